@@ -1,0 +1,21 @@
+//! urlproxy: `/<tool>/...` goes to wherever that tool runs now.
+//!
+//! ```text
+//!  writers (grid, kube, domains, cli) ──▶ Redis ──▶ companion (sync) ──▶ table in shared memory
+//!                                                                           │ lookup: no lock, no I/O
+//!                                              client ──▶ nginx worker (nginx) ──▶ backend
+//! ```
+//!
+//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`.
+//! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
+#![deny(unsafe_code)]
+
+pub mod registry;
+pub mod route;
+pub mod sync;
+#[allow(unsafe_code)]
+pub mod table;
+
+#[cfg(all(feature = "module", not(loom)))]
+#[allow(unsafe_code)]
+pub mod nginx;
