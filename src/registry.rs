@@ -1,1 +1,18 @@
-//! placeholder
+//! The Redis schema: key names, reading and writing routes. Everything that touches Redis goes through here.
+//!
+//! | key | type | meaning |
+//! | --- | --- | --- |
+//! | `prefix:<tool>` | hash, or set | pattern to backend URL; a set of backend URLs answers every path |
+//! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
+
+mod admission;
+mod origin;
+mod read;
+mod schema;
+mod write;
+
+pub use admission::{Admission, NotAllowed};
+pub use origin::Origin;
+pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
+pub use schema::{ROUTES_PREFIX, origin_key, routes_key, tool_of};
+pub use write::{register, unregister};

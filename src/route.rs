@@ -1,1 +1,66 @@
-//! placeholder
+//! What a route means: which tool a request is for, and which of the tool's backends may answer it. Safe, no I/O.
+
+mod backend;
+mod pattern;
+mod pattern_cache;
+mod request;
+mod tool;
+
+pub use backend::{Backend, BackendError, Host, Scheme};
+pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
+pub use pattern_cache::PatternCache;
+pub use request::{PathRequest, split_path};
+pub use tool::{MAX_TOOL_NAME_LEN, ToolName, ToolNameError};
+
+/// Most patterns one tool may have.
+pub const MAX_ROUTES: usize = 32;
+/// Most backends one route may have; a request's tried backends fit one machine word.
+pub const MAX_BACKENDS: usize = 64;
+
+/// One pattern of a tool, and the backends that answer what it matches (at least one, at most [`MAX_BACKENDS`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Searched in the path after the tool's name.
+    pub pattern: Pattern,
+    /// In the order of their text, so that the same set is always the same route.
+    pub backends: Vec<Backend>,
+}
+
+/// Sorts a tool's routes into the order in which they are tried: the more literal text a pattern holds the earlier,
+/// then byte order; what matches every path comes last. Old file: `urlproxy.lua` had whatever order `pairs` gave.
+pub fn sort_routes(routes: &mut [Route]) {
+    routes.sort_by(|a, b| a.pattern.cmp_precedence(&b.pattern));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(patterns: &[&str]) -> Vec<String> {
+        let backends = vec!["http://127.0.0.1:80".parse().unwrap()];
+        let mut routes: Vec<_> = patterns
+            .iter()
+            .map(|p| Route { pattern: Pattern::try_new(p).unwrap(), backends: backends.clone() })
+            .collect();
+        sort_routes(&mut routes);
+        routes.iter().map(|r| r.pattern.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn catch_all_comes_last_and_longest_literal_first() {
+        assert_eq!(
+            sorted(&[".*", "/api", "/api/v2.*", "^/x[0-9]+", "[a-z]"]),
+            ["/api/v2.*", "/api", "^/x[0-9]+", "[a-z]", ".*"]
+        );
+    }
+
+    #[test]
+    fn equal_lengths_go_by_bytes() {
+        assert_eq!(sorted(&["/b", "/a", "/B"]), ["/B", "/a", "/b"]);
+    }
+
+    #[test]
+    fn whatever_always_matches_is_a_catch_all() {
+        assert_eq!(sorted(&["/.*", "", "/", "^/", "[a-z]", "^.*", ".*"]), ["[a-z]", "", ".*", "/", "/.*", "^.*", "^/"]);
+    }
+}

@@ -1,1 +1,101 @@
-//! placeholder
+//! The route table in shared memory: one writer, any number of readers that never wait. No nginx, no Redis.
+//!
+//! ```text
+//! Header | Bucket ... | Cell ... | Counters ... | Health ...          all 64-byte lines, offsets, no pointers
+//!           7 slots + overflow count
+//!           slot = tag 16 | cell 28 | stamp 20  ──▶ record: stamp 64, length, counters, tool name, routes, backends
+//! ```
+//!
+//! A tool is one record. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
+//! changed while a slot names it; its cells are written again only after that, and whoever still reads them finds
+//! out by the stamp, which is never used twice. What each ordering is for:
+//!
+//! - **E1** slot store (Release) / slot load (Acquire): who sees the slot sees the whole record.
+//! - **E2** stamp := 0, `fence(Release)`, words / words, `fence(Acquire)`, stamp: who copied a word of a later record
+//!   sees that the stamp has changed, and starts over.
+//! - **E3** stamp store (Release) / first stamp load (Acquire): who sees a stamp sees that record's words or later ones.
+//! - **E4** overflow count before slot: a key outside its home bucket is never published before the way to it is open.
+//!
+//! A writer killed at any instruction leaves either the old slot or the new one. Cells no slot names are free: the
+//! next writer finds that out by scanning, see [`Writer::attach`].
+
+mod arena;
+mod atomic;
+mod counters;
+mod health;
+mod layout;
+mod memory;
+mod reader;
+mod record;
+mod slot;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod writer;
+
+pub use counters::{Counters, StatusClass, Tally};
+pub use health::{Health, HealthSettings};
+pub use layout::{Capacity, Header, LayoutError};
+pub use memory::OwnedTable;
+pub use reader::{Lookup, Scratch};
+pub use record::{BackendView, HostView, MAX_RECORD_BYTES, Record, RouteView};
+pub use writer::{PublishError, Published, Recovered, Writer};
+
+use layout::{Bucket, Cell};
+
+/// A view of one table, wherever its memory is. Cheap to copy; shared by readers and the one writer.
+#[derive(Clone, Copy)]
+pub struct Table<'a> {
+    header: &'a Header,
+    buckets: &'a [Bucket],
+    cells: &'a [Cell],
+    counters: &'a [Counters],
+    health: Health<'a>,
+}
+
+impl<'a> Table<'a> {
+    /// The words that describe the table's state to everybody.
+    pub fn header(&self) -> &'a Header {
+        self.header
+    }
+
+    /// Failure state of backends, shared by all workers.
+    pub fn health(&self) -> Health<'a> {
+        self.health
+    }
+
+    /// How much fits.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            buckets: self.buckets.len(),
+            cells: self.cells.len(),
+            tools: self.counters.len(),
+            health: self.health.len(),
+        }
+    }
+
+    /// The counters of a tool, by the number its record gives. `None` only if that number is nonsense.
+    pub fn counters(&self, number: u32) -> Option<&'a Counters> {
+        self.counters.get(number as usize)
+    }
+
+    /// Keyed, because tenants choose the names.
+    fn hash(&self, tool: &[u8]) -> u64 {
+        use atomic::Ordering::Relaxed;
+        let (k0, k1) = (self.header.hash_key0.load(Relaxed), self.header.hash_key1.load(Relaxed));
+        siphasher::sip::SipHasher13::new_with_keys(k0, k1).hash(tool)
+    }
+
+    /// The home bucket of a hash.
+    fn home(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    /// The buckets a key may be in, its home first.
+    fn probe(&self, hash: u64) -> impl Iterator<Item = (usize, &'a Bucket)> + use<'a> {
+        let (buckets, home) = (self.buckets, self.home(hash));
+        (0..layout::MAX_PROBES.min(buckets.len())).filter_map(move |step| {
+            let at = (home + step) % buckets.len();
+            buckets.get(at).map(|bucket| (at, bucket))
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! Where a tool runs: `scheme://host:port`, nothing after the port.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+/// How to speak to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// The machine a backend runs on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// An IPv4 address.
+    V4(Ipv4Addr),
+    /// An IPv6 address, in brackets when written in a URL.
+    V6(Ipv6Addr),
+    /// A DNS name (RFC 1123, underscores allowed), lower case.
+    Name(Box<str>),
+}
+
+/// One HTTP server that answers for a tool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// How to speak to it.
+    pub scheme: Scheme,
+    /// Where it is.
+    pub host: Host,
+    /// TCP port, never 0.
+    pub port: u16,
+}
+
+/// Why a text is no backend. Each carries the text, shortened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// Neither `http://` nor `https://`.
+    #[error("backend {0:?} has no scheme, expected http://host:port or https://host:port")]
+    Scheme(String),
+    /// A path, a query, credentials, a space ... around `host:port`.
+    #[error("backend {0:?} has more than a host and a port, expected scheme://host:port")]
+    Extra(String),
+    /// No port, or none between 1 and 65535.
+    #[error("backend {0:?} has no port between 1 and 65535, expected scheme://host:port")]
+    Port(String),
+    /// Not an IPv4 address, a bracketed IPv6 address or a DNS name.
+    #[error("backend {0:?} has no valid host, expected an IPv4 address, an [IPv6 address] or a DNS name")]
+    Host(String),
+}
+
+impl Backend {
+    /// The address to connect to, when the host is one.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        let ip = match &self.host {
+            Host::V4(ip) => IpAddr::V4(*ip),
+            Host::V6(ip) => IpAddr::V6(*ip),
+            Host::Name(_) => return None,
+        };
+        Some(SocketAddr::new(ip, self.port))
+    }
+}
+
+impl FromStr for Backend {
+    type Err = BackendError;
+
+    fn from_str(text: &str) -> Result<Self, BackendError> {
+        let shown = || text.chars().take(120).collect::<String>();
+        let (scheme, rest) = if let Some(rest) = text.strip_prefix("http://") {
+            (Scheme::Http, rest)
+        } else if let Some(rest) = text.strip_prefix("https://") {
+            (Scheme::Https, rest)
+        } else {
+            return Err(BackendError::Scheme(shown()));
+        };
+        if rest.contains(|c: char| !c.is_ascii_graphic() || "/?#@\\".contains(c)) {
+            return Err(BackendError::Extra(shown()));
+        }
+        let (host, port) = rest.rsplit_once(':').ok_or_else(|| BackendError::Port(shown()))?;
+        let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+        let port = port.parse().ok().filter(|&p: &u16| digits && p > 0).ok_or_else(|| BackendError::Port(shown()))?;
+        let host = parse_host(host).ok_or_else(|| BackendError::Host(shown()))?;
+        Ok(Self { scheme, host, port })
+    }
+}
+
+fn parse_host(text: &str) -> Option<Host> {
+    if let Some(v6) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        return v6.parse().ok().map(Host::V6);
+    }
+    if let Ok(v4) = text.parse() {
+        return Some(Host::V4(v4));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let label = |l: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (1..=63).contains(&l.len()) && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    // Resolvers read `127.1`, `127.0x1` and `2130706433` as addresses; the rule is the URL standard's.
+    let numeric = name.rsplit('.').next().is_some_and(|l| {
+        let hex = |t: &str| t.bytes().all(|b| b.is_ascii_hexdigit());
+        l.bytes().all(|b| b.is_ascii_digit()) || l.strip_prefix("0x").or(l.strip_prefix("0X")).is_some_and(hex)
+    });
+    (name.len() <= 253 && !numeric && name.split('.').all(label)).then(|| Host::Name(name.to_ascii_lowercase().into()))
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(ip) => ip.fmt(f),
+            Self::V6(ip) => write!(f, "[{ip}]"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", self.scheme.as_str(), self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn good_urls_come_back_as_they_were() {
+        for url in [
+            "http://10.0.0.1:8000",
+            "https://[fd00::1]:443",
+            "http://tools-exec-01.eqiad:65535",
+            "http://a_b:1",
+            "http://10gen:80",
+        ] {
+            assert_eq!(url.parse::<Backend>().unwrap().to_string(), url);
+        }
+        assert_eq!("http://Host.Example.:80".parse::<Backend>().unwrap().to_string(), "http://host.example:80");
+    }
+
+    #[test]
+    fn each_fault_has_its_own_message() {
+        for (url, want) in [
+            ("", "no scheme"),
+            ("ftp://a:1", "no scheme"),
+            ("HTTP://a:1", "no scheme"),
+            ("http://a:80/", "more than"),
+            ("http://a:80?x", "more than"),
+            ("http://u@a:80", "more than"),
+            ("http://a:80\n", "more than"),
+            ("http://a b:80", "more than"),
+            ("http://a\\b:80", "more than"),
+            ("http://a", "no port"),
+            ("http://a:", "no port"),
+            ("http://a:0", "no port"),
+            ("http://a:65536", "no port"),
+            ("http://a:+80", "no port"),
+            ("http://:80", "no valid host"),
+            ("http://127.1:80", "no valid host"),
+            ("http://0x7f.1:80", "no valid host"),
+            ("http://127.0x1:80", "no valid host"),
+            ("http://2130706433:80", "no valid host"),
+            ("http://fd00::1:80", "no valid host"),
+            ("http://[fe80::1%eth0]:80", "no valid host"),
+            ("http://-a:80", "no valid host"),
+            ("http://a..b:80", "no valid host"),
+            ("http://é:80", "more than"),
+        ] {
+            let error = url.parse::<Backend>().unwrap_err().to_string();
+            assert!(error.contains(want), "{url:?}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_or_is_refused_and_what_parses_is_canonical(text in "(https?://)?[\\[\\]a-z0-9.:_\\-]{0,24}") {
+            if let Ok(backend) = text.parse::<Backend>() {
+                prop_assert_eq!(backend.to_string().parse::<Backend>().unwrap(), backend);
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A tenant's pattern: a regular expression searched in the path after the tool's name, which begins with `/`.
+//!
+//! Most patterns need no regular expression at all: `.*`, `/api`, `/api.*`, `^/v1/`, `\.php$` are told apart once,
+//! when the route is written, and answered by comparing bytes.
+
+use std::cmp::Ordering;
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind, Look};
+
+/// Longest pattern, in bytes.
+pub const MAX_PATTERN_LEN: usize = 1024;
+const NEST_LIMIT: u32 = 50;
+/// Bytes a compiled pattern may take, and its search cache once more.
+const SIZE_LIMIT: usize = 256 << 10;
+
+/// How to find a pattern in a path. The byte strings are the literal text, unescaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Matcher {
+    /// Found in every path: `.*`, the empty pattern, `/`, `^/.*` ...
+    Any = 0,
+    /// The literal stands anywhere.
+    Contains = 1,
+    /// The path begins with the literal.
+    Prefix = 2,
+    /// The path ends with the literal.
+    Suffix = 3,
+    /// The path is the literal.
+    Exact = 4,
+    /// Only the regex engine can tell.
+    Regex = 5,
+}
+
+impl Matcher {
+    /// Undoes `as u8`.
+    pub fn from_u8(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Any,
+            1 => Self::Contains,
+            2 => Self::Prefix,
+            3 => Self::Suffix,
+            4 => Self::Exact,
+            5 => Self::Regex,
+            _ => return None,
+        })
+    }
+}
+
+/// A pattern that compiles within the limits, and what was found out about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    text: Box<str>,
+    matcher: Matcher,
+    literal: Box<[u8]>,
+    /// Bytes of literal text that each match holds.
+    literal_len: usize,
+}
+
+/// Why a text is no pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Longer than [`MAX_PATTERN_LEN`].
+    #[error("pattern has {0} bytes, expected at most {MAX_PATTERN_LEN}")]
+    TooLong(usize),
+    /// Not a regular expression of the `regex` crate's syntax without Unicode, or over its limits.
+    #[error("pattern {pattern:?} does not compile: {reason}")]
+    Syntax {
+        /// The pattern, shortened.
+        pattern: String,
+        /// The engine's last line, which names the fault.
+        reason: String,
+    },
+    /// `a++`, `a*+`, `a?+`, `a{2}+`: possessive in PCRE, a repeated repetition here. It would silently mean something else.
+    #[error("pattern {0:?} has a possessive repetition, which is not supported")]
+    Possessive(String),
+}
+
+impl Pattern {
+    /// `.*`, found in every path.
+    pub fn any() -> Self {
+        Self { text: ".*".into(), matcher: Matcher::Any, literal: Box::default(), literal_len: 0 }
+    }
+
+    /// Analyses the pattern, and compiles it once when only the regex engine can match it.
+    ///
+    /// # Errors
+    /// Too long, does not compile (look-around and back-references included), over a limit, possessive repetition.
+    pub fn try_new(text: &str) -> Result<Self, PatternError> {
+        if text == ".*" {
+            return Ok(Self::any());
+        }
+        if text.len() > MAX_PATTERN_LEN {
+            return Err(PatternError::TooLong(text.len()));
+        }
+        let syntax = |reason: String| PatternError::Syntax {
+            pattern: shortened(text),
+            reason: reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        };
+        if has_possessive(text) {
+            return Err(PatternError::Possessive(shortened(text)));
+        }
+        let hir = regex_syntax::ParserBuilder::new()
+            .unicode(false)
+            .utf8(false)
+            .nest_limit(NEST_LIMIT)
+            .build()
+            .parse(text)
+            .map_err(|e| syntax(e.to_string()))?;
+        let (matcher, literal) = classify(&hir);
+        if matcher == Matcher::Regex {
+            compile(text).map_err(|e| syntax(e.to_string()))?;
+        }
+        Ok(Self { text: text.into(), matcher, literal: literal.into(), literal_len: literal_len(&hir) })
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// How to find it.
+    pub fn matcher(&self) -> Matcher {
+        self.matcher
+    }
+
+    /// The text that [`Matcher`] compares; empty for `Any` and `Regex`.
+    pub fn literal(&self) -> &[u8] {
+        &self.literal
+    }
+
+    /// `Less` when `self` is to be tried before `other`.
+    pub fn cmp_precedence(&self, other: &Self) -> Ordering {
+        let any = |p: &Self| p.matcher == Matcher::Any;
+        any(self)
+            .cmp(&any(other))
+            .then_with(|| if any(self) { Ordering::Equal } else { other.literal_len.cmp(&self.literal_len) })
+            .then_with(|| self.text.cmp(&other.text))
+    }
+}
+
+/// Whether `haystack` holds `needle`.
+pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    memchr::memmem::find(haystack, needle).is_some()
+}
+
+/// Compiles with the limits that every pattern is held to.
+pub(super) fn compile(text: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(text)
+        .unicode(false)
+        .nest_limit(NEST_LIMIT)
+        .size_limit(SIZE_LIMIT)
+        .dfa_size_limit(SIZE_LIMIT)
+        .build()
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
+/// Whether a repetition operator is followed by `+`, outside escapes and classes.
+fn has_possessive(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let (mut in_class, mut previous_repeats, mut at) = (false, false, 0);
+    while let Some(&byte) = bytes.get(at) {
+        let repeats = match byte {
+            b'\\' => {
+                at += 1;
+                false
+            }
+            b'[' if !in_class => {
+                in_class = true;
+                // A `]` that comes first is a member: `[]a]`, `[^]a]`.
+                at += usize::from(bytes.get(at + 1) == Some(&b'^'));
+                at += usize::from(bytes.get(at + 1) == Some(&b']'));
+                false
+            }
+            b']' if in_class => {
+                in_class = false;
+                false
+            }
+            b'+' if previous_repeats => return true,
+            b'*' | b'+' | b'?' | b'}' => !in_class,
+            _ => false,
+        };
+        // `(?` opens a group, it repeats nothing.
+        previous_repeats = repeats && !(byte == b'?' && at > 0 && bytes.get(at - 1) == Some(&b'('));
+        at += 1;
+    }
+    false
+}
+
+/// The pieces of a concatenation, groups opened; anything else is one piece.
+fn pieces<'h>(hir: &'h Hir, into: &mut Vec<&'h Hir>) {
+    match hir.kind() {
+        HirKind::Concat(parts) => parts.iter().for_each(|part| pieces(part, into)),
+        HirKind::Capture(group) => pieces(&group.sub, into),
+        HirKind::Empty => {}
+        _ => into.push(hir),
+    }
+}
+
+fn classify(hir: &Hir) -> (Matcher, Vec<u8>) {
+    let mut parts = Vec::new();
+    pieces(hir, &mut parts);
+    let mut parts = parts.as_slice();
+    let optional = |part: &Hir| matches!(part.kind(), HirKind::Repetition(r) if r.min == 0);
+    // A search may start and end anywhere, so what may match nothing at either end decides nothing.
+    while let Some((first, rest)) = parts.split_first().filter(|(p, _)| optional(p)) {
+        let _ = first;
+        parts = rest;
+    }
+    while let Some((last, rest)) = parts.split_last().filter(|(p, _)| optional(p)) {
+        let _ = last;
+        parts = rest;
+    }
+    let look = |part: &&Hir, look| matches!(part.kind(), HirKind::Look(l) if *l == look);
+    let start = parts.first().is_some_and(|p| look(p, Look::Start));
+    if start {
+        parts = parts.get(1..).unwrap_or_default();
+    }
+    let end = parts.last().is_some_and(|p| look(p, Look::End));
+    if end {
+        parts = parts.get(..parts.len() - 1).unwrap_or_default();
+    }
+    let mut literal = Vec::new();
+    for part in parts {
+        let HirKind::Literal(text) = part.kind() else { return (Matcher::Regex, Vec::new()) };
+        literal.extend_from_slice(&text.0);
+    }
+    // The path always begins with a slash.
+    let always = literal.is_empty() || literal == b"/";
+    match (start, end) {
+        (_, false) if always => (Matcher::Any, Vec::new()),
+        (false, true) if literal.is_empty() => (Matcher::Any, Vec::new()),
+        (false, false) => (Matcher::Contains, literal),
+        (true, false) => (Matcher::Prefix, literal),
+        (false, true) => (Matcher::Suffix, literal),
+        (true, true) => (Matcher::Exact, literal),
+    }
+}
+
+/// How many bytes of literal text each match of `hir` holds at least.
+fn literal_len(hir: &Hir) -> usize {
+    match hir.kind() {
+        HirKind::Literal(text) => text.0.len(),
+        HirKind::Concat(parts) => parts.iter().map(literal_len).fold(0, usize::saturating_add),
+        HirKind::Alternation(branches) => branches.iter().map(literal_len).min().unwrap_or(0),
+        HirKind::Capture(group) => literal_len(&group.sub),
+        HirKind::Repetition(r) => (r.min as usize).saturating_mul(literal_len(&r.sub)),
+        HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn found(pattern: &Pattern, rest: &[u8]) -> bool {
+        match pattern.matcher() {
+            Matcher::Any => true,
+            Matcher::Contains => contains(rest, pattern.literal()),
+            Matcher::Prefix => rest.starts_with(pattern.literal()),
+            Matcher::Suffix => rest.ends_with(pattern.literal()),
+            Matcher::Exact => rest == pattern.literal(),
+            Matcher::Regex => compile(pattern.as_str()).unwrap().is_match(rest),
+        }
+    }
+
+    #[test]
+    fn each_class_is_told_from_the_pattern() {
+        use Matcher::*;
+        for (pattern, matcher, literal) in [
+            (".*", Any, ""),
+            ("", Any, ""),
+            ("^", Any, ""),
+            ("$", Any, ""),
+            (".*$", Any, ""),
+            ("^.*", Any, ""),
+            ("^/.*", Any, ""),
+            ("/", Any, ""),
+            ("(.*)", Any, ""),
+            ("/p.*", Contains, "/p"),
+            (".*foo.*", Contains, "foo"),
+            ("^/p(.*)", Prefix, "/p"),
+            (r"\.php$", Suffix, ".php"),
+            ("^/$", Exact, "/"),
+            ("^/a/b$", Exact, "/a/b"),
+            ("/$", Suffix, "/"),
+            ("/(a)b", Contains, "/ab"),
+            ("/a|/b", Regex, ""),
+            ("[0-9]", Regex, ""),
+            ("^.*$", Regex, ""),
+            ("/a.*b", Regex, ""),
+            ("(?i)/a", Regex, ""),
+        ] {
+            let parsed = Pattern::try_new(pattern).unwrap();
+            assert_eq!((parsed.matcher(), parsed.literal()), (matcher, literal.as_bytes()), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_the_engine_cannot_keep_is_refused_with_the_reason() {
+        let long = "a".repeat(MAX_PATTERN_LEN + 1);
+        let deep = "(".repeat(51) + "[0-9]" + &")".repeat(51);
+        for (pattern, want) in [
+            ("(", "unclosed group"),
+            ("a(?=b)", "look-around"),
+            (r"(a)\1", "backreferences"),
+            (r"\Qa\E", "unrecognized escape"),
+            (r"\Z", "unrecognized escape"),
+            (r"\h", "unrecognized escape"),
+            ("a++", "possessive"),
+            ("a*+", "possessive"),
+            ("a?+", "possessive"),
+            ("a{2}+", "possessive"),
+            ("[0-9]{1000}{1000}", "size limit"),
+            (&long, "1025 bytes"),
+            (&deep, "nest"),
+        ] {
+            let error = Pattern::try_new(pattern).unwrap_err().to_string();
+            assert!(error.contains(want), "{pattern:.30}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_plus_after_something_else_is_no_possessive() {
+        for pattern in ["[*]+", r"\*+", "[]*]+", "[^]?]+a", "(?:a)+", "a+b+"] {
+            assert!(Pattern::try_new(pattern).is_ok(), "{pattern}");
+        }
+        assert!(Pattern::try_new(&"a".repeat(MAX_PATTERN_LEN)).is_ok());
+    }
+
+    #[test]
+    fn search_is_unanchored_and_dollar_is_the_very_end() {
+        for (pattern, rest, want) in [
+            ("foo", "/a/foo/b", true),
+            ("^foo", "/foo", false),
+            (r"\.php$", "/a.php", true),
+            (r"\.php$", "/a.php\n", false),
+            ("^/[^/]+$", "/caf\u{e9}", true),
+            ("/a.b", "/a\nb", false),
+        ] {
+            assert_eq!(found(&Pattern::try_new(pattern).unwrap(), rest.as_bytes()), want, "{pattern} in {rest:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shortcuts_agree_with_the_engine(
+            pattern in r"[\^]?(\.\*)?[/ab.()|*?$+]{0,6}(\.\*)?[$]?",
+            rest in "/[/ab.\n]{0,8}",
+        ) {
+            if let Ok(parsed) = Pattern::try_new(&pattern) {
+                prop_assert_eq!(found(&parsed, rest.as_bytes()), compile(&pattern).unwrap().is_match(rest.as_bytes()));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(pattern in ".{0,40}") {
+            let _ = Pattern::try_new(&pattern);
+        }
+    }
+}

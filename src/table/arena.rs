@@ -1,0 +1,136 @@
+//! The writer's private list of free cells. Not shared: the next writer rebuilds it by scanning.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Freed extents that are not given out again at once, so that a reader in the middle of one can finish.
+const QUARANTINE: usize = 64;
+
+/// Free extents of cells: best fit, neighbours joined.
+#[derive(Debug)]
+pub(super) struct Arena {
+    by_start: BTreeMap<u32, u32>,
+    by_len: BTreeSet<(u32, u32)>,
+    quarantine: VecDeque<(u32, u32)>,
+    live: u64,
+}
+
+impl Arena {
+    /// All cells from 1 on are free, but for the `live` extents (start, length), in any order.
+    pub fn new(cells: u32, mut live: Vec<(u32, u32)>) -> Self {
+        live.sort_unstable();
+        let mut arena =
+            Self { by_start: BTreeMap::new(), by_len: BTreeSet::new(), quarantine: VecDeque::new(), live: 0 };
+        let mut at = 1;
+        for (start, len) in live {
+            arena.insert(at, start.saturating_sub(at));
+            at = at.max(start.saturating_add(len));
+            arena.live += u64::from(len);
+        }
+        arena.insert(at, cells.saturating_sub(at));
+        arena
+    }
+
+    /// Cells in use.
+    pub fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// Takes `len` cells in a row.
+    pub fn alloc(&mut self, len: u32) -> Option<u32> {
+        let start = self.take(len).or_else(|| {
+            while let Some((start, len)) = self.quarantine.pop_front() {
+                self.join(start, len);
+            }
+            self.take(len)
+        })?;
+        self.live += u64::from(len);
+        Some(start)
+    }
+
+    /// Gives cells back.
+    pub fn free(&mut self, start: u32, len: u32) {
+        self.live = self.live.saturating_sub(len.into());
+        self.quarantine.push_back((start, len));
+        if self.quarantine.len() > QUARANTINE
+            && let Some((start, len)) = self.quarantine.pop_front()
+        {
+            self.join(start, len);
+        }
+    }
+
+    fn take(&mut self, len: u32) -> Option<u32> {
+        let &(found, start) = self.by_len.range((len, 0)..).next()?;
+        self.remove(start, found);
+        self.insert(start + len, found - len);
+        Some(start)
+    }
+
+    fn join(&mut self, mut start: u32, mut len: u32) {
+        if let Some((&before, &before_len)) = self.by_start.range(..start).next_back()
+            && before + before_len == start
+        {
+            self.remove(before, before_len);
+            (start, len) = (before, before_len + len);
+        }
+        if let Some(&after_len) = self.by_start.get(&(start + len)) {
+            self.remove(start + len, after_len);
+            len += after_len;
+        }
+        self.insert(start, len);
+    }
+
+    fn insert(&mut self, start: u32, len: u32) {
+        if len > 0 {
+            self.by_start.insert(start, len);
+            self.by_len.insert((len, start));
+        }
+    }
+
+    fn remove(&mut self, start: u32, len: u32) {
+        self.by_start.remove(&start);
+        self.by_len.remove(&(len, start));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_freed_can_be_had_again_in_one_piece() {
+        let mut arena = Arena::new(101, vec![]);
+        let starts: Vec<_> = (0..10).map(|_| arena.alloc(10).unwrap()).collect();
+        assert_eq!(arena.alloc(1), None);
+        starts.into_iter().for_each(|s| arena.free(s, 10));
+        assert_eq!((arena.alloc(100), arena.live()), (Some(1), 100));
+    }
+
+    #[test]
+    fn a_scan_finds_the_gaps() {
+        let mut arena = Arena::new(20, vec![(10, 2), (3, 1)]);
+        assert_eq!(arena.alloc(8), Some(12));
+        assert_eq!(arena.alloc(6), Some(4));
+        assert_eq!(arena.alloc(2), Some(1));
+        assert_eq!((arena.alloc(1), arena.live()), (None, 19));
+    }
+
+    proptest! {
+        #[test]
+        fn extents_never_overlap(sizes in proptest::collection::vec((1u32..9, any::<bool>()), 1..200)) {
+            let mut arena = Arena::new(128, vec![]);
+            let mut held: Vec<(u32, u32)> = Vec::new();
+            for (len, free_one) in sizes {
+                if free_one && !held.is_empty() {
+                    let (start, len) = held.remove(held.len() / 2);
+                    arena.free(start, len);
+                } else if let Some(start) = arena.alloc(len) {
+                    prop_assert!(start >= 1 && start + len <= 128);
+                    prop_assert!(held.iter().all(|&(s, l)| start + len <= s || s + l <= start));
+                    held.push((start, len));
+                }
+                prop_assert_eq!(arena.live(), held.iter().map(|&(_, l)| u64::from(l)).sum::<u64>());
+            }
+        }
+    }
+}

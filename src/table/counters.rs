@@ -1,0 +1,115 @@
+//! What a tool's requests came to. Lives beside the records, so that it survives a change of routes.
+
+use super::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Where an HTTP status is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusClass {
+    /// 100-199, upgrades to WebSocket among them.
+    Informational = 0,
+    /// 200-299.
+    Success = 1,
+    /// 300-399.
+    Redirection = 2,
+    /// 400-499.
+    ClientError = 3,
+    /// 500 and above.
+    ServerError = 4,
+}
+
+impl StatusClass {
+    /// The class of a status code.
+    pub fn of(status: usize) -> Self {
+        match status {
+            0..200 => Self::Informational,
+            200..300 => Self::Success,
+            300..400 => Self::Redirection,
+            400..500 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
+/// One line per tool, added to by workers, taken and given back by the writer.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Counters {
+    /// The keyed hash of the tool that has this line, 0 when nobody ever had it.
+    owner: AtomicU64,
+    by_class: [AtomicU64; 5],
+    bytes: AtomicU64,
+    milliseconds: AtomicU64,
+}
+
+/// A reading of one tool's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests by status class, 1xx first.
+    pub by_class: [u64; 5],
+    /// Bytes sent to clients.
+    pub bytes: u64,
+    /// Sum of the requests' durations.
+    pub milliseconds: u64,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { owner: zero(), by_class: std::array::from_fn(|_| zero()), bytes: zero(), milliseconds: zero() }
+    }
+
+    pub(super) fn owner(&self) -> u64 {
+        self.owner.load(Relaxed)
+    }
+
+    /// Gives the line to another tool, from zero.
+    pub(super) fn assign(&self, owner: u64) {
+        self.owner.store(owner, Relaxed);
+        self.by_class.iter().chain([&self.bytes, &self.milliseconds]).for_each(|w| w.store(0, Relaxed));
+    }
+
+    /// Adds one finished request. `owner` is what the line's owner was when the request was routed: a request that
+    /// outlived its tool by far is counted nowhere.
+    pub fn add(&self, owner: u64, status: StatusClass, bytes: u64, milliseconds: u64) {
+        if self.owner() != owner {
+            return;
+        }
+        if let Some(count) = self.by_class.get(status as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.milliseconds.fetch_add(milliseconds, Relaxed);
+    }
+
+    /// Who has the line now, for [`Self::add`].
+    pub fn ticket(&self) -> u64 {
+        self.owner()
+    }
+
+    /// All of it; not one instant's.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            by_class: std::array::from_fn(|i| self.by_class.get(i).map_or(0, |w| w.load(Relaxed))),
+            bytes: self.bytes.load(Relaxed),
+            milliseconds: self.milliseconds.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_the_former_owner_is_not_counted() {
+        let line = Counters::new();
+        line.assign(7);
+        let ticket = line.ticket();
+        line.add(ticket, StatusClass::of(204), 10, 3);
+        line.assign(8);
+        line.add(ticket, StatusClass::of(500), 10, 3);
+        assert_eq!(line.tally(), Tally::default());
+        line.add(8, StatusClass::of(302), 5, 1);
+        assert_eq!(line.tally(), Tally { by_class: [0, 0, 1, 0, 0], bytes: 5, milliseconds: 1 });
+    }
+}

@@ -1,0 +1,240 @@
+//! How a zone is divided, and the lines it is made of.
+
+use super::atomic::{AtomicU64, Ordering::Relaxed};
+use super::counters::Counters;
+use super::health::HealthLine;
+
+/// "urlproxy" and the number of this layout; a zone with another word is not ours.
+const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x01");
+/// Bytes of every line.
+pub(super) const LINE: usize = 64;
+/// Words of every line.
+pub(super) const WORDS: usize = LINE / 8;
+/// Slots of a bucket; its first word counts overflows.
+pub(super) const SLOTS: usize = WORDS - 1;
+/// Buckets a key may be away from its home. At the highest load a run of this many full ones does not occur.
+pub(super) const MAX_PROBES: usize = 64;
+/// Cells a slot can name.
+const MAX_CELLS: usize = 1 << super::slot::CELL_BITS;
+/// Bytes planned for each tool: counters 64, index 16, and 112 for its record.
+const BYTES_PER_TOOL: usize = 192;
+/// Tools per bucket of 7 slots when the table is full.
+const TOOLS_PER_BUCKET: usize = 4;
+
+/// The first lines of a zone: what the table is, and what everybody may know of its state.
+///
+/// Times are Unix seconds. All words are written by the writer only, except where a field says otherwise.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Header {
+    magic: AtomicU64,
+    buckets: AtomicU64,
+    cells: AtomicU64,
+    tools: AtomicU64,
+    health: AtomicU64,
+    pub(super) hash_key0: AtomicU64,
+    pub(super) hash_key1: AtomicU64,
+    /// The highest stamp that was ever put on a record.
+    pub(super) last_stamp: AtomicU64,
+    /// Tools in the table now.
+    pub(super) live_tools: AtomicU64,
+    /// Cells that hold a record now.
+    pub(super) live_cells: AtomicU64,
+    /// 1 once a complete set of routes was ever in the table.
+    pub(super) loaded: AtomicU64,
+    /// When the last complete comparison with the source ended.
+    pub(super) synced_at: AtomicU64,
+    /// Routes set aside in the source's present state.
+    pub(super) rejected: AtomicU64,
+    /// Changes refused because the table was full, ever.
+    pub(super) refused_full: AtomicU64,
+    /// Lookups that gave up, ever; counted by readers.
+    pub(super) contended: AtomicU64,
+    _spare: AtomicU64,
+}
+
+/// Eight words: an overflow count and seven slots.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(super) struct Bucket {
+    /// How many keys with a home at or before this bucket live beyond it.
+    pub overflow: AtomicU64,
+    pub slots: [AtomicU64; SLOTS],
+}
+
+/// Eight words of a record.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(super) struct Cell(pub [AtomicU64; WORDS]);
+
+const _: () = assert!(cfg!(loom) || size_of::<Header>() == 2 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Bucket>() == LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Cell>() == LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Counters>() == LINE);
+const _: () = assert!(cfg!(loom) || size_of::<HealthLine>() == LINE);
+
+/// How many lines of each kind a table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Buckets of seven slots.
+    pub buckets: usize,
+    /// Cells of 64 bytes for records.
+    pub cells: usize,
+    /// Most tools: each has a line of counters.
+    pub tools: usize,
+    /// Lines of failure state, four backends each.
+    pub health: usize,
+}
+
+/// Why memory can't be, or is not, a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// Too few bytes for even a handful of tools.
+    #[error("{0} bytes are too few for a route table")]
+    TooSmall(usize),
+    /// Another program's zone, or another version's.
+    #[error("the zone holds no route table of this version")]
+    Foreign,
+}
+
+impl Capacity {
+    /// The division of `bytes` bytes: one part of failure state in 256, the rest at 192 bytes per tool.
+    ///
+    /// # Errors
+    /// [`LayoutError::TooSmall`] under 32 KiB.
+    pub fn of_bytes(bytes: usize) -> Result<Self, LayoutError> {
+        if bytes < 32 << 10 {
+            return Err(LayoutError::TooSmall(bytes));
+        }
+        let health = (bytes / 256 / LINE).max(16);
+        let lines = bytes / LINE - size_of::<Header>().div_ceil(LINE) - health;
+        let tools = lines * LINE / BYTES_PER_TOOL;
+        let buckets = tools.div_ceil(TOOLS_PER_BUCKET);
+        let cells = (lines - tools - buckets).min(MAX_CELLS);
+        Ok(Self { buckets, cells, tools, health })
+    }
+
+    /// Lines of memory that such a table takes.
+    #[cfg(not(loom))]
+    pub(super) fn lines(&self) -> usize {
+        size_of::<Header>() / LINE + self.buckets + self.cells + self.tools + self.health
+    }
+}
+
+impl Header {
+    /// A header in memory of our own; all zero.
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            magic: zero(),
+            buckets: zero(),
+            cells: zero(),
+            tools: zero(),
+            health: zero(),
+            hash_key0: zero(),
+            hash_key1: zero(),
+            last_stamp: zero(),
+            live_tools: zero(),
+            live_cells: zero(),
+            loaded: zero(),
+            synced_at: zero(),
+            rejected: zero(),
+            refused_full: zero(),
+            contended: zero(),
+            _spare: zero(),
+        }
+    }
+
+    /// Describes a zeroed zone; the magic word comes last.
+    pub(super) fn format(&self, capacity: Capacity, key: [u64; 2]) {
+        self.buckets.store(capacity.buckets as u64, Relaxed);
+        self.cells.store(capacity.cells as u64, Relaxed);
+        self.tools.store(capacity.tools as u64, Relaxed);
+        self.health.store(capacity.health as u64, Relaxed);
+        self.hash_key0.store(key[0], Relaxed);
+        self.hash_key1.store(key[1], Relaxed);
+        self.magic.store(MAGIC, super::atomic::Ordering::Release);
+    }
+
+    /// The division that a formatted zone was given.
+    #[cfg(not(loom))]
+    pub(super) fn capacity(&self) -> Result<Capacity, LayoutError> {
+        if self.magic.load(super::atomic::Ordering::Acquire) != MAGIC {
+            return Err(LayoutError::Foreign);
+        }
+        let word = |w: &AtomicU64| w.load(Relaxed) as usize;
+        Ok(Capacity {
+            buckets: word(&self.buckets),
+            cells: word(&self.cells),
+            tools: word(&self.tools),
+            health: word(&self.health),
+        })
+    }
+
+    /// Whether a complete set of routes was ever in the table: before that, ignorance must not look like absence.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(super::atomic::Ordering::Acquire) != 0
+    }
+
+    /// Tools in the table now.
+    pub fn live_tools(&self) -> u64 {
+        self.live_tools.load(Relaxed)
+    }
+
+    /// Bytes that records take now.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_cells.load(Relaxed) * LINE as u64
+    }
+
+    /// When the last complete comparison with the source ended, in Unix seconds; 0 is never.
+    pub fn synced_at(&self) -> u64 {
+        self.synced_at.load(Relaxed)
+    }
+
+    /// Routes set aside in the source's present state.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Relaxed)
+    }
+
+    /// Changes refused because the table was full, ever.
+    pub fn refused_full(&self) -> u64 {
+        self.refused_full.load(Relaxed)
+    }
+
+    /// Lookups that gave up because the tool's record changed under them again and again, ever.
+    pub fn contended(&self) -> u64 {
+        self.contended.load(Relaxed)
+    }
+}
+
+impl Bucket {
+    pub(super) fn new() -> Self {
+        Self { overflow: AtomicU64::new(0), slots: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+impl Cell {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_is_used_whole_and_never_beyond() {
+        for bytes in [32 << 10, 1 << 20, 16 << 20, 192 << 20, (1 << 20) + 13] {
+            let capacity = Capacity::of_bytes(bytes).unwrap();
+            assert!(capacity.lines() * LINE <= bytes, "{bytes}: {capacity:?}");
+            assert!(capacity.lines() * LINE + 2 * LINE > bytes, "{bytes}: {capacity:?}");
+        }
+        assert_eq!(Capacity::of_bytes(32767), Err(LayoutError::TooSmall(32767)));
+    }
+
+    #[test]
+    fn sixteen_mebibytes_hold_the_model_platform_many_times() {
+        assert!(Capacity::of_bytes(16 << 20).unwrap().tools > 80_000);
+    }
+}

@@ -1,0 +1,109 @@
+//! Where a table's memory comes from: a shared zone, or the heap for tests, benches and the model checker.
+
+use super::Table;
+use super::counters::Counters;
+use super::health::{Health, HealthLine};
+use super::layout::{Bucket, Capacity, Cell, Header};
+#[cfg(not(loom))]
+use super::layout::{LINE, LayoutError};
+
+/// A table in ordinary memory.
+pub struct OwnedTable {
+    header: Header,
+    buckets: Vec<Bucket>,
+    cells: Vec<Cell>,
+    counters: Vec<Counters>,
+    health: Vec<HealthLine>,
+}
+
+impl OwnedTable {
+    /// An empty table with a fixed hash key.
+    pub fn new(capacity: Capacity) -> Self {
+        fn lines<T>(count: usize, new: fn() -> T) -> Vec<T> {
+            std::iter::repeat_with(new).take(count).collect()
+        }
+        let table = Self {
+            header: Header::new(),
+            buckets: lines(capacity.buckets, Bucket::new),
+            cells: lines(capacity.cells, Cell::new),
+            counters: lines(capacity.tools, Counters::new),
+            health: lines(capacity.health, HealthLine::new),
+        };
+        table.header.format(capacity, [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
+        table
+    }
+
+    /// The view that readers and the writer use.
+    pub fn table(&self) -> Table<'_> {
+        Table {
+            header: &self.header,
+            buckets: &self.buckets,
+            cells: &self.cells,
+            counters: &self.counters,
+            health: Health::new(&self.health),
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl Table<'static> {
+    /// Makes an empty table of zeroed shared memory.
+    ///
+    /// # Errors
+    /// [`LayoutError::TooSmall`].
+    ///
+    /// # Safety
+    /// `memory` is aligned to 64 bytes, all zero, `bytes` long, stays mapped for the rest of the process, and is
+    /// written only through tables.
+    pub unsafe fn format(memory: *mut u8, bytes: usize, hash_key: [u64; 2]) -> Result<Self, LayoutError> {
+        let capacity = Capacity::of_bytes(bytes)?;
+        // SAFETY: zero bytes are a valid header of atomic words; the rest is the caller's promise.
+        let header = unsafe { &*memory.cast::<Header>() };
+        header.format(capacity, hash_key);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { Self::attach(memory, bytes) }
+    }
+
+    /// The table that an earlier generation made there.
+    ///
+    /// # Errors
+    /// [`LayoutError::Foreign`] when it isn't one, or another version's.
+    ///
+    /// # Safety
+    /// As for [`Self::format`], but for the zeroes.
+    pub unsafe fn attach(memory: *mut u8, bytes: usize) -> Result<Self, LayoutError> {
+        if bytes < size_of::<Header>() {
+            return Err(LayoutError::TooSmall(bytes));
+        }
+        // SAFETY: the caller's promise; any bytes are valid atomic words.
+        let header = unsafe { &*memory.cast::<Header>() };
+        let capacity = header.capacity()?;
+        if capacity.lines().checked_mul(LINE).is_none_or(|needed| needed > bytes) {
+            return Err(LayoutError::Foreign);
+        }
+        let mut at = size_of::<Header>();
+        let buckets = take::<Bucket>(&mut at, capacity.buckets);
+        let cells = take::<Cell>(&mut at, capacity.cells);
+        let counters = take::<Counters>(&mut at, capacity.tools);
+        let health = take::<HealthLine>(&mut at, capacity.health);
+        // SAFETY: for all four: the lines lie one behind the other within `bytes`, as just checked, all of them are
+        // plain atomic words, and the caller keeps them mapped.
+        unsafe {
+            Ok(Self {
+                header,
+                buckets: std::slice::from_raw_parts(memory.add(buckets).cast(), capacity.buckets),
+                cells: std::slice::from_raw_parts(memory.add(cells).cast(), capacity.cells),
+                counters: std::slice::from_raw_parts(memory.add(counters).cast(), capacity.tools),
+                health: Health::new(std::slice::from_raw_parts(memory.add(health).cast(), capacity.health)),
+            })
+        }
+    }
+}
+
+/// The offset of the next `count` lines.
+#[cfg(not(loom))]
+fn take<T>(at: &mut usize, count: usize) -> usize {
+    let start = *at;
+    *at += count * size_of::<T>();
+    start
+}

@@ -1,0 +1,139 @@
+//! Reading: no lock, no wait, a bounded number of tries; never a torn, freed or half-written record.
+
+use super::Table;
+use super::atomic::{
+    Ordering::{Acquire, Relaxed},
+    fence,
+};
+use super::layout::{LINE, WORDS};
+use super::record::{MAX_RECORD_BYTES, Record};
+use super::slot::Slot;
+
+/// Times a lookup starts over because its record changed. Cells rest before they are written again, so even one
+/// retry is rare.
+const TRIES: usize = 16;
+/// Bytes before the record proper: the stamp, then its length and the number of its counters.
+pub(super) const PREFIX_BYTES: usize = 16;
+
+/// Where a record is copied to; kept between lookups so that none allocates.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    bytes: Vec<u8>,
+}
+
+/// What a lookup found.
+#[derive(Debug)]
+pub enum Lookup<'s> {
+    /// The tool's record, as it was at one moment during the call.
+    Found(Record<'s>),
+    /// There was a moment during the call at which the tool had no record.
+    Absent,
+    /// The record changed under every try. Not a statement about the tool.
+    Contended,
+}
+
+/// What one copy came to.
+enum Copied {
+    /// Length and counters of a whole record, now in the scratch.
+    Whole { len: usize, counters: u32 },
+    /// The cells were written again meanwhile.
+    Torn,
+}
+
+impl Table<'_> {
+    /// Finds a tool by its exact name.
+    pub fn lookup<'s>(&self, tool: &[u8], scratch: &'s mut Scratch) -> Lookup<'s> {
+        let hash = self.hash(tool);
+        for _ in 0..TRIES {
+            match self.search(hash, tool, scratch) {
+                Ok(Some((len, counters))) => return Lookup::Found(scratch.record(len, counters)),
+                Ok(None) => return Lookup::Absent,
+                Err(Changed) => {}
+            }
+        }
+        self.header.contended.fetch_add(1, Relaxed);
+        Lookup::Contended
+    }
+
+    /// Calls `f` with every record once; a tool that is added, changed or withdrawn meanwhile may be seen as before
+    /// or as after.
+    pub fn for_each(&self, scratch: &mut Scratch, mut f: impl FnMut(Record<'_>)) {
+        for slot in self.buckets.iter().flat_map(|bucket| &bucket.slots) {
+            for _ in 0..TRIES {
+                let word = Slot(slot.load(Acquire)); // edge E1
+                if word.is_empty() {
+                    break;
+                }
+                if let Copied::Whole { len, counters } = self.copy(word, scratch) {
+                    f(scratch.record(len, counters));
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One pass over the buckets the tool may be in.
+    fn search(&self, hash: u64, tool: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32)>, Changed> {
+        for (_, bucket) in self.probe(hash) {
+            for slot in &bucket.slots {
+                let word = Slot(slot.load(Acquire)); // edge E1
+                if !word.has_tag(hash) || word.is_empty() {
+                    continue;
+                }
+                let Copied::Whole { len, counters } = self.copy(word, scratch) else { return Err(Changed) };
+                if scratch.record(len, counters).tool() == tool {
+                    return Ok(Some((len, counters)));
+                }
+            }
+            if bucket.overflow.load(Acquire) == 0 {
+                break; // edge E4
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies the record that a slot names.
+    fn copy(&self, slot: Slot, scratch: &mut Scratch) -> Copied {
+        let Some((first, rest)) = self.cells.get(slot.cell() as usize..).and_then(|cells| cells.split_first()) else {
+            return Copied::Torn;
+        };
+        let [stamp_word, meta_word, ..] = &first.0;
+        let stamp = stamp_word.load(Acquire); // edge E3
+        if !slot.has_stamp(stamp) {
+            return Copied::Torn;
+        }
+        let meta = meta_word.load(Relaxed);
+        let (len, counters) = (meta as u32 as usize, (meta >> 32) as u32);
+        let more = (PREFIX_BYTES + len).div_ceil(LINE).saturating_sub(1);
+        // A length torn from a later record may be anything.
+        let Some(rest) = rest.get(..more).filter(|_| len <= MAX_RECORD_BYTES) else { return Copied::Torn };
+        let needed = (more + 1) * LINE;
+        if scratch.bytes.len() < needed {
+            scratch.bytes.resize(needed, 0);
+        }
+        let words = std::iter::once(first).chain(rest).flat_map(|cell: &super::Cell| &cell.0);
+        for (to, word) in scratch.bytes.chunks_exact_mut(size_of::<u64>()).zip(words) {
+            to.copy_from_slice(&word.load(Relaxed).to_ne_bytes()); // edge E2
+        }
+        fence(Acquire); // edge E2
+        if stamp_word.load(Relaxed) == stamp { Copied::Whole { len, counters } } else { Copied::Torn }
+    }
+
+    /// The record behind a slot, for the writer, who alone can change it.
+    pub(super) fn own_record<'s>(&self, slot: Slot, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+        match self.copy(slot, scratch) {
+            Copied::Whole { len, counters } => Some(scratch.record(len, counters)),
+            Copied::Torn => None,
+        }
+    }
+}
+
+struct Changed;
+
+impl Scratch {
+    fn record(&self, len: usize, counters: u32) -> Record<'_> {
+        Record::new(self.bytes.get(PREFIX_BYTES..PREFIX_BYTES + len).unwrap_or_default(), counters)
+    }
+}
+
+const _: () = assert!(PREFIX_BYTES / 8 < WORDS);

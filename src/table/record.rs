@@ -1,0 +1,298 @@
+//! A tool's record as bytes. Written by one encoder, read by views that never panic, whatever the bytes.
+//!
+//! ```text
+//! name_len u8, name, routes u8, then per route:
+//!     matcher u8, pattern_len u16, literal_len u16 (ffff: the pattern), pattern, literal, backends u8, then per backend:
+//!         scheme+host u8 (bit 7: https; 4, 6, or 0 for a name), port u16, 4 | 16 bytes | name_len u8 + name
+//! ```
+//! Integers are little-endian.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::route::{Backend, Host, Matcher, Route, Scheme, ToolName};
+
+/// Longest record: 32 patterns of the longest kind, or 64 backends with the longest names.
+pub const MAX_RECORD_BYTES: usize = 96 << 10;
+
+const HTTPS: u8 = 0x80;
+/// In place of a literal's length: it is the pattern itself.
+const SAME: u16 = u16::MAX;
+
+/// Appends the record of a tool. The routes are in the order in which they are to be tried.
+pub(super) fn encode(tool: &ToolName, routes: &[Route], out: &mut Vec<u8>) {
+    put_short(tool.as_bytes(), out);
+    out.push(routes.len() as u8);
+    for route in routes {
+        let (pattern, literal) = (route.pattern.as_str().as_bytes(), route.pattern.literal());
+        out.push(route.pattern.matcher() as u8);
+        out.extend_from_slice(&(pattern.len() as u16).to_le_bytes());
+        let same = pattern == literal;
+        out.extend_from_slice(&if same { SAME } else { literal.len() as u16 }.to_le_bytes());
+        out.extend_from_slice(pattern);
+        out.extend_from_slice(if same { b"" } else { literal });
+        out.push(route.backends.len() as u8);
+        route.backends.iter().for_each(|b| encode_backend(b, out));
+    }
+}
+
+fn put_short(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(bytes.len() as u8);
+    out.extend_from_slice(bytes);
+}
+
+fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
+    let scheme = if backend.scheme == Scheme::Https { HTTPS } else { 0 };
+    let kind = match backend.host {
+        Host::V4(_) => 4,
+        Host::V6(_) => 6,
+        Host::Name(_) => 0,
+    };
+    out.push(scheme | kind);
+    out.extend_from_slice(&backend.port.to_le_bytes());
+    match &backend.host {
+        Host::V4(ip) => out.extend_from_slice(&ip.octets()),
+        Host::V6(ip) => out.extend_from_slice(&ip.octets()),
+        Host::Name(name) => put_short(name.as_bytes(), out),
+    }
+}
+
+/// A copied record: the tool's name and its routes.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    bytes: &'a [u8],
+    counters: u32,
+}
+
+/// One route of a copied record.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteView<'a> {
+    /// How the pattern is found.
+    pub matcher: Matcher,
+    /// The pattern as the tenant wrote it.
+    pub pattern: &'a [u8],
+    /// What [`Matcher`] compares.
+    pub literal: &'a [u8],
+    /// How many backends there are, at least one.
+    pub backend_count: usize,
+    backends: &'a [u8],
+}
+
+/// One backend of a copied record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendView<'a> {
+    /// How to speak to it.
+    pub scheme: Scheme,
+    /// Where it is.
+    pub host: HostView<'a>,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// The machine of a copied backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostView<'a> {
+    /// An address.
+    Ip(IpAddr),
+    /// A DNS name.
+    Name(&'a str),
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(bytes: &'a [u8], counters: u32) -> Self {
+        Self { bytes, counters }
+    }
+
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub(super) fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The tool's name.
+    pub fn tool(&self) -> &'a [u8] {
+        Reader(self.bytes).short().unwrap_or_default()
+    }
+
+    /// The number of the tool's counters, for [`super::Table::counters`].
+    pub fn counters(&self) -> u32 {
+        self.counters
+    }
+
+    /// The routes, in the order in which they are to be tried.
+    pub fn routes(&self) -> impl Iterator<Item = RouteView<'a>> + use<'a> {
+        let mut reader = Reader(self.bytes);
+        let _ = reader.short();
+        let count = reader.byte().unwrap_or(0);
+        (0..count).map_while(move |_| reader.route())
+    }
+}
+
+impl<'a> RouteView<'a> {
+    /// The backends, in a fixed order.
+    pub fn backends(&self) -> impl Iterator<Item = BackendView<'a>> + use<'a> {
+        let mut reader = Reader(self.backends);
+        (0..self.backend_count).map_while(move |_| reader.backend())
+    }
+
+    /// One backend; the first is number 0.
+    pub fn backend(&self, number: usize) -> Option<BackendView<'a>> {
+        self.backends().nth(number)
+    }
+}
+
+impl BackendView<'_> {
+    /// The address to connect to, when the host is one.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self.host {
+            HostView::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
+            HostView::Name(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for BackendView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scheme, port) = (self.scheme.as_str(), self.port);
+        match self.host {
+            HostView::Ip(IpAddr::V4(ip)) => write!(f, "{scheme}://{ip}:{port}"),
+            HostView::Ip(IpAddr::V6(ip)) => write!(f, "{scheme}://[{ip}]:{port}"),
+            HostView::Name(name) => write!(f, "{scheme}://{name}:{port}"),
+        }
+    }
+}
+
+/// Takes fields off the front; `None` when the bytes end early.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(len)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array().map(|[b]| b)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn short(&mut self) -> Option<&'a [u8]> {
+        let len = self.byte()?;
+        self.take(len.into())
+    }
+
+    fn route(&mut self) -> Option<RouteView<'a>> {
+        let matcher = Matcher::from_u8(self.byte()?)?;
+        let (pattern_len, literal_len) = (self.u16()?, self.u16()?);
+        let pattern = self.take(pattern_len.into())?;
+        let literal = if literal_len == SAME { pattern } else { self.take(literal_len.into())? };
+        let backend_count = usize::from(self.byte()?);
+        let before = self.0;
+        for _ in 0..backend_count {
+            self.skip_backend()?;
+        }
+        let backends = before.get(..before.len() - self.0.len())?;
+        Some(RouteView { matcher, pattern, literal, backend_count, backends })
+    }
+
+    fn skip_backend(&mut self) -> Option<()> {
+        let [kind, _, _] = self.array()?;
+        let len = match kind & !HTTPS {
+            4 => 4,
+            6 => 16,
+            _ => self.byte()?.into(),
+        };
+        self.take(len).map(|_| ())
+    }
+
+    fn backend(&mut self) -> Option<BackendView<'a>> {
+        let kind = self.byte()?;
+        let port = self.u16()?;
+        let scheme = if kind & HTTPS == 0 { Scheme::Http } else { Scheme::Https };
+        let host = match kind & !HTTPS {
+            4 => HostView::Ip(Ipv4Addr::from(self.array::<4>()?).into()),
+            6 => HostView::Ip(Ipv6Addr::from(self.array::<16>()?).into()),
+            _ => HostView::Name(std::str::from_utf8(self.short()?).ok()?),
+        };
+        Some(BackendView { scheme, host, port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern};
+    use proptest::prelude::*;
+
+    fn route(pattern: &str, backends: &[&str]) -> Route {
+        Route {
+            pattern: Pattern::try_new(pattern).unwrap(),
+            backends: backends.iter().map(|b| b.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written() {
+        let urls = ["http://10.1.2.3:8000", "https://[fd00::7]:443", "https://exec-1.example:65535"];
+        let routes = [route("^/a[0-9]", &urls), route(r"/x\.php", &urls[1..]), route(".*", &urls[..1])];
+        let mut bytes = Vec::new();
+        encode(&ToolName::try_new(b"hello").unwrap(), &routes, &mut bytes);
+        let record = Record::new(&bytes, 7);
+        assert_eq!((record.tool(), record.counters()), (&b"hello"[..], 7));
+        let read: Vec<_> = record.routes().collect();
+        assert_eq!(read.len(), 3);
+        for (read, wrote) in read.iter().zip(&routes) {
+            assert_eq!(read.pattern, wrote.pattern.as_str().as_bytes());
+            assert_eq!((read.matcher, read.literal), (wrote.pattern.matcher(), wrote.pattern.literal()));
+            let texts: Vec<_> = read.backends().map(|b| b.to_string()).collect();
+            assert_eq!(texts, wrote.backends.iter().map(Backend::to_string).collect::<Vec<_>>());
+            assert_eq!(read.backend(0).unwrap().socket_addr(), wrote.backends[0].socket_addr());
+            assert!(read.backend(texts.len()).is_none());
+        }
+    }
+
+    #[test]
+    fn a_usual_tool_fits_one_cell() {
+        let mut bytes = Vec::new();
+        encode(&ToolName::try_new(b"tool-123456").unwrap(), &[route(".*", &["http://10.255.0.1:65535"])], &mut bytes);
+        assert!(bytes.len() + 16 <= 64, "{}", bytes.len());
+    }
+
+    #[test]
+    fn the_largest_records_fit_the_limit() {
+        let name = format!("http://{}.{}.{}.{}:65535", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+        let tool = ToolName::try_new(&[b't'; 255]).unwrap();
+        let literal: Vec<_> =
+            (0..MAX_ROUTES).map(|i| route(&format!("{}{i:02}", "x".repeat(MAX_PATTERN_LEN - 2)), &[&name])).collect();
+        let set = [route(".*", &vec![name.as_str(); MAX_BACKENDS])];
+        for routes in [&literal[..], &set] {
+            let mut bytes = Vec::new();
+            encode(&tool, routes, &mut bytes);
+            assert!(bytes.len() <= MAX_RECORD_BYTES, "{}", bytes.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let record = Record::new(&bytes, 0);
+            let _ = record.tool();
+            for route in record.routes() {
+                for backend in route.backends() {
+                    let _ = backend.to_string();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The table as a whole: against a model, at its limits, under concurrent readers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::{Pattern, Route, ToolName};
+
+const SMALL: Capacity = Capacity { buckets: 4, cells: 40, tools: 24, health: 1 };
+
+fn tool(name: &str) -> ToolName {
+    ToolName::try_new(name.as_bytes()).unwrap()
+}
+
+/// One catch-all route to a backend that tells the version.
+fn routes(version: u16) -> Vec<Route> {
+    vec![Route {
+        pattern: Pattern::try_new(".*").unwrap(),
+        backends: vec![format!("http://10.0.0.1:{}", version + 1).parse().unwrap()],
+    }]
+}
+
+/// A record of about `bytes` bytes.
+fn long_routes(bytes: usize, version: u16) -> Vec<Route> {
+    let mut routes = routes(version);
+    let text = "0".repeat(bytes.clamp(1, 1000));
+    routes.push(Route { pattern: Pattern::try_new(&text).unwrap(), backends: routes[0].backends.clone() });
+    routes
+}
+
+fn port_of(table: Table<'_>, name: &str) -> Option<u16> {
+    match table.lookup(name.as_bytes(), &mut Scratch::default()) {
+        Lookup::Found(record) => {
+            assert_eq!(record.tool(), name.as_bytes());
+            record.routes().next().and_then(|r| r.backend(0)).map(|b| b.port)
+        }
+        Lookup::Absent => None,
+        Lookup::Contended => panic!("nobody writes"),
+    }
+}
+
+fn listed(table: Table<'_>) -> BTreeMap<String, u16> {
+    let mut all = BTreeMap::new();
+    table.for_each(&mut Scratch::default(), |record| {
+        let name = String::from_utf8(record.tool().to_vec()).unwrap();
+        let port = record.routes().next().unwrap().backend(0).unwrap().port;
+        assert!(all.insert(name, port).is_none(), "listed twice");
+    });
+    all
+}
+
+#[test]
+fn insert_replace_withdraw() {
+    let owned = OwnedTable::new(SMALL);
+    let (mut writer, found) = Writer::attach(owned.table());
+    assert_eq!(found, Recovered::default());
+    assert_eq!(writer.publish(&tool("a"), &routes(1)), Ok(Published::Inserted));
+    assert_eq!(writer.publish(&tool("a"), &routes(1)), Ok(Published::Unchanged));
+    assert_eq!(writer.publish(&tool("a"), &routes(2)), Ok(Published::Replaced));
+    assert_eq!(port_of(owned.table(), "a"), Some(3));
+    assert!(writer.withdraw(b"a") && !writer.withdraw(b"a"));
+    assert_eq!(port_of(owned.table(), "a"), None);
+    assert_eq!((owned.table().header().live_tools(), owned.table().header().live_bytes()), (0, 0));
+}
+
+#[test]
+fn the_last_tool_fits_and_one_more_is_refused_alone() {
+    let owned = OwnedTable::new(SMALL);
+    let (mut writer, _) = Writer::attach(owned.table());
+    for i in 0..24 {
+        assert_eq!(writer.publish(&tool(&format!("t{i}")), &routes(i)), Ok(Published::Inserted), "{i}");
+    }
+    let error = writer.publish(&tool("one-more"), &routes(99)).unwrap_err();
+    assert!(error.to_string().contains("no room for tool one-more: 24 of 24 tools"), "{error}");
+    assert_eq!(owned.table().header().refused_full(), 1);
+    assert_eq!(listed(owned.table()), (0..24).map(|i| (format!("t{i}"), i + 1)).collect());
+    assert!(writer.withdraw(b"t7"));
+    assert_eq!(writer.publish(&tool("one-more"), &routes(99)), Ok(Published::Inserted));
+}
+
+#[test]
+fn a_record_that_finds_no_cells_leaves_the_old_one() {
+    let owned = OwnedTable::new(SMALL);
+    let (mut writer, _) = Writer::attach(owned.table());
+    writer.publish(&tool("a"), &long_routes(880, 1)).unwrap();
+    writer.publish(&tool("b"), &long_routes(880, 1)).unwrap();
+    assert!(writer.publish(&tool("a"), &long_routes(900, 2)).is_err());
+    assert_eq!(port_of(owned.table(), "a"), Some(2));
+    assert!(writer.publish(&tool("c"), &long_routes(900, 2)).is_err());
+    assert_eq!(port_of(owned.table(), "c"), None);
+    assert_eq!(Writer::attach(owned.table()).1, Recovered { tools: 2, damaged: 0 });
+}
+
+#[test]
+fn a_slot_that_names_no_record_of_its_own_is_emptied() {
+    let owned = OwnedTable::new(SMALL);
+    let (mut writer, _) = Writer::attach(owned.table());
+    writer.publish(&tool("a"), &routes(1)).unwrap();
+    let table = owned.table();
+    let words: Vec<_> = table.buckets.iter().flat_map(|b| &b.slots).collect();
+    let good = words.iter().map(|w| w.load(Relaxed)).find(|&w| w != 0).unwrap();
+    let empty: Vec<_> = words.iter().filter(|w| w.load(Relaxed) == 0).collect();
+    for (word, bad) in empty.iter().zip([good, good ^ 1, good | 0xfff << 20, 1 << 63, u64::MAX]) {
+        word.store(bad, Relaxed);
+    }
+    let (_, found) = Writer::attach(table);
+    assert_eq!(found, Recovered { tools: 1, damaged: 5 });
+    assert_eq!(listed(table), BTreeMap::from([("a".into(), 2)]));
+}
+
+#[test]
+fn counters_survive_a_change_and_an_absence_but_not_another_owner() {
+    let owned = OwnedTable::new(Capacity { tools: 2, ..SMALL });
+    let table = owned.table();
+    let line_of = |name: &str| match table.lookup(name.as_bytes(), &mut Scratch::default()) {
+        Lookup::Found(record) => table.counters(record.counters()).unwrap(),
+        _ => panic!("{name} is there"),
+    };
+    let (mut writer, _) = Writer::attach(table);
+    writer.publish(&tool("a"), &routes(1)).unwrap();
+    line_of("a").add(line_of("a").ticket(), StatusClass::Success, 100, 5);
+    writer.publish(&tool("a"), &routes(2)).unwrap();
+    assert_eq!(line_of("a").tally().bytes, 100);
+    writer.withdraw(b"a");
+    writer.publish(&tool("b"), &routes(1)).unwrap();
+    let (mut writer, _) = Writer::attach(table);
+    writer.publish(&tool("a"), &routes(3)).unwrap();
+    assert_eq!(line_of("a").tally().bytes, 100);
+    writer.withdraw(b"a");
+    writer.publish(&tool("c"), &routes(1)).unwrap();
+    assert_eq!(line_of("c").tally(), Tally::default());
+}
+
+#[test]
+fn a_sweep_finds_what_the_source_no_longer_has() {
+    let owned = OwnedTable::new(SMALL);
+    let (mut writer, _) = Writer::attach(owned.table());
+    for name in ["a", "b", "c", "d"] {
+        writer.publish(&tool(name), &routes(1)).unwrap();
+    }
+    writer.begin_sweep();
+    writer.publish(&tool("a"), &routes(1)).unwrap();
+    writer.publish(&tool("b"), &routes(2)).unwrap();
+    assert!(writer.confirm(b"c") && !writer.confirm(b"x"));
+    assert_eq!(writer.unseen(), [Box::from(&b"d"[..])]);
+}
+
+#[test]
+fn raw_memory_is_formatted_once_and_attached_ever_after() {
+    let bytes = 64 << 10;
+    let layout = std::alloc::Layout::from_size_align(bytes, 64).unwrap();
+    // SAFETY: the layout has a size, and nobody frees the memory.
+    let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+    // SAFETY: allocated just above, for good, with this size and alignment; the same holds for the calls below.
+    assert!(unsafe { Table::attach(memory, bytes) }.is_err_and(|e| e == LayoutError::Foreign));
+    // SAFETY: as above.
+    let table = unsafe { Table::format(memory, bytes, [1, 2]) }.unwrap();
+    Writer::attach(table).0.publish(&tool("a"), &routes(1)).unwrap();
+    // SAFETY: as above.
+    let again = unsafe { Table::attach(memory, bytes) }.unwrap();
+    assert_eq!(port_of(again, "a"), Some(2));
+    // SAFETY: as above; a smaller size is what must be refused.
+    assert!(unsafe { Table::attach(memory, bytes / 2) }.is_err());
+}
+
+#[test]
+fn readers_see_every_tool_whole_while_it_is_rewritten() {
+    // Tools a0..a9 are replaced for ever, each version in another size of record; b0..b9 come and go.
+    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1 });
+    let table = owned.table();
+    let (mut writer, _) = Writer::attach(table);
+    let stop = AtomicBool::new(false);
+    (0..10).for_each(|i| assert!(writer.publish(&tool(&format!("a{i}")), &long_routes(1, 1)).is_ok()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut scratch = Scratch::default();
+                while !stop.load(Relaxed) {
+                    for name in (0..10).flat_map(|i| [format!("a{i}"), format!("b{i}")]) {
+                        match table.lookup(name.as_bytes(), &mut scratch) {
+                            Lookup::Found(record) => {
+                                let ports: Vec<_> = record.routes().map(|r| r.backend(0).unwrap().port).collect();
+                                let pattern = record.routes().nth(1).unwrap().pattern;
+                                assert_eq!(ports, [ports[0]; 2]);
+                                assert_eq!(pattern.len(), usize::from(ports[0] - 1), "{name} is torn");
+                            }
+                            Lookup::Absent => assert!(name.starts_with('b'), "{name} is lost"),
+                            Lookup::Contended => panic!("{name} is contended"),
+                        }
+                    }
+                }
+            });
+        }
+        let outcome = (0..5_000usize).try_for_each(|round| {
+            let (i, size) = (round % 10, 1 + round * 7 % 900);
+            let routes = long_routes(size, size as u16);
+            writer.publish(&tool(&format!("a{i}")), &routes)?;
+            if round % 20 < 10 {
+                writer.publish(&tool(&format!("b{i}")), &routes)?;
+            } else {
+                writer.withdraw(format!("b{i}").as_bytes());
+            }
+            Ok::<_, PublishError>(())
+        });
+        stop.store(true, Relaxed);
+        outcome.unwrap();
+    });
+    assert_eq!(Writer::attach(table).1.damaged, 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(u8, u16, usize),
+    Withdraw(u8),
+    Reattach,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u8..30, 0u16..500, 1usize..300).prop_map(|(t, v, s)| Step::Publish(t, v, s)),
+        3 => (0u8..30).prop_map(Step::Withdraw),
+        1 => Just(Step::Reattach),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_table_equals_a_map_after_any_steps(steps in proptest::collection::vec(step(), 1..120)) {
+        let owned = OwnedTable::new(SMALL);
+        let (mut writer, _) = Writer::attach(owned.table());
+        let mut model = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Publish(t, version, size) => {
+                    let name = format!("t{t}");
+                    let outcome = writer.publish(&tool(&name), &long_routes(size, version));
+                    match outcome {
+                        Ok(Published::Inserted) => prop_assert!(model.insert(name, version + 1).is_none()),
+                        Ok(_) => prop_assert!(model.insert(name, version + 1).is_some()),
+                        Err(_) => {}
+                    }
+                }
+                Step::Withdraw(t) => {
+                    let name = format!("t{t}");
+                    prop_assert_eq!(writer.withdraw(name.as_bytes()), model.remove(&name).is_some());
+                }
+                Step::Reattach => {
+                    let found;
+                    (writer, found) = Writer::attach(owned.table());
+                    prop_assert_eq!(found, Recovered { tools: model.len() as u64, damaged: 0 });
+                }
+            }
+            prop_assert_eq!(&listed(owned.table()), &model);
+            for t in 0..30 {
+                let name = format!("t{t}");
+                prop_assert_eq!(port_of(owned.table(), &name), model.get(&name).copied());
+            }
+            prop_assert_eq!(owned.table().header().live_tools(), model.len() as u64);
+        }
+    }
+}

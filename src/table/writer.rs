@@ -1,0 +1,412 @@
+//! The single writer. What it keeps privately it can rebuild from the table at any time.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::Table;
+use super::arena::Arena;
+use super::atomic::{
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+use super::layout::{LINE, SLOTS};
+use super::reader::{PREFIX_BYTES, Scratch};
+use super::record::{self, MAX_RECORD_BYTES};
+use super::slot::Slot;
+use crate::route::{Route, ToolName};
+
+/// What publishing a tool changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// The tool was not there.
+    Inserted,
+    /// It had other routes.
+    Replaced,
+    /// It had these routes.
+    Unchanged,
+}
+
+/// Why a tool could not be published. What was in the table before still is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// No room for one more tool, or for a record of this size.
+    #[error(
+        "no room for tool {tool}: {live_tools} of {max_tools} tools, {live_bytes} bytes of records; enlarge the zone"
+    )]
+    Full {
+        /// Who was refused.
+        tool: ToolName,
+        /// Tools in the table.
+        live_tools: u64,
+        /// Most tools it can hold.
+        max_tools: usize,
+        /// Bytes that records take.
+        live_bytes: u64,
+    },
+    /// The record would be longer than any record may be.
+    #[error("the routes of tool {tool} take {bytes} bytes, expected at most {MAX_RECORD_BYTES}")]
+    TooLarge {
+        /// Who was refused.
+        tool: ToolName,
+        /// What it would take.
+        bytes: usize,
+    },
+}
+
+/// What a new writer found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Tools in the table.
+    pub tools: u64,
+    /// Slots that named no record of theirs, and were emptied. Always 0 unless memory was damaged.
+    pub damaged: u64,
+}
+
+/// Where a tool's slot is.
+#[derive(Clone, Copy)]
+struct Place {
+    bucket: usize,
+    slot: usize,
+}
+
+/// The one writer of a table. Whoever makes one must hold the writer lease.
+pub struct Writer<'a> {
+    table: Table<'a>,
+    arena: Arena,
+    lines: CounterLines,
+    last_stamp: u64,
+    live_tools: u64,
+    /// One bit per slot: confirmed since [`Writer::begin_sweep`].
+    seen: Vec<u64>,
+    scratch: Scratch,
+    encoded: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// Takes over a table: scans it, empties slots that name no record, counts overflows anew.
+    pub fn attach(table: Table<'a>) -> (Self, Recovered) {
+        let mut writer = Self {
+            table,
+            arena: Arena::new(0, Vec::new()),
+            lines: CounterLines::default(),
+            last_stamp: table.header.last_stamp.load(Relaxed),
+            live_tools: 0,
+            seen: vec![0; (table.buckets.len() * SLOTS).div_ceil(64)],
+            scratch: Scratch::default(),
+            encoded: Vec::new(),
+        };
+        let mut found = Recovered::default();
+        let mut extents = Vec::new();
+        let mut owners = HashSet::new();
+        let mut overflow = vec![0u64; table.buckets.len()];
+        for (at, bucket) in table.buckets.iter().enumerate() {
+            for slot in &bucket.slots {
+                let word = Slot(slot.load(Acquire));
+                if word.is_empty() {
+                    continue;
+                }
+                let record = table.own_record(word, &mut writer.scratch);
+                let home = record.and_then(|record| {
+                    let hash = table.hash(record.tool());
+                    let way = word.has_tag(hash).then(|| table.probe(hash).map(|(b, _)| b).position(|b| b == at))??;
+                    Some((record, hash, way))
+                });
+                let Some((record, hash, way)) = home.filter(|(r, ..)| owners.insert(r.counters())) else {
+                    slot.store(0, Release);
+                    found.damaged += 1;
+                    continue;
+                };
+                extents.push((word.cell(), cells_of(record.byte_len())));
+                for (passed, _) in table.probe(hash).take(way) {
+                    if let Some(count) = overflow.get_mut(passed) {
+                        *count += 1;
+                    }
+                }
+                found.tools += 1;
+            }
+        }
+        // What a killed writer left too high is lowered; nobody inserts meanwhile.
+        for (bucket, count) in table.buckets.iter().zip(overflow) {
+            bucket.overflow.store(count, Release);
+        }
+        writer.arena = Arena::new(table.cells.len() as u32, extents);
+        writer.lines = CounterLines::scan(&table, &owners);
+        writer.live_tools = found.tools;
+        writer.describe();
+        (writer, found)
+    }
+
+    /// The table written to.
+    pub fn table(&self) -> Table<'a> {
+        self.table
+    }
+
+    /// Makes these the tool's routes. Marks it as seen, also when it was refused: what it had before stays.
+    ///
+    /// # Errors
+    /// No room, or a record beyond the limit.
+    pub fn publish(&mut self, tool: &ToolName, routes: &[Route]) -> Result<Published, PublishError> {
+        let hash = self.table.hash(tool.as_bytes());
+        let place = self.find(hash, tool.as_bytes());
+        if let Some(place) = place {
+            self.mark(place);
+        }
+        self.encoded.clear();
+        record::encode(tool, routes, &mut self.encoded);
+        let bytes = self.encoded.len();
+        if bytes > MAX_RECORD_BYTES {
+            return Err(PublishError::TooLarge { tool: tool.clone(), bytes });
+        }
+        let old = place.map(|place| (place, self.load(place)));
+        let had = old.and_then(|(_, slot)| self.table.own_record(slot, &mut self.scratch));
+        let (had_counters, had_bytes) = had.map(|r| (r.counters(), r.byte_len())).unzip();
+        if had.is_some_and(|r| r.bytes() == self.encoded) {
+            return Ok(Published::Unchanged);
+        }
+        let room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes));
+        let Some((place, cell, counters)) = room else {
+            self.table.header.refused_full.fetch_add(1, Relaxed);
+            return Err(self.full(tool));
+        };
+        let stamp = self.write(cell, counters);
+        self.store(place, Slot::new(hash, cell, stamp));
+        self.mark(place);
+        match old.zip(had_bytes) {
+            Some(((_, slot), bytes)) => self.arena.free(slot.cell(), cells_of(bytes)),
+            None => self.live_tools += 1,
+        }
+        self.describe();
+        Ok(if old.is_some() { Published::Replaced } else { Published::Inserted })
+    }
+
+    /// Takes the tool out; `false` when it wasn't there.
+    pub fn withdraw(&mut self, tool: &[u8]) -> bool {
+        let hash = self.table.hash(tool);
+        let Some(place) = self.find(hash, tool) else { return false };
+        let slot = self.load(place);
+        let had = self.table.own_record(slot, &mut self.scratch).map(|r| (r.counters(), r.byte_len()));
+        self.store(place, Slot(0));
+        if let Some((counters, bytes)) = had {
+            self.arena.free(slot.cell(), cells_of(bytes));
+            self.lines.release(counters, hash);
+        }
+        // Only now: a reader that still needs the way has found nothing at its end.
+        for (_, bucket) in self.table.probe(hash).take_while(|&(at, _)| at != place.bucket) {
+            let count = bucket.overflow.load(Relaxed);
+            bucket.overflow.store(count.saturating_sub(1), Release);
+        }
+        self.live_tools = self.live_tools.saturating_sub(1);
+        self.describe();
+        true
+    }
+
+    /// Starts a comparison: no tool is seen yet.
+    pub fn begin_sweep(&mut self) {
+        self.seen.fill(0);
+    }
+
+    /// Marks a tool as seen without publishing it; what it has stays. `false` when it isn't in the table.
+    pub fn confirm(&mut self, tool: &[u8]) -> bool {
+        let place = self.find(self.table.hash(tool), tool);
+        place.inspect(|&place| self.mark(place)).is_some()
+    }
+
+    /// The tools that were not seen since [`Self::begin_sweep`].
+    pub fn unseen(&mut self) -> Vec<Box<[u8]>> {
+        let mut tools = Vec::new();
+        for (bucket, slot) in (0..self.table.buckets.len()).flat_map(|b| (0..SLOTS).map(move |s| (b, s))) {
+            let place = Place { bucket, slot };
+            let word = self.load(place);
+            if !word.is_empty()
+                && !self.is_seen(place)
+                && let Some(record) = self.table.own_record(word, &mut self.scratch)
+            {
+                tools.push(record.tool().into());
+            }
+        }
+        tools
+    }
+
+    /// Says that the table holds everything the source had at `unix_seconds`, `rejected` routes of it set aside.
+    pub fn mark_synced(&mut self, unix_seconds: u64, rejected: u64) {
+        self.table.header.synced_at.store(unix_seconds, Relaxed);
+        self.table.header.rejected.store(rejected, Relaxed);
+        self.table.header.loaded.store(1, Release);
+    }
+
+    /// Says how many routes are set aside now.
+    pub fn note_rejected(&mut self, rejected: u64) {
+        self.table.header.rejected.store(rejected, Relaxed);
+    }
+
+    /// A slot, cells and a line of counters for a record; opens the way to the slot. All or nothing.
+    fn make_room(&mut self, hash: u64, at: Option<Place>, line: Option<u32>, cells: u32) -> Option<(Place, u32, u32)> {
+        let place = at.or_else(|| self.free_slot(hash))?;
+        let cell = self.arena.alloc(cells)?;
+        let Some(line) = line.or_else(|| self.lines.take(&self.table, hash)) else {
+            self.arena.free(cell, cells);
+            return None;
+        };
+        if at.is_none() {
+            for (_, bucket) in self.table.probe(hash).take_while(|&(b, _)| b != place.bucket) {
+                let count = bucket.overflow.load(Relaxed);
+                bucket.overflow.store(count + 1, Release); // edge E4
+            }
+        }
+        Some((place, cell, line))
+    }
+
+    /// Writes the encoded record into free cells; returns its stamp.
+    fn write(&mut self, cell: u32, counters: u32) -> u64 {
+        self.last_stamp += 1;
+        let stamp = self.last_stamp;
+        self.table.header.last_stamp.store(stamp, Relaxed);
+        let len = self.encoded.len();
+        let cells = self.table.cells.get(cell as usize..).unwrap_or_default();
+        let Some((first, _)) = cells.split_first() else { return stamp };
+        let [stamp_word, meta_word, ..] = &first.0;
+        stamp_word.store(0, Relaxed); // edge E2
+        fence(Release); // edge E2
+        meta_word.store(u64::from(counters) << 32 | len as u64, Relaxed);
+        let words = cells.iter().flat_map(|cell| &cell.0).skip(PREFIX_BYTES / size_of::<u64>());
+        for (word, bytes) in words.zip(self.encoded.chunks(size_of::<u64>())) {
+            let mut whole = [0; size_of::<u64>()];
+            whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            word.store(u64::from_ne_bytes(whole), Relaxed); // edge E2
+        }
+        stamp_word.store(stamp, Release); // edge E3
+        stamp
+    }
+
+    fn find(&mut self, hash: u64, tool: &[u8]) -> Option<Place> {
+        for (at, bucket) in self.table.probe(hash) {
+            for (slot, word) in bucket.slots.iter().enumerate() {
+                let word = Slot(word.load(Relaxed));
+                if !word.is_empty()
+                    && word.has_tag(hash)
+                    && self.table.own_record(word, &mut self.scratch).is_some_and(|r| r.tool() == tool)
+                {
+                    return Some(Place { bucket: at, slot });
+                }
+            }
+            if bucket.overflow.load(Relaxed) == 0 {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn free_slot(&self, hash: u64) -> Option<Place> {
+        self.table.probe(hash).find_map(|(at, bucket)| {
+            let slot = bucket.slots.iter().position(|word| Slot(word.load(Relaxed)).is_empty())?;
+            Some(Place { bucket: at, slot })
+        })
+    }
+
+    fn load(&self, place: Place) -> Slot {
+        let bucket = self.table.buckets.get(place.bucket);
+        Slot(bucket.and_then(|b| b.slots.get(place.slot)).map_or(0, |word| word.load(Relaxed)))
+    }
+
+    /// The one store that changes what readers see.
+    fn store(&mut self, place: Place, slot: Slot) {
+        if let Some(word) = self.table.buckets.get(place.bucket).and_then(|b| b.slots.get(place.slot)) {
+            word.store(slot.0, Release); // edge E1
+        }
+    }
+
+    fn mark(&mut self, place: Place) {
+        let bit = place.bucket * SLOTS + place.slot;
+        if let Some(word) = self.seen.get_mut(bit / 64) {
+            *word |= 1 << (bit % 64);
+        }
+    }
+
+    fn is_seen(&self, place: Place) -> bool {
+        let bit = place.bucket * SLOTS + place.slot;
+        self.seen.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+
+    fn describe(&self) {
+        self.table.header.live_tools.store(self.live_tools, Relaxed);
+        self.table.header.live_cells.store(self.arena.live(), Relaxed);
+    }
+
+    fn full(&self, tool: &ToolName) -> PublishError {
+        PublishError::Full {
+            tool: tool.clone(),
+            live_tools: self.live_tools,
+            max_tools: self.table.counters.len(),
+            live_bytes: self.arena.live() * LINE as u64,
+        }
+    }
+}
+
+/// Cells of a record of `bytes` bytes.
+fn cells_of(bytes: usize) -> u32 {
+    (PREFIX_BYTES + bytes).div_ceil(LINE) as u32
+}
+
+/// Which lines of counters are free, and whose they last were: a tool that comes back finds its own.
+#[derive(Debug, Default)]
+struct CounterLines {
+    never_used: u32,
+    /// Oldest first. An entry counts only while `former` names it: a tool that came back leaves its entry behind.
+    released: VecDeque<u32>,
+    former: HashMap<u64, u32>,
+}
+
+impl CounterLines {
+    fn scan(table: &Table<'_>, owned: &HashSet<u32>) -> Self {
+        let mut lines = Self::default();
+        for (number, line) in (0u32..).zip(table.counters) {
+            let owner = line.owner();
+            if owner != 0 {
+                lines.never_used = number + 1;
+                if !owned.contains(&number) {
+                    lines.released.push_back(number);
+                    lines.former.insert(owner, number);
+                }
+            } else if owned.contains(&number) {
+                lines.never_used = number + 1;
+            }
+        }
+        // A line below the highest that was never used can't be: they are taken in order.
+        lines
+    }
+
+    fn take(&mut self, table: &Table<'_>, hash: u64) -> Option<u32> {
+        let owner = hash.max(1);
+        if let Some(number) = self.former.remove(&owner) {
+            return Some(number);
+        }
+        let number = if (self.never_used as usize) < table.counters.len() {
+            self.never_used += 1;
+            self.never_used - 1
+        } else {
+            self.oldest(table)?
+        };
+        table.counters.get(number as usize)?.assign(owner);
+        Some(number)
+    }
+
+    fn oldest(&mut self, table: &Table<'_>) -> Option<u32> {
+        loop {
+            let number = self.released.pop_front()?;
+            let owner = table.counters.get(number as usize)?.owner();
+            if self.former.get(&owner) == Some(&number) {
+                self.former.remove(&owner);
+                return Some(number);
+            }
+        }
+    }
+
+    fn release(&mut self, number: u32, hash: u64) {
+        self.released.push_back(number);
+        self.former.insert(hash.max(1), number);
+        if self.released.len() > 2 * self.former.len() + 64 {
+            let free: HashSet<u32> = self.former.values().copied().collect();
+            let mut kept = HashSet::new();
+            self.released.retain(|number| free.contains(number) && kept.insert(*number));
+        }
+    }
+}
