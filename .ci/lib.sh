@@ -4,8 +4,10 @@
 # An ordinary user's PATH on Debian has no nginx.
 PATH=$PATH:/usr/sbin
 
-module=${URLPROXY_MODULE:-${CARGO_TARGET_DIR:-$PWD/target}/release/liburlproxy.so}
-demo_tool=${CARGO_TARGET_DIR:-$PWD/target}/release/examples/demo_tool
+# The demo tool is not built for release: that would bring the tests' dependencies into the build that is shipped.
+built=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+module=${URLPROXY_MODULE:-$built/release/liburlproxy.so}
+demo_tool=$built/debug/examples/demo_tool
 
 say() { printf '%s\n' "$*"; }
 die() {
@@ -33,14 +35,12 @@ wait_until() { # SECONDS COMMAND...: false when the command still failed after t
 
 # Below the range that the kernel hands out to clients, so that none of their ports can get in between.
 ports_given=" "
-free_port() { # VARIABLE
-    local port
+free_port() { # one that was not given before; it is then in $port
     while port=$((20000 + RANDOM % 12000)); do
         [[ $ports_given == *" $port "* ]] && continue
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
     done
     ports_given+="$port "
-    printf -v "$1" %s "$port"
 }
 
 children=()
@@ -52,27 +52,32 @@ start() { # LOG COMMAND...: in the background; its pid is then in $child
     children+=("$child")
 }
 
-is_alive() { kill -0 "$1" 2>/dev/null; }
-is_gone() { ! is_alive "$1"; }
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
-stop() { # PID...
-    local pid
+stop() { # SECONDS PID...: asks them to end, and kills what has not ended after that time
+    local patience=$1 pid left=()
+    shift
     for pid; do kill "$pid" 2>/dev/null || true; done
     for pid; do
-        wait_until 5 is_gone "$pid" || kill -KILL "$pid" 2>/dev/null || true
+        wait_until "$patience" is_gone "$pid" || kill -KILL "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
+    # The kernel may give these numbers to somebody else's processes from now on.
+    for pid in "${children[@]}"; do
+        [[ " $* " == *" $pid "* ]] || left+=("$pid")
+    done
+    children=("${left[@]}")
 }
-stop_children() { stop "${children[@]}"; }
+stop_children() { stop 5 "${children[@]}"; }
 
-redis_port=
 redis() { redis-cli -h 127.0.0.1 -p "$redis_port" "$@"; }
 
 # The process id is asked for so that no other Redis that happens to have the port is ever written to.
 is_our_redis() { redis info server 2>/dev/null | tr -d '\r' | grep -x "process_id:$redis_pid" >/dev/null; }
 
 start_redis() { # DIRECTORY: a private one that keeps nothing; its port is then in $redis_port
-    free_port redis_port
+    free_port
+    redis_port=$port
     start "$1/redis.log" redis-server --bind 127.0.0.1 --port "$redis_port" --dir "$1" --save '' --appendonly no
     redis_pid=$child
     wait_until 10 is_our_redis || die "redis-server did not start: $(tail -n 3 "$1/redis.log")"
@@ -86,12 +91,15 @@ start_tool() { # NAME DIRECTORY: its address is then in $tool
 
 nginx_answers() { curl -s -o /dev/null --max-time 1 "$1"; }
 
-start_nginx() { # DIRECTORY URL: runs DIRECTORY/nginx.conf in the foreground until URL answers anything; pid in $nginx_pid
-    # Its log can only be given by -e before the configuration is read: without, it would try Debian's.
-    nginx -t -q -p "$1/" -e error.log -c nginx.conf || die "nginx refuses $1/nginx.conf"
-    start "$1/nginx.out" nginx -p "$1/" -e error.log -c nginx.conf -g 'daemon off;'
+# Runs DIRECTORY/nginx.conf, under COMMAND if there is one, until URL answers anything; its pid is then in $nginx_pid.
+# The first thing nginx opens is its log: without -e, Debian's.
+start_nginx() { # DIRECTORY URL [COMMAND...]
+    local directory=$1 url=$2
+    shift 2
+    nginx -t -q -p "$directory/" -e error.log -c nginx.conf || die "nginx refuses $directory/nginx.conf"
+    start "$directory/nginx.out" "$@" nginx -p "$directory/" -e error.log -c nginx.conf -g 'daemon off;'
     nginx_pid=$child
-    wait_until 10 nginx_answers "$2" || die "nginx does not answer at $2"
+    wait_until 10 nginx_answers "$url" || die "nginx does not answer at $url: $(tail -n 3 "$directory/error.log")"
 }
 
 # Root's workers would become `nobody`, who cannot read below root's home directory.

@@ -1,1 +1,21 @@
-//! placeholder
+//! The nginx module: a shell around the table and the companion. What decides something lives elsewhere.
+//!
+//! - configuration: `directive`, `units`, `table_conf`, `location_conf`
+//! - life: `zone` (shared memory), `process` (companion and its log)
+//! - requests: `request` (find the route once), `phases` (refuse, count), `variables`, `peers`, `list`
+
+mod directive;
+mod guard;
+mod list;
+mod location_conf;
+mod log;
+mod module;
+mod peers;
+mod phases;
+mod pool;
+mod process;
+mod request;
+mod table_conf;
+mod units;
+mod variables;
+mod zone;

@@ -1,12 +1,14 @@
 //! What a route means: which tool a request is for, and which of the tool's backends may answer it. Safe, no I/O.
 
 mod backend;
+mod choice;
 mod pattern;
 mod pattern_cache;
 mod request;
 mod tool;
 
 pub use backend::{Backend, BackendError, Host, Scheme};
+pub use choice::choose;
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
 pub use pattern_cache::PatternCache;
 pub use request::{PathRequest, split_path};

@@ -1,1 +1,21 @@
-//! placeholder
+//! The companion: keeps the table in step with Redis. No nginx.
+//!
+//! The scan is the truth, pushes are the accelerator: any doubt about a connection drops it, and a new connection
+//! always means a full scan. A failed or partial scan removes nothing.
+
+mod backoff;
+mod companion;
+mod connection;
+mod journal;
+mod lease;
+mod rejected;
+mod resp;
+mod scan;
+mod source;
+
+pub use companion::{Settings, load_once, run};
+pub use connection::ConnectionError;
+pub use journal::{Entry, Journal, JournalReader, Level};
+pub use lease::Lease;
+pub use resp::{Decoder, Reply};
+pub use source::{Source, SourceError};

@@ -4,7 +4,6 @@ use super::admission::{Admission, NotAllowed};
 use crate::route::{
     Backend, BackendError, MAX_BACKENDS, MAX_ROUTES, Pattern, PatternError, Route, ToolName, ToolNameError, sort_routes,
 };
-use crate::table::PublishError;
 
 /// The value of `prefix:<tool>` as it came from Redis.
 #[derive(Debug)]
@@ -63,9 +62,9 @@ pub enum RejectionReason {
     /// The key is neither a hash nor a set.
     #[error("the key is neither a hash nor a set")]
     WrongType,
-    /// The table would not take it.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
+    /// Good, but the reader has no room for it; it said why.
+    #[error("{0}")]
+    NoRoom(String),
 }
 
 impl Rejection {

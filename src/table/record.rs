@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::route::{Backend, Host, Matcher, Route, Scheme, ToolName};
+use crate::route::{Backend, Host, Matcher, PatternCache, Route, Scheme, ToolName, contains};
 
 /// Longest record: 32 patterns of the longest kind, or 64 backends with the longest names.
 pub const MAX_RECORD_BYTES: usize = 96 << 10;
@@ -127,6 +127,18 @@ impl<'a> Record<'a> {
         let count = reader.byte().unwrap_or(0);
         (0..count).map_while(move |_| reader.route())
     }
+
+    /// The first route whose pattern is found in `rest`, the path after the tool's name.
+    pub fn select(&self, rest: &[u8], patterns: &mut PatternCache) -> Option<RouteView<'a>> {
+        self.routes().find(|route| match route.matcher {
+            Matcher::Any => true,
+            Matcher::Contains => contains(rest, route.literal),
+            Matcher::Prefix => rest.starts_with(route.literal),
+            Matcher::Suffix => rest.ends_with(route.literal),
+            Matcher::Exact => rest == route.literal,
+            Matcher::Regex => std::str::from_utf8(route.pattern).is_ok_and(|p| patterns.is_match(p, rest)),
+        })
+    }
 }
 
 impl<'a> RouteView<'a> {
@@ -232,7 +244,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern};
+    use crate::route::{MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern, sort_routes};
     use proptest::prelude::*;
 
     fn route(pattern: &str, backends: &[&str]) -> Route {
@@ -280,6 +292,28 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&tool, routes, &mut bytes);
             assert!(bytes.len() <= MAX_RECORD_BYTES, "{}", bytes.len());
+        }
+    }
+
+    #[test]
+    fn the_first_route_found_answers() {
+        let mut routes = ["/a", "^/b", r"\.php$", "^/c/$", "^/d[0-9]", ".*"].map(|p| route(p, &["http://10.0.0.1:1"]));
+        sort_routes(&mut routes);
+        let mut bytes = Vec::new();
+        encode(&ToolName::try_new(b"t").unwrap(), &routes, &mut bytes);
+        let mut patterns = PatternCache::new(4);
+        for (rest, want) in [
+            ("/x/a", "/a"),
+            ("/b", "^/b"),
+            ("/x/b.php", r"\.php$"),
+            ("/c/", "^/c/$"),
+            ("/c/x", ".*"),
+            ("/d7", "^/d[0-9]"),
+            ("/d", ".*"),
+            ("/", ".*"),
+        ] {
+            let found = Record::new(&bytes, 0).select(rest.as_bytes(), &mut patterns).unwrap();
+            assert_eq!(found.pattern, want.as_bytes(), "{rest}");
         }
     }
 

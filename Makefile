@@ -1,0 +1,52 @@
+# The one entry for people and for CI. Debian 12; what is missing is installed as root or through sudo.
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# What cargo makes on the way is kept outside the checkout; what it makes in the end is in target/release/.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/urlproxy
+export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
+
+.PHONY: help setup build run test e2e lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install everything that the other targets need
+	.ci/setup test bench
+
+build: ## the module and the programs, in target/release/
+	.ci/setup build
+	cargo build --release
+
+run: ## the demo, until Ctrl-C; with ARGS=--once it ends by itself
+	.ci/setup run
+	cargo build --release
+	cargo build --example demo_tool
+	.ci/demo $(ARGS)
+
+test: ## every test that needs no cluster
+	.ci/setup test
+	cargo build --release
+	cargo test
+	.ci/prove -r t/
+	@echo 'make test: everything passed'
+
+e2e: ## the demo once, for now: there is no test with a cluster yet
+	@echo 'make e2e: no test with Grid Engine or Kubernetes exists yet, so this is the demo alone'
+	$(MAKE) run ARGS=--once
+
+lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
+	.ci/setup build
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --no-default-features -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny is not installed: skipped'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/* benches/*.sh; else echo 'shellcheck is not installed: skipped'; fi
+
+bench: ## the figures of the module against a static upstream
+	.ci/setup bench
+	cargo build --release
+	benches/http.sh
+
+clean: ## remove what was built here and in the cache
+	rm -rf build run target $(CACHE)

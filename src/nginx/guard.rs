@@ -1,0 +1,13 @@
+//! No panic crosses into nginx: it would abort the worker.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs an entry point; a panic is logged by [`super::log`] and becomes `failed`.
+pub(super) fn guarded<T>(failed: T, f: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        super::log::cycle(nginx_sys::NGX_LOG_ALERT, &format!("urlproxy: panic: {text}"));
+        failed
+    })
+}

@@ -1,0 +1,204 @@
+//! `urlproxy`, `urlproxy_default`, `urlproxy_miss`, `urlproxy_list`: what a location does with its requests.
+
+use super::directive::{Directive, DirectiveError, set_once};
+use super::table_conf::TableConf;
+use crate::route::{Backend, ToolName};
+
+const DEFAULT_MISS: u16 = 503;
+
+/// The directives of one level, merged with the level above.
+#[derive(Default)]
+pub(super) struct LocationConf {
+    routed_by: Option<String>,
+    default: Option<DefaultRoute>,
+    miss: Option<u16>,
+    listed: Option<String>,
+    /// The table that routes this location's requests, found by name when the levels are merged.
+    pub table: Option<&'static TableConf>,
+    /// The table that is listed here.
+    pub list: Option<&'static TableConf>,
+}
+
+/// Who answers what no route matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DefaultRoute {
+    /// Nobody.
+    Off,
+    /// The routes of this tool, searched in the whole path.
+    Tool(ToolName),
+    /// This backend.
+    Backend(Backend),
+}
+
+impl LocationConf {
+    /// Fills in what was not written here, and finds the tables.
+    pub fn merge(
+        &mut self,
+        above: &Self,
+        find: impl Fn(&str) -> Option<&'static TableConf>,
+    ) -> Result<(), DirectiveError> {
+        let found = |name: &Option<String>, directive| match name {
+            None => Ok(None),
+            Some(name) => find(name).map(Some).ok_or_else(|| {
+                DirectiveError::Other(format!(
+                    "\"{directive}\" names table \"{name}\", but there is no \"urlproxy_table {name}\""
+                ))
+            }),
+        };
+        self.list = found(&self.listed, UrlproxyList::NAME)?;
+        if self.routed_by.is_none() {
+            self.routed_by.clone_from(&above.routed_by);
+        }
+        self.table = found(&self.routed_by, Urlproxy::NAME)?;
+        if self.default.is_none() {
+            self.default.clone_from(&above.default);
+        }
+        self.miss = self.miss.or(above.miss);
+        Ok(())
+    }
+
+    /// Who answers what no route matches.
+    pub fn default_route(&self) -> &DefaultRoute {
+        self.default.as_ref().unwrap_or(&DefaultRoute::Off)
+    }
+
+    /// The status of a request that nobody answers.
+    pub fn miss_status(&self) -> u16 {
+        self.miss.unwrap_or(DEFAULT_MISS)
+    }
+}
+
+/// `urlproxy TABLE path;`
+pub(super) struct Urlproxy;
+
+impl Directive for Urlproxy {
+    const NAME: &'static str = "urlproxy";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "urlproxy tools path;";
+        match args {
+            [table, "path"] => set_once(&mut conf.routed_by, Self::NAME, (*table).to_owned()),
+            [_, mode] => {
+                Err(DirectiveError::Invalid { directive: Self::NAME, what: "mode", value: (*mode).into(), example })
+            }
+            _ => Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a table and a mode", example }),
+        }
+    }
+}
+
+/// `urlproxy_default TOOL|URL|off;`
+pub(super) struct UrlproxyDefault;
+
+impl Directive for UrlproxyDefault {
+    const NAME: &'static str = "urlproxy_default";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "admin";
+        let [value] = args else {
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a tool, a URL or off", example });
+        };
+        let refused = |reason: &dyn std::fmt::Display| {
+            DirectiveError::Other(format!("\"{}\" {reason}, expected e.g. \"{example}\"", Self::NAME))
+        };
+        let route = if *value == "off" {
+            DefaultRoute::Off
+        } else if value.contains("://") {
+            DefaultRoute::Backend(value.parse().map_err(|e| refused(&e))?)
+        } else {
+            DefaultRoute::Tool(ToolName::try_new(value.as_bytes()).map_err(|e| refused(&e))?)
+        };
+        set_once(&mut conf.default, Self::NAME, route)
+    }
+}
+
+/// `urlproxy_miss STATUS;`
+pub(super) struct UrlproxyMiss;
+
+impl Directive for UrlproxyMiss {
+    const NAME: &'static str = "urlproxy_miss";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = args.concat();
+        let status = value.parse().ok().filter(|s| args.len() == 1 && (400..=599).contains(s));
+        let status = status.ok_or(DirectiveError::Invalid {
+            directive: Self::NAME,
+            what: "status (400 to 599)",
+            value,
+            example: "503",
+        })?;
+        set_once(&mut conf.miss, Self::NAME, status)
+    }
+}
+
+/// `urlproxy_list TABLE;`
+pub(super) struct UrlproxyList;
+
+impl Directive for UrlproxyList {
+    const NAME: &'static str = "urlproxy_list";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let [table] = args else {
+            let example = "urlproxy_list tools;";
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a table", example });
+        };
+        set_once(&mut conf.listed, Self::NAME, (*table).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied<D: Directive<Conf = LocationConf>>(args: &[&str]) -> Result<LocationConf, String> {
+        let mut conf = LocationConf::default();
+        D::apply(&mut conf, args).map_err(|e| e.to_string())?;
+        Ok(conf)
+    }
+
+    #[test]
+    fn a_default_is_a_tool_a_backend_or_off() {
+        let default = |value| applied::<UrlproxyDefault>(&[value]).map(|c| c.default_route().clone());
+        assert_eq!(default("off"), Ok(DefaultRoute::Off));
+        assert_eq!(default("admin"), Ok(DefaultRoute::Tool(ToolName::try_new(b"admin").unwrap())));
+        assert_eq!(default("http://10.0.0.1:80"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
+        assert!(default("a/b").unwrap_err().contains("expected no slash"));
+        assert!(default("http://10.0.0.1").unwrap_err().contains("no port"));
+    }
+
+    #[test]
+    fn a_miss_is_an_error_status() {
+        for good in ["400", "404", "503", "599"] {
+            assert_eq!(applied::<UrlproxyMiss>(&[good]).unwrap().miss_status().to_string(), good);
+        }
+        for bad in [&["200"][..], &["600"], &["x"], &["4", "04"], &[]] {
+            let error = applied::<UrlproxyMiss>(bad).err().unwrap();
+            assert!(error.contains("invalid status (400 to 599)"), "{error}");
+        }
+        assert_eq!(LocationConf::default().miss_status(), 503);
+    }
+
+    #[test]
+    fn a_level_inherits_what_it_does_not_say() {
+        let above = LocationConf { miss: Some(404), default: Some(DefaultRoute::Off), ..LocationConf::default() };
+        let mut conf = LocationConf { miss: Some(410), ..LocationConf::default() };
+        conf.merge(&above, |_| None).unwrap();
+        assert_eq!((conf.miss_status(), conf.default), (410, Some(DefaultRoute::Off)));
+    }
+
+    #[test]
+    fn an_unknown_table_is_named() {
+        let mut conf = applied::<Urlproxy>(&["tols", "path"]).unwrap();
+        let error = conf.merge(&LocationConf::default(), |_| None).unwrap_err().to_string();
+        assert_eq!(error, r#""urlproxy" names table "tols", but there is no "urlproxy_table tols""#);
+    }
+
+    #[test]
+    fn only_known_modes() {
+        let error = applied::<Urlproxy>(&["tools", "paht"]).err().unwrap();
+        assert_eq!(error, r#""urlproxy" invalid mode "paht", expected e.g. "urlproxy tools path;""#);
+    }
+}

@@ -1,0 +1,263 @@
+//! What nginx knows of this module: its directives, its configuration levels, its hooks.
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+
+use nginx_sys::{
+    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
+    NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_array_push, ngx_command_t,
+    ngx_conf_parse, ngx_conf_t, ngx_http_handler_pt, ngx_http_module_t, ngx_http_phases_NGX_HTTP_ACCESS_PHASE,
+    ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t,
+};
+use ngx::core::Status;
+use ngx::http::{HttpModule, HttpModuleLocationConf, HttpModuleMainConf, NgxHttpCoreModule};
+use ngx::ngx_string;
+
+use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError, command};
+use super::guard::guarded;
+use super::location_conf::{LocationConf, Urlproxy, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
+use super::table_conf::{ENTRIES, TableConf, TableOptions};
+use super::{list, peers, phases, process, variables, zone};
+
+/// Names the module's types to the accessors of its configuration.
+pub(super) struct Module;
+
+/// All tables of a configuration.
+#[derive(Default)]
+pub(super) struct MainConf {
+    // Boxed: locations keep references.
+    tables: Vec<Box<TableConf>>,
+}
+
+impl MainConf {
+    /// The tables of the configuration.
+    pub fn tables(&'static self) -> impl Iterator<Item = &'static TableConf> {
+        self.tables.iter().map(AsRef::as_ref)
+    }
+
+    fn find(&'static self, name: &str) -> Option<&'static TableConf> {
+        self.tables().find(|table| table.name == name)
+    }
+}
+
+impl HttpModule for Module {
+    fn module() -> &'static ngx_module_t {
+        // SAFETY: nginx fills in the indices while it loads the module, and nothing after that.
+        unsafe { &*&raw const ngx_http_urlproxy_module }
+    }
+}
+
+// SAFETY: `create_main_conf` below makes this type.
+unsafe impl HttpModuleMainConf for Module {
+    type MainConf = MainConf;
+}
+
+// SAFETY: `create_loc_conf` below makes this type.
+unsafe impl HttpModuleLocationConf for Module {
+    type LocationConf = LocationConf;
+}
+
+const LEVELS: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
+
+static mut COMMANDS: [ngx_command_t; 7] = [
+    ngx_command_t {
+        name: ngx_string!("urlproxy_table"),
+        type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_BLOCK | NGX_CONF_TAKE1) as ngx_uint_t,
+        set: Some(urlproxy_table),
+        conf: NGX_HTTP_MAIN_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    command::<Urlproxy>(ngx_string!("urlproxy"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
+    command::<UrlproxyDefault>(ngx_string!("urlproxy_default"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
+    command::<UrlproxyMiss>(ngx_string!("urlproxy_miss"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
+    command::<UrlproxyList>(ngx_string!("urlproxy_list"), NGX_HTTP_LOC_CONF | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
+    ngx_command_t {
+        name: ngx_string!("urlproxy_peers"),
+        type_: NGX_HTTP_UPS_CONF as ngx_uint_t | nginx_sys::NGX_CONF_NOARGS as ngx_uint_t,
+        set: Some(peers::urlproxy_peers),
+        conf: 0,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t::empty(),
+];
+
+static CONTEXT: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: Some(preconfiguration),
+    postconfiguration: Some(postconfiguration),
+    create_main_conf: Some(Module::create_main_conf),
+    init_main_conf: None,
+    create_srv_conf: None,
+    merge_srv_conf: None,
+    create_loc_conf: Some(Module::create_loc_conf),
+    merge_loc_conf: Some(merge_loc_conf),
+};
+
+ngx::ngx_modules!(ngx_http_urlproxy_module);
+
+/// The module, under the name that `load_module` reports.
+#[allow(non_upper_case_globals)]
+pub(super) static mut ngx_http_urlproxy_module: ngx_module_t = ngx_module_t {
+    ctx: (&raw const CONTEXT).cast_mut().cast(),
+    commands: (&raw mut COMMANDS).cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_module: Some(process::init_module),
+    init_process: Some(process::init_process),
+    exit_process: Some(process::exit_process),
+    ..ngx_module_t::default()
+};
+
+unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx calls this with its parser, before it reads the http block.
+        unsafe { variables::add(cf) }.map_or(Status::NGX_ERROR.0, |()| Status::NGX_OK.0)
+    })
+}
+
+unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    let phases: [(u32, ngx_http_handler_pt); 2] = [
+        (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(phases::access)),
+        (ngx_http_phases_NGX_HTTP_LOG_PHASE, Some(phases::count)),
+    ];
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx calls this with its parser, once the http block is read.
+        let Some(core) = NgxHttpCoreModule::main_conf_mut(unsafe { &*cf }) else { return Status::NGX_ERROR.0 };
+        for (phase, handler) in phases {
+            let Some(phase) = core.phases.get_mut(phase as usize) else { return Status::NGX_ERROR.0 };
+            // SAFETY: the phase's handlers are an array of this type.
+            let slot = unsafe { ngx_array_push(&raw mut phase.handlers).cast::<ngx_http_handler_pt>().as_mut() };
+            let Some(slot) = slot else { return Status::NGX_ERROR.0 };
+            *slot = handler;
+        }
+        Status::NGX_OK.0
+    })
+}
+
+unsafe extern "C" fn merge_loc_conf(cf: *mut ngx_conf_t, above: *mut c_void, conf: *mut c_void) -> *mut c_char {
+    guarded(CONF_ERROR, || {
+        // SAFETY: nginx passes two levels that `create_loc_conf` made.
+        let (above, conf) = unsafe { (&*above.cast::<LocationConf>(), &mut *conf.cast::<LocationConf>()) };
+        // SAFETY: nginx passes its parser.
+        let parser = unsafe { &*cf };
+        let main = Module::main_conf(parser);
+        if let Err(error) = conf.merge(above, |name| main.and_then(|main| main.find(name))) {
+            // SAFETY: as above.
+            return unsafe { directive::refuse(cf, &error) };
+        }
+        if conf.list.is_some() {
+            let Some(core) = NgxHttpCoreModule::location_conf_mut(parser) else { return CONF_ERROR };
+            core.handler = Some(list::list);
+        }
+        CONF_OK
+    })
+}
+
+/// `urlproxy_table NAME { ... }`
+unsafe extern "C" fn urlproxy_table(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    guarded(CONF_ERROR, || {
+        // SAFETY: nginx passes its parser, and what `create_main_conf` made.
+        let (parser, main) = unsafe { (&mut *cf, &mut *conf.cast::<MainConf>()) };
+        // SAFETY: as above.
+        let words = unsafe { directive::words(cf) };
+        let name = words.get(1).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default().to_owned();
+        let refuse = |error| {
+            // SAFETY: as above.
+            unsafe { directive::refuse(cf, &error) }
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            let (directive, what, example) = ("urlproxy_table", "name", "urlproxy_table tools { ... }");
+            return refuse(DirectiveError::Invalid { directive, what, value: name, example });
+        }
+        if main.tables.iter().any(|table| table.name == name) {
+            return refuse(DirectiveError::Other(format!("\"urlproxy_table {name}\" is duplicate")));
+        }
+        let mut options = TableOptions::default();
+        let saved = (parser.handler, parser.handler_conf);
+        parser.handler = Some(table_entry);
+        parser.handler_conf = (&raw mut options).cast();
+        // SAFETY: nginx passed its parser, standing behind the opening brace.
+        let outcome = unsafe { ngx_conf_parse(cf, ptr::null_mut()) };
+        (parser.handler, parser.handler_conf) = saved;
+        if outcome != CONF_OK {
+            return outcome;
+        }
+        let table = match options.into_conf(&name) {
+            Ok(table) => Box::new(table),
+            Err(error) => return refuse(error),
+        };
+        // SAFETY: as above; the box keeps the table where it is as long as the configuration.
+        if unsafe { zone::request(cf, &table) }.is_none() {
+            return CONF_ERROR;
+        }
+        main.tables.push(table);
+        CONF_OK
+    })
+}
+
+/// One directive inside the block.
+unsafe extern "C" fn table_entry(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    guarded(CONF_ERROR, || {
+        // SAFETY: `urlproxy_table` passed its options, and waits.
+        let options = unsafe { &mut *conf.cast::<TableOptions>() };
+        // SAFETY: nginx passes its parser, with the words of the directive.
+        let name = unsafe { directive::words(cf) }.first().copied().unwrap_or_default();
+        // SAFETY: as above.
+        unsafe {
+            directive::apply(cf, |args| match ENTRIES.iter().find(|(known, _)| known.as_bytes() == name) {
+                Some((_, apply)) => apply(options, args),
+                None => {
+                    let known: Vec<_> = ENTRIES.iter().map(|(known, _)| *known).collect();
+                    let (name, known) = (name.escape_ascii(), known.join(", "));
+                    Err(DirectiveError::Other(format!(
+                        "unknown directive \"{name}\" in \"urlproxy_table\", expected one of {known}"
+                    )))
+                }
+            })
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::directive::Directive;
+    use super::*;
+
+    /// The names in the table of directives. Read from this file: a test that refers to the table itself would need
+    /// all of nginx to link.
+    fn directive_names() -> Vec<&'static str> {
+        let table = include_str!("module.rs").split("static mut COMMANDS").nth(1).unwrap();
+        let table = table.split("ngx_command_t::empty()").next().unwrap();
+        let outer = table.split("ngx_string!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        outer.chain(ENTRIES.iter().map(|(name, _)| *name)).collect()
+    }
+
+    #[test]
+    fn the_reference_has_every_directive_and_no_other() {
+        let readme = include_str!("../../README.md");
+        let described: Vec<_> = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("**Syntax:** `"))
+            .filter_map(|line| line.split([' ', ';', '`']).next())
+            .collect();
+        let (mut names, mut described) = (directive_names(), described);
+        (names.sort(), described.sort());
+        assert_eq!(names, described);
+    }
+
+    #[test]
+    fn the_table_of_directives_agrees_with_the_types() {
+        let names = directive_names();
+        for name in [Urlproxy::NAME, UrlproxyDefault::NAME, UrlproxyMiss::NAME, UrlproxyList::NAME] {
+            assert!(names.contains(&name), "{name}");
+        }
+    }
+}
+
+/// A name that nginx shows for the zone of a table.
+pub(super) fn zone_name(cf: &ngx_conf_t, table: &str) -> Option<ngx_str_t> {
+    let name = format!("urlproxy:{table}");
+    // SAFETY: the configuration's pool outlives whoever gets the name.
+    unsafe { super::pool::copy(cf.pool, name.as_bytes()) }.map(super::pool::string)
+}

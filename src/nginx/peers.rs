@@ -1,0 +1,307 @@
+//! `urlproxy_peers`: the peers of an upstream are the backends of the request's route.
+
+use std::ffi::{c_char, c_void};
+use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use nginx_sys::{
+    NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_array_push, ngx_command_t, ngx_conf_t, ngx_current_msec,
+    ngx_http_request_t, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t,
+    ngx_pool_t, ngx_str_t, ngx_uint_t,
+};
+use ngx::core::Status;
+use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
+
+use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
+use super::guard::guarded;
+use super::log;
+use super::pool;
+use super::request::{Destination, Endpoint, RequestRoute, resolve};
+use crate::route::{Scheme, choose};
+use crate::table::{Health, HealthSettings};
+
+const V4_BYTES: usize = 16;
+const V6_BYTES: usize = 28;
+
+/// One request's way through its backends.
+struct Peers {
+    route: &'static RequestRoute,
+    pool: *mut ngx_pool_t,
+    /// A bit for each backend that was asked.
+    tried: u64,
+    /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
+    stale: u64,
+}
+
+/// The address and the name of a chosen backend: nginx reads both again when it logs.
+struct Chosen {
+    address: RawAddress,
+    name: ngx_str_t,
+}
+
+/// A `sockaddr_in` or `sockaddr_in6`.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct RawAddress {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+/// `urlproxy_peers;`
+pub(super) unsafe extern "C" fn urlproxy_peers(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    _: *mut c_void,
+) -> *mut c_char {
+    guarded(CONF_ERROR, || {
+        // SAFETY: nginx passes its parser, inside an upstream block.
+        let Some(upstream) = NgxHttpUpstreamModule::server_conf_mut(unsafe { &*cf }) else { return CONF_ERROR };
+        let refuse = |text: &str| {
+            // SAFETY: as above.
+            unsafe { directive::refuse(cf, &DirectiveError::Other(text.into())) }
+        };
+        if upstream.peer.init_upstream.is_some() {
+            return refuse(
+                "\"urlproxy_peers\" must be the first in its upstream, before \"keepalive\" and instead of other methods",
+            );
+        }
+        upstream.peer.init_upstream = Some(init_upstream);
+        // nginx wants a server in each upstream; this one stands for whatever the table says.
+        // SAFETY: the upstream's servers are an array of this type.
+        let server = unsafe { ngx_array_push(upstream.servers).cast::<ngx_http_upstream_server_t>().as_mut() };
+        let Some(server) = server else { return CONF_ERROR };
+        // SAFETY: all-zero is how nginx makes these itself.
+        *server = unsafe { std::mem::zeroed() };
+        server.down = 1;
+        CONF_OK
+    })
+}
+
+unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx passes the upstream whose block it has read.
+        let upstream = unsafe { &mut *upstream };
+        // SAFETY: the upstream's servers are an array.
+        let servers = unsafe { upstream.servers.as_ref() }.map_or(0, |servers| servers.nelts);
+        let wrong = if servers > 1 {
+            Some("\"urlproxy_peers\" takes its servers from the table, remove the \"server\" lines")
+        } else if !upstream.shm_zone.is_null() {
+            Some("\"urlproxy_peers\" keeps its state in the table, remove the \"zone\" line")
+        } else {
+            None
+        };
+        if let Some(text) = wrong {
+            // SAFETY: nginx passes its parser.
+            unsafe { directive::refuse(cf, &DirectiveError::Other(text.into())) };
+            return Status::NGX_ERROR.0;
+        }
+        upstream.peer.init = Some(init_peer);
+        Status::NGX_OK.0
+    })
+}
+
+unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx passes the request it is working on.
+        let (request, route) = unsafe { (&*r, resolve(r)) };
+        let Some(route) = route else {
+            let text = "urlproxy_peers: the request has no route, its location needs \"urlproxy\"";
+            // SAFETY: the log of the request's connection.
+            unsafe { log::write((*request.connection).log, NGX_LOG_ERR, text) };
+            return Status::NGX_ERROR.0;
+        };
+        // SAFETY: the request's pool.
+        let peers = unsafe { pool::place(request.pool, Peers { route, pool: request.pool, tried: 0, stale: 0 }) };
+        // SAFETY: nginx has made the request's upstream.
+        let (Some(peers), Some(upstream)) = (peers, unsafe { request.upstream.as_mut() }) else {
+            return Status::NGX_ERROR.0;
+        };
+        let peer = &mut upstream.peer;
+        peer.data = (&raw mut *peers).cast();
+        peer.get = Some(get);
+        peer.free = Some(free);
+        peer.tries = route.endpoints.len();
+        // Round robin's own would take our data for its own.
+        peer.set_session = Some(set_session);
+        peer.save_session = Some(save_session);
+        Status::NGX_OK.0
+    })
+}
+
+unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx passes what `init_peer` set.
+        let (pc, peers) = unsafe { (&mut *pc, &mut *data.cast::<Peers>()) };
+        let Some(at) = peers.choose() else { return Status::NGX_BUSY.0 };
+        let Some(endpoint) = peers.route.endpoints.get(at) else { return Status::NGX_BUSY.0 };
+        peers.tried |= 1 << at;
+        peers.route.chosen.set(at);
+        let Destination::Addr(addr) = endpoint.destination else {
+            let text = format!(
+                "urlproxy_peers: backend {endpoint} of tool \"{}\" is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use",
+                peers.route.tool.escape_ascii()
+            );
+            // SAFETY: the connection's own log.
+            unsafe { log::write(pc.log, NGX_LOG_ERR, &text) };
+            return Status::NGX_BUSY.0;
+        };
+        let Some(chosen) = peers.place(endpoint, addr) else { return Status::NGX_ERROR.0 };
+        pc.sockaddr = chosen.address.bytes.as_mut_ptr().cast();
+        pc.socklen = chosen.address.len as u32;
+        pc.name = &raw mut chosen.name;
+        pc.set_cached(0);
+        pc.connection = std::ptr::null_mut();
+        Status::NGX_OK.0
+    })
+}
+
+unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
+    guarded((), || {
+        // SAFETY: nginx passes what `init_peer` set.
+        let (pc, peers) = unsafe { (&mut *pc, &mut *data.cast::<Peers>()) };
+        pc.tries = pc.tries.saturating_sub(1);
+        let at = peers.route.chosen.get();
+        let has_failed = state & NGX_PEER_FAILED as ngx_uint_t != 0;
+        if has_failed && pc.cached() != 0 {
+            // Not the backend's failure: it had closed a connection that was kept for it.
+            peers.stale |= 1 << at;
+            return;
+        }
+        let several = peers.route.endpoints.len() > 1;
+        let addr = peers.route.endpoints.get(at).filter(|_| several).map(|e| e.destination);
+        let (Some(Destination::Addr(addr)), Some(health)) = (addr, peers.health()) else { return };
+        if !has_failed {
+            health.answered(addr);
+        } else if health.failed(addr, now_seconds(), HealthSettings::default()) {
+            let text = format!(
+                "urlproxy_peers: backend {addr} of tool \"{}\" is out for a while",
+                peers.route.tool.escape_ascii()
+            );
+            // SAFETY: the connection's own log.
+            unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
+        }
+    });
+}
+
+/// TLS sessions are not kept: backends of different tools share nothing.
+unsafe extern "C" fn set_session(_: *mut ngx_peer_connection_t, _: *mut c_void) -> ngx_int_t {
+    Status::NGX_OK.0
+}
+
+unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void) {}
+
+impl Peers {
+    fn choose(&mut self) -> Option<usize> {
+        let (endpoints, turn) = (self.route.endpoints, self.route.chosen.get());
+        let is_failed = |at: usize| match (endpoints.get(at).map(|e| e.destination), self.health()) {
+            (Some(Destination::Addr(addr)), Some(health)) => {
+                health.is_failed(addr, now_seconds(), HealthSettings::default())
+            }
+            _ => false,
+        };
+        let chosen = choose(endpoints.len(), turn, self.tried, is_failed);
+        if chosen.is_some() || self.stale == 0 {
+            return chosen;
+        }
+        self.tried &= !self.stale;
+        self.stale = 0;
+        choose(endpoints.len(), turn, self.tried, |_| false)
+    }
+
+    fn health(&self) -> Option<Health<'static>> {
+        self.route.table.table.get().map(|table| table.health())
+    }
+
+    /// Puts address and name where nginx finds them as long as the request lives.
+    fn place(&self, endpoint: &Endpoint, addr: SocketAddr) -> Option<&'static mut Chosen> {
+        let mut text = [0; 64];
+        let mut rest = &mut text[..];
+        write!(rest, "{addr}").ok()?;
+        let left = rest.len();
+        let written = text.len() - left;
+        // SAFETY: the request's pool.
+        let name = unsafe { pool::copy(self.pool, text.get(..written)?) }?;
+        let owner = match endpoint.scheme {
+            Scheme::Http => 0,
+            Scheme::Https => self.route.counters.map_or(1, |(_, ticket)| ticket),
+        };
+        let chosen = Chosen { address: RawAddress::new(addr, owner), name: pool::string(name) };
+        // SAFETY: as above.
+        unsafe { pool::place(self.pool, chosen) }
+    }
+}
+
+impl RawAddress {
+    /// The address as the kernel wants it. `owner` goes where neither kernel looks (`sin_zero`, `sin6_flowinfo`):
+    /// nginx compares all bytes before it takes a kept connection, so that connections with TLS are never shared
+    /// with those without, nor between tools.
+    fn new(addr: SocketAddr, owner: u64) -> Self {
+        let mut bytes = [0; 32];
+        let port = addr.port().to_be_bytes();
+        let owner = owner.to_ne_bytes();
+        let (family, len) = match addr {
+            SocketAddr::V4(v4) => {
+                put(&mut bytes, 4, &v4.ip().octets());
+                put(&mut bytes, 8, &owner);
+                (nginx_sys::AF_INET, V4_BYTES)
+            }
+            SocketAddr::V6(v6) => {
+                put(&mut bytes, 4, &owner[..4]);
+                put(&mut bytes, 8, &v6.ip().octets());
+                (nginx_sys::AF_INET6, V6_BYTES)
+            }
+        };
+        put(&mut bytes, 0, &(family as u16).to_ne_bytes());
+        put(&mut bytes, 2, &port);
+        Self { bytes, len }
+    }
+}
+
+fn put(bytes: &mut [u8; 32], at: usize, part: &[u8]) {
+    bytes.iter_mut().skip(at).zip(part).for_each(|(to, from)| *to = *from);
+}
+
+/// A `sockaddr_in` or `sockaddr_in6` read back; `None` for other families.
+pub(super) fn parse_sockaddr(raw: &[u8]) -> Option<SocketAddr> {
+    let (family, rest) = raw.split_first_chunk::<2>()?;
+    let (port, rest) = rest.split_first_chunk::<2>()?;
+    let port = u16::from_be_bytes(*port);
+    match u32::from(u16::from_ne_bytes(*family)) {
+        nginx_sys::AF_INET => Some(SocketAddr::new(Ipv4Addr::from(*rest.first_chunk::<4>()?).into(), port)),
+        nginx_sys::AF_INET6 => {
+            let ip = rest.get(4..)?.first_chunk::<16>()?;
+            Some(SocketAddr::new(Ipv6Addr::from(*ip).into(), port))
+        }
+        _ => None,
+    }
+}
+
+/// Seconds of the clock that all workers share and that nobody sets.
+fn now_seconds() -> u64 {
+    // SAFETY: nginx writes it on this thread.
+    unsafe { ngx_current_msec as u64 / 1000 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_the_kernel_reads_them() {
+        for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
+            let addr: SocketAddr = text.parse().unwrap();
+            let raw = RawAddress::new(addr, 0);
+            assert_eq!(parse_sockaddr(&raw.bytes[..raw.len]), Some(addr));
+        }
+    }
+
+    #[test]
+    fn kept_connections_of_different_owners_differ_and_lead_to_the_same_place() {
+        for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
+            let addr: SocketAddr = text.parse().unwrap();
+            let (one, other) = (RawAddress::new(addr, 0), RawAddress::new(addr, 7));
+            assert_ne!(one.bytes[..one.len], other.bytes[..other.len]);
+            assert_eq!(parse_sockaddr(&other.bytes[..other.len]), Some(addr));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What the module does in nginx's phases: refuse what nobody answers, count what was answered.
+
+use nginx_sys::{
+    NGX_HTTP_SERVICE_UNAVAILABLE, ngx_cached_time, ngx_hash_key, ngx_http_request_t, ngx_int_t, ngx_list_push,
+    ngx_table_elt_t,
+};
+use ngx::core::Status;
+use ngx::http::HttpModuleLocationConf;
+
+use super::guard::guarded;
+use super::module::Module;
+use super::pool;
+use super::request::{Outcome, resolve, stored};
+use crate::table::StatusClass;
+
+/// Seconds a client is told to wait for the first load.
+const RETRY_AFTER: &[u8] = b"1";
+
+/// Access phase: lets a request through when somebody answers it.
+pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t {
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx passes the request it is working on.
+        let request = unsafe { &*r };
+        let Some(conf) = Module::location_conf(request).filter(|conf| conf.table.is_some()) else {
+            return Status::NGX_DECLINED.0;
+        };
+        // SAFETY: as above.
+        match unsafe { resolve(r) }.map(|route| route.outcome) {
+            Some(Outcome::Route | Outcome::Default) => Status::NGX_DECLINED.0,
+            Some(Outcome::Miss) => conf.miss_status() as ngx_int_t,
+            Some(Outcome::Unready) => {
+                // SAFETY: as above.
+                unsafe { add_retry_after(r) };
+                NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t
+            }
+            None => Status::NGX_ERROR.0,
+        }
+    })
+}
+
+/// Log phase: adds the finished request to its tool's counters.
+pub(super) unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
+    guarded(Status::NGX_OK.0, || {
+        // SAFETY: nginx passes the request it is about to free.
+        let request = unsafe { &*r };
+        // SAFETY: as above.
+        let Some((counters, ticket)) = unsafe { stored(request) }.and_then(|route| route.counters) else {
+            return Status::NGX_OK.0;
+        };
+        let status = if request.err_status != 0 { request.err_status } else { request.headers_out.status };
+        // SAFETY: nginx keeps the time, and the connection of a request it is working on.
+        let (now, sent) = unsafe { (&*ngx_cached_time, (*request.connection).sent) };
+        let milliseconds = (now.sec - request.start_sec) * 1000 + (now.msec as i64 - request.start_msec as i64);
+        counters.add(ticket, StatusClass::of(status), sent.max(0) as u64, milliseconds.max(0) as u64);
+        Status::NGX_OK.0
+    })
+}
+
+/// # Safety
+/// `r` is a request whose header was not sent.
+pub(super) unsafe fn add_retry_after(r: *mut ngx_http_request_t) {
+    // SAFETY: the list is the request's.
+    let header = unsafe { ngx_list_push(&raw mut (*r).headers_out.headers).cast::<ngx_table_elt_t>().as_mut() };
+    let Some(header) = header else { return };
+    // SAFETY: all-zero is how nginx makes these itself; every field that is read follows.
+    *header = unsafe { std::mem::zeroed() };
+    let name = b"Retry-After";
+    // SAFETY: the bytes are static.
+    header.hash = unsafe { ngx_hash_key(name.as_ptr().cast_mut(), name.len()) }.max(1);
+    header.key = pool::string(name);
+    header.value = pool::string(RETRY_AFTER);
+}

@@ -1,0 +1,57 @@
+//! Memory of nginx's pools, and its strings.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_palloc, ngx_pnalloc, ngx_pool_t, ngx_str_t};
+
+/// The bytes of one of nginx's strings.
+///
+/// # Safety
+/// The string's memory is there, and not written, for `'a`.
+pub(super) unsafe fn bytes<'a>(string: ngx_str_t) -> &'a [u8] {
+    if string.data.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(string.data, string.len) }
+}
+
+/// Moves a value into a pool. It is never dropped: `T` owns nothing.
+///
+/// # Safety
+/// The pool outlives `'a`.
+pub(super) unsafe fn place<'a, T>(pool: *mut ngx_pool_t, value: T) -> Option<&'a mut T> {
+    const { assert!(!std::mem::needs_drop::<T>()) };
+    // SAFETY: the caller passes a pool.
+    let memory = NonNull::new(unsafe { ngx_palloc(pool, size_of::<T>()) }.cast::<T>())?;
+    // SAFETY: fresh memory of this size, aligned as nginx aligns all structures.
+    unsafe { memory.write(value) };
+    // SAFETY: written just above, and nobody else has it.
+    Some(unsafe { &mut *memory.as_ptr() })
+}
+
+/// Copies a slice into a pool.
+///
+/// # Safety
+/// The pool outlives `'a`.
+pub(super) unsafe fn copy<'a, T: Copy>(pool: *mut ngx_pool_t, values: &[T]) -> Option<&'a [T]> {
+    let size = size_of_val(values);
+    let memory: *mut c_void = if align_of::<T>() == 1 {
+        // SAFETY: the caller passes a pool.
+        unsafe { ngx_pnalloc(pool, size) }
+    } else {
+        // SAFETY: the caller passes a pool.
+        unsafe { ngx_palloc(pool, size) }
+    };
+    let memory = NonNull::new(memory.cast::<T>())?;
+    // SAFETY: fresh memory of this size.
+    unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), memory.as_ptr(), values.len()) };
+    // SAFETY: written just above.
+    Some(unsafe { std::slice::from_raw_parts(memory.as_ptr(), values.len()) })
+}
+
+/// A string of nginx's over bytes that live long enough for whoever gets it.
+pub(super) fn string(bytes: &[u8]) -> ngx_str_t {
+    ngx_str_t { len: bytes.len(), data: bytes.as_ptr().cast_mut() }
+}

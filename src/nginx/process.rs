@@ -1,0 +1,220 @@
+//! The companion's place in nginx's processes: first load in the master, one thread in worker 0, a log between them.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nginx_sys::{
+    NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, ngx_add_timer,
+    ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_exiting, ngx_int_t, ngx_listening_t, ngx_process, ngx_test_config,
+    ngx_worker, sigdelset, sigfillset, sigprocmask, sigset_t,
+};
+use ngx::core::Status;
+use ngx::http::HttpModuleMainConf;
+use parking_lot::Mutex;
+
+use super::guard::guarded;
+use super::log;
+use super::module::{MainConf, Module};
+use super::table_conf::TableConf;
+use crate::sync::{self, Journal, JournalReader, Lease};
+
+/// Lines kept between two looks of the event loop.
+const JOURNAL_LINES: usize = 256;
+/// How often the event loop looks, in milliseconds.
+const DRAIN_EVERY: usize = 100;
+/// How long an exiting worker waits for its companion; the master kills after 1.55 s.
+const JOIN_WITHIN: Duration = Duration::from_millis(500);
+
+/// The leases of all tables there ever were, by name: made in the master, inherited by all workers, never closed.
+static LEASES: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
+/// The companions of this process.
+static RUNNING: Mutex<Vec<Companion>> = Mutex::new(Vec::new());
+
+struct Companion {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+    journal: JournalReader,
+}
+
+/// In the master, once the configuration is good and the sockets are open: first load of fresh tables.
+pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx passes the cycle it is about to run.
+        let cycle = unsafe { &*cycle };
+        // SAFETY: written by nginx before this.
+        let is_test = unsafe { ngx_test_config } != 0;
+        let Some(main) = Module::main_conf(cycle).filter(|_| !is_test) else { return Status::NGX_OK.0 };
+        // SAFETY: the cycle's log is the cycle's.
+        let say = |level, text: &str| unsafe { log::write(cycle.log, level, text) };
+        let (build, nginx) = (env!("URLPROXY_BUILD_ID"), env!("URLPROXY_NGINX_VERSION"));
+        let version = env!("CARGO_PKG_VERSION");
+        say(nginx_sys::NGX_LOG_NOTICE, &format!("urlproxy {version}, build {build} for nginx {nginx}"));
+        // Only the single process reloads with its companion running, and it is about to unmap the old zones.
+        let restart = !RUNNING.lock().is_empty();
+        stop_all();
+        for table in main.tables() {
+            if let Err(error) = lease_of(&table.name) {
+                say(nginx_sys::NGX_LOG_EMERG, &format!("{error} while making the writer lease of {}", table.name));
+                return Status::NGX_ERROR.0;
+            }
+            if table.is_fresh.get() {
+                load(table, cycle, say);
+            }
+        }
+        if restart {
+            start_all(main, cycle);
+        }
+        Status::NGX_OK.0
+    })
+}
+
+/// In each process: worker 0, or the single process, follows the sources.
+pub(super) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    guarded(Status::NGX_OK.0, || {
+        // SAFETY: nginx writes these before it calls this.
+        let (process, worker) = unsafe { (ngx_process as u32, ngx_worker) };
+        let is_first = process == NGX_PROCESS_SINGLE || process == NGX_PROCESS_WORKER && worker == 0;
+        // SAFETY: nginx passes the cycle it runs.
+        let cycle = unsafe { &*cycle };
+        if let Some(main) = Module::main_conf(cycle).filter(|_| is_first) {
+            start_all(main, cycle);
+            start_timer(cycle);
+        }
+        Status::NGX_OK.0
+    })
+}
+
+/// In each process, at its end.
+pub(super) unsafe extern "C" fn exit_process(_: *mut ngx_cycle_t) {
+    guarded((), stop_all);
+}
+
+/// Loads a fresh table before anything is served from it.
+fn load(table: &TableConf, cycle: &ngx_cycle_t, say: impl Fn(u32, &str)) {
+    let Some(&memory) = table.table.get() else { return };
+    let (journal, reader) = Journal::new(JOURNAL_LINES);
+    let deadline = Instant::now() + table.wait_for_routes;
+    let mut settings = table.settings.clone();
+    settings.admission.own_sockets = listening(cycle);
+    sync::load_once(memory, &settings, deadline, &journal);
+    drain(&reader, say);
+}
+
+fn start_all(main: &'static MainConf, cycle: &ngx_cycle_t) {
+    for table in main.tables() {
+        let (Some(&memory), Ok(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
+        let mut settings = table.settings.clone();
+        settings.admission.own_sockets = listening(cycle);
+        let (journal, reader) = Journal::new(JOURNAL_LINES);
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = with_signals_blocked(|| {
+            let name = format!("urlproxy {}", table.name);
+            std::thread::Builder::new().name(name).spawn(move || {
+                let stop = || asked.load(Relaxed) || is_exiting();
+                sync::run(memory, &settings, &lease, &journal, &stop);
+            })
+        });
+        match thread {
+            Ok(thread) => RUNNING.lock().push(Companion { stop, thread, journal: reader }),
+            Err(error) => {
+                log::cycle(nginx_sys::NGX_LOG_ALERT, &format!("{error} while starting the companion of {}", table.name))
+            }
+        }
+    }
+}
+
+/// Asks all companions to stop, and waits a little for them.
+fn stop_all() {
+    let companions = std::mem::take(&mut *RUNNING.lock());
+    companions.iter().for_each(|c| c.stop.store(true, Relaxed));
+    let deadline = Instant::now() + JOIN_WITHIN;
+    for companion in companions {
+        while !companion.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        drain(&companion.journal, log::cycle);
+    }
+}
+
+fn lease_of(name: &str) -> std::io::Result<Arc<Lease>> {
+    let mut leases = LEASES.lock();
+    if let Some((_, lease)) = leases.iter().find(|(known, _)| known == name) {
+        return Ok(Arc::clone(lease));
+    }
+    let lease = Arc::new(Lease::create(&format!("urlproxy-{name}"))?);
+    leases.push((name.to_owned(), Arc::clone(&lease)));
+    Ok(lease)
+}
+
+/// Whether the worker drains: another generation has taken over.
+fn is_exiting() -> bool {
+    // SAFETY: an aligned word that nginx writes in one store, and that is there as long as the process.
+    unsafe { AtomicUsize::from_ptr(&raw mut ngx_exiting) }.load(Relaxed) != 0
+}
+
+/// Threads inherit the mask: nginx's signals must reach nginx's thread.
+fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
+    let mut blocked = MaybeUninit::<sigset_t>::uninit();
+    let mut before = MaybeUninit::<sigset_t>::uninit();
+    // SAFETY: plain calls on sets of our own; nginx's worker has one thread at this point.
+    unsafe {
+        sigfillset(blocked.as_mut_ptr());
+        for fault in [SIGILL, SIGFPE, SIGSEGV, SIGBUS] {
+            sigdelset(blocked.as_mut_ptr(), fault as i32);
+        }
+        sigprocmask(SIG_SETMASK as i32, blocked.as_ptr(), before.as_mut_ptr());
+    }
+    let result = f();
+    // SAFETY: the set that was in force before, as the first call gave it.
+    unsafe { sigprocmask(SIG_SETMASK as i32, before.as_ptr(), std::ptr::null_mut()) };
+    result
+}
+
+/// The addresses this nginx listens on.
+fn listening(cycle: &ngx_cycle_t) -> Vec<SocketAddr> {
+    // SAFETY: the cycle's listening sockets are an array of this type.
+    let sockets = unsafe { cycle.listening.as_slice::<ngx_listening_t>() };
+    let address = |socket: &ngx_listening_t| {
+        // SAFETY: nginx keeps an address of this length with each of its sockets.
+        let raw = unsafe { std::slice::from_raw_parts(socket.sockaddr.cast::<u8>(), socket.socklen as usize) };
+        super::peers::parse_sockaddr(raw)
+    };
+    sockets.iter().filter_map(address).collect()
+}
+
+/// Hands what companions have to say to nginx's log, from nginx's own thread.
+fn start_timer(cycle: &ngx_cycle_t) {
+    // Debug logging wants a connection behind every event. Both live as long as the process.
+    // SAFETY: all-zero is how nginx makes these itself.
+    let (connection, event) = unsafe {
+        (
+            Box::leak(Box::new(std::mem::zeroed::<ngx_connection_t>())),
+            Box::leak(Box::new(std::mem::zeroed::<ngx_event_t>())),
+        )
+    };
+    connection.fd = -1;
+    event.data = (&raw mut *connection).cast::<c_void>();
+    event.handler = Some(on_timer);
+    event.log = cycle.log;
+    event.set_cancelable(1);
+    // SAFETY: an event made for this, on nginx's own thread.
+    unsafe { ngx_add_timer(event, DRAIN_EVERY) };
+}
+
+unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
+    guarded((), || RUNNING.lock().iter().for_each(|companion| drain(&companion.journal, log::cycle)));
+    // SAFETY: nginx passes the event it was given.
+    unsafe { ngx_add_timer(event, DRAIN_EVERY) };
+}
+
+fn drain(journal: &JournalReader, say: impl Fn(u32, &str)) {
+    while let Some(entry) = journal.next_entry() {
+        say(log::number(entry.level), &format!("urlproxy: {}", entry.text));
+    }
+}

@@ -1,0 +1,292 @@
+//! `urlproxy_table NAME { ... }`: what was written, and what it means.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::directive::{Directive, DirectiveError, set_once};
+use super::units::{parse_duration, parse_size};
+use crate::registry::Admission;
+use crate::route::PatternCache;
+use crate::sync::{Settings, Source};
+use crate::table::{Scratch, Table};
+
+const DEFAULT_ZONE_BYTES: usize = 16 << 20;
+const SMALLEST_ZONE_BYTES: usize = 256 << 10;
+const DEFAULT_SOURCE: &str = "redis://127.0.0.1:6379/0";
+const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
+const SHORTEST_RESYNC: Duration = Duration::from_secs(1);
+
+/// The block as it was written.
+#[derive(Debug, Default)]
+pub(super) struct TableOptions {
+    zone_bytes: Option<usize>,
+    source: Option<Source>,
+    password: Option<String>,
+    wait_for_routes: Option<Duration>,
+    resync_interval: Option<Duration>,
+    networks: Option<Vec<IpNet>>,
+}
+
+/// One directive of the block: its name, and how it is applied.
+pub(super) type Entry = (&'static str, fn(&mut TableOptions, &[&str]) -> Result<(), DirectiveError>);
+
+/// All directives of the block.
+pub(super) const ENTRIES: &[Entry] = &[
+    entry::<Zone>(),
+    entry::<Redis>(),
+    entry::<PasswordFile>(),
+    entry::<WaitForRoutes>(),
+    entry::<ResyncInterval>(),
+    entry::<AllowBackend>(),
+];
+
+const fn entry<D: Directive<Conf = TableOptions>>() -> Entry {
+    (D::NAME, D::apply)
+}
+
+/// A table of the running configuration.
+pub(super) struct TableConf {
+    /// As the configuration names it.
+    pub name: String,
+    /// Bytes of its zone.
+    pub zone_bytes: usize,
+    /// How long a cold start may wait for the first load.
+    pub wait_for_routes: Duration,
+    /// What the companion is to do; the proxy's own sockets are added once they are open.
+    pub settings: Settings,
+    /// Set when the zone is mapped.
+    pub table: OnceCell<Table<'static>>,
+    /// Whether this configuration made the zone.
+    pub is_fresh: Cell<bool>,
+    /// What one worker keeps between requests.
+    pub worker: RefCell<Worker>,
+}
+
+/// What one worker keeps between requests.
+pub(super) struct Worker {
+    /// Where records are copied to.
+    pub scratch: Scratch,
+    /// Compiled patterns.
+    pub patterns: PatternCache,
+    /// Whose turn it is among a tool's backends, by the number of the tool's counters.
+    pub turns: Vec<u32>,
+}
+
+impl TableOptions {
+    /// What the block means, defaults filled in.
+    pub fn into_conf(self, name: &str) -> Result<TableConf, DirectiveError> {
+        let source = match self.source {
+            Some(source) => source,
+            None => DEFAULT_SOURCE.parse().map_err(|e| DirectiveError::Other(format!("{e}")))?,
+        };
+        let source = match self.password {
+            Some(password) => source.with_password(password),
+            None => source,
+        };
+        let admission = Admission { networks: self.networks.unwrap_or_default(), own_sockets: Vec::new() };
+        let resync_interval = self.resync_interval.unwrap_or(DEFAULT_RESYNC);
+        Ok(TableConf {
+            name: name.to_owned(),
+            zone_bytes: self.zone_bytes.unwrap_or(DEFAULT_ZONE_BYTES),
+            wait_for_routes: self.wait_for_routes.unwrap_or(DEFAULT_WAIT),
+            settings: Settings { source, resync_interval, admission },
+            table: OnceCell::new(),
+            is_fresh: Cell::new(false),
+            worker: RefCell::new(Worker {
+                scratch: Scratch::default(),
+                patterns: PatternCache::new(PatternCache::DEFAULT_CAPACITY),
+                turns: Vec::new(),
+            }),
+        })
+    }
+}
+
+fn one<'a>(args: &[&'a str], directive: &'static str, example: &'static str) -> Result<&'a str, DirectiveError> {
+    match args {
+        [value] => Ok(value),
+        _ => Err(DirectiveError::Arguments { directive, takes: "one value", example }),
+    }
+}
+
+fn duration(args: &[&str], directive: &'static str, example: &'static str) -> Result<Duration, DirectiveError> {
+    let value = one(args, directive, example)?;
+    let invalid = || DirectiveError::Invalid { directive, what: "duration", value: value.into(), example };
+    parse_duration(value).ok_or_else(invalid)
+}
+
+/// `zone SIZE;`
+struct Zone;
+
+impl Directive for Zone {
+    const NAME: &'static str = "zone";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = one(args, Self::NAME, "zone 16m;")?;
+        let size = parse_size(value).filter(|&bytes| bytes >= SMALLEST_ZONE_BYTES);
+        let size = size.ok_or_else(|| DirectiveError::Invalid {
+            directive: Self::NAME,
+            what: "size (at least 256k)",
+            value: value.into(),
+            example: "16m",
+        })?;
+        set_once(&mut conf.zone_bytes, Self::NAME, size)
+    }
+}
+
+/// `redis URL;`
+struct Redis;
+
+impl Directive for Redis {
+    const NAME: &'static str = "redis";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = one(args, Self::NAME, "redis redis://127.0.0.1:6379/0;")?;
+        let source = value.parse::<Source>().map_err(|e| DirectiveError::Other(format!("\"{}\" {e}", Self::NAME)))?;
+        set_once(&mut conf.source, Self::NAME, source)
+    }
+}
+
+/// `password_file PATH;`
+struct PasswordFile;
+
+impl Directive for PasswordFile {
+    const NAME: &'static str = "password_file";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let path = one(args, Self::NAME, "password_file /etc/urlproxy/redis.pass;")?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| DirectiveError::Other(format!("\"{}\" cannot be read from \"{path}\": {e}", Self::NAME)))?;
+        let password = text.lines().next().unwrap_or_default();
+        if password.is_empty() {
+            return Err(DirectiveError::Other(format!(
+                "\"{}\" \"{path}\" is empty, expected the password on its first line",
+                Self::NAME
+            )));
+        }
+        set_once(&mut conf.password, Self::NAME, password.to_owned())
+    }
+}
+
+/// `wait_for_routes TIME;`
+struct WaitForRoutes;
+
+impl Directive for WaitForRoutes {
+    const NAME: &'static str = "wait_for_routes";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = duration(args, Self::NAME, "2s")?;
+        set_once(&mut conf.wait_for_routes, Self::NAME, value)
+    }
+}
+
+/// `resync_interval TIME;`
+struct ResyncInterval;
+
+impl Directive for ResyncInterval {
+    const NAME: &'static str = "resync_interval";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = duration(args, Self::NAME, "60s")?;
+        if value < SHORTEST_RESYNC {
+            return Err(DirectiveError::Invalid {
+                directive: Self::NAME,
+                what: "duration (at least 1s)",
+                value: args.concat(),
+                example: "60s",
+            });
+        }
+        set_once(&mut conf.resync_interval, Self::NAME, value)
+    }
+}
+
+/// `allow_backend CIDR...;`
+struct AllowBackend;
+
+impl Directive for AllowBackend {
+    const NAME: &'static str = "allow_backend";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "10.0.0.0/8";
+        if args.is_empty() {
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "networks", example });
+        }
+        for &value in args {
+            let network = value.parse().or_else(|_| value.parse().map(|ip: IpAddr| ip.into()));
+            let network: IpNet = network.map_err(|_| DirectiveError::Invalid {
+                directive: Self::NAME,
+                what: "network",
+                value: value.into(),
+                example,
+            })?;
+            conf.networks.get_or_insert_default().push(network.trunc());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(line: &str) -> Result<TableOptions, DirectiveError> {
+        let mut options = TableOptions::default();
+        for line in line.split(';').map(str::trim).filter(|l| !l.is_empty()) {
+            let words: Vec<_> = line.split(' ').collect();
+            let (_, apply) = ENTRIES.iter().find(|(name, _)| *name == words[0]).unwrap();
+            apply(&mut options, &words[1..])?;
+        }
+        Ok(options)
+    }
+
+    #[test]
+    fn an_empty_block_has_sane_defaults() {
+        let conf = TableOptions::default().into_conf("tools").unwrap();
+        assert_eq!((conf.zone_bytes, conf.wait_for_routes), (16 << 20, Duration::from_secs(2)));
+        assert_eq!(conf.settings.resync_interval, Duration::from_secs(60));
+        assert!(conf.settings.admission.networks.is_empty());
+    }
+
+    #[test]
+    fn every_value_is_taken() {
+        let options = apply(
+            "zone 1m; redis redis://10.0.0.1:7000/2; wait_for_routes 0; resync_interval 5m; allow_backend 10.0.0.0/8 192.0.2.1; allow_backend fd00::/8",
+        );
+        let conf = options.unwrap().into_conf("tools").unwrap();
+        assert_eq!((conf.zone_bytes, conf.wait_for_routes), (1 << 20, Duration::ZERO));
+        let networks: Vec<_> = conf.settings.admission.networks.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_an_example() {
+        for (line, want) in [
+            ("zone 8k", r#""zone" invalid size (at least 256k) "8k", expected e.g. "16m""#),
+            ("zone", r#""zone" takes one value, e.g. "zone 16m;""#),
+            ("zone 1m; zone 2m", r#""zone" is duplicate"#),
+            ("resync_interval soon", r#""resync_interval" invalid duration "soon", expected e.g. "60s""#),
+            ("resync_interval 10ms", r#""resync_interval" invalid duration (at least 1s) "10ms", expected e.g. "60s""#),
+            ("wait_for_routes 1y", r#""wait_for_routes" invalid duration "1y", expected e.g. "2s""#),
+            (
+                "allow_backend 10.0.0.0/33",
+                r#""allow_backend" invalid network "10.0.0.0/33", expected e.g. "10.0.0.0/8""#,
+            ),
+            ("redis htp://x", r#""redis" invalid URL "htp://x", expected e.g. "redis://127.0.0.1:6379/0""#),
+            (
+                "password_file /nonexistent/pass",
+                r#""password_file" cannot be read from "/nonexistent/pass": No such file or directory (os error 2)"#,
+            ),
+        ] {
+            assert_eq!(apply(line).unwrap_err().to_string(), want);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The shared zone of a table: one slab allocation, taken once, kept across reloads.
+
+use std::ffi::c_void;
+
+use nginx_sys::{
+    ngx_conf_t, ngx_int_t, ngx_pagesize_shift, ngx_shared_memory_add, ngx_shm_zone_t, ngx_slab_alloc, ngx_slab_pool_t,
+};
+use ngx::core::Status;
+use ngx::http::HttpModule;
+
+use super::guard::guarded;
+use super::log;
+use super::module::{Module, zone_name};
+use super::table_conf::TableConf;
+use crate::table::Table;
+
+/// Asks nginx for the zone of a table.
+///
+/// # Safety
+/// `cf` is nginx's parser, and `table` stays where it is as long as the configuration.
+pub(super) unsafe fn request(cf: *mut ngx_conf_t, table: &TableConf) -> Option<()> {
+    // SAFETY: the caller's promise.
+    let mut name = zone_name(unsafe { &*cf }, &table.name)?;
+    let tag: *const _ = Module::module();
+    // SAFETY: the caller's promise; the tag is only compared.
+    let zone = unsafe { ngx_shared_memory_add(cf, &raw mut name, table.zone_bytes, tag.cast_mut().cast()) };
+    // SAFETY: nginx keeps the zone's description as long as the configuration.
+    let zone = unsafe { zone.as_mut() }?;
+    zone.init = Some(init);
+    zone.data = (&raw const *table).cast_mut().cast();
+    Some(())
+}
+
+/// Runs at every start and reload, and for `nginx -t`: idempotent, and never clears.
+unsafe extern "C" fn init(zone: *mut ngx_shm_zone_t, _former: *mut c_void) -> ngx_int_t {
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx passes the zone that `request` described, mapped.
+        let zone = unsafe { &*zone };
+        // SAFETY: `request` put it there.
+        let conf = unsafe { &*zone.data.cast::<TableConf>() };
+        // SAFETY: nginx has put its slab pool at the start of the zone.
+        let slab = unsafe { &mut *zone.shm.addr.cast::<ngx_slab_pool_t>() };
+        // SAFETY: as above.
+        match unsafe { map(slab) } {
+            Ok((table, is_fresh)) => {
+                conf.is_fresh.set(is_fresh);
+                let _ = conf.table.set(table);
+                Status::NGX_OK.0
+            }
+            Err(error) => {
+                log::cycle(nginx_sys::NGX_LOG_EMERG, &format!("urlproxy_table {}: {error}", conf.name));
+                Status::NGX_ERROR.0
+            }
+        }
+    })
+}
+
+/// The table in a zone, and whether it was made just now.
+///
+/// # Safety
+/// `slab` is the pool of a mapped zone that is ours. nginx unmaps it only when no worker of ours uses it any more:
+/// a worker keeps its own mapping until it exits, the single process stops its companion first.
+unsafe fn map(slab: &mut ngx_slab_pool_t) -> Result<(Table<'static>, bool), crate::table::LayoutError> {
+    // SAFETY: written by nginx at its start.
+    let page_bytes = 1usize << unsafe { ngx_pagesize_shift };
+    // SAFETY: the pool's own end.
+    let bytes_from = |block: *mut u8| (slab.end as usize).saturating_sub(block as usize);
+    if !slab.data.is_null() {
+        let block = slab.data.cast();
+        // SAFETY: an earlier run of this function put the table there.
+        return unsafe { Table::attach(block, bytes_from(block)) }.map(|table| (table, false));
+    }
+    let bytes = slab.pfree * page_bytes;
+    // SAFETY: the pool is nginx's; whole pages come aligned to pages, and a fresh mapping is zero.
+    let block = unsafe { ngx_slab_alloc(&raw mut *slab, bytes) }.cast::<u8>();
+    if block.is_null() {
+        return Err(crate::table::LayoutError::TooSmall(bytes));
+    }
+    // SAFETY: the block is ours alone, and stays: it is never freed.
+    let table = unsafe { Table::format(block, bytes, hash_key()) }?;
+    slab.data = block.cast();
+    Ok((table, true))
+}
+
+/// A key that tenants can't guess.
+fn hash_key() -> [u64; 2] {
+    use std::hash::{BuildHasher, RandomState};
+    [0, 1].map(|half| RandomState::new().hash_one(half))
+}

@@ -1,0 +1,240 @@
+//! The companion's life: take the lease, connect, track, scan, follow; on any doubt drop the connection and begin again.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use redis::cmd;
+
+use super::backoff::Backoff;
+use super::connection::{Connection, ConnectionError, Invalidation, Timeouts};
+use super::journal::{Journal, Level};
+use super::lease::Lease;
+use super::resp::Reply;
+use super::scan::{Changes, Follower, ScanError};
+use super::source::Source;
+use crate::registry::{Admission, ROUTES_PREFIX};
+use crate::table::{Table, Writer};
+
+/// How often an idle connection is asked whether it lives.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest time between two looks at `stop`.
+const STEP: Duration = Duration::from_millis(100);
+/// How often the lease is asked for while another process has it.
+const LEASE_STEP: Duration = Duration::from_millis(10);
+
+/// What the companion is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the routes are.
+    pub source: Source,
+    /// A full comparison at least this often, whatever the pushes said.
+    pub resync_interval: Duration,
+    /// Which destinations are let through.
+    pub admission: Admission,
+}
+
+/// Why a session with the source ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error("the source refused {command}: {reply}")]
+    Refused { command: &'static str, reply: String },
+}
+
+/// Fills a fresh table from the source, trying until `deadline`. `true` when the table is loaded.
+///
+/// For the one process that can be the only writer: the master, before it has workers.
+pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journal: &Journal) -> bool {
+    let expired = || Instant::now() >= deadline;
+    let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone());
+    let mut backoff = Backoff::new();
+    loop {
+        let outcome = Connection::open(&settings.source, Timeouts::default(), &expired)
+            .map_err(SessionError::from)
+            .and_then(|mut connection| compare(&mut follower, &mut connection, journal));
+        match outcome {
+            Ok(changes) => {
+                journal
+                    .log(Level::Notice, format!("routes loaded, tools={} source={}", changes.tools, settings.source));
+                return true;
+            }
+            Err(error) if expired() => {
+                journal.log(Level::Warn, format!("{error} while loading routes, source={}", settings.source));
+                return false;
+            }
+            Err(_) => std::thread::sleep(backoff.next_delay().min(deadline.saturating_duration_since(Instant::now()))),
+        }
+    }
+}
+
+/// Keeps the table in step with the source until `stop` says so. Does nothing while another process has the lease.
+pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journal, stop: &dyn Fn() -> bool) {
+    if !wait_for_lease(lease, journal, stop) {
+        return;
+    }
+    let (writer, found) = Writer::attach(table);
+    journal.log(Level::Notice, format!("following {}, tools={}", settings.source, found.tools));
+    if found.damaged > 0 {
+        journal.log(Level::Error, format!("{} damaged slots were emptied", found.damaged));
+    }
+    let mut follower = Follower::new(writer, settings.admission.clone());
+    let mut backoff = Backoff::new();
+    let mut outage = Outage::default();
+    while !stop() {
+        let error = match session(&mut follower, settings, journal, stop, &mut || {
+            backoff.reset();
+            outage.end(journal, &settings.source);
+        }) {
+            Ok(()) => break,
+            Err(error) => error,
+        };
+        outage.note(journal, &settings.source, &error);
+        pause(backoff.next_delay(), stop);
+    }
+    if let Err(error) = lease.release() {
+        journal.log(Level::Error, format!("{error} while releasing the writer lease"));
+    }
+}
+
+fn wait_for_lease(lease: &Lease, journal: &Journal, stop: &dyn Fn() -> bool) -> bool {
+    let mut said = false;
+    while !stop() {
+        match lease.try_acquire() {
+            Ok(true) => return true,
+            Ok(false) => {}
+            Err(error) if said => drop(error),
+            Err(error) => {
+                journal.log(Level::Error, format!("{error} while taking the writer lease"));
+                said = true;
+            }
+        }
+        std::thread::sleep(LEASE_STEP);
+    }
+    false
+}
+
+/// One connection's life. Returns when asked to stop; `ready` is called once the table is in step.
+fn session(
+    follower: &mut Follower<'_>,
+    settings: &Settings,
+    journal: &Journal,
+    stop: &dyn Fn() -> bool,
+    ready: &mut dyn FnMut(),
+) -> Result<(), SessionError> {
+    let mut connection = Connection::open(&settings.source, Timeouts::default(), stop)?;
+    // Before the scan: what changes during it must not be missed.
+    track(&mut connection)?;
+    let changes = compare(follower, &mut connection, journal)?;
+    ready();
+    journal.log(Level::Info, format!("{} source={}", describe(changes), settings.source));
+    let mut resync_at = Instant::now() + settings.resync_interval;
+    let mut ping_at = Instant::now() + PING_INTERVAL;
+    while !stop() {
+        let now = Instant::now();
+        if now >= resync_at {
+            let changes = compare(follower, &mut connection, journal)?;
+            journal.log(Level::Info, format!("{} at the regular comparison", describe(changes)));
+            resync_at = Instant::now() + settings.resync_interval;
+        }
+        if now >= ping_at {
+            connection.ping()?;
+            ping_at = Instant::now() + PING_INTERVAL;
+        }
+        connection.wait_push((now + STEP).min(ping_at).min(resync_at))?;
+        if !follow(follower, &mut connection, journal)? {
+            resync_at = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+fn track(connection: &mut Connection<'_>) -> Result<(), SessionError> {
+    let command =
+        cmd("CLIENT").arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(ROUTES_PREFIX).get_packed_command();
+    connection.send(&command)?;
+    let refused = connection.reply(|reply| match reply {
+        Reply::Text(_) => None,
+        Reply::Error(text) => Some(text.escape_ascii().to_string()),
+        other => Some(format!("{other:?}")),
+    })?;
+    refused.map_or(Ok(()), |reply| Err(SessionError::Refused { command: "CLIENT TRACKING", reply }))
+}
+
+/// A full comparison, booked in the table's header.
+fn compare(
+    follower: &mut Follower<'_>,
+    connection: &mut Connection<'_>,
+    journal: &Journal,
+) -> Result<Changes, SessionError> {
+    let changes = follower.scan(connection)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    follower.writer.mark_synced(now, follower.rejected.count());
+    follower.rejected.report(journal);
+    Ok(changes)
+}
+
+/// Applies the pushes that have come; `false` when one of them asks for a full comparison.
+fn follow(
+    follower: &mut Follower<'_>,
+    connection: &mut Connection<'_>,
+    journal: &Journal,
+) -> Result<bool, SessionError> {
+    let mut keys = BTreeSet::new();
+    while let Some(push) = connection.next_push() {
+        match push {
+            Invalidation::Keys(pushed) => keys.extend(pushed),
+            Invalidation::All => return Ok(false),
+        }
+    }
+    if !keys.is_empty() {
+        let keys: Vec<_> = keys.into_iter().collect();
+        follower.refresh(connection, &keys)?;
+        follower.writer.note_rejected(follower.rejected.count());
+        follower.rejected.report(journal);
+    }
+    Ok(true)
+}
+
+fn describe(changes: Changes) -> String {
+    let Changes { tools, inserted, replaced, withdrawn } = changes;
+    format!("in step, tools={tools} inserted={inserted} replaced={replaced} withdrawn={withdrawn}")
+}
+
+fn pause(total: Duration, stop: &dyn Fn() -> bool) {
+    let until = Instant::now() + total;
+    while !stop() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(STEP));
+    }
+}
+
+/// One line when an outage begins, one when it ends; what comes between is detail.
+#[derive(Default)]
+struct Outage {
+    since: Option<Instant>,
+    attempts: u32,
+}
+
+impl Outage {
+    fn note(&mut self, journal: &Journal, source: &Source, error: &SessionError) {
+        let level = if self.since.is_none() { Level::Warn } else { Level::Info };
+        self.since.get_or_insert_with(Instant::now);
+        self.attempts += 1;
+        journal.log(level, format!("{error} while following routes, source={source}; the table serves on"));
+    }
+
+    fn end(&mut self, journal: &Journal, source: &Source) {
+        if let Some(since) = self.since.take() {
+            let (seconds, attempts) = (since.elapsed().as_secs_f32(), self.attempts);
+            journal
+                .log(Level::Notice, format!("in step again after {seconds:.1} s, attempts={attempts} source={source}"));
+            self.attempts = 0;
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A connected stream socket that never blocks: TCP, unix, or TLS over TCP.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_nodelay, socket_error,
+};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send, socket_with,
+};
+
+use super::ConnectionError;
+use super::patience::Patience;
+use super::resolve::resolve;
+#[cfg(feature = "tls")]
+use super::tls::TlsSocket;
+use crate::sync::source::Endpoint;
+
+/// TCP asks a peer that has been quiet for so long whether it is still there, at this interval, so many times.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+
+/// A connected socket. No call blocks: `ErrorKind::WouldBlock` says that [`Patience`] is needed first.
+pub(super) enum Socket {
+    Plain(PlainSocket),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsSocket>),
+}
+
+impl Socket {
+    /// Connects within the deadline, names looked up and TLS agreed on; of several addresses the first that answers.
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        patience: Patience<'_>,
+        deadline: Instant,
+    ) -> Result<Self, ConnectionError> {
+        match endpoint {
+            Endpoint::Unix(path) => PlainSocket::unix(path, patience, deadline).map(Self::Plain),
+            Endpoint::Tcp { host, port } => PlainSocket::tcp(host, *port, patience, deadline).map(Self::Plain),
+            #[cfg(feature = "tls")]
+            Endpoint::Tls { host, port, ca } => {
+                let plain = PlainSocket::tcp(host, *port, patience, deadline)?;
+                TlsSocket::agree(plain, host, ca.as_ref(), patience, deadline).map(|tls| Self::Tls(Box::new(tls)))
+            }
+            #[cfg(not(feature = "tls"))]
+            Endpoint::Tls { host, .. } => {
+                Err(ConnectionError::Tls { host: host.clone(), reason: "this build is without TLS".into() })
+            }
+        }
+    }
+
+    /// Receives what is there; 0 when the peer has closed.
+    pub(super) fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(plain) => plain.read(room),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.receive(room),
+        }
+    }
+
+    /// Takes as much of `bytes` as can be sent now or, with TLS, be kept for [`Socket::flush`]; at least one byte.
+    pub(super) fn transmit(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(plain) => plain.write(bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.transmit(bytes),
+        }
+    }
+
+    /// Sends what was kept.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Plain(plain) => plain.as_fd(),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.as_fd(),
+        }
+    }
+}
+
+/// A TCP or unix socket in non-blocking mode; neither reading nor writing raises SIGPIPE.
+pub(super) struct PlainSocket(OwnedFd);
+
+impl PlainSocket {
+    fn unix(path: &Path, patience: Patience<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
+        let failed = |error| ConnectionError::Connect { address: path.display().to_string(), error };
+        let address = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
+        let socket = Self::new(AddressFamily::UNIX).map_err(|error| failed(error.into()))?;
+        socket.connect(&address, patience, deadline)?.map_err(failed)?;
+        Ok(socket)
+    }
+
+    fn tcp(host: &str, port: u16, patience: Patience<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
+        let addresses = resolve(host, port, patience, deadline)?;
+        let mut last = ConnectionError::Resolve { host: host.to_owned(), error: io::Error::other("no address") };
+        for (tried, address) in addresses.iter().enumerate() {
+            // One address that swallows packets must not use up the time of those after it.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            match Self::tcp_to(*address, patience, Instant::now() + share)? {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = ConnectionError::Connect { address: address.to_string(), error },
+            }
+        }
+        Err(last)
+    }
+
+    /// The outer error is [`ConnectionError::Stopped`], the inner one that of this address.
+    fn tcp_to(
+        address: SocketAddr,
+        patience: Patience<'_>,
+        deadline: Instant,
+    ) -> Result<io::Result<Self>, ConnectionError> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let open = || -> rustix::io::Result<Self> {
+            let socket = Self::new(family)?;
+            let (idle, interval, times) = KEEPALIVE;
+            set_tcp_nodelay(&socket.0, true)?;
+            set_socket_keepalive(&socket.0, true)?;
+            set_tcp_keepidle(&socket.0, idle)?;
+            set_tcp_keepintvl(&socket.0, interval)?;
+            set_tcp_keepcnt(&socket.0, times)?;
+            Ok(socket)
+        };
+        match open() {
+            Ok(socket) => Ok(socket.connect(&address, patience, deadline)?.map(|()| socket)),
+            Err(error) => Ok(Err(error.into())),
+        }
+    }
+
+    fn new(family: AddressFamily) -> rustix::io::Result<Self> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        socket_with(family, SocketType::STREAM, flags, None).map(Self)
+    }
+
+    fn connect(
+        &self,
+        address: &impl SocketAddrArg,
+        patience: Patience<'_>,
+        deadline: Instant,
+    ) -> Result<io::Result<()>, ConnectionError> {
+        match connect(&self.0, address) {
+            Ok(()) => return Ok(Ok(())),
+            Err(Errno::INPROGRESS | Errno::INTR) => {}
+            Err(error) => return Ok(Err(error.into())),
+        }
+        if !patience.ready(self.as_fd(), PollFlags::OUT, deadline)? {
+            return Ok(Err(ErrorKind::TimedOut.into()));
+        }
+        Ok(socket_error(&self.0).and_then(|outcome| outcome).map_err(io::Error::from))
+    }
+}
+
+impl Read for PlainSocket {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(&self.0, room, RecvFlags::empty())?.0)
+    }
+}
+
+impl Write for PlainSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(&self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for PlainSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

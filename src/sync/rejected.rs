@@ -1,0 +1,113 @@
+//! What is set aside in the source's present state, and the log lines about it: one per rejection, bounded.
+
+use std::collections::HashMap;
+
+use super::journal::{Journal, Level};
+use crate::registry::Rejection;
+
+/// Rejections remembered; beyond that they are only counted.
+const REMEMBERED: usize = 10_000;
+/// Lines written for one scan, or one batch of changes.
+const LINES: usize = 20;
+
+/// Rejections by tool.
+#[derive(Debug, Default)]
+pub(super) struct Rejected {
+    by_tool: HashMap<Box<[u8]>, Vec<Rejection>>,
+    count: u64,
+    /// New ones since the last [`Rejected::report`]; only the first few are kept.
+    fresh: Vec<Rejection>,
+    fresh_count: usize,
+}
+
+impl Rejected {
+    /// How many routes are set aside.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Replaces what is set aside of one tool.
+    pub fn replace(&mut self, tool: &[u8], rejections: Vec<Rejection>) {
+        let before = self.by_tool.remove(tool).unwrap_or_default();
+        self.count = self.count.saturating_sub(before.len() as u64) + rejections.len() as u64;
+        for rejection in rejections.iter().filter(|r| !before.contains(r)) {
+            self.fresh_count += 1;
+            if self.fresh.len() < LINES {
+                self.fresh.push(rejection.clone());
+            }
+        }
+        if rejections.is_empty() {
+            return;
+        }
+        if self.by_tool.len() < REMEMBERED {
+            self.by_tool.insert(tool.into(), rejections);
+        } else {
+            self.count = self.count.saturating_sub(rejections.len() as u64);
+        }
+    }
+
+    /// Forgets the tools that `keep` does not know.
+    pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        self.by_tool.retain(|tool, _| keep(tool));
+        self.count = self.by_tool.values().map(|r| r.len() as u64).sum();
+    }
+
+    /// Writes what is new to the journal.
+    pub fn report(&mut self, journal: &Journal) {
+        for rejection in self.fresh.drain(..) {
+            journal.log(Level::Warn, format!("route set aside: {rejection}"));
+        }
+        if self.fresh_count > LINES {
+            journal.log(Level::Warn, format!("route set aside: {} more", self.fresh_count - LINES));
+        }
+        self.fresh_count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::RejectionReason;
+
+    fn rejection(tool: &str) -> Rejection {
+        Rejection { tool: tool.as_bytes().into(), pattern: None, reason: RejectionReason::WrongType }
+    }
+
+    fn lines(rejected: &mut Rejected) -> Vec<String> {
+        let (journal, reader) = Journal::new(100);
+        rejected.report(&journal);
+        std::iter::from_fn(|| reader.next_entry()).map(|e| e.text).collect()
+    }
+
+    #[test]
+    fn a_rejection_is_told_once_and_forgotten_when_mended() {
+        let mut rejected = Rejected::default();
+        rejected.replace(b"a", vec![rejection("a")]);
+        assert_eq!(lines(&mut rejected), [r#"route set aside: the key is neither a hash nor a set, tool="a""#]);
+        rejected.replace(b"a", vec![rejection("a")]);
+        assert!(lines(&mut rejected).is_empty());
+        assert_eq!(rejected.count(), 1);
+        rejected.replace(b"a", vec![]);
+        assert_eq!(rejected.count(), 0);
+    }
+
+    #[test]
+    fn many_at_once_are_summed_up() {
+        let mut rejected = Rejected::default();
+        for i in 0..LINES + 5 {
+            let tool = format!("t{i}");
+            rejected.replace(tool.as_bytes(), vec![rejection(&tool)]);
+        }
+        let lines = lines(&mut rejected);
+        assert_eq!((lines.len(), lines[LINES].as_str()), (LINES + 1, "route set aside: 5 more"));
+    }
+
+    #[test]
+    fn what_is_gone_from_the_source_is_forgotten() {
+        let mut rejected = Rejected::default();
+        rejected.replace(b"a", vec![rejection("a")]);
+        rejected.replace(b"b", vec![rejection("b")]);
+        rejected.retain(|tool| tool == b"a");
+        assert_eq!(rejected.count(), 1);
+    }
+}

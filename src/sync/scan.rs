@@ -1,0 +1,235 @@
+//! From Redis to the table: the full comparison, and the refresh of single tools.
+
+use std::collections::HashSet;
+
+use redis::cmd;
+
+use super::connection::{Connection, ConnectionError};
+use super::rejected::Rejected;
+use super::resp::Reply;
+use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
+use crate::route::ToolName;
+use crate::table::{Published, Writer};
+
+/// Keys asked for at once: enough to hide the round trip, few enough that the replies fit any socket buffer.
+const BATCH: usize = 500;
+
+/// Why a comparison was broken off. The table keeps what it has.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ScanError {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("unexpected reply {reply} to {command}")]
+    Reply { command: &'static str, reply: String },
+}
+
+/// What a comparison changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub tools: u64,
+    pub inserted: u64,
+    pub replaced: u64,
+    pub withdrawn: u64,
+}
+
+/// What came of a reply about one key.
+#[derive(PartialEq)]
+enum Found {
+    Applied,
+    OtherType,
+}
+
+/// Everything that a reply may change.
+pub(super) struct Follower<'w> {
+    pub writer: Writer<'w>,
+    pub rejected: Rejected,
+    pub admission: Admission,
+    /// Tools with something set aside that the running scan has met.
+    met: HashSet<Box<[u8]>>,
+    changes: Changes,
+}
+
+impl<'w> Follower<'w> {
+    pub fn new(writer: Writer<'w>, admission: Admission) -> Self {
+        Self { writer, rejected: Rejected::default(), admission, met: HashSet::new(), changes: Changes::default() }
+    }
+
+    /// Compares everything: publishes what is new or different, then withdraws what the source no longer has.
+    pub fn scan(&mut self, connection: &mut Connection<'_>) -> Result<Changes, ScanError> {
+        self.changes = Changes::default();
+        self.met.clear();
+        self.writer.begin_sweep();
+        connection.send(&scan_command(b"0"))?;
+        let mut page = receive_page(connection)?;
+        loop {
+            // The next page is asked for behind this one's keys, so that the server works on it meanwhile.
+            let next_wanted = page.cursor != b"0";
+            let mut wire = pack("HGETALL", &page.keys);
+            if next_wanted {
+                wire.extend(scan_command(&page.cursor));
+            }
+            connection.send(&wire)?;
+            let others = self.receive(connection, "HGETALL", &page.keys)?;
+            let next = if next_wanted { Some(receive_page(connection)?) } else { None };
+            self.fetch_others(connection, &others)?;
+            match next {
+                Some(next) => page = next,
+                None => break,
+            }
+        }
+        // A scan may miss a key that moved while it ran: what it did not meet is asked for by name.
+        let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(|tool| registry::routes_key(tool)).collect();
+        self.fetch(connection, &unseen)?;
+        let met = std::mem::take(&mut self.met);
+        self.rejected.retain(|tool| met.contains(tool));
+        self.changes.tools = self.writer.table().header().live_tools();
+        Ok(self.changes)
+    }
+
+    /// Asks for the given keys, and makes the table's tools what they hold.
+    pub fn refresh(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Changes, ScanError> {
+        self.changes = Changes::default();
+        self.fetch(connection, keys)?;
+        self.changes.tools = self.writer.table().header().live_tools();
+        Ok(self.changes)
+    }
+
+    fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
+        for keys in keys.chunks(BATCH) {
+            connection.send(&pack("HGETALL", keys))?;
+            let others = self.receive(connection, "HGETALL", keys)?;
+            self.fetch_others(connection, &others)?;
+        }
+        Ok(())
+    }
+
+    /// Keys that hold no hash: sets, or something that is set aside.
+    fn fetch_others(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        connection.send(&pack("SMEMBERS", keys))?;
+        for key in self.receive(connection, "SMEMBERS", keys)? {
+            if let Some(tool) = registry::tool_of(&key) {
+                let rejection = Rejection { tool: tool.into(), pattern: None, reason: RejectionReason::WrongType };
+                self.withdraw(tool, vec![rejection]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies one reply per key; returns the keys that hold another type than the command is for.
+    fn receive(
+        &mut self,
+        connection: &mut Connection<'_>,
+        command: &'static str,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Vec<u8>>, ScanError> {
+        let mut others = Vec::new();
+        for key in keys {
+            let raw = connection.reply(|reply| self.apply(command, key, reply))?;
+            if raw? == Found::OtherType {
+                others.push(key.clone());
+            }
+        }
+        Ok(others)
+    }
+
+    /// Makes the table's tool what the reply says its key holds.
+    fn apply(&mut self, command: &'static str, key: &[u8], reply: Reply<'_>) -> Result<Found, ScanError> {
+        let raw = match reply {
+            Reply::Error(text) if text.starts_with(b"WRONGTYPE") => return Ok(Found::OtherType),
+            Reply::Map(fields) => {
+                RawRoutes::Hash(fields.iter().filter_map(|(f, v)| Some((text(f)?, text(v)?))).collect())
+            }
+            Reply::Array(members) => RawRoutes::Set(members.iter().filter_map(text).collect()),
+            reply => return Err(ScanError::unexpected(command, &reply)),
+        };
+        let Some(tool) = registry::tool_of(key) else { return Ok(Found::Applied) };
+        match ToolName::try_new(tool) {
+            Ok(name) => self.publish(&name, &raw),
+            Err(reason) => {
+                let rejection = Rejection { tool: tool.into(), pattern: None, reason: reason.into() };
+                self.withdraw(tool, vec![rejection]);
+            }
+        }
+        Ok(Found::Applied)
+    }
+
+    fn publish(&mut self, tool: &ToolName, raw: &RawRoutes<'_>) {
+        let mut admitted = registry::admit(tool, raw, &self.admission);
+        if admitted.routes.is_empty() {
+            return self.withdraw(tool.as_bytes(), admitted.rejected);
+        }
+        match self.writer.publish(tool, &admitted.routes) {
+            Ok(Published::Inserted) => self.changes.inserted += 1,
+            Ok(Published::Replaced) => self.changes.replaced += 1,
+            Ok(Published::Unchanged) => {}
+            Err(error) => {
+                let reason = RejectionReason::NoRoom(error.to_string());
+                admitted.rejected.push(Rejection { tool: tool.as_bytes().into(), pattern: None, reason });
+            }
+        }
+        self.set_aside(tool.as_bytes(), admitted.rejected);
+    }
+
+    fn withdraw(&mut self, tool: &[u8], rejected: Vec<Rejection>) {
+        if self.writer.withdraw(tool) {
+            self.changes.withdrawn += 1;
+        }
+        self.set_aside(tool, rejected);
+    }
+
+    fn set_aside(&mut self, tool: &[u8], rejected: Vec<Rejection>) {
+        if !rejected.is_empty() {
+            self.met.insert(tool.into());
+        }
+        self.rejected.replace(tool, rejected);
+    }
+}
+
+/// One page of keys, and where the next begins; the last has the cursor `0`.
+struct Page {
+    cursor: Vec<u8>,
+    keys: Vec<Vec<u8>>,
+}
+
+fn scan_command(cursor: &[u8]) -> Vec<u8> {
+    let pattern = format!("{}*", registry::ROUTES_PREFIX);
+    cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(BATCH).get_packed_command()
+}
+
+fn receive_page(connection: &mut Connection<'_>) -> Result<Page, ScanError> {
+    connection.reply(|reply| {
+        if let Reply::Array(parts) = &reply
+            && let [Reply::Text(cursor), Reply::Array(keys)] = parts.as_slice()
+        {
+            let keys = keys.iter().filter_map(text).map(<[u8]>::to_vec).collect();
+            return Ok(Page { cursor: cursor.to_vec(), keys });
+        }
+        Err(ScanError::unexpected("SCAN", &reply))
+    })?
+}
+
+fn pack(command: &'static str, keys: &[Vec<u8>]) -> Vec<u8> {
+    let mut wire = Vec::new();
+    keys.iter().for_each(|key| cmd(command).arg(key).write_packed_command(&mut wire));
+    wire
+}
+
+fn text<'a>(reply: &Reply<'a>) -> Option<&'a [u8]> {
+    match reply {
+        Reply::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+impl ScanError {
+    fn unexpected(command: &'static str, reply: &Reply<'_>) -> Self {
+        let reply = match reply {
+            Reply::Error(text) => text.get(..120).unwrap_or(text).escape_ascii().to_string(),
+            other => format!("{other:?}").chars().take(120).collect(),
+        };
+        Self::Reply { command, reply }
+    }
+}

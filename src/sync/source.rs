@@ -1,0 +1,423 @@
+//! Where the routes come from: the Redis that the `redis` directive names, checked once and never shown with its password.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
+use rustix::net::SocketAddrUnix;
+use thiserror::Error;
+
+/// What a good URL looks like, for the messages.
+const EXAMPLE: &str = "redis://127.0.0.1:6379/0";
+
+/// A Redis server, how to reach it and as whom.
+///
+/// | URL | meaning |
+/// | --- | --- |
+/// | `redis://[user[:password]@]host[:port][/db]` | TCP, port 6379 and database 0 unless given, host a name, an IPv4 or `[IPv6]` |
+/// | `rediss://...[?ca=/path/ca.pem]` | the same over TLS; the server must have a certificate for `host` from one of the system's authorities, or with `ca` from one in that PEM file |
+/// | `unix:/path[?db=N&user=U&pass=P]` | a unix socket |
+///
+/// User, password and path are percent-decoded. Anything else in a URL is refused.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Source {
+    endpoint: Endpoint,
+    user: Option<String>,
+    password: Option<Vec<u8>>,
+    db: u16,
+}
+
+/// How to reach a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Plain TCP.
+    Tcp {
+        /// A name or an address, IPv6 without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// TLS over TCP.
+    Tls {
+        /// A name or an address, IPv6 without brackets; the server's certificate must be valid for it.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The only authority to trust, instead of the system's.
+        ca: Option<Authority>,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// A private certificate authority, read when the configuration is: a worker may not be able to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// The PEM file it came from.
+    pub file: PathBuf,
+    /// Its certificates, in DER; at least one.
+    pub certificates: Vec<Vec<u8>>,
+}
+
+/// Why a `redis` URL was refused. Passwords are replaced by `***` in what is shown of it.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SourceError {
+    /// Not a URL of a known scheme.
+    #[error("invalid URL {0:?}, expected e.g. {EXAMPLE:?}")]
+    Invalid(String),
+    /// A URL with something wrong in it.
+    #[error("invalid URL {url:?}: {reason}, expected e.g. {EXAMPLE:?}")]
+    Part {
+        /// The URL.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Redis Sentinel.
+    #[error("invalid URL {0:?}: sentinel:// is not supported yet, expected e.g. {EXAMPLE:?}")]
+    Sentinel(String),
+    /// TLS in a build without it.
+    #[error("invalid URL {0:?}: this build is without TLS (cargo feature \"tls\"), expected e.g. {EXAMPLE:?}")]
+    WithoutTls(String),
+    /// The file after `?ca=` cannot be used.
+    #[error(
+        "invalid URL {url:?}: CA file {file:?}: {reason}, expected e.g. \"rediss://redis.example.org/0?ca=/etc/ssl/redis-ca.pem\""
+    )]
+    Ca {
+        /// The URL.
+        url: String,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Source {
+    /// The same server with another password, byte by byte: a password file's line end is for the caller to cut off.
+    pub fn with_password(mut self, password: impl Into<Vec<u8>>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// How to reach the server.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The database number.
+    pub fn db(&self) -> u16 {
+        self.db
+    }
+
+    /// User and password for AUTH, `None` when neither was given. A password alone is the user `default`'s; a user alone
+    /// has an empty password, which ACL users with `nopass` accept.
+    pub(crate) fn credentials(&self) -> Option<(&str, &[u8])> {
+        match (&self.user, &self.password) {
+            (None, None) => None,
+            (user, password) => Some((user.as_deref().unwrap_or("default"), password.as_deref().unwrap_or_default())),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    /// Parses a URL. Reads the file after `?ca=`; goes to no network.
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        let shown = || redacted(text);
+        let part = |reason: &str| SourceError::Part { url: shown(), reason: reason.into() };
+        let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "redis" | "unix" => {}
+            "rediss" if cfg!(feature = "tls") => {}
+            "rediss" => return Err(SourceError::WithoutTls(shown())),
+            "sentinel" => return Err(SourceError::Sentinel(shown())),
+            _ => return Err(SourceError::Invalid(shown())),
+        }
+        let url = parse_redis_url(text).ok_or_else(|| SourceError::Invalid(shown()))?;
+        if url.fragment().is_some() {
+            return Err(part("nothing may follow a \"#\""));
+        }
+        let mut ca = None;
+        for (name, value) in url.query_pairs() {
+            match (scheme, &*name) {
+                ("rediss", "ca") => ca = Some(PathBuf::from(&*value)),
+                ("unix", "db" | "user" | "pass") => {}
+                _ => return Err(part(&format!("unknown parameter {name:?}"))),
+            }
+        }
+        // The crate's own message may quote the URL.
+        let info = url.into_connection_info().map_err(|error| part(&redacted_reason(&error)))?;
+        let endpoint = match info.addr() {
+            ConnectionAddr::Tcp(_, 0) | ConnectionAddr::TcpTls { port: 0, .. } => return Err(part("port 0")),
+            ConnectionAddr::Tcp(host, port) => Endpoint::Tcp { host: host.clone(), port: *port },
+            ConnectionAddr::TcpTls { host, port, .. } => {
+                check_server_name(host).map_err(|reason| part(&reason))?;
+                let ca = ca.map(|file| {
+                    Authority::read(&file).map_err(|reason| SourceError::Ca { url: shown(), file, reason })
+                });
+                Endpoint::Tls { host: host.clone(), port: *port, ca: ca.transpose()? }
+            }
+            ConnectionAddr::Unix(path) => {
+                SocketAddrUnix::new(path).map_err(|_| part("the path does not fit a socket address"))?;
+                Endpoint::Unix(path.clone())
+            }
+            _ => return Err(SourceError::Invalid(shown())),
+        };
+        let settings = info.redis_settings();
+        let db =
+            u16::try_from(settings.db()).map_err(|_| part(&format!("no database has number {}", settings.db())))?;
+        Ok(Self {
+            endpoint,
+            user: settings.username().map(str::to_owned),
+            password: settings.password().map(|password| password.as_bytes().to_vec()),
+            db,
+        })
+    }
+}
+
+/// The URL again, for logs and status pages: with the user, without the password.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.user.as_deref().unwrap_or_default();
+        let secret = if self.password.is_some() { ":***" } else { "" };
+        let at = if user.is_empty() && secret.is_empty() { "" } else { "@" };
+        let (scheme, host, port) = match &self.endpoint {
+            Endpoint::Unix(path) => {
+                write!(f, "unix:{}", path.display())?;
+                return if self.db == 0 { Ok(()) } else { write!(f, "?db={}", self.db) };
+            }
+            Endpoint::Tcp { host, port } => ("redis", host, port),
+            Endpoint::Tls { host, port, .. } => ("rediss", host, port),
+        };
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{user}{secret}{at}{open}{host}{close}:{port}/{}", self.db)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({self})")
+    }
+}
+
+impl Authority {
+    #[cfg(feature = "tls")]
+    fn read(file: &Path) -> Result<Self, String> {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+        if !file.is_absolute() {
+            return Err("the path is not absolute".into());
+        }
+        let pem = std::fs::read(file).map_err(|error| error.to_string())?;
+        let certificates = CertificateDer::pem_slice_iter(&pem).map(|certificate| Ok(certificate?.to_vec()));
+        let certificates: Vec<_> =
+            certificates.collect::<Result<_, rustls::pki_types::pem::Error>>().map_err(|error| error.to_string())?;
+        if certificates.is_empty() {
+            return Err("no certificate in it".into());
+        }
+        for certificate in &certificates {
+            rustls::RootCertStore::empty().add(certificate.as_slice().into()).map_err(|error| error.to_string())?;
+        }
+        Ok(Self { file: file.into(), certificates })
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn read(_: &Path) -> Result<Self, String> {
+        Err("this build is without TLS".into())
+    }
+}
+
+#[cfg(feature = "tls")]
+fn check_server_name(host: &str) -> Result<(), String> {
+    let name = rustls::pki_types::ServerName::try_from(host);
+    name.map(drop).map_err(|_| format!("no certificate can be for the host {host:?}"))
+}
+
+#[cfg(not(feature = "tls"))]
+fn check_server_name(_: &str) -> Result<(), String> {
+    Ok(())
+}
+
+/// The short description of an error of the redis crate, without its detail, which may quote what it is about.
+fn redacted_reason(error: &redis::RedisError) -> String {
+    error.to_string().split(" - ").next().unwrap_or_default().to_lowercase()
+}
+
+/// `text`, perhaps not a URL at all, without anything that may be a password.
+fn redacted(text: &str) -> String {
+    let (scheme, rest) = text.split_at(text.find("://").map_or(0, |colon| colon + 3));
+    let rest = match rest.rsplit_once('@') {
+        Some((userinfo, host)) => match userinfo.split_once(':') {
+            Some((user, _)) => format!("{user}:***@{host}"),
+            None => format!("***@{host}"),
+        },
+        // Is it `host:port`, or `user:secret` with the rest forgotten?
+        None => match rest.split_once(':') {
+            Some((host, port))
+                if !scheme.is_empty() && !rest.starts_with('[') && (host.is_empty() || !is_port(port)) =>
+            {
+                format!("{host}:***")
+            }
+            _ => rest.to_owned(),
+        },
+    };
+    let rest = rest.split_once("pass=").map_or(rest.clone(), |(before, _)| format!("{before}pass=***"));
+    format!("{scheme}{rest}")
+}
+
+fn is_port(text: &str) -> bool {
+    text.split(['/', '?', '#']).next().is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(url: &str) -> Source {
+        url.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    fn refusal(url: &str) -> String {
+        url.parse::<Source>().expect_err(url).to_string()
+    }
+
+    #[test]
+    fn urls_name_an_endpoint() {
+        let tcp = |host: &str, port| Endpoint::Tcp { host: host.into(), port };
+        for (url, endpoint, db) in [
+            ("redis://127.0.0.1", tcp("127.0.0.1", 6379), 0),
+            ("redis://redis.example.org:7000/3", tcp("redis.example.org", 7000), 3),
+            ("redis://[::1]:6380/", tcp("::1", 6380), 0),
+            ("redis://[2001:db8::7]", tcp("2001:db8::7", 6379), 0),
+            ("unix:/run/redis/redis.sock", Endpoint::Unix("/run/redis/redis.sock".into()), 0),
+            ("unix:///run/r%20s.sock?db=15", Endpoint::Unix("/run/r s.sock".into()), 15),
+        ] {
+            assert_eq!((source(url).endpoint(), source(url).db()), (&endpoint, db), "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_name_a_user() {
+        for (url, credentials) in [
+            ("redis://h", None),
+            ("redis://:p%40ss%2F@h", Some(("default", "p@ss/"))),
+            ("redis://sync:secret@h", Some(("sync", "secret"))),
+            ("redis://sync@h", Some(("sync", ""))),
+            ("unix:/s?user=sync&pass=secret", Some(("sync", "secret"))),
+        ] {
+            let credentials = credentials.map(|(user, password)| (user, password.as_bytes()));
+            assert_eq!(source(url).credentials(), credentials, "{url}");
+        }
+        assert_eq!(source("redis://sync:old@h").with_password("new").credentials(), Some(("sync", &b"new"[..])));
+        assert_eq!(source("redis://h").with_password([0xff]).credentials(), Some(("default", &[0xff][..])));
+    }
+
+    #[test]
+    fn what_is_no_source_is_refused_with_an_example() {
+        for (url, want) in [
+            ("htp://x", r#"invalid URL "htp://x", expected e.g. "redis://127.0.0.1:6379/0""#),
+            ("", r#"invalid URL "", expected e.g. "redis://127.0.0.1:6379/0""#),
+            ("127.0.0.1:6379", r#"invalid URL "127.0.0.1:6379", expected"#),
+            ("redis://", r#"invalid URL "redis://": missing hostname, expected"#),
+            ("redis://h:port", r#"invalid URL "redis://h:***", expected"#),
+            ("redis://h:0", r#"invalid URL "redis://h:0": port 0, expected"#),
+            ("redis://h:65536", r#"invalid URL "redis://h:65536", expected"#),
+            ("redis://0.0.0.0", "cannot connect to a wildcard address"),
+            ("redis://h/x", "invalid database number"),
+            ("redis://h/-1", "no database has number -1"),
+            ("redis://h/70000", "no database has number 70000"),
+            ("redis://h?protocol=resp3", r#"unknown parameter "protocol""#),
+            ("redis://h?ca=/x", r#"unknown parameter "ca""#),
+            ("redis://h#insecure", "nothing may follow a"),
+            ("redis://%ff@h", "username is not valid utf-8"),
+            ("unix:", "missing path"),
+            ("unix:redis.sock", "missing path"),
+            ("unix://host/redis.sock", "missing path"),
+            ("unix:/s?timeout=1", r#"unknown parameter "timeout""#),
+            ("sentinel://h1,h2/mymaster/0", "sentinel:// is not supported yet"),
+        ] {
+            let got = refusal(url);
+            assert!(got.contains(want) && got.contains("expected e.g. \""), "{url}: {got}");
+        }
+        assert!(refusal(&format!("unix:/{}", "x".repeat(108))).contains("does not fit a socket address"));
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for url in [
+            "redis://:secret@h",
+            "redis://user:secret@[::1]:6379/4",
+            "redis://user:x@secret@h",
+            "redis://user:x/secret@h",
+            "unix:/s?pass=secret&db=1",
+            "unix:/s?db=x&pass=secret",
+            "redis://user:secret",
+            "redis://:secret",
+            "redis://:6secret/0",
+            "redis://user:6secret/0",
+            "redis://user:secret@h/x",
+            "redis://user:secret@h:port",
+            "redis://user:%ffsecret@h",
+            "redis://user:secret@h?x=1",
+            "redis://user:secret@h#insecure",
+            "redis:/user:secret@h",
+            "rediss://user:secret@h?ca=/nowhere",
+            "sentinel://user:secret@h1,h2/mymaster",
+            "user:secret@h",
+            "secret@h",
+        ] {
+            let shown = match url.parse::<Source>() {
+                Ok(source) => format!("{source} {source:?} {source:#?}"),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            assert!(!shown.contains("secret"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_source_shows_itself_as_a_url() {
+        for (url, want) in [
+            ("redis://127.0.0.1", "redis://127.0.0.1:6379/0"),
+            ("redis://user:x@[::1]:7/4", "redis://user:***@[::1]:7/4"),
+            ("redis://:x@h", "redis://:***@h:6379/0"),
+            ("redis://user@h", "redis://user@h:6379/0"),
+            ("unix:///run/s", "unix:/run/s"),
+            ("unix:/run/s?db=2&pass=x", "unix:/run/s?db=2"),
+        ] {
+            assert_eq!(source(url).to_string(), want, "{url}");
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn tls_sources_name_their_authority() {
+        let tls = Endpoint::Tls { host: "h".into(), port: 6379, ca: None };
+        assert_eq!(source("rediss://h").endpoint(), &tls);
+        assert_eq!(source("rediss://user:x@h/2").to_string(), "rediss://user:***@h:6379/2");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        let url = format!("rediss://h?ca={}", file.display());
+        for (pem, want) in [
+            ("", "no certificate in it"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "ca.pem\": invalid"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "ca.pem\":"),
+        ] {
+            std::fs::write(&file, pem).unwrap();
+            assert!(refusal(&url).contains(want), "{}", refusal(&url));
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(refusal(&url).contains("ca.pem\": No such file"), "{}", refusal(&url));
+        assert!(refusal("rediss://h?ca=ca.pem").contains("path is not absolute"));
+        assert!(refusal("rediss://h_/?verify=no").contains("unknown parameter"));
+        assert!(refusal("rediss://a..b/").contains("no certificate can be for the host"));
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn a_build_without_tls_says_so() {
+        assert!(refusal("rediss://h").contains("this build is without TLS"));
+    }
+}
