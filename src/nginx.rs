@@ -15,6 +15,7 @@ mod phases;
 mod pool;
 mod process;
 mod request;
+mod short_text;
 mod table_conf;
 mod units;
 mod variables;

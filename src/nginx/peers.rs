@@ -1,7 +1,6 @@
 //! `urlproxy_peers`: the peers of an upstream are the backends of the request's route.
 
 use std::ffi::{c_char, c_void};
-use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nginx_sys::{
@@ -17,6 +16,7 @@ use super::guard::guarded;
 use super::log;
 use super::pool;
 use super::request::{Destination, Endpoint, RequestRoute, resolve};
+use super::short_text::ShortText;
 use crate::route::{Scheme, choose};
 use crate::table::{Health, HealthSettings};
 
@@ -214,13 +214,10 @@ impl Peers {
 
     /// Puts address and name where nginx finds them as long as the request lives.
     fn place(&self, endpoint: &Endpoint, addr: SocketAddr) -> Option<&'static mut Chosen> {
-        let mut text = [0; 64];
-        let mut rest = &mut text[..];
-        write!(rest, "{addr}").ok()?;
-        let left = rest.len();
-        let written = text.len() - left;
+        let mut text = ShortText::default();
+        text.push_addr(addr);
         // SAFETY: the request's pool.
-        let name = unsafe { pool::copy(self.pool, text.get(..written)?) }?;
+        let name = unsafe { pool::copy(self.pool, text.as_bytes()) }?;
         let owner = match endpoint.scheme {
             Scheme::Http => 0,
             Scheme::Https => self.route.counters.map_or(1, |(_, ticket)| ticket),

@@ -1,7 +1,5 @@
 //! `$urlproxy_tool`, `$urlproxy_backend`, `$urlproxy_scheme`, `$urlproxy_pattern`, `$urlproxy_result`.
 
-use std::io::Write;
-
 use nginx_sys::{
     NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_request_t, ngx_http_variable_value_t,
     ngx_int_t, ngx_str_t, ngx_uint_t,
@@ -11,10 +9,14 @@ use ngx::ngx_string;
 
 use super::guard::guarded;
 use super::pool;
-use super::request::{Endpoint, Outcome, RequestRoute, resolve};
+use super::request::{Destination, Endpoint, Outcome, RequestRoute, resolve};
+use super::short_text::ShortText;
 
-/// Longest URL of a backend: `https://`, a name, a port.
-const URL_BYTES: usize = 8 + 253 + 6;
+/// The bit fields of a value: `len 28 | valid 1 | no_cacheable 1 | not_found 1 | escape 1`, from the lowest bit.
+const LENGTH: u32 = (1 << 28) - 1;
+const VALID: u32 = 1 << 28;
+const NOT_FOUND: u32 = 1 << 30;
+const _: () = assert!(cfg!(target_endian = "little"));
 
 /// What a variable reads from a request's route; `None` is an empty variable.
 type Read = fn(&RequestRoute, *mut ngx_http_request_t) -> Option<&'static [u8]>;
@@ -60,31 +62,27 @@ unsafe extern "C" fn get(
         // SAFETY: nginx passes the request it is working on.
         let route = unsafe { resolve(r) };
         let read = VARIABLES.get(number).and_then(|(_, read)| read(route?, r));
-        // SAFETY: nginx passes the value to fill in.
-        let value = unsafe { &mut *value };
-        value.set_no_cacheable(0);
-        value.set_escape(0);
-        match read {
-            Some(bytes) => {
-                value.set_valid(1);
-                value.set_not_found(0);
-                value.set_len(bytes.len() as u32);
-                value.data = bytes.as_ptr().cast_mut();
-            }
-            None => {
-                value.set_valid(0);
-                value.set_not_found(1);
-            }
-        }
+        let (flags, data) = match read {
+            Some(bytes) => (VALID | bytes.len() as u32 & LENGTH, bytes.as_ptr().cast_mut()),
+            None => (NOT_FOUND, std::ptr::null_mut()),
+        };
+        // The generated setters go bit by bit, twenty-eight for the length alone.
+        // SAFETY: nginx passes the value to fill in, whose bit fields are one word.
+        unsafe { (&raw mut (*value)._bitfield_1).cast::<u32>().write(flags) };
+        // SAFETY: as above.
+        unsafe { (*value).data = data };
         Status::NGX_OK.0
     })
 }
 
 fn url(endpoint: &Endpoint, r: *mut ngx_http_request_t) -> Option<&'static [u8]> {
-    let mut text = [0; URL_BYTES];
-    let mut rest = &mut text[..];
-    write!(rest, "{endpoint}").ok()?;
-    let written = URL_BYTES - rest.len();
+    let mut text = ShortText::default();
+    text.push(endpoint.scheme.as_str().as_bytes());
+    text.push(b"://");
+    match endpoint.destination {
+        Destination::Addr(addr) => text.push_addr(addr),
+        Destination::Name(name, port) => text.push_name(name, port),
+    }
     // SAFETY: the request nginx is working on, and its pool.
-    unsafe { pool::copy((*r).pool, text.get(..written)?) }
+    unsafe { pool::copy((*r).pool, text.as_bytes()) }
 }

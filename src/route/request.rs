@@ -16,7 +16,8 @@ pub fn split_path(uri: &[u8]) -> PathRequest<'_> {
     let Some((b'/', path)) = uri.split_first() else {
         return PathRequest { tool: b"", rest: ROOT };
     };
-    match memchr::memchr(b'/', path) {
+    // Names are short: a plain loop beats the start-up of a vectorised search.
+    match path.iter().position(|&byte| byte == b'/') {
         Some(slash) => {
             let (tool, rest) = path.split_at(slash);
             PathRequest { tool, rest }

@@ -111,9 +111,12 @@ impl Table<'_> {
         if scratch.bytes.len() < needed {
             scratch.bytes.resize(needed, 0);
         }
-        let words = std::iter::once(first).chain(rest).flat_map(|cell: &super::Cell| &cell.0);
-        for (to, word) in scratch.bytes.chunks_exact_mut(size_of::<u64>()).zip(words) {
-            to.copy_from_slice(&word.load(Relaxed).to_ne_bytes()); // edge E2
+        let (lines, _) = scratch.bytes.as_chunks_mut::<LINE>();
+        for (line, cell) in lines.iter_mut().zip(std::iter::once(first).chain(rest)) {
+            let (words, _) = line.as_chunks_mut();
+            for (to, word) in words.iter_mut().zip(&cell.0) {
+                *to = word.load(Relaxed).to_ne_bytes(); // edge E2
+            }
         }
         fence(Acquire); // edge E2
         if stamp_word.load(Relaxed) == stamp { Copied::Whole { len, counters } } else { Copied::Torn }
