@@ -4,6 +4,7 @@
 //! - life: `zone` (shared memory), `process` (companion and its log)
 //! - requests: `request` (find the route once), `phases` (refuse, count), `variables`, `peers`, `list`
 
+mod addr_text;
 mod directive;
 mod guard;
 mod list;
@@ -15,7 +16,6 @@ mod phases;
 mod pool;
 mod process;
 mod request;
-mod short_text;
 mod table_conf;
 mod units;
 mod variables;

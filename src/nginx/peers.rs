@@ -11,12 +11,12 @@ use nginx_sys::{
 use ngx::core::Status;
 use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
 
+use super::addr_text::AddrText;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
 use super::guard::guarded;
 use super::log;
 use super::pool;
 use super::request::{Destination, Endpoint, RequestRoute, resolve};
-use super::short_text::ShortText;
 use crate::route::{Scheme, choose};
 use crate::table::{Health, HealthSettings};
 
@@ -27,6 +27,8 @@ const V6_BYTES: usize = 28;
 struct Peers {
     route: &'static RequestRoute,
     pool: *mut ngx_pool_t,
+    /// Where the first choice is kept: nearly always the only one.
+    first: Chosen,
     /// A bit for each backend that was asked.
     tried: u64,
     /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
@@ -36,6 +38,7 @@ struct Peers {
 /// The address and the name of a chosen backend: nginx reads both again when it logs.
 struct Chosen {
     address: RawAddress,
+    text: AddrText,
     name: ngx_str_t,
 }
 
@@ -111,7 +114,9 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upst
             return Status::NGX_ERROR.0;
         };
         // SAFETY: the request's pool.
-        let peers = unsafe { pool::place(request.pool, Peers { route, pool: request.pool, tried: 0, stale: 0 }) };
+        let peers = unsafe {
+            pool::place(request.pool, Peers { route, pool: request.pool, first: Chosen::NONE, tried: 0, stale: 0 })
+        };
         // SAFETY: nginx has made the request's upstream.
         let (Some(peers), Some(upstream)) = (peers, unsafe { request.upstream.as_mut() }) else {
             return Status::NGX_ERROR.0;
@@ -120,7 +125,7 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upst
         peer.data = (&raw mut *peers).cast();
         peer.get = Some(get);
         peer.free = Some(free);
-        peer.tries = route.endpoints.len();
+        peer.tries = route.endpoints().len();
         // Round robin's own would take our data for its own.
         peer.set_session = Some(set_session);
         peer.save_session = Some(save_session);
@@ -133,7 +138,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         // SAFETY: nginx passes what `init_peer` set.
         let (pc, peers) = unsafe { (&mut *pc, &mut *data.cast::<Peers>()) };
         let Some(at) = peers.choose() else { return Status::NGX_BUSY.0 };
-        let Some(endpoint) = peers.route.endpoints.get(at) else { return Status::NGX_BUSY.0 };
+        let Some(&endpoint) = peers.route.endpoints().get(at) else { return Status::NGX_BUSY.0 };
         peers.tried |= 1 << at;
         peers.route.chosen.set(at);
         let Destination::Addr(addr) = endpoint.destination else {
@@ -167,8 +172,8 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
             peers.stale |= 1 << at;
             return;
         }
-        let several = peers.route.endpoints.len() > 1;
-        let addr = peers.route.endpoints.get(at).filter(|_| several).map(|e| e.destination);
+        let several = peers.route.endpoints().len() > 1;
+        let addr = peers.route.endpoints().get(at).filter(|_| several).map(|e| e.destination);
         let (Some(Destination::Addr(addr)), Some(health)) = (addr, peers.health()) else { return };
         if !has_failed {
             health.answered(addr);
@@ -192,7 +197,7 @@ unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void)
 
 impl Peers {
     fn choose(&mut self) -> Option<usize> {
-        let (endpoints, turn) = (self.route.endpoints, self.route.chosen.get());
+        let (endpoints, turn) = (self.route.endpoints(), self.route.chosen.get());
         let is_failed = |at: usize| match (endpoints.get(at).map(|e| e.destination), self.health()) {
             (Some(Destination::Addr(addr)), Some(health)) => {
                 health.is_failed(addr, now_seconds(), HealthSettings::default())
@@ -213,18 +218,21 @@ impl Peers {
     }
 
     /// Puts address and name where nginx finds them as long as the request lives.
-    fn place(&self, endpoint: &Endpoint, addr: SocketAddr) -> Option<&'static mut Chosen> {
-        let mut text = ShortText::default();
-        text.push_addr(addr);
-        // SAFETY: the request's pool.
-        let name = unsafe { pool::copy(self.pool, text.as_bytes()) }?;
+    fn place(&mut self, endpoint: Endpoint, addr: SocketAddr) -> Option<&mut Chosen> {
         let owner = match endpoint.scheme {
             Scheme::Http => 0,
             Scheme::Https => self.route.counters.map_or(1, |(_, ticket)| ticket),
         };
-        let chosen = Chosen { address: RawAddress::new(addr, owner), name: pool::string(name) };
-        // SAFETY: as above.
-        unsafe { pool::place(self.pool, chosen) }
+        let chosen = if self.first.address.len == 0 {
+            &mut self.first
+        } else {
+            // SAFETY: the request's pool.
+            unsafe { pool::place(self.pool, Chosen::NONE) }?
+        };
+        chosen.address.set(addr, owner);
+        chosen.text.set(addr);
+        chosen.name = pool::string(chosen.text.as_bytes());
+        Some(chosen)
     }
 }
 
@@ -232,26 +240,31 @@ impl RawAddress {
     /// The address as the kernel wants it. `owner` goes where neither kernel looks (`sin_zero`, `sin6_flowinfo`):
     /// nginx compares all bytes before it takes a kept connection, so that connections with TLS are never shared
     /// with those without, nor between tools.
-    fn new(addr: SocketAddr, owner: u64) -> Self {
-        let mut bytes = [0; 32];
+    fn set(&mut self, addr: SocketAddr, owner: u64) {
+        let bytes = &mut self.bytes;
         let port = addr.port().to_be_bytes();
         let owner = owner.to_ne_bytes();
         let (family, len) = match addr {
             SocketAddr::V4(v4) => {
-                put(&mut bytes, 4, &v4.ip().octets());
-                put(&mut bytes, 8, &owner);
+                put(bytes, 4, &v4.ip().octets());
+                put(bytes, 8, &owner);
                 (nginx_sys::AF_INET, V4_BYTES)
             }
             SocketAddr::V6(v6) => {
-                put(&mut bytes, 4, &owner[..4]);
-                put(&mut bytes, 8, &v6.ip().octets());
+                put(bytes, 4, &owner[..4]);
+                put(bytes, 8, &v6.ip().octets());
                 (nginx_sys::AF_INET6, V6_BYTES)
             }
         };
-        put(&mut bytes, 0, &(family as u16).to_ne_bytes());
-        put(&mut bytes, 2, &port);
-        Self { bytes, len }
+        put(bytes, 0, &(family as u16).to_ne_bytes());
+        put(bytes, 2, &port);
+        self.len = len;
     }
+}
+
+impl Chosen {
+    const NONE: Self =
+        Self { address: RawAddress { bytes: [0; 32], len: 0 }, text: AddrText::EMPTY, name: ngx_str_t::empty() };
 }
 
 fn put(bytes: &mut [u8; 32], at: usize, part: &[u8]) {
@@ -283,11 +296,17 @@ fn now_seconds() -> u64 {
 mod tests {
     use super::*;
 
+    fn raw(addr: SocketAddr, owner: u64) -> RawAddress {
+        let mut raw = Chosen::NONE.address;
+        raw.set(addr, owner);
+        raw
+    }
+
     #[test]
     fn addresses_are_written_as_the_kernel_reads_them() {
         for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
             let addr: SocketAddr = text.parse().unwrap();
-            let raw = RawAddress::new(addr, 0);
+            let raw = raw(addr, 0);
             assert_eq!(parse_sockaddr(&raw.bytes[..raw.len]), Some(addr));
         }
     }
@@ -296,7 +315,7 @@ mod tests {
     fn kept_connections_of_different_owners_differ_and_lead_to_the_same_place() {
         for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
             let addr: SocketAddr = text.parse().unwrap();
-            let (one, other) = (RawAddress::new(addr, 0), RawAddress::new(addr, 7));
+            let (one, other) = (raw(addr, 0), raw(addr, 7));
             assert_ne!(one.bytes[..one.len], other.bytes[..other.len]);
             assert_eq!(parse_sockaddr(&other.bytes[..other.len]), Some(addr));
         }

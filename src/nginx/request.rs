@@ -14,7 +14,7 @@ use super::module::Module;
 use super::pool;
 use super::table_conf::{TableConf, Worker};
 use crate::route::{Backend, Host, Scheme, split_path};
-use crate::table::{BackendView, Counters, HostView, Lookup, Record, RouteView};
+use crate::table::{BackendView, Counters, HostView, Lookup, Record};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,10 @@ pub(super) struct RequestRoute {
     pub outcome: Outcome,
     pub tool: &'static [u8],
     pub pattern: &'static [u8],
-    pub endpoints: &'static [Endpoint],
+    /// The backends, when there are several.
+    several: &'static [Endpoint],
+    /// The backend, when there is one.
+    single: Option<Endpoint>,
     /// The endpoint that is asked: the one whose turn it is, then whichever the balancer chose.
     pub chosen: Cell<usize>,
     pub table: &'static TableConf,
@@ -78,9 +81,8 @@ pub(super) unsafe fn resolve(r: *mut ngx_http_request_t) -> Option<&'static Requ
     {
         return Some(stored);
     }
-    let found = Finder { pool: request.pool, conf, table, uri }.find()?;
     // SAFETY: as above.
-    unsafe { store(r, found) }
+    unsafe { find(r, conf, table, uri) }
 }
 
 /// What an earlier phase found, also when an internal redirect has cleared the request's contexts.
@@ -115,14 +117,34 @@ unsafe extern "C" fn keep(_: *mut c_void) {}
 
 const KEEP: unsafe extern "C" fn(*mut c_void) = keep;
 
-unsafe fn store(r: *mut ngx_http_request_t, found: RequestRoute) -> Option<&'static RequestRoute> {
+/// Looks the route up, and keeps it with the request. `None` only when memory has run out.
+unsafe fn find(
+    r: *mut ngx_http_request_t,
+    conf: &'static LocationConf,
+    table: &'static TableConf,
+    uri: &'static [u8],
+) -> Option<&'static RequestRoute> {
     // SAFETY: the caller passes a request nginx is working on.
     let request = unsafe { &*r };
+    let asked = split_path(uri);
+    let found = RequestRoute {
+        outcome: Outcome::Route,
+        tool: asked.tool,
+        pattern: b"",
+        several: &[],
+        single: None,
+        chosen: Cell::new(0),
+        table,
+        counters: None,
+        uri,
+        conf,
+    };
     // SAFETY: the pool is the request's.
-    let found: &'static RequestRoute = unsafe { pool::place(request.pool, found) }?;
-    let data = ptr::from_ref(found).cast_mut().cast::<c_void>();
+    let found: &'static mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
     // SAFETY: as above.
     let cleanup = unsafe { ngx_pool_cleanup_add(request.pool, 0).as_mut() }?;
+    found.look_up(request.pool, asked.rest)?;
+    let data = ptr::from_mut(found).cast::<c_void>();
     cleanup.handler = Some(KEEP);
     cleanup.data = data;
     // SAFETY: nginx makes room for each module's context.
@@ -130,103 +152,85 @@ unsafe fn store(r: *mut ngx_http_request_t, found: RequestRoute) -> Option<&'sta
     Some(found)
 }
 
-/// One look into the table.
-struct Finder {
-    pool: *mut ngx_pool_t,
-    conf: &'static LocationConf,
-    table: &'static TableConf,
-    uri: &'static [u8],
+/// Whether a tool answers.
+#[derive(PartialEq)]
+enum Answer {
+    Yes,
+    No,
+    /// The table could not tell.
+    Unknown,
 }
 
-impl Finder {
-    /// `None` only when memory has run out.
-    fn find(&self) -> Option<RequestRoute> {
-        let request = split_path(self.uri);
+impl RequestRoute {
+    /// Finds out who answers: the tool, else the default. `None` only when memory has run out.
+    #[inline]
+    fn look_up(&mut self, pool: *mut ngx_pool_t, rest: &[u8]) -> Option<()> {
+        // SAFETY: the configuration that routes the request lives longer than it.
+        let conf = unsafe { &*self.conf };
         let mut worker = self.table.worker.try_borrow_mut().ok()?;
-        if let Some(found) = self.search(&mut worker, request.tool, request.rest, request.tool, Outcome::Route)? {
-            return Some(found);
-        }
-        match self.conf.default_route() {
-            DefaultRoute::Off => {}
-            DefaultRoute::Tool(tool) => {
-                let tool = tool.as_bytes();
-                if let Some(found) = self.search(&mut worker, tool, self.uri, tool, Outcome::Default)? {
-                    return Some(found);
+        let mut answer = self.search(pool, &mut worker, self.tool, rest)?;
+        if answer == Answer::No {
+            match conf.default_route() {
+                DefaultRoute::Off => {}
+                DefaultRoute::Tool(tool) => {
+                    answer = self.search(pool, &mut worker, tool.as_bytes(), self.uri)?;
+                    if answer == Answer::Yes {
+                        self.tool = tool.as_bytes();
+                        self.outcome = Outcome::Default;
+                    }
+                }
+                DefaultRoute::Backend(backend) => {
+                    self.single = Some(Endpoint::of(backend));
+                    self.outcome = Outcome::Default;
+                    answer = Answer::Yes;
                 }
             }
-            DefaultRoute::Backend(backend) => {
-                // SAFETY: the request's pool.
-                let endpoints = unsafe { pool::copy(self.pool, &[Endpoint::of(backend)]) }?;
-                return Some(RequestRoute { endpoints, ..self.nothing(request.tool, Outcome::Default) });
-            }
         }
-        let is_loaded = self.table.table.get().is_some_and(|table| table.header().is_loaded());
-        Some(self.nothing(request.tool, if is_loaded { Outcome::Miss } else { Outcome::Unready }))
+        if answer != Answer::Yes {
+            let is_loaded = self.table.table.get().is_some_and(|table| table.header().is_loaded());
+            let is_known = answer == Answer::No && is_loaded;
+            self.outcome = if is_known { Outcome::Miss } else { Outcome::Unready };
+        }
+        Some(())
     }
 
-    /// The route of one tool; the inner `None` when no pattern is found.
-    fn search(
-        &self,
-        worker: &mut Worker,
-        tool: &[u8],
-        rest: &[u8],
-        shown: &'static [u8],
-        outcome: Outcome,
-    ) -> Option<Option<RequestRoute>> {
-        let Some(table) = self.table.table.get() else { return Some(None) };
+    /// Takes over the route of a tool, if one of its patterns is found.
+    #[inline]
+    fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, tool: &[u8], rest: &[u8]) -> Option<Answer> {
+        let Some(table) = self.table.table.get() else { return Some(Answer::Unknown) };
         let Worker { scratch, patterns, turns } = worker;
         let record = match table.lookup(tool, scratch) {
             Lookup::Found(record) => record,
-            Lookup::Absent => return Some(None),
-            Lookup::Contended => return Some(Some(self.nothing(shown, Outcome::Unready))),
+            Lookup::Absent => return Some(Answer::No),
+            Lookup::Contended => return Some(Answer::Unknown),
         };
-        let Some(route) = record.select(rest, patterns) else { return Some(None) };
-        let endpoints = self.copy_endpoints(&route)?;
-        let pattern: &[u8] = match route.pattern {
+        let Some(route) = record.select(rest, patterns) else { return Some(Answer::No) };
+        self.pattern = match route.pattern {
             b".*" => b".*",
             // SAFETY: the request's pool.
-            other => unsafe { pool::copy(self.pool, other) }?,
-        };
-        let chosen = if endpoints.len() > 1 { take_turn(turns, &record, table.capacity().tools) } else { 0 };
-        let chosen = Cell::new(chosen % endpoints.len().max(1));
-        let counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
-        Some(Some(RequestRoute { pattern, endpoints, chosen, counters, ..self.nothing(shown, outcome) }))
-    }
-
-    fn copy_endpoints(&self, route: &RouteView<'_>) -> Option<&'static [Endpoint]> {
-        let copied = |backend: BackendView<'_>| {
-            let destination = match backend.host {
-                HostView::Ip(ip) => Destination::Addr(SocketAddr::new(ip, backend.port)),
-                HostView::Name(name) => {
-                    // SAFETY: the request's pool.
-                    let name = unsafe { pool::copy(self.pool, name.as_bytes()) }?;
-                    Destination::Name(std::str::from_utf8(name).ok()?, backend.port)
-                }
-            };
-            Some(Endpoint { scheme: backend.scheme, destination })
+            other => unsafe { pool::copy(pool, other) }?,
         };
         if route.backend_count == 1 {
-            let endpoint = copied(route.backend(0)?)?;
+            self.single = Some(Endpoint::copied(pool, route.first_backend()?)?);
+        } else {
+            let endpoints: Option<Vec<Endpoint>> = route.backends().map(|b| Endpoint::copied(pool, b)).collect();
             // SAFETY: the request's pool.
-            return unsafe { pool::place(self.pool, endpoint) }.map(|e| std::slice::from_ref(e));
+            self.several = unsafe { pool::copy(pool, &endpoints?) }?;
+            let turn = take_turn(turns, &record, table.capacity().tools);
+            self.chosen.set(turn.checked_rem(self.several.len()).unwrap_or(0));
         }
-        let endpoints: Option<Vec<Endpoint>> = route.backends().map(copied).collect();
-        // SAFETY: the request's pool.
-        unsafe { pool::copy(self.pool, &endpoints?) }
+        self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
+        Some(Answer::Yes)
     }
 
-    fn nothing(&self, tool: &'static [u8], outcome: Outcome) -> RequestRoute {
-        RequestRoute {
-            outcome,
-            tool,
-            pattern: b"",
-            endpoints: &[],
-            chosen: Cell::new(0),
-            table: self.table,
-            counters: None,
-            uri: self.uri,
-            conf: self.conf,
-        }
+    /// All backends.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        if self.several.is_empty() { self.single.as_slice() } else { self.several }
+    }
+
+    /// The backend that is asked.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoints().get(self.chosen.get())
     }
 }
 
@@ -242,6 +246,20 @@ fn take_turn(turns: &mut Vec<u32>, record: &Record<'_>, tools: usize) -> usize {
 }
 
 impl Endpoint {
+    /// Copies what the table's record says out of it.
+    #[inline]
+    fn copied(pool: *mut ngx_pool_t, backend: BackendView<'_>) -> Option<Self> {
+        let destination = match backend.host {
+            HostView::Ip(ip) => Destination::Addr(SocketAddr::new(ip, backend.port)),
+            HostView::Name(name) => {
+                // SAFETY: the request's pool.
+                let name = unsafe { pool::copy(pool, name.as_bytes()) }?;
+                Destination::Name(std::str::from_utf8(name).ok()?, backend.port)
+            }
+        };
+        Some(Self { scheme: backend.scheme, destination })
+    }
+
     fn of(backend: &'static Backend) -> Self {
         let destination = match (&backend.host, backend.socket_addr()) {
             (_, Some(addr)) => Destination::Addr(addr),
@@ -258,12 +276,5 @@ impl fmt::Display for Endpoint {
             Destination::Addr(addr) => write!(f, "{}://{addr}", self.scheme.as_str()),
             Destination::Name(name, port) => write!(f, "{}://{name}:{port}", self.scheme.as_str()),
         }
-    }
-}
-
-impl RequestRoute {
-    /// The backend that is asked.
-    pub fn endpoint(&self) -> Option<&'static Endpoint> {
-        self.endpoints.get(self.chosen.get())
     }
 }

@@ -9,8 +9,7 @@ use ngx::ngx_string;
 
 use super::guard::guarded;
 use super::pool;
-use super::request::{Destination, Endpoint, Outcome, RequestRoute, resolve};
-use super::short_text::ShortText;
+use super::request::{Endpoint, Outcome, RequestRoute, resolve};
 
 /// The bit fields of a value: `len 28 | valid 1 | no_cacheable 1 | not_found 1 | escape 1`, from the lowest bit.
 const LENGTH: u32 = (1 << 28) - 1;
@@ -76,13 +75,6 @@ unsafe extern "C" fn get(
 }
 
 fn url(endpoint: &Endpoint, r: *mut ngx_http_request_t) -> Option<&'static [u8]> {
-    let mut text = ShortText::default();
-    text.push(endpoint.scheme.as_str().as_bytes());
-    text.push(b"://");
-    match endpoint.destination {
-        Destination::Addr(addr) => text.push_addr(addr),
-        Destination::Name(name, port) => text.push_name(name, port),
-    }
     // SAFETY: the request nginx is working on, and its pool.
-    unsafe { pool::copy((*r).pool, text.as_bytes()) }
+    unsafe { pool::copy((*r).pool, endpoint.to_string().as_bytes()) }
 }

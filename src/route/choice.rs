@@ -5,10 +5,10 @@
 ///
 /// `tried` has a bit per backend. `None` when all were tried.
 pub fn choose(count: usize, turn: usize, tried: u64, is_failed: impl Fn(usize) -> bool) -> Option<usize> {
-    let order = || (0..count).map(|step| (turn % count + step) % count).filter(|&at| tried >> at & 1 == 0);
     if count == 1 {
-        return order().next();
+        return (tried & 1 == 0).then_some(0);
     }
+    let order = || (0..count).map(|step| (turn % count + step) % count).filter(|&at| tried >> at & 1 == 0);
     order().find(|&at| !is_failed(at)).or_else(|| order().next())
 }
 

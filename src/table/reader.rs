@@ -42,6 +42,7 @@ enum Copied {
 
 impl Table<'_> {
     /// Finds a tool by its exact name.
+    #[inline]
     pub fn lookup<'s>(&self, tool: &[u8], scratch: &'s mut Scratch) -> Lookup<'s> {
         let hash = self.hash(tool);
         for _ in 0..TRIES {
@@ -73,6 +74,7 @@ impl Table<'_> {
     }
 
     /// One pass over the buckets the tool may be in.
+    #[inline]
     fn search(&self, hash: u64, tool: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32)>, Changed> {
         for (_, bucket) in self.probe(hash) {
             for slot in &bucket.slots {
@@ -93,6 +95,7 @@ impl Table<'_> {
     }
 
     /// Copies the record that a slot names.
+    #[inline]
     fn copy(&self, slot: Slot, scratch: &mut Scratch) -> Copied {
         let Some((first, rest)) = self.cells.get(slot.cell() as usize..).and_then(|cells| cells.split_first()) else {
             return Copied::Torn;

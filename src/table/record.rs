@@ -129,6 +129,7 @@ impl<'a> Record<'a> {
     }
 
     /// The first route whose pattern is found in `rest`, the path after the tool's name.
+    #[inline]
     pub fn select(&self, rest: &[u8], patterns: &mut PatternCache) -> Option<RouteView<'a>> {
         self.routes().find(|route| match route.matcher {
             Matcher::Any => true,
@@ -148,9 +149,9 @@ impl<'a> RouteView<'a> {
         (0..self.backend_count).map_while(move |_| reader.backend())
     }
 
-    /// One backend; the first is number 0.
-    pub fn backend(&self, number: usize) -> Option<BackendView<'a>> {
-        self.backends().nth(number)
+    /// The first backend.
+    pub fn first_backend(&self) -> Option<BackendView<'a>> {
+        Reader(self.backends).backend()
     }
 }
 
@@ -195,18 +196,15 @@ impl<'a> Reader<'a> {
         self.array().map(|[b]| b)
     }
 
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
     fn short(&mut self) -> Option<&'a [u8]> {
         let len = self.byte()?;
         self.take(len.into())
     }
 
     fn route(&mut self) -> Option<RouteView<'a>> {
-        let matcher = Matcher::from_u8(self.byte()?)?;
-        let (pattern_len, literal_len) = (self.u16()?, self.u16()?);
+        let [matcher, p0, p1, l0, l1] = self.array()?;
+        let matcher = Matcher::from_u8(matcher)?;
+        let (pattern_len, literal_len) = (u16::from_le_bytes([p0, p1]), u16::from_le_bytes([l0, l1]));
         let pattern = self.take(pattern_len.into())?;
         let literal = if literal_len == SAME { pattern } else { self.take(literal_len.into())? };
         let backend_count = usize::from(self.byte()?);
@@ -229,8 +227,8 @@ impl<'a> Reader<'a> {
     }
 
     fn backend(&mut self) -> Option<BackendView<'a>> {
-        let kind = self.byte()?;
-        let port = self.u16()?;
+        let [kind, port @ ..] = self.array::<3>()?;
+        let port = u16::from_le_bytes(port);
         let scheme = if kind & HTTPS == 0 { Scheme::Http } else { Scheme::Https };
         let host = match kind & !HTTPS {
             4 => HostView::Ip(Ipv4Addr::from(self.array::<4>()?).into()),
@@ -269,8 +267,7 @@ mod tests {
             assert_eq!((read.matcher, read.literal), (wrote.pattern.matcher(), wrote.pattern.literal()));
             let texts: Vec<_> = read.backends().map(|b| b.to_string()).collect();
             assert_eq!(texts, wrote.backends.iter().map(Backend::to_string).collect::<Vec<_>>());
-            assert_eq!(read.backend(0).unwrap().socket_addr(), wrote.backends[0].socket_addr());
-            assert!(read.backend(texts.len()).is_none());
+            assert_eq!(read.first_backend().unwrap().socket_addr(), wrote.backends[0].socket_addr());
         }
     }
 

@@ -34,7 +34,7 @@ fn port_of(table: Table<'_>, name: &str) -> Option<u16> {
     match table.lookup(name.as_bytes(), &mut Scratch::default()) {
         Lookup::Found(record) => {
             assert_eq!(record.tool(), name.as_bytes());
-            record.routes().next().and_then(|r| r.backend(0)).map(|b| b.port)
+            record.routes().next().and_then(|r| r.first_backend()).map(|b| b.port)
         }
         Lookup::Absent => None,
         Lookup::Contended => panic!("nobody writes"),
@@ -45,7 +45,7 @@ fn listed(table: Table<'_>) -> BTreeMap<String, u16> {
     let mut all = BTreeMap::new();
     table.for_each(&mut Scratch::default(), |record| {
         let name = String::from_utf8(record.tool().to_vec()).unwrap();
-        let port = record.routes().next().unwrap().backend(0).unwrap().port;
+        let port = record.routes().next().unwrap().first_backend().unwrap().port;
         assert!(all.insert(name, port).is_none(), "listed twice");
     });
     all
@@ -181,7 +181,7 @@ fn readers_see_every_tool_whole_while_it_is_rewritten() {
                     for name in (0..10).flat_map(|i| [format!("a{i}"), format!("b{i}")]) {
                         match table.lookup(name.as_bytes(), &mut scratch) {
                             Lookup::Found(record) => {
-                                let ports: Vec<_> = record.routes().map(|r| r.backend(0).unwrap().port).collect();
+                                let ports: Vec<_> = record.routes().map(|r| r.first_backend().unwrap().port).collect();
                                 let pattern = record.routes().nth(1).unwrap().pattern;
                                 assert_eq!(ports, [ports[0]; 2]);
                                 assert_eq!(pattern.len(), usize::from(ports[0] - 1), "{name} is torn");

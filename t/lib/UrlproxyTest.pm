@@ -1,0 +1,324 @@
+# What the files of t/ share: routes that are in Redis before nginx starts, a canned configuration, backends that do what
+# the test says, and requests byte by byte. .ci/prove starts Redis and the demo tools.
+#
+# A block's sections, beside Test::Nginx's own:
+#
+#   redis     commands, one a line; with `eval` a list of lists. Redis is empty before them
+#   table, upstream, http, server, location
+#             lines added to that part of the canned configuration; http_config or config replaces all of it
+#   pass      what the canned location's proxy_pass says instead of http://tools
+#   requests  one a line: a URI, then what is expected of it, see `answered` below
+#   perl      code that runs while nginx does
+#   refused   nginx must not start, and say just this
+#
+# After these every block is asked for /up, and neither nginx's log nor its shutdown may hold an alert or a panic.
+package UrlproxyTest;
+
+use v5.10.1;
+use strict;
+use warnings;
+
+use File::Spec ();
+use IO::Select ();
+use IO::Socket::INET ();
+use Time::HiRes qw(sleep time);
+
+BEGIN {
+    for my $name (qw(REDIS_PORT TOOL_A TOOL_B TOOL_C)) {
+        $ENV{"TEST_NGINX_$name"} //= $ENV{"URLPROXY_T_$name"} // die "URLPROXY_T_$name is not set: run .ci/prove $0\n";
+    }
+    $ENV{TEST_NGINX_LOAD_MODULES} //= File::Spec->rel2abs($ENV{URLPROXY_MODULE} // 'target/release/liburlproxy.so');
+    $ENV{TEST_NGINX_SLEEP} //= 0.005;
+}
+
+use Test::Nginx::Socket -base;
+
+our @EXPORT = qw(
+    accept_on answer ask eventually expand is_left_alone nginx_pid read_message redis send_bytes start_ask to_nginx
+    worker_pids
+);
+
+# Seconds until something that should have happened counts as missing.
+my $patience = 5;
+my $trouble  = qr/\[alert\]|\[emerg\]|panic|exited on signal/;
+
+no_root_location();
+master_on();
+log_level('info');
+worker_connections(512);
+
+# Bound, but nobody listens: connections are refused, and no other process can have the port.
+my %dead = map { $_ => tcp_socket() } qw(A B);
+$ENV{"TEST_NGINX_DEAD_$_"} = address_of($dead{$_}) for keys %dead;
+
+# Backends of the test itself, new for each block.
+my %own;
+
+add_block_preprocessor(sub {
+    my ($block) = @_;
+    for my $name (qw(A B)) {
+        $own{$name} = tcp_socket(Listen => 64);
+        $ENV{"TEST_NGINX_OWN_$name"} = address_of($own{$name});
+    }
+    load_routes($block->redis);
+    $block->set_value(http_config => canned_http($block)) unless defined $block->http_config;
+    $block->set_value(config      => canned_server($block)) unless defined $block->config;
+    if (defined $block->refused) {
+        my $message = expand($block->refused);
+        $message =~ s/\s+\z//;
+        $block->set_value(must_die        => 'yes');
+        $block->set_value(suppress_stderr => 1);
+        $block->set_value(error_log       => [qr/\[emerg\] [0-9#]+: \Q$message\E( in \S+nginx\.conf:\d+)?$/]);
+        $block->set_value(no_error_log    => [qr/\[alert\]|panic/]);
+        return;
+    }
+    $block->set_value(init => 'UrlproxyTest::perform($block)');
+    unless (defined $block->request || defined $block->raw_request || defined $block->pipelined_requests) {
+        $block->set_value(request    => 'GET /up');
+        $block->set_value(error_code => 204);
+    }
+    $block->set_value(no_error_log          => [$trouble]) unless defined $block->no_error_log;
+    $block->set_value(no_shutdown_error_log => [$trouble]);
+});
+
+sub canned_http {
+    my ($block) = @_;
+    my ($table, $upstream, $http) = map { $block->$_ // '' } qw(table upstream http);
+    $table .= "\nredis redis://127.0.0.1:$ENV{TEST_NGINX_REDIS_PORT}/0;" unless $table =~ /^\s*redis\b/m;
+    $table .= "\nwait_for_routes 5s;" unless $table =~ /^\s*wait_for_routes\b/m;
+    return <<"CONF";
+urlproxy_table tools {
+    $table
+}
+upstream tools {
+    urlproxy_peers;
+    $upstream
+}
+$http
+CONF
+}
+
+sub canned_server {
+    my ($block) = @_;
+    my ($server, $location) = map { $block->$_ // '' } qw(server location);
+    my $pass = $block->pass // 'http://tools';
+    $pass =~ s/\s+\z//;
+    return <<"CONF";
+$server
+location / {
+    urlproxy tools path;
+    proxy_pass $pass;
+    add_header X-Urlproxy-Result "\$urlproxy_result" always;
+    add_header X-Urlproxy-Tool "\$urlproxy_tool" always;
+    add_header X-Urlproxy-Pattern "\$urlproxy_pattern" always;
+    add_header X-Urlproxy-Scheme "\$urlproxy_scheme" always;
+    add_header X-Urlproxy-Backend "\$urlproxy_backend" always;
+    $location
+}
+location = /list { urlproxy_list tools; }
+location = /up { return 204; }
+CONF
+}
+
+# Puts the values of $TEST_NGINX_... into a text, as Test::Nginx does in configurations.
+sub expand {
+    my ($text) = @_;
+    $text =~ s/\$(TEST_NGINX_[A-Z0-9_]+)/$ENV{$1} \/\/ die "$1 is not set\n"/eg;
+    return $text;
+}
+
+sub load_routes {
+    my ($commands) = @_;
+    redis('FLUSHALL');
+    $commands = [map { [split] } grep { /\S/ } split /\n/, expand($commands // '')] unless ref $commands;
+    redis(@$_) for @$commands;
+}
+
+# What the init section of every block runs.
+sub perform {
+    my ($block) = @_;
+    my $name = $block->name;
+    for my $line (grep { /\S/ } split /\n/, $block->requests // '') {
+        my ($uri, @want) = split ' ', expand($line);
+        my $got = eval { answered($uri, @want) } // "died: $@";
+        is($got, "@want", "$name - $uri");
+    }
+    return unless defined $block->perl;
+    # Not in this file's scope, where a block could change what is meant for all.
+    run_code("package main; use strict; use warnings;\n#line 1 \"$name\"\n" . $block->perl . "\n;1")
+        or fail("$name - died: $@");
+}
+
+# What a request was answered with, in the words of the expectation: the status, then which demo tool answered (`-` for
+# none), then pairs: `sees` is the URI as the tool got it, the others are the variables of that name.
+sub answered {
+    my ($uri, $status, $tool, @pairs) = @_;
+    my $answer = ask("GET $uri");
+    my @got = ($answer->{status});
+    push @got, $answer->{headers}{'x-tool'} // '-' if defined $tool;
+    for my $key (map { /^(\w+)=/ } @pairs) {
+        my ($sees) = $answer->{body} =~ /^uri: (.*)$/m;
+        push @got, "$key=" . (($key eq 'sees' ? $sees : $answer->{headers}{"x-urlproxy-$key"}) // '');
+    }
+    return "@got";
+}
+
+# Asks and waits for the answer: a hash of status, headers (lower-case names), body, head (its text).
+# `headers` is a list of lines, `body` what is sent behind them.
+sub ask {
+    my ($line, %with) = @_;
+    return answer(start_ask($line, %with), $line =~ /^HEAD /);
+}
+
+# Sends a request, and returns the socket where the answer will come.
+sub start_ask {
+    my ($line, %with) = @_;
+    my @headers = @{ $with{headers} // [] };
+    push @headers, 'Content-Length: ' . length $with{body} if defined $with{body};
+    push @headers, 'Host: localhost' unless grep { /^Host:/i } @headers;
+    push @headers, 'Connection: close' unless grep { /^Connection:/i } @headers;
+    my $socket = to_nginx();
+    send_bytes($socket, join "\r\n", "$line HTTP/1.1", @headers, '', $with{body} // '');
+    return $socket;
+}
+
+sub to_nginx {
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => server_port_for_client()) or die "nginx: $!\n";
+    return $socket;
+}
+
+# Writes everything, whichever end of a connection this is.
+sub send_bytes {
+    my ($socket, $bytes) = @_;
+    local $SIG{PIPE} = 'IGNORE';
+    while (length $bytes) {
+        IO::Select->new($socket)->can_write($patience) or die "nothing could be sent for $patience s\n";
+        my $sent = syswrite($socket, $bytes) // die "send: $!\n";
+        substr($bytes, 0, $sent) = '';
+    }
+}
+
+# Reads one response, without body when it answers a HEAD, and leaves what follows on the connection.
+sub answer {
+    my ($socket, $is_head) = @_;
+    my $message = read_message($socket, $is_head);
+    $message->{head} =~ m{^HTTP/1\.[01] (\d\d\d)} or die "no response but '$message->{head}'\n";
+    $message->{status} = $1;
+    return $message->{status} eq '100' ? answer($socket, $is_head) : $message;
+}
+
+# Reads one request or response. A body that says nothing about its length ends with the connection, a request's has none.
+sub read_message {
+    my ($socket, $has_no_body) = @_;
+    my $head = read_until($socket, qr/\r\n\r\n\z/, 1);
+    my %headers;
+    $headers{ lc $1 } = $2 while $head =~ /^([^:\s]+):[ ]*(.*?)\r$/mg;
+    my $message = { head => $head, headers => \%headers, body => '' };
+    return $message if $has_no_body || $head =~ m{^HTTP/1\.. (?:1\d\d|204|304)};
+    if (($headers{'transfer-encoding'} // '') eq 'chunked') {
+        while ((my $size = hex read_until($socket, qr/\r\n\z/, 1)) > 0) {
+            $message->{body} .= read_exactly($socket, $size);
+            read_exactly($socket, 2);
+        }
+        read_exactly($socket, 2);
+    } elsif (defined $headers{'content-length'}) {
+        $message->{body} = read_exactly($socket, $headers{'content-length'});
+    } elsif ($head =~ m{^HTTP/}) {
+        $message->{body} = read_until($socket, qr/(?!)/, 4096);
+    }
+    return $message;
+}
+
+# Reads, `step` bytes at a time, until the text ends as wanted or the connection does.
+sub read_until {
+    my ($socket, $end, $step) = @_;
+    my $text = '';
+    until ($text =~ $end) {
+        last unless read_some($socket, \$text, $step);
+    }
+    return $text;
+}
+
+sub read_exactly {
+    my ($socket, $count) = @_;
+    my $text = '';
+    while (length $text < $count) {
+        read_some($socket, \$text, $count - length $text) or die 'the connection ended after ' . length($text) . " of $count bytes\n";
+    }
+    return $text;
+}
+
+sub read_some {
+    my ($socket, $into, $count) = @_;
+    IO::Select->new($socket)->can_read($patience) or die "nothing came for $patience s\n";
+    return sysread($socket, $$into, $count, length $$into) // die "read: $!\n";
+}
+
+# The next connection to the test's own backend $TEST_NGINX_OWN_<name>.
+sub accept_on {
+    my ($name) = @_;
+    IO::Select->new($own{$name})->can_read($patience) or die "nobody connected to $name for $patience s\n";
+    return $own{$name}->accept;
+}
+
+# Whether nobody has connected to the test's own backend.
+sub is_left_alone {
+    my ($name) = @_;
+    return !IO::Select->new($own{$name})->can_read(0.1);
+}
+
+# Whether a condition comes true in time.
+sub eventually(&) {
+    my ($condition) = @_;
+    my $deadline = time + $patience;
+    until ($condition->()) {
+        return 0 if time > $deadline;
+        sleep 0.01;
+    }
+    return 1;
+}
+
+sub nginx_pid {
+    open my $file, '<', server_root() . '/logs/nginx.pid' or die "nginx.pid: $!\n";
+    return 0 + <$file>;
+}
+
+sub worker_pids {
+    my $master = nginx_pid();
+    return sort { $a <=> $b } `ps -o pid= --ppid $master` =~ /\d+/g;
+}
+
+my $redis;
+
+# Runs one command and returns the reply; an error is fatal.
+sub redis {
+    my (@command) = @_;
+    $redis //= IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $ENV{TEST_NGINX_REDIS_PORT}) // die "Redis: $!\n";
+    send_bytes($redis, join '', '*' . @command . "\r\n", map { '$' . length($_) . "\r\n$_\r\n" } @command);
+    return reply("@command");
+}
+
+sub reply {
+    my ($command) = @_;
+    my $line = read_until($redis, qr/\r\n\z/, 1);
+    my ($type, $rest) = $line =~ /^(.)(.*)\r\n\z/s or die "Redis went away at $command\n";
+    die "Redis: $rest at $command\n" if $type eq '-';
+    return [map { reply($command) } 1 .. $rest] if $type eq '*';
+    return $rest unless $type eq '$';
+    return undef if $rest < 0;
+    return substr read_exactly($redis, $rest + 2), 0, -2;
+}
+
+sub tcp_socket {
+    my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Proto => 'tcp', @_) or die "socket: $!\n";
+    return $socket;
+}
+
+sub address_of {
+    my ($socket) = @_;
+    return '127.0.0.1:' . $socket->sockport;
+}
+
+sub run_code { eval $_[0] }
+
+1;

@@ -1,0 +1,81 @@
+# What nobody answers gets the status that urlproxy_miss names, and costs the client nothing more.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== 503 unless something else is said
+--- requests
+/nobody/  503  -  result=miss
+
+
+
+=== without Retry-After: waiting does not help
+--- perl
+is(ask('GET /nobody/')->{headers}{'retry-after'}, undef);
+
+
+
+=== a status for each location, else the level above
+--- http
+urlproxy_miss 410;
+--- server
+location /inherits { urlproxy tools path; }
+location /own { urlproxy tools path; urlproxy_miss 404;
+    location /own/inherits { proxy_pass http://tools; }
+    location /own/again { urlproxy_miss 599; proxy_pass http://tools; }
+}
+--- requests
+/nobody/       410  -  result=miss
+/inherits      410
+/own           404
+/own/inherits  404
+/own/again     599
+
+
+
+=== the lowest status
+--- location
+urlproxy_miss 400;
+--- requests
+/nobody/  400
+
+
+
+=== the page that error_page names
+--- location
+urlproxy_miss 404;
+error_page 404 =410 /sorry;
+--- server
+location = /sorry { default_type text/plain; return 200 "no tool $urlproxy_tool: $urlproxy_result"; }
+--- request
+GET /nobody/x
+--- error_code: 410
+--- response_body: no tool nobody: miss
+
+
+
+=== the client's connection goes on
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $client = to_nginx();
+my $head   = "HTTP/1.1\r\nHost: localhost\r\n";
+my @got;
+for my $request (
+    "GET /nobody/ $head\r\n",
+    "POST /nobody/ ${head}Content-Length: 5\r\n\r\nGET /",
+    "POST /nobody/ ${head}Transfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n",
+    "PUT /nobody/ ${head}Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
+    "GET /hello/ $head\r\n")
+{
+    send_bytes($client, $request);
+    push @got, answer($client)->{status};
+}
+is("@got", '503 503 503 503 200', 'five requests on one connection');
+send_bytes($client, "HEAD /nobody/ $head\r\n");
+is(answer($client, 1)->{status}, 503, 'a HEAD on the same');
+send_bytes($client, "GET /nobody/ $head\r\nGET /hello/ $head\r\nGET /nobody/ $head\r\n");
+is(join(' ', map { answer($client)->{status} } 1 .. 3), '503 200 503', 'three at once');
