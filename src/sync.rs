@@ -14,8 +14,8 @@ mod scan;
 mod source;
 
 pub use companion::{Settings, load_once, run};
-pub use connection::ConnectionError;
+pub use connection::{Connection, ConnectionError, Invalidation, Timeouts};
 pub use journal::{Entry, Journal, JournalReader, Level};
 pub use lease::Lease;
-pub use resp::{Decoder, Reply};
+pub use resp::{Decoder, Reply, RespError};
 pub use source::{Source, SourceError};

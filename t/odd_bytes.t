@@ -113,18 +113,6 @@ for (
 
 
 
-=== patterns that other engines choke on cost no more than others
---- redis eval
-[ ['HSET', 'prefix:hello', (map { ($_ => "http://$ENV{TEST_NGINX_TOOL_A}") }
-    '^/(a+)+$', '^/(a|a)*$', '^/(a|aa)+$', '(.*a){12}b', '[ab]*a[ab]{13}c')] ]
---- perl
-use Time::HiRes;
-my $begin = Time::HiRes::time();
-is(ask('GET /hello/' . 'a' x 8000 . '!')->{status}, 503);
-cmp_ok(Time::HiRes::time() - $begin, '<', 2, 'seconds');
-
-
-
 === thousands of requests made of anything
 --- location
 urlproxy_default admin;
@@ -138,8 +126,8 @@ urlproxy_default admin;
 my $seed = $ENV{URLPROXY_T_SEED} // time;
 srand $seed;
 my @workers = worker_pids();
-my @pieces  = (qw(/ // /. /./ /.. /../ %2f %2F %2e %5c %00 %0a %0d%0a %20 %25 %ff %c3%a9 %zz % \ ? & = ; : @ # * + ~ |),
-    qw(hello several named admin x a b 12 .php), ' ', "\t", "\r", "\n", "\0", "\x7f", "\x80", "\xff", "\xc3\xa9");
+my @pieces  = (qw(/ // /. /./ /.. /../ %2f %2F %2e %5c %00 %0a %0d%0a %20 %25 %ff %c3%a9 %zz % \ ? & = ; : @ * + ~ |),
+    qw(hello several named admin x a b 12 .php), '#', ' ', "\t", "\r", "\n", "\0", "\x7f", "\x80", "\xff", "\xc3\xa9");
 my @methods = (('GET') x 8, qw(HEAD POST PUT DELETE OPTIONS TRACE PATCH PROPFIND get G CONNECT), '', "\xff");
 my @ends    = ((' HTTP/1.1') x 8, qw(HTTP/1.1), ' HTTP/1.0', ' HTTP/0.9', ' HTTP/9.9', ' HTTP/1.1 ', ' HTTX', '', "\0");
 my @headers = ('Connection: close', 'Host: localhost', 'Host: x:y:z', "Host: \xff", 'Host:', 'Content-Length: 3', 'Content-Length: -1',

@@ -101,7 +101,8 @@ fn load(table: &TableConf, cycle: &ngx_cycle_t, say: impl Fn(u32, &str)) {
     let deadline = Instant::now() + table.wait_for_routes;
     let mut settings = table.settings.clone();
     settings.admission.own_sockets = listening(cycle);
-    sync::load_once(memory, &settings, deadline, &journal);
+    // A host name is looked up on a thread, which must not take the master's signals.
+    with_signals_blocked(|| sync::load_once(memory, &settings, deadline, &journal));
     drain(&reader, say);
 }
 
@@ -158,11 +159,11 @@ fn is_exiting() -> bool {
     unsafe { AtomicUsize::from_ptr(&raw mut ngx_exiting) }.load(Relaxed) != 0
 }
 
-/// Threads inherit the mask: nginx's signals must reach nginx's thread.
+/// Threads started meanwhile inherit the mask: nginx's signals must reach nginx's thread.
 fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     let mut blocked = MaybeUninit::<sigset_t>::uninit();
     let mut before = MaybeUninit::<sigset_t>::uninit();
-    // SAFETY: plain calls on sets of our own; nginx's worker has one thread at this point.
+    // SAFETY: plain calls on sets of our own; nginx has one thread at this point.
     unsafe {
         sigfillset(blocked.as_mut_ptr());
         for fault in [SIGILL, SIGFPE, SIGSEGV, SIGBUS] {

@@ -9,7 +9,6 @@ use super::backoff::Backoff;
 use super::connection::{Connection, ConnectionError, Invalidation, Timeouts};
 use super::journal::{Journal, Level};
 use super::lease::Lease;
-use super::resp::Reply;
 use super::scan::{Changes, Follower, ScanError};
 use super::source::Source;
 use crate::registry::{Admission, ROUTES_PREFIX};
@@ -40,8 +39,6 @@ enum SessionError {
     Connection(#[from] ConnectionError),
     #[error(transparent)]
     Scan(#[from] ScanError),
-    #[error("the source refused {command}: {reply}")]
-    Refused { command: &'static str, reply: String },
 }
 
 /// Fills a fresh table from the source, trying until `deadline`. `true` when the table is loaded.
@@ -89,6 +86,7 @@ pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journ
             outage.end(journal, &settings.source);
         }) {
             Ok(()) => break,
+            Err(_) if stop() => break,
             Err(error) => error,
         };
         outage.note(journal, &settings.source, &error);
@@ -154,13 +152,7 @@ fn session(
 fn track(connection: &mut Connection<'_>) -> Result<(), SessionError> {
     let command =
         cmd("CLIENT").arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(ROUTES_PREFIX).get_packed_command();
-    connection.send(&command)?;
-    let refused = connection.reply(|reply| match reply {
-        Reply::Text(_) => None,
-        Reply::Error(text) => Some(text.escape_ascii().to_string()),
-        other => Some(format!("{other:?}")),
-    })?;
-    refused.map_or(Ok(()), |reply| Err(SessionError::Refused { command: "CLIENT TRACKING", reply }))
+    Ok(connection.ask(&command, |_| ())?)
 }
 
 /// A full comparison, booked in the table's header.

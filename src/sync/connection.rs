@@ -31,7 +31,7 @@ use super::source::Source;
 /// The name that `CLIENT LIST` shows.
 pub const CLIENT_NAME: &str = "urlproxy";
 /// So many bytes of replies are kept while commands are still being sent.
-const MAX_EARLY_BYTES: usize = 2 * MAX_REPLY_BYTES;
+const MAX_EARLY_BYTES: usize = MAX_REPLY_BYTES;
 /// So many reads may follow each other in one wait for pushes once there is one to deliver.
 const MAX_READS: usize = 64;
 
@@ -84,7 +84,7 @@ impl<'s> Connection<'s> {
 
     /// Sends packed commands, all of them.
     ///
-    /// Replies that come meanwhile are received and kept, up to 128 MiB, so a long pipeline cannot block both ends; still
+    /// Replies that come meanwhile are received and kept, up to 64 MiB, so a long pipeline cannot block both ends; still
     /// send no more than some 1,000 small commands before reading their replies, or the server has to keep those.
     ///
     /// # Errors

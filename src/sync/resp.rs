@@ -7,12 +7,15 @@
 
 mod buffer;
 mod header;
+mod walk;
 
 use std::slice::Iter;
 
 use buffer::Buffer;
-pub use header::{MAX_BULK_BYTES, MAX_ELEMENTS, MAX_LINE_BYTES, MAX_NESTING, MAX_REPLY_BYTES, RespError};
-use header::{Step, Token};
+pub(super) use header::MAX_REPLY_BYTES;
+pub use header::RespError;
+use header::Token;
+use walk::Walk;
 
 /// One reply, borrowed from the decoder's buffer.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +82,7 @@ impl Decoder {
         match self.walk.advance(self.buffer.unread()) {
             Ok(None) => Ok(None),
             Ok(Some(length)) => {
-                let reply = build(self.buffer.consume(length), &mut self.walk.tokens.iter());
+                let reply = build(self.buffer.consume(length), &mut self.walk.tokens().iter());
                 self.walk.reset();
                 Ok(Some(reply))
             }
@@ -88,87 +91,6 @@ impl Decoder {
                 Err(error)
             }
         }
-    }
-}
-
-/// How far the reply at the front of the buffer has been read.
-#[derive(Debug, Default)]
-struct Walk {
-    /// Where the next value begins, in bytes from the start of the reply.
-    at: usize,
-    /// Nothing new can be learnt before that many bytes are here.
-    needed: usize,
-    /// Values announced so far.
-    elements: u32,
-    /// Values still to come, for each aggregate that is open, outermost first. The bottom entry is the reply itself.
-    open: Vec<u32>,
-    /// What was read.
-    tokens: Vec<Token>,
-}
-
-impl Walk {
-    /// As many tokens are kept allocated from one reply to the next.
-    const KEEP: usize = 4096;
-
-    fn reset(&mut self) {
-        (self.at, self.needed, self.elements) = (0, 0, 0);
-        self.open.clear();
-        self.tokens.clear();
-        if self.tokens.capacity() > Self::KEEP {
-            self.tokens.shrink_to(Self::KEEP);
-        }
-    }
-
-    /// Goes on as far as `bytes`, the reply from its start, allows: its length once it has ended.
-    fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, RespError> {
-        if bytes.len() < self.needed {
-            return Ok(None);
-        }
-        if self.open.is_empty() {
-            self.open.push(1);
-        }
-        loop {
-            match header::read(bytes, self.at)? {
-                Step::Unfinished(needed) => {
-                    self.needed = needed;
-                    return Ok(None);
-                }
-                Step::Token(token, next) => {
-                    self.tokens.push(token);
-                    self.at = next;
-                    if self.book(token)? {
-                        return Ok(Some(next));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Books one value as come; true when the reply is complete with it.
-    #[inline]
-    fn book(&mut self, token: Token) -> Result<bool, RespError> {
-        if let Some(left) = self.open.last_mut()
-            && !matches!(token, Token::Attribute(_))
-        {
-            *left = left.saturating_sub(1);
-        }
-        if let Token::Array(n) | Token::Map(n) | Token::Push(n) | Token::Attribute(n) = token {
-            if matches!(token, Token::Push(_)) && self.open.len() > 1 {
-                return Err(RespError::NestedPush);
-            }
-            if self.open.len() > MAX_NESTING {
-                return Err(RespError::TooDeep);
-            }
-            self.elements += n + u32::from(matches!(token, Token::Attribute(_)));
-            if self.elements > MAX_ELEMENTS {
-                return Err(RespError::TooManyElements(self.elements.into()));
-            }
-            self.open.push(n);
-        }
-        while self.open.last() == Some(&0) {
-            self.open.pop();
-        }
-        Ok(self.open.is_empty())
     }
 }
 
@@ -198,6 +120,7 @@ fn build<'a>(bytes: &'a [u8], tokens: &mut Iter<'_, Token>) -> Reply<'a> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::header::{MAX_BULK_BYTES, MAX_ELEMENTS, MAX_NESTING};
     use super::*;
 
     /// A reply that owns its strings, to be encoded and compared.

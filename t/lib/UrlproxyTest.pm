@@ -61,13 +61,14 @@ add_block_preprocessor(sub {
         $ENV{"TEST_NGINX_OWN_$name"} = address_of($own{$name});
     }
     load_routes($block->redis);
+    # What nginx says there while it starts is in its log as well.
+    $block->set_value(suppress_stderr => 1);
     $block->set_value(http_config => canned_http($block)) unless defined $block->http_config;
     $block->set_value(config      => canned_server($block)) unless defined $block->config;
     if (defined $block->refused) {
         my $message = expand($block->refused);
         $message =~ s/\s+\z//;
         $block->set_value(must_die        => 'yes');
-        $block->set_value(suppress_stderr => 1);
         $block->set_value(error_log       => [qr/\[emerg\] [0-9#]+: \Q$message\E( in \S+nginx\.conf:\d+)?$/]);
         $block->set_value(no_error_log    => [qr/\[alert\]|panic/]);
         return;
@@ -77,6 +78,7 @@ add_block_preprocessor(sub {
         $block->set_value(request    => 'GET /up');
         $block->set_value(error_code => 204);
     }
+    $block->set_value(error_log             => expand($block->error_log)) if defined $block->error_log;
     $block->set_value(no_error_log          => [$trouble]) unless defined $block->no_error_log;
     $block->set_value(no_shutdown_error_log => [$trouble]);
 });
@@ -108,6 +110,8 @@ $server
 location / {
     urlproxy tools path;
     proxy_pass $pass;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
     add_header X-Urlproxy-Result "\$urlproxy_result" always;
     add_header X-Urlproxy-Tool "\$urlproxy_tool" always;
     add_header X-Urlproxy-Pattern "\$urlproxy_pattern" always;

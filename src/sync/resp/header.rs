@@ -6,16 +6,16 @@ use memchr::memchr;
 use thiserror::Error;
 
 /// The longest bulk string, blob error or verbatim string, in bytes.
-pub const MAX_BULK_BYTES: usize = 1 << 20;
+pub(in crate::sync) const MAX_BULK_BYTES: usize = 1 << 20;
 /// The most elements in one aggregate, and in one whole reply; a map's keys and values count one each,
 /// as do attributes.
-pub const MAX_ELEMENTS: u32 = 1_000_000;
+pub(in crate::sync) const MAX_ELEMENTS: u32 = 1_000_000;
 /// How deep aggregates may lie inside each other.
-pub const MAX_NESTING: usize = 8;
+pub(in crate::sync) const MAX_NESTING: usize = 8;
 /// The longest whole reply, in bytes as sent.
-pub const MAX_REPLY_BYTES: usize = 64 << 20;
+pub(in crate::sync) const MAX_REPLY_BYTES: usize = 64 << 20;
 /// The longest line: a header, a simple string or a simple error, in bytes without its CRLF.
-pub const MAX_LINE_BYTES: usize = 16 << 10;
+pub(in crate::sync) const MAX_LINE_BYTES: usize = 16 << 10;
 
 /// What makes a stream of replies unusable. Nothing after it can be trusted: drop the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -34,19 +34,19 @@ pub enum RespError {
     /// A bulk string that does not end where its header says.
     #[error("bulk string of {0} bytes is not followed by a line end")]
     Unterminated(usize),
-    /// A bulk string announced longer than [`MAX_BULK_BYTES`].
+    /// A bulk string announced longer than is accepted, in bytes.
     #[error("bulk string of {0} bytes, at most {MAX_BULK_BYTES} are accepted")]
     BulkTooLong(u64),
-    /// More elements announced, in all, than [`MAX_ELEMENTS`].
+    /// More elements announced, in all, than are accepted.
     #[error("reply of {0} elements, at most {MAX_ELEMENTS} are accepted")]
     TooManyElements(u64),
-    /// Aggregates nested deeper than [`MAX_NESTING`].
+    /// Aggregates nested deeper than is accepted.
     #[error("reply nested deeper than {MAX_NESTING} levels")]
     TooDeep,
-    /// A reply longer than [`MAX_REPLY_BYTES`].
+    /// A reply longer than is accepted.
     #[error("reply of more than {MAX_REPLY_BYTES} bytes")]
     ReplyTooLong,
-    /// A line longer than [`MAX_LINE_BYTES`].
+    /// A line longer than is accepted.
     #[error("line of more than {MAX_LINE_BYTES} bytes")]
     LineTooLong,
     /// A push inside another reply; they stand alone (RESP3 specification, "Push type").

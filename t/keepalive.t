@@ -1,0 +1,149 @@
+# Connections to backends are kept and used again, and one that has gone stale fails no request.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== with keepalive all requests go through one connection
+--- upstream
+keepalive 8;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:twin .* http://$TEST_NGINX_TOOL_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- perl
+my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
+my %peers;
+$peers{ $peer->('/hello/') }++ for 1 .. 5;
+is_deeply([values %peers], [5], 'one connection for five requests');
+my ($kept) = keys %peers;
+is($peer->('/twin/'), $kept, 'another tool at the same address shares it');
+my $other = $peer->('/other/');
+isnt($other, $kept, 'another address has its own');
+is($peer->('/hello/') . $peer->('/other/'), $kept . $other, 'both are kept');
+
+
+
+=== without keepalive each request has its own
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my %peers;
+$peers{ ask('GET /hello/')->{body} =~ /^peer: (.*)$/m ? $1 : 'none' }++ for 1 .. 5;
+is(scalar keys %peers, 5);
+
+
+
+=== several backends each have theirs
+--- upstream
+keepalive 8;
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+--- perl
+my %peers;
+for (1 .. 6) {
+    my $answer = ask('GET /hello/');
+    $answer->{body} =~ /^peer: (.*)$/m or die;
+    $peers{ $answer->{headers}{'x-tool'} }{$1}++;
+}
+is_deeply([map { values %$_ } @peers{qw(a b)}], [3, 3], 'two connections, three requests each');
+
+
+
+=== a route that moved leaves its connection behind
+--- upstream
+keepalive 8;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+is(ask('GET /hello/')->{headers}{'x-tool'}, 'a');
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' });
+
+
+
+=== a kept connection closed by the backend: a GET is sent again, on a new one
+--- upstream
+keepalive 8;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+--- perl
+my $client = start_ask('GET /hello/1');
+my $kept   = accept_on('A');
+read_message($kept);
+send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+is(answer($client)->{body}, 1, 'the first request');
+$client = start_ask('GET /hello/2');
+like(read_message($kept)->{head}, qr{\AGET /hello/2 }, 'the second comes on the kept connection');
+close $kept;
+my $new = accept_on('A');
+like(read_message($new)->{head}, qr{\AGET /hello/2 }, 'and again on a new one');
+send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2");
+is(answer($client)->{body}, 2, 'the client has noticed nothing');
+
+
+
+=== a kept connection closed by the backend: a POST is not sent again
+--- upstream
+keepalive 8;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+--- perl
+my $client = start_ask('GET /hello/');
+my $kept   = accept_on('A');
+read_message($kept);
+send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+answer($client);
+$client = start_ask('POST /hello/', body => 'x');
+read_message($kept);
+close $kept;
+is(answer($client)->{status}, 502);
+ok(is_left_alone('A'), 'no second connection');
+
+
+
+=== kept connections to two backends that both closed theirs
+--- upstream
+keepalive 8;
+--- redis
+SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
+--- perl
+my %kept;
+for (1, 2) {
+    my $client = start_ask('GET /hello/');
+    my $ready;
+    eventually { ($ready) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody came';
+    $kept{$ready} = accept_on($ready);
+    read_message($kept{$ready});
+    send_bytes($kept{$ready}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    answer($client);
+}
+is_deeply([sort keys %kept], ['A', 'B'], 'both have a connection');
+my $client = start_ask('GET /hello/again');
+for (1, 2) {
+    my ($asked) = grep { $kept{$_} && IO::Select->new($kept{$_})->can_read(1) } qw(A B) or die 'nobody was asked';
+    read_message($kept{$asked});
+    close delete $kept{$asked};
+}
+my $ready;
+ok(eventually { ($ready) = grep { !is_left_alone($_) } qw(A B) }, 'one is asked on a new connection');
+my $new = accept_on($ready);
+like(read_message($new)->{head}, qr{\AGET /hello/again });
+send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain");
+is(answer($client)->{body}, 'again', 'the client has noticed nothing');
+
+
+
+=== the cache is no larger than said
+--- upstream
+keepalive 1;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- perl
+my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
+my $first = $peer->('/hello/');
+$peer->('/other/');
+isnt($peer->('/hello/'), $first);

@@ -1,0 +1,41 @@
+# A backend given by name cannot be a peer: the request is a 502, and the log says why and what can be done.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== through urlproxy_peers
+--- redis
+HSET prefix:hello .* http://Tool-Hello.example:8000
+HSET prefix:other .* http://$TEST_NGINX_TOOL_A
+--- requests
+/hello/  502  -  result=route tool=hello backend=http://tool-hello.example:8000
+/hello/  502  -
+/other/  200  a
+--- error_log
+urlproxy_peers: backend http://tool-hello.example:8000 of tool "hello" is a name, which only "proxy_pass $urlproxy_backend" with a resolver can use
+
+
+
+=== with keepalive
+--- upstream
+keepalive 8;
+--- redis
+HSET prefix:hello .* http://tool-hello.example:8000
+--- requests
+/hello/  502  -
+/hello/  502  -
+--- error_log
+urlproxy_peers: backend http://tool-hello.example:8000 of tool "hello" is a name
+
+
+
+=== the default backend as well
+--- location
+urlproxy_default http://tool-admin.example:80;
+--- requests
+/nobody/  502  -  result=default
+--- error_log
+urlproxy_peers: backend http://tool-admin.example:80 of tool "nobody" is a name

@@ -1,0 +1,88 @@
+# proxy_pass to an upstream whose peers are the backends of the request's route.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== the peers are the route's
+--- redis
+HSET prefix:hello /api http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_C
+--- requests
+/hello/x%2Fy?z=%20  200  a  result=route backend=http://$TEST_NGINX_TOOL_A sees=/hello/x%2Fy?z=%20
+/hello/api          200  b
+/other/             200  c
+/nobody/            503  -  backend=
+
+
+
+=== with the route's own scheme
+--- pass: $urlproxy_scheme://tools
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- requests
+/hello/x%2Fy?z=%20  200  a  scheme=http sees=/hello/x%2Fy?z=%20
+/nobody/            503  -  scheme=
+
+
+
+=== the default backend is a peer as well
+--- location
+urlproxy_default http://$TEST_NGINX_TOOL_C;
+--- requests
+/nobody/x  200  c  result=default sees=/nobody/x
+
+
+
+=== one upstream serves several tables
+--- http
+urlproxy_table others { redis redis://127.0.0.1:$TEST_NGINX_REDIS_PORT/1; }
+--- server
+location /second { urlproxy others path; proxy_pass http://tools; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+SELECT 1
+HSET prefix:second .* http://$TEST_NGINX_TOOL_B
+SELECT 0
+--- requests
+/hello/   200  a
+/second/  200  b
+
+
+
+=== $upstream_addr and the log name the peer
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:dead .* http://$TEST_NGINX_DEAD_A
+--- location
+add_header X-Addr "$upstream_addr $upstream_status" always;
+--- perl
+is(ask('GET /hello/')->{headers}{'x-addr'}, "$ENV{TEST_NGINX_TOOL_A} 200");
+is(ask('GET /dead/')->{headers}{'x-addr'}, "$ENV{TEST_NGINX_DEAD_A} 502");
+--- error_log
+connect() failed (111: Connection refused) while connecting to upstream
+upstream: "http://$TEST_NGINX_DEAD_A/dead/"
+
+
+
+=== where no route was looked for there is no peer
+--- server
+location = /lost { proxy_pass http://tools; }
+--- redis
+HSET prefix:lost .* http://$TEST_NGINX_TOOL_A
+--- requests
+/lost  500
+--- error_log
+urlproxy_peers: the request has no route, its location needs "urlproxy"
+
+
+
+=== an IPv6 address is a peer
+--- redis
+HSET prefix:hello .* http://[::1]:1
+--- requests
+/hello/  502  -  backend=http://[::1]:1
+--- error_log
+upstream: "http://[::1]:1/hello/"

@@ -1,0 +1,193 @@
+# What is wrong in Redis is set aside alone, with the reason in the log; the tool's other routes and all others stay.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== values that are no backend
+--- redis eval
+[ ['HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_A}", '/noscheme', '10.0.0.1:80', '/ftp', 'ftp://10.0.0.1:80',
+    '/path', 'http://10.0.0.1:80/', '/noport', 'http://10.0.0.1', '/port', 'http://10.0.0.1:65536', '/nohost', 'http://:80',
+    '/empty', '', '/binary', "http://\xff:80", '/newline', "http://10.0.0.1:80\n"],
+  ['HSET', 'prefix:other', '.*', "http://$ENV{TEST_NGINX_TOOL_B}"] ]
+--- requests
+/hello/noscheme  200  a  pattern=.*
+/hello/path      200  a  pattern=.*
+/hello/port      200  a  pattern=.*
+/hello/binary    200  a  pattern=.*
+/hello/newline   200  a  pattern=.*
+/other/          200  b
+--- error_log
+[warn]
+urlproxy: route set aside: backend "10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/noscheme"
+urlproxy: route set aside: backend "ftp://10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/ftp"
+urlproxy: route set aside: backend "http://10.0.0.1:80/" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/path"
+urlproxy: route set aside: backend "http://10.0.0.1" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/noport"
+urlproxy: route set aside: backend "http://10.0.0.1:65536" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/port"
+urlproxy: route set aside: backend "http://:80" has no valid host, expected an IPv4 address, an [IPv6 address] or a DNS name, tool="hello" pattern="/nohost"
+urlproxy: route set aside: backend "" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/empty"
+is not UTF-8, tool="hello" pattern="/binary"
+urlproxy: route set aside: backend "http://10.0.0.1:80\n" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/newline"
+
+
+
+=== fields that are no pattern
+--- redis eval
+[ ['HSET', 'prefix:hello', map { ($_ => "http://$ENV{TEST_NGINX_TOOL_B}") } '(', '/a(?=b)', '(/a)\1', '/a++', '[0-9]{1000}{1000}',
+    '/' . 'x' x 1024, "/\xff", "/new\nline("],
+  ['HSET', 'prefix:hello', '/' . 'y' x 1023, "http://$ENV{TEST_NGINX_TOOL_C}", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] ]
+--- requests eval
+<<"ROWS"
+/hello/(                    200  a  pattern=.*
+/hello/ab                   200  a  pattern=.*
+/hello/aa                   200  a  pattern=.*
+/hello/${\('x' x 1024)}     200  a  pattern=.*
+/hello/%ff                  200  a  pattern=.*
+/hello/${\('y' x 1023)}     200  c
+ROWS
+--- error_log
+urlproxy: route set aside: pattern "(" does not compile: unclosed group, tool="hello" pattern="("
+urlproxy: route set aside: pattern "/a(?=b)" does not compile: look-around, including look-ahead and look-behind, is not supported, tool="hello" pattern="/a(?=b)"
+urlproxy: route set aside: pattern "(/a)\\1" does not compile: backreferences are not supported, tool="hello" pattern="(/a)\\1"
+urlproxy: route set aside: pattern "/a++" has a possessive repetition, which is not supported, tool="hello" pattern="/a++"
+urlproxy: route set aside: pattern "[0-9]{1000}{1000}" does not compile: 
+urlproxy: route set aside: pattern has 1025 bytes, expected at most 1024, tool="hello" pattern="/xxx
+is not UTF-8, tool="hello" pattern="/\xff"
+urlproxy: route set aside: pattern "/new\nline(" does not compile: unclosed group, tool="hello" pattern="/new\nline("
+
+
+
+=== a tool none of whose routes is good is no tool
+--- redis
+HSET prefix:hello .* nonsense ( http://$TEST_NGINX_TOOL_A
+SADD prefix:several nonsense 10.0.0.1:80
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- requests
+/hello/    503  -  result=miss
+/several/  503  -  result=miss
+/other/    200  b
+--- request
+GET /list
+--- error_code: 200
+--- response_body chomp
+{"other":{"status":"active"}}
+
+
+
+=== keys of another type
+--- redis
+SET prefix:string http://$TEST_NGINX_TOOL_A
+RPUSH prefix:list http://$TEST_NGINX_TOOL_A
+ZADD prefix:sorted 1 http://$TEST_NGINX_TOOL_A
+XADD prefix:stream * .* http://$TEST_NGINX_TOOL_A
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_B
+--- requests
+/string/  503  -
+/list/    503  -
+/sorted/  503  -
+/stream/  503  -
+/hello/   200  b
+--- error_log
+urlproxy: route set aside: the key is neither a hash nor a set, tool="string"
+urlproxy: route set aside: the key is neither a hash nor a set, tool="list"
+urlproxy: route set aside: the key is neither a hash nor a set, tool="sorted"
+urlproxy: route set aside: the key is neither a hash nor a set, tool="stream"
+
+
+
+=== keys whose name is no tool's
+--- redis eval
+[ map { ['HSET', "prefix:$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 'x' x 256, "a/b", "a\nb", "\xff", 'hello' ]
+--- requests eval
+<<"ROWS"
+/${\('x' x 256)}/  503  -
+/a/b               503  -
+/a%2fb             503  -
+/a%0ab/            503  -
+/%ff/              503  -
+/hello/            200  a
+ROWS
+--- error_log
+urlproxy: route set aside: tool name has 256 bytes, expected at most 255, tool="xxx
+urlproxy: route set aside: tool name "a/b" contains '/', expected no slash and no control character, tool="a/b"
+urlproxy: route set aside: tool name "a\nb" contains '\n', expected no slash and no control character, tool="a\nb"
+is not UTF-8, tool="\xff"
+
+
+
+=== of 33 patterns the one that would be tried last
+--- redis eval
+[ ['HSET', 'prefix:hello', map { ('/' . 'x' x $_ . '$' => "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 33],
+  ['HSET', 'prefix:full', map { ('/' . 'x' x $_ . '$' => "http://$ENV{TEST_NGINX_TOOL_B}") } 1 .. 32] ]
+--- requests eval
+<<"ROWS"
+/hello/${\('x' x 33)}  200  a
+/hello/xx              200  a
+/hello/x               503  -
+/full/x                200  b
+/full/${\('x' x 32)}   200  b
+ROWS
+--- error_log
+urlproxy: route set aside: the tool has 33 patterns, expected at most 32, tool="hello" pattern="/x$"
+
+
+
+=== the most of everything fits
+--- redis eval
+[ ['HSET', 'prefix:' . 'p' x 255, map { ('^/' . 'x' x 1015 . sprintf('%02d[0-9]', $_), "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 32],
+  ['SADD', 'prefix:' . 'b' x 255, "http://$ENV{TEST_NGINX_TOOL_B}",
+    map { sprintf 'https://%s:65535', substr "b$_." . ('x' x 60 . '.') x 4, 0, 250 } 1 .. 63] ]
+--- requests eval
+<<"ROWS"
+/${\('p' x 255)}/${\('x' x 1015)}329  200  a
+/${\('p' x 255)}/${\('x' x 1015)}019  200  a
+/${\('p' x 255)}/${\('x' x 1015)}339  503  -
+ROWS
+--- request
+GET /list
+--- error_code: 200
+--- response_body_like: bbbb
+--- no_error_log
+route set aside
+[alert]
+
+
+
+=== of 65 backends all but one
+--- redis eval
+[ ['SADD', 'prefix:hello', (map { 'http://10.0.0.1:' . (80 + $_) } 1 .. 65)] ]
+--- error_log
+urlproxy: route set aside: the tool has 65 backends, expected at most 64, tool="hello"
+
+
+
+=== what is bad while nginx runs, and what is mended
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+redis('HSET', 'prefix:hello', '/x', 'nonsense');
+redis('SET', 'prefix:other', 'nonsense');
+redis('HSET', 'prefix:last', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /last/')->{status} == 200 }, 'later changes come through');
+is(ask('GET /hello/x')->{headers}{'x-tool'}, 'a', 'what is bad changes nothing');
+redis('HSET', 'prefix:hello', '/x', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /hello/x')->{headers}{'x-tool'} eq 'b' }, 'mended');
+redis('HSET', 'prefix:hello', '/x', 'nonsense');
+ok(eventually { ask('GET /hello/x')->{headers}{'x-tool'} eq 'a' }, 'a good route made bad is gone');
+redis('DEL', 'prefix:other');
+redis('HSET', 'prefix:other', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
+ok(eventually { ask('GET /other/')->{status} == 200 }, 'a key of another type made good');
+--- wait: 0.2
+--- error_log
+urlproxy: route set aside: backend "nonsense" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/x"
+urlproxy: route set aside: the key is neither a hash nor a set, tool="other"
+
+
+
+=== of very many the log has the first few, and how many more there are
+--- redis eval
+[ ['HSET', 'prefix:hello', map { (('/' . $_ . '(') => "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 30] ]
+--- error_log
+urlproxy: route set aside: 10 more

@@ -1,0 +1,227 @@
+# A tool with several backends: they take turns, and one that fails costs no request.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== they take turns
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+--- perl
+my $asked = join '', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 6;
+like($asked, qr/^(ab){3}$|^(ba){3}$/);
+
+
+
+=== each tool has turns of its own
+--- redis
+SADD prefix:one http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+SADD prefix:two http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+--- perl
+my %asked;
+for my $tool (qw(one two) x 4) { $asked{$tool} .= ask("GET /$tool/")->{headers}{'x-tool'} }
+like($asked{$_}, qr/^(ab){2}$|^(ba){2}$/) for qw(one two);
+
+
+
+=== one that refuses connections is passed over, whatever the method
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A http://$TEST_NGINX_TOOL_B
+--- perl
+for my $method (qw(GET POST PUT DELETE HEAD)) {
+    my @got = map { my $answer = ask("$method /hello/"); "$answer->{status} $answer->{headers}{'x-tool'}" } 1 .. 3;
+    is(scalar(grep { /^200 [ab]$/ } @got), 3, "$method: @got");
+}
+--- error_log
+urlproxy_peers: backend $TEST_NGINX_DEAD_A of tool "hello" is out for a while
+
+
+
+=== the variables name the one that answered
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A
+--- perl
+is(ask('GET /hello/')->{headers}{'x-urlproxy-backend'}, "http://$ENV{TEST_NGINX_TOOL_A}") for 1, 2;
+
+
+
+=== one that fails is left alone for a while
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
+--- perl
+my $failed = 0;
+for (1, 2) {
+    my $client = start_ask('GET /hello/');
+    if (!is_left_alone('A')) {
+        my $backend = accept_on('A');
+        read_message($backend);
+        close $backend;
+        $failed++;
+    }
+    is(answer($client)->{headers}{'x-tool'}, 'a', 'the other answers');
+}
+is($failed, 1, 'one of two requests came first to the one that fails');
+is(ask('GET /hello/')->{headers}{'x-tool'}, 'a') for 1 .. 4;
+ok(is_left_alone('A'), 'and then no other');
+--- error_log
+urlproxy_peers: backend $TEST_NGINX_OWN_A of tool "hello" is out for a while
+
+
+
+=== what one tool has found out another knows
+--- redis
+SADD prefix:one http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
+SADD prefix:two http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_OWN_A
+--- perl
+for (1, 2) {
+    my $client = start_ask('GET /one/');
+    close accept_on('A') unless is_left_alone('A');
+    is(answer($client)->{headers}{'x-tool'}, 'a');
+}
+is(ask('GET /two/')->{headers}{'x-tool'}, 'b') for 1 .. 4;
+ok(is_left_alone('A'));
+
+
+
+=== no backend is asked twice in one request, and the last failure is the answer
+--- redis
+SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
+--- perl
+# All that failed are asked again, rather than nobody.
+for my $round (1, 2) {
+    my $client = start_ask("GET /hello/$round");
+    for my $turn (1, 2) {
+        my $name;
+        eventually { ($name) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody was asked';
+        my $backend = accept_on($name);
+        like(read_message($backend)->{head}, qr{\AGET /hello/$round }, "round $round: $name");
+        close $backend;
+    }
+    is(answer($client)->{status}, 502, "round $round: both failed");
+    ok(is_left_alone('A') && is_left_alone('B'), "round $round: none was asked twice");
+}
+
+
+
+=== all refuse connections
+--- redis
+SADD prefix:hello http://$TEST_NGINX_DEAD_A http://$TEST_NGINX_DEAD_B
+--- location
+add_header X-Addr "$upstream_addr" always;
+--- perl
+for (1 .. 3) {
+    my $answer = ask('GET /hello/');
+    is($answer->{status}, 502);
+    is(join(' ', sort split /, /, $answer->{headers}{'x-addr'}), join(' ', sort @ENV{qw(TEST_NGINX_DEAD_A TEST_NGINX_DEAD_B)}));
+}
+
+
+
+=== a POST that a backend has read is not sent to another
+--- redis
+SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
+--- perl
+my $client = start_ask('POST /hello/', body => 'once');
+my $name;
+eventually { ($name) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody was asked';
+my $backend = accept_on($name);
+is(read_message($backend)->{body}, 'once');
+close $backend;
+is(answer($client)->{status}, 502);
+ok(is_left_alone('A') && is_left_alone('B'));
+
+
+
+=== a POST is sent to another where non_idempotent says so
+--- location
+proxy_next_upstream error timeout non_idempotent;
+--- redis
+SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
+--- perl
+my $client = start_ask('POST /hello/', body => 'twice');
+my %asked;
+for my $turn (1, 2) {
+    my $name;
+    eventually { ($name) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody was asked';
+    $asked{$name} = accept_on($name);
+    is(read_message($asked{$name})->{body}, 'twice');
+    send_bytes($asked{$name}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") if $turn == 2;
+    close $asked{$name};
+}
+is(answer($client)->{status}, 200);
+is(scalar keys %asked, 2);
+
+
+
+=== a status that proxy_next_upstream names is a failure
+--- location
+proxy_next_upstream http_503;
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
+--- perl
+for (1, 2) {
+    my $client = start_ask('GET /hello/');
+    unless (is_left_alone('A')) {
+        my $backend = accept_on('A');
+        read_message($backend);
+        send_bytes($backend, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    }
+    is(answer($client)->{headers}{'x-tool'}, 'a');
+}
+
+
+
+=== an error status is otherwise an answer like others
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+--- perl
+my @got = map { my $answer = ask('GET /hello/?status=503'); "$answer->{status}$answer->{headers}{'x-tool'}" } 1 .. 4;
+like("@got", qr/^503(a 503b 503a 503b|b 503a 503b 503a)$/);
+
+
+
+=== proxy_next_upstream_tries is kept to
+--- redis
+SADD prefix:hello http://$TEST_NGINX_DEAD_A http://$TEST_NGINX_DEAD_B
+--- location
+proxy_next_upstream_tries 1;
+add_header X-Addr "$upstream_addr" always;
+--- perl
+my $answer = ask('GET /hello/');
+is($answer->{status}, 502);
+unlike($answer->{headers}{'x-addr'}, qr/,/);
+
+
+
+=== a single backend is never left alone
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+--- perl
+for (1 .. 3) {
+    my $client = start_ask('GET /hello/');
+    close accept_on('A');
+    is(answer($client)->{status}, 502);
+}
+
+
+
+=== a name among addresses is passed over
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://no-such-host.example:80 http://$TEST_NGINX_TOOL_B
+--- perl
+my @got = map { ask('GET /hello/')->{status} } 1 .. 6;
+is("@got", '200 200 200 200 200 200');
+
+
+
+=== 64 of them
+--- redis eval
+[ ['SADD', 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_A}", map { "http://127.0.0.$_:1" } 2 .. 64] ]
+--- perl
+# 63 are tried in vain only once.
+is(ask('GET /hello/')->{status}, 200, "request $_") for 1 .. 70;
+--- no_error_log
+[alert]
+panic

@@ -1,0 +1,263 @@
+//! The companion against a real Redis: whatever happens there, the table follows, and loses nothing on the way.
+
+#[path = "common/redis.rs"]
+mod redis_server;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis_server::RedisServer;
+use urlproxy::registry::{self, Admission, Origin};
+use urlproxy::route::{Backend, Pattern, ToolName};
+use urlproxy::sync::{Entry, Journal, JournalReader, Lease, Settings, load_once, run};
+use urlproxy::table::{Capacity, OwnedTable, Scratch, Table};
+
+const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1 };
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn settings(url: &str) -> Settings {
+    Settings { source: url.parse().unwrap(), resync_interval: Duration::from_secs(60), admission: Admission::default() }
+}
+
+/// `tool pattern` to `backend backend ...`
+fn routes(table: Table<'_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    table.for_each(&mut Scratch::default(), |record| {
+        for route in record.routes() {
+            let key = format!("{} {}", record.tool().escape_ascii(), route.pattern.escape_ascii());
+            let backends: Vec<_> = route.backends().map(|b| b.to_string()).collect();
+            all.insert(key, backends.join(" "));
+        }
+    });
+    all
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+#[track_caller]
+fn wait_for(what: &str, condition: impl Fn() -> bool) -> Duration {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "still not: {what}");
+        thread::yield_now();
+    }
+    start.elapsed()
+}
+
+fn lines(reader: &JournalReader) -> Vec<Entry> {
+    std::iter::from_fn(|| reader.next_entry()).collect()
+}
+
+/// Runs the companion while `test` looks at the table; returns the journal.
+fn following(settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, reader) = Journal::new(1000);
+    let lease = Lease::create("test").unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| run(owned.table(), settings, &lease, &journal, &|| stop.load(Relaxed)));
+        let guard = StopOnDrop(&stop);
+        test(owned.table());
+        drop(guard);
+    });
+    lines(&reader)
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn first_load_takes_everything_and_sets_the_bad_aside() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1", "/x", "https://10.0.0.2:2", "(", "http://10.0.0.1:3"]);
+    redis.cli(&["SADD", "prefix:b", "http://10.0.0.1:1", "http://10.0.0.2:1", "nonsense"]);
+    redis.cli(&["SET", "prefix:string", "http://10.0.0.1:1"]);
+    redis.cli(&["HSET", &format!("prefix:{}", "x".repeat(256)), ".*", "http://10.0.0.1:1"]);
+    redis.cli(&["HSET", "redirect:a", ".*", "elsewhere"]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, reader) = Journal::new(100);
+    let deadline = Instant::now() + DEADLINE;
+    assert!(load_once(owned.table(), &settings(&redis.url()), deadline, &journal));
+    let want = [
+        ("a .*", "http://10.0.0.1:1"),
+        ("a /x", "https://10.0.0.2:2"),
+        ("b .*", "http://10.0.0.1:1 http://10.0.0.2:1"),
+    ];
+    assert_eq!(routes(owned.table()), map(&want));
+    assert!(owned.table().header().is_loaded());
+    assert_eq!(owned.table().header().rejected(), 4);
+    let said: Vec<_> = lines(&reader).into_iter().map(|e| e.text).collect();
+    for want in ["unclosed group", "\"nonsense\" has no scheme", "neither a hash nor a set", "256 bytes"] {
+        assert!(said.iter().any(|line| line.starts_with("route set aside") && line.contains(want)), "{want}: {said:?}");
+    }
+}
+
+#[test]
+fn first_load_of_an_empty_source_is_a_load() {
+    let redis = RedisServer::start(&[]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, _reader) = Journal::new(100);
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    assert!(owned.table().header().is_loaded() && routes(owned.table()).is_empty());
+}
+
+#[test]
+fn first_load_gives_up_in_time() {
+    let mut redis = RedisServer::start(&[]);
+    redis.stop();
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, reader) = Journal::new(100);
+    let start = Instant::now();
+    assert!(!load_once(owned.table(), &settings(&redis.url()), start + Duration::from_millis(300), &journal));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(!owned.table().header().is_loaded());
+    let said = lines(&reader);
+    assert!(said.len() == 1 && said[0].text.contains("while loading routes, source=redis://127.0.0.1:"), "{said:?}");
+}
+
+#[test]
+fn each_change_is_followed_through_pushes() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    following(&settings(&redis.url()), |table| {
+        let becomes = |pairs: &[(&str, &str)]| {
+            let want = map(pairs);
+            wait_for(&format!("{want:?}"), || routes(table) == want);
+        };
+        becomes(&[("a .*", "http://10.0.0.1:1")]);
+        redis.cli(&["HSET", "prefix:b", "/x", "http://10.0.0.2:1"]);
+        becomes(&[("a .*", "http://10.0.0.1:1"), ("b /x", "http://10.0.0.2:1")]);
+        redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.9:9"]);
+        becomes(&[("a .*", "http://10.0.0.9:9"), ("b /x", "http://10.0.0.2:1")]);
+        redis.cli(&["HDEL", "prefix:b", "/x"]);
+        becomes(&[("a .*", "http://10.0.0.9:9")]);
+        redis.cli(&["RENAME", "prefix:a", "prefix:c"]);
+        becomes(&[("c .*", "http://10.0.0.9:9")]);
+        redis.cli(&["DEL", "prefix:c"]);
+        becomes(&[]);
+        redis.cli(&["SADD", "prefix:c", "http://10.0.0.1:1"]);
+        becomes(&[("c .*", "http://10.0.0.1:1")]);
+        redis.cli(&["EVAL", "redis.call('DEL', 'prefix:c') redis.call('SET', 'prefix:c', 'x')", "0"]);
+        becomes(&[]);
+        redis.cli(&[
+            "EVAL",
+            "redis.call('DEL', 'prefix:c') redis.call('HSET', 'prefix:c', '.*', 'http://10.0.0.1:2')",
+            "0",
+        ]);
+        becomes(&[("c .*", "http://10.0.0.1:2")]);
+        redis.cli(&["HSET", "prefix:c", ".*", "nonsense"]);
+        becomes(&[]);
+        redis.cli(&["HSET", "prefix:c", ".*", "http://10.0.0.1:3"]);
+        becomes(&[("c .*", "http://10.0.0.1:3")]);
+        redis.cli(&["PEXPIRE", "prefix:c", "1"]);
+        becomes(&[]);
+        assert_eq!(table.header().rejected(), 0);
+    });
+}
+
+#[test]
+fn what_the_registry_writes_is_routed_and_what_it_removes_is_not() {
+    let redis = RedisServer::start(&[]);
+    let mut client = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let (tool, pattern) = (ToolName::try_new(b"hello").unwrap(), Pattern::try_new("/x.*").unwrap());
+    let backend: Backend = "http://10.0.0.1:8000".parse().unwrap();
+    let origin = Origin { source: "test".into(), owner: "tools.hello".into(), host: "10.0.0.1".into(), since: 1 };
+    following(&settings(&redis.url()), |table| {
+        registry::register(&tool, &pattern, &backend, &origin).unwrap().exec(&mut client).unwrap();
+        wait_for("registered", || routes(table) == map(&[("hello /x.*", "http://10.0.0.1:8000")]));
+        let stored: Origin = serde_json::from_str(&redis.cli(&["HGET", "origin:hello", "/x.*"])).unwrap();
+        assert_eq!(stored, origin);
+        registry::unregister(&tool, "/x.*").exec(&mut client).unwrap();
+        wait_for("unregistered", || routes(table).is_empty());
+        assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "origin:hello"]), "0");
+    });
+}
+
+#[test]
+fn what_changed_while_the_source_was_away_is_found_by_comparison() {
+    let mut redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:kept", ".*", "http://10.0.0.1:1"]);
+    redis.cli(&["HSET", "prefix:gone", ".*", "http://10.0.0.1:1"]);
+    let before = map(&[("gone .*", "http://10.0.0.1:1"), ("kept .*", "http://10.0.0.1:1")]);
+    let said = following(&settings(&redis.url()), |table| {
+        wait_for("loaded", || routes(table) == before);
+        redis.stop();
+        assert_eq!(routes(table), before);
+        redis.start_again();
+        // The new server's first data; until the companion has compared, the table serves what it had.
+        redis.cli(&["EVAL", "redis.call('HSET', 'prefix:kept', '.*', 'http://10.0.0.1:1') redis.call('HSET', 'prefix:new', '.*', 'http://10.0.0.1:2')", "0"]);
+        let after = map(&[("kept .*", "http://10.0.0.1:1"), ("new .*", "http://10.0.0.1:2")]);
+        wait_for("in step again", || routes(table) == after);
+    });
+    let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
+    assert_eq!(texts.iter().filter(|t| t.contains("in step again")).count(), 1, "{texts:?}");
+}
+
+#[test]
+fn flushall_and_swapdb_are_noticed() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    redis.cli(&["-n", "1", "HSET", "prefix:b", ".*", "http://10.0.0.1:1"]);
+    let quick = Settings { resync_interval: Duration::from_millis(200), ..settings(&redis.url()) };
+    following(&quick, |table| {
+        wait_for("loaded", || routes(table).contains_key("a .*"));
+        // No push tells of it: only the regular comparison does.
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("swapped", || routes(table) == map(&[("b .*", "http://10.0.0.1:1")]));
+        redis.cli(&["FLUSHALL"]);
+        wait_for("flushed", || routes(table).is_empty());
+    });
+}
+
+#[test]
+fn many_tools_are_loaded_over_many_pages() {
+    let redis = RedisServer::start(&[]);
+    let script = "for i = 1, 1900 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://10.0.0.1:' .. i) end \
+                  for i = 1, 100 do redis.call('SADD', 'prefix:s' .. i, 'http://10.0.0.1:' .. i) end \
+                  for i = 1, 5000 do redis.call('SET', 'other:' .. i, 1) end";
+    redis.cli(&["EVAL", script, "0"]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, _reader) = Journal::new(100);
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    let loaded = routes(owned.table());
+    assert_eq!(loaded.len(), 2000);
+    assert_eq!(loaded["t1234 .*"], "http://10.0.0.1:1234");
+}
+
+#[test]
+fn a_full_table_refuses_the_surplus_and_nothing_else() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&[
+        "EVAL",
+        "for i = 1, 30 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://10.0.0.1:' .. i) end",
+        "0",
+    ]);
+    let owned = OwnedTable::new(Capacity { buckets: 8, cells: 64, tools: 20, health: 1 });
+    let (journal, reader) = Journal::new(100);
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    assert_eq!(routes(owned.table()).len(), 20);
+    assert_eq!((owned.table().header().rejected(), owned.table().header().refused_full()), (10, 10));
+    assert!(lines(&reader).iter().any(|e| e.text.contains("20 of 20 tools")));
+}
+
+#[test]
+fn a_stopped_companion_gives_the_lease_back() {
+    let redis = RedisServer::start(&[]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, reader) = Journal::new(100);
+    let lease = Lease::create("test").unwrap();
+    let start = Instant::now();
+    let stop = move || start.elapsed() > Duration::from_millis(300);
+    run(owned.table(), &settings(&redis.url()), &lease, &journal, &stop);
+    assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
+    assert!(lines(&reader).iter().all(|e| !e.text.contains("lease")));
+}
