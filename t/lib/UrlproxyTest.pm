@@ -51,11 +51,15 @@ worker_connections(512);
 my %dead = map { $_ => tcp_socket() } qw(A B);
 $ENV{"TEST_NGINX_DEAD_$_"} = address_of($dead{$_}) for keys %dead;
 
+# When the block began; its nginx was started after that.
+our $begun;
+
 # Backends of the test itself, new for each block.
 my %own;
 
 add_block_preprocessor(sub {
     my ($block) = @_;
+    $begun = time;
     for my $name (qw(A B)) {
         $own{$name} = tcp_socket(Listen => 64);
         $ENV{"TEST_NGINX_OWN_$name"} = address_of($own{$name});

@@ -1,0 +1,125 @@
+# Where a request goes on inside nginx: the page of an error, a named location, a backend's X-Accel-Redirect.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== the page of a failed backend knows whose it was
+--- location
+error_page 502 504 /sorry;
+--- server
+location = /sorry { default_type text/plain; return 200 "$urlproxy_result of $urlproxy_tool by $urlproxy_pattern at $urlproxy_backend"; }
+--- redis
+HSET prefix:hello ^/api http://$TEST_NGINX_DEAD_A
+--- request
+GET /hello/api/x
+--- error_code: 502
+--- response_body chomp
+route of hello by ^/api at http://$TEST_NGINX_DEAD_A
+
+
+
+=== so does a named location
+--- location
+error_page 502 504 @sorry;
+--- server
+location @sorry { default_type text/plain; return 502 "$urlproxy_tool does not answer"; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_DEAD_A
+--- request
+GET /hello/
+--- error_code: 502
+--- response_body: hello does not answer
+
+
+
+=== the page may come from another tool
+--- location
+error_page 502 /errors/page;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_DEAD_A
+HSET prefix:errors .* http://$TEST_NGINX_TOOL_B
+--- requests
+/hello/  502  b  tool=errors sees=/errors/page
+
+
+
+=== the page may come from the default tool
+--- location
+error_page 503 = @admin;
+--- server
+location @admin { urlproxy tools path; urlproxy_default admin; proxy_pass http://tools; add_header X-Urlproxy-Tool $urlproxy_tool; }
+--- redis
+HSET prefix:admin .* http://$TEST_NGINX_TOOL_C
+--- requests
+/nobody/x  200  c  tool=admin sees=/nobody/x
+
+
+
+=== a page that is not there either ends it
+--- location
+error_page 502 /dead/;
+recursive_error_pages on;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_DEAD_A
+HSET prefix:dead .* http://$TEST_NGINX_DEAD_B
+--- perl
+like(ask('GET /hello/')->{status}, qr/^50[02]$/);
+
+
+
+=== an error that a tool itself has answered
+--- location
+proxy_intercept_errors on;
+error_page 404 /sorry;
+--- server
+location = /sorry { default_type text/plain; return 200 "$urlproxy_tool has no such page"; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- request
+GET /hello/?status=404
+--- error_code: 404
+--- response_body: hello has no such page
+
+
+
+=== a request that nginx refuses has no route
+--- server
+error_page 400 /sorry;
+location = /sorry { default_type text/plain; return 200 "[$urlproxy_tool$urlproxy_result]"; }
+--- raw_request eval
+"GET /hello/ HTTP/1.1\r\n\r\n"
+--- error_code: 400
+--- response_body: []
+
+
+
+=== X-Accel-Redirect leads to another tool
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- perl
+my $client  = start_ask('GET /hello/');
+my $backend = accept_on('A');
+read_message($backend);
+send_bytes($backend, "HTTP/1.1 200 OK\r\nX-Accel-Redirect: /other/x\r\nContent-Length: 0\r\n\r\n");
+my $answer = answer($client);
+is("$answer->{status} $answer->{headers}{'x-tool'} $answer->{headers}{'x-urlproxy-tool'}", '200 b other');
+like($answer->{body}, qr{^uri: /other/x$}m);
+
+
+
+=== try_files
+--- server
+location /files/ { root $TEST_NGINX_SERVER_ROOT/html; try_files $uri @tools; }
+location @tools { urlproxy tools path; proxy_pass http://tools; }
+--- user_files
+>>> files/there
+a file
+--- redis
+HSET prefix:files .* http://$TEST_NGINX_TOOL_A
+--- requests
+/files/there    200  -
+/files/missing  200  a  sees=/files/missing

@@ -1,0 +1,133 @@
+# urlproxy_list: every tool that has a route, in the shape the old stack gave it.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== one tool
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- request
+GET /list
+--- error_code: 200
+--- response_headers
+Content-Type: application/json
+Content-Length: 29
+Retry-After:
+--- response_body chomp
+{"hello":{"status":"active"}}
+
+
+
+
+=== none
+--- request
+GET /list
+--- error_code: 200
+--- response_headers
+Content-Type: application/json
+--- response_body chomp
+{}
+
+
+
+=== each tool once, whatever its routes
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /x http://$TEST_NGINX_TOOL_B
+SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+HSET prefix:dead .* http://$TEST_NGINX_DEAD_A
+HSET prefix: .* http://$TEST_NGINX_TOOL_A
+HSET redirect:gone .* tools.example.org
+SET other x
+--- perl
+use JSON::PP;
+is_deeply(decode_json(ask('GET /list')->{body}), { map { $_ => { status => 'active' } } 'hello', 'several', 'dead', '' });
+
+
+
+=== names are escaped
+--- redis eval
+[ map { ['HSET', "prefix:$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 'a"b\\c', "w\xc3\xaeki", '<b>', "\xf0\x9f\x98\x80" ]
+--- perl
+use JSON::PP;
+my $list = ask('GET /list')->{body};
+is_deeply([sort keys %{ decode_json($list) }], [sort 'a"b\\c', "w\x{ee}ki", '<b>', "\x{1f600}"]);
+like($list, qr/"a\\"b\\\\c":\{"status":"active"\}/);
+
+
+
+=== as many as there are
+--- redis eval
+[ map { ['HSET', "prefix:tool-number-$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 1 .. 3000 ]
+--- perl
+use JSON::PP;
+my $answer = ask('GET /list');
+is($answer->{headers}{'content-length'}, length $answer->{body});
+is_deeply([sort keys %{ decode_json($answer->{body}) }], [sort map { "tool-number-$_" } 1 .. 3000]);
+my $client = to_nginx();
+send_bytes($client, "GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n" x 3);
+is(length answer($client)->{body}, length $answer->{body}, 'three at once') for 1 .. 3;
+
+
+
+=== follows what changes
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+redis('HSET', 'prefix:other', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /list')->{body} =~ /"other":/ });
+redis('DEL', 'prefix:hello');
+ok(eventually { ask('GET /list')->{body} eq '{"other":{"status":"active"}}' });
+
+
+
+=== HEAD
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $answer = ask('HEAD /list');
+is(join(' ', $answer->{status}, @{ $answer->{headers} }{qw(content-type content-length)}), '200 application/json 29');
+
+
+
+=== nothing else
+--- perl
+for my $method (qw(POST PUT DELETE OPTIONS PATCH)) {
+    is(ask("$method /list", body => 'x')->{status}, 405, $method);
+}
+is(ask('GET /list', body => 'GET /')->{status}, 200, 'a GET may have a body');
+my $client = to_nginx();
+send_bytes($client, "GET /list HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nGET /GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
+is(answer($client)->{status} . ' ' . answer($client)->{status}, '200 204', 'which is no request');
+
+
+
+=== a part of a page
+--- http
+ssi on;
+--- user_files
+>>> page
+before <!--# include virtual="/list" --> after
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- server
+location = /page { default_type text/html; alias $TEST_NGINX_SERVER_ROOT/html/page; }
+--- request
+GET /page
+--- error_code: 200
+--- response_body
+before {"hello":{"status":"active"}} after
+
+
+
+=== in any location, and behind whatever guards it
+--- server
+location /status/ { urlproxy_list tools; location /status/closed { urlproxy_list tools; deny all; } }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- requests
+/status/        200
+/status/x?y=z   200
+/status/closed  403
