@@ -747,7 +747,7 @@ upstream others { urlproxy_peers; zone others 64k; }
 --- http
 upstream others { urlproxy_peers; least_conn; }
 --- refused
-no servers are inside upstream "others"
+no servers in upstream "others"
 
 
 

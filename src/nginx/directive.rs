@@ -83,8 +83,12 @@ pub(super) unsafe fn apply(cf: *mut ngx_conf_t, f: impl FnOnce(&[&str]) -> Resul
 /// # Safety
 /// As for [`apply`].
 pub(super) unsafe fn words<'a>(cf: *mut ngx_conf_t) -> Vec<&'a [u8]> {
-    // SAFETY: the parser's words are an array of strings that live as long as the configuration.
-    let words = unsafe { (*(*cf).args).as_slice::<ngx_str_t>() };
+    // SAFETY: the caller's promise.
+    let words = unsafe { *cf }.args;
+    // SAFETY: the parser keeps its words in an array.
+    let words = unsafe { &*words };
+    // SAFETY: they are strings, and live as long as the configuration.
+    let words = unsafe { words.as_slice::<ngx_str_t>() };
     // SAFETY: as above.
     words.iter().map(|word| unsafe { super::pool::bytes(*word) }).collect()
 }

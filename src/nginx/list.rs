@@ -1,6 +1,6 @@
 //! `urlproxy_list`: every tool that has a route, as the old stack's `/list` gave it.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_buf_t,
@@ -54,14 +54,13 @@ unsafe fn answer(r: *mut ngx_http_request_t) -> ngx_int_t {
     request.headers_out.content_type = pool::string(content_type);
     request.headers_out.content_type_len = content_type.len();
     request.headers_out.content_type_lowcase = ptr::null_mut();
-    // SAFETY: as above, and the chain is in the request's pool.
-    unsafe {
-        let sent = ngx_http_send_header(r);
-        if sent != Status::NGX_OK.0 || request.header_only() != 0 {
-            return sent;
-        }
-        ngx_http_output_filter(r, chain)
+    // SAFETY: as above.
+    let sent = unsafe { ngx_http_send_header(r) };
+    if sent != Status::NGX_OK.0 || request.header_only() != 0 {
+        return sent;
     }
+    // SAFETY: as above, and the chain is in the request's pool.
+    unsafe { ngx_http_output_filter(r, chain) }
 }
 
 /// `{"<tool>":{"status":"active"},...}`
@@ -104,8 +103,7 @@ impl Body {
 
     fn write(&mut self, mut bytes: &[u8]) -> Option<()> {
         while !bytes.is_empty() {
-            // SAFETY: `last` is a link that `link` made.
-            let buffer: &mut ngx_buf_t = unsafe { &mut *(*self.last).buf };
+            let buffer = self.buffer();
             let room = (buffer.end as usize).saturating_sub(buffer.last as usize);
             if room == 0 {
                 // SAFETY: the pool outlives the body.
@@ -126,9 +124,16 @@ impl Body {
         Some(())
     }
 
-    fn finish(self) -> Option<(*mut ngx_chain_t, usize)> {
-        // SAFETY: `last` is a link that `link` made.
-        let buffer = unsafe { (*self.last).buf.as_mut() }?;
+    /// The buffer that is being filled.
+    fn buffer(&mut self) -> &mut ngx_buf_t {
+        // SAFETY: `link` made it.
+        let last = unsafe { &*self.last };
+        // SAFETY: and gave it a buffer.
+        unsafe { &mut *last.buf }
+    }
+
+    fn finish(mut self) -> Option<(*mut ngx_chain_t, usize)> {
+        let buffer = self.buffer();
         buffer.set_last_buf(1);
         buffer.set_last_in_chain(1);
         Some((self.first, self.bytes))
@@ -138,7 +143,7 @@ impl Body {
 /// A link with an empty buffer.
 unsafe fn link(pool: *mut ngx_pool_t) -> Option<*mut ngx_chain_t> {
     // SAFETY: the caller passes a pool.
-    let buffer = unsafe { ngx_create_temp_buf(pool, CHUNK_BYTES).as_mut() }?;
+    let buffer = NonNull::new(unsafe { ngx_create_temp_buf(pool, CHUNK_BYTES) })?.as_ptr();
     // SAFETY: as above.
     let link = unsafe { pool::place(pool, ngx_chain_t { buf: buffer, next: ptr::null_mut() }) }?;
     Some(link)

@@ -16,8 +16,10 @@ pub(super) fn number(level: Level) -> u32 {
 
 /// Writes to the log of the running cycle.
 pub(super) fn cycle(level: u32, text: &str) {
+    // SAFETY: written by nginx on this thread only.
+    let running = unsafe { ngx_cycle };
     // SAFETY: nginx has a cycle from before it loads modules until it exits.
-    let log = unsafe { ngx_cycle.as_ref() }.map(|cycle| cycle.log);
+    let log = unsafe { running.as_ref() }.map(|cycle| cycle.log);
     if let Some(log) = log {
         // SAFETY: the cycle's log lives as long as the cycle.
         unsafe { write(log, level, text) };

@@ -5,8 +5,8 @@ use std::ptr;
 
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_array_push, ngx_command_t,
-    ngx_conf_parse, ngx_conf_t, ngx_http_handler_pt, ngx_http_module_t, ngx_http_phases_NGX_HTTP_ACCESS_PHASE,
+    NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_parse,
+    ngx_conf_t, ngx_http_handler_pt, ngx_http_module_t, ngx_http_phases_NGX_HTTP_ACCESS_PHASE,
     ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
@@ -17,7 +17,7 @@ use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError, command};
 use super::guard::guarded;
 use super::location_conf::{LocationConf, Urlproxy, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
 use super::table_conf::{ENTRIES, TableConf, TableOptions};
-use super::{list, peers, phases, process, variables, zone};
+use super::{list, peers, phases, pool, process, variables, zone};
 
 /// Names the module's types to the accessors of its configuration.
 pub(super) struct Module;
@@ -25,7 +25,7 @@ pub(super) struct Module;
 /// All tables of a configuration.
 #[derive(Default)]
 pub(super) struct MainConf {
-    // Boxed: locations keep references.
+    #[expect(clippy::vec_box, reason = "locations and zones keep references, which must survive the next push")]
     tables: Vec<Box<TableConf>>,
 }
 
@@ -42,8 +42,9 @@ impl MainConf {
 
 impl HttpModule for Module {
     fn module() -> &'static ngx_module_t {
+        let module = &raw const ngx_http_urlproxy_module;
         // SAFETY: nginx fills in the indices while it loads the module, and nothing after that.
-        unsafe { &*&raw const ngx_http_urlproxy_module }
+        unsafe { &*module }
     }
 }
 
@@ -126,9 +127,10 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         for (phase, handler) in phases {
             let Some(phase) = core.phases.get_mut(phase as usize) else { return Status::NGX_ERROR.0 };
             // SAFETY: the phase's handlers are an array of this type.
-            let slot = unsafe { ngx_array_push(&raw mut phase.handlers).cast::<ngx_http_handler_pt>().as_mut() };
-            let Some(slot) = slot else { return Status::NGX_ERROR.0 };
-            *slot = handler;
+            let pushed = unsafe { pool::push::<ngx_http_handler_pt>(&raw mut phase.handlers, handler) };
+            if pushed.is_none() {
+                return Status::NGX_ERROR.0;
+            }
         }
         Status::NGX_OK.0
     })
@@ -137,7 +139,9 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
 unsafe extern "C" fn merge_loc_conf(cf: *mut ngx_conf_t, above: *mut c_void, conf: *mut c_void) -> *mut c_char {
     guarded(CONF_ERROR, || {
         // SAFETY: nginx passes two levels that `create_loc_conf` made.
-        let (above, conf) = unsafe { (&*above.cast::<LocationConf>(), &mut *conf.cast::<LocationConf>()) };
+        let above = unsafe { &*above.cast::<LocationConf>() };
+        // SAFETY: as above.
+        let conf = unsafe { &mut *conf.cast::<LocationConf>() };
         // SAFETY: nginx passes its parser.
         let parser = unsafe { &*cf };
         let main = Module::main_conf(parser);
@@ -156,8 +160,10 @@ unsafe extern "C" fn merge_loc_conf(cf: *mut ngx_conf_t, above: *mut c_void, con
 /// `urlproxy_table NAME { ... }`
 unsafe extern "C" fn urlproxy_table(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
     guarded(CONF_ERROR, || {
-        // SAFETY: nginx passes its parser, and what `create_main_conf` made.
-        let (parser, main) = unsafe { (&mut *cf, &mut *conf.cast::<MainConf>()) };
+        // SAFETY: nginx passes its parser.
+        let parser = unsafe { &mut *cf };
+        // SAFETY: nginx passes what `create_main_conf` made.
+        let main = unsafe { &mut *conf.cast::<MainConf>() };
         // SAFETY: as above.
         let words = unsafe { directive::words(cf) };
         let name = words.get(1).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default().to_owned();
@@ -219,6 +225,13 @@ unsafe extern "C" fn table_entry(cf: *mut ngx_conf_t, _: *mut ngx_command_t, con
     })
 }
 
+/// A name that nginx shows for the zone of a table.
+pub(super) fn zone_name(cf: &ngx_conf_t, table: &str) -> Option<ngx_str_t> {
+    let name = format!("urlproxy:{table}");
+    // SAFETY: the configuration's pool outlives whoever gets the name.
+    unsafe { pool::copy(cf.pool, name.as_bytes()) }.map(pool::string)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::directive::Directive;
@@ -242,7 +255,8 @@ mod tests {
             .filter_map(|line| line.split([' ', ';', '`']).next())
             .collect();
         let (mut names, mut described) = (directive_names(), described);
-        (names.sort(), described.sort());
+        names.sort_unstable();
+        described.sort_unstable();
         assert_eq!(names, described);
     }
 
@@ -253,11 +267,4 @@ mod tests {
             assert!(names.contains(&name), "{name}");
         }
     }
-}
-
-/// A name that nginx shows for the zone of a table.
-pub(super) fn zone_name(cf: &ngx_conf_t, table: &str) -> Option<ngx_str_t> {
-    let name = format!("urlproxy:{table}");
-    // SAFETY: the configuration's pool outlives whoever gets the name.
-    unsafe { super::pool::copy(cf.pool, name.as_bytes()) }.map(super::pool::string)
 }

@@ -4,9 +4,9 @@ use std::ffi::{c_char, c_void};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nginx_sys::{
-    NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_array_push, ngx_command_t, ngx_conf_t, ngx_current_msec,
-    ngx_http_request_t, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t,
-    ngx_pool_t, ngx_str_t, ngx_uint_t,
+    NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_command_t, ngx_conf_t, ngx_current_msec, ngx_http_request_t,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_pool_t, ngx_str_t,
+    ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
@@ -70,13 +70,11 @@ pub(super) unsafe extern "C" fn urlproxy_peers(
         }
         upstream.peer.init_upstream = Some(init_upstream);
         // nginx wants a server in each upstream; this one stands for whatever the table says.
-        // SAFETY: the upstream's servers are an array of this type.
-        let server = unsafe { ngx_array_push(upstream.servers).cast::<ngx_http_upstream_server_t>().as_mut() };
-        let Some(server) = server else { return CONF_ERROR };
         // SAFETY: all-zero is how nginx makes these itself.
-        *server = unsafe { std::mem::zeroed() };
-        server.down = 1;
-        CONF_OK
+        let server = unsafe { std::mem::zeroed::<ngx_http_upstream_server_t>() };
+        // SAFETY: the upstream's servers are an array of this type.
+        let pushed = unsafe { pool::push(upstream.servers, ngx_http_upstream_server_t { down: 1, ..server }) };
+        if pushed.is_some() { CONF_OK } else { CONF_ERROR }
     })
 }
 
@@ -106,11 +104,15 @@ unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_
 unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
-        let (request, route) = unsafe { (&*r, resolve(r)) };
+        let request = unsafe { &*r };
+        // SAFETY: as above.
+        let route = unsafe { resolve(r) };
         let Some(route) = route else {
             let text = "urlproxy_peers: the request has no route, its location needs \"urlproxy\"";
-            // SAFETY: the log of the request's connection.
-            unsafe { log::write((*request.connection).log, NGX_LOG_ERR, text) };
+            // SAFETY: a request has a connection.
+            let connection = unsafe { &*request.connection };
+            // SAFETY: the connection's own log.
+            unsafe { log::write(connection.log, NGX_LOG_ERR, text) };
             return Status::NGX_ERROR.0;
         };
         // SAFETY: the request's pool.
@@ -135,8 +137,10 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upst
 
 unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
-        // SAFETY: nginx passes what `init_peer` set.
-        let (pc, peers) = unsafe { (&mut *pc, &mut *data.cast::<Peers>()) };
+        // SAFETY: nginx passes the connection it is working on.
+        let pc = unsafe { &mut *pc };
+        // SAFETY: and with it what `init_peer` set.
+        let peers = unsafe { &mut *data.cast::<Peers>() };
         let Some(at) = peers.choose() else { return Status::NGX_BUSY.0 };
         let Some(&endpoint) = peers.route.endpoints().get(at) else { return Status::NGX_BUSY.0 };
         peers.tried |= 1 << at;
@@ -162,8 +166,10 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
 
 unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
     guarded((), || {
-        // SAFETY: nginx passes what `init_peer` set.
-        let (pc, peers) = unsafe { (&mut *pc, &mut *data.cast::<Peers>()) };
+        // SAFETY: nginx passes the connection it is working on.
+        let pc = unsafe { &mut *pc };
+        // SAFETY: and with it what `init_peer` set.
+        let peers = unsafe { &mut *data.cast::<Peers>() };
         pc.tries = pc.tries.saturating_sub(1);
         let at = peers.route.chosen.get();
         let has_failed = state & NGX_PEER_FAILED as ngx_uint_t != 0;

@@ -1,8 +1,8 @@
 //! What the module does in nginx's phases: refuse what nobody answers, count what was answered.
 
 use nginx_sys::{
-    NGX_HTTP_SERVICE_UNAVAILABLE, ngx_cached_time, ngx_hash_key, ngx_http_request_t, ngx_int_t, ngx_list_push,
-    ngx_table_elt_t,
+    NGX_HTTP_SERVICE_UNAVAILABLE, ngx_hash_key, ngx_http_request_t, ngx_int_t, ngx_list_push, ngx_table_elt_t,
+    ngx_timeofday,
 };
 use ngx::core::Status;
 use ngx::http::HttpModuleLocationConf;
@@ -48,8 +48,9 @@ pub(super) unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
             return Status::NGX_OK.0;
         };
         let status = if request.err_status != 0 { request.err_status } else { request.headers_out.status };
-        // SAFETY: nginx keeps the time, and the connection of a request it is working on.
-        let (now, sent) = unsafe { (&*ngx_cached_time, (*request.connection).sent) };
+        // SAFETY: a request has a connection.
+        let sent = unsafe { (*request.connection).sent };
+        let now = ngx_timeofday();
         let milliseconds = (now.sec - request.start_sec) * 1000 + (now.msec as i64 - request.start_msec as i64);
         counters.add(ticket, StatusClass::of(status), sent.max(0) as u64, milliseconds.max(0) as u64);
         Status::NGX_OK.0
@@ -59,9 +60,12 @@ pub(super) unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
 /// # Safety
 /// `r` is a request whose header was not sent.
 pub(super) unsafe fn add_retry_after(r: *mut ngx_http_request_t) {
+    // SAFETY: the caller's promise.
+    let headers = unsafe { &raw mut (*r).headers_out.headers };
     // SAFETY: the list is the request's.
-    let header = unsafe { ngx_list_push(&raw mut (*r).headers_out.headers).cast::<ngx_table_elt_t>().as_mut() };
-    let Some(header) = header else { return };
+    let header = unsafe { ngx_list_push(headers) }.cast::<ngx_table_elt_t>();
+    // SAFETY: fresh memory for one header, or null.
+    let Some(header) = (unsafe { header.as_mut() }) else { return };
     // SAFETY: all-zero is how nginx makes these itself; every field that is read follows.
     *header = unsafe { std::mem::zeroed() };
     let name = b"Retry-After";

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_palloc, ngx_pnalloc, ngx_pool_t, ngx_str_t};
+use nginx_sys::{ngx_array_push, ngx_array_t, ngx_palloc, ngx_pnalloc, ngx_pool_t, ngx_str_t};
 
 /// The bytes of one of nginx's strings.
 ///
@@ -49,6 +49,18 @@ pub(super) unsafe fn copy<'a, T: Copy>(pool: *mut ngx_pool_t, values: &[T]) -> O
     unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), memory.as_ptr(), values.len()) };
     // SAFETY: written just above.
     Some(unsafe { std::slice::from_raw_parts(memory.as_ptr(), values.len()) })
+}
+
+/// Appends a value to one of nginx's arrays. `None` when memory has run out.
+///
+/// # Safety
+/// `array` is an array of `T`.
+pub(super) unsafe fn push<T>(array: *mut ngx_array_t, value: T) -> Option<()> {
+    // SAFETY: the caller's promise.
+    let slot = NonNull::new(unsafe { ngx_array_push(array) }.cast::<T>())?;
+    // SAFETY: fresh memory for one `T`.
+    unsafe { slot.write(value) };
+    Some(())
 }
 
 /// A string of nginx's over bytes that live long enough for whoever gets it.

@@ -76,8 +76,10 @@ pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
 /// In each process: worker 0, or the single process, follows the sources.
 pub(super) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     guarded(Status::NGX_OK.0, || {
-        // SAFETY: nginx writes these before it calls this.
-        let (process, worker) = unsafe { (ngx_process as u32, ngx_worker) };
+        // SAFETY: nginx writes this before it calls us.
+        let process = unsafe { ngx_process } as u32;
+        // SAFETY: as above.
+        let worker = unsafe { ngx_worker };
         let is_first = process == NGX_PROCESS_SINGLE || process == NGX_PROCESS_WORKER && worker == 0;
         // SAFETY: nginx passes the cycle it runs.
         let cycle = unsafe { &*cycle };
@@ -155,22 +157,23 @@ fn lease_of(name: &str) -> std::io::Result<Arc<Lease>> {
 
 /// Whether the worker drains: another generation has taken over.
 fn is_exiting() -> bool {
+    let flag = &raw mut ngx_exiting;
     // SAFETY: an aligned word that nginx writes in one store, and that is there as long as the process.
-    unsafe { AtomicUsize::from_ptr(&raw mut ngx_exiting) }.load(Relaxed) != 0
+    unsafe { AtomicUsize::from_ptr(flag) }.load(Relaxed) != 0
 }
 
 /// Threads started meanwhile inherit the mask: nginx's signals must reach nginx's thread.
 fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     let mut blocked = MaybeUninit::<sigset_t>::uninit();
     let mut before = MaybeUninit::<sigset_t>::uninit();
-    // SAFETY: plain calls on sets of our own; nginx has one thread at this point.
-    unsafe {
-        sigfillset(blocked.as_mut_ptr());
-        for fault in [SIGILL, SIGFPE, SIGSEGV, SIGBUS] {
-            sigdelset(blocked.as_mut_ptr(), fault as i32);
-        }
-        sigprocmask(SIG_SETMASK as i32, blocked.as_ptr(), before.as_mut_ptr());
+    // SAFETY: a set of our own; so it is in the calls that follow.
+    unsafe { sigfillset(blocked.as_mut_ptr()) };
+    for fault in [SIGILL, SIGFPE, SIGSEGV, SIGBUS] {
+        // SAFETY: as above.
+        unsafe { sigdelset(blocked.as_mut_ptr(), fault as i32) };
     }
+    // SAFETY: as above; nginx has one thread at this point.
+    unsafe { sigprocmask(SIG_SETMASK as i32, blocked.as_ptr(), before.as_mut_ptr()) };
     let result = f();
     // SAFETY: the set that was in force before, as the first call gave it.
     unsafe { sigprocmask(SIG_SETMASK as i32, before.as_ptr(), std::ptr::null_mut()) };
@@ -193,12 +196,9 @@ fn listening(cycle: &ngx_cycle_t) -> Vec<SocketAddr> {
 fn start_timer(cycle: &ngx_cycle_t) {
     // Debug logging wants a connection behind every event. Both live as long as the process.
     // SAFETY: all-zero is how nginx makes these itself.
-    let (connection, event) = unsafe {
-        (
-            Box::leak(Box::new(std::mem::zeroed::<ngx_connection_t>())),
-            Box::leak(Box::new(std::mem::zeroed::<ngx_event_t>())),
-        )
-    };
+    let connection = Box::leak(Box::new(unsafe { std::mem::zeroed::<ngx_connection_t>() }));
+    // SAFETY: as above.
+    let event = Box::leak(Box::new(unsafe { std::mem::zeroed::<ngx_event_t>() }));
     connection.fd = -1;
     event.data = (&raw mut *connection).cast::<c_void>();
     event.handler = Some(on_timer);

@@ -90,8 +90,8 @@ pub(super) unsafe fn resolve(r: *mut ngx_http_request_t) -> Option<&'static Requ
 /// # Safety
 /// As for [`resolve`].
 pub(super) unsafe fn stored(request: &ngx_http_request_t) -> Option<&'static RequestRoute> {
-    // SAFETY: nginx makes room for each module's context.
-    let context = unsafe { *request.ctx.add(Module::module().ctx_index) };
+    // SAFETY: as for `context`.
+    let context = unsafe { *context(request) };
     if !context.is_null() {
         // SAFETY: `store` put it there.
         return unsafe { context.cast::<RequestRoute>().as_ref() };
@@ -99,8 +99,10 @@ pub(super) unsafe fn stored(request: &ngx_http_request_t) -> Option<&'static Req
     if request.internal() == 0 && request.filter_finalize() == 0 {
         return None;
     }
+    // SAFETY: a request has a pool.
+    let pool = unsafe { &*request.pool };
     // SAFETY: the pool's own list.
-    let mut cleanup = unsafe { (*request.pool).cleanup.as_ref() };
+    let mut cleanup = unsafe { pool.cleanup.as_ref() };
     while let Some(entry) = cleanup {
         if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, KEEP)) {
             // SAFETY: `store` put it there.
@@ -110,6 +112,12 @@ pub(super) unsafe fn stored(request: &ngx_http_request_t) -> Option<&'static Req
         cleanup = unsafe { entry.next.as_ref() };
     }
     None
+}
+
+/// Where nginx keeps the module's context of a request.
+fn context(request: &ngx_http_request_t) -> *mut *mut c_void {
+    // SAFETY: nginx makes room for each module's context.
+    unsafe { request.ctx.add(Module::module().ctx_index) }
 }
 
 /// A cleanup that does nothing: nginx clears a request's contexts at an internal redirect, but not its cleanups.
@@ -142,13 +150,15 @@ unsafe fn find(
     // SAFETY: the pool is the request's.
     let found: &'static mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
     // SAFETY: as above.
-    let cleanup = unsafe { ngx_pool_cleanup_add(request.pool, 0).as_mut() }?;
+    let cleanup = unsafe { ngx_pool_cleanup_add(request.pool, 0) };
+    // SAFETY: a new entry of the pool's list, or null.
+    let cleanup = unsafe { cleanup.as_mut() }?;
     found.look_up(request.pool, asked.rest)?;
     let data = ptr::from_mut(found).cast::<c_void>();
     cleanup.handler = Some(KEEP);
     cleanup.data = data;
-    // SAFETY: nginx makes room for each module's context.
-    unsafe { *request.ctx.add(Module::module().ctx_index) = data };
+    // SAFETY: as for `context`.
+    unsafe { *context(request) = data };
     Some(found)
 }
 

@@ -66,15 +66,18 @@ unsafe extern "C" fn get(
             None => (NOT_FOUND, std::ptr::null_mut()),
         };
         // The generated setters go bit by bit, twenty-eight for the length alone.
-        // SAFETY: nginx passes the value to fill in, whose bit fields are one word.
-        unsafe { (&raw mut (*value)._bitfield_1).cast::<u32>().write(flags) };
-        // SAFETY: as above.
-        unsafe { (*value).data = data };
+        // SAFETY: nginx passes the value to fill in.
+        let value = unsafe { &mut *value };
+        // SAFETY: its bit fields are one word.
+        unsafe { (&raw mut value._bitfield_1).cast::<u32>().write(flags) };
+        value.data = data;
         Status::NGX_OK.0
     })
 }
 
 fn url(endpoint: &Endpoint, r: *mut ngx_http_request_t) -> Option<&'static [u8]> {
-    // SAFETY: the request nginx is working on, and its pool.
-    unsafe { pool::copy((*r).pool, endpoint.to_string().as_bytes()) }
+    // SAFETY: the request nginx is working on.
+    let pool = unsafe { (*r).pool };
+    // SAFETY: the request's pool.
+    unsafe { pool::copy(pool, endpoint.to_string().as_bytes()) }
 }

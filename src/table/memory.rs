@@ -82,28 +82,27 @@ impl Table<'static> {
             return Err(LayoutError::Foreign);
         }
         let mut at = size_of::<Header>();
-        let buckets = take::<Bucket>(&mut at, capacity.buckets);
-        let cells = take::<Cell>(&mut at, capacity.cells);
-        let counters = take::<Counters>(&mut at, capacity.tools);
-        let health = take::<HealthLine>(&mut at, capacity.health);
-        // SAFETY: for all four: the lines lie one behind the other within `bytes`, as just checked, all of them are
-        // plain atomic words, and the caller keeps them mapped.
-        unsafe {
-            Ok(Self {
-                header,
-                buckets: std::slice::from_raw_parts(memory.add(buckets).cast(), capacity.buckets),
-                cells: std::slice::from_raw_parts(memory.add(cells).cast(), capacity.cells),
-                counters: std::slice::from_raw_parts(memory.add(counters).cast(), capacity.tools),
-                health: Health::new(std::slice::from_raw_parts(memory.add(health).cast(), capacity.health)),
-            })
-        }
+        // SAFETY: the lines lie one behind the other within `bytes`, as just checked; so in the three that follow.
+        let buckets = unsafe { take::<Bucket>(memory, &mut at, capacity.buckets) };
+        // SAFETY: as above.
+        let cells = unsafe { take::<Cell>(memory, &mut at, capacity.cells) };
+        // SAFETY: as above.
+        let counters = unsafe { take::<Counters>(memory, &mut at, capacity.tools) };
+        // SAFETY: as above.
+        let health = unsafe { take::<HealthLine>(memory, &mut at, capacity.health) };
+        Ok(Self { header, buckets, cells, counters, health: Health::new(health) })
     }
 }
 
-/// The offset of the next `count` lines.
+/// The next `count` lines, from the offset `at` on.
+///
+/// # Safety
+/// They lie within memory that is aligned to 64 bytes and stays mapped. All are plain atomic words.
 #[cfg(not(loom))]
-fn take<T>(at: &mut usize, count: usize) -> usize {
-    let start = *at;
+unsafe fn take<T>(memory: *mut u8, at: &mut usize, count: usize) -> &'static [T] {
+    // SAFETY: the caller's promise.
+    let start = unsafe { memory.add(*at) };
     *at += count * size_of::<T>();
-    start
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(start.cast(), count) }
 }

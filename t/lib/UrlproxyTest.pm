@@ -224,7 +224,7 @@ sub read_message {
     my $message = { head => $head, headers => \%headers, body => '' };
     return $message if $has_no_body || $head =~ m{^HTTP/1\.. (?:1\d\d|204|304)};
     if (($headers{'transfer-encoding'} // '') eq 'chunked') {
-        while ((my $size = hex read_until($socket, qr/\r\n\z/, 1)) > 0) {
+        while (my $size = hex read_until($socket, qr/\r\n\z/, 1) =~ s/\r\n//r) {
             $message->{body} .= read_exactly($socket, $size);
             read_exactly($socket, 2);
         }

@@ -1,0 +1,64 @@
+# A Redis that asks who is there is told, and a password that is wrong keeps the table empty, not nginx down.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== user and password in the URL
+--- table
+redis redis://reader:s%40cret@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
+--- redis
+ACL SETUSER reader on resetpass >s@cret ~* &* +@all
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- requests
+/hello/  200  a
+
+
+
+=== the password in a file, its line end cut off
+--- table
+redis redis://reader@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
+password_file $TEST_NGINX_SERVER_ROOT/html/pass;
+--- user_files
+>>> pass
+s@cret
+only the first line counts
+--- redis
+ACL SETUSER reader on resetpass >s@cret ~* &* +@all
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- requests
+/hello/  200  a
+
+
+
+=== a wrong password
+--- table
+redis redis://reader:wrong@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
+wait_for_routes 200ms;
+--- redis
+ACL SETUSER reader on resetpass >s@cret ~* &* +@all
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- requests
+/hello/  503  -  result=unready
+--- no_error_log
+wrong@
+[alert]
+panic
+--- error_log
+WRONGPASS
+
+
+
+=== a user who may not read
+--- table
+redis redis://reader:s%40cret@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
+wait_for_routes 200ms;
+--- redis
+ACL SETUSER reader reset on >s@cret +@connection
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- requests
+/hello/  503  -  result=unready
+--- error_log
+NOPERM

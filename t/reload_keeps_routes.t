@@ -1,0 +1,79 @@
+# nginx -s reload: no request fails, no route is lost, and one companion follows Redis.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== under requests
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $failed = 0;
+for my $round (1 .. 5) {
+    my @before = worker_pids();
+    kill 'HUP', nginx_pid();
+    my $is_new = eventually {
+        $failed++ unless ask('GET /hello/')->{status} == 200;
+        my @now = worker_pids();
+        @now == 1 && $now[0] != $before[0];
+    };
+    ok($is_new, "round $round: the old worker is gone, the new one serves");
+}
+is($failed, 0, 'requests that failed');
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' }, 'changes are followed');
+my $own = redis('CLIENT', 'ID');
+ok(eventually { 1 == grep { !/^id=$own / } split /\n/, redis('CLIENT', 'LIST') }, 'through one connection to Redis');
+
+
+
+=== with another size of the zone
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $conf = UrlproxyTest::server_root() . '/conf/nginx.conf';
+my $text = do { local (@ARGV, $/) = $conf; <> };
+my $failed = 0;
+for my $size ('1m', '32m') {
+    my @before = worker_pids();
+    open my $file, '>', $conf or die;
+    print $file $text =~ s/urlproxy_table tools \{/$&\n zone $size;/r;
+    close $file;
+    kill 'HUP', nginx_pid();
+    my $is_new = eventually {
+        $failed++ unless ask('GET /hello/')->{status} == 200;
+        my @now = worker_pids();
+        @now == 1 && $now[0] != $before[0];
+    };
+    ok($is_new, $size);
+}
+is($failed, 0, 'requests that failed');
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' }, 'changes are followed');
+
+
+
+=== a configuration that is refused changes nothing
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $conf = UrlproxyTest::server_root() . '/conf/nginx.conf';
+my @workers = worker_pids();
+my $text = do { local (@ARGV, $/) = $conf; <> };
+open my $file, '>', $conf or die;
+print $file $text =~ s/urlproxy_table tools \{/$&\n zone 8k;/r;
+close $file;
+kill 'HUP', nginx_pid();
+ok(eventually { open my $log, '<', UrlproxyTest::server_root() . '/logs/error.log'; grep { /invalid size/ } <$log> }, 'refused');
+is("@{[worker_pids()]}", "@workers", 'the same worker');
+is(ask('GET /hello/')->{status}, 200);
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' }, 'changes are followed');
+--- error_log
+[emerg]
+"zone" invalid size (at least 256k) "8k", expected e.g. "16m"
+--- no_error_log
+[alert]
+panic
