@@ -43,10 +43,11 @@ lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny is not installed: skipped'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/* benches/*.sh; else echo 'shellcheck is not installed: skipped'; fi
 
-bench: ## the figures of the module against a static upstream
+bench: ## the figures: against a static upstream, and of the table by itself
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
+	cargo bench --bench table
 
 clean: ## remove what was built here and in the cache
 	rm -rf build run target $(CACHE)

@@ -14,7 +14,7 @@ location /variable { urlproxy tools path; proxy_pass $urlproxy_backend; }
 keepalive 8;
 --- perl
 # openssl's test server: it answers with a page about the connection.
-my $dir = UrlproxyTest::server_root();
+my $dir = html_dir();
 system("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=tool -days 2 -keyout $dir/key.pem -out $dir/cert.pem >$dir/openssl.log 2>&1") == 0
     or die 'openssl req';
 my $port = free_port();

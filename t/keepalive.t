@@ -113,24 +113,22 @@ SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 my %kept;
 for (1, 2) {
     my $client = start_ask('GET /hello/');
-    my $ready;
-    eventually { ($ready) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody came';
-    $kept{$ready} = accept_on($ready);
-    read_message($kept{$ready});
-    send_bytes($kept{$ready}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    my $name = asked_next($client);
+    $kept{$name} = accept_on($name);
+    read_message($kept{$name});
+    send_bytes($kept{$name}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     answer($client);
 }
 is_deeply([sort keys %kept], ['A', 'B'], 'both have a connection');
 my $client = start_ask('GET /hello/again');
 for (1, 2) {
-    my ($asked) = grep { $kept{$_} && IO::Select->new($kept{$_})->can_read(1) } qw(A B) or die 'nobody was asked';
-    read_message($kept{$asked});
+    my ($ready) = IO::Select->new(values %kept)->can_read(5) or die 'nobody was asked';
+    my ($asked) = grep { $kept{$_} == $ready } keys %kept;
+    read_message($ready);
     close delete $kept{$asked};
 }
-my $ready;
-ok(eventually { ($ready) = grep { !is_left_alone($_) } qw(A B) }, 'one is asked on a new connection');
-my $new = accept_on($ready);
-like(read_message($new)->{head}, qr{\AGET /hello/again });
+my $new = accept_on(asked_next($client));
+like(read_message($new)->{head}, qr{\AGET /hello/again }, 'one is asked on a new connection');
 send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain");
 is(answer($client)->{body}, 'again', 'the client has noticed nothing');
 

@@ -116,6 +116,7 @@ for (
 === thousands of requests made of anything
 --- location
 urlproxy_default admin;
+proxy_ignore_client_abort on;
 --- redis eval
 [ ['HSET', 'prefix:hello', '^/x$', "http://$ENV{TEST_NGINX_TOOL_A}", '\.php$', "http://$ENV{TEST_NGINX_TOOL_B}",
     '^/(a|b)+[0-9]{2,}', "http://$ENV{TEST_NGINX_TOOL_C}", '\xff', "http://$ENV{TEST_NGINX_TOOL_C}"],
@@ -126,23 +127,26 @@ urlproxy_default admin;
 my $seed = $ENV{URLPROXY_T_SEED} // time;
 srand $seed;
 my @workers = worker_pids();
-my @pieces  = (qw(/ // /. /./ /.. /../ %2f %2F %2e %5c %00 %0a %0d%0a %20 %25 %ff %c3%a9 %zz % \ ? & = ; : @ * + ~ |),
-    qw(hello several named admin x a b 12 .php), '#', ' ', "\t", "\r", "\n", "\0", "\x7f", "\x80", "\xff", "\xc3\xa9");
-my @methods = (('GET') x 8, qw(HEAD POST PUT DELETE OPTIONS TRACE PATCH PROPFIND get G CONNECT), '', "\xff");
-my @ends    = ((' HTTP/1.1') x 8, qw(HTTP/1.1), ' HTTP/1.0', ' HTTP/0.9', ' HTTP/9.9', ' HTTP/1.1 ', ' HTTX', '', "\0");
-my @headers = ('Connection: close', 'Host: localhost', 'Host: x:y:z', "Host: \xff", 'Host:', 'Content-Length: 3', 'Content-Length: -1',
-    'Transfer-Encoding: chunked', 'Upgrade: websocket', 'Expect: 100-continue', 'Range: bytes=0-0,-1', ': x', "\0: y", 'X: ' . 'z' x 3000);
+my @tame    = (qw(/ // /. /./ /.. %2f %2F %2e %5c %0a %0d%0a %20 %25 %7f %ff %c3%a9 ? & = ; : @ * + ~ | \\), "\x80", "\xff", "\xc3\xa9",
+    qw(hello several named admin a b x 12 .php / / x 7));
+my @wild    = ('/../', '/../../', '%00', '%zz', '%', '#', ' ', "\t", "\r", "\n", "\0", "\x7f");
+my @methods = (('GET') x 12, qw(HEAD HEAD POST PUT DELETE OPTIONS TRACE PATCH PROPFIND get G CONNECT), '', "\xff");
+my @ends    = ((' HTTP/1.1') x 20, ' HTTP/1.0', ' HTTP/1.0', ' HTTP/0.9', ' HTTP/9.9', ' HTTP/1.1 ', ' HTTX', '', "\0");
+my @headers = (('Connection: close', 'Connection: upgrade', 'Upgrade: websocket', 'Expect: 100-continue', 'Range: bytes=0-0,-1',
+    "X: \xff\x01", 'X: ' . 'z' x 3000, 'Content-Length: 3') x 3, 'Host: localhost', 'Host: x:y:z', "Host: \xff", 'Host:',
+    'Content-Length: -1', 'Transfer-Encoding: chunked', ': x', "\0: y");
 my $any     = sub { $_[ rand @_ ] };
-my $made    = 0;
 my $ended   = Time::HiRes::time() + 6;
+my ($made, %answers) = 0;
 while ($made < 4000 && Time::HiRes::time() < $ended) {
     my $uri = '/' . $any->('', qw(hello hello/ several/ named/ admin/));
-    $uri .= $any->(@pieces) for 1 .. rand 12;
-    $uri .= $any->(@pieces) x rand 3000 if rand() < 0.02;
+    $uri .= $any->(@tame) for 1 .. rand 12;
+    $uri .= $any->(@tame) x rand 3000 if rand() < 0.02;
+    $uri .= $any->(@wild) . $any->(@tame) if rand() < 0.15;
     my $request = $any->(@methods) . ' ' . $uri . $any->(@ends) . "\r\n";
     $request .= $any->(@headers) . "\r\n" for 1 .. rand 5;
     $request .= "Host: h\r\nConnection: close\r\n\r\n" . $any->('', '', 'abc', "3\r\nabc\r\n0\r\n\r\n", "\xff" x 50);
-    substr($request, rand length $request, 1) = chr rand 256 if rand() < 0.2;
+    substr($request, rand length $request, 1) = chr rand 256 if rand() < 0.1;
     my $client = to_nginx();
     # nginx may have refused the beginning, and reset the connection, before the end is sent.
     eval { send_bytes($client, $request) };
@@ -150,10 +154,11 @@ while ($made < 4000 && Time::HiRes::time() < $ended) {
     my $got = '';
     1 while sysread $client, $got, 65536, length $got;
     $made++;
-    next if $got =~ m{\A(?:HTTP/1\.1 \d\d\d |\z|<html>|tool: )}n;
+    next if $got =~ m{\A(?:HTTP/1\.1 (\d\d\d) |\z|<html>|tool: )} && ++$answers{ $1 // 'no status' };
     (my $shown = "$request\n answered with\n$got") =~ s/([^\n -~])/sprintf '\\x%02x', ord $1/eg;
     fail("request $made of seed $seed: $shown");
     last;
 }
 cmp_ok($made, '>', 1000, "requests, made from URLPROXY_T_SEED=$seed");
+cmp_ok($answers{$_} // 0, '>', 20, "of them answered with $_") for 200, 400, 502, 503;
 is("@{[worker_pids()]}", "@workers", "the worker is still the same (URLPROXY_T_SEED=$seed)");

@@ -53,13 +53,12 @@ server { listen 127.0.0.9:$TEST_NGINX_RAND_PORT_1; return 200; }
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
-open my $conf, '<', UrlproxyTest::server_root() . '/conf/nginx.conf' or die;
+open my $conf, '<', server_root() . '/conf/nginx.conf' or die;
 my ($port) = map { /listen 127\.0\.0\.9:(\d+)/ } <$conf>;
 redis('HSET', 'prefix:own', '.*', "http://127.0.0.9:$port");
 redis('HSET', 'prefix:near', '.*', "http://127.0.0.8:$port");
 ok(eventually { ask('GET /near/')->{status} == 502 }, 'the next address is another machine for all we know');
 is(ask('GET /own/')->{status}, 503);
---- wait: 0.2
 --- error_log
 is this proxy itself, tool="own"
 

@@ -179,7 +179,6 @@ ok(eventually { ask('GET /hello/x')->{headers}{'x-tool'} eq 'a' }, 'a good route
 redis('DEL', 'prefix:other');
 redis('HSET', 'prefix:other', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask('GET /other/')->{status} == 200 }, 'a key of another type made good');
---- wait: 0.2
 --- error_log
 urlproxy: route set aside: backend "nonsense" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/x"
 urlproxy: route set aside: the key is neither a hash nor a set, tool="other"

@@ -33,7 +33,7 @@ ok(eventually { 1 == grep { !/^id=$own / } split /\n/, redis('CLIENT', 'LIST') }
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
-my $conf = UrlproxyTest::server_root() . '/conf/nginx.conf';
+my $conf = server_root() . '/conf/nginx.conf';
 my $text = do { local (@ARGV, $/) = $conf; <> };
 my $failed = 0;
 for my $size ('1m', '32m') {
@@ -59,14 +59,14 @@ ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' }, 'changes are f
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
-my $conf = UrlproxyTest::server_root() . '/conf/nginx.conf';
+my $conf = server_root() . '/conf/nginx.conf';
 my @workers = worker_pids();
 my $text = do { local (@ARGV, $/) = $conf; <> };
 open my $file, '>', $conf or die;
 print $file $text =~ s/urlproxy_table tools \{/$&\n zone 8k;/r;
 close $file;
 kill 'HUP', nginx_pid();
-ok(eventually { open my $log, '<', UrlproxyTest::server_root() . '/logs/error.log'; grep { /invalid size/ } <$log> }, 'refused');
+ok(eventually { error_log() =~ /invalid size/ }, 'refused');
 is("@{[worker_pids()]}", "@workers", 'the same worker');
 is(ask('GET /hello/')->{status}, 200);
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");

@@ -54,7 +54,7 @@ SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 my $failed = 0;
 for (1, 2) {
     my $client = start_ask('GET /hello/');
-    if (!is_left_alone('A')) {
+    if (asked_next($client)) {
         my $backend = accept_on('A');
         read_message($backend);
         close $backend;
@@ -77,7 +77,7 @@ SADD prefix:two http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_OWN_A
 --- perl
 for (1, 2) {
     my $client = start_ask('GET /one/');
-    close accept_on('A') unless is_left_alone('A');
+    close accept_on('A') if asked_next($client);
     is(answer($client)->{headers}{'x-tool'}, 'a');
 }
 is(ask('GET /two/')->{headers}{'x-tool'}, 'b') for 1 .. 4;
@@ -93,8 +93,7 @@ SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 for my $round (1, 2) {
     my $client = start_ask("GET /hello/$round");
     for my $turn (1, 2) {
-        my $name;
-        eventually { ($name) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody was asked';
+        my $name    = asked_next($client);
         my $backend = accept_on($name);
         like(read_message($backend)->{head}, qr{\AGET /hello/$round }, "round $round: $name");
         close $backend;
@@ -124,9 +123,7 @@ for (1 .. 3) {
 SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 --- perl
 my $client = start_ask('POST /hello/', body => 'once');
-my $name;
-eventually { ($name) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody was asked';
-my $backend = accept_on($name);
+my $backend = accept_on(asked_next($client));
 is(read_message($backend)->{body}, 'once');
 close $backend;
 is(answer($client)->{status}, 502);
@@ -143,8 +140,7 @@ SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 my $client = start_ask('POST /hello/', body => 'twice');
 my %asked;
 for my $turn (1, 2) {
-    my $name;
-    eventually { ($name) = grep { !is_left_alone($_) } qw(A B) } or die 'nobody was asked';
+    my $name = asked_next($client);
     $asked{$name} = accept_on($name);
     is(read_message($asked{$name})->{body}, 'twice');
     send_bytes($asked{$name}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") if $turn == 2;
@@ -163,7 +159,7 @@ SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 --- perl
 for (1, 2) {
     my $client = start_ask('GET /hello/');
-    unless (is_left_alone('A')) {
+    if (asked_next($client)) {
         my $backend = accept_on('A');
         read_message($backend);
         send_bytes($backend, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");

@@ -11,7 +11,8 @@
 #   perl      code that runs while nginx does
 #   refused   nginx must not start, and say just this
 #
-# After these every block is asked for /up, and neither nginx's log nor its shutdown may hold an alert or a panic.
+# After these every block is asked for /up. A block without no_error_log may leave no alert and no panic in nginx's log,
+# then or while nginx shuts down.
 package UrlproxyTest;
 
 use v5.10.1;
@@ -34,9 +35,11 @@ BEGIN {
 use Test::Nginx::Socket -base;
 
 our @EXPORT = qw(
-    accept_on answer ask eventually expand is_left_alone nginx_pid read_message redis send_bytes start_ask to_nginx
-    worker_pids
+    accept_on answer ask asked_next error_log eventually is_left_alone nginx_pid read_message redis send_bytes start_ask
+    to_nginx worker_pids
 );
+
+sub eventually(&);
 
 # Seconds until something that should have happened counts as missing.
 my $patience = 5;
@@ -83,7 +86,8 @@ add_block_preprocessor(sub {
         $block->set_value(error_code => 204);
     }
     $block->set_value(error_log             => expand($block->error_log)) if defined $block->error_log;
-    $block->set_value(no_error_log          => [$trouble]) unless defined $block->no_error_log;
+    return if defined $block->no_error_log;
+    $block->set_value(no_error_log          => [$trouble]);
     $block->set_value(no_shutdown_error_log => [$trouble]);
 });
 
@@ -151,10 +155,14 @@ sub perform {
         my $got = eval { answered($uri, @want) } // "died: $@";
         is($got, "@want", "$name - $uri");
     }
-    return unless defined $block->perl;
-    # Not in this file's scope, where a block could change what is meant for all.
-    run_code("package main; use strict; use warnings;\n#line 1 \"$name\"\n" . $block->perl . "\n;1")
-        or fail("$name - died: $@");
+    if (defined $block->perl) {
+        run_code("package main; use strict; use warnings;\n#line 1 \"$name\"\n" . $block->perl . "\n;1")
+            or fail("$name - died: $@");
+    }
+    # The companion's lines come a little later; Test::Nginx looks for each once.
+    for my $text (grep { /\S/ } split /\n/, $block->error_log // '') {
+        eventually { index(error_log(), $text) >= 0 };
+    }
 }
 
 # What a request was answered with, in the words of the expectation: the status, then which demo tool answered (`-` for
@@ -269,6 +277,13 @@ sub accept_on {
     return $own{$name}->accept;
 }
 
+# Which of the test's own backends has a connection waiting; the empty string when the client has its answer first.
+sub asked_next {
+    my ($client) = @_;
+    my ($ready) = IO::Select->new($client, values %own)->can_read($patience) or die "nobody was asked for $patience s\n";
+    return (grep { $own{$_} == $ready } keys %own)[0] // '';
+}
+
 # Whether nobody has connected to the test's own backend.
 sub is_left_alone {
     my ($name) = @_;
@@ -284,6 +299,12 @@ sub eventually(&) {
         sleep 0.01;
     }
     return 1;
+}
+
+sub error_log {
+    open my $file, '<', server_root() . '/logs/error.log' or die "error.log: $!\n";
+    local $/;
+    return <$file>;
 }
 
 sub nginx_pid {
@@ -327,6 +348,7 @@ sub address_of {
     return '127.0.0.1:' . $socket->sockport;
 }
 
+# Out of the other functions' scope: the code sees none of their variables.
 sub run_code { eval $_[0] }
 
 1;

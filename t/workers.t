@@ -1,0 +1,49 @@
+# Several workers: all see the same routes, and what one finds out about a backend the others know.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+workers(4);
+run_tests;
+
+__DATA__
+
+=== a change reaches them all
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- location
+add_header X-Worker $pid;
+--- perl
+my %workers;
+ok(eventually { $workers{ ask('GET /hello/')->{headers}{'x-worker'} }++; keys %workers > 1 }, 'more than one has answered');
+# One connection to each: nobody knows which worker will accept the next one.
+my @clients = map { to_nginx() } 1 .. 40;
+my $ask = sub { send_bytes($_[0], "GET /hello/ HTTP/1.1\r\nHost: localhost\r\n\r\n"); answer($_[0])->{headers}{'x-tool'} };
+is(join('', map { $ask->($_) } @clients), 'a' x 40);
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { $ask->($clients[0]) eq 'b' }, 'the first one');
+is(join('', map { $ask->($_) } @clients), 'b' x 40, 'and then all the others');
+
+
+
+=== a backend that failed is left alone by all
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
+--- perl
+my $failed = 0;
+for (1 .. 8) {
+    my $client = start_ask('GET /hello/');
+    if (asked_next($client)) {
+        close accept_on('A');
+        $failed++;
+    }
+    is(answer($client)->{headers}{'x-tool'}, 'a');
+}
+is($failed, 1);
+
+
+
+=== one of them follows Redis
+--- perl
+my $own = redis('CLIENT', 'ID');
+ok(eventually { 1 == grep { !/^id=$own / } split /\n/, redis('CLIENT', 'LIST') });
+is(scalar(() = worker_pids()), 4);
