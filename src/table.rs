@@ -11,8 +11,9 @@
 //! out by the stamp, which is never used twice. What each ordering is for:
 //!
 //! - **E1** slot store (Release) / slot load (Acquire): who sees the slot sees the whole record.
-//! - **E2** stamp := 0, `fence(Release)`, words / words, `fence(Acquire)`, stamp: who copied a word of a later record
-//!   sees that the stamp has changed, and starts over.
+//! - **E2** slot store, stamp := 0, `fence(Release)`, words / words, `fence(Acquire)`, stamp and slot: who copied a word
+//!   of a later record sees that the slot, and with it the stamp, has changed, and starts over. The slot counts because a
+//!   cell may end up inside a later record, where its first word is a tenant's text and no stamp.
 //! - **E3** stamp store (Release) / first stamp load (Acquire): who sees a stamp sees that record's words or later ones.
 //! - **E4** overflow count before slot: a key outside its home bucket is never published before the way to it is open.
 //!

@@ -98,7 +98,7 @@ impl TableOptions {
             is_fresh: Cell::new(false),
             worker: RefCell::new(Worker {
                 scratch: Scratch::default(),
-                patterns: PatternCache::new(PatternCache::DEFAULT_CAPACITY),
+                patterns: PatternCache::new(PatternCache::DEFAULT_BYTES),
                 turns: Vec::new(),
             }),
         })

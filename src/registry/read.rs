@@ -5,6 +5,13 @@ use crate::route::{
     Backend, BackendError, MAX_BACKENDS, MAX_ROUTES, Pattern, PatternError, Route, ToolName, ToolNameError, sort_routes,
 };
 
+/// Fields of one tool that are looked at; the rest of a longer hash is as good as not there.
+const MAX_FIELDS: usize = 1000;
+/// Rejections of one tool that are told one by one.
+const MAX_REJECTIONS: usize = 40;
+/// Bytes of a tenant's text that a rejection keeps.
+const SHOWN_BYTES: usize = 120;
+
 /// The value of `prefix:<tool>` as it came from Redis.
 #[derive(Debug)]
 pub enum RawRoutes<'a> {
@@ -53,12 +60,18 @@ pub enum RejectionReason {
     /// The field or the value is not UTF-8.
     #[error("{0:?} is not UTF-8")]
     NotUtf8(String),
-    /// More patterns than a tool may have; these would be tried last.
-    #[error("the tool has {0} patterns, expected at most {MAX_ROUTES}")]
+    /// More patterns than a tool may have.
+    #[error("the tool has {0} patterns, expected at most {MAX_ROUTES}; those tried last are set aside")]
     TooManyRoutes(usize),
     /// More backends than a route may have.
     #[error("the tool has {0} backends, expected at most {MAX_BACKENDS}")]
     TooManyBackends(usize),
+    /// More rejections of one tool than are told one by one.
+    #[error("{0} more of this tool's routes are set aside")]
+    AndMore(usize),
+    /// The key's value is larger than any tool's routes can be.
+    #[error("the key is too large to be read")]
+    TooLarge,
     /// The key is neither a hash nor a set.
     #[error("the key is neither a hash nor a set")]
     WrongType,
@@ -71,10 +84,7 @@ impl Rejection {
     fn subject(&self) -> String {
         let tool = self.tool.escape_ascii();
         match &self.pattern {
-            Some(pattern) => {
-                let shown = pattern.get(..120).unwrap_or(pattern);
-                format!("tool=\"{tool}\" pattern=\"{}\"", shown.escape_ascii())
-            }
+            Some(pattern) => format!("tool=\"{tool}\" pattern=\"{}\"", pattern.escape_ascii()),
             None => format!("tool=\"{tool}\""),
         }
     }
@@ -85,22 +95,34 @@ pub fn admit(tool: &ToolName, raw: &RawRoutes<'_>, admission: &Admission) -> Adm
     let mut admitted = Admitted::default();
     let rejection = |pattern: Option<&[u8]>, reason| Rejection {
         tool: tool.as_bytes().into(),
-        pattern: pattern.map(Into::into),
+        pattern: pattern.map(|p| p.get(..SHOWN_BYTES).unwrap_or(p).into()),
         reason,
     };
     match raw {
         RawRoutes::Hash(fields) => {
-            for &(field, value) in fields {
-                match admit_route(field, value, admission) {
+            let total = fields.len();
+            let mut fields = fields.clone();
+            if fields.len() > MAX_FIELDS {
+                fields.sort_unstable();
+                fields.truncate(MAX_FIELDS);
+            }
+            for (field, value) in fields {
+                match analyse_route(field, value, admission) {
                     Ok(route) => admitted.routes.push(route),
                     Err(reason) => admitted.rejected.push(rejection(Some(field), reason)),
                 }
             }
             sort_routes(&mut admitted.routes);
-            let count = admitted.routes.len();
-            for route in admitted.routes.drain(count.min(MAX_ROUTES)..) {
-                let pattern = route.pattern.as_str().as_bytes();
-                admitted.rejected.push(rejection(Some(pattern), RejectionReason::TooManyRoutes(count)));
+            // Compiling is what costs: only as many as are kept.
+            let mut kept = 0;
+            admitted.routes.retain(|route| {
+                let checked = if kept < MAX_ROUTES { route.pattern.check_size() } else { return false };
+                kept += usize::from(checked.is_ok());
+                let field = route.pattern.as_str().as_bytes();
+                checked.map_err(|error| admitted.rejected.push(rejection(Some(field), error.into()))).is_ok()
+            });
+            if total > MAX_ROUTES {
+                admitted.rejected.push(rejection(None, RejectionReason::TooManyRoutes(total)));
             }
         }
         RawRoutes::Set(members) => {
@@ -122,11 +144,16 @@ pub fn admit(tool: &ToolName, raw: &RawRoutes<'_>, admission: &Admission) -> Adm
             }
         }
     }
+    if admitted.rejected.len() > MAX_REJECTIONS {
+        let count = admitted.rejected.len();
+        admitted.rejected.truncate(MAX_REJECTIONS);
+        admitted.rejected.push(rejection(None, RejectionReason::AndMore(count - MAX_REJECTIONS)));
+    }
     admitted
 }
 
-fn admit_route(field: &[u8], value: &[u8], admission: &Admission) -> Result<Route, RejectionReason> {
-    let pattern = Pattern::try_new(text(field)?)?;
+fn analyse_route(field: &[u8], value: &[u8], admission: &Admission) -> Result<Route, RejectionReason> {
+    let pattern = Pattern::analyse(text(field)?)?;
     Ok(Route { pattern, backends: vec![admit_backend(value, admission)?] })
 }
 
@@ -137,7 +164,7 @@ fn admit_backend(value: &[u8], admission: &Admission) -> Result<Backend, Rejecti
 }
 
 fn text(bytes: &[u8]) -> Result<&str, RejectionReason> {
-    let shown = bytes.get(..120).unwrap_or(bytes);
+    let shown = bytes.get(..SHOWN_BYTES).unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|_| RejectionReason::NotUtf8(shown.escape_ascii().to_string()))
 }
 
@@ -172,8 +199,28 @@ mod tests {
         assert!(admit_hash(&fields[..MAX_ROUTES]).rejected.is_empty());
         let admitted = admit_hash(&fields);
         assert_eq!(admitted.routes.len(), MAX_ROUTES);
-        assert_eq!(admitted.rejected[0].pattern.as_deref(), Some(&b"/x"[..]));
+        assert!(admitted.routes.iter().all(|r| r.pattern.as_str() != "/x"));
+        assert_eq!(admitted.rejected.len(), 1);
         assert_eq!(admitted.rejected[0].reason, RejectionReason::TooManyRoutes(MAX_ROUTES + 1));
+    }
+
+    #[test]
+    fn a_pattern_that_is_too_large_makes_room_for_the_next() {
+        let patterns: Vec<_> = (0..MAX_ROUTES).map(|i| format!("/{}", "x".repeat(i + 1))).collect();
+        let large = format!("a.{{300}}b{}", "x".repeat(100));
+        let mut fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect();
+        fields.push((&large, "http://10.0.0.1:1"));
+        let admitted = admit_hash(&fields);
+        assert_eq!(admitted.routes.len(), MAX_ROUTES);
+        assert!(admitted.rejected[0].to_string().contains("too many states"), "{:?}", admitted.rejected);
+    }
+
+    #[test]
+    fn a_hash_of_any_size_costs_a_bounded_amount() {
+        let patterns: Vec<_> = (0..50_000).map(|i| format!("[{i}]+(")).collect();
+        let fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect();
+        let admitted = admit_hash(&fields);
+        assert_eq!((admitted.routes.len(), admitted.rejected.len()), (0, MAX_REJECTIONS + 1));
     }
 
     #[test]

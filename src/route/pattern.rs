@@ -5,13 +5,16 @@
 
 use std::cmp::Ordering;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::dfa::{Automaton, StartKind, dense};
+use regex_automata::nfa::thompson;
+use regex_automata::util::syntax;
+use regex_automata::{Anchored, Input};
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN_LEN: usize = 1024;
 const NEST_LIMIT: u32 = 50;
-/// Bytes a compiled pattern may take, and its search cache once more.
+/// Bytes that each stage of a compiled pattern may take.
 const SIZE_LIMIT: usize = 256 << 10;
 
 /// How to find a pattern in a path. The byte strings are the literal text, unescaped.
@@ -63,7 +66,10 @@ pub enum PatternError {
     /// Longer than [`MAX_PATTERN_LEN`].
     #[error("pattern has {0} bytes, expected at most {MAX_PATTERN_LEN}")]
     TooLong(usize),
-    /// Not a regular expression of the `regex` crate's syntax without Unicode, or over its limits.
+    /// Compiled, it would take more than its share of memory.
+    #[error("pattern {0:?} takes too many states, expected a simpler one")]
+    TooLarge(String),
+    /// Not a regular expression of the `regex` crate's syntax without Unicode.
     #[error("pattern {pattern:?} does not compile: {reason}")]
     Syntax {
         /// The pattern, shortened.
@@ -82,21 +88,30 @@ impl Pattern {
         Self { text: ".*".into(), matcher: Matcher::Any, literal: Box::default(), literal_len: 0 }
     }
 
-    /// Analyses the pattern, and compiles it once when only the regex engine can match it.
+    /// Analyses the pattern, and compiles it once when only a compiled pattern can match it.
     ///
     /// # Errors
-    /// Too long, does not compile (look-around and back-references included), over a limit, possessive repetition.
+    /// Those of [`Self::analyse`] and [`Self::check_size`].
     pub fn try_new(text: &str) -> Result<Self, PatternError> {
+        let pattern = Self::analyse(text)?;
+        pattern.check_size()?;
+        Ok(pattern)
+    }
+
+    /// Analyses the pattern, but does not see whether it compiles within the limits: enough to put it in order.
+    ///
+    /// # Errors
+    /// Too long, not a regular expression (look-around and back-references are none), possessive repetition.
+    pub fn analyse(text: &str) -> Result<Self, PatternError> {
         if text == ".*" {
             return Ok(Self::any());
+        }
+        if matches!(text, ".+" | "^.+") {
+            return Ok(Self { text: text.into(), ..Self::any() });
         }
         if text.len() > MAX_PATTERN_LEN {
             return Err(PatternError::TooLong(text.len()));
         }
-        let syntax = |reason: String| PatternError::Syntax {
-            pattern: shortened(text),
-            reason: reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-        };
         if has_possessive(text) {
             return Err(PatternError::Possessive(shortened(text)));
         }
@@ -106,12 +121,23 @@ impl Pattern {
             .nest_limit(NEST_LIMIT)
             .build()
             .parse(text)
-            .map_err(|e| syntax(e.to_string()))?;
+            .map_err(|error| PatternError::Syntax {
+                pattern: shortened(text),
+                reason: error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+            })?;
         let (matcher, literal) = classify(&hir);
-        if matcher == Matcher::Regex {
-            compile(text).map_err(|e| syntax(e.to_string()))?;
-        }
         Ok(Self { text: text.into(), matcher, literal: literal.into(), literal_len: literal_len(&hir) })
+    }
+
+    /// Whether the pattern compiles within the limits; what needs no compiling does.
+    ///
+    /// # Errors
+    /// It takes too many states.
+    pub fn check_size(&self) -> Result<(), PatternError> {
+        if self.matcher == Matcher::Regex && Automat::compile(&self.text).is_err() {
+            return Err(PatternError::TooLarge(shortened(&self.text)));
+        }
+        Ok(())
     }
 
     /// The pattern as it was written.
@@ -144,14 +170,38 @@ pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     memchr::memmem::find(haystack, needle).is_some()
 }
 
-/// Compiles with the limits that every pattern is held to.
-pub(super) fn compile(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text)
-        .unicode(false)
-        .nest_limit(NEST_LIMIT)
-        .size_limit(SIZE_LIMIT)
-        .dfa_size_limit(SIZE_LIMIT)
-        .build()
+/// A pattern as a table of states: one look-up per byte of the path, whatever the pattern. An engine that builds its
+/// states as it goes needs seconds for some patterns of 16 bytes on a path of 8,000.
+#[derive(Debug)]
+pub(super) struct Automat {
+    dfa: dense::DFA<Vec<u32>>,
+}
+
+impl Automat {
+    /// Compiles within the limits that every pattern is held to.
+    pub fn compile(pattern: &str) -> Result<Self, dense::BuildError> {
+        let config = dense::Config::new()
+            .start_kind(StartKind::Unanchored)
+            .determinize_size_limit(Some(SIZE_LIMIT))
+            .dfa_size_limit(Some(SIZE_LIMIT));
+        let dfa = dense::Builder::new()
+            .configure(config)
+            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(SIZE_LIMIT)))
+            .syntax(syntax::Config::new().unicode(false).utf8(false).nest_limit(NEST_LIMIT))
+            .build(pattern)?;
+        Ok(Self { dfa })
+    }
+
+    /// Whether the pattern is found anywhere in `path`.
+    pub fn is_match(&self, path: &[u8]) -> bool {
+        let input = Input::new(path).anchored(Anchored::No).earliest(true);
+        self.dfa.try_search_fwd(&input).is_ok_and(|found| found.is_some())
+    }
+
+    /// Bytes of memory it takes.
+    pub fn memory_usage(&self) -> usize {
+        self.dfa.memory_usage()
+    }
 }
 
 fn shortened(text: &str) -> String {
@@ -166,6 +216,10 @@ fn has_possessive(text: &str) -> bool {
         let repeats = match byte {
             b'\\' => {
                 at += 1;
+                // `\x{2F}`: these braces repeat nothing.
+                if matches!(bytes.get(at), Some(b'x' | b'u' | b'U' | b'p' | b'P')) && bytes.get(at + 1) == Some(&b'{') {
+                    at += bytes.iter().skip(at).position(|&b| b == b'}').unwrap_or(0);
+                }
                 false
             }
             b'[' if !in_class => {
@@ -206,12 +260,14 @@ fn classify(hir: &Hir) -> (Matcher, Vec<u8>) {
     let mut parts = parts.as_slice();
     let optional = |part: &Hir| matches!(part.kind(), HirKind::Repetition(r) if r.min == 0);
     // A search may start and end anywhere, so what may match nothing at either end decides nothing.
-    while let Some((first, rest)) = parts.split_first().filter(|(p, _)| optional(p)) {
-        let _ = first;
+    while let [first, rest @ ..] = parts
+        && optional(first)
+    {
         parts = rest;
     }
-    while let Some((last, rest)) = parts.split_last().filter(|(p, _)| optional(p)) {
-        let _ = last;
+    while let [rest @ .., last] = parts
+        && optional(last)
+    {
         parts = rest;
     }
     let look = |part: &&Hir, look| matches!(part.kind(), HirKind::Look(l) if *l == look);
@@ -264,7 +320,7 @@ mod tests {
             Matcher::Prefix => rest.starts_with(pattern.literal()),
             Matcher::Suffix => rest.ends_with(pattern.literal()),
             Matcher::Exact => rest == pattern.literal(),
-            Matcher::Regex => compile(pattern.as_str()).unwrap().is_match(rest),
+            Matcher::Regex => Automat::compile(pattern.as_str()).unwrap().is_match(rest),
         }
     }
 
@@ -281,6 +337,8 @@ mod tests {
             ("^/.*", Any, ""),
             ("/", Any, ""),
             ("(.*)", Any, ""),
+            (".+", Any, ""),
+            ("^.+", Any, ""),
             ("/p.*", Contains, "/p"),
             (".*foo.*", Contains, "foo"),
             ("^/p(.*)", Prefix, "/p"),
@@ -315,7 +373,9 @@ mod tests {
             ("a*+", "possessive"),
             ("a?+", "possessive"),
             ("a{2}+", "possessive"),
-            ("[0-9]{1000}{1000}", "size limit"),
+            ("[0-9]{1000}{1000}", "too many states"),
+            ("a.{3273}b", "too many states"),
+            ("(?:a|[ab]).{300}[cd]", "too many states"),
             (&long, "1025 bytes"),
             (&deep, "nest"),
         ] {
@@ -326,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_plus_after_something_else_is_no_possessive() {
-        for pattern in ["[*]+", r"\*+", "[]*]+", "[^]?]+a", "(?:a)+", "a+b+"] {
+        for pattern in ["[*]+", r"\*+", r"\x{2F}+", "[]*]+", "[^]?]+a", "(?:a)+", "a+b+"] {
             assert!(Pattern::try_new(pattern).is_ok(), "{pattern}");
         }
         assert!(Pattern::try_new(&"a".repeat(MAX_PATTERN_LEN)).is_ok());
@@ -353,7 +413,8 @@ mod tests {
             rest in "/[/ab.\n]{0,8}",
         ) {
             if let Ok(parsed) = Pattern::try_new(&pattern) {
-                prop_assert_eq!(found(&parsed, rest.as_bytes()), compile(&pattern).unwrap().is_match(rest.as_bytes()));
+                let engine = regex::bytes::RegexBuilder::new(&pattern).unicode(false).build().unwrap();
+                prop_assert_eq!(found(&parsed, rest.as_bytes()), engine.is_match(rest.as_bytes()));
             }
         }
 

@@ -2,32 +2,35 @@
 
 use std::collections::HashMap;
 
-use regex::bytes::Regex;
+use super::pattern::Automat;
 
-use super::pattern::compile;
-
-/// Compiled regular expressions by their text, the least recently used thrown out first.
+/// Compiled patterns by their text, the least recently used thrown out first.
 #[derive(Debug)]
 pub struct PatternCache {
     entries: HashMap<Box<str>, Entry>,
-    capacity: usize,
+    bytes: usize,
+    max_bytes: usize,
     clock: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     /// `None` remembers that the text does not compile.
-    regex: Option<Regex>,
+    automat: Option<Automat>,
+    bytes: usize,
     last_used: u64,
 }
 
-impl PatternCache {
-    /// Most compiled patterns a worker keeps; each takes at most about half a MiB, normally a few KiB.
-    pub const DEFAULT_CAPACITY: usize = 512;
+/// What an entry takes beside its automat and its text, about.
+const ENTRY_BYTES: usize = 128;
 
-    /// An empty cache.
-    pub fn new(capacity: usize) -> Self {
-        Self { entries: HashMap::new(), capacity: capacity.max(1), clock: 0 }
+impl PatternCache {
+    /// Memory a worker spends on compiled patterns: room for thousands of usual ones, of a few KiB each.
+    pub const DEFAULT_BYTES: usize = 16 << 20;
+
+    /// An empty cache that keeps at most `max_bytes`, but for the pattern in use.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { entries: HashMap::new(), bytes: 0, max_bytes, clock: 0 }
     }
 
     /// Whether the pattern is found in `rest`. What doesn't compile is found nowhere.
@@ -36,14 +39,16 @@ impl PatternCache {
         let clock = self.clock;
         if let Some(entry) = self.entries.get_mut(pattern) {
             entry.last_used = clock;
-            return entry.regex.as_ref().is_some_and(|r| r.is_match(rest));
+            return entry.automat.as_ref().is_some_and(|a| a.is_match(rest));
         }
-        if self.entries.len() >= self.capacity {
+        let automat = Automat::compile(pattern).ok();
+        let matched = automat.as_ref().is_some_and(|a| a.is_match(rest));
+        let bytes = ENTRY_BYTES + pattern.len() + automat.as_ref().map_or(0, Automat::memory_usage);
+        self.entries.insert(pattern.into(), Entry { automat, bytes, last_used: clock });
+        self.bytes += bytes;
+        if self.bytes > self.max_bytes {
             self.forget_oldest();
         }
-        let regex = compile(pattern).ok();
-        let matched = regex.as_ref().is_some_and(|r| r.is_match(rest));
-        self.entries.insert(pattern.into(), Entry { regex, last_used: clock });
         matched
     }
 
@@ -53,6 +58,7 @@ impl PatternCache {
         let middle = ages.len() / 2;
         let (_, &mut median, _) = ages.select_nth_unstable(middle);
         self.entries.retain(|_, e| e.last_used > median);
+        self.bytes = self.entries.values().map(|e| e.bytes).sum();
     }
 }
 
@@ -62,18 +68,18 @@ mod tests {
 
     #[test]
     fn stays_within_its_bound_and_keeps_what_is_used() {
-        let mut cache = PatternCache::new(8);
+        let mut cache = PatternCache::new(20_000);
         for i in 0..100 {
             assert!(cache.is_match(&format!("^/{i}[0-9]"), format!("/{i}7").as_bytes()), "{i}");
             assert!(cache.is_match("^/kept[0-9]", b"/kept1"));
-            assert!(cache.entries.len() <= 8);
+            assert!(cache.bytes <= 20_000 && cache.entries.len() >= 2, "{}", cache.bytes);
         }
         assert!(cache.entries.contains_key("^/kept[0-9]"));
     }
 
     #[test]
     fn what_does_not_compile_matches_nothing() {
-        let mut cache = PatternCache::new(8);
+        let mut cache = PatternCache::new(20_000);
         assert!(!cache.is_match("(", b"/("));
         assert!(!cache.is_match("(", b"/("));
     }

@@ -2,6 +2,7 @@
 
 use super::Table;
 use super::atomic::{
+    AtomicU64,
     Ordering::{Acquire, Relaxed},
     fence,
 };
@@ -56,8 +57,8 @@ impl Table<'_> {
         Lookup::Contended
     }
 
-    /// Calls `f` with every record once; a tool that is added, changed or withdrawn meanwhile may be seen as before
-    /// or as after.
+    /// Calls `f` with every record; a tool that is added, changed or withdrawn meanwhile may be seen as before or as
+    /// after, and twice if it was withdrawn and came back.
     pub fn for_each(&self, scratch: &mut Scratch, mut f: impl FnMut(Record<'_>)) {
         for slot in self.buckets.iter().flat_map(|bucket| &bucket.slots) {
             for _ in 0..TRIES {
@@ -65,7 +66,7 @@ impl Table<'_> {
                 if word.is_empty() {
                     break;
                 }
-                if let Copied::Whole { len, counters } = self.copy(word, scratch) {
+                if let Copied::Whole { len, counters } = self.copy(slot, word, scratch) {
                     f(scratch.record(len, counters));
                     break;
                 }
@@ -82,7 +83,7 @@ impl Table<'_> {
                 if !word.has_tag(hash) || word.is_empty() {
                     continue;
                 }
-                let Copied::Whole { len, counters } = self.copy(word, scratch) else { return Err(Changed) };
+                let Copied::Whole { len, counters } = self.copy(slot, word, scratch) else { return Err(Changed) };
                 if scratch.record(len, counters).tool() == tool {
                     return Ok(Some((len, counters)));
                 }
@@ -94,15 +95,15 @@ impl Table<'_> {
         Ok(None)
     }
 
-    /// Copies the record that a slot names.
+    /// Copies the record that a slot named when it held `word`.
     #[inline]
-    fn copy(&self, slot: Slot, scratch: &mut Scratch) -> Copied {
-        let Some((first, rest)) = self.cells.get(slot.cell() as usize..).and_then(|cells| cells.split_first()) else {
+    fn copy(&self, slot: &AtomicU64, word: Slot, scratch: &mut Scratch) -> Copied {
+        let Some((first, rest)) = self.cells.get(word.cell() as usize..).and_then(|cells| cells.split_first()) else {
             return Copied::Torn;
         };
         let [stamp_word, meta_word, ..] = &first.0;
         let stamp = stamp_word.load(Acquire); // edge E3
-        if !slot.has_stamp(stamp) {
+        if !word.has_stamp(stamp) {
             return Copied::Torn;
         }
         let meta = meta_word.load(Relaxed);
@@ -122,12 +123,13 @@ impl Table<'_> {
             }
         }
         fence(Acquire); // edge E2
-        if stamp_word.load(Relaxed) == stamp { Copied::Whole { len, counters } } else { Copied::Torn }
+        let is_same = stamp_word.load(Relaxed) == stamp && slot.load(Relaxed) == word.0;
+        if is_same { Copied::Whole { len, counters } } else { Copied::Torn }
     }
 
     /// The record behind a slot, for the writer, who alone can change it.
-    pub(super) fn own_record<'s>(&self, slot: Slot, scratch: &'s mut Scratch) -> Option<Record<'s>> {
-        match self.copy(slot, scratch) {
+    pub(super) fn own_record<'s>(&self, slot: &AtomicU64, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+        match self.copy(slot, Slot(slot.load(Relaxed)), scratch) {
             Copied::Whole { len, counters } => Some(scratch.record(len, counters)),
             Copied::Torn => None,
         }

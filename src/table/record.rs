@@ -298,7 +298,7 @@ mod tests {
         sort_routes(&mut routes);
         let mut bytes = Vec::new();
         encode(&ToolName::try_new(b"t").unwrap(), &routes, &mut bytes);
-        let mut patterns = PatternCache::new(4);
+        let mut patterns = PatternCache::new(1 << 20);
         for (rest, want) in [
             ("/x/a", "/a"),
             ("/b", "^/b"),

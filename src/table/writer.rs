@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::Table;
 use super::arena::Arena;
 use super::atomic::{
+    AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
@@ -104,7 +105,7 @@ impl<'a> Writer<'a> {
                 if word.is_empty() {
                     continue;
                 }
-                let record = table.own_record(word, &mut writer.scratch);
+                let record = table.own_record(slot, &mut writer.scratch);
                 let home = record.and_then(|record| {
                     let hash = table.hash(record.tool());
                     let way = word.has_tag(hash).then(|| table.probe(hash).map(|(b, _)| b).position(|b| b == at))??;
@@ -157,7 +158,7 @@ impl<'a> Writer<'a> {
             return Err(PublishError::TooLarge { tool: tool.clone(), bytes });
         }
         let old = place.map(|place| (place, self.load(place)));
-        let had = old.and_then(|(_, slot)| self.table.own_record(slot, &mut self.scratch));
+        let had = place.and_then(|place| self.table.own_record(self.table.slot(place)?, &mut self.scratch));
         let (had_counters, had_bytes) = had.map(|r| (r.counters(), r.byte_len())).unzip();
         if had.is_some_and(|r| r.bytes() == self.encoded) {
             return Ok(Published::Unchanged);
@@ -183,7 +184,8 @@ impl<'a> Writer<'a> {
         let hash = self.table.hash(tool);
         let Some(place) = self.find(hash, tool) else { return false };
         let slot = self.load(place);
-        let had = self.table.own_record(slot, &mut self.scratch).map(|r| (r.counters(), r.byte_len()));
+        let had = self.table.slot(place).and_then(|slot| self.table.own_record(slot, &mut self.scratch));
+        let had = had.map(|r| (r.counters(), r.byte_len()));
         self.store(place, Slot(0));
         if let Some((counters, bytes)) = had {
             self.arena.free(slot.cell(), cells_of(bytes));
@@ -218,7 +220,7 @@ impl<'a> Writer<'a> {
             let word = self.load(place);
             if !word.is_empty()
                 && !self.is_seen(place)
-                && let Some(record) = self.table.own_record(word, &mut self.scratch)
+                && let Some(record) = self.table.slot(place).and_then(|s| self.table.own_record(s, &mut self.scratch))
             {
                 tools.push(record.tool().into());
             }
@@ -279,13 +281,13 @@ impl<'a> Writer<'a> {
 
     fn find(&mut self, hash: u64, tool: &[u8]) -> Option<Place> {
         for (at, bucket) in self.table.probe(hash) {
-            for (slot, word) in bucket.slots.iter().enumerate() {
-                let word = Slot(word.load(Relaxed));
+            for (number, slot) in bucket.slots.iter().enumerate() {
+                let word = Slot(slot.load(Relaxed));
                 if !word.is_empty()
                     && word.has_tag(hash)
-                    && self.table.own_record(word, &mut self.scratch).is_some_and(|r| r.tool() == tool)
+                    && self.table.own_record(slot, &mut self.scratch).is_some_and(|r| r.tool() == tool)
                 {
-                    return Some(Place { bucket: at, slot });
+                    return Some(Place { bucket: at, slot: number });
                 }
             }
             if bucket.overflow.load(Relaxed) == 0 {
@@ -303,13 +305,12 @@ impl<'a> Writer<'a> {
     }
 
     fn load(&self, place: Place) -> Slot {
-        let bucket = self.table.buckets.get(place.bucket);
-        Slot(bucket.and_then(|b| b.slots.get(place.slot)).map_or(0, |word| word.load(Relaxed)))
+        Slot(self.table.slot(place).map_or(0, |word| word.load(Relaxed)))
     }
 
     /// The one store that changes what readers see.
     fn store(&mut self, place: Place, slot: Slot) {
-        if let Some(word) = self.table.buckets.get(place.bucket).and_then(|b| b.slots.get(place.slot)) {
+        if let Some(word) = self.table.slot(place) {
             word.store(slot.0, Release); // edge E1
         }
     }
@@ -338,6 +339,12 @@ impl<'a> Writer<'a> {
             max_tools: self.table.counters.len(),
             live_bytes: self.arena.live() * LINE as u64,
         }
+    }
+}
+
+impl<'a> Table<'a> {
+    fn slot(&self, place: Place) -> Option<&'a AtomicU64> {
+        self.buckets.get(place.bucket)?.slots.get(place.slot)
     }
 }
 
