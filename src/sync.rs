@@ -14,6 +14,7 @@ mod scan;
 mod source;
 
 pub use companion::{Settings, load_once, run};
+pub use connection::forget_lookups;
 pub use connection::{Connection, ConnectionError, Invalidation, Timeouts};
 pub use journal::{Entry, Journal, JournalReader, Level};
 pub use lease::Lease;

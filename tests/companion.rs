@@ -246,7 +246,28 @@ fn a_full_table_refuses_the_surplus_and_nothing_else() {
     assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
     assert_eq!(routes(owned.table()).len(), 20);
     assert_eq!((owned.table().header().rejected(), owned.table().header().refused_full()), (10, 10));
-    assert!(lines(&reader).iter().any(|e| e.text.contains("20 of 20 tools")));
+    assert!(lines(&reader).iter().any(|e| e.text.contains("the table is full")));
+}
+
+#[test]
+fn a_key_that_is_too_large_is_set_aside_alone_until_it_is_smaller() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["EVAL", "redis.call('HSET', 'prefix:big', string.rep('x', 2000000), 'http://10.0.0.1:1')", "0"]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    let quick = Settings { resync_interval: Duration::from_millis(200), ..settings(&redis.url()) };
+    let said = following(&quick, |table| {
+        wait_for("loaded", || table.header().is_loaded() && routes(table).contains_key("a .*"));
+        redis.cli(&["HSET", "prefix:b", ".*", "http://10.0.0.1:2"]);
+        wait_for("others go on", || routes(table).contains_key("b .*"));
+        assert_eq!(table.header().rejected(), 1);
+        redis.cli(&["DEL", "prefix:big"]);
+        redis.cli(&["HSET", "prefix:big", ".*", "http://10.0.0.1:3"]);
+        wait_for("taken up again", || routes(table).contains_key("big .*"));
+        wait_for("nothing set aside", || table.header().rejected() == 0);
+    });
+    let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
+    let told = texts.iter().filter(|t| t.contains("too large to be read, tool=\"big\"")).count();
+    assert_eq!(told, 1, "{texts:?}");
 }
 
 #[test]

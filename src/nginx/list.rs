@@ -44,7 +44,8 @@ unsafe fn answer(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: the request's pool.
     let body = unsafe { Body::new(request.pool) }.and_then(|mut body| {
         write_list(table, &mut worker.scratch, |bytes| body.write(bytes))?;
-        body.finish()
+        // In a page put together of several, this is not the end.
+        Some(body.finish(std::ptr::eq(request, request.main)))
     });
     drop(worker);
     let Some((chain, bytes)) = body else { return Status::NGX_ERROR.0 };
@@ -132,11 +133,11 @@ impl Body {
         unsafe { &mut *last.buf }
     }
 
-    fn finish(mut self) -> Option<(*mut ngx_chain_t, usize)> {
+    fn finish(mut self, is_last: bool) -> (*mut ngx_chain_t, usize) {
         let buffer = self.buffer();
-        buffer.set_last_buf(1);
+        buffer.set_last_buf(is_last.into());
         buffer.set_last_in_chain(1);
-        Some((self.first, self.bytes))
+        (self.first, self.bytes)
     }
 }
 

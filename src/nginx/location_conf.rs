@@ -9,12 +9,13 @@ const DEFAULT_MISS: u16 = 503;
 /// The directives of one level, merged with the level above.
 #[derive(Default)]
 pub(super) struct LocationConf {
-    routed_by: Option<String>,
+    /// `None` inside is `off`.
+    routed_by: Option<Option<String>>,
     default: Option<DefaultRoute>,
     miss: Option<u16>,
     listed: Option<String>,
-    /// The table that routes this location's requests, found by name when the levels are merged.
-    pub table: Option<&'static TableConf>,
+    /// Found by name when the levels are merged.
+    table: Option<&'static TableConf>,
     /// The table that is listed here.
     pub list: Option<&'static TableConf>,
 }
@@ -49,12 +50,17 @@ impl LocationConf {
         if self.routed_by.is_none() {
             self.routed_by.clone_from(&above.routed_by);
         }
-        self.table = found(&self.routed_by, Urlproxy::NAME)?;
+        self.table = found(self.routed_by.as_ref().unwrap_or(&None), Urlproxy::NAME)?;
         if self.default.is_none() {
             self.default.clone_from(&above.default);
         }
         self.miss = self.miss.or(above.miss);
         Ok(())
+    }
+
+    /// The table that routes this location's requests.
+    pub fn table(&self) -> Option<&'static TableConf> {
+        self.table
     }
 
     /// Who answers what no route matches.
@@ -68,7 +74,7 @@ impl LocationConf {
     }
 }
 
-/// `urlproxy TABLE path;`
+/// `urlproxy TABLE path;`, or `urlproxy off;` below a level that has it
 pub(super) struct Urlproxy;
 
 impl Directive for Urlproxy {
@@ -78,7 +84,8 @@ impl Directive for Urlproxy {
     fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
         let example = "urlproxy tools path;";
         match args {
-            [table, "path"] => set_once(&mut conf.routed_by, Self::NAME, (*table).to_owned()),
+            ["off"] => set_once(&mut conf.routed_by, Self::NAME, None),
+            [table, "path"] => set_once(&mut conf.routed_by, Self::NAME, Some((*table).to_owned())),
             [_, mode] => {
                 Err(DirectiveError::Invalid { directive: Self::NAME, what: "mode", value: (*mode).into(), example })
             }
@@ -121,13 +128,16 @@ impl Directive for UrlproxyMiss {
     type Conf = LocationConf;
 
     fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
-        let value = args.concat();
-        let status = value.parse().ok().filter(|s| args.len() == 1 && (400..=599).contains(s));
-        let status = status.ok_or(DirectiveError::Invalid {
+        let example = "503";
+        let [value] = args else {
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "one status", example });
+        };
+        let status = value.parse().ok().filter(|status| (400..=599).contains(status));
+        let status = status.ok_or_else(|| DirectiveError::Invalid {
             directive: Self::NAME,
             what: "status (400 to 599)",
-            value,
-            example: "503",
+            value: (*value).into(),
+            example,
         })?;
         set_once(&mut conf.miss, Self::NAME, status)
     }
@@ -174,10 +184,12 @@ mod tests {
         for good in ["400", "404", "503", "599"] {
             assert_eq!(applied::<UrlproxyMiss>(&[good]).unwrap().miss_status().to_string(), good);
         }
-        for bad in [&["200"][..], &["600"], &["x"], &["4", "04"], &[]] {
-            let error = applied::<UrlproxyMiss>(bad).err().unwrap();
+        for bad in ["200", "600", "x", "-1", "+503 "] {
+            let error = applied::<UrlproxyMiss>(&[bad]).err().unwrap();
             assert!(error.contains("invalid status (400 to 599)"), "{error}");
         }
+        let error = applied::<UrlproxyMiss>(&["4", "04"]).err().unwrap();
+        assert_eq!(error, r#""urlproxy_miss" takes one status, e.g. "503""#);
         assert_eq!(LocationConf::default().miss_status(), 503);
     }
 
@@ -194,6 +206,14 @@ mod tests {
         let mut conf = applied::<Urlproxy>(&["tols", "path"]).unwrap();
         let error = conf.merge(&LocationConf::default(), |_| None).unwrap_err().to_string();
         assert_eq!(error, r#""urlproxy" names table "tols", but there is no "urlproxy_table tols""#);
+    }
+
+    #[test]
+    fn off_ends_what_is_inherited() {
+        let above = applied::<Urlproxy>(&["tools", "path"]).unwrap();
+        let mut conf = applied::<Urlproxy>(&["off"]).unwrap();
+        conf.merge(&above, |_| None).unwrap();
+        assert!(conf.table().is_none());
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nginx_sys::{
     NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_command_t, ngx_conf_t, ngx_current_msec, ngx_http_request_t,
-    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_pool_t, ngx_str_t,
-    ngx_uint_t,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t,
+    ngx_pool_t, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
@@ -29,7 +29,10 @@ struct Peers {
     pool: *mut ngx_pool_t,
     /// Where the first choice is kept: nearly always the only one.
     first: Chosen,
-    /// A bit for each backend that was asked.
+    upstream: *mut ngx_http_upstream_t,
+    /// The backend that is asked.
+    at: usize,
+    /// A bit for each backend that was asked, or can't be: a name, or not of the scheme that nginx speaks here.
     tried: u64,
     /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
     stale: u64,
@@ -115,19 +118,18 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upst
             unsafe { log::write(connection.log, NGX_LOG_ERR, text) };
             return Status::NGX_ERROR.0;
         };
-        // SAFETY: the request's pool.
-        let peers = unsafe {
-            pool::place(request.pool, Peers { route, pool: request.pool, first: Chosen::NONE, tried: 0, stale: 0 })
-        };
         // SAFETY: nginx has made the request's upstream.
-        let (Some(peers), Some(upstream)) = (peers, unsafe { request.upstream.as_mut() }) else {
-            return Status::NGX_ERROR.0;
-        };
+        let Some(upstream) = (unsafe { request.upstream.as_mut() }) else { return Status::NGX_ERROR.0 };
+        let unusable = unusable(route.endpoints(), upstream.ssl() != 0);
+        let peers =
+            Peers { route, pool: request.pool, first: Chosen::NONE, upstream, at: 0, tried: unusable, stale: 0 };
+        // SAFETY: the request's pool.
+        let Some(peers) = (unsafe { pool::place(request.pool, peers) }) else { return Status::NGX_ERROR.0 };
         let peer = &mut upstream.peer;
         peer.data = (&raw mut *peers).cast();
         peer.get = Some(get);
         peer.free = Some(free);
-        peer.tries = route.endpoints().len();
+        peer.tries = route.endpoints().len() - unusable.count_ones() as usize;
         // Round robin's own would take our data for its own.
         peer.set_session = Some(set_session);
         peer.save_session = Some(save_session);
@@ -141,20 +143,19 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         let pc = unsafe { &mut *pc };
         // SAFETY: and with it what `init_peer` set.
         let peers = unsafe { &mut *data.cast::<Peers>() };
-        let Some(at) = peers.choose() else { return Status::NGX_BUSY.0 };
-        let Some(&endpoint) = peers.route.endpoints().get(at) else { return Status::NGX_BUSY.0 };
-        peers.tried |= 1 << at;
-        peers.route.chosen.set(at);
-        let Destination::Addr(addr) = endpoint.destination else {
-            let text = format!(
-                "urlproxy_peers: backend {endpoint} of tool \"{}\" is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use",
-                peers.route.tool.escape_ascii()
-            );
-            // SAFETY: the connection's own log.
-            unsafe { log::write(pc.log, NGX_LOG_ERR, &text) };
+        let chosen = peers.choose();
+        let endpoint = chosen.and_then(|at| peers.route.endpoints().get(at).copied());
+        let (Some(at), Some(Endpoint { scheme, destination: Destination::Addr(addr) })) = (chosen, endpoint) else {
+            if peers.at == 0 && peers.first.address.len == 0 {
+                // SAFETY: the connection's own log.
+                unsafe { log::write(pc.log, NGX_LOG_ERR, &peers.describe_unusable()) };
+            }
             return Status::NGX_BUSY.0;
         };
-        let Some(chosen) = peers.place(endpoint, addr) else { return Status::NGX_ERROR.0 };
+        peers.tried |= 1 << at;
+        peers.at = at;
+        peers.route.chosen.set(at);
+        let Some(chosen) = peers.place(scheme, addr) else { return Status::NGX_ERROR.0 };
         pc.sockaddr = chosen.address.bytes.as_mut_ptr().cast();
         pc.socklen = chosen.address.len as u32;
         pc.name = &raw mut chosen.name;
@@ -171,27 +172,42 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
         // SAFETY: and with it what `init_peer` set.
         let peers = unsafe { &mut *data.cast::<Peers>() };
         pc.tries = pc.tries.saturating_sub(1);
-        let at = peers.route.chosen.get();
         let has_failed = state & NGX_PEER_FAILED as ngx_uint_t != 0;
-        if has_failed && pc.cached() != 0 {
+        if has_failed && pc.cached() != 0 && !peers.has_answered() && !has_timed_out(pc) {
             // Not the backend's failure: it had closed a connection that was kept for it.
-            peers.stale |= 1 << at;
+            peers.stale |= 1 << peers.at;
             return;
         }
-        let several = peers.route.endpoints().len() > 1;
-        let addr = peers.route.endpoints().get(at).filter(|_| several).map(|e| e.destination);
+        let endpoints = peers.route.endpoints();
+        let addr = endpoints.get(peers.at).filter(|_| endpoints.len() > 1).map(|e| e.destination);
         let (Some(Destination::Addr(addr)), Some(health)) = (addr, peers.health()) else { return };
         if !has_failed {
-            health.answered(addr);
+            // A client that went away says nothing about the backend.
+            if peers.has_answered() {
+                health.answered(addr);
+            }
         } else if health.failed(addr, now_seconds(), HealthSettings::default()) {
-            let text = format!(
-                "urlproxy_peers: backend {addr} of tool \"{}\" is out for a while",
-                peers.route.tool.escape_ascii()
-            );
+            let tool = peers.route.tool.escape_ascii();
+            let text = format!("urlproxy_peers: backend {addr} of tool \"{tool}\" is out for a while");
             // SAFETY: the connection's own log.
             unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
         }
     });
+}
+
+/// A bit for each backend that this request can't ask.
+fn unusable(endpoints: &[Endpoint], is_tls: bool) -> u64 {
+    let usable = |endpoint: &Endpoint| {
+        (endpoint.scheme == Scheme::Https) == is_tls && matches!(endpoint.destination, Destination::Addr(_))
+    };
+    endpoints.iter().enumerate().filter(|(_, e)| !usable(e)).fold(0, |bits, (at, _)| bits | 1 << at)
+}
+
+fn has_timed_out(pc: &ngx_peer_connection_t) -> bool {
+    // SAFETY: the connection is there until nginx is done with the peer.
+    let Some(connection) = (unsafe { pc.connection.as_ref() }) else { return false };
+    // SAFETY: a connection has its events.
+    unsafe { connection.read.as_ref() }.is_some_and(|read| read.timedout() != 0)
 }
 
 /// TLS sessions are not kept: backends of different tools share nothing.
@@ -219,13 +235,35 @@ impl Peers {
         choose(endpoints.len(), turn, self.tried, |_| false)
     }
 
+    /// Whether anything came back from the backend.
+    fn has_answered(&self) -> bool {
+        // SAFETY: the upstream is there as long as its peers.
+        let Some(upstream) = (unsafe { self.upstream.as_ref() }) else { return false };
+        // SAFETY: nginx's own record of the attempt.
+        unsafe { upstream.state.as_ref() }.is_some_and(|state| state.bytes_received > 0)
+    }
+
+    /// Why there is nobody to ask.
+    fn describe_unusable(&self) -> String {
+        let tool = self.route.tool.escape_ascii();
+        match self.route.endpoint() {
+            Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
+                "urlproxy_peers: backend {endpoint} of tool \"{tool}\" is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
+            ),
+            Some(endpoint) => format!(
+                "urlproxy_peers: backend {endpoint} of tool \"{tool}\" is not of the scheme that \"proxy_pass\" says, expected \"$urlproxy_scheme://\""
+            ),
+            None => format!("urlproxy_peers: tool \"{tool}\" has no backend, its request was not refused"),
+        }
+    }
+
     fn health(&self) -> Option<Health<'static>> {
         self.route.table.table.get().map(|table| table.health())
     }
 
     /// Puts address and name where nginx finds them as long as the request lives.
-    fn place(&mut self, endpoint: Endpoint, addr: SocketAddr) -> Option<&mut Chosen> {
-        let owner = match endpoint.scheme {
+    fn place(&mut self, scheme: Scheme, addr: SocketAddr) -> Option<&mut Chosen> {
+        let owner = match scheme {
             Scheme::Http => 0,
             Scheme::Https => self.route.counters.map_or(1, |(_, ticket)| ticket),
         };
@@ -315,6 +353,17 @@ mod tests {
             let raw = raw(addr, 0);
             assert_eq!(parse_sockaddr(&raw.bytes[..raw.len]), Some(addr));
         }
+    }
+
+    #[test]
+    fn names_and_the_other_scheme_are_left_out() {
+        let endpoint = |scheme, text: &str| match text.parse() {
+            Ok(addr) => Endpoint { scheme, destination: Destination::Addr(addr) },
+            Err(_) => Endpoint { scheme, destination: Destination::Name("exec-1", 80) },
+        };
+        let (http, https) = (Scheme::Http, Scheme::Https);
+        let endpoints = [endpoint(http, "10.0.0.1:80"), endpoint(https, "10.0.0.1:443"), endpoint(http, "exec-1")];
+        assert_eq!((unusable(&endpoints, false), unusable(&endpoints, true)), (0b110, 0b101));
     }
 
     #[test]

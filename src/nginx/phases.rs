@@ -1,8 +1,8 @@
 //! What the module does in nginx's phases: refuse what nobody answers, count what was answered.
 
 use nginx_sys::{
-    NGX_HTTP_SERVICE_UNAVAILABLE, ngx_hash_key, ngx_http_request_t, ngx_int_t, ngx_list_push, ngx_table_elt_t,
-    ngx_timeofday,
+    NGX_HTTP_SERVICE_UNAVAILABLE, ngx_hash_key, ngx_http_finalize_request, ngx_http_request_t, ngx_int_t,
+    ngx_list_push, ngx_table_elt_t, ngx_timeofday,
 };
 use ngx::core::Status;
 use ngx::http::HttpModuleLocationConf;
@@ -21,13 +21,18 @@ pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t 
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
         let request = unsafe { &*r };
-        let Some(conf) = Module::location_conf(request).filter(|conf| conf.table.is_some()) else {
+        let Some(conf) = Module::location_conf(request).filter(|conf| conf.table().is_some()) else {
             return Status::NGX_DECLINED.0;
         };
         // SAFETY: as above.
         match unsafe { resolve(r) }.map(|route| route.outcome) {
             Some(Outcome::Route | Outcome::Default) => Status::NGX_DECLINED.0,
-            Some(Outcome::Miss) => conf.miss_status() as ngx_int_t,
+            Some(Outcome::Miss) => {
+                // Not returned: with `satisfy any`, nginx takes a returned 401 or 403 for one opinion among several.
+                // SAFETY: as above; the request is not touched any more.
+                unsafe { ngx_http_finalize_request(r, conf.miss_status() as ngx_int_t) };
+                Status::NGX_DONE.0
+            }
             Some(Outcome::Unready) => {
                 // SAFETY: as above.
                 unsafe { add_retry_after(r) };

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nginx_sys::{
     NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, ngx_add_timer,
-    ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_exiting, ngx_int_t, ngx_listening_t, ngx_process, ngx_test_config,
-    ngx_worker, sigdelset, sigfillset, sigprocmask, sigset_t,
+    ngx_connection_t, ngx_cycle, ngx_cycle_t, ngx_event_t, ngx_exiting, ngx_int_t, ngx_listening_t, ngx_process,
+    ngx_test_config, ngx_worker, sigdelset, sigfillset, sigprocmask, sigset_t,
 };
 use ngx::core::Status;
 use ngx::http::HttpModuleMainConf;
@@ -21,12 +22,14 @@ use super::guard::guarded;
 use super::log;
 use super::module::{MainConf, Module};
 use super::table_conf::TableConf;
-use crate::sync::{self, Journal, JournalReader, Lease};
+use crate::sync::{self, Journal, JournalReader, Lease, Level};
 
 /// Lines kept between two looks of the event loop.
 const JOURNAL_LINES: usize = 256;
 /// How often the event loop looks, in milliseconds.
 const DRAIN_EVERY: usize = 100;
+/// How long a companion that panicked rests.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// How long an exiting worker waits for its companion; the master kills after 1.55 s.
 const JOIN_WITHIN: Duration = Duration::from_millis(500);
 
@@ -43,7 +46,8 @@ struct Companion {
 
 /// In the master, once the configuration is good and the sockets are open: first load of fresh tables.
 pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    guarded(Status::NGX_ERROR.0, || {
+    // Never an error: nginx would end the master of a running site over it.
+    guarded(Status::NGX_OK.0, || {
         // SAFETY: nginx passes the cycle it is about to run.
         let cycle = unsafe { &*cycle };
         // SAFETY: written by nginx before this.
@@ -55,18 +59,17 @@ pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
         let version = env!("CARGO_PKG_VERSION");
         say(nginx_sys::NGX_LOG_NOTICE, &format!("urlproxy {version}, build {build} for nginx {nginx}"));
         // Only the single process reloads with its companion running, and it is about to unmap the old zones.
-        let restart = !RUNNING.lock().is_empty();
+        let is_running = !RUNNING.lock().is_empty();
         stop_all();
         for table in main.tables() {
-            if let Err(error) = lease_of(&table.name) {
+            if let Err(error) = make_lease(&table.name) {
                 say(nginx_sys::NGX_LOG_EMERG, &format!("{error} while making the writer lease of {}", table.name));
-                return Status::NGX_ERROR.0;
             }
             if table.is_fresh.get() {
                 load(table, cycle, say);
             }
         }
-        if restart {
+        if is_running {
             start_all(main, cycle);
         }
         Status::NGX_OK.0
@@ -83,7 +86,8 @@ pub(super) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
         let is_first = process == NGX_PROCESS_SINGLE || process == NGX_PROCESS_WORKER && worker == 0;
         // SAFETY: nginx passes the cycle it runs.
         let cycle = unsafe { &*cycle };
-        if let Some(main) = Module::main_conf(cycle).filter(|_| is_first) {
+        sync::forget_lookups();
+        if let Some(main) = Module::main_conf(cycle).filter(|main| is_first && main.tables().next().is_some()) {
             start_all(main, cycle);
             start_timer(cycle);
         }
@@ -110,7 +114,7 @@ fn load(table: &TableConf, cycle: &ngx_cycle_t, say: impl Fn(u32, &str)) {
 
 fn start_all(main: &'static MainConf, cycle: &ngx_cycle_t) {
     for table in main.tables() {
-        let (Some(&memory), Ok(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
+        let (Some(&memory), Some(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
         let mut settings = table.settings.clone();
         settings.admission.own_sockets = listening(cycle);
         let (journal, reader) = Journal::new(JOURNAL_LINES);
@@ -120,7 +124,13 @@ fn start_all(main: &'static MainConf, cycle: &ngx_cycle_t) {
             let name = format!("urlproxy {}", table.name);
             std::thread::Builder::new().name(name).spawn(move || {
                 let stop = || asked.load(Relaxed) || is_exiting();
-                sync::run(memory, &settings, &lease, &journal, &stop);
+                while !stop() {
+                    let life = || sync::run(memory, &settings, &lease, &journal, &stop);
+                    if catch_unwind(AssertUnwindSafe(life)).is_err() {
+                        journal.log(Level::Error, "the companion panicked; it starts over");
+                        std::thread::sleep(AFTER_PANIC);
+                    }
+                }
             })
         });
         match thread {
@@ -145,14 +155,17 @@ fn stop_all() {
     }
 }
 
-fn lease_of(name: &str) -> std::io::Result<Arc<Lease>> {
-    let mut leases = LEASES.lock();
-    if let Some((_, lease)) = leases.iter().find(|(known, _)| known == name) {
-        return Ok(Arc::clone(lease));
+/// Makes the lease of a table, in the master, unless an earlier configuration did.
+fn make_lease(name: &str) -> std::io::Result<()> {
+    if lease_of(name).is_none() {
+        let lease = Arc::new(Lease::create(&format!("urlproxy-{name}"))?);
+        LEASES.lock().push((name.to_owned(), lease));
     }
-    let lease = Arc::new(Lease::create(&format!("urlproxy-{name}"))?);
-    leases.push((name.to_owned(), Arc::clone(&lease)));
-    Ok(lease)
+    Ok(())
+}
+
+fn lease_of(name: &str) -> Option<Arc<Lease>> {
+    LEASES.lock().iter().find(|(known, _)| known == name).map(|(_, lease)| Arc::clone(lease))
 }
 
 /// Whether the worker drains: another generation has taken over.
@@ -210,6 +223,12 @@ fn start_timer(cycle: &ngx_cycle_t) {
 
 unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
     guarded((), || RUNNING.lock().iter().for_each(|companion| drain(&companion.journal, log::cycle)));
+    // SAFETY: written by nginx on this thread only.
+    let running = unsafe { ngx_cycle };
+    // SAFETY: nginx always has a cycle. The single process may have replaced the one the event was made for.
+    let log = unsafe { (*running).log };
+    // SAFETY: nginx passes the event it was given.
+    unsafe { (*event).log = log };
     // SAFETY: nginx passes the event it was given.
     unsafe { ngx_add_timer(event, DRAIN_EVERY) };
 }

@@ -60,6 +60,7 @@ pub(super) struct RequestRoute {
     /// What this was found for: a rewrite or an internal redirect asks anew.
     uri: &'static [u8],
     conf: *const LocationConf,
+    request: *const ngx_http_request_t,
 }
 
 /// The request's route, found now if it wasn't yet; `None` where `urlproxy` is not set and was not before either.
@@ -72,7 +73,7 @@ pub(super) unsafe fn resolve(r: *mut ngx_http_request_t) -> Option<&'static Requ
     let conf = Module::location_conf(request)?;
     // SAFETY: as above.
     let stored = unsafe { stored(request) };
-    let Some(table) = conf.table else { return stored };
+    let Some(table) = conf.table() else { return stored };
     // SAFETY: the path lives as long as the request.
     let uri: &'static [u8] = unsafe { pool::bytes(request.uri) };
     if let Some(stored) = stored
@@ -93,7 +94,7 @@ pub(super) unsafe fn stored(request: &ngx_http_request_t) -> Option<&'static Req
     // SAFETY: as for `context`.
     let context = unsafe { *context(request) };
     if !context.is_null() {
-        // SAFETY: `store` put it there.
+        // SAFETY: `find` put it there.
         return unsafe { context.cast::<RequestRoute>().as_ref() };
     }
     if request.internal() == 0 && request.filter_finalize() == 0 {
@@ -105,8 +106,12 @@ pub(super) unsafe fn stored(request: &ngx_http_request_t) -> Option<&'static Req
     let mut cleanup = unsafe { pool.cleanup.as_ref() };
     while let Some(entry) = cleanup {
         if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, KEEP)) {
-            // SAFETY: `store` put it there.
-            return unsafe { entry.data.cast::<RequestRoute>().as_ref() };
+            // SAFETY: `find` put it there.
+            let route = unsafe { entry.data.cast::<RequestRoute>().as_ref() };
+            // Subrequests share the pool.
+            if let Some(route) = route.filter(|route| ptr::eq(route.request, request)) {
+                return Some(route);
+            }
         }
         // SAFETY: the pool's own list.
         cleanup = unsafe { entry.next.as_ref() };
@@ -146,6 +151,7 @@ unsafe fn find(
         counters: None,
         uri,
         conf,
+        request,
     };
     // SAFETY: the pool is the request's.
     let found: &'static mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
@@ -178,8 +184,10 @@ impl RequestRoute {
         // SAFETY: the configuration that routes the request lives longer than it.
         let conf = unsafe { &*self.conf };
         let mut worker = self.table.worker.try_borrow_mut().ok()?;
+        // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
+        let is_loaded = self.table.table.get().is_some_and(|table| table.header().is_loaded());
         let mut answer = self.search(pool, &mut worker, self.tool, rest)?;
-        if answer == Answer::No {
+        if answer == Answer::No && is_loaded {
             match conf.default_route() {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
@@ -197,7 +205,6 @@ impl RequestRoute {
             }
         }
         if answer != Answer::Yes {
-            let is_loaded = self.table.table.get().is_some_and(|table| table.header().is_loaded());
             let is_known = answer == Answer::No && is_loaded;
             self.outcome = if is_known { Outcome::Miss } else { Outcome::Unready };
         }

@@ -21,7 +21,8 @@ const _: () = assert!(cfg!(target_endian = "little"));
 type Read = fn(&RequestRoute, *mut ngx_http_request_t) -> Option<&'static [u8]>;
 
 const VARIABLES: [(ngx_str_t, Read); 5] = [
-    (ngx_string!("urlproxy_tool"), |route, _| Some(route.tool)),
+    // What a client made up must not end a header line.
+    (ngx_string!("urlproxy_tool"), |route, _| Some(route.tool).filter(|tool| !tool.iter().any(u8::is_ascii_control))),
     (ngx_string!("urlproxy_backend"), |route, r| url(route.endpoint()?, r)),
     (ngx_string!("urlproxy_scheme"), |route, _| Some(route.endpoint()?.scheme.as_str().as_bytes())),
     (ngx_string!("urlproxy_pattern"), |route, _| Some(route.pattern)),

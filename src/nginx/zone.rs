@@ -58,8 +58,9 @@ unsafe extern "C" fn init(zone: *mut ngx_shm_zone_t, _former: *mut c_void) -> ng
 /// The table in a zone, and whether it was made just now.
 ///
 /// # Safety
-/// `slab` is the pool of a mapped zone that is ours. nginx unmaps it only when no worker of ours uses it any more:
-/// a worker keeps its own mapping until it exits, the single process stops its companion first.
+/// `slab` is the pool of a mapped zone that is ours. A worker keeps its mapping until it exits. Only a single process
+/// (`master_process off`) unmaps the zone of a former configuration while it runs, and nginx does not support reloading
+/// that: it can accept no connection afterwards.
 unsafe fn map(slab: &mut ngx_slab_pool_t) -> Result<(Table<'static>, bool), crate::table::LayoutError> {
     // SAFETY: written by nginx at its start.
     let page_bytes = 1usize << unsafe { ngx_pagesize_shift };

@@ -134,7 +134,7 @@ impl Pattern {
     /// # Errors
     /// It takes too many states.
     pub fn check_size(&self) -> Result<(), PatternError> {
-        if self.matcher == Matcher::Regex && Automat::compile(&self.text).is_err() {
+        if self.matcher == Matcher::Regex && Automat::compile(&self.text).is_none() {
             return Err(PatternError::TooLarge(shortened(&self.text)));
         }
         Ok(())
@@ -178,8 +178,8 @@ pub(super) struct Automat {
 }
 
 impl Automat {
-    /// Compiles within the limits that every pattern is held to.
-    pub fn compile(pattern: &str) -> Result<Self, dense::BuildError> {
+    /// Compiles; `None` beyond the limits that every pattern is held to.
+    pub fn compile(pattern: &str) -> Option<Self> {
         let config = dense::Config::new()
             .start_kind(StartKind::Unanchored)
             .determinize_size_limit(Some(SIZE_LIMIT))
@@ -188,8 +188,9 @@ impl Automat {
             .configure(config)
             .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(SIZE_LIMIT)))
             .syntax(syntax::Config::new().unicode(false).utf8(false).nest_limit(NEST_LIMIT))
-            .build(pattern)?;
-        Ok(Self { dfa })
+            .build(pattern)
+            .ok()?;
+        Some(Self { dfa })
     }
 
     /// Whether the pattern is found anywhere in `path`.

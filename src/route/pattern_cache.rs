@@ -41,7 +41,7 @@ impl PatternCache {
             entry.last_used = clock;
             return entry.automat.as_ref().is_some_and(|a| a.is_match(rest));
         }
-        let automat = Automat::compile(pattern).ok();
+        let automat = Automat::compile(pattern);
         let matched = automat.as_ref().is_some_and(|a| a.is_match(rest));
         let bytes = ENTRY_BYTES + pattern.len() + automat.as_ref().map_or(0, Automat::memory_usage);
         self.entries.insert(pattern.into(), Entry { automat, bytes, last_used: clock });

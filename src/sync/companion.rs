@@ -48,6 +48,7 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
     let expired = || Instant::now() >= deadline;
     let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone());
     let mut backoff = Backoff::new();
+    let mut reason: Option<SessionError> = None;
     loop {
         let outcome = Connection::open(&settings.source, Timeouts::default(), &expired)
             .map_err(SessionError::from)
@@ -59,10 +60,16 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
                 return true;
             }
             Err(error) if expired() => {
+                // The deadline broke this attempt off; an earlier one may know more.
+                let error = reason.unwrap_or(error);
                 journal.log(Level::Warn, format!("{error} while loading routes, source={}", settings.source));
                 return false;
             }
-            Err(_) => std::thread::sleep(backoff.next_delay().min(deadline.saturating_duration_since(Instant::now()))),
+            Err(error) => {
+                reason = Some(error);
+                let left = deadline.saturating_duration_since(Instant::now());
+                std::thread::sleep(backoff.next_delay().min(left));
+            }
         }
     }
 }

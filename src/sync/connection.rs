@@ -23,6 +23,7 @@ pub use error::{ConnectionError, ServerError};
 use patience::Patience;
 pub use push::Invalidation;
 use push::Pushes;
+pub use resolve::forget_lookups;
 use socket::Socket;
 
 use super::resp::{Decoder, MAX_REPLY_BYTES, Reply};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::journal::{Journal, Level};
 use crate::registry::Rejection;
 
-/// Rejections remembered; beyond that they are only counted.
+/// Tools whose rejections are remembered, counted and told; no platform has that many.
 const REMEMBERED: usize = 10_000;
 /// Lines written for one scan, or one batch of changes.
 const LINES: usize = 20;
@@ -29,21 +29,18 @@ impl Rejected {
     /// Replaces what is set aside of one tool.
     pub fn replace(&mut self, tool: &[u8], rejections: Vec<Rejection>) {
         let before = self.by_tool.remove(tool).unwrap_or_default();
-        self.count = self.count.saturating_sub(before.len() as u64) + rejections.len() as u64;
+        self.count = self.count.saturating_sub(before.len() as u64);
+        if rejections.is_empty() || self.by_tool.len() >= REMEMBERED {
+            return;
+        }
+        self.count += rejections.len() as u64;
         for rejection in rejections.iter().filter(|r| !before.contains(r)) {
             self.fresh_count += 1;
             if self.fresh.len() < LINES {
                 self.fresh.push(rejection.clone());
             }
         }
-        if rejections.is_empty() {
-            return;
-        }
-        if self.by_tool.len() < REMEMBERED {
-            self.by_tool.insert(tool.into(), rejections);
-        } else {
-            self.count = self.count.saturating_sub(rejections.len() as u64);
-        }
+        self.by_tool.insert(tool.into(), rejections);
     }
 
     /// Forgets the tools that `keep` does not know.

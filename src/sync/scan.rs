@@ -1,6 +1,6 @@
 //! From Redis to the table: the full comparison, and the refresh of single tools.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use redis::cmd;
 
@@ -9,10 +9,13 @@ use super::rejected::Rejected;
 use super::resp::Reply;
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::ToolName;
-use crate::table::{Published, Writer};
+use crate::table::{PublishError, Published, Writer};
 
 /// Keys asked for at once: enough to hide the round trip, few enough that the replies fit any socket buffer.
 const BATCH: usize = 500;
+
+/// What an oversized key may take at most, in Redis's memory, to be asked for again.
+const MAX_KEY_BYTES: i64 = 1 << 20;
 
 /// Why a comparison was broken off. The table keeps what it has.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,8 @@ pub(super) struct Follower<'w> {
     pub writer: Writer<'w>,
     pub rejected: Rejected,
     pub admission: Admission,
+    /// Keys whose values are beyond what a connection takes: asked for again only once they are smaller.
+    oversized: BTreeSet<Vec<u8>>,
     /// Tools with something set aside that the running scan has met.
     met: HashSet<Box<[u8]>>,
     changes: Changes,
@@ -51,7 +56,14 @@ pub(super) struct Follower<'w> {
 
 impl<'w> Follower<'w> {
     pub fn new(writer: Writer<'w>, admission: Admission) -> Self {
-        Self { writer, rejected: Rejected::default(), admission, met: HashSet::new(), changes: Changes::default() }
+        Self {
+            writer,
+            rejected: Rejected::default(),
+            admission,
+            oversized: BTreeSet::new(),
+            met: HashSet::new(),
+            changes: Changes::default(),
+        }
     }
 
     /// Compares everything: publishes what is new or different, then withdraws what the source no longer has.
@@ -59,9 +71,11 @@ impl<'w> Follower<'w> {
         self.changes = Changes::default();
         self.met.clear();
         self.writer.begin_sweep();
+        self.weigh_oversized(connection)?;
         connection.send(&scan_command(b"0"))?;
         let mut page = receive_page(connection)?;
         loop {
+            page.keys.retain(|key| !self.is_oversized(key));
             // The next page is asked for behind this one's keys, so that the server works on it meanwhile.
             let next_wanted = page.cursor != b"0";
             let mut wire = pack("HGETALL", &page.keys);
@@ -87,14 +101,12 @@ impl<'w> Follower<'w> {
     }
 
     /// Asks for the given keys, and makes the table's tools what they hold.
-    pub fn refresh(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Changes, ScanError> {
-        self.changes = Changes::default();
-        self.fetch(connection, keys)?;
-        self.changes.tools = self.writer.table().header().live_tools();
-        Ok(self.changes)
+    pub fn refresh(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
+        self.fetch(connection, keys)
     }
 
     fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
+        let keys: Vec<_> = keys.iter().filter(|key| !self.oversized.contains(*key)).cloned().collect();
         for keys in keys.chunks(BATCH) {
             connection.send(&pack("HGETALL", keys))?;
             let others = self.receive(connection, "HGETALL", keys)?;
@@ -127,12 +139,54 @@ impl<'w> Follower<'w> {
     ) -> Result<Vec<Vec<u8>>, ScanError> {
         let mut others = Vec::new();
         for key in keys {
-            let raw = connection.reply(|reply| self.apply(command, key, reply))?;
-            if raw? == Found::OtherType {
-                others.push(key.clone());
+            match connection.reply(|reply| self.apply(command, key, reply)) {
+                Ok(found) => {
+                    if found? == Found::OtherType {
+                        others.push(key.clone());
+                    }
+                }
+                Err(error @ (ConnectionError::Resp(_) | ConnectionError::Slow(_))) => {
+                    // The connection is lost with it; the next one goes round this key.
+                    self.set_oversized(key);
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(others)
+    }
+
+    /// Takes up again what has become small enough, or is gone.
+    fn weigh_oversized(&mut self, connection: &mut Connection<'_>) -> Result<(), ScanError> {
+        for key in std::mem::take(&mut self.oversized) {
+            connection.send(&cmd("MEMORY").arg("USAGE").arg(&key).get_packed_command())?;
+            let fits = connection.reply(|reply| match reply {
+                Reply::Integer(bytes) => bytes <= MAX_KEY_BYTES,
+                Reply::Null => true,
+                _ => false,
+            })?;
+            if !fits {
+                self.set_oversized(&key);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_oversized(&mut self, key: &[u8]) {
+        self.oversized.insert(key.to_vec());
+        if let Some(tool) = registry::tool_of(key) {
+            let rejection = Rejection { tool: tool.into(), pattern: None, reason: RejectionReason::TooLarge };
+            self.withdraw(tool, vec![rejection]);
+        }
+    }
+
+    /// Whether the key is passed over; that counts as met.
+    fn is_oversized(&mut self, key: &[u8]) -> bool {
+        let is_oversized = self.oversized.contains(key);
+        if is_oversized && let Some(tool) = registry::tool_of(key) {
+            self.met.insert(tool.into());
+        }
+        is_oversized
     }
 
     /// Makes the table's tool what the reply says its key holds.
@@ -166,7 +220,11 @@ impl<'w> Follower<'w> {
             Ok(Published::Replaced) => self.changes.replaced += 1,
             Ok(Published::Unchanged) => {}
             Err(error) => {
-                let reason = RejectionReason::NoRoom(error.to_string());
+                // Without figures that change with every tool: it would be told again at each comparison.
+                let reason = match error {
+                    PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
+                    error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
+                };
                 admitted.rejected.push(Rejection { tool: tool.as_bytes().into(), pattern: None, reason });
             }
         }

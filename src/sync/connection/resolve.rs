@@ -15,6 +15,11 @@ const MAX_LOOKUPS: usize = 4;
 /// Look-ups under way.
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
+/// Counts from zero again: after a fork, look-ups of the parent hang only there.
+pub fn forget_lookups() {
+    LOOKUPS.store(0, Ordering::Relaxed);
+}
+
 /// The addresses of `host`, in the order the system prefers; at least one.
 ///
 /// getaddrinfo(3) may block for many seconds and cannot be interrupted, so a name is looked up on a thread of its own, which
