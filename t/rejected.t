@@ -52,7 +52,7 @@ urlproxy: route set aside: pattern "(" does not compile: unclosed group, tool="h
 urlproxy: route set aside: pattern "/a(?=b)" does not compile: look-around, including look-ahead and look-behind, is not supported, tool="hello" pattern="/a(?=b)"
 urlproxy: route set aside: pattern "(/a)\\1" does not compile: backreferences are not supported, tool="hello" pattern="(/a)\\1"
 urlproxy: route set aside: pattern "/a++" has a possessive repetition, which is not supported, tool="hello" pattern="/a++"
-urlproxy: route set aside: pattern "[0-9]{1000}{1000}" does not compile: 
+urlproxy: route set aside: pattern "[0-9]{1000}{1000}" takes too many states
 urlproxy: route set aside: pattern has 1025 bytes, expected at most 1024, tool="hello" pattern="/xxx
 is not UTF-8, tool="hello" pattern="/\xff"
 urlproxy: route set aside: pattern "/new\nline(" does not compile: unclosed group, tool="hello" pattern="/new\nline("
@@ -130,7 +130,7 @@ is not UTF-8, tool="\xff"
 /full/${\('x' x 32)}   200  b
 ROWS
 --- error_log
-urlproxy: route set aside: the tool has 33 patterns, expected at most 32, tool="hello" pattern="/x$"
+urlproxy: route set aside: the tool has 33 patterns, expected at most 32; those tried last are set aside, tool="hello"
 
 
 
