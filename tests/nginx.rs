@@ -66,7 +66,7 @@ fn redis_may_be_killed_under_load_and_come_back_with_other_data() {
     set(&redis, "hello", &old.url());
     let nginx = Nginx::start("worker_processes 2;", &http(&redis.url(), ""));
     wait_for("the companion follows", || companions(&redis) == 1);
-    let mut load = Load::start(nginx.port, "/hello/", 6);
+    let mut load = Load::start(nginx.port, "/hello/");
     redis.stop();
     let dead = Instant::now();
     while dead.elapsed() < Duration::from_secs(2) {
@@ -92,7 +92,7 @@ fn twenty_reloads_under_load_lose_nothing() {
     set(&redis, "hello", &tool.url());
     let nginx = Nginx::start("worker_processes 2;", &http(&redis.url(), ""));
     wait_for("the companion follows", || companions(&redis) == 1);
-    let mut load = Load::start(nginx.port, "/hello/", 16);
+    let mut load = Load::start(nginx.port, "/hello/");
     let first = resident_kib(&nginx);
     let mut last = nginx.workers();
     for round in 0..20 {

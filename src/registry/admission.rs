@@ -1,6 +1,6 @@
 //! Which destinations an operator lets routes have.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use ipnet::IpNet;
 
@@ -53,9 +53,16 @@ impl Admission {
     }
 }
 
-/// Whether the address is this machine's: only such a one can be bound.
+/// Whether the address is this machine's: the kernel then speaks to it from the same address. Nothing is sent. (Binding
+/// would not tell: with `ip_nonlocal_bind` every address can be bound.)
 fn is_local(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
+    let unspecified: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let spoken_from = || {
+        let socket = UdpSocket::bind((unspecified, 0))?;
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    };
+    ip.is_loopback() || ip.is_unspecified() || spoken_from().is_ok_and(|from| from.ip() == ip)
 }
 
 #[cfg(test)]
@@ -78,6 +85,14 @@ mod tests {
         assert!(matches!(check(&admission, "http://11.0.0.1:80"), Err(NotAllowed::Network(_))));
         assert!(matches!(check(&admission, "http://[::1]:80"), Err(NotAllowed::Network(_))));
         assert!(matches!(check(&admission, "http://exec-1:80"), Err(NotAllowed::Name(_))));
+    }
+
+    #[test]
+    fn an_interface_has_local_addresses_and_others_do_not() {
+        let interface =
+            UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect("192.0.2.1:9").and_then(|()| s.local_addr()));
+        assert!(interface.is_err() || is_local(interface.unwrap().ip()));
+        assert!(is_local("127.0.0.2".parse().unwrap()) && !is_local("192.0.2.1".parse().unwrap()));
     }
 
     #[test]

@@ -214,9 +214,10 @@ pub struct LoadReport {
 }
 
 impl Load {
-    pub fn start(port: u16, path: &str, seconds: u32) -> Self {
+    /// Until [`Self::finish`], or two minutes at most.
+    pub fn start(port: u16, path: &str) -> Self {
         let process = Command::new("wrk")
-            .args(["-t1", "-c16", "--timeout", "10s", "-H", "Connection: close", &format!("-d{seconds}s")])
+            .args(["-t1", "-c16", "--timeout", "10s", "-H", "Connection: close", "-d120s"])
             .arg(format!("http://127.0.0.1:{port}{path}"))
             .stdout(Stdio::piped())
             .spawn()
@@ -228,7 +229,9 @@ impl Load {
         self.process.try_wait().is_ok_and(|s| s.is_none())
     }
 
+    /// Ends the load; wrk reports what it has done so far.
     pub fn finish(self) -> LoadReport {
+        let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
         let output = self.process.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or(0);
