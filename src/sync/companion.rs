@@ -1,12 +1,11 @@
 //! The companion's life: take the lease, connect, track, scan, follow; on any doubt drop the connection and begin again.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::cmd;
 
 use super::backoff::Backoff;
-use super::connection::{Connection, ConnectionError, Invalidation, Timeouts};
+use super::connection::{Connection, ConnectionError, Timeouts};
 use super::journal::{Journal, Level};
 use super::lease::Lease;
 use super::scan::{Changes, Follower, ScanError};
@@ -135,14 +134,18 @@ fn session(
     let changes = compare(follower, &mut connection, journal)?;
     ready();
     journal.log(Level::Info, format!("{} source={}", describe(changes), settings.source));
-    let mut resync_at = Instant::now() + settings.resync_interval;
+    let next = |changes: Changes| {
+        let wait = if changes.is_flushed { Duration::ZERO } else { settings.resync_interval };
+        Instant::now() + wait
+    };
+    let mut resync_at = next(changes);
     let mut ping_at = Instant::now() + PING_INTERVAL;
     while !stop() {
         let now = Instant::now();
         if now >= resync_at {
             let changes = compare(follower, &mut connection, journal)?;
             journal.log(Level::Info, format!("{} at the regular comparison", describe(changes)));
-            resync_at = Instant::now() + settings.resync_interval;
+            resync_at = next(changes);
         }
         if now >= ping_at {
             connection.ping()?;
@@ -181,24 +184,14 @@ fn follow(
     connection: &mut Connection<'_>,
     journal: &Journal,
 ) -> Result<bool, SessionError> {
-    let mut keys = BTreeSet::new();
-    while let Some(push) = connection.next_push() {
-        match push {
-            Invalidation::Keys(pushed) => keys.extend(pushed),
-            Invalidation::All => return Ok(false),
-        }
-    }
-    if !keys.is_empty() {
-        let keys: Vec<_> = keys.into_iter().collect();
-        follower.refresh(connection, &keys)?;
-        follower.writer.note_rejected(follower.rejected.count());
-        follower.rejected.report(journal);
-    }
-    Ok(true)
+    let is_whole = follower.catch_up(connection)?;
+    follower.writer.note_rejected(follower.rejected.count());
+    follower.rejected.report(journal);
+    Ok(is_whole)
 }
 
 fn describe(changes: Changes) -> String {
-    let Changes { tools, inserted, replaced, withdrawn } = changes;
+    let Changes { tools, inserted, replaced, withdrawn, .. } = changes;
     format!("in step, tools={tools} inserted={inserted} replaced={replaced} withdrawn={withdrawn}")
 }
 

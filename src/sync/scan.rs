@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use redis::cmd;
 
-use super::connection::{Connection, ConnectionError};
+use super::connection::{Connection, ConnectionError, Invalidation};
 use super::rejected::Rejected;
 use super::resp::Reply;
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
@@ -33,6 +33,8 @@ pub(super) struct Changes {
     pub inserted: u64,
     pub replaced: u64,
     pub withdrawn: u64,
+    /// The source was flushed meanwhile: compare again.
+    pub is_flushed: bool,
 }
 
 /// What came of a reply about one key.
@@ -72,6 +74,7 @@ impl<'w> Follower<'w> {
         self.met.clear();
         self.writer.begin_sweep();
         self.weigh_oversized(connection)?;
+        let mut is_flushed = false;
         connection.send(&scan_command(b"0"))?;
         let mut page = receive_page(connection)?;
         loop {
@@ -86,6 +89,8 @@ impl<'w> Follower<'w> {
             let others = self.receive(connection, "HGETALL", &page.keys)?;
             let next = if next_wanted { Some(receive_page(connection)?) } else { None };
             self.fetch_others(connection, &others)?;
+            // A change must not wait for the end of a long comparison.
+            is_flushed |= !self.catch_up(connection)?;
             match next {
                 Some(next) => page = next,
                 None => break,
@@ -97,12 +102,23 @@ impl<'w> Follower<'w> {
         let met = std::mem::take(&mut self.met);
         self.rejected.retain(|tool| met.contains(tool));
         self.changes.tools = self.writer.table().header().live_tools();
+        self.changes.is_flushed = is_flushed;
         Ok(self.changes)
     }
 
-    /// Asks for the given keys, and makes the table's tools what they hold.
-    pub fn refresh(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
-        self.fetch(connection, keys)
+    /// Applies the pushes that have come; `false` when one of them says that any key may have changed.
+    pub fn catch_up(&mut self, connection: &mut Connection<'_>) -> Result<bool, ScanError> {
+        let mut keys = BTreeSet::new();
+        let mut is_whole = true;
+        while let Some(push) = connection.next_push() {
+            match push {
+                Invalidation::Keys(pushed) => keys.extend(pushed),
+                Invalidation::All => is_whole = false,
+            }
+        }
+        let keys: Vec<_> = keys.into_iter().collect();
+        self.fetch(connection, &keys)?;
+        Ok(is_whole)
     }
 
     fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
