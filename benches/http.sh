@@ -68,8 +68,8 @@ http {
     access_log off;
     $(nginx_temp_paths)
     keepalive_requests 100000000;
-    # A proxied request fills the 4k that nginx starts with to the brim; a second block costs as much as a lookup.
-    request_pool_size 8k;
+    # Room for a whole proxied request on either side: a second block would cost as much as a lookup.
+    request_pool_size 10k;
     proxy_http_version 1.1;
     proxy_set_header Host              \$http_host;
     proxy_set_header X-Forwarded-For   \$remote_addr;

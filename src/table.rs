@@ -80,7 +80,7 @@ impl<'a> Table<'a> {
     }
 
     /// Keyed, because tenants choose the names.
-    #[inline]
+    #[inline(always)]
     fn hash(&self, tool: &[u8]) -> u64 {
         use atomic::Ordering::Relaxed;
         let (k0, k1) = (self.header.hash_key0.load(Relaxed), self.header.hash_key1.load(Relaxed));

@@ -146,7 +146,7 @@ unsafe fn link(pool: *mut ngx_pool_t) -> Option<*mut ngx_chain_t> {
     // SAFETY: the caller passes a pool.
     let buffer = NonNull::new(unsafe { ngx_create_temp_buf(pool, CHUNK_BYTES) })?.as_ptr();
     // SAFETY: as above.
-    let link = unsafe { pool::place(pool, ngx_chain_t { buf: buffer, next: ptr::null_mut() }) }?;
+    let link = unsafe { pool::place(pool, || ngx_chain_t { buf: buffer, next: ptr::null_mut() }) }?;
     Some(link)
 }
 

@@ -122,7 +122,7 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upst
         let Some(upstream) = (unsafe { request.upstream.as_mut() }) else { return Status::NGX_ERROR.0 };
         let unusable = unusable(route.endpoints(), upstream.ssl() != 0);
         let peers =
-            Peers { route, pool: request.pool, first: Chosen::NONE, upstream, at: 0, tried: unusable, stale: 0 };
+            || Peers { route, pool: request.pool, first: Chosen::NONE, upstream, at: 0, tried: unusable, stale: 0 };
         // SAFETY: the request's pool.
         let Some(peers) = (unsafe { pool::place(request.pool, peers) }) else { return Status::NGX_ERROR.0 };
         let peer = &mut upstream.peer;
@@ -200,6 +200,9 @@ fn unusable(endpoints: &[Endpoint], is_tls: bool) -> u64 {
     let usable = |endpoint: &Endpoint| {
         (endpoint.scheme == Scheme::Https) == is_tls && matches!(endpoint.destination, Destination::Addr(_))
     };
+    if let [single] = endpoints {
+        return u64::from(!usable(single));
+    }
     endpoints.iter().enumerate().filter(|(_, e)| !usable(e)).fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
@@ -271,7 +274,7 @@ impl Peers {
             &mut self.first
         } else {
             // SAFETY: the request's pool.
-            unsafe { pool::place(self.pool, Chosen::NONE) }?
+            unsafe { pool::place(self.pool, || Chosen::NONE) }?
         };
         chosen.address.set(addr, owner);
         chosen.text.set(addr);

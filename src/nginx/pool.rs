@@ -17,16 +17,17 @@ pub(super) unsafe fn bytes<'a>(string: ngx_str_t) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(string.data, string.len) }
 }
 
-/// Moves a value into a pool. It is never dropped: `T` owns nothing.
+/// Makes a value in a pool. It is never dropped: `T` owns nothing.
 ///
 /// # Safety
 /// The pool outlives `'a`.
-pub(super) unsafe fn place<'a, T>(pool: *mut ngx_pool_t, value: T) -> Option<&'a mut T> {
+#[inline(always)]
+pub(super) unsafe fn place<'a, T>(pool: *mut ngx_pool_t, value: impl FnOnce() -> T) -> Option<&'a mut T> {
     const { assert!(!std::mem::needs_drop::<T>()) };
     // SAFETY: the caller passes a pool.
     let memory = NonNull::new(unsafe { ngx_palloc(pool, size_of::<T>()) }.cast::<T>())?;
     // SAFETY: fresh memory of this size, aligned as nginx aligns all structures.
-    unsafe { memory.write(value) };
+    unsafe { memory.write(value()) };
     // SAFETY: written just above, and nobody else has it.
     Some(unsafe { &mut *memory.as_ptr() })
 }

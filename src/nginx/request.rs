@@ -140,7 +140,7 @@ unsafe fn find(
     // SAFETY: the caller passes a request nginx is working on.
     let request = unsafe { &*r };
     let asked = split_path(uri);
-    let found = RequestRoute {
+    let found = || RequestRoute {
         outcome: Outcome::Route,
         tool: asked.tool,
         pattern: b"",
@@ -264,7 +264,7 @@ fn take_turn(turns: &mut Vec<u32>, record: &Record<'_>, tools: usize) -> usize {
 
 impl Endpoint {
     /// Copies what the table's record says out of it.
-    #[inline]
+    #[inline(always)]
     fn copied(pool: *mut ngx_pool_t, backend: BackendView<'_>) -> Option<Self> {
         let destination = match backend.host {
             HostView::Ip(ip) => Destination::Addr(SocketAddr::new(ip, backend.port)),
