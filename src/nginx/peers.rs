@@ -289,22 +289,21 @@ impl RawAddress {
     /// with those without, nor between tools.
     fn set(&mut self, addr: SocketAddr, owner: u64) {
         let bytes = &mut self.bytes;
-        let port = addr.port().to_be_bytes();
         let owner = owner.to_ne_bytes();
         let (family, len) = match addr {
             SocketAddr::V4(v4) => {
-                put(bytes, 4, &v4.ip().octets());
-                put(bytes, 8, &owner);
+                bytes[4..8].copy_from_slice(&v4.ip().octets());
+                bytes[8..16].copy_from_slice(&owner);
                 (nginx_sys::AF_INET, V4_BYTES)
             }
             SocketAddr::V6(v6) => {
-                put(bytes, 4, &owner[..4]);
-                put(bytes, 8, &v6.ip().octets());
+                bytes[4..8].copy_from_slice(&owner[..4]);
+                bytes[8..24].copy_from_slice(&v6.ip().octets());
                 (nginx_sys::AF_INET6, V6_BYTES)
             }
         };
-        put(bytes, 0, &(family as u16).to_ne_bytes());
-        put(bytes, 2, &port);
+        bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        bytes[2..4].copy_from_slice(&addr.port().to_be_bytes());
         self.len = len;
     }
 }
@@ -312,10 +311,6 @@ impl RawAddress {
 impl Chosen {
     const NONE: Self =
         Self { address: RawAddress { bytes: [0; 32], len: 0 }, text: AddrText::EMPTY, name: ngx_str_t::empty() };
-}
-
-fn put(bytes: &mut [u8; 32], at: usize, part: &[u8]) {
-    bytes.iter_mut().skip(at).zip(part).for_each(|(to, from)| *to = *from);
 }
 
 /// A `sockaddr_in` or `sockaddr_in6` read back; `None` for other families.

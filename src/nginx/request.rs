@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ptr;
 
-use nginx_sys::{ngx_http_request_t, ngx_pool_cleanup_add, ngx_pool_t};
+use nginx_sys::{ngx_http_request_t, ngx_pool_cleanup_t, ngx_pool_t};
 use ngx::http::{HttpModule, HttpModuleLocationConf};
 
 use super::location_conf::{DefaultRoute, LocationConf};
@@ -61,6 +61,8 @@ pub(super) struct RequestRoute {
     uri: &'static [u8],
     conf: *const LocationConf,
     request: *const ngx_http_request_t,
+    /// Hangs the route in the pool's list of cleanups, where an internal redirect leaves it.
+    cleanup: ngx_pool_cleanup_t,
 }
 
 /// The request's route, found now if it wasn't yet; `None` where `urlproxy` is not set and was not before either.
@@ -152,17 +154,17 @@ unsafe fn find(
         uri,
         conf,
         request,
+        cleanup: ngx_pool_cleanup_t { handler: Some(KEEP), data: ptr::null_mut(), next: ptr::null_mut() },
     };
     // SAFETY: the pool is the request's.
     let found: &'static mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
-    // SAFETY: as above.
-    let cleanup = unsafe { ngx_pool_cleanup_add(request.pool, 0) };
-    // SAFETY: a new entry of the pool's list, or null.
-    let cleanup = unsafe { cleanup.as_mut() }?;
     found.look_up(request.pool, asked.rest)?;
     let data = ptr::from_mut(found).cast::<c_void>();
-    cleanup.handler = Some(KEEP);
-    cleanup.data = data;
+    // SAFETY: a request has a pool, and nobody else is at its list now.
+    let pool = unsafe { &mut *request.pool };
+    found.cleanup.data = data;
+    found.cleanup.next = pool.cleanup;
+    pool.cleanup = &raw mut found.cleanup;
     // SAFETY: as for `context`.
     unsafe { *context(request) = data };
     Some(found)
