@@ -161,12 +161,13 @@ start_nginx "$work/proxy" "http://$static/" "${proxy_cpu[@]}"
 wait_until 10 all_routed || die "the last tool is not routed: $(tail -n 3 "$work/proxy/error.log")"
 say "bench: $rounds rounds of $seconds s with wrk for each, in turn"
 for ((round = 1; round <= rounds; round++)); do
-    order=(static routed)
-    ((round % 2)) || order=(routed static)
+    order=(static fixed routed)
+    ((round % 2)) || order=(routed fixed static)
     for side in "${order[@]}"; do requests_per_second "${!side}" >>"$work/$side.rates"; done
 done
 static_rate=$(mean "$work/static.rates")
 routed_rate=$(mean "$work/routed.rates")
+fixed_rate=$(mean "$work/fixed.rates")
 stop 5 "$nginx_pid"
 
 say "bench: $callgrind_requests and $((2 * callgrind_requests)) requests under callgrind, for each"
@@ -182,10 +183,12 @@ added() { calculate '%.1f %%' "100 * ($1 - $static_cost) / $static_cost"; }
 say
 row "what ($tools tools, 1 worker, keepalive on both sides)" figure target
 row "requests/s, static upstream, mean of $rounds rounds" "$static_rate" ""
-row "requests/s, urlproxy_peers, mean of $rounds rounds" "$routed_rate" ""
-row "requests/s, urlproxy_peers / static upstream" "$(calculate %.3f "$routed_rate / $static_rate")" ">= 0.97"
+row "requests/s, http://tools, mean of $rounds rounds" "$fixed_rate" ""
+row "requests/s, \$urlproxy_scheme://tools, mean of $rounds rounds" "$routed_rate" ""
+row "http://tools / static upstream" "$(calculate %.3f "$fixed_rate / $static_rate")" ">= 0.97"
+row "\$urlproxy_scheme://tools / static upstream" "$(calculate %.3f "$routed_rate / $static_rate")" ">= 0.97"
 row "instructions per request, static upstream" "$static_cost" ""
 row "instructions per request, http://tools" "$fixed_cost" ""
-row 'instructions per request, $urlproxy_scheme://tools' "$routed_cost" ""
+row "instructions per request, \$urlproxy_scheme://tools" "$routed_cost" ""
 row "added by the module, http://tools" "$(added "$fixed_cost")" "<= 3 %"
-row 'added by the module and the variable, $urlproxy_scheme://tools' "$(added "$routed_cost")" "<= 3 %"
+row "added by the module and the variable, \$urlproxy_scheme://tools" "$(added "$routed_cost")" "<= 3 %"
