@@ -57,6 +57,8 @@ free_port
 routed=127.0.0.1:$port
 free_port
 fixed=127.0.0.1:$port
+free_port
+static_by_variable=127.0.0.1:$port
 cat >"$work/proxy/nginx.conf" <<CONF
 $(nginx_user)
 load_module "$module";
@@ -94,6 +96,11 @@ http {
     server {
         listen $static;
         location / { proxy_pass http://static_tools; }
+    }
+    server {
+        listen $static_by_variable;
+        set \$static_scheme http;
+        location / { proxy_pass \$static_scheme://static_tools; }
     }
     server {
         listen $routed;
@@ -161,13 +168,14 @@ start_nginx "$work/proxy" "http://$static/" "${proxy_cpu[@]}"
 wait_until 10 all_routed || die "the last tool is not routed: $(tail -n 3 "$work/proxy/error.log")"
 say "bench: $rounds rounds of $seconds s with wrk for each, in turn"
 for ((round = 1; round <= rounds; round++)); do
-    order=(static fixed routed)
-    ((round % 2)) || order=(routed fixed static)
+    order=(static fixed static_by_variable routed)
+    ((round % 2)) || order=(routed static_by_variable fixed static)
     for side in "${order[@]}"; do requests_per_second "${!side}" >>"$work/$side.rates"; done
 done
 static_rate=$(mean "$work/static.rates")
 routed_rate=$(mean "$work/routed.rates")
 fixed_rate=$(mean "$work/fixed.rates")
+static_by_variable_rate=$(mean "$work/static_by_variable.rates")
 stop 5 "$nginx_pid"
 
 say "bench: $callgrind_requests and $((2 * callgrind_requests)) requests under callgrind, for each"
@@ -177,18 +185,22 @@ cost_per_request "$routed"
 routed_cost=$cost
 cost_per_request "$fixed"
 fixed_cost=$cost
+cost_per_request "$static_by_variable"
+static_by_variable_cost=$cost
 
-added() { calculate '%.1f %%' "100 * ($1 - $static_cost) / $static_cost"; }
+added() { calculate '%.1f %%' "100 * ($1 - $2) / $2"; } # COST STATIC_COST
 
 say
 row "what ($tools tools, 1 worker, keepalive on both sides)" figure target
 row "requests/s, static upstream, mean of $rounds rounds" "$static_rate" ""
-row "requests/s, http://tools, mean of $rounds rounds" "$fixed_rate" ""
-row "requests/s, \$urlproxy_scheme://tools, mean of $rounds rounds" "$routed_rate" ""
+row "requests/s, static upstream by \$scheme, mean of $rounds rounds" "$static_by_variable_rate" ""
 row "http://tools / static upstream" "$(calculate %.3f "$fixed_rate / $static_rate")" ">= 0.97"
 row "\$urlproxy_scheme://tools / static upstream" "$(calculate %.3f "$routed_rate / $static_rate")" ">= 0.97"
+row "\$urlproxy_scheme://tools / static upstream by \$scheme" \
+    "$(calculate %.3f "$routed_rate / $static_by_variable_rate")" ""
 row "instructions per request, static upstream" "$static_cost" ""
-row "instructions per request, http://tools" "$fixed_cost" ""
-row "instructions per request, \$urlproxy_scheme://tools" "$routed_cost" ""
-row "added by the module, http://tools" "$(added "$fixed_cost")" "<= 3 %"
-row "added by the module and the variable, \$urlproxy_scheme://tools" "$(added "$routed_cost")" "<= 3 %"
+row "instructions per request, static upstream by \$scheme" "$static_by_variable_cost" ""
+row "added, http://tools" "$(added "$fixed_cost" "$static_cost")" "<= 3 %"
+row "added, \$urlproxy_scheme://tools" "$(added "$routed_cost" "$static_cost")" "<= 3 %"
+row "added, \$urlproxy_scheme://tools to static upstream by \$scheme" \
+    "$(added "$routed_cost" "$static_by_variable_cost")" ""
