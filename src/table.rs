@@ -22,6 +22,8 @@
 
 mod arena;
 mod atomic;
+#[cfg(not(loom))]
+mod carry;
 mod counters;
 mod health;
 mod layout;
@@ -33,9 +35,11 @@ mod slot;
 mod tests;
 mod writer;
 
+#[cfg(not(loom))]
+pub use carry::carry_over;
 pub use counters::{Counters, StatusClass, Tally};
 pub use health::{Health, HealthSettings};
-pub use layout::{Capacity, Header, LayoutError};
+pub use layout::{Capacity, Header, LayoutError, LoadedFrom};
 pub use memory::OwnedTable;
 pub use reader::{Lookup, Scratch};
 pub use record::{BackendView, HostView, MAX_RECORD_BYTES, Record, RouteView};

@@ -81,6 +81,13 @@ impl Counters {
         self.milliseconds.fetch_add(milliseconds, Relaxed);
     }
 
+    /// Continues from a reading of the same tool's line in another table.
+    pub(super) fn restore(&self, tally: &Tally) {
+        self.by_class.iter().zip(tally.by_class).for_each(|(word, count)| word.store(count, Relaxed));
+        self.bytes.store(tally.bytes, Relaxed);
+        self.milliseconds.store(tally.milliseconds, Relaxed);
+    }
+
     /// Who has the line now, for [`Self::add`].
     pub fn ticket(&self) -> u64 {
         self.owner()

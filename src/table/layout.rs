@@ -40,7 +40,7 @@ pub struct Header {
     pub(super) live_tools: AtomicU64,
     /// Cells that hold a record now.
     pub(super) live_cells: AtomicU64,
-    /// 1 once a complete set of routes was ever in the table.
+    /// Where the first complete set of routes came from, see [`LoadedFrom`]; 0 while there never was one.
     pub(super) loaded: AtomicU64,
     /// When the last complete comparison with the source ended.
     pub(super) synced_at: AtomicU64,
@@ -50,7 +50,22 @@ pub struct Header {
     pub(super) refused_full: AtomicU64,
     /// Lookups that gave up, ever; counted by readers.
     pub(super) contended: AtomicU64,
-    _spare: AtomicU64,
+    /// Slots stored, ever: who kept the number knows whether anything has changed since.
+    pub(super) changes: AtomicU64,
+    /// Tools the source no longer has, but whose withdrawal is held back.
+    pub(super) held: AtomicU64,
+    /// Since when, in seconds of the machine's monotonic clock; 0 when that must be counted anew.
+    pub(super) held_since: AtomicU64,
+    _spare: [AtomicU64; 6],
+}
+
+/// Where the routes in a table were first taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadedFrom {
+    /// A complete comparison with the source.
+    Source = 1,
+    /// The snapshot of an earlier life; no comparison has ended since.
+    Snapshot = 2,
 }
 
 /// Eight words: an overflow count and seven slots.
@@ -67,7 +82,7 @@ pub(super) struct Bucket {
 #[derive(Debug)]
 pub(super) struct Cell(pub [AtomicU64; WORDS]);
 
-const _: () = assert!(cfg!(loom) || size_of::<Header>() == 2 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Header>() == 3 * LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Bucket>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Cell>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Counters>() == LINE);
@@ -141,7 +156,10 @@ impl Header {
             rejected: zero(),
             refused_full: zero(),
             contended: zero(),
-            _spare: zero(),
+            changes: zero(),
+            held: zero(),
+            held_since: zero(),
+            _spare: std::array::from_fn(|_| zero()),
         }
     }
 
@@ -173,7 +191,16 @@ impl Header {
 
     /// Whether a complete set of routes was ever in the table: before that, ignorance must not look like absence.
     pub fn is_loaded(&self) -> bool {
-        self.loaded.load(super::atomic::Ordering::Acquire) != 0
+        self.loaded_from().is_some()
+    }
+
+    /// Where the routes came from. After a comparison with the source that is the source.
+    pub fn loaded_from(&self) -> Option<LoadedFrom> {
+        match self.loaded.load(super::atomic::Ordering::Acquire) {
+            0 => None,
+            2 => Some(LoadedFrom::Snapshot),
+            _ => Some(LoadedFrom::Source),
+        }
     }
 
     /// Tools in the table now.
@@ -186,7 +213,8 @@ impl Header {
         self.live_cells.load(Relaxed) * LINE as u64
     }
 
-    /// When the last complete comparison with the source ended, in Unix seconds; 0 is never.
+    /// When the last complete comparison with the source ended, in Unix seconds; 0 is never. Of routes from a snapshot:
+    /// when the one before the snapshot did.
     pub fn synced_at(&self) -> u64 {
         self.synced_at.load(Relaxed)
     }
@@ -199,6 +227,21 @@ impl Header {
     /// Changes refused because the table was full, ever.
     pub fn refused_full(&self) -> u64 {
         self.refused_full.load(Relaxed)
+    }
+
+    /// How often anything was published or withdrawn, ever.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
+    }
+
+    /// Tools the source no longer has, but that are still served because their withdrawal is held back.
+    pub fn held(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
+    /// Since when they are held, in seconds of the machine's monotonic clock; `None` when that is to be counted anew.
+    pub fn held_since(&self) -> Option<u64> {
+        Some(self.held_since.load(Relaxed)).filter(|&since| self.held() > 0 && since > 0)
     }
 
     /// Lookups that gave up because the tool's record changed under them again and again, ever.

@@ -261,3 +261,55 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn carried_over_a_table_has_the_same_tools_and_counts() {
+    let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(Capacity { buckets: 8, cells: 80, ..SMALL }));
+    let (mut writer, _) = Writer::attach(old.table());
+    for (version, name) in (1..).zip(["a", "b", "c"]) {
+        writer.publish(&tool(name), &routes(version)).unwrap();
+    }
+    writer.publish(&tool("long"), &long_routes(300, 9)).unwrap();
+    writer.mark_synced(1234, 5);
+    writer.note_held(2, Some(77));
+    fn counters<'a>(table: Table<'a>, name: &str) -> &'a Counters {
+        match table.lookup(name.as_bytes(), &mut Scratch::default()) {
+            Lookup::Found(record) => table.counters(record.counters()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (from, to) = (old.table(), new.table());
+    let line = counters(from, "b");
+    line.add(line.ticket(), StatusClass::Success, 10, 3);
+    assert_eq!(carry_over(from, to), Ok(4));
+    assert_eq!(listed(to), listed(from));
+    assert_eq!(counters(to, "b").tally(), Tally { by_class: [0, 1, 0, 0, 0], bytes: 10, milliseconds: 3 });
+    assert_eq!(counters(to, "a").tally(), Tally::default());
+    let header = to.header();
+    assert_eq!((header.synced_at(), header.rejected(), header.held(), header.held_since()), (1234, 5, 2, Some(77)));
+    assert_eq!(header.loaded_from(), Some(LoadedFrom::Source));
+}
+
+#[test]
+fn a_table_that_is_too_small_refuses_to_be_carried_over_to() {
+    let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(Capacity { tools: 2, ..SMALL }));
+    let (mut writer, _) = Writer::attach(old.table());
+    ["a", "b", "c"].iter().for_each(|name| assert!(writer.publish(&tool(name), &routes(1)).is_ok()));
+    assert!(matches!(carry_over(old.table(), new.table()), Err(PublishError::Full { max_tools: 2, .. })));
+    assert_eq!(listed(old.table()).len(), 3);
+    assert_eq!(new.table().header().loaded_from(), None);
+}
+
+#[test]
+fn whoever_knows_the_number_of_changes_knows_whether_there_was_one() {
+    let owned = OwnedTable::new(SMALL);
+    let (mut writer, _) = Writer::attach(owned.table());
+    let changes = || owned.table().header().changes();
+    writer.publish(&tool("a"), &routes(1)).unwrap();
+    assert_eq!(changes(), 1);
+    writer.publish(&tool("a"), &routes(1)).unwrap();
+    assert_eq!(changes(), 1, "unchanged");
+    writer.publish(&tool("a"), &routes(2)).unwrap();
+    writer.withdraw(b"a");
+    assert_eq!(changes(), 3);
+}

@@ -9,9 +9,10 @@ use super::atomic::{
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
-use super::layout::{LINE, SLOTS};
+use super::counters::Tally;
+use super::layout::{LINE, LoadedFrom, SLOTS};
 use super::reader::{PREFIX_BYTES, Scratch};
-use super::record::{self, MAX_RECORD_BYTES};
+use super::record::{self, MAX_RECORD_BYTES, Record};
 use super::slot::Slot;
 use crate::route::{Route, ToolName};
 
@@ -146,13 +147,35 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// No room, or a record beyond the limit.
     pub fn publish(&mut self, tool: &ToolName, routes: &[Route]) -> Result<Published, PublishError> {
+        self.encoded.clear();
+        record::encode(tool, routes, &mut self.encoded);
+        self.put(tool)
+    }
+
+    /// Takes over a tool of another table, with what its requests came to there.
+    ///
+    /// # Errors
+    /// As for [`Self::publish`].
+    pub fn adopt(&mut self, tool: &ToolName, record: &Record<'_>, tally: &Tally) -> Result<Published, PublishError> {
+        self.encoded.clear();
+        self.encoded.extend_from_slice(record.bytes());
+        let published = self.put(tool)?;
+        let hash = self.table.hash(tool.as_bytes());
+        let slot = self.find(hash, tool.as_bytes()).and_then(|place| self.table.slot(place));
+        let copied = slot.and_then(|slot| self.table.own_record(slot, &mut self.scratch));
+        if let Some(line) = copied.and_then(|copied| self.table.counters(copied.counters())) {
+            line.restore(tally);
+        }
+        Ok(published)
+    }
+
+    /// Publishes the encoded record.
+    fn put(&mut self, tool: &ToolName) -> Result<Published, PublishError> {
         let hash = self.table.hash(tool.as_bytes());
         let place = self.find(hash, tool.as_bytes());
         if let Some(place) = place {
             self.mark(place);
         }
-        self.encoded.clear();
-        record::encode(tool, routes, &mut self.encoded);
         let bytes = self.encoded.len();
         if bytes > MAX_RECORD_BYTES {
             return Err(PublishError::TooLarge { tool: tool.clone(), bytes });
@@ -232,7 +255,19 @@ impl<'a> Writer<'a> {
     pub fn mark_synced(&mut self, unix_seconds: u64, rejected: u64) {
         self.table.header.synced_at.store(unix_seconds, Relaxed);
         self.table.header.rejected.store(rejected, Relaxed);
-        self.table.header.loaded.store(1, Release);
+        self.table.header.loaded.store(LoadedFrom::Source as u64, Release);
+    }
+
+    /// Says that the table holds what the source had at `unix_seconds`, as a snapshot tells it.
+    pub fn mark_restored(&mut self, unix_seconds: u64) {
+        self.table.header.synced_at.store(unix_seconds, Relaxed);
+        self.table.header.loaded.store(LoadedFrom::Snapshot as u64, Release);
+    }
+
+    /// Says how many withdrawals are held back, and since when by the machine's monotonic clock; `None` to count that anew.
+    pub fn note_held(&mut self, tools: u64, since_seconds: Option<u64>) {
+        self.table.header.held_since.store(since_seconds.unwrap_or(0), Relaxed);
+        self.table.header.held.store(tools, Relaxed);
     }
 
     /// Says how many routes are set aside now.
@@ -312,6 +347,8 @@ impl<'a> Writer<'a> {
     fn store(&mut self, place: Place, slot: Slot) {
         if let Some(word) = self.table.slot(place) {
             word.store(slot.0, Release); // edge E1
+            let changes = &self.table.header.changes;
+            changes.store(changes.load(Relaxed) + 1, Relaxed);
         }
     }
 

@@ -1,0 +1,36 @@
+//! Carrying a table over into another one: a zone of another size, before anything is served from it.
+
+use super::atomic::Ordering::{Relaxed, Release};
+
+use super::reader::Scratch;
+use super::writer::{PublishError, Writer};
+use super::{Table, Tally};
+use crate::route::ToolName;
+
+/// Copies all tools of `from`, which may be written to meanwhile, into `to`, which nobody uses yet: routes, counters, and
+/// what is known about their source. Returns how many. What changes behind its back, the next comparison finds.
+///
+/// # Errors
+/// [`PublishError::Full`] when `to` is too small; it is then of no use.
+pub fn carry_over(from: Table<'_>, to: Table<'_>) -> Result<u64, PublishError> {
+    let (mut writer, _) = Writer::attach(to);
+    let mut scratch = Scratch::default();
+    let mut outcome = Ok(());
+    from.for_each(&mut scratch, |record| {
+        let Ok(tool) = ToolName::try_new(record.tool()) else { return };
+        let tally = from.counters(record.counters()).map_or_else(Tally::default, |line| line.tally());
+        if outcome.is_ok() {
+            outcome = writer.adopt(&tool, &record, &tally).map(|_| ());
+        }
+    });
+    outcome?;
+    let words = [
+        (&from.header.synced_at, &to.header.synced_at),
+        (&from.header.rejected, &to.header.rejected),
+        (&from.header.held, &to.header.held),
+        (&from.header.held_since, &to.header.held_since),
+    ];
+    words.iter().for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));
+    to.header.loaded.store(from.header.loaded.load(Relaxed), Release);
+    Ok(to.header().live_tools())
+}
