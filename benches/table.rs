@@ -5,7 +5,6 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use urlproxy::registry::Admission;
 use urlproxy::route::{Backend, Pattern, Route, ToolName};
 use urlproxy::sync::{Journal, Settings, load_once};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table, Writer};
@@ -97,11 +96,7 @@ fn full_load(tools: usize) -> Option<(f64, f64)> {
     })?;
     redis::cmd("EVAL").arg(script).arg(0).arg(tools).exec(&mut connection).ok()?;
     let owned = OwnedTable::new(capacity(tools));
-    let settings = Settings {
-        source: format!("unix:{}", socket.display()).parse().ok()?,
-        resync_interval: Duration::from_secs(60),
-        admission: Admission::default(),
-    };
+    let settings = Settings::new(format!("unix:{}", socket.display()).parse().ok()?);
     let (journal, _reader) = Journal::new(16);
     let start = Instant::now();
     let loaded = load_once(owned.table(), &settings, start + Duration::from_secs(60), &journal);

@@ -11,12 +11,16 @@ mod lease;
 mod rejected;
 mod resp;
 mod scan;
+mod snapshot;
 mod source;
+mod withdrawal_guard;
 
-pub use companion::{Settings, load_once, run};
+pub use companion::{Settings, Stop, load_once, run};
 pub use connection::forget_lookups;
 pub use connection::{Connection, ConnectionError, Invalidation, Timeouts};
 pub use journal::{Entry, Journal, JournalReader, Level};
 pub use lease::Lease;
 pub use resp::{Decoder, Reply, RespError};
+pub use snapshot::{Snapshot, SnapshotError, SnapshotSettings};
 pub use source::{Source, SourceError};
+pub use withdrawal_guard::GuardSettings;

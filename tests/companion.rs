@@ -9,16 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis_server::RedisServer;
-use urlproxy::registry::{self, Admission, Origin};
+use urlproxy::registry::{self, Origin};
 use urlproxy::route::{Backend, Pattern, ToolName};
-use urlproxy::sync::{Entry, Journal, JournalReader, Lease, Settings, load_once, run};
+use urlproxy::sync::{Entry, GuardSettings, Journal, JournalReader, Lease, Settings, SnapshotSettings, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable, Scratch, Table};
 
 const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1 };
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn settings(url: &str) -> Settings {
-    Settings { source: url.parse().unwrap(), resync_interval: Duration::from_secs(60), admission: Admission::default() }
+    Settings::new(url.parse().unwrap())
 }
 
 /// `tool pattern` to `backend backend ...`
@@ -281,4 +281,131 @@ fn a_stopped_companion_gives_the_lease_back() {
     run(owned.table(), &settings(&redis.url()), &lease, &journal, &stop);
     assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
     assert!(lines(&reader).iter().all(|e| !e.text.contains("lease")));
+}
+
+/// So many tools at once, as a store does that is filled.
+fn register_many(redis: &RedisServer, tools: std::ops::Range<u32>) {
+    let script = "for i = ARGV[1], ARGV[2] do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.1:1') end";
+    redis.cli(&["EVAL", script, "0", &tools.start.to_string(), &(tools.end - 1).to_string()]);
+}
+
+#[test]
+fn a_mass_withdrawal_is_held_while_everything_else_goes_on() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let dir = tempfile::tempdir().unwrap();
+    let accept = dir.path().join("accept");
+    let guard = GuardSettings { percent: 50, floor: 20, hold: Duration::from_secs(600), accept: accept.clone() };
+    let guarded = Settings { withdrawal_guard: Some(guard), ..settings(&redis.url()) };
+    let said = following(&guarded, |table| {
+        let header = table.header();
+        wait_for("loaded", || header.live_tools() == 60);
+        redis.cli(&["FLUSHALL"]);
+        wait_for("held", || header.held() == 60);
+        redis.cli(&["HSET", "prefix:new", ".*", "http://10.0.0.2:1"]);
+        wait_for("a new tool is routed", || routes(table).contains_key("new .*"));
+        redis.cli(&["HSET", "prefix:tool-7", ".*", "http://10.0.0.2:7"]);
+        wait_for("one comes back elsewhere", || {
+            routes(table).get("tool-7 .*").is_some_and(|b| b == "http://10.0.0.2:7")
+        });
+        redis.cli(&["DEL", "prefix:tool-7"]);
+        wait_for("what is deleted by name is gone at once", || !routes(table).contains_key("tool-7 .*"));
+        assert_eq!(header.live_tools(), 60);
+        std::fs::write(&accept, "").unwrap();
+        wait_for("accepted", || routes(table) == map(&[("new .*", "http://10.0.0.2:1")]));
+        assert_eq!(header.held(), 0);
+    });
+    let warned: Vec<_> = said.iter().filter(|e| e.text.contains("the source lacks")).map(|e| &e.text).collect();
+    assert_eq!(warned.len(), 2, "{said:?}");
+    assert!(warned[0].starts_with("the source lacks 60 of 60 tools; they are served on for 600 s"), "{warned:?}");
+    assert!(warned[1].contains("withdrawing 59 of 60 tools that the source lacks: accepted"), "{warned:?}");
+}
+
+#[test]
+fn a_hold_is_bounded_and_a_source_that_recovers_loses_nothing() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let guard = |hold| GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let brief = Settings { withdrawal_guard: Some(guard(Duration::from_secs(1))), ..settings(&redis.url()) };
+    following(&brief, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        redis.cli(&["FLUSHALL"]);
+        wait_for("held", || table.header().held() == 60);
+        let held = wait_for("let through", || table.header().live_tools() == 0);
+        assert!(held < Duration::from_secs(4), "{held:?}");
+    });
+    register_many(&redis, 0..60);
+    let long = Settings { withdrawal_guard: Some(guard(Duration::from_secs(600))), ..settings(&redis.url()) };
+    let said = following(&long, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        redis.cli(&["FLUSHALL"]);
+        wait_for("held", || table.header().held() == 60);
+        register_many(&redis, 0..60);
+        wait_for("all are back", || table.header().held() == 0);
+        assert_eq!(table.header().live_tools(), 60);
+    });
+    assert!(said.iter().any(|e| e.text.starts_with("the source has all tools again, held=60")), "{said:?}");
+}
+
+#[test]
+fn a_source_that_is_emptied_while_everything_is_written_anew_is_not_believed() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..300);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let guarded = Settings { withdrawal_guard: Some(guard), ..settings(&redis.url()) };
+    following(&guarded, |table| {
+        wait_for("loaded", || table.header().live_tools() == 300);
+        // Each key is pushed as changed, and is gone before anybody can ask for it.
+        let script = "for i = 0, 299 do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.9:1') end \
+                      redis.call('FLUSHALL')";
+        redis.cli(&["EVAL", script, "0"]);
+        wait_for("held", || table.header().held() > 0);
+        assert_eq!(table.header().live_tools(), 300);
+    });
+}
+
+#[test]
+fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_believed() {
+    let mut redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tools.snapshot");
+    let snapshot = SnapshotSettings { path: path.clone(), max_age: Duration::from_secs(3600) };
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let kept = Settings { snapshot: Some(snapshot), withdrawal_guard: Some(guard), ..settings(&redis.url()) };
+    let all = following(&kept, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        wait_for("written", || path.exists());
+        redis.cli(&["HSET", "prefix:late", ".*", "http://10.0.0.2:1"]);
+        wait_for("followed", || table.header().live_tools() == 61);
+    });
+    assert!(all.iter().all(|e| !e.text.contains("snapshot")), "{all:?}");
+    // At the end it is written once more.
+    assert!(
+        std::fs::read_to_string(&path).unwrap().contains(r#"{"tool":"late","routes":{".*":["http://10.0.0.2:1"]}}"#)
+    );
+    redis.stop();
+    let start = |table: Table<'_>| {
+        let (journal, reader) = Journal::new(100);
+        let loaded = load_once(table, &kept, Instant::now() + Duration::from_millis(300), &journal);
+        (loaded, lines(&reader))
+    };
+    let without = OwnedTable::new(CAPACITY);
+    let (loaded, said) = start(without.table());
+    assert!(!loaded && without.table().header().is_loaded() && without.table().header().live_tools() == 61);
+    let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
+    assert!(texts[0].starts_with("snapshot read, tools=61 age=") && texts[0].contains(" s path="), "{texts:?}");
+    assert!(texts[1].contains("while loading routes") && texts[1].contains("; serving those of the snapshot, age="));
+    redis.start_again();
+    let emptied = OwnedTable::new(CAPACITY);
+    let (loaded, said) = start(emptied.table());
+    assert!(loaded && emptied.table().header().live_tools() == 61, "{said:?}");
+    assert_eq!(emptied.table().header().held(), 61);
+    std::fs::write(&path, "nonsense").unwrap();
+    let damaged = OwnedTable::new(CAPACITY);
+    let (loaded, said) = start(damaged.table());
+    assert!(loaded && damaged.table().header().live_tools() == 0);
+    assert!(said[0].text.starts_with("snapshot not used: it is damaged"), "{said:?}");
 }

@@ -203,3 +203,49 @@ fn a_refused_configuration_leaves_the_running_one_alone() {
     set(&redis, "other", &tool.url());
     nginx.wait_for_status("/other/", 200);
 }
+
+#[test]
+fn a_zone_that_grows_shrinks_or_is_renamed_carries_its_routes_over() {
+    let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
+    let conf = |table: &str, zone: &str| {
+        let conf = http(&redis.url(), "wait_for_routes 100ms;").replace("zone 1m", &format!("zone {zone}"));
+        conf.replace("urlproxy_table tools", &format!("urlproxy_table {table}"))
+            .replace("urlproxy tools path", &format!("urlproxy {table} path"))
+            .replace("urlproxy_list tools", &format!("urlproxy_list {table}"))
+    };
+    (0..100).for_each(|n| set(&redis, &format!("tool-{n}"), &tool.url()));
+    let nginx = Nginx::start("worker_processes 2;", &conf("tools", "1m"));
+    wait_for("the companion follows", || companions(&redis) == 1);
+    let load = Load::start(nginx.port, "/tool-7/");
+    // What is carried over cannot have come from there.
+    redis.signal("STOP");
+    let mut carried = 0;
+    for (table, zone) in [("tools", "4m"), ("tools", "512k"), ("webtools", "2m")] {
+        let former = nginx.workers();
+        nginx.configure("worker_processes 2;", &conf(table, zone));
+        nginx.reload();
+        wait_for("a new generation", || nginx.workers().iter().all(|pid| !former.contains(pid)));
+        carried += 1;
+        let said = nginx.log().matches("carried over to another zone, tools=100").count();
+        assert_eq!(said, carried, "{table} {zone}");
+        assert_eq!(nginx.get("/list").body.matches("active").count(), 100);
+    }
+    redis.signal("CONT");
+    wait_for("the companion follows", || companions(&redis) == 1);
+    let script = "for i = 1, 1500 do redis.call('HSET', 'prefix:more-' .. i, '.*', 'http://127.0.0.1:1') end";
+    redis.cli(&["EVAL", script, "0"]);
+    wait_for("more tools", || nginx.get("/list").body.matches("active").count() == 1600);
+    let former = nginx.workers();
+    nginx.configure("worker_processes 2;", &conf("webtools", "256k"));
+    nginx.signal("HUP");
+    wait_for("the refusal", || nginx.log().contains("[emerg]"));
+    let emergency = nginx.log().lines().find(|line| line.contains("[emerg]")).unwrap().to_owned();
+    assert!(emergency.contains("urlproxy_table webtools: no room for tool "), "{emergency}");
+    assert_eq!(nginx.workers(), former, "the configuration in force stays");
+    assert_eq!(nginx.get("/tool-7/").body, "hello");
+    set(&redis, "late", &tool.url());
+    nginx.wait_for_status("/late/", 200);
+    let report = load.finish();
+    println!("4 reloads: {} requests, {} failed", report.requests, report.failed);
+    assert!(report.requests > 100 && report.failed == 0, "{}", report.text);
+}

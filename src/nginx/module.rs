@@ -75,7 +75,7 @@ static mut COMMANDS: [ngx_command_t; 7] = [
     command::<UrlproxyList>(ngx_string!("urlproxy_list"), NGX_HTTP_LOC_CONF | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
     ngx_command_t {
         name: ngx_string!("urlproxy_peers"),
-        type_: NGX_HTTP_UPS_CONF as ngx_uint_t | nginx_sys::NGX_CONF_NOARGS as ngx_uint_t,
+        type_: (NGX_HTTP_UPS_CONF | nginx_sys::NGX_CONF_ANY) as ngx_uint_t,
         set: Some(peers::urlproxy_peers),
         conf: 0,
         offset: 0,
@@ -116,6 +116,34 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     })
 }
 
+/// The configuration in force, if it has this module.
+///
+/// # Safety
+/// `cf` is nginx's parser.
+unsafe fn former_conf(cf: *mut ngx_conf_t) -> Option<&'static MainConf> {
+    // SAFETY: the caller's promise.
+    let cycle = unsafe { (*cf).cycle };
+    // SAFETY: a configuration is read for a cycle.
+    let former = unsafe { (*cycle).old_cycle };
+    // SAFETY: nginx keeps the cycle in force until this one is.
+    let former = unsafe { former.as_ref() }.filter(|former| !former.conf_ctx.is_null() && !former.modules.is_null())?;
+    // A module that was not loaded then has no place in what that cycle has for each.
+    // SAFETY: a cycle has an array of so many modules.
+    let modules = unsafe { std::slice::from_raw_parts(former.modules, former.modules_n) };
+    let ours: *const ngx_module_t = Module::module();
+    if modules.iter().any(|&module| module.cast_const() == ours) { Module::main_conf(former) } else { None }
+}
+
+/// Finds for each table the one whose routes it goes on with: of the same name, or else, renamed, of the same source.
+fn find_predecessors(main: &'static MainConf, former: &'static MainConf) {
+    for table in main.tables() {
+        let is_renamed =
+            |former: &&TableConf| former.settings.source == table.settings.source && main.find(&former.name).is_none();
+        let predecessor = former.find(&table.name).or_else(|| former.tables().find(is_renamed));
+        table.predecessor.set(predecessor.and_then(|former| former.table.get().copied()));
+    }
+}
+
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     let phases: [(u32, ngx_http_handler_pt); 2] = [
         (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(phases::access)),
@@ -124,6 +152,10 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx calls this with its parser, once the http block is read.
         let Some(core) = NgxHttpCoreModule::main_conf_mut(unsafe { &*cf }) else { return Status::NGX_ERROR.0 };
+        // SAFETY: nginx passes its parser.
+        if let (Some(main), Some(former)) = (Module::main_conf(unsafe { &*cf }), unsafe { former_conf(cf) }) {
+            find_predecessors(main, former);
+        }
         for (phase, handler) in phases {
             let Some(phase) = core.phases.get_mut(phase as usize) else { return Status::NGX_ERROR.0 };
             // SAFETY: the phase's handlers are an array of this type.

@@ -2,6 +2,8 @@
 
 use std::ffi::{c_char, c_void};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ptr;
+use std::time::Duration;
 
 use nginx_sys::{
     NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_command_t, ngx_conf_t, ngx_current_msec, ngx_http_request_t,
@@ -17,6 +19,7 @@ use super::guard::guarded;
 use super::log;
 use super::pool;
 use super::request::{Destination, Endpoint, RequestRoute, resolve};
+use super::units::parse_duration;
 use crate::route::{Scheme, choose};
 use crate::table::{Health, HealthSettings};
 
@@ -26,6 +29,7 @@ const V6_BYTES: usize = 28;
 /// One request's way through its backends.
 struct Peers {
     route: &'static RequestRoute,
+    settings: HealthSettings,
     pool: *mut ngx_pool_t,
     /// Where the first choice is kept: nearly always the only one.
     first: Chosen,
@@ -53,7 +57,29 @@ struct RawAddress {
     len: usize,
 }
 
-/// `urlproxy_peers;`
+/// What follows `urlproxy_peers`, as nginx's `server` takes it.
+fn parse_health(args: &[&str]) -> Result<HealthSettings, DirectiveError> {
+    let mut settings = HealthSettings::default();
+    for arg in args {
+        let invalid = || DirectiveError::Invalid {
+            directive: "urlproxy_peers",
+            what: "parameter",
+            value: (*arg).into(),
+            example: "max_fails=1 fail_timeout=10s",
+        };
+        match arg.split_once('=').ok_or_else(invalid)? {
+            ("max_fails", value) => settings.max_fails = value.parse().map_err(|_| invalid())?,
+            ("fail_timeout", value) => {
+                let is_whole = |time: &Duration| time.as_secs() > 0 && time.subsec_nanos() == 0;
+                settings.fail_timeout = parse_duration(value).filter(is_whole).ok_or_else(invalid)?;
+            }
+            _ => return Err(invalid()),
+        }
+    }
+    Ok(settings)
+}
+
+/// `urlproxy_peers [max_fails=N] [fail_timeout=TIME];`
 pub(super) unsafe extern "C" fn urlproxy_peers(
     cf: *mut ngx_conf_t,
     _: *mut ngx_command_t,
@@ -71,6 +97,17 @@ pub(super) unsafe extern "C" fn urlproxy_peers(
                 "\"urlproxy_peers\" must be the first in its upstream, before \"keepalive\" and instead of other methods",
             );
         }
+        let mut settings = HealthSettings::default();
+        let parse = |args: &[&str]| parse_health(args).map(|parsed| settings = parsed);
+        // SAFETY: as above.
+        if unsafe { directive::apply(cf, parse) } != CONF_OK {
+            return CONF_ERROR;
+        }
+        // SAFETY: as above.
+        let conf_pool = unsafe { (*cf).pool };
+        // SAFETY: the configuration's pool.
+        let Some(settings) = (unsafe { pool::place(conf_pool, || settings) }) else { return CONF_ERROR };
+        upstream.peer.data = ptr::from_mut(settings).cast();
         upstream.peer.init_upstream = Some(init_upstream);
         // nginx wants a server in each upstream; this one stands for whatever the table says.
         // SAFETY: all-zero is how nginx makes these itself.
@@ -104,7 +141,7 @@ unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_
     })
 }
 
-unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
         let request = unsafe { &*r };
@@ -120,9 +157,21 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _: *mut ngx_http_upst
         };
         // SAFETY: nginx has made the request's upstream.
         let Some(upstream) = (unsafe { request.upstream.as_mut() }) else { return Status::NGX_ERROR.0 };
+        // SAFETY: nginx passes the upstream.
+        let settings = unsafe { (*us).peer.data };
+        // SAFETY: `urlproxy_peers` has put them there.
+        let settings = unsafe { *settings.cast::<HealthSettings>() };
         let unusable = unusable(route.endpoints(), upstream.ssl() != 0);
-        let peers =
-            || Peers { route, pool: request.pool, first: Chosen::NONE, upstream, at: 0, tried: unusable, stale: 0 };
+        let peers = || Peers {
+            route,
+            settings,
+            pool: request.pool,
+            first: Chosen::NONE,
+            upstream,
+            at: 0,
+            tried: unusable,
+            stale: 0,
+        };
         // SAFETY: the request's pool.
         let Some(peers) = (unsafe { pool::place(request.pool, peers) }) else { return Status::NGX_ERROR.0 };
         let peer = &mut upstream.peer;
@@ -186,7 +235,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
             if peers.has_answered() {
                 health.answered(addr);
             }
-        } else if health.failed(addr, now_seconds(), HealthSettings::default()) {
+        } else if health.failed(addr, now_seconds(), peers.settings) {
             let tool = peers.route.tool.escape_ascii();
             let text = format!("urlproxy_peers: backend {addr} of tool \"{tool}\" is out for a while");
             // SAFETY: the connection's own log.
@@ -224,9 +273,7 @@ impl Peers {
     fn choose(&mut self) -> Option<usize> {
         let (endpoints, turn) = (self.route.endpoints(), self.route.chosen.get());
         let is_failed = |at: usize| match (endpoints.get(at).map(|e| e.destination), self.health()) {
-            (Some(Destination::Addr(addr)), Some(health)) => {
-                health.is_failed(addr, now_seconds(), HealthSettings::default())
-            }
+            (Some(Destination::Addr(addr)), Some(health)) => health.is_failed(addr, now_seconds(), self.settings),
             _ => false,
         };
         let chosen = choose(endpoints.len(), turn, self.tried, is_failed);
@@ -342,6 +389,22 @@ mod tests {
         let mut raw = Chosen::NONE.address;
         raw.set(addr, owner);
         raw
+    }
+
+    #[test]
+    fn health_is_set_as_for_a_server_of_nginx() {
+        let settings = |max_fails, seconds| HealthSettings { max_fails, fail_timeout: Duration::from_secs(seconds) };
+        assert_eq!(parse_health(&[]), Ok(settings(1, 10)));
+        assert_eq!(parse_health(&["fail_timeout=1m", "max_fails=3"]), Ok(settings(3, 60)));
+        assert_eq!(parse_health(&["max_fails=0"]), Ok(settings(0, 10)));
+        for wrong in
+            ["max_fails", "max_fails=-1", "max_fails=65536", "fail_timeout=500ms", "fail_timeout=0", "weight=2"]
+        {
+            let want = format!(
+                r#""urlproxy_peers" invalid parameter "{wrong}", expected e.g. "max_fails=1 fail_timeout=10s""#
+            );
+            assert_eq!(parse_health(&[wrong]).unwrap_err().to_string(), want);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use super::guard::guarded;
 use super::log;
 use super::module::{MainConf, Module};
-use super::table_conf::TableConf;
+use super::table_conf::{Origin, TableConf};
 use crate::sync::{self, Journal, JournalReader, Lease, Level};
 
 /// Lines kept between two looks of the event loop.
@@ -35,6 +35,8 @@ const JOIN_WITHIN: Duration = Duration::from_millis(500);
 
 /// The leases of all tables there ever were, by name: made in the master, inherited by all workers, never closed.
 static LEASES: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
+/// How many configurations were put into force before this process was made.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// The companions of this process.
 static RUNNING: Mutex<Vec<Companion>> = Mutex::new(Vec::new());
 
@@ -60,13 +62,21 @@ pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
         say(nginx_sys::NGX_LOG_NOTICE, &format!("urlproxy {version}, build {build} for nginx {nginx}"));
         // Only the single process reloads with its companion running, and it is about to unmap the old zones.
         let is_running = !RUNNING.lock().is_empty();
+        GENERATION.fetch_add(1, Relaxed);
         stop_all();
         for table in main.tables() {
             if let Err(error) = make_lease(&table.name) {
                 say(nginx_sys::NGX_LOG_EMERG, &format!("{error} while making the writer lease of {}", table.name));
             }
-            if table.is_fresh.get() {
-                load(table, cycle, say);
+            match table.origin.get() {
+                Origin::Kept => {}
+                Origin::Carried { tools } => {
+                    say(
+                        nginx_sys::NGX_LOG_NOTICE,
+                        &format!("urlproxy: routes of {} carried over to another zone, tools={tools}", table.name),
+                    );
+                }
+                Origin::Fresh => load(table, cycle, say),
             }
         }
         if is_running {
@@ -120,10 +130,14 @@ fn start_all(main: &'static MainConf, cycle: &ngx_cycle_t) {
         let (journal, reader) = Journal::new(JOURNAL_LINES);
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
+        let generation = GENERATION.load(Relaxed);
+        if let Err(error) = lease.announce(generation) {
+            log::cycle(nginx_sys::NGX_LOG_ALERT, &format!("{error} while announcing the companion of {}", table.name));
+        }
         let thread = with_signals_blocked(|| {
             let name = format!("urlproxy {}", table.name);
             std::thread::Builder::new().name(name).spawn(move || {
-                let stop = || asked.load(Relaxed) || is_exiting();
+                let stop = || asked.load(Relaxed) || is_exiting() || lease.is_superseded(generation);
                 while !stop() {
                     let life = || sync::run(memory, &settings, &lease, &journal, &stop);
                     if catch_unwind(AssertUnwindSafe(life)).is_err() {

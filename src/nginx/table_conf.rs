@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,7 +11,7 @@ use super::directive::{Directive, DirectiveError, set_once};
 use super::units::{parse_duration, parse_size};
 use crate::registry::Admission;
 use crate::route::PatternCache;
-use crate::sync::{Settings, Source};
+use crate::sync::{GuardSettings, Settings, SnapshotSettings, Source};
 use crate::table::{Scratch, Table};
 
 const DEFAULT_ZONE_BYTES: usize = 16 << 20;
@@ -19,6 +20,11 @@ const DEFAULT_SOURCE: &str = "redis://127.0.0.1:6379/0";
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
 const SHORTEST_RESYNC: Duration = Duration::from_secs(1);
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(7 * 86400);
+const DEFAULT_GUARD: GuardOptions =
+    GuardOptions::On { percent: 50, floor: 20, hold: Duration::from_secs(120), accept: None };
+/// Where a held withdrawal is accepted by default, followed by the table's name and `.accept`.
+const ACCEPT_DIRECTORY: &str = "/run/urlproxy";
 
 /// The block as it was written.
 #[derive(Debug, Default)]
@@ -29,6 +35,15 @@ pub(super) struct TableOptions {
     wait_for_routes: Option<Duration>,
     resync_interval: Option<Duration>,
     networks: Option<Vec<IpNet>>,
+    snapshot: Option<SnapshotSettings>,
+    withdrawal_guard: Option<GuardOptions>,
+}
+
+/// `withdrawal_guard` as it was written.
+#[derive(Debug, PartialEq, Eq)]
+enum GuardOptions {
+    Off,
+    On { percent: u8, floor: u64, hold: Duration, accept: Option<PathBuf> },
 }
 
 /// One directive of the block: its name, and how it is applied.
@@ -42,6 +57,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry::<WaitForRoutes>(),
     entry::<ResyncInterval>(),
     entry::<AllowBackend>(),
+    entry::<Snapshot>(),
+    entry::<WithdrawalGuard>(),
 ];
 
 const fn entry<D: Directive<Conf = TableOptions>>() -> Entry {
@@ -60,10 +77,23 @@ pub(super) struct TableConf {
     pub settings: Settings,
     /// Set when the zone is mapped.
     pub table: OnceCell<Table<'static>>,
-    /// Whether this configuration made the zone.
-    pub is_fresh: Cell<bool>,
+    /// The table of the configuration in force whose routes this one goes on with, if its zone is another.
+    pub predecessor: Cell<Option<Table<'static>>>,
+    /// Where its zone comes from. Set when the zone is mapped.
+    pub origin: Cell<Origin>,
     /// What one worker keeps between requests.
     pub worker: RefCell<Worker>,
+}
+
+/// Where the zone of a table comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// New and empty.
+    Fresh,
+    /// The zone of the configuration before.
+    Kept,
+    /// New, with the routes of the configuration before.
+    Carried { tools: u64 },
 }
 
 /// What one worker keeps between requests.
@@ -93,15 +123,30 @@ impl TableOptions {
             name: name.to_owned(),
             zone_bytes: self.zone_bytes.unwrap_or(DEFAULT_ZONE_BYTES),
             wait_for_routes: self.wait_for_routes.unwrap_or(DEFAULT_WAIT),
-            settings: Settings { source, resync_interval, admission },
+            settings: Settings {
+                source,
+                resync_interval,
+                admission,
+                snapshot: self.snapshot,
+                withdrawal_guard: self.withdrawal_guard.unwrap_or(DEFAULT_GUARD).into_settings(name),
+            },
             table: OnceCell::new(),
-            is_fresh: Cell::new(false),
+            predecessor: Cell::new(None),
+            origin: Cell::new(Origin::Fresh),
             worker: RefCell::new(Worker {
                 scratch: Scratch::default(),
                 patterns: PatternCache::new(PatternCache::DEFAULT_BYTES),
                 turns: Vec::new(),
             }),
         })
+    }
+}
+
+impl GuardOptions {
+    fn into_settings(self, table: &str) -> Option<GuardSettings> {
+        let Self::On { percent, floor, hold, accept } = self else { return None };
+        let accept = accept.unwrap_or_else(|| Path::new(ACCEPT_DIRECTORY).join(format!("{table}.accept")));
+        Some(GuardSettings { percent, floor, hold, accept })
     }
 }
 
@@ -234,6 +279,85 @@ impl Directive for AllowBackend {
     }
 }
 
+/// A path that does not depend on where nginx was started.
+fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
+    let path = PathBuf::from(text);
+    let invalid = || DirectiveError::Invalid { directive, what: "path (absolute)", value: text.into(), example };
+    if path.is_absolute() && path.file_name().is_some() { Ok(path) } else { Err(invalid()) }
+}
+
+/// `snapshot PATH [max_age=TIME];`
+struct Snapshot;
+
+impl Directive for Snapshot {
+    const NAME: &'static str = "snapshot";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let (directive, example) = (Self::NAME, "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;");
+        let [path, parameters @ ..] = args else {
+            return Err(DirectiveError::Arguments { directive, takes: "a path", example });
+        };
+        let path = absolute(path, directive, "/var/lib/urlproxy/tools.snapshot")?;
+        let mut max_age = DEFAULT_MAX_AGE;
+        for parameter in parameters {
+            let invalid = || DirectiveError::Invalid {
+                directive,
+                what: "parameter",
+                value: (*parameter).into(),
+                example: "max_age=7d",
+            };
+            max_age = parameter.strip_prefix("max_age=").and_then(parse_duration).ok_or_else(invalid)?;
+        }
+        set_once(&mut conf.snapshot, directive, SnapshotSettings { path, max_age })
+    }
+}
+
+/// `withdrawal_guard PERCENT [floor=N] [hold=TIME] [accept=PATH];` or `off`
+struct WithdrawalGuard;
+
+impl Directive for WithdrawalGuard {
+    const NAME: &'static str = "withdrawal_guard";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let (directive, example) = (Self::NAME, "withdrawal_guard 50% floor=20 hold=120s;");
+        let options = match args {
+            [] => return Err(DirectiveError::Arguments { directive, takes: "a percentage or \"off\"", example }),
+            ["off"] => GuardOptions::Off,
+            [share, parameters @ ..] => {
+                let percent = share.strip_suffix('%').and_then(|number| number.parse().ok());
+                let percent = percent.filter(|percent| (1..=100).contains(percent));
+                let percent = percent.ok_or_else(|| DirectiveError::Invalid {
+                    directive,
+                    what: "percentage",
+                    value: (*share).into(),
+                    example: "50%",
+                })?;
+                let GuardOptions::On { mut floor, mut hold, mut accept, .. } = DEFAULT_GUARD else { return Ok(()) };
+                for parameter in parameters {
+                    let invalid = || DirectiveError::Invalid {
+                        directive,
+                        what: "parameter",
+                        value: (*parameter).into(),
+                        example: "floor=20 hold=120s accept=/run/urlproxy/tools.accept",
+                    };
+                    match parameter.split_once('=').ok_or_else(invalid)? {
+                        ("floor", value) => floor = value.parse().map_err(|_| invalid())?,
+                        ("hold", value) => hold = parse_duration(value).ok_or_else(invalid)?,
+                        ("accept", value) => {
+                            accept = Some(absolute(value, directive, "accept=/run/urlproxy/tools.accept")?);
+                        }
+                        _ => return Err(invalid()),
+                    }
+                }
+                GuardOptions::On { percent, floor, hold, accept }
+            }
+        };
+        set_once(&mut conf.withdrawal_guard, directive, options)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +378,10 @@ mod tests {
         assert_eq!((conf.zone_bytes, conf.wait_for_routes), (16 << 20, Duration::from_secs(2)));
         assert_eq!(conf.settings.resync_interval, Duration::from_secs(60));
         assert!(conf.settings.admission.networks.is_empty());
+        assert_eq!(conf.settings.snapshot, None);
+        let hold = Duration::from_secs(120);
+        let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/run/urlproxy/tools.accept".into() };
+        assert_eq!(conf.settings.withdrawal_guard, Some(guard));
     }
 
     #[test]
@@ -265,6 +393,15 @@ mod tests {
         assert_eq!((conf.zone_bytes, conf.wait_for_routes), (1 << 20, Duration::ZERO));
         let networks: Vec<_> = conf.settings.admission.networks.iter().map(ToString::to_string).collect();
         assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
+        let settings = |line: &str| apply(line).unwrap().into_conf("tools").unwrap().settings;
+        let snapshot = |line: &str| settings(line).snapshot.map(|s| (s.path, s.max_age.as_secs()));
+        assert_eq!(snapshot("snapshot /x/y"), Some(("/x/y".into(), 7 * 86400)));
+        assert_eq!(snapshot("snapshot /x/y max_age=1h"), Some(("/x/y".into(), 3600)));
+        assert_eq!(settings("withdrawal_guard off").withdrawal_guard, None);
+        let (hold, accept) = (Duration::from_millis(1500), PathBuf::from("/x/accept"));
+        let guard = GuardSettings { percent: 7, floor: 0, hold, accept };
+        let line = "withdrawal_guard 7% hold=1500ms accept=/x/accept floor=0";
+        assert_eq!(settings(line).withdrawal_guard, Some(guard));
     }
 
     #[test]
@@ -281,6 +418,23 @@ mod tests {
                 r#""allow_backend" invalid network "10.0.0.0/33", expected e.g. "10.0.0.0/8""#,
             ),
             ("redis htp://x", r#""redis" invalid URL "htp://x", expected e.g. "redis://127.0.0.1:6379/0""#),
+            ("snapshot", r#""snapshot" takes a path, e.g. "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;""#),
+            (
+                "snapshot tools.snapshot",
+                r#""snapshot" invalid path (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot""#,
+            ),
+            ("snapshot /x max_age=old", r#""snapshot" invalid parameter "max_age=old", expected e.g. "max_age=7d""#),
+            ("withdrawal_guard 0%", r#""withdrawal_guard" invalid percentage "0%", expected e.g. "50%""#),
+            ("withdrawal_guard 50", r#""withdrawal_guard" invalid percentage "50", expected e.g. "50%""#),
+            ("withdrawal_guard 101%", r#""withdrawal_guard" invalid percentage "101%", expected e.g. "50%""#),
+            (
+                "withdrawal_guard",
+                r#""withdrawal_guard" takes a percentage or "off", e.g. "withdrawal_guard 50% floor=20 hold=120s;""#,
+            ),
+            (
+                "withdrawal_guard 50% floor=x",
+                r#""withdrawal_guard" invalid parameter "floor=x", expected e.g. "floor=20 hold=120s accept=/run/urlproxy/tools.accept""#,
+            ),
             (
                 "password_file /nonexistent/pass",
                 r#""password_file" cannot be read from "/nonexistent/pass": No such file or directory (os error 2)"#,

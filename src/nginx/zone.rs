@@ -11,8 +11,8 @@ use ngx::http::HttpModule;
 use super::guard::guarded;
 use super::log;
 use super::module::{Module, zone_name};
-use super::table_conf::TableConf;
-use crate::table::Table;
+use super::table_conf::{Origin, TableConf};
+use crate::table::{PublishError, Table, carry_over};
 
 /// Asks nginx for the zone of a table.
 ///
@@ -43,16 +43,35 @@ unsafe extern "C" fn init(zone: *mut ngx_shm_zone_t, _former: *mut c_void) -> ng
         // SAFETY: as above.
         match unsafe { map(slab) } {
             Ok((table, is_fresh)) => {
-                conf.is_fresh.set(is_fresh);
                 let _ = conf.table.set(table);
+                if !is_fresh {
+                    conf.origin.set(Origin::Kept);
+                    return Status::NGX_OK.0;
+                }
+                match go_on(conf, table) {
+                    Ok(origin) => conf.origin.set(origin),
+                    // Refuses the configuration; the one in force stays.
+                    Err(error) => return refuse(conf, &error),
+                }
                 Status::NGX_OK.0
             }
-            Err(error) => {
-                log::cycle(nginx_sys::NGX_LOG_EMERG, &format!("urlproxy_table {}: {error}", conf.name));
-                Status::NGX_ERROR.0
-            }
+            Err(error) => refuse(conf, &error),
         }
     })
+}
+
+fn refuse(conf: &TableConf, error: &dyn std::error::Error) -> ngx_int_t {
+    log::cycle(nginx_sys::NGX_LOG_EMERG, &format!("urlproxy_table {}: {error}", conf.name));
+    Status::NGX_ERROR.0
+}
+
+/// Gives a fresh table what the one before it holds. That is still mapped, and written to, as long as this
+/// configuration is not in force.
+fn go_on(conf: &TableConf, table: Table<'static>) -> Result<Origin, PublishError> {
+    match conf.predecessor.get().filter(|former| former.header().is_loaded()) {
+        Some(former) => carry_over(former, table).map(|tools| Origin::Carried { tools }),
+        None => Ok(Origin::Fresh),
+    }
 }
 
 /// The table in a zone, and whether it was made just now.

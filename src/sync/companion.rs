@@ -1,5 +1,7 @@
 //! The companion's life: take the lease, connect, track, scan, follow; on any doubt drop the connection and begin again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::cmd;
@@ -9,7 +11,9 @@ use super::connection::{Connection, ConnectionError, Timeouts};
 use super::journal::{Journal, Level};
 use super::lease::Lease;
 use super::scan::{Changes, Follower, ScanError};
+use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
 use super::source::Source;
+use super::withdrawal_guard::{GuardSettings, WithdrawalGuard};
 use crate::registry::{Admission, ROUTES_PREFIX};
 use crate::table::{Table, Writer};
 
@@ -20,6 +24,12 @@ const STEP: Duration = Duration::from_millis(100);
 /// How often the lease is asked for while another process has it.
 const LEASE_STEP: Duration = Duration::from_millis(10);
 
+/// How often the source is compared while a withdrawal is held back.
+const WHILE_HELD: Duration = Duration::from_secs(5);
+
+/// Says when to end; asked at least every 100 ms.
+pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// What the companion is to do.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,6 +39,18 @@ pub struct Settings {
     pub resync_interval: Duration,
     /// Which destinations are let through.
     pub admission: Admission,
+    /// Where the routes are kept over a restart, if anywhere.
+    pub snapshot: Option<SnapshotSettings>,
+    /// When a comparison is not believed at once.
+    pub withdrawal_guard: Option<GuardSettings>,
+}
+
+impl Settings {
+    /// A source, compared every minute; any destination, no snapshot, no guard.
+    pub fn new(source: Source) -> Self {
+        let resync_interval = Duration::from_secs(60);
+        Self { source, resync_interval, admission: Admission::default(), snapshot: None, withdrawal_guard: None }
+    }
 }
 
 /// Why a session with the source ended.
@@ -40,12 +62,15 @@ enum SessionError {
     Scan(#[from] ScanError),
 }
 
-/// Fills a fresh table from the source, trying until `deadline`. `true` when the table is loaded.
+/// Fills a fresh table: from the snapshot, then from the source, trying until `deadline`. `true` when it could be compared
+/// with the source; if not, it is loaded all the same when there was a snapshot.
 ///
 /// For the one process that can be the only writer: the master, before it has workers.
 pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journal: &Journal) -> bool {
     let expired = || Instant::now() >= deadline;
-    let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone());
+    let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
+    let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone(), guard);
+    let restored = settings.snapshot.as_ref().and_then(|snapshot| restore(&mut follower, snapshot, journal));
     let mut backoff = Backoff::new();
     let mut reason: Option<SessionError> = None;
     loop {
@@ -61,7 +86,12 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
             Err(error) if expired() => {
                 // The deadline broke this attempt off; an earlier one may know more.
                 let error = reason.unwrap_or(error);
-                journal.log(Level::Warn, format!("{error} while loading routes, source={}", settings.source));
+                let meanwhile = match restored {
+                    Some(age) => format!("; serving those of the snapshot, age={}", Age(age)),
+                    None => String::new(),
+                };
+                journal
+                    .log(Level::Warn, format!("{error} while loading routes, source={}{meanwhile}", settings.source));
                 return false;
             }
             Err(error) => {
@@ -73,17 +103,57 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
     }
 }
 
+/// Puts the snapshot's routes into the table, if it is good; returns its age.
+fn restore(follower: &mut Follower<'_>, settings: &SnapshotSettings, journal: &Journal) -> Option<Duration> {
+    let path = settings.path.display();
+    match snapshot::read(settings, follower.writer.table()) {
+        Ok((snapshot, age)) => {
+            let tools = snapshot.restore(&mut follower.writer, &follower.admission, &mut follower.rejected);
+            journal.log(Level::Notice, format!("snapshot read, tools={tools} age={} path={path}", Age(age)));
+            Some(age)
+        }
+        Err(error) => {
+            // At the very first start there is none.
+            let level = if matches!(error, SnapshotError::Missing) { Level::Notice } else { Level::Error };
+            journal.log(level, format!("snapshot not used: {error}, path={path}"));
+            None
+        }
+    }
+}
+
 /// Keeps the table in step with the source until `stop` says so. Does nothing while another process has the lease.
-pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journal, stop: &dyn Fn() -> bool) {
+pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journal, stop: Stop<'_>) {
     if !wait_for_lease(lease, journal, stop) {
         return;
     }
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let keeper = settings.snapshot.as_ref().and_then(|snapshot| {
+            let keep = || snapshot::keep(table, snapshot, journal, &is_over);
+            let thread = std::thread::Builder::new().name("urlproxy-snap".into()).spawn_scoped(scope, keep);
+            let failed = |error| journal.log(Level::Error, format!("{error} while starting to keep the snapshot"));
+            thread.map_err(failed).ok()
+        });
+        let outcome = catch_unwind(AssertUnwindSafe(|| follow_source(table, settings, journal, stop)));
+        // Before the last snapshot: whoever comes next need not wait for a disk.
+        if let Err(error) = lease.release() {
+            journal.log(Level::Error, format!("{error} while releasing the writer lease"));
+        }
+        is_over.store(true, Relaxed);
+        keeper.inspect(|keeper| keeper.thread().unpark());
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+/// The holder of the lease at work.
+fn follow_source(table: Table<'_>, settings: &Settings, journal: &Journal, stop: Stop<'_>) {
     let (writer, found) = Writer::attach(table);
     journal.log(Level::Notice, format!("following {}, tools={}", settings.source, found.tools));
     if found.damaged > 0 {
         journal.log(Level::Error, format!("{} damaged slots were emptied", found.damaged));
     }
-    let mut follower = Follower::new(writer, settings.admission.clone());
+    let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
+    let mut follower = Follower::new(writer, settings.admission.clone(), guard);
     let mut backoff = Backoff::new();
     let mut outage = Outage::default();
     while !stop() {
@@ -96,14 +166,12 @@ pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journ
             Err(error) => error,
         };
         outage.note(journal, &settings.source, &error);
+        follower.guard.restart(&mut follower.writer);
         pause(backoff.next_delay(), stop);
-    }
-    if let Err(error) = lease.release() {
-        journal.log(Level::Error, format!("{error} while releasing the writer lease"));
     }
 }
 
-fn wait_for_lease(lease: &Lease, journal: &Journal, stop: &dyn Fn() -> bool) -> bool {
+fn wait_for_lease(lease: &Lease, journal: &Journal, stop: Stop<'_>) -> bool {
     let mut said = false;
     while !stop() {
         match lease.try_acquire() {
@@ -125,7 +193,7 @@ fn session(
     follower: &mut Follower<'_>,
     settings: &Settings,
     journal: &Journal,
-    stop: &dyn Fn() -> bool,
+    stop: Stop<'_>,
     ready: &mut dyn FnMut(),
 ) -> Result<(), SessionError> {
     let mut connection = Connection::open(&settings.source, Timeouts::default(), stop)?;
@@ -135,14 +203,19 @@ fn session(
     ready();
     journal.log(Level::Info, format!("{} source={}", describe(changes), settings.source));
     let next = |changes: Changes| {
-        let wait = if changes.is_flushed { Duration::ZERO } else { settings.resync_interval };
+        let wait = match changes {
+            Changes { is_flushed: true, .. } => Duration::ZERO,
+            // What comes back meanwhile comes as pushes; this tells how much is still held.
+            Changes { held: 1.., .. } => settings.resync_interval.min(WHILE_HELD),
+            _ => settings.resync_interval,
+        };
         Instant::now() + wait
     };
     let mut resync_at = next(changes);
     let mut ping_at = Instant::now() + PING_INTERVAL;
     while !stop() {
         let now = Instant::now();
-        if now >= resync_at {
+        if now >= resync_at || follower.guard.is_over(&follower.writer) {
             let changes = compare(follower, &mut connection, journal)?;
             journal.log(Level::Info, format!("{} at the regular comparison", describe(changes)));
             resync_at = next(changes);
@@ -171,7 +244,7 @@ fn compare(
     connection: &mut Connection<'_>,
     journal: &Journal,
 ) -> Result<Changes, SessionError> {
-    let changes = follower.scan(connection)?;
+    let changes = follower.scan(connection, journal)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     follower.writer.mark_synced(now, follower.rejected.count());
     follower.rejected.report(journal);
@@ -191,11 +264,11 @@ fn follow(
 }
 
 fn describe(changes: Changes) -> String {
-    let Changes { tools, inserted, replaced, withdrawn, .. } = changes;
-    format!("in step, tools={tools} inserted={inserted} replaced={replaced} withdrawn={withdrawn}")
+    let Changes { tools, inserted, replaced, withdrawn, held, .. } = changes;
+    format!("in step, tools={tools} inserted={inserted} replaced={replaced} withdrawn={withdrawn} held={held}")
 }
 
-fn pause(total: Duration, stop: &dyn Fn() -> bool) {
+fn pause(total: Duration, stop: Stop<'_>) {
     let until = Instant::now() + total;
     while !stop() {
         let left = until.saturating_duration_since(Instant::now());

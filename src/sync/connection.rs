@@ -146,6 +146,11 @@ impl<'s> Connection<'s> {
         self.pushes.take()
     }
 
+    /// Whether the oldest push still to be taken says that any key may have changed.
+    pub fn is_flush_pending(&self) -> bool {
+        self.pushes.is_flush_pending()
+    }
+
     fn log_in(&mut self, source: &Source) -> Result<(), ConnectionError> {
         let mut hello = cmd("HELLO");
         hello.arg(3);

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread, pwrite};
 
 /// The right to write one table, which one process at a time may hold.
 ///
@@ -16,6 +16,9 @@ use rustix::io::Errno;
 /// Closing *any* descriptor of the file in the holding process drops the lock, even one opened for a moment through
 /// `/proc/self/fd`. So the file is opened once and never closed: dropping a `Lease` leaks its descriptor and releases
 /// nothing. Threads of one process are not kept apart.
+///
+/// The file itself says which generation of workers is the newest to have asked for the lease, so that a holder whose
+/// own event loop is too busy to learn of a reload gives way.
 #[derive(Debug)]
 pub struct Lease {
     file: ManuallyDrop<OwnedFd>,
@@ -43,6 +46,31 @@ impl Lease {
             Ok(()) => Ok(true),
             Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells all holders of the lease, now and later, that a generation wants it. Older ones find themselves superseded.
+    /// Generations count up, and one process at a time calls this for each.
+    ///
+    /// # Errors
+    /// Those of pwrite(2), in practice only a lack of memory.
+    pub fn announce(&self, generation: u64) -> io::Result<()> {
+        if self.newest() < generation {
+            pwrite(&*self.file, &generation.to_ne_bytes(), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a newer generation wants the lease.
+    pub fn is_superseded(&self, generation: u64) -> bool {
+        self.newest() > generation
+    }
+
+    fn newest(&self) -> u64 {
+        let mut bytes = [0; 8];
+        match pread(&*self.file, &mut bytes, 0) {
+            Ok(8) => u64::from_ne_bytes(bytes),
+            _ => 0,
         }
     }
 
@@ -124,6 +152,16 @@ mod tests {
         lease.release().unwrap();
         assert_eq!(Holder::start(&lease).1, "true");
         lease.release().unwrap();
+    }
+
+    #[test]
+    fn the_newest_generation_supersedes_all_others() {
+        let lease = Lease::create("lease").unwrap();
+        assert!(!lease.is_superseded(0), "nobody has asked yet");
+        lease.announce(2).unwrap();
+        assert!(lease.is_superseded(1) && !lease.is_superseded(2) && !lease.is_superseded(3));
+        lease.announce(1).unwrap();
+        assert!(lease.is_superseded(1), "a worker of an old generation takes nothing back");
     }
 
     #[test]

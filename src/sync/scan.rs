@@ -5,8 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use redis::cmd;
 
 use super::connection::{Connection, ConnectionError, Invalidation};
+use super::journal::Journal;
 use super::rejected::Rejected;
 use super::resp::Reply;
+use super::withdrawal_guard::{Verdict, WithdrawalGuard};
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::ToolName;
 use crate::table::{PublishError, Published, Writer};
@@ -33,6 +35,8 @@ pub(super) struct Changes {
     pub inserted: u64,
     pub replaced: u64,
     pub withdrawn: u64,
+    /// Tools the source no longer has, held back.
+    pub held: u64,
     /// The source was flushed meanwhile: compare again.
     pub is_flushed: bool,
 }
@@ -42,6 +46,16 @@ pub(super) struct Changes {
 enum Found {
     Applied,
     OtherType,
+    /// The key is not there.
+    Absent,
+}
+
+/// What keys turned out to be that held no hash.
+#[derive(Default)]
+struct Others {
+    /// Of another type than the command is for.
+    other_type: Vec<Vec<u8>>,
+    absent: Vec<Vec<u8>>,
 }
 
 /// Everything that a reply may change.
@@ -49,6 +63,7 @@ pub(super) struct Follower<'w> {
     pub writer: Writer<'w>,
     pub rejected: Rejected,
     pub admission: Admission,
+    pub guard: WithdrawalGuard,
     /// Keys whose values are beyond what a connection takes: asked for again only once they are smaller.
     oversized: BTreeSet<Vec<u8>>,
     /// Tools with something set aside that the running scan has met.
@@ -57,19 +72,21 @@ pub(super) struct Follower<'w> {
 }
 
 impl<'w> Follower<'w> {
-    pub fn new(writer: Writer<'w>, admission: Admission) -> Self {
+    pub fn new(writer: Writer<'w>, admission: Admission, guard: WithdrawalGuard) -> Self {
         Self {
             writer,
             rejected: Rejected::default(),
             admission,
+            guard,
             oversized: BTreeSet::new(),
             met: HashSet::new(),
             changes: Changes::default(),
         }
     }
 
-    /// Compares everything: publishes what is new or different, then withdraws what the source no longer has.
-    pub fn scan(&mut self, connection: &mut Connection<'_>) -> Result<Changes, ScanError> {
+    /// Compares everything: publishes what is new or different, then withdraws what the source no longer has, unless the
+    /// guard holds that back.
+    pub fn scan(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
         self.changes = Changes::default();
         self.met.clear();
         self.writer.begin_sweep();
@@ -88,7 +105,7 @@ impl<'w> Follower<'w> {
             connection.send(&wire)?;
             let others = self.receive(connection, "HGETALL", &page.keys)?;
             let next = if next_wanted { Some(receive_page(connection)?) } else { None };
-            self.fetch_others(connection, &others)?;
+            self.fetch_others(connection, &others.other_type)?;
             // A change must not wait for the end of a long comparison.
             is_flushed |= !self.catch_up(connection)?;
             match next {
@@ -99,6 +116,12 @@ impl<'w> Follower<'w> {
         // A scan may miss a key that moved while it ran: what it did not meet is asked for by name.
         let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(|tool| registry::routes_key(tool)).collect();
         self.fetch(connection, &unseen)?;
+        // What is still not seen is not there. A tool whose key was met and is gone since has come as a push.
+        let missing = self.writer.unseen();
+        match self.guard.judge(&mut self.writer, missing.len() as u64, journal) {
+            Verdict::Withdraw => missing.iter().for_each(|tool| self.withdraw(tool, Vec::new())),
+            Verdict::Hold => self.changes.held = missing.len() as u64,
+        }
         let met = std::mem::take(&mut self.met);
         self.rejected.retain(|tool| met.contains(tool));
         self.changes.tools = self.writer.table().header().live_tools();
@@ -117,50 +140,60 @@ impl<'w> Follower<'w> {
             }
         }
         let keys: Vec<_> = keys.into_iter().collect();
-        self.fetch(connection, &keys)?;
+        let absent = self.fetch(connection, &keys)?;
+        // After a flush, keys are absent because all are: that is for the comparison to judge.
+        if is_whole && !connection.is_flush_pending() {
+            for tool in absent.iter().filter_map(|key| registry::tool_of(key)) {
+                self.withdraw(tool, Vec::new());
+            }
+        }
         Ok(is_whole)
     }
 
-    fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
+    /// Applies what the source has under these keys; returns those it has nothing under.
+    fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
         let keys: Vec<_> = keys.iter().filter(|key| !self.oversized.contains(*key)).cloned().collect();
+        let mut absent = Vec::new();
         for keys in keys.chunks(BATCH) {
             connection.send(&pack("HGETALL", keys))?;
             let others = self.receive(connection, "HGETALL", keys)?;
-            self.fetch_others(connection, &others)?;
+            absent.extend(others.absent);
+            absent.extend(self.fetch_others(connection, &others.other_type)?);
         }
-        Ok(())
+        Ok(absent)
     }
 
-    /// Keys that hold no hash: sets, or something that is set aside.
-    fn fetch_others(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<(), ScanError> {
+    /// Keys that hold no hash: sets, or something that is set aside. Returns those that are gone meanwhile.
+    fn fetch_others(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
         if keys.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         connection.send(&pack("SMEMBERS", keys))?;
-        for key in self.receive(connection, "SMEMBERS", keys)? {
+        let others = self.receive(connection, "SMEMBERS", keys)?;
+        for key in others.other_type {
             if let Some(tool) = registry::tool_of(&key) {
                 let rejection = Rejection { tool: tool.into(), pattern: None, reason: RejectionReason::WrongType };
                 self.withdraw(tool, vec![rejection]);
             }
         }
-        Ok(())
+        Ok(others.absent)
     }
 
-    /// Applies one reply per key; returns the keys that hold another type than the command is for.
+    /// Applies one reply per key; returns the keys for which there was nothing to apply.
     fn receive(
         &mut self,
         connection: &mut Connection<'_>,
         command: &'static str,
         keys: &[Vec<u8>],
-    ) -> Result<Vec<Vec<u8>>, ScanError> {
-        let mut others = Vec::new();
+    ) -> Result<Others, ScanError> {
+        let mut others = Others::default();
         for key in keys {
             match connection.reply(|reply| self.apply(command, key, reply)) {
-                Ok(found) => {
-                    if found? == Found::OtherType {
-                        others.push(key.clone());
-                    }
-                }
+                Ok(found) => match found? {
+                    Found::Applied => {}
+                    Found::OtherType => others.other_type.push(key.clone()),
+                    Found::Absent => others.absent.push(key.clone()),
+                },
                 Err(error @ (ConnectionError::Resp(_) | ConnectionError::Slow(_))) => {
                     // The connection is lost with it; the next one goes round this key.
                     self.set_oversized(key);
@@ -209,6 +242,8 @@ impl<'w> Follower<'w> {
     fn apply(&mut self, command: &'static str, key: &[u8], reply: Reply<'_>) -> Result<Found, ScanError> {
         let raw = match reply {
             Reply::Error(text) if text.starts_with(b"WRONGTYPE") => return Ok(Found::OtherType),
+            Reply::Map(fields) if fields.is_empty() => return Ok(Found::Absent),
+            Reply::Array(members) if members.is_empty() => return Ok(Found::Absent),
             Reply::Map(fields) => {
                 RawRoutes::Hash(fields.iter().filter_map(|(f, v)| Some((text(f)?, text(v)?))).collect())
             }
@@ -236,12 +271,7 @@ impl<'w> Follower<'w> {
             Ok(Published::Replaced) => self.changes.replaced += 1,
             Ok(Published::Unchanged) => {}
             Err(error) => {
-                // Without figures that change with every tool: it would be told again at each comparison.
-                let reason = match error {
-                    PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
-                    error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
-                };
-                admitted.rejected.push(Rejection { tool: tool.as_bytes().into(), pattern: None, reason });
+                admitted.rejected.push(no_room(tool, error));
             }
         }
         self.set_aside(tool.as_bytes(), admitted.rejected);
@@ -260,6 +290,16 @@ impl<'w> Follower<'w> {
         }
         self.rejected.replace(tool, rejected);
     }
+}
+
+/// A tool that the table has no room for.
+pub(super) fn no_room(tool: &ToolName, error: PublishError) -> Rejection {
+    // Without figures that change with every tool: it would be told again at each comparison.
+    let reason = match error {
+        PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
+        error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
+    };
+    Rejection { tool: tool.as_bytes().into(), pattern: None, reason }
 }
 
 /// One page of keys, and where the next begins; the last has the cursor `0`.

@@ -70,6 +70,11 @@ impl Pushes {
         self.queue.is_empty()
     }
 
+    /// Whether everything is to be taken as changed. Nothing else is in the queue then.
+    pub(super) fn is_flush_pending(&self) -> bool {
+        self.queue.front() == Some(&Invalidation::All)
+    }
+
     /// Takes the oldest.
     pub(super) fn take(&mut self) -> Option<Invalidation> {
         let taken = self.queue.pop_front()?;

@@ -1,0 +1,223 @@
+//! The routes on disk, for a start at which the source does not answer, or answers with nothing.
+//!
+//! JSON lines, so that an operator can read and a later version extend them:
+//!
+//! ```text
+//! {"urlproxy_snapshot":1,"synced_at":1790000000,"tools":1}
+//! {"tool":"hello","routes":{".*":["http://10.0.0.7:8000"]}}
+//! {"checksum":"5a94b6f2e0c1d837"}
+//! ```
+//!
+//! The checksum is SipHash-1-3 with a key of zeroes over all bytes before its line: against accidents, not against
+//! whoever may write the file. A file is believed whole or not at all.
+
+mod file;
+mod keeper;
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+pub(super) use file::read;
+pub(super) use keeper::keep;
+
+use super::rejected::Rejected;
+use crate::registry::{self, Admission, RawRoutes};
+use crate::route::ToolName;
+use crate::table::{Record, Scratch, Table, Writer};
+
+/// The number of this format.
+const VERSION: u32 = 1;
+
+/// Where the snapshot is, and how old it may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// The file. Its directory must be there, and writable for nginx's workers.
+    pub path: PathBuf,
+    /// A snapshot whose last comparison with the source is longer ago is not used.
+    pub max_age: Duration,
+}
+
+/// Why a snapshot is not used, or was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// No file.
+    #[error("there is none")]
+    Missing,
+    /// The file, or its directory, cannot be read or written.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A directory, a FIFO, a device.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// More bytes than the table could have come from.
+    #[error("it has {bytes} bytes, expected at most {limit}")]
+    TooLarge {
+        /// What the file has.
+        bytes: u64,
+        /// What is read at most.
+        limit: u64,
+    },
+    /// Of a later version of this program, or not of this program.
+    #[error("it has format {0}, expected {VERSION}")]
+    Version(u32),
+    /// Damaged.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// Out of date.
+    #[error("it is {} old, expected at most {}", Age(*.0), Age(*.1))]
+    TooOld(Duration, Duration),
+    /// Another process writes it.
+    #[error("another process is writing it")]
+    Busy,
+}
+
+/// What a snapshot says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// When the last complete comparison with the source had ended, in Unix seconds.
+    pub synced_at: u64,
+    /// The tools.
+    pub tools: Vec<SnapshotTool>,
+}
+
+/// One tool of a snapshot.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotTool {
+    /// Its name.
+    pub tool: String,
+    /// Backend URLs by pattern.
+    pub routes: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    #[serde(rename = "urlproxy_snapshot")]
+    version: u32,
+    synced_at: u64,
+    tools: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Foot {
+    checksum: String,
+}
+
+impl Snapshot {
+    /// Parses a whole file.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Version`], [`SnapshotError::Damaged`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let damaged = |reason: &str| SnapshotError::Damaged(reason.to_owned());
+        let is_not_ours = || damaged("its first line is not that of a snapshot");
+        let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let head: serde_json::Value = serde_json::from_slice(first).map_err(|_| is_not_ours())?;
+        // The version comes before everything else: what follows may be of another shape.
+        let version = head.get("urlproxy_snapshot").and_then(serde_json::Value::as_u64).ok_or_else(is_not_ours)?;
+        if version != u64::from(VERSION) {
+            return Err(SnapshotError::Version(u32::try_from(version).unwrap_or(u32::MAX)));
+        }
+        let head: Head = serde_json::from_value(head).map_err(|_| is_not_ours())?;
+        let body = bytes.strip_suffix(b"\n").ok_or_else(|| damaged("its end is missing"))?;
+        let foot_at = body.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let (body, foot) = body.split_at(foot_at);
+        let foot: Foot = serde_json::from_slice(foot).map_err(|_| damaged("its end is missing"))?;
+        if foot.checksum != checksum(body) {
+            return Err(damaged("its checksum is wrong"));
+        }
+        let lines = body.get(first.len() + 1..).unwrap_or_default().split_inclusive(|&byte| byte == b'\n');
+        let tools = lines.map(serde_json::from_slice).collect::<Result<Vec<SnapshotTool>, _>>();
+        let tools = tools.map_err(|error| SnapshotError::Damaged(error.to_string()))?;
+        if tools.len() as u64 != head.tools {
+            return Err(SnapshotError::Damaged(format!("it has {} tools, expected {}", tools.len(), head.tools)));
+        }
+        Ok(Self { synced_at: head.synced_at, tools })
+    }
+
+    /// Publishes what the snapshot says, as far as it is still allowed; returns how many tools that are.
+    pub(super) fn restore(&self, writer: &mut Writer<'_>, admission: &Admission, rejected: &mut Rejected) -> u64 {
+        for tool in &self.tools {
+            let Ok(name) = ToolName::try_new(tool.tool.as_bytes()) else { continue };
+            let raw = match tool.routes.values().next() {
+                // Only a set has several backends, and then it is all the tool has.
+                Some(urls) if urls.len() > 1 => RawRoutes::Set(urls.iter().map(String::as_bytes).collect()),
+                _ => RawRoutes::Hash(
+                    tool.routes.iter().filter_map(|(p, urls)| Some((p.as_bytes(), urls.first()?.as_bytes()))).collect(),
+                ),
+            };
+            let mut admitted = registry::admit(&name, &raw, admission);
+            if !admitted.routes.is_empty()
+                && let Err(error) = writer.publish(&name, &admitted.routes)
+            {
+                admitted.rejected.push(super::scan::no_room(&name, error));
+            }
+            rejected.replace(name.as_bytes(), admitted.rejected);
+        }
+        writer.mark_restored(self.synced_at);
+        writer.table().header().live_tools()
+    }
+}
+
+/// The whole file for what the table holds now.
+pub(super) fn encode(table: Table<'_>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut tools = 0;
+    let mut scratch = Scratch::default();
+    // Before the tools: of what changes meanwhile the older state is claimed.
+    let synced_at = table.header().synced_at();
+    table.for_each(&mut scratch, |record| {
+        if let Some(tool) = tool_of(&record) {
+            write_line(&mut lines, &tool);
+            tools += 1;
+        }
+    });
+    let mut bytes = Vec::with_capacity(lines.len() + 200);
+    write_line(&mut bytes, &Head { version: VERSION, synced_at, tools });
+    bytes.append(&mut lines);
+    let foot = Foot { checksum: checksum(&bytes) };
+    write_line(&mut bytes, &foot);
+    bytes
+}
+
+fn tool_of(record: &Record<'_>) -> Option<SnapshotTool> {
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    let routes = record.routes().map(|route| {
+        Some((text(route.pattern)?, route.backends().map(|backend| backend.to_string()).collect::<Vec<_>>()))
+    });
+    Some(SnapshotTool { tool: text(record.tool())?, routes: routes.collect::<Option<_>>()? })
+}
+
+fn write_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
+    // Neither a vector nor these shapes can fail.
+    let _ = serde_json::to_writer(&mut *bytes, line);
+    bytes.push(b'\n');
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    let mut hasher = SipHasher13::new();
+    hasher.write(bytes);
+    format!("{:016x}", hasher.finish())
+}
+
+/// A duration in the largest unit that leaves something before the point.
+pub(super) struct Age(pub Duration);
+
+impl std::fmt::Display for Age {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        match seconds {
+            ..60.0 => write!(f, "{seconds:.0} s"),
+            ..3600.0 => write!(f, "{:.0} min", seconds / 60.0),
+            ..86400.0 => write!(f, "{:.1} h", seconds / 3600.0),
+            _ => write!(f, "{:.1} d", seconds / 86400.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

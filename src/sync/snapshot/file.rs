@@ -1,0 +1,90 @@
+//! Reading the snapshot's file, and replacing it in one step.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::{Snapshot, SnapshotError, SnapshotSettings};
+use crate::table::Table;
+
+/// What a snapshot may have in bytes for each byte of records: text is longer, and JSON may escape every character.
+const BYTES_PER_RECORD_BYTE: u64 = 8;
+/// What even the snapshot of a small table may have.
+const SMALLEST_LIMIT: u64 = 1 << 20;
+
+/// Reads the snapshot, and how long ago its last comparison with the source was; a time to come is now.
+pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Snapshot, Duration), SnapshotError> {
+    // Not to wait for whoever writes to a FIFO.
+    let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags as i32).open(&settings.path);
+    let file = file.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => SnapshotError::Missing,
+        _ => error.into(),
+    })?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(SnapshotError::NotAFile);
+    }
+    let limit = table.capacity().cells as u64 * 64 * BYTES_PER_RECORD_BYTE + SMALLEST_LIMIT;
+    if metadata.len() > limit {
+        return Err(SnapshotError::TooLarge { bytes: metadata.len(), limit });
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    file.take(limit).read_to_end(&mut bytes)?;
+    let snapshot = Snapshot::parse(&bytes)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = now.saturating_sub(Duration::from_secs(snapshot.synced_at));
+    if age > settings.max_age {
+        return Err(SnapshotError::TooOld(age, settings.max_age));
+    }
+    Ok((snapshot, age))
+}
+
+/// Makes `bytes` the file's content: after a crash it has either these or the former.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), SnapshotError> {
+    let temporary = temporary_path(path);
+    let mut file = claim(&temporary)?;
+    let written = (|| {
+        file.set_len(0)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The name, too, must be on disk.
+        path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    })();
+    if written.is_err() {
+        // What is half written must not fill a disk that is full already.
+        let _ = fs::remove_file(&temporary);
+    }
+    Ok(written?)
+}
+
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
+/// Opens the temporary file for this process alone: during an upgrade two nginx may keep one snapshot.
+fn claim(temporary: &Path) -> Result<File, SnapshotError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(flags as i32)
+        .truncate(false)
+        .open(temporary)?;
+    if !file.metadata()?.is_file() {
+        return Err(SnapshotError::NotAFile);
+    }
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| SnapshotError::Busy)?;
+    // Whoever had it before may just have made it the snapshot.
+    let is_there = fs::symlink_metadata(temporary)
+        .is_ok_and(|there| file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino())));
+    if is_there { Ok(file) } else { Err(SnapshotError::Busy) }
+}

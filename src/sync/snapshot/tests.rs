@@ -1,0 +1,157 @@
+//! Whatever a file says, it is believed whole or not at all.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::{Pattern, Route};
+use crate::table::{Capacity, OwnedTable};
+
+const CAPACITY: Capacity = Capacity { buckets: 16, cells: 200, tools: 64, health: 1 };
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn filled(synced_at: u64) -> OwnedTable {
+    let owned = OwnedTable::new(CAPACITY);
+    let (mut writer, _) = Writer::attach(owned.table());
+    let route = |pattern: &str, urls: &[&str]| Route {
+        pattern: Pattern::try_new(pattern).unwrap(),
+        backends: urls.iter().map(|url| url.parse().unwrap()).collect(),
+    };
+    let name = |text: &str| ToolName::try_new(text.as_bytes()).unwrap();
+    let several = [route("^/a\"\\[0-9]+", &["https://[fd00::7]:443"]), route(".*", &["http://exec-1:80"])];
+    writer.publish(&name("hello"), &several).unwrap();
+    writer.publish(&name("ünïcode tool"), &[route(".*", &["http://10.0.0.1:1", "http://10.0.0.2:2"])]).unwrap();
+    writer.publish(&name(""), &[route("/x", &["http://10.0.0.3:3"])]).unwrap();
+    writer.mark_synced(synced_at, 0);
+    owned
+}
+
+fn records(table: Table<'_>) -> Vec<SnapshotTool> {
+    let mut tools = Vec::new();
+    table.for_each(&mut Scratch::default(), |record| tools.push(tool_of(&record).unwrap()));
+    tools.sort_by(|a, b| a.tool.cmp(&b.tool));
+    tools
+}
+
+fn settings(path: PathBuf) -> SnapshotSettings {
+    SnapshotSettings { path, max_age: Duration::from_secs(7 * 86400) }
+}
+
+#[test]
+fn what_was_written_is_restored() {
+    let (from, to) = (filled(1234), OwnedTable::new(CAPACITY));
+    let snapshot = Snapshot::parse(&encode(from.table())).unwrap();
+    assert_eq!((snapshot.synced_at, snapshot.tools.len()), (1234, 3));
+    let mut rejected = Rejected::default();
+    let tools = snapshot.restore(&mut Writer::attach(to.table()).0, &Admission::default(), &mut rejected);
+    assert_eq!((tools, rejected.count()), (3, 0));
+    assert_eq!(records(to.table()), records(from.table()));
+    assert_eq!(to.table().header().synced_at(), 1234);
+    assert_eq!(to.table().header().loaded_from(), Some(crate::table::LoadedFrom::Snapshot));
+}
+
+#[test]
+fn what_is_no_longer_allowed_is_not_restored() {
+    let to = OwnedTable::new(CAPACITY);
+    let snapshot = Snapshot::parse(&encode(filled(1).table())).unwrap();
+    let admission = Admission { networks: vec!["10.0.0.2/31".parse().unwrap()], own_sockets: vec![] };
+    let mut rejected = Rejected::default();
+    snapshot.restore(&mut Writer::attach(to.table()).0, &admission, &mut rejected);
+    let tools: Vec<_> = records(to.table()).into_iter().map(|tool| (tool.tool, tool.routes)).collect();
+    let routes = |pattern: &str, url: &str| BTreeMap::from([(pattern.to_owned(), vec![url.to_owned()])]);
+    assert_eq!(
+        tools,
+        [
+            (String::new(), routes("/x", "http://10.0.0.3:3")),
+            ("ünïcode tool".to_owned(), routes(".*", "http://10.0.0.2:2"))
+        ]
+    );
+    assert_eq!(rejected.count(), 3);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = filled(now());
+    let good = encode(table.table());
+    let text = String::from_utf8(good.clone()).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let refused = |name: &str| read(&settings(path(name)), table.table()).unwrap_err().to_string();
+    assert_eq!(refused("nowhere"), "there is none");
+    fs::create_dir(path("dir")).unwrap();
+    assert_eq!(refused("dir"), "it is not a regular file");
+    rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), rustix::fs::Mode::RUSR).unwrap();
+    assert_eq!(refused("fifo"), "it is not a regular file");
+    fs::write(path("large"), "").unwrap();
+    fs::File::options().write(true).open(path("large")).unwrap().set_len(1 << 40).unwrap();
+    assert!(refused("large").starts_with("it has 1099511627776 bytes, expected at most "), "{}", refused("large"));
+    for (name, bytes, want) in [
+        ("empty", String::new(), "it is damaged: its first line is not that of a snapshot"),
+        ("other", "hello\n".into(), "it is damaged: its first line is not that of a snapshot"),
+        ("shadow", "root:*:1::\nx".into(), "it is damaged: its first line is not that of a snapshot"),
+        ("later", text.replace("snapshot\":1", "snapshot\":2"), "it has format 2, expected 1"),
+        ("changed", text.replace("10.0.0.1", "10.0.0.9"), "it is damaged: its checksum is wrong"),
+        ("short", text[..text.len() - 1].into(), "it is damaged: its end is missing"),
+        ("half", text[..text.len() / 2].into(), "it is damaged: its end is missing"),
+        ("old", text.replace(&now().to_string(), "1000000000"), "it is damaged: its checksum is wrong"),
+    ] {
+        fs::write(path(name), bytes).unwrap();
+        assert_eq!(refused(name), want, "{name}");
+    }
+    fs::write(path("old"), encode(filled(now() - 8 * 86400).table())).unwrap();
+    assert_eq!(refused("old"), "it is 8.0 d old, expected at most 7.0 d");
+    fs::write(path("future"), encode(filled(now() + 86400).table())).unwrap();
+    let (_, age) = read(&settings(path("future")), table.table()).unwrap();
+    assert_eq!(age, Duration::ZERO, "a clock that was set back makes nothing older");
+    fs::write(path("good"), &good).unwrap();
+    assert_eq!(read(&settings(path("good")), table.table()).unwrap().0.tools.len(), 3);
+}
+
+#[test]
+fn a_file_is_replaced_in_one_step_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tools.snapshot");
+    file::replace(&path, b"one").unwrap();
+    file::replace(&path, b"two").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"two");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    // A link in place of the temporary file is not followed.
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "mine").unwrap();
+    symlink(&victim, dir.path().join("tools.snapshot.tmp")).unwrap();
+    assert!(matches!(file::replace(&path, b"three"), Err(SnapshotError::Io(_))));
+    assert_eq!((fs::read(&victim).unwrap(), fs::read(&path).unwrap()), (b"mine".to_vec(), b"two".to_vec()));
+    fs::remove_file(dir.path().join("tools.snapshot.tmp")).unwrap();
+    let held = fs::File::create(dir.path().join("tools.snapshot.tmp")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert!(matches!(file::replace(&path, b"four"), Err(SnapshotError::Busy)));
+    drop(held);
+    file::replace(&path, b"five").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"five");
+    assert!(matches!(file::replace(&dir.path().join("no/dir"), b"six"), Err(SnapshotError::Io(_))));
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_file_is_never_believed(at in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<bool>()) {
+        let mut bytes = encode(filled(1234).table());
+        let at = at.index(bytes.len());
+        if cut {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= flip;
+        }
+        prop_assert!(Snapshot::parse(&bytes).is_err());
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Snapshot::parse(&bytes);
+    }
+}

@@ -1,0 +1,227 @@
+//! Holds back a comparison that would withdraw a large part of all tools: an emptied store looks the same as a large change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::journal::{Journal, Level};
+use crate::table::Writer;
+
+/// What counts as a mass withdrawal, and what then happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// More than so many of a hundred tools at once are held.
+    pub percent: u8,
+    /// A table with fewer tools is not guarded.
+    pub floor: u64,
+    /// For how long.
+    pub hold: Duration,
+    /// Touching this file lets a held withdrawal through at once.
+    pub accept: PathBuf,
+}
+
+/// What is to be done with the tools that the source no longer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Withdraw,
+    Hold,
+}
+
+/// The state of a hold is in the table's header, where the next companion finds it; here is only what can be lost.
+#[derive(Debug)]
+pub(super) struct WithdrawalGuard {
+    settings: Option<GuardSettings>,
+    /// When the file was last touched before the hold began.
+    touched_before: Option<SystemTime>,
+}
+
+impl WithdrawalGuard {
+    /// A guard with these settings; without any it lets everything through.
+    pub fn new(settings: Option<GuardSettings>) -> Self {
+        let touched_before = settings.as_ref().and_then(|settings| touched_at(&settings.accept));
+        Self { settings, touched_before }
+    }
+
+    /// Judges the outcome of one comparison: of the tools in the table the source lacks `missing`.
+    pub fn judge(&mut self, writer: &mut Writer<'_>, missing: u64, journal: &Journal) -> Verdict {
+        let Some(settings) = &self.settings else { return Verdict::Withdraw };
+        let header = writer.table().header();
+        let (live, held, since) = (header.live_tools(), header.held(), header.held_since());
+        let is_mass = live >= settings.floor && missing * 100 > live * u64::from(settings.percent);
+        if missing == 0 || held == 0 && !is_mass {
+            if held > 0 {
+                journal
+                    .log(Level::Notice, format!("the source has all tools again, held={held}; nothing was withdrawn"));
+                writer.note_held(0, None);
+            }
+            return Verdict::Withdraw;
+        }
+        let now = monotonic_seconds();
+        if held == 0 {
+            self.touched_before = touched_at(&settings.accept);
+            let seconds = settings.hold.as_secs();
+            let accept = settings.accept.display();
+            journal.log(
+                Level::Warn,
+                format!(
+                    "the source lacks {missing} of {live} tools; they are served on for {seconds} s unless they come back, \
+                     touch {accept} to withdraw them now"
+                ),
+            );
+        }
+        let since = since.unwrap_or(now);
+        let outcome = if self.is_accepted() {
+            "accepted by the operator"
+        } else if now.saturating_sub(since) >= settings.hold.as_secs() {
+            "held long enough"
+        } else {
+            writer.note_held(missing, Some(since));
+            return Verdict::Hold;
+        };
+        journal.log(Level::Warn, format!("withdrawing {missing} of {live} tools that the source lacks: {outcome}"));
+        writer.note_held(0, None);
+        Verdict::Withdraw
+    }
+
+    /// Whether a hold has come to its end, so that a comparison should not wait.
+    pub fn is_over(&self, writer: &Writer<'_>) -> bool {
+        let header = writer.table().header();
+        let Some(settings) = self.settings.as_ref().filter(|_| header.held() > 0) else { return false };
+        let expired = |since: u64| monotonic_seconds().saturating_sub(since) >= settings.hold.as_secs();
+        header.held_since().is_some_and(expired) || self.is_accepted()
+    }
+
+    /// The connection was lost: what the source said before it counts no more, the hold begins anew.
+    pub fn restart(&self, writer: &mut Writer<'_>) {
+        let held = writer.table().header().held();
+        writer.note_held(held, None);
+    }
+
+    fn is_accepted(&self) -> bool {
+        let touched = self.settings.as_ref().and_then(|settings| touched_at(&settings.accept));
+        touched.is_some() && touched != self.touched_before
+    }
+}
+
+fn touched_at(path: &Path) -> Option<SystemTime> {
+    fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// Seconds since the machine was started: the same clock for all processes, and nobody sets it. Never 0.
+fn monotonic_seconds() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{Pattern, Route, ToolName};
+    use crate::sync::JournalReader;
+    use crate::table::{Capacity, OwnedTable};
+
+    const CAPACITY: Capacity = Capacity { buckets: 100, cells: 1000, tools: 500, health: 1 };
+
+    fn table(tools: u64) -> OwnedTable {
+        let owned = OwnedTable::new(CAPACITY);
+        let (mut writer, _) = Writer::attach(owned.table());
+        let route = Route { pattern: Pattern::any(), backends: vec!["http://10.0.0.1:1".parse().unwrap()] };
+        for n in 0..tools {
+            let name = ToolName::try_new(format!("t{n}").as_bytes()).unwrap();
+            writer.publish(&name, std::slice::from_ref(&route)).unwrap();
+        }
+        owned
+    }
+
+    fn settings(dir: &Path, hold: Duration) -> Option<GuardSettings> {
+        Some(GuardSettings { percent: 50, floor: 20, hold, accept: dir.join("accept") })
+    }
+
+    fn lines(reader: &JournalReader) -> Vec<String> {
+        std::iter::from_fn(|| reader.next_entry()).map(|entry| entry.text).collect()
+    }
+
+    #[test]
+    fn more_than_the_share_of_a_site_that_is_large_enough_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        for (tools, missing, want) in [
+            (19, 19, Verdict::Withdraw),
+            (20, 20, Verdict::Hold),
+            (20, 11, Verdict::Hold),
+            (20, 10, Verdict::Withdraw),
+            (100, 50, Verdict::Withdraw),
+            (100, 51, Verdict::Hold),
+            (100, 1, Verdict::Withdraw),
+            (0, 0, Verdict::Withdraw),
+        ] {
+            let owned = table(tools);
+            let mut writer = Writer::attach(owned.table()).0;
+            let (journal, _reader) = Journal::new(9);
+            let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+            assert_eq!(guard.judge(&mut writer, missing, &journal), want, "{missing} of {tools}");
+            assert_eq!(owned.table().header().held(), if want == Verdict::Hold { missing } else { 0 });
+            let mut off = WithdrawalGuard::new(None);
+            assert_eq!(off.judge(&mut writer, missing, &journal), Verdict::Withdraw);
+        }
+    }
+
+    #[test]
+    fn a_hold_ends_when_its_time_is_over_and_not_when_some_have_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = table(100);
+        let mut writer = Writer::attach(owned.table()).0;
+        let (journal, reader) = Journal::new(9);
+        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold);
+        // A small remainder would not have been held by itself.
+        assert_eq!(guard.judge(&mut writer, 3, &journal), Verdict::Hold);
+        assert!(!guard.is_over(&writer));
+        let since = owned.table().header().held_since().unwrap();
+        // Another companion, later.
+        writer.note_held(3, Some(since.saturating_sub(60).max(1)));
+        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        assert!(guard.is_over(&writer) || since < 60);
+        assert_eq!(guard.judge(&mut writer, 3, &journal), Verdict::Withdraw);
+        assert_eq!(owned.table().header().held(), 0);
+        let said = lines(&reader);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("the source lacks 90 of 100 tools; they are served on for 60 s"), "{said:?}");
+        assert!(said[1].starts_with("withdrawing 3 of 100 tools"), "{said:?}");
+    }
+
+    #[test]
+    fn a_lost_connection_begins_the_hold_anew_and_a_recovered_source_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = table(100);
+        let mut writer = Writer::attach(owned.table()).0;
+        let (journal, reader) = Journal::new(9);
+        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        guard.judge(&mut writer, 90, &journal);
+        writer.note_held(90, Some(1));
+        guard.restart(&mut writer);
+        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, 0, &journal), Verdict::Withdraw);
+        assert_eq!(owned.table().header().held(), 0);
+        assert_eq!(lines(&reader).last().unwrap(), "the source has all tools again, held=90; nothing was withdrawn");
+    }
+
+    #[test]
+    fn touching_the_file_accepts_one_withdrawal() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = table(100);
+        let mut writer = Writer::attach(owned.table()).0;
+        let (journal, _reader) = Journal::new(9);
+        let accept = dir.path().join("accept");
+        // A file that was there before accepts nothing.
+        fs::write(&accept, "").unwrap();
+        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold);
+        assert!(!guard.is_over(&writer));
+        let later = SystemTime::now() + Duration::from_secs(3);
+        fs::File::options().write(true).open(&accept).unwrap().set_modified(later).unwrap();
+        assert!(guard.is_over(&writer));
+        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold, "the next one is held again");
+    }
+}
