@@ -144,7 +144,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Asks whether the server is there, and waits for its answer as for any reply. With Sentinels it must also say that it
-    /// is still the master, and they must not have told of another since they were last asked, some seconds ago.
+    /// is still the master, and they must not have told of another when last asked, about a second ago.
     ///
     /// # Errors
     /// Those of [`Connection::ask`]; [`ConnectionError::Unexpected`] when the answer is not `PONG`; with Sentinels those of

@@ -35,11 +35,16 @@ impl RedisServer {
     /// Starts a server on a free port of 127.0.0.1 and on a unix socket, without persistence unless `extra_args` ask for it,
     /// and waits until it answers.
     pub fn start(extra_args: &[&str]) -> Self {
-        let program = std::env::var(PROGRAM).unwrap_or_else(|_| "redis-server".into());
-        Self::start_program(&program, None, extra_args)
+        Self::start_with(None, extra_args)
     }
 
-    /// The same with another program, and with a configuration file of this content.
+    /// The same with a configuration file of this content.
+    pub fn start_with(configuration: Option<&str>, extra_args: &[&str]) -> Self {
+        let program = std::env::var(PROGRAM).unwrap_or_else(|_| "redis-server".into());
+        Self::start_program(&program, configuration, extra_args)
+    }
+
+    /// The same with another program.
     pub fn start_program(program: &str, configuration: Option<&str>, extra_args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let configuration = configuration.map(|content| {

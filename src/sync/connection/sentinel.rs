@@ -15,8 +15,9 @@ use super::{Connection, ConnectionError, ServerError, Timeouts, unexpected};
 use crate::sync::resp::Reply;
 use crate::sync::source::{Address, Endpoint, Sentinels};
 
-/// Between two questions whether the master is still the same.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// Between two questions whether the master is still the same. After a failover that left the old master alive, the Sentinels
+/// tell of the new one at once, but may take ten seconds to demote the old one.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// All Sentinels together may take so long to answer that question.
 const INQUIRY: Duration = Duration::from_secs(2);
 
