@@ -223,6 +223,9 @@ fn what_keeps_from_the_master_is_told() {
     assert!(wrong.starts_with(&format!("{none}WRONGPASS ")) && !wrong.contains("wr0ng"), "{wrong}");
     assert_eq!(to("", "mymaster", "?sentinel_password=s3cret"), "accepted");
     assert_eq!(to("", "mymaster", "?sentinel_user=default&sentinel_password=s3cret"), "accepted");
+    let user = ["ACL", "SETUSER", "watch", "on", ">w", "+sentinel|get-master-addr-by-name"];
+    assert_eq!(sentinel.cli(&[&["-a", "s3cret", "--no-auth-warning"], &user[..]].concat()), "OK");
+    assert_eq!(to("", "mymaster", "?sentinel_user=watch&sentinel_password=w"), "accepted");
     let unknown = to("", "other", "?sentinel_password=s3cret");
     assert!(unknown.ends_with("knows no master of that name"), "{unknown}");
     assert!(to("sync:no@", "mymaster", "?sentinel_password=s3cret").starts_with("server says WRONGPASS "));
