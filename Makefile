@@ -28,6 +28,10 @@ test: ## every test that needs no cluster
 	.ci/setup test
 	cargo build --release
 	cargo test
+	@if command -v valkey-server >/dev/null; then \
+		echo 'make test: the same against Valkey'; \
+		URLPROXY_TEST_SERVER=valkey-server cargo test --test companion --test redis_connection --test sources; \
+	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
 	.ci/prove -r t/
 	@echo 'make test: everything passed'
 

@@ -131,7 +131,7 @@ redis redis://127.0.0.1/70000;
 --- table
 redis redis://127.0.0.1/0?protocol=resp3;
 --- refused
-"redis" invalid URL "redis://127.0.0.1/0?protocol=resp3": unknown parameter "protocol", expected e.g. "redis://127.0.0.1:6379/0"
+"redis" invalid URL "redis://127.0.0.1/0?protocol=***": unknown parameter "protocol", expected e.g. "redis://127.0.0.1:6379/0"
 
 
 
@@ -151,11 +151,11 @@ redis unix:;
 
 
 
-=== redis: sentinel
+=== redis: Sentinels without a master's name
 --- table
-redis sentinel://a,b/mymaster/0;
+redis sentinel://a,b;
 --- refused
-"redis" invalid URL "sentinel://a,b/mymaster/0": sentinel:// is not supported yet, expected e.g. "redis://127.0.0.1:6379/0"
+"redis" invalid URL "sentinel://a,b": the name of the master is missing, expected e.g. "sentinel://10.0.0.1,10.0.0.2/mymaster/0"
 
 
 

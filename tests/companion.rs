@@ -1,79 +1,18 @@
 //! The companion against a real Redis: whatever happens there, the table follows, and loses nothing on the way.
 
+#[path = "common/following.rs"]
+mod follow;
 #[path = "common/redis.rs"]
 mod redis_server;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use follow::{CAPACITY, DEADLINE, following, lines, map, routes, settings, wait_for};
 use redis_server::RedisServer;
 use urlproxy::registry::{self, Origin};
 use urlproxy::route::{Backend, Pattern, ToolName};
-use urlproxy::sync::{Entry, GuardSettings, Journal, JournalReader, Lease, Settings, SnapshotSettings, load_once, run};
-use urlproxy::table::{Capacity, OwnedTable, Scratch, Table};
-
-const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1 };
-const DEADLINE: Duration = Duration::from_secs(10);
-
-fn settings(url: &str) -> Settings {
-    Settings::new(url.parse().unwrap())
-}
-
-/// `tool pattern` to `backend backend ...`
-fn routes(table: Table<'_>) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    table.for_each(&mut Scratch::default(), |record| {
-        for route in record.routes() {
-            let key = format!("{} {}", record.tool().escape_ascii(), route.pattern.escape_ascii());
-            let backends: Vec<_> = route.backends().map(|b| b.to_string()).collect();
-            all.insert(key, backends.join(" "));
-        }
-    });
-    all
-}
-
-fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-}
-
-#[track_caller]
-fn wait_for(what: &str, condition: impl Fn() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < DEADLINE, "still not: {what}");
-        thread::yield_now();
-    }
-    start.elapsed()
-}
-
-fn lines(reader: &JournalReader) -> Vec<Entry> {
-    std::iter::from_fn(|| reader.next_entry()).collect()
-}
-
-/// Runs the companion while `test` looks at the table; returns the journal.
-fn following(settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
-    let owned = OwnedTable::new(CAPACITY);
-    let (journal, reader) = Journal::new(1000);
-    let lease = Lease::create("test").unwrap();
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| run(owned.table(), settings, &lease, &journal, &|| stop.load(Relaxed)));
-        let guard = StopOnDrop(&stop);
-        test(owned.table());
-        drop(guard);
-    });
-    lines(&reader)
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
+use urlproxy::sync::{GuardSettings, Journal, Lease, Settings, SnapshotSettings, load_once, run};
+use urlproxy::table::{Capacity, OwnedTable, Table};
 
 #[test]
 fn first_load_takes_everything_and_sets_the_bad_aside() {

@@ -1,5 +1,8 @@
 //! The companion's connection against a real Redis.
 
+#[cfg(feature = "tls")]
+#[path = "common/tls.rs"]
+mod certificates;
 #[path = "common/connecting.rs"]
 mod connecting;
 #[path = "common/redis.rs"]
@@ -198,49 +201,12 @@ fn a_big_reply_is_taken_whole() {
 
 #[cfg(feature = "tls")]
 mod tls {
-    use std::net::{Ipv4Addr, TcpListener};
-    use std::process::Command;
-
+    use super::certificates::tls_server;
     use super::*;
-
-    /// Makes a private authority and a certificate from it for `name`, and starts a server with it.
-    /// `None` without the openssl program.
-    fn tls_server(name: &str) -> Option<(RedisServer, tempfile::TempDir, u16)> {
-        let dir = tempfile::tempdir().unwrap();
-        let script = format!(
-            r#"set -e; cd "$1"; exec 2>openssl.log
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca
-            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out csr.pem -subj /CN=redis
-            printf 'subjectAltName=%s\n' '{name}' >ext
-            openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem"#
-        );
-        let made = Command::new("sh").args(["-c", &script, "sh"]).arg(dir.path()).status().unwrap();
-        if !made.success() {
-            assert!(Command::new("openssl").arg("version").output().is_err(), "openssl failed");
-            return None;
-        }
-        let file = |name: &str| dir.path().join(name).display().to_string();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let server = RedisServer::start(
-            &[
-                &[
-                    "--tls-port",
-                    &port.to_string(),
-                    "--tls-cert-file",
-                    &file("cert.pem"),
-                    "--tls-key-file",
-                    &file("key.pem"),
-                ][..],
-                &["--tls-ca-cert-file", &file("ca.pem"), "--tls-auth-clients", "no", "--requirepass", "pw"],
-            ]
-            .concat(),
-        );
-        Some((server, dir, port))
-    }
 
     #[test]
     fn a_private_authority_is_trusted_when_named() {
-        let Some((server, dir, port)) = tls_server("IP:127.0.0.1") else { return };
+        let Some((server, dir, port)) = tls_server("IP:127.0.0.1", &[]) else { return };
         let ca = dir.path().join("ca.pem").display().to_string();
         let mut connection = open(&format!("rediss://:pw@127.0.0.1:{port}/2?ca={ca}")).unwrap();
         assert!(ask(&mut connection, &["CLIENT", "INFO"]).contains(" db=2 "));
@@ -270,7 +236,7 @@ mod tls {
 
     #[test]
     fn a_certificate_for_another_name_is_refused() {
-        let Some((_server, dir, port)) = tls_server("DNS:redis.example.org") else { return };
+        let Some((_server, dir, port)) = tls_server("DNS:redis.example.org", &[]) else { return };
         let ca = dir.path().join("ca.pem").display().to_string();
         let refused = refusal(open(&format!("rediss://:pw@127.0.0.1:{port}?ca={ca}")));
         assert!(refused.contains("not valid for name"), "{refused}");

@@ -244,6 +244,7 @@ fn compare(
     connection: &mut Connection<'_>,
     journal: &Journal,
 ) -> Result<Changes, SessionError> {
+    connection.check_role()?;
     let changes = follower.scan(connection, journal)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     follower.writer.mark_synced(now, follower.rejected.count());

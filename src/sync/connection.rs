@@ -8,6 +8,8 @@ mod error;
 mod patience;
 mod push;
 mod resolve;
+mod role;
+mod sentinel;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
@@ -24,10 +26,12 @@ use patience::Patience;
 pub use push::Invalidation;
 use push::Pushes;
 pub use resolve::forget_lookups;
+use role::Role;
+use sentinel::{Watch, find_master};
 use socket::Socket;
 
 use super::resp::{Decoder, MAX_REPLY_BYTES, Reply};
-use super::source::Source;
+use super::source::{Endpoint, Reach, Source};
 
 /// The name that `CLIENT LIST` shows.
 pub const CLIENT_NAME: &str = "urlproxy";
@@ -39,7 +43,7 @@ const MAX_READS: usize = 64;
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For looking up the host, connecting and agreeing on TLS together.
+    /// For asking Sentinels, looking up the host, connecting and agreeing on TLS together.
     pub connect: Duration,
     /// For the next byte of a reply that is due, or for the server to take some bytes of a command.
     pub silence: Duration,
@@ -65,10 +69,13 @@ pub struct Connection<'s> {
     timeouts: Timeouts,
     patience: Patience<'s>,
     given_up: bool,
+    /// With Sentinels.
+    watch: Option<Watch>,
 }
 
 impl<'s> Connection<'s> {
-    /// Connects and logs in: `HELLO 3` with the source's user and password, `CLIENT SETNAME`, `SELECT`.
+    /// Connects and logs in: `HELLO 3` with the source's user and password, `CLIENT SETNAME`, `SELECT`. With Sentinels, to
+    /// the server that they call the master and that says it is one.
     ///
     /// `stop` is asked at least every 100 ms of waiting, now and in every later call; when it answers true the call ends.
     ///
@@ -76,11 +83,30 @@ impl<'s> Connection<'s> {
     /// Any [`ConnectionError`]; [`ConnectionError::Server`] when the server was reached but refuses to serve.
     pub fn open(source: &Source, timeouts: Timeouts, stop: &'s dyn Fn() -> bool) -> Result<Self, ConnectionError> {
         let patience = Patience::new(stop);
-        let socket = Socket::open(source.endpoint(), patience, Instant::now() + timeouts.connect)?;
-        let mut connection =
-            Self { socket, decoder: Decoder::new(), pushes: Pushes::default(), timeouts, patience, given_up: false };
-        connection.log_in(source)?;
-        Ok(connection)
+        match source.reach() {
+            Reach::Direct(endpoint) => {
+                let mut connection = Self::reach(endpoint, timeouts, patience)?;
+                connection.log_in(source)?;
+                Ok(connection)
+            }
+            Reach::Sentinels(sentinels) => {
+                let share = timeouts.connect / 2;
+                let master = find_master(sentinels, patience, Instant::now() + share)?;
+                let endpoint = Endpoint::Tcp { host: master.host.clone(), port: master.port };
+                let mut connection = Self::reach(&endpoint, Timeouts { connect: share, ..timeouts }, patience)?;
+                connection.watch = Some(Watch::new(sentinels.clone(), master));
+                connection.log_in(source)?;
+                connection.check_role()?;
+                Ok(connection)
+            }
+        }
+    }
+
+    /// Connects, no more.
+    fn reach(endpoint: &Endpoint, timeouts: Timeouts, patience: Patience<'s>) -> Result<Self, ConnectionError> {
+        let socket = Socket::open(endpoint, patience, Instant::now() + timeouts.connect)?;
+        let (decoder, pushes) = (Decoder::new(), Pushes::default());
+        Ok(Self { socket, decoder, pushes, timeouts, patience, given_up: false, watch: None })
     }
 
     /// Sends packed commands, all of them.
@@ -117,16 +143,46 @@ impl<'s> Connection<'s> {
         Ok(answer?)
     }
 
-    /// Asks whether the server is there, and waits for its answer as for any reply.
+    /// Asks whether the server is there, and waits for its answer as for any reply. With Sentinels it must also say that it
+    /// is still the master, and they must not have told of another when last asked, about a second ago.
     ///
     /// # Errors
-    /// Those of [`Connection::ask`]; [`ConnectionError::Unexpected`] when the answer is not `PONG`.
+    /// Those of [`Connection::ask`]; [`ConnectionError::Unexpected`] when the answer is not `PONG`; with Sentinels those of
+    /// [`Connection::check_role`] and [`ConnectionError::Moved`].
     pub fn ping(&mut self) -> Result<(), ConnectionError> {
+        if let Some(watch) = &mut self.watch {
+            watch.check().inspect_err(|_| self.given_up = true)?;
+            return self.check_role();
+        }
         self.ask(&cmd("PING").get_packed_command(), |reply| match reply {
             Reply::Text(b"PONG") => Ok(()),
             other => Err(unexpected(&other)),
         })?
         .inspect_err(|_| self.given_up = true)
+    }
+
+    /// Asks whether what the server has can be taken for all there is: for each full comparison, as what it does not find is
+    /// withdrawn. A server that does not tell its role is believed, except with Sentinels.
+    ///
+    /// # Errors
+    /// [`ConnectionError::BrokenLink`] for a replica without a whole copy; with Sentinels [`ConnectionError::NotMaster`] and
+    /// [`ConnectionError::NoRole`]; those of [`Connection::send`] and [`Connection::reply`].
+    pub fn check_role(&mut self) -> Result<(), ConnectionError> {
+        self.send(&cmd("ROLE").get_packed_command())?;
+        let told = self.reply(|reply| match reply {
+            Reply::Error(text) => Err(ConnectionError::NoRole(ServerError::new(text))),
+            reply => Role::of(&reply).ok_or_else(|| unexpected(&reply)),
+        })?;
+        let outcome = match (told, &self.watch) {
+            (Ok(Role::Master), _) | (Err(_), None) => Ok(()),
+            (Err(error), Some(_)) => Err(error),
+            (Ok(Role::Replica(_)), Some(watch)) => {
+                let (address, master) = watch.master();
+                Err(ConnectionError::NotMaster { address: address.to_string(), master: master.to_owned() })
+            }
+            (Ok(role), None) => role.broken_link().map_or(Ok(()), |state| Err(ConnectionError::BrokenLink(state))),
+        };
+        outcome.inspect_err(|_| self.given_up = true)
     }
 
     /// Waits until `until` for a push, and takes in everything that has come by then. True when there is one for

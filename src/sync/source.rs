@@ -1,34 +1,54 @@
 //! Where the routes come from: the Redis that the `redis` directive names, checked once and never shown with its password.
 
 mod redaction;
+mod sentinel;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use redaction::redacted;
-use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
+use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, parse_redis_url};
 use rustix::net::SocketAddrUnix;
+pub use sentinel::{Address, Sentinels};
 use thiserror::Error;
 
 /// What a good URL looks like, for the messages.
 const EXAMPLE: &str = "redis://127.0.0.1:6379/0";
+/// The same for Sentinels.
+const SENTINEL_EXAMPLE: &str = "sentinel://10.0.0.1,10.0.0.2/mymaster/0";
 
-/// A Redis server, how to reach it and as whom.
+/// A Redis server, or the master that Sentinels tell of: how to reach it and as whom.
 ///
 /// | URL | meaning |
 /// | --- | --- |
 /// | `redis://[user[:password]@]host[:port][/db]` | TCP, port 6379 and database 0 unless given, host a name, an IPv4 or `[IPv6]` |
 /// | `rediss://...[?ca=/path/ca.pem]` | the same over TLS; the server must have a certificate for `host` from one of the system's authorities, or with `ca` from one in that PEM file |
 /// | `unix:/path[?db=N&user=U&pass=P]` | a unix socket |
+/// | `sentinel://[user[:password]@]host[:port][,...]/MASTER[/db][?sentinel_user=U&sentinel_password=P]` | whichever server the Sentinels, port 26379 unless given, call MASTER; user and password before `@` are for that server |
 ///
 /// User, password and path are percent-decoded. Anything else in a URL is refused.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Source {
-    endpoint: Endpoint,
+    reach: Reach,
+    login: Login,
+    db: u16,
+}
+
+/// Which server is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This one.
+    Direct(Endpoint),
+    /// The one that Sentinels tell of.
+    Sentinels(Sentinels),
+}
+
+/// A user and a password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Login {
     user: Option<String>,
     password: Option<Vec<u8>>,
-    db: u16,
 }
 
 /// How to reach a server.
@@ -77,9 +97,14 @@ pub enum SourceError {
         /// What is wrong.
         reason: String,
     },
-    /// Redis Sentinel.
-    #[error("invalid URL {0:?}: sentinel:// is not supported yet, expected e.g. {EXAMPLE:?}")]
-    Sentinel(String),
+    /// A `sentinel://` URL with something wrong in it.
+    #[error("invalid URL {url:?}: {reason}, expected e.g. {SENTINEL_EXAMPLE:?}")]
+    Sentinel {
+        /// The URL.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// TLS in a build without it.
     #[error("invalid URL {0:?}: this build is without TLS (cargo feature \"tls\"), expected e.g. {EXAMPLE:?}")]
     WithoutTls(String),
@@ -100,18 +125,30 @@ pub enum SourceError {
 impl Source {
     /// The same server with another password, byte by byte: a password file's line end is for the caller to cut off.
     pub fn with_password(mut self, password: impl Into<Vec<u8>>) -> Self {
-        self.password = Some(password.into());
+        self.login.password = Some(password.into());
         self
     }
 
     /// How to reach the server.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// The database number.
     pub fn db(&self) -> u16 {
         self.db
+    }
+
+    /// See [`Login::credentials`].
+    pub(crate) fn credentials(&self) -> Option<(&str, &[u8])> {
+        self.login.credentials()
+    }
+}
+
+impl Login {
+    fn of(settings: &RedisConnectionInfo) -> Self {
+        let password = settings.password().map(|password| password.as_bytes().to_vec());
+        Self { user: settings.username().map(str::to_owned), password }
     }
 
     /// User and password for AUTH, `None` when neither was given. A password alone is the user `default`'s; a user alone
@@ -136,7 +173,12 @@ impl FromStr for Source {
             "redis" | "unix" => {}
             "rediss" if cfg!(feature = "tls") => {}
             "rediss" => return Err(SourceError::WithoutTls(shown())),
-            "sentinel" => return Err(SourceError::Sentinel(shown())),
+            "sentinel" => {
+                return match sentinel::parse(text) {
+                    Ok((sentinels, login, db)) => Ok(Self { reach: Reach::Sentinels(sentinels), login, db }),
+                    Err(reason) => Err(SourceError::Sentinel { url: shown(), reason }),
+                };
+            }
             _ => return Err(SourceError::Invalid(shown())),
         }
         let url = parse_redis_url(text).ok_or_else(|| SourceError::Invalid(shown()))?;
@@ -172,31 +214,52 @@ impl FromStr for Source {
         let settings = info.redis_settings();
         let db =
             u16::try_from(settings.db()).map_err(|_| part(&format!("no database has number {}", settings.db())))?;
-        Ok(Self {
-            endpoint,
-            user: settings.username().map(str::to_owned),
-            password: settings.password().map(|password| password.as_bytes().to_vec()),
-            db,
-        })
+        Ok(Self { reach: Reach::Direct(endpoint), login: Login::of(settings), db })
     }
 }
 
 /// The URL again, for logs and status pages: with the user, without the password.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reach {
+            Reach::Direct(Endpoint::Unix(path)) => {
+                write!(f, "unix:{}", path.display())?;
+                if self.db == 0 { Ok(()) } else { write!(f, "?db={}", self.db) }
+            }
+            Reach::Direct(Endpoint::Tcp { host, port }) => {
+                let address = Address { host: host.clone(), port: *port };
+                write!(f, "redis://{}{address}/{}", self.login, self.db)
+            }
+            Reach::Direct(Endpoint::Tls { host, port, .. }) => {
+                let address = Address { host: host.clone(), port: *port };
+                write!(f, "rediss://{}{address}/{}", self.login, self.db)
+            }
+            Reach::Sentinels(sentinels) => {
+                let addresses: Vec<_> = sentinels.addresses.iter().map(Address::to_string).collect();
+                write!(f, "sentinel://{}{}/{}/{}", self.login, addresses.join(","), sentinels.master, self.db)?;
+                let Login { user, password } = &sentinels.login;
+                let user = user.as_ref().map(|user| format!("sentinel_user={user}"));
+                let password = password.as_ref().map(|_| "sentinel_password=***".to_owned());
+                let parameters: Vec<_> = user.into_iter().chain(password).collect();
+                if parameters.is_empty() { Ok(()) } else { write!(f, "?{}", parameters.join("&")) }
+            }
+        }
+    }
+}
+
+/// What stands before a host in a URL, without the password.
+impl fmt::Display for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_deref().unwrap_or_default();
         let secret = if self.password.is_some() { ":***" } else { "" };
         let at = if user.is_empty() && secret.is_empty() { "" } else { "@" };
-        let (scheme, host, port) = match &self.endpoint {
-            Endpoint::Unix(path) => {
-                write!(f, "unix:{}", path.display())?;
-                return if self.db == 0 { Ok(()) } else { write!(f, "?db={}", self.db) };
-            }
-            Endpoint::Tcp { host, port } => ("redis", host, port),
-            Endpoint::Tls { host, port, .. } => ("rediss", host, port),
-        };
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{scheme}://{user}{secret}{at}{open}{host}{close}:{port}/{}", self.db)
+        write!(f, "{user}{secret}{at}")
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({self})")
     }
 }
 
@@ -272,7 +335,7 @@ mod tests {
             ("unix:/run/redis/redis.sock", Endpoint::Unix("/run/redis/redis.sock".into()), 0),
             ("unix:///run/r%20s.sock?db=15", Endpoint::Unix("/run/r s.sock".into()), 15),
         ] {
-            assert_eq!((source(url).endpoint(), source(url).db()), (&endpoint, db), "{url}");
+            assert_eq!((source(url).reach(), source(url).db()), (&Reach::Direct(endpoint), db), "{url}");
         }
     }
 
@@ -314,7 +377,6 @@ mod tests {
             ("unix:redis.sock", "missing path"),
             ("unix://host/redis.sock", "missing path"),
             ("unix:/s?timeout=1", r#"unknown parameter "timeout""#),
-            ("sentinel://h1,h2/mymaster/0", "sentinel:// is not supported yet"),
         ] {
             let got = refusal(url);
             assert!(got.contains(want) && got.contains("expected e.g. \""), "{url}: {got}");
@@ -340,7 +402,7 @@ mod tests {
     #[test]
     fn tls_sources_name_their_authority() {
         let tls = Endpoint::Tls { host: "h".into(), port: 6379, ca: None };
-        assert_eq!(source("rediss://h").endpoint(), &tls);
+        assert_eq!(source("rediss://h").reach(), &Reach::Direct(tls));
         assert_eq!(source("rediss://user:x@h/2").to_string(), "rediss://user:***@h:6379/2");
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ca.pem");

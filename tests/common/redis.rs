@@ -1,4 +1,5 @@
-//! A real `redis-server` for one test: its own directory, port and socket, gone when the test is, however it ends.
+//! A real `redis-server`, or `valkey-server`, for one test: its own directory, port and socket, gone when the test is,
+//! however it ends.
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 use std::fs;
@@ -17,10 +18,15 @@ const START: Duration = Duration::from_secs(20);
 /// Runs the server, tells its process id, and kills it when standard input ends: when the test drops it or dies.
 const SUPERVISOR: &str = r#"exec 3<&0; "$@" 3<&- >&2 & pid=$!; echo $pid; (read -r _ <&3; kill -9 $pid) & wait $pid"#;
 
+/// Names another program than `redis-server`, such as `valkey-server`.
+const PROGRAM: &str = "URLPROXY_TEST_SERVER";
+
 /// A running server. Killed when dropped.
 pub struct RedisServer {
     dir: TempDir,
     port: u16,
+    program: String,
+    configuration: Option<PathBuf>,
     args: Vec<String>,
     process: Option<(Child, u32)>,
 }
@@ -29,16 +35,32 @@ impl RedisServer {
     /// Starts a server on a free port of 127.0.0.1 and on a unix socket, without persistence unless `extra_args` ask for it,
     /// and waits until it answers.
     pub fn start(extra_args: &[&str]) -> Self {
+        Self::start_with(None, extra_args)
+    }
+
+    /// The same with a configuration file of this content.
+    pub fn start_with(configuration: Option<&str>, extra_args: &[&str]) -> Self {
+        let program = std::env::var(PROGRAM).unwrap_or_else(|_| "redis-server".into());
+        Self::start_program(&program, configuration, extra_args)
+    }
+
+    /// The same with another program.
+    pub fn start_program(program: &str, configuration: Option<&str>, extra_args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let configuration = configuration.map(|content| {
+            let file = dir.path().join("redis.conf");
+            fs::write(&file, content).expect("a configuration file");
+            file
+        });
         let args = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut server = Self { dir, port: 0, args, process: None };
+        let mut server = Self { dir, port: 0, program: program.into(), configuration, args, process: None };
         for _ in 0..10 {
             server.port = free_port();
             if server.run() {
                 return server;
             }
         }
-        panic!("redis-server does not start:\n{}", server.log());
+        panic!("{program} does not start:\n{}", server.log());
     }
 
     /// The TCP port.
@@ -84,7 +106,7 @@ impl RedisServer {
     /// Starts a stopped server again, on the same port and directory.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
-        assert!(self.run(), "redis-server does not start again:\n{}", self.log());
+        assert!(self.run(), "{} does not start again:\n{}", self.program, self.log());
     }
 
     /// What the server logged.
@@ -96,7 +118,9 @@ impl RedisServer {
     fn run(&mut self) -> bool {
         let _ = fs::remove_file(self.socket());
         let mut process = Command::new("sh")
-            .args(["-c", SUPERVISOR, "sh", "redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["-c", SUPERVISOR, "sh", &self.program])
+            .args(&self.configuration)
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--port", &self.port.to_string()])
             .arg("--unixsocket")
             .arg(self.socket())

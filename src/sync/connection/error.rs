@@ -42,6 +42,39 @@ pub enum ConnectionError {
     /// The server does not know `HELLO 3`.
     #[error("server does not know HELLO 3: tracking needs Redis 6 or later")]
     TooOld,
+    /// No Sentinel told where the master is.
+    #[error("no Sentinel tells where master {master:?} is: {reasons}")]
+    NoMaster {
+        /// The master's name.
+        master: String,
+        /// What each Sentinel said.
+        reasons: String,
+    },
+    /// A Sentinel does not know the master; see [`ConnectionError::NoMaster`].
+    #[error("knows no master of that name")]
+    UnknownMaster,
+    /// The server that the Sentinels call the master says that it is a replica, as it does around a failover.
+    #[error("{address} is a replica, expected the master {master:?}")]
+    NotMaster {
+        /// `address:port`.
+        address: String,
+        /// The master's name.
+        master: String,
+    },
+    /// The Sentinels tell of another master than the one connected to.
+    #[error("the master has moved from {from} to {to}")]
+    Moved {
+        /// `address:port`.
+        from: String,
+        /// `address:port`.
+        to: String,
+    },
+    /// The server does not tell whether it is the master.
+    #[error("server says {0} when asked for its ROLE, which a sentinel:// source depends on")]
+    NoRole(ServerError),
+    /// The server is a replica that may not have everything; this is the state of its link to its master.
+    #[error("the replica is not in step with its master (link state {0:?}), so its data may be incomplete")]
+    BrokenLink(String),
     /// The server sent a reply that does not answer the command, or nobody's command.
     #[error("unexpected reply {0}")]
     Unexpected(String),

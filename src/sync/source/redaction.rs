@@ -1,29 +1,57 @@
 //! Showing what was configured without showing a password.
 
+/// Parameters whose values may be shown.
+const HARMLESS: [&str; 4] = ["db", "user", "ca", "sentinel_user"];
+
 /// `text`, perhaps not a URL at all, without anything that may be a password.
 pub(super) fn redacted(text: &str) -> String {
     let (scheme, rest) = text.split_at(text.find("://").map_or(0, |colon| colon + 3));
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    // Then the `?` may be part of a password.
+    let is_torn = query.is_some_and(|query| query.contains('@'));
     let rest = match rest.rsplit_once('@') {
         Some((userinfo, host)) => match userinfo.split_once(':') {
             Some((user, _)) => format!("{user}:***@{host}"),
             None => format!("***@{host}"),
         },
+        None if is_torn => format!("{}***", rest.split_inclusive(':').next().unwrap_or_default()),
         // Is it `host:port`, or `user:secret` with the rest forgotten?
         None => match rest.split_once(':') {
-            Some((host, port))
-                if !scheme.is_empty() && !rest.starts_with('[') && (host.is_empty() || !is_port(port)) =>
-            {
-                format!("{host}:***")
-            }
+            Some((host, _)) if !scheme.is_empty() && !are_addresses(rest) => format!("{host}:***"),
             _ => rest.to_owned(),
         },
     };
     let rest = rest.split_once("pass=").map_or(rest.clone(), |(before, _)| format!("{before}pass=***"));
-    format!("{scheme}{rest}")
+    match query {
+        Some(query) => format!("{scheme}{rest}?{}", if is_torn { "***".into() } else { redacted_query(query) }),
+        None => format!("{scheme}{rest}"),
+    }
 }
 
-fn is_port(text: &str) -> bool {
-    text.split(['/', '?', '#']).next().is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+/// Everything from the first value on that may be a password: it may hold an `&`.
+fn redacted_query(query: &str) -> String {
+    let mut shown = Vec::new();
+    for parameter in query.split('&') {
+        match parameter.split_once('=') {
+            Some((name, _)) if !HARMLESS.contains(&name) => {
+                shown.push(format!("{name}=***"));
+                break;
+            }
+            _ => shown.push(parameter.to_owned()),
+        }
+    }
+    shown.join("&")
+}
+
+/// Whether these are hosts separated by commas, each with a port at most.
+fn are_addresses(text: &str) -> bool {
+    let authority = text.split(['/', '#']).next().unwrap_or_default();
+    authority.split(',').all(|address| match address.split_once(':') {
+        Some((host, port)) => {
+            address.starts_with('[') || !host.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+        }
+        None => true,
+    })
 }
 
 #[cfg(test)]
@@ -50,7 +78,28 @@ mod tests {
             "redis://user:secret@h#insecure",
             "redis:/user:secret@h",
             "rediss://user:secret@h?ca=/nowhere",
+            "redis://h?password=secret",
+            "redis://h?db=1&pass=x&secret",
+            "redis://user:x?secret@h",
+            "redis://user:secret?x@h",
+            "unix:/s?pass=x@secret&what=1",
             "sentinel://user:secret@h1,h2/mymaster",
+            "sentinel://user:secret@h1,h2",
+            "sentinel://user:secret",
+            "sentinel://user:secret/mymaster",
+            "sentinel://h1:1,user:secret/mymaster",
+            "sentinel://user:x/secret@h1/mymaster",
+            "sentinel://user:x/secret/y@h1/mymaster",
+            "sentinel://user:x?secret@h1/mymaster",
+            "sentinel://user:secret?x@h1/mymaster",
+            "sentinel://user:x#secret@h1/mymaster",
+            "sentinel://user:%ffsecret@h1/mymaster",
+            "sentinel://h1/mymaster?sentinel_password=secret",
+            "sentinel://h1/mymaster?sentinel_password=x@secret",
+            "sentinel://h1/mymaster?sentinel_password=x&secret",
+            "sentinel://u:x@h1/mymaster?sentinel_password=x@secret&sentinel_user=y",
+            "sentinel://h1/mymaster?sentinel_password=secret&sentinel_db=1",
+            "sentinel://h1/mymaster/x?sentinel_p%61ssword=secret",
             "user:secret@h",
             "secret@h",
         ] {
