@@ -396,7 +396,7 @@ allow_backend;
 --- table
 zones 1m;
 --- refused
-unknown directive "zones" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend
+unknown directive "zones" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard
 
 
 
@@ -404,7 +404,7 @@ unknown directive "zones" in "urlproxy_table", expected one of zone, redis, pass
 --- table
 include x.conf;
 --- refused
-unknown directive "include" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend
+unknown directive "include" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard
 
 
 
@@ -412,7 +412,7 @@ unknown directive "include" in "urlproxy_table", expected one of zone, redis, pa
 --- table
 "zoneé" 1m;
 --- refused
-unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend
+unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard
 
 
 
@@ -755,7 +755,79 @@ no servers in upstream "others"
 --- http
 upstream others { urlproxy_peers tools; }
 --- refused
-invalid number of arguments in "urlproxy_peers" directive
+"urlproxy_peers" invalid parameter "tools", expected e.g. "max_fails=1 fail_timeout=10s"
+
+
+
+=== urlproxy_peers: a timeout that is no whole number of seconds
+--- http
+upstream others { urlproxy_peers max_fails=2 fail_timeout=500ms; }
+--- refused
+"urlproxy_peers" invalid parameter "fail_timeout=500ms", expected e.g. "max_fails=1 fail_timeout=10s"
+
+
+
+=== snapshot: nothing
+--- table
+snapshot;
+--- refused
+"snapshot" takes a path, e.g. "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;"
+
+
+
+=== snapshot: relative
+--- table
+snapshot tools.snapshot;
+--- refused
+"snapshot" invalid path (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot"
+
+
+
+=== snapshot: an age that is none
+--- table
+snapshot /tmp/x max_age=old;
+--- refused
+"snapshot" invalid parameter "max_age=old", expected e.g. "max_age=7d"
+
+
+
+=== snapshot: twice
+--- table
+snapshot /tmp/x; snapshot /tmp/y;
+--- refused
+"snapshot" is duplicate
+
+
+
+=== withdrawal_guard: no percentage
+--- table
+withdrawal_guard 50;
+--- refused
+"withdrawal_guard" invalid percentage "50", expected e.g. "50%"
+
+
+
+=== withdrawal_guard: more than all
+--- table
+withdrawal_guard 101%;
+--- refused
+"withdrawal_guard" invalid percentage "101%", expected e.g. "50%"
+
+
+
+=== withdrawal_guard: an unknown parameter
+--- table
+withdrawal_guard 50% for=1h;
+--- refused
+"withdrawal_guard" invalid parameter "for=1h", expected e.g. "floor=20 hold=120s accept=/run/urlproxy/tools.accept"
+
+
+
+=== withdrawal_guard: off and more
+--- table
+withdrawal_guard off hold=1s;
+--- refused
+"withdrawal_guard" invalid percentage "off", expected e.g. "50%"
 
 
 
