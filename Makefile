@@ -47,11 +47,11 @@ lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny is not installed: skipped'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/* benches/*.sh; else echo 'shellcheck is not installed: skipped'; fi
 
-bench: ## the figures: against a static upstream, and of the table by itself
+bench: ## the figures: against a static upstream, of the table by itself, and of the way from Redis to it
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
-	cargo bench --bench table
+	cargo bench --bench table --bench propagation
 
 clean: ## remove what was built here and in the cache
 	rm -rf build run target $(CACHE)

@@ -2,9 +2,12 @@
 //!
 //! Lookup times are medians of several passes over every tool in random order. Not a test: nothing here fails.
 
-use std::process::{Child, Command, Stdio};
+#[path = "common/store.rs"]
+mod store;
+
 use std::time::{Duration, Instant};
 
+use store::Store;
 use urlproxy::route::{Backend, Pattern, Route, ToolName};
 use urlproxy::sync::{Journal, Settings, load_once};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table, Writer};
@@ -73,30 +76,9 @@ fn random_lookups(table: Table<'_>, tools: usize) -> f64 {
 
 /// Seconds and bytes per tool; `None` without redis-server.
 fn full_load(tools: usize) -> Option<(f64, f64)> {
-    let dir = tempfile::tempdir().ok()?;
-    let socket = dir.path().join("redis.sock");
-    let server = Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--dir"])
-        .arg(dir.path())
-        .arg("--unixsocket")
-        .arg(&socket)
-        .stdout(Stdio::null())
-        .spawn();
-    let Ok(server) = server else {
-        println!("redis-server is not installed: no full load");
-        return None;
-    };
-    let _server = KillOnDrop(server);
-    let script = "for i = 0, tonumber(ARGV[1]) - 1 do redis.call('HSET', 'prefix:tool-' .. i, '.*', \
-                  'http://10.' .. math.floor(i / 65536) .. '.' .. (math.floor(i / 256) % 256) .. '.1:' .. (1024 + i % 60000)) end";
-    let client = redis::Client::open(format!("unix:{}", socket.display())).ok()?;
-    let mut connection = (0..500).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        client.get_connection().ok()
-    })?;
-    redis::cmd("EVAL").arg(script).arg(0).arg(tools).exec(&mut connection).ok()?;
+    let store = Store::filled(tools)?;
     let owned = OwnedTable::new(capacity(tools));
-    let settings = Settings::new(format!("unix:{}", socket.display()).parse().ok()?);
+    let settings = Settings::new(store.url().parse().ok()?);
     let (journal, _reader) = Journal::new(16);
     let start = Instant::now();
     let loaded = load_once(owned.table(), &settings, start + Duration::from_secs(60), &journal);
@@ -107,13 +89,4 @@ fn full_load(tools: usize) -> Option<(f64, f64)> {
     let index = table.capacity().buckets * 64;
     let bytes = (table.header().live_bytes() as f64 + index as f64) / tools as f64 + 64.0;
     Some((seconds, bytes))
-}
-
-struct KillOnDrop(Child);
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,0 +1,77 @@
+//! From a write to Redis until every worker routes by it. Run by `make bench`.
+//!
+//! The companion follows a Redis with 100,000 tools as it does in nginx, snapshot and regular comparisons included, while
+//! tools are changed at a steady rate. Each change is timed from before its HSET is sent until a lookup finds it: the
+//! lookup of all workers, since the memory is one. Not a test: nothing here fails.
+
+#[path = "common/store.rs"]
+mod store;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use store::Store;
+use urlproxy::sync::{Journal, Lease, Settings, SnapshotSettings, run};
+use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
+
+const TOOLS: usize = 100_000;
+const CHANGES: usize = 1_500;
+const PER_SECOND: u32 = 50;
+
+fn main() {
+    let Some(mut store) = Store::filled(TOOLS) else { return };
+    let owned = OwnedTable::new(Capacity::of_bytes(TOOLS * 192 + (1 << 20)).unwrap_or_else(|e| panic!("{e}")));
+    let table = owned.table();
+    let source = store.url().parse().unwrap_or_else(|e| panic!("{e}"));
+    let snapshot =
+        SnapshotSettings { path: store.directory().join("tools.snapshot"), max_age: Duration::from_secs(3600) };
+    let settings =
+        Settings { snapshot: Some(snapshot), resync_interval: Duration::from_secs(10), ..Settings::new(source) };
+    let lease = Lease::create("bench").unwrap_or_else(|e| panic!("{e}"));
+    let (journal, _reader) = Journal::new(1000);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(table, &settings, &lease, &journal, &|| stop.load(Relaxed)));
+        while !table.header().is_loaded() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut taken = change_steadily(table, &mut store);
+        stop.store(true, Relaxed);
+        taken.sort_unstable();
+        for (percent, target) in [(50, ""), (99, "<= 5 ms")] {
+            let at = (taken.len() * percent / 100).min(taken.len() - 1);
+            let what = format!("a change routed, p{percent} of {CHANGES} at {PER_SECOND}/s, {TOOLS} tools");
+            println!("{what:<62} | {:>7.2} ms | {target}", taken[at].as_secs_f64() * 1e3);
+        }
+    });
+}
+
+/// How long each change took.
+fn change_steadily(table: Table<'_>, store: &mut Store) -> Vec<Duration> {
+    let mut scratch = Scratch::default();
+    let mut port_of = |tool: &str| match table.lookup(tool.as_bytes(), &mut scratch) {
+        Lookup::Found(record) => record.routes().next().and_then(|r| r.first_backend()).map(|b| b.port),
+        _ => None,
+    };
+    let begun = Instant::now();
+    (0..CHANGES as u32)
+        .map(|number| {
+            let due = begun + Duration::from_secs(1) / PER_SECOND * number;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let tool = format!("tool-{}", number as usize * 7919 % TOOLS);
+            // Below all ports that tools begin with.
+            let port = 1 + (number % 1000) as u16;
+            let start = Instant::now();
+            let set = redis::cmd("HSET")
+                .arg(format!("prefix:{tool}"))
+                .arg(".*")
+                .arg(format!("http://10.9.9.9:{port}"))
+                .exec(&mut store.connection);
+            set.unwrap_or_else(|e| panic!("{e}"));
+            while port_of(&tool) != Some(port) {
+                std::thread::yield_now();
+            }
+            start.elapsed()
+        })
+        .collect()
+}
