@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/urlproxy
 export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
 
-.PHONY: help setup build run test e2e lint bench clean
+.PHONY: help setup build run test e2e lint bench fuzz memcheck clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,19 @@ bench: ## the figures: against a static upstream, of the table by itself, and of
 	cargo build --release
 	benches/http.sh
 	cargo bench --bench table --bench propagation
+
+FUZZ_SECONDS ?= 60
+fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each; needs a nightly Rust and cargo-fuzz
+	.ci/setup build
+	@for target in snapshot resp pattern; do \
+	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
+	done
+
+memcheck: ## all of t/ with nginx under valgrind; 20 minutes
+	.ci/setup test bench
+	cargo build --release
+	cargo build --example demo_tool
+	.ci/memcheck
 
 clean: ## remove what was built here and in the cache
 	rm -rf build run target $(CACHE)

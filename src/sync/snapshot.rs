@@ -127,7 +127,7 @@ impl Snapshot {
         let foot_at = body.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let (body, foot) = body.split_at(foot_at);
         let foot: Foot = serde_json::from_slice(foot).map_err(|_| damaged("its end is missing"))?;
-        if foot.checksum != checksum(body) {
+        if foot.checksum != Self::checksum(body) {
             return Err(damaged("its checksum is wrong"));
         }
         let lines = body.get(first.len() + 1..).unwrap_or_default().split_inclusive(|&byte| byte == b'\n');
@@ -137,6 +137,13 @@ impl Snapshot {
             return Err(SnapshotError::Damaged(format!("it has {} tools, expected {}", tools.len(), head.tools)));
         }
         Ok(Self { synced_at: head.synced_at, tools })
+    }
+
+    /// What the last line says of all bytes before it.
+    pub fn checksum(bytes: &[u8]) -> String {
+        let mut hasher = SipHasher13::new();
+        hasher.write(bytes);
+        format!("{:016x}", hasher.finish())
     }
 
     /// Publishes what the snapshot says, as far as it is still allowed; returns how many tools that are.
@@ -179,7 +186,7 @@ pub(super) fn encode(table: Table<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(lines.len() + 200);
     write_line(&mut bytes, &Head { version: VERSION, synced_at, tools });
     bytes.append(&mut lines);
-    let foot = Foot { checksum: checksum(&bytes) };
+    let foot = Foot { checksum: Snapshot::checksum(&bytes) };
     write_line(&mut bytes, &foot);
     bytes
 }
@@ -196,12 +203,6 @@ fn write_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
     // Neither a vector nor these shapes can fail.
     let _ = serde_json::to_writer(&mut *bytes, line);
     bytes.push(b'\n');
-}
-
-fn checksum(bytes: &[u8]) -> String {
-    let mut hasher = SipHasher13::new();
-    hasher.write(bytes);
-    format!("{:016x}", hasher.finish())
 }
 
 /// A duration in the largest unit that leaves something before the point.

@@ -1,0 +1,23 @@
+//! A server that answers with any bytes, in pieces of any size: replies or an error, never a crash.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use urlproxy::sync::Decoder;
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (piece, bytes) = input;
+    let mut decoder = Decoder::new();
+    for chunk in bytes.chunks(usize::from(piece).max(1)) {
+        let room = decoder.room();
+        let len = chunk.len().min(room.len());
+        room[..len].copy_from_slice(&chunk[..len]);
+        decoder.filled(len);
+        loop {
+            match decoder.next_reply() {
+                Ok(Some(reply)) => drop(format!("{reply:?}")),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+});
