@@ -64,7 +64,7 @@ pub(super) struct Follower<'w> {
     pub rejected: Rejected,
     pub admission: Admission,
     pub guard: WithdrawalGuard,
-    /// Keys whose values are beyond what a connection takes: asked for again only once they are smaller.
+    /// Keys whose replies broke a connection: asked for again only once they are known to be small enough.
     oversized: BTreeSet<Vec<u8>>,
     /// Tools with something set aside that the running scan has met.
     met: HashSet<Box<[u8]>>,
@@ -195,8 +195,8 @@ impl<'w> Follower<'w> {
                     Found::Absent => others.absent.push(key.clone()),
                 },
                 Err(error @ (ConnectionError::Resp(_) | ConnectionError::Slow(_))) => {
-                    // The connection is lost with it; the next one goes round this key.
-                    self.set_oversized(key);
+                    // The connection is lost with it. Whether the key is to blame, the next one asks before anything else.
+                    self.oversized.insert(key.to_vec());
                     return Err(error.into());
                 }
                 Err(error) => return Err(error.into()),
@@ -205,17 +205,19 @@ impl<'w> Follower<'w> {
         Ok(others)
     }
 
-    /// Takes up again what has become small enough, or is gone.
+    /// Takes up again what is small enough, or gone; what is too large is withdrawn. What nobody can tell keeps its routes.
     fn weigh_oversized(&mut self, connection: &mut Connection<'_>) -> Result<(), ScanError> {
-        for key in std::mem::take(&mut self.oversized) {
+        for key in self.oversized.clone() {
             connection.send(&cmd("MEMORY").arg("USAGE").arg(&key).get_packed_command())?;
-            let fits = connection.reply(|reply| match reply {
-                Reply::Integer(bytes) => bytes <= MAX_KEY_BYTES,
-                Reply::Null => true,
-                _ => false,
+            let is_small = connection.reply(|reply| match reply {
+                Reply::Integer(bytes) => Some(bytes <= MAX_KEY_BYTES),
+                Reply::Null => Some(true),
+                _ => None,
             })?;
-            if !fits {
-                self.set_oversized(&key);
+            match is_small {
+                Some(true) => _ = self.oversized.remove(&key),
+                Some(false) => self.set_oversized(&key),
+                None => {}
             }
         }
         Ok(())
@@ -229,11 +231,12 @@ impl<'w> Follower<'w> {
         }
     }
 
-    /// Whether the key is passed over; that counts as met.
+    /// Whether the key is passed over; that counts as met, and as seen if the tool still has routes.
     fn is_oversized(&mut self, key: &[u8]) -> bool {
         let is_oversized = self.oversized.contains(key);
         if is_oversized && let Some(tool) = registry::tool_of(key) {
             self.met.insert(tool.into());
+            self.writer.confirm(tool);
         }
         is_oversized
     }
