@@ -2,6 +2,8 @@
 
 #[path = "common/nginx.rs"]
 mod nginx;
+#[path = "common/port.rs"]
+mod port;
 #[path = "common/redis.rs"]
 mod redis_server;
 
