@@ -324,49 +324,6 @@ fn serve(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
     }
 }
 
-/// wrk under way; each request on a connection of its own, because a server may close an idle one at any time.
-pub struct Load {
-    process: Child,
-}
-
-/// What wrk counted.
-#[derive(Debug)]
-pub struct LoadReport {
-    pub requests: u64,
-    pub failed: u64,
-    pub text: String,
-}
-
-impl Load {
-    /// Until [`Self::finish`], or two minutes at most.
-    pub fn start(port: u16, path: &str) -> Self {
-        let process = Command::new("wrk")
-            .args(["-t1", "-c16", "--timeout", "10s", "-H", "Connection: close", "-d120s"])
-            .arg(format!("http://127.0.0.1:{port}{path}"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("wrk runs");
-        Self { process }
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.process.try_wait().is_ok_and(|s| s.is_none())
-    }
-
-    /// Ends the load; wrk reports what it has done so far.
-    pub fn finish(self) -> LoadReport {
-        let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
-        let output = self.process.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or(0);
-        let line = |start: &str| text.lines().map(str::trim).find(|l| l.contains(start)).unwrap_or_default();
-        let requests = number(line(" requests in ").split(' ').next().unwrap_or_default());
-        let errors: u64 = line("Socket errors:").split(',').map(number).sum();
-        let failed = errors + number(line("Non-2xx or 3xx responses:"));
-        LoadReport { requests, failed, text }
-    }
-}
-
 #[track_caller]
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();

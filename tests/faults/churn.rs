@@ -1,0 +1,132 @@
+//! A writer that changes routes in Redis all the time, and how long it takes until a change is served.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::nginx::try_get;
+use crate::site::Site;
+use crate::traffic::{TOOLS, address, name};
+
+/// Written at once, this often: 1,000 changes a second.
+const BATCH: u64 = 10;
+const EVERY: Duration = Duration::from_millis(10);
+/// Tools that come and go, which the traffic does not ask for.
+const COMING_AND_GOING: u64 = 400;
+/// A change that is not served by then is lost.
+const LOST: Duration = Duration::from_secs(10);
+
+/// A thread that goes on until it is finished or dropped.
+struct Worker<T> {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn start(life: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = Some(thread::spawn(move || life(&|| asked.load(SeqCst))));
+        Self { stop, thread }
+    }
+
+    fn finish(mut self) -> T {
+        self.stop.store(true, SeqCst);
+        self.thread.take().expect("not finished yet").join().expect("the thread ends well")
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+    }
+}
+
+/// 1,000 changes a second: half of them to tools that the traffic asks for, the others to tools that come and go.
+pub struct Churn(Worker<u64>);
+
+impl Churn {
+    pub fn start(site: &Site) -> Self {
+        let (url, port, generations) = (site.redis.url(), site.tools_port(), site.traffic.generations());
+        Self(Worker::start(move |stop| {
+            let client = redis::Client::open(url).expect("an address");
+            let (mut connection, mut written, mut generation) = (None, 0, 0);
+            let mut next = Instant::now();
+            while !stop() {
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+                next = (next + EVERY).max(Instant::now() - 100 * EVERY);
+                let mut pipe = redis::pipe();
+                for n in written..written + BATCH {
+                    change(&mut pipe, n, &mut generation, &generations, port);
+                }
+                // Redis may be away for a while: what it did not take is written again.
+                let Some(open) = connection.as_mut() else {
+                    connection = client.get_connection_with_timeout(EVERY * 10).ok();
+                    continue;
+                };
+                match pipe.query::<()>(open) {
+                    Ok(()) => written += BATCH,
+                    Err(_) => connection = None,
+                }
+            }
+            written
+        }))
+    }
+
+    /// How many changes were written.
+    pub fn finish(self) -> u64 {
+        self.0.finish()
+    }
+}
+
+fn change(pipe: &mut redis::Pipeline, n: u64, generation: &mut u64, generations: &dyn Fn() -> u64, port: u16) {
+    let (round, tool) = (n / 2 / TOOLS as u64, (n / 2) as usize % TOOLS);
+    if n.is_multiple_of(2) {
+        if tool == 0 || *generation == 0 {
+            *generation = generations();
+        }
+        let url = format!("http://{}:{port}", address(*generation, tool));
+        pipe.hset(format!("prefix:{}", name(tool)), ".*", url).ignore();
+    } else {
+        let other = (n / 2) % COMING_AND_GOING;
+        if (round + other).is_multiple_of(2) {
+            pipe.hset(format!("prefix:x{other}"), ".*", format!("http://127.0.0.1:{port}")).ignore();
+        } else {
+            pipe.del(format!("prefix:x{other}")).ignore();
+        }
+    }
+}
+
+/// Changes the route of one tool again and again, and asks for it until the change is served.
+pub struct Lag(Worker<Vec<Duration>>);
+
+impl Lag {
+    pub fn start(site: &Site) -> Self {
+        /// Between two changes.
+        const PAUSE: Duration = Duration::from_millis(25);
+        let (url, nginx, port) = (site.redis.url(), site.nginx.port, site.tools_port());
+        Self(Worker::start(move |stop| {
+            let mut connection = redis::Client::open(url).and_then(|c| c.get_connection()).expect("a connection");
+            let mut lags = Vec::new();
+            while !stop() {
+                let address = format!("127.0.0.{}", 1 + lags.len() % 250);
+                let url = format!("http://{address}:{port}");
+                let begun = Instant::now();
+                redis::pipe().hset("prefix:lag", ".*", url).ignore().query::<()>(&mut connection).expect("a change");
+                let is_served = || try_get(nginx, "/lag/", LOST).is_ok_and(|answer| answer.body == address);
+                while !is_served() && begun.elapsed() < LOST {}
+                lags.push(begun.elapsed());
+                thread::sleep(PAUSE);
+            }
+            lags
+        }))
+    }
+
+    /// All measurements, the shortest first.
+    pub fn finish(self) -> Vec<Duration> {
+        let mut lags = self.0.finish();
+        lags.sort_unstable();
+        lags
+    }
+}
