@@ -1,5 +1,6 @@
 //! A writer that changes routes in Redis all the time, and how long it takes until a change is served.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
@@ -51,21 +52,19 @@ impl Churn {
         let (url, port, generations) = (site.redis.url(), site.tools_port(), site.traffic.generations());
         Self(Worker::start(move |stop| {
             let client = redis::Client::open(url).expect("an address");
-            let (mut connection, mut written, mut generation) = (None, 0, 0);
+            let (mut connection, mut written) = (None, 0);
             let mut next = Instant::now();
             while !stop() {
                 thread::sleep(next.saturating_duration_since(Instant::now()));
                 next = (next + EVERY).max(Instant::now() - 100 * EVERY);
-                let mut pipe = redis::pipe();
-                for n in written..written + BATCH {
-                    change(&mut pipe, n, &mut generation, &generations, port);
-                }
                 // Redis may be away for a while: what it did not take is written again.
                 let Some(open) = connection.as_mut() else {
                     connection = client.get_connection_with_timeout(EVERY * 10).ok();
                     continue;
                 };
-                match pipe.query::<()>(open) {
+                let batch = written..written + BATCH;
+                let outcome = generations.write(|generation| changes(batch, generation, port).query::<()>(open));
+                match outcome {
                     Ok(()) => written += BATCH,
                     Err(_) => connection = None,
                 }
@@ -80,22 +79,21 @@ impl Churn {
     }
 }
 
-fn change(pipe: &mut redis::Pipeline, n: u64, generation: &mut u64, generations: &dyn Fn() -> u64, port: u16) {
-    let (round, tool) = (n / 2 / TOOLS as u64, (n / 2) as usize % TOOLS);
-    if n.is_multiple_of(2) {
-        if tool == 0 || *generation == 0 {
-            *generation = generations();
-        }
-        let url = format!("http://{}:{port}", address(*generation, tool));
-        pipe.hset(format!("prefix:{}", name(tool)), ".*", url).ignore();
-    } else {
-        let other = (n / 2) % COMING_AND_GOING;
-        if (round + other).is_multiple_of(2) {
+fn changes(numbers: Range<u64>, generation: u64, port: u16) -> redis::Pipeline {
+    let mut pipe = redis::pipe();
+    for n in numbers {
+        let (which, other) = ((n / 2) as usize % TOOLS, n / 2 % COMING_AND_GOING);
+        let comes = (n / 2 / COMING_AND_GOING).is_multiple_of(2);
+        if n.is_multiple_of(2) {
+            let url = format!("http://{}:{port}", address(generation, which));
+            pipe.hset(format!("prefix:{}", name(which)), ".*", url).ignore();
+        } else if comes {
             pipe.hset(format!("prefix:x{other}"), ".*", format!("http://127.0.0.1:{port}")).ignore();
         } else {
             pipe.del(format!("prefix:x{other}")).ignore();
         }
     }
+    pipe
 }
 
 /// Changes the route of one tool again and again, and asks for it until the change is served.

@@ -8,11 +8,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::nginx::{Nginx, Tool, is_alive, wait_for};
 use crate::redis_server::RedisServer;
 use crate::report::Report;
-use crate::traffic::{TOOLS, Traffic, address, generation_of, name};
+use crate::traffic::{TOOL_BITS, TOOLS, Traffic, generation_of, name};
 
 /// Writes one generation of all tools' routes at once.
-const WRITE: &str = "for i = 0, ARGV[1] - 1 do redis.call('HSET', string.format('prefix:t%02d', i), '.*', \
-                     string.format('http://%s.%d:%s', ARGV[2], i + 1, ARGV[3])) end";
+const WRITE: &str = "for i = 0, ARGV[1] - 1 do local n = ARGV[2] + i \
+                     local ip = string.format('127.%d.%d.%d', n / 65536, n / 256 % 256, n % 256) \
+                     redis.call('HSET', string.format('prefix:t%02d', i), '.*', 'http://' .. ip .. ':' .. ARGV[3]) end";
 
 /// What differs from site to site.
 pub struct Plan {
@@ -110,9 +111,10 @@ impl Site {
 
     /// Writes a new generation of all routes to another server or database; it is the newest from now on.
     pub fn write_to(&self, redis: &RedisServer, db: u8) -> u64 {
-        let generation = self.traffic.next_generation();
-        write(redis, db, generation, self.tools.port());
-        generation
+        self.traffic.generations().write(|generation| {
+            write(redis, db, generation, self.tools.port());
+            generation
+        })
     }
 
     /// Changes every tool's route in Redis, and waits until all are served: how long that took.
@@ -124,12 +126,12 @@ impl Site {
         begun.elapsed()
     }
 
-    /// Waits until each tool is routed by this generation.
+    /// Waits until each tool is routed by this generation, or a newer one.
     #[track_caller]
     pub fn wait_served(&self, generation: u64) {
         for tool in 0..TOOLS {
             let path = format!("/{}/", name(tool));
-            let is_served = || generation_of(tool, &self.nginx.get(&path)) == Some(generation);
+            let is_served = || generation_of(tool, &self.nginx.get(&path)).is_some_and(|it| it >= generation);
             wait_for(&format!("{path} by generation {generation}"), is_served);
         }
     }
@@ -238,7 +240,9 @@ pub fn companions(redis: &RedisServer) -> usize {
 }
 
 fn write(redis: &RedisServer, db: u8, generation: u64, port: u16) {
-    let [a, b, c, _] = address(generation, 0).octets();
-    let net = format!("{a}.{b}.{c}");
-    redis.cli(&["-n", &db.to_string(), "EVAL", WRITE, "0", &TOOLS.to_string(), &net, &port.to_string()]);
+    let first = generation << TOOL_BITS;
+    let db = db.to_string();
+    let numbers = [TOOLS as u64, first, u64::from(port)].map(|n| n.to_string());
+    let done = redis.cli(&[&["-n", &db, "EVAL", WRITE, "0"], &numbers.each_ref().map(String::as_str)[..]].concat());
+    assert_eq!(done, "", "the routes are not written");
 }

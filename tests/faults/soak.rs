@@ -9,9 +9,15 @@ use crate::random::Random;
 use crate::report::{figure, table};
 use crate::site::Site;
 
-/// What is done, how often in a whole soak, and what is served after it only once Redis has a new set of routes.
-const DEEDS: &[(&str, usize)] =
-    &[("reload", 100), ("companion killed", 100), ("other worker killed", 20), ("Redis killed", 20), ("FLUSHALL", 5)];
+/// What is done, and how often in a whole soak.
+const DEEDS: &[(&str, usize)] = &[
+    ("reload", 100),
+    ("companion killed", 100),
+    ("other worker killed", 20),
+    ("Redis killed", 20),
+    // 10, once there is a withdrawal guard.
+    ("FLUSHALL", 0),
+];
 /// At most.
 const MINUTES: u64 = 30;
 /// Log lines that one deed may bring.
@@ -58,7 +64,7 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Random) -> ExitCode {
             }
             "FLUSHALL" => {
                 // Nobody writes while the guard is looked at: what is flushed stays away for a while.
-                drop(churn.take());
+                churn.take().map(Churn::finish);
                 site.redis.cli(&["FLUSHALL"]);
                 site.serves_on(200);
             }
@@ -70,7 +76,7 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Random) -> ExitCode {
         site.serves_on(random.below(100) as u64);
         done += 1;
     }
-    drop(churn);
+    churn.map(Churn::finish);
     site.wait_companion();
     let recovered = site.recovers();
     let report = site.finish(recovered, SOON, 100 + done * LINES_EACH);

@@ -116,7 +116,7 @@ pub fn loading() -> Report {
     site.redis.cli(&["SAVE"]);
     site.redis.stop();
     site.redis.add_args(&["--key-load-delay", "15000", "--loading-process-events-interval-bytes", "1024"]);
-    site.redis.start_again();
+    site.redis.start_loading();
     let begun = Instant::now();
     site.wait_log("LOADING");
     wait_for("loaded", || site.redis.cli(&["INFO", "persistence"]).contains("\nloading:0"));

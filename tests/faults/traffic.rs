@@ -12,16 +12,19 @@ use crate::nginx::{Response, try_get, wait_for};
 
 /// Tools that each site has: more than the withdrawal guard's floor.
 pub const TOOLS: usize = 60;
+/// Bits of an address that name the tool.
+pub const TOOL_BITS: u32 = 6;
 const CLIENTS: usize = 4;
 /// Between two requests of one client.
 const PACE: Duration = Duration::from_millis(20);
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The address of a tool in a generation of routes: which tool answered, and whose route it was, is read from it.
+/// The address of a tool in a generation of routes, below 2^18: which tool answered, and whose route it was, is read
+/// from it.
 pub fn address(generation: u64, tool: usize) -> Ipv4Addr {
-    let [.., high, low] = generation.to_be_bytes();
-    Ipv4Addr::new(127, 1 + high, low, 1 + tool as u8)
+    let [.., a, b, c] = (generation << TOOL_BITS | tool as u64).to_be_bytes();
+    Ipv4Addr::new(127, a, b, c)
 }
 
 /// The name of a tool.
@@ -31,9 +34,10 @@ pub fn name(tool: usize) -> String {
 
 /// Which generation of the tool's routes gave this answer.
 pub fn generation_of(tool: usize, answer: &Response) -> Option<u64> {
-    let [127, high, low, last] = answer.body.parse::<Ipv4Addr>().ok()?.octets() else { return None };
-    let generation = u64::from(u16::from_be_bytes([high.checked_sub(1)?, low]));
-    (answer.status == 200 && usize::from(last) == tool + 1).then_some(generation)
+    let [127, a, b, c] = answer.body.parse::<Ipv4Addr>().ok()?.octets() else { return None };
+    let number = u64::from(u32::from_be_bytes([0, a, b, c]));
+    let is_its = answer.status == 200 && number % (1 << TOOL_BITS) == tool as u64;
+    is_its.then_some(number >> TOOL_BITS)
 }
 
 /// What all clients share.
@@ -45,6 +49,7 @@ struct Shared {
     in_flight: AtomicU64,
     /// The newest generation that was written to Redis for some tool.
     newest: AtomicU64,
+    writing: Mutex<()>,
     /// Of each tool the newest that was answered: what is asked for later must not be older.
     seen: [AtomicU64; TOOLS],
     may_be_older: AtomicBool,
@@ -55,6 +60,17 @@ struct Shared {
     failures: Mutex<Vec<Failure>>,
     breaks: Mutex<Vec<Break>>,
     kills: Mutex<Vec<(Instant, Instant)>>,
+}
+
+/// Numbers for what is written to Redis.
+pub struct Generations(Arc<Shared>);
+
+impl Generations {
+    /// Gives a new generation to `write`. One writer at a time, so that no older one is written after a newer.
+    pub fn write<T>(&self, write: impl FnOnce(u64) -> T) -> T {
+        let _alone = self.0.writing.lock().unwrap();
+        write(self.0.newest.fetch_add(1, SeqCst) + 1)
+    }
 }
 
 /// A request that was not answered as it should have been.
@@ -105,6 +121,7 @@ impl Traffic {
             is_paused: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             newest: AtomicU64::new(1),
+            writing: Mutex::default(),
             seen: [const { AtomicU64::new(0) }; TOOLS],
             may_be_older: AtomicBool::new(false),
             may_be_unready: AtomicBool::new(may_be_unready),
@@ -123,15 +140,9 @@ impl Traffic {
         Self { shared, clients }
     }
 
-    /// A new generation of routes, about to be written to Redis.
-    pub fn next_generation(&self) -> u64 {
-        self.shared.newest.fetch_add(1, SeqCst) + 1
-    }
-
-    /// Where others take their generations from.
-    pub fn generations(&self) -> impl Fn() -> u64 + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        move || shared.newest.fetch_add(1, SeqCst) + 1
+    /// Where the writers take the generations of their routes from.
+    pub fn generations(&self) -> Generations {
+        Generations(Arc::clone(&self.shared))
     }
 
     /// So many requests have been answered.
