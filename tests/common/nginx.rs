@@ -194,13 +194,13 @@ impl Nginx {
         children(self.master)
     }
 
-    /// The worker in which the companion of the table `tools` runs.
+    /// The worker in which the companion runs.
     pub fn companion(&self) -> Option<u32> {
         let names = |pid: &u32| -> Vec<String> {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
             tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).collect()
         };
-        self.workers().into_iter().find(|pid| names(pid).iter().any(|name| name.trim() == "urlproxy tools"))
+        self.workers().into_iter().find(|pid| names(pid).iter().any(|name| name.starts_with("urlproxy ")))
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -325,10 +325,15 @@ fn serve(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
 }
 
 #[track_caller]
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) -> Duration {
+    wait_within(DEADLINE, what, condition)
+}
+
+#[track_caller]
+pub fn wait_within(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "still not: {what}");
+        assert!(start.elapsed() < deadline, "still not: {what}");
         thread::sleep(Duration::from_millis(1));
     }
     start.elapsed()

@@ -9,6 +9,8 @@ mod nginx;
 mod port;
 #[path = "../common/redis.rs"]
 mod redis_server;
+#[path = "../common/sentinel.rs"]
+mod sentinel;
 
 mod churn;
 mod clock;
@@ -48,24 +50,26 @@ const FAULTS: &[Fault] = &[
     fault!(wire::half_gigabyte_announced).waits_for("broken replies that leave a tool's routes alone"),
     fault!(wire::byte_by_byte),
     fault!(source::killed),
-    fault!(source::restarted_empty).waits_for("withdrawal_guard"),
+    fault!(source::restarted_empty),
     fault!(source::restarted_with_other_data),
-    fault!(source::flushed).waits_for("withdrawal_guard"),
+    fault!(source::flushed),
     fault!(source::swapped_with_other_data),
-    fault!(source::swapped_with_empty).waits_for("withdrawal_guard"),
+    fault!(source::swapped_with_empty),
     fault!(source::loading),
     fault!(source::out_of_clients),
     fault!(source::access_revoked),
-    fault!(source::failed_over_by_sentinel).waits_for("sentinel:// sources"),
+    fault!(source::failed_over_by_sentinel),
     fault!(workers::killed),
     fault!(workers::reload_refused),
-    fault!(workers::zone_grown_without_redis).waits_for("carrying a table over"),
-    fault!(workers::zone_shrunk_without_redis).waits_for("carrying a table over"),
-    fault!(workers::zone_shrunk_too_far).waits_for("carrying a table over"),
+    fault!(workers::zone_grown_without_redis),
+    fault!(workers::zone_shrunk_without_redis),
+    fault!(workers::table_renamed_without_redis),
+    fault!(workers::zone_shrunk_too_far),
     fault!(workers::binary_upgraded),
+    fault!(workers::binary_upgraded_without_redis),
     fault!(start::without_redis),
-    fault!(start::without_redis_from_snapshot).waits_for("snapshot"),
-    fault!(start::disk_full_for_the_snapshot).waits_for("snapshot"),
+    fault!(start::without_redis_from_snapshot),
+    fault!(start::disk_full_for_the_snapshot),
     fault!(table::one_route_too_many),
     fault!(clock::stepped_a_day_forward_and_back),
 ];

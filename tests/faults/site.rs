@@ -19,6 +19,8 @@ const WRITE: &str = "for i = 0, ARGV[1] - 1 do local n = ARGV[2] + i \
 pub struct Plan {
     /// Where nginx finds Redis, if not at the server's own address.
     pub source: Option<String>,
+    /// The table's name.
+    pub name: &'static str,
     pub zone: &'static str,
     /// More directives for the table.
     pub table: String,
@@ -35,7 +37,7 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         let (table, main) = (String::new(), String::new());
-        Self { source: None, zone: "1m", table, main, env: Vec::new(), is_cold: false, is_daemon: false }
+        Self { source: None, name: "tools", zone: "1m", table, main, env: Vec::new(), is_cold: false, is_daemon: false }
     }
 }
 
@@ -54,19 +56,19 @@ pub struct Site {
 /// The `http` block's content.
 fn http(plan: &Plan, redis: &RedisServer) -> String {
     let source = plan.source.clone().unwrap_or_else(|| redis.url());
-    let (zone, table) = (plan.zone, &plan.table);
+    let (name, zone, table) = (plan.name, plan.zone, &plan.table);
     format!(
-        "urlproxy_table tools {{ zone {zone}; redis {source}; {table} }}
+        "urlproxy_table {name} {{ zone {zone}; redis {source}; {table} }}
         upstream tools {{ urlproxy_peers; keepalive 16; }}
         server {{
             listen 127.0.0.1:@port@;
             location / {{
-                urlproxy tools path;
+                urlproxy {name} path;
                 proxy_http_version 1.1;
                 proxy_set_header Connection '';
                 proxy_pass $urlproxy_scheme://tools;
             }}
-            location = /list {{ urlproxy_list tools; }}
+            location = /list {{ urlproxy_list {name}; }}
         }}"
     )
 }

@@ -10,14 +10,8 @@ use crate::report::{figure, table};
 use crate::site::Site;
 
 /// What is done, and how often in a whole soak.
-const DEEDS: &[(&str, usize)] = &[
-    ("reload", 100),
-    ("companion killed", 100),
-    ("other worker killed", 20),
-    ("Redis killed", 20),
-    // 10, once there is a withdrawal guard.
-    ("FLUSHALL", 0),
-];
+const DEEDS: &[(&str, usize)] =
+    &[("reload", 100), ("companion killed", 100), ("other worker killed", 20), ("Redis killed", 20), ("FLUSHALL", 10)];
 /// At most.
 const MINUTES: u64 = 30;
 /// Log lines that one deed may bring.

@@ -103,25 +103,33 @@ pub fn reload_refused() -> Report {
         .expect(is_same, "workers changed though the configuration was refused")
 }
 
-fn zone_changed_without_redis(zone: &'static str) -> Report {
-    let mut site = Site::start(&["--appendonly", "yes", "--appendfsync", "always"]);
-    site.redis.stop();
-    site.traffic.allow_older(true);
-    site.configure(|plan| plan.zone = zone);
+/// What is in the new zone cannot have come from Redis.
+fn zone_changed_without_redis(change: impl FnOnce(&mut Plan)) -> Report {
+    let mut site = Site::start(&[]);
+    site.redis.signal("STOP");
+    site.configure(|plan| {
+        plan.table = "wait_for_routes 100ms;".to_owned();
+        change(plan);
+    });
     site.reload();
     site.serves_on(200);
-    site.redis.start_again();
-    site.traffic.allow_older(false);
+    let carried = site.logged("carried over to another zone, tools=60");
+    site.redis.signal("CONT");
     let recovered = site.recovers();
     site.finish(recovered, Duration::from_secs(3), START + 3 * EACH)
+        .expect(carried == 1, format!("carried over {carried} times"))
 }
 
 pub fn zone_grown_without_redis() -> Report {
-    zone_changed_without_redis("4m")
+    zone_changed_without_redis(|plan| plan.zone = "4m")
 }
 
 pub fn zone_shrunk_without_redis() -> Report {
-    zone_changed_without_redis("256k")
+    zone_changed_without_redis(|plan| plan.zone = "256k")
+}
+
+pub fn table_renamed_without_redis() -> Report {
+    zone_changed_without_redis(|plan| plan.name = "webtools")
 }
 
 /// What the zone holds does not fit the one that is asked for: the reload fails, and nothing changes.
@@ -133,7 +141,7 @@ pub fn zone_shrunk_too_far() -> Report {
     let listed = site.listed();
     let workers = site.nginx.workers();
     site.configure(|plan: &mut Plan| plan.zone = "256k");
-    site.tolerated.push("urlproxy");
+    site.tolerated.push("urlproxy_table tools: no room for tool ");
     site.nginx.signal("HUP");
     site.wait_log("[emerg]");
     site.serves_on(200);
@@ -148,10 +156,7 @@ pub fn zone_shrunk_too_far() -> Report {
 pub fn binary_upgraded() -> Report {
     let mut site = Site::with(RedisServer::start(&[]), Plan { is_daemon: true, ..Plan::default() });
     let old = site.nginx.master();
-    site.traffic.allow_older(true);
-    site.nginx.signal("USR2");
-    let new = || site.nginx.pid_in("nginx.pid").filter(|pid| *pid != old);
-    wait_for("a new master", || new().is_some() && site.nginx.pid_in("nginx.pid.oldbin") == Some(old));
+    upgrade(&site);
     wait_for("its companion beside the old one", || site.companions() == 2);
     site.serves_on(200);
     let both = site.recovers();
@@ -166,4 +171,34 @@ pub fn binary_upgraded() -> Report {
     site.finish(recovered, SOON, 2 * START)
         .expect(workers == 2, format!("{workers} workers under the new master"))
         .note(format!("{} with both", crate::report::figure(both)))
+}
+
+/// The new master's table is its own, and empty: it starts from the snapshot.
+pub fn binary_upgraded_without_redis() -> Report {
+    let directory = tempfile::tempdir().expect("a directory");
+    let snapshot = directory.path().join("tools.snapshot");
+    let table = format!("snapshot {}; wait_for_routes 100ms;", snapshot.display());
+    let mut site = Site::with(RedisServer::start(&[]), Plan { table, is_daemon: true, ..Plan::default() });
+    wait_for("a snapshot", || snapshot.exists());
+    site.redis.signal("STOP");
+    let old = site.nginx.master();
+    upgrade(&site);
+    site.serves_on(100);
+    site.nginx.signal("QUIT");
+    wait_for("the old master is gone", || !is_alive(old));
+    site.nginx.adopt_master();
+    site.companion();
+    site.serves_on(200);
+    site.redis.signal("CONT");
+    let recovered = site.recovers();
+    site.finish(recovered, Duration::from_secs(3), 3 * START)
+}
+
+/// Starts a new master beside the one that runs.
+fn upgrade(site: &Site) {
+    let old = site.nginx.master();
+    site.traffic.allow_older(true);
+    site.nginx.signal("USR2");
+    let new = || site.nginx.pid_in("nginx.pid").filter(|pid| *pid != old);
+    wait_for("a new master", || new().is_some() && site.nginx.pid_in("nginx.pid.oldbin") == Some(old));
 }
