@@ -73,7 +73,8 @@ pub fn half_gigabyte_announced() -> Report {
         .expect(grown < MOST_KIB, format!("the worker grew by {grown} KiB"))
 }
 
-/// A network of its own for Redis, joined to ours by a pair of interfaces, which vanish with the server.
+/// A network of its own for Redis, joined to ours by a pair of interfaces. It vanishes once the server and the last of its
+/// connections have, which can take minutes when they cannot say goodbye.
 struct Link {
     pid: String,
     ours: String,
@@ -116,6 +117,12 @@ impl Link {
     fn here(&self) -> String {
         let (net, last) = self.address.rsplit_once('.').expect("an address");
         format!("{net}.{}", last.parse::<u8>().expect("a number") - 1)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = run(&["ip", "link", "del", &self.ours]);
     }
 }
 
