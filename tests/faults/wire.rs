@@ -1,7 +1,7 @@
 //! What the network can do between Redis and us: fall silent, dribble, lie.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::nginx::wait_for;
 use crate::proxy::{Mode, Proxy};
@@ -149,10 +149,15 @@ pub fn half_open() -> Report {
     let site = Site::with(redis, Plan { source, ..Plan::default() });
     let here = link.here();
     link.cut(&here).expect("no way any more");
+    let begun = Instant::now();
     site.wait_log("the table serves on");
+    let noticed = begun.elapsed();
     site.serves_on(1000);
     let is_half_open = site.companions() >= 1;
     link.mend(&here).expect("a way again");
     let recovered = site.recovers();
-    site.finish(recovered, SOON, FEW).expect(is_half_open, "Redis noticed: nothing was half open")
+    site.finish(recovered, SOON, FEW)
+        .note(format!("noticed after {:.1} s", noticed.as_secs_f64()))
+        .expect(is_half_open, "Redis noticed: nothing was half open")
+        .expect(noticed < SOON, format!("noticed only after {noticed:?}"))
 }
