@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/urlproxy
 export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
 
-.PHONY: help setup build run test e2e lint bench fuzz memcheck clean
+.PHONY: help setup build run test soak e2e lint bench fuzz memcheck clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,13 @@ test: ## every test that needs no cluster
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test companion --test redis_connection --test sources; \
 	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
 	.ci/prove -r t/
+	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
+
+soak: ## faults at random under load, for MINUTES (at most 30); SEED= repeats a run
+	.ci/setup test
+	cargo build --release
+	URLPROXY_SOAK=$(or $(MINUTES),30) URLPROXY_SOAK_SEED=$(SEED) cargo test --release --test faults
 
 e2e: ## the demo once, for now: there is no test with a cluster yet
 	@echo 'make e2e: no test with Grid Engine or Kubernetes exists yet, so this is the demo alone'

@@ -2,6 +2,8 @@
 
 #[path = "common/following.rs"]
 mod follow;
+#[path = "common/port.rs"]
+mod port;
 #[path = "common/redis.rs"]
 mod redis_server;
 

@@ -5,6 +5,8 @@
 mod certificates;
 #[path = "common/connecting.rs"]
 mod connecting;
+#[path = "common/port.rs"]
+mod port;
 #[path = "common/redis.rs"]
 mod redis_server;
 

@@ -2,6 +2,8 @@
 
 #[path = "common/connecting.rs"]
 mod connecting;
+#[path = "common/port.rs"]
+mod port;
 #[path = "common/redis.rs"]
 mod redis_server;
 

@@ -7,6 +7,8 @@ mod certificates;
 mod connecting;
 #[path = "common/following.rs"]
 mod follow;
+#[path = "common/port.rs"]
+mod port;
 #[path = "common/redis.rs"]
 mod redis_server;
 #[path = "common/sentinel.rs"]

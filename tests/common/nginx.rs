@@ -2,14 +2,16 @@
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::port::free_port;
 
 /// So long anything may take that is to happen at all.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -21,11 +23,19 @@ pub fn module() -> PathBuf {
     fs::canonicalize(&path).unwrap_or_else(|e| panic!("{}: {e}: run cargo build --release first", path.display()))
 }
 
+/// Runs nginx, tells its process id, and ends it when standard input does: when the test drops it or dies. After a
+/// binary upgrade the pid files name the masters.
+const SUPERVISOR: &str = r#"exec 3<&0; cd "$1"; shift; "$@" 3<&- & pid=$!; echo $pid
+(read -r _ <&3; kill -TERM $pid $(cat nginx.pid nginx.pid.oldbin 2>/dev/null) 2>/dev/null) & wait $pid"#;
+
 /// A running nginx.
 pub struct Nginx {
     dir: TempDir,
     pub port: u16,
+    env: Vec<(String, String)>,
     process: Option<Child>,
+    master: u32,
+    is_daemon: bool,
 }
 
 impl Nginx {
@@ -37,9 +47,25 @@ impl Nginx {
 
     /// The same, without the start.
     pub fn prepare(main: &str, http: &str) -> Self {
-        let nginx = Self { dir: tempfile::tempdir().unwrap(), port: free_port(), process: None };
+        let dir = tempfile::tempdir().unwrap();
+        let nginx = Self { dir, port: free_port(), env: Vec::new(), process: None, master: 0, is_daemon: false };
         nginx.configure(main, http);
         nginx
+    }
+
+    /// A variable of the environment that nginx is to start in.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// It is to start as a daemon: only such a master takes `USR2`.
+    pub fn set_daemon(&mut self) {
+        self.is_daemon = true;
+    }
+
+    /// Where the configuration and the log are, for files of the test too.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Writes another configuration.
@@ -63,11 +89,71 @@ impl Nginx {
     }
 
     pub fn run(mut self) -> Self {
-        let process = self.command(&["-g", "daemon off;"]).stdin(Stdio::null()).spawn().unwrap();
+        self.launch();
+        self
+    }
+
+    /// Starts the one that was prepared or has ended, and waits until it listens.
+    pub fn launch(&mut self) {
+        let nginx = self.command(&["-g", if self.is_daemon { "daemon on;" } else { "daemon off;" }]);
+        let mut process = Command::new("sh")
+            .args(["-c", SUPERVISOR, "sh"])
+            .arg(self.dir.path())
+            .arg(nginx.get_program())
+            .args(nginx.get_args())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut pid = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+        self.master = pid.trim().parse().unwrap();
         self.process = Some(process);
         let port = self.port;
         wait_for("nginx listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
-        self
+        if self.is_daemon {
+            wait_for("nginx.pid", || self.pid_in("nginx.pid").is_some());
+            self.adopt_master();
+        }
+    }
+
+    /// Ends it, as `nginx -s stop` does, and waits until all its processes are gone.
+    pub fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let ours = self.processes();
+        drop(process.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while ours.iter().any(|pid| is_alive(*pid)) {
+            if Instant::now() > deadline {
+                let left = ours.iter().filter(|pid| is_alive(**pid)).map(u32::to_string);
+                let _ = Command::new("kill").arg("-KILL").args(left).status();
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = process.wait();
+    }
+
+    /// All masters and workers of this nginx, after a binary upgrade too.
+    fn processes(&self) -> Vec<u32> {
+        let mut all: Vec<u32> = ["nginx.pid", "nginx.pid.oldbin"].into_iter().filter_map(|n| self.pid_in(n)).collect();
+        all.push(self.master);
+        let workers: Vec<_> = all.iter().flat_map(|&master| children(master)).collect();
+        all.extend(workers);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The process named by a pid file: `nginx.pid`, or the old master's during a binary upgrade, `nginx.pid.oldbin`.
+    pub fn pid_in(&self, file: &str) -> Option<u32> {
+        fs::read_to_string(self.dir.path().join(file)).ok()?.trim().parse().ok()
+    }
+
+    /// From now on `master` is the one in the pid file: it is a daemon, or a binary upgrade is complete.
+    pub fn adopt_master(&mut self) {
+        self.master = self.pid_in("nginx.pid").expect("nginx.pid");
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -100,13 +186,21 @@ impl Nginx {
     }
 
     pub fn master(&self) -> u32 {
-        self.process.as_ref().unwrap().id()
+        self.master
     }
 
     /// The processes that the master has, whatever generation.
     pub fn workers(&self) -> Vec<u32> {
-        let children = format!("/proc/{0}/task/{0}/children", self.master());
-        fs::read_to_string(children).unwrap_or_default().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        children(self.master)
+    }
+
+    /// The worker in which the companion runs.
+    pub fn companion(&self) -> Option<u32> {
+        let names = |pid: &u32| -> Vec<String> {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).collect()
+        };
+        self.workers().into_iter().find(|pid| names(pid).iter().any(|name| name.starts_with("urlproxy ")))
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -122,19 +216,22 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
-        let _ = Command::new("kill").args(["-TERM", &process.id().to_string()]).status();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while process.try_wait().is_ok_and(|s| s.is_none()) {
-            if Instant::now() > deadline {
-                let _ = process.kill();
-            }
-            thread::yield_now();
-        }
+        self.stop();
         if thread::panicking() {
             eprintln!("--- error.log\n{}", self.log());
         }
     }
+}
+
+/// Whether a process runs; one that has ended and that nobody has waited for does not.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// What a server answered.
@@ -147,40 +244,65 @@ pub struct Response {
 
 /// One request on a connection of its own; status 0 when it was not answered.
 pub fn get(port: u16, path: &str) -> Response {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    let exchange = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.write_all(request.as_bytes())?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let text = exchange().unwrap_or_default();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-    Response { status, head: head.to_owned(), body: body.to_owned() }
+    let unanswered = |error: io::Error| Response { status: 0, head: error.to_string(), body: String::new() };
+    try_get(port, path, DEADLINE).unwrap_or_else(unanswered)
+}
+
+/// The same, telling why there was no answer, or not all of it.
+///
+/// # Errors
+/// Those of the socket; `UnexpectedEof` when the connection ended before the answer did.
+pub fn try_get(port: u16, path: &str, patience: Duration) -> io::Result<Response> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    if length.and_then(|n| n.parse().ok()).is_some_and(|length: usize| body.len() < length) {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or(ErrorKind::InvalidData)?;
+    Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 /// A tool: an HTTP server in this process that answers every request with its name.
 pub struct Tool {
-    addr: SocketAddr,
+    port: u16,
 }
 
 impl Tool {
     pub fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let addr = listener.local_addr().unwrap();
+        Self::listen(Ipv4Addr::LOCALHOST, move |_| name.to_owned())
+    }
+
+    /// Many tools: a server at the same port of every loopback address that answers with the address that was asked.
+    pub fn everywhere() -> Self {
+        Self::listen(Ipv4Addr::UNSPECIFIED, |stream| {
+            stream.local_addr().map_or_else(|e| e.to_string(), |addr| addr.ip().to_string())
+        })
+    }
+
+    fn listen(ip: Ipv4Addr, name: impl Fn(&TcpStream) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                thread::spawn(move || serve(stream, name));
+                let name = name(&stream);
+                thread::spawn(move || serve(stream, &name));
             }
         });
-        Self { addr }
+        Self { port }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("http://127.0.0.1:{}", self.port)
     }
 }
 
@@ -195,75 +317,26 @@ fn serve(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
         pending.extend_from_slice(&chunk[..read]);
         while let Some(end) = pending.windows(4).position(|w| w == b"\r\n\r\n") {
             pending.drain(..end + 4);
-            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())?;
+            // At once: pieces of it would wait for each other's acknowledgement.
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+            stream.write_all(answer.as_bytes())?;
         }
-    }
-}
-
-/// wrk under way; each request on a connection of its own, because a server may close an idle one at any time.
-pub struct Load {
-    process: Child,
-}
-
-/// What wrk counted.
-#[derive(Debug)]
-pub struct LoadReport {
-    pub requests: u64,
-    pub failed: u64,
-    pub text: String,
-}
-
-impl Load {
-    /// Until [`Self::finish`], or two minutes at most.
-    pub fn start(port: u16, path: &str) -> Self {
-        let process = Command::new("wrk")
-            .args(["-t1", "-c16", "--timeout", "10s", "-H", "Connection: close", "-d120s"])
-            .arg(format!("http://127.0.0.1:{port}{path}"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("wrk runs");
-        Self { process }
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.process.try_wait().is_ok_and(|s| s.is_none())
-    }
-
-    /// Ends the load; wrk reports what it has done so far.
-    pub fn finish(self) -> LoadReport {
-        let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
-        let output = self.process.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or(0);
-        let line = |start: &str| text.lines().map(str::trim).find(|l| l.contains(start)).unwrap_or_default();
-        let requests = number(line(" requests in ").split(' ').next().unwrap_or_default());
-        let errors: u64 = line("Socket errors:").split(',').map(number).sum();
-        let failed = errors + number(line("Non-2xx or 3xx responses:"));
-        LoadReport { requests, failed, text }
     }
 }
 
 #[track_caller]
-pub fn wait_for(what: &str, condition: impl Fn() -> bool) -> Duration {
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) -> Duration {
+    wait_within(DEADLINE, what, condition)
+}
+
+#[track_caller]
+pub fn wait_within(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "still not: {what}");
+        assert!(start.elapsed() < deadline, "still not: {what}");
         thread::sleep(Duration::from_millis(1));
     }
     start.elapsed()
-}
-
-/// A port that was free a moment ago, below those the kernel gives to clients.
-pub fn free_port() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + (std::process::id() % 400) as u16 * 50;
-    loop {
-        let port = start + NEXT.fetch_add(1, Relaxed) % 50;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn is_root() -> bool {

@@ -4,13 +4,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::port::free_port;
 
 /// A server may take so long to answer its first PING.
 const START: Duration = Duration::from_secs(20);
@@ -25,6 +26,7 @@ const PROGRAM: &str = "URLPROXY_TEST_SERVER";
 pub struct RedisServer {
     dir: TempDir,
     port: u16,
+    launcher: Vec<String>,
     program: String,
     configuration: Option<PathBuf>,
     args: Vec<String>,
@@ -46,14 +48,24 @@ impl RedisServer {
 
     /// The same with another program.
     pub fn start_program(program: &str, configuration: Option<&str>, extra_args: &[&str]) -> Self {
+        Self::launch(&[], program, configuration, extra_args)
+    }
+
+    /// The same as [`Self::start`], run by another program, which must become the server: `unshare -n` ...
+    pub fn start_under(launcher: &[&str], extra_args: &[&str]) -> Self {
+        Self::launch(launcher, "redis-server", None, extra_args)
+    }
+
+    fn launch(launcher: &[&str], program: &str, configuration: Option<&str>, extra_args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let configuration = configuration.map(|content| {
             let file = dir.path().join("redis.conf");
             fs::write(&file, content).expect("a configuration file");
             file
         });
-        let args = extra_args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut server = Self { dir, port: 0, program: program.into(), configuration, args, process: None };
+        let owned = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
+        let (launcher, args) = (owned(launcher), owned(extra_args));
+        let mut server = Self { dir, port: 0, launcher, program: program.into(), configuration, args, process: None };
         for _ in 0..10 {
             server.port = free_port();
             if server.run() {
@@ -89,9 +101,14 @@ impl RedisServer {
         String::from_utf8_lossy(&output).trim_end().to_owned()
     }
 
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").1
+    }
+
     /// Sends a signal to the server: `STOP`, `CONT`, `KILL` ...
     pub fn signal(&self, name: &str) {
-        let (_, pid) = self.process.as_ref().expect("the server runs");
+        let pid = self.pid();
         let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {pid}");
     }
@@ -103,8 +120,21 @@ impl RedisServer {
         process.wait().expect("the supervisor ends");
     }
 
-    /// Starts a stopped server again, on the same port and directory.
+    /// More arguments from the next start on.
+    pub fn add_args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+    }
+
+    /// Starts a stopped server again, on the same port and directory, and waits until it has loaded its data.
     pub fn start_again(&mut self) {
+        self.start_loading();
+        while self.cli(&["PING"]).starts_with("LOADING") {
+            thread::yield_now();
+        }
+    }
+
+    /// The same, returning as soon as the server answers anything.
+    pub fn start_loading(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
         assert!(self.run(), "{} does not start again:\n{}", self.program, self.log());
     }
@@ -118,7 +148,9 @@ impl RedisServer {
     fn run(&mut self) -> bool {
         let _ = fs::remove_file(self.socket());
         let mut process = Command::new("sh")
-            .args(["-c", SUPERVISOR, "sh", &self.program])
+            .args(["-c", SUPERVISOR, "sh"])
+            .args(&self.launcher)
+            .arg(&self.program)
             .args(&self.configuration)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--port", &self.port.to_string()])
@@ -138,9 +170,9 @@ impl RedisServer {
         self.process = Some((process, pid.trim().parse().expect("a process id")));
         let deadline = Instant::now() + START;
         while Instant::now() < deadline {
-            // NOAUTH: the server has a password and is up.
+            // NOAUTH: the server has a password and is up. LOADING: it is up and reads its file.
             let answer = String::from_utf8_lossy(&self.redis_cli(&["PING"])).into_owned();
-            if answer.starts_with("PONG") || answer.starts_with("NOAUTH") {
+            if ["PONG", "NOAUTH", "LOADING"].iter().any(|word| answer.starts_with(word)) {
                 return true;
             }
             let (process, _) = self.process.as_mut().expect("just started");
@@ -164,10 +196,4 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

@@ -1,4 +1,5 @@
 //! Sentinels for one test: real ones, and one that tells what the test wants.
+#![allow(dead_code, reason = "each test program uses its part of this")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};

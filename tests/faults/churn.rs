@@ -1,0 +1,130 @@
+//! A writer that changes routes in Redis all the time, and how long it takes until a change is served.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::nginx::try_get;
+use crate::site::Site;
+use crate::traffic::{TOOLS, address, name};
+
+/// Written at once, this often: 1,000 changes a second.
+const BATCH: u64 = 10;
+const EVERY: Duration = Duration::from_millis(10);
+/// Tools that come and go, which the traffic does not ask for.
+const COMING_AND_GOING: u64 = 400;
+/// A change that is not served by then is lost.
+const LOST: Duration = Duration::from_secs(10);
+
+/// A thread that goes on until it is finished or dropped.
+struct Worker<T> {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn start(life: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = Some(thread::spawn(move || life(&|| asked.load(SeqCst))));
+        Self { stop, thread }
+    }
+
+    fn finish(mut self) -> T {
+        self.stop.store(true, SeqCst);
+        self.thread.take().expect("not finished yet").join().expect("the thread ends well")
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+    }
+}
+
+/// 1,000 changes a second: half of them to tools that the traffic asks for, the others to tools that come and go.
+pub struct Churn(Worker<u64>);
+
+impl Churn {
+    pub fn start(site: &Site) -> Self {
+        let (url, port, generations) = (site.redis.url(), site.tools_port(), site.traffic.generations());
+        Self(Worker::start(move |stop| {
+            let client = redis::Client::open(url).expect("an address");
+            let (mut connection, mut written) = (None, 0);
+            let mut next = Instant::now();
+            while !stop() {
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+                next = (next + EVERY).max(Instant::now() - 100 * EVERY);
+                // Redis may be away for a while: what it did not take is written again.
+                let Some(open) = connection.as_mut() else {
+                    connection = client.get_connection_with_timeout(EVERY * 10).ok();
+                    continue;
+                };
+                let batch = written..written + BATCH;
+                let outcome = generations.write(|generation| changes(batch, generation, port).query::<()>(open));
+                match outcome {
+                    Ok(()) => written += BATCH,
+                    Err(_) => connection = None,
+                }
+            }
+            written
+        }))
+    }
+
+    /// How many changes were written.
+    pub fn finish(self) -> u64 {
+        self.0.finish()
+    }
+}
+
+fn changes(numbers: Range<u64>, generation: u64, port: u16) -> redis::Pipeline {
+    let mut pipe = redis::pipe();
+    for n in numbers {
+        let (which, other) = ((n / 2) as usize % TOOLS, n / 2 % COMING_AND_GOING);
+        let comes = (n / 2 / COMING_AND_GOING).is_multiple_of(2);
+        if n.is_multiple_of(2) {
+            let url = format!("http://{}:{port}", address(generation, which));
+            pipe.hset(format!("prefix:{}", name(which)), ".*", url).ignore();
+        } else if comes {
+            pipe.hset(format!("prefix:x{other}"), ".*", format!("http://127.0.0.1:{port}")).ignore();
+        } else {
+            pipe.del(format!("prefix:x{other}")).ignore();
+        }
+    }
+    pipe
+}
+
+/// Changes the route of one tool again and again, and asks for it until the change is served.
+pub struct Lag(Worker<Vec<Duration>>);
+
+impl Lag {
+    pub fn start(site: &Site) -> Self {
+        /// Between two changes.
+        const PAUSE: Duration = Duration::from_millis(25);
+        let (url, nginx, port) = (site.redis.url(), site.nginx.port, site.tools_port());
+        Self(Worker::start(move |stop| {
+            let mut connection = redis::Client::open(url).and_then(|c| c.get_connection()).expect("a connection");
+            let mut lags = Vec::new();
+            while !stop() {
+                let address = format!("127.0.0.{}", 1 + lags.len() % 250);
+                let url = format!("http://{address}:{port}");
+                let begun = Instant::now();
+                redis::pipe().hset("prefix:lag", ".*", url).ignore().query::<()>(&mut connection).expect("a change");
+                let is_served = || try_get(nginx, "/lag/", LOST).is_ok_and(|answer| answer.body == address);
+                while !is_served() && begun.elapsed() < LOST {}
+                lags.push(begun.elapsed());
+                thread::sleep(PAUSE);
+            }
+            lags
+        }))
+    }
+
+    /// All measurements, the shortest first.
+    pub fn finish(self) -> Vec<Duration> {
+        let mut lags = self.0.finish();
+        lags.sort_unstable();
+        lags
+    }
+}

@@ -1,0 +1,138 @@
+//! A TCP proxy before Redis that spoils what Redis says.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::random::Random;
+
+/// What happens to Redis's replies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Clean,
+    ByteByByte,
+    /// Noise in the middle of what Redis says, now and then.
+    Garbage,
+    /// In place of a reply to HGETALL, the head of a reply of 512 MB, and as much of it as is taken.
+    HalfGigabyte,
+}
+
+struct Shared {
+    redis: u16,
+    mode: Mutex<Mode>,
+    random: Mutex<Random>,
+    spoilt: AtomicUsize,
+    sent: AtomicU64,
+}
+
+/// A proxy; its threads end with their connections.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+impl Proxy {
+    pub fn start(redis: u16, seed: u64) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let shared = Arc::new(Shared {
+            redis,
+            mode: Mutex::new(Mode::Clean),
+            random: Mutex::new(Random::new(seed)),
+            spoilt: AtomicUsize::new(0),
+            sent: AtomicU64::new(0),
+        });
+        let serving = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, serving.redis)) {
+                    serving.connect(client, server);
+                }
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    pub fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
+    }
+
+    /// How often something was put in.
+    pub fn spoilt(&self) -> usize {
+        self.shared.spoilt.load(SeqCst)
+    }
+
+    /// How many bytes of announced replies were taken.
+    pub fn taken(&self) -> u64 {
+        self.shared.sent.load(SeqCst)
+    }
+}
+
+impl Shared {
+    fn connect(self: &Arc<Self>, client: TcpStream, server: TcpStream) {
+        let _ = client.set_nodelay(true);
+        let _ = server.set_nodelay(true);
+        let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
+        let asked = Arc::new(Mutex::new(false));
+        let (this, noting) = (Arc::clone(self), Arc::clone(&asked));
+        thread::spawn(move || {
+            pump(&client, &server, |bytes, mut server| {
+                *noting.lock().unwrap() |= bytes.windows(7).any(|word| word == b"HGETALL");
+                server.write_all(bytes)
+            });
+        });
+        thread::spawn(move || {
+            pump(&server_too, &client_too, |bytes, to| this.reply(bytes, to, *asked.lock().unwrap()))
+        });
+    }
+
+    fn reply(&self, bytes: &[u8], mut to: &TcpStream, is_asked: bool) -> std::io::Result<()> {
+        let mode = *self.mode.lock().unwrap();
+        match mode {
+            Mode::ByteByByte => bytes.chunks(1).try_for_each(|byte| to.write_all(byte)),
+            Mode::Garbage if self.random.lock().unwrap().below(2) == 0 => {
+                self.spoilt.fetch_add(1, SeqCst);
+                let (before, noise, after) = {
+                    let mut random = self.random.lock().unwrap();
+                    let (before, after) = bytes.split_at(random.below(bytes.len() + 1));
+                    let length = 1 + random.below(64);
+                    let noise: Vec<_> = (0..length).map(|_| random.next() as u8).collect();
+                    (before, noise, after)
+                };
+                to.write_all(&[before, &noise, after].concat())
+            }
+            Mode::HalfGigabyte if is_asked => {
+                const BYTES: u64 = 512 << 20;
+                self.spoilt.fetch_add(1, SeqCst);
+                to.write_all(format!("%1\r\n$2\r\n.*\r\n${BYTES}\r\n").as_bytes())?;
+                let piece = [b'x'; 1 << 16];
+                let mut left = BYTES;
+                while left > 0 {
+                    to.write_all(&piece)?;
+                    left -= piece.len() as u64;
+                    self.sent.fetch_add(piece.len() as u64, SeqCst);
+                }
+                Ok(())
+            }
+            Mode::Clean | Mode::Garbage | Mode::HalfGigabyte => to.write_all(bytes),
+        }
+    }
+}
+
+/// Hands on what comes until either side ends.
+fn pump(mut from: &TcpStream, to: &TcpStream, hand_on: impl Fn(&[u8], &TcpStream) -> std::io::Result<()>) {
+    let mut bytes = [0; 1 << 14];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if hand_on(&bytes[..read], to).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,96 @@
+//! What is known of a fault when it is over.
+
+use std::time::Duration;
+
+use crate::traffic::{Count, Failure};
+
+/// The figures of one fault.
+#[derive(Default)]
+pub struct Report {
+    pub count: Count,
+    /// From the fault's end, when something was changed in Redis, until that was served for every tool.
+    pub recovered: Option<Duration>,
+    /// Lines in the error log that are the module's own.
+    pub lines: usize,
+    /// What else was measured.
+    pub note: String,
+    /// What was not as it should be, failed requests aside.
+    pub problems: Vec<String>,
+    /// Why this machine cannot do it.
+    pub skipped: Option<String>,
+}
+
+impl Report {
+    pub fn skipped(why: impl Into<String>) -> Self {
+        Self { skipped: Some(why.into()), ..Self::default() }
+    }
+
+    pub fn failed(why: impl Into<String>) -> Self {
+        Self { problems: vec![why.into()], ..Self::default() }
+    }
+
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+
+    /// States what must hold; the run fails if it does not.
+    pub fn expect(mut self, holds: bool, otherwise: impl Into<String>) -> Self {
+        if !holds {
+            self.problems.push(otherwise.into());
+        }
+        self
+    }
+
+    pub fn is_good(&self) -> bool {
+        self.count.failures.is_empty() && self.problems.is_empty()
+    }
+
+    /// What an engineer wants to read of a bad one.
+    pub fn complaints(&self) -> Vec<String> {
+        const FIRST: usize = 10;
+        let failures = &self.count.failures;
+        let mut all = self.problems.clone();
+        all.extend(failures.iter().take(FIRST).map(Failure::to_string));
+        if failures.len() > FIRST {
+            all.push(format!(
+                "... and {} failed requests more, the last at {}",
+                failures.len() - FIRST,
+                failures[failures.len() - 1]
+            ));
+        }
+        all
+    }
+}
+
+/// A time in figures that can be compared at a glance.
+pub fn figure(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    if ms < 9999.5 { format!("{ms:.0} ms") } else { format!("{:.0} s", ms / 1e3) }
+}
+
+/// Lines of columns, the first and the last ones left, all others right.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<_> = cells
+            .enumerate()
+            .map(|(column, cell)| match column {
+                0 => format!("{cell:<0$}", widths[0]),
+                last if last + 1 == head.len() => cell.to_owned(),
+                other => format!("{cell:>0$}", widths[other]),
+            })
+            .collect();
+        padded.join("  ").trim_end().to_owned() + "\n"
+    };
+    let mut text = line(&mut head.iter().copied());
+    text += &line(&mut widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().iter().map(String::as_str));
+    for row in rows {
+        text += &line(&mut row.iter().map(String::as_str));
+    }
+    text
+}

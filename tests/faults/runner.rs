@@ -1,0 +1,191 @@
+//! Runs faults beside each other as far as the machine carries it, and prints their figures.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{ExitCode, exit};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::report::{Report, figure, table};
+
+/// How much may run at once: most faults wait most of the time.
+const SLOTS: usize = 5;
+/// All that may take; then what runs is named, and everything ends.
+const LIMIT: Duration = Duration::from_secs(14 * 60);
+
+/// One entry of the list.
+#[derive(Clone, Copy)]
+pub struct Fault {
+    name: &'static str,
+    run: fn() -> Report,
+    slots: usize,
+    waits_for: Option<&'static str>,
+}
+
+impl Fault {
+    /// `path` is the function's, after `::`.
+    pub const fn new(path: &'static str, run: fn() -> Report) -> Self {
+        Self { name: path.split_at(2).1, run, slots: 1, waits_for: None }
+    }
+
+    pub const fn slots(self, slots: usize) -> Self {
+        Self { slots, ..self }
+    }
+
+    /// The module lacks this: the fault runs only when it is asked for.
+    pub const fn waits_for(self, feature: &'static str) -> Self {
+        Self { waits_for: Some(feature), ..self }
+    }
+}
+
+/// The part of the standard test program's command line that makes sense here.
+#[derive(Default)]
+pub struct Arguments {
+    filters: Vec<String>,
+    is_exact: bool,
+    is_list: bool,
+    with_waiting: bool,
+}
+
+impl Arguments {
+    pub fn parse() -> Self {
+        let mut arguments = Self::default();
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--exact" => arguments.is_exact = true,
+                "--list" => arguments.is_list = true,
+                "--include-ignored" | "--ignored" => arguments.with_waiting = true,
+                "--test-threads" | "--color" | "--format" | "--skip" => _ = words.next(),
+                option if option.starts_with('-') => {}
+                _ => arguments.filters.push(word),
+            }
+        }
+        arguments
+    }
+
+    fn wants(&self, fault: &Fault) -> bool {
+        let matches = |filter: &String| if self.is_exact { fault.name == filter } else { fault.name.contains(filter) };
+        self.filters.is_empty() || self.filters.iter().any(matches)
+    }
+
+    fn is_named(&self, fault: &Fault) -> bool {
+        self.with_waiting || self.filters.iter().any(|filter| filter == fault.name)
+    }
+}
+
+/// A fault that is over.
+struct Row {
+    fault: Fault,
+    report: Report,
+    took: Duration,
+}
+
+pub fn run(faults: &[Fault], arguments: &Arguments) -> ExitCode {
+    let (queue, waiting): (Vec<&Fault>, Vec<&Fault>) = faults
+        .iter()
+        .filter(|fault| arguments.wants(fault))
+        .partition(|fault| fault.waits_for.is_none() || arguments.is_named(fault));
+    if arguments.is_list {
+        queue.iter().chain(&waiting).for_each(|fault| println!("{}: test", fault.name));
+        return ExitCode::SUCCESS;
+    }
+    let mut queue = VecDeque::from(queue);
+    let begun = Instant::now();
+    let (sender, receiver) = channel();
+    let mut running: Vec<&'static str> = Vec::new();
+    let mut free = SLOTS;
+    let mut rows = Vec::new();
+    loop {
+        while let Some(at) = queue.iter().position(|fault| fault.slots <= free) {
+            let Some(&fault) = queue.remove(at) else { break };
+            free -= fault.slots;
+            running.push(fault.name);
+            let sender = sender.clone();
+            let life = move || {
+                let begun = Instant::now();
+                let report =
+                    catch_unwind(AssertUnwindSafe(fault.run)).unwrap_or_else(|panic| Report::failed(said(&*panic)));
+                let _ = sender.send(Row { fault, report, took: begun.elapsed() });
+            };
+            thread::Builder::new().name(fault.name.to_owned()).spawn(life).expect("a thread");
+        }
+        if running.is_empty() {
+            break;
+        }
+        match receiver.recv_timeout(LIMIT.saturating_sub(begun.elapsed())) {
+            Ok(row) => {
+                free += row.fault.slots;
+                running.retain(|name| *name != row.fault.name);
+                println!("fault {} ... {}", row.fault.name, verdict(&row.report));
+                row.report.complaints().iter().for_each(|line| println!("    {line}"));
+                rows.push(row);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                println!("after {LIMIT:?} these still run: {}", running.join(", "));
+                exit(1);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    rows.sort_by_key(|row| faults.iter().position(|fault| fault.name == row.fault.name));
+    conclude(&rows, &waiting, begun.elapsed())
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_else(|| "panicked".to_owned())
+}
+
+fn verdict(report: &Report) -> String {
+    match &report.skipped {
+        Some(why) => format!("skipped: {why}"),
+        None if report.is_good() => "ok".to_owned(),
+        None => "FAILED".to_owned(),
+    }
+}
+
+/// Prints the table, to the terminal and to a file for whoever runs more than this.
+fn conclude(rows: &[Row], waiting: &[&Fault], took: Duration) -> ExitCode {
+    if rows.is_empty() && waiting.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let head =
+        ["fault", "requests", "failed", "in killed worker", "to recover", "slowest", "log lines", "took", "result"];
+    let mut cells: Vec<_> = rows.iter().map(line).collect();
+    for fault in waiting {
+        let why = format!("waits for {}", fault.waits_for.unwrap_or_default());
+        cells.push([fault.name, "", "", "", "", "", "", "", &why].map(str::to_owned).to_vec());
+    }
+    let bad = rows.iter().filter(|row| !row.report.is_good()).count();
+    let failed: usize = rows.iter().map(|row| row.report.count.failures.len()).sum();
+    let requests: u64 = rows.iter().map(|row| row.report.count.requests).sum();
+    let text = format!(
+        "\n{}\n{} faults in {}: {bad} failed; {requests} requests: {failed} failed\n",
+        table(&head, &cells),
+        rows.len(),
+        figure(took)
+    );
+    println!("{text}");
+    if let Err(error) = std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/faults.txt"), text) {
+        println!("{error} while keeping this table");
+    }
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn line(row: &Row) -> Vec<String> {
+    let Report { count, recovered, lines, note, .. } = &row.report;
+    let verdict = verdict(&row.report);
+    vec![
+        row.fault.name.to_owned(),
+        count.requests.to_string(),
+        count.failures.len().to_string(),
+        count.killed.to_string(),
+        recovered.map(figure).unwrap_or_default(),
+        figure(count.slowest),
+        lines.to_string(),
+        figure(row.took),
+        if note.is_empty() { verdict } else { format!("{verdict}; {note}") },
+    ]
+}

@@ -1,0 +1,100 @@
+//! Everything at once, at random, for minutes: reloads, killed companions, killed and flushed Redis.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::churn::Churn;
+use crate::random::Random;
+use crate::report::{figure, table};
+use crate::site::Site;
+
+/// What is done, and how often in a whole soak.
+const DEEDS: &[(&str, usize)] =
+    &[("reload", 100), ("companion killed", 100), ("other worker killed", 20), ("Redis killed", 20), ("FLUSHALL", 10)];
+/// At most.
+const MINUTES: u64 = 30;
+/// Log lines that one deed may bring.
+const LINES_EACH: usize = 30;
+/// A change is served within this time after any deed.
+const SOON: Duration = Duration::from_secs(5);
+
+/// `URLPROXY_SOAK` is the number of minutes, `URLPROXY_SOAK_SEED` that of an earlier run.
+pub fn run(minutes: &str) -> ExitCode {
+    let minutes = minutes.parse().unwrap_or(MINUTES).clamp(1, MINUTES);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
+    let seed = std::env::var("URLPROXY_SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(now);
+    println!("soak: at most {minutes} minutes, URLPROXY_SOAK_SEED={seed}");
+    let mut random = Random::new(seed);
+    let mut order: Vec<&str> = DEEDS.iter().flat_map(|(deed, times)| vec![*deed; *times]).collect();
+    for last in (1..order.len()).rev() {
+        order.swap(last, random.below(last + 1));
+    }
+    soak(&order, Instant::now() + Duration::from_secs(minutes * 60), &mut random)
+}
+
+fn soak(order: &[&'static str], end: Instant, random: &mut Random) -> ExitCode {
+    let begun = Instant::now();
+    let mut site = Site::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut churn = Some(Churn::start(&site));
+    let mut figures: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    let mut done = 0;
+    for deed in order {
+        if Instant::now() > end {
+            break;
+        }
+        match *deed {
+            "reload" => site.reload(),
+            "companion killed" => site.kill_worker(site.companion()),
+            "other worker killed" => {
+                let companion = site.companion();
+                let other = site.nginx.workers().into_iter().find(|pid| *pid != companion).expect("a second worker");
+                site.kill_worker(other);
+            }
+            "Redis killed" => {
+                site.redis.stop();
+                site.serves_on(20 + random.below(400) as u64);
+                site.redis.start_again();
+            }
+            "FLUSHALL" => {
+                // Nobody writes while the guard is looked at: what is flushed stays away for a while.
+                churn.take().map(Churn::finish);
+                site.redis.cli(&["FLUSHALL"]);
+                site.serves_on(200);
+            }
+            other => unreachable!("{other}"),
+        }
+        let recovered = site.recovers();
+        figures.entry(deed).or_default().push(recovered);
+        churn.get_or_insert_with(|| Churn::start(&site));
+        site.serves_on(random.below(100) as u64);
+        done += 1;
+    }
+    churn.map(Churn::finish);
+    site.wait_companion();
+    let recovered = site.recovers();
+    let report = site.finish(recovered, SOON, 100 + done * LINES_EACH);
+
+    let row = |(deed, mut times): (&str, Vec<Duration>)| {
+        times.sort_unstable();
+        let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+        vec![deed.to_owned(), times.len().to_string(), figure(median), figure(longest)]
+    };
+    let is_late = figures.values().flatten().any(|time| *time > SOON);
+    let rows: Vec<_> = figures.into_iter().map(row).collect();
+    let report = report.expect(!is_late, format!("a change took longer than {SOON:?} to be served"));
+    println!("\n{}", table(&["deed", "times", "median to recover", "longest"], &rows));
+    let count = &report.count;
+    println!(
+        "{done} of {} deeds in {}: {} requests, {} failed, {} in killed workers, slowest {}, {} log lines",
+        order.len(),
+        figure(begun.elapsed()),
+        count.requests,
+        count.failures.len(),
+        count.killed,
+        figure(count.slowest),
+        report.lines
+    );
+    report.complaints().iter().for_each(|line| println!("    {line}"));
+    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,272 @@
+//! Clients that ask for every tool in turn, all the time, and judge each answer.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::nginx::{Response, try_get, wait_for};
+
+/// Tools that each site has: more than the withdrawal guard's floor.
+pub const TOOLS: usize = 60;
+/// Bits of an address that name the tool.
+pub const TOOL_BITS: u32 = 6;
+const CLIENTS: usize = 4;
+/// Between two requests of one client.
+const PACE: Duration = Duration::from_millis(20);
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The address of a tool in a generation of routes, below 2^18: which tool answered, and whose route it was, is read
+/// from it.
+pub fn address(generation: u64, tool: usize) -> Ipv4Addr {
+    let [.., a, b, c] = (generation << TOOL_BITS | tool as u64).to_be_bytes();
+    Ipv4Addr::new(127, a, b, c)
+}
+
+/// The name of a tool.
+pub fn name(tool: usize) -> String {
+    format!("t{tool:02}")
+}
+
+/// Which generation of the tool's routes gave this answer.
+pub fn generation_of(tool: usize, answer: &Response) -> Option<u64> {
+    let [127, a, b, c] = answer.body.parse::<Ipv4Addr>().ok()?.octets() else { return None };
+    let number = u64::from(u32::from_be_bytes([0, a, b, c]));
+    let is_its = answer.status == 200 && number % (1 << TOOL_BITS) == tool as u64;
+    is_its.then_some(number >> TOOL_BITS)
+}
+
+/// What all clients share.
+struct Shared {
+    port: u16,
+    begun: Instant,
+    stop: AtomicBool,
+    is_paused: AtomicBool,
+    in_flight: AtomicU64,
+    /// The newest generation that was written to Redis for some tool.
+    newest: AtomicU64,
+    writing: Mutex<()>,
+    /// Of each tool the newest that was answered: what is asked for later must not be older.
+    seen: [AtomicU64; TOOLS],
+    may_be_older: AtomicBool,
+    may_be_unready: AtomicBool,
+    sent: AtomicU64,
+    unready: AtomicU64,
+    slowest_us: AtomicU64,
+    failures: Mutex<Vec<Failure>>,
+    breaks: Mutex<Vec<Break>>,
+    kills: Mutex<Vec<(Instant, Instant)>>,
+}
+
+/// Numbers for what is written to Redis.
+pub struct Generations(Arc<Shared>);
+
+impl Generations {
+    /// Gives a new generation to `write`. One writer at a time, so that no older one is written after a newer.
+    pub fn write<T>(&self, write: impl FnOnce(u64) -> T) -> T {
+        let _alone = self.0.writing.lock().unwrap();
+        write(self.0.newest.fetch_add(1, SeqCst) + 1)
+    }
+}
+
+/// A request that was not answered as it should have been.
+#[derive(Clone)]
+pub struct Failure {
+    at: Duration,
+    path: String,
+    what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s: {}: {}", self.at.as_secs_f64(), self.path, self.what)
+    }
+}
+
+/// A connection that was reset or ended under a request.
+struct Break {
+    from: Instant,
+    to: Instant,
+    failure: Failure,
+}
+
+/// What was counted.
+#[derive(Default)]
+pub struct Count {
+    pub requests: u64,
+    pub failures: Vec<Failure>,
+    /// In flight in a worker that was killed.
+    pub killed: u64,
+    /// Answered `503` with `Retry-After`, while that was right.
+    pub unready: u64,
+    pub slowest: Duration,
+}
+
+/// The clients, until [`Traffic::finish`] or the drop.
+pub struct Traffic {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Traffic {
+    pub fn start(port: u16, may_be_unready: bool) -> Self {
+        let shared = Arc::new(Shared {
+            port,
+            begun: Instant::now(),
+            stop: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
+            in_flight: AtomicU64::new(0),
+            newest: AtomicU64::new(1),
+            writing: Mutex::default(),
+            seen: [const { AtomicU64::new(0) }; TOOLS],
+            may_be_older: AtomicBool::new(false),
+            may_be_unready: AtomicBool::new(may_be_unready),
+            sent: AtomicU64::new(0),
+            unready: AtomicU64::new(0),
+            slowest_us: AtomicU64::new(0),
+            failures: Mutex::default(),
+            breaks: Mutex::default(),
+            kills: Mutex::default(),
+        });
+        let client = |number: usize| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.ask_on(number))
+        };
+        let clients = (0..CLIENTS).map(client).collect();
+        Self { shared, clients }
+    }
+
+    /// Where the writers take the generations of their routes from.
+    pub fn generations(&self) -> Generations {
+        Generations(Arc::clone(&self.shared))
+    }
+
+    /// So many requests have been answered.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(SeqCst)
+    }
+
+    /// Two tables answer from now on, or no longer: an older route may follow a newer one, or not.
+    pub fn allow_older(&self, is_allowed: bool) {
+        self.shared.may_be_older.store(is_allowed, SeqCst);
+    }
+
+    /// From now on every request must be routed.
+    pub fn must_be_ready(&self) {
+        self.shared.may_be_unready.store(false, SeqCst);
+    }
+
+    /// Asks nothing while `f` runs: nothing listens then.
+    pub fn pause(&self, f: impl FnOnce()) {
+        self.shared.is_paused.store(true, SeqCst);
+        wait_for("the last answers", || self.shared.in_flight.load(SeqCst) == 0);
+        f();
+        self.shared.is_paused.store(false, SeqCst);
+    }
+
+    /// Kills a worker with `kill`, which returns when it is gone: what was in flight in it is counted apart.
+    pub fn while_killing(&self, kill: impl FnOnce()) {
+        let from = Instant::now();
+        kill();
+        self.shared.kills.lock().unwrap().push((from, Instant::now()));
+    }
+
+    pub fn finish(mut self) -> Count {
+        self.stop();
+        let kills = self.shared.kills.lock().unwrap().clone();
+        let in_flight = |b: &Break| kills.iter().any(|(from, to)| b.from <= *to && b.to >= *from);
+        let mut failures = self.shared.failures.lock().unwrap().clone();
+        let mut killed = 0;
+        for broken in self.shared.breaks.lock().unwrap().drain(..) {
+            if in_flight(&broken) {
+                killed += 1;
+            } else {
+                failures.push(broken.failure);
+            }
+        }
+        failures.sort_by_key(|failure| failure.at);
+        Count {
+            requests: self.sent(),
+            failures,
+            killed,
+            unready: self.shared.unready.load(SeqCst),
+            slowest: Duration::from_micros(self.shared.slowest_us.load(SeqCst)),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        for client in self.clients.drain(..) {
+            let _ = client.join();
+        }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn ask_on(&self, number: usize) {
+        let mut next = Instant::now() + PACE * number as u32 / CLIENTS as u32;
+        for tool in (0..TOOLS).cycle().skip(number * TOOLS / CLIENTS) {
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+            if self.stop.load(SeqCst) {
+                return;
+            }
+            self.in_flight.fetch_add(1, SeqCst);
+            if !self.is_paused.load(SeqCst) {
+                self.ask(tool);
+            }
+            self.in_flight.fetch_sub(1, SeqCst);
+            // What was missed is not made up for: that would be a burst.
+            next = (next + PACE).max(Instant::now());
+        }
+    }
+
+    fn ask(&self, tool: usize) {
+        let path = format!("/{}/", name(tool));
+        let oldest = if self.may_be_older.load(SeqCst) { 0 } else { self.seen[tool].load(SeqCst) };
+        let may_be_unready = self.may_be_unready.load(SeqCst);
+        let from = Instant::now();
+        let answer = try_get(self.port, &path, PATIENCE);
+        let to = Instant::now();
+        self.slowest_us.fetch_max((to - from).as_micros() as u64, SeqCst);
+        self.sent.fetch_add(1, SeqCst);
+        let fail = |what: String| Failure { at: from - self.begun, path: path.clone(), what };
+        let wrong = match answer {
+            Ok(answer) => {
+                if may_be_unready && answer.status == 503 && answer.head.contains("\r\nRetry-After: ") {
+                    self.unready.fetch_add(1, SeqCst);
+                    return;
+                }
+                match generation_of(tool, &answer) {
+                    Some(it) if it < oldest => format!("generation {it} after {oldest}"),
+                    Some(it) if it > self.newest.load(SeqCst) => format!("generation {it}, which nobody wrote"),
+                    Some(it) => {
+                        self.seen[tool].fetch_max(it, SeqCst);
+                        return;
+                    }
+                    None => format!("{} {:?}", answer.status, answer.body.lines().next().unwrap_or_default()),
+                }
+            }
+            Err(error) if is_break(&error) => {
+                let failure = fail(error.to_string());
+                return self.breaks.lock().unwrap().push(Break { from, to, failure });
+            }
+            Err(error) => format!("{error} after {:?}", to - from),
+        };
+        self.failures.lock().unwrap().push(fail(wrong));
+    }
+}
+
+/// Whether that can be the end of the process at the other side.
+fn is_break(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
