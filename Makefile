@@ -6,7 +6,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/urlproxy
 export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
 
-.PHONY: help setup build run test e2e lint bench clean
+# The models of the table, src/table/proof.rs: all of another kind of atomics, so built apart.
+MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/target RUSTFLAGS='--cfg loom' \
+	cargo test --release --no-default-features --lib table::proof
+
+.PHONY: help setup build run test e2e lint bench soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +36,7 @@ test: ## every test that needs no cluster
 		echo 'make test: the same against Valkey'; \
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test companion --test redis_connection --test sources; \
 	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
+	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
 	.ci/prove -r t/
 	@echo 'make test: everything passed'
 
@@ -52,6 +57,9 @@ bench: ## the figures: against a static upstream, of the table by itself, and of
 	cargo build --release
 	benches/http.sh
 	cargo bench --bench table --bench propagation
+
+soak: ## the long forms: every execution of the table's models
+	$(MODELS) -- --nocapture
 
 clean: ## remove what was built here and in the cache
 	rm -rf build run target $(CACHE)
