@@ -58,7 +58,8 @@ bench: ## the figures: against a static upstream, of the table by itself, and of
 	benches/http.sh
 	cargo bench --bench table --bench propagation
 
-soak: ## the long forms: every execution of the table's models
+soak: ## the long forms: 5,000 killed writers, every execution of the table's models
+	URLPROXY_KILLS=5000 cargo test --release --no-default-features --test writers_killed -- --nocapture
 	$(MODELS) -- --nocapture
 
 clean: ## remove what was built here and in the cache
