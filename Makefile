@@ -6,6 +6,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/urlproxy
 export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
 
+# The models of the table, src/table/proof.rs: all of another kind of atomics, so built apart.
+MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/target RUSTFLAGS='--cfg loom' \
+	cargo test --release --no-default-features --lib table::proof
+
 .PHONY: help setup build run test soak e2e lint bench fuzz memcheck clean
 
 help: ## this list
@@ -32,14 +36,17 @@ test: ## every test that needs no cluster
 		echo 'make test: the same against Valkey'; \
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test companion --test redis_connection --test sources; \
 	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
+	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
 	.ci/prove -r t/
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
 
-soak: ## faults at random under load, for MINUTES (at most 30); SEED= repeats a run
+soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers, and the models with more preemptions
 	.ci/setup test
 	cargo build --release
 	URLPROXY_SOAK=$(or $(MINUTES),30) URLPROXY_SOAK_SEED=$(SEED) cargo test --release --test faults
+	URLPROXY_KILLS=5000 cargo test --release --test writers_killed -- --nocapture
+	$(MODELS) -- --nocapture
 
 e2e: ## the demo once, for now: there is no test with a cluster yet
 	@echo 'make e2e: no test with Grid Engine or Kubernetes exists yet, so this is the demo alone'

@@ -8,17 +8,11 @@
 //!
 //! A tool is one record. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
 //! changed while a slot names it; its cells are written again only after that, and whoever still reads them finds
-//! out by the stamp, which is never used twice. What each ordering is for:
-//!
-//! - **E1** slot store (Release) / slot load (Acquire): who sees the slot sees the whole record.
-//! - **E2** slot store, stamp := 0, `fence(Release)`, words / words, `fence(Acquire)`, stamp and slot: who copied a word
-//!   of a later record sees that the slot, and with it the stamp, has changed, and starts over. The slot counts because a
-//!   cell may end up inside a later record, where its first word is a tenant's text and no stamp.
-//! - **E3** stamp store (Release) / first stamp load (Acquire): who sees a stamp sees that record's words or later ones.
-//! - **E4** overflow count before slot: a key outside its home bucket is never published before the way to it is open.
+//! out by the stamp, which is never used twice.
 //!
 //! A writer killed at any instruction leaves either the old slot or the new one. Cells no slot names are free: the
-//! next writer finds that out by scanning, see [`Writer::attach`].
+//! next writer finds that out by scanning, see [`Writer::attach`]. Why all this holds, ordering by ordering (E1 to E6),
+//! is in `proof.rs`, with the models that carry it out.
 
 mod arena;
 mod atomic;
@@ -28,6 +22,7 @@ mod counters;
 mod health;
 mod layout;
 mod memory;
+mod proof;
 mod reader;
 mod record;
 mod slot;

@@ -1,6 +1,6 @@
 //! Carrying a table over into another one: a zone of another size, before anything is served from it.
 
-use super::atomic::Ordering::{Relaxed, Release};
+use super::atomic::{Edge, Ordering::Relaxed, release};
 
 use super::reader::Scratch;
 use super::writer::{PublishError, Writer};
@@ -31,6 +31,6 @@ pub fn carry_over(from: Table<'_>, to: Table<'_>) -> Result<u64, PublishError> {
         (&from.header.held_since, &to.header.held_since),
     ];
     words.iter().for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));
-    to.header.loaded.store(from.header.loaded.load(Relaxed), Release);
+    to.header.loaded.store(from.header.loaded.load(Relaxed), release(Edge::E5));
     Ok(to.header().live_tools())
 }

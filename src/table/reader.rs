@@ -1,11 +1,7 @@
 //! Reading: no lock, no wait, a bounded number of tries; never a torn, freed or half-written record.
 
 use super::Table;
-use super::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed},
-    fence,
-};
+use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, Part, acquire, fence_acquire, is_still};
 use super::layout::{LINE, WORDS};
 use super::record::{MAX_RECORD_BYTES, Record};
 use super::slot::Slot;
@@ -62,7 +58,7 @@ impl Table<'_> {
     pub fn for_each(&self, scratch: &mut Scratch, mut f: impl FnMut(Record<'_>)) {
         for slot in self.buckets.iter().flat_map(|bucket| &bucket.slots) {
             for _ in 0..TRIES {
-                let word = Slot(slot.load(Acquire)); // edge E1
+                let word = Slot(slot.load(acquire(Edge::E1)));
                 if word.is_empty() {
                     break;
                 }
@@ -79,7 +75,7 @@ impl Table<'_> {
     fn search(&self, hash: u64, tool: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32)>, Changed> {
         for (_, bucket) in self.probe(hash) {
             for slot in &bucket.slots {
-                let word = Slot(slot.load(Acquire)); // edge E1
+                let word = Slot(slot.load(acquire(Edge::E1)));
                 if !word.has_tag(hash) || word.is_empty() {
                     continue;
                 }
@@ -88,8 +84,8 @@ impl Table<'_> {
                     return Ok(Some((len, counters)));
                 }
             }
-            if bucket.overflow.load(Acquire) == 0 {
-                break; // edge E4
+            if bucket.overflow.load(Relaxed) == 0 {
+                break; // edge E4, which ends with the fence of a later copy
             }
         }
         Ok(None)
@@ -102,7 +98,7 @@ impl Table<'_> {
             return Copied::Torn;
         };
         let [stamp_word, meta_word, ..] = &first.0;
-        let stamp = stamp_word.load(Acquire); // edge E3
+        let stamp = stamp_word.load(acquire(Edge::E3));
         if !word.has_stamp(stamp) {
             return Copied::Torn;
         }
@@ -110,7 +106,10 @@ impl Table<'_> {
         let (len, counters) = (meta as u32 as usize, (meta >> 32) as u32);
         let more = (PREFIX_BYTES + len).div_ceil(LINE).saturating_sub(1);
         // A length torn from a later record may be anything.
-        let Some(rest) = rest.get(..more).filter(|_| len <= MAX_RECORD_BYTES) else { return Copied::Torn };
+        let Some(rest) = rest.get(..more).filter(|_| len <= MAX_RECORD_BYTES) else {
+            fence_acquire(Edge::E6);
+            return Copied::Torn;
+        };
         let needed = (more + 1) * LINE;
         if scratch.bytes.len() < needed {
             scratch.bytes.resize(needed, 0);
@@ -122,8 +121,8 @@ impl Table<'_> {
                 *to = word.load(Relaxed).to_ne_bytes(); // edge E2
             }
         }
-        fence(Acquire); // edge E2
-        let is_same = stamp_word.load(Relaxed) == stamp && slot.load(Relaxed) == word.0;
+        fence_acquire(Edge::E2);
+        let is_same = is_still(stamp, stamp_word, Part::StampRecheck) && is_still(word.0, slot, Part::SlotRecheck);
         if is_same { Copied::Whole { len, counters } } else { Copied::Torn }
     }
 

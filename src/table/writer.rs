@@ -4,11 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Table;
 use super::arena::Arena;
-use super::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, fence_release, release};
 use super::counters::Tally;
 use super::layout::{LINE, LoadedFrom, SLOTS};
 use super::reader::{PREFIX_BYTES, Scratch};
@@ -102,7 +98,7 @@ impl<'a> Writer<'a> {
         let mut overflow = vec![0u64; table.buckets.len()];
         for (at, bucket) in table.buckets.iter().enumerate() {
             for slot in &bucket.slots {
-                let word = Slot(slot.load(Acquire));
+                let word = Slot(slot.load(Relaxed));
                 if word.is_empty() {
                     continue;
                 }
@@ -113,7 +109,7 @@ impl<'a> Writer<'a> {
                     Some((record, hash, way))
                 });
                 let Some((record, hash, way)) = home.filter(|(r, ..)| owners.insert(r.counters())) else {
-                    slot.store(0, Release);
+                    slot.store(0, release(Edge::E1));
                     found.damaged += 1;
                     continue;
                 };
@@ -128,7 +124,7 @@ impl<'a> Writer<'a> {
         }
         // What a killed writer left too high is lowered; nobody inserts meanwhile.
         for (bucket, count) in table.buckets.iter().zip(overflow) {
-            bucket.overflow.store(count, Release);
+            bucket.overflow.store(count, release(Edge::E4));
         }
         writer.arena = Arena::new(table.cells.len() as u32, extents);
         writer.lines = CounterLines::scan(&table, &owners);
@@ -217,7 +213,7 @@ impl<'a> Writer<'a> {
         // Only now: a reader that still needs the way has found nothing at its end.
         for (_, bucket) in self.table.probe(hash).take_while(|&(at, _)| at != place.bucket) {
             let count = bucket.overflow.load(Relaxed);
-            bucket.overflow.store(count.saturating_sub(1), Release);
+            bucket.overflow.store(count.saturating_sub(1), release(Edge::E4));
         }
         self.live_tools = self.live_tools.saturating_sub(1);
         self.describe();
@@ -255,13 +251,13 @@ impl<'a> Writer<'a> {
     pub fn mark_synced(&mut self, unix_seconds: u64, rejected: u64) {
         self.table.header.synced_at.store(unix_seconds, Relaxed);
         self.table.header.rejected.store(rejected, Relaxed);
-        self.table.header.loaded.store(LoadedFrom::Source as u64, Release);
+        self.table.header.loaded.store(LoadedFrom::Source as u64, release(Edge::E5));
     }
 
     /// Says that the table holds what the source had at `unix_seconds`, as a snapshot tells it.
     pub fn mark_restored(&mut self, unix_seconds: u64) {
         self.table.header.synced_at.store(unix_seconds, Relaxed);
-        self.table.header.loaded.store(LoadedFrom::Snapshot as u64, Release);
+        self.table.header.loaded.store(LoadedFrom::Snapshot as u64, release(Edge::E5));
     }
 
     /// Says how many withdrawals are held back, and since when by the machine's monotonic clock; `None` to count that anew.
@@ -286,7 +282,7 @@ impl<'a> Writer<'a> {
         if at.is_none() {
             for (_, bucket) in self.table.probe(hash).take_while(|&(b, _)| b != place.bucket) {
                 let count = bucket.overflow.load(Relaxed);
-                bucket.overflow.store(count + 1, Release); // edge E4
+                bucket.overflow.store(count + 1, Relaxed); // edge E4: before the slot, whose Release covers it
             }
         }
         Some((place, cell, line))
@@ -301,8 +297,8 @@ impl<'a> Writer<'a> {
         let cells = self.table.cells.get(cell as usize..).unwrap_or_default();
         let Some((first, _)) = cells.split_first() else { return stamp };
         let [stamp_word, meta_word, ..] = &first.0;
-        stamp_word.store(0, Relaxed); // edge E2
-        fence(Release); // edge E2
+        stamp_word.store(0, release(Edge::E6));
+        fence_release(Edge::E2);
         meta_word.store(u64::from(counters) << 32 | len as u64, Relaxed);
         let words = cells.iter().flat_map(|cell| &cell.0).skip(PREFIX_BYTES / size_of::<u64>());
         for (word, bytes) in words.zip(self.encoded.chunks(size_of::<u64>())) {
@@ -310,7 +306,7 @@ impl<'a> Writer<'a> {
             whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
             word.store(u64::from_ne_bytes(whole), Relaxed); // edge E2
         }
-        stamp_word.store(stamp, Release); // edge E3
+        stamp_word.store(stamp, release(Edge::E3));
         stamp
     }
 
@@ -346,7 +342,7 @@ impl<'a> Writer<'a> {
     /// The one store that changes what readers see.
     fn store(&mut self, place: Place, slot: Slot) {
         if let Some(word) = self.table.slot(place) {
-            word.store(slot.0, Release); // edge E1
+            word.store(slot.0, release(Edge::E1));
             let changes = &self.table.header.changes;
             changes.store(changes.load(Relaxed) + 1, Relaxed);
         }

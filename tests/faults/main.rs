@@ -1,7 +1,6 @@
 //! Every fault there is a name for, on real processes, under traffic that is counted: no request may fail.
 //!
-//! `cargo test --test faults NAME` runs those whose name contains NAME; faults that wait for a feature run when they are
-//! named exactly, or with `-- --include-ignored`. `make soak` runs them at random for minutes.
+//! `cargo test --test faults NAME` runs those whose name contains NAME. `make soak` runs them at random for minutes.
 
 #[path = "../common/nginx.rs"]
 mod nginx;
@@ -38,7 +37,7 @@ macro_rules! fault {
     };
 }
 
-/// The longest first. `slots`: it needs more than its share of the machine. `waits_for`: the module cannot do that yet.
+/// The longest first. `slots`: it needs more than its share of the machine.
 const FAULTS: &[Fault] = &[
     fault!(table::a_thousand_changes_per_second).slots(2),
     fault!(source::stopped_for_30_seconds),

@@ -20,22 +20,16 @@ pub struct Fault {
     name: &'static str,
     run: fn() -> Report,
     slots: usize,
-    waits_for: Option<&'static str>,
 }
 
 impl Fault {
     /// `path` is the function's, after `::`.
     pub const fn new(path: &'static str, run: fn() -> Report) -> Self {
-        Self { name: path.split_at(2).1, run, slots: 1, waits_for: None }
+        Self { name: path.split_at(2).1, run, slots: 1 }
     }
 
     pub const fn slots(self, slots: usize) -> Self {
         Self { slots, ..self }
-    }
-
-    /// The module lacks this: the fault runs only when it is asked for.
-    pub const fn waits_for(self, feature: &'static str) -> Self {
-        Self { waits_for: Some(feature), ..self }
     }
 }
 
@@ -45,7 +39,6 @@ pub struct Arguments {
     filters: Vec<String>,
     is_exact: bool,
     is_list: bool,
-    with_waiting: bool,
 }
 
 impl Arguments {
@@ -56,7 +49,6 @@ impl Arguments {
             match word.as_str() {
                 "--exact" => arguments.is_exact = true,
                 "--list" => arguments.is_list = true,
-                "--include-ignored" | "--ignored" => arguments.with_waiting = true,
                 "--test-threads" | "--color" | "--format" | "--skip" => _ = words.next(),
                 option if option.starts_with('-') => {}
                 _ => arguments.filters.push(word),
@@ -69,10 +61,6 @@ impl Arguments {
         let matches = |filter: &String| if self.is_exact { fault.name == filter } else { fault.name.contains(filter) };
         self.filters.is_empty() || self.filters.iter().any(matches)
     }
-
-    fn is_named(&self, fault: &Fault) -> bool {
-        self.with_waiting || self.filters.iter().any(|filter| filter == fault.name)
-    }
 }
 
 /// A fault that is over.
@@ -83,15 +71,11 @@ struct Row {
 }
 
 pub fn run(faults: &[Fault], arguments: &Arguments) -> ExitCode {
-    let (queue, waiting): (Vec<&Fault>, Vec<&Fault>) = faults
-        .iter()
-        .filter(|fault| arguments.wants(fault))
-        .partition(|fault| fault.waits_for.is_none() || arguments.is_named(fault));
+    let mut queue: VecDeque<&Fault> = faults.iter().filter(|fault| arguments.wants(fault)).collect();
     if arguments.is_list {
-        queue.iter().chain(&waiting).for_each(|fault| println!("{}: test", fault.name));
+        queue.iter().for_each(|fault| println!("{}: test", fault.name));
         return ExitCode::SUCCESS;
     }
-    let mut queue = VecDeque::from(queue);
     let begun = Instant::now();
     let (sender, receiver) = channel();
     let mut running: Vec<&'static str> = Vec::new();
@@ -130,7 +114,7 @@ pub fn run(faults: &[Fault], arguments: &Arguments) -> ExitCode {
         }
     }
     rows.sort_by_key(|row| faults.iter().position(|fault| fault.name == row.fault.name));
-    conclude(&rows, &waiting, begun.elapsed())
+    conclude(&rows, begun.elapsed())
 }
 
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
@@ -147,17 +131,13 @@ fn verdict(report: &Report) -> String {
 }
 
 /// Prints the table, to the terminal and to a file for whoever runs more than this.
-fn conclude(rows: &[Row], waiting: &[&Fault], took: Duration) -> ExitCode {
-    if rows.is_empty() && waiting.is_empty() {
+fn conclude(rows: &[Row], took: Duration) -> ExitCode {
+    if rows.is_empty() {
         return ExitCode::SUCCESS;
     }
     let head =
         ["fault", "requests", "failed", "in killed worker", "to recover", "slowest", "log lines", "took", "result"];
-    let mut cells: Vec<_> = rows.iter().map(line).collect();
-    for fault in waiting {
-        let why = format!("waits for {}", fault.waits_for.unwrap_or_default());
-        cells.push([fault.name, "", "", "", "", "", "", "", &why].map(str::to_owned).to_vec());
-    }
+    let cells: Vec<_> = rows.iter().map(line).collect();
     let bad = rows.iter().filter(|row| !row.report.is_good()).count();
     let failed: usize = rows.iter().map(|row| row.report.count.failures.len()).sum();
     let requests: u64 = rows.iter().map(|row| row.report.count.requests).sum();
