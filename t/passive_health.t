@@ -75,14 +75,3 @@ upstream stubborn { urlproxy_peers max_fails=0; }
 --- perl
 is(fail_on_a(5), 5);
 
-
-
-=== a single backend is never left out
---- redis
-HSET prefix:hello .* http://$TEST_NGINX_OWN_A
---- perl
-for (1 .. 4) {
-    my $client = start_ask('GET /hello/');
-    close accept_on(asked_next($client));
-    is(answer($client)->{status}, 502);
-}

@@ -7,6 +7,8 @@ mod port;
 #[path = "common/redis.rs"]
 mod redis_server;
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nginx::{Nginx, Tool, wait_for};
@@ -101,4 +103,73 @@ fn a_single_process_follows_too() {
     nginx.wait_for_status("/hello/", 200);
     redis.cli(&["DEL", "prefix:hello"]);
     nginx.wait_for_status("/hello/", 503);
+}
+
+/// A tool that switches protocols, and then sends back whatever comes.
+fn echoing_tool() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                read_head(&mut stream);
+                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+                stream.write_all(head.as_bytes())?;
+                std::io::copy(&mut stream.try_clone()?, &mut stream).map(drop)
+            });
+        }
+    });
+    url
+}
+
+/// Reads up to the empty line.
+fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[test]
+fn a_worker_that_drains_leaves_the_table_to_its_successor() {
+    let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
+    set(&redis, "echo", &echoing_tool());
+    let conf = http(&redis.url(), "").replace(
+        "proxy_set_header Connection '';",
+        "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection;",
+    );
+    let nginx = Nginx::start("worker_processes 1;", &conf);
+    wait_for("the companion follows", || companions(&redis) == 1);
+    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, nginx.port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+        .write_all(b"GET /echo/ HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+        .unwrap();
+    assert!(read_head(&mut socket).starts_with("HTTP/1.1 101 "));
+    let mut echoes = |text: &str| {
+        socket.write_all(text.as_bytes()).unwrap();
+        let mut back = vec![0; text.len()];
+        socket.read_exact(&mut back).unwrap();
+        assert_eq!(back, text.as_bytes());
+    };
+    echoes("before");
+    let draining = nginx.workers();
+    for round in 0..3 {
+        nginx.reload();
+        let name = format!("round-{round}");
+        set(&redis, &name, &tool.url());
+        let gap = nginx.wait_for_status(&format!("/{name}/"), 200);
+        assert!(gap < Duration::from_secs(1), "nobody wrote for {gap:?}");
+        wait_for("the new generation's companion", || {
+            assert!(companions(&redis) <= 1, "two companions");
+            nginx.companion().is_some_and(|pid| !draining.contains(&pid)) && companions(&redis) == 1
+        });
+        echoes("while the old worker drains");
+    }
+    assert!(draining.iter().all(|pid| nginx.workers().contains(pid)), "it drains as long as the connection is open");
+    let following = || nginx.log().matches("urlproxy: following").count();
+    wait_for("the last one says so", || following() >= 4);
+    assert_eq!(following(), 4, "each generation took over once");
 }
