@@ -799,6 +799,16 @@ snapshot /tmp/x; snapshot /tmp/y;
 
 
 
+=== snapshot: the same file for two tables
+--- table
+snapshot /tmp/x;
+--- http
+urlproxy_table others { snapshot /tmp/x; }
+--- refused
+"snapshot" "/tmp/x" is that of "urlproxy_table tools" already, expected a file for each table
+
+
+
 === withdrawal_guard: no percentage
 --- table
 withdrawal_guard 50;

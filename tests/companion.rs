@@ -7,6 +7,8 @@ mod port;
 #[path = "common/redis.rs"]
 mod redis_server;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use follow::{CAPACITY, DEADLINE, following, lines, map, routes, settings, wait_for};
@@ -349,4 +351,57 @@ fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_beli
     let (loaded, said) = start(damaged.table());
     assert!(loaded && damaged.table().header().live_tools() == 0);
     assert!(said[0].text.starts_with("snapshot not used: it is damaged"), "{said:?}");
+}
+
+#[test]
+fn a_flush_in_the_middle_of_a_comparison_is_held_whole() {
+    const TOOLS: u64 = 6_000;
+    let redis = RedisServer::start(&[]);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    // One comparison after the other, each of many pages.
+    let busy =
+        Settings { withdrawal_guard: Some(guard), resync_interval: Duration::from_millis(1), ..settings(&redis.url()) };
+    let owned = OwnedTable::new(Capacity { buckets: 2048, cells: 16_384, tools: 8192, health: 1 });
+    let table = owned.table();
+    let (journal, _reader) = Journal::new(10);
+    let lease = Lease::create("test").unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| run(table, &busy, &lease, &journal, &|| stop.load(Relaxed)));
+        let outcome = std::panic::catch_unwind(|| {
+            for round in 0..8 {
+                register_many(&redis, 0..TOOLS as u32);
+                wait_for("all are there", || table.header().live_tools() == TOOLS && table.header().held() == 0);
+                // Anywhere in a comparison.
+                thread::sleep(Duration::from_millis(3 * round));
+                redis.cli(&["FLUSHALL"]);
+                wait_for("held", || table.header().held() > 0);
+                assert_eq!(table.header().live_tools(), TOOLS, "round {round}");
+            }
+        });
+        stop.store(true, Relaxed);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+#[test]
+fn as_many_other_tools_do_not_make_up_for_those_that_are_missing() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let guarded = Settings {
+        withdrawal_guard: Some(guard),
+        resync_interval: Duration::from_millis(100),
+        ..settings(&redis.url())
+    };
+    following(&guarded, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        // Another database with tools of its own, as from a wrong dump.
+        redis.cli(&["EVAL", "redis.call('SELECT', 1) for i = 1, 80 do redis.call('HSET', 'prefix:other-' .. i, '.*', 'http://10.0.0.1:1') end", "0"]);
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("held", || table.header().held() == 60);
+        assert_eq!(table.header().live_tools(), 140);
+    });
 }

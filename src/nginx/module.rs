@@ -141,6 +141,7 @@ fn find_predecessors(main: &'static MainConf, former: &'static MainConf) {
             |former: &&TableConf| former.settings.source == table.settings.source && main.find(&former.name).is_none();
         let predecessor = former.find(&table.name).or_else(|| former.tables().find(is_renamed));
         table.predecessor.set(predecessor.and_then(|former| former.table.get().copied()));
+        table.is_new_source.set(predecessor.is_some_and(|former| former.settings.source != table.settings.source));
     }
 }
 
@@ -225,6 +226,15 @@ unsafe extern "C" fn urlproxy_table(cf: *mut ngx_conf_t, _: *mut ngx_command_t, 
             Ok(table) => Box::new(table),
             Err(error) => return refuse(error),
         };
+        let snapshot_of = |table: &TableConf| table.settings.snapshot.as_ref().map(|snapshot| snapshot.path.clone());
+        if let Some(path) = snapshot_of(&table)
+            && let Some(other) = main.tables.iter().find(|other| snapshot_of(other).as_ref() == Some(&path))
+        {
+            let (path, other) = (path.display(), &other.name);
+            return refuse(DirectiveError::Other(format!(
+                "\"snapshot\" \"{path}\" is that of \"urlproxy_table {other}\" already, expected a file for each table"
+            )));
+        }
         // SAFETY: as above; the box keeps the table where it is as long as the configuration.
         if unsafe { zone::request(cf, &table) }.is_none() {
             return CONF_ERROR;

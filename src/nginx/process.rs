@@ -127,6 +127,7 @@ fn start_all(main: &'static MainConf, cycle: &ngx_cycle_t) {
         let (Some(&memory), Some(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
         let mut settings = table.settings.clone();
         settings.admission.own_sockets = listening(cycle);
+        settings.is_new_source = table.is_new_source.get();
         let (journal, reader) = Journal::new(JOURNAL_LINES);
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);

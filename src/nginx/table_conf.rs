@@ -79,6 +79,8 @@ pub(super) struct TableConf {
     pub table: OnceCell<Table<'static>>,
     /// The table of the configuration in force whose routes this one goes on with, if its zone is another.
     pub predecessor: Cell<Option<Table<'static>>>,
+    /// Whether that one had another source.
+    pub is_new_source: Cell<bool>,
     /// Where its zone comes from. Set when the zone is mapped.
     pub origin: Cell<Origin>,
     /// What one worker keeps between requests.
@@ -129,9 +131,11 @@ impl TableOptions {
                 admission,
                 snapshot: self.snapshot,
                 withdrawal_guard: self.withdrawal_guard.unwrap_or(DEFAULT_GUARD).into_settings(name),
+                is_new_source: false,
             },
             table: OnceCell::new(),
             predecessor: Cell::new(None),
+            is_new_source: Cell::new(false),
             origin: Cell::new(Origin::Fresh),
             worker: RefCell::new(Worker {
                 scratch: Scratch::default(),

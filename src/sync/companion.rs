@@ -43,13 +43,16 @@ pub struct Settings {
     pub snapshot: Option<SnapshotSettings>,
     /// When a comparison is not believed at once.
     pub withdrawal_guard: Option<GuardSettings>,
+    /// Whether what is in the table came from another source.
+    pub is_new_source: bool,
 }
 
 impl Settings {
     /// A source, compared every minute; any destination, no snapshot, no guard.
     pub fn new(source: Source) -> Self {
         let resync_interval = Duration::from_secs(60);
-        Self { source, resync_interval, admission: Admission::default(), snapshot: None, withdrawal_guard: None }
+        let admission = Admission::default();
+        Self { source, resync_interval, admission, snapshot: None, withdrawal_guard: None, is_new_source: false }
     }
 }
 
@@ -67,6 +70,7 @@ enum SessionError {
 ///
 /// For the one process that can be the only writer: the master, before it has workers.
 pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journal: &Journal) -> bool {
+    let begun = Instant::now();
     let expired = || Instant::now() >= deadline;
     let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
     let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone(), guard);
@@ -85,7 +89,12 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
             }
             Err(error) if expired() => {
                 // The deadline broke this attempt off; an earlier one may know more.
-                let error = reason.unwrap_or(error);
+                let error = match reason.unwrap_or(error) {
+                    SessionError::Connection(ConnectionError::Stopped) => {
+                        format!("no answer within {:.1} s", begun.elapsed().as_secs_f64())
+                    }
+                    error => error.to_string(),
+                };
                 let meanwhile = match restored {
                     Some(age) => format!("; serving those of the snapshot, age={}", Age(age)),
                     None => String::new(),
@@ -154,6 +163,9 @@ fn follow_source(table: Table<'_>, settings: &Settings, journal: &Journal, stop:
     }
     let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
     let mut follower = Follower::new(writer, settings.admission.clone(), guard);
+    if settings.is_new_source {
+        follower.guard.restart(&mut follower.writer, journal);
+    }
     let mut backoff = Backoff::new();
     let mut outage = Outage::default();
     while !stop() {
@@ -166,7 +178,7 @@ fn follow_source(table: Table<'_>, settings: &Settings, journal: &Journal, stop:
             Err(error) => error,
         };
         outage.note(journal, &settings.source, &error);
-        follower.guard.restart(&mut follower.writer);
+        follower.guard.restart(&mut follower.writer, journal);
         pause(backoff.next_delay(), stop);
     }
 }

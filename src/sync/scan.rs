@@ -87,9 +87,12 @@ impl<'w> Follower<'w> {
     /// Compares everything: publishes what is new or different, then withdraws what the source no longer has, unless the
     /// guard holds that back.
     pub fn scan(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
+        // What was pushed before cannot spoil this comparison.
+        self.catch_up(connection)?;
         self.changes = Changes::default();
         self.met.clear();
         self.writer.begin_sweep();
+        let before = self.writer.table().header().live_tools();
         self.weigh_oversized(connection)?;
         let mut is_flushed = false;
         connection.send(&scan_command(b"0"))?;
@@ -118,9 +121,13 @@ impl<'w> Follower<'w> {
         self.fetch(connection, &unseen)?;
         // What is still not seen is not there. A tool whose key was met and is gone since has come as a push.
         let missing = self.writer.unseen();
-        match self.guard.judge(&mut self.writer, missing.len() as u64, journal) {
-            Verdict::Withdraw => missing.iter().for_each(|tool| self.withdraw(tool, Vec::new())),
-            Verdict::Hold => self.changes.held = missing.len() as u64,
+        is_flushed |= connection.is_flush_pending();
+        // With a flush, a part of the keys was met before it: only the next comparison, at once, sees how much is gone.
+        if !is_flushed {
+            match self.guard.judge(&mut self.writer, missing.len() as u64, before, journal) {
+                Verdict::Withdraw => missing.iter().for_each(|tool| self.withdraw(tool, Vec::new())),
+                Verdict::Hold => self.changes.held = missing.len() as u64,
+            }
         }
         let met = std::mem::take(&mut self.met);
         self.rejected.retain(|tool| met.contains(tool));

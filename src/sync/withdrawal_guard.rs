@@ -1,6 +1,7 @@
 //! Holds back a comparison that would withdraw a large part of all tools: an emptied store looks the same as a large change.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -44,12 +45,18 @@ impl WithdrawalGuard {
         Self { settings, touched_before }
     }
 
-    /// Judges the outcome of one comparison: of the tools in the table the source lacks `missing`.
-    pub fn judge(&mut self, writer: &mut Writer<'_>, missing: u64, journal: &Journal) -> Verdict {
-        let Some(settings) = &self.settings else { return Verdict::Withdraw };
+    /// Judges the outcome of one comparison: of the `live` tools that were in the table before it the source lacks `missing`.
+    pub fn judge(&mut self, writer: &mut Writer<'_>, missing: u64, live: u64, journal: &Journal) -> Verdict {
         let header = writer.table().header();
-        let (live, held, since) = (header.live_tools(), header.held(), header.held_since());
-        let is_mass = live >= settings.floor && missing * 100 > live * u64::from(settings.percent);
+        let (held, since) = (header.held(), header.held_since());
+        let Some(settings) = &self.settings else {
+            if held > 0 {
+                writer.note_held(0, None);
+            }
+            return Verdict::Withdraw;
+        };
+        let is_share = missing * 100 > live * u64::from(settings.percent) || missing >= live;
+        let is_mass = live >= settings.floor && is_share;
         if missing == 0 || held == 0 && !is_mass {
             if held > 0 {
                 journal
@@ -62,12 +69,12 @@ impl WithdrawalGuard {
         if held == 0 {
             self.touched_before = touched_at(&settings.accept);
             let seconds = settings.hold.as_secs();
-            let accept = settings.accept.display();
+            let advice = advise(&settings.accept);
             journal.log(
                 Level::Warn,
                 format!(
                     "the source lacks {missing} of {live} tools; they are served on for {seconds} s unless they come back, \
-                     touch {accept} to withdraw them now"
+                     {advice}"
                 ),
             );
         }
@@ -93,15 +100,32 @@ impl WithdrawalGuard {
         header.held_since().is_some_and(expired) || self.is_accepted()
     }
 
-    /// The connection was lost: what the source said before it counts no more, the hold begins anew.
-    pub fn restart(&self, writer: &mut Writer<'_>) {
-        let held = writer.table().header().held();
-        writer.note_held(held, None);
+    /// The connection was lost, or the source is another: what was said before counts no more, the hold begins anew.
+    pub fn restart(&self, writer: &mut Writer<'_>, journal: &Journal) {
+        let header = writer.table().header();
+        if header.held_since().is_some() {
+            let held = header.held();
+            journal.log(Level::Notice, format!("the time for which {held} tools are held begins anew"));
+            writer.note_held(held, None);
+        }
     }
 
     fn is_accepted(&self) -> bool {
         let touched = self.settings.as_ref().and_then(|settings| touched_at(&settings.accept));
         touched.is_some() && touched != self.touched_before
+    }
+}
+
+/// How the operator lets the withdrawal through; says so if that cannot work.
+fn advise(accept: &Path) -> String {
+    let directory = accept.parent().unwrap_or(Path::new("/"));
+    let shown = accept.display();
+    match fs::metadata(directory).and_then(|_| fs::symlink_metadata(accept).map(drop)) {
+        Err(error) if error.kind() == ErrorKind::NotFound && directory.is_dir() => {
+            format!("touch {shown} to withdraw them now")
+        }
+        Err(error) => format!("{shown} could accept that, but: {error} for the workers' user"),
+        Ok(()) => format!("touch {shown} to withdraw them now"),
     }
 }
 
@@ -159,11 +183,31 @@ mod tests {
             let mut writer = Writer::attach(owned.table()).0;
             let (journal, _reader) = Journal::new(9);
             let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-            assert_eq!(guard.judge(&mut writer, missing, &journal), want, "{missing} of {tools}");
+            assert_eq!(guard.judge(&mut writer, missing, tools, &journal), want, "{missing} of {tools}");
             assert_eq!(owned.table().header().held(), if want == Verdict::Hold { missing } else { 0 });
             let mut off = WithdrawalGuard::new(None);
-            assert_eq!(off.judge(&mut writer, missing, &journal), Verdict::Withdraw);
+            assert_eq!(off.judge(&mut writer, missing, tools, &journal), Verdict::Withdraw);
+            assert_eq!(owned.table().header().held(), 0, "no guard, no hold");
         }
+    }
+
+    #[test]
+    fn at_100_percent_only_the_loss_of_everything_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = table(100);
+        let mut writer = Writer::attach(owned.table()).0;
+        let (journal, reader) = Journal::new(9);
+        let whole = settings(dir.path(), Duration::from_secs(60)).map(|s| GuardSettings { percent: 100, ..s });
+        let mut guard = WithdrawalGuard::new(whole);
+        assert_eq!(guard.judge(&mut writer, 99, 100, &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, 100, 100, &journal), Verdict::Hold);
+        assert!(lines(&reader)[0].ends_with(&format!("touch {}/accept to withdraw them now", dir.path().display())));
+    }
+
+    #[test]
+    fn advice_that_cannot_work_says_so() {
+        let advice = advise(Path::new("/nonexistent/tools.accept"));
+        assert!(advice.starts_with("/nonexistent/tools.accept could accept that, but: No such file"), "{advice}");
     }
 
     #[test]
@@ -173,16 +217,16 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold);
         // A small remainder would not have been held by itself.
-        assert_eq!(guard.judge(&mut writer, 3, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, 3, 100, &journal), Verdict::Hold);
         assert!(!guard.is_over(&writer));
         let since = owned.table().header().held_since().unwrap();
         // Another companion, later.
         writer.note_held(3, Some(since.saturating_sub(60).max(1)));
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert!(guard.is_over(&writer) || since < 60);
-        assert_eq!(guard.judge(&mut writer, 3, &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, 3, 100, &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
         let said = lines(&reader);
         assert_eq!(said.len(), 2, "{said:?}");
@@ -197,11 +241,11 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        guard.judge(&mut writer, 90, &journal);
+        guard.judge(&mut writer, 90, 100, &journal);
         writer.note_held(90, Some(1));
-        guard.restart(&mut writer);
-        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold);
-        assert_eq!(guard.judge(&mut writer, 0, &journal), Verdict::Withdraw);
+        guard.restart(&mut writer, &journal);
+        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, 0, 100, &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
         assert_eq!(lines(&reader).last().unwrap(), "the source has all tools again, held=90; nothing was withdrawn");
     }
@@ -216,12 +260,12 @@ mod tests {
         // A file that was there before accepts nothing.
         fs::write(&accept, "").unwrap();
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold);
         assert!(!guard.is_over(&writer));
         let later = SystemTime::now() + Duration::from_secs(3);
         fs::File::options().write(true).open(&accept).unwrap().set_modified(later).unwrap();
         assert!(guard.is_over(&writer));
-        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Withdraw);
-        assert_eq!(guard.judge(&mut writer, 90, &journal), Verdict::Hold, "the next one is held again");
+        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold, "the next one is held again");
     }
 }

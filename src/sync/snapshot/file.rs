@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
 use super::{Snapshot, SnapshotError, SnapshotSettings};
 use crate::table::Table;
@@ -18,8 +19,8 @@ const SMALLEST_LIMIT: u64 = 1 << 20;
 
 /// Reads the snapshot, and how long ago its last comparison with the source was; a time to come is now.
 pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Snapshot, Duration), SnapshotError> {
-    // Not to wait for whoever writes to a FIFO.
-    let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
+    // The master reads what the workers' user may put there: no wait for a FIFO, no link to a device.
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags as i32).open(&settings.path);
     let file = file.map_err(|error| match error.kind() {
         ErrorKind::NotFound => SnapshotError::Missing,
@@ -82,7 +83,10 @@ fn claim(temporary: &Path) -> Result<File, SnapshotError> {
     if !file.metadata()?.is_file() {
         return Err(SnapshotError::NotAFile);
     }
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| SnapshotError::Busy)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+        Errno::WOULDBLOCK => SnapshotError::Busy,
+        error => SnapshotError::Io(error.into()),
+    })?;
     // Whoever had it before may just have made it the snapshot.
     let is_there = fs::symlink_metadata(temporary)
         .is_ok_and(|there| file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino())));

@@ -11,6 +11,8 @@ use crate::table::{LoadedFrom, Table};
 const SPACING: Duration = Duration::from_secs(5);
 /// An unchanged one is written again when the last comparison is so much later: its age is told by that.
 const REFRESH_SECONDS: u64 = 3600;
+/// So many times in a row another process may be found writing before that is told.
+const BUSY_TIMES: u32 = 12;
 /// Longest time between two looks.
 const STEP: Duration = Duration::from_millis(100);
 
@@ -27,6 +29,7 @@ pub(crate) fn keep(table: Table<'_>, settings: &SnapshotSettings, journal: &Jour
     let mut written: Option<Written> = None;
     let mut next = Instant::now();
     let mut trouble: Option<String> = None;
+    let mut busy = 0;
     loop {
         let over = is_over.load(Relaxed);
         let now = Written { changes: table.header().changes(), synced_at: table.header().synced_at() };
@@ -36,7 +39,11 @@ pub(crate) fn keep(table: Table<'_>, settings: &SnapshotSettings, journal: &Jour
             });
         if due && (over || Instant::now() >= next) {
             let outcome = file::replace(&settings.path, &encode(table));
-            report(settings, journal, &mut trouble, outcome.as_ref().err());
+            // The other nginx of an upgrade writes the same; for a while.
+            busy = if matches!(outcome, Err(SnapshotError::Busy)) { busy + 1 } else { 0 };
+            if !(1..BUSY_TIMES).contains(&busy) {
+                report(settings, journal, &mut trouble, outcome.as_ref().err());
+            }
             if outcome.is_ok() {
                 written = Some(now);
             }
@@ -54,8 +61,6 @@ fn report(settings: &SnapshotSettings, journal: &Journal, trouble: &mut Option<S
     let path = settings.path.display();
     let said = error.map(SnapshotError::to_string);
     match (&said, &*trouble) {
-        // The other process does it.
-        _ if matches!(error, Some(SnapshotError::Busy)) => return,
         (Some(reason), before) if before.as_ref() != Some(reason) => {
             journal.log(Level::Warn, format!("{reason} while writing the snapshot, path={path}"));
         }

@@ -88,6 +88,8 @@ fn a_file_that_cannot_be_used_says_why() {
     assert_eq!(refused("dir"), "it is not a regular file");
     rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), rustix::fs::Mode::RUSR).unwrap();
     assert_eq!(refused("fifo"), "it is not a regular file");
+    symlink("/dev/zero", path("link")).unwrap();
+    assert!(refused("link").starts_with("Too many levels of symbolic links"), "{}", refused("link"));
     fs::write(path("large"), "").unwrap();
     fs::File::options().write(true).open(path("large")).unwrap().set_len(1 << 40).unwrap();
     assert!(refused("large").starts_with("it has 1099511627776 bytes, expected at most "), "{}", refused("large"));
