@@ -86,7 +86,8 @@
 //! They run the code itself on tables of one or two buckets with two slots each, under `loom`: `races.rs` one writer and
 //! one reader per edge, `killed.rs` a writer killed after each of its stores, its successor, and a reader beside both.
 //! Each ordering, fence, second look and order of stores named here is left out once, and the model must then fail:
-//! see the calls of `fails`. Not modelled: Redis's side, counters and failure state (each word stands for itself), the
+//! see the calls of `fails`. The long search is complete, but for kills beyond a home, which it follows through five
+//! preemptions. Not modelled: Redis's side, counters and failure state (each word stands for itself), the
 //! format of a zone (its magic word is stored before workers are forked), and bigger loads than a few records, which
 //! `tests/writers_killed.rs` has.
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::model::{A, C, D, fails, holds, listed, look, put, reader, table};
+use super::model::{A, C, D, fails, holds, holds_within, listed, look, put, reader, table};
 use crate::table::atomic::Edge::E4;
 use crate::table::atomic::Part::Release;
 use crate::table::atomic::faulty::{killed_after, skip};
@@ -85,12 +85,15 @@ fn kill(change: Change, stores: usize, read: impl Fn(Table<'_>) -> Vec<u8> + Cop
     was_killed
 }
 
+/// Preemptions in models of two buckets, when nothing narrower is asked for: without a limit they take hours.
+const BEYOND_HOME: Option<usize> = Some(5);
+
 /// Every kill of a change.
-fn kills(change: Change, read: impl Fn(Table<'_>) -> Vec<u8> + Copy + Send + Sync + 'static) {
+fn kills(change: Change, bound: Option<usize>, read: impl Fn(Table<'_>) -> Vec<u8> + Copy + Send + Sync + 'static) {
     for stores in 0.. {
         let was_killed = Arc::new(AtomicBool::new(false));
         let killed = Arc::clone(&was_killed);
-        holds(&format!("{change:?} killed after {stores} stores"), move || {
+        holds_within(bound, &format!("{change:?} killed after {stores} stores"), move || {
             killed.store(kill(change, stores, read), Relaxed);
         });
         if !was_killed.load(Relaxed) {
@@ -109,12 +112,13 @@ fn look_then_list(t: Table<'_>) -> Vec<u8> {
 
 #[test]
 fn a_kill_leaves_the_old_or_the_new_record() {
-    [Insert, Replace, Withdraw].into_iter().for_each(|change| kills(change, look_once));
+    [Insert, Replace, Withdraw].into_iter().for_each(|change| kills(change, None, look_once));
 }
 
 #[test]
 fn a_kill_leaves_the_old_or_the_new_record_beyond_its_home() {
-    [InsertBeyondHome, ReplaceBeyondHome, WithdrawBeyondHome].into_iter().for_each(|change| kills(change, look_once));
+    let changes = [InsertBeyondHome, ReplaceBeyondHome, WithdrawBeyondHome];
+    changes.into_iter().for_each(|change| kills(change, BEYOND_HOME, look_once));
 }
 
 /// The store that empties the slot, and then the writer is killed.
@@ -123,7 +127,7 @@ const EMPTIED: usize = 1;
 #[test]
 fn the_successor_closes_the_way_after_the_tool_is_gone() {
     let model = || assert!(kill(WithdrawBeyondHome, EMPTIED, look_then_list));
-    holds("successor closes the way", model);
+    holds_within(BEYOND_HOME, "successor closes the way", model);
     fails("successor closes the way", Some(Release(E4)), "saw [0, 1]", model);
 }
 

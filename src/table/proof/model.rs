@@ -85,12 +85,13 @@ pub fn reader(owned: &Arc<OwnedTable>, read: impl FnOnce(Table<'_>) + 'static) -
     loom::thread::spawn(move || read(owned.table()))
 }
 
-/// Runs every execution of a model, within `LOOM_MAX_PREEMPTIONS`, without a part of the protocol.
-fn search(part: Option<Part>, model: impl Fn() + Send + Sync + 'static) -> Result<u64, String> {
+/// Runs every execution of a model without a part of the protocol, within `LOOM_MAX_PREEMPTIONS` or else `bound`.
+fn search(part: Option<Part>, bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) -> Result<u64, String> {
     let count = Arc::new(Count::new(0));
     let counted = Arc::clone(&count);
     let mut builder = loom::model::Builder::new();
     builder.max_branches = MAX_STEPS;
+    builder.preemption_bound = builder.preemption_bound.or(bound);
     leave_out(part);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         builder.check(move || {
@@ -109,8 +110,13 @@ fn search(part: Option<Part>, model: impl Fn() + Send + Sync + 'static) -> Resul
 
 /// The model holds in every execution.
 pub fn holds(name: &str, model: impl Fn() + Send + Sync + 'static) {
+    holds_within(None, name, model);
+}
+
+/// The model holds in every execution in which threads are preempted at most `bound` times.
+pub fn holds_within(bound: Option<usize>, name: &str, model: impl Fn() + Send + Sync + 'static) {
     let start = Instant::now();
-    let executions = search(None, model).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let executions = search(None, bound, model).unwrap_or_else(|error| panic!("{name}: {error}"));
     println!("{name}: holds in {executions} executions, {:.1?}", start.elapsed());
 }
 
@@ -118,7 +124,7 @@ pub fn holds(name: &str, model: impl Fn() + Send + Sync + 'static) {
 pub fn fails(name: &str, part: Option<Part>, how: &str, model: impl Fn() + Send + Sync + 'static) {
     let start = Instant::now();
     let left_out = part.map_or_else(String::new, |part| format!(" without {part:?}"));
-    match search(part, model) {
+    match search(part, None, model) {
         Ok(executions) => panic!("{name}{left_out}: holds in all {executions} executions, expected: {how}"),
         Err(error) => {
             assert!(error.contains(how), "{name}{left_out}: {error}, expected: {how}");
