@@ -69,7 +69,7 @@ bench: ## the figures: against a static upstream, of the table by itself, and of
 FUZZ_SECONDS ?= 60
 fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each; needs a nightly Rust and cargo-fuzz
 	.ci/setup build
-	@for target in snapshot resp pattern; do \
+	@for target in snapshot resp pattern protocol ident; do \
 	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
 	done
 

@@ -6,10 +6,15 @@
 //!                                              client ──▶ nginx worker (nginx) ──▶ backend
 //! ```
 //!
-//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`.
+//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
+//! `grid -> registry -> route`.
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod daemon;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod grid;
 pub mod registry;
 pub mod route;
 pub mod sync;

@@ -3,6 +3,7 @@
 //! | key | type | meaning |
 //! | --- | --- | --- |
 //! | `prefix:<tool>` | hash, or set | pattern to backend URL; a set of backend URLs answers every path |
+//! | `redirect:<tool>` | hash | pattern to canonical host; presence asks for a redirect |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
 
 mod admission;
@@ -14,5 +15,5 @@ mod write;
 pub use admission::{Admission, NotAllowed};
 pub use origin::Origin;
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
-pub use schema::{ROUTES_PREFIX, origin_key, routes_key, tool_of};
-pub use write::{register, unregister};
+pub use schema::{ROUTES_PREFIX, origin_key, redirects_key, routes_key, tool_of};
+pub use write::{forget_canonical, register, set_canonical, unregister, unregister_if_from};

@@ -1,0 +1,15 @@
+//! An identd that replies with any bytes: a user within one line, or an error, never a crash.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use urlproxy::grid::{Query, parse_ident_reply};
+
+fuzz_target!(|bytes: &[u8]| {
+    let query = Query { client_port: 6193, our_port: 8282 };
+    // With the right beginning too, so that what follows the ports is reached.
+    for reply in [bytes, &[b"6193 , 8282 : USERID :", bytes].concat()] {
+        if let Ok(user) = parse_ident_reply(reply, query) {
+            assert!(!user.is_empty() && !user.contains('\n') && user.len() < 1000);
+        }
+    }
+});

@@ -1,0 +1,170 @@
+//! Asking a host's identd who owns a connection: RFC 1413.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Longest reply with its line end, in bytes: RFC 1413, section 6.
+const MAX_REPLY_LEN: usize = 1000;
+
+/// Which connection is meant, as its client's identd sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// On the host of the identd.
+    pub client_port: u16,
+    /// Here.
+    pub our_port: u16,
+}
+
+/// Why it is not known who owns a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentError {
+    /// No connection, or a broken one.
+    #[error("{0} while asking identd")]
+    Io(#[from] io::Error),
+    /// No whole reply in time.
+    #[error("no reply within {0:?} while asking identd")]
+    Timeout(Duration),
+    /// The end came before the line's: a name might be cut short.
+    #[error("identd sent no whole line, {0:?}")]
+    Unfinished(String),
+    /// Longer than RFC 1413 allows.
+    #[error("identd sent more than {MAX_REPLY_LEN} bytes")]
+    TooLong,
+    /// Not a reply of RFC 1413.
+    #[error("identd sent {0:?}, expected port , port : USERID : system : user")]
+    Garbage(String),
+    /// A reply about another connection.
+    #[error("identd replied for ports {0:?}, which were not asked for")]
+    WrongPorts(String),
+    /// It says that it can't or won't tell.
+    #[error("identd replied with error {0:?}")]
+    Refused(String),
+}
+
+/// Reads the user from a whole reply, with its line end. The kind of system is not looked at.
+///
+/// # Errors
+/// Every other reply, also one about another connection.
+pub fn parse_ident_reply(reply: &[u8], query: Query) -> Result<&str, IdentError> {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes.get(..120).unwrap_or(bytes)).into_owned();
+    let end = memchr::memchr(b'\n', reply).ok_or_else(|| IdentError::Unfinished(shown(reply)))?;
+    if end >= MAX_REPLY_LEN {
+        return Err(IdentError::TooLong);
+    }
+    let garbage = || IdentError::Garbage(shown(&reply[..end]));
+    let line = std::str::from_utf8(&reply[..end]).map_err(|_| garbage())?;
+    let mut fields = line.splitn(3, ':');
+    let (Some(ports), Some(kind), Some(rest)) = (fields.next(), fields.next(), fields.next()) else {
+        return Err(garbage());
+    };
+    let (first, second) = ports.split_once(',').ok_or_else(garbage)?;
+    let port = |text: &str| {
+        let digits = text.trim_ascii();
+        // Not `+80`, which `parse` would take.
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u16>().ok()).flatten()
+    };
+    let (Some(first), Some(second)) = (port(first), port(second)) else { return Err(garbage()) };
+    if (first, second) != (query.client_port, query.our_port) {
+        return Err(IdentError::WrongPorts(ports.trim_ascii().to_owned()));
+    }
+    match kind.trim_ascii() {
+        "USERID" => {
+            let (_, user) = rest.split_once(':').ok_or_else(garbage)?;
+            Some(user.trim_ascii()).filter(|user| !user.is_empty()).ok_or_else(garbage)
+        }
+        "ERROR" => Err(IdentError::Refused(rest.trim_ascii().chars().take(120).collect())),
+        _ => Err(garbage()),
+    }
+}
+
+/// Asks the identd of `peer` who owns its connection to `local`. Asks from `local`'s address, which tells the identd which
+/// of its connections is meant.
+///
+/// # Errors
+/// Everything but a user's name, within `deadline`.
+pub async fn ask(
+    peer: SocketAddr,
+    local: SocketAddr,
+    ident_port: u16,
+    deadline: Duration,
+) -> Result<String, IdentError> {
+    let query = Query { client_port: peer.port(), our_port: local.port() };
+    let asked = tokio::time::timeout(deadline, async {
+        let mut stream = connect(peer, local, ident_port).await?;
+        stream.write_all(format!("{} , {}\r\n", query.client_port, query.our_port).as_bytes()).await?;
+        let mut reply = Vec::with_capacity(MAX_REPLY_LEN);
+        let mut rest = stream.take(MAX_REPLY_LEN as u64);
+        while rest.read_buf(&mut reply).await? > 0 && !reply.contains(&b'\n') {}
+        if reply.len() == MAX_REPLY_LEN && !reply.contains(&b'\n') {
+            return Err(IdentError::TooLong);
+        }
+        parse_ident_reply(&reply, query).map(str::to_owned)
+    });
+    asked.await.unwrap_or(Err(IdentError::Timeout(deadline)))
+}
+
+async fn connect(mut identd: SocketAddr, mut from: SocketAddr, ident_port: u16) -> io::Result<TcpStream> {
+    identd.set_port(ident_port);
+    from.set_port(0);
+    let socket = if identd.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(from)?;
+    socket.connect(identd).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const QUERY: Query = Query { client_port: 6193, our_port: 8282 };
+
+    #[test]
+    fn users_are_read() {
+        for (reply, user) in [
+            ("6193, 8282 : USERID : UNIX : tools.hello\r\n", "tools.hello"),
+            ("6193,8282:USERID:UNIX:tools.hello\n", "tools.hello"),
+            (" 6193 , 8282 : USERID : UNIX , UTF-8 : tools.w\u{ee}ki \r\nmore", "tools.w\u{ee}ki"),
+            ("6193 , 8282 : USERID : OTHER :a:b c\r\n", "a:b c"),
+        ] {
+            assert_eq!(parse_ident_reply(reply.as_bytes(), QUERY).unwrap(), user, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_the_reason() {
+        let long = format!("6193 , 8282 : USERID : UNIX : {}\r\n", "a".repeat(MAX_REPLY_LEN));
+        for (reply, want) in [
+            (&b""[..], "no whole line"),
+            (b"6193 , 8282 : USERID : UNIX : tools.hel", "no whole line"),
+            (b"\r\n", "expected port"),
+            (b"hello\r\n", "expected port"),
+            (b"6193 8282 : USERID : UNIX : a\r\n", "expected port"),
+            (b"+6193 , 8282 : USERID : UNIX : a\r\n", "expected port"),
+            (b"71729 , 8282 : USERID : UNIX : a\r\n", "expected port"),
+            (b"6193 , 8282 : USERID : UNIX\r\n", "expected port"),
+            (b"6193 , 8282 : USERID : UNIX : \r\n", "expected port"),
+            (b"6193 , 8282 : userid : UNIX : a\r\n", "expected port"),
+            (b"6193 , 8282 : USERID : UNIX : \xff\r\n", "expected port"),
+            (b"8282 , 6193 : USERID : UNIX : a\r\n", "ports \"8282 , 6193\""),
+            (b"6194 , 8282 : USERID : UNIX : a\r\n", "not asked for"),
+            (b"6193 , 8282 : ERROR : NO-USER\r\n", "error \"NO-USER\""),
+            (long.as_bytes(), "more than 1000"),
+        ] {
+            let error = parse_ident_reply(reply, QUERY).unwrap_err().to_string();
+            assert!(error.contains(want), "{}: {error}", reply.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_user_without_line_end_or_an_error(reply in "(6193 ?, ?8282 ?: ?)?(USERID ?: ?UNIX ?: ?)?\\PC{0,30}\r?\n?") {
+            if let Ok(user) = parse_ident_reply(reply.as_bytes(), QUERY) {
+                prop_assert!(!user.is_empty() && !user.contains('\n'));
+            }
+        }
+    }
+}

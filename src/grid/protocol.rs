@@ -1,0 +1,155 @@
+//! The line protocol: what clients send, and the four replies. Old file: `proxylistener.py`.
+
+/// Longest line, in bytes, its end not counted.
+pub const MAX_LINE_LEN: usize = 4 << 10;
+/// Lines of the longest command.
+const MAX_LINES: usize = 3;
+/// Nothing longer is ever part of a command.
+pub const MAX_COMMAND_LEN: usize = MAX_LINES * (MAX_LINE_LEN + 1);
+
+/// What a client asks. White space around a line is not part of it, as in the old stack; so `\r\n` ends a line too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `register`, or `registerCanonical`: the pattern's requests go to the URL.
+    Register {
+        /// Unchecked.
+        pattern: &'a str,
+        /// Unchecked.
+        url: &'a str,
+        /// Whether they are redirected to the tool's own host first.
+        canonical: bool,
+    },
+    /// `unregister`: they no longer do.
+    Unregister {
+        /// Unchecked.
+        pattern: &'a str,
+    },
+}
+
+/// Why bytes are no command, nor ever will be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// The first line is no command's name.
+    #[error("unknown command {0:?}, expected register, registerCanonical or unregister")]
+    UnknownCommand(String),
+    /// Longer than [`MAX_LINE_LEN`].
+    #[error("line {0} has more than {MAX_LINE_LEN} bytes")]
+    LineTooLong(usize),
+    /// A NUL byte.
+    #[error("line {0} has a NUL byte")]
+    Nul(usize),
+    /// Not UTF-8.
+    #[error("line {0} is not UTF-8")]
+    NotUtf8(usize),
+}
+
+/// What a client is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Redis has committed it.
+    Ok,
+    /// It was refused, or Redis has not committed it.
+    Fail,
+    /// The client's identd did not say whose the connection is.
+    IdentFailed,
+    /// The connection is not a tool's.
+    NoTool,
+}
+
+impl Reply {
+    /// As it is sent, without a line end.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Fail => "fail",
+            Self::IdentFailed => "Identd authentication failed. Please contact an administrator",
+            Self::NoTool => "This service available only to tool accounts",
+        }
+    }
+}
+
+/// Reads the command that `received` begins with; `None` while it is unfinished. What follows a command is not looked at.
+///
+/// # Errors
+/// As soon as no further byte can make it a command.
+pub fn parse_command(received: &[u8]) -> Result<Option<Command<'_>>, ProtocolError> {
+    let mut rest = received;
+    let Some(name) = next_line(&mut rest, 1)? else { return Ok(None) };
+    let canonical = match name {
+        "register" => false,
+        "registerCanonical" => true,
+        "unregister" => return Ok(next_line(&mut rest, 2)?.map(|pattern| Command::Unregister { pattern })),
+        _ => return Err(ProtocolError::UnknownCommand(name.chars().take(120).collect())),
+    };
+    let Some(pattern) = next_line(&mut rest, 2)? else { return Ok(None) };
+    let Some(url) = next_line(&mut rest, 3)? else { return Ok(None) };
+    Ok(Some(Command::Register { pattern, url, canonical }))
+}
+
+fn next_line<'a>(rest: &mut &'a [u8], number: usize) -> Result<Option<&'a str>, ProtocolError> {
+    let end = memchr::memchr(b'\n', rest);
+    let line = &rest[..end.unwrap_or(rest.len())];
+    if line.iter().take(MAX_LINE_LEN).any(|&byte| byte == 0) {
+        return Err(ProtocolError::Nul(number));
+    }
+    if line.len() > MAX_LINE_LEN {
+        return Err(ProtocolError::LineTooLong(number));
+    }
+    let Some(end) = end else { return Ok(None) };
+    *rest = &rest[end + 1..];
+    std::str::from_utf8(line).map(|line| Some(line.trim_ascii())).map_err(|_| ProtocolError::NotUtf8(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn commands_are_read() {
+        let register = |canonical| Command::Register { pattern: ".*", url: "http://10.0.0.1:80", canonical };
+        for (bytes, command) in [
+            ("register\n.*\nhttp://10.0.0.1:80\n", register(false)),
+            ("register\r\n.*\r\n http://10.0.0.1:80\t\r\nmore\0", register(false)),
+            ("registerCanonical\n.*\nhttp://10.0.0.1:80\n", register(true)),
+            ("unregister\n/a b\n", Command::Unregister { pattern: "/a b" }),
+            ("unregister\n\n", Command::Unregister { pattern: "" }),
+        ] {
+            assert_eq!(parse_command(bytes.as_bytes()), Ok(Some(command)), "{bytes:?}");
+            let needed = bytes.find("more").unwrap_or(bytes.len());
+            assert_eq!(parse_command(&bytes.as_bytes()[..needed - 1]), Ok(None), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_never_be_a_command_is_refused_at_once() {
+        use ProtocolError::*;
+        for (bytes, error) in [
+            (&b"REGISTER\n"[..], UnknownCommand("REGISTER".into())),
+            (b"\n", UnknownCommand(String::new())),
+            (b"reg\0", Nul(1)),
+            (b"register\n.*\nhttp\0", Nul(3)),
+            (b"unregister\n\xff\n", NotUtf8(2)),
+        ] {
+            assert_eq!(parse_command(bytes), Err(error), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_longest_line_is_taken_and_one_byte_more_is_not() {
+        let longest = "a".repeat(MAX_LINE_LEN);
+        let command = format!("unregister\n{longest}\n");
+        assert_eq!(parse_command(command.as_bytes()), Ok(Some(Command::Unregister { pattern: &longest })));
+        let command = format!("unregister\n{longest}a");
+        assert_eq!(parse_command(command.as_bytes()), Err(ProtocolError::LineTooLong(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_size_of_pieces_changes_nothing(bytes in "(register|registerCanonical|unregister|.{0,3})\n.{0,9}\n?\\PC{0,9}\n?\0?") {
+            let whole = parse_command(bytes.as_bytes());
+            let first = (0..=bytes.len()).map(|len| parse_command(&bytes.as_bytes()[..len])).find(|r| *r != Ok(None));
+            prop_assert_eq!(first.unwrap_or(Ok(None)), whole);
+        }
+    }
+}

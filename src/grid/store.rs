@@ -1,0 +1,112 @@
+//! Redis as the registrar needs it: committed within a deadline, or not.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
+use tokio::sync::Mutex;
+
+/// Longer than this Redis may not take, connecting included.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// One connection, shared by all clients, made anew after any failure.
+#[derive(Debug)]
+pub struct Store {
+    client: Client,
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+/// Why something was not committed. After a timeout it may still be, later.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection, or refused by Redis.
+    #[error("{0} while writing to Redis")]
+    Redis(#[from] RedisError),
+    /// Redis hangs.
+    #[error("no reply within {DEADLINE:?} while writing to Redis")]
+    Timeout,
+}
+
+/// What can be sent to Redis, again if need be: doing it twice must be the same as doing it once.
+pub trait Idempotent {
+    /// What Redis replies.
+    type Reply;
+
+    /// Sends it.
+    fn send(&self, connection: &mut MultiplexedConnection) -> impl Future<Output = RedisResult<Self::Reply>> + Send;
+}
+
+impl Idempotent for Pipeline {
+    type Reply = ();
+
+    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        self.query_async(connection).await
+    }
+}
+
+/// A command whose reply is 0 or 1.
+impl Idempotent for Cmd {
+    type Reply = bool;
+
+    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+        let reply: redis::Value = self.query_async(connection).await?;
+        Ok(bool::from_redis_value(reply)?)
+    }
+}
+
+impl Store {
+    /// Connects when it is first needed.
+    pub fn new(client: Client) -> Self {
+        Self { client, connection: Mutex::new(None) }
+    }
+
+    /// Returns when Redis has done it.
+    ///
+    /// # Errors
+    /// It has not, or not within [`DEADLINE`].
+    pub async fn commit<T: Idempotent>(&self, what: &T) -> Result<T::Reply, StoreError> {
+        let outcome = tokio::time::timeout(DEADLINE, async {
+            let (mut connection, is_new) = self.connection().await?;
+            match what.send(&mut connection).await {
+                // It broke since it was last used, as when Redis was restarted.
+                Err(error) if !is_new && is_broken(&error) => {
+                    self.forget();
+                    let (mut connection, _) = self.connection().await?;
+                    what.send(&mut connection).await
+                }
+                outcome => outcome,
+            }
+        });
+        let outcome = match outcome.await {
+            Ok(outcome) => outcome.map_err(StoreError::from),
+            Err(_) => Err(StoreError::Timeout),
+        };
+        if outcome.is_err() {
+            self.forget();
+        }
+        outcome
+    }
+
+    async fn connection(&self) -> RedisResult<(MultiplexedConnection, bool)> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = &*kept {
+            return Ok((connection.clone(), false));
+        }
+        // The one deadline is that of `commit`.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        *kept = Some(connection.clone());
+        Ok((connection, true))
+    }
+
+    fn forget(&self) {
+        // Held: somebody is connecting anew already.
+        if let Ok(mut kept) = self.connection.try_lock() {
+            *kept = None;
+        }
+    }
+}
+
+fn is_broken(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_connection_dropped() || error.kind() == ErrorKind::Io
+}

@@ -1,0 +1,510 @@
+//! proxylistener as its clients, its operator and its Redis see it.
+
+#[path = "common/listener.rs"]
+mod listener;
+#[path = "common/port.rs"]
+mod port;
+#[path = "common/redis.rs"]
+mod redis_server;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use listener::{Daemon, Listener, Ports, SOON, ask, hear, identd, identd_of, wait_for};
+use port::free_port;
+use redis_server::RedisServer;
+
+const IDENT_FAILED: &str = "Identd authentication failed. Please contact an administrator";
+const NO_TOOL: &str = "This service available only to tool accounts";
+const URL: &str = "http://127.0.0.1:8000";
+
+fn start(redis: &RedisServer) -> Listener {
+    Listener::start(&redis.url(), identd_of("tools.hello"), &[])
+}
+
+fn route(redis: &RedisServer, pattern: &str) -> String {
+    redis.cli(&["HGET", "prefix:hello", pattern])
+}
+
+#[test]
+fn a_tool_registers_and_unregisters() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    assert_eq!(listener.register(".*", URL), "ok");
+    assert_eq!(redis.cli(&["HGETALL", "prefix:hello"]), format!(".*\n{URL}"));
+    let origin = redis.cli(&["HGET", "origin:hello", ".*"]);
+    let origin: urlproxy::registry::Origin = serde_json::from_str(&origin).unwrap();
+    assert_eq!((&*origin.source, &*origin.owner, &*origin.host), ("proxylistener", "tools.hello", "127.0.0.1"));
+    assert!(origin.since > 1_700_000_000, "{origin:?}");
+    listener.daemon.wait_for_line(&[
+        "INFO",
+        "registered tool=\"hello\" peer=127.0.0.1 pattern=\".*\" destination=\"http://127.0.0.1:8000\"",
+    ]);
+    assert_eq!(listener.ask("unregister\n.*\n"), "ok");
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+    listener.daemon.wait_for_line(&["unregistered tool=\"hello\" peer=127.0.0.1 pattern=\".*\""]);
+    assert_eq!(listener.ask("unregister\n.*\n"), "ok", "nothing was there");
+}
+
+#[test]
+fn a_canonical_host_comes_and_goes_with_its_pattern() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    let redirects = || redis.cli(&["HGETALL", "redirect:hello"]);
+    assert_eq!(listener.ask(format!("registerCanonical\n.*\n{URL}\n")), "ok");
+    assert_eq!((route(&redis, ".*"), redirects()), (URL.into(), ".*\nhello.toolforge.org".into()));
+    assert_eq!(listener.register("/other", URL), "ok");
+    assert_eq!(redirects(), ".*\nhello.toolforge.org", "of another pattern");
+    assert_eq!(listener.register(".*", URL), "ok");
+    assert_eq!(redirects(), "");
+    assert_eq!(listener.ask(format!("registerCanonical\n.*\n{URL}\n")), "ok");
+    assert_eq!(listener.ask("unregister\n.*\n"), "ok");
+    assert_eq!((redirects(), route(&redis, ".*")), (String::new(), String::new()));
+}
+
+#[test]
+fn only_the_host_that_registered_may_unregister() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    let unregister = |host| ask(listener.connect_from(host), "unregister\n.*\n");
+    let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+    assert_eq!(listener.register(".*", URL), "ok");
+    assert_eq!((unregister(elsewhere), route(&redis, ".*")), ("fail".into(), URL.into()));
+    assert_eq!((unregister(Ipv4Addr::LOCALHOST), route(&redis, ".*")), ("ok".into(), String::new()));
+    // Without an origin, as the old stack wrote routes, anybody's host will do; with one that says nothing, nobody's.
+    redis.cli(&["HSET", "prefix:hello", ".*", URL]);
+    assert_eq!((unregister(elsewhere), route(&redis, ".*")), ("ok".into(), String::new()));
+    for origin in ["{", "[]", "1", "{}", r#"{"host":null}"#] {
+        redis.cli(&["HSET", "prefix:hello", ".*", URL]);
+        redis.cli(&["HSET", "origin:hello", ".*", origin]);
+        assert_eq!((unregister(elsewhere), route(&redis, ".*")), ("fail".into(), URL.into()), "{origin}");
+    }
+}
+
+#[test]
+fn what_is_no_command_fails() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    let megabyte = "a".repeat(1 << 20);
+    for (bytes, shown) in [
+        (megabyte.as_bytes(), "a megabyte without a line end"),
+        (format!("register\n{megabyte}").as_bytes(), "a megabyte as pattern"),
+        (format!("register\n.*\n{megabyte}").as_bytes(), "a megabyte as URL"),
+        (b"\0\n", "NUL bytes"),
+        (b"register\n.\0*\nhttp://127.0.0.1:8000\n", "a NUL byte in the pattern"),
+        (b"register\n.*\nhttp://127.0.0.1:8000\0\n", "a NUL byte in the URL"),
+        (b"register\n\xff\nhttp://127.0.0.1:8000\n", "no UTF-8"),
+        (b"list\n", "another command"),
+        (b"\n\n\n", "empty lines"),
+    ] {
+        assert_eq!(listener.ask(bytes), "fail", "{shown}");
+    }
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+    assert_eq!(listener.ask(format!("register\n.*\n{URL}\n{megabyte}")), "ok", "what follows a command is not read");
+}
+
+#[test]
+fn half_a_command_gets_no_reply() {
+    let redis = RedisServer::start(&[]);
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--idle-timeout", "300ms"]);
+    for bytes in ["", "register", "register\n", "register\n.*\n", &format!("register\n.*\n{URL}"), "unregister\n.*"] {
+        let start = Instant::now();
+        assert_eq!(listener.ask(bytes), "", "{bytes:?} and silence");
+        assert!(start.elapsed() >= Duration::from_millis(300), "{bytes:?}");
+        let client = listener.connect();
+        (&client).write_all(bytes.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(hear(client), "", "{bytes:?} and the end");
+    }
+    // A client that dribbles on is not waited for any longer than one that is silent.
+    let mut client = listener.connect();
+    wait_for("the end of a dribble", || client.write_all(b"r").is_err() || closed(&mut client));
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+    listener.daemon.wait_for_line(&["closed without a reply", "no whole command in time"]);
+    listener.daemon.wait_for_line(&["closed without a reply", "ended within the command"]);
+}
+
+/// Whether the other end has closed, without waiting.
+fn closed(client: &mut TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let read = client.read(&mut [0]);
+    client.set_nonblocking(false).unwrap();
+    !read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn pieces_of_a_command_and_a_half_closed_client_are_fine() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    let client = listener.connect();
+    client.set_nodelay(true).unwrap();
+    for byte in format!("register\r\n.*\r\n{URL}\r\n").bytes() {
+        (&client).write_all(&[byte]).unwrap();
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((hear(client), route(&redis, ".*")), ("ok".into(), URL.into()));
+}
+
+#[test]
+fn a_host_of_thousands_of_connections_does_not_starve_another() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    let mut clients: Vec<_> = (0..2000).map(|_| listener.connect()).collect();
+    let other = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)), "unregister\n.*\n");
+    assert_eq!(other(), "ok");
+    wait_for("all but 64 are closed", || {
+        clients.retain_mut(|client| !closed(client));
+        clients.len() <= 64
+    });
+    assert_eq!(clients.len(), 64);
+    // Those that are in are served, and what they leave is free again.
+    assert_eq!(ask(clients.pop().unwrap(), format!("register\n.*\n{URL}\n")), "ok");
+    drop(clients);
+    wait_for("there is room again", || {
+        let mut client = listener.connect();
+        client.write_all(b"unregister\n.*\n").is_ok() && client.read(&mut [0; 2]).is_ok_and(|read| read == 2)
+    });
+    let told = listener.daemon.log().matches("connections refused").count();
+    assert!((1..20).contains(&told), "told {told} times");
+}
+
+#[test]
+fn no_more_than_max_connections_are_open() {
+    let redis = RedisServer::start(&[]);
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--max-connections", "8"]);
+    let host = |last| Ipv4Addr::new(127, 0, 0, last);
+    let mut clients: Vec<_> = (0..16).map(|n| listener.connect_from(host(1 + n / 4))).collect();
+    assert_eq!(hear(listener.connect_from(host(9))), "", "closed at once");
+    clients.retain_mut(|client| !closed(client));
+    assert_eq!(clients.len(), 8);
+    listener.daemon.wait_for_line(&["WARN", "connections refused", "--max-connections"]);
+}
+
+#[test]
+fn an_identd_that_does_not_tell_is_told_of() {
+    let redis = RedisServer::start(&[]);
+    let asked = format!("register\n.*\n{URL}\n");
+    let reply_of = |ident_port: u16, why: &str| {
+        let listener = Listener::start(&redis.url(), ident_port, &["--ident-timeout", "500ms"]);
+        let start = Instant::now();
+        assert_eq!(listener.ask(&asked), IDENT_FAILED, "{why}");
+        assert!(start.elapsed() < SOON / 2, "{why}: {:?}", start.elapsed());
+        listener.daemon.wait_for_line(&["WARN", "refused", why]);
+        assert_eq!(listener.ask("unregister\n.*\n"), IDENT_FAILED, "{why}");
+    };
+    reply_of(free_port(), "Connection refused");
+    let (quiet, end) = channel::<()>();
+    let end = std::sync::Mutex::new(end);
+    reply_of(identd(move |_held, _| end.lock().unwrap().recv().unwrap_or_default()), "no reply within 500ms");
+    drop(quiet);
+    reply_of(identd(|mut stream, _| while stream.write_all(b"6").is_ok() {}), "more than 1000 bytes");
+    for (reply, why) in [
+        ("", "no whole line"),
+        ("hello\r\n", "expected port , port"),
+        ("\0\0\0\r\n", "expected port , port"),
+        ("{client} , {ours} : ERROR : NO-USER\r\n", "NO-USER"),
+        ("{client} , {ours} : ERROR : HIDDEN-USER\r\n", "HIDDEN-USER"),
+        ("{ours} , {client} : USERID : UNIX : tools.hello\r\n", "not asked for"),
+        ("1 , {ours} : USERID : UNIX : tools.hello\r\n", "not asked for"),
+        ("{client} , 1 : USERID : UNIX : tools.hello\r\n", "not asked for"),
+        ("{client} , {ours} : USERID : UNIX : tools.hello", "no whole line"),
+        ("{client} , {ours} : USERID : UNIX :\r\n", "expected port , port"),
+    ] {
+        let port = identd(move |mut stream, (client, ours): Ports| {
+            let reply = reply.replace("{client}", &client.to_string()).replace("{ours}", &ours.to_string());
+            let _ = stream.write_all(reply.as_bytes());
+        });
+        reply_of(port, why);
+    }
+    let megabyte = identd(|mut stream, (client, ours)| {
+        let user = "a".repeat(1 << 20);
+        let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
+    });
+    reply_of(megabyte, "more than 1000 bytes");
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+}
+
+#[test]
+fn users_outside_the_project_are_told_so() {
+    let redis = RedisServer::start(&[]);
+    for user in
+        ["root", "tools", "tools.", "toolsbeta.hello", "Tools.hello", "hello.tools", "tools.a/b", "tools.a\u{85}b"]
+    {
+        let listener = Listener::start(&redis.url(), identd_of(user), &[]);
+        assert_eq!(listener.register(".*", URL), NO_TOOL, "{user}");
+        assert_eq!(listener.ask("unregister\n.*\n"), NO_TOOL, "{user}");
+    }
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+}
+
+#[test]
+fn patterns_that_do_not_compile_fail() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    let long = "a".repeat(1025);
+    for pattern in ["(", "a++", "a(?=b)", r"(a)\1", "[0-9]{1000}{1000}", &long] {
+        assert_eq!(listener.register(pattern, URL), "fail", "{pattern}");
+        assert_eq!(listener.ask(format!("unregister\n{pattern}\n")), "fail", "{pattern}");
+    }
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+    listener.daemon.wait_for_line(&["WARN", "refused", "tool=\"hello\"", "pattern=\"a++\"", "possessive"]);
+}
+
+#[test]
+fn destinations_that_are_not_the_tools_own_fail() {
+    let redis = RedisServer::start(&[]);
+    let networks = ["--allow-destination", "10.68.0.0/16", "127.0.0.0/8", "169.254.0.0/16"];
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &networks);
+    for url in [
+        "http://127.0.0.1:8000/",
+        "http://127.0.0.1:8000/path",
+        "http://127.0.0.1:8000?query",
+        "http://user@127.0.0.1:8000",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1",
+        "http://127.0.0.1:65536",
+        "ftp://127.0.0.1:8000",
+        "",
+        "http://localhost:8000",
+        "http://2130706433:8000",
+        "http://127.0.0.2:8000",
+        "http://[::1]:8000",
+        "http://0.0.0.0:8000",
+        "http://10.69.0.1:8000",
+        "http://169.254.169.254:80",
+        "http://[::ffff:169.254.169.254]:80",
+        "http://[fe80::1]:80",
+    ] {
+        assert_eq!(listener.register(".*", url), "fail", "{url}");
+    }
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+    for url in ["http://10.68.255.255:1", "https://127.0.0.1:65535"] {
+        assert_eq!(listener.register(".*", url), "ok", "{url}");
+        assert_eq!(route(&redis, ".*"), url);
+    }
+}
+
+#[test]
+fn without_redis_nothing_is_ok_and_with_it_again_everything_is() {
+    let mut redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    assert_eq!(listener.register(".*", URL), "ok");
+    redis.stop();
+    assert_eq!(listener.register(".*", URL), "fail");
+    assert_eq!(listener.ask("unregister\n.*\n"), "fail");
+    redis.start_again();
+    assert_eq!(listener.register(".*", URL), "ok");
+    // The connection that it kept is dead, and the first client after that does not notice.
+    redis.stop();
+    redis.start_again();
+    assert_eq!(listener.register(".*", URL), "ok");
+    redis.stop();
+    redis.start_again();
+    assert_eq!(listener.ask("unregister\n.*\n"), "ok");
+}
+
+#[test]
+fn a_redis_that_hangs_is_a_failure_after_two_seconds() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    assert_eq!(listener.register("/warm", URL), "ok");
+    redis.signal("STOP");
+    for command in ["unregister\n/warm\n", "unregister\n/cold\n"] {
+        let start = Instant::now();
+        assert_eq!(listener.ask(command), "fail");
+        assert!((Duration::from_millis(1900)..SOON / 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+    }
+    redis.signal("CONT");
+    assert_eq!(listener.register(".*", URL), "ok");
+}
+
+#[test]
+fn a_redis_that_refuses_to_write_is_a_failure() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    let register = || (listener.register(".*", URL), listener.ask("unregister\n.*\n"));
+    let (good, bad) = (("ok".to_owned(), "ok".to_owned()), ("fail".to_owned(), "fail".to_owned()));
+    assert_eq!(register(), good);
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    assert_eq!(register(), bad, "read-only");
+    listener.daemon.wait_for_line(&["WARN", "refused", "read only replica"]);
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(register(), good);
+    redis.cli(&["SADD", "prefix:hello", URL]);
+    assert_eq!(register(), bad, "of the wrong type");
+    listener.daemon.wait_for_line(&["WARN", "refused", "wrong kind of value"]);
+    redis.cli(&["DEL", "prefix:hello"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(listener.register(".*", URL), "fail", "out of memory");
+}
+
+#[test]
+fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
+    let manual = include_str!("../README.md");
+    let line =
+        manual.lines().find(|line| line.starts_with("ACL SETUSER proxylistener ")).expect("a line in the manual");
+    let redis = RedisServer::start(&[]);
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(redis.cli(&words), "OK");
+    let url = redis.url().replace("//", "//proxylistener:password@");
+    let listener = Listener::start(&url, identd_of("tools.hello"), &[]);
+    assert_eq!(listener.register(".*", URL), "ok");
+    assert_eq!(listener.ask(format!("registerCanonical\n.*\n{URL}\n")), "ok");
+    assert_eq!(listener.ask("unregister\n.*\n"), "ok");
+    assert!(!listener.daemon.log().contains("password"), "{}", listener.daemon.log());
+}
+
+#[test]
+fn a_hostile_text_stays_within_its_line_of_the_log() {
+    let redis = RedisServer::start(&[]);
+    for (format, escaped) in [("text", r"\u{1b}J"), ("json", r"\u001bJ")] {
+        let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--log-format", format]);
+        assert_eq!(listener.ask("register\n\u{1b}J\r\u{85} (\nhttp://127.0.0.1:80/\n"), "fail");
+        assert_eq!(listener.ask("\u{1b}[2J\n"), "fail");
+        assert_eq!(listener.register("\u{1b}J", URL), "ok");
+        listener.daemon.wait_for_line(&["refused", escaped, "more than a host and a port"]);
+        listener.daemon.wait_for_line(&["refused", "unknown command", r"\u{1b}[2J"]);
+        listener.daemon.wait_for_line(&["registered", escaped]);
+        let log = listener.daemon.log();
+        assert!(!log.contains(|c: char| c.is_control() && c != '\n' && c != '\u{85}'), "{log:?}");
+        for line in log.lines().filter(|_| format == "json") {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_end_is_asked_for_and_comes_when_clients_are_answered() {
+    let redis = RedisServer::start(&[]);
+    for signal in ["TERM", "INT"] {
+        let (go_on, told) = channel::<()>();
+        let (asking, asked) = channel::<()>();
+        let told = std::sync::Mutex::new(told);
+        let ident_port = identd(move |mut stream, (client, ours)| {
+            asking.send(()).unwrap();
+            told.lock().unwrap().recv().unwrap();
+            let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
+        });
+        let mut listener = Listener::start(&redis.url(), ident_port, &[]);
+        let idle = listener.connect();
+        let client = listener.connect();
+        (&client).write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
+        asked.recv_timeout(SOON).unwrap();
+        listener.daemon.signal(signal);
+        listener.daemon.wait_for_line(&["draining", "clients=2"]);
+        assert!(TcpStream::connect(listener.address).is_err(), "nobody is let in any more");
+        go_on.send(()).unwrap();
+        assert_eq!(hear(client), "ok");
+        assert_eq!(hear(idle), "");
+        assert_eq!(listener.daemon.wait_for_end(), 0);
+        listener.daemon.wait_for_line(&["ended"]);
+    }
+}
+
+#[test]
+fn systemd_is_told() {
+    let redis = RedisServer::start(&[]);
+    let path = redis.dir().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let heard = || {
+        let mut bytes = [0; 64];
+        let len = systemd.recv(&mut bytes).expect("told in time");
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    let mut listener =
+        Listener::start_with(&redis.url(), free_port(), &[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(heard(), "READY=1");
+    listener.daemon.signal("TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(listener.daemon.wait_for_end(), 0);
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_proxylistener")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn the_command_line_teaches() {
+    let (status, help, _) = run(&["--help"]);
+    assert_eq!(status, Some(0));
+    let manual = include_str!("../README.md");
+    let described = manual.split_once("### proxylistener").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
+    let lines = help.lines().filter(|line| line.starts_with("      --"));
+    let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(options.len(), 11, "{options:?}");
+    for option in options {
+        assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
+    }
+    for reply in [IDENT_FAILED, NO_TOOL] {
+        assert!(help.contains(reply) && described.contains(reply), "{reply}");
+    }
+    let (status, version, _) = run(&["--version"]);
+    assert_eq!((status, &*version), (Some(0), concat!("proxylistener ", env!("CARGO_PKG_VERSION"), "\n")));
+    for args in [
+        &["--no-such-option"][..],
+        &["--project", "a b"],
+        &["--project", "a", "--ident-timeout", "soon"],
+        &["--project", "a", "--redis", "redis://h:password@:x"],
+        &["--project-file", "/nowhere"],
+        &["--project", "a", "--project-file", "/b"],
+    ] {
+        let (status, _, error) = run(args);
+        assert_eq!(status, Some(64), "{args:?}: {error}");
+        assert!(error.contains("error: ") && !error.contains("password"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_no_usage_error() {
+    let redis = RedisServer::start(&[]);
+    let (status, _, error) = run(&["--project", "tools", "--listen", &format!("127.0.0.1:{}", redis.port())]);
+    assert_eq!(status, Some(1));
+    assert!(error.contains("not started") && error.contains("in use"), "{error}");
+}
+
+#[test]
+fn redis_is_named_by_the_environment_too() {
+    let redis = RedisServer::start(&[]);
+    let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
+    let daemon = Daemon::start(&args, &[("URLPROXY_REDIS", &redis.url())]);
+    daemon.wait_for_line(&["listening", &format!("redis=\"127.0.0.1:{}\"", redis.port())]);
+}
+
+#[test]
+fn a_real_identd_is_understood() {
+    let installed = Command::new("oidentd").arg("--version").env("PATH", "/usr/sbin:/usr/bin").output().is_ok();
+    if !installed {
+        eprintln!("skipped: there is no oidentd");
+        return;
+    }
+    let redis = RedisServer::start(&[]);
+    let root = rustix::process::geteuid().is_root();
+    // The user's own name, which is no tool's, and then a name that a configuration makes it reply.
+    let forced = redis.dir().join("forced.conf");
+    std::fs::write(&forced, "default {\n  default {\n    force reply \"tools.hello\"\n  }\n}\n").unwrap();
+    let plain = redis.dir().join("plain.conf");
+    std::fs::write(&plain, "").unwrap();
+    for (configuration, reply) in [(&plain, NO_TOOL), (&forced, "ok")] {
+        let port = free_port();
+        let (port_text, path) = (port.to_string(), configuration.to_str().unwrap());
+        let mut command = vec!["/usr/sbin/oidentd", "-i", "-S", "-a", "127.0.0.1", "-p", &port_text, "-C", path];
+        if root {
+            // It gives its rights up otherwise, and could not read the configuration.
+            command.extend(["-u", "root", "-g", "root"]);
+        }
+        let identd = Daemon::start(&command, &[]);
+        wait_for("oidentd listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        let listener = Listener::start(&redis.url(), port, &[]);
+        assert_eq!(listener.register(".*", URL), reply, "{}", identd.log());
+    }
+    assert_eq!(route(&redis, ".*"), URL);
+}
