@@ -153,6 +153,7 @@ fn pieces_of_a_command_and_a_half_closed_client_are_fine() {
 fn a_host_of_thousands_of_connections_does_not_starve_another() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
+    urlproxy::daemon::raise_file_limit();
     let mut clients: Vec<_> = (0..2000).map(|_| listener.connect()).collect();
     let other = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)), "unregister\n.*\n");
     assert_eq!(other(), "ok");
@@ -226,6 +227,18 @@ fn an_identd_that_does_not_tell_is_told_of() {
     });
     reply_of(megabyte, "more than 1000 bytes");
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
+}
+
+#[test]
+fn the_identd_is_asked_from_the_address_that_the_client_knows() {
+    let (told, asked_from) = channel();
+    let ident_port = identd(move |stream, _| told.send(stream.peer_addr().unwrap().ip()).unwrap()).to_string();
+    let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.3:0", "--project", "tools"];
+    let daemon = Daemon::start(&[&args[..], &["--ident-port", &ident_port]].concat(), &[]);
+    let line = daemon.wait_for_line(&["listening"]);
+    let address = line.split_once("address=").unwrap().1.split_once(' ').unwrap().0;
+    assert_eq!(ask(TcpStream::connect(address).unwrap(), "unregister\n.*\n"), IDENT_FAILED);
+    assert_eq!(asked_from.recv_timeout(SOON).unwrap(), Ipv4Addr::new(127, 0, 0, 3));
 }
 
 #[test]
