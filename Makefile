@@ -70,7 +70,9 @@ FUZZ_SECONDS ?= 60
 fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each; needs a nightly Rust and cargo-fuzz
 	.ci/setup build
 	@for target in snapshot resp pattern protocol ident; do \
-	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
+	    mkdir -p fuzz/corpus/$$target; \
+	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- \
+	        -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
 	done
 
 memcheck: ## all of t/ with nginx under valgrind; 20 minutes

@@ -214,6 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_is_shipped_is_right_also_where_it_only_suggests() {
+        let shipped = include_str!("../../packaging/etc/proxylistener.settings");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("settings");
+        let uncomment = |line: &'static str| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line);
+        let uncommented: Vec<_> = shipped.lines().map(uncomment).collect();
+        fs::write(&file, uncommented.join("\n")).unwrap();
+        let settings = settings(&["--settings-file", file.to_str().unwrap()]).unwrap();
+        assert_eq!((&*settings.policy.project, settings.policy.allowed.len()), ("tools", 1));
+        assert!(settings.metrics_listen.is_some());
+    }
+
+    #[test]
     fn each_fault_names_its_option_and_a_right_value() {
         for (args, want) in [
             (&["--project", "a.b"][..], "invalid project \"a.b\""),
