@@ -1,11 +1,13 @@
-//! What every daemon does the same way: its log, its exit status, and how it tells systemd about itself.
+//! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
 mod log;
+mod status;
 mod stop;
 mod systemd;
 mod usage;
 
 pub use log::{LogFormat, start_log};
+pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
-pub use systemd::{State, tell_systemd};
+pub use systemd::{State, announce, keep_watchdog_fed, tell_systemd};
 pub use usage::{EX_USAGE, exit_on, parse_duration};

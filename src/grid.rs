@@ -1,17 +1,26 @@
 //! The daemon that jobs on the grid tell where they listen: who asks is told by the identd of the host that asks.
 //!
 //! `listener` (connections and their limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
-//! `identd` (who asks), `destination` (where to) and `store` (Redis).
+//! `identd` (who asks), `destination` (where to) and `store` (Redis). `audit` looks whether what was registered still
+//! holds.
 
+mod audit;
 mod destination;
 mod identd;
 mod listener;
+mod metrics;
+mod options;
 mod protocol;
 mod registrar;
+mod reload;
 mod settings;
 mod store;
 
+pub use audit::audit;
 pub use identd::{IdentError, Query, parse_ident_reply};
 pub use listener::{MAX_CONNECTIONS_PER_HOST, serve};
+pub use options::Options;
 pub use protocol::{Command, ProtocolError, Reply, parse_command};
-pub use settings::{Options, Settings, SettingsError};
+pub use registrar::Registrar;
+pub use reload::reload_at;
+pub use settings::{Settings, SettingsError};

@@ -13,7 +13,7 @@ mod schema;
 mod write;
 
 pub use admission::{Admission, NotAllowed};
-pub use origin::Origin;
+pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
-pub use schema::{ROUTES_PREFIX, origin_key, redirects_key, routes_key, tool_of};
-pub use write::{forget_canonical, register, set_canonical, unregister, unregister_if_from};
+pub use schema::{ORIGIN_PREFIX, ROUTES_PREFIX, origin_key, redirects_key, routes_key, tool_of};
+pub use write::{forget_canonical, register, set_canonical, unregister, unregister_if_from, withdraw_if_unchanged};

@@ -8,13 +8,12 @@ mod port;
 mod redis_server;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Output};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use listener::{Daemon, Listener, Ports, SOON, ask, hear, identd, identd_of, wait_for};
+use listener::{Daemon, Listener, Ports, SOON, ask, hear, identd, identd_by, identd_of, wait_for};
 use port::free_port;
 use redis_server::RedisServer;
 
@@ -232,7 +231,8 @@ fn an_identd_that_does_not_tell_is_told_of() {
 #[test]
 fn the_identd_is_asked_from_the_address_that_the_client_knows() {
     let (told, asked_from) = channel();
-    let ident_port = identd(move |stream, _| told.send(stream.peer_addr().unwrap().ip()).unwrap()).to_string();
+    let ident_port =
+        identd(move |stream, _| told.send(stream.peer_addr().unwrap().ip().to_canonical()).unwrap()).to_string();
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.3:0", "--project", "tools"];
     let daemon = Daemon::start(&[&args[..], &["--ident-port", &ident_port]].concat(), &[]);
     let line = daemon.wait_for_line(&["listening"]);
@@ -282,7 +282,7 @@ fn destinations_that_are_not_the_tools_own_fail() {
         "http://127.0.0.1:65536",
         "ftp://127.0.0.1:8000",
         "",
-        "http://localhost:8000",
+        "http://no-such-name.invalid:8000",
         "http://2130706433:8000",
         "http://127.0.0.2:8000",
         "http://[::1]:8000",
@@ -297,6 +297,38 @@ fn destinations_that_are_not_the_tools_own_fail() {
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
     for url in ["http://10.68.255.255:1", "https://127.0.0.1:65535"] {
         assert_eq!(listener.register(".*", url), "ok", "{url}");
+        assert_eq!(route(&redis, ".*"), url);
+    }
+}
+
+#[test]
+fn a_name_is_written_as_the_address_that_it_has_now() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    // As clients of old do, with the name of their host.
+    assert_eq!(listener.register(".*", "http://localhost:8000"), "ok");
+    assert_eq!(route(&redis, ".*"), URL);
+    listener.daemon.wait_for_line(&["registered", "destination=\"http://127.0.0.1:8000\""]);
+    let elsewhere = ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)), "register\n/x\nhttp://localhost:8000\n");
+    assert_eq!((&*elsewhere, &*route(&redis, "/x")), ("fail", ""));
+    listener.daemon.wait_for_line(&["refused", "peer=127.0.0.2", "is a loopback"]);
+}
+
+#[test]
+fn ipv6_clients_are_as_good_as_others() {
+    let redis = RedisServer::start(&[]);
+    let ident_port = identd_of("tools.hello");
+    let listener = Listener::start_at("[::1]:0", &redis.url(), ident_port, &[], &[]);
+    let url = "http://[::1]:8000";
+    assert_eq!((listener.register(".*", url), route(&redis, ".*")), ("ok".into(), url.into()));
+    assert_eq!(listener.register(".*", "http://[::2]:8000"), "fail");
+    assert_eq!(listener.ask("unregister\n.*\n"), "ok");
+    // A socket for both families: an IPv4 client is one there too.
+    let listener = Listener::start_at("[::]:0", &redis.url(), ident_port, &[], &[]);
+    let both = [(Ipv6Addr::LOCALHOST.into(), url), (Ipv4Addr::LOCALHOST.into(), URL)];
+    for (host, url) in both {
+        let client = TcpStream::connect(SocketAddr::new(host, listener.address.port())).unwrap();
+        assert_eq!(ask(client, format!("register\n.*\n{url}\n")), "ok", "{url}");
         assert_eq!(route(&redis, ".*"), url);
     }
 }
@@ -364,11 +396,17 @@ fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
     let words: Vec<_> = line.split_whitespace().collect();
     assert_eq!(redis.cli(&words), "OK");
     let url = redis.url().replace("//", "//proxylistener:password@");
-    let listener = Listener::start(&url, identd_of("tools.hello"), &[]);
+    let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let ident_port = identd_by(move |about| if about == port { "tools.other" } else { "tools.hello" });
+    let listener = Listener::start(&url, ident_port, &["--audit-interval", "50ms"]);
+    assert_eq!(listener.register("/lost", &format!("http://127.0.0.1:{port}")), "ok");
     assert_eq!(listener.register(".*", URL), "ok");
     assert_eq!(listener.ask(format!("registerCanonical\n.*\n{URL}\n")), "ok");
     assert_eq!(listener.ask("unregister\n.*\n"), "ok");
-    assert!(!listener.daemon.log().contains("password"), "{}", listener.daemon.log());
+    listener.daemon.wait_for_line(&["withdrawn", "tool=\"hello\"", "owner=\"tools.other\""]);
+    let log = listener.daemon.log();
+    assert!(!log.contains("password") && !log.contains("NOPERM"), "{log}");
 }
 
 #[test]
@@ -389,107 +427,6 @@ fn a_hostile_text_stays_within_its_line_of_the_log() {
             assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
         }
     }
-}
-
-#[test]
-fn the_end_is_asked_for_and_comes_when_clients_are_answered() {
-    let redis = RedisServer::start(&[]);
-    for signal in ["TERM", "INT"] {
-        let (go_on, told) = channel::<()>();
-        let (asking, asked) = channel::<()>();
-        let told = std::sync::Mutex::new(told);
-        let ident_port = identd(move |mut stream, (client, ours)| {
-            asking.send(()).unwrap();
-            told.lock().unwrap().recv().unwrap();
-            let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
-        });
-        let mut listener = Listener::start(&redis.url(), ident_port, &[]);
-        let idle = listener.connect();
-        let client = listener.connect();
-        (&client).write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
-        asked.recv_timeout(SOON).unwrap();
-        listener.daemon.signal(signal);
-        listener.daemon.wait_for_line(&["draining", "clients=2"]);
-        assert!(TcpStream::connect(listener.address).is_err(), "nobody is let in any more");
-        go_on.send(()).unwrap();
-        assert_eq!(hear(client), "ok");
-        assert_eq!(hear(idle), "");
-        assert_eq!(listener.daemon.wait_for_end(), 0);
-        listener.daemon.wait_for_line(&["ended"]);
-    }
-}
-
-#[test]
-fn systemd_is_told() {
-    let redis = RedisServer::start(&[]);
-    let path = redis.dir().join("notify");
-    let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(SOON)).unwrap();
-    let heard = || {
-        let mut bytes = [0; 64];
-        let len = systemd.recv(&mut bytes).expect("told in time");
-        String::from_utf8_lossy(&bytes[..len]).into_owned()
-    };
-    let mut listener =
-        Listener::start_with(&redis.url(), free_port(), &[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-    assert_eq!(heard(), "READY=1");
-    listener.daemon.signal("TERM");
-    assert_eq!(heard(), "STOPPING=1");
-    assert_eq!(listener.daemon.wait_for_end(), 0);
-}
-
-fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_proxylistener")).args(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
-}
-
-#[test]
-fn the_command_line_teaches() {
-    let (status, help, _) = run(&["--help"]);
-    assert_eq!(status, Some(0));
-    let manual = include_str!("../README.md");
-    let described = manual.split_once("### proxylistener").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
-    let lines = help.lines().filter(|line| line.starts_with("      --"));
-    let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 11, "{options:?}");
-    for option in options {
-        assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
-    }
-    for reply in [IDENT_FAILED, NO_TOOL] {
-        assert!(help.contains(reply) && described.contains(reply), "{reply}");
-    }
-    let (status, version, _) = run(&["--version"]);
-    assert_eq!((status, &*version), (Some(0), concat!("proxylistener ", env!("CARGO_PKG_VERSION"), "\n")));
-    for args in [
-        &["--no-such-option"][..],
-        &["--project", "a b"],
-        &["--project", "a", "--ident-timeout", "soon"],
-        &["--project", "a", "--redis", "redis://h:password@:x"],
-        &["--project-file", "/nowhere"],
-        &["--project", "a", "--project-file", "/b"],
-    ] {
-        let (status, _, error) = run(args);
-        assert_eq!(status, Some(64), "{args:?}: {error}");
-        assert!(error.contains("error: ") && !error.contains("password"), "{args:?}: {error}");
-    }
-}
-
-#[test]
-fn a_port_that_is_taken_is_no_usage_error() {
-    let redis = RedisServer::start(&[]);
-    let (status, _, error) = run(&["--project", "tools", "--listen", &format!("127.0.0.1:{}", redis.port())]);
-    assert_eq!(status, Some(1));
-    assert!(error.contains("not started") && error.contains("in use"), "{error}");
-}
-
-#[test]
-fn redis_is_named_by_the_environment_too() {
-    let redis = RedisServer::start(&[]);
-    let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
-    let daemon = Daemon::start(&args, &[("URLPROXY_REDIS", &redis.url())]);
-    daemon.wait_for_line(&["listening", &format!("redis=\"127.0.0.1:{}\"", redis.port())]);
 }
 
 #[test]

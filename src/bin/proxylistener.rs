@@ -1,30 +1,25 @@
 //! proxylistener: lets jobs on the grid tell where their tool listens.
 #![deny(unsafe_code)]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tracing::{error, info, warn};
-use urlproxy::daemon::{State, StopSignals, exit_on, raise_file_limit, start_log, tell_systemd};
-use urlproxy::grid::{Options, Settings, serve};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+use urlproxy::daemon::{Readiness, State, StopSignals, announce, exit_on, keep_watchdog_fed, serve_status, start_log};
+use urlproxy::grid::{Options, Registrar, Settings, audit, reload_at, serve};
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
-        Ok(options) => options,
+    let args: Vec<_> = std::env::args_os().collect();
+    let (log_format, settings) = match Options::read(&args) {
+        Ok(read) => read,
         Err(error) => return exit_on(&error),
     };
-    start_log(options.log_format);
-    let settings = match options.into_settings() {
-        Ok(settings) => settings,
-        Err(error) => return exit_on(&Options::command().error(ErrorKind::InvalidValue, error)),
-    };
-    // A client and its identd take one each.
-    let needed = 2 * settings.max_connections as u64 + 64;
-    if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
-        warn!(limit, needed, "few open files allowed for --max-connections");
-    }
-    match run(settings) {
+    start_log(log_format);
+    match run(args, settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(%error, "not started");
@@ -34,22 +29,28 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(settings: Settings) -> std::io::Result<()> {
-    let signals = StopSignals::catch()?;
+async fn run(args: Vec<OsString>, settings: Settings) -> std::io::Result<()> {
+    let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
     let listener = TcpListener::bind(settings.listen).await?;
+    let mut registry = Registry::default();
+    let registrar = Arc::new(Registrar::new(&settings, &mut registry));
+    let readiness = Readiness::default();
+    if let Some(address) = settings.metrics_listen {
+        let address = serve_status(address, registry, readiness.clone()).await?;
+        info!(%address, "telling of itself");
+    }
     info!(address = %listener.local_addr()?, redis = settings.redis, "listening");
-    tell(State::Ready);
-    serve(listener, settings, async {
+    tokio::spawn(keep_watchdog_fed());
+    tokio::spawn(reload_at(hangups, args, settings, Arc::clone(&registrar)));
+    tokio::spawn(audit(Arc::clone(&registrar)));
+    readiness.set(true);
+    announce(State::Ready);
+    serve(listener, registrar, async {
         signals.received().await;
-        tell(State::Stopping);
+        readiness.set(false);
+        announce(State::Stopping);
     })
     .await;
     info!("ended");
     Ok(())
-}
-
-fn tell(state: State) {
-    if let Err(error) = tell_systemd(state) {
-        warn!(%error, "systemd not told");
-    }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// What there is to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum State {
     Ready,
     /// It drains, and will end.
     Stopping,
+    /// It is not stuck.
+    Alive,
 }
 
 /// Tells systemd, or whoever set `NOTIFY_SOCKET`; nobody when it is not set.
@@ -26,10 +29,35 @@ pub fn tell_systemd(state: State) -> io::Result<()> {
     }
 }
 
+/// The same; when it fails, one line of the log says so.
+pub fn announce(state: State) {
+    if let Err(error) = tell_systemd(state) {
+        tracing::warn!(%error, "systemd not told");
+    }
+}
+
+/// Tells systemd twice in each of its watchdog's periods that this runtime still turns, if its unit has `WatchdogSec=`.
+/// To be spawned beside the daemon's work: it ends with the runtime, or at once when nobody watches.
+pub async fn keep_watchdog_fed() {
+    let Some(period) = watchdog_period(std::env::var("WATCHDOG_USEC").ok().as_deref()) else { return };
+    let mut ticks = tokio::time::interval(period / 2);
+    loop {
+        ticks.tick().await;
+        // systemd notices by itself when it hears nothing.
+        let _ = tell_systemd(State::Alive);
+    }
+}
+
+/// sd_watchdog_enabled(3): a number of microseconds.
+fn watchdog_period(text: Option<&str>) -> Option<Duration> {
+    text?.parse().ok().filter(|&microseconds| microseconds > 0).map(Duration::from_micros)
+}
+
 fn tell(socket: &OsStr, state: State) -> io::Result<()> {
     let message = match state {
         State::Ready => "READY=1",
         State::Stopping => "STOPPING=1",
+        State::Alive => "WATCHDOG=1",
     };
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -63,5 +91,13 @@ mod tests {
         assert_eq!(heard(&abstract_socket), "STOPPING=1");
 
         assert!(tell(OsStr::new("/nowhere/at/all"), State::Ready).is_err());
+    }
+
+    #[test]
+    fn a_watchdogs_period_is_a_positive_number() {
+        assert_eq!(watchdog_period(Some("30000000")), Some(Duration::from_secs(30)));
+        for text in [None, Some(""), Some("0"), Some("-1"), Some("soon")] {
+            assert_eq!(watchdog_period(text), None, "{text:?}");
+        }
     }
 }

@@ -1,10 +1,19 @@
 //! Where a tool may send its requests to: its own host, or the networks that the operator lists.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
+use parking_lot::Mutex;
+use tokio::net::lookup_host;
 
-use crate::route::Backend;
+use crate::route::{Backend, Host, ToolName};
+
+/// Longer than this a name may not take to be looked up.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Addresses under which clouds tell machines their secrets, as far as they are not link-local (169.254.169.254 is).
 const METADATA: [IpAddr; 4] = [
@@ -15,11 +24,16 @@ const METADATA: [IpAddr; 4] = [
 ];
 
 /// Why a destination is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
-    /// A name may resolve to anything.
-    #[error("destination {0} is a name, expected an address")]
-    Name(String),
+    /// A name that does not resolve, or not in time.
+    #[error("{error} while looking up destination {name:?}")]
+    Lookup {
+        /// The name.
+        name: Box<str>,
+        /// Why.
+        error: io::Error,
+    },
     /// No address of a tool's server.
     #[error("destination {0} is a loopback, link-local, metadata or group address")]
     Special(String),
@@ -28,20 +42,87 @@ pub enum DestinationError {
     Elsewhere(String),
 }
 
-/// Whether a client at `own` may have requests sent to `backend`. A loopback address may only be its own.
+/// Looks up the names that clients give as destinations; those of old send their host's. A tenant may own the name and
+/// make its answer slow, so each tool has one look-up at a time.
+#[derive(Debug, Default)]
+pub struct Resolver {
+    under_way: Arc<Mutex<HashSet<ToolName>>>,
+}
+
+impl Resolver {
+    /// Where requests are to be sent when a client of `tool` at `own` asks for `backend`: always an address, so that a name
+    /// which means something else later changes nothing. Of a name's addresses it is the client's own if that is among
+    /// them, else the first allowed one.
+    ///
+    /// # Errors
+    /// Those of [`check`], and a name that does not resolve.
+    pub async fn resolve(
+        &self,
+        tool: &ToolName,
+        backend: Backend,
+        own: IpAddr,
+        allowed: &[IpNet],
+    ) -> Result<Backend, DestinationError> {
+        let Host::Name(name) = &backend.host else {
+            check(&backend, own, allowed)?;
+            return Ok(backend);
+        };
+        let addresses = self.look_up(tool, name, backend.port).await;
+        let addresses = addresses.map_err(|error| DestinationError::Lookup { name: name.clone(), error })?;
+        let at = |ip: IpAddr| Backend { host: ip.to_canonical().into(), ..backend.clone() };
+        let is_own = |address: &SocketAddr| address.ip().to_canonical() == own.to_canonical();
+        if addresses.iter().any(is_own) {
+            let backend = at(own);
+            return check(&backend, own, allowed).map(|()| backend);
+        }
+        let checked = addresses.iter().map(|address| at(address.ip())).map(|b| check(&b, own, allowed).map(|()| b));
+        checked.reduce(Result::or).unwrap_or_else(|| Err(DestinationError::Elsewhere(backend.to_string())))
+    }
+
+    async fn look_up(&self, tool: &ToolName, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if !self.under_way.lock().insert(tool.clone()) {
+            return Err(io::Error::other("the tool's earlier look-up is still under way"));
+        }
+        let ended = Ended { tool: tool.clone(), under_way: Arc::clone(&self.under_way) };
+        let name = name.to_owned();
+        // The system's resolver cannot be interrupted: after the deadline it is left to itself, and still counts.
+        let lookup = tokio::spawn(async move {
+            let addresses = lookup_host((name.as_str(), port)).await;
+            drop(ended);
+            addresses.map(Vec::from_iter)
+        });
+        match tokio::time::timeout(LOOKUP_DEADLINE, lookup).await {
+            Ok(Ok(addresses)) => addresses,
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// A tool's look-up has ended when this is dropped.
+struct Ended {
+    tool: ToolName,
+    under_way: Arc<Mutex<HashSet<ToolName>>>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.under_way.lock().remove(&self.tool);
+    }
+}
+
+/// Whether a client at `own` may have requests sent to `backend`, an address. A loopback address may only be its own.
 ///
 /// # Errors
-/// A name, an address that is nobody's, another host outside `allowed`.
-pub fn check(backend: &Backend, own: IpAddr, allowed: &[IpNet]) -> Result<(), DestinationError> {
-    let ip = backend.socket_addr().ok_or_else(|| DestinationError::Name(backend.to_string()))?.ip().to_canonical();
+/// An address that is nobody's, another host outside `allowed`.
+fn check(backend: &Backend, own: IpAddr, allowed: &[IpNet]) -> Result<(), DestinationError> {
+    let elsewhere = || DestinationError::Elsewhere(backend.to_string());
+    let ip = backend.socket_addr().ok_or_else(elsewhere)?.ip().to_canonical();
     let is_own = ip == own.to_canonical();
     if is_special(ip) && !(is_own && ip.is_loopback()) {
         return Err(DestinationError::Special(backend.to_string()));
     }
-    if !is_own && !allowed.iter().any(|network| network.contains(&ip)) {
-        return Err(DestinationError::Elsewhere(backend.to_string()));
-    }
-    Ok(())
+    if is_own || allowed.iter().any(|network| network.contains(&ip)) { Ok(()) } else { Err(elsewhere()) }
 }
 
 fn is_special(ip: IpAddr) -> bool {
@@ -74,13 +155,40 @@ mod tests {
             ("http://[::1]:80", "::1"),
             ("http://10.2.0.9:80", "10.0.0.1"),
         ] {
-            assert_eq!(refusal(url, own, &["10.2.0.0/16"]), None, "{url}");
+            let error = refusal(url, own, &["10.2.0.0/16"]);
+            assert!(error.is_none(), "{url}: {error:?}");
         }
         assert!(matches!(
             refusal("http://10.3.0.1:80", "10.0.0.1", &["10.2.0.0/16"]),
             Some(DestinationError::Elsewhere(_))
         ));
-        assert!(matches!(refusal("http://exec-1:80", "10.0.0.1", &["0.0.0.0/0"]), Some(DestinationError::Name(_))));
+    }
+
+    async fn resolved(url: &str, own: &str) -> Result<String, String> {
+        let tool = ToolName::try_new(b"hello").unwrap();
+        let resolver = Resolver::default();
+        let backend = resolver.resolve(&tool, url.parse().unwrap(), own.parse().unwrap(), &[]).await;
+        assert!(resolver.under_way.lock().is_empty());
+        backend.map(|backend| backend.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_name_becomes_an_address_that_the_client_may_have() {
+        assert_eq!(resolved("http://localhost:80", "127.0.0.1").await, Ok("http://127.0.0.1:80".into()));
+        assert_eq!(resolved("https://localhost:80", "::ffff:127.0.0.1").await, Ok("https://127.0.0.1:80".into()));
+        assert!(resolved("http://localhost:80", "10.0.0.1").await.unwrap_err().contains("loopback"));
+        let error = resolved("http://no-such-name.invalid:80", "127.0.0.1").await.unwrap_err();
+        assert!(error.contains("while looking up destination \"no-such-name.invalid\""), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_tool_has_one_look_up_at_a_time() {
+        let (hello, other) = (ToolName::try_new(b"hello").unwrap(), ToolName::try_new(b"other").unwrap());
+        let resolver = Resolver::default();
+        resolver.under_way.lock().insert(hello.clone());
+        assert!(resolver.look_up(&hello, "localhost", 80).await.unwrap_err().to_string().contains("under way"));
+        assert!(resolver.look_up(&other, "localhost", 80).await.is_ok());
+        assert_eq!(resolver.under_way.lock().len(), 1);
     }
 
     #[test]
@@ -108,6 +216,10 @@ mod tests {
             let error = refusal(&format!("http://{ip}:80"), "10.0.0.1", &["0.0.0.0/0", "::/0"]);
             assert!(matches!(error, Some(DestinationError::Special(_))), "{ip}");
         }
+        assert!(matches!(
+            refusal("http://exec-1:80", "10.0.0.1", &["0.0.0.0/0"]),
+            Some(DestinationError::Elsewhere(_))
+        ));
         let own_link_local = refusal("http://169.254.1.1:80", "169.254.1.1", &[]);
         assert!(matches!(own_link_local, Some(DestinationError::Special(_))));
     }

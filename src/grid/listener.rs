@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::metrics::{Asked, Metrics, Outcome};
 use super::protocol::{MAX_COMMAND_LEN, Reply, parse_command};
 use super::registrar::Registrar;
-use super::settings::Settings;
 
 /// Connections that one host may have open, so that none can take them all. Of a small `--max-connections` it is half.
 pub const MAX_CONNECTIONS_PER_HOST: usize = 64;
@@ -31,9 +31,8 @@ const LINGER_BYTES: usize = 4 << 20;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown`, then finishes with the clients that are in.
-pub async fn serve(listener: TcpListener, settings: Settings, shutdown: impl Future<Output = ()>) {
-    let room = Arc::new(Room::new(settings.max_connections));
-    let registrar = Arc::new(settings.registrar);
+pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
+    let room = Arc::new(Room::new(Arc::clone(&registrar.metrics)));
     let (stop, stopping) = watch::channel(false);
     let mut clients = JoinSet::new();
     tokio::pin!(shutdown);
@@ -54,18 +53,20 @@ pub async fn serve(listener: TcpListener, settings: Settings, shutdown: impl Fut
             }
         };
         let peer = canonical(peer);
-        match Room::take(&room, peer.ip()) {
+        let policy = registrar.live.load();
+        match Room::take(&room, peer.ip(), policy.max_connections) {
             Ok(place) => {
-                let client = Client { peer, idle_timeout: settings.idle_timeout, stopping: stopping.clone() };
+                let client = Client { peer, idle_timeout: policy.idle_timeout, stopping: stopping.clone() };
                 let registrar = Arc::clone(&registrar);
                 clients.spawn(async move {
                     client.serve(stream, &registrar).await;
                     drop(place);
                 });
             }
-            Err(Full { first, by }) => {
+            Err(Full { first, limit }) => {
+                registrar.metrics.refused(limit.label());
                 if first {
-                    warn!(peer = %peer.ip(), by, "connections refused");
+                    warn!(peer = %peer.ip(), by = limit.as_str(), "connections refused");
                 }
             }
         }
@@ -104,6 +105,7 @@ impl Client {
         let (peer, idle_timeout) = (self.peer, self.idle_timeout);
         let mut received = Vec::new();
         if let Err(why) = self.receive(&mut stream, &mut received).await {
+            registrar.metrics.decided(Asked::unknown, Outcome::no_command);
             // A probe that only connects is not worth a line.
             if !received.is_empty() {
                 info!(peer = %peer.ip(), reason = why, "closed without a reply");
@@ -114,6 +116,7 @@ impl Client {
             Ok(Some(command)) => registrar.decide(command, peer, local).await,
             Ok(None) => return,
             Err(error) => {
+                registrar.metrics.decided(Asked::unknown, Outcome::refused);
                 let (reply, reason) = (Reply::Fail, error.to_string());
                 warn!(peer = %peer.ip(), reply = reply.as_str(), reason, "refused");
                 reply
@@ -169,8 +172,7 @@ async fn answer(stream: &mut TcpStream, reply: Reply) -> io::Result<()> {
 
 /// How many connections there are, and whose.
 struct Room {
-    most: usize,
-    most_per_host: usize,
+    metrics: Arc<Metrics>,
     taken: Mutex<Taken>,
 }
 
@@ -191,6 +193,8 @@ struct Host {
 struct Place {
     room: Arc<Room>,
     host: IpAddr,
+    /// Places there were when it was taken.
+    most: usize,
 }
 
 /// There is no place.
@@ -198,39 +202,66 @@ struct Place {
 struct Full {
     /// Since there last was one.
     first: bool,
-    by: &'static str,
+    limit: Limit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    PerHost,
+    All,
+}
+
+impl Limit {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::PerHost => "the limit of connections per host",
+            Self::All => "the limit of connections, --max-connections",
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::PerHost => "per_host",
+            Self::All => "max_connections",
+        }
+    }
 }
 
 impl Room {
-    fn new(most: usize) -> Self {
-        let most_per_host = MAX_CONNECTIONS_PER_HOST.min(most / 2).max(1);
-        Self { most, most_per_host, taken: Mutex::new(Taken::default()) }
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, taken: Mutex::new(Taken::default()) }
     }
 
-    fn take(room: &Arc<Self>, host: IpAddr) -> Result<Place, Full> {
+    fn take(room: &Arc<Self>, host: IpAddr, most: usize) -> Result<Place, Full> {
         let mut taken = room.taken.lock();
         if let Some(host) = taken.hosts.get_mut(&host)
-            && host.open >= room.most_per_host
+            && host.open >= most_per_host(most)
         {
             let first = !std::mem::replace(&mut host.told, true);
-            return Err(Full { first, by: "the limit of connections per host" });
+            return Err(Full { first, limit: Limit::PerHost });
         }
-        if taken.total >= room.most {
+        if taken.total >= most {
             let first = !std::mem::replace(&mut taken.told, true);
-            return Err(Full { first, by: "the limit of connections, --max-connections" });
+            return Err(Full { first, limit: Limit::All });
         }
         taken.total += 1;
         taken.hosts.entry(host).or_default().open += 1;
-        Ok(Place { room: Arc::clone(room), host })
+        room.metrics.connections.inc();
+        Ok(Place { room: Arc::clone(room), host, most })
     }
+}
+
+fn most_per_host(most: usize) -> usize {
+    MAX_CONNECTIONS_PER_HOST.min(most / 2).max(1)
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.room.taken.lock();
         taken.total -= 1;
+        self.room.metrics.connections.dec();
         // Told again only after it has been far from full: not at each single place that comes free.
-        if taken.total <= self.room.most / 2 {
+        if taken.total <= self.most / 2 {
             taken.told = false;
         }
         if let Some(host) = taken.hosts.get_mut(&self.host) {
@@ -244,6 +275,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
     use super::*;
 
     fn host(last: u8) -> IpAddr {
@@ -252,23 +285,25 @@ mod tests {
 
     #[test]
     fn one_host_cannot_take_all_places() {
-        let room = Arc::new(Room::new(100));
-        let places: Vec<_> = (0..50).map(|_| Room::take(&room, host(1)).unwrap()).collect();
-        assert!(Room::take(&room, host(1)).is_err_and(|full| full.first && full.by.contains("per host")));
-        assert!(Room::take(&room, host(1)).is_err_and(|full| !full.first));
-        let others: Vec<_> = (0..50).map(|_| Room::take(&room, host(2)).unwrap()).collect();
-        assert!(Room::take(&room, host(3)).is_err_and(|full| full.first && full.by.contains("--max-connections")));
+        let room = Arc::new(Room::new(Metrics::register(&mut Registry::default())));
+        let take = |last| Room::take(&room, host(last), 100);
+        let places: Vec<_> = (0..50).map(|_| take(1).unwrap()).collect();
+        assert!(take(1).is_err_and(|full| full == Full { first: true, limit: Limit::PerHost }));
+        assert!(take(1).is_err_and(|full| !full.first));
+        let others: Vec<_> = (0..50).map(|_| take(2).unwrap()).collect();
+        assert!(take(3).is_err_and(|full| full == Full { first: true, limit: Limit::All }));
+        assert_eq!(room.metrics.connections.get(), 100);
         drop(places);
-        assert!(Room::take(&room, host(3)).is_ok());
+        assert!(take(3).is_ok());
         drop(others);
         let taken = room.taken.lock();
-        assert!(taken.total == 0 && taken.hosts.is_empty());
+        assert!(taken.total == 0 && taken.hosts.is_empty() && room.metrics.connections.get() == 0);
     }
 
     #[test]
     fn the_limit_per_host_is_a_constant_and_never_zero() {
         for (most, per_host) in [(1, 1), (2, 1), (100, 50), (1024, MAX_CONNECTIONS_PER_HOST), (100_000, 64)] {
-            assert_eq!(Room::new(most).most_per_host, per_host, "{most}");
+            assert_eq!(most_per_host(most), per_host, "{most}");
         }
     }
 

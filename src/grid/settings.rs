@@ -1,106 +1,57 @@
-//! proxylistener's command line, and the settings that come of it.
+//! What proxylistener goes by: checked, and partly exchanged while it serves.
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use redis::{Client, ConnectionAddr, RedisError};
+use tracing::warn;
 
-use super::registrar::Registrar;
-use super::store::Store;
-use crate::daemon::{LogFormat, parse_duration};
+use super::options::Options;
+use crate::daemon::raise_file_limit;
 
-/// Longest domain name whose labels below it still have room for one more of full length.
-const MAX_DOMAIN_LEN: usize = 253 - 64;
-
-const HELP: &str = "\
-A client sends one of these, and is answered once, without a line end:
-
-    register\\n<pattern>\\n<url>\\n
-    registerCanonical\\n<pattern>\\n<url>\\n     the same, redirected to https://<tool>.<canonical domain>
-    unregister\\n<pattern>\\n                   only what the same host registered
-
-    ok     committed to Redis
-    fail   refused, or not committed; the log says why
-    Identd authentication failed. Please contact an administrator
-    This service available only to tool accounts
-
-Whose the connection is, the identd (RFC 1413) of the client's host is asked; the user must be <project>.<tool>.
-A URL is http://ADDRESS:PORT or https://ADDRESS:PORT: the client's own address, or one in --allow-destination.
-
-Exit status: 0 after SIGTERM or SIGINT, when all clients have been answered; 64 for a wrong command line; 1 when
-it cannot listen.
-
-    proxylistener --project tools --allow-destination 10.68.0.0/16 --redis redis://redis.example.org/0";
-
-/// What was written.
-#[derive(Debug, Parser)]
-#[command(
-    name = "proxylistener",
-    version,
-    about = "Lets jobs on the grid tell where their tool listens, and has the proxy route to it",
-    after_help = HELP
-)]
-pub struct Options {
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8282")]
-    listen: SocketAddr,
-    /// Project whose tools may register: their accounts are NAME.<tool>
-    #[arg(long, value_name = "NAME", conflicts_with = "project_file")]
-    project: Option<String>,
-    /// File whose first line is the project's name
-    #[arg(long, value_name = "FILE", default_value = "/etc/wmcs-project")]
-    project_file: PathBuf,
-    /// Port of the clients' identd
-    #[arg(long, value_name = "PORT", default_value_t = 113, value_parser = clap::value_parser!(u16).range(1..))]
-    ident_port: u16,
-    /// How long an identd may take to reply
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
-    ident_timeout: Duration,
-    /// How long a client may take to send its whole command
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    idle_timeout: Duration,
-    /// Connections open at once, 64 of them from one host (of less than 128: half)
-    #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    max_connections: u32,
-    /// Networks that routes may lead to, beside the client's own address; may be given several times
-    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network)]
-    allow_destination: Vec<IpNet>,
-    /// Domain below which registerCanonical puts tools
-    #[arg(long, value_name = "DOMAIN", default_value = "toolforge.org", value_parser = parse_domain)]
-    canonical_domain: String,
-    /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "URLPROXY_REDIS",
-        hide_env_values = true,
-        default_value = "redis://127.0.0.1:6379/0"
-    )]
-    redis: String,
-    /// How a line of the log is written, on standard error
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-}
-
-/// What is served, checked.
-#[derive(Debug)]
+/// Everything that a command line and its file say.
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Connections open at once.
-    pub max_connections: usize,
-    /// For a client's whole command.
-    pub idle_timeout: Duration,
+    /// Where to tell of itself.
+    pub metrics_listen: Option<SocketAddr>,
     /// The Redis, without its password, for people.
     pub redis: String,
-    /// Who decides.
-    pub(super) registrar: Registrar,
+    /// The same, for the program.
+    pub(super) client: Client,
+    redis_url: String,
+    pub(super) policy: Policy,
 }
+
+/// What may change while it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose tools: accounts are `<project>.<tool>`.
+    pub project: String,
+    /// Canonical hosts are `<tool>.<canonical_domain>`.
+    pub canonical_domain: String,
+    /// Destinations beside a client's own address.
+    pub allowed: Vec<IpNet>,
+    /// Where identds listen.
+    pub ident_port: u16,
+    /// How long one may take.
+    pub ident_timeout: Duration,
+    /// For a client's whole command.
+    pub idle_timeout: Duration,
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// From the beginning of an audit to that of the next; `None` is never.
+    pub audit_interval: Option<Duration>,
+}
+
+/// The policy in force. Whoever decides something takes it once.
+pub type LivePolicy = Arc<ArcSwap<Policy>>;
 
 /// What is wrong with a command line whose values are right one by one.
 #[derive(Debug, thiserror::Error)]
@@ -142,61 +93,62 @@ impl Options {
         if project.is_empty() || !project.bytes().all(allowed) {
             return Err(SettingsError::Project(project));
         }
-        let client = Client::open(self.redis).map_err(SettingsError::Redis)?;
+        let client = Client::open(self.redis.as_str()).map_err(SettingsError::Redis)?;
         let address = client.get_connection_info().addr();
         if matches!(address, ConnectionAddr::TcpTls { .. }) {
             return Err(SettingsError::RedisTls);
         }
         Ok(Settings {
             listen: self.listen,
-            max_connections: self.max_connections as usize,
-            idle_timeout: self.idle_timeout,
+            metrics_listen: self.metrics_listen,
             redis: address.to_string(),
-            registrar: Registrar {
+            client,
+            redis_url: self.redis,
+            policy: Policy {
                 project,
                 canonical_domain: self.canonical_domain,
                 allowed: self.allow_destination,
                 ident_port: self.ident_port,
                 ident_timeout: self.ident_timeout,
-                store: Store::new(client),
+                idle_timeout: self.idle_timeout,
+                max_connections: self.max_connections as usize,
+                audit_interval: self.audit_interval.0,
             },
         })
     }
 }
 
-fn parse_network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    let network = text.parse().ok().or_else(address);
-    network.ok_or_else(|| format!("invalid network {text:?}, expected e.g. \"10.0.0.0/8\""))
+impl Settings {
+    /// The options that differ from `other`'s and can't be exchanged while it serves.
+    pub(super) fn fixed_that_differ(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+        let fixed = [
+            ("--listen", self.listen == other.listen),
+            ("--metrics-listen", self.metrics_listen == other.metrics_listen),
+            ("--redis", self.redis_url == other.redis_url),
+        ];
+        fixed.into_iter().filter(|(_, same)| !same).map(|(option, _)| option)
+    }
 }
 
-fn parse_domain(text: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        (1..=63).contains(&label.len())
-            && label.bytes().all(allowed)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if text.len() <= MAX_DOMAIN_LEN && text.split('.').all(label) {
-        return Ok(text.to_ascii_lowercase());
+impl Policy {
+    /// Lets the process open the files that so many clients take, and says so when the system does not.
+    pub(super) fn make_room(&self) {
+        // A client and its identd take one each.
+        let needed = 2 * self.max_connections as u64 + 64;
+        if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
+            warn!(limit, needed, "few open files allowed for --max-connections");
+        }
     }
-    Err(format!("invalid domain {text:?}, expected e.g. \"toolforge.org\""))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::reason;
     use super::*;
 
     fn settings(args: &[&str]) -> Result<Settings, String> {
-        let options = Options::try_parse_from(["proxylistener"].iter().chain(args)).map_err(|e| e.to_string())?;
-        options.into_settings().map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn the_options_are_consistent() {
-        use clap::CommandFactory;
-        Options::command().debug_assert();
+        let args: Vec<_> = ["proxylistener"].iter().chain(args).map(std::ffi::OsString::from).collect();
+        Options::read(&args).map(|(_, settings)| settings).map_err(|error| reason(&error))
     }
 
     #[test]
@@ -215,8 +167,9 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(settings.listen, "0.0.0.0:8282".parse().unwrap());
-        assert_eq!(settings.registrar.allowed.len(), 3);
-        assert_eq!(settings.registrar.canonical_domain, "example.org");
+        assert_eq!(settings.policy.allowed.len(), 3);
+        assert_eq!(settings.policy.canonical_domain, "example.org");
+        assert_eq!(settings.policy.audit_interval, Some(Duration::from_secs(300)));
         assert_eq!(settings.redis, "redis.example.org:7000");
     }
 
@@ -226,9 +179,38 @@ mod tests {
         let file = dir.path().join("project");
         let path = file.to_str().unwrap();
         fs::write(&file, "toolsbeta\nmore\n").unwrap();
-        assert_eq!(settings(&["--project-file", path]).unwrap().registrar.project, "toolsbeta");
+        assert_eq!(settings(&["--project-file", path]).unwrap().policy.project, "toolsbeta");
         fs::write(&file, "\n").unwrap();
-        assert!(settings(&["--project-file", path]).unwrap_err().contains("invalid project \"\""));
+        assert!(settings(&["--project-file", path]).err().unwrap().contains("invalid project \"\""));
+    }
+
+    #[test]
+    fn a_file_adds_to_the_command_line_which_has_precedence() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("settings");
+        let path = file.to_str().unwrap();
+        let text = "# ours\nproject tools\n\n  idle-timeout  7s\nident-timeout 1s\nallow-destination 10.0.0.0/8 fd00::/8\n\
+            allow-destination 192.0.2.1\naudit-interval off\n";
+        fs::write(&file, text).unwrap();
+        let args = ["--settings-file", path, "--ident-timeout", "2s", "--allow-destination", "192.0.2.2"];
+        let policy = settings(&args).unwrap().policy;
+        assert_eq!(policy.project, "tools");
+        assert_eq!((policy.idle_timeout, policy.ident_timeout), (Duration::from_secs(7), Duration::from_secs(2)));
+        assert_eq!((policy.allowed.len(), policy.audit_interval), (4, None));
+        for (text, want) in [
+            ("project tools\nno-such 1\n", ":2: unknown setting \"no-such\", expected an option without its dashes"),
+            ("settings-file /x\n", ":1: unknown setting \"settings-file\""),
+            ("--project tools\n", ":1: unknown setting \"--project\""),
+            ("idle-timeout soon\n", ":1: invalid value 'soon' for '--idle-timeout <TIME>': invalid duration"),
+            ("idle-timeout\n", ":1: a value is required for '--idle-timeout <TIME>'"),
+            ("idle-timeout 1s 2s\n", ":1: unexpected argument '2s'"),
+        ] {
+            fs::write(&file, text).unwrap();
+            let error = settings(&["--project", "a", "--settings-file", path]).err().unwrap();
+            assert!(error.contains(&format!("{path}{want}")), "{text:?}: {error}");
+        }
+        let error = settings(&["--project", "a", "--settings-file", "/nowhere"]).err().unwrap();
+        assert!(error.contains("while reading --settings-file /nowhere"), "{error}");
     }
 
     #[test]
@@ -237,10 +219,13 @@ mod tests {
             (&["--project", "a.b"][..], "invalid project \"a.b\""),
             (&["--project-file", "/nowhere"], "--project-file \"/nowhere\""),
             (&["--project", "a", "--project-file", "/b"], "cannot be used with"),
-            (&["--project", "a", "--listen", "8282"], "--listen"),
+            (&["--project", "a", "--listen", "8282"], "expected an IPv4 or [IPv6] address and a port"),
+            (&["--project", "a", "--listen", "unix:/run/x"], "a unix socket has no identd"),
+            (&["--project", "a", "--metrics-listen", "9100"], "--metrics-listen"),
             (&["--project", "a", "--ident-port", "0"], "--ident-port"),
             (&["--project", "a", "--ident-timeout", "5"], "expected e.g. \"5s\""),
             (&["--project", "a", "--idle-timeout", "0s"], "expected e.g. \"5s\""),
+            (&["--project", "a", "--audit-interval", "never"], "or \"off\""),
             (&["--project", "a", "--max-connections", "0"], "--max-connections"),
             (&["--project", "a", "--allow-destination", "10.0.0.0/33"], "expected e.g. \"10.0.0.0/8\""),
             (&["--project", "a", "--canonical-domain", "a..b"], "expected e.g. \"toolforge.org\""),
@@ -249,7 +234,7 @@ mod tests {
             (&["--project", "a", "--log-format", "xml"], "--log-format"),
             (&["--project", "a", "more"], "unexpected argument"),
         ] {
-            let error = settings(args).unwrap_err();
+            let error = settings(args).err().unwrap();
             assert!(error.contains(want), "{args:?}: {error}");
         }
     }

@@ -1,11 +1,20 @@
-//! Redis as the registrar needs it: committed within a deadline, or not.
+//! Redis as proxylistener needs it: done within a deadline, or not.
 
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
 use tokio::sync::Mutex;
 
+use super::metrics::Metrics;
+use crate::registry::{self, GridRoute, ORIGIN_PREFIX};
+use crate::route::ToolName;
+
+/// Keys that one step of a scan looks at.
+const SCAN_COUNT: usize = 1000;
 /// Longer than this Redis may not take, connecting included.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -14,16 +23,17 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub struct Store {
     client: Client,
     connection: Mutex<Option<MultiplexedConnection>>,
+    metrics: Arc<Metrics>,
 }
 
 /// Why something was not committed. After a timeout it may still be, later.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No connection, or refused by Redis.
-    #[error("{0} while writing to Redis")]
+    #[error("{0} while asking Redis")]
     Redis(#[from] RedisError),
     /// Redis hangs.
-    #[error("no reply within {DEADLINE:?} while writing to Redis")]
+    #[error("no reply within {DEADLINE:?} while asking Redis")]
     Timeout,
 }
 
@@ -54,10 +64,65 @@ impl Idempotent for Cmd {
     }
 }
 
+/// A command whose reply is read as `T`.
+struct Reading<T>(Cmd, PhantomData<fn() -> T>);
+
+impl<T: FromRedisValue> Idempotent for Reading<T> {
+    type Reply = T;
+
+    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<T> {
+        self.0.query_async(connection).await
+    }
+}
+
 impl Store {
     /// Connects when it is first needed.
-    pub fn new(client: Client) -> Self {
-        Self { client, connection: Mutex::new(None) }
+    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+        Self { client, connection: Mutex::new(None), metrics }
+    }
+
+    /// All tools of which somebody says that he registered a route.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`].
+    pub async fn registered_tools(&self) -> Result<BTreeSet<ToolName>, StoreError> {
+        let mut tools = BTreeSet::new();
+        let mut cursor = 0;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(format!("{ORIGIN_PREFIX}*")).arg("COUNT").arg(SCAN_COUNT);
+            let (next, keys): (u64, Vec<Vec<u8>>) = self.commit(&Reading(scan, PhantomData)).await?;
+            let names = keys.iter().filter_map(|key| key.strip_prefix(ORIGIN_PREFIX.as_bytes()));
+            tools.extend(names.filter_map(|name| ToolName::try_new(name).ok()));
+            cursor = next;
+            if cursor == 0 {
+                return Ok(tools);
+            }
+        }
+    }
+
+    /// Those of a tool's routes that proxylistener wrote; none when its keys are no hashes.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`].
+    pub async fn grid_routes(&self, tool: ToolName) -> Result<Vec<GridRoute>, StoreError> {
+        let (routes, origins) =
+            (self.hash(registry::routes_key(tool.as_bytes())), self.hash(registry::origin_key(tool.as_bytes())));
+        match (routes.await, origins.await) {
+            (Ok(routes), Ok(origins)) => Ok(registry::grid_routes(&tool, &routes, origins)),
+            (Err(StoreError::Redis(error)), _) | (_, Err(StoreError::Redis(error)))
+                if error.code() == Some("WRONGTYPE") =>
+            {
+                Ok(Vec::new())
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+
+    async fn hash(&self, key: Vec<u8>) -> Result<HashMap<Vec<u8>, Vec<u8>>, StoreError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(key);
+        self.commit(&Reading(command, PhantomData)).await
     }
 
     /// Returns when Redis has done it.
@@ -65,6 +130,7 @@ impl Store {
     /// # Errors
     /// It has not, or not within [`DEADLINE`].
     pub async fn commit<T: Idempotent>(&self, what: &T) -> Result<T::Reply, StoreError> {
+        let begun = Instant::now();
         let outcome = tokio::time::timeout(DEADLINE, async {
             let (mut connection, is_new) = self.connection().await?;
             match what.send(&mut connection).await {
@@ -81,6 +147,7 @@ impl Store {
             Ok(outcome) => outcome.map_err(StoreError::from),
             Err(_) => Err(StoreError::Timeout),
         };
+        self.metrics.redis_took(begun.elapsed());
         if outcome.is_err() {
             self.forget();
         }

@@ -2,7 +2,8 @@
 
 /// What the key of each tool's routes begins with.
 pub const ROUTES_PREFIX: &str = "prefix:";
-const ORIGIN_PREFIX: &str = "origin:";
+/// What the key of each tool's origins begins with.
+pub const ORIGIN_PREFIX: &str = "origin:";
 const REDIRECTS_PREFIX: &str = "redirect:";
 
 /// The key of a tool's routes.

@@ -2,7 +2,7 @@
 
 use redis::{Cmd, Pipeline};
 
-use super::origin::Origin;
+use super::origin::{GridRoute, Origin};
 use super::schema::{origin_key, redirects_key, routes_key};
 use crate::route::{Backend, Pattern, ToolName};
 
@@ -56,6 +56,22 @@ pub fn unregister_if_from(tool: &ToolName, pattern: &Pattern, host: &str) -> Cmd
         .arg(redirects_key(tool.as_bytes()))
         .arg(pattern.as_str())
         .arg(host);
+    command
+}
+
+/// Removes a route with its redirect if neither it nor its origin have changed since they were read. Answers with a
+/// `bool`: false when they have.
+pub fn withdraw_if_unchanged(route: &GridRoute) -> Cmd {
+    const SCRIPT: &str = "
+        for index = 1, 2 do
+            if redis.call('HGET', KEYS[index], ARGV[1]) ~= ARGV[index + 1] then return 0 end
+        end
+        for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[1]) end
+        return 1";
+    let tool = route.tool.as_bytes();
+    let mut command = redis::cmd("EVAL");
+    command.arg(SCRIPT).arg(3).arg(routes_key(tool)).arg(origin_key(tool)).arg(redirects_key(tool));
+    command.arg(&route.pattern).arg(&route.url).arg(&route.origin);
     command
 }
 

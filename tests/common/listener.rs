@@ -1,7 +1,8 @@
 //! The real proxylistener and its clients, and identds that reply whatever a test wants.
+#![allow(dead_code, reason = "each test program uses its part of this")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -67,6 +68,16 @@ impl Daemon {
         found.expect("just found")
     }
 
+    /// The address that it says in a line with this word.
+    #[track_caller]
+    pub fn address_in(&self, word: &str) -> SocketAddr {
+        let line = self.wait_for_line(&[word, "address"]);
+        let (_, rest) = line.split_once("address").expect("just found");
+        let inner = |c: char| c.is_ascii_hexdigit() || ".:[]".contains(c);
+        let rest = rest.trim_start_matches(|c| "=\":".contains(c));
+        rest.split(|c| !inner(c)).next().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
     /// Sends a signal: `TERM`, `INT` ...
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([format!("-{name}"), self.pid.to_string()]).status();
@@ -111,15 +122,23 @@ impl Listener {
 
     /// The same with these variables in its environment.
     pub fn start_with(redis: &str, ident_port: u16, extra_args: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_at("127.0.0.1:0", redis, ident_port, extra_args, environment)
+    }
+
+    /// The same at another address.
+    pub fn start_at(
+        listen: &str,
+        redis: &str,
+        ident_port: u16,
+        extra_args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let ident_port = ident_port.to_string();
-        let mut command = vec![env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
+        let mut command = vec![env!("CARGO_BIN_EXE_proxylistener"), "--listen", listen, "--project", "tools"];
         command.extend(["--redis", redis, "--ident-port", &ident_port]);
         command.extend(extra_args);
         let daemon = Daemon::start(&command, environment);
-        let line = daemon.wait_for_line(&["listening"]);
-        let (_, address) = line.split_once("127.0.0.1:").expect("an address");
-        let port = address.split(|c: char| !c.is_ascii_digit()).next().and_then(|port| port.parse().ok());
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.expect("a port")));
+        let address = daemon.address_in("listening");
         Self { daemon, address }
     }
 
@@ -138,7 +157,7 @@ impl Listener {
     /// A client that says nothing yet.
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
-        self.connect_from(Ipv4Addr::LOCALHOST)
+        TcpStream::connect(self.address).expect("a connection")
     }
 
     /// The same from another address of this machine.
@@ -172,7 +191,8 @@ pub type Ports = (u16, u16);
 
 /// An identd for every address of this machine; `reply` has each connection after its query was read.
 pub fn identd(reply: impl Fn(TcpStream, Ports) + Send + Sync + 'static) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+    let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0));
+    let listener = both.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let reply = Arc::new(reply);
     thread::spawn(move || {
@@ -196,7 +216,13 @@ pub fn identd(reply: impl Fn(TcpStream, Ports) + Send + Sync + 'static) -> u16 {
 
 /// An identd that knows every connection as this user's.
 pub fn identd_of(user: &'static str) -> u16 {
+    identd_by(move |_| user)
+}
+
+/// An identd that knows a connection by its port on this side.
+pub fn identd_by(user: impl Fn(u16) -> &'static str + Send + Sync + 'static) -> u16 {
     identd(move |mut stream, (client, ours)| {
+        let user = user(client);
         let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
         let _ = stream.shutdown(Shutdown::Write);
     })

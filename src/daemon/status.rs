@@ -1,0 +1,70 @@
+//! What a daemon tells of itself over HTTP: `/metrics` (OpenMetrics text), `/live` and `/ready`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Whether the daemon does its work: `/ready` answers 200 or 503 by it. Begins as "not yet".
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// From now on it does, or no longer.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Relaxed);
+    }
+
+    /// What was set last.
+    pub fn get(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Serves in the background for as long as the runtime lives, and returns where.
+///
+/// # Errors
+/// The address cannot be had.
+pub async fn serve_status(address: SocketAddr, registry: Registry, readiness: Readiness) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(ready))
+        .with_state(Arc::new(Told { registry, readiness }));
+    tokio::spawn(async move {
+        // Never ends: `axum::serve` tries again when it cannot accept.
+        let _ = axum::serve(listener, router).await;
+    });
+    Ok(address)
+}
+
+struct Told {
+    registry: Registry,
+    readiness: Readiness,
+}
+
+async fn metrics(Shared(told): Shared<Arc<Told>>) -> Result<Response, StatusCode> {
+    let mut text = String::new();
+    let encoded: Result<(), fmt::Error> = encode(&mut text, &told.registry);
+    encoded.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+async fn ready(Shared(told): Shared<Arc<Told>>) -> (StatusCode, &'static str) {
+    if told.readiness.get() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+}

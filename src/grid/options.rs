@@ -1,0 +1,207 @@
+//! proxylistener's command line, and the file that adds to it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use ipnet::IpNet;
+
+use super::settings::Settings;
+use crate::daemon::{LogFormat, parse_duration};
+
+/// Longest domain name whose labels below it still have room for one more of full length.
+const MAX_DOMAIN_LEN: usize = 253 - 64;
+
+const HELP: &str = "\
+A client sends one of these, and is answered once, without a line end:
+
+    register\\n<pattern>\\n<url>\\n
+    registerCanonical\\n<pattern>\\n<url>\\n     the same, redirected to https://<tool>.<canonical domain>
+    unregister\\n<pattern>\\n                   only what the same host registered
+
+    ok     committed to Redis
+    fail   refused, or not committed; the log says why
+    Identd authentication failed. Please contact an administrator
+    This service available only to tool accounts
+
+Whose the connection is, the identd (RFC 1413) of the client's host is asked; the user must be <project>.<tool>.
+A URL is http://HOST:PORT or https://HOST:PORT: the client's own address, one in --allow-destination, or a name of
+one of these.
+
+The audit asks the identd of each route's host whose the port is now; a route whose port is somebody else's is
+withdrawn.
+
+SIGHUP reads --settings-file and --project-file again. Exit status: 0 after SIGTERM or SIGINT, when all clients have
+been answered; 64 for a wrong command line; 1 when it cannot listen.
+
+    proxylistener --project tools --allow-destination 10.68.0.0/16 --redis redis://redis.example.org/0";
+
+/// What was written.
+#[derive(Debug, Parser)]
+#[command(
+    name = "proxylistener",
+    version,
+    args_override_self = true,
+    about = "Lets jobs on the grid tell where their tool listens, and has the proxy route to it",
+    after_help = HELP
+)]
+pub struct Options {
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8282", value_parser = parse_listen)]
+    pub(super) listen: SocketAddr,
+    /// More options, one a line without the dashes; the command line has precedence. Read again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    settings_file: Option<PathBuf>,
+    /// Project whose tools may register: their accounts are NAME.<tool>
+    #[arg(long, value_name = "NAME", conflicts_with = "project_file")]
+    pub(super) project: Option<String>,
+    /// File whose first line is the project's name
+    #[arg(long, value_name = "FILE", default_value = "/etc/wmcs-project")]
+    pub(super) project_file: PathBuf,
+    /// Port of the clients' identd
+    #[arg(long, value_name = "PORT", default_value_t = 113, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) ident_port: u16,
+    /// How long an identd may take to reply
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub(super) ident_timeout: Duration,
+    /// How long a client may take to send its whole command
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub(super) idle_timeout: Duration,
+    /// Connections open at once, 64 of them from one host (of less than 128: half)
+    #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) max_connections: u32,
+    /// Networks that routes may lead to, beside the client's own address; may be given several times
+    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network)]
+    pub(super) allow_destination: Vec<IpNet>,
+    /// Domain below which registerCanonical puts tools
+    #[arg(long, value_name = "DOMAIN", default_value = "toolforge.org", value_parser = parse_domain)]
+    pub(super) canonical_domain: String,
+    /// How often the owners of the routes' ports are asked for, or "off"
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
+    pub(super) audit_interval: Interval,
+    /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "URLPROXY_REDIS",
+        hide_env_values = true,
+        default_value = "redis://127.0.0.1:6379/0"
+    )]
+    pub(super) redis: String,
+    /// Where to tell of itself over HTTP: /metrics, /live and /ready [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(super) metrics_listen: Option<SocketAddr>,
+    /// How a line of the log is written, on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Between two audits; `None` is never. A type of its own: clap would take an `Option` for an option left out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Interval(pub Option<Duration>);
+
+impl Options {
+    /// Reads a command line, its program's name first, and the file it names, and resolves them.
+    ///
+    /// # Errors
+    /// A fault in either, with the file's name and line where it is there.
+    pub fn read(args: &[OsString]) -> Result<(LogFormat, Settings), clap::Error> {
+        let written = Self::try_parse_from(args)?;
+        let options = match &written.settings_file {
+            None => written,
+            Some(path) => {
+                let (program, rest) = args.split_at(args.len().min(1));
+                Self::try_parse_from([program, &read_file(path)?, rest].concat())?
+            }
+        };
+        let log_format = options.log_format;
+        Ok((log_format, options.into_settings().map_err(|error| fault(&error))?))
+    }
+}
+
+/// The file's lines as arguments, each tried alone first so that a fault can be named.
+fn read_file(path: &Path) -> Result<Vec<OsString>, clap::Error> {
+    let text = fs::read_to_string(path);
+    let text = text.map_err(|error| fault(&format!("{error} while reading --settings-file {}", path.display())))?;
+    let mut args: Vec<OsString> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let place = format!("{}:{}", path.display(), index + 1);
+        let (name, values) = line.split_once(|c: char| c.is_whitespace()).unwrap_or((line, ""));
+        let known = Options::command().get_arguments().any(|arg| arg.get_long() == Some(name));
+        if !known || name == "settings-file" {
+            let example = "expected an option without its dashes, e.g. \"allow-destination 10.68.0.0/16\"";
+            return Err(fault(&format!("{place}: unknown setting {name:?}, {example}")));
+        }
+        let words = [format!("--{name}")].into_iter().chain(values.split_whitespace().map(str::to_owned));
+        let words: Vec<OsString> = words.map(OsString::from).collect();
+        Options::try_parse_from([&["proxylistener".into()], &words[..]].concat())
+            .map_err(|error| fault(&format!("{place}: {}", reason(&error))))?;
+        args.extend(words);
+    }
+    Ok(args)
+}
+
+fn fault(error: &dyn std::fmt::Display) -> clap::Error {
+    Options::command().error(ErrorKind::InvalidValue, error)
+}
+
+/// What is wrong, without clap's hint at its help.
+pub(super) fn reason(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    first.trim_start_matches("error: ").trim().replace('\n', " ")
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "invalid address {text:?}, expected an IPv4 or [IPv6] address and a port, e.g. \"0.0.0.0:8282\"; a unix \
+             socket has no identd that could tell who connects"
+        )
+    })
+}
+
+fn parse_interval(text: &str) -> Result<Interval, String> {
+    if text == "off" {
+        return Ok(Interval(None));
+    }
+    parse_duration(text).map(|period| Interval(Some(period))).map_err(|error| format!("{error}, or \"off\""))
+}
+
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let network = text.parse().ok().or_else(address);
+    network.ok_or_else(|| format!("invalid network {text:?}, expected e.g. \"10.0.0.0/8\""))
+}
+
+fn parse_domain(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= MAX_DOMAIN_LEN && text.split('.').all(label) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("invalid domain {text:?}, expected e.g. \"toolforge.org\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Options::command().debug_assert();
+    }
+}

@@ -1,0 +1,332 @@
+//! proxylistener's audit: a route goes when its port is found to be somebody else's, and for no other reason.
+
+#[path = "common/http.rs"]
+mod http;
+#[path = "common/listener.rs"]
+mod listener;
+#[path = "common/port.rs"]
+mod port;
+#[path = "common/redis.rs"]
+mod redis_server;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use listener::{Daemon, Listener, identd, identd_by, wait_for};
+use port::free_port;
+use redis_server::RedisServer;
+
+const SOMETIMES: [&str; 4] = ["--audit-interval", "50ms", "--metrics-listen", "127.0.0.1:0"];
+
+/// A server that accepts nobody: the system does that for it.
+fn backend() -> (TcpListener, u16) {
+    let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = backend.local_addr().unwrap().port();
+    (backend, port)
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+fn route(redis: &RedisServer, pattern: &str) -> String {
+    redis.cli(&["HGET", "prefix:hello", pattern])
+}
+
+/// How many routes the audit has found so.
+fn found(status: SocketAddr, finding: &str) -> u64 {
+    let sample = format!("proxylistener_audited_routes_total{{finding=\"{finding}\"}} ");
+    let (_, metrics) = http::get(status, "/metrics");
+    metrics.lines().find_map(|line| line.strip_prefix(&sample)?.parse().ok()).unwrap_or(0)
+}
+
+#[track_caller]
+fn wait_for_finding(status: SocketAddr, finding: &str, times: u64) {
+    let before = found(status, finding);
+    wait_for(finding, || found(status, finding) >= before + times);
+}
+
+#[test]
+fn a_port_that_is_somebody_elses_now_is_no_longer_routed() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let owner = Arc::new(Mutex::new("tools.hello"));
+    let told = Arc::clone(&owner);
+    let ident_port = identd_by(move |about| if about == port { *told.lock().unwrap() } else { "tools.hello" });
+    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+    let status = listener.daemon.address_in("telling of itself");
+    assert_eq!(listener.ask(format!("registerCanonical\n.*\n{}\n", url(port))), "ok");
+    let (_other_backend, other_port) = self::backend();
+    assert_eq!(listener.register("/mine", &url(other_port)), "ok");
+    wait_for_finding(status, "own", 4);
+    assert_eq!(route(&redis, ".*"), url(port));
+
+    *owner.lock().unwrap() = "tools.other";
+    let line = listener.daemon.wait_for_line(&["WARN", "withdrawn"]);
+    let destination = format!("destination=\"{}\"", url(port));
+    for word in ["tool=\"hello\"", "pattern=\".*\"", &destination, "owner=\"tools.other\""] {
+        assert!(line.contains(word), "{line}");
+    }
+    wait_for_finding(status, "own", 2);
+    assert_eq!(redis.cli(&["HGETALL", "prefix:hello"]), format!("/mine\n{}", url(other_port)));
+    assert_eq!(redis.cli(&["HKEYS", "origin:hello"]), "/mine");
+    assert_eq!(redis.cli(&["EXISTS", "redirect:hello"]), "0");
+    assert_eq!(found(status, "withdrawn"), 1);
+}
+
+#[test]
+fn users_of_another_project_are_somebody_else() {
+    let redis = RedisServer::start(&[]);
+    for user in ["tools.hell", "tools.hello2", "toolsbeta.hello", "hello", "www-data"] {
+        let (_backend, port) = backend();
+        let ident_port = identd_by(move |about| if about == port { user } else { "tools.hello" });
+        let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+        assert_eq!(listener.register(".*", &url(port)), "ok");
+        wait_for(user, || route(&redis, ".*").is_empty());
+    }
+}
+
+/// Registers a route, has its owner asked of `reply`, and sees it stay over several audits that find `finding`.
+#[track_caller]
+fn stays(finding: &str, audited: impl Fn(TcpStream, u16, u16) + Send + Sync + 'static) {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let ident_port = identd(move |mut stream, (about, ours)| {
+        if about == port {
+            return audited(stream, about, ours);
+        }
+        let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
+    });
+    let args = [&SOMETIMES[..], &["--ident-timeout", "100ms"]].concat();
+    let listener = Listener::start(&redis.url(), ident_port, &args);
+    let status = listener.daemon.address_in("telling of itself");
+    assert_eq!(listener.register(".*", &url(port)), "ok");
+    wait_for_finding(status, finding, 2);
+    assert_eq!(route(&redis, ".*"), url(port), "{finding}");
+    assert!(!listener.daemon.log().contains("withdrawn"));
+}
+
+fn says(reply: &'static str) -> impl Fn(TcpStream, u16, u16) + Send + Sync {
+    move |mut stream, about, ours| {
+        let reply = reply.replace("{about}", &about.to_string()).replace("{ours}", &ours.to_string());
+        let _ = stream.write_all(reply.as_bytes());
+    }
+}
+
+#[test]
+fn an_identd_that_does_not_tell_withdraws_nothing() {
+    stays("owner_unknown", says("{about} , {ours} : ERROR : NO-USER\r\n"));
+    stays("owner_unknown", says("{about} , {ours} : ERROR : HIDDEN-USER\r\n"));
+    stays("owner_unknown", says("{about} , 1 : USERID : UNIX : tools.other\r\n"));
+    stays("owner_unknown", says("{about} , {ours} : USERID : UNIX : tools.oth"));
+    stays("owner_unknown", says("\0\r\n"));
+    stays("owner_unknown", says(""));
+    let (_never, silence) = channel::<()>();
+    let silence = Mutex::new(silence);
+    stays("owner_unknown", move |_held, _, _| silence.lock().unwrap().recv().unwrap_or_default());
+}
+
+/// A connection that its server has not accepted is the kernel's, which identds call root.
+#[test]
+fn a_server_that_has_not_accepted_yet_keeps_its_route() {
+    stays("owner_unknown", says("{about} , {ours} : USERID : UNIX : root\r\n"));
+    let asked = Mutex::new(0);
+    let root_at_first = move |mut stream: TcpStream, about, ours| {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        let user = if *asked % 2 == 1 { "root" } else { "tools.hello" };
+        let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
+    };
+    stays("own", root_at_first);
+}
+
+#[test]
+fn a_backend_that_does_not_answer_keeps_its_route() {
+    let redis = RedisServer::start(&[]);
+    let nobody = url(free_port());
+    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOMETIMES);
+    let status = listener.daemon.address_in("telling of itself");
+    assert_eq!(listener.register(".*", &nobody), "ok");
+    wait_for_finding(status, "backend_unreachable", 3);
+    assert_eq!(route(&redis, ".*"), nobody);
+}
+
+#[test]
+fn an_identd_that_is_gone_withdraws_nothing() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let origin = r#"{"source":"proxylistener","owner":"tools.hello","host":"127.0.0.1","since":1}"#;
+    redis.cli(&["HSET", "prefix:hello", ".*", &url(port)]);
+    redis.cli(&["HSET", "origin:hello", ".*", origin]);
+    let listener = Listener::start(&redis.url(), free_port(), &SOMETIMES);
+    wait_for_finding(listener.daemon.address_in("telling of itself"), "owner_unknown", 3);
+    assert_eq!(route(&redis, ".*"), url(port));
+}
+
+#[test]
+fn what_the_grid_did_not_register_is_left_alone() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &SOMETIMES);
+    let status = listener.daemon.address_in("telling of itself");
+    let origin = |source: &str| format!(r#"{{"source":"{source}","owner":"o","host":"127.0.0.1","since":1}}"#);
+    for (pattern, origin) in
+        [("/kubernetes", origin("kube2proxy")), ("/broken", "{".into()), ("/grid", origin("proxylistener"))]
+    {
+        redis.cli(&["HSET", "origin:hello", pattern, &origin]);
+    }
+    redis.cli(&["HSET", "origin:odd", ".*", &origin("proxylistener")]);
+    redis.cli(&["SADD", "prefix:odd", &url(port)]);
+    redis.cli(&["SET", "origin:text", "text"]);
+    for pattern in ["/kubernetes", "/broken", "/without", "/grid"] {
+        redis.cli(&["HSET", "prefix:hello", pattern, &url(port)]);
+    }
+    // Seen by the one that is the grid's: an audit went by.
+    wait_for("the grid's route is withdrawn", || found(status, "withdrawn") == 1);
+    redis.cli(&["HSET", "origin:hello", "/grid", &origin("proxylistener")]);
+    redis.cli(&["HSET", "prefix:hello", "/grid", &url(port)]);
+    wait_for("and again, by a later audit", || found(status, "withdrawn") == 2);
+    let mut left: Vec<_> = redis.cli(&["HKEYS", "prefix:hello"]).lines().map(str::to_owned).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["/broken", "/kubernetes", "/without"]);
+    assert_eq!(redis.cli(&["SCARD", "prefix:odd"]), "1");
+}
+
+#[test]
+fn what_has_changed_since_it_was_looked_at_stays() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let ((asking, asked), (go_on, told)) = (channel(), channel::<()>());
+    let (asking, told) = (Mutex::new(asking), Mutex::new(told));
+    let ident_port = identd(move |mut stream, (about, ours)| {
+        let user = if about == port { "tools.other" } else { "tools.hello" };
+        if about == port {
+            asking.lock().unwrap().send(()).unwrap_or_default();
+            told.lock().unwrap().recv().unwrap_or_default();
+        }
+        let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
+    });
+    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+    let status = listener.daemon.address_in("telling of itself");
+    assert_eq!(listener.register(".*", &url(port)), "ok");
+    asked.recv().unwrap();
+    // The tool comes back on another port while the audit asks about the old one.
+    let (_new_backend, new_port) = backend();
+    assert_eq!(listener.register(".*", &url(new_port)), "ok");
+    drop(go_on);
+    wait_for_finding(status, "changed", 1);
+    wait_for_finding(status, "own", 1);
+    assert_eq!((route(&redis, ".*"), found(status, "withdrawn")), (url(new_port), 0));
+}
+
+#[test]
+fn an_audit_without_redis_is_told_of_and_the_next_one_works() {
+    let mut redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let listener = Listener::start(
+        &redis.url(),
+        identd_by(move |about| if about == port { "tools.other" } else { "tools.hello" }),
+        &SOMETIMES,
+    );
+    redis.stop();
+    listener.daemon.wait_for_line(&["WARN", "no audit", "while asking Redis"]);
+    redis.start_again();
+    assert_eq!(listener.register(".*", &url(port)), "ok");
+    listener.daemon.wait_for_line(&["withdrawn"]);
+}
+
+#[test]
+fn without_an_interval_nobody_is_asked() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let owner = move |about| if about == port { "tools.other" } else { "tools.hello" };
+    let file = redis.dir().join("settings");
+    std::fs::write(&file, "audit-interval off\n").unwrap();
+    let args = ["--settings-file", file.to_str().unwrap(), "--metrics-listen", "127.0.0.1:0"];
+    let listener = Listener::start(&redis.url(), identd_by(owner), &args);
+    let status = listener.daemon.address_in("telling of itself");
+    assert_eq!(listener.register(".*", &url(port)), "ok");
+    assert!(http::get(status, "/metrics").1.contains("proxylistener_audit_rounds_total 0"));
+    std::fs::write(&file, "audit-interval 1h\n").unwrap();
+    listener.daemon.signal("HUP");
+    listener.daemon.wait_for_line(&["withdrawn"]);
+}
+
+/// Real users, servers and identd: the second tool takes over the port of the first, which crashed.
+#[test]
+fn the_successor_on_a_port_is_not_shown_as_the_tool_before() {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be two users");
+        return;
+    }
+    let redis = RedisServer::start(&[]);
+    let accounts = redis.dir().join("passwd");
+    let mut known = std::fs::read_to_string("/etc/passwd").unwrap();
+    known += "tools.hello:x:50001:50001::/:/bin/sh\ntools.other:x:50002:50002::/:/bin/sh\n";
+    std::fs::write(&accounts, known).unwrap();
+    let ident_port = free_port();
+    let with_accounts = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
+    let port_text = ident_port.to_string();
+    let identd = ["/usr/sbin/oidentd", "-i", "-S", "-a", "127.0.0.1", "-p", &port_text, "-u", "root", "-g", "root"];
+    let in_namespace = ["unshare", "--mount", "sh", "-c", with_accounts, "sh", accounts.to_str().unwrap()];
+    let _identd = Daemon::start(&[&in_namespace[..], &identd].concat(), &[]);
+    wait_for("oidentd listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, ident_port)).is_ok());
+    let interval = format!("{}s", INTERVAL.as_secs());
+    let args = ["--audit-interval", &interval, "--metrics-listen", "127.0.0.1:0"];
+    let listener = Listener::start(&redis.url(), ident_port, &args);
+    let status = listener.daemon.address_in("telling of itself");
+
+    let port = free_port();
+    let port_text = port.to_string();
+    let become_user = |uid: &'static str| ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"];
+    let serve = |uid: &'static str, says: &str| {
+        let server = format!(
+            "import http.server as h\nclass S(h.BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200); \
+             s.end_headers(); s.wfile.write(b'{says}')\nh.HTTPServer(('127.0.0.1', {port_text}), S).serve_forever()"
+        );
+        let daemon = Daemon::start(&[&become_user(uid)[..], &["/usr/bin/python3", "-c", &server]].concat(), &[]);
+        let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        wait_for("the server listens", answers);
+        daemon
+    };
+    let register = |uid: &'static str| {
+        let script =
+            r#"exec 3<>"/dev/tcp/127.0.0.1/$0"; printf 'register\n.*\nhttp://127.0.0.1:%s\n' "$1" >&3; cat <&3 >&2"#;
+        let listens = listener.address.port().to_string();
+        let command = [&become_user(uid)[..], &["bash", "-c", script, &listens, &port_text]].concat();
+        let mut client = Daemon::start(&command, &[]);
+        assert_eq!(client.wait_for_end(), 0);
+        wait_for("a reply", || !client.log().is_empty());
+        client.log()
+    };
+
+    let mut first = serve("50001", "hello");
+    assert_eq!(register("50001"), "ok");
+    wait_for_finding(status, "own", 1);
+    first.signal("KILL");
+    first.wait_for_end();
+    wait_for_finding(status, "backend_unreachable", 1);
+    assert_eq!(route(&redis, ".*"), url(port), "nobody can have it yet");
+
+    let _second = serve("50002", "other");
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("other"), "what hello's users would be shown: {answer}");
+    wait_for("hello is withdrawn", || route(&redis, ".*").is_empty());
+    let shown = begun.elapsed();
+    eprintln!("withdrawn {shown:?} after the other tool's server began, audited every {INTERVAL:?}");
+    // A turn begins at each interval, and this one route takes milliseconds; the rest is for a busy machine.
+    assert!(shown < INTERVAL + Duration::from_secs(4), "{shown:?}");
+    listener.daemon.wait_for_line(&["withdrawn", "tool=\"hello\"", "owner=\"tools.other\""]);
+
+    assert_eq!(register("50002"), "ok");
+    wait_for_finding(status, "own", 2);
+    assert_eq!(redis.cli(&["HGET", "prefix:other", ".*"]), url(port));
+}

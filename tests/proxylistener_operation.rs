@@ -1,0 +1,219 @@
+//! proxylistener as its operator meets it: command line, signals, settings, metrics, systemd.
+
+#[path = "common/http.rs"]
+mod http;
+#[path = "common/listener.rs"]
+mod listener;
+#[path = "common/port.rs"]
+mod port;
+#[path = "common/redis.rs"]
+mod redis_server;
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output};
+use std::sync::mpsc::channel;
+
+use http::get;
+use listener::{Daemon, Listener, SOON, ask, hear, identd, identd_of, wait_for};
+use port::free_port;
+use redis_server::RedisServer;
+
+const IDENT_FAILED: &str = "Identd authentication failed. Please contact an administrator";
+const NO_TOOL: &str = "This service available only to tool accounts";
+const URL: &str = "http://127.0.0.1:8000";
+
+#[test]
+fn sighup_reads_the_settings_again() {
+    let redis = RedisServer::start(&[]);
+    let file = redis.dir().join("settings");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("idle-timeout 10s\n");
+    let args = ["--settings-file", file.to_str().unwrap()];
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
+    let elsewhere = "http://10.68.0.1:80";
+    assert_eq!(listener.register(".*", elsewhere), "fail");
+    let client = listener.connect();
+
+    write("allow-destination 10.68.0.0/16\nmax-connections 2\n");
+    listener.daemon.signal("HUP");
+    listener.daemon.wait_for_line(&["INFO", "settings read again", "changed=true"]);
+    assert_eq!(ask(client, format!("register\n.*\n{elsewhere}\n")), "ok", "who is in stays in");
+    wait_for("nobody is in", || listener.ask("unregister\n.*\n") == "ok");
+    let (_one, two) = (listener.connect(), listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)));
+    assert_eq!(hear(listener.connect_from(Ipv4Addr::new(127, 0, 0, 3))), "", "closed at once");
+    drop(two);
+
+    write("allow-destination 10.68.0.0/16\nidle-timeout soon\n");
+    listener.daemon.signal("HUP");
+    listener.daemon.wait_for_line(&["WARN", "not read again", ":2: invalid value 'soon'", "expected e.g."]);
+    let again = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 4)), format!("register\n.*\n{elsewhere}\n"));
+    wait_for("the settings in force stay", || again() == "ok");
+
+    write("listen 127.0.0.1:1\nmetrics-listen 127.0.0.1:0\nredis redis://h/0\n");
+    listener.daemon.signal("HUP");
+    // Those two that the command line says have precedence.
+    listener.daemon.wait_for_line(&["WARN", "takes a restart", "--metrics-listen"]);
+    assert_eq!(listener.daemon.log().matches("takes a restart").count(), 1);
+    wait_for("what the file no longer says is gone", || again() == "fail");
+}
+
+#[test]
+fn it_tells_of_itself_over_http() {
+    let redis = RedisServer::start(&[]);
+    let args = ["--metrics-listen", "127.0.0.1:0", "--audit-interval", "50ms"];
+    let mut listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
+    let status = listener.daemon.address_in("telling of itself");
+    let metrics = || get(status, "/metrics").1;
+    assert_eq!(get(status, "/live"), (200, "live\n".into()));
+    assert_eq!(get(status, "/ready"), (200, "ready\n".into()));
+    assert_eq!(get(status, "/other").0, 404);
+    let free = free_port();
+    let url = format!("http://127.0.0.1:{free}");
+    assert_eq!(listener.register(".*", &url), "ok");
+    assert_eq!(listener.register(".*", "http://192.0.2.1:80"), "fail");
+    assert_eq!(listener.ask("unregister\n(\n"), "fail");
+    assert_eq!(listener.ask("hello\n"), "fail");
+    let idle = listener.connect();
+    for sample in [
+        r#"proxylistener_commands_total{command="register",outcome="ok"} 1"#,
+        r#"proxylistener_commands_total{command="register",outcome="refused"} 1"#,
+        r#"proxylistener_commands_total{command="unregister",outcome="refused"} 1"#,
+        r#"proxylistener_commands_total{command="unknown",outcome="refused"} 1"#,
+        "proxylistener_ident_seconds_count 3",
+        "proxylistener_connections 1",
+        r#"proxylistener_audited_routes_total{finding="backend_unreachable"} "#,
+    ] {
+        wait_for(sample, || metrics().contains(sample));
+    }
+    assert!(metrics().contains("proxylistener_redis_seconds_bucket"), "{}", metrics());
+    assert!(metrics().trim_end().ends_with("# EOF"));
+    let manual = include_str!("../README.md");
+    for line in metrics().lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(manual.contains(&format!("| `{name}")), "the manual lacks {name}");
+    }
+    listener.daemon.signal("TERM");
+    wait_for("it says that it drains", || get(status, "/ready").0 == 503);
+    drop(idle);
+    assert_eq!(listener.daemon.wait_for_end(), 0);
+}
+
+#[test]
+fn systemds_watchdog_is_fed() {
+    let redis = RedisServer::start(&[]);
+    let path = redis.dir().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "20000")];
+    let _listener = Listener::start_with(&redis.url(), free_port(), &[], &environment);
+    let mut fed = 0;
+    while fed < 3 {
+        let mut bytes = [0; 64];
+        let len = systemd.recv(&mut bytes).expect("told in time");
+        fed += usize::from(&bytes[..len] == b"WATCHDOG=1");
+    }
+}
+
+#[test]
+fn the_end_is_asked_for_and_comes_when_clients_are_answered() {
+    let redis = RedisServer::start(&[]);
+    for signal in ["TERM", "INT"] {
+        let (go_on, told) = channel::<()>();
+        let (asking, asked) = channel::<()>();
+        let told = std::sync::Mutex::new(told);
+        let ident_port = identd(move |mut stream, (client, ours)| {
+            asking.send(()).unwrap();
+            told.lock().unwrap().recv().unwrap();
+            let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
+        });
+        let mut listener = Listener::start(&redis.url(), ident_port, &[]);
+        let idle = listener.connect();
+        let client = listener.connect();
+        (&client).write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
+        asked.recv_timeout(SOON).unwrap();
+        listener.daemon.signal(signal);
+        listener.daemon.wait_for_line(&["draining", "clients=2"]);
+        assert!(TcpStream::connect(listener.address).is_err(), "nobody is let in any more");
+        go_on.send(()).unwrap();
+        assert_eq!(hear(client), "ok");
+        assert_eq!(hear(idle), "");
+        assert_eq!(listener.daemon.wait_for_end(), 0);
+        listener.daemon.wait_for_line(&["ended"]);
+    }
+}
+
+#[test]
+fn systemd_is_told() {
+    let redis = RedisServer::start(&[]);
+    let path = redis.dir().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let heard = || {
+        let mut bytes = [0; 64];
+        let len = systemd.recv(&mut bytes).expect("told in time");
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    let mut listener =
+        Listener::start_with(&redis.url(), free_port(), &[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(heard(), "READY=1");
+    listener.daemon.signal("TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(listener.daemon.wait_for_end(), 0);
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_proxylistener")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn the_command_line_teaches() {
+    let (status, help, _) = run(&["--help"]);
+    assert_eq!(status, Some(0));
+    let manual = include_str!("../README.md");
+    let described = manual.split_once("### proxylistener").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
+    let lines = help.lines().filter(|line| line.starts_with("      --"));
+    let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(options.len(), 14, "{options:?}");
+    for option in options {
+        assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
+    }
+    for reply in [IDENT_FAILED, NO_TOOL] {
+        assert!(help.contains(reply) && described.contains(reply), "{reply}");
+    }
+    let (status, version, _) = run(&["--version"]);
+    assert_eq!((status, &*version), (Some(0), concat!("proxylistener ", env!("CARGO_PKG_VERSION"), "\n")));
+    for args in [
+        &["--no-such-option"][..],
+        &["--project", "a b"],
+        &["--project", "a", "--ident-timeout", "soon"],
+        &["--project", "a", "--redis", "redis://h:password@:x"],
+        &["--project-file", "/nowhere"],
+        &["--project", "a", "--project-file", "/b"],
+    ] {
+        let (status, _, error) = run(args);
+        assert_eq!(status, Some(64), "{args:?}: {error}");
+        assert!(error.contains("error: ") && !error.contains("password"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_no_usage_error() {
+    let redis = RedisServer::start(&[]);
+    let (status, _, error) = run(&["--project", "tools", "--listen", &format!("127.0.0.1:{}", redis.port())]);
+    assert_eq!(status, Some(1));
+    assert!(error.contains("not started") && error.contains("in use"), "{error}");
+}
+
+#[test]
+fn redis_is_named_by_the_environment_too() {
+    let redis = RedisServer::start(&[]);
+    let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
+    let daemon = Daemon::start(&args, &[("URLPROXY_REDIS", &redis.url())]);
+    daemon.wait_for_line(&["listening", &format!("redis=\"127.0.0.1:{}\"", redis.port())]);
+}
