@@ -3,6 +3,9 @@
 //! `listener` (connections and their limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
 //! `identd` (who asks), `destination` (where to) and `store` (Redis).
 
+pub mod client;
+mod command_text;
+
 mod destination;
 mod identd;
 mod listener;
