@@ -61,11 +61,11 @@ lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny is not installed: skipped'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/* benches/*.sh; else echo 'shellcheck is not installed: skipped'; fi
 
-bench: ## the figures: against a static upstream, of the table by itself, and of the way from Redis to it
+bench: ## the figures: against a static upstream, of the table, of the way from Redis to it, and of the daemons
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
-	cargo bench --bench table --bench propagation
+	cargo bench --bench table --bench propagation --bench registrations
 
 FUZZ_SECONDS ?= 60
 fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each; needs a nightly Rust and cargo-fuzz

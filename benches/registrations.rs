@@ -1,0 +1,186 @@
+//! What proxylistener takes: registrations per second, and how long one waits while thousands of clients are idle. Run by
+//! `make bench`.
+//!
+//! The real program, a real Redis, and an identd in this process that knows everybody; each registration is a client's own
+//! connection, and one more to the identd. Not a test: nothing here fails but what cannot be measured.
+
+#[path = "common/store.rs"]
+mod store;
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinSet, LocalSet};
+use urlproxy::daemon::raise_file_limit;
+
+use store::Store;
+
+const REGISTRATIONS: u32 = 30_000;
+const AT_ONCE: u32 = 64;
+const IDLE: u32 = 10_000;
+/// proxylistener's limit is 64.
+const IDLE_PER_HOST: u32 = 50;
+const TIMED: u32 = 2_000;
+const PER_SECOND: u32 = 200;
+
+fn main() {
+    let Some(store) = Store::filled(0) else { return };
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|e| panic!("{e}"));
+    LocalSet::new().block_on(&runtime, measure(&store));
+}
+
+async fn measure(store: &Store) {
+    let identd = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap_or_else(|e| panic!("{e}"));
+    let ident_port = identd.local_addr().unwrap_or_else(|e| panic!("{e}")).port();
+    tokio::task::spawn_local(tell_users(identd));
+    let listener = Listener::start(&store.url(), ident_port);
+
+    let begun = Instant::now();
+    let next = Rc::new(Cell::new(0));
+    let mut clients = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (next, address) = (Rc::clone(&next), listener.address);
+        clients.spawn_local(async move {
+            while next.get() < REGISTRATIONS {
+                let number = next.replace(next.get() + 1);
+                register(address, good_host(number), number).await;
+            }
+        });
+    }
+    clients.join_all().await;
+    let rate = f64::from(REGISTRATIONS) / begun.elapsed().as_secs_f64();
+    row(&format!("registrations, {AT_ONCE} clients at once"), &format!("{rate:.0}/s"), ">= 3000/s");
+
+    let alone = percentiles(timed(listener.address).await);
+    let memory_before = listener.memory_kib();
+    let mut idle = Vec::new();
+    for number in 0..IDLE {
+        let host = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + number / IDLE_PER_HOST);
+        idle.push(connect(listener.address, host).await);
+    }
+    let memory = listener.memory_kib() - memory_before;
+    let beside = percentiles(timed(listener.address).await);
+    let gone = idle.iter().filter(|client| !is_open(client)).count();
+    let what = format!("a registration at {PER_SECOND}/s, p50 and p99, nobody else");
+    row(&what, &format!("{:.1} {:.1} ms", alone.0, alone.1), "");
+    let what = format!("the same beside {IDLE} idle clients");
+    row(&what, &format!("{:.1} {:.1} ms", beside.0, beside.1), "");
+    row("p99 beside idle clients / p99 without", &format!("{:.2}", beside.1 / alone.1), "");
+    row("idle clients that were closed", &gone.to_string(), "0");
+    row("memory of an idle client", &format!("{:.1} KiB", memory as f64 / f64::from(IDLE)), "");
+    row("memory of proxylistener with all of them", &format!("{} MiB", listener.memory_kib() / 1024), "");
+}
+
+fn row(what: &str, figure: &str, target: &str) {
+    println!("{what:<62} | {figure:>10} | {target}");
+}
+
+/// How long each of some registrations takes, begun at a steady rate, in milliseconds.
+async fn timed(address: SocketAddr) -> Vec<f64> {
+    let begun = Instant::now();
+    let mut clients = JoinSet::new();
+    for number in 0..TIMED {
+        let due = begun + Duration::from_secs(1) / PER_SECOND * number;
+        tokio::time::sleep_until(due.into()).await;
+        clients.spawn_local(async move {
+            let begun = Instant::now();
+            register(address, good_host(number), number).await;
+            begun.elapsed().as_secs_f64() * 1e3
+        });
+    }
+    clients.join_all().await
+}
+
+fn percentiles(mut taken: Vec<f64>) -> (f64, f64) {
+    taken.sort_unstable_by(f64::total_cmp);
+    (taken[taken.len() / 2], taken[taken.len() * 99 / 100])
+}
+
+fn good_host(number: u32) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, 2 + (number % 32) as u8)
+}
+
+async fn connect(address: SocketAddr, host: Ipv4Addr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap_or_else(|e| panic!("{e}"));
+    // As the system does for connections, so that ports are given by the pair of addresses.
+    socket.set_reuseaddr(true).unwrap_or_else(|e| panic!("{e}"));
+    socket.bind(SocketAddr::from((host, 0))).unwrap_or_else(|e| panic!("{e}"));
+    socket.connect(address).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+async fn register(address: SocketAddr, host: Ipv4Addr, number: u32) {
+    let mut stream = connect(address, host).await;
+    let command = format!("register\n/{}\nhttp://{host}:8000\n", number % 1000);
+    stream.write_all(command.as_bytes()).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(reply, "ok");
+}
+
+fn is_open(client: &TcpStream) -> bool {
+    client.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+async fn tell_users(identd: TcpListener) {
+    loop {
+        let (mut stream, _) = identd.accept().await.unwrap_or_else(|e| panic!("{e}"));
+        tokio::task::spawn_local(async move {
+            let mut query = [0; 64];
+            let mut len = 0;
+            while !query[..len].contains(&b'\n') {
+                match stream.read(&mut query[len..]).await {
+                    Ok(read @ 1..) => len += read,
+                    _ => return,
+                }
+            }
+            let ports = String::from_utf8_lossy(&query[..len]);
+            let reply = format!("{} : USERID : UNIX : tools.hello\r\n", ports.trim_end());
+            let _ = stream.write_all(reply.as_bytes()).await;
+        });
+    }
+}
+
+struct Listener {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Listener {
+    fn start(redis: &str, ident_port: u16) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_proxylistener"));
+        command.args(["--listen", "127.0.0.1:0", "--project", "tools", "--redis", redis]);
+        command.args(["--ident-port", &ident_port.to_string(), "--max-connections", "20000", "--idle-timeout", "10m"]);
+        command.args(["--audit-interval", "off"]);
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{e}"));
+        let mut log = BufReader::new(process.stderr.take().unwrap_or_else(|| panic!("a pipe"))).lines();
+        let address = log.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, rest) = line.split_once("listening address=")?;
+            rest.split(' ').next()?.parse().ok()
+        });
+        // A line for each registration, as in service.
+        std::thread::spawn(move || log.for_each(drop));
+        Self { process, address: address.unwrap_or_else(|| panic!("proxylistener does not listen")) }
+    }
+
+    /// What is in memory for it alone.
+    fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
