@@ -128,7 +128,7 @@ kill_execd() { # TOOL...: which have jobs there
     pids="$execd_pid $(pgrep -P "$execd_pid")"
     for tool; do pids+=" $(pgrep -u "tools.$tool")" || die "tools.$tool has no job that could be killed"; done
     # shellcheck disable=SC2086  # a list of words
-    kill -KILL $pids || true
+    kill -KILL $pids 2>/dev/null || true # some end with others
     wait "$execd_pid" 2>/dev/null || true
 }
 
