@@ -48,9 +48,10 @@ soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers
 	URLPROXY_KILLS=5000 cargo test --release --test writers_killed -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## the demo once, for now: there is no test with a cluster yet
-	@echo 'make e2e: no test with Grid Engine or Kubernetes exists yet, so this is the demo alone'
+e2e: ## the demo once, then tools as jobs on a real Grid Engine
+	.ci/setup e2e
 	$(MAKE) run ARGS=--once
+	.ci/e2e-grid
 
 lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
 	.ci/setup build

@@ -10,6 +10,7 @@ module=${URLPROXY_MODULE:-$built/release/liburlproxy.so}
 demo_tool=$built/debug/examples/demo_tool
 
 say() { printf '%s\n' "$*"; }
+heading() { printf '\n== %s\n' "$1"; }
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
@@ -110,3 +111,34 @@ nginx_temp_paths() {
     local kind
     for kind in client_body proxy fastcgi uwsgi scgi; do say "${kind}_temp_path tmp_$kind;"; done
 }
+
+# The shipped example with nothing but its addresses changed, in DIRECTORY; they are then in $site and $list.
+start_site() { # DIRECTORY
+    local site_port list_port
+    free_port
+    site_port=$port
+    free_port
+    list_port=$port
+    site=http://127.0.0.1:$site_port
+    list=http://127.0.0.1:$list_port/list
+    mkdir "$1"
+    sed -e "s|redis://127.0.0.1:6379/|redis://127.0.0.1:$redis_port/|" \
+        -e "s|listen 80;|listen 127.0.0.1:$site_port;|" \
+        -e "s|listen 127.0.0.1:8081;|listen 127.0.0.1:$list_port;|" nginx-conf/urlproxy.conf >"$1/urlproxy.conf"
+    cat >"$1/nginx.conf" <<CONF
+$(nginx_user)
+load_module "$module";
+worker_processes 2;
+pid nginx.pid;
+error_log error.log notice;
+events {}
+http {
+    access_log off;
+    $(nginx_temp_paths)
+    include urlproxy.conf;
+}
+CONF
+    start_nginx "$1" "$site/"
+}
+
+status_of() { curl -s -o /dev/null -w '%{http_code}' --max-time 5 "$1" || true; }

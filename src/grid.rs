@@ -4,7 +4,10 @@
 //! `identd` (who asks), `destination` (where to) and `store` (Redis). `audit` looks whether what was registered still
 //! holds.
 
+pub mod client;
+
 mod audit;
+mod command_text;
 mod destination;
 mod identd;
 mod listener;

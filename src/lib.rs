@@ -11,6 +11,7 @@
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
+mod backoff;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod daemon;
 #[cfg(all(feature = "daemons", not(loom)))]

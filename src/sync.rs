@@ -3,7 +3,6 @@
 //! The scan is the truth, pushes are the accelerator: any doubt about a connection drops it, and a new connection
 //! always means a full scan. A failed or partial scan removes nothing.
 
-mod backoff;
 mod companion;
 mod connection;
 mod journal;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::cmd;
 
-use super::backoff::Backoff;
 use super::connection::{Connection, ConnectionError, Timeouts};
 use super::journal::{Journal, Level};
 use super::lease::Lease;
@@ -14,6 +13,7 @@ use super::scan::{Changes, Follower, ScanError};
 use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
 use super::source::Source;
 use super::withdrawal_guard::{GuardSettings, WithdrawalGuard};
+use crate::backoff::Backoff;
 use crate::registry::{Admission, ROUTES_PREFIX};
 use crate::table::{Table, Writer};
 
@@ -23,6 +23,10 @@ const PING_INTERVAL: Duration = Duration::from_millis(500);
 const STEP: Duration = Duration::from_millis(100);
 /// How often the lease is asked for while another process has it.
 const LEASE_STEP: Duration = Duration::from_millis(10);
+/// Between attempts at the source: the first wait is at most this ...
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+/// ... and none is longer than this.
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 /// How often the source is compared while a withdrawal is held back.
 const WHILE_HELD: Duration = Duration::from_secs(5);
@@ -75,7 +79,7 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
     let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
     let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone(), guard);
     let restored = settings.snapshot.as_ref().and_then(|snapshot| restore(&mut follower, snapshot, journal));
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::between(FIRST_RETRY, LONGEST_RETRY);
     let mut reason: Option<SessionError> = None;
     loop {
         let outcome = Connection::open(&settings.source, Timeouts::default(), &expired)
@@ -166,7 +170,7 @@ fn follow_source(table: Table<'_>, settings: &Settings, journal: &Journal, stop:
     if settings.is_new_source {
         follower.guard.restart(&mut follower.writer, journal);
     }
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::between(FIRST_RETRY, LONGEST_RETRY);
     let mut outage = Outage::default();
     while !stop() {
         let error = match session(&mut follower, settings, journal, stop, &mut || {

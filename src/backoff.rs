@@ -1,42 +1,33 @@
-//! How long to wait before the next attempt: doubling, bounded, and never in step with the other nginxes.
+//! How long to wait before the next attempt: doubling, bounded, and never in step with others that wait too.
 
 use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// The first wait is at most this.
-pub const FIRST: Duration = Duration::from_millis(50);
-/// No wait is longer than this.
-pub const LONGEST: Duration = Duration::from_secs(1);
-
 /// The waits between attempts at one thing.
 ///
-/// Each is drawn evenly from the upper half of a span that doubles from [`FIRST`] to [`LONGEST`]: a fleet that lost the
+/// Each is drawn evenly from the upper half of a span that doubles from the first to the longest: a fleet that lost the
 /// same Redis does not come back to it in one instant, and no single one waits much less or more than the others.
 #[derive(Debug)]
 pub struct Backoff {
+    first: Duration,
+    longest: Duration,
     span: Duration,
     random: u64,
 }
 
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Backoff {
-    /// A back-off at its beginning, seeded by the system.
-    pub fn new() -> Self {
+    /// A back-off at its beginning, seeded by the system: the first wait is at most `first`, none longer than `longest`.
+    pub fn between(first: Duration, longest: Duration) -> Self {
         let mut seed = [0; 8];
         // Without randomness (an ancient kernel, early boot) the waits are merely the same everywhere.
         let _ = getrandom(&mut seed, GetRandomFlags::NONBLOCK);
-        Self::with_seed(u64::from_ne_bytes(seed))
+        Self::with_seed(first, longest, u64::from_ne_bytes(seed))
     }
 
-    /// A back-off at its beginning whose waits are a function of `seed`.
-    pub fn with_seed(seed: u64) -> Self {
-        Self { span: FIRST, random: seed | 1 }
+    /// The same with waits that are a function of `seed`.
+    pub fn with_seed(first: Duration, longest: Duration, seed: u64) -> Self {
+        Self { first, longest, span: first, random: seed | 1 }
     }
 
     /// How long to wait now: between half of the span and all of it. The next span is twice as long.
@@ -48,13 +39,13 @@ impl Backoff {
         let half = self.span / 2;
         let share = (self.random >> 32) as u32;
         let delay = half + half.mul_f64(f64::from(share) / f64::from(u32::MAX));
-        self.span = (self.span * 2).min(LONGEST);
+        self.span = (self.span * 2).min(self.longest);
         delay
     }
 
     /// Starts over: the attempt succeeded.
     pub fn reset(&mut self) {
-        self.span = FIRST;
+        self.span = self.first;
     }
 }
 
@@ -62,10 +53,14 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    fn seeded(seed: u64) -> Backoff {
+        Backoff::with_seed(Duration::from_millis(50), Duration::from_secs(1), seed)
+    }
+
     #[test]
     fn delays_double_within_their_half_up_to_the_longest() {
         for seed in 0..1000 {
-            let mut backoff = Backoff::with_seed(seed);
+            let mut backoff = seeded(seed);
             for span in [50, 100, 200, 400, 800, 1000, 1000, 1000] {
                 let (delay, span) = (backoff.next_delay(), Duration::from_millis(span));
                 assert!(span / 2 <= delay && delay <= span, "seed {seed}: {delay:?} of {span:?}");
@@ -75,18 +70,18 @@ mod tests {
 
     #[test]
     fn reset_starts_over() {
-        let mut backoff = Backoff::with_seed(7);
+        let mut backoff = seeded(7);
         for _ in 0..10 {
             backoff.next_delay();
         }
         backoff.reset();
-        assert!(backoff.next_delay() <= FIRST);
+        assert!(backoff.next_delay() <= Duration::from_millis(50));
     }
 
     #[test]
     fn the_seed_decides_the_delays() {
         let delays = |seed| {
-            let mut backoff = Backoff::with_seed(seed);
+            let mut backoff = seeded(seed);
             [(); 8].map(|()| backoff.next_delay())
         };
         assert_eq!(delays(42), delays(42));
@@ -95,7 +90,7 @@ mod tests {
 
     #[test]
     fn delays_fill_their_half() {
-        let delays: Vec<_> = (0..1000).map(|seed| Backoff::with_seed(seed * 0x9E37_79B9).next_delay()).collect();
+        let delays: Vec<_> = (0..1000).map(|seed| seeded(seed * 0x9E37_79B9).next_delay()).collect();
         assert!(delays.iter().min() < Some(&Duration::from_millis(30)));
         assert!(delays.iter().max() > Some(&Duration::from_millis(45)));
     }

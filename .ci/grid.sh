@@ -1,0 +1,156 @@
+# Sourced after lib.sh by scripts that need Grid Engine: a grid of one host with accounts, names and addresses of its own, in
+# namespaces that take everything with them when the script ends. Nothing of the machine is written to.
+# shellcheck shell=bash disable=SC2034,SC2154  # some variables are lib.sh's, some are for the scripts
+
+grid=/run/grid # on a file system of its own
+grid_bin=$grid/bin
+grid_log=$grid/log
+grid_host=exec-1
+grid_address=10.68.0.10
+queue=webgrid-generic
+export SGE_ROOT=/var/lib/gridengine SGE_CELL=default
+# Otherwise they come from /etc/services, which a small installation does not have.
+export SGE_QMASTER_PORT=6444 SGE_EXECD_PORT=6445
+
+# Runs the calling script again as the first process of namespaces of its own; there it returns.
+enter_grid() { # SCRIPT [ARGUMENT...]
+    local as_root=() kinds=(--mount --net --uts --pid --fork --mount-proc)
+    if [[ -n ${URLPROXY_IN_GRID-} ]]; then
+        unset URLPROXY_IN_GRID
+        prepare_grid
+        return
+    fi
+    if ((EUID != 0)); then
+        as_root=(sudo -n)
+        sudo -n true || die "namespaces and tool accounts are for root: run this as root, or allow sudo without a password"
+    fi
+    "${as_root[@]}" unshare "${kinds[@]}" true ||
+        die "namespaces are not permitted here: a container needs CAP_SYS_ADMIN, and the root of a chroot must be a mount point"
+    # Jobs inherit the environment of the daemon that starts them.
+    exec "${as_root[@]}" unshare "${kinds[@]}" --kill-child env -i URLPROXY_IN_GRID=1 LANG=C.UTF-8 PATH="$PATH" HOME=/root \
+        CARGO_TARGET_DIR="$built" URLPROXY_MODULE="$module" "$@"
+}
+
+prepare_grid() {
+    mount -t tmpfs -o mode=755 grid /run
+    mkdir -p "$grid_bin" "$grid_log" "$grid"/{home,etc,root,spool}
+    mkdir -m 1777 "$grid/tmp"
+    # The checkout may be where no tool can read, such as root's home directory.
+    mount --bind "$built/release" "$grid_bin"
+
+    cp -a /etc/. "$grid/etc"
+    mount --bind "$grid/etc" /etc
+    printf '%s: files\n' passwd group shadow hosts services >/etc/nsswitch.conf
+    # Grid Engine takes no name that stands for a loopback address, but it does not ask which interface has the address.
+    printf '%s\n' '127.0.0.1 localhost' "$grid_address $grid_host" >/etc/hosts
+    hostname "$grid_host"
+    ip link set lo up
+    ip address add "$grid_address/32" dev lo
+    say "$grid_address" >/etc/active-proxy
+}
+
+as_user() { # USER COMMAND...
+    local home
+    home=$(getent passwd "$1" | cut -d : -f 6)
+    env HOME="$home" setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
+}
+as_tool() { as_user "tools.$1" "${@:2}"; } # TOOL COMMAND...
+
+# An account with a home, where `server [PORT]` is a web server of www/. Without PORT, the environment tells it.
+last_uid=50000
+add_tool() { # TOOL
+    local account=tools.$1 home=$grid/home/$1
+    last_uid=$((last_uid + 1))
+    say "$account:x:$last_uid:$last_uid::$home:/bin/sh" >>/etc/passwd
+    say "$account:x:$last_uid:" >>/etc/group
+    mkdir -p "$home/www/$1"
+    say "served by $account" >"$home/www/$1/index.html"
+    # shellcheck disable=SC2016  # for the server
+    printf '%s\n' '#!/bin/sh' 'exec python3 -m http.server --directory "$HOME/www" "${1:-$PORT}"' >"$home/server"
+    chmod +x "$home/server"
+    chown -R "$account:" "$home"
+}
+
+answers() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; } # ADDRESS PORT
+
+start_identd() {
+    start "$grid_log/identd.log" oidentd --foreground --nosyslog
+    wait_until 10 answers "$grid_address" 113 || die "oidentd did not start"
+}
+
+# They do not give up by themselves when nobody answers them.
+qconf() { timeout 20 qconf "$@"; }
+qstat() { timeout 20 qstat "$@"; }
+
+quietly() { "$@" >>"$grid_log/commands.log" 2>&1; } # COMMAND...
+
+start_grid() { # EPILOG: what the queue runs after each job, as the job's owner
+    local common=$SGE_ROOT/$SGE_CELL/common spool=/var/spool/gridengine
+    chown sgeadmin: "$grid"/{root,spool}
+    mount --bind "$grid/root" "$SGE_ROOT"
+    mount --bind "$grid/spool" "$spool"
+    ln -s /usr/share/gridengine/util "$SGE_ROOT/util"
+    as_user sgeadmin mkdir -p "$common" "$spool"/{qmaster/job_scripts,spooldb,execd}
+    as_user sgeadmin cp /usr/share/gridengine/default-bootstrap "$common/bootstrap"
+    say "$grid_host" >"$common/act_qmaster"
+    chown sgeadmin: "$common/act_qmaster"
+    quietly as_user sgeadmin /usr/share/gridengine/scripts/init_cluster "$SGE_ROOT" "$SGE_CELL" "$spool/spooldb" sgeadmin
+
+    # Not in the background of their own choice, so that their pids are known.
+    start "$grid_log/qmaster.log" env SGE_ND=1 sge_qmaster
+    wait_until 20 quietly qconf -sm || die "sge_qmaster did not start"
+    quietly qconf -as "$grid_host"
+    start_execd
+
+    # A step should take the time it takes, and not what is left of the scheduler's usual 15 s.
+    qconf -ssconf | sed 's/^\(schedule_interval\) .*/\1 0:0:1/' >"$grid/scheduler"
+    quietly qconf -Msconf "$grid/scheduler"
+    # Without arguments it prints a queue as it is by default. A busy machine is no reason to let a job wait; and bash, other
+    # than dash, becomes the job's command, which then gets the signal first and may take its time to end.
+    qconf -sq | sed -e "s|^\(qname\) .*|\1 $queue|" -e "s|^\(hostlist\) .*|\1 $grid_host|" \
+        -e 's|^\(slots\) .*|\1 50|' -e 's|^\(load_thresholds\) .*|\1 NONE|' -e 's|^\(pe_list\) .*|\1 NONE|' \
+        -e "s|^\(tmpdir\) .*|\1 $grid/tmp|" -e 's|^\(shell\) .*|\1 /bin/bash|' \
+        -e 's|^\(terminate_method\) .*|\1 SIGTERM|' -e "s|^\(epilog\) .*|\1 $1|" >"$grid/queue"
+    quietly qconf -Aq "$grid/queue"
+    wait_until 20 queue_is_ready || die "no job can run in $queue"
+}
+
+execds=0
+start_execd() {
+    execds=$((execds + 1))
+    start "$grid_log/execd-$execds.log" env SGE_ND=1 sge_execd
+    execd_pid=$child
+}
+
+# As when a host fails: no shepherd runs an epilog, and no tool says goodbye.
+kill_execd() { # TOOL...: which have jobs there
+    local tool pids
+    pids="$execd_pid $(pgrep -P "$execd_pid")"
+    for tool; do pids+=" $(pgrep -u "tools.$tool")" || die "tools.$tool has no job that could be killed"; done
+    # shellcheck disable=SC2086  # a list of words
+    kill -KILL $pids 2>/dev/null || true # some end with others
+    wait "$execd_pid" 2>/dev/null || true
+}
+
+# Its last column, the states, is empty. A prolog or an epilog that fails leaves an E there, and no job runs any more.
+queue_is_ready() { qstat -f -q "$queue" | awk -v queue="$queue@" 'index($1, queue) && NF == 5 { ready = 1 } END { exit !ready }'; }
+
+submit() { # TOOL COMMAND...: as that tool; the job's number is then in $job
+    local home=$grid/home/$1
+    job=$(as_tool "$1" timeout 20 qsub -terse -b y -q "$queue" -N "generic-$1" -wd "$home" -o "$home/job.log" -j y "${@:2}")
+}
+is_running() { qstat -s r -u '*' | grep "^ *$1 " >/dev/null; } # JOB
+is_unknown() {                                                 # JOB: it has ended
+    local jobs
+    jobs=$(qstat -u '*') && ! grep -q "^ *$1 " <<<"$jobs"
+}
+
+show_grid() { # what is known when something failed
+    local log
+    qstat -f -explain E -u '*' || true
+    for log in "$grid_log"/*.log "$grid"/home/*/*.log; do
+        [[ -s $log ]] || continue
+        printf '\nThe end of %s:\n' "$log"
+        tail -n 25 "$log"
+    done
+}

@@ -1,0 +1,39 @@
+//! The programs that run on the grid's hosts and tell the proxies: webservice-runner, portgrabber, portreleaser.
+//!
+//! `runner`, `grabber` and `releaser` are the programs; `active_proxy` (whom to tell), `port` (which port), `socket` (who
+//! listens on it), `exchange` (one command and its answer), `registration` (until it works, and back), `announcement` (all
+//! proxies at once), `job` (the command and its processes).
+
+mod active_proxy;
+mod announcement;
+mod exchange;
+pub mod grabber;
+mod job;
+mod port;
+mod registration;
+pub mod releaser;
+pub mod runner;
+mod socket;
+mod status;
+
+use std::io;
+
+pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies};
+
+/// Starts logging to standard error, a line an event; to be called once, first. A log that can't be written (its disk is
+/// full, its reader gone) is no reason to end.
+pub fn start_log() {
+    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_target(false);
+    lines.log_internal_errors(false).init();
+}
+
+/// Runs one program's asynchronous part. A resolver that hangs is not waited for.
+///
+/// # Errors
+/// The system's, when there is no runtime to be had.
+fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(outcome)
+}

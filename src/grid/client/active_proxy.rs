@@ -1,0 +1,168 @@
+//! The active-proxy file: which proxies are told, one a line.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::status::{EX_CONFIG, EX_NOINPUT};
+use crate::route::{Backend, Host};
+
+/// Where the file is, unless it is said.
+pub const DEFAULT_PATH: &str = "/etc/active-proxy";
+/// Where proxylistener listens, unless the line says it.
+const DEFAULT_PORT: u16 = 8282;
+
+/// Where a proxylistener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// A name or an address.
+    pub host: Host,
+    /// TCP port, never 0.
+    pub port: u16,
+}
+
+/// Why it is not known whom to tell.
+#[derive(Debug, thiserror::Error)]
+pub enum ActiveProxyError {
+    /// No such file, or not for us.
+    #[error("{error} while reading the active-proxy file {path:?}, expected one proxy a line")]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A line that is no proxy.
+    #[error(
+        "{path:?} line {line}: {text:?} is no proxy, expected host, host:port, address, [IPv6 address] or [IPv6 address]:port"
+    )]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// Shortened.
+        text: String,
+    },
+}
+
+impl ActiveProxyError {
+    /// What a program exits with for it.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Unreadable { .. } => EX_NOINPUT,
+            Self::Malformed { .. } => EX_CONFIG,
+        }
+    }
+}
+
+/// Reads the file. No proxy in it is an answer too: nobody is to be told.
+///
+/// # Errors
+/// No file that can be read, a line that is no proxy.
+pub fn read(path: &Path) -> Result<Vec<Proxy>, ActiveProxyError> {
+    let content = fs::read(path).map_err(|error| ActiveProxyError::Unreadable { path: path.to_owned(), error })?;
+    parse_active_proxies(&content).map_err(|(line, text)| ActiveProxyError::Malformed {
+        path: path.to_owned(),
+        line,
+        text,
+    })
+}
+
+/// Reads the content of an active-proxy file: blank lines and what follows a `#` are nothing, and one named twice is one.
+///
+/// # Errors
+/// The number, from 1, and the text of the first line that is no proxy.
+pub fn parse_active_proxies(content: &[u8]) -> Result<Vec<Proxy>, (usize, String)> {
+    let mut proxies = Vec::new();
+    for (number, line) in (1..).zip(content.split(|&byte| byte == b'\n')) {
+        let wrong = || (number, String::from_utf8_lossy(line).trim().chars().take(120).collect());
+        let text = std::str::from_utf8(line).map_err(|_| wrong())?;
+        let text = text.split('#').next().unwrap_or_default().trim();
+        if text.is_empty() {
+            continue;
+        }
+        let proxy = parse_proxy(text).ok_or_else(wrong)?;
+        if !proxies.contains(&proxy) {
+            proxies.push(proxy);
+        }
+    }
+    Ok(proxies)
+}
+
+/// What stands between a URL's scheme and its path is what may stand here.
+fn parse_proxy(text: &str) -> Option<Proxy> {
+    if let Ok(address) = text.parse() {
+        return Some(Proxy { host: Host::V6(address), port: DEFAULT_PORT });
+    }
+    let backend = |text: String| text.parse::<Backend>().ok();
+    let Backend { host, port, .. } =
+        backend(format!("http://{text}")).or_else(|| backend(format!("http://{text}:{DEFAULT_PORT}")))?;
+    Some(Proxy { host, port })
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(content: &str) -> Result<Vec<String>, (usize, String)> {
+        Ok(parse_active_proxies(content.as_bytes())?.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn each_form_of_a_proxy_is_read() {
+        for (line, want) in [
+            ("proxy-1", "proxy-1:8282"),
+            ("Proxy.Example.ORG", "proxy.example.org:8282"),
+            ("proxy.example.org:82", "proxy.example.org:82"),
+            ("10.0.0.1", "10.0.0.1:8282"),
+            ("10.0.0.1:82", "10.0.0.1:82"),
+            ("fd00::1", "[fd00::1]:8282"),
+            ("[fd00::1]", "[fd00::1]:8282"),
+            ("[fd00::1]:82", "[fd00::1]:82"),
+            ("  proxy-1 \t\r", "proxy-1:8282"),
+            ("proxy-1 # the one in row B", "proxy-1:8282"),
+        ] {
+            assert_eq!(parsed(line), Ok(vec![want.into()]), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn several_are_told_and_none_may_be() {
+        assert_eq!(parsed("# both\na\n\nb:1\na:8282\n"), Ok(vec!["a:8282".into(), "b:1".into()]));
+        for nobody in ["", "\n", "  \n# nobody\n\n"] {
+            assert_eq!(parsed(nobody), Ok(vec![]), "{nobody:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_wrong_line_is_named() {
+        for wrong in [
+            "a b",
+            "http://a",
+            "a/",
+            "a:0",
+            "a:",
+            ":82",
+            "a:65536",
+            "a:b",
+            "[fd00::1",
+            "[fd00::1]:",
+            "a,b",
+            "-a",
+            "1.2.3",
+        ] {
+            assert_eq!(parsed(&format!("good\n# fine\n{wrong}\n")), Err((3, wrong.into())), "{wrong:?}");
+        }
+        assert_eq!(parse_active_proxies(b"a\n\xff\n"), Err((2, "\u{fffd}".into())));
+        let long = "a ".repeat(1000);
+        assert_eq!(parsed(&long).unwrap_err().1.chars().count(), 120);
+    }
+}

@@ -1,0 +1,99 @@
+//! The command and all its processes: one process group, which does not outlive this program.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+
+/// Leads the group. When this program ends, however, its standard input does too, and it kills the group. It says when
+/// signals to the group no longer end it.
+const GUARD: &str = r#"trap "" HUP INT QUIT TERM USR1 USR2; echo; read -r _; kill -KILL 0"#;
+
+/// A running command.
+#[derive(Debug)]
+pub struct Job {
+    command: Child,
+    guard: Child,
+    group: Pid,
+    /// Closed with this program.
+    _alive: ChildStdin,
+}
+
+/// Why a command does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The guard could not be started.
+    #[error("{0} while starting /bin/sh")]
+    Guard(io::Error),
+    /// The command could not be started.
+    #[error("{error} while starting {program:?}")]
+    Command {
+        /// Its name.
+        program: OsString,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Job {
+    /// Starts the command, with `PORT` in its environment.
+    ///
+    /// # Errors
+    /// No such program, or none that can be run.
+    pub async fn start(command: &[OsString], port: u16) -> Result<Self, JobError> {
+        // It must not hold anything of the job's: neither its output, nor its directory.
+        let mut guard = Command::new("/bin/sh");
+        guard.args(["-c", GUARD]).env_clear().current_dir("/").process_group(0);
+        guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut guard = guard.spawn().map_err(JobError::Guard)?;
+        let broken = || JobError::Guard(io::ErrorKind::BrokenPipe.into());
+        let alive = guard.stdin.take().ok_or_else(broken)?;
+        let mut ready = String::new();
+        let mut lines = BufReader::new(guard.stdout.take().ok_or_else(broken)?);
+        lines.read_line(&mut ready).await.map_err(JobError::Guard)?;
+        let id = guard.id().and_then(|id| i32::try_from(id).ok()).filter(|_| !ready.is_empty()).ok_or_else(broken)?;
+        let group = Pid::from_raw(id).ok_or_else(broken)?;
+
+        let (program, args) = command.split_first().ok_or_else(broken)?;
+        let mut command = Command::new(program);
+        command.args(args).env("PORT", port.to_string()).process_group(id);
+        match command.spawn() {
+            Ok(command) => Ok(Self { command, guard, group, _alive: alive }),
+            Err(error) => {
+                drop(alive);
+                let _ = guard.wait().await;
+                Err(JobError::Command { program: program.clone(), error })
+            }
+        }
+    }
+
+    /// Waits for the command's end; may be given up and begun again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn ended(&mut self) -> io::Result<std::process::ExitStatus> {
+        self.command.wait().await
+    }
+
+    /// Sends a signal to all its processes.
+    pub fn signal(&self, signal: Signal) {
+        // The group has its leader until `end`, so it is there, and it is ours.
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    /// Kills everything at once, the command also if it has left its group.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        // Fails when it has ended.
+        let _ = self.command.start_kill();
+    }
+
+    /// Kills what the command has left behind.
+    pub async fn end(mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.guard.wait().await;
+    }
+}

@@ -1,0 +1,222 @@
+//! Choosing a port that nobody else will get.
+//!
+//! The old way, to let the kernel choose one and give it back, hands it to whoever asks next. A port below the range that
+//! the kernel gives to clients is given to nobody who does not ask for that very number. Among those who choose as we do, a
+//! name in the abstract unix namespace says whose it is. The TCP port itself is not held: a server that does not set
+//! SO_REUSEADDR could not bind it. What remains: a program that asks for this number between our look and the command's
+//! own bind. The command then cannot listen, and what does is seen to be another user's.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::socket::listening_on;
+use super::status::{EX_OSERR, EX_TEMPFAIL, EX_UNAVAILABLE};
+
+/// Below are ports of services.
+const LOWEST: u16 = 10_000;
+/// Of fewer, too many would be asked for by others.
+const FEWEST: usize = 1000;
+/// The first port that the kernel gives to clients, on a system that does not say.
+const USUAL_EPHEMERAL: u16 = 32_768;
+/// How often the kernel is asked for a port, when it has to choose.
+const TRIES: usize = 100;
+
+/// A port, claimed among all who claim ports on this host, until dropped.
+#[derive(Debug)]
+pub struct Claim {
+    port: u16,
+    name: OwnedFd,
+}
+
+/// Why there is no port.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// All are taken.
+    #[error("no free port on this host")]
+    NoneFree,
+    /// The one asked for is another job's.
+    #[error("port {0} is claimed by another job on this host")]
+    Claimed(u16),
+    /// Somebody has a server there.
+    #[error("port {port} is already listened on by uid {uid}")]
+    InUse {
+        /// The one asked for.
+        port: u16,
+        /// Whose server it is.
+        uid: u32,
+    },
+    /// No sockets to be had.
+    #[error("{0} while choosing a port")]
+    Io(#[from] io::Error),
+}
+
+impl PortError {
+    /// What a program exits with for it.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::NoneFree => EX_TEMPFAIL,
+            Self::Claimed(_) | Self::InUse { .. } => EX_UNAVAILABLE,
+            Self::Io(_) => EX_OSERR,
+        }
+    }
+}
+
+impl Claim {
+    /// Claims a free port, any.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn any() -> Result<Self, PortError> {
+        let mut ports: Vec<u16> = below_ephemeral().collect();
+        if ports.len() < FEWEST {
+            return Self::any_of((0..TRIES).map_while(|_| kernels_choice().ok()));
+        }
+        let mut left = ports.len();
+        Self::any_of(std::iter::from_fn(|| {
+            let drawn = random_below(left)?;
+            left -= 1;
+            ports.swap(drawn, left);
+            Some(ports[left])
+        }))
+    }
+
+    fn any_of(ports: impl Iterator<Item = u16>) -> Result<Self, PortError> {
+        for port in ports {
+            // Claimed first: two who look at once would see each other's sockets.
+            if let Some(claim) = Self::try_claim(port)?
+                && is_free(port)?
+            {
+                return Ok(claim);
+            }
+        }
+        Err(PortError::NoneFree)
+    }
+
+    /// Claims this very port. It may still be waiting for the last of a former server's connections to be forgotten.
+    ///
+    /// # Errors
+    /// It is another job's, or somebody listens on it.
+    pub fn of(port: u16) -> Result<Self, PortError> {
+        let claim = Self::try_claim(port)?.ok_or(PortError::Claimed(port))?;
+        match listening_on(port)?.first() {
+            Some(socket) => Err(PortError::InUse { port, uid: socket.uid }),
+            None => Ok(claim),
+        }
+    }
+
+    fn try_claim(port: u16) -> io::Result<Option<Self>> {
+        let name = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let address = SocketAddrUnix::new_abstract_name(format!("urlproxy-port-{port}").as_bytes())?;
+        match bind(&name, &address) {
+            Ok(()) => Ok(Some(Self { port, name })),
+            Err(Errno::ADDRINUSE) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The number.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Lets the program that this process becomes have the claim for as long as it runs.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep_over_exec(&self) -> io::Result<()> {
+        Ok(fcntl_setfd(&self.name, FdFlags::empty())?)
+    }
+}
+
+/// The ports that the kernel gives to nobody who does not ask for that very number.
+fn below_ephemeral() -> Range<u16> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let low = range.split_ascii_whitespace().next().and_then(|low| low.parse().ok());
+    LOWEST..low.unwrap_or(USUAL_EPHEMERAL)
+}
+
+fn random_below(limit: usize) -> Option<usize> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+    usize::try_from(u64::from_ne_bytes(bytes) % u64::try_from(limit).ok().filter(|&limit| limit > 0)?).ok()
+}
+
+/// Whether a server could bind the port, with SO_REUSEADDR or without, for IPv4, IPv6 or both.
+fn is_free(port: u16) -> io::Result<bool> {
+    for address in [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))] {
+        match bound(address) {
+            Ok(_) | Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {}
+            Err(Errno::ADDRINUSE | Errno::ACCESS) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
+
+fn kernels_choice() -> io::Result<u16> {
+    let any = bound(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
+    let socket = any.or_else(|_| bound(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
+    Ok(SocketAddr::try_from(getsockname(&socket)?)?.port())
+}
+
+/// Unlike the standard library's, without SO_REUSEADDR.
+fn bound(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::net::TcpListener;
+
+    #[test]
+    fn no_port_is_given_twice_and_none_is_the_kernels_to_give() {
+        let claims: Vec<_> = (0..200).map(|_| Claim::any().unwrap()).collect();
+        let ports: HashSet<_> = claims.iter().map(Claim::port).collect();
+        assert_eq!(ports.len(), claims.len());
+        assert!(ports.iter().all(|port| below_ephemeral().contains(port)), "{ports:?}");
+        let port = claims[0].port();
+        assert!(matches!(Claim::of(port), Err(PortError::Claimed(_))));
+        drop(claims);
+        assert_eq!(Claim::of(port).unwrap().port(), port);
+    }
+
+    #[test]
+    fn a_claimed_port_can_be_bound() {
+        let claim = Claim::any().unwrap();
+        for address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST] {
+            assert!(bound(SocketAddr::from((address, claim.port()))).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_others_listen_on_is_not_free() {
+        for address in ["127.0.0.1", "0.0.0.0", "::1"] {
+            let port = Claim::any().unwrap().port();
+            let Ok(_server) = TcpListener::bind((address, port)) else { continue };
+            assert!(!is_free(port).unwrap(), "{address}");
+            assert!(matches!(Claim::any_of([port].into_iter()), Err(PortError::NoneFree)));
+            assert!(matches!(Claim::of(port), Err(PortError::InUse { .. })), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_choice_will_do_too() {
+        let claim = Claim::any_of((0..TRIES).map_while(|_| kernels_choice().ok())).unwrap();
+        assert!(claim.port() > 0);
+    }
+}

@@ -1,0 +1,241 @@
+//! webservice-runner: runs a tool's web server, and has the proxies know of it while it listens.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use rustix::process::{Signal, geteuid};
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use super::active_proxy::{self, DEFAULT_PATH, Proxy};
+use super::announcement::{Announcement, News};
+use super::job::{Job, JobError};
+use super::port::Claim;
+use super::registration::Refusal;
+use super::status::{EX_NOPERM, EX_OSERR, EX_UNAVAILABLE, of_ended, of_not_started};
+use crate::daemon::parse_duration;
+
+/// A signal that ends the command is held back so long at most, while the proxies are told.
+const FIRST_WITHDRAWAL: Duration = Duration::from_secs(2);
+/// After the command's end the proxies are told within this time, or not at all.
+const LAST_WITHDRAWAL: Duration = Duration::from_secs(5);
+
+const HELP: &str = "\
+The command is started with the port in its environment as PORT, and has to listen on it at all addresses (0.0.0.0 or
+[::]). As soon as it does, requests for the tool are sent to it; when it ends, no longer.
+
+SIGTERM, SIGINT and SIGHUP: the proxies are told first, for at most 2 s, then the command gets the signal, and SIGKILL if
+it has not ended after --grace. A second one is passed on at once. SIGUSR1 and SIGUSR2 are passed on. The command and
+all its processes are one process group; what is left of it when the command or this program ends is killed.
+
+Exit status: the command's, 128 + N when signal N ended it; 126 when it cannot be run, 127 when there is no such
+program. Of webservice-runner itself:
+    64  wrong command line                         69  the command did not listen in time, or --port is taken
+    66  the active-proxy file cannot be read       75  no free port
+    78  a line of it is no proxy                   77  the user is no tool
+
+    webservice-runner --register-proxy -- python3 server.py
+    webservice-runner --register-proxy --port 8000 -- sh -c 'exec ./server --listen 0.0.0.0:$PORT'";
+
+/// What was written.
+#[derive(Debug, Parser)]
+#[command(
+    name = "webservice-runner",
+    version,
+    about = "Runs a tool's web server on the grid, and has the proxies send requests to it while it listens",
+    after_help = HELP
+)]
+pub struct Options {
+    /// Tell the proxies; without it the command is only run
+    #[arg(long)]
+    register_proxy: bool,
+    /// Port for the command, instead of a free one
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Kind of web server: only generic, a command of the tool's own
+    #[arg(long = "type", value_name = "TYPE", default_value = "generic", value_parser = parse_type)]
+    _type: Generic,
+    /// Have requests redirected to the tool's own host first
+    #[arg(long)]
+    canonical: bool,
+    /// File with the proxies to tell, one a line: host, host:port, address, [IPv6 address] or [IPv6 address]:port
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    active_proxy_file: PathBuf,
+    /// How long the command may take until it listens
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
+    listen_timeout: Duration,
+    /// How long the command may take to end after SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    grace: Duration,
+    /// Command to run and its arguments
+    #[arg(value_name = "COMMAND", required = true, num_args = 1.., trailing_var_arg = true)]
+    command: Vec<OsString>,
+}
+
+/// The one kind there is.
+#[derive(Clone, Copy, Debug)]
+struct Generic;
+
+fn parse_type(text: &str) -> Result<Generic, String> {
+    if text == "generic" { Ok(Generic) } else { Err(format!("type {text:?} is not supported, expected \"generic\"")) }
+}
+
+/// Runs the program, and returns its exit status.
+pub fn run(options: Options) -> u8 {
+    let claim = match options.port.map_or_else(Claim::any, Claim::of) {
+        Ok(claim) => claim,
+        Err(error) => {
+            error!("{error}");
+            return error.status();
+        }
+    };
+    let proxies = match options.proxies() {
+        Ok(proxies) => proxies,
+        Err(error) => {
+            error!("{error}");
+            return error.status();
+        }
+    };
+    let run = super::block_on(options.supervise(proxies, claim.port())).and_then(|outcome| outcome);
+    run.unwrap_or_else(|error| {
+        error!("{error} while starting");
+        EX_OSERR
+    })
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Running,
+    /// The command gets the signal when the proxies know.
+    Withdrawing(Signal),
+    /// The command has got one, and has this long.
+    Ending(Instant),
+    Killed,
+}
+
+impl Options {
+    fn proxies(&self) -> Result<Vec<Proxy>, active_proxy::ActiveProxyError> {
+        if !self.register_proxy {
+            return Ok(Vec::new());
+        }
+        let proxies = active_proxy::read(&self.active_proxy_file)?;
+        if proxies.is_empty() {
+            warn!("no proxy in {:?}: not registered", self.active_proxy_file);
+        }
+        Ok(proxies)
+    }
+
+    async fn supervise(self, proxies: Vec<Proxy>, port: u16) -> io::Result<u8> {
+        let mut signals = Signals::catch()?;
+        let mut job = match Job::start(&self.command, port).await {
+            Ok(job) => job,
+            Err(error) => {
+                error!("{error}");
+                return Ok(match error {
+                    JobError::Guard(_) => EX_OSERR,
+                    JobError::Command { error, .. } => of_not_started(&error),
+                });
+            }
+        };
+        info!("started {:?}, port {port}", self.command[0]);
+        let uid = geteuid().as_raw();
+        let mut announcement = Announcement::begin(proxies, port, self.canonical, uid, self.listen_timeout);
+        let mut phase = Phase::Running;
+        let mut verdict = None;
+        let status = loop {
+            let is_told = matches!(phase, Phase::Running | Phase::Withdrawing(_));
+            tokio::select! {
+                status = job.ended() => break status?,
+                signal = signals.next() => match phase {
+                    _ if signal == Signal::USR1 || signal == Signal::USR2 => job.signal(signal),
+                    Phase::Running => {
+                        announcement.withdraw(Instant::now() + FIRST_WITHDRAWAL);
+                        phase = Phase::Withdrawing(signal);
+                    }
+                    Phase::Withdrawing(_) => phase = self.pass_on(&job, signal),
+                    Phase::Ending(_) | Phase::Killed => job.signal(signal),
+                },
+                news = announcement.news(), if is_told => match (news, phase) {
+                    (News::Refused(refusal), Phase::Running) => {
+                        error!("{refusal}: ending {:?}", self.command[0]);
+                        verdict = Some(if matches!(refusal, Refusal::Final { .. }) { EX_NOPERM } else { EX_UNAVAILABLE });
+                        announcement.withdraw(Instant::now() + FIRST_WITHDRAWAL);
+                        phase = Phase::Withdrawing(Signal::TERM);
+                    }
+                    (News::Withdrawn, Phase::Withdrawing(signal)) => phase = self.pass_on(&job, signal),
+                    _ => {}
+                },
+                () = over(phase) => {
+                    warn!("not ended within {:?}: killed", self.grace);
+                    job.kill();
+                    phase = Phase::Killed;
+                }
+            }
+        };
+        info!("ended, {status}");
+        announcement.end(Instant::now() + LAST_WITHDRAWAL).await;
+        job.end().await;
+        Ok(verdict.unwrap_or_else(|| of_ended(status)))
+    }
+
+    fn pass_on(&self, job: &Job, signal: Signal) -> Phase {
+        job.signal(signal);
+        Phase::Ending(Instant::now() + self.grace)
+    }
+}
+
+/// Waits for the end of the command's time, if it has one.
+async fn over(phase: Phase) {
+    match phase {
+        Phase::Ending(deadline) => sleep_until(deadline).await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// The signals that do not end this program at once.
+struct Signals {
+    ends: Vec<(Signal, unix::Signal)>,
+    others: [unix::Signal; 2],
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let mut ends =
+            vec![(Signal::TERM, signal(SignalKind::terminate())?), (Signal::INT, signal(SignalKind::interrupt())?)];
+        // Under nohup it stays ignored, for the command too.
+        if !is_ignored(Signal::HUP) {
+            ends.push((Signal::HUP, signal(SignalKind::hangup())?));
+        }
+        Ok(Self { ends, others: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?] })
+    }
+
+    async fn next(&mut self) -> Signal {
+        let [usr1, usr2] = &mut self.others;
+        let ends = &mut self.ends;
+        let end = std::future::poll_fn(|context| {
+            let mut caught = ends.iter_mut().filter_map(|(signal, stream)| {
+                matches!(stream.poll_recv(context), std::task::Poll::Ready(Some(()))).then_some(*signal)
+            });
+            caught.next().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        });
+        tokio::select! {
+            signal = end => signal,
+            _ = usr1.recv() => Signal::USR1,
+            _ = usr2.recv() => Signal::USR2,
+        }
+    }
+}
+
+/// Whether this process was started with the signal ignored: proc(5), `SigIgn`, a bit for each.
+fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal.as_raw() - 1) & 1 == 1
+}

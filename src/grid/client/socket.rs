@@ -1,0 +1,203 @@
+//! Who listens on a port of this host, as the kernel tells everybody: /proc/net/tcp and /proc/net/tcp6, proc(5).
+//!
+//! A connection that succeeds would say less: another user's server may answer it.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// LISTEN, as the files write it.
+const LISTEN: &str = "0A";
+
+/// A socket that takes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// To which of the host's addresses; unspecified is to all.
+    pub address: IpAddr,
+    /// Whose it is.
+    pub uid: u32,
+}
+
+/// Why requests to an address and port would not reach a server of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    /// It can't be seen.
+    #[error("{0} while reading /proc/net/tcp")]
+    Unknown(io::ErrorKind),
+    /// There is none yet.
+    #[error("nothing listens on port {0}")]
+    Nothing(u16),
+    /// Another user's server is there.
+    #[error("port {port} is listened on by another user, uid {uid}")]
+    OtherUser {
+        /// Of the TCP socket.
+        port: u16,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Ours is not for everybody.
+    #[error("port {port} is listened on at {address} only, expected 0.0.0.0, [::] or {wanted}")]
+    Elsewhere {
+        /// Of the TCP socket.
+        port: u16,
+        /// Where it is.
+        address: IpAddr,
+        /// Where requests will come.
+        wanted: String,
+    },
+}
+
+/// Everything that listens on this port.
+///
+/// # Errors
+/// There is no /proc to be read.
+pub fn listening_on(port: u16) -> io::Result<Vec<Listening>> {
+    let mut table = fs::read_to_string("/proc/net/tcp")?;
+    match fs::read_to_string("/proc/net/tcp6") {
+        Ok(more) => table.push_str(&more),
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(table.lines().filter_map(parse_line).filter(|(of, _)| *of == port).map(|(_, found)| found).collect())
+}
+
+/// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid ...`, numbers in hexadecimal but for the uid.
+fn parse_line(line: &str) -> Option<(u16, Listening)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (address, port) = fields.nth(1)?.split_once(':')?;
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    let uid = fields.nth(3)?.parse().ok()?;
+    Some((u16::from_str_radix(port, 16).ok()?, Listening { address: parse_address(address)?, uid }))
+}
+
+/// Words of 32 bits, each as this machine has it in memory: the bytes themselves are in the network's order.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    if text.len() == 8 {
+        return Some(IpAddr::V4(Ipv4Addr::from(word(0)?)));
+    }
+    let mut bytes = [0; 16];
+    for (index, four) in bytes.chunks_exact_mut(4).enumerate() {
+        four.copy_from_slice(&word(8 * index)?);
+    }
+    Some(Ipv6Addr::from(bytes).to_canonical())
+}
+
+impl Listening {
+    /// Whether connections to `wanted` come here. `[::]` is taken to be for IPv4 too: the files do not say.
+    fn covers(&self, wanted: IpAddr) -> bool {
+        match self.address {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => wanted.is_ipv4(),
+            address => address.is_unspecified() || address == wanted,
+        }
+    }
+}
+
+/// Whether a server of `uid`, and nobody else's, gets what is sent to one of `wanted`. Without an address: from another
+/// host.
+///
+/// # Errors
+/// Why not.
+pub fn check_served(port: u16, uid: u32, wanted: &[IpAddr]) -> Result<(), Unserved> {
+    let found = listening_on(port).map_err(|error| Unserved::Unknown(error.kind()))?;
+    let mut outcome = if wanted.is_empty() { check(port, &found, uid, None) } else { Err(Unserved::Nothing(port)) };
+    for &wanted in wanted {
+        if outcome.is_err() {
+            outcome = check(port, &found, uid, Some(wanted));
+        }
+    }
+    outcome
+}
+
+fn check(port: u16, found: &[Listening], uid: u32, wanted: Option<IpAddr>) -> Result<(), Unserved> {
+    let covers = |socket: &&Listening| wanted.map_or(!socket.address.is_loopback(), |wanted| socket.covers(wanted));
+    let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|socket| socket.uid == uid);
+    let other = |socket: &&Listening| Err(Unserved::OtherUser { port, uid: socket.uid });
+    if let Some(socket) = others.iter().copied().find(covers) {
+        return other(&socket);
+    }
+    if ours.iter().copied().any(|socket| covers(&socket)) {
+        return Ok(());
+    }
+    if let Some(socket) = ours.first() {
+        let wanted = wanted.map_or_else(|| "an address of this host".into(), |wanted| wanted.to_string());
+        return Err(Unserved::Elsewhere { port, address: socket.address, wanted });
+    }
+    others.first().map_or(Err(Unserved::Nothing(port)), other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    const OWN: u32 = 50001;
+
+    fn socket(address: &str, uid: u32) -> Listening {
+        Listening { address: address.parse().unwrap(), uid }
+    }
+
+    #[test]
+    fn the_files_are_read() {
+        let v4 = "   0: 0100000A:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 50001        0 1589 1 0 100 0 0 10 0";
+        let v6 = "   1: 000000FD000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 \
+                  00:00000000 00000000     0        0 2 1 0 100 0 0 10 0";
+        let mapped = v6.replace("000000FD000000000000000001000000", "0000000000000000FFFF00000100000A");
+        if cfg!(target_endian = "little") {
+            assert_eq!(parse_line(v4), Some((8080, socket("10.0.0.1", 50001))));
+            assert_eq!(parse_line(v6), Some((8080, socket("fd00::1", 0))));
+            assert_eq!(parse_line(&mapped), Some((8080, socket("10.0.0.1", 0))));
+        }
+        for other in [&v4.replace(" 0A ", " 01 "), "  sl  local_address rem_address   st", "", "0: 1:2 3:4 0A"] {
+            assert_eq!(parse_line(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_our_own_is_found() {
+        let uid = rustix::process::geteuid().as_raw();
+        for address in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
+            let Ok(listener) = TcpListener::bind((address.parse::<IpAddr>().unwrap(), 0)) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            assert!(listening_on(port).unwrap().contains(&socket(address, uid)), "{address}");
+            drop(listener);
+            assert!(!listening_on(port).unwrap().contains(&socket(address, uid)), "{address}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_of_ours_that_requests_reach_will_do() {
+        let (v4, v6) = (Some("10.0.0.1".parse().unwrap()), Some("fd00::1".parse().unwrap()));
+        let loopback = Some("127.0.0.1".parse().unwrap());
+        for (address, wanted, served) in [
+            ("0.0.0.0", v4, true),
+            ("0.0.0.0", v6, false),
+            ("::", v4, true),
+            ("::", v6, true),
+            ("10.0.0.1", v4, true),
+            ("10.0.0.2", v4, false),
+            ("127.0.0.1", v4, false),
+            ("127.0.0.1", loopback, true),
+            ("127.0.0.2", loopback, false),
+            ("127.0.0.1", None, false),
+            ("10.0.0.2", None, true),
+            ("::", None, true),
+        ] {
+            let found = check(80, &[socket(address, OWN)], OWN, wanted);
+            assert_eq!(found.is_ok(), served, "{address} for {wanted:?}: {found:?}");
+            if let Err(error) = found {
+                assert!(matches!(error, Unserved::Elsewhere { .. }), "{address} for {wanted:?}: {error}");
+            }
+            let theirs = check(80, &[socket(address, 7)], OWN, wanted);
+            assert_eq!(theirs, Err(Unserved::OtherUser { port: 80, uid: 7 }), "{address} for {wanted:?}");
+        }
+        assert_eq!(check(80, &[], OWN, v4), Err(Unserved::Nothing(80)));
+        // `[::]` can be for IPv6 alone, and then somebody else has the IPv4 side.
+        let both = [socket("::", OWN), socket("0.0.0.0", 7)];
+        assert_eq!(check(80, &both, OWN, v4), Err(Unserved::OtherUser { port: 80, uid: 7 }));
+        assert_eq!(check(80, &[socket("127.0.0.1", 7), socket("10.0.0.1", OWN)], OWN, v4), Ok(()));
+    }
+}
