@@ -28,15 +28,20 @@ const WITHDRAWAL: Duration = Duration::from_secs(5);
 const WITHDRAWAL_TRIES: usize = 5;
 
 const HELP: &str = "\
-The port is the command's last argument, and in its environment as PORT. The proxies know it before the command is
-started, and until portreleaser tells them otherwise: that is for the queue's epilog to run.
+The port is the command's last argument, and in its environment as PORT. The proxies are told before the command is
+started, so it should listen soon, at all addresses (0.0.0.0 or [::]). They are told of its end by portreleaser, which is
+for the queue's epilog to run.
 
-TOOL is checked and logged; as which tool the service is registered, the identd of this host decides.
+TOOL is checked and logged. As which tool the service is registered, the identd of this host decides.
 
-Exit status: the command's. Of portgrabber itself, without running it:
-    64  wrong command line                         75  no free port, or a proxy that was not to be told within 15 s
-    66  the active-proxy file cannot be read       77  the user is no tool
-    78  a line of it is no proxy                   126, 127  the command cannot be run, there is no such program
+FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
+said. Blank lines and what follows # do not count. Without a proxy in it the command is only run.
+
+Exit status: the command's, since portgrabber becomes it. Without running it:
+    64  wrong command line                         75  no port is free, or a proxy could not be told within 15 s
+    66  FILE cannot be read                        77  the user is no tool
+    78  a line of FILE is no proxy                 71  the system refuses a socket
+    126, 127  the command cannot be run, there is no such program
 
     portgrabber hello ./server --listen";
 
@@ -49,7 +54,7 @@ Exit status: the command's. Of portgrabber itself, without running it:
     after_help = HELP
 )]
 pub struct Options {
-    /// File with the proxies to tell, one a line: host, host:port, address, [IPv6 address] or [IPv6 address]:port
+    /// File with the proxies to tell
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
     /// Have requests redirected to the tool's own host first
@@ -93,7 +98,7 @@ impl Options {
         if proxies.is_empty() {
             warn!("no proxy in {:?}: not registered", self.active_proxy_file);
         }
-        let known = super::block_on(register(&proxies, port, self.canonical)).map_err(not_begun)??;
+        let known = super::block_on(register(proxies, port, self.canonical)).map_err(not_begun)??;
         let error = match claim.keep_over_exec() {
             Ok(()) => {
                 let (program, args) = self.command.split_first().ok_or(EX_OSERR)?;
@@ -113,11 +118,11 @@ fn not_begun(error: io::Error) -> u8 {
 }
 
 /// Tells all proxies at once; when one of them is not to be told, nothing is told to any.
-async fn register(proxies: &[Proxy], port: u16, canonical: bool) -> Result<Vec<Registration>, u8> {
+async fn register(proxies: Vec<Proxy>, port: u16, canonical: bool) -> Result<Vec<Registration>, u8> {
     let (stop, stopping) = watch::channel(None);
     let deadline = Instant::now() + PATIENCE;
     let mut running = JoinSet::new();
-    for proxy in proxies.iter().cloned() {
+    for proxy in proxies {
         let mut stopping = stopping.clone();
         let mut registration = Registration::new(proxy.clone(), Service { port, canonical, server_of: None });
         running.spawn(async move {

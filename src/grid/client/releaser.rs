@@ -18,11 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: usize = 4;
 
 const HELP: &str = "\
-It is for a queue's epilog to run, as the user of the job that has ended, and does no harm when it runs twice.
+It is for a queue's epilog to run, as the user of the job that has ended, and may run twice. Each proxy is tried up to
+four times, for 10 s at most.
+
+FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
+said. Blank lines and what follows # do not count.
 
 Exit status: 0, also when a proxy could not be told, which standard error says then: Grid Engine stops using a queue
-whose epilog fails. 64 for a wrong command line. With --strict also 1 when a proxy could not be told, 66 when the
-active-proxy file cannot be read, 78 when a line of it is no proxy.
+whose epilog fails. 64 for a wrong command line. With --strict also 1 when a proxy could not be told, 66 when FILE
+cannot be read, 78 when a line of FILE is no proxy.
 
     qconf -mattr queue epilog /usr/bin/portreleaser webgrid-generic";
 
@@ -35,7 +39,7 @@ active-proxy file cannot be read, 78 when a line of it is no proxy.
     after_help = HELP
 )]
 pub struct Options {
-    /// File with the proxies to tell, one a line: host, host:port, address, [IPv6 address] or [IPv6 address]:port
+    /// File with the proxies to tell
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
     /// Say by the exit status, too, that a proxy could not be told

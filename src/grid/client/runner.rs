@@ -26,21 +26,25 @@ const FIRST_WITHDRAWAL: Duration = Duration::from_secs(2);
 const LAST_WITHDRAWAL: Duration = Duration::from_secs(5);
 
 const HELP: &str = "\
-The command is started with the port in its environment as PORT, and has to listen on it at all addresses (0.0.0.0 or
-[::]). As soon as it does, requests for the tool are sent to it; when it ends, no longer.
+The command is started with a port in its environment as PORT, and has to listen on it at all addresses (0.0.0.0 or
+[::]). As soon as it does, the proxies are told; when it ends, they are told again.
 
 SIGTERM, SIGINT and SIGHUP: the proxies are told first, for at most 2 s, then the command gets the signal, and SIGKILL if
 it has not ended after --grace. A second one is passed on at once. SIGUSR1 and SIGUSR2 are passed on. The command and
-all its processes are one process group; what is left of it when the command or this program ends is killed.
+its processes are a process group of their own; what is left of it when the command or this program ends is killed.
+
+FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
+said. Blank lines and what follows # do not count. Without a proxy in it the command is only run.
 
 Exit status: the command's, 128 + N when signal N ended it; 126 when it cannot be run, 127 when there is no such
 program. Of webservice-runner itself:
     64  wrong command line                         69  the command did not listen in time, or --port is taken
-    66  the active-proxy file cannot be read       75  no free port
-    78  a line of it is no proxy                   77  the user is no tool
+    66  FILE cannot be read                        75  no port is free
+    78  a line of FILE is no proxy                 77  the user is no tool
+                                                   71  the system refuses a process or a socket
 
-    webservice-runner --register-proxy -- python3 server.py
-    webservice-runner --register-proxy --port 8000 -- sh -c 'exec ./server --listen 0.0.0.0:$PORT'";
+    webservice-runner --register-proxy -- ./server
+    webservice-runner --register-proxy -- sh -c 'exec ./server --listen 0.0.0.0:$PORT'";
 
 /// What was written.
 #[derive(Debug, Parser)]
@@ -63,7 +67,7 @@ pub struct Options {
     /// Have requests redirected to the tool's own host first
     #[arg(long)]
     canonical: bool,
-    /// File with the proxies to tell, one a line: host, host:port, address, [IPv6 address] or [IPv6 address]:port
+    /// File with the proxies to tell
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
     /// How long the command may take until it listens

@@ -1,0 +1,108 @@
+//! When the proxies are told of a service's end.
+
+use std::time::{Duration, Instant};
+
+use crate::job::{SERVER, UNREGISTER, active, port_of, runner, server};
+use crate::listener::SOON;
+use crate::proxy::Proxy;
+
+#[test]
+fn the_proxies_know_before_the_command_does() {
+    for signal in ["TERM", "INT", "HUP"] {
+        let (proxy, go_on) = Proxy::slow(|command, _| command == UNREGISTER);
+        let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+        let register = proxy.registration(port_of(&job));
+        job.wait_for_line(&["INFO registered"]);
+        job.signal(signal);
+        proxy.wait_for(&[&register, UNREGISTER]);
+        assert!(!job.log().contains("got "), "{signal}");
+        go_on.send(()).unwrap();
+        job.wait_for_line(&[&format!("got {signal}")]);
+        if signal != "TERM" {
+            job.signal("TERM");
+        }
+        assert_eq!(job.wait_for_end(), 5, "{signal}");
+        assert_eq!(proxy.heard(), [&register, UNREGISTER], "{signal}: told once");
+    }
+}
+
+#[test]
+fn a_second_signal_and_a_mute_proxy_do_not_wait() {
+    let (proxy, mute) = Proxy::slow(|command, _| command == UNREGISTER);
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let register = proxy.registration(port_of(&job));
+    job.wait_for_line(&["INFO registered"]);
+    let start = Instant::now();
+    job.signal("INT");
+    proxy.wait_for(&[&register, UNREGISTER]);
+    job.signal("HUP");
+    job.wait_for_line(&["got HUP"]);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(!job.log().contains("got INT"), "the second instead of the first");
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    drop(mute);
+
+    // With one signal alone the command gets it after 2 s, and the proxy is tried again after the command's end.
+    let (proxy, mute) = Proxy::slow(|_, number| number == 1);
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let register = proxy.registration(port_of(&job));
+    job.wait_for_line(&["INFO registered"]);
+    let start = Instant::now();
+    job.signal("TERM");
+    job.wait_for_line(&["got TERM"]);
+    assert!((Duration::from_millis(1900)..SOON / 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [&register, UNREGISTER, UNREGISTER]);
+    job.wait_for_line(&["INFO unregistered"]);
+    drop(mute);
+}
+
+#[test]
+fn each_end_is_told() {
+    for (ending, want) in [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -SEGV $$", 139)] {
+        let proxy = Proxy::agreeing();
+        let script = format!("trap '{ending}' USR1; perl -e \"$0\" 0.0.0.0 & while :; do wait; done");
+        let mut job = runner(active(&[proxy.address]), &[], &["sh", "-c", &script, SERVER]);
+        let register = proxy.registration(port_of(&job));
+        job.wait_for_line(&["INFO registered"]);
+        job.signal("USR1");
+        assert_eq!(job.wait_for_end(), want, "{ending}");
+        assert_eq!(proxy.heard(), [&register, UNREGISTER], "{ending}");
+        job.wait_for_line(&["INFO unregistered from", &proxy.address.to_string()]);
+    }
+}
+
+#[test]
+fn a_registration_of_which_nothing_is_known_is_taken_back_too() {
+    // The answer does not come.
+    let (proxy, mute) = Proxy::slow(|command, _| command != UNREGISTER);
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let register = proxy.registration(port_of(&job));
+    proxy.wait_for(&[&register]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [&register, UNREGISTER]);
+    drop(mute);
+
+    // The answer is lost.
+    let proxy = Proxy::start(|command| if command == UNREGISTER { "ok".into() } else { String::new() });
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    job.wait_for_line(&["WARN answered \"\" while registering"]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard().last().map(String::as_str), Some(UNREGISTER));
+}
+
+#[test]
+fn a_proxy_that_fails_at_the_end_is_asked_again_and_then_left() {
+    let proxy = Proxy::start(|command| if command == UNREGISTER { "fail".into() } else { "ok".into() });
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    job.wait_for_line(&["INFO registered"]);
+    let start = Instant::now();
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    job.wait_for_line(&["WARN answered \"fail\" while unregistering from"]);
+    assert!(proxy.heard().len() > 3, "{:?}", proxy.heard());
+}
