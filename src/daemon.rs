@@ -3,11 +3,13 @@
 mod log;
 mod status;
 mod stop;
+mod store;
 mod systemd;
 mod usage;
 
 pub use log::{LogFormat, start_log};
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
+pub use store::{Idempotent, Reading, RedisUrlError, Store, StoreError, open_redis};
 pub use systemd::{State, announce, keep_watchdog_fed, tell_systemd};
 pub use usage::{EX_USAGE, exit_on, parse_duration};

@@ -1,7 +1,7 @@
 //! The daemon that jobs on the grid tell where they listen: who asks is told by the identd of the host that asks.
 //!
 //! `listener` (connections and their limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
-//! `identd` (who asks), `destination` (where to) and `store` (Redis). `audit` looks whether what was registered still
+//! `identd` (who asks), `destination` (where to). `audit` looks whether what was registered still
 //! holds.
 
 pub mod client;
@@ -16,8 +16,8 @@ mod options;
 mod protocol;
 mod registrar;
 mod reload;
+mod routes;
 mod settings;
-mod store;
 
 pub use audit::audit;
 pub use identd::{IdentError, Query, parse_ident_reply};

@@ -18,8 +18,9 @@ use tracing::{debug, info, warn};
 use super::identd::{self, IdentError};
 use super::metrics::Finding;
 use super::registrar::Registrar;
+use super::routes::{grid_routes, registered_tools};
 use super::settings::Policy;
-use super::store::StoreError;
+use crate::daemon::StoreError;
 use crate::registry::{self, GridRoute};
 
 /// Hosts that are asked at the same time; the routes of one host are asked one after the other.
@@ -66,8 +67,8 @@ pub async fn audit(registrar: Arc<Registrar>) {
 async fn round(registrar: &Arc<Registrar>) -> Result<usize, StoreError> {
     let mut hosts: HashMap<IpAddr, Vec<(GridRoute, SocketAddr)>> = HashMap::new();
     let mut total = 0;
-    for tool in registrar.store.registered_tools().await? {
-        for route in registrar.store.grid_routes(tool).await? {
+    for tool in registered_tools(&registrar.store).await? {
+        for route in grid_routes(&registrar.store, tool).await? {
             if let Some(backend) = route.backend.socket_addr() {
                 total += 1;
                 hosts.entry(backend.ip()).or_default().push((route, backend));

@@ -83,7 +83,8 @@ struct Refused {
 pub struct Metrics {
     commands: Family<Decision, Counter>,
     ident: Histogram,
-    redis: Histogram,
+    /// How long Redis takes.
+    pub redis: Histogram,
     /// Clients that are in.
     pub connections: Gauge,
     refused: Family<Refused, Counter>,
@@ -132,11 +133,6 @@ impl Metrics {
     /// An identd took so long.
     pub fn ident_took(&self, passed: Duration) {
         self.ident.observe(passed.as_secs_f64());
-    }
-
-    /// Redis took so long.
-    pub fn redis_took(&self, passed: Duration) {
-        self.redis.observe(passed.as_secs_f64());
     }
 
     /// The audit has looked at so many routes more.

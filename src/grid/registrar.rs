@@ -14,7 +14,7 @@ use super::identd::{self, IdentError};
 use super::metrics::{Asked, Metrics, Outcome};
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use super::store::{Store, StoreError};
+use crate::daemon::{Store, StoreError};
 use crate::registry::{self, Origin};
 use crate::route::{Backend, BackendError, Pattern, PatternError, ToolName};
 
@@ -80,7 +80,7 @@ impl Registrar {
         Self {
             live: Arc::new(ArcSwap::from_pointee(settings.policy.clone())),
             reloaded: Notify::new(),
-            store: Store::new(settings.client.clone(), Arc::clone(&metrics)),
+            store: Store::new(settings.client.clone(), metrics.redis.clone()),
             metrics,
             resolver: Resolver::default(),
         }

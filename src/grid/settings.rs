@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use redis::{Client, ConnectionAddr, RedisError};
+use redis::Client;
 use tracing::warn;
 
 use super::options::Options;
-use crate::daemon::raise_file_limit;
+use crate::daemon::{RedisUrlError, open_redis, raise_file_limit};
 
 /// Everything that a command line and its file say.
 pub struct Settings {
@@ -67,12 +67,9 @@ pub enum SettingsError {
     /// No name that accounts can begin with.
     #[error("invalid project {0:?}, expected letters, digits, - and _, e.g. \"tools\"")]
     Project(String),
-    /// No URL of a Redis. The text is left out: it may hold a password.
-    #[error("invalid --redis: {0}, expected e.g. redis://127.0.0.1:6379/0")]
-    Redis(RedisError),
-    /// A Redis that this program can't speak to.
-    #[error("invalid --redis: TLS is not supported here, expected e.g. redis://127.0.0.1:6379/0")]
-    RedisTls,
+    /// No URL of a Redis.
+    #[error("invalid --redis: {0}")]
+    Redis(#[from] RedisUrlError),
 }
 
 impl Options {
@@ -93,15 +90,11 @@ impl Options {
         if project.is_empty() || !project.bytes().all(allowed) {
             return Err(SettingsError::Project(project));
         }
-        let client = Client::open(self.redis.as_str()).map_err(SettingsError::Redis)?;
-        let address = client.get_connection_info().addr();
-        if matches!(address, ConnectionAddr::TcpTls { .. }) {
-            return Err(SettingsError::RedisTls);
-        }
+        let (client, redis) = open_redis(&self.redis)?;
         Ok(Settings {
             listen: self.listen,
             metrics_listen: self.metrics_listen,
-            redis: address.to_string(),
+            redis,
             client,
             redis_url: self.redis,
             policy: Policy {

@@ -1,20 +1,15 @@
-//! Redis as proxylistener needs it: done within a deadline, or not.
+//! Redis as daemons need it: done within a deadline, or not.
 
-use std::collections::{BTreeSet, HashMap};
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+};
 use tokio::sync::Mutex;
 
-use super::metrics::Metrics;
-use crate::registry::{self, GridRoute, ORIGIN_PREFIX};
-use crate::route::ToolName;
-
-/// Keys that one step of a scan looks at.
-const SCAN_COUNT: usize = 1000;
 /// Longer than this Redis may not take, connecting included.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -23,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub struct Store {
     client: Client,
     connection: Mutex<Option<MultiplexedConnection>>,
-    metrics: Arc<Metrics>,
+    latency: Histogram,
 }
 
 /// Why something was not committed. After a timeout it may still be, later.
@@ -64,10 +59,18 @@ impl Idempotent for Cmd {
     }
 }
 
-/// A command whose reply is read as `T`.
-struct Reading<T>(Cmd, PhantomData<fn() -> T>);
+/// A command, or a pipeline that ignores errors, whose reply is read as `T`.
+#[derive(Debug)]
+pub struct Reading<C, T>(C, PhantomData<fn() -> T>);
 
-impl<T: FromRedisValue> Idempotent for Reading<T> {
+impl<C, T> Reading<C, T> {
+    /// It must change nothing, or the same each time.
+    pub fn new(command: C) -> Self {
+        Self(command, PhantomData)
+    }
+}
+
+impl<T: FromRedisValue> Idempotent for Reading<Cmd, T> {
     type Reply = T;
 
     async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<T> {
@@ -75,54 +78,43 @@ impl<T: FromRedisValue> Idempotent for Reading<T> {
     }
 }
 
+impl<T: FromRedisValue> Idempotent for Reading<Pipeline, T> {
+    type Reply = T;
+
+    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<T> {
+        self.0.query_async(connection).await
+    }
+}
+
+/// What is no URL of a Redis that daemons can speak to. The URL is left out: it may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisUrlError {
+    /// None at all.
+    #[error("{0}, expected e.g. redis://127.0.0.1:6379/0")]
+    Invalid(#[from] RedisError),
+    /// Daemons' connections are without TLS.
+    #[error("TLS is not supported here, expected e.g. redis://127.0.0.1:6379/0")]
+    Tls,
+}
+
+/// A client for a URL, and the server's address for people, without the password.
+///
+/// # Errors
+/// No URL, or one with TLS.
+pub fn open_redis(url: &str) -> Result<(Client, String), RedisUrlError> {
+    let client = Client::open(url)?;
+    let address = client.get_connection_info().addr();
+    if matches!(address, ConnectionAddr::TcpTls { .. }) {
+        return Err(RedisUrlError::Tls);
+    }
+    let shown = address.to_string();
+    Ok((client, shown))
+}
+
 impl Store {
-    /// Connects when it is first needed.
-    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        Self { client, connection: Mutex::new(None), metrics }
-    }
-
-    /// All tools of which somebody says that he registered a route.
-    ///
-    /// # Errors
-    /// Those of [`Self::commit`].
-    pub async fn registered_tools(&self) -> Result<BTreeSet<ToolName>, StoreError> {
-        let mut tools = BTreeSet::new();
-        let mut cursor = 0;
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(format!("{ORIGIN_PREFIX}*")).arg("COUNT").arg(SCAN_COUNT);
-            let (next, keys): (u64, Vec<Vec<u8>>) = self.commit(&Reading(scan, PhantomData)).await?;
-            let names = keys.iter().filter_map(|key| key.strip_prefix(ORIGIN_PREFIX.as_bytes()));
-            tools.extend(names.filter_map(|name| ToolName::try_new(name).ok()));
-            cursor = next;
-            if cursor == 0 {
-                return Ok(tools);
-            }
-        }
-    }
-
-    /// Those of a tool's routes that proxylistener wrote; none when its keys are no hashes.
-    ///
-    /// # Errors
-    /// Those of [`Self::commit`].
-    pub async fn grid_routes(&self, tool: ToolName) -> Result<Vec<GridRoute>, StoreError> {
-        let (routes, origins) =
-            (self.hash(registry::routes_key(tool.as_bytes())), self.hash(registry::origin_key(tool.as_bytes())));
-        match (routes.await, origins.await) {
-            (Ok(routes), Ok(origins)) => Ok(registry::grid_routes(&tool, &routes, origins)),
-            (Err(StoreError::Redis(error)), _) | (_, Err(StoreError::Redis(error)))
-                if error.code() == Some("WRONGTYPE") =>
-            {
-                Ok(Vec::new())
-            }
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        }
-    }
-
-    async fn hash(&self, key: Vec<u8>) -> Result<HashMap<Vec<u8>, Vec<u8>>, StoreError> {
-        let mut command = redis::cmd("HGETALL");
-        command.arg(key);
-        self.commit(&Reading(command, PhantomData)).await
+    /// Connects when it is first needed; `latency` is told how long each answer or failure takes, in seconds.
+    pub fn new(client: Client, latency: Histogram) -> Self {
+        Self { client, connection: Mutex::new(None), latency }
     }
 
     /// Returns when Redis has done it.
@@ -147,7 +139,7 @@ impl Store {
             Ok(outcome) => outcome.map_err(StoreError::from),
             Err(_) => Err(StoreError::Timeout),
         };
-        self.metrics.redis_took(begun.elapsed());
+        self.latency.observe(begun.elapsed().as_secs_f64());
         if outcome.is_err() {
             self.forget();
         }
