@@ -61,12 +61,16 @@ fn what_the_command_leaves_behind_is_killed() {
 #[test]
 fn nothing_outlives_a_runner_that_is_killed() {
     let proxy = Proxy::agreeing();
-    let script = "trap '' HUP TERM; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; perl -e \"$0\" 0.0.0.0";
+    let script =
+        "trap '' HUP TERM USR1; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; perl -e \"$0\" 0.0.0.0";
     let mut job = runner(active(&[proxy.address]), &[], &["sh", "-c", script, SERVER]);
     job.wait_for_line(&["INFO registered"]);
     let pids = [number_after(&job, "grandchild "), number_after(&job, "child ")];
     let guard = group_of(pids[0]);
     assert_eq!((guard, guard != pids[1]), (group_of(pids[1]), true));
+    // What it has passed on before changes nothing.
+    job.signal("USR1");
+    job.wait_for_line(&["got USR1"]);
     job.signal("KILL");
     assert_eq!(job.wait_for_end(), 137);
     for pid in [pids[0], pids[1], guard] {

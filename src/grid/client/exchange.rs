@@ -201,7 +201,8 @@ mod tests {
     async fn a_silent_proxy_is_not_waited_for_without_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
-        let connection = Connection::open(&proxy, Instant::now() + Duration::from_millis(200), |_| Ok(())).await.unwrap();
+        let connection =
+            Connection::open(&proxy, Instant::now() + Duration::from_millis(200), |_| Ok(())).await.unwrap();
         let outcome = connection.ask(Command::Unregister { pattern: ".*" }).await;
         assert!(matches!(outcome, Err(ExchangeError::Timeout)), "{outcome:?}");
     }
