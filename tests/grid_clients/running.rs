@@ -34,6 +34,12 @@ fn a_signal_that_is_ignored_stays_ignored() {
 }
 
 #[test]
+fn a_parent_that_ignores_its_children_changes_nothing() {
+    let script = r#"$SIG{CHLD} = "IGNORE"; exec @ARGV"#;
+    assert_eq!(output(&["perl", "-e", script, RUNNER, "sh", "-c", "exit 3"]).0, Some(3));
+}
+
+#[test]
 fn what_does_not_end_in_its_grace_is_killed_with_all_that_belongs_to_it() {
     let script = "trap '' TERM; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; sleep 1000; sleep 1000";
     let mut job = runner(file_of(""), &["--grace", "300ms"], &["sh", "-c", script]);
