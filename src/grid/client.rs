@@ -2,7 +2,7 @@
 //!
 //! `runner`, `grabber` and `releaser` are the programs; `active_proxy` (whom to tell), `port` (which port), `socket` (who
 //! listens on it), `exchange` (one command and its answer), `registration` (until it works, and back), `announcement` (all
-//! proxies at once), `job` (the command and its processes).
+//! proxies at once), `job` (the command and its processes), `signals` (what it is sent), `status` (what it leaves).
 
 mod active_proxy;
 mod announcement;
@@ -13,6 +13,7 @@ mod port;
 mod registration;
 pub mod releaser;
 pub mod runner;
+mod signals;
 mod socket;
 mod status;
 

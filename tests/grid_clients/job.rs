@@ -99,9 +99,12 @@ pub fn group_of(pid: u32) -> u32 {
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().parse().unwrap()
 }
 
+/// The status, what is printed, and what is logged. In a `PATH` all of which anybody may look at: execvp(3) says EACCES
+/// otherwise, for what is not there.
 pub fn output(command: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } =
-        Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output().unwrap();
+    let (program, args) = command.split_first().unwrap();
+    let run = Command::new(program).args(args).env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).output();
+    let Output { status, stdout, stderr } = run.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }

@@ -34,6 +34,12 @@ fn a_signal_that_is_ignored_stays_ignored() {
 }
 
 #[test]
+fn a_parent_that_ignores_its_children_changes_nothing() {
+    let script = r#"$SIG{CHLD} = "IGNORE"; exec @ARGV"#;
+    assert_eq!(output(&["perl", "-e", script, RUNNER, "sh", "-c", "exit 3"]).0, Some(3));
+}
+
+#[test]
 fn what_does_not_end_in_its_grace_is_killed_with_all_that_belongs_to_it() {
     let script = "trap '' TERM; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; sleep 1000; sleep 1000";
     let mut job = runner(file_of(""), &["--grace", "300ms"], &["sh", "-c", script]);
@@ -61,12 +67,16 @@ fn what_the_command_leaves_behind_is_killed() {
 #[test]
 fn nothing_outlives_a_runner_that_is_killed() {
     let proxy = Proxy::agreeing();
-    let script = "trap '' HUP TERM; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; perl -e \"$0\" 0.0.0.0";
+    let script =
+        "trap '' HUP TERM USR1; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; perl -e \"$0\" 0.0.0.0";
     let mut job = runner(active(&[proxy.address]), &[], &["sh", "-c", script, SERVER]);
     job.wait_for_line(&["INFO registered"]);
     let pids = [number_after(&job, "grandchild "), number_after(&job, "child ")];
     let guard = group_of(pids[0]);
     assert_eq!((guard, guard != pids[1]), (group_of(pids[1]), true));
+    // What it has passed on before changes nothing.
+    job.signal("USR1");
+    job.wait_for_line(&["got USR1"]);
     job.signal("KILL");
     assert_eq!(job.wait_for_end(), 137);
     for pid in [pids[0], pids[1], guard] {

@@ -1,5 +1,9 @@
 //! When the proxies are told of a service's end.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::job::{SERVER, UNREGISTER, active, port_of, runner, server};
@@ -92,6 +96,29 @@ fn a_registration_of_which_nothing_is_known_is_taken_back_too() {
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
     assert_eq!(proxy.heard().last().map(String::as_str), Some(UNREGISTER));
+}
+
+#[test]
+fn nothing_is_taken_back_before_it_is_known() {
+    let (go_on, told) = channel::<()>();
+    let (told, is_known) = (Mutex::new(told), AtomicBool::new(false));
+    let proxy = Proxy::start(move |command| {
+        if command == UNREGISTER {
+            return if is_known.load(Relaxed) { "ok".into() } else { "too early".into() };
+        }
+        told.lock().unwrap().recv().unwrap();
+        // An identd takes its time.
+        thread::sleep(Duration::from_millis(100));
+        is_known.store(true, Relaxed);
+        "ok".into()
+    });
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let register = proxy.registration(port_of(&job));
+    proxy.wait_for(&[&register]);
+    job.signal("TERM");
+    go_on.send(()).unwrap();
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [&register, UNREGISTER]);
 }
 
 #[test]

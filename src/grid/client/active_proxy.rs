@@ -111,6 +111,7 @@ impl fmt::Display for Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parsed(content: &str) -> Result<Vec<String>, (usize, String)> {
         Ok(parse_active_proxies(content.as_bytes())?.iter().map(ToString::to_string).collect())
@@ -164,5 +165,15 @@ mod tests {
         assert_eq!(parse_active_proxies(b"a\n\xff\n"), Err((2, "\u{fffd}".into())));
         let long = "a ".repeat(1000);
         assert_eq!(parsed(&long).unwrap_err().1.chars().count(), 120);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_read_again(content in "([a-z0-9.:\\[\\]# -]{0,20}\n){0,3}|\\PC{0,20}") {
+            if let Ok(proxies) = parse_active_proxies(content.as_bytes()) {
+                let written: String = proxies.iter().map(|proxy| format!("{proxy}\n")).collect();
+                prop_assert_eq!(parse_active_proxies(written.as_bytes()), Ok(proxies));
+            }
+        }
     }
 }

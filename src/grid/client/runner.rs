@@ -1,14 +1,12 @@
 //! webservice-runner: runs a tool's web server, and has the proxies know of it while it listens.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use rustix::process::{Signal, geteuid};
-use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
@@ -17,6 +15,7 @@ use super::announcement::{Announcement, News};
 use super::job::{Job, JobError};
 use super::port::Claim;
 use super::registration::Refusal;
+use super::signals::Signals;
 use super::status::{EX_NOPERM, EX_OSERR, EX_UNAVAILABLE, of_ended, of_not_started};
 use crate::daemon::parse_duration;
 
@@ -107,7 +106,7 @@ pub fn run(options: Options) -> u8 {
     };
     let run = super::block_on(options.supervise(proxies, claim.port())).and_then(|outcome| outcome);
     run.unwrap_or_else(|error| {
-        error!("{error} while starting");
+        error!("{error} while running the command");
         EX_OSERR
     })
 }
@@ -200,46 +199,4 @@ async fn over(phase: Phase) {
         Phase::Ending(deadline) => sleep_until(deadline).await,
         _ => std::future::pending().await,
     }
-}
-
-/// The signals that do not end this program at once.
-struct Signals {
-    ends: Vec<(Signal, unix::Signal)>,
-    others: [unix::Signal; 2],
-}
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        let mut ends =
-            vec![(Signal::TERM, signal(SignalKind::terminate())?), (Signal::INT, signal(SignalKind::interrupt())?)];
-        // Under nohup it stays ignored, for the command too.
-        if !is_ignored(Signal::HUP) {
-            ends.push((Signal::HUP, signal(SignalKind::hangup())?));
-        }
-        Ok(Self { ends, others: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?] })
-    }
-
-    async fn next(&mut self) -> Signal {
-        let [usr1, usr2] = &mut self.others;
-        let ends = &mut self.ends;
-        let end = std::future::poll_fn(|context| {
-            let mut caught = ends.iter_mut().filter_map(|(signal, stream)| {
-                matches!(stream.poll_recv(context), std::task::Poll::Ready(Some(()))).then_some(*signal)
-            });
-            caught.next().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
-        });
-        tokio::select! {
-            signal = end => signal,
-            _ = usr1.recv() => Signal::USR1,
-            _ = usr2.recv() => Signal::USR2,
-        }
-    }
-}
-
-/// Whether this process was started with the signal ignored: proc(5), `SigIgn`, a bit for each.
-fn is_ignored(signal: Signal) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal.as_raw() - 1) & 1 == 1
 }
