@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid -> registry -> route`.
+//! `grid|kube -> registry -> route`.
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
@@ -16,6 +16,8 @@ mod backoff;
 pub mod daemon;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod grid;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod kube;
 pub mod registry;
 pub mod route;
 pub mod sync;

@@ -4,16 +4,25 @@
 //! | --- | --- | --- |
 //! | `prefix:<tool>` | hash, or set | pattern to backend URL; a set of backend URLs answers every path |
 //! | `redirect:<tool>` | hash | pattern to canonical host; presence asks for a redirect |
+//! | `k8s_services` | set | what kube2proxy has registered: `namespace/name/route` |
+//! | `k8s_writer` | string | which kube2proxy may write, for as long as it is there |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
 
 mod admission;
+mod cluster;
 mod origin;
 mod read;
 mod schema;
+mod withdrawal;
 mod write;
 
 pub use admission::{Admission, NotAllowed};
+pub use cluster::{
+    CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, WRITER_KEY, heartbeat, settle, step_down,
+    take_over,
+};
 pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{ORIGIN_PREFIX, ROUTES_PREFIX, origin_key, redirects_key, routes_key, tool_of};
+pub use withdrawal::{GuardSettings, touched_at};
 pub use write::{forget_canonical, register, set_canonical, unregister, unregister_if_from, withdraw_if_unchanged};

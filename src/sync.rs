@@ -14,6 +14,7 @@ mod snapshot;
 mod source;
 mod withdrawal_guard;
 
+pub use crate::registry::GuardSettings;
 pub use companion::{Settings, Stop, load_once, run};
 pub use connection::forget_lookups;
 pub use connection::{Connection, ConnectionError, Invalidation, Timeouts};
@@ -22,4 +23,3 @@ pub use lease::Lease;
 pub use resp::{Decoder, Reply, RespError};
 pub use snapshot::{Snapshot, SnapshotError, SnapshotSettings};
 pub use source::{Source, SourceError};
-pub use withdrawal_guard::GuardSettings;

@@ -14,6 +14,8 @@ pub enum LogFormat {
 /// Starts logging; to be called once, first. Values given as text have their control characters escaped.
 pub fn start_log(format: LogFormat) {
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    // Standard error may be closed or full; to say that there would panic.
+    let builder = builder.log_internal_errors(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -12,8 +12,9 @@ use super::lease::Lease;
 use super::scan::{Changes, Follower, ScanError};
 use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
 use super::source::Source;
-use super::withdrawal_guard::{GuardSettings, WithdrawalGuard};
+use super::withdrawal_guard::WithdrawalGuard;
 use crate::backoff::Backoff;
+use crate::registry::GuardSettings;
 use crate::registry::{Admission, ROUTES_PREFIX};
 use crate::table::{Table, Writer};
 

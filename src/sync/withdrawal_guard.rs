@@ -2,26 +2,14 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::SystemTime;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::journal::{Journal, Level};
+use crate::registry::{GuardSettings, touched_at};
 use crate::table::Writer;
-
-/// What counts as a mass withdrawal, and what then happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuardSettings {
-    /// More than so many of a hundred tools at once are held.
-    pub percent: u8,
-    /// A table with fewer tools is not guarded.
-    pub floor: u64,
-    /// For how long.
-    pub hold: Duration,
-    /// Touching this file lets a held withdrawal through at once.
-    pub accept: PathBuf,
-}
 
 /// What is to be done with the tools that the source no longer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +43,7 @@ impl WithdrawalGuard {
             }
             return Verdict::Withdraw;
         };
-        let is_share = missing * 100 > live * u64::from(settings.percent) || missing >= live;
-        let is_mass = live >= settings.floor && is_share;
-        if missing == 0 || held == 0 && !is_mass {
+        if missing == 0 || held == 0 && !settings.is_mass(missing, live) {
             if held > 0 {
                 journal
                     .log(Level::Notice, format!("the source has all tools again, held={held}; nothing was withdrawn"));
@@ -129,10 +115,6 @@ fn advise(accept: &Path) -> String {
     }
 }
 
-fn touched_at(path: &Path) -> Option<SystemTime> {
-    fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
 /// Seconds since the machine was started: the same clock for all processes, and nobody sets it. Never 0.
 fn monotonic_seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0) + 1
@@ -140,6 +122,8 @@ fn monotonic_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::route::{Pattern, Route, ToolName};
     use crate::sync::JournalReader;

@@ -1,0 +1,304 @@
+//! What Redis has of the cluster's routes, and settling what differs, tool by tool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::desired::Desired;
+use super::guard::{Guard, Verdict};
+use super::metrics::Metrics;
+use crate::daemon::{Reading, Store, StoreError};
+use crate::registry::{self, CLUSTER, Claim, ClaimOutcome, Origin, Registered, SERVICES_KEY, Settled};
+use crate::route::ToolName;
+
+/// Tools that are settled with one round trip.
+const AT_ONCE: usize = 500;
+/// Whoever may write has to say so again within this time. A writer that is gone holds others up so long at most.
+const WRITER_TIME_TO_LIVE: Duration = Duration::from_secs(30);
+
+/// Why not everything is settled.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It is not known what was done.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing was done: somebody else may write.
+    #[error("another kube2proxy writes to this Redis, {} says who", registry::WRITER_KEY)]
+    Refused,
+    /// Not all was done, the rest must not be.
+    #[error("no longer leading")]
+    NoLongerLeading,
+}
+
+/// What Redis says to whoever may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// Go on.
+    Mine,
+    /// Nobody was known to write: what was written may be gone too.
+    Forgotten,
+    /// Somebody else writes.
+    Anothers,
+}
+
+/// The routes in Redis that are the cluster's, as far as they are known.
+#[derive(Debug)]
+pub struct Ledger {
+    store: Store,
+    identity: String,
+    host: String,
+    metrics: Metrics,
+    guard: Guard,
+    /// `None` when Redis may have anything.
+    registered: Option<BTreeMap<ToolName, BTreeSet<Registered>>>,
+    /// What may differ, and since when that is known.
+    dirty: BTreeMap<ToolName, Instant>,
+    /// The cluster lacks them, and too many to be believed.
+    held: BTreeSet<Registered>,
+    /// Another source's route is younger.
+    outdone: BTreeSet<Registered>,
+    /// Tools whose keys are none of ours, told of once.
+    failing: BTreeSet<ToolName>,
+}
+
+impl Ledger {
+    /// Knows nothing yet. `identity` is who writes, `host` where.
+    pub fn new(store: Store, identity: String, host: String, guard: Guard, metrics: Metrics) -> Self {
+        Self {
+            store,
+            identity,
+            host,
+            metrics,
+            guard,
+            registered: None,
+            dirty: BTreeMap::new(),
+            held: BTreeSet::new(),
+            outdone: BTreeSet::new(),
+            failing: BTreeSet::new(),
+        }
+    }
+
+    /// A tool's routes may differ now.
+    pub fn touch(&mut self, tool: &ToolName) {
+        self.dirty.entry(tool.clone()).or_insert_with(Instant::now);
+    }
+
+    /// Redis may have anything.
+    pub fn forget(&mut self) {
+        self.registered = None;
+    }
+
+    /// Whether only a comparison can tell what is to do.
+    pub fn is_unknown(&self) -> bool {
+        self.registered.is_none()
+    }
+
+    /// Whether there is something to do.
+    pub fn is_pending(&self) -> bool {
+        self.registered.is_none() || !self.dirty.is_empty()
+    }
+
+    /// Whether what is held need not be held any longer.
+    pub fn is_hold_over(&self, now: Instant) -> bool {
+        self.guard.is_over(now)
+    }
+
+    /// Routes that stay although the cluster lacks them.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Routes that another source has.
+    pub fn outdone(&self) -> usize {
+        self.outdone.len()
+    }
+
+    /// Reads what is registered, and finds what may differ: everything.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn compare(&mut self, desired: &Desired, now: Instant) -> Result<(), LedgerError> {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(SERVICES_KEY);
+        let members: Vec<Vec<u8>> = self.store.commit(&Reading::new(command)).await?;
+        let mut registered: BTreeMap<ToolName, BTreeSet<Registered>> = BTreeMap::new();
+        for member in members.iter().filter_map(|member| Registered::parse(std::str::from_utf8(member).ok()?)) {
+            if let Ok(tool) = ToolName::try_new(member.name.as_bytes()) {
+                registered.entry(tool).or_default().insert(member);
+            }
+        }
+        let mut missing = BTreeSet::new();
+        for (tool, members) in &registered {
+            let routes = desired.routes_of(tool).routes;
+            let lacks = |member: &&Registered| !routes.iter().any(|(wanted, ..)| wanted == *member);
+            missing.extend(members.iter().filter(lacks).cloned());
+        }
+        let live = registered.values().map(BTreeSet::len).sum();
+        self.held = match self.guard.judge(missing.len(), live, now) {
+            Verdict::Hold => missing,
+            Verdict::Withdraw => BTreeSet::new(),
+        };
+        for tool in desired.tools().chain(registered.keys()) {
+            self.dirty.entry(tool.clone()).or_insert(now);
+        }
+        self.outdone.clear();
+        self.registered = Some(registered);
+        Ok(())
+    }
+
+    /// Writes what differs. Before each round trip `may_write` is asked.
+    ///
+    /// # Errors
+    /// What is left to do stays so.
+    pub async fn settle(&mut self, desired: &Desired, may_write: impl Fn() -> bool) -> Result<(), LedgerError> {
+        while !self.dirty.is_empty() {
+            if !may_write() {
+                return Err(LedgerError::NoLongerLeading);
+            }
+            let batch: Vec<ToolName> = self.dirty.keys().take(AT_ONCE).cloned().collect();
+            let plans: Vec<Plan> = batch.iter().map(|tool| self.plan(tool, desired)).collect();
+            let mut pipeline = redis::pipe();
+            pipeline.ignore_errors();
+            for plan in &plans {
+                pipeline.add_command(registry::settle(&plan.tool, &plan.claims, &plan.gone, &self.identity));
+            }
+            let settled: Vec<redis::RedisResult<Settled>> = self.store.commit(&Reading::new(pipeline)).await?;
+            for (plan, settled) in plans.into_iter().zip(settled) {
+                match settled {
+                    Ok(Settled::Refused) => return Err(LedgerError::Refused),
+                    Ok(Settled::Done(outcomes)) => self.note(plan, &outcomes),
+                    Err(error) if is_about_its_keys(&error) => self.note_failing(&plan.tool, &error),
+                    Err(error) => return Err(StoreError::from(error).into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&self, tool: &ToolName, desired: &Desired) -> Plan {
+        let routes = desired.routes_of(tool).routes;
+        let registered = self.registered.as_ref().and_then(|registered| registered.get(tool));
+        let is_gone =
+            |member: &&Registered| !self.held.contains(member) && !routes.iter().any(|(wanted, ..)| wanted == *member);
+        let gone = registered.into_iter().flatten().filter(is_gone).cloned().collect();
+        let claim = |(registered, url, since): &(Registered, String, u64)| {
+            let (owner, host) = (registered.owner(), self.host.clone());
+            let origin = Origin { source: CLUSTER.into(), owner: owner.clone(), host, since: *since };
+            Claim {
+                pattern: registered.pattern.clone(),
+                url: url.clone(),
+                // Strings and numbers always are JSON.
+                origin: serde_json::to_string(&origin).unwrap_or_default(),
+                owner,
+                member: registered.to_string(),
+                since: *since,
+            }
+        };
+        let claims = routes.iter().map(claim).collect();
+        Plan {
+            tool: tool.clone(),
+            members: routes.into_iter().map(|(registered, ..)| registered).collect(),
+            claims,
+            gone,
+        }
+    }
+
+    fn note(&mut self, plan: Plan, outcomes: &[ClaimOutcome]) {
+        let heard = self.dirty.remove(&plan.tool);
+        let tool = plan.tool.as_str();
+        let registered = self.registered.get_or_insert_default().entry(plan.tool.clone()).or_default();
+        for gone in &plan.gone {
+            registered.remove(gone);
+            self.outdone.remove(gone);
+            info!(tool, service = gone.owner(), pattern = gone.pattern, "withdrawn");
+            self.metrics.withdrawn.inc();
+        }
+        for ((member, claim), outcome) in plan.members.into_iter().zip(&plan.claims).zip(outcomes) {
+            let (service, pattern, destination) = (&*claim.owner, &*claim.pattern, &*claim.url);
+            match outcome {
+                ClaimOutcome::Unchanged => {}
+                ClaimOutcome::Written => {
+                    info!(tool, service, pattern, destination, "registered");
+                    self.metrics.written.inc();
+                    if let Some(heard) = heard {
+                        self.metrics.writes.observe(heard.elapsed().as_secs_f64());
+                    }
+                }
+                ClaimOutcome::Outdone => {
+                    if self.outdone.insert(member.clone()) {
+                        info!(tool, service, pattern, "not registered: another source's route is younger");
+                    }
+                    registered.remove(&member);
+                    continue;
+                }
+            }
+            self.outdone.remove(&member);
+            registered.insert(member);
+        }
+        if registered.is_empty() {
+            self.registered.get_or_insert_default().remove(&plan.tool);
+        }
+        self.failing.remove(&plan.tool);
+    }
+
+    /// The next comparison tries again.
+    fn note_failing(&mut self, tool: &ToolName, error: &redis::RedisError) {
+        self.dirty.remove(tool);
+        if self.failing.insert(tool.clone()) {
+            warn!(tool = tool.as_str(), %error, "not registered");
+        }
+    }
+
+    /// Becomes the one that writes, whoever it was.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn take_over(&mut self) -> Result<(), StoreError> {
+        self.forget();
+        let command = registry::take_over(&self.identity, time_to_live_ms());
+        self.store.commit(&Reading::<_, ()>::new(command)).await
+    }
+
+    /// Says that this one still writes.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn beat(&self) -> Result<Beat, StoreError> {
+        let command = registry::heartbeat(&self.identity, time_to_live_ms());
+        let answer: i64 = self.store.commit(&Reading::new(command)).await?;
+        Ok(match answer {
+            1 => Beat::Mine,
+            0 => Beat::Forgotten,
+            _ => Beat::Anothers,
+        })
+    }
+
+    /// Lets another write at once.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn step_down(&self) -> Result<(), StoreError> {
+        self.store.commit(&registry::step_down(&self.identity)).await.map(drop)
+    }
+}
+
+/// What is to be done about a tool.
+struct Plan {
+    tool: ToolName,
+    /// Of each claim.
+    members: Vec<Registered>,
+    claims: Vec<Claim>,
+    gone: Vec<Registered>,
+}
+
+fn time_to_live_ms() -> u64 {
+    u64::try_from(WRITER_TIME_TO_LIVE.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a key of this tool is none of ours, which is no other tool's trouble. Redis before 7 says so only in the text of a
+/// script's error.
+fn is_about_its_keys(error: &redis::RedisError) -> bool {
+    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
+}

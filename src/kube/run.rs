@@ -1,0 +1,73 @@
+//! Putting the parts together.
+
+use std::future::Future;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::system::uname;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::events::send_events;
+use super::follow::{Parts, follow};
+use super::guard::Guard;
+use super::lease::{Leadership, Timing, take_part};
+use super::ledger::Ledger;
+use super::metrics::Metrics;
+use super::settings::Settings;
+use super::watch::Watch;
+use crate::daemon::{Readiness, Store};
+
+/// Keeps Redis in step with the cluster until `shutdown`; then gives back what others wait for.
+pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, shutdown: impl Future<Output = ()>) {
+    if settings.watch.config.accept_invalid_certs {
+        warn!("--insecure-skip-tls-verify: whoever is between here and the API server can route every tool");
+    }
+    let host = uname().nodename().to_string_lossy().into_owned();
+    let identity = format!("{host}_{}_{:08x}", std::process::id(), random());
+    let (leader, leadership) = watch::channel(Leadership::Standby);
+    let (stop, stopping) = watch::channel(false);
+    let lease = match settings.lease {
+        Some(name) => match settings.watch.client() {
+            Ok(client) => {
+                Some(tokio::spawn(take_part(client, name, identity.clone(), Timing::default(), leader, stopping)))
+            }
+            Err(error) => {
+                error!(%error, "no client for the lease");
+                None
+            }
+        },
+        None => {
+            // The only one, by the operator's word. Never over: a year at a time is as good as for ever.
+            let until = Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
+            let _ = leader.send(Leadership::Leading { until });
+            // Kept until the end: a channel without a sender is closed.
+            Some(tokio::spawn(async move { leader.closed().await }))
+        }
+    };
+    let store = Store::new(settings.client, metrics.redis.clone());
+    let ledger = Ledger::new(store, identity, host, Guard::new(settings.guard), metrics.clone());
+    let parts = Parts {
+        notices: send_events(settings.watch.clone()),
+        watch: Watch::new(settings.watch),
+        ledger,
+        templates: settings.templates,
+        resync_interval: settings.resync_interval,
+        leadership,
+        readiness,
+        metrics,
+    };
+    follow(parts, shutdown).await;
+    // Only now: nothing is written any more, so another may.
+    let _ = stop.send(true);
+    if let Some(lease) = lease {
+        let _ = lease.await;
+    }
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // Without it two processes of one host and number would be the same, one after the other.
+    let _ = getrandom(&mut bytes, GetRandomFlags::NONBLOCK);
+    u32::from_ne_bytes(bytes)
+}

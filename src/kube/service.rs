@@ -1,0 +1,241 @@
+//! What a Service means: which tool it is, where it is, and why it is no route if it is none.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+use kube::core::DynamicObject;
+
+use crate::route::{Backend, Pattern, Scheme, ToolName};
+
+/// The label that narrows a Service's route to paths that begin so.
+const PATH_LABEL: &str = "toollabs-proxy-path";
+/// Ports with these names are the web server's, the first before the second.
+const WEB_PORTS: [&str; 2] = ["http", "web"];
+/// Stands for the tool in a namespace template.
+const TOOL: &str = "{tool}";
+
+/// Which namespaces belong to a tool: a name with `{tool}` in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceTemplate(String);
+
+impl NamespaceTemplate {
+    /// Checks that it names a different namespace for each tool.
+    ///
+    /// # Errors
+    /// Without `{tool}`, or with more than one, it does not.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let rest = text.replacen(TOOL, "", 1);
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if text.contains(TOOL) && rest.chars().all(allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("invalid namespace template {text:?}, expected a name with {TOOL:?} in it, e.g. \"tool-{TOOL}\""))
+    }
+
+    fn is_of(&self, namespace: &str, tool: &str) -> bool {
+        self.0.split_once(TOOL).is_some_and(|(before, after)| {
+            namespace.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)) == Some(tool)
+        })
+    }
+}
+
+/// A Service that is a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRoute {
+    /// Its name.
+    pub tool: ToolName,
+    /// `.*`, or `/p.*` for a Service with the label.
+    pub pattern: Pattern,
+    /// Its cluster address and web port.
+    pub backend: Backend,
+}
+
+/// Why a Service is no route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Anybody may name a Service after any tool.
+    #[error("the namespace does not belong to the tool {0:?}")]
+    NamespaceNotAllowed(String),
+    /// It has no address of its own.
+    #[error("the Service is headless: it has no cluster address to send requests to")]
+    Headless,
+    /// It is a name outside the cluster.
+    #[error("a Service of type ExternalName has no cluster address to send requests to")]
+    ExternalName,
+    /// It has not been given one, or what it was given is none.
+    #[error("the Service has no valid cluster address, but {0:?}")]
+    NoAddress(String),
+    /// Nothing that could be a web server.
+    #[error("the Service has no TCP port")]
+    NoPort,
+    /// No label value that the API takes is that long or strange.
+    #[error("the label {PATH_LABEL}: {0}")]
+    Path(String),
+    /// Another Service has that tool and pattern already.
+    #[error("the Service of the namespace {0:?} has this path already, and is older")]
+    AlreadyClaimed(String),
+    /// It can't be read as a Service.
+    #[error("the Service cannot be read: {0}")]
+    Malformed(String),
+}
+
+impl Rejection {
+    /// One word, for an Event's reason and a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NamespaceNotAllowed(_) => "NamespaceNotAllowed",
+            Self::Headless => "Headless",
+            Self::ExternalName => "ExternalName",
+            Self::NoAddress(_) => "NoAddress",
+            Self::NoPort => "NoPort",
+            Self::Path(_) => "InvalidPath",
+            Self::AlreadyClaimed(_) => "AlreadyClaimed",
+            Self::Malformed(_) => "Malformed",
+        }
+    }
+}
+
+/// Reads a Service.
+///
+/// # Errors
+/// It is no route.
+pub fn route_of(service: &DynamicObject, templates: &[NamespaceTemplate]) -> Result<ServiceRoute, Rejection> {
+    let malformed = |what: &str| Rejection::Malformed(what.to_owned());
+    let name = service.metadata.name.as_deref().ok_or_else(|| malformed("no name"))?;
+    let namespace = service.metadata.namespace.as_deref().ok_or_else(|| malformed("no namespace"))?;
+    let tool = ToolName::try_new(name.as_bytes()).map_err(|error| malformed(&error.to_string()))?;
+    if name.is_empty() || !templates.iter().any(|template| template.is_of(namespace, name)) {
+        return Err(Rejection::NamespaceNotAllowed(name.to_owned()));
+    }
+    let spec = service.data.get("spec").cloned().ok_or_else(|| malformed("no spec"))?;
+    let spec: ServiceSpec = serde_json::from_value(spec).map_err(|error| malformed(&error.to_string()))?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Err(Rejection::ExternalName);
+    }
+    let address = spec.cluster_ip.as_deref().unwrap_or_default();
+    if address == "None" {
+        return Err(Rejection::Headless);
+    }
+    let ip: IpAddr = address.parse().map_err(|_| Rejection::NoAddress(address.to_owned()))?;
+    let port = web_port(spec.ports.as_deref().unwrap_or_default()).ok_or(Rejection::NoPort)?;
+    Ok(ServiceRoute {
+        tool,
+        pattern: pattern_of(service)?,
+        backend: Backend { scheme: Scheme::Http, host: ip.into(), port },
+    })
+}
+
+/// As before: the last one, but for those whose name says what they are.
+fn web_port(ports: &[ServicePort]) -> Option<u16> {
+    let is_tcp = |port: &&ServicePort| matches!(port.protocol.as_deref(), None | Some("TCP"));
+    let named = |name: &&str| ports.iter().filter(is_tcp).find(|port| port.name.as_deref() == Some(*name));
+    let port = WEB_PORTS.iter().find_map(named).or_else(|| ports.iter().rfind(is_tcp))?;
+    u16::try_from(port.port).ok().filter(|&port| port > 0)
+}
+
+fn pattern_of(service: &DynamicObject) -> Result<Pattern, Rejection> {
+    let path =
+        service.metadata.labels.as_ref().and_then(|labels| labels.get(PATH_LABEL)).filter(|path| !path.is_empty());
+    match path {
+        None => Ok(Pattern::any()),
+        Some(path) => {
+            let pattern = Pattern::try_new(&format!("/{path}.*"));
+            pattern.map_err(|error| Rejection::Path(error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn templates() -> Vec<NamespaceTemplate> {
+        [TOOL, "tool-{tool}"].map(|text| NamespaceTemplate::parse(text).unwrap()).into()
+    }
+
+    fn service(namespace: &str, spec: Value, labels: Value) -> DynamicObject {
+        let metadata = json!({"name": "hello", "namespace": namespace, "labels": labels});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    fn read(spec: Value) -> Result<String, Rejection> {
+        route_of(&service("tool-hello", spec, json!({})), &templates()).map(|route| route.backend.to_string())
+    }
+
+    #[test]
+    fn the_web_port_is_the_one_that_is_called_so_or_the_last() {
+        let port = |name: &str, port: u16| json!({"name": name, "port": port});
+        for (ports, want) in [
+            (json!([port("a", 1), port("http", 2), port("web", 3), port("z", 4)]), 2),
+            (json!([port("a", 1), port("web", 3), port("z", 4)]), 3),
+            (json!([port("a", 1), port("z", 4)]), 4),
+            (json!([{"port": 8000}]), 8000),
+            (json!([{"port": 8000, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]), 8000),
+            (json!([{"port": 1, "name": "http", "protocol": "UDP"}, {"port": 2}]), 2),
+        ] {
+            let url = read(json!({"clusterIP": "10.0.0.1", "ports": ports})).unwrap();
+            assert_eq!(url, format!("http://10.0.0.1:{want}"));
+        }
+        let url = read(json!({"clusterIP": "fd00::1", "ports": [{"port": 80}]})).unwrap();
+        assert_eq!(url, "http://[fd00::1]:80");
+    }
+
+    #[test]
+    fn what_is_no_route_says_why() {
+        let ports = json!([{"port": 80}]);
+        for (spec, reason) in [
+            (json!({"clusterIP": "None", "ports": ports}), "Headless"),
+            (json!({"type": "ExternalName", "externalName": "example.org"}), "ExternalName"),
+            (json!({"ports": ports}), "NoAddress"),
+            (json!({"clusterIP": "", "ports": ports}), "NoAddress"),
+            (json!({"clusterIP": "10.0.0.1:80", "ports": ports}), "NoAddress"),
+            (json!({"clusterIP": "example.org", "ports": ports}), "NoAddress"),
+            (json!({"clusterIP": "10.0.0.1"}), "NoPort"),
+            (json!({"clusterIP": "10.0.0.1", "ports": []}), "NoPort"),
+            (json!({"clusterIP": "10.0.0.1", "ports": [{"port": 53, "protocol": "UDP"}]}), "NoPort"),
+            (json!({"clusterIP": "10.0.0.1", "ports": [{"port": 0}]}), "NoPort"),
+            (json!({"clusterIP": "10.0.0.1", "ports": [{"port": 65536}]}), "NoPort"),
+            (json!({"clusterIP": "10.0.0.1", "ports": "80"}), "Malformed"),
+            (json!({"clusterIP": 10, "ports": ports}), "Malformed"),
+            (json!(null), "Malformed"),
+        ] {
+            assert_eq!(read(spec.clone()).unwrap_err().reason(), reason, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_tool_has_only_its_own_namespaces() {
+        let spec = json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]});
+        let allowed = |namespace, templates: &[NamespaceTemplate]| {
+            route_of(&service(namespace, spec.clone(), json!({})), templates).is_ok()
+        };
+        for (namespace, want) in [
+            ("hello", true),
+            ("tool-hello", true),
+            ("tool-", false),
+            ("tool-hello2", false),
+            ("other", false),
+            ("", false),
+        ] {
+            assert_eq!(allowed(namespace, &templates()), want, "{namespace}");
+        }
+        let others = [NamespaceTemplate::parse("t-{tool}-prod").unwrap()];
+        assert!(allowed("t-hello-prod", &others) && !allowed("tool-hello", &others) && !allowed("t-hello", &others));
+        for text in ["", "tools", "tool-{tool", "{tool}{tool}", "Tool-{tool}", "tool/{tool}"] {
+            assert!(NamespaceTemplate::parse(text).unwrap_err().contains("expected a name with"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_label_narrows_the_paths() {
+        let spec = json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]});
+        let pattern = |labels| route_of(&service("hello", spec.clone(), labels), &templates()).unwrap().pattern;
+        assert_eq!(pattern(json!({})).as_str(), ".*");
+        assert_eq!(pattern(json!({PATH_LABEL: ""})).as_str(), ".*");
+        assert_eq!(pattern(json!({PATH_LABEL: "v1.0_x-y"})).as_str(), "/v1.0_x-y.*");
+        let strange = service("hello", spec.clone(), json!({PATH_LABEL: "("}));
+        assert_eq!(route_of(&strange, &templates()).unwrap_err().reason(), "InvalidPath");
+    }
+}

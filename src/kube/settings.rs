@@ -1,0 +1,183 @@
+//! What kube2proxy goes by: a command line, the file that it names, and what they mean.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use redis::Client;
+use serde::Deserialize;
+
+use super::lease::LeaseName;
+use super::options::Options;
+use super::service::NamespaceTemplate;
+use super::watch::WatchSettings;
+use crate::daemon::{RedisUrlError, open_redis};
+use crate::registry::GuardSettings;
+
+const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379/0";
+
+/// Everything that a command line says.
+pub struct Settings {
+    /// Which cluster, and what of it.
+    pub watch: WatchSettings,
+    /// The Redis, for people.
+    pub redis: String,
+    /// The same, for the program.
+    pub client: Client,
+    /// Which namespaces are whose.
+    pub templates: Vec<NamespaceTemplate>,
+    /// By which one of several leads.
+    pub lease: Option<LeaseName>,
+    /// What a list may lack.
+    pub guard: Option<GuardSettings>,
+    /// Everything is compared this often.
+    pub resync_interval: Duration,
+    /// Where to tell of itself.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// What is wrong with a command line whose values are right one by one.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file that cannot be read.
+    #[error("{error} while reading {path:?}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The old YAML.
+    #[error("invalid --config {path:?}: {reason}")]
+    Config {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// The API server's address.
+    #[error("invalid kubernetes.master {0:?}, expected e.g. https://10.0.0.1:6443")]
+    Master(String),
+    /// A kubeconfig.
+    #[error("invalid --kubeconfig {path:?}: {error}")]
+    Kubeconfig {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        error: KubeconfigError,
+    },
+    /// No pod of a cluster.
+    #[error("neither --config nor --kubeconfig, and not in a cluster: {0}")]
+    NotInCluster(String),
+    /// No certificates in the file.
+    #[error("no PEM certificate in {0:?}")]
+    Authority(PathBuf),
+    /// No URL of a Redis.
+    #[error("invalid --redis: {0}")]
+    Redis(#[from] RedisUrlError),
+    /// No client can be made of it all.
+    #[error("{0} while preparing to ask the API server")]
+    Client(Box<kube::Error>),
+}
+
+/// The old program's file, and what was added to it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    redis: Option<String>,
+    kubernetes: Cluster,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cluster {
+    master: String,
+    token: Option<String>,
+    token_file: Option<PathBuf>,
+    certificate_authority: Option<PathBuf>,
+}
+
+impl Options {
+    /// Resolves what was written, once.
+    ///
+    /// # Errors
+    /// A file that is not there or wrong, no cluster, no Redis.
+    pub async fn into_settings(self) -> Result<Settings, SettingsError> {
+        let mut redis_in_file = None;
+        let mut config = match (&self.config, &self.kubeconfig) {
+            (Some(path), _) => {
+                let file = ConfigFile::read(path)?;
+                redis_in_file = file.redis.as_deref().map(|address| format!("redis://{address}/0"));
+                file.kubernetes.into_config()?
+            }
+            (None, Some(path)) => {
+                let wrong = |error| SettingsError::Kubeconfig { path: path.clone(), error };
+                let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+                let options = KubeConfigOptions::default();
+                kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?
+            }
+            (None, None) => {
+                kube::Config::incluster().map_err(|error| SettingsError::NotInCluster(error.to_string()))?
+            }
+        };
+        if let Some(path) = &self.certificate_authority {
+            use_authority(&mut config, path)?;
+        }
+        config.accept_invalid_certs |= self.insecure_skip_tls_verify;
+        let (client, redis) = open_redis(self.redis.as_deref().or(redis_in_file.as_deref()).unwrap_or(DEFAULT_REDIS))?;
+        let watch = WatchSettings { config, label_selector: self.label_selector, timeout: self.watch_timeout };
+        watch.client().map_err(|error| SettingsError::Client(Box::new(error)))?;
+        Ok(Settings {
+            watch,
+            redis,
+            client,
+            templates: self.namespace_template,
+            lease: self.lease,
+            guard: self.withdrawal_guard.0,
+            resync_interval: self.resync_interval,
+            metrics_listen: self.metrics_listen,
+        })
+    }
+}
+
+impl ConfigFile {
+    fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = read(path)?;
+        let wrong = |reason: String| SettingsError::Config { path: path.to_owned(), reason };
+        serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+impl Cluster {
+    fn into_config(self) -> Result<kube::Config, SettingsError> {
+        let master = self.master.trim_end_matches('/').parse();
+        let is_url = |url: &axum::http::Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+        let master = master.ok().filter(is_url).ok_or_else(|| SettingsError::Master(self.master.clone()))?;
+        let mut config = kube::Config::new(master);
+        config.auth_info.token = self.token.map(|token| token.trim().to_owned().into());
+        config.auth_info.token_file = self.token_file.map(|path| path.display().to_string());
+        if let Some(path) = &self.certificate_authority {
+            use_authority(&mut config, path)?;
+        }
+        Ok(config)
+    }
+}
+
+fn use_authority(config: &mut kube::Config, path: &Path) -> Result<(), SettingsError> {
+    let text = read(path)?;
+    let certificates: Result<Vec<_>, _> = rustls::pki_types::pem::PemObject::pem_slice_iter(text.as_bytes())
+        .map(|found: Result<rustls::pki_types::CertificateDer<'_>, _>| found.map(|certificate| certificate.to_vec()))
+        .collect();
+    let certificates = certificates.ok().filter(|certificates| !certificates.is_empty());
+    config.root_cert = Some(certificates.ok_or_else(|| SettingsError::Authority(path.to_owned()))?);
+    // Read again and again, as certificates are renewed.
+    config.root_cert_file = Some(path.to_owned());
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, SettingsError> {
+    fs::read_to_string(path).map_err(|error| SettingsError::File { path: path.to_owned(), error })
+}
