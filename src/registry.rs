@@ -12,8 +12,8 @@ mod read;
 mod schema;
 mod write;
 
-pub use admission::{Admission, NotAllowed};
+pub use admission::{Admission, NotAllowed, address_towards};
 pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{ORIGIN_PREFIX, ROUTES_PREFIX, origin_key, redirects_key, routes_key, tool_of};
-pub use write::{forget_canonical, register, set_canonical, unregister, unregister_if_from, withdraw_if_unchanged};
+pub use write::{register, unregister, unregister_if_from, withdraw_if_unchanged};
