@@ -68,12 +68,12 @@ bench: ## the figures: against a static upstream, of the table, of the way from 
 	cargo bench --bench table --bench propagation --bench registrations
 
 FUZZ_SECONDS ?= 60
-fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each; needs a nightly Rust and cargo-fuzz
+fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz
 	.ci/setup build
 	@for target in snapshot resp pattern protocol ident; do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- \
-	        -max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
+	        $(if $(FUZZ_RUNS),-runs=$(FUZZ_RUNS),-max_total_time=$(FUZZ_SECONDS)) -timeout=10 || exit 1; \
 	done
 
 memcheck: ## all of t/ with nginx under valgrind; 20 minutes

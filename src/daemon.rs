@@ -1,13 +1,15 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
 mod log;
+mod runtime;
 mod status;
 mod stop;
 mod store;
 mod systemd;
 mod usage;
 
-pub use log::{LogFormat, start_log};
+pub use log::{LogFormat, LogOptions, start_log};
+pub use runtime::block_on;
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
 pub use store::{Idempotent, Reading, RedisUrlError, Store, StoreError, open_redis};

@@ -1,6 +1,6 @@
 //! The daemon that jobs on the grid tell where they listen: who asks is told by the identd of the host that asks.
 //!
-//! `listener` (connections and their limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
+//! `listener` (connections, their limits in `room`) -> `protocol` (what is asked) -> `registrar` (who may have what), with
 //! `identd` (who asks), `destination` (where to). `audit` looks whether what was registered still
 //! holds.
 
@@ -16,14 +16,16 @@ mod options;
 mod protocol;
 mod registrar;
 mod reload;
+mod room;
 mod routes;
 mod settings;
 
 pub use audit::audit;
 pub use identd::{IdentError, Query, parse_ident_reply};
-pub use listener::{MAX_CONNECTIONS_PER_HOST, serve};
+pub use listener::serve;
 pub use options::Options;
 pub use protocol::{Command, ProtocolError, Reply, parse_command};
 pub use registrar::Registrar;
 pub use reload::reload_at;
+pub use room::MAX_CONNECTIONS_PER_HOST;
 pub use settings::{Settings, SettingsError};

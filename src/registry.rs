@@ -16,7 +16,7 @@ mod schema;
 mod withdrawal;
 mod write;
 
-pub use admission::{Admission, NotAllowed};
+pub use admission::{Admission, NotAllowed, address_towards};
 pub use cluster::{
     CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, WRITER_KEY, heartbeat, settle, step_down,
     take_over,
@@ -25,4 +25,4 @@ pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{ORIGIN_PREFIX, ROUTES_PREFIX, origin_key, redirects_key, routes_key, tool_of};
 pub use withdrawal::{GuardSettings, touched_at};
-pub use write::{forget_canonical, register, set_canonical, unregister, unregister_if_from, withdraw_if_unchanged};
+pub use write::{register, unregister, unregister_if_from, withdraw_if_unchanged};

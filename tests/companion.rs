@@ -113,9 +113,15 @@ fn what_the_registry_writes_is_routed_and_what_it_removes_is_not() {
     let mut client = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
     let (tool, pattern) = (ToolName::try_new(b"hello").unwrap(), Pattern::try_new("/x.*").unwrap());
     let backend: Backend = "http://10.0.0.1:8000".parse().unwrap();
-    let origin = Origin { source: "test".into(), owner: "tools.hello".into(), host: "10.0.0.1".into(), since: 1 };
+    let origin = Origin {
+        source: "test".into(),
+        owner: "tools.hello".into(),
+        host: "10.0.0.1".into(),
+        since: 1,
+        destination: None,
+    };
     following(&settings(&redis.url()), |table| {
-        registry::register(&tool, &pattern, &backend, &origin).unwrap().exec(&mut client).unwrap();
+        registry::register(&tool, &pattern, &backend, None, &origin).unwrap().exec(&mut client).unwrap();
         wait_for("registered", || routes(table) == map(&[("hello /x.*", "http://10.0.0.1:8000")]));
         let stored: Origin = serde_json::from_str(&redis.cli(&["HGET", "origin:hello", "/x.*"])).unwrap();
         assert_eq!(stored, origin);

@@ -10,7 +10,7 @@ mod port;
 mod redis_server;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -133,14 +133,90 @@ fn an_identd_that_does_not_tell_withdraws_nothing() {
 #[test]
 fn a_server_that_has_not_accepted_yet_keeps_its_route() {
     stays("owner_unknown", says("{about} , {ours} : USERID : UNIX : root\r\n"));
+}
+
+/// A server that says a word to whoever comes.
+fn talker() -> u16 {
+    let (backend, port) = backend();
+    std::thread::spawn(move || {
+        for mut stream in backend.incoming().flatten() {
+            let _ = stream.read(&mut [0; 9]);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n");
+        }
+    });
+    port
+}
+
+#[test]
+fn whose_a_connection_is_counts_once_a_server_has_it() {
+    let redis = RedisServer::start(&[]);
+    let (tools, roots) = (talker(), talker());
     let asked = Mutex::new(0);
-    let root_at_first = move |mut stream: TcpStream, about, ours| {
+    let ident_port = identd_by(move |about| {
         let mut asked = asked.lock().unwrap();
-        *asked += 1;
-        let user = if *asked % 2 == 1 { "root" } else { "tools.hello" };
-        let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
+        if about == tools {
+            *asked += 1;
+        }
+        // First the kernel's, then the server's.
+        if about == roots || about == tools && *asked % 2 == 1 { "root" } else { "tools.hello" }
+    });
+    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+    let status = listener.daemon.address_in("telling of itself");
+    assert_eq!(listener.register("/tools", &url(tools)), "ok");
+    assert_eq!(listener.register("/roots", &url(roots)), "ok");
+    listener.daemon.wait_for_line(&["withdrawn", "pattern=\"/roots\"", "owner=\"root\""]);
+    wait_for_finding(status, "own", 2);
+    assert_eq!(redis.cli(&["HKEYS", "prefix:hello"]), "/tools");
+}
+
+#[test]
+fn servers_that_do_not_accept_hide_nobody_elses() {
+    let redis = RedisServer::start(&[]);
+    // Their backlogs are full: connecting takes until the deadline.
+    let full = || {
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        rustix::net::listen(&socket, 0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        let soon = Duration::from_millis(200);
+        let waiting: Vec<_> = (0..8).map_while(|_| TcpStream::connect_timeout(&address, soon).ok()).collect();
+        (listener, waiting, address.port())
     };
-    stays("own", root_at_first);
+    let (one, two) = (full(), full());
+    let (_backend, port) = backend();
+    let ident_port = identd_by(move |about| if about == port { "tools.zebra" } else { "tools.hello" });
+    let args = ["--audit-interval", "200ms"];
+    let listener = Listener::start(&redis.url(), ident_port, &args);
+    let origin = r#"{"source":"proxylistener","owner":"tools.zoo","host":"127.0.0.1","since":1}"#;
+    redis.cli(&["HSET", "prefix:zoo", ".*", &url(port)]);
+    assert_eq!(listener.register("/one", &url(one.2)), "ok");
+    assert_eq!(listener.register("/two", &url(two.2)), "ok");
+    // Theirs are under way by now, or come first.
+    redis.cli(&["HSET", "origin:zoo", ".*", origin]);
+    listener.daemon.wait_for_line(&["withdrawn", "tool=\"zoo\"", "owner=\"tools.zebra\""]);
+    assert_eq!(redis.cli(&["HLEN", "prefix:hello"]), "2");
+}
+
+#[test]
+fn another_project_name_withdraws_nothing() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let file = redis.dir().join("project");
+    std::fs::write(&file, "tools\n").unwrap();
+    let ident_port = identd_by(|_| "tools.hello").to_string();
+    let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--redis", &redis.url()];
+    let more = ["--ident-port", &ident_port, "--project-file", file.to_str().unwrap()];
+    let daemon = Daemon::start(&[&args[..], &more, &SOMETIMES].concat(), &[]);
+    let (address, status) = (daemon.address_in("listening"), daemon.address_in("telling of itself"));
+    let client = TcpStream::connect(address).unwrap();
+    assert_eq!(listener::ask(client, format!("register\n.*\n{}\n", url(port))), "ok");
+    std::fs::write(&file, "toolsbeta\n").unwrap();
+    daemon.signal("HUP");
+    daemon.wait_for_line(&["settings read again", "changed=true"]);
+    wait_for_finding(status, "own", 2);
+    assert_eq!(route(&redis, ".*"), url(port));
 }
 
 #[test]
@@ -217,8 +293,8 @@ fn what_has_changed_since_it_was_looked_at_stays() {
     let (_new_backend, new_port) = backend();
     assert_eq!(listener.register(".*", &url(new_port)), "ok");
     drop(go_on);
-    wait_for_finding(status, "changed", 1);
-    wait_for_finding(status, "own", 1);
+    wait_for("the change is noticed", || found(status, "changed") >= 1);
+    wait_for("the new port is the tool's", || found(status, "own") >= 1);
     assert_eq!((route(&redis, ".*"), found(status, "withdrawn")), (url(new_port), 0));
 }
 

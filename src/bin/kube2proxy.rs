@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use prometheus_client::registry::Registry;
 use tracing::{error, info};
-use urlproxy::daemon::{Readiness, State, StopSignals, announce, exit_on, keep_watchdog_fed, serve_status, start_log};
+use urlproxy::daemon::{
+    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, serve_status, start_log,
+};
 use urlproxy::kube::{Metrics, Options, SettingsError, serve};
 
 /// Why it does not run.
@@ -23,8 +25,8 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return exit_on(&error),
     };
-    start_log(options.log_format);
-    match run(options) {
+    start_log(options.log);
+    match block_on(run(options)).map_err(NotStarted::from).and_then(|outcome| outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(NotStarted::Settings(error)) => exit_on(&Options::command().error(ErrorKind::InvalidValue, error)),
         Err(NotStarted::Io(error)) => {
@@ -34,7 +36,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn run(options: Options) -> Result<(), NotStarted> {
     let settings = options.into_settings().await?;
     let signals = StopSignals::catch()?;

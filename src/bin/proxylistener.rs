@@ -9,17 +9,19 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
-use urlproxy::daemon::{Readiness, State, StopSignals, announce, exit_on, keep_watchdog_fed, serve_status, start_log};
+use urlproxy::daemon::{
+    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, serve_status, start_log,
+};
 use urlproxy::grid::{Options, Registrar, Settings, audit, reload_at, serve};
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
-    let (log_format, settings) = match Options::read(&args) {
-        Ok(read) => read,
+    let settings = match Options::read(&args) {
+        Ok(settings) => settings,
         Err(error) => return exit_on(&error),
     };
-    start_log(log_format);
-    match run(args, settings) {
+    start_log(settings.log);
+    match block_on(run(args, settings)).and_then(|outcome| outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(%error, "not started");
@@ -28,7 +30,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn run(args: Vec<OsString>, settings: Settings) -> std::io::Result<()> {
     let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
     let listener = TcpListener::bind(settings.listen).await?;

@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::identd::{self, IdentError};
@@ -22,16 +24,21 @@ use super::routes::{grid_routes, registered_tools};
 use super::settings::Policy;
 use crate::daemon::StoreError;
 use crate::registry::{self, GridRoute};
+use crate::route::ToolName;
 
-/// Hosts that are asked at the same time; the routes of one host are asked one after the other.
-const HOSTS_AT_ONCE: usize = 32;
+/// Tools that are looked at at the same time; the routes of one tool on one host are looked at one after the other.
+const AT_ONCE: usize = 64;
+/// What a tool's routes on one host may take in one audit, so that servers which never answer hold up nobody else's.
+const TOOLS_SHARE: Duration = Duration::from_secs(30);
 /// Longer than this a backend may not take to accept.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-/// A host that did not answer so many times in a row is left alone until the next audit.
-const HOST_PATIENCE: u32 = 2;
-/// The kernel has a connection until the server accepts it, and identds call that `root`. A server that has not accepted
-/// after these times may be root's or just busy.
-const ACCEPT_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1)];
+/// An identd that did not answer so many times in a row is not asked again until the next audit.
+const IDENTD_PATIENCE: u32 = 2;
+/// The kernel has a connection until the server accepts it, and identds call that `root`. A server that says anything has
+/// accepted; any server says something to this.
+const QUESTION: &[u8] = b"HEAD / HTTP/1.0\r\nUser-Agent: proxylistener-audit\r\n\r\n";
+/// For a server to say something.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// As which user identds show the kernel.
 const KERNEL: &str = "root";
 /// Between two tries when Redis does not answer.
@@ -65,61 +72,78 @@ pub async fn audit(registrar: Arc<Registrar>) {
 
 /// Looks at each route once, and returns how many there are.
 async fn round(registrar: &Arc<Registrar>) -> Result<usize, StoreError> {
-    let mut hosts: HashMap<IpAddr, Vec<(GridRoute, SocketAddr)>> = HashMap::new();
+    let mut shares: HashMap<(IpAddr, ToolName), Vec<(GridRoute, SocketAddr)>> = HashMap::new();
     let mut total = 0;
     for tool in registered_tools(&registrar.store).await? {
         for route in grid_routes(&registrar.store, tool).await? {
             if let Some(backend) = route.backend.socket_addr() {
                 total += 1;
-                hosts.entry(backend.ip()).or_default().push((route, backend));
+                shares.entry((backend.ip(), route.tool.clone())).or_default().push((route, backend));
             }
         }
     }
-    let places = Arc::new(Semaphore::new(HOSTS_AT_ONCE));
-    let mut hosts: JoinSet<Result<(), StoreError>> = hosts
-        .into_values()
-        .map(|routes| {
+    let mut silences: HashMap<IpAddr, Arc<AtomicU32>> = HashMap::new();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tools: JoinSet<Result<(), StoreError>> = shares
+        .into_iter()
+        .map(|((host, _), routes)| {
+            let silence = Arc::clone(silences.entry(host).or_default());
             let (registrar, places) = (Arc::clone(registrar), Arc::clone(&places));
             async move {
                 // An error means closed, which it never is.
                 let _place = places.acquire_owned().await;
-                audit_host(&registrar, routes).await
+                audit_tool(&registrar, routes, &silence).await
             }
         })
         .collect();
     let mut outcome = Ok(total);
-    while let Some(host) = hosts.join_next().await {
-        if let Ok(Err(error)) = host {
+    while let Some(tool) = tools.join_next().await {
+        if let Ok(Err(error)) = tool {
             outcome = Err(error);
         }
     }
     outcome
 }
 
-async fn audit_host(registrar: &Registrar, routes: Vec<(GridRoute, SocketAddr)>) -> Result<(), StoreError> {
+/// Looks at one tool's routes on one host. `silence` counts how often in a row that host's identd has not answered anybody.
+async fn audit_tool(
+    registrar: &Registrar,
+    routes: Vec<(GridRoute, SocketAddr)>,
+    silence: &AtomicU32,
+) -> Result<(), StoreError> {
     let policy = registrar.live.load_full();
-    let mut silent = 0;
-    for (index, (route, backend)) in routes.iter().enumerate() {
-        let found = owner_of(*backend, &policy).await;
-        silent = if matches!(&found, Err(unknown) if unknown.is_silence()) { silent + 1 } else { 0 };
+    let end = Instant::now() + TOOLS_SHARE;
+    for (route, backend) in &routes {
+        let found = if silence.load(Relaxed) >= IDENTD_PATIENCE {
+            Err(Unknown::Silent)
+        } else {
+            owner_of(*backend, &policy, silence).await
+        };
         let finding = match found {
-            Ok(owner) if owner == format!("{}.{}", policy.project, route.tool) => Finding::own,
+            Ok(owner) if route.is_of(&owner, &policy.project) => Finding::own,
             Ok(owner) => withdraw(registrar, route, &owner).await?,
             Err(unknown) => {
-                let (tool, pattern) = (route.tool.as_str(), route.pattern.as_str());
-                debug!(tool, pattern, destination = route.url, reason = %unknown, "not audited");
+                let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
+                debug!(tool, pattern, destination, reason = unknown.to_string(), "not audited");
                 unknown.finding()
             }
         };
         registrar.metrics.audited(finding, 1);
-        if silent == HOST_PATIENCE {
-            let left = routes.len() - index - 1;
-            info!(host = %backend.ip(), routes = left, "the host does not answer; its other routes are not audited");
-            registrar.metrics.audited(Finding::backend_unreachable, left as u64);
+        if Instant::now() > end {
+            let tool = route.tool.as_str();
+            info!(tool, host = %backend.ip(), "its servers are slow; its other routes there are not audited this time");
             break;
         }
     }
     Ok(())
+}
+
+impl GridRoute {
+    /// Whether the owner of a port is the tool, or whoever registered the route.
+    fn is_of(&self, owner: &str, project: &str) -> bool {
+        let is_tool = owner.strip_prefix(project).and_then(|rest| rest.strip_prefix('.')) == Some(self.tool.as_str());
+        is_tool || owner == self.owner
+    }
 }
 
 async fn withdraw(registrar: &Registrar, route: &GridRoute, owner: &str) -> Result<Finding, StoreError> {
@@ -141,35 +165,43 @@ enum Unknown {
     ConnectTimeout,
     #[error(transparent)]
     Ident(#[from] IdentError),
-    #[error("the connection is {KERNEL}'s, which may mean that the server has not accepted it")]
+    #[error("the host's identd has not answered others")]
+    Silent,
+    #[error("the connection is {KERNEL}'s, and nothing shows that a server has accepted it")]
     Kernel,
 }
 
 impl Unknown {
-    /// Whether it took a deadline to learn nothing.
-    fn is_silence(&self) -> bool {
-        matches!(self, Self::ConnectTimeout | Self::Ident(IdentError::Timeout(_)))
-    }
-
     fn finding(&self) -> Finding {
         match self {
             Self::Unreachable(_) | Self::ConnectTimeout => Finding::backend_unreachable,
-            Self::Ident(_) | Self::Kernel => Finding::owner_unknown,
+            Self::Ident(_) | Self::Silent | Self::Kernel => Finding::owner_unknown,
         }
     }
 }
 
 /// The user whose server answers at `backend`, by that host's identd.
-async fn owner_of(backend: SocketAddr, policy: &Policy) -> Result<String, Unknown> {
+async fn owner_of(backend: SocketAddr, policy: &Policy, silence: &AtomicU32) -> Result<String, Unknown> {
     let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(backend)).await;
-    let probe = connected.map_err(|_| Unknown::ConnectTimeout)??;
+    let mut probe = connected.map_err(|_| Unknown::ConnectTimeout)??;
     let local = probe.local_addr()?;
-    for pause in ACCEPT_PAUSES {
-        sleep(pause).await;
-        let owner = identd::ask(backend, local, policy.ident_port, policy.ident_timeout).await?;
-        if owner != KERNEL {
-            return Ok(owner);
+    let ask = async || {
+        let owner = identd::ask(backend, local, policy.ident_port, policy.ident_timeout).await;
+        if matches!(owner, Err(IdentError::Timeout(_))) {
+            silence.fetch_add(1, Relaxed);
+        } else {
+            silence.store(0, Relaxed);
         }
+        owner
+    };
+    let owner = ask().await?;
+    if owner != KERNEL {
+        return Ok(owner);
     }
-    Err(Unknown::Kernel)
+    probe.write_all(QUESTION).await?;
+    match timeout(ANSWER_DEADLINE, probe.read(&mut [0; 1])).await {
+        // Whose the connection is now, it was accepted by.
+        Ok(Ok(1..)) => Ok(ask().await?),
+        _ => Err(Unknown::Kernel),
+    }
 }

@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::registry::address_towards;
 
 /// Longest reply with its line end, in bytes: RFC 1413, section 6.
 const MAX_REPLY_LEN: usize = 1000;
+/// After its reply an identd has so long to close.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Which connection is meant, as its client's identd sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +98,13 @@ pub async fn ask(
     deadline: Duration,
 ) -> Result<String, IdentError> {
     let query = Query { client_port: peer.port(), our_port: local.port() };
-    let asked = tokio::time::timeout(deadline, async {
+    let asked = timeout(deadline, async {
         let mut stream = connect(peer, local, ident_port).await?;
         stream.write_all(format!("{} , {}\r\n", query.client_port, query.our_port).as_bytes()).await?;
         let mut reply = Vec::with_capacity(MAX_REPLY_LEN);
-        let mut rest = stream.take(MAX_REPLY_LEN as u64);
+        let mut rest = (&mut stream).take(MAX_REPLY_LEN as u64);
         while rest.read_buf(&mut reply).await? > 0 && !reply.contains(&b'\n') {}
+        tokio::spawn(timeout(LINGER, let_close(stream)));
         if reply.len() == MAX_REPLY_LEN && !reply.contains(&b'\n') {
             return Err(IdentError::TooLong);
         }
@@ -109,10 +115,27 @@ pub async fn ask(
 
 async fn connect(mut identd: SocketAddr, mut from: SocketAddr, ident_port: u16) -> io::Result<TcpStream> {
     identd.set_port(ident_port);
+    // A port that is bound is nobody else's for whatever destination, so that a flood of questions would leave none for
+    // nginx's connections. Hence only where the kernel would choose another address.
+    if address_towards(identd.ip()).is_ok_and(|own| own == from.ip()) {
+        return TcpStream::connect(identd).await;
+    }
     from.set_port(0);
     let socket = if identd.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(from)?;
     socket.connect(identd).await
+}
+
+/// Whoever closes first keeps the pair of ports for a minute: that should be the identd, whose port is always the same.
+async fn let_close(mut stream: TcpStream) {
+    let mut bytes = [0; 64];
+    let mut left = MAX_REPLY_LEN;
+    while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+        left = left.saturating_sub(read);
+        if left == 0 {
+            break;
+        }
+    }
 }
 
 #[cfg(test)]

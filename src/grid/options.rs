@@ -11,7 +11,8 @@ use clap::{CommandFactory, Parser};
 use ipnet::IpNet;
 
 use super::settings::Settings;
-use crate::daemon::{LogFormat, parse_duration};
+use crate::daemon::LogOptions;
+use crate::daemon::parse_duration;
 
 /// Longest domain name whose labels below it still have room for one more of full length.
 const MAX_DOMAIN_LEN: usize = 253 - 64;
@@ -95,9 +96,8 @@ pub struct Options {
     /// Where to tell of itself over HTTP: /metrics, /live and /ready [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) metrics_listen: Option<SocketAddr>,
-    /// How a line of the log is written, on standard error
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub(super) log: LogOptions,
 }
 
 /// Between two audits; `None` is never. A type of its own: clap would take an `Option` for an option left out.
@@ -109,7 +109,7 @@ impl Options {
     ///
     /// # Errors
     /// A fault in either, with the file's name and line where it is there.
-    pub fn read(args: &[OsString]) -> Result<(LogFormat, Settings), clap::Error> {
+    pub fn read(args: &[OsString]) -> Result<Settings, clap::Error> {
         let written = Self::try_parse_from(args)?;
         let options = match &written.settings_file {
             None => written,
@@ -118,8 +118,7 @@ impl Options {
                 Self::try_parse_from([program, &read_file(path)?, rest].concat())?
             }
         };
-        let log_format = options.log_format;
-        Ok((log_format, options.into_settings().map_err(|error| fault(&error))?))
+        options.into_settings().map_err(|error| fault(&error))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -16,7 +17,7 @@ use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
 use crate::daemon::{Store, StoreError};
 use crate::registry::{self, Origin};
-use crate::route::{Backend, BackendError, Pattern, PatternError, ToolName};
+use crate::route::{Backend, BackendError, MAX_ROUTES, Pattern, PatternError, ToolName};
 
 /// Characters of a client's text that a line of the log shows.
 const SHOWN_CHARS: usize = 256;
@@ -45,8 +46,12 @@ enum Refusal {
     Backend(#[from] BackendError),
     #[error(transparent)]
     Destination(#[from] DestinationError),
-    #[error("the route was registered from another host")]
+    #[error("the client was gone when its identd had answered: another may have its port by now")]
+    Gone,
+    #[error("the route was registered from another host, or is somebody else's")]
     AnotherHost,
+    #[error("the tool has {MAX_ROUTES} patterns already")]
+    TooManyPatterns,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0} while describing the route's origin")]
@@ -56,7 +61,7 @@ enum Refusal {
 impl Refusal {
     fn reply(&self) -> Reply {
         match self {
-            Self::Ident(_) => Reply::IdentFailed,
+            Self::Ident(_) | Self::Gone => Reply::IdentFailed,
             Self::NoTool { .. } => Reply::NoTool,
             _ => Reply::Fail,
         }
@@ -64,7 +69,7 @@ impl Refusal {
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Ident(_) => Outcome::ident_failed,
+            Self::Ident(_) | Self::Gone => Outcome::ident_failed,
             Self::NoTool { .. } => Outcome::no_tool,
             Self::Store(_) => Outcome::redis_failed,
             _ => Outcome::refused,
@@ -87,13 +92,13 @@ impl Registrar {
     }
 
     /// Does what a client asks, or not; one line in the log says which, and why.
-    pub async fn decide(&self, command: Command<'_>, peer: SocketAddr, local: SocketAddr) -> Reply {
-        let host = peer.ip();
+    pub async fn decide(&self, command: Command<'_>, client: &Client<'_>) -> Reply {
+        let host = client.peer.ip();
         let kind = match command {
             Command::Register { .. } => Asked::register,
             Command::Unregister { .. } => Asked::unregister,
         };
-        match self.carry_out(command, peer, local).await {
+        match self.carry_out(command, client).await {
             Ok(Done { tool, backend }) => {
                 self.metrics.decided(kind, Outcome::ok);
                 let tool = tool.as_str();
@@ -122,37 +127,25 @@ impl Registrar {
         }
     }
 
-    async fn carry_out(
-        &self,
-        command: Command<'_>,
-        peer: SocketAddr,
-        local: SocketAddr,
-    ) -> Result<Done, (Option<ToolName>, Refusal)> {
+    async fn carry_out(&self, command: Command<'_>, client: &Client<'_>) -> Result<Done, (Option<ToolName>, Refusal)> {
         let policy = self.live.load_full();
+        let Client { peer, local, stream } = *client;
         let begun = Instant::now();
         let user = identd::ask(peer, local, policy.ident_port, policy.ident_timeout).await;
         self.metrics.ident_took(begun.elapsed());
         let user = user.map_err(|error| (None, error.into()))?;
+        // Once a client has reset its connection, its port may be another user's, and the answer was about him.
+        if !matches!(stream.take_error(), Ok(None)) {
+            return Err((None, Refusal::Gone));
+        }
         let Some(tool) = policy.tool_of(&user) else {
             return Err((None, Refusal::NoTool { user, project: policy.project.clone() }));
         };
         let outcome = match command {
             Command::Register { pattern, url, canonical } => {
-                let origin = Origin {
-                    source: registry::GRID.into(),
-                    owner: user,
-                    host: peer.ip().to_string(),
-                    since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs()),
-                };
                 let canonical = canonical.then(|| format!("{tool}.{}", policy.canonical_domain));
-                let backend = self.destination(&tool, url, peer.ip(), &policy).await;
-                match backend {
-                    Ok(backend) => {
-                        let registered = self.register(&tool, pattern, &backend, canonical.as_deref(), &origin).await;
-                        registered.map(|()| Some(backend))
-                    }
-                    Err(refusal) => Err(refusal),
-                }
+                let route = Asking { tool: &tool, owner: user, own: peer.ip(), policy: &policy };
+                self.register(route, pattern, url, canonical.as_deref()).await.map(Some)
             }
             Command::Unregister { pattern } => self.unregister(&tool, pattern, peer.ip()).await.map(|()| None),
         };
@@ -162,32 +155,53 @@ impl Registrar {
         }
     }
 
-    async fn destination(&self, tool: &ToolName, url: &str, own: IpAddr, policy: &Policy) -> Result<Backend, Refusal> {
-        Ok(self.resolver.resolve(tool, url.parse()?, own, &policy.allowed).await?)
-    }
-
     async fn register(
         &self,
-        tool: &ToolName,
+        asking: Asking<'_>,
         pattern: &str,
-        backend: &Backend,
+        url: &str,
         canonical: Option<&str>,
-        origin: &Origin,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Backend, Refusal> {
+        let Asking { tool, owner, own, policy } = asking;
+        let backend = url.parse()?;
         let pattern = Pattern::try_new(pattern)?;
-        let mut transaction = registry::register(tool, &pattern, backend, origin)?;
-        match canonical {
-            Some(host) => registry::set_canonical(&mut transaction, tool, &pattern, host),
-            None => registry::forget_canonical(&mut transaction, tool, &pattern),
-        }
-        Ok(self.store.commit(&transaction).await?)
+        let backend = self.resolver.resolve(tool, backend, own, &policy.allowed).await?;
+        let is_elsewhere = backend.socket_addr().is_none_or(|address| address.ip() != own);
+        let origin = Origin {
+            source: registry::GRID.into(),
+            owner,
+            host: own.to_string(),
+            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs()),
+            destination: is_elsewhere.then(|| backend.to_string()),
+        };
+        let registered = self.store.commit(&registry::register(tool, &pattern, &backend, canonical, &origin)?).await?;
+        if registered { Ok(backend) } else { Err(Refusal::TooManyPatterns) }
     }
 
     async fn unregister(&self, tool: &ToolName, pattern: &str, own: IpAddr) -> Result<(), Refusal> {
         let pattern = Pattern::try_new(pattern)?;
-        let gone = self.store.commit(&registry::unregister_if_from(tool, &pattern, &own.to_string())).await?;
+        let gone = self.store.commit(&registry::unregister_if_from(tool, &pattern, own)).await?;
         if gone { Ok(()) } else { Err(Refusal::AnotherHost) }
     }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Ours, as it knows it.
+    pub local: SocketAddr,
+    /// The connection.
+    pub stream: &'a TcpStream,
+}
+
+/// Who registers, from where, and by which rules.
+struct Asking<'a> {
+    tool: &'a ToolName,
+    owner: String,
+    own: IpAddr,
+    policy: &'a Policy,
 }
 
 /// What was done, for whom.

@@ -15,7 +15,7 @@ use super::settings::Settings;
 pub async fn reload_at(mut signals: Signal, args: Vec<OsString>, settings: Settings, registrar: Arc<Registrar>) {
     while signals.recv().await.is_some() {
         match Options::read(&args) {
-            Ok((_, read)) => {
+            Ok(read) => {
                 for option in settings.fixed_that_differ(&read) {
                     warn!(option, "takes a restart to change");
                 }

@@ -13,7 +13,7 @@ use redis::Client;
 use tracing::warn;
 
 use super::options::Options;
-use crate::daemon::{RedisUrlError, open_redis, raise_file_limit};
+use crate::daemon::{LogOptions, RedisUrlError, open_redis, raise_file_limit};
 
 /// Everything that a command line and its file say.
 pub struct Settings {
@@ -21,6 +21,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where to tell of itself.
     pub metrics_listen: Option<SocketAddr>,
+    /// What to log, and how.
+    pub log: LogOptions,
     /// The Redis, without its password, for people.
     pub redis: String,
     /// The same, for the program.
@@ -94,6 +96,7 @@ impl Options {
         Ok(Settings {
             listen: self.listen,
             metrics_listen: self.metrics_listen,
+            log: self.log,
             redis,
             client,
             redis_url: self.redis,
@@ -118,6 +121,7 @@ impl Settings {
             ("--listen", self.listen == other.listen),
             ("--metrics-listen", self.metrics_listen == other.metrics_listen),
             ("--redis", self.redis_url == other.redis_url),
+            ("--log-format or --log-level", self.log == other.log),
         ];
         fixed.into_iter().filter(|(_, same)| !same).map(|(option, _)| option)
     }
@@ -141,7 +145,7 @@ mod tests {
 
     fn settings(args: &[&str]) -> Result<Settings, String> {
         let args: Vec<_> = ["proxylistener"].iter().chain(args).map(std::ffi::OsString::from).collect();
-        Options::read(&args).map(|(_, settings)| settings).map_err(|error| reason(&error))
+        Options::read(&args).map_err(|error| reason(&error))
     }
 
     #[test]
@@ -238,6 +242,7 @@ mod tests {
             (&["--project", "a", "--redis", "http://h"], "expected e.g. redis://"),
             (&["--project", "a", "--redis", "rediss://h"], "expected e.g. redis://"),
             (&["--project", "a", "--log-format", "xml"], "--log-format"),
+            (&["--project", "a", "--log-level", "all"], "expected error, warn, info or debug"),
             (&["--project", "a", "more"], "unexpected argument"),
         ] {
             let error = settings(args).err().unwrap();

@@ -185,7 +185,8 @@ impl Ledger {
         let gone = registered.into_iter().flatten().filter(is_gone).cloned().collect();
         let claim = |(registered, url, since): &(Registered, String, u64)| {
             let (owner, host) = (registered.owner(), self.host.clone());
-            let origin = Origin { source: CLUSTER.into(), owner: owner.clone(), host, since: *since };
+            let origin =
+                Origin { source: CLUSTER.into(), owner: owner.clone(), host, since: *since, destination: None };
             Claim {
                 pattern: registered.pattern.clone(),
                 url: url.clone(),

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::lease::LeaseName;
 use super::service::NamespaceTemplate;
-use crate::daemon::{LogFormat, parse_duration};
+use crate::daemon::{LogOptions, parse_duration};
 use crate::registry::GuardSettings;
 
 /// Where the operator lets a held withdrawal through.
@@ -80,9 +80,9 @@ pub struct Options {
     /// Where to tell of itself over HTTP: /metrics, /live and /ready [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) metrics_listen: Option<std::net::SocketAddr>,
-    /// How a line of the log is written, on standard error
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    /// Its log.
+    pub log: LogOptions,
 }
 
 /// `None` is no guard. A type of its own: clap would take an `Option` for an option left out.

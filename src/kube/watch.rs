@@ -169,6 +169,11 @@ impl WatchSettings {
         config.reset_reader_on_write = true;
         // It would wait as long as an answer asks.
         config.default_retry = false;
+        // The crate reads the file again and again, but takes a line end for a part of the token.
+        let file = config.auth_info.token_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        if let Some(token) = file.as_deref().filter(|text| text.trim_ascii_end() != *text) {
+            config.auth_info.token = Some(token.trim_ascii_end().to_owned().into());
+        }
         Client::try_from(config)
     }
 }

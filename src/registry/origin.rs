@@ -20,6 +20,9 @@ pub struct Origin {
     pub host: String,
     /// When, in Unix seconds.
     pub since: u64,
+    /// The backend's URL, if it is on another machine than `host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
 }
 
 /// A route that a job on the grid registered, as Redis has it.
@@ -35,6 +38,8 @@ pub struct GridRoute {
     pub backend: Backend,
     /// The value of the field in `origin:<tool>`.
     pub origin: String,
+    /// Whose the client was that registered it.
+    pub owner: String,
 }
 
 /// Those of a tool's routes that are signed [`GRID`] and lead somewhere, from `prefix:<tool>` and `origin:<tool>`.
@@ -48,7 +53,14 @@ pub fn grid_routes(
         let url = String::from_utf8(routes.get(&pattern)?.clone()).ok()?;
         let backend = url.parse().ok()?;
         let (pattern, origin) = (String::from_utf8(pattern).ok()?, String::from_utf8(origin).ok()?);
-        (signed.source == GRID).then(|| GridRoute { tool: tool.clone(), pattern, url, backend, origin })
+        (signed.source == GRID).then(|| GridRoute {
+            tool: tool.clone(),
+            pattern,
+            url,
+            backend,
+            origin,
+            owner: signed.owner,
+        })
     };
     origins.into_iter().filter_map(route).collect()
 }

@@ -1,12 +1,16 @@
 //! Writing routes: transactions to be run on any connection, blocking or not.
 
+use std::net::IpAddr;
+
 use redis::{Cmd, Pipeline};
 
 use super::origin::{GridRoute, Origin};
 use super::schema::{origin_key, redirects_key, routes_key};
-use crate::route::{Backend, Pattern, ToolName};
+use crate::route::{Backend, MAX_ROUTES, Pattern, ToolName};
 
-/// Sets one route of a tool, and who it comes from, in one transaction.
+/// Sets one route of a tool, who it comes from, and where its requests are redirected to (`None`: nowhere), in one step.
+/// Answers with a `bool`: false when the tool has [`MAX_ROUTES`] others already, and nothing was done. A key of another type
+/// is an error before anything is written.
 ///
 /// # Errors
 /// None in practice: an [`Origin`] that can't be JSON.
@@ -14,48 +18,55 @@ pub fn register(
     tool: &ToolName,
     pattern: &Pattern,
     backend: &Backend,
+    canonical: Option<&str>,
     origin: &Origin,
-) -> Result<Pipeline, serde_json::Error> {
-    let mut transaction = redis::pipe();
-    transaction
-        .atomic()
-        .hset(routes_key(tool.as_bytes()), pattern.as_str(), backend.to_string())
-        .ignore()
-        .hset(origin_key(tool.as_bytes()), pattern.as_str(), serde_json::to_string(origin)?)
-        .ignore();
-    Ok(transaction)
-}
-
-/// Adds to the transaction of [`register`] that the pattern's requests are redirected to `host`.
-pub fn set_canonical(transaction: &mut Pipeline, tool: &ToolName, pattern: &Pattern, host: &str) {
-    transaction.hset(redirects_key(tool.as_bytes()), pattern.as_str(), host).ignore();
-}
-
-/// Adds to the transaction of [`register`] that the pattern's requests are redirected nowhere.
-pub fn forget_canonical(transaction: &mut Pipeline, tool: &ToolName, pattern: &Pattern) {
-    transaction.hdel(redirects_key(tool.as_bytes()), pattern.as_str()).ignore();
+) -> Result<Cmd, serde_json::Error> {
+    const SCRIPT: &str = "
+        local known = redis.call('HEXISTS', KEYS[1], ARGV[1])
+        if known == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then return 0 end
+        redis.call('HLEN', KEYS[2])
+        redis.call('HLEN', KEYS[3])
+        redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+        redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+        if ARGV[4] == '' then
+            redis.call('HDEL', KEYS[3], ARGV[1])
+        else
+            redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
+        end
+        return 1";
+    let mut command = on_routes_of(SCRIPT, tool);
+    command.arg(pattern.as_str()).arg(backend.to_string()).arg(serde_json::to_string(origin)?);
+    command.arg(canonical.unwrap_or_default()).arg(MAX_ROUTES);
+    Ok(command)
 }
 
 /// Removes one route of a tool with its redirect if it was registered from `host`, or by nobody known. In one step:
-/// comparing and deleting is one script. Answers with a `bool`: false when the route is another host's, and stays.
-pub fn unregister_if_from(tool: &ToolName, pattern: &Pattern, host: &str) -> Cmd {
+/// comparing and deleting is one script. Answers with a `bool`: false when the route is another host's, and stays; also when
+/// somebody has written another destination over it without saying so, as the old stack's writers do.
+pub fn unregister_if_from(tool: &ToolName, pattern: &Pattern, host: IpAddr) -> Cmd {
     const SCRIPT: &str = "
         local origin = redis.call('HGET', KEYS[2], ARGV[1])
-        if origin then
+        local url = redis.call('HGET', KEYS[1], ARGV[1])
+        if origin and url then
             local read, entry = pcall(cjson.decode, origin)
             if not read or type(entry) ~= 'table' or entry.host ~= ARGV[2] then return 0 end
+            local is_own = url:match('^https?://(.*):%d+$') == ARGV[3]
+            if type(entry.destination) == 'string' then is_own = url == entry.destination end
+            if not is_own then return 0 end
         end
         for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[1]) end
         return 1";
-    let mut command = redis::cmd("EVAL");
+    let in_url = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
+    let mut command = on_routes_of(SCRIPT, tool);
+    command.arg(pattern.as_str()).arg(host.to_string()).arg(in_url);
     command
-        .arg(SCRIPT)
-        .arg(3)
-        .arg(routes_key(tool.as_bytes()))
-        .arg(origin_key(tool.as_bytes()))
-        .arg(redirects_key(tool.as_bytes()))
-        .arg(pattern.as_str())
-        .arg(host);
+}
+
+/// A script whose keys are the tool's routes, origins and redirects.
+fn on_routes_of(script: &str, tool: &ToolName) -> Cmd {
+    let tool = tool.as_bytes();
+    let mut command = redis::cmd("EVAL");
+    command.arg(script).arg(3).arg(routes_key(tool)).arg(origin_key(tool)).arg(redirects_key(tool));
     command
 }
 
@@ -68,9 +79,7 @@ pub fn withdraw_if_unchanged(route: &GridRoute) -> Cmd {
         end
         for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[1]) end
         return 1";
-    let tool = route.tool.as_bytes();
-    let mut command = redis::cmd("EVAL");
-    command.arg(SCRIPT).arg(3).arg(routes_key(tool)).arg(origin_key(tool)).arg(redirects_key(tool));
+    let mut command = on_routes_of(SCRIPT, &route.tool);
     command.arg(&route.pattern).arg(&route.url).arg(&route.origin);
     command
 }

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket, lookup_host};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use super::active_proxy::Proxy;
 use super::socket::Unserved;
 use crate::grid::protocol::{Command, Reply};
+use crate::registry::address_towards;
 use crate::route::Host;
 
 /// For everything: finding the proxy, connecting, asking, being answered. A proxy waits for identd and Redis.
@@ -119,18 +120,7 @@ impl Connection {
 pub async fn own_addresses(proxy: &Proxy) -> Vec<IpAddr> {
     let deadline = Instant::now() + EXCHANGE;
     let Ok(Ok(addresses)) = timeout_at(deadline, addresses(proxy)).await else { return Vec::new() };
-    let mut own = Vec::new();
-    for address in addresses {
-        let any: IpAddr = if address.is_ipv6() { [0; 16].into() } else { [0; 4].into() };
-        // Connecting a UDP socket sends nothing: it asks the kernel which way it would go.
-        let Ok(socket) = UdpSocket::bind((any, 0)).await else { continue };
-        if socket.connect(address).await.is_ok()
-            && let Ok(address) = socket.local_addr()
-        {
-            own.push(address.ip().to_canonical());
-        }
-    }
-    own
+    addresses.into_iter().filter_map(|proxy| Some(address_towards(proxy.ip()).ok()?.to_canonical())).collect()
 }
 
 async fn addresses(proxy: &Proxy) -> io::Result<Vec<SocketAddr>> {

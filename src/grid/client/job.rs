@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, Command};
 
 /// Leads the group. When this program ends, however, its standard input does too, and it kills the group. It says when
 /// signals to the group no longer end it.
-const GUARD: &str = r#"trap "" HUP INT QUIT TERM USR1 USR2; echo; read -r _; kill -KILL 0"#;
+const GUARD: &str = r#"trap "" HUP INT QUIT TERM XCPU USR1 USR2; echo; read -r _; kill -KILL 0"#;
 
 /// A running command.
 #[derive(Debug)]

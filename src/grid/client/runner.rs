@@ -28,9 +28,10 @@ const HELP: &str = "\
 The command is started with a port in its environment as PORT, and has to listen on it at all addresses (0.0.0.0 or
 [::]). As soon as it does, the proxies are told; when it ends, they are told again.
 
-SIGTERM, SIGINT and SIGHUP: the proxies are told first, for at most 2 s, then the command gets the signal, and SIGKILL if
-it has not ended after --grace. A second one is passed on at once. SIGUSR1 and SIGUSR2 are passed on. The command and
-its processes are a process group of their own; what is left of it when the command or this program ends is killed.
+SIGTERM, SIGINT, SIGQUIT, SIGXCPU and SIGHUP: the proxies are told first, for at most 2 s, then the command gets the
+signal, and SIGKILL if it has not ended after --grace. A second one is passed on at once. SIGUSR1 and SIGUSR2 are passed
+on. The command and its processes are a process group of their own; what is left of it when the command or this program
+ends is killed.
 
 FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
 said. Blank lines and what follows # do not count. Without a proxy in it the command is only run.

@@ -23,8 +23,11 @@ impl Signals {
     pub fn catch() -> io::Result<Self> {
         // Where it was ignored, the command's end would go unnoticed.
         drop(signal(SignalKind::child())?);
-        let mut ends =
-            vec![(Signal::TERM, signal(SignalKind::terminate())?), (Signal::INT, signal(SignalKind::interrupt())?)];
+        let mut ends = Vec::new();
+        // Grid Engine sends SIGXCPU when a job has had its time.
+        for end in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::XCPU] {
+            ends.push((end, signal(SignalKind::from_raw(end.as_raw()))?));
+        }
         // Under nohup it stays ignored, for the command too.
         if !is_ignored(Signal::HUP) {
             ends.push((Signal::HUP, signal(SignalKind::hangup())?));

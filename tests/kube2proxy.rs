@@ -1,0 +1,484 @@
+//! kube2proxy as tools, other writers and its operator meet it.
+
+#[path = "common/api_server.rs"]
+mod api_server;
+#[path = "common/http.rs"]
+mod http;
+#[path = "common/kube2proxy.rs"]
+mod kube2proxy;
+#[path = "common/listener.rs"]
+mod listener;
+#[path = "common/port.rs"]
+mod port;
+#[path = "common/redis.rs"]
+mod redis_server;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use api_server::{ALWAYS, ApiServer, Fault, Request, web_service};
+use kube2proxy::{Kube2proxy, members, routes, url_of};
+use listener::wait_for;
+use redis_server::RedisServer;
+use serde_json::{Value, json};
+
+fn with_path(mut service: Value, path: &str) -> Value {
+    service["metadata"]["labels"]["toollabs-proxy-path"] = path.into();
+    service
+}
+
+fn origin(source: &str, since: u64) -> String {
+    format!(r#"{{"source":"{source}","owner":"tools.hello","host":"10.68.0.1","since":{since}}}"#)
+}
+
+fn pair(pattern: &str, url: &str) -> (String, String) {
+    (pattern.into(), url.into())
+}
+
+#[test]
+fn services_are_routed_from_the_first_list_to_the_last_change() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    for number in 1..=5 {
+        api.apply(&format!("tool-t{number}"), &format!("t{number}"), web_service(&format!("10.96.0.{number}"), 8000));
+    }
+    api.apply("tool-other", "other", json!({"spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}}));
+    let kube2proxy = Kube2proxy::start(&api, &redis, &[]);
+    for number in 1..=5 {
+        assert_eq!(
+            url_of(&redis, &format!("t{number}")),
+            format!("http://10.96.0.{number}:8000"),
+            "ready means written"
+        );
+    }
+    let without_label: Vec<_> = (1..=5).map(|number| format!("tool-t{number}/t{number}/.*")).collect();
+    assert_eq!(members(&redis), without_label);
+    let origin: urlproxy::registry::Origin = serde_json::from_str(&redis.cli(&["HGET", "origin:t1", ".*"])).unwrap();
+    assert_eq!((&*origin.source, &*origin.owner), ("kube2proxy", "tool-t1/t1"));
+    assert!(origin.since > 1_700_000_000, "{origin:?}");
+
+    api.apply("hello", "hello", web_service("10.96.1.1", 80));
+    wait_for("a new one", || url_of(&redis, "hello") == "http://10.96.1.1:80");
+    api.apply("hello", "hello", web_service("10.96.1.1", 81));
+    wait_for("another port", || url_of(&redis, "hello") == "http://10.96.1.1:81");
+    api.apply("hello", "hello", with_path(web_service("10.96.1.1", 81), "api"));
+    wait_for("a label", || routes(&redis, "hello") == [pair("/api.*", "http://10.96.1.1:81")]);
+    wait_for("members follow", || members(&redis).contains(&"hello/hello/api.*".into()));
+    assert!(!members(&redis).contains(&"hello/hello/.*".into()));
+    api.apply("hello", "hello", web_service("fd00::7", 81));
+    wait_for("IPv6", || routes(&redis, "hello") == [pair(".*", "http://[fd00::7]:81")]);
+    let mut unlabelled = web_service("fd00::7", 81);
+    unlabelled["metadata"] = json!({});
+    api.apply("hello", "hello", unlabelled);
+    wait_for("it is no web service any more", || redis.cli(&["EXISTS", "prefix:hello", "origin:hello"]) == "0");
+    api.delete("tool-t1", "t1");
+    wait_for("a deleted one", || redis.cli(&["EXISTS", "prefix:t1", "origin:t1"]) == "0");
+    assert_eq!(members(&redis), without_label[1..]);
+    wait_for("counted", || kube2proxy.metric("kube2proxy_services{state=\"routed\"}") == 4.0);
+    assert!(api.unexpected().is_empty(), "{:?}", api.unexpected());
+}
+
+#[test]
+fn a_change_is_one_step() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    let _kube2proxy = Kube2proxy::start(&api, &redis, &[]);
+    let mut looked = 0;
+    for round in 0..20 {
+        let path = if round % 2 == 0 { "api" } else { "" };
+        api.apply("hello", "hello", with_path(web_service("10.96.0.1", 80), path));
+        let want = if round % 2 == 0 { "/api.*" } else { ".*" };
+        wait_for("the change", || {
+            let found = routes(&redis, "hello");
+            assert_eq!(found.len(), 1, "neither none nor two: {found:?}");
+            looked += 1;
+            found[0].0 == want
+        });
+    }
+    assert!(looked >= 20);
+}
+
+#[test]
+fn what_the_old_program_left_behind_goes_and_what_is_the_grids_stays() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    redis.cli(&[
+        "SADD",
+        "k8s_services",
+        "hello/hello/.*",
+        "gone/gone/.*",
+        "gone/gone/api.*",
+        "grid/grid/.*",
+        "nonsense",
+    ]);
+    redis.cli(&["HSET", "prefix:hello", ".*", "http://10.96.0.99:1"]);
+    redis.cli(&[
+        "HSET",
+        "prefix:gone",
+        ".*",
+        "http://10.96.0.2:80",
+        "/api.*",
+        "http://10.96.0.2:80",
+        "/mine",
+        "http://10.68.0.1:1",
+    ]);
+    redis.cli(&["HSET", "prefix:grid", ".*", "http://10.68.0.1:8000"]);
+    redis.cli(&["HSET", "origin:grid", ".*", &origin("proxylistener", 1)]);
+    let _kube2proxy = Kube2proxy::start(&api, &redis, &[]);
+    assert_eq!(url_of(&redis, "hello"), "http://10.96.0.1:80");
+    assert_eq!(routes(&redis, "gone"), [pair("/mine", "http://10.68.0.1:1")]);
+    assert_eq!(url_of(&redis, "grid"), "http://10.68.0.1:8000");
+    assert_eq!(members(&redis), ["hello/hello/.*", "nonsense"]);
+}
+
+#[test]
+fn of_grid_and_cluster_the_younger_has_the_route() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    let grid = "http://10.68.0.1:8000";
+    for (tool, since) in [("old", 1), ("young", 4_000_000_000)] {
+        redis.cli(&["HSET", &format!("prefix:{tool}"), ".*", grid]);
+        redis.cli(&["HSET", &format!("origin:{tool}"), ".*", &origin("proxylistener", since)]);
+        api.apply(tool, tool, web_service("10.96.0.1", 80));
+    }
+    let kube2proxy = Kube2proxy::start(&api, &redis, &["--resync-interval", "1s"]);
+    assert_eq!((url_of(&redis, "old"), url_of(&redis, "young")), ("http://10.96.0.1:80".into(), grid.into()));
+    assert_eq!(members(&redis), ["old/old/.*"]);
+    kube2proxy.daemon.wait_for_line(&["INFO", "not registered: another source's route is younger", "tool=\"young\""]);
+    wait_for("counted", || kube2proxy.metric("kube2proxy_services{state=\"outdone\"}") == 1.0);
+    // The job ends: its route is the Service's.
+    redis.cli(&["DEL", "prefix:young", "origin:young"]);
+    wait_for("the cluster has it", || url_of(&redis, "young") == "http://10.96.0.1:80");
+    // A job registers after the Service, which then is deleted.
+    redis.cli(&["HSET", "prefix:old", ".*", grid]);
+    redis.cli(&["HSET", "origin:old", ".*", &origin("proxylistener", 4_000_000_000)]);
+    api.delete("old", "old");
+    wait_for("it is forgotten", || members(&redis) == ["young/young/.*"]);
+    assert_eq!(url_of(&redis, "old"), grid);
+}
+
+#[test]
+fn a_service_in_another_tools_name_is_rejected_with_an_event() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.apply("tool-evil", "hello", web_service("10.96.0.66", 80));
+    api.apply("tool-hello", "hello", web_service("10.96.0.1", 80));
+    let kube2proxy = Kube2proxy::start(&api, &redis, &[]);
+    assert_eq!(url_of(&redis, "hello"), "http://10.96.0.1:80");
+    wait_for("an Event", || api.reasons("tool-evil", "hello") == ["NamespaceNotAllowed"]);
+    let event = &api.events()[0];
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("does not belong to the tool \"hello\"") && event["type"] == "Warning", "{event}");
+    kube2proxy.daemon.wait_for_line(&["WARN", "not routed", "namespace=\"tool-evil\"", "NamespaceNotAllowed"]);
+    wait_for("counted", || kube2proxy.metric("kube2proxy_rejected_services{reason=\"NamespaceNotAllowed\"}") == 1.0);
+    api.delete("tool-hello", "hello");
+    wait_for("nobody has it", || redis.cli(&["EXISTS", "prefix:hello"]) == "0");
+    assert_eq!(api.events().len(), 1, "said once");
+}
+
+#[test]
+fn by_another_template_other_namespaces_are_a_tools() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.apply("tool-hello", "hello", web_service("10.96.0.1", 80));
+    api.apply("hello-prod", "hello", web_service("10.96.0.2", 80));
+    let mut kube2proxy = Kube2proxy::start(&api, &redis, &[]);
+    assert_eq!(url_of(&redis, "hello"), "http://10.96.0.1:80");
+    kube2proxy.daemon.signal("TERM");
+    assert_eq!(kube2proxy.daemon.wait_for_end(), 0);
+    let _kube2proxy = Kube2proxy::start(&api, &redis, &["--namespace-template", "{tool}-prod"]);
+    assert_eq!(url_of(&redis, "hello"), "http://10.96.0.2:80");
+    assert_eq!(members(&redis), ["hello-prod/hello/.*"]);
+}
+
+#[test]
+fn what_is_no_route_is_told_why() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    let label = json!({"labels": {api_server::WEB_SERVICE: "true"}});
+    let service = |spec: Value| json!({"metadata": label, "spec": spec});
+    api.apply("a", "a", service(json!({"clusterIP": "None", "ports": [{"port": 80}]})));
+    api.apply("b", "b", service(json!({"type": "ExternalName", "externalName": "example.org"})));
+    api.apply("c", "c", service(json!({"clusterIP": "10.96.0.1"})));
+    api.apply("d", "d", service(json!({"clusterIP": "10.96.0.1", "ports": "many"})));
+    api.apply("e", "e", json!({"metadata": label}));
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    api.apply("tool-hello", "hello", web_service("10.96.0.2", 80));
+    let _kube2proxy = Kube2proxy::start(&api, &redis, &[]);
+    assert_eq!(routes(&redis, "hello").len(), 1);
+    for (name, reason) in
+        [("a", "Headless"), ("b", "ExternalName"), ("c", "NoPort"), ("d", "Malformed"), ("e", "Malformed")]
+    {
+        wait_for(name, || api.reasons(name, name) == [reason]);
+    }
+    let outdone = || [api.reasons("hello", "hello"), api.reasons("tool-hello", "hello")].concat();
+    wait_for("one of two", || outdone() == ["AlreadyClaimed"]);
+    // What was wrong is mended, and then wrong again.
+    api.apply("a", "a", web_service("10.96.0.5", 80));
+    wait_for("it is routed", || url_of(&redis, "a") == "http://10.96.0.5:80");
+    api.apply("a", "a", service(json!({"clusterIP": "None"})));
+    wait_for("it is not", || url_of(&redis, "a").is_empty());
+}
+
+#[test]
+fn without_the_right_to_write_events_the_log_says_it() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.fail(Request::Event, Fault::Status(403), ALWAYS);
+    for name in ["a", "b", "c"] {
+        api.apply("evil", name, web_service("10.96.0.66", 80));
+    }
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    let kube2proxy = Kube2proxy::start(&api, &redis, &[]);
+    for name in ["a", "b", "c"] {
+        kube2proxy.daemon.wait_for_line(&["WARN", "not routed", &format!("service=\"{name}\"")]);
+    }
+    kube2proxy.daemon.wait_for_line(&["WARN", "no Event written"]);
+    wait_for("all were tried", || api.count(Request::Event) == 3);
+    assert_eq!(kube2proxy.daemon.log().matches("no Event written").count(), 1);
+}
+
+#[test]
+fn a_redis_that_was_away_or_emptied_has_all_routes_again() {
+    let (api, mut redis) = (ApiServer::start(), RedisServer::start(&[]));
+    for number in 0..30 {
+        api.apply("tool", "x", json!({}));
+        api.apply(&format!("t{number}"), &format!("t{number}"), web_service("10.96.0.1", 80));
+    }
+    let kube2proxy = Kube2proxy::start(&api, &redis, &["--resync-interval", "1h"]);
+    let count = |redis: &RedisServer| redis.cli(&["SCARD", "k8s_services"]);
+    let all_there = |redis: &RedisServer, what: &str| {
+        let begun = Instant::now();
+        wait_for(what, || count(redis) == "30" && (0..30).all(|n| !url_of(redis, &format!("t{n}")).is_empty()));
+        eprintln!("{what}: all routes after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
+    };
+    redis.cli(&["FLUSHALL"]);
+    all_there(&redis, "flushed");
+    redis.stop();
+    redis.start_again();
+    all_there(&redis, "restarted empty");
+    redis.cli(&["SWAPDB", "0", "1"]);
+    all_there(&redis, "swapped");
+
+    redis.stop();
+    api.delete("t0", "t0");
+    api.apply("t1", "t1", web_service("10.96.0.2", 80));
+    api.apply("t30", "t30", web_service("10.96.0.3", 80));
+    kube2proxy.daemon.wait_for_line(&["WARN", "not written, trying again"]);
+    redis.start_again();
+    wait_for("nothing was lost", || url_of(&redis, "t1") == "http://10.96.0.2:80" && !url_of(&redis, "t30").is_empty());
+    wait_for("nor kept", || count(&redis) == "30" && url_of(&redis, "t0").is_empty());
+    kube2proxy.daemon.wait_for_line(&["INFO", "Redis is written again"]);
+
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    api.apply("t1", "t1", web_service("10.96.0.4", 80));
+    kube2proxy.daemon.wait_for_line(&["not written", "read only replica"]);
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    wait_for("the change", || url_of(&redis, "t1") == "http://10.96.0.4:80");
+}
+
+#[test]
+fn what_others_change_behind_its_back_is_put_right() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    let _kube2proxy = Kube2proxy::start(&api, &redis, &["--resync-interval", "1s"]);
+    redis.cli(&["DEL", "prefix:hello"]);
+    wait_for("restored", || url_of(&redis, "hello") == "http://10.96.0.1:80");
+    redis.cli(&["HSET", "prefix:hello", ".*", "http://192.0.2.1:80"]);
+    wait_for("put right", || url_of(&redis, "hello") == "http://10.96.0.1:80");
+    redis.cli(&["DEL", "origin:hello", "k8s_services"]);
+    wait_for("signed again", || members(&redis) == ["hello/hello/.*"] && redis.cli(&["EXISTS", "origin:hello"]) == "1");
+}
+
+#[test]
+fn a_key_of_another_type_is_no_other_tools_trouble() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    redis.cli(&["SADD", "prefix:odd", "http://10.0.0.1:80"]);
+    for tool in ["a", "odd", "z"] {
+        api.apply(tool, tool, web_service("10.96.0.1", 80));
+    }
+    let kube2proxy = Kube2proxy::start(&api, &redis, &["--resync-interval", "1s"]);
+    assert_eq!(
+        (url_of(&redis, "a"), url_of(&redis, "z")),
+        ("http://10.96.0.1:80".into(), "http://10.96.0.1:80".into())
+    );
+    kube2proxy.daemon.wait_for_line(&["WARN", "not registered", "tool=\"odd\"", "WRONGTYPE"]);
+    redis.cli(&["DEL", "prefix:odd"]);
+    wait_for("it is tried again", || url_of(&redis, "odd") == "http://10.96.0.1:80");
+}
+
+#[test]
+fn a_list_that_lacks_most_is_not_believed_at_once() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    for number in 0..30 {
+        api.apply(&format!("t{number}"), &format!("t{number}"), web_service("10.96.0.1", 80));
+    }
+    let accept = redis.dir().join("accept");
+    let guard = format!("50% floor=20 hold=1h accept={}", accept.display());
+    let kube2proxy = Kube2proxy::start(&api, &redis, &["--withdrawal-guard", &guard]);
+    let count = || members(&redis).len();
+    // One by one they go at once, also many.
+    for number in 0..5 {
+        api.delete(&format!("t{number}"), &format!("t{number}"));
+    }
+    wait_for("deleted", || count() == 25);
+    let wipe = || {
+        for number in 5..30 {
+            api.delete_silently(&format!("t{number}"), &format!("t{number}"));
+        }
+        let lists = api.lists();
+        api.forget_history();
+        api.break_watches(api_server::Break::Gone);
+        wait_for("another list", || api.lists() > lists);
+    };
+    wipe();
+    kube2proxy.daemon.wait_for_line(&["WARN", "the cluster lacks Services", "missing=25", "live=25"]);
+    wait_for("counted", || kube2proxy.metric("kube2proxy_services{state=\"held\"}") == 25.0);
+    // What comes back and what is new is served, what is held stays.
+    api.apply("t5", "t5", web_service("10.96.0.5", 80));
+    api.apply("new", "new", web_service("10.96.0.9", 80));
+    wait_for("changes", || url_of(&redis, "t5") == "http://10.96.0.5:80" && !url_of(&redis, "new").is_empty());
+    assert_eq!(count(), 26);
+    std::fs::write(&accept, "").unwrap();
+    wait_for("accepted", || members(&redis) == ["new/new/.*", "t5/t5/.*"]);
+    assert_eq!(redis.cli(&["EXISTS", "prefix:t6", "origin:t6"]), "0");
+}
+
+#[test]
+fn of_two_writers_the_later_writes_and_the_other_waits() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    let first = Kube2proxy::start(&api, &redis, &[]);
+    let mut second = Kube2proxy::start(&api, &redis, &[]);
+    first.daemon.wait_for_line(&["ERROR", "another kube2proxy writes"]);
+    wait_for("the first is not ready", || !first.is_ready());
+    let writer = redis.cli(&["GET", "k8s_writer"]);
+    for port in 81..90 {
+        api.apply("hello", "hello", web_service("10.96.0.1", port));
+        wait_for("a change", || url_of(&redis, "hello") == format!("http://10.96.0.1:{port}"));
+        assert_eq!(redis.cli(&["GET", "k8s_writer"]), writer, "no to and fro");
+    }
+    assert_eq!(first.daemon.log().matches("another kube2proxy writes").count(), 1);
+    second.daemon.signal("TERM");
+    assert_eq!(second.daemon.wait_for_end(), 0);
+    first.wait_until_ready();
+    first.daemon.wait_for_line(&["INFO", "nobody else writes any more"]);
+    api.apply("hello", "hello", web_service("10.96.0.1", 90));
+    wait_for("a change", || url_of(&redis, "hello") == "http://10.96.0.1:90");
+}
+
+#[test]
+fn of_several_replicas_one_leads_and_another_takes_over() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    let lease = ["--lease", "urlproxy/kube2proxy"];
+    let mut first = Kube2proxy::start(&api, &redis, &lease);
+    first.daemon.wait_for_line(&["INFO", "leading"]);
+    let mut second = Kube2proxy::start(&api, &redis, &lease);
+    let leads = |replica: &Kube2proxy| replica.metric("kube2proxy_leading") == 1.0;
+    assert!(leads(&first) && !leads(&second));
+    // In order: the lease is given back.
+    let begun = Instant::now();
+    first.daemon.signal("TERM");
+    assert_eq!(first.daemon.wait_for_end(), 0);
+    wait_for("the second leads", || leads(&second));
+    eprintln!("taken over {:?} after SIGTERM", begun.elapsed());
+    api.apply("hello", "hello", web_service("10.96.0.1", 81));
+    wait_for("a change", || url_of(&redis, "hello") == "http://10.96.0.1:81");
+    // Killed: the lease runs out.
+    let third = Kube2proxy::start(&api, &redis, &lease);
+    let begun = Instant::now();
+    second.daemon.signal("KILL");
+    let _ = second.daemon.wait_for_end();
+    api.apply("hello", "hello", web_service("10.96.0.1", 82));
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while !leads(&third) {
+        assert!(Instant::now() < deadline, "nobody takes over");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    eprintln!("taken over {:?} after SIGKILL", begun.elapsed());
+    wait_for("the change", || url_of(&redis, "hello") == "http://10.96.0.1:82");
+}
+
+#[test]
+fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
+    let manual = include_str!("../README.md");
+    let line = manual.lines().find(|line| line.starts_with("ACL SETUSER kube2proxy ")).expect("a line in the manual");
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    assert_eq!(redis.cli(&line.split_whitespace().collect::<Vec<_>>()), "OK");
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    redis.cli(&["SADD", "k8s_services", "gone/gone/.*"]);
+    let url = redis.url().replace("//", "//kube2proxy:password@");
+    let mut kube2proxy = Kube2proxy::start(&api, &redis, &["--redis", &url]);
+    assert_eq!(members(&redis), ["hello/hello/.*"]);
+    api.delete("hello", "hello");
+    wait_for("withdrawn", || members(&redis).is_empty());
+    std::thread::sleep(Duration::from_millis(1100));
+    kube2proxy.daemon.signal("TERM");
+    assert_eq!(kube2proxy.daemon.wait_for_end(), 0);
+    let log = kube2proxy.daemon.log();
+    assert!(!log.contains("password") && !log.contains("NOPERM") && !log.contains("not written"), "{log}");
+    assert_eq!(redis.cli(&["EXISTS", "k8s_writer"]), "0", "given back");
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_kube2proxy"))
+        .args(args)
+        .env_remove("URLPROXY_REDIS")
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_line_teaches() {
+    let (status, help, _) = run(&["--help"]);
+    assert_eq!(status, Some(0));
+    let manual = include_str!("../README.md");
+    let described = manual.split_once("### kube2proxy").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
+    let lines = help.lines().filter(|line| line.starts_with("      --"));
+    let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(options.len(), 14, "{options:?}");
+    for option in options {
+        assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = |text: &str| {
+        let path = dir.path().join("kube2proxy.yaml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let missing = dir.path().join("missing").to_str().unwrap().to_owned();
+    for (args, want) in [
+        (vec!["--no-such-option".to_owned()], "unexpected argument"),
+        (vec![], "neither --config nor --kubeconfig, and not in a cluster"),
+        (vec!["--config".into(), missing.clone()], "while reading"),
+        (vec!["--kubeconfig".into(), missing.clone()], "invalid --kubeconfig"),
+        (vec!["--lease".into(), "kube2proxy".into()], "NAMESPACE/NAME"),
+        (vec!["--withdrawal-guard".into(), "half".into()], "expected e.g. \"50% floor=20"),
+        (vec!["--namespace-template".into(), "tools".into()], "expected a name with"),
+        (
+            vec![
+                "--redis".into(),
+                "http://h:password@x".into(),
+                "--config".into(),
+                file("kubernetes: {master: 'http://h'}"),
+            ],
+            "expected e.g. redis://",
+        ),
+    ] {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let (status, _, error) = run(&args);
+        assert_eq!(status, Some(64), "{args:?}: {error}");
+        assert!(error.contains(want) && !error.contains("password"), "{args:?}: {error}");
+    }
+    for (text, want) in [
+        ("kubernetes: [", "invalid --config"),
+        ("redis: localhost:6379", "kubernetes"),
+        ("kubernetes: {master: 'http://h', tokens: x}", "tokens"),
+        ("kubernetes: {master: 'h:6443'}", "expected e.g. https://10.0.0.1:6443"),
+        ("kubernetes: {master: 'https://h', certificate_authority: /nowhere}", "/nowhere"),
+        ("kubernetes: {master: 'https://h', token_file: /nowhere}", "/nowhere"),
+    ] {
+        let (status, _, error) = run(&["--config", &file(text)]);
+        assert_eq!(status, Some(64), "{text:?}: {error}");
+        assert!(error.contains(want), "{text:?}: {error}");
+    }
+}
