@@ -1,8 +1,8 @@
-# Sourced after lib.sh by scripts that need Grid Engine: a grid of one host with accounts, names and addresses of its own, in
-# namespaces that take everything with them when the script ends. Nothing of the machine is written to.
+# Sourced after namespaces.sh by scripts that need Grid Engine: a grid of one host with accounts, names and addresses of its
+# own. Nothing of the machine is written to.
 # shellcheck shell=bash disable=SC2034,SC2154  # some variables are lib.sh's, some are for the scripts
 
-grid=/run/grid # on a file system of its own
+grid=/run/grid
 grid_bin=$grid/bin
 grid_log=$grid/log
 grid_host=exec-1
@@ -12,27 +12,7 @@ export SGE_ROOT=/var/lib/gridengine SGE_CELL=default
 # Otherwise they come from /etc/services, which a small installation does not have.
 export SGE_QMASTER_PORT=6444 SGE_EXECD_PORT=6445
 
-# Runs the calling script again as the first process of namespaces of its own; there it returns.
-enter_grid() { # SCRIPT [ARGUMENT...]
-    local as_root=() kinds=(--mount --net --uts --pid --fork --mount-proc)
-    if [[ -n ${URLPROXY_IN_GRID-} ]]; then
-        unset URLPROXY_IN_GRID
-        prepare_grid
-        return
-    fi
-    if ((EUID != 0)); then
-        as_root=(sudo -n)
-        sudo -n true || die "namespaces and tool accounts are for root: run this as root, or allow sudo without a password"
-    fi
-    "${as_root[@]}" unshare "${kinds[@]}" true ||
-        die "namespaces are not permitted here: a container needs CAP_SYS_ADMIN, and the root of a chroot must be a mount point"
-    # Jobs inherit the environment of the daemon that starts them.
-    exec "${as_root[@]}" unshare "${kinds[@]}" --kill-child env -i URLPROXY_IN_GRID=1 LANG=C.UTF-8 PATH="$PATH" HOME=/root \
-        CARGO_TARGET_DIR="$built" URLPROXY_MODULE="$module" "$@"
-}
-
 prepare_grid() {
-    mount -t tmpfs -o mode=755 grid /run
     mkdir -p "$grid_bin" "$grid_log" "$grid"/{home,etc,root,spool}
     mkdir -m 1777 "$grid/tmp"
     # The checkout may be where no tool can read, such as root's home directory.
@@ -44,7 +24,6 @@ prepare_grid() {
     # Grid Engine takes no name that stands for a loopback address, but it does not ask which interface has the address.
     printf '%s\n' '127.0.0.1 localhost' "$grid_address $grid_host" >/etc/hosts
     hostname "$grid_host"
-    ip link set lo up
     ip address add "$grid_address/32" dev lo
     say "$grid_address" >/etc/active-proxy
 }
@@ -70,8 +49,6 @@ add_tool() { # TOOL
     chmod +x "$home/server"
     chown -R "$account:" "$home"
 }
-
-answers() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; } # ADDRESS PORT
 
 start_identd() {
     start "$grid_log/identd.log" oidentd --foreground --nosyslog
@@ -146,11 +123,6 @@ is_unknown() {                                                 # JOB: it has end
 }
 
 show_grid() { # what is known when something failed
-    local log
     qstat -f -explain E -u '*' || true
-    for log in "$grid_log"/*.log "$grid"/home/*/*.log; do
-        [[ -s $log ]] || continue
-        printf '\nThe end of %s:\n' "$log"
-        tail -n 25 "$log"
-    done
+    show_ends "$grid_log"/*.log "$grid"/home/*/*.log "$grid/nginx/error.log"
 }

@@ -23,6 +23,12 @@ need_built() { # FILE...
     done
 }
 
+mirror_of() { # CODENAME: of Debian, as apt knows it, from whichever kind of file its sources are in
+    # shellcheck disable=SC2016  # apt's own placeholders
+    apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v suite="Debian $1 main" '$1 " " $2 " " $3 == suite && !found++ { print $4 }'
+}
+
 now_ms() { say $((${EPOCHREALTIME//[^0-9]/} / 1000)); }
 
 wait_until() { # SECONDS COMMAND...: false when the command still failed after that time

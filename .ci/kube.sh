@@ -1,0 +1,138 @@
+# Sourced after namespaces.sh by scripts that need Kubernetes: etcd, an API server, and the one controller that empties
+# namespaces which are deleted. No kubelet, so no Pods: a Service is whatever listens at its address.
+# shellcheck shell=bash disable=SC2034,SC2154  # some variables are lib.sh's, some are for the scripts
+
+kube=/run/kube
+kube_log=$kube/log
+# The Service `kubernetes` has the first address of this network: here the API server itself listens there.
+service_network=10.96.0.0/16
+api_address=10.96.0.1
+export KUBECONFIG=$kube/admin.kubeconfig # of a cluster administrator
+# As in every Pod.
+export KUBERNETES_SERVICE_HOST=$api_address KUBERNETES_SERVICE_PORT=443
+
+prepare_kube() { # DIRECTORY: as .ci/kubernetes prints it
+    PATH=$1:$PATH
+    mkdir -p "$kube_log" "$kube/tls"
+    # Below its home directory kubectl keeps what it has learnt of the API.
+    export HOME=$kube
+    # Every address of a network that lo has is this host's own.
+    ip address add "$service_network" dev lo
+    openssl genrsa -out "$kube/tls/accounts.key" 2048 2>/dev/null
+    admin_token=$(openssl rand -hex 16)
+    say "$admin_token,admin,admin,system:masters" >"$kube/tokens"
+    write_kubeconfig "$KUBECONFIG" "$admin_token"
+}
+
+write_kubeconfig() { # FILE TOKEN
+    cat >"$1" <<YAML
+apiVersion: v1
+kind: Config
+clusters: [{name: e2e, cluster: {server: "https://$api_address", certificate-authority: "$kube/ca.crt"}}]
+users: [{name: e2e, user: {token: "$2"}}]
+contexts: [{name: e2e, context: {cluster: e2e, user: e2e}}]
+current-context: e2e
+YAML
+}
+
+# It may wait for a server that is not there for longer than anybody wants to.
+kubectl() { timeout 30 kubectl "$@"; }
+
+start_kube() {
+    start_etcd
+    start_apiserver
+    start_controllers
+}
+
+etcds=0
+start_etcd() { # with what the last one had stored
+    etcds=$((etcds + 1))
+    start "$kube_log/etcd-$etcds.log" etcd --data-dir "$kube/etcd" --logger zap
+    etcd_pid=$child
+    wait_until 20 curl -sf -o /dev/null --max-time 1 http://127.0.0.1:2379/health || die "etcd did not start"
+}
+
+api_is_ready() {
+    curl -sf -o /dev/null --max-time 2 --cacert "$kube/ca.crt" -H "Authorization: Bearer $admin_token" \
+        "https://$api_address/readyz"
+}
+
+apiservers=0
+start_apiserver() { # at the same address as the last one, with its certificate, tokens and accounts
+    apiservers=$((apiservers + 1))
+    start "$kube_log/apiserver-$apiservers.log" kube-apiserver --etcd-servers http://127.0.0.1:2379 \
+        --bind-address "$api_address" --secure-port 443 --cert-dir "$kube/tls" --service-cluster-ip-range "$service_network" \
+        --authorization-mode RBAC --token-auth-file "$kube/tokens" \
+        --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$kube/tls/accounts.key" \
+        --service-account-signing-key-file "$kube/tls/accounts.key"
+    apiserver_pid=$child
+    wait_until 30 answers "$api_address" 443 || die "kube-apiserver did not start"
+    # The first server makes a certificate; that of its authority follows in the file.
+    sed '1,/END CERTIFICATE/d' "$kube/tls/apiserver.crt" >"$kube/ca.crt"
+    wait_until 60 api_is_ready || die "kube-apiserver is not ready"
+}
+kill_apiserver() { # as when its host fails
+    kill -KILL "$apiserver_pid"
+    wait "$apiserver_pid" 2>/dev/null || true
+}
+
+controllers=0
+start_controllers() {
+    controllers=$((controllers + 1))
+    start "$kube_log/controllers-$controllers.log" kube-controller-manager --kubeconfig "$KUBECONFIG" \
+        --controllers namespace --leader-elect=false --port 0 --secure-port 0
+    controllers_pid=$child
+}
+
+# As when the cluster is made anew at its old address: there is nothing left of what it had, the roles and the accounts too.
+wipe_etcd() {
+    kill_apiserver
+    stop 10 "$etcd_pid" "$controllers_pid"
+    rm -rf "$kube/etcd"
+    start_kube
+}
+
+create_namespace() { kubectl create namespace "$1" >/dev/null; } # NAME
+delete_namespace() { kubectl delete namespace "$1" >/dev/null; } # NAME: waits until it is gone, with everything in it
+
+# Created, or changed to have these ports and no others. As any Service it keeps its address until it is deleted.
+apply_service() { # NAMESPACE NAME [PORT-NAME:]PORT...
+    local port ports=
+    for port in "${@:3}"; do ports+="{name: '$([[ $port != *:* ]] || say "${port%:*}")', port: ${port##*:}}, "; done
+    kubectl apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Service
+metadata: {namespace: $1, name: $2, labels: {tools.wmflabs.org/webservice: "true"}}
+spec: {ports: [$ports]}
+YAML
+}
+label_service() { kubectl label --overwrite service -n "$1" "${@:2}" >/dev/null; } # NAMESPACE NAME LABEL=VALUE|LABEL-...
+delete_service() { kubectl delete service -n "$1" "$2" >/dev/null; }              # NAMESPACE NAME
+address_of() { kubectl get service -n "$1" "$2" -o 'jsonpath={.spec.clusterIP}'; } # NAMESPACE NAME
+
+serve() { # TOOL ADDRESS PORT: with a server of that tool's; its pid is then in $child
+    start "$kube_log/$1-$2-$3.log" "$demo_tool" --name "$1" --listen "$2:$3"
+    wait_until 10 answers "$2" "$3" || die "the server of $1 did not start"
+}
+is_served_by() { [[ $(curl -s --max-time 5 "$site$2") == "tool: $1"$'\n'* ]]; } # TOOL PATH
+
+token_of() { # NAMESPACE ACCOUNT: a new one, valid for an hour
+    kubectl create --raw "/api/v1/namespaces/$1/serviceaccounts/$2/token" -f - <<<'{"spec": {"expirationSeconds": 3600}}' |
+        sed -n 's/.*"token": *"\([^"]*\)".*/\1/p'
+}
+
+# What each Pod of this account finds in its file system.
+mount_account() { # NAMESPACE ACCOUNT
+    local secrets=/var/run/secrets/kubernetes.io/serviceaccount
+    mkdir -p "$secrets"
+    cp "$kube/ca.crt" "$secrets/ca.crt"
+    printf '%s' "$1" >"$secrets/namespace"
+    # Renamed into place, so that whoever reads it finds a whole one.
+    token_of "$1" "$2" >"$secrets/token.new"
+    mv "$secrets/token.new" "$secrets/token"
+}
+
+show_kube() { # what is known when something failed
+    kubectl get namespaces,services,leases,events --all-namespaces || true
+    show_ends "$kube_log"/*.log "$kube/nginx/error.log"
+}
