@@ -13,22 +13,22 @@ export KUBERNETES_SERVICE_HOST=$api_address KUBERNETES_SERVICE_PORT=443
 
 prepare_kube() { # DIRECTORY: as .ci/kubernetes prints it
     PATH=$1:$PATH
-    mkdir -p "$kube_log" "$kube/tls"
+    mkdir -p "$kube_log"
     # Below its home directory kubectl keeps what it has learnt of the API.
     export HOME=$kube
     # Every address of a network that lo has is this host's own.
     ip address add "$service_network" dev lo
-    openssl genrsa -out "$kube/tls/accounts.key" 2048 2>/dev/null
+    openssl genrsa -out "$kube/accounts.key" 2048 2>/dev/null
     admin_token=$(openssl rand -hex 16)
     say "$admin_token,admin,admin,system:masters" >"$kube/tokens"
-    write_kubeconfig "$KUBECONFIG" "$admin_token"
+    write_kubeconfig "$KUBECONFIG" "$admin_token" "$api_address"
 }
 
-write_kubeconfig() { # FILE TOKEN
+write_kubeconfig() { # FILE TOKEN ADDRESS
     cat >"$1" <<YAML
 apiVersion: v1
 kind: Config
-clusters: [{name: e2e, cluster: {server: "https://$api_address", certificate-authority: "$kube/ca.crt"}}]
+clusters: [{name: e2e, cluster: {server: "https://$3", certificate-authority: "$kube/tls/$3/ca.crt"}}]
 users: [{name: e2e, user: {token: "$2"}}]
 contexts: [{name: e2e, context: {cluster: e2e, user: e2e}}]
 current-context: e2e
@@ -40,7 +40,7 @@ kubectl() { timeout 30 kubectl "$@"; }
 
 start_kube() {
     start_etcd
-    start_apiserver
+    start_apiserver "$api_address"
     start_controllers
 }
 
@@ -52,24 +52,26 @@ start_etcd() { # with what the last one had stored
     wait_until 20 curl -sf -o /dev/null --max-time 1 http://127.0.0.1:2379/health || die "etcd did not start"
 }
 
-api_is_ready() {
-    curl -sf -o /dev/null --max-time 2 --cacert "$kube/ca.crt" -H "Authorization: Bearer $admin_token" \
-        "https://$api_address/readyz"
+api_is_ready() { # ADDRESS
+    curl -sf -o /dev/null --max-time 2 --cacert "$kube/tls/$1/ca.crt" -H "Authorization: Bearer $admin_token" \
+        "https://$1/readyz"
 }
 
 apiservers=0
-start_apiserver() { # at the same address as the last one, with its certificate, tokens and accounts
+start_apiserver() { # ADDRESS: with the certificate of the last one there; its pid is then in $apiserver_pid
+    local address=$1 tls=$kube/tls/$1
     apiservers=$((apiservers + 1))
+    mkdir -p "$tls"
     start "$kube_log/apiserver-$apiservers.log" kube-apiserver --etcd-servers http://127.0.0.1:2379 \
-        --bind-address "$api_address" --secure-port 443 --cert-dir "$kube/tls" --service-cluster-ip-range "$service_network" \
+        --bind-address "$address" --secure-port 443 --cert-dir "$tls" --service-cluster-ip-range "$service_network" \
         --authorization-mode RBAC --token-auth-file "$kube/tokens" \
-        --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$kube/tls/accounts.key" \
-        --service-account-signing-key-file "$kube/tls/accounts.key"
+        --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$kube/accounts.key" \
+        --service-account-signing-key-file "$kube/accounts.key"
     apiserver_pid=$child
-    wait_until 30 answers "$api_address" 443 || die "kube-apiserver did not start"
+    wait_until 30 answers "$address" 443 || die "kube-apiserver did not start"
     # The first server makes a certificate; that of its authority follows in the file.
-    sed '1,/END CERTIFICATE/d' "$kube/tls/apiserver.crt" >"$kube/ca.crt"
-    wait_until 60 api_is_ready || die "kube-apiserver is not ready"
+    sed '1,/END CERTIFICATE/d' "$tls/apiserver.crt" >"$tls/ca.crt"
+    wait_until 60 api_is_ready "$address" || die "kube-apiserver is not ready"
 }
 kill_apiserver() { # as when its host fails
     kill -KILL "$apiserver_pid"
@@ -125,7 +127,7 @@ token_of() { # NAMESPACE ACCOUNT: a new one, valid for an hour
 mount_account() { # NAMESPACE ACCOUNT
     local secrets=/var/run/secrets/kubernetes.io/serviceaccount
     mkdir -p "$secrets"
-    cp "$kube/ca.crt" "$secrets/ca.crt"
+    cp "$kube/tls/$api_address/ca.crt" "$secrets/ca.crt"
     printf '%s' "$1" >"$secrets/namespace"
     # Renamed into place, so that whoever reads it finds a whole one.
     token_of "$1" "$2" >"$secrets/token.new"

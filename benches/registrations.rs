@@ -4,14 +4,15 @@
 //! The real program, a real Redis, and an identd in this process that knows everybody; each registration is a client's own
 //! connection, and one more to the identd. Not a test: nothing here fails but what cannot be measured.
 
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/store.rs"]
 mod store;
 
 use std::cell::Cell;
-use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 use urlproxy::daemon::raise_file_limit;
 
+use process::{Process, row};
 use store::Store;
 
 const REGISTRATIONS: u32 = 30_000;
@@ -60,13 +62,13 @@ async fn measure(store: &Store) {
     row(&format!("registrations, {AT_ONCE} clients at once"), &format!("{rate:.0}/s"), ">= 3000/s");
 
     let alone = percentiles(timed(listener.address).await);
-    let memory_before = listener.memory_kib();
+    let memory_before = listener.process.memory_kib();
     let mut idle = Vec::new();
     for number in 0..IDLE {
         let host = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + number / IDLE_PER_HOST);
         idle.push(connect(listener.address, host).await);
     }
-    let memory = listener.memory_kib() - memory_before;
+    let memory = listener.process.memory_kib() - memory_before;
     let beside = percentiles(timed(listener.address).await);
     let gone = idle.iter().filter(|client| !is_open(client)).count();
     let what = format!("a registration at {PER_SECOND}/s, p50 and p99, nobody else");
@@ -76,11 +78,7 @@ async fn measure(store: &Store) {
     row("p99 beside idle clients / p99 without", &format!("{:.2}", beside.1 / alone.1), "");
     row("idle clients that were closed", &gone.to_string(), "0");
     row("memory of an idle client", &format!("{:.1} KiB", memory as f64 / f64::from(IDLE)), "");
-    row("memory of proxylistener with all of them", &format!("{} MiB", listener.memory_kib() / 1024), "");
-}
-
-fn row(what: &str, figure: &str, target: &str) {
-    println!("{what:<62} | {figure:>10} | {target}");
+    row("memory of proxylistener with all of them", &format!("{} MiB", listener.process.memory_kib() / 1024), "");
 }
 
 /// How long each of some registrations takes, begun at a steady rate, in milliseconds.
@@ -149,7 +147,7 @@ async fn tell_users(identd: TcpListener) {
 }
 
 struct Listener {
-    process: Child,
+    process: Process,
     address: SocketAddr,
 }
 
@@ -167,20 +165,9 @@ impl Listener {
         });
         // A line for each registration, as in service.
         std::thread::spawn(move || log.for_each(drop));
-        Self { process, address: address.unwrap_or_else(|| panic!("proxylistener does not listen")) }
-    }
-
-    /// What is in memory for it alone.
-    fn memory_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Self {
+            process: Process::of(process),
+            address: address.unwrap_or_else(|| panic!("proxylistener does not listen")),
+        }
     }
 }

@@ -1,0 +1,40 @@
+//! A daemon that is measured, and a line of what was.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+/// Ends with the value.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts it; what it logs is thrown away.
+    pub fn start(program: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        Self(command.args(args).stderr(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    /// One that runs.
+    #[allow(dead_code, reason = "not every bench has one")]
+    pub fn of(child: Child) -> Self {
+        Self(child)
+    }
+
+    /// What is in memory for it alone.
+    pub fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What was measured, the figure, and what it should be.
+pub fn row(what: &str, figure: &str, target: &str) {
+    println!("{what:<62} | {figure:>10} | {target}");
+}
