@@ -47,7 +47,7 @@ start_kube() {
 etcds=0
 start_etcd() { # with what the last one had stored
     etcds=$((etcds + 1))
-    start "$kube_log/etcd-$etcds.log" etcd --data-dir "$kube/etcd" --logger zap
+    start "$kube_log/etcd-$etcds.log" etcd --data-dir "$kube/etcd" --logger zap --log-level warn
     etcd_pid=$child
     wait_until 20 curl -sf -o /dev/null --max-time 1 http://127.0.0.1:2379/health || die "etcd did not start"
 }
@@ -104,7 +104,7 @@ apply_service() { # NAMESPACE NAME [PORT-NAME:]PORT...
     kubectl apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Service
-metadata: {namespace: $1, name: $2, labels: {tools.wmflabs.org/webservice: "true"}}
+metadata: {namespace: '$1', name: '$2', labels: {tools.wmflabs.org/webservice: "true"}}
 spec: {ports: [$ports]}
 YAML
 }
