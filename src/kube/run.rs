@@ -1,12 +1,13 @@
 //! Putting the parts together.
 
 use std::future::Future;
+use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::events::send_events;
 use super::follow::{Parts, follow};
@@ -28,21 +29,17 @@ pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, s
     let (leader, leadership) = watch::channel(Leadership::Standby);
     let (stop, stopping) = watch::channel(false);
     let lease = match settings.lease {
-        Some(name) => match settings.watch.client() {
-            Ok(client) => {
-                Some(tokio::spawn(take_part(client, name, identity.clone(), Timing::default(), leader, stopping)))
-            }
-            Err(error) => {
-                error!(%error, "no client for the lease");
-                None
-            }
-        },
+        Some(name) => {
+            let cluster = settings.watch.clone();
+            let client_of = move || cluster.client();
+            tokio::spawn(take_part(client_of, name, identity.clone(), Timing::default(), leader, stopping))
+        }
         None => {
             // The only one, by the operator's word. Never over: a year at a time is as good as for ever.
-            let until = Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
+            let until = Instant::now() + Duration::from_secs(365 * 24 * 3600);
             let _ = leader.send(Leadership::Leading { until });
             // Kept until the end: a channel without a sender is closed.
-            Some(tokio::spawn(async move { leader.closed().await }))
+            tokio::spawn(async move { leader.closed().await })
         }
     };
     let store = Store::new(settings.client, metrics.redis.clone());
@@ -60,9 +57,7 @@ pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, s
     follow(parts, shutdown).await;
     // Only now: nothing is written any more, so another may.
     let _ = stop.send(true);
-    if let Some(lease) = lease {
-        let _ = lease.await;
-    }
+    let _ = lease.await;
 }
 
 fn random() -> u32 {
