@@ -116,7 +116,7 @@ async fn connect(address: SocketAddr, host: Ipv4Addr) -> TcpStream {
 
 async fn register(address: SocketAddr, host: Ipv4Addr, number: u32) {
     let mut stream = connect(address, host).await;
-    let command = format!("register\n/{}\nhttp://{host}:8000\n", number % 1000);
+    let command = format!("register\n/{}\nhttp://{host}:8000\n", number % 8);
     stream.write_all(command.as_bytes()).await.unwrap_or_else(|e| panic!("{e}"));
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await.unwrap_or_else(|e| panic!("{e}"));
@@ -140,7 +140,9 @@ async fn tell_users(identd: TcpListener) {
                 }
             }
             let ports = String::from_utf8_lossy(&query[..len]);
-            let reply = format!("{} : USERID : UNIX : tools.hello\r\n", ports.trim_end());
+            // By their ports: some 3,000 tools.
+            let port = ports.split_once(' ').and_then(|(port, _)| port.parse::<u16>().ok()).unwrap_or(0);
+            let reply = format!("{} : USERID : UNIX : tools.tool-{}\r\n", ports.trim_end(), port % 3000);
             let _ = stream.write_all(reply.as_bytes()).await;
         });
     }
