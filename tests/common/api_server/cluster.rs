@@ -1,0 +1,254 @@
+//! What is in the cluster, and the history of it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::fault::Break;
+
+/// A namespace and a name.
+type Id = (String, String);
+
+/// One thing after the other, as watches see them.
+pub enum Entry {
+    /// A Service as it was and as it is; neither need be there.
+    Change { before: Option<Value>, after: Option<Value> },
+    /// For watches that allow it.
+    Bookmark,
+    /// For watches that were open.
+    Break(Break),
+}
+
+pub struct Cluster {
+    /// The latest resourceVersion.
+    version: u64,
+    services: BTreeMap<Id, Value>,
+    /// Each with the resourceVersion after it.
+    history: Vec<(u64, Entry)>,
+    /// Watches from before this are too late.
+    oldest: u64,
+    pub page_size: usize,
+    /// What is left of lists, by their continue tokens.
+    pages: BTreeMap<String, Page>,
+    leases: BTreeMap<Id, Value>,
+    pub events: Vec<Value>,
+}
+
+/// The rest of a list.
+#[derive(Clone)]
+struct Page {
+    version: u64,
+    items: Vec<Value>,
+}
+
+/// Why something was not written.
+pub enum Refusal {
+    NotFound,
+    AlreadyExists,
+    Conflict,
+    /// This is wrong with it.
+    Invalid(&'static str),
+}
+
+/// `KEY=VALUE` of a label, or everything.
+pub struct Selector(Option<(String, String)>);
+
+impl Selector {
+    /// Reads the one kind of selector that there is here.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        let (key, value) = text.split_once('=')?;
+        let plain = |text: &str| !text.is_empty() && !text.contains(['=', '!', ',', '(', ' ']);
+        (plain(key) && plain(value)).then(|| Self(Some((key.into(), value.into()))))
+    }
+
+    pub fn selects(&self, service: &Value) -> bool {
+        let Self(Some((key, value))) = self else { return true };
+        service["metadata"]["labels"][key.as_str()] == value.as_str()
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            version: 1000,
+            services: BTreeMap::new(),
+            history: Vec::new(),
+            oldest: 0,
+            page_size: usize::MAX,
+            pages: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+}
+
+impl Cluster {
+    pub fn apply(&mut self, namespace: &str, name: &str, service: Value) {
+        let (before, after) = self.put(namespace, name, service);
+        self.history.push((self.version, Entry::Change { before, after: Some(after) }));
+    }
+
+    pub fn apply_silently(&mut self, namespace: &str, name: &str, service: Value) {
+        self.put(namespace, name, service);
+    }
+
+    fn put(&mut self, namespace: &str, name: &str, mut service: Value) -> (Option<Value>, Value) {
+        self.version += 1;
+        let id = (namespace.to_owned(), name.to_owned());
+        let before = self.services.get(&id).cloned();
+        service["kind"] = json!("Service");
+        service["apiVersion"] = json!("v1");
+        self.fill_in(&mut service["metadata"], &id, before.as_ref());
+        self.services.insert(id, service.clone());
+        (before, service)
+    }
+
+    /// What each object's metadata has.
+    fn fill_in(&self, metadata: &mut Value, (namespace, name): &Id, before: Option<&Value>) {
+        let kept = |field: &str| before.map(|before| before["metadata"][field].clone()).filter(|kept| !kept.is_null());
+        let now = Timestamp::from_second(Timestamp::now().as_second()).expect("a time").to_string();
+        for (field, value) in [
+            ("namespace", json!(namespace)),
+            ("name", json!(name)),
+            ("uid", kept("uid").unwrap_or_else(|| json!(format!("00000000-0000-0000-0000-{:012}", self.version)))),
+            ("creationTimestamp", kept("creationTimestamp").unwrap_or_else(|| json!(now))),
+        ] {
+            if metadata[field].is_null() {
+                metadata[field] = value;
+            }
+        }
+        metadata["resourceVersion"] = json!(self.version.to_string());
+    }
+
+    pub fn delete(&mut self, namespace: &str, name: &str) -> bool {
+        let Some(before) = self.services.remove(&(namespace.to_owned(), name.to_owned())) else { return false };
+        self.version += 1;
+        self.history.push((self.version, Entry::Change { before: Some(before), after: None }));
+        true
+    }
+
+    pub fn delete_silently(&mut self, namespace: &str, name: &str) -> bool {
+        self.version += 1;
+        self.services.remove(&(namespace.to_owned(), name.to_owned())).is_some()
+    }
+
+    pub fn bookmark(&mut self) {
+        self.history.push((self.version, Entry::Bookmark));
+    }
+
+    pub fn break_watches(&mut self, how: Break) {
+        self.history.push((self.version, Entry::Break(how)));
+    }
+
+    pub fn forget_history(&mut self) {
+        self.version += 1;
+        self.oldest = self.version;
+        self.pages.clear();
+    }
+
+    /// A page of a list, and what to ask for the next with; `None` when the token is not, or no longer, known.
+    pub fn list(&mut self, selector: &Selector, limit: usize, token: Option<&str>) -> Option<Value> {
+        let page = match token {
+            // A page may be asked for again.
+            Some(token) => self.pages.get(token)?.clone(),
+            None => {
+                let selected = self.services.values().filter(|service| selector.selects(service));
+                Page { version: self.version, items: selected.cloned().collect() }
+            }
+        };
+        let Page { version, mut items } = page;
+        let rest = items.split_off(items.len().min(limit.min(self.page_size).max(1)));
+        for item in &mut items {
+            // As in real lists: the list says what its items are.
+            let item = item.as_object_mut().expect("an object");
+            item.remove("kind");
+            item.remove("apiVersion");
+        }
+        let mut metadata = json!({"resourceVersion": version.to_string()});
+        if !rest.is_empty() {
+            let token = format!("{version}+{}", self.pages.len());
+            metadata["continue"] = json!(token);
+            metadata["remainingItemCount"] = json!(rest.len());
+            self.pages.insert(token, Page { version, items: rest });
+        }
+        Some(json!({"kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": items}))
+    }
+
+    /// Where in the history a watch begins that knows everything up to this resourceVersion; `None` when that is too
+    /// long ago.
+    pub fn position_after(&self, version: u64) -> Option<usize> {
+        (version >= self.oldest).then(|| self.history.partition_point(|(after, _)| *after <= version))
+    }
+
+    /// How much history there is.
+    pub fn position(&self) -> usize {
+        self.history.len()
+    }
+
+    /// The history from there on.
+    pub fn history_from(&self, position: usize) -> &[(u64, Entry)] {
+        self.history.get(position..).unwrap_or_default()
+    }
+
+    pub fn lease(&self, namespace: &str, name: &str) -> Option<&Value> {
+        self.leases.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub fn holder(&self) -> Option<&str> {
+        let holder = self.leases.values().next()?["spec"]["holderIdentity"].as_str();
+        holder.filter(|holder| !holder.is_empty())
+    }
+
+    pub fn set_lease(&mut self, namespace: &str, name: &str, mut lease: Value) -> Value {
+        self.version += 1;
+        let id = (namespace.to_owned(), name.to_owned());
+        let before = self.leases.get(&id).cloned();
+        lease["kind"] = json!("Lease");
+        lease["apiVersion"] = json!("coordination.k8s.io/v1");
+        self.fill_in(&mut lease["metadata"], &id, before.as_ref());
+        self.leases.insert(id, lease.clone());
+        lease
+    }
+
+    pub fn create_lease(&mut self, namespace: &str, lease: Value) -> Result<Value, Refusal> {
+        let name = lease["metadata"]["name"].as_str().ok_or(Refusal::Invalid("metadata.name"))?.to_owned();
+        if self.lease(namespace, &name).is_some() {
+            return Err(Refusal::AlreadyExists);
+        }
+        Ok(self.set_lease(namespace, &name, lease))
+    }
+
+    pub fn replace_lease(&mut self, namespace: &str, name: &str, lease: Value) -> Result<Value, Refusal> {
+        let before = self.lease(namespace, name).ok_or(Refusal::NotFound)?;
+        match lease["metadata"]["resourceVersion"].as_str() {
+            None | Some("") => Err(Refusal::Invalid("metadata.resourceVersion")),
+            Some(version) if before["metadata"]["resourceVersion"] != version => Err(Refusal::Conflict),
+            Some(_) => Ok(self.set_lease(namespace, name, lease)),
+        }
+    }
+
+    pub fn create_event(&mut self, namespace: &str, mut event: Value) -> Result<Value, Refusal> {
+        if event["regarding"]["namespace"] != namespace {
+            return Err(Refusal::Invalid("regarding.namespace"));
+        }
+        let name = event["metadata"]["name"].as_str().ok_or(Refusal::Invalid("metadata.name"))?.to_owned();
+        self.version += 1;
+        self.fill_in(&mut event["metadata"], &(namespace.to_owned(), name), None);
+        self.events.push(event.clone());
+        Ok(event)
+    }
+
+    pub fn patch_event(&mut self, namespace: &str, name: &str, patch: &Value) -> Result<Value, Refusal> {
+        let is_it =
+            |event: &&mut Value| event["metadata"]["namespace"] == namespace && event["metadata"]["name"] == name;
+        let event = self.events.iter_mut().find(is_it).ok_or(Refusal::NotFound)?;
+        for (field, value) in patch.as_object().into_iter().flatten().filter(|(field, _)| *field != "metadata") {
+            event[field] = value.clone();
+        }
+        Ok(event.clone())
+    }
+}
