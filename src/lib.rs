@@ -16,6 +16,8 @@ mod backoff;
 pub mod daemon;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod grid;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod kube;
 pub mod registry;
 pub mod route;
 pub mod sync;

@@ -1,0 +1,3 @@
+//! The daemon that watches a Kubernetes cluster's Services and writes their routes to Redis.
+
+pub mod lease;
