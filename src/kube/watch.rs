@@ -10,6 +10,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep_until};
 
+use super::error::shown;
 use crate::backoff::Backoff;
 
 /// Between a failure and the next try, at first and at last.
@@ -44,25 +45,11 @@ pub enum News {
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// No client, as when the token's file cannot be read.
-    #[error("{0} while making a client")]
+    #[error("{} while making a client", shown(&**.0))]
     Client(#[source] Box<kube::Error>),
     /// The API server's answer, or none.
     #[error("{}", shown(.0))]
     Watch(#[from] watcher::Error),
-}
-
-/// The whole chain of causes, in one line.
-fn shown(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// How to list and watch.
