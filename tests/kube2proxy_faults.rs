@@ -179,6 +179,9 @@ fn an_api_server_that_was_away_is_caught_up_with() {
     wait_for("a changed one", || url_of(&redis, "t1") == "http://10.96.0.8:80");
     wait_for("one that is gone", || url_of(&redis, "t0").is_empty());
     kube2proxy.daemon.wait_for_line(&["INFO", "watching", "services=9"]);
+    let log = kube2proxy.daemon.log();
+    assert_eq!(log.matches("WARN").count(), 2, "not watching, and Redis was emptied, once each: {log}");
+    assert!(!log.contains("ERROR"), "{log}");
     wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 1.0);
     assert!(kube2proxy.metric("kube2proxy_since_last_list_seconds") < 60.0);
 }
