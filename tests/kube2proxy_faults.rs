@@ -241,3 +241,39 @@ fn what_a_watch_did_not_tell_the_next_list_does() {
     wait_for("one that is gone", || url_of(&redis, "t0").is_empty());
     wait_for("a changed one", || url_of(&redis, "t1") == "http://10.96.0.8:80");
 }
+
+#[test]
+fn a_watch_that_fails_for_good_is_no_reason_to_list_without_end() {
+    let (api, redis) = (cluster(), RedisServer::start(&[]));
+    let kube2proxy = guardless(&api, &redis);
+    api.fail(Request::Watch, Fault::Status(403), ALWAYS);
+    api.break_watches(Break::End);
+    wait_for("it was tried", || api.lists() >= 5);
+    // By now it waits for two seconds or more.
+    let lists = api.lists();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(api.lists() - lists <= 3, "{} lists in 3 s", api.lists() - lists);
+    all_are_there(&redis);
+    api.recover();
+    catches_up(&api, &redis, "many failures");
+    drop(kube2proxy);
+}
+
+#[test]
+fn a_hold_does_not_run_out_while_the_cluster_is_silent() {
+    let (mut api, redis) = (cluster(), RedisServer::start(&[]));
+    let kube2proxy = Kube2proxy::start(&api, &redis, &["--withdrawal-guard", "50% floor=5 hold=2s"]);
+    for number in 0..SERVICES {
+        api.delete_silently(&name(number), &name(number));
+    }
+    api.forget_history();
+    api.break_watches(Break::Gone);
+    kube2proxy.daemon.wait_for_line(&["WARN", "the cluster lacks Services"]);
+    api.stop();
+    wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 0.0);
+    std::thread::sleep(Duration::from_secs(3));
+    all_are_there(&redis);
+    api.start_again();
+    wait_for("the time has passed with it", || members(&redis).is_empty());
+    kube2proxy.daemon.wait_for_line(&["WARN", "withdrawing the routes", "held long enough"]);
+}
