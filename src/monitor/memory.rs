@@ -36,8 +36,8 @@ pub struct Rounds {
     pub told: BTreeMap<String, Told>,
 }
 
-/// A file's time, in nanoseconds since 1970; `None` was no file.
-pub type Touch = Option<u128>;
+/// A file's time, in nanoseconds since 1970; 0 is no file.
+pub type Touch = u64;
 
 /// What a service.log was told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

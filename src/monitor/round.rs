@@ -66,7 +66,7 @@ impl Monitor {
     /// Goes once, and tells whether it was not braked.
     pub async fn round(&mut self) -> bool {
         let begun = Instant::now();
-        let (picture, mut brake) = self.look().await;
+        let Some((picture, mut brake)) = self.look_unless_stopping().await else { return false };
         let now = unix_seconds();
         let mut memory = match self.remember(now).await {
             Ok(memory) => memory,
@@ -136,6 +136,15 @@ impl Monitor {
         Ok(memory)
     }
 
+    /// The same; `None` once the monitor is to end: what hangs is not waited for.
+    async fn look_unless_stopping(&mut self) -> Option<(Picture, Option<Brake>)> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            seen = self.look() => Some(seen),
+            Ok(_) = stopping.wait_for(|stop| *stop) => None,
+        }
+    }
+
     /// Everything there is to know, and why it is not all.
     async fn look(&mut self) -> (Picture, Option<Brake>) {
         let surveyor = self.settings.surveyor.clone();
@@ -193,7 +202,7 @@ impl Monitor {
                 _ => continue,
             };
             if memory.is_news(name, what, now) {
-                info!(tool = name, what, "its maintainer is told");
+                warn!(tool = name, what, "left alone, and its maintainer is told");
                 notes.push((account, name.as_str(), text));
             }
         }
