@@ -235,14 +235,13 @@ impl Ended {
 }
 
 fn job(tool: &str, state: &str, start: u64) -> String {
-    let time = Command::new("date").args(["-u", "-d", &format!("@{start}"), "+%Y-%m-%dT%H:%M:%S"]).output();
-    let time = String::from_utf8(time.expect("date runs").stdout).expect("a time");
+    let time = jiff::Timestamp::from_second(start.try_into().expect("a time")).expect("a time");
+    let time = time.strftime("%Y-%m-%dT%H:%M:%S");
     let group = if state.contains('q') { "pending" } else { "running" };
     let when = if state.contains('q') { "JB_submission_time" } else { "JAT_start_time" };
     format!(
         "<job_list state=\"{group}\"><JB_job_number>1</JB_job_number><JB_name>lighttpd-{tool}</JB_name>\
-         <JB_owner>tools.{tool}</JB_owner><state>{state}</state><{when}>{}</{when}></job_list>\n",
-        time.trim()
+         <JB_owner>tools.{tool}</JB_owner><state>{state}</state><{when}>{time}</{when}></job_list>\n"
     )
 }
 
