@@ -119,16 +119,18 @@ impl<A: Accounts> Surveyor<A> {
             Err((_, error)) => return skipped(Skip::Unreadable(error.into())),
         };
         let Some(tool) = tool_name(name) else { return skipped(Skip::Name) };
-        let account = match self.check(&file, tool) {
-            Ok(account) => account,
+        let (account, size) = match self.check(&file, tool) {
+            Ok(found) => found,
             Err(skip) => return skipped(skip),
         };
-        let manifest = read(file).and_then(|content| parse_manifest(&content, self.distribution.as_ref()));
+        // Before it is read, and again while it is: it may grow.
+        let content = if size > MAX_MANIFEST_BYTES as u64 { Err(Skip::TooLarge) } else { read(file) };
+        let manifest = content.and_then(|content| parse_manifest(&content, self.distribution.as_ref()));
         Some(Tool { name: tool.to_owned(), account: Some(account), manifest })
     }
 
-    /// Whose it is, when it is the tool's.
-    fn check(&self, file: &OwnedFd, tool: &str) -> Result<Account, Skip> {
+    /// Whose it is, when it is the tool's, and its size.
+    fn check(&self, file: &OwnedFd, tool: &str) -> Result<(Account, u64), Skip> {
         let status = fstat(file).map_err(|error| Skip::Unreadable(error.into()))?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(Skip::NotRegular);
@@ -142,8 +144,7 @@ impl<A: Accounts> Surveyor<A> {
         if account.uid != owner {
             return Err(Skip::WrongOwner { owner, account: name, uid: account.uid });
         }
-        // Before it is read, and again while it is: it may grow.
-        if status.st_size > MAX_MANIFEST_BYTES as i64 { Err(Skip::TooLarge) } else { Ok(account) }
+        Ok((account, u64::try_from(status.st_size).unwrap_or(u64::MAX)))
     }
 }
 
