@@ -66,12 +66,12 @@ bench: ## the figures: against a static upstream, of the table, of the way from 
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
-	cargo bench --bench table --bench propagation --bench registrations --bench cluster
+	cargo bench --bench table --bench propagation --bench registrations --bench cluster --bench monitor
 
 FUZZ_SECONDS ?= 60
 fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz
 	.ci/setup build
-	@for target in snapshot resp pattern protocol ident; do \
+	@for target in snapshot resp pattern protocol ident manifest qstat; do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- \
 	        $(if $(FUZZ_RUNS),-runs=$(FUZZ_RUNS),-max_total_time=$(FUZZ_SECONDS)) -timeout=10 || exit 1; \

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid|kube -> registry -> route`.
+//! `grid|kube|monitor -> registry -> route`, `monitor -> grid` (which proxies there are).
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
@@ -18,6 +18,8 @@ pub mod daemon;
 pub mod grid;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod kube;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod monitor;
 pub mod registry;
 pub mod route;
 pub mod sync;

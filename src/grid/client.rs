@@ -19,7 +19,7 @@ mod status;
 
 use std::io;
 
-pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies};
+pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies, read as read_active_proxies};
 
 /// Starts logging to standard error, a line an event; to be called once, first. A log that can't be written (its disk is
 /// full, its reader gone) is no reason to end.

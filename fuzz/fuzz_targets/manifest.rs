@@ -1,0 +1,25 @@
+//! A service.manifest of any bytes: a web service, or a reason, never a crash; what is taken can stand in a command line.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use urlproxy::monitor::{Word, parse_manifest};
+
+fuzz_target!(|bytes: &[u8]| {
+    let ours = Word::try_new("bookworm");
+    match parse_manifest(bytes, None) {
+        Ok(manifest) => {
+            for word in [Some(&manifest.web), manifest.release.as_ref()].into_iter().flatten() {
+                let first = word.as_str().as_bytes()[0];
+                assert!(first.is_ascii_lowercase() || first.is_ascii_digit());
+                assert!(word.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
+            }
+            // Of this release, of another, or of none: never another service.
+            if let Ok(same) = parse_manifest(bytes, ours.as_ref()) {
+                assert_eq!(same.web, manifest.web);
+            }
+        }
+        Err(skip) => {
+            assert!(skip.to_string().len() < 1000 && !skip.to_string().contains('\n'));
+        }
+    }
+});

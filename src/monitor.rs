@@ -1,0 +1,35 @@
+//! The daemon that restarts web services on the grid that should run and do not.
+//!
+//! `run` (round after round) -> `round` (one) -> `picture` (all that is known: `survey` and `manifest` of what is wanted,
+//! with `account`; `jobs` of what runs; `listing` of what is registered) -> `brake` (whether that can be true, with
+//! `watermark`) -> `decision` (of one tool) -> `memory` (what was done, kept by `keeper`) -> `template` and `command` (doing
+//! it), with `service_log` (telling maintainers).
+
+mod account;
+mod brake;
+mod command;
+mod decision;
+mod jobs;
+mod keeper;
+mod listing;
+mod manifest;
+mod memory;
+mod metrics;
+mod options;
+mod picture;
+mod round;
+mod run;
+mod service_log;
+mod settings;
+mod survey;
+mod template;
+mod watermark;
+
+pub use jobs::{Job, JobState, JobsError, parse_jobs};
+pub use keeper::KeeperError;
+pub use manifest::{Manifest, Skip, Word, parse_manifest};
+pub use metrics::Metrics;
+pub use options::Options;
+pub use run::serve;
+pub use service_log::append_if_told;
+pub use settings::{Settings, SettingsError};

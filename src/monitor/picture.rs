@@ -1,0 +1,130 @@
+//! Everything that a round knows, and what it decides of it.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use super::brake::Counts;
+use super::decision::{Decision, Facts, Limits, decide};
+use super::jobs::{Jobs, Presence};
+use super::memory::Memory;
+use super::settings::Pace;
+use super::survey::Tool;
+
+/// What a round knows.
+#[derive(Debug, Default)]
+pub struct Picture {
+    /// Tools that have a manifest.
+    pub tools: Vec<Tool>,
+    /// The grid's jobs; `None` is not known.
+    pub jobs: Option<Jobs>,
+    /// Tools on the proxy's list; `None` is not known.
+    pub listed: Option<HashSet<String>>,
+}
+
+/// One line of what was decided.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// Which tool.
+    pub tool: &'a Tool,
+    /// What is known of it, if it is wanted.
+    pub job: Option<Presence>,
+    /// The same.
+    pub is_registered: Option<bool>,
+    /// Restarts that count.
+    pub starts: usize,
+    /// What is done.
+    pub decision: Decision,
+}
+
+impl Picture {
+    /// How much there is, when all is known.
+    pub fn counts(&self) -> Option<Counts> {
+        let wanted = self.tools.iter().filter(|tool| tool.manifest.is_ok()).count();
+        Some(Counts { listed: self.listed.as_ref()?.len(), jobs: self.jobs.as_ref()?.count(), wanted })
+    }
+
+    /// Decides of each tool. Where not all can be restarted, those come first that have been restarted least.
+    pub fn decide(&self, memory: &Memory, pace: &Pace, is_braked: bool) -> Vec<Line<'_>> {
+        let mut lines: Vec<Line<'_>> = self.tools.iter().map(|tool| self.look_up(tool, memory)).collect();
+        let mut order: Vec<usize> = (0..lines.len()).collect();
+        order.sort_by_key(|&index| lines[index].starts);
+        let mut room = pace.max_starts;
+        for index in order {
+            let line = &mut lines[index];
+            if line.tool.manifest.is_err() {
+                continue;
+            }
+            let facts = line.job.zip(line.is_registered).map(|(job, is_registered)| Facts { job, is_registered });
+            let is_spent = line.starts >= pace.max_restarts;
+            line.decision = decide(facts, Limits { grace: pace.grace, is_braked, is_spent, is_full: room == 0 });
+            if matches!(line.decision, Decision::Restart(_)) {
+                room -= 1;
+            }
+        }
+        lines
+    }
+
+    fn look_up<'a>(&self, tool: &'a Tool, memory: &Memory) -> Line<'a> {
+        let wanted = tool.manifest.as_ref().ok().zip(tool.account.as_ref());
+        let job = wanted.zip(self.jobs.as_ref()).map(|((manifest, account), jobs)| {
+            jobs.find(&account.name, &format!("{}-{}", manifest.web.as_str(), tool.name))
+        });
+        let is_registered = wanted.and(self.listed.as_ref()).map(|listed| listed.contains(&tool.name));
+        Line { tool, job, is_registered, starts: memory.starts_of(&tool.name), decision: Decision::Skipped }
+    }
+}
+
+/// Columns for people.
+pub fn table(lines: &[Line<'_>]) -> String {
+    let head = ["tool", "type", "job", "listed", "restarts", "decision", "why"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(lines.iter().map(row)).collect();
+    let mut widths = [0; 7];
+    for row in &rows {
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = cell.chars().count().max(*width));
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn row(line: &Line<'_>) -> [String; 7] {
+    let unknown = || "?".to_owned();
+    let (web, why) = match &line.tool.manifest {
+        Ok(manifest) => (manifest.web.as_str(), line.decision.cause().map_or(String::new(), |cause| cause.to_string())),
+        Err(skip) => ("-", skip.to_string()),
+    };
+    let is_wanted = line.tool.manifest.is_ok();
+    let job = match line.job {
+        Some(Presence::Absent) => "none".to_owned(),
+        Some(Presence::Failed) => "error".to_owned(),
+        Some(Presence::Pending) => "waits".to_owned(),
+        Some(Presence::Running(Some(age))) => format!("runs {}", short(age.as_secs())),
+        Some(Presence::Running(None)) => "runs".to_owned(),
+        None if is_wanted => unknown(),
+        None => "-".to_owned(),
+    };
+    let listed = match line.is_registered {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None if is_wanted => unknown(),
+        None => "-".to_owned(),
+    };
+    let name = line.tool.name.clone();
+    [name, web.to_owned(), job, listed, line.starts.to_string(), line.decision.name().to_owned(), why]
+}
+
+fn short(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}

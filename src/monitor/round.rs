@@ -1,0 +1,313 @@
+//! One round: look, judge, decide, remember, tell, restart.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::{StreamExt, stream};
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
+
+use super::account::Account;
+use super::brake::{Brake, judge};
+use super::command::{CommandError, run};
+use super::decision::{Cause, Decision};
+use super::jobs::{Jobs, parse_jobs};
+use super::keeper::Keeper;
+use super::listing::ListError;
+use super::manifest::Manifest;
+use super::memory::Memory;
+use super::metrics::Metrics;
+use super::picture::{Line, Picture, table};
+use super::service_log::Note;
+use super::settings::Settings;
+use super::survey::Tool;
+use crate::grid::client::read_active_proxies;
+
+/// What is read of qstat, in bytes: 100,000 jobs.
+const MAX_QSTAT_BYTES: usize = 64 * 1024 * 1024;
+/// What is read of a start command, in bytes.
+const MAX_START_BYTES: usize = 1024 * 1024;
+/// For all manifests. A file system that takes longer is not waited for.
+const SURVEY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Goes round.
+pub struct Monitor {
+    settings: Settings,
+    keeper: Keeper,
+    metrics: Metrics,
+    stopping: watch::Receiver<bool>,
+    /// `None` until it has been loaded.
+    memory: Option<Memory>,
+    /// One that hangs is not begun twice.
+    survey: Option<JoinHandle<std::io::Result<Vec<Tool>>>>,
+    /// What braked the last round.
+    braked: Option<&'static str>,
+}
+
+/// A tool that is to be restarted.
+struct Restart<'a> {
+    tool: &'a str,
+    account: &'a Account,
+    manifest: &'a Manifest,
+    cause: Cause,
+    /// How many it makes within the window.
+    number: usize,
+}
+
+impl Monitor {
+    /// One that has done nothing yet; it begins no restart once `stopping`.
+    pub fn new(settings: Settings, keeper: Keeper, metrics: Metrics, stopping: watch::Receiver<bool>) -> Self {
+        Self { settings, keeper, metrics, stopping, memory: None, survey: None, braked: None }
+    }
+
+    /// Goes once, and tells whether it was not braked.
+    pub async fn round(&mut self) -> bool {
+        let begun = Instant::now();
+        let Some((picture, mut brake)) = self.look_unless_stopping().await else { return false };
+        let now = unix_seconds();
+        let mut memory = match self.remember(now).await {
+            Ok(memory) => memory,
+            Err(failed) => {
+                brake = Some(brake.unwrap_or(failed));
+                Memory::default()
+            }
+        };
+        match picture.counts().filter(|_| brake.is_none()) {
+            Some(counts) => brake = judge(counts, &mut memory, now, &self.settings.accept_file),
+            None => {
+                memory.rounds.listed.interrupt();
+                memory.rounds.jobs.interrupt();
+            }
+        }
+        let mut lines = picture.decide(&memory, &self.settings.pace, brake.is_some());
+        let restarts = note_restarts(&lines, &mut memory, now);
+        // Without a memory the same would be told in every round.
+        let notes = if self.memory.is_some() { self.notes(&lines, &mut memory, now) } else { Vec::new() };
+        // First remembered, then done: what is restarted counts, whatever becomes of this process.
+        let kept = if self.memory.is_some() { self.keeper.save(&memory).await } else { Ok(()) };
+        match kept {
+            Ok(()) => {
+                self.memory = self.memory.is_some().then_some(memory);
+                self.tell(notes).await;
+                self.restart_all(restarts).await;
+            }
+            Err(error) => {
+                brake = Some(brake.unwrap_or(error.into()));
+                lines = picture.decide(&memory, &self.settings.pace, true);
+            }
+        }
+        self.report(&lines, brake.as_ref());
+        self.metrics.round_ended(brake.as_ref().map(Brake::outcome), begun.elapsed());
+        brake.is_none()
+    }
+
+    /// Goes once without changing anything; the table of what it would do, and whether it was not braked.
+    pub async fn rehearse(&mut self) -> (String, bool) {
+        let (picture, mut brake) = self.look().await;
+        let now = unix_seconds();
+        let mut memory = match self.remember(now).await {
+            Ok(memory) => memory,
+            Err(failed) => {
+                brake = Some(brake.unwrap_or(failed));
+                Memory::default()
+            }
+        };
+        if let Some(counts) = picture.counts().filter(|_| brake.is_none()) {
+            brake = judge(counts, &mut memory, now, &self.settings.accept_file);
+        }
+        let lines = picture.decide(&memory, &self.settings.pace, brake.is_some());
+        self.report(&lines, brake.as_ref());
+        (table(&lines), brake.is_none())
+    }
+
+    /// The memory, settled; loaded if it was not yet.
+    async fn remember(&mut self, now: u64) -> Result<Memory, Brake> {
+        let window = self.settings.pace.window;
+        let mut memory = match self.memory.take() {
+            Some(memory) => memory,
+            None => self.keeper.load(now, window).await?,
+        };
+        memory.settle(now, window);
+        // Until this round is over, and so that a round that cannot save still knows what it had.
+        self.memory = Some(memory.clone());
+        Ok(memory)
+    }
+
+    /// The same; `None` once the monitor is to end: what hangs is not waited for.
+    async fn look_unless_stopping(&mut self) -> Option<(Picture, Option<Brake>)> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            seen = self.look() => Some(seen),
+            Ok(_) = stopping.wait_for(|stop| *stop) => None,
+        }
+    }
+
+    /// Everything there is to know, and why it is not all.
+    async fn look(&mut self) -> (Picture, Option<Brake>) {
+        let surveyor = self.settings.surveyor.clone();
+        let survey = self.survey.get_or_insert_with(|| tokio::task::spawn_blocking(move || surveyor.survey()));
+        let settings = &self.settings;
+        let (tools, jobs, listed) =
+            tokio::join!(timeout(SURVEY_LIMIT, survey), ask_grid(settings), ask_proxy(settings));
+        let mut brake = None;
+        let mut picture = Picture::default();
+        let tools = match tools {
+            Ok(joined) => {
+                self.survey = None;
+                let joined = joined.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                joined.map_err(Brake::Manifests)
+            }
+            Err(_) => Err(Brake::SlowManifests(SURVEY_LIMIT)),
+        };
+        let mut keep = |failed: Brake| brake = Some(failed);
+        // The last that failed is named, so the order is from the least to the most telling.
+        match listed {
+            Ok(listed) => picture.listed = Some(listed),
+            Err(error) => keep(error.into()),
+        }
+        match jobs {
+            Ok(jobs) => picture.jobs = Some(jobs),
+            Err(failed) => keep(failed),
+        }
+        match tools {
+            Ok(tools) => picture.tools = tools,
+            Err(failed) => keep(failed),
+        }
+        (picture, brake)
+    }
+
+    /// What maintainers are to be told before anything is done.
+    fn notes<'a>(&self, lines: &[Line<'a>], memory: &mut Memory, now: u64) -> Vec<(&'a Account, &'a str, String)> {
+        let pace = self.settings.pace;
+        let (most, window) = (pace.max_restarts, words_of(pace.window));
+        let mut notes = Vec::new();
+        for line in lines {
+            let (name, Some(account)) = (&line.tool.name, &line.tool.account) else { continue };
+            let (what, text) = match (&line.tool.manifest, line.decision) {
+                (Err(skip), _) if skip.is_maintainers() => {
+                    (skip.reason(), format!("The web service is not looked after: {skip}."))
+                }
+                (Ok(_), Decision::Throttled(cause)) => {
+                    let until = jiff::Timestamp::from_second(memory.free_at(name, most, pace.window) as i64);
+                    let until = until.map_or_else(|_| "later".into(), |until| until.to_string());
+                    let text = format!(
+                        "The web service is {cause}, and has been restarted {most} times within {window}: it is left alone \
+                         until {until}. See why it ends, in its own logs; `webservice restart` starts it at once."
+                    );
+                    ("throttled", text)
+                }
+                _ => continue,
+            };
+            if memory.is_news(name, what, now) {
+                warn!(tool = name, what, "left alone, and its maintainer is told");
+                notes.push((account, name.as_str(), text));
+            }
+        }
+        notes
+    }
+
+    async fn tell(&self, notes: Vec<(&Account, &str, String)>) {
+        let all = stream::iter(notes).map(|(account, tool, text)| self.note(account, tool, text));
+        all.buffer_unordered(self.settings.pace.parallel).collect().await
+    }
+
+    async fn note(&self, account: &Account, tool: &str, text: String) {
+        let home = self.settings.surveyor.places.home(tool);
+        Note { account, home: &home, text }.write().await;
+    }
+
+    async fn restart_all(&self, restarts: Vec<Restart<'_>>) {
+        let all = stream::iter(restarts).map(|restart| self.restart(restart));
+        all.buffer_unordered(self.settings.pace.parallel).collect().await
+    }
+
+    async fn restart(&self, restart: Restart<'_>) {
+        let Restart { tool, account, manifest, cause, number } = restart;
+        if *self.stopping.borrow() {
+            info!(tool, "not restarted: ending");
+            return;
+        }
+        let (most, window) = (self.settings.pace.max_restarts, words_of(self.settings.pace.window));
+        info!(tool, %cause, number, most, "restarting");
+        let text = format!("The web service is {cause}: restarting it, {number} of {most} times within {window}.");
+        self.note(account, tool, text).await;
+        let (template, limit) = &self.settings.start;
+        let words = template.words(tool, account, manifest, self.settings.distribution.as_ref());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let begun = Instant::now();
+        match run(command, *limit, MAX_START_BYTES).await {
+            // That it says much is no failure.
+            Ok(_) | Err(CommandError::TooLong { .. }) => {
+                info!(tool, took = ?begun.elapsed(), "restarted");
+                self.metrics.started("ok");
+            }
+            Err(failed) => {
+                let outcome = if matches!(failed, CommandError::TimedOut { .. }) { "timed_out" } else { "failed" };
+                warn!(tool, error = %failed, "not restarted");
+                self.metrics.started(outcome);
+                self.note(account, tool, format!("Restarting the web service failed: {failed}")).await;
+            }
+        }
+    }
+
+    fn report(&mut self, lines: &[Line<'_>], brake: Option<&Brake>) {
+        let braked = brake.map(Brake::outcome);
+        match (brake, std::mem::replace(&mut self.braked, braked)) {
+            (Some(brake), before) if before == braked => debug!(error = %brake, "nothing is restarted"),
+            (Some(brake), _) => error!(error = %brake, "nothing is restarted"),
+            (None, Some(_)) => info!("restarting again what should run"),
+            (None, None) => {}
+        }
+        let skips = || lines.iter().filter_map(|line| line.tool.manifest.as_ref().err().map(|skip| (line, skip)));
+        for (line, skip) in skips() {
+            debug!(tool = line.tool.name, why = %skip, "skipped");
+        }
+        self.metrics.decided(lines.iter().map(|line| line.decision), skips().map(|(_, skip)| skip.reason()));
+    }
+}
+
+/// Those that are restarted, which counts from now on.
+fn note_restarts<'a>(lines: &[Line<'a>], memory: &mut Memory, now: u64) -> Vec<Restart<'a>> {
+    let restarts = lines.iter().filter_map(|line| {
+        let (Decision::Restart(cause), Ok(manifest), Some(account)) =
+            (line.decision, &line.tool.manifest, &line.tool.account)
+        else {
+            return None;
+        };
+        memory.note_start(&line.tool.name, now);
+        Some(Restart { tool: &line.tool.name, account, manifest, cause, number: line.starts + 1 })
+    });
+    restarts.collect()
+}
+
+async fn ask_grid(settings: &Settings) -> Result<Jobs, Brake> {
+    let (words, limit) = &settings.qstat;
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env("TZ", "UTC");
+    let output = run(command, *limit, MAX_QSTAT_BYTES).await?;
+    Ok(Jobs::new(parse_jobs(&output)?, unix_seconds()))
+}
+
+async fn ask_proxy(settings: &Settings) -> Result<HashSet<String>, ListError> {
+    let (url, proxies, limit) = &settings.list;
+    let proxies = if url.is_for_each_proxy() { read_active_proxies(proxies)? } else { Vec::new() };
+    url.fetch(&proxies, *limit).await
+}
+
+fn words_of(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{time:?}"),
+        _ if seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
+        _ if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        _ => format!("{seconds} s"),
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}

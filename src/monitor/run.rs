@@ -1,0 +1,65 @@
+//! Round after round, or one.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::info;
+
+use super::keeper::{Keeper, KeeperError};
+use super::metrics::Metrics;
+use super::round::Monitor;
+use super::settings::{Mode, Settings, StateAt};
+use crate::daemon::{Readiness, Store};
+
+/// Goes round until `shutdown`, finishing the restarts that are under way; or once. Tells whether the last round was not
+/// braked, or there was no last one to tell of. It is ready while rounds are not braked.
+///
+/// # Errors
+/// The history of restarts belongs to another monitor, or cannot be had at all.
+pub async fn serve(
+    settings: Settings,
+    metrics: Metrics,
+    readiness: Readiness,
+    shutdown: impl Future<Output = ()>,
+) -> Result<bool, KeeperError> {
+    let mode = settings.mode;
+    let keeper = match &settings.state {
+        StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
+        StateAt::File(path) => Keeper::open(path)?,
+        StateAt::Redis(client) => Keeper::Redis(Box::new(Store::new(client.clone(), metrics.redis.clone()))),
+    };
+    let mut rounds = interval(settings.pace.interval);
+    // One that took longer than the interval is followed at once by one, not by all that were missed.
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (stop, stopping) = watch::channel(false);
+    let mut monitor = Monitor::new(settings, keeper, metrics, stopping);
+    if mode == Mode::DryRun {
+        let (table, is_whole) = monitor.rehearse().await;
+        print!("{table}");
+        return Ok(is_whole);
+    }
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(true),
+            _ = rounds.tick() => {}
+        }
+        let round = monitor.round();
+        tokio::pin!(round);
+        let (is_whole, is_stopped) = tokio::select! {
+            is_whole = &mut round => (is_whole, false),
+            () = &mut shutdown => {
+                info!("ending after the restarts that are under way");
+                let _ = stop.send(true);
+                (round.await, true)
+            }
+        };
+        readiness.set(is_whole && !is_stopped);
+        match mode {
+            Mode::Daemon if is_stopped => return Ok(true),
+            Mode::Daemon => {}
+            Mode::Once | Mode::DryRun => return Ok(is_whole),
+        }
+    }
+}

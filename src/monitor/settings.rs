@@ -1,0 +1,195 @@
+//! What webservicemonitor goes by.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::Client;
+
+use super::account::SystemAccounts;
+use super::listing::ListUrl;
+use super::manifest::Word;
+use super::options::Options;
+use super::survey::Surveyor;
+use super::template::StartCommand;
+use crate::daemon::{RedisUrlError, open_redis};
+
+/// Everything that a command line says.
+pub struct Settings {
+    /// How tools are found.
+    pub surveyor: Surveyor<SystemAccounts>,
+    /// Whom to ask what is registered, where the proxies are written, and how long one may take.
+    pub list: (ListUrl, PathBuf, Duration),
+    /// What tells of the grid's jobs, and how long it may take.
+    pub qstat: (Vec<String>, Duration),
+    /// This grid's release.
+    pub distribution: Option<Word>,
+    /// What restarts a tool, and how long it may take.
+    pub start: (StartCommand, Duration),
+    /// How often, and how many.
+    pub pace: Pace,
+    /// Where the memory is.
+    pub state: StateAt,
+    /// The operator's file.
+    pub accept_file: PathBuf,
+    /// How long it runs.
+    pub mode: Mode,
+    /// Where to tell of itself.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// How often, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// From round to round.
+    pub interval: Duration,
+    /// For a job to register.
+    pub grace: Duration,
+    /// Of one tool within the window.
+    pub max_restarts: usize,
+    /// For how long a restart counts.
+    pub window: Duration,
+    /// In one round.
+    pub max_starts: usize,
+    /// At a time.
+    pub parallel: usize,
+}
+
+/// Where the memory is.
+pub enum StateAt {
+    /// In a file.
+    File(PathBuf),
+    /// In Redis.
+    Redis(Client),
+}
+
+/// How long it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Until it is told to end.
+    Daemon,
+    /// One round.
+    Once,
+    /// One round that changes nothing.
+    DryRun,
+}
+
+/// What is wrong with a command line whose values are right one by one.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file with the project's name.
+    #[error("{error} while reading --project-file {path:?}; --project NAME gives the name itself")]
+    ProjectFile {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// No name that accounts can begin with.
+    #[error("invalid project {0:?}, expected letters, digits, - and _, e.g. \"tools\"")]
+    Project(String),
+    /// Nothing would stand for it.
+    #[error("--start-command {0:?} has {{release}} in it, which takes a --distribution")]
+    NoRelease(String),
+    /// No URL of a Redis.
+    #[error("invalid --redis: {0}")]
+    Redis(#[from] RedisUrlError),
+}
+
+impl Options {
+    /// Resolves what was written, once.
+    ///
+    /// # Errors
+    /// No project, a start command without a release to put into it, a URL that is none.
+    pub fn into_settings(self) -> Result<Settings, SettingsError> {
+        let project = match self.project {
+            Some(name) => name,
+            None => {
+                let read = fs::read_to_string(&self.project_file);
+                let text = read.map_err(|error| SettingsError::ProjectFile { path: self.project_file, error })?;
+                text.lines().next().unwrap_or_default().trim().to_owned()
+            }
+        };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if project.is_empty() || !project.bytes().all(allowed) {
+            return Err(SettingsError::Project(project));
+        }
+        if self.start_command.needs_release() && self.distribution.is_none() {
+            return Err(SettingsError::NoRelease(self.start_command.to_string()));
+        }
+        let state = if self.state.as_os_str() == "redis" {
+            StateAt::Redis(open_redis(&self.redis)?.0)
+        } else {
+            StateAt::File(self.state)
+        };
+        let count = |number: u32| number as usize;
+        Ok(Settings {
+            surveyor: Surveyor {
+                places: self.manifests,
+                project,
+                distribution: self.distribution.clone(),
+                accounts: SystemAccounts,
+            },
+            list: (self.list_url, self.active_proxy_file, self.list_timeout),
+            qstat: (self.qstat.0, self.qstat_timeout),
+            distribution: self.distribution,
+            start: (self.start_command, self.start_timeout),
+            pace: Pace {
+                interval: self.interval,
+                grace: self.grace,
+                max_restarts: count(self.max_restarts),
+                window: self.restart_window,
+                max_starts: count(self.max_starts),
+                parallel: count(self.parallel),
+            },
+            state,
+            accept_file: self.accept_file,
+            mode: match (self.dry_run, self.once) {
+                (true, _) => Mode::DryRun,
+                (false, true) => Mode::Once,
+                (false, false) => Mode::Daemon,
+            },
+            metrics_listen: self.metrics_listen,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn settings(args: &[&str]) -> Result<Settings, String> {
+        let always = ["webservicemonitor", "--list-url", "http://HOST:8081/list"];
+        let options = Options::try_parse_from(always.iter().chain(args)).map_err(|error| error.to_string())?;
+        options.into_settings().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_right_is_taken() {
+        let taken = settings(&["--project", "tools", "--distribution", "bookworm", "--state", "redis"]).unwrap();
+        assert_eq!(taken.mode, Mode::Daemon);
+        assert!(matches!(taken.state, StateAt::Redis(_)));
+        assert_eq!(taken.qstat.0, ["qstat", "-u", "*", "-xml"]);
+        let taken = settings(&["--project", "tools", "--start-command", "x {tool}", "--once", "--dry-run"]).unwrap();
+        assert_eq!(taken.mode, Mode::DryRun);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (args, words) in [
+            (&["--project", "a.b"][..], "invalid project \"a.b\""),
+            (&["--project-file", "/nowhere/project"], "while reading --project-file"),
+            (&["--project", "tools"], "takes a --distribution"),
+            (&["--project", "tools", "--distribution", "Book Worm"], "expected e.g. \"bookworm\""),
+            (&["--project", "tools", "--distribution", "a", "--state", "redis", "--redis", "x"], "invalid --redis"),
+            (&["--project", "tools", "--max-restarts", "0"], "--max-restarts"),
+        ] {
+            let error = settings(args).err().unwrap_or_default();
+            assert!(error.contains(words), "{args:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! webservicemonitor as its operator meets it: rounds, signals, metrics, systemd.
+
+#[path = "common/http.rs"]
+mod http;
+#[path = "common/listener.rs"]
+mod listener;
+#[path = "common/monitored.rs"]
+mod monitored;
+
+use std::os::unix::net::UnixDatagram;
+
+use http::get;
+use listener::{SOON, wait_for};
+use monitored::Site;
+
+#[test]
+fn it_goes_round_and_tells_of_itself() {
+    let Some(site) = Site::with(&["hello", "up"]) else { return };
+    site.set_jobs(&[("up", "r", 5000)]);
+    site.set_list(&["up"]);
+    let socket = UnixDatagram::bind(site.path("notify")).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let heard = || {
+        let mut bytes = [0; 64];
+        let len = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    let notify = site.text("notify");
+    let args = ["--metrics-listen", "127.0.0.1:0", "--interval", "100ms", "--log-format", "json"];
+    let mut daemon = site.daemon(&args, &[("NOTIFY_SOCKET", &notify)]);
+    assert_eq!(heard(), "READY=1");
+    let status = daemon.address_in("telling of itself");
+    let metrics = || get(status, "/metrics").1;
+    wait_for("three restarts", || site.starts().len() == 3);
+    for sample in [
+        r#"webservicemonitor_starts_total{outcome="ok"} 3"#,
+        r#"webservicemonitor_tools{decision="throttled"} 1"#,
+        r#"webservicemonitor_tools{decision="up"} 1"#,
+        r#"webservicemonitor_tools{decision="restart"} 0"#,
+        "webservicemonitor_braked 0",
+        "webservicemonitor_round_seconds_count",
+        r#"webservicemonitor_rounds_total{outcome="ok"}"#,
+    ] {
+        wait_for(sample, || metrics().contains(sample));
+    }
+    assert_eq!(get(status, "/ready").0, 200);
+
+    site.set_answer(503, "");
+    wait_for("not ready", || get(status, "/ready").0 == 503);
+    wait_for("several rounds", || {
+        let metrics = metrics();
+        let rounds = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(r#"webservicemonitor_rounds_total{outcome="list_failed"} "#));
+        rounds.is_some_and(|rounds| rounds.parse::<u32>().unwrap() > 3)
+            && metrics.contains("webservicemonitor_braked 1")
+    });
+    assert_eq!(daemon.log().matches("nothing is restarted").count(), 1, "said once");
+    site.set_list(&["up"]);
+    daemon.wait_for_line(&["INFO", "restarting again what should run"]);
+    wait_for("ready", || get(status, "/ready").0 == 200);
+
+    daemon.signal("TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(daemon.wait_for_end(), 0);
+    assert_eq!(site.starts().len(), 3);
+}
+
+#[test]
+fn sigterm_lets_the_starts_under_way_end_and_begins_none() {
+    let Some(site) = Site::with(&["one", "two"]) else { return };
+    site.script(
+        "start",
+        r#": > "$DIR/begun"; until [ -e "$DIR/go" ]; do sleep 0.01; done; echo "$1" >> "$DIR/starts""#,
+    );
+    let mut daemon = site.daemon(&["--parallel", "1"], &[]);
+    wait_for("a start is under way", || site.path("begun").exists());
+    daemon.signal("TERM");
+    daemon.wait_for_line(&["ending after the restarts that are under way"]);
+    std::fs::write(site.path("go"), "").unwrap();
+    assert_eq!(daemon.wait_for_end(), 0);
+    assert_eq!(site.starts().len(), 1);
+}
+
+#[test]
+fn sigterm_does_not_wait_for_a_proxy_or_a_grid_that_hangs() {
+    let Some(site) = Site::with(&["one"]) else { return };
+    site.script("qstat", r#": > "$DIR/asked"; exec sleep 1000"#);
+    let mut daemon = site.daemon(&["--qstat-timeout", "10m"], &[]);
+    wait_for("qstat runs", || site.path("asked").exists());
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait_for_end(), 0);
+    assert!(site.starts().is_empty());
+}

@@ -1,0 +1,62 @@
+//! What a real qstat printed, each as the monitor understands it: `tests/samples/qstat/`.
+
+use std::fs;
+
+use urlproxy::monitor::{JobState, JobsError, parse_jobs};
+
+/// Owner's tool, state, and whether it is known since when it runs; `Err` is no list of jobs.
+fn seen(sample: &str) -> Result<Vec<(String, JobState, bool)>, JobsError> {
+    let file = format!("{}/tests/samples/qstat/{sample}.xml", env!("CARGO_MANIFEST_DIR"));
+    let jobs = parse_jobs(&fs::read(&file).unwrap_or_else(|error| panic!("{error}: {file}")))?;
+    Ok(jobs
+        .into_iter()
+        .map(|job| (job.owner.trim_start_matches("tools.").to_owned(), job.state, job.since.is_some()))
+        .collect())
+}
+
+#[test]
+fn each_sample_is_understood() {
+    use JobState::{Failed, Pending, Running};
+    let samples: [(&str, &[(&str, JobState)]); 14] = [
+        ("empty", &[]),
+        ("running", &[("hello", Running)]),
+        ("running_by_queue", &[("hello", Running)]),
+        ("suspended", &[("hello", Running)]),
+        ("queue_suspended", &[("hello", Running)]),
+        ("deleted", &[("hello", Running)]),
+        ("transferring", &[("hello", Running), ("weather", Running)]),
+        ("pending", &[("weather", Pending)]),
+        ("held", &[("hello", Running), ("weather", Pending)]),
+        ("rescheduled", &[("weather", Running), ("map", Pending)]),
+        ("error", &[("hello", Running), ("map", Failed), ("weather", Pending)]),
+        ("array_pending", &[("weather", Running), ("hello", Pending)]),
+        ("array_running", &[("weather", Running), ("hello", Running), ("hello", Running), ("hello", Pending)]),
+        (
+            "array_error",
+            &[("weather", Running), ("hello", Running), ("hello", Running), ("weather", Failed), ("hello", Pending)],
+        ),
+    ];
+    for (sample, want) in samples {
+        let want: Vec<_> = want.iter().map(|(tool, state)| ((*tool).to_owned(), *state, *state == Running)).collect();
+        assert_eq!(seen(sample), Ok(want), "{sample}");
+    }
+    // -ext has no times.
+    assert_eq!(seen("running_extended"), Ok(vec![("hello".into(), Running, false)]));
+}
+
+#[test]
+fn what_lists_no_jobs_is_no_empty_grid() {
+    for sample in ["no_qmaster", "unknown_job", "error_in_detail", "array_running_in_detail"] {
+        assert_eq!(seen(sample), Err(JobsError::NoRoot), "{sample}");
+    }
+}
+
+#[test]
+fn names_are_what_their_owners_called_them() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples/qstat/names.xml");
+    let jobs = parse_jobs(&fs::read(file).unwrap()).unwrap();
+    let names: Vec<_> = jobs.iter().map(|job| &*job.name).filter(|name| name.len() < 50).collect();
+    // Grid Engine's own mistake: it prints %lt; for <.
+    assert_eq!(names, ["generic-%lt;hello>&\"world\"", "it's", ">", "generic-]]>"]);
+    assert!(jobs.iter().all(|job| job.owner == "tools.hello"));
+}
