@@ -55,6 +55,19 @@ start_identd() {
     wait_until 10 answers "$grid_address" 113 || die "oidentd did not start"
 }
 
+start_proxylistener() { # [OPTION...]: after start_redis
+    start "$grid_log/proxylistener.log" "$grid_bin/proxylistener" --project tools --listen "$grid_address:8282" \
+        --redis "redis://127.0.0.1:$redis_port/0" "$@"
+    wait_until 10 answers "$grid_address" 8282 || die "proxylistener did not start"
+}
+route_of() { redis hget "prefix:$1" '.*'; } # TOOL
+is_registered() { # TOOL: with an address of this host, by that tool
+    [[ $(route_of "$1") == "http://$grid_address:"* ]] &&
+        [[ $(redis hget "origin:$1" '.*') == *"\"owner\":\"tools.$1\""* ]]
+}
+is_unregistered() { [[ $(redis exists "prefix:$1" "origin:$1") == 0 ]]; } # TOOL
+is_served_by() { [[ $(curl -s --max-time 5 "$site$2") == "served by tools.$1" ]]; } # TOOL PATH
+
 # They do not give up by themselves when nobody answers them.
 qconf() { timeout 20 qconf "$@"; }
 qstat() { timeout 20 qstat "$@"; }
