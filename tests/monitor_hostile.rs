@@ -6,7 +6,7 @@ mod listener;
 mod monitored;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -130,6 +130,8 @@ fn what_a_tool_puts_in_place_of_its_log_harms_nobody() {
     let Some(site) = Site::with(&tools) else { return };
     let victim = site.path("victim");
     fs::write(&victim, "untouched").unwrap();
+    // The system's permissions alone would let it be written.
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o666)).unwrap();
     let log = |tool: &str| site.home(tool).join("service.log");
     symlink(&victim, log("link")).unwrap();
     run("mkfifo", &[log("fifo").to_str().unwrap()]);
