@@ -57,7 +57,7 @@ pub async fn serve(
         };
         readiness.set(is_whole && !is_stopped);
         match mode {
-            Mode::Daemon if is_stopped => return Ok(true),
+            _ if is_stopped => return Ok(true),
             Mode::Daemon => {}
             Mode::Once | Mode::DryRun => return Ok(is_whole),
         }
