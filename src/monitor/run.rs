@@ -27,7 +27,7 @@ pub async fn serve(
     let keeper = match &settings.state {
         StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
         StateAt::File(path) => Keeper::open(path)?,
-        StateAt::Redis(client) => Keeper::Redis(Box::new(Store::new(client.clone(), metrics.redis.clone()))),
+        StateAt::Redis(client) => Keeper::Redis(Box::new(Store::new((**client).clone(), metrics.redis.clone()))),
     };
     let mut rounds = interval(settings.pace.interval);
     // One that took longer than the interval is followed at once by one, not by all that were missed.
