@@ -57,7 +57,7 @@ fn main() {
 }
 
 fn name(number: usize) -> String {
-    format!("tool-{number}")
+    format!("t{number}")
 }
 
 fn address(number: usize) -> String {

@@ -5,6 +5,7 @@
 //! much to be believed) and `events` (telling maintainers).
 
 mod desired;
+mod error;
 mod events;
 mod follow;
 mod guard;

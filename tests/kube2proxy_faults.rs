@@ -179,6 +179,9 @@ fn an_api_server_that_was_away_is_caught_up_with() {
     wait_for("a changed one", || url_of(&redis, "t1") == "http://10.96.0.8:80");
     wait_for("one that is gone", || url_of(&redis, "t0").is_empty());
     kube2proxy.daemon.wait_for_line(&["INFO", "watching", "services=9"]);
+    let log = kube2proxy.daemon.log();
+    assert_eq!(log.matches("WARN").count(), 2, "not watching, and Redis was emptied, once each: {log}");
+    assert!(!log.contains("ERROR"), "{log}");
     wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 1.0);
     assert!(kube2proxy.metric("kube2proxy_since_last_list_seconds") < 60.0);
 }
@@ -237,4 +240,40 @@ fn what_a_watch_did_not_tell_the_next_list_does() {
     api.break_watches(Break::Gone);
     wait_for("one that is gone", || url_of(&redis, "t0").is_empty());
     wait_for("a changed one", || url_of(&redis, "t1") == "http://10.96.0.8:80");
+}
+
+#[test]
+fn a_watch_that_fails_for_good_is_no_reason_to_list_without_end() {
+    let (api, redis) = (cluster(), RedisServer::start(&[]));
+    let kube2proxy = guardless(&api, &redis);
+    api.fail(Request::Watch, Fault::Status(403), ALWAYS);
+    api.break_watches(Break::End);
+    wait_for("it was tried", || api.lists() >= 5);
+    // By now it waits for two seconds or more.
+    let lists = api.lists();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(api.lists() - lists <= 3, "{} lists in 3 s", api.lists() - lists);
+    all_are_there(&redis);
+    api.recover();
+    catches_up(&api, &redis, "many failures");
+    drop(kube2proxy);
+}
+
+#[test]
+fn a_hold_does_not_run_out_while_the_cluster_is_silent() {
+    let (mut api, redis) = (cluster(), RedisServer::start(&[]));
+    let kube2proxy = Kube2proxy::start(&api, &redis, &["--withdrawal-guard", "50% floor=5 hold=2s"]);
+    for number in 0..SERVICES {
+        api.delete_silently(&name(number), &name(number));
+    }
+    api.forget_history();
+    api.break_watches(Break::Gone);
+    kube2proxy.daemon.wait_for_line(&["WARN", "the cluster lacks Services"]);
+    api.stop();
+    wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 0.0);
+    std::thread::sleep(Duration::from_secs(3));
+    all_are_there(&redis);
+    api.start_again();
+    wait_for("the time has passed with it", || members(&redis).is_empty());
+    kube2proxy.daemon.wait_for_line(&["WARN", "withdrawing the routes", "held long enough"]);
 }

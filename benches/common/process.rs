@@ -9,6 +9,7 @@ pub struct Process(Child);
 
 impl Process {
     /// Starts it; what it logs is thrown away.
+    #[allow(dead_code, reason = "not every bench can do without the log")]
     pub fn start(program: &str, args: &[&str]) -> Self {
         let mut command = Command::new(program);
         Self(command.args(args).stderr(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{e}")))

@@ -2,6 +2,10 @@
 
 use clap::{Args, ValueEnum};
 use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How a line of the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,12 +29,16 @@ pub struct LogOptions {
 
 /// Starts logging; to be called once, first. Values given as text have their control characters escaped.
 pub fn start_log(options: LogOptions) {
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    // What goes wrong is told by whoever asked, once.
+    let ours = Targets::new().with_default(options.log_level).with_target("kube_client", LevelFilter::OFF);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
     // Standard error may be closed or full; to say that there would panic.
-    let builder = builder.log_internal_errors(false).with_max_level(options.log_level);
+    let lines = lines.log_internal_errors(false);
     match options.log_format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => tracing_subscriber::registry().with(lines.with_filter(ours)).init(),
+        LogFormat::Json => {
+            tracing_subscriber::registry().with(lines.json().flatten_event(true).with_filter(ours)).init()
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::desired::ServiceId;
+use super::error::shown;
 use super::service::Rejection;
 use super::watch::WatchSettings;
 
@@ -54,7 +55,7 @@ async fn publish(settings: &WatchSettings, recorder: &mut Option<Recorder>, noti
     let recorder = match recorder {
         Some(recorder) => recorder,
         None => {
-            let client = settings.client().map_err(|error| error.to_string())?;
+            let client = settings.client().map_err(|error| shown(&error))?;
             let reporter = Reporter { controller: "kube2proxy".into(), instance: None };
             recorder.insert(Recorder::new(client, reporter))
         }
@@ -76,7 +77,7 @@ async fn publish(settings: &WatchSettings, recorder: &mut Option<Recorder>, noti
         secondary: None,
     };
     match timeout(DEADLINE, recorder.publish(&event, &service)).await {
-        Ok(published) => published.map_err(|error| error.to_string()),
+        Ok(published) => published.map_err(|error| shown(&error)),
         Err(_) => Err(format!("no answer within {DEADLINE:?}")),
     }
 }

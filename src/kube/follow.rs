@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use super::desired::{Desired, ServiceId, id_of};
@@ -77,23 +77,15 @@ pub async fn follow(parts: Parts, shutdown: impl Future<Output = ()>) {
         parts,
     };
     let mut beats = tokio::time::interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
     follower.note_leadership();
     loop {
-        let is_waiting = follower.may_write() && follower.parts.ledger.is_pending() && follower.desired.is_some();
         tokio::select! {
+            biased;
             () = &mut shutdown => break,
-            news = follower.parts.watch.next() => follower.take_in(news),
-            Ok(()) = follower.parts.leadership.changed() => follower.note_leadership(),
-            _ = beats.tick() => follower.beat().await,
-            () = sleep_until(follower.write_at), if is_waiting => {}
+            () = follower.turn(&mut beats) => {}
         }
-        // A list comes one by one, and is written as a whole.
-        for _ in 0..AT_ONCE {
-            let Some(news) = follower.parts.watch.next().now_or_never() else { break };
-            follower.take_in(news);
-        }
-        follower.write().await;
     }
     if follower.role != Role::Standby
         && let Err(error) = follower.parts.ledger.step_down().await
@@ -122,6 +114,23 @@ struct Follower {
 }
 
 impl Follower {
+    /// Waits until there is something to do, and does it. Given up in the middle, it does not know what it has done.
+    async fn turn(&mut self, beats: &mut Interval) {
+        let is_waiting = self.may_write() && self.parts.ledger.is_pending() && self.desired.is_some();
+        tokio::select! {
+            news = self.parts.watch.next() => self.take_in(news),
+            Ok(()) = self.parts.leadership.changed() => self.note_leadership(),
+            _ = beats.tick() => self.beat().await,
+            () = sleep_until(self.write_at), if is_waiting => {}
+        }
+        // A list comes one by one, and is written as a whole.
+        for _ in 0..AT_ONCE {
+            let Some(news) = self.parts.watch.next().now_or_never() else { break };
+            self.take_in(news);
+        }
+        self.write().await;
+    }
+
     fn take_in(&mut self, news: News) {
         let templates = &self.parts.templates;
         match news {
@@ -145,6 +154,7 @@ impl Follower {
                 self.parts.metrics.watching.set(1);
                 self.desired = Some(listed);
                 self.compare_at = Instant::now();
+                self.parts.ledger.guard().resume(self.compare_at);
                 self.tell_all();
             }
             News::Applied(service) => {
@@ -166,6 +176,7 @@ impl Follower {
             News::Failed(error) => {
                 self.parts.metrics.watch_failures.inc();
                 self.parts.metrics.watching.set(0);
+                self.parts.ledger.guard().pause();
                 self.listing = None;
                 if std::mem::replace(&mut self.watch_failing, true) {
                     debug!(%error, "not watching");
@@ -234,7 +245,6 @@ impl Follower {
             (true, Role::Standby) => {
                 info!("leading");
                 self.role = Role::Elected;
-                self.told.clear();
                 self.tell_all();
             }
             (false, Role::Elected | Role::Writer | Role::Fenced) => {
@@ -355,11 +365,12 @@ impl Follower {
         let rejected = desired.services().filter_map(|(_, seen)| seen.meaning.as_ref().err());
         let outdone = self.told.values().filter(|rejection| matches!(rejection, Rejection::AlreadyClaimed(_)));
         let reasons: Vec<_> = rejected.chain(outdone).map(Rejection::reason).collect();
-        let elsewhere = self.parts.ledger.outdone();
+        let (elsewhere, failing) = (self.parts.ledger.outdone(), self.parts.ledger.failing());
         metrics.set_services("rejected", reasons.len());
         metrics.set_services("outdone", elsewhere);
+        metrics.set_services("failing", failing);
         metrics.set_services("held", self.parts.ledger.held());
-        metrics.set_services("routed", desired.services().count().saturating_sub(reasons.len() + elsewhere));
+        metrics.set_services("routed", desired.services().count().saturating_sub(reasons.len() + elsewhere + failing));
         metrics.set_rejected(reasons.into_iter());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::desired::Desired;
 use super::guard::{Guard, Verdict};
@@ -15,6 +15,8 @@ use crate::route::ToolName;
 
 /// Tools that are settled with one round trip.
 const AT_ONCE: usize = 500;
+/// More tools than these are told of in one line.
+const BULK: usize = 100;
 /// Whoever may write has to say so again within this time. A writer that is gone holds others up so long at most.
 const WRITER_TIME_TO_LIVE: Duration = Duration::from_secs(30);
 
@@ -115,6 +117,16 @@ impl Ledger {
         self.outdone.len()
     }
 
+    /// Tools whose keys are none of ours.
+    pub fn failing(&self) -> usize {
+        self.failing.len()
+    }
+
+    /// What the guard holds: see [`Guard`].
+    pub fn guard(&mut self) -> &mut Guard {
+        &mut self.guard
+    }
+
     /// Reads what is registered, and finds what may differ: everything.
     ///
     /// # Errors
@@ -143,7 +155,12 @@ impl Ledger {
         for tool in desired.tools().chain(registered.keys()) {
             self.dirty.entry(tool.clone()).or_insert(now);
         }
-        self.outdone.clear();
+        let is_wanted = |member: &Registered| {
+            let tool = ToolName::try_new(member.name.as_bytes());
+            tool.is_ok_and(|tool| desired.routes_of(&tool).routes.iter().any(|(wanted, ..)| wanted == member))
+        };
+        self.outdone.retain(is_wanted);
+        self.failing.retain(|tool| desired.tools().any(|wanted| wanted == tool));
         self.registered = Some(registered);
         Ok(())
     }
@@ -153,6 +170,8 @@ impl Ledger {
     /// # Errors
     /// What is left to do stays so.
     pub async fn settle(&mut self, desired: &Desired, may_write: impl Fn() -> bool) -> Result<(), LedgerError> {
+        let is_bulk = self.dirty.len() > BULK;
+        let written = self.metrics.written.get();
         while !self.dirty.is_empty() {
             if !may_write() {
                 return Err(LedgerError::NoLongerLeading);
@@ -168,11 +187,15 @@ impl Ledger {
             for (plan, settled) in plans.into_iter().zip(settled) {
                 match settled {
                     Ok(Settled::Refused) => return Err(LedgerError::Refused),
-                    Ok(Settled::Done(outcomes)) => self.note(plan, &outcomes),
+                    Ok(Settled::Done(outcomes)) => self.note(plan, &outcomes, is_bulk),
                     Err(error) if is_about_its_keys(&error) => self.note_failing(&plan.tool, &error),
                     Err(error) => return Err(StoreError::from(error).into()),
                 }
             }
+        }
+        let routes = self.metrics.written.get() - written;
+        if is_bulk && routes > 0 {
+            info!(routes, "registered");
         }
         Ok(())
     }
@@ -185,8 +208,13 @@ impl Ledger {
         let gone = registered.into_iter().flatten().filter(is_gone).cloned().collect();
         let claim = |(registered, url, since): &(Registered, String, u64)| {
             let (owner, host) = (registered.owner(), self.host.clone());
-            let origin =
-                Origin { source: CLUSTER.into(), owner: owner.clone(), host, since: *since, destination: None };
+            let origin = Origin {
+                source: CLUSTER.into(),
+                owner: owner.clone(),
+                host,
+                since: *since,
+                destination: Some(url.clone()),
+            };
             Claim {
                 pattern: registered.pattern.clone(),
                 url: url.clone(),
@@ -206,7 +234,7 @@ impl Ledger {
         }
     }
 
-    fn note(&mut self, plan: Plan, outcomes: &[ClaimOutcome]) {
+    fn note(&mut self, plan: Plan, outcomes: &[ClaimOutcome], is_bulk: bool) {
         let heard = self.dirty.remove(&plan.tool);
         let tool = plan.tool.as_str();
         let registered = self.registered.get_or_insert_default().entry(plan.tool.clone()).or_default();
@@ -221,7 +249,11 @@ impl Ledger {
             match outcome {
                 ClaimOutcome::Unchanged => {}
                 ClaimOutcome::Written => {
-                    info!(tool, service, pattern, destination, "registered");
+                    if is_bulk {
+                        debug!(tool, service, pattern, destination, "registered");
+                    } else {
+                        info!(tool, service, pattern, destination, "registered");
+                    }
                     self.metrics.written.inc();
                     if let Some(heard) = heard {
                         self.metrics.writes.observe(heard.elapsed().as_secs_f64());
@@ -258,6 +290,7 @@ impl Ledger {
     /// The store's.
     pub async fn take_over(&mut self) -> Result<(), StoreError> {
         self.forget();
+        self.guard.forget();
         let command = registry::take_over(&self.identity, time_to_live_ms());
         self.store.commit(&Reading::<_, ()>::new(command)).await
     }

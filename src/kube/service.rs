@@ -32,11 +32,22 @@ impl NamespaceTemplate {
         Err(format!("invalid namespace template {text:?}, expected a name with {TOOL:?} in it, e.g. \"tool-{TOOL}\""))
     }
 
-    fn is_of(&self, namespace: &str, tool: &str) -> bool {
-        self.0.split_once(TOOL).is_some_and(|(before, after)| {
-            namespace.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)) == Some(tool)
-        })
+    fn tool_of<'a>(&self, namespace: &'a str) -> Option<&'a str> {
+        let (before, after) = self.0.split_once(TOOL)?;
+        namespace.strip_prefix(before)?.strip_suffix(after).filter(|tool| !tool.is_empty())
     }
+
+    /// How much of a namespace's name it explains.
+    fn literal_len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The one tool that a namespace belongs to. Of several templates that fit, the one with the most literal text decides: with
+/// `{tool}` and `tool-{tool}`, the namespace `tool-x` is the tool `x`'s, who must not have the tool `tool-x` as well.
+fn owner_of<'a>(namespace: &'a str, templates: &[NamespaceTemplate]) -> Option<&'a str> {
+    let fitting = templates.iter().filter_map(|template| Some((template.literal_len(), template.tool_of(namespace)?)));
+    fitting.max_by_key(|(literal_len, _)| *literal_len).map(|(_, tool)| tool)
 }
 
 /// A Service that is a route.
@@ -104,7 +115,7 @@ pub fn route_of(service: &DynamicObject, templates: &[NamespaceTemplate]) -> Res
     let name = service.metadata.name.as_deref().ok_or_else(|| malformed("no name"))?;
     let namespace = service.metadata.namespace.as_deref().ok_or_else(|| malformed("no namespace"))?;
     let tool = ToolName::try_new(name.as_bytes()).map_err(|error| malformed(&error.to_string()))?;
-    if name.is_empty() || !templates.iter().any(|template| template.is_of(namespace, name)) {
+    if owner_of(namespace, templates) != Some(name) {
         return Err(Rejection::NamespaceNotAllowed(name.to_owned()));
     }
     let spec = service.data.get("spec").cloned().ok_or_else(|| malformed("no spec"))?;
@@ -221,6 +232,8 @@ mod tests {
         ] {
             assert_eq!(allowed(namespace, &templates()), want, "{namespace}");
         }
+        let tools = |namespace| owner_of(namespace, &templates());
+        assert_eq!((tools("hello"), tools("tool-x"), tools("tool-tool-x")), (Some("hello"), Some("x"), Some("tool-x")));
         let others = [NamespaceTemplate::parse("t-{tool}-prod").unwrap()];
         assert!(allowed("t-hello-prod", &others) && !allowed("tool-hello", &others) && !allowed("t-hello", &others));
         for text in ["", "tools", "tool-{tool", "{tool}{tool}", "Tool-{tool}", "tool/{tool}"] {

@@ -181,3 +181,24 @@ fn use_authority(config: &mut kube::Config, path: &Path) -> Result<(), SettingsE
 fn read(path: &Path) -> Result<String, SettingsError> {
     fs::read_to_string(path).map_err(|error| SettingsError::File { path: path.to_owned(), error })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_is_shipped_is_right_also_where_it_only_suggests() {
+        let shipped = include_str!("../../packaging/etc/kube2proxy.yaml");
+        let uncomment = |line: &str| line.replacen("  #", "  ", 1);
+        let uncommented: Vec<_> = shipped.lines().filter(|line| !line.contains("# ")).map(uncomment).collect();
+        for text in [shipped, &uncommented.join("\n")] {
+            let file: ConfigFile = serde_saphyr::from_str(text).unwrap();
+            assert_eq!(
+                (file.redis.as_deref(), &*file.kubernetes.master),
+                (Some("127.0.0.1:6379"), "https://kubernetes.example.org:6443")
+            );
+        }
+        let file: ConfigFile = serde_saphyr::from_str(&uncommented.join("\n")).unwrap();
+        assert!(file.kubernetes.token_file.is_some() && file.kubernetes.certificate_authority.is_some());
+    }
+}

@@ -10,10 +10,13 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep_until};
 
+use super::error::shown;
 use crate::backoff::Backoff;
 
 /// Between a failure and the next try, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Watching that went well for so long was no chance.
+const HEALTHY: Duration = Duration::from_secs(10);
 /// Longer than this nobody is waited for, whatever an answer asks.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Everything is listed this often, whatever was watched.
@@ -44,25 +47,11 @@ pub enum News {
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// No client, as when the token's file cannot be read.
-    #[error("{0} while making a client")]
+    #[error("{} while making a client", shown(&**.0))]
     Client(#[source] Box<kube::Error>),
     /// The API server's answer, or none.
     #[error("{}", shown(.0))]
     Watch(#[from] watcher::Error),
-}
-
-/// The whole chain of causes, in one line.
-fn shown(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// How to list and watch.
@@ -82,6 +71,8 @@ pub struct Watch {
     events: Option<Events>,
     pause: Backoff,
     again_at: Option<Instant>,
+    /// Since the last list was complete, if nothing has failed.
+    healthy_since: Option<Instant>,
     list_again_at: Instant,
 }
 
@@ -89,7 +80,8 @@ impl Watch {
     /// Begins with the first call of [`Self::next`].
     pub fn new(settings: WatchSettings) -> Self {
         let pause = Backoff::between(AGAIN.0, AGAIN.1);
-        Self { settings, events: None, pause, again_at: None, list_again_at: Instant::now() + LIST_AGAIN }
+        let list_again_at = Instant::now() + LIST_AGAIN;
+        Self { settings, events: None, pause, again_at: None, healthy_since: None, list_again_at }
     }
 
     /// Waits for the next piece of news; may be given up and begun again without losing any.
@@ -113,17 +105,14 @@ impl Watch {
             () = sleep_until(self.list_again_at) => None,
         };
         match next {
-            Some(Ok(event)) => {
-                let news = match event {
-                    Event::Init => return News::ListBegins,
-                    Event::InitApply(service) => return News::Listed(service),
-                    Event::InitDone => News::ListEnds,
-                    Event::Apply(service) => News::Applied(service),
-                    Event::Delete(service) => News::Deleted(service),
-                };
-                self.pause.reset();
-                news
+            Some(Ok(Event::Init)) => News::ListBegins,
+            Some(Ok(Event::InitApply(service))) => News::Listed(service),
+            Some(Ok(Event::InitDone)) => {
+                self.healthy_since = Some(Instant::now());
+                News::ListEnds
             }
+            Some(Ok(Event::Apply(service))) => News::Applied(service),
+            Some(Ok(Event::Delete(service))) => News::Deleted(service),
             Some(Err(error)) => self.failed(error.into()),
             // Watchers do not end: it is time to list again.
             None => {
@@ -136,6 +125,10 @@ impl Watch {
     /// A new client reads the token's file again, and a new watcher begins with a list.
     fn failed(&mut self, error: WatchError) -> News {
         self.events = None;
+        // A list that succeeds says little when the watch after it fails again and again.
+        if self.healthy_since.take().is_some_and(|since| since.elapsed() > HEALTHY) {
+            self.pause.reset();
+        }
         let asked = error.retry_after().unwrap_or_default().min(LONGEST_WAIT);
         self.again_at = Some(Instant::now() + self.pause.next_delay().max(asked));
         News::Failed(error)

@@ -5,7 +5,7 @@ use std::fmt;
 use redis::{Cmd, FromRedisValue, ParsingError, Value};
 use serde::Serialize;
 
-use super::schema::{origin_key, routes_key};
+use super::schema::{origin_key, redirects_key, routes_key};
 use crate::route::ToolName;
 
 /// How kube2proxy signs what it writes.
@@ -119,24 +119,31 @@ impl FromRedisValue for Settled {
 /// Gives a tool the routes of `claims`, and withdraws those of `gone` that still are their Services'. In one step, and only if
 /// `identity` may write. Answers with [`Settled`]; doing it again changes nothing.
 ///
-/// A route without an origin was the old program's if it is registered. A claim outdoes another source's route unless that is
-/// younger.
+/// A route without an origin was the old program's if it is registered. One whose URL is not what its origin says was written
+/// over by one of the old stack's writers, who say nothing of origins. A claim outdoes another's route unless that is younger;
+/// the redirect that came with such a route goes.
 pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: &str) -> Cmd {
     const SCRIPT: &str = "
-        local writer = redis.call('GET', KEYS[4])
-        if writer and writer ~= ARGV[1] then return {-1} end
+        local writer = redis.pcall('GET', KEYS[4])
+        if type(writer) == 'table' or writer and writer ~= ARGV[1] then return {-1} end
         local function origin_of(pattern)
             local text = redis.call('HGET', KEYS[2], pattern)
             if not text then return nil end
             local read, origin = pcall(cjson.decode, text)
             return read and type(origin) == 'table' and origin or {}
         end
+        local function is_written_over(url, origin)
+            return type(origin.destination) == 'string' and url ~= origin.destination
+        end
         local request = cjson.decode(ARGV[2])
         for _, gone in ipairs(request.withdrawals) do
             local origin = origin_of(gone.pattern)
-            if not origin or origin.source == 'kube2proxy' and origin.owner == gone.owner then
+            local url = redis.call('HGET', KEYS[1], gone.pattern)
+            if not origin then
                 redis.call('HDEL', KEYS[1], gone.pattern)
+            elseif origin.source == 'kube2proxy' and origin.owner == gone.owner then
                 redis.call('HDEL', KEYS[2], gone.pattern)
+                if not is_written_over(url, origin) then redis.call('HDEL', KEYS[1], gone.pattern) end
             end
             redis.call('SREM', KEYS[3], gone.member)
         end
@@ -144,14 +151,21 @@ pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: 
         for index, claim in ipairs(request.claims) do
             local url = redis.call('HGET', KEYS[1], claim.pattern)
             local origin = origin_of(claim.pattern)
+            local since = origin and tonumber(origin.since) or 0
             local is_ours = origin and origin.source == 'kube2proxy'
-            if url and origin and not is_ours and (tonumber(origin.since) or 0) > claim.since then
+            local is_younger = not is_ours and since > claim.since
+            if is_ours and is_written_over(url, origin) then
+                is_ours = false
+                is_younger = since >= claim.since
+            end
+            if url and origin and is_younger then
                 redis.call('SREM', KEYS[3], claim.member)
                 outcomes[index] = 2
             elseif url == claim.url and is_ours and origin.owner == claim.owner
                 and redis.call('SISMEMBER', KEYS[3], claim.member) == 1 then
                 outcomes[index] = 0
             else
+                if url and not is_ours then redis.call('HDEL', KEYS[5], claim.pattern) end
                 redis.call('HSET', KEYS[1], claim.pattern, claim.url)
                 redis.call('HSET', KEYS[2], claim.pattern, claim.origin)
                 redis.call('SADD', KEYS[3], claim.member)
@@ -165,8 +179,8 @@ pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: 
     // Strings and numbers always are JSON.
     let request = serde_json::to_string(&request).unwrap_or_default();
     let mut command = redis::cmd("EVAL");
-    command.arg(SCRIPT).arg(4).arg(routes_key(tool.as_bytes())).arg(origin_key(tool.as_bytes()));
-    command.arg(SERVICES_KEY).arg(WRITER_KEY).arg(identity).arg(request);
+    command.arg(SCRIPT).arg(5).arg(routes_key(tool.as_bytes())).arg(origin_key(tool.as_bytes()));
+    command.arg(SERVICES_KEY).arg(WRITER_KEY).arg(redirects_key(tool.as_bytes())).arg(identity).arg(request);
     command
 }
 
@@ -181,8 +195,8 @@ pub fn take_over(identity: &str, time_to_live_ms: u64) -> Cmd {
 /// written may be gone too; -1 somebody else may.
 pub fn heartbeat(identity: &str, time_to_live_ms: u64) -> Cmd {
     const SCRIPT: &str = "
-        local writer = redis.call('GET', KEYS[1])
-        if writer and writer ~= ARGV[1] then return -1 end
+        local writer = redis.pcall('GET', KEYS[1])
+        if type(writer) == 'table' or writer and writer ~= ARGV[1] then return -1 end
         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
         return writer and 1 or 0";
     let mut command = redis::cmd("EVAL");

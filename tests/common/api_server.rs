@@ -2,7 +2,7 @@
 //!
 //! It does what a real one does as far as kube2proxy can tell: pages of a list are one snapshot, each change has a
 //! resourceVersion of its own, a watch continues after any of them, and nobody replaces a Lease that has changed.
-#![allow(dead_code, reason = "each test program uses its part of this")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its part of this")]
 
 #[path = "api_server/answer.rs"]
 mod answer;

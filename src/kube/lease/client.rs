@@ -8,12 +8,13 @@ use kube::{Api, Client};
 use tokio::time::timeout;
 
 use super::LeaseName;
+use crate::kube::error::shown;
 
 /// Why it is not known who leads, or nobody can be told that we do.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// The API server's answer, or none.
-    #[error("{} while {doing} the lease", shown(.error))]
+    #[error("{} while {doing} the lease", shown(&**.error))]
     Kube { doing: Doing, error: Box<kube::Error> },
     /// It hangs.
     #[error("no answer within {within:?} while {doing} the lease")]
@@ -34,23 +35,6 @@ impl LeaseError {
         let Self::Kube { error, .. } = self else { return false };
         matches!(&**error, kube::Error::Api(status) if codes.contains(&status.code))
     }
-}
-
-/// What the API server says, or all causes of its saying nothing.
-fn shown(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        return format!("{} ({})", status.message, status.code);
-    }
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A client that is made anew after each failure: with it come a new connection, and what the token's file says now.

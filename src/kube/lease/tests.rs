@@ -4,7 +4,7 @@ mod server;
 mod weather;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -263,12 +263,12 @@ async fn a_leader_that_cannot_renew_has_stopped_when_another_takes_over() {
 #[tokio::test(start_paused = true)]
 async fn a_leader_survives_a_few_lost_answers() {
     let server = Server::default();
-    let mut requests = 0;
-    let requests_between = move |_: &Method| {
-        requests += 1;
-        if requests % 3 == 0 { Fault::Lost.into() } else { Way::default() }
+    let requests = Arc::new(AtomicUsize::new(0));
+    let lossy = move |_: &Method| {
+        let is_lost = requests.fetch_add(1, Relaxed) % 3 == 2;
+        Way { back: SECOND / 10, fault: is_lost.then_some(Fault::Lost), ..Way::default() }
     };
-    let mut part = Part::new(&server, "one", requests_between);
+    let mut part = Part::new(&server, "one", lossy);
     part.wait_to_lead().await;
     let mut led_on = part.leadership.clone();
     let standby = led_on.wait_for(|leadership| *leadership == Leadership::Standby);
