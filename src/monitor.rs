@@ -1,7 +1,7 @@
 //! The daemon that restarts web services on the grid that should run and do not.
 //!
 //! `run` (round after round) -> `round` (one) -> `picture` (all that is known: `survey` and `manifest` of what is wanted,
-//! with `account`; `jobs` of what runs; `listing` of what is registered) -> `brake` (whether that can be true, with
+//! with `account`; `qstat` and `jobs` of what runs; `listing` of what is registered) -> `brake` (whether that can be true, with
 //! `watermark`) -> `decision` (of one tool) -> `memory` (what was done, kept by `keeper`) -> `template` and `command` (doing
 //! it), with `service_log` (telling maintainers).
 
@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 mod options;
 mod picture;
+mod qstat;
 mod round;
 mod run;
 mod service_log;
@@ -25,11 +26,12 @@ mod survey;
 mod template;
 mod watermark;
 
-pub use jobs::{Job, JobState, JobsError, parse_jobs};
+pub use jobs::{Job, JobState};
 pub use keeper::KeeperError;
 pub use manifest::{Manifest, Skip, Word, parse_manifest};
 pub use metrics::Metrics;
 pub use options::Options;
+pub use qstat::{JobsError, parse_jobs};
 pub use run::serve;
 pub use service_log::append_if_told;
 pub use settings::{Settings, SettingsError};

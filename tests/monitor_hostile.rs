@@ -6,7 +6,7 @@ mod listener;
 mod monitored;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -126,12 +126,15 @@ fn each_hostile_manifest_has_its_outcome() {
 
 #[test]
 fn what_a_tool_puts_in_place_of_its_log_harms_nobody() {
-    let tools = ["link", "fifo", "folder", "device", "roots", "full", "linked-home", "closed", "hello"];
+    let tools = ["link", "own-link", "fifo", "folder", "device", "roots", "full", "closed", "hello"];
     let Some(site) = Site::with(&tools) else { return };
     let victim = site.path("victim");
     fs::write(&victim, "untouched").unwrap();
+    // The system's permissions alone would let it be written.
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o666)).unwrap();
     let log = |tool: &str| site.home(tool).join("service.log");
     symlink(&victim, log("link")).unwrap();
+    symlink("service.manifest", log("own-link")).unwrap();
     run("mkfifo", &[log("fifo").to_str().unwrap()]);
     fs::create_dir(log("folder")).unwrap();
     run("mknod", &[log("device").to_str().unwrap(), "c", "1", "3"]);
@@ -146,7 +149,7 @@ fn what_a_tool_puts_in_place_of_its_log_harms_nobody() {
     let ended = site.once(&["--parallel", "8"]);
     assert_eq!(ended.status, 0, "{}", ended.log);
     assert_eq!(site.starts().len(), tools.len(), "the service comes first");
-    for tool in ["link", "fifo", "folder", "device", "roots", "closed"] {
+    for tool in ["link", "own-link", "fifo", "folder", "device", "roots", "closed"] {
         let told = format!("its service.log is not written tool=\"tools.{tool}\"");
         assert!(ended.log.contains(&told), "{tool}: {}", ended.log);
     }

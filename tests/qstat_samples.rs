@@ -29,7 +29,7 @@ fn each_sample_is_understood() {
         ("held", &[("hello", Running), ("weather", Pending)]),
         ("rescheduled", &[("weather", Running), ("map", Pending)]),
         ("error", &[("hello", Running), ("map", Failed), ("weather", Pending)]),
-        ("array_pending", &[("weather", Running), ("hello", Pending)]),
+        ("array_pending", &[("weather", Pending), ("hello", Pending)]),
         ("array_running", &[("weather", Running), ("hello", Running), ("hello", Running), ("hello", Pending)]),
         (
             "array_error",

@@ -1,4 +1,5 @@
 //! A daemon that is measured, and a line of what was.
+#![allow(dead_code, reason = "each bench uses its part of this")]
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,6 @@ impl Process {
     }
 
     /// One that runs.
-    #[allow(dead_code, reason = "not every bench has one")]
     pub fn of(child: Child) -> Self {
         Self(child)
     }

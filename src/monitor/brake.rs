@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::command::CommandError;
-use super::jobs::JobsError;
 use super::keeper::KeeperError;
 use super::listing::ListError;
 use super::memory::{Memory, Touch};
+use super::qstat::JobsError;
 use crate::registry::touched_at;
 
 /// What is wrong with the whole picture.

@@ -27,7 +27,7 @@ pub async fn serve(
     let keeper = match &settings.state {
         StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
         StateAt::File(path) => Keeper::open(path)?,
-        StateAt::Redis(client) => Keeper::Redis(Box::new(Store::new(client.clone(), metrics.redis.clone()))),
+        StateAt::Redis(client) => Keeper::Redis(Box::new(Store::new((**client).clone(), metrics.redis.clone()))),
     };
     let mut rounds = interval(settings.pace.interval);
     // One that took longer than the interval is followed at once by one, not by all that were missed.
@@ -57,7 +57,7 @@ pub async fn serve(
         };
         readiness.set(is_whole && !is_stopped);
         match mode {
-            Mode::Daemon if is_stopped => return Ok(true),
+            _ if is_stopped => return Ok(true),
             Mode::Daemon => {}
             Mode::Once | Mode::DryRun => return Ok(is_whole),
         }

@@ -62,7 +62,7 @@ pub enum StateAt {
     /// In a file.
     File(PathBuf),
     /// In Redis.
-    Redis(Client),
+    Redis(Box<Client>),
 }
 
 /// How long it runs.
@@ -120,7 +120,7 @@ impl Options {
             return Err(SettingsError::NoRelease(self.start_command.to_string()));
         }
         let state = if self.state.as_os_str() == "redis" {
-            StateAt::Redis(open_redis(&self.redis)?.0)
+            StateAt::Redis(Box::new(open_redis(&self.redis)?.0))
         } else {
             StateAt::File(self.state)
         };

@@ -112,7 +112,8 @@ impl Site {
     /// What qstat prints.
     pub fn set_qstat_output(&self, output: &[u8]) {
         fs::write(self.path("qstat.xml"), output).expect("written");
-        self.script("qstat", r#"cat "$DIR/qstat.xml""#);
+        // Grid Engine prints local times.
+        self.script("qstat", r#"[ "$TZ" = UTC ] && cat "$DIR/qstat.xml""#);
     }
 
     /// What the proxy lists.
