@@ -57,10 +57,10 @@ fn each_hostile_manifest_has_its_outcome() {
     site.add("anchor", b"a: &a lighttpd\nweb: *a\n");
     site.add("nested", format!("web: {}", "[".repeat(60_000)).as_bytes());
     site.add("tag", b"web: !!python/object/apply:os.system [reboot]\n");
-    site.add("include", b"web: !include /etc/passwd\n");
-    site.add("option", b"web: --help\n");
-    site.add("shell", b"web: 'a; reboot'\n");
-    site.add("lines", b"web: \"a\\nb\"\n");
+    site.add("include", b"web: !include /etc/passwd\nrelease: bookworm\n");
+    site.add("option", b"web: --help\nrelease: bookworm\n");
+    site.add("shell", b"web: 'a; reboot'\nrelease: bookworm\n");
+    site.add("lines", b"web: \"a\\nb\"\nrelease: bookworm\n");
     site.add("release", b"web: lighttpd\nrelease: ../../x\n");
     site.add("kube", b"web: python3.9\nbackend: kubernetes\n");
     fs::create_dir(site.path("project/-rf")).unwrap();

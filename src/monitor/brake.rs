@@ -36,15 +36,23 @@ pub enum Brake {
     #[error("the proxy lists no tool at all, and {0} are wanted")]
     EmptyList(usize),
     /// The same of fewer than half.
-    #[error("the proxy lists {now} tools, and had {before}")]
+    #[error("the proxy lists {now} of the wanted tools, and had {before}")]
     FewListed {
         /// What was believed.
         before: u64,
         /// What is not.
         now: u64,
     },
+    /// The same of what is wanted: accounts or directories may be missing.
+    #[error("the web services of {now} tools are wanted, and were of {before}")]
+    FewWanted {
+        /// What was believed.
+        before: u64,
+        /// What is not.
+        now: u64,
+    },
     /// The same of the grid.
-    #[error("qstat lists {now} jobs, and had {before}")]
+    #[error("qstat lists jobs of {now} wanted tools, and had {before}")]
     FewJobs {
         /// What was believed.
         before: u64,
@@ -64,7 +72,9 @@ impl Brake {
             Self::Qstat(_) | Self::Jobs(_) => "qstat_failed",
             Self::List(_) => "list_failed",
             Self::State(_) => "state_failed",
-            Self::EmptyList(_) | Self::FewListed { .. } | Self::FewJobs { .. } => "implausible",
+            Self::EmptyList(_) | Self::FewListed { .. } | Self::FewJobs { .. } | Self::FewWanted { .. } => {
+                "implausible"
+            }
             Self::Lost(_) => "history_lost",
         }
     }
@@ -73,9 +83,11 @@ impl Brake {
 /// What a round has counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
-    /// Tools on the proxy's list.
+    /// Tools on the proxy's list, whoever's.
+    pub all_listed: usize,
+    /// Wanted ones on it: what others, Kubernetes' too, have there says nothing of the grid's.
     pub listed: usize,
-    /// Jobs on the grid.
+    /// Wanted ones that have a job.
     pub jobs: usize,
     /// Tools whose web service is wanted.
     pub wanted: usize,
@@ -89,9 +101,10 @@ pub fn judge(counts: Counts, memory: &mut Memory, now: u64, accept: &Path) -> Op
     let rounds = &mut memory.rounds;
     let few_listed = rounds.listed.judge(listed, wanted).map(|before| Brake::FewListed { before, now: listed });
     let few_jobs = rounds.jobs.judge(jobs, wanted).map(|before| Brake::FewJobs { before, now: jobs });
-    let empty = (listed == 0 && wanted > 0).then_some(Brake::EmptyList(counts.wanted));
+    let few_wanted = rounds.wanted.judge(wanted, 0).map(|before| Brake::FewWanted { before, now: wanted });
+    let empty = (counts.all_listed == 0 && wanted > 0).then_some(Brake::EmptyList(counts.wanted));
     let lost = rounds.held_until.filter(|until| *until > now).map(|until| Brake::Lost(until - now));
-    let Some(brake) = empty.or(few_listed).or(few_jobs).or(lost) else {
+    let Some(brake) = few_wanted.or(empty).or(few_listed).or(few_jobs).or(lost) else {
         rounds.braked_at_touch = None;
         return None;
     };
@@ -103,6 +116,7 @@ pub fn judge(counts: Counts, memory: &mut Memory, now: u64, accept: &Path) -> Op
     tracing::warn!(%brake, "accepted by the operator");
     rounds.listed.accept(listed);
     rounds.jobs.accept(jobs);
+    rounds.wanted.accept(wanted);
     rounds.held_until = None;
     rounds.braked_at_touch = None;
     None
@@ -122,7 +136,7 @@ mod tests {
     }
 
     fn counts(listed: usize, jobs: usize) -> Counts {
-        Counts { listed, jobs, wanted: 30 }
+        Counts { all_listed: listed + usize::from(listed > 0) * 100, listed, jobs, wanted: 30 }
     }
 
     #[test]
@@ -141,13 +155,22 @@ mod tests {
     }
 
     #[test]
+    fn tools_that_are_wanted_no_more_all_at_once_brake() {
+        let mut memory = Memory::default();
+        let nowhere = Path::new("/nowhere/accept");
+        assert_eq!(outcome(judge(counts(30, 30), &mut memory, 0, nowhere)), "none");
+        let none = Counts { all_listed: 130, listed: 0, jobs: 0, wanted: 0 };
+        assert_eq!(outcome(judge(none, &mut memory, 0, nowhere)), "implausible");
+    }
+
+    #[test]
     fn an_empty_list_never_becomes_plausible_by_time() {
         let mut memory = Memory::default();
         for _ in 0..20 {
-            let few = Counts { listed: 0, jobs: 1, wanted: 1 };
+            let few = Counts { all_listed: 0, listed: 0, jobs: 1, wanted: 1 };
             assert_eq!(outcome(judge(few, &mut memory, 0, Path::new("/nowhere/accept"))), "implausible");
         }
-        let nobody = Counts { listed: 0, jobs: 0, wanted: 0 };
+        let nobody = Counts { all_listed: 0, listed: 0, jobs: 0, wanted: 0 };
         assert_eq!(outcome(judge(nobody, &mut memory, 0, Path::new("/nowhere/accept"))), "none");
     }
 

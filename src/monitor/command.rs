@@ -78,6 +78,10 @@ impl Drop for Group {
 pub async fn run(mut command: Command, limit: Duration, most: usize) -> Result<Vec<u8>, CommandError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    // What is the monitor's alone: it may become a tool's process.
+    for secret in ["URLPROXY_REDIS", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"] {
+        command.env_remove(secret);
+    }
     let not_started = |error| CommandError::NotStarted { program: program.clone(), error };
     let mut child = command.spawn().map_err(not_started)?;
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
@@ -146,6 +150,13 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         command
+    }
+
+    #[tokio::test]
+    async fn what_is_the_monitors_alone_is_not_handed_on() {
+        let mut command = shell("echo ${URLPROXY_REDIS-none} ${NOTIFY_SOCKET-none} $OTHER");
+        command.env("URLPROXY_REDIS", "redis://h:secret@h").env("NOTIFY_SOCKET", "/run/notify").env("OTHER", "kept");
+        assert_eq!(run(command, Duration::from_secs(20), 100).await.unwrap(), b"none none kept\n");
     }
 
     #[tokio::test]

@@ -46,20 +46,21 @@ pub enum Presence {
 #[derive(Debug, Default)]
 pub struct Jobs {
     by_owner: HashMap<(String, String), Presence>,
-    count: usize,
 }
 
 impl Jobs {
     /// Of several jobs of one owner and name the one that is further counts; of those that run the youngest.
     pub fn new(jobs: Vec<Job>, now: u64) -> Self {
-        let mut all = Self { count: jobs.len(), ..Self::default() };
+        let mut all = Self::default();
         for job in jobs {
-            // A start in the future is another host's clock: so far from now it is, either way.
+            // A start in the future is another host's clock: it has just begun, for all that is known.
             let presence = match job.state {
                 JobState::Over => continue,
                 JobState::Failed => Presence::Failed,
                 JobState::Pending => Presence::Pending,
-                JobState::Running => Presence::Running(job.since.map(|since| Duration::from_secs(now.abs_diff(since)))),
+                JobState::Running => {
+                    Presence::Running(job.since.map(|since| Duration::from_secs(now.saturating_sub(since))))
+                }
             };
             let known = all.by_owner.entry((job.owner, job.name)).or_insert(presence);
             *known = further(*known, presence);
@@ -70,11 +71,6 @@ impl Jobs {
     /// What there is of that owner and name.
     pub fn find(&self, owner: &str, name: &str) -> Presence {
         self.by_owner.get(&(owner.to_owned(), name.to_owned())).copied().unwrap_or(Presence::Absent)
-    }
-
-    /// How many were listed, of everybody.
-    pub fn count(&self) -> usize {
-        self.count
     }
 }
 
@@ -152,7 +148,7 @@ mod tests {
             (vec![job(JobState::Failed, None), job(JobState::Pending, None)], Presence::Pending),
             (vec![job(JobState::Running, Some(90)), job(JobState::Pending, None)], running(10)),
             (vec![job(JobState::Running, Some(40)), job(JobState::Running, Some(90))], running(10)),
-            (vec![job(JobState::Running, Some(150))], running(50)),
+            (vec![job(JobState::Running, Some(150))], running(0)),
             (vec![job(JobState::Running, None), job(JobState::Running, Some(90))], running(10)),
         ] {
             let jobs = Jobs::new(jobs, 100);

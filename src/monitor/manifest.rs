@@ -76,6 +76,9 @@ pub enum Skip {
     /// For the monitor of another grid.
     #[error("its release is {0:?}")]
     OtherRelease(String),
+    /// For any grid's monitor, so for none that looks after one.
+    #[error("it names no release")]
+    NoRelease,
     /// No type that can stand in a command line.
     #[error("web: {0:?} is no type, expected letters a-z, digits, . _ + and -, e.g. \"lighttpd\"")]
     InvalidType(String),
@@ -125,6 +128,7 @@ impl Skip {
             Self::NoWeb => "no_web",
             Self::OtherBackend(_) => "other_backend",
             Self::OtherRelease(_) => "other_release",
+            Self::NoRelease => "no_release",
             Self::InvalidType(_) => "invalid_type",
             Self::InvalidRelease(_) => "invalid_release",
         }
@@ -137,7 +141,7 @@ impl Skip {
     }
 }
 
-/// Reads a manifest's content. With `distribution`, one that names a release or a distribution must name that one.
+/// Reads a manifest's content. With `distribution`, its release, or without one its distribution, must be that one.
 ///
 /// # Errors
 /// No manifest, or none of a web service on this grid.
@@ -151,13 +155,14 @@ pub fn parse_manifest(content: &[u8], distribution: Option<&Word>) -> Result<Man
     if let Some(backend) = written.backend.filter(|backend| backend != GRID) {
         return Err(Skip::OtherBackend(shorten(&backend)));
     }
-    let named: Vec<_> = [&written.release, &written.distribution].into_iter().flatten().collect();
-    if let (Some(ours), Some(theirs)) = (distribution, named.first())
-        && !named.iter().any(|name| *name == ours.as_str())
-    {
-        return Err(Skip::OtherRelease(shorten(theirs)));
+    // What it says more exactly counts.
+    let named = written.release.as_ref().or(written.distribution.as_ref());
+    match (distribution, named) {
+        (Some(ours), Some(theirs)) if ours.as_str() != theirs => return Err(Skip::OtherRelease(shorten(theirs))),
+        (Some(_), None) => return Err(Skip::NoRelease),
+        _ => {}
     }
-    let release = match named.first() {
+    let release = match named {
         Some(name) => Some(Word::try_new(name).ok_or_else(|| Skip::InvalidRelease(shorten(name)))?),
         None => None,
     };
@@ -213,12 +218,12 @@ mod tests {
         let whole =
             "# by hand\nbackend: gridengine\ndistribution: debian\nrelease: bookworm\nversion: 2\nweb: lighttpd\n";
         for (text, want) in [
-            ("web: lighttpd", wants("lighttpd", None)),
+            ("web: lighttpd\nrelease: bookworm", wants("lighttpd", Some("bookworm"))),
             (whole, wants("lighttpd", Some("bookworm"))),
             ("{web: generic, distribution: bookworm}", wants("generic", Some("bookworm"))),
-            ("web: python3.11\nextra:\n  - [1, {a: b}]\n", wants("python3.11", None)),
-            ("web: \"uwsgi-plain\"\nrelease: ~\n", wants("uwsgi-plain", None)),
-            ("web: 3", wants("3", None)),
+            ("web: python3.11\nextra:\n  - [1, {a: b}]\nrelease: bookworm", wants("python3.11", Some("bookworm"))),
+            ("web: \"uwsgi-plain\"\nrelease: ~\ndistribution: bookworm", wants("uwsgi-plain", Some("bookworm"))),
+            ("{web: 3, release: bookworm}", wants("3", Some("bookworm"))),
         ] {
             assert_eq!(parsed(text), want, "{text:?}");
         }
@@ -234,6 +239,8 @@ mod tests {
             ("web: lighttpd\nbackend: kubernetes\n", "other_backend"),
             ("web: lighttpd\nrelease: buster\n", "other_release"),
             ("web: lighttpd\ndistribution: ubuntu\n", "other_release"),
+            ("web: lighttpd\nrelease: jessie\ndistribution: bookworm\n", "other_release"),
+            ("web: lighttpd\n", "no_release"),
             ("web: [lighttpd]\n", "malformed"),
             ("lighttpd\n", "malformed"),
             ("- web: lighttpd\n", "malformed"),
@@ -241,11 +248,11 @@ mod tests {
             ("web: lighttpd\n---\nweb: generic\n", "malformed"),
             ("web: &a lighttpd\n", "malformed"),
             ("web: {", "malformed"),
-            ("web: -rf\n", "invalid_type"),
-            ("web: 'a b'\n", "invalid_type"),
-            ("web: \"a\\nb\"\n", "invalid_type"),
-            ("web: $(reboot)\n", "invalid_type"),
-            ("web: Lighttpd\n", "invalid_type"),
+            ("web: -rf\nrelease: bookworm", "invalid_type"),
+            ("web: 'a b'\nrelease: bookworm", "invalid_type"),
+            ("web: \"a\\nb\"\nrelease: bookworm", "invalid_type"),
+            ("web: $(reboot)\nrelease: bookworm", "invalid_type"),
+            ("web: Lighttpd\nrelease: bookworm", "invalid_type"),
         ] {
             assert_eq!(parsed(text), Err(reason), "{text:?}");
         }
@@ -256,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_limits_hold_and_one_more_does_not() {
-        let padded = |len: usize| format!("web: a\n#{}", "x".repeat(len - 8));
+        let padded = |len: usize| format!("web: a\nrelease: bookworm\n#{}", "x".repeat(len - 26));
         assert!(parsed(&padded(MAX_MANIFEST_BYTES)).is_ok());
         assert_eq!(parsed(&padded(MAX_MANIFEST_BYTES + 1)), Err("too_large"));
         assert!(Word::try_new(&"a".repeat(64)).is_some());

@@ -19,12 +19,15 @@ pub struct Memory {
 /// What is not of one tool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rounds {
-    /// Tools on the proxy's list.
+    /// Wanted tools on the proxy's list.
     #[serde(default)]
     pub listed: Watermark,
-    /// Jobs on the grid.
+    /// Wanted tools that have a job.
     #[serde(default)]
     pub jobs: Watermark,
+    /// Wanted tools.
+    #[serde(default)]
+    pub wanted: Watermark,
     /// Nothing is restarted before: the history was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<u64>,
@@ -58,7 +61,7 @@ impl Memory {
     /// Forgets what is older than the window. What lies in the future is from a clock that has been set back since:
     /// it happened now at the latest, and counts for a whole window more.
     pub fn settle(&mut self, now: u64, window: Duration) {
-        let window = window.as_secs();
+        let window = window.as_secs().max(1);
         self.starts.retain(|_, starts| {
             starts.iter_mut().for_each(|start| *start = (*start).min(now));
             starts.retain(|start| now - *start < window);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use super::account::Account;
 use super::brake::Counts;
 use super::decision::{Decision, Facts, Limits, decide};
 use super::jobs::{Jobs, Presence};
@@ -39,8 +40,16 @@ pub struct Line<'a> {
 impl Picture {
     /// How much there is, when all is known.
     pub fn counts(&self) -> Option<Counts> {
-        let wanted = self.tools.iter().filter(|tool| tool.manifest.is_ok()).count();
-        Some(Counts { listed: self.listed.as_ref()?.len(), jobs: self.jobs.as_ref()?.count(), wanted })
+        let (listed, jobs) = (self.listed.as_ref()?, self.jobs.as_ref()?);
+        let wanted: Vec<_> = self.tools.iter().filter_map(|tool| Some((tool, wanted(tool)?))).collect();
+        let runs =
+            |(_, (account, job)): &&(&Tool, (&Account, String))| jobs.find(&account.name, job) != Presence::Absent;
+        Some(Counts {
+            all_listed: listed.len(),
+            listed: wanted.iter().filter(|(tool, _)| listed.contains(&tool.name)).count(),
+            jobs: wanted.iter().filter(runs).count(),
+            wanted: wanted.len(),
+        })
     }
 
     /// Decides of each tool. Where not all can be restarted, those come first that have been restarted least.
@@ -65,13 +74,17 @@ impl Picture {
     }
 
     fn look_up<'a>(&self, tool: &'a Tool, memory: &Memory) -> Line<'a> {
-        let wanted = tool.manifest.as_ref().ok().zip(tool.account.as_ref());
-        let job = wanted.zip(self.jobs.as_ref()).map(|((manifest, account), jobs)| {
-            jobs.find(&account.name, &format!("{}-{}", manifest.web.as_str(), tool.name))
-        });
+        let wanted = wanted(tool);
+        let job = wanted.as_ref().zip(self.jobs.as_ref()).map(|((account, job), jobs)| jobs.find(&account.name, job));
         let is_registered = wanted.and(self.listed.as_ref()).map(|listed| listed.contains(&tool.name));
         Line { tool, job, is_registered, starts: memory.starts_of(&tool.name), decision: Decision::Skipped }
     }
+}
+
+/// Whose job a tool's is, and what it is called; `None` if none is wanted.
+fn wanted(tool: &Tool) -> Option<(&Account, String)> {
+    let (manifest, account) = (tool.manifest.as_ref().ok()?, tool.account.as_ref()?);
+    Some((account, format!("{}-{}", manifest.web.as_str(), tool.name)))
 }
 
 /// Columns for people.

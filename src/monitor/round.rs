@@ -31,6 +31,8 @@ use crate::grid::client::read_active_proxies;
 const MAX_QSTAT_BYTES: usize = 64 * 1024 * 1024;
 /// What is read of a start command, in bytes.
 const MAX_START_BYTES: usize = 1024 * 1024;
+/// So long a picture is good for, however often it is looked.
+const SHORTEST_BELIEF: Duration = Duration::from_secs(30);
 /// For all manifests. A file system that takes longer is not waited for.
 const SURVEY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -81,6 +83,7 @@ impl Monitor {
             None => {
                 memory.rounds.listed.interrupt();
                 memory.rounds.jobs.interrupt();
+                memory.rounds.wanted.interrupt();
             }
         }
         let mut lines = picture.decide(&memory, &self.settings.pace, brake.is_some());
@@ -93,7 +96,7 @@ impl Monitor {
             Ok(()) => {
                 self.memory = self.memory.is_some().then_some(memory);
                 self.tell(notes).await;
-                self.restart_all(restarts).await;
+                self.restart_all(restarts, begun).await;
             }
             Err(error) => {
                 brake = Some(brake.unwrap_or(error.into()));
@@ -148,6 +151,9 @@ impl Monitor {
 
     /// Everything there is to know, and why it is not all.
     async fn look(&mut self) -> (Picture, Option<Brake>) {
+        // One of an earlier round tells what was then.
+        self.survey.take_if(|survey| survey.is_finished());
+        let is_old = self.survey.is_some();
         let surveyor = self.settings.surveyor.clone();
         let survey = self.survey.get_or_insert_with(|| tokio::task::spawn_blocking(move || surveyor.survey()));
         let settings = &self.settings;
@@ -159,7 +165,7 @@ impl Monitor {
             Ok(joined) => {
                 self.survey = None;
                 let joined = joined.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                joined.map_err(Brake::Manifests)
+                if is_old { Err(Brake::SlowManifests(SURVEY_LIMIT)) } else { joined.map_err(Brake::Manifests) }
             }
             Err(_) => Err(Brake::SlowManifests(SURVEY_LIMIT)),
         };
@@ -220,8 +226,16 @@ impl Monitor {
         Note { account, home: &home, text }.write().await;
     }
 
-    async fn restart_all(&self, restarts: Vec<Restart<'_>>) {
-        let all = stream::iter(restarts).map(|restart| self.restart(restart));
+    /// What was seen at `seen` is not acted upon for ever: while some starts are slow, other tools come up by themselves.
+    async fn restart_all(&self, restarts: Vec<Restart<'_>>, seen: Instant) {
+        let good_for = self.settings.pace.interval.max(SHORTEST_BELIEF);
+        let all = stream::iter(restarts).map(async |restart| {
+            if seen.elapsed() > good_for {
+                info!(tool = restart.tool, "not restarted: others took so long that it has to be looked at again");
+            } else {
+                self.restart(restart).await;
+            }
+        });
         all.buffer_unordered(self.settings.pace.parallel).collect().await
     }
 

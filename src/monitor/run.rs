@@ -34,12 +34,16 @@ pub async fn serve(
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (stop, stopping) = watch::channel(false);
     let mut monitor = Monitor::new(settings, keeper, metrics, stopping);
-    if mode == Mode::DryRun {
-        let (table, is_whole) = monitor.rehearse().await;
-        print!("{table}");
-        return Ok(is_whole);
-    }
     tokio::pin!(shutdown);
+    if mode == Mode::DryRun {
+        return tokio::select! {
+            () = &mut shutdown => Ok(true),
+            (table, is_whole) = monitor.rehearse() => {
+                print!("{table}");
+                Ok(is_whole)
+            }
+        };
+    }
     loop {
         tokio::select! {
             () = &mut shutdown => return Ok(true),

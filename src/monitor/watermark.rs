@@ -7,10 +7,16 @@ const FLOOR: u64 = 20;
 /// For so many rounds after one that was too low, the same has to be seen.
 const STABLE_ROUNDS: u32 = 3;
 
-/// The last number that was believed, and one that is not yet.
+/// For so many rounds the most that was believed counts, so that nothing can fall step by step either.
+const HIGH_ROUNDS: u32 = 30;
+
+/// The most that was believed of late, and a number that is not believed yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watermark {
     believed: Option<u64>,
+    /// Since it was as much.
+    #[serde(default)]
+    rounds: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     doubted: Option<Doubted>,
 }
@@ -33,7 +39,8 @@ impl Watermark {
         let before = self.believed.unwrap_or(expected);
         if is_drop(before, count) {
             let rounds = match self.doubted {
-                Some(doubted) if !is_drop(doubted.count, count) => doubted.rounds + 1,
+                // What still rises is being filled, and what still falls has not reached its end.
+                Some(doubted) if doubted.count.abs_diff(count) * 10 <= doubted.count => doubted.rounds + 1,
                 _ => 0,
             };
             if rounds < STABLE_ROUNDS {
@@ -41,14 +48,20 @@ impl Watermark {
                 self.doubted = Some(Doubted { count, rounds });
                 return Some(before);
             }
+            self.accept(count);
         }
-        self.accept(count);
+        self.doubted = None;
+        if self.believed.is_none_or(|most| count >= most) || self.rounds >= HIGH_ROUNDS {
+            self.accept(count);
+        } else {
+            self.rounds += 1;
+        }
         None
     }
 
     /// From now on that is what there is.
     pub fn accept(&mut self, count: u64) {
-        *self = Self { believed: Some(count), doubted: None };
+        *self = Self { believed: Some(count), rounds: 0, doubted: None };
     }
 
     /// A round could not count: what was doubted has to be seen anew.
@@ -85,6 +98,8 @@ mod tests {
     fn a_drop_is_believed_after_three_more_rounds_of_it() {
         assert_eq!(after(&[100, 5, 5, 5, 5, 5]), [true, false, false, false, true, true]);
         assert_eq!(after(&[100, 40, 5, 5, 5, 5]), [true, false, false, false, false, true], "it fell on");
+        assert_eq!(after(&[100, 5, 10, 20, 40, 60]), [true, false, false, false, false, true], "it is being filled");
+        assert_eq!(after(&[100, 50, 49, 25]), [true, true, false, false], "step by step");
         assert_eq!(after(&[100, 5, 5, 100, 5, 5, 5, 5]), [true, false, false, true, false, false, false, true]);
     }
 

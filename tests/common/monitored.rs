@@ -51,7 +51,7 @@ impl Site {
         let list = serve(Arc::clone(&answer));
         let mut site = Self { dir, tools: Vec::new(), answer, list };
         for tool in tools {
-            site.add(tool, b"web: lighttpd\n");
+            site.add(tool, b"web: lighttpd\nrelease: bookworm\n");
         }
         site.set_jobs(&[]);
         // Never empty: that would be a reason of its own.
