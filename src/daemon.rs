@@ -1,6 +1,7 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
 mod log;
+mod project;
 mod runtime;
 mod status;
 mod stop;
@@ -9,6 +10,7 @@ mod systemd;
 mod usage;
 
 pub use log::{LogFormat, LogOptions, start_log};
+pub use project::{ProjectError, resolve_project};
 pub use runtime::block_on;
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};

@@ -1,9 +1,6 @@
 //! What proxylistener goes by: checked, and partly exchanged while it serves.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +10,7 @@ use redis::Client;
 use tracing::warn;
 
 use super::options::Options;
-use crate::daemon::{LogOptions, RedisUrlError, open_redis, raise_file_limit};
+use crate::daemon::{LogOptions, ProjectError, RedisUrlError, open_redis, raise_file_limit, resolve_project};
 
 /// Everything that a command line and its file say.
 pub struct Settings {
@@ -58,17 +55,9 @@ pub type LivePolicy = Arc<ArcSwap<Policy>>;
 /// What is wrong with a command line whose values are right one by one.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file with the project's name.
-    #[error("{error} while reading --project-file {path:?}; --project NAME gives the name itself")]
-    ProjectFile {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// No name that accounts can begin with.
-    #[error("invalid project {0:?}, expected letters, digits, - and _, e.g. \"tools\"")]
-    Project(String),
+    /// No project.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
     /// No URL of a Redis.
     #[error("invalid --redis: {0}")]
     Redis(#[from] RedisUrlError),
@@ -80,18 +69,7 @@ impl Options {
     /// # Errors
     /// An unreadable project file, no project's name in it, a URL that is none.
     pub fn into_settings(self) -> Result<Settings, SettingsError> {
-        let project = match self.project {
-            Some(name) => name,
-            None => {
-                let read = fs::read_to_string(&self.project_file);
-                let text = read.map_err(|error| SettingsError::ProjectFile { path: self.project_file, error })?;
-                text.lines().next().unwrap_or_default().trim().to_owned()
-            }
-        };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        if project.is_empty() || !project.bytes().all(allowed) {
-            return Err(SettingsError::Project(project));
-        }
+        let project = resolve_project(self.project, self.project_file)?;
         let (client, redis) = open_redis(&self.redis)?;
         Ok(Settings {
             listen: self.listen,
@@ -140,6 +118,8 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::options::reason;
     use super::*;
 

@@ -1,7 +1,5 @@
 //! What webservicemonitor goes by.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +12,7 @@ use super::manifest::Word;
 use super::options::Options;
 use super::survey::Surveyor;
 use super::template::StartCommand;
-use crate::daemon::{RedisUrlError, open_redis};
+use crate::daemon::{ProjectError, RedisUrlError, open_redis, resolve_project};
 
 /// Everything that a command line says.
 pub struct Settings {
@@ -79,17 +77,9 @@ pub enum Mode {
 /// What is wrong with a command line whose values are right one by one.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file with the project's name.
-    #[error("{error} while reading --project-file {path:?}; --project NAME gives the name itself")]
-    ProjectFile {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// No name that accounts can begin with.
-    #[error("invalid project {0:?}, expected letters, digits, - and _, e.g. \"tools\"")]
-    Project(String),
+    /// No project.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
     /// Nothing would stand for it.
     #[error("--start-command {0:?} has {{release}} in it, which takes a --distribution")]
     NoRelease(String),
@@ -104,18 +94,7 @@ impl Options {
     /// # Errors
     /// No project, a start command without a release to put into it, a URL that is none.
     pub fn into_settings(self) -> Result<Settings, SettingsError> {
-        let project = match self.project {
-            Some(name) => name,
-            None => {
-                let read = fs::read_to_string(&self.project_file);
-                let text = read.map_err(|error| SettingsError::ProjectFile { path: self.project_file, error })?;
-                text.lines().next().unwrap_or_default().trim().to_owned()
-            }
-        };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        if project.is_empty() || !project.bytes().all(allowed) {
-            return Err(SettingsError::Project(project));
-        }
+        let project = resolve_project(self.project, self.project_file)?;
         if self.start_command.needs_release() && self.distribution.is_none() {
             return Err(SettingsError::NoRelease(self.start_command.to_string()));
         }
