@@ -8,7 +8,7 @@ mod store;
 use std::time::{Duration, Instant};
 
 use store::Store;
-use urlproxy::route::{Backend, Pattern, Route, ToolName};
+use urlproxy::route::{Backend, Kind, Pattern, Route, RouteKey};
 use urlproxy::sync::{Journal, Settings, load_once};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table, Writer};
 
@@ -29,8 +29,8 @@ fn row(what: &str, figure: &str, target: &str) {
     println!("{what:<62} | {figure:>10} | {target}");
 }
 
-fn name(number: usize) -> ToolName {
-    ToolName::try_new(format!("tool-{number}").as_bytes()).unwrap_or_else(|e| panic!("{e}"))
+fn name(number: usize) -> RouteKey {
+    RouteKey::try_new(Kind::Tool, format!("tool-{number}").as_bytes()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Room for so many tools, as a zone that is just large enough gives it.

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `prefix:<tool>` | hash, or set | pattern to backend URL; a set of backend URLs answers every path |
 //! | `redirect:<tool>` | hash | pattern to canonical host; presence asks for a redirect |
+//! | `frontend:<domain>` | set | backend URLs of a whole host; `*.<parent>` is every host with one label more |
 //! | `k8s_services` | set | what kube2proxy has registered: `namespace/name/route` |
 //! | `k8s_writer` | string | which kube2proxy may write, for as long as it is there |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
@@ -23,6 +24,9 @@ pub use cluster::{
 };
 pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
-pub use schema::{ORIGIN_PREFIX, ROUTES_PREFIX, origin_key, redirects_key, routes_key, tool_of};
+pub use schema::{
+    DOMAINS_PREFIX, FOLLOWED, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key,
+    redirects_key, routes_key, split_key,
+};
 pub use withdrawal::{GuardSettings, touched_at};
 pub use write::{register, unregister, unregister_if_from, withdraw_if_unchanged};

@@ -3,6 +3,7 @@
 mod backend;
 mod choice;
 mod domain;
+mod key;
 mod pattern;
 mod pattern_cache;
 mod request;
@@ -11,6 +12,7 @@ mod tool;
 pub use backend::{Backend, BackendError, Host, Scheme};
 pub use choice::choose;
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
+pub use key::{DomainKeys, KeyError, Kind, RouteKey, redirect_key};
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
 pub use pattern_cache::PatternCache;
 pub use request::{PathRequest, split_path};

@@ -3,10 +3,10 @@
 //! ```text
 //! Header | Bucket ... | Cell ... | Counters ... | Health ...          all 64-byte lines, offsets, no pointers
 //!           7 slots + overflow count
-//!           slot = tag 16 | cell 28 | stamp 20  ──▶ record: stamp 64, length, counters, tool name, routes, backends
+//!           slot = tag 16 | cell 28 | stamp 20  ──▶ record: stamp 64, length, counters, key, routes, backends
 //! ```
 //!
-//! A tool is one record. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
+//! A tool is one record, and so is a redirect, or a domain. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
 //! changed while a slot names it; its cells are written again only after that, and whoever still reads them finds
 //! out by the stamp, which is never used twice.
 //!
@@ -73,17 +73,17 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The counters of a tool, by the number its record gives. `None` only if that number is nonsense.
+    /// The counters of a record, by the number it gives. `None` only if that number is nonsense.
     pub fn counters(&self, number: u32) -> Option<&'a Counters> {
         self.counters.get(number as usize)
     }
 
     /// Keyed, because tenants choose the names.
     #[inline(always)]
-    fn hash(&self, tool: &[u8]) -> u64 {
+    fn hash(&self, key: &[u8]) -> u64 {
         use atomic::Ordering::Relaxed;
         let (k0, k1) = (self.header.hash_key0.load(Relaxed), self.header.hash_key1.load(Relaxed));
-        siphasher::sip::SipHasher13::new_with_keys(k0, k1).hash(tool)
+        siphasher::sip::SipHasher13::new_with_keys(k0, k1).hash(key)
     }
 
     /// The home bucket of a hash.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use follow::{CAPACITY, DEADLINE, following, lines, map, routes, settings, wait_for};
 use redis_server::RedisServer;
 use urlproxy::registry::{self, Origin};
-use urlproxy::route::{Backend, Pattern, ToolName};
+use urlproxy::route::{Backend, Kind, Pattern, ToolName};
 use urlproxy::sync::{GuardSettings, Journal, Lease, Settings, SnapshotSettings, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable, Table};
 
@@ -26,6 +26,10 @@ fn first_load_takes_everything_and_sets_the_bad_aside() {
     redis.cli(&["SET", "prefix:string", "http://10.0.0.1:1"]);
     redis.cli(&["HSET", &format!("prefix:{}", "x".repeat(256)), ".*", "http://10.0.0.1:1"]);
     redis.cli(&["HSET", "redirect:a", ".*", "elsewhere"]);
+    redis.cli(&["SADD", "frontend:www.a.org", "http://10.0.0.1:1"]);
+    // Keys that look like those that are followed, and are none.
+    redis.cli(&["HSET", "origin:a", ".*", "{}"]);
+    redis.cli(&["SADD", "predicate:a", "http://10.0.0.1:1"]);
     let owned = OwnedTable::new(CAPACITY);
     let (journal, reader) = Journal::new(100);
     let deadline = Instant::now() + DEADLINE;
@@ -34,6 +38,8 @@ fn first_load_takes_everything_and_sets_the_bad_aside() {
         ("a .*", "http://10.0.0.1:1"),
         ("a /x", "https://10.0.0.2:2"),
         ("b .*", "http://10.0.0.1:1 http://10.0.0.2:1"),
+        ("/ra", ""),
+        ("/dwww.a.org .*", "http://10.0.0.1:1"),
     ];
     assert_eq!(routes(owned.table()), map(&want));
     assert!(owned.table().header().is_loaded());
@@ -105,6 +111,92 @@ fn each_change_is_followed_through_pushes() {
         becomes(&[]);
         assert_eq!(table.header().rejected(), 0);
     });
+}
+
+#[test]
+fn redirects_and_domains_are_followed_as_tools_are() {
+    let mut redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    let script = |redis: &RedisServer, lines: &str| drop(redis.cli(&["EVAL", lines, "0"]));
+    let tool = ("a .*", "http://10.0.0.1:1");
+    following(&settings(&redis.url()), |table| {
+        let becomes = |others: &[(&str, &str)]| {
+            let want = map(&[&[tool], others].concat());
+            wait_for(&format!("{want:?}"), || routes(table) == want);
+        };
+        becomes(&[]);
+        // A redirect needs no routes of its tool; what its values say does not count.
+        redis.cli(&["HSET", "redirect:b", "(", "https://evil.example/"]);
+        becomes(&[("/rb", "")]);
+        redis.cli(&["SADD", "frontend:a", "http://10.0.0.2:2", "http://10.0.0.1:1", "nonsense"]);
+        becomes(&[("/rb", ""), ("/da .*", "http://10.0.0.1:1 http://10.0.0.2:2")]);
+        redis.cli(&["SREM", "frontend:a", "http://10.0.0.2:2"]);
+        becomes(&[("/rb", ""), ("/da .*", "http://10.0.0.1:1")]);
+        redis.cli(&["RENAME", "frontend:a", "frontend:*.b.org"]);
+        becomes(&[("/rb", ""), ("/d*.b.org .*", "http://10.0.0.1:1")]);
+        // Of another type than theirs they are set aside.
+        script(&redis, "redis.call('DEL', 'redirect:b') redis.call('SADD', 'redirect:b', 'x')");
+        script(
+            &redis,
+            "redis.call('DEL', 'frontend:*.b.org') redis.call('HSET', 'frontend:*.b.org', '.*', 'http://10.0.0.1:1')",
+        );
+        becomes(&[]);
+        wait_for("told", || table.header().rejected() == 2);
+        redis.cli(&["DEL", "redirect:b", "frontend:*.b.org"]);
+        wait_for("mended", || table.header().rejected() == 0);
+        // Names that no host has, and a domain that is not written as it is compared.
+        for key in ["redirect:A", "redirect:a.b", "redirect:"] {
+            redis.cli(&["HSET", key, ".*", "x"]);
+        }
+        for key in ["frontend:A.org", "frontend:a.org.", "frontend:", "frontend:a/b", "frontend:*"] {
+            redis.cli(&["SADD", key, "http://10.0.0.1:1"]);
+        }
+        wait_for("told", || table.header().rejected() == 8);
+        becomes(&[]);
+        // A tool's name may look like the key of another kind.
+        redis.cli(&["SADD", "frontend:x.org", "http://10.0.0.1:1"]);
+        redis.cli(&["HSET", "prefix:/dx.org", ".*", "http://10.0.0.6:6"]);
+        redis.cli(&["DEL", "prefix:/dx.org"]);
+        redis.cli(&["HSET", "redirect:z", ".*", "x"]);
+        becomes(&[("/dx.org .*", "http://10.0.0.1:1"), ("/rz", "")]);
+        // What changed while the source was away is found by comparison.
+        redis.stop();
+        redis.start_again();
+        script(
+            &redis,
+            "redis.call('HSET', 'prefix:a', '.*', 'http://10.0.0.1:1') redis.call('HSET', 'redirect:y', '.*', 'x') \
+             redis.call('SADD', 'frontend:y.org', 'http://10.0.0.1:1')",
+        );
+        becomes(&[("/dy.org .*", "http://10.0.0.1:1"), ("/ry", "")]);
+    });
+}
+
+#[test]
+fn domains_alone_are_guarded_too() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..300);
+    let domains = "for i = 1, 30 do redis.call(ARGV[1], 'frontend:d' .. i .. '.org', 'http://10.0.0.1:1') end";
+    redis.cli(&["EVAL", domains, "0", "SADD"]);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let brief = Duration::from_millis(300);
+    let guarded = Settings { withdrawal_guard: Some(guard), resync_interval: brief, ..settings(&redis.url()) };
+    let said = following(&guarded, |table| {
+        wait_for("loaded", || table.header().live(Kind::Domain) == 30);
+        // Unseen by the pushes: another database without them takes this one's place.
+        let script = "for i = 0, 299 do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.1:1') end";
+        redis.cli(&["-n", "1", "EVAL", script, "0"]);
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("held", || table.header().held() == 30);
+        assert_eq!((table.header().live_tools(), table.header().live(Kind::Domain)), (300, 30));
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("all are back", || table.header().held() == 0);
+        assert_eq!(table.header().live(Kind::Domain), 30);
+    });
+    assert!(
+        said.iter().any(|e| e.text.starts_with("the source lacks 30 of 30 domains; they are served on")),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -293,7 +385,7 @@ fn a_hold_is_bounded_and_a_source_that_recovers_loses_nothing() {
         wait_for("all are back", || table.header().held() == 0);
         assert_eq!(table.header().live_tools(), 60);
     });
-    assert!(said.iter().any(|e| e.text.starts_with("the source has all tools again, held=60")), "{said:?}");
+    assert!(said.iter().any(|e| e.text.starts_with("the source has everything again, held=60")), "{said:?}");
 }
 
 #[test]
@@ -333,7 +425,9 @@ fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_beli
     assert!(all.iter().all(|e| !e.text.contains("snapshot")), "{all:?}");
     // At the end it is written once more.
     assert!(
-        std::fs::read_to_string(&path).unwrap().contains(r#"{"tool":"late","routes":{".*":["http://10.0.0.2:1"]}}"#)
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .contains(r#"{"key":"prefix:late","routes":{".*":["http://10.0.0.2:1"]}}"#)
     );
     redis.stop();
     let start = |table: Table<'_>| {

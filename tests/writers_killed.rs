@@ -19,7 +19,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use siphasher::sip::SipHasher13;
-use urlproxy::route::{Backend, Host, Pattern, Route, Scheme, ToolName};
+use urlproxy::route::{Backend, Host, Kind, Pattern, Route, RouteKey, Scheme};
 use urlproxy::table::{HostView, Lookup, PublishError, Record, Scratch, Table, Writer};
 
 /// Set in a writer: the path of the memory.
@@ -77,11 +77,11 @@ fn mix(seed: u64) -> u64 {
 }
 
 /// Names whose hashes are all in the lowest eighth: a few buckets are home to all of them, and overflow.
-fn names() -> Vec<ToolName> {
+fn names() -> Vec<RouteKey> {
     let hasher = SipHasher13::new_with_keys(HASH_KEY[0], HASH_KEY[1]);
     let all = (0..).map(|n| format!("t{n}"));
     let near = all.filter(|name| hasher.hash(name.as_bytes()) >> 61 == 0);
-    near.take(TOOLS).map(|name| ToolName::try_new(name.as_bytes()).unwrap()).collect()
+    near.take(TOOLS).map(|name| RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap()).collect()
 }
 
 /// Patterns of 7 to 182 bytes, each of a letter and a length of its own; records have one to ten cells.
@@ -120,11 +120,11 @@ fn routes(tool: usize, version: u64, patterns: &[Pattern]) -> Vec<Route> {
 }
 
 /// The version of a record; `None` when a byte of it is another's.
-fn verify(tool: usize, name: &ToolName, texts: &[String], record: Record<'_>) -> Option<u64> {
+fn verify(tool: usize, name: &RouteKey, texts: &[String], record: Record<'_>) -> Option<u64> {
     let HostView::Ip(IpAddr::V4(ip)) = record.routes().next()?.first_backend()?.host else { return None };
     let version = u64::from(ip.to_bits());
     let mut read = record.routes();
-    let is_whole = record.tool() == name.as_bytes()
+    let is_whole = record.key() == name.as_bytes()
         && is_present(tool, version)
         && shape(tool, version).all(|(number, text, backends)| {
             let want = (0..backends).map(|n| endpoint(tool, version, number, n));
@@ -274,7 +274,7 @@ fn read_until(stop: &AtomicBool, journal: &Journal, table: Table<'_>, seed: u64)
         if turn % 1024 == 0 {
             let mut listed = 0;
             table.for_each(&mut scratch, |record| {
-                let tool = names.iter().position(|name| name.as_bytes() == record.tool());
+                let tool = names.iter().position(|name| name.as_bytes() == record.key());
                 match tool.and_then(|tool| Some((tool, verify(tool, &names[tool], &texts, record)?))) {
                     Some((tool, version)) if version < newest[tool] => seen.stale += 1,
                     Some((tool, _)) => listed += usize::from(tool < STAYING),

@@ -13,6 +13,7 @@ use ngx::http::HttpModuleLocationConf;
 use super::guard::guarded;
 use super::module::Module;
 use super::{phases, pool};
+use crate::route::Kind;
 use crate::table::Table;
 
 /// Bytes of one buffer of the answer.
@@ -73,7 +74,10 @@ fn write_list(
     let mut outcome = write(b"{");
     let mut separator: &[u8] = b"";
     table.for_each(scratch, |record| {
-        let name = serde_json::to_string(&String::from_utf8_lossy(record.tool()));
+        if Kind::of(record.key()) != Kind::Tool {
+            return;
+        }
+        let name = serde_json::to_string(&String::from_utf8_lossy(record.key()));
         outcome = outcome.and_then(|()| {
             write(separator)?;
             write(name.ok()?.as_bytes())?;
@@ -153,7 +157,7 @@ unsafe fn link(pool: *mut ngx_pool_t) -> Option<*mut ngx_chain_t> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{Pattern, Route, ToolName};
+    use crate::route::{Pattern, Route, RouteKey};
     use crate::table::{Capacity, OwnedTable, Scratch, Writer};
 
     fn listed(names: &[&str]) -> String {
@@ -161,7 +165,9 @@ mod tests {
         let (mut writer, _) = Writer::attach(owned.table());
         let route = Route { pattern: Pattern::any(), backends: vec!["http://10.0.0.1:1".parse().unwrap()] };
         for name in names {
-            writer.publish(&ToolName::try_new(name.as_bytes()).unwrap(), std::slice::from_ref(&route)).unwrap();
+            writer
+                .publish(&RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap(), std::slice::from_ref(&route))
+                .unwrap();
         }
         let mut text = Vec::new();
         write_list(&owned.table(), &mut Scratch::default(), |bytes| {

@@ -1,8 +1,9 @@
 //! Reading a tool's routes: what is good becomes routes, what isn't is set aside alone, with a reason.
 
 use super::admission::{Admission, NotAllowed};
+use super::schema::split_key;
 use crate::route::{
-    Backend, BackendError, MAX_BACKENDS, MAX_ROUTES, Pattern, PatternError, Route, ToolName, ToolNameError, sort_routes,
+    Backend, BackendError, KeyError, Kind, MAX_BACKENDS, MAX_ROUTES, Pattern, PatternError, Route, sort_routes,
 };
 
 /// Fields of one tool that are looked at; the rest of a longer hash is as good as not there.
@@ -12,7 +13,7 @@ const MAX_REJECTIONS: usize = 40;
 /// Bytes of a tenant's text that a rejection keeps.
 const SHOWN_BYTES: usize = 120;
 
-/// The value of `prefix:<tool>` as it came from Redis.
+/// The value of `prefix:<tool>` or `frontend:<domain>` as it came from Redis.
 #[derive(Debug)]
 pub enum RawRoutes<'a> {
     /// A hash: pattern and backend URL.
@@ -34,8 +35,8 @@ pub struct Admitted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}, {}", self.subject())]
 pub struct Rejection {
-    /// The tool, as its key names it.
-    pub tool: Box<[u8]>,
+    /// The key of the store.
+    pub key: Box<[u8]>,
     /// The field of the hash; `None` when the whole key, or a member of a set, is meant.
     pub pattern: Option<Box<[u8]>>,
     /// Why.
@@ -45,9 +46,9 @@ pub struct Rejection {
 /// Why something is not routed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RejectionReason {
-    /// The key names no tool.
+    /// The key names no tool, or no domain.
     #[error(transparent)]
-    Tool(#[from] ToolNameError),
+    Key(#[from] KeyError),
     /// The field is no pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -64,17 +65,17 @@ pub enum RejectionReason {
     #[error("the tool has {0} patterns, expected at most {MAX_ROUTES}; those tried last are set aside")]
     TooManyRoutes(usize),
     /// More backends than a route may have.
-    #[error("the tool has {0} backends, expected at most {MAX_BACKENDS}")]
+    #[error("there are {0} backends, expected at most {MAX_BACKENDS}")]
     TooManyBackends(usize),
-    /// More rejections of one tool than are told one by one.
-    #[error("{0} more of this tool's routes are set aside")]
+    /// More rejections of one key than are told one by one.
+    #[error("{0} more under this key are set aside")]
     AndMore(usize),
     /// The key's value is larger than any tool's routes can be.
     #[error("the key is too large to be read")]
     TooLarge,
-    /// The key is neither a hash nor a set.
-    #[error("the key is neither a hash nor a set")]
-    WrongType,
+    /// The key is of a type that its kind has not.
+    #[error("the key is {0}")]
+    WrongType(&'static str),
     /// Good, but the reader has no room for it; it said why.
     #[error("{0}")]
     NoRoom(String),
@@ -82,19 +83,25 @@ pub enum RejectionReason {
 
 impl Rejection {
     fn subject(&self) -> String {
-        let tool = self.tool.escape_ascii();
+        let (kind, name) = split_key(&self.key).unwrap_or((Kind::Tool, &self.key));
+        let what = match kind {
+            Kind::Tool => "tool",
+            Kind::Redirect => "redirect",
+            Kind::Domain => "domain",
+        };
+        let subject = format!("{what}=\"{}\"", name.escape_ascii());
         match &self.pattern {
-            Some(pattern) => format!("tool=\"{tool}\" pattern=\"{}\"", pattern.escape_ascii()),
-            None => format!("tool=\"{tool}\""),
+            Some(pattern) => format!("{subject} pattern=\"{}\"", pattern.escape_ascii()),
+            None => subject,
         }
     }
 }
 
-/// Parses and checks everything a tool has in Redis.
-pub fn admit(tool: &ToolName, raw: &RawRoutes<'_>, admission: &Admission) -> Admitted {
+/// Parses and checks everything that is under a key: a tool's routes, or the backends of a tool or a domain.
+pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted {
     let mut admitted = Admitted::default();
     let rejection = |pattern: Option<&[u8]>, reason| Rejection {
-        tool: tool.as_bytes().into(),
+        key: key.into(),
         pattern: pattern.map(|p| p.get(..SHOWN_BYTES).unwrap_or(p).into()),
         reason,
     };
@@ -174,7 +181,7 @@ mod tests {
 
     fn admit_hash(fields: &[(&str, &str)]) -> Admitted {
         let fields = fields.iter().map(|(f, v)| (f.as_bytes(), v.as_bytes())).collect();
-        admit(&ToolName::try_new(b"hello").unwrap(), &RawRoutes::Hash(fields), &Admission::default())
+        admit(b"prefix:hello", &RawRoutes::Hash(fields), &Admission::default())
     }
 
     #[test]
@@ -227,12 +234,12 @@ mod tests {
     fn a_set_is_one_route_for_every_path() {
         let urls: Vec<_> = (0..=MAX_BACKENDS).rev().map(|i| format!("http://10.0.0.1:{}", 1000 + i)).collect();
         let members = urls.iter().map(|u| u.as_bytes()).chain([&b"nonsense"[..], urls[0].as_bytes()]).collect();
-        let tool = ToolName::try_new(b"hello").unwrap();
-        let admitted = admit(&tool, &RawRoutes::Set(members), &Admission::default());
+        let admitted = admit(b"frontend:a.org", &RawRoutes::Set(members), &Admission::default());
         assert_eq!(admitted.routes.len(), 1);
         assert_eq!(admitted.routes[0].pattern.as_str(), ".*");
         assert_eq!(admitted.routes[0].backends.len(), MAX_BACKENDS);
         assert_eq!(admitted.routes[0].backends[0].to_string(), "http://10.0.0.1:1000");
         assert_eq!(admitted.rejected.len(), 2);
+        assert!(admitted.rejected[0].to_string().ends_with(r#", domain="a.org""#), "{}", admitted.rejected[0]);
     }
 }

@@ -15,7 +15,7 @@ use super::source::Source;
 use super::withdrawal_guard::WithdrawalGuard;
 use crate::backoff::Backoff;
 use crate::registry::GuardSettings;
-use crate::registry::{Admission, ROUTES_PREFIX};
+use crate::registry::{Admission, FOLLOWED};
 use crate::table::{Table, Writer};
 
 /// How often an idle connection is asked whether it lives.
@@ -250,9 +250,10 @@ fn session(
 }
 
 fn track(connection: &mut Connection<'_>) -> Result<(), SessionError> {
-    let command =
-        cmd("CLIENT").arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(ROUTES_PREFIX).get_packed_command();
-    Ok(connection.ask(&command, |_| ())?)
+    let mut command = cmd("CLIENT");
+    command.arg("TRACKING").arg("ON").arg("BCAST");
+    FOLLOWED.iter().for_each(|(prefix, _)| _ = command.arg("PREFIX").arg(prefix));
+    Ok(connection.ask(&command.get_packed_command(), |_| ())?)
 }
 
 /// A full comparison, booked in the table's header.

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use super::journal::{Journal, Level};
 use crate::registry::Rejection;
 
-/// Tools whose rejections are remembered, counted and told; no platform has that many.
+/// Keys whose rejections are remembered, counted and told; no platform has that many.
 const REMEMBERED: usize = 10_000;
 /// Lines written for one scan, or one batch of changes.
 const LINES: usize = 20;
 
-/// Rejections by tool.
+/// Rejections by key of the store.
 #[derive(Debug, Default)]
 pub(super) struct Rejected {
-    by_tool: HashMap<Box<[u8]>, Vec<Rejection>>,
+    by_key: HashMap<Box<[u8]>, Vec<Rejection>>,
     count: u64,
     /// New ones since the last [`Rejected::report`]; only the first few are kept.
     fresh: Vec<Rejection>,
@@ -26,11 +26,11 @@ impl Rejected {
         self.count
     }
 
-    /// Replaces what is set aside of one tool.
-    pub fn replace(&mut self, tool: &[u8], rejections: Vec<Rejection>) {
-        let before = self.by_tool.remove(tool).unwrap_or_default();
+    /// Replaces what is set aside under one key.
+    pub fn replace(&mut self, key: &[u8], rejections: Vec<Rejection>) {
+        let before = self.by_key.remove(key).unwrap_or_default();
         self.count = self.count.saturating_sub(before.len() as u64);
-        if rejections.is_empty() || self.by_tool.len() >= REMEMBERED {
+        if rejections.is_empty() || self.by_key.len() >= REMEMBERED {
             return;
         }
         self.count += rejections.len() as u64;
@@ -40,13 +40,13 @@ impl Rejected {
                 self.fresh.push(rejection.clone());
             }
         }
-        self.by_tool.insert(tool.into(), rejections);
+        self.by_key.insert(key.into(), rejections);
     }
 
-    /// Forgets the tools that `keep` does not know.
+    /// Forgets the keys that `keep` does not know.
     pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
-        self.by_tool.retain(|tool, _| keep(tool));
-        self.count = self.by_tool.values().map(|r| r.len() as u64).sum();
+        self.by_key.retain(|key, _| keep(key));
+        self.count = self.by_key.values().map(|r| r.len() as u64).sum();
     }
 
     /// Writes what is new to the journal.
@@ -67,7 +67,8 @@ mod tests {
     use crate::registry::RejectionReason;
 
     fn rejection(tool: &str) -> Rejection {
-        Rejection { tool: tool.as_bytes().into(), pattern: None, reason: RejectionReason::WrongType }
+        let reason = RejectionReason::WrongType("neither a hash nor a set");
+        Rejection { key: format!("prefix:{tool}").into_bytes().into(), pattern: None, reason }
     }
 
     fn lines(rejected: &mut Rejected) -> Vec<String> {

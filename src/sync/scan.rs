@@ -1,4 +1,4 @@
-//! From Redis to the table: the full comparison, and the refresh of single tools.
+//! From Redis to the table: the full comparison, and the refresh of single keys.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -8,9 +8,9 @@ use super::connection::{Connection, ConnectionError, Invalidation};
 use super::journal::Journal;
 use super::rejected::Rejected;
 use super::resp::Reply;
-use super::withdrawal_guard::{Verdict, WithdrawalGuard};
-use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
-use crate::route::ToolName;
+use super::withdrawal_guard::{Loss, Verdict, WithdrawalGuard};
+use crate::registry::{self, Admission, Admitted, RawRoutes, Rejection, RejectionReason};
+use crate::route::{KeyError, Kind, RouteKey};
 use crate::table::{PublishError, Published, Writer};
 
 /// Keys asked for at once: enough to hide the round trip, few enough that the replies fit any socket buffer.
@@ -18,6 +18,10 @@ const BATCH: usize = 500;
 
 /// What an oversized key may take at most, in Redis's memory, to be asked for again.
 const MAX_KEY_BYTES: i64 = 1 << 20;
+
+/// How the fields of a hash, and the members of a set, are asked for.
+const HASH: &str = "HGETALL";
+const SET: &str = "SMEMBERS";
 
 /// Why a comparison was broken off. The table keeps what it has.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +39,7 @@ pub(super) struct Changes {
     pub inserted: u64,
     pub replaced: u64,
     pub withdrawn: u64,
-    /// Tools the source no longer has, held back.
+    /// What the source no longer has, held back.
     pub held: u64,
     /// The source was flushed meanwhile: compare again.
     pub is_flushed: bool,
@@ -66,7 +70,7 @@ pub(super) struct Follower<'w> {
     pub guard: WithdrawalGuard,
     /// Keys whose replies broke a connection: asked for again only once they are known to be small enough.
     oversized: BTreeSet<Vec<u8>>,
-    /// Tools with something set aside that the running scan has met.
+    /// Keys with something set aside that the running scan has met.
     met: HashSet<Box<[u8]>>,
     changes: Changes,
 }
@@ -92,7 +96,7 @@ impl<'w> Follower<'w> {
         self.changes = Changes::default();
         self.met.clear();
         self.writer.begin_sweep();
-        let before = self.writer.table().header().live_tools();
+        let live = Kind::ALL.map(|kind| self.writer.table().header().live(kind));
         self.weigh_oversized(connection)?;
         let mut is_flushed = false;
         connection.send(&scan_command(b"0"))?;
@@ -101,12 +105,12 @@ impl<'w> Follower<'w> {
             page.keys.retain(|key| !self.is_oversized(key));
             // The next page is asked for behind this one's keys, so that the server works on it meanwhile.
             let next_wanted = page.cursor != b"0";
-            let mut wire = pack("HGETALL", &page.keys);
+            let mut wire = pack(first_command, &page.keys);
             if next_wanted {
                 wire.extend(scan_command(&page.cursor));
             }
             connection.send(&wire)?;
-            let others = self.receive(connection, "HGETALL", &page.keys)?;
+            let others = self.receive(connection, first_command, &page.keys)?;
             let next = if next_wanted { Some(receive_page(connection)?) } else { None };
             self.fetch_others(connection, &others.other_type)?;
             // A change must not wait for the end of a long comparison.
@@ -117,20 +121,25 @@ impl<'w> Follower<'w> {
             }
         }
         // A scan may miss a key that moved while it ran: what it did not meet is asked for by name.
-        let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(|tool| registry::routes_key(tool)).collect();
+        let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(registry::key_of).collect();
         self.fetch(connection, &unseen)?;
-        // What is still not seen is not there. A tool whose key was met and is gone since has come as a push.
+        // What is still not seen is not there. What was met and is gone since has come as a push.
         let missing = self.writer.unseen();
         is_flushed |= connection.is_flush_pending();
         // With a flush, a part of the keys was met before it: only the next comparison, at once, sees how much is gone.
         if !is_flushed {
-            match self.guard.judge(&mut self.writer, missing.len() as u64, before, journal) {
-                Verdict::Withdraw => missing.iter().for_each(|tool| self.withdraw(tool, Vec::new())),
+            let losses = Kind::ALL.map(|kind| Loss {
+                kind,
+                missing: missing.iter().filter(|record| record.kind() == kind).count() as u64,
+                live: live.get(kind as usize).copied().unwrap_or(0),
+            });
+            match self.guard.judge(&mut self.writer, &losses, journal) {
+                Verdict::Withdraw => missing.iter().for_each(|key| self.withdraw(&registry::key_of(key), Vec::new())),
                 Verdict::Hold => self.changes.held = missing.len() as u64,
             }
         }
         let met = std::mem::take(&mut self.met);
-        self.rejected.retain(|tool| met.contains(tool));
+        self.rejected.retain(|key| met.contains(key));
         self.changes.tools = self.writer.table().header().live_tools();
         self.changes.is_flushed = is_flushed;
         Ok(self.changes)
@@ -150,8 +159,8 @@ impl<'w> Follower<'w> {
         let absent = self.fetch(connection, &keys)?;
         // After a flush, keys are absent because all are: that is for the comparison to judge.
         if is_whole && !connection.is_flush_pending() {
-            for tool in absent.iter().filter_map(|key| registry::tool_of(key)) {
-                self.withdraw(tool, Vec::new());
+            for key in &absent {
+                self.withdraw(key, Vec::new());
             }
         }
         Ok(is_whole)
@@ -162,26 +171,30 @@ impl<'w> Follower<'w> {
         let keys: Vec<_> = keys.iter().filter(|key| !self.oversized.contains(*key)).cloned().collect();
         let mut absent = Vec::new();
         for keys in keys.chunks(BATCH) {
-            connection.send(&pack("HGETALL", keys))?;
-            let others = self.receive(connection, "HGETALL", keys)?;
+            connection.send(&pack(first_command, keys))?;
+            let others = self.receive(connection, first_command, keys)?;
             absent.extend(others.absent);
             absent.extend(self.fetch_others(connection, &others.other_type)?);
         }
         Ok(absent)
     }
 
-    /// Keys that hold no hash: sets, or something that is set aside. Returns those that are gone meanwhile.
+    /// Keys that are of another type than their kind usually is: tools' sets, or something that is set aside. Returns those
+    /// that are gone meanwhile.
     fn fetch_others(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        connection.send(&pack("SMEMBERS", keys))?;
-        let others = self.receive(connection, "SMEMBERS", keys)?;
-        for key in others.other_type {
-            if let Some(tool) = registry::tool_of(&key) {
-                let rejection = Rejection { tool: tool.into(), pattern: None, reason: RejectionReason::WrongType };
-                self.withdraw(tool, vec![rejection]);
-            }
+        let of_tools = |key: &&Vec<u8>| registry::split_key(key).is_some_and(|(kind, _)| kind == Kind::Tool);
+        let (maybe_sets, mut wrong): (Vec<_>, Vec<_>) = keys.iter().partition(of_tools);
+        let maybe_sets: Vec<Vec<u8>> = maybe_sets.into_iter().cloned().collect();
+        connection.send(&pack(|_| SET, &maybe_sets))?;
+        let others = self.receive(connection, |_| SET, &maybe_sets)?;
+        wrong.extend(&others.other_type);
+        for key in wrong {
+            let expected = match registry::split_key(key) {
+                Some((Kind::Redirect, _)) => "no hash",
+                Some((Kind::Domain, _)) => "no set",
+                _ => "neither a hash nor a set",
+            };
+            self.withdraw(key, vec![rejection(key, RejectionReason::WrongType(expected))]);
         }
         Ok(others.absent)
     }
@@ -190,12 +203,12 @@ impl<'w> Follower<'w> {
     fn receive(
         &mut self,
         connection: &mut Connection<'_>,
-        command: &'static str,
+        command: impl Fn(&[u8]) -> &'static str,
         keys: &[Vec<u8>],
     ) -> Result<Others, ScanError> {
         let mut others = Others::default();
         for key in keys {
-            match connection.reply(|reply| self.apply(command, key, reply)) {
+            match connection.reply(|reply| self.apply(command(key), key, reply)) {
                 Ok(found) => match found? {
                     Found::Applied => {}
                     Found::OtherType => others.other_type.push(key.clone()),
@@ -232,23 +245,22 @@ impl<'w> Follower<'w> {
 
     fn set_oversized(&mut self, key: &[u8]) {
         self.oversized.insert(key.to_vec());
-        if let Some(tool) = registry::tool_of(key) {
-            let rejection = Rejection { tool: tool.into(), pattern: None, reason: RejectionReason::TooLarge };
-            self.withdraw(tool, vec![rejection]);
-        }
+        self.withdraw(key, vec![rejection(key, RejectionReason::TooLarge)]);
     }
 
-    /// Whether the key is passed over; that counts as met, and as seen if the tool still has routes.
+    /// Whether the key is passed over; that counts as met, and as seen if it is still in the table.
     fn is_oversized(&mut self, key: &[u8]) -> bool {
         let is_oversized = self.oversized.contains(key);
-        if is_oversized && let Some(tool) = registry::tool_of(key) {
-            self.met.insert(tool.into());
-            self.writer.confirm(tool);
+        if is_oversized {
+            self.met.insert(key.into());
+            if let Some(Ok(record)) = parse_key(key) {
+                self.writer.confirm(record.as_bytes());
+            }
         }
         is_oversized
     }
 
-    /// Makes the table's tool what the reply says its key holds.
+    /// Makes the table's record what the reply says its key holds.
     fn apply(&mut self, command: &'static str, key: &[u8], reply: Reply<'_>) -> Result<Found, ScanError> {
         let raw = match reply {
             Reply::Error(text) if text.starts_with(b"WRONGTYPE") => return Ok(Found::OtherType),
@@ -260,56 +272,67 @@ impl<'w> Follower<'w> {
             Reply::Array(members) => RawRoutes::Set(members.iter().filter_map(text).collect()),
             reply => return Err(ScanError::unexpected(command, &reply)),
         };
-        let Some(tool) = registry::tool_of(key) else { return Ok(Found::Applied) };
-        match ToolName::try_new(tool) {
-            Ok(name) => self.publish(&name, &raw),
-            Err(reason) => {
-                let rejection = Rejection { tool: tool.into(), pattern: None, reason: reason.into() };
-                self.withdraw(tool, vec![rejection]);
-            }
+        match parse_key(key) {
+            Some(Ok(record)) => self.publish(key, &record, &raw),
+            Some(Err(reason)) => self.withdraw(key, vec![rejection(key, reason.into())]),
+            None => {}
         }
         Ok(Found::Applied)
     }
 
-    fn publish(&mut self, tool: &ToolName, raw: &RawRoutes<'_>) {
-        let mut admitted = registry::admit(tool, raw, &self.admission);
-        if admitted.routes.is_empty() {
-            return self.withdraw(tool.as_bytes(), admitted.rejected);
+    fn publish(&mut self, key: &[u8], record: &RouteKey, raw: &RawRoutes<'_>) {
+        // Of a redirect nothing counts but that it is there: where it leads, the operator says.
+        let is_redirect = record.kind() == Kind::Redirect;
+        let mut admitted = if is_redirect { Admitted::default() } else { registry::admit(key, raw, &self.admission) };
+        if admitted.routes.is_empty() && !is_redirect {
+            return self.withdraw(key, admitted.rejected);
         }
-        match self.writer.publish(tool, &admitted.routes) {
+        match self.writer.publish(record, &admitted.routes) {
             Ok(Published::Inserted) => self.changes.inserted += 1,
             Ok(Published::Replaced) => self.changes.replaced += 1,
             Ok(Published::Unchanged) => {}
             Err(error) => {
-                admitted.rejected.push(no_room(tool, error));
+                admitted.rejected.push(no_room(key, error));
             }
         }
-        self.set_aside(tool.as_bytes(), admitted.rejected);
+        self.set_aside(key, admitted.rejected);
     }
 
-    fn withdraw(&mut self, tool: &[u8], rejected: Vec<Rejection>) {
-        if self.writer.withdraw(tool) {
+    /// Takes what was read from the key out of the table. Nothing ever was under a name that is none.
+    fn withdraw(&mut self, key: &[u8], rejected: Vec<Rejection>) {
+        if let Some(Ok(record)) = parse_key(key)
+            && self.writer.withdraw(record.as_bytes())
+        {
             self.changes.withdrawn += 1;
         }
-        self.set_aside(tool, rejected);
+        self.set_aside(key, rejected);
     }
 
-    fn set_aside(&mut self, tool: &[u8], rejected: Vec<Rejection>) {
+    fn set_aside(&mut self, key: &[u8], rejected: Vec<Rejection>) {
         if !rejected.is_empty() {
-            self.met.insert(tool.into());
+            self.met.insert(key.into());
         }
-        self.rejected.replace(tool, rejected);
+        self.rejected.replace(key, rejected);
     }
 }
 
-/// A tool that the table has no room for.
-pub(super) fn no_room(tool: &ToolName, error: PublishError) -> Rejection {
+/// The record that a key of the store is for; `None` for keys that are not followed.
+pub(super) fn parse_key(key: &[u8]) -> Option<Result<RouteKey, KeyError>> {
+    registry::split_key(key).map(|(kind, name)| RouteKey::try_new(kind, name))
+}
+
+fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
+    Rejection { key: key.into(), pattern: None, reason }
+}
+
+/// Something that the table has no room for.
+pub(super) fn no_room(key: &[u8], error: PublishError) -> Rejection {
     // Without figures that change with every tool: it would be told again at each comparison.
     let reason = match error {
         PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
         error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
     };
-    Rejection { tool: tool.as_bytes().into(), pattern: None, reason }
+    rejection(key, reason)
 }
 
 /// One page of keys, and where the next begins; the last has the cursor `0`.
@@ -319,8 +342,7 @@ struct Page {
 }
 
 fn scan_command(cursor: &[u8]) -> Vec<u8> {
-    let pattern = format!("{}*", registry::ROUTES_PREFIX);
-    cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(BATCH).get_packed_command()
+    cmd("SCAN").arg(cursor).arg("MATCH").arg(registry::FOLLOWED_GLOB).arg("COUNT").arg(BATCH).get_packed_command()
 }
 
 fn receive_page(connection: &mut Connection<'_>) -> Result<Page, ScanError> {
@@ -328,16 +350,22 @@ fn receive_page(connection: &mut Connection<'_>) -> Result<Page, ScanError> {
         if let Reply::Array(parts) = &reply
             && let [Reply::Text(cursor), Reply::Array(keys)] = parts.as_slice()
         {
-            let keys = keys.iter().filter_map(text).map(<[u8]>::to_vec).collect();
+            let followed = |key: &&[u8]| registry::split_key(key).is_some();
+            let keys = keys.iter().filter_map(text).filter(followed).map(<[u8]>::to_vec).collect();
             return Ok(Page { cursor: cursor.to_vec(), keys });
         }
         Err(ScanError::unexpected("SCAN", &reply))
     })?
 }
 
-fn pack(command: &'static str, keys: &[Vec<u8>]) -> Vec<u8> {
+/// How a key's value is asked for at first, by what its kind usually is.
+fn first_command(key: &[u8]) -> &'static str {
+    if let Some((Kind::Domain, _)) = registry::split_key(key) { SET } else { HASH }
+}
+
+fn pack(command: impl Fn(&[u8]) -> &'static str, keys: &[Vec<u8>]) -> Vec<u8> {
     let mut wire = Vec::new();
-    keys.iter().for_each(|key| cmd(command).arg(key).write_packed_command(&mut wire));
+    keys.iter().for_each(|key| cmd(command(key)).arg(key).write_packed_command(&mut wire));
     wire
 }
 

@@ -3,10 +3,15 @@
 //! JSON lines, so that an operator can read and a later version extend them:
 //!
 //! ```text
-//! {"urlproxy_snapshot":1,"synced_at":1790000000,"tools":1}
-//! {"tool":"hello","routes":{".*":["http://10.0.0.7:8000"]}}
+//! {"urlproxy_snapshot":2,"synced_at":1790000000,"records":3}
+//! {"key":"prefix:hello","routes":{".*":["http://10.0.0.7:8000"]}}
+//! {"key":"redirect:hello"}
+//! {"key":"frontend:www.example.org","routes":{".*":["http://10.0.0.8:80","http://10.0.0.9:80"]}}
 //! {"checksum":"5a94b6f2e0c1d837"}
 //! ```
+//!
+//! The keys are those of the store. Version 1, which is read too, had tools alone: `"tools"` for `"records"`, and
+//! `"tool":"hello"` for the key.
 //!
 //! The checksum is SipHash-1-3 with a key of zeroes over all bytes before its line: against accidents, not against
 //! whoever may write the file. A file is believed whole or not at all.
@@ -26,12 +31,15 @@ pub(super) use file::read;
 pub(super) use keeper::keep;
 
 use super::rejected::Rejected;
-use crate::registry::{self, Admission, RawRoutes};
-use crate::route::ToolName;
+use super::scan::{no_room, parse_key};
+use crate::registry::{self, Admission, ROUTES_PREFIX, RawRoutes};
+use crate::route::{Kind, RouteKey};
 use crate::table::{Record, Scratch, Table, Writer};
 
 /// The number of this format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The format in which there were only tools.
+const TOOLS_ONLY: u32 = 1;
 
 /// Where the snapshot is, and how old it may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +71,7 @@ pub enum SnapshotError {
         limit: u64,
     },
     /// Of a later version of this program, or not of this program.
-    #[error("it has format {0}, expected {VERSION}")]
+    #[error("it has format {0}, expected {VERSION} or {TOOLS_ONLY}")]
     Version(u32),
     /// Damaged.
     #[error("it is damaged: {0}")]
@@ -81,16 +89,18 @@ pub enum SnapshotError {
 pub struct Snapshot {
     /// When the last complete comparison with the source had ended, in Unix seconds.
     pub synced_at: u64,
-    /// The tools.
-    pub tools: Vec<SnapshotTool>,
+    /// What was in the table.
+    pub records: Vec<SnapshotRecord>,
 }
 
-/// One tool of a snapshot.
+/// One record of a snapshot.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotTool {
-    /// Its name.
-    pub tool: String,
+pub struct SnapshotRecord {
+    /// The key of the store that it was read from.
+    #[serde(alias = "tool")]
+    pub key: String,
     /// Backend URLs by pattern.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<String, Vec<String>>,
 }
 
@@ -99,7 +109,8 @@ struct Head {
     #[serde(rename = "urlproxy_snapshot")]
     version: u32,
     synced_at: u64,
-    tools: u64,
+    #[serde(alias = "tools")]
+    records: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,7 +130,7 @@ impl Snapshot {
         let head: serde_json::Value = serde_json::from_slice(first).map_err(|_| is_not_ours())?;
         // The version comes before everything else: what follows may be of another shape.
         let version = head.get("urlproxy_snapshot").and_then(serde_json::Value::as_u64).ok_or_else(is_not_ours)?;
-        if version != u64::from(VERSION) {
+        if version != u64::from(VERSION) && version != u64::from(TOOLS_ONLY) {
             return Err(SnapshotError::Version(u32::try_from(version).unwrap_or(u32::MAX)));
         }
         let head: Head = serde_json::from_value(head).map_err(|_| is_not_ours())?;
@@ -131,12 +142,15 @@ impl Snapshot {
             return Err(damaged("its checksum is wrong"));
         }
         let lines = body.get(first.len() + 1..).unwrap_or_default().split_inclusive(|&byte| byte == b'\n');
-        let tools = lines.map(serde_json::from_slice).collect::<Result<Vec<SnapshotTool>, _>>();
-        let tools = tools.map_err(|error| SnapshotError::Damaged(error.to_string()))?;
-        if tools.len() as u64 != head.tools {
-            return Err(SnapshotError::Damaged(format!("it has {} tools, expected {}", tools.len(), head.tools)));
+        let records = lines.map(serde_json::from_slice).collect::<Result<Vec<SnapshotRecord>, _>>();
+        let mut records = records.map_err(|error| SnapshotError::Damaged(error.to_string()))?;
+        if records.len() as u64 != head.records {
+            return Err(SnapshotError::Damaged(format!("it has {} records, expected {}", records.len(), head.records)));
         }
-        Ok(Self { synced_at: head.synced_at, tools })
+        if head.version == TOOLS_ONLY {
+            records.iter_mut().for_each(|record| record.key.insert_str(0, ROUTES_PREFIX));
+        }
+        Ok(Self { synced_at: head.synced_at, records })
     }
 
     /// What the last line says of all bytes before it.
@@ -146,24 +160,25 @@ impl Snapshot {
         format!("{:016x}", hasher.finish())
     }
 
-    /// Publishes what the snapshot says, as far as it is still allowed; returns how many tools that are.
+    /// Publishes what the snapshot says, as far as it is still allowed; returns how many tools there are then.
     pub(super) fn restore(&self, writer: &mut Writer<'_>, admission: &Admission, rejected: &mut Rejected) -> u64 {
-        for tool in &self.tools {
-            let Ok(name) = ToolName::try_new(tool.tool.as_bytes()) else { continue };
-            let raw = match tool.routes.values().next() {
-                // Only a set has several backends, and then it is all the tool has.
+        for SnapshotRecord { key, routes } in &self.records {
+            let key = key.as_bytes();
+            let Some(Ok(record)) = parse_key(key) else { continue };
+            let raw = match routes.values().next() {
+                // Only a set has several backends, and then it is all there is.
                 Some(urls) if urls.len() > 1 => RawRoutes::Set(urls.iter().map(String::as_bytes).collect()),
                 _ => RawRoutes::Hash(
-                    tool.routes.iter().filter_map(|(p, urls)| Some((p.as_bytes(), urls.first()?.as_bytes()))).collect(),
+                    routes.iter().filter_map(|(p, urls)| Some((p.as_bytes(), urls.first()?.as_bytes()))).collect(),
                 ),
             };
-            let mut admitted = registry::admit(&name, &raw, admission);
-            if !admitted.routes.is_empty()
-                && let Err(error) = writer.publish(&name, &admitted.routes)
+            let mut admitted = registry::admit(key, &raw, admission);
+            if (!admitted.routes.is_empty() || record.kind() == Kind::Redirect)
+                && let Err(error) = writer.publish(&record, &admitted.routes)
             {
-                admitted.rejected.push(super::scan::no_room(&name, error));
+                admitted.rejected.push(no_room(key, error));
             }
-            rejected.replace(name.as_bytes(), admitted.rejected);
+            rejected.replace(key, admitted.rejected);
         }
         writer.mark_restored(self.synced_at);
         writer.table().header().live_tools()
@@ -173,30 +188,31 @@ impl Snapshot {
 /// The whole file for what the table holds now.
 pub(super) fn encode(table: Table<'_>) -> Vec<u8> {
     let mut lines = Vec::new();
-    let mut tools = 0;
+    let mut records = 0;
     let mut scratch = Scratch::default();
-    // Before the tools: of what changes meanwhile the older state is claimed.
+    // Before the records: of what changes meanwhile the older state is claimed.
     let synced_at = table.header().synced_at();
     table.for_each(&mut scratch, |record| {
-        if let Some(tool) = tool_of(&record) {
-            write_line(&mut lines, &tool);
-            tools += 1;
+        if let Some(record) = describe(&record) {
+            write_line(&mut lines, &record);
+            records += 1;
         }
     });
     let mut bytes = Vec::with_capacity(lines.len() + 200);
-    write_line(&mut bytes, &Head { version: VERSION, synced_at, tools });
+    write_line(&mut bytes, &Head { version: VERSION, synced_at, records });
     bytes.append(&mut lines);
     let foot = Foot { checksum: Snapshot::checksum(&bytes) };
     write_line(&mut bytes, &foot);
     bytes
 }
 
-fn tool_of(record: &Record<'_>) -> Option<SnapshotTool> {
+fn describe(record: &Record<'_>) -> Option<SnapshotRecord> {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
     let routes = record.routes().map(|route| {
         Some((text(route.pattern)?, route.backends().map(|backend| backend.to_string()).collect::<Vec<_>>()))
     });
-    Some(SnapshotTool { tool: text(record.tool())?, routes: routes.collect::<Option<_>>()? })
+    let key = registry::key_of(&RouteKey::from_table(record.key()).ok()?);
+    Some(SnapshotRecord { key: text(&key)?, routes: routes.collect::<Option<_>>()? })
 }
 
 fn write_line(bytes: &mut Vec<u8>, line: &impl Serialize) {

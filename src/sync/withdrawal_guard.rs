@@ -1,4 +1,4 @@
-//! Holds back a comparison that would withdraw a large part of all tools: an emptied store looks the same as a large change.
+//! Holds back a comparison that would withdraw a large part of all tools, redirects or domains: an emptied store looks the same as a large change.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,9 +9,19 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::journal::{Journal, Level};
 use crate::registry::{GuardSettings, touched_at};
+use crate::route::Kind;
 use crate::table::Writer;
 
-/// What is to be done with the tools that the source no longer has.
+/// What a comparison would take away of one kind: of the `live` records that were in the table before it the source lacks
+/// `missing`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loss {
+    pub kind: Kind,
+    pub missing: u64,
+    pub live: u64,
+}
+
+/// What is to be done with what the source no longer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Withdraw,
@@ -33,8 +43,10 @@ impl WithdrawalGuard {
         Self { settings, touched_before }
     }
 
-    /// Judges the outcome of one comparison: of the `live` tools that were in the table before it the source lacks `missing`.
-    pub fn judge(&mut self, writer: &mut Writer<'_>, missing: u64, live: u64, journal: &Journal) -> Verdict {
+    /// Judges the outcome of one comparison. A mass withdrawal of one kind, or of all together, holds back everything.
+    pub fn judge(&mut self, writer: &mut Writer<'_>, losses: &[Loss], journal: &Journal) -> Verdict {
+        let missing: u64 = losses.iter().map(|loss| loss.missing).sum();
+        let all = Loss { kind: Kind::Tool, missing, live: losses.iter().map(|loss| loss.live).sum() };
         let header = writer.table().header();
         let (held, since) = (header.held(), header.held_since());
         let Some(settings) = &self.settings else {
@@ -43,10 +55,12 @@ impl WithdrawalGuard {
             }
             return Verdict::Withdraw;
         };
-        if missing == 0 || held == 0 && !settings.is_mass(missing, live) {
+        let is_mass =
+            losses.iter().chain([&all]).any(|loss| loss.missing > 0 && settings.is_mass(loss.missing, loss.live));
+        if missing == 0 || held == 0 && !is_mass {
             if held > 0 {
                 journal
-                    .log(Level::Notice, format!("the source has all tools again, held={held}; nothing was withdrawn"));
+                    .log(Level::Notice, format!("the source has everything again, held={held}; nothing was withdrawn"));
                 writer.note_held(0, None);
             }
             return Verdict::Withdraw;
@@ -59,8 +73,9 @@ impl WithdrawalGuard {
             journal.log(
                 Level::Warn,
                 format!(
-                    "the source lacks {missing} of {live} tools; they are served on for {seconds} s unless they come back, \
-                     {advice}"
+                    "the source lacks {}; they are served on for {seconds} s unless they come back, \
+                     {advice}",
+                    describe(losses)
                 ),
             );
         }
@@ -73,7 +88,7 @@ impl WithdrawalGuard {
             writer.note_held(missing, Some(since));
             return Verdict::Hold;
         };
-        journal.log(Level::Warn, format!("withdrawing {missing} of {live} tools that the source lacks: {outcome}"));
+        journal.log(Level::Warn, format!("withdrawing {} that the source lacks: {outcome}", describe(losses)));
         writer.note_held(0, None);
         Verdict::Withdraw
     }
@@ -91,7 +106,7 @@ impl WithdrawalGuard {
         let header = writer.table().header();
         if header.held_since().is_some() {
             let held = header.held();
-            journal.log(Level::Notice, format!("the time for which {held} tools are held begins anew"));
+            journal.log(Level::Notice, format!("the time for which {held} withdrawals are held begins anew"));
             writer.note_held(held, None);
         }
     }
@@ -100,6 +115,12 @@ impl WithdrawalGuard {
         let touched = self.settings.as_ref().and_then(|settings| touched_at(&settings.accept));
         touched.is_some() && touched != self.touched_before
     }
+}
+
+/// `90 of 100 tools, 3 of 3 domains`: the kinds of which something is missing.
+fn describe(losses: &[Loss]) -> String {
+    let lost = losses.iter().filter(|loss| loss.missing > 0);
+    lost.map(|loss| format!("{} of {} {}", loss.missing, loss.live, loss.kind.plural())).collect::<Vec<_>>().join(", ")
 }
 
 /// How the operator lets the withdrawal through; says so if that cannot work.
@@ -125,7 +146,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::route::{Pattern, Route, ToolName};
+    use crate::route::{Pattern, Route, RouteKey};
     use crate::sync::JournalReader;
     use crate::table::{Capacity, OwnedTable};
 
@@ -136,10 +157,14 @@ mod tests {
         let (mut writer, _) = Writer::attach(owned.table());
         let route = Route { pattern: Pattern::any(), backends: vec!["http://10.0.0.1:1".parse().unwrap()] };
         for n in 0..tools {
-            let name = ToolName::try_new(format!("t{n}").as_bytes()).unwrap();
+            let name = RouteKey::try_new(Kind::Tool, format!("t{n}").as_bytes()).unwrap();
             writer.publish(&name, std::slice::from_ref(&route)).unwrap();
         }
         owned
+    }
+
+    fn tools(missing: u64, live: u64) -> [Loss; 1] {
+        [Loss { kind: Kind::Tool, missing, live }]
     }
 
     fn settings(dir: &Path, hold: Duration) -> Option<GuardSettings> {
@@ -153,7 +178,7 @@ mod tests {
     #[test]
     fn more_than_the_share_of_a_site_that_is_large_enough_is_held() {
         let dir = tempfile::tempdir().unwrap();
-        for (tools, missing, want) in [
+        for (live, missing, want) in [
             (19, 19, Verdict::Withdraw),
             (20, 20, Verdict::Hold),
             (20, 11, Verdict::Hold),
@@ -163,16 +188,37 @@ mod tests {
             (100, 1, Verdict::Withdraw),
             (0, 0, Verdict::Withdraw),
         ] {
-            let owned = table(tools);
+            let owned = table(live);
             let mut writer = Writer::attach(owned.table()).0;
             let (journal, _reader) = Journal::new(9);
             let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-            assert_eq!(guard.judge(&mut writer, missing, tools, &journal), want, "{missing} of {tools}");
+            assert_eq!(guard.judge(&mut writer, &tools(missing, live), &journal), want, "{missing} of {live}");
             assert_eq!(owned.table().header().held(), if want == Verdict::Hold { missing } else { 0 });
             let mut off = WithdrawalGuard::new(None);
-            assert_eq!(off.judge(&mut writer, missing, tools, &journal), Verdict::Withdraw);
+            assert_eq!(off.judge(&mut writer, &tools(missing, live), &journal), Verdict::Withdraw);
             assert_eq!(owned.table().header().held(), 0, "no guard, no hold");
         }
+    }
+
+    #[test]
+    fn the_loss_of_one_kind_holds_everything_and_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = table(100);
+        let mut writer = Writer::attach(owned.table()).0;
+        let (journal, reader) = Journal::new(9);
+        let loss = |kind, missing, live| Loss { kind, missing, live };
+        let (few, many) = (loss(Kind::Tool, 1, 1000), loss(Kind::Domain, 21, 40));
+        let guard = || WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        assert_eq!(guard().judge(&mut writer, &[few, loss(Kind::Domain, 20, 40)], &journal), Verdict::Withdraw);
+        // Neither is large enough by itself.
+        let halves = [loss(Kind::Tool, 15, 15), loss(Kind::Redirect, 15, 15)];
+        assert_eq!(guard().judge(&mut writer, &halves, &journal), Verdict::Hold);
+        writer.note_held(0, None);
+        assert_eq!(guard().judge(&mut writer, &[few, many], &journal), Verdict::Hold);
+        assert_eq!(owned.table().header().held(), 22);
+        let said = lines(&reader);
+        assert!(said[0].starts_with("the source lacks 15 of 15 tools, 15 of 15 redirects; they"), "{said:?}");
+        assert!(said[1].starts_with("the source lacks 1 of 1000 tools, 21 of 40 domains; they"), "{said:?}");
     }
 
     #[test]
@@ -183,8 +229,8 @@ mod tests {
         let (journal, reader) = Journal::new(9);
         let whole = settings(dir.path(), Duration::from_secs(60)).map(|s| GuardSettings { percent: 100, ..s });
         let mut guard = WithdrawalGuard::new(whole);
-        assert_eq!(guard.judge(&mut writer, 99, 100, &journal), Verdict::Withdraw);
-        assert_eq!(guard.judge(&mut writer, 100, 100, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, &tools(99, 100), &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, &tools(100, 100), &journal), Verdict::Hold);
         assert!(lines(&reader)[0].ends_with(&format!("touch {}/accept to withdraw them now", dir.path().display())));
     }
 
@@ -201,16 +247,16 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold);
         // A small remainder would not have been held by itself.
-        assert_eq!(guard.judge(&mut writer, 3, 100, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, &tools(3, 100), &journal), Verdict::Hold);
         assert!(!guard.is_over(&writer));
         let since = owned.table().header().held_since().unwrap();
         // Another companion, later.
         writer.note_held(3, Some(since.saturating_sub(60).max(1)));
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert!(guard.is_over(&writer) || since < 60);
-        assert_eq!(guard.judge(&mut writer, 3, 100, &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, &tools(3, 100), &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
         let said = lines(&reader);
         assert_eq!(said.len(), 2, "{said:?}");
@@ -225,13 +271,13 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        guard.judge(&mut writer, 90, 100, &journal);
+        guard.judge(&mut writer, &tools(90, 100), &journal);
         writer.note_held(90, Some(1));
         guard.restart(&mut writer, &journal);
-        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold);
-        assert_eq!(guard.judge(&mut writer, 0, 100, &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, &tools(0, 100), &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
-        assert_eq!(lines(&reader).last().unwrap(), "the source has all tools again, held=90; nothing was withdrawn");
+        assert_eq!(lines(&reader).last().unwrap(), "the source has everything again, held=90; nothing was withdrawn");
     }
 
     #[test]
@@ -244,12 +290,12 @@ mod tests {
         // A file that was there before accepts nothing.
         fs::write(&accept, "").unwrap();
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold);
+        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold);
         assert!(!guard.is_over(&writer));
         let later = SystemTime::now() + Duration::from_secs(3);
         fs::File::options().write(true).open(&accept).unwrap().set_modified(later).unwrap();
         assert!(guard.is_over(&writer));
-        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Withdraw);
-        assert_eq!(guard.judge(&mut writer, 90, 100, &journal), Verdict::Hold, "the next one is held again");
+        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Withdraw);
+        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold, "the next one is held again");
     }
 }

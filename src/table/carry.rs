@@ -5,10 +5,10 @@ use super::atomic::{Edge, Ordering::Relaxed, release};
 use super::reader::Scratch;
 use super::writer::{PublishError, Writer};
 use super::{Table, Tally};
-use crate::route::ToolName;
+use crate::route::RouteKey;
 
-/// Copies all tools of `from`, which may be written to meanwhile, into `to`, which nobody uses yet: routes, counters, and
-/// what is known about their source. Returns how many. What changes behind its back, the next comparison finds.
+/// Copies all records of `from`, which may be written to meanwhile, into `to`, which nobody uses yet: routes, counters, and
+/// what is known about their source. Returns how many tools there are. What changes behind its back, the next comparison finds.
 ///
 /// # Errors
 /// [`PublishError::Full`] when `to` is too small; it is then of no use.
@@ -17,10 +17,10 @@ pub fn carry_over(from: Table<'_>, to: Table<'_>) -> Result<u64, PublishError> {
     let mut scratch = Scratch::default();
     let mut outcome = Ok(());
     from.for_each(&mut scratch, |record| {
-        let Ok(tool) = ToolName::try_new(record.tool()) else { return };
+        let Ok(key) = RouteKey::from_table(record.key()) else { return };
         let tally = from.counters(record.counters()).map_or_else(Tally::default, |line| line.tally());
         if outcome.is_ok() {
-            outcome = writer.adopt(&tool, &record, &tally).map(|_| ());
+            outcome = writer.adopt(&key, &record, &tally).map(|_| ());
         }
     });
     outcome?;

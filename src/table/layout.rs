@@ -3,9 +3,10 @@
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use super::counters::Counters;
 use super::health::HealthLine;
+use crate::route::Kind;
 
 /// "urlproxy" and the number of this layout; a zone with another word is not ours.
-const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x02");
 /// Bytes of every line.
 pub(super) const LINE: usize = 64;
 /// Words of every line.
@@ -36,8 +37,8 @@ pub struct Header {
     pub(super) hash_key1: AtomicU64,
     /// The highest stamp that was ever put on a record.
     pub(super) last_stamp: AtomicU64,
-    /// Tools in the table now.
-    pub(super) live_tools: AtomicU64,
+    /// Records in the table now, by [`Kind`].
+    pub(super) live: [AtomicU64; 3],
     /// Cells that hold a record now.
     pub(super) live_cells: AtomicU64,
     /// Where the first complete set of routes came from, see [`LoadedFrom`]; 0 while there never was one.
@@ -52,11 +53,11 @@ pub struct Header {
     pub(super) contended: AtomicU64,
     /// Slots stored, ever: who kept the number knows whether anything has changed since.
     pub(super) changes: AtomicU64,
-    /// Tools the source no longer has, but whose withdrawal is held back.
+    /// Records of what the source no longer has, but whose withdrawal is held back.
     pub(super) held: AtomicU64,
     /// Since when, in seconds of the machine's monotonic clock; 0 when that must be counted anew.
     pub(super) held_since: AtomicU64,
-    _spare: [AtomicU64; 6],
+    _spare: [AtomicU64; 4],
 }
 
 /// Where the routes in a table were first taken from.
@@ -95,7 +96,7 @@ pub struct Capacity {
     pub buckets: usize,
     /// Cells of 64 bytes for records.
     pub cells: usize,
-    /// Most tools: each has a line of counters.
+    /// Most records: each has a line of counters.
     pub tools: usize,
     /// Lines of failure state, four backends each.
     pub health: usize,
@@ -149,7 +150,7 @@ impl Header {
             hash_key0: zero(),
             hash_key1: zero(),
             last_stamp: zero(),
-            live_tools: zero(),
+            live: std::array::from_fn(|_| zero()),
             live_cells: zero(),
             loaded: zero(),
             synced_at: zero(),
@@ -203,9 +204,14 @@ impl Header {
         }
     }
 
+    /// Records of a kind in the table now.
+    pub fn live(&self, kind: Kind) -> u64 {
+        self.live.get(kind as usize).map_or(0, |count| count.load(Relaxed))
+    }
+
     /// Tools in the table now.
     pub fn live_tools(&self) -> u64 {
-        self.live_tools.load(Relaxed)
+        self.live(Kind::Tool)
     }
 
     /// Bytes that records take now.
@@ -234,7 +240,7 @@ impl Header {
         self.changes.load(Relaxed)
     }
 
-    /// Tools the source no longer has, but that are still served because their withdrawal is held back.
+    /// Records of what the source no longer has, but that are still served because their withdrawal is held back.
     pub fn held(&self) -> u64 {
         self.held.load(Relaxed)
     }

@@ -21,11 +21,11 @@ pub struct Scratch {
 /// What a lookup found.
 #[derive(Debug)]
 pub enum Lookup<'s> {
-    /// The tool's record, as it was at one moment during the call.
+    /// The record, as it was at one moment during the call.
     Found(Record<'s>),
-    /// There was a moment during the call at which the tool had no record.
+    /// There was a moment during the call at which there was no record.
     Absent,
-    /// The record changed under every try. Not a statement about the tool.
+    /// The record changed under every try. Not a statement about the key.
     Contended,
 }
 
@@ -38,12 +38,12 @@ enum Copied {
 }
 
 impl Table<'_> {
-    /// Finds a tool by its exact name.
+    /// Finds a record by its exact key: a tool by its name, the others as [`RouteKey`](crate::route::RouteKey) says.
     #[inline]
-    pub fn lookup<'s>(&self, tool: &[u8], scratch: &'s mut Scratch) -> Lookup<'s> {
-        let hash = self.hash(tool);
+    pub fn lookup<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Lookup<'s> {
+        let hash = self.hash(key);
         for _ in 0..TRIES {
-            match self.search(hash, tool, scratch) {
+            match self.search(hash, key, scratch) {
                 Ok(Some((len, counters))) => return Lookup::Found(scratch.record(len, counters)),
                 Ok(None) => return Lookup::Absent,
                 Err(Changed) => {}
@@ -53,7 +53,7 @@ impl Table<'_> {
         Lookup::Contended
     }
 
-    /// Calls `f` with every record; a tool that is added, changed or withdrawn meanwhile may be seen as before or as
+    /// Calls `f` with every record; what is added, changed or withdrawn meanwhile may be seen as before or as
     /// after, and twice if it was withdrawn and came back.
     pub fn for_each(&self, scratch: &mut Scratch, mut f: impl FnMut(Record<'_>)) {
         for slot in self.buckets.iter().flat_map(|bucket| &bucket.slots) {
@@ -70,9 +70,9 @@ impl Table<'_> {
         }
     }
 
-    /// One pass over the buckets the tool may be in.
+    /// One pass over the buckets the key may be in.
     #[inline]
-    fn search(&self, hash: u64, tool: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32)>, Changed> {
+    fn search(&self, hash: u64, key: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32)>, Changed> {
         for (_, bucket) in self.probe(hash) {
             for slot in &bucket.slots {
                 let word = Slot(slot.load(acquire(Edge::E1)));
@@ -80,7 +80,7 @@ impl Table<'_> {
                     continue;
                 }
                 let Copied::Whole { len, counters } = self.copy(slot, word, scratch) else { return Err(Changed) };
-                if scratch.record(len, counters).tool() == tool {
+                if scratch.record(len, counters).key() == key {
                     return Ok(Some((len, counters)));
                 }
             }

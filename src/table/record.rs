@@ -1,7 +1,7 @@
-//! A tool's record as bytes. Written by one encoder, read by views that never panic, whatever the bytes.
+//! A record as bytes. Written by one encoder, read by views that never panic, whatever the bytes.
 //!
 //! ```text
-//! name_len u8, name, routes u8, then per route:
+//! key_len u8, key, routes u8, then per route:
 //!     matcher u8, pattern_len u16, literal_len u16 (ffff: the pattern), pattern, literal, backends u8, then per backend:
 //!         scheme+host u8 (bit 7: https; 4, 6, or 0 for a name), port u16, 4 | 16 bytes | name_len u8 + name
 //! ```
@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::route::{Backend, Host, Matcher, PatternCache, Route, Scheme, ToolName, contains};
+use crate::route::{Backend, Host, Matcher, PatternCache, Route, RouteKey, Scheme, contains};
 
 /// Longest record: 32 patterns of the longest kind, or 64 backends with the longest names.
 pub const MAX_RECORD_BYTES: usize = 96 << 10;
@@ -18,9 +18,9 @@ const HTTPS: u8 = 0x80;
 /// In place of a literal's length: it is the pattern itself.
 const SAME: u16 = u16::MAX;
 
-/// Appends the record of a tool. The routes are in the order in which they are to be tried.
-pub(super) fn encode(tool: &ToolName, routes: &[Route], out: &mut Vec<u8>) {
-    put_short(tool.as_bytes(), out);
+/// Appends a record. The routes are in the order in which they are to be tried; a redirect has none.
+pub(super) fn encode(key: &RouteKey, routes: &[Route], out: &mut Vec<u8>) {
+    put_short(key.as_bytes(), out);
     out.push(routes.len() as u8);
     for route in routes {
         let (pattern, literal) = (route.pattern.as_str().as_bytes(), route.pattern.literal());
@@ -56,7 +56,7 @@ fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
     }
 }
 
-/// A copied record: the tool's name and its routes.
+/// A copied record: its key and its routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     bytes: &'a [u8],
@@ -110,12 +110,12 @@ impl<'a> Record<'a> {
         self.bytes.len()
     }
 
-    /// The tool's name.
-    pub fn tool(&self) -> &'a [u8] {
+    /// What [`RouteKey::as_bytes`] gave: a tool's own name, another kind's after its mark.
+    pub fn key(&self) -> &'a [u8] {
         Reader(self.bytes).short().unwrap_or_default()
     }
 
-    /// The number of the tool's counters, for [`super::Table::counters`].
+    /// The number of its counters, for [`super::Table::counters`].
     pub fn counters(&self) -> u32 {
         self.counters
     }
@@ -242,8 +242,12 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern, sort_routes};
+    use crate::route::{Kind, MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern, sort_routes};
     use proptest::prelude::*;
+
+    fn key(tool: &str) -> RouteKey {
+        RouteKey::try_new(Kind::Tool, tool.as_bytes()).unwrap()
+    }
 
     fn route(pattern: &str, backends: &[&str]) -> Route {
         Route {
@@ -257,9 +261,9 @@ mod tests {
         let urls = ["http://10.1.2.3:8000", "https://[fd00::7]:443", "https://exec-1.example:65535"];
         let routes = [route("^/a[0-9]", &urls), route(r"/x\.php", &urls[1..]), route(".*", &urls[..1])];
         let mut bytes = Vec::new();
-        encode(&ToolName::try_new(b"hello").unwrap(), &routes, &mut bytes);
+        encode(&key("hello"), &routes, &mut bytes);
         let record = Record::new(&bytes, 7);
-        assert_eq!((record.tool(), record.counters()), (&b"hello"[..], 7));
+        assert_eq!((record.key(), record.counters()), (&b"hello"[..], 7));
         let read: Vec<_> = record.routes().collect();
         assert_eq!(read.len(), 3);
         for (read, wrote) in read.iter().zip(&routes) {
@@ -274,14 +278,14 @@ mod tests {
     #[test]
     fn a_usual_tool_fits_one_cell() {
         let mut bytes = Vec::new();
-        encode(&ToolName::try_new(b"tool-123456").unwrap(), &[route(".*", &["http://10.255.0.1:65535"])], &mut bytes);
+        encode(&key("tool-123456"), &[route(".*", &["http://10.255.0.1:65535"])], &mut bytes);
         assert!(bytes.len() + 16 <= 64, "{}", bytes.len());
     }
 
     #[test]
     fn the_largest_records_fit_the_limit() {
         let name = format!("http://{}.{}.{}.{}:65535", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
-        let tool = ToolName::try_new(&[b't'; 255]).unwrap();
+        let tool = key(&"t".repeat(255));
         let literal: Vec<_> =
             (0..MAX_ROUTES).map(|i| route(&format!("{}{i:02}", "x".repeat(MAX_PATTERN_LEN - 2)), &[&name])).collect();
         let set = [route(".*", &vec![name.as_str(); MAX_BACKENDS])];
@@ -297,7 +301,7 @@ mod tests {
         let mut routes = ["/a", "^/b", r"\.php$", "^/c/$", "^/d[0-9]", ".*"].map(|p| route(p, &["http://10.0.0.1:1"]));
         sort_routes(&mut routes);
         let mut bytes = Vec::new();
-        encode(&ToolName::try_new(b"t").unwrap(), &routes, &mut bytes);
+        encode(&key("t"), &routes, &mut bytes);
         let mut patterns = PatternCache::new(1 << 20);
         for (rest, want) in [
             ("/x/a", "/a"),
@@ -318,7 +322,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let record = Record::new(&bytes, 0);
-            let _ = record.tool();
+            let _ = record.key();
             for route in record.routes() {
                 for backend in route.backends() {
                     let _ = backend.to_string();

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Pattern, Route, ToolName};
+use crate::route::{Kind, Pattern, Route, RouteKey};
 
 const SMALL: Capacity = Capacity { buckets: 4, cells: 40, tools: 24, health: 1 };
 
-fn tool(name: &str) -> ToolName {
-    ToolName::try_new(name.as_bytes()).unwrap()
+fn tool(name: &str) -> RouteKey {
+    RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap()
 }
 
 /// One catch-all route to a backend that tells the version.
@@ -33,7 +33,7 @@ fn long_routes(bytes: usize, version: u16) -> Vec<Route> {
 fn port_of(table: Table<'_>, name: &str) -> Option<u16> {
     match table.lookup(name.as_bytes(), &mut Scratch::default()) {
         Lookup::Found(record) => {
-            assert_eq!(record.tool(), name.as_bytes());
+            assert_eq!(record.key(), name.as_bytes());
             record.routes().next().and_then(|r| r.first_backend()).map(|b| b.port)
         }
         Lookup::Absent => None,
@@ -44,7 +44,7 @@ fn port_of(table: Table<'_>, name: &str) -> Option<u16> {
 fn listed(table: Table<'_>) -> BTreeMap<String, u16> {
     let mut all = BTreeMap::new();
     table.for_each(&mut Scratch::default(), |record| {
-        let name = String::from_utf8(record.tool().to_vec()).unwrap();
+        let name = String::from_utf8(record.key().to_vec()).unwrap();
         let port = record.routes().next().unwrap().first_backend().unwrap().port;
         assert!(all.insert(name, port).is_none(), "listed twice");
     });
@@ -73,7 +73,7 @@ fn the_last_tool_fits_and_one_more_is_refused_alone() {
         assert_eq!(writer.publish(&tool(&format!("t{i}")), &routes(i)), Ok(Published::Inserted), "{i}");
     }
     let error = writer.publish(&tool("one-more"), &routes(99)).unwrap_err();
-    assert!(error.to_string().contains("no room for tool one-more: 24 of 24 tools"), "{error}");
+    assert!(error.to_string().contains("no room for tool one-more: 24 of 24 records"), "{error}");
     assert_eq!(owned.table().header().refused_full(), 1);
     assert_eq!(listed(owned.table()), (0..24).map(|i| (format!("t{i}"), i + 1)).collect());
     assert!(writer.withdraw(b"t7"));
@@ -144,7 +144,7 @@ fn a_sweep_finds_what_the_source_no_longer_has() {
     writer.publish(&tool("a"), &routes(1)).unwrap();
     writer.publish(&tool("b"), &routes(2)).unwrap();
     assert!(writer.confirm(b"c") && !writer.confirm(b"x"));
-    assert_eq!(writer.unseen(), [Box::from(&b"d"[..])]);
+    assert_eq!(writer.unseen(), [tool("d")]);
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_table_that_is_too_small_refuses_to_be_carried_over_to() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(Capacity { tools: 2, ..SMALL }));
     let (mut writer, _) = Writer::attach(old.table());
     ["a", "b", "c"].iter().for_each(|name| assert!(writer.publish(&tool(name), &routes(1)).is_ok()));
-    assert!(matches!(carry_over(old.table(), new.table()), Err(PublishError::Full { max_tools: 2, .. })));
+    assert!(matches!(carry_over(old.table(), new.table()), Err(PublishError::Full { capacity: 2, .. })));
     assert_eq!(listed(old.table()).len(), 3);
     assert_eq!(new.table().header().loaded_from(), None);
 }

@@ -10,12 +10,12 @@ use super::layout::{LINE, LoadedFrom, SLOTS};
 use super::reader::{PREFIX_BYTES, Scratch};
 use super::record::{self, MAX_RECORD_BYTES, Record};
 use super::slot::Slot;
-use crate::route::{Route, ToolName};
+use crate::route::{Kind, Route, RouteKey};
 
-/// What publishing a tool changed.
+/// What publishing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// The tool was not there.
+    /// The key was not there.
     Inserted,
     /// It had other routes.
     Replaced,
@@ -23,28 +23,26 @@ pub enum Published {
     Unchanged,
 }
 
-/// Why a tool could not be published. What was in the table before still is.
+/// Why something could not be published. What was in the table before still is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// No room for one more tool, or for a record of this size.
-    #[error(
-        "no room for tool {tool}: {live_tools} of {max_tools} tools, {live_bytes} bytes of records; enlarge the zone"
-    )]
+    /// No room for one more record, or for one of this size.
+    #[error("no room for {key}: {live} of {capacity} records, {live_bytes} bytes; enlarge the zone")]
     Full {
         /// Who was refused.
-        tool: ToolName,
-        /// Tools in the table.
-        live_tools: u64,
-        /// Most tools it can hold.
-        max_tools: usize,
+        key: RouteKey,
+        /// Records in the table.
+        live: u64,
+        /// Most that it can hold.
+        capacity: usize,
         /// Bytes that records take.
         live_bytes: u64,
     },
     /// The record would be longer than any record may be.
-    #[error("the routes of tool {tool} take {bytes} bytes, expected at most {MAX_RECORD_BYTES}")]
+    #[error("the routes of {key} take {bytes} bytes, expected at most {MAX_RECORD_BYTES}")]
     TooLarge {
         /// Who was refused.
-        tool: ToolName,
+        key: RouteKey,
         /// What it would take.
         bytes: usize,
     },
@@ -59,7 +57,7 @@ pub struct Recovered {
     pub damaged: u64,
 }
 
-/// Where a tool's slot is.
+/// Where a record's slot is.
 #[derive(Clone, Copy)]
 struct Place {
     bucket: usize,
@@ -72,7 +70,8 @@ pub struct Writer<'a> {
     arena: Arena,
     lines: CounterLines,
     last_stamp: u64,
-    live_tools: u64,
+    /// Records by kind.
+    live: [u64; Kind::ALL.len()],
     /// One bit per slot: confirmed since [`Writer::begin_sweep`].
     seen: Vec<u64>,
     scratch: Scratch,
@@ -87,7 +86,7 @@ impl<'a> Writer<'a> {
             arena: Arena::new(0, Vec::new()),
             lines: CounterLines::default(),
             last_stamp: table.header.last_stamp.load(Relaxed),
-            live_tools: 0,
+            live: [0; Kind::ALL.len()],
             seen: vec![0; (table.buckets.len() * SLOTS).div_ceil(64)],
             scratch: Scratch::default(),
             encoded: Vec::new(),
@@ -104,11 +103,11 @@ impl<'a> Writer<'a> {
                 }
                 let record = table.own_record(slot, &mut writer.scratch);
                 let home = record.and_then(|record| {
-                    let hash = table.hash(record.tool());
+                    let (kind, hash) = (RouteKey::from_table(record.key()).ok()?.kind(), table.hash(record.key()));
                     let way = word.has_tag(hash).then(|| table.probe(hash).map(|(b, _)| b).position(|b| b == at))??;
-                    Some((record, hash, way))
+                    Some((record, kind, hash, way))
                 });
-                let Some((record, hash, way)) = home.filter(|(r, ..)| owners.insert(r.counters())) else {
+                let Some((record, kind, hash, way)) = home.filter(|(r, ..)| owners.insert(r.counters())) else {
                     slot.store(0, release(Edge::E1));
                     found.damaged += 1;
                     continue;
@@ -119,7 +118,7 @@ impl<'a> Writer<'a> {
                         *count += 1;
                     }
                 }
-                found.tools += 1;
+                writer.count(kind, 1);
             }
         }
         // What a killed writer left too high is lowered; nobody inserts meanwhile.
@@ -128,7 +127,7 @@ impl<'a> Writer<'a> {
         }
         writer.arena = Arena::new(table.cells.len() as u32, extents);
         writer.lines = CounterLines::scan(&table, &owners);
-        writer.live_tools = found.tools;
+        found.tools = writer.live_of(Kind::Tool);
         writer.describe();
         (writer, found)
     }
@@ -138,26 +137,26 @@ impl<'a> Writer<'a> {
         self.table
     }
 
-    /// Makes these the tool's routes. Marks it as seen, also when it was refused: what it had before stays.
+    /// Makes these the key's routes. Marks it as seen, also when it was refused: what it had before stays.
     ///
     /// # Errors
     /// No room, or a record beyond the limit.
-    pub fn publish(&mut self, tool: &ToolName, routes: &[Route]) -> Result<Published, PublishError> {
+    pub fn publish(&mut self, key: &RouteKey, routes: &[Route]) -> Result<Published, PublishError> {
         self.encoded.clear();
-        record::encode(tool, routes, &mut self.encoded);
-        self.put(tool)
+        record::encode(key, routes, &mut self.encoded);
+        self.put(key)
     }
 
-    /// Takes over a tool of another table, with what its requests came to there.
+    /// Takes over a record of another table, with what its requests came to there.
     ///
     /// # Errors
     /// As for [`Self::publish`].
-    pub fn adopt(&mut self, tool: &ToolName, record: &Record<'_>, tally: &Tally) -> Result<Published, PublishError> {
+    pub fn adopt(&mut self, key: &RouteKey, record: &Record<'_>, tally: &Tally) -> Result<Published, PublishError> {
         self.encoded.clear();
         self.encoded.extend_from_slice(record.bytes());
-        let published = self.put(tool)?;
-        let hash = self.table.hash(tool.as_bytes());
-        let slot = self.find(hash, tool.as_bytes()).and_then(|place| self.table.slot(place));
+        let published = self.put(key)?;
+        let hash = self.table.hash(key.as_bytes());
+        let slot = self.find(hash, key.as_bytes()).and_then(|place| self.table.slot(place));
         let copied = slot.and_then(|slot| self.table.own_record(slot, &mut self.scratch));
         if let Some(line) = copied.and_then(|copied| self.table.counters(copied.counters())) {
             line.restore(tally);
@@ -166,15 +165,15 @@ impl<'a> Writer<'a> {
     }
 
     /// Publishes the encoded record.
-    fn put(&mut self, tool: &ToolName) -> Result<Published, PublishError> {
-        let hash = self.table.hash(tool.as_bytes());
-        let place = self.find(hash, tool.as_bytes());
+    fn put(&mut self, key: &RouteKey) -> Result<Published, PublishError> {
+        let hash = self.table.hash(key.as_bytes());
+        let place = self.find(hash, key.as_bytes());
         if let Some(place) = place {
             self.mark(place);
         }
         let bytes = self.encoded.len();
         if bytes > MAX_RECORD_BYTES {
-            return Err(PublishError::TooLarge { tool: tool.clone(), bytes });
+            return Err(PublishError::TooLarge { key: key.clone(), bytes });
         }
         let old = place.map(|place| (place, self.load(place)));
         let had = place.and_then(|place| self.table.own_record(self.table.slot(place)?, &mut self.scratch));
@@ -185,23 +184,23 @@ impl<'a> Writer<'a> {
         let room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes));
         let Some((place, cell, counters)) = room else {
             self.table.header.refused_full.fetch_add(1, Relaxed);
-            return Err(self.full(tool));
+            return Err(self.full(key));
         };
         let stamp = self.write(cell, counters);
         self.store(place, Slot::new(hash, cell, stamp));
         self.mark(place);
         match old.zip(had_bytes) {
             Some(((_, slot), bytes)) => self.arena.free(slot.cell(), cells_of(bytes)),
-            None => self.live_tools += 1,
+            None => self.count(key.kind(), 1),
         }
         self.describe();
         Ok(if old.is_some() { Published::Replaced } else { Published::Inserted })
     }
 
-    /// Takes the tool out; `false` when it wasn't there.
-    pub fn withdraw(&mut self, tool: &[u8]) -> bool {
-        let hash = self.table.hash(tool);
-        let Some(place) = self.find(hash, tool) else { return false };
+    /// Takes the record out; `false` when it wasn't there.
+    pub fn withdraw(&mut self, key: &[u8]) -> bool {
+        let hash = self.table.hash(key);
+        let Some(place) = self.find(hash, key) else { return false };
         let slot = self.load(place);
         let had = self.table.slot(place).and_then(|slot| self.table.own_record(slot, &mut self.scratch));
         let had = had.map(|r| (r.counters(), r.byte_len()));
@@ -215,25 +214,25 @@ impl<'a> Writer<'a> {
             let count = bucket.overflow.load(Relaxed);
             bucket.overflow.store(count.saturating_sub(1), release(Edge::E4));
         }
-        self.live_tools = self.live_tools.saturating_sub(1);
+        self.count(Kind::of(key), -1);
         self.describe();
         true
     }
 
-    /// Starts a comparison: no tool is seen yet.
+    /// Starts a comparison: nothing is seen yet.
     pub fn begin_sweep(&mut self) {
         self.seen.fill(0);
     }
 
-    /// Marks a tool as seen without publishing it; what it has stays. `false` when it isn't in the table.
-    pub fn confirm(&mut self, tool: &[u8]) -> bool {
-        let place = self.find(self.table.hash(tool), tool);
+    /// Marks a key as seen without publishing it; what it has stays. `false` when it isn't in the table.
+    pub fn confirm(&mut self, key: &[u8]) -> bool {
+        let place = self.find(self.table.hash(key), key);
         place.inspect(|&place| self.mark(place)).is_some()
     }
 
-    /// The tools that were not seen since [`Self::begin_sweep`].
-    pub fn unseen(&mut self) -> Vec<Box<[u8]>> {
-        let mut tools = Vec::new();
+    /// What was not seen since [`Self::begin_sweep`].
+    pub fn unseen(&mut self) -> Vec<RouteKey> {
+        let mut unseen = Vec::new();
         for (bucket, slot) in (0..self.table.buckets.len()).flat_map(|b| (0..SLOTS).map(move |s| (b, s))) {
             let place = Place { bucket, slot };
             let word = self.load(place);
@@ -241,10 +240,11 @@ impl<'a> Writer<'a> {
                 && !self.is_seen(place)
                 && let Some(record) = self.table.slot(place).and_then(|s| self.table.own_record(s, &mut self.scratch))
             {
-                tools.push(record.tool().into());
+                // What has no good name was damaged; the next writer empties its slot.
+                unseen.extend(RouteKey::from_table(record.key()));
             }
         }
-        tools
+        unseen
     }
 
     /// Says that the table holds everything the source had at `unix_seconds`, `rejected` routes of it set aside.
@@ -261,9 +261,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Says how many withdrawals are held back, and since when by the machine's monotonic clock; `None` to count that anew.
-    pub fn note_held(&mut self, tools: u64, since_seconds: Option<u64>) {
+    pub fn note_held(&mut self, records: u64, since_seconds: Option<u64>) {
         self.table.header.held_since.store(since_seconds.unwrap_or(0), Relaxed);
-        self.table.header.held.store(tools, Relaxed);
+        self.table.header.held.store(records, Relaxed);
     }
 
     /// Says how many routes are set aside now.
@@ -310,13 +310,13 @@ impl<'a> Writer<'a> {
         stamp
     }
 
-    fn find(&mut self, hash: u64, tool: &[u8]) -> Option<Place> {
+    fn find(&mut self, hash: u64, key: &[u8]) -> Option<Place> {
         for (at, bucket) in self.table.probe(hash) {
             for (number, slot) in bucket.slots.iter().enumerate() {
                 let word = Slot(slot.load(Relaxed));
                 if !word.is_empty()
                     && word.has_tag(hash)
-                    && self.table.own_record(slot, &mut self.scratch).is_some_and(|r| r.tool() == tool)
+                    && self.table.own_record(slot, &mut self.scratch).is_some_and(|r| r.key() == key)
                 {
                     return Some(Place { bucket: at, slot: number });
                 }
@@ -361,15 +361,25 @@ impl<'a> Writer<'a> {
     }
 
     fn describe(&self) {
-        self.table.header.live_tools.store(self.live_tools, Relaxed);
+        self.table.header.live.iter().zip(self.live).for_each(|(word, count)| word.store(count, Relaxed));
         self.table.header.live_cells.store(self.arena.live(), Relaxed);
     }
 
-    fn full(&self, tool: &ToolName) -> PublishError {
+    fn count(&mut self, kind: Kind, change: i64) {
+        if let Some(count) = self.live.get_mut(kind as usize) {
+            *count = count.saturating_add_signed(change);
+        }
+    }
+
+    fn live_of(&self, kind: Kind) -> u64 {
+        self.live.get(kind as usize).copied().unwrap_or(0)
+    }
+
+    fn full(&self, key: &RouteKey) -> PublishError {
         PublishError::Full {
-            tool: tool.clone(),
-            live_tools: self.live_tools,
-            max_tools: self.table.counters.len(),
+            key: key.clone(),
+            live: self.live.iter().sum(),
+            capacity: self.table.counters.len(),
             live_bytes: self.arena.live() * LINE as u64,
         }
     }

@@ -16,12 +16,15 @@ pub fn settings(url: &str) -> Settings {
     Settings::new(url.parse().unwrap())
 }
 
-/// `tool pattern` to `backend backend ...`
+/// `key pattern` to `backend backend ...`; the key of a redirect, which has none, to nothing.
 pub fn routes(table: Table<'_>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     table.for_each(&mut Scratch::default(), |record| {
+        if record.routes().next().is_none() {
+            all.insert(record.key().escape_ascii().to_string(), String::new());
+        }
         for route in record.routes() {
-            let key = format!("{} {}", record.tool().escape_ascii(), route.pattern.escape_ascii());
+            let key = format!("{} {}", record.key().escape_ascii(), route.pattern.escape_ascii());
             let backends: Vec<_> = route.backends().map(|b| b.to_string()).collect();
             all.insert(key, backends.join(" "));
         }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Pattern, Route};
+use crate::route::{Pattern, Route, RouteKey};
 use crate::table::{Capacity, OwnedTable};
 
 const CAPACITY: Capacity = Capacity { buckets: 16, cells: 200, tools: 64, health: 1 };
@@ -23,20 +23,23 @@ fn filled(synced_at: u64) -> OwnedTable {
         pattern: Pattern::try_new(pattern).unwrap(),
         backends: urls.iter().map(|url| url.parse().unwrap()).collect(),
     };
-    let name = |text: &str| ToolName::try_new(text.as_bytes()).unwrap();
+    let key = |kind, text: &str| RouteKey::try_new(kind, text.as_bytes()).unwrap();
+    let name = |text| key(Kind::Tool, text);
     let several = [route("^/a\"\\[0-9]+", &["https://[fd00::7]:443"]), route(".*", &["http://exec-1:80"])];
     writer.publish(&name("hello"), &several).unwrap();
     writer.publish(&name("ünïcode tool"), &[route(".*", &["http://10.0.0.1:1", "http://10.0.0.2:2"])]).unwrap();
     writer.publish(&name(""), &[route("/x", &["http://10.0.0.3:3"])]).unwrap();
+    writer.publish(&key(Kind::Redirect, "hello"), &[]).unwrap();
+    writer.publish(&key(Kind::Domain, "*.a.org"), &[route(".*", &["http://10.0.0.4:4", "http://10.0.0.5:5"])]).unwrap();
     writer.mark_synced(synced_at, 0);
     owned
 }
 
-fn records(table: Table<'_>) -> Vec<SnapshotTool> {
-    let mut tools = Vec::new();
-    table.for_each(&mut Scratch::default(), |record| tools.push(tool_of(&record).unwrap()));
-    tools.sort_by(|a, b| a.tool.cmp(&b.tool));
-    tools
+fn records(table: Table<'_>) -> Vec<SnapshotRecord> {
+    let mut records = Vec::new();
+    table.for_each(&mut Scratch::default(), |record| records.push(describe(&record).unwrap()));
+    records.sort_by(|a, b| a.key.cmp(&b.key));
+    records
 }
 
 fn settings(path: PathBuf) -> SnapshotSettings {
@@ -47,7 +50,7 @@ fn settings(path: PathBuf) -> SnapshotSettings {
 fn what_was_written_is_restored() {
     let (from, to) = (filled(1234), OwnedTable::new(CAPACITY));
     let snapshot = Snapshot::parse(&encode(from.table())).unwrap();
-    assert_eq!((snapshot.synced_at, snapshot.tools.len()), (1234, 3));
+    assert_eq!((snapshot.synced_at, snapshot.records.len()), (1234, 5));
     let mut rejected = Rejected::default();
     let tools = snapshot.restore(&mut Writer::attach(to.table()).0, &Admission::default(), &mut rejected);
     assert_eq!((tools, rejected.count()), (3, 0));
@@ -63,16 +66,17 @@ fn what_is_no_longer_allowed_is_not_restored() {
     let admission = Admission { networks: vec!["10.0.0.2/31".parse().unwrap()], own_sockets: vec![] };
     let mut rejected = Rejected::default();
     snapshot.restore(&mut Writer::attach(to.table()).0, &admission, &mut rejected);
-    let tools: Vec<_> = records(to.table()).into_iter().map(|tool| (tool.tool, tool.routes)).collect();
+    let kept: Vec<_> = records(to.table()).into_iter().map(|record| (record.key, record.routes)).collect();
     let routes = |pattern: &str, url: &str| BTreeMap::from([(pattern.to_owned(), vec![url.to_owned()])]);
     assert_eq!(
-        tools,
+        kept,
         [
-            (String::new(), routes("/x", "http://10.0.0.3:3")),
-            ("ünïcode tool".to_owned(), routes(".*", "http://10.0.0.2:2"))
+            ("prefix:".to_owned(), routes("/x", "http://10.0.0.3:3")),
+            ("prefix:ünïcode tool".to_owned(), routes(".*", "http://10.0.0.2:2")),
+            ("redirect:hello".to_owned(), BTreeMap::new()),
         ]
     );
-    assert_eq!(rejected.count(), 3);
+    assert_eq!(rejected.count(), 5);
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn a_file_that_cannot_be_used_says_why() {
         ("empty", String::new(), "it is damaged: its first line is not that of a snapshot"),
         ("other", "hello\n".into(), "it is damaged: its first line is not that of a snapshot"),
         ("shadow", "root:*:1::\nx".into(), "it is damaged: its first line is not that of a snapshot"),
-        ("later", text.replace("snapshot\":1", "snapshot\":2"), "it has format 2, expected 1"),
+        ("later", text.replace("snapshot\":2", "snapshot\":3"), "it has format 3, expected 2 or 1"),
         ("changed", text.replace("10.0.0.1", "10.0.0.9"), "it is damaged: its checksum is wrong"),
         ("short", text[..text.len() - 1].into(), "it is damaged: its end is missing"),
         ("half", text[..text.len() / 2].into(), "it is damaged: its end is missing"),
@@ -112,7 +116,7 @@ fn a_file_that_cannot_be_used_says_why() {
     let (_, age) = read(&settings(path("future")), table.table()).unwrap();
     assert_eq!(age, Duration::ZERO, "a clock that was set back makes nothing older");
     fs::write(path("good"), &good).unwrap();
-    assert_eq!(read(&settings(path("good")), table.table()).unwrap().0.tools.len(), 3);
+    assert_eq!(read(&settings(path("good")), table.table()).unwrap().0.records.len(), 5);
 }
 
 #[test]
@@ -137,6 +141,20 @@ fn a_file_is_replaced_in_one_step_or_not_at_all() {
     file::replace(&path, b"five").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"five");
     assert!(matches!(file::replace(&dir.path().join("no/dir"), b"six"), Err(SnapshotError::Io(_))));
+}
+
+#[test]
+fn what_an_earlier_version_wrote_is_read() {
+    let body = concat!(
+        "{\"urlproxy_snapshot\":1,\"synced_at\":1234,\"tools\":1}\n",
+        "{\"tool\":\"hello\",\"routes\":{\".*\":[\"http://10.0.0.7:8000\"]}}\n"
+    );
+    let foot = format!("{{\"checksum\":\"{}\"}}\n", Snapshot::checksum(body.as_bytes()));
+    let snapshot = Snapshot::parse(format!("{body}{foot}").as_bytes()).unwrap();
+    let to = OwnedTable::new(CAPACITY);
+    let (admission, mut rejected) = (Admission::default(), Rejected::default());
+    assert_eq!(snapshot.restore(&mut Writer::attach(to.table()).0, &admission, &mut rejected), 1);
+    assert_eq!(records(to.table())[0].key, "prefix:hello");
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64 as Count, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use crate::route::{Pattern, Route, ToolName};
+use crate::route::{Kind, Pattern, Route, RouteKey};
 use crate::table::atomic::Part;
 use crate::table::atomic::faulty::{leave_out, mend};
 use crate::table::{Capacity, Lookup, OwnedTable, Record, Scratch, Table, Writer, record};
@@ -28,8 +28,8 @@ static ROUTES: LazyLock<Vec<Vec<Route>>> = LazyLock::new(|| {
     (0..=LONG).map(|version| vec![route(version)]).collect()
 });
 
-fn tool(name: &str) -> ToolName {
-    ToolName::try_new(name.as_bytes()).unwrap()
+fn tool(name: &str) -> RouteKey {
+    RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap()
 }
 
 pub fn table(buckets: usize, cells: usize) -> Arc<OwnedTable> {
@@ -73,7 +73,7 @@ pub fn look(table: Table<'_>, name: &str) -> u8 {
 pub fn listed(table: Table<'_>, name: &str) -> u8 {
     let mut found = 0;
     table.for_each(&mut Scratch::default(), |record| {
-        if record.tool() == name.as_bytes() {
+        if record.key() == name.as_bytes() {
             found = version(name, record);
         }
     });

@@ -1,0 +1,249 @@
+//! What the table has a record for: a tool's routes, a tool's redirect, a domain's backends.
+
+use std::fmt;
+
+use super::domain::{Domain, DomainError, is_label};
+use super::tool::{ToolName, ToolNameError};
+
+/// No tool's name begins so, nor does a path's first segment or a host: neither can have a slash.
+const MARK: u8 = b'/';
+const REDIRECT_MARK: &[u8] = b"/r";
+const DOMAIN_MARK: &[u8] = b"/d";
+
+/// The name of a record, of one kind and well formed: `hello`, `/rhello` or `/dwww.example.org`. At most 255 bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey(Box<[u8]>);
+
+/// The kinds of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A tool's routes.
+    Tool,
+    /// That a tool has a host of its own, where its requests are sent.
+    Redirect,
+    /// A domain's backends.
+    Domain,
+}
+
+/// Why a text names no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// No tool's name.
+    #[error(transparent)]
+    Tool(#[from] ToolNameError),
+    /// No domain.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// A tool that can't be redirected to `<tool>.<domain>`.
+    #[error("tool {0:?} can have no host of its own, expected a name of 1 to 63 of a-z, 0-9, - and _")]
+    NoHost(ToolName),
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tool, Self::Redirect, Self::Domain];
+
+    /// The kind of the record that has this name in the table.
+    pub fn of(key: &[u8]) -> Self {
+        match key {
+            [MARK, b'r', ..] => Self::Redirect,
+            [MARK, b'd', ..] => Self::Domain,
+            _ => Self::Tool,
+        }
+    }
+
+    /// What several of them are called.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Tool => "tools",
+            Self::Redirect => "redirects",
+            Self::Domain => "domains",
+        }
+    }
+}
+
+impl RouteKey {
+    /// Checks a name of this kind.
+    ///
+    /// # Errors
+    /// What is no tool, no domain, or no tool that can have a host of its own.
+    pub fn try_new(kind: Kind, name: &[u8]) -> Result<Self, KeyError> {
+        match kind {
+            Kind::Tool => Ok(ToolName::try_new(name)?.into()),
+            Kind::Redirect => {
+                let tool = ToolName::try_new(name)?;
+                let is_host = is_label(name) && !name.iter().any(u8::is_ascii_uppercase);
+                if is_host { Ok(Self(redirect_key(name).into())) } else { Err(KeyError::NoHost(tool)) }
+            }
+            Kind::Domain => Ok(Self([DOMAIN_MARK, Domain::try_new(name)?.as_str().as_bytes()].concat().into())),
+        }
+    }
+
+    /// A name that was read from a table.
+    ///
+    /// # Errors
+    /// What [`RouteKey::try_new`] says of it: damaged memory.
+    pub fn from_table(key: &[u8]) -> Result<Self, KeyError> {
+        let kind = Kind::of(key);
+        let mark = if kind == Kind::Tool { 0 } else { DOMAIN_MARK.len() };
+        Self::try_new(kind, key.get(mark..).unwrap_or_default())
+    }
+
+    /// The name in the table, by which it is looked up.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What it is a record of.
+    pub fn kind(&self) -> Kind {
+        Kind::of(&self.0)
+    }
+
+    /// The tool or the domain.
+    pub fn name(&self) -> &[u8] {
+        let mark = if self.kind() == Kind::Tool { 0 } else { DOMAIN_MARK.len() };
+        self.0.get(mark..).unwrap_or_default()
+    }
+}
+
+/// Under which name a tool's redirect is looked up.
+pub fn redirect_key(tool: &[u8]) -> Vec<u8> {
+    [REDIRECT_MARK, tool].concat()
+}
+
+/// The names under which a host is looked up, one after the other: itself, and the wildcard that stands for it.
+pub struct DomainKeys {
+    bytes: [u8; DomainKeys::ROOM],
+    /// Where the host ends.
+    end: usize,
+    /// Where its first dot is.
+    dot: Option<usize>,
+}
+
+impl DomainKeys {
+    const ROOM: usize = 255;
+
+    /// The keys of a host as nginx leaves it: lower case, without port and trailing dot. `None` when it is longer than any
+    /// domain, or begins like an IPv6 address and is none.
+    pub fn try_of(host: &[u8]) -> Option<Self> {
+        if host.first() == Some(&b'[') {
+            // The one host that can be written in many ways.
+            let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalise(text).ok())?;
+            return Self::copied(literal.as_str().as_bytes());
+        }
+        Self::copied(host)
+    }
+
+    fn copied(host: &[u8]) -> Option<Self> {
+        let mark = DOMAIN_MARK.len();
+        let mut keys = Self { bytes: [0; Self::ROOM], end: mark + host.len(), dot: None };
+        keys.bytes.get_mut(..mark)?.copy_from_slice(DOMAIN_MARK);
+        keys.bytes.get_mut(mark..keys.end)?.copy_from_slice(host);
+        // `*` itself is no host: nobody may ask for the wildcard by its name.
+        let first = host.iter().position(|&byte| byte == b'.').filter(|&at| at > 0 && host.first() != Some(&b'*'));
+        keys.dot = first.map(|at| mark + at);
+        Some(keys)
+    }
+
+    /// The key of the host itself.
+    pub fn exact(&self) -> &[u8] {
+        self.bytes.get(..self.end).unwrap_or_default()
+    }
+
+    /// Writes the key of `*.` and the host's parent over it; `None` when it has no parent.
+    pub fn wildcard(&mut self) -> Option<&[u8]> {
+        let (dot, mark) = (self.dot?, DOMAIN_MARK.len());
+        let start = dot.checked_sub(mark + 1)?;
+        self.bytes.get_mut(start..start + mark)?.copy_from_slice(DOMAIN_MARK);
+        *self.bytes.get_mut(dot - 1)? = b'*';
+        self.bytes.get(start..self.end)
+    }
+}
+
+impl From<ToolName> for RouteKey {
+    fn from(tool: ToolName) -> Self {
+        Self(tool.as_bytes().into())
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind() {
+            Kind::Tool => "tool",
+            Kind::Redirect => "redirect of tool",
+            Kind::Domain => "domain",
+        };
+        write!(f, "{what} {}", String::from_utf8_lossy(self.name()))
+    }
+}
+
+impl fmt::Debug for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::split_path;
+
+    #[test]
+    fn a_key_is_what_it_was_made_of() {
+        for (kind, name, shown) in [
+            (Kind::Tool, "hello", "tool hello"),
+            (Kind::Tool, "", "tool "),
+            (Kind::Redirect, "a_b-c", "redirect of tool a_b-c"),
+            (Kind::Domain, "*.example.org", "domain *.example.org"),
+            (Kind::Domain, "[::1]", "domain [::1]"),
+        ] {
+            let key = RouteKey::try_new(kind, name.as_bytes()).unwrap();
+            assert_eq!((key.kind(), key.name(), key.to_string().as_str()), (kind, name.as_bytes(), shown));
+            assert_eq!(RouteKey::from_table(key.as_bytes()), Ok(key));
+        }
+    }
+
+    #[test]
+    fn the_longest_names_fit() {
+        let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        let key = RouteKey::try_new(Kind::Domain, longest.as_bytes()).unwrap();
+        assert_eq!(key.as_bytes().len(), DomainKeys::ROOM);
+        assert_eq!(DomainKeys::try_of(longest.as_bytes()).unwrap().exact(), key.as_bytes());
+        assert!(DomainKeys::try_of(&[b'a'; 254]).is_none());
+    }
+
+    #[test]
+    fn only_a_lower_case_label_can_be_a_host() {
+        for bad in ["", "Hello", "a.b", "-a", "a-", "wîki", &"a".repeat(64)] {
+            assert!(RouteKey::try_new(Kind::Redirect, bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_path_and_no_tool_reaches_another_kind() {
+        for path in ["//rhello", "/%2frhello", "//dexample.org", "/\0rhello"] {
+            assert_eq!(Kind::of(split_path(path.as_bytes()).tool), Kind::Tool, "{path}");
+        }
+        assert!(RouteKey::try_new(Kind::Tool, b"/rhello").is_err());
+    }
+
+    #[test]
+    fn a_host_is_looked_up_by_itself_then_by_its_wildcard() {
+        for (host, wildcard) in [
+            ("www.example.org", Some("/d*.example.org")),
+            ("a.org", Some("/d*.org")),
+            ("a.b.example.org", Some("/d*.b.example.org")),
+            ("localhost", None),
+            (".org", None),
+            ("*.example.org", None),
+            ("", None),
+            ("[::1]", None),
+        ] {
+            let mut keys = DomainKeys::try_of(host.as_bytes()).unwrap();
+            assert_eq!(keys.exact(), format!("/d{host}").as_bytes());
+            assert_eq!(keys.wildcard(), wildcard.map(str::as_bytes), "{host}");
+        }
+        assert_eq!(DomainKeys::try_of(b"[2001:db8:0::1]").unwrap().exact(), b"/d[2001:db8::1]");
+        assert!(DomainKeys::try_of(b"[::1").is_none());
+    }
+}
