@@ -1,6 +1,7 @@
 //! What a route means: which tool a request is for, and which of the tool's backends may answer it. Safe, no I/O.
 
 mod backend;
+mod canonical;
 mod choice;
 mod domain;
 mod key;
@@ -10,9 +11,10 @@ mod request;
 mod tool;
 
 pub use backend::{Backend, BackendError, Host, Scheme};
-pub use choice::choose;
+pub use canonical::{CanonicalError, CanonicalSite, Moved};
+pub use choice::{affinity, choose};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
-pub use key::{DomainKeys, KeyError, Kind, RouteKey, redirect_key};
+pub use key::{KeyError, Kind, LookupKey, RouteKey};
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
 pub use pattern_cache::PatternCache;
 pub use request::{PathRequest, split_path};

@@ -846,3 +846,52 @@ withdrawal_guard off hold=1s;
 urlproxy_peers;
 --- refused
 "urlproxy_peers" directive is not allowed here
+
+
+
+=== urlproxy: subdomain without a domain
+--- server
+location /x { urlproxy tools subdomain; }
+--- refused
+"urlproxy" takes a table, "subdomain" and a domain, e.g. "urlproxy tools subdomain toolforge.org;"
+
+
+
+=== urlproxy: subdomain of what is no domain
+--- server
+location /x { urlproxy tools subdomain https://toolforge.org; }
+--- refused
+"urlproxy" invalid domain "https://toolforge.org", expected e.g. "urlproxy tools subdomain toolforge.org;"
+
+
+
+=== urlproxy_canonical: no site
+--- location
+urlproxy_canonical toolforge.org;
+--- refused
+"urlproxy_canonical" invalid site "toolforge.org", expected e.g. "https://toolforge.org"
+
+
+
+=== urlproxy_canonical: a path
+--- location
+urlproxy_canonical https://toolforge.org/;
+--- refused
+"urlproxy_canonical" invalid site "https://toolforge.org/", expected e.g. "https://toolforge.org"
+
+
+
+=== urlproxy_canonical: two sites
+--- location
+urlproxy_canonical https://a.org https://b.org;
+--- refused
+"urlproxy_canonical" takes a site or off, e.g. "https://toolforge.org"
+
+
+
+=== urlproxy_canonical: twice
+--- location
+urlproxy_canonical https://toolforge.org;
+urlproxy_canonical off;
+--- refused
+"urlproxy_canonical" is duplicate

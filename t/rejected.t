@@ -159,7 +159,7 @@ route set aside
 --- redis eval
 [ ['SADD', 'prefix:hello', (map { 'http://10.0.0.1:' . (80 + $_) } 1 .. 65)] ]
 --- error_log
-urlproxy: route set aside: the tool has 65 backends, expected at most 64, tool="hello"
+urlproxy: route set aside: there are 65 backends, expected at most 64, tool="hello"
 
 
 

@@ -1,17 +1,42 @@
-//! `urlproxy`, `urlproxy_default`, `urlproxy_miss`, `urlproxy_list`: what a location does with its requests.
+//! `urlproxy`, `urlproxy_default`, `urlproxy_canonical`, `urlproxy_miss`, `urlproxy_list`: what a location does with its
+//! requests.
+
+use std::ptr::NonNull;
+
+use nginx_sys::ngx_http_complex_value_t;
 
 use super::directive::{Directive, DirectiveError, set_once};
 use super::table_conf::TableConf;
-use crate::route::{Backend, ToolName};
+use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
 
-const DEFAULT_MISS: u16 = 503;
+/// What of a request says who answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The first segment of its path is the tool.
+    Path,
+    /// The first label of its host is the tool, the rest of it this domain.
+    Subdomain(Domain),
+    /// Its host is the domain.
+    Domain,
+}
+
+impl Mode {
+    /// The status of a request that nobody answers: a tool that does not run is one thing, a host that is none another.
+    fn default_miss(&self) -> u16 {
+        if *self == Self::Domain { 404 } else { 503 }
+    }
+}
 
 /// The directives of one level, merged with the level above.
 #[derive(Default)]
 pub(super) struct LocationConf {
+    /// What requests for the same of several backends have in common. nginx itself reads and evaluates it.
+    pub hash: Option<NonNull<ngx_http_complex_value_t>>,
     /// `None` inside is `off`.
-    routed_by: Option<Option<String>>,
+    routed_by: Option<Option<(String, Mode)>>,
     default: Option<DefaultRoute>,
+    /// `None` inside is `off`.
+    canonical: Option<Option<CanonicalSite>>,
     miss: Option<u16>,
     listed: Option<String>,
     /// Found by name when the levels are merged.
@@ -26,7 +51,7 @@ pub(super) enum DefaultRoute {
     /// Nobody.
     Off,
     /// The routes of this tool, searched in the whole path.
-    Tool(ToolName),
+    Tool(RouteKey),
     /// This backend.
     Backend(Backend),
 }
@@ -38,7 +63,7 @@ impl LocationConf {
         above: &Self,
         find: impl Fn(&str) -> Option<&'static TableConf>,
     ) -> Result<(), DirectiveError> {
-        let found = |name: &Option<String>, directive| match name {
+        let found = |name: Option<&str>, directive| match name {
             None => Ok(None),
             Some(name) => find(name).map(Some).ok_or_else(|| {
                 DirectiveError::Other(format!(
@@ -46,14 +71,18 @@ impl LocationConf {
                 ))
             }),
         };
-        self.list = found(&self.listed, UrlproxyList::NAME)?;
+        self.list = found(self.listed.as_deref(), UrlproxyList::NAME)?;
         if self.routed_by.is_none() {
             self.routed_by.clone_from(&above.routed_by);
         }
-        self.table = found(self.routed_by.as_ref().unwrap_or(&None), Urlproxy::NAME)?;
+        self.table = found(self.routing().map(|(table, _)| table.as_str()), Urlproxy::NAME)?;
         if self.default.is_none() {
             self.default.clone_from(&above.default);
         }
+        if self.canonical.is_none() {
+            self.canonical.clone_from(&above.canonical);
+        }
+        self.hash = self.hash.or(above.hash);
         self.miss = self.miss.or(above.miss);
         Ok(())
     }
@@ -63,6 +92,20 @@ impl LocationConf {
         self.table
     }
 
+    /// What of a request says who answers it.
+    pub fn mode(&self) -> &Mode {
+        self.routing().map_or(&Mode::Path, |(_, mode)| mode)
+    }
+
+    fn routing(&self) -> Option<&(String, Mode)> {
+        self.routed_by.as_ref().and_then(Option::as_ref)
+    }
+
+    /// Where tools that ask for it have hosts of their own.
+    pub fn canonical(&self) -> Option<&CanonicalSite> {
+        self.canonical.as_ref().and_then(Option::as_ref)
+    }
+
     /// Who answers what no route matches.
     pub fn default_route(&self) -> &DefaultRoute {
         self.default.as_ref().unwrap_or(&DefaultRoute::Off)
@@ -70,11 +113,11 @@ impl LocationConf {
 
     /// The status of a request that nobody answers.
     pub fn miss_status(&self) -> u16 {
-        self.miss.unwrap_or(DEFAULT_MISS)
+        self.miss.unwrap_or_else(|| self.mode().default_miss())
     }
 }
 
-/// `urlproxy TABLE path;`, or `urlproxy off;` below a level that has it
+/// `urlproxy TABLE path|domain;`, `urlproxy TABLE subdomain DOMAIN;`, or `urlproxy off;` below a level that has it
 pub(super) struct Urlproxy;
 
 impl Directive for Urlproxy {
@@ -82,15 +125,31 @@ impl Directive for Urlproxy {
     type Conf = LocationConf;
 
     fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
-        let example = "urlproxy tools path;";
-        match args {
-            ["off"] => set_once(&mut conf.routed_by, Self::NAME, None),
-            [table, "path"] => set_once(&mut conf.routed_by, Self::NAME, Some((*table).to_owned())),
-            [_, mode] => {
-                Err(DirectiveError::Invalid { directive: Self::NAME, what: "mode", value: (*mode).into(), example })
+        let invalid = |what, value: &str, example| {
+            Err(DirectiveError::Invalid { directive: Self::NAME, what, value: value.into(), example })
+        };
+        let below = "urlproxy tools subdomain toolforge.org;";
+        let routed_by = match args {
+            ["off"] => None,
+            [table, "path"] => Some(((*table).to_owned(), Mode::Path)),
+            [table, "domain"] => Some(((*table).to_owned(), Mode::Domain)),
+            [table, "subdomain", domain] => match Domain::normalise(domain) {
+                Ok(name) if !name.is_wildcard() && !name.is_address() => {
+                    Some(((*table).to_owned(), Mode::Subdomain(name)))
+                }
+                _ => return invalid("domain", domain, below),
+            },
+            [_, "subdomain"] => {
+                let takes = "a table, \"subdomain\" and a domain";
+                return Err(DirectiveError::Arguments { directive: Self::NAME, takes, example: below });
             }
-            _ => Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a table and a mode", example }),
-        }
+            [_, mode] => return invalid("mode", mode, "urlproxy tools path;"),
+            _ => {
+                let (takes, example) = ("a table and a mode", "urlproxy tools path;");
+                return Err(DirectiveError::Arguments { directive: Self::NAME, takes, example });
+            }
+        };
+        set_once(&mut conf.routed_by, Self::NAME, routed_by)
     }
 }
 
@@ -114,9 +173,33 @@ impl Directive for UrlproxyDefault {
         } else if value.contains("://") {
             DefaultRoute::Backend(value.parse().map_err(|e| refused(&e))?)
         } else {
-            DefaultRoute::Tool(ToolName::try_new(value.as_bytes()).map_err(|e| refused(&e))?)
+            DefaultRoute::Tool(RouteKey::try_new(Kind::Tool, value.as_bytes()).map_err(|e| refused(&e))?)
         };
         set_once(&mut conf.default, Self::NAME, route)
+    }
+}
+
+/// `urlproxy_canonical URL|off;`
+pub(super) struct UrlproxyCanonical;
+
+impl Directive for UrlproxyCanonical {
+    const NAME: &'static str = "urlproxy_canonical";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "https://toolforge.org";
+        let site = match args {
+            ["off"] => None,
+            [url] => match url.parse() {
+                Ok(site) => Some(site),
+                Err(_) => {
+                    let (what, value) = ("site", (*url).into());
+                    return Err(DirectiveError::Invalid { directive: Self::NAME, what, value, example });
+                }
+            },
+            _ => return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a site or off", example }),
+        };
+        set_once(&mut conf.canonical, Self::NAME, site)
     }
 }
 
@@ -173,7 +256,7 @@ mod tests {
     fn a_default_is_a_tool_a_backend_or_off() {
         let default = |value| applied::<UrlproxyDefault>(&[value]).map(|c| c.default_route().clone());
         assert_eq!(default("off"), Ok(DefaultRoute::Off));
-        assert_eq!(default("admin"), Ok(DefaultRoute::Tool(ToolName::try_new(b"admin").unwrap())));
+        assert_eq!(default("admin"), Ok(DefaultRoute::Tool(RouteKey::try_new(Kind::Tool, b"admin").unwrap())));
         assert_eq!(default("http://10.0.0.1:80"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
         assert!(default("a/b").unwrap_err().contains("expected no slash"));
         assert!(default("http://10.0.0.1").unwrap_err().contains("no port"));
@@ -190,7 +273,37 @@ mod tests {
         }
         let error = applied::<UrlproxyMiss>(&["4", "04"]).err().unwrap();
         assert_eq!(error, r#""urlproxy_miss" takes one status, e.g. "503""#);
-        assert_eq!(LocationConf::default().miss_status(), 503);
+        for (args, want) in [(&["t", "path"][..], 503), (&["t", "subdomain", "a.org"], 503), (&["t", "domain"], 404)] {
+            assert_eq!(applied::<Urlproxy>(args).unwrap().miss_status(), want, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_mode_may_need_a_domain() {
+        let mode = |args: &[&str]| applied::<Urlproxy>(args).map(|conf| conf.mode().clone());
+        assert_eq!(mode(&["t", "domain"]), Ok(Mode::Domain));
+        let domain = Domain::normalise("toolforge.org").unwrap();
+        assert_eq!(mode(&["t", "subdomain", "Toolforge.org."]), Ok(Mode::Subdomain(domain)));
+        assert!(mode(&["t", "subdomain"]).unwrap_err().contains(r#"takes a table, "subdomain" and a domain, e.g."#));
+        for bad in ["*.a.org", "10.0.0.1", "[::1]", "a..org", "https://a.org"] {
+            let error = mode(&["t", "subdomain", bad]).unwrap_err();
+            assert!(error.starts_with(&format!(r#""urlproxy" invalid domain "{bad}", expected e.g."#)), "{error}");
+        }
+        assert!(mode(&["t", "domain", "a.org"]).unwrap_err().contains("takes a table and a mode"));
+    }
+
+    #[test]
+    fn a_canonical_site_is_inherited_and_can_be_switched_off() {
+        let above = applied::<UrlproxyCanonical>(&["https://toolforge.org"]).unwrap();
+        let mut conf = LocationConf::default();
+        conf.merge(&above, |_| None).unwrap();
+        assert_eq!(conf.canonical().map(ToString::to_string).as_deref(), Some("https://toolforge.org"));
+        let mut off = applied::<UrlproxyCanonical>(&["off"]).unwrap();
+        off.merge(&above, |_| None).unwrap();
+        assert_eq!(off.canonical(), None);
+        let error = applied::<UrlproxyCanonical>(&["toolforge.org"]).err().unwrap();
+        let want = r#""urlproxy_canonical" invalid site "toolforge.org", expected e.g. "https://toolforge.org""#;
+        assert_eq!(error, want);
     }
 
     #[test]

@@ -236,12 +236,19 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
                 health.answered(addr);
             }
         } else if health.failed(addr, now_seconds(), peers.settings) {
-            let tool = peers.route.tool.escape_ascii();
-            let text = format!("urlproxy_peers: backend {addr} of tool \"{tool}\" is out for a while");
+            let text = format!("urlproxy_peers: backend {addr}{} is out for a while", whose(peers.route));
             // SAFETY: the connection's own log.
             unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
         }
     });
+}
+
+/// Whose backends they are, for the log; a domain's are known by nginx's own `host:`.
+fn whose(route: &RequestRoute) -> String {
+    match route.tool {
+        b"" => String::new(),
+        tool => format!(" of tool \"{}\"", tool.escape_ascii()),
+    }
 }
 
 /// A bit for each backend that this request can't ask.
@@ -295,15 +302,15 @@ impl Peers {
 
     /// Why there is nobody to ask.
     fn describe_unusable(&self) -> String {
-        let tool = self.route.tool.escape_ascii();
+        let whose = whose(self.route);
         match self.route.endpoint() {
             Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
-                "urlproxy_peers: backend {endpoint} of tool \"{tool}\" is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
+                "urlproxy_peers: backend {endpoint}{whose} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
             ),
             Some(endpoint) => format!(
-                "urlproxy_peers: backend {endpoint} of tool \"{tool}\" is not of the scheme that \"proxy_pass\" says, expected \"$urlproxy_scheme://\""
+                "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"proxy_pass\" says, expected \"$urlproxy_scheme://\""
             ),
-            None => format!("urlproxy_peers: tool \"{tool}\" has no backend, its request was not refused"),
+            None => format!("urlproxy_peers: there is no backend{whose}, and the request was not refused"),
         }
     }
 

@@ -1,16 +1,18 @@
 //! What the module does in nginx's phases: refuse what nobody answers, count what was answered.
 
 use nginx_sys::{
-    NGX_HTTP_SERVICE_UNAVAILABLE, ngx_hash_key, ngx_http_finalize_request, ngx_http_request_t, ngx_int_t,
-    ngx_list_push, ngx_table_elt_t, ngx_timeofday,
+    NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT, ngx_hash_key,
+    ngx_http_finalize_request, ngx_http_request_t, ngx_int_t, ngx_list_push, ngx_table_elt_t, ngx_timeofday,
 };
 use ngx::core::Status;
 use ngx::http::HttpModuleLocationConf;
 
 use super::guard::guarded;
+use super::location_conf::LocationConf;
 use super::module::Module;
 use super::pool;
 use super::request::{Outcome, resolve, stored};
+use crate::route::{Moved, PathRequest, split_path};
 use crate::table::StatusClass;
 
 /// Seconds a client is told to wait for the first load.
@@ -27,12 +29,16 @@ pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t 
         // SAFETY: as above.
         match unsafe { resolve(r) }.map(|route| route.outcome) {
             Some(Outcome::Route | Outcome::Default) => Status::NGX_DECLINED.0,
-            Some(Outcome::Miss) => {
-                // Not returned: with `satisfy any`, nginx takes a returned 401 or 403 for one opinion among several.
-                // SAFETY: as above; the request is not touched any more.
-                unsafe { ngx_http_finalize_request(r, conf.miss_status() as ngx_int_t) };
-                Status::NGX_DONE.0
-            }
+            // SAFETY: as above.
+            Some(Outcome::Redirect) => match unsafe { add_location(r, conf) } {
+                // SAFETY: as above.
+                Some(()) => unsafe { end(r, NGX_HTTP_TEMPORARY_REDIRECT) },
+                None => Status::NGX_ERROR.0,
+            },
+            // SAFETY: as above.
+            Some(Outcome::Miss) => unsafe { end(r, conf.miss_status().into()) },
+            // SAFETY: as above.
+            Some(Outcome::NoHost) => unsafe { end(r, NGX_HTTP_BAD_REQUEST) },
             Some(Outcome::Unready) => {
                 // SAFETY: as above.
                 unsafe { add_retry_after(r) };
@@ -41,6 +47,39 @@ pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t 
             None => Status::NGX_ERROR.0,
         }
     })
+}
+
+/// Answers with this status. It is not returned: with `satisfy any`, nginx takes a returned 401 or 403 for one opinion among
+/// several.
+///
+/// # Safety
+/// `r` is the request nginx is working on; it is not touched any more.
+unsafe fn end(r: *mut ngx_http_request_t, status: u32) -> ngx_int_t {
+    // SAFETY: the caller's promise.
+    unsafe { ngx_http_finalize_request(r, status as ngx_int_t) };
+    Status::NGX_DONE.0
+}
+
+/// Says where the request's tool has moved to. `None` when memory has run out.
+///
+/// # Safety
+/// As for [`add_retry_after`]; the request was found to be redirected.
+unsafe fn add_location(r: *mut ngx_http_request_t, conf: &LocationConf) -> Option<()> {
+    // SAFETY: the caller's promise.
+    let request = unsafe { &mut *r };
+    // SAFETY: the request's own string; so are the next two.
+    let uri = unsafe { pool::bytes(request.uri) };
+    // SAFETY: as above.
+    let written = unsafe { pool::bytes(request.unparsed_uri) };
+    // SAFETY: as above.
+    let query = unsafe { pool::bytes(request.args) };
+    let PathRequest { tool, rest } = split_path(uri);
+    let location = conf.canonical()?.location(&Moved { tool, rest, written, query });
+    // SAFETY: the request's pool.
+    let location = unsafe { pool::copy(request.pool, &location) }?;
+    // SAFETY: the caller's promise.
+    request.headers_out.location = unsafe { add_header(r, b"Location", location) }?;
+    Some(())
 }
 
 /// Log phase: adds the finished request to its tool's counters.
@@ -66,16 +105,29 @@ pub(super) unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
 /// `r` is a request whose header was not sent.
 pub(super) unsafe fn add_retry_after(r: *mut ngx_http_request_t) {
     // SAFETY: the caller's promise.
+    let _ = unsafe { add_header(r, b"Retry-After", RETRY_AFTER) };
+}
+
+/// Adds a line to the response's header. `None` when memory has run out.
+///
+/// # Safety
+/// As for [`add_retry_after`]; the value lives as long as the request.
+unsafe fn add_header(
+    r: *mut ngx_http_request_t,
+    name: &'static [u8],
+    value: &'static [u8],
+) -> Option<*mut ngx_table_elt_t> {
+    // SAFETY: the caller's promise.
     let headers = unsafe { &raw mut (*r).headers_out.headers };
     // SAFETY: the list is the request's.
     let header = unsafe { ngx_list_push(headers) }.cast::<ngx_table_elt_t>();
     // SAFETY: fresh memory for one header, or null.
-    let Some(header) = (unsafe { header.as_mut() }) else { return };
+    let header = unsafe { header.as_mut() }?;
     // SAFETY: all-zero is how nginx makes these itself; every field that is read follows.
     *header = unsafe { std::mem::zeroed() };
-    let name = b"Retry-After";
     // SAFETY: the bytes are static.
     header.hash = unsafe { ngx_hash_key(name.as_ptr().cast_mut(), name.len()) }.max(1);
     header.key = pool::string(name);
-    header.value = pool::string(RETRY_AFTER);
+    header.value = pool::string(value);
+    Some(header)
 }

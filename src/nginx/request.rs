@@ -1,30 +1,38 @@
 //! One request's route: found once, kept in the request's pool, read by phases, variables and peers.
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::ffi::c_void;
 use std::fmt;
 use std::net::SocketAddr;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
-use nginx_sys::{ngx_http_request_t, ngx_pool_cleanup_t, ngx_pool_t};
+use nginx_sys::{
+    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_request_t, ngx_pool_cleanup_t, ngx_pool_t, ngx_str_t,
+};
+use ngx::core::Status;
 use ngx::http::{HttpModule, HttpModuleLocationConf};
 
-use super::location_conf::{DefaultRoute, LocationConf};
+use super::location_conf::{DefaultRoute, LocationConf, Mode};
 use super::module::Module;
 use super::pool;
 use super::table_conf::{TableConf, Worker};
-use crate::route::{Backend, Host, Scheme, split_path};
+use crate::route::{Backend, Host, LookupKey, PathRequest, Scheme, affinity, label_below, split_path};
 use crate::table::{BackendView, Counters, HostView, Lookup, Record};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// A route of the tool answers.
+    /// A route of the tool, or of the domain, answers.
     Route,
     /// The default answers.
     Default,
+    /// The tool has moved to a host of its own.
+    Redirect,
     /// Nobody does.
     Miss,
+    /// Nobody can tell without a host, and the client named none.
+    NoHost,
     /// The table can't tell: it was never loaded.
     Unready,
 }
@@ -46,6 +54,7 @@ pub(super) enum Destination {
 /// A request's route. Everything it refers to lives as long as the request, or as the configuration.
 pub(super) struct RequestRoute {
     pub outcome: Outcome,
+    /// Empty when it is not a tool that answers.
     pub tool: &'static [u8],
     pub pattern: &'static [u8],
     /// The backends, when there are several.
@@ -55,7 +64,7 @@ pub(super) struct RequestRoute {
     /// The endpoint that is asked: the one whose turn it is, then whichever the balancer chose.
     pub chosen: Cell<usize>,
     pub table: &'static TableConf,
-    /// The tool's counters, and whose they were when the request was routed.
+    /// Its record's counters, and whose they were when the request was routed.
     pub counters: Option<(&'static Counters, u64)>,
     /// What this was found for: a rewrite or an internal redirect asks anew.
     uri: &'static [u8],
@@ -141,10 +150,11 @@ unsafe fn find(
 ) -> Option<&'static RequestRoute> {
     // SAFETY: the caller passes a request nginx is working on.
     let request = unsafe { &*r };
-    let asked = split_path(uri);
+    // SAFETY: the request's own string.
+    let asked = Asked::of(conf.mode(), uri, unsafe { pool::bytes(request.headers_in.server) });
     let found = || RequestRoute {
         outcome: Outcome::Route,
-        tool: asked.tool,
+        tool: if let Asked::Tool(asked) = &asked { asked.tool } else { b"" },
         pattern: b"",
         several: &[],
         single: None,
@@ -158,7 +168,7 @@ unsafe fn find(
     };
     // SAFETY: the pool is the request's.
     let found: &'static mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
-    found.look_up(request.pool, asked.rest)?;
+    found.look_up(request.pool, &asked)?;
     let data = ptr::from_mut(found).cast::<c_void>();
     // SAFETY: a request has a pool, and nobody else is at its list now.
     let pool = unsafe { &mut *request.pool };
@@ -167,10 +177,56 @@ unsafe fn find(
     pool.cleanup = &raw mut found.cleanup;
     // SAFETY: as for `context`.
     unsafe { *context(request) = data };
-    Some(found)
+    if let Some(hash) = conf.hash.filter(|_| !found.several.is_empty()) {
+        // SAFETY: the caller's request, and the configuration that routes it.
+        let key = unsafe { evaluate(r, hash) };
+        // The key may be made of this route's own variables, which have read it meanwhile.
+        // SAFETY: placed above; nobody else has it now.
+        unsafe { &mut *data.cast::<RequestRoute>() }.order_by(key, request.pool);
+    }
+    // SAFETY: as above.
+    unsafe { data.cast::<RequestRoute>().as_ref() }
 }
 
-/// Whether a tool answers.
+/// What a request's variables make of a text of the configuration; empty when memory has run out.
+///
+/// # Safety
+/// `r` is a request that nginx is working on, `text` is of its configuration.
+unsafe fn evaluate(r: *mut ngx_http_request_t, text: NonNull<ngx_http_complex_value_t>) -> &'static [u8] {
+    let mut value = ngx_str_t::empty();
+    // SAFETY: the caller's promise.
+    let outcome = unsafe { ngx_http_complex_value(r, text.as_ptr(), &raw mut value) };
+    // SAFETY: nginx has just written it, into the request's pool.
+    if outcome == Status::NGX_OK.0 { unsafe { pool::bytes(value) } } else { b"" }
+}
+
+/// Whom a request is for. Paths live as long as the request, and so does its host.
+enum Asked {
+    Tool(PathRequest<'static>),
+    Domain(&'static [u8]),
+    /// The host is not one below the domain that has the tools.
+    Nobody,
+    /// The client named no host.
+    NoHost,
+}
+
+impl Asked {
+    /// `host` is what nginx has made of the request line, `Host` or `:authority`: lower case, without port and trailing dot.
+    #[inline(always)]
+    fn of(mode: &Mode, uri: &'static [u8], host: &'static [u8]) -> Self {
+        match mode {
+            Mode::Path => Self::Tool(split_path(uri)),
+            _ if host.is_empty() => Self::NoHost,
+            Mode::Subdomain(domain) => match label_below(host, domain.as_str().as_bytes()) {
+                Some(tool) => Self::Tool(PathRequest { tool, rest: uri }),
+                None => Self::Nobody,
+            },
+            Mode::Domain => Self::Domain(host),
+        }
+    }
+}
+
+/// Whether somebody answers.
 #[derive(PartialEq)]
 enum Answer {
     Yes,
@@ -182,20 +238,32 @@ enum Answer {
 impl RequestRoute {
     /// Finds out who answers: the tool, else the default. `None` only when memory has run out.
     #[inline]
-    fn look_up(&mut self, pool: *mut ngx_pool_t, rest: &[u8]) -> Option<()> {
+    fn look_up(&mut self, pool: *mut ngx_pool_t, asked: &Asked) -> Option<()> {
         // SAFETY: the configuration that routes the request lives longer than it.
         let conf = unsafe { &*self.conf };
         let mut worker = self.table.worker.try_borrow_mut().ok()?;
         // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
         let is_loaded = self.table.table.get().is_some_and(|table| table.header().is_loaded());
-        let mut answer = self.search(pool, &mut worker, self.tool, rest)?;
+        let mut answer = match asked {
+            Asked::Tool(_) if self.is_redirected(conf, &mut worker) => {
+                self.outcome = Outcome::Redirect;
+                return Some(());
+            }
+            Asked::Tool(asked) => self.search(pool, &mut worker, asked.tool, asked.rest)?,
+            Asked::Domain(host) => self.search_domain(pool, &mut worker, host)?,
+            Asked::Nobody => Answer::No,
+            Asked::NoHost => {
+                self.outcome = Outcome::NoHost;
+                return Some(());
+            }
+        };
         if answer == Answer::No && is_loaded {
             match conf.default_route() {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
                     answer = self.search(pool, &mut worker, tool.as_bytes(), self.uri)?;
                     if answer == Answer::Yes {
-                        self.tool = tool.as_bytes();
+                        self.tool = tool.name();
                         self.outcome = Outcome::Default;
                     }
                 }
@@ -213,12 +281,34 @@ impl RequestRoute {
         Some(())
     }
 
-    /// Takes over the route of a tool, if one of its patterns is found.
+    /// Whether the tool has moved, and this is where its requests are sent on.
+    #[inline(always)]
+    fn is_redirected(&mut self, conf: &LocationConf, worker: &mut Worker) -> bool {
+        if conf.canonical().is_none() || *conf.mode() != Mode::Path {
+            return false;
+        }
+        let (Some(table), Some(key)) = (self.table.table.get(), LookupKey::redirect(self.tool)) else { return false };
+        let Lookup::Found(record) = table.lookup(key.as_bytes(), &mut worker.scratch) else { return false };
+        self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
+        true
+    }
+
+    /// Takes over the backends of a host, or of the wildcard that stands for it.
+    fn search_domain(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, host: &[u8]) -> Option<Answer> {
+        let Some(key) = LookupKey::domain(host) else { return Some(Answer::No) };
+        let answer = self.search(pool, worker, key.as_bytes(), self.uri)?;
+        match key.into_wildcard() {
+            Some(key) if answer == Answer::No => self.search(pool, worker, key.as_bytes(), self.uri),
+            _ => Some(answer),
+        }
+    }
+
+    /// Takes over the route of a record, if one of its patterns is found.
     #[inline]
-    fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, tool: &[u8], rest: &[u8]) -> Option<Answer> {
+    fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, key: &[u8], rest: &[u8]) -> Option<Answer> {
         let Some(table) = self.table.table.get() else { return Some(Answer::Unknown) };
         let Worker { scratch, patterns, turns } = worker;
-        let record = match table.lookup(tool, scratch) {
+        let record = match table.lookup(key, scratch) {
             Lookup::Found(record) => record,
             Lookup::Absent => return Some(Answer::No),
             Lookup::Contended => return Some(Answer::Unknown),
@@ -240,6 +330,20 @@ impl RequestRoute {
         }
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
         Some(Answer::Yes)
+    }
+
+    /// Has the backends asked in the order of their affinity to a key; an empty one changes nothing.
+    fn order_by(&mut self, key: &[u8], pool: *mut ngx_pool_t) {
+        if key.is_empty() {
+            return;
+        }
+        let mut ordered = self.several.to_vec();
+        ordered.sort_by_cached_key(|endpoint| Reverse(affinity(key, &endpoint.to_string())));
+        // SAFETY: the request's pool.
+        if let Some(ordered) = unsafe { pool::copy(pool, &ordered) } {
+            self.several = ordered;
+            self.chosen.set(0);
+        }
     }
 
     /// All backends.

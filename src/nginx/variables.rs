@@ -30,7 +30,8 @@ const VARIABLES: [(ngx_str_t, Read); 5] = [
         Some(match route.outcome {
             Outcome::Route => b"route",
             Outcome::Default => b"default",
-            Outcome::Miss => b"miss",
+            Outcome::Redirect => b"redirect",
+            Outcome::Miss | Outcome::NoHost => b"miss",
             Outcome::Unready => b"unready",
         })
     }),

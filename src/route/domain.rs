@@ -88,10 +88,14 @@ impl Domain {
         self.0.starts_with("*.")
     }
 
+    /// Whether it is an IPv4 or IPv6 address.
+    pub fn is_address(&self) -> bool {
+        self.0.starts_with('[') || self.0.parse::<Ipv4Addr>().is_ok()
+    }
+
     /// The domain without its first label; `None` when there is no other, and for addresses.
     pub fn parent(&self) -> Option<&str> {
-        let is_address = self.0.starts_with('[') || self.0.parse::<Ipv4Addr>().is_ok();
-        if is_address { None } else { self.0.split_once('.').map(|(_, parent)| parent) }
+        if self.is_address() { None } else { self.0.split_once('.').map(|(_, parent)| parent) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::domain::{Domain, DomainError, is_label};
+use super::domain::{Domain, DomainError, MAX_LABEL_LEN, is_label};
 use super::tool::{ToolName, ToolNameError};
 
 /// No tool's name begins so, nor does a path's first segment or a host: neither can have a slash.
@@ -73,7 +73,7 @@ impl RouteKey {
             Kind::Redirect => {
                 let tool = ToolName::try_new(name)?;
                 let is_host = is_label(name) && !name.iter().any(u8::is_ascii_uppercase);
-                if is_host { Ok(Self(redirect_key(name).into())) } else { Err(KeyError::NoHost(tool)) }
+                if is_host { Ok(Self([REDIRECT_MARK, name].concat().into())) } else { Err(KeyError::NoHost(tool)) }
             }
             Kind::Domain => Ok(Self([DOMAIN_MARK, Domain::try_new(name)?.as_str().as_bytes()].concat().into())),
         }
@@ -106,57 +106,58 @@ impl RouteKey {
     }
 }
 
-/// Under which name a tool's redirect is looked up.
-pub fn redirect_key(tool: &[u8]) -> Vec<u8> {
-    [REDIRECT_MARK, tool].concat()
-}
-
-/// The names under which a host is looked up, one after the other: itself, and the wildcard that stands for it.
-pub struct DomainKeys {
-    bytes: [u8; DomainKeys::ROOM],
-    /// Where the host ends.
+/// The key that a request asks for: on the stack, and of bytes that nobody has checked.
+pub struct LookupKey {
+    bytes: [u8; LookupKey::ROOM],
+    start: usize,
     end: usize,
-    /// Where its first dot is.
-    dot: Option<usize>,
 }
 
-impl DomainKeys {
+impl LookupKey {
     const ROOM: usize = 255;
 
-    /// The keys of a host as nginx leaves it: lower case, without port and trailing dot. `None` when it is longer than any
-    /// domain, or begins like an IPv6 address and is none.
-    pub fn try_of(host: &[u8]) -> Option<Self> {
-        if host.first() == Some(&b'[') {
+    /// The key of a tool's redirect. `None` when no redirect has a name of this length.
+    pub fn redirect(tool: &[u8]) -> Option<Self> {
+        if tool.len() <= MAX_LABEL_LEN { Self::marked(REDIRECT_MARK, tool) } else { None }
+    }
+
+    /// The key of a host as nginx leaves it: lower case, without port and trailing dot. `None` when it is longer than any
+    /// domain, begins like an IPv6 address and is none, or is a wildcard, which nobody may ask for by its name.
+    pub fn domain(host: &[u8]) -> Option<Self> {
+        match host.first() {
             // The one host that can be written in many ways.
-            let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalise(text).ok())?;
-            return Self::copied(literal.as_str().as_bytes());
+            Some(b'[') => {
+                let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalise(text).ok())?;
+                Self::marked(DOMAIN_MARK, literal.as_str().as_bytes())
+            }
+            Some(b'*') => None,
+            _ => Self::marked(DOMAIN_MARK, host),
         }
-        Self::copied(host)
     }
 
-    fn copied(host: &[u8]) -> Option<Self> {
-        let mark = DOMAIN_MARK.len();
-        let mut keys = Self { bytes: [0; Self::ROOM], end: mark + host.len(), dot: None };
-        keys.bytes.get_mut(..mark)?.copy_from_slice(DOMAIN_MARK);
-        keys.bytes.get_mut(mark..keys.end)?.copy_from_slice(host);
-        // `*` itself is no host: nobody may ask for the wildcard by its name.
-        let first = host.iter().position(|&byte| byte == b'.').filter(|&at| at > 0 && host.first() != Some(&b'*'));
-        keys.dot = first.map(|at| mark + at);
-        Some(keys)
+    fn marked(mark: &[u8], name: &[u8]) -> Option<Self> {
+        let mut key = Self { bytes: [0; Self::ROOM], start: 0, end: mark.len() + name.len() };
+        key.bytes.get_mut(..mark.len())?.copy_from_slice(mark);
+        key.bytes.get_mut(mark.len()..key.end)?.copy_from_slice(name);
+        Some(key)
     }
 
-    /// The key of the host itself.
-    pub fn exact(&self) -> &[u8] {
-        self.bytes.get(..self.end).unwrap_or_default()
-    }
-
-    /// Writes the key of `*.` and the host's parent over it; `None` when it has no parent.
-    pub fn wildcard(&mut self) -> Option<&[u8]> {
-        let (dot, mark) = (self.dot?, DOMAIN_MARK.len());
-        let start = dot.checked_sub(mark + 1)?;
-        self.bytes.get_mut(start..start + mark)?.copy_from_slice(DOMAIN_MARK);
+    /// From a domain's key to that of the wildcard that stands for it: `*.` and its parent. `None` when it has no parent.
+    pub fn into_wildcard(mut self) -> Option<Self> {
+        let name = DOMAIN_MARK.len();
+        let dot = name + self.as_bytes().get(name..)?.iter().position(|&byte| byte == b'.')?;
+        if dot == name {
+            return None;
+        }
+        self.start = dot - name - 1;
+        self.bytes.get_mut(self.start..dot - 1)?.copy_from_slice(DOMAIN_MARK);
         *self.bytes.get_mut(dot - 1)? = b'*';
-        self.bytes.get(start..self.end)
+        Some(self)
+    }
+
+    /// The key as the table has it.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 }
 
@@ -207,9 +208,11 @@ mod tests {
     fn the_longest_names_fit() {
         let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
         let key = RouteKey::try_new(Kind::Domain, longest.as_bytes()).unwrap();
-        assert_eq!(key.as_bytes().len(), DomainKeys::ROOM);
-        assert_eq!(DomainKeys::try_of(longest.as_bytes()).unwrap().exact(), key.as_bytes());
-        assert!(DomainKeys::try_of(&[b'a'; 254]).is_none());
+        assert_eq!(key.as_bytes().len(), LookupKey::ROOM);
+        assert_eq!(LookupKey::domain(longest.as_bytes()).unwrap().as_bytes(), key.as_bytes());
+        assert!(LookupKey::domain(&[b'a'; 254]).is_none());
+        assert_eq!(LookupKey::redirect(&[b'a'; 63]).unwrap().as_bytes(), [b"/r", &[b'a'; 63][..]].concat());
+        assert!(LookupKey::redirect(&[b'a'; 64]).is_none());
     }
 
     #[test]
@@ -235,15 +238,15 @@ mod tests {
             ("a.b.example.org", Some("/d*.b.example.org")),
             ("localhost", None),
             (".org", None),
-            ("*.example.org", None),
             ("", None),
             ("[::1]", None),
         ] {
-            let mut keys = DomainKeys::try_of(host.as_bytes()).unwrap();
-            assert_eq!(keys.exact(), format!("/d{host}").as_bytes());
-            assert_eq!(keys.wildcard(), wildcard.map(str::as_bytes), "{host}");
+            let key = LookupKey::domain(host.as_bytes()).unwrap();
+            assert_eq!(key.as_bytes(), format!("/d{host}").as_bytes());
+            let found = key.into_wildcard();
+            assert_eq!(found.as_ref().map(LookupKey::as_bytes), wildcard.map(str::as_bytes), "{host}");
         }
-        assert_eq!(DomainKeys::try_of(b"[2001:db8:0::1]").unwrap().exact(), b"/d[2001:db8::1]");
-        assert!(DomainKeys::try_of(b"[::1").is_none());
+        assert_eq!(LookupKey::domain(b"[2001:db8:0::1]").unwrap().as_bytes(), b"/d[2001:db8::1]");
+        assert!(LookupKey::domain(b"[::1").is_none() && LookupKey::domain(b"*.example.org").is_none());
     }
 }

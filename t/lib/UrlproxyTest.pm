@@ -7,7 +7,7 @@
 #   table, upstream, http, server, location
 #             lines added to that part of the canned configuration; http_config or config replaces all of it
 #   pass      what the canned location's proxy_pass says instead of http://tools
-#   requests  one a line: a URI, then what is expected of it, see `answered` below
+#   requests  one a line: a URI, http://host/path for another Host, then what is expected of it, see `answered` below
 #   perl      code that runs while nginx does
 #   refused   nginx must not start, and say just this
 #
@@ -166,15 +166,18 @@ sub perform {
 }
 
 # What a request was answered with, in the words of the expectation: the status, then which demo tool answered (`-` for
-# none), then pairs: `sees` is the URI as the tool got it, the others are the variables of that name.
+# none), then pairs: `sees` is the URI as the tool got it, `location` where it is sent, the others are the variables of that
+# name.
 sub answered {
     my ($uri, $status, $tool, @pairs) = @_;
-    my $answer = ask("GET $uri");
+    my @host = $uri =~ s{^http://([^/]+)}{} ? (headers => ["Host: $1"]) : ();
+    my $answer = ask("GET $uri", @host);
     my @got = ($answer->{status});
     push @got, $answer->{headers}{'x-tool'} // '-' if defined $tool;
     for my $key (map { /^(\w+)=/ } @pairs) {
         my ($sees) = $answer->{body} =~ /^uri: (.*)$/m;
-        push @got, "$key=" . (($key eq 'sees' ? $sees : $answer->{headers}{"x-urlproxy-$key"}) // '');
+        my %special = (sees => $sees, location => $answer->{headers}{location});
+        push @got, "$key=" . ((exists $special{$key} ? $special{$key} : $answer->{headers}{"x-urlproxy-$key"}) // '');
     }
     return "@got";
 }

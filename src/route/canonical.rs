@@ -1,0 +1,241 @@
+//! Where a tool has moved to: from `/<tool>/rest` to `https://<tool>.<domain>/rest`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::backend::Scheme;
+use super::domain::{Domain, DomainError};
+
+/// The site below whose domain each tool has a host: `scheme://domain[:port]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanonicalSite {
+    scheme: Scheme,
+    domain: Domain,
+    port: Option<u16>,
+}
+
+/// Why a text is no such site.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CanonicalError {
+    /// Neither `http://` nor `https://`.
+    #[error("site {0:?} has no scheme, expected e.g. \"https://toolforge.org\"")]
+    Scheme(String),
+    /// A path, an address, a wildcard, a wrong port ...
+    #[error("site {0:?} is no scheme and domain, expected e.g. \"https://toolforge.org\"")]
+    Domain(String),
+    /// No host name.
+    #[error(transparent)]
+    Name(#[from] DomainError),
+}
+
+/// A request that is sent elsewhere, as nginx has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved<'a> {
+    /// The path's first segment, decoded.
+    pub tool: &'a [u8],
+    /// What follows it, from its slash on, decoded.
+    pub rest: &'a [u8],
+    /// The URI as the client wrote it, with its query.
+    pub written: &'a [u8],
+    /// The query, without its question mark.
+    pub query: &'a [u8],
+}
+
+impl CanonicalSite {
+    /// The value of `Location`. It always leads to the tool's host: whatever the client wrote stands behind the slash that ends
+    /// the authority, and every byte that could end the header, or the path, is percent-encoded (RFC 3986, section 2.1).
+    ///
+    /// The path stays as the client wrote it where that says the same as the decoded path; where nginx has resolved dots or
+    /// merged slashes, or a rewrite has been, the decoded one is encoded anew.
+    pub fn location(&self, moved: &Moved<'_>) -> Vec<u8> {
+        let Self { scheme, domain, port } = self;
+        let mut location = format!("{}://", scheme.as_str()).into_bytes();
+        location.extend_from_slice(moved.tool);
+        location.extend(format!(".{domain}").bytes());
+        if let Some(port) = port {
+            location.extend(format!(":{port}").bytes());
+        }
+        match written_rest(moved) {
+            Some(written) => encode(written, is_kept, &mut location),
+            None => encode(moved.rest, is_path, &mut location),
+        }
+        if !moved.query.is_empty() {
+            location.push(b'?');
+            encode(moved.query, is_kept, &mut location);
+        }
+        location
+    }
+}
+
+/// What the client wrote after the tool, if that decodes to the rest.
+fn written_rest<'a>(moved: &Moved<'a>) -> Option<&'a [u8]> {
+    let end = moved.written.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(moved.written.len());
+    let mut path = moved.written.get(..end)?.strip_prefix(b"/")?;
+    for &byte in moved.tool {
+        path = decode_one(path).filter(|&(decoded, _)| decoded == byte)?.1;
+    }
+    let written = path;
+    if !written.starts_with(b"/") {
+        return None;
+    }
+    for &byte in moved.rest {
+        path = decode_one(path).filter(|&(decoded, _)| decoded == byte)?.1;
+    }
+    path.is_empty().then_some(written)
+}
+
+/// The first byte of an encoded path, and what follows it.
+fn decode_one(path: &[u8]) -> Option<(u8, &[u8])> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match path {
+        [b'%', high, low, rest @ ..] => Some((digit(*high)? << 4 | digit(*low)?, rest)),
+        [b'%', ..] | [] => None,
+        [byte, rest @ ..] => Some((*byte, rest)),
+    }
+}
+
+fn encode(bytes: &[u8], is_kept: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
+    for &byte in bytes {
+        if is_kept(byte) {
+            out.push(byte);
+        } else {
+            out.extend(format!("%{byte:02X}").bytes());
+        }
+    }
+}
+
+/// What was encoded once needs nothing more, but for bytes that no URI has and the beginning of a fragment.
+fn is_kept(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'#')
+}
+
+/// What a path has unencoded (RFC 3986, section 3.3).
+fn is_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte)
+}
+
+impl FromStr for CanonicalSite {
+    type Err = CanonicalError;
+
+    fn from_str(text: &str) -> Result<Self, CanonicalError> {
+        let shown = || text.chars().take(120).collect::<String>();
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some(("https", rest)) => (Scheme::Https, rest),
+            _ => return Err(CanonicalError::Scheme(shown())),
+        };
+        let wrong = || CanonicalError::Domain(shown());
+        let (name, port) = match rest.split_once(':') {
+            Some((name, port)) => (name, Some(port.parse().ok().filter(|&port: &u16| port > 0).ok_or_else(wrong)?)),
+            None => (rest, None),
+        };
+        if name.contains(['/', '?', '#', '@', '[']) {
+            return Err(wrong());
+        }
+        let domain = Domain::normalise(name)?;
+        if domain.is_wildcard() || domain.is_address() { Err(wrong()) } else { Ok(Self { scheme, domain, port }) }
+    }
+}
+
+impl fmt::Display for CanonicalSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.domain)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn location(rest: &[u8], written: &[u8], query: &[u8]) -> String {
+        let site: CanonicalSite = "https://toolforge.org".parse().unwrap();
+        String::from_utf8(site.location(&Moved { tool: b"hello", rest, written, query })).unwrap()
+    }
+
+    #[test]
+    fn path_and_query_are_kept_as_they_were_written() {
+        for (rest, written, query, want) in [
+            ("/", "/hello", "", "/"),
+            ("/", "/hello/", "", "/"),
+            ("/a/b", "/hello/a/b?x=1&y=%20", "x=1&y=%20", "/a/b?x=1&y=%20"),
+            ("/a/b", "/hello/a%2Fb", "", "/a%2Fb"),
+            ("/a b", "/hello/a%20b", "", "/a%20b"),
+            ("/a b", "/hel%6Co/a%20b", "", "/a%20b"),
+            ("/a[1]|{}", "/hello/a[1]|{}?b[]=1", "b[]=1", "/a[1]|{}?b[]=1"),
+            ("/%", "/hello/%25", "%", "/%25?%"),
+            ("/é", "/hello/%C3%A9", "é", "/%C3%A9?%C3%A9"),
+            ("/é", "/hello/é", "", "/%C3%A9"),
+            ("/a", "/hello/a?http://x/?y", "http://x/?y", "/a?http://x/?y"),
+        ] {
+            let got = location(rest.as_bytes(), written.as_bytes(), query.as_bytes());
+            assert_eq!(got, format!("https://hello.toolforge.org{want}"), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_nginx_made_of_it_is_encoded_anew() {
+        for (rest, written, want) in [
+            ("/a b%?#[", "/x/../hello/a%20b%25%3F%23%5B", "/a%20b%25%3F%23%5B"),
+            ("/a", "/hello//a", "/a"),
+            ("/a", "/hello/./a", "/a"),
+            ("/x", "/hello%2Fx", "/x"),
+            ("/rewritten", "/hello/a", "/rewritten"),
+            ("/a\r\nX: y", "/hello/a%0d%0aX:%20y", "/a%0d%0aX:%20y"),
+            ("/a\r\nX: y", "/x/../hello/a%0d%0aX:%20y", "/a%0D%0AX:%20y"),
+            ("/\\evil.example", "/hello/\\evil.example", "/%5Cevil.example"),
+            ("/a", "*", "/a"),
+            ("/a%", "/hello/a%", "/a%25"),
+        ] {
+            assert_eq!(
+                location(rest.as_bytes(), written.as_bytes(), b""),
+                format!("https://hello.toolforge.org{want}")
+            );
+        }
+    }
+
+    #[test]
+    fn a_site_is_a_scheme_and_a_domain() {
+        for good in ["https://toolforge.org", "http://tools.example:8080"] {
+            assert_eq!(good.parse::<CanonicalSite>().unwrap().to_string(), good);
+        }
+        let site: CanonicalSite = "https://tools.example:8443".parse().unwrap();
+        let moved = Moved { tool: b"a", rest: b"/", written: b"/a", query: b"" };
+        assert_eq!(site.location(&moved), b"https://a.tools.example:8443/");
+        for bad in [
+            "toolforge.org",
+            "ftp://a.org",
+            "https://",
+            "https://a.org/",
+            "https://a.org/x",
+            "https://u@a.org",
+            "https://a.org:0",
+            "https://a.org:x",
+            "https://10.0.0.1",
+            "https://[::1]",
+            "https://*.a.org",
+            "https://a..org",
+            "https://a.org?x",
+        ] {
+            assert!(bad.parse::<CanonicalSite>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_lead_to_another_host_or_end_the_header(
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+            written in prop::collection::vec(any::<u8>(), 0..60),
+            query in prop::collection::vec(any::<u8>(), 0..40),
+            is_same in any::<bool>(),
+        ) {
+            let rest = [b"/", &rest[..]].concat();
+            let written = if is_same { [b"/hello", &rest[..]].concat() } else { written };
+            let got = location(&rest, &written, &query);
+            prop_assert!(got.starts_with("https://hello.toolforge.org/"));
+            prop_assert!(got.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#'));
+        }
+    }
+}
