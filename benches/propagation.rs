@@ -1,8 +1,8 @@
 //! From a write to Redis until every worker routes by it. Run by `make bench`.
 //!
-//! The companion follows a Redis with 100,000 tools as it does in nginx, snapshot and regular comparisons included, while
-//! tools are changed at a steady rate. Each change is timed from before its HSET is sent until a lookup finds it: the
-//! lookup of all workers, since the memory is one. Not a test: nothing here fails.
+//! The companion follows a Redis with 100,000 tools, then one with 100,000 domains, as it does in nginx, snapshot and
+//! regular comparisons included, while they are changed at a steady rate. Each change is timed from before it is sent until
+//! a lookup finds it: the lookup of all workers, since the memory is one. Not a test: nothing here fails.
 
 #[path = "common/store.rs"]
 mod store;
@@ -11,16 +11,27 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use store::Store;
+use urlproxy::registry::key_of;
+use urlproxy::route::{Kind, RouteKey};
 use urlproxy::sync::{Journal, Lease, Settings, SnapshotSettings, run};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
 
-const TOOLS: usize = 100_000;
+const COUNT: usize = 100_000;
 const CHANGES: usize = 1_500;
 const PER_SECOND: u32 = 50;
 
 fn main() {
-    let Some(mut store) = Store::filled(TOOLS) else { return };
-    let owned = OwnedTable::new(Capacity::of_bytes(TOOLS * 192 + (1 << 20)).unwrap_or_else(|e| panic!("{e}")));
+    for kind in [Kind::Tool, Kind::Domain] {
+        measure(kind);
+    }
+}
+
+fn measure(kind: Kind) {
+    let Some(mut store) = Store::filled(if kind == Kind::Tool { COUNT } else { 0 }) else { return };
+    if kind == Kind::Domain {
+        store.map(COUNT).unwrap_or_else(|| panic!("Redis took no domains"));
+    }
+    let owned = OwnedTable::new(Capacity::of_bytes(COUNT * 192 + (1 << 20)).unwrap_or_else(|e| panic!("{e}")));
     let table = owned.table();
     let source = store.url().parse().unwrap_or_else(|e| panic!("{e}"));
     let snapshot =
@@ -35,21 +46,21 @@ fn main() {
         while !table.header().is_loaded() {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let mut taken = change_steadily(table, &mut store);
+        let mut taken = change_steadily(kind, table, &mut store);
         stop.store(true, Relaxed);
         taken.sort_unstable();
         for (percent, target) in [(50, ""), (99, "<= 5 ms")] {
             let at = (taken.len() * percent / 100).min(taken.len() - 1);
-            let what = format!("a change routed, p{percent} of {CHANGES} at {PER_SECOND}/s, {TOOLS} tools");
+            let what = format!("a change routed, p{percent} of {CHANGES} at {PER_SECOND}/s, {COUNT} {}", kind.plural());
             println!("{what:<62} | {:>7.2} ms | {target}", taken[at].as_secs_f64() * 1e3);
         }
     });
 }
 
 /// How long each change took.
-fn change_steadily(table: Table<'_>, store: &mut Store) -> Vec<Duration> {
+fn change_steadily(kind: Kind, table: Table<'_>, store: &mut Store) -> Vec<Duration> {
     let mut scratch = Scratch::default();
-    let mut port_of = |tool: &str| match table.lookup(tool.as_bytes(), &mut scratch) {
+    let mut port_of = |key: &RouteKey| match table.lookup(key.as_bytes(), &mut scratch) {
         Lookup::Found(record) => record.routes().next().and_then(|r| r.first_backend()).map(|b| b.port),
         _ => None,
     };
@@ -58,17 +69,21 @@ fn change_steadily(table: Table<'_>, store: &mut Store) -> Vec<Duration> {
         .map(|number| {
             let due = begun + Duration::from_secs(1) / PER_SECOND * number;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let tool = format!("tool-{}", number as usize * 7919 % TOOLS);
+            let at = number as usize * 7919 % COUNT;
+            let name = if kind == Kind::Tool { format!("tool-{at}") } else { format!("host-{at}.example.org") };
+            let key = RouteKey::try_new(kind, name.as_bytes()).unwrap_or_else(|e| panic!("{e}"));
             // Below all ports that tools begin with.
             let port = 1 + (number % 1000) as u16;
+            let url = format!("http://10.9.9.9:{port}");
+            let mut change = redis::pipe();
+            if kind == Kind::Tool {
+                change.hset(key_of(&key), ".*", url);
+            } else {
+                change.atomic().del(key_of(&key)).sadd(key_of(&key), url);
+            }
             let start = Instant::now();
-            let set = redis::cmd("HSET")
-                .arg(format!("prefix:{tool}"))
-                .arg(".*")
-                .arg(format!("http://10.9.9.9:{port}"))
-                .exec(&mut store.connection);
-            set.unwrap_or_else(|e| panic!("{e}"));
-            while port_of(&tool) != Some(port) {
+            change.exec(&mut store.connection).unwrap_or_else(|e| panic!("{e}"));
+            while port_of(&key) != Some(port) {
                 std::thread::yield_now();
             }
             start.elapsed()

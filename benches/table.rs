@@ -1,6 +1,6 @@
 //! The table by itself: cold random lookups, and a full load from a local Redis. Run by `make bench`.
 //!
-//! Lookup times are medians of several passes over every tool in random order. Not a test: nothing here fails.
+//! Lookup times are medians of several passes over all names in random order. Not a test: nothing here fails.
 
 #[path = "common/store.rs"]
 mod store;
@@ -8,16 +8,28 @@ mod store;
 use std::time::{Duration, Instant};
 
 use store::Store;
-use urlproxy::route::{Backend, Kind, Pattern, Route, RouteKey};
+use urlproxy::route::{Backend, Kind, LookupKey, Pattern, Route, RouteKey};
 use urlproxy::sync::{Journal, Settings, load_once};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table, Writer};
+
+/// Of a zone. A domain's name is longer than a tool's: its record takes a line more.
+const BYTES_PER_TOOL: usize = 192;
 
 fn main() {
     row("what", "figure", "target");
     for (tools, target) in [(20_000, "<= 80 ns"), (1_000_000, "<= 300 ns")] {
-        let owned = filled(tools);
-        let nanoseconds = random_lookups(owned.table(), tools);
+        let owned = filled(tools, BYTES_PER_TOOL, |number| record(Kind::Tool, &tool(number)));
+        let nanoseconds = random_lookups(owned.table(), tools, tool, |table, name, scratch| {
+            matches!(table.lookup(name, scratch), Lookup::Found(_))
+        });
         row(&format!("random lookup, {tools} tools"), &format!("{nanoseconds:.0} ns"), target);
+    }
+    let domains = 100_000;
+    for (what, mapped) in [("", "host"), (", by its wildcard", "*")] {
+        let owned = filled(domains, 2 * BYTES_PER_TOOL, |number| record(Kind::Domain, &host(mapped, number)));
+        let nanoseconds = random_lookups(owned.table(), domains, |number| host("host", number), find_host);
+        let what = format!("random lookup of a host, {domains} domains{what}");
+        row(&what, &format!("{nanoseconds:.0} ns"), "<= 300 ns");
     }
     if let Some((seconds, bytes)) = full_load(1_000_000) {
         row("full load of 1000000 tools from a local Redis", &format!("{seconds:.1} s"), "<= 5 s");
@@ -29,43 +41,64 @@ fn row(what: &str, figure: &str, target: &str) {
     println!("{what:<62} | {figure:>10} | {target}");
 }
 
-fn name(number: usize) -> RouteKey {
-    RouteKey::try_new(Kind::Tool, format!("tool-{number}").as_bytes()).unwrap_or_else(|e| panic!("{e}"))
+fn tool(number: usize) -> String {
+    format!("tool-{number}")
 }
 
-/// Room for so many tools, as a zone that is just large enough gives it.
-fn capacity(tools: usize) -> Capacity {
-    Capacity::of_bytes(tools * 192 + (1 << 20)).unwrap_or_else(|e| panic!("{e}"))
+fn host(label: &str, number: usize) -> String {
+    format!("{label}.project-{number}.example.org")
 }
 
-fn filled(tools: usize) -> OwnedTable {
-    let owned = OwnedTable::new(capacity(tools));
+fn record(kind: Kind, name: &str) -> RouteKey {
+    RouteKey::try_new(kind, name.as_bytes()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// As the module does: the host itself, else the wildcard that stands for it.
+fn find_host(table: Table<'_>, host: &[u8], scratch: &mut Scratch) -> bool {
+    let is_there =
+        |key: &LookupKey, scratch: &mut Scratch| matches!(table.lookup(key.as_bytes(), scratch), Lookup::Found(_));
+    let Some(key) = LookupKey::domain(host) else { return false };
+    is_there(&key, scratch) || key.into_wildcard().is_some_and(|key| is_there(&key, scratch))
+}
+
+/// Room for so many records of this many bytes of zone each, as one that is just large enough gives it.
+fn capacity(count: usize, bytes: usize) -> Capacity {
+    Capacity::of_bytes(count * bytes + (1 << 20)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn filled(count: usize, bytes: usize, key: impl Fn(usize) -> RouteKey) -> OwnedTable {
+    let owned = OwnedTable::new(capacity(count, bytes));
     let mut writer = Writer::attach(owned.table()).0;
-    for number in 0..tools {
+    for number in 0..count {
         let url = format!("http://10.{}.{}.1:{}", number >> 16, number >> 8 & 255, 1024 + number % 60_000);
         let backend: Backend = url.parse().unwrap_or_else(|e| panic!("{e}"));
         let routes = [Route { pattern: Pattern::any(), backends: vec![backend] }];
-        writer.publish(&name(number), &routes).unwrap_or_else(|e| panic!("{e}"));
+        writer.publish(&key(number), &routes).unwrap_or_else(|e| panic!("{e}"));
     }
     drop(writer);
     owned
 }
 
 /// Nanoseconds per lookup.
-fn random_lookups(table: Table<'_>, tools: usize) -> f64 {
+fn random_lookups(
+    table: Table<'_>,
+    count: usize,
+    name: impl Fn(usize) -> String,
+    find: impl Fn(Table<'_>, &[u8], &mut Scratch) -> bool,
+) -> f64 {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state as usize % tools
+        state as usize % count
     };
-    let names: Vec<Vec<u8>> = (0..500_000).map(|_| format!("tool-{}", random()).into_bytes()).collect();
+    let names: Vec<Vec<u8>> = (0..500_000).map(|_| name(random()).into_bytes()).collect();
     let mut scratch = Scratch::default();
     let mut passes: Vec<f64> = (0..7)
         .map(|_| {
             let start = Instant::now();
-            let found = names.iter().filter(|n| matches!(table.lookup(n, &mut scratch), Lookup::Found(_))).count();
+            let found = names.iter().filter(|name| find(table, name, &mut scratch)).count();
             assert_eq!(found, names.len());
             start.elapsed().as_nanos() as f64 / names.len() as f64
         })
@@ -77,7 +110,7 @@ fn random_lookups(table: Table<'_>, tools: usize) -> f64 {
 /// Seconds and bytes per tool; `None` without redis-server.
 fn full_load(tools: usize) -> Option<(f64, f64)> {
     let store = Store::filled(tools)?;
-    let owned = OwnedTable::new(capacity(tools));
+    let owned = OwnedTable::new(capacity(tools, BYTES_PER_TOOL));
     let settings = Settings::new(store.url().parse().ok()?);
     let (journal, _reader) = Journal::new(16);
     let start = Instant::now();

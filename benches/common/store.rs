@@ -1,4 +1,4 @@
-//! A private Redis with as many tools as a bench asks for.
+//! A private Redis with as many tools, or domains, as a bench asks for.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -7,6 +7,10 @@ use tempfile::TempDir;
 
 /// Registers tool-0 and so on, all different.
 const REGISTER: &str = "for i = 0, tonumber(ARGV[1]) - 1 do redis.call('HSET', 'prefix:tool-' .. i, '.*', \
+    'http://10.' .. math.floor(i / 65536) .. '.' .. (math.floor(i / 256) % 256) .. '.1:' .. (1024 + i % 60000)) end";
+
+/// The same of host-0.example.org and so on.
+const MAP: &str = "for i = 0, tonumber(ARGV[1]) - 1 do redis.call('SADD', 'frontend:host-' .. i .. '.example.org', \
     'http://10.' .. math.floor(i / 65536) .. '.' .. (math.floor(i / 256) % 256) .. '.1:' .. (1024 + i % 60000)) end";
 
 /// A Redis on a unix socket; ends with the value.
@@ -40,6 +44,12 @@ impl Store {
         };
         redis::cmd("EVAL").arg(REGISTER).arg(0).arg(tools).exec(&mut connection).ok()?;
         Some(Self { server, dir, connection })
+    }
+
+    /// Adds domains.
+    #[allow(dead_code, reason = "not every bench has domains")]
+    pub fn map(&mut self, domains: usize) -> Option<()> {
+        redis::cmd("EVAL").arg(MAP).arg(0).arg(domains).exec(&mut self.connection).ok()
     }
 
     /// As the companion takes it.
