@@ -291,6 +291,37 @@ fn carried_over_a_table_has_the_same_tools_and_counts() {
 }
 
 #[test]
+fn every_kind_is_counted_by_itself_found_by_its_key_and_carried_over() {
+    let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(SMALL));
+    let key = |kind, name: &str| RouteKey::try_new(kind, name.as_bytes()).unwrap();
+    let (mut writer, _) = Writer::attach(old.table());
+    for name in ["a", "b"] {
+        writer.publish(&key(Kind::Tool, name), &routes(1)).unwrap();
+    }
+    writer.publish(&key(Kind::Redirect, "a"), &[]).unwrap();
+    writer.publish(&key(Kind::Domain, "a"), &routes(2)).unwrap();
+    writer.publish(&key(Kind::Domain, "*.a.org"), &routes(3)).unwrap();
+    writer.publish(&key(Kind::Domain, "b.org"), &routes(4)).unwrap();
+    assert!(writer.withdraw(key(Kind::Domain, "b.org").as_bytes()));
+    assert_eq!(carry_over(old.table(), new.table()), Ok(2));
+    for table in [old.table(), new.table()] {
+        assert_eq!(Kind::ALL.map(|kind| table.header().live(kind)), [2, 1, 2]);
+        assert_eq!(
+            (port_of(table, "a"), port_of(table, "/da"), port_of(table, "/d*.a.org")),
+            (Some(2), Some(3), Some(4))
+        );
+        assert_eq!(port_of(table, "/db.org"), None);
+        let mut scratch = Scratch::default();
+        assert!(
+            matches!(table.lookup(b"/ra", &mut scratch), Lookup::Found(record) if record.routes().next().is_none())
+        );
+        // A new writer counts the same.
+        assert_eq!(Writer::attach(table).1.tools, 2);
+        assert_eq!(Kind::ALL.map(|kind| table.header().live(kind)), [2, 1, 2]);
+    }
+}
+
+#[test]
 fn a_table_that_is_too_small_refuses_to_be_carried_over_to() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(Capacity { tools: 2, ..SMALL }));
     let (mut writer, _) = Writer::attach(old.table());
