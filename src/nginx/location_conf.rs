@@ -106,6 +106,12 @@ impl LocationConf {
         self.canonical.as_ref().and_then(Option::as_ref)
     }
 
+    /// Whether tools that ask for it are sent to hosts of their own here.
+    #[inline(always)]
+    pub fn redirects(&self) -> bool {
+        self.canonical().is_some() && *self.mode() == Mode::Path
+    }
+
     /// Who answers what no route matches.
     pub fn default_route(&self) -> &DefaultRoute {
         self.default.as_ref().unwrap_or(&DefaultRoute::Off)

@@ -245,7 +245,7 @@ impl RequestRoute {
         // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
         let is_loaded = self.table.table.get().is_some_and(|table| table.header().is_loaded());
         let mut answer = match asked {
-            Asked::Tool(_) if self.is_redirected(conf, &mut worker) => {
+            Asked::Tool(_) if conf.redirects() && self.is_redirected(&mut worker) => {
                 self.outcome = Outcome::Redirect;
                 return Some(());
             }
@@ -281,12 +281,9 @@ impl RequestRoute {
         Some(())
     }
 
-    /// Whether the tool has moved, and this is where its requests are sent on.
-    #[inline(always)]
-    fn is_redirected(&mut self, conf: &LocationConf, worker: &mut Worker) -> bool {
-        if conf.canonical().is_none() || *conf.mode() != Mode::Path {
-            return false;
-        }
+    /// Whether the tool has moved.
+    #[inline(never)]
+    fn is_redirected(&mut self, worker: &mut Worker) -> bool {
         let (Some(table), Some(key)) = (self.table.table.get(), LookupKey::redirect(self.tool)) else { return false };
         let Lookup::Found(record) = table.lookup(key.as_bytes(), &mut worker.scratch) else { return false };
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
@@ -294,6 +291,7 @@ impl RequestRoute {
     }
 
     /// Takes over the backends of a host, or of the wildcard that stands for it.
+    #[inline(never)]
     fn search_domain(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, host: &[u8]) -> Option<Answer> {
         let Some(key) = LookupKey::domain(host) else { return Some(Answer::No) };
         let answer = self.search(pool, worker, key.as_bytes(), self.uri)?;
@@ -303,8 +301,9 @@ impl RequestRoute {
         }
     }
 
-    /// Takes over the route of a record, if one of its patterns is found.
-    #[inline]
+    /// Takes over the route of a record, if one of its patterns is found. One copy, and everything in it: what is called once for
+    /// each request must not become several, with calls between.
+    #[inline(never)]
     fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, key: &[u8], rest: &[u8]) -> Option<Answer> {
         let Some(table) = self.table.table.get() else { return Some(Answer::Unknown) };
         let Worker { scratch, patterns, turns } = worker;

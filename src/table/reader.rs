@@ -39,7 +39,7 @@ enum Copied {
 
 impl Table<'_> {
     /// Finds a record by its exact key: a tool by its name, the others as [`RouteKey`](crate::route::RouteKey) says.
-    #[inline]
+    #[inline(always)]
     pub fn lookup<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Lookup<'s> {
         let hash = self.hash(key);
         for _ in 0..TRIES {

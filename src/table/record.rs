@@ -129,7 +129,7 @@ impl<'a> Record<'a> {
     }
 
     /// The first route whose pattern is found in `rest`, the path after the tool's name.
-    #[inline]
+    #[inline(always)]
     pub fn select(&self, rest: &[u8], patterns: &mut PatternCache) -> Option<RouteView<'a>> {
         self.routes().find(|route| match route.matcher {
             Matcher::Any => true,
