@@ -1,7 +1,6 @@
 //! invisible-unicorn killed at every step of a change: what it acknowledged is kept, and Redis agrees with the database afterwards.
 //!
-//! strace kills it as it is about to make the N-th system call with which a thread writes, syncs or sends, for N from 1 on. A thread
-//! of its own counts for itself, so that the same N hits many steps.
+//! strace kills it as it is about to make the N-th system call of one kind, for N from 1 on; each thread counts for itself.
 
 #[path = "common/domains.rs"]
 mod domains;
@@ -18,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use domains::{Site, Unicorn, frontends, wanted};
 use listener::wait_for;
@@ -28,10 +27,11 @@ use redis_server::RedisServer;
 const KILLS: usize = 200;
 /// Kills at the start.
 const START_KILLS: usize = 40;
-/// Steps at which a thread is killed, from the first on.
-const STEPS: usize = 50;
-/// With which calls something is made to last, or told.
-const CALLS: &str = "pwrite64,pwritev,write,writev,sendto,sendmsg,fdatasync,fsync,ftruncate,unlink,rename";
+/// The calls with which something is made to last or told, and at how many of each, from the first on, it is killed in turn.
+const STEPS: [(&str, usize); 4] =
+    [("pwrite64", 60), ("fdatasync,fsync,ftruncate,unlink", 4), ("sendto,writev", 10), ("write", 10)];
+/// All of them.
+const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,unlink,sendto,writev,write";
 /// Few, so that changes meet.
 const DOMAINS: u64 = 6;
 
@@ -104,27 +104,30 @@ impl Change {
 struct Killer {
     process: Child,
     trace: PathBuf,
+    /// Where it tells of each thread that it meets: it must be able to.
+    _stderr: BufReader<ChildStderr>,
 }
 
-fn arguments(step: usize, trace: &str) -> [String; 7] {
-    let inject = format!("inject={CALLS}:signal=KILL:when={step}");
-    ["-f", "-y", "-o", trace, "-e", &format!("trace={CALLS}"), &format!("-e{inject}")].map(str::to_owned)
+fn arguments(calls: &str, step: usize, trace: &str) -> [String; 8] {
+    let (traced, inject) = (format!("trace={CALLS}"), format!("inject={calls}:signal=KILL:when={step}"));
+    ["-f", "-yy", "-o", trace, "-e", &traced, "-e", &inject].map(str::to_owned)
 }
 
 impl Killer {
-    fn attach(site: &Site, unicorn: &Unicorn, step: usize) -> Self {
+    fn attach(site: &Site, unicorn: &Unicorn, (calls, step): (&str, usize)) -> Self {
         let trace = site.path("trace");
         let mut process = Command::new("strace")
-            .args(arguments(step, trace.to_str().unwrap()))
+            .args(arguments(calls, step, trace.to_str().unwrap()))
             .args(["-p", &unicorn.daemon.pid().to_string()])
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace, a package of Debian");
         let mut line = String::new();
-        BufReader::new(process.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        stderr.read_line(&mut line).unwrap();
         assert!(line.contains("attached"), "strace may not attach: {line}");
-        Self { process, trace }
+        Self { process, trace, _stderr: stderr }
     }
 
     /// At which call it was.
@@ -134,28 +137,29 @@ impl Killer {
     }
 }
 
-/// The last call of the thread that was killed first: its name, and what it was for.
+/// The call that was not made: its name, and what it was for.
 fn call_in(trace: &str) -> String {
-    let killed = trace.lines().position(|line| line.contains("killed by SIGKILL")).expect("killed");
-    let thread = |line: &str| line.split(' ').next().unwrap().to_owned();
-    let threads: Vec<_> =
-        trace.lines().skip(killed).filter(|line| line.contains("killed by SIGKILL")).map(thread).collect();
-    // The others were not in the middle of one of these calls.
-    let unfinished = |line: &&str| line.contains(" = ?") || line.contains("<unfinished") || line.contains("(INJECTED)");
-    let call = trace.lines().take(killed).filter(unfinished).filter(|line| threads.contains(&thread(line))).last();
-    let call = call.or_else(|| trace.lines().take(killed).last()).unwrap_or("?");
-    let call = call.split_once(' ').map_or(call, |(_, call)| call.trim());
-    let (name, rest) = call.split_once('(').unwrap_or((call, ""));
-    let what = rest.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(what, _)| what);
-    let what = what.rsplit('/').next().unwrap_or_default();
-    let kind = if what.contains("socket") || what.contains("TCP") || what.contains("->") {
-        if rest.contains("MULTI") || rest.contains("*") { "Redis" } else { "a client" }
-    } else if what.contains("pipe") {
-        "the log"
-    } else {
-        what
+    let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut call = "? ?";
+    for (thread, line) in trace.lines().filter_map(|line| line.split_once(' ')) {
+        let line = line.trim();
+        match (line.strip_suffix("<unfinished ...>"), line.ends_with("= ?")) {
+            (Some(unfinished), _) => drop(begun.insert(thread, unfinished)),
+            // A call that was not made has no result.
+            (None, true) => call = begun.remove(thread).unwrap_or(line),
+            (None, false) if line.contains("killed by SIGKILL") => call = begun.remove(thread).unwrap_or(call),
+            (None, false) => drop(begun.remove(thread)),
+        }
+    }
+    let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
+    let file = arguments.split_once('<').and_then(|(_, rest)| rest.split_once(['>', ','])).map_or("", |(file, _)| file);
+    let what = match file.rsplit('/').next().unwrap_or_default() {
+        _ if file.starts_with("TCP") && arguments.contains("HTTP/1.1") => "a client",
+        _ if file.starts_with("TCP") => "Redis",
+        _ if file.starts_with("pipe") => "the log",
+        name => name,
     };
-    format!("{name} to {kind}")
+    format!("{name} of {what}")
 }
 
 /// Starts the server on what the killed one left, and checks it: `certain` is what was acknowledged, `doubtful` what was asked last.
@@ -194,12 +198,13 @@ fn no_acknowledged_change_is_lost_whenever_it_is_killed() {
     let (mut calls, mut acknowledged, mut kept): (BTreeMap<String, usize>, usize, usize) = Default::default();
     let mut unicorn = site.start(&redis, &[]);
     for kill in 0..kills {
-        let step = 1 + kill % STEPS;
+        let (calls_of_kind, steps) = STEPS[kill % STEPS.len()];
+        let step = (calls_of_kind, 1 + kill / STEPS.len() % steps);
         let killer = Killer::attach(&site, &unicorn, step);
         let audited = changes_audited(&site);
         let (mut done, mut doubtful) = (0, None);
         while doubtful.is_none() {
-            assert!(done < 1000, "not killed at step {step}");
+            assert!(done < 1000, "not killed at {step:?}");
             let change = Change::any(&mut random, &certain);
             match change.ask(&unicorn) {
                 Ok(answer) => {
@@ -232,7 +237,7 @@ fn no_acknowledged_change_is_lost_whenever_it_is_killed() {
 fn a_start_may_be_killed_at_any_step() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let mut certain = Mappings::new();
-    let (url, database, trace) = (redis.url(), site.database(), site.path("trace"));
+    let (url, database, trace, pid) = (redis.url(), site.database(), site.path("trace"), site.path("pid"));
     let mut calls: BTreeMap<String, usize> = BTreeMap::new();
     for kill in 0..START_KILLS {
         // At first there is no database, and later one that Redis lags behind.
@@ -248,7 +253,8 @@ fn a_start_may_be_killed_at_any_step() {
             }
         }
         let mut starting = Command::new("strace")
-            .args(arguments(1 + kill % (START_KILLS / 2), trace.to_str().unwrap()))
+            .args(arguments(CALLS, 2 + kill % (START_KILLS / 2), trace.to_str().unwrap()))
+            .args(["sh", "-c", r#"echo $$ >"$0"; exec "$@""#, pid.to_str().unwrap()])
             .args([domains::PROGRAM, "--listen", "127.0.0.1:0", "--redis", &url, "--database"])
             .arg(&database)
             .stdin(Stdio::null())
@@ -264,8 +270,9 @@ fn a_start_may_be_killed_at_any_step() {
         if is_over {
             *calls.entry(call_in(&fs::read_to_string(&trace).unwrap())).or_default() += 1;
         } else {
-            // It has fewer steps than that. What is traced dies with strace.
-            starting.kill().unwrap();
+            // It has fewer steps than that.
+            let pid = fs::read_to_string(&pid).unwrap();
+            assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
             starting.wait().unwrap();
         }
         let mut found = recover(&site, &redis, &mut certain, None, &format!("start {kill}"));
