@@ -32,7 +32,7 @@ pub const MAX_BODY: usize = 64 * 1024;
 const DISCARDED_BODY: usize = 1024 * 1024;
 /// Longer than this a body may not take.
 const BODY_SECONDS: u64 = 10;
-/// More requests than these do not use the database at once; others wait.
+/// More requests than these do not read the database at once, nor change it; others wait.
 const AT_ONCE: usize = 32;
 /// Longer than this they do not.
 const TURN: Duration = Duration::from_secs(5);
@@ -50,7 +50,8 @@ pub(super) struct Api {
     progress: watch::Receiver<Progress>,
     changed: Arc<Notify>,
     metrics: Metrics,
-    turns: Semaphore,
+    reads: Semaphore,
+    changes: Semaphore,
 }
 
 /// What is allowed to whom.
@@ -70,6 +71,12 @@ enum Wish {
     Delete { domain: String },
 }
 
+impl Wish {
+    fn is_change(&self) -> bool {
+        !matches!(self, Self::List | Self::Show { .. })
+    }
+}
+
 enum Granted {
     Json(String),
     Changed { text: Option<&'static str>, changed: Changed },
@@ -83,7 +90,15 @@ impl Api {
         changed: Arc<Notify>,
         metrics: Metrics,
     ) -> Self {
-        Self { database, rules: Arc::new(rules), progress, changed, metrics, turns: Semaphore::new(AT_ONCE) }
+        Self {
+            database,
+            rules: Arc::new(rules),
+            progress,
+            changed,
+            metrics,
+            reads: Semaphore::new(AT_ONCE),
+            changes: Semaphore::new(AT_ONCE),
+        }
     }
 
     /// Answers a request that came from `peer`.
@@ -122,7 +137,9 @@ impl Api {
             (resource, _) => return Err(Refusal::Method(resource.methods())),
         };
         let token = bearer(&head.headers).map(str::to_owned);
-        let turn = timeout(TURN, self.turns.acquire()).await;
+        // Changes wait for each other and for the disk; who only reads does not wait for them.
+        let turns = if wish.is_change() { &self.changes } else { &self.reads };
+        let turn = timeout(TURN, turns.acquire()).await;
         let turn = turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
         let rules = Arc::clone(&self.rules);
         let work = move |database: &Database| grant_from(database, &rules, peer, &project, token.as_deref(), wish);
@@ -168,7 +185,7 @@ fn grant_from(
     let (text, changed) = match wish {
         Wish::List => return list(database, project),
         Wish::Show { domain } => return show(database, project, &domain),
-        _ if rules.read_only => return Err(Refusal::ReadOnly),
+        wish if wish.is_change() && rules.read_only => return Err(Refusal::ReadOnly),
         Wish::Put { wanted } => {
             let wanted = wanted?;
             let changed =

@@ -114,3 +114,34 @@ pub(super) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domains::database::Database;
+
+    #[test]
+    fn rows_that_are_too_old_or_too_many_go_some_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open_or_create(&dir.path().join("domains.db")).unwrap();
+        let left = |oldest: i64, kept: i64| {
+            database.write(|transaction| {
+                transaction.execute_batch(
+                    "DELETE FROM audit;
+                     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+                     INSERT INTO audit(at, who, project, action, domain) SELECT i, 'w', 'p', 'put', 'd' FROM n;",
+                )?;
+                let mut rounds = 1;
+                while prune_to(transaction, oldest, kept)? {
+                    rounds += 1;
+                }
+                transaction
+                    .query_row("SELECT count(*), min(at) FROM audit", [], |row| Ok((row.get(0)?, row.get(1)?, rounds)))
+            })
+        };
+        let left = |oldest, kept| left(oldest, kept).map_err(|error: rusqlite::Error| error.to_string());
+        assert_eq!(left(0, 9999), Ok((2500, 1, 1)));
+        assert_eq!(left(2401, 9999), Ok((100, 2401, 3)));
+        assert_eq!(left(0, 10), Ok((10, 2491, 3)));
+    }
+}

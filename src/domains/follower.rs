@@ -73,6 +73,8 @@ struct Follower {
     /// Not before this.
     rested: Instant,
     mends: Backoff,
+    /// When what others have changed is looked at.
+    mend_at: Option<Instant>,
     last_mend: Option<Instant>,
     ticks: u64,
 }
@@ -82,7 +84,8 @@ pub(super) async fn follow(parts: Parts, stop: impl Future<Output = ()>) {
     let now = Instant::now();
     let strangers = Strangers::new(parts.guard_settings.as_ref().map(|settings| settings.accept.clone()));
     let mends = Backoff::between(MENDS.0, MENDS.1);
-    let mut follower = Follower { parts, strangers, due: now, rested: now, mends, last_mend: None, ticks: 0 };
+    let mut follower =
+        Follower { parts, strangers, due: now, rested: now, mends, mend_at: None, last_mend: None, ticks: 0 };
     let mut stop = std::pin::pin!(stop);
     let mut backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(2));
     let mut has_failed = false;
@@ -120,6 +123,7 @@ impl Follower {
         mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
         has_failed: &mut bool,
     ) -> Result<(), FollowError> {
+        self.mend_at = None;
         let mut replica = Replica::connect(&self.parts.client, self.parts.metrics.redis.clone()).await?;
         // Deletions that were acknowledged go first: nothing holds them.
         self.drain(&mut replica).await?;
@@ -135,7 +139,10 @@ impl Follower {
         loop {
             tokio::select! {
                 () = self.parts.changed.notified() => self.drain(&mut replica).await?,
-                () = replica.hear() => self.mend(&mut replica).await?,
+                () = replica.hear(), if self.mend_at.is_none() => self.mend_at = Some(self.next_mend()),
+                () = sleep_until(self.mend_at.unwrap_or(self.due)), if self.mend_at.is_some() => {
+                    self.mend(&mut replica).await?;
+                }
                 () = sleep_until(self.due) => self.reconcile(&mut replica).await?,
                 _ = ticks.tick() => self.tick(&mut replica).await?,
                 () = stop.as_mut() => return self.drain(&mut replica).await,
@@ -179,12 +186,16 @@ impl Follower {
         Ok(())
     }
 
-    /// Looks at the keys that others have changed.
-    async fn mend(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+    fn next_mend(&mut self) -> Instant {
         if self.last_mend.is_none_or(|at| at.elapsed() > PEACE) {
             self.mends.reset();
         }
-        sleep(self.mends.next_delay()).await;
+        Instant::now() + self.mends.next_delay()
+    }
+
+    /// Looks at the keys that others have changed.
+    async fn mend(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+        self.mend_at = None;
         let Heard { keys, everything } = replica.heard();
         if everything {
             self.reconcile_soon();

@@ -100,7 +100,20 @@ pub(super) fn accepts_problem(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_path_and_any_body_is_read_or_refused(path in "/(v1/)?[!-~]{0,40}", body in any::<Vec<u8>>()) {
+            if let Ok(uri) = path.parse::<Uri>() {
+                let refused = Resource::of(&uri).err().map(|refusal| refusal.status().as_u16());
+                prop_assert!(matches!(refused, None | Some(400 | 404)), "{path}: {refused:?}");
+            }
+            prop_assert!(read_mapping(&body).is_err());
+        }
+    }
 
     fn of(path: &str) -> Result<Resource, String> {
         Resource::of(&path.parse().unwrap()).map_err(|refusal| refusal.to_string())
