@@ -67,7 +67,7 @@ bench: ## the figures: against a static upstream, of the table, of the way from 
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
-	cargo bench --bench table --bench propagation --bench registrations --bench cluster --bench monitor
+	cargo bench --bench table --bench propagation --bench registrations --bench cluster --bench monitor --bench domains
 
 FUZZ_SECONDS ?= 60
 fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz
