@@ -1,5 +1,6 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
+mod guard;
 mod log;
 mod project;
 mod runtime;
@@ -9,11 +10,12 @@ mod store;
 mod systemd;
 mod usage;
 
+pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
 pub use log::{LogFormat, LogOptions, start_log};
 pub use project::{ProjectError, resolve_project};
 pub use runtime::block_on;
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
-pub use store::{Idempotent, Reading, RedisUrlError, Store, StoreError, open_redis};
+pub use store::{Idempotent, REDIS_DEADLINE, Reading, RedisUrlError, Store, StoreError, open_redis};
 pub use systemd::{State, announce, keep_watchdog_fed, tell_systemd};
 pub use usage::{EX_USAGE, exit_on, parse_duration};

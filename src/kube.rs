@@ -1,14 +1,12 @@
 //! The daemon that watches a Kubernetes cluster's Services and writes their routes to Redis.
 //!
 //! `watch` (lists and watches) -> `service` (what a Service means) -> `desired` (all of them) -> `follow` (the one task) ->
-//! `ledger` (what Redis has, and settling the difference), with `lease` (who of several may write), `guard` (what is too
-//! much to be believed) and `events` (telling maintainers).
+//! `ledger` (what Redis has, and settling the difference), with `lease` (who of several may write) and `events` (telling maintainers).
 
 mod desired;
 mod error;
 mod events;
 mod follow;
-mod guard;
 mod lease;
 mod ledger;
 mod metrics;

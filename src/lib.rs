@@ -7,13 +7,15 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor -> registry -> route`, `monitor -> grid` (which proxies there are).
+//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are).
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
 mod backoff;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod daemon;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod domains;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod grid;
 #[cfg(all(feature = "daemons", not(loom)))]

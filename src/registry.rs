@@ -7,21 +7,24 @@
 //! | `frontend:<domain>` | set | backend URLs of a whole host; `*.<parent>` is every host with one label more |
 //! | `k8s_services` | set | what kube2proxy has registered: `namespace/name/route` |
 //! | `k8s_writer` | string | which kube2proxy may write, for as long as it is there |
+//! | `frontend:<domain>` | set | backend URLs of a whole domain; `frontend:*.<parent>` stands for every domain with one label more |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
 
 mod admission;
 mod cluster;
+mod frontend;
 mod origin;
 mod read;
 mod schema;
 mod withdrawal;
 mod write;
 
-pub use admission::{Admission, NotAllowed, address_towards};
+pub use admission::{Admission, NotAllowed, address_towards, is_special};
 pub use cluster::{
     CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, WRITER_KEY, heartbeat, settle, step_down,
     take_over,
 };
+pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, track_frontends, write_frontend};
 pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{

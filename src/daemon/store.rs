@@ -11,7 +11,7 @@ use redis::{
 use tokio::sync::Mutex;
 
 /// Longer than this Redis may not take, connecting included.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// One connection, shared by all clients, made anew after any failure.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum StoreError {
     #[error("{0} while asking Redis")]
     Redis(#[from] RedisError),
     /// Redis hangs.
-    #[error("no reply within {DEADLINE:?} while asking Redis")]
+    #[error("no reply within {REDIS_DEADLINE:?} while asking Redis")]
     Timeout,
 }
 
@@ -120,10 +120,10 @@ impl Store {
     /// Returns when Redis has done it.
     ///
     /// # Errors
-    /// It has not, or not within [`DEADLINE`].
+    /// It has not, or not within [`REDIS_DEADLINE`].
     pub async fn commit<T: Idempotent>(&self, what: &T) -> Result<T::Reply, StoreError> {
         let begun = Instant::now();
-        let outcome = tokio::time::timeout(DEADLINE, async {
+        let outcome = tokio::time::timeout(REDIS_DEADLINE, async {
             let (mut connection, is_new) = self.connection().await?;
             match what.send(&mut connection).await {
                 // It broke since it was last used, as when Redis was restarted.

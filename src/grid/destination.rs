@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +10,11 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 
+use crate::registry::is_special;
 use crate::route::{Backend, Host, ToolName};
 
 /// Longer than this a name may not take to be looked up.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Addresses under which clouds tell machines their secrets, as far as they are not link-local (169.254.169.254 is).
-const METADATA: [IpAddr; 4] = [
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
 
 /// Why a destination is refused.
 #[derive(Debug, thiserror::Error)]
@@ -123,16 +116,6 @@ fn check(backend: &Backend, own: IpAddr, allowed: &[IpNet]) -> Result<(), Destin
         return Err(DestinationError::Special(backend.to_string()));
     }
     if is_own || allowed.iter().any(|network| network.contains(&ip)) { Ok(()) } else { Err(elsewhere()) }
-}
-
-fn is_special(ip: IpAddr) -> bool {
-    let kind = match ip {
-        // All of 0.0.0.0/8 is "this host": RFC 1122, section 3.2.1.3.
-        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast() || ip.octets()[0] == 0,
-        // `::a.b.c.d` is an IPv4 address in disguise.
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.segments()[..6] == [0; 6],
-    };
-    kind || ip.is_loopback() || ip.is_multicast() || METADATA.contains(&ip)
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::desired::Desired;
-use super::guard::{Guard, Verdict};
 use super::metrics::Metrics;
-use crate::daemon::{Reading, Store, StoreError};
+use crate::daemon::{Guard, Reading, Store, StoreError, Verdict};
 use crate::registry::{self, CLUSTER, Claim, ClaimOutcome, Origin, Registered, SERVICES_KEY, Settled};
 use crate::route::ToolName;
 

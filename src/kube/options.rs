@@ -7,11 +7,7 @@ use clap::Parser;
 
 use super::lease::LeaseName;
 use super::service::NamespaceTemplate;
-use crate::daemon::{LogOptions, parse_duration};
-use crate::registry::GuardSettings;
-
-/// Where the operator lets a held withdrawal through.
-const ACCEPT: &str = "/run/urlproxy/kube2proxy.accept";
+use crate::daemon::{GuardOption, LogOptions, parse_duration};
 
 const HELP: &str = "\
 Services with the label are tools: a Service called hello, in a namespace that --namespace-template gives to hello, has
@@ -85,31 +81,8 @@ pub struct Options {
     pub log: LogOptions,
 }
 
-/// `None` is no guard. A type of its own: clap would take an `Option` for an option left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct GuardOption(pub Option<GuardSettings>);
-
 fn parse_guard(text: &str) -> Result<GuardOption, String> {
-    let example = "expected e.g. \"50% floor=20 hold=120s accept=/run/urlproxy/kube2proxy.accept\", or \"off\"";
-    let mut words = text.split_whitespace();
-    let share = words.next().unwrap_or_default();
-    if text == "off" {
-        return Ok(GuardOption(None));
-    }
-    let percent =
-        share.strip_suffix('%').and_then(|number| number.parse().ok()).filter(|share| (1..=100).contains(share));
-    let percent = percent.ok_or_else(|| format!("invalid share {share:?}, {example}"))?;
-    let mut settings = GuardSettings { percent, floor: 20, hold: Duration::from_secs(120), accept: ACCEPT.into() };
-    for word in words {
-        let invalid = || format!("invalid parameter {word:?}, {example}");
-        match word.split_once('=').ok_or_else(invalid)? {
-            ("floor", value) => settings.floor = value.parse().map_err(|_| invalid())?,
-            ("hold", value) => settings.hold = parse_duration(value).map_err(|_| invalid())?,
-            ("accept", value) if value.starts_with('/') => settings.accept = value.into(),
-            _ => return Err(invalid()),
-        }
-    }
-    Ok(GuardOption(Some(settings)))
+    GuardOption::parse(text, "kube2proxy")
 }
 
 #[cfg(test)]
@@ -124,35 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn guards_are_read() {
-        let guard = |percent, floor, seconds, accept: &str| {
-            GuardOption(Some(GuardSettings {
-                percent,
-                floor,
-                hold: Duration::from_secs(seconds),
-                accept: accept.into(),
-            }))
-        };
-        assert_eq!(parse_guard("off"), Ok(GuardOption(None)));
-        assert_eq!(parse_guard("7%"), Ok(guard(7, 20, 120, ACCEPT)));
-        assert_eq!(parse_guard(" 50%  floor=0 hold=3s accept=/x "), Ok(guard(50, 0, 3, "/x")));
-        for text in ["", "50", "0%", "101%", "50% floor=x", "50% hold=0s", "50% accept=x", "50% what", "off floor=1"] {
-            assert!(parse_guard(text).unwrap_err().contains("expected e.g."), "{text}");
-        }
-    }
-
-    #[test]
     fn what_is_not_said_has_a_sane_value() {
         let options = Options::try_parse_from(["kube2proxy"]).unwrap();
-        assert_eq!(
-            options.withdrawal_guard,
-            GuardOption(Some(GuardSettings {
-                percent: 50,
-                floor: 20,
-                hold: Duration::from_secs(120),
-                accept: ACCEPT.into()
-            }))
-        );
+        let guard = options.withdrawal_guard.0.unwrap();
+        assert_eq!((guard.percent, guard.floor, guard.hold), (50, 20, Duration::from_secs(120)));
+        assert_eq!(guard.accept, PathBuf::from("/run/urlproxy/kube2proxy.accept"));
         assert_eq!(options.namespace_template.len(), 2);
         let options = Options::try_parse_from(["kube2proxy", "--namespace-template", "t-{tool}"]).unwrap();
         assert_eq!(options.namespace_template, [NamespaceTemplate::parse("t-{tool}").unwrap()]);

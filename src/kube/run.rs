@@ -11,13 +11,18 @@ use tracing::warn;
 
 use super::events::send_events;
 use super::follow::{Parts, follow};
-use super::guard::Guard;
 use super::lease::{Leadership, Timing, take_part};
 use super::ledger::Ledger;
 use super::metrics::Metrics;
 use super::settings::Settings;
 use super::watch::Watch;
-use crate::daemon::{Readiness, Store};
+use crate::daemon::{Guard, GuardWords, Readiness, Store};
+
+const GUARD_WORDS: GuardWords = GuardWords {
+    lacks: "the cluster lacks Services; their routes stay unless that file is touched",
+    has_all: "the cluster has all Services again; nothing was withdrawn",
+    withdrawing: "withdrawing the routes of Services that the cluster lacks",
+};
 
 /// Keeps Redis in step with the cluster until `shutdown`; then gives back what others wait for.
 pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, shutdown: impl Future<Output = ()>) {
@@ -43,7 +48,7 @@ pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, s
         }
     };
     let store = Store::new(settings.client, metrics.redis.clone());
-    let ledger = Ledger::new(store, identity, host, Guard::new(settings.guard), metrics.clone());
+    let ledger = Ledger::new(store, identity, host, Guard::new(settings.guard, &GUARD_WORDS), metrics.clone());
     let parts = Parts {
         notices: send_events(settings.watch.clone()),
         watch: Watch::new(settings.watch),

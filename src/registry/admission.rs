@@ -7,6 +7,14 @@ use ipnet::IpNet;
 
 use crate::route::Backend;
 
+/// Addresses under which clouds tell machines their secrets, as far as they are not link-local (169.254.169.254 is).
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
 /// The operator's limits on backends.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
@@ -70,6 +78,17 @@ pub fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind((unspecified, 0))?;
     socket.connect((ip, 9))?;
     Ok(socket.local_addr()?.ip())
+}
+
+/// Whether an address is nobody's server: loopback, link-local, unspecified, of a group, or where clouds tell secrets.
+pub fn is_special(ip: IpAddr) -> bool {
+    let kind = match ip {
+        // All of 0.0.0.0/8 is "this host": RFC 1122, section 3.2.1.3.
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast() || ip.octets()[0] == 0,
+        // `::a.b.c.d` is an IPv4 address in disguise.
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.segments()[..6] == [0; 6],
+    };
+    kind || ip.is_loopback() || ip.is_multicast() || METADATA.contains(&ip)
 }
 
 #[cfg(test)]

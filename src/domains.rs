@@ -1,0 +1,40 @@
+//! The daemon that lets projects map whole domains, over HTTP, and has Redis follow its database.
+//!
+//! `listen` (connections) -> `api` (one request, one answer) -> `request`, `token`, `policy` (what is asked, by whom, whether it may
+//! be) -> `change` (a change, its `outbox` rows and its `audit` row in one transaction) -> `database`; beside them `follower` (the one
+//! task that writes to Redis), with `replica` (that Redis) and `strangers` (what is not ours there). `commands` are what its command
+//! line does instead of serving.
+
+mod api;
+mod audit;
+mod backup;
+mod change;
+mod commands;
+mod database;
+mod follower;
+mod import;
+mod listen;
+mod mapping;
+mod metrics;
+mod options;
+mod outbox;
+mod policy;
+mod refusal;
+mod replica;
+mod request;
+mod run;
+mod schema;
+mod settings;
+mod strangers;
+mod suffixes;
+mod token;
+
+pub use backup::BackupError;
+pub use commands::CommandError;
+pub use database::{Database, DatabaseError};
+pub use import::ImportError;
+pub use metrics::Metrics;
+pub use options::{Command, Options, TokenCommand};
+pub use run::{Server, StartError};
+pub use settings::{Settings, SettingsError};
+pub use suffixes::SuffixesError;

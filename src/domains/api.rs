@@ -1,0 +1,266 @@
+//! The HTTP API: one request, one answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Bytes, Incoming};
+use serde::Serialize;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::audit::Action;
+use super::change::{self, Author, Changed};
+use super::database::Database;
+use super::follower::Progress;
+use super::mapping::{Mapping, backends_of, find_project, mappings_of};
+use super::metrics::Metrics;
+use super::policy::Policy;
+use super::refusal::Refusal;
+use super::request::{Resource, accepts_problem, bearer, read_mapping};
+use super::token::authorise;
+use crate::route::Domain;
+
+/// Largest body of a request, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+/// A larger one is read so far, so that its sender gets to read the answer.
+const DISCARDED_BODY: usize = 1024 * 1024;
+/// Longer than this a body may not take.
+const BODY_SECONDS: u64 = 10;
+/// More requests than these do not use the database at once; others wait.
+const AT_ONCE: usize = 32;
+/// Longer than this they do not.
+const TURN: Duration = Duration::from_secs(5);
+/// How long an answer waits for Redis to have the change.
+const REPLICATION: Duration = Duration::from_secs(1);
+/// Tells whether Redis had the change when the answer was sent.
+const REPLICATED: HeaderName = HeaderName::from_static("urlproxy-replicated");
+const OPEN_API: &str = include_str!("openapi.json");
+
+/// What answers need.
+#[derive(Debug)]
+pub(super) struct Api {
+    database: Database,
+    rules: Arc<Rules>,
+    progress: watch::Receiver<Progress>,
+    changed: Arc<Notify>,
+    metrics: Metrics,
+    turns: Semaphore,
+}
+
+/// What is allowed to whom.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub policy: Policy,
+    pub require_tokens: bool,
+    pub read_only: bool,
+}
+
+/// What was asked of a project, and what may be wrong with it once it is known who asks.
+enum Wish {
+    List,
+    Show { domain: String },
+    Put { wanted: Result<Mapping, Refusal> },
+    Replace { domain: String, wanted: Result<Mapping, Refusal> },
+    Delete { domain: String },
+}
+
+enum Granted {
+    Json(String),
+    Changed { text: Option<&'static str>, changed: Changed },
+}
+
+impl Api {
+    pub(super) fn new(
+        database: Database,
+        rules: Rules,
+        progress: watch::Receiver<Progress>,
+        changed: Arc<Notify>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { database, rules: Arc::new(rules), progress, changed, metrics, turns: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Answers a request that came from `peer`.
+    pub(super) async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+        let (method, as_problem) = (request.method().clone(), accepts_problem(request.headers()));
+        let response = match self.grant(peer, request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                let status = refusal.status().as_u16();
+                match &refusal {
+                    Refusal::Database(error) => warn!(%error, status, "refused"),
+                    Refusal::Sqlite(error) => warn!(%error, path = %self.database.path().display(), status, "refused"),
+                    Refusal::NoSuchResource | Refusal::Method(_) => debug!(%peer, status, "refused"),
+                    _ => info!(%peer, %method, status, why = refusal.detail(), "refused"),
+                }
+                refusal.into_response(as_problem)
+            }
+        };
+        self.metrics.answered(&method, response.status().as_u16());
+        response
+    }
+
+    async fn grant(&self, peer: IpAddr, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let (head, body) = request.into_parts();
+        let body = read_body(body).await?;
+        let resource = Resource::of(&head.uri)?;
+        let (project, wish) = match (resource, head.method) {
+            (Resource::OpenApi, Method::GET | Method::HEAD) => return Ok(with_body("application/json", OPEN_API)),
+            (Resource::Mappings { project }, Method::GET | Method::HEAD) => (project, Wish::List),
+            (Resource::Mappings { project }, Method::PUT) => (project, Wish::Put { wanted: read_mapping(&body) }),
+            (Resource::Mapping { project, domain }, Method::GET | Method::HEAD) => (project, Wish::Show { domain }),
+            (Resource::Mapping { project, domain }, Method::POST) => {
+                (project, Wish::Replace { domain, wanted: read_mapping(&body) })
+            }
+            (Resource::Mapping { project, domain }, Method::DELETE) => (project, Wish::Delete { domain }),
+            (resource, _) => return Err(Refusal::Method(resource.methods())),
+        };
+        let token = bearer(&head.headers).map(str::to_owned);
+        let turn = timeout(TURN, self.turns.acquire()).await;
+        let turn = turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
+        let rules = Arc::clone(&self.rules);
+        let work = move |database: &Database| grant_from(database, &rules, peer, &project, token.as_deref(), wish);
+        let granted = self.database.blocking(work).await?;
+        drop(turn);
+        match granted {
+            Granted::Json(json) => Ok(with_body("application/json", json)),
+            Granted::Changed { text, changed } => {
+                let is_replicated = self.wait_for_redis(changed.seq).await;
+                let mut response = match text {
+                    Some(text) => with_body("text/plain; charset=utf-8", text),
+                    None => Response::new(Body::empty()),
+                };
+                let told = HeaderValue::from_static(if is_replicated { "yes" } else { "pending" });
+                response.headers_mut().insert(REPLICATED, told);
+                Ok(response)
+            }
+        }
+    }
+
+    /// Whether Redis has everything up to here, after a while.
+    async fn wait_for_redis(&self, seq: i64) -> bool {
+        self.changed.notify_one();
+        let mut progress = self.progress.clone();
+        let decided = timeout(REPLICATION, progress.wait_for(|progress| progress.seq >= seq || !progress.is_following));
+        decided.await.is_ok_and(|progress| progress.is_ok_and(|progress| progress.seq >= seq))
+    }
+}
+
+fn grant_from(
+    database: &Database,
+    rules: &Rules,
+    peer: IpAddr,
+    project: &str,
+    token: Option<&str>,
+    wish: Wish,
+) -> Result<Granted, Refusal> {
+    let asks =
+        |transaction: &rusqlite::Transaction<'_>| Ok(authorise(transaction, project, token, rules.require_tokens));
+    let token = database.read(asks)??;
+    let who = token.map_or_else(|| peer.to_string(), |id| format!("token {id}"));
+    let author = Author { who: &who, project };
+    let (text, changed) = match wish {
+        Wish::List => return list(database, project),
+        Wish::Show { domain } => return show(database, project, &domain),
+        _ if rules.read_only => return Err(Refusal::ReadOnly),
+        Wish::Put { wanted } => {
+            let wanted = wanted?;
+            let changed =
+                database.write(|transaction| change::put(transaction, &rules.policy, author, &wanted, Action::Put))?;
+            (None, changed)
+        }
+        Wish::Replace { domain, wanted } => {
+            let domain = normal(database, project, &domain)?;
+            let policy = &rules.policy;
+            let changed =
+                database.write(|transaction| change::replace(transaction, policy, author, &domain, wanted))?;
+            (Some("OK"), changed)
+        }
+        Wish::Delete { domain } => {
+            let domain = normal(database, project, &domain)?;
+            let changed = database.write(|transaction| change::delete(transaction, author, &domain))?;
+            (Some("deleted"), changed)
+        }
+    };
+    let (domain, to) = (&changed.domain, &changed.renamed_to);
+    match changed.action {
+        Some(action) => info!(project, action = action.as_str(), domain, to, who, "changed"),
+        None => debug!(project, domain, who, "unchanged"),
+    }
+    Ok(Granted::Changed { text, changed })
+}
+
+#[derive(Serialize)]
+struct Mappings<'a> {
+    project: &'a str,
+    routes: Vec<Mapping>,
+}
+
+fn json(value: &impl Serialize) -> Granted {
+    // Strings always are JSON.
+    Granted::Json(serde_json::to_string(value).unwrap_or_default())
+}
+
+fn list(database: &Database, project: &str) -> Result<Granted, Refusal> {
+    let routes = database.read(|transaction| match find_project(transaction, project)? {
+        Some(id) => mappings_of(transaction, id).map(Some),
+        None => Ok(None),
+    })?;
+    let routes = routes.ok_or(Refusal::NoSuchProject)?;
+    Ok(json(&Mappings { project, routes }))
+}
+
+fn show(database: &Database, project: &str, domain: &str) -> Result<Granted, Refusal> {
+    let domain = normal(database, project, domain)?;
+    let backends = database.read(|transaction| {
+        Ok(change::own_domain(transaction, project, &domain).and_then(|_| Ok(backends_of(transaction, &domain)?)))
+    })??;
+    Ok(json(&Mapping { domain, backends }))
+}
+
+/// A path's domain as the database would have it. What can't be a domain is none of the project's, if there is that project.
+fn normal(database: &Database, project: &str, domain: &str) -> Result<String, Refusal> {
+    match Domain::normalise(domain) {
+        Ok(domain) => Ok(domain.as_str().to_owned()),
+        Err(_) => {
+            let found = database.read(|transaction| find_project(transaction, project))?;
+            Err(found.map_or(Refusal::NoSuchProject, |_| Refusal::NoSuchDomain))
+        }
+    }
+}
+
+/// Reads all of a body, in time.
+async fn read_body(body: Incoming) -> Result<Bytes, Refusal> {
+    let mut body = body;
+    let reading = async {
+        let mut bytes = Vec::new();
+        let mut total = 0;
+        while let Some(frame) = body.frame().await {
+            // The sender is gone, or does not speak HTTP: nobody reads the answer.
+            let Ok(data) = frame.map_err(|_| Refusal::Json("the body is cut short".into()))?.into_data() else {
+                continue;
+            };
+            total += data.len();
+            if total > DISCARDED_BODY {
+                break;
+            } else if total <= MAX_BODY {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        if total > MAX_BODY { Err(Refusal::BodyTooLarge(MAX_BODY)) } else { Ok(Bytes::from(bytes)) }
+    };
+    timeout(Duration::from_secs(BODY_SECONDS), reading).await.unwrap_or(Err(Refusal::BodyTooSlow(BODY_SECONDS)))
+}
+
+fn with_body(kind: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,79 @@
+//! A copy of the database, of one moment, while others read and write it.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use super::database::{Database, DatabaseError};
+
+/// Copied at once, 4 KiB each.
+const PAGES: i32 = 2000;
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The file cannot be written.
+    #[error("{error} while writing backup {path:?}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The database, or the copy.
+    #[error("{error} while copying to {path:?}")]
+    Sqlite {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        error: rusqlite::Error,
+    },
+    /// The database cannot be read.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// Copies the database to `file`, which is there completely or not at all; what is to be printed.
+pub(super) fn back_up(database: &Database, file: &Path) -> Result<String, BackupError> {
+    let wrong = |error| BackupError::File { path: file.to_owned(), error };
+    let mut temporary = OsString::from(file);
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(wrong)?;
+    let copied = copy(database, &temporary, file).and_then(|pages| {
+        let renamed =
+            File::open(&temporary).and_then(|copy| copy.sync_all()).and_then(|()| fs::rename(&temporary, file));
+        renamed.and_then(|()| sync_directory_of(file)).map_err(wrong)?;
+        Ok(format!("{pages} pages copied to {}\n", file.display()))
+    });
+    if copied.is_err() {
+        // Only what was made here.
+        let _ = fs::remove_file(&temporary);
+    }
+    copied
+}
+
+fn copy(database: &Database, temporary: &Path, file: &Path) -> Result<i32, BackupError> {
+    let failed = |error| BackupError::Sqlite { path: file.to_owned(), error };
+    let source = database.open_source()?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut copy = Connection::open_with_flags(temporary, flags).map_err(failed)?;
+    // The copy is of the moment of this first read. Without it every change by others would have it begin anew.
+    source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(failed)?;
+    let backup = Backup::new(&source, &mut copy).map_err(failed)?;
+    while backup.step(PAGES).map_err(failed)? == StepResult::More {
+        let progress = backup.progress();
+        eprintln!("{} of {} pages copied", progress.pagecount - progress.remaining, progress.pagecount);
+    }
+    Ok(backup.progress().pagecount)
+}
+
+fn sync_directory_of(file: &Path) -> io::Result<()> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}

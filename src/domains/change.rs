@@ -1,0 +1,174 @@
+//! Changing mappings: the change, what Redis has yet to be told, and who did it, in one transaction.
+
+use rusqlite::{Transaction, params};
+
+use super::audit::{Action, Entry, record};
+use super::mapping::{DomainRow, Mapping, backends_of, find_domain, find_project};
+use super::outbox;
+use super::policy::{Policy, is_project};
+use super::refusal::Refusal;
+
+/// Who asks for a change of which project.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Author<'a> {
+    pub who: &'a str,
+    pub project: &'a str,
+}
+
+/// What a change came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// Redis has it when it has all of the outbox up to here.
+    pub seq: i64,
+    /// What was done; `None` when it was so already.
+    pub action: Option<Action>,
+    /// Which domain it was.
+    pub domain: String,
+    /// Its other name from now on.
+    pub renamed_to: Option<String>,
+}
+
+impl Changed {
+    fn nothing(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Self> {
+        let seq = outbox::pending(transaction, domain)?;
+        Ok(Self { seq, action: None, domain: domain.to_owned(), renamed_to: None })
+    }
+}
+
+/// Adds backends to a domain, as a put or an import; makes the domain and the project if need be.
+///
+/// # Errors
+/// A name or backend that may not be, another project's domain, a quota.
+pub(super) fn put(
+    transaction: &Transaction<'_>,
+    policy: &Policy,
+    author: Author<'_>,
+    wanted: &Mapping,
+    action: Action,
+) -> Result<Changed, Refusal> {
+    if !is_project(author.project) {
+        return Err(Refusal::Project);
+    }
+    let wanted = normal(policy, wanted)?;
+    let project = find_project(transaction, author.project)?;
+    let existing = find_domain(transaction, &wanted.domain)?;
+    if existing.is_some_and(|row| Some(row.project) != project) {
+        return Err(Refusal::Taken);
+    }
+    let before = backends_of(transaction, &wanted.domain)?;
+    let added: Vec<&String> = wanted.backends.iter().filter(|backend| !before.contains(backend)).collect();
+    if before.len() + added.len() > policy.max_backends && !added.is_empty() {
+        return Err(Refusal::TooManyBackends(policy.max_backends));
+    }
+    if added.is_empty() {
+        return Ok(Changed::nothing(transaction, &wanted.domain)?);
+    }
+    let id = match (existing, project) {
+        (Some(row), _) => row.id,
+        (None, project) => {
+            let project = match project {
+                Some(project) => project,
+                None => add_project(transaction, author.project)?,
+            };
+            add_domain(transaction, policy, project, &wanted.domain)?
+        }
+    };
+    add_backends(transaction, id, added.iter().copied())?;
+    let after = Mapping { domain: wanted.domain, backends: before.iter().chain(added).cloned().collect() };
+    let before = existing.map(|_| Mapping { domain: after.domain.clone(), backends: before });
+    record(transaction, &Entry { author, action, domain: &after.domain, before, after: Some(after.clone()) })?;
+    let seq = outbox::add(transaction, &after.domain)?;
+    Ok(Changed { seq, action: Some(action), domain: after.domain, renamed_to: None })
+}
+
+/// Gives a domain other backends, and another name if `wanted` has one.
+///
+/// # Errors
+/// No such domain, a name or backend that may not be, a domain that somebody has, a quota.
+pub(super) fn replace(
+    transaction: &Transaction<'_>,
+    policy: &Policy,
+    author: Author<'_>,
+    domain: &str,
+    wanted: Result<Mapping, Refusal>,
+) -> Result<Changed, Refusal> {
+    let row = own_domain(transaction, author.project, domain)?;
+    let after = normal(policy, &wanted?)?;
+    if after.backends.len() > policy.max_backends {
+        return Err(Refusal::TooManyBackends(policy.max_backends));
+    }
+    let is_renamed = after.domain != domain;
+    if is_renamed && find_domain(transaction, &after.domain)?.is_some() {
+        return Err(Refusal::Taken);
+    }
+    let before = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
+    if before == after {
+        return Ok(Changed::nothing(transaction, domain)?);
+    }
+    transaction.execute("DELETE FROM backend WHERE domain = ?", [row.id])?;
+    if is_renamed {
+        transaction.execute("UPDATE domain SET name = ? WHERE id = ?", params![after.domain, row.id])?;
+        outbox::add(transaction, domain)?;
+    }
+    add_backends(transaction, row.id, after.backends.iter())?;
+    let seq = outbox::add(transaction, &after.domain)?;
+    let renamed_to = is_renamed.then(|| after.domain.clone());
+    let action = if is_renamed { Action::Rename } else { Action::Replace };
+    record(transaction, &Entry { author, action, domain, before: Some(before), after: Some(after) })?;
+    Ok(Changed { seq, action: Some(action), domain: domain.to_owned(), renamed_to })
+}
+
+/// Removes a domain. Its project stays, without domains if it was the last.
+///
+/// # Errors
+/// No such domain.
+pub(super) fn delete(transaction: &Transaction<'_>, author: Author<'_>, domain: &str) -> Result<Changed, Refusal> {
+    let row = own_domain(transaction, author.project, domain)?;
+    let before = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
+    transaction.execute("DELETE FROM domain WHERE id = ?", [row.id])?;
+    record(transaction, &Entry { author, action: Action::Delete, domain, before: Some(before), after: None })?;
+    let seq = outbox::add(transaction, domain)?;
+    Ok(Changed { seq, action: Some(Action::Delete), domain: domain.to_owned(), renamed_to: None })
+}
+
+/// A project's domain; another project's is none.
+///
+/// # Errors
+/// No such project or domain.
+pub(super) fn own_domain(transaction: &Transaction<'_>, project: &str, domain: &str) -> Result<DomainRow, Refusal> {
+    let project = find_project(transaction, project)?.ok_or(Refusal::NoSuchProject)?;
+    let row = find_domain(transaction, domain)?;
+    row.filter(|row| row.project == project).ok_or(Refusal::NoSuchDomain)
+}
+
+pub(super) fn add_project(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<i64> {
+    transaction.execute("INSERT INTO project(name) VALUES (?)", [name])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+fn add_domain(transaction: &Transaction<'_>, policy: &Policy, project: i64, name: &str) -> Result<i64, Refusal> {
+    let mut count = transaction.prepare_cached("SELECT count(*) FROM domain WHERE project = ?")?;
+    let domains: i64 = count.query_row([project], |row| row.get(0))?;
+    if usize::try_from(domains).is_ok_and(|domains| domains >= policy.max_domains) {
+        return Err(Refusal::TooManyDomains(policy.max_domains));
+    }
+    transaction.execute("INSERT INTO domain(name, project) VALUES (?, ?)", params![name, project])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+fn add_backends<'a>(
+    transaction: &Transaction<'_>,
+    domain: i64,
+    urls: impl Iterator<Item = &'a String>,
+) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached("INSERT INTO backend(domain, url) VALUES (?, ?)")?;
+    for url in urls {
+        insert.execute(params![domain, url])?;
+    }
+    Ok(())
+}
+
+fn normal(policy: &Policy, wanted: &Mapping) -> Result<Mapping, Refusal> {
+    let domain = policy.domain(&wanted.domain)?.as_str().to_owned();
+    Ok(Mapping { domain, backends: policy.backends(&wanted.backends)? })
+}

@@ -1,0 +1,239 @@
+//! The database: opened, checked and brought up to date; one writer, any number of readers.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{FlockOperation, flock};
+
+use super::schema::{APPLICATION_ID, VERSION, migrate};
+
+/// Longer than this one process does not wait for another's write.
+const BUSY: Duration = Duration::from_secs(5);
+/// More idle readers than these are closed.
+const IDLE_READERS: usize = 8;
+
+/// Why there is no database, or it does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// SQLite's.
+    #[error("{error} while using database {path:?}")]
+    Sqlite {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: rusqlite::Error,
+    },
+    /// The file itself.
+    #[error("{error} while opening database {path:?}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Somebody else's.
+    #[error(
+        "{path:?} is no database of invisible-unicorn (application id {found}, expected {APPLICATION_ID}); what the old API kept in its data.db is brought in by `invisible-unicorn --database NEW import {}`", path.display()
+    )]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// What it says it is.
+        found: i32,
+    },
+    /// Made by a later program.
+    #[error(
+        "database {path:?} has version {found}, expected at most {VERSION}: it was written by a newer invisible-unicorn"
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: i32,
+    },
+    /// Another server has it.
+    #[error("another invisible-unicorn serves database {0:?}")]
+    Served(PathBuf),
+    /// The work on it panicked.
+    #[error("the work on database {0:?} was broken off")]
+    BrokenOff(PathBuf),
+}
+
+impl DatabaseError {
+    /// Whether it may go away by itself: another process writes, the disk is full.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Sqlite { error, .. } if matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
+        ))
+    }
+}
+
+/// A database that is open.
+#[derive(Clone, Debug)]
+pub struct Database(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+impl Database {
+    /// Opens a database, readable by this user only when it is made here, and brings it up to date.
+    ///
+    /// # Errors
+    /// A file that cannot be had, another program's, a later version's.
+    pub fn open_or_create(path: &Path) -> Result<Self, DatabaseError> {
+        let wrong = |error| DatabaseError::File { path: path.to_owned(), error };
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(wrong(error)),
+            _ => Self::open(path),
+        }
+    }
+
+    /// The same for one that must be there already.
+    ///
+    /// # Errors
+    /// The same, and no file.
+    pub fn open(path: &Path) -> Result<Self, DatabaseError> {
+        File::open(path).map_err(|error| DatabaseError::File { path: path.to_owned(), error })?;
+        let writer = open_writer(path)?;
+        Ok(Self(Arc::new(Inner { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::default() })))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Lets nobody else serve it for as long as the result lives.
+    ///
+    /// # Errors
+    /// Somebody does, or the lock's file cannot be had.
+    pub fn lock(&self) -> Result<File, DatabaseError> {
+        let mut path = self.0.path.clone().into_os_string();
+        path.push(".lock");
+        let wrong = |error| DatabaseError::File { path: path.clone().into(), error };
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(wrong)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DatabaseError::Served(self.0.path.clone())),
+            Err(error) => Err(wrong(error.into())),
+        }
+    }
+
+    /// Reads from one state of the database.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn read<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
+        self.read_with(work).map_err(|error| self.failed(error))
+    }
+
+    fn read_with<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let kept = self.0.readers.lock().pop();
+        let mut reader = match kept {
+            Some(reader) => reader,
+            None => open_reader(&self.0.path)?,
+        };
+        let outcome = work(&reader.transaction()?)?;
+        let mut readers = self.0.readers.lock();
+        if readers.len() < IDLE_READERS {
+            readers.push(reader);
+        }
+        Ok(outcome)
+    }
+
+    /// Changes the database: all of it or, after any error, nothing. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// SQLite's, as those of `work`.
+    pub fn write<T, E: From<rusqlite::Error>>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut writer = self.0.writer.lock();
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let outcome = work(&transaction)?;
+        transaction.commit()?;
+        Ok(outcome)
+    }
+
+    /// A connection of its own for reading for a long time.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn open_source(&self) -> Result<Connection, DatabaseError> {
+        open_reader(&self.0.path).map_err(|error| self.failed(error))
+    }
+
+    /// SQLite's error with the file's name.
+    pub fn failed(&self, error: rusqlite::Error) -> DatabaseError {
+        DatabaseError::Sqlite { path: self.0.path.clone(), error }
+    }
+
+    /// Does `work` where it may wait for the disk.
+    ///
+    /// # Errors
+    /// Those of `work`, and its panic.
+    pub async fn blocking<T: Send + 'static, E: From<DatabaseError> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let database = self.clone();
+        let broken_off = || DatabaseError::BrokenOff(self.0.path.clone()).into();
+        tokio::task::spawn_blocking(move || work(&database)).await.unwrap_or_else(|_| Err(broken_off()))
+    }
+}
+
+fn open_writer(path: &Path) -> Result<Connection, DatabaseError> {
+    let sqlite = |error| DatabaseError::Sqlite { path: path.to_owned(), error };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    check(&connection, path)?;
+    prepare(&mut connection).map_err(sqlite)?;
+    Ok(connection)
+}
+
+/// Reads only: somebody else's database stays as it is.
+fn check(connection: &Connection, path: &Path) -> Result<(), DatabaseError> {
+    let number = |pragma: &str| {
+        let read = connection.query_row(pragma, [], |row| row.get::<_, i32>(0));
+        read.map_err(|error| DatabaseError::Sqlite { path: path.to_owned(), error })
+    };
+    let found = number("PRAGMA application_id")?;
+    let is_empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
+    if found != APPLICATION_ID && !(is_empty && found == 0) {
+        return Err(DatabaseError::Foreign { path: path.to_owned(), found });
+    }
+    match number("PRAGMA user_version")? {
+        found if found > VERSION => Err(DatabaseError::Newer { path: path.to_owned(), found }),
+        _ => Ok(()),
+    }
+}
+
+fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    migrate(connection)
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    // Not read-only: the last one to close a database in WAL mode tidies up.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}

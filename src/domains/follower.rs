@@ -1,0 +1,312 @@
+//! Has Redis follow the database: the one task that writes there.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Client;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::audit;
+use super::database::{Database, DatabaseError};
+use super::mapping::{Mapping, adopt_redis, all_mappings, backends_of, count_domains, disown_redis, owns_redis};
+use super::metrics::Metrics;
+use super::outbox;
+use super::replica::{Heard, Replica, names_of};
+use super::strangers::Strangers;
+use crate::backoff::Backoff;
+use crate::daemon::{Guard, Readiness, StoreError, Verdict};
+use crate::registry::{GuardSettings, frontend_of};
+
+/// Domains that are written or compared with one round trip.
+const AT_ONCE: usize = 500;
+/// How often it is looked whether another process has changed the database, or Redis is gone.
+const TICK: Duration = Duration::from_secs(1);
+/// How many ticks there are between two looks at the audit log's size.
+const PRUNE_TICKS: u64 = 600;
+/// Everything is compared at most so often, and five times as long as it takes lies between two, whatever others do.
+const REST: Duration = Duration::from_secs(1);
+/// The waits before what others have changed is written over: whoever fights for a key does not do so for ever in no time.
+const MENDS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// After so long without, the next is mended at once.
+const PEACE: Duration = Duration::from_secs(10);
+
+/// How far Redis is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// It has all of the outbox up to here.
+    pub seq: i64,
+    /// False while it can't be told.
+    pub is_following: bool,
+}
+
+/// What the follower goes by.
+pub(super) struct Parts {
+    pub database: Database,
+    pub client: Client,
+    pub guard: Guard,
+    pub guard_settings: Option<GuardSettings>,
+    pub resync_interval: Duration,
+    pub changed: Arc<Notify>,
+    pub progress: watch::Sender<Progress>,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+}
+
+/// Why Redis does not follow.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+struct Follower {
+    parts: Parts,
+    strangers: Strangers,
+    /// When everything is compared next.
+    due: Instant,
+    /// Not before this.
+    rested: Instant,
+    mends: Backoff,
+    last_mend: Option<Instant>,
+    ticks: u64,
+}
+
+/// Keeps Redis in step until `stop`; what was committed before is written then, if Redis takes it.
+pub(super) async fn follow(parts: Parts, stop: impl Future<Output = ()>) {
+    let now = Instant::now();
+    let strangers = Strangers::new(parts.guard_settings.as_ref().map(|settings| settings.accept.clone()));
+    let mends = Backoff::between(MENDS.0, MENDS.1);
+    let mut follower = Follower { parts, strangers, due: now, rested: now, mends, last_mend: None, ticks: 0 };
+    let mut stop = std::pin::pin!(stop);
+    let mut backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(2));
+    let mut has_failed = false;
+    loop {
+        let error = match follower.follow_once(stop.as_mut(), &mut has_failed).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        if follower.parts.progress.send_replace(Progress { is_following: false, ..follower.progress() }).is_following {
+            backoff.reset();
+        }
+        follower.parts.metrics.following.set(0);
+        follower.parts.guard.pause();
+        if std::mem::replace(&mut has_failed, true) {
+            debug!(%error, "Redis still does not follow");
+        } else {
+            warn!(%error, "Redis does not follow the database; changes are kept for it");
+        }
+        tokio::select! {
+            () = sleep(backoff.next_delay()) => {}
+            () = stop.as_mut() => return,
+        }
+        let _ = follower.count().await;
+    }
+}
+
+impl Follower {
+    fn progress(&self) -> Progress {
+        *self.parts.progress.borrow()
+    }
+
+    /// Follows until `stop`, or an error.
+    async fn follow_once(
+        &mut self,
+        mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+        has_failed: &mut bool,
+    ) -> Result<(), FollowError> {
+        let mut replica = Replica::connect(&self.parts.client, self.parts.metrics.redis.clone()).await?;
+        // Deletions that were acknowledged go first: nothing holds them.
+        self.drain(&mut replica).await?;
+        self.reconcile(&mut replica).await?;
+        self.drain(&mut replica).await?;
+        self.parts.progress.send_modify(|progress| progress.is_following = true);
+        self.parts.metrics.following.set(1);
+        self.parts.readiness.set(true);
+        if std::mem::take(has_failed) {
+            info!("Redis follows the database again");
+        }
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.parts.changed.notified() => self.drain(&mut replica).await?,
+                () = replica.hear() => self.mend(&mut replica).await?,
+                () = sleep_until(self.due) => self.reconcile(&mut replica).await?,
+                _ = ticks.tick() => self.tick(&mut replica).await?,
+                () = stop.as_mut() => return self.drain(&mut replica).await,
+            }
+        }
+    }
+
+    /// Writes what has changed since.
+    async fn drain(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+        loop {
+            let batch = self.read(|transaction| outbox::read(transaction, AT_ONCE)).await?;
+            if batch.mappings.is_empty() {
+                return Ok(());
+            }
+            replica.write(&batch.mappings).await?;
+            self.parts.progress.send_modify(|progress| progress.seq = batch.seq);
+            self.write(move |transaction| outbox::remove(transaction, batch.seq)).await?;
+        }
+    }
+
+    async fn tick(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+        self.drain(replica).await?;
+        replica.ping().await?;
+        self.count().await?;
+        if self.parts.guard.is_over(Instant::now()) || self.strangers.are_accepted() {
+            self.due = Instant::now();
+        }
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(PRUNE_TICKS) {
+            while self.write(audit::prune).await? {}
+        }
+        Ok(())
+    }
+
+    async fn count(&self) -> Result<(), FollowError> {
+        let counted = self.read(|transaction| Ok((count_domains(transaction)?, outbox::len(transaction)?))).await?;
+        self.parts.metrics.domains.set(counted.0);
+        self.parts.metrics.waiting.set(counted.1);
+        Ok(())
+    }
+
+    /// Compares all domains, and makes Redis have them as the database has. What only Redis has goes too, unless that is much
+    /// or was never the database's.
+    async fn reconcile(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+        let begun = Instant::now();
+        // What others did before this is seen by it.
+        let _ = replica.heard();
+        let (mappings, owns) =
+            self.read(|transaction| Ok((all_mappings(transaction)?, owns_redis(transaction)?))).await?;
+        let keys = replica.keys().await?;
+        let is_ours = |key: &&Vec<u8>| frontend_of(key).is_some_and(|domain| mappings.contains_key(domain));
+        let strangers: Vec<Vec<u8>> = keys.iter().filter(|key| !is_ours(key)).cloned().collect();
+        let mappings: Vec<Mapping> =
+            mappings.into_iter().map(|(domain, backends)| Mapping { domain, backends }).collect();
+        let mut written = 0;
+        for some in mappings.chunks(AT_ONCE) {
+            let differing = replica.differing(some).await?;
+            written += differing.len();
+            if !differing.is_empty() {
+                replica.write(&differing).await?;
+            }
+        }
+        let withdrawn = self.withdraw(replica, strangers, keys.len(), owns).await?;
+        self.parts.metrics.differed("written", written);
+        self.parts.metrics.differed("withdrawn", withdrawn);
+        let (took, domains) = (begun.elapsed(), mappings.len());
+        if written + withdrawn > 0 {
+            info!(written, withdrawn, domains, ?took, "Redis differed from the database, and was put right");
+        } else {
+            debug!(domains, ?took, "Redis agrees with the database");
+        }
+        let now = Instant::now();
+        self.rested = now + REST.max(took * 5);
+        self.due = now + self.parts.resync_interval;
+        Ok(())
+    }
+
+    /// Removes what only Redis has, if it may go; tells how many went.
+    async fn withdraw(
+        &mut self,
+        replica: &mut Replica,
+        strangers: Vec<Vec<u8>>,
+        live: usize,
+        owns: bool,
+    ) -> Result<usize, FollowError> {
+        let now = Instant::now();
+        self.parts.guard.resume(now);
+        let may_go = if owns {
+            self.strangers.forget();
+            self.parts.guard.judge(strangers.len(), live, now) == Verdict::Withdraw
+        } else if self.strangers.judge(strangers.len()) {
+            self.write(adopt_redis).await?;
+            true
+        } else {
+            self.write(disown_redis).await?;
+            false
+        };
+        self.parts.metrics.held.set(if may_go { 0 } else { i64::try_from(strangers.len()).unwrap_or(i64::MAX) });
+        let mut withdrawn = 0;
+        for some in strangers.chunks(AT_ONCE).filter(|_| may_go) {
+            withdrawn += replica.remove(some).await?;
+        }
+        Ok(withdrawn)
+    }
+
+    /// Looks at the keys that others have changed.
+    async fn mend(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+        if self.last_mend.is_none_or(|at| at.elapsed() > PEACE) {
+            self.mends.reset();
+        }
+        sleep(self.mends.next_delay()).await;
+        let Heard { keys, everything } = replica.heard();
+        if everything {
+            self.reconcile_soon();
+            return Ok(());
+        }
+        let names = names_of(&keys);
+        let known = self.read(move |transaction| known_of(transaction, names)).await?;
+        let differing = replica.differing(&known).await?;
+        if !differing.is_empty() {
+            replica.write(&differing).await?;
+            self.parts.metrics.differed("written", differing.len());
+            self.fought_for(differing.first().map_or("", |mapping| &mapping.domain), differing.len());
+        }
+        let ours: HashSet<&str> = known.iter().map(|mapping| &*mapping.domain).collect();
+        if keys.iter().any(|key| frontend_of(key).is_none_or(|domain| !ours.contains(domain))) {
+            // Whether they may go depends on all that there is.
+            self.reconcile_soon();
+        }
+        Ok(())
+    }
+
+    fn fought_for(&mut self, domain: &str, domains: usize) {
+        let is_first = self.last_mend.is_none_or(|at| at.elapsed() > PEACE);
+        self.last_mend = Some(Instant::now());
+        if is_first {
+            warn!(domain, domains, "somebody else writes domains in this Redis; they were written over");
+        } else {
+            debug!(domain, domains, "written over");
+        }
+    }
+
+    fn reconcile_soon(&mut self) {
+        self.due = self.due.min(self.rested.max(Instant::now()));
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        self.parts.database.blocking(move |database| database.read(work)).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        let write = move |database: &Database| database.write(work).map_err(|error| database.failed(error));
+        self.parts.database.blocking(write).await
+    }
+}
+
+/// Those of the names that are mapped.
+fn known_of(transaction: &rusqlite::Transaction<'_>, names: Vec<String>) -> rusqlite::Result<Vec<Mapping>> {
+    let mut known = Vec::new();
+    for domain in names {
+        let backends = backends_of(transaction, &domain)?;
+        if !backends.is_empty() {
+            known.push(Mapping { domain, backends });
+        }
+    }
+    Ok(known)
+}

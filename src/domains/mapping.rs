@@ -1,0 +1,102 @@
+//! Mappings as the database has them: a domain of a project, and its backends.
+
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde::Serialize;
+
+/// A domain and its backends, in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mapping {
+    /// In its normal form.
+    pub domain: String,
+    /// `scheme://host:port` each.
+    pub backends: Vec<String>,
+}
+
+/// A row of the table `domain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DomainRow {
+    pub id: i64,
+    pub project: i64,
+}
+
+/// A project's number, if it is known.
+pub(super) fn find_project(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<i64>> {
+    let mut query = transaction.prepare_cached("SELECT id FROM project WHERE name = ?")?;
+    query.query_row([name], |row| row.get(0)).optional()
+}
+
+/// Whose a domain is, whoever asks.
+pub(super) fn find_domain(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<DomainRow>> {
+    let mut query = transaction.prepare_cached("SELECT id, project FROM domain WHERE name = ?")?;
+    query.query_row([name], |row| Ok(DomainRow { id: row.get(0)?, project: row.get(1)? })).optional()
+}
+
+/// A domain's backends; none when it is not mapped.
+pub(super) fn backends_of(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Vec<String>> {
+    let mut query = transaction.prepare_cached(
+        "SELECT backend.url FROM backend JOIN domain ON domain.id = backend.domain WHERE domain.name = ? ORDER BY backend.id",
+    )?;
+    query.query_map([domain], |row| row.get(0))?.collect()
+}
+
+/// All of a project's mappings, in the order in which they came.
+pub(super) fn mappings_of(transaction: &Transaction<'_>, project: i64) -> rusqlite::Result<Vec<Mapping>> {
+    let mut query = transaction.prepare_cached(
+        "SELECT domain.name, backend.url FROM domain JOIN backend ON backend.domain = domain.id
+         WHERE domain.project = ? ORDER BY domain.id, backend.id",
+    )?;
+    let mut mappings: Vec<Mapping> = Vec::new();
+    let mut rows = query.query(params![project])?;
+    while let Some(row) = rows.next()? {
+        let (domain, url) = (row.get_ref(0)?.as_str()?, row.get(1)?);
+        match mappings.last_mut() {
+            Some(last) if last.domain == domain => last.backends.push(url),
+            _ => mappings.push(Mapping { domain: domain.to_owned(), backends: vec![url] }),
+        }
+    }
+    Ok(mappings)
+}
+
+/// Everybody's: domain to backends.
+pub(super) fn all_mappings(transaction: &Transaction<'_>) -> rusqlite::Result<HashMap<String, Vec<String>>> {
+    let mut query = transaction.prepare_cached(
+        "SELECT domain.name, backend.url FROM domain JOIN backend ON backend.domain = domain.id ORDER BY domain.id",
+    )?;
+    let mut mappings: HashMap<String, Vec<String>> = HashMap::new();
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        mappings.entry(row.get(0)?).or_default().push(row.get(1)?);
+    }
+    Ok(mappings)
+}
+
+/// Whether there has ever been one.
+fn ever_held(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+    let mut query = transaction.prepare_cached("SELECT 1 FROM sqlite_sequence WHERE name = 'domain' AND seq > 0")?;
+    query.exists([])
+}
+
+/// Whether what is in Redis and not in the database was once, so that it may be removed: there was a mapping, and Redis was
+/// seen without strangers, or imported from the old database, or accepted by the operator.
+pub(super) fn owns_redis(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+    Ok(transaction.prepare("SELECT 1 FROM mark WHERE name = 'adopted'")?.exists([])? && ever_held(transaction)?)
+}
+
+/// From now on it was.
+pub(super) fn adopt_redis(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute("INSERT OR IGNORE INTO mark(name) VALUES ('adopted')", [])?;
+    Ok(())
+}
+
+/// It was not: it has what this database never had.
+pub(super) fn disown_redis(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM mark WHERE name = 'adopted'", [])?;
+    Ok(())
+}
+
+/// How many domains there are.
+pub(super) fn count_domains(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+    transaction.query_row("SELECT count(*) FROM domain", [], |row| row.get(0))
+}

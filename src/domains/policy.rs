@@ -1,0 +1,220 @@
+//! What may be mapped: the rules for names and backends, the same for a request and for a row of an old database.
+
+use ipnet::IpNet;
+
+use super::suffixes::Suffixes;
+use crate::registry::{Admission, NotAllowed, is_special};
+use crate::route::{Backend, BackendError, Domain, DomainError, Host};
+
+/// Longest name of a project, in bytes: what the old database's column took.
+pub const MAX_PROJECT_LEN: usize = 256;
+
+/// The operator's rules.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Domains that are nobody's.
+    pub suffixes: Suffixes,
+    /// Networks that backends must be in; empty is any but special addresses.
+    pub networks: Vec<IpNet>,
+    /// Most domains of one project.
+    pub max_domains: usize,
+    /// Most backends of one domain.
+    pub max_backends: usize,
+}
+
+/// Why a domain may not be mapped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DomainFault {
+    /// No host name at all.
+    #[error(transparent)]
+    Syntax(#[from] DomainError),
+    /// An address, or a name with `_`, which resolvers take and certificates do not.
+    #[error("domain {0:?} is no name by RFC 1123, expected labels of letters, digits and -, e.g. \"www.example.org\"")]
+    Strict(Domain),
+    /// It would take what belongs to everybody.
+    #[error("domain {0:?} is a public suffix, or all below one, expected a domain below it, e.g. \"www.example.org\"")]
+    Suffix(Domain),
+}
+
+/// Why backends may not be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendFault {
+    /// None.
+    #[error("backends are empty, expected at least one, e.g. \"http://10.0.0.1:8080\"")]
+    None,
+    /// No backend's URL.
+    #[error(transparent)]
+    Syntax(#[from] BackendError),
+    /// Outside the operator's networks.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
+    /// Nobody's server.
+    #[error("backend {0} is a loopback, link-local, metadata, unspecified or group address, expected a server's")]
+    Special(String),
+}
+
+impl Policy {
+    /// A domain in its normal form, if it may be mapped.
+    ///
+    /// # Errors
+    /// No name of a host or wildcard, an address, a public suffix.
+    pub fn domain(&self, text: &str) -> Result<Domain, DomainFault> {
+        let domain = Domain::normalise(text)?;
+        let is_single = domain.parent().is_none();
+        let is_address = domain.as_str().starts_with('[') || is_single && domain.as_str().contains('.');
+        if is_address || domain.as_str().contains('_') {
+            return Err(DomainFault::Strict(domain));
+        }
+        if self.suffixes.protect(&domain) {
+            return Err(DomainFault::Suffix(domain));
+        }
+        Ok(domain)
+    }
+
+    /// Backends in their normal form, each once, in the order in which they were given; how many they are is not judged.
+    ///
+    /// # Errors
+    /// None at all, or one that may not be.
+    pub fn backends(&self, texts: &[String]) -> Result<Vec<String>, BackendFault> {
+        let mut backends: Vec<String> = Vec::new();
+        for text in texts {
+            let backend: Backend = text.parse()?;
+            self.admit(&backend)?;
+            let backend = backend.to_string();
+            if !backends.contains(&backend) {
+                backends.push(backend);
+            }
+        }
+        if backends.is_empty() { Err(BackendFault::None) } else { Ok(backends) }
+    }
+
+    fn admit(&self, backend: &Backend) -> Result<(), BackendFault> {
+        if !self.networks.is_empty() {
+            let admission = Admission { networks: self.networks.clone(), own_sockets: vec![] };
+            return Ok(admission.check(backend)?);
+        }
+        let is_special = match &backend.host {
+            Host::V4(ip) => is_special((*ip).into()),
+            Host::V6(ip) => is_special(ip.to_canonical()),
+            // RFC 6761, section 6.3.
+            Host::Name(name) => &**name == "localhost" || name.ends_with(".localhost"),
+        };
+        if is_special { Err(BackendFault::Special(backend.to_string())) } else { Ok(()) }
+    }
+}
+
+/// Whether a project can be called so: ASCII letters, digits, `_`, `.` and `-`, beginning with a letter or digit.
+pub fn is_project(name: &str) -> bool {
+    name.len() <= MAX_PROJECT_LEN
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(networks: &[&str]) -> Policy {
+        let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Policy { suffixes: Suffixes::default(), networks, max_domains: 1, max_backends: 1 }
+    }
+
+    #[test]
+    fn domains_are_names_of_two_labels_or_more() {
+        for (text, want) in [
+            ("www.Example.ORG.", "www.example.org"),
+            ("*.example.org", "*.example.org"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("1.2.3.4.in-addr.arpa", "1.2.3.4.in-addr.arpa"),
+        ] {
+            assert_eq!(policy(&[]).domain(text).unwrap().as_str(), want);
+        }
+        for text in [
+            "",
+            ".",
+            "org",
+            "*.org",
+            "*",
+            "*.*.a.org",
+            "a.*.org",
+            "10.0.0.1",
+            "[::1]",
+            "::1",
+            "a_b.org",
+            "_dmarc.a.org",
+            "a..org",
+            "-a.org",
+            "a-.org",
+            "a.org:80",
+            "a.org/",
+            "a b.org",
+            "bücher.example",
+            "a.1",
+            "a\0.org",
+            &format!("{}.org", "a".repeat(64)),
+            &"a.".repeat(127),
+        ] {
+            assert!(policy(&[]).domain(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn without_networks_any_servers_address_may_be_a_backend() {
+        for url in ["http://10.0.0.1:80", "https://[2001:db8::1]:443", "http://web-1.example:8080"] {
+            assert!(policy(&[]).backends(&[url.into()]).is_ok(), "{url}");
+        }
+        for host in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "[::1]",
+            "[::]",
+            "[fe80::1]",
+            "[ff02::1]",
+            "[::ffff:127.0.0.1]",
+            "[::127.0.0.1]",
+            "[fd00:ec2::254]",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+        ] {
+            let error = policy(&[]).backends(&[format!("http://{host}:80")]).unwrap_err();
+            assert!(matches!(error, BackendFault::Special(_)), "{host}: {error}");
+        }
+    }
+
+    #[test]
+    fn with_networks_exactly_their_addresses_may() {
+        let policy = policy(&["10.0.0.0/8", "127.0.0.1/32"]);
+        for url in ["http://10.9.9.9:80", "http://127.0.0.1:80", "http://[::ffff:10.0.0.1]:80"] {
+            assert!(policy.backends(&[url.into()]).is_ok(), "{url}");
+        }
+        for url in ["http://127.0.0.2:80", "http://192.0.2.1:80", "http://web-1.example:80", "http://[::1]:80"] {
+            assert!(matches!(policy.backends(&[url.into()]), Err(BackendFault::NotAllowed(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn each_backend_counts_once_in_its_normal_form() {
+        let texts = ["http://B.example:80", "http://10.0.0.1:80", "http://b.example.:80"].map(String::from);
+        assert_eq!(policy(&[]).backends(&texts).unwrap(), ["http://b.example:80", "http://10.0.0.1:80"]);
+        assert_eq!(policy(&[]).backends(&[]), Err(BackendFault::None));
+        for url in ["", "10.0.0.1:80", "http://10.0.0.1", "http://10.0.0.1:80/", "ftp://a.b:1", "http://a:0"] {
+            assert!(matches!(policy(&[]).backends(&[url.into()]), Err(BackendFault::Syntax(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn projects_are_short_words() {
+        for name in ["a", "tools", "Tools-2", "a.b_c-d", "0", &"a".repeat(256)] {
+            assert!(is_project(name), "{name}");
+        }
+        for name in ["", "-a", ".", "..", "_a", "a/b", "a b", "é", "a\0", "a\n", &"a".repeat(257)] {
+            assert!(!is_project(name), "{name:?}");
+        }
+    }
+}

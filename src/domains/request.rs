@@ -1,0 +1,180 @@
+//! What a request asks for: its path, its body, its token.
+
+use axum::http::header::{ACCEPT, AUTHORIZATION};
+use axum::http::{HeaderMap, Uri};
+use serde_json::Value;
+
+use super::mapping::Mapping;
+use super::refusal::Refusal;
+
+/// What there is to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// The document that describes all this.
+    OpenApi,
+    /// All mappings of a project.
+    Mappings { project: String },
+    /// One of them; the domain as it was written.
+    Mapping { project: String, domain: String },
+}
+
+impl Resource {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// A path that is none of these, or whose bytes are no text.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
+        let segments: Vec<&str> = uri.path().splitn(6, '/').collect();
+        match segments[..] {
+            ["", "openapi.json"] => Ok(Self::OpenApi),
+            ["", "v1", project, "mapping"] if !project.is_empty() => Ok(Self::Mappings { project: decode(project)? }),
+            ["", "v1", project, "mapping", domain] if !project.is_empty() && !domain.is_empty() => {
+                Ok(Self::Mapping { project: decode(project)?, domain: decode(domain)? })
+            }
+            _ => Err(Refusal::NoSuchResource),
+        }
+    }
+
+    /// The methods that it is for.
+    pub(super) fn methods(&self) -> &'static str {
+        match self {
+            Self::OpenApi => "GET, HEAD",
+            Self::Mappings { .. } => "GET, HEAD, PUT",
+            Self::Mapping { .. } => "GET, HEAD, POST, DELETE",
+        }
+    }
+}
+
+/// Percent-decodes one segment of a path. Control characters are no text either.
+fn decode(segment: &str) -> Result<String, Refusal> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or(Refusal::Path)?;
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let byte = u8::from_str_radix(digits, 16).ok().filter(|_| is_hex).ok_or(Refusal::Path)?;
+        bytes.push(byte);
+        rest = &after[2..];
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control)).ok_or(Refusal::Path)
+}
+
+/// Reads a body: JSON with `domain`, a string, and `backends`, an array of strings, whatever else it has.
+///
+/// # Errors
+/// No JSON, other JSON.
+pub(super) fn read_mapping(body: &[u8]) -> Result<Mapping, Refusal> {
+    let json: Value = serde_json::from_slice(body).map_err(|error| Refusal::Json(error.to_string()))?;
+    let domain = json.get("domain").and_then(Value::as_str).ok_or(Refusal::Format)?.to_owned();
+    let backends = json.get("backends").and_then(Value::as_array).ok_or(Refusal::Format)?;
+    let backends = backends.iter().map(|backend| backend.as_str().map(str::to_owned)).collect::<Option<_>>();
+    Ok(Mapping { domain, backends: backends.ok_or(Refusal::Format)? })
+}
+
+/// The token in `Authorization: Bearer` (RFC 6750, section 2.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether errors are to be JSON: who asks accepts it, by name.
+pub(super) fn accepts_problem(headers: &HeaderMap) -> bool {
+    let is_json = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let is_refused = |parameter: &str| {
+            let quality =
+                parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")).and_then(|q| q.parse::<f32>().ok());
+            quality == Some(0.0)
+        };
+        matches!(&*media_type, "application/json" | "application/problem+json") && !parts.any(is_refused)
+    };
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(is_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(path: &str) -> Result<Resource, String> {
+        Resource::of(&path.parse().unwrap()).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn paths_are_read_segment_by_segment() {
+        let mapping =
+            |project: &str, domain: &str| Ok(Resource::Mapping { project: project.into(), domain: domain.into() });
+        assert_eq!(of("/openapi.json?x=y"), Ok(Resource::OpenApi));
+        assert_eq!(of("/v1/a/mapping"), Ok(Resource::Mappings { project: "a".into() }));
+        assert_eq!(of("/v1/a/mapping/b.org"), mapping("a", "b.org"));
+        assert_eq!(of("/v1/a%2Fb/mapping/%2A.b.org"), mapping("a/b", "*.b.org"));
+        assert_eq!(of("/v1/%C3%A9/mapping/b%25"), mapping("é", "b%"));
+        for path in
+            ["/", "/v1", "/v1//mapping", "/v1/a/mapping/", "/v1/a/mapping/b/", "/v1/a/mapping/b/c", "/v2/a/mapping"]
+        {
+            assert_eq!(of(path), Err("No such resource".into()), "{path}");
+        }
+        for segment in ["%", "%2", "%zz", "%+1", "%ff", "%C3", "%00", "%0a", "%7f", "%C2%80"] {
+            assert_eq!(of(&format!("/v1/a/mapping/{segment}")), Err("Invalid path".into()), "{segment}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_a_domain_and_backends() {
+        let read = |body: &str| read_mapping(body.as_bytes()).map_err(|refusal| refusal.to_string());
+        let mapping = Mapping { domain: "a".into(), backends: vec!["b".into()] };
+        assert_eq!(read(r#"{"domain":"a","backends":["b"],"more":1}"#), Ok(mapping));
+        for body in [
+            "{}",
+            "[]",
+            "1",
+            "null",
+            r#""a""#,
+            r#"["a",["b"]]"#,
+            r#"{"domain":"a"}"#,
+            r#"{"backends":["b"]}"#,
+            r#"{"domain":1,"backends":["b"]}"#,
+            r#"{"domain":"a","backends":"b"}"#,
+            r#"{"domain":"a","backends":[1]}"#,
+            r#"{"domain":"a","backends":{"b":1}}"#,
+            r#"{"domain":null,"backends":[]}"#,
+        ] {
+            assert_eq!(read(body), Err(Refusal::Format.to_string()), "{body}");
+        }
+        let deep = "[".repeat(60_000);
+        for body in ["", "{", "nonsense", r#"{"domain":"a","backends":["b"]} x"#, r#""\ud800""#, &deep] {
+            assert!(read(body).unwrap_err().starts_with("Invalid JSON"), "{body:.9}");
+        }
+        assert!(read_mapping(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn errors_are_json_for_who_accepts_json_by_name() {
+        let accepts = |value: &str| accepts_problem(&HeaderMap::from_iter([(ACCEPT, value.parse().unwrap())]));
+        for value in
+            ["application/json", "text/html, Application/Problem+JSON;q=0.5", "application/json; charset=utf-8"]
+        {
+            assert!(accepts(value), "{value}");
+        }
+        for value in ["", "*/*", "text/plain", "application/*", "application/json;q=0", "application/json; q=0.0"] {
+            assert!(!accepts(value), "{value}");
+        }
+        assert!(!accepts_problem(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_token_comes_after_bearer() {
+        let token = |value: &str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!((token("Bearer abc"), token("bearer  abc ")), (Some("abc".into()), Some("abc".into())));
+        assert_eq!((token("Basic abc"), token("Bearer"), bearer(&HeaderMap::new())), (None, None, None));
+    }
+}

@@ -1,0 +1,101 @@
+//! Putting the parts together.
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::api::Api;
+use super::database::{Database, DatabaseError};
+use super::follower::{Parts, Progress, follow};
+use super::listen::listen;
+use super::metrics::Metrics;
+use super::settings::Settings;
+use crate::daemon::{Guard, GuardWords, Readiness};
+
+const GUARD_WORDS: GuardWords = GuardWords {
+    lacks: "the database lacks domains that Redis has; they stay there unless that file is touched",
+    has_all: "the database has all domains again; nothing was withdrawn",
+    withdrawing: "withdrawing the domains that the database lacks",
+};
+
+/// Why it does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The address cannot be had.
+    #[error("{error} while listening on {address}")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A database and an address: all that it takes to serve.
+#[derive(Debug)]
+pub struct Server {
+    settings: Settings,
+    database: Database,
+    listener: TcpListener,
+    /// Held for as long as it serves.
+    lock: File,
+}
+
+impl Server {
+    /// Opens both; the server then has the database for itself.
+    ///
+    /// # Errors
+    /// Either cannot be had.
+    pub async fn open(settings: Settings) -> Result<Self, StartError> {
+        let database = Database::open_or_create(&settings.database)?;
+        let lock = database.lock()?;
+        let address = settings.listen;
+        let bound = TcpListener::bind(address).await;
+        let listener = bound.map_err(|error| StartError::Listen { address, error })?;
+        Ok(Self { settings, database, listener, lock })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`; then lets requests end, and has Redis told of what was committed.
+    pub async fn serve(self, metrics: Metrics, readiness: Readiness, shutdown: impl Future<Output = ()>) {
+        let Self { settings, database, listener, lock } = self;
+        let (progress, progressed) = watch::channel(Progress::default());
+        let changed = Arc::new(Notify::new());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let parts = Parts {
+            database: database.clone(),
+            client: settings.client,
+            guard: Guard::new(settings.guard.clone(), &GUARD_WORDS),
+            guard_settings: settings.guard,
+            resync_interval: settings.resync_interval,
+            changed: Arc::clone(&changed),
+            progress,
+            readiness,
+            metrics: metrics.clone(),
+        };
+        let following = tokio::spawn(follow(parts, async {
+            let _ = stopped.await;
+        }));
+        let api = Arc::new(Api::new(database, settings.rules, progressed, changed, metrics));
+        listen(listener, api, settings.drain_timeout, shutdown).await;
+        // Only now: nothing more is committed.
+        let _ = stop.send(());
+        let _ = following.await;
+        drop(lock);
+    }
+}

@@ -1,0 +1,68 @@
+//! The database's tables, and how a database of an earlier version becomes one of this.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// "urlp": tells this program's databases from all others.
+pub(super) const APPLICATION_ID: i32 = 0x7572_6c70;
+
+/// Each step makes version N of version N-1; a step that was released never changes.
+const STEPS: [&str; 2] = [
+    "CREATE TABLE project(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+     -- AUTOINCREMENT: sqlite_sequence then tells whether there ever was a domain.
+     CREATE TABLE domain(
+         id INTEGER PRIMARY KEY AUTOINCREMENT,
+         name TEXT NOT NULL UNIQUE,
+         project INTEGER NOT NULL REFERENCES project(id)
+     ) STRICT;
+     CREATE INDEX domain_by_project ON domain(project);
+     CREATE TABLE backend(
+         id INTEGER PRIMARY KEY,
+         domain INTEGER NOT NULL REFERENCES domain(id) ON DELETE CASCADE,
+         url TEXT NOT NULL,
+         UNIQUE(domain, url)
+     ) STRICT;
+     CREATE TABLE token(
+         id INTEGER PRIMARY KEY AUTOINCREMENT,
+         hash BLOB NOT NULL UNIQUE,
+         project INTEGER NOT NULL REFERENCES project(id),
+         created INTEGER NOT NULL,
+         revoked INTEGER
+     ) STRICT;
+     CREATE INDEX token_by_project ON token(project);
+     -- Domains that Redis has yet to be told of. A domain's later change takes the place of its earlier one.
+     CREATE TABLE outbox(seq INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL UNIQUE) STRICT;
+     CREATE TABLE audit(
+         id INTEGER PRIMARY KEY AUTOINCREMENT,
+         at INTEGER NOT NULL,
+         who TEXT NOT NULL,
+         project TEXT NOT NULL,
+         action TEXT NOT NULL,
+         domain TEXT NOT NULL,
+         before TEXT,
+         after TEXT
+     ) STRICT;",
+    "-- What is so once and for all.
+     CREATE TABLE mark(name TEXT PRIMARY KEY) STRICT;",
+];
+
+/// The version of a database that this program reads and writes.
+pub(super) const VERSION: i32 = STEPS.len() as i32;
+
+/// Brings a database of version `from` to [`VERSION`], one transaction a step. Doing it again, or at once with another process,
+/// changes nothing.
+///
+/// # Errors
+/// SQLite's; the database then has the version of the last step that succeeded.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    for (index, step) in STEPS.iter().enumerate() {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if usize::try_from(version).is_ok_and(|version| version == index) {
+            transaction.execute_batch(step)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", version + 1)?;
+            transaction.commit()?;
+        }
+    }
+    Ok(())
+}

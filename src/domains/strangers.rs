@@ -1,0 +1,61 @@
+//! Domains in a Redis that a new database has never had: somebody else's, or the old API's that are yet to be imported.
+
+use std::path::PathBuf;
+
+use tracing::{debug, info, warn};
+
+use crate::daemon::Acceptance;
+
+/// Lets strangers stay until the operator says otherwise.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    file: Option<PathBuf>,
+    /// While there are some.
+    acceptance: Option<Acceptance>,
+    are_known: bool,
+}
+
+impl Strangers {
+    /// The operator touches `file` to have them removed.
+    pub(super) fn new(file: Option<PathBuf>) -> Self {
+        Self { file, acceptance: None, are_known: false }
+    }
+
+    /// Whether the database may have this Redis for its own: there are none of them, or the operator has said so.
+    pub(super) fn judge(&mut self, strangers: usize) -> bool {
+        if strangers == 0 {
+            self.forget();
+            return true;
+        }
+        if self.are_accepted() {
+            warn!(strangers, "removing domains that this database never had: accepted by the operator");
+            self.forget();
+            return true;
+        }
+        if std::mem::replace(&mut self.are_known, true) {
+            debug!(strangers, "domains that this database never had still stay");
+        } else {
+            self.acceptance = self.file.as_deref().map(Acceptance::of);
+            let accept = self.file.as_ref().map_or("none".into(), |file| file.display().to_string());
+            warn!(
+                strangers,
+                accept,
+                "Redis has domains that this database never had; they stay: import the old database, or touch that file to have them removed"
+            );
+        }
+        false
+    }
+
+    /// The operator has said so since they were told of.
+    pub(super) fn are_accepted(&self) -> bool {
+        self.acceptance.as_ref().is_some_and(Acceptance::is_given)
+    }
+
+    /// There are none.
+    pub(super) fn forget(&mut self) {
+        if std::mem::take(&mut self.are_known) {
+            info!("Redis has no domains any more that this database never had");
+        }
+        self.acceptance = None;
+    }
+}

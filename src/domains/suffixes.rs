@@ -1,0 +1,102 @@
+//! Domains under which anybody may have one: nobody may have such a domain itself, or all below it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use publicsuffix::{List, Psl};
+
+use crate::route::Domain;
+
+/// The protected suffixes: those of a file, and every single label.
+#[derive(Clone, Debug, Default)]
+pub struct Suffixes(List);
+
+/// Why a file holds no suffixes.
+#[derive(Debug, thiserror::Error)]
+pub enum SuffixesError {
+    /// It cannot be read.
+    #[error("{error} while reading --protected-suffixes {path:?}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is in another format.
+    #[error(
+        "invalid --protected-suffixes {path:?}: {error}, expected the format of the Public Suffix List, e.g. a line \"co.uk\""
+    )]
+    Format {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong.
+        error: publicsuffix::Error,
+    },
+}
+
+impl Suffixes {
+    /// Reads a file in the format of the Public Suffix List: a rule a line, `*.` for any label, `!` for an exception, `//` before
+    /// a comment.
+    ///
+    /// # Errors
+    /// No file, or another format.
+    pub fn read(path: &Path) -> Result<Self, SuffixesError> {
+        let bytes = fs::read(path).map_err(|error| SuffixesError::File { path: path.to_owned(), error })?;
+        Self::parse(&bytes).map_err(|error| SuffixesError::Format { path: path.to_owned(), error })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, publicsuffix::Error> {
+        List::from_bytes(bytes).map(Self)
+    }
+
+    /// Whether a domain is a protected suffix, or stands for everything directly below one.
+    pub fn protect(&self, domain: &Domain) -> bool {
+        let name = domain.as_str();
+        let name = name.strip_prefix("*.").unwrap_or(name);
+        self.0.suffix(name.as_bytes()).is_none_or(|suffix| suffix.as_bytes().len() == name.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_protected(suffixes: &Suffixes, domain: &str) -> bool {
+        suffixes.protect(&Domain::normalise(domain).unwrap())
+    }
+
+    #[test]
+    fn without_a_file_single_labels_are_protected() {
+        for (domain, want) in
+            [("org", true), ("*.org", true), ("co.uk", false), ("*.co.uk", false), ("a.org", false), ("*.a.org", false)]
+        {
+            assert_eq!(is_protected(&Suffixes::default(), domain), want, "{domain}");
+        }
+    }
+
+    #[test]
+    fn the_rules_are_those_of_the_public_suffix_list() {
+        let rules = "// a comment\nuk\nco.uk\n\n*.ck\n!www.ck\n公司.cn\n";
+        let suffixes = Suffixes::parse(rules.as_bytes()).unwrap();
+        for (domain, want) in [
+            ("uk", true),
+            ("co.uk", true),
+            ("*.co.uk", true),
+            ("a.co.uk", false),
+            ("*.a.co.uk", false),
+            ("me.uk", false),
+            ("anything.ck", true),
+            ("*.anything.ck", true),
+            ("a.anything.ck", false),
+            ("www.ck", false),
+            ("xn--55qx5d.cn", true),
+            ("a.xn--55qx5d.cn", false),
+            ("unlisted", true),
+            ("a.unlisted", false),
+        ] {
+            assert_eq!(is_protected(&suffixes, domain), want, "{domain}");
+        }
+        assert!(Suffixes::parse(b"\xff").is_err() && Suffixes::parse(b"a..b").is_err());
+    }
+}

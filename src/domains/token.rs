@@ -1,0 +1,100 @@
+//! Bearer tokens of projects: 256 random bits, of which the database has the SHA-256 only.
+
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::audit::unix_now;
+use super::change::add_project;
+use super::mapping::find_project;
+use super::refusal::Refusal;
+
+/// Longer ones are nobody's.
+const MAX_TOKEN_LEN: usize = 256;
+/// Tells people, and those who search for secrets, what it is.
+const PREFIX: &str = "urlproxy_";
+
+/// A token without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TokenRow {
+    pub id: i64,
+    pub project: String,
+    pub created: i64,
+    pub revoked: Option<i64>,
+}
+
+/// Makes a token of a project, and the project if need be: its number, and itself, which nobody can tell again.
+///
+/// # Errors
+/// No name for a project, no randomness; SQLite's.
+pub(super) fn create(transaction: &Transaction<'_>, project: &str, secret: &str) -> rusqlite::Result<i64> {
+    let project = match find_project(transaction, project)? {
+        Some(project) => project,
+        None => add_project(transaction, project)?,
+    };
+    transaction.execute(
+        "INSERT INTO token(hash, project, created) VALUES (?, ?, ?)",
+        params![hash(secret), project, unix_now()],
+    )?;
+    Ok(transaction.last_insert_rowid())
+}
+
+/// A new token; `None` when the system has no randomness.
+pub(super) fn generate() -> Option<String> {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(bytes.iter().fold(PREFIX.to_owned(), |text, byte| text + &format!("{byte:02x}")))
+}
+
+/// All tokens there ever were.
+pub(super) fn list(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<TokenRow>> {
+    let mut query = transaction.prepare(
+        "SELECT token.id, project.name, token.created, token.revoked FROM token
+         JOIN project ON project.id = token.project ORDER BY token.id",
+    )?;
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok(TokenRow { id: row.get(0)?, project: row.get(1)?, created: row.get(2)?, revoked: row.get(3)? })
+    };
+    query.query_map([], row)?.collect()
+}
+
+/// From now on it is nobody's. False when there is none, or it was revoked before.
+pub(super) fn revoke(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<bool> {
+    let revoked = transaction
+        .execute("UPDATE token SET revoked = ? WHERE id = ? AND revoked IS NULL", params![unix_now(), id])?;
+    Ok(revoked == 1)
+}
+
+/// Whether who holds this token may read and change the project: the token's number, or `None` when the project needs none.
+/// A project that ever had a token needs one; that all of them are revoked does not open it.
+///
+/// # Errors
+/// No token, an unknown or revoked one, another project's.
+pub(super) fn authorise(
+    transaction: &Transaction<'_>,
+    project: &str,
+    token: Option<&str>,
+    always: bool,
+) -> Result<Option<i64>, Refusal> {
+    let mut query = transaction.prepare_cached(
+        "SELECT 1 FROM token JOIN project ON project.id = token.project WHERE project.name = ? LIMIT 1",
+    )?;
+    if !always && !query.exists([project])? {
+        return Ok(None);
+    }
+    let token = token.filter(|token| token.len() <= MAX_TOKEN_LEN).ok_or(Refusal::Unauthorised)?;
+    let mut query = transaction.prepare_cached(
+        "SELECT token.id, project.name FROM token JOIN project ON project.id = token.project
+         WHERE token.hash = ? AND token.revoked IS NULL",
+    )?;
+    let found = query.query_row([hash(token)], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).optional()?;
+    match found {
+        None => Err(Refusal::Unauthorised),
+        Some((_, owner)) if owner != project => Err(Refusal::Forbidden),
+        Some((id, _)) => Ok(Some(id)),
+    }
+}
+
+fn hash(token: &str) -> Vec<u8> {
+    digest(&SHA256, token.as_bytes()).as_ref().to_vec()
+}

@@ -1,0 +1,69 @@
+//! What invisible-unicorn writes: the backends of whole domains, `frontend:<domain>`.
+
+use redis::{Cmd, Pipeline};
+
+/// What the key of each domain's backends begins with.
+const FRONTENDS_PREFIX: &str = "frontend:";
+
+/// The key of a domain's backends.
+pub fn frontend_key(domain: &str) -> String {
+    format!("{FRONTENDS_PREFIX}{domain}")
+}
+
+/// The domain whose backends a key holds, whatever text it is; `None` for any other key.
+pub fn frontend_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.strip_prefix(FRONTENDS_PREFIX.as_bytes())?).ok()
+}
+
+/// Adds to a transaction that a domain has exactly these backends; none of them, and it is gone. Doing it again changes nothing.
+pub fn write_frontend(transaction: &mut Pipeline, domain: &str, backends: &[String]) {
+    let key = frontend_key(domain);
+    transaction.del(&key).ignore();
+    if !backends.is_empty() {
+        transaction.sadd(&key, backends).ignore();
+    }
+}
+
+/// Asks which of the backends a key has, and how many it has altogether: two replies, a list of 0 and 1, and a number. A key of
+/// another type answers with an error. Neither reply is larger for a key that somebody else has made large.
+pub fn compare_frontend(pipeline: &mut Pipeline, domain: &str, backends: &[String]) {
+    let key = frontend_key(domain);
+    pipeline.cmd("SMISMEMBER").arg(&key).arg(backends);
+    pipeline.cmd("SCARD").arg(&key);
+}
+
+/// One page of all keys of domains.
+pub fn scan_frontends(cursor: u64, count: usize) -> Cmd {
+    let mut command = redis::cmd("SCAN");
+    command.arg(cursor).arg("MATCH").arg(format!("{FRONTENDS_PREFIX}*")).arg("COUNT").arg(count);
+    command
+}
+
+/// Asks to be told of whatever others do to domains' keys, on a connection that speaks RESP3.
+pub fn track_frontends() -> Cmd {
+    let mut command = redis::cmd("CLIENT");
+    command.arg(&["TRACKING", "ON", "BCAST", "PREFIX", FRONTENDS_PREFIX, "NOLOOP"]);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_names_its_domain() {
+        assert_eq!(frontend_of(frontend_key("*.example.org").as_bytes()), Some("*.example.org"));
+        assert_eq!((frontend_of(b"prefix:a"), frontend_of(b"frontend:\xff")), (None, None));
+    }
+
+    #[test]
+    fn a_domain_without_backends_is_deleted() {
+        let packed = |backends: &[String]| {
+            let mut transaction = redis::pipe();
+            write_frontend(&mut transaction, "a.example", backends);
+            String::from_utf8(transaction.get_packed_pipeline()).unwrap()
+        };
+        assert!(!packed(&[]).contains("SADD") && packed(&[]).contains("DEL"));
+        assert!(packed(&["http://10.0.0.1:80".into()]).contains("SADD"));
+    }
+}
