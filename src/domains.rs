@@ -35,6 +35,6 @@ pub use database::{Database, DatabaseError};
 pub use import::ImportError;
 pub use metrics::Metrics;
 pub use options::{Command, Options, TokenCommand};
-pub use run::{Server, StartError};
+pub use run::{Failure, Server, StartError};
 pub use settings::{Settings, SettingsError};
 pub use suffixes::SuffixesError;

@@ -9,20 +9,7 @@ use tracing::{error, info};
 use urlproxy::daemon::{
     Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, serve_status, start_log,
 };
-use urlproxy::domains::{CommandError, Metrics, Options, Server, SettingsError, StartError};
-
-/// Why it does not run.
-#[derive(Debug, thiserror::Error)]
-enum NotDone {
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Start(#[from] StartError),
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-}
+use urlproxy::domains::{Failure, Metrics, Options, Server};
 
 fn main() -> ExitCode {
     let mut options = match Options::try_parse() {
@@ -31,14 +18,12 @@ fn main() -> ExitCode {
     };
     start_log(options.log);
     let outcome = match options.command.take() {
-        Some(command) => options.execute(command, &mut std::io::stdout().lock()).map_err(NotDone::from),
-        None => block_on(run(options)).map_err(NotDone::from).and_then(|outcome| outcome),
+        Some(command) => options.execute(command, &mut std::io::stdout().lock()).map_err(Failure::from),
+        None => block_on(run(options)).map_err(Failure::from).and_then(|outcome| outcome),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(NotDone::Settings(error) | NotDone::Command(CommandError::Settings(error))) => {
-            exit_on(&Options::command().error(ErrorKind::InvalidValue, error))
-        }
+        Err(error) if error.is_usage() => exit_on(&Options::command().error(ErrorKind::InvalidValue, error)),
         Err(error) => {
             error!(%error, "not done");
             ExitCode::FAILURE
@@ -46,7 +31,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(options: Options) -> Result<(), NotDone> {
+async fn run(options: Options) -> Result<(), Failure> {
     let settings = options.into_settings()?;
     let signals = StopSignals::catch()?;
     let (mut registry, readiness) = (Registry::default(), Readiness::default());

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 use super::audit::Action;
 use super::change::{self, Author};
 use super::database::{Database, DatabaseError};
-use super::mapping::{Mapping, adopt_redis};
+use super::mapping::{Mapping, adopt_redis, backends_of};
 use super::policy::Policy;
 use super::refusal::Refusal;
 
@@ -84,6 +84,13 @@ fn import_route(
         account.skip(&shown, &"it has no backends");
         return Ok(());
     }
+    if let Some(existing) = own(transaction, policy, project, domain)? {
+        account.unchanged += 1;
+        if allowed.iter().any(|backend| !existing.contains(backend)) {
+            account.tell(&format!("left {shown} as it is: it is there already, with other backends"));
+        }
+        return Ok(());
+    }
     let author = Author { who: "import", project };
     let wanted = Mapping { domain: domain.clone(), backends: allowed };
     match change::put(transaction, policy, author, &wanted, Action::Import) {
@@ -96,6 +103,21 @@ fn import_route(
         Err(refusal) => account.skip(&shown, &refusal.detail()),
     }
     Ok(())
+}
+
+/// The backends of a domain that the project has already.
+fn own(
+    transaction: &Transaction<'_>,
+    policy: &Policy,
+    project: &str,
+    domain: &str,
+) -> rusqlite::Result<Option<Vec<String>>> {
+    let Ok(domain) = policy.domain(domain) else { return Ok(None) };
+    match change::own_domain(transaction, project, domain.as_str()) {
+        Ok(_) => backends_of(transaction, domain.as_str()).map(Some),
+        Err(Refusal::Sqlite(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 impl Account {

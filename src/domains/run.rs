@@ -10,11 +10,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::api::Api;
+use super::commands::CommandError;
 use super::database::{Database, DatabaseError};
 use super::follower::{Parts, Progress, follow};
 use super::listen::listen;
 use super::metrics::Metrics;
-use super::settings::Settings;
+use super::settings::{Settings, SettingsError};
 use crate::daemon::{Guard, GuardWords, Readiness};
 
 const GUARD_WORDS: GuardWords = GuardWords {
@@ -37,6 +38,30 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+}
+
+/// Why the program ends otherwise than in order.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A wrong command line.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// It does not serve.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// What was to be done was not.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The system's.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Failure {
+    /// Whether the command line is wrong.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Settings(_) | Self::Command(CommandError::Settings(_)))
+    }
 }
 
 /// A database and an address: all that it takes to serve.
