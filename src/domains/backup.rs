@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::database::{Database, DatabaseError};
 
 /// Copied at once, 4 KiB each.
-const PAGES: i32 = 2000;
+const PAGES: i32 = 1000;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]

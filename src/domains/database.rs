@@ -94,7 +94,7 @@ impl Database {
     pub fn open_or_create(path: &Path) -> Result<Self, DatabaseError> {
         let wrong = |error| DatabaseError::File { path: path.to_owned(), error };
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(wrong(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(wrong(error)),
             _ => Self::open(path),
         }
     }

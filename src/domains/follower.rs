@@ -1,5 +1,7 @@
 //! Has Redis follow the database: the one task that writes there.
 
+mod reconcile;
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
@@ -12,13 +14,13 @@ use tracing::{debug, info, warn};
 
 use super::audit;
 use super::database::{Database, DatabaseError};
-use super::mapping::{Mapping, adopt_redis, all_mappings, backends_of, count_domains, disown_redis, owns_redis};
+use super::mapping::{Mapping, backends_of, count_domains, owns_redis};
 use super::metrics::Metrics;
 use super::outbox;
 use super::replica::{Heard, Replica, names_of};
 use super::strangers::Strangers;
 use crate::backoff::Backoff;
-use crate::daemon::{Guard, Readiness, StoreError, Verdict};
+use crate::daemon::{Guard, Readiness, StoreError};
 use crate::registry::{GuardSettings, frontend_of};
 
 /// Domains that are written or compared with one round trip.
@@ -27,8 +29,6 @@ const AT_ONCE: usize = 500;
 const TICK: Duration = Duration::from_secs(1);
 /// How many ticks there are between two looks at the audit log's size.
 const PRUNE_TICKS: u64 = 600;
-/// Everything is compared at most so often, and five times as long as it takes lies between two, whatever others do.
-const REST: Duration = Duration::from_secs(1);
 /// The waits before what others have changed is written over: whoever fights for a key does not do so for ever in no time.
 const MENDS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// After so long without, the next is mended at once.
@@ -123,9 +123,8 @@ impl Follower {
         let mut replica = Replica::connect(&self.parts.client, self.parts.metrics.redis.clone()).await?;
         // Deletions that were acknowledged go first: nothing holds them.
         self.drain(&mut replica).await?;
-        self.reconcile(&mut replica).await?;
-        self.drain(&mut replica).await?;
         self.parts.progress.send_modify(|progress| progress.is_following = true);
+        self.reconcile(&mut replica).await?;
         self.parts.metrics.following.set(1);
         self.parts.readiness.set(true);
         if std::mem::take(has_failed) {
@@ -161,7 +160,9 @@ impl Follower {
         self.drain(replica).await?;
         replica.ping().await?;
         self.count().await?;
-        if self.parts.guard.is_over(Instant::now()) || self.strangers.are_accepted() {
+        // Another process may have imported them.
+        let are_ours = self.strangers.are_known() && self.read(owns_redis).await?;
+        if are_ours || self.parts.guard.is_over(Instant::now()) || self.strangers.are_accepted() {
             self.due = Instant::now();
         }
         self.ticks += 1;
@@ -176,70 +177,6 @@ impl Follower {
         self.parts.metrics.domains.set(counted.0);
         self.parts.metrics.waiting.set(counted.1);
         Ok(())
-    }
-
-    /// Compares all domains, and makes Redis have them as the database has. What only Redis has goes too, unless that is much
-    /// or was never the database's.
-    async fn reconcile(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
-        let begun = Instant::now();
-        // What others did before this is seen by it.
-        let _ = replica.heard();
-        let (mappings, owns) =
-            self.read(|transaction| Ok((all_mappings(transaction)?, owns_redis(transaction)?))).await?;
-        let keys = replica.keys().await?;
-        let is_ours = |key: &&Vec<u8>| frontend_of(key).is_some_and(|domain| mappings.contains_key(domain));
-        let strangers: Vec<Vec<u8>> = keys.iter().filter(|key| !is_ours(key)).cloned().collect();
-        let mappings: Vec<Mapping> =
-            mappings.into_iter().map(|(domain, backends)| Mapping { domain, backends }).collect();
-        let mut written = 0;
-        for some in mappings.chunks(AT_ONCE) {
-            let differing = replica.differing(some).await?;
-            written += differing.len();
-            if !differing.is_empty() {
-                replica.write(&differing).await?;
-            }
-        }
-        let withdrawn = self.withdraw(replica, strangers, keys.len(), owns).await?;
-        self.parts.metrics.differed("written", written);
-        self.parts.metrics.differed("withdrawn", withdrawn);
-        let (took, domains) = (begun.elapsed(), mappings.len());
-        if written + withdrawn > 0 {
-            info!(written, withdrawn, domains, ?took, "Redis differed from the database, and was put right");
-        } else {
-            debug!(domains, ?took, "Redis agrees with the database");
-        }
-        let now = Instant::now();
-        self.rested = now + REST.max(took * 5);
-        self.due = now + self.parts.resync_interval;
-        Ok(())
-    }
-
-    /// Removes what only Redis has, if it may go; tells how many went.
-    async fn withdraw(
-        &mut self,
-        replica: &mut Replica,
-        strangers: Vec<Vec<u8>>,
-        live: usize,
-        owns: bool,
-    ) -> Result<usize, FollowError> {
-        let now = Instant::now();
-        self.parts.guard.resume(now);
-        let may_go = if owns {
-            self.strangers.forget();
-            self.parts.guard.judge(strangers.len(), live, now) == Verdict::Withdraw
-        } else if self.strangers.judge(strangers.len()) {
-            self.write(adopt_redis).await?;
-            true
-        } else {
-            self.write(disown_redis).await?;
-            false
-        };
-        self.parts.metrics.held.set(if may_go { 0 } else { i64::try_from(strangers.len()).unwrap_or(i64::MAX) });
-        let mut withdrawn = 0;
-        for some in strangers.chunks(AT_ONCE).filter(|_| may_go) {
-            withdrawn += replica.remove(some).await?;
-        }
-        Ok(withdrawn)
     }
 
     /// Looks at the keys that others have changed.

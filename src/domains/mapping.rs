@@ -1,9 +1,9 @@
 //! Mappings as the database has them: a domain of a project, and its backends.
 
-use std::collections::HashMap;
-
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
+
+use crate::registry::frontend_of;
 
 /// A domain and its backends, in the order in which they came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -59,17 +59,44 @@ pub(super) fn mappings_of(transaction: &Transaction<'_>, project: i64) -> rusqli
     Ok(mappings)
 }
 
-/// Everybody's: domain to backends.
-pub(super) fn all_mappings(transaction: &Transaction<'_>) -> rusqlite::Result<HashMap<String, Vec<String>>> {
+/// Some of everybody's mappings.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// In the order of their numbers.
+    pub mappings: Vec<Mapping>,
+    /// The last one's number; `None` when there are no more.
+    pub last: Option<i64>,
+}
+
+/// The first `limit` mappings whose number is larger than `id`.
+pub(super) fn page_after(transaction: &Transaction<'_>, id: i64, limit: usize) -> rusqlite::Result<Page> {
     let mut query = transaction.prepare_cached(
-        "SELECT domain.name, backend.url FROM domain JOIN backend ON backend.domain = domain.id ORDER BY domain.id",
+        "SELECT some.id, some.name, backend.url FROM (SELECT id, name FROM domain WHERE id > ? ORDER BY id LIMIT ?) AS some
+         JOIN backend ON backend.domain = some.id ORDER BY some.id, backend.id",
     )?;
-    let mut mappings: HashMap<String, Vec<String>> = HashMap::new();
-    let mut rows = query.query([])?;
+    let mut page = Page { mappings: Vec::new(), last: None };
+    let mut rows = query.query(params![id, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     while let Some(row) = rows.next()? {
-        mappings.entry(row.get(0)?).or_default().push(row.get(1)?);
+        let (id, url) = (row.get(0)?, row.get(2)?);
+        match page.mappings.last_mut() {
+            Some(mapping) if page.last == Some(id) => mapping.backends.push(url),
+            _ => page.mappings.push(Mapping { domain: row.get(1)?, backends: vec![url] }),
+        }
+        page.last = Some(id);
     }
-    Ok(mappings)
+    Ok(page)
+}
+
+/// Those of Redis's keys whose domain nobody has.
+pub(super) fn unmapped_of(transaction: &Transaction<'_>, keys: Vec<Vec<u8>>) -> rusqlite::Result<Vec<Vec<u8>>> {
+    let mut unmapped = Vec::new();
+    for key in keys {
+        let row = frontend_of(&key).map(|domain| find_domain(transaction, domain)).transpose()?;
+        if row.flatten().is_none() {
+            unmapped.push(key);
+        }
+    }
+    Ok(unmapped)
 }
 
 /// Whether there has ever been one.

@@ -152,7 +152,7 @@ mod tests {
             "a.1",
             "a\0.org",
             &format!("{}.org", "a".repeat(64)),
-            &"a.".repeat(127),
+            &"a.".repeat(128),
         ] {
             assert!(policy(&[]).domain(text).is_err(), "{text:?}");
         }

@@ -12,13 +12,13 @@ pub(super) struct Strangers {
     file: Option<PathBuf>,
     /// While there are some.
     acceptance: Option<Acceptance>,
-    are_known: bool,
+    are_told_of: bool,
 }
 
 impl Strangers {
     /// The operator touches `file` to have them removed.
     pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Self { file, acceptance: None, are_known: false }
+        Self { file, acceptance: None, are_told_of: false }
     }
 
     /// Whether the database may have this Redis for its own: there are none of them, or the operator has said so.
@@ -32,7 +32,7 @@ impl Strangers {
             self.forget();
             return true;
         }
-        if std::mem::replace(&mut self.are_known, true) {
+        if std::mem::replace(&mut self.are_told_of, true) {
             debug!(strangers, "domains that this database never had still stay");
         } else {
             self.acceptance = self.file.as_deref().map(Acceptance::of);
@@ -51,9 +51,14 @@ impl Strangers {
         self.acceptance.as_ref().is_some_and(Acceptance::is_given)
     }
 
+    /// There are some.
+    pub(super) fn are_known(&self) -> bool {
+        self.are_told_of
+    }
+
     /// There are none.
     pub(super) fn forget(&mut self) {
-        if std::mem::take(&mut self.are_known) {
+        if std::mem::take(&mut self.are_told_of) {
             info!("Redis has no domains any more that this database never had");
         }
         self.acceptance = None;

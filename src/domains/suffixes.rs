@@ -47,7 +47,8 @@ impl Suffixes {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, publicsuffix::Error> {
-        List::from_bytes(bytes).map(Self)
+        // The crate ignores what comes before a section begins; an operator's own list has no sections.
+        List::from_bytes(&[b"// BEGIN ICANN DOMAINS\n", bytes].concat()).map(Self)
     }
 
     /// Whether a domain is a protected suffix, or stands for everything directly below one.

@@ -78,6 +78,11 @@ impl Daemon {
         rest.split(|c| !inner(c)).next().and_then(|address| address.parse().ok()).expect("an address")
     }
 
+    /// The program's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Sends a signal: `TERM`, `INT` ...
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([format!("-{name}"), self.pid.to_string()]).status();
