@@ -186,6 +186,19 @@ fn recover(
     unicorn
 }
 
+/// What Redis lacks is in the outbox: no comparison is needed to find it.
+fn assert_outbox_knows(site: &Site, redis: &RedisServer, shown: &str) {
+    let connection = site.open();
+    let mut query = connection.prepare("SELECT domain FROM outbox").unwrap();
+    let waiting: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let (ours, theirs): (Mappings, Mappings) =
+        (site.mappings().into_iter().collect(), frontends(redis).into_iter().collect());
+    for domain in ours.keys().chain(theirs.keys()) {
+        let is_same = ours.get(domain) == theirs.get(domain);
+        assert!(is_same || waiting.contains(domain), "{shown}: Redis lacks {domain}, the outbox has {waiting:?}");
+    }
+}
+
 fn changes_audited(site: &Site) -> i64 {
     site.open().query_row("SELECT count(*) FROM audit", [], |row| row.get(0)).unwrap()
 }
@@ -219,6 +232,7 @@ fn no_acknowledged_change_is_lost_whenever_it_is_killed() {
         let _ = unicorn.daemon.wait_for_end();
         let (before, shown) = (certain.clone(), format!("kill {kill} at {call}"));
         *calls.entry(call).or_default() += 1;
+        assert_outbox_knows(&site, &redis, &shown);
         unicorn = recover(&site, &redis, &mut certain, doubtful.as_ref(), &shown);
         let was_kept = before != certain;
         assert_eq!(changes_audited(&site), audited + done + i64::from(was_kept), "{shown}");

@@ -149,7 +149,8 @@ pub fn frontends(redis: &RedisServer) -> Vec<(String, Vec<String>)> {
 
 /// Runs the program: exit status, standard output, standard error.
 pub fn run(args: &[&str]) -> (i32, String, String) {
-    let output = Command::new(PROGRAM).args(args).stdin(Stdio::null()).env_remove("URLPROXY_REDIS").output();
+    // One that serves where it should not must not hold the test up.
+    let output = Command::new("timeout").args(["60", PROGRAM]).args(args).stdin(Stdio::null()).env_remove("URLPROXY_REDIS").output();
     let output = output.expect("the program runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code().expect("an exit status"), text(output.stdout), text(output.stderr))
