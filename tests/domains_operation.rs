@@ -444,6 +444,25 @@ fn sigterm_lets_requests_end_and_redis_follow() {
     assert_eq!(unicorn.daemon.wait_for_end(), 0);
 }
 
+/// As in the manual.
+const ACL: &str = "ACL SETUSER invisible-unicorn on >password resetkeys ~frontend:* +select +ping +client|tracking +scan +del +sadd +smismember +scard +multi +exec";
+
+#[test]
+fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
+    let (site, redis) = (Site::new(), RedisServer::start(&[]));
+    assert_eq!(redis.cli(&ACL.split_whitespace().collect::<Vec<_>>()), "OK");
+    let url = redis.url().replace("//", "//invisible-unicorn:password@");
+    let unicorn = site.start(&redis, &["--redis", &url]);
+    unicorn.put("tools", "a.example.org", &[A, B]);
+    redis.cli(&["SADD", "frontend:stranger.example.org", A]);
+    redis.cli(&["DEL", "frontend:a.example.org"]);
+    wait_until_equal(&site, &redis);
+    assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/a.example.org", "").0, 200);
+    assert_eq!(frontends(&redis), []);
+    let log = unicorn.daemon.log();
+    assert!(!log.contains("password") && !log.contains("NOPERM") && !log.contains("does not follow"), "{log}");
+}
+
 #[test]
 fn the_command_line_teaches() {
     let (status, help, _) = run(&["--help"]);

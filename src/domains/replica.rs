@@ -51,7 +51,7 @@ impl Replica {
     /// Connects, and listens to what others do from then on.
     pub(super) async fn connect(client: &Client, latency: Histogram) -> Result<Self, StoreError> {
         let info = client.get_connection_info().clone();
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
         let client = Client::open(info.set_redis_settings(settings).into_connection_info()?)?;
         let ear = Arc::new(Ear::default());
         let listening = Arc::clone(&ear);

@@ -79,12 +79,14 @@ impl Site {
     /// The same, run by another program.
     pub fn launch_under(&self, launcher: &[&str], redis: &RedisServer, extra_args: &[&str]) -> Unicorn {
         let (database, url) = (self.database(), redis.url());
-        let mut command: Vec<&str> = launcher.to_vec();
-        command.extend([PROGRAM, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--redis", &url]);
-        command.extend(["--database", database.to_str().expect("UTF-8"), "--log-level", "debug"]);
         let guard = format!("50% floor=20 hold=120s accept={}", self.accept().display());
-        if !extra_args.contains(&"--withdrawal-guard") {
-            command.extend(["--withdrawal-guard", &guard]);
+        let mut command: Vec<&str> = launcher.to_vec();
+        command.extend([PROGRAM, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-level", "debug"]);
+        command.extend(["--database", database.to_str().expect("UTF-8")]);
+        for (option, value) in [("--redis", &url), ("--withdrawal-guard", &guard)] {
+            if !extra_args.contains(&option) {
+                command.extend([option, value]);
+            }
         }
         command.extend(extra_args);
         let daemon = Daemon::start(&command, &[]);
@@ -150,7 +152,12 @@ pub fn frontends(redis: &RedisServer) -> Vec<(String, Vec<String>)> {
 /// Runs the program: exit status, standard output, standard error.
 pub fn run(args: &[&str]) -> (i32, String, String) {
     // One that serves where it should not must not hold the test up.
-    let output = Command::new("timeout").args(["60", PROGRAM]).args(args).stdin(Stdio::null()).env_remove("URLPROXY_REDIS").output();
+    let output = Command::new("timeout")
+        .args(["60", PROGRAM])
+        .args(args)
+        .stdin(Stdio::null())
+        .env_remove("URLPROXY_REDIS")
+        .output();
     let output = output.expect("the program runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code().expect("an exit status"), text(output.stdout), text(output.stderr))
