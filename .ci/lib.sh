@@ -85,6 +85,9 @@ is_our_redis() { redis info server 2>/dev/null | tr -d '\r' | grep -x "process_i
 start_redis() { # DIRECTORY: a private one that keeps nothing; its port is then in $redis_port
     free_port
     redis_port=$port
+    start_redis_again "$1"
+}
+start_redis_again() { # DIRECTORY: at the same port, with what was saved there
     start "$1/redis.log" redis-server --bind 127.0.0.1 --port "$redis_port" --dir "$1" --save '' --appendonly no
     redis_pid=$child
     wait_until 10 is_our_redis || die "redis-server did not start: $(tail -n 3 "$1/redis.log")"

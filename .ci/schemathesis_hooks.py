@@ -1,0 +1,17 @@
+"""A check for .ci/schemathesis: what is asked as the description says is refused for what only the server can know."""
+
+import schemathesis
+
+REASONS = (
+    "No such project",
+    "No such domain",
+    # The operator's to say.
+    "is a loopback, link-local, metadata, unspecified or group address, expected a server's",
+)
+
+
+@schemathesis.check
+def refused_for_a_reason(ctx, response, case):
+    is_as_described = case.meta is not None and case.meta.generation.mode.is_positive
+    if response.status_code == 400 and is_as_described:
+        assert any(reason in response.text for reason in REASONS), f"as described, and refused: {response.text}"
