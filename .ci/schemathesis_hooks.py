@@ -6,7 +6,7 @@ REASONS = (
     "No such project",
     "No such domain",
     # The operator's to say.
-    "is a loopback, link-local, metadata, unspecified or group address, expected a server's",
+    "is a link-local, metadata, unspecified or group address, expected a server's",
 )
 
 

@@ -7,7 +7,6 @@
 //! | `frontend:<domain>` | set | backend URLs of a whole host; `*.<parent>` is every host with one label more |
 //! | `k8s_services` | set | what kube2proxy has registered: `namespace/name/route` |
 //! | `k8s_writer` | string | which kube2proxy may write, for as long as it is there |
-//! | `frontend:<domain>` | set | backend URLs of a whole domain; `frontend:*.<parent>` stands for every domain with one label more |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
 
 mod admission;

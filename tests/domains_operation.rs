@@ -253,7 +253,7 @@ const OLD: &str = "
     INSERT INTO backend(url, route_id) VALUES ('http://10.0.0.1:80', 1), ('http://10.0.0.1:80', 1), ('http://10.0.0.2:80', 1),
         ('http://10.0.0.1:80', 2), ('http://10.0.0.1:80', 3), ('nonsense', 3), ('http://10.0.0.9:80', NULL),
         ('http://10.0.0.9:80', 99), ('http://10.0.0.1:80', 6), ('http://10.0.0.1:80', 7), ('http://10.0.0.1:80', 8),
-        ('http://127.0.0.1:80', 10), (NULL, 1), (x'ff', 1);";
+        ('http://169.254.0.1:80', 10), (NULL, 1), (x'ff', 1);";
 
 #[test]
 fn an_old_database_is_imported_as_far_as_it_may_be() {
@@ -280,7 +280,7 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
         "skipped domain \"empty.example.org\" of project \"tools\": it has no backends",
         "skipped domain \"three.example.org\" of project \"no good\": invalid project",
         "skipped domain \"taken.example.org\" of project \"other\": Domain is taken",
-        "skipped backend \"http://127.0.0.1:80\" of domain \"local.example.org\": backend http://127.0.0.1:80 is a loopback",
+        "skipped backend \"http://169.254.0.1:80\" of domain \"local.example.org\": backend http://169.254.0.1:80 is a link-local",
         "skipped backend \"http://10.0.0.9:80\": it belongs to no route",
         "skipped route number 9: it has no domain",
         "it has no URL",

@@ -24,7 +24,7 @@ needs `Authorization: Bearer TOKEN`. --require-tokens makes it so for all.
 
 The commands work while the server runs. The old API's database is brought in, as often as you like, by
 
-    invisible-unicorn --database /var/lib/urlproxy/domains.db import /etc/dynamicproxy-api/data.db
+    invisible-unicorn import /etc/dynamicproxy-api/data.db
 
 Exit status: 0 when done, or after SIGTERM or SIGINT; 64 for a wrong command line; 1 when it cannot be done.";
 
@@ -34,6 +34,8 @@ Exit status: 0 when done, or after SIGTERM or SIGINT; 64 for a wrong command lin
     name = "invisible-unicorn",
     version,
     about = "Has the proxy send whole domains to the backends that their projects name",
+    // `--allow-backend 10.0.0.0/8 import data.db` is a command after one network.
+    subcommand_precedence_over_arg = true,
     after_help = HELP
 )]
 pub struct Options {
@@ -41,7 +43,7 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5668")]
     pub(super) listen: SocketAddr,
     /// SQLite database; made when it is not there
-    #[arg(long, value_name = "FILE", global = true, default_value = "/var/lib/urlproxy/domains.db")]
+    #[arg(long, value_name = "FILE", global = true, default_value = "/var/lib/urlproxy/domains/domains.db")]
     pub(super) database: PathBuf,
     #[command(flatten)]
     pub(super) policy: PolicyOptions,
@@ -83,8 +85,8 @@ pub struct Options {
 /// What may be mapped; for `import` too.
 #[derive(Debug, Args)]
 pub(super) struct PolicyOptions {
-    /// Networks that backends must be in; then none may be given by name [default: any address but loopback, link-local,
-    /// metadata, unspecified and multicast ones]
+    /// Networks that backends must be in; then none may be given by name [default: any address but link-local, metadata,
+    /// unspecified and multicast ones]
     #[arg(long, value_name = "CIDR", num_args = 1.., global = true)]
     pub allow_backend: Vec<IpNet>,
     /// Most domains of one project
@@ -173,8 +175,12 @@ mod tests {
 
     #[test]
     fn the_database_is_named_before_or_after_the_command() {
-        for line in [["--database", "/x", "token", "list"], ["token", "list", "--database", "/x"]] {
-            let options = Options::try_parse_from(["invisible-unicorn"].iter().chain(&line)).unwrap();
+        for line in [
+            "--database /x token list",
+            "token list --database /x",
+            "--database /x --allow-backend 10.0.0.0/8 10.1.0.0/16 token list",
+        ] {
+            let options = Options::try_parse_from(["invisible-unicorn"].into_iter().chain(line.split(' '))).unwrap();
             assert_eq!(options.database, PathBuf::from("/x"));
             assert!(matches!(options.command, Some(Command::Token(TokenCommand::List))));
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot, watch};
+use tracing::warn;
 
 use super::api::Api;
 use super::commands::CommandError;
@@ -82,6 +83,9 @@ impl Server {
     pub async fn open(settings: Settings) -> Result<Self, StartError> {
         let database = Database::open_or_create(&settings.database)?;
         let lock = database.lock()?;
+        if settings.rules.policy.networks.is_empty() {
+            warn!("no --allow-backend: any server may be a backend, this machine's own too");
+        }
         let address = settings.listen;
         let bound = TcpListener::bind(address).await;
         let listener = bound.map_err(|error| StartError::Listen { address, error })?;

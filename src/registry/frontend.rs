@@ -2,17 +2,16 @@
 
 use redis::{Cmd, Pipeline};
 
-/// What the key of each domain's backends begins with.
-const FRONTENDS_PREFIX: &str = "frontend:";
+use super::schema::DOMAINS_PREFIX;
 
 /// The key of a domain's backends.
 pub fn frontend_key(domain: &str) -> String {
-    format!("{FRONTENDS_PREFIX}{domain}")
+    format!("{DOMAINS_PREFIX}{domain}")
 }
 
 /// The domain whose backends a key holds, whatever text it is; `None` for any other key.
 pub fn frontend_of(key: &[u8]) -> Option<&str> {
-    std::str::from_utf8(key.strip_prefix(FRONTENDS_PREFIX.as_bytes())?).ok()
+    std::str::from_utf8(key.strip_prefix(DOMAINS_PREFIX.as_bytes())?).ok()
 }
 
 /// Adds to a transaction that a domain has exactly these backends; none of them, and it is gone. Doing it again changes nothing.
@@ -35,14 +34,14 @@ pub fn compare_frontend(pipeline: &mut Pipeline, domain: &str, backends: &[Strin
 /// One page of all keys of domains.
 pub fn scan_frontends(cursor: u64, count: usize) -> Cmd {
     let mut command = redis::cmd("SCAN");
-    command.arg(cursor).arg("MATCH").arg(format!("{FRONTENDS_PREFIX}*")).arg("COUNT").arg(count);
+    command.arg(cursor).arg("MATCH").arg(format!("{DOMAINS_PREFIX}*")).arg("COUNT").arg(count);
     command
 }
 
 /// Asks to be told of whatever others do to domains' keys, on a connection that speaks RESP3.
 pub fn track_frontends() -> Cmd {
     let mut command = redis::cmd("CLIENT");
-    command.arg(&["TRACKING", "ON", "BCAST", "PREFIX", FRONTENDS_PREFIX, "NOLOOP"]);
+    command.arg(&["TRACKING", "ON", "BCAST", "PREFIX", DOMAINS_PREFIX, "NOLOOP"]);
     command
 }
 
