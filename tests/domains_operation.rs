@@ -241,6 +241,50 @@ fn most_domains_at_once_are_held_back() {
     unicorn.daemon.wait_for_line(&["WARN", "withdrawing the domains that the database lacks", "accepted"]);
 }
 
+#[test]
+fn a_larger_database_of_another_redis_does_not_empty_this_one() {
+    let (site, elsewhere, redis) = (Site::new(), RedisServer::start(&[]), RedisServer::start(&[]));
+    let guard = format!("50% floor=5 hold=1h accept={}", site.accept().display());
+    let args = ["--withdrawal-guard", &guard, "--resync-interval", "200ms"];
+    let unicorn = site.start(&elsewhere, &args);
+    for number in 0..12 {
+        unicorn.put("tools", &format!("d{number}.example.org"), &[A]);
+        redis.cli(&["SADD", &format!("frontend:other{number}.example.org"), A]);
+    }
+    drop(unicorn);
+    redis.cli(&["SREM", "frontend:other0.example.org", A]);
+    let unicorn = site.start(&redis, &args);
+    unicorn.daemon.wait_for_line(&["WARN", "the database lacks domains that Redis has", "missing=11", "live=11"]);
+    assert_eq!(frontends(&redis).len(), 23);
+}
+
+#[test]
+fn an_import_of_nothing_does_not_make_redis_the_databases() {
+    let (site, redis, unicorn) = start(&[]);
+    redis.cli(&["SADD", "frontend:stranger.example.org", A]);
+    drop(unicorn);
+    site.open().execute_batch("DELETE FROM mark").unwrap();
+    let old = site.path("data.db");
+    let tables: String = OLD.lines().filter(|line| line.contains("CREATE TABLE")).collect();
+    Connection::open(&old).unwrap().execute_batch(&tables).unwrap();
+    let (status, told, error) = site.run(&["import", old.to_str().unwrap()]);
+    assert_eq!((status, told.as_str()), (0, "0 imported, 0 there already, 0 skipped\n"), "{error}");
+    let marks: i64 = site.open().query_row("SELECT count(*) FROM mark", [], |row| row.get(0)).unwrap();
+    assert_eq!((marks, frontends(&redis).len()), (0, 1));
+}
+
+#[test]
+fn a_backup_never_takes_the_place_of_the_database() {
+    let (site, _redis, unicorn) = start(&[]);
+    unicorn.put("tools", "a.example.org", &[A]);
+    std::os::unix::fs::symlink(site.database(), site.path("link.db")).unwrap();
+    for name in ["domains.db", "domains.db-wal", "domains.db-shm", "domains.db.lock", "link.db"] {
+        let (status, _, error) = site.run(&["backup", site.path(name).to_str().unwrap()]);
+        assert!(status == 1 && error.contains("is the database itself"), "{name}: {status} {error}");
+    }
+    assert_eq!(site.mappings(), [one("a.example.org", A)]);
+}
+
 const OLD: &str = "
     PRAGMA foreign_keys = OFF;
     CREATE TABLE project(id INTEGER PRIMARY KEY, name VARCHAR(256) UNIQUE);

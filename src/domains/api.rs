@@ -25,6 +25,7 @@ use super::refusal::Refusal;
 use super::request::{Resource, accepts_problem, bearer, read_mapping};
 use super::token::authorise;
 use crate::route::Domain;
+use rusqlite::Transaction;
 
 /// Largest body of a request, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -50,8 +51,8 @@ pub(super) struct Api {
     progress: watch::Receiver<Progress>,
     changed: Arc<Notify>,
     metrics: Metrics,
-    reads: Semaphore,
-    changes: Semaphore,
+    reads: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
 }
 
 /// What is allowed to whom.
@@ -96,8 +97,8 @@ impl Api {
             progress,
             changed,
             metrics,
-            reads: Semaphore::new(AT_ONCE),
-            changes: Semaphore::new(AT_ONCE),
+            reads: Arc::new(Semaphore::new(AT_ONCE)),
+            changes: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 
@@ -139,12 +140,15 @@ impl Api {
         let token = bearer(&head.headers).map(str::to_owned);
         // Changes wait for each other and for the disk; who only reads does not wait for them.
         let turns = if wish.is_change() { &self.changes } else { &self.reads };
-        let turn = timeout(TURN, turns.acquire()).await;
+        let turn = timeout(TURN, Arc::clone(turns).acquire_owned()).await;
         let turn = turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
         let rules = Arc::clone(&self.rules);
-        let work = move |database: &Database| grant_from(database, &rules, peer, &project, token.as_deref(), wish);
+        let work = move |database: &Database| {
+            // A client that goes away does not end the work, so the work has the turn.
+            let _turn = turn;
+            grant_from(database, &rules, peer, &project, token.as_deref(), wish)
+        };
         let granted = self.database.blocking(work).await?;
-        drop(turn);
         match granted {
             Granted::Json(json) => Ok(with_body("application/json", json)),
             Granted::Changed { text, changed } => {
@@ -177,10 +181,9 @@ fn grant_from(
     token: Option<&str>,
     wish: Wish,
 ) -> Result<Granted, Refusal> {
-    let asks =
-        |transaction: &rusqlite::Transaction<'_>| Ok(authorise(transaction, project, token, rules.require_tokens));
-    let token = database.read(asks)??;
-    let who = token.map_or_else(|| peer.to_string(), |id| format!("token {id}"));
+    let ask = |transaction: &Transaction<'_>| authorise(transaction, project, token, rules.require_tokens);
+    let id = database.read(|transaction| Ok(ask(transaction)))??;
+    let who = id.map_or_else(|| peer.to_string(), |id| format!("token {id}"));
     let author = Author { who: &who, project };
     let (text, changed) = match wish {
         Wish::List => return list(database, project),
@@ -188,21 +191,20 @@ fn grant_from(
         wish if wish.is_change() && rules.read_only => return Err(Refusal::ReadOnly),
         Wish::Put { wanted } => {
             let wanted = wanted?;
-            let changed =
-                database.write(|transaction| change::put(transaction, &rules.policy, author, &wanted, Action::Put))?;
-            (None, changed)
+            let put =
+                |transaction: &Transaction<'_>| change::put(transaction, &rules.policy, author, &wanted, Action::Put);
+            (None, change_if(database, ask, put)?)
         }
         Wish::Replace { domain, wanted } => {
             let domain = normal(database, project, &domain)?;
-            let policy = &rules.policy;
-            let changed =
-                database.write(|transaction| change::replace(transaction, policy, author, &domain, wanted))?;
-            (Some("OK"), changed)
+            let replace =
+                |transaction: &Transaction<'_>| change::replace(transaction, &rules.policy, author, &domain, wanted);
+            (Some("OK"), change_if(database, ask, replace)?)
         }
         Wish::Delete { domain } => {
             let domain = normal(database, project, &domain)?;
-            let changed = database.write(|transaction| change::delete(transaction, author, &domain))?;
-            (Some("deleted"), changed)
+            let delete = |transaction: &Transaction<'_>| change::delete(transaction, author, &domain);
+            (Some("deleted"), change_if(database, ask, delete)?)
         }
     };
     let (domain, to) = (&changed.domain, &changed.renamed_to);
@@ -211,6 +213,18 @@ fn grant_from(
         None => debug!(project, domain, who, "unchanged"),
     }
     Ok(Granted::Changed { text, changed })
+}
+
+/// Changes the database for who may: asked again where it counts, as a token may be revoked while a change waits for its turn.
+fn change_if(
+    database: &Database,
+    ask: impl Fn(&Transaction<'_>) -> Result<Option<i64>, Refusal>,
+    change: impl FnOnce(&Transaction<'_>) -> Result<Changed, Refusal>,
+) -> Result<Changed, Refusal> {
+    database.write(|transaction| {
+        ask(transaction)?;
+        change(transaction)
+    })
 }
 
 #[derive(Serialize)]

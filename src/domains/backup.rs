@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -25,6 +25,9 @@ pub enum BackupError {
         /// Why.
         error: io::Error,
     },
+    /// It would take the place of the database itself.
+    #[error("backup {0:?} is the database itself, or a file beside it that it needs; expected another file")]
+    Itself(PathBuf),
     /// The database, or the copy.
     #[error("{error} while copying to {path:?}")]
     Sqlite {
@@ -40,6 +43,9 @@ pub enum BackupError {
 
 /// Copies the database to `file`, which is there completely or not at all; what is to be printed.
 pub(super) fn back_up(database: &Database, file: &Path) -> Result<String, BackupError> {
+    if is_part_of(database.path(), file) {
+        return Err(BackupError::Itself(file.to_owned()));
+    }
     let wrong = |error| BackupError::File { path: file.to_owned(), error };
     let mut temporary = OsString::from(file);
     temporary.push(format!(".{}.tmp", std::process::id()));
@@ -58,6 +64,17 @@ pub(super) fn back_up(database: &Database, file: &Path) -> Result<String, Backup
     copied
 }
 
+/// Whether a file is the database's, by whatever name.
+fn is_part_of(database: &Path, file: &Path) -> bool {
+    ["", "-wal", "-shm", "-journal", ".lock"].iter().any(|suffix| {
+        let mut part = OsString::from(database);
+        part.push(suffix);
+        let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        Path::new(&part) == file
+            || fs::metadata(&part).is_ok_and(|part| fs::metadata(file).is_ok_and(|file| same(part, file)))
+    })
+}
+
 fn copy(database: &Database, temporary: &Path, file: &Path) -> Result<i32, BackupError> {
     let failed = |error| BackupError::Sqlite { path: file.to_owned(), error };
     let source = database.open_source()?;
@@ -68,7 +85,9 @@ fn copy(database: &Database, temporary: &Path, file: &Path) -> Result<i32, Backu
     let backup = Backup::new(&source, &mut copy).map_err(failed)?;
     while backup.step(PAGES).map_err(failed)? == StepResult::More {
         let progress = backup.progress();
-        eprintln!("{} of {} pages copied", progress.pagecount - progress.remaining, progress.pagecount);
+        let (total, left) = (progress.pagecount, progress.remaining);
+        // Nobody need read it.
+        let _ = writeln!(io::stderr(), "{} of {total} pages copied", total - left);
     }
     Ok(backup.progress().pagecount)
 }

@@ -30,7 +30,8 @@ pub(super) struct Changed {
 
 impl Changed {
     fn nothing(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Self> {
-        let seq = outbox::pending(transaction, domain)?;
+        // Told to Redis once more: it may lack it, and "replicated" is to be true.
+        let seq = outbox::add(transaction, domain)?;
         Ok(Self { seq, action: None, domain: domain.to_owned(), renamed_to: None })
     }
 }
@@ -52,7 +53,9 @@ pub(super) fn put(
     let wanted = normal(policy, wanted)?;
     let project = find_project(transaction, author.project)?;
     let existing = find_domain(transaction, &wanted.domain)?;
-    if existing.is_some_and(|row| Some(row.project) != project) {
+    if existing.is_some_and(|row| Some(row.project) != project)
+        || existing.is_none() && is_below_another(transaction, &wanted.domain, project)?
+    {
         return Err(Refusal::Taken);
     }
     let before = backends_of(transaction, &wanted.domain)?;
@@ -98,7 +101,10 @@ pub(super) fn replace(
         return Err(Refusal::TooManyBackends(policy.max_backends));
     }
     let is_renamed = after.domain != domain;
-    if is_renamed && find_domain(transaction, &after.domain)?.is_some() {
+    if is_renamed
+        && (find_domain(transaction, &after.domain)?.is_some()
+            || is_below_another(transaction, &after.domain, Some(row.project))?)
+    {
         return Err(Refusal::Taken);
     }
     let before = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
@@ -129,6 +135,13 @@ pub(super) fn delete(transaction: &Transaction<'_>, author: Author<'_>, domain: 
     record(transaction, &Entry { author, action: Action::Delete, domain, before: Some(before), after: None })?;
     let seq = outbox::add(transaction, domain)?;
     Ok(Changed { seq, action: Some(Action::Delete), domain: domain.to_owned(), renamed_to: None })
+}
+
+/// Whether another project's wildcard answers for a domain now: a mapping of its own would take that from it.
+fn is_below_another(transaction: &Transaction<'_>, domain: &str, project: Option<i64>) -> rusqlite::Result<bool> {
+    let Some((_, parent)) = domain.split_once('.').filter(|_| !domain.starts_with("*.")) else { return Ok(false) };
+    let wildcard = find_domain(transaction, &format!("*.{parent}"))?;
+    Ok(wildcard.is_some_and(|row| Some(row.project) != project))
 }
 
 /// A project's domain; another project's is none.

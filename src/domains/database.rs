@@ -119,7 +119,9 @@ impl Database {
     /// # Errors
     /// Somebody does, or the lock's file cannot be had.
     pub fn lock(&self) -> Result<File, DatabaseError> {
-        let mut path = self.0.path.clone().into_os_string();
+        let wrong = |error| DatabaseError::File { path: self.0.path.clone(), error };
+        // Whatever it is called here: the lock is the file's.
+        let mut path = std::fs::canonicalize(&self.0.path).map_err(wrong)?.into_os_string();
         path.push(".lock");
         let wrong = |error| DatabaseError::File { path: path.clone().into(), error };
         let file =

@@ -145,7 +145,12 @@ impl Follower {
                 }
                 () = sleep_until(self.due) => self.reconcile(&mut replica).await?,
                 _ = ticks.tick() => self.tick(&mut replica).await?,
-                () = stop.as_mut() => return self.drain(&mut replica).await,
+                () = stop.as_mut() => {
+                    if let Err(error) = self.drain(&mut replica).await {
+                        warn!(%error, "Redis was not told of the last changes; they are kept for it");
+                    }
+                    return Ok(());
+                }
             }
         }
     }

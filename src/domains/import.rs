@@ -58,7 +58,8 @@ pub(super) fn import(database: &Database, policy: &Policy, old: &Path) -> Result
         for route in &routes {
             import_route(transaction, policy, route, &mut account)?;
         }
-        adopt_redis(transaction)
+        // A file of nothing says nothing of what Redis has.
+        if account.imported + account.unchanged > 0 { adopt_redis(transaction) } else { Ok(()) }
     });
     imported.map_err(|error| database.failed(error))?;
     let Account { imported, unchanged, skipped, lines } = account;

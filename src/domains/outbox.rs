@@ -1,6 +1,6 @@
 //! Domains that Redis has yet to be told of. A row says that a domain has changed, not how: what counts is its present state.
 
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::Transaction;
 
 use super::mapping::{Mapping, backends_of};
 
@@ -16,12 +16,6 @@ pub(super) struct Batch {
 pub(super) fn add(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<i64> {
     transaction.execute("INSERT OR REPLACE INTO outbox(domain) VALUES (?)", [domain])?;
     Ok(transaction.last_insert_rowid())
-}
-
-/// The number under which a domain is there; 0 when it is not.
-pub(super) fn pending(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<i64> {
-    let mut query = transaction.prepare_cached("SELECT seq FROM outbox WHERE domain = ?")?;
-    Ok(query.query_row([domain], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
 /// The oldest `limit` of them with their present state; without any, an empty batch.

@@ -53,9 +53,13 @@ impl Suffixes {
 
     /// Whether a domain is a protected suffix, or stands for everything directly below one.
     pub fn protect(&self, domain: &Domain) -> bool {
-        let name = domain.as_str();
-        let name = name.strip_prefix("*.").unwrap_or(name);
-        self.0.suffix(name.as_bytes()).is_none_or(|suffix| suffix.as_bytes().len() == name.len())
+        let is_suffix =
+            |name: &str| self.0.suffix(name.as_bytes()).is_none_or(|suffix| suffix.as_bytes().len() == name.len());
+        match domain.as_str().strip_prefix("*.") {
+            // All below a suffix, or all of which a rule `*.parent` makes suffixes. No rule has such a label.
+            Some(parent) => is_suffix(parent) || is_suffix(&format!("--.{parent}")),
+            None => is_suffix(domain.as_str()),
+        }
     }
 }
 
@@ -78,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_rules_are_those_of_the_public_suffix_list() {
-        let rules = "// a comment\nuk\nco.uk\n\n*.ck\n!www.ck\n公司.cn\n";
+        let rules = "// a comment\nuk\nco.uk\n\n*.ck\n!www.ck\n公司.cn\njp\n*.kawasaki.jp\n!city.kawasaki.jp\n";
         let suffixes = Suffixes::parse(rules.as_bytes()).unwrap();
         for (domain, want) in [
             ("uk", true),
@@ -93,6 +97,11 @@ mod tests {
             ("www.ck", false),
             ("xn--55qx5d.cn", true),
             ("a.xn--55qx5d.cn", false),
+            ("foo.kawasaki.jp", true),
+            ("*.kawasaki.jp", true),
+            ("kawasaki.jp", false),
+            ("a.foo.kawasaki.jp", false),
+            ("city.kawasaki.jp", false),
             ("unlisted", true),
             ("a.unlisted", false),
         ] {

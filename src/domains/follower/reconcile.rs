@@ -21,6 +21,8 @@ impl Follower {
         let begun = Instant::now();
         // What others did before this is seen by it.
         let _ = replica.heard();
+        // How much only Redis has is judged by what it had before.
+        let keys = replica.keys().await?;
         let (mut domains, mut written, mut last) = (0, 0, 0);
         loop {
             let page = self.read(move |transaction| page_after(transaction, last, AT_ONCE)).await?;
@@ -36,7 +38,7 @@ impl Follower {
                 None => break,
             }
         }
-        let withdrawn = self.withdraw_strangers(replica).await?;
+        let withdrawn = self.withdraw_strangers(replica, keys).await?;
         self.parts.metrics.differed("written", written);
         self.parts.metrics.differed("withdrawn", withdrawn);
         let took = begun.elapsed();
@@ -52,8 +54,11 @@ impl Follower {
     }
 
     /// Removes what only Redis has, if it may go; tells how many went.
-    async fn withdraw_strangers(&mut self, replica: &mut Replica) -> Result<usize, FollowError> {
-        let keys = replica.keys().await?;
+    async fn withdraw_strangers(
+        &mut self,
+        replica: &mut Replica,
+        keys: HashSet<Vec<u8>>,
+    ) -> Result<usize, FollowError> {
         let live = keys.len();
         let strangers = self.strangers_among(replica, keys).await?;
         let owns = self.read(owns_redis).await?;
@@ -66,7 +71,8 @@ impl Follower {
             self.write(adopt_redis).await?;
             true
         } else {
-            self.write(disown_redis).await?;
+            // Another process may have imported them since.
+            self.write(|transaction| if owns_redis(transaction)? { Ok(()) } else { disown_redis(transaction) }).await?;
             false
         };
         self.parts.metrics.held.set(if may_go { 0 } else { i64::try_from(strangers.len()).unwrap_or(i64::MAX) });
