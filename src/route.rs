@@ -11,7 +11,7 @@ mod request;
 mod tool;
 
 pub use backend::{Backend, BackendError, Host, Scheme};
-pub use canonical::{CanonicalError, CanonicalSite, Moved};
+pub use canonical::{CanonicalError, CanonicalSite, Moved, decode_one};
 pub use choice::{affinity, choose};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
 pub use key::{KeyError, Kind, LookupKey, RouteKey};

@@ -50,6 +50,8 @@ pub(super) fn back_up(database: &Database, file: &Path) -> Result<String, Backup
     let mut temporary = OsString::from(file);
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
+    // Of a process of this number that was killed.
+    let _ = fs::remove_file(&temporary);
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(wrong)?;
     let copied = copy(database, &temporary, file).and_then(|pages| {
         let renamed =

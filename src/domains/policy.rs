@@ -60,9 +60,7 @@ impl Policy {
     /// No name of a host or wildcard, an address, a public suffix.
     pub fn domain(&self, text: &str) -> Result<Domain, DomainFault> {
         let domain = Domain::normalise(text)?;
-        let is_single = domain.parent().is_none();
-        let is_address = domain.as_str().starts_with('[') || is_single && domain.as_str().contains('.');
-        if is_address || domain.as_str().contains('_') {
+        if domain.is_address() || domain.as_str().contains('_') {
             return Err(DomainFault::Strict(domain));
         }
         if self.suffixes.protect(&domain) {

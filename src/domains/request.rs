@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::mapping::Mapping;
 use super::refusal::Refusal;
+use crate::route::decode_one;
 
 /// What there is to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,19 +48,11 @@ impl Resource {
 
 /// Percent-decodes one segment of a path. Control characters are no text either.
 fn decode(segment: &str) -> Result<String, Refusal> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or(Refusal::Path)?;
-        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let byte = u8::from_str_radix(digits, 16).ok().filter(|_| is_hex).ok_or(Refusal::Path)?;
+    let (mut bytes, mut rest) = (Vec::with_capacity(segment.len()), segment.as_bytes());
+    while !rest.is_empty() {
+        let (byte, after) = decode_one(rest).ok_or(Refusal::Path)?;
         bytes.push(byte);
-        rest = &after[2..];
+        rest = after;
     }
     String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control)).ok_or(Refusal::Path)
 }

@@ -99,11 +99,16 @@ impl FromStr for Backend {
             return Err(BackendError::Extra(shown()));
         }
         let (host, port) = rest.rsplit_once(':').ok_or_else(|| BackendError::Port(shown()))?;
-        let digits = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
-        let port = port.parse().ok().filter(|&p: &u16| digits && p > 0).ok_or_else(|| BackendError::Port(shown()))?;
+        let port = parse_port(port).ok_or_else(|| BackendError::Port(shown()))?;
         let host = parse_host(host).ok_or_else(|| BackendError::Host(shown()))?;
         Ok(Self { scheme, host, port })
     }
+}
+
+/// One to five digits, and not 0.
+pub(super) fn parse_port(text: &str) -> Option<u16> {
+    let is_number = text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| is_number && port > 0)
 }
 
 fn parse_host(text: &str) -> Option<Host> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::backend::Scheme;
+use super::backend::{Scheme, parse_port};
 use super::domain::{Domain, DomainError};
 
 /// The site below whose domain each tool has a host: `scheme://domain[:port]`.
@@ -84,8 +84,9 @@ fn written_rest<'a>(moved: &Moved<'a>) -> Option<&'a [u8]> {
     path.is_empty().then_some(written)
 }
 
-/// The first byte of an encoded path, and what follows it.
-fn decode_one(path: &[u8]) -> Option<(u8, &[u8])> {
+/// The first byte of a percent-encoded text, and what follows it. `None` at its end, and where a `%` is not followed by two
+/// digits.
+pub fn decode_one(path: &[u8]) -> Option<(u8, &[u8])> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match path {
         [b'%', high, low, rest @ ..] => Some((digit(*high)? << 4 | digit(*low)?, rest)),
@@ -126,7 +127,7 @@ impl FromStr for CanonicalSite {
         };
         let wrong = || CanonicalError::Domain(shown());
         let (name, port) = match rest.split_once(':') {
-            Some((name, port)) => (name, Some(port.parse().ok().filter(|&port: &u16| port > 0).ok_or_else(wrong)?)),
+            Some((name, port)) => (name, Some(parse_port(port).ok_or_else(wrong)?)),
             None => (rest, None),
         };
         if name.contains(['/', '?', '#', '@', '[']) {
@@ -212,6 +213,7 @@ mod tests {
             "https://a.org/x",
             "https://u@a.org",
             "https://a.org:0",
+            "https://a.org:+80",
             "https://a.org:x",
             "https://10.0.0.1",
             "https://[::1]",

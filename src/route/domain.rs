@@ -92,11 +92,6 @@ impl Domain {
     pub fn is_address(&self) -> bool {
         self.0.starts_with('[') || self.0.parse::<Ipv4Addr>().is_ok()
     }
-
-    /// The domain without its first label; `None` when there is no other, and for addresses.
-    pub fn parent(&self) -> Option<&str> {
-        if self.is_address() { None } else { self.0.split_once('.').map(|(_, parent)| parent) }
-    }
 }
 
 /// Whether the bytes can be one label of a host name, in any case. `_` is none of RFC 1123, but resolvers and browsers take it.
@@ -191,14 +186,6 @@ mod tests {
         assert!(Domain::normalise(&format!("{}.", name(61))).is_ok());
         assert_eq!(Domain::normalise(&name(62)), Err(DomainError::TooLong(254)));
         assert!(Domain::normalise(&"a".repeat(63)).is_ok() && Domain::normalise(&"a".repeat(64)).is_err());
-    }
-
-    #[test]
-    fn a_parent_has_one_label_less() {
-        let parent = |text: &str| Domain::normalise(text).unwrap().parent().map(str::to_owned);
-        assert_eq!(parent("a.example.org").as_deref(), Some("example.org"));
-        assert_eq!(parent("*.example.org").as_deref(), Some("example.org"));
-        assert_eq!((parent("org"), parent("10.0.0.1"), parent("[::1]")), (None, None, None));
     }
 
     #[test]
