@@ -27,7 +27,7 @@ pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, 
 pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{
-    DOMAINS_PREFIX, FOLLOWED, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key,
+    DOMAINS_PREFIX, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key, prefix_of,
     redirects_key, routes_key, split_key,
 };
 pub use withdrawal::{GuardSettings, touched_at};

@@ -135,10 +135,40 @@ http://hello.toolforge.org/sub  200  a
 
 
 
-=== a page may be shown with it, and a rewritten path is where it leads
+=== a rewritten path is where it leads
 --- redis
 HSET redirect:hello .* x
 --- server
 rewrite ^/old/(.*)$ /hello/new/$1;
 --- requests
 /old/a%20b?c  307  -  location=https://hello.toolforge.org/new/a%20b?c
+
+
+
+=== one Location, also when the page for it is a tool that has moved too
+--- redis
+HSET redirect:hello .* x
+HSET redirect:other .* x
+--- location
+urlproxy_canonical https://toolforge.org;
+error_page 307 /other/x;
+--- perl
+my $answer = ask('GET /hello/q');
+my @locations = $answer->{head} =~ /^Location: (\S+)/mg;
+is_deeply([$answer->{status}, @locations], [307, 'https://other.toolforge.org/x']);
+
+
+
+=== a subrequest is not redirected: it takes the tool's routes
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:auth .* http://$TEST_NGINX_TOOL_B
+HSET redirect:auth .* x
+--- server
+location = /check { internal; urlproxy tools path; urlproxy_canonical https://toolforge.org; rewrite ^ /auth/check?status=204? break; proxy_pass http://tools; }
+--- location
+urlproxy_canonical https://toolforge.org;
+auth_request /check;
+--- requests
+/hello/  200  a
+/auth/   307  -  location=https://auth.toolforge.org/

@@ -57,3 +57,17 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_C
 /../hello/         400
 /hello/../../      400
 /%2e%2e/hello/     400
+
+
+
+=== where they are not merged, an encoded one does not reach the keys of another kind
+--- server
+merge_slashes off;
+--- redis
+SADD frontend:hello http://$TEST_NGINX_TOOL_B
+HSET redirect:hello .* hello.toolforge.org
+HSET prefix: .* http://$TEST_NGINX_TOOL_A
+--- requests
+/%2fdhello/  200  a  tool=
+//dhello/    200  a  tool=
+/%2frhello/  200  a  tool=

@@ -321,7 +321,7 @@ fn a_replica_that_starts_empty_withdraws_nothing() {
 }
 
 /// What README says that a user needs.
-const RIGHTS: &str = "%R~prefix:* %R~redirect:* %R~frontend:* +ping +select +scan +hgetall +smembers +client|tracking +client|setname +memory|usage +role";
+const RIGHTS: &str = "%R~prefix:* %R~redirect:* %R~frontend:* +ping +select +scan +hgetall +hlen +smembers +client|tracking +client|setname +memory|usage +role";
 
 #[test]
 fn a_user_needs_the_rights_that_readme_names_and_no_others() {

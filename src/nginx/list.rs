@@ -36,7 +36,7 @@ unsafe fn answer(r: *mut ngx_http_request_t) -> ngx_int_t {
         return discarded;
     }
     let Some(conf) = Module::location_conf(request).and_then(|conf| conf.list) else { return Status::NGX_ERROR.0 };
-    let Some(table) = conf.table.get().filter(|table| table.header().is_loaded()) else {
+    let Some(table) = conf.table.get().filter(|table| table.header().knows(Kind::Tool)) else {
         // SAFETY: the header was not sent.
         unsafe { phases::add_retry_after(r) };
         return NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;

@@ -77,6 +77,11 @@ unsafe fn add_location(r: *mut ngx_http_request_t, conf: &LocationConf) -> Optio
     let location = conf.canonical()?.location(&Moved { tool, rest, written, query });
     // SAFETY: the request's pool.
     let location = unsafe { pool::copy(request.pool, &location) }?;
+    // One of before, of an error page that is a tool's too, would be a second.
+    // SAFETY: nginx's own header, or none.
+    if let Some(former) = unsafe { request.headers_out.location.as_mut() } {
+        former.hash = 0;
+    }
     // SAFETY: the caller's promise.
     request.headers_out.location = unsafe { add_header(r, b"Location", location) }?;
     Some(())

@@ -17,7 +17,7 @@ use super::location_conf::{DefaultRoute, LocationConf, Mode};
 use super::module::Module;
 use super::pool;
 use super::table_conf::{TableConf, Worker};
-use crate::route::{Backend, Host, LookupKey, PathRequest, Scheme, affinity, label_below, split_path};
+use crate::route::{Backend, Host, Kind, LookupKey, PathRequest, Scheme, affinity, label_below, split_path};
 use crate::table::{BackendView, Counters, HostView, Lookup, Record};
 
 /// What became of a request.
@@ -58,7 +58,7 @@ pub(super) struct RequestRoute {
     pub tool: &'static [u8],
     pub pattern: &'static [u8],
     /// The backends, when there are several.
-    several: &'static [Endpoint],
+    several: Cell<&'static [Endpoint]>,
     /// The backend, when there is one.
     single: Option<Endpoint>,
     /// The endpoint that is asked: the one whose turn it is, then whichever the balancer chose.
@@ -156,7 +156,7 @@ unsafe fn find(
         outcome: Outcome::Route,
         tool: if let Asked::Tool(asked) = &asked { asked.tool } else { b"" },
         pattern: b"",
-        several: &[],
+        several: Cell::new(&[]),
         single: None,
         chosen: Cell::new(0),
         table,
@@ -167,25 +167,27 @@ unsafe fn find(
         cleanup: ngx_pool_cleanup_t { handler: Some(KEEP), data: ptr::null_mut(), next: ptr::null_mut() },
     };
     // SAFETY: the pool is the request's.
-    let found: &'static mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
-    found.look_up(request.pool, &asked)?;
-    let data = ptr::from_mut(found).cast::<c_void>();
+    let placed: *mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
+    // SAFETY: nobody else knows of it yet.
+    let found = unsafe { &mut *placed };
+    found.look_up(request.pool, &asked, ptr::eq(request, request.main))?;
     // SAFETY: a request has a pool, and nobody else is at its list now.
     let pool = unsafe { &mut *request.pool };
-    found.cleanup.data = data;
+    found.cleanup.data = placed.cast();
     found.cleanup.next = pool.cleanup;
-    pool.cleanup = &raw mut found.cleanup;
+    // SAFETY: as above. All who read it later have it from `placed`.
+    pool.cleanup = unsafe { &raw mut (*placed).cleanup };
     // SAFETY: as for `context`.
-    unsafe { *context(request) = data };
-    if let Some(hash) = conf.hash.filter(|_| !found.several.is_empty()) {
+    unsafe { *context(request) = placed.cast() };
+    // SAFETY: from here on it is shared, and only its cells change.
+    let found: &'static RequestRoute = unsafe { &*placed };
+    if let Some(hash) = conf.hash.filter(|_| !found.several.get().is_empty()) {
+        // The key may be made of this route's own variables.
         // SAFETY: the caller's request, and the configuration that routes it.
         let key = unsafe { evaluate(r, hash) };
-        // The key may be made of this route's own variables, which have read it meanwhile.
-        // SAFETY: placed above; nobody else has it now.
-        unsafe { &mut *data.cast::<RequestRoute>() }.order_by(key, request.pool);
+        found.order_by(key, request.pool);
     }
-    // SAFETY: as above.
-    unsafe { data.cast::<RequestRoute>().as_ref() }
+    Some(found)
 }
 
 /// What a request's variables make of a text of the configuration; empty when memory has run out.
@@ -238,17 +240,26 @@ enum Answer {
 impl RequestRoute {
     /// Finds out who answers: the tool, else the default. `None` only when memory has run out.
     #[inline]
-    fn look_up(&mut self, pool: *mut ngx_pool_t, asked: &Asked) -> Option<()> {
+    fn look_up(&mut self, pool: *mut ngx_pool_t, asked: &Asked, is_main: bool) -> Option<()> {
         // SAFETY: the configuration that routes the request lives longer than it.
         let conf = unsafe { &*self.conf };
         let mut worker = self.table.worker.try_borrow_mut().ok()?;
         // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
-        let is_loaded = self.table.table.get().is_some_and(|table| table.header().is_loaded());
-        let mut answer = match asked {
-            Asked::Tool(_) if conf.redirects() && self.is_redirected(&mut worker) => {
-                self.outcome = Outcome::Redirect;
-                return Some(());
+        let kind = if matches!(asked, Asked::Domain(_)) { Kind::Domain } else { Kind::Tool };
+        let is_loaded = self.table.table.get().is_some_and(|table| table.header().knows(kind));
+        let mut is_certain = is_loaded;
+        // What is a part of an answer cannot be sent elsewhere.
+        if conf.redirects() && is_main {
+            match self.search_redirect(&mut worker) {
+                Answer::Yes => {
+                    self.outcome = Outcome::Redirect;
+                    return Some(());
+                }
+                Answer::No => {}
+                Answer::Unknown => is_certain = false,
             }
+        }
+        let mut answer = match asked {
             Asked::Tool(asked) => self.search(pool, &mut worker, asked.tool, asked.rest)?,
             Asked::Domain(host) => self.search_domain(pool, &mut worker, host)?,
             Asked::Nobody => Answer::No,
@@ -275,7 +286,7 @@ impl RequestRoute {
             }
         }
         if answer != Answer::Yes {
-            let is_known = answer == Answer::No && is_loaded;
+            let is_known = answer == Answer::No && is_certain;
             self.outcome = if is_known { Outcome::Miss } else { Outcome::Unready };
         }
         Some(())
@@ -283,11 +294,18 @@ impl RequestRoute {
 
     /// Whether the tool has moved.
     #[inline(never)]
-    fn is_redirected(&mut self, worker: &mut Worker) -> bool {
-        let (Some(table), Some(key)) = (self.table.table.get(), LookupKey::redirect(self.tool)) else { return false };
-        let Lookup::Found(record) = table.lookup(key.as_bytes(), &mut worker.scratch) else { return false };
-        self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
-        true
+    fn search_redirect(&mut self, worker: &mut Worker) -> Answer {
+        let Some(table) = self.table.table.get() else { return Answer::Unknown };
+        let Some(key) = LookupKey::redirect(self.tool) else { return Answer::No };
+        let is_known = table.header().knows(Kind::Redirect);
+        match table.lookup(key.as_bytes(), &mut worker.scratch) {
+            Lookup::Found(record) => {
+                self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
+                Answer::Yes
+            }
+            Lookup::Absent if is_known => Answer::No,
+            Lookup::Absent | Lookup::Contended => Answer::Unknown,
+        }
     }
 
     /// Takes over the backends of a host, or of the wildcard that stands for it.
@@ -323,31 +341,34 @@ impl RequestRoute {
         } else {
             let endpoints: Option<Vec<Endpoint>> = route.backends().map(|b| Endpoint::copied(pool, b)).collect();
             // SAFETY: the request's pool.
-            self.several = unsafe { pool::copy(pool, &endpoints?) }?;
+            self.several.set(unsafe { pool::copy(pool, &endpoints?) }?);
             let turn = take_turn(turns, &record, table.capacity().tools);
-            self.chosen.set(turn.checked_rem(self.several.len()).unwrap_or(0));
+            self.chosen.set(turn.checked_rem(self.several.get().len()).unwrap_or(0));
         }
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
         Some(Answer::Yes)
     }
 
     /// Has the backends asked in the order of their affinity to a key; an empty one changes nothing.
-    fn order_by(&mut self, key: &[u8], pool: *mut ngx_pool_t) {
+    fn order_by(&self, key: &[u8], pool: *mut ngx_pool_t) {
         if key.is_empty() {
             return;
         }
-        let mut ordered = self.several.to_vec();
+        let mut ordered = self.several.get().to_vec();
         ordered.sort_by_cached_key(|endpoint| Reverse(affinity(key, &endpoint.to_string())));
         // SAFETY: the request's pool.
         if let Some(ordered) = unsafe { pool::copy(pool, &ordered) } {
-            self.several = ordered;
+            self.several.set(ordered);
             self.chosen.set(0);
         }
     }
 
     /// All backends.
     pub fn endpoints(&self) -> &[Endpoint] {
-        if self.several.is_empty() { self.single.as_slice() } else { self.several }
+        match self.several.get() {
+            [] => self.single.as_slice(),
+            several => several,
+        }
     }
 
     /// The backend that is asked.

@@ -6,7 +6,7 @@ use crate::route::{
     Backend, BackendError, KeyError, Kind, MAX_BACKENDS, MAX_ROUTES, Pattern, PatternError, Route, sort_routes,
 };
 
-/// Fields of one tool that are looked at; the rest of a longer hash is as good as not there.
+/// Fields, or members, of one key that are looked at; the rest of a longer hash or set is as good as not there.
 const MAX_FIELDS: usize = 1000;
 /// Rejections of one tool that are told one by one.
 const MAX_REJECTIONS: usize = 40;
@@ -76,6 +76,9 @@ pub enum RejectionReason {
     /// The key is of a type that its kind has not.
     #[error("the key is {0}")]
     WrongType(&'static str),
+    /// The user that reads has no right to.
+    #[error("the key may not be read by this user of Redis")]
+    Hidden,
     /// Good, but the reader has no room for it; it said why.
     #[error("{0}")]
     NoRoom(String),
@@ -133,8 +136,14 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
             }
         }
         RawRoutes::Set(members) => {
+            let total = members.len();
+            let mut members = members.clone();
+            if total > MAX_FIELDS {
+                members.sort_unstable();
+                members.truncate(MAX_FIELDS);
+            }
             let mut backends = Vec::new();
-            for &member in members {
+            for member in members {
                 match admit_backend(member, admission) {
                     Ok(backend) => backends.push(backend),
                     Err(reason) => admitted.rejected.push(rejection(None, reason)),
@@ -142,8 +151,10 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
             }
             backends.sort_unstable();
             backends.dedup();
-            if backends.len() > MAX_BACKENDS {
-                admitted.rejected.push(rejection(None, RejectionReason::TooManyBackends(backends.len())));
+            // Of a longer one it is not known how many are good.
+            let count = if total > MAX_FIELDS { total } else { backends.len() };
+            if count > MAX_BACKENDS {
+                admitted.rejected.push(rejection(None, RejectionReason::TooManyBackends(count)));
                 backends.truncate(MAX_BACKENDS);
             }
             if !backends.is_empty() {
@@ -228,6 +239,17 @@ mod tests {
         let fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect();
         let admitted = admit_hash(&fields);
         assert_eq!((admitted.routes.len(), admitted.rejected.len()), (0, MAX_REJECTIONS + 1));
+    }
+
+    #[test]
+    fn a_set_of_any_size_costs_a_bounded_amount() {
+        let members: Vec<_> = (0..50_000).map(|i| format!("nonsense {i}")).collect();
+        let members = members.iter().map(|member| member.as_bytes()).collect();
+        let admitted = admit(b"frontend:a.org", &RawRoutes::Set(members), &Admission::default());
+        assert_eq!((admitted.routes.len(), admitted.rejected.len()), (0, MAX_REJECTIONS + 1));
+        let told = admitted.rejected.last().unwrap().to_string();
+        // All that were looked at, and that there were too many.
+        assert!(told.starts_with(&format!("{} more under this key", MAX_FIELDS + 1 - MAX_REJECTIONS)), "{told}");
     }
 
     #[test]

@@ -11,9 +11,15 @@ pub const DOMAINS_PREFIX: &str = "frontend:";
 /// What the key of each tool's origins begins with.
 pub const ORIGIN_PREFIX: &str = "origin:";
 
-/// What proxies follow.
-pub const FOLLOWED: [(&str, Kind); 3] =
-    [(ROUTES_PREFIX, Kind::Tool), (REDIRECTS_PREFIX, Kind::Redirect), (DOMAINS_PREFIX, Kind::Domain)];
+/// What the keys of a kind begin with. Proxies follow all of them.
+pub const fn prefix_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Tool => ROUTES_PREFIX,
+        Kind::Redirect => REDIRECTS_PREFIX,
+        Kind::Domain => DOMAINS_PREFIX,
+    }
+}
+
 /// A glob that all keys begin with which proxies follow, and few others: one walk over the store finds them.
 pub const FOLLOWED_GLOB: &str = "[prf][re][edo]*:*";
 
@@ -34,17 +40,12 @@ pub fn redirects_key(tool: &[u8]) -> Vec<u8> {
 
 /// What a key of the store is about: a tool or a domain, by its name as the key has it; `None` for keys that are not followed.
 pub fn split_key(key: &[u8]) -> Option<(Kind, &[u8])> {
-    FOLLOWED.iter().find_map(|(prefix, kind)| Some((*kind, key.strip_prefix(prefix.as_bytes())?)))
+    Kind::ALL.into_iter().find_map(|kind| Some((kind, key.strip_prefix(prefix_of(kind).as_bytes())?)))
 }
 
 /// The key of the store that a record of the table was read from.
 pub fn key_of(record: &RouteKey) -> Vec<u8> {
-    let prefix = match record.kind() {
-        Kind::Tool => ROUTES_PREFIX,
-        Kind::Redirect => REDIRECTS_PREFIX,
-        Kind::Domain => DOMAINS_PREFIX,
-    };
-    [prefix.as_bytes(), record.name()].concat()
+    [prefix_of(record.kind()).as_bytes(), record.name()].concat()
 }
 
 #[cfg(test)]
@@ -72,7 +73,7 @@ mod tests {
     fn the_glob_takes_every_followed_key() {
         // Each class of the glob has the letter at its place.
         let classes = ["prf", "re", "edo"];
-        for (prefix, _) in FOLLOWED {
+        for prefix in Kind::ALL.map(prefix_of) {
             assert!(classes.iter().zip(prefix.chars()).all(|(class, letter)| class.contains(letter)), "{prefix}");
             assert!(prefix.ends_with(':'));
         }

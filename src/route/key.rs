@@ -2,20 +2,18 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::domain::{Domain, DomainError, MAX_LABEL_LEN, is_label};
 use super::tool::{ToolName, ToolNameError};
-
-/// No tool's name begins so, nor does a path's first segment or a host: neither can have a slash.
-const MARK: u8 = b'/';
-const REDIRECT_MARK: &[u8] = b"/r";
-const DOMAIN_MARK: &[u8] = b"/d";
 
 /// The name of a record, of one kind and well formed: `hello`, `/rhello` or `/dwww.example.org`. At most 255 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey(Box<[u8]>);
 
 /// The kinds of records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A tool's routes.
     Tool,
@@ -45,10 +43,17 @@ impl Kind {
 
     /// The kind of the record that has this name in the table.
     pub fn of(key: &[u8]) -> Self {
-        match key {
-            [MARK, b'r', ..] => Self::Redirect,
-            [MARK, b'd', ..] => Self::Domain,
-            _ => Self::Tool,
+        let is_marked = |kind: &Self| key.starts_with(kind.mark());
+        [Self::Redirect, Self::Domain].into_iter().find(is_marked).unwrap_or(Self::Tool)
+    }
+
+    /// What the names of this kind begin with in the table. No tool's name begins so, nor does a path's first segment or a
+    /// host: neither can have a slash.
+    const fn mark(self) -> &'static [u8] {
+        match self {
+            Self::Tool => b"",
+            Self::Redirect => b"/r",
+            Self::Domain => b"/d",
         }
     }
 
@@ -73,9 +78,9 @@ impl RouteKey {
             Kind::Redirect => {
                 let tool = ToolName::try_new(name)?;
                 let is_host = is_label(name) && !name.iter().any(u8::is_ascii_uppercase);
-                if is_host { Ok(Self([REDIRECT_MARK, name].concat().into())) } else { Err(KeyError::NoHost(tool)) }
+                if is_host { Ok(Self([kind.mark(), name].concat().into())) } else { Err(KeyError::NoHost(tool)) }
             }
-            Kind::Domain => Ok(Self([DOMAIN_MARK, Domain::try_new(name)?.as_str().as_bytes()].concat().into())),
+            Kind::Domain => Ok(Self([kind.mark(), Domain::try_new(name)?.as_str().as_bytes()].concat().into())),
         }
     }
 
@@ -85,8 +90,7 @@ impl RouteKey {
     /// What [`RouteKey::try_new`] says of it: damaged memory.
     pub fn from_table(key: &[u8]) -> Result<Self, KeyError> {
         let kind = Kind::of(key);
-        let mark = if kind == Kind::Tool { 0 } else { DOMAIN_MARK.len() };
-        Self::try_new(kind, key.get(mark..).unwrap_or_default())
+        Self::try_new(kind, key.get(kind.mark().len()..).unwrap_or_default())
     }
 
     /// The name in the table, by which it is looked up.
@@ -101,8 +105,7 @@ impl RouteKey {
 
     /// The tool or the domain.
     pub fn name(&self) -> &[u8] {
-        let mark = if self.kind() == Kind::Tool { 0 } else { DOMAIN_MARK.len() };
-        self.0.get(mark..).unwrap_or_default()
+        self.0.get(self.kind().mark().len()..).unwrap_or_default()
     }
 }
 
@@ -118,7 +121,7 @@ impl LookupKey {
 
     /// The key of a tool's redirect. `None` when no redirect has a name of this length.
     pub fn redirect(tool: &[u8]) -> Option<Self> {
-        if tool.len() <= MAX_LABEL_LEN { Self::marked(REDIRECT_MARK, tool) } else { None }
+        if tool.len() <= MAX_LABEL_LEN { Self::marked(Kind::Redirect, tool) } else { None }
     }
 
     /// The key of a host as nginx leaves it: lower case, without port and trailing dot. `None` when it is longer than any
@@ -128,14 +131,15 @@ impl LookupKey {
             // The one host that can be written in many ways.
             Some(b'[') => {
                 let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalise(text).ok())?;
-                Self::marked(DOMAIN_MARK, literal.as_str().as_bytes())
+                Self::marked(Kind::Domain, literal.as_str().as_bytes())
             }
             Some(b'*') => None,
-            _ => Self::marked(DOMAIN_MARK, host),
+            _ => Self::marked(Kind::Domain, host),
         }
     }
 
-    fn marked(mark: &[u8], name: &[u8]) -> Option<Self> {
+    fn marked(kind: Kind, name: &[u8]) -> Option<Self> {
+        let mark = kind.mark();
         let mut key = Self { bytes: [0; Self::ROOM], start: 0, end: mark.len() + name.len() };
         key.bytes.get_mut(..mark.len())?.copy_from_slice(mark);
         key.bytes.get_mut(mark.len()..key.end)?.copy_from_slice(name);
@@ -144,13 +148,13 @@ impl LookupKey {
 
     /// From a domain's key to that of the wildcard that stands for it: `*.` and its parent. `None` when it has no parent.
     pub fn into_wildcard(mut self) -> Option<Self> {
-        let name = DOMAIN_MARK.len();
+        let (mark, name) = (Kind::Domain.mark(), Kind::Domain.mark().len());
         let dot = name + self.as_bytes().get(name..)?.iter().position(|&byte| byte == b'.')?;
         if dot == name {
             return None;
         }
         self.start = dot - name - 1;
-        self.bytes.get_mut(self.start..dot - 1)?.copy_from_slice(DOMAIN_MARK);
+        self.bytes.get_mut(self.start..dot - 1)?.copy_from_slice(mark);
         *self.bytes.get_mut(dot - 1)? = b'*';
         Some(self)
     }

@@ -15,7 +15,8 @@ use super::source::Source;
 use super::withdrawal_guard::WithdrawalGuard;
 use crate::backoff::Backoff;
 use crate::registry::GuardSettings;
-use crate::registry::{Admission, FOLLOWED};
+use crate::registry::{Admission, prefix_of};
+use crate::route::Kind;
 use crate::table::{Table, Writer};
 
 /// How often an idle connection is asked whether it lives.
@@ -252,7 +253,7 @@ fn session(
 fn track(connection: &mut Connection<'_>) -> Result<(), SessionError> {
     let mut command = cmd("CLIENT");
     command.arg("TRACKING").arg("ON").arg("BCAST");
-    FOLLOWED.iter().for_each(|(prefix, _)| _ = command.arg("PREFIX").arg(prefix));
+    Kind::ALL.map(prefix_of).iter().for_each(|prefix| _ = command.arg("PREFIX").arg(prefix));
     Ok(connection.ask(&command.get_packed_command(), |_| ())?)
 }
 
@@ -265,7 +266,7 @@ fn compare(
     connection.check_role()?;
     let changes = follower.scan(connection, journal)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    follower.writer.mark_synced(now, follower.rejected.count());
+    follower.writer.mark_synced(now, follower.rejected.count(), &follower.known());
     follower.rejected.report(journal);
     Ok(changes)
 }

@@ -9,7 +9,7 @@ use super::journal::Journal;
 use super::rejected::Rejected;
 use super::resp::Reply;
 use super::withdrawal_guard::{Loss, Verdict, WithdrawalGuard};
-use crate::registry::{self, Admission, Admitted, RawRoutes, Rejection, RejectionReason};
+use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::{KeyError, Kind, RouteKey};
 use crate::table::{PublishError, Published, Writer};
 
@@ -19,8 +19,9 @@ const BATCH: usize = 500;
 /// What an oversized key may take at most, in Redis's memory, to be asked for again.
 const MAX_KEY_BYTES: i64 = 1 << 20;
 
-/// How the fields of a hash, and the members of a set, are asked for.
+/// How the fields of a hash, whether there is any, and the members of a set, are asked for.
 const HASH: &str = "HGETALL";
+const LENGTH: &str = "HLEN";
 const SET: &str = "SMEMBERS";
 
 /// Why a comparison was broken off. The table keeps what it has.
@@ -73,6 +74,8 @@ pub(super) struct Follower<'w> {
     /// Keys with something set aside that the running scan has met.
     met: HashSet<Box<[u8]>>,
     changes: Changes,
+    /// By kind, whether the running comparison met keys that this user may not read.
+    hidden: [bool; Kind::ALL.len()],
 }
 
 impl<'w> Follower<'w> {
@@ -85,7 +88,13 @@ impl<'w> Follower<'w> {
             oversized: BTreeSet::new(),
             met: HashSet::new(),
             changes: Changes::default(),
+            hidden: [false; Kind::ALL.len()],
         }
+    }
+
+    /// The kinds of which the last comparison has seen everything.
+    pub fn known(&self) -> Vec<Kind> {
+        Kind::ALL.into_iter().zip(self.hidden).filter(|(_, is_hidden)| !is_hidden).map(|(kind, _)| kind).collect()
     }
 
     /// Compares everything: publishes what is new or different, then withdraws what the source no longer has, unless the
@@ -95,6 +104,7 @@ impl<'w> Follower<'w> {
         self.catch_up(connection)?;
         self.changes = Changes::default();
         self.met.clear();
+        self.hidden = Default::default();
         self.writer.begin_sweep();
         let live = Kind::ALL.map(|kind| self.writer.table().header().live(kind));
         self.weigh_oversized(connection)?;
@@ -260,10 +270,29 @@ impl<'w> Follower<'w> {
         is_oversized
     }
 
+    /// Sets a key aside that this user may not read; what is in the table stays, and of its kind nothing is known. False for a
+    /// tool's: without those there is nothing to follow.
+    fn hide(&mut self, key: &[u8]) -> bool {
+        let Some((kind, _)) = registry::split_key(key).filter(|&(kind, _)| kind != Kind::Tool) else { return false };
+        if let Some(hidden) = self.hidden.get_mut(kind as usize) {
+            *hidden = true;
+        }
+        if let Some(Ok(record)) = parse_key(key) {
+            self.writer.confirm(record.as_bytes());
+        }
+        self.set_aside(key, vec![rejection(key, RejectionReason::Hidden)]);
+        true
+    }
+
     /// Makes the table's record what the reply says its key holds.
     fn apply(&mut self, command: &'static str, key: &[u8], reply: Reply<'_>) -> Result<Found, ScanError> {
         let raw = match reply {
             Reply::Error(text) if text.starts_with(b"WRONGTYPE") => return Ok(Found::OtherType),
+            // A Redis user of the time when there were tools alone: they are followed all the same.
+            Reply::Error(text) if text.starts_with(b"NOPERM") && self.hide(key) => return Ok(Found::Applied),
+            Reply::Integer(0) => return Ok(Found::Absent),
+            // Of a redirect nothing counts but that it is there: where it leads, the operator says.
+            Reply::Integer(_) => RawRoutes::Hash(Vec::new()),
             Reply::Map(fields) if fields.is_empty() => return Ok(Found::Absent),
             Reply::Array(members) if members.is_empty() => return Ok(Found::Absent),
             Reply::Map(fields) => {
@@ -281,10 +310,8 @@ impl<'w> Follower<'w> {
     }
 
     fn publish(&mut self, key: &[u8], record: &RouteKey, raw: &RawRoutes<'_>) {
-        // Of a redirect nothing counts but that it is there: where it leads, the operator says.
-        let is_redirect = record.kind() == Kind::Redirect;
-        let mut admitted = if is_redirect { Admitted::default() } else { registry::admit(key, raw, &self.admission) };
-        if admitted.routes.is_empty() && !is_redirect {
+        let mut admitted = registry::admit(key, raw, &self.admission);
+        if admitted.routes.is_empty() && record.kind() != Kind::Redirect {
             return self.withdraw(key, admitted.rejected);
         }
         match self.writer.publish(record, &admitted.routes) {
@@ -360,7 +387,11 @@ fn receive_page(connection: &mut Connection<'_>) -> Result<Page, ScanError> {
 
 /// How a key's value is asked for at first, by what its kind usually is.
 fn first_command(key: &[u8]) -> &'static str {
-    if let Some((Kind::Domain, _)) = registry::split_key(key) { SET } else { HASH }
+    match registry::split_key(key) {
+        Some((Kind::Domain, _)) => SET,
+        Some((Kind::Redirect, _)) => LENGTH,
+        _ => HASH,
+    }
 }
 
 fn pack(command: impl Fn(&[u8]) -> &'static str, keys: &[Vec<u8>]) -> Vec<u8> {

@@ -3,7 +3,7 @@
 //! JSON lines, so that an operator can read and a later version extend them:
 //!
 //! ```text
-//! {"urlproxy_snapshot":2,"synced_at":1790000000,"records":3}
+//! {"urlproxy_snapshot":2,"synced_at":1790000000,"kinds":["tool","redirect","domain"],"records":3}
 //! {"key":"prefix:hello","routes":{".*":["http://10.0.0.7:8000"]}}
 //! {"key":"redirect:hello"}
 //! {"key":"frontend:www.example.org","routes":{".*":["http://10.0.0.8:80","http://10.0.0.9:80"]}}
@@ -89,6 +89,8 @@ pub enum SnapshotError {
 pub struct Snapshot {
     /// When the last complete comparison with the source had ended, in Unix seconds.
     pub synced_at: u64,
+    /// What the table had all of.
+    pub kinds: Vec<Kind>,
     /// What was in the table.
     pub records: Vec<SnapshotRecord>,
 }
@@ -109,8 +111,15 @@ struct Head {
     #[serde(rename = "urlproxy_snapshot")]
     version: u32,
     synced_at: u64,
+    #[serde(default = "only_tools")]
+    kinds: Vec<Kind>,
     #[serde(alias = "tools")]
     records: u64,
+}
+
+/// What the first version had.
+fn only_tools() -> Vec<Kind> {
+    vec![Kind::Tool]
 }
 
 #[derive(Serialize, Deserialize)]
@@ -150,7 +159,7 @@ impl Snapshot {
         if head.version == TOOLS_ONLY {
             records.iter_mut().for_each(|record| record.key.insert_str(0, ROUTES_PREFIX));
         }
-        Ok(Self { synced_at: head.synced_at, records })
+        Ok(Self { synced_at: head.synced_at, kinds: head.kinds, records })
     }
 
     /// What the last line says of all bytes before it.
@@ -180,7 +189,7 @@ impl Snapshot {
             }
             rejected.replace(key, admitted.rejected);
         }
-        writer.mark_restored(self.synced_at);
+        writer.mark_restored(self.synced_at, &self.kinds);
         writer.table().header().live_tools()
     }
 }
@@ -191,7 +200,7 @@ pub(super) fn encode(table: Table<'_>) -> Vec<u8> {
     let mut records = 0;
     let mut scratch = Scratch::default();
     // Before the records: of what changes meanwhile the older state is claimed.
-    let synced_at = table.header().synced_at();
+    let (synced_at, kinds) = (table.header().synced_at(), table.header().known());
     table.for_each(&mut scratch, |record| {
         if let Some(record) = describe(&record) {
             write_line(&mut lines, &record);
@@ -199,7 +208,7 @@ pub(super) fn encode(table: Table<'_>) -> Vec<u8> {
         }
     });
     let mut bytes = Vec::with_capacity(lines.len() + 200);
-    write_line(&mut bytes, &Head { version: VERSION, synced_at, records });
+    write_line(&mut bytes, &Head { version: VERSION, synced_at, kinds, records });
     bytes.append(&mut lines);
     let foot = Foot { checksum: Snapshot::checksum(&bytes) };
     write_line(&mut bytes, &foot);

@@ -57,7 +57,9 @@ pub struct Header {
     pub(super) held: AtomicU64,
     /// Since when, in seconds of the machine's monotonic clock; 0 when that must be counted anew.
     pub(super) held_since: AtomicU64,
-    _spare: [AtomicU64; 4],
+    /// A bit for each [`Kind`] of which the table has all that there is; written before `loaded`.
+    pub(super) known: AtomicU64,
+    _spare: [AtomicU64; 3],
 }
 
 /// Where the routes in a table were first taken from.
@@ -160,6 +162,7 @@ impl Header {
             changes: zero(),
             held: zero(),
             held_since: zero(),
+            known: zero(),
             _spare: std::array::from_fn(|_| zero()),
         }
     }
@@ -193,6 +196,16 @@ impl Header {
     /// Whether a complete set of routes was ever in the table: before that, ignorance must not look like absence.
     pub fn is_loaded(&self) -> bool {
         self.loaded_from().is_some()
+    }
+
+    /// Whether all records of a kind were ever in the table: without that, what is not there may only not be known.
+    pub fn knows(&self, kind: Kind) -> bool {
+        self.is_loaded() && self.known.load(Relaxed) & 1 << kind as u64 != 0
+    }
+
+    /// The kinds it knows.
+    pub fn known(&self) -> Vec<Kind> {
+        Kind::ALL.into_iter().filter(|&kind| self.knows(kind)).collect()
     }
 
     /// Where the routes came from. After a comparison with the source that is the source.

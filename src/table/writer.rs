@@ -247,17 +247,25 @@ impl<'a> Writer<'a> {
         unseen
     }
 
-    /// Says that the table holds everything the source had at `unix_seconds`, `rejected` routes of it set aside.
-    pub fn mark_synced(&mut self, unix_seconds: u64, rejected: u64) {
+    /// Says that the table holds everything of these kinds that the source had at `unix_seconds`, `rejected` routes of it set
+    /// aside.
+    pub fn mark_synced(&mut self, unix_seconds: u64, rejected: u64, known: &[Kind]) {
+        self.note_known(known);
         self.table.header.synced_at.store(unix_seconds, Relaxed);
         self.table.header.rejected.store(rejected, Relaxed);
         self.table.header.loaded.store(LoadedFrom::Source as u64, release(Edge::E5));
     }
 
-    /// Says that the table holds what the source had at `unix_seconds`, as a snapshot tells it.
-    pub fn mark_restored(&mut self, unix_seconds: u64) {
+    /// Says that the table holds everything of these kinds that the source had at `unix_seconds`, as a snapshot tells it.
+    pub fn mark_restored(&mut self, unix_seconds: u64, known: &[Kind]) {
+        self.note_known(known);
         self.table.header.synced_at.store(unix_seconds, Relaxed);
         self.table.header.loaded.store(LoadedFrom::Snapshot as u64, release(Edge::E5));
+    }
+
+    fn note_known(&mut self, kinds: &[Kind]) {
+        let bits = kinds.iter().fold(0, |bits, &kind| bits | 1 << kind as u64);
+        self.table.header.known.store(bits, Relaxed); // edge E5: before `loaded`, whose Release covers it
     }
 
     /// Says how many withdrawals are held back, and since when by the machine's monotonic clock; `None` to count that anew.

@@ -31,7 +31,7 @@ fn filled(synced_at: u64) -> OwnedTable {
     writer.publish(&name(""), &[route("/x", &["http://10.0.0.3:3"])]).unwrap();
     writer.publish(&key(Kind::Redirect, "hello"), &[]).unwrap();
     writer.publish(&key(Kind::Domain, "*.a.org"), &[route(".*", &["http://10.0.0.4:4", "http://10.0.0.5:5"])]).unwrap();
-    writer.mark_synced(synced_at, 0);
+    writer.mark_synced(synced_at, 0, &Kind::ALL);
     owned
 }
 
@@ -56,6 +56,7 @@ fn what_was_written_is_restored() {
     assert_eq!((tools, rejected.count()), (3, 0));
     assert_eq!(records(to.table()), records(from.table()));
     assert_eq!(to.table().header().synced_at(), 1234);
+    assert_eq!(to.table().header().known(), Kind::ALL);
     assert_eq!(to.table().header().loaded_from(), Some(crate::table::LoadedFrom::Snapshot));
 }
 
@@ -155,6 +156,8 @@ fn what_an_earlier_version_wrote_is_read() {
     let (admission, mut rejected) = (Admission::default(), Rejected::default());
     assert_eq!(snapshot.restore(&mut Writer::attach(to.table()).0, &admission, &mut rejected), 1);
     assert_eq!(records(to.table())[0].key, "prefix:hello");
+    // It says nothing of what it could not have.
+    assert_eq!(to.table().header().known(), [Kind::Tool]);
 }
 
 proptest! {

@@ -194,7 +194,7 @@ fn load() {
     let (mut writer, _) = Writer::attach(owned.table());
     let read = reader(&owned, |t| assert!(!t.header().is_loaded() || look(t, A) == 1, "lost"));
     put(&mut writer, A, 1);
-    writer.mark_synced(1, 0);
+    writer.mark_synced(1, 0, &crate::route::Kind::ALL);
     read.join().unwrap();
 }
 

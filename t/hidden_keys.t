@@ -1,0 +1,36 @@
+# A Redis user that may read tools alone, as there was before there were redirects and domains: tools are followed all the
+# same, and what is not known of the others is not taken for absence.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== tools are followed, domains are unready, and nobody is redirected
+--- redis eval
+[
+    [qw(ACL SETUSER tools_alone reset on >secret ~prefix:* +@all)],
+    [qw(HSET prefix:hello .*), "http://$ENV{TEST_NGINX_TOOL_A}"],
+    [qw(HSET redirect:hello .* hello.toolforge.org)],
+    [qw(SADD frontend:www.example.org), "http://$ENV{TEST_NGINX_TOOL_B}"],
+]
+--- table
+redis redis://tools_alone:secret@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
+--- server
+location /domain { urlproxy tools domain; proxy_pass http://tools; }
+--- location
+urlproxy_canonical https://toolforge.org;
+urlproxy_default later;
+--- perl
+is(ask('GET /hello/')->{headers}{'x-tool'}, 'a');
+my $answer = ask('GET /domain', headers => ['Host: www.example.org']);
+is_deeply([$answer->{status}, $answer->{headers}{'retry-after'}], [503, 1]);
+# What comes later is followed too, by pushes.
+redis('HSET', 'prefix:later', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
+eventually { ask('GET /later/')->{status} eq '200' };
+is(ask('GET /nobody/')->{headers}{'x-tool'}, 'c', 'the default answers');
+is(ask('GET /list')->{body} =~ tr/{//, 3);
+--- error_log
+urlproxy: route set aside: the key may not be read by this user of Redis, domain="www.example.org"
+urlproxy: route set aside: the key may not be read by this user of Redis, redirect="hello"
