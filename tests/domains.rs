@@ -14,18 +14,10 @@ mod redis_server;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use domains::{Answer, Site, Unicorn, frontends, wanted};
+use domains::{A, Answer, B, Site, frontends, start, wanted};
 use redis_server::RedisServer;
 
-const A: &str = "http://10.0.0.1:80";
-const B: &str = "http://10.0.0.2:8080";
 const FORMAT: &str = "Valid JSON but invalid format. Needs domain string and backends array";
-
-fn start(extra_args: &[&str]) -> (Site, RedisServer, Unicorn) {
-    let (site, redis) = (Site::new(), RedisServer::start(&[]));
-    let unicorn = site.start(&redis, extra_args);
-    (site, redis, unicorn)
-}
 
 fn answer(status: u16, body: &str) -> (u16, String) {
     (status, body.to_owned())

@@ -22,6 +22,8 @@ pub(super) enum Action {
     Rename,
     Delete,
     Import,
+    CreateToken,
+    RevokeToken,
 }
 
 impl Action {
@@ -32,11 +34,13 @@ impl Action {
             Self::Rename => "rename",
             Self::Delete => "delete",
             Self::Import => "import",
+            Self::CreateToken => "create token",
+            Self::RevokeToken => "revoke token",
         }
     }
 }
 
-/// One change.
+/// One change. Of a token, `domain` is its number.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub author: Author<'a>,

@@ -174,6 +174,23 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_has_every_option_with_its_default() {
+        let manual = include_str!("../../README.md").split("### invisible-unicorn").nth(1).unwrap();
+        let manual = manual.split("\n## ").next().unwrap();
+        for argument in Options::command().get_arguments() {
+            let Some(name) = argument.get_long() else { continue };
+            let row = manual.lines().find(|line| line.starts_with(&format!("| `--{name}")));
+            let row = row.unwrap_or_else(|| panic!("--{name} is not in the manual"));
+            for default in argument.get_default_values() {
+                assert!(row.contains(&format!("| `{}` |", default.display())), "{row}");
+            }
+        }
+        for command in Options::command().get_subcommands() {
+            assert!(manual.contains(&format!("| `{}", command.get_name())), "{}", command.get_name());
+        }
+    }
+
+    #[test]
     fn the_database_is_named_before_or_after_the_command() {
         for line in [
             "--database /x token list",

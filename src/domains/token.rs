@@ -4,8 +4,8 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::audit::unix_now;
-use super::change::add_project;
+use super::audit::{Action, Entry, record, unix_now};
+use super::change::{Author, add_project};
 use super::mapping::find_project;
 use super::refusal::Refusal;
 
@@ -28,15 +28,15 @@ pub(super) struct TokenRow {
 /// # Errors
 /// No name for a project, no randomness; SQLite's.
 pub(super) fn create(transaction: &Transaction<'_>, project: &str, secret: &str) -> rusqlite::Result<i64> {
-    let project = match find_project(transaction, project)? {
-        Some(project) => project,
+    let id = match find_project(transaction, project)? {
+        Some(id) => id,
         None => add_project(transaction, project)?,
     };
-    transaction.execute(
-        "INSERT INTO token(hash, project, created) VALUES (?, ?, ?)",
-        params![hash(secret), project, unix_now()],
-    )?;
-    Ok(transaction.last_insert_rowid())
+    transaction
+        .execute("INSERT INTO token(hash, project, created) VALUES (?, ?, ?)", params![hash(secret), id, unix_now()])?;
+    let token = transaction.last_insert_rowid();
+    record_change(transaction, project, Action::CreateToken, token)?;
+    Ok(token)
 }
 
 /// A new token; `None` when the system has no randomness.
@@ -60,9 +60,21 @@ pub(super) fn list(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<TokenR
 
 /// From now on it is nobody's. False when there is none, or it was revoked before.
 pub(super) fn revoke(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<bool> {
-    let revoked = transaction
-        .execute("UPDATE token SET revoked = ? WHERE id = ? AND revoked IS NULL", params![unix_now(), id])?;
-    Ok(revoked == 1)
+    let mut revoke = transaction.prepare(
+        "UPDATE token SET revoked = ? WHERE id = ? AND revoked IS NULL
+         RETURNING (SELECT name FROM project WHERE project.id = token.project)",
+    )?;
+    let project: Option<String> = revoke.query_row(params![unix_now(), id], |row| row.get(0)).optional()?;
+    match &project {
+        Some(project) => record_change(transaction, project, Action::RevokeToken, id).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Tokens are made and revoked by whoever may write the database.
+fn record_change(transaction: &Transaction<'_>, project: &str, action: Action, id: i64) -> rusqlite::Result<()> {
+    let (author, domain) = (Author { who: "command line", project }, format!("token {id}"));
+    record(transaction, &Entry { author, action, domain: &domain, before: None, after: None })
 }
 
 /// Whether who holds this token may read and change the project: the token's number, or `None` when the project needs none.

@@ -9,12 +9,33 @@ use std::process::{Command, Stdio};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::http::get;
+use crate::http;
 use crate::listener::{Daemon, SOON, wait_for};
 use crate::redis_server::RedisServer;
 
 /// The program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_invisible-unicorn");
+
+/// Backends of tests.
+pub const A: &str = "http://10.0.0.1:80";
+pub const B: &str = "http://10.0.0.2:8080";
+
+/// A database, a Redis, and a server that has begun to keep the one in step with the other.
+pub fn start(extra_args: &[&str]) -> (Site, RedisServer, Unicorn) {
+    let (site, redis) = (Site::new(), RedisServer::start(&[]));
+    let unicorn = site.start(&redis, extra_args);
+    (site, redis, unicorn)
+}
+
+/// A domain with one backend, as the database and Redis have it.
+pub fn one(domain: &str, backend: &str) -> (String, Vec<String>) {
+    (domain.into(), vec![backend.into()])
+}
+
+#[track_caller]
+pub fn wait_until_equal(site: &Site, redis: &RedisServer) {
+    wait_for("Redis has what the database has", || frontends(redis) == site.mappings());
+}
 
 /// A running server.
 pub struct Unicorn {
@@ -210,13 +231,11 @@ impl Unicorn {
     }
 
     pub fn is_ready(&self) -> bool {
-        get(self.status, "/ready").0 == 200
+        http::is_ready(self.status)
     }
 
     /// The value of a sample, 0 if there is none.
     pub fn metric(&self, sample: &str) -> f64 {
-        let (_, metrics) = get(self.status, "/metrics");
-        let value = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or(0.0)
+        http::metric(self.status, sample)
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use crate::api_server::ApiServer;
-use crate::http::get;
+use crate::http;
 use crate::listener::{Daemon, wait_for};
 use crate::redis_server::RedisServer;
 
@@ -52,14 +52,12 @@ impl Kube2proxy {
     }
 
     pub fn is_ready(&self) -> bool {
-        get(self.status, "/ready").0 == 200
+        http::is_ready(self.status)
     }
 
     /// The value of a sample, 0 if there is none.
     pub fn metric(&self, sample: &str) -> f64 {
-        let (_, metrics) = get(self.status, "/metrics");
-        let value = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or(0.0)
+        http::metric(self.status, sample)
     }
 }
 

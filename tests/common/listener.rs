@@ -60,12 +60,15 @@ impl Daemon {
     /// Waits for a line with all these words, and returns it.
     #[track_caller]
     pub fn wait_for_line(&self, words: &[&str]) -> String {
-        let mut found = None;
-        wait_for(&format!("a line with {words:?}"), || {
-            found = self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned);
-            found.is_some()
-        });
-        found.expect("just found")
+        let find = || self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned);
+        let begun = Instant::now();
+        loop {
+            if let Some(line) = find() {
+                return line;
+            }
+            assert!(begun.elapsed() < SOON, "still not: a line with {words:?} in\n{}", self.log());
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The address that it says in a line with this word.
