@@ -192,6 +192,9 @@ impl<'w> Follower<'w> {
     /// Keys that are of another type than their kind usually is: tools' sets, or something that is set aside. Returns those
     /// that are gone meanwhile.
     fn fetch_others(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let of_tools = |key: &&Vec<u8>| registry::split_key(key).is_some_and(|(kind, _)| kind == Kind::Tool);
         let (maybe_sets, mut wrong): (Vec<_>, Vec<_>) = keys.iter().partition(of_tools);
         let maybe_sets: Vec<Vec<u8>> = maybe_sets.into_iter().cloned().collect();
