@@ -36,7 +36,7 @@ pub use counters::{Counters, StatusClass, Tally};
 pub use health::{Health, HealthSettings};
 pub use layout::{Capacity, Header, LayoutError, LoadedFrom};
 pub use memory::OwnedTable;
-pub use reader::{Lookup, Scratch};
+pub use reader::{Lookup, Scratch, Version};
 pub use record::{BackendView, HostView, MAX_RECORD_BYTES, Record, RouteView};
 pub use writer::{PublishError, Published, Recovered, Writer};
 

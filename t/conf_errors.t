@@ -587,7 +587,7 @@ location /x { urlproxy_default a; urlproxy_default off; }
 --- server
 location /x { urlproxy_miss 200; }
 --- refused
-"urlproxy_miss" invalid status (400 to 599) "200", expected e.g. "503"
+"urlproxy_miss" invalid status (400 to 493, 500 to 599) "200", expected e.g. "503"
 
 
 
@@ -595,7 +595,7 @@ location /x { urlproxy_miss 200; }
 --- server
 location /x { urlproxy_miss 399; }
 --- refused
-"urlproxy_miss" invalid status (400 to 599) "399", expected e.g. "503"
+"urlproxy_miss" invalid status (400 to 493, 500 to 599) "399", expected e.g. "503"
 
 
 
@@ -603,7 +603,7 @@ location /x { urlproxy_miss 399; }
 --- server
 location /x { urlproxy_miss 600; }
 --- refused
-"urlproxy_miss" invalid status (400 to 599) "600", expected e.g. "503"
+"urlproxy_miss" invalid status (400 to 493, 500 to 599) "600", expected e.g. "503"
 
 
 
@@ -611,7 +611,7 @@ location /x { urlproxy_miss 600; }
 --- server
 location /x { urlproxy_miss never; }
 --- refused
-"urlproxy_miss" invalid status (400 to 599) "never", expected e.g. "503"
+"urlproxy_miss" invalid status (400 to 493, 500 to 599) "never", expected e.g. "503"
 
 
 
@@ -619,7 +619,7 @@ location /x { urlproxy_miss never; }
 --- server
 location /x { urlproxy_miss 5e2; }
 --- refused
-"urlproxy_miss" invalid status (400 to 599) "5e2", expected e.g. "503"
+"urlproxy_miss" invalid status (400 to 493, 500 to 599) "5e2", expected e.g. "503"
 
 
 
@@ -895,3 +895,83 @@ urlproxy_canonical https://toolforge.org;
 urlproxy_canonical off;
 --- refused
 "urlproxy_canonical" is duplicate
+
+
+
+=== urlproxy: at the level of a server
+--- server
+urlproxy tools path;
+--- refused
+"urlproxy" is allowed where "proxy_pass" is, in a location or an "if" in one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
+
+
+
+=== urlproxy: at the level of http
+--- http
+urlproxy tools path;
+--- refused
+"urlproxy" is allowed where "proxy_pass" is, in a location or an "if" in one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
+
+
+
+=== urlproxy: in an if of a server
+--- server
+if ($arg_x) { urlproxy tools path; }
+--- refused
+"urlproxy" is allowed where "proxy_pass" is, in a location or an "if" in one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
+
+
+
+=== urlproxy: in a limit_except
+--- location
+limit_except GET { urlproxy tools path; }
+--- refused
+"urlproxy" is allowed where "proxy_pass" is, in a location or an "if" in one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
+
+
+
+=== urlproxy_default: a variable
+--- location
+urlproxy_default $tool;
+--- refused
+"urlproxy_default" invalid tool, URL or "off" "$tool", expected e.g. "admin"
+
+
+
+=== urlproxy_default: a named location
+--- location
+urlproxy_default @admin;
+--- refused
+"urlproxy_default" invalid tool, URL or "off" "@admin", expected e.g. "admin"
+
+
+
+=== urlproxy_default: nothing between quotes
+--- location
+urlproxy_default '';
+--- refused
+"urlproxy_default" invalid tool, URL or "off" "", expected e.g. "admin"
+
+
+
+=== urlproxy_default: an address without a scheme
+--- location
+urlproxy_default 10.0.0.1:80;
+--- refused
+"urlproxy_default" invalid tool, URL or "off" "10.0.0.1:80", expected e.g. "admin"
+
+
+
+=== urlproxy_miss: the first that nginx keeps for itself
+--- location
+urlproxy_miss 494;
+--- refused
+"urlproxy_miss" invalid status (400 to 493, 500 to 599) "494", expected e.g. "503"
+
+
+
+=== urlproxy_miss: the last of them
+--- location
+urlproxy_miss 499;
+--- refused
+"urlproxy_miss" invalid status (400 to 493, 500 to 599) "499", expected e.g. "503"

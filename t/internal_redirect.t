@@ -123,3 +123,46 @@ HSET prefix:files .* http://$TEST_NGINX_TOOL_A
 --- requests
 /files/there    200  -
 /files/missing  200  a  sees=/files/missing
+
+
+
+=== an error's location that has urlproxy knows what failed, too
+--- location
+error_page 502 /sorry;
+--- server
+location = /sorry { urlproxy tools path; default_type text/plain; return 200 "$urlproxy_result of $urlproxy_tool at $urlproxy_backend"; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_DEAD_A
+HSET prefix:sorry .* http://$TEST_NGINX_TOOL_A
+--- request
+GET /hello/
+--- error_code: 502
+--- response_body chomp
+route of hello at http://$TEST_NGINX_DEAD_A
+--- requests
+/sorry  200
+
+
+
+=== a named one too, whatever its settings are
+--- location
+error_page 503 @sorry;
+--- server
+location @sorry { urlproxy tools path; urlproxy_default admin; default_type text/plain; return 503 "$urlproxy_result of $urlproxy_tool"; }
+--- redis
+HSET prefix:admin .* http://$TEST_NGINX_TOOL_A
+--- request
+GET /nobody/
+--- error_code: 503
+--- response_body: miss of nobody
+
+
+
+=== once it passes the request on, the variables are those of the route
+--- location
+error_page 502 = /errors/page;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_DEAD_A
+HSET prefix:errors .* http://$TEST_NGINX_TOOL_B
+--- requests
+/hello/  200  b  tool=errors backend=http://$TEST_NGINX_TOOL_B

@@ -24,8 +24,8 @@ urlproxy_miss 410;
 --- server
 location /inherits { urlproxy tools path; }
 location /own { urlproxy tools path; urlproxy_miss 404;
-    location /own/inherits { proxy_pass http://tools; }
-    location /own/again { urlproxy_miss 599; proxy_pass http://tools; }
+    location /own/inherits { urlproxy tools path; proxy_pass http://tools; }
+    location /own/again { urlproxy tools path; urlproxy_miss 599; proxy_pass http://tools; }
 }
 --- requests
 /nobody/       410  -  result=miss

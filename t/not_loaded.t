@@ -112,3 +112,18 @@ sub serve_redis {
     }
     return 1;
 }
+
+
+
+=== Retry-After once, however many error pages there are
+--- table
+redis redis://$TEST_NGINX_DEAD_A/0;
+wait_for_routes 0;
+--- location
+recursive_error_pages on;
+error_page 503 /sorry/;
+--- perl
+for my $path ('/hello/', '/list') {
+    my @lines = ask("GET $path")->{head} =~ /^(Retry-After: .*?)\r$/mg;
+    is("@lines", 'Retry-After: 1', $path);
+}

@@ -123,3 +123,69 @@ SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A
 GET /page
 --- error_code: 200
 --- response_body_like: ^x,.*,xx
+
+
+
+=== a part that no tool answers has the status of a request, and no line in the log
+--- http
+ssi on;
+log_subrequest on;
+log_format part '$uri $status';
+--- server
+location = /page { default_type text/html; alias $TEST_NGINX_SERVER_ROOT/html/page; }
+location /gone/ { urlproxy tools path; urlproxy_miss 410; proxy_pass http://tools; }
+access_log $TEST_NGINX_SERVER_ROOT/html/parts.log part;
+--- user_files
+>>> page
+<!--# include virtual="/nobody/" -->,<!--# include virtual="/gone/x" -->,<!--# include virtual="/hello/" -->
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+is(ask('GET /page')->{status}, 200);
+my $log = sub { open my $file, '<', "$ENV{TEST_NGINX_SERVER_ROOT}/html/parts.log" or die; local $/; <$file> };
+ok(eventually { $log->() =~ m{^/page 200$}m });
+like($log->(), qr{^\Q$_\E$}m) for '/nobody/ 503', '/gone/x 410', '/hello/ 200';
+--- no_error_log
+[error]
+[alert]
+
+
+
+=== before the table is loaded, a part waits like a request
+--- table
+redis redis://$TEST_NGINX_DEAD_A/0;
+wait_for_routes 0;
+--- http
+ssi on;
+log_subrequest on;
+log_format part '$uri $status $sent_http_retry_after';
+--- server
+location = /page { default_type text/html; alias $TEST_NGINX_SERVER_ROOT/html/page; }
+access_log $TEST_NGINX_SERVER_ROOT/html/parts.log part;
+--- user_files
+>>> page
+<!--# include virtual="/hello/" -->
+--- perl
+is(ask('GET /page')->{status}, 200);
+my $log = sub { open my $file, '<', "$ENV{TEST_NGINX_SERVER_ROOT}/html/parts.log" or die; local $/; <$file> };
+ok(eventually { $log->() =~ m{^/hello/ 503 1$}m }) or diag($log->());
+--- no_error_log
+[error]
+[alert]
+
+
+
+=== try_files changes the path after the route was found
+--- server
+location /x/ { urlproxy tools path; root $TEST_NGINX_SERVER_ROOT/html; try_files /there $uri =404; proxy_pass http://tools; }
+--- user_files
+>>> there
+a file
+--- redis
+HSET prefix:x .* http://$TEST_NGINX_TOOL_A
+--- request
+GET /x/
+--- error_code: 503
+--- no_error_log
+[error]
+[alert]

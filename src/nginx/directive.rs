@@ -49,7 +49,12 @@ pub(super) const fn command<D: Directive>(name: ngx_str_t, flags: u32, conf: usi
     ngx_command_t { name, type_: flags as ngx_uint_t, set: Some(set::<D>), conf, offset: 0, post: ptr::null_mut() }
 }
 
-unsafe extern "C" fn set<D: Directive>(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+/// What nginx calls for a directive.
+pub(super) unsafe extern "C" fn set<D: Directive>(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
     guarded(CONF_ERROR, || {
         // SAFETY: nginx passes the structure that this module made for the level, of the type that belongs to the
         // directive, and lets nobody else at it during the call.

@@ -57,10 +57,12 @@ pub(super) enum DefaultRoute {
 }
 
 impl LocationConf {
-    /// Fills in what was not written here, and finds the tables.
+    /// Fills in what was not written here, and finds the tables. `urlproxy` itself is inherited only by a block without a name of
+    /// its own: `if`, `limit_except`.
     pub fn merge(
         &mut self,
         above: &Self,
+        is_unnamed: bool,
         find: impl Fn(&str) -> Option<&'static TableConf>,
     ) -> Result<(), DirectiveError> {
         let found = |name: Option<&str>, directive| match name {
@@ -72,7 +74,7 @@ impl LocationConf {
             }),
         };
         self.list = found(self.listed.as_deref(), UrlproxyList::NAME)?;
-        if self.routed_by.is_none() {
+        if self.routed_by.is_none() && is_unnamed {
             self.routed_by.clone_from(&above.routed_by);
         }
         self.table = found(self.routing().map(|(table, _)| table.as_str()), Urlproxy::NAME)?;
@@ -85,6 +87,18 @@ impl LocationConf {
         self.hash = self.hash.or(above.hash);
         self.miss = self.miss.or(above.miss);
         Ok(())
+    }
+
+    /// Whether both locations decide alike on the same URI, but for [`Self::hash`]: what one has found counts in the other.
+    pub fn decides_like(&self, other: &Self) -> bool {
+        let is_same_table = match (self.table, other.table) {
+            (Some(one), Some(other)) => std::ptr::eq(one, other),
+            _ => false,
+        };
+        is_same_table
+            && self.mode() == other.mode()
+            && self.default_route() == other.default_route()
+            && self.canonical() == other.canonical()
     }
 
     /// The table that routes this location's requests.
@@ -176,6 +190,10 @@ impl Directive for UrlproxyDefault {
         };
         let route = if *value == "off" {
             DefaultRoute::Off
+        } else if value.is_empty() || value.starts_with('@') || value.contains(['$', ':']) && !value.contains("://") {
+            // A variable, a named location, an address: none of them would ever be found among the tools.
+            let what = "tool, URL or \"off\"";
+            return Err(DirectiveError::Invalid { directive: Self::NAME, what, value: (*value).into(), example });
         } else if value.contains("://") {
             DefaultRoute::Backend(value.parse().map_err(|e| refused(&e))?)
         } else {
@@ -221,10 +239,11 @@ impl Directive for UrlproxyMiss {
         let [value] = args else {
             return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "one status", example });
         };
-        let status = value.parse().ok().filter(|status| (400..=599).contains(status));
+        // nginx keeps 494 to 499 for itself, and answers them with 400.
+        let status = value.parse().ok().filter(|status| matches!(status, 400..494 | 500..=599));
         let status = status.ok_or_else(|| DirectiveError::Invalid {
             directive: Self::NAME,
-            what: "status (400 to 599)",
+            what: "status (400 to 493, 500 to 599)",
             value: (*value).into(),
             example,
         })?;
@@ -265,17 +284,23 @@ mod tests {
         assert_eq!(default("admin"), Ok(DefaultRoute::Tool(RouteKey::try_new(Kind::Tool, b"admin").unwrap())));
         assert_eq!(default("http://10.0.0.1:80"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
         assert!(default("a/b").unwrap_err().contains("expected no slash"));
+        for never_found in ["$tool", "@admin", "", "10.0.0.1:80", "exec-1:8000"] {
+            let error = default(never_found).unwrap_err();
+            let want =
+                format!(r#""urlproxy_default" invalid tool, URL or "off" "{never_found}", expected e.g. "admin""#);
+            assert_eq!(error, want);
+        }
         assert!(default("http://10.0.0.1").unwrap_err().contains("no port"));
     }
 
     #[test]
     fn a_miss_is_an_error_status() {
-        for good in ["400", "404", "503", "599"] {
+        for good in ["400", "404", "493", "500", "503", "599"] {
             assert_eq!(applied::<UrlproxyMiss>(&[good]).unwrap().miss_status().to_string(), good);
         }
-        for bad in ["200", "600", "x", "-1", "+503 "] {
+        for bad in ["200", "600", "x", "-1", "+503 ", "494", "499"] {
             let error = applied::<UrlproxyMiss>(&[bad]).err().unwrap();
-            assert!(error.contains("invalid status (400 to 599)"), "{error}");
+            assert!(error.contains("invalid status (400 to 493, 500 to 599)"), "{error}");
         }
         let error = applied::<UrlproxyMiss>(&["4", "04"]).err().unwrap();
         assert_eq!(error, r#""urlproxy_miss" takes one status, e.g. "503""#);
@@ -302,10 +327,10 @@ mod tests {
     fn a_canonical_site_is_inherited_and_can_be_switched_off() {
         let above = applied::<UrlproxyCanonical>(&["https://toolforge.org"]).unwrap();
         let mut conf = LocationConf::default();
-        conf.merge(&above, |_| None).unwrap();
+        conf.merge(&above, false, |_| None).unwrap();
         assert_eq!(conf.canonical().map(ToString::to_string).as_deref(), Some("https://toolforge.org"));
         let mut off = applied::<UrlproxyCanonical>(&["off"]).unwrap();
-        off.merge(&above, |_| None).unwrap();
+        off.merge(&above, false, |_| None).unwrap();
         assert_eq!(off.canonical(), None);
         let error = applied::<UrlproxyCanonical>(&["toolforge.org"]).err().unwrap();
         let want = r#""urlproxy_canonical" invalid site "toolforge.org", expected e.g. "https://toolforge.org""#;
@@ -316,23 +341,25 @@ mod tests {
     fn a_level_inherits_what_it_does_not_say() {
         let above = LocationConf { miss: Some(404), default: Some(DefaultRoute::Off), ..LocationConf::default() };
         let mut conf = LocationConf { miss: Some(410), ..LocationConf::default() };
-        conf.merge(&above, |_| None).unwrap();
+        conf.merge(&above, false, |_| None).unwrap();
         assert_eq!((conf.miss_status(), conf.default), (410, Some(DefaultRoute::Off)));
     }
 
     #[test]
     fn an_unknown_table_is_named() {
         let mut conf = applied::<Urlproxy>(&["tols", "path"]).unwrap();
-        let error = conf.merge(&LocationConf::default(), |_| None).unwrap_err().to_string();
+        let error = conf.merge(&LocationConf::default(), false, |_| None).unwrap_err().to_string();
         assert_eq!(error, r#""urlproxy" names table "tols", but there is no "urlproxy_table tols""#);
     }
 
     #[test]
-    fn off_ends_what_is_inherited() {
+    fn only_a_block_without_a_name_inherits_the_table() {
         let above = applied::<Urlproxy>(&["tools", "path"]).unwrap();
-        let mut conf = applied::<Urlproxy>(&["off"]).unwrap();
-        conf.merge(&above, |_| None).unwrap();
-        assert!(conf.table().is_none());
+        let merged =
+            |mut conf: LocationConf, is_unnamed| conf.merge(&above, is_unnamed, |_| None).map_err(|e| e.to_string());
+        assert!(merged(LocationConf::default(), true).unwrap_err().contains("table \"tools\""));
+        assert_eq!(merged(LocationConf::default(), false), Ok(()));
+        assert_eq!(merged(applied::<Urlproxy>(&["off"]).unwrap(), true), Ok(()));
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 
 use nginx_sys::{
-    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_parse,
-    ngx_conf_t, ngx_http_handler_pt, ngx_http_module_t, ngx_http_phases_NGX_HTTP_ACCESS_PHASE,
-    ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_set_complex_value_slot, ngx_int_t, ngx_module_t, ngx_str_t,
+    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LMT_CONF, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SIF_CONF,
+    NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_parse, ngx_conf_t, ngx_http_handler_pt,
+    ngx_http_module_t, ngx_http_phases_NGX_HTTP_ACCESS_PHASE, ngx_http_phases_NGX_HTTP_LOG_PHASE,
+    ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_set_complex_value_slot, ngx_int_t, ngx_module_t, ngx_str_t,
     ngx_uint_t,
 };
 use ngx::core::Status;
@@ -60,6 +61,8 @@ unsafe impl HttpModuleLocationConf for Module {
 }
 
 const LEVELS: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
+/// Blocks inside a server or a location: `if`, `limit_except`.
+const BLOCKS: u32 = NGX_HTTP_SIF_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF;
 
 static mut COMMANDS: [ngx_command_t; 9] = [
     ngx_command_t {
@@ -70,7 +73,14 @@ static mut COMMANDS: [ngx_command_t; 9] = [
         offset: 0,
         post: ptr::null_mut(),
     },
-    command::<Urlproxy>(ngx_string!("urlproxy"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
+    ngx_command_t {
+        name: ngx_string!("urlproxy"),
+        type_: (LEVELS | BLOCKS | NGX_CONF_1MORE) as ngx_uint_t,
+        set: Some(urlproxy),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
     command::<UrlproxyDefault>(ngx_string!("urlproxy_default"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
     command::<UrlproxyCanonical>(ngx_string!("urlproxy_canonical"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
     ngx_command_t {
@@ -156,8 +166,9 @@ fn find_predecessors(main: &'static MainConf, former: &'static MainConf) {
 }
 
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    let phases: [(u32, ngx_http_handler_pt); 2] = [
-        (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(phases::access)),
+    let phases: [(u32, ngx_http_handler_pt); 3] = [
+        (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(phases::refuse)),
+        (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(phases::refuse)),
         (ngx_http_phases_NGX_HTTP_LOG_PHASE, Some(phases::count)),
     ];
     guarded(Status::NGX_ERROR.0, || {
@@ -175,6 +186,11 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
                 return Status::NGX_ERROR.0;
             }
         }
+        // nginx calls a phase's handlers from the last to the first: this one after `try_files`, which changes the URI.
+        if let Some(phase) = core.phases.get_mut(ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as usize) {
+            // SAFETY: as above, and nobody else is at it now.
+            unsafe { phase.handlers.as_slice_mut::<ngx_http_handler_pt>() }.rotate_right(1);
+        }
         Status::NGX_OK.0
     })
 }
@@ -188,15 +204,31 @@ unsafe extern "C" fn merge_loc_conf(cf: *mut ngx_conf_t, above: *mut c_void, con
         // SAFETY: nginx passes its parser.
         let parser = unsafe { &*cf };
         let main = Module::main_conf(parser);
-        if let Err(error) = conf.merge(above, |name| main.and_then(|main| main.find(name))) {
+        let Some(core) = NgxHttpCoreModule::location_conf_mut(parser) else { return CONF_ERROR };
+        if let Err(error) = conf.merge(above, core.noname() != 0, |name| main.and_then(|main| main.find(name))) {
             // SAFETY: as above.
             return unsafe { directive::refuse(cf, &error) };
         }
         if conf.list.is_some() {
-            let Some(core) = NgxHttpCoreModule::location_conf_mut(parser) else { return CONF_ERROR };
             core.handler = Some(list::list);
         }
         CONF_OK
+    })
+}
+
+/// `urlproxy ...;`, where a request can be passed on.
+unsafe extern "C" fn urlproxy(cf: *mut ngx_conf_t, command: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    guarded(CONF_ERROR, || {
+        // SAFETY: nginx passes its parser.
+        let level = unsafe { (*cf).cmd_type };
+        if level & (NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF) as ngx_uint_t == 0 {
+            let text = "\"urlproxy\" is allowed where \"proxy_pass\" is, in a location or an \"if\" in one, \
+                        e.g. \"location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }\"";
+            // SAFETY: as above.
+            return unsafe { directive::refuse(cf, &DirectiveError::Other(text.into())) };
+        }
+        // SAFETY: nginx has passed all that it passes to a directive.
+        unsafe { directive::set::<Urlproxy>(cf, command, conf) }
     })
 }
 

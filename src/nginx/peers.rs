@@ -18,7 +18,7 @@ use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
 use super::guard::guarded;
 use super::log;
 use super::pool;
-use super::request::{Destination, Endpoint, RequestRoute, resolve};
+use super::request::{Destination, Endpoint, RequestRoute, resolve_now};
 use super::units::parse_duration;
 use crate::route::{Scheme, choose};
 use crate::table::{Health, HealthSettings};
@@ -146,7 +146,7 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, us: *mut ngx_http_ups
         // SAFETY: nginx passes the request it is working on.
         let request = unsafe { &*r };
         // SAFETY: as above.
-        let route = unsafe { resolve(r) };
+        let route = unsafe { resolve_now(r) };
         let Some(route) = route else {
             let text = "urlproxy_peers: the request has no route, its location needs \"urlproxy\"";
             // SAFETY: a request has a connection.
@@ -155,6 +155,8 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, us: *mut ngx_http_ups
             unsafe { log::write(connection.log, NGX_LOG_ERR, text) };
             return Status::NGX_ERROR.0;
         };
+        // SAFETY: it is this request's.
+        unsafe { route.choice(r) };
         // SAFETY: nginx has made the request's upstream.
         let Some(upstream) = (unsafe { request.upstream.as_mut() }) else { return Status::NGX_ERROR.0 };
         // SAFETY: nginx passes the upstream.
@@ -203,7 +205,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         };
         peers.tried |= 1 << at;
         peers.at = at;
-        peers.route.chosen.set(at);
+        peers.route.choose(at);
         let Some(chosen) = peers.place(scheme, addr) else { return Status::NGX_ERROR.0 };
         pc.sockaddr = chosen.address.bytes.as_mut_ptr().cast();
         pc.socklen = chosen.address.len as u32;
@@ -278,7 +280,7 @@ unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void)
 
 impl Peers {
     fn choose(&mut self) -> Option<usize> {
-        let (endpoints, turn) = (self.route.endpoints(), self.route.chosen.get());
+        let (endpoints, turn) = (self.route.endpoints(), self.route.chosen());
         let is_failed = |at: usize| match (endpoints.get(at).map(|e| e.destination), self.health()) {
             (Some(Destination::Addr(addr)), Some(health)) => health.is_failed(addr, now_seconds(), self.settings),
             _ => false,
@@ -303,14 +305,16 @@ impl Peers {
     /// Why there is nobody to ask.
     fn describe_unusable(&self) -> String {
         let whose = whose(self.route);
-        match self.route.endpoint() {
+        match self.route.endpoints().get(self.route.chosen()) {
             Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
                 "urlproxy_peers: backend {endpoint}{whose} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
             ),
             Some(endpoint) => format!(
                 "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"proxy_pass\" says, expected \"$urlproxy_scheme://\""
             ),
-            None => format!("urlproxy_peers: there is no backend{whose}, and the request was not refused"),
+            None => {
+                format!("urlproxy_peers: the route{whose} was withdrawn while the request waited")
+            }
         }
     }
 

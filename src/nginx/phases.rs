@@ -5,7 +5,7 @@ use nginx_sys::{
     ngx_http_finalize_request, ngx_http_request_t, ngx_int_t, ngx_list_push, ngx_table_elt_t, ngx_timeofday,
 };
 use ngx::core::Status;
-use ngx::http::HttpModuleLocationConf;
+use ngx::http::{HttpModuleLocationConf, list_iterator};
 
 use super::guard::guarded;
 use super::location_conf::LocationConf;
@@ -18,8 +18,9 @@ use crate::table::StatusClass;
 /// Seconds a client is told to wait for the first load.
 const RETRY_AFTER: &[u8] = b"1";
 
-/// Access phase: lets a request through when somebody answers it.
-pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t {
+/// Answers a request for which there is no backend. Runs in the access phase, and again before the content: subrequests have
+/// no access phase, and what has another URI by then may have another route.
+pub(super) unsafe extern "C" fn refuse(r: *mut ngx_http_request_t) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
         let request = unsafe { &*r };
@@ -106,11 +107,20 @@ pub(super) unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
     })
 }
 
+/// Asks the client to come again, unless an earlier answer to the request does: an error page keeps that one's header.
+///
 /// # Safety
 /// `r` is a request whose header was not sent.
 pub(super) unsafe fn add_retry_after(r: *mut ngx_http_request_t) {
+    const NAME: &[u8] = b"Retry-After";
     // SAFETY: the caller's promise.
-    let _ = unsafe { add_header(r, b"Retry-After", RETRY_AFTER) };
+    let headers = unsafe { &(*r).headers_out.headers };
+    // SAFETY: nginx keeps headers in a list.
+    if unsafe { list_iterator(headers) }.any(|(name, _)| name.as_bytes() == NAME) {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let _ = unsafe { add_header(r, NAME, RETRY_AFTER) };
 }
 
 /// Adds a line to the response's header. `None` when memory has run out.

@@ -18,7 +18,7 @@ use super::module::Module;
 use super::pool;
 use super::table_conf::{TableConf, Worker};
 use crate::route::{Backend, Host, Kind, LookupKey, PathRequest, Scheme, affinity, label_below, split_path};
-use crate::table::{BackendView, Counters, HostView, Lookup, Record};
+use crate::table::{BackendView, Counters, HostView, Lookup, Version};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,17 +38,28 @@ pub(super) enum Outcome {
 }
 
 /// A backend, copied out of the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub scheme: Scheme,
     pub destination: Destination,
 }
 
 /// Where a backend is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
     Addr(SocketAddr),
     Name(&'static str, u16),
+}
+
+/// Which of several endpoints a request asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Not yet needed. The number is that of the record's counters, which count its turns.
+    Due(u32),
+    /// The hash key is being evaluated; until then it is this one's turn.
+    Hashing(usize),
+    /// The first choice, then whichever the balancer took.
+    Taken(usize),
 }
 
 /// A request's route. Everything it refers to lives as long as the request, or as the configuration.
@@ -61,12 +72,14 @@ pub(super) struct RequestRoute {
     several: Cell<&'static [Endpoint]>,
     /// The backend, when there is one.
     single: Option<Endpoint>,
-    /// The endpoint that is asked: the one whose turn it is, then whichever the balancer chose.
-    pub chosen: Cell<usize>,
+    /// Which endpoint is asked.
+    turn: Cell<Turn>,
     pub table: &'static TableConf,
     /// Its record's counters, and whose they were when the request was routed.
     pub counters: Option<(&'static Counters, u64)>,
-    /// What this was found for: a rewrite or an internal redirect asks anew.
+    /// The record that was found, to see whether it has changed since.
+    version: Option<Version>,
+    /// What this was found for: see [`LocationConf::decides_like`].
     uri: &'static [u8],
     conf: *const LocationConf,
     request: *const ngx_http_request_t,
@@ -75,6 +88,8 @@ pub(super) struct RequestRoute {
 }
 
 /// The request's route, found now if it wasn't yet; `None` where `urlproxy` is not set and was not before either.
+///
+/// One decision per request: what was found before counts as long as URI and configuration ask for the same.
 ///
 /// # Safety
 /// `r` is a request that nginx is working on. What is returned is gone when the request is.
@@ -88,13 +103,49 @@ pub(super) unsafe fn resolve(r: *mut ngx_http_request_t) -> Option<&'static Requ
     // SAFETY: the path lives as long as the request.
     let uri: &'static [u8] = unsafe { pool::bytes(request.uri) };
     if let Some(stored) = stored
-        && ptr::eq(stored.uri, uri)
-        && ptr::eq(stored.conf, conf)
+        && (ptr::eq(stored.conf, conf) || stored.is_decided_like(conf))
+        && (ptr::eq(stored.uri, uri) || stored.uri == uri)
     {
         return Some(stored);
     }
     // SAFETY: as above.
-    unsafe { find(r, conf, table, uri) }
+    unsafe { find(r, conf, table, uri, ptr::eq(request, request.main)) }
+}
+
+/// The route that the variables show: as [`resolve`], but in the page of an error that of the request that failed, until this
+/// location passes the request on.
+///
+/// # Safety
+/// As for [`resolve`].
+pub(super) unsafe fn shown(r: *mut ngx_http_request_t) -> Option<&'static RequestRoute> {
+    // SAFETY: the caller's promise.
+    let request = unsafe { &*r };
+    if request.internal() != 0 && (request.error_page() != 0 || request.err_status != 0) {
+        // SAFETY: as above.
+        if let Some(stored) = unsafe { stored(request) } {
+            return Some(stored);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { resolve(r) }
+}
+
+/// The route for a peer that is chosen now: if the record has changed since it was found, the new one counts.
+///
+/// # Safety
+/// As for [`resolve`].
+pub(super) unsafe fn resolve_now(r: *mut ngx_http_request_t) -> Option<&'static RequestRoute> {
+    // SAFETY: the caller's promise.
+    let route = unsafe { resolve(r) }?;
+    if route.is_current() {
+        return Some(route);
+    }
+    // SAFETY: the configuration that routes the request lives longer than it.
+    let conf = unsafe { &*route.conf };
+    // SAFETY: as above.
+    let newer = unsafe { find(r, conf, route.table, route.uri, false) }?;
+    newer.keep_choice(route);
+    Some(newer)
 }
 
 /// What an earlier phase found, also when an internal redirect has cleared the request's contexts.
@@ -142,11 +193,15 @@ unsafe extern "C" fn keep(_: *mut c_void) {}
 const KEEP: unsafe extern "C" fn(*mut c_void) = keep;
 
 /// Looks the route up, and keeps it with the request. `None` only when memory has run out.
+///
+/// # Safety
+/// As for [`resolve`]; `conf` and `uri` live as long as the request.
 unsafe fn find(
     r: *mut ngx_http_request_t,
     conf: &'static LocationConf,
     table: &'static TableConf,
     uri: &'static [u8],
+    may_redirect: bool,
 ) -> Option<&'static RequestRoute> {
     // SAFETY: the caller passes a request nginx is working on.
     let request = unsafe { &*r };
@@ -158,9 +213,10 @@ unsafe fn find(
         pattern: b"",
         several: Cell::new(&[]),
         single: None,
-        chosen: Cell::new(0),
+        turn: Cell::new(Turn::Taken(0)),
         table,
         counters: None,
+        version: None,
         uri,
         conf,
         request,
@@ -170,7 +226,7 @@ unsafe fn find(
     let placed: *mut RequestRoute = unsafe { pool::place(request.pool, found) }?;
     // SAFETY: nobody else knows of it yet.
     let found = unsafe { &mut *placed };
-    found.look_up(request.pool, &asked, ptr::eq(request, request.main))?;
+    found.look_up(request.pool, &asked, may_redirect)?;
     // SAFETY: a request has a pool, and nobody else is at its list now.
     let pool = unsafe { &mut *request.pool };
     found.cleanup.data = placed.cast();
@@ -180,14 +236,7 @@ unsafe fn find(
     // SAFETY: as for `context`.
     unsafe { *context(request) = placed.cast() };
     // SAFETY: from here on it is shared, and only its cells change.
-    let found: &'static RequestRoute = unsafe { &*placed };
-    if let Some(hash) = conf.hash.filter(|_| !found.several.get().is_empty()) {
-        // The key may be made of this route's own variables.
-        // SAFETY: the caller's request, and the configuration that routes it.
-        let key = unsafe { evaluate(r, hash) };
-        found.order_by(key, request.pool);
-    }
-    Some(found)
+    Some(unsafe { &*placed })
 }
 
 /// What a request's variables make of a text of the configuration; empty when memory has run out.
@@ -237,10 +286,20 @@ enum Answer {
     Unknown,
 }
 
+/// Whether the tool has a `redirect:` key.
+enum Redirect {
+    Found,
+    Absent,
+    /// The table does not have all of them: a tool without a route may still have moved.
+    Unknown,
+    /// The table could not tell.
+    Contended,
+}
+
 impl RequestRoute {
     /// Finds out who answers: the tool, else the default. `None` only when memory has run out.
     #[inline]
-    fn look_up(&mut self, pool: *mut ngx_pool_t, asked: &Asked, is_main: bool) -> Option<()> {
+    fn look_up(&mut self, pool: *mut ngx_pool_t, asked: &Asked, may_redirect: bool) -> Option<()> {
         // SAFETY: the configuration that routes the request lives longer than it.
         let conf = unsafe { &*self.conf };
         let mut worker = self.table.worker.try_borrow_mut().ok()?;
@@ -249,14 +308,18 @@ impl RequestRoute {
         let is_loaded = self.table.table.get().is_some_and(|table| table.header().knows(kind));
         let mut is_certain = is_loaded;
         // What is a part of an answer cannot be sent elsewhere.
-        if conf.redirects() && is_main {
+        if conf.redirects() && may_redirect {
             match self.search_redirect(&mut worker) {
-                Answer::Yes => {
+                Redirect::Found => {
                     self.outcome = Outcome::Redirect;
                     return Some(());
                 }
-                Answer::No => {}
-                Answer::Unknown => is_certain = false,
+                Redirect::Absent => {}
+                Redirect::Unknown => is_certain = false,
+                Redirect::Contended => {
+                    self.outcome = Outcome::Unready;
+                    return Some(());
+                }
             }
         }
         let mut answer = match asked {
@@ -294,17 +357,18 @@ impl RequestRoute {
 
     /// Whether the tool has moved.
     #[inline(never)]
-    fn search_redirect(&mut self, worker: &mut Worker) -> Answer {
-        let Some(table) = self.table.table.get() else { return Answer::Unknown };
-        let Some(key) = LookupKey::redirect(self.tool) else { return Answer::No };
+    fn search_redirect(&mut self, worker: &mut Worker) -> Redirect {
+        let Some(table) = self.table.table.get() else { return Redirect::Unknown };
+        let Some(key) = LookupKey::redirect(self.tool) else { return Redirect::Absent };
         let is_known = table.header().knows(Kind::Redirect);
         match table.lookup(key.as_bytes(), &mut worker.scratch) {
             Lookup::Found(record) => {
                 self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
-                Answer::Yes
+                Redirect::Found
             }
-            Lookup::Absent if is_known => Answer::No,
-            Lookup::Absent | Lookup::Contended => Answer::Unknown,
+            Lookup::Absent if is_known => Redirect::Absent,
+            Lookup::Absent => Redirect::Unknown,
+            Lookup::Contended => Redirect::Contended,
         }
     }
 
@@ -324,7 +388,7 @@ impl RequestRoute {
     #[inline(never)]
     fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, key: &[u8], rest: &[u8]) -> Option<Answer> {
         let Some(table) = self.table.table.get() else { return Some(Answer::Unknown) };
-        let Worker { scratch, patterns, turns } = worker;
+        let Worker { scratch, patterns, .. } = worker;
         let record = match table.lookup(key, scratch) {
             Lookup::Found(record) => record,
             Lookup::Absent => return Some(Answer::No),
@@ -342,24 +406,48 @@ impl RequestRoute {
             let endpoints: Option<Vec<Endpoint>> = route.backends().map(|b| Endpoint::copied(pool, b)).collect();
             // SAFETY: the request's pool.
             self.several.set(unsafe { pool::copy(pool, &endpoints?) }?);
-            let turn = take_turn(turns, &record, table.capacity().tools);
-            self.chosen.set(turn.checked_rem(self.several.get().len()).unwrap_or(0));
+            self.turn.set(Turn::Due(record.counters()));
         }
+        self.version = Some(record.version());
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
         Some(Answer::Yes)
     }
 
-    /// Has the backends asked in the order of their affinity to a key; an empty one changes nothing.
-    fn order_by(&self, key: &[u8], pool: *mut ngx_pool_t) {
-        if key.is_empty() {
-            return;
+    /// Whether this counts at a location of that configuration too.
+    fn is_decided_like(&self, conf: &LocationConf) -> bool {
+        // SAFETY: the configuration that routes the request lives longer than it.
+        let own = unsafe { &*self.conf };
+        let text = |hash: Option<NonNull<ngx_http_complex_value_t>>| {
+            // SAFETY: nginx's own, of a configuration as above.
+            let value = hash.map(|hash| unsafe { hash.as_ref() }.value);
+            // SAFETY: as above; it is only compared.
+            value.map(|value| unsafe { pool::bytes(value) })
+        };
+        own.decides_like(conf) && (own.hash == conf.hash || text(own.hash) == text(conf.hash))
+    }
+
+    /// Whether the record that was found is still the one in the table.
+    fn is_current(&self) -> bool {
+        let Some(version) = self.version else { return true };
+        self.table.table.get().is_some_and(|table| table.is_current(version))
+    }
+
+    /// Goes on with the backend that an older route of the request chose, if there is still such a one.
+    fn keep_choice(&self, older: &Self) {
+        let Turn::Taken(at) = older.turn.get() else { return };
+        let chosen = older.endpoints().get(at);
+        if let Some(at) = chosen.and_then(|chosen| self.endpoints().iter().position(|endpoint| endpoint == chosen)) {
+            self.turn.set(Turn::Taken(at));
         }
+    }
+
+    /// Has the backends asked in the order of their affinity to a key.
+    fn order_by(&self, key: &[u8], pool: *mut ngx_pool_t) {
         let mut ordered = self.several.get().to_vec();
         ordered.sort_by_cached_key(|endpoint| Reverse(affinity(key, &endpoint.to_string())));
         // SAFETY: the request's pool.
         if let Some(ordered) = unsafe { pool::copy(pool, &ordered) } {
             self.several.set(ordered);
-            self.chosen.set(0);
         }
     }
 
@@ -371,21 +459,77 @@ impl RequestRoute {
         }
     }
 
-    /// The backend that is asked.
-    pub fn endpoint(&self) -> Option<&Endpoint> {
-        self.endpoints().get(self.chosen.get())
+    /// Which of [`Self::endpoints`] is asked. The first call chooses: whose turn it is, or whom the hash key says. From then on
+    /// that one is asked until the balancer takes another.
+    ///
+    /// # Safety
+    /// `r` is the request of this route.
+    pub unsafe fn choice(&self, r: *mut ngx_http_request_t) -> usize {
+        match self.turn.get() {
+            Turn::Taken(at) | Turn::Hashing(at) => at,
+            // SAFETY: the caller's promise.
+            Turn::Due(number) => unsafe { self.choose_first(r, number) },
+        }
     }
-}
 
-/// Whose turn it is in this worker, and moves on.
-fn take_turn(turns: &mut Vec<u32>, record: &Record<'_>, tools: usize) -> usize {
-    if turns.is_empty() {
-        turns.resize(tools, 0);
+    #[inline(never)]
+    unsafe fn choose_first(&self, r: *mut ngx_http_request_t, number: u32) -> usize {
+        // SAFETY: the configuration that routes the request lives longer than it.
+        let conf = unsafe { &*self.conf };
+        let count = self.endpoints().len();
+        let turn = self.take_turn(number).checked_rem(count).unwrap_or(0);
+        self.turn.set(Turn::Hashing(turn));
+        // The key may be made of this route's own variables.
+        // SAFETY: the caller's request, and the configuration that routes it.
+        let key = conf.hash.map_or(&b""[..], |hash| unsafe { evaluate(r, hash) });
+        let chosen = if key.is_empty() {
+            turn
+        } else {
+            // SAFETY: the caller's request has a pool.
+            self.order_by(key, unsafe { (*r).pool });
+            0
+        };
+        self.turn.set(Turn::Taken(chosen));
+        chosen
     }
-    let Some(turn) = turns.get_mut(record.counters() as usize) else { return 0 };
-    let now = *turn;
-    *turn = now.wrapping_add(1);
-    now as usize
+
+    /// The index of the endpoint that was chosen last.
+    pub fn chosen(&self) -> usize {
+        match self.turn.get() {
+            Turn::Taken(at) | Turn::Hashing(at) => at,
+            Turn::Due(_) => 0,
+        }
+    }
+
+    /// The balancer's choice.
+    pub fn choose(&self, at: usize) {
+        self.turn.set(Turn::Taken(at));
+    }
+
+    /// The backend that is asked.
+    ///
+    /// # Safety
+    /// As for [`Self::choice`].
+    pub unsafe fn endpoint(&self, r: *mut ngx_http_request_t) -> Option<&Endpoint> {
+        // Before the endpoints: it may put them in another order.
+        // SAFETY: the caller's promise.
+        let at = unsafe { self.choice(r) };
+        self.endpoints().get(at)
+    }
+
+    /// Whose turn it is in this worker, and moves on.
+    fn take_turn(&self, number: u32) -> usize {
+        let (Ok(mut worker), Some(table)) = (self.table.worker.try_borrow_mut(), self.table.table.get()) else {
+            return 0;
+        };
+        if worker.turns.is_empty() {
+            worker.turns.resize(table.capacity().tools, 0);
+        }
+        let Some(turn) = worker.turns.get_mut(number as usize) else { return 0 };
+        let now = *turn;
+        *turn = now.wrapping_add(1);
+        now as usize
+    }
 }
 
 impl Endpoint {

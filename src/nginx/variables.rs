@@ -9,7 +9,7 @@ use ngx::ngx_string;
 
 use super::guard::guarded;
 use super::pool;
-use super::request::{Endpoint, Outcome, RequestRoute, resolve};
+use super::request::{Endpoint, Outcome, RequestRoute, shown};
 
 /// The bit fields of a value: `len 28 | valid 1 | no_cacheable 1 | not_found 1 | escape 1`, from the lowest bit.
 const LENGTH: u32 = (1 << 28) - 1;
@@ -21,11 +21,10 @@ const _: () = assert!(cfg!(target_endian = "little"));
 type Read = fn(&RequestRoute, *mut ngx_http_request_t) -> Option<&'static [u8]>;
 
 const VARIABLES: [(ngx_str_t, Read); 5] = [
-    // What a client made up must not end a header line.
-    (ngx_string!("urlproxy_tool"), |route, _| Some(route.tool).filter(|tool| !tool.iter().any(u8::is_ascii_control))),
-    (ngx_string!("urlproxy_backend"), |route, r| url(route.endpoint()?, r)),
-    (ngx_string!("urlproxy_scheme"), |route, _| Some(route.endpoint()?.scheme.as_str().as_bytes())),
-    (ngx_string!("urlproxy_pattern"), |route, _| Some(route.pattern)),
+    (ngx_string!("urlproxy_tool"), |route, _| harmless(route.tool)),
+    (ngx_string!("urlproxy_backend"), |route, r| url(endpoint(route, r)?, r)),
+    (ngx_string!("urlproxy_scheme"), |route, r| Some(endpoint(route, r)?.scheme.as_str().as_bytes())),
+    (ngx_string!("urlproxy_pattern"), |route, _| harmless(route.pattern)),
     (ngx_string!("urlproxy_result"), |route, _| {
         Some(match route.outcome {
             Outcome::Route => b"route",
@@ -61,7 +60,7 @@ unsafe extern "C" fn get(
 ) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
-        let route = unsafe { resolve(r) };
+        let route = unsafe { shown(r) };
         let read = VARIABLES.get(number).and_then(|(_, read)| read(route?, r));
         let (flags, data) = match read {
             Some(bytes) => (VALID | bytes.len() as u32 & LENGTH, bytes.as_ptr().cast_mut()),
@@ -75,6 +74,16 @@ unsafe extern "C" fn get(
         value.data = data;
         Status::NGX_OK.0
     })
+}
+
+/// A text that cannot end a header line or a log line, whoever wrote it.
+fn harmless(text: &'static [u8]) -> Option<&'static [u8]> {
+    Some(text).filter(|text| !text.iter().any(u8::is_ascii_control))
+}
+
+fn endpoint(route: &RequestRoute, r: *mut ngx_http_request_t) -> Option<&Endpoint> {
+    // SAFETY: `get` has the route from this request.
+    unsafe { route.endpoint(r) }
 }
 
 fn url(endpoint: &Endpoint, r: *mut ngx_http_request_t) -> Option<&'static [u8]> {

@@ -18,6 +18,15 @@ pub struct Scratch {
     bytes: Vec<u8>,
 }
 
+/// Which record a lookup found, for [`Table::is_current`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    bucket: u32,
+    slot: u32,
+    /// The slot's word: it differs from that of any other record there, but for one of 2^20 records later.
+    word: u64,
+}
+
 /// What a lookup found.
 #[derive(Debug)]
 pub enum Lookup<'s> {
@@ -44,13 +53,20 @@ impl Table<'_> {
         let hash = self.hash(key);
         for _ in 0..TRIES {
             match self.search(hash, key, scratch) {
-                Ok(Some((len, counters))) => return Lookup::Found(scratch.record(len, counters)),
+                Ok(Some((len, counters, version))) => return Lookup::Found(scratch.record(len, counters).of(version)),
                 Ok(None) => return Lookup::Absent,
                 Err(Changed) => {}
             }
         }
         self.header.contended.fetch_add(1, Relaxed);
         Lookup::Contended
+    }
+
+    /// Whether the record that a lookup found is still the key's. `false` also when there is another, or none, by now.
+    pub fn is_current(&self, version: Version) -> bool {
+        let slot = self.buckets.get(version.bucket as usize).and_then(|b| b.slots.get(version.slot as usize));
+        // A hint: whoever is told that there is a newer one looks it up, with E1.
+        slot.is_some_and(|slot| slot.load(Relaxed) == version.word)
     }
 
     /// Calls `f` with every record; what is added, changed or withdrawn meanwhile may be seen as before or as
@@ -72,16 +88,16 @@ impl Table<'_> {
 
     /// One pass over the buckets the key may be in.
     #[inline]
-    fn search(&self, hash: u64, key: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32)>, Changed> {
-        for (_, bucket) in self.probe(hash) {
-            for slot in &bucket.slots {
+    fn search(&self, hash: u64, key: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32, Version)>, Changed> {
+        for (at, bucket) in self.probe(hash) {
+            for (number, slot) in bucket.slots.iter().enumerate() {
                 let word = Slot(slot.load(acquire(Edge::E1)));
                 if !word.has_tag(hash) || word.is_empty() {
                     continue;
                 }
                 let Copied::Whole { len, counters } = self.copy(slot, word, scratch) else { return Err(Changed) };
                 if scratch.record(len, counters).key() == key {
-                    return Ok(Some((len, counters)));
+                    return Ok(Some((len, counters, Version { bucket: at as u32, slot: number as u32, word: word.0 })));
                 }
             }
             if bucket.overflow.load(Relaxed) == 0 {

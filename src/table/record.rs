@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::reader::Version;
 use crate::route::{Backend, Host, Matcher, PatternCache, Route, RouteKey, Scheme, contains};
 
 /// Longest record: 32 patterns of the longest kind, or 64 backends with the longest names.
@@ -61,6 +62,7 @@ fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
 pub struct Record<'a> {
     bytes: &'a [u8],
     counters: u32,
+    version: Version,
 }
 
 /// One route of a copied record.
@@ -99,7 +101,11 @@ pub enum HostView<'a> {
 
 impl<'a> Record<'a> {
     pub(super) fn new(bytes: &'a [u8], counters: u32) -> Self {
-        Self { bytes, counters }
+        Self { bytes, counters, version: Version::default() }
+    }
+
+    pub(super) fn of(self, version: Version) -> Self {
+        Self { version, ..self }
     }
 
     pub(super) fn bytes(&self) -> &'a [u8] {
@@ -118,6 +124,11 @@ impl<'a> Record<'a> {
     /// The number of its counters, for [`super::Table::counters`].
     pub fn counters(&self) -> u32 {
         self.counters
+    }
+
+    /// Which record this is. Only what a lookup found has a version that can be current.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The routes, in the order in which they are to be tried.

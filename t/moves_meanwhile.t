@@ -1,0 +1,77 @@
+# A tool that moves while its request waits, for its body or for another handler, is asked where it is then.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+use feature 'state';
+
+# Sends half a request, changes routes, waits until the mark that is written last is served, and sends the other half.
+our $moves = sub {
+    my (@commands) = @_;
+    my $client = main::to_nginx();
+    main::send_bytes($client, "POST /hello/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab");
+    # Nothing tells when nginx has read the head. Too short a pause could only let the test pass.
+    select undef, undef, undef, 0.2;
+    state $mark = 0;
+    $mark++;
+    main::redis(@$_) for @commands, ['HSET', "prefix:mark$mark", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"];
+    main::ok(main::eventually(sub { main::ask("GET /mark$mark/")->{status} == 200 }), 'the change is served');
+    main::send_bytes($client, 'cd');
+    return main::answer($client);
+};
+
+run_tests;
+
+__DATA__
+
+=== a slow upload
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $answer = $main::moves->(['HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}"]);
+is("$answer->{status} $answer->{headers}{'x-tool'} $answer->{headers}{'x-urlproxy-backend'}", "200 b http://$ENV{TEST_NGINX_TOOL_B}");
+like($answer->{body}, qr/^body: 4 bytes/m);
+
+
+
+=== one that is withdrawn is not asked any more
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+--- perl
+is($main::moves->(['DEL', 'prefix:hello'])->{status}, 502);
+ok(is_left_alone('A'));
+--- error_log
+urlproxy_peers: the route of tool "hello" was withdrawn while the request waited
+
+
+
+=== another backend beside the one that was chosen changes nothing
+--- location
+set $backend $urlproxy_backend;
+add_header X-Early "$backend";
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+--- perl
+for my $round (1 .. 3) {
+    for my $command ('SADD', 'SREM') {
+        my $headers = $main::moves->([$command, 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_C}"])->{headers};
+        is($headers->{'x-early'}, $headers->{'x-urlproxy-backend'}, "round $round: $command") unless $headers->{'x-early'} eq "http://$ENV{TEST_NGINX_TOOL_C}";
+    }
+}
+
+
+
+=== a check by another location takes its time
+--- location
+auth_request /check;
+--- server
+location = /check { internal; proxy_pass http://$TEST_NGINX_OWN_A; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $client = start_ask('GET /hello/');
+my $check  = accept_on('A');
+read_message($check);
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
+send_bytes($check, "HTTP/1.1 204 No Content\r\n\r\n");
+is(answer($client)->{headers}{'x-tool'}, 'b');
