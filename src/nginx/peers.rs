@@ -20,7 +20,7 @@ use super::log;
 use super::pool;
 use super::request::{Destination, Endpoint, RequestRoute, resolve};
 use super::units::parse_duration;
-use crate::route::{Scheme, choose};
+use crate::route::Scheme;
 use crate::table::{Health, HealthSettings};
 
 const V4_BYTES: usize = 16;
@@ -278,18 +278,17 @@ unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void)
 
 impl Peers {
     fn choose(&mut self) -> Option<usize> {
-        let (endpoints, turn) = (self.route.endpoints(), self.route.chosen.get());
-        let is_failed = |at: usize| match (endpoints.get(at).map(|e| e.destination), self.health()) {
-            (Some(Destination::Addr(addr)), Some(health)) => health.is_failed(addr, now_seconds(), self.settings),
-            _ => false,
+        let is_in = |endpoint: &Endpoint| match (endpoint.destination, self.health()) {
+            (Destination::Addr(addr), Some(health)) => !health.is_failed(addr, now_seconds(), self.settings),
+            _ => true,
         };
-        let chosen = choose(endpoints.len(), turn, self.tried, is_failed);
+        let chosen = self.route.choose(self.tried, is_in);
         if chosen.is_some() || self.stale == 0 {
             return chosen;
         }
         self.tried &= !self.stale;
         self.stale = 0;
-        choose(endpoints.len(), turn, self.tried, |_| false)
+        self.route.choose(self.tried, |_| true)
     }
 
     /// Whether anything came back from the backend.

@@ -1,7 +1,6 @@
 //! One request's route: found once, kept in the request's pool, read by phases, variables and peers.
 
 use std::cell::Cell;
-use std::cmp::Reverse;
 use std::ffi::c_void;
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,7 +16,10 @@ use super::location_conf::{DefaultRoute, LocationConf, Mode};
 use super::module::Module;
 use super::pool;
 use super::table_conf::{TableConf, Worker};
-use crate::route::{Backend, Host, Kind, LookupKey, PathRequest, Scheme, affinity, label_below, split_path};
+use crate::route::{
+    Backend, Host, Kind, LookupKey, Order, PathRequest, Scheme, choose, draw_for_addr, draw_for_name, key_hash,
+    label_below, split_path,
+};
 use crate::table::{BackendView, Counters, HostView, Lookup, Record};
 
 /// What became of a request.
@@ -63,6 +65,8 @@ pub(super) struct RequestRoute {
     single: Option<Endpoint>,
     /// The endpoint that is asked: the one whose turn it is, then whichever the balancer chose.
     pub chosen: Cell<usize>,
+    /// What decides between several.
+    order: Cell<Order>,
     pub table: &'static TableConf,
     /// Its record's counters, and whose they were when the request was routed.
     pub counters: Option<(&'static Counters, u64)>,
@@ -159,6 +163,7 @@ unsafe fn find(
         several: Cell::new(&[]),
         single: None,
         chosen: Cell::new(0),
+        order: Cell::new(Order::Turn(0)),
         table,
         counters: None,
         uri,
@@ -185,7 +190,7 @@ unsafe fn find(
         // The key may be made of this route's own variables.
         // SAFETY: the caller's request, and the configuration that routes it.
         let key = unsafe { evaluate(r, hash) };
-        found.order_by(key, request.pool);
+        found.order_by(key);
     }
     Some(found)
 }
@@ -343,6 +348,7 @@ impl RequestRoute {
             // SAFETY: the request's pool.
             self.several.set(unsafe { pool::copy(pool, &endpoints?) }?);
             let turn = take_turn(turns, &record, table.capacity().tools);
+            self.order.set(Order::Turn(turn));
             self.chosen.set(turn.checked_rem(self.several.get().len()).unwrap_or(0));
         }
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
@@ -350,17 +356,24 @@ impl RequestRoute {
     }
 
     /// Has the backends asked in the order of their affinity to a key; an empty one changes nothing.
-    fn order_by(&self, key: &[u8], pool: *mut ngx_pool_t) {
+    fn order_by(&self, key: &[u8]) {
         if key.is_empty() {
             return;
         }
-        let mut ordered = self.several.get().to_vec();
-        ordered.sort_by_cached_key(|endpoint| Reverse(affinity(key, &endpoint.to_string())));
-        // SAFETY: the request's pool.
-        if let Some(ordered) = unsafe { pool::copy(pool, &ordered) } {
-            self.several.set(ordered);
-            self.chosen.set(0);
+        self.order.set(Order::Key(key_hash(key)));
+        if let Some(best) = self.choose(0, |_| true) {
+            self.chosen.set(best);
         }
+    }
+
+    /// The backend that is asked next: one that has no bit in `tried`, and that `admits` lets in if there is such a one.
+    pub fn choose(&self, tried: u64, admits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let (endpoints, order) = (self.endpoints(), self.order.get());
+        let weight = |at: usize| match (order, endpoints.get(at)) {
+            (Order::Key(key), Some(endpoint)) => endpoint.draw(key),
+            _ => 0,
+        };
+        choose(endpoints.len(), order, tried, weight, |at| endpoints.get(at).is_some_and(&admits))
     }
 
     /// All backends.
@@ -401,6 +414,14 @@ impl Endpoint {
             }
         };
         Some(Self { scheme: backend.scheme, destination })
+    }
+
+    /// Its affinity to a key.
+    fn draw(&self, key: u64) -> u64 {
+        match self.destination {
+            Destination::Addr(addr) => draw_for_addr(key, self.scheme, addr),
+            Destination::Name(name, port) => draw_for_name(key, self.scheme, name, port),
+        }
     }
 
     fn of(backend: &'static Backend) -> Self {
