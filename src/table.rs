@@ -33,7 +33,7 @@ mod writer;
 #[cfg(not(loom))]
 pub use carry::carry_over;
 pub use counters::{Counters, StatusClass, Tally};
-pub use health::{Health, HealthSettings};
+pub use health::{Health, HealthKey, HealthSettings};
 pub use layout::{Capacity, Header, LayoutError, LoadedFrom};
 pub use memory::OwnedTable;
 pub use reader::{Lookup, Scratch};

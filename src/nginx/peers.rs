@@ -21,7 +21,7 @@ use super::pool;
 use super::request::{Destination, Endpoint, RequestRoute, resolve};
 use super::units::parse_duration;
 use crate::route::Scheme;
-use crate::table::{Health, HealthSettings};
+use crate::table::{Health, HealthKey, HealthSettings};
 
 const V4_BYTES: usize = 16;
 const V6_BYTES: usize = 28;
@@ -228,15 +228,15 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
             return;
         }
         let endpoints = peers.route.endpoints();
-        let addr = endpoints.get(peers.at).filter(|_| endpoints.len() > 1).map(|e| e.destination);
-        let (Some(Destination::Addr(addr)), Some(health)) = (addr, peers.health()) else { return };
+        let Some(endpoint) = endpoints.get(peers.at).filter(|_| endpoints.len() > 1) else { return };
+        let (Some(key), Some(health)) = (peers.health_key(endpoint), peers.health()) else { return };
         if !has_failed {
             // A client that went away says nothing about the backend.
             if peers.has_answered() {
-                health.answered(addr);
+                health.answered(key);
             }
-        } else if health.failed(addr, now_seconds(), peers.settings) {
-            let text = format!("urlproxy_peers: backend {addr}{} is out for a while", whose(peers.route));
+        } else if health.failed(key, now_seconds(), peers.settings) {
+            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", whose(peers.route));
             // SAFETY: the connection's own log.
             unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
         }
@@ -278,11 +278,11 @@ unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void)
 
 impl Peers {
     fn choose(&mut self) -> Option<usize> {
-        let is_in = |endpoint: &Endpoint| match (endpoint.destination, self.health()) {
-            (Destination::Addr(addr), Some(health)) => !health.is_failed(addr, now_seconds(), self.settings),
+        let admits = |endpoint: &Endpoint| match (self.health_key(endpoint), self.health()) {
+            (Some(key), Some(health)) => health.admits(key, now_seconds(), self.settings),
             _ => true,
         };
-        let chosen = self.route.choose(self.tried, is_in);
+        let chosen = self.route.choose(self.tried, admits);
         if chosen.is_some() || self.stale == 0 {
             return chosen;
         }
@@ -310,6 +310,13 @@ impl Peers {
                 "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"proxy_pass\" says, expected \"$urlproxy_scheme://\""
             ),
             None => format!("urlproxy_peers: there is no backend{whose}, and the request was not refused"),
+        }
+    }
+
+    fn health_key(&self, endpoint: &Endpoint) -> Option<HealthKey> {
+        match endpoint.destination {
+            Destination::Addr(addr) => Some(HealthKey::new(self.route.owner, endpoint.scheme, addr)),
+            Destination::Name(..) => None,
         }
     }
 
@@ -382,9 +389,10 @@ pub(super) fn parse_sockaddr(raw: &[u8]) -> Option<SocketAddr> {
 }
 
 /// Seconds of the clock that all workers share and that nobody sets.
-fn now_seconds() -> u64 {
+fn now_seconds() -> u32 {
     // SAFETY: nginx writes it on this thread.
-    unsafe { ngx_current_msec as u64 / 1000 }
+    let milliseconds = unsafe { ngx_current_msec };
+    (milliseconds / 1000) as u32
 }
 
 #[cfg(test)]

@@ -68,6 +68,8 @@ pub(super) struct RequestRoute {
     /// What decides between several.
     order: Cell<Order>,
     pub table: &'static TableConf,
+    /// Whose the backends are: [`Record::owner`], or 0 when they are the operator's.
+    pub owner: u64,
     /// Its record's counters, and whose they were when the request was routed.
     pub counters: Option<(&'static Counters, u64)>,
     /// What this was found for: a rewrite or an internal redirect asks anew.
@@ -165,6 +167,7 @@ unsafe fn find(
         chosen: Cell::new(0),
         order: Cell::new(Order::Turn(0)),
         table,
+        owner: 0,
         counters: None,
         uri,
         conf,
@@ -351,6 +354,7 @@ impl RequestRoute {
             self.order.set(Order::Turn(turn));
             self.chosen.set(turn.checked_rem(self.several.get().len()).unwrap_or(0));
         }
+        self.owner = record.owner();
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
         Some(Answer::Yes)
     }

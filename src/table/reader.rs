@@ -44,7 +44,7 @@ impl Table<'_> {
         let hash = self.hash(key);
         for _ in 0..TRIES {
             match self.search(hash, key, scratch) {
-                Ok(Some((len, counters))) => return Lookup::Found(scratch.record(len, counters)),
+                Ok(Some((len, counters))) => return Lookup::Found(scratch.record(len, counters).found_by(hash)),
                 Ok(None) => return Lookup::Absent,
                 Err(Changed) => {}
             }

@@ -61,6 +61,7 @@ fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
 pub struct Record<'a> {
     bytes: &'a [u8],
     counters: u32,
+    owner: u64,
 }
 
 /// One route of a copied record.
@@ -99,7 +100,12 @@ pub enum HostView<'a> {
 
 impl<'a> Record<'a> {
     pub(super) fn new(bytes: &'a [u8], counters: u32) -> Self {
-        Self { bytes, counters }
+        Self { bytes, counters, owner: 0 }
+    }
+
+    /// Found by the keyed hash of its key.
+    pub(super) fn found_by(self, hash: u64) -> Self {
+        Self { owner: hash.max(1), ..self }
     }
 
     pub(super) fn bytes(&self) -> &'a [u8] {
@@ -113,6 +119,12 @@ impl<'a> Record<'a> {
     /// What [`RouteKey::as_bytes`] gave: a tool's own name, another kind's after its mark.
     pub fn key(&self) -> &'a [u8] {
         Reader(self.bytes).short().unwrap_or_default()
+    }
+
+    /// Whose it is: the keyed hash of its key, which nobody who chooses names can predict. The same as long as the zone
+    /// is, whatever becomes of the routes; 0 for one that was not found by a lookup.
+    pub fn owner(&self) -> u64 {
+        self.owner
     }
 
     /// The number of its counters, for [`super::Table::counters`].
