@@ -7,6 +7,7 @@
 mod addr_text;
 mod directive;
 mod guard;
+mod kept;
 mod list;
 mod location_conf;
 mod log;
@@ -16,6 +17,7 @@ mod phases;
 mod pool;
 mod process;
 mod request;
+mod sockaddr;
 mod table_conf;
 mod units;
 mod variables;

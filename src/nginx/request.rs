@@ -202,7 +202,7 @@ unsafe fn find(
 ///
 /// # Safety
 /// `r` is a request that nginx is working on, `text` is of its configuration.
-unsafe fn evaluate(r: *mut ngx_http_request_t, text: NonNull<ngx_http_complex_value_t>) -> &'static [u8] {
+pub(super) unsafe fn evaluate(r: *mut ngx_http_request_t, text: NonNull<ngx_http_complex_value_t>) -> &'static [u8] {
     let mut value = ngx_str_t::empty();
     // SAFETY: the caller's promise.
     let outcome = unsafe { ngx_http_complex_value(r, text.as_ptr(), &raw mut value) };
