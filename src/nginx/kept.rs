@@ -39,7 +39,7 @@ impl KeptFor {
     #[inline]
     pub unsafe fn of(
         r: *mut ngx_http_request_t,
-        upstream: &ngx_http_upstream_t,
+        upstream: *const ngx_http_upstream_t,
         owner: u64,
         (scheme, ip): (Scheme, IpAddr),
         shared: &[IpNet],
@@ -50,7 +50,10 @@ impl KeptFor {
             return Some(Self { record: owner, session });
         }
         let record = if shared.iter().any(|network| network.contains(&ip)) { EVERYBODY } else { owner };
-        Some(Self { record, session: upstream.output.tag.addr() as u64 & !1 })
+        // nginx has a reference to the upstream's peer, so none is made to the whole.
+        // SAFETY: the caller's promise.
+        let module = unsafe { (*upstream).output.tag };
+        Some(Self { record, session: module.addr() as u64 & !1 })
     }
 }
 
@@ -59,9 +62,11 @@ impl KeptFor {
 /// # Safety
 /// As for [`KeptFor::of`].
 #[cold]
-unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: &ngx_http_upstream_t, owner: u64) -> Option<u64> {
+unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: *const ngx_http_upstream_t, owner: u64) -> Option<u64> {
+    // SAFETY: the caller's promise; so for the name.
+    let (conf, name) = unsafe { ((*upstream).conf, (*upstream).ssl_name) };
     // SAFETY: an upstream has the settings of the location that made it.
-    let conf = unsafe { upstream.conf.as_ref() }?;
+    let conf = unsafe { conf.as_ref() }?;
     // Only the hosts of one record could want to be mistaken for each other, and its hash is a key that they don't know.
     let mut hasher = SipHasher13::new_with_keys(owner, 0);
     // Protocols, ciphers, authorities and a fixed certificate are in the location's context.
@@ -75,9 +80,9 @@ unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: &ngx_http_upstream_t
     if conf.ssl_verify != 0 || conf.ssl_server_name != 0 {
         match std::ptr::NonNull::new(conf.ssl_name) {
             // SAFETY: the caller's request; nginx evaluates the same text once the connection is there.
-            Some(name) => write(unsafe { evaluate(r, name) }),
+            Some(text) => write(unsafe { evaluate(r, text) }),
             // SAFETY: the upstream's own name, which nginx falls back to.
-            None => write(unsafe { pool::bytes(upstream.ssl_name) }),
+            None => write(unsafe { pool::bytes(name) }),
         }
     }
     for text in [conf.ssl_certificate, conf.ssl_certificate_key] {

@@ -254,6 +254,18 @@ fn whose(route: &RequestRoute) -> String {
     }
 }
 
+/// How a location would have to say that it speaks to backends of this scheme.
+fn expected_scheme(module: &[u8], scheme: Scheme) -> &'static str {
+    match (module, scheme) {
+        (b"grpc", Scheme::Http) => "\"grpc://\"",
+        (b"grpc", Scheme::Https) => "\"grpcs://\"",
+        (b"uwsgi", Scheme::Http) => "\"uwsgi://\"",
+        (b"uwsgi", Scheme::Https) => "\"suwsgi://\"",
+        (b"fastcgi" | b"scgi", _) => "an http backend: it has no TLS",
+        _ => "\"$urlproxy_scheme://\"",
+    }
+}
+
 /// A bit for each backend that this request can't ask.
 fn unusable(endpoints: &[Endpoint], is_tls: bool) -> u64 {
     let usable = |endpoint: &Endpoint| {
@@ -309,9 +321,17 @@ impl Peers {
             Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
                 "urlproxy_peers: backend {endpoint}{whose} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
             ),
-            Some(endpoint) => format!(
-                "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"proxy_pass\" says, expected \"$urlproxy_scheme://\""
-            ),
+            Some(endpoint) => {
+                // SAFETY: the upstream is there as long as its peers.
+                let conf = unsafe { (*self.upstream).conf };
+                // SAFETY: it has the settings of the location that made it, which name the module that speaks.
+                let module = unsafe { conf.as_ref() }.map_or(&b"proxy"[..], |conf| unsafe { pool::bytes(conf.module) });
+                let expected = expected_scheme(module, endpoint.scheme);
+                let module = module.escape_ascii();
+                format!(
+                    "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"{module}_pass\" says, expected {expected}"
+                )
+            }
             None => format!("urlproxy_peers: there is no backend{whose}, and the request was not refused"),
         }
     }
@@ -329,11 +349,9 @@ impl Peers {
 
     /// Puts address and name where nginx finds them as long as the request lives.
     fn place(&mut self, scheme: Scheme, addr: SocketAddr) -> Option<&mut Chosen> {
-        // SAFETY: the upstream is there as long as its peers.
-        let upstream = unsafe { self.upstream.as_ref() }?;
         let (backend, shared) = ((scheme, addr.ip()), self.settings.shared);
-        // SAFETY: so is the request, which nginx is working on; its backend was chosen just before.
-        let kept_for = unsafe { KeptFor::of(self.request, upstream, self.route.owner, backend, shared) }?;
+        // SAFETY: request and upstream are there as long as its peers, and the backend was chosen just before.
+        let kept_for = unsafe { KeptFor::of(self.request, self.upstream, self.route.owner, backend, shared) }?;
         let chosen = if self.first.address.is_set() {
             // SAFETY: a request has a pool.
             let pool = unsafe { (*self.request).pool };
