@@ -11,6 +11,7 @@ mod kept;
 mod list;
 mod location_conf;
 mod log;
+mod loop_mark;
 mod module;
 mod peers;
 mod phases;

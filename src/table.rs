@@ -78,6 +78,11 @@ impl<'a> Table<'a> {
         self.counters.get(number as usize)
     }
 
+    /// A name for this table, drawn with its zone. It says nothing about the hashes of keys: none has this text.
+    pub fn pseudonym(&self) -> u64 {
+        self.hash(b"\0pseudonym")
+    }
+
     /// Keyed, because tenants choose the names.
     #[inline(always)]
     fn hash(&self, key: &[u8]) -> u64 {

@@ -7,8 +7,8 @@ use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
     NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_parse,
     ngx_conf_t, ngx_http_handler_pt, ngx_http_module_t, ngx_http_phases_NGX_HTTP_ACCESS_PHASE,
-    ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_set_complex_value_slot, ngx_int_t, ngx_module_t, ngx_str_t,
-    ngx_uint_t,
+    ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_set_complex_value_slot,
+    ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModule, HttpModuleLocationConf, HttpModuleMainConf, NgxHttpCoreModule};
@@ -17,6 +17,7 @@ use ngx::ngx_string;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError, command};
 use super::guard::guarded;
 use super::location_conf::{LocationConf, Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
+use super::loop_mark::{self, UrlproxyLoopMark};
 use super::table_conf::{ENTRIES, TableConf, TableOptions};
 use super::{list, peers, phases, pool, process, variables, zone};
 
@@ -61,7 +62,7 @@ unsafe impl HttpModuleLocationConf for Module {
 
 const LEVELS: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
-static mut COMMANDS: [ngx_command_t; 9] = [
+static mut COMMANDS: [ngx_command_t; 10] = [
     ngx_command_t {
         name: ngx_string!("urlproxy_table"),
         type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_BLOCK | NGX_CONF_TAKE1) as ngx_uint_t,
@@ -82,6 +83,7 @@ static mut COMMANDS: [ngx_command_t; 9] = [
         post: ptr::null_mut(),
     },
     command::<UrlproxyMiss>(ngx_string!("urlproxy_miss"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
+    command::<UrlproxyLoopMark>(ngx_string!("urlproxy_loop_mark"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
     command::<UrlproxyList>(ngx_string!("urlproxy_list"), NGX_HTTP_LOC_CONF | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
     ngx_command_t {
         name: ngx_string!("urlproxy_peers"),
@@ -156,8 +158,9 @@ fn find_predecessors(main: &'static MainConf, former: &'static MainConf) {
 }
 
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    let phases: [(u32, ngx_http_handler_pt); 2] = [
+    let phases: [(u32, ngx_http_handler_pt); 3] = [
         (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(phases::access)),
+        (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(loop_mark::check)),
         (ngx_http_phases_NGX_HTTP_LOG_PHASE, Some(phases::count)),
     ];
     guarded(Status::NGX_ERROR.0, || {
@@ -315,9 +318,14 @@ mod tests {
     #[test]
     fn the_table_of_directives_agrees_with_the_types() {
         let names = directive_names();
-        for name in
-            [Urlproxy::NAME, UrlproxyDefault::NAME, UrlproxyCanonical::NAME, UrlproxyMiss::NAME, UrlproxyList::NAME]
-        {
+        for name in [
+            Urlproxy::NAME,
+            UrlproxyDefault::NAME,
+            UrlproxyCanonical::NAME,
+            UrlproxyMiss::NAME,
+            UrlproxyList::NAME,
+            UrlproxyLoopMark::NAME,
+        ] {
             assert!(names.contains(&name), "{name}");
         }
     }
