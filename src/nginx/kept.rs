@@ -63,8 +63,10 @@ impl KeptFor {
 /// As for [`KeptFor::of`].
 #[cold]
 unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: *const ngx_http_upstream_t, owner: u64) -> Option<u64> {
-    // SAFETY: the caller's promise; so for the name.
-    let (conf, name) = unsafe { ((*upstream).conf, (*upstream).ssl_name) };
+    // SAFETY: the caller's promise.
+    let conf = unsafe { (*upstream).conf };
+    // SAFETY: as above.
+    let name = unsafe { (*upstream).ssl_name };
     // SAFETY: an upstream has the settings of the location that made it.
     let conf = unsafe { conf.as_ref() }?;
     // Only the hosts of one record could want to be mistaken for each other, and its hash is a key that they don't know.

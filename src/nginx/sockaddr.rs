@@ -121,8 +121,11 @@ mod tests {
             let Ok(listener) = TcpListener::bind(at) else { continue };
             let addr = listener.local_addr().unwrap();
             let family = if addr.is_ipv4() { AF_INET } else { AF_INET6 };
-            // SAFETY: plain system calls; the socket is owned from here on.
-            let client = unsafe { TcpStream::from_raw_fd(socket(family as i32, 1, 0)) };
+            // SAFETY: a plain system call.
+            let client = unsafe { socket(family as i32, 1, 0) };
+            assert!(client >= 0, "{}", std::io::Error::last_os_error());
+            // SAFETY: nobody else owns it.
+            let client = unsafe { TcpStream::from_raw_fd(client) };
             let bytes = written(addr, u64::MAX, u64::MAX);
             // SAFETY: so many bytes are there.
             let outcome = unsafe { connect(client.as_raw_fd(), bytes.as_ptr(), bytes.len() as u32) };
