@@ -84,7 +84,8 @@ http {
         wait_for_routes  60s;
     }
     upstream tools {
-        urlproxy_peers;
+        # All tools are at one address, as behind an ingress; the static upstream's connections are everybody's too.
+        urlproxy_peers shared=127.0.0.1;
         keepalive 64;
         keepalive_requests 100000000;
     }

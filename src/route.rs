@@ -12,7 +12,7 @@ mod tool;
 
 pub use backend::{Backend, BackendError, Host, Scheme};
 pub use canonical::{CanonicalError, CanonicalSite, Moved, decode_one};
-pub use choice::{affinity, choose};
+pub use choice::{Order, choose, draw_for_addr, draw_for_name, key_hash};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
 pub use key::{KeyError, Kind, LookupKey, RouteKey};
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};

@@ -33,7 +33,7 @@ mod writer;
 #[cfg(not(loom))]
 pub use carry::carry_over;
 pub use counters::{Counters, StatusClass, Tally};
-pub use health::{Health, HealthSettings};
+pub use health::{Health, HealthKey, HealthSettings};
 pub use layout::{Capacity, Header, LayoutError, LoadedFrom};
 pub use memory::OwnedTable;
 pub use reader::{Lookup, Scratch, Version};
@@ -76,6 +76,11 @@ impl<'a> Table<'a> {
     /// The counters of a record, by the number it gives. `None` only if that number is nonsense.
     pub fn counters(&self, number: u32) -> Option<&'a Counters> {
         self.counters.get(number as usize)
+    }
+
+    /// A name for this table, drawn with its zone. It says nothing about the hashes of keys: none has this text.
+    pub fn pseudonym(&self) -> u64 {
+        self.hash(b"\0pseudonym")
     }
 
     /// Keyed, because tenants choose the names.

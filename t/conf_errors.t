@@ -755,7 +755,7 @@ no servers in upstream "others"
 --- http
 upstream others { urlproxy_peers tools; }
 --- refused
-"urlproxy_peers" invalid parameter "tools", expected e.g. "max_fails=1 fail_timeout=10s"
+"urlproxy_peers" invalid parameter "tools", expected e.g. "max_fails=1 fail_timeout=10s shared=10.0.0.0/8,fd00::/8"
 
 
 
@@ -763,7 +763,7 @@ upstream others { urlproxy_peers tools; }
 --- http
 upstream others { urlproxy_peers max_fails=2 fail_timeout=500ms; }
 --- refused
-"urlproxy_peers" invalid parameter "fail_timeout=500ms", expected e.g. "max_fails=1 fail_timeout=10s"
+"urlproxy_peers" invalid parameter "fail_timeout=500ms", expected e.g. "max_fails=1 fail_timeout=10s shared=10.0.0.0/8,fd00::/8"
 
 
 

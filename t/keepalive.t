@@ -19,7 +19,9 @@ my %peers;
 $peers{ $peer->('/hello/') }++ for 1 .. 5;
 is_deeply([values %peers], [5], 'one connection for five requests');
 my ($kept) = keys %peers;
-is($peer->('/twin/'), $kept, 'another tool at the same address shares it');
+my $twin = $peer->('/twin/');
+isnt($twin, $kept, 'another tool at the same address has its own');
+is($peer->('/twin/'), $twin, 'and keeps it');
 my $other = $peer->('/other/');
 isnt($other, $kept, 'another address has its own');
 is($peer->('/hello/') . $peer->('/other/'), $kept . $other, 'both are kept');
@@ -145,3 +147,86 @@ my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
 my $first = $peer->('/hello/');
 $peer->('/other/');
 isnt($peer->('/hello/'), $first);
+
+
+
+=== a connection that a tool kept when it gave up its port is not used for the next tool there
+--- upstream
+keepalive 8;
+--- redis
+HSET prefix:former .* http://$TEST_NGINX_OWN_A
+HSET prefix:next .* http://$TEST_NGINX_OWN_A
+--- perl
+my $client = start_ask('GET /former/');
+my $kept   = accept_on('A');
+read_message($kept);
+send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+is(answer($client)->{body}, 1);
+$client = start_ask('GET /next/', headers => ['Cookie: secret']);
+my $new = accept_on('A');
+like(read_message($new)->{head}, qr{\AGET /next/ .*^Cookie: secret}ms, 'whoever listens now has the request');
+send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2");
+is(answer($client)->{body}, 2);
+ok(!IO::Select->new($kept)->can_read(0.1), 'and the former tool nothing of it');
+$client = start_ask('GET /former/again');
+like(read_message($kept)->{head}, qr{\AGET /former/again }, 'the former has its own');
+send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3");
+is(answer($client)->{body}, 3);
+
+
+
+=== the same for an IPv6 address
+--- upstream
+keepalive 8;
+--- perl
+use IO::Socket::IP;
+my $listener = IO::Socket::IP->new(LocalHost => '::1', Listen => 8);
+if (!$listener) { ok(1, 'this machine has no IPv6') for 1 .. 4 }
+else {
+    redis('HSET', "prefix:$_", '.*', 'http://[::1]:' . $listener->sockport) for qw(one two);
+    ok(eventually { ask('GET /list')->{body} =~ /"one".*"two"|"two".*"one"/ }, 'routed');
+    my %kept;
+    for my $tool (qw(one two)) {
+        my $client = start_ask("GET /$tool/");
+        IO::Select->new($listener)->can_read(5) or die "no connection for $tool";
+        $kept{$tool} = $listener->accept;
+        like(read_message($kept{$tool})->{head}, qr{\AGET /$tool/ });
+        send_bytes($kept{$tool}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        answer($client);
+    }
+    my $client = start_ask('GET /one/again');
+    like(read_message($kept{one})->{head}, qr{\AGET /one/again });
+    send_bytes($kept{one}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    answer($client);
+}
+
+
+
+=== all tools share the connections to the networks that the operator names
+--- http
+upstream common { urlproxy_peers shared=192.0.2.0/24,127.0.0.0/8; keepalive 8; }
+--- pass: http://common
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:twin .* http://$TEST_NGINX_TOOL_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- perl
+my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
+my $kept = $peer->('/hello/');
+is($peer->('/twin/'), $kept, 'one connection for two tools');
+isnt($peer->('/other/'), $kept, 'another address has its own');
+
+
+
+=== and no others
+--- http
+upstream common { urlproxy_peers shared=192.0.2.0/24; keepalive 8; }
+--- pass: http://common
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:twin .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
+my $kept = $peer->('/hello/');
+isnt($peer->('/twin/'), $kept);
+is($peer->('/hello/'), $kept);

@@ -75,3 +75,18 @@ upstream stubborn { urlproxy_peers max_fails=0; }
 --- perl
 is(fail_on_a(5), 5);
 
+
+=== a tenant's failures with another's backends are its own
+--- pass: $urlproxy_scheme://tools
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+SADD prefix:evil http://$TEST_NGINX_TOOL_C https://$TEST_NGINX_TOOL_A
+SADD prefix:likewise http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_B
+HSET prefix:one .* http://$TEST_NGINX_TOOL_A
+--- perl
+# Two whose set begins with TLS at the address of a tool that speaks none, and a second time over.
+ask('GET /evil/') for 1 .. 6;
+like(error_log(), qr/backend https:\/\/\Q$ENV{TEST_NGINX_TOOL_A}\E of tool "evil" is out for a while/, 'it has failed there');
+my $asked = join '', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 6;
+like($asked, qr/^(ab){3}$|^(ba){3}$/, 'the tool whose backend it is takes turns as before');
+is(ask('GET /likewise/')->{headers}{'x-tool'}, 'a', 'and so does any other');

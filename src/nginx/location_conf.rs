@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_complex_value_t;
 
 use super::directive::{Directive, DirectiveError, set_once};
+use super::loop_mark::LoopMark;
 use super::table_conf::TableConf;
 use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
 
@@ -38,6 +39,8 @@ pub(super) struct LocationConf {
     /// `None` inside is `off`.
     canonical: Option<Option<CanonicalSite>>,
     miss: Option<u16>,
+    /// Which requests carry the mark that ends loops.
+    pub loop_mark: Option<LoopMark>,
     listed: Option<String>,
     /// Found by name when the levels are merged.
     table: Option<&'static TableConf>,
@@ -86,6 +89,7 @@ impl LocationConf {
         }
         self.hash = self.hash.or(above.hash);
         self.miss = self.miss.or(above.miss);
+        self.loop_mark = self.loop_mark.or(above.loop_mark);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use ngx::ngx_string;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError, command};
 use super::guard::guarded;
 use super::location_conf::{LocationConf, Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
+use super::loop_mark::UrlproxyLoopMark;
 use super::table_conf::{ENTRIES, TableConf, TableOptions};
 use super::{list, peers, phases, pool, process, variables, zone};
 
@@ -64,7 +65,7 @@ const LEVELS: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 /// Blocks inside a server or a location: `if`, `limit_except`.
 const BLOCKS: u32 = NGX_HTTP_SIF_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF;
 
-static mut COMMANDS: [ngx_command_t; 9] = [
+static mut COMMANDS: [ngx_command_t; 10] = [
     ngx_command_t {
         name: ngx_string!("urlproxy_table"),
         type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_BLOCK | NGX_CONF_TAKE1) as ngx_uint_t,
@@ -92,6 +93,7 @@ static mut COMMANDS: [ngx_command_t; 9] = [
         post: ptr::null_mut(),
     },
     command::<UrlproxyMiss>(ngx_string!("urlproxy_miss"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
+    command::<UrlproxyLoopMark>(ngx_string!("urlproxy_loop_mark"), LEVELS | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
     command::<UrlproxyList>(ngx_string!("urlproxy_list"), NGX_HTTP_LOC_CONF | NGX_CONF_1MORE, NGX_HTTP_LOC_CONF_OFFSET),
     ngx_command_t {
         name: ngx_string!("urlproxy_peers"),
@@ -167,8 +169,8 @@ fn find_predecessors(main: &'static MainConf, former: &'static MainConf) {
 
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     let phases: [(u32, ngx_http_handler_pt); 3] = [
-        (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(phases::refuse)),
-        (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(phases::refuse)),
+        (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(phases::access)),
+        (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(phases::before_content)),
         (ngx_http_phases_NGX_HTTP_LOG_PHASE, Some(phases::count)),
     ];
     guarded(Status::NGX_ERROR.0, || {
@@ -347,9 +349,14 @@ mod tests {
     #[test]
     fn the_table_of_directives_agrees_with_the_types() {
         let names = directive_names();
-        for name in
-            [Urlproxy::NAME, UrlproxyDefault::NAME, UrlproxyCanonical::NAME, UrlproxyMiss::NAME, UrlproxyList::NAME]
-        {
+        for name in [
+            Urlproxy::NAME,
+            UrlproxyDefault::NAME,
+            UrlproxyCanonical::NAME,
+            UrlproxyMiss::NAME,
+            UrlproxyList::NAME,
+            UrlproxyLoopMark::NAME,
+        ] {
             assert!(names.contains(&name), "{name}");
         }
     }

@@ -1,14 +1,15 @@
 //! `urlproxy_peers`: the peers of an upstream are the backends of the request's route.
 
 use std::ffi::{c_char, c_void};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use nginx_sys::{
     NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_command_t, ngx_conf_t, ngx_current_msec, ngx_http_request_t,
     ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t,
-    ngx_pool_t, ngx_str_t, ngx_uint_t,
+    ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
@@ -16,21 +17,20 @@ use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
 use super::addr_text::AddrText;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
 use super::guard::guarded;
+use super::kept::KeptFor;
 use super::log;
 use super::pool;
 use super::request::{Destination, Endpoint, RequestRoute, resolve_now};
+use super::sockaddr::PeerAddress;
 use super::units::parse_duration;
-use crate::route::{Scheme, choose};
-use crate::table::{Health, HealthSettings};
-
-const V4_BYTES: usize = 16;
-const V6_BYTES: usize = 28;
+use crate::route::Scheme;
+use crate::table::{Health, HealthKey, HealthSettings};
 
 /// One request's way through its backends.
 struct Peers {
     route: &'static RequestRoute,
-    settings: HealthSettings,
-    pool: *mut ngx_pool_t,
+    settings: Settings,
+    request: *mut ngx_http_request_t,
     /// Where the first choice is kept: nearly always the only one.
     first: Chosen,
     upstream: *mut ngx_http_upstream_t,
@@ -44,42 +44,48 @@ struct Peers {
 
 /// The address and the name of a chosen backend: nginx reads both again when it logs.
 struct Chosen {
-    address: RawAddress,
+    address: PeerAddress,
     text: AddrText,
     name: ngx_str_t,
 }
 
-/// A `sockaddr_in` or `sockaddr_in6`.
+/// What follows `urlproxy_peers`.
 #[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct RawAddress {
-    bytes: [u8; 32],
-    len: usize,
+struct Settings {
+    health: HealthSettings,
+    /// Networks whose plain connections any record may use.
+    shared: &'static [IpNet],
 }
 
-/// What follows `urlproxy_peers`, as nginx's `server` takes it.
-fn parse_health(args: &[&str]) -> Result<HealthSettings, DirectiveError> {
-    let mut settings = HealthSettings::default();
+/// What follows `urlproxy_peers`: as nginx's `server` takes it, and the networks.
+fn parse_settings(args: &[&str]) -> Result<(HealthSettings, Vec<IpNet>), DirectiveError> {
+    let (mut health, mut shared) = (HealthSettings::default(), Vec::new());
     for arg in args {
         let invalid = || DirectiveError::Invalid {
             directive: "urlproxy_peers",
             what: "parameter",
             value: (*arg).into(),
-            example: "max_fails=1 fail_timeout=10s",
+            example: "max_fails=1 fail_timeout=10s shared=10.0.0.0/8,fd00::/8",
         };
         match arg.split_once('=').ok_or_else(invalid)? {
-            ("max_fails", value) => settings.max_fails = value.parse().map_err(|_| invalid())?,
+            ("max_fails", value) => health.max_fails = value.parse().map_err(|_| invalid())?,
             ("fail_timeout", value) => {
                 let is_whole = |time: &Duration| time.as_secs() > 0 && time.subsec_nanos() == 0;
-                settings.fail_timeout = parse_duration(value).filter(is_whole).ok_or_else(invalid)?;
+                health.fail_timeout = parse_duration(value).filter(is_whole).ok_or_else(invalid)?;
+            }
+            ("shared", value) => {
+                for network in value.split(',') {
+                    let network = network.parse().or_else(|_| network.parse().map(|ip: IpAddr| ip.into()));
+                    shared.push(network.map(|network: IpNet| network.trunc()).map_err(|_| invalid())?);
+                }
             }
             _ => return Err(invalid()),
         }
     }
-    Ok(settings)
+    Ok((health, shared))
 }
 
-/// `urlproxy_peers [max_fails=N] [fail_timeout=TIME];`
+/// `urlproxy_peers [max_fails=N] [fail_timeout=TIME] [shared=CIDR,...];`
 pub(super) unsafe extern "C" fn urlproxy_peers(
     cf: *mut ngx_conf_t,
     _: *mut ngx_command_t,
@@ -97,8 +103,8 @@ pub(super) unsafe extern "C" fn urlproxy_peers(
                 "\"urlproxy_peers\" must be the first in its upstream, before \"keepalive\" and instead of other methods",
             );
         }
-        let mut settings = HealthSettings::default();
-        let parse = |args: &[&str]| parse_health(args).map(|parsed| settings = parsed);
+        let (mut health, mut shared) = (HealthSettings::default(), Vec::new());
+        let parse = |args: &[&str]| parse_settings(args).map(|parsed| (health, shared) = parsed);
         // SAFETY: as above.
         if unsafe { directive::apply(cf, parse) } != CONF_OK {
             return CONF_ERROR;
@@ -106,7 +112,11 @@ pub(super) unsafe extern "C" fn urlproxy_peers(
         // SAFETY: as above.
         let conf_pool = unsafe { (*cf).pool };
         // SAFETY: the configuration's pool.
-        let Some(settings) = (unsafe { pool::place(conf_pool, || settings) }) else { return CONF_ERROR };
+        let Some(shared) = (unsafe { pool::copy(conf_pool, &shared) }) else { return CONF_ERROR };
+        // SAFETY: as above.
+        let Some(settings) = (unsafe { pool::place(conf_pool, || Settings { health, shared }) }) else {
+            return CONF_ERROR;
+        };
         upstream.peer.data = ptr::from_mut(settings).cast();
         upstream.peer.init_upstream = Some(init_upstream);
         // nginx wants a server in each upstream; this one stands for whatever the table says.
@@ -156,24 +166,16 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, us: *mut ngx_http_ups
             return Status::NGX_ERROR.0;
         };
         // SAFETY: it is this request's.
-        unsafe { route.choice(r) };
+        unsafe { route.choose_first(r) };
         // SAFETY: nginx has made the request's upstream.
         let Some(upstream) = (unsafe { request.upstream.as_mut() }) else { return Status::NGX_ERROR.0 };
         // SAFETY: nginx passes the upstream.
         let settings = unsafe { (*us).peer.data };
         // SAFETY: `urlproxy_peers` has put them there.
-        let settings = unsafe { *settings.cast::<HealthSettings>() };
+        let settings = unsafe { *settings.cast::<Settings>() };
         let unusable = unusable(route.endpoints(), upstream.ssl() != 0);
-        let peers = || Peers {
-            route,
-            settings,
-            pool: request.pool,
-            first: Chosen::NONE,
-            upstream,
-            at: 0,
-            tried: unusable,
-            stale: 0,
-        };
+        let peers =
+            || Peers { route, settings, request: r, first: Chosen::NONE, upstream, at: 0, tried: unusable, stale: 0 };
         // SAFETY: the request's pool.
         let Some(peers) = (unsafe { pool::place(request.pool, peers) }) else { return Status::NGX_ERROR.0 };
         let peer = &mut upstream.peer;
@@ -197,7 +199,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         let chosen = peers.choose();
         let endpoint = chosen.and_then(|at| peers.route.endpoints().get(at).copied());
         let (Some(at), Some(Endpoint { scheme, destination: Destination::Addr(addr) })) = (chosen, endpoint) else {
-            if peers.at == 0 && peers.first.address.len == 0 {
+            if peers.at == 0 && !peers.first.address.is_set() {
                 // SAFETY: the connection's own log.
                 unsafe { log::write(pc.log, NGX_LOG_ERR, &peers.describe_unusable()) };
             }
@@ -205,10 +207,11 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         };
         peers.tried |= 1 << at;
         peers.at = at;
-        peers.route.choose(at);
+        peers.route.chosen.set(at);
         let Some(chosen) = peers.place(scheme, addr) else { return Status::NGX_ERROR.0 };
-        pc.sockaddr = chosen.address.bytes.as_mut_ptr().cast();
-        pc.socklen = chosen.address.len as u32;
+        let address = chosen.address.bytes_mut();
+        pc.sockaddr = address.as_mut_ptr().cast();
+        pc.socklen = address.len() as u32;
         pc.name = &raw mut chosen.name;
         pc.set_cached(0);
         pc.connection = std::ptr::null_mut();
@@ -230,15 +233,15 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
             return;
         }
         let endpoints = peers.route.endpoints();
-        let addr = endpoints.get(peers.at).filter(|_| endpoints.len() > 1).map(|e| e.destination);
-        let (Some(Destination::Addr(addr)), Some(health)) = (addr, peers.health()) else { return };
+        let Some(endpoint) = endpoints.get(peers.at).filter(|_| endpoints.len() > 1) else { return };
+        let (Some(key), Some(health)) = (peers.health_key(endpoint), peers.health()) else { return };
         if !has_failed {
             // A client that went away says nothing about the backend.
             if peers.has_answered() {
-                health.answered(addr);
+                health.answered(key);
             }
-        } else if health.failed(addr, now_seconds(), peers.settings) {
-            let text = format!("urlproxy_peers: backend {addr}{} is out for a while", whose(peers.route));
+        } else if health.failed(key, now_seconds(), peers.settings.health) {
+            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", whose(peers.route));
             // SAFETY: the connection's own log.
             unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
         }
@@ -250,6 +253,18 @@ fn whose(route: &RequestRoute) -> String {
     match route.tool {
         b"" => String::new(),
         tool => format!(" of tool \"{}\"", tool.escape_ascii()),
+    }
+}
+
+/// How a location would have to say that it speaks to backends of this scheme.
+fn expected_scheme(module: &[u8], scheme: Scheme) -> &'static str {
+    match (module, scheme) {
+        (b"grpc", Scheme::Http) => "\"grpc://\"",
+        (b"grpc", Scheme::Https) => "\"grpcs://\"",
+        (b"uwsgi", Scheme::Http) => "\"uwsgi://\"",
+        (b"uwsgi", Scheme::Https) => "\"suwsgi://\"",
+        (b"fastcgi" | b"scgi", _) => "an http backend: it has no TLS",
+        _ => "\"$urlproxy_scheme://\"",
     }
 }
 
@@ -280,18 +295,17 @@ unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void)
 
 impl Peers {
     fn choose(&mut self) -> Option<usize> {
-        let (endpoints, turn) = (self.route.endpoints(), self.route.chosen());
-        let is_failed = |at: usize| match (endpoints.get(at).map(|e| e.destination), self.health()) {
-            (Some(Destination::Addr(addr)), Some(health)) => health.is_failed(addr, now_seconds(), self.settings),
-            _ => false,
+        let admits = |endpoint: &Endpoint| match (self.health_key(endpoint), self.health()) {
+            (Some(key), Some(health)) => health.admits(key, now_seconds(), self.settings.health),
+            _ => true,
         };
-        let chosen = choose(endpoints.len(), turn, self.tried, is_failed);
+        let chosen = self.route.choose(self.tried, admits);
         if chosen.is_some() || self.stale == 0 {
             return chosen;
         }
         self.tried &= !self.stale;
         self.stale = 0;
-        choose(endpoints.len(), turn, self.tried, |_| false)
+        self.route.choose(self.tried, |_| true)
     }
 
     /// Whether anything came back from the backend.
@@ -305,16 +319,31 @@ impl Peers {
     /// Why there is nobody to ask.
     fn describe_unusable(&self) -> String {
         let whose = whose(self.route);
-        match self.route.endpoints().get(self.route.chosen()) {
+        match self.route.endpoints().get(self.route.chosen.get()) {
             Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
                 "urlproxy_peers: backend {endpoint}{whose} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
             ),
-            Some(endpoint) => format!(
-                "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"proxy_pass\" says, expected \"$urlproxy_scheme://\""
-            ),
+            Some(endpoint) => {
+                // SAFETY: the upstream is there as long as its peers.
+                let conf = unsafe { (*self.upstream).conf };
+                // SAFETY: it has the settings of the location that made it, which name the module that speaks.
+                let module = unsafe { conf.as_ref() }.map_or(&b"proxy"[..], |conf| unsafe { pool::bytes(conf.module) });
+                let expected = expected_scheme(module, endpoint.scheme);
+                let module = module.escape_ascii();
+                format!(
+                    "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"{module}_pass\" says, expected {expected}"
+                )
+            }
             None => {
                 format!("urlproxy_peers: the route{whose} was withdrawn while the request waited")
             }
+        }
+    }
+
+    fn health_key(&self, endpoint: &Endpoint) -> Option<HealthKey> {
+        match endpoint.destination {
+            Destination::Addr(addr) => Some(HealthKey::new(self.route.owner, endpoint.scheme, addr)),
+            Destination::Name(..) => None,
         }
     }
 
@@ -324,106 +353,63 @@ impl Peers {
 
     /// Puts address and name where nginx finds them as long as the request lives.
     fn place(&mut self, scheme: Scheme, addr: SocketAddr) -> Option<&mut Chosen> {
-        let owner = match scheme {
-            Scheme::Http => 0,
-            Scheme::Https => self.route.counters.map_or(1, |(_, ticket)| ticket),
-        };
-        let chosen = if self.first.address.len == 0 {
-            &mut self.first
-        } else {
+        let (backend, shared) = ((scheme, addr.ip()), self.settings.shared);
+        // SAFETY: request and upstream are there as long as its peers, and the backend was chosen just before.
+        let kept_for = unsafe { KeptFor::of(self.request, self.upstream, self.route.owner, backend, shared) }?;
+        let chosen = if self.first.address.is_set() {
+            // SAFETY: a request has a pool.
+            let pool = unsafe { (*self.request).pool };
             // SAFETY: the request's pool.
-            unsafe { pool::place(self.pool, || Chosen::NONE) }?
+            unsafe { pool::place(pool, || Chosen::NONE) }?
+        } else {
+            &mut self.first
         };
-        chosen.address.set(addr, owner);
+        chosen.address.set(addr, kept_for);
         chosen.text.set(addr);
         chosen.name = pool::string(chosen.text.as_bytes());
         Some(chosen)
     }
 }
 
-impl RawAddress {
-    /// The address as the kernel wants it. `owner` goes where neither kernel looks (`sin_zero`, `sin6_flowinfo`):
-    /// nginx compares all bytes before it takes a kept connection, so that connections with TLS are never shared
-    /// with those without, nor between tools.
-    fn set(&mut self, addr: SocketAddr, owner: u64) {
-        let bytes = &mut self.bytes;
-        let owner = owner.to_ne_bytes();
-        let (family, len) = match addr {
-            SocketAddr::V4(v4) => {
-                bytes[4..8].copy_from_slice(&v4.ip().octets());
-                bytes[8..16].copy_from_slice(&owner);
-                (nginx_sys::AF_INET, V4_BYTES)
-            }
-            SocketAddr::V6(v6) => {
-                bytes[4..8].copy_from_slice(&owner[..4]);
-                bytes[8..24].copy_from_slice(&v6.ip().octets());
-                (nginx_sys::AF_INET6, V6_BYTES)
-            }
-        };
-        bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
-        bytes[2..4].copy_from_slice(&addr.port().to_be_bytes());
-        self.len = len;
-    }
-}
-
 impl Chosen {
-    const NONE: Self =
-        Self { address: RawAddress { bytes: [0; 32], len: 0 }, text: AddrText::EMPTY, name: ngx_str_t::empty() };
-}
-
-/// A `sockaddr_in` or `sockaddr_in6` read back; `None` for other families.
-pub(super) fn parse_sockaddr(raw: &[u8]) -> Option<SocketAddr> {
-    let (family, rest) = raw.split_first_chunk::<2>()?;
-    let (port, rest) = rest.split_first_chunk::<2>()?;
-    let port = u16::from_be_bytes(*port);
-    match u32::from(u16::from_ne_bytes(*family)) {
-        nginx_sys::AF_INET => Some(SocketAddr::new(Ipv4Addr::from(*rest.first_chunk::<4>()?).into(), port)),
-        nginx_sys::AF_INET6 => {
-            let ip = rest.get(4..)?.first_chunk::<16>()?;
-            Some(SocketAddr::new(Ipv6Addr::from(*ip).into(), port))
-        }
-        _ => None,
-    }
+    const NONE: Self = Self { address: PeerAddress::NONE, text: AddrText::EMPTY, name: ngx_str_t::empty() };
 }
 
 /// Seconds of the clock that all workers share and that nobody sets.
-fn now_seconds() -> u64 {
+fn now_seconds() -> u32 {
     // SAFETY: nginx writes it on this thread.
-    unsafe { ngx_current_msec as u64 / 1000 }
+    let milliseconds = unsafe { ngx_current_msec };
+    (milliseconds / 1000) as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn raw(addr: SocketAddr, owner: u64) -> RawAddress {
-        let mut raw = Chosen::NONE.address;
-        raw.set(addr, owner);
-        raw
-    }
-
     #[test]
-    fn health_is_set_as_for_a_server_of_nginx() {
-        let settings = |max_fails, seconds| HealthSettings { max_fails, fail_timeout: Duration::from_secs(seconds) };
-        assert_eq!(parse_health(&[]), Ok(settings(1, 10)));
-        assert_eq!(parse_health(&["fail_timeout=1m", "max_fails=3"]), Ok(settings(3, 60)));
-        assert_eq!(parse_health(&["max_fails=0"]), Ok(settings(0, 10)));
-        for wrong in
-            ["max_fails", "max_fails=-1", "max_fails=65536", "fail_timeout=500ms", "fail_timeout=0", "weight=2"]
-        {
+    fn parameters_are_those_of_a_server_of_nginx_and_networks() {
+        let settings =
+            |max_fails, seconds| (HealthSettings { max_fails, fail_timeout: Duration::from_secs(seconds) }, vec![]);
+        assert_eq!(parse_settings(&[]), Ok(settings(1, 10)));
+        assert_eq!(parse_settings(&["fail_timeout=1m", "max_fails=3"]), Ok(settings(3, 60)));
+        assert_eq!(parse_settings(&["max_fails=0"]), Ok(settings(0, 10)));
+        let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"].map(|network| network.parse().unwrap());
+        assert_eq!(parse_settings(&["shared=10.1.0.0/8,fd00::/8", "shared=192.0.2.1"]).unwrap().1, networks);
+        for wrong in [
+            "max_fails",
+            "max_fails=-1",
+            "max_fails=65536",
+            "fail_timeout=500ms",
+            "fail_timeout=0",
+            "weight=2",
+            "shared=",
+            "shared=10.0.0.0/33",
+            "shared=10.0.0.1,",
+        ] {
             let want = format!(
-                r#""urlproxy_peers" invalid parameter "{wrong}", expected e.g. "max_fails=1 fail_timeout=10s""#
+                r#""urlproxy_peers" invalid parameter "{wrong}", expected e.g. "max_fails=1 fail_timeout=10s shared=10.0.0.0/8,fd00::/8""#
             );
-            assert_eq!(parse_health(&[wrong]).unwrap_err().to_string(), want);
-        }
-    }
-
-    #[test]
-    fn addresses_are_written_as_the_kernel_reads_them() {
-        for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
-            let addr: SocketAddr = text.parse().unwrap();
-            let raw = raw(addr, 0);
-            assert_eq!(parse_sockaddr(&raw.bytes[..raw.len]), Some(addr));
+            assert_eq!(parse_settings(&[wrong]).unwrap_err().to_string(), want);
         }
     }
 
@@ -436,15 +422,5 @@ mod tests {
         let (http, https) = (Scheme::Http, Scheme::Https);
         let endpoints = [endpoint(http, "10.0.0.1:80"), endpoint(https, "10.0.0.1:443"), endpoint(http, "exec-1")];
         assert_eq!((unusable(&endpoints, false), unusable(&endpoints, true)), (0b110, 0b101));
-    }
-
-    #[test]
-    fn kept_connections_of_different_owners_differ_and_lead_to_the_same_place() {
-        for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
-            let addr: SocketAddr = text.parse().unwrap();
-            let (one, other) = (raw(addr, 0), raw(addr, 7));
-            assert_ne!(one.bytes[..one.len], other.bytes[..other.len]);
-            assert_eq!(parse_sockaddr(&other.bytes[..other.len]), Some(addr));
-        }
     }
 }

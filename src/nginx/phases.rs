@@ -9,6 +9,7 @@ use ngx::http::{HttpModuleLocationConf, list_iterator};
 
 use super::guard::guarded;
 use super::location_conf::LocationConf;
+use super::loop_mark;
 use super::module::Module;
 use super::pool;
 use super::request::{Outcome, resolve, stored};
@@ -18,36 +19,51 @@ use crate::table::StatusClass;
 /// Seconds a client is told to wait for the first load.
 const RETRY_AFTER: &[u8] = b"1";
 
-/// Answers a request for which there is no backend. Runs in the access phase, and again before the content: subrequests have
-/// no access phase, and what has another URI by then may have another route.
-pub(super) unsafe extern "C" fn refuse(r: *mut ngx_http_request_t) -> ngx_int_t {
+/// Access phase: answers a request for which there is no backend.
+pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx passes the request it is working on.
+    guarded(Status::NGX_ERROR.0, || unsafe { refuse(r) }.unwrap_or(Status::NGX_DECLINED.0))
+}
+
+/// The last handler before the content: the same for subrequests, which have no access phase, and for requests that have
+/// another URI by now. Then marks requests that may come back.
+pub(super) unsafe extern "C" fn before_content(r: *mut ngx_http_request_t) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
-        let request = unsafe { &*r };
-        let Some(conf) = Module::location_conf(request).filter(|conf| conf.table().is_some()) else {
-            return Status::NGX_DECLINED.0;
-        };
-        // SAFETY: as above.
-        match unsafe { resolve(r) }.map(|route| route.outcome) {
-            Some(Outcome::Route | Outcome::Default) => Status::NGX_DECLINED.0,
+        match unsafe { refuse(r) } {
+            Some(answer) => answer,
             // SAFETY: as above.
-            Some(Outcome::Redirect) => match unsafe { add_location(r, conf) } {
-                // SAFETY: as above.
-                Some(()) => unsafe { end(r, NGX_HTTP_TEMPORARY_REDIRECT) },
-                None => Status::NGX_ERROR.0,
-            },
-            // SAFETY: as above.
-            Some(Outcome::Miss) => unsafe { end(r, conf.miss_status().into()) },
-            // SAFETY: as above.
-            Some(Outcome::NoHost) => unsafe { end(r, NGX_HTTP_BAD_REQUEST) },
-            Some(Outcome::Unready) => {
-                // SAFETY: as above.
-                unsafe { add_retry_after(r) };
-                NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t
-            }
-            None => Status::NGX_ERROR.0,
+            None => unsafe { loop_mark::check(r) },
         }
     })
+}
+
+/// Answers a request for which there is no backend; `None` when there is one, or when the location has no `urlproxy`.
+///
+/// # Safety
+/// `r` is a request that nginx is working on.
+unsafe fn refuse(r: *mut ngx_http_request_t) -> Option<ngx_int_t> {
+    // SAFETY: the caller's promise.
+    let conf = Module::location_conf(unsafe { &*r }).filter(|conf| conf.table().is_some())?;
+    // SAFETY: as above.
+    let Some(route) = (unsafe { resolve(r) }) else { return Some(Status::NGX_ERROR.0) };
+    let status = match route.outcome {
+        Outcome::Route | Outcome::Default => return None,
+        // SAFETY: as above.
+        Outcome::Redirect => match unsafe { add_location(r, conf) } {
+            Some(()) => NGX_HTTP_TEMPORARY_REDIRECT,
+            None => return Some(Status::NGX_ERROR.0),
+        },
+        Outcome::Miss => conf.miss_status().into(),
+        Outcome::NoHost => NGX_HTTP_BAD_REQUEST,
+        Outcome::Unready => {
+            // SAFETY: as above.
+            unsafe { add_retry_after(r) };
+            NGX_HTTP_SERVICE_UNAVAILABLE
+        }
+    };
+    // SAFETY: as above.
+    Some(unsafe { end(r, status) })
 }
 
 /// Answers with this status. It is not returned: with `satisfy any`, nginx takes a returned 401 or 403 for one opinion among

@@ -215,7 +215,7 @@ fn listening(cycle: &ngx_cycle_t) -> Vec<SocketAddr> {
     let address = |socket: &ngx_listening_t| {
         // SAFETY: nginx keeps an address of this length with each of its sockets.
         let raw = unsafe { std::slice::from_raw_parts(socket.sockaddr.cast::<u8>(), socket.socklen as usize) };
-        super::peers::parse_sockaddr(raw)
+        super::sockaddr::parse_sockaddr(raw)
     };
     sockets.iter().filter_map(address).collect()
 }

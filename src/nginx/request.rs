@@ -1,7 +1,6 @@
 //! One request's route: found once, kept in the request's pool, read by phases, variables and peers.
 
 use std::cell::Cell;
-use std::cmp::Reverse;
 use std::ffi::c_void;
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,7 +16,10 @@ use super::location_conf::{DefaultRoute, LocationConf, Mode};
 use super::module::Module;
 use super::pool;
 use super::table_conf::{TableConf, Worker};
-use crate::route::{Backend, Host, Kind, LookupKey, PathRequest, Scheme, affinity, label_below, split_path};
+use crate::route::{
+    Backend, Host, Kind, LookupKey, Order, PathRequest, Scheme, choose, draw_for_addr, draw_for_name, key_hash,
+    label_below, split_path,
+};
 use crate::table::{BackendView, Counters, HostView, Lookup, Version};
 
 /// What became of a request.
@@ -51,17 +53,6 @@ pub(super) enum Destination {
     Name(&'static str, u16),
 }
 
-/// Which of several endpoints a request asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// Not yet needed. The number is that of the record's counters, which count its turns.
-    Due(u32),
-    /// The hash key is being evaluated; until then it is this one's turn.
-    Hashing(usize),
-    /// The first choice, then whichever the balancer took.
-    Taken(usize),
-}
-
 /// A request's route. Everything it refers to lives as long as the request, or as the configuration.
 pub(super) struct RequestRoute {
     pub outcome: Outcome,
@@ -72,9 +63,15 @@ pub(super) struct RequestRoute {
     several: Cell<&'static [Endpoint]>,
     /// The backend, when there is one.
     single: Option<Endpoint>,
-    /// Which endpoint is asked.
-    turn: Cell<Turn>,
+    /// While no backend was needed yet: the number of the record's counters, which count its turns.
+    due: Cell<Option<u32>>,
+    /// What decides between several.
+    order: Cell<Order>,
+    /// The endpoint that is asked: the first choice, then whichever the balancer took.
+    pub chosen: Cell<usize>,
     pub table: &'static TableConf,
+    /// Whose the backends are: [`Record::owner`], or 0 when they are the operator's.
+    pub owner: u64,
     /// Its record's counters, and whose they were when the request was routed.
     pub counters: Option<(&'static Counters, u64)>,
     /// The record that was found, to see whether it has changed since.
@@ -213,8 +210,11 @@ unsafe fn find(
         pattern: b"",
         several: Cell::new(&[]),
         single: None,
-        turn: Cell::new(Turn::Taken(0)),
+        due: Cell::new(None),
+        order: Cell::new(Order::Turn(0)),
+        chosen: Cell::new(0),
         table,
+        owner: 0,
         counters: None,
         version: None,
         uri,
@@ -243,7 +243,7 @@ unsafe fn find(
 ///
 /// # Safety
 /// `r` is a request that nginx is working on, `text` is of its configuration.
-unsafe fn evaluate(r: *mut ngx_http_request_t, text: NonNull<ngx_http_complex_value_t>) -> &'static [u8] {
+pub(super) unsafe fn evaluate(r: *mut ngx_http_request_t, text: NonNull<ngx_http_complex_value_t>) -> &'static [u8] {
     let mut value = ngx_str_t::empty();
     // SAFETY: the caller's promise.
     let outcome = unsafe { ngx_http_complex_value(r, text.as_ptr(), &raw mut value) };
@@ -406,9 +406,10 @@ impl RequestRoute {
             let endpoints: Option<Vec<Endpoint>> = route.backends().map(|b| Endpoint::copied(pool, b)).collect();
             // SAFETY: the request's pool.
             self.several.set(unsafe { pool::copy(pool, &endpoints?) }?);
-            self.turn.set(Turn::Due(record.counters()));
+            self.due.set(Some(record.counters()));
         }
         self.version = Some(record.version());
+        self.owner = record.owner();
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
         Some(Answer::Yes)
     }
@@ -434,21 +435,39 @@ impl RequestRoute {
 
     /// Goes on with the backend that an older route of the request chose, if there is still such a one.
     fn keep_choice(&self, older: &Self) {
-        let Turn::Taken(at) = older.turn.get() else { return };
-        let chosen = older.endpoints().get(at);
-        if let Some(at) = chosen.and_then(|chosen| self.endpoints().iter().position(|endpoint| endpoint == chosen)) {
-            self.turn.set(Turn::Taken(at));
+        let chosen = older.endpoints().get(older.chosen.get()).filter(|_| older.due.get().is_none());
+        let same = chosen.and_then(|chosen| self.endpoints().iter().position(|endpoint| endpoint == chosen));
+        if let Some(at) = same.filter(|_| matches!(older.order.get(), Order::Turn(_))) {
+            self.take(at);
         }
     }
 
-    /// Has the backends asked in the order of their affinity to a key.
-    fn order_by(&self, key: &[u8], pool: *mut ngx_pool_t) {
-        let mut ordered = self.several.get().to_vec();
-        ordered.sort_by_cached_key(|endpoint| Reverse(affinity(key, &endpoint.to_string())));
-        // SAFETY: the request's pool.
-        if let Some(ordered) = unsafe { pool::copy(pool, &ordered) } {
-            self.several.set(ordered);
+    /// Takes this turn.
+    fn take(&self, turn: usize) {
+        self.due.set(None);
+        self.order.set(Order::Turn(turn));
+        self.chosen.set(turn.checked_rem(self.endpoints().len()).unwrap_or(0));
+    }
+
+    /// Has the backends asked in the order of their affinity to a key; an empty one changes nothing.
+    fn order_by(&self, key: &[u8]) {
+        if key.is_empty() {
+            return;
         }
+        self.order.set(Order::Key(key_hash(key)));
+        if let Some(best) = self.choose(0, |_| true) {
+            self.chosen.set(best);
+        }
+    }
+
+    /// The backend that is asked next: one that has no bit in `tried`, and that `admits` lets in if there is such a one.
+    pub fn choose(&self, tried: u64, admits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let (endpoints, order) = (self.endpoints(), self.order.get());
+        let weight = |at: usize| match (order, endpoints.get(at)) {
+            (Order::Key(key), Some(endpoint)) => endpoint.draw(key),
+            _ => 0,
+        };
+        choose(endpoints.len(), order, tried, weight, |at| endpoints.get(at).is_some_and(&admits))
     }
 
     /// All backends.
@@ -459,66 +478,41 @@ impl RequestRoute {
         }
     }
 
-    /// Which of [`Self::endpoints`] is asked. The first call chooses: whose turn it is, or whom the hash key says. From then on
-    /// that one is asked until the balancer takes another.
+    /// Chooses the first of [`Self::endpoints`] to ask, unless that was done: whose turn it is, or whom the hash key says.
     ///
     /// # Safety
     /// `r` is the request of this route.
-    pub unsafe fn choice(&self, r: *mut ngx_http_request_t) -> usize {
-        match self.turn.get() {
-            Turn::Taken(at) | Turn::Hashing(at) => at,
+    #[inline(always)]
+    pub unsafe fn choose_first(&self, r: *mut ngx_http_request_t) {
+        if let Some(number) = self.due.get() {
             // SAFETY: the caller's promise.
-            Turn::Due(number) => unsafe { self.choose_first(r, number) },
+            unsafe { self.take_turn(r, number) };
         }
     }
 
     #[inline(never)]
-    unsafe fn choose_first(&self, r: *mut ngx_http_request_t, number: u32) -> usize {
+    unsafe fn take_turn(&self, r: *mut ngx_http_request_t, number: u32) {
+        self.take(self.next_turn(number));
         // SAFETY: the configuration that routes the request lives longer than it.
-        let conf = unsafe { &*self.conf };
-        let count = self.endpoints().len();
-        let turn = self.take_turn(number).checked_rem(count).unwrap_or(0);
-        self.turn.set(Turn::Hashing(turn));
-        // The key may be made of this route's own variables.
-        // SAFETY: the caller's request, and the configuration that routes it.
-        let key = conf.hash.map_or(&b""[..], |hash| unsafe { evaluate(r, hash) });
-        let chosen = if key.is_empty() {
-            turn
-        } else {
-            // SAFETY: the caller's request has a pool.
-            self.order_by(key, unsafe { (*r).pool });
-            0
-        };
-        self.turn.set(Turn::Taken(chosen));
-        chosen
-    }
-
-    /// The index of the endpoint that was chosen last.
-    pub fn chosen(&self) -> usize {
-        match self.turn.get() {
-            Turn::Taken(at) | Turn::Hashing(at) => at,
-            Turn::Due(_) => 0,
+        if let Some(hash) = unsafe { &*self.conf }.hash {
+            // The key may be made of this route's own variables, which know whose turn it is.
+            // SAFETY: the caller's request, and the configuration that routes it.
+            self.order_by(unsafe { evaluate(r, hash) });
         }
-    }
-
-    /// The balancer's choice.
-    pub fn choose(&self, at: usize) {
-        self.turn.set(Turn::Taken(at));
     }
 
     /// The backend that is asked.
     ///
     /// # Safety
-    /// As for [`Self::choice`].
+    /// As for [`Self::choose_first`].
     pub unsafe fn endpoint(&self, r: *mut ngx_http_request_t) -> Option<&Endpoint> {
-        // Before the endpoints: it may put them in another order.
         // SAFETY: the caller's promise.
-        let at = unsafe { self.choice(r) };
-        self.endpoints().get(at)
+        unsafe { self.choose_first(r) };
+        self.endpoints().get(self.chosen.get())
     }
 
     /// Whose turn it is in this worker, and moves on.
-    fn take_turn(&self, number: u32) -> usize {
+    fn next_turn(&self, number: u32) -> usize {
         let (Ok(mut worker), Some(table)) = (self.table.worker.try_borrow_mut(), self.table.table.get()) else {
             return 0;
         };
@@ -545,6 +539,14 @@ impl Endpoint {
             }
         };
         Some(Self { scheme: backend.scheme, destination })
+    }
+
+    /// Its affinity to a key.
+    fn draw(&self, key: u64) -> u64 {
+        match self.destination {
+            Destination::Addr(addr) => draw_for_addr(key, self.scheme, addr),
+            Destination::Name(name, port) => draw_for_name(key, self.scheme, name, port),
+        }
     }
 
     fn of(backend: &'static Backend) -> Self {

@@ -53,7 +53,9 @@ impl Table<'_> {
         let hash = self.hash(key);
         for _ in 0..TRIES {
             match self.search(hash, key, scratch) {
-                Ok(Some((len, counters, version))) => return Lookup::Found(scratch.record(len, counters).of(version)),
+                Ok(Some((len, counters, version))) => {
+                    return Lookup::Found(scratch.record(len, counters).found_by(hash, version));
+                }
                 Ok(None) => return Lookup::Absent,
                 Err(Changed) => {}
             }

@@ -63,6 +63,7 @@ pub struct Record<'a> {
     bytes: &'a [u8],
     counters: u32,
     version: Version,
+    owner: u64,
 }
 
 /// One route of a copied record.
@@ -101,11 +102,12 @@ pub enum HostView<'a> {
 
 impl<'a> Record<'a> {
     pub(super) fn new(bytes: &'a [u8], counters: u32) -> Self {
-        Self { bytes, counters, version: Version::default() }
+        Self { bytes, counters, owner: 0, version: Version::default() }
     }
 
-    pub(super) fn of(self, version: Version) -> Self {
-        Self { version, ..self }
+    /// Found by the keyed hash of its key.
+    pub(super) fn found_by(self, hash: u64, version: Version) -> Self {
+        Self { owner: hash.max(1), version, ..self }
     }
 
     pub(super) fn bytes(&self) -> &'a [u8] {
@@ -119,6 +121,12 @@ impl<'a> Record<'a> {
     /// What [`RouteKey::as_bytes`] gave: a tool's own name, another kind's after its mark.
     pub fn key(&self) -> &'a [u8] {
         Reader(self.bytes).short().unwrap_or_default()
+    }
+
+    /// Whose it is: the keyed hash of its key, which nobody who chooses names can predict. The same as long as the zone
+    /// is, whatever becomes of the routes; 0 for one that was not found by a lookup.
+    pub fn owner(&self) -> u64 {
+        self.owner
     }
 
     /// The number of its counters, for [`super::Table::counters`].

@@ -52,7 +52,7 @@ worker_connections(512);
 
 # Bound, but nobody listens: connections are refused, and no other process can have the port.
 my %dead = map { $_ => tcp_socket() } qw(A B);
-$ENV{"TEST_NGINX_DEAD_$_"} = address_of($dead{$_}) for keys %dead;
+offer("DEAD_$_", $dead{$_}) for keys %dead;
 
 # When the block began; its nginx was started after that.
 our $begun;
@@ -65,7 +65,7 @@ add_block_preprocessor(sub {
     $begun = time;
     for my $name (qw(A B)) {
         $own{$name} = tcp_socket(Listen => 64);
-        $ENV{"TEST_NGINX_OWN_$name"} = address_of($own{$name});
+        offer("OWN_$name", $own{$name});
     }
     load_routes($block->redis);
     # What nginx says there while it starts is in its log as well.
@@ -346,9 +346,11 @@ sub tcp_socket {
     return $socket;
 }
 
-sub address_of {
-    my ($socket) = @_;
-    return '127.0.0.1:' . $socket->sockport;
+# Has blocks find the socket's address under a name, and its port alone.
+sub offer {
+    my ($name, $socket) = @_;
+    $ENV{"TEST_NGINX_$name"}        = '127.0.0.1:' . $socket->sockport;
+    $ENV{"TEST_NGINX_${name}_PORT"} = $socket->sockport;
 }
 
 # Out of the other functions' scope: the code sees none of their variables.

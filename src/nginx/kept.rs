@@ -1,0 +1,100 @@
+//! Whom a connection to a backend may be kept for.
+//!
+//! A tool may close its listener, keep the connections that it accepted, and read what is sent to the next tool at its port; and
+//! a connection with TLS was opened for one name. So nginx's `keepalive` uses a connection again only for the same record, and
+//! in the same way. The operator may name networks whose addresses do not change hands, such as an ingress: plain
+//! connections there are everybody's.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nginx_sys::{ngx_http_request_t, ngx_http_upstream_t};
+use siphasher::sip::SipHasher13;
+
+use super::pool;
+use super::request::evaluate;
+use crate::route::Scheme;
+
+/// Everything that two requests must have in common to use the same connection to an address, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptFor {
+    /// Whose the requests are. 64 bits of a keyed hash that no tenant sees: nobody can look for two names with the same, and
+    /// even a million records have two of the same once in 37 million zones.
+    pub record: u64,
+    /// How the backend is spoken to: with TLS a hash, odd, of everything that such a connection is opened with, else the
+    /// address, even, of the nginx module that speaks (a connection of `grpc_pass` is of no use to `proxy_pass`).
+    pub session: u64,
+}
+
+/// The record of connections that any may use, and of backends that the operator has named.
+const EVERYBODY: u64 = 0;
+
+impl KeptFor {
+    /// `owner` is [`Record::owner`](crate::table::Record::owner), `shared` are the operator's networks. `None` when nginx has no
+    /// settings for TLS.
+    ///
+    /// # Safety
+    /// `r` is a request that nginx is working on, `upstream` its upstream, whose backend is now chosen.
+    #[inline]
+    pub unsafe fn of(
+        r: *mut ngx_http_request_t,
+        upstream: *const ngx_http_upstream_t,
+        owner: u64,
+        (scheme, ip): (Scheme, IpAddr),
+        shared: &[IpNet],
+    ) -> Option<Self> {
+        if scheme == Scheme::Https {
+            // SAFETY: the caller's promise.
+            let session = unsafe { tls_session(r, upstream, owner) }?;
+            return Some(Self { record: owner, session });
+        }
+        let record = if shared.iter().any(|network| network.contains(&ip)) { EVERYBODY } else { owner };
+        // nginx has a reference to the upstream's peer, so none is made to the whole.
+        // SAFETY: the caller's promise.
+        let module = unsafe { (*upstream).output.tag };
+        Some(Self { record, session: module.addr() as u64 & !1 })
+    }
+}
+
+/// What nginx opens a connection with TLS with, as its `ngx_http_upstream_ssl_init_connection` finds it out.
+///
+/// # Safety
+/// As for [`KeptFor::of`].
+#[cold]
+unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: *const ngx_http_upstream_t, owner: u64) -> Option<u64> {
+    // SAFETY: the caller's promise.
+    let conf = unsafe { (*upstream).conf };
+    // SAFETY: as above.
+    let name = unsafe { (*upstream).ssl_name };
+    // SAFETY: an upstream has the settings of the location that made it.
+    let conf = unsafe { conf.as_ref() }?;
+    // Only the hosts of one record could want to be mistaken for each other, and its hash is a key that they don't know.
+    let mut hasher = SipHasher13::new_with_keys(owner, 0);
+    // Protocols, ciphers, authorities and a fixed certificate are in the location's context.
+    hasher.write_usize(conf.ssl.addr());
+    hasher.write_u8(u8::from(conf.ssl_verify != 0));
+    hasher.write_u8(u8::from(conf.ssl_server_name != 0));
+    let mut write = |text: &[u8]| {
+        hasher.write_usize(text.len());
+        hasher.write(text);
+    };
+    if conf.ssl_verify != 0 || conf.ssl_server_name != 0 {
+        match std::ptr::NonNull::new(conf.ssl_name) {
+            // SAFETY: the caller's request; nginx evaluates the same text once the connection is there.
+            Some(text) => write(unsafe { evaluate(r, text) }),
+            // SAFETY: the upstream's own name, which nginx falls back to.
+            None => write(unsafe { pool::bytes(name) }),
+        }
+    }
+    for text in [conf.ssl_certificate, conf.ssl_certificate_key] {
+        if let Some(text) = std::ptr::NonNull::new(text)
+            // SAFETY: a text of the configuration.
+            && !unsafe { text.as_ref() }.lengths.is_null()
+        {
+            // SAFETY: as above.
+            write(unsafe { evaluate(r, text) });
+        }
+    }
+    Some(hasher.finish() | 1)
+}
