@@ -199,10 +199,11 @@ mod tests {
 
     #[test]
     fn each_backend_counts_once_in_its_normal_form() {
-        let texts = ["http://B.example:80", "http://10.0.0.1:80", "http://b.example.:80"].map(String::from);
+        let texts = ["http://B.example:80", "http://10.0.0.1:80", "http://b.example.:80", "HTTP://b.example/"];
+        let texts = texts.map(String::from);
         assert_eq!(policy(&[]).backends(&texts).unwrap(), ["http://b.example:80", "http://10.0.0.1:80"]);
         assert_eq!(policy(&[]).backends(&[]), Err(BackendFault::None));
-        for url in ["", "10.0.0.1:80", "http://10.0.0.1", "http://10.0.0.1:80/", "ftp://a.b:1", "http://a:0"] {
+        for url in ["", "10.0.0.1:80", "http://10.0.0.1:", "http://10.0.0.1:80/x", "ftp://a.b:1", "http://a:0"] {
             assert!(matches!(policy(&[]).backends(&[url.into()]), Err(BackendFault::Syntax(_))), "{url}");
         }
     }

@@ -265,7 +265,8 @@ mod tests {
         assert_eq!(default("admin"), Ok(DefaultRoute::Tool(RouteKey::try_new(Kind::Tool, b"admin").unwrap())));
         assert_eq!(default("http://10.0.0.1:80"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
         assert!(default("a/b").unwrap_err().contains("expected no slash"));
-        assert!(default("http://10.0.0.1").unwrap_err().contains("no port"));
+        assert_eq!(default("HTTP://10.0.0.1/"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
+        assert!(default("http://10.0.0.1:").unwrap_err().contains("no port"));
     }
 
     #[test]
