@@ -8,7 +8,7 @@ use super::connection::{Connection, ConnectionError, Invalidation};
 use super::journal::Journal;
 use super::rejected::Rejected;
 use super::resp::Reply;
-use super::withdrawal_guard::{Loss, Verdict, WithdrawalGuard};
+use super::withdrawal_guard::{Verdict, WithdrawalGuard};
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::{KeyError, Kind, RouteKey};
 use crate::table::{PublishError, Published, Writer};
@@ -138,14 +138,13 @@ impl<'w> Follower<'w> {
         is_flushed |= connection.is_flush_pending();
         // With a flush, a part of the keys was met before it: only the next comparison, at once, sees how much is gone.
         if !is_flushed {
-            let losses = Kind::ALL.map(|kind| Loss {
-                kind,
-                missing: missing.iter().filter(|record| record.kind() == kind).count() as u64,
-                live: live.get(kind as usize).copied().unwrap_or(0),
-            });
-            match self.guard.judge(&mut self.writer, &losses, journal) {
-                Verdict::Withdraw => missing.iter().for_each(|key| self.withdraw(&registry::key_of(key), Vec::new())),
-                Verdict::Hold => self.changes.held = missing.len() as u64,
+            let verdict = self.guard.judge(&mut self.writer, &missing, live, journal);
+            for key in missing.iter().map(registry::key_of) {
+                match &verdict {
+                    Verdict::WithdrawOnly(names) if !names.contains(&key) => self.changes.held += 1,
+                    Verdict::Hold => self.changes.held += 1,
+                    _ => self.withdraw(&key, Vec::new()),
+                }
             }
         }
         let met = std::mem::take(&mut self.met);
