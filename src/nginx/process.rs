@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nginx_sys::{
     NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, ngx_add_timer,
-    ngx_connection_t, ngx_cycle, ngx_cycle_t, ngx_event_t, ngx_exiting, ngx_int_t, ngx_listening_t, ngx_process,
-    ngx_test_config, ngx_worker, sigdelset, sigfillset, sigprocmask, sigset_t,
+    ngx_connection_t, ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_event_t, ngx_exiting, ngx_int_t,
+    ngx_listening_t, ngx_process, ngx_test_config, ngx_worker, sigdelset, sigfillset, sigprocmask, sigset_t,
 };
 use ngx::core::Status;
 use ngx::http::HttpModuleMainConf;
@@ -117,6 +117,9 @@ fn load(table: &TableConf, cycle: &ngx_cycle_t, say: impl Fn(u32, &str)) {
     let deadline = Instant::now() + table.wait_for_routes;
     let mut settings = table.settings.clone();
     settings.admission.own_sockets = listening(cycle);
+    if let Some(snapshot) = &mut settings.snapshot {
+        snapshot.owners.extend(workers_user(cycle));
+    }
     // A host name is looked up on a thread, which must not take the master's signals.
     with_signals_blocked(|| sync::load_once(memory, &settings, deadline, &journal));
     drain(&reader, say);
@@ -206,6 +209,17 @@ fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: the set that was in force before, as the first call gave it.
     unsafe { sigprocmask(SIG_SETMASK as i32, before.as_ptr(), std::ptr::null_mut()) };
     result
+}
+
+/// The user that workers run as, by its number: who writes snapshots. Only root's master can give workers another user.
+fn workers_user(cycle: &ngx_cycle_t) -> Option<u32> {
+    let is_root = rustix::process::geteuid().is_root();
+    let module = &raw const ngx_core_module;
+    // SAFETY: nginx has given its modules their numbers before this.
+    let index = unsafe { (*module).index };
+    // SAFETY: the cycle has a configuration of each module under its number, and the core module's always is this type.
+    let conf = unsafe { (*cycle.conf_ctx.add(index)).cast::<ngx_core_conf_t>().as_ref() };
+    conf.map(|conf| conf.user).filter(|_| is_root)
 }
 
 /// The addresses this nginx listens on.
