@@ -15,7 +15,7 @@ mod source;
 mod withdrawal_guard;
 
 pub use crate::registry::GuardSettings;
-pub use companion::{Settings, Stop, load_once, run};
+pub use companion::{Settings, Stop, load_once, load_unless, run};
 pub use connection::forget_lookups;
 pub use connection::{Connection, ConnectionError, Invalidation, Timeouts};
 pub use journal::{Entry, Journal, JournalReader, Level};
