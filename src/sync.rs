@@ -7,6 +7,7 @@ mod companion;
 mod connection;
 mod journal;
 mod lease;
+mod oversized;
 mod rejected;
 mod resp;
 mod scan;

@@ -257,6 +257,7 @@ fn session(
         if !follow(follower, &mut connection, journal)? {
             resync_at = Instant::now();
         }
+        follower.try_oversized(&settings.source, stop, journal);
     }
     Ok(())
 }
