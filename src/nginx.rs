@@ -1,11 +1,12 @@
 //! The nginx module: a shell around the table and the companion. What decides something lives elsewhere.
 //!
 //! - configuration: `directive`, `units`, `table_conf`, `location_conf`
-//! - life: `zone` (shared memory), `process` (companion and its log)
+//! - life: `zone` (shared memory), `first_load`, `process` (companion and its log)
 //! - requests: `request` (find the route once), `phases` (refuse, count), `variables`, `peers`, `list`
 
 mod addr_text;
 mod directive;
+mod first_load;
 mod guard;
 mod kept;
 mod list;

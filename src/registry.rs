@@ -9,6 +9,7 @@
 //! | `k8s_writer` | string | which kube2proxy may write, for as long as it is there |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
 
+mod acceptance;
 mod admission;
 mod cluster;
 mod frontend;
@@ -18,6 +19,7 @@ mod schema;
 mod withdrawal;
 mod write;
 
+pub use acceptance::{AcceptError, AcceptFile, Accepted, Names};
 pub use admission::{Admission, NotAllowed, address_towards, is_special};
 pub use cluster::{
     CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, WRITER_KEY, heartbeat, settle, step_down,

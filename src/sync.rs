@@ -7,6 +7,7 @@ mod companion;
 mod connection;
 mod journal;
 mod lease;
+mod oversized;
 mod rejected;
 mod resp;
 mod scan;
@@ -15,7 +16,7 @@ mod source;
 mod withdrawal_guard;
 
 pub use crate::registry::GuardSettings;
-pub use companion::{Settings, Stop, load_once, run};
+pub use companion::{Settings, Stop, load_once, load_unless, run};
 pub use connection::forget_lookups;
 pub use connection::{Connection, ConnectionError, Invalidation, Timeouts};
 pub use journal::{Entry, Journal, JournalReader, Level};

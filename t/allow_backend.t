@@ -71,3 +71,44 @@ redis('HSET', 'prefix:hello', '.*', 'http://192.0.2.1:80');
 ok(eventually { ask('GET /hello/')->{status} == 503 }, 'a route that moves outside is gone');
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /hello/')->{status} == 200 }, 'and comes back with a place inside');
+
+
+
+=== without a list special addresses are refused, and loopback is not
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /meta http://169.254.169.254 /any http://0.0.0.0:80 /mapped http://[::ffff:169.254.169.254]:80
+HSET prefix:hello /nat64 http://[64:ff9b::a9fe:a9fe]:80 /group http://224.0.0.1:80 /local http://[fe80::1]:80
+SADD frontend:www.example.org http://[fd00:ec2::254]:80
+--- requests
+/hello/        200  a
+/hello/meta    200  a  pattern=.*
+/hello/any     200  a  pattern=.*
+/hello/mapped  200  a  pattern=.*
+/hello/nat64   200  a  pattern=.*
+/hello/group   200  a  pattern=.*
+/hello/local   200  a  pattern=.*
+--- error_log
+urlproxy: route set aside: backend http://169.254.169.254:80 is a link-local, metadata, unspecified or group address, expected a server's, tool="hello" pattern="/meta"
+expected a server's, tool="hello" pattern="/any"
+expected a server's, tool="hello" pattern="/mapped"
+expected a server's, tool="hello" pattern="/nat64"
+expected a server's, tool="hello" pattern="/group"
+expected a server's, tool="hello" pattern="/local"
+expected a server's, domain="www.example.org"
+
+
+
+=== a list of everything does not mean them, one that names them does
+--- table
+allow_backend 0.0.0.0/0 169.254.7.0/24;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /meta http://169.254.169.254:80
+HSET prefix:named .* http://169.254.7.1:80
+--- requests
+/hello/meta    200  a  pattern=.*
+--- error_log
+expected a server's, tool="hello" pattern="/meta"
+--- no_error_log
+tool="named"
+[alert]
+panic

@@ -537,17 +537,17 @@ location /x { urlproxy_default a/b; }
 
 === urlproxy_default: no port
 --- server
-location /x { urlproxy_default http://10.0.0.1; }
+location /x { urlproxy_default http://10.0.0.1:; }
 --- refused
-"urlproxy_default" backend "http://10.0.0.1" has no port between 1 and 65535, expected scheme://host:port, expected e.g. "admin"
+"urlproxy_default" backend "http://10.0.0.1:" has no port between 1 and 65535, expected scheme://host:port, expected e.g. "admin"
 
 
 
 === urlproxy_default: a path
 --- server
-location /x { urlproxy_default http://10.0.0.1:80/; }
+location /x { urlproxy_default http://10.0.0.1:80/x; }
 --- refused
-"urlproxy_default" backend "http://10.0.0.1:80/" has more than a host and a port, expected scheme://host:port, expected e.g. "admin"
+"urlproxy_default" backend "http://10.0.0.1:80/x" has more than a host and a port, expected scheme://host:port, expected e.g. "admin"
 
 
 

@@ -9,7 +9,7 @@ __DATA__
 === values that are no backend
 --- redis eval
 [ ['HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_A}", '/noscheme', '10.0.0.1:80', '/ftp', 'ftp://10.0.0.1:80',
-    '/path', 'http://10.0.0.1:80/', '/noport', 'http://10.0.0.1', '/port', 'http://10.0.0.1:65536', '/nohost', 'http://:80',
+    '/path', 'http://10.0.0.1:80/x', '/noport', 'http://10.0.0.1:', '/port', 'http://10.0.0.1:65536', '/nohost', 'http://:80',
     '/empty', '', '/binary', "http://\xff:80", '/newline', "http://10.0.0.1:80\n"],
   ['HSET', 'prefix:other', '.*', "http://$ENV{TEST_NGINX_TOOL_B}"] ]
 --- requests
@@ -23,8 +23,8 @@ __DATA__
 [warn]
 urlproxy: route set aside: backend "10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/noscheme"
 urlproxy: route set aside: backend "ftp://10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/ftp"
-urlproxy: route set aside: backend "http://10.0.0.1:80/" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/path"
-urlproxy: route set aside: backend "http://10.0.0.1" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/noport"
+urlproxy: route set aside: backend "http://10.0.0.1:80/x" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/path"
+urlproxy: route set aside: backend "http://10.0.0.1:" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/noport"
 urlproxy: route set aside: backend "http://10.0.0.1:65536" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/port"
 urlproxy: route set aside: backend "http://:80" has no valid host, expected an IPv4 address, an [IPv6 address] or a DNS name, tool="hello" pattern="/nohost"
 urlproxy: route set aside: backend "" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/empty"

@@ -412,7 +412,7 @@ fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_beli
     register_many(&redis, 0..60);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tools.snapshot");
-    let snapshot = SnapshotSettings { path: path.clone(), max_age: Duration::from_secs(3600) };
+    let snapshot = SnapshotSettings { path: path.clone(), max_age: Duration::from_secs(3600), owners: vec![] };
     let hold = Duration::from_secs(600);
     let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
     let kept = Settings { snapshot: Some(snapshot), withdrawal_guard: Some(guard), ..settings(&redis.url()) };

@@ -168,6 +168,27 @@ fn what_may_not_be_is_refused_and_changes_nothing() {
     assert_eq!(post("c.example.org"), answer(200, "OK"));
 }
 
+#[test]
+fn one_backend_in_several_spellings_is_one() {
+    let (_site, redis, unicorn) = start(&[]);
+    unicorn.put("tools", "a.example.org", &["http://h"]);
+    for again in ["http://h:80", "HTTP://H/", "http://h.:80/"] {
+        unicorn.put("tools", "a.example.org", &[again]);
+    }
+    unicorn.put("tools", "a.example.org", &["HTTPS://h", "https://h:443/"]);
+    let stored = vec!["http://h:80".to_owned(), "https://h:443".to_owned()];
+    assert_eq!(frontends(&redis), [("a.example.org".into(), stored)]);
+    let mapping = "/v1/tools/mapping/a.example.org";
+    let shown = r#"{"domain":"a.example.org","backends":["http://h:80","https://h:443"]}"#;
+    assert_eq!(unicorn.say("GET", mapping, ""), answer(200, shown));
+    let same = wanted("a.example.org", &["http://h/", "https://H"]);
+    assert_eq!(unicorn.say("POST", mapping, &same), answer(200, "OK"));
+    assert_eq!(unicorn.say("GET", mapping, ""), answer(200, shown));
+    for refused in ["http://h/x", "http://h//", "http://u@h", "http://h?", "http://h:"] {
+        assert_eq!(unicorn.say("PUT", "/v1/tools/mapping", &wanted("a.example.org", &[refused])).0, 400, "{refused}");
+    }
+}
+
 #[track_caller]
 fn assert_problem(answer: &Answer, status: u16, shown: &str) {
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{shown}");

@@ -55,8 +55,8 @@ const OLD: &str = "
     INSERT INTO route VALUES (1, 'One.example.org', 1), (2, 'a_b.example.org', 1), (3, 'two.example.org', 2),
         (4, 'orphan.example.org', NULL), (5, 'empty.example.org', 1), (6, 'three.example.org', 3),
         (7, 'taken.example.org', 2), (8, 'one.example.org.', 1), (9, NULL, 1), (10, 'local.example.org', 1), (11, 'lost.example.org', 77);
-    INSERT INTO backend(url, route_id) VALUES ('http://10.0.0.1:80', 1), ('http://10.0.0.1:80', 1), ('http://10.0.0.2:80', 1),
-        ('http://10.0.0.1:80', 2), ('http://10.0.0.1:80', 3), ('nonsense', 3), ('http://10.0.0.9:80', NULL),
+    INSERT INTO backend(url, route_id) VALUES ('HTTP://10.0.0.1/', 1), ('http://10.0.0.1:80', 1), ('http://10.0.0.2', 1),
+        ('http://10.0.0.1:80', 2), ('http://10.0.0.1', 3), ('nonsense', 3), ('http://10.0.0.9:80', NULL),
         ('http://10.0.0.9:80', 99), ('http://10.0.0.1:80', 6), ('http://10.0.0.1:80', 7), ('http://10.0.0.1:80', 8),
         ('http://169.254.0.1:80', 10), (NULL, 1), (x'ff', 1);";
 

@@ -300,6 +300,10 @@ fn what_an_old_writer_has_put_over_a_route_is_not_removed_with_it() {
     redis.cli(&["HSET", "prefix:hello", ".*", grid]);
     kube2proxy.daemon.wait_for_line(&["INFO", "not registered: another source's route is younger"]);
     assert_eq!(url_of(&redis, "hello"), grid);
+    // The Service's own destination in another spelling is its own, and put right.
+    redis.cli(&["HSET", "prefix:hello", ".*", "HTTP://10.96.0.1/"]);
+    wait_for("its normal form", || url_of(&redis, "hello") == "http://10.96.0.1:80");
+    redis.cli(&["HSET", "prefix:hello", ".*", grid]);
     // A Service that changes after that has it again.
     std::thread::sleep(Duration::from_millis(1100));
     api.apply("hello", "hello", web_service("10.96.0.1", 81));

@@ -9,10 +9,14 @@ mod redis_server;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::os::unix::fs::chown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nginx::{Nginx, Tool, wait_for};
+use nginx::{Nginx, Tool, is_alive, wait_for};
 use redis_server::RedisServer;
+use urlproxy::sync::Snapshot;
 
 fn http(redis: &str, table: &str) -> String {
     format!(
@@ -92,6 +96,87 @@ fn a_configuration_test_touches_nothing() {
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     redis.signal("CONT");
     assert_eq!(connections(), before + 1, "only this question's own connection");
+}
+
+/// A Redis that accepts and says nothing, and how many connections it has got.
+fn silent_redis() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming().map_while(Result::ok) {
+            counted.fetch_add(1, Relaxed);
+            held.push(stream);
+        }
+    });
+    (url, asked)
+}
+
+/// Three tables that nobody answers about, each worth waiting for longer than this test has time.
+fn waiting_tables() -> (String, Vec<Arc<AtomicUsize>>) {
+    let (urls, asked): (Vec<_>, Vec<_>) = (0..3).map(|_| silent_redis()).unzip();
+    let table = |(n, url)| format!("urlproxy_table t{n} {{ zone 1m; redis {url}; wait_for_routes 600s; }}\n");
+    let tables: String = urls.iter().enumerate().map(table).collect();
+    (format!("{tables} server {{ listen 127.0.0.1:@port@; }}"), asked)
+}
+
+#[test]
+fn tables_are_waited_for_side_by_side_and_a_signal_ends_that_at_once() {
+    let (conf, asked) = waiting_tables();
+    let nginx = Nginx::start("", &conf);
+    wait_for("all are asked", || asked.iter().all(|asked| asked.load(Relaxed) > 0));
+    // A shell's background job ignores INT and QUIT until nginx has its handlers.
+    nginx.signal("TERM");
+    wait_for("it ends", || !is_alive(nginx.master()));
+}
+
+#[test]
+fn a_reload_that_waits_for_new_tables_ends_with_nginx() {
+    for (main, signal) in [("", "TERM"), ("", "QUIT"), ("master_process off;", "TERM")] {
+        let (redis, (conf, asked)) = (RedisServer::start(&[]), waiting_tables());
+        let nginx = Nginx::start(main, &http(&redis.url(), ""));
+        wait_for("the companion follows", || companions(&redis) == 1);
+        nginx.configure(main, &conf);
+        nginx.signal("HUP");
+        wait_for("all are asked", || asked.iter().all(|asked| asked.load(Relaxed) > 0));
+        nginx.signal(signal);
+        wait_for("it ends", || !is_alive(nginx.master()));
+        assert!(nginx.log().contains("nginx is to end while loading routes"), "{main} {signal}: {}", nginx.log());
+    }
+}
+
+/// As an operator runs it: root's master, workers of another user, whose file it is.
+#[test]
+fn a_snapshot_of_the_workers_user_is_believed_and_a_strangers_is_not() {
+    const NOBODY: u32 = 65534;
+    let mut redis = RedisServer::start(&[]);
+    redis.stop();
+    let lines = "{\"urlproxy_snapshot\":2,\"synced_at\":@now@,\"kinds\":[\"tool\"],\"records\":0}\n";
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let lines = lines.replace("@now@", &now.to_string());
+    let text = format!("{lines}{{\"checksum\":\"{}\"}}\n", Snapshot::checksum(lines.as_bytes()));
+    for (owner, want) in [
+        (NOBODY, "urlproxy: snapshot read, tools=0"),
+        (12345, "urlproxy: snapshot not used: it belongs to user 12345, expected root or the user that nginx runs as"),
+    ] {
+        let nginx = Nginx::prepare("", &http(&redis.url(), "snapshot @dir@/tools.snapshot; wait_for_routes 100ms;"));
+        let conf = nginx.dir().join("nginx.conf");
+        let directory = nginx.dir().join("snapshots");
+        let text_of_conf = std::fs::read_to_string(&conf).unwrap();
+        let text_of_conf =
+            text_of_conf.replace("user root;", "user nobody nogroup;").replace("@dir@", directory.to_str().unwrap());
+        std::fs::write(&conf, text_of_conf).unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("tools.snapshot");
+        std::fs::write(&path, &text).unwrap();
+        chown(&directory, Some(NOBODY), None).expect("root: files can be given to others");
+        chown(&path, Some(owner), None).unwrap();
+        let nginx = nginx.run();
+        wait_for("it has looked", || nginx.log().contains("snapshot"));
+        assert!(nginx.log().contains(want), "{want}: {}", nginx.log());
+    }
 }
 
 #[test]

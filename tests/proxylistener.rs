@@ -274,6 +274,19 @@ fn what_another_writer_has_put_there_is_not_the_callers_to_remove() {
     assert_eq!(listener.register(".*", "http://10.68.0.1:80"), "ok");
     redis.cli(&["HSET", "prefix:hello", ".*", "http://10.68.0.2:80"]);
     assert_eq!(listener.ask("unregister\n.*\n"), "fail");
+    // The same destination in another spelling is no other one.
+    for (registered, spelling) in [
+        ("http://10.68.0.1:80", "HTTP://10.68.0.1/"),
+        (URL, "http://127.0.0.1:08000/"),
+        ("https://127.0.0.1", "https://127.0.0.1"),
+    ] {
+        assert_eq!(listener.register(".*", registered), "ok");
+        redis.cli(&["HSET", "prefix:hello", ".*", spelling]);
+        assert_eq!((listener.ask("unregister\n.*\n"), route(&redis, ".*")), ("ok".into(), String::new()), "{spelling}");
+    }
+    assert_eq!(listener.register(".*", URL), "ok");
+    redis.cli(&["HSET", "prefix:hello", ".*", "http://127.0.0.2"]);
+    assert_eq!(listener.ask("unregister\n.*\n"), "fail");
 }
 
 #[test]
@@ -377,12 +390,13 @@ fn destinations_that_are_not_the_tools_own_fail() {
     let networks = ["--allow-destination", "10.68.0.0/16", "127.0.0.0/8", "169.254.0.0/16"];
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &networks);
     for url in [
-        "http://127.0.0.1:8000/",
+        "http://127.0.0.1:8000//",
         "http://127.0.0.1:8000/path",
         "http://127.0.0.1:8000?query",
         "http://user@127.0.0.1:8000",
         "http://127.0.0.1:0",
-        "http://127.0.0.1",
+        "http://127.0.0.1:",
+        "http://127.0.0.1/x",
         "http://127.0.0.1:65536",
         "ftp://127.0.0.1:8000",
         "",
@@ -399,9 +413,14 @@ fn destinations_that_are_not_the_tools_own_fail() {
         assert_eq!(listener.register(".*", url), "fail", "{url}");
     }
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
-    for url in ["http://10.68.255.255:1", "https://127.0.0.1:65535"] {
+    for (url, written) in [
+        ("http://10.68.255.255:1", "http://10.68.255.255:1"),
+        ("https://127.0.0.1:65535", "https://127.0.0.1:65535"),
+        ("HTTP://127.0.0.1/", "http://127.0.0.1:80"),
+        ("https://127.0.0.1", "https://127.0.0.1:443"),
+    ] {
         assert_eq!(listener.register(".*", url), "ok", "{url}");
-        assert_eq!(route(&redis, ".*"), url);
+        assert_eq!(route(&redis, ".*"), written);
     }
 }
 
@@ -518,7 +537,7 @@ fn a_hostile_text_stays_within_its_line_of_the_log() {
     let redis = RedisServer::start(&[]);
     for (format, escaped) in [("text", r"\u{1b}J"), ("json", r"\u001bJ")] {
         let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--log-format", format]);
-        assert_eq!(listener.ask("register\n\u{1b}J\r\u{85} (\nhttp://127.0.0.1:80/\n"), "fail");
+        assert_eq!(listener.ask("register\n\u{1b}J\r\u{85} (\nhttp://127.0.0.1:80/x\n"), "fail");
         assert_eq!(listener.ask("\u{1b}[2J\n"), "fail");
         assert_eq!(listener.register("\u{1b}J", URL), "ok");
         listener.daemon.wait_for_line(&["refused", escaped, "more than a host and a port"]);

@@ -1,13 +1,13 @@
 //! Holds back what a daemon's source lacks, if that is much: a source that was wiped looks the same as a large change.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::usage::parse_duration;
-use crate::registry::{GuardSettings, touched_at};
+use crate::registry::{AcceptFile, Accepted, GuardSettings, Names};
 
 /// What a command line says of it; `None` is no guard. A type of its own: clap would take an `Option` for an option left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +56,14 @@ pub struct GuardWords {
 }
 
 /// What is to be done with the routes that the source no longer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// They go.
     Withdraw,
     /// They stay for now.
     Hold,
+    /// Those under these keys of the store go, all others stay for now.
+    WithdrawOnly(Names),
 }
 
 /// Remembers whether it holds, and since when.
@@ -70,26 +72,41 @@ pub struct Guard {
     settings: Option<GuardSettings>,
     words: &'static GuardWords,
     hold: Hold,
+    /// When the hold first began, however often its time has begun anew.
+    first: Option<Instant>,
     accept: Option<Acceptance>,
 }
 
-/// Whether the operator has touched a file since this was made.
+/// What the operator has said since this was made, by touching a file.
 #[derive(Debug)]
-pub struct Acceptance {
-    file: PathBuf,
-    touched_before: Option<SystemTime>,
-}
+pub struct Acceptance(AcceptFile);
 
 impl Acceptance {
     /// Waits for this file to be touched.
     pub fn of(file: &Path) -> Self {
-        Self { file: file.to_owned(), touched_before: touched_at(file) }
+        Self(AcceptFile::new(file))
     }
 
-    /// It was.
-    pub fn is_given(&self) -> bool {
-        let touched = touched_at(&self.file);
-        touched.is_some() && touched != self.touched_before
+    /// It was, and nobody writes it any more.
+    pub fn is_given(&mut self, now: Instant) -> bool {
+        self.0.is_ready(now.into_std())
+    }
+
+    /// What it says, once; a file that says nothing is told of.
+    pub fn take(&mut self, now: Instant) -> Option<Accepted> {
+        let accepted = self.0.take(now.into_std())?;
+        let told =
+            |error| warn!(accept = %self.0.path().display(), %error, "the file accepts nothing; everything stays");
+        accepted.map_err(told).ok()
+    }
+
+    /// Tells of names in the file that are not among `keys`.
+    pub fn tell_others<'k>(&self, names: &Names, keys: impl IntoIterator<Item = &'k [u8]>) {
+        let others = names.beyond(keys);
+        if !others.is_empty() {
+            let accept = self.0.path().display();
+            warn!(%accept, names = %others, "the file names what is not held back; that stays as it is");
+        }
     }
 }
 
@@ -105,12 +122,14 @@ enum Hold {
 impl Guard {
     /// A guard with these settings; without any it lets everything through.
     pub fn new(settings: Option<GuardSettings>, words: &'static GuardWords) -> Self {
-        Self { settings, words, hold: Hold::None, accept: None }
+        Self { settings, words, hold: Hold::None, first: None, accept: None }
     }
 
-    /// Judges one comparison: of the `live` routes that are registered, the source lacks `missing`.
-    pub fn judge(&mut self, missing: usize, live: usize, now: Instant) -> Verdict {
+    /// Judges one comparison: of the `live` routes that are registered, the source lacks those under the keys `lacking`, which
+    /// are so many as there are routes.
+    pub fn judge(&mut self, lacking: &[Vec<u8>], live: usize, now: Instant) -> Verdict {
         let Some(settings) = &self.settings else { return Verdict::Withdraw };
+        let missing = lacking.len();
         if missing == 0 || self.hold == Hold::None && !settings.is_mass(missing as u64, live as u64) {
             if std::mem::replace(&mut self.hold, Hold::None) != Hold::None {
                 info!("{}", self.words.has_all);
@@ -119,16 +138,28 @@ impl Guard {
         }
         if self.hold == Hold::None {
             self.accept = Some(Acceptance::of(&settings.accept));
-            let (hold, accept) = (settings.hold, settings.accept.display());
-            warn!(missing, live, ?hold, %accept, "{}", self.words.lacks);
+            let (hold, at_most, accept) = (settings.hold, settings.longest_hold(), settings.accept.display());
+            warn!(missing, live, ?hold, ?at_most, %accept, "{}", self.words.lacks);
             self.hold = Hold::Since(now);
+            self.first = Some(now);
         }
-        let outcome = if self.is_accepted() {
-            "accepted by the operator"
-        } else if self.has_lasted(now) {
-            "held long enough"
-        } else {
-            return Verdict::Hold;
+        let outcome = match self.accept.as_mut().and_then(|file| file.take(now)) {
+            Some(Accepted::All) => "accepted by the operator",
+            _ if self.has_lasted(now) => "held long enough",
+            _ if self.has_lasted_in_all(now) => "held long enough in all, silence of the source included",
+            Some(Accepted::Only(names)) => {
+                self.accept.iter().for_each(|file| file.tell_others(&names, lacking.iter().map(Vec::as_slice)));
+                let going = lacking.iter().filter(|key| names.contains(key)).count();
+                if going > 0 {
+                    let (outcome, held) = ("named by the operator", missing - going);
+                    warn!(missing = going, live, outcome, held, "{}", self.words.withdrawing);
+                }
+                if going == missing {
+                    self.hold = Hold::None;
+                }
+                return Verdict::WithdrawOnly(names);
+            }
+            None => return Verdict::Hold,
         };
         warn!(missing, live, outcome, "{}", self.words.withdrawing);
         self.hold = Hold::None;
@@ -159,18 +190,23 @@ impl Guard {
         self.hold != Hold::None
     }
 
+    /// It ends even if the time begins anew again and again, with the next list.
+    fn has_lasted_in_all(&self, now: Instant) -> bool {
+        let (Hold::Since(_), Some(first)) = (self.hold, self.first) else { return false };
+        self.settings.as_ref().is_some_and(|settings| now.saturating_duration_since(first) >= settings.longest_hold())
+    }
+
     fn has_lasted(&self, now: Instant) -> bool {
         let Hold::Since(since) = self.hold else { return false };
         self.settings.as_ref().is_some_and(|settings| now.saturating_duration_since(since) >= settings.hold)
     }
 
     /// Whether a hold has come to its end, so that a comparison should not wait.
-    pub fn is_over(&self, now: Instant) -> bool {
-        self.hold != Hold::None && (self.has_lasted(now) || self.is_accepted())
-    }
-
-    fn is_accepted(&self) -> bool {
-        self.accept.as_ref().is_some_and(Acceptance::is_given)
+    pub fn is_over(&mut self, now: Instant) -> bool {
+        self.hold != Hold::None
+            && (self.has_lasted(now)
+                || self.has_lasted_in_all(now)
+                || self.accept.as_mut().is_some_and(|file| file.is_given(now)))
     }
 }
 
@@ -185,6 +221,11 @@ mod tests {
         Guard::new(Some(GuardSettings { percent: 50, floor: 20, hold, accept: dir.path().join("accept") }), &WORDS)
     }
 
+    fn judge(guard: &mut Guard, missing: usize, live: usize, now: Instant) -> Verdict {
+        let keys: Vec<_> = (0..missing).map(|n| format!("prefix:t{n}").into_bytes()).collect();
+        guard.judge(&keys, live, now)
+    }
+
     #[test]
     fn most_of_many_is_held_and_the_rest_is_not() {
         let dir = tempfile::tempdir().unwrap();
@@ -196,8 +237,8 @@ mod tests {
             (20, 20, Verdict::Hold),
             (0, 20, Verdict::Withdraw),
         ] {
-            assert_eq!(guard(&dir).judge(missing, live, now), verdict, "{missing} of {live}");
-            assert_eq!(Guard::new(None, &WORDS).judge(missing, live, now), Verdict::Withdraw);
+            assert_eq!(judge(&mut guard(&dir), missing, live, now), verdict, "{missing} of {live}");
+            assert_eq!(judge(&mut Guard::new(None, &WORDS), missing, live, now), Verdict::Withdraw);
         }
     }
 
@@ -206,35 +247,49 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut guard = guard(&dir);
         let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(61));
-        assert_eq!(guard.judge(20, 20, now), Verdict::Hold);
-        assert_eq!(guard.judge(1, 20, now), Verdict::Hold, "what is left of a hold is held");
+        assert_eq!(judge(&mut guard, 20, 20, now), Verdict::Hold);
+        assert_eq!(judge(&mut guard, 1, 20, now), Verdict::Hold, "what is left of a hold is held");
         assert!(!guard.is_over(now) && guard.is_over(later));
-        assert_eq!(guard.judge(1, 20, later), Verdict::Withdraw);
-        assert_eq!(guard.judge(20, 20, later), Verdict::Hold, "a new one");
-        assert_eq!(guard.judge(0, 20, later), Verdict::Withdraw);
-        assert_eq!(guard.judge(20, 20, later), Verdict::Hold);
-        std::fs::write(dir.path().join("accept"), "").unwrap();
-        assert!(guard.is_over(later));
-        assert_eq!(guard.judge(20, 20, later), Verdict::Withdraw);
-        assert_eq!(guard.judge(20, 20, later), Verdict::Hold, "accepted once");
+        assert_eq!(judge(&mut guard, 1, 20, later), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, 20, 20, later), Verdict::Hold, "a new one");
+        assert_eq!(judge(&mut guard, 0, 20, later), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, 20, 20, later), Verdict::Hold);
+        let accept = dir.path().join("accept");
+        let settled = later + Duration::from_secs(1);
+        std::fs::write(&accept, "t1\nt2\nt20\n").unwrap();
+        assert!(!guard.is_over(later) && guard.is_over(settled));
+        let Verdict::WithdrawOnly(names) = judge(&mut guard, 20, 20, settled) else { panic!("not those alone") };
+        assert!(names.contains(b"prefix:t2") && !names.contains(b"prefix:t3"));
+        assert_eq!(judge(&mut guard, 18, 18, settled), Verdict::Hold, "the others");
+        std::fs::write(&accept, "").unwrap();
+        assert!(!guard.is_over(later) && guard.is_over(settled));
+        assert_eq!(judge(&mut guard, 18, 18, settled), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, 20, 20, settled), Verdict::Hold, "accepted once");
     }
 
     #[test]
-    fn time_passes_only_while_the_source_answers() {
+    fn time_begins_anew_when_the_source_answers_again_but_not_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let mut guard = guard(&dir);
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(guard.judge(20, 20, now), Verdict::Hold);
+        assert_eq!(judge(&mut guard, 20, 20, now), Verdict::Hold);
         guard.pause();
-        assert!(!guard.is_over(after(3600)));
-        assert_eq!(guard.judge(20, 20, after(3600)), Verdict::Hold);
-        guard.resume(after(3600));
-        assert_eq!(guard.judge(20, 20, after(3659)), Verdict::Hold);
-        assert_eq!(guard.judge(20, 20, after(3661)), Verdict::Withdraw);
-        assert_eq!(guard.judge(20, 20, after(3661)), Verdict::Hold);
+        assert!(!guard.is_over(after(50)));
+        guard.resume(after(50));
+        assert!(!guard.is_over(after(109)) && guard.is_over(after(110)), "60 s after that");
+        for second in (59..119).step_by(20) {
+            guard.pause();
+            assert!(!guard.is_over(after(3600)), "nothing is known while the source does not answer");
+            guard.resume(after(second));
+            assert_eq!(judge(&mut guard, 20, 20, after(second)), Verdict::Hold);
+        }
+        assert!(!guard.is_over(after(119)) && guard.is_over(after(120)), "twice 60 s in all");
+        assert_eq!(judge(&mut guard, 20, 20, after(120)), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, 20, 20, after(121)), Verdict::Hold);
         guard.forget();
-        assert_eq!(guard.judge(20, 20, after(7200)), Verdict::Hold, "a hold of its own");
+        assert_eq!(judge(&mut guard, 20, 20, after(7200)), Verdict::Hold, "a hold of its own");
+        assert!(!guard.is_over(after(7259)));
         guard.forget();
         guard.resume(after(7200));
         assert!(!guard.is_over(after(9999)));

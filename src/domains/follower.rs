@@ -174,7 +174,7 @@ impl Follower {
         self.count().await?;
         // Another process may have imported them.
         let are_ours = self.strangers.are_known() && self.read(owns_redis).await?;
-        if are_ours || self.parts.guard.is_over(Instant::now()) || self.strangers.are_accepted() {
+        if are_ours || self.parts.guard.is_over(Instant::now()) || self.strangers.are_accepted(Instant::now()) {
             self.due = Instant::now();
         }
         self.ticks += 1;

@@ -10,7 +10,7 @@ use crate::registry::frontend_of;
 pub struct Mapping {
     /// In its normal form.
     pub domain: String,
-    /// `scheme://host:port` each.
+    /// `scheme://host:port` each, once it has been checked.
     pub backends: Vec<String>,
 }
 

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::suffixes::Suffixes;
-use crate::registry::{Admission, NotAllowed, is_special};
+use crate::registry::{Admission, NotAllowed};
 use crate::route::{Backend, BackendError, Domain, DomainError};
 
 /// Longest name of a project, in bytes: what the old database's column took.
@@ -45,12 +45,9 @@ pub enum BackendFault {
     /// No backend's URL.
     #[error(transparent)]
     Syntax(#[from] BackendError),
-    /// Outside the operator's networks.
+    /// Outside the operator's networks, or nobody's server.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
-    /// Nobody's server.
-    #[error("backend {0} is a link-local, metadata, unspecified or group address, expected a server's")]
-    Special(String),
 }
 
 impl Policy {
@@ -86,18 +83,9 @@ impl Policy {
         if backends.is_empty() { Err(BackendFault::None) } else { Ok(backends) }
     }
 
-    fn admit(&self, backend: &Backend) -> Result<(), BackendFault> {
-        if !self.networks.is_empty() {
-            let admission = Admission { networks: self.networks.clone(), own_sockets: vec![] };
-            return Ok(admission.check(backend)?);
-        }
-        // As with the old API, and with the proxy that has no `allow_backend`, this machine may be one.
-        let ip = backend.socket_addr().map(|address| address.ip().to_canonical());
-        if ip.is_some_and(|ip| is_special(ip) && !ip.is_loopback()) {
-            Err(BackendFault::Special(backend.to_string()))
-        } else {
-            Ok(())
-        }
+    /// As with the old API, and with the proxy that has no `allow_backend`, this machine may be one unless networks are listed.
+    fn admit(&self, backend: &Backend) -> Result<(), NotAllowed> {
+        Admission { networks: self.networks.clone(), own_sockets: vec![] }.check(backend)
     }
 }
 
@@ -180,9 +168,10 @@ mod tests {
             "[::ffff:169.254.169.254]",
             "[::127.0.0.1]",
             "[fd00:ec2::254]",
+            "[64:ff9b::169.254.169.254]",
         ] {
             let error = policy(&[]).backends(&[format!("http://{host}:80")]).unwrap_err();
-            assert!(matches!(error, BackendFault::Special(_)), "{host}: {error}");
+            assert!(matches!(error, BackendFault::NotAllowed(NotAllowed::Special(_))), "{host}: {error}");
         }
     }
 
@@ -199,10 +188,11 @@ mod tests {
 
     #[test]
     fn each_backend_counts_once_in_its_normal_form() {
-        let texts = ["http://B.example:80", "http://10.0.0.1:80", "http://b.example.:80"].map(String::from);
+        let texts = ["http://B.example:80", "http://10.0.0.1:80", "http://b.example.:80", "HTTP://b.example/"];
+        let texts = texts.map(String::from);
         assert_eq!(policy(&[]).backends(&texts).unwrap(), ["http://b.example:80", "http://10.0.0.1:80"]);
         assert_eq!(policy(&[]).backends(&[]), Err(BackendFault::None));
-        for url in ["", "10.0.0.1:80", "http://10.0.0.1", "http://10.0.0.1:80/", "ftp://a.b:1", "http://a:0"] {
+        for url in ["", "10.0.0.1:80", "http://10.0.0.1:", "http://10.0.0.1:80/x", "ftp://a.b:1", "http://a:0"] {
             assert!(matches!(policy(&[]).backends(&[url.into()]), Err(BackendFault::Syntax(_))), "{url}");
         }
     }

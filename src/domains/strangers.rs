@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::daemon::Acceptance;
+use crate::registry::Accepted;
 
 /// Lets strangers stay until the operator says otherwise.
 #[derive(Debug)]
@@ -22,12 +24,19 @@ impl Strangers {
     }
 
     /// Whether the database may have this Redis for its own: there are none of them, or the operator has said so.
-    pub(super) fn judge(&mut self, strangers: usize) -> bool {
+    pub(super) fn judge(&mut self, strangers: usize, now: Instant) -> bool {
         if strangers == 0 {
             self.forget();
             return true;
         }
-        if self.are_accepted() {
+        let accepted = self.acceptance.as_mut().and_then(|acceptance| acceptance.take(now));
+        if let Some(Accepted::Only(_)) = accepted {
+            warn!(
+                strangers,
+                "the file has names in it; domains that this database never had go all or none: empty the file"
+            );
+        }
+        if accepted == Some(Accepted::All) {
             warn!(strangers, "removing domains that this database never had: accepted by the operator");
             self.forget();
             return true;
@@ -47,8 +56,8 @@ impl Strangers {
     }
 
     /// The operator has said so since they were told of.
-    pub(super) fn are_accepted(&self) -> bool {
-        self.acceptance.as_ref().is_some_and(Acceptance::is_given)
+    pub(super) fn are_accepted(&mut self, now: Instant) -> bool {
+        self.acceptance.as_mut().is_some_and(|acceptance| acceptance.is_given(now))
     }
 
     /// There are some.

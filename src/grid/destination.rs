@@ -195,6 +195,8 @@ mod tests {
             "[fe80::1]",
             "[ff02::1]",
             "[fd00:ec2::254]",
+            "[64:ff9b::169.254.169.254]",
+            "[2002:7f00:1::]",
         ] {
             let error = refusal(&format!("http://{ip}:80"), "10.0.0.1", &["0.0.0.0/0", "::/0"]);
             assert!(matches!(error, Some(DestinationError::Special(_))), "{ip}");

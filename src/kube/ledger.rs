@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     /// Whether what is held need not be held any longer.
-    pub fn is_hold_over(&self, now: Instant) -> bool {
+    pub fn is_hold_over(&mut self, now: Instant) -> bool {
         self.guard.is_over(now)
     }
 
@@ -147,9 +147,14 @@ impl Ledger {
             missing.extend(members.iter().filter(lacks).cloned());
         }
         let live = registered.values().map(BTreeSet::len).sum();
-        self.held = match self.guard.judge(missing.len(), live, now) {
+        let key = |member: &Registered| registry::routes_key(member.name.as_bytes());
+        let keys: Vec<Vec<u8>> = missing.iter().map(key).collect();
+        self.held = match self.guard.judge(&keys, live, now) {
             Verdict::Hold => missing,
             Verdict::Withdraw => BTreeSet::new(),
+            Verdict::WithdrawOnly(names) => {
+                missing.into_iter().filter(|member| !names.contains(&key(member))).collect()
+            }
         };
         for tool in desired.tools().chain(registered.keys()) {
             self.dirty.entry(tool.clone()).or_insert(now);

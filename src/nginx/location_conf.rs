@@ -294,7 +294,8 @@ mod tests {
                 format!(r#""urlproxy_default" invalid tool, URL or "off" "{never_found}", expected e.g. "admin""#);
             assert_eq!(error, want);
         }
-        assert!(default("http://10.0.0.1").unwrap_err().contains("no port"));
+        assert_eq!(default("HTTP://10.0.0.1/"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
+        assert!(default("http://10.0.0.1:").unwrap_err().contains("no port"));
     }
 
     #[test]

@@ -18,14 +18,15 @@ use ngx::core::Status;
 use ngx::http::HttpModuleMainConf;
 use parking_lot::Mutex;
 
+use super::first_load;
 use super::guard::guarded;
 use super::log;
 use super::module::{MainConf, Module};
-use super::table_conf::{Origin, TableConf};
+use super::table_conf::Origin;
 use crate::sync::{self, Journal, JournalReader, Lease, Level};
 
 /// Lines kept between two looks of the event loop.
-const JOURNAL_LINES: usize = 256;
+pub(super) const JOURNAL_LINES: usize = 256;
 /// How often the event loop looks, in milliseconds.
 const DRAIN_EVERY: usize = 100;
 /// How long a companion that panicked rests.
@@ -64,6 +65,7 @@ pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
         let is_running = !RUNNING.lock().is_empty();
         GENERATION.fetch_add(1, Relaxed);
         stop_all();
+        let mut fresh = Vec::new();
         for table in main.tables() {
             if let Err(error) = make_lease(&table.name) {
                 say(nginx_sys::NGX_LOG_EMERG, &format!("{error} while making the writer lease of {}", table.name));
@@ -76,9 +78,10 @@ pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
                         &format!("urlproxy: routes of {} carried over to another zone, tools={tools}", table.name),
                     );
                 }
-                Origin::Fresh => load(table, cycle, say),
+                Origin::Fresh => fresh.push(table),
             }
         }
+        first_load::load(&fresh, cycle, say);
         if is_running {
             start_all(main, cycle);
         }
@@ -108,18 +111,6 @@ pub(super) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
 /// In each process, at its end.
 pub(super) unsafe extern "C" fn exit_process(_: *mut ngx_cycle_t) {
     guarded((), stop_all);
-}
-
-/// Loads a fresh table before anything is served from it.
-fn load(table: &TableConf, cycle: &ngx_cycle_t, say: impl Fn(u32, &str)) {
-    let Some(&memory) = table.table.get() else { return };
-    let (journal, reader) = Journal::new(JOURNAL_LINES);
-    let deadline = Instant::now() + table.wait_for_routes;
-    let mut settings = table.settings.clone();
-    settings.admission.own_sockets = listening(cycle);
-    // A host name is looked up on a thread, which must not take the master's signals.
-    with_signals_blocked(|| sync::load_once(memory, &settings, deadline, &journal));
-    drain(&reader, say);
 }
 
 fn start_all(main: &'static MainConf, cycle: &ngx_cycle_t) {
@@ -191,7 +182,7 @@ fn is_exiting() -> bool {
 }
 
 /// Threads started meanwhile inherit the mask: nginx's signals must reach nginx's thread.
-fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
+pub(super) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     let mut blocked = MaybeUninit::<sigset_t>::uninit();
     let mut before = MaybeUninit::<sigset_t>::uninit();
     // SAFETY: a set of our own; so it is in the calls that follow.
@@ -209,7 +200,7 @@ fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// The addresses this nginx listens on.
-fn listening(cycle: &ngx_cycle_t) -> Vec<SocketAddr> {
+pub(super) fn listening(cycle: &ngx_cycle_t) -> Vec<SocketAddr> {
     // SAFETY: the cycle's listening sockets are an array of this type.
     let sockets = unsafe { cycle.listening.as_slice::<ngx_listening_t>() };
     let address = |socket: &ngx_listening_t| {
@@ -248,7 +239,7 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
     unsafe { ngx_add_timer(event, DRAIN_EVERY) };
 }
 
-fn drain(journal: &JournalReader, say: impl Fn(u32, &str)) {
+pub(super) fn drain(journal: &JournalReader, say: impl Fn(u32, &str)) {
     while let Some(entry) = journal.next_entry() {
         say(log::number(entry.level), &format!("urlproxy: {}", entry.text));
     }

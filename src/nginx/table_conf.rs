@@ -20,7 +20,7 @@ const DEFAULT_SOURCE: &str = "redis://127.0.0.1:6379/0";
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
 const SHORTEST_RESYNC: Duration = Duration::from_secs(1);
-const DEFAULT_MAX_AGE: Duration = Duration::from_secs(7 * 86400);
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(86400);
 const DEFAULT_GUARD: GuardOptions =
     GuardOptions::On { percent: 50, floor: 20, hold: Duration::from_secs(120), accept: None };
 /// Where a held withdrawal is accepted by default, followed by the table's name and `.accept`.
@@ -313,7 +313,7 @@ impl Directive for Snapshot {
             };
             max_age = parameter.strip_prefix("max_age=").and_then(parse_duration).ok_or_else(invalid)?;
         }
-        set_once(&mut conf.snapshot, directive, SnapshotSettings { path, max_age })
+        set_once(&mut conf.snapshot, directive, SnapshotSettings { path, max_age, owners: Vec::new() })
     }
 }
 
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
         let settings = |line: &str| apply(line).unwrap().into_conf("tools").unwrap().settings;
         let snapshot = |line: &str| settings(line).snapshot.map(|s| (s.path, s.max_age.as_secs()));
-        assert_eq!(snapshot("snapshot /x/y"), Some(("/x/y".into(), 7 * 86400)));
+        assert_eq!(snapshot("snapshot /x/y"), Some(("/x/y".into(), 86400)));
         assert_eq!(snapshot("snapshot /x/y max_age=1h"), Some(("/x/y".into(), 3600)));
         assert_eq!(settings("withdrawal_guard off").withdrawal_guard, None);
         let (hold, accept) = (Duration::from_millis(1500), PathBuf::from("/x/accept"));

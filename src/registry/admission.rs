@@ -3,22 +3,43 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::route::Backend;
 
-/// Addresses under which clouds tell machines their secrets, as far as they are not link-local (169.254.169.254 is).
-const METADATA: [IpAddr; 4] = [
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+/// Networks of addresses that are nobody's server, loopback aside.
+const SPECIAL: [IpNet; 11] = [
+    // All of it is "this host": RFC 1122, section 3.2.1.3.
+    v4([0, 0, 0, 0], 8),
+    // Link-local; 169.254.169.254 is where most clouds tell machines their secrets.
+    v4([169, 254, 0, 0], 16),
+    // Groups, and everybody.
+    v4([224, 0, 0, 0], 4),
+    v4([255, 255, 255, 255], 32),
+    // Other clouds' places for secrets.
+    v4([100, 100, 100, 200], 32),
+    v4([168, 63, 129, 16], 32),
+    v4([192, 0, 0, 192], 32),
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128),
+    // Unspecified, and an IPv4 address in disguise: RFC 4291, section 2.5.5.1. Loopback is in it, and is asked for before.
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 96),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
 ];
+
+const fn v4([a, b, c, d]: [u8; 4], bits: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], bits: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), bits))
+}
 
 /// The operator's limits on backends.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
-    /// Networks that backends must be in; empty is any. With a list, a name is refused: it may resolve to anything.
+    /// Networks that backends must be in; empty is any but special addresses, loopback excepted. With a list, a name is refused: it
+    /// may resolve to anything.
     pub networks: Vec<IpNet>,
     /// The proxy's own listening sockets: a route to one of them would loop.
     pub own_sockets: Vec<SocketAddr>,
@@ -33,6 +54,9 @@ pub enum NotAllowed {
     /// A name, where only networks are allowed.
     #[error("backend {0} is a name, but only addresses in the allowed networks may be used")]
     Name(String),
+    /// Nobody's server.
+    #[error("backend {0} is a link-local, metadata, unspecified or group address, expected a server's")]
+    Special(String),
     /// One of the proxy's own sockets.
     #[error("backend {0} is this proxy itself")]
     Loop(String),
@@ -42,7 +66,8 @@ impl Admission {
     /// Whether a route may lead to `backend`.
     ///
     /// # Errors
-    /// A network that is not listed, a name while networks are listed, the proxy itself.
+    /// A network that is not listed, a name while networks are listed, the proxy itself, and [special](is_special) addresses but for
+    /// loopback, unless a listed network is one of those.
     pub fn check(&self, backend: &Backend) -> Result<(), NotAllowed> {
         let Some(addr) = backend.socket_addr() else {
             return if self.networks.is_empty() { Ok(()) } else { Err(NotAllowed::Name(backend.to_string())) };
@@ -58,7 +83,16 @@ impl Admission {
         if self.own_sockets.iter().any(own) {
             return Err(NotAllowed::Loop(backend.to_string()));
         }
+        if is_special(ip) && !ip.is_loopback() && !self.names_special(ip) {
+            return Err(NotAllowed::Special(backend.to_string()));
+        }
         Ok(())
+    }
+
+    /// Whether the operator lists a special network with this address, or a part of one: whoever writes `0.0.0.0/0` means servers.
+    fn names_special(&self, ip: IpAddr) -> bool {
+        let is_meant = |net: &IpNet| net.contains(&ip) && SPECIAL.iter().any(|special| special.contains(net));
+        self.networks.iter().any(is_meant)
     }
 }
 
@@ -80,15 +114,29 @@ pub fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Whether an address is nobody's server: loopback, link-local, unspecified, of a group, or where clouds tell secrets.
+/// Whether an address is nobody's server: loopback, link-local, unspecified, of a group, or where clouds tell secrets; also in
+/// the disguise of an IPv6 address that leads to such an IPv4 address.
 pub fn is_special(ip: IpAddr) -> bool {
-    let kind = match ip {
-        // All of 0.0.0.0/8 is "this host": RFC 1122, section 3.2.1.3.
-        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast() || ip.octets()[0] == 0,
-        // `::a.b.c.d` is an IPv4 address in disguise.
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.segments()[..6] == [0; 6],
-    };
-    kind || ip.is_loopback() || ip.is_multicast() || METADATA.contains(&ip)
+    let is_plain = |ip: IpAddr| ip.is_loopback() || SPECIAL.iter().any(|special| special.contains(&ip));
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => is_plain(ip.into()) || disguised(ip).is_some_and(|ip| is_plain(ip.into())),
+        ip => is_plain(ip),
+    }
+}
+
+/// The IPv4 address that a gateway makes of an IPv6 address: NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), ISATAP (RFC 5214).
+fn disguised(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let o = ip.octets();
+    let at = |[a, b, c, d]: [usize; 4]| Some(Ipv4Addr::new(o[a], o[b], o[c], o[d]));
+    match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => at([12, 13, 14, 15]),
+        // A network's own prefix: of 48 bits, with nothing behind the address, or a longer one.
+        [0x64, 0xff9b, 1, ..] if o[11..] == [0; 5] => at([6, 7, 9, 10]),
+        [0x64, 0xff9b, 1, ..] => at([12, 13, 14, 15]),
+        [0x2002, ..] => at([2, 3, 4, 5]),
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => at([12, 13, 14, 15]),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +159,68 @@ mod tests {
         assert!(matches!(check(&admission, "http://11.0.0.1:80"), Err(NotAllowed::Network(_))));
         assert!(matches!(check(&admission, "http://[::1]:80"), Err(NotAllowed::Network(_))));
         assert!(matches!(check(&admission, "http://exec-1:80"), Err(NotAllowed::Name(_))));
+    }
+
+    #[test]
+    fn without_a_list_special_addresses_are_refused_and_loopback_is_not() {
+        for bad in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "169.254.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "[::]",
+            "[fe80::1]",
+            "[ff02::1]",
+            "[fd00:ec2::254]",
+            "[::ffff:169.254.169.254]",
+            "[::ffff:0.0.0.0]",
+            "[::169.254.169.254]",
+            "[::127.0.0.1]",
+            "[64:ff9b::169.254.169.254]",
+            "[64:ff9b::127.0.0.1]",
+            "[64:ff9b:1::169.254.169.254]",
+            "[64:ff9b:1:a9fe:a9:fe00::]",
+            "[2002:a9fe:a9fe::1]",
+            "[2001:db8::5efe:169.254.169.254]",
+            "[fe80::5efe:10.0.0.1]",
+        ] {
+            let refused = check(&Admission::default(), &format!("http://{bad}:80"));
+            assert!(matches!(refused, Err(NotAllowed::Special(_))), "{bad}: {refused:?}");
+            // A list of everything names none of them.
+            let networks = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+            let refused = check(&Admission { networks, own_sockets: vec![] }, &format!("http://{bad}:80"));
+            assert!(matches!(refused, Err(NotAllowed::Special(_))), "{bad}: {refused:?}");
+        }
+        for good in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "10.0.0.1",
+            "192.0.0.1",
+            "[fd00::1]",
+            "[64:ff9b::10.0.0.1]",
+            "[64:ff9b:1::10.0.0.1]",
+            "[64:ff9b:1:a00:0:100::]",
+            "[2002:a00:1::1]",
+            "exec-1",
+        ] {
+            assert_eq!(check(&Admission::default(), &format!("http://{good}:80")), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_names_a_special_network_allows_it() {
+        let networks = ["169.254.7.0/24", "10.0.0.0/8", "127.0.0.0/8"].map(|net| net.parse().unwrap()).to_vec();
+        let admission = Admission { networks, own_sockets: vec![] };
+        assert_eq!(check(&admission, "http://169.254.7.1:80"), Ok(()));
+        assert_eq!(check(&admission, "http://127.0.0.1:80"), Ok(()));
+        assert!(matches!(check(&admission, "http://169.254.169.254:80"), Err(NotAllowed::Network(_))));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use redis::{Cmd, FromRedisValue, ParsingError, Value};
 use serde::Serialize;
 
 use super::schema::{origin_key, redirects_key, routes_key};
+use super::write::NORMAL_URL;
 use crate::route::ToolName;
 
 /// How kube2proxy signs what it writes.
@@ -133,7 +134,7 @@ pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: 
             return read and type(origin) == 'table' and origin or {}
         end
         local function is_written_over(url, origin)
-            return type(origin.destination) == 'string' and url ~= origin.destination
+            return type(origin.destination) == 'string' and (not url or normal_url(url) ~= origin.destination)
         end
         local request = cjson.decode(ARGV[2])
         for _, gone in ipairs(request.withdrawals) do
@@ -179,7 +180,11 @@ pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: 
     // Strings and numbers always are JSON.
     let request = serde_json::to_string(&request).unwrap_or_default();
     let mut command = redis::cmd("EVAL");
-    command.arg(SCRIPT).arg(5).arg(routes_key(tool.as_bytes())).arg(origin_key(tool.as_bytes()));
+    command
+        .arg(format!("{NORMAL_URL}{SCRIPT}"))
+        .arg(5)
+        .arg(routes_key(tool.as_bytes()))
+        .arg(origin_key(tool.as_bytes()));
     command.arg(SERVICES_KEY).arg(WRITER_KEY).arg(redirects_key(tool.as_bytes())).arg(identity).arg(request);
     command
 }

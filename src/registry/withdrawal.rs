@@ -13,7 +13,7 @@ pub struct GuardSettings {
     pub floor: u64,
     /// For how long.
     pub hold: Duration,
-    /// Touching this file lets a held withdrawal through at once.
+    /// Touching this file lets a held withdrawal through at once; names in it let those alone.
     pub accept: PathBuf,
 }
 
@@ -21,6 +21,11 @@ impl GuardSettings {
     /// Whether it is a mass withdrawal that `missing` of `live` are to go. The loss of all is always more than any share.
     pub fn is_mass(&self, missing: u64, live: u64) -> bool {
         live >= self.floor && (missing * 100 > live * u64::from(self.percent) || missing >= live)
+    }
+
+    /// For how long in all, however often the time begins anew.
+    pub fn longest_hold(&self) -> Duration {
+        self.hold.saturating_mul(2)
     }
 }
 

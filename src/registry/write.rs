@@ -8,6 +8,17 @@ use super::origin::{GridRoute, Origin};
 use super::schema::{origin_key, redirects_key, routes_key};
 use crate::route::{Backend, MAX_ROUTES, Pattern, ToolName};
 
+/// A function for scripts: a backend's URL in its normal form, as [`Backend`] shows it, from what one of the old stack's writers
+/// wrote. Other text stays as it is.
+pub(super) const NORMAL_URL: &str = "
+        local function normal_url(url)
+            local scheme, rest = url:lower():match('^(https?)://(.-)/?$')
+            if not scheme then return url end
+            local host, port = rest:match('^(.*):(%d+)$')
+            if not host then host, port = rest, scheme == 'https' and '443' or '80' end
+            return scheme .. '://' .. host .. ':' .. port:gsub('^0+', '')
+        end";
+
 /// Sets one route of a tool, who it comes from, and where its requests are redirected to (`None`: nowhere), in one step.
 /// Answers with a `bool`: false when the tool has [`MAX_ROUTES`] others already, and nothing was done. A key of another type
 /// is an error before anything is written.
@@ -50,6 +61,7 @@ pub fn unregister_if_from(tool: &ToolName, pattern: &Pattern, host: IpAddr) -> C
         if origin and url then
             local read, entry = pcall(cjson.decode, origin)
             if not read or type(entry) ~= 'table' or entry.host ~= ARGV[2] then return 0 end
+            url = normal_url(url)
             local is_own = url:match('^https?://(.*):%d+$') == ARGV[3]
             if type(entry.destination) == 'string' then is_own = url == entry.destination end
             if not is_own then return 0 end
@@ -57,7 +69,7 @@ pub fn unregister_if_from(tool: &ToolName, pattern: &Pattern, host: IpAddr) -> C
         for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[1]) end
         return 1";
     let in_url = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
-    let mut command = on_routes_of(SCRIPT, tool);
+    let mut command = on_routes_of(&format!("{NORMAL_URL}{SCRIPT}"), tool);
     command.arg(pattern.as_str()).arg(host.to_string()).arg(in_url);
     command
 }

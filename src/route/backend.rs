@@ -1,4 +1,4 @@
-//! Where a tool runs: `scheme://host:port`, nothing after the port.
+//! Where a tool runs: `scheme://host[:port][/]`, nothing else after it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,6 +19,14 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+        }
+    }
+
+    /// The port of a URL that names none.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
         }
     }
 }
@@ -63,7 +71,7 @@ pub enum BackendError {
     /// A path, a query, credentials, a space ... around `host:port`.
     #[error("backend {0:?} has more than a host and a port, expected scheme://host:port")]
     Extra(String),
-    /// No port, or none between 1 and 65535.
+    /// A colon without a port between 1 and 65535 behind it.
     #[error("backend {0:?} has no port between 1 and 65535, expected scheme://host:port")]
     Port(String),
     /// Not an IPv4 address, a bracketed IPv6 address or a DNS name.
@@ -83,23 +91,25 @@ impl Backend {
     }
 }
 
+/// Reads what old data has too: a scheme in any case, no port where it is the scheme's own, one `/` at the end.
 impl FromStr for Backend {
     type Err = BackendError;
 
     fn from_str(text: &str) -> Result<Self, BackendError> {
         let shown = || text.chars().take(120).collect::<String>();
-        let (scheme, rest) = if let Some(rest) = text.strip_prefix("http://") {
-            (Scheme::Http, rest)
-        } else if let Some(rest) = text.strip_prefix("https://") {
-            (Scheme::Https, rest)
-        } else {
-            return Err(BackendError::Scheme(shown()));
-        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| BackendError::Scheme(shown()))?;
+        let scheme =
+            [Scheme::Http, Scheme::Https].into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str()));
+        let scheme = scheme.ok_or_else(|| BackendError::Scheme(shown()))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(|c: char| !c.is_ascii_graphic() || "/?#@\\".contains(c)) {
             return Err(BackendError::Extra(shown()));
         }
-        let (host, port) = rest.rsplit_once(':').ok_or_else(|| BackendError::Port(shown()))?;
-        let port = parse_port(port).ok_or_else(|| BackendError::Port(shown()))?;
+        // The last colon of an IPv6 address without a port is inside its brackets.
+        let (host, port) = match rest.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) => (host, parse_port(port).ok_or_else(|| BackendError::Port(shown()))?),
+            None => (rest, scheme.default_port()),
+        };
         let host = parse_host(host).ok_or_else(|| BackendError::Host(shown()))?;
         Ok(Self { scheme, host, port })
     }
@@ -167,22 +177,56 @@ mod tests {
     }
 
     #[test]
+    fn old_data_is_taken_for_what_it_means() {
+        for (url, want) in [
+            ("http://10.0.0.5", "http://10.0.0.5:80"),
+            ("http://10.0.0.5/", "http://10.0.0.5:80"),
+            ("http://10.0.0.5:8080/", "http://10.0.0.5:8080"),
+            ("https://tools.example.org", "https://tools.example.org:443"),
+            ("HTTPS://H", "https://h:443"),
+            ("hTTp://h:1/", "http://h:1"),
+            ("http://[fd00::1]", "http://[fd00::1]:80"),
+            ("https://[fd00::1]/", "https://[fd00::1]:443"),
+            ("HTTP://[fd00::1]:8080", "http://[fd00::1]:8080"),
+        ] {
+            assert_eq!(url.parse::<Backend>().map(|backend| backend.to_string()), Ok(want.into()), "{url}");
+        }
+    }
+
+    #[test]
     fn each_fault_has_its_own_message() {
         for (url, want) in [
             ("", "no scheme"),
             ("ftp://a:1", "no scheme"),
-            ("HTTP://a:1", "no scheme"),
-            ("http://a:80/", "more than"),
+            ("a:1", "no scheme"),
+            ("http:/a:1", "no scheme"),
+            ("http:a:1", "no scheme"),
+            (" http://a:1", "no scheme"),
+            ("http//a:1", "no scheme"),
+            ("http://a:80//", "more than"),
+            ("http://a//", "more than"),
+            ("http://a:80/x", "more than"),
+            ("http://a/x", "more than"),
+            ("http://a/?", "more than"),
+            ("http://a/\n", "more than"),
+            ("http://u:p@a", "more than"),
+            ("http://a#", "more than"),
             ("http://a:80?x", "more than"),
             ("http://u@a:80", "more than"),
             ("http://a:80\n", "more than"),
             ("http://a b:80", "more than"),
             ("http://a\\b:80", "more than"),
-            ("http://a", "no port"),
             ("http://a:", "no port"),
+            ("http://a:/", "no port"),
+            ("http://[fd00::1]:", "no port"),
+            ("http://[fd00::1]x", "no port"),
             ("http://a:0", "no port"),
             ("http://a:65536", "no port"),
             ("http://a:+80", "no port"),
+            ("http://", "no valid host"),
+            ("http:///", "no valid host"),
+            ("http://[]", "no valid host"),
+            ("http://[fd00::1", "no valid host"),
             ("http://:80", "no valid host"),
             ("http://127.1:80", "no valid host"),
             ("http://0x7f.1:80", "no valid host"),
@@ -201,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_parses_or_is_refused_and_what_parses_is_canonical(text in "(https?://)?[\\[\\]a-z0-9.:_\\-]{0,24}") {
+        fn any_text_parses_or_is_refused_and_what_parses_is_canonical(text in "((?i)https?://)?[\\[\\]a-z0-9.:_\\-]{0,24}/?") {
             if let Ok(backend) = text.parse::<Backend>() {
                 prop_assert_eq!(backend.to_string().parse::<Backend>().unwrap(), backend);
             }

@@ -76,8 +76,19 @@ enum SessionError {
 ///
 /// For the one process that can be the only writer: the master, before it has workers.
 pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journal: &Journal) -> bool {
+    load_unless(table, settings, deadline, journal, &|| false)
+}
+
+/// The same, trying only until `stop` says so.
+pub fn load_unless(
+    table: Table<'_>,
+    settings: &Settings,
+    deadline: Instant,
+    journal: &Journal,
+    stop: Stop<'_>,
+) -> bool {
     let begun = Instant::now();
-    let expired = || Instant::now() >= deadline;
+    let expired = || Instant::now() >= deadline || stop();
     let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
     let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone(), guard);
     let restored = settings.snapshot.as_ref().and_then(|snapshot| restore(&mut follower, snapshot, journal));
@@ -96,6 +107,7 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
             Err(error) if expired() => {
                 // The deadline broke this attempt off; an earlier one may know more.
                 let error = match reason.unwrap_or(error) {
+                    SessionError::Connection(ConnectionError::Stopped) if stop() => "nginx is to end".into(),
                     SessionError::Connection(ConnectionError::Stopped) => {
                         format!("no answer within {:.1} s", begun.elapsed().as_secs_f64())
                     }
@@ -111,8 +123,7 @@ pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journ
             }
             Err(error) => {
                 reason = Some(error);
-                let left = deadline.saturating_duration_since(Instant::now());
-                std::thread::sleep(backoff.next_delay().min(left));
+                pause(backoff.next_delay(), &expired);
             }
         }
     }
@@ -246,6 +257,7 @@ fn session(
         if !follow(follower, &mut connection, journal)? {
             resync_at = Instant::now();
         }
+        follower.try_oversized(&settings.source, stop, journal);
     }
     Ok(())
 }

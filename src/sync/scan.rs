@@ -1,14 +1,18 @@
 //! From Redis to the table: the full comparison, and the refresh of single keys.
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
 
 use redis::cmd;
 
-use super::connection::{Connection, ConnectionError, Invalidation};
-use super::journal::Journal;
+use super::companion::Stop;
+use super::connection::{Connection, ConnectionError, Invalidation, Timeouts};
+use super::journal::{Journal, Level};
+use super::oversized::Oversized;
 use super::rejected::Rejected;
 use super::resp::Reply;
-use super::withdrawal_guard::{Loss, Verdict, WithdrawalGuard};
+use super::source::Source;
+use super::withdrawal_guard::{Verdict, WithdrawalGuard};
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::{KeyError, Kind, RouteKey};
 use crate::table::{PublishError, Published, Writer};
@@ -18,6 +22,12 @@ const BATCH: usize = 500;
 
 /// What an oversized key may take at most, in Redis's memory, to be asked for again.
 const MAX_KEY_BYTES: i64 = 1 << 20;
+
+/// For a key that is asked for alone: others wait meanwhile.
+const ALONE: Timeouts =
+    Timeouts { connect: Duration::from_secs(1), silence: Duration::from_secs(2), reply: Duration::from_secs(2) };
+/// Bytes of a key that a line of the log shows.
+const SHOWN_BYTES: usize = 120;
 
 /// How the fields of a hash, whether there is any, and the members of a set, are asked for.
 const HASH: &str = "HGETALL";
@@ -69,8 +79,7 @@ pub(super) struct Follower<'w> {
     pub rejected: Rejected,
     pub admission: Admission,
     pub guard: WithdrawalGuard,
-    /// Keys whose replies broke a connection: asked for again only once they are known to be small enough.
-    oversized: BTreeSet<Vec<u8>>,
+    oversized: Oversized,
     /// Keys with something set aside that the running scan has met.
     met: HashSet<Box<[u8]>>,
     changes: Changes,
@@ -85,7 +94,7 @@ impl<'w> Follower<'w> {
             rejected: Rejected::default(),
             admission,
             guard,
-            oversized: BTreeSet::new(),
+            oversized: Oversized::default(),
             met: HashSet::new(),
             changes: Changes::default(),
             hidden: [false; Kind::ALL.len()],
@@ -138,14 +147,13 @@ impl<'w> Follower<'w> {
         is_flushed |= connection.is_flush_pending();
         // With a flush, a part of the keys was met before it: only the next comparison, at once, sees how much is gone.
         if !is_flushed {
-            let losses = Kind::ALL.map(|kind| Loss {
-                kind,
-                missing: missing.iter().filter(|record| record.kind() == kind).count() as u64,
-                live: live.get(kind as usize).copied().unwrap_or(0),
-            });
-            match self.guard.judge(&mut self.writer, &losses, journal) {
-                Verdict::Withdraw => missing.iter().for_each(|key| self.withdraw(&registry::key_of(key), Vec::new())),
-                Verdict::Hold => self.changes.held = missing.len() as u64,
+            let verdict = self.guard.judge(&mut self.writer, &missing, live, journal);
+            for key in missing.iter().map(registry::key_of) {
+                match &verdict {
+                    Verdict::WithdrawOnly(names) if !names.contains(&key) => self.changes.held += 1,
+                    Verdict::Hold => self.changes.held += 1,
+                    _ => self.withdraw(&key, Vec::new()),
+                }
             }
         }
         let met = std::mem::take(&mut self.met);
@@ -178,7 +186,7 @@ impl<'w> Follower<'w> {
 
     /// Applies what the source has under these keys; returns those it has nothing under.
     fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
-        let keys: Vec<_> = keys.iter().filter(|key| !self.oversized.contains(*key)).cloned().collect();
+        let keys: Vec<_> = keys.iter().filter(|key| !self.oversized.contains(key)).cloned().collect();
         let mut absent = Vec::new();
         for keys in keys.chunks(BATCH) {
             connection.send(&pack(first_command, keys))?;
@@ -229,7 +237,7 @@ impl<'w> Follower<'w> {
                 },
                 Err(error @ (ConnectionError::Resp(_) | ConnectionError::Slow(_))) => {
                     // The connection is lost with it. Whether the key is to blame, the next one asks before anything else.
-                    self.oversized.insert(key.to_vec());
+                    self.oversized.suspect(key);
                     return Err(error.into());
                 }
                 Err(error) => return Err(error.into()),
@@ -238,9 +246,10 @@ impl<'w> Follower<'w> {
         Ok(others)
     }
 
-    /// Takes up again what is small enough, or gone; what is too large is withdrawn. What nobody can tell keeps its routes.
+    /// Takes up again what is small enough, or gone; what is too large is withdrawn. What the server does not tell keeps its routes
+    /// until it is [tried](Self::try_oversized).
     fn weigh_oversized(&mut self, connection: &mut Connection<'_>) -> Result<(), ScanError> {
-        for key in self.oversized.clone() {
+        for key in self.oversized.keys() {
             connection.send(&cmd("MEMORY").arg("USAGE").arg(&key).get_packed_command())?;
             let is_small = connection.reply(|reply| match reply {
                 Reply::Integer(bytes) => Some(bytes <= MAX_KEY_BYTES),
@@ -248,7 +257,7 @@ impl<'w> Follower<'w> {
                 _ => None,
             })?;
             match is_small {
-                Some(true) => _ = self.oversized.remove(&key),
+                Some(true) => self.oversized.acquit(&key),
                 Some(false) => self.set_oversized(&key),
                 None => {}
             }
@@ -256,8 +265,41 @@ impl<'w> Follower<'w> {
         Ok(())
     }
 
+    /// Asks for one key whose reply broke a connection, if it is time, on a connection of its own: one that is too large, or slow,
+    /// breaks that one alone.
+    pub fn try_oversized(&mut self, source: &Source, stop: Stop<'_>, journal: &Journal) {
+        let begun = Instant::now();
+        let Some(key) = self.oversized.due(begun) else { return };
+        let shown = String::from_utf8_lossy(key.get(..SHOWN_BYTES).unwrap_or(&key)).escape_debug().to_string();
+        let outcome = Connection::open(source, ALONE, stop).map_err(ScanError::from).and_then(|mut connection| {
+            connection.check_role()?;
+            connection.send(&pack(first_command, std::slice::from_ref(&key)))?;
+            let others = self.receive(&mut connection, first_command, std::slice::from_ref(&key))?;
+            self.fetch_others(&mut connection, &others.other_type)
+        });
+        match outcome {
+            Ok(_) => {
+                // A key that is gone is withdrawn by the next comparison, which the guard judges.
+                self.oversized.acquit(&key);
+                journal.log(Level::Notice, format!("the key \"{shown}\" is read again"));
+            }
+            Err(_) if stop() => {}
+            Err(error) => {
+                // A broken reply has made it a suspect again by itself.
+                if !matches!(error, ScanError::Connection(ConnectionError::Resp(_) | ConnectionError::Slow(_))) {
+                    self.oversized.suspect(&key);
+                }
+                journal.log(
+                    Level::Warn,
+                    format!("{error} while reading the key \"{shown}\" alone; its routes stay as they are, it is tried again later"),
+                );
+            }
+        }
+        self.oversized.rest(begun);
+    }
+
     fn set_oversized(&mut self, key: &[u8]) {
-        self.oversized.insert(key.to_vec());
+        self.oversized.convict(key);
         self.withdraw(key, vec![rejection(key, RejectionReason::TooLarge)]);
     }
 

@@ -48,6 +48,8 @@ pub struct SnapshotSettings {
     pub path: PathBuf,
     /// A snapshot whose last comparison with the source is longer ago is not used.
     pub max_age: Duration,
+    /// Users whose file is believed, beside root and this process's own: the workers'.
+    pub owners: Vec<u32>,
 }
 
 /// Why a snapshot is not used, or was not written.
@@ -59,6 +61,24 @@ pub enum SnapshotError {
     /// The file, or its directory, cannot be read or written.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// Somebody else may have written it.
+    #[error("{what} belongs to user {owner}, expected root or the user that nginx runs as")]
+    Owner {
+        /// The file, or its directory.
+        what: &'static str,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Somebody else can write it.
+    #[error("others than its owner can write {what} (mode {mode:04o}), expected e.g. {expected}")]
+    Writable {
+        /// The file, or its directory.
+        what: &'static str,
+        /// Its permissions.
+        mode: u32,
+        /// Good ones.
+        expected: &'static str,
+    },
     /// A directory, a FIFO, a device.
     #[error("it is not a regular file")]
     NotAFile,

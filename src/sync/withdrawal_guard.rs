@@ -3,52 +3,62 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::journal::{Journal, Level};
-use crate::registry::{GuardSettings, touched_at};
-use crate::route::Kind;
+use crate::registry::{AcceptFile, Accepted, GuardSettings, Names, key_of};
+use crate::route::{Kind, RouteKey};
 use crate::table::Writer;
 
-/// What a comparison would take away of one kind: of the `live` records that were in the table before it the source lacks
-/// `missing`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Loss {
-    pub kind: Kind,
-    pub missing: u64,
-    pub live: u64,
-}
-
 /// What is to be done with what the source no longer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Withdraw,
     Hold,
+    /// These go, all others are held.
+    WithdrawOnly(Names),
 }
 
 /// The state of a hold is in the table's header, where the next companion finds it; here is only what can be lost.
 #[derive(Debug)]
 pub(super) struct WithdrawalGuard {
     settings: Option<GuardSettings>,
-    /// When the file was last touched before the hold began.
-    touched_before: Option<SystemTime>,
+    /// Its state before the hold began accepts nothing.
+    accept: Option<AcceptFile>,
+}
+
+/// What a comparison would take away of one kind: of the `live` records that were in the table before it the source lacks
+/// `missing`.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    kind: Kind,
+    missing: u64,
+    live: u64,
 }
 
 impl WithdrawalGuard {
     /// A guard with these settings; without any it lets everything through.
     pub fn new(settings: Option<GuardSettings>) -> Self {
-        let touched_before = settings.as_ref().and_then(|settings| touched_at(&settings.accept));
-        Self { settings, touched_before }
+        let accept = settings.as_ref().map(|settings| AcceptFile::new(&settings.accept));
+        Self { settings, accept }
     }
 
-    /// Judges the outcome of one comparison. A mass withdrawal of one kind, or of all together, holds back everything.
-    pub fn judge(&mut self, writer: &mut Writer<'_>, losses: &[Loss], journal: &Journal) -> Verdict {
-        let missing: u64 = losses.iter().map(|loss| loss.missing).sum();
-        let all = Loss { kind: Kind::Tool, missing, live: losses.iter().map(|loss| loss.live).sum() };
+    /// Judges the outcome of one comparison: the source lacks `missing`, of so many that were `live` before it, by kind. A mass
+    /// withdrawal of one kind, or of all together, holds back everything.
+    pub fn judge(
+        &mut self,
+        writer: &mut Writer<'_>,
+        missing: &[RouteKey],
+        live: [u64; Kind::ALL.len()],
+        journal: &Journal,
+    ) -> Verdict {
+        let losses = losses(missing, live);
+        let missing_count = missing.len() as u64;
+        let all = Loss { kind: Kind::Tool, missing: missing_count, live: live.iter().sum() };
         let header = writer.table().header();
-        let (held, since) = (header.held(), header.held_since());
+        let (held, since, first) = (header.held(), header.held_since(), header.held_first());
         let Some(settings) = &self.settings else {
             if held > 0 {
                 writer.note_held(0, None);
@@ -57,7 +67,7 @@ impl WithdrawalGuard {
         };
         let is_mass =
             losses.iter().chain([&all]).any(|loss| loss.missing > 0 && settings.is_mass(loss.missing, loss.live));
-        if missing == 0 || held == 0 && !is_mass {
+        if missing.is_empty() || held == 0 && !is_mass {
             if held > 0 {
                 journal
                     .log(Level::Notice, format!("the source has everything again, held={held}; nothing was withdrawn"));
@@ -67,54 +77,103 @@ impl WithdrawalGuard {
         }
         let now = monotonic_seconds();
         if held == 0 {
-            self.touched_before = touched_at(&settings.accept);
-            let seconds = settings.hold.as_secs();
-            let advice = advise(&settings.accept);
+            self.accept = Some(AcceptFile::new(&settings.accept));
+            let (hold, longest) = (settings.hold.as_secs(), settings.longest_hold().as_secs());
+            let (lost, advice) = (describe(&losses), advise(&settings.accept));
             journal.log(
                 Level::Warn,
                 format!(
-                    "the source lacks {}; they are served on for {seconds} s unless they come back, \
-                     {advice}",
-                    describe(losses)
+                    "the source lacks {lost}; they are served on for {hold} s, or {longest} s at most if the connection is \
+                     lost meanwhile, unless they come back; {advice}"
                 ),
             );
         }
-        let since = since.unwrap_or(now);
-        let outcome = if self.is_accepted() {
-            "accepted by the operator"
-        } else if now.saturating_sub(since) >= settings.hold.as_secs() {
-            "held long enough"
-        } else {
-            writer.note_held(missing, Some(since));
-            return Verdict::Hold;
+        let (since, first) = (since.unwrap_or(now), first.unwrap_or(now));
+        let accepted = self.accept.as_mut().and_then(|file| file.take(Instant::now()));
+        let outcome = match accepted {
+            Some(Ok(Accepted::All)) => "accepted by the operator".to_owned(),
+            _ if now.saturating_sub(since) >= settings.hold.as_secs() => "held long enough".to_owned(),
+            _ if now.saturating_sub(first) >= settings.longest_hold().as_secs() => {
+                format!("held for {} s in all, connections lost meanwhile included", now.saturating_sub(first))
+            }
+            Some(Ok(Accepted::Only(names))) => {
+                return only(writer, names, missing, since, &settings.accept, journal);
+            }
+            accepted => {
+                if let Some(Err(error)) = accepted {
+                    let path = settings.accept.display();
+                    journal.log(Level::Warn, format!("{path} accepts nothing: {error}; everything is held on"));
+                }
+                writer.note_held(missing_count, Some(since));
+                return Verdict::Hold;
+            }
         };
-        journal.log(Level::Warn, format!("withdrawing {} that the source lacks: {outcome}", describe(losses)));
+        journal.log(Level::Warn, format!("withdrawing {} that the source lacks: {outcome}", describe(&losses)));
         writer.note_held(0, None);
         Verdict::Withdraw
     }
 
-    /// Whether a hold has come to its end, so that a comparison should not wait.
-    pub fn is_over(&self, writer: &Writer<'_>) -> bool {
+    /// Whether a hold has come to its end, or the operator accepts some of it, so that a comparison should not wait.
+    pub fn is_over(&mut self, writer: &Writer<'_>) -> bool {
         let header = writer.table().header();
         let Some(settings) = self.settings.as_ref().filter(|_| header.held() > 0) else { return false };
-        let expired = |since: u64| monotonic_seconds().saturating_sub(since) >= settings.hold.as_secs();
-        header.held_since().is_some_and(expired) || self.is_accepted()
+        let lasts = |since: Option<u64>| since.map_or(0, |since| monotonic_seconds().saturating_sub(since));
+        lasts(header.held_since()) >= settings.hold.as_secs()
+            || lasts(header.held_first()) >= settings.longest_hold().as_secs()
+            || self.accept.as_mut().is_some_and(|file| file.is_ready(Instant::now()))
     }
 
-    /// The connection was lost, or the source is another: what was said before counts no more, the hold begins anew.
+    /// The connection was lost, or the source is another: what was said before counts no more, the hold begins anew. It ends at
+    /// the latest when its longest time since it first began has passed.
     pub fn restart(&self, writer: &mut Writer<'_>, journal: &Journal) {
         let header = writer.table().header();
-        if header.held_since().is_some() {
-            let held = header.held();
-            journal.log(Level::Notice, format!("the time for which {held} withdrawals are held begins anew"));
-            writer.note_held(held, None);
-        }
+        let Some(settings) = self.settings.as_ref().filter(|_| header.held_since().is_some()) else { return };
+        let (held, first) = (header.held(), header.held_first());
+        let past = first.map_or(0, |first| monotonic_seconds().saturating_sub(first));
+        let left = settings.longest_hold().as_secs().saturating_sub(past);
+        journal.log(
+            Level::Notice,
+            format!("the time for which {held} withdrawals are held begins anew; it ends in {left} s at the latest"),
+        );
+        writer.note_held(held, None);
     }
+}
 
-    fn is_accepted(&self) -> bool {
-        let touched = self.settings.as_ref().and_then(|settings| touched_at(&settings.accept));
-        touched.is_some() && touched != self.touched_before
+/// By kind.
+fn losses(missing: &[RouteKey], live: [u64; Kind::ALL.len()]) -> Vec<Loss> {
+    let loss = |(kind, live)| {
+        let missing = missing.iter().filter(|record| record.kind() == kind).count() as u64;
+        Loss { kind, missing, live }
+    };
+    Kind::ALL.into_iter().zip(live).map(loss).collect()
+}
+
+/// The operator names what may go.
+fn only(
+    writer: &mut Writer<'_>,
+    names: Names,
+    missing: &[RouteKey],
+    since: u64,
+    accept: &Path,
+    journal: &Journal,
+) -> Verdict {
+    let keys: Vec<Vec<u8>> = missing.iter().map(key_of).collect();
+    let others = names.beyond(keys.iter().map(Vec::as_slice));
+    let path = accept.display();
+    if !others.is_empty() {
+        journal.log(Level::Warn, format!("{path} names what is not held back: {others}; that stays as it is"));
     }
+    let going = keys.iter().filter(|key| names.contains(key)).count() as u64;
+    let left = (missing.len() as u64).saturating_sub(going);
+    if going > 0 {
+        let total = missing.len();
+        let text = format!(
+            "withdrawing {going} of {total} records that the source lacks: named in {path}; {left} are held on"
+        );
+        journal.log(Level::Warn, text);
+    }
+    writer.note_held(left, Some(since).filter(|_| left > 0));
+    Verdict::WithdrawOnly(names)
 }
 
 /// `90 of 100 tools, 3 of 3 domains`: the kinds of which something is missing.
@@ -127,12 +186,12 @@ fn describe(losses: &[Loss]) -> String {
 fn advise(accept: &Path) -> String {
     let directory = accept.parent().unwrap_or(Path::new("/"));
     let shown = accept.display();
+    let advice =
+        || format!("touch {shown} to withdraw them now, or write names into it, one a line, to withdraw those alone");
     match fs::metadata(directory).and_then(|_| fs::symlink_metadata(accept).map(drop)) {
-        Err(error) if error.kind() == ErrorKind::NotFound && directory.is_dir() => {
-            format!("touch {shown} to withdraw them now")
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound && directory.is_dir() => advice(),
         Err(error) => format!("{shown} could accept that, but: {error} for the workers' user"),
-        Ok(()) => format!("touch {shown} to withdraw them now"),
+        Ok(()) => advice(),
     }
 }
 
@@ -143,10 +202,10 @@ fn monotonic_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::route::{Pattern, Route, RouteKey};
+    use crate::route::{Pattern, Route};
     use crate::sync::JournalReader;
     use crate::table::{Capacity, OwnedTable};
 
@@ -163,8 +222,30 @@ mod tests {
         owned
     }
 
-    fn tools(missing: u64, live: u64) -> [Loss; 1] {
-        [Loss { kind: Kind::Tool, missing, live }]
+    /// So many records of a kind, by number.
+    fn some(kind: Kind, count: u64) -> Vec<RouteKey> {
+        let parent = if kind == Kind::Domain { ".org" } else { "" };
+        (0..count).map(|n| RouteKey::try_new(kind, format!("t{n}{parent}").as_bytes()).unwrap()).collect()
+    }
+
+    /// Judges a loss of tools.
+    fn judge(
+        guard: &mut WithdrawalGuard,
+        writer: &mut Writer<'_>,
+        missing: u64,
+        live: u64,
+        journal: &Journal,
+    ) -> Verdict {
+        guard.judge(writer, &some(Kind::Tool, missing), [live, 0, 0], journal)
+    }
+
+    /// Whether the file is taken for complete, after a moment.
+    fn becomes_over(guard: &mut WithdrawalGuard, writer: &Writer<'_>) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !guard.is_over(writer) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        guard.is_over(writer)
     }
 
     fn settings(dir: &Path, hold: Duration) -> Option<GuardSettings> {
@@ -192,10 +273,10 @@ mod tests {
             let mut writer = Writer::attach(owned.table()).0;
             let (journal, _reader) = Journal::new(9);
             let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-            assert_eq!(guard.judge(&mut writer, &tools(missing, live), &journal), want, "{missing} of {live}");
+            assert_eq!(judge(&mut guard, &mut writer, missing, live, &journal), want, "{missing} of {live}");
             assert_eq!(owned.table().header().held(), if want == Verdict::Hold { missing } else { 0 });
             let mut off = WithdrawalGuard::new(None);
-            assert_eq!(off.judge(&mut writer, &tools(missing, live), &journal), Verdict::Withdraw);
+            assert_eq!(judge(&mut off, &mut writer, missing, live, &journal), Verdict::Withdraw);
             assert_eq!(owned.table().header().held(), 0, "no guard, no hold");
         }
     }
@@ -206,15 +287,15 @@ mod tests {
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
-        let loss = |kind, missing, live| Loss { kind, missing, live };
-        let (few, many) = (loss(Kind::Tool, 1, 1000), loss(Kind::Domain, 21, 40));
+        let lost = |tools, redirects, domains| {
+            [some(Kind::Tool, tools), some(Kind::Redirect, redirects), some(Kind::Domain, domains)].concat()
+        };
         let guard = || WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(guard().judge(&mut writer, &[few, loss(Kind::Domain, 20, 40)], &journal), Verdict::Withdraw);
+        assert_eq!(guard().judge(&mut writer, &lost(1, 0, 20), [1000, 0, 40], &journal), Verdict::Withdraw);
         // Neither is large enough by itself.
-        let halves = [loss(Kind::Tool, 15, 15), loss(Kind::Redirect, 15, 15)];
-        assert_eq!(guard().judge(&mut writer, &halves, &journal), Verdict::Hold);
+        assert_eq!(guard().judge(&mut writer, &lost(15, 15, 0), [15, 15, 0], &journal), Verdict::Hold);
         writer.note_held(0, None);
-        assert_eq!(guard().judge(&mut writer, &[few, many], &journal), Verdict::Hold);
+        assert_eq!(guard().judge(&mut writer, &lost(1, 0, 21), [1000, 0, 40], &journal), Verdict::Hold);
         assert_eq!(owned.table().header().held(), 22);
         let said = lines(&reader);
         assert!(said[0].starts_with("the source lacks 15 of 15 tools, 15 of 15 redirects; they"), "{said:?}");
@@ -229,9 +310,13 @@ mod tests {
         let (journal, reader) = Journal::new(9);
         let whole = settings(dir.path(), Duration::from_secs(60)).map(|s| GuardSettings { percent: 100, ..s });
         let mut guard = WithdrawalGuard::new(whole);
-        assert_eq!(guard.judge(&mut writer, &tools(99, 100), &journal), Verdict::Withdraw);
-        assert_eq!(guard.judge(&mut writer, &tools(100, 100), &journal), Verdict::Hold);
-        assert!(lines(&reader)[0].ends_with(&format!("touch {}/accept to withdraw them now", dir.path().display())));
+        assert_eq!(judge(&mut guard, &mut writer, 99, 100, &journal), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, &mut writer, 100, 100, &journal), Verdict::Hold);
+        let advice = format!(
+            "touch {}/accept to withdraw them now, or write names into it, one a line, to withdraw those alone",
+            dir.path().display()
+        );
+        assert!(lines(&reader)[0].ends_with(&advice));
     }
 
     #[test]
@@ -247,16 +332,16 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold);
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
         // A small remainder would not have been held by itself.
-        assert_eq!(guard.judge(&mut writer, &tools(3, 100), &journal), Verdict::Hold);
+        assert_eq!(judge(&mut guard, &mut writer, 3, 100, &journal), Verdict::Hold);
         assert!(!guard.is_over(&writer));
         let since = owned.table().header().held_since().unwrap();
         // Another companion, later.
         writer.note_held(3, Some(since.saturating_sub(60).max(1)));
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert!(guard.is_over(&writer) || since < 60);
-        assert_eq!(guard.judge(&mut writer, &tools(3, 100), &journal), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, &mut writer, 3, 100, &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
         let said = lines(&reader);
         assert_eq!(said.len(), 2, "{said:?}");
@@ -271,13 +356,96 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        guard.judge(&mut writer, &tools(90, 100), &journal);
+        judge(&mut guard, &mut writer, 90, 100, &journal);
         writer.note_held(90, Some(1));
         guard.restart(&mut writer, &journal);
-        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold);
-        assert_eq!(guard.judge(&mut writer, &tools(0, 100), &journal), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
+        assert_eq!(judge(&mut guard, &mut writer, 0, 100, &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
         assert_eq!(lines(&reader).last().unwrap(), "the source has everything again, held=90; nothing was withdrawn");
+    }
+
+    #[test]
+    fn a_hold_that_begins_anew_ends_after_twice_its_time_in_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = table(100);
+        let mut writer = Writer::attach(owned.table()).0;
+        let (journal, reader) = Journal::new(9);
+        let hold = Duration::from_secs(60);
+        let mut guard = WithdrawalGuard::new(settings(dir.path(), hold));
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
+        // Some time ago, and several lost connections and companions since.
+        let first = |writer: &mut Writer<'_>, ago: u64| {
+            writer.note_held(0, None);
+            writer.note_held(90, Some(monotonic_seconds().saturating_sub(ago).max(1)));
+        };
+        for ago in [100, 119] {
+            first(&mut writer, ago);
+            for _ in 0..3 {
+                guard = WithdrawalGuard::new(settings(dir.path(), hold));
+                guard.restart(&mut writer, &journal);
+                assert!(monotonic_seconds() < ago || !guard.is_over(&writer), "{ago}");
+                assert_eq!(owned.table().header().held(), 90);
+            }
+        }
+        if monotonic_seconds() <= 121 {
+            return; // The machine has not run for so long that it could be told.
+        }
+        first(&mut writer, 120);
+        guard.restart(&mut writer, &journal);
+        assert_eq!(owned.table().header().held_since(), None);
+        assert!(guard.is_over(&writer));
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Withdraw);
+        assert_eq!((owned.table().header().held(), owned.table().header().held_first()), (0, None));
+        let said = lines(&reader);
+        assert!(said[0].contains("on for 60 s, or 120 s at most if the connection is lost meanwhile"), "{said:?}");
+        assert!(
+            said[1].starts_with("the time for which 90 withdrawals are held begins anew; it ends in 20 s"),
+            "{said:?}"
+        );
+        assert!(said.last().unwrap().contains("that the source lacks: held for 120 s in all"), "{said:?}");
+        // The next one has all its time.
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
+        guard.restart(&mut writer, &journal);
+        assert!(!guard.is_over(&writer));
+    }
+
+    #[test]
+    fn names_in_the_file_accept_those_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = table(100);
+        let mut writer = Writer::attach(owned.table()).0;
+        let (journal, reader) = Journal::new(9);
+        let accept = dir.path().join("accept");
+        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
+        fs::write(&accept, "# these\nt1\nprefix:t2\nredirect:t1\nt95\n").unwrap();
+        assert!(becomes_over(&mut guard, &writer));
+        let verdict = judge(&mut guard, &mut writer, 90, 100, &journal);
+        let Verdict::WithdrawOnly(names) = verdict else { panic!("{verdict:?}") };
+        assert!(names.contains(b"prefix:t1") && names.contains(b"prefix:t2") && !names.contains(b"prefix:t3"));
+        assert_eq!(owned.table().header().held(), 88);
+        assert!(!guard.is_over(&writer), "taken once");
+        fs::write(&accept, "# none\n").unwrap();
+        assert!(becomes_over(&mut guard, &writer));
+        assert_eq!(judge(&mut guard, &mut writer, 88, 98, &journal), Verdict::Hold);
+        let (said, path) = (lines(&reader), accept.display());
+        assert_eq!(
+            said[1..],
+            [
+                format!("{path} names what is not held back: \"prefix:t95\", \"redirect:t1\"; that stays as it is"),
+                format!("withdrawing 2 of 90 records that the source lacks: named in {path}; 88 are held on"),
+                format!(
+                    "{path} accepts nothing: it has comments but no names, expected names, one a line, or an empty file to \
+                     accept everything; everything is held on"
+                ),
+            ]
+        );
+        // The last ones.
+        fs::write(&accept, "t0\nt1").unwrap();
+        assert!(becomes_over(&mut guard, &writer));
+        assert!(matches!(judge(&mut guard, &mut writer, 2, 10, &journal), Verdict::WithdrawOnly(_)));
+        assert_eq!((owned.table().header().held(), owned.table().header().held_first()), (0, None));
     }
 
     #[test]
@@ -290,12 +458,12 @@ mod tests {
         // A file that was there before accepts nothing.
         fs::write(&accept, "").unwrap();
         let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold);
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
         assert!(!guard.is_over(&writer));
         let later = SystemTime::now() + Duration::from_secs(3);
         fs::File::options().write(true).open(&accept).unwrap().set_modified(later).unwrap();
-        assert!(guard.is_over(&writer));
-        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Withdraw);
-        assert_eq!(guard.judge(&mut writer, &tools(90, 100), &journal), Verdict::Hold, "the next one is held again");
+        assert!(becomes_over(&mut guard, &writer));
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Withdraw);
+        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold, "the next one is held again");
     }
 }

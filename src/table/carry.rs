@@ -29,6 +29,7 @@ pub fn carry_over(from: Table<'_>, to: Table<'_>) -> Result<u64, PublishError> {
         (&from.header.rejected, &to.header.rejected),
         (&from.header.held, &to.header.held),
         (&from.header.held_since, &to.header.held_since),
+        (&from.header.held_first, &to.header.held_first),
         (&from.header.known, &to.header.known),
     ];
     words.iter().for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));

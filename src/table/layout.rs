@@ -59,7 +59,10 @@ pub struct Header {
     pub(super) held_since: AtomicU64,
     /// A bit for each [`Kind`] of which the table has all that there is; written before `loaded`.
     pub(super) known: AtomicU64,
-    _spare: [AtomicU64; 3],
+    /// When the hold first began, by the same clock, however often it has begun anew; 0 while nothing is held, and in a zone
+    /// that an earlier version wrote.
+    pub(super) held_first: AtomicU64,
+    _spare: [AtomicU64; 2],
 }
 
 /// Where the routes in a table were first taken from.
@@ -163,6 +166,7 @@ impl Header {
             held: zero(),
             held_since: zero(),
             known: zero(),
+            held_first: zero(),
             _spare: std::array::from_fn(|_| zero()),
         }
     }
@@ -261,6 +265,11 @@ impl Header {
     /// Since when they are held, in seconds of the machine's monotonic clock; `None` when that is to be counted anew.
     pub fn held_since(&self) -> Option<u64> {
         Some(self.held_since.load(Relaxed)).filter(|&since| self.held() > 0 && since > 0)
+    }
+
+    /// When the first of them were held, by the same clock: earlier than [`held_since`](Self::held_since) if that was counted anew.
+    pub fn held_first(&self) -> Option<u64> {
+        Some(self.held_first.load(Relaxed)).filter(|&first| self.held() > 0 && first > 0).or_else(|| self.held_since())
     }
 
     /// Lookups that gave up because the tool's record changed under them again and again, ever.

@@ -271,6 +271,7 @@ fn carried_over_a_table_has_the_same_tools_and_counts() {
     }
     writer.publish(&tool("long"), &long_routes(300, 9)).unwrap();
     writer.mark_synced(1234, 5, &[Kind::Tool, Kind::Domain]);
+    writer.note_held(2, Some(66));
     writer.note_held(2, Some(77));
     fn counters<'a>(table: Table<'a>, name: &str) -> &'a Counters {
         match table.lookup(name.as_bytes(), &mut Scratch::default()) {
@@ -287,6 +288,7 @@ fn carried_over_a_table_has_the_same_tools_and_counts() {
     assert_eq!(counters(to, "a").tally(), Tally::default());
     let header = to.header();
     assert_eq!((header.synced_at(), header.rejected(), header.held(), header.held_since()), (1234, 5, 2, Some(77)));
+    assert_eq!(header.held_first(), Some(66));
     assert_eq!(header.loaded_from(), Some(LoadedFrom::Source));
     assert_eq!(header.known(), [Kind::Tool, Kind::Domain]);
 }

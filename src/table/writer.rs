@@ -268,8 +268,11 @@ impl<'a> Writer<'a> {
         self.table.header.known.store(bits, Relaxed); // edge E5: before `loaded`, whose Release covers it
     }
 
-    /// Says how many withdrawals are held back, and since when by the machine's monotonic clock; `None` to count that anew.
+    /// Says how many withdrawals are held back, and since when by the machine's monotonic clock; `None` to count that anew. When
+    /// the first of them were held is kept until there are none.
     pub fn note_held(&mut self, records: u64, since_seconds: Option<u64>) {
+        let first = self.table.header().held_first().or(since_seconds).filter(|_| records > 0);
+        self.table.header.held_first.store(first.unwrap_or(0), Relaxed);
         self.table.header.held_since.store(since_seconds.unwrap_or(0), Relaxed);
         self.table.header.held.store(records, Relaxed);
     }

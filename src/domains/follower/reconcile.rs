@@ -64,20 +64,25 @@ impl Follower {
         let owns = self.read(owns_redis).await?;
         let now = Instant::now();
         self.parts.guard.resume(now);
-        let may_go = if owns {
+        let total = strangers.len();
+        let going = if owns {
             self.strangers.forget();
-            self.parts.guard.judge(strangers.len(), live, now) == Verdict::Withdraw
-        } else if self.strangers.judge(strangers.len()) {
+            match self.parts.guard.judge(&strangers, live, now) {
+                Verdict::Withdraw => strangers,
+                Verdict::Hold => Vec::new(),
+                Verdict::WithdrawOnly(names) => strangers.into_iter().filter(|key| names.contains(key)).collect(),
+            }
+        } else if self.strangers.judge(strangers.len(), now) {
             self.write(adopt_redis).await?;
-            true
+            strangers
         } else {
             // Another process may have imported them since.
             self.write(|transaction| if owns_redis(transaction)? { Ok(()) } else { disown_redis(transaction) }).await?;
-            false
+            Vec::new()
         };
-        self.parts.metrics.held.set(if may_go { 0 } else { i64::try_from(strangers.len()).unwrap_or(i64::MAX) });
+        self.parts.metrics.held.set(i64::try_from(total - going.len()).unwrap_or(i64::MAX));
         let mut withdrawn = 0;
-        for some in strangers.chunks(AT_ONCE).filter(|_| may_go) {
+        for some in going.chunks(AT_ONCE) {
             // They may have been mapped meanwhile.
             let some = self.read_unmapped(some.to_vec()).await?;
             if !some.is_empty() {

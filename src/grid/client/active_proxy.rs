@@ -97,8 +97,12 @@ fn parse_proxy(text: &str) -> Option<Proxy> {
         return Some(Proxy { host: Host::V6(address), port: DEFAULT_PORT });
     }
     let backend = |text: String| text.parse::<Backend>().ok();
+    if text.contains('/') {
+        return None;
+    }
+    // With the default port first: behind a port it is none.
     let Backend { host, port, .. } =
-        backend(format!("http://{text}")).or_else(|| backend(format!("http://{text}:{DEFAULT_PORT}")))?;
+        backend(format!("http://{text}:{DEFAULT_PORT}")).or_else(|| backend(format!("http://{text}")))?;
     Some(Proxy { host, port })
 }
 
@@ -149,6 +153,7 @@ mod tests {
             "a b",
             "http://a",
             "a/",
+            "a:82/",
             "a:0",
             "a:",
             ":82",

@@ -1,13 +1,14 @@
 //! Reading the snapshot's file, and replacing it in one step.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::{Snapshot, SnapshotError, SnapshotSettings};
 use crate::table::Table;
@@ -19,17 +20,7 @@ const SMALLEST_LIMIT: u64 = 1 << 20;
 
 /// Reads the snapshot, and how long ago its last comparison with the source was; a time to come is now.
 pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Snapshot, Duration), SnapshotError> {
-    // The master reads what the workers' user may put there: no wait for a FIFO, no link to a device.
-    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags as i32).open(&settings.path);
-    let file = file.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => SnapshotError::Missing,
-        _ => error.into(),
-    })?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(SnapshotError::NotAFile);
-    }
+    let (file, metadata) = open(settings)?;
     let limit = table.capacity().cells as u64 * 64 * BYTES_PER_RECORD_BYTE + SMALLEST_LIMIT;
     if metadata.len() > limit {
         return Err(SnapshotError::TooLarge { bytes: metadata.len(), limit });
@@ -43,6 +34,52 @@ pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Sna
         return Err(SnapshotError::TooOld(age, settings.max_age));
     }
     Ok((snapshot, age))
+}
+
+/// Opens the file if nobody but its owner, and users that nginx trusts anyway, can have written it or put it there. What is
+/// checked is what was opened.
+fn open(settings: &SnapshotSettings) -> Result<(File, Metadata), SnapshotError> {
+    let (Some(directory), Some(name)) = (settings.path.parent(), settings.path.file_name()) else {
+        return Err(SnapshotError::NotAFile);
+    };
+    let missing =
+        |error: Errno| if error == Errno::NOENT { SnapshotError::Missing } else { SnapshotError::Io(error.into()) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, directory, flags, Mode::empty()).map_err(missing)?;
+    // The master reads what the workers' user may put there: no wait for a FIFO, no link to a device.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = File::from(openat(&directory, name, flags, Mode::empty()).map_err(missing)?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(SnapshotError::NotAFile);
+    }
+    let trust = Trust { own: geteuid().as_raw(), others: &settings.owners };
+    trust.check(&metadata)?;
+    trust.check(&File::from(directory).metadata()?)?;
+    Ok((file, metadata))
+}
+
+/// Users whose files are believed, beside root.
+struct Trust<'a> {
+    own: u32,
+    others: &'a [u32],
+}
+
+impl Trust<'_> {
+    /// Whether nobody else can write a file, or put another in its place in a directory. In a sticky one nobody can replace
+    /// another's file.
+    fn check(&self, metadata: &Metadata) -> Result<(), SnapshotError> {
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        let (what, expected) = if metadata.is_dir() { ("its directory", "0755") } else { ("it", "0640") };
+        let is_sticky = metadata.is_dir() && mode & 0o1000 != 0;
+        if owner != 0 && owner != self.own && !self.others.contains(&owner) {
+            return Err(SnapshotError::Owner { what, owner });
+        }
+        if mode & 0o022 != 0 && !is_sticky {
+            return Err(SnapshotError::Writable { what, mode, expected });
+        }
+        Ok(())
+    }
 }
 
 /// Makes `bytes` the file's content: after a crash it has either these or the former.

@@ -1,7 +1,7 @@
 //! Whatever a file says, it is believed whole or not at all.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ fn records(table: Table<'_>) -> Vec<SnapshotRecord> {
 }
 
 fn settings(path: PathBuf) -> SnapshotSettings {
-    SnapshotSettings { path, max_age: Duration::from_secs(7 * 86400) }
+    SnapshotSettings { path, max_age: Duration::from_secs(7 * 86400), owners: vec![] }
 }
 
 #[test]
@@ -118,6 +118,60 @@ fn a_file_that_cannot_be_used_says_why() {
     assert_eq!(age, Duration::ZERO, "a clock that was set back makes nothing older");
     fs::write(path("good"), &good).unwrap();
     assert_eq!(read(&settings(path("good")), table.table()).unwrap().0.records.len(), 5);
+}
+
+#[test]
+fn a_file_that_somebody_else_can_have_written_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = filled(now());
+    let path = dir.path().join("tools.snapshot");
+    file::replace(&path, &encode(table.table())).unwrap();
+    let outcome = |owners: &[u32]| {
+        let settings = SnapshotSettings { owners: owners.into(), ..settings(path.clone()) };
+        read(&settings, table.table()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let chmod = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o600, 0o640, 0o644, 0o444, 0o755] {
+        chmod(&path, mode);
+        assert_eq!(outcome(&[]), Ok(()), "{mode:o}");
+    }
+    for mode in [0o620, 0o602, 0o666] {
+        chmod(&path, mode);
+        assert_eq!(
+            outcome(&[]),
+            Err(format!("others than its owner can write it (mode {mode:04o}), expected e.g. 0640"))
+        );
+    }
+    chmod(&path, 0o640);
+    for mode in [0o770, 0o707, 0o2775] {
+        chmod(dir.path(), mode);
+        let want = format!("others than its owner can write its directory (mode {mode:04o}), expected e.g. 0755");
+        assert_eq!(outcome(&[]), Err(want));
+    }
+    // As /tmp is.
+    chmod(dir.path(), 0o1777);
+    assert_eq!(outcome(&[]), Ok(()));
+    if !rustix::process::geteuid().is_root() {
+        return; // Only root can give files away.
+    }
+    let want = |what: &str| Err(format!("{what} belongs to user 12345, expected root or the user that nginx runs as"));
+    chown(&path, Some(12345), None).unwrap();
+    assert_eq!((outcome(&[]), outcome(&[1]), outcome(&[1, 12345])), (want("it"), want("it"), Ok(())));
+    chown(&path, Some(0), None).unwrap();
+    chown(dir.path(), Some(12345), None).unwrap();
+    assert_eq!((outcome(&[]), outcome(&[12345])), (want("its directory"), Ok(())));
+}
+
+#[test]
+fn a_link_to_a_good_snapshot_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = filled(now());
+    let path = dir.path().join("tools.snapshot");
+    file::replace(&path, &encode(table.table())).unwrap();
+    symlink(&path, dir.path().join("link")).unwrap();
+    assert!(read(&settings(path), table.table()).is_ok());
+    let error = read(&settings(dir.path().join("link")), table.table()).unwrap_err().to_string();
+    assert!(error.starts_with("Too many levels of symbolic links"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,308 @@
+//! How an operator ends a hold: a file that is touched accepts everything that is held, names in it accept those alone.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::schema::{routes_key, split_key};
+
+/// A file counts once it has been the same for this long: whoever writes it may not have finished.
+const SETTLED: Duration = Duration::from_millis(500);
+/// More bytes are not read: some thousand names of the longest kind.
+const MAX_BYTES: u64 = 1 << 20;
+/// So many names are shown in one line of a log, and so much of each.
+const SHOWN_NAMES: usize = 10;
+const SHOWN_BYTES: usize = 80;
+
+/// Waits for the file to be touched.
+#[derive(Debug)]
+pub struct AcceptFile {
+    path: PathBuf,
+    /// The state that accepts nothing: it was there before, or has been taken.
+    known: Option<Stamp>,
+    /// Another state, and since when it has been the same.
+    seen: Option<(Stamp, Instant)>,
+}
+
+/// What the operator lets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Everything that is held.
+    All,
+    /// These alone.
+    Only(Names),
+}
+
+/// Records by the keys of the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(BTreeSet<Vec<u8>>);
+
+/// Why a file that was touched accepts nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// A link, a directory, a FIFO, a device.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// More than is read.
+    #[error("it has {0} bytes, expected at most {MAX_BYTES}")]
+    TooLarge(u64),
+    /// Comments alone: that is not empty.
+    #[error("it has comments but no names, expected names, one a line, or an empty file to accept everything")]
+    NoNames,
+    /// It cannot be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    bytes: u64,
+}
+
+impl AcceptFile {
+    /// What is there now accepts nothing.
+    pub fn new(path: &Path) -> Self {
+        let path = path.to_owned();
+        let known = stamp_of(&path);
+        Self { path, known, seen: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it was touched, and nobody writes it any more.
+    pub fn is_ready(&mut self, now: Instant) -> bool {
+        let found = stamp_of(&self.path).filter(|&found| Some(found) != self.known);
+        match (found, self.seen) {
+            (Some(found), Some((seen, since))) if found == seen => now.saturating_duration_since(since) >= SETTLED,
+            (found, _) => {
+                self.seen = found.map(|found| (found, now));
+                false
+            }
+        }
+    }
+
+    /// What it accepts, once for each time that it is touched.
+    ///
+    /// # Errors
+    /// No file that can be read, none with names. It has to be touched again.
+    pub fn take(&mut self, now: Instant) -> Option<Result<Accepted, AcceptError>> {
+        if !self.is_ready(now) {
+            return None;
+        }
+        self.known = self.seen.take().map(|(stamp, _)| stamp);
+        Some(read(&self.path))
+    }
+}
+
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some(Stamp { modified: metadata.modified().ok(), bytes: metadata.len() })
+}
+
+fn read(path: &Path) -> Result<Accepted, AcceptError> {
+    // An empty file need not be readable: it may be root's.
+    if check(&fs::symlink_metadata(path)?)? == 0 {
+        return Ok(Accepted::All);
+    }
+    // Not a link that has taken its place, nor a FIFO that nobody writes to.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
+    let opened = OpenOptions::new().read(true).custom_flags(flags as i32).open(path);
+    let file: File = opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => AcceptError::NotAFile,
+        _ => error.into(),
+    })?;
+    check(&file.metadata()?)?;
+    let mut text = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(AcceptError::TooLarge(text.len() as u64));
+    }
+    parse(&text)
+}
+
+/// The length of a regular file that is small enough.
+fn check(metadata: &Metadata) -> Result<u64, AcceptError> {
+    match metadata.len() {
+        _ if !metadata.is_file() => Err(AcceptError::NotAFile),
+        bytes if bytes > MAX_BYTES => Err(AcceptError::TooLarge(bytes)),
+        bytes => Ok(bytes),
+    }
+}
+
+/// A key of the store on each line, or the name of a tool. Lines that begin with `#` are comments.
+fn parse(text: &[u8]) -> Result<Accepted, AcceptError> {
+    if text.trim_ascii().is_empty() {
+        return Ok(Accepted::All);
+    }
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let names: BTreeSet<Vec<u8>> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+        .map(|line| if split_key(line).is_some() { line.to_vec() } else { routes_key(line) })
+        .collect();
+    if names.is_empty() { Err(AcceptError::NoNames) } else { Ok(Accepted::Only(Names(names))) }
+}
+
+impl Names {
+    /// Whether the record under this key of the store is one of them.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.0.contains(key)
+    }
+
+    /// Those of them that are not among `keys`.
+    pub fn beyond<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>) -> Self {
+        let mut rest = self.0.clone();
+        keys.into_iter().for_each(|key| _ = rest.remove(key));
+        Self(rest)
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The first few of them, each cut to a bounded length.
+impl std::fmt::Display for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, name) in self.0.iter().take(SHOWN_NAMES).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}\"{}\"", name.get(..SHOWN_BYTES).unwrap_or(name).escape_ascii())?;
+        }
+        match self.0.len().checked_sub(SHOWN_NAMES) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    /// What the file accepts, once it has settled.
+    fn taken(file: &mut AcceptFile) -> Option<Result<String, String>> {
+        let now = Instant::now();
+        assert!(!file.is_ready(now) && file.take(now).is_none(), "whoever writes it may not have finished");
+        let taken = file.take(now + SETTLED)?;
+        Some(match taken {
+            Ok(Accepted::All) => Ok("all".into()),
+            Ok(Accepted::Only(names)) => Ok(names.to_string()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    #[test]
+    fn a_file_is_taken_once_each_time_it_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("accept");
+        fs::write(&path, "").unwrap();
+        let mut file = AcceptFile::new(&path);
+        assert_eq!(taken(&mut file), None, "it was there before");
+        for seconds in [3, 6] {
+            let later = SystemTime::now() + Duration::from_secs(seconds);
+            File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+            assert_eq!(taken(&mut file), Some(Ok("all".into())));
+            assert_eq!(taken(&mut file), None, "once");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(taken(&mut file), None);
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("accept");
+        let mut file = AcceptFile::new(&path);
+        let begun = Instant::now();
+        // A shell empties the file first.
+        fs::write(&path, "").unwrap();
+        assert!(!file.is_ready(begun));
+        fs::write(&path, "a\n").unwrap();
+        assert!(!file.is_ready(begun + SETTLED), "it is another one now");
+        let accepted = file.take(begun + SETTLED * 2).unwrap().unwrap();
+        assert!(
+            matches!(accepted, Accepted::Only(names) if names.contains(b"prefix:a") && !names.contains(b"prefix:b"))
+        );
+    }
+
+    #[test]
+    fn names_are_read_line_by_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = AcceptFile::new(&dir.path().join("accept"));
+        let long = "x".repeat(300);
+        let many: String = (0..15).map(|n| format!("t{n:02}\n")).collect();
+        for (text, want) in [
+            ("", Ok("all")),
+            ("\n \r\n", Ok("all")),
+            ("hello", Ok("\"prefix:hello\"")),
+            (
+                "# 3 of them\n\nhello\r\n  redirect:hello\nfrontend:*.a.org \nprefix:b\nb\n",
+                Ok("\"frontend:*.a.org\", \"prefix:b\", \"prefix:hello\", \"redirect:hello\""),
+            ),
+            ("a tool's\n\u{1b}[2J", Ok(r#""prefix:\x1b[2J", "prefix:a tool\'s""#)),
+            (&long, Ok(&format!("\"prefix:{}\"", "x".repeat(SHOWN_BYTES - 7)))),
+            (
+                &many,
+                Ok(&*format!(
+                    "{} and 5 more",
+                    (0..10).map(|n| format!("\"prefix:t{n:02}\"")).collect::<Vec<_>>().join(", ")
+                )),
+            ),
+            (
+                "# nothing\n",
+                Err("it has comments but no names, expected names, one a line, or an empty file to accept everything"),
+            ),
+        ] {
+            let written = file.path().with_extension("new");
+            fs::write(&written, text).unwrap();
+            fs::rename(&written, file.path()).unwrap();
+            assert_eq!(taken(&mut file), Some(want.map(str::to_owned).map_err(str::to_owned)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_small_regular_file_accepts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("accept");
+        let accepted = |make: &dyn Fn()| {
+            let mut file = AcceptFile::new(&path);
+            make();
+            let taken = taken(&mut file);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+            taken
+        };
+        let not_a_file = Some(Err("it is not a regular file".to_owned()));
+        fs::write(dir.path().join("target"), "").unwrap();
+        assert_eq!(accepted(&|| symlink(dir.path().join("target"), &path).unwrap()), not_a_file);
+        assert_eq!(accepted(&|| symlink("/dev/zero", &path).unwrap()), not_a_file);
+        assert_eq!(accepted(&|| fs::create_dir(&path).unwrap()), not_a_file);
+        let mode = rustix::fs::Mode::RUSR;
+        assert_eq!(accepted(&|| rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap()), not_a_file);
+        let large = accepted(&|| File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap());
+        assert_eq!(large, Some(Err("it has 1048577 bytes, expected at most 1048576".into())));
+        let unreadable = accepted(&|| {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        });
+        assert_eq!(unreadable, Some(Ok("all".into())));
+    }
+
+    #[test]
+    fn names_that_are_not_held_are_left_over() {
+        let names = Names([b"prefix:a".to_vec(), b"prefix:b".to_vec()].into());
+        assert_eq!(names.beyond([&b"prefix:a"[..], b"prefix:c"]).to_string(), "\"prefix:b\"");
+        assert!(names.beyond([&b"prefix:a"[..], b"prefix:b"]).is_empty());
+    }
+}
