@@ -13,7 +13,9 @@ add_block_preprocessor(sub {
 CONF
     my $subdomain = $block->subdomain // '';
     my $domain = $block->domain // '';
+    my $http = $block->http // '';
     $block->set_value(http => <<"CONF");
+$http
 server {
     listen $port;
     server_name .toolforge.org;
@@ -58,8 +60,26 @@ HSET redirect:hello .* hello.toolforge.org
 http://www.example.org/        404  -
 http://hello.toolforge.org/    503  -
 /hello/                        503  -  result=miss
-/%2fdhello/                    503  -
-/%2frhello/                    503  -
+
+
+
+=== nor with a path that begins with two slashes, as the keys of the others do
+--- http
+merge_slashes off;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+SADD frontend:hello http://$TEST_NGINX_TOOL_B
+HSET redirect:hello .* hello.toolforge.org
+--- location
+urlproxy_canonical https://toolforge.org;
+--- requests
+/hello/                            307  -  tool=hello
+/%2fdhello/                        503  -  result=miss  tool=
+/%2Frhello/                        503  -  result=miss  tool=
+//dhello/                          503  -  result=miss  tool=
+//rhello/                          503  -  result=miss  tool=
+http://hello.toolforge.org//dx/    200  a  tool=hello   sees=//dx/
+http://www.example.org//rhello/    404  -  result=miss  tool=
 
 
 
