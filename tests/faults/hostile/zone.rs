@@ -9,9 +9,10 @@ use crate::site::{Plan, Site};
 
 use super::{FEW, SOON, comes_true, register, under_attack, wait_in_step};
 
-/// As many as a tool may have, each as long as it may be: the text and, beside it, the literal that it stands for.
+/// As many as a tool may have, each as long as it may be. With something escaped the record has the text and, beside it, the
+/// literal that it stands for, which is nearly as long.
 fn largest_patterns(tool: usize) -> Vec<String> {
-    let pattern = |number: usize| format!("^/{}{tool:04}{number:02}$", r"\-".repeat(507));
+    let pattern = |number: usize| format!(r"^/\-{}{tool:04}{number:02}$", "x".repeat(1013));
     (0..32).map(pattern).collect()
 }
 
