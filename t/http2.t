@@ -6,25 +6,21 @@ add_block_preprocessor(sub {
     my ($block) = @_;
     my $passes = 'proxy_pass http://tools; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;'
         . ' add_header X-Urlproxy-Tool "$urlproxy_tool" always; add_header X-Urlproxy-Result "$urlproxy_result" always;';
-    my $more = $block->h2 // '';
     $block->set_value(upstream => 'keepalive 8;');
     $block->set_value(http => <<"CONF");
 server {
     listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2;
     server_name .toolforge.org;
-    $more
     location / { urlproxy tools subdomain toolforge.org; $passes }
 }
 server {
     listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2;
     server_name www.example.org other.example.org;
-    $more
     location / { urlproxy tools domain; $passes }
 }
 server {
     listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2 default_server;
     server_name _;
-    $more
     location / { urlproxy tools path; $passes }
 }
 CONF
@@ -124,6 +120,7 @@ for (['www.example.org', 'other.example.org', 'a'], ['other.example.org', 'www.e
     ['hello.toolforge.org', 'www.example.org', 'c'], ['www.example.org', 'hello.toolforge.org', 'a'])
 {
     my ($authority, $host, $tool) = @$_;
+    is(h2_words(h2_ask(h2_request('/', authority => $authority))), "200 $tool", "$authority alone");
     my $got = h2_ask(h2_request('/', authority => $authority, more => [['host', $host]]));
     # nginx refuses it, or goes by :authority, and then the tool sees no other host either: RFC 9113, 8.3.1.
     like(h2_words($got), qr/^(400 -|200 $tool)$/, "$authority, but Host: $host");

@@ -2,6 +2,7 @@
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
+own_sections(qw(subdomain domain));
 add_block_preprocessor(sub {
     my ($block) = @_;
     my $port = '$TEST_NGINX_SERVER_PORT';
@@ -136,6 +137,7 @@ HSET prefix:a.hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:toolforge .* http://$TEST_NGINX_TOOL_A
 HSET prefix: .* http://$TEST_NGINX_TOOL_A
 --- requests
+http://hello.toolforge.org/    200  a  tool=hello
 http://a.hello.toolforge.org/  503  -  result=miss  tool=
 http://toolforge.org/          503  -  tool=
 

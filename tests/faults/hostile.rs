@@ -18,8 +18,8 @@ pub mod backends;
 pub mod patterns;
 pub mod zone;
 
-/// After an attack a change of all routes is served within this, as without one on a busy machine.
-const SOON: Duration = Duration::from_secs(5);
+/// What is not over by then starves.
+const SOON: Duration = Duration::from_secs(10);
 /// Lines of a start, and of the routes that are set aside: the log names so many of a kind, and how many more there are.
 const FEW: usize = 300;
 /// How long the innocent tools are asked without an attack, for the comparison.

@@ -64,7 +64,7 @@ pub fn in_requests() -> Report {
             // Each of a client's requests is for the next tool.
             static TURN: AtomicU64 = AtomicU64::new(0);
             let number = (TURN.fetch_add(1, SeqCst) as usize + client) % TOOLS;
-            let _ = try_get(port, &format!("/{}/{}!", tool(weight, number), "ab".repeat(100)), SOON * 2);
+            let _ = try_get(port, &format!("/{}/{}!", tool(weight, number), "ab".repeat(100)), SOON);
         };
         let before = processor_time(&site);
         let (((), asked), note) = under_attack(&site, || while_busy(0..2, work, || thread::sleep(ATTACK)));

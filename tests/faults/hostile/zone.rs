@@ -47,7 +47,7 @@ fn filled(zone: &'static str, hostile: usize, honest: usize) -> Report {
         wait_in_step(&site);
         write_all(&url);
         let missing = || expected.difference(&site.listed()).count();
-        let is_complete = comes_true(SOON * 2, || missing() == 0);
+        let is_complete = comes_true(SOON, || missing() == 0);
         // A backend that nobody has: who still answers is at the old one.
         let gone = format!("http://127.0.0.1:{}", crate::port::free_port());
         write_all(&gone);
@@ -55,10 +55,10 @@ fn filled(zone: &'static str, hostile: usize, honest: usize) -> Report {
             let each = expected.iter().step_by(honest / 50);
             each.map(|tool| site.nginx.get(&format!("/{tool}/")).status).collect()
         };
-        let is_moved = comes_true(SOON * 2, || statuses() == BTreeSet::from([502]));
+        let is_moved = comes_true(SOON, || statuses() == BTreeSet::from([502]));
         let answers = statuses();
         site.redis.cli(&["HSET", "prefix:newcomer", ".*", &url]);
-        let is_welcome = comes_true(SOON * 2, || site.nginx.get("/newcomer/").status == 200);
+        let is_welcome = comes_true(SOON, || site.nginx.get("/newcomer/").status == 200);
         (is_complete, missing(), answers, is_moved, is_welcome)
     });
     let routed = site.listed().iter().filter(|tool| tool.starts_with("hostile")).count();
