@@ -54,7 +54,7 @@ for my $round (1 .. 20) {
         $slowest = $taken if $taken > $slowest;
     }
 }
-note(sprintf 'the slowest of 40 changes was served after %.0f ms', $slowest * 1000);
+Test::More::note(sprintf 'the slowest of 40 changes was served after %.0f ms', $slowest * 1000);
 
 
 
