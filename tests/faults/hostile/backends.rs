@@ -56,7 +56,7 @@ pub fn that_are_anothers() -> Report {
     site.finish(recovered, SOON, FEW)
         .note(format!("{} of {ASKED} by the backend that others name, idle {}; {note}", attacked.1, idle.1))
         .expect(idle.0 + attacked.0 == 0, format!("{} of the victim's requests failed", idle.0 + attacked.0))
-        .expect(failing.iter().all(|asked| *asked > 10), format!("{failing:?} requests are no attack"))
+        .expect(failing.iter().all(|asked| *asked > 2), format!("{failing:?} requests are no attack"))
         .expect(idle.1 > ASKED / 4, format!("without an attack it answered {} of {ASKED}", idle.1))
         .expect(attacked.1 > ASKED / 4, format!("it answered {} of {ASKED}", attacked.1))
 }
@@ -89,15 +89,13 @@ fn fragile() -> u16 {
 /// Three thousand requests of one tool wait for answers that never come, with the limit that the shipped configuration has.
 pub fn that_never_answer() -> Report {
     const REQUESTS: usize = 3000;
-    let shipped = |directive: &str| {
-        let lines = SHIPPED.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        lines.filter(|line| line.starts_with(directive)).collect::<Vec<_>>().join("\n")
-    };
-    let [zone, status, limit] = ["limit_conn_zone ", "limit_conn_status ", "limit_conn "].map(shipped);
-    if zone.is_empty() || limit.is_empty() {
+    let shipped = SHIPPED.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let limits = shipped.filter(|line| line.starts_with("limit_conn"));
+    let (zones, limits): (Vec<_>, Vec<_>) = limits.partition(|line| line.starts_with("limit_conn_zone"));
+    if zones.is_empty() || limits.is_empty() {
         return Report::failed("nginx-conf/urlproxy.conf does not limit a tool's open requests");
     }
-    let (http, location) = (zone, format!("{status} {limit}"));
+    let (http, location) = (zones.join("\n"), limits.join("\n"));
     let site = Site::with(RedisServer::start(&[]), Plan { http, location, ..Plan::default() });
     let tarpit = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = format!("http://{}", tarpit.local_addr().expect("its address"));
@@ -139,7 +137,8 @@ pub fn that_never_answer() -> Report {
         (waiting, refused, REQUESTS - waiting - refused)
     });
     let recovered = site.recovers();
-    site.finish(recovered, SOON, FEW)
+    // nginx has a line for each that it refuses.
+    site.finish(recovered, SOON, FEW + REQUESTS)
         .note(format!("{waiting} wait, {refused} are refused; {note}"))
         .expect(waiting > 0 && refused > REQUESTS / 2, format!("{waiting} wait, {refused} are refused"))
         .expect(other == 0, format!("{other} of the tool's requests have neither waited nor been answered 503"))

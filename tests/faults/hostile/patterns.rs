@@ -1,6 +1,7 @@
 //! Patterns that are legal and as heavy as they can be.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
 
-use super::{FEW, SOON, Times, processor_time, register, under_attack, wait_in_step, while_busy};
+use super::{FEW, SOON, Times, comes_true, processor_time, register, under_attack, wait_in_step, while_busy};
 
 /// As many as a tool may have.
 const PATTERNS: usize = 32;
@@ -28,9 +29,9 @@ fn match_of(weight: usize, number: usize) -> String {
     format!("a{}{}", "b".repeat(weight), tail(number))
 }
 
-/// A number in letters that the rest of the pattern does not have, always as long.
+/// A number below 128 in letters that the rest of the pattern does not have, always as long.
 fn tail(number: usize) -> String {
-    format!("{number:016b}").replace('0', "c").replace('1', "d")
+    format!("{number:07b}").replace('0', "c").replace('1', "d")
 }
 
 /// Four tools whose patterns no cache of a worker holds all of; then the heaviest four whose patterns are all in use. A request
@@ -39,6 +40,7 @@ pub fn in_requests() -> Report {
     const TOOLS: usize = 4;
     /// A compilation of such patterns takes fifty times as long, a search a hundredth.
     const MOST: Duration = Duration::from_millis(5);
+    const ENOUGH: usize = 400;
     let site = Site::with(RedisServer::start(&[]), Plan { zone: "16m", ..Plan::default() });
     let tool = |weight: usize, number: usize| format!("heavy{weight}-{number}");
     let weights = [HEAVIEST, 8, 6, 4, 3, 2, 1];
@@ -60,14 +62,20 @@ pub fn in_requests() -> Report {
     let mut problems = Vec::new();
     let mut notes = Vec::new();
     for weight in [Some(HEAVIEST), heaviest.filter(|it| *it != HEAVIEST)].into_iter().flatten() {
-        let work = move |client: usize| {
-            // Each of a client's requests is for the next tool.
-            static TURN: AtomicU64 = AtomicU64::new(0);
-            let number = (TURN.fetch_add(1, SeqCst) as usize + client) % TOOLS;
+        let turn = Arc::new(AtomicUsize::new(0));
+        let turns = Arc::clone(&turn);
+        let work = move |_| {
+            // Each request is for the next tool.
+            let number = turns.fetch_add(1, SeqCst) % TOOLS;
             let _ = try_get(port, &format!("/{}/{}!", tool(weight, number), "ab".repeat(100)), SOON);
         };
+        let attack = || {
+            thread::sleep(ATTACK);
+            // So many that the innocent requests' part does not count.
+            comes_true(ATTACK, || turn.load(SeqCst) >= ENOUGH);
+        };
         let before = processor_time(&site);
-        let (((), asked), note) = under_attack(&site, || while_busy(0..2, work, || thread::sleep(ATTACK)));
+        let (((), asked), note) = under_attack(&site, || while_busy(0..2, work, attack));
         let asked: u64 = asked.iter().sum();
         // Some of it was for the innocent requests.
         let each = (processor_time(&site) - before) / u32::try_from(asked.max(1)).unwrap_or(u32::MAX);
@@ -119,7 +127,7 @@ pub fn in_registrations() -> Report {
             pipe.query::<()>(&mut connection).expect("a change");
             thread::sleep(EVERY);
         };
-        (0..(2 * ATTACK.as_millis() / EVERY.as_millis()) as usize).for_each(exchange);
+        (0..(ATTACK.as_millis() / EVERY.as_millis()) as usize).for_each(exchange);
     };
     let attack = std::cell::RefCell::new(Some(attack));
     let (lags, note) = under_attack(&site, || {
@@ -132,6 +140,9 @@ pub fn in_registrations() -> Report {
     let (idle, attacked, longest) = (Times::of(&idle), Times::of(&lags), lags[lags.len() - 1]);
     let recovered = site.recovers();
     site.finish(recovered, SOON, FEW)
-        .note(format!("median, p99 of {} honest changes: {attacked}, idle {idle}; {note}", lags.len()))
+        .note(format!(
+            "median, p99 of {} honest changes: {attacked}, longest {longest:.1?}, idle {idle}; {note}",
+            lags.len()
+        ))
         .expect(longest < SOON, format!("an honest change was served after {longest:?}"))
 }
