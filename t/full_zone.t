@@ -27,4 +27,4 @@ ok(eventually { ask("GET /$listed[0]/")->{status} == 503 }, 'and go');
 redis('HSET', "prefix:$missing", '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask("GET /$missing/")->{status} == 200 }, 'which makes room');
 --- error_log
-urlproxy: route set aside: 
+urlproxy: route set aside: the table is full

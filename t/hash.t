@@ -33,34 +33,86 @@ like(join('', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 4), qr/^(ab){
 
 
 
-=== the others keep theirs when one goes, and a failed one's keys move
---- redis
-SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_DEAD_A
---- perl
-my $of = sub { ask('GET /hello/', headers => ["X-Session: $_[0]"])->{headers}{'x-tool'} // '-' };
-# Whose the failed one is shows in the log: each of these was tried there first, once its failure was forgotten.
-my $all = sub { join '', map { $of->($_) } 1 .. 30 };
-my $before = $all->();
-unlike($before, qr/-/);
-like(error_log(), qr/connect\(\) failed .* upstream: "http:\/\/\Q$ENV{TEST_NGINX_DEAD_A}\E/, 'some keys were of the failed one');
-redis('SREM', 'prefix:hello', "http://$ENV{TEST_NGINX_DEAD_A}");
-eventually { $all->() eq $before };
-is($all->(), $before, 'they stay where they went, and all others where they were');
-
-
-
-=== it holds for the variable too, and may be made of others
+=== when one goes its keys are spread over the others, whose own keys stay
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
+--- perl
+my $of  = sub { ask('GET /hello/', headers => ["X-Session: $_[0]"])->{headers}{'x-tool'} // '-' };
+my $all = sub { join '', map { $of->($_) } 1 .. 90 };
+my $before = $all->();
+redis('SREM', 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_C}");
+ok(eventually { $all->() !~ /c/ }, 'the third is gone');
+my $after = $all->();
+my @moved = grep { substr($before, $_, 1) ne substr $after, $_, 1 } 0 .. 89;
+is(join('', map { substr $before, $_, 1 } @moved), $before =~ tr/c//cdr, 'its keys have moved, and no others');
+my %taker = map { substr($after, $_, 1) => 1 } @moved;
+is(join('', sort keys %taker), 'ab', 'to both that are left');
+redis('SADD', 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_C}");
+ok(eventually { $all->() eq $before }, 'it comes back to its own keys');
+
+
+
+=== a failed one's keys go where they would go without it, and to it again
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_DEAD_A
+HSET prefix:marker .* http://$TEST_NGINX_TOOL_A
+--- http
+upstream stubborn { urlproxy_peers max_fails=0; }
+upstream cautious { urlproxy_peers max_fails=1 fail_timeout=60s; }
+--- server
+location /hello/cautious { urlproxy tools path; urlproxy_hash $http_x_session; proxy_pass http://cautious; add_header X-Addr $upstream_addr always; }
 --- location
-urlproxy_hash $urlproxy_tool$http_x_session;
---- pass
-$urlproxy_backend
+urlproxy_hash $http_x_session;
+add_header X-Addr $upstream_addr always;
+--- pass: http://stubborn
+--- perl
+# Who was asked for each key, in turn.
+my $all = sub { my ($path) = @_; map { ask("GET $path", headers => ["X-Session: $_"])->{headers}{'x-addr'} } 1 .. 90 };
+my ($dead, %taker) = ($ENV{TEST_NGINX_DEAD_A});
+my @before = $all->('/hello/');
+my @own    = grep { $before[$_] =~ /^\Q$dead\E, / } 0 .. 89;
+cmp_ok(scalar @own, '>', 5, 'it has keys, for which it is asked first');
+$taker{ $before[$_] =~ s/.*, //r } = 1 for @own;
+is(join(' ', sort keys %taker), join(' ', sort @ENV{qw(TEST_NGINX_TOOL_A TEST_NGINX_TOOL_B)}), 'both others take them over');
+my @without = map { s/^\Q$dead\E, //r } @before;
+is(scalar(grep { /,/ } @without), 0, 'no other key is tried twice');
+# The first of its own keys finds out, the others are spared.
+ask('GET /hello/cautious', headers => ['X-Session: ' . ($own[0] + 1)]);
+is_deeply([$all->('/hello/cautious')], \@without, 'once it is known to fail');
+is_deeply([$all->('/hello/')],         \@before,  'where failures are not counted it is asked as before');
+redis('SREM', 'prefix:hello',  "http://$dead");
+redis('HSET', 'prefix:marker', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /marker/')->{headers}{'x-tool'} eq 'b' }, 'it is withdrawn');
+is_deeply([$all->('/hello/')], \@without, 'without it');
+
+
+
+=== it holds for the variable too
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
+--- pass: $urlproxy_backend
 --- perl
 my %all;
-for my $session (1 .. 20) {
+for my $session (1 .. 40) {
     my %asked = map { ask('GET /hello/', headers => ["X-Session: $session"])->{headers}{'x-tool'} => 1 } 1 .. 4;
     is(scalar(keys %asked), 1, "session $session");
+    $all{$_}++ for keys %asked;
+}
+is(scalar(keys %all), 3);
+
+
+
+=== the key may be made of the route's own variables
+--- redis eval
+[ map { ['SADD', "prefix:tool-$_", map { "http://$_" } @ENV{qw(TEST_NGINX_TOOL_A TEST_NGINX_TOOL_B TEST_NGINX_TOOL_C)}] } 1 .. 40 ]
+--- location
+urlproxy_hash $urlproxy_tool;
+--- perl
+# Were the key empty, they would take turns; were it the same for all tools, one backend would have them all.
+my %all;
+for my $tool (map { "tool-$_" } 1 .. 40) {
+    my %asked = map { ask("GET /$tool/")->{headers}{'x-tool'} => 1 } 1 .. 4;
+    is(scalar(keys %asked), 1, $tool);
     $all{$_}++ for keys %asked;
 }
 is(scalar(keys %all), 3);

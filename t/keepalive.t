@@ -145,8 +145,9 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_B
 --- perl
 my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
 my $first = $peer->('/hello/');
+is($peer->('/hello/'), $first, 'one is kept');
 $peer->('/other/');
-isnt($peer->('/hello/'), $first);
+isnt($peer->('/hello/'), $first, 'and gave way to another');
 
 
 

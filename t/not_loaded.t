@@ -32,7 +32,7 @@ wait_for_routes 300ms;
 --- perl
 use Time::HiRes;
 is(ask('GET /hello/')->{status}, 503);
-cmp_ok(Time::HiRes::time() - $UrlproxyTest::begun, '<', 1.5, 'seconds, of which nginx waited 0.3');
+cmp_ok(Time::HiRes::time() - $UrlproxyTest::begun, '<', 10, 'seconds: nginx has not waited for it');
 is(ask('GET /up')->{status}, 204);
 
 

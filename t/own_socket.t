@@ -68,5 +68,8 @@ is this proxy itself, tool="own"
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
+is(ask('GET /hello/')->{headers}{'x-tool'}, 'a');
 redis('HSET', 'prefix:hello', '.*', "http://127.0.0.1:$ENV{TEST_NGINX_SERVER_PORT}");
 ok(eventually { ask('GET /hello/')->{status} == 503 });
+--- error_log
+urlproxy: route set aside: backend http://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="hello" pattern=".*"

@@ -62,6 +62,8 @@ SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A
 my $body = 'x' x 500_000;
 my $sum  = unpack '%32C*', $body;
 like(ask('POST /hello/', body => $body)->{body}, qr/^body: 500000 bytes sum $sum$/m) for 1, 2;
+--- error_log
+connect() failed (111: Connection refused) while connecting to upstream
 
 
 

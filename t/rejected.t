@@ -157,7 +157,12 @@ route set aside
 
 === of 65 backends all but one
 --- redis eval
-[ ['SADD', 'prefix:hello', (map { 'http://10.0.0.1:' . (80 + $_) } 1 .. 65)] ]
+[ ['SADD', 'prefix:hello', (map { "http://127.0.0.$_:1" } 2 .. 66)] ]
+--- location
+add_header X-Addr $upstream_addr always;
+--- perl
+my %asked = map { $_ => 1 } split /, /, ask('GET /hello/')->{headers}{'x-addr'};
+is(scalar keys %asked, 64, 'all but one are asked');
 --- error_log
 urlproxy: route set aside: there are 65 backends, expected at most 64, tool="hello"
 

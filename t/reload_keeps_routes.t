@@ -39,7 +39,8 @@ my $failed = 0;
 for my $size ('1m', '32m') {
     my @before = worker_pids();
     open my $file, '>', $conf or die;
-    print $file $text =~ s/urlproxy_table tools \{/$&\n zone $size;/r;
+    (my $changed = $text) =~ s/urlproxy_table tools \{/$&\n zone $size;/ or die 'no table';
+    print $file $changed;
     close $file;
     kill 'HUP', nginx_pid();
     my $is_new = eventually {
@@ -52,6 +53,7 @@ for my $size ('1m', '32m') {
 is($failed, 0, 'requests that failed');
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' }, 'changes are followed');
+is(scalar(() = error_log() =~ /carried over to another zone, tools=1\b/g), 2, 'each time into a zone of its own');
 
 
 

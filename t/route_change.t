@@ -36,21 +36,25 @@ $is->('/other/', 503);
 
 
 
-=== within 100 ms, on a connection that is open
+=== long before the next comparison, on a connection that is open
+--- table
+resync_interval 1h;
 --- perl
 use Time::HiRes;
 my $client = to_nginx();
 my $status = sub { send_bytes($client, "GET /hello/ HTTP/1.1\r\nHost: localhost\r\n\r\n"); answer($client)->{status} };
+my $slowest = 0;
 for my $round (1 .. 20) {
     for (['HSET', 200], ['DEL', 503]) {
         my ($command, $want) = @$_;
         redis($command, 'prefix:hello', $command eq 'HSET' ? ('.*', "http://$ENV{TEST_NGINX_TOOL_A}") : ());
         my $begin = Time::HiRes::time();
-        1 until $status->() == $want || Time::HiRes::time() > $begin + 2;
+        ok(eventually { $status->() == $want }, "round $round: $command");
         my $taken = Time::HiRes::time() - $begin;
-        cmp_ok($taken, '<', 0.1, "round $round: $command") if $taken >= 0.1 || $round == 20;
+        $slowest = $taken if $taken > $slowest;
     }
 }
+Test::More::note(sprintf 'the slowest of 40 changes was served after %.0f ms', $slowest * 1000);
 
 
 
@@ -66,3 +70,5 @@ for my $round (1 .. 50) {
 }
 is($wrong, 0);
 ok(eventually { ask('GET /list')->{body} =~ /"tool-20"/ && ask('GET /list')->{body} !~ /"tool-10"/ });
+redis('RENAME', 'prefix:tool-20', 'prefix:last');
+ok(eventually { ask('GET /list')->{body} =~ /"last"/ && ask('GET /list')->{body} !~ /"tool-20"/ }, 'to the last of them');

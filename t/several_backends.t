@@ -159,15 +159,18 @@ proxy_next_upstream http_503;
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 --- perl
+my $failed = 0;
 for (1, 2) {
     my $client = start_ask('GET /hello/');
     if (asked_next($client)) {
         my $backend = accept_on('A');
         read_message($backend);
         send_bytes($backend, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+        $failed++;
     }
     is(answer($client)->{headers}{'x-tool'}, 'a');
 }
+is($failed, 1, 'one of them was asked there first');
 
 
 

@@ -2,6 +2,7 @@
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
+own_sections(qw(subdomain domain));
 add_block_preprocessor(sub {
     my ($block) = @_;
     my $port = '$TEST_NGINX_SERVER_PORT';
@@ -13,7 +14,9 @@ add_block_preprocessor(sub {
 CONF
     my $subdomain = $block->subdomain // '';
     my $domain = $block->domain // '';
+    my $http = $block->http // '';
     $block->set_value(http => <<"CONF");
+$http
 server {
     listen $port;
     server_name .toolforge.org;
@@ -58,8 +61,26 @@ HSET redirect:hello .* hello.toolforge.org
 http://www.example.org/        404  -
 http://hello.toolforge.org/    503  -
 /hello/                        503  -  result=miss
-/%2fdhello/                    503  -
-/%2frhello/                    503  -
+
+
+
+=== nor with a path that begins with two slashes, as the keys of the others do
+--- http
+merge_slashes off;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+SADD frontend:hello http://$TEST_NGINX_TOOL_B
+HSET redirect:hello .* hello.toolforge.org
+--- location
+urlproxy_canonical https://toolforge.org;
+--- requests
+/hello/                            307  -  tool=hello
+/%2fdhello/                        503  -  result=miss  tool=
+/%2Frhello/                        503  -  result=miss  tool=
+//dhello/                          503  -  result=miss  tool=
+//rhello/                          503  -  result=miss  tool=
+http://hello.toolforge.org//dx/    200  a  tool=hello   sees=//dx/
+http://www.example.org//rhello/    404  -  result=miss  tool=
 
 
 
@@ -116,6 +137,7 @@ HSET prefix:a.hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:toolforge .* http://$TEST_NGINX_TOOL_A
 HSET prefix: .* http://$TEST_NGINX_TOOL_A
 --- requests
+http://hello.toolforge.org/    200  a  tool=hello
 http://a.hello.toolforge.org/  503  -  result=miss  tool=
 http://toolforge.org/          503  -  tool=
 

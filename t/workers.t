@@ -28,17 +28,28 @@ is(join('', map { $ask->($_) } @clients), 'b' x 40, 'and then all the others');
 === a backend that failed is left alone by all
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
+--- http
+upstream patient { urlproxy_peers fail_timeout=60s; }
+--- pass: http://patient
+--- location
+add_header X-Worker $pid;
 --- perl
-my $failed = 0;
-for (1 .. 8) {
+# Each worker takes turns by itself: of two requests one would come to the failed backend first.
+my ($failed, $wrong, %asked) = (0, 0);
+for (1 .. 400) {
+    last if keys %asked == 4 && !grep { $_ < 2 } values %asked;
     my $client = start_ask('GET /hello/');
     if (asked_next($client)) {
         close accept_on('A');
         $failed++;
     }
-    is(answer($client)->{headers}{'x-tool'}, 'a');
+    my $answer = answer($client);
+    $wrong++ if ($answer->{headers}{'x-tool'} // '') ne 'a';
+    $asked{ $answer->{headers}{'x-worker'} }++ if $failed;
 }
-is($failed, 1);
+is(scalar(grep { $_ >= 2 } values %asked), 4, 'each worker has been asked twice since it failed');
+is($failed, 1, 'it was asked once');
+is($wrong, 0, 'the other one has answered all');
 
 
 

@@ -107,7 +107,7 @@ fn a_connection_that_is_never_accepted_times_out() {
     let begun = Instant::now();
     let refused = refusal(open_impatient(&format!("redis://127.0.0.1:{port}")));
     assert_eq!(refused, format!("cannot connect to 127.0.0.1:{port}: timed out"));
-    assert!(begun.elapsed() >= SHORT.connect && begun.elapsed() < SHORT.connect * 5, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= SHORT.connect && begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn stop_ends_every_wait_within_a_slice() {
     let mut connection = Connection::open(&source(&mute), PATIENT, &stop).unwrap();
     stopping.set(true);
     assert!(matches!(connection.wait_push(Instant::now() + SOON), Err(ConnectionError::Stopped)));
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 /// A proxy that hands on what `port` sends one byte at a time.
@@ -183,7 +183,7 @@ fn a_reply_that_drips_for_ever_is_given_up() {
     let begun = Instant::now();
     let outcome = connection.reply(|_| ());
     assert!(matches!(outcome, Err(ConnectionError::Slow(_))), "{outcome:?}");
-    assert!(begun.elapsed() >= SHORT.reply && begun.elapsed() < SHORT.reply * 3, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= SHORT.reply && begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_push_that_drips_for_ever_does_not_hold_the_wait() {
     let mut connection = open_impatient(&url).unwrap();
     let begun = Instant::now();
     assert!(!connection.wait_push(begun + Duration::from_millis(200)).unwrap());
-    assert!(begun.elapsed() < SOON / 5, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     assert!(connection.ping().is_err(), "but the next reply never comes");
 }
 

@@ -414,9 +414,9 @@ mod tls {
 
     #[test]
     fn a_certificate_from_another_authority_is_an_outage() {
-        let Some((mut server, dir, port)) = tls_server("IP:127.0.0.1", &["--appendonly", "yes"]) else { return };
+        let (mut server, dir, port) = tls_server("IP:127.0.0.1", &["--appendonly", "yes"]);
         let [own, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        assert!(certify(other.path(), "IP:127.0.0.1"));
+        certify(other.path(), "IP:127.0.0.1");
         let install = |from: &Path, to: &Path| {
             ["ca.pem", "cert.pem", "key.pem"].map(|file| std::fs::copy(from.join(file), to.join(file)).unwrap())
         };

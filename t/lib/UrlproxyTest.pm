@@ -35,7 +35,7 @@ BEGIN {
 use Test::Nginx::Socket -base;
 
 our @EXPORT = qw(
-    accept_on answer ask asked_next error_log eventually is_left_alone nginx_pid read_message redis send_bytes start_ask
+    accept_on answer ask asked_next error_log eventually is_left_alone nginx_pid own_sections read_message redis send_bytes start_ask
     to_nginx worker_pids
 );
 
@@ -54,6 +54,14 @@ worker_connections(512);
 my %dead = map { $_ => tcp_socket() } qw(A B);
 offer("DEAD_$_", $dead{$_}) for keys %dead;
 
+# What a block may say: what stands above, of Test::Nginx's own what is in use, and a file's own.
+my %sections = map { $_ => 1 } qw(
+    redis table upstream http server location pass requests perl refused
+    config error_code error_log http_config no_error_log raw_request request response_body response_body_like
+    response_headers user_files
+);
+sub own_sections { $sections{$_} = 1 for @_ }
+
 # When the block began; its nginx was started after that.
 our $begun;
 
@@ -63,6 +71,9 @@ my %own;
 add_block_preprocessor(sub {
     my ($block) = @_;
     $begun = time;
+    for my $section (@{ $block->{_section_order}[0] // [] }) {
+        bail_out("$0: nothing looks at section \"$section\" of \"" . $block->name . '"') unless $sections{$section};
+    }
     for my $name (qw(A B)) {
         $own{$name} = tcp_socket(Listen => 64);
         offer("OWN_$name", $own{$name});

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,6 +55,15 @@ pub fn wait_until(deadline: Duration, what: &str, condition: impl Fn() -> bool) 
 
 pub fn lines(reader: &JournalReader) -> Vec<Entry> {
     std::iter::from_fn(|| reader.next_entry()).collect()
+}
+
+/// Whether anybody has a record lock on this process's memory file of that name.
+pub fn is_locked(name: &str) -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| entry.path());
+    let is_it = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains(name));
+    let inode = std::fs::metadata(open.into_iter().find(is_it).expect("the file")).unwrap().ino();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.split(' ').any(|word| word.ends_with(&format!(":{inode}"))))
 }
 
 /// Runs the companion while `test` looks at the table; returns the journal.

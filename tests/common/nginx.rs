@@ -253,9 +253,17 @@ pub fn get(port: u16, path: &str) -> Response {
 /// # Errors
 /// Those of the socket; `UnexpectedEof` when the connection ended before the answer did.
 pub fn try_get(port: u16, path: &str, patience: Duration) -> io::Result<Response> {
+    try_get_from(port, "test", path, patience)
+}
+
+/// The same from a host of that name.
+///
+/// # Errors
+/// Those of [`try_get`].
+pub fn try_get_from(port: u16, host: &str, path: &str, patience: Duration) -> io::Result<Response> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(patience))?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

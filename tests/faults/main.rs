@@ -13,6 +13,7 @@ mod sentinel;
 
 mod churn;
 mod clock;
+mod hostile;
 mod proxy;
 mod random;
 mod report;
@@ -28,7 +29,7 @@ mod workers;
 
 use std::process::ExitCode;
 
-use runner::{Arguments, Fault};
+use runner::{ALONE, Arguments, Fault};
 
 /// A fault by the path of its function.
 macro_rules! fault {
@@ -37,9 +38,16 @@ macro_rules! fault {
     };
 }
 
-/// The longest first. `slots`: it needs more than its share of the machine.
+/// The longest first. `slots`: it needs more than its share of the machine, or all of it to measure a latency.
 const FAULTS: &[Fault] = &[
     fault!(table::a_thousand_changes_per_second).slots(2),
+    fault!(hostile::patterns::in_requests).slots(ALONE),
+    fault!(hostile::patterns::in_registrations).slots(ALONE),
+    fault!(hostile::zone::filled_by_tools_at_their_limits).slots(2),
+    fault!(hostile::zone::small_one_filled_by_tools_at_their_limits).slots(2),
+    fault!(hostile::backends::that_never_answer).slots(ALONE),
+    fault!(hostile::backends::that_are_anothers).slots(2),
+    fault!(hostile::backends::that_lead_back_by_name).slots(2),
     fault!(source::stopped_for_30_seconds),
     fault!(workers::reloaded_100_times).slots(2),
     fault!(workers::companion_killed_while_publishing).slots(2),

@@ -1,5 +1,6 @@
 //! What is known of a fault when it is over.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::traffic::{Count, Failure};
@@ -21,8 +22,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn skipped(why: impl Into<String>) -> Self {
-        Self { skipped: Some(why.into()), ..Self::default() }
+    /// This machine cannot do it. That is a failure, unless it was asked to go on without: `URLPROXY_MAY_SKIP=1`.
+    pub fn needs(what: impl fmt::Display) -> Self {
+        match std::env::var_os("URLPROXY_MAY_SKIP") {
+            Some(_) => Self { skipped: Some(format!("needs {what}")), ..Self::default() },
+            None => Self::failed(format!("needs {what}; URLPROXY_MAY_SKIP=1 goes on without")),
+        }
     }
 
     pub fn failed(why: impl Into<String>) -> Self {

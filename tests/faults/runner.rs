@@ -11,6 +11,8 @@ use crate::report::{Report, figure, table};
 
 /// How much may run at once: most faults wait most of the time.
 const SLOTS: usize = 5;
+/// A fault that takes so much runs alone.
+pub const ALONE: usize = SLOTS;
 /// All that may take; then what runs is named, and everything ends.
 const LIMIT: Duration = Duration::from_secs(14 * 60);
 

@@ -26,6 +26,10 @@ pub struct Plan {
     pub table: String,
     /// Directives outside `http`.
     pub main: String,
+    /// More directives in `http`.
+    pub http: String,
+    /// More directives in the location that routes.
+    pub location: String,
     /// The environment that nginx starts in.
     pub env: Vec<(&'static str, String)>,
     /// Redis is down when nginx starts.
@@ -36,8 +40,9 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        let (table, main) = (String::new(), String::new());
-        Self { source: None, name: "tools", zone: "1m", table, main, env: Vec::new(), is_cold: false, is_daemon: false }
+        let [table, main, http, location] = [const { String::new() }; 4];
+        let (name, zone, env) = ("tools", "1m", Vec::new());
+        Self { source: None, name, zone, table, main, http, location, env, is_cold: false, is_daemon: false }
     }
 }
 
@@ -56,7 +61,7 @@ pub struct Site {
 /// The `http` block's content.
 fn http(plan: &Plan, redis: &RedisServer) -> String {
     let source = plan.source.clone().unwrap_or_else(|| redis.url());
-    let (name, zone, table) = (plan.name, plan.zone, &plan.table);
+    let Plan { name, zone, table, http, location, .. } = plan;
     format!(
         "urlproxy_table {name} {{ zone {zone}; redis {source}; {table} }}
         upstream tools {{ urlproxy_peers; keepalive 16; }}
@@ -67,9 +72,11 @@ fn http(plan: &Plan, redis: &RedisServer) -> String {
                 proxy_http_version 1.1;
                 proxy_set_header Connection '';
                 proxy_pass $urlproxy_scheme://tools;
+                {location}
             }}
             location = /list {{ urlproxy_list {name}; }}
-        }}"
+        }}
+        {http}"
     )
 }
 

@@ -99,7 +99,7 @@ impl Drop for SmallDisk {
 pub fn disk_full_for_the_snapshot() -> Report {
     let disk = match SmallDisk::mount() {
         Ok(disk) => disk,
-        Err(why) => return Report::skipped(format!("needs a small file system, as root ({why})")),
+        Err(why) => return Report::needs(format_args!("a small file system, as root ({why})")),
     };
     let (ballast, snapshot) = (disk.0.path().join("ballast"), disk.0.path().join("tools.snapshot"));
     let mut site = with_snapshot(disk.0.path());

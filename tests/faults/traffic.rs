@@ -57,6 +57,8 @@ struct Shared {
     sent: AtomicU64,
     unready: AtomicU64,
     slowest_us: AtomicU64,
+    /// How long each answer took, while that is asked for.
+    timed: Mutex<Option<Vec<Duration>>>,
     failures: Mutex<Vec<Failure>>,
     breaks: Mutex<Vec<Break>>,
     kills: Mutex<Vec<(Instant, Instant)>>,
@@ -128,6 +130,7 @@ impl Traffic {
             sent: AtomicU64::new(0),
             unready: AtomicU64::new(0),
             slowest_us: AtomicU64::new(0),
+            timed: Mutex::default(),
             failures: Mutex::default(),
             breaks: Mutex::default(),
             kills: Mutex::default(),
@@ -166,6 +169,15 @@ impl Traffic {
         wait_for("the last answers", || self.shared.in_flight.load(SeqCst) == 0);
         f();
         self.shared.is_paused.store(false, SeqCst);
+    }
+
+    /// How long the answers took that came while `f` ran, the shortest first.
+    pub fn timed<T>(&self, f: impl FnOnce() -> T) -> (T, Vec<Duration>) {
+        *self.shared.timed.lock().unwrap() = Some(Vec::new());
+        let outcome = f();
+        let mut times = self.shared.timed.lock().unwrap().take().unwrap_or_default();
+        times.sort_unstable();
+        (outcome, times)
     }
 
     /// Kills a worker with `kill`, which returns when it is gone: what was in flight in it is counted apart.
@@ -238,6 +250,9 @@ impl Shared {
         let answer = try_get(self.port, &path, PATIENCE);
         let to = Instant::now();
         self.slowest_us.fetch_max((to - from).as_micros() as u64, SeqCst);
+        if let Some(times) = self.timed.lock().unwrap().as_mut() {
+            times.push(to - from);
+        }
         self.sent.fetch_add(1, SeqCst);
         let fail = |what: String| Failure { at: from - self.begun, path: path.clone(), what };
         let wrong = match answer {

@@ -138,12 +138,12 @@ fn run(command: &[&str]) -> Result<(), String> {
 /// Both ends believe in their connection, and nothing passes any more.
 pub fn half_open() -> Report {
     if let Err(why) = run(&["unshare", "-n", "true"]) {
-        return Report::skipped(format!("needs a network namespace, as root ({why})"));
+        return Report::needs(format_args!("a network namespace, as root ({why})"));
     }
     let redis = RedisServer::start_under(&["unshare", "-n"], &["--bind", "0.0.0.0", "--protected-mode", "no"]);
     let link = match Link::make(&redis) {
         Ok(link) => link,
-        Err(why) => return Report::skipped(format!("needs a pair of interfaces, as root ({why})")),
+        Err(why) => return Report::needs(format_args!("a pair of interfaces, as root ({why})")),
     };
     let source = Some(format!("redis://{}:{}/0", link.address, redis.port()));
     let site = Site::with(redis, Plan { source, ..Plan::default() });

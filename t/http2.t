@@ -1,0 +1,173 @@
+# HTTP/2: each stream is a request of its own, and :authority is the host, whatever else a client names.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+add_block_preprocessor(sub {
+    my ($block) = @_;
+    my $passes = 'proxy_pass http://tools; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;'
+        . ' add_header X-Urlproxy-Tool "$urlproxy_tool" always; add_header X-Urlproxy-Result "$urlproxy_result" always;';
+    $block->set_value(upstream => 'keepalive 8;');
+    $block->set_value(http => <<"CONF");
+server {
+    listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2;
+    server_name .toolforge.org;
+    location / { urlproxy tools subdomain toolforge.org; $passes }
+}
+server {
+    listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2;
+    server_name www.example.org other.example.org;
+    location / { urlproxy tools domain; $passes }
+}
+server {
+    listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2 default_server;
+    server_name _;
+    location / { urlproxy tools path; $passes }
+}
+CONF
+});
+
+# One request; `more` are headers beyond the usual ones, an undefined authority leaves it out.
+sub h2_request {
+    my ($path, %with) = @_;
+    my $authority = exists $with{authority} ? $with{authority} : 'tools.example.org';
+    return {
+        headers => [
+            [':method', $with{method} // 'GET'], [':scheme', 'http'], [':path', $path],
+            (defined $authority ? [':authority', $authority] : ()), @{ $with{more} // [] },
+        ],
+        body  => $with{body},
+        reset => $with{reset} ? JSON::PP::true() : JSON::PP::false(),
+    };
+}
+
+# All at once, on one connection.
+sub h2_ask {
+    my (@requests) = @_;
+    # Debian's own, which has the library.
+    my $pid = IPC::Open2::open2(my $out, my $in, '/usr/bin/python3', 't/lib/h2_client.py', server_root() . '/h2.sock');
+    print $in JSON::PP::encode_json($_), "\n" for @requests;
+    close $in;
+    my @answers = map { JSON::PP::decode_json($_) } <$out>;
+    waitpid $pid, 0;
+    die "h2_client.py ended with $?\n" if $? || @answers != @requests;
+    return wantarray ? @answers : $answers[0];
+}
+
+# What came of it in a few words: the status and which demo tool answered, or how it ended.
+sub h2_words {
+    return join ', ', map { $_->{status} ? "$_->{status} " . ($_->{headers}{'x-tool'} // '-') : join ' ', %$_ } @_;
+}
+
+use IPC::Open2 ();
+use JSON::PP   ();
+run_tests;
+
+__DATA__
+
+=== a stream is routed as a request is
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /api http://$TEST_NGINX_TOOL_B
+--- perl
+my ($get, $api, $none, $head, $post) = h2_ask(h2_request('/hello/a%2Fb?x=1'), h2_request('/hello/api'), h2_request('/nobody/'),
+    h2_request('/hello/', method => 'HEAD'), h2_request('/hello/', method => 'POST', body => 'x' x 5000));
+is(h2_words($get, $api, $none, $head, $post), '200 a, 200 b, 503 -, 200 a, 200 a');
+like($get->{body}, qr{^uri: /hello/a%2Fb\?x=1\nhost: tools\.example\.org$}m, 'the backend gets it as it was sent');
+is("$none->{headers}{'x-urlproxy-tool'} $none->{headers}{'x-urlproxy-result'}", 'nobody miss');
+is($head->{body}, '', 'a HEAD has no body');
+like($post->{body}, qr/^body: 5000 bytes/m);
+
+
+
+=== a hundred streams at once are not mixed up
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+HSET prefix:dead .* http://$TEST_NGINX_DEAD_A
+--- perl
+my @kinds = (['hello', '200 a'], ['other', '200 b'], ['nobody', '503 -'], ['dead', '502 -']);
+my @asked = map { [$_, @{ $kinds[$_ % 4] }] } 0 .. 99;
+my @got   = h2_ask(map { h2_request("/$_->[1]/$_->[0]") } @asked);
+is(h2_words(@got), join(', ', map { $_->[2] } @asked));
+my @wrong = grep { $got[$_]{status} == 200 && $got[$_]{body} !~ m{^uri: /$asked[$_][1]/$_$}m } 0 .. 99;
+is("@wrong", '', 'each has its own answer');
+is(join(' ', map { $_->{headers}{'x-urlproxy-tool'} } @got), join(' ', map { $_->[1] } @asked));
+
+
+
+=== :authority is the host
+--- redis
+SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
+SADD frontend:other.example.org http://$TEST_NGINX_TOOL_B
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_C
+--- perl
+my $of = sub { h2_request('/', authority => shift, more => [@_]) };
+is(h2_words(h2_ask(map { $of->($_) } 'www.example.org', 'WWW.Example.ORG:8080', 'hello.toolforge.org', 'other.example.org.')),
+    '200 a, 200 a, 200 c, 200 b');
+is(h2_words(h2_ask($of->(undef, ['host', 'www.example.org']))), '200 a', 'Host in its place');
+is(h2_words(h2_ask($of->(undef))), '400 -', 'neither');
+is(h2_words(h2_ask($of->(''))), '400 -', 'an empty one');
+like(h2_words(h2_ask($of->('www.example.org/x'))), qr/^400|^reset/, 'no host');
+
+
+
+=== with an :authority and another Host nobody gets the request of the other
+--- redis
+SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
+SADD frontend:other.example.org http://$TEST_NGINX_TOOL_B
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_C
+--- perl
+for (['www.example.org', 'other.example.org', 'a'], ['other.example.org', 'www.example.org', 'b'],
+    ['hello.toolforge.org', 'www.example.org', 'c'], ['www.example.org', 'hello.toolforge.org', 'a'])
+{
+    my ($authority, $host, $tool) = @$_;
+    is(h2_words(h2_ask(h2_request('/', authority => $authority))), "200 $tool", "$authority alone");
+    my $got = h2_ask(h2_request('/', authority => $authority, more => [['host', $host]]));
+    # nginx refuses it, or goes by :authority, and then the tool sees no other host either: RFC 9113, 8.3.1.
+    like(h2_words($got), qr/^(400 -|200 $tool)$/, "$authority, but Host: $host");
+    like($got->{body}, qr/^host: \Q$authority\E$/m, 'which the tool sees too') if $got->{status} == 200;
+}
+
+
+
+=== streams that are reset cost the others nothing
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
+--- perl
+my ($worker) = worker_pids();
+for my $round (1 .. 5) {
+    my @reset = map { h2_request('/several/?delay_ms=2000', reset => 1) } 1 .. 40;
+    my @got   = h2_ask(@reset[0 .. 19], h2_request('/hello/'), @reset[20 .. 39], h2_request('/several/'));
+    is(h2_words($got[20]), '200 a', "round $round: one in the midst");
+    like(h2_words($got[41]), qr/^200 [ab]$/, "round $round: one after all");
+}
+# Neither has failed: they still take turns.
+my %asked = map { ask('GET /several/')->{headers}{'x-tool'} => 1 } 1 .. 4;
+is(join('', sort keys %asked), 'ab');
+is("@{[worker_pids()]}", $worker, 'the worker is the same');
+--- no_error_log
+is out for a while
+[alert]
+[emerg]
+panic
+
+
+
+=== a backend that ends in mid-answer ends its stream alone
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:broken .* http://$TEST_NGINX_OWN_A
+--- perl
+my $pid = fork // die;
+if (!$pid) {
+    my $backend = accept_on('A');
+    read_message($backend);
+    send_bytes($backend, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+    close $backend;
+    POSIX::_exit(0);
+}
+use POSIX ();
+my ($broken, $hello) = h2_ask(h2_request('/broken/'), h2_request('/hello/'));
+waitpid $pid, 0;
+is(join(' ', sort keys %$broken), 'reset');
+is(h2_words($hello), '200 a');
