@@ -1,12 +1,13 @@
 //! The nginx module: a shell around the table and the companion. What decides something lives elsewhere.
 //!
 //! - configuration: `directive`, `units`, `table_conf`, `location_conf`
-//! - life: `zone` (shared memory), `process` (companion and its log)
+//! - life: `zone` (shared memory), `process` (companion and its log), `indices` (the module's place in nginx)
 //! - requests: `request` (find the route once), `phases` (refuse, count), `variables`, `peers`, `list`
 
 mod addr_text;
 mod directive;
 mod guard;
+mod indices;
 mod list;
 mod location_conf;
 mod log;

@@ -16,6 +16,7 @@ use ngx::ngx_string;
 
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError, command};
 use super::guard::guarded;
+use super::indices::IndicesInUse;
 use super::location_conf::{LocationConf, Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
 use super::table_conf::{ENTRIES, TableConf, TableOptions};
 use super::{list, peers, phases, pool, process, variables, zone};
@@ -28,6 +29,8 @@ pub(super) struct Module;
 pub(super) struct MainConf {
     #[expect(clippy::vec_box, reason = "locations and zones keep references, which must survive the next push")]
     tables: Vec<Box<TableConf>>,
+    #[expect(dead_code, reason = "kept for its end: then the module's indices are free")]
+    indices: IndicesInUse,
 }
 
 impl MainConf {
