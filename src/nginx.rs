@@ -1,10 +1,11 @@
 //! The nginx module: a shell around the table and the companion. What decides something lives elsewhere.
 //!
-//! - configuration: `directive`, `units`, `table_conf`, `location_conf`
+//! - configuration: `directive`, `units`, `table_conf`, `location_conf`, `checks` (warnings) and `proxy_conf`
 //! - life: `zone` (shared memory), `process` (companion and its log), `indices` (the module's place in nginx)
 //! - requests: `request` (find the route once), `phases` (refuse, count), `variables`, `peers`, `list`
 
 mod addr_text;
+mod checks;
 mod directive;
 mod guard;
 mod indices;
@@ -16,6 +17,7 @@ mod peers;
 mod phases;
 mod pool;
 mod process;
+mod proxy_conf;
 mod request;
 mod table_conf;
 mod units;

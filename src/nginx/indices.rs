@@ -1,9 +1,8 @@
 //! The module's indices among nginx's modules: given back when the last configuration that has the module goes.
 
-use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use nginx_sys::{ngx_module_t, ngx_uint_t};
+use nginx_sys::ngx_uint_t;
 
 use super::module::ngx_http_urlproxy_module;
 
@@ -33,11 +32,11 @@ impl Drop for IndicesInUse {
         if CONFIGURATIONS.fetch_sub(1, Relaxed) > 1 {
             return;
         }
-        let module: *mut ngx_module_t = &raw mut ngx_http_urlproxy_module;
+        let module = &raw mut ngx_http_urlproxy_module;
         // SAFETY: nginx frees configurations on its one thread, and no configuration has the module any more: its next
         // reader is `load_module`, or nobody.
-        unsafe { ptr::write(&raw mut (*module).index, UNSET) };
-        // SAFETY: as above.
-        unsafe { ptr::write(&raw mut (*module).ctx_index, UNSET) };
+        let module = unsafe { &mut *module };
+        module.index = UNSET;
+        module.ctx_index = UNSET;
     }
 }
