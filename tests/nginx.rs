@@ -197,6 +197,8 @@ fn the_module_comes_back_among_other_modules_in_any_order() {
     let other = |name: &str| format!("/usr/lib/nginx/modules/{name}.so");
     let others = ["ngx_http_echo_module", "ngx_http_headers_more_filter_module", "ngx_stream_module"].map(other);
     let nginx = Nginx::start("worker_processes 1;", &http(&redis.url(), ""));
+    // It listens before it takes signals.
+    nginx.wait_for_status("/hello/", 200);
     let mut round = 0;
     let mut reload = |modules: &[String], is_broken: bool| {
         round += 1;
@@ -226,7 +228,7 @@ fn the_module_comes_back_among_other_modules_in_any_order() {
             });
         }
     };
-    for order in orders(&[&[ours.clone()], others.as_slice()].concat()) {
+    for order in orders(&[std::slice::from_ref(&ours), others.as_slice()].concat()) {
         let without: Vec<_> = order.iter().filter(|module| **module != ours).cloned().collect();
         reload(&[], false);
         reload(&without, false);
