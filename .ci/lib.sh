@@ -133,6 +133,7 @@ start_site() { # DIRECTORY
     mkdir "$1"
     sed -e "s|redis://127.0.0.1:6379/|redis://127.0.0.1:$redis_port/|" \
         -e "s|listen 80;|listen 127.0.0.1:$site_port;|" \
+        -e "s|allow_backend |allow_backend 127.0.0.0/8 |" \
         -e "s|listen 127.0.0.1:8081;|listen 127.0.0.1:$list_port;|" nginx-conf/urlproxy.conf >"$1/urlproxy.conf"
     cat >"$1/nginx.conf" <<CONF
 $(nginx_user)

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nginx::{Nginx, Tool, is_alive, wait_for};
+use nginx::{Nginx, Tool, is_alive, module, wait_for};
 use redis_server::RedisServer;
 use urlproxy::sync::Snapshot;
 
@@ -256,4 +256,73 @@ fn a_worker_that_drains_leaves_the_table_to_its_successor() {
         echoes("while the old worker drains");
     }
     assert!(draining.iter().all(|pid| nginx.workers().contains(pid)), "it drains as long as the connection is open");
+}
+
+/// Every order of some things.
+fn orders<T: Clone>(of: &[T]) -> Vec<Vec<T>> {
+    let [first, rest @ ..] = of else { return vec![Vec::new()] };
+    let insert = |order: Vec<T>| {
+        (0..=order.len()).map(move |at| {
+            let mut order = order.clone();
+            order.insert(at, first.clone());
+            order
+        })
+    };
+    let first_anywhere = orders(rest).into_iter().flat_map(|order| insert(order).collect::<Vec<_>>());
+    first_anywhere.collect()
+}
+
+/// nginx gives each module a place among the others, and this one stays in memory when it is unloaded: its old place may be
+/// another's by the time it is loaded again.
+#[test]
+fn the_module_comes_back_among_other_modules_in_any_order() {
+    let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
+    set(&redis, "hello", &tool.url());
+    let ours = module().display().to_string();
+    let other = |name: &str| format!("/usr/lib/nginx/modules/{name}.so");
+    let others = ["ngx_http_echo_module", "ngx_http_headers_more_filter_module", "ngx_stream_module"].map(other);
+    let nginx = Nginx::start("worker_processes 1;", &http(&redis.url(), ""));
+    // It listens before it takes signals.
+    nginx.wait_for_status("/hello/", 200);
+    let mut round = 0;
+    let mut reload = |modules: &[String], is_broken: bool| {
+        round += 1;
+        let http =
+            if modules.contains(&ours) { http(&redis.url(), "") } else { "server { listen 127.0.0.1:@port@; }".into() };
+        let broken = if is_broken { "no_such_directive;" } else { "" };
+        let http =
+            http.replacen("server {", &format!("server {{ location = /round/{round} {{ return 204; }} {broken}"), 1);
+        nginx.configure("", &http);
+        let path = nginx.dir().join("nginx.conf");
+        let load: String = modules.iter().map(|module| format!("load_module {module}; ")).collect();
+        let conf = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, conf.replace(&format!("load_module {ours};"), &load)).unwrap();
+        if is_broken {
+            let refused = || nginx.log().matches("no_such_directive").count();
+            let before = refused();
+            nginx.signal("HUP");
+            wait_for("the refusal", || refused() > before);
+        } else {
+            nginx.signal("HUP");
+            // A worker of before may answer for a moment.
+            let is_routed = || !modules.contains(&ours) || nginx.get("/hello/").body == "hello";
+            wait_for(&format!("{modules:?} in force"), || {
+                assert!(is_alive(nginx.master()), "the master died over {modules:?}");
+                assert!(!nginx.log().contains("exited on signal"), "a worker died over {modules:?}");
+                nginx.get(&format!("/round/{round}")).status == 204 && is_routed()
+            });
+        }
+    };
+    for order in orders(&[std::slice::from_ref(&ours), others.as_slice()].concat()) {
+        let without: Vec<_> = order.iter().filter(|module| **module != ours).cloned().collect();
+        reload(&[], false);
+        reload(&without, false);
+        reload(&order, true);
+        reload(&without, false);
+        reload(&order, true);
+        reload(&order, false);
+        reload(&order, false);
+        reload(&without, true);
+        reload(std::slice::from_ref(&ours), false);
+    }
 }

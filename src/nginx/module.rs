@@ -1,5 +1,6 @@
 //! What nginx knows of this module: its directives, its configuration levels, its hooks.
 
+use std::cell::OnceCell;
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
@@ -8,8 +9,8 @@ use nginx_sys::{
     NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SIF_CONF,
     NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_parse, ngx_conf_t, ngx_http_handler_pt,
     ngx_http_module_t, ngx_http_phases_NGX_HTTP_ACCESS_PHASE, ngx_http_phases_NGX_HTTP_LOG_PHASE,
-    ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_set_complex_value_slot, ngx_int_t, ngx_module_t, ngx_str_t,
-    ngx_uint_t,
+    ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_set_complex_value_slot, ngx_http_upstream_srv_conf_t,
+    ngx_int_t, ngx_module_t, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModule, HttpModuleLocationConf, HttpModuleMainConf, NgxHttpCoreModule};
@@ -17,10 +18,12 @@ use ngx::ngx_string;
 
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError, command};
 use super::guard::guarded;
+use super::indices::IndicesInUse;
 use super::location_conf::{LocationConf, Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
 use super::loop_mark::UrlproxyLoopMark;
+use super::proxy_conf::ProxyModule;
 use super::table_conf::{ENTRIES, TableConf, TableOptions};
-use super::{list, peers, phases, pool, process, variables, zone};
+use super::{checks, list, peers, phases, pool, process, variables, zone};
 
 /// Names the module's types to the accessors of its configuration.
 pub(super) struct Module;
@@ -30,6 +33,12 @@ pub(super) struct Module;
 pub(super) struct MainConf {
     #[expect(clippy::vec_box, reason = "locations and zones keep references, which must survive the next push")]
     tables: Vec<Box<TableConf>>,
+    /// The upstreams with `urlproxy_peers`.
+    pub upstreams: Vec<*const ngx_http_upstream_srv_conf_t>,
+    /// Looked for when the first location is checked.
+    pub proxy: OnceCell<Option<ProxyModule>>,
+    #[expect(dead_code, reason = "kept for its end: then the module's indices are free")]
+    indices: IndicesInUse,
 }
 
 impl MainConf {
@@ -210,6 +219,10 @@ unsafe extern "C" fn merge_loc_conf(cf: *mut ngx_conf_t, above: *mut c_void, con
         if let Err(error) = conf.merge(above, core.noname() != 0, |name| main.and_then(|main| main.find(name))) {
             // SAFETY: as above.
             return unsafe { directive::refuse(cf, &error) };
+        }
+        if let Some(main) = main {
+            // SAFETY: nginx passes its parser, and this module comes after nginx's own.
+            unsafe { checks::warn(cf, main, conf) };
         }
         if conf.list.is_some() {
             core.handler = Some(list::list);

@@ -12,13 +12,14 @@ use nginx_sys::{
     ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
-use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
+use ngx::http::{HttpModuleMainConf, HttpModuleServerConf, NgxHttpUpstreamModule};
 
 use super::addr_text::AddrText;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
 use super::guard::guarded;
 use super::kept::KeptFor;
 use super::log;
+use super::module::Module;
 use super::pool;
 use super::request::{Destination, Endpoint, RequestRoute, resolve_now};
 use super::sockaddr::PeerAddress;
@@ -119,6 +120,9 @@ pub(super) unsafe extern "C" fn urlproxy_peers(
         };
         upstream.peer.data = ptr::from_mut(settings).cast();
         upstream.peer.init_upstream = Some(init_upstream);
+        // SAFETY: as above.
+        let Some(main) = Module::main_conf_mut(unsafe { &*cf }) else { return CONF_ERROR };
+        main.upstreams.push(upstream);
         // nginx wants a server in each upstream; this one stands for whatever the table says.
         // SAFETY: all-zero is how nginx makes these itself.
         let server = unsafe { std::mem::zeroed::<ngx_http_upstream_server_t>() };

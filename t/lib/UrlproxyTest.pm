@@ -7,6 +7,8 @@
 #   table, upstream, http, server, location
 #             lines added to that part of the canned configuration; http_config or config replaces all of it
 #   pass      what the canned location's proxy_pass says instead of http://tools
+#   shipped   files of nginx-conf/ instead of the canned configuration, for every Host but localhost, with `server` and
+#             `location` added to their servers and to their `location /`, and limit_conn at `limit`
 #   requests  one a line: a URI, http://host/path for another Host, then what is expected of it, see `answered` below
 #   perl      code that runs while nginx does
 #   refused   nginx must not start, and say just this
@@ -79,6 +81,10 @@ add_block_preprocessor(sub {
         offer("OWN_$name", $own{$name});
     }
     load_routes($block->redis);
+    if (defined $block->shipped) {
+        $block->set_value(http_config => shipped_http($block));
+        $block->set_value(config      => 'location = /up { return 204; }');
+    }
     # What nginx says there while it starts is in its log as well.
     $block->set_value(suppress_stderr => 1);
     $block->set_value(http_config => canned_http($block)) unless defined $block->http_config;
@@ -141,6 +147,29 @@ location / {
 location = /list { urlproxy_list tools; }
 location = /up { return 204; }
 CONF
+}
+
+# The shipped files with nothing changed but where they listen, where Redis and the backends are, and what the block adds.
+sub shipped_http {
+    my ($block) = @_;
+    my ($http, $server, $location) = map { $block->$_ // '' } qw(http server location);
+    my $listen = 'listen ' . server_port_for_client();
+    for my $name (split ' ', $block->shipped) {
+        open my $file, '<', "nginx-conf/$name" or die "$name: $!\n";
+        my $text = join '', <$file>;
+        $text =~ s/^( *)location \/ \{\n/$1$server\n$1location \/ {\n$location\n/gm or die "$name has no location /\n";
+        $text =~ s/\blisten 127\.0\.0\.1:8081;/$listen; server_name list;/;
+        $text =~ s/\blisten 80\b/$listen/g or die "$name does not listen\n";
+        $text =~ s{redis://127\.0\.0\.1:6379/}{redis://127.0.0.1:$ENV{TEST_NGINX_REDIS_PORT}/};
+        $text =~ s{^ *snapshot .*}{}m;
+        $text =~ s{^( *allow_backend )}{${1}127.0.0.0/8 }m or !($text =~ /^urlproxy_table/m) or die "$name has no allow_backend\n";
+        if (defined $block->limit) {
+            my ($limit) = $block->limit =~ /(\d+)/;
+            $text =~ s/^( *limit_conn +\w+) \d+;/$1 $limit;/gm or die "$name has no limit_conn\n";
+        }
+        $http .= $text;
+    }
+    return $http;
 }
 
 # Puts the values of $TEST_NGINX_... into a text, as Test::Nginx does in configurations.

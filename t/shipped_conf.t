@@ -1,0 +1,265 @@
+# The files of nginx-conf/: what a tool writes in its responses, or does with its requests, is no other tool's affair.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+# The answer to a GET of http://HOST/PATH from a backend of the test's own, which sends this.
+sub answered_with {
+    my ($url, $response) = @_;
+    my ($host, $path) = $url =~ m{^http://([^/]+)(.*)} or die $url;
+    my $client  = start_ask("GET $path", headers => ["Host: $host"]);
+    my $backend = accept_on('A');
+    read_message($backend);
+    send_bytes($backend, $response);
+    return ($client, $backend);
+}
+
+sub is_not_sent_elsewhere {
+    my ($url, @elsewhere) = @_;
+    for my $uri (@elsewhere) {
+        my ($client) = answered_with($url, join "\r\n", 'HTTP/1.1 200 OK', "X-Accel-Redirect: $uri", 'X-Accel-Limit-Rate: 4096',
+            'X-Accel-Expires: 60', 'X-Accel-Charset: koi8-r', 'Content-Type: text/html', 'Content-Length: 4', '', 'mine');
+        my $answer = answer($client);
+        is("$answer->{status} $answer->{body}", '200 mine', "$url is not sent to $uri");
+        is($answer->{headers}{'content-type'}, 'text/html', 'charset');
+        unlike($answer->{head}, qr/^X-Accel/mi, 'the client sees none of these');
+    }
+}
+
+# nginx takes no more from the backend than the client does.
+sub streams {
+    my ($url) = @_;
+    my $whole = 64 << 20;
+    my ($client, $backend) =
+        answered_with($url, "HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\nContent-Length: $whole\r\n\r\n");
+    my $part = 'x' x 65536;
+    my $sent = 0;
+    $backend->blocking(0);
+    while ($sent < $whole && IO::Select->new($backend)->can_write(1)) {
+        $sent += syswrite($backend, $part) // 0;
+    }
+    cmp_ok($sent, '<', $whole, "$url streams");
+    unlike(read_part($client), qr/X-Accel/i, 'and the client is not told how');
+}
+
+sub read_part {
+    my ($socket) = @_;
+    IO::Select->new($socket)->can_read(5) or die "nothing was streamed\n";
+    sysread($socket, my $part, 4096) or die "the stream ended\n";
+    return $part;
+}
+
+# What a backend with TLS is asked for, in the clear.
+sub names_in_tls {
+    my ($url) = @_;
+    my ($host, $path) = $url =~ m{^http://([^/]+)(.*)} or die $url;
+    my $client = start_ask("GET $path", headers => ["Host: $host"]);
+    ok(read_part(accept_on('B')) =~ /\Q$host\E/, "$url: server name in TLS");
+}
+
+# `busy` keeps its backend waiting; `calm` is another tenant's.
+sub limits_open_requests {
+    my ($busy, $calm, $nobody, $name) = @_;
+    my ($host, $path) = $busy =~ m{^http://([^/]+)(.*)} or die $busy;
+    my ($calm_host, $calm_path) = $calm =~ m{^http://([^/]+)(.*)} or die $calm;
+    my $ask = sub { ask("GET $_[1]", headers => ["Host: $_[0]"]) };
+    my @waiting  = map { start_ask("GET $path", headers => ["Host: $host"]) } 1 .. 3;
+    my @backends = map { scalar accept_on('A') } @waiting;
+    for (1 .. 50) {
+        my $answer = $ask->($host, $path);
+        $answer->{status} == 503 && $answer->{body} =~ /\Q$name\E has too many open requests/ && $answer->{headers}{'retry-after'}
+            or return fail("request $_ beyond the limit: $answer->{status} $answer->{body}");
+    }
+    pass("$busy: 50 requests beyond the limit are refused, and say why");
+    is($ask->($calm_host, $calm_path)->{headers}{'x-tool'}, 'b', "$calm is answered");
+    # nginx says so in its log of each key that is too long to count.
+    my ($no_host, $no_path) = $nobody =~ m{^http://([^/]+)(.*)} or die $nobody;
+    unlike($ask->($no_host, $no_path)->{body}, qr/too many/, "$nobody is answered as ever");
+    unlike(error_log(), qr/more than 255 bytes/, 'and not counted');
+    read_message($_), send_bytes($_, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate") for @backends;
+    is(answer($_)->{body}, 'late', 'those within it are answered') for @waiting;
+    close $_ for @backends;
+    my ($client) = answered_with($busy, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext");
+    is(answer($client)->{body}, 'next', 'and then there is room again');
+}
+
+run_tests;
+
+__DATA__
+
+=== urlproxy.conf: the headers that speak to nginx
+--- shipped: urlproxy.conf
+--- server
+location /secret/ { internal; return 200 "internal"; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- perl
+is_not_sent_elsewhere('http://tools.example.org/hello/', qw(/secret/x /other/x @no_answer));
+streams('http://tools.example.org/hello/');
+
+
+
+=== subdomain.conf: the headers that speak to nginx
+--- shipped: subdomain.conf urlproxy.conf
+--- server
+location /secret/ { internal; return 200 "internal"; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- perl
+is_not_sent_elsewhere('http://hello.toolforge.org/', qw(/secret/x /other/x @no_answer));
+streams('http://hello.toolforge.org/');
+
+
+
+=== domainproxy.conf: the headers that speak to nginx
+--- shipped: domainproxy.conf
+--- server
+location /secret/ { internal; return 200 "internal"; }
+--- redis
+SADD frontend:one.example http://$TEST_NGINX_OWN_A
+--- perl
+is_not_sent_elsewhere('http://one.example/', qw(/secret/x @too_many));
+streams('http://one.example/');
+
+
+
+=== urlproxy.conf: a shared cache
+--- shipped: urlproxy.conf
+--- http
+proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
+--- location
+proxy_cache pages;
+proxy_cache_valid 1m;
+add_header X-Urlproxy-Cache $upstream_cache_status;
+--- redis
+HSET prefix:admin .* http://$TEST_NGINX_TOOL_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- requests
+http://tools.example.org/hello/x     200  a  cache=MISS
+http://tools.example.org/hello/x     200  a  cache=HIT
+http://tools.example.org/other/x     200  b  cache=MISS
+http://attacker.example/other/x      200  b  cache=MISS
+http://tools.example.org/other/x     200  b  cache=HIT
+--- perl
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
+my $tool = sub { ask('GET /hello/x', headers => ['Host: tools.example.org'])->{headers}{'x-tool'} };
+ok(eventually { $tool->() eq 'c' }, "the new tool's page, not the one that was kept of the default tool");
+redis('DEL', 'prefix:hello');
+ok(eventually { $tool->() eq 'a' }, 'and no page of a tool that is gone');
+
+
+
+=== subdomain.conf: a shared cache
+--- shipped: subdomain.conf urlproxy.conf
+--- http
+proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
+--- location
+proxy_cache pages;
+proxy_cache_valid 1m;
+add_header X-Urlproxy-Cache $upstream_cache_status;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:other .* http://$TEST_NGINX_TOOL_B
+--- requests
+http://hello.toolforge.org/x            200  a  cache=MISS
+http://hello.toolforge.org/x            200  a  cache=HIT
+http://other.toolforge.org/x            200  b  cache=MISS
+http://other.toolforge.org/x            200  b  cache=HIT
+http://tools.example.org/hello/x        200  a  cache=MISS
+http://unknown.example/hello/x          503
+
+
+
+=== domainproxy.conf: a shared cache
+--- shipped: domainproxy.conf
+--- http
+proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
+--- location
+proxy_cache pages;
+proxy_cache_valid 1m;
+add_header X-Urlproxy-Cache $upstream_cache_status;
+--- redis
+SADD frontend:one.example http://$TEST_NGINX_TOOL_A
+SADD frontend:two.example http://$TEST_NGINX_TOOL_B
+SADD frontend:*.example http://$TEST_NGINX_TOOL_C
+--- requests
+http://one.example/x    200  a  cache=MISS
+http://one.example/x    200  a  cache=HIT
+http://two.example/x    200  b  cache=MISS
+http://two.example/x    200  b  cache=HIT
+http://more.example/x   200  c  cache=MISS
+http://other.example/x  200  c  cache=MISS
+
+
+
+=== urlproxy.conf: the host that a tool sees
+--- shipped: urlproxy.conf
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:tls .* https://$TEST_NGINX_OWN_B
+--- perl
+my $sees = sub {
+    my $socket = to_nginx();
+    send_bytes($socket, "$_[0]\r\n\r\n");
+    return answer($socket)->{body} =~ /^host: (.*)$/m ? $1 : '-';
+};
+is($sees->("GET /hello/ HTTP/1.1\r\nHost: Tools.Example.Org:80"), 'tools.example.org', 'as a client says');
+is($sees->("GET /hello/ HTTP/1.0"), 'tools.example.org', 'HTTP/1.0 without Host');
+is($sees->("GET http://tools.example.org/hello/ HTTP/1.1\r\nHost: other.example"), 'tools.example.org', 'absolute form');
+names_in_tls('http://tools.example.org/tls/');
+
+
+
+=== subdomain.conf: the host that a tool sees
+--- shipped: subdomain.conf urlproxy.conf
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:tls .* https://$TEST_NGINX_OWN_B
+--- perl
+like(ask('GET /', headers => ['Host: hello.toolforge.org'])->{body}, qr/^host: hello\.toolforge\.org$/m, 'Host');
+names_in_tls('http://tls.toolforge.org/');
+
+
+
+=== domainproxy.conf: the host that a backend sees
+--- shipped: domainproxy.conf
+--- redis
+SADD frontend:one.example http://$TEST_NGINX_TOOL_A
+SADD frontend:tls.example https://$TEST_NGINX_OWN_B
+--- perl
+like(ask('GET /', headers => ['Host: one.example'])->{body}, qr/^host: one\.example$/m, 'Host');
+names_in_tls('http://tls.example/');
+
+
+
+=== urlproxy.conf: open requests of a tool
+--- shipped: urlproxy.conf
+--- limit: 3
+--- redis
+HSET prefix:busy .* http://$TEST_NGINX_OWN_A
+HSET prefix:calm .* http://$TEST_NGINX_TOOL_B
+--- perl
+limits_open_requests('http://tools.example.org/busy/', 'http://tools.example.org/calm/', 'http://tools.example.org/' . 'no' x 200, 'The tool busy');
+
+
+
+=== subdomain.conf: open requests of a tool
+--- shipped: subdomain.conf urlproxy.conf
+--- limit: 3
+--- redis
+HSET prefix:busy .* http://$TEST_NGINX_OWN_A
+HSET prefix:calm .* http://$TEST_NGINX_TOOL_B
+--- perl
+limits_open_requests('http://busy.toolforge.org/', 'http://calm.toolforge.org/', 'http://' . 'no' x 200 . '.toolforge.org/', 'The tool busy');
+
+
+
+=== domainproxy.conf: open requests of a host
+--- shipped: domainproxy.conf
+--- limit: 3
+--- redis
+SADD frontend:busy.example http://$TEST_NGINX_OWN_A
+SADD frontend:calm.example http://$TEST_NGINX_TOOL_B
+--- perl
+limits_open_requests('http://busy.example/', 'http://calm.example/', 'http://' . 'no' x 200 . '.example/', 'The domain busy.example');

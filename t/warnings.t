@@ -1,0 +1,152 @@
+# `nginx -t` warns of locations that would mix up what tenants get.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+# The warnings of `nginx -t`, each without its beginning and without the file.
+sub warnings {
+    my $root = server_root();
+    my $log  = `$ENV{TEST_NGINX_BINARY} -t -p $root -c $root/conf/nginx.conf -e $root/logs/test.log 2>&1`;
+    like($log, qr/test is successful/, 'nginx -t');
+    return sort map { s/ of the server in \S+nginx\.conf:\d+$//r } $log =~ /^nginx: \[warn\] (.*)/mg;
+}
+
+our $route = '"proxy_pass" leads to an upstream with "urlproxy_peers", but the location has no "urlproxy": '
+    . 'its requests will fail, expected e.g. "urlproxy tools path;"';
+our $host = q(backends get the upstream's name as "Host", the same for all tenants, expected e.g. "proxy_set_header Host $host;");
+our $key = q("proxy_cache" may send one tenant's pages to another's visitors, )
+    . 'expected e.g. "proxy_cache_key $scheme$host$request_uri;"';
+
+run_tests;
+
+__DATA__
+
+=== no urlproxy
+--- location: proxy_set_header Host $host;
+--- upstream
+keepalive 8;
+--- http
+upstream others { server 127.0.0.1:9; }
+upstream plain { urlproxy_peers; }
+--- server
+location /none/ { proxy_pass http://tools; }
+location /plain/ { proxy_pass https://plain/x; }
+location ~ ^/regex/ { if ($arg_x) { proxy_pass http://tools; } return 204; }
+location /outer/ { return 204; location /outer/inner { proxy_pass http://tools; } }
+location @named { proxy_pass http://tools; }
+location /others/ { proxy_pass http://others; }
+location /address/ { proxy_pass http://127.0.0.1:9; }
+location /variable/ { proxy_pass http://$host; }
+location /fastcgi/ { fastcgi_pass tools; }
+location /uses/ { urlproxy tools path; proxy_set_header Host $host; proxy_pass http://tools; if ($arg_x) { set $x y; } }
+--- perl
+my @places = ('/none/', '/outer/inner', '/plain/', '@named', '^/regex/');
+is_deeply([warnings()], [sort map { qq($::route, in location "$_") } @places], 'those and no others');
+
+
+
+=== the place
+--- server
+location /none/ { proxy_pass http://tools; }
+--- error_log eval
+qr{in location "/none/" of the server in \S+/conf/nginx\.conf:\d+}
+
+
+
+=== Host
+--- location: proxy_set_header Host $host;
+--- server
+location /default/ { urlproxy tools path; proxy_pass http://tools; }
+location /variable/ { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; proxy_set_header X-Host $host; }
+location /said/ { urlproxy tools path; proxy_pass http://tools; proxy_set_header Host $proxy_host; }
+location /own/ { urlproxy tools path; proxy_pass http://tools; proxy_set_header HOST ${http_host}; }
+location /fixed/ { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; proxy_set_header Host tools.example.org; }
+location /grpc/ { urlproxy tools path; grpc_pass tools; }
+location /other/ { urlproxy tools path; proxy_pass http://127.0.0.1:9; }
+location /answers/ { urlproxy tools path; return 204; }
+--- perl
+is_deeply([warnings()], [sort map { qq($::host, in location "$_") } '/default/', '/said/', '/variable/'], 'those and no others');
+
+
+
+=== Host of the level above
+--- http
+proxy_set_header Host $host;
+--- location: proxy_set_header Host $host;
+--- server
+location /inherits/ { urlproxy tools path; proxy_pass http://tools; }
+location /replaces/ { urlproxy tools path; proxy_pass http://tools; proxy_set_header X y; }
+--- perl
+is_deeply([warnings()], [qq($::host, in location "/replaces/")]);
+
+
+
+=== the key of cached pages
+--- http
+proxy_set_header Host $host;
+proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
+proxy_cache pages;
+--- location
+proxy_set_header Host $host;
+proxy_cache off;
+--- server
+location /default/ { urlproxy tools path; proxy_pass http://tools; }
+location /variable/ { urlproxy tools subdomain example.org; proxy_pass $urlproxy_scheme://tools; }
+location /said/ { urlproxy tools path; proxy_pass http://tools; proxy_cache_key $scheme$proxy_host$request_uri; }
+location /scheme/ { urlproxy tools path; proxy_pass http://tools; proxy_cache_key $hostname$urlproxy_scheme$uri; }
+location /domain/ { urlproxy tools domain; proxy_pass http://tools; proxy_cache_key $urlproxy_tool$request_uri; }
+location /tool/ { urlproxy tools path; proxy_pass http://tools; proxy_cache_key "$scheme $urlproxy_tool $request_uri"; }
+location /host/ { urlproxy tools domain; proxy_pass http://tools; proxy_cache_key ${scheme}${host}$request_uri; }
+location /named/ { urlproxy tools path; proxy_pass http://tools; proxy_cache $host; proxy_cache_key x; }
+location /off/ { urlproxy tools path; proxy_pass http://tools; proxy_cache off; }
+location /other/ { proxy_pass http://127.0.0.1:9; }
+--- perl
+my @places = qw(/default/ /domain/ /named/ /said/ /scheme/ /variable/);
+is_deeply([warnings()], [sort map { qq($::key, in location "$_") } @places], 'those and no others');
+
+
+
+=== the key of the level above
+--- http
+proxy_set_header Host $host;
+proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
+proxy_cache pages;
+proxy_cache_key $scheme$host$request_uri;
+--- location
+proxy_set_header Host $host;
+--- server
+location /inherits/ { urlproxy tools path; proxy_pass http://tools; }
+location /replaces/ { urlproxy tools path; proxy_pass http://tools; proxy_cache_key $request_uri; }
+--- perl
+is_deeply([warnings()], [qq($::key, in location "/replaces/")]);
+
+
+
+=== without urlproxy_peers there is nothing to say
+--- http_config
+urlproxy_table tools { redis redis://127.0.0.1:$TEST_NGINX_REDIS_PORT/0; wait_for_routes 5s; }
+--- config
+location / { urlproxy tools path; proxy_pass $urlproxy_backend; }
+location = /up { return 204; }
+--- perl
+is_deeply([warnings()], []);
+
+
+
+=== urlproxy.conf
+--- shipped: urlproxy.conf
+--- perl
+is_deeply([warnings()], []);
+
+
+
+=== subdomain.conf
+--- shipped: subdomain.conf urlproxy.conf
+--- perl
+is_deeply([warnings()], []);
+
+
+
+=== domainproxy.conf
+--- shipped: domainproxy.conf
+--- perl
+is_deeply([warnings()], []);
