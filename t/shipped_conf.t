@@ -263,3 +263,19 @@ SADD frontend:busy.example http://$TEST_NGINX_OWN_A
 SADD frontend:calm.example http://$TEST_NGINX_TOOL_B
 --- perl
 limits_open_requests('http://busy.example/', 'http://calm.example/', 'http://' . 'no' x 200 . '.example/', 'The domain busy.example');
+
+
+
+=== domainproxy.conf: the hosts of a wildcard have one limit
+--- shipped: domainproxy.conf
+--- limit: 3
+--- redis
+SADD frontend:*.busy.example http://$TEST_NGINX_OWN_A
+SADD frontend:calm.example http://$TEST_NGINX_TOOL_B
+--- perl
+my @waiting  = map { start_ask('GET /', headers => ["Host: $_.busy.example"]) } 1 .. 3;
+my @backends = map { scalar accept_on('A') } @waiting;
+my $answer   = ask('GET /', headers => ['Host: another.busy.example']);
+like("$answer->{status} $answer->{body}", qr/^503 The domain \*\.busy\.example has too many open requests/);
+is(ask('GET /', headers => ['Host: calm.example'])->{headers}{'x-tool'}, 'b');
+close $_ for @backends;

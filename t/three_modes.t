@@ -11,6 +11,7 @@ add_block_preprocessor(sub {
         add_header X-Urlproxy-Result "$urlproxy_result" always;
         add_header X-Urlproxy-Tool "$urlproxy_tool" always;
         add_header X-Urlproxy-Pattern "$urlproxy_pattern" always;
+        add_header X-Urlproxy-Domain "$urlproxy_domain" always;
 CONF
     my $subdomain = $block->subdomain // '';
     my $domain = $block->domain // '';
@@ -197,3 +198,18 @@ HSET redirect:moved .* moved.toolforge.org
 SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
 --- perl
 is(ask('GET /list')->{body}, '{"hello":{"status":"active"}}');
+
+
+
+=== the domain that was found
+--- redis
+SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
+SADD frontend:*.wild.org http://$TEST_NGINX_TOOL_B
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_C
+--- domain
+urlproxy_default hello;
+--- requests
+http://WWW.example.org:80/    200  a  domain=www.example.org
+http://a.wild.org/            200  b  domain=*.wild.org
+http://nobody.invalid/        200  c  domain=  tool=hello
+http://hello.toolforge.org/   200  c  domain=  tool=hello

@@ -58,6 +58,8 @@ pub(super) struct RequestRoute {
     pub outcome: Outcome,
     /// Empty when it is not a tool that answers.
     pub tool: &'static [u8],
+    /// In domain mode the domain that was found, the host or its wildcard; else empty.
+    pub domain: &'static [u8],
     pub pattern: &'static [u8],
     /// The backends, when there are several.
     several: Cell<&'static [Endpoint]>,
@@ -207,6 +209,7 @@ unsafe fn find(
     let found = || RequestRoute {
         outcome: Outcome::Route,
         tool: if let Asked::Tool(asked) = &asked { asked.tool } else { b"" },
+        domain: b"",
         pattern: b"",
         several: Cell::new(&[]),
         single: None,
@@ -374,13 +377,21 @@ impl RequestRoute {
 
     /// Takes over the backends of a host, or of the wildcard that stands for it.
     #[inline(never)]
-    fn search_domain(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, host: &[u8]) -> Option<Answer> {
+    fn search_domain(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, host: &'static [u8]) -> Option<Answer> {
         let Some(key) = LookupKey::domain(host) else { return Some(Answer::No) };
-        let answer = self.search(pool, worker, key.as_bytes(), self.uri)?;
-        match key.into_wildcard() {
-            Some(key) if answer == Answer::No => self.search(pool, worker, key.as_bytes(), self.uri),
-            _ => Some(answer),
+        let mut answer = self.search(pool, worker, key.as_bytes(), self.uri)?;
+        self.domain = host;
+        if answer == Answer::No
+            && let Some(wildcard) = key.into_wildcard()
+        {
+            answer = self.search(pool, worker, wildcard.as_bytes(), self.uri)?;
+            // SAFETY: the request's pool.
+            self.domain = unsafe { pool::copy(pool, wildcard.name()) }?;
         }
+        if answer != Answer::Yes {
+            self.domain = b"";
+        }
+        Some(answer)
     }
 
     /// Takes over the route of a record, if one of its patterns is found. One copy, and everything in it: what is called once for

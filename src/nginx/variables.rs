@@ -1,4 +1,4 @@
-//! `$urlproxy_tool`, `$urlproxy_backend`, `$urlproxy_scheme`, `$urlproxy_pattern`, `$urlproxy_result`.
+//! `$urlproxy_tool`, `$urlproxy_domain`, `$urlproxy_backend`, `$urlproxy_scheme`, `$urlproxy_pattern`, `$urlproxy_result`.
 
 use nginx_sys::{
     NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_request_t, ngx_http_variable_value_t,
@@ -20,8 +20,9 @@ const _: () = assert!(cfg!(target_endian = "little"));
 /// What a variable reads from a request's route; `None` is an empty variable.
 type Read = fn(&RequestRoute, *mut ngx_http_request_t) -> Option<&'static [u8]>;
 
-const VARIABLES: [(ngx_str_t, Read); 5] = [
+const VARIABLES: [(ngx_str_t, Read); 6] = [
     (ngx_string!("urlproxy_tool"), |route, _| harmless(route.tool)),
+    (ngx_string!("urlproxy_domain"), |route, _| harmless(route.domain)),
     (ngx_string!("urlproxy_backend"), |route, r| url(endpoint(route, r)?, r)),
     (ngx_string!("urlproxy_scheme"), |route, r| Some(endpoint(route, r)?.scheme.as_str().as_bytes())),
     (ngx_string!("urlproxy_pattern"), |route, _| harmless(route.pattern)),

@@ -119,6 +119,12 @@ pub struct LookupKey {
 impl LookupKey {
     const ROOM: usize = 255;
 
+    /// The tool or the domain.
+    pub fn name(&self) -> &[u8] {
+        let key = self.as_bytes();
+        key.get(Kind::of(key).mark().len()..).unwrap_or_default()
+    }
+
     /// The key of a tool's redirect. `None` when no redirect has a name of this length.
     pub fn redirect(tool: &[u8]) -> Option<Self> {
         if tool.len() <= MAX_LABEL_LEN { Self::marked(Kind::Redirect, tool) } else { None }
