@@ -20,7 +20,7 @@ use super::location_conf::LocationConf;
 use super::log;
 use super::module::Module;
 use super::pool;
-use super::request::{Destination, Outcome, RequestRoute, resolve};
+use super::request::{Destination, Endpoint, Outcome, RequestRoute, resolve};
 
 /// The status of a request that goes round in circles; nginx has no name for it.
 const LOOP_DETECTED: ngx_int_t = 508;
@@ -34,10 +34,9 @@ static LOGGED_AT: AtomicU64 = AtomicU64::new(0);
 static NOT_LOGGED: AtomicU64 = AtomicU64::new(0);
 
 /// Which requests carry the mark.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoopMark {
-    /// Those for a tool or domain of which a backend is given by name.
-    #[default]
+    /// Those for a tool or domain of which a backend is given by name: also where nothing is said.
     Named,
     All,
     Off,
@@ -64,40 +63,66 @@ impl Directive for UrlproxyLoopMark {
     }
 }
 
-/// Precontent phase, which subrequests go through too: marks a request, or ends one that is marked.
+/// Precontent phase: does what the access phase does not, for subrequests and where an internal redirect has led.
 pub(super) unsafe extern "C" fn check(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx passes the request it is working on.
+    let request = unsafe { &*r };
+    if std::ptr::eq(request, request.main) && request.internal() == 0 {
+        return Status::NGX_DECLINED.0;
+    }
     guarded(Status::NGX_ERROR.0, || {
-        // SAFETY: nginx passes the request it is working on.
-        let Some(route) = (unsafe { resolve(r) }) else { return Status::NGX_DECLINED.0 };
         // SAFETY: as above.
-        let request = unsafe { &mut *r };
-        let conf = Module::location_conf(request).map_or(LoopMark::Named, |conf| conf.loop_mark.unwrap_or_default());
-        let is_named = |route: &RequestRoute| {
-            route.endpoints().iter().any(|endpoint| matches!(endpoint.destination, Destination::Name(..)))
-        };
-        let needs_mark = match conf {
-            LoopMark::Named => is_named(route),
-            LoopMark::All => true,
-            LoopMark::Off => false,
-        };
-        if !needs_mark || !matches!(route.outcome, Outcome::Route | Outcome::Default) {
-            return Status::NGX_DECLINED.0;
-        }
-        // SAFETY: the request is nginx's, and nobody else is at its headers now.
-        match unsafe { mark(request, &id(route)) } {
-            Some(Marked::Now) => Status::NGX_DECLINED.0,
-            Some(Marked::Before) => {
-                // SAFETY: a request has a connection.
-                let connection = unsafe { &*request.connection };
-                report(route, |text| {
-                    // SAFETY: the connection's own log.
-                    unsafe { log::write(connection.log, NGX_LOG_WARN, text) };
-                });
-                LOOP_DETECTED
+        let (route, conf) = (unsafe { resolve(r) }, Module::location_conf(request));
+        match (route, conf) {
+            (Some(route), Some(conf)) if matches!(route.outcome, Outcome::Route | Outcome::Default) => {
+                // SAFETY: as above.
+                unsafe { pass(r, route, conf) }
             }
-            None => Status::NGX_ERROR.0,
+            _ => Status::NGX_DECLINED.0,
         }
     })
+}
+
+/// Marks a request that has backends, or ends one that is marked.
+///
+/// # Safety
+/// `r` is the request nginx is working on, and nobody else is at its headers now.
+#[inline(always)]
+pub(super) unsafe fn pass(r: *mut ngx_http_request_t, route: &RequestRoute, conf: &LocationConf) -> ngx_int_t {
+    let is_name = |endpoint: &Endpoint| matches!(endpoint.destination, Destination::Name(..));
+    let needs_mark = match conf.loop_mark {
+        None | Some(LoopMark::Named) => match route.endpoints() {
+            // Nearly always there is one.
+            [single] => is_name(single),
+            several => several.iter().any(is_name),
+        },
+        Some(LoopMark::All) => true,
+        Some(LoopMark::Off) => false,
+    };
+    // SAFETY: the caller's promise.
+    if needs_mark { unsafe { pass_marked(r, route) } } else { Status::NGX_DECLINED.0 }
+}
+
+/// # Safety
+/// As for [`pass`].
+#[cold]
+unsafe fn pass_marked(r: *mut ngx_http_request_t, route: &RequestRoute) -> ngx_int_t {
+    // SAFETY: the caller's promise.
+    let request = unsafe { &mut *r };
+    // SAFETY: the caller's promise.
+    match unsafe { mark(request, &id(route)) } {
+        Some(Marked::Now) => Status::NGX_DECLINED.0,
+        Some(Marked::Before) => {
+            // SAFETY: a request has a connection.
+            let connection = unsafe { &*request.connection };
+            report(route, |text| {
+                // SAFETY: the connection's own log.
+                unsafe { log::write(connection.log, NGX_LOG_WARN, text) };
+            });
+            LOOP_DETECTED
+        }
+        None => Status::NGX_ERROR.0,
+    }
 }
 
 /// A cdn-id: a pseudonym of this proxy for as long as its zone lives.

@@ -9,6 +9,7 @@ use ngx::http::HttpModuleLocationConf;
 
 use super::guard::guarded;
 use super::location_conf::LocationConf;
+use super::loop_mark;
 use super::module::Module;
 use super::pool;
 use super::request::{Outcome, resolve, stored};
@@ -27,8 +28,12 @@ pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t 
             return Status::NGX_DECLINED.0;
         };
         // SAFETY: as above.
-        match unsafe { resolve(r) }.map(|route| route.outcome) {
-            Some(Outcome::Route | Outcome::Default) => Status::NGX_DECLINED.0,
+        let route = unsafe { resolve(r) };
+        match route.map(|route| route.outcome) {
+            Some(Outcome::Route | Outcome::Default) => {
+                // SAFETY: as above.
+                route.map_or(Status::NGX_DECLINED.0, |route| unsafe { loop_mark::pass(r, route, conf) })
+            }
             // SAFETY: as above.
             Some(Outcome::Redirect) => match unsafe { add_location(r, conf) } {
                 // SAFETY: as above.
