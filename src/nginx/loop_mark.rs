@@ -33,10 +33,9 @@ static LOGGED_AT: AtomicU64 = AtomicU64::new(0);
 static NOT_LOGGED: AtomicU64 = AtomicU64::new(0);
 
 /// Which requests carry the mark.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoopMark {
-    /// Those for a tool or domain of which a backend is given by name.
-    #[default]
+    /// Those for a tool or domain of which a backend is given by name: also where nothing is said.
     Named,
     All,
     Off,
@@ -83,6 +82,48 @@ pub(super) unsafe fn check(r: *mut ngx_http_request_t) -> ngx_int_t {
         return Status::NGX_DECLINED.0;
     }
     // SAFETY: the request is nginx's, and nobody else is at its headers now.
+    match unsafe { mark(request, &id(route)) } {
+        Some(Marked::Now) => Status::NGX_DECLINED.0,
+        Some(Marked::Before) => {
+            // SAFETY: a request has a connection.
+            let connection = unsafe { &*request.connection };
+            report(route, |text| {
+                // SAFETY: the connection's own log.
+                unsafe { log::write(connection.log, NGX_LOG_WARN, text) };
+            });
+            LOOP_DETECTED
+        }
+        None => Status::NGX_ERROR.0,
+    }
+}
+
+/// Marks a request that has backends, or ends one that is marked.
+///
+/// # Safety
+/// `r` is the request nginx is working on, and nobody else is at its headers now.
+#[inline(always)]
+pub(super) unsafe fn pass(r: *mut ngx_http_request_t, route: &RequestRoute, conf: &LocationConf) -> ngx_int_t {
+    let is_name = |endpoint: &Endpoint| matches!(endpoint.destination, Destination::Name(..));
+    let needs_mark = match conf.loop_mark {
+        None | Some(LoopMark::Named) => match route.endpoints() {
+            // Nearly always there is one.
+            [single] => is_name(single),
+            several => several.iter().any(is_name),
+        },
+        Some(LoopMark::All) => true,
+        Some(LoopMark::Off) => false,
+    };
+    // SAFETY: the caller's promise.
+    if needs_mark { unsafe { pass_marked(r, route) } } else { Status::NGX_DECLINED.0 }
+}
+
+/// # Safety
+/// As for [`pass`].
+#[cold]
+unsafe fn pass_marked(r: *mut ngx_http_request_t, route: &RequestRoute) -> ngx_int_t {
+    // SAFETY: the caller's promise.
+    let request = unsafe { &mut *r };
+    // SAFETY: the caller's promise.
     match unsafe { mark(request, &id(route)) } {
         Some(Marked::Now) => Status::NGX_DECLINED.0,
         Some(Marked::Before) => {
