@@ -12,14 +12,12 @@ use nginx_sys::{
     NGX_LOG_WARN, ngx_current_msec, ngx_hash_key, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_table_elt_t,
 };
 use ngx::core::Status;
-use ngx::http::HttpModuleLocationConf;
 
 use super::directive::{Directive, DirectiveError, set_once};
 use super::location_conf::LocationConf;
 use super::log;
-use super::module::Module;
 use super::pool;
-use super::request::{Destination, Endpoint, Outcome, RequestRoute, resolve};
+use super::request::{Destination, Endpoint, RequestRoute};
 
 /// The status of a request that goes round in circles; nginx has no name for it.
 const LOOP_DETECTED: ngx_int_t = 508;
@@ -59,41 +57,6 @@ impl Directive for UrlproxyLoopMark {
             }
         };
         set_once(&mut conf.loop_mark, Self::NAME, mark)
-    }
-}
-
-/// Marks a request, or ends one that is marked.
-///
-/// # Safety
-/// `r` is a request that nginx is working on, in a phase before its content.
-pub(super) unsafe fn check(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: the caller's promise.
-    let request = unsafe { &mut *r };
-    let conf = Module::location_conf(request).filter(|conf| conf.table().is_some());
-    // SAFETY: as above.
-    let (Some(conf), Some(route)) = (conf, unsafe { resolve(r) }) else { return Status::NGX_DECLINED.0 };
-    let is_named = |endpoint: &Endpoint| matches!(endpoint.destination, Destination::Name(..));
-    let needs_mark = match conf.loop_mark.unwrap_or_default() {
-        LoopMark::Named => route.endpoints().iter().any(is_named),
-        LoopMark::All => true,
-        LoopMark::Off => false,
-    };
-    if !needs_mark || !matches!(route.outcome, Outcome::Route | Outcome::Default) {
-        return Status::NGX_DECLINED.0;
-    }
-    // SAFETY: the request is nginx's, and nobody else is at its headers now.
-    match unsafe { mark(request, &id(route)) } {
-        Some(Marked::Now) => Status::NGX_DECLINED.0,
-        Some(Marked::Before) => {
-            // SAFETY: a request has a connection.
-            let connection = unsafe { &*request.connection };
-            report(route, |text| {
-                // SAFETY: the connection's own log.
-                unsafe { log::write(connection.log, NGX_LOG_WARN, text) };
-            });
-            LOOP_DETECTED
-        }
-        None => Status::NGX_ERROR.0,
     }
 }
 

@@ -12,7 +12,7 @@ use super::location_conf::LocationConf;
 use super::loop_mark;
 use super::module::Module;
 use super::pool;
-use super::request::{Outcome, resolve, stored};
+use super::request::{Outcome, RequestRoute, resolve, stored};
 use crate::route::{Moved, PathRequest, split_path};
 use crate::table::StatusClass;
 
@@ -21,8 +21,10 @@ const RETRY_AFTER: &[u8] = b"1";
 
 /// Access phase: answers a request for which there is no backend.
 pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes the request it is working on.
-    guarded(Status::NGX_ERROR.0, || unsafe { refuse(r) }.unwrap_or(Status::NGX_DECLINED.0))
+    guarded(Status::NGX_ERROR.0, || {
+        // SAFETY: nginx passes the request it is working on.
+        unsafe { refuse(r) }.map_or_else(|answer| answer, |_| Status::NGX_DECLINED.0)
+    })
 }
 
 /// The last handler before the content: the same for subrequests, which have no access phase, and for requests that have
@@ -31,28 +33,36 @@ pub(super) unsafe extern "C" fn before_content(r: *mut ngx_http_request_t) -> ng
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
         match unsafe { refuse(r) } {
-            Some(answer) => answer,
-            // SAFETY: as above.
-            None => unsafe { loop_mark::check(r) },
+            // SAFETY: as above; the request is nginx's, and nobody else is at its headers now.
+            Ok(Some((conf, route))) => unsafe { loop_mark::pass(r, route, conf) },
+            Ok(None) => Status::NGX_DECLINED.0,
+            Err(answer) => answer,
         }
     })
 }
 
-/// Answers a request for which there is no backend; `None` when there is one, or when the location has no `urlproxy`.
+/// The route of a request that a backend answers, `None` where the location has no `urlproxy`.
+///
+/// # Errors
+/// Without a backend the request is answered, or ends; this is what nginx is told.
 ///
 /// # Safety
 /// `r` is a request that nginx is working on.
-unsafe fn refuse(r: *mut ngx_http_request_t) -> Option<ngx_int_t> {
-    // SAFETY: the caller's promise.
-    let conf = Module::location_conf(unsafe { &*r }).filter(|conf| conf.table().is_some())?;
+unsafe fn refuse(
+    r: *mut ngx_http_request_t,
+) -> Result<Option<(&'static LocationConf, &'static RequestRoute)>, ngx_int_t> {
+    // SAFETY: the caller's promise; the configuration outlives its requests.
+    let Some(conf) = Module::location_conf(unsafe { &*r }).filter(|conf| conf.table().is_some()) else {
+        return Ok(None);
+    };
     // SAFETY: as above.
-    let Some(route) = (unsafe { resolve(r) }) else { return Some(Status::NGX_ERROR.0) };
+    let Some(route) = (unsafe { resolve(r) }) else { return Err(Status::NGX_ERROR.0) };
     let status = match route.outcome {
-        Outcome::Route | Outcome::Default => return None,
+        Outcome::Route | Outcome::Default => return Ok(Some((conf, route))),
         // SAFETY: as above.
         Outcome::Redirect => match unsafe { add_location(r, conf) } {
             Some(()) => NGX_HTTP_TEMPORARY_REDIRECT,
-            None => return Some(Status::NGX_ERROR.0),
+            None => return Err(Status::NGX_ERROR.0),
         },
         Outcome::Miss => conf.miss_status().into(),
         Outcome::NoHost => NGX_HTTP_BAD_REQUEST,
@@ -63,7 +73,7 @@ unsafe fn refuse(r: *mut ngx_http_request_t) -> Option<ngx_int_t> {
         }
     };
     // SAFETY: as above.
-    Some(unsafe { end(r, status) })
+    Err(unsafe { end(r, status) })
 }
 
 /// Answers with this status. It is not returned: with `satisfy any`, nginx takes a returned 401 or 403 for one opinion among
