@@ -48,6 +48,7 @@ pub(super) unsafe extern "C" fn before_content(r: *mut ngx_http_request_t) -> ng
 ///
 /// # Safety
 /// `r` is a request that nginx is working on.
+#[inline(always)]
 unsafe fn refuse(
     r: *mut ngx_http_request_t,
 ) -> Result<Option<(&'static LocationConf, &'static RequestRoute)>, ngx_int_t> {
@@ -57,13 +58,26 @@ unsafe fn refuse(
     };
     // SAFETY: as above.
     let Some(route) = (unsafe { resolve(r) }) else { return Err(Status::NGX_ERROR.0) };
-    let status = match route.outcome {
-        Outcome::Route | Outcome::Default => return Ok(Some((conf, route))),
+    match route.outcome {
+        Outcome::Route | Outcome::Default => Ok(Some((conf, route))),
         // SAFETY: as above.
+        outcome => Err(unsafe { answer(r, conf, outcome) }),
+    }
+}
+
+/// Answers a request without a backend; what nginx is told.
+///
+/// # Safety
+/// As for [`refuse`].
+#[inline(never)]
+unsafe fn answer(r: *mut ngx_http_request_t, conf: &LocationConf, outcome: Outcome) -> ngx_int_t {
+    let status = match outcome {
+        // SAFETY: the caller's promise.
         Outcome::Redirect => match unsafe { add_location(r, conf) } {
             Some(()) => NGX_HTTP_TEMPORARY_REDIRECT,
-            None => return Err(Status::NGX_ERROR.0),
+            None => return Status::NGX_ERROR.0,
         },
+        Outcome::Route | Outcome::Default => return Status::NGX_DECLINED.0,
         Outcome::Miss => conf.miss_status().into(),
         Outcome::NoHost => NGX_HTTP_BAD_REQUEST,
         Outcome::Unready => {
@@ -73,7 +87,7 @@ unsafe fn refuse(
         }
     };
     // SAFETY: as above.
-    Err(unsafe { end(r, status) })
+    unsafe { end(r, status) }
 }
 
 /// Answers with this status. It is not returned: with `satisfy any`, nginx takes a returned 401 or 403 for one opinion among

@@ -92,7 +92,28 @@ pub(super) struct RequestRoute {
 ///
 /// # Safety
 /// `r` is a request that nginx is working on. What is returned is gone when the request is.
+#[inline(always)]
 pub(super) unsafe fn resolve(r: *mut ngx_http_request_t) -> Option<&'static RequestRoute> {
+    // SAFETY: the caller's promise.
+    let request = unsafe { &*r };
+    // SAFETY: as for `context`.
+    let context = unsafe { *context(request) };
+    // SAFETY: `find` put it there.
+    if let Some(route) = unsafe { context.cast::<RequestRoute>().as_ref() }
+        && Module::location_conf(request).is_some_and(|conf| ptr::eq(route.conf, conf))
+        && ptr::eq(route.uri.as_ptr(), request.uri.data)
+        && route.uri.len() == request.uri.len
+    {
+        return Some(route);
+    }
+    // SAFETY: as above.
+    unsafe { resolve_anew(r) }
+}
+
+/// # Safety
+/// As for [`resolve`].
+#[inline(never)]
+unsafe fn resolve_anew(r: *mut ngx_http_request_t) -> Option<&'static RequestRoute> {
     // SAFETY: the caller's promise.
     let request = unsafe { &*r };
     let conf = Module::location_conf(request)?;
@@ -103,7 +124,7 @@ pub(super) unsafe fn resolve(r: *mut ngx_http_request_t) -> Option<&'static Requ
     let uri: &'static [u8] = unsafe { pool::bytes(request.uri) };
     if let Some(stored) = stored
         && (ptr::eq(stored.conf, conf) || stored.is_decided_like(conf))
-        && (ptr::eq(stored.uri, uri) || stored.uri == uri)
+        && stored.uri == uri
     {
         return Some(stored);
     }
