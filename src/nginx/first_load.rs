@@ -15,7 +15,7 @@ use super::table_conf::TableConf;
 use crate::sync::{self, Journal};
 
 /// How often the master looks whether it is to end.
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(5);
 
 /// Loads these tables; each is waited for as long as its `wait_for_routes` says, or until a signal ends nginx.
 pub(super) fn load(tables: &[&TableConf], cycle: &ngx_cycle_t, say: impl Fn(u32, &str)) {
