@@ -34,8 +34,11 @@ fn measure(kind: Kind) {
     let owned = OwnedTable::new(Capacity::of_bytes(COUNT * 192 + (1 << 20)).unwrap_or_else(|e| panic!("{e}")));
     let table = owned.table();
     let source = store.url().parse().unwrap_or_else(|e| panic!("{e}"));
-    let snapshot =
-        SnapshotSettings { path: store.directory().join("tools.snapshot"), max_age: Duration::from_secs(3600) };
+    let snapshot = SnapshotSettings {
+        path: store.directory().join("tools.snapshot"),
+        max_age: Duration::from_secs(3600),
+        owners: vec![],
+    };
     let settings =
         Settings { snapshot: Some(snapshot), resync_interval: Duration::from_secs(10), ..Settings::new(source) };
     let lease = Lease::create("bench").unwrap_or_else(|e| panic!("{e}"));

@@ -218,6 +218,13 @@ fn most_domains_at_once_are_held_back() {
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/d0.example.org", "").0, 200);
     assert_eq!(frontends(&redis).len(), 9);
     assert_eq!(unicorn.metric("invisible_unicorn_held_domains"), 9.0);
+    // Names let those alone go.
+    fs::write(site.accept(), "# one of them\nfrontend:d2.example.org\nd3.example.org\n").unwrap();
+    unicorn.daemon.wait_for_line(&["WARN", "the file names what is not held back", "prefix:d3.example.org"]);
+    unicorn.daemon.wait_for_line(&["WARN", "withdrawing the domains", "missing=1", "named by the operator", "held=8"]);
+    wait_for("the one", || unicorn.metric("invisible_unicorn_held_domains") == 8.0);
+    let left = frontends(&redis);
+    assert!(left.len() == 8 && left.iter().all(|(domain, _)| domain != "d2.example.org"), "{left:?}");
     fs::write(site.accept(), "").unwrap();
     wait_until_equal(&site, &redis);
     unicorn.daemon.wait_for_line(&["WARN", "withdrawing the domains that the database lacks", "accepted"]);

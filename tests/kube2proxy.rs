@@ -392,6 +392,10 @@ fn a_list_that_lacks_most_is_not_believed_at_once() {
     api.apply("new", "new", web_service("10.96.0.9", 80));
     wait_for("changes", || url_of(&redis, "t5") == "http://10.96.0.5:80" && !url_of(&redis, "new").is_empty());
     assert_eq!(count(), 26);
+    std::fs::write(&accept, "t7\nprefix:t8\nnew\n").unwrap();
+    wait_for("those named", || count() == 24);
+    assert_eq!(redis.cli(&["EXISTS", "prefix:t7", "prefix:t8", "prefix:t9", "prefix:new"]), "2");
+    wait_for("counted", || kube2proxy.metric("kube2proxy_services{state=\"held\"}") == 22.0);
     std::fs::write(&accept, "").unwrap();
     wait_for("accepted", || members(&redis) == ["new/new/.*", "t5/t5/.*"]);
     assert_eq!(redis.cli(&["EXISTS", "prefix:t6", "origin:t6"]), "0");

@@ -137,7 +137,8 @@ fn a_reload_that_waits_for_new_tables_ends_with_nginx() {
     for (main, signal) in [("", "TERM"), ("", "QUIT"), ("master_process off;", "TERM")] {
         let (redis, (conf, asked)) = (RedisServer::start(&[]), waiting_tables());
         let nginx = Nginx::start(main, &http(&redis.url(), ""));
-        wait_for("the companion follows", || companions(&redis) == 1);
+        // Until then nginx has no handlers.
+        wait_for("the companion follows", || nginx.log().contains("urlproxy: following"));
         nginx.configure(main, &conf);
         nginx.signal("HUP");
         wait_for("all are asked", || asked.iter().all(|asked| asked.load(Relaxed) > 0));

@@ -15,7 +15,7 @@ use super::table_conf::TableConf;
 use crate::sync::{self, Journal};
 
 /// How often the master looks whether it is to end.
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(5);
 
 /// Loads these tables; each is waited for as long as its `wait_for_routes` says, or until a signal ends nginx.
 pub(super) fn load(tables: &[&TableConf], cycle: &ngx_cycle_t, say: impl Fn(u32, &str)) {
@@ -87,7 +87,11 @@ fn workers_user(cycle: &ngx_cycle_t) -> Option<u32> {
     let module = &raw const ngx_core_module;
     // SAFETY: nginx has given its modules their numbers before this.
     let index = unsafe { (*module).index };
-    // SAFETY: the cycle has a configuration of each module under its number, and the core module's always is this type.
-    let conf = unsafe { (*cycle.conf_ctx.add(index)).cast::<ngx_core_conf_t>().as_ref() };
+    // SAFETY: the cycle has a configuration of each module under its number.
+    let slot = unsafe { cycle.conf_ctx.add(index) };
+    // SAFETY: as above.
+    let conf = unsafe { *slot }.cast::<ngx_core_conf_t>();
+    // SAFETY: the core module's configuration is of this type, and lives as long as the cycle.
+    let conf = unsafe { conf.as_ref() };
     conf.map(|conf| conf.user).filter(|_| is_root)
 }

@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(large, Some(Err("it has 1048577 bytes, expected at most 1048576".into())));
         let unreadable = accepted(&|| {
             fs::write(&path, "").unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         });
         assert_eq!(unreadable, Some(Ok("all".into())));
     }
