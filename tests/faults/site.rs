@@ -28,8 +28,8 @@ pub struct Plan {
     pub main: String,
     /// More directives in `http`.
     pub http: String,
-    /// More directives in the location that routes.
-    pub location: String,
+    /// All that `http` has, in place of the usual.
+    pub whole: Option<String>,
     /// The environment that nginx starts in.
     pub env: Vec<(&'static str, String)>,
     /// Redis is down when nginx starts.
@@ -40,9 +40,9 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        let [table, main, http, location] = [const { String::new() }; 4];
+        let [table, main, http] = [const { String::new() }; 3];
         let (name, zone, env) = ("tools", "1m", Vec::new());
-        Self { source: None, name, zone, table, main, http, location, env, is_cold: false, is_daemon: false }
+        Self { source: None, name, zone, table, main, http, whole: None, env, is_cold: false, is_daemon: false }
     }
 }
 
@@ -61,7 +61,10 @@ pub struct Site {
 /// The `http` block's content.
 fn http(plan: &Plan, redis: &RedisServer) -> String {
     let source = plan.source.clone().unwrap_or_else(|| redis.url());
-    let Plan { name, zone, table, http, location, .. } = plan;
+    let Plan { name, zone, table, http, whole, .. } = plan;
+    if let Some(whole) = whole {
+        return whole.clone();
+    }
     format!(
         "urlproxy_table {name} {{ zone {zone}; redis {source}; {table} }}
         upstream tools {{ urlproxy_peers; keepalive 16; }}
@@ -72,7 +75,6 @@ fn http(plan: &Plan, redis: &RedisServer) -> String {
                 proxy_http_version 1.1;
                 proxy_set_header Connection '';
                 proxy_pass $urlproxy_scheme://tools;
-                {location}
             }}
             location = /list {{ urlproxy_list {name}; }}
         }}
