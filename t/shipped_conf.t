@@ -58,12 +58,15 @@ sub names_in_tls {
 
 # `busy` keeps its backend waiting; `calm` is another tenant's.
 sub limits_open_requests {
-    my ($busy, $calm, $nobody, $name) = @_;
+    my ($busy, $calm, $nobody, $name, $limit) = @_;
     my ($host, $path) = $busy =~ m{^http://([^/]+)(.*)} or die $busy;
     my ($calm_host, $calm_path) = $calm =~ m{^http://([^/]+)(.*)} or die $calm;
     my $ask = sub { ask("GET $_[1]", headers => ["Host: $_[0]"]) };
-    my @waiting  = map { start_ask("GET $path", headers => ["Host: $host"]) } 1 .. 3;
-    my @backends = map { scalar accept_on('A') } @waiting;
+    my (@waiting, @backends);
+    for (1 .. $limit // 3) {
+        push @waiting,  start_ask("GET $path", headers => ["Host: $host"]);
+        push @backends, scalar accept_on('A');
+    }
     for (1 .. 50) {
         my $answer = $ask->($host, $path);
         $answer->{status} == 503 && $answer->{body} =~ /\Q$name\E has too many open requests/ && $answer->{headers}{'retry-after'}
@@ -241,6 +244,17 @@ HSET prefix:busy .* http://$TEST_NGINX_OWN_A
 HSET prefix:calm .* http://$TEST_NGINX_TOOL_B
 --- perl
 limits_open_requests('http://tools.example.org/busy/', 'http://tools.example.org/calm/', 'http://tools.example.org/' . 'no' x 200, 'The tool busy');
+
+
+
+=== urlproxy.conf: as many as it says
+--- shipped: urlproxy.conf
+--- redis
+HSET prefix:busy .* http://$TEST_NGINX_OWN_A
+HSET prefix:calm .* http://$TEST_NGINX_TOOL_B
+--- perl
+my $site = 'http://tools.example.org/';
+limits_open_requests("${site}busy/", "${site}calm/", $site . 'no' x 200, 'The tool busy', 200);
 
 
 
