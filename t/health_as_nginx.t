@@ -39,7 +39,7 @@ sub steps {
     my ($path) = @_;
     my ($count, @waiting, @counts);
     my $step = sub { push @counts, (count_on_a($path, @_))[0] };
-    my $fail_timeout_passes = sub { sleep 4 };
+    my $fail_timeout_passes = sub { sleep 6 };
 
     $step->(6, 'fails');
     $step->(4, 'fails');
@@ -70,8 +70,8 @@ __DATA__
 
 === the same requests come to a backend that fails
 --- http
-upstream static { server $TEST_NGINX_OWN_A max_fails=2 fail_timeout=2s; server $TEST_NGINX_TOOL_A max_fails=2 fail_timeout=2s; }
-upstream routed { urlproxy_peers max_fails=2 fail_timeout=2s; }
+upstream static { server $TEST_NGINX_OWN_A max_fails=2 fail_timeout=4s; server $TEST_NGINX_TOOL_A max_fails=2 fail_timeout=4s; }
+upstream routed { urlproxy_peers max_fails=2 fail_timeout=4s; }
 --- server
 location /static/ { proxy_pass http://static; }
 --- pass: http://routed

@@ -61,6 +61,7 @@ proxy_ssl_name $host;
 location /domain/ { urlproxy tools domain; proxy_pass $urlproxy_scheme://tools; proxy_http_version 1.1; proxy_set_header Connection ""; }
 location /fixed/ { urlproxy tools domain; proxy_pass https://tools; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ssl_name fixed.example; }
 location /verified/ { urlproxy tools domain; proxy_pass https://tools; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ssl_name fixed.example; proxy_ssl_trusted_certificate $TEST_NGINX_SERVROOT/html/cert.pem; proxy_ssl_verify on; }
+location /older/ { urlproxy tools domain; proxy_pass https://tools; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ssl_name fixed.example; proxy_ssl_protocols TLSv1.2; }
 location /tool/ { urlproxy tools path; proxy_pass https://tools; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ssl_name fixed.example; }
 location /certified/ { urlproxy tools domain; proxy_pass https://tools; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_ssl_name fixed.example; proxy_ssl_certificate $arg_cert; proxy_ssl_certificate_key $TEST_NGINX_SERVROOT/html/key.pem; }
 --- user_files eval
@@ -96,7 +97,7 @@ eval {
     ok(eventually { $asked->('/domain/', 'a.example.org') =~ /^a/ }, 'the route is there');
     ok(eventually { ask('GET /tool/')->{status} == 200 }, 'the tool too');
     my %kept;
-    for my $request ('/domain/ a.example.org', '/domain/ b.example.org', '/fixed/ a.example.org', '/verified/ a.example.org', '/certified/ a.example.org',
+    for my $request ('/domain/ a.example.org', '/domain/ b.example.org', '/fixed/ a.example.org', '/verified/ a.example.org', '/older/ a.example.org', '/certified/ a.example.org',
         "/certified/?cert=$dir/cert.pem a.example.org", "/certified/?cert=$dir/./cert.pem a.example.org", '/tool/ localhost') {
         my ($path, $host) = split ' ', $request;
         my ($name, $connection) = split ' ', $asked->($path, $host);
@@ -104,7 +105,7 @@ eval {
         $kept{$request} = $connection;
     }
     my %different = reverse %kept;
-    is(scalar(keys %different), 8, 'each has a connection of its own');
+    is(scalar(keys %different), 9, 'each has a connection of its own');
     for my $request (reverse sort keys %kept) {
         is((split ' ', $asked->(split ' ', $request))[1], $kept{$request}, "$request: kept");
     }

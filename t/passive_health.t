@@ -90,3 +90,15 @@ like(error_log(), qr/backend https:\/\/\Q$ENV{TEST_NGINX_TOOL_A}\E of tool "evil
 my $asked = join '', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 6;
 like($asked, qr/^(ab){3}$|^(ba){3}$/, 'the tool whose backend it is takes turns as before');
 is(ask('GET /likewise/')->{headers}{'x-tool'}, 'a', 'and so does any other');
+
+
+
+=== a backend that fails with TLS may be well without
+--- server
+location /hello/tls { urlproxy tools path; proxy_pass https://tools; }
+--- redis
+SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B https://$TEST_NGINX_TOOL_A https://$TEST_NGINX_DEAD_A
+--- perl
+is(ask('GET /hello/tls')->{status}, 502) for 1, 2;
+my $asked = join '', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 8;
+cmp_ok(($asked =~ tr/a//), '>=', 2, $asked);
