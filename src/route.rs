@@ -1,5 +1,6 @@
 //! What a route means: which tool a request is for, and which of the tool's backends may answer it. Safe, no I/O.
 
+mod automaton;
 mod backend;
 mod canonical;
 mod choice;
@@ -10,6 +11,7 @@ mod pattern_cache;
 mod request;
 mod tool;
 
+pub use automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, TooCostly, find_first};
 pub use backend::{Backend, BackendError, Host, Scheme};
 pub use canonical::{CanonicalError, CanonicalSite, Moved, decode_one};
 pub use choice::{affinity, choose};

@@ -13,7 +13,7 @@ use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN_LEN: usize = 1024;
-const NEST_LIMIT: u32 = 50;
+pub(super) const NEST_LIMIT: u32 = 50;
 /// Bytes that each stage of a compiled pattern may take.
 const SIZE_LIMIT: usize = 256 << 10;
 

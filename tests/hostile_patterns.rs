@@ -1,0 +1,128 @@
+//! Tenants whose patterns cost the most, against a real Redis: their own changes wait, nobody else's do.
+
+#[path = "common/following.rs"]
+mod follow;
+#[path = "common/port.rs"]
+mod port;
+#[path = "common/redis.rs"]
+mod redis_server;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use follow::{following_in, settings, wait_for};
+use redis_server::RedisServer;
+use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
+
+const HOSTILE: usize = 20;
+const CHANGES: u16 = 200;
+/// Far beyond what a change takes beside the attack, far below the 14 s that it took.
+const BOUND: Duration = Duration::from_secs(1);
+
+fn command(connection: &mut redis::Connection, args: &[&str]) {
+    let mut command = redis::cmd(args[0]);
+    args[1..].iter().for_each(|arg| _ = command.arg(arg));
+    command.query::<redis::Value>(connection).unwrap_or_else(|e| panic!("{e}"));
+}
+
+fn connect(redis: &RedisServer) -> redis::Connection {
+    redis::Client::open(redis.url()).and_then(|client| client.get_connection()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn port_of(table: Table<'_>, tool: &str, scratch: &mut Scratch) -> Option<u16> {
+    match table.lookup(tool.as_bytes(), scratch) {
+        Lookup::Found(record) => record.routes().last()?.first_backend().map(|backend| backend.port),
+        _ => None,
+    }
+}
+
+/// Times from the write to the table, of an honest tool's changes, while `attack` is called again and again.
+fn delays(redis: &RedisServer, table: Table<'_>, attack: impl Fn(&mut redis::Connection, u64) + Sync) -> Vec<Duration> {
+    let (is_over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut delays = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut connection = connect(redis);
+            while !is_over.load(Relaxed) {
+                attack(&mut connection, rounds.fetch_add(1, Relaxed));
+            }
+        });
+        wait_for("the attack runs", || rounds.load(Relaxed) > 20);
+        let mut connection = connect(redis);
+        let mut scratch = Scratch::default();
+        for n in 1..=CHANGES {
+            let begun = Instant::now();
+            command(&mut connection, &["HSET", "prefix:honest", ".*", &format!("http://10.0.0.1:{n}")]);
+            while port_of(table, "honest", &mut scratch) != Some(n) {
+                if begun.elapsed() > Duration::from_secs(60) {
+                    is_over.store(true, Relaxed);
+                    panic!("change {n} is not there after 60 s");
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+            delays.push(begun.elapsed());
+            thread::sleep(Duration::from_millis(5));
+        }
+        is_over.store(true, Relaxed);
+    });
+    delays.sort_unstable();
+    let at = |percent: usize| delays[(delays.len() - 1) * percent / 100];
+    println!("honest change: p50 {:?} p99 {:?} beside {} attacks", at(50), at(99), rounds.load(Relaxed));
+    delays
+}
+
+fn p99_is_bounded(delays: &[Duration]) {
+    assert!(delays[(delays.len() - 1) * 99 / 100] < BOUND, "{delays:?}");
+}
+
+fn heavy(serial: u64) -> String {
+    format!("x{serial:x}[ab]*a[ab]{{11}}$")
+}
+
+#[test]
+fn patterns_that_are_costly_to_build_delay_their_own_tool_alone() {
+    let redis = RedisServer::start(&[]);
+    let mut connection = connect(&redis);
+    for tool in 0..HOSTILE as u64 {
+        for n in 0..32 {
+            command(
+                &mut connection,
+                &["HSET", &format!("prefix:hostile{tool}"), &heavy(tool << 32 | n), "http://10.0.0.2:1"],
+            );
+        }
+    }
+    let owned = OwnedTable::new(Capacity::of_bytes(16 << 20).unwrap_or_else(|e| panic!("{e}")));
+    following_in(&owned, &settings(&redis.url()), |table| {
+        wait_for("loaded", || table.header().is_loaded());
+        let delays = delays(&redis, table, |connection, round| {
+            let (tool, version) = (round % HOSTILE as u64, round / HOSTILE as u64);
+            let key = format!("prefix:hostile{tool}");
+            let (old, new) = (heavy(tool << 32 | version), heavy(tool << 32 | version + 32));
+            command(connection, &["HDEL", &key, &old]);
+            command(connection, &["HSET", &key, &new, "http://10.0.0.2:1"]);
+            // Each of them some ten times a second.
+            thread::sleep(Duration::from_millis(5));
+        });
+        p99_is_bounded(&delays);
+    });
+}
+
+#[test]
+fn texts_that_are_costly_to_read_delay_their_own_tool_alone() {
+    let redis = RedisServer::start(&[]);
+    let mut connection = connect(&redis);
+    for n in 0..1000 {
+        let pattern = format!("{n:04}{}", "[0-9]x(a|b)+".repeat(85).chars().take(1020).collect::<String>());
+        command(&mut connection, &["HSET", "prefix:hostile", &pattern, "http://10.0.0.2:1"]);
+    }
+    let owned = OwnedTable::new(Capacity::of_bytes(16 << 20).unwrap_or_else(|e| panic!("{e}")));
+    following_in(&owned, &settings(&redis.url()), |table| {
+        wait_for("loaded", || table.header().is_loaded());
+        let delays = delays(&redis, table, |connection, round| {
+            command(connection, &["HSET", "prefix:hostile", "/", &format!("http://10.0.0.2:{}", 1 + round % 60_000)]);
+            thread::sleep(Duration::from_millis(1));
+        });
+        p99_is_bounded(&delays);
+    });
+}
