@@ -7,7 +7,6 @@ mod choice;
 mod domain;
 mod key;
 mod pattern;
-mod pattern_cache;
 mod request;
 mod tool;
 
@@ -18,7 +17,6 @@ pub use choice::{affinity, choose};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
 pub use key::{KeyError, Kind, LookupKey, RouteKey};
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
-pub use pattern_cache::PatternCache;
 pub use request::{PathRequest, split_path};
 pub use tool::{MAX_TOOL_NAME_LEN, ToolName, ToolNameError};
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use follow::{following_in, settings, wait_for};
+use follow::{following_in, settings, wait_for, wait_until};
 use redis_server::RedisServer;
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
 
@@ -19,6 +19,7 @@ const HOSTILE: usize = 20;
 const CHANGES: u16 = 200;
 /// Far beyond what a change takes beside the attack, far below the 14 s that it took.
 const BOUND: Duration = Duration::from_secs(1);
+const LOADED_WITHIN: Duration = Duration::from_secs(60);
 
 fn command(connection: &mut redis::Connection, args: &[&str]) {
     let mut command = redis::cmd(args[0]);
@@ -94,7 +95,7 @@ fn patterns_that_are_costly_to_build_delay_their_own_tool_alone() {
     }
     let owned = OwnedTable::new(Capacity::of_bytes(16 << 20).unwrap_or_else(|e| panic!("{e}")));
     following_in(&owned, &settings(&redis.url()), |table| {
-        wait_for("loaded", || table.header().is_loaded());
+        wait_until(LOADED_WITHIN, "loaded", || table.header().is_loaded());
         let delays = delays(&redis, table, |connection, round| {
             let (tool, version) = (round % HOSTILE as u64, round / HOSTILE as u64);
             let key = format!("prefix:hostile{tool}");
@@ -118,7 +119,7 @@ fn texts_that_are_costly_to_read_delay_their_own_tool_alone() {
     }
     let owned = OwnedTable::new(Capacity::of_bytes(16 << 20).unwrap_or_else(|e| panic!("{e}")));
     following_in(&owned, &settings(&redis.url()), |table| {
-        wait_for("loaded", || table.header().is_loaded());
+        wait_until(LOADED_WITHIN, "loaded", || table.header().is_loaded());
         let delays = delays(&redis, table, |connection, round| {
             command(connection, &["HSET", "prefix:hostile", "/", &format!("http://10.0.0.2:{}", 1 + round % 60_000)]);
             thread::sleep(Duration::from_millis(1));

@@ -30,13 +30,16 @@ pub const MAX_AUTOMATA_BYTES: usize = 64 << 10;
 /// Most bytes of an automaton of several patterns. Those that would need more are split: patterns whose states multiply
 /// are small one by one.
 const MAX_UNION_BYTES: usize = 16 << 10;
+/// Most bytes of an automaton that is built at once, and of the patterns in it: some hundred microseconds.
+const MAX_QUICK_BYTES: usize = 4 << 10;
+const MAX_QUICK_TEXT: usize = 1 << 10;
 /// Automata of one tool that may turn out too large before the rest of its patterns is given up. Each costs what the
 /// limits of its size let it cost.
 const MAX_FAILURES: usize = 16;
 /// Bytes that a compiler may take for each byte of the result: its rows are twice as wide and filled up to a power of two.
 const COMPILER_FACTOR: usize = 4;
 /// What the compiler takes besides.
-const COMPILER_BYTES: usize = 8 << 10;
+const COMPILER_BYTES: usize = 4 << 10;
 /// Rounds in which rows that lead to the same rows are made one.
 const MERGE_ROUNDS: usize = 16;
 
@@ -65,8 +68,10 @@ impl AutomataLimits {
 pub enum TooCostly {
     /// It is too large by itself.
     Alone,
-    /// Those that are tried before it have left too little room, or time.
+    /// Those that are tried before it have left too little room.
     AfterOthers,
+    /// Those that are tried before it took all the attempts.
+    Effort,
 }
 
 /// The automata of one tool.
@@ -93,7 +98,15 @@ impl Automata {
         if patterns.is_empty() {
             return Some(Self::default());
         }
-        Some(Self { bytes: compile(patterns, 0, bytes.min(MAX_UNION_BYTES / 2))?, refused: Vec::new() })
+        if patterns.iter().map(|pattern| pattern.len()).sum::<usize>() > MAX_QUICK_TEXT {
+            return None;
+        }
+        Some(Self { bytes: compile(patterns, 0, bytes.min(MAX_QUICK_BYTES))?, refused: Vec::new() })
+    }
+
+    /// Those of a record.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes, refused: Vec::new() }
     }
 
     /// As a record has them.
@@ -174,7 +187,7 @@ impl Builder<'_> {
             return;
         }
         if self.limits.failures == 0 || (self.is_stopped)() {
-            return self.built.refused.extend(range.map(|number| (number, TooCostly::AfterOthers)));
+            return self.built.refused.extend(range.map(|number| (number, TooCostly::Effort)));
         }
         let is_single = patterns.len() == 1;
         let limit = if is_single { self.limits.bytes } else { self.limits.bytes.min(MAX_UNION_BYTES) };

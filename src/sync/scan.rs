@@ -1,17 +1,20 @@
 //! From Redis to the table: the full comparison, and the refresh of single keys.
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::Instant;
 
 use redis::cmd;
 
+use super::apply::{Recognised, WantingRoom};
 use super::connection::{Connection, ConnectionError, Invalidation};
 use super::journal::Journal;
 use super::rejected::Rejected;
 use super::resp::Reply;
+use super::slow_lane::SlowLane;
 use super::withdrawal_guard::{Loss, Verdict, WithdrawalGuard};
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::{KeyError, Kind, RouteKey};
-use crate::table::{PublishError, Published, Writer};
+use crate::table::Writer;
 
 /// Keys asked for at once: enough to hide the round trip, few enough that the replies fit any socket buffer.
 const BATCH: usize = 500;
@@ -72,8 +75,14 @@ pub(super) struct Follower<'w> {
     /// Keys whose replies broke a connection: asked for again only once they are known to be small enough.
     oversized: BTreeSet<Vec<u8>>,
     /// Keys with something set aside that the running scan has met.
-    met: HashSet<Box<[u8]>>,
-    changes: Changes,
+    pub(super) met: HashSet<Box<[u8]>>,
+    pub(super) changes: Changes,
+    /// Keys that have to wait.
+    pub(super) lane: SlowLane,
+    /// Whether what is asked for is a key whose turn it is there.
+    pub(super) is_turn: bool,
+    pub(super) recognised: Recognised,
+    pub(super) wanting_room: WantingRoom,
     /// By kind, whether the running comparison met keys that this user may not read.
     hidden: [bool; Kind::ALL.len()],
 }
@@ -88,6 +97,10 @@ impl<'w> Follower<'w> {
             oversized: BTreeSet::new(),
             met: HashSet::new(),
             changes: Changes::default(),
+            lane: SlowLane::default(),
+            is_turn: false,
+            recognised: Recognised::default(),
+            wanting_room: WantingRoom::default(),
             hidden: [false; Kind::ALL.len()],
         }
     }
@@ -112,7 +125,7 @@ impl<'w> Follower<'w> {
         connection.send(&scan_command(b"0"))?;
         let mut page = receive_page(connection)?;
         loop {
-            page.keys.retain(|key| !self.is_oversized(key));
+            page.keys.retain(|key| !self.is_oversized(key) && !self.is_slow(key));
             // The next page is asked for behind this one's keys, so that the server works on it meanwhile.
             let next_wanted = page.cursor != b"0";
             let mut wire = pack(first_command, &page.keys);
@@ -165,7 +178,9 @@ impl<'w> Follower<'w> {
                 Invalidation::All => is_whole = false,
             }
         }
-        let keys: Vec<_> = keys.into_iter().collect();
+        let now = Instant::now();
+        let (slow, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.lane.must_wait(key, now));
+        slow.iter().for_each(|key| self.wait(key, true));
         let absent = self.fetch(connection, &keys)?;
         // After a flush, keys are absent because all are: that is for the comparison to judge.
         if is_whole && !connection.is_flush_pending() {
@@ -173,11 +188,16 @@ impl<'w> Follower<'w> {
                 self.withdraw(key, Vec::new());
             }
         }
+        self.tend(connection)?;
         Ok(is_whole)
     }
 
     /// Applies what the source has under these keys; returns those it has nothing under.
-    fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
+    pub(super) fn fetch(
+        &mut self,
+        connection: &mut Connection<'_>,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Vec<u8>>, ScanError> {
         let keys: Vec<_> = keys.iter().filter(|key| !self.oversized.contains(*key)).cloned().collect();
         let mut absent = Vec::new();
         for keys in keys.chunks(BATCH) {
@@ -311,39 +331,6 @@ impl<'w> Follower<'w> {
         }
         Ok(Found::Applied)
     }
-
-    fn publish(&mut self, key: &[u8], record: &RouteKey, raw: &RawRoutes<'_>) {
-        let mut admitted = registry::admit(key, raw, &self.admission);
-        if admitted.routes.is_empty() && record.kind() != Kind::Redirect {
-            return self.withdraw(key, admitted.rejected);
-        }
-        match self.writer.publish(record, &admitted.routes) {
-            Ok(Published::Inserted) => self.changes.inserted += 1,
-            Ok(Published::Replaced) => self.changes.replaced += 1,
-            Ok(Published::Unchanged) => {}
-            Err(error) => {
-                admitted.rejected.push(no_room(key, error));
-            }
-        }
-        self.set_aside(key, admitted.rejected);
-    }
-
-    /// Takes what was read from the key out of the table. Nothing ever was under a name that is none.
-    fn withdraw(&mut self, key: &[u8], rejected: Vec<Rejection>) {
-        if let Some(Ok(record)) = parse_key(key)
-            && self.writer.withdraw(record.as_bytes())
-        {
-            self.changes.withdrawn += 1;
-        }
-        self.set_aside(key, rejected);
-    }
-
-    fn set_aside(&mut self, key: &[u8], rejected: Vec<Rejection>) {
-        if !rejected.is_empty() {
-            self.met.insert(key.into());
-        }
-        self.rejected.replace(key, rejected);
-    }
 }
 
 /// The record that a key of the store is for; `None` for keys that are not followed.
@@ -351,18 +338,8 @@ pub(super) fn parse_key(key: &[u8]) -> Option<Result<RouteKey, KeyError>> {
     registry::split_key(key).map(|(kind, name)| RouteKey::try_new(kind, name))
 }
 
-fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
-    Rejection { key: key.into(), pattern: None, reason }
-}
-
-/// Something that the table has no room for.
-pub(super) fn no_room(key: &[u8], error: PublishError) -> Rejection {
-    // Without figures that change with every tool: it would be told again at each comparison.
-    let reason = match error {
-        PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
-        error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
-    };
-    rejection(key, reason)
+pub(super) fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
+    Rejection::of(key, None, reason)
 }
 
 /// One page of keys, and where the next begins; the last has the cursor `0`.

@@ -8,7 +8,7 @@ use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, fence_release, release};
 use super::counters::Tally;
 use super::layout::{LINE, LoadedFrom, SLOTS};
 use super::reader::{PREFIX_BYTES, Scratch};
-use super::record::{self, MAX_RECORD_BYTES, Record};
+use super::record::{self, Record};
 use super::slot::Slot;
 use crate::route::{Kind, Route, RouteKey};
 
@@ -23,7 +23,8 @@ pub enum Published {
     Unchanged,
 }
 
-/// Why something could not be published. What was in the table before still is.
+/// Why something could not be published. If the key had a record it is out: what that said is no longer true, and the
+/// address that it names may be another tenant's by now. Everything else in the table still is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// No room for one more record, or for one of this size.
@@ -39,12 +40,14 @@ pub enum PublishError {
         live_bytes: u64,
     },
     /// The record would be longer than any record may be.
-    #[error("the routes of {key} take {bytes} bytes, expected at most {MAX_RECORD_BYTES}")]
+    #[error("the routes of {key} take {bytes} bytes, expected at most {limit}")]
     TooLarge {
         /// Who was refused.
         key: RouteKey,
         /// What it would take.
         bytes: usize,
+        /// What one may take in this zone.
+        limit: usize,
     },
 }
 
@@ -137,24 +140,43 @@ impl<'a> Writer<'a> {
         self.table
     }
 
-    /// Makes these the key's routes. Marks it as seen, also when it was refused: what it had before stays.
+    /// Makes these the key's routes, none of which is a regular expression: such a pattern would be found nowhere.
     ///
     /// # Errors
-    /// No room, or a record beyond the limit.
+    /// As for [`Self::publish_with`].
     pub fn publish(&mut self, key: &RouteKey, routes: &[Route]) -> Result<Published, PublishError> {
-        self.encoded.clear();
-        record::encode(key, routes, &mut self.encoded);
-        self.put(key)
+        self.publish_with(key, routes, &[])
     }
 
-    /// Takes over a record of another table, with what its requests came to there.
+    /// Makes these the key's routes, with the automata of their regular expressions. Marks the key as seen.
     ///
     /// # Errors
-    /// As for [`Self::publish`].
+    /// No room, or a record beyond the limit. What the key had is then withdrawn.
+    pub fn publish_with(
+        &mut self,
+        key: &RouteKey,
+        routes: &[Route],
+        automata: &[u8],
+    ) -> Result<Published, PublishError> {
+        self.encoded.clear();
+        record::encode(key, routes, automata, &mut self.encoded);
+        self.put(key, false)
+    }
+
+    /// The key's record.
+    pub fn record(&mut self, key: &[u8]) -> Option<Record<'_>> {
+        let place = self.find(self.table.hash(key), key)?;
+        self.table.own_record(self.table.slot(place)?, &mut self.scratch)
+    }
+
+    /// Takes over a record of another table, with what its requests came to there. It is not new: the reserve is open to it.
+    ///
+    /// # Errors
+    /// As for [`Self::publish_with`].
     pub fn adopt(&mut self, key: &RouteKey, record: &Record<'_>, tally: &Tally) -> Result<Published, PublishError> {
         self.encoded.clear();
         self.encoded.extend_from_slice(record.bytes());
-        let published = self.put(key)?;
+        let published = self.put(key, true)?;
         let hash = self.table.hash(key.as_bytes());
         let slot = self.find(hash, key.as_bytes()).and_then(|place| self.table.slot(place));
         let copied = slot.and_then(|slot| self.table.own_record(slot, &mut self.scratch));
@@ -165,23 +187,34 @@ impl<'a> Writer<'a> {
     }
 
     /// Publishes the encoded record.
-    fn put(&mut self, key: &RouteKey) -> Result<Published, PublishError> {
+    fn put(&mut self, key: &RouteKey, is_carried: bool) -> Result<Published, PublishError> {
         let hash = self.table.hash(key.as_bytes());
         let place = self.find(hash, key.as_bytes());
         if let Some(place) = place {
             self.mark(place);
         }
-        let bytes = self.encoded.len();
-        if bytes > MAX_RECORD_BYTES {
-            return Err(PublishError::TooLarge { key: key.clone(), bytes });
+        let (bytes, limit) = (self.encoded.len(), self.table.record_limit());
+        if bytes > limit {
+            self.displace(key);
+            return Err(PublishError::TooLarge { key: key.clone(), bytes, limit });
         }
-        let old = place.map(|place| (place, self.load(place)));
+        let mut old = place.map(|place| (place, self.load(place)));
         let had = place.and_then(|place| self.table.own_record(self.table.slot(place)?, &mut self.scratch));
         let (had_counters, had_bytes) = had.map(|r| (r.counters(), r.byte_len())).unzip();
         if had.is_some_and(|r| r.bytes() == self.encoded) {
             return Ok(Published::Unchanged);
         }
-        let room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes));
+        let published = if old.is_some() { Published::Replaced } else { Published::Inserted };
+        let reserve = if old.is_some() || is_carried { 0 } else { self.table.capacity().reserve_cells() as u64 };
+        let mut room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes), reserve);
+        if room.is_none() && old.is_some() {
+            // What it had is no longer true, and its cells may be what is wanted: for a moment the key is absent.
+            self.withdraw(key.as_bytes());
+            old = None;
+            room = self.make_room(hash, None, None, cells_of(bytes), 0);
+            let is_out = u64::from(room.is_none());
+            self.table.header.displaced.fetch_add(is_out, Relaxed);
+        }
         let Some((place, cell, counters)) = room else {
             self.table.header.refused_full.fetch_add(1, Relaxed);
             return Err(self.full(key));
@@ -194,7 +227,14 @@ impl<'a> Writer<'a> {
             None => self.count(key.kind(), 1),
         }
         self.describe();
-        Ok(if old.is_some() { Published::Replaced } else { Published::Inserted })
+        Ok(published)
+    }
+
+    /// Takes a record out that has become untrue, and whose successor is too large.
+    fn displace(&mut self, key: &RouteKey) {
+        if self.withdraw(key.as_bytes()) {
+            self.table.header.displaced.fetch_add(1, Relaxed);
+        }
     }
 
     /// Takes the record out; `false` when it wasn't there.
@@ -279,10 +319,18 @@ impl<'a> Writer<'a> {
         self.table.header.rejected.store(rejected, Relaxed);
     }
 
-    /// A slot, cells and a line of counters for a record; opens the way to the slot. All or nothing.
-    fn make_room(&mut self, hash: u64, at: Option<Place>, line: Option<u32>, cells: u32) -> Option<(Place, u32, u32)> {
+    /// A slot, cells and a line of counters for a record, so that `reserve` cells are left; opens the way to the slot. All or
+    /// nothing.
+    fn make_room(
+        &mut self,
+        hash: u64,
+        at: Option<Place>,
+        line: Option<u32>,
+        cells: u32,
+        reserve: u64,
+    ) -> Option<(Place, u32, u32)> {
         let place = at.or_else(|| self.free_slot(hash))?;
-        let cell = self.arena.alloc(cells)?;
+        let cell = self.arena.alloc(cells, reserve)?;
         let Some(line) = line.or_else(|| self.lines.take(&self.table, hash)) else {
             self.arena.free(cell, cells);
             return None;
@@ -371,6 +419,7 @@ impl<'a> Writer<'a> {
     fn describe(&self) {
         self.table.header.live.iter().zip(self.live).for_each(|(word, count)| word.store(count, Relaxed));
         self.table.header.live_cells.store(self.arena.live(), Relaxed);
+        self.table.header.largest_run.store(self.arena.longest_run(), Relaxed);
     }
 
     fn count(&mut self, kind: Kind, change: i64) {

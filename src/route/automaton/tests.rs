@@ -102,10 +102,10 @@ fn the_effort_is_bounded_whatever_the_patterns() {
         false
     });
     assert_eq!(automata.refused().len(), 32);
-    assert_eq!(automata.refused().last(), Some(&(31, TooCostly::AfterOthers)));
+    assert_eq!(automata.refused().last(), Some(&(31, TooCostly::Effort)));
     assert_eq!(asked.get(), MAX_FAILURES);
     let stopped = Automata::build(&["[0-9]"], AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| true);
-    assert_eq!(stopped.refused(), [(0, TooCostly::AfterOthers)]);
+    assert_eq!(stopped.refused(), [(0, TooCostly::Effort)]);
 }
 
 #[test]
