@@ -19,6 +19,7 @@ mod arena;
 mod atomic;
 #[cfg(not(loom))]
 mod carry;
+mod counter_lines;
 mod counters;
 mod health;
 mod layout;

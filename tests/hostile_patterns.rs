@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use follow::{following_in, settings, wait_for, wait_until};
 use redis_server::RedisServer;
+use urlproxy::sync::Settings;
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
 
 const HOSTILE: usize = 20;
@@ -125,5 +126,67 @@ fn texts_that_are_costly_to_read_delay_their_own_tool_alone() {
             thread::sleep(Duration::from_millis(1));
         });
         p99_is_bounded(&delays);
+    });
+}
+
+#[test]
+fn a_costly_tool_is_routed_later_and_no_comparison_takes_it_out() {
+    let redis = RedisServer::start(&[]);
+    let mut connection = connect(&redis);
+    let heavy = |connection: &mut redis::Connection, port: u16| {
+        let url = format!("http://10.0.0.1:{port}");
+        let texts: Vec<_> = (0..8).map(|n| format!("x{n:02}[ab]*a[ab]{{5}}$")).collect();
+        let fields = texts.iter().flat_map(|text| [text.as_str(), &url]);
+        command(connection, &["HSET", "prefix:heavy"].into_iter().chain(fields).collect::<Vec<_>>());
+    };
+    let answer = |table: Table<'_>, rest: &str| match table.lookup(b"heavy", &mut Scratch::default()) {
+        Lookup::Found(record) => record.select(rest.as_bytes()).map(|r| (r.pattern.to_vec(), r.backend_count)),
+        _ => None,
+    };
+    let owned = OwnedTable::new(Capacity::of_bytes(128 << 20).unwrap_or_else(|e| panic!("{e}")));
+    let settings = Settings { resync_interval: Duration::from_millis(50), ..settings(&redis.url()) };
+    following_in(&owned, &settings, |table| {
+        heavy(&mut connection, 1);
+        let last = Some((b"x07[ab]*a[ab]{5}$".to_vec(), 1));
+        wait_for("built", || answer(table, "/x07aaaaaa") == last);
+        assert!(answer(table, "/x06aaaaaa").is_some_and(|found| Some(found) != last));
+        let (changes, synced) = (table.header().changes(), table.header().synced_at());
+        wait_for("compared", || table.header().synced_at() > synced + 1);
+        assert_eq!(table.header().changes(), changes, "nothing was written again");
+        heavy(&mut connection, 2);
+        wait_for("moved", || port_of(table, "heavy", &mut Scratch::default()) == Some(2));
+        assert_eq!(answer(table, "/x07aaaaaa"), last);
+        command(&mut connection, &["DEL", "prefix:heavy"]);
+        wait_for("gone", || answer(table, "/").is_none());
+        // What is deleted while it waits, or is built, does not come back.
+        heavy(&mut connection, 3);
+        command(&mut connection, &["DEL", "prefix:heavy"]);
+        command(&mut connection, &["HSET", "prefix:last", ".*", "http://10.0.0.1:1"]);
+        wait_for("the rest", || port_of(table, "last", &mut Scratch::default()) == Some(1));
+        let synced = table.header().synced_at();
+        wait_for("gone for good", || table.header().synced_at() > synced + 1 && answer(table, "/").is_none());
+    });
+}
+
+#[test]
+fn what_found_no_room_comes_in_when_there_is_some() {
+    let redis = RedisServer::start(&[]);
+    let mut connection = connect(&redis);
+    for n in 0..100 {
+        command(&mut connection, &["HSET", &format!("prefix:t{n}"), ".*", "http://10.0.0.1:1"]);
+    }
+    let owned = OwnedTable::new(Capacity { buckets: 32, cells: 64, tools: 128, health: 1 });
+    // No comparison, but the first, helps.
+    let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&redis.url()) };
+    following_in(&owned, &settings, |table| {
+        let header = table.header();
+        // 63 cells, 16 of them for changes.
+        wait_for("full", || header.is_loaded() && header.live_tools() == 47 && header.rejected() == 53);
+        assert_eq!((header.free_bytes(), header.reserve_bytes(), header.displaced()), (16 * 64, 16 * 64, 0));
+        let is_in = |n: &usize| port_of(table, &format!("t{n}"), &mut Scratch::default()).is_some();
+        for n in (0..100).filter(is_in).collect::<Vec<_>>() {
+            command(&mut connection, &["DEL", &format!("prefix:t{n}")]);
+        }
+        wait_for("the others are in", || header.live_tools() == 47 && header.rejected() == 6);
     });
 }

@@ -80,7 +80,7 @@ pub enum RejectionReason {
     TooManyBackends(usize),
     /// Its routes take more of the table than those of one key may.
     #[error(
-        "the routes take more than their share of the table, {0} bytes in this zone; those tried last are set aside"
+        "the routes take more than their share of the table, {0} bytes in this zone; what is tried last is set aside"
     )]
     NoShare(usize),
     /// Building the automata of the patterns before it took all that one tool may.

@@ -40,6 +40,9 @@ const MAX_FAILURES: usize = 16;
 const COMPILER_FACTOR: usize = 4;
 /// What the compiler takes besides.
 const COMPILER_BYTES: usize = 4 << 10;
+/// Bytes of the patterns' common form before that, which grows as their texts and repetitions do.
+const NFA_BYTES: usize = 1 << 20;
+const QUICK_NFA_BYTES: usize = 64 << 10;
 /// Rounds in which rows that lead to the same rows are made one.
 const MERGE_ROUNDS: usize = 16;
 
@@ -90,7 +93,21 @@ impl Automata {
     pub fn build(patterns: &[&str], limits: AutomataLimits, is_stopped: &dyn Fn() -> bool) -> Self {
         let mut builder = Builder { patterns, limits, is_stopped, built: Self::default() };
         builder.place(0..patterns.len());
-        builder.built
+        let built = builder.built;
+        if built.refused.iter().all(|(_, why)| *why == TooCostly::Alone) || is_stopped() {
+            return built;
+        }
+        // Patterns that begin alike are smaller together than one by one.
+        let is_alone = |number: usize| built.refused.contains(&(number, TooCostly::Alone));
+        let others: Vec<_> =
+            patterns.iter().enumerate().filter(|(number, _)| !is_alone(*number)).map(|(_, text)| *text).collect();
+        match compile(&others, 0, limits.bytes) {
+            Some(bytes) => {
+                let refused = built.refused.into_iter().filter(|(_, why)| *why == TooCostly::Alone).collect();
+                Self { bytes, refused }
+            }
+            None => built,
+        }
     }
 
     /// Builds one automaton of all these patterns if that takes no more than `bytes` bytes and little time.
@@ -214,6 +231,7 @@ impl Builder<'_> {
 /// One automaton of these patterns, numbered from `first`; `None` when it would take more than `limit` bytes.
 fn compile(patterns: &[&str], first: u8, limit: usize) -> Option<Vec<u8>> {
     let compiler_limit = Some(limit * COMPILER_FACTOR + COMPILER_BYTES);
+    let nfa_limit = if limit > MAX_QUICK_BYTES { NFA_BYTES } else { QUICK_NFA_BYTES };
     let config = dense::Config::new()
         .match_kind(MatchKind::All)
         .start_kind(StartKind::Unanchored)
@@ -223,7 +241,7 @@ fn compile(patterns: &[&str], first: u8, limit: usize) -> Option<Vec<u8>> {
         .dfa_size_limit(compiler_limit);
     let dfa = dense::Builder::new()
         .configure(config)
-        .thompson(thompson::Config::new().utf8(false).nfa_size_limit(compiler_limit))
+        .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(nfa_limit)))
         .syntax(syntax::Config::new().unicode(false).utf8(false).nest_limit(NEST_LIMIT))
         .build_many(patterns)
         .ok()?;

@@ -18,8 +18,9 @@ const QUICK_FIELDS: usize = 64;
 const QUICK_BYTES: usize = 4 << 10;
 /// What cost more than this, or is set aside in part, is not read again while it is the same.
 const CHEAP: Duration = Duration::from_micros(100);
-/// Values that are recognised.
+/// Values that are recognised, and for how many comparisons: what an address is to this machine may change.
 const MAX_RECOGNISED: usize = 8192;
+const RECOGNISED_FOR: u32 = 10;
 /// Keys that are known to want room, and how many of them are tried how often when there is some.
 const MAX_WANTING_ROOM: usize = 10_000;
 const TRIED_AGAIN: usize = 50;
@@ -31,6 +32,7 @@ pub(super) struct Recognised {
     hasher: RandomState,
     /// What the value was, and whether it gave a record.
     by_key: HashMap<Box<[u8]>, (u64, bool)>,
+    comparisons: u32,
 }
 
 impl Recognised {
@@ -38,6 +40,15 @@ impl Recognised {
         match raw {
             RawRoutes::Hash(fields) => self.hasher.hash_one((1u8, fields)),
             RawRoutes::Set(members) => self.hasher.hash_one((2u8, members)),
+        }
+    }
+
+    /// Another comparison begins.
+    pub(super) fn age(&mut self) {
+        self.comparisons += 1;
+        if self.comparisons >= RECOGNISED_FOR {
+            self.comparisons = 0;
+            self.by_key.clear();
         }
     }
 

@@ -97,7 +97,8 @@ impl Fitting<'_> {
                 is_short = true;
             }
             if bytes > room || is_short {
-                self.refuse(&route.pattern, RejectionReason::NoShare(self.share));
+                let pattern = (!is_short).then(|| route.pattern.as_str().as_bytes());
+                self.rejected.push(Rejection::of(self.key, pattern, RejectionReason::NoShare(self.share)));
             }
             if bytes <= room {
                 self.left -= bytes;
@@ -125,10 +126,6 @@ impl Fitting<'_> {
             self.rejected.push(Rejection::of(self.key, Some(route.pattern.as_str().as_bytes()), reason));
             false
         });
-    }
-
-    fn refuse(&mut self, pattern: &Pattern, reason: RejectionReason) {
-        self.rejected.push(Rejection::of(self.key, Some(pattern.as_str().as_bytes()), reason));
     }
 }
 

@@ -117,6 +117,7 @@ impl<'w> Follower<'w> {
         self.catch_up(connection)?;
         self.changes = Changes::default();
         self.met.clear();
+        self.recognised.age();
         self.hidden = Default::default();
         self.writer.begin_sweep();
         let live = Kind::ALL.map(|kind| self.writer.table().header().live(kind));

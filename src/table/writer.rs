@@ -1,10 +1,11 @@
 //! The single writer. What it keeps privately it can rebuild from the table at any time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 
 use super::Table;
 use super::arena::Arena;
 use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, fence_release, release};
+use super::counter_lines::CounterLines;
 use super::counters::Tally;
 use super::layout::{LINE, LoadedFrom, SLOTS};
 use super::reader::{PREFIX_BYTES, Scratch};
@@ -75,6 +76,8 @@ pub struct Writer<'a> {
     last_stamp: u64,
     /// Records by kind.
     live: [u64; Kind::ALL.len()],
+    /// Hashes of the keys that were taken out for want of room: they are not new when they come back.
+    displaced: HashSet<u64>,
     /// One bit per slot: confirmed since [`Writer::begin_sweep`].
     seen: Vec<u64>,
     scratch: Scratch,
@@ -90,6 +93,7 @@ impl<'a> Writer<'a> {
             lines: CounterLines::default(),
             last_stamp: table.header.last_stamp.load(Relaxed),
             live: [0; Kind::ALL.len()],
+            displaced: HashSet::new(),
             seen: vec![0; (table.buckets.len() * SLOTS).div_ceil(64)],
             scratch: Scratch::default(),
             encoded: Vec::new(),
@@ -205,20 +209,23 @@ impl<'a> Writer<'a> {
             return Ok(Published::Unchanged);
         }
         let published = if old.is_some() { Published::Replaced } else { Published::Inserted };
-        let reserve = if old.is_some() || is_carried { 0 } else { self.table.capacity().reserve_cells() as u64 };
+        let is_new = old.is_none() && !is_carried && !self.displaced.contains(&hash);
+        let reserve = if !is_new { 0 } else { self.table.capacity().reserve_cells() as u64 };
         let mut room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes), reserve);
         if room.is_none() && old.is_some() {
             // What it had is no longer true, and its cells may be what is wanted: for a moment the key is absent.
             self.withdraw(key.as_bytes());
             old = None;
             room = self.make_room(hash, None, None, cells_of(bytes), 0);
-            let is_out = u64::from(room.is_none());
-            self.table.header.displaced.fetch_add(is_out, Relaxed);
+            if room.is_none() {
+                self.note_displaced(hash);
+            }
         }
         let Some((place, cell, counters)) = room else {
             self.table.header.refused_full.fetch_add(1, Relaxed);
             return Err(self.full(key));
         };
+        self.displaced.remove(&hash);
         let stamp = self.write(cell, counters);
         self.store(place, Slot::new(hash, cell, stamp));
         self.mark(place);
@@ -233,13 +240,22 @@ impl<'a> Writer<'a> {
     /// Takes a record out that has become untrue, and whose successor is too large.
     fn displace(&mut self, key: &RouteKey) {
         if self.withdraw(key.as_bytes()) {
-            self.table.header.displaced.fetch_add(1, Relaxed);
+            self.note_displaced(self.table.hash(key.as_bytes()));
+        }
+    }
+
+    fn note_displaced(&mut self, hash: u64) {
+        self.table.header.displaced.fetch_add(1, Relaxed);
+        // Nobody displaces more than there was room for, unless keys come and go.
+        if self.displaced.len() < self.table.counters.len() {
+            self.displaced.insert(hash);
         }
     }
 
     /// Takes the record out; `false` when it wasn't there.
     pub fn withdraw(&mut self, key: &[u8]) -> bool {
         let hash = self.table.hash(key);
+        self.displaced.remove(&hash);
         let Some(place) = self.find(hash, key) else { return false };
         let slot = self.load(place);
         let had = self.table.slot(place).and_then(|slot| self.table.own_record(slot, &mut self.scratch));
@@ -451,69 +467,4 @@ impl<'a> Table<'a> {
 /// Cells of a record of `bytes` bytes.
 fn cells_of(bytes: usize) -> u32 {
     (PREFIX_BYTES + bytes).div_ceil(LINE) as u32
-}
-
-/// Which lines of counters are free, and whose they last were: a tool that comes back finds its own.
-#[derive(Debug, Default)]
-struct CounterLines {
-    never_used: u32,
-    /// Oldest first. An entry counts only while `former` names it: a tool that came back leaves its entry behind.
-    released: VecDeque<u32>,
-    former: HashMap<u64, u32>,
-}
-
-impl CounterLines {
-    fn scan(table: &Table<'_>, owned: &HashSet<u32>) -> Self {
-        let mut lines = Self::default();
-        for (number, line) in (0u32..).zip(table.counters) {
-            let owner = line.owner();
-            if owner != 0 {
-                lines.never_used = number + 1;
-                if !owned.contains(&number) {
-                    lines.released.push_back(number);
-                    lines.former.insert(owner, number);
-                }
-            } else if owned.contains(&number) {
-                lines.never_used = number + 1;
-            }
-        }
-        // A line below the highest that was never used can't be: they are taken in order.
-        lines
-    }
-
-    fn take(&mut self, table: &Table<'_>, hash: u64) -> Option<u32> {
-        let owner = hash.max(1);
-        if let Some(number) = self.former.remove(&owner) {
-            return Some(number);
-        }
-        let number = if (self.never_used as usize) < table.counters.len() {
-            self.never_used += 1;
-            self.never_used - 1
-        } else {
-            self.oldest(table)?
-        };
-        table.counters.get(number as usize)?.assign(owner);
-        Some(number)
-    }
-
-    fn oldest(&mut self, table: &Table<'_>) -> Option<u32> {
-        loop {
-            let number = self.released.pop_front()?;
-            let owner = table.counters.get(number as usize)?.owner();
-            if self.former.get(&owner) == Some(&number) {
-                self.former.remove(&owner);
-                return Some(number);
-            }
-        }
-    }
-
-    fn release(&mut self, number: u32, hash: u64) {
-        self.released.push_back(number);
-        self.former.insert(hash.max(1), number);
-        if self.released.len() > 2 * self.former.len() + 64 {
-            let free: HashSet<u32> = self.former.values().copied().collect();
-            let mut kept = HashSet::new();
-            self.released.retain(|number| free.contains(number) && kept.insert(*number));
-        }
-    }
 }
