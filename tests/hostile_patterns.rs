@@ -90,7 +90,7 @@ fn patterns_that_are_costly_to_build_delay_their_own_tool_alone() {
         for n in 0..32 {
             command(
                 &mut connection,
-                &["HSET", &format!("prefix:hostile{tool}"), &heavy(tool << 32 | n), "http://10.0.0.2:1"],
+                &["HSET", &format!("prefix:hostile{tool}"), &heavy((tool << 32) | n), "http://10.0.0.2:1"],
             );
         }
     }
@@ -100,7 +100,7 @@ fn patterns_that_are_costly_to_build_delay_their_own_tool_alone() {
         let delays = delays(&redis, table, |connection, round| {
             let (tool, version) = (round % HOSTILE as u64, round / HOSTILE as u64);
             let key = format!("prefix:hostile{tool}");
-            let (old, new) = (heavy(tool << 32 | version), heavy(tool << 32 | version + 32));
+            let (old, new) = (heavy((tool << 32) | version), heavy((tool << 32) | (version + 32)));
             command(connection, &["HDEL", &key, &old]);
             command(connection, &["HSET", &key, &new, "http://10.0.0.2:1"]);
             // Each of them some ten times a second.

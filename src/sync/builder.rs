@@ -25,10 +25,13 @@ pub(super) struct Job {
     pub value: Value,
 }
 
+/// A field of a hash, and what it says.
+type Field = (Box<[u8]>, Box<[u8]>);
+
 /// A value of the store.
 #[derive(Debug)]
 pub(super) enum Value {
-    Hash(Vec<(Box<[u8]>, Box<[u8]>)>),
+    Hash(Vec<Field>),
     Set(Vec<Box<[u8]>>),
 }
 

@@ -164,10 +164,23 @@ impl<'a> Record<'a> {
     /// The first route whose pattern is found in `rest`, the path after the tool's name.
     #[inline(always)]
     pub fn select(&self, rest: &[u8]) -> Option<RouteView<'a>> {
-        match self.routes().find(|route| route.matcher == Matcher::Regex || route.is_found_in(rest)) {
-            Some(route) if route.matcher == Matcher::Regex => self.select_with_automata(rest),
-            found => found,
+        let mut reader = Reader(self.bytes);
+        let _ = reader.short();
+        for _ in 0..reader.byte()? {
+            // Returned as it is: a view is longer than the usual record, and copying it costs more than finding it.
+            let next = reader.route();
+            let route = next.as_ref()?;
+            if route.matcher == Matcher::Any {
+                return next;
+            }
+            if route.matcher == Matcher::Regex {
+                return self.select_with_automata(rest);
+            }
+            if route.is_found_in(rest) {
+                return next;
+            }
         }
+        None
     }
 
     /// The same for a tool with regular expressions. Their automata are searched once, and only for those that come before
