@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::builder::{Builder, Job, Value, cpu_time};
+use super::builder::{Builder, Job, Known, Value, cpu_time};
 use super::connection::Connection;
 use super::fit::{Prepared, prepare};
 use super::scan::{Follower, ScanError, parse_key, rejection};
 use crate::registry::{RawRoutes, Rejection, RejectionReason};
-use crate::route::{Automata, Kind, Matcher, RouteKey};
-use crate::table::{PublishError, Published, Record};
+use crate::route::{Automata, Kind, RouteKey};
+use crate::table::{PublishError, Published};
 
 /// More fields, or more bytes, are not read at once.
 const QUICK_FIELDS: usize = 64;
@@ -106,21 +106,16 @@ impl Follower<'_> {
         if !self.is_turn && self.is_recognised(key, record, digest) {
             return;
         }
-        if self.is_turn {
-            self.submit(Job { key: key.to_vec(), record: record.clone(), value: Value::of(raw) });
-            return;
-        }
-        if fields > QUICK_FIELDS || bytes > QUICK_BYTES {
-            return self.wait(key, true);
+        if !self.is_turn && (fields > QUICK_FIELDS || bytes > QUICK_BYTES) {
+            return self.wait(key, !self.is_comparing);
         }
         let begun = cpu_time();
-        let known = self.writer.record(record.as_bytes()).map(|record| regexes(&record));
-        let mut build = |texts: &[&str], bytes| match &known {
-            Some((known, automata)) if known == texts && automata.len() <= bytes => {
-                Some(Automata::from_bytes(automata.clone()))
-            }
-            _ => Automata::build_quickly(texts, bytes),
-        };
+        let known = self.writer.record(record.as_bytes()).map(|record| Known::of(&record)).unwrap_or_default();
+        if self.is_turn {
+            return self.submit(Job { key: key.to_vec(), record: record.clone(), value: Value::of(raw), known });
+        }
+        let mut build =
+            |texts: &[&str], bytes| known.automata(texts, bytes).or_else(|| Automata::build_quickly(texts, bytes));
         let prepared = prepare((key, record), raw, &self.admission, self.share(), &mut build);
         let cost = cpu_time().saturating_sub(begun);
         self.lane.charge(key, cost, false);
@@ -132,7 +127,7 @@ impl Follower<'_> {
                     self.recognise(key, record, digest);
                 }
             }
-            None => self.wait(key, true),
+            None => self.wait(key, !self.is_comparing),
         }
     }
 
@@ -163,7 +158,7 @@ impl Follower<'_> {
     /// Has the key wait for its turn. It is seen, and keeps the record that it has.
     pub(super) fn wait(&mut self, key: &[u8], is_changed: bool) {
         self.met.insert(key.into());
-        if !self.lane.enqueue(key, is_changed, Instant::now()) {
+        if !self.lane.enqueue(key, is_changed, Instant::now()) && is_changed {
             return self.withdraw(key, vec![rejection(key, RejectionReason::Waiting)]);
         }
         if let Some(Ok(record)) = parse_key(key) {
@@ -318,13 +313,6 @@ fn weigh(raw: &RawRoutes<'_>) -> (usize, usize, bool) {
         }
         RawRoutes::Set(members) => (members.len(), members.iter().map(|member| member.len()).sum(), members.len() <= 4),
     }
-}
-
-/// The texts of a record's regular expressions, in order, and their automata.
-fn regexes(record: &Record<'_>) -> (Vec<String>, Vec<u8>) {
-    let regexes = record.routes().filter(|route| route.matcher == Matcher::Regex);
-    let texts = regexes.map(|route| String::from_utf8_lossy(route.pattern).into_owned()).collect();
-    (texts, record.automata().to_vec())
 }
 
 /// Something that the table has no room for.

@@ -10,7 +10,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::fit::{Prepared, build_fully, prepare};
 use crate::registry::{Admission, RawRoutes};
-use crate::route::{Automata, RouteKey};
+use crate::route::{Automata, Matcher, RouteKey};
+use crate::table::Record;
 
 /// How far the thread stands back when there is too little processor time for all.
 const NICE: i32 = 19;
@@ -23,6 +24,28 @@ pub(super) struct Job {
     pub key: Vec<u8>,
     pub record: RouteKey,
     pub value: Value,
+    pub known: Known,
+}
+
+/// What a key's record has already: the texts of its regular expressions, in order, and their automata.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    texts: Vec<String>,
+    automata: Vec<u8>,
+}
+
+impl Known {
+    pub fn of(record: &Record<'_>) -> Self {
+        let regexes = record.routes().filter(|route| route.matcher == Matcher::Regex);
+        let texts = regexes.map(|route| String::from_utf8_lossy(route.pattern).into_owned()).collect();
+        Self { texts, automata: record.automata().to_vec() }
+    }
+
+    /// The automata, if they are those of these texts and no more than `bytes` bytes.
+    pub fn automata(&self, texts: &[&str], bytes: usize) -> Option<Automata> {
+        let are_same = !texts.is_empty() && self.texts == texts && self.automata.len() <= bytes;
+        are_same.then(|| Automata::from_bytes(self.automata.clone()))
+    }
 }
 
 /// A field of a hash, and what it says.
@@ -95,7 +118,8 @@ impl<'a> Builder<'a> {
         let begun = cpu_time();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let (admission, share) = (self.admission, self.share);
-            let mut build = |texts: &[&str], bytes| Some(self.build(texts, bytes));
+            let mut build =
+                |texts: &[&str], bytes| job.known.automata(texts, bytes).or_else(|| Some(self.build(texts, bytes)));
             prepare((&job.key, &job.record), &job.value.as_raw(), admission, share, &mut build)
         }));
         Done { prepared: outcome.ok().flatten(), job, cost: cpu_time().saturating_sub(begun) }

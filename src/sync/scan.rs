@@ -81,6 +81,8 @@ pub(super) struct Follower<'w> {
     pub(super) lane: SlowLane,
     /// Whether what is asked for is a key whose turn it is there.
     pub(super) is_turn: bool,
+    /// Whether what is asked for is what a comparison has met: nothing says that it has changed.
+    pub(super) is_comparing: bool,
     pub(super) recognised: Recognised,
     pub(super) wanting_room: WantingRoom,
     /// By kind, whether the running comparison met keys that this user may not read.
@@ -99,6 +101,7 @@ impl<'w> Follower<'w> {
             changes: Changes::default(),
             lane: SlowLane::default(),
             is_turn: false,
+            is_comparing: false,
             recognised: Recognised::default(),
             wanting_room: WantingRoom::default(),
             hidden: [false; Kind::ALL.len()],
@@ -113,6 +116,12 @@ impl<'w> Follower<'w> {
     /// Compares everything: publishes what is new or different, then withdraws what the source no longer has, unless the
     /// guard holds that back.
     pub fn scan(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
+        let outcome = self.compare(connection, journal);
+        self.is_comparing = false;
+        outcome
+    }
+
+    fn compare(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
         // What was pushed before cannot spoil this comparison.
         self.catch_up(connection)?;
         self.changes = Changes::default();
@@ -134,6 +143,7 @@ impl<'w> Follower<'w> {
                 wire.extend(scan_command(&page.cursor));
             }
             connection.send(&wire)?;
+            self.is_comparing = true;
             let others = self.receive(connection, first_command, &page.keys)?;
             let next = if next_wanted { Some(receive_page(connection)?) } else { None };
             self.fetch_others(connection, &others.other_type)?;
@@ -146,6 +156,7 @@ impl<'w> Follower<'w> {
         }
         // A scan may miss a key that moved while it ran: what it did not meet is asked for by name.
         let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(registry::key_of).collect();
+        self.is_comparing = true;
         self.fetch(connection, &unseen)?;
         // What is still not seen is not there. What was met and is gone since has come as a push.
         let missing = self.writer.unseen();
@@ -171,6 +182,7 @@ impl<'w> Follower<'w> {
 
     /// Applies the pushes that have come; `false` when one of them says that any key may have changed.
     pub fn catch_up(&mut self, connection: &mut Connection<'_>) -> Result<bool, ScanError> {
+        self.is_comparing = false;
         let mut keys = BTreeSet::new();
         let mut is_whole = true;
         while let Some(push) = connection.next_push() {
