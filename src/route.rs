@@ -1,22 +1,22 @@
 //! What a route means: which tool a request is for, and which of the tool's backends may answer it. Safe, no I/O.
 
+mod automaton;
 mod backend;
 mod canonical;
 mod choice;
 mod domain;
 mod key;
 mod pattern;
-mod pattern_cache;
 mod request;
 mod tool;
 
+pub use automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, TooCostly, find_first};
 pub use backend::{Backend, BackendError, Host, Scheme};
 pub use canonical::{CanonicalError, CanonicalSite, Moved, decode_one};
 pub use choice::{Order, choose, draw_for_addr, draw_for_name, key_hash};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
 pub use key::{KeyError, Kind, LookupKey, RouteKey};
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
-pub use pattern_cache::PatternCache;
 pub use request::{PathRequest, split_path};
 pub use tool::{MAX_TOOL_NAME_LEN, ToolName, ToolNameError};
 

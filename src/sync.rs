@@ -3,14 +3,18 @@
 //! The scan is the truth, pushes are the accelerator: any doubt about a connection drops it, and a new connection
 //! always means a full scan. A failed or partial scan removes nothing.
 
+mod apply;
+mod builder;
 mod companion;
 mod connection;
+mod fit;
 mod journal;
 mod lease;
 mod oversized;
 mod rejected;
 mod resp;
 mod scan;
+mod slow_lane;
 mod snapshot;
 mod source;
 mod withdrawal_guard;

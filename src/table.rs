@@ -3,7 +3,8 @@
 //! ```text
 //! Header | Bucket ... | Cell ... | Counters ... | Health ...          all 64-byte lines, offsets, no pointers
 //!           7 slots + overflow count
-//!           slot = tag 16 | cell 28 | stamp 20  ──▶ record: stamp 64, length, counters, key, routes, backends
+//!           slot = tag 16 | cell 28 | stamp 20  ──▶ record: stamp 64, length, counters, key, routes, backends,
+//!                                                  automata
 //! ```
 //!
 //! A tool is one record, and so is a redirect, or a domain. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
@@ -18,6 +19,7 @@ mod arena;
 mod atomic;
 #[cfg(not(loom))]
 mod carry;
+mod counter_lines;
 mod counters;
 mod health;
 mod layout;
@@ -34,10 +36,10 @@ mod writer;
 pub use carry::carry_over;
 pub use counters::{Counters, StatusClass, Tally};
 pub use health::{Health, HealthKey, HealthSettings};
-pub use layout::{Capacity, Header, LayoutError, LoadedFrom};
+pub use layout::{Capacity, Header, LayoutError, LoadedFrom, MAX_RECORD_BYTES};
 pub use memory::OwnedTable;
 pub use reader::{Lookup, Scratch, Version};
-pub use record::{BackendView, HostView, MAX_RECORD_BYTES, Record, RouteView};
+pub use record::{BackendView, HostView, Record, RouteView, backend_bytes, record_bytes, route_bytes};
 pub use writer::{PublishError, Published, Recovered, Writer};
 
 use layout::{Bucket, Cell};
@@ -71,6 +73,11 @@ impl<'a> Table<'a> {
             tools: self.counters.len(),
             health: self.health.len(),
         }
+    }
+
+    /// Bytes that one record may take of it.
+    pub fn record_limit(&self) -> usize {
+        self.capacity().record_limit()
     }
 
     /// The counters of a record, by the number it gives. `None` only if that number is nonsense.

@@ -27,4 +27,52 @@ ok(eventually { ask("GET /$listed[0]/")->{status} == 503 }, 'and go');
 redis('HSET', "prefix:$missing", '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask("GET /$missing/")->{status} == 200 }, 'which makes room');
 --- error_log
-urlproxy: route set aside: the table is full
+urlproxy: route set aside: 
+
+
+
+=== tools that take all they may leave room for the others
+--- table
+zone 1m;
+--- redis eval
+[ (map { my $n = $_; ['HSET', "prefix:hostile-$n", map { ('/' . '\.' x 500 . "$n-$_", "http://$ENV{TEST_NGINX_TOOL_B}") } 1 .. 32] } 1 .. 100),
+  (map { ['HSET', "prefix:honest-$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 1 .. 2000) ]
+--- perl
+use JSON::PP;
+ok(eventually { (grep { /^hostile/ } keys %{ decode_json(ask('GET /list')->{body}) }) == 100 }, 'all of the costly ones are there');
+is((grep { /^honest/ } keys %{ decode_json(ask('GET /list')->{body}) }), 2000, 'and all of the others');
+is(ask("GET /honest-$_/")->{headers}{'x-tool'}, 'a', "honest-$_") for 1, 1000, 2000;
+redis('HSET', 'prefix:honest-7', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
+ok(eventually { ask('GET /honest-7/')->{headers}{'x-tool'} eq 'c' }, 'which can move');
+--- error_log
+urlproxy: route set aside: the routes take more than their share of the table, 4096 bytes in this zone; what is tried last is set aside, tool="hostile-
+--- no_error_log
+the table is full
+
+
+
+=== a change for which there is no room
+--- table
+zone 256k;
+--- redis eval
+[ map { ['HSET', "prefix:$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 1 .. 5 ]
+--- perl
+sub grow { redis('HSET', "prefix:$_[0]", map { ('/' . 'x' x 900 . $_, "http://$ENV{TEST_NGINX_TOOL_B}") } 1 .. 4) }
+grow("big-$_") for 1 .. 60;
+redis('HSET', 'prefix:1', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
+ok(eventually { ask('GET /1/')->{headers}{'x-tool'} eq 'c' }, 'a small change of what is there fits');
+my $grown = 0;
+for (1 .. 5) {
+    grow($_);
+    redis('HSET', "prefix:$_", '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+    ok(eventually { (ask("GET /$_/")->{headers}{'x-tool'} // 'none') =~ /^(b|none)$/ }, "tool $_ is not where it was");
+    $grown++ if (ask("GET /$_/")->{status} == 200);
+}
+cmp_ok($grown, '>', 0, 'the reserve is for what is there');
+cmp_ok($grown, '<', 5, 'and comes to an end');
+is(ask('GET /5/')->{status}, 503, 'the last has no route');
+redis('DEL', 'prefix:big-1', 'prefix:big-2', 'prefix:big-3');
+ok(eventually { (ask('GET /5/')->{headers}{'x-tool'} // '') eq 'b' }, 'until there is room again');
+--- error_log
+urlproxy: route set aside: the table is full; enlarge its zone, tool="big-
+urlproxy: route set aside: the table is full; enlarge its zone, tool="5"

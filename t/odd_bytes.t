@@ -8,7 +8,7 @@ __DATA__
 
 === a newline in the path is a byte like others
 --- redis eval
-[ ['HSET', 'prefix:hello', "^/a\nb\$", "http://$ENV{TEST_NGINX_TOOL_C}", '^/a.b', "http://$ENV{TEST_NGINX_TOOL_B}",
+[ ['HSET', 'prefix:hello', '^/a\nb$', "http://$ENV{TEST_NGINX_TOOL_C}", '^/a.b', "http://$ENV{TEST_NGINX_TOOL_B}",
     '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] ]
 --- requests
 /hello/a%0ab    200  c  sees=/hello/a%0ab

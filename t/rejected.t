@@ -55,7 +55,23 @@ urlproxy: route set aside: pattern "/a++" has a possessive repetition, which is 
 urlproxy: route set aside: pattern "[0-9]{1000}{1000}" takes too many states
 urlproxy: route set aside: pattern has 1025 bytes, expected at most 1024, tool="hello" pattern="/xxx
 is not UTF-8, tool="hello" pattern="/\xff"
-urlproxy: route set aside: pattern "/new\nline(" does not compile: unclosed group, tool="hello" pattern="/new\nline("
+urlproxy: route set aside: pattern "/new\nline(" contains '\n', expected no control character; write \n, \t or \x0A, tool="hello" pattern="/new\nline("
+
+
+
+=== patterns that would end a header or a line of the log
+--- redis eval
+[ ['HSET', 'prefix:hello', map { ($_ => "http://$ENV{TEST_NGINX_TOOL_B}") } "/a|/b\r\nX-Evil: 1", "/a\x01", "/a\x7f", "/a\xc2\x85", "/\ta"],
+  ['HSET', 'prefix:hello', '/a\r\n', "http://$ENV{TEST_NGINX_TOOL_C}", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] ]
+--- requests
+/hello/a        200  a  pattern=.*
+/hello/a%0d%0a  200  c  pattern=/a\r\n
+--- error_log
+urlproxy: route set aside: pattern "/a|/b\r\nX-Evil: 1" contains '\r', expected no control character; write \n, \t or \x0A, tool="hello" pattern="/a|/b\r\nX-Evil: 1"
+contains '\u{1}'
+contains '\u{7f}'
+contains '\u{85}'
+contains '\t'
 
 
 
@@ -134,7 +150,9 @@ urlproxy: route set aside: the tool has 33 patterns, expected at most 32; those 
 
 
 
-=== the most of everything fits
+=== the most of everything fits a large zone
+--- table
+zone 128m;
 --- redis eval
 [ ['HSET', 'prefix:' . 'p' x 255, map { ('^/' . 'x' x 1015 . sprintf('%02d[0-9]', $_), "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 32],
   ['SADD', 'prefix:' . 'b' x 255, "http://$ENV{TEST_NGINX_TOOL_B}",
@@ -152,6 +170,21 @@ GET /list
 --- no_error_log
 route set aside
 [alert]
+
+
+
+=== in a smaller zone a tool has less room, and what is tried first has it
+--- redis eval
+[ ['HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_A}", map { ('/' . '\.' x 500 . sprintf('%02d', $_), "http://$ENV{TEST_NGINX_TOOL_B}") } 1 .. 31] ]
+--- requests eval
+<<"ROWS"
+/hello/${\('.' x 500)}01  200  b
+/hello/${\('.' x 500)}06  200  b
+/hello/${\('.' x 500)}07  200  a
+/hello/                    200  a
+ROWS
+--- error_log
+urlproxy: route set aside: the routes take more than their share of the table, 
 
 
 

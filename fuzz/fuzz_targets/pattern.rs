@@ -1,11 +1,13 @@
-//! A tenant's pattern, and a path it is searched in: a literal that needs no automaton answers as the automaton does.
+//! A tenant's pattern, and a path it is searched in: a literal that needs no automaton answers as the automaton does, and
+//! bytes that are no automaton give an answer too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use urlproxy::route::{Matcher, Pattern, PatternCache, contains};
+use urlproxy::route::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, Matcher, Pattern, contains, find_first};
 
 fuzz_target!(|input: (&str, &[u8])| {
     let (text, path) = input;
+    let _ = find_first(text.as_bytes(), path, u8::MAX);
     // As every path does.
     let path = &[b"/", path].concat()[..];
     let Ok(pattern) = Pattern::try_new(text) else { return };
@@ -18,5 +20,8 @@ fuzz_target!(|input: (&str, &[u8])| {
         Matcher::Exact => path == literal,
         Matcher::Regex => return,
     };
-    assert_eq!(by_bytes, PatternCache::new(1 << 20).is_match(text, path), "{text:?} in {path:?}");
+    let automata = Automata::build(&[text], AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| false);
+    if automata.refused().is_empty() {
+        assert_eq!(by_bytes, find_first(automata.as_bytes(), path, 1).is_some(), "{text:?} in {path:?}");
+    }
 });

@@ -420,13 +420,13 @@ impl RequestRoute {
     #[inline(never)]
     fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, key: &[u8], rest: &[u8]) -> Option<Answer> {
         let Some(table) = self.table.table.get() else { return Some(Answer::Unknown) };
-        let Worker { scratch, patterns, .. } = worker;
+        let Worker { scratch, .. } = worker;
         let record = match table.lookup(key, scratch) {
             Lookup::Found(record) => record,
             Lookup::Absent => return Some(Answer::No),
             Lookup::Contended => return Some(Answer::Unknown),
         };
-        let Some(route) = record.select(rest, patterns) else { return Some(Answer::No) };
+        let Some(route) = record.select(rest) else { return Some(Answer::No) };
         self.pattern = match route.pattern {
             b".*" => b".*",
             // SAFETY: the request's pool.

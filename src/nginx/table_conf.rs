@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use super::directive::{Directive, DirectiveError, set_once};
 use super::units::{parse_duration, parse_size};
 use crate::registry::Admission;
-use crate::route::PatternCache;
 use crate::sync::{GuardSettings, Settings, SnapshotSettings, Source};
 use crate::table::{Scratch, Table};
 
@@ -102,8 +101,6 @@ pub(super) enum Origin {
 pub(super) struct Worker {
     /// Where records are copied to.
     pub scratch: Scratch,
-    /// Compiled patterns.
-    pub patterns: PatternCache,
     /// Whose turn it is among a tool's backends, by the number of the tool's counters.
     pub turns: Vec<u32>,
 }
@@ -137,11 +134,7 @@ impl TableOptions {
             predecessor: Cell::new(None),
             is_new_source: Cell::new(false),
             origin: Cell::new(Origin::Fresh),
-            worker: RefCell::new(Worker {
-                scratch: Scratch::default(),
-                patterns: PatternCache::new(PatternCache::DEFAULT_BYTES),
-                turns: Vec::new(),
-            }),
+            worker: RefCell::new(Worker { scratch: Scratch::default(), turns: Vec::new() }),
         })
     }
 }

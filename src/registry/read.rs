@@ -7,7 +7,7 @@ use crate::route::{
 };
 
 /// Fields, or members, of one key that are looked at; the rest of a longer hash or set is as good as not there.
-const MAX_FIELDS: usize = 1000;
+const MAX_FIELDS: usize = 256;
 /// Rejections of one tool that are told one by one.
 const MAX_REJECTIONS: usize = 40;
 /// Bytes of a tenant's text that a rejection keeps.
@@ -25,10 +25,21 @@ pub enum RawRoutes<'a> {
 /// A tool's routes in the order in which they are tried, and what was set aside.
 #[derive(Debug, Default)]
 pub struct Admitted {
-    /// At most [`MAX_ROUTES`].
+    /// All that are good by themselves, which may be more than a tool may have: the first [`MAX_ROUTES`] that fit are routed.
     pub routes: Vec<Route>,
     /// Everything else.
     pub rejected: Vec<Rejection>,
+}
+
+impl Admitted {
+    /// Leaves as many rejections as are told one by one, and the number of the others.
+    pub fn summarise(&mut self, key: &[u8]) {
+        let count = self.rejected.len();
+        if count > MAX_REJECTIONS {
+            self.rejected.truncate(MAX_REJECTIONS);
+            self.rejected.push(Rejection::of(key, None, RejectionReason::AndMore(count - MAX_REJECTIONS)));
+        }
+    }
 }
 
 /// Something in Redis that is not routed.
@@ -67,6 +78,20 @@ pub enum RejectionReason {
     /// More backends than a route may have.
     #[error("there are {0} backends, expected at most {MAX_BACKENDS}")]
     TooManyBackends(usize),
+    /// Its routes take more of the table than those of one key may.
+    #[error(
+        "the routes take more than their share of the table, {0} bytes in this zone; what is tried last is set aside"
+    )]
+    NoShare(usize),
+    /// Building the automata of the patterns before it took all that one tool may.
+    #[error("the patterns tried before it are too costly to build")]
+    TooCostly,
+    /// It is costly to read, and too many such keys wait, or it has waited too long for its record to be believed.
+    #[error("the patterns wait to be built; there is no route meanwhile")]
+    Waiting,
+    /// A fault of this program.
+    #[error("the patterns could not be read; please report this")]
+    Unreadable,
     /// More rejections of one key than are told one by one.
     #[error("{0} more under this key are set aside")]
     AndMore(usize),
@@ -85,6 +110,12 @@ pub enum RejectionReason {
 }
 
 impl Rejection {
+    /// Of a field, or of all that is under a key.
+    pub fn of(key: &[u8], pattern: Option<&[u8]>, reason: RejectionReason) -> Self {
+        let shown = |pattern: &[u8]| pattern.get(..SHOWN_BYTES).unwrap_or(pattern).into();
+        Self { key: key.into(), pattern: pattern.map(shown), reason }
+    }
+
     fn subject(&self) -> String {
         let (kind, name) = split_key(&self.key).unwrap_or((Kind::Tool, &self.key));
         let what = match kind {
@@ -100,14 +131,10 @@ impl Rejection {
     }
 }
 
-/// Parses and checks everything that is under a key: a tool's routes, or the backends of a tool or a domain.
+/// Parses and checks everything that is under a key: a tool's routes, or the backends of a tool or a domain. Builds nothing.
 pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted {
     let mut admitted = Admitted::default();
-    let rejection = |pattern: Option<&[u8]>, reason| Rejection {
-        key: key.into(),
-        pattern: pattern.map(|p| p.get(..SHOWN_BYTES).unwrap_or(p).into()),
-        reason,
-    };
+    let rejection = |pattern: Option<&[u8]>, reason| Rejection::of(key, pattern, reason);
     match raw {
         RawRoutes::Hash(fields) => {
             let total = fields.len();
@@ -123,14 +150,6 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
                 }
             }
             sort_routes(&mut admitted.routes);
-            // Compiling is what costs: only as many as are kept.
-            let mut kept = 0;
-            admitted.routes.retain(|route| {
-                let checked = if kept < MAX_ROUTES { route.pattern.check_size() } else { return false };
-                kept += usize::from(checked.is_ok());
-                let field = route.pattern.as_str().as_bytes();
-                checked.map_err(|error| admitted.rejected.push(rejection(Some(field), error.into()))).is_ok()
-            });
             if total > MAX_ROUTES {
                 admitted.rejected.push(rejection(None, RejectionReason::TooManyRoutes(total)));
             }
@@ -162,11 +181,6 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
             }
         }
     }
-    if admitted.rejected.len() > MAX_REJECTIONS {
-        let count = admitted.rejected.len();
-        admitted.rejected.truncate(MAX_REJECTIONS);
-        admitted.rejected.push(rejection(None, RejectionReason::AndMore(count - MAX_REJECTIONS)));
-    }
     admitted
 }
 
@@ -192,7 +206,13 @@ mod tests {
 
     fn admit_hash(fields: &[(&str, &str)]) -> Admitted {
         let fields = fields.iter().map(|(f, v)| (f.as_bytes(), v.as_bytes())).collect();
-        admit(b"prefix:hello", &RawRoutes::Hash(fields), &Admission::default())
+        summarised(b"prefix:hello", &RawRoutes::Hash(fields))
+    }
+
+    fn summarised(key: &[u8], raw: &RawRoutes<'_>) -> Admitted {
+        let mut admitted = admit(key, raw, &Admission::default());
+        admitted.summarise(key);
+        admitted
     }
 
     #[test]
@@ -211,29 +231,6 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_routes_keeps_those_tried_first() {
-        let patterns: Vec<_> = (0..=MAX_ROUTES).map(|i| format!("/{}", "x".repeat(i + 1))).collect();
-        let fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect();
-        assert!(admit_hash(&fields[..MAX_ROUTES]).rejected.is_empty());
-        let admitted = admit_hash(&fields);
-        assert_eq!(admitted.routes.len(), MAX_ROUTES);
-        assert!(admitted.routes.iter().all(|r| r.pattern.as_str() != "/x"));
-        assert_eq!(admitted.rejected.len(), 1);
-        assert_eq!(admitted.rejected[0].reason, RejectionReason::TooManyRoutes(MAX_ROUTES + 1));
-    }
-
-    #[test]
-    fn a_pattern_that_is_too_large_makes_room_for_the_next() {
-        let patterns: Vec<_> = (0..MAX_ROUTES).map(|i| format!("/{}", "x".repeat(i + 1))).collect();
-        let large = format!("a.{{300}}b{}", "x".repeat(100));
-        let mut fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect();
-        fields.push((&large, "http://10.0.0.1:1"));
-        let admitted = admit_hash(&fields);
-        assert_eq!(admitted.routes.len(), MAX_ROUTES);
-        assert!(admitted.rejected[0].to_string().contains("too many states"), "{:?}", admitted.rejected);
-    }
-
-    #[test]
     fn a_hash_of_any_size_costs_a_bounded_amount() {
         let patterns: Vec<_> = (0..50_000).map(|i| format!("[{i}]+(")).collect();
         let fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect();
@@ -245,7 +242,7 @@ mod tests {
     fn a_set_of_any_size_costs_a_bounded_amount() {
         let members: Vec<_> = (0..50_000).map(|i| format!("nonsense {i}")).collect();
         let members = members.iter().map(|member| member.as_bytes()).collect();
-        let admitted = admit(b"frontend:a.org", &RawRoutes::Set(members), &Admission::default());
+        let admitted = summarised(b"frontend:a.org", &RawRoutes::Set(members));
         assert_eq!((admitted.routes.len(), admitted.rejected.len()), (0, MAX_REJECTIONS + 1));
         let told = admitted.rejected.last().unwrap().to_string();
         // All that were looked at, and that there were too many.
@@ -256,7 +253,7 @@ mod tests {
     fn a_set_is_one_route_for_every_path() {
         let urls: Vec<_> = (0..=MAX_BACKENDS).rev().map(|i| format!("http://10.0.0.1:{}", 1000 + i)).collect();
         let members = urls.iter().map(|u| u.as_bytes()).chain([&b"nonsense"[..], urls[0].as_bytes()]).collect();
-        let admitted = admit(b"frontend:a.org", &RawRoutes::Set(members), &Admission::default());
+        let admitted = summarised(b"frontend:a.org", &RawRoutes::Set(members));
         assert_eq!(admitted.routes.len(), 1);
         assert_eq!(admitted.routes[0].pattern.as_str(), ".*");
         assert_eq!(admitted.routes[0].backends.len(), MAX_BACKENDS);

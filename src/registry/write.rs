@@ -54,7 +54,7 @@ pub fn register(
 /// Removes one route of a tool with its redirect if it was registered from `host`, or by nobody known. In one step:
 /// comparing and deleting is one script. Answers with a `bool`: false when the route is another host's, and stays; also when
 /// somebody has written another destination over it without saying so, as the old stack's writers do.
-pub fn unregister_if_from(tool: &ToolName, pattern: &Pattern, host: IpAddr) -> Cmd {
+pub fn unregister_if_from(tool: &ToolName, pattern: &str, host: IpAddr) -> Cmd {
     const SCRIPT: &str = "
         local origin = redis.call('HGET', KEYS[2], ARGV[1])
         local url = redis.call('HGET', KEYS[1], ARGV[1])
@@ -70,7 +70,7 @@ pub fn unregister_if_from(tool: &ToolName, pattern: &Pattern, host: IpAddr) -> C
         return 1";
     let in_url = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
     let mut command = on_routes_of(&format!("{NORMAL_URL}{SCRIPT}"), tool);
-    command.arg(pattern.as_str()).arg(host.to_string()).arg(in_url);
+    command.arg(pattern).arg(host.to_string()).arg(in_url);
     command
 }
 

@@ -5,17 +5,13 @@
 
 use std::cmp::Ordering;
 
-use regex_automata::dfa::{Automaton, StartKind, dense};
-use regex_automata::nfa::thompson;
-use regex_automata::util::syntax;
-use regex_automata::{Anchored, Input};
 use regex_syntax::hir::{Hir, HirKind, Look};
+
+use super::automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES};
 
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN_LEN: usize = 1024;
-const NEST_LIMIT: u32 = 50;
-/// Bytes that each stage of a compiled pattern may take.
-const SIZE_LIMIT: usize = 256 << 10;
+pub(super) const NEST_LIMIT: u32 = 50;
 
 /// How to find a pattern in a path. The byte strings are the literal text, unescaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +62,12 @@ pub enum PatternError {
     /// Longer than [`MAX_PATTERN_LEN`].
     #[error("pattern has {0} bytes, expected at most {MAX_PATTERN_LEN}")]
     TooLong(usize),
-    /// Compiled, it would take more than its share of memory.
-    #[error("pattern {0:?} takes too many states, expected a simpler one")]
-    TooLarge(String),
+    /// Its automaton would be larger than one may be.
+    #[error("pattern {0:?} takes too many states, expected at most {1} bytes of them")]
+    TooLarge(String, usize),
+    /// ASCII's or Unicode's control characters: they would be shown in headers and log lines.
+    #[error("pattern {0:?} contains {1:?}, expected no control character; write \\n, \\t or \\x0A")]
+    Control(String, char),
     /// Not a regular expression of the `regex` crate's syntax without Unicode.
     #[error("pattern {pattern:?} does not compile: {reason}")]
     Syntax {
@@ -101,7 +100,8 @@ impl Pattern {
     /// Analyses the pattern, but does not see whether it compiles within the limits: enough to put it in order.
     ///
     /// # Errors
-    /// Too long, not a regular expression (look-around and back-references are none), possessive repetition.
+    /// Too long, a control character, not a regular expression (look-around and back-references are none), possessive
+    /// repetition.
     pub fn analyse(text: &str) -> Result<Self, PatternError> {
         if text == ".*" {
             return Ok(Self::any());
@@ -111,6 +111,9 @@ impl Pattern {
         }
         if text.len() > MAX_PATTERN_LEN {
             return Err(PatternError::TooLong(text.len()));
+        }
+        if let Some(found) = text.chars().find(|c| c.is_control()) {
+            return Err(PatternError::Control(shortened(text), found));
         }
         if has_possessive(text) {
             return Err(PatternError::Possessive(shortened(text)));
@@ -129,15 +132,23 @@ impl Pattern {
         Ok(Self { text: text.into(), matcher, literal: literal.into(), literal_len: literal_len(&hir) })
     }
 
-    /// Whether the pattern compiles within the limits; what needs no compiling does.
+    /// Whether the pattern by itself compiles within the limits of the largest zone; what needs no compiling does.
     ///
     /// # Errors
     /// It takes too many states.
     pub fn check_size(&self) -> Result<(), PatternError> {
-        if self.matcher == Matcher::Regex && Automat::compile(&self.text).is_none() {
-            return Err(PatternError::TooLarge(shortened(&self.text)));
+        if self.matcher == Matcher::Regex {
+            let limits = AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES);
+            if !Automata::build(&[&self.text], limits, &|| false).refused().is_empty() {
+                return Err(self.too_large(limits.bytes));
+            }
         }
         Ok(())
+    }
+
+    /// That the pattern by itself takes more than `limit` bytes of states.
+    pub fn too_large(&self, limit: usize) -> PatternError {
+        PatternError::TooLarge(shortened(&self.text), limit)
     }
 
     /// The pattern as it was written.
@@ -168,41 +179,6 @@ impl Pattern {
 /// Whether `haystack` holds `needle`.
 pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     memchr::memmem::find(haystack, needle).is_some()
-}
-
-/// A pattern as a table of states: one look-up per byte of the path, whatever the pattern. An engine that builds its
-/// states as it goes needs seconds for some patterns of 16 bytes on a path of 8,000.
-#[derive(Debug)]
-pub(super) struct Automat {
-    dfa: dense::DFA<Vec<u32>>,
-}
-
-impl Automat {
-    /// Compiles; `None` beyond the limits that every pattern is held to.
-    pub fn compile(pattern: &str) -> Option<Self> {
-        let config = dense::Config::new()
-            .start_kind(StartKind::Unanchored)
-            .determinize_size_limit(Some(SIZE_LIMIT))
-            .dfa_size_limit(Some(SIZE_LIMIT));
-        let dfa = dense::Builder::new()
-            .configure(config)
-            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(SIZE_LIMIT)))
-            .syntax(syntax::Config::new().unicode(false).utf8(false).nest_limit(NEST_LIMIT))
-            .build(pattern)
-            .ok()?;
-        Some(Self { dfa })
-    }
-
-    /// Whether the pattern is found anywhere in `path`.
-    pub fn is_match(&self, path: &[u8]) -> bool {
-        let input = Input::new(path).anchored(Anchored::No).earliest(true);
-        self.dfa.try_search_fwd(&input).is_ok_and(|found| found.is_some())
-    }
-
-    /// Bytes of memory it takes.
-    pub fn memory_usage(&self) -> usize {
-        self.dfa.memory_usage()
-    }
 }
 
 fn shortened(text: &str) -> String {
@@ -312,6 +288,7 @@ fn literal_len(hir: &Hir) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::find_first;
     use proptest::prelude::*;
 
     fn found(pattern: &Pattern, rest: &[u8]) -> bool {
@@ -321,7 +298,10 @@ mod tests {
             Matcher::Prefix => rest.starts_with(pattern.literal()),
             Matcher::Suffix => rest.ends_with(pattern.literal()),
             Matcher::Exact => rest == pattern.literal(),
-            Matcher::Regex => Automat::compile(pattern.as_str()).unwrap().is_match(rest),
+            Matcher::Regex => {
+                let automata = Automata::build_quickly(&[pattern.as_str()], MAX_AUTOMATA_BYTES).unwrap();
+                find_first(automata.as_bytes(), rest, 1).is_some()
+            }
         }
     }
 
@@ -377,6 +357,10 @@ mod tests {
             ("[0-9]{1000}{1000}", "too many states"),
             ("a.{3273}b", "too many states"),
             ("(?:a|[ab]).{300}[cd]", "too many states"),
+            ("/a\r\nX-Evil: 1", r"contains '\r', expected no control character"),
+            ("\u{85}", r"contains '\u{85}'"),
+            ("/\u{7f}", r"contains '\u{7f}'"),
+            ("/\0", r"contains '\0'"),
             (&long, "1025 bytes"),
             (&deep, "nest"),
         ] {
@@ -387,7 +371,9 @@ mod tests {
 
     #[test]
     fn a_plus_after_something_else_is_no_possessive() {
-        for pattern in ["[*]+", r"\*+", r"\x{2F}+", "[]*]+", "[^]?]+a", "(?:a)+", "a+b+"] {
+        for pattern in
+            [r"/a\r\n\x0A", "/w\u{a0}\u{ee}", "[*]+", r"\*+", r"\x{2F}+", "[]*]+", "[^]?]+a", "(?:a)+", "a+b+"]
+        {
             assert!(Pattern::try_new(pattern).is_ok(), "{pattern}");
         }
         assert!(Pattern::try_new(&"a".repeat(MAX_PATTERN_LEN)).is_ok());

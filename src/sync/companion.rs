@@ -2,10 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::cmd;
 
+use super::builder::{Builder, Done, Job};
 use super::connection::{Connection, ConnectionError, Timeouts};
 use super::journal::{Journal, Level};
 use super::lease::Lease;
@@ -30,6 +32,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// ... and none is longer than this.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
+/// How long the first load may take over patterns that are costly to build; the companion builds the others.
+const FIRST_BUILDS: Duration = Duration::from_millis(500);
 /// How often the source is compared while a withdrawal is held back.
 const WHILE_HELD: Duration = Duration::from_secs(5);
 
@@ -97,11 +101,16 @@ pub fn load_unless(
     loop {
         let outcome = Connection::open(&settings.source, Timeouts::default(), &expired)
             .map_err(SessionError::from)
-            .and_then(|mut connection| compare(&mut follower, &mut connection, journal));
+            .and_then(|mut connection| {
+                compare(&mut follower, &mut connection, journal)?;
+                follower.finish_waiting(&mut connection, deadline.min(Instant::now() + FIRST_BUILDS))?;
+                follower.writer.note_rejected(follower.rejected.count());
+                follower.rejected.report(journal);
+                Ok(follower.writer.table().header().live_tools())
+            });
         match outcome {
-            Ok(changes) => {
-                journal
-                    .log(Level::Notice, format!("routes loaded, tools={} source={}", changes.tools, settings.source));
+            Ok(tools) => {
+                journal.log(Level::Notice, format!("routes loaded, tools={tools} source={}", settings.source));
                 return true;
             }
             Err(error) if expired() => {
@@ -153,14 +162,26 @@ pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journ
         return;
     }
     let is_over = AtomicBool::new(false);
+    let ends = || stop() || is_over.load(Relaxed);
     std::thread::scope(|scope| {
+        let (jobs, queue) = sync_channel(1);
+        let (sender, results) = sync_channel(1);
+        let build = || {
+            let (queue, sender) = (queue, sender);
+            Builder::new(&settings.admission, table.record_limit(), &ends).run(&queue, &sender);
+        };
+        let builder = std::thread::Builder::new().name("urlproxy-build".into()).spawn_scoped(scope, build);
+        if let Err(error) = &builder {
+            journal.log(Level::Error, format!("{error} while starting to build patterns; the companion builds them"));
+        }
+        let lane = builder.is_ok().then_some((jobs, results));
         let keeper = settings.snapshot.as_ref().and_then(|snapshot| {
             let keep = || snapshot::keep(table, snapshot, journal, &is_over);
             let thread = std::thread::Builder::new().name("urlproxy-snap".into()).spawn_scoped(scope, keep);
             let failed = |error| journal.log(Level::Error, format!("{error} while starting to keep the snapshot"));
             thread.map_err(failed).ok()
         });
-        let outcome = catch_unwind(AssertUnwindSafe(|| follow_source(table, settings, journal, stop)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| follow_source(table, settings, journal, stop, lane)));
         // Before the last snapshot: whoever comes next need not wait for a disk.
         if let Err(error) = lease.release() {
             journal.log(Level::Error, format!("{error} while releasing the writer lease"));
@@ -172,7 +193,13 @@ pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journ
 }
 
 /// The holder of the lease at work.
-fn follow_source(table: Table<'_>, settings: &Settings, journal: &Journal, stop: Stop<'_>) {
+fn follow_source(
+    table: Table<'_>,
+    settings: &Settings,
+    journal: &Journal,
+    stop: Stop<'_>,
+    builder: Option<(SyncSender<Job>, Receiver<Done>)>,
+) {
     let (writer, found) = Writer::attach(table);
     journal.log(Level::Notice, format!("following {}, tools={}", settings.source, found.tools));
     if found.damaged > 0 {
@@ -180,6 +207,9 @@ fn follow_source(table: Table<'_>, settings: &Settings, journal: &Journal, stop:
     }
     let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
     let mut follower = Follower::new(writer, settings.admission.clone(), guard);
+    if let Some((jobs, results)) = builder {
+        follower.lane.set_builder(jobs, results);
+    }
     if settings.is_new_source {
         follower.guard.restart(&mut follower.writer, journal);
     }
@@ -228,6 +258,7 @@ fn session(
     let mut connection = Connection::open(&settings.source, Timeouts::default(), stop)?;
     // Before the scan: what changes during it must not be missed.
     track(&mut connection)?;
+    follower.lane.restart();
     let changes = compare(follower, &mut connection, journal)?;
     ready();
     journal.log(Level::Info, format!("{} source={}", describe(changes), settings.source));
@@ -253,7 +284,8 @@ fn session(
             connection.ping()?;
             ping_at = Instant::now() + PING_INTERVAL;
         }
-        connection.wait_push((now + STEP).min(ping_at).min(resync_at))?;
+        let look_at = follower.lane.look_at(now).unwrap_or(resync_at);
+        connection.wait_push((now + STEP).min(ping_at).min(resync_at).min(look_at))?;
         if !follow(follower, &mut connection, journal)? {
             resync_at = Instant::now();
         }

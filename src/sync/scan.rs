@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use redis::cmd;
 
+use super::apply::{Recognised, WantingRoom};
 use super::companion::Stop;
 use super::connection::{Connection, ConnectionError, Invalidation, Timeouts};
 use super::journal::{Journal, Level};
 use super::oversized::Oversized;
 use super::rejected::Rejected;
 use super::resp::Reply;
+use super::slow_lane::SlowLane;
 use super::source::Source;
 use super::withdrawal_guard::{Verdict, WithdrawalGuard};
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::{KeyError, Kind, RouteKey};
-use crate::table::{PublishError, Published, Writer};
+use crate::table::Writer;
 
 /// Keys asked for at once: enough to hide the round trip, few enough that the replies fit any socket buffer.
 const BATCH: usize = 500;
@@ -81,8 +83,16 @@ pub(super) struct Follower<'w> {
     pub guard: WithdrawalGuard,
     oversized: Oversized,
     /// Keys with something set aside that the running scan has met.
-    met: HashSet<Box<[u8]>>,
-    changes: Changes,
+    pub(super) met: HashSet<Box<[u8]>>,
+    pub(super) changes: Changes,
+    /// Keys that have to wait.
+    pub(super) lane: SlowLane,
+    /// Whether what is asked for is a key whose turn it is there.
+    pub(super) is_turn: bool,
+    /// Whether what is asked for is what a comparison has met: nothing says that it has changed.
+    pub(super) is_comparing: bool,
+    pub(super) recognised: Recognised,
+    pub(super) wanting_room: WantingRoom,
     /// By kind, whether the running comparison met keys that this user may not read.
     hidden: [bool; Kind::ALL.len()],
 }
@@ -97,6 +107,11 @@ impl<'w> Follower<'w> {
             oversized: Oversized::default(),
             met: HashSet::new(),
             changes: Changes::default(),
+            lane: SlowLane::default(),
+            is_turn: false,
+            is_comparing: false,
+            recognised: Recognised::default(),
+            wanting_room: WantingRoom::default(),
             hidden: [false; Kind::ALL.len()],
         }
     }
@@ -109,10 +124,17 @@ impl<'w> Follower<'w> {
     /// Compares everything: publishes what is new or different, then withdraws what the source no longer has, unless the
     /// guard holds that back.
     pub fn scan(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
+        let outcome = self.compare(connection, journal);
+        self.is_comparing = false;
+        outcome
+    }
+
+    fn compare(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
         // What was pushed before cannot spoil this comparison.
         self.catch_up(connection)?;
         self.changes = Changes::default();
         self.met.clear();
+        self.recognised.age();
         self.hidden = Default::default();
         self.writer.begin_sweep();
         let live = Kind::ALL.map(|kind| self.writer.table().header().live(kind));
@@ -121,7 +143,7 @@ impl<'w> Follower<'w> {
         connection.send(&scan_command(b"0"))?;
         let mut page = receive_page(connection)?;
         loop {
-            page.keys.retain(|key| !self.is_oversized(key));
+            page.keys.retain(|key| !self.is_oversized(key) && !self.is_slow(key));
             // The next page is asked for behind this one's keys, so that the server works on it meanwhile.
             let next_wanted = page.cursor != b"0";
             let mut wire = pack(first_command, &page.keys);
@@ -129,6 +151,7 @@ impl<'w> Follower<'w> {
                 wire.extend(scan_command(&page.cursor));
             }
             connection.send(&wire)?;
+            self.is_comparing = true;
             let others = self.receive(connection, first_command, &page.keys)?;
             let next = if next_wanted { Some(receive_page(connection)?) } else { None };
             self.fetch_others(connection, &others.other_type)?;
@@ -141,6 +164,7 @@ impl<'w> Follower<'w> {
         }
         // A scan may miss a key that moved while it ran: what it did not meet is asked for by name.
         let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(registry::key_of).collect();
+        self.is_comparing = true;
         self.fetch(connection, &unseen)?;
         // What is still not seen is not there. What was met and is gone since has come as a push.
         let missing = self.writer.unseen();
@@ -165,6 +189,7 @@ impl<'w> Follower<'w> {
 
     /// Applies the pushes that have come; `false` when one of them says that any key may have changed.
     pub fn catch_up(&mut self, connection: &mut Connection<'_>) -> Result<bool, ScanError> {
+        self.is_comparing = false;
         let mut keys = BTreeSet::new();
         let mut is_whole = true;
         while let Some(push) = connection.next_push() {
@@ -173,7 +198,9 @@ impl<'w> Follower<'w> {
                 Invalidation::All => is_whole = false,
             }
         }
-        let keys: Vec<_> = keys.into_iter().collect();
+        let now = Instant::now();
+        let (slow, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.lane.must_wait(key, now));
+        slow.iter().for_each(|key| self.wait(key, true));
         let absent = self.fetch(connection, &keys)?;
         // After a flush, keys are absent because all are: that is for the comparison to judge.
         if is_whole && !connection.is_flush_pending() {
@@ -181,11 +208,16 @@ impl<'w> Follower<'w> {
                 self.withdraw(key, Vec::new());
             }
         }
+        self.tend(connection)?;
         Ok(is_whole)
     }
 
     /// Applies what the source has under these keys; returns those it has nothing under.
-    fn fetch(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
+    pub(super) fn fetch(
+        &mut self,
+        connection: &mut Connection<'_>,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Vec<u8>>, ScanError> {
         let keys: Vec<_> = keys.iter().filter(|key| !self.oversized.contains(key)).cloned().collect();
         let mut absent = Vec::new();
         for keys in keys.chunks(BATCH) {
@@ -353,39 +385,6 @@ impl<'w> Follower<'w> {
         }
         Ok(Found::Applied)
     }
-
-    fn publish(&mut self, key: &[u8], record: &RouteKey, raw: &RawRoutes<'_>) {
-        let mut admitted = registry::admit(key, raw, &self.admission);
-        if admitted.routes.is_empty() && record.kind() != Kind::Redirect {
-            return self.withdraw(key, admitted.rejected);
-        }
-        match self.writer.publish(record, &admitted.routes) {
-            Ok(Published::Inserted) => self.changes.inserted += 1,
-            Ok(Published::Replaced) => self.changes.replaced += 1,
-            Ok(Published::Unchanged) => {}
-            Err(error) => {
-                admitted.rejected.push(no_room(key, error));
-            }
-        }
-        self.set_aside(key, admitted.rejected);
-    }
-
-    /// Takes what was read from the key out of the table. Nothing ever was under a name that is none.
-    fn withdraw(&mut self, key: &[u8], rejected: Vec<Rejection>) {
-        if let Some(Ok(record)) = parse_key(key)
-            && self.writer.withdraw(record.as_bytes())
-        {
-            self.changes.withdrawn += 1;
-        }
-        self.set_aside(key, rejected);
-    }
-
-    fn set_aside(&mut self, key: &[u8], rejected: Vec<Rejection>) {
-        if !rejected.is_empty() {
-            self.met.insert(key.into());
-        }
-        self.rejected.replace(key, rejected);
-    }
 }
 
 /// The record that a key of the store is for; `None` for keys that are not followed.
@@ -393,18 +392,8 @@ pub(super) fn parse_key(key: &[u8]) -> Option<Result<RouteKey, KeyError>> {
     registry::split_key(key).map(|(kind, name)| RouteKey::try_new(kind, name))
 }
 
-fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
-    Rejection { key: key.into(), pattern: None, reason }
-}
-
-/// Something that the table has no room for.
-pub(super) fn no_room(key: &[u8], error: PublishError) -> Rejection {
-    // Without figures that change with every tool: it would be told again at each comparison.
-    let reason = match error {
-        PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
-        error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
-    };
-    rejection(key, reason)
+pub(super) fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
+    Rejection::of(key, None, reason)
 }
 
 /// One page of keys, and where the next begins; the last has the cursor `0`.

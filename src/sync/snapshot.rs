@@ -22,7 +22,7 @@ mod keeper;
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
@@ -30,16 +30,21 @@ use siphasher::sip::SipHasher13;
 pub(super) use file::read;
 pub(super) use keeper::keep;
 
+use super::apply::no_room;
+use super::fit::{build_fully, prepare};
 use super::rejected::Rejected;
-use super::scan::{no_room, parse_key};
-use crate::registry::{self, Admission, ROUTES_PREFIX, RawRoutes};
-use crate::route::{Kind, RouteKey};
+use super::scan::{parse_key, rejection};
+use crate::registry::{self, Admission, ROUTES_PREFIX, RawRoutes, RejectionReason};
+use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{Record, Scratch, Table, Writer};
 
 /// The number of this format.
 const VERSION: u32 = 2;
 /// The format in which there were only tools.
 const TOOLS_ONLY: u32 = 1;
+
+/// How long a restore may take over patterns that are costly to build. What is left is set aside until the source answers.
+const COSTLY_BUILDS: Duration = Duration::from_secs(1);
 
 /// Where the snapshot is, and how old it may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +196,12 @@ impl Snapshot {
 
     /// Publishes what the snapshot says, as far as it is still allowed; returns how many tools there are then.
     pub(super) fn restore(&self, writer: &mut Writer<'_>, admission: &Admission, rejected: &mut Rejected) -> u64 {
+        let share = writer.table().record_limit();
+        let costly_until = Instant::now() + COSTLY_BUILDS;
+        let mut build = |texts: &[&str], bytes| {
+            Automata::build_quickly(texts, bytes)
+                .or_else(|| (Instant::now() < costly_until).then(|| build_fully(texts, bytes, &|| false)))
+        };
         for SnapshotRecord { key, routes } in &self.records {
             let key = key.as_bytes();
             let Some(Ok(record)) = parse_key(key) else { continue };
@@ -201,13 +212,16 @@ impl Snapshot {
                     routes.iter().filter_map(|(p, urls)| Some((p.as_bytes(), urls.first()?.as_bytes()))).collect(),
                 ),
             };
-            let mut admitted = registry::admit(key, &raw, admission);
-            if (!admitted.routes.is_empty() || record.kind() == Kind::Redirect)
-                && let Err(error) = writer.publish(&record, &admitted.routes)
+            let Some(mut prepared) = prepare((key, &record), &raw, admission, share, &mut build) else {
+                rejected.replace(key, vec![rejection(key, RejectionReason::Waiting)]);
+                continue;
+            };
+            if (!prepared.routes.is_empty() || record.kind() == Kind::Redirect)
+                && let Err(error) = writer.publish_with(&record, &prepared.routes, &prepared.automata)
             {
-                admitted.rejected.push(no_room(key, error));
+                prepared.rejected.push(no_room(key, &error));
             }
-            rejected.replace(key, admitted.rejected);
+            rejected.replace(key, prepared.rejected);
         }
         writer.mark_restored(self.synced_at, &self.kinds);
         writer.table().header().live_tools()

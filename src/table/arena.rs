@@ -12,6 +12,7 @@ pub(super) struct Arena {
     by_len: BTreeSet<(u32, u32)>,
     quarantine: VecDeque<(u32, u32)>,
     live: u64,
+    free: u64,
 }
 
 impl Arena {
@@ -19,7 +20,7 @@ impl Arena {
     pub fn new(cells: u32, mut live: Vec<(u32, u32)>) -> Self {
         live.sort_unstable();
         let mut arena =
-            Self { by_start: BTreeMap::new(), by_len: BTreeSet::new(), quarantine: VecDeque::new(), live: 0 };
+            Self { by_start: BTreeMap::new(), by_len: BTreeSet::new(), quarantine: VecDeque::new(), live: 0, free: 0 };
         let mut at = 1;
         for (start, len) in live {
             arena.insert(at, start.saturating_sub(at));
@@ -27,6 +28,7 @@ impl Arena {
             arena.live += u64::from(len);
         }
         arena.insert(at, cells.saturating_sub(at));
+        arena.free = u64::from(cells.saturating_sub(1)).saturating_sub(arena.live);
         arena
     }
 
@@ -35,8 +37,16 @@ impl Arena {
         self.live
     }
 
-    /// Takes `len` cells in a row.
-    pub fn alloc(&mut self, len: u32) -> Option<u32> {
+    /// Cells in the longest free run, but for those that were freed a moment ago.
+    pub fn longest_run(&self) -> u64 {
+        self.by_len.last().map_or(0, |&(len, _)| len.into())
+    }
+
+    /// Takes `len` cells in a row, if at least `reserve` are free afterwards.
+    pub fn alloc(&mut self, len: u32, reserve: u64) -> Option<u32> {
+        if self.free < u64::from(len) + reserve {
+            return None;
+        }
         let start = self.take(len).or_else(|| {
             while let Some((start, len)) = self.quarantine.pop_front() {
                 self.join(start, len);
@@ -44,12 +54,14 @@ impl Arena {
             self.take(len)
         })?;
         self.live += u64::from(len);
+        self.free = self.free.saturating_sub(len.into());
         Some(start)
     }
 
     /// Gives cells back.
     pub fn free(&mut self, start: u32, len: u32) {
         self.live = self.live.saturating_sub(len.into());
+        self.free += u64::from(len);
         self.quarantine.push_back((start, len));
         if self.quarantine.len() > QUARANTINE
             && let Some((start, len)) = self.quarantine.pop_front()
@@ -100,19 +112,29 @@ mod tests {
     #[test]
     fn what_is_freed_can_be_had_again_in_one_piece() {
         let mut arena = Arena::new(101, vec![]);
-        let starts: Vec<_> = (0..10).map(|_| arena.alloc(10).unwrap()).collect();
-        assert_eq!(arena.alloc(1), None);
+        let starts: Vec<_> = (0..10).map(|_| arena.alloc(10, 0).unwrap()).collect();
+        assert_eq!(arena.alloc(1, 0), None);
         starts.into_iter().for_each(|s| arena.free(s, 10));
-        assert_eq!((arena.alloc(100), arena.live()), (Some(1), 100));
+        assert_eq!((arena.alloc(100, 0), arena.live()), (Some(1), 100));
     }
 
     #[test]
     fn a_scan_finds_the_gaps() {
         let mut arena = Arena::new(20, vec![(10, 2), (3, 1)]);
-        assert_eq!(arena.alloc(8), Some(12));
-        assert_eq!(arena.alloc(6), Some(4));
-        assert_eq!(arena.alloc(2), Some(1));
-        assert_eq!((arena.alloc(1), arena.live()), (None, 19));
+        assert_eq!(arena.alloc(8, 0), Some(12));
+        assert_eq!(arena.alloc(6, 0), Some(4));
+        assert_eq!(arena.alloc(2, 0), Some(1));
+        assert_eq!((arena.alloc(1, 0), arena.live()), (None, 19));
+    }
+
+    #[test]
+    fn the_reserve_is_for_those_who_ask_for_none() {
+        let mut arena = Arena::new(11, vec![(1, 2)]);
+        assert_eq!((arena.alloc(5, 4), arena.alloc(4, 4)), (None, Some(3)));
+        assert_eq!((arena.alloc(1, 4), arena.longest_run()), (None, 4));
+        assert_eq!(arena.alloc(4, 0), Some(7));
+        arena.free(3, 4);
+        assert_eq!((arena.alloc(1, 4), arena.alloc(1, 3)), (None, Some(3)));
     }
 
     proptest! {
@@ -124,7 +146,7 @@ mod tests {
                 if free_one && !held.is_empty() {
                     let (start, len) = held.remove(held.len() / 2);
                     arena.free(start, len);
-                } else if let Some(start) = arena.alloc(len) {
+                } else if let Some(start) = arena.alloc(len, 0) {
                     prop_assert!(start >= 1 && start + len <= 128);
                     prop_assert!(held.iter().all(|&(s, l)| start + len <= s || s + l <= start));
                     held.push((start, len));

@@ -8,7 +8,8 @@ use super::{Table, Tally};
 use crate::route::RouteKey;
 
 /// Copies all records of `from`, which may be written to meanwhile, into `to`, which nobody uses yet: routes, counters, and
-/// what is known about their source. Returns how many tools there are. What changes behind its back, the next comparison finds.
+/// what is known about their source. Returns how many tools there are. What changes behind its back, the next comparison finds,
+/// and also what takes more than one record may in a smaller zone.
 ///
 /// # Errors
 /// [`PublishError::Full`] when `to` is too small; it is then of no use.
@@ -20,7 +21,10 @@ pub fn carry_over(from: Table<'_>, to: Table<'_>) -> Result<u64, PublishError> {
         let Ok(key) = RouteKey::from_table(record.key()) else { return };
         let tally = from.counters(record.counters()).map_or_else(Tally::default, |line| line.tally());
         if outcome.is_ok() {
-            outcome = writer.adopt(&key, &record, &tally).map(|_| ());
+            outcome = match writer.adopt(&key, &record, &tally) {
+                Ok(_) | Err(PublishError::TooLarge { .. }) => Ok(()),
+                Err(error) => Err(error),
+            };
         }
     });
     outcome?;

@@ -3,10 +3,11 @@
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use super::counters::Counters;
 use super::health::HealthLine;
+use super::reader::PREFIX_BYTES;
 use crate::route::Kind;
 
 /// "urlproxy" and the number of this layout; a zone with another word is not ours.
-const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x03");
 /// Bytes of every line.
 pub(super) const LINE: usize = 64;
 /// Words of every line.
@@ -21,6 +22,16 @@ const MAX_CELLS: usize = 1 << super::slot::CELL_BITS;
 const BYTES_PER_TOOL: usize = 192;
 /// Tools per bucket of 7 slots when the table is full.
 const TOOLS_PER_BUCKET: usize = 4;
+/// One record may take so much of the cells: one part in this many ...
+const RECORD_SHARE: usize = 1024;
+/// ... but no less than this: a tool of a small zone wants some patterns too ...
+const MIN_RECORD_LIMIT: usize = 4 << 10;
+/// ... and no more than this, however large the zone.
+pub const MAX_RECORD_BYTES: usize = 64 << 10;
+/// Of the cells, one part in this many is kept for changes of what is in the table ...
+const RESERVE_SHARE: usize = 16;
+/// ... or as much as the largest record takes, if that is no more than one part in this many.
+const LARGEST_RESERVE_SHARE: usize = 4;
 
 /// The first lines of a zone: what the table is, and what everybody may know of its state.
 ///
@@ -47,7 +58,7 @@ pub struct Header {
     pub(super) synced_at: AtomicU64,
     /// Routes set aside in the source's present state.
     pub(super) rejected: AtomicU64,
-    /// Changes refused because the table was full, ever.
+    /// What the table had no room for, ever.
     pub(super) refused_full: AtomicU64,
     /// Lookups that gave up, ever; counted by readers.
     pub(super) contended: AtomicU64,
@@ -62,7 +73,10 @@ pub struct Header {
     /// When the hold first began, by the same clock, however often it has begun anew; 0 while nothing is held, and in a zone
     /// that an earlier version wrote.
     pub(super) held_first: AtomicU64,
-    _spare: [AtomicU64; 2],
+    /// Cells in the longest free run.
+    pub(super) largest_run: AtomicU64,
+    /// Changes for which there was no room, so that the record is out, ever.
+    pub(super) displaced: AtomicU64,
 }
 
 /// Where the routes in a table were first taken from.
@@ -114,7 +128,7 @@ pub enum LayoutError {
     #[error("{0} bytes are too few for a route table")]
     TooSmall(usize),
     /// Another program's zone, or another version's.
-    #[error("the zone holds no route table of this version")]
+    #[error("the zone holds no route table of this version; restart nginx, or give the zone another size")]
     Foreign,
 }
 
@@ -133,6 +147,19 @@ impl Capacity {
         let buckets = tools.div_ceil(TOOLS_PER_BUCKET);
         let cells = (lines - tools - buckets).min(MAX_CELLS);
         Ok(Self { buckets, cells, tools, health })
+    }
+
+    /// Bytes that one record may take: a tool's names, patterns, backends and automata. One part in 1,024 of the cells, at
+    /// least 4 KiB, at most [`MAX_RECORD_BYTES`].
+    pub fn record_limit(&self) -> usize {
+        (self.cells * LINE / RECORD_SHARE).clamp(MIN_RECORD_LIMIT, MAX_RECORD_BYTES)
+    }
+
+    /// Cells that only changes of what is in the table may take, so that a tool that moves finds room: one part in 16, at
+    /// least what the largest record takes.
+    pub fn reserve_cells(&self) -> usize {
+        let largest = (PREFIX_BYTES + self.record_limit()).div_ceil(LINE);
+        (self.cells / RESERVE_SHARE).max(largest).min(self.cells / LARGEST_RESERVE_SHARE)
     }
 
     /// Lines of memory that such a table takes.
@@ -167,7 +194,8 @@ impl Header {
             held_since: zero(),
             known: zero(),
             held_first: zero(),
-            _spare: std::array::from_fn(|_| zero()),
+            largest_run: zero(),
+            displaced: zero(),
         }
     }
 
@@ -236,6 +264,26 @@ impl Header {
         self.live_cells.load(Relaxed) * LINE as u64
     }
 
+    /// Bytes that no record takes, the reserve among them.
+    pub fn free_bytes(&self) -> u64 {
+        // The first cell is never used.
+        let cells = self.cells.load(Relaxed).saturating_sub(1);
+        cells.saturating_sub(self.live_cells.load(Relaxed)) * LINE as u64
+    }
+
+    /// Bytes of the longest free run: no longer record fits without the run of the one that it replaces.
+    pub fn largest_free_bytes(&self) -> u64 {
+        self.largest_run.load(Relaxed) * LINE as u64
+    }
+
+    /// Bytes that only changes of what is in the table may take.
+    pub fn reserve_bytes(&self) -> u64 {
+        let word = |w: &AtomicU64| w.load(Relaxed) as usize;
+        let (buckets, cells, tools, health) =
+            (word(&self.buckets), word(&self.cells), word(&self.tools), word(&self.health));
+        (Capacity { buckets, cells, tools, health }.reserve_cells() * LINE) as u64
+    }
+
     /// When the last complete comparison with the source ended, in Unix seconds; 0 is never. Of routes from a snapshot:
     /// when the one before the snapshot did.
     pub fn synced_at(&self) -> u64 {
@@ -247,9 +295,14 @@ impl Header {
         self.rejected.load(Relaxed)
     }
 
-    /// Changes refused because the table was full, ever.
+    /// What the table had no room for, ever: new records, and those that [`Self::displaced`] counts.
     pub fn refused_full(&self) -> u64 {
         self.refused_full.load(Relaxed)
+    }
+
+    /// Changes for which there was no room, ever: the record is out, as what it said was no longer true.
+    pub fn displaced(&self) -> u64 {
+        self.displaced.load(Relaxed)
     }
 
     /// How often anything was published or withdrawn, ever.
@@ -302,6 +355,18 @@ mod tests {
             assert!(capacity.lines() * LINE + 2 * LINE > bytes, "{bytes}: {capacity:?}");
         }
         assert_eq!(Capacity::of_bytes(32767), Err(LayoutError::TooSmall(32767)));
+    }
+
+    #[test]
+    fn what_one_record_may_take_follows_from_the_zone() {
+        for (bytes, limit) in
+            [(32 << 10, 4 << 10), (1 << 20, 4 << 10), (16 << 20, 9519), (64 << 20, 38_079), (1 << 30, MAX_RECORD_BYTES)]
+        {
+            let capacity = Capacity::of_bytes(bytes).unwrap();
+            assert_eq!(capacity.record_limit(), limit, "{bytes}");
+            assert!(capacity.reserve_cells() * LINE >= limit, "{bytes}: {capacity:?}");
+            assert!(capacity.reserve_cells() * 4 <= capacity.cells, "{bytes}: {capacity:?}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::Table;
 use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, Part, acquire, fence_acquire, is_still};
-use super::layout::{LINE, WORDS};
-use super::record::{MAX_RECORD_BYTES, Record};
+use super::layout::{LINE, MAX_RECORD_BYTES, WORDS};
+use super::record::Record;
 use super::slot::Slot;
 
 /// Times a lookup starts over because its record changed. Cells rest before they are written again, so even one

@@ -4,23 +4,22 @@
 //! key_len u8, key, routes u8, then per route:
 //!     matcher u8, pattern_len u16, literal_len u16 (ffff: the pattern), pattern, literal, backends u8, then per backend:
 //!         scheme+host u8 (bit 7: https; 4, 6, or 0 for a name), port u16, 4 | 16 bytes | name_len u8 + name
+//! then the automata of the patterns that are regular expressions, until the bytes end
 //! ```
-//! Integers are little-endian.
+//! Integers are little-endian. The automata are those of [`crate::route::Automata`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::reader::Version;
-use crate::route::{Backend, Host, Matcher, PatternCache, Route, RouteKey, Scheme, contains};
-
-/// Longest record: 32 patterns of the longest kind, or 64 backends with the longest names.
-pub const MAX_RECORD_BYTES: usize = 96 << 10;
+use crate::route::{Backend, Host, Matcher, Route, RouteKey, Scheme, contains, find_first};
 
 const HTTPS: u8 = 0x80;
 /// In place of a literal's length: it is the pattern itself.
 const SAME: u16 = u16::MAX;
 
-/// Appends a record. The routes are in the order in which they are to be tried; a redirect has none.
-pub(super) fn encode(key: &RouteKey, routes: &[Route], out: &mut Vec<u8>) {
+/// Appends a record. The routes are in the order in which they are to be tried; a redirect has none. `automata` are those
+/// of the routes that are found by regular expressions.
+pub(super) fn encode(key: &RouteKey, routes: &[Route], automata: &[u8], out: &mut Vec<u8>) {
     put_short(key.as_bytes(), out);
     out.push(routes.len() as u8);
     for route in routes {
@@ -33,6 +32,28 @@ pub(super) fn encode(key: &RouteKey, routes: &[Route], out: &mut Vec<u8>) {
         out.extend_from_slice(if same { b"" } else { literal });
         out.push(route.backends.len() as u8);
         route.backends.iter().for_each(|b| encode_backend(b, out));
+    }
+    out.extend_from_slice(automata);
+}
+
+/// Bytes of a record of these routes without automata.
+pub fn record_bytes(key: &RouteKey, routes: &[Route]) -> usize {
+    1 + key.as_bytes().len() + 1 + routes.iter().map(route_bytes).sum::<usize>()
+}
+
+/// Bytes that a route takes of its record.
+pub fn route_bytes(route: &Route) -> usize {
+    let (pattern, literal) = (route.pattern.as_str().as_bytes(), route.pattern.literal());
+    let text = if pattern == literal { pattern.len() } else { pattern.len() + literal.len() };
+    6 + text + route.backends.iter().map(backend_bytes).sum::<usize>()
+}
+
+/// Bytes that a backend takes of its record.
+pub fn backend_bytes(backend: &Backend) -> usize {
+    3 + match &backend.host {
+        Host::V4(_) => 4,
+        Host::V6(_) => 16,
+        Host::Name(name) => 1 + name.len(),
     }
 }
 
@@ -147,21 +168,69 @@ impl<'a> Record<'a> {
         (0..count).map_while(move |_| reader.route())
     }
 
+    /// The automata of the patterns that are regular expressions, as [`crate::route::Automata`] has them.
+    pub fn automata(&self) -> &'a [u8] {
+        let mut reader = Reader(self.bytes);
+        let _ = reader.short();
+        for _ in 0..reader.byte().unwrap_or(0) {
+            if reader.route().is_none() {
+                return &[];
+            }
+        }
+        reader.0
+    }
+
     /// The first route whose pattern is found in `rest`, the path after the tool's name.
     #[inline(always)]
-    pub fn select(&self, rest: &[u8], patterns: &mut PatternCache) -> Option<RouteView<'a>> {
-        self.routes().find(|route| match route.matcher {
-            Matcher::Any => true,
-            Matcher::Contains => contains(rest, route.literal),
-            Matcher::Prefix => rest.starts_with(route.literal),
-            Matcher::Suffix => rest.ends_with(route.literal),
-            Matcher::Exact => rest == route.literal,
-            Matcher::Regex => std::str::from_utf8(route.pattern).is_ok_and(|p| patterns.is_match(p, rest)),
-        })
+    pub fn select(&self, rest: &[u8]) -> Option<RouteView<'a>> {
+        let mut reader = Reader(self.bytes);
+        let _ = reader.short();
+        for _ in 0..reader.byte()? {
+            // Returned as it is: a view is longer than the usual record, and copying it costs more than finding it.
+            let next = reader.route();
+            let route = next.as_ref()?;
+            if route.matcher == Matcher::Any {
+                return next;
+            }
+            if route.matcher == Matcher::Regex {
+                return self.select_with_automata(rest);
+            }
+            if route.is_found_in(rest) {
+                return next;
+            }
+        }
+        None
+    }
+
+    /// The same for a tool with regular expressions. Their automata are searched once, and only for those that come before
+    /// the first other route that is found.
+    #[inline(never)]
+    fn select_with_automata(&self, rest: &[u8]) -> Option<RouteView<'a>> {
+        let mut before = 0u8;
+        let other = self.routes().find(|route| {
+            let is_regex = route.matcher == Matcher::Regex;
+            before = before.saturating_add(is_regex.into());
+            !is_regex && route.is_found_in(rest)
+        });
+        let mut regexes = self.routes().filter(|route| route.matcher == Matcher::Regex);
+        find_first(self.automata(), rest, before).and_then(|number| regexes.nth(number.into())).or(other)
     }
 }
 
 impl<'a> RouteView<'a> {
+    /// Whether comparing bytes finds the pattern; never for a regular expression.
+    #[inline(always)]
+    fn is_found_in(&self, rest: &[u8]) -> bool {
+        match self.matcher {
+            Matcher::Any => true,
+            Matcher::Contains => contains(rest, self.literal),
+            Matcher::Prefix => rest.starts_with(self.literal),
+            Matcher::Suffix => rest.ends_with(self.literal),
+            Matcher::Exact => rest == self.literal,
+            Matcher::Regex => false,
+        }
+    }
+
     /// The backends, in a fixed order.
     pub fn backends(&self) -> impl Iterator<Item = BackendView<'a>> + use<'a> {
         let mut reader = Reader(self.backends);
@@ -260,8 +329,9 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::MAX_RECORD_BYTES;
     use super::*;
-    use crate::route::{Kind, MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern, sort_routes};
+    use crate::route::{Automata, Kind, MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern, sort_routes};
     use proptest::prelude::*;
 
     fn key(tool: &str) -> RouteKey {
@@ -280,9 +350,10 @@ mod tests {
         let urls = ["http://10.1.2.3:8000", "https://[fd00::7]:443", "https://exec-1.example:65535"];
         let routes = [route("^/a[0-9]", &urls), route(r"/x\.php", &urls[1..]), route(".*", &urls[..1])];
         let mut bytes = Vec::new();
-        encode(&key("hello"), &routes, &mut bytes);
+        encode(&key("hello"), &routes, &[1, 2, 3], &mut bytes);
         let record = Record::new(&bytes, 7);
         assert_eq!((record.key(), record.counters()), (&b"hello"[..], 7));
+        assert_eq!((record.automata(), bytes.len()), (&[1, 2, 3][..], record_bytes(&key("hello"), &routes) + 3));
         let read: Vec<_> = record.routes().collect();
         assert_eq!(read.len(), 3);
         for (read, wrote) in read.iter().zip(&routes) {
@@ -297,7 +368,7 @@ mod tests {
     #[test]
     fn a_usual_tool_fits_one_cell() {
         let mut bytes = Vec::new();
-        encode(&key("tool-123456"), &[route(".*", &["http://10.255.0.1:65535"])], &mut bytes);
+        encode(&key("tool-123456"), &[route(".*", &["http://10.255.0.1:65535"])], &[], &mut bytes);
         assert!(bytes.len() + 16 <= 64, "{}", bytes.len());
     }
 
@@ -310,18 +381,21 @@ mod tests {
         let set = [route(".*", &vec![name.as_str(); MAX_BACKENDS])];
         for routes in [&literal[..], &set] {
             let mut bytes = Vec::new();
-            encode(&tool, routes, &mut bytes);
+            encode(&tool, routes, &[], &mut bytes);
+            assert_eq!(bytes.len(), record_bytes(&tool, routes));
             assert!(bytes.len() <= MAX_RECORD_BYTES, "{}", bytes.len());
         }
     }
 
     #[test]
     fn the_first_route_found_answers() {
-        let mut routes = ["/a", "^/b", r"\.php$", "^/c/$", "^/d[0-9]", ".*"].map(|p| route(p, &["http://10.0.0.1:1"]));
+        let mut routes = ["/a", "^/b", r"\.php$", "^/c/$", "^/d[0-9]", "[7-9]x", "^/(d|e)1/", ".*"]
+            .map(|p| route(p, &["http://10.0.0.1:1"]));
         sort_routes(&mut routes);
         let mut bytes = Vec::new();
-        encode(&key("t"), &routes, &mut bytes);
-        let mut patterns = PatternCache::new(1 << 20);
+        let regexes: Vec<_> =
+            routes.iter().map(|r| &r.pattern).filter(|p| p.matcher() == Matcher::Regex).map(Pattern::as_str).collect();
+        encode(&key("t"), &routes, Automata::build_quickly(&regexes, 8 << 10).unwrap().as_bytes(), &mut bytes);
         for (rest, want) in [
             ("/x/a", "/a"),
             ("/b", "^/b"),
@@ -331,8 +405,13 @@ mod tests {
             ("/d7", "^/d[0-9]"),
             ("/d", ".*"),
             ("/", ".*"),
+            ("/d1/", "^/(d|e)1/"),
+            ("/d1/8x", "^/(d|e)1/"),
+            ("/8x.php", r"\.php$"),
+            ("/8x/a", "/a"),
+            ("/8x/", "[7-9]x"),
         ] {
-            let found = Record::new(&bytes, 0).select(rest.as_bytes(), &mut patterns).unwrap();
+            let found = Record::new(&bytes, 0).select(rest.as_bytes()).unwrap();
             assert_eq!(found.pattern, want.as_bytes(), "{rest}");
         }
     }
@@ -341,7 +420,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let record = Record::new(&bytes, 0);
-            let _ = record.key();
+            let _ = (record.key(), record.select(b"/a"));
             for route in record.routes() {
                 for backend in route.backends() {
                     let _ = backend.to_string();

@@ -81,16 +81,69 @@ fn the_last_tool_fits_and_one_more_is_refused_alone() {
 }
 
 #[test]
-fn a_record_that_finds_no_cells_leaves_the_old_one() {
+fn a_change_that_finds_no_cells_takes_the_old_record_out() {
+    let owned = OwnedTable::new(SMALL);
+    let (table, header) = (owned.table(), owned.table().header());
+    let (mut writer, _) = Writer::attach(table);
+    // 39 cells, ten of them for changes.
+    writer.publish(&tool("b"), &long_routes(700, 1)).unwrap();
+    writer.publish(&tool("a"), &long_routes(880, 1)).unwrap();
+    assert_eq!((header.free_bytes(), header.reserve_bytes()), (12 * 64, 10 * 64));
+    assert_eq!(header.largest_free_bytes(), header.free_bytes());
+    // Longer than what is free, shorter than what is free without its former record.
+    assert_eq!(writer.publish(&tool("a"), &long_routes(990, 2)), Ok(Published::Replaced));
+    assert_eq!((port_of(table, "a"), header.displaced()), (Some(3), 0));
+    let mut longer = long_routes(990, 3);
+    longer.extend(long_routes(900, 3));
+    let error = writer.publish(&tool("a"), &longer).unwrap_err();
+    assert!(matches!(error, PublishError::Full { .. }), "{error}");
+    assert_eq!((port_of(table, "a"), port_of(table, "b")), (None, Some(2)));
+    assert_eq!((header.displaced(), header.refused_full()), (1, 1));
+    assert_eq!(Writer::attach(table).1, Recovered { tools: 1, damaged: 0 });
+    assert_eq!(writer.publish(&tool("a"), &long_routes(880, 4)), Ok(Published::Inserted));
+}
+
+#[test]
+fn what_is_new_leaves_room_for_what_moves() {
     let owned = OwnedTable::new(SMALL);
     let (mut writer, _) = Writer::attach(owned.table());
-    writer.publish(&tool("a"), &long_routes(880, 1)).unwrap();
-    writer.publish(&tool("b"), &long_routes(880, 1)).unwrap();
-    assert!(writer.publish(&tool("a"), &long_routes(900, 2)).is_err());
-    assert_eq!(port_of(owned.table(), "a"), Some(2));
-    assert!(writer.publish(&tool("c"), &long_routes(900, 2)).is_err());
-    assert_eq!(port_of(owned.table(), "c"), None);
-    assert_eq!(Writer::attach(owned.table()).1, Recovered { tools: 2, damaged: 0 });
+    let fit = (0..).take_while(|i| writer.publish(&tool(&format!("t{i}")), &long_routes(90, 1)).is_ok()).count();
+    assert_eq!(fit, 9, "29 of 39 cells, three each");
+    for i in 0..fit {
+        assert_eq!(writer.publish(&tool(&format!("t{i}")), &long_routes(150, 2)), Ok(Published::Replaced), "t{i}");
+    }
+    let header = owned.table().header();
+    assert_eq!((header.displaced(), header.refused_full()), (0, 1));
+    assert!(header.largest_free_bytes() <= header.free_bytes());
+}
+
+#[test]
+fn no_record_takes_more_than_its_share() {
+    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1 });
+    let table = owned.table();
+    let (mut writer, _) = Writer::attach(table);
+    writer.publish(&tool("a"), &routes(1)).unwrap();
+    let large: Vec<_> = (0..5).flat_map(|i| long_routes(900, i)).collect();
+    let error = writer.publish(&tool("a"), &large).unwrap_err();
+    assert!(error.to_string().ends_with("expected at most 4096"), "{error}");
+    assert_eq!((port_of(table, "a"), table.header().displaced()), (None, 1));
+    // A larger zone lets a tool have more; what is too much in a smaller one is left to the next comparison.
+    let roomy = OwnedTable::new(Capacity { buckets: 4, cells: 200_000, tools: 24, health: 1 });
+    let (mut from, _) = Writer::attach(roomy.table());
+    from.publish(&tool("a"), &large).unwrap();
+    from.publish(&tool("b"), &routes(7)).unwrap();
+    assert_eq!(carry_over(roomy.table(), table), Ok(1));
+    assert_eq!((port_of(table, "a"), port_of(table, "b")), (None, Some(8)));
+}
+
+#[test]
+fn what_is_carried_over_is_not_new() {
+    let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(SMALL));
+    let (mut writer, _) = Writer::attach(old.table());
+    let names: Vec<_> = (0..9).map(|i| tool(&format!("t{i}"))).collect();
+    names.iter().for_each(|name| assert!(writer.publish(name, &long_routes(90, 1)).is_ok()));
+    names.iter().for_each(|name| assert!(writer.publish(name, &long_routes(150, 2)).is_ok()));
+    assert_eq!(carry_over(old.table(), new.table()), Ok(9));
 }
 
 #[test]
@@ -239,7 +292,8 @@ proptest! {
                     match outcome {
                         Ok(Published::Inserted) => prop_assert!(model.insert(name, version + 1).is_none()),
                         Ok(_) => prop_assert!(model.insert(name, version + 1).is_some()),
-                        Err(_) => {}
+                        // What it had would be stale.
+                        Err(_) => _ = model.remove(&name),
                     }
                 }
                 Step::Withdraw(t) => {

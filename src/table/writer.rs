@@ -1,14 +1,15 @@
 //! The single writer. What it keeps privately it can rebuild from the table at any time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 
 use super::Table;
 use super::arena::Arena;
 use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, fence_release, release};
+use super::counter_lines::CounterLines;
 use super::counters::Tally;
 use super::layout::{LINE, LoadedFrom, SLOTS};
 use super::reader::{PREFIX_BYTES, Scratch};
-use super::record::{self, MAX_RECORD_BYTES, Record};
+use super::record::{self, Record};
 use super::slot::Slot;
 use crate::route::{Kind, Route, RouteKey};
 
@@ -23,7 +24,8 @@ pub enum Published {
     Unchanged,
 }
 
-/// Why something could not be published. What was in the table before still is.
+/// Why something could not be published. If the key had a record it is out: what that said is no longer true, and the
+/// address that it names may be another tenant's by now. Everything else in the table still is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// No room for one more record, or for one of this size.
@@ -39,12 +41,14 @@ pub enum PublishError {
         live_bytes: u64,
     },
     /// The record would be longer than any record may be.
-    #[error("the routes of {key} take {bytes} bytes, expected at most {MAX_RECORD_BYTES}")]
+    #[error("the routes of {key} take {bytes} bytes, expected at most {limit}")]
     TooLarge {
         /// Who was refused.
         key: RouteKey,
         /// What it would take.
         bytes: usize,
+        /// What one may take in this zone.
+        limit: usize,
     },
 }
 
@@ -72,6 +76,8 @@ pub struct Writer<'a> {
     last_stamp: u64,
     /// Records by kind.
     live: [u64; Kind::ALL.len()],
+    /// Hashes of the keys that were taken out for want of room: they are not new when they come back.
+    displaced: HashSet<u64>,
     /// One bit per slot: confirmed since [`Writer::begin_sweep`].
     seen: Vec<u64>,
     scratch: Scratch,
@@ -87,6 +93,7 @@ impl<'a> Writer<'a> {
             lines: CounterLines::default(),
             last_stamp: table.header.last_stamp.load(Relaxed),
             live: [0; Kind::ALL.len()],
+            displaced: HashSet::new(),
             seen: vec![0; (table.buckets.len() * SLOTS).div_ceil(64)],
             scratch: Scratch::default(),
             encoded: Vec::new(),
@@ -137,24 +144,43 @@ impl<'a> Writer<'a> {
         self.table
     }
 
-    /// Makes these the key's routes. Marks it as seen, also when it was refused: what it had before stays.
+    /// Makes these the key's routes, none of which is a regular expression: such a pattern would be found nowhere.
     ///
     /// # Errors
-    /// No room, or a record beyond the limit.
+    /// As for [`Self::publish_with`].
     pub fn publish(&mut self, key: &RouteKey, routes: &[Route]) -> Result<Published, PublishError> {
-        self.encoded.clear();
-        record::encode(key, routes, &mut self.encoded);
-        self.put(key)
+        self.publish_with(key, routes, &[])
     }
 
-    /// Takes over a record of another table, with what its requests came to there.
+    /// Makes these the key's routes, with the automata of their regular expressions. Marks the key as seen.
     ///
     /// # Errors
-    /// As for [`Self::publish`].
+    /// No room, or a record beyond the limit. What the key had is then withdrawn.
+    pub fn publish_with(
+        &mut self,
+        key: &RouteKey,
+        routes: &[Route],
+        automata: &[u8],
+    ) -> Result<Published, PublishError> {
+        self.encoded.clear();
+        record::encode(key, routes, automata, &mut self.encoded);
+        self.put(key, false)
+    }
+
+    /// The key's record.
+    pub fn record(&mut self, key: &[u8]) -> Option<Record<'_>> {
+        let place = self.find(self.table.hash(key), key)?;
+        self.table.own_record(self.table.slot(place)?, &mut self.scratch)
+    }
+
+    /// Takes over a record of another table, with what its requests came to there. It is not new: the reserve is open to it.
+    ///
+    /// # Errors
+    /// As for [`Self::publish_with`].
     pub fn adopt(&mut self, key: &RouteKey, record: &Record<'_>, tally: &Tally) -> Result<Published, PublishError> {
         self.encoded.clear();
         self.encoded.extend_from_slice(record.bytes());
-        let published = self.put(key)?;
+        let published = self.put(key, true)?;
         let hash = self.table.hash(key.as_bytes());
         let slot = self.find(hash, key.as_bytes()).and_then(|place| self.table.slot(place));
         let copied = slot.and_then(|slot| self.table.own_record(slot, &mut self.scratch));
@@ -165,27 +191,41 @@ impl<'a> Writer<'a> {
     }
 
     /// Publishes the encoded record.
-    fn put(&mut self, key: &RouteKey) -> Result<Published, PublishError> {
+    fn put(&mut self, key: &RouteKey, is_carried: bool) -> Result<Published, PublishError> {
         let hash = self.table.hash(key.as_bytes());
         let place = self.find(hash, key.as_bytes());
         if let Some(place) = place {
             self.mark(place);
         }
-        let bytes = self.encoded.len();
-        if bytes > MAX_RECORD_BYTES {
-            return Err(PublishError::TooLarge { key: key.clone(), bytes });
+        let (bytes, limit) = (self.encoded.len(), self.table.record_limit());
+        if bytes > limit {
+            self.displace(key);
+            return Err(PublishError::TooLarge { key: key.clone(), bytes, limit });
         }
-        let old = place.map(|place| (place, self.load(place)));
+        let mut old = place.map(|place| (place, self.load(place)));
         let had = place.and_then(|place| self.table.own_record(self.table.slot(place)?, &mut self.scratch));
         let (had_counters, had_bytes) = had.map(|r| (r.counters(), r.byte_len())).unzip();
         if had.is_some_and(|r| r.bytes() == self.encoded) {
             return Ok(Published::Unchanged);
         }
-        let room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes));
+        let published = if old.is_some() { Published::Replaced } else { Published::Inserted };
+        let is_new = old.is_none() && !is_carried && !self.displaced.contains(&hash);
+        let reserve = if !is_new { 0 } else { self.table.capacity().reserve_cells() as u64 };
+        let mut room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes), reserve);
+        if room.is_none() && old.is_some() {
+            // What it had is no longer true, and its cells may be what is wanted: for a moment the key is absent.
+            self.withdraw(key.as_bytes());
+            old = None;
+            room = self.make_room(hash, None, None, cells_of(bytes), 0);
+            if room.is_none() {
+                self.note_displaced(hash);
+            }
+        }
         let Some((place, cell, counters)) = room else {
             self.table.header.refused_full.fetch_add(1, Relaxed);
             return Err(self.full(key));
         };
+        self.displaced.remove(&hash);
         let stamp = self.write(cell, counters);
         self.store(place, Slot::new(hash, cell, stamp));
         self.mark(place);
@@ -194,12 +234,28 @@ impl<'a> Writer<'a> {
             None => self.count(key.kind(), 1),
         }
         self.describe();
-        Ok(if old.is_some() { Published::Replaced } else { Published::Inserted })
+        Ok(published)
+    }
+
+    /// Takes a record out that has become untrue, and whose successor is too large.
+    fn displace(&mut self, key: &RouteKey) {
+        if self.withdraw(key.as_bytes()) {
+            self.note_displaced(self.table.hash(key.as_bytes()));
+        }
+    }
+
+    fn note_displaced(&mut self, hash: u64) {
+        self.table.header.displaced.fetch_add(1, Relaxed);
+        // Nobody displaces more than there was room for, unless keys come and go.
+        if self.displaced.len() < self.table.counters.len() {
+            self.displaced.insert(hash);
+        }
     }
 
     /// Takes the record out; `false` when it wasn't there.
     pub fn withdraw(&mut self, key: &[u8]) -> bool {
         let hash = self.table.hash(key);
+        self.displaced.remove(&hash);
         let Some(place) = self.find(hash, key) else { return false };
         let slot = self.load(place);
         let had = self.table.slot(place).and_then(|slot| self.table.own_record(slot, &mut self.scratch));
@@ -282,10 +338,18 @@ impl<'a> Writer<'a> {
         self.table.header.rejected.store(rejected, Relaxed);
     }
 
-    /// A slot, cells and a line of counters for a record; opens the way to the slot. All or nothing.
-    fn make_room(&mut self, hash: u64, at: Option<Place>, line: Option<u32>, cells: u32) -> Option<(Place, u32, u32)> {
+    /// A slot, cells and a line of counters for a record, so that `reserve` cells are left; opens the way to the slot. All or
+    /// nothing.
+    fn make_room(
+        &mut self,
+        hash: u64,
+        at: Option<Place>,
+        line: Option<u32>,
+        cells: u32,
+        reserve: u64,
+    ) -> Option<(Place, u32, u32)> {
         let place = at.or_else(|| self.free_slot(hash))?;
-        let cell = self.arena.alloc(cells)?;
+        let cell = self.arena.alloc(cells, reserve)?;
         let Some(line) = line.or_else(|| self.lines.take(&self.table, hash)) else {
             self.arena.free(cell, cells);
             return None;
@@ -374,6 +438,7 @@ impl<'a> Writer<'a> {
     fn describe(&self) {
         self.table.header.live.iter().zip(self.live).for_each(|(word, count)| word.store(count, Relaxed));
         self.table.header.live_cells.store(self.arena.live(), Relaxed);
+        self.table.header.largest_run.store(self.arena.longest_run(), Relaxed);
     }
 
     fn count(&mut self, kind: Kind, change: i64) {
@@ -405,69 +470,4 @@ impl<'a> Table<'a> {
 /// Cells of a record of `bytes` bytes.
 fn cells_of(bytes: usize) -> u32 {
     (PREFIX_BYTES + bytes).div_ceil(LINE) as u32
-}
-
-/// Which lines of counters are free, and whose they last were: a tool that comes back finds its own.
-#[derive(Debug, Default)]
-struct CounterLines {
-    never_used: u32,
-    /// Oldest first. An entry counts only while `former` names it: a tool that came back leaves its entry behind.
-    released: VecDeque<u32>,
-    former: HashMap<u64, u32>,
-}
-
-impl CounterLines {
-    fn scan(table: &Table<'_>, owned: &HashSet<u32>) -> Self {
-        let mut lines = Self::default();
-        for (number, line) in (0u32..).zip(table.counters) {
-            let owner = line.owner();
-            if owner != 0 {
-                lines.never_used = number + 1;
-                if !owned.contains(&number) {
-                    lines.released.push_back(number);
-                    lines.former.insert(owner, number);
-                }
-            } else if owned.contains(&number) {
-                lines.never_used = number + 1;
-            }
-        }
-        // A line below the highest that was never used can't be: they are taken in order.
-        lines
-    }
-
-    fn take(&mut self, table: &Table<'_>, hash: u64) -> Option<u32> {
-        let owner = hash.max(1);
-        if let Some(number) = self.former.remove(&owner) {
-            return Some(number);
-        }
-        let number = if (self.never_used as usize) < table.counters.len() {
-            self.never_used += 1;
-            self.never_used - 1
-        } else {
-            self.oldest(table)?
-        };
-        table.counters.get(number as usize)?.assign(owner);
-        Some(number)
-    }
-
-    fn oldest(&mut self, table: &Table<'_>) -> Option<u32> {
-        loop {
-            let number = self.released.pop_front()?;
-            let owner = table.counters.get(number as usize)?.owner();
-            if self.former.get(&owner) == Some(&number) {
-                self.former.remove(&owner);
-                return Some(number);
-            }
-        }
-    }
-
-    fn release(&mut self, number: u32, hash: u64) {
-        self.released.push_back(number);
-        self.former.insert(hash.max(1), number);
-        if self.released.len() > 2 * self.former.len() + 64 {
-            let free: HashSet<u32> = self.former.values().copied().collect();
-            let mut kept = HashSet::new();
-            self.released.retain(|number| free.contains(number) && kept.insert(*number));
-        }
-    }
 }

@@ -68,7 +68,11 @@ pub fn is_locked(name: &str) -> bool {
 
 /// Runs the companion while `test` looks at the table; returns the journal.
 pub fn following(settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
-    let owned = OwnedTable::new(CAPACITY);
+    following_in(&OwnedTable::new(CAPACITY), settings, test)
+}
+
+/// The same with a table of another size, or with something in it.
+pub fn following_in(owned: &OwnedTable, settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
     let (journal, reader) = Journal::new(1000);
     let lease = Lease::create("test").unwrap();
     let stop = AtomicBool::new(false);

@@ -49,7 +49,7 @@ fn version(name: &str, record: Record<'_>) -> u8 {
     let version = record.routes().next().and_then(|r| Some(r.pattern.first()?.wrapping_sub(b'0'))).unwrap_or(0);
     let mut whole = Vec::new();
     if let Some(routes) = ROUTES.get(usize::from(version)) {
-        record::encode(&tool(name), routes, &mut whole);
+        record::encode(&tool(name), routes, &[], &mut whole);
     }
     assert_eq!(record.bytes(), whole, "torn");
     version

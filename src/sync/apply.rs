@@ -1,0 +1,326 @@
+//! From a key's value to its record: at once when that is cheap, else when the key's turn in the slow lane comes.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::builder::{Builder, Job, Known, Value, cpu_time};
+use super::connection::Connection;
+use super::fit::{Prepared, prepare};
+use super::scan::{Follower, ScanError, parse_key, rejection};
+use crate::registry::{RawRoutes, Rejection, RejectionReason};
+use crate::route::{Automata, Kind, RouteKey};
+use crate::table::{PublishError, Published};
+
+/// More fields, or more bytes, are not read at once.
+const QUICK_FIELDS: usize = 64;
+const QUICK_BYTES: usize = 4 << 10;
+/// What cost more than this, or is set aside in part, is not read again while it is the same.
+const CHEAP: Duration = Duration::from_micros(100);
+/// Values that are recognised, and for how many comparisons: what an address is to this machine may change.
+const MAX_RECOGNISED: usize = 8192;
+const RECOGNISED_FOR: u32 = 10;
+/// Keys that are known to want room, and how many of them are tried how often when there is some.
+const MAX_WANTING_ROOM: usize = 10_000;
+const TRIED_AGAIN: usize = 50;
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+
+/// Values that need not be read again, by key.
+#[derive(Debug, Default)]
+pub(super) struct Recognised {
+    hasher: RandomState,
+    /// What the value was, and whether it gave a record.
+    by_key: HashMap<Box<[u8]>, (u64, bool)>,
+    comparisons: u32,
+}
+
+impl Recognised {
+    fn digest(&self, raw: &RawRoutes<'_>) -> u64 {
+        match raw {
+            RawRoutes::Hash(fields) => self.hasher.hash_one((1u8, fields)),
+            RawRoutes::Set(members) => self.hasher.hash_one((2u8, members)),
+        }
+    }
+
+    /// Another comparison begins.
+    pub(super) fn age(&mut self) {
+        self.comparisons += 1;
+        if self.comparisons >= RECOGNISED_FOR {
+            self.comparisons = 0;
+            self.by_key.clear();
+        }
+    }
+
+    fn note(&mut self, key: &[u8], digest: u64, has_record: bool) {
+        if self.by_key.len() >= MAX_RECOGNISED {
+            self.by_key.clear();
+        }
+        self.by_key.insert(key.into(), (digest, has_record));
+    }
+}
+
+/// Keys that the table had no room for.
+#[derive(Debug, Default)]
+pub(super) struct WantingRoom {
+    keys: BTreeSet<Vec<u8>>,
+    /// The one that was tried last.
+    last: Vec<u8>,
+    tried: Option<Instant>,
+    /// Whether there is more room since.
+    is_some_freed: bool,
+}
+
+impl WantingRoom {
+    fn add(&mut self, key: &[u8]) {
+        if self.keys.len() < MAX_WANTING_ROOM {
+            self.keys.insert(key.to_vec());
+        }
+    }
+
+    /// Those whose turn it is to be tried again.
+    fn take(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        if self.keys.is_empty() || !self.is_some_freed || self.tried.is_some_and(|at| now < at + BETWEEN_TRIES) {
+            return Vec::new();
+        }
+        (self.tried, self.is_some_freed) = (Some(now), false);
+        let after = self.keys.range(self.last.clone()..);
+        let taken: Vec<_> = after.chain(&self.keys).take(TRIED_AGAIN.min(self.keys.len())).cloned().collect();
+        taken.iter().for_each(|key| _ = self.keys.remove(key));
+        // The next round goes on behind them.
+        self.last = taken.last().cloned().unwrap_or_default();
+        self.last.push(0);
+        taken
+    }
+}
+
+impl Follower<'_> {
+    /// Makes a key's value its record, or has the key wait.
+    pub(super) fn publish(&mut self, key: &[u8], record: &RouteKey, raw: &RawRoutes<'_>) {
+        let (fields, bytes, is_plain) = weigh(raw);
+        if is_plain {
+            let prepared = prepare((key, record), raw, &self.admission, self.share(), &mut |_, _| None);
+            return prepared.map_or((), |prepared| self.put_now(key, record, prepared));
+        }
+        let digest = self.recognised.digest(raw);
+        if !self.is_turn && self.is_recognised(key, record, digest) {
+            return;
+        }
+        if !self.is_turn && (fields > QUICK_FIELDS || bytes > QUICK_BYTES) {
+            return self.wait(key, !self.is_comparing);
+        }
+        let begun = cpu_time();
+        let known = self.writer.record(record.as_bytes()).map(|record| Known::of(&record)).unwrap_or_default();
+        if self.is_turn {
+            return self.submit(Job { key: key.to_vec(), record: record.clone(), value: Value::of(raw), known });
+        }
+        let mut build =
+            |texts: &[&str], bytes| known.automata(texts, bytes).or_else(|| Automata::build_quickly(texts, bytes));
+        let prepared = prepare((key, record), raw, &self.admission, self.share(), &mut build);
+        let cost = cpu_time().saturating_sub(begun);
+        self.lane.charge(key, cost, false);
+        match prepared {
+            Some(prepared) => {
+                let is_worth_it = cost > CHEAP || !prepared.rejected.is_empty();
+                self.put_now(key, record, prepared);
+                if is_worth_it {
+                    self.recognise(key, record, digest);
+                }
+            }
+            None => self.wait(key, !self.is_comparing),
+        }
+    }
+
+    /// Bytes that a record may take.
+    fn share(&self) -> usize {
+        self.writer.table().record_limit()
+    }
+
+    /// Whether the value is the one that was read last, and its record is still there; it is then seen.
+    fn is_recognised(&mut self, key: &[u8], record: &RouteKey, digest: u64) -> bool {
+        let Some(&(known, has_record)) = self.recognised.by_key.get(key) else { return false };
+        let is_same = known == digest && self.writer.confirm(record.as_bytes()) == has_record;
+        if is_same {
+            self.lane.forget(key);
+            self.met.insert(key.into());
+        }
+        is_same
+    }
+
+    fn recognise(&mut self, key: &[u8], record: &RouteKey, digest: u64) {
+        // What found no room is tried again.
+        if !self.wanting_room.keys.contains(key) {
+            let has_record = self.writer.confirm(record.as_bytes());
+            self.recognised.note(key, digest, has_record);
+        }
+    }
+
+    /// Has the key wait for its turn. It is seen, and keeps the record that it has.
+    pub(super) fn wait(&mut self, key: &[u8], is_changed: bool) {
+        self.met.insert(key.into());
+        if !self.lane.enqueue(key, is_changed, Instant::now()) && is_changed {
+            return self.withdraw(key, vec![rejection(key, RejectionReason::Waiting)]);
+        }
+        if let Some(Ok(record)) = parse_key(key) {
+            self.writer.confirm(record.as_bytes());
+        }
+    }
+
+    /// Whether the key has to wait in a comparison.
+    pub(super) fn is_slow(&mut self, key: &[u8]) -> bool {
+        let is_slow = self.lane.must_wait(key, Instant::now());
+        if is_slow {
+            self.wait(key, false);
+        }
+        is_slow
+    }
+
+    /// Hands the value to the builder; without one, as before there are workers, it is read here.
+    fn submit(&mut self, job: Job) {
+        if let Err(job) = self.lane.submit(job) {
+            let admission = self.admission.clone();
+            let done = Builder::new(&admission, self.share(), &|| false).work(job);
+            self.lane.charge(&done.job.key, done.cost, true);
+            self.finish(&done.job, done.prepared);
+        }
+    }
+
+    /// Makes what the builder has read the key's record.
+    fn finish(&mut self, job: &Job, prepared: Option<Prepared>) {
+        let digest = self.recognised.digest(&job.value.as_raw());
+        let prepared = prepared.unwrap_or_else(|| Prepared {
+            rejected: vec![rejection(&job.key, RejectionReason::Unreadable)],
+            ..Prepared::default()
+        });
+        self.put(&job.key, &job.record, prepared);
+        self.recognise(&job.key, &job.record, digest);
+    }
+
+    /// Works the slow lane: publishes what is built, and hands on the next.
+    pub(super) fn tend(&mut self, connection: &mut Connection<'_>) -> Result<(), ScanError> {
+        while let Some(done) = self.lane.take_done() {
+            self.finish(&done.job, done.prepared);
+        }
+        let now = Instant::now();
+        for key in self.lane.overdue(now) {
+            // Its address may be another tenant's by now.
+            if let Some(Ok(record)) = parse_key(&key)
+                && self.writer.withdraw(record.as_bytes())
+            {
+                self.changes.withdrawn += 1;
+                self.recognised.by_key.remove(&*key);
+                self.set_aside(&key, vec![rejection(&key, RejectionReason::Waiting)]);
+            }
+        }
+        if let Some(key) = self.lane.next(now) {
+            self.take_turn(connection, &key)?;
+        }
+        let wanting = self.wanting_room.take(now);
+        if !wanting.is_empty() {
+            self.fetch(connection, &wanting)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the value of a key that has waited.
+    fn take_turn(&mut self, connection: &mut Connection<'_>, key: &[u8]) -> Result<(), ScanError> {
+        self.is_turn = true;
+        let absent = self.fetch(connection, &[key.to_vec()]);
+        self.is_turn = false;
+        let is_absent = !absent?.is_empty();
+        // After a flush, keys are absent because all are: that is for the comparison to judge.
+        if is_absent && !connection.is_flush_pending() {
+            self.withdraw(key, Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Works the slow lane here, until `deadline`.
+    pub(super) fn finish_waiting(
+        &mut self,
+        connection: &mut Connection<'_>,
+        deadline: Instant,
+    ) -> Result<(), ScanError> {
+        while let Some(key) = self.lane.next(Instant::now()).filter(|_| Instant::now() < deadline) {
+            self.take_turn(connection, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was read just now the key's record.
+    fn put_now(&mut self, key: &[u8], record: &RouteKey, prepared: Prepared) {
+        self.lane.forget(key);
+        self.put(key, record, prepared);
+    }
+
+    fn put(&mut self, key: &[u8], record: &RouteKey, mut prepared: Prepared) {
+        self.wanting_room.keys.remove(key);
+        self.recognised.by_key.remove(key);
+        if prepared.routes.is_empty() && record.kind() != Kind::Redirect {
+            return self.take_out(key, prepared.rejected);
+        }
+        match self.writer.publish_with(record, &prepared.routes, &prepared.automata) {
+            Ok(Published::Inserted) => self.changes.inserted += 1,
+            Ok(Published::Replaced) => {
+                self.wanting_room.is_some_freed = true;
+                self.changes.replaced += 1;
+            }
+            Ok(Published::Unchanged) => {}
+            Err(error) => {
+                if matches!(error, PublishError::Full { .. }) {
+                    self.wanting_room.add(key);
+                }
+                prepared.rejected.push(no_room(key, &error));
+            }
+        }
+        self.set_aside(key, prepared.rejected);
+    }
+
+    /// Takes what was read from the key out of the table, and what is about to be.
+    pub(super) fn withdraw(&mut self, key: &[u8], rejected: Vec<Rejection>) {
+        self.lane.forget(key);
+        self.wanting_room.keys.remove(key);
+        self.recognised.by_key.remove(key);
+        self.take_out(key, rejected);
+    }
+
+    /// Nothing ever was under a name that is none.
+    fn take_out(&mut self, key: &[u8], rejected: Vec<Rejection>) {
+        if let Some(Ok(record)) = parse_key(key)
+            && self.writer.withdraw(record.as_bytes())
+        {
+            self.wanting_room.is_some_freed = true;
+            self.changes.withdrawn += 1;
+        }
+        self.set_aside(key, rejected);
+    }
+
+    pub(super) fn set_aside(&mut self, key: &[u8], rejected: Vec<Rejection>) {
+        if !rejected.is_empty() {
+            self.met.insert(key.into());
+        }
+        self.rejected.replace(key, rejected);
+    }
+}
+
+/// Fields, bytes, and whether it is certain that reading them costs next to nothing.
+fn weigh(raw: &RawRoutes<'_>) -> (usize, usize, bool) {
+    match raw {
+        RawRoutes::Hash(fields) => {
+            let bytes = fields.iter().map(|(field, value)| field.len() + value.len()).sum();
+            let is_plain = matches!(fields.as_slice(), [] | [(b".*", _)]);
+            (fields.len(), bytes, is_plain)
+        }
+        RawRoutes::Set(members) => (members.len(), members.iter().map(|member| member.len()).sum(), members.len() <= 4),
+    }
+}
+
+/// Something that the table has no room for.
+pub(super) fn no_room(key: &[u8], error: &PublishError) -> Rejection {
+    // Without figures that change with every tool: it would be told again at each comparison.
+    let reason = match error {
+        PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
+        error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
+    };
+    rejection(key, reason)
+}
