@@ -62,7 +62,7 @@ pub(super) struct RequestRoute {
     pub domain: &'static [u8],
     pub pattern: &'static [u8],
     /// The backends, when there are several.
-    several: Cell<&'static [Endpoint]>,
+    several: &'static [Endpoint],
     /// The backend, when there is one.
     single: Option<Endpoint>,
     /// While no backend was needed yet: the number of the record's counters, which count its turns.
@@ -232,7 +232,7 @@ unsafe fn find(
         tool: if let Asked::Tool(asked) = &asked { asked.tool } else { b"" },
         domain: b"",
         pattern: b"",
-        several: Cell::new(&[]),
+        several: &[],
         single: None,
         due: Cell::new(None),
         order: Cell::new(Order::Turn(0)),
@@ -437,7 +437,7 @@ impl RequestRoute {
         } else {
             let endpoints: Option<Vec<Endpoint>> = route.backends().map(|b| Endpoint::copied(pool, b)).collect();
             // SAFETY: the request's pool.
-            self.several.set(unsafe { pool::copy(pool, &endpoints?) }?);
+            self.several = unsafe { pool::copy(pool, &endpoints?) }?;
             self.due.set(Some(record.counters()));
         }
         self.version = Some(record.version());
@@ -504,7 +504,7 @@ impl RequestRoute {
 
     /// All backends.
     pub fn endpoints(&self) -> &[Endpoint] {
-        match self.several.get() {
+        match self.several {
             [] => self.single.as_slice(),
             several => several,
         }

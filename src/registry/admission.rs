@@ -78,7 +78,9 @@ impl Admission {
         }
         let own = |socket: &SocketAddr| {
             let listens = socket.ip().to_canonical();
-            socket.port() == addr.port() && (listens == ip || listens.is_unspecified() && is_local(ip))
+            // The kernel takes the unspecified address for this machine.
+            let is_same = listens == ip || listens.is_unspecified() && is_local(ip);
+            socket.port() == addr.port() && (is_same || ip.is_unspecified() && is_local(listens))
         };
         if self.own_sockets.iter().any(own) {
             return Err(NotAllowed::Loop(backend.to_string()));
@@ -231,14 +233,21 @@ mod tests {
 
     #[test]
     fn no_route_leads_back_to_the_proxy() {
-        let own_sockets = vec!["0.0.0.0:8080".parse().unwrap(), "10.0.0.1:443".parse().unwrap()];
+        let own_sockets =
+            ["0.0.0.0:8080", "10.0.0.1:443", "127.0.0.1:8081"].map(|socket| socket.parse().unwrap()).to_vec();
         let admission = Admission { networks: vec![], own_sockets };
-        for bad in
-            ["http://127.0.0.1:8080", "http://127.9.9.9:8080", "http://[::ffff:127.0.0.1]:8080", "https://10.0.0.1:443"]
-        {
+        for bad in [
+            "http://127.0.0.1:8080",
+            "http://127.9.9.9:8080",
+            "http://[::ffff:127.0.0.1]:8080",
+            "https://10.0.0.1:443",
+            "http://0.0.0.0:8081",
+            "http://[::]:8081",
+            "http://[::ffff:0.0.0.0]:8081",
+        ] {
             assert!(matches!(check(&admission, bad), Err(NotAllowed::Loop(_))), "{bad}");
         }
-        for good in ["http://127.0.0.1:8081", "http://192.0.2.1:8080", "https://10.0.0.2:443", "http://exec-1:8080"] {
+        for good in ["http://127.0.0.1:8082", "http://192.0.2.1:8080", "https://10.0.0.2:443", "http://exec-1:8080"] {
             assert_eq!(check(&admission, good), Ok(()), "{good}");
         }
     }

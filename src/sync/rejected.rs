@@ -1,6 +1,7 @@
 //! What is set aside in the source's present state, and the log lines about it: one per rejection, bounded.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Level};
 use crate::registry::Rejection;
@@ -9,6 +10,8 @@ use crate::registry::Rejection;
 const REMEMBERED: usize = 10_000;
 /// Lines written for one scan, or one batch of changes.
 const LINES: usize = 20;
+/// For how long nothing more is written about a key, and no more sums: what a tool registers again and again must not fill the log.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Rejections by key of the store.
 #[derive(Debug, Default)]
@@ -17,7 +20,11 @@ pub(super) struct Rejected {
     count: u64,
     /// New ones since the last [`Rejected::report`]; only the first few are kept.
     fresh: Vec<Rejection>,
-    fresh_count: usize,
+    /// Keys that were written about lately, and when.
+    reported: HashMap<Box<[u8]>, Instant>,
+    /// New ones that were not written, since the sum was.
+    unreported: usize,
+    summed_at: Option<Instant>,
 }
 
 impl Rejected {
@@ -34,10 +41,12 @@ impl Rejected {
             return;
         }
         self.count += rejections.len() as u64;
+        let is_quiet = self.reported.get(key).is_some_and(|at| at.elapsed() < QUIET);
         for rejection in rejections.iter().filter(|r| !before.contains(r)) {
-            self.fresh_count += 1;
-            if self.fresh.len() < LINES {
+            if !is_quiet && self.fresh.len() < LINES {
                 self.fresh.push(rejection.clone());
+            } else {
+                self.unreported += 1;
             }
         }
         self.by_key.insert(key.into(), rejections);
@@ -51,13 +60,21 @@ impl Rejected {
 
     /// Writes what is new to the journal.
     pub fn report(&mut self, journal: &Journal) {
+        let now = Instant::now();
+        if !self.fresh.is_empty() {
+            self.reported.retain(|_, at| at.elapsed() < QUIET);
+        }
         for rejection in self.fresh.drain(..) {
             journal.log(Level::Warn, format!("route set aside: {rejection}"));
+            if self.reported.len() < REMEMBERED {
+                self.reported.insert(rejection.key, now);
+            }
         }
-        if self.fresh_count > LINES {
-            journal.log(Level::Warn, format!("route set aside: {} more", self.fresh_count - LINES));
+        if self.unreported > 0 && self.summed_at.is_none_or(|at| at.elapsed() >= QUIET) {
+            journal.log(Level::Warn, format!("route set aside: {} more", self.unreported));
+            self.unreported = 0;
+            self.summed_at = Some(now);
         }
-        self.fresh_count = 0;
     }
 }
 
@@ -87,6 +104,20 @@ mod tests {
         assert_eq!(rejected.count(), 1);
         rejected.replace(b"a", vec![]);
         assert_eq!(rejected.count(), 0);
+    }
+
+    #[test]
+    fn what_changes_again_and_again_is_written_once() {
+        let mut rejected = Rejected::default();
+        let mut written = Vec::new();
+        for i in 0..100 {
+            let reason = RejectionReason::NoRoom(format!("reason {i}"));
+            rejected.replace(b"prefix:a", vec![Rejection { reason, ..rejection("a") }]);
+            written.extend(lines(&mut rejected));
+        }
+        let want = [r#"route set aside: reason 0, tool="a""#, "route set aside: 1 more"];
+        assert_eq!(written, want, "and the others in the next sum");
+        assert_eq!((rejected.count(), rejected.unreported), (1, 98));
     }
 
     #[test]
