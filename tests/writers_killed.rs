@@ -29,10 +29,10 @@ const KILLS: &str = "URLPROXY_KILLS";
 const SHORT_RUN: u64 = 500;
 
 const JOURNAL_BYTES: usize = 4096;
-/// The smallest table there is: 41 buckets, 289 cells.
-const TABLE_BYTES: usize = 32 << 10;
+/// A small table, but one in which each change finds room: without that a tool would be taken out.
+const TABLE_BYTES: usize = 48 << 10;
 const HASH_KEY: [u64; 2] = [1, 2];
-/// Tools that are replaced and never go; as many come and go. Together their records nearly fill the table.
+/// Tools that are replaced and never go; as many come and go. Together their records fill half of the table.
 const STAYING: usize = 30;
 const TOOLS: usize = 2 * STAYING;
 const READERS: u64 = 2;
@@ -212,7 +212,7 @@ fn writer() {
         if is_present(tool, version) {
             match writer.publish(name, &routes) {
                 Ok(_) => {}
-                // As full as it should be; the version is tried again later.
+                // New, and what is left is for changes: it is tried again later.
                 Err(PublishError::Full { .. }) => {
                     progress.begun.store(version - 1, SeqCst);
                     journal.refused.fetch_add(1, Relaxed);

@@ -73,8 +73,8 @@ fn patterns_whose_states_multiply_are_split() {
 fn patterns_that_begin_alike_are_built_together() {
     let texts: Vec<_> = (0..32).map(|n| format!("^/{}{n:02}[0-9]", "x".repeat(1015))).collect();
     let patterns: Vec<_> = texts.iter().map(String::as_str).collect();
-    let automata = Automata::build(&patterns, AutomataLimits::of_bytes(30 << 10), &|| false);
-    assert_eq!(automata.refused(), []);
+    let automata = Automata::build(&patterns, AutomataLimits::of_bytes(40 << 10), &|| false);
+    assert_eq!(automata.refused(), [], "{} bytes", automata.as_bytes().len());
     let path = format!("/{}319", "x".repeat(1015));
     assert_eq!(find_first(automata.as_bytes(), path.as_bytes(), ALL), Some(31));
 }
