@@ -75,3 +75,43 @@ redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
 send_bytes($check, "HTTP/1.1 204 No Content\r\n\r\n");
 is(answer($client)->{headers}{'x-tool'}, 'b');
+
+
+
+=== the same, with the backend itself as a variable
+--- pass: $urlproxy_backend
+--- location
+auth_request /check;
+--- server
+location = /check { internal; proxy_pass http://$TEST_NGINX_OWN_A; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $client = start_ask('GET /hello/');
+my $check  = accept_on('A');
+read_message($check);
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
+send_bytes($check, "HTTP/1.1 204 No Content\r\n\r\n");
+is(answer($client)->{headers}{'x-tool'}, 'b');
+
+
+
+=== one that is withdrawn meanwhile is a miss
+--- pass: $urlproxy_backend
+--- location
+auth_request /check;
+--- server
+location = /check { internal; proxy_pass http://$TEST_NGINX_OWN_A; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $client = start_ask('GET /hello/');
+my $check  = accept_on('A');
+read_message($check);
+redis('DEL', 'prefix:hello');
+redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
+send_bytes($check, "HTTP/1.1 204 No Content\r\n\r\n");
+is(answer($client)->{status}, 503);

@@ -150,7 +150,7 @@ pub(super) unsafe fn shown(r: *mut ngx_http_request_t) -> Option<&'static Reques
     unsafe { resolve(r) }
 }
 
-/// The route for a peer that is chosen now: if the record has changed since it was found, the new one counts.
+/// The route for a request that is passed on now: if the record has changed since it was found, the new one counts.
 ///
 /// # Safety
 /// As for [`resolve`].
@@ -164,6 +164,12 @@ pub(super) unsafe fn resolve_now(r: *mut ngx_http_request_t) -> Option<&'static 
     let conf = unsafe { &*route.conf };
     // SAFETY: as above.
     let newer = unsafe { find(r, conf, route.table, route.uri, false) }?;
+    if newer.outcome == Outcome::Unready {
+        // The table could not tell: what was found before is the best that there is.
+        // SAFETY: as for `context`.
+        unsafe { *context(&*r) = ptr::from_ref(route).cast_mut().cast() };
+        return Some(route);
+    }
     newer.keep_choice(route);
     Some(newer)
 }
