@@ -200,6 +200,9 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         let pc = unsafe { &mut *pc };
         // SAFETY: and with it what `init_peer` set.
         let peers = unsafe { &mut *data.cast::<Peers>() };
+        if peers.first.address.is_set() {
+            peers.renew();
+        }
         let chosen = peers.choose();
         let endpoint = chosen.and_then(|at| peers.route.endpoints().get(at).copied());
         let (Some(at), Some(Endpoint { scheme, destination: Destination::Addr(addr) })) = (chosen, endpoint) else {
@@ -283,6 +286,14 @@ fn unusable(endpoints: &[Endpoint], is_tls: bool) -> u64 {
     endpoints.iter().enumerate().filter(|(_, e)| !usable(e)).fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
+/// The bits of backends of a former route, at the places that they have in the newer one.
+fn moved_bits(bits: u64, former: &[Endpoint], newer: &[Endpoint]) -> u64 {
+    let has_bit = |endpoint: &Endpoint| {
+        former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1)
+    };
+    newer.iter().enumerate().filter(|(_, endpoint)| has_bit(endpoint)).fold(0, |bits, (at, _)| bits | 1 << at)
+}
+
 fn has_timed_out(pc: &ngx_peer_connection_t) -> bool {
     // SAFETY: the connection is there until nginx is done with the peer.
     let Some(connection) = (unsafe { pc.connection.as_ref() }) else { return false };
@@ -298,6 +309,22 @@ unsafe extern "C" fn set_session(_: *mut ngx_peer_connection_t, _: *mut c_void) 
 unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void) {}
 
 impl Peers {
+    /// Before another backend is asked: goes on with the record as it is by now. What it had may be another tenant's.
+    fn renew(&mut self) {
+        // SAFETY: the request is there as long as its peers.
+        let Some(newer) = (unsafe { resolve_now(self.request) }).filter(|newer| !ptr::eq(*newer, self.route)) else {
+            return;
+        };
+        // SAFETY: as above.
+        unsafe { newer.choose_first(self.request) };
+        // SAFETY: the upstream is there as long as its peers.
+        let is_tls = unsafe { (*self.upstream).ssl() } != 0;
+        let same = |bits: u64| moved_bits(bits, self.route.endpoints(), newer.endpoints());
+        let (tried, stale) = (same(self.tried), same(self.stale));
+        (self.tried, self.stale) = (tried | unusable(newer.endpoints(), is_tls), stale);
+        self.route = newer;
+    }
+
     fn choose(&mut self) -> Option<usize> {
         let admits = |endpoint: &Endpoint| match (self.health_key(endpoint), self.health()) {
             (Some(key), Some(health)) => health.admits(key, now_seconds(), self.settings.health),
