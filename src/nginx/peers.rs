@@ -288,9 +288,8 @@ fn unusable(endpoints: &[Endpoint], is_tls: bool) -> u64 {
 
 /// The bits of backends of a former route, at the places that they have in the newer one.
 fn moved_bits(bits: u64, former: &[Endpoint], newer: &[Endpoint]) -> u64 {
-    let has_bit = |endpoint: &Endpoint| {
-        former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1)
-    };
+    let has_bit =
+        |endpoint: &Endpoint| former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1);
     newer.iter().enumerate().filter(|(_, endpoint)| has_bit(endpoint)).fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
