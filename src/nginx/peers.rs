@@ -16,12 +16,13 @@ use ngx::http::{HttpModuleMainConf, HttpModuleServerConf, NgxHttpUpstreamModule}
 
 use super::addr_text::AddrText;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
+use super::endpoint::{Destination, Endpoint};
 use super::guard::guarded;
 use super::kept::KeptFor;
 use super::log;
 use super::module::Module;
 use super::pool;
-use super::request::{Destination, Endpoint, RequestRoute, resolve_now};
+use super::request::{RequestRoute, resolve_now};
 use super::sockaddr::PeerAddress;
 use super::units::parse_duration;
 use crate::route::Scheme;
@@ -248,15 +249,15 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
                 health.answered(key);
             }
         } else if health.failed(key, now_seconds(), peers.settings.health) {
-            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", whose(peers.route));
+            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", of_tool(peers.route));
             // SAFETY: the connection's own log.
             unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
         }
     });
 }
 
-/// Whose backends they are, for the log; a domain's are known by nginx's own `host:`.
-fn whose(route: &RequestRoute) -> String {
+/// The tool that has the backends, for the log; nginx's own `host:` shows a domain.
+fn of_tool(route: &RequestRoute) -> String {
     match route.tool {
         b"" => String::new(),
         tool => format!(" of tool \"{}\"", tool.escape_ascii()),
@@ -348,10 +349,10 @@ impl Peers {
 
     /// Why there is nobody to ask.
     fn describe_unusable(&self) -> String {
-        let whose = whose(self.route);
+        let of_tool = of_tool(self.route);
         match self.route.endpoints().get(self.route.chosen.get()) {
             Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
-                "urlproxy_peers: backend {endpoint}{whose} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
+                "urlproxy_peers: backend {endpoint}{of_tool} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
             ),
             Some(endpoint) => {
                 // SAFETY: the upstream is there as long as its peers.
@@ -361,11 +362,11 @@ impl Peers {
                 let expected = expected_scheme(module, endpoint.scheme);
                 let module = module.escape_ascii();
                 format!(
-                    "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"{module}_pass\" says, expected {expected}"
+                    "urlproxy_peers: backend {endpoint}{of_tool} is not of the scheme that \"{module}_pass\" says, expected {expected}"
                 )
             }
             None => {
-                format!("urlproxy_peers: the route{whose} was withdrawn while the request waited")
+                format!("urlproxy_peers: the route{of_tool} was withdrawn while the request waited")
             }
         }
     }
