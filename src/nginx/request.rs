@@ -150,8 +150,10 @@ pub(super) unsafe fn resolve_now(r: *mut ngx_http_request_t) -> Option<&'static 
     let newer = unsafe { find(r, conf, route.table, route.uri, false) }?;
     if newer.outcome == Outcome::Unready {
         // The table could not tell: what was found before is the best that there is.
+        // SAFETY: the caller's promise.
+        let context = context(unsafe { &*r });
         // SAFETY: as for `context`.
-        unsafe { *context(&*r) = ptr::from_ref(route).cast_mut().cast() };
+        unsafe { *context = ptr::from_ref(route).cast_mut().cast() };
         return Some(route);
     }
     newer.keep_choice(route);
