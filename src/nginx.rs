@@ -7,6 +7,7 @@
 mod addr_text;
 mod checks;
 mod directive;
+mod endpoint;
 mod first_load;
 mod guard;
 mod indices;

@@ -75,3 +75,81 @@ redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
 send_bytes($check, "HTTP/1.1 204 No Content\r\n\r\n");
 is(answer($client)->{headers}{'x-tool'}, 'b');
+
+
+
+=== the same, with the backend itself as a variable
+--- pass: $urlproxy_backend
+--- location
+auth_request /check;
+--- server
+location = /check { internal; proxy_pass http://$TEST_NGINX_OWN_A; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $client = start_ask('GET /hello/');
+my $check  = accept_on('A');
+read_message($check);
+redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
+send_bytes($check, "HTTP/1.1 204 No Content\r\n\r\n");
+is(answer($client)->{headers}{'x-tool'}, 'b');
+
+
+
+=== one that is withdrawn meanwhile is a miss
+--- pass: $urlproxy_backend
+--- location
+auth_request /check;
+--- server
+location = /check { internal; proxy_pass http://$TEST_NGINX_OWN_A; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- perl
+my $client = start_ask('GET /hello/');
+my $check  = accept_on('A');
+read_message($check);
+redis('DEL', 'prefix:hello');
+ok(eventually { ask('GET /list')->{body} !~ /"hello"/ });
+send_bytes($check, "HTTP/1.1 204 No Content\r\n\r\n");
+is(answer($client)->{status}, 503);
+
+
+
+=== a retry asks none that was withdrawn meanwhile
+--- location
+proxy_next_upstream_tries 3;
+--- redis
+SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
+--- perl
+my $client  = start_ask('GET /hello/');
+my $first   = asked_next($client);
+my $other   = $first eq 'A' ? 'B' : 'A';
+my $backend = accept_on($first);
+read_message($backend);
+redis('SREM', 'prefix:hello', "http://$ENV{\"TEST_NGINX_OWN_$other\"}");
+redis('SADD', 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_C}");
+redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
+close $backend;
+my $headers = answer($client)->{headers};
+is($headers->{'x-tool'}, 'c', 'the one that is there now is asked');
+is($headers->{'x-urlproxy-backend'}, "http://$ENV{TEST_NGINX_TOOL_C}", 'and shown');
+ok(is_left_alone($other));
+
+
+
+=== a retry asks nobody when the tool was withdrawn meanwhile
+--- redis
+SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
+--- perl
+my $client  = start_ask('GET /hello/');
+my $first   = asked_next($client);
+my $backend = accept_on($first);
+read_message($backend);
+redis('DEL', 'prefix:hello');
+ok(eventually { ask('GET /list')->{body} !~ /"hello"/ });
+close $backend;
+is(answer($client)->{status}, 502);
+ok(is_left_alone($first eq 'A' ? 'B' : 'A'));

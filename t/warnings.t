@@ -96,11 +96,13 @@ location /scheme/ { urlproxy tools path; proxy_pass http://tools; proxy_cache_ke
 location /domain/ { urlproxy tools domain; proxy_pass http://tools; proxy_cache_key $urlproxy_tool$request_uri; }
 location /tool/ { urlproxy tools path; proxy_pass http://tools; proxy_cache_key "$scheme $urlproxy_tool $request_uri"; }
 location /host/ { urlproxy tools domain; proxy_pass http://tools; proxy_cache_key ${scheme}${host}$request_uri; }
+location /found/ { urlproxy tools domain; proxy_pass http://tools; proxy_cache_key $urlproxy_domain$request_uri; }
+location /header/ { urlproxy tools domain; proxy_pass http://tools; proxy_cache_key $http_host$request_uri; }
 location /named/ { urlproxy tools path; proxy_pass http://tools; proxy_cache $host; proxy_cache_key x; }
 location /off/ { urlproxy tools path; proxy_pass http://tools; proxy_cache off; }
 location /other/ { proxy_pass http://127.0.0.1:9; }
 --- perl
-my @places = qw(/default/ /domain/ /named/ /said/ /scheme/ /variable/);
+my @places = qw(/default/ /domain/ /header/ /named/ /said/ /scheme/ /variable/);
 is_deeply([warnings()], [sort map { qq($::key, in location "$_") } @places], 'those and no others');
 
 

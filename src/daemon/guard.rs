@@ -87,21 +87,21 @@ impl Acceptance {
         Self(AcceptFile::new(file))
     }
 
-    /// It was, and nobody writes it any more.
+    /// Whether the file was touched, and has not changed for a moment.
     pub fn is_given(&mut self, now: Instant) -> bool {
         self.0.is_ready(now.into_std())
     }
 
-    /// What it says, once; a file that says nothing is told of.
+    /// What the file accepts, once for each time that it is touched. One that accepts nothing is logged.
     pub fn take(&mut self, now: Instant) -> Option<Accepted> {
         let accepted = self.0.take(now.into_std())?;
-        let told =
+        let log =
             |error| warn!(accept = %self.0.path().display(), %error, "the file accepts nothing; everything stays");
-        accepted.map_err(told).ok()
+        accepted.map_err(log).ok()
     }
 
-    /// Tells of names in the file that are not among `keys`.
-    pub fn tell_others<'k>(&self, names: &Names, keys: impl IntoIterator<Item = &'k [u8]>) {
+    /// Logs names in the file that are not among `keys`.
+    pub fn log_others<'k>(&self, names: &Names, keys: impl IntoIterator<Item = &'k [u8]>) {
         let others = names.beyond(keys);
         if !others.is_empty() {
             let accept = self.0.path().display();
@@ -148,7 +148,7 @@ impl Guard {
             _ if self.has_lasted(now) => "held long enough",
             _ if self.has_lasted_in_all(now) => "held long enough in all, silence of the source included",
             Some(Accepted::Only(names)) => {
-                self.accept.iter().for_each(|file| file.tell_others(&names, lacking.iter().map(Vec::as_slice)));
+                self.accept.iter().for_each(|file| file.log_others(&names, lacking.iter().map(Vec::as_slice)));
                 let going = lacking.iter().filter(|key| names.contains(key)).count();
                 if going > 0 {
                     let (outcome, held) = ("named by the operator", missing - going);

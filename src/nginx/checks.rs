@@ -67,8 +67,10 @@ const SHARED_PAGES: &str = "\"proxy_cache\" may send one tenant's pages to anoth
 /// Whether pages of different tenants have different keys.
 fn tells_tenants_apart(key: &[u8], mode: &Mode) -> bool {
     names(key).any(|name| match name {
-        b"host" | b"http_host" => true,
+        b"host" => true,
+        // Not `$http_host`: with a URL in the request line, a client may send any other there.
         b"urlproxy_tool" => *mode != Mode::Domain,
+        b"urlproxy_domain" => *mode == Mode::Domain,
         _ => false,
     })
 }
@@ -95,7 +97,8 @@ mod tests {
             ("$urlproxy_scheme$request_uri", false, false),
             ("$scheme$host$request_uri", true, true),
             ("${host}x", true, true),
-            ("$http_host$uri", true, true),
+            ("$http_host$uri", false, false),
+            ("$urlproxy_domain$request_uri", false, true),
             ("$urlproxy_tool$uri", true, false),
         ] {
             let apart = |mode| tells_tenants_apart(key.as_bytes(), &mode);

@@ -14,10 +14,11 @@ use nginx_sys::{
 use ngx::core::Status;
 
 use super::directive::{Directive, DirectiveError, set_once};
+use super::endpoint::{Destination, Endpoint};
 use super::location_conf::LocationConf;
 use super::log;
 use super::pool;
-use super::request::{Destination, Endpoint, RequestRoute};
+use super::request::RequestRoute;
 
 /// The status of a request that goes round in circles; nginx has no name for it.
 const LOOP_DETECTED: ngx_int_t = 508;

@@ -16,12 +16,13 @@ use ngx::http::{HttpModuleMainConf, HttpModuleServerConf, NgxHttpUpstreamModule}
 
 use super::addr_text::AddrText;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
+use super::endpoint::{Destination, Endpoint};
 use super::guard::guarded;
 use super::kept::KeptFor;
 use super::log;
 use super::module::Module;
 use super::pool;
-use super::request::{Destination, Endpoint, RequestRoute, resolve_now};
+use super::request::{RequestRoute, resolve_now};
 use super::sockaddr::PeerAddress;
 use super::units::parse_duration;
 use crate::route::Scheme;
@@ -200,6 +201,9 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         let pc = unsafe { &mut *pc };
         // SAFETY: and with it what `init_peer` set.
         let peers = unsafe { &mut *data.cast::<Peers>() };
+        if peers.first.address.is_set() {
+            peers.renew();
+        }
         let chosen = peers.choose();
         let endpoint = chosen.and_then(|at| peers.route.endpoints().get(at).copied());
         let (Some(at), Some(Endpoint { scheme, destination: Destination::Addr(addr) })) = (chosen, endpoint) else {
@@ -245,15 +249,15 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
                 health.answered(key);
             }
         } else if health.failed(key, now_seconds(), peers.settings.health) {
-            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", whose(peers.route));
+            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", of_tool(peers.route));
             // SAFETY: the connection's own log.
             unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
         }
     });
 }
 
-/// Whose backends they are, for the log; a domain's are known by nginx's own `host:`.
-fn whose(route: &RequestRoute) -> String {
+/// The tool that has the backends, for the log; nginx's own `host:` shows a domain.
+fn of_tool(route: &RequestRoute) -> String {
     match route.tool {
         b"" => String::new(),
         tool => format!(" of tool \"{}\"", tool.escape_ascii()),
@@ -283,6 +287,13 @@ fn unusable(endpoints: &[Endpoint], is_tls: bool) -> u64 {
     endpoints.iter().enumerate().filter(|(_, e)| !usable(e)).fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
+/// The bits of backends of a former route, at the places that they have in the newer one.
+fn moved_bits(bits: u64, former: &[Endpoint], newer: &[Endpoint]) -> u64 {
+    let has_bit =
+        |endpoint: &Endpoint| former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1);
+    newer.iter().enumerate().filter(|(_, endpoint)| has_bit(endpoint)).fold(0, |bits, (at, _)| bits | 1 << at)
+}
+
 fn has_timed_out(pc: &ngx_peer_connection_t) -> bool {
     // SAFETY: the connection is there until nginx is done with the peer.
     let Some(connection) = (unsafe { pc.connection.as_ref() }) else { return false };
@@ -298,6 +309,22 @@ unsafe extern "C" fn set_session(_: *mut ngx_peer_connection_t, _: *mut c_void) 
 unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void) {}
 
 impl Peers {
+    /// Before another backend is asked: goes on with the record as it is by now. What it had may be another tenant's.
+    fn renew(&mut self) {
+        // SAFETY: the request is there as long as its peers.
+        let Some(newer) = (unsafe { resolve_now(self.request) }).filter(|newer| !ptr::eq(*newer, self.route)) else {
+            return;
+        };
+        // SAFETY: as above.
+        unsafe { newer.choose_first(self.request) };
+        // SAFETY: the upstream is there as long as its peers.
+        let is_tls = unsafe { (*self.upstream).ssl() } != 0;
+        let same = |bits: u64| moved_bits(bits, self.route.endpoints(), newer.endpoints());
+        let (tried, stale) = (same(self.tried), same(self.stale));
+        (self.tried, self.stale) = (tried | unusable(newer.endpoints(), is_tls), stale);
+        self.route = newer;
+    }
+
     fn choose(&mut self) -> Option<usize> {
         let admits = |endpoint: &Endpoint| match (self.health_key(endpoint), self.health()) {
             (Some(key), Some(health)) => health.admits(key, now_seconds(), self.settings.health),
@@ -322,10 +349,10 @@ impl Peers {
 
     /// Why there is nobody to ask.
     fn describe_unusable(&self) -> String {
-        let whose = whose(self.route);
+        let of_tool = of_tool(self.route);
         match self.route.endpoints().get(self.route.chosen.get()) {
             Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
-                "urlproxy_peers: backend {endpoint}{whose} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
+                "urlproxy_peers: backend {endpoint}{of_tool} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
             ),
             Some(endpoint) => {
                 // SAFETY: the upstream is there as long as its peers.
@@ -335,11 +362,11 @@ impl Peers {
                 let expected = expected_scheme(module, endpoint.scheme);
                 let module = module.escape_ascii();
                 format!(
-                    "urlproxy_peers: backend {endpoint}{whose} is not of the scheme that \"{module}_pass\" says, expected {expected}"
+                    "urlproxy_peers: backend {endpoint}{of_tool} is not of the scheme that \"{module}_pass\" says, expected {expected}"
                 )
             }
             None => {
-                format!("urlproxy_peers: the route{whose} was withdrawn while the request waited")
+                format!("urlproxy_peers: the route{of_tool} was withdrawn while the request waited")
             }
         }
     }

@@ -12,7 +12,7 @@ use super::location_conf::LocationConf;
 use super::loop_mark;
 use super::module::Module;
 use super::pool;
-use super::request::{Outcome, RequestRoute, resolve, stored};
+use super::request::{Outcome, RequestRoute, resolve, resolve_now, stored};
 use crate::route::{Moved, PathRequest, split_path};
 use crate::table::StatusClass;
 
@@ -23,16 +23,17 @@ const RETRY_AFTER: &[u8] = b"1";
 pub(super) unsafe extern "C" fn access(r: *mut ngx_http_request_t) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
-        unsafe { refuse(r) }.map_or_else(|answer| answer, |_| Status::NGX_DECLINED.0)
+        unsafe { refuse(r, resolve) }.map_or_else(|answer| answer, |_| Status::NGX_DECLINED.0)
     })
 }
 
 /// The last handler before the content: the same for subrequests, which have no access phase, and for requests that have
-/// another URI by now. Then marks requests that may come back.
+/// another URI by now, or have waited (`auth_request`, `limit_req`) while their record changed. Then marks requests that may
+/// come back.
 pub(super) unsafe extern "C" fn before_content(r: *mut ngx_http_request_t) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
-        match unsafe { refuse(r) } {
+        match unsafe { refuse(r, resolve_now) } {
             // SAFETY: as above; the request is nginx's, and nobody else is at its headers now.
             Ok(Some((conf, route))) => unsafe { loop_mark::pass(r, route, conf) },
             Ok(None) => Status::NGX_DECLINED.0,
@@ -41,7 +42,7 @@ pub(super) unsafe extern "C" fn before_content(r: *mut ngx_http_request_t) -> ng
     })
 }
 
-/// The route of a request that a backend answers, `None` where the location has no `urlproxy`.
+/// The route of a request that a backend answers, as `resolve` finds it; `None` where the location has no `urlproxy`.
 ///
 /// # Errors
 /// Without a backend the request is answered, or ends; this is what nginx is told.
@@ -51,6 +52,7 @@ pub(super) unsafe extern "C" fn before_content(r: *mut ngx_http_request_t) -> ng
 #[inline(always)]
 unsafe fn refuse(
     r: *mut ngx_http_request_t,
+    resolve: unsafe fn(*mut ngx_http_request_t) -> Option<&'static RequestRoute>,
 ) -> Result<Option<(&'static LocationConf, &'static RequestRoute)>, ngx_int_t> {
     // SAFETY: the caller's promise; the configuration outlives its requests.
     let Some(conf) = Module::location_conf(unsafe { &*r }).filter(|conf| conf.table().is_some()) else {

@@ -1,26 +1,24 @@
 //! One request's route: found once, kept in the request's pool, read by phases, variables and peers.
 
+mod look_up;
+
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::fmt;
-use std::net::SocketAddr;
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{
-    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_request_t, ngx_pool_cleanup_t, ngx_pool_t, ngx_str_t,
-};
+use nginx_sys::{ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_request_t, ngx_pool_cleanup_t, ngx_str_t};
 use ngx::core::Status;
 use ngx::http::{HttpModule, HttpModuleLocationConf};
 
-use super::location_conf::{DefaultRoute, LocationConf, Mode};
+use look_up::Asked;
+
+use super::endpoint::Endpoint;
+use super::location_conf::LocationConf;
 use super::module::Module;
 use super::pool;
-use super::table_conf::{TableConf, Worker};
-use crate::route::{
-    Backend, Host, Kind, LookupKey, Order, PathRequest, Scheme, choose, draw_for_addr, draw_for_name, key_hash,
-    label_below, split_path,
-};
-use crate::table::{BackendView, Counters, HostView, Lookup, Version};
+use super::table_conf::TableConf;
+use crate::route::{Order, choose, key_hash};
+use crate::table::{Counters, Version};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +35,6 @@ pub(super) enum Outcome {
     NoHost,
     /// The table can't tell: it was never loaded.
     Unready,
-}
-
-/// A backend, copied out of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub scheme: Scheme,
-    pub destination: Destination,
-}
-
-/// Where a backend is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    Addr(SocketAddr),
-    Name(&'static str, u16),
 }
 
 /// A request's route. Everything it refers to lives as long as the request, or as the configuration.
@@ -150,7 +134,7 @@ pub(super) unsafe fn shown(r: *mut ngx_http_request_t) -> Option<&'static Reques
     unsafe { resolve(r) }
 }
 
-/// The route for a peer that is chosen now: if the record has changed since it was found, the new one counts.
+/// The route for a request that is passed on now: if the record has changed since it was found, the new one counts.
 ///
 /// # Safety
 /// As for [`resolve`].
@@ -164,6 +148,14 @@ pub(super) unsafe fn resolve_now(r: *mut ngx_http_request_t) -> Option<&'static 
     let conf = unsafe { &*route.conf };
     // SAFETY: as above.
     let newer = unsafe { find(r, conf, route.table, route.uri, false) }?;
+    if newer.outcome == Outcome::Unready {
+        // The table could not tell: what was found before is the best that there is.
+        // SAFETY: the caller's promise.
+        let context = context(unsafe { &*r });
+        // SAFETY: as for `context`.
+        unsafe { *context = ptr::from_ref(route).cast_mut().cast() };
+        return Some(route);
+    }
     newer.keep_choice(route);
     Some(newer)
 }
@@ -275,177 +267,7 @@ pub(super) unsafe fn evaluate(r: *mut ngx_http_request_t, text: NonNull<ngx_http
     if outcome == Status::NGX_OK.0 { unsafe { pool::bytes(value) } } else { b"" }
 }
 
-/// Whom a request is for. Paths live as long as the request, and so does its host.
-enum Asked {
-    Tool(PathRequest<'static>),
-    Domain(&'static [u8]),
-    /// The host is not one below the domain that has the tools.
-    Nobody,
-    /// The client named no host.
-    NoHost,
-}
-
-impl Asked {
-    /// `host` is what nginx has made of the request line, `Host` or `:authority`: lower case, without port and trailing dot.
-    #[inline(always)]
-    fn of(mode: &Mode, uri: &'static [u8], host: &'static [u8]) -> Self {
-        match mode {
-            Mode::Path => Self::Tool(split_path(uri)),
-            _ if host.is_empty() => Self::NoHost,
-            Mode::Subdomain(domain) => match label_below(host, domain.as_str().as_bytes()) {
-                Some(tool) => Self::Tool(PathRequest { tool, rest: uri }),
-                None => Self::Nobody,
-            },
-            Mode::Domain => Self::Domain(host),
-        }
-    }
-}
-
-/// Whether somebody answers.
-#[derive(PartialEq)]
-enum Answer {
-    Yes,
-    No,
-    /// The table could not tell.
-    Unknown,
-}
-
-/// Whether the tool has a `redirect:` key.
-enum Redirect {
-    Found,
-    Absent,
-    /// The table does not have all of them: a tool without a route may still have moved.
-    Unknown,
-    /// The table could not tell.
-    Contended,
-}
-
 impl RequestRoute {
-    /// Finds out who answers: the tool, else the default. `None` only when memory has run out.
-    #[inline]
-    fn look_up(&mut self, pool: *mut ngx_pool_t, asked: &Asked, may_redirect: bool) -> Option<()> {
-        // SAFETY: the configuration that routes the request lives longer than it.
-        let conf = unsafe { &*self.conf };
-        let mut worker = self.table.worker.try_borrow_mut().ok()?;
-        // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
-        let kind = if matches!(asked, Asked::Domain(_)) { Kind::Domain } else { Kind::Tool };
-        let is_loaded = self.table.table.get().is_some_and(|table| table.header().knows(kind));
-        let mut is_certain = is_loaded;
-        // What is a part of an answer cannot be sent elsewhere.
-        if conf.redirects() && may_redirect {
-            match self.search_redirect(&mut worker) {
-                Redirect::Found => {
-                    self.outcome = Outcome::Redirect;
-                    return Some(());
-                }
-                Redirect::Absent => {}
-                Redirect::Unknown => is_certain = false,
-                Redirect::Contended => {
-                    self.outcome = Outcome::Unready;
-                    return Some(());
-                }
-            }
-        }
-        let mut answer = match asked {
-            Asked::Tool(asked) => self.search(pool, &mut worker, asked.tool, asked.rest)?,
-            Asked::Domain(host) => self.search_domain(pool, &mut worker, host)?,
-            Asked::Nobody => Answer::No,
-            Asked::NoHost => {
-                self.outcome = Outcome::NoHost;
-                return Some(());
-            }
-        };
-        if answer == Answer::No && is_loaded {
-            match conf.default_route() {
-                DefaultRoute::Off => {}
-                DefaultRoute::Tool(tool) => {
-                    answer = self.search(pool, &mut worker, tool.as_bytes(), self.uri)?;
-                    if answer == Answer::Yes {
-                        self.tool = tool.name();
-                        self.outcome = Outcome::Default;
-                    }
-                }
-                DefaultRoute::Backend(backend) => {
-                    self.single = Some(Endpoint::of(backend));
-                    self.outcome = Outcome::Default;
-                    answer = Answer::Yes;
-                }
-            }
-        }
-        if answer != Answer::Yes {
-            let is_known = answer == Answer::No && is_certain;
-            self.outcome = if is_known { Outcome::Miss } else { Outcome::Unready };
-        }
-        Some(())
-    }
-
-    /// Whether the tool has moved.
-    #[inline(never)]
-    fn search_redirect(&mut self, worker: &mut Worker) -> Redirect {
-        let Some(table) = self.table.table.get() else { return Redirect::Unknown };
-        let Some(key) = LookupKey::redirect(self.tool) else { return Redirect::Absent };
-        let is_known = table.header().knows(Kind::Redirect);
-        match table.lookup(key.as_bytes(), &mut worker.scratch) {
-            Lookup::Found(record) => {
-                self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
-                Redirect::Found
-            }
-            Lookup::Absent if is_known => Redirect::Absent,
-            Lookup::Absent => Redirect::Unknown,
-            Lookup::Contended => Redirect::Contended,
-        }
-    }
-
-    /// Takes over the backends of a host, or of the wildcard that stands for it.
-    #[inline(never)]
-    fn search_domain(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, host: &'static [u8]) -> Option<Answer> {
-        let Some(key) = LookupKey::domain(host) else { return Some(Answer::No) };
-        let mut answer = self.search(pool, worker, key.as_bytes(), self.uri)?;
-        self.domain = host;
-        if answer == Answer::No
-            && let Some(wildcard) = key.into_wildcard()
-        {
-            answer = self.search(pool, worker, wildcard.as_bytes(), self.uri)?;
-            // SAFETY: the request's pool.
-            self.domain = unsafe { pool::copy(pool, wildcard.name()) }?;
-        }
-        if answer != Answer::Yes {
-            self.domain = b"";
-        }
-        Some(answer)
-    }
-
-    /// Takes over the route of a record, if one of its patterns is found. One copy, and everything in it: what is called once for
-    /// each request must not become several, with calls between.
-    #[inline(never)]
-    fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, key: &[u8], rest: &[u8]) -> Option<Answer> {
-        let Some(table) = self.table.table.get() else { return Some(Answer::Unknown) };
-        let Worker { scratch, .. } = worker;
-        let record = match table.lookup(key, scratch) {
-            Lookup::Found(record) => record,
-            Lookup::Absent => return Some(Answer::No),
-            Lookup::Contended => return Some(Answer::Unknown),
-        };
-        let Some(route) = record.select(rest) else { return Some(Answer::No) };
-        self.pattern = match route.pattern {
-            b".*" => b".*",
-            // SAFETY: the request's pool.
-            other => unsafe { pool::copy(pool, other) }?,
-        };
-        if route.backend_count == 1 {
-            self.single = Some(Endpoint::copied(pool, route.first_backend()?)?);
-        } else {
-            let endpoints: Option<Vec<Endpoint>> = route.backends().map(|b| Endpoint::copied(pool, b)).collect();
-            // SAFETY: the request's pool.
-            self.several = unsafe { pool::copy(pool, &endpoints?) }?;
-            self.due.set(Some(record.counters()));
-        }
-        self.version = Some(record.version());
-        self.owner = record.owner();
-        self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
-        Some(Answer::Yes)
-    }
-
     /// Whether this counts at a location of that configuration too.
     fn is_decided_like(&self, conf: &LocationConf) -> bool {
         // SAFETY: the configuration that routes the request lives longer than it.
@@ -555,47 +377,5 @@ impl RequestRoute {
         let now = *turn;
         *turn = now.wrapping_add(1);
         now as usize
-    }
-}
-
-impl Endpoint {
-    /// Copies what the table's record says out of it.
-    #[inline(always)]
-    fn copied(pool: *mut ngx_pool_t, backend: BackendView<'_>) -> Option<Self> {
-        let destination = match backend.host {
-            HostView::Ip(ip) => Destination::Addr(SocketAddr::new(ip, backend.port)),
-            HostView::Name(name) => {
-                // SAFETY: the request's pool.
-                let name = unsafe { pool::copy(pool, name.as_bytes()) }?;
-                Destination::Name(std::str::from_utf8(name).ok()?, backend.port)
-            }
-        };
-        Some(Self { scheme: backend.scheme, destination })
-    }
-
-    /// Its affinity to a key.
-    fn draw(&self, key: u64) -> u64 {
-        match self.destination {
-            Destination::Addr(addr) => draw_for_addr(key, self.scheme, addr),
-            Destination::Name(name, port) => draw_for_name(key, self.scheme, name, port),
-        }
-    }
-
-    fn of(backend: &'static Backend) -> Self {
-        let destination = match (&backend.host, backend.socket_addr()) {
-            (_, Some(addr)) => Destination::Addr(addr),
-            (Host::Name(name), None) => Destination::Name(name, backend.port),
-            (_, None) => Destination::Name("", backend.port),
-        };
-        Self { scheme: backend.scheme, destination }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.destination {
-            Destination::Addr(addr) => write!(f, "{}://{addr}", self.scheme.as_str()),
-            Destination::Name(name, port) => write!(f, "{}://{name}:{port}", self.scheme.as_str()),
-        }
     }
 }

@@ -7,9 +7,10 @@ use nginx_sys::{
 use ngx::core::Status;
 use ngx::ngx_string;
 
+use super::endpoint::Endpoint;
 use super::guard::guarded;
 use super::pool;
-use super::request::{Endpoint, Outcome, RequestRoute, shown};
+use super::request::{Outcome, RequestRoute, shown};
 
 /// The bit fields of a value: `len 28 | valid 1 | no_cacheable 1 | not_found 1 | escape 1`, from the lowest bit.
 const LENGTH: u32 = (1 << 28) - 1;

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::route::Backend;
 
 /// Networks of addresses that are nobody's server, loopback aside.
-const SPECIAL: [IpNet; 11] = [
+const SPECIAL: [IpNet; 14] = [
     // All of it is "this host": RFC 1122, section 3.2.1.3.
     v4([0, 0, 0, 0], 8),
     // Link-local; 169.254.169.254 is where most clouds tell machines their secrets.
@@ -21,6 +21,9 @@ const SPECIAL: [IpNet; 11] = [
     v4([168, 63, 129, 16], 32),
     v4([192, 0, 0, 192], 32),
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128),
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
+    v6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], 128),
+    v6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128),
     // Unspecified, and an IPv4 address in disguise: RFC 4291, section 2.5.5.1. Loopback is in it, and is asked for before.
     v6([0, 0, 0, 0, 0, 0, 0, 0], 96),
     v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
@@ -179,6 +182,9 @@ mod tests {
             "[fe80::1]",
             "[ff02::1]",
             "[fd00:ec2::254]",
+            "[fd20:ce::254]",
+            "[fd00:c1::a9fe:a9fe]",
+            "[fd00:42::42]",
             "[::ffff:169.254.169.254]",
             "[::ffff:0.0.0.0]",
             "[::169.254.169.254]",

@@ -224,9 +224,12 @@ impl Follower<'_> {
 
     /// Asks for the value of a key that has waited.
     fn take_turn(&mut self, connection: &mut Connection<'_>, key: &[u8]) -> Result<(), ScanError> {
+        let begun = cpu_time();
         self.is_turn = true;
         let absent = self.fetch(connection, &[key.to_vec()]);
         self.is_turn = false;
+        // A large value costs the companion even where the builder has little to do.
+        self.lane.charge(key, cpu_time().saturating_sub(begun), true);
         let is_absent = !absent?.is_empty();
         // After a flush, keys are absent because all are: that is for the comparison to judge.
         if is_absent && !connection.is_flush_pending() {

@@ -36,6 +36,8 @@ pub(super) struct SlowLane {
     waiting: HashMap<Vec<u8>, Waiting>,
     serial: u64,
     in_flight: Option<InFlight>,
+    /// Since when the key whose turn it is now is known to have changed.
+    turn_changed: Option<Instant>,
     debts: HashMap<Vec<u8>, Debt>,
     reviewed: Option<Instant>,
     builder: Option<(SyncSender<Job>, Receiver<Done>)>,
@@ -54,6 +56,7 @@ struct InFlight {
     key: Vec<u8>,
     /// Whether nothing else was made of the key meanwhile.
     is_valid: bool,
+    changed: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +102,7 @@ impl SlowLane {
         }
         let rests = |key: &[u8]| self.debts.get(key).is_some_and(|debt| debt.rests_until > Some(now));
         let (_, _, key) = self.queue.iter().take(PASSED_OVER).find(|(_, _, key)| !rests(key))?.clone();
+        self.turn_changed = self.waiting.get(&key).and_then(|waiting| waiting.changed);
         self.leave(&key);
         Some(key)
     }
@@ -118,7 +122,7 @@ impl SlowLane {
         let Some((jobs, _)) = &self.builder else { return Err(job) };
         match jobs.try_send(job) {
             Ok(()) => {
-                self.in_flight = Some(InFlight { key, is_valid: true });
+                self.in_flight = Some(InFlight { key, is_valid: true, changed: self.turn_changed.take() });
                 Ok(())
             }
             Err(error) => {
@@ -173,14 +177,16 @@ impl SlowLane {
         self.debts.insert(key.to_vec(), Debt { cost, at: now, rests_until });
     }
 
-    /// Those that have changed and wait too long, from time to time.
+    /// Those that have changed and wait too long, for their turn or for its end, from time to time.
     pub fn overdue(&mut self, now: Instant) -> Vec<Vec<u8>> {
         if self.reviewed.is_some_and(|at| now < at + REVIEW) {
             return Vec::new();
         }
         self.reviewed = Some(now);
-        let is_overdue = |waiting: &Waiting| waiting.changed.is_some_and(|since| now > since + LONGEST_WAIT);
-        self.waiting.iter().filter(|(_, waiting)| is_overdue(waiting)).map(|(key, _)| key.clone()).collect()
+        let is_overdue = |changed: Option<Instant>| changed.is_some_and(|since| now > since + LONGEST_WAIT);
+        let waiting = self.waiting.iter().filter(|(_, waiting)| is_overdue(waiting.changed)).map(|(key, _)| key);
+        let in_flight = self.in_flight.iter().filter(|job| job.is_valid && is_overdue(job.changed)).map(|job| &job.key);
+        waiting.chain(in_flight).cloned().collect()
     }
 
     fn leave(&mut self, key: &[u8]) {
@@ -200,6 +206,8 @@ impl Debt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::{Kind, RouteKey};
+    use crate::sync::builder::{Known, Value};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -251,6 +259,24 @@ mod tests {
         let later = now + LONGEST_WAIT + MS;
         assert_eq!(lane.overdue(later), [b"changed"]);
         assert!(lane.overdue(later + MS).is_empty(), "so soon again");
+    }
+
+    #[test]
+    fn a_change_whose_build_takes_too_long_is_overdue_too() {
+        let mut lane = SlowLane::default();
+        let (jobs, _queue) = std::sync::mpsc::sync_channel(1);
+        let (_sender, results) = std::sync::mpsc::sync_channel(1);
+        lane.set_builder(jobs, results);
+        let now = Instant::now();
+        lane.enqueue(b"prefix:a", true, now);
+        let key = lane.next(now).unwrap();
+        let record = RouteKey::try_new(Kind::Tool, b"a").unwrap();
+        let job = Job { key, record, value: Value::Hash(Vec::new()), known: Known::default() };
+        assert!(lane.submit(job).is_ok());
+        let later = now + LONGEST_WAIT + MS;
+        assert_eq!(lane.overdue(later), [b"prefix:a"]);
+        lane.forget(b"prefix:a");
+        assert!(lane.overdue(later + REVIEW).is_empty(), "something else was made of it");
     }
 
     #[test]

@@ -70,8 +70,7 @@ pub struct Header {
     pub(super) held_since: AtomicU64,
     /// A bit for each [`Kind`] of which the table has all that there is; written before `loaded`.
     pub(super) known: AtomicU64,
-    /// When the hold first began, by the same clock, however often it has begun anew; 0 while nothing is held, and in a zone
-    /// that an earlier version wrote.
+    /// When the hold first began, by the same clock, however often it has begun anew; 0 while nothing is held.
     pub(super) held_first: AtomicU64,
     /// Cells in the longest free run.
     pub(super) largest_run: AtomicU64,

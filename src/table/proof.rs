@@ -87,9 +87,13 @@
 //! one reader per edge, `killed.rs` a writer killed after each of its stores, its successor, and a reader beside both.
 //! Each ordering, fence, second look and order of stores named here is left out once, and the model must then fail:
 //! see the calls of `fails`. The long search is complete, but for kills beyond a home, which it follows through five
-//! preemptions. Not modelled: Redis's side, counters and failure state (each word stands for itself), the
-//! format of a zone (its magic word is stored before workers are forked), and bigger loads than a few records, which
-//! `tests/writers_killed.rs` has.
+//! preemptions. Not modelled: Redis's side, counters and the header's figures (each word stands for itself), failure
+//! state (two words, argued in `health.rs`), the format of a zone (its magic word is stored before workers are forked), and
+//! bigger loads than a few records, which `tests/writers_killed.rs` has.
+//!
+//! [`Table::is_current`](super::Table::is_current) has no edge: nothing is read on the strength of its answer. After `false`
+//! the caller looks up anew, with E1; after `true` it goes on with what a lookup has copied, which was the record's at some
+//! moment of the request.
 
 #[cfg(all(test, loom))]
 mod killed;
