@@ -9,6 +9,7 @@ use super::builder::{Builder, Job, Known, Value, cpu_time};
 use super::connection::Connection;
 use super::fit::{Prepared, prepare};
 use super::scan::{Follower, ScanError, parse_key, rejection};
+use super::slow_lane::Turn;
 use crate::registry::{RawRoutes, Rejection, RejectionReason};
 use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{PublishError, Published};
@@ -212,8 +213,8 @@ impl Follower<'_> {
                 self.set_aside(&key, vec![rejection(&key, RejectionReason::Waiting)]);
             }
         }
-        if let Some(key) = self.lane.next(now) {
-            self.take_turn(connection, &key)?;
+        if let Some(turn) = self.lane.next(now) {
+            self.take_turn(connection, &turn)?;
         }
         let wanting = self.wanting_room.take(now);
         if !wanting.is_empty() {
@@ -223,14 +224,14 @@ impl Follower<'_> {
     }
 
     /// Asks for the value of a key that has waited.
-    fn take_turn(&mut self, connection: &mut Connection<'_>, key: &[u8]) -> Result<(), ScanError> {
+    fn take_turn(&mut self, connection: &mut Connection<'_>, turn: &Turn) -> Result<(), ScanError> {
         self.is_turn = true;
-        let absent = self.fetch(connection, &[key.to_vec()]);
+        let absent = self.fetch(connection, std::slice::from_ref(&turn.key));
         self.is_turn = false;
         let is_absent = !absent?.is_empty();
         // After a flush, keys are absent because all are: that is for the comparison to judge.
-        if is_absent && !connection.is_flush_pending() {
-            self.withdraw(key, Vec::new());
+        if is_absent && !turn.is_doubtful && !connection.is_flush_pending() {
+            self.withdraw(&turn.key, Vec::new());
         }
         Ok(())
     }
@@ -241,8 +242,8 @@ impl Follower<'_> {
         connection: &mut Connection<'_>,
         deadline: Instant,
     ) -> Result<(), ScanError> {
-        while let Some(key) = self.lane.next(Instant::now()).filter(|_| Instant::now() < deadline) {
-            self.take_turn(connection, &key)?;
+        while let Some(turn) = self.lane.next(Instant::now()).filter(|_| Instant::now() < deadline) {
+            self.take_turn(connection, &turn)?;
         }
         Ok(())
     }

@@ -198,6 +198,9 @@ impl<'w> Follower<'w> {
                 Invalidation::All => is_whole = false,
             }
         }
+        if !is_whole {
+            self.lane.restart();
+        }
         let now = Instant::now();
         let (slow, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.lane.must_wait(key, now));
         slow.iter().for_each(|key| self.wait(key, true));
