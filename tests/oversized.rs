@@ -55,3 +55,23 @@ fn without_the_right_to_weigh_it_a_key_is_tried_alone_until_it_can_be_read() {
     assert!(count("while reading the key \"prefix:key\" alone; its routes stay as they are") >= 1, "{texts:?}");
     assert_eq!(count("the key \"prefix:key\" is read again"), 1, "{texts:?}");
 }
+
+#[test]
+fn one_large_value_among_many_small_ones_is_found() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    // Comparisons are those of new connections.
+    let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&redis.url()) };
+    let said = following(&settings, |table| {
+        wait_for("loaded", || routes(table).len() == 1);
+        let script = "for i = 1, 5000 do redis.call('HSET', 'prefix:key', '/p' .. i, 'http://10.0.0.1:1') end
+            redis.call('HSET', 'prefix:key', 'large', string.rep('x', 2000000))";
+        redis.cli(&["EVAL", script, "0"]);
+        redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:2"]);
+        wait_for("others go on", || routes(table).get("a .*").is_some_and(|url| url == "http://10.0.0.1:2"));
+    });
+    let texts: Vec<_> = said.iter().map(|entry| entry.text.as_str()).collect();
+    let count = |text: &str| texts.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("while following routes"), 1, "only the first reply breaks the connection: {texts:?}");
+    assert_eq!(count("the key is too large to be read, tool=\"key\""), 1, "{texts:?}");
+}

@@ -137,3 +137,29 @@ fn names_let_go_those_alone_and_an_empty_file_the_rest() {
     }
     assert_eq!(redis.cli(&["KEYS", registry::FOLLOWED_GLOB]), "prefix:t9");
 }
+
+#[test]
+fn a_key_that_waits_for_its_turn_is_held_like_the_others() {
+    let redis = RedisServer::start(&[]);
+    register_all(&redis);
+    let heavy = |port: u16, from: u16| {
+        let patterns = (from..from + 30).map(|n| format!("x{n}[ab]*a[ab]{{6}}$"));
+        let fields = patterns.flat_map(|pattern| [pattern, format!("http://10.0.0.1:{port}")]);
+        let args: Vec<_> = ["HSET".to_owned(), "prefix:heavy".to_owned()].into_iter().chain(fields).collect();
+        redis.cli(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    let hold = Duration::from_secs(60);
+    following(&guarded(&redis, hold, Path::new("/nonexistent/accept")), |table| {
+        let has = |port: u16| routes(table).values().any(|url| *url == format!("http://10.0.0.1:{port}"));
+        wait_for("loaded", || table.header().live_tools() == 40);
+        heavy(2, 10);
+        wait_for("built", || has(2));
+        // It has just had a turn, and rests before the next.
+        heavy(3, 50);
+        redis.cli(&["FLUSHALL"]);
+        wait_for("held", || table.header().held() >= 50);
+        // Longer than any rest.
+        thread::sleep(Duration::from_millis(2500));
+        assert_eq!(table.header().live_tools(), 41);
+    });
+}

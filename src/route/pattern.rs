@@ -5,6 +5,8 @@
 
 use std::cmp::Ordering;
 
+use regex_syntax::ast::{self, Ast};
+use regex_syntax::hir::translate::TranslatorBuilder;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES};
@@ -76,6 +78,11 @@ pub enum PatternError {
         /// The engine's last line, which names the fault.
         reason: String,
     },
+    /// `(?u)`, `(?iu:...)`: a class can then be all of Unicode, and reading a pattern of them takes seconds.
+    #[error(
+        "pattern {0:?} turns Unicode on, which is not supported; paths are bytes, so write the characters themselves"
+    )]
+    Unicode(String),
     /// `a++`, `a*+`, `a?+`, `a{2}+`: possessive in PCRE, a repeated repetition here. It would silently mean something else.
     #[error("pattern {0:?} has a possessive repetition, which is not supported")]
     Possessive(String),
@@ -101,7 +108,7 @@ impl Pattern {
     ///
     /// # Errors
     /// Too long, a control character, not a regular expression (look-around and back-references are none), possessive
-    /// repetition.
+    /// repetition, Unicode turned on.
     pub fn analyse(text: &str) -> Result<Self, PatternError> {
         if text == ".*" {
             return Ok(Self::any());
@@ -118,16 +125,17 @@ impl Pattern {
         if has_possessive(text) {
             return Err(PatternError::Possessive(shortened(text)));
         }
-        let hir = regex_syntax::ParserBuilder::new()
-            .unicode(false)
-            .utf8(false)
-            .nest_limit(NEST_LIMIT)
-            .build()
-            .parse(text)
-            .map_err(|error| PatternError::Syntax {
-                pattern: shortened(text),
-                reason: error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-            })?;
+        let syntax = |error: regex_syntax::Error| PatternError::Syntax {
+            pattern: shortened(text),
+            reason: error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        };
+        let ast = ast::parse::ParserBuilder::new().nest_limit(NEST_LIMIT).build().parse(text);
+        let ast = ast.map_err(|error| syntax(error.into()))?;
+        if ast::visit(&ast, FindUnicode).is_err() {
+            return Err(PatternError::Unicode(shortened(text)));
+        }
+        let hir = TranslatorBuilder::new().unicode(false).utf8(false).build().translate(text, &ast);
+        let hir = hir.map_err(|error| syntax(error.into()))?;
         let (matcher, literal) = classify(&hir);
         Ok(Self { text: text.into(), matcher, literal: literal.into(), literal_len: literal_len(&hir) })
     }
@@ -183,6 +191,28 @@ pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 fn shortened(text: &str) -> String {
     text.chars().take(120).collect()
+}
+
+/// Ends at the first flag that turns Unicode on.
+struct FindUnicode;
+
+impl ast::Visitor for FindUnicode {
+    type Output = ();
+    type Err = ();
+
+    fn finish(self) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn visit_pre(&mut self, ast: &Ast) -> Result<(), ()> {
+        let flags = match ast {
+            Ast::Flags(set) => Some(&set.flags),
+            Ast::Group(group) => group.flags(),
+            _ => None,
+        };
+        let is_on = flags.and_then(|flags| flags.flag_state(ast::Flag::Unicode)) == Some(true);
+        if is_on { Err(()) } else { Ok(()) }
+    }
 }
 
 /// Whether a repetition operator is followed by `+`, outside escapes and classes.
@@ -354,6 +384,8 @@ mod tests {
             ("a*+", "possessive"),
             ("a?+", "possessive"),
             ("a{2}+", "possessive"),
+            (r"(?u)\w", "turns Unicode on"),
+            (r"(/(?:a|(?iu:[\x{0}-\x{10ffff}]))+)", "turns Unicode on"),
             ("[0-9]{1000}{1000}", "too many states"),
             ("a.{3273}b", "too many states"),
             ("(?:a|[ab]).{300}[cd]", "too many states"),
@@ -366,6 +398,13 @@ mod tests {
         ] {
             let error = Pattern::try_new(pattern).unwrap_err().to_string();
             assert!(error.contains(want), "{pattern:.30}: {error}");
+        }
+    }
+
+    #[test]
+    fn other_flags_are_taken() {
+        for pattern in ["(?i)u", "(?imsU-u:[a-z])u+", "(?x) [?u] (?-u)a"] {
+            assert_eq!(Pattern::try_new(pattern).map(|p| p.matcher()), Ok(Matcher::Regex), "{pattern}");
         }
     }
 

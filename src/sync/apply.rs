@@ -9,6 +9,7 @@ use super::builder::{Builder, Job, Known, Value, cpu_time};
 use super::connection::Connection;
 use super::fit::{Prepared, prepare};
 use super::scan::{Follower, ScanError, parse_key, rejection};
+use super::slow_lane::Turn;
 use crate::registry::{RawRoutes, Rejection, RejectionReason};
 use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{PublishError, Published};
@@ -155,15 +156,23 @@ impl Follower<'_> {
         }
     }
 
-    /// Has the key wait for its turn. It is seen, and keeps the record that it has.
+    /// Has the key wait for its turn. It is seen, and keeps the record that it has; without one it has an empty record, so that its
+    /// requests are asked to come again: a tool whose routes are being built is no missing tool.
     pub(super) fn wait(&mut self, key: &[u8], is_changed: bool) {
         self.met.insert(key.into());
         if !self.lane.enqueue(key, is_changed, Instant::now()) && is_changed {
             return self.withdraw(key, vec![rejection(key, RejectionReason::Waiting)]);
         }
-        if let Some(Ok(record)) = parse_key(key) {
-            self.writer.confirm(record.as_bytes());
+        if let Some(Ok(record)) = parse_key(key)
+            && !self.writer.confirm(record.as_bytes())
+        {
+            self.empty(&record);
         }
+    }
+
+    /// Leaves the key without routes, but known. Whether it had any, or was not there.
+    fn empty(&mut self, record: &RouteKey) -> bool {
+        matches!(self.writer.publish(record, &[]), Ok(Published::Inserted | Published::Replaced))
     }
 
     /// Whether the key has to wait in a comparison.
@@ -205,15 +214,15 @@ impl Follower<'_> {
         for key in self.lane.overdue(now) {
             // Its address may be another tenant's by now.
             if let Some(Ok(record)) = parse_key(&key)
-                && self.writer.withdraw(record.as_bytes())
+                && self.empty(&record)
             {
-                self.changes.withdrawn += 1;
+                self.changes.replaced += 1;
                 self.recognised.by_key.remove(&*key);
                 self.set_aside(&key, vec![rejection(&key, RejectionReason::Waiting)]);
             }
         }
-        if let Some(key) = self.lane.next(now) {
-            self.take_turn(connection, &key)?;
+        if let Some(turn) = self.lane.next(now) {
+            self.take_turn(connection, &turn)?;
         }
         let wanting = self.wanting_room.take(now);
         if !wanting.is_empty() {
@@ -223,17 +232,17 @@ impl Follower<'_> {
     }
 
     /// Asks for the value of a key that has waited.
-    fn take_turn(&mut self, connection: &mut Connection<'_>, key: &[u8]) -> Result<(), ScanError> {
+    fn take_turn(&mut self, connection: &mut Connection<'_>, turn: &Turn) -> Result<(), ScanError> {
         let begun = cpu_time();
         self.is_turn = true;
-        let absent = self.fetch(connection, &[key.to_vec()]);
+        let absent = self.fetch(connection, std::slice::from_ref(&turn.key));
         self.is_turn = false;
         // A large value costs the companion even where the builder has little to do.
-        self.lane.charge(key, cpu_time().saturating_sub(begun), true);
-        let is_absent = !absent?.is_empty();
+        self.lane.charge(&turn.key, cpu_time().saturating_sub(begun), true);
+        let is_absent = !absent.inspect_err(|_| self.lane.put_back(turn))?.is_empty();
         // After a flush, keys are absent because all are: that is for the comparison to judge.
-        if is_absent && !connection.is_flush_pending() {
-            self.withdraw(key, Vec::new());
+        if is_absent && !turn.is_doubtful && !connection.is_flush_pending() {
+            self.withdraw(&turn.key, Vec::new());
         }
         Ok(())
     }
@@ -244,8 +253,8 @@ impl Follower<'_> {
         connection: &mut Connection<'_>,
         deadline: Instant,
     ) -> Result<(), ScanError> {
-        while let Some(key) = self.lane.next(Instant::now()).filter(|_| Instant::now() < deadline) {
-            self.take_turn(connection, &key)?;
+        while let Some(turn) = self.lane.next(Instant::now()).filter(|_| Instant::now() < deadline) {
+            self.take_turn(connection, &turn)?;
         }
         Ok(())
     }

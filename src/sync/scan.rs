@@ -198,6 +198,9 @@ impl<'w> Follower<'w> {
                 Invalidation::All => is_whole = false,
             }
         }
+        if !is_whole {
+            self.lane.restart();
+        }
         let now = Instant::now();
         let (slow, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.lane.must_wait(key, now));
         slow.iter().for_each(|key| self.wait(key, true));
@@ -282,12 +285,11 @@ impl<'w> Follower<'w> {
     /// until it is [tried](Self::try_oversized).
     fn weigh_oversized(&mut self, connection: &mut Connection<'_>) -> Result<(), ScanError> {
         for key in self.oversized.keys() {
-            connection.send(&cmd("MEMORY").arg("USAGE").arg(&key).get_packed_command())?;
-            let is_small = connection.reply(|reply| match reply {
-                Reply::Integer(bytes) => Some(bytes <= MAX_KEY_BYTES),
-                Reply::Null => Some(true),
-                _ => None,
-            })?;
+            let mut is_small = Self::weigh(connection, &key, &[])?;
+            // That is a guess from a few of its elements, and the large one may be another. So few are soon weighed all.
+            if is_small == Some(true) {
+                is_small = Self::weigh(connection, &key, &["SAMPLES", "0"])?;
+            }
             match is_small {
                 Some(true) => self.oversized.acquit(&key),
                 Some(false) => self.set_oversized(&key),
@@ -295,6 +297,16 @@ impl<'w> Follower<'w> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a key is small enough; `None` when the server does not tell.
+    fn weigh(connection: &mut Connection<'_>, key: &[u8], samples: &[&str]) -> Result<Option<bool>, ConnectionError> {
+        connection.send(&cmd("MEMORY").arg("USAGE").arg(key).arg(samples).get_packed_command())?;
+        connection.reply(|reply| match reply {
+            Reply::Integer(bytes) => Some(bytes <= MAX_KEY_BYTES),
+            Reply::Null => Some(true),
+            _ => None,
+        })
     }
 
     /// Asks for one key whose reply broke a connection, if it is time, on a connection of its own: one that is too large, or slow,

@@ -49,6 +49,18 @@ struct Waiting {
     serial: u64,
     /// Since when it is known to have changed.
     changed: Option<Instant>,
+    /// Whether the source may have changed unseen since: if the key is gone by its turn, all keys may be.
+    is_doubtful: bool,
+}
+
+/// A key whose turn it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub key: Vec<u8>,
+    /// Since when it is known to have changed.
+    changed: Option<Instant>,
+    /// Whether the key may be gone because all are: that is for the comparison to judge.
+    pub is_doubtful: bool,
 }
 
 #[derive(Debug)]
@@ -83,6 +95,7 @@ impl SlowLane {
     pub fn enqueue(&mut self, key: &[u8], is_changed: bool, now: Instant) -> bool {
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.changed = waiting.changed.or(is_changed.then_some(now));
+            waiting.is_doubtful &= !is_changed;
             return true;
         }
         if self.waiting.len() >= MAX_WAITING {
@@ -91,20 +104,31 @@ impl SlowLane {
         self.serial += 1;
         let (serial, debt) = (self.serial, self.debts.get(key).map_or(Duration::ZERO, |debt| debt.left(now)));
         self.queue.insert((debt, serial, key.to_vec()));
-        self.waiting.insert(key.to_vec(), Waiting { debt, serial, changed: is_changed.then_some(now) });
+        let changed = is_changed.then_some(now);
+        self.waiting.insert(key.to_vec(), Waiting { debt, serial, changed, is_doubtful: false });
         true
     }
 
     /// The key whose turn it is, if nobody's is; it waits no longer.
-    pub fn next(&mut self, now: Instant) -> Option<Vec<u8>> {
+    pub fn next(&mut self, now: Instant) -> Option<Turn> {
         if self.in_flight.is_some() {
             return None;
         }
         let rests = |key: &[u8]| self.debts.get(key).is_some_and(|debt| debt.rests_until > Some(now));
         let (_, _, key) = self.queue.iter().take(PASSED_OVER).find(|(_, _, key)| !rests(key))?.clone();
-        self.turn_changed = self.waiting.get(&key).and_then(|waiting| waiting.changed);
-        self.leave(&key);
-        Some(key)
+        let waiting = self.leave(&key)?;
+        self.turn_changed = waiting.changed;
+        Some(Turn { key, changed: waiting.changed, is_doubtful: waiting.is_doubtful })
+    }
+
+    /// Gives a turn back that came to nothing: the key waits on, and since when it has changed still counts.
+    pub fn put_back(&mut self, turn: &Turn) {
+        if self.enqueue(&turn.key, false, Instant::now())
+            && let Some(waiting) = self.waiting.get_mut(&turn.key)
+        {
+            waiting.changed = turn.changed.or(waiting.changed);
+            waiting.is_doubtful |= turn.is_doubtful;
+        }
     }
 
     /// When to look again.
@@ -156,9 +180,10 @@ impl SlowLane {
         self.in_flight.iter_mut().filter(|job| job.key == key).for_each(|job| job.is_valid = false);
     }
 
-    /// The source may have changed unseen: what is being built is out of date.
+    /// The source may have changed unseen: what is being built is out of date, and so is what a turn would find gone.
     pub fn restart(&mut self) {
         self.in_flight.iter_mut().for_each(|job| job.is_valid = false);
+        self.waiting.values_mut().for_each(|waiting| waiting.is_doubtful = true);
     }
 
     /// Books what a key has cost.
@@ -189,10 +214,10 @@ impl SlowLane {
         waiting.chain(in_flight).cloned().collect()
     }
 
-    fn leave(&mut self, key: &[u8]) {
-        if let Some((key, waiting)) = self.waiting.remove_entry(key) {
-            self.queue.remove(&(waiting.debt, waiting.serial, key));
-        }
+    fn leave(&mut self, key: &[u8]) -> Option<Waiting> {
+        let (key, waiting) = self.waiting.remove_entry(key)?;
+        self.queue.remove(&(waiting.debt, waiting.serial, key));
+        Some(waiting)
     }
 }
 
@@ -219,7 +244,7 @@ mod tests {
         for key in [b"costly".as_slice(), b"a", b"b", b"a"] {
             assert!(lane.enqueue(key, true, now) && lane.must_wait(key, now));
         }
-        let order: Vec<_> = std::iter::from_fn(|| lane.next(now)).collect();
+        let order: Vec<_> = std::iter::from_fn(|| lane.next(now)).map(|turn| turn.key).collect();
         assert_eq!(order, [b"a".as_slice(), b"b", b"costly"]);
         assert!(!lane.must_wait(b"a", now));
     }
@@ -242,11 +267,11 @@ mod tests {
         lane.charge(b"a", 20 * MS, true);
         lane.enqueue(b"a", true, now);
         lane.enqueue(b"b", true, now);
-        assert_eq!(lane.next(now).as_deref(), Some(&b"b"[..]));
+        assert_eq!(lane.next(now).map(|turn| turn.key).as_deref(), Some(&b"b"[..]));
         assert_eq!(lane.next(now), None);
         let at = lane.look_at(now).unwrap();
         assert!(at > now + 150 * MS && at < now + 400 * MS);
-        assert_eq!(lane.next(at).as_deref(), Some(&b"a"[..]));
+        assert_eq!(lane.next(at).map(|turn| turn.key).as_deref(), Some(&b"a"[..]));
     }
 
     #[test]
@@ -269,7 +294,7 @@ mod tests {
         lane.set_builder(jobs, results);
         let now = Instant::now();
         lane.enqueue(b"prefix:a", true, now);
-        let key = lane.next(now).unwrap();
+        let key = lane.next(now).unwrap().key;
         let record = RouteKey::try_new(Kind::Tool, b"a").unwrap();
         let job = Job { key, record, value: Value::Hash(Vec::new()), known: Known::default() };
         assert!(lane.submit(job).is_ok());
@@ -277,6 +302,31 @@ mod tests {
         assert_eq!(lane.overdue(later), [b"prefix:a"]);
         lane.forget(b"prefix:a");
         assert!(lane.overdue(later + REVIEW).is_empty(), "something else was made of it");
+    }
+
+    #[test]
+    fn a_key_that_waits_over_a_flush_is_doubtful_until_it_changes() {
+        let mut lane = SlowLane::default();
+        let now = Instant::now();
+        lane.enqueue(b"a", true, now);
+        lane.enqueue(b"b", true, now);
+        lane.restart();
+        lane.enqueue(b"a", false, now);
+        lane.enqueue(b"b", true, now);
+        lane.enqueue(b"c", false, now);
+        let doubtful: Vec<_> = std::iter::from_fn(|| lane.next(now)).map(|turn| turn.is_doubtful).collect();
+        assert_eq!(doubtful, [true, false, false]);
+    }
+
+    #[test]
+    fn a_turn_that_came_to_nothing_changes_nothing() {
+        let mut lane = SlowLane::default();
+        let now = Instant::now();
+        lane.enqueue(b"a", true, now);
+        let turn = lane.next(now).unwrap();
+        lane.put_back(&turn);
+        assert_eq!(lane.overdue(now + LONGEST_WAIT + MS), [b"a"]);
+        assert_eq!(lane.next(now), Some(turn));
     }
 
     #[test]

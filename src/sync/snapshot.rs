@@ -213,6 +213,8 @@ impl Snapshot {
                 ),
             };
             let Some(mut prepared) = prepare((key, &record), &raw, admission, share, &mut build) else {
+                // Known, but without routes until they are built.
+                let _ = writer.publish(&record, &[]);
                 rejected.replace(key, vec![rejection(key, RejectionReason::Waiting)]);
                 continue;
             };

@@ -161,7 +161,10 @@ impl RequestRoute {
             Lookup::Absent => return Some(Answer::No),
             Lookup::Contended => return Some(Answer::Unknown),
         };
-        let Some(route) = record.select(rest) else { return Some(Answer::No) };
+        let Some(route) = record.select(rest) else {
+            // A record without any routes is one whose routes are being built.
+            return Some(if record.routes().next().is_none() { Answer::Unknown } else { Answer::No });
+        };
         self.pattern = match route.pattern {
             b".*" => b".*",
             // SAFETY: the request's pool.

@@ -1,0 +1,30 @@
+# A tool whose patterns are still being built is no missing tool: its clients are asked to come again.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+
+run_tests;
+
+__DATA__
+
+=== at the start
+--- table
+zone 64m;
+--- location
+urlproxy_default admin;
+--- redis eval
+[ ['HSET', 'prefix:admin', '.*', "http://$ENV{TEST_NGINX_TOOL_C}"],
+  map { my $n = $_; ['HSET', "prefix:heavy-$n", map { ("/$n-$_\[ab]*a[ab]{8}\$", "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 16] } 1 .. 60 ]
+--- perl
+my %seen;
+for my $n (reverse 1 .. 60) {
+    my $answered = eventually {
+        my $answer = ask("GET /heavy-$n/$n-7aaaaaaaaa");
+        my $result = join ' ', $answer->{status}, $answer->{headers}{'x-urlproxy-result'}, $answer->{headers}{'retry-after'} // '';
+        $seen{$result}++;
+        $answer->{status} == 200;
+    };
+    ok($answered, "heavy-$n");
+}
+my @others = grep { $_ ne '200 route ' && $_ ne '503 unready 1' } keys %seen;
+is("@others", '', 'neither a miss nor the default');
+ok($seen{'503 unready 1'}, 'some had to wait');
