@@ -37,10 +37,16 @@ location /others/ { proxy_pass http://others; }
 location /address/ { proxy_pass http://127.0.0.1:9; }
 location /variable/ { proxy_pass http://$host; }
 location /fastcgi/ { fastcgi_pass tools; }
+location /grpc/ { grpc_pass tools; }
+location /uwsgi/ { uwsgi_pass tools; }
+location /scgi/ { scgi_pass tools; location /scgi/files/ { root html; } }
+location /others/fastcgi/ { fastcgi_pass others; }
+location /uses/grpc/ { urlproxy tools path; grpc_pass tools; }
 location /uses/ { urlproxy tools path; proxy_set_header Host $host; proxy_pass http://tools; if ($arg_x) { set $x y; } }
 --- perl
 my @places = ('/none/', '/outer/inner', '/plain/', '@named', '^/regex/');
-is_deeply([warnings()], [sort map { qq($::route, in location "$_") } @places], 'those and no others');
+my @others = map { my $by = $_; $::route =~ s/proxy_pass/${by}_pass/r . qq(, in location "/$by/") } qw(fastcgi grpc scgi uwsgi);
+is_deeply([warnings()], [sort @others, map { qq($::route, in location "$_") } @places], 'those and no others');
 
 
 

@@ -9,7 +9,7 @@ use super::location_conf::{LocationConf, Mode};
 use super::log;
 use super::module::MainConf;
 use super::pool;
-use super::proxy_conf::ProxyConf;
+use super::proxy_conf::{ProxyConf, ProxyModule, other_upstreams};
 
 /// Warns of what is wrong with a location.
 ///
@@ -18,14 +18,21 @@ use super::proxy_conf::ProxyConf;
 pub(super) unsafe fn warn(cf: *mut ngx_conf_t, main: &MainConf, conf: &LocationConf) {
     // SAFETY: the caller's promise.
     let parser = unsafe { &*cf };
-    // SAFETY: as above.
-    let Some(proxy) = main.proxy.get_or_init(|| unsafe { super::proxy_conf::ProxyModule::find(cf) }) else { return };
     let Some(location) = NgxHttpCoreModule::location_conf(parser) else { return };
-    // SAFETY: the parser's context is of the http block.
-    let ctx = unsafe { &*parser.ctx.cast::<ngx_http_conf_ctx_t>() };
-    // SAFETY: the context is that of the location.
-    let Some(proxy) = (unsafe { proxy.conf_of(ctx, location) }) else { return };
     let mode = conf.table().map(|_| conf.mode());
+    // SAFETY: as above.
+    let mut texts = if mode.is_none() { unsafe { without_route(cf, main) } } else { Vec::new() };
+    // SAFETY: as above.
+    if let Some(proxy) = main.proxy.get_or_init(|| unsafe { ProxyModule::find(cf) }) {
+        // SAFETY: the parser's context is of the http block.
+        let ctx = unsafe { &*parser.ctx.cast::<ngx_http_conf_ctx_t>() };
+        // SAFETY: the context is that of the location.
+        let proxy = unsafe { proxy.conf_of(ctx, location) };
+        texts.extend(proxy.iter().flat_map(|proxy| faults(main, mode, proxy)));
+    }
+    if texts.is_empty() {
+        return;
+    }
     // SAFETY: the configuration's own string.
     let name = String::from_utf8_lossy(unsafe { pool::bytes(location.name) });
     let place = NgxHttpCoreModule::server_conf(parser).filter(|server| !server.file_name.is_null()).map(|server| {
@@ -34,17 +41,27 @@ pub(super) unsafe fn warn(cf: *mut ngx_conf_t, main: &MainConf, conf: &LocationC
         format!(" of the server in {}:{}", file.to_string_lossy(), server.line)
     });
     let place = place.unwrap_or_default();
-    for text in faults(main, mode, &proxy) {
+    for text in texts {
         // SAFETY: the parser's log.
         unsafe { log::write(parser.log, NGX_LOG_WARN, &format!("{text}, in location \"{name}\"{place}")) };
     }
 }
 
+/// What leads to peers by other directives than `proxy_pass`, though the location has no `urlproxy`.
+///
+/// # Safety
+/// As for [`warn`].
+unsafe fn without_route(cf: *mut ngx_conf_t, main: &MainConf) -> Vec<String> {
+    // SAFETY: the caller's promise.
+    let upstreams = unsafe { other_upstreams(cf) };
+    upstreams.iter().filter(|(_, upstream)| main.upstreams.contains(upstream)).map(|(by, _)| no_route(by)).collect()
+}
+
 /// What is wrong with a location that has `proxy_pass`; `mode` is that of its `urlproxy`.
-fn faults(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<&'static str> {
+fn faults(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<String> {
     let passes_to_peers = main.upstreams.contains(&proxy.upstream());
     let Some(mode) = mode else {
-        return passes_to_peers.then_some(NO_ROUTE).into_iter().collect();
+        return passes_to_peers.then(|| no_route("proxy_pass")).into_iter().collect();
     };
     // With variables it is one of ours, or the backend itself.
     if !passes_to_peers && (!proxy.upstream().is_null() || main.upstreams.is_empty()) {
@@ -54,11 +71,16 @@ fn faults(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<&'
     let mixes_pages = proxy.cache_key().is_some_and(|key| !tells_tenants_apart(key, mode));
     let host = is_default_host.then_some(DEFAULT_HOST);
     let key = mixes_pages.then_some(SHARED_PAGES);
-    host.into_iter().chain(key).collect()
+    host.into_iter().chain(key).map(str::to_owned).collect()
 }
 
-const NO_ROUTE: &str = "\"proxy_pass\" leads to an upstream with \"urlproxy_peers\", but the location has no \"urlproxy\": \
-     its requests will fail, expected e.g. \"urlproxy tools path;\"";
+fn no_route(directive: &str) -> String {
+    format!(
+        "\"{directive}\" leads to an upstream with \"urlproxy_peers\", but the location has no \"urlproxy\": \
+         its requests will fail, expected e.g. \"urlproxy tools path;\""
+    )
+}
+
 const DEFAULT_HOST: &str = "backends get the upstream's name as \"Host\", the same for all tenants, expected e.g. \
      \"proxy_set_header Host $host;\"";
 const SHARED_PAGES: &str = "\"proxy_cache\" may send one tenant's pages to another's visitors, expected e.g. \

@@ -1,7 +1,7 @@
 //! What the proxy module was told for a location. Its structure is private, so its own directives show where they write:
 //! they are applied to a scratch location once per configuration.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::ptr;
 
 use nginx_sys::{
@@ -45,7 +45,7 @@ impl ProxyModule {
         let modules = unsafe { std::slice::from_raw_parts(cycle.modules, cycle.modules_n) };
         let is_proxy = |module: &&ngx_module_t| {
             // SAFETY: nginx names each module with a C string.
-            let name = unsafe { std::ffi::CStr::from_ptr(module.name) };
+            let name = unsafe { CStr::from_ptr(module.name) };
             name == c"ngx_http_proxy_module" && module.type_ == NGX_HTTP_MODULE as ngx_uint_t
         };
         // SAFETY: the modules of the cycle are loaded.
@@ -132,6 +132,41 @@ impl ProxyConf<'_> {
         // SAFETY: the configuration's own string.
         Some(unsafe { pool::bytes(text) })
     }
+}
+
+/// The upstreams that a location passes requests to otherwise than by `proxy_pass`, each with the directive that says so.
+///
+/// # Safety
+/// `cf` is nginx's parser while it merges the levels of this location, and those of nginx's own modules are merged.
+pub(super) unsafe fn other_upstreams(cf: *mut ngx_conf_t) -> Vec<(&'static str, *const ngx_http_upstream_srv_conf_t)> {
+    const MODULES: [(&CStr, &str); 4] = [
+        (c"ngx_http_grpc_module", "grpc_pass"),
+        (c"ngx_http_uwsgi_module", "uwsgi_pass"),
+        (c"ngx_http_fastcgi_module", "fastcgi_pass"),
+        (c"ngx_http_scgi_module", "scgi_pass"),
+    ];
+    // SAFETY: the caller's promise.
+    let parser = unsafe { &*cf };
+    // SAFETY: the parser's context is of the http block.
+    let ctx = unsafe { &*parser.ctx.cast::<ngx_http_conf_ctx_t>() };
+    // SAFETY: a configuration is read for a cycle.
+    let cycle = unsafe { &*parser.cycle };
+    // SAFETY: a cycle has an array of so many modules.
+    let modules = unsafe { std::slice::from_raw_parts(cycle.modules, cycle.modules_n) };
+    // SAFETY: the modules of the cycle are loaded.
+    let modules = modules.iter().filter_map(|module| unsafe { module.as_ref() });
+    let upstream = |module: &ngx_module_t| {
+        // SAFETY: nginx names each module with a C string.
+        let name = unsafe { CStr::from_ptr(module.name) };
+        let (_, directive) = MODULES.into_iter().find(|(known, _)| *known == name)?;
+        // SAFETY: a location has a level of each module.
+        let conf: *const ngx_http_upstream_conf_t =
+            unsafe { read_at(ctx.loc_conf.cast(), module.ctx_index * size_of::<*const u8>()) };
+        // SAFETY: what all modules that pass requests on have in common is their structures' first member.
+        let common = unsafe { conf.as_ref() }?;
+        Some((directive, common.upstream.cast_const())).filter(|(_, upstream)| !upstream.is_null())
+    };
+    modules.filter_map(upstream).collect()
 }
 
 /// A parser that stands at a directive of our own.
