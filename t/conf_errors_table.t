@@ -1,5 +1,5 @@
-# Every way to write a directive of the urlproxy_table block wrong: nginx does not start, and says which directive, which value, and what a right one
-# would be.
+# Every way to write a directive of the urlproxy_table block wrong: nginx does not start, and says which directive, which
+# value, and what a right one would be.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
