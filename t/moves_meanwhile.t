@@ -43,6 +43,32 @@ urlproxy_peers: the route of tool "hello" was withdrawn while the request waited
 
 
 
+=== nor is the former backend of one whose routes are being built
+--- table
+zone 64m;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+--- perl
+my $client = to_nginx();
+send_bytes($client, "POST /hello/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab");
+select undef, undef, undef, 0.2;
+redis('DEL', 'prefix:hello');
+redis('HSET', 'prefix:gone', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
+ok(eventually { ask('GET /gone/')->{status} == 200 }, 'gone');
+# Behind all these it waits long enough.
+for my $tool (1 .. 40, 'hello') {
+    my $key = $tool eq 'hello' ? 'prefix:hello' : "prefix:heavy$tool";
+    redis('HSET', $key, map { ("x$_" . "[ab]*a[ab]{12}$tool\$" => "http://$ENV{TEST_NGINX_OWN_A}") } 10 .. 41);
+}
+ok(eventually { ask('GET /hello/')->{headers}{'x-urlproxy-result'} eq 'unready' }, 'it waits');
+send_bytes($client, 'cd');
+is(answer($client)->{status}, 502);
+ok(is_left_alone('A'));
+--- error_log
+set aside
+
+
+
 === another backend beside the one that was chosen changes nothing
 --- location
 set $backend $urlproxy_backend;

@@ -148,7 +148,7 @@ pub(super) unsafe fn resolve_now(r: *mut ngx_http_request_t) -> Option<&'static 
     let conf = unsafe { &*route.conf };
     // SAFETY: as above.
     let newer = unsafe { find(r, conf, route.table, route.uri, false) }?;
-    if newer.outcome == Outcome::Unready {
+    if newer.outcome == Outcome::Unready && newer.version.is_none() {
         // The table could not tell: what was found before is the best that there is.
         // SAFETY: the caller's promise.
         let context = context(unsafe { &*r });

@@ -218,7 +218,8 @@ impl Snapshot {
                 rejected.replace(key, vec![rejection(key, RejectionReason::Waiting)]);
                 continue;
             };
-            if (!prepared.routes.is_empty() || record.kind() == Kind::Redirect)
+            // One that has none in the snapshot waited for them.
+            if (!prepared.routes.is_empty() || routes.is_empty())
                 && let Err(error) = writer.publish_with(&record, &prepared.routes, &prepared.automata)
             {
                 prepared.rejected.push(no_room(key, &error));

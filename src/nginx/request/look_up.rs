@@ -162,8 +162,12 @@ impl RequestRoute {
             Lookup::Contended => return Some(Answer::Unknown),
         };
         let Some(route) = record.select(rest) else {
-            // A record without any routes is one whose routes are being built.
-            return Some(if record.routes().next().is_none() { Answer::Unknown } else { Answer::No });
+            if record.routes().next().is_some() {
+                return Some(Answer::No);
+            }
+            // A record without any routes is one whose routes are being built. That much is certain.
+            self.version = Some(record.version());
+            return Some(Answer::Unknown);
         };
         self.pattern = match route.pattern {
             b".*" => b".*",

@@ -61,6 +61,16 @@ fn what_was_written_is_restored() {
 }
 
 #[test]
+fn a_tool_that_waited_for_its_routes_is_no_missing_one() {
+    let (from, to) = (OwnedTable::new(CAPACITY), OwnedTable::new(CAPACITY));
+    let waiting = RouteKey::try_new(Kind::Tool, b"waiting").unwrap();
+    Writer::attach(from.table()).0.publish(&waiting, &[]).unwrap();
+    let snapshot = Snapshot::parse(&encode(from.table())).unwrap();
+    snapshot.restore(&mut Writer::attach(to.table()).0, &Admission::default(), &mut Rejected::default());
+    assert_eq!(records(to.table()), [SnapshotRecord { key: "prefix:waiting".into(), routes: BTreeMap::new() }]);
+}
+
+#[test]
 fn what_is_no_longer_allowed_is_not_restored() {
     let to = OwnedTable::new(CAPACITY);
     let snapshot = Snapshot::parse(&encode(filled(1).table())).unwrap();
