@@ -165,6 +165,8 @@ impl Follower<'_> {
         }
         if let Some(Ok(record)) = parse_key(key)
             && !self.writer.confirm(record.as_bytes())
+            // What gave no record when it was read last gives none again, unless it has changed.
+            && (is_changed || !self.rejected.contains(key))
         {
             self.empty(&record);
         }

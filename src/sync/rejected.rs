@@ -33,6 +33,11 @@ impl Rejected {
         self.count
     }
 
+    /// Whether something of the key is set aside.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// Replaces what is set aside under one key.
     pub fn replace(&mut self, key: &[u8], rejections: Vec<Rejection>) {
         let before = self.by_key.remove(key).unwrap_or_default();
