@@ -540,10 +540,10 @@ fn a_hostile_text_stays_within_its_line_of_the_log() {
         let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--log-format", format]);
         assert_eq!(listener.ask("register\n\u{1b}J\r\u{85} (\nhttp://127.0.0.1:80/x\n"), "fail");
         assert_eq!(listener.ask("\u{1b}[2J\n"), "fail");
-        assert_eq!(listener.register("\u{1b}J", URL), "ok");
+        assert_eq!(listener.register("\u{1b}J", URL), "fail");
         listener.daemon.wait_for_line(&["refused", escaped, "more than a host and a port"]);
+        listener.daemon.wait_for_line(&["refused", "control character"]);
         listener.daemon.wait_for_line(&["refused", "unknown command", r"\u{1b}[2J"]);
-        listener.daemon.wait_for_line(&["registered", escaped]);
         let log = listener.daemon.log();
         assert!(!log.contains(|c: char| c.is_control() && c != '\n' && c != '\u{85}'), "{log:?}");
         for line in log.lines().filter(|_| format == "json") {
