@@ -89,7 +89,7 @@ impl Table<'_> {
     }
 
     /// One pass over the buckets the key may be in.
-    #[inline]
+    #[inline(always)]
     fn search(&self, hash: u64, key: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32, Version)>, Changed> {
         for (at, bucket) in self.probe(hash) {
             for (number, slot) in bucket.slots.iter().enumerate() {
