@@ -1,6 +1,7 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
 mod guard;
+mod invalidations;
 mod log;
 mod project;
 mod runtime;
@@ -11,6 +12,7 @@ mod systemd;
 mod usage;
 
 pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
+pub use invalidations::{InvalidationListener, Invalidations};
 pub use log::{LogFormat, LogOptions, start_log};
 pub use project::{ProjectError, resolve_project};
 pub use runtime::block_on;

@@ -16,6 +16,7 @@ mod frontend;
 mod origin;
 mod read;
 mod schema;
+mod tracking;
 mod withdrawal;
 mod write;
 
@@ -25,12 +26,13 @@ pub use cluster::{
     CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, WRITER_KEY, heartbeat, settle, step_down,
     take_over,
 };
-pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, track_frontends, write_frontend};
+pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, write_frontend};
 pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{
     DOMAINS_PREFIX, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key, prefix_of,
     redirects_key, routes_key, split_key,
 };
+pub use tracking::track_keys;
 pub use withdrawal::{GuardSettings, touched_at};
 pub use write::{register, unregister, unregister_if_from, withdraw_if_unchanged};
