@@ -85,12 +85,20 @@ pub enum Rejection {
     /// Another Service has that tool and pattern already.
     #[error("the Service of the namespace {0:?} has this path already, and is older")]
     AlreadyClaimed(String),
+    /// Another tool's Service has its address by now.
+    #[error("the Service {0:?} has the same address, and is younger")]
+    AddressTaken(String),
     /// It can't be read as a Service.
     #[error("the Service cannot be read: {0}")]
     Malformed(String),
 }
 
 impl Rejection {
+    /// Whether it would be a route if another Service were not there.
+    pub fn is_by_another(&self) -> bool {
+        matches!(self, Self::AlreadyClaimed(_) | Self::AddressTaken(_))
+    }
+
     /// One word, for an Event's reason and a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -101,6 +109,7 @@ impl Rejection {
             Self::NoPort => "NoPort",
             Self::Path(_) => "InvalidPath",
             Self::AlreadyClaimed(_) => "AlreadyClaimed",
+            Self::AddressTaken(_) => "AddressTaken",
             Self::Malformed(_) => "Malformed",
         }
     }
