@@ -62,6 +62,8 @@ pub struct Lock {
     holder: Option<String>,
     /// Since when it is nobody's.
     free_since: Option<Instant>,
+    /// When it was taken.
+    taken_at: Instant,
     offered_at: Option<Instant>,
 }
 
@@ -69,7 +71,7 @@ impl Lock {
     /// Not held. `identity` must be nobody else's, not even that of the same program before.
     pub fn new(identity: String) -> Self {
         let now = Instant::now();
-        Self { identity, held: None, confirmed: now, holder: None, free_since: None, offered_at: None }
+        Self { identity, held: None, confirmed: now, holder: None, free_since: None, taken_at: now, offered_at: None }
     }
 
     /// The value to write under; `None` while another may write, or nobody.
@@ -151,7 +153,7 @@ impl Lock {
     fn is_offer_due(&self, candidacy: Candidacy, now: Instant) -> bool {
         let Candidacy::Deaf(since) = candidacy else { return false };
         let is_long_ago = |at: Instant, time| now.saturating_duration_since(at) >= time;
-        is_long_ago(since, DEAF_FOR) && self.offered_at.is_none_or(|at| is_long_ago(at, OFFER_AGAIN))
+        is_long_ago(since.max(self.taken_at), DEAF_FOR) && self.offered_at.is_none_or(|at| is_long_ago(at, OFFER_AGAIN))
     }
 
     fn note(&mut self, reply: LockReply, now: Instant) -> Beat {
@@ -165,7 +167,10 @@ impl Lock {
                 (self.holder, self.free_since) = (None, None);
                 match self.held.replace(value) {
                     Some(_) => Beat::TakenAgain,
-                    None => Beat::Taken,
+                    None => {
+                        self.taken_at = now;
+                        Beat::Taken
+                    }
                 }
             }
             LockReply::Held(holder) => self.note_holder(&holder, Beat::StandingBy),
