@@ -16,7 +16,10 @@ mod redis_server;
 use api_server::{ApiServer, web_service};
 use kube2proxy::{Kube2proxy, members, url_of};
 use listener::{wait_for, wait_within};
+use redis::FromRedisValue;
 use redis_server::RedisServer;
+use urlproxy::registry::{Claim, ClaimOutcome, LockReply, Settled, Settlement, beat_lock, release_lock, settle};
+use urlproxy::route::ToolName;
 
 fn cluster() -> (ApiServer, RedisServer) {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
@@ -78,10 +81,9 @@ fn a_late_write_of_a_former_holder_changes_nothing() {
     first.daemon.signal("STOP");
     wait_for("the second leads", || leads(&second));
     let held = lock(&redis);
-    // What the first finds when it wakes up is news to it, and it takes itself for the leader.
+    // When the first wakes up it takes itself for the leader, and this is news to it.
     api.apply("hello", "hello", web_service("10.96.0.1", 81));
     wait_for("a change", || url_of(&redis, "hello") == "http://10.96.0.1:81");
-    redis.cli(&["HSET", "prefix:hello", ".*", "http://10.68.0.1:1"]);
     first.daemon.signal("CONT");
     first.daemon.wait_for_line(&["WARN", "no longer leading"]);
     assert_eq!(lock(&redis), held);
@@ -91,6 +93,58 @@ fn a_late_write_of_a_former_holder_changes_nothing() {
     }
     assert!(leads(&second) && !leads(&first) && first.is_ready());
     assert!(!second.daemon.log().contains("no longer leading"));
+}
+
+#[test]
+fn what_is_written_under_a_lock_that_is_not_held_is_refused() {
+    let redis = RedisServer::start(&[]);
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let mut take = |identity: &str| {
+        let LockReply::Taken(held) = beat_lock(identity, None, true, 60_000).invoke(&mut connection).unwrap() else {
+            panic!("the lock is another's");
+        };
+        held
+    };
+    let late = take("one");
+    redis.cli(&["DEL", "k8s_lock"]);
+    let held = take("one");
+    assert!(number(&held) > number(&late));
+    // The number grows also when the clock of Redis is behind.
+    redis.cli(&["SET", "k8s_lock_number", "4000000000000000"]);
+    redis.cli(&["DEL", "k8s_lock"]);
+    let held = take("one");
+    assert_eq!(held, "4000000000000001 one");
+
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let tool = ToolName::try_new(b"hello").unwrap();
+    let claim = Claim {
+        pattern: ".*".into(),
+        url: "http://10.96.0.1:80".into(),
+        origin: r#"{"source":"kube2proxy","owner":"hello/hello","host":"h","since":1}"#.into(),
+        owner: "hello/hello".into(),
+        member: "hello/hello/.*".into(),
+        since: 1,
+    };
+    let mut settled = |lock: &str| {
+        let settlement = Settlement { tool: &tool, claims: std::slice::from_ref(&claim), gone: &[] };
+        let mut replies: Vec<redis::RedisResult<redis::Value>> =
+            settle(&[settlement], lock).query(&mut connection).unwrap();
+        Settled::from_redis_value(replies.pop().unwrap().unwrap()).unwrap()
+    };
+    for other in [&late, "", "4000000000000001 another", "4000000000000001"] {
+        assert_eq!(settled(other), Settled::Refused, "{other:?}");
+    }
+    assert_eq!(redis.cli(&["KEYS", "prefix:*"]), "");
+    assert_eq!(settled(&held), Settled::Done(vec![ClaimOutcome::Written { evicted: None }]));
+    redis.cli(&["SET", "k8s_writer", "old"]);
+    assert_eq!(settled(&held), Settled::Refused, "an earlier version writes");
+    redis.cli(&["DEL", "k8s_writer"]);
+    let mut other = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    assert!(!release_lock(&late).invoke(&mut other).unwrap() && release_lock(&held).invoke(&mut other).unwrap());
+    assert_eq!((lock(&redis), settled(&held)), ("4000000000000001 -".into(), Settled::Refused));
+    redis.cli(&["DEL", "k8s_lock"]);
+    redis.cli(&["HSET", "k8s_lock", "a", "b"]);
+    assert_eq!(settled(""), Settled::Refused);
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl ProxyVariables {
         let port = server.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let Some(url) = url.as_deref().filter(|_| self.is_proxied(&host, port)) else { return Ok(None) };
         // A bare host and port is a proxy without TLS.
-        let parsed = parse(url).or_else(|| parse(&format!("http://{url}")));
+        let parsed = if url.contains("://") { parse(url) } else { parse(&format!("http://{url}")) };
         parsed.map(Some).ok_or(ProxyError { source_name })
     }
 
