@@ -152,7 +152,7 @@ fn after_a_flush_the_holder_has_it_again_and_writes_everything() {
     let (mut api, redis) = cluster();
     let first = Kube2proxy::start(&api, &redis, &["--resync-interval", "1h"]);
     let second = Kube2proxy::start(&api, &redis, &["--resync-interval", "1h"]);
-    for is_away in [false, true] {
+    for is_away in [false, false, false, true] {
         if is_away {
             api.stop();
             first.daemon.wait_for_line(&["WARN", "not watching"]);

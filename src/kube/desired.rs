@@ -167,14 +167,14 @@ impl Desired {
     /// Another tool's Service that has the address of this one, and is younger: the API server gives an address to one at a
     /// time, so the older is gone, which is not known here yet.
     fn successor_of(&self, id: &ServiceId, seen: &Seen, tool: &ToolName) -> Option<&ServiceId> {
-        let others = self.addresses.get(&seen.address()?)?.iter().filter(|other| *other != id);
+        let mut others = self.addresses.get(&seen.address()?)?.iter().filter(|other| *other != id);
         let is_successor = |other: &&ServiceId| {
             self.services.get(*other).is_some_and(|found| {
                 let is_anothers = found.meaning.as_ref().is_ok_and(|route| route.tool != *tool);
                 is_anothers && (found.created, *other) > (seen.created, id)
             })
         };
-        others.filter(is_successor).next()
+        others.find(is_successor)
     }
 
     /// A Service as it was seen last.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::events::send_events;
 use super::follow::{Parts, follow};
@@ -26,6 +26,11 @@ const GUARD_WORDS: GuardWords = GuardWords {
 pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, shutdown: impl Future<Output = ()>) {
     if settings.watch.config.accept_invalid_certs {
         warn!("--insecure-skip-tls-verify: whoever is between here and the API server can route every tool");
+    }
+    if let Some(authority) = settings.watch.config.proxy_url.as_ref().and_then(|proxy| proxy.authority()) {
+        // Without the user and password that may stand before.
+        let proxy = authority.as_str().rsplit('@').next().unwrap_or_default();
+        info!(proxy, "asking the API server through a proxy");
     }
     if settings.has_lease {
         warn!("--lease does nothing any more: of several kube2proxy on one Redis one writes; leave it out");
