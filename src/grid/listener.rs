@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::metrics::{Asked, Outcome};
-use super::protocol::{MAX_COMMAND_LEN, Reply, parse_command};
+use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
 use super::room::{Full, Place, Room};
 
@@ -147,7 +147,11 @@ impl Visit {
                 () = self.place.given_up.notified() => return Err("no whole command when others came"),
             };
             match read {
-                Ok(0) => return Err("the connection ended within the command"),
+                Ok(0) => {
+                    end_last_line(received);
+                    let is_whole = !matches!(parse_command(received), Ok(None));
+                    return if is_whole { Ok(()) } else { Err("the connection ended within the command") };
+                }
                 Ok(_) if !matches!(parse_command(received), Ok(None)) => return Ok(()),
                 Ok(_) => {}
                 Err(_) => return Err("the connection broke within the command"),

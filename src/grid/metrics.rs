@@ -19,8 +19,12 @@ const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 pub enum Asked {
     /// `register`, or `registerCanonical`.
     register,
+    /// `renew`, or `renewCanonical`.
+    renew,
     /// `unregister`.
     unregister,
+    /// `unregisterUrl`.
+    unregister_url,
     /// No command.
     unknown,
 }

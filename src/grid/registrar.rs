@@ -96,7 +96,9 @@ impl Registrar {
         let host = client.peer.ip();
         let kind = match command {
             Command::Register { .. } => Asked::register,
+            Command::Renew { .. } => Asked::renew,
             Command::Unregister { .. } => Asked::unregister,
+            Command::UnregisterUrl { .. } => Asked::unregister_url,
         };
         match self.carry_out(command, client).await {
             Ok(Done { tool, backend }) => {
@@ -106,7 +108,8 @@ impl Registrar {
                     (Command::Register { pattern, canonical, .. }, Some(backend)) => {
                         info!(tool, peer = %host, pattern, destination = backend.to_string(), canonical, "registered");
                     }
-                    (Command::Register { pattern, .. } | Command::Unregister { pattern }, _) => {
+                    (_, _) => {
+                        let pattern = command.pattern();
                         info!(tool, peer = %host, pattern, "unregistered");
                     }
                 }
@@ -116,11 +119,8 @@ impl Registrar {
                 self.metrics.decided(kind, refusal.outcome());
                 let reply = refusal.reply();
                 let tool = tool.as_ref().map(ToolName::as_str);
-                let (asked, pattern, destination) = match command {
-                    Command::Register { pattern, url, .. } => ("register", pattern, Some(shown(url))),
-                    Command::Unregister { pattern } => ("unregister", pattern, None),
-                };
-                let (pattern, reason) = (shown(pattern), refusal.to_string());
+                let (asked, destination) = (command.name(), command.url().map(shown));
+                let (pattern, reason) = (shown(command.pattern()), refusal.to_string());
                 warn!(tool, peer = %host, asked, pattern, destination, reply = reply.as_str(), reason, "refused");
                 reply
             }
@@ -147,6 +147,7 @@ impl Registrar {
                 let route = Asking { tool: &tool, owner: user, own: peer.ip(), policy: &policy };
                 self.register(route, pattern, url, canonical.as_deref()).await.map(Some)
             }
+            Command::Renew { .. } | Command::UnregisterUrl { .. } => Err(Refusal::AnotherHost),
             Command::Unregister { pattern } => self.unregister(&tool, pattern, peer.ip()).await.map(|()| None),
         };
         match outcome {
