@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::metrics::{Asked, Outcome};
+use super::outsiders::Outsiders;
 use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
 use super::room::{Full, Place, Room};
@@ -30,6 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until `shutdown`, then finishes with the clients that are in.
 pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
     let room = Arc::new(Room::new(Arc::clone(&registrar.metrics)));
+    let outsiders = Outsiders::new();
     let (stop, stopping) = watch::channel(false);
     let mut clients = JoinSet::new();
     let mut accepting = true;
@@ -56,6 +58,16 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
         }
         let peer = canonical(peer);
         let policy = registrar.live.load();
+        if !policy.admits(peer.ip()) {
+            registrar.metrics.refused("allow_client");
+            if let Some((mut stream, place)) = outsiders.turn_away(stream, peer.ip()) {
+                clients.spawn(async move {
+                    let _ = timeout(LINGER, answer(&mut stream, Reply::Fail)).await;
+                    drop(place);
+                });
+            }
+            continue;
+        }
         match Room::take(&room, peer.ip(), policy.max_connections) {
             Ok(place) => {
                 let visit = Visit { peer, idle_timeout: policy.idle_timeout, stopping: stopping.clone(), place };

@@ -81,6 +81,7 @@ impl Registrar {
     /// Connects to nothing yet; what it counts is told by `registry`.
     pub fn new(settings: &Settings, registry: &mut Registry) -> Self {
         settings.policy.make_room();
+        settings.policy.warn_if_open();
         let metrics = Metrics::register(registry);
         Self {
             live: Arc::new(ArcSwap::from_pointee(settings.policy.clone())),
