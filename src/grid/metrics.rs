@@ -35,8 +35,10 @@ pub enum Asked {
 pub enum Outcome {
     /// Committed.
     ok,
-    /// The command, its pattern or its destination is not taken, or the route is another host's.
+    /// The command, its pattern or its destination is not taken; of a renewal, the tool's server is not there.
     refused,
+    /// The address is another user's server, or another tool is routed there.
+    address_taken,
     /// The identd did not tell.
     ident_failed,
     /// The user is no tool's.
