@@ -1,19 +1,24 @@
 //! The daemon that jobs on the grid tell where they listen: who asks is told by the identd of the host that asks.
 //!
 //! `listener` (connections, within limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
-//! `identd` (who asks), `destination` (where to), `probe` (who listens there). `audit` looks whether what was registered still
+//! `identd` (who asks), `destination` (where to), `probe` (who listens there), `decision` (the outcome, for log and metrics).
+//! `audit` looks whether what was registered still
 //! holds.
 
 pub mod client;
 
 mod audit;
 mod command_text;
+mod decision;
 mod destination;
+mod host_names;
 mod identd;
 mod listener;
 mod metrics;
 mod options;
+mod outsiders;
 mod probe;
+mod probe_limiter;
 mod protocol;
 mod registrar;
 mod reload;

@@ -20,8 +20,12 @@ const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 pub enum Asked {
     /// `register`, or `registerCanonical`.
     register,
+    /// `renew`, or `renewCanonical`.
+    renew,
     /// `unregister`.
     unregister,
+    /// `unregisterUrl`.
+    unregister_url,
     /// No command.
     unknown,
 }
@@ -32,8 +36,10 @@ pub enum Asked {
 pub enum Outcome {
     /// Committed.
     ok,
-    /// The command, its pattern or its destination is not taken, or the route is another host's.
+    /// The command, its pattern or its destination is not taken; of a renewal, the tool's server is not there.
     refused,
+    /// The address is another user's server, or another tool is routed there.
+    address_taken,
     /// The identd did not tell.
     ident_failed,
     /// The user is no tool's.
