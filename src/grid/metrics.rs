@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -69,10 +70,35 @@ pub enum Finding {
     withdrawn,
     /// The port is somebody else's, but the route has changed meanwhile.
     changed,
-    /// Nothing answers there.
+    /// The port is a user's who is no tool, and nobody signed the route, which stays.
+    no_tools,
+    /// Connections are refused, or not accepted in time.
     backend_unreachable,
+    /// Connections have been refused for long: withdrawn.
+    dead,
+    /// The same, and kept: it is so of most routes.
+    held,
     /// The identd does not tell, or only that the system has the connection.
     owner_unknown,
+    /// Nobody signed the route, and no client's host is there.
+    outside,
+    /// Not looked at: the tool's other servers took too long.
+    not_reached,
+}
+
+impl Finding {
+    const ALL: [Self; 10] = [
+        Self::own,
+        Self::withdrawn,
+        Self::changed,
+        Self::no_tools,
+        Self::backend_unreachable,
+        Self::dead,
+        Self::held,
+        Self::owner_unknown,
+        Self::outside,
+        Self::not_reached,
+    ];
 }
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -94,6 +120,10 @@ pub struct Metrics {
     audited: Family<Audited, Counter>,
     rounds: Counter,
     rounds_failed: Counter,
+    /// Routes whose owner several audits in a row have not found out.
+    pub unknown_owners: Gauge,
+    /// Routes that are kept although their ports have refused connections for long.
+    pub held_dead: Gauge,
 }
 
 impl Metrics {
@@ -108,7 +138,12 @@ impl Metrics {
             audited: Family::default(),
             rounds: Counter::default(),
             rounds_failed: Counter::default(),
+            unknown_owners: Gauge::default(),
+            held_dead: Gauge::default(),
         };
+        for finding in Finding::ALL {
+            drop(metrics.audited.get_or_create(&Audited { finding }));
+        }
         let registry = registry.sub_registry_with_prefix("proxylistener");
         registry.register("commands", "Clients' commands, by what became of them", metrics.commands.clone());
         let help = "From asking an identd until its answer or failure";
@@ -118,6 +153,10 @@ impl Metrics {
         metrics.connections.register(registry);
         metrics.lingering.register(registry.sub_registry_with_prefix("lingering"));
         registry.register("audited_routes", "Routes the audit looked at, by what it found", metrics.audited.clone());
+        let help = "Routes whose owner has been unknown in three audits in a row or more";
+        registry.register("owner_unknown_routes", help, metrics.unknown_owners.clone());
+        let help = "Routes kept although their ports refuse connections, because most do";
+        registry.register("held_dead_routes", help, metrics.held_dead.clone());
         registry.register("audit_rounds", "Audits that went through all routes", metrics.rounds.clone());
         registry.register("audit_rounds_failed", "Audits that Redis broke off", metrics.rounds_failed.clone());
         Arc::new(metrics)

@@ -310,7 +310,8 @@ struct Claim {
 }
 
 impl Policy {
-    fn tool_of(&self, user: &str) -> Option<ToolName> {
+    /// The tool whose account this is.
+    pub(super) fn tool_of(&self, user: &str) -> Option<ToolName> {
         let name = user.strip_prefix(self.project.as_str())?.strip_prefix('.')?;
         if name.is_empty() { None } else { ToolName::try_new(name.as_bytes()).ok() }
     }
