@@ -27,6 +27,8 @@ use crate::route::{Backend, Host, Pattern, ToolName};
 const ASKING_DEADLINE: Duration = Duration::from_secs(8);
 /// Longest time for finding out who listens. A server of root is known after some 3 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(4);
+/// Addresses of a name that are tried: a tenant may own the name.
+const MAX_ADDRESSES: usize = 16;
 
 /// What the decisions rest on.
 #[derive(Debug)]
@@ -238,10 +240,8 @@ impl Registrar {
         if withdrawal != Withdrawal::Kept {
             return Ok(withdrawal.into());
         }
-        for at_address in self.resolver.at_addresses(tool, &backend).await? {
-            if at_address == backend {
-                continue;
-            }
+        let at_addresses = self.resolver.at_addresses(tool, &backend).await?;
+        for at_address in at_addresses.into_iter().filter(|at_address| *at_address != backend).take(MAX_ADDRESSES) {
             let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &at_address)).await?;
             if withdrawal != Withdrawal::Kept {
                 return Ok(withdrawal.into());
