@@ -2,7 +2,8 @@
 //! `make bench`.
 //!
 //! The real program, a real Redis, and an identd in this process that knows everybody; each registration is a client's own
-//! connection, and one more to the identd. Not a test: nothing here fails but what cannot be measured.
+//! connection, one to the identd, and one to the address that the tool wants; where a server listens, the identd is asked once
+//! more. Each tool has a port of its own. Not a test: nothing here fails but what cannot be measured.
 
 #[path = "common/process.rs"]
 mod process;
@@ -31,6 +32,9 @@ const IDLE: u32 = 10_000;
 const IDLE_PER_HOST: u32 = 50;
 const TIMED: u32 = 2_000;
 const PER_SECOND: u32 = 200;
+/// As many as the grid has. The identd takes a port's remainder for the tool's number.
+const TOOLS: u16 = 3000;
+const FIRST_PORT: u16 = 4 * TOOLS;
 
 fn main() {
     let Some(store) = Store::filled(0) else { return };
@@ -45,21 +49,16 @@ async fn measure(store: &Store) {
     tokio::task::spawn_local(tell_users(identd));
     let listener = Listener::start(&store.url(), ident_port);
 
-    let begun = Instant::now();
-    let next = Rc::new(Cell::new(0));
-    let mut clients = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        let (next, address) = (Rc::clone(&next), listener.address);
-        clients.spawn_local(async move {
-            while next.get() < REGISTRATIONS {
-                let number = next.replace(next.get() + 1);
-                register(address, good_host(number), number).await;
-            }
-        });
-    }
-    clients.join_all().await;
-    let rate = f64::from(REGISTRATIONS) / begun.elapsed().as_secs_f64();
-    row(&format!("registrations, {AT_ONCE} clients at once"), &format!("{rate:.0}/s"), ">= 3000/s");
+    let rate = rate_of(REGISTRATIONS, listener.address, "register").await;
+    row(&format!("registrations, {AT_ONCE} clients at once, nothing listens yet"), &format!("{rate:.0}/s"), ">= 3000/s");
+    let servers: Vec<_> = (FIRST_PORT..FIRST_PORT + TOOLS)
+        .map(|port| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_or_else(|e| panic!("{port}: {e}")))
+        .collect();
+    let rate = rate_of(REGISTRATIONS, listener.address, "register").await;
+    row("the same, the tools' servers listen", &format!("{rate:.0}/s"), ">= 3000/s");
+    let rate = rate_of(TOOLS.into(), listener.address, "renew").await;
+    row(&format!("renewals of {TOOLS} routes that are missing"), &format!("{:.2} s", f64::from(TOOLS) / rate), "");
+    drop(servers);
 
     let alone = percentiles(timed(listener.address).await);
     let memory_before = listener.process.memory_kib();
@@ -81,6 +80,24 @@ async fn measure(store: &Store) {
     row("memory of proxylistener with all of them", &format!("{} MiB", listener.process.memory_kib() / 1024), "");
 }
 
+/// How many commands are carried out in a second.
+async fn rate_of(commands: u32, address: SocketAddr, command: &'static str) -> f64 {
+    let begun = Instant::now();
+    let next = Rc::new(Cell::new(0));
+    let mut clients = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let next = Rc::clone(&next);
+        clients.spawn_local(async move {
+            while next.get() < commands {
+                let number = next.replace(next.get() + 1);
+                ask(command, address, good_host(number), number).await;
+            }
+        });
+    }
+    clients.join_all().await;
+    f64::from(commands) / begun.elapsed().as_secs_f64()
+}
+
 /// How long each of some registrations takes, begun at a steady rate, in milliseconds.
 async fn timed(address: SocketAddr) -> Vec<f64> {
     let begun = Instant::now();
@@ -90,7 +107,7 @@ async fn timed(address: SocketAddr) -> Vec<f64> {
         tokio::time::sleep_until(due.into()).await;
         clients.spawn_local(async move {
             let begun = Instant::now();
-            register(address, good_host(number), number).await;
+            ask("register", address, good_host(number), number).await;
             begun.elapsed().as_secs_f64() * 1e3
         });
     }
@@ -114,13 +131,15 @@ async fn connect(address: SocketAddr, host: Ipv4Addr) -> TcpStream {
     socket.connect(address).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
-async fn register(address: SocketAddr, host: Ipv4Addr, number: u32) {
+async fn ask(command: &str, address: SocketAddr, host: Ipv4Addr, number: u32) {
     let mut stream = connect(address, host).await;
-    let command = format!("register\n/{}\nhttp://{host}:8000\n", number % 8);
+    let port = FIRST_PORT + stream.local_addr().unwrap_or_else(|e| panic!("{e}")).port() % TOOLS;
+    let pattern = if command == "renew" { format!("/h{}-{port}", host.octets()[3]) } else { format!("/{}", number % 8) };
+    let command = format!("{command}\n{pattern}\nhttp://{host}:{port}\n");
     stream.write_all(command.as_bytes()).await.unwrap_or_else(|e| panic!("{e}"));
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(reply, "ok");
+    assert_eq!(reply, "ok", "{command:?}");
 }
 
 fn is_open(client: &TcpStream) -> bool {
@@ -140,9 +159,9 @@ async fn tell_users(identd: TcpListener) {
                 }
             }
             let ports = String::from_utf8_lossy(&query[..len]);
-            // By their ports: some 3,000 tools.
+            // Of clients as of servers.
             let port = ports.split_once(' ').and_then(|(port, _)| port.parse::<u16>().ok()).unwrap_or(0);
-            let reply = format!("{} : USERID : UNIX : tools.tool-{}\r\n", ports.trim_end(), port % 3000);
+            let reply = format!("{} : USERID : UNIX : tools.tool-{}\r\n", ports.trim_end(), port % TOOLS);
             let _ = stream.write_all(reply.as_bytes()).await;
         });
     }
