@@ -2,6 +2,7 @@
 
 mod guard;
 mod log;
+mod metrics;
 mod project;
 mod runtime;
 mod status;
@@ -12,6 +13,8 @@ mod usage;
 
 pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
 pub use log::{LogFormat, LogOptions, start_log};
+pub(crate) use metrics::label_values;
+pub use metrics::{Format, encode, new_registry, start_at_zero};
 pub use project::{ProjectError, resolve_project};
 pub use runtime::block_on;
 pub use status::{Readiness, serve_status};

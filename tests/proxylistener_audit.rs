@@ -37,16 +37,14 @@ fn route(redis: &RedisServer, pattern: &str) -> String {
 }
 
 /// How many routes the audit has found so.
-fn found(status: SocketAddr, finding: &str) -> u64 {
-    let sample = format!("proxylistener_audited_routes_total{{finding=\"{finding}\"}} ");
-    let (_, metrics) = http::get(status, "/metrics");
-    metrics.lines().find_map(|line| line.strip_prefix(&sample)?.parse().ok()).unwrap_or(0)
+fn found(status: SocketAddr, finding: &str) -> f64 {
+    http::metric(status, &format!("proxylistener_audited_routes_total{{finding=\"{finding}\"}}"))
 }
 
 #[track_caller]
-fn wait_for_finding(status: SocketAddr, finding: &str, times: u64) {
+fn wait_for_finding(status: SocketAddr, finding: &str, times: u32) {
     let before = found(status, finding);
-    wait_for(finding, || found(status, finding) >= before + times);
+    wait_for(finding, || found(status, finding) >= before + f64::from(times));
 }
 
 #[test]
@@ -325,7 +323,7 @@ fn without_an_interval_nobody_is_asked() {
     let listener = Listener::start(&redis.url(), identd_by(owner), &args);
     let status = listener.daemon.address_in("telling of itself");
     assert_eq!(listener.register(".*", &url(port)), "ok");
-    assert!(http::get(status, "/metrics").1.contains("proxylistener_audit_rounds_total 0"));
+    assert_eq!(http::metric(status, "proxylistener_audit_rounds_total"), 0.0);
     std::fs::write(&file, "audit-interval 1h\n").unwrap();
     listener.daemon.signal("HUP");
     listener.daemon.wait_for_line(&["withdrawn"]);

@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use prometheus_client::registry::Registry;
 use tracing::{error, info};
 use urlproxy::daemon::{
-    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, serve_status, start_log,
+    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, new_registry, serve_status,
+    start_log,
 };
 use urlproxy::domains::{Failure, Metrics, Options, Server};
 
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 async fn run(options: Options) -> Result<(), Failure> {
     let settings = options.into_settings()?;
     let signals = StopSignals::catch()?;
-    let (mut registry, readiness) = (Registry::default(), Readiness::default());
+    let (mut registry, readiness) = (new_registry("invisible_unicorn"), Readiness::default());
     let metrics = Metrics::register(&mut registry);
     let (metrics_listen, redis) = (settings.metrics_listen, settings.redis.clone());
     let server = Server::open(settings).await?;

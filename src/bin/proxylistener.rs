@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use urlproxy::daemon::{
-    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, serve_status, start_log,
+    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, new_registry, serve_status,
+    start_log,
 };
 use urlproxy::grid::{Options, Registrar, Settings, audit, reload_at, serve};
 
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 async fn run(args: Vec<OsString>, settings: Settings) -> std::io::Result<()> {
     let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
     let listener = TcpListener::bind(settings.listen).await?;
-    let mut registry = Registry::default();
+    let mut registry = new_registry("proxylistener");
     let registrar = Arc::new(Registrar::new(&settings, &mut registry));
     let readiness = Readiness::default();
     if let Some(address) = settings.metrics_listen {

@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use prometheus_client::registry::Registry;
 use tracing::{error, info};
 use urlproxy::daemon::{
-    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, serve_status, start_log,
+    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, new_registry, serve_status,
+    start_log,
 };
 use urlproxy::monitor::{Metrics, Options, Settings, append_if_told, serve};
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let signals = StopSignals::catch()?;
-    let (mut registry, readiness) = (Registry::default(), Readiness::default());
+    let (mut registry, readiness) = (new_registry("webservicemonitor"), Readiness::default());
     let metrics = Metrics::register(&mut registry);
     if let Some(address) = settings.metrics_listen {
         let address = serve_status(address, registry, readiness.clone()).await?;

@@ -1,6 +1,5 @@
-//! What a daemon tells of itself over HTTP: `/metrics` (OpenMetrics text), `/live` and `/ready`.
+//! What a daemon tells of itself over HTTP: `/metrics` (Prometheus text or OpenMetrics), `/live` and `/ready`.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,15 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::metrics::{Format, encode};
 
 /// Whether the daemon does its work: `/ready` answers 200 or 503 by it. Begins as "not yet".
 #[derive(Clone, Debug, Default)]
@@ -58,11 +56,11 @@ struct Told {
     readiness: Readiness,
 }
 
-async fn metrics(Shared(told): Shared<Arc<Told>>) -> Result<Response, StatusCode> {
-    let mut text = String::new();
-    let encoded: Result<(), fmt::Error> = encode(&mut text, &told.registry);
-    encoded.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+async fn metrics(Shared(told): Shared<Arc<Told>>, headers: HeaderMap) -> Result<Response, StatusCode> {
+    let accept: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::preferred_by(&accept.join(","));
+    let text = encode(&told.registry, format).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 async fn ready(Shared(told): Shared<Arc<Told>>) -> (StatusCode, &'static str) {

@@ -9,10 +9,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::brake::Brake;
 use super::decision::Decision;
+use super::manifest::Skip;
+use crate::daemon::start_at_zero;
 
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
+/// What becomes of a start command.
+const START_OUTCOMES: [&str; 3] = ["ok", "failed", "timed_out"];
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Ended {
@@ -64,6 +70,11 @@ impl Metrics {
         registry.register_with_unit("round", "A round from begin to end", Unit::Seconds, metrics.round.clone());
         let help = "From asking Redis until its answer or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
+        let outcomes = Brake::OUTCOMES.into_iter().chain(["ok"]);
+        start_at_zero(&metrics.rounds, outcomes.map(|outcome| Ended { outcome }));
+        start_at_zero(&metrics.starts, START_OUTCOMES.map(|outcome| Ended { outcome }));
+        start_at_zero(&metrics.tools, Decision::NAMES.map(|decision| Decided { decision }));
+        start_at_zero(&metrics.skipped, Skip::REASONS.map(|reason| Reason { reason }));
         metrics
     }
 
@@ -85,6 +96,7 @@ impl Metrics {
             self.tools.get_or_create(&Decided { decision }).set(count);
         }
         self.skipped.clear();
+        start_at_zero(&self.skipped, Skip::REASONS.map(|reason| Reason { reason }));
         for reason in reasons {
             self.skipped.get_or_create(&Reason { reason }).inc();
         }
