@@ -23,7 +23,7 @@ use super::registrar::Registrar;
 use super::routes::{grid_routes, registered_tools};
 use super::settings::Policy;
 use crate::daemon::StoreError;
-use crate::registry::{self, GridRoute};
+use crate::registry::{self, GridRoute, Withdrawal};
 use crate::route::ToolName;
 
 /// Tools that are looked at at the same time; the routes of one tool on one host are looked at one after the other.
@@ -148,7 +148,7 @@ impl GridRoute {
 
 async fn withdraw(registrar: &Registrar, route: &GridRoute, owner: &str) -> Result<Finding, StoreError> {
     let gone = registrar.store.commit(&registry::withdraw_if_unchanged(route)).await?;
-    if !gone {
+    if gone != Withdrawal::Removed {
         return Ok(Finding::changed);
     }
     let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());

@@ -16,7 +16,7 @@ use super::metrics::{Asked, Metrics, Outcome};
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
 use crate::daemon::{Store, StoreError};
-use crate::registry::{self, Origin};
+use crate::registry::{self, Origin, Ownership, Registration};
 use crate::route::{Backend, BackendError, MAX_ROUTES, Pattern, PatternError, ToolName};
 
 /// Characters of a client's text that a line of the log shows.
@@ -48,8 +48,8 @@ enum Refusal {
     Destination(#[from] DestinationError),
     #[error("the client was gone when its identd had answered: another may have its port by now")]
     Gone,
-    #[error("the route was registered from another host, or is somebody else's")]
-    AnotherHost,
+    #[error("tool {0:?} is routed to this address, and nothing shows that its server is gone")]
+    AddressHeld(String),
     #[error("the tool has {MAX_ROUTES} patterns already")]
     TooManyPatterns,
     #[error(transparent)]
@@ -174,14 +174,19 @@ impl Registrar {
             since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs()),
             destination: is_elsewhere.then(|| backend.to_string()),
         };
-        let registered = self.store.commit(&registry::register(tool, &pattern, &backend, canonical, &origin)?).await?;
-        if registered { Ok(backend) } else { Err(Refusal::TooManyPatterns) }
+        let ownership = Ownership::Unproven;
+        let call = registry::register(tool, &pattern, &backend, canonical, &origin, ownership)?;
+        match self.store.commit(&call).await? {
+            Registration::Done { .. } => Ok(backend),
+            Registration::AddressHeld(holder) => Err(Refusal::AddressHeld(holder)),
+            Registration::TooManyPatterns | Registration::Superseded => Err(Refusal::TooManyPatterns),
+        }
     }
 
     async fn unregister(&self, tool: &ToolName, pattern: &str, own: IpAddr) -> Result<(), Refusal> {
         // Whether or not it may still be registered: an earlier version took more.
-        let gone = self.store.commit(&registry::unregister_if_from(tool, pattern, own)).await?;
-        if gone { Ok(()) } else { Err(Refusal::AnotherHost) }
+        self.store.commit(&registry::unregister_if_from(tool, pattern, &[own])).await?;
+        Ok(())
     }
 }
 
