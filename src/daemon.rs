@@ -1,6 +1,7 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
 mod guard;
+mod lifecycle;
 mod log;
 mod metrics;
 mod project;
@@ -10,8 +11,10 @@ mod stop;
 mod store;
 mod systemd;
 mod usage;
+mod write_check;
 
 pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
+pub use lifecycle::{Failure, Lifecycle, bind, exit_with, run};
 pub use log::{LogFormat, LogOptions, start_log};
 pub(crate) use metrics::label_values;
 pub use metrics::{Format, encode, new_registry, start_at_zero};
@@ -22,3 +25,4 @@ pub use stop::{StopSignals, raise_file_limit};
 pub use store::{Idempotent, REDIS_DEADLINE, Reading, RedisUrlError, Store, StoreError, open_redis};
 pub use systemd::{State, announce, keep_watchdog_fed, tell_systemd};
 pub use usage::{EX_USAGE, exit_on, parse_duration};
+pub use write_check::follow_writability;

@@ -7,7 +7,7 @@ mod listener;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use http::{get, get_with, metric};
@@ -19,58 +19,48 @@ const DAEMONS: [&str; 4] = ["proxylistener", "kube2proxy", "webservicemonitor", 
 /// Nothing listens there.
 const NO_REDIS: &str = "redis://127.0.0.1:1/0";
 
-/// Starts one that finds nothing of what it needs, with these arguments too, and waits until it tells of itself.
-fn start(daemon: &str, dir: &TempDir, extra_args: &[&str]) -> (Daemon, SocketAddr) {
+/// The command line of one that finds nothing of what it needs.
+fn command_of(daemon: &str, dir: &TempDir) -> Vec<String> {
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let configuration = path("kube2proxy.yaml");
-    let master = "kubernetes:\n  master: http://127.0.0.1:1\n  token: secret\n";
-    fs::write(&configuration, master).unwrap();
-    let (database, state, manifests) = (path("domains.db"), path("state"), path("*/service.manifest"));
-    let nowhere = path("nowhere");
-    let mut command = match daemon {
+    fs::write(path("kube2proxy.yaml"), "kubernetes:\n  master: http://127.0.0.1:1\n  token: secret\n").unwrap();
+    let (program, args) = match daemon {
         "proxylistener" => {
-            vec![
-                env!("CARGO_BIN_EXE_proxylistener"),
-                "--listen",
-                "127.0.0.1:0",
-                "--project",
-                "tools",
-                "--redis",
-                NO_REDIS,
-            ]
+            (env!("CARGO_BIN_EXE_proxylistener"), format!("--listen 127.0.0.1:0 --project tools --redis {NO_REDIS}"))
         }
-        "kube2proxy" => vec![env!("CARGO_BIN_EXE_kube2proxy"), "--config", &configuration, "--redis", NO_REDIS],
-        "webservicemonitor" => vec![
+        "kube2proxy" => {
+            (env!("CARGO_BIN_EXE_kube2proxy"), format!("--config {} --redis {NO_REDIS}", path("kube2proxy.yaml")))
+        }
+        "webservicemonitor" => (
             env!("CARGO_BIN_EXE_webservicemonitor"),
-            "--project",
-            "tools",
-            "--distribution",
-            "bookworm",
-            "--list-url",
-            "http://127.0.0.1:1/list",
-            "--active-proxy-file",
-            &nowhere,
-            "--qstat",
-            "false",
-            "--state",
-            &state,
-            "--manifests",
-            &manifests,
-        ],
-        "invisible_unicorn" => vec![
+            format!(
+                "--project tools --distribution bookworm --list-url http://127.0.0.1:1/list --qstat false \
+                 --active-proxy-file {} --state {} --manifests {}",
+                path("nowhere"),
+                path("state"),
+                path("*/service.manifest")
+            ),
+        ),
+        "invisible_unicorn" => (
             env!("CARGO_BIN_EXE_invisible-unicorn"),
-            "--listen",
-            "127.0.0.1:0",
-            "--database",
-            &database,
-            "--redis",
-            NO_REDIS,
-        ],
+            format!("--listen 127.0.0.1:0 --database {} --redis {NO_REDIS}", path("domains.db")),
+        ),
         other => panic!("no daemon {other}"),
     };
-    command.extend(["--metrics-listen", "127.0.0.1:0"]);
-    command.extend(extra_args);
-    let process = Daemon::start(&command, &[]);
+    [program].into_iter().chain(args.split_whitespace()).map(str::to_owned).collect()
+}
+
+/// Starts it, and waits until it tells of itself.
+fn start(daemon: &str, dir: &TempDir) -> (Daemon, SocketAddr) {
+    start_under(&[], daemon, dir)
+}
+
+/// The same, run by another program.
+fn start_under(launcher: &[&str], daemon: &str, dir: &TempDir) -> (Daemon, SocketAddr) {
+    let command = command_of(daemon, dir);
+    let mut words: Vec<&str> = launcher.to_vec();
+    words.extend(command.iter().map(String::as_str));
+    words.extend(["--metrics-listen", "127.0.0.1:0"]);
+    let process = Daemon::start(&words, &[]);
     let status = process.address_in("telling of itself");
     (process, status)
 }
@@ -101,7 +91,7 @@ fn documents() -> Vec<(PathBuf, String)> {
 fn metrics_follow_the_conventions_and_are_there_from_the_start() {
     let dir = tempfile::tempdir().unwrap();
     for daemon in DAEMONS {
-        let (_process, status) = start(daemon, &dir, &[]);
+        let (_process, status) = start(daemon, &dir);
         let (code, text) = get(status, "/metrics");
         assert_eq!(code, 200);
         let (families, samples) = names(&text);
@@ -137,7 +127,7 @@ fn documents_name_metrics_that_exist_and_the_manual_names_them_all() {
     let mut known = BTreeSet::new();
     let mut families = BTreeSet::new();
     for daemon in DAEMONS {
-        let (_process, status) = start(daemon, &dir, &[]);
+        let (_process, status) = start(daemon, &dir);
         let (of_one, samples) = names(&get(status, "/metrics").1);
         families.extend(of_one.into_iter().map(|(name, _)| name));
         known.extend(samples);
@@ -166,7 +156,7 @@ fn documents_name_metrics_that_exist_and_the_manual_names_them_all() {
 #[test]
 fn monitors_get_the_format_that_they_ask_for() {
     let dir = tempfile::tempdir().unwrap();
-    let (_process, status) = start("kube2proxy", &dir, &[]);
+    let (_process, status) = start("kube2proxy", &dir);
     for (accept, kind, is_open_metrics) in [
         ("", "text/plain; version=0.0.4; charset=utf-8", false),
         ("Accept: text/plain\r\n", "text/plain; version=0.0.4; charset=utf-8", false),
@@ -183,4 +173,76 @@ fn monitors_get_the_format_that_they_ask_for() {
         assert!(body.contains(&format!("# TYPE {family} counter\n")), "{accept:?}");
         assert!(body.contains("\nkube2proxy_watch_failures_total "), "{accept:?}");
     }
+}
+
+#[test]
+fn sighup_ends_no_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    for daemon in DAEMONS {
+        let (mut process, status) = start(daemon, &dir);
+        process.signal("HUP");
+        let words =
+            if daemon == "proxylistener" { ["INFO", "settings read again"] } else { ["WARN", "restart to have them"] };
+        process.wait_for_line(&words);
+        assert_eq!(get(status, "/live").0, 200, "{daemon}");
+        process.signal("TERM");
+        assert_eq!(process.wait_for_end(), 0, "{daemon}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let _listener = TcpListener::bind(taken).unwrap();
+    let taken = taken.to_string();
+    for (daemon, option) in DAEMONS
+        .map(|daemon| (daemon, "--metrics-listen"))
+        .into_iter()
+        .chain([("proxylistener", "--listen"), ("invisible_unicorn", "--listen")])
+    {
+        let mut command = command_of(daemon, &dir);
+        match command.iter_mut().skip_while(|word| *word != option).nth(1) {
+            Some(value) => value.clone_from(&taken),
+            None => command.extend([option.to_owned(), taken.clone()]),
+        }
+        let mut process = Daemon::start(&command.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        assert_eq!(process.wait_for_end(), 1, "{daemon} {option}");
+        process.wait_for_line(&["ERROR not started", "in use", &format!("while listening at {option} {taken}")]);
+    }
+}
+
+#[test]
+fn the_journal_gets_priorities_and_no_second_time() {
+    // What systemd does when it connects standard error to the journal, but with a pipe.
+    const TO_JOURNAL: [&str; 3] = ["sh", "-c", r#"JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$0" "$@""#];
+    let dir = tempfile::tempdir().unwrap();
+    for daemon in DAEMONS {
+        let (mut process, _) = start_under(&TO_JOURNAL, daemon, &dir);
+        process.signal("HUP");
+        process.wait_for_line(&[if daemon == "proxylistener" { "<6>INFO settings" } else { "<4>WARN SIGHUP" }]);
+        process.signal("TERM");
+        assert_eq!(process.wait_for_end(), 0);
+        let log = process.log();
+        let is_prefixed =
+            |line: &str| ["<3>ERROR ", "<4>WARN ", "<6>INFO "].iter().any(|begin| line.starts_with(begin));
+        assert!(log.lines().all(is_prefixed), "{log}");
+    }
+    // What is inherited by a program whose standard error is not the journal says nothing.
+    let elsewhere = Daemon::start(
+        &[
+            "sh",
+            "-c",
+            r#"JOURNAL_STREAM=1:1 exec "$0" "$@""#,
+            env!("CARGO_BIN_EXE_portreleaser"),
+            "--active-proxy-file",
+            "/nowhere",
+        ],
+        &[],
+    );
+    assert!(elsewhere.wait_for_line(&["/nowhere"]).starts_with("20"), "{}", elsewhere.log());
+    let mut words = TO_JOURNAL.to_vec();
+    words.extend([env!("CARGO_BIN_EXE_portreleaser"), "--active-proxy-file", "/nowhere"]);
+    let client = Daemon::start(&words, &[]);
+    assert!(client.wait_for_line(&["/nowhere"]).starts_with("<3>ERROR "), "{}", client.log());
 }

@@ -16,7 +16,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 
-use http::{get, metric};
+use http::{get, is_ready, metric};
 use listener::{Daemon, Listener, SOON, ask, hear, identd, identd_of, wait_for};
 use port::free_port;
 use redis_server::RedisServer;
@@ -64,7 +64,7 @@ fn it_tells_of_itself_over_http() {
     let mut listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
     let status = listener.daemon.address_in("telling of itself");
     assert_eq!(get(status, "/live"), (200, "live\n".into()));
-    assert_eq!(get(status, "/ready"), (200, "ready\n".into()));
+    wait_for("ready", || get(status, "/ready") == (200, "ready\n".into()));
     assert_eq!(get(status, "/other").0, 404);
     let free = free_port();
     let url = format!("http://127.0.0.1:{free}");
@@ -92,6 +92,35 @@ fn it_tells_of_itself_over_http() {
     wait_for("it says that it drains", || get(status, "/ready").0 == 503);
     drop(idle);
     assert_eq!(listener.daemon.wait_for_end(), 0);
+}
+
+#[test]
+fn it_is_not_ready_while_redis_takes_no_writes() {
+    let mut redis = RedisServer::start(&[]);
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--metrics-listen", "127.0.0.1:0"]);
+    let status = listener.daemon.address_in("telling of itself");
+    let wait_until = |ready: bool, what: &str| wait_for(what, || is_ready(status) == ready);
+    wait_until(true, "ready");
+    assert_eq!(redis.cli(&["DBSIZE"]), "0", "asking writes nothing");
+    assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    wait_until(false, "a replica takes no writes");
+    listener.daemon.wait_for_line(&["WARN Redis takes no writes", "read only"]);
+    assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    wait_until(true, "a master does");
+    listener.daemon.wait_for_line(&["INFO Redis takes writes again"]);
+    assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]), "OK");
+    wait_until(false, "too few replicas");
+    assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]), "OK");
+    wait_until(true, "enough");
+    redis.signal("STOP");
+    wait_until(false, "it hangs");
+    redis.signal("CONT");
+    wait_until(true, "it goes on");
+    redis.stop();
+    wait_until(false, "it is gone");
+    redis.start_again();
+    wait_until(true, "it is back");
+    assert_eq!(listener.daemon.log().matches("WARN Redis takes no writes").count(), 4, "once each");
 }
 
 #[test]

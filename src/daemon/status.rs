@@ -18,26 +18,36 @@ use super::metrics::{Format, encode};
 
 /// Whether the daemon does its work: `/ready` answers 200 or 503 by it. Begins as "not yet".
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    is_ready: AtomicBool,
+    is_ending: AtomicBool,
+}
 
 impl Readiness {
     /// From now on it does, or no longer.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Relaxed);
+        self.0.is_ready.store(ready, Relaxed);
+    }
+
+    /// From now on it does not, whatever is set.
+    pub fn end(&self) {
+        self.0.is_ending.store(true, Relaxed);
     }
 
     /// What was set last.
     pub fn get(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.is_ready.load(Relaxed) && !self.0.is_ending.load(Relaxed)
     }
 }
 
 /// Serves in the background for as long as the runtime lives, and returns where.
 ///
 /// # Errors
-/// The address cannot be had.
-pub async fn serve_status(address: SocketAddr, registry: Registry, readiness: Readiness) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
+/// The system's.
+pub fn serve_status(listener: TcpListener, registry: Registry, readiness: Readiness) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let router = Router::new()
         .route("/metrics", get(metrics))

@@ -15,7 +15,7 @@ use super::identd::{self, IdentError};
 use super::metrics::{Asked, Metrics, Outcome};
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use crate::daemon::{Store, StoreError};
+use crate::daemon::{Readiness, Store, StoreError, follow_writability};
 use crate::registry::{self, Origin, Ownership, Registration};
 use crate::route::{Backend, BackendError, MAX_ROUTES, Pattern, PatternError, ToolName};
 
@@ -89,6 +89,11 @@ impl Registrar {
             metrics,
             resolver: Resolver::default(),
         }
+    }
+
+    /// Sets `readiness` by whether Redis takes writes. Never ends.
+    pub async fn follow_writability(&self, readiness: Readiness) {
+        follow_writability(&self.store, &readiness).await;
     }
 
     /// Does what a client asks, or not; one line in the log says which, and why.
