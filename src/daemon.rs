@@ -1,5 +1,6 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
+mod connection_limiter;
 mod guard;
 mod lifecycle;
 mod log;
@@ -13,6 +14,7 @@ mod systemd;
 mod usage;
 mod write_check;
 
+pub use connection_limiter::{ConnectionLimiter, ConnectionMeter, Limit, Limits, Permit, Refused};
 pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
 pub use lifecycle::{Failure, Lifecycle, bind, exit_with, run};
 pub use log::{LogFormat, LogOptions, start_log};

@@ -15,7 +15,7 @@ use super::identd::{self, IdentError};
 use super::metrics::{Asked, Metrics, Outcome};
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use crate::daemon::{Readiness, Store, StoreError, follow_writability};
+use crate::daemon::{Permit, Readiness, Store, StoreError, follow_writability};
 use crate::registry::{self, Origin, Ownership, Registration};
 use crate::route::{Backend, BackendError, MAX_ROUTES, Pattern, PatternError, ToolName};
 
@@ -48,6 +48,8 @@ enum Refusal {
     Destination(#[from] DestinationError),
     #[error("the client was gone when its identd had answered: another may have its port by now")]
     Gone,
+    #[error("user {0:?} has as many commands under way on this host as one user may have")]
+    TooManyAtOnce(String),
     #[error("tool {0:?} is routed to this address, and nothing shows that its server is gone")]
     AddressHeld(String),
     #[error("the tool has {MAX_ROUTES} patterns already")]
@@ -134,7 +136,7 @@ impl Registrar {
 
     async fn carry_out(&self, command: Command<'_>, client: &Client<'_>) -> Result<Done, (Option<ToolName>, Refusal)> {
         let policy = self.live.load_full();
-        let Client { peer, local, stream } = *client;
+        let Client { peer, local, stream, permit } = *client;
         let begun = Instant::now();
         let user = identd::ask(peer, local, policy.ident_port, policy.ident_timeout).await;
         self.metrics.ident_took(begun.elapsed());
@@ -142,6 +144,9 @@ impl Registrar {
         // Once a client has reset its connection, its port may be another user's, and the answer was about him.
         if !matches!(stream.take_error(), Ok(None)) {
             return Err((None, Refusal::Gone));
+        }
+        if permit.set_owner(user.clone()).is_err() {
+            return Err((policy.tool_of(&user), Refusal::TooManyAtOnce(user)));
         }
         let Some(tool) = policy.tool_of(&user) else {
             return Err((None, Refusal::NoTool { user, project: policy.project.clone() }));
@@ -204,6 +209,8 @@ pub struct Client<'a> {
     pub local: SocketAddr,
     /// The connection.
     pub stream: &'a TcpStream,
+    /// Its place.
+    pub permit: &'a Permit<IpAddr, String>,
 }
 
 /// Who registers, from where, and by which rules.
