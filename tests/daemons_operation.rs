@@ -7,11 +7,13 @@ mod listener;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::{get, get_with, metric};
-use listener::Daemon;
+use listener::{Daemon, wait_for};
 use tempfile::TempDir;
 
 /// Each daemon's name in the names of its metrics.
@@ -245,4 +247,62 @@ fn the_journal_gets_priorities_and_no_second_time() {
     words.extend([env!("CARGO_BIN_EXE_portreleaser"), "--active-proxy-file", "/nowhere"]);
     let client = Daemon::start(&words, &[]);
     assert!(client.wait_for_line(&["/nowhere"]).starts_with("<3>ERROR "), "{}", client.log());
+}
+
+/// Whether the other end has closed.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut bytes = [0; 4096];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            // Reset: what it was sent was not read.
+            Ok(0) | Err(_) => return true,
+        }
+    }
+}
+
+#[test]
+fn nobody_keeps_monitors_out() {
+    let dir = tempfile::tempdir().unwrap();
+    for daemon in DAEMONS {
+        let (_process, status) = start(daemon, &dir);
+        let before = metric(status, "process_open_fds");
+        let open = |sent: &[u8]| {
+            let mut stream = TcpStream::connect(status).unwrap();
+            let _ = stream.write_all(sent);
+            stream.set_nonblocking(true).unwrap();
+            stream
+        };
+        // Silent ones, ones in the middle of a request, and ones that ask and do not read.
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+        let sent = [b"" as &[u8], b"GET /metrics HTTP/1.1\r\nHost:", request.as_bytes()];
+        let mut held: Vec<_> = (0..60).map(|number| open(sent[number % 3])).collect();
+        for _ in 0..10 {
+            assert_eq!(get(status, "/live").0, 200, "{daemon}");
+        }
+        // The one that asks is one more.
+        assert!(metric(status, "process_open_fds") <= before + 16.0, "{daemon}: few are open at once");
+        wait_for("all are closed", || held.iter_mut().all(is_closed));
+        // One that sends on, never a whole head, is closed as well.
+        let mut dripping = open(b"GET /live HTTP/1.1\r\n");
+        wait_for("it is closed", || {
+            let is_refused = dripping.write_all(b"x: y\r\n").is_err();
+            std::thread::sleep(Duration::from_millis(100));
+            is_refused || is_closed(&mut dripping)
+        });
+    }
+}
+
+#[test]
+fn what_is_asked_wrongly_is_answered_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_process, status) = start("kube2proxy", &dir);
+    assert_eq!(get(status, "/").0, 404);
+    assert_eq!(get(status, "/metrics?x").0, 200);
+    let mut client = TcpStream::connect(status).unwrap();
+    client.write_all(b"DELETE /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
 }
