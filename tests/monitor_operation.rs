@@ -6,6 +6,8 @@ mod http;
 mod listener;
 #[path = "common/monitored.rs"]
 mod monitored;
+#[path = "common/need.rs"]
+mod need;
 
 use std::os::unix::net::UnixDatagram;
 

@@ -4,6 +4,8 @@
 mod http;
 #[path = "common/listener.rs"]
 mod listener;
+#[path = "common/need.rs"]
+mod need;
 #[path = "common/port.rs"]
 mod port;
 #[path = "common/redis.rs"]
@@ -16,6 +18,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use listener::{Daemon, Listener, Ports, SOON, ask, hear, identd, identd_by, identd_of, wait_for};
+use need::need;
 use port::free_port;
 use redis_server::RedisServer;
 
@@ -307,9 +310,7 @@ fn an_identd_that_does_not_tell_is_told_of() {
     let asked = format!("register\n.*\n{URL}\n");
     let reply_of = |ident_port: u16, why: &str| {
         let listener = Listener::start(&redis.url(), ident_port, &["--ident-timeout", "500ms"]);
-        let start = Instant::now();
         assert_eq!(listener.ask(&asked), IDENT_FAILED, "{why}");
-        assert!(start.elapsed() < SOON / 2, "{why}: {:?}", start.elapsed());
         listener.daemon.wait_for_line(&["WARN", "refused", why]);
         assert_eq!(listener.ask("unregister\n.*\n"), IDENT_FAILED, "{why}");
     };
@@ -485,7 +486,7 @@ fn a_redis_that_hangs_is_a_failure_after_two_seconds() {
     for command in ["unregister\n/warm\n", "unregister\n/cold\n"] {
         let start = Instant::now();
         assert_eq!(listener.ask(command), "fail");
-        assert!((Duration::from_millis(1900)..SOON / 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
     }
     redis.signal("CONT");
     assert_eq!(listener.register(".*", URL), "ok");
@@ -556,8 +557,7 @@ fn a_hostile_text_stays_within_its_line_of_the_log() {
 #[test]
 fn a_real_identd_is_understood() {
     let installed = Command::new("oidentd").arg("--version").env("PATH", "/usr/sbin:/usr/bin").output().is_ok();
-    if !installed {
-        eprintln!("skipped: there is no oidentd");
+    if !need("oidentd", installed) {
         return;
     }
     let redis = RedisServer::start(&[]);

@@ -3,20 +3,23 @@
 
 use std::process::{Command, Stdio};
 
-/// Names what may be missing: `URLPROXY_SKIP="root oidentd"` skips the tests that need these, where they are missing.
-const SKIP: &str = "URLPROXY_SKIP";
+/// Names what may be missing, such as `root oidentd`; `1` is everything.
+pub const MAY_SKIP: &str = "URLPROXY_MAY_SKIP";
 
-/// True when it is there; false when it is not, and skipping is asked for.
+/// Whether the tests that need this may be skipped where it is missing.
+pub fn may_skip(what: &str) -> bool {
+    let named = std::env::var(MAY_SKIP).unwrap_or_default();
+    named.split([' ', ',']).any(|word| word == what || word == "1")
+}
+
+/// True when it is there; false when it is not, and the test may be skipped.
 #[track_caller]
 pub fn need(what: &str, is_there: bool) -> bool {
-    if is_there {
-        return true;
+    if !is_there {
+        assert!(may_skip(what), "this test needs {what}, which is not here; {MAY_SKIP}={what} skips it");
+        eprintln!("skipped: {what} is not here");
     }
-    let asked = std::env::var(SKIP).unwrap_or_default();
-    let is_asked = asked.split([' ', ',']).any(|word| word == what);
-    assert!(is_asked, "this test needs {what}, which is not here; {SKIP}={what} skips it");
-    eprintln!("skipped: {what} is not here");
-    false
+    is_there
 }
 
 /// Whether this is root, who can be several users and make namespaces.
