@@ -247,6 +247,13 @@ fn the_journal_gets_priorities_and_no_second_time() {
     words.extend([env!("CARGO_BIN_EXE_portreleaser"), "--active-proxy-file", "/nowhere"]);
     let client = Daemon::start(&words, &[]);
     assert!(client.wait_for_line(&["/nowhere"]).starts_with("<3>ERROR "), "{}", client.log());
+    // Nor is a wrong command line for information.
+    let mut words = TO_JOURNAL.to_vec();
+    words.extend([env!("CARGO_BIN_EXE_kube2proxy"), "--no-such-option"]);
+    let mut wrong = Daemon::start(&words, &[]);
+    assert_eq!(wrong.wait_for_end(), 64);
+    wrong.wait_for_line(&["<3>error: unexpected argument"]);
+    assert!(wrong.log().lines().all(|line| line.starts_with("<3>")), "{}", wrong.log());
 }
 
 /// Whether the other end has closed.
@@ -264,34 +271,40 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[test]
 fn nobody_keeps_monitors_out() {
-    let dir = tempfile::tempdir().unwrap();
-    for daemon in DAEMONS {
-        let (_process, status) = start(daemon, &dir);
-        let before = metric(status, "process_open_fds");
-        let open = |sent: &[u8]| {
-            let mut stream = TcpStream::connect(status).unwrap();
-            let _ = stream.write_all(sent);
-            stream.set_nonblocking(true).unwrap();
-            stream
-        };
-        // Silent ones, ones in the middle of a request, and ones that ask and do not read.
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
-        let sent = [b"" as &[u8], b"GET /metrics HTTP/1.1\r\nHost:", request.as_bytes()];
-        let mut held: Vec<_> = (0..60).map(|number| open(sent[number % 3])).collect();
-        for _ in 0..10 {
-            assert_eq!(get(status, "/live").0, 200, "{daemon}");
+    std::thread::scope(|scope| {
+        for daemon in DAEMONS {
+            scope.spawn(move || assert_open_to_monitors(daemon));
         }
-        // The one that asks is one more.
-        assert!(metric(status, "process_open_fds") <= before + 16.0, "{daemon}: few are open at once");
-        wait_for("all are closed", || held.iter_mut().all(is_closed));
-        // One that sends on, never a whole head, is closed as well.
-        let mut dripping = open(b"GET /live HTTP/1.1\r\n");
-        wait_for("it is closed", || {
-            let is_refused = dripping.write_all(b"x: y\r\n").is_err();
-            std::thread::sleep(Duration::from_millis(100));
-            is_refused || is_closed(&mut dripping)
-        });
+    });
+}
+
+fn assert_open_to_monitors(daemon: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (_process, status) = start(daemon, &dir);
+    let before = metric(status, "process_open_fds");
+    let open = |sent: &[u8]| {
+        let mut stream = TcpStream::connect(status).unwrap();
+        let _ = stream.write_all(sent);
+        stream.set_nonblocking(true).unwrap();
+        stream
+    };
+    // Silent ones, ones in the middle of a request, and ones that ask and do not read.
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+    let sent = [b"" as &[u8], b"GET /metrics HTTP/1.1\r\nHost:", request.as_bytes()];
+    let mut held: Vec<_> = (0..60).map(|number| open(sent[number % 3])).collect();
+    for _ in 0..10 {
+        assert_eq!(get(status, "/live").0, 200, "{daemon}");
     }
+    // The one that asks is one more.
+    assert!(metric(status, "process_open_fds") <= before + 16.0, "{daemon}: few are open at once");
+    wait_for("all are closed", || held.iter_mut().all(is_closed));
+    // One that sends on, never a whole head, is closed as well.
+    let mut dripping = open(b"GET /live HTTP/1.1\r\n");
+    wait_for("it is closed", || {
+        let is_refused = dripping.write_all(b"x: y\r\n").is_err();
+        std::thread::sleep(Duration::from_millis(100));
+        is_refused || is_closed(&mut dripping)
+    });
 }
 
 #[test]

@@ -16,7 +16,6 @@ mod redis_server;
 #[path = "common/sentinel.rs"]
 mod sentinel;
 
-use std::process::Command;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};

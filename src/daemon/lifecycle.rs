@@ -60,7 +60,7 @@ pub fn exit_with<C: CommandFactory>(outcome: Result<ExitCode, Failure>, what: &s
         Ok(status) => status,
         Err(Failure::Usage(error)) => exit_on(&C::command().error(ErrorKind::InvalidValue, error)),
         Err(Failure::Work(error)) => {
-            error!(error, "{what}");
+            error!(%error, "{what}");
             ExitCode::FAILURE
         }
     }

@@ -44,8 +44,7 @@ impl Default for LogOptions {
 pub fn start_log(options: LogOptions) {
     // What goes wrong is told by whoever asked, once.
     let ours = Targets::new().with_default(options.log_level).with_target("kube_client", LevelFilter::OFF);
-    let to_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), io::stderr());
-    let writer = LineWriter { to_journal, sink: io::stderr };
+    let writer = LineWriter { to_journal: is_stderr_journal(), sink: io::stderr };
     tracing_subscriber::registry().with(lines(options.log_format, writer).with_filter(ours)).init();
 }
 
@@ -64,6 +63,11 @@ where
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     }
+}
+
+/// Whether systemd has connected standard error to its journal.
+pub(super) fn is_stderr_journal() -> bool {
+    is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), io::stderr())
 }
 
 /// Whether a descriptor is the stream to the journal that `JOURNAL_STREAM` names as `<device>:<inode>`, systemd.exec(5). The
@@ -119,10 +123,13 @@ impl<W: Write> Write for Line<W> {
     }
 }
 
+/// LOG_ERR of syslog(3).
+pub(super) const ERROR_PRIORITY: u8 = 3;
+
 /// syslog(3): LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG.
 fn priority_of(level: &Level) -> u8 {
     match *level {
-        Level::ERROR => 3,
+        Level::ERROR => ERROR_PRIORITY,
         Level::WARN => 4,
         Level::INFO => 6,
         _ => 7,

@@ -82,11 +82,13 @@ impl Metrics {
     /// A request was answered. Methods that nobody knows are one.
     pub fn answered(&self, method: &axum::http::Method, status: u16) {
         let method = METHODS.into_iter().find(|known| method.as_str() == *known).unwrap_or(OTHER);
+        debug_assert!(STATUSES.contains(&status), "{status} is not there from the start");
         self.requests.get_or_create(&Request { method, status }).inc();
     }
 
     /// So many domains were `written` or `withdrawn` because Redis had them otherwise.
     pub fn differed(&self, kind: &'static str, domains: usize) {
+        debug_assert!(DIFFERENCES.contains(&kind), "{kind} is not there from the start");
         self.differences.get_or_create(&Difference { kind }).inc_by(u64::try_from(domains).unwrap_or(u64::MAX));
     }
 }

@@ -107,6 +107,7 @@ impl Metrics {
 
     /// How many Services are so now.
     pub fn set_services(&self, state: &'static str, services: usize) {
+        debug_assert!(STATES.contains(&state), "{state} is not there from the start");
         self.services.get_or_create(&State { state }).set(i64::try_from(services).unwrap_or(i64::MAX));
     }
 
@@ -115,6 +116,7 @@ impl Metrics {
         self.rejected.clear();
         start_at_zero(&self.rejected, Rejection::REASONS.map(|reason| Reason { reason }));
         for reason in reasons {
+            debug_assert!(Rejection::REASONS.contains(&reason), "{reason} is not there from the start");
             self.rejected.get_or_create(&Reason { reason }).inc();
         }
     }

@@ -81,6 +81,10 @@ impl Metrics {
     /// A round has ended; `braked` says by what.
     pub fn round_ended(&self, braked: Option<&'static str>, took: Duration) {
         self.braked.set(i64::from(braked.is_some()));
+        debug_assert!(
+            braked.is_none_or(|outcome| Brake::OUTCOMES.contains(&outcome)),
+            "{braked:?} is not there from the start"
+        );
         self.rounds.get_or_create(&Ended { outcome: braked.unwrap_or("ok") }).inc();
         self.round.observe(took.as_secs_f64());
     }
@@ -98,12 +102,14 @@ impl Metrics {
         self.skipped.clear();
         start_at_zero(&self.skipped, Skip::REASONS.map(|reason| Reason { reason }));
         for reason in reasons {
+            debug_assert!(Skip::REASONS.contains(&reason), "{reason} is not there from the start");
             self.skipped.get_or_create(&Reason { reason }).inc();
         }
     }
 
     /// A start command has ended.
     pub fn started(&self, outcome: &'static str) {
+        debug_assert!(START_OUTCOMES.contains(&outcome), "{outcome} is not there from the start");
         self.starts.get_or_create(&Ended { outcome }).inc();
     }
 }

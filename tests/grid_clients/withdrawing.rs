@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::job::{SERVER, UNREGISTER, active, port_of, runner, server};
-use crate::listener::SOON;
 use crate::proxy::Proxy;
 
 #[test]
