@@ -50,9 +50,15 @@ async fn measure(store: &Store) {
     let listener = Listener::start(&store.url(), ident_port);
 
     let rate = rate_of(REGISTRATIONS, listener.address, "register").await;
-    row(&format!("registrations, {AT_ONCE} clients at once, nothing listens yet"), &format!("{rate:.0}/s"), ">= 3000/s");
+    row(
+        &format!("registrations, {AT_ONCE} clients at once, nothing listens yet"),
+        &format!("{rate:.0}/s"),
+        ">= 3000/s",
+    );
     let servers: Vec<_> = (FIRST_PORT..FIRST_PORT + TOOLS)
-        .map(|port| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_or_else(|e| panic!("{port}: {e}")))
+        .map(|port| {
+            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap_or_else(|e| panic!("{port}: {e}"))
+        })
         .collect();
     let rate = rate_of(REGISTRATIONS, listener.address, "register").await;
     row("the same, the tools' servers listen", &format!("{rate:.0}/s"), ">= 3000/s");
@@ -134,7 +140,8 @@ async fn connect(address: SocketAddr, host: Ipv4Addr) -> TcpStream {
 async fn ask(command: &str, address: SocketAddr, host: Ipv4Addr, number: u32) {
     let mut stream = connect(address, host).await;
     let port = FIRST_PORT + stream.local_addr().unwrap_or_else(|e| panic!("{e}")).port() % TOOLS;
-    let pattern = if command == "renew" { format!("/h{}-{port}", host.octets()[3]) } else { format!("/{}", number % 8) };
+    let pattern =
+        if command == "renew" { format!("/h{}-{port}", host.octets()[3]) } else { format!("/{}", number % 8) };
     let command = format!("{command}\n{pattern}\nhttp://{host}:{port}\n");
     stream.write_all(command.as_bytes()).await.unwrap_or_else(|e| panic!("{e}"));
     let mut reply = String::new();
