@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::metrics::{Asked, Outcome};
+use super::metrics::{ALLOW_CLIENT, Asked, Outcome};
 use super::outsiders::Outsiders;
 use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
@@ -43,7 +43,7 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
             Some(_) = clients.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
+        let (mut stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
@@ -60,13 +60,18 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
         let peer = canonical(peer);
         let policy = registrar.live.load();
         if !policy.admits(peer.ip()) {
-            registrar.metrics.connections.refuse("allow_client");
-            if let Some((mut stream, place)) = outsiders.turn_away(stream, peer.ip()) {
+            registrar.metrics.connections.refuse(ALLOW_CLIENT);
+            if let Some(permit) = outsiders.admit(peer.ip()) {
                 clients.spawn(async move {
-                    if answer(&mut stream, Reply::Fail).await.is_ok() {
-                        let_close(&mut stream).await;
+                    let refuse = async {
+                        if answer(&mut stream, Reply::Fail).await.is_ok() {
+                            let_close(&mut stream).await;
+                        }
+                    };
+                    tokio::select! {
+                        () = refuse => {}
+                        () = permit.evicted() => {}
                     }
-                    drop(place);
                 });
             }
             continue;

@@ -19,7 +19,7 @@ use super::probe::{Listener, who_listens};
 use super::probe_limiter::ProbeLimiter;
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use crate::daemon::{Permit, Reading, Store};
+use crate::daemon::{Permit, Readiness, Reading, Store, follow_writability};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
 
@@ -27,6 +27,8 @@ use crate::route::{Backend, Host, Pattern, ToolName};
 const ASKING_DEADLINE: Duration = Duration::from_secs(8);
 /// Longest time for finding out who listens. A server of root is known after some 3 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(4);
+/// Addresses of a name that are tried: a tenant may own the name.
+const MAX_ADDRESSES: usize = 16;
 
 /// What the decisions rest on.
 #[derive(Debug)]
@@ -54,6 +56,11 @@ impl Registrar {
             resolver: Resolver::default(),
             probes: ProbeLimiter::default(),
         }
+    }
+
+    /// Sets `readiness` by whether Redis takes writes. Never ends.
+    pub async fn follow_writability(&self, readiness: Readiness) {
+        follow_writability(&self.store, &readiness).await;
     }
 
     /// Does what a client asks, or not; one line in the log says which, and why.
@@ -238,10 +245,8 @@ impl Registrar {
         if withdrawal != Withdrawal::Kept {
             return Ok(withdrawal.into());
         }
-        for at_address in self.resolver.at_addresses(tool, &backend).await? {
-            if at_address == backend {
-                continue;
-            }
+        let at_addresses = self.resolver.at_addresses(tool, &backend).await?;
+        for at_address in at_addresses.into_iter().filter(|at_address| *at_address != backend).take(MAX_ADDRESSES) {
             let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &at_address)).await?;
             if withdrawal != Withdrawal::Kept {
                 return Ok(withdrawal.into());

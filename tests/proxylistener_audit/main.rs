@@ -5,6 +5,8 @@
 mod http;
 #[path = "../common/listener.rs"]
 mod listener;
+#[path = "../common/need.rs"]
+mod need;
 #[path = "../common/port.rs"]
 mod port;
 #[path = "../common/redis.rs"]
@@ -21,6 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use listener::{Daemon, Listener, identd, identd_by, wait_for};
+use need::need_root;
 use port::free_port;
 use redis_server::RedisServer;
 
@@ -398,8 +401,7 @@ fn without_an_interval_nobody_is_asked() {
 #[test]
 fn the_successor_on_a_port_is_not_shown_as_the_tool_before() {
     const INTERVAL: Duration = Duration::from_secs(1);
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be two users");
+    if !need_root() {
         return;
     }
     let redis = RedisServer::start(&[]);
