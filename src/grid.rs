@@ -1,24 +1,30 @@
 //! The daemon that jobs on the grid tell where they listen: who asks is told by the identd of the host that asks.
 //!
-//! `listener` (connections, their limits in `room`) -> `protocol` (what is asked) -> `registrar` (who may have what), with
-//! `identd` (who asks), `destination` (where to). `audit` looks whether what was registered still
-//! holds.
+//! `listener` (connections, within limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
+//! `identd` (who asks), `destination` (where to), `probe` (who listens there), `decision` (the outcome, for log and metrics).
+//! `audit` (what goes, by what `survey` sees now and `history` knows from before) looks whether what was registered still holds.
 
 pub mod client;
 
 mod audit;
 mod command_text;
+mod decision;
 mod destination;
+mod history;
+mod host_names;
 mod identd;
 mod listener;
 mod metrics;
 mod options;
+mod outsiders;
+mod probe;
+mod probe_limiter;
 mod protocol;
 mod registrar;
 mod reload;
-mod room;
 mod routes;
 mod settings;
+mod survey;
 
 pub use audit::audit;
 pub use identd::{IdentError, Query, parse_ident_reply};
@@ -27,5 +33,4 @@ pub use options::Options;
 pub use protocol::{Command, ProtocolError, Reply, parse_command};
 pub use registrar::Registrar;
 pub use reload::reload_at;
-pub use room::MAX_CONNECTIONS_PER_HOST;
 pub use settings::{Settings, SettingsError};

@@ -16,6 +16,7 @@
 //! a route.
 
 mod acceptance;
+mod address;
 mod admission;
 mod cluster;
 mod frontend;
@@ -29,11 +30,12 @@ mod withdrawal;
 mod write;
 
 pub use acceptance::{AcceptError, AcceptFile, Accepted, Names};
+pub use address::{hold_address, release_address};
 pub use admission::{Admission, NotAllowed, address_towards, is_special};
 pub use cluster::{CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, Settlement, settle};
 pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, write_frontend};
 pub use lock::{LOCK_KEY, LockReply, OLD_LOCK_KEY, beat_lock, release_lock};
-pub use origin::{GRID, GridRoute, Origin, grid_routes};
+pub use origin::{GRID, GridRoute, Origin, Signed, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{
     ADDRESSES_KEY, DOMAINS_PREFIX, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key,

@@ -94,6 +94,19 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// All values of [`Self::reason`].
+    pub const REASONS: [&str; 9] = [
+        "NamespaceNotAllowed",
+        "Headless",
+        "ExternalName",
+        "NoAddress",
+        "NoPort",
+        "InvalidPath",
+        "AlreadyClaimed",
+        "AddressTaken",
+        "Malformed",
+    ];
+
     /// Whether it would be a route if another Service were not there.
     pub fn is_by_another(&self) -> bool {
         matches!(self, Self::AlreadyClaimed(_) | Self::AddressTaken(_))
