@@ -68,7 +68,7 @@ impl Store {
     pub fn worked(&mut self) -> Duration {
         let info: String = redis::cmd("INFO").arg("commandstats").query(&mut self.connection).unwrap_or_default();
         let scripts = info.lines().filter(|line| line.starts_with("cmdstat_eval"));
-        let times = scripts.filter_map(|line| line.split("usec=").nth(1)?.split(',').next()?.parse().ok());
+        let times = scripts.filter_map(|line| line.split("usec=").nth(1)?.split(',').next()?.parse::<u64>().ok());
         Duration::from_micros(times.sum())
     }
 

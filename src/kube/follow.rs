@@ -217,11 +217,13 @@ impl Follower {
             // Everything is compared by whoever takes the lock.
             return;
         }
-        if let Some(at) = heard.everything
-            && let Some((begun, rested)) = self.compared
-            && begun < at
-        {
-            self.compare_at = self.compare_at.min(rested.max(Instant::now()));
+        if let Some(at) = heard.everything {
+            // A flush takes the lock too, which the beat finds out.
+            self.is_beat_due = true;
+            if let Some((begun, rested)) = self.compared.filter(|(begun, _)| *begun < at) {
+                debug!(since = ?begun.elapsed(), "anything may have been written");
+                self.compare_at = self.compare_at.min(rested.max(Instant::now()));
+            }
         }
         let now = Instant::now();
         let names = heard.keys.iter().filter_map(|key| key.strip_prefix(ROUTES_PREFIX.as_bytes()));
