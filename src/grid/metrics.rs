@@ -139,7 +139,7 @@ impl Metrics {
             unknown_owners: Gauge::default(),
             held_dead: Gauge::default(),
         };
-        for finding in Finding::ALL {
+        for &finding in Finding::ALL {
             drop(metrics.audited.get_or_create(&Audited { finding }));
         }
         let registry = registry.sub_registry_with_prefix("proxylistener");
