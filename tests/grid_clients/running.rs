@@ -20,6 +20,39 @@ fn users_signals_are_passed_on() {
 }
 
 #[test]
+fn a_command_runs_in_the_home_and_finds_its_port_under_both_names() {
+    let home = output(&["sh", "-c", "getent passwd $(id -u) | cut -d: -f6"]).1;
+    let (status, out, error) = output(&[RUNNER, "sh", "-c", "pwd; echo $PORT = $TOOL_WEB_PORT"]);
+    let (directory, ports) = out.split_once('\n').expect("two lines");
+    assert_eq!((status, directory), (Some(0), home.trim_end()), "{error}");
+    let (port, same) = ports.trim_end().split_once(" = ").expect("two ports");
+    assert!(!port.is_empty() && port == same, "{ports}");
+}
+
+#[test]
+fn a_home_that_cannot_be_entered_is_told() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    }
+    // nobody's is /nonexistent; the other is no user at all.
+    for (uid, why) in [("65534", "while entering the home \"/nonexistent\""), ("4000000", "knows no user 4000000")] {
+        let reuid = format!("--reuid={uid}");
+        let (status, out, error) =
+            output(&["env", "--chdir=/", "setpriv", &reuid, "--clear-groups", &runner_for_all(), "pwd"]);
+        assert_eq!((status, &*out), (Some(0), "/\n"), "{error}");
+        assert!(error.contains("WARN") && error.contains(why) && error.contains("runs in \"/\""), "{error}");
+    }
+}
+
+/// The program where every user may run it.
+fn runner_for_all() -> String {
+    let copy = format!("/tmp/urlproxy-runner-{}", std::process::id());
+    fs::copy(RUNNER, &copy).unwrap();
+    copy
+}
+
+#[test]
 fn a_signal_that_is_ignored_stays_ignored() {
     let script = format!("trap '' HUP; exec {RUNNER} perl -e \"$0\" 0.0.0.0");
     let job = Daemon::start(&["sh", "-c", &script, SERVER], &[]);
