@@ -53,7 +53,8 @@ impl Proxy {
                     let mut received = Vec::new();
                     let mut bytes = [0; 512];
                     let is_known = |received: &[u8]| {
-                        !received.contains(&b'\n') || beginnings.iter().any(|begin| received.starts_with(begin.as_bytes()))
+                        !received.contains(&b'\n')
+                            || beginnings.iter().any(|begin| received.starts_with(begin.as_bytes()))
                     };
                     while let (true, Ok(None)) = (is_known(&received), parse_command(&received)) {
                         match stream.read(&mut bytes) {

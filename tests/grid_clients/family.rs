@@ -35,7 +35,8 @@ fn a_server_for_ipv6_alone_is_registered_over_ipv6_or_not_at_all() {
     let mut job = runner(file_of(&format!("127.0.0.1:{number}\n")), &options, &["perl", "-e", SERVER]);
     let port = port_of(&job);
     assert_eq!(job.wait_for_end(), 69);
-    let reason = format!("port {port} is listened on for IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or 127.0.0.1");
+    let reason =
+        format!("port {port} is listened on for IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or 127.0.0.1");
     job.wait_for_line(&["ERROR", &reason, "within 1s"]);
     assert_eq!(proxy.heard(), [""; 0]);
 
@@ -55,7 +56,10 @@ fn a_server_for_ipv4_alone_is_registered_over_ipv4_or_not_at_all() {
     let mut job = runner(file_of(&format!("[::1]:{number}\n")), &options, &["perl", "-e", &server]);
     let port = port_of(&job);
     assert_eq!(job.wait_for_end(), 69);
-    job.wait_for_line(&["ERROR", &format!("port {port} is listened on at 0.0.0.0 only, expected 0.0.0.0, [::] or ::1")]);
+    job.wait_for_line(&[
+        "ERROR",
+        &format!("port {port} is listened on at 0.0.0.0 only, expected 0.0.0.0, [::] or ::1"),
+    ]);
     let job = runner_of_both(number, &["perl", "-e", &server]);
     let port = port_of(&job);
     job.wait_for_line(&[&format!("INFO registered http://127.0.0.1:{port} with both:{number}")]);

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::job::{
-    GRABBER, NO_TOOL, RELEASER, UNREGISTER, active, companion_of, file_of, grabber, group_of, is_claimed, is_gone, kill,
-    number_after, output, port_of, server,
+    GRABBER, NO_TOOL, RELEASER, UNREGISTER, active, companion_of, file_of, grabber, group_of, is_claimed, is_gone,
+    kill, number_after, output, port_of, server,
 };
 use crate::listener::{Listener, identd_of, wait_for};
 use crate::port::free_port;
@@ -17,7 +17,8 @@ fn a_grabbed_port_is_registered_while_the_command_listens() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &[]);
     // It begins to listen when it is told to.
-    let script = "echo port $PORT $TOOL_WEB_PORT $#: $*; trap : USR1; sleep 1000 & wait; exec perl -e \"$0\" 0.0.0.0";
+    let script =
+        "echo port $PORT $TOOL_WEB_PORT $#: $*; trap 'kill $!' USR1; sleep 1000 & wait; exec perl -e \"$0\" 0.0.0.0";
     let command = ["sh", "-c", script, crate::job::SERVER, "--a", "b c"];
     let mut job = grabber(active(&[listener.address]), &["--canonical"], &command);
     let port = u16::try_from(number_after(&job, "port ")).unwrap();
@@ -122,15 +123,6 @@ fn a_grabbers_parent_that_ignores_its_children_changes_nothing() {
     let path = nobody.path().to_str().unwrap();
     let command = ["perl", "-e", script, GRABBER, "--active-proxy-file", path, "hello", "sh", "-c", "exit 3"];
     assert_eq!(output(&command).0, Some(3));
-}
-
-#[test]
-fn a_companion_is_nobodys_to_start() {
-    let nobody = file_of("");
-    let path = nobody.path().to_str().unwrap();
-    let (status, _, error) =
-        output(&[GRABBER, "--companion", "watch:80", "--active-proxy-file", path, "hello", "true"]);
-    assert!(status == Some(71) && error.contains("ERROR"), "{error}");
 }
 
 #[test]

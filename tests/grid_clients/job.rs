@@ -92,7 +92,13 @@ pub fn grabber_in(environment: &[(&str, &str)], file: NamedTempFile, options: &[
 }
 
 /// Any of the programs.
-pub fn start(program: &[&str], environment: &[(&str, &str)], file: NamedTempFile, options: &[&str], rest: &[&str]) -> Job {
+pub fn start(
+    program: &[&str],
+    environment: &[(&str, &str)],
+    file: NamedTempFile,
+    options: &[&str],
+    rest: &[&str],
+) -> Job {
     let path = file.path().to_str().unwrap();
     let seldom: &[&str] = if options.contains(&"--renew-interval") { &[] } else { &["--renew-interval", "1h"] };
     let by_default = ["env", "--default-signal=HUP"];
@@ -122,7 +128,9 @@ pub fn is_gone(pid: u32) -> bool {
 /// The process that portgrabber leaves beside a command with this port, if it is there.
 pub fn companion_of(port: u16) -> Option<u32> {
     let argument = format!("\0watch:{port}\0");
-    let is_it = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&argument));
+    let is_it = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&argument))
+    };
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it)
 }

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::job::{
-    IDENT_FAILED, NO_TOOL, RUNNER, SERVER, UNKNOWN, UNREGISTER, active, file_of, number_after, output, port_of, runner, server,
+    IDENT_FAILED, NO_TOOL, RUNNER, SERVER, UNKNOWN, UNREGISTER, active, file_of, number_after, output, port_of, runner,
+    server,
 };
 use crate::listener::{Listener, identd_of};
 use crate::port::free_port;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::job::{NO_TOOL, UNKNOWN, UNREGISTER, active, file_of, grabber, port_of, runner, server};
+use crate::job::{Job, NO_TOOL, UNKNOWN, UNREGISTER, active, file_of, grabber, port_of, runner, server};
 use crate::listener::{Listener, identd_of, wait_for};
 use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
@@ -43,11 +43,11 @@ fn a_newer_job_keeps_its_route_until_it_ends() {
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &[]);
     let older = runner(active(&[listener.address]), &OFTEN, &server("0.0.0.0"));
     older.wait_for_line(&["INFO registered"]);
-    let url = |job| format!("http://127.0.0.1:{}", port_of(job));
+    let url = |job: &Job| format!("http://127.0.0.1:{}", port_of(job));
     let route = || redis.cli(&["HGET", "prefix:hello", ".*"]);
     let mut newer = runner(active(&[listener.address]), &OFTEN, &server("0.0.0.0"));
     wait_for("the newer one's route", || route() == url(&newer));
-    older.wait_for_line(&["INFO", "has a newer route of this tool: not renewed"]);
+    older.wait_for_line(&["INFO", "has a newer route of this tool, or cannot renew now"]);
     assert_eq!(route(), url(&newer));
     newer.signal("TERM");
     newer.wait_for_end();
@@ -81,7 +81,7 @@ fn a_proxy_that_says_no_is_asked_again_and_the_log_says_it_once() {
     let job = runner(active(&[proxy.address]), &OFTEN, &server("0.0.0.0"));
     wait_for("a renewal", || proxy.count("renew\n") >= 1);
     is_bad.store(true, Relaxed);
-    job.wait_for_line(&["INFO", "has a newer route of this tool: not renewed"]);
+    job.wait_for_line(&["INFO", "has a newer route of this tool, or cannot renew now"]);
     let count = proxy.count("renew\n");
     wait_for("renewals", || proxy.count("renew\n") >= count + 3);
     is_bad.store(false, Relaxed);

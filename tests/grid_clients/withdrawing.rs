@@ -40,7 +40,7 @@ fn a_second_signal_and_a_mute_proxy_do_not_wait() {
     let (proxy, mute) = Proxy::slow(|command, _| is_unregister(command));
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let port = port_of(&job);
-        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     job.wait_for_line(&["INFO registered"]);
     job.signal("INT");
     proxy.wait_for(&[&*register, &unregister]);
@@ -55,7 +55,7 @@ fn a_second_signal_and_a_mute_proxy_do_not_wait() {
     let (proxy, mute) = Proxy::slow(|_, number| number == 1);
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let port = port_of(&job);
-        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     job.wait_for_line(&["INFO registered"]);
     let start = Instant::now();
     job.signal("TERM");
@@ -79,7 +79,7 @@ fn each_end_is_told() {
         job.signal("USR1");
         assert_eq!(job.wait_for_end(), want, "{ending}");
         assert_eq!(proxy.heard(), [&*register, &unregister], "{ending}");
-        job.wait_for_line(&["INFO unregistered from", &proxy.address.to_string()]);
+        job.wait_for_line(&["INFO unregistered http://127.0.0.1:", &proxy.address.to_string()]);
     }
 }
 
@@ -89,7 +89,7 @@ fn a_registration_of_which_nothing_is_known_is_taken_back_too() {
     let (proxy, mute) = Proxy::slow(|command, _| !is_unregister(command));
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let port = port_of(&job);
-        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     proxy.wait_for(&[&register]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
@@ -121,7 +121,7 @@ fn nothing_is_taken_back_before_it_is_known() {
     });
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let port = port_of(&job);
-        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     proxy.wait_for(&[&register]);
     job.signal("TERM");
     go_on.send(()).unwrap();
@@ -146,9 +146,12 @@ fn a_proxy_that_fails_at_the_end_is_asked_again_and_then_left() {
 #[test]
 fn an_old_proxy_is_told_in_the_old_way() {
     let failed = AtomicBool::new(false);
-    let proxy = Proxy::old(move |command| {
-        if command == UNREGISTER && !failed.swap(true, Relaxed) { "fail".into() } else { "ok".into() }
-    });
+    let proxy =
+        Proxy::old(
+            move |command| {
+                if command == UNREGISTER && !failed.swap(true, Relaxed) { "fail".into() } else { "ok".into() }
+            },
+        );
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let register = proxy.registration(port_of(&job));
     job.wait_for_line(&["INFO registered"]);

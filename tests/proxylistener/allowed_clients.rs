@@ -13,7 +13,8 @@ fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
     });
     let file = redis.dir().join("settings");
     std::fs::write(&file, "allow-client 10.0.0.0/8 127.0.0.1\nallow-client ::ffff:127.0.0.5\n").unwrap();
-    let args = ["--settings-file", file.to_str().unwrap(), "--metrics-listen", "127.0.0.1:0", "--audit-interval", "off"];
+    let args =
+        ["--settings-file", file.to_str().unwrap(), "--metrics-listen", "127.0.0.1:0", "--audit-interval", "off"];
     let listener = Listener::start(&redis.url(), ident_port, &args);
     let status = listener.daemon.address_in("telling of itself");
     assert!(!listener.daemon.log().contains("--allow-client"), "{}", listener.daemon.log());

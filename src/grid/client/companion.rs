@@ -8,16 +8,16 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -71,17 +71,16 @@ pub fn fork(arguments: &[OsString]) -> io::Result<()> {
 /// What the second stage does, until the process of the pidfd has ended.
 ///
 /// # Errors
-/// Standard input is no pidfd; the system's.
+/// The system's.
 pub async fn watch(plan: Plan, mut proxies: Vec<Proxy>) -> io::Result<()> {
     let mut signals = Signals::catch()?;
-    let command = io::stdin().as_fd().try_clone_to_owned()?;
-    let command = AsyncFd::register_with_interest(command, Interest::READABLE)?;
+    let mut ended = end_of_command()?;
     let interval = plan.interval;
     loop {
         let mut announcement = Announcement::begin(plan.clone(), proxies.clone());
         let is_over = loop {
             tokio::select! {
-                ended = command.readable() => break ended.map(|_| true)?,
+                _ = &mut ended => break true,
                 signal = signals.next() => match signal {
                     Signal::USR1 | Signal::USR2 => {}
                     _ => break false,
@@ -96,7 +95,7 @@ pub async fn watch(plan: Plan, mut proxies: Vec<Proxy>) -> io::Result<()> {
         }
         // The command has got the signal, too. If it has not ended of it, it is announced again.
         tokio::select! {
-            ended = command.readable() => return ended.map(drop),
+            _ = &mut ended => return Ok(()),
             () = sleep(interval) => {}
         }
         info!("the command has not ended: registering again");
@@ -107,6 +106,18 @@ pub async fn watch(plan: Plan, mut proxies: Vec<Proxy>) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Waits for the process of the pidfd on a thread of its own: it has to be waited for in no other way.
+fn end_of_command() -> io::Result<oneshot::Receiver<()>> {
+    let (ended, end) = oneshot::channel();
+    thread::Builder::new().name("command".into()).spawn(move || {
+        let stdin = io::stdin();
+        // One that cannot be polled has no process that could be waited for.
+        let _ = retry_on_intr(|| poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None));
+        let _ = ended.send(());
+    })?;
+    Ok(end)
 }
 
 /// The plan for a command that this program cannot end.

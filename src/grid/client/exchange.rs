@@ -260,7 +260,8 @@ mod tests {
     #[tokio::test]
     async fn a_fail_before_the_command_is_complete_is_an_unknown_command() {
         let url = "http://10.0.0.1:80";
-        for (is_known, answer) in [(false, "fail"), (true, "fail"), (true, "ok"), (false, Reply::IdentFailed.as_str())] {
+        for (is_known, answer) in [(false, "fail"), (true, "fail"), (true, "ok"), (false, Reply::IdentFailed.as_str())]
+        {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
             // Without its answer after the first line alone, the rest would not come before the deadline.

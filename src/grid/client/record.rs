@@ -92,7 +92,8 @@ fn path_of_job() -> Option<PathBuf> {
     let job = job.filter(|job| job.bytes().all(|byte| byte.is_ascii_alphanumeric()))?;
     // Tasks of one array job have a directory each, but for sites that set TMPDIR themselves.
     let task = env::var("SGE_TASK_ID").unwrap_or_default();
-    let task = Some(task).filter(|task| task.parse::<u32>().is_ok()).map_or_else(String::new, |task| format!(".{task}"));
+    let task =
+        Some(task).filter(|task| task.parse::<u32>().is_ok()).map_or_else(String::new, |task| format!(".{task}"));
     Some(Path::new(&directory?).join(format!("urlproxy-registered-{job}{task}")))
 }
 
@@ -167,7 +168,9 @@ mod tests {
     fn what_is_no_record_is_not_believed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("record");
-        for text in ["a", "a http://10.0.0.1:80/path", "a  http://10.0.0.1:80", "\n", "a b http://10.0.0.1:80", "# http://a:1"] {
+        for text in
+            ["a", "a http://10.0.0.1:80/path", "a  http://10.0.0.1:80", "\n", "a b http://10.0.0.1:80", "# http://a:1"]
+        {
             fs::write(&path, text).unwrap();
             assert!(matches!(read(&path), Err(RecordError::Malformed { .. })), "{text:?}");
         }

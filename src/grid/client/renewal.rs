@@ -50,9 +50,7 @@ pub async fn keep(registration: &mut Registration, interval: Duration, stop: &mu
             ExchangeError::UnknownCommand => {
                 (true, "does not know renew: a route that it loses is back when the service is started again".into())
             }
-            error if error.is_fail() && registration.dialect() == Dialect::New => {
-                (true, "has a newer route of this tool: not renewed".into())
-            }
+            error if error.is_fail() => (true, "has a newer route of this tool, or cannot renew now".into()),
             error => (false, error.to_string()),
         };
         if now == told {

@@ -265,7 +265,11 @@ impl Options {
         };
         info!("ended, {status}");
         // It may have been quicker to see that it cannot listen.
-        if may_move && self.register_proxy && matches!(phase, Phase::Running) && !status.success() && record.is_empty()
+        if may_move
+            && self.register_proxy
+            && matches!(phase, Phase::Running)
+            && !status.success()
+            && record.is_empty()
             && let Err(unserved @ Unserved::OtherUser { .. }) = check_served(port, geteuid().as_raw(), &[])
         {
             verdict = Verdict::PortTaken(unserved);

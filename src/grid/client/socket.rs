@@ -209,7 +209,11 @@ mod tests {
         let uid = rustix::process::geteuid().as_raw();
         let (v4, v6) = (IpAddr::from([127, 0, 0, 1]), IpAddr::V6(Ipv6Addr::LOCALHOST));
         for (is_v6_only, address) in [(true, "[::]:0"), (false, "[::]:0"), (false, "0.0.0.0:0")] {
-            let socket = if address.starts_with('[') { tokio::net::TcpSocket::new_v6() } else { tokio::net::TcpSocket::new_v4() };
+            let socket = if address.starts_with('[') {
+                tokio::net::TcpSocket::new_v6()
+            } else {
+                tokio::net::TcpSocket::new_v4()
+            };
             let socket = socket.unwrap();
             if address.starts_with('[') {
                 rustix::net::sockopt::set_ipv6_v6only(&socket, is_v6_only).unwrap();
