@@ -196,10 +196,7 @@ fn a_renewal_sets_only_what_is_not_there() {
     store.redis.cli(&["HDEL", "addresses", ADDRESS]);
     assert_eq!((store.renew("hello", &url, None), store.holder(ADDRESS)), (done(), "hello".into()));
     assert_eq!(store.redis.cli(&["EXISTS", "redirect:hello"]), "0");
-    assert_eq!(store.renew("thief", &url, None), Registration::Done {
-        evicted: Some("hello".into()),
-        is_new: true
-    });
+    assert_eq!(store.renew("thief", &url, None), Registration::Done { evicted: Some("hello".into()), is_new: true });
 }
 
 #[test]

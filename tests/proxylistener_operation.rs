@@ -116,7 +116,10 @@ fn a_log_that_nobody_reads_changes_nothing() {
     let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap());
     let mut line = String::new();
-    log.read_line(&mut line).unwrap();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it does not listen");
+    }
     let address = line.split_once("address=").unwrap().1.split_once(' ').unwrap().0.to_owned();
     drop(log);
     for _ in 0..3 {

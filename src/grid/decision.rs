@@ -69,6 +69,8 @@ pub(super) enum Refusal {
     Destination(#[from] DestinationError),
     #[error("the client was gone when its identd had answered: another may have its port by now")]
     Gone,
+    #[error("user {0:?} has as many commands under way on this host as one user may have")]
+    TooManyAtOnce(String),
     #[error("{address} is another user's server, {user:?}, says the identd of its host")]
     AnothersServer { address: SocketAddr, user: String },
     #[error("tool {holder:?} is routed to {address}, and the caller's own server is not known to listen there: {why}")]

@@ -84,10 +84,10 @@ mod tests {
         assert_eq!(are_one(&Zone(NAMES, &[("exec-1.example.org", &["10.0.0.1", "fd00::1", "fd00::2"])])), Some(true));
         assert_eq!(are_one(&Zone(NAMES, &[("exec-1.example.org", &["::ffff:10.0.0.1", "fd00::1"])])), Some(true));
         let spelled = &[("10.0.0.1", "Exec-1.example.org"), ("fd00::1", "exec-1.example.org.")];
-        let zone = Zone(spelled, &[
-            ("Exec-1.example.org", &["10.0.0.1", "fd00::1"]),
-            ("exec-1.example.org.", &["10.0.0.1", "fd00::1"]),
-        ]);
+        let zone = Zone(
+            spelled,
+            &[("Exec-1.example.org", &["10.0.0.1", "fd00::1"]), ("exec-1.example.org.", &["10.0.0.1", "fd00::1"])],
+        );
         assert_eq!(are_one(&zone), Some(true));
     }
 
@@ -105,6 +105,9 @@ mod tests {
         assert_eq!(are_one(&Zone(&[("fd00::1", "evil.example")], &[("evil.example", BOTH)])), Some(false));
         // No names at all.
         assert_eq!(are_one(&Zone(&[], &[])), Some(false));
-        assert_eq!(are_one(&Zone(&[("10.0.0.1", "10.0.0.1"), ("fd00::1", "10.0.0.1")], &[("10.0.0.1", BOTH)])), Some(false));
+        assert_eq!(
+            are_one(&Zone(&[("10.0.0.1", "10.0.0.1"), ("fd00::1", "10.0.0.1")], &[("10.0.0.1", BOTH)])),
+            Some(false)
+        );
     }
 }

@@ -9,24 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::protocol::Reply;
+use crate::daemon::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
 
-/// So many at once are waited for until they have read their reply. Others get it and are closed at once.
-const AT_ONCE: usize = 32;
+/// Connections that are let close in order after the reply. One more takes the place of the oldest.
+const LIMITS: Limits = Limits { total: 64, per_host: 16, per_owner: 16 };
 /// How often a host is logged, and the hosts that are within that time.
 const LOGGED_EVERY: Duration = Duration::from_secs(3600);
 const MAX_LOGGED: usize = 100;
 
 /// Which of them are in the log, and how many are being answered.
-#[derive(Debug)]
 pub struct Outsiders {
     logged: Mutex<Logged>,
-    places: Arc<Semaphore>,
+    limiter: Arc<ConnectionLimiter<IpAddr>>,
 }
 
 #[derive(Debug)]
@@ -46,11 +44,11 @@ impl Outsiders {
     /// None yet.
     pub fn new() -> Self {
         let logged = Logged { since: Instant::now(), hosts: HashSet::new() };
-        Self { logged: Mutex::new(logged), places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { logged: Mutex::new(logged), limiter: ConnectionLimiter::new(ConnectionMeter::default()) }
     }
 
-    /// Logs one, and returns its connection with a place to answer it; `None` when it has been answered already.
-    pub fn turn_away(&self, stream: TcpStream, host: IpAddr) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    /// Logs one, and returns a place for its connection.
+    pub fn admit(&self, host: IpAddr) -> Option<Permit<IpAddr>> {
         let reply = Reply::Fail.as_str();
         match self.logged.lock().line(host, Instant::now()) {
             Line::Host => {
@@ -61,14 +59,8 @@ impl Outsiders {
             }
             Line::None => {}
         }
-        match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => Some((stream, place)),
-            Err(_) => {
-                // There is room for four bytes. Whoever has sent something may lose them to a reset.
-                let _ = stream.try_write(reply.as_bytes());
-                None
-            }
-        }
+        // None of them is ever busy, so there always is one to take the place of.
+        self.limiter.admit(host, &LIMITS).ok()
     }
 }
 

@@ -198,7 +198,8 @@ mod tests {
             let whole = format!("{}\n", bytes.trim_end());
             assert_eq!(ended(bytes), Ok(Some(whole)), "{bytes:?}");
         }
-        for bytes in ["", "register", "register\n.*", "register\n.*\n", "unregister", "unregister\n", "unregisterUrl\n.*\n"]
+        for bytes in
+            ["", "register", "register\n.*", "register\n.*\n", "unregister", "unregister\n", "unregisterUrl\n.*\n"]
         {
             assert_eq!(ended(bytes), Ok(None), "{bytes:?}");
         }

@@ -19,7 +19,7 @@ use super::probe::{Listener, who_listens};
 use super::probe_limiter::ProbeLimiter;
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use crate::daemon::{Reading, Store};
+use crate::daemon::{Permit, Reading, Store};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
 
@@ -27,6 +27,8 @@ use crate::route::{Backend, Host, Pattern, ToolName};
 const ASKING_DEADLINE: Duration = Duration::from_secs(8);
 /// Longest time for finding out who listens. A server of root is known after some 3 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(4);
+/// Addresses of a name that are tried: a tenant may own the name.
+const MAX_ADDRESSES: usize = 16;
 
 /// What the decisions rest on.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Registrar {
         client: &Client<'_>,
     ) -> Result<(ToolName, Done), (Option<ToolName>, Refusal)> {
         let policy = self.live.load_full();
-        let Client { peer, local, stream } = *client;
+        let Client { peer, local, stream, permit } = *client;
         let begun = Instant::now();
         let user = identd::ask(peer, local, policy.ident_port, policy.ident_timeout).await;
         self.metrics.ident_took(begun.elapsed());
@@ -87,6 +89,9 @@ impl Registrar {
         // Once a client has reset its connection, its port may be another user's, and the answer was about him.
         if !matches!(stream.take_error(), Ok(None)) {
             return Err((None, Refusal::Gone));
+        }
+        if permit.set_owner(user.clone()).is_err() {
+            return Err((policy.tool_of(&user), Refusal::TooManyAtOnce(user)));
         }
         let Some(tool) = policy.tool_of(&user) else {
             return Err((None, Refusal::NoTool { user, project: policy.project.clone() }));
@@ -105,13 +110,7 @@ impl Registrar {
         }
     }
 
-    async fn register(
-        &self,
-        caller: Caller<'_>,
-        pattern: &str,
-        url: &str,
-        canonical: bool,
-    ) -> Result<Done, Refusal> {
+    async fn register(&self, caller: Caller<'_>, pattern: &str, url: &str, canonical: bool) -> Result<Done, Refusal> {
         let claim = self.claim(&caller, pattern, url).await?;
         let Claim { pattern, backend, address, server } = claim;
         let ownership = if matches!(server, Server::Own) { Ownership::Proven } else { Ownership::Unproven };
@@ -218,7 +217,8 @@ impl Registrar {
         let origin = origin.and_then(|origin| serde_json::from_slice::<Origin>(&origin).ok());
         let destination = backend.as_ref().and_then(Backend::socket_addr).map(|address| address.ip());
         let registered_by = origin.and_then(|origin| origin.host.parse().ok());
-        let mut hosts: Vec<IpAddr> = [destination, registered_by].into_iter().flatten().map(|ip| ip.to_canonical()).collect();
+        let mut hosts: Vec<IpAddr> =
+            [destination, registered_by].into_iter().flatten().map(|ip| ip.to_canonical()).collect();
         hosts.dedup();
         Ok(Some((backend, hosts)))
     }
@@ -240,10 +240,8 @@ impl Registrar {
         if withdrawal != Withdrawal::Kept {
             return Ok(withdrawal.into());
         }
-        for at_address in self.resolver.at_addresses(tool, &backend).await? {
-            if at_address == backend {
-                continue;
-            }
+        let at_addresses = self.resolver.at_addresses(tool, &backend).await?;
+        for at_address in at_addresses.into_iter().filter(|at_address| *at_address != backend).take(MAX_ADDRESSES) {
             let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &at_address)).await?;
             if withdrawal != Withdrawal::Kept {
                 return Ok(withdrawal.into());
@@ -272,6 +270,8 @@ pub struct Client<'a> {
     pub local: SocketAddr,
     /// The connection.
     pub stream: &'a TcpStream,
+    /// Its place.
+    pub permit: &'a Permit<IpAddr, String>,
 }
 
 /// Who asks, from where, and by which rules.

@@ -31,7 +31,8 @@ fn half_a_command_gets_no_reply() {
     for bytes in ["unregister\n.*", &format!("register\n.*\n{URL}")] {
         assert_eq!(listener.ask(bytes), "", "{bytes:?} and silence");
     }
-    for bytes in ["", "register", "register\n", "register\n.*\n", "register\n.*", "unregister\n", "unregisterUrl\n.*\n"] {
+    for bytes in ["", "register", "register\n", "register\n.*\n", "register\n.*", "unregister\n", "unregisterUrl\n.*\n"]
+    {
         let start = Instant::now();
         assert_eq!(listener.ask(bytes), "", "{bytes:?} and silence");
         assert!(start.elapsed() >= Duration::from_millis(300), "{bytes:?}");

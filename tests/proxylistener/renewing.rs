@@ -33,7 +33,10 @@ fn a_newer_route_stays() {
     let (_old, old) = grid.server_of("tools.hello");
     let (_new, new) = grid.server_of("tools.hello");
     let renew = |port| grid.ask_as("tools.hello", &format!("renew\n.*\n{}\n", url_of(port)));
-    assert_eq!((grid.register_as("tools.hello", old), grid.register_as("tools.hello", new)), ("ok".into(), "ok".into()));
+    assert_eq!(
+        (grid.register_as("tools.hello", old), grid.register_as("tools.hello", new)),
+        ("ok".into(), "ok".into())
+    );
     assert_eq!((renew(old), grid.route("hello")), ("fail".into(), url_of(new)));
     assert_eq!((renew(new), grid.route("hello")), ("ok".into(), url_of(new)));
     // As Kubernetes writes it.

@@ -68,7 +68,14 @@ fn whoever_listens_takes_the_address_from_a_tool_that_does_not() {
     // Nobody listens now: hello's server may be starting again.
     assert_eq!((grid.register_as("tools.other", port), grid.route("other")), ("fail".into(), String::new()));
     let routed = format!("is routed to 127.0.0.1:{port}");
-    grid.listener.daemon.wait_for_line(&["WARN", "refused", "tool=\"other\"", "hello", &routed, "nothing listens there"]);
+    grid.listener.daemon.wait_for_line(&[
+        "WARN",
+        "refused",
+        "tool=\"other\"",
+        "hello",
+        &routed,
+        "nothing listens there",
+    ]);
     // Somebody listens, and the identd does not say who.
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     grid.own(port, "");
@@ -143,13 +150,16 @@ fn a_real_identd_says_whose_a_server_is() {
     let become_user = |uid: &'static str| ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"];
     let port = free_port();
     let serve = |uid: &'static str| {
-        let serve = format!("import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.BaseHTTPRequestHandler).serve_forever()");
+        let serve = format!(
+            "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.BaseHTTPRequestHandler).serve_forever()"
+        );
         let daemon = Daemon::start(&[&become_user(uid)[..], &["/usr/bin/python3", "-c", &serve]].concat(), &[]);
         wait_for("the server listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         daemon
     };
     let ask_as = |uid: &'static str, command: &str, port: u16| {
-        let script = r#"exec 3<>"/dev/tcp/127.0.0.1/$0"; printf '%s\n.*\nhttp://127.0.0.1:%s\n' "$1" "$2" >&3; cat <&3 >&2"#;
+        let script =
+            r#"exec 3<>"/dev/tcp/127.0.0.1/$0"; printf '%s\n.*\nhttp://127.0.0.1:%s\n' "$1" "$2" >&3; cat <&3 >&2"#;
         let (listens, port) = (listener.address.port().to_string(), port.to_string());
         let command = [&become_user(uid)[..], &["bash", "-c", script, &listens, command, &port]].concat();
         let mut client = Daemon::start(&command, &[]);

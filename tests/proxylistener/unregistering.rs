@@ -83,7 +83,12 @@ fn of_two_jobs_of_a_tool_each_removes_its_own_url() {
     let unregister = |url: &str| listener.ask(format!("unregisterUrl\n.*\n{url}\n"));
     assert_eq!((listener.register(".*", first), listener.register(".*", second)), ("ok".into(), "ok".into()));
     assert_eq!((unregister(first), route(&redis, ".*")), ("ok".into(), second.into()), "the late epilog");
-    listener.daemon.wait_for_line(&["INFO", "nothing to unregister", "leads elsewhere", "url=\"http://127.0.0.1:8001\""]);
+    listener.daemon.wait_for_line(&[
+        "INFO",
+        "nothing to unregister",
+        "leads elsewhere",
+        "url=\"http://127.0.0.1:8001\"",
+    ]);
     assert_eq!((unregister("http://localhost:8002/"), route(&redis, ".*")), ("ok".into(), String::new()), "a spelling");
     assert_eq!(unregister(second), "ok", "nothing is there");
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
@@ -129,7 +134,11 @@ fn a_host_is_one_whatever_family_it_comes_by() {
         let url = format!("http://{at}:8000");
         assert_eq!(ask_from(registers, &format!("register\n.*\n{url}\n")), "ok");
         assert_eq!(route(&redis, ".*"), url);
-        assert_eq!((ask_from(unregisters, "unregister\n.*\n"), route(&redis, ".*")), ("ok".into(), String::new()), "{at}");
+        assert_eq!(
+            (ask_from(unregisters, "unregister\n.*\n"), route(&redis, ".*")),
+            ("ok".into(), String::new()),
+            "{at}"
+        );
     }
     // Another host of the same family, and one of another family that names do not know as the same.
     assert_eq!(ask_from(v6, "register\n.*\nhttp://[::1]:8000\n"), "ok");
@@ -145,6 +154,11 @@ fn an_ipv4_address_is_the_same_in_ipv6_form() {
     assert_eq!(ask(client(), "register\n.*\nhttp://[::ffff:127.0.0.1]:8000\n"), "ok");
     assert_eq!(redis.cli(&["HGETALL", "prefix:hello"]), format!(".*\n{URL}"));
     // As an earlier version may have written it.
-    redis.cli(&["HSET", "origin:hello", ".*", r#"{"source":"proxylistener","owner":"o","host":"::ffff:127.0.0.1","since":1}"#]);
+    redis.cli(&[
+        "HSET",
+        "origin:hello",
+        ".*",
+        r#"{"source":"proxylistener","owner":"o","host":"::ffff:127.0.0.1","since":1}"#,
+    ]);
     assert_eq!((ask(client(), "unregister\n.*\n"), route(&redis, ".*")), ("ok".into(), String::new()));
 }
