@@ -35,21 +35,17 @@ fn a_home_that_cannot_be_entered_is_told() {
         eprintln!("skipped: only root can be somebody else");
         return;
     }
+    // Where every user may run it.
+    let program = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    fs::copy(RUNNER, &program).unwrap();
     // nobody's is /nonexistent; the other is no user at all.
     for (uid, why) in [("65534", "while entering the home \"/nonexistent\""), ("4000000", "knows no user 4000000")] {
         let reuid = format!("--reuid={uid}");
         let (status, out, error) =
-            output(&["env", "--chdir=/", "setpriv", &reuid, "--clear-groups", &runner_for_all(), "pwd"]);
+            output(&["env", "--chdir=/", "setpriv", &reuid, "--clear-groups", program.to_str().unwrap(), "pwd"]);
         assert_eq!((status, &*out), (Some(0), "/\n"), "{error}");
         assert!(error.contains("WARN") && error.contains(why) && error.contains("runs in \"/\""), "{error}");
     }
-}
-
-/// The program where every user may run it.
-fn runner_for_all() -> String {
-    let copy = format!("/tmp/urlproxy-runner-{}", std::process::id());
-    fs::copy(RUNNER, &copy).unwrap();
-    copy
 }
 
 #[test]

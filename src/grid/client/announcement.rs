@@ -213,3 +213,55 @@ async fn attend(
     let _ = registration.unregister(by, TRIES).await;
     (registration, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[tokio::test]
+    async fn a_proxy_has_left_the_file_when_two_looks_say_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let hour = Duration::from_secs(3600);
+        let plan = Plan {
+            file: Some(file.path().to_owned()),
+            // Nobody listens there: nothing is ever sent.
+            service: Service { port: 0, canonical: false, uid: 0 },
+            patience: Patience { within: None, leaves_others_port: false },
+            interval: hour,
+            record: Arc::default(),
+        };
+        let proxies = active_proxy::parse_active_proxies(b"127.0.0.1:1\n127.0.0.1:2\n").unwrap();
+        let mut announcement = Announcement::begin(plan, proxies);
+        let begun = Instant::now();
+        let mut look = |content: &str| {
+            fs::write(file.path(), content).unwrap();
+            announcement.look();
+            let stopped = announcement.told.iter().filter(|told| told.stop.borrow().is_some()).count();
+            (announcement.told.len(), stopped, announcement.next_look < begun + hour / 5)
+        };
+        let (one, both) = ("127.0.0.1:2\n", "127.0.0.1:1\n127.0.0.1:2\n");
+        // Empty, or half written; each time the next look is soon.
+        for (content, want) in [
+            ("", (2, 0, true)),
+            (both, (2, 0, false)),
+            (one, (2, 0, true)),
+            (both, (2, 0, false)),
+            ("wrong line\n", (2, 0, false)),
+            (one, (2, 0, true)),
+            (one, (2, 1, false)),
+            // It is told anew when it has been told of its end.
+            (both, (2, 1, false)),
+        ] {
+            assert_eq!(look(content), want, "{content:?}");
+        }
+        tokio::select! {
+            news = announcement.news() => panic!("{news:?}"),
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+        announcement.look();
+        let told: Vec<_> = announcement.told.iter().map(|told| told.proxy.to_string()).collect();
+        assert_eq!(told, ["127.0.0.1:2", "127.0.0.1:1"]);
+        assert!(announcement.told.iter().all(|told| told.stop.borrow().is_none()));
+    }
+}

@@ -19,6 +19,8 @@ use crate::route::Backend;
 
 /// Nothing longer is a record.
 const MAX_LEN: u64 = 64 << 10;
+/// A job has not more proxies than this, and the epilog asks all of them at once.
+const MAX_ENTRIES: usize = 64;
 
 /// A URL, and a proxy that may know of it.
 pub type Entry = (Proxy, Backend);
@@ -123,7 +125,8 @@ fn read(path: &Path) -> Result<Vec<Entry>, RecordError> {
     }
     let mut text = String::new();
     file.take(MAX_LEN).read_to_string(&mut text).map_err(unreadable)?;
-    text.lines().map(parse_line).collect::<Option<_>>().ok_or_else(malformed)
+    let entries: Option<Vec<_>> = text.lines().map(parse_line).collect();
+    entries.filter(|entries| entries.len() <= MAX_ENTRIES).ok_or_else(malformed)
 }
 
 fn parse_line(line: &str) -> Option<Entry> {
@@ -174,8 +177,10 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert!(matches!(read(&path), Err(RecordError::Malformed { .. })), "{text:?}");
         }
-        fs::write(&path, "a http://10.0.0.1:80\n".repeat(10_000)).unwrap();
-        assert!(matches!(read(&path), Err(RecordError::Malformed { .. })));
+        for count in [MAX_ENTRIES + 1, 10_000] {
+            fs::write(&path, "a http://10.0.0.1:80\n".repeat(count)).unwrap();
+            assert!(matches!(read(&path), Err(RecordError::Malformed { .. })), "{count}");
+        }
         fs::write(&path, b"\xff").unwrap();
         assert!(matches!(read(&path), Err(RecordError::Unreadable { .. })));
         fs::remove_file(&path).unwrap();

@@ -30,7 +30,7 @@ const LONG: Duration = Duration::from_secs(120);
 /// An answer is waited for so long before `unregister` is sent after its command, lest it overtakes.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// An old listener answers an unknown command within this time.
-const UNKNOWN_WITHIN: Duration = Duration::from_secs(2);
+const UNKNOWN_WITHIN: Duration = Duration::from_millis(500);
 
 /// Asks for the end, and says by when it should be over.
 pub type Stop = watch::Receiver<Option<Instant>>;
