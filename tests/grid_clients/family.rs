@@ -31,13 +31,13 @@ fn runner_of_both(proxy: u16, command: &[&str]) -> Job {
 fn a_server_for_ipv6_alone_is_registered_over_ipv6_or_not_at_all() {
     let proxy = Proxy::start_at((Ipv6Addr::UNSPECIFIED, 0).into(), |_| "ok".into()).expect("IPv6");
     let number = proxy.address.port();
-    let options = ["--listen-timeout", "1s"];
+    let options = ["--listen-timeout", "5s"];
     let mut job = runner(file_of(&format!("127.0.0.1:{number}\n")), &options, &["perl", "-e", SERVER]);
     let port = port_of(&job);
     assert_eq!(job.wait_for_end(), 69);
     let reason =
         format!("port {port} is listened on for IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or 127.0.0.1");
-    job.wait_for_line(&["ERROR", &reason, "within 1s"]);
+    job.wait_for_line(&["ERROR", &reason, "within 5s"]);
     assert_eq!(proxy.heard(), [""; 0]);
 
     // The name has both addresses.
@@ -52,7 +52,7 @@ fn a_server_for_ipv4_alone_is_registered_over_ipv4_or_not_at_all() {
     let proxy = Proxy::start_at((Ipv6Addr::UNSPECIFIED, 0).into(), |_| "ok".into()).expect("IPv6");
     let number = proxy.address.port();
     let server = SERVER.replace("::\"", "0.0.0.0\"").replace("V6Only => 1, ", "");
-    let options = ["--listen-timeout", "1s"];
+    let options = ["--listen-timeout", "5s"];
     let mut job = runner(file_of(&format!("[::1]:{number}\n")), &options, &["perl", "-e", &server]);
     let port = port_of(&job);
     assert_eq!(job.wait_for_end(), 69);

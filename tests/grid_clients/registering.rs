@@ -131,7 +131,7 @@ fn a_command_that_does_not_listen_in_time_is_ended() {
 #[test]
 fn a_command_that_requests_do_not_reach_is_told_so() {
     let proxy = Proxy::agreeing();
-    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "1s"], &server("127.0.0.2"));
+    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "5s"], &server("127.0.0.2"));
     assert_eq!(job.wait_for_end(), 69);
     job.wait_for_line(&["ERROR", "is listened on at 127.0.0.2 only, expected 0.0.0.0, [::] or 127.0.0.1"]);
     assert_eq!(proxy.heard(), [""; 0]);
@@ -144,7 +144,7 @@ fn a_command_that_requests_do_not_reach_is_told_so() {
         return;
     };
     let proxy = Proxy::start_at((own, 0).into(), |_| "ok".into()).unwrap();
-    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "1s"], &server("127.0.0.1"));
+    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "5s"], &server("127.0.0.1"));
     assert_eq!(job.wait_for_end(), 69);
     job.wait_for_line(&["ERROR", &format!("at 127.0.0.1 only, expected 0.0.0.0, [::] or {own}")]);
     assert_eq!(proxy.heard(), [""; 0]);
@@ -163,10 +163,10 @@ fn another_users_server_is_not_registered() {
     for address in ["0.0.0.0", "127.0.0.1"] {
         let command = [&somebody[..], &server(address)].concat();
         let port = free_port().to_string();
-        let options = ["--listen-timeout", "1s", "--port", &port];
+        let options = ["--listen-timeout", "5s", "--port", &port];
         let mut job = runner(active(&[proxy.address]), &options, &command);
         assert_eq!(job.wait_for_end(), 69);
-        job.wait_for_line(&[&format!("port {port} is listened on by another user, uid 65534 within 1s")]);
+        job.wait_for_line(&[&format!("port {port} is listened on by another user, uid 65534 within 5s")]);
     }
     assert_eq!(proxy.heard(), [""; 0]);
 }

@@ -156,9 +156,9 @@ mod tests {
         let record = Record { path: Some(path.clone()), entries: Mutex::default() };
         let (a, b) = (proxy("a"), proxy("[fd00::1]:82"));
         let (first, second) = (url("http://10.0.0.1:80"), url("http://[fd00::2]:80"));
-        record.set(&a, &[first.clone()]);
+        record.set(&a, std::slice::from_ref(&first));
         record.set(&b, &[first.clone(), second.clone()]);
-        record.set(&a, &[second.clone()]);
+        record.set(&a, std::slice::from_ref(&second));
         assert!(!record.is_empty());
         assert_eq!(read(&path).unwrap(), [(b.clone(), first), (b.clone(), second.clone()), (a.clone(), second)]);
         record.set(&b, &[]);
