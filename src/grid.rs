@@ -2,8 +2,7 @@
 //!
 //! `listener` (connections, within limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
 //! `identd` (who asks), `destination` (where to), `probe` (who listens there), `decision` (the outcome, for log and metrics).
-//! `audit` looks whether what was registered still
-//! holds.
+//! `audit` (what goes, by what `survey` sees now and `history` knows from before) looks whether what was registered still holds.
 
 pub mod client;
 
@@ -11,6 +10,7 @@ mod audit;
 mod command_text;
 mod decision;
 mod destination;
+mod history;
 mod host_names;
 mod identd;
 mod listener;
@@ -24,6 +24,7 @@ mod registrar;
 mod reload;
 mod routes;
 mod settings;
+mod survey;
 
 pub use audit::audit;
 pub use identd::{IdentError, Query, parse_ident_reply};

@@ -14,6 +14,7 @@
 //! a route.
 
 mod acceptance;
+mod address;
 mod admission;
 mod cluster;
 mod frontend;
@@ -25,13 +26,14 @@ mod withdrawal;
 mod write;
 
 pub use acceptance::{AcceptError, AcceptFile, Accepted, Names};
+pub use address::{hold_address, release_address};
 pub use admission::{Admission, NotAllowed, address_towards, is_special};
 pub use cluster::{
     CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, WRITER_KEY, heartbeat, settle, step_down,
     take_over,
 };
 pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, track_frontends, write_frontend};
-pub use origin::{GRID, GridRoute, Origin, grid_routes};
+pub use origin::{GRID, GridRoute, Origin, Signed, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{
     ADDRESSES_KEY, DOMAINS_PREFIX, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key,

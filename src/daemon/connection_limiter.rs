@@ -121,6 +121,11 @@ impl ConnectionMeter {
         registry.register("connections_refused", help, self.refused.clone());
     }
 
+    /// Counts another reason, which is the label, from zero.
+    pub fn expect(&self, by: &'static str) {
+        drop(self.refused.get_or_create(&By { by }));
+    }
+
     /// Counts a connection that the server closes for another reason, which is the label.
     pub fn refuse(&self, by: &'static str) {
         self.refused.get_or_create(&By { by }).inc();

@@ -27,13 +27,13 @@ mod withdrawal;
 
 use std::io;
 
+use crate::daemon::LogOptions;
+
 pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies, read as read_active_proxies};
 
-/// Starts logging to standard error, a line an event; to be called once, first. A log that can't be written (its disk is
-/// full, its reader gone) is no reason to end.
+/// Starts logging to standard error, a line an event; to be called once, first.
 pub fn start_log() {
-    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_target(false);
-    lines.log_internal_errors(false).init();
+    crate::daemon::start_log(LogOptions::default());
 }
 
 /// Runs one program's asynchronous part. A resolver that hangs is not waited for.

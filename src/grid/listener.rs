@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::metrics::{Asked, Outcome};
+use super::metrics::{ALLOW_CLIENT, Asked, Outcome};
 use super::outsiders::Outsiders;
 use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
@@ -60,7 +60,7 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
         let peer = canonical(peer);
         let policy = registrar.live.load();
         if !policy.admits(peer.ip()) {
-            registrar.metrics.connections.refuse("allow_client");
+            registrar.metrics.connections.refuse(ALLOW_CLIENT);
             if let Some(permit) = outsiders.admit(peer.ip()) {
                 clients.spawn(async move {
                     let refuse = async {

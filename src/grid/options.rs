@@ -11,8 +11,7 @@ use clap::{CommandFactory, Parser};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::settings::Settings;
-use crate::daemon::LogOptions;
-use crate::daemon::parse_duration;
+use crate::daemon::{GuardOption, LogOptions, parse_duration};
 
 /// Longest domain name whose labels below it still have room for one more of full length.
 const MAX_DOMAIN_LEN: usize = 253 - 64;
@@ -40,7 +39,8 @@ server listens takes the address from a tool that is still routed there; a tool 
 Without --allow-client any host that runs an identd can register for any tool.
 
 The audit asks the identd of each route's host whose the port is now; a route whose port is somebody else's is
-withdrawn.
+withdrawn, and so is one whose port refuses connections for --dead-after. That includes what the old proxylistener
+wrote: routes without an origin that kube2proxy does not know, inside --allow-client and --allow-destination if given.
 
 SIGHUP reads --settings-file and --project-file again. Exit status: 0 after SIGTERM or SIGINT, when all clients have
 been answered; 64 for a wrong command line; 1 when it cannot listen.
@@ -93,6 +93,12 @@ pub struct Options {
     /// How often the owners of the routes' ports are asked for, or "off"
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub(super) audit_interval: Interval,
+    /// How long a port must have refused connections, in 3 audits or more, for its route to go, or "off"
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
+    pub(super) dead_after: Interval,
+    /// Of how many routes the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
+    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = parse_guard)]
+    pub(super) withdrawal_guard: GuardOption,
     /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
     #[arg(
         long,
@@ -182,6 +188,10 @@ fn parse_interval(text: &str) -> Result<Interval, String> {
         return Ok(Interval(None));
     }
     parse_duration(text).map(|period| Interval(Some(period))).map_err(|error| format!("{error}, or \"off\""))
+}
+
+fn parse_guard(text: &str) -> Result<GuardOption, String> {
+    GuardOption::parse(text, "proxylistener")
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {

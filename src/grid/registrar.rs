@@ -19,7 +19,7 @@ use super::probe::{Listener, who_listens};
 use super::probe_limiter::ProbeLimiter;
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use crate::daemon::{Permit, Reading, Store};
+use crate::daemon::{Permit, Readiness, Reading, Store, follow_writability};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
 
@@ -56,6 +56,11 @@ impl Registrar {
             resolver: Resolver::default(),
             probes: ProbeLimiter::default(),
         }
+    }
+
+    /// Sets `readiness` by whether Redis takes writes. Never ends.
+    pub async fn follow_writability(&self, readiness: Readiness) {
+        follow_writability(&self.store, &readiness).await;
     }
 
     /// Does what a client asks, or not; one line in the log says which, and why.
@@ -310,7 +315,8 @@ struct Claim {
 }
 
 impl Policy {
-    fn tool_of(&self, user: &str) -> Option<ToolName> {
+    /// The tool whose account this is.
+    pub(super) fn tool_of(&self, user: &str) -> Option<ToolName> {
         let name = user.strip_prefix(self.project.as_str())?.strip_prefix('.')?;
         if name.is_empty() { None } else { ToolName::try_new(name.as_bytes()).ok() }
     }

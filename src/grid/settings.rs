@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::options::Options;
 use crate::daemon::{LogOptions, ProjectError, RedisUrlError, open_redis, raise_file_limit, resolve_project};
+use crate::registry::GuardSettings;
 
 /// Everything that a command line and its file say.
 pub struct Settings {
@@ -49,6 +50,10 @@ pub struct Policy {
     pub max_connections: usize,
     /// From the beginning of an audit to that of the next; `None` is never.
     pub audit_interval: Option<Duration>,
+    /// How long a port must have refused connections for its route to go; `None` is for ever.
+    pub dead_after: Option<Duration>,
+    /// Of how many routes at once; `None` is of any.
+    pub dead_guard: Option<GuardSettings>,
 }
 
 /// The policy in force. Whoever decides something takes it once.
@@ -90,6 +95,8 @@ impl Options {
                 idle_timeout: self.idle_timeout,
                 max_connections: self.max_connections as usize,
                 audit_interval: self.audit_interval.0,
+                dead_after: self.dead_after.0,
+                dead_guard: self.withdrawal_guard.0,
             },
         })
     }
@@ -127,7 +134,7 @@ impl Policy {
     /// Lets the process open the files that so many clients take, and says so when the system does not.
     pub(super) fn make_room(&self) {
         // A client and its identd take one each, and as many clients as are served may have an answer and not have closed.
-        let needed = 3 * self.max_connections as u64 + 64;
+        let needed = 3 * self.max_connections as u64 + 640;
         if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
             warn!(limit, needed, "few open files allowed for --max-connections");
         }

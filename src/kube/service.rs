@@ -91,6 +91,18 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// All values of [`Self::reason`].
+    pub const REASONS: [&str; 8] = [
+        "NamespaceNotAllowed",
+        "Headless",
+        "ExternalName",
+        "NoAddress",
+        "NoPort",
+        "InvalidPath",
+        "AlreadyClaimed",
+        "Malformed",
+    ];
+
     /// One word, for an Event's reason and a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -55,7 +55,8 @@ impl Kube2proxy {
         http::is_ready(self.status)
     }
 
-    /// The value of a sample, 0 if there is none.
+    /// The value of a sample, which must be there.
+    #[track_caller]
     pub fn metric(&self, sample: &str) -> f64 {
         http::metric(self.status, sample)
     }

@@ -8,6 +8,7 @@ use crate::job::{
     kill, number_after, output, port_of, server,
 };
 use crate::listener::{Listener, identd_of, wait_for};
+use crate::need::need_root;
 use crate::port::free_port;
 use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
@@ -46,8 +47,7 @@ fn a_grabbed_port_is_registered_while_the_command_listens() {
 
 #[test]
 fn another_users_server_on_a_grabbed_port_is_not_registered() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be somebody else");
+    if !need_root() {
         return;
     }
     let proxy = Proxy::agreeing();

@@ -2,6 +2,8 @@
 
 #[path = "../common/listener.rs"]
 mod listener;
+#[path = "../common/need.rs"]
+mod need;
 #[path = "../common/port.rs"]
 mod port;
 #[path = "../common/proxy.rs"]

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::job::{GRABBER, RUNNER, SERVER, active, file_of, is_claimed, number_after, output, runner};
 use crate::listener::Daemon;
+use crate::need::need_root;
 use crate::port::free_port;
 use crate::proxy::Proxy;
 
@@ -77,8 +78,7 @@ fn usurped(times: usize, own: &str) -> String {
 
 #[test]
 fn a_port_that_another_user_has_taken_is_changed_for_another() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be somebody else");
+    if !need_root() {
         return;
     }
     // The command fails, or does not notice.
@@ -103,8 +103,7 @@ fn a_port_that_another_user_has_taken_is_changed_for_another() {
 
 #[test]
 fn a_port_is_not_changed_for_ever_and_a_command_that_fails_by_itself_is_not_begun_again() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be somebody else");
+    if !need_root() {
         return;
     }
     let (proxy, count) = (Proxy::agreeing(), file_of("0"));
@@ -128,8 +127,7 @@ fn a_port_is_not_changed_for_ever_and_a_command_that_fails_by_itself_is_not_begu
 
 #[test]
 fn a_signal_ends_a_command_that_was_to_have_another_port() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be somebody else");
+    if !need_root() {
         return;
     }
     let (proxy, count) = (Proxy::agreeing(), file_of("0"));

@@ -9,6 +9,7 @@ use crate::job::{
     server,
 };
 use crate::listener::{Listener, identd_of};
+use crate::need::{need, need_root};
 use crate::port::free_port;
 use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
@@ -48,10 +49,11 @@ fn the_bytes_are_the_old_clients() {
 
 #[test]
 fn an_ipv6_proxy_is_told_an_ipv6_address() {
-    let Ok(proxy) = Proxy::start_at((Ipv6Addr::LOCALHOST, 0).into(), |_| "ok".into()) else {
-        eprintln!("skipped: there is no IPv6");
+    let proxy = Proxy::start_at((Ipv6Addr::LOCALHOST, 0).into(), |_| "ok".into());
+    if !need("IPv6", proxy.is_ok()) {
         return;
-    };
+    }
+    let proxy = proxy.unwrap();
     let v6_server = SERVER.replace("IO::Socket::INET", "IO::Socket::IP");
     let job = runner(active(&[proxy.address]), &[], &["perl", "-e", &v6_server, "::"]);
     proxy.wait_for(&[&format!("register\n.*\nhttp://[::1]:{}\n", port_of(&job))]);
@@ -139,10 +141,11 @@ fn a_command_that_requests_do_not_reach_is_told_so() {
     // Which way a packet would go says this host's address; nothing is sent.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let own = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
-    let Some(own) = own.ok().filter(|own| !own.is_loopback()) else {
-        eprintln!("skipped: there is no address but the loopback's");
+    let own = own.ok().filter(|own| !own.is_loopback());
+    if !need("network", own.is_some()) {
         return;
-    };
+    }
+    let own = own.unwrap();
     let proxy = Proxy::start_at((own, 0).into(), |_| "ok".into()).unwrap();
     let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "5s"], &server("127.0.0.1"));
     assert_eq!(job.wait_for_end(), 69);
@@ -154,8 +157,7 @@ fn a_command_that_requests_do_not_reach_is_told_so() {
 
 #[test]
 fn another_users_server_is_not_registered() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be somebody else");
+    if !need_root() {
         return;
     }
     let proxy = Proxy::agreeing();

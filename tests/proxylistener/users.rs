@@ -102,7 +102,9 @@ fn users_outside_the_project_are_told_so() {
 #[test]
 fn a_real_identd_is_understood() {
     let installed = Command::new("oidentd").arg("--version").env("PATH", "/usr/sbin:/usr/bin").output().is_ok();
-    assert!(installed, "there is no oidentd");
+    if !need("oidentd", installed) {
+        return;
+    }
     let redis = RedisServer::start(&[]);
     let root = rustix::process::geteuid().is_root();
     // The user's own name, which is no tool's, and then a name that a configuration makes it reply.
