@@ -139,9 +139,6 @@ impl Metrics {
             unknown_owners: Gauge::default(),
             held_dead: Gauge::default(),
         };
-        for finding in Finding::ALL {
-            drop(metrics.audited.get_or_create(&Audited { finding }));
-        }
         let registry = registry.sub_registry_with_prefix("proxylistener");
         registry.register("commands", "Clients' commands, by what became of them", metrics.commands.clone());
         let help = "From asking an identd until its answer or failure";
