@@ -15,8 +15,9 @@ use crate::route::Backend;
 
 /// Between two tries: there is little time for it.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
-/// An old listener answers an unknown command within this time, or within a longer one at the next try.
-const UNKNOWN_WITHIN: Duration = Duration::from_millis(300);
+/// An old listener answers an unknown command within this time, or within three times that at the next try. Until it is over
+/// a server that has ended may still be routed to.
+const UNKNOWN_WITHIN: Duration = Duration::from_millis(100);
 
 /// Unregisters, again and again until it works, the time is over, or after `tries`. Without a URL: whatever the proxy has of
 /// this host and user.
