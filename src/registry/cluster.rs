@@ -148,7 +148,9 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| {
             return read and type(origin) == 'table' and origin or {}
         end
         local function is_written_over(url, origin)
-            return type(origin.destination) == 'string' and (not url or normal_url(url) ~= origin.destination)
+            local destination = origin.destination
+            if type(destination) ~= 'string' or url == destination then return false end
+            return not url or normal_url(url) ~= destination
         end
         local request = cjson.decode(ARGV[3])
         for _, gone in ipairs(request.withdrawals) do
@@ -180,7 +182,7 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| {
                 redis.call('SREM', KEYS[4], claim.member)
                 outcomes[index] = 2
             else
-                local address = address_of(claim.url)
+                local address = claim.url:match('^https?://(.+)$')
                 local is_held = redis.pcall('HGET', KEYS[7], address) == tool
                 local holder, patterns
                 if not is_held then holder, patterns = holder_of(address, tool) end
