@@ -96,7 +96,7 @@ pub struct Options {
     /// How long a port must have refused connections, in 3 audits or more, for its route to go, or "off"
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub(super) dead_after: Interval,
-    /// Of how many routes the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
+    /// Of how many tools the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
     #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = parse_guard)]
     pub(super) withdrawal_guard: GuardOption,
     /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path

@@ -52,7 +52,7 @@ pub struct Policy {
     pub audit_interval: Option<Duration>,
     /// How long a port must have refused connections for its route to go; `None` is for ever.
     pub dead_after: Option<Duration>,
-    /// Of how many routes at once; `None` is of any.
+    /// Of how many tools at once; `None` is of any.
     pub dead_guard: Option<GuardSettings>,
 }
 
