@@ -88,7 +88,7 @@ fn wait(mut condition: impl FnMut() -> bool) {
 fn compared(store: &mut Store) -> (u64, Duration) {
     const QUIET: Duration = Duration::from_secs(2);
     // Beats are far smaller.
-    const BURST: u64 = 1 << 20;
+    const BURST: u64 = 1 << 16;
     let mut quiet_until_burst = |is_burst: bool| {
         let begun = Instant::now();
         loop {
