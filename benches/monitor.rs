@@ -9,8 +9,6 @@ mod listener;
 mod monitored;
 #[path = "../tests/common/need.rs"]
 mod need;
-#[path = "../tests/common/need.rs"]
-mod need;
 #[path = "common/process.rs"]
 mod process;
 
