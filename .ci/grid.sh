@@ -139,3 +139,48 @@ show_grid() { # what is known when something failed
     qstat -f -explain E -u '*' || true
     show_ends "$grid_log"/*.log "$grid"/home/*/*.log "$grid/nginx/error.log"
 }
+
+# More hosts: a network, a host name, an execution daemon and an identd each, in the same file system.
+declare -A host_of=()
+add_host() { # NAME ADDRESS: before start_grid
+    start "$grid_log/$1.log" unshare --net --uts sleep infinity
+    host_of[$1]=$child
+    wait_until 5 is_apart "$child" || die "no namespace for $1"
+    say "$2 $1" >>/etc/hosts
+    ip link add "to-$1" type veth peer name eth0 netns "$child"
+    ip link set "to-$1" up
+    ip route add "$2/32" dev "to-$1"
+    on_host "$1" hostname "$1"
+    on_host "$1" ip link set lo up
+    on_host "$1" ip address add "$2/32" dev eth0
+    on_host "$1" ip link set eth0 up
+    on_host "$1" ip route add "$grid_address/32" dev eth0
+}
+is_apart() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; } # PID
+on_host() { nsenter --target "${host_of[$1]}" --net --uts "${@:2}"; }                # NAME COMMAND...
+start_execd_on() {                                                                  # NAME: after start_grid
+    quietly qconf -ah "$1"
+    quietly qconf -as "$1"
+    start "$grid_log/execd-$1.log" on_host "$1" env SGE_ND=1 sge_execd
+    qconf -sq "$queue" | sed -e "s|^\(hostlist\) .*|\1 $grid_host $1|" >"$grid/queue-$1"
+    quietly qconf -Mq "$grid/queue-$1"
+    wait_until 20 instance_is_ready "$1" || die "no job can run in $queue on $1"
+}
+instance_is_ready() { qstat -f -q "$queue@$1" | awk -v queue="$queue@" 'index($1, queue) && NF == 5 { ready = 1 } END { exit !ready }'; }
+start_identd_on() { # NAME ADDRESS
+    start "$grid_log/identd-$1.log" on_host "$1" oidentd --foreground --nosyslog
+    wait_until 10 answers "$2" 113 || die "oidentd did not start on $1"
+}
+# As when its power fails: nothing that ran there says goodbye, and nothing answers any more.
+lose_host() { # NAME
+    local pid
+    ip link delete "to-$1"
+    for pid in /proc/[0-9]*; do
+        pid=${pid#/proc/}
+        [[ $(readlink "/proc/$pid/ns/net" 2>/dev/null) == "$(readlink "/proc/${host_of[$1]}/ns/net")" ]] || continue
+        [[ $pid == "${host_of[$1]}" ]] || kill -KILL "$pid" 2>/dev/null || true
+    done
+    kill -KILL "${host_of[$1]}"
+}
+is_free() { ! answers "$grid_address" "$1"; }                  # PORT
+is_not_routed_to() { [[ $(route_of "$1") != "$2" ]]; }         # TOOL URL

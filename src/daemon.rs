@@ -1,5 +1,6 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
+mod connection_limiter;
 mod guard;
 mod log;
 mod project;
@@ -10,6 +11,7 @@ mod store;
 mod systemd;
 mod usage;
 
+pub use connection_limiter::{ConnectionLimiter, ConnectionMeter, Limit, Limits, Permit, Refused};
 pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
 pub use log::{LogFormat, LogOptions, start_log};
 pub use project::{ProjectError, resolve_project};

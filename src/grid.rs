@@ -1,7 +1,7 @@
 //! The daemon that jobs on the grid tell where they listen: who asks is told by the identd of the host that asks.
 //!
-//! `listener` (connections, their limits in `room`) -> `protocol` (what is asked) -> `registrar` (who may have what), with
-//! `identd` (who asks), `destination` (where to). `audit` looks whether what was registered still
+//! `listener` (connections, within limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
+//! `identd` (who asks), `destination` (where to), `probe` (who listens there). `audit` looks whether what was registered still
 //! holds.
 
 pub mod client;
@@ -13,10 +13,10 @@ mod identd;
 mod listener;
 mod metrics;
 mod options;
+mod probe;
 mod protocol;
 mod registrar;
 mod reload;
-mod room;
 mod routes;
 mod settings;
 
@@ -27,5 +27,4 @@ pub use options::Options;
 pub use protocol::{Command, ProtocolError, Reply, parse_command};
 pub use registrar::Registrar;
 pub use reload::reload_at;
-pub use room::MAX_CONNECTIONS_PER_HOST;
 pub use settings::{Settings, SettingsError};

@@ -8,6 +8,10 @@
 //! | `k8s_services` | set | what kube2proxy has registered: `namespace/name/route` |
 //! | `k8s_writer` | string | which kube2proxy may write, for as long as it is there |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
+//! | `addresses` | hash | `host:port` to the tool that is routed there. Readers may ignore it |
+//!
+//! At most one tool is routed to an address, the one last proven to own it. Writers keep to that in the same script that sets
+//! a route.
 
 mod acceptance;
 mod admission;
@@ -16,6 +20,7 @@ mod frontend;
 mod origin;
 mod read;
 mod schema;
+mod script;
 mod withdrawal;
 mod write;
 
@@ -29,8 +34,11 @@ pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, 
 pub use origin::{GRID, GridRoute, Origin, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{
-    DOMAINS_PREFIX, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key, prefix_of,
-    redirects_key, routes_key, split_key,
+    ADDRESSES_KEY, DOMAINS_PREFIX, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key,
+    prefix_of, redirects_key, routes_key, split_key,
 };
+pub use script::Call;
 pub use withdrawal::{GuardSettings, touched_at};
-pub use write::{register, unregister, unregister_if_from, withdraw_if_unchanged};
+pub use write::{
+    Ownership, Registration, Withdrawal, register, renew, unregister_if_from, unregister_url, withdraw_if_unchanged,
+};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use follow::{CAPACITY, DEADLINE, following, is_locked, lines, map, routes, settings, wait_for};
 use redis_server::RedisServer;
-use urlproxy::registry::{self, Origin};
+use urlproxy::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use urlproxy::route::{Backend, Kind, Pattern, ToolName};
 use urlproxy::sync::{GuardSettings, Journal, Lease, Settings, SnapshotSettings, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable, Table};
@@ -213,13 +213,14 @@ fn what_the_registry_writes_is_routed_and_what_it_removes_is_not() {
         destination: None,
     };
     following(&settings(&redis.url()), |table| {
-        registry::register(&tool, &pattern, &backend, None, &origin).unwrap().exec(&mut client).unwrap();
+        let call = registry::register(&tool, &pattern, &backend, None, &origin, Ownership::Unproven).unwrap();
+        assert_eq!(call.invoke(&mut client).unwrap(), Registration::Done { evicted: None });
         wait_for("registered", || routes(table) == map(&[("hello /x.*", "http://10.0.0.1:8000")]));
         let stored: Origin = serde_json::from_str(&redis.cli(&["HGET", "origin:hello", "/x.*"])).unwrap();
         assert_eq!(stored, origin);
-        registry::unregister(&tool, "/x.*").exec(&mut client).unwrap();
+        assert_eq!(registry::unregister_url(&tool, "/x.*", &backend).invoke(&mut client).unwrap(), Withdrawal::Removed);
         wait_for("unregistered", || routes(table).is_empty());
-        assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "origin:hello"]), "0");
+        assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "origin:hello", "addresses"]), "0");
     });
 }
 

@@ -188,7 +188,7 @@ fn no_more_than_max_connections_are_served() {
     let told = std::sync::Mutex::new(told);
     let ident_port = identd(move |mut stream, (client, ours)| {
         told.lock().unwrap().recv().unwrap_or_default();
-        let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
+        let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello{client}\r\n").as_bytes());
     });
     let args = ["--max-connections", "8", "--metrics-listen", "127.0.0.1:0"];
     let listener = Listener::start(&redis.url(), ident_port, &args);

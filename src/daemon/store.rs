@@ -10,6 +10,8 @@ use redis::{
 };
 use tokio::sync::Mutex;
 
+use crate::registry::Call;
+
 /// Longer than this Redis may not take, connecting included.
 pub const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -56,6 +58,14 @@ impl Idempotent for Cmd {
     async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
         let reply: redis::Value = self.query_async(connection).await?;
         Ok(bool::from_redis_value(reply)?)
+    }
+}
+
+impl<T: FromRedisValue + Send> Idempotent for Call<T> {
+    type Reply = T;
+
+    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<T> {
+        self.invoke_async(connection).await
     }
 }
 

@@ -10,37 +10,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::identd::{self, IdentError};
+use super::identd::IdentError;
 use super::metrics::Finding;
+use super::probe::{Listener, Unknown, who_listens};
 use super::registrar::Registrar;
 use super::routes::{grid_routes, registered_tools};
-use super::settings::Policy;
 use crate::daemon::StoreError;
-use crate::registry::{self, GridRoute};
+use crate::registry::{self, GridRoute, Withdrawal};
 use crate::route::ToolName;
 
 /// Tools that are looked at at the same time; the routes of one tool on one host are looked at one after the other.
 const AT_ONCE: usize = 64;
 /// What a tool's routes on one host may take in one audit, so that servers which never answer hold up nobody else's.
 const TOOLS_SHARE: Duration = Duration::from_secs(30);
-/// Longer than this a backend may not take to accept.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// An identd that did not answer so many times in a row is not asked again until the next audit.
 const IDENTD_PATIENCE: u32 = 2;
-/// The kernel has a connection until the server accepts it, and identds call that `root`. A server that says anything has
-/// accepted; any server says something to this.
-const QUESTION: &[u8] = b"HEAD / HTTP/1.0\r\nUser-Agent: proxylistener-audit\r\n\r\n";
-/// For a server to say something.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-/// As which user identds show the kernel.
-const KERNEL: &str = "root";
 /// Between two tries when Redis does not answer.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -114,18 +103,31 @@ async fn audit_tool(
     let policy = registrar.live.load_full();
     let end = Instant::now() + TOOLS_SHARE;
     for (route, backend) in &routes {
-        let found = if silence.load(Relaxed) >= IDENTD_PATIENCE {
-            Err(Unknown::Silent)
-        } else {
-            owner_of(*backend, &policy, silence).await
+        let unaudited = |reason: &str| {
+            let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
+            debug!(tool, pattern, destination, reason, "not audited");
         };
-        let finding = match found {
-            Ok(owner) if route.is_of(&owner, &policy.project) => Finding::own,
-            Ok(owner) => withdraw(registrar, route, &owner).await?,
-            Err(unknown) => {
-                let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
-                debug!(tool, pattern, destination, reason = unknown.to_string(), "not audited");
-                unknown.finding()
+        let finding = if silence.load(Relaxed) >= IDENTD_PATIENCE {
+            unaudited("the host's identd has not answered others");
+            Finding::owner_unknown
+        } else {
+            let found = who_listens(*backend, &route.tool, &policy).await;
+            match &found {
+                Listener::Unknown(Unknown::Ident(IdentError::Timeout(_))) => _ = silence.fetch_add(1, Relaxed),
+                Listener::Nothing | Listener::Unknown(Unknown::Unreachable(_) | Unknown::ConnectTimeout) => {}
+                Listener::User(_) | Listener::Unknown(_) => silence.store(0, Relaxed),
+            }
+            match found {
+                Listener::User(owner) if route.is_of(&owner, &policy.project) => Finding::own,
+                Listener::User(owner) => withdraw(registrar, route, &owner).await?,
+                Listener::Nothing => Finding::backend_unreachable,
+                Listener::Unknown(unknown) => {
+                    unaudited(&unknown.to_string());
+                    match unknown {
+                        Unknown::Unreachable(_) | Unknown::ConnectTimeout => Finding::backend_unreachable,
+                        Unknown::Ident(_) | Unknown::NotAccepted | Unknown::Closed => Finding::owner_unknown,
+                    }
+                }
             }
         };
         registrar.metrics.audited(finding, 1);
@@ -148,60 +150,10 @@ impl GridRoute {
 
 async fn withdraw(registrar: &Registrar, route: &GridRoute, owner: &str) -> Result<Finding, StoreError> {
     let gone = registrar.store.commit(&registry::withdraw_if_unchanged(route)).await?;
-    if !gone {
+    if gone != Withdrawal::Removed {
         return Ok(Finding::changed);
     }
     let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
     warn!(tool, pattern, destination, owner, "withdrawn: the port is somebody else's now");
     Ok(Finding::withdrawn)
-}
-
-/// Why it is not known whose a port is.
-#[derive(Debug, thiserror::Error)]
-enum Unknown {
-    #[error("{0} while connecting")]
-    Unreachable(#[from] std::io::Error),
-    #[error("no connection within {CONNECT_DEADLINE:?}")]
-    ConnectTimeout,
-    #[error(transparent)]
-    Ident(#[from] IdentError),
-    #[error("the host's identd has not answered others")]
-    Silent,
-    #[error("the connection is {KERNEL}'s, and nothing shows that a server has accepted it")]
-    Kernel,
-}
-
-impl Unknown {
-    fn finding(&self) -> Finding {
-        match self {
-            Self::Unreachable(_) | Self::ConnectTimeout => Finding::backend_unreachable,
-            Self::Ident(_) | Self::Silent | Self::Kernel => Finding::owner_unknown,
-        }
-    }
-}
-
-/// The user whose server answers at `backend`, by that host's identd.
-async fn owner_of(backend: SocketAddr, policy: &Policy, silence: &AtomicU32) -> Result<String, Unknown> {
-    let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(backend)).await;
-    let mut probe = connected.map_err(|_| Unknown::ConnectTimeout)??;
-    let local = probe.local_addr()?;
-    let ask = async || {
-        let owner = identd::ask(backend, local, policy.ident_port, policy.ident_timeout).await;
-        if matches!(owner, Err(IdentError::Timeout(_))) {
-            silence.fetch_add(1, Relaxed);
-        } else {
-            silence.store(0, Relaxed);
-        }
-        owner
-    };
-    let owner = ask().await?;
-    if owner != KERNEL {
-        return Ok(owner);
-    }
-    probe.write_all(QUESTION).await?;
-    match timeout(ANSWER_DEADLINE, probe.read(&mut [0; 1])).await {
-        // Whose the connection is now, it was accepted by.
-        Ok(Ok(1..)) => Ok(ask().await?),
-        _ => Err(Unknown::Kernel),
-    }
 }

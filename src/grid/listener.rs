@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::metrics::{Asked, Outcome};
 use super::protocol::{MAX_COMMAND_LEN, Reply, parse_command};
 use super::registrar::{Client, Registrar};
-use super::room::{Full, Place, Room};
+use crate::daemon::{ConnectionLimiter, Limit, Limits, Permit, Refused};
 
 /// After the end is asked for, clients have so long to send what they have begun to.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -29,7 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown`, then finishes with the clients that are in.
 pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
-    let room = Arc::new(Room::new(Arc::clone(&registrar.metrics)));
+    let limiter = ConnectionLimiter::new(registrar.metrics.connections.clone());
+    let lingering = ConnectionLimiter::new(registrar.metrics.lingering.clone());
     let (stop, stopping) = watch::channel(false);
     let mut clients = JoinSet::new();
     let mut accepting = true;
@@ -56,24 +57,33 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
         }
         let peer = canonical(peer);
         let policy = registrar.live.load();
-        match Room::take(&room, peer.ip(), policy.max_connections) {
-            Ok(place) => {
-                let visit = Visit { peer, idle_timeout: policy.idle_timeout, stopping: stopping.clone(), place };
+        let limits = Limits::of(policy.max_connections);
+        match limiter.admit(peer.ip(), &limits) {
+            Ok(permit) => {
+                let (stopping, lingering) = (stopping.clone(), Arc::clone(&lingering));
+                let visit = Visit { peer, idle_timeout: policy.idle_timeout, stopping, permit, lingering, limits };
                 let registrar = Arc::clone(&registrar);
                 clients.spawn(async move { visit.serve(stream, &registrar).await });
             }
-            Err(Full { first, limit }) => {
-                registrar.metrics.refused(limit.label());
-                if first {
-                    warn!(peer = %peer.ip(), by = limit.as_str(), "connections refused");
-                }
+            Err(Refused { first: true, limit }) => {
+                warn!(peer = %peer.ip(), by = limit_name(limit), "connections refused");
             }
+            Err(Refused { first: false, .. }) => {}
         }
     }
     drop(listener);
     info!(clients = clients.len(), "draining");
     let _ = stop.send(true);
     while clients.join_next().await.is_some() {}
+}
+
+/// For people.
+fn limit_name(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Total => "the limit of connections, --max-connections",
+        Limit::PerHost => "the limit of connections per host",
+        Limit::PerOwner => "the limit of connections per user of a host",
+    }
 }
 
 /// Gone before it was accepted.
@@ -96,7 +106,10 @@ struct Visit {
     peer: SocketAddr,
     idle_timeout: Duration,
     stopping: watch::Receiver<bool>,
-    place: Place,
+    permit: Permit<IpAddr, String>,
+    /// Connections after the reply.
+    lingering: Arc<ConnectionLimiter<IpAddr>>,
+    limits: Limits,
 }
 
 impl Visit {
@@ -113,9 +126,12 @@ impl Visit {
             }
             return;
         }
-        self.place.keep();
+        self.permit.set_busy();
         let reply = match parse_command(&received) {
-            Ok(Some(command)) => registrar.decide(command, &Client { peer, local, stream: &stream }).await,
+            Ok(Some(command)) => {
+                let client = Client { peer, local, stream: &stream, permit: &self.permit };
+                registrar.decide(command, &client).await
+            }
             Ok(None) => return,
             Err(error) => {
                 registrar.metrics.decided(Asked::unknown, Outcome::refused);
@@ -125,7 +141,16 @@ impl Visit {
             }
         };
         // The client may be gone; what was decided stays.
-        let _ = timeout(self.idle_timeout, answer(&mut stream, reply)).await;
+        if !matches!(timeout(self.idle_timeout, answer(&mut stream, reply)).await, Ok(Ok(()))) {
+            return;
+        }
+        // Its place is free again, so that a client that does not close keeps out nobody.
+        drop(self.permit);
+        let Ok(permit) = self.lingering.admit(peer.ip(), &self.limits) else { return };
+        tokio::select! {
+            () = let_close(&mut stream) => {}
+            () = permit.evicted() => {}
+        }
     }
 
     /// Reads until a command is whole, or can't become one.
@@ -144,7 +169,7 @@ impl Visit {
                 read = stream.read_buf(received) => read,
                 () = sleep_until(deadline) => return Err("no whole command in time"),
                 () = &mut end => return Err("no whole command before the end"),
-                () = self.place.given_up.notified() => return Err("no whole command when others came"),
+                () = self.permit.evicted() => return Err("no whole command when others came"),
             };
             match read {
                 Ok(0) => return Err("the connection ended within the command"),
@@ -156,22 +181,26 @@ impl Visit {
     }
 }
 
-/// Sends the reply and nothing more, and waits until the client has had it.
+/// Sends the reply and nothing more.
 async fn answer(stream: &mut TcpStream, reply: Reply) -> io::Result<()> {
     stream.write_all(reply.as_str().as_bytes()).await?;
-    stream.shutdown().await?;
+    stream.shutdown().await
+}
+
+/// Waits until the client has had the reply and closes, within limits.
+async fn let_close(stream: &mut TcpStream) {
     let mut bytes = [0; 4096];
     let mut left = LINGER_BYTES;
     let rest = async {
-        while let read @ 1.. = stream.read(&mut bytes).await? {
+        while let Ok(read @ 1..) = stream.read(&mut bytes).await {
             left = left.saturating_sub(read);
             if left == 0 {
                 break;
             }
         }
-        Ok(())
     };
-    timeout(LINGER, rest).await.unwrap_or(Ok(()))
+    // Elapsed: it had its time.
+    let _ = timeout(LINGER, rest).await;
 }
 
 #[cfg(test)]

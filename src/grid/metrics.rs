@@ -6,9 +6,10 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::daemon::ConnectionMeter;
 
 /// Upper bounds of the histograms, in seconds: from a host next door to the deadlines' defaults.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0];
@@ -73,11 +74,6 @@ struct Audited {
     finding: Finding,
 }
 
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Refused {
-    by: &'static str,
-}
-
 /// All of them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -85,9 +81,10 @@ pub struct Metrics {
     ident: Histogram,
     /// How long Redis takes.
     pub redis: Histogram,
-    /// Clients that are in.
-    pub connections: Gauge,
-    refused: Family<Refused, Counter>,
+    /// Clients whose command is not answered yet.
+    pub connections: ConnectionMeter,
+    /// Clients that are answered and have not closed yet.
+    pub lingering: ConnectionMeter,
     audited: Family<Audited, Counter>,
     rounds: Counter,
     rounds_failed: Counter,
@@ -100,8 +97,8 @@ impl Metrics {
             commands: Family::default(),
             ident: Histogram::new(SECONDS),
             redis: Histogram::new(SECONDS),
-            connections: Gauge::default(),
-            refused: Family::default(),
+            connections: ConnectionMeter::default(),
+            lingering: ConnectionMeter::default(),
             audited: Family::default(),
             rounds: Counter::default(),
             rounds_failed: Counter::default(),
@@ -112,8 +109,8 @@ impl Metrics {
         registry.register_with_unit("ident", help, Unit::Seconds, metrics.ident.clone());
         let help = "From asking Redis until its answer or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
-        registry.register("connections", "Clients that are connected", metrics.connections.clone());
-        registry.register("connections_refused", "Clients closed at once, by which limit", metrics.refused.clone());
+        metrics.connections.register(registry);
+        metrics.lingering.register(registry.sub_registry_with_prefix("lingering"));
         registry.register("audited_routes", "Routes the audit looked at, by what it found", metrics.audited.clone());
         registry.register("audit_rounds", "Audits that went through all routes", metrics.rounds.clone());
         registry.register("audit_rounds_failed", "Audits that Redis broke off", metrics.rounds_failed.clone());
@@ -123,11 +120,6 @@ impl Metrics {
     /// A client's command has been decided.
     pub fn decided(&self, command: Asked, outcome: Outcome) {
         self.commands.get_or_create(&Decision { command, outcome }).inc();
-    }
-
-    /// A client was not let in.
-    pub fn refused(&self, by: &'static str) {
-        self.refused.get_or_create(&Refused { by }).inc();
     }
 
     /// An identd took so long.

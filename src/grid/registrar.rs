@@ -15,8 +15,8 @@ use super::identd::{self, IdentError};
 use super::metrics::{Asked, Metrics, Outcome};
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use crate::daemon::{Store, StoreError};
-use crate::registry::{self, Origin};
+use crate::daemon::{Permit, Store, StoreError};
+use crate::registry::{self, Origin, Ownership, Registration};
 use crate::route::{Backend, BackendError, MAX_ROUTES, Pattern, PatternError, ToolName};
 
 /// Characters of a client's text that a line of the log shows.
@@ -48,8 +48,10 @@ enum Refusal {
     Destination(#[from] DestinationError),
     #[error("the client was gone when its identd had answered: another may have its port by now")]
     Gone,
-    #[error("the route was registered from another host, or is somebody else's")]
-    AnotherHost,
+    #[error("user {0:?} has as many commands under way on this host as one user may have")]
+    TooManyAtOnce(String),
+    #[error("tool {0:?} is routed to this address, and nothing shows that its server is gone")]
+    AddressHeld(String),
     #[error("the tool has {MAX_ROUTES} patterns already")]
     TooManyPatterns,
     #[error(transparent)]
@@ -129,7 +131,7 @@ impl Registrar {
 
     async fn carry_out(&self, command: Command<'_>, client: &Client<'_>) -> Result<Done, (Option<ToolName>, Refusal)> {
         let policy = self.live.load_full();
-        let Client { peer, local, stream } = *client;
+        let Client { peer, local, stream, permit } = *client;
         let begun = Instant::now();
         let user = identd::ask(peer, local, policy.ident_port, policy.ident_timeout).await;
         self.metrics.ident_took(begun.elapsed());
@@ -137,6 +139,9 @@ impl Registrar {
         // Once a client has reset its connection, its port may be another user's, and the answer was about him.
         if !matches!(stream.take_error(), Ok(None)) {
             return Err((None, Refusal::Gone));
+        }
+        if permit.set_owner(user.clone()).is_err() {
+            return Err((policy.tool_of(&user), Refusal::TooManyAtOnce(user)));
         }
         let Some(tool) = policy.tool_of(&user) else {
             return Err((None, Refusal::NoTool { user, project: policy.project.clone() }));
@@ -174,14 +179,19 @@ impl Registrar {
             since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs()),
             destination: is_elsewhere.then(|| backend.to_string()),
         };
-        let registered = self.store.commit(&registry::register(tool, &pattern, &backend, canonical, &origin)?).await?;
-        if registered { Ok(backend) } else { Err(Refusal::TooManyPatterns) }
+        let ownership = Ownership::Unproven;
+        let call = registry::register(tool, &pattern, &backend, canonical, &origin, ownership)?;
+        match self.store.commit(&call).await? {
+            Registration::Done { .. } => Ok(backend),
+            Registration::AddressHeld(holder) => Err(Refusal::AddressHeld(holder)),
+            Registration::TooManyPatterns | Registration::Superseded => Err(Refusal::TooManyPatterns),
+        }
     }
 
     async fn unregister(&self, tool: &ToolName, pattern: &str, own: IpAddr) -> Result<(), Refusal> {
         // Whether or not it may still be registered: an earlier version took more.
-        let gone = self.store.commit(&registry::unregister_if_from(tool, pattern, own)).await?;
-        if gone { Ok(()) } else { Err(Refusal::AnotherHost) }
+        self.store.commit(&registry::unregister_if_from(tool, pattern, &[own])).await?;
+        Ok(())
     }
 }
 
@@ -194,6 +204,8 @@ pub struct Client<'a> {
     pub local: SocketAddr,
     /// The connection.
     pub stream: &'a TcpStream,
+    /// Its place.
+    pub permit: &'a Permit<IpAddr, String>,
 }
 
 /// Who registers, from where, and by which rules.

@@ -6,7 +6,7 @@ use redis::{Cmd, FromRedisValue, ParsingError, Value};
 use serde::Serialize;
 
 use super::schema::{origin_key, redirects_key, routes_key};
-use super::write::NORMAL_URL;
+use super::script::text_with_functions;
 use crate::route::ToolName;
 
 /// How kube2proxy signs what it writes.
@@ -180,11 +180,7 @@ pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: 
     // Strings and numbers always are JSON.
     let request = serde_json::to_string(&request).unwrap_or_default();
     let mut command = redis::cmd("EVAL");
-    command
-        .arg(format!("{NORMAL_URL}{SCRIPT}"))
-        .arg(5)
-        .arg(routes_key(tool.as_bytes()))
-        .arg(origin_key(tool.as_bytes()));
+    command.arg(text_with_functions(SCRIPT)).arg(5).arg(routes_key(tool.as_bytes())).arg(origin_key(tool.as_bytes()));
     command.arg(SERVICES_KEY).arg(WRITER_KEY).arg(redirects_key(tool.as_bytes())).arg(identity).arg(request);
     command
 }

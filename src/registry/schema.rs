@@ -11,6 +11,10 @@ pub const DOMAINS_PREFIX: &str = "frontend:";
 /// What the key of each tool's origins begins with.
 pub const ORIGIN_PREFIX: &str = "origin:";
 
+/// Hash: which tool is routed to an address, `host:port` as in the normal form of a URL. An index for writers: it says where to
+/// look, and what it says counts only if the tool's routes say it too. Old writers leave it as it is.
+pub const ADDRESSES_KEY: &str = "addresses";
+
 /// What the keys of a kind begin with. Proxies follow all of them.
 pub const fn prefix_of(kind: Kind) -> &'static str {
     match kind {

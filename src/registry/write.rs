@@ -1,27 +1,109 @@
-//! Writing routes: transactions to be run on any connection, blocking or not.
+//! Writing routes: scripts to be run on any connection, blocking or not.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
-use redis::{Cmd, Pipeline};
+use redis::{FromRedisValue, ParsingError, Script, Value};
 
 use super::origin::{GridRoute, Origin};
-use super::schema::{origin_key, redirects_key, routes_key};
+use super::script::{Call, on_routes_of, with_functions};
 use crate::route::{Backend, MAX_ROUTES, Pattern, ToolName};
 
-/// A function for scripts: a backend's URL in its normal form, as [`Backend`] shows it, from what one of the old stack's writers
-/// wrote. Other text stays as it is.
-pub(super) const NORMAL_URL: &str = "
-        local function normal_url(url)
-            local scheme, rest = url:lower():match('^(https?)://(.-)/?$')
-            if not scheme then return url end
-            local host, port = rest:match('^(.*):(%d+)$')
-            if not host then host, port = rest, scheme == 'https' and '443' or '80' end
-            return scheme .. '://' .. host .. ':' .. port:gsub('^0+', '')
-        end";
+/// Whether it is known that the tool's own server has the address that it claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// It is: whoever else is routed there loses those routes.
+    Proven,
+    /// It is not: an address that another tool is routed to is not to be had.
+    Unproven,
+}
+
+/// What became of a registration or a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// The route is there.
+    Done {
+        /// The tool that was routed to the same address, and no longer is.
+        evicted: Option<String>,
+    },
+    /// Nothing was done: the tool has [`MAX_ROUTES`] patterns already.
+    TooManyPatterns,
+    /// Nothing was done: this other tool is routed to the address.
+    AddressHeld(String),
+    /// Nothing was done: the tool's pattern leads elsewhere by now. Only of a renewal.
+    Superseded,
+}
+
+impl FromRedisValue for Registration {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let words = Vec::<Vec<u8>>::from_redis_value(value)?;
+        let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["done"] => Ok(Self::Done { evicted: None }),
+            ["done", evicted] => Ok(Self::Done { evicted: Some(evicted.into()) }),
+            ["full"] => Ok(Self::TooManyPatterns),
+            ["held", holder] => Ok(Self::AddressHeld(holder.into())),
+            ["superseded"] => Ok(Self::Superseded),
+            _ => Err(format!("{words:?} is no outcome of a registration").into()),
+        }
+    }
+}
+
+/// What became of a withdrawal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// The route is removed, with its redirect.
+    Removed,
+    /// There is no such route.
+    Absent,
+    /// There is one that is not meant. It stays.
+    Kept,
+}
+
+impl FromRedisValue for Withdrawal {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        match &*String::from_redis_value(value)? {
+            "removed" => Ok(Self::Removed),
+            "absent" => Ok(Self::Absent),
+            "kept" => Ok(Self::Kept),
+            other => Err(format!("{other:?} is no outcome of a withdrawal").into()),
+        }
+    }
+}
+
+/// ARGV: tool, pattern, URL, origin, canonical host or nothing, most patterns, "proven" or not, "renew" or not. A key of another
+/// type is an error before anything is written.
+static REGISTER: LazyLock<Script> = LazyLock::new(|| {
+    with_functions(
+        "
+        local tool, pattern, url = ARGV[1], ARGV[2], ARGV[3]
+        local before = redis.call('HGET', KEYS[1], pattern)
+        local origin = redis.call('HGET', KEYS[2], pattern)
+        local canonical = redis.call('HGET', KEYS[3], pattern)
+        if not before and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[6]) then return {'full'} end
+        local is_renewal = ARGV[8] == 'renew'
+        local is_same = before and normal_url(before) == url
+        if is_renewal and before and not is_same then return {'superseded'} end
+        local address = address_of(url)
+        local holder, patterns = holder_of(address, tool)
+        if holder then
+            if ARGV[7] ~= 'proven' then return {'held', holder} end
+            evict(holder, patterns, address)
+        end
+        if not (is_renewal and is_same and before == url) then redis.call('HSET', KEYS[1], pattern, url) end
+        if not (is_renewal and is_same and origin) then redis.call('HSET', KEYS[2], pattern, ARGV[4]) end
+        if ARGV[5] == '' then
+            if canonical then redis.call('HDEL', KEYS[3], pattern) end
+        elseif canonical ~= ARGV[5] then
+            redis.call('HSET', KEYS[3], pattern, ARGV[5])
+        end
+        if not is_same then release(before, tool) end
+        hold(address, tool)
+        return {'done', holder}",
+    )
+});
 
 /// Sets one route of a tool, who it comes from, and where its requests are redirected to (`None`: nowhere), in one step.
-/// Answers with a `bool`: false when the tool has [`MAX_ROUTES`] others already, and nothing was done. A key of another type
-/// is an error before anything is written.
 ///
 /// # Errors
 /// None in practice: an [`Origin`] that can't be JSON.
@@ -31,79 +113,137 @@ pub fn register(
     backend: &Backend,
     canonical: Option<&str>,
     origin: &Origin,
-) -> Result<Cmd, serde_json::Error> {
-    const SCRIPT: &str = "
-        local known = redis.call('HEXISTS', KEYS[1], ARGV[1])
-        if known == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then return 0 end
-        redis.call('HLEN', KEYS[2])
-        redis.call('HLEN', KEYS[3])
-        redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-        redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-        if ARGV[4] == '' then
-            redis.call('HDEL', KEYS[3], ARGV[1])
-        else
-            redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
-        end
-        return 1";
-    let mut command = on_routes_of(SCRIPT, tool);
-    command.arg(pattern.as_str()).arg(backend.to_string()).arg(serde_json::to_string(origin)?);
-    command.arg(canonical.unwrap_or_default()).arg(MAX_ROUTES);
-    Ok(command)
+    ownership: Ownership,
+) -> Result<Call<Registration>, serde_json::Error> {
+    registering(tool, pattern, backend, canonical, origin, ownership, "")
 }
 
-/// Removes one route of a tool with its redirect if it was registered from `host`, or by nobody known. In one step:
-/// comparing and deleting is one script. Answers with a `bool`: false when the route is another host's, and stays; also when
-/// somebody has written another destination over it without saying so, as the old stack's writers do.
-pub fn unregister_if_from(tool: &ToolName, pattern: &str, host: IpAddr) -> Cmd {
-    const SCRIPT: &str = "
-        local origin = redis.call('HGET', KEYS[2], ARGV[1])
-        local url = redis.call('HGET', KEYS[1], ARGV[1])
-        if origin and url then
+/// The same for a server that is known to be the tool's own, unless the pattern leads elsewhere by now. Of a route that is
+/// there already nothing is written that is so already, its origin stays, and no proxy is told.
+///
+/// # Errors
+/// None in practice: an [`Origin`] that can't be JSON.
+pub fn renew(
+    tool: &ToolName,
+    pattern: &Pattern,
+    backend: &Backend,
+    canonical: Option<&str>,
+    origin: &Origin,
+) -> Result<Call<Registration>, serde_json::Error> {
+    registering(tool, pattern, backend, canonical, origin, Ownership::Proven, "renew")
+}
+
+fn registering(
+    tool: &ToolName,
+    pattern: &Pattern,
+    backend: &Backend,
+    canonical: Option<&str>,
+    origin: &Origin,
+    ownership: Ownership,
+    kind: &str,
+) -> Result<Call<Registration>, serde_json::Error> {
+    let (url, origin, most) = (backend.to_string(), serde_json::to_string(origin)?, MAX_ROUTES.to_string());
+    let ownership = if ownership == Ownership::Proven { "proven" } else { "" };
+    let args = [pattern.as_str(), &url, &origin, canonical.unwrap_or_default(), &most, ownership, kind];
+    Ok(on_routes_of(&REGISTER, tool, &args))
+}
+
+/// ARGV: tool, pattern, then hosts as origins have them.
+static UNREGISTER_IF_FROM: LazyLock<Script> = LazyLock::new(|| {
+    with_functions(
+        "
+        local tool, pattern = ARGV[1], ARGV[2]
+        local function is_callers(host)
+            for index = 3, #ARGV do
+                if host == ARGV[index] or host == '[' .. ARGV[index] .. ']' then return true end
+            end
+            return false
+        end
+        local url = redis.call('HGET', KEYS[1], pattern)
+        local origin = redis.call('HGET', KEYS[2], pattern)
+        if url and origin then
             local read, entry = pcall(cjson.decode, origin)
-            if not read or type(entry) ~= 'table' or entry.host ~= ARGV[2] then return 0 end
-            url = normal_url(url)
-            local is_own = url:match('^https?://(.*):%d+$') == ARGV[3]
-            if type(entry.destination) == 'string' then is_own = url == entry.destination end
-            if not is_own then return 0 end
+            if not read or type(entry) ~= 'table' then entry = {} end
+            local host = normal_url(url):match('^https?://(.*):%d+$')
+            local agrees = host == entry.host or type(entry.host) == 'string' and host == '[' .. entry.host .. ']'
+            if type(entry.destination) == 'string' then agrees = normal_url(url) == entry.destination end
+            if agrees then host = entry.host end
+            if not is_callers(host) then return 'kept' end
         end
-        for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[1]) end
-        return 1";
-    let in_url = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
-    let mut command = on_routes_of(&format!("{NORMAL_URL}{SCRIPT}"), tool);
-    command.arg(pattern).arg(host.to_string()).arg(in_url);
-    command
+        for _, key in ipairs(KEYS) do redis.call('HDEL', key, pattern) end
+        if not url then return 'absent' end
+        release(url, tool)
+        return 'removed'",
+    )
+});
+
+/// Removes one route of a tool with its redirect if it was registered from one of `hosts`, the addresses of one machine, or
+/// by nobody known. Where its origin says another destination than the route has, somebody of the old stack has written over
+/// it, who says nothing of origins: then the destination's host decides. In one step.
+pub fn unregister_if_from(tool: &ToolName, pattern: &str, hosts: &[IpAddr]) -> Call<Withdrawal> {
+    // An earlier version may have written either form.
+    let mapped = |host: &IpAddr| match host {
+        IpAddr::V4(host) => Some(host.to_ipv6_mapped().to_string()),
+        IpAddr::V6(_) => None,
+    };
+    let texts: Vec<String> = hosts.iter().map(IpAddr::to_string).chain(hosts.iter().filter_map(mapped)).collect();
+    let args: Vec<&str> = [pattern].into_iter().chain(texts.iter().map(String::as_str)).collect();
+    on_routes_of(&UNREGISTER_IF_FROM, tool, &args)
 }
 
-/// A script whose keys are the tool's routes, origins and redirects.
-fn on_routes_of(script: &str, tool: &ToolName) -> Cmd {
-    let tool = tool.as_bytes();
-    let mut command = redis::cmd("EVAL");
-    command.arg(script).arg(3).arg(routes_key(tool)).arg(origin_key(tool)).arg(redirects_key(tool));
-    command
+/// ARGV: tool, pattern, URL.
+static UNREGISTER_URL: LazyLock<Script> = LazyLock::new(|| {
+    with_functions(
+        "
+        local url = redis.call('HGET', KEYS[1], ARGV[2])
+        if not url then return 'absent' end
+        if normal_url(url) ~= ARGV[3] then return 'kept' end
+        for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[2]) end
+        release(url, ARGV[1])
+        return 'removed'",
+    )
+});
+
+/// Removes one route of a tool with its redirect if it leads to this backend. In one step.
+pub fn unregister_url(tool: &ToolName, pattern: &str, backend: &Backend) -> Call<Withdrawal> {
+    on_routes_of(&UNREGISTER_URL, tool, &[pattern, &backend.to_string()])
 }
 
-/// Removes a route with its redirect if neither it nor its origin have changed since they were read. Answers with a
-/// `bool`: false when they have.
-pub fn withdraw_if_unchanged(route: &GridRoute) -> Cmd {
-    const SCRIPT: &str = "
-        for index = 1, 2 do
-            if redis.call('HGET', KEYS[index], ARGV[1]) ~= ARGV[index + 1] then return 0 end
-        end
-        for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[1]) end
-        return 1";
-    let mut command = on_routes_of(SCRIPT, &route.tool);
-    command.arg(&route.pattern).arg(&route.url).arg(&route.origin);
-    command
+/// ARGV: tool, pattern, URL, origin or nothing.
+static WITHDRAW_IF_UNCHANGED: LazyLock<Script> = LazyLock::new(|| {
+    with_functions(
+        "
+        local url = redis.call('HGET', KEYS[1], ARGV[2])
+        if not url then return 'absent' end
+        if url ~= ARGV[3] or (redis.call('HGET', KEYS[2], ARGV[2]) or '') ~= ARGV[4] then return 'kept' end
+        for _, key in ipairs(KEYS) do redis.call('HDEL', key, ARGV[2]) end
+        release(url, ARGV[1])
+        return 'removed'",
+    )
+});
+
+/// Removes a route with its redirect if neither it nor its origin have changed since they were read. In one step.
+pub fn withdraw_if_unchanged(route: &GridRoute) -> Call<Withdrawal> {
+    on_routes_of(&WITHDRAW_IF_UNCHANGED, &route.tool, &[&route.pattern, &route.url, &route.origin])
 }
 
-/// Removes one route of a tool, whoever set it, in one transaction.
-pub fn unregister(tool: &ToolName, pattern: &str) -> Pipeline {
-    let mut transaction = redis::pipe();
-    transaction
-        .atomic()
-        .hdel(routes_key(tool.as_bytes()), pattern)
-        .ignore()
-        .hdel(origin_key(tool.as_bytes()), pattern)
-        .ignore();
-    transaction
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_read() {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let read =
+            |words: &[&str]| Registration::from_redis_value(Value::Array(words.iter().copied().map(bulk).collect()));
+        assert_eq!(read(&["done"]), Ok(Registration::Done { evicted: None }));
+        assert_eq!(read(&["done", "a"]), Ok(Registration::Done { evicted: Some("a".into()) }));
+        assert_eq!(read(&["held", "a"]), Ok(Registration::AddressHeld("a".into())));
+        assert!(read(&["held"]).is_err() && read(&["other"]).is_err() && read(&[]).is_err());
+        for (text, want) in
+            [("removed", Withdrawal::Removed), ("absent", Withdrawal::Absent), ("kept", Withdrawal::Kept)]
+        {
+            assert_eq!(Withdrawal::from_redis_value(bulk(text)), Ok(want));
+        }
+    }
 }

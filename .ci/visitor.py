@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""A visitor who asks each tool again and again and notes who answers; and the report of what was noted.
+
+    visitor.py visit SITE LOG TOOL...         until it is killed; a line each: milliseconds, tool, own | gone | the wrong tool
+    visitor.py report LOG FROM TOOL           prints: requests, wrong ones, longest time wrong, longest time gone (both in ms)
+"""
+
+import http.client
+import sys
+import time
+from urllib.parse import urlsplit
+
+PAUSE_SECONDS = 0.02
+ANSWER_SECONDS = 2
+SAYS = "served by tools."
+
+
+def asked(address, tool):
+    """Who answers for the tool: "own", another tool's name, or "gone" when nobody does."""
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", f"/{tool}/")
+        answer = connection.getresponse()
+        body = answer.read(200).decode("utf-8", "replace").strip()
+    except OSError:
+        return "gone"
+    finally:
+        connection.close()
+    if answer.status != 200 or not body.startswith(SAYS):
+        return "gone"
+    by = body.removeprefix(SAYS)
+    return "own" if by == tool else by
+
+
+def visit(site, log, tools):
+    address = urlsplit(site)
+    with open(log, "w", buffering=1, encoding="utf-8") as lines:
+        while True:
+            for tool in tools:
+                begun = time.time_ns() // 1_000_000
+                lines.write(f"{begun} {tool} {asked(address, tool)}\n")
+            time.sleep(PAUSE_SECONDS)
+
+
+def longest(answers, is_meant):
+    """The longest run of answers that are meant, from the first of them to the one that ended it."""
+    most, since = 0, None
+    for at, outcome in answers:
+        if since is not None:
+            most = max(most, at - since)
+        if not is_meant(outcome):
+            since = None
+        elif since is None:
+            since = at
+    return most
+
+
+def report(log, since, tool):
+    with open(log, encoding="utf-8") as lines:
+        noted = [line.split() for line in lines if line.endswith("\n")]
+    answers = [(int(at), outcome) for at, of, outcome in noted if of == tool and int(at) >= since]
+    if not answers:
+        sys.exit(f"visitor.py: nothing was asked of {tool} since {since}")
+    wrong = [outcome for _, outcome in answers if outcome not in ("own", "gone")]
+    print(
+        len(answers),
+        len(wrong),
+        longest(answers, lambda outcome: outcome not in ("own", "gone")),
+        longest(answers, lambda outcome: outcome == "gone"),
+    )
+
+
+def main():
+    match sys.argv[1:]:
+        case ["visit", site, log, *tools] if tools:
+            visit(site, log, tools)
+        case ["report", log, since, tool]:
+            report(log, int(since), tool)
+        case _:
+            sys.exit(__doc__)
+
+
+main()

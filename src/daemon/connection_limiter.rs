@@ -1,0 +1,464 @@
+//! How many connections a server has open, and which one goes when another comes.
+//!
+//! A connection is *idle* while the server waits for its client, and *busy* while the server works for it. When a limit is
+//! reached, the connection that has been idle longest is evicted for the new one: of the same host if it is the limit of that
+//! host. Only when all are busy is the new one refused. So neither one host nor all of them keep others out by staying.
+//!
+//! ```no_run
+//! # use std::{net::{IpAddr, SocketAddr}, sync::Arc};
+//! # use urlproxy::daemon::{ConnectionLimiter, ConnectionMeter, Limits};
+//! # async fn request() {}
+//! # async fn answer() {}
+//! # async fn serve(peer: SocketAddr) {
+//! let limiter: Arc<ConnectionLimiter<IpAddr>> = ConnectionLimiter::new(ConnectionMeter::default());
+//! let Ok(permit) = limiter.admit(peer.ip().to_canonical(), &Limits::of(1024)) else { return };
+//! tokio::select! {
+//!     () = request() => {}
+//!     () = permit.evicted() => return,
+//! }
+//! permit.set_busy();
+//! answer().await;
+//! # }
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
+
+/// How many connections may be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of all hosts.
+    pub total: usize,
+    /// Of one host.
+    pub per_host: usize,
+    /// Of one owner on one host, of those whose owner is known.
+    pub per_owner: usize,
+}
+
+impl Limits {
+    /// The most connections of one host that [`Limits::of`] gives.
+    pub const PER_HOST: usize = 64;
+
+    /// So many in all; one host has at most 64 and at most half, one owner half of what a host has.
+    pub fn of(total: usize) -> Self {
+        let per_host = Self::PER_HOST.min(total / 2).max(1);
+        Self { total, per_host, per_owner: (per_host / 2).max(1) }
+    }
+}
+
+/// One of [`Limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Of all hosts.
+    Total,
+    /// Of one host.
+    PerHost,
+    /// Of one owner on one host.
+    PerOwner,
+}
+
+impl Limit {
+    /// The value of the metric's label `by`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Total => "max_connections",
+            Self::PerHost => "per_host",
+            Self::PerOwner => "per_owner",
+        }
+    }
+}
+
+/// A limit is reached, and all connections that count are busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of connections is reached, {}", limit.label())]
+pub struct Refused {
+    /// Which one.
+    pub limit: Limit,
+    /// Whether this is the first refusal since there was room: worth a line in the log.
+    pub first: bool,
+}
+
+/// Counts connections, for any number of limiters.
+#[derive(Clone, Debug)]
+pub struct ConnectionMeter {
+    open: Gauge,
+    refused: Family<By, Counter>,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct By {
+    by: &'static str,
+}
+
+/// The label of a connection that was closed for another one.
+const EVICTED: &str = "waited_longest";
+
+impl Default for ConnectionMeter {
+    fn default() -> Self {
+        let refused = Family::default();
+        for by in [Limit::Total, Limit::PerHost, Limit::PerOwner].map(Limit::label).into_iter().chain([EVICTED]) {
+            drop(refused.get_or_create(&By { by }));
+        }
+        Self { open: Gauge::default(), refused }
+    }
+}
+
+impl ConnectionMeter {
+    /// Names the metrics `connections` and `connections_refused`, below the prefix of `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("connections", "Open connections of clients", self.open.clone());
+        let help = "Connections closed by a limit, which the label names";
+        registry.register("connections_refused", help, self.refused.clone());
+    }
+
+    fn count(&self, by: &'static str) {
+        self.refused.get_or_create(&By { by }).inc();
+    }
+}
+
+/// Admits connections. `H` is what a host is known by, `O` an owner, such as the user that an identd names.
+#[derive(Debug)]
+pub struct ConnectionLimiter<H, O = Infallible> {
+    meter: ConnectionMeter,
+    state: Mutex<State<H, O>>,
+}
+
+#[derive(Debug)]
+struct State<H, O> {
+    open: HashMap<u64, Connection<H, O>>,
+    hosts: HashMap<H, Host<O>>,
+    /// Idle connections by the turn at which they became idle: the first has been so longest.
+    idle: BTreeMap<u64, u64>,
+    last_number: u64,
+    last_turn: u64,
+    /// A refusal by the limit of all was reported, and there has been no room since.
+    reported: bool,
+}
+
+#[derive(Debug)]
+struct Connection<H, O> {
+    host: H,
+    owner: Option<O>,
+    /// Since when it is idle, if it is.
+    turn: Option<u64>,
+    evicted: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Host<O> {
+    open: usize,
+    idle: BTreeSet<u64>,
+    owners: HashMap<O, usize>,
+    reported: bool,
+}
+
+/// One connection's place, free again when this is dropped.
+#[derive(Debug)]
+pub struct Permit<H: Clone + Eq + Hash, O: Clone + Eq + Hash = Infallible> {
+    limiter: Arc<ConnectionLimiter<H, O>>,
+    number: u64,
+    limits: Limits,
+    evicted: Arc<Notify>,
+}
+
+impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
+    /// Without connections.
+    pub fn new(meter: ConnectionMeter) -> Arc<Self> {
+        let state = State {
+            open: HashMap::new(),
+            hosts: HashMap::new(),
+            idle: BTreeMap::new(),
+            last_number: 0,
+            last_turn: 0,
+            reported: false,
+        };
+        Arc::new(Self { meter, state: Mutex::new(state) })
+    }
+
+    /// Gives a new connection of `host` a place, as an idle one; if need be that of the one that has been idle longest.
+    ///
+    /// # Errors
+    /// All connections of the host, or of all hosts, are busy.
+    pub fn admit(self: &Arc<Self>, host: H, limits: &Limits) -> Result<Permit<H, O>, Refused> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let of_host = state.hosts.get(&host);
+        // Of this host first: that may be enough for the other limit.
+        if of_host.is_some_and(|of_host| of_host.open >= limits.per_host) {
+            let longest = of_host.and_then(|of_host| of_host.idle.first().copied());
+            if !self.evict(state, longest) {
+                let reported = state.hosts.get_mut(&host).map(|of_host| &mut of_host.reported);
+                return Err(self.refused(Limit::PerHost, reported));
+            }
+        }
+        if state.open.len() >= limits.total {
+            let longest = state.idle.keys().next().copied();
+            if !self.evict(state, longest) {
+                return Err(self.refused(Limit::Total, Some(&mut state.reported)));
+            }
+        }
+        state.last_number += 1;
+        let (number, evicted) = (state.last_number, Arc::new(Notify::new()));
+        let connection = Connection { host: host.clone(), owner: None, turn: None, evicted: Arc::clone(&evicted) };
+        state.open.insert(number, connection);
+        let new = || Host { open: 0, idle: BTreeSet::new(), owners: HashMap::new(), reported: false };
+        state.hosts.entry(host).or_insert_with(new).open += 1;
+        state.set_idle(number);
+        self.meter.open.inc();
+        Ok(Permit { limiter: Arc::clone(self), number, limits: *limits, evicted })
+    }
+
+    /// Frees the place of the connection that is idle since this turn; false without one.
+    fn evict(&self, state: &mut State<H, O>, turn: Option<u64>) -> bool {
+        let number = turn.and_then(|turn| state.idle.get(&turn).copied());
+        let Some(connection) = number.and_then(|number| state.close(number)) else { return false };
+        connection.evicted.notify_waiters();
+        self.meter.open.dec();
+        self.meter.count(EVICTED);
+        true
+    }
+
+    fn refused(&self, limit: Limit, reported: Option<&mut bool>) -> Refused {
+        self.meter.count(limit.label());
+        Refused { limit, first: reported.is_some_and(|reported| !std::mem::replace(reported, true)) }
+    }
+}
+
+impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> State<H, O> {
+    fn set_idle(&mut self, number: u64) {
+        self.set_busy(number);
+        let Some(connection) = self.open.get_mut(&number) else { return };
+        self.last_turn += 1;
+        connection.turn = Some(self.last_turn);
+        self.idle.insert(self.last_turn, number);
+        if let Some(host) = self.hosts.get_mut(&connection.host) {
+            host.idle.insert(self.last_turn);
+        }
+    }
+
+    fn set_busy(&mut self, number: u64) {
+        let Some(connection) = self.open.get_mut(&number) else { return };
+        let Some(turn) = connection.turn.take() else { return };
+        self.idle.remove(&turn);
+        if let Some(host) = self.hosts.get_mut(&connection.host) {
+            host.idle.remove(&turn);
+        }
+    }
+
+    /// `None` if it is closed already.
+    fn close(&mut self, number: u64) -> Option<Connection<H, O>> {
+        self.set_busy(number);
+        let connection = self.open.remove(&number)?;
+        if let Some(host) = self.hosts.get_mut(&connection.host) {
+            host.open -= 1;
+            if let Some(owner) = &connection.owner {
+                host.disown(owner);
+            }
+            if host.open == 0 {
+                self.hosts.remove(&connection.host);
+            }
+        }
+        Some(connection)
+    }
+}
+
+impl<O: Eq + Hash> Host<O> {
+    fn disown(&mut self, owner: &O) {
+        if let Some(open) = self.owners.get_mut(owner) {
+            *open -= 1;
+            if *open == 0 {
+                self.owners.remove(owner);
+            }
+        }
+    }
+}
+
+impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Permit<H, O> {
+    /// Waits until the place is another connection's; then this one is to be closed.
+    pub async fn evicted(&self) {
+        let notified = self.evicted.notified();
+        if self.limiter.state.lock().open.contains_key(&self.number) {
+            notified.await;
+        }
+    }
+
+    /// The server works for the client: it is not evicted.
+    pub fn set_busy(&self) {
+        self.limiter.state.lock().set_busy(self.number);
+    }
+
+    /// The server waits for the client, to send or to read: from now on it may be evicted, after those that wait longer.
+    pub fn set_idle(&self) {
+        self.limiter.state.lock().set_idle(self.number);
+    }
+
+    /// Counts the connection for its owner.
+    ///
+    /// # Errors
+    /// The owner has as many on this host as an owner may have.
+    pub fn set_owner(&self, owner: O) -> Result<(), Refused> {
+        let mut guard = self.limiter.state.lock();
+        let state = &mut *guard;
+        let Some(connection) = state.open.get_mut(&self.number) else { return Ok(()) };
+        let Some(host) = state.hosts.get_mut(&connection.host) else { return Ok(()) };
+        if let Some(before) = connection.owner.take() {
+            host.disown(&before);
+        }
+        let open = host.owners.get(&owner).copied().unwrap_or(0);
+        if open >= self.limits.per_owner {
+            // Of a host's two or more owners each might be the first; one line for the host is enough.
+            return Err(self.limiter.refused(Limit::PerOwner, Some(&mut host.reported)));
+        }
+        host.owners.insert(owner.clone(), open + 1);
+        connection.owner = Some(owner);
+        Ok(())
+    }
+}
+
+impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Drop for Permit<H, O> {
+    fn drop(&mut self) {
+        let mut state = self.limiter.state.lock();
+        if state.close(self.number).is_some() {
+            self.limiter.meter.open.dec();
+        }
+        // Not at each single place that comes free.
+        if state.open.len() <= self.limits.total / 2 {
+            state.reported = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Duration, timeout};
+
+    use super::*;
+
+    type Limiter = Arc<ConnectionLimiter<u8, &'static str>>;
+
+    const LIMITS: Limits = Limits { total: 4, per_host: 2, per_owner: 1 };
+
+    fn limiter() -> Limiter {
+        ConnectionLimiter::new(ConnectionMeter::default())
+    }
+
+    fn busy(limiter: &Limiter, host: u8, limits: &Limits) -> Result<Permit<u8, &'static str>, Refused> {
+        let permit = limiter.admit(host, limits)?;
+        permit.set_busy();
+        Ok(permit)
+    }
+
+    async fn is_evicted<O: Clone + Eq + Hash>(permit: &Permit<u8, O>) -> bool {
+        timeout(Duration::from_millis(1), permit.evicted()).await.is_ok()
+    }
+
+    #[track_caller]
+    fn assert_empty(limiter: &Limiter) {
+        let state = limiter.state.lock();
+        assert!(state.open.is_empty() && state.hosts.is_empty() && state.idle.is_empty());
+        assert_eq!(limiter.meter.open.get(), 0);
+    }
+
+    #[test]
+    fn one_host_cannot_take_all_places() {
+        let limiter = limiter();
+        let limits = Limits::of(100);
+        let first: Vec<_> = (0..50).map(|_| busy(&limiter, 1, &limits).unwrap()).collect();
+        let refused = |host| busy(&limiter, host, &limits).unwrap_err();
+        assert_eq!(refused(1), Refused { limit: Limit::PerHost, first: true });
+        assert!(!refused(1).first);
+        let second: Vec<_> = (0..50).map(|_| busy(&limiter, 2, &limits).unwrap()).collect();
+        assert_eq!(refused(3), Refused { limit: Limit::Total, first: true });
+        assert!(!refused(3).first);
+        assert_eq!(limiter.meter.open.get(), 100);
+        drop(first);
+        assert!(busy(&limiter, 3, &limits).is_ok());
+        drop(second);
+        assert_empty(&limiter);
+    }
+
+    #[tokio::test]
+    async fn who_has_been_idle_longest_makes_room() {
+        let limiter = limiter();
+        let admit = |host| limiter.admit(host, &LIMITS).unwrap();
+        let (oldest, kept, third, fourth) = (admit(1), admit(2), admit(1), admit(3));
+        kept.set_busy();
+        let fifth = admit(4);
+        assert!(is_evicted(&oldest).await && !is_evicted(&third).await);
+        // Of the same host when that has all it may have, also if another has waited longer.
+        let sixth = admit(4);
+        assert!(is_evicted(&third).await && !is_evicted(&fifth).await);
+        let seventh = admit(4);
+        assert!(is_evicted(&fifth).await && !is_evicted(&fourth).await);
+        // Idle again: the last to go.
+        kept.set_idle();
+        let eighth = admit(5);
+        assert!(is_evicted(&fourth).await && !is_evicted(&kept).await);
+        assert_eq!(limiter.state.lock().open.len(), 4);
+        drop((oldest, kept, third, fourth, fifth, sixth, seventh, eighth));
+        assert_empty(&limiter);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_eviction_is_woken() {
+        let limiter = limiter();
+        let permit = limiter.admit(1, &LIMITS).unwrap();
+        let waiting = tokio::spawn(async move { permit.evicted().await });
+        tokio::task::yield_now().await;
+        let _others: Vec<_> = (0..2).map(|_| limiter.admit(1, &LIMITS).unwrap()).collect();
+        timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn one_owner_has_a_share_of_a_host() {
+        let limiter = limiter();
+        let (first, second) = (busy(&limiter, 1, &LIMITS).unwrap(), busy(&limiter, 1, &LIMITS).unwrap());
+        first.set_owner("a").unwrap();
+        assert_eq!(second.set_owner("a"), Err(Refused { limit: Limit::PerOwner, first: true }));
+        second.set_owner("b").unwrap();
+        let elsewhere = busy(&limiter, 2, &LIMITS).unwrap();
+        elsewhere.set_owner("a").unwrap();
+        drop(first);
+        // The same connection's owner is named again, and then another.
+        second.set_owner("b").unwrap();
+        second.set_owner("a").unwrap();
+        drop((second, elsewhere));
+        assert_empty(&limiter);
+    }
+
+    #[test]
+    fn the_limits_follow_from_one_number_and_are_never_zero() {
+        for (total, per_host, per_owner) in [(1, 1, 1), (2, 1, 1), (100, 50, 25), (1024, 64, 32), (100_000, 64, 32)] {
+            assert_eq!(Limits::of(total), Limits { total, per_host, per_owner });
+        }
+    }
+
+    #[test]
+    fn refusals_are_counted_from_the_start_by_their_limit() {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        let meter = ConnectionMeter::default();
+        meter.register(&mut registry);
+        let limiter: Arc<ConnectionLimiter<u8>> = ConnectionLimiter::new(meter);
+        let _all: Vec<_> = (0..3).map(|_| limiter.admit(1, &LIMITS).unwrap()).collect();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "connections 2",
+            "connections_refused_total{by=\"waited_longest\"} 1",
+            "connections_refused_total{by=\"per_host\"} 0",
+            "connections_refused_total{by=\"per_owner\"} 0",
+            "connections_refused_total{by=\"max_connections\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Who listens at an address: connects to it, and asks the identd of its host about that connection.
+//!
+//! Before Linux 6.16 a connection belongs to the kernel until the server accepts it, and identds show the kernel as `root`.
+//! They show a socket that the server has closed the same way. So `root` counts only for a server that has answered and
+//! keeps the connection open. A server that accepts late or answers oddly is asked about until the deadline, by a request that
+//! looks like one that nginx passes on: a server must not be able to treat the probe in its own way.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::identd::{self, IdentError};
+use super::settings::Policy;
+use crate::route::ToolName;
+
+/// Longest time for a server's host to take a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// A server that accepts at once is asked about before it has the request, which it might answer by closing.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// From the request on: for the server to accept, to answer, and to keep the connection open.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// The user whom identds name for the kernel.
+const KERNEL: &str = "root";
+
+/// What is known about an address.
+#[derive(Debug)]
+pub enum Listener {
+    /// The connection is refused.
+    Nothing,
+    /// The user whose server has the connection. `root` is the user of that name, not the kernel.
+    User(String),
+    /// Something may listen, and it is not known whose it is.
+    Unknown(Unknown),
+}
+
+/// Why it is not known whose server it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// No way to the host, or the connection broke while it was made.
+    #[error("{0} while connecting")]
+    Unreachable(io::Error),
+    /// The host is gone, or the server has more connections waiting than it takes.
+    #[error("no connection within {CONNECT_DEADLINE:?}")]
+    ConnectTimeout,
+    /// The host's identd does not tell.
+    #[error(transparent)]
+    Ident(#[from] IdentError),
+    /// Still the kernel's connection at the deadline.
+    #[error("identd says {KERNEL}, and the server has not accepted the connection within {ANSWER_DEADLINE:?}")]
+    NotAccepted,
+    /// The kernel's connection again.
+    #[error("identd says {KERNEL}, and the server has closed the connection")]
+    Closed,
+}
+
+/// Connects to `backend` and asks its host's identd who has the other end. The request that a slow server gets is one for
+/// `tool`. Takes as long as three answers of an identd and some 6 s at most.
+pub async fn who_listens(backend: SocketAddr, tool: &ToolName, policy: &Policy) -> Listener {
+    let stream = match timeout(CONNECT_DEADLINE, TcpStream::connect(backend)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Listener::Nothing,
+        Ok(Err(error)) => return Listener::Unknown(Unknown::Unreachable(error)),
+        Err(_) => return Listener::Unknown(Unknown::ConnectTimeout),
+    };
+    match stream.local_addr() {
+        Ok(local) => match (Probe { stream, backend, local, policy }).owner(tool).await {
+            Ok(owner) => Listener::User(owner),
+            Err(unknown) => Listener::Unknown(unknown),
+        },
+        Err(error) => Listener::Unknown(Unknown::Unreachable(error)),
+    }
+}
+
+/// One connection to a server.
+struct Probe<'a> {
+    stream: TcpStream,
+    backend: SocketAddr,
+    local: SocketAddr,
+    policy: &'a Policy,
+}
+
+/// What a server has done with the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    None,
+    Some,
+    /// Possibly after an answer.
+    Closed,
+}
+
+impl Probe<'_> {
+    async fn owner(mut self, tool: &ToolName) -> Result<String, Unknown> {
+        if let Some(owner) = self.owner_but_kernel().await? {
+            return Ok(owner);
+        }
+        sleep(ACCEPT_PAUSE).await;
+        if let Some(owner) = self.owner_but_kernel().await? {
+            return Ok(owner);
+        }
+        let request = request(tool, &self.policy.canonical_domain, self.local);
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let mut answer = Answer::None;
+        // A failure to send is a closed connection, which reading shows too.
+        let _ = timeout_at(deadline, self.stream.write_all(request.as_bytes())).await;
+        if let Ok(first) = timeout_at(deadline, self.read()).await {
+            answer = first;
+            if let Some(owner) = self.owner_but_kernel().await? {
+                return Ok(owner);
+            }
+        }
+        // What a closed socket still had to send is read as well, so that its end is seen.
+        if answer == Answer::Closed || timeout_at(deadline, self.read_to_end()).await.is_ok() {
+            answer = Answer::Closed;
+        }
+        let was_quiet = self.is_quiet();
+        if let Some(owner) = self.owner_but_kernel().await? {
+            return Ok(owner);
+        }
+        match answer {
+            Answer::Some if was_quiet && self.is_quiet() => Ok(KERNEL.to_owned()),
+            Answer::None if was_quiet => Err(Unknown::NotAccepted),
+            _ => Err(Unknown::Closed),
+        }
+    }
+
+    /// Asks the identd.
+    async fn owner_but_kernel(&self) -> Result<Option<String>, IdentError> {
+        let Policy { ident_port, ident_timeout, .. } = *self.policy;
+        let owner = identd::ask(self.backend, self.local, ident_port, ident_timeout).await?;
+        Ok((owner != KERNEL).then_some(owner))
+    }
+
+    async fn read(&mut self) -> Answer {
+        match self.stream.read(&mut [0; 4096]).await {
+            Ok(1..) => Answer::Some,
+            Ok(0) | Err(_) => Answer::Closed,
+        }
+    }
+
+    async fn read_to_end(&mut self) {
+        while self.read().await != Answer::Closed {}
+    }
+
+    /// Whether the connection is open and nothing is unread: the end of a connection comes after all bytes.
+    fn is_quiet(&self) -> bool {
+        self.stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// A browser's request for the tool's first page, as nginx passes it on. The address of the browser is made up: one of our
+/// own network, as of a load balancer.
+fn request(tool: &ToolName, host: &str, local: SocketAddr) -> String {
+    let [high, low] = local.port().to_be_bytes();
+    let client = match local.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            IpAddr::from([first, second, high, low])
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, local.port()])
+        }
+    };
+    let tool: String = tool.as_bytes().iter().map(|&byte| in_path(byte)).collect();
+    format!(
+        "GET /{tool}/ HTTP/1.1\r\n\
+         Host: {host}\r\n\
+         X-Forwarded-For: {client}\r\n\
+         X-Forwarded-Proto: https\r\n\
+         User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+         Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+         Accept-Language: en-US,en;q=0.5\r\n\
+         Accept-Encoding: gzip, deflate, br\r\n\
+         \r\n"
+    )
+}
+
+/// RFC 3986, section 2.3.
+fn in_path(byte: u8) -> String {
+    match byte {
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).into(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).into(),
+        byte => format!("%{byte:02X}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::super::options::Options;
+    use super::*;
+
+    async fn listen() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// What `who_listens` makes of a server when an identd names the users that `user` says, given how often it was asked.
+    async fn probed(backend: SocketAddr, user: impl Fn(u32) -> &'static str + Send + 'static) -> Listener {
+        let (identd, address) = listen().await;
+        let replying = tokio::spawn(async move {
+            for asked in 0.. {
+                let mut stream = BufReader::new(identd.accept().await.unwrap().0);
+                let mut query = String::new();
+                stream.read_line(&mut query).await.unwrap();
+                let reply = format!("{} : USERID : UNIX : {}\r\n", query.trim_end(), user(asked));
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+        });
+        let port = address.port().to_string();
+        let args = ["proxylistener", "--project", "tools", "--ident-port", &port];
+        let settings = Options::read(&args.map(Into::into)).unwrap();
+        let found = who_listens(backend, &ToolName::try_new("he llo".as_bytes()).unwrap(), &settings.policy).await;
+        replying.abort();
+        found
+    }
+
+    /// A server that does this with its first connection, and what tells that it has accepted it.
+    fn serve<F: Future<Output = ()> + Send>(
+        server: TcpListener,
+        with: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) -> Arc<AtomicBool> {
+        let accepted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            let (stream, _) = server.accept().await.unwrap();
+            flag.store(true, SeqCst);
+            with(stream).await;
+        });
+        accepted
+    }
+
+    async fn hear_request(stream: &mut TcpStream) -> String {
+        let mut request = String::new();
+        let mut lines = BufReader::new(stream);
+        while !request.ends_with("\r\n\r\n") {
+            assert!(lines.read_line(&mut request).await.unwrap() > 0, "{request}");
+        }
+        request
+    }
+
+    #[tokio::test]
+    async fn nothing_listens_where_connections_are_refused() {
+        let (listener, address) = listen().await;
+        drop(listener);
+        assert!(matches!(probed(address, |_| "tools.hello").await, Listener::Nothing));
+    }
+
+    #[tokio::test]
+    async fn a_user_is_told_without_a_request() {
+        let (server, address) = listen().await;
+        let found = probed(address, |_| "tools.hello").await;
+        assert!(matches!(found, Listener::User(user) if user == "tools.hello"));
+        let mut sent = String::new();
+        server.accept().await.unwrap().0.read_to_string(&mut sent).await.unwrap();
+        assert_eq!(sent, "");
+    }
+
+    #[tokio::test]
+    async fn what_the_identd_does_not_tell_is_unknown() {
+        let (_server, address) = listen().await;
+        assert!(matches!(probed(address, |_| "").await, Listener::Unknown(Unknown::Ident(_))));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_accepts_late_and_says_nothing_is_found_out() {
+        let (server, address) = listen().await;
+        let accepted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(1)).await;
+            let _stream = server.accept().await.unwrap();
+            flag.store(true, SeqCst);
+            std::future::pending::<()>().await
+        });
+        let found = probed(address, move |_| if accepted.load(SeqCst) { "tools.other" } else { "root" }).await;
+        assert!(matches!(found, Listener::User(user) if user == "tools.other"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_accepts_is_not_roots() {
+        let (_server, address) = listen().await;
+        assert!(matches!(probed(address, |_| "root").await, Listener::Unknown(Unknown::NotAccepted)));
+    }
+
+    #[tokio::test]
+    async fn a_server_of_root_answers_and_keeps_the_connection() {
+        let (server, address) = listen().await;
+        serve(server, async |mut stream| {
+            let request = hear_request(&mut stream).await;
+            assert!(request.starts_with("GET /he%20llo/ HTTP/1.1\r\nHost: toolforge.org\r\nX-Forwarded-For: 127.0."));
+            assert!(!request.contains("audit") && !request.contains("listener"), "{request}");
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            std::future::pending().await
+        });
+        assert!(matches!(probed(address, |_| "root").await, Listener::User(user) if user == "root"));
+    }
+
+    #[tokio::test]
+    async fn the_identd_is_asked_again_at_the_deadline_whatever_was_said() {
+        let (server, address) = listen().await;
+        serve(server, async |mut stream| {
+            stream.write_all(b"H").await.unwrap();
+            std::future::pending().await
+        });
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&asked);
+        // At once, after the pause, when the server has said something, at the deadline.
+        let found = probed(address, move |before| {
+            counted.store(before + 1, SeqCst);
+            if before == 3 { "tools.other" } else { "root" }
+        });
+        assert!(matches!(found.await, Listener::User(user) if user == "tools.other"));
+        assert_eq!(asked.load(SeqCst), 4);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_the_server_has_closed_is_not_roots() {
+        for answer in [&b""[..], b"HTTP/1.0 200 OK\r\n\r\n", &[b'.'; 3 << 20]] {
+            let (server, address) = listen().await;
+            let accepted = serve(server, move |mut stream| async move {
+                hear_request(&mut stream).await;
+                let _ = stream.write_all(answer).await;
+            });
+            let found = probed(address, |_| "root").await;
+            assert!(matches!(found, Listener::Unknown(Unknown::Closed)), "{} bytes: {found:?}", answer.len());
+            assert!(accepted.load(SeqCst));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_only_stops_sending_is_asked_about() {
+        let (server, address) = listen().await;
+        let accepted = serve(server, async |mut stream| {
+            hear_request(&mut stream).await;
+            stream.shutdown().await.unwrap();
+            std::future::pending().await
+        });
+        // Known only once its answer has ended.
+        let found =
+            probed(address, move |asked| if asked > 1 && accepted.load(SeqCst) { "tools.other" } else { "root" });
+        assert!(matches!(found.await, Listener::User(user) if user == "tools.other"));
+    }
+}

@@ -1,0 +1,114 @@
+//! Scripts that run in Redis: sent by their hash, and as text only to a server that does not have them yet.
+
+use std::marker::PhantomData;
+
+use redis::aio::ConnectionLike;
+use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
+
+use super::schema::{
+    ADDRESSES_KEY, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, origin_key, redirects_key, routes_key,
+};
+use crate::route::ToolName;
+
+/// One run of a script. Replies with a `T`.
+#[derive(Debug)]
+pub struct Call<T> {
+    invocation: ScriptInvocation<'static>,
+    reply: PhantomData<fn() -> T>,
+}
+
+impl<T: FromRedisValue> Call<T> {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Those of Redis, among them a key of another type.
+    pub fn invoke(&self, connection: &mut impl redis::ConnectionLike) -> RedisResult<T> {
+        self.invocation.invoke(connection)
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Those of Redis, among them a key of another type.
+    pub async fn invoke_async(&self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
+        self.invocation.invoke_async(connection).await
+    }
+}
+
+/// A run with a tool's routes, origins and redirects as keys, and these arguments.
+pub(super) fn on_routes_of<T>(script: &'static Script, tool: &ToolName, args: &[&str]) -> Call<T> {
+    let tool = tool.as_bytes();
+    let mut invocation = script.prepare_invoke();
+    invocation.key(routes_key(tool)).key(origin_key(tool)).key(redirects_key(tool));
+    invocation.arg(tool).arg(args);
+    Call { invocation, reply: PhantomData }
+}
+
+/// A script that has these functions:
+///
+/// - `normal_url(url)`: a backend's URL in its normal form, as [`crate::route::Backend`] shows it, from what one of the old
+///   stack's writers wrote. Other text stays as it is.
+/// - `address_of(url)`: its `host:port`, or nil.
+/// - `holder_of(address, tool)`: another tool that is routed to the address, and its patterns that are; nil if there is none.
+/// - `evict(holder, patterns, address)`: takes these patterns from it.
+/// - `hold(address, tool)`: notes that the tool is routed there.
+/// - `release(url, tool)`: after a route to the URL was removed or changed: notes that the tool is not, unless another of its
+///   patterns leads there.
+pub(super) fn with_functions(text: &str) -> Script {
+    Script::new(&text_with_functions(text))
+}
+
+/// The text of such a script.
+pub(super) fn text_with_functions(text: &str) -> String {
+    let functions = FUNCTIONS
+        .replace("ROUTES_PREFIX", ROUTES_PREFIX)
+        .replace("ORIGIN_PREFIX", ORIGIN_PREFIX)
+        .replace("REDIRECTS_PREFIX", REDIRECTS_PREFIX)
+        .replace("ADDRESSES_KEY", ADDRESSES_KEY);
+    format!("{functions}{text}")
+}
+
+// `addresses` may be of another type, by somebody's mistake: then it is as if it were empty, and nothing is written to it.
+const FUNCTIONS: &str = "
+        local function normal_url(url)
+            local scheme, rest = url:lower():match('^(https?)://(.-)/?$')
+            if not scheme then return url end
+            local host, port = rest:match('^(.*):(%d+)$')
+            if not host then host, port = rest, scheme == 'https' and '443' or '80' end
+            return scheme .. '://' .. host .. ':' .. port:gsub('^0+', '')
+        end
+        local function address_of(url) return normal_url(url):match('^https?://(.+)$') end
+        local function patterns_at(address, tool)
+            local patterns = {}
+            local routes = redis.pcall('HGETALL', 'ROUTES_PREFIX' .. tool)
+            for index = 1, #routes, 2 do
+                if address_of(routes[index + 1]) == address then patterns[#patterns + 1] = routes[index] end
+            end
+            return patterns
+        end
+        local function holder_of(address, tool)
+            local holder = redis.pcall('HGET', 'ADDRESSES_KEY', address)
+            if type(holder) ~= 'string' or holder == tool then return nil end
+            local patterns = patterns_at(address, holder)
+            if #patterns == 0 then return nil end
+            return holder, patterns
+        end
+        local function evict(holder, patterns, address)
+            for _, pattern in ipairs(patterns) do
+                for _, prefix in ipairs({'ROUTES_PREFIX', 'ORIGIN_PREFIX', 'REDIRECTS_PREFIX'}) do
+                    redis.pcall('HDEL', prefix .. holder, pattern)
+                end
+            end
+            redis.pcall('HDEL', 'ADDRESSES_KEY', address)
+        end
+        local function hold(address, tool)
+            if redis.pcall('HGET', 'ADDRESSES_KEY', address) ~= tool then
+                redis.pcall('HSET', 'ADDRESSES_KEY', address, tool)
+            end
+        end
+        local function release(url, tool)
+            local address = url and address_of(url)
+            if address and redis.pcall('HGET', 'ADDRESSES_KEY', address) == tool and #patterns_at(address, tool) == 0 then
+                redis.pcall('HDEL', 'ADDRESSES_KEY', address)
+            end
+        end";
