@@ -37,10 +37,11 @@ async fn run(options: Options) -> Result<(), Failure> {
     let (mut registry, readiness) = (Registry::default(), Readiness::default());
     let metrics = Metrics::register(&mut registry);
     let (metrics_listen, redis) = (settings.metrics_listen, settings.redis.clone());
-    let server = Server::open(settings).await?;
+    let mut server = Server::open(settings).await?;
     if let Some(address) = metrics_listen {
         let address = serve_status(address, registry, readiness.clone()).await?;
         info!(%address, "telling of itself");
+        server.exclude(address);
     }
     info!(address = %server.address()?, redis, "listening");
     tokio::spawn(keep_watchdog_fed());

@@ -162,7 +162,8 @@ pub(super) fn move_to(
     let mapping = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
     // A row of each project's: both see it in the log.
     let author = |project| Author { who, project, is_operator: true };
-    let gone = Entry { author: author(&from), action: Action::MoveAway, domain, before: Some(mapping.clone()), after: None };
+    let gone =
+        Entry { author: author(&from), action: Action::MoveAway, domain, before: Some(mapping.clone()), after: None };
     record(transaction, &gone)?;
     let come = Entry { author: author(project), action: Action::MoveHere, domain, before: None, after: Some(mapping) };
     record(transaction, &come)?;

@@ -65,7 +65,9 @@ impl Destinations {
             Host::Name(name) if **name == *"localhost" || name.ends_with(".localhost") => {
                 Err(BackendFault::Loopback(backend.to_string()))
             }
-            Host::Name(name) if self.redis.as_ref().is_some_and(|(host, port)| host == name && *port == backend.port) => {
+            Host::Name(name)
+                if self.redis.as_ref().is_some_and(|(host, port)| host == name && *port == backend.port) =>
+            {
                 Err(BackendFault::Own(backend.to_string()))
             }
             Host::Name(_) => Ok(()),
@@ -139,7 +141,8 @@ mod tests {
     fn loopback_is_refused_unless_its_network_is_listed() {
         for networks in [&[][..], &["0.0.0.0/0", "::/0"]] {
             let destinations = destinations(networks);
-            for url in ["http://127.0.0.1:80", "http://127.9.9.9:80", "http://[::1]:80", "http://[::ffff:127.0.0.1]:80"] {
+            for url in ["http://127.0.0.1:80", "http://127.9.9.9:80", "http://[::1]:80", "http://[::ffff:127.0.0.1]:80"]
+            {
                 let refused = check(&destinations, url);
                 assert!(matches!(refused, Err(BackendFault::Loopback(_))), "{url}: {refused:?}");
             }
@@ -196,7 +199,9 @@ mod tests {
             let backend: Backend = url.parse().unwrap();
             destinations.check(&backend).and_then(|()| destinations.check_resolved(&backend, &resolved))
         };
-        for url in ["http://good.example:80", "http://unknown.example:80", "http://alias.example:80", "http://10.0.0.5:80"] {
+        for url in
+            ["http://good.example:80", "http://unknown.example:80", "http://alias.example:80", "http://10.0.0.5:80"]
+        {
             assert_eq!(check(url), Ok(()), "{url}");
         }
         for url in ["http://one-bad.example:80", "http://metadata.example:80", "http://nat64.example:80"] {
@@ -205,9 +210,9 @@ mod tests {
         for url in ["http://10.0.0.5:6379", "http://alias.example:6379", "http://redis.example:6379"] {
             assert!(matches!(check(url), Err(BackendFault::Own(_))), "{url}");
         }
-        let names = |url: &str| destinations.names_of(&url.parse().unwrap());
-        assert_eq!(names("http://10.0.0.1:80"), []);
-        assert_eq!(names("http://10.0.0.1:6379"), ["redis.example".into()]);
-        assert_eq!(names("http://a.example:6379"), ["a.example".into(), "redis.example".into()]);
+        let names = |url: &str| destinations.names_of(&url.parse().unwrap()).join(" ");
+        assert_eq!(names("http://10.0.0.1:80"), "");
+        assert_eq!(names("http://10.0.0.1:6379"), "redis.example");
+        assert_eq!(names("http://a.example:6379"), "a.example redis.example");
     }
 }

@@ -82,7 +82,10 @@ fn import_route(
     let mut allowed = Vec::new();
     for backend in backends {
         let backend_alone = std::slice::from_ref(backend);
-        match policy.backends(backend_alone).and_then(|normal| policy.check_resolved(&normal, resolved).map(|()| normal)) {
+        match policy
+            .backends(backend_alone)
+            .and_then(|normal| policy.check_resolved(&normal, resolved).map(|()| normal))
+        {
             Ok(normal) => allowed.extend(normal),
             Err(fault) => account.skip(&format!("backend {backend:?} of domain {domain:?}"), &fault),
         }

@@ -85,9 +85,7 @@ pub(super) fn is_anothers(
     let labels = labels_of(base);
     let end = end_of(&labels);
     let mut from = labels;
-    while let Some(name) =
-        query.query_row(params![from, end, project], |row| row.get::<_, String>(0)).optional()?
-    {
+    while let Some(name) = query.query_row(params![from, end, project], |row| row.get::<_, String>(0)).optional()? {
         let suffix = suffixes.suffix_of(base_of(&name));
         if suffix.len() < base.len() {
             return Ok(true);

@@ -105,12 +105,13 @@ impl Policy {
         backends.flat_map(|backend| self.destinations.names_of(&backend)).collect()
     }
 
-    /// Whether the names of backends mean what may be one.
+    /// Whether the names of backends mean what may be one; what is no backend is for [`Policy::backends`].
     ///
     /// # Errors
     /// One that does not.
     pub fn check_resolved(&self, texts: &[String], resolved: &Resolved) -> Result<(), BackendFault> {
-        texts.iter().try_for_each(|text| self.destinations.check_resolved(&text.parse()?, resolved))
+        let mut backends = texts.iter().filter_map(|text| text.parse::<Backend>().ok());
+        backends.try_for_each(|backend| self.destinations.check_resolved(&backend, resolved))
     }
 }
 

@@ -41,7 +41,9 @@ pub enum ReservedNameError {
     #[error(transparent)]
     Syntax(#[from] DomainError),
     /// An address or a wildcard.
-    #[error("domain {0:?} is no name, expected e.g. \"toolforge.org\", which stands for itself and everything below it")]
+    #[error(
+        "domain {0:?} is no name, expected e.g. \"toolforge.org\", which stands for itself and everything below it"
+    )]
     NoName(Domain),
 }
 
@@ -77,9 +79,8 @@ impl Reserved {
     pub fn covers(&self, domain: &str) -> bool {
         let base = base_of(domain);
         let is_below = |name: &str| base.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        let answers_for = |name: &str| {
-            base.len() < domain.len() && name.split_once('.').is_some_and(|(_, parent)| parent == base)
-        };
+        let answers_for =
+            |name: &str| base.len() < domain.len() && name.split_once('.').is_some_and(|(_, parent)| parent == base);
         self.0.iter().any(|reserved| is_below(reserved.as_str()) || answers_for(reserved.as_str()))
     }
 }

@@ -14,8 +14,9 @@ use super::api::Api;
 use super::commands::CommandError;
 use super::database::{Database, DatabaseError};
 use super::follower::{Parts, Progress, follow};
-use super::listen::listen;
+use super::listen::{Listening, listen};
 use super::metrics::Metrics;
+use super::pruner::prune;
 use super::settings::{Settings, SettingsError};
 use crate::daemon::{Guard, GuardWords, Readiness};
 
@@ -83,13 +84,22 @@ impl Server {
     pub async fn open(settings: Settings) -> Result<Self, StartError> {
         let database = Database::open_or_create(&settings.database)?;
         let lock = database.lock()?;
-        if settings.rules.policy.networks.is_empty() {
-            warn!("no --allow-backend: any server may be a backend, this machine's own too");
+        if settings.rules.policy.destinations.are_any() {
+            warn!("no --allow-backend: any server may be a backend, and a name may mean another one later");
         }
         let address = settings.listen;
         let bound = TcpListener::bind(address).await;
         let listener = bound.map_err(|error| StartError::Listen { address, error })?;
-        Ok(Self { settings, database, listener, lock })
+        let mut server = Self { settings, database, listener, lock };
+        if let Ok(address) = server.address() {
+            server.exclude(address);
+        }
+        Ok(server)
+    }
+
+    /// From now on `socket`, which this program listens on, is no backend.
+    pub fn exclude(&mut self, socket: SocketAddr) {
+        self.settings.rules.policy.destinations.exclude(socket);
     }
 
     /// Where it listens.
@@ -120,8 +130,12 @@ impl Server {
         let following = tokio::spawn(follow(parts, async {
             let _ = stopped.await;
         }));
+        let pruning = tokio::spawn(prune(database.clone(), settings.audit_size, metrics.clone()));
+        let (max_connections, drain_timeout) = (settings.max_connections, settings.drain_timeout);
+        let listening = Listening { max_connections, drain_timeout, meter: metrics.connections.clone() };
         let api = Arc::new(Api::new(database, settings.rules, progressed, changed, metrics));
-        listen(listener, api, settings.drain_timeout, shutdown).await;
+        listen(listener, api, listening, shutdown).await;
+        pruning.abort();
         // Only now: nothing more is committed.
         let _ = stop.send(());
         let _ = following.await;

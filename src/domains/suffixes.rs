@@ -50,7 +50,9 @@ impl Suffixes {
         match path {
             Some(path) if path.as_os_str() == NO_LIST => Ok((Self::default(), None)),
             Some(path) => Ok((Self::read(&path)?, Some(path))),
-            None if Path::new(DEBIAN_LIST).exists() => Ok((Self::read(Path::new(DEBIAN_LIST))?, Some(DEBIAN_LIST.into()))),
+            None if Path::new(DEBIAN_LIST).exists() => {
+                Ok((Self::read(Path::new(DEBIAN_LIST))?, Some(DEBIAN_LIST.into())))
+            }
             None => Ok((Self::default(), None)),
         }
     }
