@@ -165,7 +165,7 @@ fn one_database_has_one_server_and_one_owner() {
 
 #[test]
 fn a_backup_is_of_one_moment_while_others_write() {
-    let (site, _redis, unicorn) = start(&["--max-domains", "100000"]);
+    let (site, _redis, unicorn) = start(&["--max-domains", "100000", "--max-total-domains", "1000000"]);
     // Large enough for several steps.
     site.open()
         .execute_batch(
