@@ -72,7 +72,7 @@ impl Options {
     /// # Errors
     /// It was not done, or `out` does not take it.
     pub fn execute(mut self, command: Command, out: &mut impl Write) -> Result<(), CommandError> {
-        let policy = self.to_policy();
+        let policy = self.take_policy();
         let path = &self.database;
         let text = match command {
             Command::Token(TokenCommand::Create { project }) => create_token(path, &project),

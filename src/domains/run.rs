@@ -18,13 +18,16 @@ use super::listen::{Listening, listen};
 use super::metrics::Metrics;
 use super::pruner::prune;
 use super::settings::{Settings, SettingsError};
-use crate::daemon::{Guard, GuardWords, Readiness};
+use crate::daemon::{Guard, GuardWords, Readiness, raise_file_limit};
 
 const GUARD_WORDS: GuardWords = GuardWords {
     lacks: "the database lacks domains that Redis has; they stay there unless that file is touched",
     has_all: "the database has all domains again; nothing was withdrawn",
     withdrawing: "withdrawing the domains that the database lacks",
 };
+
+/// Files that are open besides connections: the database's, Redis, those of look-ups and of metrics.
+const OTHER_FILES: u64 = 256;
 
 /// Why it does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +89,10 @@ impl Server {
         let lock = database.lock()?;
         if settings.rules.policy.destinations.are_any() {
             warn!("no --allow-backend: any server may be a backend, and a name may mean another one later");
+        }
+        let needed = u64::try_from(settings.max_connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+        if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
+            warn!(limit, needed, "the system allows fewer open files than --max-connections may need");
         }
         let address = settings.listen;
         let bound = TcpListener::bind(address).await;

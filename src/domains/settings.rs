@@ -93,7 +93,7 @@ fn exclude_own(policy: &mut Policy, client: &Client, listening: [Option<SocketAd
 
 impl Options {
     /// The rules for a command that maps domains while the server may run with the same options.
-    pub(super) fn to_policy(&mut self) -> Result<Policy, SettingsError> {
+    pub(super) fn take_policy(&mut self) -> Result<Policy, SettingsError> {
         let (client, _) = open_redis(&self.redis)?;
         let mut policy = std::mem::take(&mut self.policy).into_policy()?;
         exclude_own(&mut policy, &client, [Some(self.listen), self.metrics_listen]);
