@@ -37,7 +37,9 @@ fn connect_from(last: u8, unicorn: &Unicorn) -> TcpStream {
 /// Asks for much more than it reads.
 fn ask_and_do_not_read(last: u8, unicorn: &Unicorn) -> TcpStream {
     let mut stream = connect_from(last, unicorn);
-    stream.write_all("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(MANY).as_bytes()).unwrap();
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    // The first one of the database.
+    stream.write_all((ask("/v1/tools/mapping") + &ask("/openapi.json").repeat(MANY)).as_bytes()).unwrap();
     stream
 }
 
