@@ -207,7 +207,8 @@ impl Api {
     /// it.
     async fn resolve(&self, project: &str, token: Option<&str>, wish: &Wish) -> Result<Resolved, Refusal> {
         let names = self.rules.policy.names_of(wish.backends());
-        if names.is_empty() || self.rules.read_only {
+        // With more of them than backends it is refused anyway; one more is the Redis's.
+        if names.is_empty() || names.len() > self.rules.policy.max_backends + 1 || self.rules.read_only {
             return Ok(Resolved::new());
         }
         let turn = turn_of(&self.reads).await?;
@@ -217,7 +218,7 @@ impl Api {
             database.read(|transaction| Ok(authorise(transaction, &owner, token.as_deref(), always)))?
         };
         self.database.blocking(ask).await?;
-        Ok(self.resolver.look_up(project, names).await)
+        self.resolver.look_up(project, names).await
     }
 
     /// Whether Redis has everything up to here, after a while.

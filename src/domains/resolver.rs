@@ -14,14 +14,19 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::refusal::Refusal;
+use crate::route::MAX_BACKENDS;
+
 /// Names and their addresses. One that has none, or is not known to have any, may be missing.
 pub type Resolved = HashMap<Box<str>, Vec<IpAddr>>;
 
 /// Longer than this a request does not wait for all of its names together.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Look-ups at once, of one project and of all. One that is too slow counts until it has ended.
-const OF_PROJECT: usize = 4;
-const OF_ALL: usize = 64;
+/// Look-ups at once, of one project (all backends of a domain) and of all. One that is too slow counts until it has ended.
+const OF_PROJECT: usize = MAX_BACKENDS + 1;
+const OF_ALL: usize = 256;
+/// Look-ups at once for a command.
+const AT_LEISURE: usize = 64;
 
 /// Looks names up for requests.
 #[derive(Debug)]
@@ -59,12 +64,16 @@ impl Resolver {
     }
 
     /// The addresses of a request's names, as far as they are there in time.
-    pub(super) async fn look_up(&self, project: &str, names: BTreeSet<Box<str>>) -> Resolved {
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`]: earlier ones, of the project or of all, are still under way.
+    pub(super) async fn look_up(&self, project: &str, names: BTreeSet<Box<str>>) -> Result<Resolved, Refusal> {
         let deadline = Instant::now() + self.deadline;
         let mut lookups = Vec::new();
         for name in names {
-            let Some(ended) = self.begin(project) else { break };
-            let Ok(Ok(permit)) = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await else { break };
+            let ended = self.begin(project).ok_or(Refusal::Busy)?;
+            let permit = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
+            let permit = permit.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
             // The system's resolver cannot be interrupted.
             lookups.push(tokio::task::spawn_blocking(move || {
                 let addresses = addresses_of(&name);
@@ -78,7 +87,7 @@ impl Resolver {
                 resolved.insert(name, addresses);
             }
         }
-        resolved
+        Ok(resolved)
     }
 
     fn begin(&self, project: &str) -> Option<Ended> {
@@ -97,7 +106,7 @@ pub(super) fn look_up_at_leisure(names: BTreeSet<Box<str>>) -> Resolved {
     let mut names = names.into_iter().peekable();
     let mut resolved = Resolved::new();
     while names.peek().is_some() {
-        let some: Vec<Box<str>> = names.by_ref().take(OF_ALL).collect();
+        let some: Vec<Box<str>> = names.by_ref().take(AT_LEISURE).collect();
         thread::scope(|scope| {
             let lookups: Vec<_> = some.iter().map(|name| (name, scope.spawn(|| addresses_of(name)))).collect();
             for (name, lookup) in lookups {
@@ -120,12 +129,12 @@ mod tests {
     async fn names_become_addresses_and_a_project_has_so_many_look_ups() {
         let resolver = Resolver::with_deadline(Duration::from_secs(120));
         let names: BTreeSet<Box<str>> = ["localhost".into(), "no-such-name.invalid".into()].into();
-        let resolved = resolver.look_up("tools", names.clone()).await;
+        let resolved = resolver.look_up("tools", names.clone()).await.unwrap();
         assert!(resolved["localhost"].iter().any(IpAddr::is_loopback), "{resolved:?}");
         assert!(resolved.get("no-such-name.invalid").is_none_or(Vec::is_empty));
         let slow: Vec<_> = (0..OF_PROJECT).map(|_| resolver.begin("tools").unwrap()).collect();
-        assert!(resolver.look_up("tools", names.clone()).await.is_empty());
-        assert!(!resolver.look_up("other", names).await.is_empty());
+        assert!(matches!(resolver.look_up("tools", names.clone()).await, Err(Refusal::Busy)));
+        assert!(!resolver.look_up("other", names).await.unwrap().is_empty());
         drop(slow);
         assert!(resolver.under_way.lock().is_empty());
     }
