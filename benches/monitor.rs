@@ -7,6 +7,8 @@
 mod listener;
 #[path = "../tests/common/monitored.rs"]
 mod monitored;
+#[path = "../tests/common/need.rs"]
+mod need;
 #[path = "common/process.rs"]
 mod process;
 

@@ -1,27 +1,29 @@
-//! What proxylistener takes: registrations per second, and how long one waits while thousands of clients are idle. Run by
-//! `make bench`.
+//! What proxylistener takes: registrations per second, how long one waits while thousands of clients are idle, renewals, and the
+//! audit of thousands of tools when Redis is far away. Run by `make bench`.
 //!
 //! The real program, a real Redis, and an identd in this process that knows everybody; each registration is a client's own
-//! connection, and one more to the identd. Not a test: nothing here fails but what cannot be measured.
+//! connection, one more to the identd, and one to where the server is to be. Not a test: nothing here fails but what cannot be
+//! measured. `URLPROXY_BENCH_PROXYLISTENER` names another program to be measured.
 
+#[path = "common/grid.rs"]
+mod grid;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/store.rs"]
 mod store;
 
 use std::cell::Cell;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use urlproxy::daemon::raise_file_limit;
 
-use process::{Process, row};
+use grid::{Listener, TOOLS, ask, connect, host_of, start_identd, start_relay, start_servers, tool_of_port};
+use process::row;
 use store::Store;
 
 const REGISTRATIONS: u32 = 30_000;
@@ -31,34 +33,99 @@ const IDLE: u32 = 10_000;
 const IDLE_PER_HOST: u32 = 50;
 const TIMED: u32 = 2_000;
 const PER_SECOND: u32 = 200;
+/// A clock's tick is 10 ms, so several rounds are timed.
+const ROUNDS: u32 = 5;
+/// From here to Redis and back.
+const FAR: Duration = Duration::from_millis(20);
 
 fn main() {
-    let Some(store) = Store::filled(0) else { return };
+    let (Some(store), Some(mut many)) = (Store::filled(0), Store::filled(0)) else { return };
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|e| panic!("{e}"));
-    LocalSet::new().block_on(&runtime, measure(&store));
+    LocalSet::new().block_on(&runtime, async {
+        let ident_port = start_identd().await;
+        measure_registrations(&store, ident_port).await;
+        let port = start_servers().await;
+        measure_audit(&mut many, ident_port, port).await;
+        measure_renewals(&store, ident_port, port).await;
+    });
 }
 
-async fn measure(store: &Store) {
-    let identd = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap_or_else(|e| panic!("{e}"));
-    let ident_port = identd.local_addr().unwrap_or_else(|e| panic!("{e}")).port();
-    tokio::task::spawn_local(tell_users(identd));
-    let listener = Listener::start(&store.url(), ident_port);
-
+/// How long it takes until one has been made for each number below `count`.
+async fn timed_all<F: Future<Output = ()> + 'static>(count: u32, one: impl Fn(u32) -> F + Clone + 'static) -> f64 {
     let begun = Instant::now();
     let next = Rc::new(Cell::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..AT_ONCE {
-        let (next, address) = (Rc::clone(&next), listener.address);
+        let (next, one) = (Rc::clone(&next), one.clone());
         clients.spawn_local(async move {
-            while next.get() < REGISTRATIONS {
-                let number = next.replace(next.get() + 1);
-                register(address, good_host(number), number).await;
+            while next.get() < count {
+                one(next.replace(next.get() + 1)).await;
             }
         });
     }
     clients.join_all().await;
-    let rate = f64::from(REGISTRATIONS) / begun.elapsed().as_secs_f64();
+    begun.elapsed().as_secs_f64()
+}
+
+/// Of many tools that are registered already, from a Redis that is far away.
+async fn measure_audit(store: &mut Store, ident_port: u16, port: u16) {
+    for tool in 0..TOOLS {
+        let host = host_of(tool);
+        let origin = format!(r#"{{"source":"proxylistener","owner":"tools.tool-{tool}","host":"{host}","since":1}}"#);
+        let mut pipeline = redis::pipe();
+        pipeline.hset(format!("prefix:tool-{tool}"), ".*", format!("http://{host}:{port}"));
+        pipeline.hset(format!("origin:tool-{tool}"), ".*", origin);
+        pipeline.hset("addresses", format!("{host}:{port}"), format!("tool-{tool}"));
+        pipeline.exec(&mut store.connection).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let url = start_relay(store.directory().join("redis.sock"), FAR).await;
+    let listener = Listener::start(&url, ident_port, &["--audit-interval", "1h"]);
+    let begun = Instant::now();
+    while listener.sample("proxylistener_audit_rounds_total").await < 1.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let passed = begun.elapsed().as_secs_f64();
+    let own = listener.sample("proxylistener_audited_routes_total{finding=\"own\"}").await;
+    row(&format!("audit of {TOOLS} tools, {FAR:?} to Redis and back"), &format!("{passed:.1} s"), "<= 10 s");
+    row("of them found to be their tools' own", &format!("{own:.0}"), &TOOLS.to_string());
+}
+
+/// Each tool renews the route to its server once; several times.
+async fn measure_renewals(store: &Store, ident_port: u16, port: u16) {
+    let listener = Listener::start(&store.url(), ident_port, &["--audit-interval", "off"]);
+    let address = listener.address;
+    let refused = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&refused);
+    let renew = move |tool| {
+        let (host, refused) = (host_of(tool), Rc::clone(&counted));
+        async move {
+            let reply = ask(connect(address, host).await, format!("renew\n.*\nhttp://{host}:{port}\n")).await;
+            refused.set(refused.get() + u32::from(reply != "ok"));
+        }
+    };
+    // What is renewed later is there.
+    timed_all(TOOLS, renew.clone()).await;
+    if refused.get() > 0 {
+        row(&format!("renewals of {TOOLS} tools that were refused"), &refused.get().to_string(), "0");
+        return;
+    }
+    let (mut passed, cpu_before) = (0.0, listener.process.cpu_seconds());
+    for _ in 0..ROUNDS {
+        passed += timed_all(TOOLS, renew.clone()).await;
+    }
+    let cpu = (listener.process.cpu_seconds() - cpu_before) / f64::from(ROUNDS);
+    row(&format!("renewals, {AT_ONCE} clients at once"), &format!("{:.0}/s", f64::from(ROUNDS * TOOLS) / passed), "");
+    row(&format!("processor time of {TOOLS} renewals"), &format!("{cpu:.2} s"), "<= 3 s");
+    row("of a processor, at one renewal of each tool a minute", &format!("{:.1} %", cpu / 0.6), "<= 5 %");
+}
+
+async fn measure_registrations(store: &Store, ident_port: u16) {
+    let args = ["--audit-interval", "off", "--max-connections", "20000", "--idle-timeout", "10m"];
+    let listener = Listener::start(&store.url(), ident_port, &args);
+    let address = listener.address;
+    let passed = timed_all(REGISTRATIONS, move |number| register(address, good_host(number), number)).await;
+    let rate = f64::from(REGISTRATIONS) / passed;
     row(&format!("registrations, {AT_ONCE} clients at once"), &format!("{rate:.0}/s"), ">= 3000/s");
 
     let alone = percentiles(timed(listener.address).await);
@@ -106,70 +173,14 @@ fn good_host(number: u32) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 2 + (number % 32) as u8)
 }
 
-async fn connect(address: SocketAddr, host: Ipv4Addr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap_or_else(|e| panic!("{e}"));
-    // As the system does for connections, so that ports are given by the pair of addresses.
-    socket.set_reuseaddr(true).unwrap_or_else(|e| panic!("{e}"));
-    socket.bind(SocketAddr::from((host, 0))).unwrap_or_else(|e| panic!("{e}"));
-    socket.connect(address).await.unwrap_or_else(|e| panic!("{e}"))
-}
-
+/// Each tool has a port of its own there, where nobody listens yet.
 async fn register(address: SocketAddr, host: Ipv4Addr, number: u32) {
-    let mut stream = connect(address, host).await;
-    let command = format!("register\n/{}\nhttp://{host}:8000\n", number % 8);
-    stream.write_all(command.as_bytes()).await.unwrap_or_else(|e| panic!("{e}"));
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).await.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(reply, "ok");
+    let client = connect(address, host).await;
+    let port = client.local_addr().map_or(0, |local| local.port());
+    let url = format!("http://{host}:{}", 10_000 + tool_of_port(port));
+    assert_eq!(ask(client, format!("register\n/{}\n{url}\n", number % 8)).await, "ok");
 }
 
 fn is_open(client: &TcpStream) -> bool {
     client.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-}
-
-async fn tell_users(identd: TcpListener) {
-    loop {
-        let (mut stream, _) = identd.accept().await.unwrap_or_else(|e| panic!("{e}"));
-        tokio::task::spawn_local(async move {
-            let mut query = [0; 64];
-            let mut len = 0;
-            while !query[..len].contains(&b'\n') {
-                match stream.read(&mut query[len..]).await {
-                    Ok(read @ 1..) => len += read,
-                    _ => return,
-                }
-            }
-            let ports = String::from_utf8_lossy(&query[..len]);
-            // By their ports: some 3,000 tools.
-            let port = ports.split_once(' ').and_then(|(port, _)| port.parse::<u16>().ok()).unwrap_or(0);
-            let reply = format!("{} : USERID : UNIX : tools.tool-{}\r\n", ports.trim_end(), port % 3000);
-            let _ = stream.write_all(reply.as_bytes()).await;
-        });
-    }
-}
-
-struct Listener {
-    process: Process,
-    address: SocketAddr,
-}
-
-impl Listener {
-    fn start(redis: &str, ident_port: u16) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_proxylistener"));
-        command.args(["--listen", "127.0.0.1:0", "--project", "tools", "--redis", redis]);
-        command.args(["--ident-port", &ident_port.to_string(), "--max-connections", "20000", "--idle-timeout", "10m"]);
-        command.args(["--audit-interval", "off"]);
-        let mut process = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{e}"));
-        let mut log = BufReader::new(process.stderr.take().unwrap_or_else(|| panic!("a pipe"))).lines();
-        let address = log.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, rest) = line.split_once("listening address=")?;
-            rest.split(' ').next()?.parse().ok()
-        });
-        // A line for each registration, as in service.
-        std::thread::spawn(move || log.for_each(drop));
-        Self {
-            process: Process::of(process),
-            address: address.unwrap_or_else(|| panic!("proxylistener does not listen")),
-        }
-    }
 }

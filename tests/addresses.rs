@@ -27,12 +27,12 @@ impl Store {
 
     fn register(&mut self, name: &str, pattern: &str, url: &str, ownership: Ownership) -> Registration {
         let call = registry::register(&tool(name), &any(pattern), &backend(url), None, &origin(name), ownership);
-        call.unwrap().invoke(&mut self.connection).unwrap()
+        whatever_was_there(call.unwrap().invoke(&mut self.connection).unwrap())
     }
 
     fn renew(&mut self, name: &str, url: &str, canonical: Option<&str>) -> Registration {
         let call = registry::renew(&tool(name), &any(".*"), &backend(url), canonical, &origin(name)).unwrap();
-        call.invoke(&mut self.connection).unwrap()
+        whatever_was_there(call.invoke(&mut self.connection).unwrap())
     }
 
     fn unregister(&mut self, name: &str, hosts: &[&str]) -> Withdrawal {
@@ -74,8 +74,16 @@ fn url(address: &str) -> String {
     format!("http://{address}")
 }
 
+/// Most tests do not ask whether the route was there before.
+fn whatever_was_there(registration: Registration) -> Registration {
+    match registration {
+        Registration::Done { evicted, .. } => Registration::Done { evicted, is_new: true },
+        other => other,
+    }
+}
+
 fn done() -> Registration {
-    Registration::Done { evicted: None }
+    Registration::Done { evicted: None, is_new: true }
 }
 
 #[test]
@@ -89,7 +97,7 @@ fn a_proven_claim_evicts_and_an_unproven_one_does_not() {
     assert_eq!(store.register("new", ".*", &url, Ownership::Unproven), Registration::AddressHeld("old".into()));
     assert_eq!((store.route("new"), store.holder(ADDRESS)), (String::new(), "old".into()));
     // HTTPS at the same address is the same server.
-    let evicted = Registration::Done { evicted: Some("old".into()) };
+    let evicted = Registration::Done { evicted: Some("old".into()), is_new: true };
     assert_eq!(store.register("new", ".*", "https://10.0.0.1:8000", Ownership::Proven), evicted);
     assert_eq!(store.redis.cli(&["HGETALL", "prefix:old"]), "/else\nhttp://10.0.0.1:9000");
     assert_eq!(store.redis.cli(&["HKEYS", "origin:old"]), "/else");
@@ -145,6 +153,13 @@ fn only_the_host_of_the_route_unregisters_it() {
     store.redis.cli(&["HSET", "prefix:hello", ".*", "http://10.0.0.2:8000"]);
     assert_eq!(store.unregister("hello", &["10.0.0.1"]), Withdrawal::Kept);
     assert_eq!(store.unregister("hello", &["10.0.0.2"]), Withdrawal::Removed);
+    // Without an origin the destination's host decides too, if it is an address: a late epilog must not take what the old
+    // kube2proxy wrote. A name is anybody's, as it was.
+    store.redis.cli(&["HSET", "prefix:hello", ".*", "http://10.0.0.2:8000"]);
+    assert_eq!(store.unregister("hello", &["10.0.0.1"]), Withdrawal::Kept);
+    assert_eq!(store.unregister("hello", &["10.0.0.2"]), Withdrawal::Removed);
+    store.redis.cli(&["HSET", "prefix:hello", ".*", "http://exec-1:8000"]);
+    assert_eq!(store.unregister("hello", &["10.0.0.1"]), Withdrawal::Removed);
     store.register("hello", ".*", &url(ADDRESS), Ownership::Proven);
     assert_eq!(
         store.unregister("hello", &["fd00::1", "10.0.0.1"]),
@@ -181,7 +196,7 @@ fn a_renewal_sets_only_what_is_not_there() {
     store.redis.cli(&["HDEL", "addresses", ADDRESS]);
     assert_eq!((store.renew("hello", &url, None), store.holder(ADDRESS)), (done(), "hello".into()));
     assert_eq!(store.redis.cli(&["EXISTS", "redirect:hello"]), "0");
-    assert_eq!(store.renew("thief", &url, None), Registration::Done { evicted: Some("hello".into()) });
+    assert_eq!(store.renew("thief", &url, None), Registration::Done { evicted: Some("hello".into()), is_new: true });
 }
 
 #[test]

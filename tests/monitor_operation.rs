@@ -6,10 +6,12 @@ mod http;
 mod listener;
 #[path = "common/monitored.rs"]
 mod monitored;
+#[path = "common/need.rs"]
+mod need;
 
 use std::os::unix::net::UnixDatagram;
 
-use http::get;
+use http::{get, metric};
 use listener::{SOON, wait_for};
 use monitored::Site;
 
@@ -30,31 +32,26 @@ fn it_goes_round_and_tells_of_itself() {
     let mut daemon = site.daemon(&args, &[("NOTIFY_SOCKET", &notify)]);
     assert_eq!(heard(), "READY=1");
     let status = daemon.address_in("telling of itself");
-    let metrics = || get(status, "/metrics").1;
     wait_for("three restarts", || site.starts().len() == 3);
-    for sample in [
-        r#"webservicemonitor_starts_total{outcome="ok"} 3"#,
-        r#"webservicemonitor_tools{decision="throttled"} 1"#,
-        r#"webservicemonitor_tools{decision="up"} 1"#,
-        r#"webservicemonitor_tools{decision="restart"} 0"#,
-        "webservicemonitor_braked 0",
-        "webservicemonitor_round_seconds_count",
-        r#"webservicemonitor_rounds_total{outcome="ok"}"#,
+    for (sample, value) in [
+        (r#"webservicemonitor_starts_total{outcome="ok"}"#, 3.0),
+        (r#"webservicemonitor_starts_total{outcome="failed"}"#, 0.0),
+        (r#"webservicemonitor_tools{decision="throttled"}"#, 1.0),
+        (r#"webservicemonitor_tools{decision="up"}"#, 1.0),
+        (r#"webservicemonitor_tools{decision="restart"}"#, 0.0),
+        ("webservicemonitor_braked", 0.0),
     ] {
-        wait_for(sample, || metrics().contains(sample));
+        wait_for(sample, || metric(status, sample) == value);
+    }
+    for sample in ["webservicemonitor_round_seconds_count", r#"webservicemonitor_rounds_total{outcome="ok"}"#] {
+        assert!(metric(status, sample) >= 3.0, "{sample}");
     }
     assert_eq!(get(status, "/ready").0, 200);
 
     site.set_answer(503, "");
     wait_for("not ready", || get(status, "/ready").0 == 503);
-    wait_for("several rounds", || {
-        let metrics = metrics();
-        let rounds = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(r#"webservicemonitor_rounds_total{outcome="list_failed"} "#));
-        rounds.is_some_and(|rounds| rounds.parse::<u32>().unwrap() > 3)
-            && metrics.contains("webservicemonitor_braked 1")
-    });
+    let failed = || metric(status, r#"webservicemonitor_rounds_total{outcome="list_failed"}"#);
+    wait_for("several rounds", || failed() > 3.0 && metric(status, "webservicemonitor_braked") == 1.0);
     assert_eq!(daemon.log().matches("nothing is restarted").count(), 1, "said once");
     site.set_list(&["up"]);
     daemon.wait_for_line(&["INFO", "restarting again what should run"]);

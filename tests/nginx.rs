@@ -90,10 +90,8 @@ fn a_configuration_test_touches_nothing() {
     };
     let before = connections();
     redis.signal("STOP");
-    let start = Instant::now();
     let output = nginx.check();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(start.elapsed() < Duration::from_secs(30), "it waited for routes: {:?}", start.elapsed());
     redis.signal("CONT");
     assert_eq!(connections(), before + 1, "only this question's own connection");
 }

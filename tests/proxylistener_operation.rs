@@ -16,7 +16,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 
-use http::get;
+use http::{get, is_ready, metric};
 use listener::{Daemon, Listener, SOON, ask, hear, identd, identd_of, wait_for};
 use port::free_port;
 use redis_server::RedisServer;
@@ -63,9 +63,8 @@ fn it_tells_of_itself_over_http() {
     let args = ["--metrics-listen", "127.0.0.1:0", "--audit-interval", "50ms"];
     let mut listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
     let status = listener.daemon.address_in("telling of itself");
-    let metrics = || get(status, "/metrics").1;
     assert_eq!(get(status, "/live"), (200, "live\n".into()));
-    assert_eq!(get(status, "/ready"), (200, "ready\n".into()));
+    wait_for("ready", || get(status, "/ready") == (200, "ready\n".into()));
     assert_eq!(get(status, "/other").0, 404);
     let free = free_port();
     let url = format!("http://127.0.0.1:{free}");
@@ -74,28 +73,54 @@ fn it_tells_of_itself_over_http() {
     assert_eq!(listener.ask("unregister\n(\n"), "ok", "nothing of it is there");
     assert_eq!(listener.ask("hello\n"), "fail");
     let idle = listener.connect();
-    for sample in [
-        r#"proxylistener_commands_total{command="register",outcome="ok"} 1"#,
-        r#"proxylistener_commands_total{command="register",outcome="refused"} 1"#,
-        r#"proxylistener_commands_total{command="unregister",outcome="ok"} 1"#,
-        r#"proxylistener_commands_total{command="unknown",outcome="refused"} 1"#,
-        "proxylistener_ident_seconds_count 3",
-        "proxylistener_connections 1",
-        r#"proxylistener_audited_routes_total{finding="backend_unreachable"} "#,
+    for (sample, value) in [
+        (r#"proxylistener_commands_total{command="register",outcome="ok"}"#, 1.0),
+        (r#"proxylistener_commands_total{command="register",outcome="refused"}"#, 1.0),
+        (r#"proxylistener_commands_total{command="register",outcome="redis_failed"}"#, 0.0),
+        (r#"proxylistener_commands_total{command="unregister",outcome="ok"}"#, 1.0),
+        (r#"proxylistener_commands_total{command="unknown",outcome="refused"}"#, 1.0),
+        ("proxylistener_ident_seconds_count", 3.0),
+        ("proxylistener_connections", 1.0),
+        (r#"proxylistener_connections_refused_total{by="waited_longest"}"#, 0.0),
     ] {
-        wait_for(sample, || metrics().contains(sample));
+        wait_for(sample, || metric(status, sample) == value);
     }
-    assert!(metrics().contains("proxylistener_redis_seconds_bucket"), "{}", metrics());
-    assert!(metrics().trim_end().ends_with("# EOF"));
-    let manual = include_str!("../README.md");
-    for line in metrics().lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let name = line.split(' ').next().unwrap();
-        assert!(manual.contains(&format!("| `{name}")), "the manual lacks {name}");
-    }
+    let sample = r#"proxylistener_audited_routes_total{finding="backend_unreachable"}"#;
+    wait_for(sample, || metric(status, sample) > 0.0);
+    assert!(metric(status, r#"proxylistener_redis_seconds_bucket{le="+Inf"}"#) > 0.0);
     listener.daemon.signal("TERM");
     wait_for("it says that it drains", || get(status, "/ready").0 == 503);
     drop(idle);
     assert_eq!(listener.daemon.wait_for_end(), 0);
+}
+
+#[test]
+fn it_is_not_ready_while_redis_takes_no_writes() {
+    let mut redis = RedisServer::start(&[]);
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--metrics-listen", "127.0.0.1:0"]);
+    let status = listener.daemon.address_in("telling of itself");
+    let wait_until = |ready: bool, what: &str| wait_for(what, || is_ready(status) == ready);
+    wait_until(true, "ready");
+    assert_eq!(redis.cli(&["DBSIZE"]), "0", "asking writes nothing");
+    assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    wait_until(false, "a replica takes no writes");
+    listener.daemon.wait_for_line(&["WARN Redis takes no writes", "read only"]);
+    assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    wait_until(true, "a master does");
+    listener.daemon.wait_for_line(&["INFO Redis takes writes again"]);
+    assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]), "OK");
+    wait_until(false, "too few replicas");
+    assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]), "OK");
+    wait_until(true, "enough");
+    redis.signal("STOP");
+    wait_until(false, "it hangs");
+    redis.signal("CONT");
+    wait_until(true, "it goes on");
+    redis.stop();
+    wait_until(false, "it is gone");
+    redis.start_again();
+    wait_until(true, "it is back");
+    assert_eq!(listener.daemon.log().matches("WARN Redis takes no writes").count(), 4, "once each");
 }
 
 #[test]
@@ -116,7 +141,10 @@ fn a_log_that_nobody_reads_changes_nothing() {
     let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap());
     let mut line = String::new();
-    log.read_line(&mut line).unwrap();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it does not listen");
+    }
     let address = line.split_once("address=").unwrap().1.split_once(' ').unwrap().0.to_owned();
     drop(log);
     for _ in 0..3 {
@@ -135,7 +163,7 @@ fn repeats_and_reasons_are_in_the_log_when_asked_for() {
         let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
         assert_eq!(listener.register(".*", &url), "ok");
         if is_told {
-            listener.daemon.wait_for_line(&["DEBUG", "not audited", "tool=\"hello\"", "Connection refused"]);
+            listener.daemon.wait_for_line(&["DEBUG", "nobody listens", "tool=\"hello\"", "connection refused"]);
         } else {
             assert!(!listener.daemon.log().contains("DEBUG"));
         }
@@ -220,7 +248,7 @@ fn the_command_line_teaches() {
     let described = manual.split_once("### proxylistener").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
     let lines = help.lines().filter(|line| line.starts_with("      --"));
     let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 15, "{options:?}");
+    assert_eq!(options.len(), 18, "{options:?}");
     for option in options {
         assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
     }

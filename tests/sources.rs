@@ -7,6 +7,8 @@ mod certificates;
 mod connecting;
 #[path = "common/following.rs"]
 mod follow;
+#[path = "common/need.rs"]
+mod need;
 #[path = "common/port.rs"]
 mod port;
 #[path = "common/redis.rs"]
@@ -14,13 +16,13 @@ mod redis_server;
 #[path = "common/sentinel.rs"]
 mod sentinel;
 
-use std::process::Command;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use connecting::{ask, open, refusal};
 use follow::{DEADLINE, following, routes, settings, wait_for, wait_until};
+use need::need_program;
 use redis_server::RedisServer;
 use sentinel::{FakeSentinel, start_sentinel};
 use urlproxy::sync::{Entry, Settings};
@@ -380,8 +382,8 @@ fn a_user_who_may_not_ask_for_the_role_is_served() {
 
 #[test]
 fn valkey_is_followed_like_redis() {
-    if Command::new("valkey-server").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no valkey-server; Debian 12 has it in its backports");
+    // Debian 12 has it in its backports.
+    if !need_program("valkey-server", "--version") {
         return;
     }
     let mut server = RedisServer::start_program("valkey-server", None, &["--appendonly", "yes"]);

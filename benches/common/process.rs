@@ -28,6 +28,16 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Time on a processor until now, in seconds, in steps of 10 ms.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        // Behind the name, which may have spaces: user and system time are the 12th and 13th.
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+        fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();

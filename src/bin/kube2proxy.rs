@@ -3,56 +3,25 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
-use prometheus_client::registry::Registry;
-use tracing::{error, info};
-use urlproxy::daemon::{
-    Readiness, State, StopSignals, announce, block_on, exit_on, keep_watchdog_fed, serve_status, start_log,
-};
-use urlproxy::kube::{Metrics, Options, SettingsError, serve};
-
-/// Why it does not run.
-#[derive(Debug, thiserror::Error)]
-enum NotStarted {
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-}
+use clap::Parser;
+use tracing::info;
+use urlproxy::daemon::{Failure, Lifecycle, exit_on, run};
+use urlproxy::kube::{Metrics, Options, serve};
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
-        Ok(options) => options,
-        Err(error) => return exit_on(&error),
-    };
-    start_log(options.log);
-    match block_on(run(options)).map_err(NotStarted::from).and_then(|outcome| outcome) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(NotStarted::Settings(error)) => exit_on(&Options::command().error(ErrorKind::InvalidValue, error)),
-        Err(NotStarted::Io(error)) => {
-            error!(%error, "not started");
-            ExitCode::FAILURE
-        }
+    match Options::try_parse() {
+        Ok(options) => run::<Options>(options.log, work(options)),
+        Err(error) => exit_on(&error),
     }
 }
 
-async fn run(options: Options) -> Result<(), NotStarted> {
-    let settings = options.into_settings().await?;
-    let signals = StopSignals::catch()?;
-    let (mut registry, readiness) = (Registry::default(), Readiness::default());
-    let metrics = Metrics::register(&mut registry);
-    if let Some(address) = settings.metrics_listen {
-        let address = serve_status(address, registry, readiness.clone()).await?;
-        info!(%address, "telling of itself");
-    }
+async fn work(options: Options) -> Result<ExitCode, Failure> {
+    let mut lifecycle = Lifecycle::begin("kube2proxy")?;
+    let settings = options.into_settings().await.map_err(Failure::usage)?;
+    let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
+    let shutdown = lifecycle.serve(settings.metrics_listen).await?;
     info!(cluster = %settings.watch.config.cluster_url, redis = settings.redis, "following");
-    tokio::spawn(keep_watchdog_fed());
-    announce(State::Ready);
-    serve(settings, metrics, readiness, async {
-        signals.received().await;
-        announce(State::Stopping);
-    })
-    .await;
+    serve(settings, metrics, readiness, shutdown).await;
     info!("ended");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -121,7 +121,13 @@ impl ConnectionMeter {
         registry.register("connections_refused", help, self.refused.clone());
     }
 
-    fn count(&self, by: &'static str) {
+    /// Counts another reason, which is the label, from zero.
+    pub fn expect(&self, by: &'static str) {
+        drop(self.refused.get_or_create(&By { by }));
+    }
+
+    /// Counts a connection that the server closes for another reason, which is the label.
+    pub fn refuse(&self, by: &'static str) {
         self.refused.get_or_create(&By { by }).inc();
     }
 }
@@ -224,12 +230,12 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         let Some(connection) = number.and_then(|number| state.close(number)) else { return false };
         connection.evicted.notify_waiters();
         self.meter.open.dec();
-        self.meter.count(EVICTED);
+        self.meter.refuse(EVICTED);
         true
     }
 
     fn refused(&self, limit: Limit, reported: Option<&mut bool>) -> Refused {
-        self.meter.count(limit.label());
+        self.meter.refuse(limit.label());
         Refused { limit, first: reported.is_some_and(|reported| !std::mem::replace(reported, true)) }
     }
 }

@@ -1,16 +1,21 @@
-//! The log: lines on standard error, for people or as JSON.
+//! The log: lines on standard error, for people or as JSON. Where that is systemd's journal, each line has its priority.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use clap::{Args, ValueEnum};
-use tracing::Level;
+use rustix::fs::fstat;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How a line of the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// `<time> <level> <message> <key>=<value> ...`; text values are quoted and escaped.
+    /// `<time> <level> <message> <key>=<value> ...`; text values are quoted and escaped. The journal has the time itself.
     Text,
     /// One JSON object a line.
     Json,
@@ -27,18 +32,107 @@ pub struct LogOptions {
     log_level: Level,
 }
 
-/// Starts logging; to be called once, first. Values given as text have their control characters escaped.
+/// What a command line that says nothing of it means.
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { log_format: LogFormat::Text, log_level: Level::INFO }
+    }
+}
+
+/// Starts logging; to be called once, first. Values given as text have their control characters escaped. A log that cannot be
+/// written (its disk is full, its reader gone) is no reason to end.
 pub fn start_log(options: LogOptions) {
     // What goes wrong is told by whoever asked, once.
     let ours = Targets::new().with_default(options.log_level).with_target("kube_client", LevelFilter::OFF);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    let writer = LineWriter { to_journal: is_stderr_journal(), sink: io::stderr };
+    tracing_subscriber::registry().with(lines(options.log_format, writer).with_filter(ours)).init();
+}
+
+fn lines<S, F, W>(format: LogFormat, writer: LineWriter<F>) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    F: Fn() -> W + Send + Sync + 'static,
+    W: Write + 'static,
+{
+    let to_journal = writer.to_journal;
+    let lines = fmt::layer().with_writer(writer).with_ansi(false).with_target(false);
     // Standard error may be closed or full; to say that there would panic.
     let lines = lines.log_internal_errors(false);
-    match options.log_format {
-        LogFormat::Text => tracing_subscriber::registry().with(lines.with_filter(ours)).init(),
-        LogFormat::Json => {
-            tracing_subscriber::registry().with(lines.json().flatten_event(true).with_filter(ours)).init()
+    match format {
+        LogFormat::Text if to_journal => lines.without_time().boxed(),
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    }
+}
+
+/// Whether systemd has connected standard error to its journal.
+pub(super) fn is_stderr_journal() -> bool {
+    is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), io::stderr())
+}
+
+/// Whether a descriptor is the stream to the journal that `JOURNAL_STREAM` names as `<device>:<inode>`, systemd.exec(5). The
+/// variable alone says nothing: it is inherited by programs whose standard error leads elsewhere.
+fn is_journal(named: Option<&str>, stream: impl AsFd) -> bool {
+    let named = named.and_then(|named| named.split_once(':'));
+    let Some((device, inode)) = named.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)))
+    else {
+        return false;
+    };
+    fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))
+}
+
+/// Writes lines as they are, or for the journal with their priority in front, sd-daemon(3).
+struct LineWriter<F> {
+    to_journal: bool,
+    sink: F,
+}
+
+/// One line's.
+struct Line<W> {
+    priority: Option<u8>,
+    sink: W,
+}
+
+impl<'a, F: Fn() -> W, W: Write> MakeWriter<'a> for LineWriter<F> {
+    type Writer = Line<W>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Line { priority: None, sink: (self.sink)() }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
+        Line { priority: self.to_journal.then(|| priority_of(meta.level())), sink: (self.sink)() }
+    }
+}
+
+impl<W: Write> Write for Line<W> {
+    /// Takes a whole line: that is how they come.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.priority {
+            None => self.sink.write(line),
+            Some(priority) => {
+                // Levels are aligned to each other; the journal needs no alignment.
+                let text = [format!("<{priority}>").as_bytes(), line.trim_ascii_start()].concat();
+                self.sink.write_all(&text).map(|()| line.len())
+            }
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// LOG_ERR of syslog(3).
+pub(super) const ERROR_PRIORITY: u8 = 3;
+
+/// syslog(3): LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG.
+fn priority_of(level: &Level) -> u8 {
+    match *level {
+        Level::ERROR => ERROR_PRIORITY,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
     }
 }
 
@@ -49,5 +143,70 @@ fn parse_level(text: &str) -> Result<Level, String> {
         "info" => Ok(Level::INFO),
         "debug" => Ok(Level::DEBUG),
         _ => Err(format!("invalid level {text:?}, expected error, warn, info or debug")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{debug, error, info, warn};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, to_journal: bool) -> Vec<String> {
+        let sink = Sink::default();
+        let of_writer = sink.clone();
+        let writer = LineWriter { to_journal, sink: move || of_writer.clone() };
+        let subscriber = tracing_subscriber::registry().with(lines(format, writer));
+        tracing::subscriber::with_default(subscriber, || {
+            error!(tool = "a\nb", "first");
+            warn!("second");
+            info!("third");
+            debug!("fourth");
+        });
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_journal_gets_priorities_and_no_second_time() {
+        let want = [r#"<3>ERROR first tool="a\nb""#, "<4>WARN second", "<6>INFO third", "<7>DEBUG fourth"];
+        assert_eq!(logged(LogFormat::Text, true), want);
+        let json = logged(LogFormat::Json, true);
+        assert!(json[0].starts_with("<3>{") && json[1].starts_with("<4>{"), "{json:?}");
+    }
+
+    #[test]
+    fn elsewhere_lines_begin_with_their_time() {
+        let lines = logged(LogFormat::Text, false);
+        assert!(lines.iter().all(|line| line.starts_with("20") && line.contains("Z ")), "{lines:?}");
+        assert!(logged(LogFormat::Json, false).iter().all(|line| line.starts_with("{\"timestamp\":")));
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_socket() {
+        let (stream, other) = UnixStream::pair().unwrap();
+        let stat = fstat(&stream).unwrap();
+        let named = format!("{}:{}", stat.st_dev, stat.st_ino);
+        assert!(is_journal(Some(&named), &stream));
+        assert!(!is_journal(Some(&named), &other), "inherited by a program whose standard error is another");
+        for named in [None, Some(""), Some("8"), Some("8:"), Some("a:b"), Some("0:0")] {
+            assert!(!is_journal(named, &stream), "{named:?}");
+        }
     }
 }

@@ -1,70 +1,148 @@
-//! What a daemon tells of itself over HTTP: `/metrics` (OpenMetrics text), `/live` and `/ready`.
+//! What a daemon tells of itself over HTTP: `/metrics` (Prometheus text or OpenMetrics), `/live` and `/ready`.
+//!
+//! Whoever reaches the port can hold it up for nobody: few connections are open, each for one request and a few seconds, and the
+//! one that is open longest makes room for another.
 
-use std::fmt;
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use prometheus_client::encoding::text::encode;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::connection_limiter::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
+use super::metrics::{Format, encode};
+
+/// Monitors ask one after the other, and there are few.
+const LIMITS: Limits = Limits { total: 16, per_host: 8, per_owner: 8 };
+/// A request's head takes no longer.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nor does a connection, from its beginning until the answer is written.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Nor is a request's head longer.
+const MAX_HEAD_LEN: usize = 16 << 10;
+/// After a failure to accept, as when there are no file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the daemon does its work: `/ready` answers 200 or 503 by it. Begins as "not yet".
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    is_ready: AtomicBool,
+    is_ending: AtomicBool,
+}
 
 impl Readiness {
     /// From now on it does, or no longer.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Relaxed);
+        self.0.is_ready.store(ready, Relaxed);
+    }
+
+    /// From now on it does not, whatever is set.
+    pub fn end(&self) {
+        self.0.is_ending.store(true, Relaxed);
     }
 
     /// What was set last.
     pub fn get(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.is_ready.load(Relaxed) && !self.0.is_ending.load(Relaxed)
     }
 }
 
 /// Serves in the background for as long as the runtime lives, and returns where.
 ///
 /// # Errors
-/// The address cannot be had.
-pub async fn serve_status(address: SocketAddr, registry: Registry, readiness: Readiness) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
+/// The system's.
+pub fn serve_status(listener: TcpListener, registry: Registry, readiness: Readiness) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/live", get(async || "live\n"))
-        .route("/ready", get(ready))
-        .with_state(Arc::new(Told { registry, readiness }));
+    let status = Arc::new(Status { registry, readiness });
     tokio::spawn(async move {
-        // Never ends: `axum::serve` tries again when it cannot accept.
-        let _ = axum::serve(listener, router).await;
+        let limiter = ConnectionLimiter::<IpAddr>::new(ConnectionMeter::default());
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    if let Ok(permit) = limiter.admit(peer.ip().to_canonical(), &LIMITS) {
+                        tokio::spawn(serve_connection(stream, permit, Arc::clone(&status)));
+                    }
+                }
+                Err(error) => {
+                    debug!(%error, "no connection accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
     });
     Ok(address)
 }
 
-struct Told {
+/// Answers one request. The permit stays idle: to answer takes no time, all the rest is waiting for the client.
+async fn serve_connection(stream: TcpStream, permit: Permit<IpAddr>, status: Arc<Status>) {
+    let answer = service_fn(move |request| {
+        let response = status.answer(&request);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_LEN).keep_alive(false);
+    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    tokio::select! {
+        () = permit.evicted() => debug!("connection closed for another one"),
+        // What is wrong with a request is its client's affair.
+        _ = timeout(CONNECTION_TIMEOUT, connection) => {}
+    }
+}
+
+struct Status {
     registry: Registry,
     readiness: Readiness,
 }
 
-async fn metrics(Shared(told): Shared<Arc<Told>>) -> Result<Response, StatusCode> {
-    let mut text = String::new();
-    let encoded: Result<(), fmt::Error> = encode(&mut text, &told.registry);
-    encoded.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+impl Status {
+    fn answer(&self, request: &Request<Incoming>) -> Response<String> {
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed, expected GET or HEAD\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics(request),
+            "/live" => text(StatusCode::OK, "live\n"),
+            "/ready" if self.readiness.get() => text(StatusCode::OK, "ready\n"),
+            "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            _ => text(StatusCode::NOT_FOUND, "not found, expected /metrics, /live or /ready\n"),
+        }
+    }
+
+    fn metrics(&self, request: &Request<Incoming>) -> Response<String> {
+        let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let format = Format::preferred_by(&accept.collect::<Vec<_>>().join(","));
+        match encode(&self.registry, format) {
+            Ok(metrics) => with_type(format.content_type(), metrics),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+        }
+    }
 }
 
-async fn ready(Shared(told): Shared<Arc<Told>>) -> (StatusCode, &'static str) {
-    if told.readiness.get() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+fn text(status: StatusCode, body: &str) -> Response<String> {
+    let mut response = with_type("text/plain; charset=utf-8", body.to_owned());
+    *response.status_mut() = status;
+    response
+}
+
+fn with_type(content_type: &'static str, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }

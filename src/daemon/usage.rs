@@ -1,7 +1,10 @@
 //! Command lines: units in their values, and how a wrong one ends.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
+
+use super::log::{ERROR_PRIORITY, is_stderr_journal};
 
 /// The exit status of a wrong command line, sysexits.h.
 pub const EX_USAGE: u8 = 64;
@@ -9,7 +12,12 @@ pub const EX_USAGE: u8 = 64;
 /// Prints what clap has to say: help and the version to standard output, status 0; a fault to standard error, [`EX_USAGE`].
 pub fn exit_on(error: &clap::Error) -> ExitCode {
     // Nobody is left to be told when this fails.
-    let _ = error.print();
+    let _ = if error.use_stderr() && is_stderr_journal() {
+        let lines: String = error.to_string().lines().map(|line| format!("<{ERROR_PRIORITY}>{line}\n")).collect();
+        io::stderr().write_all(lines.as_bytes())
+    } else {
+        error.print()
+    };
     if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
 }
 

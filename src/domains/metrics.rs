@@ -7,10 +7,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::daemon::ConnectionMeter;
+use crate::daemon::{ConnectionMeter, start_at_zero};
 
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Values of labels. A method that is not here counts as [`OTHER`].
+const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"];
+const OTHER: &str = "other";
+const STATUSES: [u16; 10] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 503];
+const DIFFERENCES: [&str; 2] = ["written", "withdrawn"];
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Request {
@@ -74,18 +80,23 @@ impl Metrics {
         registry.register("requests", "Requests answered, by method and status", metrics.requests.clone());
         let help = "Domains that Redis had otherwise than the database, by what was done";
         registry.register("differences", help, metrics.differences.clone());
+        let answers =
+            METHODS.into_iter().chain([OTHER]).flat_map(|method| STATUSES.map(|status| Request { method, status }));
+        start_at_zero(&metrics.requests, answers);
+        start_at_zero(&metrics.differences, DIFFERENCES.map(|kind| Difference { kind }));
         metrics
     }
 
     /// A request was answered. Methods that nobody knows are one.
     pub fn answered(&self, method: &axum::http::Method, status: u16) {
-        let known = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"];
-        let method = known.into_iter().find(|known| method.as_str() == *known).unwrap_or("other");
+        let method = METHODS.into_iter().find(|known| method.as_str() == *known).unwrap_or(OTHER);
+        debug_assert!(STATUSES.contains(&status), "{status} is not there from the start");
         self.requests.get_or_create(&Request { method, status }).inc();
     }
 
     /// So many domains were `written` or `withdrawn` because Redis had them otherwise.
     pub fn differed(&self, kind: &'static str, domains: usize) {
+        debug_assert!(DIFFERENCES.contains(&kind), "{kind} is not there from the start");
         self.differences.get_or_create(&Difference { kind }).inc_by(u64::try_from(domains).unwrap_or(u64::MAX));
     }
 }

@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5668")]
     pub(super) listen: SocketAddr,
     /// SQLite database; made when it is not there
-    #[arg(long, value_name = "FILE", global = true, default_value = "/var/lib/urlproxy/domains/domains.db")]
+    #[arg(long, value_name = "FILE", global = true, default_value = "/var/lib/invisible-unicorn/domains.db")]
     pub(super) database: PathBuf,
     #[command(flatten)]
     pub(super) policy: PolicyOptions,

@@ -36,7 +36,7 @@ pub enum StartError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The address cannot be had.
-    #[error("{error} while listening on {address}")]
+    #[error("{error} while listening at --listen {address}")]
     Listen {
         /// Which one.
         address: SocketAddr,

@@ -1,43 +1,44 @@
-//! The audit: whose is the port that a route leads to, now? A route whose port belongs to somebody else is withdrawn.
+//! The audit: whose is the port that a route leads to, now, and does anybody listen there at all?
 //!
-//! A job that is killed does not unregister, and its port may be the next tool's. So each route that proxylistener wrote
-//! is looked at in turns: a short connection is opened to its backend, and the identd of the backend's host is asked whose
-//! the other end of it is. Nothing is withdrawn without that answer.
+//! A job that is killed does not unregister, and its port may be the next tool's; a host that is lost unregisters nothing. So
+//! each route that the grid's jobs registered is looked at in turns, whoever wrote it. One whose port belongs to somebody else is
+//! withdrawn at once. One whose port refuses connections is withdrawn when that lasts, unless most routes' ports do so: then it
+//! is rather our own network that is broken. Nothing else withdraws a route; a server that is only busy keeps it.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::identd::IdentError;
+use super::history::{DEAD_ROUNDS, History, UNKNOWN_ROUNDS};
 use super::metrics::Finding;
-use super::probe::{Listener, Unknown, who_listens};
 use super::registrar::Registrar;
-use super::routes::{grid_routes, registered_tools};
-use crate::daemon::StoreError;
-use crate::registry::{self, GridRoute, Withdrawal};
+use super::routes::{Routed, address_of, read_routed};
+use super::settings::Policy;
+use super::survey::{Sight, Survey};
+use crate::daemon::{Guard, GuardWords, StoreError, Verdict};
+use crate::registry::{self, GridRoute, GuardSettings, Ownership, Registration, Withdrawal, routes_key};
 use crate::route::ToolName;
 
-/// Tools that are looked at at the same time; the routes of one tool on one host are looked at one after the other.
-const AT_ONCE: usize = 64;
-/// What a tool's routes on one host may take in one audit, so that servers which never answer hold up nobody else's.
-const TOOLS_SHARE: Duration = Duration::from_secs(30);
-/// An identd that did not answer so many times in a row is not asked again until the next audit.
-const IDENTD_PATIENCE: u32 = 2;
 /// Between two tries when Redis does not answer.
 const RETRY: Duration = Duration::from_secs(5);
+/// Changes of the index that are under way at the same time.
+const REPAIRS_AT_ONCE: usize = 64;
+
+const GUARD_WORDS: GuardWords = GuardWords {
+    lacks: "most routes' ports refuse connections, so the fault is rather here; they stay unless that file is touched",
+    has_all: "no route's port has refused connections for long now; nothing was withdrawn",
+    withdrawing: "withdrawing the routes whose ports refuse connections",
+};
 
 /// Audits all routes as often as the policy in force says, the first time at once. Never ends.
 pub async fn audit(registrar: Arc<Registrar>) {
-    let mut last = None;
-    let mut failing = false;
+    let (mut last, mut failing) = (None, false);
+    let mut auditor = Auditor::new(registrar);
     loop {
+        let registrar = Arc::clone(&auditor.registrar);
         let changed = registrar.reloaded.notified();
         let interval = registrar.live.load().audit_interval;
         let pause = if failing { interval.map(|interval| interval.min(RETRY)) } else { interval };
@@ -47,7 +48,7 @@ pub async fn audit(registrar: Arc<Registrar>) {
             () = changed => continue,
         }
         let begun = Instant::now();
-        let outcome = round(&registrar).await;
+        let outcome = auditor.round().await;
         registrar.metrics.audit_ended(outcome.is_ok());
         match &outcome {
             Ok(routes) if failing => info!(routes, "audited again"),
@@ -59,101 +60,217 @@ pub async fn audit(registrar: Arc<Registrar>) {
     }
 }
 
-/// Looks at each route once, and returns how many there are.
-async fn round(registrar: &Arc<Registrar>) -> Result<usize, StoreError> {
-    let mut shares: HashMap<(IpAddr, ToolName), Vec<(GridRoute, SocketAddr)>> = HashMap::new();
-    let mut total = 0;
-    for tool in registered_tools(&registrar.store).await? {
-        for route in grid_routes(&registrar.store, tool).await? {
-            if let Some(backend) = route.backend.socket_addr() {
-                total += 1;
-                shares.entry((backend.ip(), route.tool.clone())).or_default().push((route, backend));
-            }
-        }
-    }
-    let mut silences: HashMap<IpAddr, Arc<AtomicU32>> = HashMap::new();
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tools: JoinSet<Result<(), StoreError>> = shares
-        .into_iter()
-        .map(|((host, _), routes)| {
-            let silence = Arc::clone(silences.entry(host).or_default());
-            let (registrar, places) = (Arc::clone(registrar), Arc::clone(&places));
-            async move {
-                // An error means closed, which it never is.
-                let _place = places.acquire_owned().await;
-                audit_tool(&registrar, routes, &silence).await
-            }
-        })
-        .collect();
-    let mut outcome = Ok(total);
-    while let Some(tool) = tools.join_next().await {
-        if let Ok(Err(error)) = tool {
-            outcome = Err(error);
-        }
-    }
-    outcome
+/// What lasts from one audit to the next.
+struct Auditor {
+    registrar: Arc<Registrar>,
+    history: History,
+    guard: Guard,
+    guarded_by: Option<GuardSettings>,
 }
 
-/// Looks at one tool's routes on one host. `silence` counts how often in a row that host's identd has not answered anybody.
-async fn audit_tool(
-    registrar: &Registrar,
-    routes: Vec<(GridRoute, SocketAddr)>,
-    silence: &AtomicU32,
-) -> Result<(), StoreError> {
-    let policy = registrar.live.load_full();
-    let end = Instant::now() + TOOLS_SHARE;
-    for (route, backend) in &routes {
-        let unaudited = |reason: &str| {
-            let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
-            debug!(tool, pattern, destination, reason, "not audited");
-        };
-        let finding = if silence.load(Relaxed) >= IDENTD_PATIENCE {
-            unaudited("the host's identd has not answered others");
-            Finding::owner_unknown
-        } else {
-            let found = who_listens(*backend, &route.tool, &policy).await;
-            match &found {
-                Listener::Unknown(Unknown::Ident(IdentError::Timeout(_))) => _ = silence.fetch_add(1, Relaxed),
-                Listener::Nothing | Listener::Unknown(Unknown::Unreachable(_) | Unknown::ConnectTimeout) => {}
-                Listener::User(_) | Listener::Unknown(_) => silence.store(0, Relaxed),
+/// A route that the index should know.
+type Held = (GridRoute, Ownership);
+
+impl Auditor {
+    fn new(registrar: Arc<Registrar>) -> Self {
+        let guarded_by = registrar.live.load().dead_guard.clone();
+        let guard = Guard::new(guarded_by.clone(), &GUARD_WORDS);
+        Self { registrar, history: History::default(), guard, guarded_by }
+    }
+
+    /// Looks at each route once, and returns how many there are.
+    async fn round(&mut self) -> Result<usize, StoreError> {
+        let policy = self.registrar.live.load_full();
+        if self.guarded_by != policy.dead_guard {
+            self.guarded_by.clone_from(&policy.dead_guard);
+            self.guard = Guard::new(policy.dead_guard.clone(), &GUARD_WORDS);
+        }
+        // Of one audit all are seen at one time, so that what fails together is dead together, for the guard.
+        let begun = Instant::now();
+        let mut routed = read_routed(&self.registrar.store).await?;
+        let routes = std::mem::take(&mut routed.grid);
+        let total = routes.len();
+        self.history.keep_only(&routes);
+        let mut survey = Survey::begin(routes, &self.history, Arc::clone(&policy));
+        let (mut refusing, mut held) = (Vec::new(), Vec::new());
+        let mut outcome = Ok(total);
+        while let Some((route, sight)) = survey.next().await {
+            let is_to_be_told = self.history.note(&route, &sight, begun);
+            match self.judge(&route, &sight, &policy, is_to_be_told).await {
+                Ok(Some(finding)) => self.registrar.metrics.audited(finding, 1),
+                Ok(None) => refusing.push(route.clone()),
+                Err(error) => outcome = Err(error),
             }
-            match found {
-                Listener::User(owner) if route.is_of(&owner, &policy.project) => Finding::own,
-                Listener::User(owner) => withdraw(registrar, route, &owner).await?,
-                Listener::Nothing => Finding::backend_unreachable,
-                Listener::Unknown(unknown) => {
-                    unaudited(&unknown.to_string());
-                    match unknown {
-                        Unknown::Unreachable(_) | Unknown::ConnectTimeout => Finding::backend_unreachable,
-                        Unknown::Ident(_) | Unknown::NotAccepted | Unknown::Closed => Finding::owner_unknown,
-                    }
+            held.extend(routed.missing(&route, &sight, &policy));
+        }
+        self.registrar.metrics.unknown_owners.set(self.history.long_unknown() as i64);
+        self.withdraw_dead(refusing, total, begun, &policy).await?;
+        self.repair(held, &routed).await?;
+        outcome
+    }
+
+    /// What is found about a route; `None` if it is not to be said before all have been seen. One whose port is somebody
+    /// else's is withdrawn.
+    async fn judge(
+        &self,
+        route: &GridRoute,
+        sight: &Sight,
+        policy: &Policy,
+        is_to_be_told: bool,
+    ) -> Result<Option<Finding>, StoreError> {
+        let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
+        Ok(Some(match sight {
+            Sight::User(owner) if policy.is_own(route, owner) => Finding::own,
+            Sight::User(owner) if policy.is_anothers(route, owner) => {
+                let withdrawn = self.withdraw(route).await?;
+                if withdrawn {
+                    warn!(tool, pattern, destination, owner, "withdrawn: the port is somebody else's now");
                 }
+                if withdrawn { Finding::withdrawn } else { Finding::changed }
             }
+            Sight::User(owner) => {
+                debug!(tool, pattern, destination, owner, "kept: nobody signed the route, and its port is no tool's");
+                Finding::no_tools
+            }
+            Sight::Refusing(reason) => {
+                debug!(tool, pattern, destination, reason, "nobody listens");
+                return Ok(None);
+            }
+            Sight::Busy(reason) => {
+                debug!(tool, pattern, destination, reason, "not audited");
+                Finding::backend_unreachable
+            }
+            Sight::Unknown(reason) if is_to_be_told => {
+                let audits = UNKNOWN_ROUNDS;
+                warn!(
+                    tool,
+                    pattern, destination, audits, reason, "owner unknown: the route stays, whosever its port is"
+                );
+                Finding::owner_unknown
+            }
+            Sight::Unknown(reason) => {
+                debug!(tool, pattern, destination, reason, "not audited");
+                Finding::owner_unknown
+            }
+            Sight::Outside => Finding::outside,
+            Sight::NotReached => Finding::not_reached,
+        }))
+    }
+
+    /// Withdraws those of the routes that have refused connections for long, of `total` that were looked at.
+    async fn withdraw_dead(
+        &mut self,
+        refusing: Vec<GridRoute>,
+        total: usize,
+        begun: Instant,
+        policy: &Policy,
+    ) -> Result<(), StoreError> {
+        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_dead = |route: &GridRoute| {
+            policy.dead_after.is_some_and(|dead_after| self.history.is_dead(route, dead_after, begun, unix_now))
         };
-        registrar.metrics.audited(finding, 1);
-        if Instant::now() > end {
-            let tool = route.tool.as_str();
-            info!(tool, host = %backend.ip(), "its servers are slow; its other routes there are not audited this time");
-            break;
+        let (dead, alive): (Vec<_>, Vec<_>) = refusing.into_iter().partition(is_dead);
+        self.registrar.metrics.audited(Finding::backend_unreachable, alive.len() as u64);
+        let keys: Vec<Vec<u8>> = dead.iter().map(|route| routes_key(route.tool.as_bytes())).collect();
+        let verdict = self.guard.judge(&keys, total, Instant::now());
+        let mut held = 0;
+        for (route, key) in dead.iter().zip(&keys) {
+            let goes = match &verdict {
+                Verdict::Withdraw => true,
+                Verdict::Hold => false,
+                Verdict::WithdrawOnly(names) => names.contains(key),
+            };
+            let finding = if !goes {
+                held += 1;
+                Finding::held
+            } else if self.withdraw(route).await? {
+                let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
+                let at_least = policy.dead_after;
+                warn!(
+                    tool,
+                    pattern,
+                    destination,
+                    audits = DEAD_ROUNDS,
+                    ?at_least,
+                    "withdrawn: the port refuses connections"
+                );
+                Finding::dead
+            } else {
+                Finding::changed
+            };
+            self.registrar.metrics.audited(finding, 1);
         }
+        self.registrar.metrics.held_dead.set(held);
+        Ok(())
     }
-    Ok(())
+
+    /// False if the route has changed since it was read.
+    async fn withdraw(&self, route: &GridRoute) -> Result<bool, StoreError> {
+        let withdrawal = self.registrar.store.commit(&registry::withdraw_if_unchanged(route)).await?;
+        Ok(withdrawal == Withdrawal::Removed)
+    }
+
+    /// Has the index say who is routed to which address, where it does not.
+    async fn repair(&self, held: Vec<Held>, routed: &Routed) -> Result<(), StoreError> {
+        let store = &self.registrar.store;
+        let hold = async |(route, ownership): Held| {
+            let registration = store.commit(&registry::hold_address(&route, ownership)).await?;
+            if let Registration::Done { evicted: Some(evicted), .. } = registration {
+                let (tool, destination) = (route.tool.as_str(), route.url.as_str());
+                warn!(tool, destination, evicted, "another tool was routed to the tool's port, and no longer is");
+            }
+            Ok::<_, StoreError>(())
+        };
+        let mut outcomes = stream::iter(held).map(hold).buffer_unordered(REPAIRS_AT_ONCE);
+        while let Some(outcome) = outcomes.next().await {
+            outcome?;
+        }
+        let release = async |(address, tool): (&String, ToolName)| {
+            store.commit(&registry::release_address(&tool, address)).await.map(|_| ())
+        };
+        let mut outcomes = stream::iter(routed.stale()).map(release).buffer_unordered(REPAIRS_AT_ONCE);
+        while let Some(outcome) = outcomes.next().await {
+            outcome?;
+        }
+        Ok(())
+    }
 }
 
-impl GridRoute {
+impl Routed {
+    /// What the index should say because of this route, and does not: an address is the proven owner's, else that of the only
+    /// tool that is routed there.
+    fn missing(&self, route: &GridRoute, sight: &Sight, policy: &Policy) -> Option<Held> {
+        let address = address_of(&route.backend);
+        if self.index.get(&address).is_some_and(|tool| tool == route.tool.as_str()) {
+            return None;
+        }
+        let is_proven = matches!(sight, Sight::User(owner) if policy.tool_of(owner).as_ref() == Some(&route.tool));
+        let is_only = self.tools_at.get(&address).is_some_and(|tools| tools.len() == 1);
+        let ownership = if is_proven { Ownership::Proven } else { Ownership::Unproven };
+        let is_anothers = matches!(sight, Sight::User(owner) if policy.is_anothers(route, owner));
+        (is_proven || is_only && !is_anothers).then(|| (route.clone(), ownership))
+    }
+
+    /// What the index says although the tool is not routed there.
+    fn stale(&self) -> impl Iterator<Item = (&String, ToolName)> {
+        let is_routed =
+            |address: &String, tool: &ToolName| self.tools_at.get(address).is_some_and(|tools| tools.contains(tool));
+        self.index.iter().filter_map(move |(address, tool)| {
+            let tool = ToolName::try_new(tool.as_bytes()).ok()?;
+            (!is_routed(address, &tool)).then_some((address, tool))
+        })
+    }
+}
+
+impl Policy {
     /// Whether the owner of a port is the tool, or whoever registered the route.
-    fn is_of(&self, owner: &str, project: &str) -> bool {
-        let is_tool = owner.strip_prefix(project).and_then(|rest| rest.strip_prefix('.')) == Some(self.tool.as_str());
-        is_tool || owner == self.owner
+    fn is_own(&self, route: &GridRoute, owner: &str) -> bool {
+        let is_tool = owner.strip_prefix(self.project.as_str()).and_then(|rest| rest.strip_prefix('.'));
+        is_tool == Some(route.tool.as_str()) || route.signed.as_ref().is_some_and(|signed| signed.owner == owner)
     }
-}
 
-async fn withdraw(registrar: &Registrar, route: &GridRoute, owner: &str) -> Result<Finding, StoreError> {
-    let gone = registrar.store.commit(&registry::withdraw_if_unchanged(route)).await?;
-    if gone != Withdrawal::Removed {
-        return Ok(Finding::changed);
+    /// Whether that shows that the route is not right any more. Of a route that nobody signed, only another tool does.
+    fn is_anothers(&self, route: &GridRoute, owner: &str) -> bool {
+        !self.is_own(route, owner) && (route.signed.is_some() || self.tool_of(owner).is_some())
     }
-    let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
-    warn!(tool, pattern, destination, owner, "withdrawn: the port is somebody else's now");
-    Ok(Finding::withdrawn)
 }

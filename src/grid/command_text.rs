@@ -7,11 +7,8 @@ use super::protocol::Command;
 /// The bytes of the protocol. Texts with a line end in them would be another command: callers have none.
 impl fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Register { pattern, url, canonical: false } => write!(f, "register\n{pattern}\n{url}\n"),
-            Self::Register { pattern, url, canonical: true } => write!(f, "registerCanonical\n{pattern}\n{url}\n"),
-            Self::Unregister { pattern } => write!(f, "unregister\n{pattern}\n"),
-        }
+        write!(f, "{}\n{}\n", self.name(), self.pattern())?;
+        self.url().map_or(Ok(()), |url| writeln!(f, "{url}"))
     }
 }
 
@@ -26,7 +23,10 @@ mod tests {
         for (command, bytes) in [
             (Command::Register { pattern: ".*", url, canonical: false }, "register\n.*\nhttp://10.0.0.1:80\n"),
             (Command::Register { pattern: ".*", url, canonical: true }, "registerCanonical\n.*\nhttp://10.0.0.1:80\n"),
+            (Command::Renew { pattern: ".*", url, canonical: false }, "renew\n.*\nhttp://10.0.0.1:80\n"),
+            (Command::Renew { pattern: ".*", url, canonical: true }, "renewCanonical\n.*\nhttp://10.0.0.1:80\n"),
             (Command::Unregister { pattern: ".*" }, "unregister\n.*\n"),
+            (Command::UnregisterUrl { pattern: ".*", url }, "unregisterUrl\n.*\nhttp://10.0.0.1:80\n"),
         ] {
             assert_eq!(command.to_string(), bytes);
             assert_eq!(parse_command(bytes.as_bytes()), Ok(Some(command)), "{bytes:?}");

@@ -1,4 +1,5 @@
-//! Where a tool may send its requests to: its own host, or the networks that the operator lists.
+//! Where a tool may send its requests to: its own host, or the networks that the operator lists. And which addresses a name,
+//! or a host of two families, has.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,6 +11,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 
+use super::host_names::{System, are_one_host};
 use crate::registry::is_special;
 use crate::route::{Backend, Host, ToolName};
 
@@ -56,36 +58,65 @@ impl Resolver {
         own: IpAddr,
         allowed: &[IpNet],
     ) -> Result<Backend, DestinationError> {
-        let Host::Name(name) = &backend.host else {
-            check(&backend, own, allowed)?;
-            return Ok(backend);
-        };
-        let addresses = self.look_up(tool, name, backend.port).await;
-        let addresses = addresses.map_err(|error| DestinationError::Lookup { name: name.clone(), error })?;
-        let at = |ip: IpAddr| Backend { host: ip.to_canonical().into(), ..backend.clone() };
-        let is_own = |address: &SocketAddr| address.ip().to_canonical() == own.to_canonical();
-        if addresses.iter().any(is_own) {
-            let backend = at(own);
-            return check(&backend, own, allowed).map(|()| backend);
+        let at_addresses = self.at_addresses(tool, &backend).await?;
+        let is_own = |backend: &Backend| backend.socket_addr().is_some_and(|at| at.ip() == own.to_canonical());
+        if let Some(backend) = at_addresses.iter().find(|backend| is_own(backend)) {
+            return check(backend, own, allowed).map(|()| backend.clone());
         }
-        let checked = addresses.iter().map(|address| at(address.ip())).map(|b| check(&b, own, allowed).map(|()| b));
+        let checked = at_addresses.into_iter().map(|backend| check(&backend, own, allowed).map(|()| backend));
         checked.reduce(Result::or).unwrap_or_else(|| Err(DestinationError::Elsewhere(backend.to_string())))
     }
 
+    /// The backend with each address that its host has, one for an address: an IPv4 address in IPv6 form is the former.
+    ///
+    /// # Errors
+    /// A name that does not resolve.
+    pub async fn at_addresses(&self, tool: &ToolName, backend: &Backend) -> Result<Vec<Backend>, DestinationError> {
+        let at = |ip: IpAddr| Backend { host: ip.to_canonical().into(), ..backend.clone() };
+        match &backend.host {
+            Host::V4(ip) => Ok(vec![at((*ip).into())]),
+            Host::V6(ip) => Ok(vec![at((*ip).into())]),
+            Host::Name(name) => {
+                let addresses = self.look_up(tool, name, backend.port).await;
+                let addresses = addresses.map_err(|error| DestinationError::Lookup { name: name.clone(), error })?;
+                let mut at_addresses: Vec<_> = addresses.into_iter().map(|address| at(address.ip())).collect();
+                at_addresses.dedup();
+                Ok(at_addresses)
+            }
+        }
+    }
+
+    /// Whether two addresses of different families are one host, by [`are_one_host`].
+    ///
+    /// # Errors
+    /// A look-up that failed, or took too long.
+    pub async fn is_one_host(&self, tool: &ToolName, one: IpAddr, other: IpAddr) -> io::Result<bool> {
+        let look_up = tokio::task::spawn_blocking(move || are_one_host(&System, one, other));
+        self.bounded(tool, async { look_up.await? }).await
+    }
+
     async fn look_up(&self, tool: &ToolName, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let name = name.to_owned();
+        self.bounded(tool, async move { lookup_host((name.as_str(), port)).await.map(Vec::from_iter) }).await
+    }
+
+    async fn bounded<T: Send + 'static>(
+        &self,
+        tool: &ToolName,
+        look_up: impl Future<Output = io::Result<T>> + Send + 'static,
+    ) -> io::Result<T> {
         if !self.under_way.lock().insert(tool.clone()) {
             return Err(io::Error::other("the tool's earlier look-up is still under way"));
         }
         let ended = Ended { tool: tool.clone(), under_way: Arc::clone(&self.under_way) };
-        let name = name.to_owned();
         // The system's resolver cannot be interrupted: after the deadline it is left to itself, and still counts.
-        let lookup = tokio::spawn(async move {
-            let addresses = lookup_host((name.as_str(), port)).await;
+        let look_up = tokio::spawn(async move {
+            let found = look_up.await;
             drop(ended);
-            addresses.map(Vec::from_iter)
+            found
         });
-        match tokio::time::timeout(LOOKUP_DEADLINE, lookup).await {
-            Ok(Ok(addresses)) => addresses,
+        match tokio::time::timeout(LOOKUP_DEADLINE, look_up).await {
+            Ok(Ok(found)) => found,
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -153,6 +184,15 @@ mod tests {
         let backend = resolver.resolve(&tool, url.parse().unwrap(), own.parse().unwrap(), &[]).await;
         assert!(resolver.under_way.lock().is_empty());
         backend.map(|backend| backend.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn an_ipv4_address_is_written_as_one() {
+        for url in ["http://[::ffff:10.0.0.1]:80", "http://[::FFFF:0a00:0001]:80", "http://10.0.0.1"] {
+            for own in ["10.0.0.1", "::ffff:10.0.0.1"] {
+                assert_eq!(resolved(url, own).await, Ok("http://10.0.0.1:80".into()), "{url} {own}");
+            }
+        }
     }
 
     #[tokio::test]

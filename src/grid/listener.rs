@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::metrics::{Asked, Outcome};
-use super::protocol::{MAX_COMMAND_LEN, Reply, parse_command};
+use super::metrics::{ALLOW_CLIENT, Asked, Outcome};
+use super::outsiders::Outsiders;
+use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
 use crate::daemon::{ConnectionLimiter, Limit, Limits, Permit, Refused};
 
@@ -31,6 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
     let limiter = ConnectionLimiter::new(registrar.metrics.connections.clone());
     let lingering = ConnectionLimiter::new(registrar.metrics.lingering.clone());
+    let outsiders = Outsiders::new();
     let (stop, stopping) = watch::channel(false);
     let mut clients = JoinSet::new();
     let mut accepting = true;
@@ -41,7 +43,7 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
             Some(_) = clients.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
+        let (mut stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
@@ -57,6 +59,23 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
         }
         let peer = canonical(peer);
         let policy = registrar.live.load();
+        if !policy.admits(peer.ip()) {
+            registrar.metrics.connections.refuse(ALLOW_CLIENT);
+            if let Some(permit) = outsiders.admit(peer.ip()) {
+                clients.spawn(async move {
+                    let refuse = async {
+                        if answer(&mut stream, Reply::Fail).await.is_ok() {
+                            let_close(&mut stream).await;
+                        }
+                    };
+                    tokio::select! {
+                        () = refuse => {}
+                        () = permit.evicted() => {}
+                    }
+                });
+            }
+            continue;
+        }
         let limits = Limits::of(policy.max_connections);
         match limiter.admit(peer.ip(), &limits) {
             Ok(permit) => {
@@ -172,7 +191,11 @@ impl Visit {
                 () = self.permit.evicted() => return Err("no whole command when others came"),
             };
             match read {
-                Ok(0) => return Err("the connection ended within the command"),
+                Ok(0) => {
+                    end_last_line(received);
+                    let is_whole = !matches!(parse_command(received), Ok(None));
+                    return if is_whole { Ok(()) } else { Err("the connection ended within the command") };
+                }
                 Ok(_) if !matches!(parse_command(received), Ok(None)) => return Ok(()),
                 Ok(_) => {}
                 Err(_) => return Err("the connection broke within the command"),

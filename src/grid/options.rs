@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::settings::Settings;
-use crate::daemon::LogOptions;
-use crate::daemon::parse_duration;
+use crate::daemon::{GuardOption, LogOptions, parse_duration};
 
 /// Longest domain name whose labels below it still have room for one more of full length.
 const MAX_DOMAIN_LEN: usize = 253 - 64;
@@ -22,19 +21,26 @@ A client sends one of these, and is answered once, without a line end:
 
     register\\n<pattern>\\n<url>\\n
     registerCanonical\\n<pattern>\\n<url>\\n     the same, redirected to https://<tool>.<canonical domain>
-    unregister\\n<pattern>\\n                   only what the same host registered
+    renew\\n<pattern>\\n<url>\\n                only where the pattern has no route, or this one
+    renewCanonical\\n<pattern>\\n<url>\\n       the same for registerCanonical
+    unregister\\n<pattern>\\n                   what the same host registered
+    unregisterUrl\\n<pattern>\\n<url>\\n        if the pattern's route leads there
 
-    ok     committed to Redis
+    ok     committed to Redis; to unregister: nothing of the client's is there now
     fail   refused, or not committed; the log says why
     Identd authentication failed. Please contact an administrator
     This service available only to tool accounts
 
 Whose the connection is, the identd (RFC 1413) of the client's host is asked; the user must be <project>.<tool>.
 A URL is http://HOST:PORT or https://HOST:PORT: the client's own address, one in --allow-destination, or a name of
-one of these.
+one of these. The identd of the URL's host is asked who listens there: another user's server is refused. A tool whose own
+server listens takes the address from a tool that is still routed there; a tool whose server does not listen yet, does not.
+
+Without --allow-client any host that runs an identd can register for any tool.
 
 The audit asks the identd of each route's host whose the port is now; a route whose port is somebody else's is
-withdrawn.
+withdrawn, and so is one whose port refuses connections for --dead-after. That includes what the old proxylistener
+wrote: routes without an origin that kube2proxy does not know, inside --allow-client and --allow-destination if given.
 
 SIGHUP reads --settings-file and --project-file again. Exit status: 0 after SIGTERM or SIGINT, when all clients have
 been answered; 64 for a wrong command line; 1 when it cannot listen.
@@ -75,6 +81,9 @@ pub struct Options {
     /// Connections open at once, 64 of them from one host (of less than 128: half)
     #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) max_connections: u32,
+    /// Networks whose hosts may be clients; may be given several times [default: any]
+    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network)]
+    pub(super) allow_client: Vec<IpNet>,
     /// Networks that routes may lead to, beside the client's own address; may be given several times
     #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network)]
     pub(super) allow_destination: Vec<IpNet>,
@@ -84,6 +93,12 @@ pub struct Options {
     /// How often the owners of the routes' ports are asked for, or "off"
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub(super) audit_interval: Interval,
+    /// How long a port must have refused connections, in 3 audits or more, for its route to go, or "off"
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
+    pub(super) dead_after: Interval,
+    /// Of how many routes the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
+    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = parse_guard)]
+    pub(super) withdrawal_guard: GuardOption,
     /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
     #[arg(
         long,
@@ -175,10 +190,23 @@ fn parse_interval(text: &str) -> Result<Interval, String> {
     parse_duration(text).map(|period| Interval(Some(period))).map_err(|error| format!("{error}, or \"off\""))
 }
 
+fn parse_guard(text: &str) -> Result<GuardOption, String> {
+    GuardOption::parse(text, "proxylistener")
+}
+
 fn parse_network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    let network = text.parse().ok().or_else(address);
+    let network = text.parse().ok().or_else(address).map(canonical_network);
     network.ok_or_else(|| format!("invalid network {text:?}, expected e.g. \"10.0.0.0/8\""))
+}
+
+/// Addresses are compared in their own family: a network of IPv4 addresses in IPv6 form is one of IPv4.
+fn canonical_network(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS)) {
+        (IpAddr::V4(address), Some(bits)) => Ipv4Net::new(address, bits).map_or(network, IpNet::from),
+        _ => network,
+    }
 }
 
 fn parse_domain(text: &str) -> Result<String, String> {
@@ -198,6 +226,21 @@ fn parse_domain(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_ipv4_is_one_in_whatever_form() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+            ("fd00::/8", "fd00::/8"),
+        ] {
+            assert_eq!(parse_network(text).map(|network| network.to_string()), Ok(network.into()), "{text}");
+        }
+    }
 
     #[test]
     fn the_options_are_consistent() {

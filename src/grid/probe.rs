@@ -60,11 +60,9 @@ pub enum Unknown {
 /// Connects to `backend` and asks its host's identd who has the other end. The request that a slow server gets is one for
 /// `tool`. Takes as long as three answers of an identd and some 6 s at most.
 pub async fn who_listens(backend: SocketAddr, tool: &ToolName, policy: &Policy) -> Listener {
-    let stream = match timeout(CONNECT_DEADLINE, TcpStream::connect(backend)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Listener::Nothing,
-        Ok(Err(error)) => return Listener::Unknown(Unknown::Unreachable(error)),
-        Err(_) => return Listener::Unknown(Unknown::ConnectTimeout),
+    let stream = match connect(backend).await {
+        Ok(stream) => stream,
+        Err(found) => return found,
     };
     match stream.local_addr() {
         Ok(local) => match (Probe { stream, backend, local, policy }).owner(tool).await {
@@ -73,6 +71,24 @@ pub async fn who_listens(backend: SocketAddr, tool: &ToolName, policy: &Policy) 
         },
         Err(error) => Listener::Unknown(Unknown::Unreachable(error)),
     }
+}
+
+/// Only connects.
+///
+/// # Errors
+/// Never [`Listener::User`].
+pub async fn connect(backend: SocketAddr) -> Result<TcpStream, Listener> {
+    match timeout(CONNECT_DEADLINE, TcpStream::connect(backend)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Listener::Nothing),
+        Ok(Err(error)) => Err(Listener::Unknown(Unknown::Unreachable(error))),
+        Err(_) => Err(Listener::Unknown(Unknown::ConnectTimeout)),
+    }
+}
+
+/// Whether a host is there: its identd's port takes a connection, or refuses it.
+pub async fn host_answers(host: IpAddr, policy: &Policy) -> bool {
+    matches!(connect(SocketAddr::new(host, policy.ident_port)).await, Ok(_) | Err(Listener::Nothing))
 }
 
 /// One connection to a server.

@@ -19,18 +19,68 @@ pub enum Command<'a> {
         /// Whether they are redirected to the tool's own host first.
         canonical: bool,
     },
+    /// `renew`, or `renewCanonical`: the same, but only where the pattern has no route or this one.
+    Renew {
+        /// Unchecked.
+        pattern: &'a str,
+        /// Unchecked.
+        url: &'a str,
+        /// Whether they are redirected to the tool's own host first.
+        canonical: bool,
+    },
     /// `unregister`: they no longer do.
     Unregister {
         /// Unchecked.
         pattern: &'a str,
     },
+    /// `unregisterUrl`: they no longer go to the URL.
+    UnregisterUrl {
+        /// Unchecked.
+        pattern: &'a str,
+        /// Unchecked.
+        url: &'a str,
+    },
+}
+
+impl<'a> Command<'a> {
+    /// The first line of a command.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Register { canonical: false, .. } => "register",
+            Self::Register { canonical: true, .. } => "registerCanonical",
+            Self::Renew { canonical: false, .. } => "renew",
+            Self::Renew { canonical: true, .. } => "renewCanonical",
+            Self::Unregister { .. } => "unregister",
+            Self::UnregisterUrl { .. } => "unregisterUrl",
+        }
+    }
+
+    /// The second line.
+    pub fn pattern(&self) -> &'a str {
+        match *self {
+            Self::Register { pattern, .. }
+            | Self::Renew { pattern, .. }
+            | Self::Unregister { pattern }
+            | Self::UnregisterUrl { pattern, .. } => pattern,
+        }
+    }
+
+    /// The third line, of commands that have one.
+    pub fn url(&self) -> Option<&'a str> {
+        match *self {
+            Self::Register { url, .. } | Self::Renew { url, .. } | Self::UnregisterUrl { url, .. } => Some(url),
+            Self::Unregister { .. } => None,
+        }
+    }
 }
 
 /// Why bytes are no command, nor ever will be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The first line is no command's name.
-    #[error("unknown command {0:?}, expected register, registerCanonical or unregister")]
+    #[error(
+        "unknown command {0:?}, expected register, registerCanonical, renew, renewCanonical, unregister or unregisterUrl"
+    )]
     UnknownCommand(String),
     /// Longer than [`MAX_LINE_LEN`].
     #[error("line {0} has more than {MAX_LINE_LEN} bytes")]
@@ -75,15 +125,27 @@ impl Reply {
 pub fn parse_command(received: &[u8]) -> Result<Option<Command<'_>>, ProtocolError> {
     let mut rest = received;
     let Some(name) = next_line(&mut rest, 1)? else { return Ok(None) };
-    let canonical = match name {
-        "register" => false,
-        "registerCanonical" => true,
-        "unregister" => return Ok(next_line(&mut rest, 2)?.map(|pattern| Command::Unregister { pattern })),
-        _ => return Err(ProtocolError::UnknownCommand(name.chars().take(120).collect())),
-    };
+    if !["register", "registerCanonical", "renew", "renewCanonical", "unregister", "unregisterUrl"].contains(&name) {
+        return Err(ProtocolError::UnknownCommand(name.chars().take(120).collect()));
+    }
     let Some(pattern) = next_line(&mut rest, 2)? else { return Ok(None) };
+    if name == "unregister" {
+        return Ok(Some(Command::Unregister { pattern }));
+    }
     let Some(url) = next_line(&mut rest, 3)? else { return Ok(None) };
-    Ok(Some(Command::Register { pattern, url, canonical }))
+    Ok(Some(match name {
+        "unregisterUrl" => Command::UnregisterUrl { pattern, url },
+        "renew" | "renewCanonical" => Command::Renew { pattern, url, canonical: name == "renewCanonical" },
+        _ => Command::Register { pattern, url, canonical: name == "registerCanonical" },
+    }))
+}
+
+/// Ends the last line when the connection has ended without doing so: as the old stack did, which read lines from a file.
+/// A line that has not begun is not one.
+pub fn end_last_line(received: &mut Vec<u8>) {
+    if received.last().is_some_and(|&last| last != b'\n') {
+        received.push(b'\n');
+    }
 }
 
 fn next_line<'a>(rest: &mut &'a [u8], number: usize) -> Result<Option<&'a str>, ProtocolError> {
@@ -108,17 +170,40 @@ mod tests {
     #[test]
     fn commands_are_read() {
         let register = |canonical| Command::Register { pattern: ".*", url: "http://10.0.0.1:80", canonical };
+        let renew = |canonical| Command::Renew { pattern: ".*", url: "http://10.0.0.1:80", canonical };
         for (bytes, command) in [
             ("register\n.*\nhttp://10.0.0.1:80\n", register(false)),
             ("register\r\n.*\r\n http://10.0.0.1:80\t\r\nmore\0", register(false)),
             ("registerCanonical\n.*\nhttp://10.0.0.1:80\n", register(true)),
+            ("renew\n.*\nhttp://10.0.0.1:80\n", renew(false)),
+            ("renewCanonical\n.*\nhttp://10.0.0.1:80\n", renew(true)),
             ("unregister\n/a b\n", Command::Unregister { pattern: "/a b" }),
+            ("unregisterUrl\n.*\nhttp://a\n", Command::UnregisterUrl { pattern: ".*", url: "http://a" }),
             ("unregister\n\n", Command::Unregister { pattern: "" }),
         ] {
             assert_eq!(parse_command(bytes.as_bytes()), Ok(Some(command)), "{bytes:?}");
             let needed = bytes.find("more").unwrap_or(bytes.len());
             assert_eq!(parse_command(&bytes.as_bytes()[..needed - 1]), Ok(None), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_connection_ends_the_last_line_and_begins_none() {
+        let ended = |bytes: &str| {
+            let mut received = bytes.as_bytes().to_vec();
+            end_last_line(&mut received);
+            parse_command(&received).map(|command| command.map(|command| command.to_string()))
+        };
+        for bytes in ["register\n.*\nhttp://a:80", "renew\n.*\nhttp://a:80", "unregister\n.*", "unregister\n.*\n"] {
+            let whole = format!("{}\n", bytes.trim_end());
+            assert_eq!(ended(bytes), Ok(Some(whole)), "{bytes:?}");
+        }
+        for bytes in
+            ["", "register", "register\n.*", "register\n.*\n", "unregister", "unregister\n", "unregisterUrl\n.*\n"]
+        {
+            assert_eq!(ended(bytes), Ok(None), "{bytes:?}");
+        }
+        assert_eq!(ended("list"), Err(ProtocolError::UnknownCommand("list".into())));
     }
 
     #[test]
@@ -146,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_size_of_pieces_changes_nothing(bytes in "(register|registerCanonical|unregister|.{0,3})\n.{0,9}\n?\\PC{0,9}\n?\0?") {
+        fn the_size_of_pieces_changes_nothing(bytes in "((register|renew)(Canonical)?|unregister(Url)?|.{0,3})\n.{0,9}\n?\\PC{0,9}\n?\0?") {
             let whole = parse_command(bytes.as_bytes());
             let first = (0..=bytes.len()).map(|len| parse_command(&bytes.as_bytes()[..len])).find(|r| *r != Ok(None));
             prop_assert_eq!(first.unwrap_or(Ok(None)), whole);

@@ -2,25 +2,33 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
+use super::decision::{Done, Refusal, Server, log_done, log_refused};
 use super::destination::{DestinationError, Resolver};
-use super::identd::{self, IdentError};
+use super::identd;
 use super::metrics::{Asked, Metrics, Outcome};
+use super::probe::{Listener, who_listens};
+use super::probe_limiter::ProbeLimiter;
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
-use crate::daemon::{Permit, Store, StoreError};
-use crate::registry::{self, Origin, Ownership, Registration};
-use crate::route::{Backend, BackendError, MAX_ROUTES, Pattern, PatternError, ToolName};
+use crate::daemon::{Permit, Readiness, Reading, Store, follow_writability};
+use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
+use crate::route::{Backend, Host, Pattern, ToolName};
 
-/// Characters of a client's text that a line of the log shows.
-const SHOWN_CHARS: usize = 256;
+/// Clients wait 10 s for their reply. Asking others has to be over so long after the command has come; Redis may take the rest.
+const ASKING_DEADLINE: Duration = Duration::from_secs(8);
+/// Longest time for finding out who listens. A server of root is known after some 3 s.
+const PROBE_DEADLINE: Duration = Duration::from_secs(4);
+/// Addresses of a name that are tried: a tenant may own the name.
+const MAX_ADDRESSES: usize = 16;
 
 /// What the decisions rest on.
 #[derive(Debug)]
@@ -31,58 +39,14 @@ pub struct Registrar {
     pub(super) store: Store,
     pub(super) metrics: Arc<Metrics>,
     resolver: Resolver,
-}
-
-/// Why a client does not get what it asks.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error(transparent)]
-    Ident(#[from] IdentError),
-    #[error("user {user:?} is no tool of {project:?}")]
-    NoTool { user: String, project: String },
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    #[error(transparent)]
-    Destination(#[from] DestinationError),
-    #[error("the client was gone when its identd had answered: another may have its port by now")]
-    Gone,
-    #[error("user {0:?} has as many commands under way on this host as one user may have")]
-    TooManyAtOnce(String),
-    #[error("tool {0:?} is routed to this address, and nothing shows that its server is gone")]
-    AddressHeld(String),
-    #[error("the tool has {MAX_ROUTES} patterns already")]
-    TooManyPatterns,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("{0} while describing the route's origin")]
-    Origin(#[from] serde_json::Error),
-}
-
-impl Refusal {
-    fn reply(&self) -> Reply {
-        match self {
-            Self::Ident(_) | Self::Gone => Reply::IdentFailed,
-            Self::NoTool { .. } => Reply::NoTool,
-            _ => Reply::Fail,
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::Ident(_) | Self::Gone => Outcome::ident_failed,
-            Self::NoTool { .. } => Outcome::no_tool,
-            Self::Store(_) => Outcome::redis_failed,
-            _ => Outcome::refused,
-        }
-    }
+    probes: ProbeLimiter,
 }
 
 impl Registrar {
     /// Connects to nothing yet; what it counts is told by `registry`.
     pub fn new(settings: &Settings, registry: &mut Registry) -> Self {
         settings.policy.make_room();
+        settings.policy.warn_if_open();
         let metrics = Metrics::register(registry);
         Self {
             live: Arc::new(ArcSwap::from_pointee(settings.policy.clone())),
@@ -90,46 +54,37 @@ impl Registrar {
             store: Store::new(settings.client.clone(), metrics.redis.clone()),
             metrics,
             resolver: Resolver::default(),
+            probes: ProbeLimiter::default(),
         }
+    }
+
+    /// Sets `readiness` by whether Redis takes writes. Never ends.
+    pub async fn follow_writability(&self, readiness: Readiness) {
+        follow_writability(&self.store, &readiness).await;
     }
 
     /// Does what a client asks, or not; one line in the log says which, and why.
     pub async fn decide(&self, command: Command<'_>, client: &Client<'_>) -> Reply {
-        let host = client.peer.ip();
-        let kind = match command {
-            Command::Register { .. } => Asked::register,
-            Command::Unregister { .. } => Asked::unregister,
-        };
+        let (asked, peer) = (Asked::of(command), client.peer.ip());
         match self.carry_out(command, client).await {
-            Ok(Done { tool, backend }) => {
-                self.metrics.decided(kind, Outcome::ok);
-                let tool = tool.as_str();
-                match (command, backend) {
-                    (Command::Register { pattern, canonical, .. }, Some(backend)) => {
-                        info!(tool, peer = %host, pattern, destination = backend.to_string(), canonical, "registered");
-                    }
-                    (Command::Register { pattern, .. } | Command::Unregister { pattern }, _) => {
-                        info!(tool, peer = %host, pattern, "unregistered");
-                    }
-                }
+            Ok((tool, done)) => {
+                self.metrics.decided(asked, Outcome::ok);
+                log_done(command, peer, &tool, &done);
                 Reply::Ok
             }
             Err((tool, refusal)) => {
-                self.metrics.decided(kind, refusal.outcome());
-                let reply = refusal.reply();
-                let tool = tool.as_ref().map(ToolName::as_str);
-                let (asked, pattern, destination) = match command {
-                    Command::Register { pattern, url, .. } => ("register", pattern, Some(shown(url))),
-                    Command::Unregister { pattern } => ("unregister", pattern, None),
-                };
-                let (pattern, reason) = (shown(pattern), refusal.to_string());
-                warn!(tool, peer = %host, asked, pattern, destination, reply = reply.as_str(), reason, "refused");
-                reply
+                self.metrics.decided(asked, refusal.outcome());
+                log_refused(command, peer, tool.as_ref(), &refusal);
+                refusal.reply()
             }
         }
     }
 
-    async fn carry_out(&self, command: Command<'_>, client: &Client<'_>) -> Result<Done, (Option<ToolName>, Refusal)> {
+    async fn carry_out(
+        &self,
+        command: Command<'_>,
+        client: &Client<'_>,
+    ) -> Result<(ToolName, Done), (Option<ToolName>, Refusal)> {
         let policy = self.live.load_full();
         let Client { peer, local, stream, permit } = *client;
         let begun = Instant::now();
@@ -146,52 +101,168 @@ impl Registrar {
         let Some(tool) = policy.tool_of(&user) else {
             return Err((None, Refusal::NoTool { user, project: policy.project.clone() }));
         };
+        let deadline = begun + ASKING_DEADLINE;
+        let caller = Caller { tool: &tool, owner: user, own: peer.ip(), policy: &policy, deadline };
         let outcome = match command {
-            Command::Register { pattern, url, canonical } => {
-                let canonical = canonical.then(|| format!("{tool}.{}", policy.canonical_domain));
-                let route = Asking { tool: &tool, owner: user, own: peer.ip(), policy: &policy };
-                self.register(route, pattern, url, canonical.as_deref()).await.map(Some)
-            }
-            Command::Unregister { pattern } => self.unregister(&tool, pattern, peer.ip()).await.map(|()| None),
+            Command::Register { pattern, url, canonical } => self.register(caller, pattern, url, canonical).await,
+            Command::Renew { pattern, url, canonical } => self.renew(caller, pattern, url, canonical).await,
+            Command::Unregister { pattern } => self.unregister(caller, pattern).await,
+            Command::UnregisterUrl { pattern, url } => self.unregister_url(&tool, pattern, url).await,
         };
         match outcome {
-            Ok(backend) => Ok(Done { tool, backend }),
+            Ok(done) => Ok((tool, done)),
             Err(refusal) => Err((Some(tool), refusal)),
         }
     }
 
-    async fn register(
-        &self,
-        asking: Asking<'_>,
-        pattern: &str,
-        url: &str,
-        canonical: Option<&str>,
-    ) -> Result<Backend, Refusal> {
-        let Asking { tool, owner, own, policy } = asking;
-        let backend = url.parse()?;
-        let pattern = Pattern::try_new(pattern)?;
-        let backend = self.resolver.resolve(tool, backend, own, &policy.allowed).await?;
-        let is_elsewhere = backend.socket_addr().is_none_or(|address| address.ip() != own);
-        let origin = Origin {
-            source: registry::GRID.into(),
-            owner,
-            host: own.to_string(),
-            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs()),
-            destination: is_elsewhere.then(|| backend.to_string()),
-        };
-        let ownership = Ownership::Unproven;
-        let call = registry::register(tool, &pattern, &backend, canonical, &origin, ownership)?;
+    async fn register(&self, caller: Caller<'_>, pattern: &str, url: &str, canonical: bool) -> Result<Done, Refusal> {
+        let claim = self.claim(&caller, pattern, url).await?;
+        let Claim { pattern, backend, address, server } = claim;
+        let ownership = if matches!(server, Server::Own) { Ownership::Proven } else { Ownership::Unproven };
+        let (canonical, origin) = (caller.canonical_host(canonical), caller.origin(&backend));
+        let call = registry::register(caller.tool, &pattern, &backend, canonical.as_deref(), &origin, ownership)?;
         match self.store.commit(&call).await? {
-            Registration::Done { .. } => Ok(backend),
-            Registration::AddressHeld(holder) => Err(Refusal::AddressHeld(holder)),
-            Registration::TooManyPatterns | Registration::Superseded => Err(Refusal::TooManyPatterns),
+            Registration::Done { evicted, .. } => Ok(Done::Registered { backend, server, evicted }),
+            Registration::AddressHeld(holder) => {
+                let why = match server {
+                    Server::Own | Server::NotYet => "nothing listens there".into(),
+                    Server::Unknown(why) => why,
+                };
+                Err(Refusal::AddressHeld { address, holder, why })
+            }
+            Registration::TooManyPatterns => Err(Refusal::TooManyPatterns),
+            Registration::Superseded => Err(Refusal::Superseded),
         }
     }
 
-    async fn unregister(&self, tool: &ToolName, pattern: &str, own: IpAddr) -> Result<(), Refusal> {
+    async fn renew(&self, caller: Caller<'_>, pattern: &str, url: &str, canonical: bool) -> Result<Done, Refusal> {
+        let Claim { pattern, backend, address, server } = self.claim(&caller, pattern, url).await?;
+        match server {
+            Server::Own => {}
+            Server::NotYet => return Err(Refusal::NothingListens(address)),
+            Server::Unknown(why) => return Err(Refusal::ServerUnknown { address, why }),
+        }
+        let (canonical, origin) = (caller.canonical_host(canonical), caller.origin(&backend));
+        let call = registry::renew(caller.tool, &pattern, &backend, canonical.as_deref(), &origin)?;
+        match self.store.commit(&call).await? {
+            Registration::Done { evicted, is_new } => Ok(Done::Renewed { backend, is_new, evicted }),
+            Registration::AddressHeld(holder) => {
+                Err(Refusal::AddressHeld { address, holder, why: "it was not asked".into() })
+            }
+            Registration::TooManyPatterns => Err(Refusal::TooManyPatterns),
+            Registration::Superseded => Err(Refusal::Superseded),
+        }
+    }
+
+    /// Checks what a client wants to have, and asks who listens there. Another user's server is refused.
+    async fn claim(&self, caller: &Caller<'_>, pattern: &str, url: &str) -> Result<Claim, Refusal> {
+        let Caller { tool, own, policy, deadline, .. } = *caller;
+        let backend = url.parse()?;
+        let pattern = Pattern::try_new(pattern)?;
+        let backend = self.resolver.resolve(tool, backend, own, &policy.allowed).await?;
+        let Some(address) = backend.socket_addr() else {
+            return Err(DestinationError::Elsewhere(backend.to_string()).into());
+        };
+        let elsewhere = Some(address.ip()).filter(|&ip| ip != own);
+        let Some(_under_way) = self.probes.begin(tool, elsewhere) else {
+            let server = Server::Unknown("too many servers are being asked about at once".into());
+            return Ok(Claim { pattern, backend, address, server });
+        };
+        let deadline = deadline.min(Instant::now() + PROBE_DEADLINE);
+        let server = match timeout_at(deadline, who_listens(address, tool, policy)).await {
+            Ok(Listener::User(user)) if policy.tool_of(&user).as_ref() == Some(tool) => Server::Own,
+            Ok(Listener::User(user)) => return Err(Refusal::AnothersServer { address, user }),
+            Ok(Listener::Nothing) => Server::NotYet,
+            Ok(Listener::Unknown(why)) => Server::Unknown(why.to_string()),
+            Err(_) => Server::Unknown("not known in time".into()),
+        };
+        Ok(Claim { pattern, backend, address, server })
+    }
+
+    async fn unregister(&self, caller: Caller<'_>, pattern: &str) -> Result<Done, Refusal> {
+        let Caller { tool, own, deadline, .. } = caller;
         // Whether or not it may still be registered: an earlier version took more.
-        self.store.commit(&registry::unregister_if_from(tool, pattern, &[own])).await?;
-        Ok(())
+        let mut withdrawal = self.store.commit(&registry::unregister_if_from(tool, pattern, &[own])).await?;
+        if withdrawal == Withdrawal::Kept
+            && let Some((url, hosts)) = self.registered_from(tool, pattern).await?
+        {
+            // Names decide where addresses do not: those of two families, and one that an old listener wrote.
+            let named = url.filter(|backend| matches!(backend.host, Host::Name(_)));
+            let at_own = async |backend: &Backend| {
+                let addresses = self.resolver.at_addresses(tool, backend).await.unwrap_or_default();
+                addresses.iter().filter_map(Backend::socket_addr).any(|address| address.ip() == own)
+            };
+            if let Some(backend) = named
+                && timeout_at(deadline, at_own(&backend)).await.unwrap_or(false)
+            {
+                withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &backend)).await?;
+            }
+            for host in hosts.into_iter().filter(|host| host.is_ipv4() != own.is_ipv4()) {
+                if withdrawal == Withdrawal::Kept && self.is_one_host(tool, own, host, deadline).await {
+                    let hosts = [own, host];
+                    withdrawal = self.store.commit(&registry::unregister_if_from(tool, pattern, &hosts)).await?;
+                }
+            }
+        }
+        Ok(withdrawal.into())
+    }
+
+    /// Where a route leads, if that can be read, and the addresses that it and its origin name.
+    async fn registered_from(
+        &self,
+        tool: &ToolName,
+        pattern: &str,
+    ) -> Result<Option<(Option<Backend>, Vec<IpAddr>)>, Refusal> {
+        let mut read = redis::pipe();
+        read.hget(registry::routes_key(tool.as_bytes()), pattern);
+        read.hget(registry::origin_key(tool.as_bytes()), pattern);
+        let (url, origin): (Option<Vec<u8>>, Option<Vec<u8>>) = self.store.commit(&Reading::new(read)).await?;
+        let Some(url) = url else { return Ok(None) };
+        let backend = std::str::from_utf8(&url).ok().and_then(|url| url.parse::<Backend>().ok());
+        let origin = origin.and_then(|origin| serde_json::from_slice::<Origin>(&origin).ok());
+        let destination = backend.as_ref().and_then(Backend::socket_addr).map(|address| address.ip());
+        let registered_by = origin.and_then(|origin| origin.host.parse().ok());
+        let mut hosts: Vec<IpAddr> =
+            [destination, registered_by].into_iter().flatten().map(|ip| ip.to_canonical()).collect();
+        hosts.dedup();
+        Ok(Some((backend, hosts)))
+    }
+
+    async fn is_one_host(&self, tool: &ToolName, own: IpAddr, other: IpAddr, deadline: Instant) -> bool {
+        let error = match timeout_at(deadline, self.resolver.is_one_host(tool, own, other)).await {
+            Ok(Ok(is_one)) => return is_one,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".into(),
+        };
+        debug!(tool = tool.as_str(), peer = %own, registered_from = %other, error, "not known whether both are one host");
+        false
+    }
+
+    async fn unregister_url(&self, tool: &ToolName, pattern: &str, url: &str) -> Result<Done, Refusal> {
+        let backend: Backend = url.parse()?;
+        // As it is written, by an old listener; then as this one writes it.
+        let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &backend)).await?;
+        if withdrawal != Withdrawal::Kept {
+            return Ok(withdrawal.into());
+        }
+        let at_addresses = self.resolver.at_addresses(tool, &backend).await?;
+        for at_address in at_addresses.into_iter().filter(|at_address| *at_address != backend).take(MAX_ADDRESSES) {
+            let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &at_address)).await?;
+            if withdrawal != Withdrawal::Kept {
+                return Ok(withdrawal.into());
+            }
+        }
+        Ok(Done::Kept)
+    }
+}
+
+impl From<Withdrawal> for Done {
+    fn from(withdrawal: Withdrawal) -> Self {
+        match withdrawal {
+            Withdrawal::Removed => Self::Unregistered,
+            Withdrawal::Absent => Self::Absent,
+            Withdrawal::Kept => Self::Kept,
+        }
     }
 }
 
@@ -208,28 +279,45 @@ pub struct Client<'a> {
     pub permit: &'a Permit<IpAddr, String>,
 }
 
-/// Who registers, from where, and by which rules.
-struct Asking<'a> {
+/// Who asks, from where, and by which rules.
+struct Caller<'a> {
     tool: &'a ToolName,
     owner: String,
     own: IpAddr,
     policy: &'a Policy,
+    /// Of asking others.
+    deadline: Instant,
 }
 
-/// What was done, for whom.
-struct Done {
-    tool: ToolName,
-    /// Where its requests go now, if they do.
-    backend: Option<Backend>,
-}
+impl Caller<'_> {
+    fn canonical_host(&self, is_wanted: bool) -> Option<String> {
+        is_wanted.then(|| format!("{}.{}", self.tool, self.policy.canonical_domain))
+    }
 
-impl Policy {
-    fn tool_of(&self, user: &str) -> Option<ToolName> {
-        let name = user.strip_prefix(self.project.as_str())?.strip_prefix('.')?;
-        if name.is_empty() { None } else { ToolName::try_new(name.as_bytes()).ok() }
+    fn origin(&self, backend: &Backend) -> Origin {
+        let is_elsewhere = backend.socket_addr().is_none_or(|address| address.ip() != self.own);
+        Origin {
+            source: registry::GRID.into(),
+            owner: self.owner.clone(),
+            host: self.own.to_string(),
+            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs()),
+            destination: is_elsewhere.then(|| backend.to_string()),
+        }
     }
 }
 
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS).collect()
+/// What a client wants to have, and may.
+struct Claim {
+    pattern: Pattern,
+    backend: Backend,
+    address: SocketAddr,
+    server: Server,
+}
+
+impl Policy {
+    /// The tool whose account this is.
+    pub(super) fn tool_of(&self, user: &str) -> Option<ToolName> {
+        let name = user.strip_prefix(self.project.as_str())?.strip_prefix('.')?;
+        if name.is_empty() { None } else { ToolName::try_new(name.as_bytes()).ok() }
+    }
 }

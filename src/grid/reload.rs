@@ -21,6 +21,7 @@ pub async fn reload_at(mut signals: Signal, args: Vec<OsString>, settings: Setti
                 }
                 let changed = *registrar.live.load_full() != read.policy;
                 read.policy.make_room();
+                read.policy.warn_if_open();
                 registrar.live.store(Arc::new(read.policy));
                 registrar.reloaded.notify_waiters();
                 info!(changed, "settings read again");

@@ -1,26 +1,80 @@
-//! Reading back what jobs have registered.
+//! Reading back what is routed: all tools' routes, in few round trips.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use redis::RedisResult;
 
 use crate::daemon::{Reading, Store, StoreError};
-use crate::registry::{self, GridRoute, ORIGIN_PREFIX};
-use crate::route::ToolName;
+use crate::registry::{self, ADDRESSES_KEY, GridRoute, ROUTES_PREFIX, Registered, SERVICES_KEY};
+use crate::route::{Backend, ToolName};
 
 /// Keys that one step of a scan looks at.
 const SCAN_COUNT: usize = 1000;
+/// Tools whose two keys are read in one round trip.
+const TOOLS_AT_ONCE: usize = 250;
 
-/// All tools of which somebody says that he registered a route.
+type Hash = HashMap<Vec<u8>, Vec<u8>>;
+
+/// What Redis has, read over some time.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// Those that jobs on the grid registered.
+    pub grid: Vec<GridRoute>,
+    /// Who is routed to each `host:port`, whoever wrote the routes.
+    pub tools_at: HashMap<String, BTreeSet<ToolName>>,
+    /// Who is, says the index.
+    pub index: HashMap<String, String>,
+}
+
+/// How the index names the address of a backend.
+pub fn address_of(backend: &Backend) -> String {
+    format!("{}:{}", backend.host, backend.port)
+}
+
+/// Reads everything. A key of another type is as if it were not there.
 ///
 /// # Errors
 /// Those of [`Store::commit`].
-pub async fn registered_tools(store: &Store) -> Result<BTreeSet<ToolName>, StoreError> {
+pub async fn read_routed(store: &Store) -> Result<Routed, StoreError> {
+    let mut members = redis::cmd("SMEMBERS");
+    members.arg(SERVICES_KEY);
+    let members: Vec<Vec<u8>> = unless_another_type(store.commit(&Reading::new(members)).await)?;
+    let members = members.iter().filter_map(|member| Registered::parse(str::from_utf8(member).ok()?));
+    let services: HashSet<(String, String)> = members.map(|service| (service.name, service.pattern)).collect();
+    let mut routed = Routed { index: index(store).await?, ..Routed::default() };
+    let tools: Vec<ToolName> = tools(store).await?.into_iter().collect();
+    for tools in tools.chunks(TOOLS_AT_ONCE) {
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for tool in tools {
+            let tool = tool.as_bytes();
+            pipeline.hgetall(registry::routes_key(tool)).hgetall(registry::origin_key(tool));
+        }
+        let replies: Vec<RedisResult<Hash>> = store.commit(&Reading::new(pipeline)).await?;
+        let mut replies = replies.into_iter().map(|reply| unless_another_type(reply.map_err(StoreError::from)));
+        for tool in tools {
+            let (Some(routes), Some(origins)) = (replies.next(), replies.next()) else { break };
+            let (routes, origins) = (routes?, origins?);
+            let backends = routes.values().filter_map(|url| str::from_utf8(url).ok()?.parse::<Backend>().ok());
+            for address in backends.map(|backend| address_of(&backend)) {
+                routed.tools_at.entry(address).or_default().insert(tool.clone());
+            }
+            let is_clusters = |pattern: &str| services.contains(&(tool.as_str().to_owned(), pattern.to_owned()));
+            routed.grid.extend(registry::grid_routes(tool, routes, &origins, is_clusters));
+        }
+    }
+    Ok(routed)
+}
+
+/// All tools that have routes.
+async fn tools(store: &Store) -> Result<BTreeSet<ToolName>, StoreError> {
     let mut tools = BTreeSet::new();
     let mut cursor = 0;
     loop {
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(format!("{ORIGIN_PREFIX}*")).arg("COUNT").arg(SCAN_COUNT);
+        scan.arg(cursor).arg("MATCH").arg(format!("{ROUTES_PREFIX}*")).arg("COUNT").arg(SCAN_COUNT);
         let (next, keys): (u64, Vec<Vec<u8>>) = store.commit(&Reading::new(scan)).await?;
-        let names = keys.iter().filter_map(|key| key.strip_prefix(ORIGIN_PREFIX.as_bytes()));
+        let names = keys.iter().filter_map(|key| key.strip_prefix(ROUTES_PREFIX.as_bytes()));
         tools.extend(names.filter_map(|name| ToolName::try_new(name).ok()));
         cursor = next;
         if cursor == 0 {
@@ -29,26 +83,26 @@ pub async fn registered_tools(store: &Store) -> Result<BTreeSet<ToolName>, Store
     }
 }
 
-/// Those of a tool's routes that proxylistener wrote; none when its keys are no hashes.
-///
-/// # Errors
-/// Those of [`Store::commit`].
-pub async fn grid_routes(store: &Store, tool: ToolName) -> Result<Vec<GridRoute>, StoreError> {
-    let (routes, origins) =
-        (hash(store, registry::routes_key(tool.as_bytes())), hash(store, registry::origin_key(tool.as_bytes())));
-    match (routes.await, origins.await) {
-        (Ok(routes), Ok(origins)) => Ok(registry::grid_routes(&tool, &routes, origins)),
-        (Err(StoreError::Redis(error)), _) | (_, Err(StoreError::Redis(error)))
-            if error.code() == Some("WRONGTYPE") =>
-        {
-            Ok(Vec::new())
+async fn index(store: &Store) -> Result<HashMap<String, String>, StoreError> {
+    let mut index = HashMap::new();
+    let mut cursor = 0;
+    loop {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(ADDRESSES_KEY).arg(cursor).arg("COUNT").arg(SCAN_COUNT);
+        let read: Result<(u64, Hash), _> = store.commit(&Reading::new(scan)).await;
+        let (next, fields) = unless_another_type(read)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        index.extend(fields.iter().map(|(address, tool)| (text(address), text(tool))));
+        cursor = next;
+        if cursor == 0 {
+            return Ok(index);
         }
-        (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 
-async fn hash(store: &Store, key: Vec<u8>) -> Result<HashMap<Vec<u8>, Vec<u8>>, StoreError> {
-    let mut command = redis::cmd("HGETALL");
-    command.arg(key);
-    store.commit(&Reading::new(command)).await
+fn unless_another_type<T: Default>(reply: Result<T, StoreError>) -> Result<T, StoreError> {
+    match reply {
+        Err(StoreError::Redis(error)) if error.code() == Some("WRONGTYPE") => Ok(T::default()),
+        reply => reply,
+    }
 }

@@ -1,6 +1,6 @@
 //! What proxylistener goes by: checked, and partly exchanged while it serves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::options::Options;
 use crate::daemon::{LogOptions, ProjectError, RedisUrlError, open_redis, raise_file_limit, resolve_project};
+use crate::registry::GuardSettings;
 
 /// Everything that a command line and its file say.
 pub struct Settings {
@@ -35,6 +36,8 @@ pub struct Policy {
     pub project: String,
     /// Canonical hosts are `<tool>.<canonical_domain>`.
     pub canonical_domain: String,
+    /// Hosts that may be clients; none listed is all.
+    pub allowed_clients: Vec<IpNet>,
     /// Destinations beside a client's own address.
     pub allowed: Vec<IpNet>,
     /// Where identds listen.
@@ -47,6 +50,10 @@ pub struct Policy {
     pub max_connections: usize,
     /// From the beginning of an audit to that of the next; `None` is never.
     pub audit_interval: Option<Duration>,
+    /// How long a port must have refused connections for its route to go; `None` is for ever.
+    pub dead_after: Option<Duration>,
+    /// Of how many routes at once; `None` is of any.
+    pub dead_guard: Option<GuardSettings>,
 }
 
 /// The policy in force. Whoever decides something takes it once.
@@ -81,12 +88,15 @@ impl Options {
             policy: Policy {
                 project,
                 canonical_domain: self.canonical_domain,
+                allowed_clients: self.allow_client,
                 allowed: self.allow_destination,
                 ident_port: self.ident_port,
                 ident_timeout: self.ident_timeout,
                 idle_timeout: self.idle_timeout,
                 max_connections: self.max_connections as usize,
                 audit_interval: self.audit_interval.0,
+                dead_after: self.dead_after.0,
+                dead_guard: self.withdrawal_guard.0,
             },
         })
     }
@@ -106,10 +116,25 @@ impl Settings {
 }
 
 impl Policy {
+    /// Whether a host may be a client: its address in its own family.
+    pub(super) fn admits(&self, host: IpAddr) -> bool {
+        self.allowed_clients.is_empty() || self.allowed_clients.iter().any(|network| network.contains(&host))
+    }
+
+    /// Says so when everybody may.
+    pub(super) fn warn_if_open(&self) {
+        if self.allowed_clients.is_empty() {
+            warn!(
+                "--allow-client is not set: any host that can connect here and runs an identd of its own can register \
+                 for any tool; set it to the networks of the hosts that run the tools' jobs"
+            );
+        }
+    }
+
     /// Lets the process open the files that so many clients take, and says so when the system does not.
     pub(super) fn make_room(&self) {
         // A client and its identd take one each, and as many clients as are served may have an answer and not have closed.
-        let needed = 3 * self.max_connections as u64 + 64;
+        let needed = 3 * self.max_connections as u64 + 640;
         if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
             warn!(limit, needed, "few open files allowed for --max-connections");
         }
@@ -137,6 +162,9 @@ mod tests {
             "10.0.0.0/8,fd00::/8",
             "--allow-destination",
             "192.0.2.1",
+            "--allow-client",
+            "::ffff:10.0.0.0/104",
+            "192.0.2.8/30,fd00::/8",
             "--canonical-domain",
             "Example.org",
             "--redis",
@@ -145,6 +173,8 @@ mod tests {
         .unwrap();
         assert_eq!(settings.listen, "0.0.0.0:8282".parse().unwrap());
         assert_eq!(settings.policy.allowed.len(), 3);
+        let admits = |host: &str| settings.policy.admits(host.parse().unwrap());
+        assert!(admits("10.0.0.1") && admits("192.0.2.9") && admits("fd00::1") && !admits("192.0.2.7"));
         assert_eq!(settings.policy.canonical_domain, "example.org");
         assert_eq!(settings.policy.audit_interval, Some(Duration::from_secs(300)));
         assert_eq!(settings.redis, "redis.example.org:7000");
@@ -167,13 +197,14 @@ mod tests {
         let file = dir.path().join("settings");
         let path = file.to_str().unwrap();
         let text = "# ours\nproject tools\n\n  idle-timeout  7s\nident-timeout 1s\nallow-destination 10.0.0.0/8 fd00::/8\n\
+            allow-client 10.0.0.0/8,10.1.0.0/16\nallow-client fd00::/8\n\
             allow-destination 192.0.2.1\naudit-interval off\n";
         fs::write(&file, text).unwrap();
         let args = ["--settings-file", path, "--ident-timeout", "2s", "--allow-destination", "192.0.2.2"];
         let policy = settings(&args).unwrap().policy;
         assert_eq!(policy.project, "tools");
         assert_eq!((policy.idle_timeout, policy.ident_timeout), (Duration::from_secs(7), Duration::from_secs(2)));
-        assert_eq!((policy.allowed.len(), policy.audit_interval), (4, None));
+        assert_eq!((policy.allowed.len(), policy.allowed_clients.len(), policy.audit_interval), (4, 3, None));
         for (text, want) in [
             ("project tools\nno-such 1\n", ":2: unknown setting \"no-such\", expected an option without its dashes"),
             ("settings-file /x\n", ":1: unknown setting \"settings-file\""),
@@ -200,6 +231,7 @@ mod tests {
         fs::write(&file, uncommented.join("\n")).unwrap();
         let settings = settings(&["--settings-file", file.to_str().unwrap()]).unwrap();
         assert_eq!((&*settings.policy.project, settings.policy.allowed.len()), ("tools", 1));
+        assert_eq!(settings.policy.allowed_clients.len(), 1);
         assert!(settings.metrics_listen.is_some());
     }
 
@@ -218,6 +250,7 @@ mod tests {
             (&["--project", "a", "--audit-interval", "never"], "or \"off\""),
             (&["--project", "a", "--max-connections", "0"], "--max-connections"),
             (&["--project", "a", "--allow-destination", "10.0.0.0/33"], "expected e.g. \"10.0.0.0/8\""),
+            (&["--project", "a", "--allow-client", "exec-1"], "expected e.g. \"10.0.0.0/8\""),
             (&["--project", "a", "--canonical-domain", "a..b"], "expected e.g. \"toolforge.org\""),
             (&["--project", "a", "--redis", "http://h"], "expected e.g. redis://"),
             (&["--project", "a", "--redis", "rediss://h"], "expected e.g. redis://"),

@@ -13,8 +13,14 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::service::Rejection;
+use crate::daemon::start_at_zero;
+
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// What became of a Service.
+const STATES: [&str; 5] = ["routed", "rejected", "outdone", "failing", "held"];
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct State {
@@ -48,17 +54,17 @@ pub struct Metrics {
     since: Arc<Since>,
 }
 
-/// When something last happened; told as seconds since then.
+/// When something last happened, or the start; told as seconds since then.
 #[derive(Debug)]
 struct Since {
-    event: Mutex<Option<Instant>>,
-    list: Mutex<Option<Instant>>,
+    event: Mutex<Instant>,
+    list: Mutex<Instant>,
 }
 
 impl Metrics {
     /// Counts from zero, and has `registry` tell of it.
     pub fn register(registry: &mut Registry) -> Self {
-        let since = Arc::new(Since { event: Mutex::new(None), list: Mutex::new(None) });
+        let since = Arc::new(Since { event: Mutex::new(Instant::now()), list: Mutex::new(Instant::now()) });
         let metrics = Self {
             watching: Gauge::default(),
             watch_failures: Counter::default(),
@@ -84,28 +90,33 @@ impl Metrics {
         registry.register("services", "Services by what became of them", metrics.services.clone());
         registry.register("rejected_services", "Services that are no routes, by reason", metrics.rejected.clone());
         registry.register_collector(Box::new(since));
+        start_at_zero(&metrics.services, STATES.map(|state| State { state }));
+        start_at_zero(&metrics.rejected, Rejection::REASONS.map(|reason| Reason { reason }));
         metrics
     }
 
     /// Something was heard of the cluster.
     pub fn heard(&self) {
-        *self.since.event.lock() = Some(Instant::now());
+        *self.since.event.lock() = Instant::now();
     }
 
     /// A list was complete.
     pub fn listed(&self) {
-        *self.since.list.lock() = Some(Instant::now());
+        *self.since.list.lock() = Instant::now();
     }
 
     /// How many Services are so now.
     pub fn set_services(&self, state: &'static str, services: usize) {
+        debug_assert!(STATES.contains(&state), "{state} is not there from the start");
         self.services.get_or_create(&State { state }).set(i64::try_from(services).unwrap_or(i64::MAX));
     }
 
     /// How many are rejected for each reason now.
     pub fn set_rejected(&self, reasons: impl Iterator<Item = &'static str>) {
         self.rejected.clear();
+        start_at_zero(&self.rejected, Rejection::REASONS.map(|reason| Reason { reason }));
         for reason in reasons {
+            debug_assert!(Rejection::REASONS.contains(&reason), "{reason} is not there from the start");
             self.rejected.get_or_create(&Reason { reason }).inc();
         }
     }
@@ -114,11 +125,10 @@ impl Metrics {
 impl Collector for Since {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         for (name, help, at) in [
-            ("kube2proxy_since_last_event", "Since something was heard of a Service", &self.event),
-            ("kube2proxy_since_last_list", "Since Services were listed completely", &self.list),
+            ("since_last_event", "Since something was heard of a Service, or the start", &self.event),
+            ("since_last_list", "Since Services were listed completely, or the start", &self.list),
         ] {
-            let Some(at) = *at.lock() else { continue };
-            let gauge = ConstGauge::new(at.elapsed().as_secs_f64());
+            let gauge = ConstGauge::new(at.lock().elapsed().as_secs_f64());
             gauge.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), gauge.metric_type())?)?;
         }
         Ok(())

@@ -65,6 +65,10 @@ pub enum Brake {
 }
 
 impl Brake {
+    /// All values of [`Self::outcome`].
+    pub const OUTCOMES: [&str; 6] =
+        ["manifests_failed", "qstat_failed", "list_failed", "state_failed", "implausible", "history_lost"];
+
     /// For a metric.
     pub fn outcome(&self) -> &'static str {
         match self {

@@ -190,9 +190,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_behind_is_not_waited_for() {
-        let started = std::time::Instant::now();
+        // Else it would have timed out.
         let printed = run(shell("sleep 1000 & echo $!"), Duration::from_secs(60), 100).await.unwrap();
-        assert!(started.elapsed() < Duration::from_secs(20));
         let pid: i32 = String::from_utf8(printed).unwrap().trim().parse().unwrap();
         rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }

@@ -112,6 +112,26 @@ impl Word {
 }
 
 impl Skip {
+    /// All values of [`Self::reason`].
+    pub const REASONS: [&str; 16] = [
+        "name",
+        "link",
+        "not_regular",
+        "unreadable",
+        "system_owner",
+        "no_account",
+        "wrong_owner",
+        "too_large",
+        "not_utf8",
+        "malformed",
+        "no_web",
+        "other_backend",
+        "other_release",
+        "no_release",
+        "invalid_type",
+        "invalid_release",
+    ];
+
     /// The same for a table and a metric.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -9,10 +9,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::brake::Brake;
 use super::decision::Decision;
+use super::manifest::Skip;
+use crate::daemon::start_at_zero;
 
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
+/// What becomes of a start command.
+const START_OUTCOMES: [&str; 3] = ["ok", "failed", "timed_out"];
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Ended {
@@ -64,12 +70,21 @@ impl Metrics {
         registry.register_with_unit("round", "A round from begin to end", Unit::Seconds, metrics.round.clone());
         let help = "From asking Redis until its answer or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
+        let outcomes = Brake::OUTCOMES.into_iter().chain(["ok"]);
+        start_at_zero(&metrics.rounds, outcomes.map(|outcome| Ended { outcome }));
+        start_at_zero(&metrics.starts, START_OUTCOMES.map(|outcome| Ended { outcome }));
+        start_at_zero(&metrics.tools, Decision::NAMES.map(|decision| Decided { decision }));
+        start_at_zero(&metrics.skipped, Skip::REASONS.map(|reason| Reason { reason }));
         metrics
     }
 
     /// A round has ended; `braked` says by what.
     pub fn round_ended(&self, braked: Option<&'static str>, took: Duration) {
         self.braked.set(i64::from(braked.is_some()));
+        debug_assert!(
+            braked.is_none_or(|outcome| Brake::OUTCOMES.contains(&outcome)),
+            "{braked:?} is not there from the start"
+        );
         self.rounds.get_or_create(&Ended { outcome: braked.unwrap_or("ok") }).inc();
         self.round.observe(took.as_secs_f64());
     }
@@ -85,13 +100,16 @@ impl Metrics {
             self.tools.get_or_create(&Decided { decision }).set(count);
         }
         self.skipped.clear();
+        start_at_zero(&self.skipped, Skip::REASONS.map(|reason| Reason { reason }));
         for reason in reasons {
+            debug_assert!(Skip::REASONS.contains(&reason), "{reason} is not there from the start");
             self.skipped.get_or_create(&Reason { reason }).inc();
         }
     }
 
     /// A start command has ended.
     pub fn started(&self, outcome: &'static str) {
+        debug_assert!(START_OUTCOMES.contains(&outcome), "{outcome} is not there from the start");
         self.starts.get_or_create(&Ended { outcome }).inc();
     }
 }

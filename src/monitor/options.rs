@@ -84,7 +84,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub(super) list_timeout: Duration,
     /// Where the history of restarts is kept: a file, or "redis"
-    #[arg(long, value_name = "FILE|redis", default_value = "/var/lib/urlproxy/webservicemonitor.json")]
+    #[arg(long, value_name = "FILE|redis", default_value = "/var/lib/webservicemonitor/state.json")]
     pub(super) state: PathBuf,
     /// Touching this file lets a round through that restarts nothing because its facts are doubted
     #[arg(long, value_name = "FILE", default_value = "/run/urlproxy/webservicemonitor.accept")]

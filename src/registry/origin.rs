@@ -1,9 +1,11 @@
 //! Who registered a route: kept beside it, for people and for the audit.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::cluster::CLUSTER;
 use crate::route::{Backend, ToolName};
 
 /// How proxylistener signs what it writes.
@@ -25,6 +27,20 @@ pub struct Origin {
     pub destination: Option<String>,
 }
 
+impl Origin {
+    /// Whether the route still is the one that this was written with. One of the old stack's writers, who say nothing of
+    /// origins, may have written another URL over it.
+    fn is_of(&self, backend: &Backend) -> bool {
+        match &self.destination {
+            Some(destination) => *destination == backend.to_string(),
+            None => {
+                let host = self.host.parse().ok().map(|host: IpAddr| host.to_canonical());
+                host.is_some() && host == backend.socket_addr().map(|address| address.ip().to_canonical())
+            }
+        }
+    }
+}
+
 /// A route that a job on the grid registered, as Redis has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GridRoute {
@@ -36,33 +52,52 @@ pub struct GridRoute {
     pub url: String,
     /// The same, read.
     pub backend: Backend,
-    /// The value of the field in `origin:<tool>`.
+    /// The value of the field in `origin:<tool>`; empty without one.
     pub origin: String,
-    /// Whose the client was that registered it.
-    pub owner: String,
+    /// By whom, if [`GRID`] wrote it; `None` if one of the old stack's writers did.
+    pub signed: Option<Signed>,
 }
 
-/// Those of a tool's routes that are signed [`GRID`] and lead somewhere, from `prefix:<tool>` and `origin:<tool>`.
+/// What an origin says about a route that is still the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// Whose the client was that registered it.
+    pub owner: String,
+    /// When, in Unix seconds.
+    pub since: u64,
+}
+
+/// Those of a tool's routes that the grid's jobs registered and that lead somewhere, from `prefix:<tool>` and `origin:<tool>`: those
+/// that are signed [`GRID`], and those that nobody signed and `is_clusters` does not know. A pattern with an origin that can't be
+/// read, or another program's, is not the grid's.
 pub fn grid_routes(
     tool: &ToolName,
-    routes: &HashMap<Vec<u8>, Vec<u8>>,
-    origins: HashMap<Vec<u8>, Vec<u8>>,
+    routes: HashMap<Vec<u8>, Vec<u8>>,
+    origins: &HashMap<Vec<u8>, Vec<u8>>,
+    is_clusters: impl Fn(&str) -> bool,
 ) -> Vec<GridRoute> {
-    let route = |(pattern, origin): (Vec<u8>, Vec<u8>)| {
-        let signed: Origin = serde_json::from_slice(&origin).ok()?;
-        let url = String::from_utf8(routes.get(&pattern)?.clone()).ok()?;
-        let backend = url.parse().ok()?;
-        let (pattern, origin) = (String::from_utf8(pattern).ok()?, String::from_utf8(origin).ok()?);
-        (signed.source == GRID).then(|| GridRoute {
-            tool: tool.clone(),
-            pattern,
-            url,
-            backend,
-            origin,
-            owner: signed.owner,
-        })
+    let route = |(pattern, url): (Vec<u8>, Vec<u8>)| {
+        let (origin, entry) = match origins.get(&pattern) {
+            Some(text) => {
+                let entry: Origin = serde_json::from_slice(text).ok()?;
+                (String::from_utf8(text.clone()).ok()?, Some(entry))
+            }
+            None => (String::new(), None),
+        };
+        let (pattern, url) = (String::from_utf8(pattern).ok()?, String::from_utf8(url).ok()?);
+        let backend: Backend = url.parse().ok()?;
+        let signed = match entry {
+            Some(entry) if entry.is_of(&backend) => {
+                let Origin { source, owner, since, .. } = entry;
+                (source == GRID).then_some(Some(Signed { owner, since }))?
+            }
+            Some(entry) if entry.source != GRID && entry.source != CLUSTER => return None,
+            Some(_) | None if is_clusters(&pattern) => return None,
+            Some(_) | None => None,
+        };
+        Some(GridRoute { tool: tool.clone(), pattern, url, backend, origin, signed })
     };
-    origins.into_iter().filter_map(route).collect()
+    routes.into_iter().filter_map(route).collect()
 }
 
 #[cfg(test)]
@@ -70,18 +105,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_grid_signed_is_the_grids() {
-        let hash = |fields: &[(&str, &str)]| {
+    fn the_grids_routes_are_signed_by_it_or_by_nobody() {
+        let hash = |fields: &[(&str, &str)]| -> HashMap<Vec<u8>, Vec<u8>> {
             fields.iter().map(|(field, value)| (field.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
         };
-        let origin = |source| format!(r#"{{"source":"{source}","owner":"o","host":"h","since":1}}"#);
-        let (grid, cluster) = (origin(GRID), origin("kube2proxy"));
+        let origin = |source| format!(r#"{{"source":"{source}","owner":"o","host":"10.0.0.1","since":7}}"#);
+        let elsewhere = |source| {
+            let url = "http://10.0.0.2:80";
+            format!(r#"{{"source":"{source}","owner":"o","host":"10.0.0.1","since":7,"destination":"{url}"}}"#)
+        };
+        let (grid, cluster, other) = (origin(GRID), origin(CLUSTER), origin("urlproxyctl"));
+        let (grid_elsewhere, cluster_elsewhere) = (elsewhere(GRID), elsewhere(CLUSTER));
         let url = "http://10.0.0.1:80";
         let tool = ToolName::try_new(b"hello").unwrap();
-        let routes = hash(&[("/a", url), ("/b", url), ("/c", url), ("/d", "nonsense"), ("/f", url)]);
-        let origins = hash(&[("/a", &grid), ("/b", &cluster), ("/c", "{"), ("/d", &grid), ("/e", &grid)]);
-        let found = grid_routes(&tool, &routes, origins);
-        assert_eq!(found.iter().map(|route| &*route.pattern).collect::<Vec<_>>(), ["/a"]);
-        assert_eq!((&*found[0].url, &found[0].origin), (url, &grid));
+        let patterns =
+            ["/grid", "/cluster", "/other", "/broken", "/none", "/k8s", "/over", "/over-cluster", "/over-k8s"];
+        let mut routes = hash(&patterns.map(|pattern| (pattern, url)));
+        routes.extend(hash(&[
+            ("/nonsense", "nonsense"),
+            ("/there", "HTTP://10.0.0.2/"),
+            ("/name", "http://exec-1:80"),
+        ]));
+        let origins = hash(&[
+            ("/grid", &grid),
+            ("/cluster", &cluster),
+            ("/other", &other),
+            ("/broken", "{"),
+            ("/nonsense", &grid),
+            ("/there", &grid_elsewhere),
+            ("/over", &grid_elsewhere),
+            ("/over-cluster", &cluster_elsewhere),
+            ("/over-k8s", &cluster_elsewhere),
+            ("/gone", &grid),
+        ]);
+        let mut found = grid_routes(&tool, routes, &origins, |pattern| pattern.contains("k8s"));
+        found.sort_by(|one, other| one.pattern.cmp(&other.pattern));
+        let found: Vec<_> =
+            found.iter().map(|r| (&*r.pattern, r.signed.as_ref().map(|s| s.since), &*r.origin)).collect();
+        let want = [
+            ("/grid", Some(7), &*grid),
+            ("/name", None, ""),
+            ("/none", None, ""),
+            ("/over", None, &grid_elsewhere),
+            ("/over-cluster", None, &cluster_elsewhere),
+            ("/there", Some(7), &grid_elsewhere),
+        ];
+        assert_eq!(found, want);
     }
 }

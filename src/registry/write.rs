@@ -25,6 +25,8 @@ pub enum Registration {
     Done {
         /// The tool that was routed to the same address, and no longer is.
         evicted: Option<String>,
+        /// The pattern had no route, or another one.
+        is_new: bool,
     },
     /// Nothing was done: the tool has [`MAX_ROUTES`] patterns already.
     TooManyPatterns,
@@ -39,8 +41,10 @@ impl FromRedisValue for Registration {
         let words = Vec::<Vec<u8>>::from_redis_value(value)?;
         let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["done"] => Ok(Self::Done { evicted: None }),
-            ["done", evicted] => Ok(Self::Done { evicted: Some(evicted.into()) }),
+            ["done", kind @ ("new" | "same")] => Ok(Self::Done { evicted: None, is_new: kind == "new" }),
+            ["done", kind @ ("new" | "same"), evicted] => {
+                Ok(Self::Done { evicted: Some(evicted.into()), is_new: kind == "new" })
+            }
             ["full"] => Ok(Self::TooManyPatterns),
             ["held", holder] => Ok(Self::AddressHeld(holder.into())),
             ["superseded"] => Ok(Self::Superseded),
@@ -99,7 +103,7 @@ static REGISTER: LazyLock<Script> = LazyLock::new(|| {
         end
         if not is_same then release(before, tool) end
         hold(address, tool)
-        return {'done', holder}",
+        return {'done', is_same and 'same' or 'new', holder}",
     )
 });
 
@@ -161,14 +165,15 @@ static UNREGISTER_IF_FROM: LazyLock<Script> = LazyLock::new(|| {
         end
         local url = redis.call('HGET', KEYS[1], pattern)
         local origin = redis.call('HGET', KEYS[2], pattern)
-        if url and origin then
-            local read, entry = pcall(cjson.decode, origin)
+        if url then
+            local read, entry = pcall(cjson.decode, origin or '')
             if not read or type(entry) ~= 'table' then entry = {} end
             local host = normal_url(url):match('^https?://(.*):%d+$')
             local agrees = host == entry.host or type(entry.host) == 'string' and host == '[' .. entry.host .. ']'
             if type(entry.destination) == 'string' then agrees = normal_url(url) == entry.destination end
             if agrees then host = entry.host end
-            if not is_callers(host) then return 'kept' end
+            local is_name = host and not host:match('^%[') and not host:match('^[%d.]+$')
+            if (origin or not is_name) and not is_callers(host) then return 'kept' end
         end
         for _, key in ipairs(KEYS) do redis.call('HDEL', key, pattern) end
         if not url then return 'absent' end
@@ -177,9 +182,9 @@ static UNREGISTER_IF_FROM: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes one route of a tool with its redirect if it was registered from one of `hosts`, the addresses of one machine, or
-/// by nobody known. Where its origin says another destination than the route has, somebody of the old stack has written over
-/// it, who says nothing of origins: then the destination's host decides. In one step.
+/// Removes one route of a tool with its redirect if it was registered from one of `hosts`, the addresses of one machine. Where
+/// its origin says another destination than the route has, or there is none, somebody of the old stack has written it, who says
+/// nothing of origins: then the destination's host decides. A name without an origin is anybody's, as it was. In one step.
 pub fn unregister_if_from(tool: &ToolName, pattern: &str, hosts: &[IpAddr]) -> Call<Withdrawal> {
     // An earlier version may have written either form.
     let mapped = |host: &IpAddr| match host {
@@ -236,8 +241,9 @@ mod tests {
         let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let read =
             |words: &[&str]| Registration::from_redis_value(Value::Array(words.iter().copied().map(bulk).collect()));
-        assert_eq!(read(&["done"]), Ok(Registration::Done { evicted: None }));
-        assert_eq!(read(&["done", "a"]), Ok(Registration::Done { evicted: Some("a".into()) }));
+        assert_eq!(read(&["done", "same"]), Ok(Registration::Done { evicted: None, is_new: false }));
+        assert_eq!(read(&["done", "new", "a"]), Ok(Registration::Done { evicted: Some("a".into()), is_new: true }));
+        assert!(read(&["done"]).is_err() && read(&["done", "a"]).is_err());
         assert_eq!(read(&["held", "a"]), Ok(Registration::AddressHeld("a".into())));
         assert!(read(&["held"]).is_err() && read(&["other"]).is_err() && read(&[]).is_err());
         for (text, want) in

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 use crate::listener::Daemon;
+use crate::need::need_root;
 
 /// Runs a command where `$1` is the file of accounts.
 const WITH_ACCOUNTS: &str = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
@@ -38,10 +39,10 @@ pub struct Site {
 }
 
 impl Site {
-    /// One with these tools, which want a `lighttpd` each; `None`, which is said, when this is not root.
+    /// One with these tools, which want a `lighttpd` each; `None` when this is not root, and the test may be skipped.
+    #[track_caller]
     pub fn with(tools: &[&str]) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root can be several users");
+        if !need_root() {
             return None;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");

@@ -2,6 +2,8 @@
 //!
 //! `cargo test --test faults NAME` runs those whose name contains NAME. `make soak` runs them at random for minutes.
 
+#[path = "../common/need.rs"]
+mod need;
 #[path = "../common/nginx.rs"]
 mod nginx;
 #[path = "../common/port.rs"]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::need::{MAY_SKIP, may_skip};
 use crate::traffic::{Count, Failure};
 
 /// The figures of one fault.
@@ -22,12 +23,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// This machine cannot do it. That is a failure, unless it was asked to go on without: `URLPROXY_MAY_SKIP=1`.
+    /// This machine cannot do it. That is a failure, unless it was asked to go on without: `URLPROXY_MAY_SKIP=faults`.
     pub fn needs(what: impl fmt::Display) -> Self {
-        match std::env::var_os("URLPROXY_MAY_SKIP") {
-            Some(_) => Self { skipped: Some(format!("needs {what}")), ..Self::default() },
-            None => Self::failed(format!("needs {what}; URLPROXY_MAY_SKIP=1 goes on without")),
+        if may_skip("faults") {
+            return Self { skipped: Some(format!("needs {what}")), ..Self::default() };
         }
+        Self::failed(format!("needs {what}; {MAY_SKIP}=faults goes on without"))
     }
 
     pub fn failed(why: impl Into<String>) -> Self {

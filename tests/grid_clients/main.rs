@@ -2,6 +2,8 @@
 
 #[path = "../common/listener.rs"]
 mod listener;
+#[path = "../common/need.rs"]
+mod need;
 #[path = "../common/port.rs"]
 mod port;
 #[path = "../common/proxy.rs"]
@@ -10,9 +12,12 @@ mod proxy;
 mod redis_server;
 
 mod command_line;
+mod family;
 mod grabbing;
 mod job;
 mod ports;
 mod registering;
+mod releasing;
+mod renewing;
 mod running;
 mod withdrawing;

@@ -1,10 +1,15 @@
 //! Whatever a file says, it is believed whole or not at all.
 
+#[path = "../../../tests/common/need.rs"]
+mod need;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
+
+use need::need_root;
 
 use super::*;
 use crate::route::{Pattern, Route, RouteKey};
@@ -161,8 +166,9 @@ fn a_file_that_somebody_else_can_have_written_is_not_believed() {
     // As /tmp is.
     chmod(dir.path(), 0o1777);
     assert_eq!(outcome(&[]), Ok(()));
-    if !rustix::process::geteuid().is_root() {
-        return; // Only root can give files away.
+    // Only root can give files away.
+    if !need_root() {
+        return;
     }
     let want = |what: &str| Err(format!("{what} belongs to user 12345, expected root or the user that nginx runs as"));
     chown(&path, Some(12345), None).unwrap();

@@ -1,0 +1,158 @@
+//! A daemon from its start to its end: log, signals, metrics, readiness, systemd, exit status.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::log::{LogOptions, start_log};
+use super::metrics::new_registry;
+use super::runtime::block_on;
+use super::status::{Readiness, serve_status};
+use super::stop::StopSignals;
+use super::systemd::{State, announce, keep_watchdog_fed};
+use super::usage::exit_on;
+
+/// Why a program ends otherwise than in order.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line is wrong, or a file that it names: exit status 64.
+    Usage(String),
+    /// It cannot do its work: exit status 1.
+    Work(String),
+}
+
+impl Failure {
+    /// The command line is wrong, or a file that it names.
+    pub fn usage(error: impl Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    /// It cannot do its work.
+    pub fn work(error: impl Display) -> Self {
+        Self::Work(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::work(error)
+    }
+}
+
+/// Runs a daemon's work, logging as `log` says. `C` is its command line, for what is wrong in there.
+pub fn run<C: CommandFactory>(log: LogOptions, work: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
+    start_log(log);
+    exit_with::<C>(block_on(work).map_err(Failure::from).and_then(|outcome| outcome), "not started")
+}
+
+/// The exit status of a program that ended so; its log says `what` went wrong.
+pub fn exit_with<C: CommandFactory>(outcome: Result<ExitCode, Failure>, what: &str) -> ExitCode {
+    match outcome {
+        Ok(status) => status,
+        Err(Failure::Usage(error)) => exit_on(&C::command().error(ErrorKind::InvalidValue, error)),
+        Err(Failure::Work(error)) => {
+            error!(%error, "{what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What every daemon has while it runs. Made inside of the runtime, first: its signals no longer end the process then.
+#[derive(Debug)]
+pub struct Lifecycle {
+    signals: StopSignals,
+    hangups: Option<Signal>,
+    registry: Registry,
+    readiness: Readiness,
+}
+
+impl Lifecycle {
+    /// Begins; `name` is what the names of the daemon's metrics begin with.
+    ///
+    /// # Errors
+    /// The system's, when a signal cannot be caught.
+    pub fn begin(name: &str) -> io::Result<Self> {
+        let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
+        Ok(Self { signals, hangups: Some(hangups), registry: new_registry(name), readiness: Readiness::default() })
+    }
+
+    /// Where the daemon's metrics are registered.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// Whether it does its work. Whatever is set, it is not ready when it is about to end.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// SIGHUP, for a daemon that reads its settings again. One that does not take it has a line in its log instead, which
+    /// says that this takes a restart. `None` when it was taken already.
+    pub fn take_hangups(&mut self) -> Option<Signal> {
+        self.hangups.take()
+    }
+
+    /// Tells systemd, and whoever asks at `metrics_listen`, that it serves. What is returned waits for SIGTERM or SIGINT, and
+    /// tells them that it is about to end.
+    ///
+    /// # Errors
+    /// The address cannot be had; it is named.
+    pub async fn serve(self, metrics_listen: Option<SocketAddr>) -> io::Result<impl Future<Output = ()>> {
+        let Self { signals, hangups, registry, readiness } = self;
+        if let Some(address) = metrics_listen {
+            let address = serve_status(bind("--metrics-listen", address).await?, registry, readiness.clone())?;
+            info!(%address, "telling of itself");
+        }
+        if let Some(hangups) = hangups {
+            tokio::spawn(explain(hangups));
+        }
+        tokio::spawn(keep_watchdog_fed());
+        announce(State::Ready);
+        Ok(async move {
+            signals.received().await;
+            readiness.end();
+            announce(State::Stopping);
+        })
+    }
+}
+
+/// Listens at an address that this option of the command line says.
+///
+/// # Errors
+/// The system's, with the option and the address.
+pub async fn bind(option: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{error} while listening at {option} {address}"));
+    TcpListener::bind(address).await.map_err(named)
+}
+
+async fn explain(mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        warn!(
+            "SIGHUP changes nothing: options and the files that they name are read at the start, restart to have them read again"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_had_is_named() {
+        let taken = bind("--listen", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind("--metrics-listen", address).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().ends_with(&format!("while listening at --metrics-listen {address}")), "{error}");
+    }
+}

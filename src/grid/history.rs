@@ -1,0 +1,191 @@
+//! What earlier audits have seen of each route: a fault counts only when it lasts.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::survey::Sight;
+use crate::registry::GridRoute;
+use crate::route::ToolName;
+
+/// So often in a row, at least, a port must refuse connections before its route goes.
+pub const DEAD_ROUNDS: u32 = 3;
+/// After so many audits in a row that did not find out who owns a port, the operator is told.
+pub const UNKNOWN_ROUNDS: u32 = 3;
+
+/// One record for each route of the latest audit.
+#[derive(Debug, Default)]
+pub struct History(HashMap<Key, Record>);
+
+/// A route that leads elsewhere is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    tool: ToolName,
+    pattern: String,
+    url: String,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Record {
+    /// When it was registered, if that is known. Registered again it begins anew.
+    since: Option<u64>,
+    /// When it was looked at.
+    looked_at: Option<Instant>,
+    refusing: Option<Refusing>,
+    unknown_rounds: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Refusing {
+    rounds: u32,
+    since: Instant,
+}
+
+impl History {
+    /// Forgets what is not among these routes.
+    pub fn keep_only(&mut self, routes: &[GridRoute]) {
+        let records = routes.iter().map(|route| {
+            let key = Key::of(route);
+            let since = route.signed.as_ref().map(|signed| signed.since);
+            let record = self.0.remove(&key).filter(|record| record.since == since);
+            (key, record.unwrap_or_else(|| Record { since, ..Record::default() }))
+        });
+        self.0 = records.collect();
+    }
+
+    /// When a route was looked at; `None` never.
+    pub fn looked_at(&self, route: &GridRoute) -> Option<Instant> {
+        self.0.get(&Key::of(route))?.looked_at
+    }
+
+    /// Notes what an audit has seen, and returns whether this is the audit at which its owner is unknown for the
+    /// [`UNKNOWN_ROUNDS`]th time in a row.
+    pub fn note(&mut self, route: &GridRoute, sight: &Sight, now: Instant) -> bool {
+        let Some(record) = self.0.get_mut(&Key::of(route)) else { return false };
+        if matches!(sight, Sight::NotReached) {
+            return false;
+        }
+        record.looked_at = Some(now);
+        record.refusing = match (sight, record.refusing) {
+            (Sight::Refusing(_), Some(before)) => Some(Refusing { rounds: before.rounds + 1, ..before }),
+            (Sight::Refusing(_), None) => Some(Refusing { rounds: 1, since: now }),
+            _ => None,
+        };
+        record.unknown_rounds = if matches!(sight, Sight::Unknown(_)) { record.unknown_rounds + 1 } else { 0 };
+        record.unknown_rounds == UNKNOWN_ROUNDS
+    }
+
+    /// Whether a port has refused connections in [`DEAD_ROUNDS`] audits, and for so long, also since its registration; `unix_now`
+    /// is the time since the epoch.
+    pub fn is_dead(&self, route: &GridRoute, dead_after: Duration, now: Instant, unix_now: Duration) -> bool {
+        let Some(record) = self.0.get(&Key::of(route)) else { return false };
+        let registered =
+            record.since.map_or(Duration::MAX, |since| unix_now.saturating_sub(Duration::from_secs(since)));
+        let is_long = |since| now.saturating_duration_since(since) >= dead_after && registered >= dead_after;
+        record.refusing.is_some_and(|refusing| refusing.rounds >= DEAD_ROUNDS && is_long(refusing.since))
+    }
+
+    /// Routes whose owner has been unknown in [`UNKNOWN_ROUNDS`] audits or more.
+    pub fn long_unknown(&self) -> usize {
+        self.0.values().filter(|record| record.unknown_rounds >= UNKNOWN_ROUNDS).count()
+    }
+}
+
+impl Key {
+    fn of(route: &GridRoute) -> Self {
+        Self { tool: route.tool.clone(), pattern: route.pattern.clone(), url: route.url.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Signed;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn route(url: &str, since: Option<u64>) -> GridRoute {
+        GridRoute {
+            tool: ToolName::try_new(b"hello").unwrap(),
+            pattern: ".*".into(),
+            url: url.into(),
+            backend: url.parse().unwrap(),
+            origin: String::new(),
+            signed: since.map(|since| Signed { owner: "tools.hello".into(), since }),
+        }
+    }
+
+    fn refuses() -> Sight {
+        Sight::Refusing("refused".into())
+    }
+
+    #[test]
+    fn a_port_is_dead_when_it_has_refused_often_and_long_enough() {
+        let route = route("http://10.0.0.1:80", Some(1000));
+        let (mut history, now) = (History::default(), Instant::now());
+        history.keep_only(std::slice::from_ref(&route));
+        let is_dead = |history: &History, minutes: u32, unix_now: u64| {
+            history.is_dead(&route, 5 * MINUTE, now + minutes * MINUTE, Duration::from_secs(unix_now))
+        };
+        for round in 0..3 {
+            assert!(!is_dead(&history, 60, 9000), "{round}");
+            history.note(&route, &refuses(), now + round * MINUTE);
+        }
+        assert!(!is_dead(&history, 4, 9000), "not long enough");
+        assert!(!is_dead(&history, 5, 1299), "registered a short time ago");
+        assert!(!is_dead(&history, 5, 900), "registered in the future");
+        assert!(is_dead(&history, 5, 1300));
+        history.note(&route, &Sight::NotReached, now);
+        assert!(is_dead(&history, 5, 1300), "an audit that did not get there changes nothing");
+        for other in [Sight::Busy("busy".into()), Sight::Unknown("unknown".into()), Sight::User("tools.hello".into())] {
+            let mut history = History(history.0.clone());
+            history.note(&route, &other, now);
+            history.note(&route, &refuses(), now);
+            history.note(&route, &refuses(), now);
+            assert!(!is_dead(&history, 60, 9000), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_has_changed_begins_anew_and_one_that_is_gone_is_forgotten() {
+        let (mut history, now) = (History::default(), Instant::now());
+        let dead = |history: &History, route: &GridRoute| {
+            history.is_dead(route, Duration::ZERO, now, Duration::from_secs(9000))
+        };
+        let (signed, later, elsewhere, unsigned) = (
+            route("http://10.0.0.1:80", Some(1000)),
+            route("http://10.0.0.1:80", Some(1001)),
+            route("http://10.0.0.1:81", Some(1000)),
+            route("http://10.0.0.1:80", None),
+        );
+        let mut refusing = |routes: &[GridRoute]| {
+            history.keep_only(routes);
+            for route in routes {
+                (0..3).for_each(|_| _ = history.note(route, &refuses(), now));
+                assert!(dead(&history, route));
+            }
+        };
+        refusing(&[signed.clone(), elsewhere.clone()]);
+        history.keep_only(&[signed.clone(), elsewhere.clone()]);
+        assert!(dead(&history, &signed) && dead(&history, &elsewhere));
+        history.keep_only(std::slice::from_ref(&later));
+        assert!(!dead(&history, &later) && history.looked_at(&later).is_none());
+        history.keep_only(std::slice::from_ref(&unsigned));
+        assert!(!dead(&history, &unsigned));
+        history.keep_only(&[]);
+        assert!(history.0.is_empty());
+    }
+
+    #[test]
+    fn an_owner_that_stays_unknown_is_told_of_once() {
+        let route = route("http://10.0.0.1:80", None);
+        let (mut history, now) = (History::default(), Instant::now());
+        history.keep_only(std::slice::from_ref(&route));
+        let unknown = Sight::Unknown("no answer".into());
+        let told: Vec<_> = (0..5).map(|_| history.note(&route, &unknown, now)).collect();
+        assert_eq!((told, history.long_unknown()), (vec![false, false, true, false, false], 1));
+        history.note(&route, &Sight::User("tools.hello".into()), now);
+        assert_eq!(history.long_unknown(), 0);
+    }
+}

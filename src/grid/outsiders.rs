@@ -1,0 +1,99 @@
+//! Connections from outside `--allow-client`: answered `fail` without being asked anything.
+//!
+//! Not closed in silence: clients of old take that for success. They are no clients, so they have no part in the limits of
+//! those who are.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::protocol::Reply;
+use crate::daemon::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
+
+/// Connections that are let close in order after the reply. One more takes the place of the oldest.
+const LIMITS: Limits = Limits { total: 64, per_host: 16, per_owner: 16 };
+/// How often a host is logged, and the hosts that are within that time.
+const LOGGED_EVERY: Duration = Duration::from_secs(3600);
+const MAX_LOGGED: usize = 100;
+
+/// Which of them are in the log, and how many are being answered.
+pub struct Outsiders {
+    logged: Mutex<Logged>,
+    limiter: Arc<ConnectionLimiter<IpAddr>>,
+}
+
+#[derive(Debug)]
+struct Logged {
+    since: Instant,
+    hosts: HashSet<IpAddr>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Host,
+    NoMoreHosts,
+    None,
+}
+
+impl Outsiders {
+    /// None yet.
+    pub fn new() -> Self {
+        let logged = Logged { since: Instant::now(), hosts: HashSet::new() };
+        Self { logged: Mutex::new(logged), limiter: ConnectionLimiter::new(ConnectionMeter::default()) }
+    }
+
+    /// Logs one, and returns a place for its connection.
+    pub fn admit(&self, host: IpAddr) -> Option<Permit<IpAddr>> {
+        let reply = Reply::Fail.as_str();
+        match self.logged.lock().line(host, Instant::now()) {
+            Line::Host => {
+                warn!(peer = %host, reply, "refused: not a host of --allow-client; logged once an hour, always counted");
+            }
+            Line::NoMoreHosts => {
+                warn!("{MAX_LOGGED} hosts outside --allow-client within an hour; further ones are counted, not logged");
+            }
+            Line::None => {}
+        }
+        // None of them is ever busy, so there always is one to take the place of.
+        self.limiter.admit(host, &LIMITS).ok()
+    }
+}
+
+impl Logged {
+    fn line(&mut self, host: IpAddr, now: Instant) -> Line {
+        if now.saturating_duration_since(self.since) >= LOGGED_EVERY {
+            (self.since, self.hosts) = (now, HashSet::new());
+        }
+        if self.hosts.len() > MAX_LOGGED || !self.hosts.insert(host) {
+            return Line::None;
+        }
+        if self.hosts.len() > MAX_LOGGED { Line::NoMoreHosts } else { Line::Host }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_logged_once_an_hour_and_no_flood_of_hosts_is() {
+        let begun = Instant::now();
+        let mut logged = Logged { since: begun, hosts: HashSet::new() };
+        let host = |number: u32| IpAddr::V4(number.into());
+        assert_eq!((logged.line(host(0), begun), logged.line(host(0), begun)), (Line::Host, Line::None));
+        for number in 1..100 {
+            assert_eq!(logged.line(host(number), begun), Line::Host, "{number}");
+        }
+        assert_eq!(logged.line(host(100), begun), Line::NoMoreHosts);
+        for number in 0..1000 {
+            assert_eq!(logged.line(host(number), begun), Line::None, "{number}");
+        }
+        assert_eq!(logged.hosts.len(), 101);
+        assert_eq!(logged.line(host(0), begun + LOGGED_EVERY), Line::Host);
+    }
+}

@@ -1,0 +1,66 @@
+//! Limits of connections.
+
+use super::*;
+
+#[test]
+fn a_host_of_thousands_of_connections_starves_nobody() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    urlproxy::daemon::raise_file_limit();
+    let mut clients: Vec<_> = (0..2000).map(|_| listener.connect()).collect();
+    let other = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)), "unregister\n.*\n");
+    assert_eq!(other(), "ok");
+    // Not even on the same host: who has been silent longest makes room.
+    assert_eq!(listener.register(".*", URL), "ok");
+    wait_for("all but 64 are closed", || {
+        clients.retain_mut(|client| !closed(client));
+        clients.len() <= 64
+    });
+    assert!(clients.len() >= 63, "{}", clients.len());
+    assert_eq!(ask(clients.pop().unwrap(), "unregister\n.*\n"), "ok", "those that are in are served");
+}
+
+#[test]
+fn silent_clients_of_many_hosts_keep_nobody_out() {
+    let redis = RedisServer::start(&[]);
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--max-connections", "8"]);
+    let host = |last| Ipv4Addr::new(127, 0, 0, last);
+    let mut clients: Vec<_> = (0..16).map(|n| listener.connect_from(host(2 + n / 4))).collect();
+    assert_eq!(listener.register(".*", URL), "ok");
+    wait_for("no more than 8 are in", || {
+        clients.retain_mut(|client| !closed(client));
+        clients.len() <= 8
+    });
+}
+
+#[test]
+fn no_more_than_max_connections_are_served() {
+    let redis = RedisServer::start(&[]);
+    let (go_on, told) = channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let ident_port = identd(move |mut stream, (client, ours)| {
+        told.lock().unwrap().recv().unwrap_or_default();
+        let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello{client}\r\n").as_bytes());
+    });
+    let args = ["--max-connections", "8", "--metrics-listen", "127.0.0.1:0"];
+    let listener = Listener::start(&redis.url(), ident_port, &args);
+    let status = listener.daemon.address_in("telling of itself");
+    let host = |last| Ipv4Addr::new(127, 0, 0, last);
+    let clients: Vec<_> = (0..8)
+        .map(|n| {
+            let mut client = listener.connect_from(host(2 + n / 4));
+            client.write_all(b"unregister\n.*\n").unwrap();
+            client
+        })
+        .collect();
+    wait_for("8 are in", || http::metric(status, "proxylistener_connections") == 8.0);
+    // A command that is there is not given up for another, once it has been read.
+    wait_for("one more is not let in", || {
+        let mut client = listener.connect_from(host(9));
+        client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        client.read(&mut [0]).is_ok_and(|read| read == 0) && listener.daemon.log().contains("--max-connections")
+    });
+    drop(go_on);
+    let replies: Vec<_> = clients.into_iter().map(hear).collect();
+    assert_eq!(replies, vec!["ok"; 8]);
+}

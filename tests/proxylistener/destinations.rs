@@ -1,0 +1,75 @@
+//! Where a tool may send its requests to.
+
+use super::*;
+
+#[test]
+fn destinations_that_are_not_the_tools_own_fail() {
+    let redis = RedisServer::start(&[]);
+    let networks = ["--allow-destination", "10.68.0.0/16", "127.0.0.0/8", "169.254.0.0/16"];
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &networks);
+    for url in [
+        "http://127.0.0.1:8000//",
+        "http://127.0.0.1:8000/path",
+        "http://127.0.0.1:8000?query",
+        "http://user@127.0.0.1:8000",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:",
+        "http://127.0.0.1/x",
+        "http://127.0.0.1:65536",
+        "ftp://127.0.0.1:8000",
+        "",
+        "http://no-such-name.invalid:8000",
+        "http://2130706433:8000",
+        "http://127.0.0.2:8000",
+        "http://[::1]:8000",
+        "http://0.0.0.0:8000",
+        "http://10.69.0.1:8000",
+        "http://169.254.169.254:80",
+        "http://[::ffff:169.254.169.254]:80",
+        "http://[fe80::1]:80",
+    ] {
+        assert_eq!(listener.register(".*", url), "fail", "{url}");
+    }
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
+    for (url, written) in [
+        ("http://10.68.255.255:1", "http://10.68.255.255:1"),
+        ("https://127.0.0.1:65535", "https://127.0.0.1:65535"),
+        ("HTTP://127.0.0.1/", "http://127.0.0.1:80"),
+        ("https://127.0.0.1", "https://127.0.0.1:443"),
+    ] {
+        assert_eq!(listener.register(".*", url), "ok", "{url}");
+        assert_eq!(route(&redis, ".*"), written);
+    }
+}
+
+#[test]
+fn a_name_is_written_as_the_address_that_it_has_now() {
+    let redis = RedisServer::start(&[]);
+    let listener = start(&redis);
+    // As clients of old do, with the name of their host.
+    assert_eq!(listener.register(".*", "http://localhost:8000"), "ok");
+    assert_eq!(route(&redis, ".*"), URL);
+    listener.daemon.wait_for_line(&["registered", "destination=\"http://127.0.0.1:8000\""]);
+    let elsewhere = ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)), "register\n/x\nhttp://localhost:8000\n");
+    assert_eq!((&*elsewhere, &*route(&redis, "/x")), ("fail", ""));
+    listener.daemon.wait_for_line(&["refused", "peer=127.0.0.2", "is a loopback"]);
+}
+
+#[test]
+fn ipv6_clients_are_as_good_as_others() {
+    let redis = RedisServer::start(&[]);
+    let ident_port = identd_of("tools.hello");
+    let listener = Listener::start_at("[::1]:0", &redis.url(), ident_port, &[], &[]);
+    let url = "http://[::1]:8000";
+    assert_eq!((listener.register(".*", url), route(&redis, ".*")), ("ok".into(), url.into()));
+    assert_eq!(listener.register(".*", "http://[::2]:8000"), "fail");
+    assert_eq!(listener.ask("unregister\n.*\n"), "ok");
+    // A socket for both families: an IPv4 client is one there too.
+    let listener = Listener::start_at("[::]:0", &redis.url(), ident_port, &[], &[]);
+    let both = [(Ipv6Addr::LOCALHOST.into(), url), (Ipv4Addr::LOCALHOST.into(), URL)];
+    for (host, url) in both {
+        let client = TcpStream::connect(SocketAddr::new(host, listener.address.port())).unwrap();
+        assert_eq!(ask(client, format!("register\n.*\n{url}\n")), "ok", "{url}");
+        assert_eq!(route(&redis, ".*"), url);
+    }
+}

@@ -1,0 +1,182 @@
+//! Who listens where a tool wants its requests sent to, and who has an address that two tools want.
+
+use super::*;
+
+#[test]
+fn another_users_server_is_refused() {
+    let grid = Grid::start(&[]);
+    // A Redis, as it is on a host of the platform.
+    let theirs = RedisServer::start(&[]);
+    grid.own(theirs.port(), "redis");
+    let (_other, other_port) = grid.server_of("tools.other");
+    let (_prefix, prefix_port) = grid.server_of("tools.hello2");
+    let (_project, project_port) = grid.server_of("toolsbeta.hello");
+    for (port, user) in [
+        (theirs.port(), "redis"),
+        (other_port, "tools.other"),
+        (prefix_port, "tools.hello2"),
+        (project_port, "toolsbeta.hello"),
+    ] {
+        for command in ["register", "registerCanonical", "renew", "renewCanonical"] {
+            let reply = grid.ask_as("tools.hello", &format!("{command}\n.*\n{}\n", url_of(port)));
+            assert_eq!((&*reply, &*grid.redis.cli(&["KEYS", "*"])), ("fail", ""), "{command} {user}");
+        }
+        let port = format!("127.0.0.1:{port} is another user's server");
+        grid.listener.daemon.wait_for_line(&["WARN", "refused", "tool=\"hello\"", "asked=\"register\"", &port, user]);
+    }
+}
+
+#[test]
+fn a_server_of_root_is_another_users_too() {
+    let grid = Grid::start(&[]);
+    let (server, port) = grid.server_of("root");
+    // Like sshd: it speaks first, and waits.
+    std::thread::spawn(move || {
+        let mut clients = Vec::new();
+        for client in server.incoming().flatten() {
+            let _ = (&client).write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n");
+            clients.push(client);
+        }
+    });
+    assert_eq!(grid.register_as("tools.hello", port), "fail");
+    grid.listener.daemon.wait_for_line(&["WARN", "refused", "another user's server", "root"]);
+    assert_eq!(grid.redis.cli(&["KEYS", "*"]), "");
+}
+
+#[test]
+fn a_server_that_does_not_listen_yet_is_taken() {
+    let grid = Grid::start(&[]);
+    let port = free_port();
+    assert_eq!((grid.register_as("tools.hello", port), grid.route("hello")), ("ok".into(), url_of(port)));
+    grid.listener.daemon.wait_for_line(&["INFO", "registered", "server=\"does not listen yet\""]);
+    let (_server, port) = grid.server_of("tools.hello");
+    assert_eq!((grid.register_as("tools.hello", port), grid.route("hello")), ("ok".into(), url_of(port)));
+    grid.listener.daemon.wait_for_line(&["INFO", "registered", "server=\"the tool's\""]);
+    // The identd knows nothing about it.
+    let (_server, port) = grid.server_of("");
+    assert_eq!((grid.register_as("tools.hello", port), grid.route("hello")), ("ok".into(), url_of(port)));
+    grid.listener.daemon.wait_for_line(&["INFO", "registered", "server=\"identd sent"]);
+}
+
+#[test]
+fn whoever_listens_takes_the_address_from_a_tool_that_does_not() {
+    let grid = Grid::start(&[]);
+    let (server, port) = grid.server_of("tools.hello");
+    assert_eq!(grid.ask_as("tools.hello", &format!("registerCanonical\n.*\n{}\n", url_of(port))), "ok");
+    assert_eq!(grid.ask_as("tools.hello", &format!("register\n/api\n{URL}\n")), "ok");
+    drop(server);
+    // Nobody listens now: hello's server may be starting again.
+    assert_eq!((grid.register_as("tools.other", port), grid.route("other")), ("fail".into(), String::new()));
+    let routed = format!("is routed to 127.0.0.1:{port}");
+    grid.listener.daemon.wait_for_line(&[
+        "WARN",
+        "refused",
+        "tool=\"other\"",
+        "hello",
+        &routed,
+        "nothing listens there",
+    ]);
+    // Somebody listens, and the identd does not say who.
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    grid.own(port, "");
+    assert_eq!((grid.register_as("tools.other", port), grid.route("hello")), ("fail".into(), url_of(port)));
+    grid.listener.daemon.wait_for_line(&["WARN", "refused", "tool=\"other\"", "identd sent", "hello"]);
+    // It is other's.
+    grid.own(port, "tools.other");
+    assert_eq!((grid.register_as("tools.other", port), grid.route("other")), ("ok".into(), url_of(port)));
+    assert_eq!(grid.redis.cli(&["HKEYS", "prefix:hello"]), "/api", "what leads elsewhere stays");
+    assert_eq!(grid.redis.cli(&["HKEYS", "origin:hello"]), "/api");
+    assert_eq!(grid.redis.cli(&["EXISTS", "redirect:hello"]), "0");
+    let destination = format!("destination=\"{}\"", url_of(port));
+    grid.listener.daemon.wait_for_line(&["WARN", "withdrawn", "tool=\"hello\"", "by=\"other\"", &destination]);
+    drop(server);
+}
+
+#[test]
+fn a_thief_never_has_the_port_of_a_server_however_often_he_asks() {
+    let grid = Grid::start(&[]);
+    let (_server, port) = grid.server_of("tools.hello");
+    // Also before its owner has registered.
+    assert_eq!((grid.register_as("tools.thief", port), grid.route("thief")), ("fail".into(), String::new()));
+    assert_eq!(grid.register_as("tools.hello", port), "ok");
+    for _ in 0..20 {
+        for command in ["register", "renew"] {
+            let command = format!("{command}\n.*\n{}\n", url_of(port));
+            assert_eq!(grid.ask_as("tools.thief", &command), "fail");
+            assert_eq!((grid.route("thief"), grid.route("hello")), (String::new(), url_of(port)));
+        }
+    }
+    assert_eq!(grid.redis.cli(&["HGETALL", "addresses"]), format!("127.0.0.1:{port}\nhello"));
+}
+
+#[test]
+fn servers_that_keep_the_listener_waiting_delay_nobody_else() {
+    let grid = Grid::start(&["--metrics-listen", "127.0.0.1:0"]);
+    // As an identd says before Linux 6.16, of a server that accepts nobody.
+    let slow: Vec<_> = (0..16).map(|_| grid.server_of("root")).collect();
+    let waiting: Vec<_> = slow
+        .iter()
+        .map(|(_, port)| {
+            let client = grid.client_of("tools.slow");
+            (&client).write_all(format!("register\n/{port}\n{}\n", url_of(*port)).as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    let (_server, port) = grid.server_of("tools.hello");
+    assert_eq!(grid.register_as("tools.hello", port), "ok");
+    // The ninth of the slow tool is not asked about, and not kept waiting.
+    grid.listener.daemon.wait_for_line(&["registered", "tool=\"slow\"", "too many servers"]);
+    let replies: Vec<_> = waiting.into_iter().map(hear).collect();
+    assert_eq!(replies, vec!["ok"; 16]);
+}
+
+/// Real users, servers and identd: what each may register.
+#[test]
+fn a_real_identd_says_whose_a_server_is() {
+    if !need_root() {
+        return;
+    }
+    let redis = RedisServer::start(&[]);
+    let accounts = redis.dir().join("passwd");
+    let mut known = std::fs::read_to_string("/etc/passwd").unwrap();
+    known += "tools.hello:x:50001:50001::/:/bin/sh\ntools.other:x:50002:50002::/:/bin/sh\n";
+    std::fs::write(&accounts, known).unwrap();
+    let ident_port = free_port();
+    let with_accounts = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
+    let port_text = ident_port.to_string();
+    let identd = ["/usr/sbin/oidentd", "-i", "-S", "-a", "127.0.0.1", "-p", &port_text, "-u", "root", "-g", "root"];
+    let in_namespace = ["unshare", "--mount", "sh", "-c", with_accounts, "sh", accounts.to_str().unwrap()];
+    let _identd = Daemon::start(&[&in_namespace[..], &identd].concat(), &[]);
+    wait_for("oidentd listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, ident_port)).is_ok());
+    let listener = Listener::start(&redis.url(), ident_port, &["--audit-interval", "off"]);
+    let become_user = |uid: &'static str| ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"];
+    let port = free_port();
+    let serve = |uid: &'static str| {
+        let serve = format!(
+            "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.BaseHTTPRequestHandler).serve_forever()"
+        );
+        let daemon = Daemon::start(&[&become_user(uid)[..], &["/usr/bin/python3", "-c", &serve]].concat(), &[]);
+        wait_for("the server listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        daemon
+    };
+    let ask_as = |uid: &'static str, command: &str, port: u16| {
+        let script =
+            r#"exec 3<>"/dev/tcp/127.0.0.1/$0"; printf '%s\n.*\nhttp://127.0.0.1:%s\n' "$1" "$2" >&3; cat <&3 >&2"#;
+        let (listens, port) = (listener.address.port().to_string(), port.to_string());
+        let command = [&become_user(uid)[..], &["bash", "-c", script, &listens, command, &port]].concat();
+        let mut client = Daemon::start(&command, &[]);
+        assert_eq!(client.wait_for_end(), 0);
+        wait_for("a reply", || !client.log().is_empty());
+        client.log()
+    };
+    assert_eq!(ask_as("50001", "register", port), "ok", "it does not listen yet");
+    assert_eq!(ask_as("50001", "renew", port), "fail");
+    assert_eq!(ask_as("50002", "register", port), "fail", "hello is routed there, and other does not listen");
+    let mut server = serve("50001");
+    assert_eq!((ask_as("50001", "renew", port), ask_as("50002", "register", port)), ("ok".into(), "fail".into()));
+    server.signal("KILL");
+    server.wait_for_end();
+    let _server = serve("50002");
+    assert_eq!((ask_as("50001", "renew", port), ask_as("50002", "register", port)), ("fail".into(), "ok".into()));
+    assert_eq!(redis.cli(&["KEYS", "prefix:*"]), "prefix:other", "hello no longer is");
+}

@@ -1,0 +1,71 @@
+//! Several tools at one address, and the index of addresses.
+
+use super::*;
+
+const ARGS: [&str; 6] =
+    ["--audit-interval", "50ms", "--metrics-listen", "127.0.0.1:0", "--allow-client", "127.0.0.0/8"];
+
+fn holder(redis: &RedisServer, port: u16) -> String {
+    redis.cli(&["HGET", "addresses", &format!("127.0.0.1:{port}")])
+}
+
+#[test]
+fn of_several_tools_at_one_address_the_owner_of_the_port_stays() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    let listener = Listener::start(
+        &redis.url(),
+        identd_by(move |about| if about == port { "tools.second" } else { "tools.hello" }),
+        &ARGS,
+    );
+    for tool in ["first", "second", "third"] {
+        redis.cli(&["HSET", &format!("prefix:{tool}"), ".*", &url(port)]);
+    }
+    redis.cli(&["HSET", "addresses", &format!("127.0.0.1:{port}"), "third"]);
+    wait_for("the others' routes are withdrawn", || redis.cli(&["EXISTS", "prefix:first", "prefix:third"]) == "0");
+    wait_for("the index says so", || holder(&redis, port) == "second");
+    assert_eq!(redis.cli(&["HGET", "prefix:second", ".*"]), url(port));
+    assert!(listener.daemon.log().contains("owner=\"tools.second\""));
+}
+
+#[test]
+fn the_index_follows_old_writers() {
+    let redis = RedisServer::start(&[]);
+    let (_silent, silent) = backend();
+    let (one, both, gone) = (free_port(), free_port(), free_port());
+    let ident_port = identd(move |mut stream, (about, ours)| {
+        let what = if about == silent { "ERROR : NO-USER" } else { "USERID : UNIX : tools.hello" };
+        let _ = stream.write_all(format!("{about} , {ours} : {what}\r\n").as_bytes());
+    });
+    redis.cli(&["HSET", "prefix:silent", ".*", &url(silent)]);
+    redis.cli(&["HSET", "prefix:one", ".*", &url(one), "/both", &url(both)]);
+    redis.cli(&["HSET", "prefix:other", ".*", &url(both)]);
+    // A Service's address, of another tool's route that is no grid's.
+    redis.cli(&["HSET", "prefix:service", ".*", "http://10.0.0.1:80"]);
+    redis.cli(&["SADD", "k8s_services", "tool-service/service/.*"]);
+    redis.cli(&["HSET", "addresses", "10.0.0.1:80", "service", &format!("127.0.0.1:{gone}"), "one", "nonsense", "one"]);
+    let listener = Listener::start(&redis.url(), ident_port, &ARGS);
+    wait_for("what is unknown but alone has its address", || holder(&redis, silent) == "silent");
+    wait_for("also what does not listen", || holder(&redis, one) == "one");
+    wait_for("what is stale is gone", || redis.cli(&["HLEN", "addresses"]) == "3");
+    wait_for_finding(listener.daemon.address_in("telling of itself"), "backend_unreachable", 6);
+    assert_eq!(
+        (holder(&redis, both), redis.cli(&["HGET", "addresses", "10.0.0.1:80"])),
+        (String::new(), "service".into())
+    );
+}
+
+/// Of a key of another type nothing is known, and nothing is written to it.
+#[test]
+fn an_index_of_another_type_stops_nothing() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    redis.cli(&["SET", "addresses", "text"]);
+    redis.cli(&["SET", "k8s_services", "text"]);
+    redis.cli(&["SET", "prefix:text", "text"]);
+    redis.cli(&["HSET", "prefix:hello", ".*", &url(port)]);
+    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &ARGS);
+    wait_for_finding(listener.daemon.address_in("telling of itself"), "own", 3);
+    assert_eq!(redis.cli(&["GET", "addresses"]), "text");
+    assert!(!listener.daemon.log().contains("no audit"));
+}
