@@ -3,12 +3,12 @@
 //! The real program, once and with everything that belongs to a start, over real files of 3,000 users; qstat and the proxy's list
 //! are scripted. Not a test: nothing here fails but what cannot be measured.
 
-#[path = "../tests/common/need.rs"]
-mod need;
 #[path = "../tests/common/listener.rs"]
 mod listener;
 #[path = "../tests/common/monitored.rs"]
 mod monitored;
+#[path = "../tests/common/need.rs"]
+mod need;
 #[path = "common/process.rs"]
 mod process;
 
