@@ -146,21 +146,22 @@ fn what_a_service_log_is_told_is_in_no_arguments() {
     let args = ["--interval", "1ms", "--max-restarts", "1000"];
     let daemon = site.daemon(&args, &[]);
     let children = format!("/proc/{0}/task", daemon.pid());
-    let mut seen = Vec::new();
+    let mut seen = BTreeMap::new();
     wait_for("ten processes that write", || {
         for task in fs::read_dir(&children).into_iter().flatten().flatten() {
             let pids = fs::read_to_string(task.path().join("children")).unwrap_or_default();
             for pid in pids.split_whitespace() {
                 let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                seen.push(String::from_utf8_lossy(&command).replace('\0', " "));
+                let command = String::from_utf8_lossy(&command).replace('\0', " ");
+                if command.contains("append-service-log") {
+                    seen.insert(pid.to_owned(), command);
+                }
             }
         }
-        seen.retain(|command| command.contains("append-service-log"));
         seen.len() >= 10
     });
-    assert!(seen.iter().all(|command| !command.contains("web service")), "{seen:?}");
-    let log = site.service_log("hello");
-    assert!(log.contains("The web service is not running: restarting it, "), "{log}");
+    assert!(seen.values().all(|command| !command.contains("web service")), "{seen:?}");
+    wait_for("the text", || site.service_log("hello").contains("The web service is not running: restarting it, "));
 }
 
 #[test]
