@@ -2,8 +2,8 @@
 //!
 //! `listen` (connections) -> `api` (one request, one answer) -> `request`, `token`, `policy` (what is asked, by whom, whether it may
 //! be) -> `change` (a change, its `outbox` rows and its `audit` row in one transaction) -> `database`; beside them `follower` (the one
-//! task that writes to Redis), with `replica` (that Redis) and `strangers` (what is not ours there). `commands` are what its command
-//! line does instead of serving.
+//! task that writes to Redis), with `replica` (that Redis) and `strangers` (what is not ours there). `commands` and `operator` are what its
+//! command line does instead of serving. `ownership` says which domains belong together; `pruner` keeps the audit log small.
 
 mod api;
 mod audit;
@@ -11,17 +11,24 @@ mod backup;
 mod change;
 mod commands;
 mod database;
+mod deadline;
+mod destinations;
 mod follower;
 mod import;
 mod listen;
 mod mapping;
 mod metrics;
+mod operator;
 mod options;
 mod outbox;
+mod ownership;
 mod policy;
+mod pruner;
 mod refusal;
 mod replica;
 mod request;
+mod reserved;
+mod resolver;
 mod run;
 mod schema;
 mod settings;

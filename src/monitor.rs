@@ -2,13 +2,16 @@
 //!
 //! `run` (round after round) -> `round` (one) -> `picture` (all that is known: `survey` and `manifest` of what is wanted,
 //! with `account`; `qstat` and `jobs` of what runs; `listing` of what is registered) -> `brake` (whether that can be true, with
-//! `watermark`) -> `decision` (of one tool) -> `memory` (what was done, kept by `keeper`) -> `template` and `command` (doing
-//! it), with `service_log` (telling maintainers).
+//! `watermark`) -> `decision` (of one tool) -> `memory` (what was done, kept by `keeper` and `redis_keeper`) -> `starter` (doing
+//! it, by `template`, `environment`, `command` and `begin`), with `service_log` (telling maintainers).
 
 mod account;
+mod begin;
 mod brake;
+mod clock;
 mod command;
 mod decision;
+mod environment;
 mod jobs;
 mod keeper;
 mod listing;
@@ -18,14 +21,17 @@ mod metrics;
 mod options;
 mod picture;
 mod qstat;
+mod redis_keeper;
 mod round;
 mod run;
 mod service_log;
 mod settings;
+mod starter;
 mod survey;
 mod template;
 mod watermark;
 
+pub use begin::begin_if_told;
 pub use jobs::{Job, JobState};
 pub use keeper::KeeperError;
 pub use manifest::{Manifest, Skip, Word, parse_manifest};

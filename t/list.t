@@ -16,6 +16,7 @@ GET /list
 Content-Type: application/json
 Content-Length: 29
 Retry-After:
+Age: 0
 --- response_body chomp
 {"hello":{"status":"active"}}
 
@@ -83,12 +84,63 @@ ok(eventually { ask('GET /list')->{body} eq '{"other":{"status":"active"}}' });
 
 
 
+=== its age: none while Redis answers, growing while it does not, and none again
+--- redis
+ACL SETUSER aged reset on >x ~* &* +@all
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- table
+redis redis://aged:x@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
+--- perl
+my $age = sub { ask('GET /list')->{headers}{age} };
+ok(eventually { $age->() eq '0' }, 'in step');
+redis(qw(ACL SETUSER aged off));
+redis(qw(CLIENT KILL USER aged));
+ok(eventually { $age->() >= 2 }, 'Redis lets nobody in');
+my $before = $age->();
+ok(eventually { $age->() > $before }, 'it grows');
+is(ask('GET /list')->{body}, '{"hello":{"status":"active"}}', 'the list stays');
+redis(qw(ACL SETUSER aged on));
+ok(eventually { $age->() eq '0' }, 'in step again');
+redis(qw(ACL DELUSER aged));
+
+
+
+=== withdrawals that are held back do not age it
+--- redis
+HSET prefix:a .* http://$TEST_NGINX_TOOL_A
+HSET prefix:b .* http://$TEST_NGINX_TOOL_A
+HSET prefix:c .* http://$TEST_NGINX_TOOL_A
+--- table
+withdrawal_guard 50% floor=2 hold=1h;
+resync_interval 1s;
+--- perl
+redis('FLUSHALL');
+my $comparisons = sub { my @all = error_log() =~ /held=3 at the regular comparison/g; scalar @all };
+ok(eventually { $comparisons->() >= 3 }, 'held through three comparisons');
+ok(eventually { ask('GET /list')->{headers}{age} eq '0' });
+like(ask('GET /list')->{body}, qr/"a":.*"status"/);
+
+
+
+=== one age, also behind another proxy
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- server
+location = /front { proxy_pass http://127.0.0.1:$server_port/list; }
+--- perl
+for my $path (qw(/list /front)) {
+    my @ages = ask("GET $path")->{head} =~ /^age: /gmi;
+    is(scalar @ages, 1, $path);
+}
+
+
+
 === HEAD
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
 my $answer = ask('HEAD /list');
-is(join(' ', $answer->{status}, @{ $answer->{headers} }{qw(content-type content-length)}), '200 application/json 29');
+is(join(' ', $answer->{status}, @{ $answer->{headers} }{qw(content-type content-length age)}), '200 application/json 29 0');
 
 
 

@@ -16,6 +16,7 @@ urlproxy_miss 404;
 for my $path ('/hello/', '/list') {
     my $answer = ask("GET $path");
     is("$answer->{status} $answer->{headers}{'retry-after'}", '503 1', $path);
+    ok(!exists $answer->{headers}{age}, "$path has no age");
 }
 is(ask('GET /hello/')->{headers}{'x-urlproxy-result'}, 'unready');
 is(ask('HEAD /list')->{status}, 503);

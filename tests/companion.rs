@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use follow::{CAPACITY, DEADLINE, following, is_locked, lines, map, routes, settings, wait_for};
+use follow::{CAPACITY, DEADLINE, following, is_locked, lines, map, routes, settings, wait_for, wait_until};
 use redis_server::RedisServer;
 use urlproxy::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use urlproxy::route::{Backend, Kind, Pattern, ToolName};
@@ -242,6 +242,52 @@ fn what_changed_while_the_source_was_away_is_found_by_comparison() {
     });
     let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
     assert_eq!(texts.iter().filter(|t| t.contains("in step again")).count(), 1, "{texts:?}");
+}
+
+#[test]
+fn the_tables_age_grows_while_the_source_is_away_and_a_held_withdrawal_makes_none() {
+    let mut redis = RedisServer::start(&[]);
+    register_many(&redis, 0..20);
+    let accept = redis.dir().join("accept");
+    let guard = GuardSettings { percent: 50, floor: 2, hold: Duration::from_secs(3600), accept };
+    let settings =
+        Settings { withdrawal_guard: Some(guard), resync_interval: Duration::from_secs(1), ..settings(&redis.url()) };
+    following(&settings, |table| {
+        let header = table.header();
+        let age = || header.age_seconds(unix_seconds());
+        wait_for("in step", || age() == Some(0));
+        let synced_at = header.synced_at();
+        redis.cli(&["FLUSHALL"]);
+        // Three comparisons later, so that an age would show.
+        let minute = Duration::from_secs(60);
+        wait_until(minute, "held", || header.held() == 20 && header.synced_at() >= synced_at + 3);
+        wait_for("no age while held", || age() == Some(0));
+        redis.stop();
+        wait_for("an age", || age().is_some_and(|age| age >= 3));
+        assert_eq!(header.live_tools(), 20);
+        redis.start_again();
+        wait_for("in step again", || age() == Some(0));
+    });
+}
+
+/// A server that takes connections, and says nothing any more, is not in step.
+#[test]
+fn a_source_that_hangs_ages_the_table() {
+    let redis = RedisServer::start(&[]);
+    following(&settings(&redis.url()), |table| {
+        let header = table.header();
+        let age = || header.age_seconds(unix_seconds());
+        // By its heartbeat alone: the comparison was some seconds ago.
+        wait_for("in step", || header.is_loaded() && unix_seconds() >= header.synced_at() + 4 && age() == Some(0));
+        redis.signal("STOP");
+        wait_for("an age", || age().is_some_and(|age| age >= 3));
+        redis.signal("CONT");
+        wait_for("in step again", || age() == Some(0));
+    });
+}
+
+fn unix_seconds() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
 }
 
 #[test]

@@ -404,25 +404,6 @@ fn a_body_that_does_not_come_holds_nobody_up() {
 }
 
 #[test]
-fn nobody_takes_a_domain_out_of_anothers_wildcard() {
-    let (_site, _redis, unicorn) = start(&[]);
-    let put =
-        |project: &str, domain: &str| unicorn.say("PUT", &format!("/v1/{project}/mapping"), &wanted(domain, &[A]));
-    let taken = answer(409, "Domain is taken");
-    // What is there before the wildcard stays whose it is.
-    assert_eq!(put("other", "early.apps.example.org"), answer(200, ""));
-    assert_eq!(put("tools", "*.apps.example.org"), answer(200, ""));
-    assert_eq!(put("other", "login.apps.example.org"), taken);
-    assert_eq!(put("other", "early.apps.example.org"), answer(200, ""));
-    assert_eq!(put("tools", "login.apps.example.org"), answer(200, ""));
-    // For these it does not stand.
-    assert_eq!(put("other", "a.login.apps.example.org"), answer(200, ""));
-    assert_eq!(put("other", "apps.example.org"), answer(200, ""));
-    let renamed = wanted("x.apps.example.org", &[A]);
-    assert_eq!(unicorn.say("POST", "/v1/other/mapping/apps.example.org", &renamed), taken);
-}
-
-#[test]
 fn what_changes_nothing_is_not_replicated_while_redis_is_away() {
     let (_site, mut redis, unicorn) = start(&[]);
     let put = || unicorn.put("tools", "a.example.org", &[A]).header("urlproxy-replicated").map(str::to_owned);

@@ -129,7 +129,7 @@ fn a_database_of_an_earlier_version_is_brought_up_to_date() {
     site.open().execute_batch(VERSION_1).unwrap();
     let unicorn = site.start(&redis, &[]);
     assert_eq!(frontends(&redis), [one("a.example.org", A)]);
-    assert_eq!(site.open().query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap(), 2);
+    assert_eq!(site.open().query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap(), 3);
     unicorn.put("tools", "a.example.org", &[B]);
     assert!(site.run(&["audit"]).1.contains("\tput\ta.example.org\t"));
 }
@@ -138,11 +138,11 @@ fn a_database_of_an_earlier_version_is_brought_up_to_date() {
 fn a_database_of_a_later_version_or_of_nobody_is_refused() {
     let site = Site::new();
     assert_eq!(site.run(&["token", "create", "tools"]).0, 0);
-    site.open().execute_batch("PRAGMA user_version = 3").unwrap();
+    site.open().execute_batch("PRAGMA user_version = 4").unwrap();
     let before = fs::read(site.database()).unwrap();
     let redis = RedisServer::start(&[]);
     let (status, _, error) = site.run(&["--listen", "127.0.0.1:0", "--redis", &redis.url()]);
-    assert!(status == 1 && error.contains("has version 3, expected at most 2"), "{error}");
+    assert!(status == 1 && error.contains("has version 4, expected at most 3"), "{error}");
     assert_eq!(fs::read(site.database()).unwrap(), before);
     fs::write(site.database(), "nonsense ".repeat(1000)).unwrap();
     let (status, _, error) = site.run(&["token", "list"]);
@@ -165,7 +165,7 @@ fn one_database_has_one_server_and_one_owner() {
 
 #[test]
 fn a_backup_is_of_one_moment_while_others_write() {
-    let (site, _redis, unicorn) = start(&["--max-domains", "100000"]);
+    let (site, _redis, unicorn) = start(&["--max-domains", "100000", "--max-total-domains", "1000000"]);
     // Large enough for several steps.
     site.open()
         .execute_batch(
@@ -256,7 +256,9 @@ fn the_audit_log_says_who_did_what() {
     for args in [&["token", "create", "bank"][..], &["token", "revoke", "1"]] {
         assert_eq!(site.run(args).0, 0);
     }
-    let row = |action: &str| format!("command line\tbank\t{action} token\ttoken 1\t-\t-");
+    let user = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
+    let user = String::from_utf8(user).unwrap();
+    let row = |action: &str| format!("user {}\tbank\t{action} token\ttoken 1\t-\t-", user.trim());
     assert_eq!(audit(&["--project", "bank"]), [row("create"), row("revoke")]);
 }
 

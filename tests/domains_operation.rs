@@ -286,7 +286,7 @@ fn the_command_line_teaches() {
     assert_eq!(status, 0);
     let lines = help.lines().filter(|line| line.trim_start().starts_with("--"));
     let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 15, "{options:?}");
+    assert_eq!(options.len(), 20, "{options:?}");
     assert!(run(&["--version"]).1.starts_with("invisible-unicorn "));
     for (args, want) in [
         (&["--no-such-option"][..], "unexpected argument"),
@@ -294,6 +294,9 @@ fn the_command_line_teaches() {
         (&["--redis", "http://h:password@x"], "expected e.g. redis://"),
         (&["--allow-backend", "10.0.0.0/99"], "invalid value '10.0.0.0/99'"),
         (&["--max-backends", "65"], "expected 1 to 64"),
+        (&["--audit-size", "64"], "expected e.g. \"64MiB\""),
+        (&["--max-connections", "0"], "0 is not in 1..=100000"),
+        (&["domain", "move", "a.example.org", "a b"], "invalid project \"a b\""),
         (&["--withdrawal-guard", "half"], "expected e.g. \"50% floor=20"),
         (&["--protected-suffixes", "/nowhere"], "while reading --protected-suffixes \"/nowhere\""),
         (&["token", "create", "a b"], "invalid project \"a b\""),

@@ -109,7 +109,7 @@ fn redis_keeps_the_history_too() {
     let Some(site) = Site::with(&["hello"]) else { return };
     let mut redis = RedisServer::start(&[]);
     // With no more rights than docs/monitor.md says.
-    let rules = "on >secret resetkeys ~monitor:* +get +set +del +hgetall +hset +multi +exec";
+    let rules = "on >secret resetkeys ~monitor:* +get +set +del +hgetall +hset +multi +exec +eval";
     let user: Vec<_> = ["ACL", "SETUSER", "webservicemonitor"].into_iter().chain(rules.split(' ')).collect();
     assert_eq!(redis.cli(&user), "OK");
     let url = format!("redis://webservicemonitor:secret@127.0.0.1:{}/0", redis.port());
@@ -293,7 +293,7 @@ fn the_operator_lets_a_drop_through() {
 }
 
 #[test]
-fn a_start_that_fails_or_hangs_is_told_and_counts() {
+fn a_start_that_fails_counts_and_one_that_hangs_is_killed_and_does_not() {
     let Some(site) = Site::with(&["hello"]) else { return };
     site.script("start", r#"echo "$1" >> "$DIR/starts"; printf 'quota\033[1m\nexceeded\n' >&2; exit 7"#);
     let ended = site.once(&[]);
@@ -308,9 +308,16 @@ fn a_start_that_fails_or_hangs_is_told_and_counts() {
     site.script("start", r#"echo "$1" >> "$DIR/starts"; exec sleep 1000"#);
     let ended = site.once(&["--start-timeout", "300ms"]);
     assert!(ended.log.contains("had not ended after 300ms: killed"), "{}", ended.log);
+    assert!(site.service_log("hello").contains("never began, which does not count: "), "{}", site.service_log("hello"));
     assert_eq!(site.once(&["--start-command", "/nowhere/start {tool}"]).status, 0);
+    assert_eq!(site.once(&["--dry-run"]).line("hello")[4..6], ["1", "backing_off"], "only the first counts");
     assert_eq!(site.once(&[]).status, 0);
-    assert_eq!(site.starts().len(), 2, "three were tried");
+    assert_eq!(site.starts().len(), 2, "it rests");
+    site.script("start", r#"echo "$1" >> "$DIR/starts""#);
+    wait_for("the end of two short rounds", || {
+        assert_eq!(site.once(&["--interval", "1ms"]).status, 0);
+        site.starts().len() == 3
+    });
 }
 
 #[test]

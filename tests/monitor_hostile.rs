@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use monitored::Site;
 
@@ -170,7 +170,7 @@ fn nothing_is_written_as_root() {
     let Some(site) = Site::with(&["hello"]) else { return };
     let home = site.home("hello").display().to_string();
     let program = env!("CARGO_BIN_EXE_webservicemonitor");
-    let output = Command::new(program).args(["append-service-log", &home, "a line"]).output().unwrap();
+    let output = Command::new(program).args(["append-service-log", &home]).stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "not a tool's user while writing service.log\n");
     assert!(!site.home("hello").join("service.log").exists());

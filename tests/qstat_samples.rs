@@ -16,15 +16,15 @@ fn seen(sample: &str) -> Result<Vec<(String, JobState, bool)>, JobsError> {
 
 #[test]
 fn each_sample_is_understood() {
-    use JobState::{Failed, Pending, Running};
+    use JobState::{Deleting, Failed, Pending, Running};
     let samples: [(&str, &[(&str, JobState)]); 14] = [
         ("empty", &[]),
         ("running", &[("hello", Running)]),
         ("running_by_queue", &[("hello", Running)]),
         ("suspended", &[("hello", Running)]),
         ("queue_suspended", &[("hello", Running)]),
-        ("deleted", &[("hello", Running)]),
-        ("transferring", &[("hello", Running), ("weather", Running)]),
+        ("deleted", &[("hello", Deleting)]),
+        ("transferring", &[("hello", Deleting), ("weather", Running)]),
         ("pending", &[("weather", Pending)]),
         ("held", &[("hello", Running), ("weather", Pending)]),
         ("rescheduled", &[("weather", Running), ("map", Pending)]),
@@ -37,7 +37,8 @@ fn each_sample_is_understood() {
         ),
     ];
     for (sample, want) in samples {
-        let want: Vec<_> = want.iter().map(|(tool, state)| ((*tool).to_owned(), *state, *state == Running)).collect();
+        let has_begun = |state| matches!(state, Running | Deleting);
+        let want: Vec<_> = want.iter().map(|(tool, state)| ((*tool).to_owned(), *state, has_begun(*state))).collect();
         assert_eq!(seen(sample), Ok(want), "{sample}");
     }
     // -ext has no times.

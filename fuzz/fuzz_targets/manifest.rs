@@ -6,15 +6,15 @@ use urlproxy::monitor::{Word, parse_manifest};
 
 fuzz_target!(|bytes: &[u8]| {
     let ours = Word::try_new("bookworm");
-    match parse_manifest(bytes, None) {
+    match parse_manifest(bytes, None, None) {
         Ok(manifest) => {
             for word in [Some(&manifest.web), manifest.release.as_ref()].into_iter().flatten() {
                 let first = word.as_str().as_bytes()[0];
                 assert!(first.is_ascii_lowercase() || first.is_ascii_digit());
                 assert!(word.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
             }
-            // Of this release, of another, or of none: never another service.
-            if let Ok(same) = parse_manifest(bytes, ours.as_ref()) {
+            // Of this release, of another, or of none, which is this: never another service.
+            if let Ok(same) = parse_manifest(bytes, ours.as_ref(), ours.as_ref()) {
                 assert_eq!(same.web, manifest.web);
             }
         }

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use urlproxy::daemon::{Failure, Lifecycle, exit_on, run};
-use urlproxy::monitor::{Metrics, Options, append_if_told, serve};
+use urlproxy::monitor::{Metrics, Options, append_if_told, begin_if_told, serve};
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
-    if let Some(status) = append_if_told(&args) {
+    if let Some(status) = append_if_told(&args).or_else(|| begin_if_told(&args)) {
         return ExitCode::from(status);
     }
     match Options::try_parse_from(args) {

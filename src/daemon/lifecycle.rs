@@ -73,6 +73,7 @@ pub struct Lifecycle {
     hangups: Option<Signal>,
     registry: Registry,
     readiness: Readiness,
+    status: Option<TcpListener>,
 }
 
 impl Lifecycle {
@@ -82,7 +83,8 @@ impl Lifecycle {
     /// The system's, when a signal cannot be caught.
     pub fn begin(name: &str) -> io::Result<Self> {
         let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
-        Ok(Self { signals, hangups: Some(hangups), registry: new_registry(name), readiness: Readiness::default() })
+        let (registry, readiness) = (new_registry(name), Readiness::default());
+        Ok(Self { signals, hangups: Some(hangups), registry, readiness, status: None })
     }
 
     /// Where the daemon's metrics are registered.
@@ -101,15 +103,37 @@ impl Lifecycle {
         self.hangups.take()
     }
 
-    /// Tells systemd, and whoever asks at `metrics_listen`, that it serves. What is returned waits for SIGTERM or SIGINT, and
-    /// tells them that it is about to end.
+    /// Listens at `metrics_listen`, if it is given, and answers from [`Lifecycle::start`] on. Returns where, for a daemon that has
+    /// to know.
     ///
     /// # Errors
     /// The address cannot be had; it is named.
-    pub async fn serve(self, metrics_listen: Option<SocketAddr>) -> io::Result<impl Future<Output = ()>> {
-        let Self { signals, hangups, registry, readiness } = self;
-        if let Some(address) = metrics_listen {
-            let address = serve_status(bind("--metrics-listen", address).await?, registry, readiness.clone())?;
+    pub async fn listen(&mut self, metrics_listen: Option<SocketAddr>) -> io::Result<Option<SocketAddr>> {
+        let Some(address) = metrics_listen else { return Ok(None) };
+        let listener = bind("--metrics-listen", address).await?;
+        let address = listener.local_addr()?;
+        self.status = Some(listener);
+        Ok(Some(address))
+    }
+
+    /// Both [`Lifecycle::listen`] and [`Lifecycle::start`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn serve(mut self, metrics_listen: Option<SocketAddr>) -> io::Result<impl Future<Output = ()>> {
+        self.listen(metrics_listen).await?;
+        self.start()
+    }
+
+    /// Tells systemd, and monitors, that it serves. What is returned waits for SIGTERM or SIGINT, and tells them that it is
+    /// about to end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(self) -> io::Result<impl Future<Output = ()>> {
+        let Self { signals, hangups, registry, readiness, status } = self;
+        if let Some(listener) = status {
+            let address = serve_status(listener, registry, readiness.clone())?;
             info!(%address, "telling of itself");
         }
         if let Some(hangups) = hangups {

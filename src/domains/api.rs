@@ -10,7 +10,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -18,11 +18,13 @@ use super::audit::Action;
 use super::change::{self, Author, Changed};
 use super::database::Database;
 use super::follower::Progress;
+use super::listen::Connection;
 use super::mapping::{Mapping, backends_of, find_project, mappings_of};
 use super::metrics::Metrics;
 use super::policy::Policy;
 use super::refusal::Refusal;
 use super::request::{Resource, accepts_problem, bearer, read_mapping};
+use super::resolver::{Resolved, Resolver};
 use super::token::authorise;
 use crate::route::Domain;
 use rusqlite::Transaction;
@@ -51,6 +53,7 @@ pub(super) struct Api {
     progress: watch::Receiver<Progress>,
     changed: Arc<Notify>,
     metrics: Metrics,
+    resolver: Resolver,
     reads: Arc<Semaphore>,
     changes: Arc<Semaphore>,
 }
@@ -76,6 +79,30 @@ impl Wish {
     fn is_change(&self) -> bool {
         !matches!(self, Self::List | Self::Show { .. })
     }
+
+    /// The backends that are asked for.
+    fn backends(&self) -> &[String] {
+        match self {
+            Self::Put { wanted: Ok(wanted) } | Self::Replace { wanted: Ok(wanted), .. } => &wanted.backends,
+            _ => &[],
+        }
+    }
+}
+
+/// A connection whose client waits for the server, and not the other way round.
+struct Busy<'c>(&'c Connection);
+
+impl<'c> Busy<'c> {
+    fn with(connection: &'c Connection) -> Self {
+        connection.set_busy();
+        Self(connection)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set_idle();
+    }
 }
 
 enum Granted {
@@ -97,15 +124,21 @@ impl Api {
             progress,
             changed,
             metrics,
+            resolver: Resolver::new(),
             reads: Arc::new(Semaphore::new(AT_ONCE)),
             changes: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 
-    /// Answers a request that came from `peer`.
-    pub(super) async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request that came from `peer` over `connection`.
+    pub(super) async fn answer(
+        &self,
+        peer: IpAddr,
+        connection: &Connection,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let (method, as_problem) = (request.method().clone(), accepts_problem(request.headers()));
-        let response = match self.grant(peer, request).await {
+        let response = match self.grant(peer, connection, request).await {
             Ok(response) => response,
             Err(refusal) => {
                 let status = refusal.status().as_u16();
@@ -122,7 +155,12 @@ impl Api {
         response
     }
 
-    async fn grant(&self, peer: IpAddr, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    async fn grant(
+        &self,
+        peer: IpAddr,
+        connection: &Connection,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Refusal> {
         let (head, body) = request.into_parts();
         let body = read_body(body).await?;
         let resource = Resource::of(&head.uri)?;
@@ -138,15 +176,16 @@ impl Api {
             (resource, _) => return Err(Refusal::Method(resource.methods())),
         };
         let token = bearer(&head.headers).map(str::to_owned);
+        let resolved = self.resolve(&project, token.as_deref(), &wish).await?;
+        // Until here, and again while it takes the answer, it is the client and its names that the server waits for.
+        let _busy = Busy::with(connection);
         // Changes wait for each other and for the disk; who only reads does not wait for them.
-        let turns = if wish.is_change() { &self.changes } else { &self.reads };
-        let turn = timeout(TURN, Arc::clone(turns).acquire_owned()).await;
-        let turn = turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
+        let turn = turn_of(if wish.is_change() { &self.changes } else { &self.reads }).await?;
         let rules = Arc::clone(&self.rules);
         let work = move |database: &Database| {
             // A client that goes away does not end the work, so the work has the turn.
             let _turn = turn;
-            grant_from(database, &rules, peer, &project, token.as_deref(), wish)
+            grant_from(database, &rules, peer, &project, token.as_deref(), wish, &resolved)
         };
         let granted = self.database.blocking(work).await?;
         match granted {
@@ -164,6 +203,24 @@ impl Api {
         }
     }
 
+    /// What the names of the backends mean that a change asks for, if who asks may ask; without names, nothing. Nobody else waits for
+    /// it.
+    async fn resolve(&self, project: &str, token: Option<&str>, wish: &Wish) -> Result<Resolved, Refusal> {
+        let names = self.rules.policy.names_of(wish.backends());
+        // With more of them than backends it is refused anyway; one more is the Redis's.
+        if names.is_empty() || names.len() > self.rules.policy.max_backends + 1 || self.rules.read_only {
+            return Ok(Resolved::new());
+        }
+        let turn = turn_of(&self.reads).await?;
+        let (always, owner, token) = (self.rules.require_tokens, project.to_owned(), token.map(str::to_owned));
+        let ask = move |database: &Database| {
+            let _turn = turn;
+            database.read(|transaction| Ok(authorise(transaction, &owner, token.as_deref(), always)))?
+        };
+        self.database.blocking(ask).await?;
+        self.resolver.look_up(project, names).await
+    }
+
     /// Whether Redis has everything up to here, after a while.
     async fn wait_for_redis(&self, seq: i64) -> bool {
         self.changed.notify_one();
@@ -173,6 +230,12 @@ impl Api {
     }
 }
 
+/// A turn at the database, given back with the value.
+async fn turn_of(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    let turn = timeout(TURN, Arc::clone(turns).acquire_owned()).await;
+    turn.ok().and_then(Result::ok).ok_or(Refusal::Busy)
+}
+
 fn grant_from(
     database: &Database,
     rules: &Rules,
@@ -180,23 +243,25 @@ fn grant_from(
     project: &str,
     token: Option<&str>,
     wish: Wish,
+    resolved: &Resolved,
 ) -> Result<Granted, Refusal> {
     let ask = |transaction: &Transaction<'_>| authorise(transaction, project, token, rules.require_tokens);
     let id = database.read(|transaction| Ok(ask(transaction)))??;
     let who = id.map_or_else(|| peer.to_string(), |id| format!("token {id}"));
-    let author = Author { who: &who, project };
+    let author = Author { who: &who, project, is_operator: false };
+    let meant = |wanted: Mapping| Ok(rules.policy.check_resolved(&wanted.backends, resolved).map(|()| wanted)?);
     let (text, changed) = match wish {
         Wish::List => return list(database, project),
         Wish::Show { domain } => return show(database, project, &domain),
         wish if wish.is_change() && rules.read_only => return Err(Refusal::ReadOnly),
         Wish::Put { wanted } => {
-            let wanted = wanted?;
+            let wanted = meant(wanted?)?;
             let put =
                 |transaction: &Transaction<'_>| change::put(transaction, &rules.policy, author, &wanted, Action::Put);
             (None, change_if(database, ask, put)?)
         }
         Wish::Replace { domain, wanted } => {
-            let domain = normal(database, project, &domain)?;
+            let (domain, wanted) = (normal(database, project, &domain)?, wanted.and_then(meant));
             let replace =
                 |transaction: &Transaction<'_>| change::replace(transaction, &rules.policy, author, &domain, wanted);
             (Some("OK"), change_if(database, ask, replace)?)

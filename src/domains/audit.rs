@@ -9,10 +9,15 @@ use super::mapping::Mapping;
 
 /// Older rows are removed.
 const KEPT_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
-/// So are those beyond this number.
-const KEPT_ROWS: i64 = 1_000_000;
-/// No transaction removes more of them, so that none lasts.
-const PRUNED_AT_ONCE: i64 = 1000;
+/// No transaction removes more rows, or begins another when it has removed so many bytes: a change that comes then waits for one.
+const ROWS_AT_ONCE: i64 = 200;
+const BYTES_AT_ONCE: i64 = 1 << 20;
+
+/// The oldest rows with their sizes, as the triggers of `audit_bytes` count them. `octet_length` reads no large column.
+const OLDEST: &str = "SELECT id, at, 64 + octet_length(who) + octet_length(project) + octet_length(action)
+         + octet_length(domain) + coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0)
+     FROM audit ORDER BY id LIMIT ?";
+const REMOVE: &str = "DELETE FROM audit WHERE id <= ?";
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub(super) enum Action {
     Replace,
     Rename,
     Delete,
+    MoveAway,
+    MoveHere,
     Import,
     CreateToken,
     RevokeToken,
@@ -33,6 +40,8 @@ impl Action {
             Self::Replace => "replace",
             Self::Rename => "rename",
             Self::Delete => "delete",
+            Self::MoveAway => "move away",
+            Self::MoveHere => "move here",
             Self::Import => "import",
             Self::CreateToken => "create token",
             Self::RevokeToken => "revoke token",
@@ -53,6 +62,7 @@ pub(super) struct Entry<'a> {
 /// A row of the log, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
+    /// Seconds since 1970.
     pub at: i64,
     pub who: String,
     pub project: String,
@@ -66,7 +76,7 @@ pub(super) struct Row {
 pub(super) fn record(transaction: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Result<()> {
     // Strings always are JSON.
     let json = |mapping: &Option<Mapping>| mapping.as_ref().and_then(|mapping| serde_json::to_string(mapping).ok());
-    let Author { who, project } = entry.author;
+    let Author { who, project, .. } = entry.author;
     let (before, after) = (json(&entry.before), json(&entry.after));
     let mut insert = transaction.prepare_cached(
         "INSERT INTO audit(at, who, project, action, domain, before, after) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -97,20 +107,67 @@ pub(super) fn read(
     Ok(rows)
 }
 
-/// Removes some of the rows that are too old or too many; to be called again while it answers true.
-pub(super) fn prune(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
-    let oldest = unix_now().saturating_sub(i64::try_from(KEPT_FOR.as_secs()).unwrap_or(i64::MAX));
-    prune_to(transaction, oldest, KEPT_ROWS)
+/// What is kept of the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Rows of before are removed.
+    pub oldest: i64,
+    /// The oldest rows are, until those that are left have no more bytes.
+    pub max_bytes: i64,
 }
 
-fn prune_to(transaction: &Transaction<'_>, oldest: i64, kept: i64) -> rusqlite::Result<bool> {
+impl Limits {
+    /// The limit of age at this time.
+    pub(super) fn now(max_bytes: i64) -> Self {
+        let oldest = unix_now().saturating_sub(i64::try_from(KEPT_FOR.as_secs()).unwrap_or(i64::MAX));
+        Self { oldest, max_bytes }
+    }
+}
+
+/// What the next step would remove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// All of the log's.
+    pub bytes: i64,
+    /// All rows up to this one; `None` when nothing is to be removed.
+    pub last: Option<i64>,
+}
+
+/// What a step removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pruned {
+    pub rows: usize,
+    pub bytes: i64,
+}
+
+/// Looks at the oldest rows, as many as one step may remove, however many there are.
+pub(super) fn look(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::Result<Seen> {
+    let mut total = transaction.prepare_cached("SELECT number FROM total WHERE name = 'audit_bytes'")?;
+    let bytes: i64 = total.query_row([], |row| row.get(0))?;
+    let mut seen = Seen { bytes, last: None };
+    let mut query = transaction.prepare_cached(OLDEST)?;
+    let mut rows = query.query([ROWS_AT_ONCE])?;
+    let mut removed = 0;
     // Numbers rise with time, and none is used twice: the first rows are the oldest.
-    let removed = transaction.execute(
-        "DELETE FROM audit WHERE id IN (
-             SELECT id FROM audit WHERE at < ?1 OR id <= (SELECT max(id) FROM audit) - ?2 ORDER BY id LIMIT ?3)",
-        params![oldest, kept, PRUNED_AT_ONCE],
-    )?;
-    Ok(i64::try_from(removed).is_ok_and(|removed| removed == PRUNED_AT_ONCE))
+    while let Some(row) = rows.next()? {
+        let is_due = row.get::<_, i64>(1)? < limits.oldest || bytes - removed > limits.max_bytes;
+        if !is_due || removed >= BYTES_AT_ONCE {
+            break;
+        }
+        seen.last = Some(row.get(0)?);
+        removed += row.get::<_, i64>(2)?;
+    }
+    Ok(seen)
+}
+
+/// Removes some of the oldest rows that are not kept.
+pub(super) fn prune(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::Result<Pruned> {
+    let before = look(transaction, limits)?;
+    let Some(last) = before.last else { return Ok(Pruned::default()) };
+    let rows = transaction.prepare_cached(REMOVE)?.execute([last])?;
+    let mut total = transaction.prepare_cached("SELECT number FROM total WHERE name = 'audit_bytes'")?;
+    let after: i64 = total.query_row([], |row| row.get(0))?;
+    Ok(Pruned { rows, bytes: before.bytes - after })
 }
 
 /// Seconds since 1970.
@@ -124,28 +181,131 @@ mod tests {
     use super::*;
     use crate::domains::database::Database;
 
-    #[test]
-    fn rows_that_are_too_old_or_too_many_go_some_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
+    use rusqlite::{Connection, StatementStatus};
+
+    /// A database with so many rows of so many bytes or some more, one for each second.
+    fn log_of(dir: &tempfile::TempDir, rows: i64, bytes: i64) -> Database {
         let database = Database::open_or_create(&dir.path().join("domains.db")).unwrap();
-        let left = |oldest: i64, kept: i64| {
-            database.write(|transaction| {
-                transaction.execute_batch(
-                    "DELETE FROM audit;
-                     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
-                     INSERT INTO audit(at, who, project, action, domain) SELECT i, 'w', 'p', 'put', 'd' FROM n;",
-                )?;
-                let mut rounds = 1;
-                while prune_to(transaction, oldest, kept)? {
-                    rounds += 1;
-                }
-                transaction
-                    .query_row("SELECT count(*), min(at) FROM audit", [], |row| Ok((row.get(0)?, row.get(1)?, rounds)))
-            })
+        let filled = database.write(|transaction| {
+            transaction.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+                 INSERT INTO audit(at, who, project, action, domain, after)
+                 SELECT i, 'w', 'p', 'put', 'd', replace(hex(zeroblob(?)), '00', 'x') FROM n",
+                [rows, bytes],
+            )
+        });
+        assert_eq!(filled, Ok(usize::try_from(rows).unwrap()));
+        database
+    }
+
+    /// Prunes to the end: steps, rows that are left, the first one's time.
+    fn prune_all(database: &Database, limits: Limits) -> (usize, i64, Option<i64>) {
+        let mut steps = 0;
+        loop {
+            let Pruned { rows, bytes } = database.write(|transaction| prune(transaction, limits)).unwrap();
+            assert!(rows <= 200 && bytes < 2 * BYTES_AT_ONCE, "{rows} rows, {bytes} bytes");
+            if rows == 0 {
+                break;
+            }
+            steps += 1;
+        }
+        let left = |transaction: &Transaction<'_>| {
+            transaction.query_row("SELECT count(*), min(at) FROM audit", [], |row| Ok((row.get(0)?, row.get(1)?)))
         };
-        let left = |oldest, kept| left(oldest, kept).map_err(|error: rusqlite::Error| error.to_string());
-        assert_eq!(left(0, 9999), Ok((2500, 1, 1)));
-        assert_eq!(left(2401, 9999), Ok((100, 2401, 3)));
-        assert_eq!(left(0, 10), Ok((10, 2491, 3)));
+        let (count, first) = database.read(left).unwrap();
+        (steps, count, first)
+    }
+
+    #[test]
+    fn rows_that_are_too_old_or_too_much_go_some_at_a_time() {
+        // 64, and 6 for the short columns, and those of `after`.
+        let size = 64 + 6 + 100;
+        for (oldest, max_bytes, want) in [
+            (0, 2500 * size, (0, 2500, Some(1))),
+            (0, 2500 * size - 1, (1, 2499, Some(2))),
+            (2401, i64::MAX, (12, 100, Some(2401))),
+            (0, 10 * size, (13, 10, Some(2491))),
+            (i64::MAX, i64::MAX, (13, 0, None)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let database = log_of(&dir, 2500, 100);
+            assert_eq!(prune_all(&database, Limits { oldest, max_bytes }), want, "{oldest} {max_bytes}");
+            let rest = want.1 * size;
+            assert_eq!(
+                database
+                    .read(|transaction| look(transaction, Limits { oldest: 0, max_bytes: i64::MAX }))
+                    .unwrap()
+                    .bytes,
+                rest
+            );
+        }
+    }
+
+    #[test]
+    fn large_rows_go_by_their_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = log_of(&dir, 60, 100_000);
+        let (steps, left, _) = prune_all(&database, Limits { oldest: 0, max_bytes: 0 });
+        assert_eq!((steps, left), (6, 0));
+    }
+
+    /// How many instructions of SQLite's machine one step takes, its statements' together.
+    fn instructions_of_a_step(database: &Database, limits: Limits) -> i32 {
+        let counted = |transaction: &Transaction<'_>, begin: bool| {
+            let count = |sql: &str| {
+                let statement = transaction.prepare_cached(sql)?;
+                Ok::<_, rusqlite::Error>(if begin {
+                    statement.reset_status(StatementStatus::VmStep)
+                } else {
+                    statement.get_status(StatementStatus::VmStep)
+                })
+            };
+            Ok::<_, rusqlite::Error>(count(OLDEST)? + count(REMOVE)?)
+        };
+        let counted = database.write(|transaction| {
+            counted(transaction, true)?;
+            prune(transaction, limits)?;
+            counted(transaction, false)
+        });
+        counted.unwrap()
+    }
+
+    fn assert_that_a_step_is_as_cheap_with(rows: i64) {
+        let (small, large) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (few, many) = (log_of(&small, 1000, 200), log_of(&large, rows, 200));
+        for limits in [
+            Limits { oldest: 0, max_bytes: i64::MAX },
+            Limits { oldest: i64::MAX, max_bytes: i64::MAX },
+            Limits { oldest: 0, max_bytes: 1000 },
+        ] {
+            let (with_few, with_many) = (instructions_of_a_step(&few, limits), instructions_of_a_step(&many, limits));
+            println!("{rows} rows: {with_many} instructions; 1000 rows: {with_few}; {limits:?}");
+            assert!(with_few > 0 && with_many <= with_few * 11 / 10, "{with_many} instead of {with_few}: {limits:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_costs_the_same_however_many_rows_there_are() {
+        assert_that_a_step_is_as_cheap_with(20_000);
+    }
+
+    #[test]
+    #[ignore = "takes a minute"]
+    fn a_step_costs_the_same_with_900_000_rows() {
+        assert_that_a_step_is_as_cheap_with(900_000);
+    }
+
+    #[test]
+    fn other_programs_may_write_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = log_of(&dir, 3, 10);
+        let other = Connection::open(database.path()).unwrap();
+        other
+            .execute_batch(
+                "INSERT INTO audit(at, who, project, action, domain, before) VALUES (4, 'é', 'p', 'put', 'd', 'ü')",
+            )
+            .unwrap();
+        let limits = Limits { oldest: 0, max_bytes: 64 + 2 + 1 + 3 + 1 + 2 };
+        assert_eq!(prune_all(&database, limits), (1, 1, Some(4)));
     }
 }

@@ -3,8 +3,9 @@
 use rusqlite::{Transaction, params};
 
 use super::audit::{Action, Entry, record};
-use super::mapping::{DomainRow, Mapping, backends_of, find_domain, find_project};
+use super::mapping::{DomainRow, Mapping, backends_of, count_domains, find_domain, find_project};
 use super::outbox;
+use super::ownership::{is_anothers, labels_of};
 use super::policy::{Policy, is_project};
 use super::refusal::Refusal;
 
@@ -13,6 +14,8 @@ use super::refusal::Refusal;
 pub(super) struct Author<'a> {
     pub who: &'a str,
     pub project: &'a str,
+    /// Operators give domains to projects as they see fit: above and below another's, and reserved ones.
+    pub is_operator: bool,
 }
 
 /// What a change came to.
@@ -39,7 +42,7 @@ impl Changed {
 /// Adds backends to a domain, as a put or an import; makes the domain and the project if need be.
 ///
 /// # Errors
-/// A name or backend that may not be, another project's domain, a quota.
+/// A name or backend that may not be, a domain that is another project's or belongs to one of its, a reserved one, a quota.
 pub(super) fn put(
     transaction: &Transaction<'_>,
     policy: &Policy,
@@ -53,10 +56,10 @@ pub(super) fn put(
     let wanted = normal(policy, wanted)?;
     let project = find_project(transaction, author.project)?;
     let existing = find_domain(transaction, &wanted.domain)?;
-    if existing.is_some_and(|row| Some(row.project) != project)
-        || existing.is_none() && is_below_another(transaction, &wanted.domain, project)?
-    {
-        return Err(Refusal::Taken);
+    match existing {
+        Some(row) if Some(row.project) != project => return Err(Refusal::Taken),
+        Some(_) => {}
+        None => check_new(transaction, policy, author, &wanted.domain, project)?,
     }
     let before = backends_of(transaction, &wanted.domain)?;
     let added: Vec<&String> = wanted.backends.iter().filter(|backend| !before.contains(backend)).collect();
@@ -87,7 +90,7 @@ pub(super) fn put(
 /// Gives a domain other backends, and another name if `wanted` has one.
 ///
 /// # Errors
-/// No such domain, a name or backend that may not be, a domain that somebody has, a quota.
+/// No such domain, a name or backend that may not be, a domain that somebody has or that belongs to one, a reserved one, a quota.
 pub(super) fn replace(
     transaction: &Transaction<'_>,
     policy: &Policy,
@@ -101,11 +104,11 @@ pub(super) fn replace(
         return Err(Refusal::TooManyBackends(policy.max_backends));
     }
     let is_renamed = after.domain != domain;
-    if is_renamed
-        && (find_domain(transaction, &after.domain)?.is_some()
-            || is_below_another(transaction, &after.domain, Some(row.project))?)
-    {
-        return Err(Refusal::Taken);
+    if is_renamed {
+        if find_domain(transaction, &after.domain)?.is_some() {
+            return Err(Refusal::Taken);
+        }
+        check_new(transaction, policy, author, &after.domain, Some(row.project))?;
     }
     let before = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
     if before == after {
@@ -113,7 +116,8 @@ pub(super) fn replace(
     }
     transaction.execute("DELETE FROM backend WHERE domain = ?", [row.id])?;
     if is_renamed {
-        transaction.execute("UPDATE domain SET name = ? WHERE id = ?", params![after.domain, row.id])?;
+        let renamed = params![after.domain, labels_of(&after.domain), row.id];
+        transaction.execute("UPDATE domain SET name = ?, labels = ? WHERE id = ?", renamed)?;
         outbox::add(transaction, domain)?;
     }
     add_backends(transaction, row.id, after.backends.iter())?;
@@ -137,11 +141,52 @@ pub(super) fn delete(transaction: &Transaction<'_>, author: Author<'_>, domain: 
     Ok(Changed { seq, action: Some(Action::Delete), domain: domain.to_owned(), renamed_to: None })
 }
 
-/// Whether another project's wildcard answers for a domain now: a mapping of its own would take that from it.
-fn is_below_another(transaction: &Transaction<'_>, domain: &str, project: Option<i64>) -> rusqlite::Result<bool> {
-    let Some((_, parent)) = domain.split_once('.').filter(|_| !domain.starts_with("*.")) else { return Ok(false) };
-    let wildcard = find_domain(transaction, &format!("*.{parent}"))?;
-    Ok(wildcard.is_some_and(|row| Some(row.project) != project))
+/// Gives a domain to another project, made if need be: the project it was of.
+///
+/// # Errors
+/// No such domain, no name for a project.
+pub(super) fn move_to(
+    transaction: &Transaction<'_>,
+    who: &str,
+    domain: &str,
+    project: &str,
+) -> Result<String, Refusal> {
+    let row = find_domain(transaction, domain)?.ok_or(Refusal::NoSuchDomain)?;
+    let from: String =
+        transaction.query_row("SELECT name FROM project WHERE id = ?", [row.project], |row| row.get(0))?;
+    if from == project {
+        return Ok(from);
+    }
+    let id = find_project(transaction, project)?.map_or_else(|| add_project(transaction, project), Ok)?;
+    transaction.execute("UPDATE domain SET project = ? WHERE id = ?", [id, row.id])?;
+    let mapping = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
+    // A row of each project's: both see it in the log.
+    let author = |project| Author { who, project, is_operator: true };
+    let gone =
+        Entry { author: author(&from), action: Action::MoveAway, domain, before: Some(mapping.clone()), after: None };
+    record(transaction, &gone)?;
+    let come = Entry { author: author(project), action: Action::MoveHere, domain, before: None, after: Some(mapping) };
+    record(transaction, &come)?;
+    Ok(from)
+}
+
+/// Whether a domain that nobody has may become a project's.
+fn check_new(
+    transaction: &Transaction<'_>,
+    policy: &Policy,
+    author: Author<'_>,
+    domain: &str,
+    project: Option<i64>,
+) -> Result<(), Refusal> {
+    if author.is_operator {
+        Ok(())
+    } else if policy.reserved.covers(domain) {
+        Err(Refusal::Reserved)
+    } else if is_anothers(transaction, &policy.suffixes, domain, project)? {
+        Err(Refusal::Taken)
+    } else {
+        Ok(())
+    }
 }
 
 /// A project's domain; another project's is none.
@@ -165,7 +210,11 @@ fn add_domain(transaction: &Transaction<'_>, policy: &Policy, project: i64, name
     if usize::try_from(domains).is_ok_and(|domains| domains >= policy.max_domains) {
         return Err(Refusal::TooManyDomains(policy.max_domains));
     }
-    transaction.execute("INSERT INTO domain(name, project) VALUES (?, ?)", params![name, project])?;
+    if usize::try_from(count_domains(transaction)?).is_ok_and(|domains| domains >= policy.max_total_domains) {
+        return Err(Refusal::TooManyInTotal(policy.max_total_domains));
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO domain(name, project, labels) VALUES (?, ?, ?)")?;
+    insert.execute(params![name, project, labels_of(name)])?;
     Ok(transaction.last_insert_rowid())
 }
 

@@ -5,12 +5,15 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::audit;
 use super::backup::{BackupError, back_up};
 use super::database::{Database, DatabaseError};
 use super::import::{ImportError, import};
-use super::options::{Command, Options, TokenCommand};
+use super::operator;
+use super::options::{Command, DomainCommand, Options, TokenCommand};
+use super::refusal::Refusal;
 use super::settings::SettingsError;
 use super::token;
 
@@ -35,9 +38,32 @@ pub enum CommandError {
     /// No copy.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// Nobody has it.
+    #[error("no domain {0:?}, expected one of `domain list`")]
+    NoSuchDomain(String),
+    /// The rules, or the database, are against it.
+    #[error("domain {domain:?} was not changed: {why}")]
+    Refused {
+        /// Which one.
+        domain: String,
+        /// Why.
+        why: String,
+    },
     /// Nothing was imported.
     #[error(transparent)]
     Import(#[from] ImportError),
+}
+
+impl CommandError {
+    /// Why a domain was not changed, for who gives a command.
+    pub(super) fn of(database: &Database, refusal: Refusal, domain: &str) -> Self {
+        match refusal {
+            Refusal::NoSuchDomain => Self::NoSuchDomain(domain.to_owned()),
+            Refusal::Database(error) => Self::Database(error),
+            Refusal::Sqlite(error) => Self::Database(database.failed(error)),
+            refusal => Self::Refused { domain: domain.to_owned(), why: refusal.detail() },
+        }
+    }
 }
 
 impl Options {
@@ -45,20 +71,23 @@ impl Options {
     ///
     /// # Errors
     /// It was not done, or `out` does not take it.
-    pub fn execute(self, command: Command, out: &mut impl Write) -> Result<(), CommandError> {
+    pub fn execute(mut self, command: Command, out: &mut impl Write) -> Result<(), CommandError> {
+        let policy = self.take_policy();
         let path = &self.database;
         let text = match command {
             Command::Token(TokenCommand::Create { project }) => create_token(path, &project),
             Command::Token(TokenCommand::List) => list_tokens(path),
             Command::Token(TokenCommand::Revoke { id }) => revoke_token(path, id),
             Command::Backup { file } => Ok(back_up(&Database::open(path)?, &file)?),
-            Command::Audit { project, domain, limit } => {
-                print_audit(path, project.as_deref(), domain.as_deref(), limit)
+            Command::Audit { project, domain, limit, json } => {
+                print_audit(path, project.as_deref(), domain.as_deref(), limit, json)
             }
-            Command::Import { old } => {
-                let policy = self.policy.into_policy()?;
-                Ok(import(&Database::open_or_create(path)?, &policy, &old)?)
+            Command::Domain(command @ DomainCommand::Map { .. }) => {
+                operator::execute(&Database::open_or_create(path)?, &policy?, command)
             }
+            Command::Domain(command) => operator::execute(&Database::open(path)?, &policy?, command),
+            Command::Check { json } => operator::check(&Database::open(path)?, &policy?, json),
+            Command::Import { old } => Ok(import(&Database::open_or_create(path)?, &policy?, &operator::who(), &old)?),
         };
         out.write_all(text?.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Print)
     }
@@ -67,7 +96,7 @@ impl Options {
 fn create_token(path: &Path, project: &str) -> Result<String, CommandError> {
     let database = Database::open_or_create(path)?;
     let secret = token::generate().ok_or(CommandError::NoRandomness)?;
-    let created = database.write(|transaction| token::create(transaction, project, &secret));
+    let created = database.write(|transaction| token::create(transaction, &operator::who(), project, &secret));
     created.map_err(|error| database.failed(error))?;
     Ok(secret + "\n")
 }
@@ -84,7 +113,7 @@ fn list_tokens(path: &Path) -> Result<String, CommandError> {
 
 fn revoke_token(path: &Path, id: i64) -> Result<String, CommandError> {
     let database = Database::open(path)?;
-    let revoked = database.write(|transaction| token::revoke(transaction, id));
+    let revoked = database.write(|transaction| token::revoke(transaction, &operator::who(), id));
     if revoked.map_err(|error| database.failed(error))? {
         Ok(String::new())
     } else {
@@ -92,9 +121,29 @@ fn revoke_token(path: &Path, id: i64) -> Result<String, CommandError> {
     }
 }
 
-fn print_audit(path: &Path, project: Option<&str>, domain: Option<&str>, limit: u32) -> Result<String, CommandError> {
+fn print_audit(
+    path: &Path,
+    project: Option<&str>,
+    domain: Option<&str>,
+    limit: u32,
+    as_json: bool,
+) -> Result<String, CommandError> {
+    let rows = Database::open(path)?.read(|transaction| audit::read(transaction, project, domain, limit))?;
+    if as_json {
+        // What is no JSON, as another program may have written it, stays text.
+        let mapping = |text: &Option<String>| {
+            text.as_ref().map(|text| serde_json::from_str::<Value>(text).unwrap_or_else(|_| json!(text)))
+        };
+        let entry = |row: &audit::Row| {
+            json!({
+                "at": at(row.at), "who": row.who, "project": row.project, "action": row.action, "domain": row.domain,
+                "before": mapping(&row.before), "after": mapping(&row.after),
+            })
+        };
+        return Ok(operator::json_text(&rows.iter().map(entry).collect::<Vec<_>>()));
+    }
     let mut text = String::new();
-    for row in Database::open(path)?.read(|transaction| audit::read(transaction, project, domain, limit))? {
+    for row in rows {
         let (before, after) = (row.before.as_deref().unwrap_or("-"), row.after.as_deref().unwrap_or("-"));
         let audit::Row { who, project, action, domain, .. } = &row;
         let _ = writeln!(text, "{}\t{who}\t{project}\t{action}\t{domain}\t{before}\t{after}", at(row.at));

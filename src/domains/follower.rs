@@ -12,7 +12,6 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::audit;
 use super::database::{Database, DatabaseError};
 use super::mapping::{Mapping, backends_of, count_domains, owns_redis};
 use super::metrics::Metrics;
@@ -27,8 +26,6 @@ use crate::registry::{GuardSettings, frontend_of};
 const AT_ONCE: usize = 500;
 /// How often it is looked whether another process has changed the database, or Redis is gone.
 const TICK: Duration = Duration::from_secs(1);
-/// How many ticks there are between two looks at the audit log's size.
-const PRUNE_TICKS: u64 = 600;
 /// The waits before what others have changed is written over: whoever fights for a key does not do so for ever in no time.
 const MENDS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// After so long without, the next is mended at once.
@@ -76,7 +73,6 @@ struct Follower {
     /// When what others have changed is looked at.
     mend_at: Option<Instant>,
     last_mend: Option<Instant>,
-    ticks: u64,
 }
 
 /// Keeps Redis in step until `stop`; what was committed before is written then, if Redis takes it.
@@ -84,8 +80,7 @@ pub(super) async fn follow(parts: Parts, stop: impl Future<Output = ()>) {
     let now = Instant::now();
     let strangers = Strangers::new(parts.guard_settings.as_ref().map(|settings| settings.accept.clone()));
     let mends = Backoff::between(MENDS.0, MENDS.1);
-    let mut follower =
-        Follower { parts, strangers, due: now, rested: now, mends, mend_at: None, last_mend: None, ticks: 0 };
+    let mut follower = Follower { parts, strangers, due: now, rested: now, mends, mend_at: None, last_mend: None };
     let mut stop = std::pin::pin!(stop);
     let mut backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(2));
     let mut has_failed = false;
@@ -176,10 +171,6 @@ impl Follower {
         let are_ours = self.strangers.are_known() && self.read(owns_redis).await?;
         if are_ours || self.parts.guard.is_over(Instant::now()) || self.strangers.are_accepted(Instant::now()) {
             self.due = Instant::now();
-        }
-        self.ticks += 1;
-        if self.ticks.is_multiple_of(PRUNE_TICKS) {
-            while self.write(audit::prune).await? {}
         }
         Ok(())
     }

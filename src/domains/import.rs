@@ -9,9 +9,11 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 use super::audit::Action;
 use super::change::{self, Author};
 use super::database::{Database, DatabaseError};
-use super::mapping::{Mapping, adopt_redis, backends_of};
+use super::mapping::{Mapping, adopt_redis, backends_of, find_project};
+use super::ownership::is_anothers;
 use super::policy::Policy;
 use super::refusal::Refusal;
+use super::resolver::{Resolved, look_up_at_leisure};
 
 /// Longest text that is taken from a column: what the old one had room for, and then some.
 const MAX_TEXT: usize = 1024;
@@ -52,11 +54,13 @@ struct Account {
 }
 
 /// Imports what may be, in one transaction, and tells of every row what became of it. Doing it again changes nothing.
-pub(super) fn import(database: &Database, policy: &Policy, old: &Path) -> Result<String, ImportError> {
+pub(super) fn import(database: &Database, policy: &Policy, who: &str, old: &Path) -> Result<String, ImportError> {
     let (routes, mut account) = read_old(old).map_err(|error| ImportError::Old { path: old.to_owned(), error })?;
+    // Before the transaction: names may take their time.
+    let resolved = look_up_at_leisure(routes.iter().flat_map(|route| policy.names_of(&route.backends)).collect());
     let imported = database.write(|transaction| {
         for route in &routes {
-            import_route(transaction, policy, route, &mut account)?;
+            import_route(transaction, policy, who, &resolved, route, &mut account)?;
         }
         // A file of nothing says nothing of what Redis has.
         if account.imported + account.unchanged > 0 { adopt_redis(transaction) } else { Ok(()) }
@@ -69,13 +73,19 @@ pub(super) fn import(database: &Database, policy: &Policy, old: &Path) -> Result
 fn import_route(
     transaction: &Transaction<'_>,
     policy: &Policy,
+    who: &str,
+    resolved: &Resolved,
     route: &OldRoute,
     account: &mut Account,
 ) -> rusqlite::Result<()> {
     let OldRoute { project, domain, backends } = route;
     let mut allowed = Vec::new();
     for backend in backends {
-        match policy.backends(std::slice::from_ref(backend)) {
+        let backend_alone = std::slice::from_ref(backend);
+        match policy
+            .backends(backend_alone)
+            .and_then(|normal| policy.check_resolved(&normal, resolved).map(|()| normal))
+        {
             Ok(normal) => allowed.extend(normal),
             Err(fault) => account.skip(&format!("backend {backend:?} of domain {domain:?}"), &fault),
         }
@@ -92,12 +102,17 @@ fn import_route(
         }
         return Ok(());
     }
-    let author = Author { who: "import", project };
+    // What the old API had stays as it is, also above or below another project's; an operator may then move it.
+    let author = Author { who, project, is_operator: true };
     let wanted = Mapping { domain: domain.clone(), backends: allowed };
     match change::put(transaction, policy, author, &wanted, Action::Import) {
         Ok(changed) if changed.action.is_some() => {
             account.imported += 1;
             account.tell(&format!("imported {shown}"));
+            let id = find_project(transaction, project)?;
+            if is_anothers(transaction, &policy.suffixes, &changed.domain, id)? {
+                account.tell(&format!("note: {shown} is above or below another project's; see `check`"));
+            }
         }
         Ok(_) => account.unchanged += 1,
         Err(Refusal::Sqlite(error)) => return Err(error),

@@ -1,9 +1,9 @@
-//! Connections: as many as there may be, none longer than it speaks.
+//! Connections: as many as there may be, and none that keeps others out by staying.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,111 +11,115 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::api::Api;
+use super::deadline::WriteDeadline;
+use crate::daemon::{ConnectionLimiter, ConnectionMeter, Limits, Permit, Refused};
 
-/// More connections than these wait to be accepted.
-const CONNECTIONS: usize = 512;
-/// More of one client are closed at once: nobody can keep all the others out.
+/// The most connections that one client may have, and at most half of all.
 const PER_CLIENT: usize = 128;
 /// A connection may be silent so long before a request's head is there.
 const HEAD: Duration = Duration::from_secs(15);
+/// A client must have taken all of an answer within this time.
+const ANSWER: Duration = Duration::from_secs(30);
 /// After a failure to accept, as when there are no file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client's connection is known by.
+pub(super) type Connection = Permit<IpAddr>;
+
+/// How it serves.
+pub(super) struct Listening {
+    pub max_connections: usize,
+    pub drain_timeout: Duration,
+    pub meter: ConnectionMeter,
+}
 
 /// Serves until `shutdown`, then lets requests end for as long as `drain_timeout`.
 pub(super) async fn listen(
     listener: TcpListener,
     api: Arc<Api>,
-    drain_timeout: Duration,
+    settings: Listening,
     shutdown: impl Future<Output = ()>,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let clients = Arc::new(Clients::default());
+    let limiter = ConnectionLimiter::new(settings.meter);
+    let limits = limits_of(settings.max_connections);
     let graceful = GracefulShutdown::new();
+    let mut is_accepting = true;
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let accepted = async {
-            let place = Arc::clone(&room).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = shutdown.as_mut() => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
+            Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
-                debug!(%error, "no connection accepted");
+                if std::mem::take(&mut is_accepting) {
+                    warn!(%error, "no connection accepted, trying again");
+                }
                 sleep(PAUSE).await;
                 continue;
             }
         };
+        if !std::mem::replace(&mut is_accepting, true) {
+            info!("connections are accepted again");
+        }
         let client = peer.ip().to_canonical();
-        let Some(seat) = Clients::seat(&clients, client) else {
-            debug!(%peer, "connection closed: its client has {PER_CLIENT} already");
-            continue;
+        let connection: Arc<Connection> = match limiter.admit(host_of(client), &limits) {
+            Ok(permit) => Arc::new(permit),
+            Err(Refused { limit, first }) => {
+                if first {
+                    warn!(peer = %client, by = limit.label(), "connections refused");
+                }
+                continue;
+            }
         };
         // Answers are small: nobody waits for more of them.
         let _ = stream.set_nodelay(true);
-        let api = Arc::clone(&api);
+        let (api, permit) = (Arc::clone(&api), Arc::clone(&connection));
         let answer = service_fn(move |request| {
-            let api = Arc::clone(&api);
-            async move { Ok::<_, Infallible>(api.answer(client, request).await) }
+            let (api, permit) = (Arc::clone(&api), Arc::clone(&permit));
+            async move { Ok::<_, Infallible>(api.answer(client, &permit, request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), answer));
+        let stream = TokioIo::new(WriteDeadline::new(stream, ANSWER));
+        let serving = graceful.watch(builder.serve_connection(stream, answer));
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, %peer, "connection broken off");
+            tokio::select! {
+                served = serving => if let Err(error) = served {
+                    debug!(%error, %peer, "connection broken off");
+                },
+                () = connection.evicted() => debug!(%peer, "connection closed: others came, and it has waited longest"),
             }
-            drop((place, seat));
         });
     }
     drop(listener);
-    if timeout(drain_timeout, graceful.shutdown()).await.is_err() {
-        warn!(?drain_timeout, "requests broken off");
+    if timeout(settings.drain_timeout, graceful.shutdown()).await.is_err() {
+        warn!(drain_timeout = ?settings.drain_timeout, "requests broken off");
     }
 }
 
-/// How many connections each client has.
-#[derive(Debug, Default)]
-struct Clients(Mutex<HashMap<IpAddr, usize>>);
-
-/// One of them; it is given back with the value.
-struct Seat {
-    clients: Arc<Clients>,
-    client: IpAddr,
+/// Gone before it was accepted.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-impl Clients {
-    fn seat(clients: &Arc<Self>, client: IpAddr) -> Option<Seat> {
-        let mut counts = clients.0.lock();
-        let count = counts.entry(client).or_default();
-        if *count >= PER_CLIENT {
-            return None;
-        }
-        *count += 1;
-        drop(counts);
-        Some(Seat { clients: Arc::clone(clients), client })
-    }
+fn limits_of(total: usize) -> Limits {
+    let per_host = PER_CLIENT.min(total / 2).max(1);
+    Limits { total, per_host, per_owner: per_host }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut counts = self.clients.0.lock();
-        if let Some(count) = counts.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.client);
-            }
-        }
+/// What is counted together: an IPv4 address, or the 64 bits of a network in which an IPv6 host has as many addresses as it likes.
+fn host_of(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip => ip,
     }
 }
 
@@ -124,15 +128,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_client_has_so_many_and_another_its_own() {
-        let clients = Arc::new(Clients::default());
-        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let mut seats: Vec<_> = (0..PER_CLIENT).map(|_| Clients::seat(&clients, one)).collect();
-        assert!(seats.iter().all(Option::is_some) && Clients::seat(&clients, one).is_none());
-        assert!(Clients::seat(&clients, other).is_some());
-        seats.pop();
-        assert!(Clients::seat(&clients, one).is_some());
-        drop(seats);
-        assert!(clients.0.lock().is_empty());
+    fn a_host_is_an_address_or_a_network_of_ipv6() {
+        for (client, want) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("fd00:1:2:3::1", "fd00:1:2:3::"),
+            ("fd00:1:2:3:ffff:ffff:ffff:ffff", "fd00:1:2:3::"),
+            ("fd00:1:2:4::1", "fd00:1:2:4::"),
+        ] {
+            assert_eq!(host_of(client.parse().unwrap()), want.parse::<IpAddr>().unwrap());
+        }
+    }
+
+    #[test]
+    fn one_client_has_at_most_half() {
+        for (total, want) in [(1, 1), (2, 1), (100, 50), (512, PER_CLIENT), (100_000, PER_CLIENT)] {
+            assert_eq!(limits_of(total).per_host, want, "{total}");
+        }
     }
 }

@@ -123,7 +123,38 @@ pub(super) fn disown_redis(transaction: &Transaction<'_>) -> rusqlite::Result<()
     Ok(())
 }
 
+/// A domain with the project that has it, as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Owned {
+    pub project: String,
+    #[serde(flatten)]
+    pub mapping: Mapping,
+}
+
+/// All domains of a project, or of all, in the order of their names from the right.
+pub(super) fn all_owned(transaction: &Transaction<'_>, project: Option<&str>) -> rusqlite::Result<Vec<Owned>> {
+    let mut query = transaction.prepare(
+        "SELECT project.name, domain.name, backend.url FROM domain JOIN project ON project.id = domain.project
+         JOIN backend ON backend.domain = domain.id
+         WHERE ?1 IS NULL OR project.name = ?1 ORDER BY domain.labels, domain.name, backend.id",
+    )?;
+    let mut all: Vec<Owned> = Vec::new();
+    let mut rows = query.query([project])?;
+    while let Some(row) = rows.next()? {
+        let (domain, url) = (row.get_ref(1)?.as_str()?, row.get(2)?);
+        match all.last_mut() {
+            Some(last) if last.mapping.domain == domain => last.mapping.backends.push(url),
+            _ => {
+                let mapping = Mapping { domain: domain.to_owned(), backends: vec![url] };
+                all.push(Owned { project: row.get(0)?, mapping });
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// How many domains there are.
 pub(super) fn count_domains(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
-    transaction.query_row("SELECT count(*) FROM domain", [], |row| row.get(0))
+    let mut query = transaction.prepare_cached("SELECT number FROM total WHERE name = 'domains'")?;
+    query.query_row([], |row| row.get(0))
 }

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::daemon::start_at_zero;
+use crate::daemon::{ConnectionMeter, start_at_zero};
 
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -40,6 +40,10 @@ pub struct Metrics {
     pub following: Gauge,
     /// Domains in Redis that the database does not have, and that stay.
     pub held: Gauge,
+    /// Bytes of the log of changes.
+    pub audit_bytes: Gauge,
+    /// Connections to the API.
+    pub connections: ConnectionMeter,
     /// How long Redis takes.
     pub redis: Histogram,
     requests: Family<Request, Counter>,
@@ -54,6 +58,8 @@ impl Metrics {
             waiting: Gauge::default(),
             following: Gauge::default(),
             held: Gauge::default(),
+            audit_bytes: Gauge::default(),
+            connections: ConnectionMeter::default(),
             redis: Histogram::new(SECONDS),
             requests: Family::default(),
             differences: Family::default(),
@@ -67,6 +73,8 @@ impl Metrics {
         );
         registry.register("following", "1 while Redis follows the database", metrics.following.clone());
         registry.register("held_domains", "Domains that only Redis has, and that stay", metrics.held.clone());
+        registry.register("audit_bytes", "Size of the log of changes in the database", metrics.audit_bytes.clone());
+        metrics.connections.register(registry);
         let help = "From asking Redis until its answer or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
         registry.register("requests", "Requests answered, by method and status", metrics.requests.clone());

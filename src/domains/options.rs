@@ -8,8 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use super::policy::is_project;
+use super::reserved::parse_reserved;
 use crate::daemon::{GuardOption, LogOptions, parse_duration};
-use crate::route::MAX_BACKENDS;
+use crate::route::{Domain, MAX_BACKENDS};
 
 const HELP: &str = "\
 Projects map domains to backends over HTTP; the database has the truth, and frontend:<domain> in Redis follows it, also after
@@ -25,6 +26,9 @@ needs `Authorization: Bearer TOKEN`. --require-tokens makes it so for all.
 The commands work while the server runs. The old API's database is brought in, as often as you like, by
 
     invisible-unicorn import /etc/dynamicproxy-api/data.db
+
+`domain list`, `domain map`, `domain move` and `domain remove` are the operator's: they change any project's domains, and the log of
+changes says which user did it.
 
 Exit status: 0 when done, or after SIGTERM or SIGINT; 64 for a wrong command line; 1 when it cannot be done.";
 
@@ -50,6 +54,12 @@ pub struct Options {
     /// Every project needs a token of its own, also those that have none
     #[arg(long)]
     pub(super) require_tokens: bool,
+    /// How large the log of changes may grow in the database, e.g. "64MiB"; the oldest entries go, and any after 400 days
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_audit_size)]
+    pub(super) audit_size: u64,
+    /// Most connections to the API at once
+    #[arg(long, value_name = "NUMBER", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) max_connections: u32,
     /// Change nothing: answer 503 to PUT, POST and DELETE
     #[arg(long)]
     pub(super) read_only: bool,
@@ -83,21 +93,31 @@ pub struct Options {
 }
 
 /// What may be mapped; for `import` too.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct PolicyOptions {
-    /// Networks that backends must be in; then none may be given by name [default: any address but link-local, metadata,
+    /// Networks that backends must be in; then none may be given by name [default: any address but loopback, link-local, metadata,
     /// unspecified and multicast ones]
     #[arg(long, value_name = "CIDR", num_args = 1.., global = true)]
     pub allow_backend: Vec<IpNet>,
     /// Most domains of one project
     #[arg(long, value_name = "NUMBER", default_value = "1000", global = true)]
     pub max_domains: usize,
+    /// Most domains of all projects together
+    #[arg(long, value_name = "NUMBER", default_value = "100000", global = true)]
+    pub max_total_domains: usize,
     /// Most backends of one domain, at most 64
     #[arg(long, value_name = "NUMBER", default_value = "16", value_parser = parse_max_backends, global = true)]
     pub max_backends: usize,
-    /// Domains under which anybody may have one, in the format of the Public Suffix List [default: single labels]
+    /// Domains under which anybody may have one, in the format of the Public Suffix List, or "none" for single labels alone
+    /// [default: /usr/share/publicsuffix/public_suffix_list.dat when it is there]
     #[arg(long, value_name = "FILE", global = true)]
     pub protected_suffixes: Option<PathBuf>,
+    /// Domains that no project gets by itself, nor anything below them; `domain map` gives them
+    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = parse_reserved, global = true)]
+    pub reserve_domain: Vec<Domain>,
+    /// The same from a file, a name a line
+    #[arg(long, value_name = "FILE", global = true)]
+    pub reserved_domains: Option<PathBuf>,
 }
 
 /// What to do instead of serving.
@@ -106,6 +126,16 @@ pub enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// List, map, move and remove any project's domains
+    #[command(subcommand)]
+    Domain(DomainCommand),
+    /// Print what is there and would be refused today: domains above or below another project's, reserved ones, public suffixes,
+    /// backends
+    Check {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Copy the database to a file, also while it is served
     Backup {
         /// Where to; replaced when it is there
@@ -127,6 +157,47 @@ pub enum Command {
         /// No more lines than these
         #[arg(long, value_name = "NUMBER", default_value = "100")]
         limit: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What operators do with domains, whoever has them.
+#[derive(Debug, Subcommand)]
+pub enum DomainCommand {
+    /// Print domains with their projects and backends
+    List {
+        /// Of this project only
+        #[arg(long, value_name = "PROJECT")]
+        project: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add backends to a domain of a project; makes both when they are not there, also a reserved domain
+    Map {
+        /// Whose it is to be
+        #[arg(value_parser = parse_project)]
+        project: String,
+        /// Which
+        domain: String,
+        /// Where its requests go, e.g. http://10.0.0.1:8080
+        #[arg(required = true, value_name = "BACKEND")]
+        backends: Vec<String>,
+    },
+    /// Give a domain to another project, with its backends
+    Move {
+        /// Which
+        domain: String,
+        /// Whose it is to be
+        #[arg(value_parser = parse_project)]
+        project: String,
+    },
+    /// Remove a domain, also from Redis
+    Remove {
+        /// Which
+        domain: String,
     },
 }
 
@@ -155,6 +226,21 @@ fn parse_guard(text: &str) -> Result<GuardOption, String> {
 fn parse_max_backends(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=MAX_BACKENDS).contains(number));
     number.ok_or_else(|| format!("invalid number {text:?}, expected 1 to {MAX_BACKENDS}"))
+}
+
+/// Reads `64MiB`, `512KiB` or `1GiB`: at least 64 KiB, so that the latest changes are always there.
+fn parse_audit_size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    let fits = bytes.filter(|bytes| (64 << 10..=1 << 40).contains(bytes));
+    fits.ok_or_else(|| format!("invalid size {text:?}, expected e.g. \"64MiB\", at least \"64KiB\""))
 }
 
 fn parse_project(text: &str) -> Result<String, String> {
@@ -200,6 +286,16 @@ mod tests {
             let options = Options::try_parse_from(["invisible-unicorn"].into_iter().chain(line.split(' '))).unwrap();
             assert_eq!(options.database, PathBuf::from("/x"));
             assert!(matches!(options.command, Some(Command::Token(TokenCommand::List))));
+        }
+    }
+
+    #[test]
+    fn a_size_has_a_unit_and_a_least_value() {
+        for (text, want) in [("64MiB", Some(64 << 20)), ("64KiB", Some(65_536)), ("1GiB", Some(1 << 30))] {
+            assert_eq!(parse_audit_size(text).ok(), want, "{text}");
+        }
+        for text in ["", "64", "MiB", "63KiB", "0MiB", "-1MiB", "1.5GiB", "64 MiB", "99999999999GiB"] {
+            assert!(parse_audit_size(text).is_err_and(|error| error.contains("invalid size")), "{text}");
         }
     }
 

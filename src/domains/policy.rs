@@ -1,9 +1,12 @@
 //! What may be mapped: the rules for names and backends, the same for a request and for a row of an old database.
 
-use ipnet::IpNet;
+use std::collections::BTreeSet;
 
+use super::destinations::Destinations;
+use super::reserved::Reserved;
+use super::resolver::Resolved;
 use super::suffixes::Suffixes;
-use crate::registry::{Admission, NotAllowed};
+use crate::registry::NotAllowed;
 use crate::route::{Backend, BackendError, Domain, DomainError};
 
 /// Longest name of a project, in bytes: what the old database's column took.
@@ -14,10 +17,14 @@ pub const MAX_PROJECT_LEN: usize = 256;
 pub struct Policy {
     /// Domains that are nobody's.
     pub suffixes: Suffixes,
-    /// Networks that backends must be in; empty is any but special addresses.
-    pub networks: Vec<IpNet>,
+    /// Domains that projects do not get by themselves.
+    pub reserved: Reserved,
+    /// Which backends may be.
+    pub destinations: Destinations,
     /// Most domains of one project.
     pub max_domains: usize,
+    /// Most domains of all projects together.
+    pub max_total_domains: usize,
     /// Most backends of one domain.
     pub max_backends: usize,
 }
@@ -48,6 +55,15 @@ pub enum BackendFault {
     /// Outside the operator's networks, or nobody's server.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
+    /// The machine's own, which is the proxy's too.
+    #[error("backend {0} is a loopback address, expected a server's")]
+    Loopback(String),
+    /// Its own API, its metrics or its Redis.
+    #[error("backend {0} is this API's own address, or its Redis, expected a server's")]
+    Own(String),
+    /// A name that means one of those.
+    #[error("backend {0} resolves to an address that may not be: {1}")]
+    Resolves(String, Box<BackendFault>),
 }
 
 impl Policy {
@@ -74,7 +90,7 @@ impl Policy {
         let mut backends: Vec<String> = Vec::new();
         for text in texts {
             let backend: Backend = text.parse()?;
-            self.admit(&backend)?;
+            self.destinations.check(&backend)?;
             let backend = backend.to_string();
             if !backends.contains(&backend) {
                 backends.push(backend);
@@ -83,9 +99,19 @@ impl Policy {
         if backends.is_empty() { Err(BackendFault::None) } else { Ok(backends) }
     }
 
-    /// As with the old API, and with the proxy that has no `allow_backend`, this machine may be one unless networks are listed.
-    fn admit(&self, backend: &Backend) -> Result<(), NotAllowed> {
-        Admission { networks: self.networks.clone(), own_sockets: vec![] }.check(backend)
+    /// The names whose addresses [`Policy::check_resolved`] needs; of backends that are none, nothing.
+    pub fn names_of(&self, texts: &[String]) -> BTreeSet<Box<str>> {
+        let backends = texts.iter().filter_map(|text| text.parse::<Backend>().ok());
+        backends.flat_map(|backend| self.destinations.names_of(&backend)).collect()
+    }
+
+    /// Whether the names of backends mean what may be one; what is no backend is for [`Policy::backends`].
+    ///
+    /// # Errors
+    /// One that does not.
+    pub fn check_resolved(&self, texts: &[String], resolved: &Resolved) -> Result<(), BackendFault> {
+        let mut backends = texts.iter().filter_map(|text| text.parse::<Backend>().ok());
+        backends.try_for_each(|backend| self.destinations.check_resolved(&backend, resolved))
     }
 }
 
@@ -102,7 +128,14 @@ mod tests {
 
     fn policy(networks: &[&str]) -> Policy {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
-        Policy { suffixes: Suffixes::default(), networks, max_domains: 1, max_backends: 1 }
+        Policy {
+            suffixes: Suffixes::default(),
+            reserved: Reserved::default(),
+            destinations: Destinations::within(networks),
+            max_domains: 1,
+            max_total_domains: 1,
+            max_backends: 1,
+        }
     }
 
     #[test]
@@ -150,9 +183,8 @@ mod tests {
             "http://10.0.0.1:80",
             "https://[2001:db8::1]:443",
             "http://web-1.example:8080",
-            "http://127.0.0.1:80",
-            "http://[::1]:80",
-            "http://localhost:80",
+            "https://[64:ff9b::10.0.0.1]:443",
+            "https://[2002:a00:1::1]:443",
         ] {
             assert!(policy(&[]).backends(&[url.into()]).is_ok(), "{url}");
         }
@@ -169,6 +201,12 @@ mod tests {
             "[::127.0.0.1]",
             "[fd00:ec2::254]",
             "[64:ff9b::169.254.169.254]",
+            "[64:ff9b::127.0.0.1]",
+            "[64:ff9b:1::127.0.0.1]",
+            "[64:ff9b:1:a9fe:a9:fe00::]",
+            "[2002:7f00:1::1]",
+            "[2002:a9fe:a9fe::1]",
+            "[2001:db8::5efe:127.0.0.1]",
         ] {
             let error = policy(&[]).backends(&[format!("http://{host}:80")]).unwrap_err();
             assert!(matches!(error, BackendFault::NotAllowed(NotAllowed::Special(_))), "{host}: {error}");

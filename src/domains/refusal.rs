@@ -51,9 +51,15 @@ pub enum Refusal {
     /// Who asks is somebody else.
     #[error("The token is another project's")]
     Forbidden,
-    /// Another project has it, or this one under another name; which is not told.
+    /// Another project has it or one above or below it, or this one has it under another name; which is not told.
     #[error("Domain is taken")]
     Taken,
+    /// The operators keep it.
+    #[error("Domain is reserved for the operators")]
+    Reserved,
+    /// The quota of all projects together.
+    #[error("Too many domains: all projects together may have {0}")]
+    TooManyInTotal(usize),
     /// The project's quota.
     #[error("Too many domains: a project may have {0}")]
     TooManyDomains(usize),
@@ -95,7 +101,11 @@ impl Refusal {
             Self::NoSuchResource => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorised => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::TooManyDomains(_) | Self::TooManyBackends(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden
+            | Self::Reserved
+            | Self::TooManyInTotal(_)
+            | Self::TooManyDomains(_)
+            | Self::TooManyBackends(_) => StatusCode::FORBIDDEN,
             Self::Taken => StatusCode::CONFLICT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,

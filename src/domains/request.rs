@@ -8,6 +8,9 @@ use super::mapping::Mapping;
 use super::refusal::Refusal;
 use crate::route::decode_one;
 
+/// Where the old program's web server had the API; its clients and the service catalogue say so still.
+const OLD_MOUNT: &str = "/dynamicproxy-api";
+
 /// What there is to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resource {
@@ -25,7 +28,9 @@ impl Resource {
     /// # Errors
     /// A path that is none of these, or whose bytes are no text.
     pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
-        let segments: Vec<&str> = uri.path().splitn(6, '/').collect();
+        let path = uri.path();
+        let path = path.strip_prefix(OLD_MOUNT).filter(|rest| rest.starts_with('/')).unwrap_or(path);
+        let segments: Vec<&str> = path.splitn(6, '/').collect();
         match segments[..] {
             ["", "openapi.json"] => Ok(Self::OpenApi),
             ["", "v1", project, "mapping"] if !project.is_empty() => Ok(Self::Mappings { project: decode(project)? }),
@@ -99,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_path_and_any_body_is_read_or_refused(path in "/(v1/)?[!-~]{0,40}", body in any::<Vec<u8>>()) {
+        fn any_path_and_any_body_is_read_or_refused(path in "/(dynamicproxy-api/)?(v1/)?[!-~]{0,40}", body in any::<Vec<u8>>()) {
             if let Ok(uri) = path.parse::<Uri>() {
                 let refused = Resource::of(&uri).err().map(|refusal| refusal.status().as_u16());
                 prop_assert!(matches!(refused, None | Some(400 | 404)), "{path}: {refused:?}");
@@ -117,6 +122,18 @@ mod tests {
         let mapping =
             |project: &str, domain: &str| Ok(Resource::Mapping { project: project.into(), domain: domain.into() });
         assert_eq!(of("/openapi.json?x=y"), Ok(Resource::OpenApi));
+        assert_eq!(of("/dynamicproxy-api/openapi.json"), Ok(Resource::OpenApi));
+        assert_eq!(of("/dynamicproxy-api/v1/a/mapping"), Ok(Resource::Mappings { project: "a".into() }));
+        assert_eq!(of("/dynamicproxy-api/v1/a%2Fb/mapping/%2A.b.org"), mapping("a/b", "*.b.org"));
+        for path in [
+            "/dynamicproxy-api",
+            "/dynamicproxy-api/",
+            "/dynamicproxy-apiv1/a/mapping",
+            "/dynamicproxy-api/dynamicproxy-api/v1/a/mapping",
+            "/x/dynamicproxy-api/v1/a/mapping",
+        ] {
+            assert_eq!(of(path), Err("No such resource".into()), "{path}");
+        }
         assert_eq!(of("/v1/a/mapping"), Ok(Resource::Mappings { project: "a".into() }));
         assert_eq!(of("/v1/a/mapping/b.org"), mapping("a", "b.org"));
         assert_eq!(of("/v1/a%2Fb/mapping/%2A.b.org"), mapping("a/b", "*.b.org"));

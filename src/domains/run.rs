@@ -14,16 +14,20 @@ use super::api::Api;
 use super::commands::CommandError;
 use super::database::{Database, DatabaseError};
 use super::follower::{Parts, Progress, follow};
-use super::listen::listen;
+use super::listen::{Listening, listen};
 use super::metrics::Metrics;
+use super::pruner::prune;
 use super::settings::{Settings, SettingsError};
-use crate::daemon::{Guard, GuardWords, Readiness};
+use crate::daemon::{Guard, GuardWords, Readiness, raise_file_limit};
 
 const GUARD_WORDS: GuardWords = GuardWords {
     lacks: "the database lacks domains that Redis has; they stay there unless that file is touched",
     has_all: "the database has all domains again; nothing was withdrawn",
     withdrawing: "withdrawing the domains that the database lacks",
 };
+
+/// Files that are open besides connections: the database's, Redis, those of look-ups and of metrics.
+const OTHER_FILES: u64 = 256;
 
 /// Why it does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -83,13 +87,26 @@ impl Server {
     pub async fn open(settings: Settings) -> Result<Self, StartError> {
         let database = Database::open_or_create(&settings.database)?;
         let lock = database.lock()?;
-        if settings.rules.policy.networks.is_empty() {
-            warn!("no --allow-backend: any server may be a backend, this machine's own too");
+        if settings.rules.policy.destinations.are_any() {
+            warn!("no --allow-backend: any server may be a backend, and a name may mean another one later");
+        }
+        let needed = u64::try_from(settings.max_connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+        if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
+            warn!(limit, needed, "the system allows fewer open files than --max-connections may need");
         }
         let address = settings.listen;
         let bound = TcpListener::bind(address).await;
         let listener = bound.map_err(|error| StartError::Listen { address, error })?;
-        Ok(Self { settings, database, listener, lock })
+        let mut server = Self { settings, database, listener, lock };
+        if let Ok(address) = server.address() {
+            server.exclude(address);
+        }
+        Ok(server)
+    }
+
+    /// From now on `socket`, which this program listens on, is no backend.
+    pub fn exclude(&mut self, socket: SocketAddr) {
+        self.settings.rules.policy.destinations.exclude(socket);
     }
 
     /// Where it listens.
@@ -120,8 +137,12 @@ impl Server {
         let following = tokio::spawn(follow(parts, async {
             let _ = stopped.await;
         }));
+        let pruning = tokio::spawn(prune(database.clone(), settings.audit_size, metrics.clone()));
+        let (max_connections, drain_timeout) = (settings.max_connections, settings.drain_timeout);
+        let listening = Listening { max_connections, drain_timeout, meter: metrics.connections.clone() };
         let api = Arc::new(Api::new(database, settings.rules, progressed, changed, metrics));
-        listen(listener, api, settings.drain_timeout, shutdown).await;
+        listen(listener, api, listening, shutdown).await;
+        pruning.abort();
         // Only now: nothing more is committed.
         let _ = stop.send(());
         let _ = following.await;

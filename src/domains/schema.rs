@@ -2,11 +2,13 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::ownership;
+
 /// "urlp": tells this program's databases from all others.
 pub(super) const APPLICATION_ID: i32 = 0x7572_6c70;
 
 /// Each step makes version N of version N-1; a step that was released never changes.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "CREATE TABLE project(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
      -- AUTOINCREMENT: sqlite_sequence then tells whether there ever was a domain.
      CREATE TABLE domain(
@@ -43,6 +45,33 @@ const STEPS: [&str; 2] = [
      ) STRICT;",
     "-- What is so once and for all.
      CREATE TABLE mark(name TEXT PRIMARY KEY) STRICT;",
+    "-- A domain's labels from the right, as \"org.example.www.\"; of a wildcard those of the domain that it is below. In this order
+     -- all domains below another follow it. NULL until this program has seen a row of another.
+     ALTER TABLE domain ADD COLUMN labels TEXT;
+     CREATE INDEX domain_by_labels ON domain(labels, project);
+     -- How many domains there are, and how large the audit log is: what is asked for at each change must not be counted anew.
+     CREATE TABLE total(name TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
+     INSERT INTO total SELECT 'domains', count(*) FROM domain;
+     INSERT INTO total SELECT 'audit_bytes', coalesce(sum(
+         64 + octet_length(who) + octet_length(project) + octet_length(action) + octet_length(domain)
+         + coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0)), 0) FROM audit;
+     CREATE TRIGGER domain_added AFTER INSERT ON domain BEGIN
+         UPDATE total SET number = number + 1 WHERE name = 'domains';
+     END;
+     CREATE TRIGGER domain_removed AFTER DELETE ON domain BEGIN
+         UPDATE total SET number = number - 1 WHERE name = 'domains';
+     END;
+     -- Without octet_length: SQLite before 3.43 may write here too.
+     CREATE TRIGGER audit_added AFTER INSERT ON audit BEGIN
+         UPDATE total SET number = number + 64 + length(CAST(
+             NEW.who || NEW.project || NEW.action || NEW.domain || coalesce(NEW.before, '') || coalesce(NEW.after, '') AS BLOB))
+         WHERE name = 'audit_bytes';
+     END;
+     CREATE TRIGGER audit_removed AFTER DELETE ON audit BEGIN
+         UPDATE total SET number = number - 64 - length(CAST(
+             OLD.who || OLD.project || OLD.action || OLD.domain || coalesce(OLD.before, '') || coalesce(OLD.after, '') AS BLOB))
+         WHERE name = 'audit_bytes';
+     END;",
 ];
 
 /// The version of a database that this program reads and writes.
@@ -64,5 +93,5 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
             transaction.commit()?;
         }
     }
-    Ok(())
+    ownership::fill_labels(connection)
 }

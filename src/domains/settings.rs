@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::Client;
+use redis::{Client, ConnectionAddr};
+use tracing::debug;
 
 use super::api::Rules;
+use super::destinations::Destinations;
 use super::options::{Options, PolicyOptions};
 use super::policy::Policy;
+use super::reserved::{Reserved, ReservedError};
 use super::suffixes::{Suffixes, SuffixesError};
 use crate::daemon::{RedisUrlError, open_redis};
 use crate::registry::GuardSettings;
@@ -32,6 +35,10 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Where to tell of itself.
     pub metrics_listen: Option<SocketAddr>,
+    /// Most connections to the API at once.
+    pub max_connections: usize,
+    /// How large the log of changes may grow, in bytes.
+    pub audit_size: u64,
     pub(super) rules: Rules,
 }
 
@@ -44,6 +51,9 @@ pub enum SettingsError {
     /// No list of suffixes.
     #[error(transparent)]
     Suffixes(#[from] SuffixesError),
+    /// No list of reserved domains.
+    #[error(transparent)]
+    Reserved(#[from] ReservedError),
 }
 
 impl Options {
@@ -53,7 +63,8 @@ impl Options {
     /// A file that is not there or wrong, no Redis.
     pub fn into_settings(self) -> Result<Settings, SettingsError> {
         let (client, redis) = open_redis(&self.redis)?;
-        let policy = self.policy.into_policy()?;
+        let mut policy = self.policy.into_policy()?;
+        exclude_own(&mut policy, &client, [Some(self.listen), self.metrics_listen]);
         Ok(Settings {
             listen: self.listen,
             database: self.database,
@@ -63,18 +74,43 @@ impl Options {
             resync_interval: self.resync_interval,
             drain_timeout: self.drain_timeout,
             metrics_listen: self.metrics_listen,
+            max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
+            audit_size: self.audit_size,
             rules: Rules { policy, require_tokens: self.require_tokens, read_only: self.read_only },
         })
     }
 }
 
+/// The server's own sockets are no backends, nor is its Redis.
+fn exclude_own(policy: &mut Policy, client: &Client, listening: [Option<SocketAddr>; 2]) {
+    let destinations = &mut policy.destinations;
+    // Port 0 is any: what it is the server says when it listens.
+    listening.into_iter().flatten().filter(|socket| socket.port() != 0).for_each(|socket| destinations.exclude(socket));
+    if let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() {
+        destinations.exclude_redis(host, *port);
+    }
+}
+
+impl Options {
+    /// The rules for a command that maps domains while the server may run with the same options.
+    pub(super) fn take_policy(&mut self) -> Result<Policy, SettingsError> {
+        let (client, _) = open_redis(&self.redis)?;
+        let mut policy = std::mem::take(&mut self.policy).into_policy()?;
+        exclude_own(&mut policy, &client, [Some(self.listen), self.metrics_listen]);
+        Ok(policy)
+    }
+}
+
 impl PolicyOptions {
-    pub(super) fn into_policy(self) -> Result<Policy, SettingsError> {
-        let suffixes = self.protected_suffixes.map(|path| Suffixes::read(&path)).transpose()?;
+    fn into_policy(self) -> Result<Policy, SettingsError> {
+        let (suffixes, list) = Suffixes::choose(self.protected_suffixes)?;
+        debug!(list = list.as_ref().map_or("none".into(), |path| path.display().to_string()), "public suffixes");
         Ok(Policy {
-            suffixes: suffixes.unwrap_or_default(),
-            networks: self.allow_backend,
+            suffixes,
+            reserved: Reserved::read(self.reserve_domain, self.reserved_domains.as_deref())?,
+            destinations: Destinations::within(self.allow_backend),
             max_domains: self.max_domains,
+            max_total_domains: self.max_total_domains,
             max_backends: self.max_backends,
         })
     }

@@ -8,6 +8,11 @@ use publicsuffix::{List, Psl};
 
 use crate::route::Domain;
 
+/// Where Debian's package `publicsuffix` has the Public Suffix List.
+pub const DEBIAN_LIST: &str = "/usr/share/publicsuffix/public_suffix_list.dat";
+/// The name of no file: only single labels are protected.
+pub const NO_LIST: &str = "none";
+
 /// The protected suffixes: those of a file, and every single label.
 #[derive(Clone, Debug, Default)]
 pub struct Suffixes(List);
@@ -36,6 +41,22 @@ pub enum SuffixesError {
 }
 
 impl Suffixes {
+    /// Those of `path`; without one Debian's list when it is there; single labels only when `path` is [`NO_LIST`]. Also which file it
+    /// was.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or in another format.
+    pub fn choose(path: Option<PathBuf>) -> Result<(Self, Option<PathBuf>), SuffixesError> {
+        match path {
+            Some(path) if path.as_os_str() == NO_LIST => Ok((Self::default(), None)),
+            Some(path) => Ok((Self::read(&path)?, Some(path))),
+            None if Path::new(DEBIAN_LIST).exists() => {
+                Ok((Self::read(Path::new(DEBIAN_LIST))?, Some(DEBIAN_LIST.into())))
+            }
+            None => Ok((Self::default(), None)),
+        }
+    }
+
     /// Reads a file in the format of the Public Suffix List: a rule a line, `*.` for any label, `!` for an exception, `//` before
     /// a comment.
     ///
@@ -46,9 +67,17 @@ impl Suffixes {
         Self::parse(&bytes).map_err(|error| SuffixesError::Format { path: path.to_owned(), error })
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, publicsuffix::Error> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, publicsuffix::Error> {
         // The crate ignores what comes before a section begins; an operator's own list has no sections.
         List::from_bytes(&[b"// BEGIN ICANN DOMAINS\n", bytes].concat()).map(Self)
+    }
+
+    /// The suffix of a domain without `*.`; a single label at least.
+    pub fn suffix_of<'d>(&self, base: &'d str) -> &'d str {
+        let suffix = self.0.suffix(base.as_bytes()).and_then(|suffix| std::str::from_utf8(suffix.as_bytes()).ok());
+        let length = suffix.map_or(0, str::len);
+        let known = base.len().checked_sub(length).and_then(|at| base.get(at..)).filter(|suffix| !suffix.is_empty());
+        known.unwrap_or_else(|| base.rsplit('.').next().unwrap_or(base))
     }
 
     /// Whether a domain is a protected suffix, or stands for everything directly below one.
@@ -107,6 +136,44 @@ mod tests {
         ] {
             assert_eq!(is_protected(&suffixes, domain), want, "{domain}");
         }
+        for (base, want) in [
+            ("a.co.uk", "co.uk"),
+            ("b.a.co.uk", "co.uk"),
+            ("me.uk", "uk"),
+            ("a.b.ck", "b.ck"),
+            ("www.ck", "ck"),
+            ("a.unlisted", "unlisted"),
+            ("unlisted", "unlisted"),
+        ] {
+            assert_eq!(suffixes.suffix_of(base), want, "{base}");
+        }
+        assert_eq!(Suffixes::default().suffix_of("a.co.uk"), "uk");
         assert!(Suffixes::parse(b"\xff").is_err() && Suffixes::parse(b"a..b").is_err());
+    }
+    #[test]
+    fn the_private_section_counts() {
+        let list = "// ===BEGIN ICANN DOMAINS===\nio\norg\n// ===END ICANN DOMAINS===\n\
+            // ===BEGIN PRIVATE DOMAINS===\ngithub.io\ntoolforge.org\n// ===END PRIVATE DOMAINS===\n";
+        let suffixes = Suffixes::parse(list.as_bytes()).unwrap();
+        for (domain, want) in [
+            ("github.io", true),
+            ("*.github.io", true),
+            ("a.github.io", false),
+            ("toolforge.org", true),
+            ("example.org", false),
+        ] {
+            assert_eq!(is_protected(&suffixes, domain), want, "{domain}");
+        }
+        assert_eq!(suffixes.suffix_of("b.a.github.io"), "github.io");
+    }
+
+    #[test]
+    fn no_list_is_asked_for_by_name() {
+        let (suffixes, path) = Suffixes::choose(Some(NO_LIST.into())).unwrap();
+        assert!(path.is_none() && !is_protected(&suffixes, "github.io"));
+        let (suffixes, path) = Suffixes::choose(None).unwrap();
+        assert_eq!(path.is_some(), Path::new(DEBIAN_LIST).exists());
+        assert_eq!(is_protected(&suffixes, "github.io"), path.is_some());
+        assert!(Suffixes::choose(Some("/nowhere".into())).is_err());
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct TokenRow {
 ///
 /// # Errors
 /// No name for a project, no randomness; SQLite's.
-pub(super) fn create(transaction: &Transaction<'_>, project: &str, secret: &str) -> rusqlite::Result<i64> {
+pub(super) fn create(transaction: &Transaction<'_>, who: &str, project: &str, secret: &str) -> rusqlite::Result<i64> {
     let id = match find_project(transaction, project)? {
         Some(id) => id,
         None => add_project(transaction, project)?,
@@ -35,7 +35,7 @@ pub(super) fn create(transaction: &Transaction<'_>, project: &str, secret: &str)
     transaction
         .execute("INSERT INTO token(hash, project, created) VALUES (?, ?, ?)", params![hash(secret), id, unix_now()])?;
     let token = transaction.last_insert_rowid();
-    record_change(transaction, project, Action::CreateToken, token)?;
+    record_change(transaction, who, project, Action::CreateToken, token)?;
     Ok(token)
 }
 
@@ -59,21 +59,27 @@ pub(super) fn list(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<TokenR
 }
 
 /// From now on it is nobody's. False when there is none, or it was revoked before.
-pub(super) fn revoke(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<bool> {
+pub(super) fn revoke(transaction: &Transaction<'_>, who: &str, id: i64) -> rusqlite::Result<bool> {
     let mut revoke = transaction.prepare(
         "UPDATE token SET revoked = ? WHERE id = ? AND revoked IS NULL
          RETURNING (SELECT name FROM project WHERE project.id = token.project)",
     )?;
     let project: Option<String> = revoke.query_row(params![unix_now(), id], |row| row.get(0)).optional()?;
     match &project {
-        Some(project) => record_change(transaction, project, Action::RevokeToken, id).map(|()| true),
+        Some(project) => record_change(transaction, who, project, Action::RevokeToken, id).map(|()| true),
         None => Ok(false),
     }
 }
 
 /// Tokens are made and revoked by whoever may write the database.
-fn record_change(transaction: &Transaction<'_>, project: &str, action: Action, id: i64) -> rusqlite::Result<()> {
-    let (author, domain) = (Author { who: "command line", project }, format!("token {id}"));
+fn record_change(
+    transaction: &Transaction<'_>,
+    who: &str,
+    project: &str,
+    action: Action,
+    id: i64,
+) -> rusqlite::Result<()> {
+    let (author, domain) = (Author { who, project, is_operator: true }, format!("token {id}"));
     record(transaction, &Entry { author, action, domain: &domain, before: None, after: None })
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A job that is killed does not unregister, and its port may be the next tool's; a host that is lost unregisters nothing. So
 //! each route that the grid's jobs registered is looked at in turns, whoever wrote it. One whose port belongs to somebody else is
-//! withdrawn at once. One whose port refuses connections is withdrawn when that lasts, unless most routes' ports do so: then it
+//! withdrawn at once. One whose port refuses connections is withdrawn when that lasts, unless most tools' ports do so: then it
 //! is rather our own network that is broken. Nothing else withdraws a route; a server that is only busy keeps it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const REPAIRS_AT_ONCE: usize = 64;
 
 const GUARD_WORDS: GuardWords = GuardWords {
-    lacks: "most routes' ports refuse connections, so the fault is rather here; they stay unless that file is touched",
+    lacks: "most tools' ports refuse connections, so the fault is rather here; they stay unless that file is touched",
     has_all: "no route's port has refused connections for long now; nothing was withdrawn",
     withdrawing: "withdrawing the routes whose ports refuse connections",
 };
@@ -90,6 +91,7 @@ impl Auditor {
         let mut routed = read_routed(&self.registrar.store).await?;
         let routes = std::mem::take(&mut routed.grid);
         let total = routes.len();
+        let tools = routes.iter().map(|route| &route.tool).collect::<BTreeSet<_>>().len();
         self.history.keep_only(&routes);
         let mut survey = Survey::begin(routes, &self.history, Arc::clone(&policy));
         let (mut refusing, mut held) = (Vec::new(), Vec::new());
@@ -104,7 +106,7 @@ impl Auditor {
             held.extend(routed.missing(&route, &sight, &policy));
         }
         self.registrar.metrics.unknown_owners.set(self.history.long_unknown() as i64);
-        self.withdraw_dead(refusing, total, begun, &policy).await?;
+        self.withdraw_dead(refusing, tools, begun, &policy).await?;
         self.repair(held, &routed).await?;
         outcome
     }
@@ -157,11 +159,12 @@ impl Auditor {
         }))
     }
 
-    /// Withdraws those of the routes that have refused connections for long, of `total` that were looked at.
+    /// Withdraws those of the routes that have refused connections for long, unless that is so of most of the `tools` that were
+    /// looked at: tools, as one of them alone could have most routes.
     async fn withdraw_dead(
         &mut self,
         refusing: Vec<GridRoute>,
-        total: usize,
+        tools: usize,
         begun: Instant,
         policy: &Policy,
     ) -> Result<(), StoreError> {
@@ -171,14 +174,15 @@ impl Auditor {
         };
         let (dead, alive): (Vec<_>, Vec<_>) = refusing.into_iter().partition(is_dead);
         self.registrar.metrics.audited(Finding::backend_unreachable, alive.len() as u64);
-        let keys: Vec<Vec<u8>> = dead.iter().map(|route| routes_key(route.tool.as_bytes())).collect();
-        let verdict = self.guard.judge(&keys, total, Instant::now());
+        let key_of = |route: &GridRoute| routes_key(route.tool.as_bytes());
+        let keys: BTreeSet<Vec<u8>> = dead.iter().map(key_of).collect();
+        let verdict = self.guard.judge(&keys.into_iter().collect::<Vec<_>>(), tools, Instant::now());
         let mut held = 0;
-        for (route, key) in dead.iter().zip(&keys) {
+        for route in &dead {
             let goes = match &verdict {
                 Verdict::Withdraw => true,
                 Verdict::Hold => false,
-                Verdict::WithdrawOnly(names) => names.contains(key),
+                Verdict::WithdrawOnly(names) => names.contains(&key_of(route)),
             };
             let finding = if !goes {
                 held += 1;

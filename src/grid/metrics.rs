@@ -88,7 +88,7 @@ label_values! {
         backend_unreachable,
         /// Connections have been refused for long: withdrawn.
         dead,
-        /// The same, and kept: it is so of most routes.
+        /// The same, and kept: it is so of most tools.
         held,
         /// The identd does not tell, or only that the system has the connection.
         owner_unknown,
@@ -151,7 +151,7 @@ impl Metrics {
         registry.register("audited_routes", "Routes the audit looked at, by what it found", metrics.audited.clone());
         let help = "Routes whose owner has been unknown in three audits in a row or more";
         registry.register("owner_unknown_routes", help, metrics.unknown_owners.clone());
-        let help = "Routes kept although their ports refuse connections, because most do";
+        let help = "Routes kept although their ports refuse connections, because most tools' do";
         registry.register("held_dead_routes", help, metrics.held_dead.clone());
         registry.register("audit_rounds", "Audits that went through all routes", metrics.rounds.clone());
         registry.register("audit_rounds_failed", "Audits that Redis broke off", metrics.rounds_failed.clone());

@@ -78,7 +78,7 @@ pub struct Options {
     /// How long a client may take to send its whole command
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub(super) idle_timeout: Duration,
-    /// Connections open at once, 64 of them from one host (of less than 128: half)
+    /// Connections open at once, 64 of them from one host (of less than 128: half), half of these by one user
     #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) max_connections: u32,
     /// Networks whose hosts may be clients; may be given several times [default: any]
@@ -96,7 +96,7 @@ pub struct Options {
     /// How long a port must have refused connections, in 3 audits or more, for its route to go, or "off"
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub(super) dead_after: Interval,
-    /// Of how many routes the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
+    /// Of how many tools the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
     #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = parse_guard)]
     pub(super) withdrawal_guard: GuardOption,
     /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
@@ -149,12 +149,17 @@ fn read_file(path: &Path) -> Result<Vec<OsString>, clap::Error> {
         }
         let place = format!("{}:{}", path.display(), index + 1);
         let (name, values) = line.split_once(|c: char| c.is_whitespace()).unwrap_or((line, ""));
-        let known = Options::command().get_arguments().any(|arg| arg.get_long() == Some(name));
-        if !known || name == "settings-file" {
+        let command = Options::command();
+        let known = command.get_arguments().find(|arg| arg.get_long() == Some(name));
+        if known.is_none() || name == "settings-file" {
             let example = "expected an option without its dashes, e.g. \"allow-destination 10.68.0.0/16\"";
             return Err(fault(&format!("{place}: unknown setting {name:?}, {example}")));
         }
-        let words = [format!("--{name}")].into_iter().chain(values.split_whitespace().map(str::to_owned));
+        // A guard's parameters are one value.
+        let is_guard =
+            known.and_then(clap::Arg::get_value_names).is_some_and(|names| names.iter().any(|n| n == "GUARD"));
+        let values = if is_guard { vec![values.trim()] } else { values.split_whitespace().collect() };
+        let words = [format!("--{name}")].into_iter().chain(values.into_iter().map(str::to_owned));
         let words: Vec<OsString> = words.map(OsString::from).collect();
         Options::try_parse_from([&["proxylistener".into()], &words[..]].concat())
             .map_err(|error| fault(&format!("{place}: {}", reason(&error))))?;

@@ -23,6 +23,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// From the request on: for the server to accept, to answer, and to keep the connection open.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// A server that sends more is not read from any further: it would only keep this end busy.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// The user whom identds name for the kernel.
 const KERNEL: &str = "root";
 
@@ -157,8 +159,17 @@ impl Probe<'_> {
         }
     }
 
+    /// Does not return before the end.
     async fn read_to_end(&mut self) {
-        while self.read().await != Answer::Closed {}
+        let mut bytes = [0; 4096];
+        let mut left = MAX_ANSWER_BYTES;
+        while left > 0 {
+            match self.stream.read(&mut bytes).await {
+                Ok(read @ 1..) => left = left.saturating_sub(read),
+                Ok(0) | Err(_) => return,
+            }
+        }
+        std::future::pending().await
     }
 
     /// Whether the connection is open and nothing is unread: the end of a connection comes after all bytes.

@@ -52,7 +52,7 @@ pub struct Policy {
     pub audit_interval: Option<Duration>,
     /// How long a port must have refused connections for its route to go; `None` is for ever.
     pub dead_after: Option<Duration>,
-    /// Of how many routes at once; `None` is of any.
+    /// Of how many tools at once; `None` is of any.
     pub dead_guard: Option<GuardSettings>,
 }
 
@@ -198,7 +198,7 @@ mod tests {
         let path = file.to_str().unwrap();
         let text = "# ours\nproject tools\n\n  idle-timeout  7s\nident-timeout 1s\nallow-destination 10.0.0.0/8 fd00::/8\n\
             allow-client 10.0.0.0/8,10.1.0.0/16\nallow-client fd00::/8\n\
-            allow-destination 192.0.2.1\naudit-interval off\n";
+            allow-destination 192.0.2.1\naudit-interval off\nwithdrawal-guard 60% hold=2h\ndead-after 7m\n";
         fs::write(&file, text).unwrap();
         let args = ["--settings-file", path, "--ident-timeout", "2s", "--allow-destination", "192.0.2.2"];
         let policy = settings(&args).unwrap().policy;
@@ -248,6 +248,8 @@ mod tests {
             (&["--project", "a", "--ident-timeout", "5"], "expected e.g. \"5s\""),
             (&["--project", "a", "--idle-timeout", "0s"], "expected e.g. \"5s\""),
             (&["--project", "a", "--audit-interval", "never"], "or \"off\""),
+            (&["--project", "a", "--dead-after", "never"], "or \"off\""),
+            (&["--project", "a", "--withdrawal-guard", "50"], "/run/urlproxy/proxylistener.accept"),
             (&["--project", "a", "--max-connections", "0"], "--max-connections"),
             (&["--project", "a", "--allow-destination", "10.0.0.0/33"], "expected e.g. \"10.0.0.0/8\""),
             (&["--project", "a", "--allow-client", "exec-1"], "expected e.g. \"10.0.0.0/8\""),

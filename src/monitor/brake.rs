@@ -65,16 +65,26 @@ pub enum Brake {
 }
 
 impl Brake {
-    /// All values of [`Self::outcome`].
-    pub const OUTCOMES: [&str; 6] =
-        ["manifests_failed", "qstat_failed", "list_failed", "state_failed", "implausible", "history_lost"];
+    /// All that [`Self::outcome`] may say.
+    pub const OUTCOMES: [&str; 8] = [
+        "manifests_failed",
+        "qstat_failed",
+        "list_failed",
+        "list_old",
+        "state_failed",
+        "state_held",
+        "implausible",
+        "history_lost",
+    ];
 
     /// For a metric.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Manifests(_) | Self::SlowManifests(_) => "manifests_failed",
             Self::Qstat(_) | Self::Jobs(_) => "qstat_failed",
+            Self::List(ListError::Old { .. }) => "list_old",
             Self::List(_) => "list_failed",
+            Self::State(KeeperError::Held { .. }) => "state_held",
             Self::State(_) => "state_failed",
             Self::EmptyList(_) | Self::FewListed { .. } | Self::FewJobs { .. } | Self::FewWanted { .. } => {
                 "implausible"

@@ -4,8 +4,8 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -53,7 +53,7 @@ pub enum CommandError {
     },
 }
 
-/// A process group, killed when dropped before it was let go.
+/// A process group and everything below it, killed when dropped before it was let go.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -65,32 +65,70 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
+            // A login may have begun sessions of its own.
+            let below = descendants(group);
             // Gone already: just as well.
             let _ = kill_process_group(group, Signal::KILL);
+            for pid in below {
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
     }
+}
+
+/// All processes that descend from one, as far as they still have their parents.
+fn descendants(ancestor: Pid) -> Vec<Pid> {
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        next += 1;
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        for thread in threads.flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            found.extend(children.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
+        }
+    }
+    found.split_off(1)
 }
 
 /// Runs it to its end, in a process group of its own, and returns what it printed.
 ///
 /// # Errors
 /// It could not be started, took longer than `limit`, printed more than `most` bytes, or ended with another status than 0.
-pub async fn run(mut command: Command, limit: Duration, most: usize) -> Result<Vec<u8>, CommandError> {
+pub async fn run(command: Command, limit: Duration, most: usize) -> Result<Vec<u8>, CommandError> {
+    let mut printed = Vec::new();
+    converse(command, b"", limit, most, &mut printed).await.map(|()| printed)
+}
+
+/// The same; it finds `input` on its standard input, and what it has printed is in `printed` whatever becomes of it.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn converse(
+    mut command: Command,
+    input: &[u8],
+    limit: Duration,
+    most: usize,
+    printed: &mut Vec<u8>,
+) -> Result<(), CommandError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    // What is the monitor's alone: it may become a tool's process.
-    for secret in ["URLPROXY_REDIS", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"] {
-        command.env_remove(secret);
-    }
+    let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let not_started = |error| CommandError::NotStarted { program: program.clone(), error };
     let mut child = command.spawn().map_err(not_started)?;
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let group = Group(pid);
-    let (mut printed, mut complaint) = (Vec::new(), Vec::new());
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut complaint = Vec::new();
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // One that does not read it has ended, or will say so.
+            let _ = stdin.write_all(input).await;
+        }
+    };
     let status = {
         let read =
-            async { tokio::join!(keep(stdout, &mut printed, most), keep(stderr, &mut complaint, MAX_COMPLAINT)) };
+            async { tokio::join!(feed, keep(stdout, printed, most), keep(stderr, &mut complaint, MAX_COMPLAINT)) };
         tokio::pin!(read);
         let ended = timeout(limit, async {
             tokio::select! {
@@ -115,10 +153,10 @@ pub async fn run(mut command: Command, limit: Duration, most: usize) -> Result<V
         return Err(CommandError::TooLong { program, most });
     }
     if !status.success() {
-        let said = if complaint.is_empty() { &printed } else { &complaint };
+        let said = if complaint.is_empty() { &*printed } else { &complaint };
         return Err(CommandError::Failed { program, status, output: on_one_line(said) });
     }
-    Ok(printed)
+    Ok(())
 }
 
 /// Reads all, and keeps one byte more than `most` at the most.
@@ -153,10 +191,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_the_monitors_alone_is_not_handed_on() {
-        let mut command = shell("echo ${URLPROXY_REDIS-none} ${NOTIFY_SOCKET-none} $OTHER");
-        command.env("URLPROXY_REDIS", "redis://h:secret@h").env("NOTIFY_SOCKET", "/run/notify").env("OTHER", "kept");
-        assert_eq!(run(command, Duration::from_secs(20), 100).await.unwrap(), b"none none kept\n");
+    async fn what_it_is_to_read_comes_through_a_pipe() {
+        let long = vec![b'x'; 200_000];
+        let mut printed = Vec::new();
+        let minute = Duration::from_secs(60);
+        converse(shell("cat; echo no >&2; exit 1"), &long, minute, 1 << 20, &mut printed).await.unwrap_err();
+        assert_eq!(printed, long, "what it printed is there although it failed");
+        assert!(run(shell("read -r line"), minute, 10).await.is_err(), "nothing to read is an end");
+        converse(shell("exit 0"), &long, minute, 10, &mut Vec::new()).await.unwrap();
     }
 
     #[tokio::test]
@@ -179,8 +221,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        // The grandchild holds the only writing end: when that is closed, it is gone.
-        let mut command = shell("sh -c 'exec 3>\"$0\"; exec sleep 1000' \"$FIFO\" & wait");
+        // Two grandchildren hold the only writing ends, one in a session of its own: when these are closed, both are gone.
+        let mut command =
+            shell("for run in '' setsid; do $run sh -c 'exec 3>\"$0\"; exec sleep 1000' \"$FIFO\" & done; wait");
         command.env("FIFO", &fifo);
         let reader = tokio::task::spawn_blocking(move || std::fs::read(fifo));
         let late = run(command, Duration::from_millis(300), 100).await.unwrap_err();

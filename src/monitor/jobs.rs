@@ -10,6 +10,8 @@ pub enum JobState {
     Over,
     /// The grid could not start it, and will not try again.
     Failed,
+    /// It is being deleted, whether it runs or waits: neither there for long, nor gone. One on a host that is down stays so.
+    Deleting,
     /// It waits for a place, or nobody knows.
     Pending,
     /// On a host, if suspended.
@@ -36,6 +38,8 @@ pub enum Presence {
     Absent,
     /// In error state.
     Failed,
+    /// Is being deleted.
+    Deleting,
     /// Waits.
     Pending,
     /// Runs, for so long if that is known.
@@ -57,6 +61,7 @@ impl Jobs {
             let presence = match job.state {
                 JobState::Over => continue,
                 JobState::Failed => Presence::Failed,
+                JobState::Deleting => Presence::Deleting,
                 JobState::Pending => Presence::Pending,
                 JobState::Running => {
                     Presence::Running(job.since.map(|since| Duration::from_secs(now.saturating_sub(since))))
@@ -78,8 +83,9 @@ fn further(one: Presence, other: Presence) -> Presence {
     let rank = |presence: Presence| match presence {
         Presence::Absent => 0,
         Presence::Failed => 1,
-        Presence::Pending => 2,
-        Presence::Running(_) => 3,
+        Presence::Deleting => 2,
+        Presence::Pending => 3,
+        Presence::Running(_) => 4,
     };
     match (one, other) {
         (Presence::Running(Some(one)), Presence::Running(Some(other))) => Presence::Running(Some(one.min(other))),
@@ -95,8 +101,9 @@ impl JobState {
     pub(super) fn of(letters: &str, group: &str) -> Self {
         let has = |any: &str| letters.contains(|letter| any.contains(letter));
         match () {
-            () if has("E") => Self::Failed,
             () if has("z") || group == "zombie" => Self::Over,
+            () if has("d") => Self::Deleting,
+            () if has("E") => Self::Failed,
             () if has("qw") => Self::Pending,
             () if has("rsSthTR") || group == "running" => Self::Running,
             () => Self::Pending,
@@ -110,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_state_has_its_meaning() {
-        use JobState::{Failed, Over, Pending, Running};
+        use JobState::{Deleting, Failed, Over, Pending, Running};
         for (letters, want) in [
             ("r", Running),
             ("t", Running),
@@ -120,12 +127,16 @@ mod tests {
             ("T", Running),
             ("hr", Running),
             ("h", Running),
-            ("dr", Running),
+            ("dr", Deleting),
+            ("dt", Deleting),
+            ("dRr", Deleting),
+            ("dS", Deleting),
+            ("dEqw", Deleting),
             ("qw", Pending),
             ("hqw", Pending),
             ("Rq", Pending),
             ("w", Pending),
-            ("dqw", Pending),
+            ("dqw", Deleting),
             ("Eqw", Failed),
             ("Ehqw", Failed),
             ("z", Over),
@@ -147,6 +158,9 @@ mod tests {
             (vec![job(JobState::Over, None)], Presence::Absent),
             (vec![job(JobState::Failed, None), job(JobState::Pending, None)], Presence::Pending),
             (vec![job(JobState::Running, Some(90)), job(JobState::Pending, None)], running(10)),
+            (vec![job(JobState::Deleting, Some(90)), job(JobState::Pending, None)], Presence::Pending),
+            (vec![job(JobState::Deleting, Some(90)), job(JobState::Running, Some(90))], running(10)),
+            (vec![job(JobState::Deleting, Some(90)), job(JobState::Failed, None)], Presence::Deleting),
             (vec![job(JobState::Running, Some(40)), job(JobState::Running, Some(90))], running(10)),
             (vec![job(JobState::Running, Some(150))], running(0)),
             (vec![job(JobState::Running, None), job(JobState::Running, Some(90))], running(10)),

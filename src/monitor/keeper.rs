@@ -5,19 +5,15 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redis::{Value, cmd, pipe};
 use rustix::fs::{FlockOperation, flock};
 use tracing::error;
 
-use super::memory::{Memory, Rounds};
-use crate::daemon::{Reading, Store, StoreError};
+use super::memory::Memory;
+use super::redis_keeper::RedisKeeper;
+use crate::daemon::StoreError;
 
 /// A file that is larger is none of ours.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Hash: when each tool was restarted, a JSON array of Unix seconds.
-const STARTS: &str = "monitor:starts";
-/// String: the rest, as JSON.
-const ROUNDS: &str = "monitor:rounds";
 
 /// Keeps it.
 pub enum Keeper {
@@ -28,8 +24,8 @@ pub enum Keeper {
         /// `None` is for one that only looks.
         lock: Option<File>,
     },
-    /// In Redis.
-    Redis(Box<Store>),
+    /// In Redis, for the holder of a lock.
+    Redis(Box<RedisKeeper>),
 }
 
 /// Why the memory is not there, or not kept.
@@ -48,6 +44,15 @@ pub enum KeeperError {
     /// Redis does not answer, or refuses.
     #[error(transparent)]
     Redis(#[from] StoreError),
+    /// Another monitor restarts tools by the memory in Redis.
+    #[error("another webservicemonitor runs, {holder}, and has the history of restarts in Redis")]
+    Held {
+        /// `host:pid:number`.
+        holder: String,
+    },
+    /// Nobody has the lock any more, as after a flush.
+    #[error("the lock of the history of restarts in Redis is lost")]
+    LockLost,
 }
 
 impl Keeper {
@@ -73,6 +78,24 @@ impl Keeper {
         Self::File { path: path.to_owned(), lock: None }
     }
 
+    /// Makes sure that this monitor alone goes by it: whether what it has saved last is still what is kept.
+    ///
+    /// # Errors
+    /// Another has it; it cannot be asked for.
+    pub async fn claim(&self) -> Result<bool, KeeperError> {
+        match self {
+            Self::File { .. } => Ok(true),
+            Self::Redis(keeper) => keeper.claim().await,
+        }
+    }
+
+    /// Lets another monitor have it at once.
+    pub async fn release(&self) {
+        if let Self::Redis(keeper) = self {
+            keeper.release().await;
+        }
+    }
+
     /// What is kept: empty when there never was anything, [`Memory::lost`] when it cannot be understood.
     ///
     /// # Errors
@@ -80,7 +103,7 @@ impl Keeper {
     pub async fn load(&self, now: u64, window: Duration) -> Result<Memory, KeeperError> {
         match self {
             Self::File { path, lock } => load_file(path, lock.is_some(), now, window),
-            Self::Redis(store) => load_redis(store, now, window).await,
+            Self::Redis(keeper) => keeper.load(now, window).await,
         }
     }
 
@@ -95,7 +118,7 @@ impl Keeper {
                 path: path.clone(),
                 error,
             }),
-            Self::Redis(store) => save_redis(store, memory).await,
+            Self::Redis(keeper) => keeper.save(memory).await,
         }
     }
 }
@@ -140,46 +163,6 @@ fn save_file(path: &Path, memory: &Memory) -> io::Result<()> {
     fs::rename(&temporary, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
-}
-
-async fn load_redis(store: &Store, now: u64, window: Duration) -> Result<Memory, KeeperError> {
-    let mut asked = pipe();
-    asked.atomic().hgetall(STARTS).get(ROUNDS);
-    let (starts, rounds): (Vec<(String, String)>, Option<String>) = match store.commit(&Reading::new(asked)).await {
-        Ok(found) => found,
-        // Another type than it should be.
-        Err(StoreError::Redis(error)) if is_of_wrong_type(&error) => {
-            error!(%error, hold = ?window, "the restarts until now are not known: nothing is restarted for one window");
-            return Ok(Memory::lost(now, window));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let understood = || -> Result<Memory, serde_json::Error> {
-        let starts = starts.into_iter().map(|(tool, times)| Ok((tool, serde_json::from_str(&times)?)));
-        let rounds = rounds.map_or(Ok(Rounds::default()), |rounds| serde_json::from_str(&rounds))?;
-        Ok(Memory { starts: starts.collect::<Result<_, serde_json::Error>>()?, rounds })
-    };
-    understood().or_else(|reason| {
-        error!(%reason, keys = "monitor:starts, monitor:rounds", hold = ?window,
-            "the restarts until now are not known: nothing is restarted for one window");
-        Ok(Memory::lost(now, window))
-    })
-}
-
-fn is_of_wrong_type(error: &redis::RedisError) -> bool {
-    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
-}
-
-async fn save_redis(store: &Store, memory: &Memory) -> Result<(), KeeperError> {
-    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
-    let mut all = pipe();
-    all.atomic().add_command(cmd("DEL").arg(STARTS).clone()).ignore();
-    for (tool, times) in &memory.starts {
-        all.hset(STARTS, tool, json(serde_json::to_string(times))).ignore();
-    }
-    all.set(ROUNDS, json(serde_json::to_string(&memory.rounds))).ignore();
-    let _: Value = store.commit(&Reading::new(all)).await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, HOST};
+use hyper::header::{ACCEPT, AGE, HOST, HeaderMap};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -70,6 +70,24 @@ pub enum ListError {
         /// What it said.
         status: u16,
     },
+    /// It was true once: its proxy has lost its source of routes.
+    #[error("the list of {host} was last known to be true {age:?} ago, more than {most:?}")]
+    Old {
+        /// Who was asked.
+        host: String,
+        /// How long ago.
+        age: Duration,
+        /// What is believed.
+        most: Duration,
+    },
+    /// An `Age` that is no number of seconds.
+    #[error("invalid header \"Age: {value}\" of the list of {host}, expected seconds")]
+    Age {
+        /// Who was asked.
+        host: String,
+        /// What it said.
+        value: String,
+    },
     /// No JSON object of tools.
     #[error("{error} in the list of {host}")]
     Malformed {
@@ -78,6 +96,15 @@ pub enum ListError {
         /// What is wrong.
         error: serde_json::Error,
     },
+}
+
+/// What a proxy has told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The tools that it routes to.
+    pub tools: HashSet<String>,
+    /// How long ago that was last known to be true (`Age`); `None` from a proxy that does not say, as those of the old stack.
+    pub age: Option<Duration>,
 }
 
 /// One tool of a list.
@@ -116,11 +143,11 @@ impl ListUrl {
         self.host.is_none()
     }
 
-    /// The tools that the first proxy routes to that has a list.
+    /// The list of the first proxy that has one no older than `most`.
     ///
     /// # Errors
     /// None has; why the last has not.
-    pub async fn fetch(&self, proxies: &[Proxy], limit: Duration) -> Result<HashSet<String>, ListError> {
+    pub async fn fetch(&self, proxies: &[Proxy], limit: Duration, most: Duration) -> Result<Listing, ListError> {
         let hosts: Vec<String> = match &self.host {
             Some(host) => vec![host.clone()],
             None => proxies.iter().map(|proxy| proxy.host.to_string()).collect(),
@@ -128,6 +155,7 @@ impl ListUrl {
         let mut outcome = Err(ListError::NoProxy);
         for host in hosts {
             outcome = match timeout(limit, self.ask(&host)).await {
+                Ok(Ok(Listing { age: Some(age), .. })) if age > most => Err(ListError::Old { host, age, most }),
                 Ok(outcome) => outcome,
                 Err(_) => Err(ListError::TimedOut { host, after: limit }),
             };
@@ -138,7 +166,7 @@ impl ListUrl {
         outcome
     }
 
-    async fn ask(&self, host: &str) -> Result<HashSet<String>, ListError> {
+    async fn ask(&self, host: &str) -> Result<Listing, ListError> {
         let owned = || host.to_owned();
         let http = |error| ListError::Http { host: owned(), error };
         let name = host.trim_start_matches('[').trim_end_matches(']');
@@ -158,8 +186,11 @@ impl ListUrl {
             if status != 200 {
                 return Err(ListError::Status { host: owned(), status });
             }
+            let age = age_of(response.headers()).map_err(|value| ListError::Age { host: owned(), value })?;
             let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(http)?;
-            parse_listing(&body.to_bytes()).map_err(|error| ListError::Malformed { host: owned(), error })
+            let tools = parse_listing(&body.to_bytes());
+            let tools = tools.map_err(|error| ListError::Malformed { host: owned(), error })?;
+            Ok(Listing { tools, age })
         };
         tokio::pin!(answer);
         tokio::pin!(connection);
@@ -169,6 +200,22 @@ impl ListUrl {
             _ = &mut connection => answer.await,
         }
     }
+}
+
+/// The greatest age of those told: a cache on the way may have added its own (RFC 9111, section 5.1). A number that is too
+/// large is the largest there is. Fails with what is none.
+fn age_of(headers: &HeaderMap) -> Result<Option<Duration>, String> {
+    let mut greatest = None;
+    for value in headers.get_all(AGE) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number {
+            return Err(text.escape_debug().take(40).collect());
+        }
+        let age = Duration::from_secs(text.parse::<u32>().unwrap_or(u32::MAX).into());
+        greatest = greatest.max(Some(age));
+    }
+    Ok(greatest)
 }
 
 /// The tools that are active in `{"<tool>":{"status":"active"},...}`.
@@ -194,6 +241,51 @@ mod tests {
         }
         for text in ["", "/list", "https://HOST/list", "http://", "http://:80/", "http://a b/", "http://u:p@h/list"] {
             assert!(ListUrl::parse(text).is_err_and(|error| error.contains("expected e.g.")), "{text}");
+        }
+    }
+
+    /// A server on that address that answers each request with this age.
+    async fn proxy(address: std::net::SocketAddr, age: &'static str) -> (std::net::SocketAddr, Proxy) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let answer = format!("HTTP/1.1 200 OK\r\nAge: {age}\r\nContent-Length: 2\r\n\r\n{{}}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let proxy = Proxy { host: address.ip().into(), port: 8282 };
+        (address, proxy)
+    }
+
+    #[tokio::test]
+    async fn a_proxy_with_a_younger_list_is_asked_instead() {
+        let (address, old) = proxy("127.0.0.1:0".parse().unwrap(), "61").await;
+        let (_, young) = proxy((std::net::Ipv4Addr::new(127, 0, 0, 2), address.port()).into(), "60").await;
+        let url = ListUrl::parse(&format!("http://HOST:{}/list", address.port())).unwrap();
+        let minute = Duration::from_secs(60);
+        let listing = url.fetch(&[old.clone(), young], minute, minute).await.unwrap();
+        assert_eq!(listing.age, Some(minute));
+        let error = url.fetch(&[old], minute, minute).await.unwrap_err();
+        assert_eq!(error.to_string(), "the list of 127.0.0.1 was last known to be true 61s ago, more than 60s");
+    }
+
+    #[test]
+    fn the_greatest_age_counts_and_what_is_none_is_no_list() {
+        let age = |values: &[&str]| {
+            let pairs = values.iter().map(|value| (AGE, value.parse().unwrap()));
+            age_of(&pairs.collect::<HeaderMap>())
+        };
+        let seconds = |seconds| Ok(Some(Duration::from_secs(seconds)));
+        assert_eq!(age(&[]), Ok(None));
+        assert_eq!(age(&["0"]), seconds(0));
+        assert_eq!(age(&["7", "90", "8"]), seconds(90));
+        assert_eq!(age(&["99999999999999999999"]), seconds(u32::MAX.into()));
+        for wrong in ["", "soon", "-1", "1.5", "1, 2"] {
+            assert_eq!(age(&["1", wrong]), Err(wrong.to_owned()));
         }
     }
 

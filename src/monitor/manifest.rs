@@ -161,11 +161,16 @@ impl Skip {
     }
 }
 
-/// Reads a manifest's content. With `distribution`, its release, or without one its distribution, must be that one.
+/// Reads a manifest's content. With `distribution`, its release, or without one its distribution, or without either
+/// `default_release`, must be that one.
 ///
 /// # Errors
 /// No manifest, or none of a web service on this grid.
-pub fn parse_manifest(content: &[u8], distribution: Option<&Word>) -> Result<Manifest, Skip> {
+pub fn parse_manifest(
+    content: &[u8],
+    distribution: Option<&Word>,
+    default_release: Option<&Word>,
+) -> Result<Manifest, Skip> {
     if content.len() > MAX_MANIFEST_BYTES {
         return Err(Skip::TooLarge);
     }
@@ -176,7 +181,7 @@ pub fn parse_manifest(content: &[u8], distribution: Option<&Word>) -> Result<Man
         return Err(Skip::OtherBackend(shorten(&backend)));
     }
     // What it says more exactly counts.
-    let named = written.release.as_ref().or(written.distribution.as_ref());
+    let named = written.release.as_deref().or(written.distribution.as_deref()).or(default_release.map(Word::as_str));
     match (distribution, named) {
         (Some(ours), Some(theirs)) if ours.as_str() != theirs => return Err(Skip::OtherRelease(shorten(theirs))),
         (Some(_), None) => return Err(Skip::NoRelease),
@@ -225,7 +230,7 @@ mod tests {
 
     fn parsed(text: &str) -> Result<(String, Option<String>), &'static str> {
         let bookworm = Word::try_new("bookworm").unwrap();
-        let manifest = parse_manifest(text.as_bytes(), Some(&bookworm)).map_err(|skip| skip.reason())?;
+        let manifest = parse_manifest(text.as_bytes(), Some(&bookworm), None).map_err(|skip| skip.reason())?;
         Ok((manifest.web.0, manifest.release.map(|release| release.0)))
     }
 
@@ -276,9 +281,29 @@ mod tests {
         ] {
             assert_eq!(parsed(text), Err(reason), "{text:?}");
         }
-        let odd = parse_manifest(b"web: a\nrelease: '-x'\n", None);
+        let odd = parse_manifest(b"web: a\nrelease: '-x'\n", None, None);
         assert_eq!(odd.unwrap_err().reason(), "invalid_release");
-        assert_eq!(parse_manifest(b"web: \xff", None).unwrap_err().reason(), "not_utf8");
+        assert_eq!(parse_manifest(b"web: \xff", None, None).unwrap_err().reason(), "not_utf8");
+    }
+
+    #[test]
+    fn the_default_release_is_for_manifests_without_one() {
+        let word = |text| Word::try_new(text).unwrap();
+        for (text, ours, default, want) in [
+            ("web: a", Some("bookworm"), "bookworm", Ok(Some("bookworm"))),
+            ("web: a", Some("bookworm"), "buster", Err("other_release")),
+            ("web: a", None, "buster", Ok(Some("buster"))),
+            ("web: a\nrelease: bookworm", Some("bookworm"), "buster", Ok(Some("bookworm"))),
+            ("web: a\ndistribution: debian", Some("bookworm"), "bookworm", Err("other_release")),
+        ] {
+            let manifest = parse_manifest(text.as_bytes(), ours.map(word).as_ref(), Some(&word(default)));
+            let release = manifest.map(|manifest| manifest.release.map(|release| release.0));
+            assert_eq!(
+                release.map_err(|skip| skip.reason()),
+                want.map(|name| name.map(str::to_owned)),
+                "{text:?} {ours:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What webservicemonitor counts and times.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,13 +13,11 @@ use prometheus_client::registry::{Registry, Unit};
 use super::brake::Brake;
 use super::decision::Decision;
 use super::manifest::Skip;
+use super::starter::StartOutcome;
 use crate::daemon::start_at_zero;
 
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
-
-/// What becomes of a start command.
-const START_OUTCOMES: [&str; 3] = ["ok", "failed", "timed_out"];
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Ended {
@@ -47,6 +46,7 @@ pub struct Metrics {
     skipped: Family<Reason, Gauge>,
     starts: Family<Ended, Counter>,
     round: Histogram,
+    list_age: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -60,19 +60,23 @@ impl Metrics {
             skipped: Family::default(),
             starts: Family::default(),
             round: Histogram::new(SECONDS),
+            list_age: Gauge::default(),
         };
+        metrics.list_age(None);
         let registry = registry.sub_registry_with_prefix("webservicemonitor");
         registry.register("braked", "1 after a round that had to restart nothing", metrics.braked.clone());
         registry.register("rounds", "Rounds by outcome", metrics.rounds.clone());
         registry.register("tools", "Tools with a manifest, by the last decision", metrics.tools.clone());
         registry.register("skipped_tools", "Tools that are not looked after, by reason", metrics.skipped.clone());
         registry.register("starts", "Start commands by outcome", metrics.starts.clone());
+        let help = "How long ago the last list was known to be true; NaN when its proxy does not say";
+        registry.register_with_unit("list_age", help, Unit::Seconds, metrics.list_age.clone());
         registry.register_with_unit("round", "A round from begin to end", Unit::Seconds, metrics.round.clone());
         let help = "From asking Redis until its answer or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
         let outcomes = Brake::OUTCOMES.into_iter().chain(["ok"]);
         start_at_zero(&metrics.rounds, outcomes.map(|outcome| Ended { outcome }));
-        start_at_zero(&metrics.starts, START_OUTCOMES.map(|outcome| Ended { outcome }));
+        start_at_zero(&metrics.starts, StartOutcome::ALL.map(|outcome| Ended { outcome: outcome.name() }));
         start_at_zero(&metrics.tools, Decision::NAMES.map(|decision| Decided { decision }));
         start_at_zero(&metrics.skipped, Skip::REASONS.map(|reason| Reason { reason }));
         metrics
@@ -107,9 +111,13 @@ impl Metrics {
         }
     }
 
+    /// How old the list was, if its proxy says.
+    pub fn list_age(&self, age: Option<Duration>) {
+        self.list_age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
     /// A start command has ended.
-    pub fn started(&self, outcome: &'static str) {
-        debug_assert!(START_OUTCOMES.contains(&outcome), "{outcome} is not there from the start");
-        self.starts.get_or_create(&Ended { outcome }).inc();
+    pub fn started(&self, outcome: StartOutcome) {
+        self.starts.get_or_create(&Ended { outcome: outcome.name() }).inc();
     }
 }

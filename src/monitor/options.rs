@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use super::environment::VariableName;
 use super::listing::ListUrl;
 use super::manifest::Word;
 use super::survey::Places;
@@ -18,10 +19,12 @@ web service is wanted here but does not run, is in error state, or has run for -
 <web type>-<tool>, owned by <project>.<tool>.
 
 Nothing at all is restarted, and that is an error in the log, when qstat or the list fails, when the proxy has loaded nothing
-yet (503), when its list is empty, and when either has fewer than half of what it had (20 at least) until three more rounds
+yet (503), when its list is older than --max-list-age or empty, and when either has fewer than half of what it had (20 at least) until three more rounds
 have said the same. Touching --accept-file lets one round through.
 
 --start-command is split at white space, without a shell; {tool}, {user}, {release} and {type} are put into its words then.
+The word {begin} stands before the tool's own command: a start that does not come so far does not count as a restart. Its
+environment is PATH, LANG, HOME, USER, LOGNAME, SHELL and what --start-environment names.
 
 Exit status: 0 after SIGTERM or SIGINT, and after --once; 1 when --once restarted nothing because of the above, or when it
 cannot start; 64 for a wrong command line.
@@ -53,6 +56,9 @@ pub struct Options {
     /// Release of this grid: manifests that name another are another monitor's
     #[arg(long, value_name = "NAME", value_parser = parse_word)]
     pub(super) distribution: Option<Word>,
+    /// Release of manifests that name none
+    #[arg(long, value_name = "NAME", value_parser = parse_word)]
+    pub(super) default_release: Option<Word>,
     /// From the beginning of a round to that of the next
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(super) interval: Duration,
@@ -71,9 +77,12 @@ pub struct Options {
     /// How many at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) parallel: u32,
-    /// What restarts a tool: words with {tool}, {user}, {release} and {type}
+    /// What restarts a tool: words with {tool}, {user}, {release} and {type}, and {begin}
     #[arg(long, value_name = "COMMAND", default_value = DEFAULT, value_parser = StartCommand::parse)]
     pub(super) start_command: StartCommand,
+    /// Variables of its own environment that the start command is given too, separated by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariableName::parse)]
+    pub(super) start_environment: Vec<VariableName>,
     /// How long that may take before it is killed
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(super) start_timeout: Duration,
@@ -83,6 +92,9 @@ pub struct Options {
     /// How long a proxy may take
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub(super) list_timeout: Duration,
+    /// How long ago a list may have been known to be true [default: three times --interval, 30s at least]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(super) max_list_age: Option<Duration>,
     /// Where the history of restarts is kept: a file, or "redis"
     #[arg(long, value_name = "FILE|redis", default_value = "/var/lib/webservicemonitor/state.json")]
     pub(super) state: PathBuf,

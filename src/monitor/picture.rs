@@ -33,6 +33,8 @@ pub struct Line<'a> {
     pub is_registered: Option<bool>,
     /// Restarts that count.
     pub starts: usize,
+    /// Its place in the order in which tools are restarted.
+    pub turn: usize,
     /// What is done.
     pub decision: Decision,
 }
@@ -52,20 +54,32 @@ impl Picture {
         })
     }
 
-    /// Decides of each tool. Where not all can be restarted, those come first that have been restarted least.
-    pub fn decide(&self, memory: &Memory, pace: &Pace, is_braked: bool) -> Vec<Line<'_>> {
+    /// Has the memory know which tools wait for a restart, and whose jobs are being deleted.
+    pub fn note(&self, memory: &mut Memory, pace: &Pace, now: u64) {
+        let lines: Vec<Line<'_>> = self.tools.iter().map(|tool| self.look_up(tool, memory)).collect();
+        let is_deleted = |line: &&Line<'_>| line.job == Some(Presence::Deleting);
+        memory.note_deleting(lines.iter().filter(is_deleted).map(|line| &*line.tool.name), now);
+        let free = Limits::none(pace.grace);
+        let should = |line: &&Line<'_>| decide(line.facts(memory, now), free).cause().is_some();
+        let waiting: Vec<&str> = lines.iter().filter(should).map(|line| &*line.tool.name).collect();
+        memory.note_waiting(waiting.into_iter(), now);
+    }
+
+    /// Decides of each tool. Where not all can be restarted, those come first that have waited longest.
+    pub fn decide(&self, memory: &Memory, pace: &Pace, is_braked: bool, now: u64) -> Vec<Line<'_>> {
         let mut lines: Vec<Line<'_>> = self.tools.iter().map(|tool| self.look_up(tool, memory)).collect();
-        let mut order: Vec<usize> = (0..lines.len()).collect();
-        order.sort_by_key(|&index| lines[index].starts);
+        let mut order: Vec<&mut Line<'_>> = lines.iter_mut().collect();
+        order.sort_by_key(|line| memory.turn_of(&line.tool.name));
         let mut room = pace.max_starts;
-        for index in order {
-            let line = &mut lines[index];
+        for (turn, line) in order.into_iter().enumerate() {
+            line.turn = turn;
             if line.tool.manifest.is_err() {
                 continue;
             }
-            let facts = line.job.zip(line.is_registered).map(|(job, is_registered)| Facts { job, is_registered });
+            let is_backing_off = memory.is_backing_off(&line.tool.name, now, pace.interval, pace.window);
             let is_spent = line.starts >= pace.max_restarts;
-            line.decision = decide(facts, Limits { grace: pace.grace, is_braked, is_spent, is_full: room == 0 });
+            let limits = Limits { is_braked, is_spent, is_backing_off, is_full: room == 0, ..Limits::none(pace.grace) };
+            line.decision = decide(line.facts(memory, now), limits);
             if matches!(line.decision, Decision::Restart(_)) {
                 room -= 1;
             }
@@ -77,7 +91,16 @@ impl Picture {
         let wanted = wanted(tool);
         let job = wanted.as_ref().zip(self.jobs.as_ref()).map(|((account, job), jobs)| jobs.find(&account.name, job));
         let is_registered = wanted.and(self.listed.as_ref()).map(|listed| listed.contains(&tool.name));
-        Line { tool, job, is_registered, starts: memory.starts_of(&tool.name), decision: Decision::Skipped }
+        let starts = memory.starts_of(&tool.name);
+        Line { tool, job, is_registered, starts, turn: 0, decision: Decision::Skipped }
+    }
+}
+
+impl Line<'_> {
+    fn facts(&self, memory: &Memory, now: u64) -> Option<Facts> {
+        let deleting_for = memory.deleting_for(&self.tool.name, now);
+        let (job, is_registered) = self.job.zip(self.is_registered)?;
+        Some(Facts { job, is_registered, deleting_for })
     }
 }
 
@@ -117,6 +140,7 @@ fn row(line: &Line<'_>) -> [String; 7] {
     let job = match line.job {
         Some(Presence::Absent) => "none".to_owned(),
         Some(Presence::Failed) => "error".to_owned(),
+        Some(Presence::Deleting) => "is deleted".to_owned(),
         Some(Presence::Pending) => "waits".to_owned(),
         Some(Presence::Running(Some(age))) => format!("runs {}", short(age.as_secs())),
         Some(Presence::Running(None)) => "runs".to_owned(),

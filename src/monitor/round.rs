@@ -1,38 +1,34 @@
 //! One round: look, judge, decide, remember, tell, restart.
 
-use std::collections::HashSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use tokio::process::Command;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
 use super::account::Account;
 use super::brake::{Brake, judge};
-use super::command::{CommandError, run};
-use super::decision::{Cause, Decision};
+use super::clock::{unix_seconds, words_of};
+use super::command::run;
+use super::decision::Decision;
+use super::environment::grid_command;
 use super::jobs::Jobs;
 use super::keeper::Keeper;
-use super::listing::ListError;
-use super::manifest::Manifest;
+use super::listing::{ListError, Listing};
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::picture::{Line, Picture, table};
-use super::qstat::parse_jobs;
+use super::qstat::{JobsError, parse_jobs};
 use super::service_log::Note;
 use super::settings::Settings;
+use super::starter::{Restart, Starter};
 use super::survey::Tool;
 use crate::grid::client::read_active_proxies;
 
 /// What is read of qstat, in bytes: 100,000 jobs.
 const MAX_QSTAT_BYTES: usize = 64 * 1024 * 1024;
-/// What is read of a start command, in bytes.
-const MAX_START_BYTES: usize = 1024 * 1024;
-/// So long a picture is good for, however often it is looked.
-const SHORTEST_BELIEF: Duration = Duration::from_secs(30);
 /// For all manifests. A file system that takes longer is not waited for.
 const SURVEY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -50,16 +46,6 @@ pub struct Monitor {
     braked: Option<&'static str>,
 }
 
-/// A tool that is to be restarted.
-struct Restart<'a> {
-    tool: &'a str,
-    account: &'a Account,
-    manifest: &'a Manifest,
-    cause: Cause,
-    /// How many it makes within the window.
-    number: usize,
-}
-
 impl Monitor {
     /// One that has done nothing yet; it begins no restart once `stopping`.
     pub fn new(settings: Settings, keeper: Keeper, metrics: Metrics, stopping: watch::Receiver<bool>) -> Self {
@@ -71,11 +57,11 @@ impl Monitor {
         let begun = Instant::now();
         let Some((picture, mut brake)) = self.look_unless_stopping().await else { return false };
         let now = unix_seconds();
-        let mut memory = match self.remember(now).await {
-            Ok(memory) => memory,
+        let (mut memory, is_known) = match self.remember(now).await {
+            Ok(memory) => (memory, true),
             Err(failed) => {
                 brake = Some(brake.unwrap_or(failed));
-                Memory::default()
+                (Memory::default(), false)
             }
         };
         match picture.counts().filter(|_| brake.is_none()) {
@@ -86,21 +72,22 @@ impl Monitor {
                 memory.rounds.wanted.interrupt();
             }
         }
-        let mut lines = picture.decide(&memory, &self.settings.pace, brake.is_some());
-        let restarts = note_restarts(&lines, &mut memory, now);
+        if brake.is_none() {
+            picture.note(&mut memory, &self.settings.pace, now);
+        }
+        let mut lines = picture.decide(&memory, &self.settings.pace, brake.is_some(), now);
         // Without a memory the same would be told in every round.
-        let notes = if self.memory.is_some() { self.notes(&lines, &mut memory, now) } else { Vec::new() };
-        // First remembered, then done: what is restarted counts, whatever becomes of this process.
-        let kept = if self.memory.is_some() { self.keeper.save(&memory).await } else { Ok(()) };
+        let notes = if is_known { self.notes(&lines, &mut memory, now) } else { Vec::new() };
+        let kept = if is_known { self.keeper.save(&memory).await } else { Ok(()) };
         match kept {
-            Ok(()) => {
-                self.memory = self.memory.is_some().then_some(memory);
+            Ok(()) if is_known => {
                 self.tell(notes).await;
-                self.restart_all(restarts, begun).await;
+                self.memory = Some(self.restart_all(restarts_of(&lines), memory, begun).await);
             }
+            Ok(()) => {}
             Err(error) => {
                 brake = Some(brake.unwrap_or(error.into()));
-                lines = picture.decide(&memory, &self.settings.pace, true);
+                lines = picture.decide(&memory, &self.settings.pace, true, now);
             }
         }
         self.report(&lines, brake.as_ref());
@@ -122,17 +109,29 @@ impl Monitor {
         if let Some(counts) = picture.counts().filter(|_| brake.is_none()) {
             brake = judge(counts, &mut memory, now, &self.settings.accept_file);
         }
-        let lines = picture.decide(&memory, &self.settings.pace, brake.is_some());
+        if brake.is_none() {
+            picture.note(&mut memory, &self.settings.pace, now);
+        }
+        let lines = picture.decide(&memory, &self.settings.pace, brake.is_some(), now);
         self.report(&lines, brake.as_ref());
         (table(&lines), brake.is_none())
     }
 
-    /// The memory, settled; loaded if it was not yet.
+    /// The memory, settled: this monitor's own, as long as nobody else can have written what is kept.
     async fn remember(&mut self, now: u64) -> Result<Memory, Brake> {
         let window = self.settings.pace.window;
+        let is_same = self.keeper.claim().await?;
         let mut memory = match self.memory.take() {
-            Some(memory) => memory,
-            None => self.keeper.load(now, window).await?,
+            Some(memory) if is_same => memory,
+            own => {
+                // What this monitor did itself counts, whatever has become of what was kept.
+                self.memory.clone_from(&own);
+                let mut memory = self.keeper.load(now, window).await?;
+                if let Some(own) = own {
+                    memory.merge(own);
+                }
+                memory
+            }
         };
         memory.settle(now, window);
         // Until this round is over, and so that a round that cannot save still knows what it had.
@@ -171,8 +170,13 @@ impl Monitor {
         };
         let mut keep = |failed: Brake| brake = Some(failed);
         // The last that failed is named, so the order is from the least to the most telling.
+        self.metrics.list_age(match &listed {
+            Ok(listing) => listing.age,
+            Err(ListError::Old { age, .. }) => Some(*age),
+            Err(_) => None,
+        });
         match listed {
-            Ok(listed) => picture.listed = Some(listed),
+            Ok(listing) => picture.listed = Some(listing.tools),
             Err(error) => keep(error.into()),
         }
         match jobs {
@@ -226,47 +230,17 @@ impl Monitor {
         Note { account, home: &home, text }.write().await;
     }
 
-    /// What was seen at `seen` is not acted upon for ever: while some starts are slow, other tools come up by themselves.
-    async fn restart_all(&self, restarts: Vec<Restart<'_>>, seen: Instant) {
-        let good_for = self.settings.pace.interval.max(SHORTEST_BELIEF);
-        let all = stream::iter(restarts).map(async |restart| {
-            if seen.elapsed() > good_for {
-                info!(tool = restart.tool, "not restarted: others took so long that it has to be looked at again");
-            } else {
-                self.restart(restart).await;
-            }
-        });
-        all.buffer_unordered(self.settings.pace.parallel).collect().await
+    /// Restarts these; what is remembered then.
+    async fn restart_all(&self, restarts: Vec<Restart<'_>>, memory: Memory, seen: Instant) -> Memory {
+        let Self { settings, keeper, metrics, stopping, .. } = self;
+        let starter = Starter { settings, metrics, stopping, keeper, memory: Mutex::new(memory) };
+        starter.restart_all(restarts, seen).await;
+        starter.memory.into_inner()
     }
 
-    async fn restart(&self, restart: Restart<'_>) {
-        let Restart { tool, account, manifest, cause, number } = restart;
-        if *self.stopping.borrow() {
-            info!(tool, "not restarted: ending");
-            return;
-        }
-        let (most, window) = (self.settings.pace.max_restarts, words_of(self.settings.pace.window));
-        info!(tool, %cause, number, most, "restarting");
-        let text = format!("The web service is {cause}: restarting it, {number} of {most} times within {window}.");
-        self.note(account, tool, text).await;
-        let (template, limit) = &self.settings.start;
-        let words = template.words(tool, account, manifest, self.settings.distribution.as_ref());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        let begun = Instant::now();
-        match run(command, *limit, MAX_START_BYTES).await {
-            // That it says much is no failure.
-            Ok(_) | Err(CommandError::TooLong { .. }) => {
-                info!(tool, took = ?begun.elapsed(), "restarted");
-                self.metrics.started("ok");
-            }
-            Err(failed) => {
-                let outcome = if matches!(failed, CommandError::TimedOut { .. }) { "timed_out" } else { "failed" };
-                warn!(tool, error = %failed, "not restarted");
-                self.metrics.started(outcome);
-                self.note(account, tool, format!("Restarting the web service failed: {failed}")).await;
-            }
-        }
+    /// Gives the memory back, so that another monitor may go by it.
+    pub async fn end(&self) {
+        self.keeper.release().await;
     }
 
     fn report(&mut self, lines: &[Line<'_>], brake: Option<&Brake>) {
@@ -285,44 +259,30 @@ impl Monitor {
     }
 }
 
-/// Those that are restarted, which counts from now on.
-fn note_restarts<'a>(lines: &[Line<'a>], memory: &mut Memory, now: u64) -> Vec<Restart<'a>> {
-    let restarts = lines.iter().filter_map(|line| {
+/// Those that are restarted, in the order of their turns.
+fn restarts_of<'a>(lines: &[Line<'a>]) -> Vec<Restart<'a>> {
+    let mut lines: Vec<&Line<'a>> = lines.iter().collect();
+    lines.sort_by_key(|line| line.turn);
+    let restarts = lines.into_iter().filter_map(|line| {
         let (Decision::Restart(cause), Ok(manifest), Some(account)) =
             (line.decision, &line.tool.manifest, &line.tool.account)
         else {
             return None;
         };
-        memory.note_start(&line.tool.name, now);
-        Some(Restart { tool: &line.tool.name, account, manifest, cause, number: line.starts + 1 })
+        Some(Restart { tool: &line.tool.name, account, manifest, cause })
     });
     restarts.collect()
 }
 
 async fn ask_grid(settings: &Settings) -> Result<Jobs, Brake> {
     let (words, limit) = &settings.qstat;
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).env("TZ", "UTC");
+    let command = grid_command(words).ok_or(JobsError::NoRoot)?;
     let output = run(command, *limit, MAX_QSTAT_BYTES).await?;
     Ok(Jobs::new(parse_jobs(&output)?, unix_seconds()))
 }
 
-async fn ask_proxy(settings: &Settings) -> Result<HashSet<String>, ListError> {
+async fn ask_proxy(settings: &Settings) -> Result<Listing, ListError> {
     let (url, proxies, limit) = &settings.list;
     let proxies = if url.is_for_each_proxy() { read_active_proxies(proxies)? } else { Vec::new() };
-    url.fetch(&proxies, *limit).await
-}
-
-fn words_of(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..60 => format!("{time:?}"),
-        _ if seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
-        _ if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
-        _ => format!("{seconds} s"),
-    }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+    url.fetch(&proxies, *limit, settings.max_list_age).await
 }

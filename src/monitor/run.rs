@@ -1,13 +1,15 @@
 //! Round after round, or one.
 
 use std::future::Future;
+use std::pin::Pin;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::info;
 
 use super::keeper::{Keeper, KeeperError};
 use super::metrics::Metrics;
+use super::redis_keeper::RedisKeeper;
 use super::round::Monitor;
 use super::settings::{Mode, Settings, StateAt};
 use crate::daemon::{Readiness, Store};
@@ -27,7 +29,10 @@ pub async fn serve(
     let keeper = match &settings.state {
         StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
         StateAt::File(path) => Keeper::open(path)?,
-        StateAt::Redis(client) => Keeper::Redis(Box::new(Store::new((**client).clone(), metrics.redis.clone()))),
+        StateAt::Redis(client) => {
+            let store = Store::new((**client).clone(), metrics.redis.clone());
+            Keeper::Redis(Box::new(RedisKeeper::new(store, mode == Mode::DryRun)))
+        }
     };
     let mut rounds = interval(settings.pace.interval);
     // One that took longer than the interval is followed at once by one, not by all that were missed.
@@ -35,18 +40,31 @@ pub async fn serve(
     let (stop, stopping) = watch::channel(false);
     let mut monitor = Monitor::new(settings, keeper, metrics, stopping);
     tokio::pin!(shutdown);
+    let outcome = go_round(&mut monitor, mode, &mut rounds, stop, readiness, shutdown).await;
+    monitor.end().await;
+    Ok(outcome)
+}
+
+async fn go_round(
+    monitor: &mut Monitor,
+    mode: Mode,
+    rounds: &mut Interval,
+    stop: watch::Sender<bool>,
+    readiness: Readiness,
+    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> bool {
     if mode == Mode::DryRun {
         return tokio::select! {
-            () = &mut shutdown => Ok(true),
+            () = &mut shutdown => true,
             (table, is_whole) = monitor.rehearse() => {
                 print!("{table}");
-                Ok(is_whole)
+                is_whole
             }
         };
     }
     loop {
         tokio::select! {
-            () = &mut shutdown => return Ok(true),
+            () = &mut shutdown => return true,
             _ = rounds.tick() => {}
         }
         let round = monitor.round();
@@ -61,9 +79,9 @@ pub async fn serve(
         };
         readiness.set(is_whole && !is_stopped);
         match mode {
-            _ if is_stopped => return Ok(true),
+            _ if is_stopped => return true,
             Mode::Daemon => {}
-            Mode::Once | Mode::DryRun => return Ok(is_whole),
+            Mode::Once | Mode::DryRun => return is_whole,
         }
     }
 }

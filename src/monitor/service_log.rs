@@ -3,7 +3,7 @@
 //! Whatever the tool puts in place of that file, the system lets it do no more than its user may.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tracing::{debug, warn};
 
 use super::account::Account;
-use super::command::run;
+use super::command::converse;
 use super::manifest::MIN_UID;
 
 /// The file, in the tool's directory.
@@ -22,6 +22,8 @@ const FILE: &str = "service.log";
 const OLD: &str = "service.log.1";
 /// Above, another is begun.
 const MAX_BYTES: i64 = 1024 * 1024;
+/// What is read of a text, in bytes.
+const MAX_TEXT_BYTES: u64 = 16 * 1024;
 /// For one line. A file system that hangs costs no more.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The first argument of the process that writes.
@@ -44,7 +46,7 @@ impl Note<'_> {
         let Account { name, uid, gid } = self.account;
         // This very program, even when its file has been replaced.
         let mut command = Command::new("/proc/self/exe");
-        command.arg(ROLE).arg(self.home).arg(&self.text).env_clear().current_dir("/");
+        command.arg(ROLE).arg(self.home).env_clear().current_dir("/");
         if geteuid().is_root() {
             // Root's groups go with the uid.
             command.gid(*gid).uid(*uid);
@@ -52,19 +54,22 @@ impl Note<'_> {
             debug!(tool = name, "its service.log is not written: only root can become its user");
             return;
         }
-        if let Err(error) = run(command, LIMIT, 1024).await {
+        // Everybody can read a process's arguments; a pipe is between the two.
+        if let Err(error) = converse(command, self.text.as_bytes(), LIMIT, 1024, &mut Vec::new()).await {
             warn!(tool = name, %error, "its service.log is not written");
         }
     }
 }
 
-/// What the process that writes does, when this is one: its exit status.
+/// What the process that writes does, when this is one: its exit status. The text is on its standard input.
 pub fn append_if_told(args: &[std::ffi::OsString]) -> Option<u8> {
-    let [_, role, home, text] = args else { return None };
+    let [_, role, home] = args else { return None };
     if role != ROLE {
         return None;
     }
-    match append(Path::new(home), &text.to_string_lossy()) {
+    let mut text = Vec::new();
+    let read = io::stdin().take(MAX_TEXT_BYTES).read_to_end(&mut text);
+    match read.and_then(|_| append(Path::new(home), &String::from_utf8_lossy(&text))) {
         Ok(()) => Some(0),
         Err(error) => {
             eprintln!("{error} while writing {FILE}");

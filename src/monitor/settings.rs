@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::Client;
 
 use super::account::SystemAccounts;
+use super::environment::VariableName;
 use super::listing::ListUrl;
 use super::manifest::Word;
 use super::options::Options;
@@ -20,12 +21,16 @@ pub struct Settings {
     pub surveyor: Surveyor<SystemAccounts>,
     /// Whom to ask what is registered, where the proxies are written, and how long one may take.
     pub list: (ListUrl, PathBuf, Duration),
+    /// How long ago a list may have been known to be true.
+    pub max_list_age: Duration,
     /// What tells of the grid's jobs, and how long it may take.
     pub qstat: (Vec<String>, Duration),
     /// This grid's release.
     pub distribution: Option<Word>,
     /// What restarts a tool, and how long it may take.
     pub start: (StartCommand, Duration),
+    /// What that is given of the monitor's environment, beside what every program is.
+    pub start_environment: Vec<VariableName>,
     /// How often, and how many.
     pub pace: Pace,
     /// Where the memory is.
@@ -37,6 +42,11 @@ pub struct Settings {
     /// Where to tell of itself.
     pub metrics_listen: Option<SocketAddr>,
 }
+
+/// So many rounds a list may have been out of step ...
+const LIST_INTERVALS: u32 = 3;
+/// ... or so long, when rounds are short.
+const SHORTEST_LIST_AGE: Duration = Duration::from_secs(30);
 
 /// How often, and how many.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +91,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Project(#[from] ProjectError),
     /// Nothing would stand for it.
-    #[error("--start-command {0:?} has {{release}} in it, which takes a --distribution")]
+    #[error("--start-command {0:?} has {{release}} in it, which takes a --distribution or a --default-release")]
     NoRelease(String),
     /// No URL of a Redis.
     #[error("invalid --redis: {0}")]
@@ -95,7 +105,7 @@ impl Options {
     /// No project, a start command without a release to put into it, a URL that is none.
     pub fn into_settings(self) -> Result<Settings, SettingsError> {
         let project = resolve_project(self.project, self.project_file)?;
-        if self.start_command.needs_release() && self.distribution.is_none() {
+        if self.start_command.needs_release() && self.distribution.is_none() && self.default_release.is_none() {
             return Err(SettingsError::NoRelease(self.start_command.to_string()));
         }
         let state = if self.state.as_os_str() == "redis" {
@@ -109,12 +119,15 @@ impl Options {
                 places: self.manifests,
                 project,
                 distribution: self.distribution.clone(),
+                default_release: self.default_release,
                 accounts: SystemAccounts,
             },
             list: (self.list_url, self.active_proxy_file, self.list_timeout),
+            max_list_age: self.max_list_age.unwrap_or((self.interval * LIST_INTERVALS).max(SHORTEST_LIST_AGE)),
             qstat: (self.qstat.0, self.qstat_timeout),
             distribution: self.distribution,
             start: (self.start_command, self.start_timeout),
+            start_environment: self.start_environment,
             pace: Pace {
                 interval: self.interval,
                 grace: self.grace,
@@ -153,6 +166,13 @@ mod tests {
         assert_eq!(taken.mode, Mode::Daemon);
         assert!(matches!(taken.state, StateAt::Redis(_)));
         assert_eq!(taken.qstat.0, ["qstat", "-u", "*", "-xml"]);
+        assert_eq!(taken.max_list_age, Duration::from_secs(180));
+        let args = ["--project", "tools", "--default-release", "bookworm", "--interval", "1s"];
+        let more = ["--start-environment", "SGE_ROOT,SGE_CELL", "--start-environment", "KRB5CCNAME"];
+        let taken = settings(&[&args[..], &more].concat()).unwrap();
+        assert_eq!(taken.max_list_age, Duration::from_secs(30));
+        let names: Vec<_> = taken.start_environment.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["SGE_ROOT", "SGE_CELL", "KRB5CCNAME"]);
         let taken = settings(&["--project", "tools", "--start-command", "x {tool}", "--once", "--dry-run"]).unwrap();
         assert_eq!(taken.mode, Mode::DryRun);
     }
@@ -166,6 +186,8 @@ mod tests {
             (&["--project", "tools", "--distribution", "Book Worm"], "expected e.g. \"bookworm\""),
             (&["--project", "tools", "--distribution", "a", "--state", "redis", "--redis", "x"], "invalid --redis"),
             (&["--project", "tools", "--max-restarts", "0"], "--max-restarts"),
+            (&["--project", "tools", "--start-environment", "URLPROXY_REDIS"], "never handed on"),
+            (&["--project", "tools", "--max-list-age", "0s"], "--max-list-age"),
         ] {
             let error = settings(args).err().unwrap_or_default();
             assert!(error.contains(words), "{args:?}: {error}");

@@ -43,6 +43,8 @@ pub struct Surveyor<A> {
     pub project: String,
     /// Which release's count; `None` is any.
     pub distribution: Option<Word>,
+    /// That of manifests without one.
+    pub default_release: Option<Word>,
     /// Who is who.
     pub accounts: A,
 }
@@ -125,7 +127,8 @@ impl<A: Accounts> Surveyor<A> {
         };
         // Before it is read, and again while it is: it may grow.
         let content = if size > MAX_MANIFEST_BYTES as u64 { Err(Skip::TooLarge) } else { read(file) };
-        let manifest = content.and_then(|content| parse_manifest(&content, self.distribution.as_ref()));
+        let (distribution, default) = (self.distribution.as_ref(), self.default_release.as_ref());
+        let manifest = content.and_then(|content| parse_manifest(&content, distribution, default));
         Some(Tool { name: tool.to_owned(), account: Some(account), manifest })
     }
 

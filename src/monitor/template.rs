@@ -3,13 +3,16 @@
 use std::fmt;
 
 use super::account::Account;
+use super::begin;
 use super::manifest::{Manifest, Word};
 
-/// What the old monitor ran.
+/// What the old monitor ran, and what tells that the login is over.
 pub const DEFAULT: &str =
-    "sudo -i -u {user} /usr/bin/webservice --backend=gridengine --release {release} {type} restart";
+    "sudo -i -u {user} {begin} /usr/bin/webservice --backend=gridengine --release {release} {type} restart";
+/// A word of its own, where the tool's own command begins.
+const BEGIN: &str = "{begin}";
 
-/// Words with `{tool}`, `{user}`, `{release}` and `{type}` in them. What stands for these never becomes a word of its own,
+/// Words with `{tool}`, `{user}`, `{release}` and `{type}` in them, and one may be `{begin}`. What stands for these never becomes a word of its own,
 /// and never reaches a shell unless the operator's words are one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartCommand(Vec<String>);
@@ -24,7 +27,10 @@ impl StartCommand {
         if words.is_empty() || words[0].contains('{') {
             return Err(format!("invalid command {text:?}, expected a program and its arguments, e.g. {DEFAULT:?}"));
         }
-        for word in &words {
+        if words.iter().filter(|word| *word == BEGIN).count() > 1 || words.last().is_some_and(|word| word == BEGIN) {
+            return Err(format!("invalid command {text:?}, expected {BEGIN} once, before the tool's own command"));
+        }
+        for word in words.iter().filter(|word| *word != BEGIN) {
             let mut rest = word.as_str();
             while let Some((_, after)) = rest.split_once('{') {
                 let name = after.split('}').next().unwrap_or_default();
@@ -37,6 +43,11 @@ impl StartCommand {
             }
         }
         Ok(Self(words))
+    }
+
+    /// Whether it tells when the tool's own command begins.
+    pub fn tells_begin(&self) -> bool {
+        self.0.iter().any(|word| word == BEGIN)
     }
 
     /// Whether it takes a release.
@@ -52,7 +63,11 @@ impl StartCommand {
             let word = word.replace("{tool}", tool).replace("{user}", &account.name);
             word.replace("{release}", release).replace("{type}", manifest.web.as_str())
         };
-        self.0.iter().map(fill).collect()
+        let mut words = Vec::with_capacity(self.0.len() + 1);
+        for word in &self.0 {
+            if word == BEGIN { words.extend(begin::words()) } else { words.push(fill(word)) }
+        }
+        words
     }
 }
 
@@ -75,9 +90,13 @@ mod tests {
 
     #[test]
     fn words_are_filled_in() {
-        let want =
-            "sudo -i -u tools.hello /usr/bin/webservice --backend=gridengine --release bookworm lighttpd restart";
-        assert_eq!(words(DEFAULT), want.split(' ').collect::<Vec<_>>());
+        let want = "sudo -i -u tools.hello PROGRAM begin-start /usr/bin/webservice --backend=gridengine --release \
+                    bookworm lighttpd restart";
+        let program = std::env::current_exe().unwrap().display().to_string();
+        let want: Vec<_> = want.split(' ').map(|word| if word == "PROGRAM" { &*program } else { word }).collect();
+        assert_eq!(words(DEFAULT), want);
+        assert!(StartCommand::parse(DEFAULT).unwrap().tells_begin());
+        assert!(!StartCommand::parse("x {tool}").unwrap().tells_begin());
         assert_eq!(words("x --job={type}-{tool} }"), ["x", "--job=lighttpd-hello", "}"]);
     }
 
@@ -92,7 +111,20 @@ mod tests {
 
     #[test]
     fn what_stands_for_nothing_is_refused() {
-        for text in ["", "  ", "{tool} a", "x {toll}", "x {tool", "x {}", "x {{tool}}", "x a{user"] {
+        for text in [
+            "",
+            "  ",
+            "{tool} a",
+            "x {toll}",
+            "x {tool",
+            "x {}",
+            "x {{tool}}",
+            "x a{user",
+            "x {begin}",
+            "x {begin} {begin} y",
+            "x a{begin} y",
+            "{begin} x",
+        ] {
             assert!(StartCommand::parse(text).is_err_and(|error| error.contains("expected")), "{text}");
         }
     }

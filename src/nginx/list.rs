@@ -1,4 +1,4 @@
-//! `urlproxy_list`: every tool that has a route, as the old stack's `/list` gave it.
+//! `urlproxy_list`: every tool that has a route, as the old stack's `/list` gave it, and how old that is.
 
 use std::ptr::{self, NonNull};
 
@@ -41,6 +41,8 @@ unsafe fn answer(r: *mut ngx_http_request_t) -> ngx_int_t {
         unsafe { phases::add_retry_after(r) };
         return NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;
     };
+    // Before the table is read: what changes meanwhile makes it no older.
+    let age = table.header().age_seconds(phases::unix_seconds());
     let Ok(mut worker) = conf.worker.try_borrow_mut() else { return Status::NGX_ERROR.0 };
     // SAFETY: the request's pool.
     let body = unsafe { Body::new(request.pool) }.and_then(|mut body| {
@@ -56,6 +58,10 @@ unsafe fn answer(r: *mut ngx_http_request_t) -> ngx_int_t {
     request.headers_out.content_type = pool::string(content_type);
     request.headers_out.content_type_len = content_type.len();
     request.headers_out.content_type_lowcase = ptr::null_mut();
+    if let Some(age) = age {
+        // SAFETY: the header was not sent.
+        let Some(()) = (unsafe { phases::add_age(r, age) }) else { return Status::NGX_ERROR.0 };
+    }
     // SAFETY: as above.
     let sent = unsafe { ngx_http_send_header(r) };
     if sent != Status::NGX_OK.0 || request.header_only() != 0 {

@@ -165,6 +165,24 @@ pub(super) unsafe fn add_retry_after(r: *mut ngx_http_request_t) {
     let _ = unsafe { add_header(r, NAME, RETRY_AFTER) };
 }
 
+/// Says how many seconds old the answer is (RFC 9111, section 5.1). Nothing of nginx's has said so before. `None` when memory
+/// has run out.
+///
+/// # Safety
+/// As for [`add_retry_after`].
+pub(super) unsafe fn add_age(r: *mut ngx_http_request_t, seconds: u64) -> Option<()> {
+    let text = seconds.to_string();
+    // SAFETY: the request's pool.
+    let value = unsafe { pool::copy((*r).pool, text.as_bytes()) }?;
+    // SAFETY: the caller's promise; the value is in the request's pool.
+    unsafe { add_header(r, b"Age", value) }.map(|_| ())
+}
+
+/// The time, in Unix seconds, as of when nginx last looked at the clock.
+pub(super) fn unix_seconds() -> u64 {
+    u64::try_from(ngx_timeofday().sec).unwrap_or(0)
+}
+
 /// Adds a line to the response's header. `None` when memory has run out.
 ///
 /// # Safety

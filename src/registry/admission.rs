@@ -79,11 +79,13 @@ impl Admission {
         if !self.networks.is_empty() && !self.networks.iter().any(|net| net.contains(&ip)) {
             return Err(NotAllowed::Network(backend.to_string()));
         }
+        // A gateway may lead back to this machine.
+        let behind = plain(ip);
         let own = |socket: &SocketAddr| {
             let listens = socket.ip().to_canonical();
             // The kernel takes the unspecified address for this machine.
-            let is_same = listens == ip || listens.is_unspecified() && is_local(ip);
-            socket.port() == addr.port() && (is_same || ip.is_unspecified() && is_local(listens))
+            let is_same = |ip| listens == ip || listens.is_unspecified() && is_local(ip);
+            socket.port() == addr.port() && (is_same(ip) || is_same(behind) || ip.is_unspecified() && is_local(listens))
         };
         if self.own_sockets.iter().any(own) {
             return Err(NotAllowed::Loop(backend.to_string()));
@@ -129,15 +131,27 @@ pub fn is_special(ip: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that a gateway makes of an IPv6 address: NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), ISATAP (RFC 5214).
+/// The address that is reached: the IPv4 address behind a gateway's IPv6 address, or the same.
+fn plain(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => disguised(v6).map_or(ip, IpAddr::V4),
+        ip => ip,
+    }
+}
+
+/// The IPv4 address that a gateway makes of an IPv6 address: NAT64 (RFC 6052, RFC 8215), SIIT (RFC 2765), 6to4 (RFC 3056),
+/// ISATAP (RFC 5214).
 fn disguised(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let o = ip.octets();
     let at = |[a, b, c, d]: [usize; 4]| Some(Ipv4Addr::new(o[a], o[b], o[c], o[d]));
     match ip.segments() {
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => at([12, 13, 14, 15]),
-        // A network's own prefix: of 48 bits, with nothing behind the address, or a longer one.
-        [0x64, 0xff9b, 1, ..] if o[11..] == [0; 5] => at([6, 7, 9, 10]),
+        // A network's own prefix: of 48, 56 or 64 bits, with nothing behind the address, or of 96.
+        [0x64, 0xff9b, 1, ..] if o[8] == 0 && o[11..] == [0; 5] => at([6, 7, 9, 10]),
+        [0x64, 0xff9b, 1, ..] if o[8] == 0 && o[12..] == [0; 4] => at([7, 9, 10, 11]),
+        [0x64, 0xff9b, 1, ..] if o[8] == 0 && o[13..] == [0; 3] && o[9] != 0 => at([9, 10, 11, 12]),
         [0x64, 0xff9b, 1, ..] => at([12, 13, 14, 15]),
+        [0, 0, 0, 0, 0xffff, 0, ..] => at([12, 13, 14, 15]),
         [0x2002, ..] => at([2, 3, 4, 5]),
         [_, _, _, _, 0 | 0x200, 0x5efe, ..] => at([12, 13, 14, 15]),
         _ => None,
@@ -193,6 +207,11 @@ mod tests {
             "[64:ff9b::127.0.0.1]",
             "[64:ff9b:1::169.254.169.254]",
             "[64:ff9b:1:a9fe:a9:fe00::]",
+            "[64:ff9b:1:aa7f:0:1::]",
+            "[64:ff9b:1:aaa9:fe:a9fe::]",
+            "[64:ff9b:1:aaaa:a9:fea9:fe00::]",
+            "[::ffff:0:127.0.0.1]",
+            "[::ffff:0:169.254.169.254]",
             "[2002:a9fe:a9fe::1]",
             "[2001:db8::5efe:169.254.169.254]",
             "[fe80::5efe:10.0.0.1]",
@@ -215,6 +234,7 @@ mod tests {
             "[64:ff9b::10.0.0.1]",
             "[64:ff9b:1::10.0.0.1]",
             "[64:ff9b:1:a00:0:100::]",
+            "[::ffff:0:10.0.0.1]",
             "[2002:a00:1::1]",
             "exec-1",
         ] {
@@ -250,6 +270,8 @@ mod tests {
             "http://0.0.0.0:8081",
             "http://[::]:8081",
             "http://[::ffff:0.0.0.0]:8081",
+            "https://[64:ff9b::10.0.0.1]:443",
+            "https://[2002:a00:1::1]:443",
         ] {
             assert!(matches!(check(&admission, bad), Err(NotAllowed::Loop(_))), "{bad}");
         }

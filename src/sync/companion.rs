@@ -259,6 +259,7 @@ fn session(
     // Before the scan: what changes during it must not be missed.
     track(&mut connection)?;
     follower.lane.restart();
+    follower.is_in_step = false;
     let changes = compare(follower, &mut connection, journal)?;
     ready();
     journal.log(Level::Info, format!("{} source={}", describe(changes), settings.source));
@@ -273,6 +274,8 @@ fn session(
     };
     let mut resync_at = next(changes);
     let mut ping_at = Instant::now() + PING_INTERVAL;
+    // Since the last beat the source has answered; what it had pushed before is not applied yet.
+    let mut is_beating = false;
     while !stop() {
         let now = Instant::now();
         if now >= resync_at || follower.guard.is_over(&follower.writer) {
@@ -282,12 +285,15 @@ fn session(
         }
         if now >= ping_at {
             connection.ping()?;
+            is_beating = true;
             ping_at = Instant::now() + PING_INTERVAL;
         }
         let look_at = follower.lane.look_at(now).unwrap_or(resync_at);
         connection.wait_push((now + STEP).min(ping_at).min(resync_at).min(look_at))?;
         if !follow(follower, &mut connection, journal)? {
             resync_at = Instant::now();
+        } else if std::mem::take(&mut is_beating) {
+            follower.note_in_step();
         }
         follower.try_oversized(&settings.source, stop, journal);
     }
@@ -309,6 +315,7 @@ fn compare(
 ) -> Result<Changes, SessionError> {
     connection.check_role()?;
     let changes = follower.scan(connection, journal)?;
+    follower.is_in_step = !changes.is_flushed;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     follower.writer.mark_synced(now, follower.rejected.count(), &follower.known());
     follower.rejected.report(journal);

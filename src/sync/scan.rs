@@ -1,7 +1,7 @@
 //! From Redis to the table: the full comparison, and the refresh of single keys.
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::cmd;
 
@@ -95,6 +95,8 @@ pub(super) struct Follower<'w> {
     pub(super) wanting_room: WantingRoom,
     /// By kind, whether the running comparison met keys that this user may not read.
     hidden: [bool; Kind::ALL.len()],
+    /// A comparison has ended on this connection, and no push since has said that any key may have changed.
+    pub(super) is_in_step: bool,
 }
 
 impl<'w> Follower<'w> {
@@ -113,12 +115,21 @@ impl<'w> Follower<'w> {
             recognised: Recognised::default(),
             wanting_room: WantingRoom::default(),
             hidden: [false; Kind::ALL.len()],
+            is_in_step: false,
         }
     }
 
     /// The kinds of which the last comparison has seen everything.
     pub fn known(&self) -> Vec<Kind> {
         Kind::ALL.into_iter().zip(self.hidden).filter(|(_, is_hidden)| !is_hidden).map(|(kind, _)| kind).collect()
+    }
+
+    /// Books that the source has answered, and that everything it had pushed before has been applied.
+    pub fn note_in_step(&mut self) {
+        if self.is_in_step {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
+            self.writer.note_in_step(now);
+        }
     }
 
     /// Compares everything: publishes what is new or different, then withdraws what the source no longer has, unless the
@@ -157,6 +168,7 @@ impl<'w> Follower<'w> {
             self.fetch_others(connection, &others.other_type)?;
             // A change must not wait for the end of a long comparison.
             is_flushed |= !self.catch_up(connection)?;
+            self.note_in_step();
             match next {
                 Some(next) => page = next,
                 None => break,
@@ -200,6 +212,7 @@ impl<'w> Follower<'w> {
         }
         if !is_whole {
             self.lane.restart();
+            self.is_in_step = false;
         }
         let now = Instant::now();
         let (slow, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.lane.must_wait(key, now));

@@ -30,6 +30,7 @@ pub fn carry_over(from: Table<'_>, to: Table<'_>) -> Result<u64, PublishError> {
     outcome?;
     let words = [
         (&from.header.synced_at, &to.header.synced_at),
+        (&from.header.in_step_at, &to.header.in_step_at),
         (&from.header.rejected, &to.header.rejected),
         (&from.header.held, &to.header.held),
         (&from.header.held_since, &to.header.held_since),

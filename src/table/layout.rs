@@ -7,7 +7,7 @@ use super::reader::PREFIX_BYTES;
 use crate::route::Kind;
 
 /// "urlproxy" and the number of this layout; a zone with another word is not ours.
-const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x03");
+const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x04");
 /// Bytes of every line.
 pub(super) const LINE: usize = 64;
 /// Words of every line.
@@ -76,7 +76,12 @@ pub struct Header {
     pub(super) largest_run: AtomicU64,
     /// Changes for which there was no room, so that the record is out, ever.
     pub(super) displaced: AtomicU64,
+    /// When the table was last known to be in step with the source; stored at most once a second. No edge, see `proof.rs`.
+    pub(super) in_step_at: AtomicU64,
 }
+
+/// The heartbeat comes twice a second and is booked in whole seconds: an age of one second is none.
+const HEARTBEAT_SECONDS: u64 = 1;
 
 /// Where the routes in a table were first taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +106,7 @@ pub(super) struct Bucket {
 #[derive(Debug)]
 pub(super) struct Cell(pub [AtomicU64; WORDS]);
 
-const _: () = assert!(cfg!(loom) || size_of::<Header>() == 3 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Header>() == 4 * LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Bucket>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Cell>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Counters>() == LINE);
@@ -195,6 +200,7 @@ impl Header {
             held_first: zero(),
             largest_run: zero(),
             displaced: zero(),
+            in_step_at: zero(),
         }
     }
 
@@ -287,6 +293,15 @@ impl Header {
     /// when the one before the snapshot did.
     pub fn synced_at(&self) -> u64 {
         self.synced_at.load(Relaxed)
+    }
+
+    /// How many seconds before `now`, in Unix seconds, the table was last known to be in step with the source: 0 while the
+    /// companion hears the source's heartbeat; of routes from a snapshot the snapshot's age. Withdrawals that are held back do
+    /// not age a table. `None` while it was never loaded.
+    pub fn age_seconds(&self, now: u64) -> Option<u64> {
+        let at = Some(self.in_step_at.load(Relaxed)).filter(|&at| at > 0)?;
+        // A clock that was set back makes no age.
+        Some(now.saturating_sub(at)).map(|age| if age <= HEARTBEAT_SECONDS { 0 } else { age })
     }
 
     /// Routes set aside in the source's present state.

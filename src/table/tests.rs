@@ -343,6 +343,7 @@ fn carried_over_a_table_has_the_same_tools_and_counts() {
     let header = to.header();
     assert_eq!((header.synced_at(), header.rejected(), header.held(), header.held_since()), (1234, 5, 2, Some(77)));
     assert_eq!(header.held_first(), Some(66));
+    assert_eq!(header.age_seconds(1300), Some(66));
     assert_eq!(header.loaded_from(), Some(LoadedFrom::Source));
     assert_eq!(header.known(), [Kind::Tool, Kind::Domain]);
 }
@@ -386,6 +387,22 @@ fn a_table_that_is_too_small_refuses_to_be_carried_over_to() {
     assert!(matches!(carry_over(old.table(), new.table()), Err(PublishError::Full { capacity: 2, .. })));
     assert_eq!(listed(old.table()).len(), 3);
     assert_eq!(new.table().header().loaded_from(), None);
+}
+
+#[test]
+fn a_tables_age_is_that_of_what_was_last_in_step() {
+    let owned = OwnedTable::new(SMALL);
+    let header = owned.table().header();
+    assert_eq!(header.age_seconds(1000), None, "never loaded");
+    let (mut writer, _) = Writer::attach(owned.table());
+    writer.mark_restored(400, &[Kind::Tool]);
+    assert_eq!(header.age_seconds(1000), Some(600), "a snapshot's");
+    writer.mark_synced(1000, 0, &[Kind::Tool]);
+    writer.note_in_step(1060);
+    for (now, age) in [(1060, 0), (1061, 0), (1062, 2), (1160, 100), (900, 0)] {
+        assert_eq!(header.age_seconds(now), Some(age), "{now}");
+    }
+    assert_eq!(header.synced_at(), 1000, "the last comparison is another matter");
 }
 
 #[test]

@@ -308,6 +308,7 @@ impl<'a> Writer<'a> {
     pub fn mark_synced(&mut self, unix_seconds: u64, rejected: u64, known: &[Kind]) {
         self.note_known(known);
         self.table.header.synced_at.store(unix_seconds, Relaxed);
+        self.note_in_step(unix_seconds);
         self.table.header.rejected.store(rejected, Relaxed);
         self.table.header.loaded.store(LoadedFrom::Source as u64, release(Edge::E5));
     }
@@ -316,7 +317,16 @@ impl<'a> Writer<'a> {
     pub fn mark_restored(&mut self, unix_seconds: u64, known: &[Kind]) {
         self.note_known(known);
         self.table.header.synced_at.store(unix_seconds, Relaxed);
+        self.note_in_step(unix_seconds);
         self.table.header.loaded.store(LoadedFrom::Snapshot as u64, release(Edge::E5));
+    }
+
+    /// Says that the table was in step with the source at `unix_seconds`. Stores nothing when that is known already.
+    pub fn note_in_step(&mut self, unix_seconds: u64) {
+        let word = &self.table.header.in_step_at;
+        if word.load(Relaxed) != unix_seconds {
+            word.store(unix_seconds, Relaxed);
+        }
     }
 
     fn note_known(&mut self, kinds: &[Kind]) {

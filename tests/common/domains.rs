@@ -102,9 +102,12 @@ impl Site {
         let (database, url) = (self.database(), redis.url());
         let guard = format!("50% floor=20 hold=120s accept={}", self.accept().display());
         let mut command: Vec<&str> = launcher.to_vec();
-        command.extend([PROGRAM, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-level", "debug"]);
+        command.extend([PROGRAM, "--listen", "127.0.0.1:0", "--log-level", "debug"]);
         command.extend(["--database", database.to_str().expect("UTF-8")]);
-        for (option, value) in [("--redis", &url), ("--withdrawal-guard", &guard)] {
+        let metrics_listen = "127.0.0.1:0";
+        for (option, value) in
+            [("--redis", &*url), ("--withdrawal-guard", &guard), ("--metrics-listen", metrics_listen)]
+        {
             if !extra_args.contains(&option) {
                 command.extend([option, value]);
             }

@@ -130,6 +130,16 @@ impl Site {
         self.set_bytes(Answer::Bytes([head.as_bytes(), body.as_bytes()].concat()));
     }
 
+    /// A list of these tools, and how old it says that is.
+    pub fn set_aged_list(&self, tools: &[&str], age: &str) {
+        self.set_list(tools);
+        let mut answer = self.answer.lock().unwrap();
+        if let Answer::Bytes(bytes) = &mut *answer {
+            let text = String::from_utf8_lossy(bytes).replacen("\r\n", &format!("\r\nAge: {age}\r\n"), 1);
+            *bytes = text.into_bytes();
+        }
+    }
+
     /// The same, in any shape.
     pub fn set_bytes(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
@@ -170,8 +180,18 @@ impl Site {
 
     /// One round, in which nothing but `extra_args` differs from any other: what it prints, and its exit status.
     pub fn once(&self, extra_args: &[&str]) -> Ended {
+        self.once_in(extra_args, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn once_in(&self, extra_args: &[&str], environment: &[(&str, &str)]) -> Ended {
         let command = self.command(&[&["--once"], extra_args].concat());
-        let output = Command::new("timeout").arg("60").args(command).env_remove("URLPROXY_REDIS").output();
+        let output = Command::new("timeout")
+            .arg("60")
+            .args(command)
+            .env_remove("URLPROXY_REDIS")
+            .envs(environment.iter().copied())
+            .output();
         Ended::of(output.expect("unshare runs"))
     }
 

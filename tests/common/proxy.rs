@@ -96,6 +96,13 @@ impl Proxy {
         self.heard.lock().unwrap().clone()
     }
 
+    /// The same without what was heard twice in a row: an old one is asked again what it answers too late.
+    pub fn heard_once(&self) -> Vec<String> {
+        let mut heard = self.heard();
+        heard.dedup();
+        heard
+    }
+
     /// Waits until it has heard exactly this.
     #[track_caller]
     pub fn wait_for(&self, commands: &[&str]) {

@@ -25,7 +25,8 @@ fn a_grabbed_port_is_registered_while_the_command_listens() {
     let port = u16::try_from(number_after(&job, "port ")).unwrap();
     job.wait_for_line(&[&format!("port {port} {port} 3: --a b c {port}")]);
     assert!(is_claimed(port));
-    let companion = companion_of(port).expect("a companion");
+    wait_for("a companion", || companion_of(port).is_some());
+    let companion = companion_of(port).expect("just seen");
     assert_eq!(group_of(companion), group_of(job.pid()), "Grid Engine finds it");
     let stat = fs::read_to_string(format!("/proc/{companion}/stat")).unwrap();
     let parent: u32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
@@ -87,7 +88,8 @@ fn a_command_that_outlives_its_signal_is_registered_again() {
     let mut job = grabber(active(&[proxy.address]), &options, &server("0.0.0.0"));
     let port = port_of(&job);
     wait_for("registered", || proxy.count("register\n") == 1);
-    let companion = companion_of(port).expect("a companion");
+    wait_for("a companion", || companion_of(port).is_some());
+    let companion = companion_of(port).expect("just seen");
     // What goes to the process group goes to both.
     for signal in ["USR1", "USR2"] {
         kill(companion, signal);

@@ -66,7 +66,7 @@ fn an_old_proxy_is_not_registered_with_again() {
     job.signal("TERM");
     job.wait_for_end();
     assert_eq!(job.log().matches("does not know renew").count(), 1);
-    let heard: Vec<_> = proxy.heard().into_iter().filter(|command| command != "renew\n").collect();
+    let heard: Vec<_> = proxy.heard_once().into_iter().filter(|command| command != "renew\n").collect();
     assert_eq!(heard, [&register, UNKNOWN, UNREGISTER]);
 }
 

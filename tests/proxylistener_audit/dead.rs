@@ -94,7 +94,7 @@ fn most_routes_at_once_are_kept_until_the_operator_says_so() {
     let status = listener.daemon.address_in("telling of itself");
     assert_eq!(sample(status, "proxylistener_held_dead_routes"), 0);
     let line =
-        listener.daemon.wait_for_line(&["WARN", "most routes' ports refuse connections", "missing=24", "live=25"]);
+        listener.daemon.wait_for_line(&["WARN", "most tools' ports refuse connections", "missing=24", "live=25"]);
     assert!(line.contains(accept.to_str().unwrap()), "{line}");
     wait_for_finding(status, "held", 48);
     assert_eq!((found(status, "dead"), sample(status, "proxylistener_held_dead_routes")), (0, 24));
@@ -106,6 +106,25 @@ fn most_routes_at_once_are_kept_until_the_operator_says_so() {
     wait_for("all others are withdrawn", || found(status, "dead") == 24);
     wait_for("nothing is held", || sample(status, "proxylistener_held_dead_routes") == 0);
     assert_eq!(redis.cli(&["KEYS", "prefix:*"]), "prefix:hello");
+}
+
+/// A tool that has most routes is one tool, and holds back nobody's withdrawal.
+#[test]
+fn one_tools_dead_routes_are_not_most() {
+    let redis = RedisServer::start(&[]);
+    let (_backend, port) = backend();
+    for n in 0..30 {
+        redis.cli(&["HSET", "prefix:hello", &format!("/{n}"), &url(free_port())]);
+    }
+    signed(&redis, "dead", &url(free_port()), 1);
+    signed(&redis, "there", &url(port), 1);
+    let args =
+        [&SOON_DEAD[..], &["--allow-client", "127.0.0.0/8", "--withdrawal-guard", "50% floor=3 hold=1h"]].concat();
+    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.there"), &args);
+    let status = listener.daemon.address_in("telling of itself");
+    (0..20).for_each(|n| signed(&redis, &format!("there{n}"), &url(port), 1));
+    wait_for("they are withdrawn", || found(status, "dead") >= 31);
+    assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "prefix:dead"]), "0");
 }
 
 #[test]

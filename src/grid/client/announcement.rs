@@ -255,9 +255,12 @@ mod tests {
         ] {
             assert_eq!(look(content), want, "{content:?}");
         }
-        tokio::select! {
-            news = announcement.news() => panic!("{news:?}"),
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while announcement.told.len() > 1 {
+            tokio::select! {
+                news = announcement.news() => panic!("{news:?}"),
+                () = tokio::time::sleep(Duration::from_millis(10)) => assert!(Instant::now() < deadline, "it stays"),
+            }
         }
         announcement.look();
         let told: Vec<_> = announcement.told.iter().map(|told| told.proxy.to_string()).collect();

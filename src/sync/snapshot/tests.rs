@@ -61,6 +61,7 @@ fn what_was_written_is_restored() {
     assert_eq!((tools, rejected.count()), (3, 0));
     assert_eq!(records(to.table()), records(from.table()));
     assert_eq!(to.table().header().synced_at(), 1234);
+    assert_eq!(to.table().header().age_seconds(1334), Some(100));
     assert_eq!(to.table().header().known(), Kind::ALL);
     assert_eq!(to.table().header().loaded_from(), Some(crate::table::LoadedFrom::Snapshot));
 }

@@ -1,0 +1,122 @@
+//! A client's connection that breaks when the client does not take an answer in time.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Writes to `S`; fails with [`io::ErrorKind::TimedOut`] when what was to be written once is not taken within a time, however
+/// slowly the client goes on taking some of it.
+#[derive(Debug)]
+pub(super) struct WriteDeadline<S> {
+    stream: S,
+    within: Duration,
+    /// While something is to be written.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> WriteDeadline<S> {
+    /// All of an answer must be taken `within` this time.
+    pub(super) fn new(stream: S, within: Duration) -> Self {
+        Self { stream, within, deadline: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
+    /// hyper gives all of an answer at once, and what is left of it again: it is taken when nothing is left.
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        match &written {
+            Poll::Ready(Ok(length)) if *length == bytes.len() => self.deadline = None,
+            Poll::Ready(Err(_)) => {}
+            _ if self.deadline.is_none() => {
+                let mut deadline = Box::pin(sleep_until(Instant::now() + self.within));
+                // So that it wakes whoever waits for the client.
+                let _ = deadline.as_mut().poll(cx);
+                self.deadline = Some(deadline);
+            }
+            _ => {}
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_taken_in_time_breaks_the_connection() {
+        let (ours, _theirs) = duplex(10);
+        let mut ours = WriteDeadline::new(ours, WITHIN);
+        ours.write_all(&[0; 10]).await.unwrap();
+        let begun = Instant::now();
+        assert_eq!(ours.write_all(&[0; 10]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= WITHIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn taking_a_byte_now_and_then_does_not_lengthen_it() {
+        let (ours, mut theirs) = duplex(10);
+        let mut ours = WriteDeadline::new(ours, WITHIN);
+        let reader = tokio::spawn(async move {
+            let mut byte = [0];
+            loop {
+                sleep(Duration::from_secs(1)).await;
+                if theirs.read(&mut byte).await.is_ok_and(|read| read == 0) {
+                    break;
+                }
+            }
+        });
+        let begun = Instant::now();
+        assert_eq!(ours.write_all(&[0; 1000]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < WITHIN + Duration::from_secs(2));
+        drop(ours);
+        reader.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_has_the_time_anew() {
+        let (ours, mut theirs) = duplex(10);
+        let mut ours = WriteDeadline::new(ours, WITHIN);
+        for _ in 0..4 {
+            let writing = async {
+                ours.write_all(&[0; 20]).await.unwrap();
+            };
+            let reading = async {
+                sleep(Duration::from_secs(20)).await;
+                theirs.read_exact(&mut [0; 20]).await.unwrap();
+            };
+            tokio::join!(writing, reading);
+            advance(Duration::from_secs(60)).await;
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Which backends may be: servers, in the operator's networks, and neither this program, its metrics nor its Redis.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::policy::BackendFault;
+use super::resolver::Resolved;
+use crate::registry::{Admission, NotAllowed, address_towards};
+use crate::route::{Backend, Host};
+
+const LOOPBACK: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+];
+
+/// The rules for backends.
+#[derive(Clone, Debug, Default)]
+pub struct Destinations {
+    admission: Admission,
+    /// Where the Redis is, when that is a name: what it means is looked up when it counts.
+    redis: Option<(Box<str>, u16)>,
+}
+
+impl Destinations {
+    /// Backends must be in these networks; without any they may be any server's.
+    pub fn within(networks: Vec<IpNet>) -> Self {
+        Self { admission: Admission { networks, own_sockets: vec![] }, redis: None }
+    }
+
+    /// Whether any server's address may be one.
+    pub fn are_any(&self) -> bool {
+        self.admission.networks.is_empty()
+    }
+
+    /// From now on `socket` is none: it is this program's.
+    pub fn exclude(&mut self, socket: SocketAddr) {
+        self.admission.own_sockets.push(socket);
+    }
+
+    /// Nor is the Redis at `host`, an address or a name.
+    pub fn exclude_redis(&mut self, host: &str, port: u16) {
+        let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
+            self.redis = Some((host.trim_end_matches('.').to_ascii_lowercase().into(), port));
+            return;
+        };
+        self.exclude(SocketAddr::new(ip, port));
+        if ip.is_loopback() || address_towards(ip).is_ok_and(|from| from == ip) {
+            // It may listen on this machine's other addresses too.
+            self.exclude(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+        }
+    }
+
+    /// Judges a backend by what it says: an address by all rules, a name by the name alone.
+    ///
+    /// # Errors
+    /// It may not be.
+    pub fn check(&self, backend: &Backend) -> Result<(), BackendFault> {
+        self.admission.check(backend).map_err(|fault| match fault {
+            NotAllowed::Loop(backend) => BackendFault::Own(backend),
+            fault => BackendFault::NotAllowed(fault),
+        })?;
+        match &backend.host {
+            // RFC 6761, section 6.3.
+            Host::Name(name) if **name == *"localhost" || name.ends_with(".localhost") => {
+                Err(BackendFault::Loopback(backend.to_string()))
+            }
+            Host::Name(name)
+                if self.redis.as_ref().is_some_and(|(host, port)| host == name && *port == backend.port) =>
+            {
+                Err(BackendFault::Own(backend.to_string()))
+            }
+            Host::Name(_) => Ok(()),
+            _ => match backend.socket_addr().map(|address| address.ip().to_canonical()) {
+                Some(ip) if ip.is_loopback() && !self.name_loopback(ip) => {
+                    Err(BackendFault::Loopback(backend.to_string()))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Whether the operator lists a loopback network with this address: whoever writes `0.0.0.0/0` means servers.
+    fn name_loopback(&self, ip: IpAddr) -> bool {
+        let is_meant = |net: &IpNet| net.contains(&ip) && LOOPBACK.iter().any(|loopback| loopback.contains(net));
+        self.admission.networks.iter().any(is_meant)
+    }
+
+    /// The names whose addresses decide about a backend: its own, and that of the Redis with the same port.
+    pub fn names_of(&self, backend: &Backend) -> Vec<Box<str>> {
+        let own = match &backend.host {
+            Host::Name(name) => Some(name.clone()),
+            _ => None,
+        };
+        let redis = self.redis.as_ref().filter(|(_, port)| *port == backend.port).map(|(host, _)| host.clone());
+        own.into_iter().chain(redis).collect()
+    }
+
+    /// Judges a backend by what its name means now. A name without an address is taken: it is nobody's server.
+    ///
+    /// # Errors
+    /// It may not be.
+    pub fn check_resolved(&self, backend: &Backend, resolved: &Resolved) -> Result<(), BackendFault> {
+        let of = |name: &str| resolved.get(name).map_or(&[][..], Vec::as_slice);
+        let addresses: Vec<IpAddr> = match &backend.host {
+            Host::Name(name) => of(name).iter().map(IpAddr::to_canonical).collect(),
+            _ => backend.socket_addr().map(|address| address.ip().to_canonical()).into_iter().collect(),
+        };
+        if let Some((redis, port)) = &self.redis
+            && *port == backend.port
+            && of(redis).iter().any(|ip| addresses.contains(&ip.to_canonical()))
+        {
+            return Err(BackendFault::Own(backend.to_string()));
+        }
+        if matches!(backend.host, Host::Name(_)) {
+            for ip in addresses {
+                let meant = Backend { host: ip.into(), ..backend.clone() };
+                self.check(&meant).map_err(|fault| BackendFault::Resolves(backend.to_string(), Box::new(fault)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destinations(networks: &[&str]) -> Destinations {
+        let mut destinations = Destinations::within(networks.iter().map(|net| net.parse().unwrap()).collect());
+        destinations.exclude("127.0.0.1:5668".parse().unwrap());
+        destinations.exclude("0.0.0.0:9284".parse().unwrap());
+        destinations
+    }
+
+    fn check(destinations: &Destinations, url: &str) -> Result<(), BackendFault> {
+        destinations.check(&url.parse().unwrap())
+    }
+
+    #[test]
+    fn loopback_is_refused_unless_its_network_is_listed() {
+        for networks in [&[][..], &["0.0.0.0/0", "::/0"]] {
+            let destinations = destinations(networks);
+            for url in ["http://127.0.0.1:80", "http://127.9.9.9:80", "http://[::1]:80", "http://[::ffff:127.0.0.1]:80"]
+            {
+                let refused = check(&destinations, url);
+                assert!(matches!(refused, Err(BackendFault::Loopback(_))), "{url}: {refused:?}");
+            }
+        }
+        for url in ["http://localhost:80", "http://LocalHost.:80", "http://a.localhost:80"] {
+            assert!(matches!(check(&destinations(&[]), url), Err(BackendFault::Loopback(_))), "{url}");
+        }
+        let allowed = destinations(&["127.0.0.0/16", "10.0.0.0/8"]);
+        assert_eq!(check(&allowed, "http://127.0.9.9:80"), Ok(()));
+        assert!(check(&allowed, "http://127.1.0.1:80").is_err() && check(&allowed, "http://[::1]:80").is_err());
+    }
+
+    #[test]
+    fn its_own_sockets_are_refused_whatever_is_listed() {
+        for networks in [&[][..], &["127.0.0.0/8", "::1/128"]] {
+            let mut destinations = destinations(networks);
+            destinations.exclude_redis("127.0.0.1", 6379);
+            for url in [
+                "http://127.0.0.1:5668",
+                "http://[::ffff:127.0.0.1]:5668",
+                "http://127.0.0.1:9284",
+                "http://127.7.7.7:9284",
+                "https://127.0.0.1:6379",
+                "http://127.7.7.7:6379",
+            ] {
+                assert!(matches!(check(&destinations, url), Err(BackendFault::Own(_))), "{url}");
+            }
+        }
+        let mut destinations = destinations(&[]);
+        destinations.exclude_redis("10.0.0.5", 6379);
+        destinations.exclude_redis("Redis.Example.", 6379);
+        assert!(matches!(check(&destinations, "http://10.0.0.5:6379"), Err(BackendFault::Own(_))));
+        assert!(matches!(check(&destinations, "http://redis.example:6379"), Err(BackendFault::Own(_))));
+        for url in ["http://10.0.0.5:80", "http://redis.example:80", "http://10.0.0.6:6379", "http://10.0.0.6:5668"] {
+            assert_eq!(check(&destinations, url), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_judged_by_all_that_it_means() {
+        let mut destinations = destinations(&[]);
+        destinations.exclude_redis("redis.example", 6379);
+        let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        let resolved: Resolved = [
+            ("good.example".into(), ips(&["10.0.0.1", "fd00::1"])),
+            ("one-bad.example".into(), ips(&["10.0.0.1", "127.0.0.1"])),
+            ("metadata.example".into(), ips(&["169.254.169.254"])),
+            ("nat64.example".into(), ips(&["64:ff9b::127.0.0.1"])),
+            ("redis.example".into(), ips(&["10.0.0.5"])),
+            ("alias.example".into(), ips(&["::ffff:10.0.0.5"])),
+        ]
+        .into();
+        let check = |url: &str| {
+            let backend: Backend = url.parse().unwrap();
+            destinations.check(&backend).and_then(|()| destinations.check_resolved(&backend, &resolved))
+        };
+        for url in
+            ["http://good.example:80", "http://unknown.example:80", "http://alias.example:80", "http://10.0.0.5:80"]
+        {
+            assert_eq!(check(url), Ok(()), "{url}");
+        }
+        for url in ["http://one-bad.example:80", "http://metadata.example:80", "http://nat64.example:80"] {
+            assert!(matches!(check(url), Err(BackendFault::Resolves(..))), "{url}");
+        }
+        for url in ["http://10.0.0.5:6379", "http://alias.example:6379", "http://redis.example:6379"] {
+            assert!(matches!(check(url), Err(BackendFault::Own(_))), "{url}");
+        }
+        let names = |url: &str| destinations.names_of(&url.parse().unwrap()).join(" ");
+        assert_eq!(names("http://10.0.0.1:80"), "");
+        assert_eq!(names("http://10.0.0.1:6379"), "redis.example");
+        assert_eq!(names("http://a.example:6379"), "a.example redis.example");
+    }
+}

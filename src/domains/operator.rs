@@ -1,0 +1,164 @@
+//! What operators do with any project's domains, beside the running server: it tells Redis of it, and the log of changes says who.
+
+use std::fmt::Write as _;
+
+use rusqlite::Transaction;
+use rustix::process::getuid;
+use serde::Serialize;
+use serde_json::json;
+use uzers::get_user_by_uid;
+
+use super::audit::Action;
+use super::change::{self, Author};
+use super::commands::CommandError;
+use super::database::Database;
+use super::mapping::{Mapping, Owned, all_owned, find_domain, find_project};
+use super::options::DomainCommand;
+use super::ownership::{conflicts, is_anothers};
+use super::policy::Policy;
+use super::refusal::Refusal;
+use super::resolver::look_up_at_leisure;
+use crate::route::Domain;
+
+/// Who gives the command: the user by name, and by whom sudo was asked.
+pub(super) fn who() -> String {
+    let uid = getuid().as_raw();
+    let name = get_user_by_uid(uid).and_then(|user| user.name().to_str().map(str::to_owned));
+    let user = format!("user {}", name.unwrap_or_else(|| uid.to_string()));
+    // Anybody can set that variable; of root it is believed.
+    let asked = std::env::var("SUDO_USER").ok().filter(|asked| uid == 0 && is_user(asked));
+    asked.map_or(user.clone(), |asked| format!("{user} (sudo {asked})"))
+}
+
+fn is_user(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-@\\".contains(&byte))
+}
+
+/// Does it: what is printed.
+pub(super) fn execute(database: &Database, policy: &Policy, command: DomainCommand) -> Result<String, CommandError> {
+    match command {
+        DomainCommand::List { project, json } => {
+            list(&database.read(|transaction| all_owned(transaction, project.as_deref()))?, json)
+        }
+        DomainCommand::Map { project, domain, backends } => map(database, policy, &project, domain, backends),
+        DomainCommand::Move { domain, project } => {
+            let domain = normal(&domain)?;
+            let from = database.write(|transaction| change::move_to(transaction, &who(), &domain, &project));
+            let from = from.map_err(|refusal| CommandError::of(database, refusal, &domain))?;
+            let note = note(database, policy, &project, &domain)?;
+            Ok(format!("moved {domain} from project {from} to project {project}\n{note}"))
+        }
+        DomainCommand::Remove { domain } => {
+            let domain = normal(&domain)?;
+            let removed = database.write(|transaction| {
+                let project = owner(transaction, &domain)?.ok_or(Refusal::NoSuchDomain)?;
+                let author = Author { who: &who(), project: &project, is_operator: true };
+                change::delete(transaction, author, &domain).map(|_| project)
+            });
+            let project = removed.map_err(|refusal| CommandError::of(database, refusal, &domain))?;
+            Ok(format!("removed {domain} of project {project}\n"))
+        }
+    }
+}
+
+fn list(all: &[Owned], as_json: bool) -> Result<String, CommandError> {
+    if as_json {
+        return Ok(json_text(&all));
+    }
+    let mut text = String::from("PROJECT\tDOMAIN\tBACKENDS\n");
+    for Owned { project, mapping: Mapping { domain, backends } } in all {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{project}\t{domain}\t{}", backends.join(" "));
+    }
+    Ok(text)
+}
+
+fn map(
+    database: &Database,
+    policy: &Policy,
+    project: &str,
+    domain: String,
+    backends: Vec<String>,
+) -> Result<String, CommandError> {
+    let refused = |refusal, domain: &str| CommandError::of(database, refusal, domain);
+    let resolved = look_up_at_leisure(policy.names_of(&backends));
+    policy.check_resolved(&backends, &resolved).map_err(|fault| refused(fault.into(), &domain))?;
+    let wanted = Mapping { domain, backends };
+    let author = Author { who: &who(), project, is_operator: true };
+    let put = database.write(|transaction| change::put(transaction, policy, author, &wanted, Action::Put));
+    let changed = put.map_err(|refusal| refused(refusal, &wanted.domain))?;
+    let note = note(database, policy, project, &changed.domain)?;
+    let done = if changed.action.is_some() { "mapped" } else { "left as it is:" };
+    Ok(format!("{done} {} of project {project}\n{note}", changed.domain))
+}
+
+/// What an operator may not have meant.
+fn note(database: &Database, policy: &Policy, project: &str, domain: &str) -> Result<String, CommandError> {
+    let is_anothers = database.read(|transaction| {
+        let project = find_project(transaction, project)?;
+        is_anothers(transaction, &policy.suffixes, domain, project)
+    })?;
+    Ok(if is_anothers {
+        "note: another project has a domain above or below it; see `check`\n".into()
+    } else {
+        String::new()
+    })
+}
+
+/// The name of the project that has a domain.
+fn owner(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Option<String>> {
+    let Some(row) = find_domain(transaction, domain)? else { return Ok(None) };
+    transaction.query_row("SELECT name FROM project WHERE id = ?", [row.project], |row| row.get(0)).map(Some)
+}
+
+fn normal(domain: &str) -> Result<String, CommandError> {
+    let no_domain = |_| CommandError::NoSuchDomain(domain.to_owned());
+    Domain::normalise(domain).map(|domain| domain.as_str().to_owned()).map_err(no_domain)
+}
+
+/// What is there and would be refused today.
+#[derive(Debug, Serialize)]
+struct Finding {
+    kind: &'static str,
+    project: String,
+    domain: String,
+    detail: String,
+}
+
+/// Looks at everything with today's rules. Nothing is changed.
+pub(super) fn check(database: &Database, policy: &Policy, as_json: bool) -> Result<String, CommandError> {
+    let (all, conflicts) =
+        database.read(|transaction| Ok((all_owned(transaction, None)?, conflicts(transaction, &policy.suffixes)?)))?;
+    let mut findings: Vec<Finding> = Vec::new();
+    for conflict in conflicts {
+        let detail = format!("belongs to {} of project {}", conflict.above, conflict.above_project);
+        findings.push(Finding { kind: "conflict", project: conflict.project, domain: conflict.domain, detail });
+    }
+    for Owned { project, mapping: Mapping { domain, backends } } in all {
+        let mut find = |kind, detail| {
+            findings.push(Finding { kind, project: project.clone(), domain: domain.clone(), detail });
+        };
+        if let Err(fault) = policy.domain(&domain) {
+            find("domain", fault.to_string());
+        }
+        if policy.reserved.covers(&domain) {
+            find("reserved", "reserved for the operators".into());
+        }
+        if let Err(fault) = policy.backends(&backends) {
+            find("backend", fault.to_string());
+        }
+    }
+    if as_json {
+        return Ok(json_text(&json!(findings)));
+    }
+    let mut text = String::from("KIND\tPROJECT\tDOMAIN\tWHY\n");
+    for Finding { kind, project, domain, detail } in findings {
+        let _ = writeln!(text, "{kind}\t{project}\t{domain}\t{detail}");
+    }
+    Ok(text)
+}
+
+/// Strings always are JSON.
+pub(super) fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}

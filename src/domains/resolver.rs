@@ -1,0 +1,148 @@
+//! What the names of backends mean now.
+//!
+//! A tenant owns names, makes their answers slow, and has them mean something else a moment later. So a look-up costs others
+//! nothing, it decides only about what is plainly wrong, and one that does not come in time decides nothing. Where tenants are
+//! not trusted the operator lists networks: then there are no names.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::refusal::Refusal;
+use crate::route::MAX_BACKENDS;
+
+/// Names and their addresses. One that has none, or is not known to have any, may be missing.
+pub type Resolved = HashMap<Box<str>, Vec<IpAddr>>;
+
+/// Longer than this a request does not wait for all of its names together.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Look-ups at once, of one project (all backends of a domain) and of all. One that is too slow counts until it has ended.
+const OF_PROJECT: usize = MAX_BACKENDS + 1;
+const OF_ALL: usize = 256;
+/// Look-ups at once for a command.
+const AT_LEISURE: usize = 64;
+
+/// Looks names up for requests.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    deadline: Duration,
+    all: Arc<Semaphore>,
+    under_way: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// A look-up has ended when this is dropped.
+struct Ended {
+    project: String,
+    under_way: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut under_way = self.under_way.lock();
+        if let Some(count) = under_way.get_mut(&self.project) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.project);
+            }
+        }
+    }
+}
+
+impl Resolver {
+    pub(super) fn new() -> Self {
+        Self::with_deadline(DEADLINE)
+    }
+
+    fn with_deadline(deadline: Duration) -> Self {
+        Self { deadline, all: Arc::new(Semaphore::new(OF_ALL)), under_way: Arc::default() }
+    }
+
+    /// The addresses of a request's names, as far as they are there in time.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`]: earlier ones, of the project or of all, are still under way.
+    pub(super) async fn look_up(&self, project: &str, names: BTreeSet<Box<str>>) -> Result<Resolved, Refusal> {
+        let deadline = Instant::now() + self.deadline;
+        let mut lookups = Vec::new();
+        for name in names {
+            let ended = self.begin(project).ok_or(Refusal::Busy)?;
+            let permit = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
+            let permit = permit.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
+            // The system's resolver cannot be interrupted.
+            lookups.push(tokio::task::spawn_blocking(move || {
+                let addresses = addresses_of(&name);
+                drop((ended, permit));
+                (name, addresses)
+            }));
+        }
+        let mut resolved = Resolved::new();
+        for lookup in lookups {
+            if let Ok(Ok((name, addresses))) = timeout_at(deadline, lookup).await {
+                resolved.insert(name, addresses);
+            }
+        }
+        Ok(resolved)
+    }
+
+    fn begin(&self, project: &str) -> Option<Ended> {
+        let mut under_way = self.under_way.lock();
+        let count = under_way.entry(project.to_owned()).or_default();
+        if *count >= OF_PROJECT {
+            return None;
+        }
+        *count += 1;
+        Some(Ended { project: project.to_owned(), under_way: Arc::clone(&self.under_way) })
+    }
+}
+
+/// The same for an operator's command, which waits for all of them.
+pub(super) fn look_up_at_leisure(names: BTreeSet<Box<str>>) -> Resolved {
+    let mut names = names.into_iter().peekable();
+    let mut resolved = Resolved::new();
+    while names.peek().is_some() {
+        let some: Vec<Box<str>> = names.by_ref().take(AT_LEISURE).collect();
+        thread::scope(|scope| {
+            let lookups: Vec<_> = some.iter().map(|name| (name, scope.spawn(|| addresses_of(name)))).collect();
+            for (name, lookup) in lookups {
+                resolved.insert(name.clone(), lookup.join().unwrap_or_default());
+            }
+        });
+    }
+    resolved
+}
+
+fn addresses_of(name: &str) -> Vec<IpAddr> {
+    (name, 0).to_socket_addrs().map(|addresses| addresses.map(|address| address.ip()).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_become_addresses_and_a_project_has_so_many_look_ups() {
+        let resolver = Resolver::with_deadline(Duration::from_secs(120));
+        let names: BTreeSet<Box<str>> = ["localhost".into(), "no-such-name.invalid".into()].into();
+        let resolved = resolver.look_up("tools", names.clone()).await.unwrap();
+        assert!(resolved["localhost"].iter().any(IpAddr::is_loopback), "{resolved:?}");
+        assert!(resolved.get("no-such-name.invalid").is_none_or(Vec::is_empty));
+        let slow: Vec<_> = (0..OF_PROJECT).map(|_| resolver.begin("tools").unwrap()).collect();
+        assert!(matches!(resolver.look_up("tools", names.clone()).await, Err(Refusal::Busy)));
+        assert!(!resolver.look_up("other", names).await.unwrap().is_empty());
+        drop(slow);
+        assert!(resolver.under_way.lock().is_empty());
+    }
+
+    #[test]
+    fn at_leisure_all_names_are_looked_up() {
+        let names = (0..100).map(|number| format!("no-{number}.invalid").into()).chain(["localhost".into()]).collect();
+        let resolved = look_up_at_leisure(names);
+        assert!(resolved.len() == 101 && !resolved["localhost"].is_empty());
+    }
+}
