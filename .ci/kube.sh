@@ -135,6 +135,6 @@ mount_account() { # NAMESPACE ACCOUNT
 }
 
 show_kube() { # what is known when something failed
-    kubectl get namespaces,services,leases,events --all-namespaces || true
+    kubectl get namespaces,services,events --all-namespaces || true
     show_ends "$kube_log"/*.log "$kube/nginx/error.log"
 }

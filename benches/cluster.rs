@@ -1,7 +1,7 @@
 //! How fast kube2proxy is: 10,000 Services cold into Redis, and one change of a Service to Redis. Run by `make bench`.
 //!
-//! The real program, a real Redis, and a scripted API server in this process. Not a test: nothing here fails but what cannot
-//! be measured.
+//! The real program, or the one that `URLPROXY_BENCH_KUBE2PROXY` names, a real Redis, and a scripted API server in this process.
+//! Not a test: nothing here fails but what cannot be measured.
 
 #[path = "../tests/common/api_server.rs"]
 mod api_server;
@@ -21,7 +21,9 @@ use store::Store;
 const SERVICES: usize = 10_000;
 /// As kube2proxy asks for.
 const PAGE: usize = 500;
-const CHANGES: usize = 2_000;
+/// More often than anything that is measured takes.
+const RESYNC: &str = "20s";
+const CHANGES: usize = 1_000;
 const PER_SECOND: u32 = 100;
 
 fn main() {
@@ -35,7 +37,11 @@ fn main() {
     std::fs::write(&config, text).unwrap_or_else(|e| panic!("{e}"));
     let begun = Instant::now();
     let config = config.display().to_string();
-    let kube2proxy = Process::start(env!("CARGO_BIN_EXE_kube2proxy"), &["--config", &config, "--redis", &store.url()]);
+    let program = std::env::var("URLPROXY_BENCH_KUBE2PROXY");
+    let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_kube2proxy"));
+    let sent_before = store.received();
+    let args = ["--config", &config, "--redis", &store.url(), "--resync-interval", RESYNC];
+    let kube2proxy = Process::start(program, &args);
     wait(|| api.count(Request::NextPage) == SERVICES / PAGE - 1);
     let (listed, asked) = (Instant::now(), begun.elapsed());
     wait(|| redis::cmd("SCARD").arg("k8s_services").query(&mut store.connection) == Ok(SERVICES));
@@ -44,6 +50,9 @@ fn main() {
     row(&format!("{SERVICES} Services, from its start to the last page of the list"), &figure(asked), "");
     row("from the last page of the list until Redis has all of them", &figure(cold), "<= 3 s");
 
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0);
+    row("sent to Redis for that", &mib(store.received() - sent_before), "");
+
     let mut taken = change_steadily(&api, &mut store);
     taken.sort_unstable();
     for (percent, target) in [(50, ""), (99, "<= 20 ms")] {
@@ -51,6 +60,9 @@ fn main() {
         let what = format!("a change in Redis, p{percent} of {CHANGES} at {PER_SECOND}/s");
         row(&what, &format!("{:.2} ms", taken[at].as_secs_f64() * 1e3), target);
     }
+    let (bytes, took) = compared(&mut store);
+    row("sent to Redis for one full comparison", &mib(bytes), "<= 10 MiB");
+    row("time of Redis for it", &format!("{:.0} ms", took.as_secs_f64() * 1e3), "");
     let memory = kube2proxy.memory_kib();
     row("memory of kube2proxy with all of them", &format!("{:.1} MiB", memory as f64 / 1024.0), "");
     row("the same for each Service", &format!("{:.2} KiB", memory as f64 / SERVICES as f64), "");
@@ -72,9 +84,31 @@ fn wait(mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// What one full comparison sends, and how long Redis works on it, from when nothing is sent to when nothing is any more.
+fn compared(store: &mut Store) -> (u64, Duration) {
+    const QUIET: Duration = Duration::from_secs(2);
+    // Beats are far smaller.
+    const BURST: u64 = 1 << 20;
+    let mut quiet_until_burst = |is_burst: bool| {
+        let begun = Instant::now();
+        loop {
+            let (before, worked) = (store.received(), store.worked());
+            std::thread::sleep(QUIET);
+            if (store.received() - before > BURST) == is_burst {
+                return (before, worked);
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "no comparison");
+        }
+    };
+    quiet_until_burst(false);
+    let (before, worked) = quiet_until_burst(true);
+    let (after, worked_after) = quiet_until_burst(false);
+    (after - before, worked_after.saturating_sub(worked))
+}
+
 /// How long each change took.
 fn change_steadily(api: &ApiServer, store: &mut Store) -> Vec<Duration> {
-    wait(|| api.open_watches() == 1);
+    wait(|| api.open_watches() >= 1);
     let begun = Instant::now();
     (0..CHANGES)
         .map(|change| {

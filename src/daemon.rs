@@ -2,6 +2,7 @@
 
 mod connection_limiter;
 mod guard;
+mod invalidations;
 mod lifecycle;
 mod log;
 mod metrics;
@@ -16,6 +17,7 @@ mod write_check;
 
 pub use connection_limiter::{ConnectionLimiter, ConnectionMeter, Limit, Limits, Permit, Refused};
 pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
+pub use invalidations::{InvalidationListener, Invalidations};
 pub use lifecycle::{Failure, Lifecycle, bind, exit_with, run};
 pub use log::{LogFormat, LogOptions, start_log};
 pub(crate) use metrics::label_values;

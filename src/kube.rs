@@ -1,16 +1,19 @@
 //! The daemon that watches a Kubernetes cluster's Services and writes their routes to Redis.
 //!
 //! `watch` (lists and watches) -> `service` (what a Service means) -> `desired` (all of them) -> `follow` (the one task) ->
-//! `ledger` (what Redis has, and settling the difference), with `lease` (who of several may write) and `events` (telling maintainers).
+//! `ledger` (what Redis has, and settling the difference), with `lock` (who of several may write), `recheck` (what others have
+//! written) and `events` (telling maintainers).
 
 mod desired;
 mod error;
 mod events;
 mod follow;
-mod lease;
 mod ledger;
+mod lock;
 mod metrics;
 mod options;
+mod proxy;
+mod recheck;
 mod run;
 mod service;
 mod settings;

@@ -6,7 +6,9 @@
 //! | `redirect:<tool>` | hash | pattern to canonical host; presence asks for a redirect |
 //! | `frontend:<domain>` | set | backend URLs of a whole host; `*.<parent>` is every host with one label more |
 //! | `k8s_services` | set | what kube2proxy has registered: `namespace/name/route` |
-//! | `k8s_writer` | string | which kube2proxy may write, for as long as it is there |
+//! | `k8s_lock` | string | `<number> <identity>`: which kube2proxy may write, for as long as it is there |
+//! | `k8s_lock_number` | string | the last of these numbers |
+//! | `k8s_writer` | string | the same of an earlier version: while it is there nobody else of them writes |
 //! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
 //! | `addresses` | hash | `host:port` to the tool that is routed there. Readers may ignore it |
 //!
@@ -18,21 +20,21 @@ mod address;
 mod admission;
 mod cluster;
 mod frontend;
+mod lock;
 mod origin;
 mod read;
 mod schema;
 mod script;
+mod tracking;
 mod withdrawal;
 mod write;
 
 pub use acceptance::{AcceptError, AcceptFile, Accepted, Names};
 pub use address::{hold_address, release_address};
 pub use admission::{Admission, NotAllowed, address_towards, is_special};
-pub use cluster::{
-    CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, WRITER_KEY, heartbeat, settle, step_down,
-    take_over,
-};
-pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, track_frontends, write_frontend};
+pub use cluster::{CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, Settlement, settle};
+pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, write_frontend};
+pub use lock::{LOCK_KEY, LockReply, OLD_LOCK_KEY, beat_lock, release_lock};
 pub use origin::{GRID, GridRoute, Origin, Signed, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{
@@ -40,6 +42,7 @@ pub use schema::{
     prefix_of, redirects_key, routes_key, split_key,
 };
 pub use script::Call;
+pub use tracking::track_keys;
 pub use withdrawal::{GuardSettings, touched_at};
 pub use write::{
     Ownership, Registration, Withdrawal, register, renew, unregister_if_from, unregister_url, withdraw_if_unchanged,

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use api_server::{ApiServer, Break, Fault, Request, web_service};
 use futures_util::{Stream, TryStreamExt};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
-use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config, ResourceExt};
@@ -174,32 +173,6 @@ async fn a_client_that_is_gone_watches_no_more() {
 }
 
 #[tokio::test]
-async fn nobody_replaces_a_lease_that_has_changed() {
-    let server = ApiServer::start();
-    let leases: Api<Lease> = Api::namespaced(client(&server), "urlproxy");
-    let lease = |holder: &str, version: Option<&str>| -> Lease {
-        let metadata = json!({"name": "kube2proxy", "resourceVersion": version});
-        serde_json::from_value(json!({"metadata": metadata, "spec": {"holderIdentity": holder}})).unwrap()
-    };
-    assert!(leases.get_opt("kube2proxy").await.unwrap().is_none());
-    let params = PostParams::default();
-    let created = leases.create(&params, &lease("one", None)).await.unwrap();
-    assert_eq!(code(&leases.create(&params, &lease("two", None)).await.unwrap_err()), 409);
-    let replaced = leases.replace("kube2proxy", &params, &created).await.unwrap();
-    assert_ne!(created.resource_version(), replaced.resource_version());
-    assert_eq!(created.uid(), replaced.uid());
-    assert_eq!(code(&leases.replace("kube2proxy", &params, &created).await.unwrap_err()), 409);
-    assert_eq!(code(&leases.replace("kube2proxy", &params, &lease("two", None)).await.unwrap_err()), 422);
-    assert_eq!(code(&leases.replace("other", &params, &created).await.unwrap_err()), 404);
-    assert_eq!(server.leader().as_deref(), Some("one"));
-
-    server.fail(Request::ReplaceLease, Fault::Lost, 1);
-    let two = lease("two", replaced.resource_version().as_deref());
-    assert!(timeout(Duration::from_millis(200), leases.replace("kube2proxy", &params, &two)).await.is_err());
-    assert_eq!(server.leader().as_deref(), Some("two"));
-}
-
-#[tokio::test]
 async fn events_are_recorded_with_their_patches() {
     let server = ApiServer::start();
     let recorder = Recorder::new(client(&server), Reporter { controller: "kube2proxy".into(), instance: None });
@@ -233,6 +206,9 @@ async fn faults_come_in_turn_and_as_often_as_asked() {
     server.fail(Request::List, Fault::Garbage, 1);
     server.fail(Request::List, Fault::Cut, 1);
     server.fail(Request::List, Fault::Slow(Duration::from_millis(50)), 1);
+    server.fail(Request::Watch, Fault::Empty, 1);
+    let events = services(&server).watch(&WatchParams::default(), "1000").await.unwrap();
+    assert_eq!(next(&mut pin!(events)).await, None, "ended at once");
     let list = async || services(&server).list(&ListParams::default()).await;
     for want in [403, 403] {
         assert_eq!(code(&list().await.unwrap_err()), want);

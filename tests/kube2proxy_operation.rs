@@ -1,4 +1,4 @@
-//! kube2proxy as its operator meets it: several at once, rights, command line.
+//! kube2proxy as its operator meets it: rights, command line, proxies.
 
 #[path = "common/api_server.rs"]
 mod api_server;
@@ -10,72 +10,19 @@ mod kube2proxy;
 mod listener;
 #[path = "common/port.rs"]
 mod port;
+#[path = "common/proxy_server.rs"]
+mod proxy_server;
 #[path = "common/redis.rs"]
 mod redis_server;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api_server::{ApiServer, web_service};
 use kube2proxy::{Kube2proxy, members, url_of};
 use listener::wait_for;
+use proxy_server::ProxyServer;
 use redis_server::RedisServer;
-
-#[test]
-fn of_two_writers_the_later_writes_and_the_other_waits() {
-    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
-    api.apply("hello", "hello", web_service("10.96.0.1", 80));
-    let first = Kube2proxy::start(&api, &redis, &[]);
-    let mut second = Kube2proxy::start(&api, &redis, &[]);
-    first.daemon.wait_for_line(&["ERROR", "another kube2proxy writes"]);
-    wait_for("the first is not ready", || !first.is_ready());
-    let writer = redis.cli(&["GET", "k8s_writer"]);
-    for port in 81..90 {
-        api.apply("hello", "hello", web_service("10.96.0.1", port));
-        wait_for("a change", || url_of(&redis, "hello") == format!("http://10.96.0.1:{port}"));
-        assert_eq!(redis.cli(&["GET", "k8s_writer"]), writer, "no to and fro");
-    }
-    assert_eq!(first.daemon.log().matches("another kube2proxy writes").count(), 1);
-    second.daemon.signal("TERM");
-    assert_eq!(second.daemon.wait_for_end(), 0);
-    first.wait_until_ready();
-    first.daemon.wait_for_line(&["INFO", "nobody else writes any more"]);
-    api.apply("hello", "hello", web_service("10.96.0.1", 90));
-    wait_for("a change", || url_of(&redis, "hello") == "http://10.96.0.1:90");
-}
-
-#[test]
-fn of_several_replicas_one_leads_and_another_takes_over() {
-    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
-    api.apply("hello", "hello", web_service("10.96.0.1", 80));
-    let lease = ["--lease", "urlproxy/kube2proxy"];
-    let mut first = Kube2proxy::start(&api, &redis, &lease);
-    first.daemon.wait_for_line(&["INFO", "leading"]);
-    let mut second = Kube2proxy::start(&api, &redis, &lease);
-    let leads = |replica: &Kube2proxy| replica.metric("kube2proxy_leading") == 1.0;
-    assert!(leads(&first) && !leads(&second));
-    // In order: the lease is given back.
-    let begun = Instant::now();
-    first.daemon.signal("TERM");
-    assert_eq!(first.daemon.wait_for_end(), 0);
-    wait_for("the second leads", || leads(&second));
-    eprintln!("taken over {:?} after SIGTERM", begun.elapsed());
-    api.apply("hello", "hello", web_service("10.96.0.1", 81));
-    wait_for("a change", || url_of(&redis, "hello") == "http://10.96.0.1:81");
-    // Killed: the lease runs out.
-    let third = Kube2proxy::start(&api, &redis, &lease);
-    let begun = Instant::now();
-    second.daemon.signal("KILL");
-    let _ = second.daemon.wait_for_end();
-    api.apply("hello", "hello", web_service("10.96.0.1", 82));
-    let deadline = Instant::now() + Duration::from_secs(40);
-    while !leads(&third) {
-        assert!(Instant::now() < deadline, "nobody takes over");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    eprintln!("taken over {:?} after SIGKILL", begun.elapsed());
-    wait_for("the change", || url_of(&redis, "hello") == "http://10.96.0.1:82");
-}
 
 #[test]
 fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
@@ -95,7 +42,7 @@ fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
     assert_eq!(kube2proxy.daemon.wait_for_end(), 0);
     let log = kube2proxy.daemon.log();
     assert!(!log.contains("password") && !log.contains("NOPERM") && !log.contains("not written"), "{log}");
-    assert_eq!(redis.cli(&["EXISTS", "k8s_writer"]), "0", "given back");
+    assert!(redis.cli(&["GET", "k8s_lock"]).ends_with(" -"), "given up");
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
@@ -103,6 +50,7 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
         .args(args)
         .env_remove("URLPROXY_REDIS")
         .env_remove("KUBERNETES_SERVICE_HOST")
+        .env("HTTPS_PROXY", "ftp://user:password@proxy")
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -117,7 +65,7 @@ fn the_command_line_teaches() {
     let described = manual.split_once("### kube2proxy").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
     let lines = help.lines().filter(|line| line.starts_with("      --"));
     let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 14, "{options:?}");
+    assert_eq!(options.len(), 13, "{options:?}");
     for option in options {
         assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
     }
@@ -133,7 +81,6 @@ fn the_command_line_teaches() {
         (vec![], "neither --config nor --kubeconfig, and not in a cluster"),
         (vec!["--config".into(), missing.clone()], "while reading"),
         (vec!["--kubeconfig".into(), missing.clone()], "invalid --kubeconfig"),
-        (vec!["--lease".into(), "kube2proxy".into()], "NAMESPACE/NAME"),
         (vec!["--withdrawal-guard".into(), "half".into()], "expected e.g. \"50% floor=20"),
         (vec!["--namespace-template".into(), "tools".into()], "expected a name with"),
         (
@@ -157,10 +104,74 @@ fn the_command_line_teaches() {
         ("kubernetes: {master: 'http://h', tokens: x}", "tokens"),
         ("kubernetes: {master: 'h:6443'}", "expected e.g. https://10.0.0.1:6443"),
         ("kubernetes: {master: 'https://h', certificate_authority: /nowhere}", "/nowhere"),
-        ("kubernetes: {master: 'https://h', token_file: /nowhere}", "/nowhere"),
+        ("kubernetes: {master: 'http://h', token_file: /nowhere}", "/nowhere"),
+        ("kubernetes: {master: 'https://h'}", "invalid HTTPS_PROXY, expected e.g. http://proxy.example.org:3128"),
     ] {
         let (status, _, error) = run(&["--config", &file(text)]);
         assert_eq!(status, Some(64), "{text:?}: {error}");
         assert!(error.contains(want), "{text:?}: {error}");
     }
+}
+
+#[test]
+fn the_api_server_is_asked_through_the_proxy_that_the_environment_names() {
+    let (api, redis, proxy) = (ApiServer::start(), RedisServer::start(&[]), ProxyServer::start());
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    let port = api.url().rsplit_once(':').unwrap().1.to_owned();
+    proxy.name("kubernetes.test", api.url().strip_prefix("http://").unwrap());
+    let cluster = format!("  master: http://kubernetes.test:{port}\n  token: secret\n");
+    for (variables, is_used) in [
+        (vec![("HTTP_PROXY", proxy.url())], true),
+        (vec![("http_proxy", proxy.url()), ("NO_PROXY", "other.test,.kubernetes.test,10.0.0.0/8".into())], true),
+        (vec![("HTTP_PROXY", proxy.url()), ("no_proxy", "kubernetes.test".into())], false),
+        (vec![("HTTPS_PROXY", proxy.url())], false),
+    ] {
+        let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let asked = proxy.asked().len();
+        let kube2proxy = Kube2proxy::launch_in(&cluster, &redis, &[], &environment);
+        if is_used {
+            kube2proxy.wait_until_ready();
+            assert_eq!(url_of(&redis, "hello"), "http://10.96.0.1:80");
+            assert_eq!(proxy.asked().last().unwrap(), &format!("kubernetes.test:{port}"));
+        } else {
+            kube2proxy.daemon.wait_for_line(&["WARN", "not watching"]);
+            assert_eq!(proxy.asked().len(), asked, "{variables:?}");
+        }
+    }
+}
+
+#[test]
+fn a_kubeconfigs_proxy_counts_whatever_the_environment_says() {
+    let (api, redis, proxy) = (ApiServer::start(), RedisServer::start(&[]), ProxyServer::start());
+    api.apply("hello", "hello", web_service("10.96.0.1", 80));
+    let file = redis.dir().join("kubeconfig");
+    let kubeconfig = |proxy: &str| {
+        let cluster = serde_json::json!({"name": "c", "cluster": {"server": api.url(), "proxy-url": proxy}});
+        let context = serde_json::json!({"name": "x", "context": {"cluster": "c", "user": "u"}});
+        let user = serde_json::json!({"name": "u", "user": {"token": "secret"}});
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "x",
+            "clusters": [cluster], "contexts": [context], "users": [user],
+        });
+        std::fs::write(&file, text.to_string()).unwrap();
+    };
+    kubeconfig(&proxy.url());
+    let args = ["--kubeconfig", file.to_str().unwrap(), "--redis", &redis.url()];
+    let environment = [("HTTP_PROXY", "http://127.0.0.1:1"), ("NO_PROXY", "*")];
+    let kube2proxy = Kube2proxy::launch_by(&args, &environment);
+    kube2proxy.wait_until_ready();
+    assert_eq!(url_of(&redis, "hello"), "http://10.96.0.1:80");
+    assert!(!proxy.asked().is_empty());
+    kubeconfig("ftp://proxy");
+    let (status, _, error) = run(&args[..2]);
+    assert_eq!(status, Some(64), "{error}");
+    assert!(error.contains("invalid proxy-url in the kubeconfig"), "{error}");
+}
+
+#[test]
+fn a_lease_is_asked_for_in_vain() {
+    let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
+    let kube2proxy = Kube2proxy::start(&api, &redis, &["--lease", "urlproxy/kube2proxy"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "--lease does nothing any more"]);
+    assert!(api.unexpected().is_empty(), "{:?}", api.unexpected());
 }

@@ -163,7 +163,7 @@ fn repeats_and_reasons_are_in_the_log_when_asked_for() {
         let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
         assert_eq!(listener.register(".*", &url), "ok");
         if is_told {
-            listener.daemon.wait_for_line(&["DEBUG", "not audited", "tool=\"hello\"", "Connection refused"]);
+            listener.daemon.wait_for_line(&["DEBUG", "nobody listens", "tool=\"hello\"", "connection refused"]);
         } else {
             assert!(!listener.daemon.log().contains("DEBUG"));
         }
@@ -248,7 +248,7 @@ fn the_command_line_teaches() {
     let described = manual.split_once("### proxylistener").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
     let lines = help.lines().filter(|line| line.starts_with("      --"));
     let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 16, "{options:?}");
+    assert_eq!(options.len(), 18, "{options:?}");
     for option in options {
         assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
     }

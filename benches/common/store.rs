@@ -57,6 +57,26 @@ impl Store {
         format!("unix:{}", self.dir.path().join("redis.sock").display())
     }
 
+    /// How many bytes it has been sent.
+    #[allow(dead_code, reason = "not every bench counts them")]
+    pub fn received(&mut self) -> u64 {
+        self.number_in("stats", "total_net_input_bytes:").unwrap_or(0)
+    }
+
+    /// How long its commands took.
+    #[allow(dead_code, reason = "not every bench counts it")]
+    pub fn worked(&mut self) -> Duration {
+        let info: String = redis::cmd("INFO").arg("commandstats").query(&mut self.connection).unwrap_or_default();
+        let scripts = info.lines().filter(|line| line.starts_with("cmdstat_eval"));
+        let times = scripts.filter_map(|line| line.split("usec=").nth(1)?.split(',').next()?.parse::<u64>().ok());
+        Duration::from_micros(times.sum())
+    }
+
+    fn number_in(&mut self, section: &str, name: &str) -> Option<u64> {
+        let info: String = redis::cmd("INFO").arg(section).query(&mut self.connection).ok()?;
+        info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
     /// A directory that ends with the store.
     #[allow(dead_code, reason = "not every bench writes files")]
     pub fn directory(&self) -> &std::path::Path {

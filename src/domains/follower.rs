@@ -17,10 +17,10 @@ use super::database::{Database, DatabaseError};
 use super::mapping::{Mapping, backends_of, count_domains, owns_redis};
 use super::metrics::Metrics;
 use super::outbox;
-use super::replica::{Heard, Replica, names_of};
+use super::replica::{Replica, names_of};
 use super::strangers::Strangers;
 use crate::backoff::Backoff;
-use crate::daemon::{Guard, Readiness, StoreError};
+use crate::daemon::{Guard, Invalidations, Readiness, StoreError};
 use crate::registry::{GuardSettings, frontend_of};
 
 /// Domains that are written or compared with one round trip.
@@ -201,8 +201,8 @@ impl Follower {
     /// Looks at the keys that others have changed.
     async fn mend(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
         self.mend_at = None;
-        let Heard { keys, everything } = replica.heard();
-        if everything {
+        let Invalidations { keys, everything } = replica.heard();
+        if everything.is_some() {
             self.reconcile_soon();
             return Ok(());
         }

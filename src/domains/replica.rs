@@ -2,80 +2,44 @@
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
-    RedisResult, Value,
-};
-use tokio::sync::Notify;
+use redis::{Client, FromRedisValue, RedisResult, Value};
 use tokio::time::timeout;
 
 use super::mapping::Mapping;
-use crate::daemon::{REDIS_DEADLINE, StoreError};
-use crate::registry::{compare_frontend, frontend_of, scan_frontends, track_frontends, write_frontend};
+use crate::daemon::{InvalidationListener, Invalidations, REDIS_DEADLINE, StoreError};
+use crate::registry::{DOMAINS_PREFIX, compare_frontend, frontend_of, scan_frontends, write_frontend};
 
 /// Keys that are asked for with one command.
 const PAGE: usize = 1000;
-/// More keys than these that others have changed are as good as all.
-const MAX_HEARD: usize = 4096;
-
-/// What others have done to Redis since it was last asked.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
-    /// Their keys.
-    pub keys: HashSet<Vec<u8>>,
-    /// It may be anything.
-    pub everything: bool,
-}
 
 /// One connection. After any error it is to be dropped: what was sent may still be done.
 #[derive(Debug)]
 pub(super) struct Replica {
     connection: MultiplexedConnection,
-    ear: Arc<Ear>,
+    listener: InvalidationListener,
     latency: Histogram,
-}
-
-#[derive(Debug, Default)]
-struct Ear {
-    heard: Mutex<Heard>,
-    notify: Notify,
 }
 
 impl Replica {
     /// Connects, and listens to what others do from then on.
     pub(super) async fn connect(client: &Client, latency: Histogram) -> Result<Self, StoreError> {
-        let info = client.get_connection_info().clone();
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-        let client = Client::open(info.set_redis_settings(settings).into_connection_info()?)?;
-        let ear = Arc::new(Ear::default());
-        let listening = Arc::clone(&ear);
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let config = config.set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-            listening.hear(push);
-            Ok(())
-        });
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let connection = within(&latency, connecting).await?;
-        let mut replica = Self { connection, ear, latency };
-        let tracking = track_frontends();
-        let () = replica.ask(async |connection| tracking.query_async(connection).await).await?;
-        Ok(replica)
+        let listener = InvalidationListener::default();
+        let connection = within(&latency, listener.connect(client, DOMAINS_PREFIX)).await?;
+        Ok(Self { connection, listener, latency })
     }
 
     /// Waits until there is something to be [`heard`](Self::heard).
     pub(super) async fn hear(&self) {
-        self.ear.notify.notified().await;
+        self.listener.changed().await;
     }
 
     /// What others have done since the last call.
-    pub(super) fn heard(&self) -> Heard {
-        std::mem::take(&mut *self.ear.heard.lock())
+    pub(super) fn heard(&self) -> Invalidations {
+        self.listener.take()
     }
 
     /// Whether it still is there.
@@ -143,30 +107,6 @@ impl Replica {
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, StoreError> {
         within(&self.latency, send(&mut self.connection)).await
-    }
-}
-
-impl Ear {
-    /// Takes what Redis says of keys that others have changed: their names, or null for all of them.
-    fn hear(&self, push: PushInfo) {
-        let keys = match (push.kind, push.data.into_iter().next()) {
-            (PushKind::Invalidate, Some(Value::Array(keys))) => Some(keys),
-            (PushKind::Invalidate, _) => None,
-            // The next PING fails.
-            _ => return,
-        };
-        let mut heard = self.heard.lock();
-        for key in keys.iter().flatten() {
-            match key {
-                Value::BulkString(key) if heard.keys.len() < MAX_HEARD => {
-                    heard.keys.insert(key.clone());
-                }
-                _ => heard.everything = true,
-            }
-        }
-        heard.everything |= keys.is_none();
-        drop(heard);
-        self.notify.notify_one();
     }
 }
 

@@ -1,21 +1,29 @@
 //! The programs that run on the grid's hosts and tell the proxies: webservice-runner, portgrabber, portreleaser.
 //!
-//! `runner`, `grabber` and `releaser` are the programs; `active_proxy` (whom to tell), `port` (which port), `socket` (who
-//! listens on it), `exchange` (one command and its answer), `registration` (until it works, and back), `announcement` (all
-//! proxies at once), `job` (the command and its processes), `signals` (what it is sent), `status` (what it leaves).
+//! `runner`, `grabber` (with its `companion`) and `releaser` are the programs; `active_proxy` (whom to tell), `port` (which
+//! port), `socket` (who listens on it), `exchange` (one command and its answer), `dialect` (which commands a proxy
+//! understands), `registration` (until it works), `renewal` (again and again), `withdrawal` (back), `announcement` (all
+//! proxies at once), `record` (what is registered, for the epilog), `job` (the command and its processes), `home` (where it
+//! runs), `signals` (what it is sent), `status` (what it leaves).
 
 mod active_proxy;
 mod announcement;
+mod companion;
+mod dialect;
 mod exchange;
 pub mod grabber;
+mod home;
 mod job;
 mod port;
+mod record;
 mod registration;
 pub mod releaser;
+mod renewal;
 pub mod runner;
 mod signals;
 mod socket;
 mod status;
+mod withdrawal;
 
 use std::io;
 

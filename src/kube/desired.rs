@@ -1,6 +1,6 @@
 //! What the cluster wants: the Services as they were listed and watched, and the routes that follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::DynamicObject;
 
@@ -10,6 +10,9 @@ use crate::route::ToolName;
 
 /// Namespace and name of a Service.
 pub type ServiceId = (String, String);
+
+/// More selectors than these there cannot be: each is a bit.
+pub const MAX_SELECTORS: usize = 32;
 
 /// A Service, or what keeps it from being a route.
 #[derive(Clone, Debug)]
@@ -22,78 +25,156 @@ pub struct Seen {
     created: i64,
     /// When it came or was changed, in Unix seconds. Against other sources' routes the younger has it.
     claimed: u64,
+    /// Its resourceVersion, 0 if that is no number.
+    version: u64,
+    /// The selectors that it was seen by, one bit each.
+    selectors: u32,
 }
 
 impl Seen {
-    /// Whether nothing has changed that matters here.
-    fn is_same(&self, other: &Self) -> bool {
-        self.uid == other.uid && self.meaning == other.meaning
-    }
-}
-
-/// All Services of one complete list, and what has been watched since.
-#[derive(Clone, Debug, Default)]
-pub struct Desired {
-    services: BTreeMap<ServiceId, Seen>,
-    /// By tool: the Services that are named after it.
-    tools: BTreeMap<ToolName, Vec<ServiceId>>,
-}
-
-/// A tool's routes, and the Services that come too late for one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ToolRoutes {
-    /// With what each is registered as, its URL, and since when it is claimed.
-    pub routes: Vec<(Registered, String, u64)>,
-    /// With the namespace of the older one.
-    pub outdone: Vec<(ServiceId, String)>,
-}
-
-impl Desired {
-    /// Takes a Service in, or its new state. `changed_at` is when it was changed, in Unix seconds, if that was seen; else its
-    /// creation counts.
-    pub fn apply(
-        &mut self,
-        service: &DynamicObject,
-        templates: &[NamespaceTemplate],
-        changed_at: Option<u64>,
-    ) -> ServiceId {
-        let id = id_of(service);
+    /// Reads a Service. `changed_at` is when it was changed, in Unix seconds, if that was seen; else its creation counts.
+    pub fn read(service: &DynamicObject, templates: &[NamespaceTemplate], changed_at: Option<u64>) -> Self {
         let created = service.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-        let mut seen = Seen {
+        Self {
             uid: service.metadata.uid.clone().unwrap_or_default(),
             meaning: route_of(service, templates),
             created,
             claimed: changed_at.unwrap_or_else(|| u64::try_from(created).unwrap_or(0)),
-        };
-        if let Some(before) = self.services.get(&id).filter(|before| before.is_same(&seen)) {
-            seen.claimed = before.claimed;
+            version: service.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0),
+            selectors: 0,
         }
-        self.remove(&id);
+    }
+
+    /// Whether nothing has changed that matters here.
+    fn is_same(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.meaning == other.meaning
+    }
+
+    /// Whether it is what another watch has told already, and more. Two watches of one Service are not in step.
+    fn is_older(&self, other: &Self) -> bool {
+        if self.uid == other.uid { self.version < other.version } else { self.created < other.created }
+    }
+
+    /// Where requests go.
+    fn address(&self) -> Option<String> {
+        self.meaning.as_ref().ok().map(|route| route.backend.to_string())
+    }
+}
+
+/// All Services of complete lists, one by each selector, and what has been watched since.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    services: BTreeMap<ServiceId, Seen>,
+    /// By tool: the Services that are named after it.
+    tools: BTreeMap<ToolName, Vec<ServiceId>>,
+    /// By URL: the Services that are there.
+    addresses: BTreeMap<String, Vec<ServiceId>>,
+    /// The selectors that there is no complete list of yet.
+    missing: u32,
+}
+
+/// A tool's routes, and the Services that are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolRoutes {
+    /// With what each is registered as, its URL, and since when it is claimed.
+    pub routes: Vec<(Registered, String, u64)>,
+    /// Because of another Service.
+    pub outdone: Vec<(ServiceId, Rejection)>,
+}
+
+impl Desired {
+    /// Nothing is known by any of so many selectors.
+    pub fn new(selectors: usize) -> Self {
+        let missing = (0..selectors.min(MAX_SELECTORS)).fold(0, |bits, selector| bits | bit(selector));
+        Self { services: BTreeMap::new(), tools: BTreeMap::new(), addresses: BTreeMap::new(), missing }
+    }
+
+    /// Whether there has been a complete list by each selector. Before, it says nothing of what is not in it.
+    pub fn is_complete(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// Takes a Service in, or its new state, that this selector selects.
+    pub fn put(&mut self, selector: usize, id: ServiceId, mut seen: Seen) {
+        seen.selectors = bit(selector);
+        if let Some(before) = self.services.get_mut(&id) {
+            if seen.is_older(before) {
+                before.selectors |= bit(selector);
+                return;
+            }
+            seen.selectors |= before.selectors;
+            if seen.is_same(before) {
+                seen.claimed = before.claimed;
+            }
+        }
+        self.forget(&id);
         if let Ok(route) = &seen.meaning {
             self.tools.entry(route.tool.clone()).or_default().push(id.clone());
         }
-        self.services.insert(id.clone(), seen);
-        id
+        if let Some(address) = seen.address() {
+            self.addresses.entry(address).or_default().push(id.clone());
+        }
+        self.services.insert(id, seen);
     }
 
-    /// Takes over when `older` saw the Services that have not changed since.
-    pub fn keep_claims_of(&mut self, older: &Self) {
-        for (id, seen) in &mut self.services {
-            if let Some(before) = older.services.get(id).filter(|before| before.is_same(seen)) {
-                seen.claimed = seen.claimed.max(before.claimed);
-            }
+    /// This selector selects it no more. It is gone if no other does.
+    pub fn remove(&mut self, selector: usize, id: &ServiceId) {
+        let Some(seen) = self.services.get_mut(id) else { return };
+        seen.selectors &= !bit(selector);
+        if seen.selectors == 0 {
+            self.forget(id);
         }
     }
 
-    /// Forgets a Service.
-    pub fn remove(&mut self, id: &ServiceId) {
-        let Some(Seen { meaning: Ok(route), .. }) = self.services.remove(id) else { return };
-        if let Some(ids) = self.tools.get_mut(&route.tool) {
-            ids.retain(|other| other != id);
-            if ids.is_empty() {
-                self.tools.remove(&route.tool);
-            }
+    /// This selector selects these, and no others.
+    pub fn replace(&mut self, selector: usize, listed: Vec<(ServiceId, Seen)>) {
+        let ids: BTreeSet<ServiceId> = listed.iter().map(|(id, _)| id.clone()).collect();
+        let lost = |(id, seen): (&ServiceId, &Seen)| {
+            (seen.selectors & bit(selector) != 0 && !ids.contains(id)).then(|| id.clone())
+        };
+        let lost: Vec<ServiceId> = self.services.iter().filter_map(lost).collect();
+        for id in lost {
+            self.remove(selector, &id);
         }
+        for (id, seen) in listed {
+            self.put(selector, id, seen);
+        }
+        self.missing &= !bit(selector);
+    }
+
+    fn forget(&mut self, id: &ServiceId) {
+        let Some(seen) = self.services.remove(id) else { return };
+        if let Some(address) = seen.address() {
+            drop_from(&mut self.addresses, &address, id);
+        }
+        if let Ok(route) = seen.meaning {
+            drop_from(&mut self.tools, &route.tool, id);
+        }
+    }
+
+    /// The tools whose routes may depend on a Service: its own, and those of others at the same address.
+    pub fn tools_beside(&self, id: &ServiceId) -> Vec<ToolName> {
+        let tool = |id: &ServiceId| Some(self.services.get(id)?.meaning.as_ref().ok()?.tool.clone());
+        let Some(address) = self.services.get(id).and_then(Seen::address) else { return Vec::new() };
+        self.addresses.get(&address).into_iter().flatten().filter_map(tool).collect()
+    }
+
+    /// Whether a tool has Services.
+    pub fn has(&self, tool: &ToolName) -> bool {
+        self.tools.contains_key(tool)
+    }
+
+    /// Another tool's Service that has the address of this one, and is younger: the API server gives an address to one at a
+    /// time, so the older is gone, which is not known here yet.
+    fn successor_of(&self, id: &ServiceId, seen: &Seen, tool: &ToolName) -> Option<&ServiceId> {
+        let mut others = self.addresses.get(&seen.address()?)?.iter().filter(|other| *other != id);
+        let is_successor = |other: &&ServiceId| {
+            self.services.get(*other).is_some_and(|found| {
+                let is_anothers = found.meaning.as_ref().is_ok_and(|route| route.tool != *tool);
+                is_anothers && (found.created, *other) > (seen.created, id)
+            })
+        };
+        others.find(is_successor)
     }
 
     /// A Service as it was seen last.
@@ -119,15 +200,31 @@ impl Desired {
         let mut found = ToolRoutes::default();
         for (id, seen) in claims {
             let Ok(route) = &seen.meaning else { continue };
+            if let Some((namespace, name)) = self.successor_of(id, seen, tool) {
+                found.outdone.push((id.clone(), Rejection::AddressTaken(format!("{namespace}/{name}"))));
+                continue;
+            }
             let pattern = route.pattern.as_str();
             if let Some((first, ..)) = found.routes.iter().find(|(first, ..)| first.pattern == pattern) {
-                found.outdone.push((id.clone(), first.namespace.clone()));
+                found.outdone.push((id.clone(), Rejection::AlreadyClaimed(first.namespace.clone())));
                 continue;
             }
             let registered = Registered { namespace: id.0.clone(), name: id.1.clone(), pattern: pattern.to_owned() };
             found.routes.push((registered, route.backend.to_string(), seen.claimed));
         }
         found
+    }
+}
+
+fn bit(selector: usize) -> u32 {
+    u32::try_from(selector).ok().and_then(|selector| 1_u32.checked_shl(selector)).unwrap_or(0)
+}
+
+fn drop_from<K: Ord + Clone>(map: &mut BTreeMap<K, Vec<ServiceId>>, key: &K, id: &ServiceId) {
+    let Some(ids) = map.get_mut(key) else { return };
+    ids.retain(|other| other != id);
+    if ids.is_empty() {
+        map.remove(key);
     }
 }
 
@@ -161,25 +258,45 @@ mod tests {
         ToolName::try_new(b"hello").unwrap()
     }
 
+    fn put(desired: &mut Desired, selector: usize, service: &DynamicObject, changed_at: Option<u64>) -> ServiceId {
+        let id = id_of(service);
+        desired.put(selector, id.clone(), Seen::read(service, &templates(), changed_at));
+        id
+    }
+
+    fn listed(services: &[DynamicObject]) -> Vec<(ServiceId, Seen)> {
+        services.iter().map(|service| (id_of(service), Seen::read(service, &templates(), None))).collect()
+    }
+
+    fn with_version(mut service: DynamicObject, version: &str) -> DynamicObject {
+        service.metadata.resource_version = Some(version.into());
+        service
+    }
+
+    fn patterns(desired: &Desired) -> Vec<String> {
+        desired.routes_of(&tool()).routes.into_iter().map(|(registered, ..)| registered.pattern).collect()
+    }
+
     #[test]
     fn the_older_of_two_has_the_route_and_the_other_gets_it_after() {
-        let mut desired = Desired::default();
-        desired.apply(&service("hello", "hello", "", "2026-01-02T00:00:00Z"), &templates(), None);
-        desired.apply(&service("tool-hello", "hello", "", "2026-01-01T00:00:00Z"), &templates(), None);
+        let mut desired = Desired::new(1);
+        put(&mut desired, 0, &service("hello", "hello", "", "2026-01-02T00:00:00Z"), None);
+        put(&mut desired, 0, &service("tool-hello", "hello", "", "2026-01-01T00:00:00Z"), None);
         let found = desired.routes_of(&tool());
         assert_eq!(found.routes.len(), 1);
         assert_eq!(found.routes[0].0.to_string(), "tool-hello/hello/.*");
-        assert_eq!(found.outdone, [(("hello".into(), "hello".into()), "tool-hello".into())]);
-        desired.remove(&("tool-hello".into(), "hello".into()));
+        let claimed = Rejection::AlreadyClaimed("tool-hello".into());
+        assert_eq!(found.outdone, [(("hello".into(), "hello".into()), claimed)]);
+        desired.remove(0, &("tool-hello".into(), "hello".into()));
         let found = desired.routes_of(&tool());
         assert_eq!((found.routes[0].0.to_string(), found.outdone.len()), ("hello/hello/.*".into(), 0));
     }
 
     #[test]
     fn two_with_different_paths_both_have_one() {
-        let mut desired = Desired::default();
+        let mut desired = Desired::new(1);
         for (namespace, path) in [("hello", ""), ("tool-hello", "api")] {
-            desired.apply(&service(namespace, "hello", path, "2026-01-01T00:00:00Z"), &templates(), None);
+            put(&mut desired, 0, &service(namespace, "hello", path, "2026-01-01T00:00:00Z"), None);
         }
         let found = desired.routes_of(&tool());
         let members: Vec<_> = found.routes.iter().map(|(registered, ..)| registered.to_string()).collect();
@@ -188,33 +305,74 @@ mod tests {
 
     #[test]
     fn a_changed_service_leaves_nothing_of_what_it_was() {
-        let mut desired = Desired::default();
+        let mut desired = Desired::new(1);
         let created = "2026-01-01T00:00:00Z";
-        desired.apply(&service("hello", "hello", "", created), &templates(), None);
+        put(&mut desired, 0, &service("hello", "hello", "", created), None);
         assert_eq!(desired.routes_of(&tool()).routes[0].2, 1_767_225_600);
-        desired.apply(&service("hello", "hello", "api", created), &templates(), Some(7));
+        let api = service("hello", "hello", "api", created);
+        put(&mut desired, 0, &api, Some(7));
         let found = desired.routes_of(&tool());
         assert_eq!((found.routes.len(), &*found.routes[0].0.pattern, found.routes[0].2), (1, "/api.*", 7));
         // What changes nothing here, such as its status, claims nothing anew; nor does another list.
-        desired.apply(&service("hello", "hello", "api", created), &templates(), Some(8));
+        put(&mut desired, 0, &api, Some(8));
+        desired.replace(0, listed(std::slice::from_ref(&api)));
         assert_eq!(desired.routes_of(&tool()).routes[0].2, 7);
-        let mut listed = Desired::default();
-        listed.apply(&service("hello", "hello", "api", "1970-01-01T00:00:01Z"), &templates(), None);
-        listed.keep_claims_of(&desired);
-        assert_eq!(listed.routes_of(&tool()).routes[0].2, 7);
         let mut headless = service("hello", "hello", "", created);
         headless.data = json!({"spec": {"clusterIP": "None"}});
-        let id = desired.apply(&headless, &templates(), None);
+        let id = put(&mut desired, 0, &headless, None);
         assert_eq!((desired.tools().count(), desired.services().count()), (0, 1));
         assert!(desired.get(&id).unwrap().meaning.is_err());
-        desired.remove(&id);
-        assert_eq!(desired.services().count(), 0);
+        desired.remove(0, &id);
+        assert_eq!((desired.services().count(), desired.addresses.len()), (0, 0));
     }
 
     #[test]
     fn a_service_of_another_namespace_is_no_ones_route() {
-        let mut desired = Desired::default();
-        desired.apply(&service("tool-evil", "hello", "", "2020-01-01T00:00:00Z"), &templates(), None);
+        let mut desired = Desired::new(1);
+        put(&mut desired, 0, &service("tool-evil", "hello", "", "2020-01-01T00:00:00Z"), None);
         assert_eq!(desired.routes_of(&tool()), ToolRoutes::default());
+    }
+
+    #[test]
+    fn a_service_that_two_selectors_select_is_one_and_is_there_until_neither_does() {
+        let mut desired = Desired::new(2);
+        let created = "2026-01-01T00:00:00Z";
+        let service = |path, version| with_version(service("hello", "hello", path, created), version);
+        desired.replace(0, listed(&[service("", "5")]));
+        assert!(!desired.is_complete());
+        desired.replace(1, listed(&[service("", "5")]));
+        assert!(desired.is_complete());
+        assert_eq!((desired.services().count(), patterns(&desired)), (1, vec![".*".into()]));
+        // What one watch tells late is not news.
+        put(&mut desired, 0, &service("api", "9"), Some(7));
+        let id = put(&mut desired, 1, &service("", "8"), Some(7));
+        assert_eq!(patterns(&desired), ["/api.*"]);
+        desired.remove(0, &id);
+        assert_eq!(patterns(&desired), ["/api.*"], "the other selects it still");
+        desired.replace(0, Vec::new());
+        assert_eq!(patterns(&desired).len(), 1, "one selector's list is not the other's");
+        desired.replace(1, Vec::new());
+        assert_eq!(patterns(&desired).len(), 0);
+        // Made anew in another cluster, whose versions begin again.
+        put(&mut desired, 0, &service("api", "9"), None);
+        let mut anew = super::tests::service("hello", "hello", "", "2026-01-02T00:00:00Z");
+        anew.metadata.uid = Some("v".into());
+        put(&mut desired, 0, &with_version(anew, "1"), None);
+        assert_eq!(patterns(&desired), [".*"]);
+    }
+
+    #[test]
+    fn of_two_services_at_one_address_the_younger_has_it() {
+        let mut desired = Desired::new(1);
+        let other = ToolName::try_new(b"other").unwrap();
+        let id = put(&mut desired, 0, &service("hello", "hello", "", "2026-01-01T00:00:00Z"), None);
+        let younger = put(&mut desired, 0, &service("other", "other", "", "2026-01-02T00:00:00Z"), None);
+        let found = desired.routes_of(&tool());
+        assert_eq!((found.routes.len(), &found.outdone[0].0), (0, &id));
+        assert_eq!(found.outdone[0].1, Rejection::AddressTaken("other/other".into()));
+        assert_eq!(desired.routes_of(&other).routes.len(), 1);
+        assert_eq!(desired.tools_beside(&younger).len(), 2);
+        desired.remove(0, &younger);
+        assert_eq!(desired.routes_of(&tool()).routes.len(), 1);
     }
 }

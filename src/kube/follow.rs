@@ -5,40 +5,44 @@ use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use super::desired::{Desired, ServiceId, id_of};
+use super::desired::{Desired, Seen, ServiceId, id_of};
 use super::events::Notice;
-use super::lease::Leadership;
-use super::ledger::{Beat, Ledger, LedgerError};
+use super::ledger::{Ledger, LedgerError};
+use super::lock::{BEAT, Beat, Candidacy};
 use super::metrics::Metrics;
+use super::recheck::Rechecks;
 use super::service::{NamespaceTemplate, Rejection};
-use super::watch::{News, Watch};
+use super::watch::News;
 use crate::backoff::Backoff;
-use crate::daemon::{Readiness, StoreError};
+use crate::daemon::{InvalidationListener, Readiness, StoreError};
+use crate::registry::ROUTES_PREFIX;
 use crate::route::ToolName;
 
-/// Between two looks at Redis: whether this one still may write, and whether Redis has forgotten everything.
-const BEAT: Duration = Duration::from_secs(1);
 /// Between two tries when Redis does not answer, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// At least so long, and five times as long as the last took, lies between two comparisons, whatever others do.
+const REST: Duration = Duration::from_secs(1);
 /// News that are taken in before it is written what they say.
 const AT_ONCE: usize = 20_000;
 
 /// What a follower is made of.
 pub struct Parts {
-    /// Where news come from.
-    pub watch: Watch,
+    /// Where news come from, with the number of the selector that they are of.
+    pub news: mpsc::Receiver<(usize, News)>,
+    /// How many selectors there are.
+    pub selectors: usize,
+    /// Who hears what others write.
+    pub invalidations: InvalidationListener,
     /// Where they go.
     pub ledger: Ledger,
     /// Which namespaces are whose.
     pub templates: Vec<NamespaceTemplate>,
     /// Everything is compared this often.
     pub resync_interval: Duration,
-    /// Whether this one may write.
-    pub leadership: watch::Receiver<Leadership>,
     /// Who tells maintainers.
     pub notices: mpsc::Sender<Notice>,
     /// Set when Redis has what the first complete list said, or somebody else sees to it.
@@ -47,39 +51,28 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
-/// Whether this one may write, as far as it knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// Another leads.
-    Standby,
-    /// It leads, but Redis does not know yet.
-    Elected,
-    /// Redis takes its writes.
-    Writer,
-    /// It leads, but Redis says that somebody else writes.
-    Fenced,
-}
-
-/// Follows the cluster until `shutdown`.
+/// Follows the cluster until `shutdown`; then lets another write.
 pub async fn follow(parts: Parts, shutdown: impl Future<Output = ()>) {
     let now = Instant::now();
     let mut follower = Follower {
-        role: Role::Standby,
-        desired: None,
-        listing: None,
+        desired: Desired::new(parts.selectors),
+        listing: (0..parts.selectors).map(|_| None).collect(),
+        failing: vec![false; parts.selectors],
+        deaf_since: now,
         told: BTreeMap::new(),
-        watch_failing: false,
         store_failing: false,
         has_written: false,
         pause: Backoff::between(RETRY.0, RETRY.1),
         write_at: now,
         compare_at: now,
+        compared: None,
+        rechecks: Rechecks::default(),
+        is_beat_due: false,
         parts,
     };
     let mut beats = tokio::time::interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
-    follower.note_leadership();
     loop {
         tokio::select! {
             biased;
@@ -87,23 +80,23 @@ pub async fn follow(parts: Parts, shutdown: impl Future<Output = ()>) {
             () = follower.turn(&mut beats) => {}
         }
     }
-    if follower.role != Role::Standby
-        && let Err(error) = follower.parts.ledger.step_down().await
-    {
-        debug!(%error, "others may write only later");
+    if let Err(error) = follower.parts.ledger.release().await {
+        debug!(%error, "others may write only when the lock has expired");
     }
 }
 
 struct Follower {
     parts: Parts,
-    role: Role,
-    /// `None` until the first list is complete.
-    desired: Option<Desired>,
-    /// A list that is not complete.
-    listing: Option<Desired>,
+    /// Complete when there was a list by each selector.
+    desired: Desired,
+    /// By selector: a list that is not complete.
+    listing: Vec<Option<Vec<(ServiceId, Seen)>>>,
+    /// By selector: neither lists nor watches.
+    failing: Vec<bool>,
+    /// Since when one of them is.
+    deaf_since: Instant,
     /// Services that are known to be rejected.
     told: BTreeMap<ServiceId, Rejection>,
-    watch_failing: bool,
     store_failing: bool,
     has_written: bool,
     pause: Backoff,
@@ -111,94 +104,136 @@ struct Follower {
     write_at: Instant,
     /// All is compared then.
     compare_at: Instant,
+    /// When the last comparison began, and when another may.
+    compared: Option<(Instant, Instant)>,
+    rechecks: Rechecks,
+    /// The lock is to be looked at now.
+    is_beat_due: bool,
 }
 
 impl Follower {
     /// Waits until there is something to do, and does it. Given up in the middle, it does not know what it has done.
     async fn turn(&mut self, beats: &mut Interval) {
-        let is_waiting = self.may_write() && self.parts.ledger.is_pending() && self.desired.is_some();
+        let is_waiting = self.parts.ledger.has_lock() && self.parts.ledger.is_pending() && self.desired.is_complete();
+        let recheck_at = self.rechecks.next_at();
         tokio::select! {
-            news = self.parts.watch.next() => self.take_in(news),
-            Ok(()) = self.parts.leadership.changed() => self.note_leadership(),
-            _ = beats.tick() => self.beat().await,
+            Some((selector, news)) = self.parts.news.recv() => self.take_in(selector, news),
+            _ = beats.tick() => self.is_beat_due = true,
+            () = self.parts.invalidations.changed() => self.hear(),
+            () = sleep_until(recheck_at.unwrap_or(self.write_at)), if recheck_at.is_some() => {}
             () = sleep_until(self.write_at), if is_waiting => {}
         }
         // A list comes one by one, and is written as a whole.
         for _ in 0..AT_ONCE {
-            let Some(news) = self.parts.watch.next().now_or_never() else { break };
-            self.take_in(news);
+            let Some(Some((selector, news))) = self.parts.news.recv().now_or_never() else { break };
+            self.take_in(selector, news);
+        }
+        for tool in self.rechecks.take(Instant::now()) {
+            self.parts.ledger.touch(&tool);
+        }
+        if std::mem::take(&mut self.is_beat_due) {
+            self.beat().await;
         }
         self.write().await;
     }
 
-    fn take_in(&mut self, news: News) {
+    fn take_in(&mut self, selector: usize, news: News) {
         let templates = &self.parts.templates;
+        let (Some(listing), Some(failing)) = (self.listing.get_mut(selector), self.failing.get_mut(selector)) else {
+            return;
+        };
         match news {
-            News::ListBegins => self.listing = Some(Desired::default()),
+            News::ListBegins => *listing = Some(Vec::new()),
             News::Listed(service) => {
-                if let Some(listing) = &mut self.listing {
-                    listing.apply(&service, templates, None);
+                if let Some(listing) = listing {
+                    listing.push((id_of(&service), Seen::read(&service, templates, None)));
                 }
             }
             News::ListEnds => {
-                let Some(mut listed) = self.listing.take() else { return };
-                if let Some(before) = &self.desired {
-                    listed.keep_claims_of(before);
-                }
-                let services = listed.services().count();
-                if std::mem::take(&mut self.watch_failing) || self.desired.is_none() {
-                    info!(services, "watching");
-                }
+                let Some(listed) = listing.take() else { return };
+                let was_failing = std::mem::take(failing);
+                let was_complete = self.desired.is_complete();
+                self.desired.replace(selector, listed);
                 self.parts.metrics.listed();
                 self.parts.metrics.heard();
+                if self.failing.contains(&true) || !self.desired.is_complete() {
+                    return;
+                }
+                if was_failing || !was_complete {
+                    info!(services = self.desired.services().count(), "watching");
+                }
                 self.parts.metrics.watching.set(1);
-                self.desired = Some(listed);
                 self.compare_at = Instant::now();
                 self.parts.ledger.guard().resume(self.compare_at);
+                self.is_beat_due |= !self.parts.ledger.has_lock();
                 self.tell_all();
             }
             News::Applied(service) => {
                 self.parts.metrics.heard();
-                let Some(desired) = &mut self.desired else { return };
-                let id = id_of(&service);
-                let before = tool_of(desired, &id);
-                desired.apply(&service, templates, Some(unix_seconds()));
+                let (id, seen) = (id_of(&service), Seen::read(&service, templates, Some(unix_seconds())));
+                let before = self.desired.tools_beside(&id);
+                self.desired.put(selector, id.clone(), seen);
                 self.touch(&id, before);
             }
             News::Deleted(service) => {
                 self.parts.metrics.heard();
-                let Some(desired) = &mut self.desired else { return };
                 let id = id_of(&service);
-                let before = tool_of(desired, &id);
-                desired.remove(&id);
+                let before = self.desired.tools_beside(&id);
+                self.desired.remove(selector, &id);
                 self.touch(&id, before);
             }
             News::Failed(error) => {
+                *listing = None;
+                let is_new = !std::mem::replace(failing, true);
+                if is_new && self.failing.iter().filter(|failing| **failing).count() == 1 {
+                    self.deaf_since = Instant::now();
+                    warn!(%error, "not watching; the routes there are stay");
+                } else {
+                    debug!(%error, selector, "not watching");
+                }
                 self.parts.metrics.watch_failures.inc();
                 self.parts.metrics.watching.set(0);
                 self.parts.ledger.guard().pause();
-                self.listing = None;
-                if std::mem::replace(&mut self.watch_failing, true) {
-                    debug!(%error, "not watching");
-                } else {
-                    warn!(%error, "not watching; the routes there are stay");
-                }
             }
         }
     }
 
-    /// A Service has changed that was `before`'s.
-    fn touch(&mut self, id: &ServiceId, before: Option<ToolName>) {
-        let Some(desired) = &self.desired else { return };
-        let tools = [before, tool_of(desired, id)];
-        for tool in tools.iter().flatten() {
+    /// A Service has changed; `before` that these tools depended on it.
+    fn touch(&mut self, id: &ServiceId, before: Vec<ToolName>) {
+        if !self.desired.is_complete() {
+            return;
+        }
+        let tools: Vec<ToolName> = before.into_iter().chain(self.desired.tools_beside(id)).collect();
+        for tool in &tools {
             self.parts.ledger.touch(tool);
         }
-        self.tell(std::iter::once(id.clone()).collect(), tools.into_iter().flatten().collect());
+        self.tell(vec![id.clone()], tools);
+    }
+
+    /// Others have written routes. Only those of tools that have Services matter.
+    fn hear(&mut self) {
+        let heard = self.parts.invalidations.take();
+        if !self.parts.ledger.has_lock() {
+            // Everything is compared by whoever takes the lock.
+            return;
+        }
+        if let Some(at) = heard.everything {
+            // A flush takes the lock too, which the beat finds out.
+            self.is_beat_due = true;
+            if let Some((begun, rested)) = self.compared.filter(|(begun, _)| *begun < at) {
+                debug!(since = ?begun.elapsed(), "anything may have been written");
+                self.compare_at = self.compare_at.min(rested.max(Instant::now()));
+            }
+        }
+        let now = Instant::now();
+        let names = heard.keys.iter().filter_map(|key| key.strip_prefix(ROUTES_PREFIX.as_bytes()));
+        for tool in names.filter_map(|name| ToolName::try_new(name).ok()).filter(|tool| self.desired.has(tool)) {
+            self.rechecks.note(tool, now);
+        }
     }
 
     fn tell_all(&mut self) {
-        let Some(desired) = &self.desired else { return };
+        let desired = &self.desired;
         let ids = desired.services().map(|(id, _)| id.clone()).chain(self.told.keys().cloned()).collect();
         let tools = desired.tools().cloned().collect();
         self.tell(ids, tools);
@@ -206,7 +241,10 @@ impl Follower {
 
     /// Says of these Services, and of all of these tools, which are no routes, if that is new.
     fn tell(&mut self, ids: Vec<ServiceId>, tools: Vec<ToolName>) {
-        let Some(desired) = self.desired.as_ref().filter(|_| self.role != Role::Standby) else { return };
+        if !self.parts.ledger.has_lock() || !self.desired.is_complete() {
+            return;
+        }
+        let desired = &self.desired;
         let mut rejections: BTreeMap<ServiceId, Option<Rejection>> = ids
             .into_iter()
             .map(|id| {
@@ -218,8 +256,7 @@ impl Follower {
             let found = desired.routes_of(&tool);
             let served = found.routes.into_iter().map(|(registered, ..)| (registered.namespace, registered.name));
             rejections.extend(served.map(|id| (id, None)));
-            let outdone = found.outdone.into_iter().map(|(id, older)| (id, Some(Rejection::AlreadyClaimed(older))));
-            rejections.extend(outdone);
+            rejections.extend(found.outdone.into_iter().map(|(id, rejection)| (id, Some(rejection))));
         }
         for (id, rejection) in rejections {
             let Some(rejection) = rejection else {
@@ -238,103 +275,92 @@ impl Follower {
         }
     }
 
-    fn note_leadership(&mut self) {
-        let leads = self.is_leading();
-        self.parts.metrics.leading.set(i64::from(leads));
-        match (leads, self.role) {
-            (true, Role::Standby) => {
-                info!("leading");
-                self.role = Role::Elected;
-                self.tell_all();
-            }
-            (false, Role::Elected | Role::Writer | Role::Fenced) => {
-                warn!("no longer leading");
-                self.role = Role::Standby;
-                self.parts.ledger.forget();
-            }
-            _ => {}
+    fn candidacy(&self) -> Candidacy {
+        match (self.desired.is_complete(), self.failing.contains(&true)) {
+            (false, _) => Candidacy::None,
+            (true, false) => Candidacy::Following,
+            (true, true) => Candidacy::Deaf(self.deaf_since),
         }
-        self.note_readiness();
-    }
-
-    fn is_leading(&self) -> bool {
-        leads(&self.parts.leadership)
-    }
-
-    fn may_write(&self) -> bool {
-        matches!(self.role, Role::Elected | Role::Writer)
     }
 
     fn note_readiness(&self) {
-        let is_ready = match self.role {
-            Role::Standby => self.desired.is_some(),
-            Role::Elected | Role::Writer => self.has_written,
-            Role::Fenced => false,
+        let is_ready = if self.parts.ledger.has_lock() {
+            self.has_written
+        } else {
+            self.desired.is_complete() && (self.has_written || self.parts.ledger.stands_by())
         };
         self.parts.readiness.set(is_ready);
     }
 
-    /// Asks Redis whether this one may write, and looks after what has no moment of its own.
+    /// Looks after the lock, and after what has no moment of its own.
     async fn beat(&mut self) {
-        // The lease may have run out without a word.
-        self.note_leadership();
         let now = Instant::now();
         if self.parts.ledger.is_hold_over(now) {
             self.compare_at = now;
         }
-        if matches!(self.role, Role::Writer | Role::Fenced) {
-            match self.parts.ledger.beat().await {
-                Ok(Beat::Mine) if self.role == Role::Writer => {}
-                Ok(Beat::Mine | Beat::Forgotten) => {
-                    if self.role == Role::Fenced {
-                        info!("nobody else writes any more");
-                    } else {
-                        warn!("Redis has been emptied, or is another: writing all routes");
-                    }
-                    self.role = Role::Writer;
-                    self.parts.ledger.forget();
+        let had_lock = self.parts.ledger.has_lock();
+        let candidacy = self.candidacy();
+        let beat = self.parts.ledger.beat(candidacy).await;
+        let has_lock = self.parts.ledger.has_lock();
+        self.parts.metrics.leading.set(i64::from(has_lock));
+        match beat {
+            Ok(Beat::Same) => {}
+            Ok(Beat::Taken) => {
+                info!("leading");
+                self.tell_all();
+            }
+            Ok(Beat::TakenAgain) => warn!("Redis has been emptied, or is another: writing all routes"),
+            Ok(Beat::Lost(holder)) => warn!(holder, "no longer leading: another kube2proxy writes to this Redis"),
+            Ok(Beat::StandingBy(holder)) => info!(holder, "standing by: another kube2proxy writes to this Redis"),
+            Ok(Beat::StandingByOld(holder)) => {
+                warn!(holder, "standing by: a kube2proxy of an earlier version writes to this Redis");
+            }
+            Ok(Beat::Offered) => warn!("the cluster is not heard of: letting another replica lead, if there is one"),
+            Err(error) => {
+                self.note_failed(&error);
+                if had_lock && !has_lock {
+                    warn!("no longer leading: Redis does not answer");
                 }
-                Ok(Beat::Anothers) => self.note_refused(),
-                Err(error) => self.note_failed(&error),
             }
         }
+        self.note_readiness();
         self.report();
     }
 
     async fn write(&mut self) {
         let now = Instant::now();
-        let Some(desired) = self.desired.as_ref().filter(|_| self.may_write() && now >= self.write_at) else {
-            self.note_readiness();
-            return;
-        };
-        let leadership = self.parts.leadership.clone();
-        let may_write = || leads(&leadership);
         let ledger = &mut self.parts.ledger;
+        if !self.desired.is_complete() || !ledger.has_lock() || now < self.write_at {
+            return;
+        }
+        let desired = &self.desired;
+        let is_due = now >= self.compare_at || ledger.is_unknown();
         let outcome = async {
-            if !may_write() {
-                return Err(LedgerError::NoLongerLeading);
-            }
-            if self.role == Role::Elected {
-                ledger.take_over().await?;
-                self.role = Role::Writer;
-            }
-            if now >= self.compare_at || ledger.is_unknown() {
+            if is_due {
                 ledger.compare(desired, now).await?;
-                self.compare_at = now + self.parts.resync_interval;
             }
-            ledger.settle(desired, may_write).await
+            ledger.settle(desired).await
         };
         match outcome.await {
             Ok(()) => {
                 self.pause.reset();
                 self.has_written = true;
+                if is_due {
+                    self.rechecks.clear();
+                    self.compare_at = now + self.parts.resync_interval;
+                    self.compared = Some((now, Instant::now() + REST.max(now.elapsed() * 5)));
+                }
                 if std::mem::take(&mut self.store_failing) {
                     info!("Redis is written again");
                 }
             }
             Err(LedgerError::Store(error)) => self.note_failed(&error),
-            Err(LedgerError::Refused) => self.note_refused(),
-            Err(LedgerError::NoLongerLeading) => self.note_leadership(),
+            Err(LedgerError::Refused) => {
+                debug!(error = %LedgerError::Refused, "not written");
+                self.parts.ledger.forget();
+                self.write_at = Instant::now() + self.pause.next_delay();
+                self.is_beat_due = true;
+            }
         }
         self.note_readiness();
     }
@@ -350,20 +376,14 @@ impl Follower {
         }
     }
 
-    fn note_refused(&mut self) {
-        if self.role != Role::Fenced {
-            error!(error = %LedgerError::Refused, "not written");
-        }
-        self.role = Role::Fenced;
-        self.parts.ledger.forget();
-        self.note_readiness();
-    }
-
     fn report(&self) {
-        let Some(desired) = &self.desired else { return };
+        if !self.desired.is_complete() {
+            return;
+        }
+        let desired = &self.desired;
         let metrics = &self.parts.metrics;
         let rejected = desired.services().filter_map(|(_, seen)| seen.meaning.as_ref().err());
-        let outdone = self.told.values().filter(|rejection| matches!(rejection, Rejection::AlreadyClaimed(_)));
+        let outdone = self.told.values().filter(|rejection| rejection.is_by_another());
         let reasons: Vec<_> = rejected.chain(outdone).map(Rejection::reason).collect();
         let (elsewhere, failing) = (self.parts.ledger.outdone(), self.parts.ledger.failing());
         metrics.set_services("rejected", reasons.len());
@@ -373,14 +393,6 @@ impl Follower {
         metrics.set_services("routed", desired.services().count().saturating_sub(reasons.len() + elsewhere + failing));
         metrics.set_rejected(reasons.into_iter());
     }
-}
-
-fn leads(leadership: &watch::Receiver<Leadership>) -> bool {
-    matches!(*leadership.borrow(), Leadership::Leading { until } if until > Instant::now())
-}
-
-fn tool_of(desired: &Desired, id: &ServiceId) -> Option<ToolName> {
-    desired.get(id)?.meaning.as_ref().ok().map(|route| route.tool.clone())
 }
 
 fn unix_seconds() -> u64 {

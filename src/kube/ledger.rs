@@ -1,24 +1,24 @@
 //! What Redis has of the cluster's routes, and settling what differs, tool by tool.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
+use redis::{FromRedisValue, RedisResult, Value};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::desired::Desired;
+use super::lock::{Beat, Candidacy, Lock};
 use super::metrics::Metrics;
 use crate::daemon::{Guard, Reading, Store, StoreError, Verdict};
-use crate::registry::{self, CLUSTER, Claim, ClaimOutcome, Origin, Registered, SERVICES_KEY, Settled};
+use crate::registry::{
+    self, CLUSTER, Claim, ClaimOutcome, LOCK_KEY, OLD_LOCK_KEY, Origin, Registered, SERVICES_KEY, Settled, Settlement,
+};
 use crate::route::ToolName;
 
 /// Tools that are settled with one round trip.
 const AT_ONCE: usize = 500;
 /// More tools than these are told of in one line.
 const BULK: usize = 100;
-/// Whoever may write has to say so again within this time. A writer that is gone holds others up so long at most.
-const WRITER_TIME_TO_LIVE: Duration = Duration::from_secs(30);
-
 /// Why not everything is settled.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -26,29 +26,15 @@ pub enum LedgerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Nothing was done: somebody else may write.
-    #[error("another kube2proxy writes to this Redis, {} says who", registry::WRITER_KEY)]
+    #[error("this replica has not the lock any more, {LOCK_KEY} and {OLD_LOCK_KEY} say who has")]
     Refused,
-    /// Not all was done, the rest must not be.
-    #[error("no longer leading")]
-    NoLongerLeading,
-}
-
-/// What Redis says to whoever may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
-    /// Go on.
-    Mine,
-    /// Nobody was known to write: what was written may be gone too.
-    Forgotten,
-    /// Somebody else writes.
-    Anothers,
 }
 
 /// The routes in Redis that are the cluster's, as far as they are known.
 #[derive(Debug)]
 pub struct Ledger {
     store: Store,
-    identity: String,
+    lock: Lock,
     host: String,
     metrics: Metrics,
     guard: Guard,
@@ -59,24 +45,24 @@ pub struct Ledger {
     /// The cluster lacks them, and too many to be believed.
     held: BTreeSet<Registered>,
     /// Another source's route is younger.
-    outdone: BTreeSet<Registered>,
+    outdone: BTreeMap<ToolName, BTreeSet<Registered>>,
     /// Tools whose keys are none of ours, told of once.
     failing: BTreeSet<ToolName>,
 }
 
 impl Ledger {
-    /// Knows nothing yet. `identity` is who writes, `host` where.
-    pub fn new(store: Store, identity: String, host: String, guard: Guard, metrics: Metrics) -> Self {
+    /// Knows nothing yet. `lock` is not held, `host` is where this runs.
+    pub fn new(store: Store, lock: Lock, host: String, guard: Guard, metrics: Metrics) -> Self {
         Self {
             store,
-            identity,
+            lock,
             host,
             metrics,
             guard,
             registered: None,
             dirty: BTreeMap::new(),
             held: BTreeSet::new(),
-            outdone: BTreeSet::new(),
+            outdone: BTreeMap::new(),
             failing: BTreeSet::new(),
         }
     }
@@ -113,7 +99,7 @@ impl Ledger {
 
     /// Routes that another source has.
     pub fn outdone(&self) -> usize {
-        self.outdone.len()
+        self.outdone.values().map(BTreeSet::len).sum()
     }
 
     /// Tools whose keys are none of ours.
@@ -159,39 +145,41 @@ impl Ledger {
         for tool in desired.tools().chain(registered.keys()) {
             self.dirty.entry(tool.clone()).or_insert(now);
         }
-        let is_wanted = |member: &Registered| {
-            let tool = ToolName::try_new(member.name.as_bytes());
-            tool.is_ok_and(|tool| desired.routes_of(&tool).routes.iter().any(|(wanted, ..)| wanted == member))
-        };
-        self.outdone.retain(is_wanted);
-        self.failing.retain(|tool| desired.tools().any(|wanted| wanted == tool));
+        // What is outdone and wanted no more is withdrawn with its tool, in so far as it still is there.
+        for tool in self.outdone.keys() {
+            self.dirty.entry(tool.clone()).or_insert(now);
+        }
+        self.failing.retain(|tool| desired.has(tool));
         self.registered = Some(registered);
         Ok(())
     }
 
-    /// Writes what differs. Before each round trip `may_write` is asked.
+    /// Writes what differs, while the lock is held.
     ///
     /// # Errors
     /// What is left to do stays so.
-    pub async fn settle(&mut self, desired: &Desired, may_write: impl Fn() -> bool) -> Result<(), LedgerError> {
+    pub async fn settle(&mut self, desired: &Desired) -> Result<(), LedgerError> {
         let is_bulk = self.dirty.len() > BULK;
         let written = self.metrics.written.get();
         while !self.dirty.is_empty() {
-            if !may_write() {
-                return Err(LedgerError::NoLongerLeading);
+            if !self.lock.prolong(&self.store).await? {
+                return Err(LedgerError::Refused);
             }
+            let held = self.lock.held().ok_or(LedgerError::Refused)?;
             let batch: Vec<ToolName> = self.dirty.keys().take(AT_ONCE).cloned().collect();
             let plans: Vec<Plan> = batch.iter().map(|tool| self.plan(tool, desired)).collect();
-            let mut pipeline = redis::pipe();
-            pipeline.ignore_errors();
-            for plan in &plans {
-                pipeline.add_command(registry::settle(&plan.tool, &plan.claims, &plan.gone, &self.identity));
-            }
-            let settled: Vec<redis::RedisResult<Settled>> = self.store.commit(&Reading::new(pipeline)).await?;
-            for (plan, settled) in plans.into_iter().zip(settled) {
-                match settled {
+            let settlements: Vec<Settlement<'_>> = plans
+                .iter()
+                .map(|plan| Settlement { tool: &plan.tool, claims: &plan.claims, gone: &plan.gone })
+                .collect();
+            let replies = Reading::<_, Vec<RedisResult<Value>>>::new(registry::settle(&settlements, held));
+            let mut replies = self.store.commit(&replies).await?.into_iter();
+            // That of loading the script.
+            replies.next().transpose().map_err(StoreError::from)?;
+            for (plan, reply) in plans.into_iter().zip(replies) {
+                match reply.and_then(|reply| Ok(Settled::from_redis_value(reply)?)) {
                     Ok(Settled::Refused) => return Err(LedgerError::Refused),
-                    Ok(Settled::Done(outcomes)) => self.note(plan, &outcomes, is_bulk),
+                    Ok(Settled::Done(outcomes)) => self.note(plan, outcomes, is_bulk),
                     Err(error) if is_about_its_keys(&error) => self.note_failing(&plan.tool, &error),
                     Err(error) => return Err(StoreError::from(error).into()),
                 }
@@ -207,9 +195,10 @@ impl Ledger {
     fn plan(&self, tool: &ToolName, desired: &Desired) -> Plan {
         let routes = desired.routes_of(tool).routes;
         let registered = self.registered.as_ref().and_then(|registered| registered.get(tool));
+        let known: BTreeSet<&Registered> = registered.into_iter().chain(self.outdone.get(tool)).flatten().collect();
         let is_gone =
-            |member: &&Registered| !self.held.contains(member) && !routes.iter().any(|(wanted, ..)| wanted == *member);
-        let gone = registered.into_iter().flatten().filter(is_gone).cloned().collect();
+            |member: &Registered| !self.held.contains(member) && !routes.iter().any(|(wanted, ..)| wanted == member);
+        let gone = known.into_iter().filter(|member| is_gone(member)).cloned().collect();
         let claim = |(registered, url, since): &(Registered, String, u64)| {
             let (owner, host) = (registered.owner(), self.host.clone());
             let origin = Origin {
@@ -238,21 +227,29 @@ impl Ledger {
         }
     }
 
-    fn note(&mut self, plan: Plan, outcomes: &[ClaimOutcome], is_bulk: bool) {
+    fn note(&mut self, plan: Plan, outcomes: Vec<ClaimOutcome>, is_bulk: bool) {
         let heard = self.dirty.remove(&plan.tool);
         let tool = plan.tool.as_str();
         let registered = self.registered.get_or_insert_default().entry(plan.tool.clone()).or_default();
+        let mut outdone = self.outdone.remove(&plan.tool).unwrap_or_default();
         for gone in &plan.gone {
-            registered.remove(gone);
-            self.outdone.remove(gone);
-            info!(tool, service = gone.owner(), pattern = gone.pattern, "withdrawn");
-            self.metrics.withdrawn.inc();
+            outdone.remove(gone);
+            if registered.remove(gone) {
+                info!(tool, service = gone.owner(), pattern = gone.pattern, "withdrawn");
+                self.metrics.withdrawn.inc();
+            }
         }
         for ((member, claim), outcome) in plan.members.into_iter().zip(&plan.claims).zip(outcomes) {
             let (service, pattern, destination) = (&*claim.owner, &*claim.pattern, &*claim.url);
             match outcome {
                 ClaimOutcome::Unchanged => {}
-                ClaimOutcome::Written => {
+                ClaimOutcome::Written { evicted } => {
+                    if let Some(evicted) = evicted {
+                        warn!(
+                            tool,
+                            service, destination, evicted, "another tool was routed to this address, and is not now"
+                        );
+                    }
                     if is_bulk {
                         debug!(tool, service, pattern, destination, "registered");
                     } else {
@@ -264,18 +261,21 @@ impl Ledger {
                     }
                 }
                 ClaimOutcome::Outdone => {
-                    if self.outdone.insert(member.clone()) {
+                    if outdone.insert(member.clone()) {
                         info!(tool, service, pattern, "not registered: another source's route is younger");
                     }
                     registered.remove(&member);
                     continue;
                 }
             }
-            self.outdone.remove(&member);
+            outdone.remove(&member);
             registered.insert(member);
         }
         if registered.is_empty() {
             self.registered.get_or_insert_default().remove(&plan.tool);
+        }
+        if !outdone.is_empty() {
+            self.outdone.insert(plan.tool.clone(), outdone);
         }
         self.failing.remove(&plan.tool);
     }
@@ -288,37 +288,41 @@ impl Ledger {
         }
     }
 
-    /// Becomes the one that writes, whoever it was.
+    /// Looks after the lock. When it is taken, or taken again, nothing is known of Redis any more.
     ///
     /// # Errors
     /// The store's.
-    pub async fn take_over(&mut self) -> Result<(), StoreError> {
-        self.forget();
-        self.guard.forget();
-        let command = registry::take_over(&self.identity, time_to_live_ms());
-        self.store.commit(&Reading::<_, ()>::new(command)).await
+    pub async fn beat(&mut self, candidacy: Candidacy) -> Result<Beat, StoreError> {
+        let beat = self.lock.beat(&self.store, candidacy).await;
+        match &beat {
+            Ok(Beat::Taken) => {
+                self.forget();
+                self.dirty.clear();
+                self.outdone.clear();
+                self.guard.forget();
+            }
+            Ok(Beat::Same) => {}
+            _ => self.forget(),
+        }
+        beat
     }
 
-    /// Says that this one still writes.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn beat(&self) -> Result<Beat, StoreError> {
-        let command = registry::heartbeat(&self.identity, time_to_live_ms());
-        let answer: i64 = self.store.commit(&Reading::new(command)).await?;
-        Ok(match answer {
-            1 => Beat::Mine,
-            0 => Beat::Forgotten,
-            _ => Beat::Anothers,
-        })
+    /// Whether this replica may write, as far as it knows.
+    pub fn has_lock(&self) -> bool {
+        self.lock.held().is_some()
+    }
+
+    /// Whether another may.
+    pub fn stands_by(&self) -> bool {
+        self.lock.is_anothers()
     }
 
     /// Lets another write at once.
     ///
     /// # Errors
     /// The store's.
-    pub async fn step_down(&self) -> Result<(), StoreError> {
-        self.store.commit(&registry::step_down(&self.identity)).await.map(drop)
+    pub async fn release(&mut self) -> Result<(), StoreError> {
+        self.lock.release(&self.store).await
     }
 }
 
@@ -329,10 +333,6 @@ struct Plan {
     members: Vec<Registered>,
     claims: Vec<Claim>,
     gone: Vec<Registered>,
-}
-
-fn time_to_live_ms() -> u64 {
-    u64::try_from(WRITER_TIME_TO_LIVE.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a key of this tool is none of ours, which is no other tool's trouble. Redis before 7 says so only in the text of a

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::lease::LeaseName;
+use super::desired::MAX_SELECTORS;
 use super::service::NamespaceTemplate;
 use crate::daemon::{GuardOption, LogOptions, parse_duration};
 
@@ -23,12 +23,17 @@ that is given says where it is; neither is for a pod of the cluster. --config is
       token: TOKEN                              or token_file: /path, read again and again
       certificate_authority: /etc/kubernetes/ca.crt
 
-Several replicas need a --lease: one of them leads and writes, the others take over when it is gone.
+Of several on one Redis one writes, the others take over when it is gone. The API server is asked through the proxy that
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY or a kubeconfig's proxy-url say.
 
 Exit status: 0 after SIGTERM or SIGINT; 64 for a wrong command line; 1 when it cannot start.
 
     kube2proxy --config /etc/urlproxy/kube2proxy.yaml
-    kube2proxy --redis redis://redis.example.org/0 --lease urlproxy/kube2proxy --metrics-listen 0.0.0.0:9283";
+    kube2proxy --redis redis://redis.example.org/0 --metrics-listen 0.0.0.0:9283";
+
+/// Labels of Services that are tools: the old one, and those that webservice gives.
+const SELECTORS: [&str; 2] =
+    ["tools.wmflabs.org/webservice=true", "app.kubernetes.io/component=web,app.kubernetes.io/managed-by=webservice"];
 
 /// What was written.
 #[derive(Debug, Parser)]
@@ -51,15 +56,15 @@ pub struct Options {
     /// Take any certificate for the API server's: whoever is in between can then route every tool
     #[arg(long)]
     pub(super) insecure_skip_tls_verify: bool,
-    /// Which Services are tools
-    #[arg(long, value_name = "SELECTOR", default_value = "tools.wmflabs.org/webservice=true")]
-    pub(super) label_selector: String,
+    /// Which Services are tools; may be given several times: those that any of them selects
+    #[arg(long, value_name = "SELECTOR", default_values = SELECTORS)]
+    pub(super) label_selector: Vec<String>,
     /// Which namespaces belong to a tool; may be given several times
     #[arg(long, value_name = "TEMPLATE", default_values = ["{tool}", "tool-{tool}"], value_parser = NamespaceTemplate::parse)]
     pub(super) namespace_template: Vec<NamespaceTemplate>,
-    /// Lease by which one of several replicas leads
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pub(super) lease: Option<LeaseName>,
+    /// Does nothing: a lock in Redis has taken the Lease's place
+    #[arg(long, value_name = "NAMESPACE/NAME", hide = true)]
+    pub(super) lease: Option<String>,
     /// What a complete list may lack at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
     #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=120s", value_parser = parse_guard)]
     pub(super) withdrawal_guard: GuardOption,
@@ -79,6 +84,16 @@ pub struct Options {
     #[command(flatten)]
     /// Its log.
     pub log: LogOptions,
+}
+
+impl Options {
+    /// The selectors, each once.
+    pub(super) fn selectors(&self) -> Option<Vec<String>> {
+        let mut selectors = self.label_selector.clone();
+        selectors.sort_unstable();
+        selectors.dedup();
+        (selectors.len() <= MAX_SELECTORS).then_some(selectors)
+    }
 }
 
 fn parse_guard(text: &str) -> Result<GuardOption, String> {
@@ -103,7 +118,19 @@ mod tests {
         assert_eq!((guard.percent, guard.floor, guard.hold), (50, 20, Duration::from_secs(120)));
         assert_eq!(guard.accept, PathBuf::from("/run/urlproxy/kube2proxy.accept"));
         assert_eq!(options.namespace_template.len(), 2);
+        let args = ["kube2proxy", "--label-selector", "a", "--label-selector", "b=c", "--label-selector", "a"];
+        assert_eq!(Options::try_parse_from(args).unwrap().selectors().unwrap(), ["a", "b=c"]);
+        let many: Vec<String> = (0..=MAX_SELECTORS).map(|number| format!("--label-selector=l{number}")).collect();
+        let many = Options::try_parse_from(std::iter::once("kube2proxy".into()).chain(many)).unwrap();
+        assert_eq!(many.selectors(), None);
         let options = Options::try_parse_from(["kube2proxy", "--namespace-template", "t-{tool}"]).unwrap();
+        assert_eq!(
+            options.selectors().unwrap(),
+            [
+                "app.kubernetes.io/component=web,app.kubernetes.io/managed-by=webservice",
+                "tools.wmflabs.org/webservice=true"
+            ]
+        );
         assert_eq!(options.namespace_template, [NamespaceTemplate::parse("t-{tool}").unwrap()]);
     }
 }

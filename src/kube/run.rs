@@ -1,22 +1,20 @@
 //! Putting the parts together.
 
 use std::future::Future;
-use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
-use tokio::sync::watch;
-use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::events::send_events;
 use super::follow::{Parts, follow};
-use super::lease::{Leadership, Timing, take_part};
 use super::ledger::Ledger;
+use super::lock::Lock;
 use super::metrics::Metrics;
 use super::settings::Settings;
-use super::watch::Watch;
-use crate::daemon::{Guard, GuardWords, Readiness, Store};
+use super::watch::watch_all;
+use crate::daemon::{Guard, GuardWords, InvalidationListener, Readiness, Store};
+use crate::registry::ROUTES_PREFIX;
 
 const GUARD_WORDS: GuardWords = GuardWords {
     lacks: "the cluster lacks Services; their routes stay unless that file is touched",
@@ -24,45 +22,36 @@ const GUARD_WORDS: GuardWords = GuardWords {
     withdrawing: "withdrawing the routes of Services that the cluster lacks",
 };
 
-/// Keeps Redis in step with the cluster until `shutdown`; then gives back what others wait for.
+/// Keeps Redis in step with the cluster until `shutdown`; then gives up what others wait for.
 pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, shutdown: impl Future<Output = ()>) {
     if settings.watch.config.accept_invalid_certs {
         warn!("--insecure-skip-tls-verify: whoever is between here and the API server can route every tool");
     }
+    if let Some(authority) = settings.watch.config.proxy_url.as_ref().and_then(|proxy| proxy.authority()) {
+        // Without the user and password that may stand before.
+        let proxy = authority.as_str().rsplit('@').next().unwrap_or_default();
+        info!(proxy, "asking the API server through a proxy");
+    }
+    if settings.has_lease {
+        warn!("--lease does nothing any more: of several kube2proxy on one Redis one writes; leave it out");
+    }
     let host = uname().nodename().to_string_lossy().into_owned();
     let identity = format!("{host}_{}_{:08x}", std::process::id(), random());
-    let (leader, leadership) = watch::channel(Leadership::Standby);
-    let (stop, stopping) = watch::channel(false);
-    let lease = match settings.lease {
-        Some(name) => {
-            let cluster = settings.watch.clone();
-            let client_of = move || cluster.client();
-            tokio::spawn(take_part(client_of, name, identity.clone(), Timing::default(), leader, stopping))
-        }
-        None => {
-            // The only one, by the operator's word. Never over: a year at a time is as good as for ever.
-            let until = Instant::now() + Duration::from_secs(365 * 24 * 3600);
-            let _ = leader.send(Leadership::Leading { until });
-            // Kept until the end: a channel without a sender is closed.
-            tokio::spawn(async move { leader.closed().await })
-        }
-    };
+    let invalidations = InvalidationListener::listen(settings.client.clone(), ROUTES_PREFIX);
     let store = Store::new(settings.client, metrics.redis.clone());
-    let ledger = Ledger::new(store, identity, host, Guard::new(settings.guard, &GUARD_WORDS), metrics.clone());
+    let guard = Guard::new(settings.guard, &GUARD_WORDS);
     let parts = Parts {
+        ledger: Ledger::new(store, Lock::new(identity), host, guard, metrics.clone()),
+        invalidations,
         notices: send_events(settings.watch.clone()),
-        watch: Watch::new(settings.watch),
-        ledger,
+        news: watch_all(&settings.watch),
+        selectors: settings.watch.label_selectors.len(),
         templates: settings.templates,
         resync_interval: settings.resync_interval,
-        leadership,
         readiness,
         metrics,
     };
     follow(parts, shutdown).await;
-    // Only now: nothing is written any more, so another may.
-    let _ = stop.send(true);
-    let _ = lease.await;
 }
 
 fn random() -> u32 {

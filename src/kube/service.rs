@@ -85,6 +85,9 @@ pub enum Rejection {
     /// Another Service has that tool and pattern already.
     #[error("the Service of the namespace {0:?} has this path already, and is older")]
     AlreadyClaimed(String),
+    /// Another tool's Service has its address by now.
+    #[error("the Service {0:?} has the same address, and is younger")]
+    AddressTaken(String),
     /// It can't be read as a Service.
     #[error("the Service cannot be read: {0}")]
     Malformed(String),
@@ -92,7 +95,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All values of [`Self::reason`].
-    pub const REASONS: [&str; 8] = [
+    pub const REASONS: [&str; 9] = [
         "NamespaceNotAllowed",
         "Headless",
         "ExternalName",
@@ -100,8 +103,14 @@ impl Rejection {
         "NoPort",
         "InvalidPath",
         "AlreadyClaimed",
+        "AddressTaken",
         "Malformed",
     ];
+
+    /// Whether it would be a route if another Service were not there.
+    pub fn is_by_another(&self) -> bool {
+        matches!(self, Self::AlreadyClaimed(_) | Self::AddressTaken(_))
+    }
 
     /// One word, for an Event's reason and a metric's label.
     pub fn reason(&self) -> &'static str {
@@ -113,6 +122,7 @@ impl Rejection {
             Self::NoPort => "NoPort",
             Self::Path(_) => "InvalidPath",
             Self::AlreadyClaimed(_) => "AlreadyClaimed",
+            Self::AddressTaken(_) => "AddressTaken",
             Self::Malformed(_) => "Malformed",
         }
     }

@@ -10,8 +10,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use redis::Client;
 use serde::Deserialize;
 
-use super::lease::LeaseName;
+use super::desired::MAX_SELECTORS;
 use super::options::Options;
+use super::proxy::{ProxyError, ProxyVariables};
 use super::service::NamespaceTemplate;
 use super::watch::WatchSettings;
 use crate::daemon::{RedisUrlError, open_redis};
@@ -29,8 +30,8 @@ pub struct Settings {
     pub client: Client,
     /// Which namespaces are whose.
     pub templates: Vec<NamespaceTemplate>,
-    /// By which one of several leads.
-    pub lease: Option<LeaseName>,
+    /// A Lease was asked for, which is used no more.
+    pub has_lease: bool,
     /// What a list may lack.
     pub guard: Option<GuardSettings>,
     /// Everything is compared this often.
@@ -78,6 +79,12 @@ pub enum SettingsError {
     /// No URL of a Redis.
     #[error("invalid --redis: {0}")]
     Redis(#[from] RedisUrlError),
+    /// Each is a watch of its own.
+    #[error("too many --label-selector, expected at most {MAX_SELECTORS}")]
+    Selectors,
+    /// No URL of a proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// No client can be made of it all.
     #[error("{0} while preparing to ask the API server")]
     Client(Box<kube::Error>),
@@ -106,7 +113,8 @@ impl Options {
     /// # Errors
     /// A file that is not there or wrong, no cluster, no Redis.
     pub async fn into_settings(self) -> Result<Settings, SettingsError> {
-        let mut redis_in_file = None;
+        let label_selectors = self.selectors().ok_or(SettingsError::Selectors)?;
+        let (mut redis_in_file, mut proxy_in_file) = (None, None);
         let mut config = match (&self.config, &self.kubeconfig) {
             (Some(path), _) => {
                 let file = ConfigFile::read(path)?;
@@ -116,6 +124,7 @@ impl Options {
             (None, Some(path)) => {
                 let wrong = |error| SettingsError::Kubeconfig { path: path.clone(), error };
                 let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+                proxy_in_file = proxy_in(&kubeconfig);
                 let options = KubeConfigOptions::default();
                 kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?
             }
@@ -127,20 +136,30 @@ impl Options {
             use_authority(&mut config, path)?;
         }
         config.accept_invalid_certs |= self.insecure_skip_tls_verify;
+        let variables = ProxyVariables::from_environment();
+        config.proxy_url = variables.proxy_for(&config.cluster_url, proxy_in_file.as_deref())?;
         let (client, redis) = open_redis(self.redis.as_deref().or(redis_in_file.as_deref()).unwrap_or(DEFAULT_REDIS))?;
-        let watch = WatchSettings { config, label_selector: self.label_selector, timeout: self.watch_timeout };
+        let watch = WatchSettings { config, label_selectors, timeout: self.watch_timeout };
         watch.client().map_err(|error| SettingsError::Client(Box::new(error)))?;
         Ok(Settings {
             watch,
             redis,
             client,
             templates: self.namespace_template,
-            lease: self.lease,
+            has_lease: self.lease.is_some(),
             guard: self.withdrawal_guard.0,
             resync_interval: self.resync_interval,
             metrics_listen: self.metrics_listen,
         })
     }
+}
+
+/// The proxy of the cluster that the kubeconfig's current context is of.
+fn proxy_in(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_deref()?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.clone()
 }
 
 impl ConfigFile {

@@ -1,14 +1,14 @@
 //! Listing and watching Services for as long as it takes. After any failure everything is listed anew: what a broken
 //! connection lost is not known.
 
-use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use kube::core::{ApiResource, DynamicObject};
-use kube::runtime::watcher::{self, Event, watcher};
+use futures_util::TryStreamExt;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::core::{ApiResource, DynamicObject, Status};
 use kube::{Api, Client};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::error::shown;
 use crate::backoff::Backoff;
@@ -17,14 +17,18 @@ use crate::backoff::Backoff;
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Watching that went well for so long was no chance.
 const HEALTHY: Duration = Duration::from_secs(10);
+/// A watch that ends sooner, without a word, was none. At most: see [`WatchSettings::shortest_watch`].
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Longer than this nobody is waited for, whatever an answer asks.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Everything is listed this often, whatever was watched.
 const LIST_AGAIN: Duration = Duration::from_secs(1800);
 /// A watch is ended by the server in its time; after so much more the connection is taken for dead.
 const SILENCE: Duration = Duration::from_secs(5);
-
-type Events = Pin<Box<dyn Stream<Item = watcher::Result<Event<DynamicObject>>> + Send>>;
+/// Of a list, at once.
+const PAGE: u32 = 500;
+/// News that wait to be taken in.
+const WAITING: usize = 1000;
 
 /// Something that happened in the cluster, or to the connection.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub enum News {
     ListEnds,
     /// A Service came, or changed.
     Applied(DynamicObject),
-    /// A Service went.
+    /// A Service went, or is selected no more.
     Deleted(DynamicObject),
     /// It failed, and will be tried again.
     Failed(WatchError),
@@ -50,8 +54,20 @@ pub enum WatchError {
     #[error("{} while making a client", shown(&**.0))]
     Client(#[source] Box<kube::Error>),
     /// The API server's answer, or none.
-    #[error("{}", shown(.0))]
-    Watch(#[from] watcher::Error),
+    #[error("{} while listing Services", shown(&**.0))]
+    List(#[source] Box<kube::Error>),
+    /// The same.
+    #[error("{} while watching Services", shown(&**.0))]
+    Watch(#[source] Box<kube::Error>),
+    /// Told in the middle of a watch.
+    #[error("{} ({}) while watching Services", .0.message, .0.code)]
+    Told(Box<Status>),
+    /// A list or an event without one: there is nothing to go on from.
+    #[error("no resourceVersion in the API server's answer")]
+    NoVersion,
+    /// Nothing was watched.
+    #[error("a watch ended at once, without an event")]
+    EndedAtOnce,
 }
 
 /// How to list and watch.
@@ -59,97 +75,165 @@ pub enum WatchError {
 pub struct WatchSettings {
     /// How to reach the API server, and as whom.
     pub config: kube::Config,
-    /// Which Services.
-    pub label_selector: String,
+    /// Which Services: those that any of these selects.
+    pub label_selectors: Vec<String>,
     /// For one watch, which then is renewed.
     pub timeout: Duration,
 }
 
-/// Lists and watches, one piece of news at a time.
-pub struct Watch {
+/// Lists and watches by each selector, for as long as somebody receives; the number says by which.
+pub fn watch_all(settings: &WatchSettings) -> mpsc::Receiver<(usize, News)> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    for (number, selector) in settings.label_selectors.iter().enumerate() {
+        let watch = Watch {
+            settings: settings.clone(),
+            selector: selector.clone(),
+            number,
+            sender: sender.clone(),
+            healthy_since: None,
+        };
+        tokio::spawn(watch.run());
+    }
+    receiver
+}
+
+struct Watch {
     settings: WatchSettings,
-    events: Option<Events>,
-    pause: Backoff,
-    again_at: Option<Instant>,
+    selector: String,
+    number: usize,
+    sender: mpsc::Sender<(usize, News)>,
     /// Since the last list was complete, if nothing has failed.
     healthy_since: Option<Instant>,
-    list_again_at: Instant,
+}
+
+/// Why a list and the watches after it are over.
+enum Over {
+    Failed(WatchError),
+    /// Nobody receives.
+    NotWanted,
+}
+
+impl From<WatchError> for Over {
+    fn from(error: WatchError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl Watch {
-    /// Begins with the first call of [`Self::next`].
-    pub fn new(settings: WatchSettings) -> Self {
-        let pause = Backoff::between(AGAIN.0, AGAIN.1);
+    async fn run(mut self) {
+        let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
+        loop {
+            let error = match self.list_and_watch().await {
+                // It is time to list again.
+                Ok(()) => continue,
+                Err(Over::NotWanted) => return,
+                Err(Over::Failed(error)) => error,
+            };
+            // A list that succeeds says little when the watch after it fails again and again.
+            if self.healthy_since.take().is_some_and(|since| since.elapsed() > HEALTHY) {
+                pause.reset();
+            }
+            let asked = error.retry_after().unwrap_or_default().min(LONGEST_WAIT);
+            if self.tell(News::Failed(error)).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = sleep(pause.next_delay().max(asked)) => {}
+                () = self.sender.closed() => return,
+            }
+        }
+    }
+
+    async fn tell(&self, news: News) -> Result<(), Over> {
+        self.sender.send((self.number, news)).await.map_err(|_| Over::NotWanted)
+    }
+
+    /// Lists, and watches until it is time to list again. A new client reads the token's file again.
+    async fn list_and_watch(&mut self) -> Result<(), Over> {
         let list_again_at = Instant::now() + LIST_AGAIN;
-        Self { settings, events: None, pause, again_at: None, healthy_since: None, list_again_at }
+        let client = self.settings.client().map_err(|error| WatchError::Client(Box::new(error)))?;
+        let services = Api::all_with(client, &ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&()));
+        let mut version = self.list(&services).await?;
+        self.healthy_since = Some(Instant::now());
+        let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
+        loop {
+            let begun = Instant::now();
+            let has_events = match timeout_at(list_again_at, self.watch(&services, &mut version)).await {
+                Ok(watched) => watched?,
+                Err(_) => return Ok(()),
+            };
+            if begun.elapsed() >= self.settings.shortest_watch() {
+                pause.reset();
+            } else if has_events {
+                sleep(pause.next_delay()).await;
+            } else {
+                return Err(WatchError::EndedAtOnce.into());
+            }
+        }
     }
 
-    /// Waits for the next piece of news; may be given up and begun again without losing any.
-    pub async fn next(&mut self) -> News {
-        if let Some(at) = self.again_at {
-            sleep_until(at).await;
-            self.again_at = None;
+    /// All pages of a list; the version to watch from.
+    async fn list(&self, services: &Api<DynamicObject>) -> Result<String, Over> {
+        self.tell(News::ListBegins).await?;
+        let mut params = ListParams::default().labels(&self.selector).limit(PAGE);
+        loop {
+            let page = services.list(&params).await.map_err(|error| WatchError::List(Box::new(error)))?;
+            for service in page.items {
+                self.tell(News::Listed(lean(service))).await?;
+            }
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                let version = page.metadata.resource_version.filter(|version| !version.is_empty());
+                let version = version.ok_or(WatchError::NoVersion)?;
+                self.tell(News::ListEnds).await?;
+                return Ok(version);
+            }
         }
-        let events = match &mut self.events {
-            Some(events) => events,
-            None => match self.settings.begin() {
-                Ok(events) => {
-                    self.list_again_at = Instant::now() + LIST_AGAIN;
-                    self.events.insert(events)
+    }
+
+    /// One watch, to its end; whether anything came.
+    async fn watch(&self, services: &Api<DynamicObject>, version: &mut String) -> Result<bool, Over> {
+        let seconds = u32::try_from(self.settings.timeout.as_secs().max(1)).unwrap_or(u32::MAX);
+        let params = WatchParams::default().labels(&self.selector).timeout(seconds);
+        let failed = |error| WatchError::Watch(Box::new(error));
+        let mut events = Box::pin(services.watch(&params, version).await.map_err(failed)?);
+        let mut has_events = false;
+        // A silent connection ends like a watch whose time is over.
+        while let Ok(next) = timeout(self.settings.timeout + SILENCE, events.try_next()).await {
+            let Some(event) = next.map_err(failed)? else { break };
+            has_events = true;
+            match event {
+                WatchEvent::Added(service) | WatchEvent::Modified(service) => {
+                    *version = version_of(&service)?;
+                    self.tell(News::Applied(lean(service))).await?;
                 }
-                Err(error) => return self.failed(error),
-            },
-        };
-        let next = tokio::select! {
-            next = events.next() => next,
-            () = sleep_until(self.list_again_at) => None,
-        };
-        match next {
-            Some(Ok(Event::Init)) => News::ListBegins,
-            Some(Ok(Event::InitApply(service))) => News::Listed(service),
-            Some(Ok(Event::InitDone)) => {
-                self.healthy_since = Some(Instant::now());
-                News::ListEnds
-            }
-            Some(Ok(Event::Apply(service))) => News::Applied(service),
-            Some(Ok(Event::Delete(service))) => News::Deleted(service),
-            Some(Err(error)) => self.failed(error.into()),
-            // Watchers do not end: it is time to list again.
-            None => {
-                self.events = None;
-                News::ListBegins
+                WatchEvent::Deleted(service) => {
+                    *version = version_of(&service)?;
+                    self.tell(News::Deleted(lean(service))).await?;
+                }
+                WatchEvent::Bookmark(bookmark) => *version = bookmark.metadata.resource_version,
+                WatchEvent::Error(status) => return Err(WatchError::Told(status.boxed()).into()),
             }
         }
-    }
-
-    /// A new client reads the token's file again, and a new watcher begins with a list.
-    fn failed(&mut self, error: WatchError) -> News {
-        self.events = None;
-        // A list that succeeds says little when the watch after it fails again and again.
-        if self.healthy_since.take().is_some_and(|since| since.elapsed() > HEALTHY) {
-            self.pause.reset();
-        }
-        let asked = error.retry_after().unwrap_or_default().min(LONGEST_WAIT);
-        self.again_at = Some(Instant::now() + self.pause.next_delay().max(asked));
-        News::Failed(error)
+        Ok(has_events)
     }
 }
 
+fn version_of(service: &DynamicObject) -> Result<String, WatchError> {
+    service.metadata.resource_version.clone().filter(|version| !version.is_empty()).ok_or(WatchError::NoVersion)
+}
+
+/// Without what would be kept for each of ten thousand otherwise.
+fn lean(mut service: DynamicObject) -> DynamicObject {
+    service.metadata.managed_fields = None;
+    service.metadata.annotations = None;
+    service
+}
+
 impl WatchSettings {
-    fn begin(&self) -> Result<Events, WatchError> {
-        let client = self.client().map_err(|error| WatchError::Client(Box::new(error)))?;
-        let kind = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
-        let seconds = u32::try_from(self.timeout.as_secs().max(1)).unwrap_or(u32::MAX);
-        let config = watcher::Config::default().labels(&self.label_selector).timeout(seconds);
-        let events = watcher(Api::<DynamicObject>::all_with(client, &kind), config);
-        // Kept for each of ten thousand otherwise.
-        let lean = |event: Event<DynamicObject>| {
-            event.modify(|service| {
-                service.metadata.managed_fields = None;
-                service.metadata.annotations = None;
-            })
-        };
-        Ok(Box::pin(events.map(move |event| event.map(lean))))
+    /// A watch that ends sooner without an event has failed.
+    fn shortest_watch(&self) -> Duration {
+        AT_ONCE.min(self.timeout / 2)
     }
 
     /// A client that waits for no answer longer than for a watch.
@@ -174,18 +258,14 @@ impl WatchSettings {
 impl WatchError {
     /// What the API server asks for when it is busy.
     fn retry_after(&self) -> Option<Duration> {
-        let (Self::Client(_) | Self::Watch(watcher::Error::NoResourceVersion)) = self else {
-            let Self::Watch(error) = self else { return None };
-            let status = match error {
-                watcher::Error::InitialListFailed(kube::Error::Api(status))
-                | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-                | watcher::Error::WatchFailed(kube::Error::Api(status))
-                | watcher::Error::WatchError(status) => status,
+        let status = match self {
+            Self::List(error) | Self::Watch(error) => match &**error {
+                kube::Error::Api(status) => status,
                 _ => return None,
-            };
-            let seconds = status.details.as_ref()?.retry_after_seconds;
-            return Some(Duration::from_secs(seconds.into()));
+            },
+            Self::Told(status) => status,
+            Self::Client(_) | Self::NoVersion | Self::EndedAtOnce => return None,
         };
-        None
+        Some(Duration::from_secs(status.details.as_ref()?.retry_after_seconds.into()))
     }
 }

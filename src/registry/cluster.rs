@@ -1,20 +1,20 @@
-//! What kube2proxy writes: routes of Services, `k8s_services`, its memory of them, and who of several may write.
+//! What kube2proxy writes: routes of Services, and `k8s_services`, its memory of them.
 
 use std::fmt;
+use std::sync::LazyLock;
 
-use redis::{Cmd, FromRedisValue, ParsingError, Value};
+use redis::{FromRedisValue, ParsingError, Pipeline, Script, Value};
 use serde::Serialize;
 
+use super::lock::{LOCK_KEY, OLD_LOCK_KEY};
 use super::schema::{origin_key, redirects_key, routes_key};
-use super::script::text_with_functions;
+use super::script::with_functions;
 use crate::route::ToolName;
 
 /// How kube2proxy signs what it writes.
 pub const CLUSTER: &str = "kube2proxy";
 /// The set of what it has registered.
 pub const SERVICES_KEY: &str = "k8s_services";
-/// Whoever's identity is its value may write; others may when it has expired.
-pub const WRITER_KEY: &str = "k8s_writer";
 
 /// A member of `k8s_services`: the route of one Service. Written `namespace/name/route`, where a route is a pattern without its
 /// first slash, as the old program wrote it.
@@ -83,12 +83,15 @@ struct Request<'a> {
 }
 
 /// What became of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
     /// It was so already.
     Unchanged,
     /// Written.
-    Written,
+    Written {
+        /// The tool that was routed to the same address, and no longer is.
+        evicted: Option<String>,
+    },
     /// Another source's route is younger.
     Outdone,
 }
@@ -104,29 +107,40 @@ pub enum Settled {
 
 impl FromRedisValue for Settled {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let numbers = Vec::<i64>::from_redis_value(value)?;
-        if numbers == [-1] {
+        let outcomes = Vec::<Value>::from_redis_value(value)?;
+        if outcomes == [Value::Int(-1)] {
             return Ok(Self::Refused);
         }
-        let outcome = |number| match number {
-            1 => ClaimOutcome::Written,
-            2 => ClaimOutcome::Outdone,
-            _ => ClaimOutcome::Unchanged,
+        let outcome = |outcome| match outcome {
+            Value::Int(0) => Ok(ClaimOutcome::Unchanged),
+            Value::Int(1) => Ok(ClaimOutcome::Written { evicted: None }),
+            Value::Int(2) => Ok(ClaimOutcome::Outdone),
+            evicted => {
+                let evicted = Vec::<u8>::from_redis_value(evicted)?;
+                Ok(ClaimOutcome::Written { evicted: Some(String::from_utf8_lossy(&evicted).into_owned()) })
+            }
         };
-        Ok(Self::Done(numbers.into_iter().map(outcome).collect()))
+        outcomes.into_iter().map(outcome).collect::<Result<_, _>>().map(Self::Done)
     }
 }
 
-/// Gives a tool the routes of `claims`, and withdraws those of `gone` that still are their Services'. In one step, and only if
-/// `identity` may write. Answers with [`Settled`]; doing it again changes nothing.
-///
-/// A route without an origin was the old program's if it is registered. One whose URL is not what its origin says was written
-/// over by one of the old stack's writers, who say nothing of origins. A claim outdoes another's route unless that is younger;
-/// the redirect that came with such a route goes.
-pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: &str) -> Cmd {
-    const SCRIPT: &str = "
-        local writer = redis.pcall('GET', KEYS[4])
-        if type(writer) == 'table' or writer and writer ~= ARGV[1] then return {-1} end
+/// What one tool's routes are to be.
+#[derive(Clone, Debug)]
+pub struct Settlement<'a> {
+    /// Whose.
+    pub tool: &'a ToolName,
+    /// What it is to have.
+    pub claims: &'a [Claim],
+    /// What goes, if it still is its Service's.
+    pub gone: &'a [Registered],
+}
+
+/// KEYS: routes, origins, redirects, services, lock, old lock. ARGV: tool, value of the lock, request.
+static SETTLE: LazyLock<Script> = LazyLock::new(|| {
+    with_functions(
+        "
+        if redis.pcall('GET', KEYS[5]) ~= ARGV[2] or redis.call('EXISTS', KEYS[6]) == 1 then return {-1} end
+        local tool = ARGV[1]
         local function origin_of(pattern)
             local text = redis.call('HGET', KEYS[2], pattern)
             if not text then return nil end
@@ -136,17 +150,20 @@ pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: 
         local function is_written_over(url, origin)
             return type(origin.destination) == 'string' and (not url or normal_url(url) ~= origin.destination)
         end
-        local request = cjson.decode(ARGV[2])
+        local request = cjson.decode(ARGV[3])
         for _, gone in ipairs(request.withdrawals) do
             local origin = origin_of(gone.pattern)
             local url = redis.call('HGET', KEYS[1], gone.pattern)
-            if not origin then
-                redis.call('HDEL', KEYS[1], gone.pattern)
-            elseif origin.source == 'kube2proxy' and origin.owner == gone.owner then
+            if not origin or origin.source == 'kube2proxy' and origin.owner == gone.owner then
+                local is_member = redis.call('SISMEMBER', KEYS[4], gone.member) == 1
                 redis.call('HDEL', KEYS[2], gone.pattern)
-                if not is_written_over(url, origin) then redis.call('HDEL', KEYS[1], gone.pattern) end
+                if url and (is_member or origin and not is_written_over(url, origin)) then
+                    redis.call('HDEL', KEYS[1], gone.pattern)
+                    redis.call('HDEL', KEYS[3], gone.pattern)
+                    release(url, tool)
+                end
             end
-            redis.call('SREM', KEYS[3], gone.member)
+            redis.call('SREM', KEYS[4], gone.member)
         end
         local outcomes = {}
         for index, claim in ipairs(request.claims) do
@@ -155,64 +172,65 @@ pub fn settle(tool: &ToolName, claims: &[Claim], gone: &[Registered], identity: 
             local since = origin and tonumber(origin.since) or 0
             local is_ours = origin and origin.source == 'kube2proxy'
             local is_younger = not is_ours and since > claim.since
-            if is_ours and is_written_over(url, origin) then
+            if is_ours and is_written_over(url, origin) and not (url and normal_url(url) == claim.url) then
                 is_ours = false
                 is_younger = since >= claim.since
             end
             if url and origin and is_younger then
-                redis.call('SREM', KEYS[3], claim.member)
+                redis.call('SREM', KEYS[4], claim.member)
                 outcomes[index] = 2
-            elseif url == claim.url and is_ours and origin.owner == claim.owner
-                and redis.call('SISMEMBER', KEYS[3], claim.member) == 1 then
-                outcomes[index] = 0
             else
-                if url and not is_ours then redis.call('HDEL', KEYS[5], claim.pattern) end
-                redis.call('HSET', KEYS[1], claim.pattern, claim.url)
-                redis.call('HSET', KEYS[2], claim.pattern, claim.origin)
-                redis.call('SADD', KEYS[3], claim.member)
-                outcomes[index] = 1
+                local address = address_of(claim.url)
+                local holder, patterns = holder_of(address, tool)
+                if holder then evict(holder, patterns, address) end
+                if holder or url ~= claim.url or not is_ours or origin.owner ~= claim.owner
+                    or origin.destination ~= claim.url or redis.call('SISMEMBER', KEYS[4], claim.member) == 0 then
+                    if url and not is_ours then redis.call('HDEL', KEYS[3], claim.pattern) end
+                    redis.call('HSET', KEYS[1], claim.pattern, claim.url)
+                    redis.call('HSET', KEYS[2], claim.pattern, claim.origin)
+                    redis.call('SADD', KEYS[4], claim.member)
+                    if url and address_of(url) ~= address then release(url, tool) end
+                    outcomes[index] = holder or 1
+                else
+                    outcomes[index] = 0
+                end
+                hold(address, tool)
             end
         end
-        return outcomes";
-    let withdrawal =
-        |gone: &Registered| Withdrawal { pattern: gone.pattern.clone(), owner: gone.owner(), member: gone.to_string() };
-    let request = Request { withdrawals: gone.iter().map(withdrawal).collect(), claims };
-    // Strings and numbers always are JSON.
-    let request = serde_json::to_string(&request).unwrap_or_default();
-    let mut command = redis::cmd("EVAL");
-    command.arg(text_with_functions(SCRIPT)).arg(5).arg(routes_key(tool.as_bytes())).arg(origin_key(tool.as_bytes()));
-    command.arg(SERVICES_KEY).arg(WRITER_KEY).arg(redirects_key(tool.as_bytes())).arg(identity).arg(request);
-    command
-}
+        return outcomes",
+    )
+});
 
-/// Makes `identity` the one that may write, whoever it was.
-pub fn take_over(identity: &str, time_to_live_ms: u64) -> Cmd {
-    let mut command = redis::cmd("SET");
-    command.arg(WRITER_KEY).arg(identity).arg("PX").arg(time_to_live_ms);
-    command
-}
-
-/// Renews that `identity` may write. Answers with a number: 1 it still may; 0 nobody was said to, and now it is, so what was
-/// written may be gone too; -1 somebody else may.
-pub fn heartbeat(identity: &str, time_to_live_ms: u64) -> Cmd {
-    const SCRIPT: &str = "
-        local writer = redis.pcall('GET', KEYS[1])
-        if type(writer) == 'table' or writer and writer ~= ARGV[1] then return -1 end
-        redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-        return writer and 1 or 0";
-    let mut command = redis::cmd("EVAL");
-    command.arg(SCRIPT).arg(1).arg(WRITER_KEY).arg(identity).arg(time_to_live_ms);
-    command
-}
-
-/// Lets anybody write, if it was `identity`.
-pub fn step_down(identity: &str) -> Cmd {
-    const SCRIPT: &str = "
-        if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-        return 1";
-    let mut command = redis::cmd("EVAL");
-    command.arg(SCRIPT).arg(1).arg(WRITER_KEY).arg(identity);
-    command
+/// Gives each tool the routes of its claims, and withdraws what is gone and still its Service's. Each tool's is one step, and is
+/// done only while `lock` is the value of the lock. Replies, after one reply that is an error or means nothing, with a [`Settled`]
+/// for each; doing it again changes nothing. The script's text is sent once.
+///
+/// A route without an origin was the old program's if it is registered. One whose URL is not what its origin says was written
+/// over by one of the old stack's writers, who say nothing of origins: it is that writer's from when kube2proxy sees it, and
+/// then no longer registered; what is registered goes with its Service. A claim outdoes another source's route unless that is
+/// younger; the redirect that came with such a route goes. Whoever else is routed to a claim's address loses those routes: the
+/// API server gives an address to one Service at a time.
+pub fn settle(settlements: &[Settlement<'_>], lock: &str) -> Pipeline {
+    let mut pipeline = redis::pipe();
+    pipeline.load_script(&SETTLE);
+    for Settlement { tool, claims, gone } in settlements {
+        let withdrawal = |gone: &Registered| Withdrawal {
+            pattern: gone.pattern.clone(),
+            owner: gone.owner(),
+            member: gone.to_string(),
+        };
+        let request = Request { withdrawals: gone.iter().map(withdrawal).collect(), claims };
+        // Strings and numbers always are JSON.
+        let request = serde_json::to_string(&request).unwrap_or_default();
+        let mut invocation = SETTLE.prepare_invoke();
+        let name = tool.as_bytes();
+        invocation.key(routes_key(name)).key(origin_key(name)).key(redirects_key(name));
+        invocation.key(SERVICES_KEY).key(LOCK_KEY).key(OLD_LOCK_KEY);
+        invocation.arg(name).arg(lock).arg(request);
+        pipeline.invoke_script(&invocation);
+    }
+    pipeline.ignore_errors();
+    pipeline
 }
 
 #[cfg(test)]

@@ -38,13 +38,6 @@ pub fn scan_frontends(cursor: u64, count: usize) -> Cmd {
     command
 }
 
-/// Asks to be told of whatever others do to domains' keys, on a connection that speaks RESP3.
-pub fn track_frontends() -> Cmd {
-    let mut command = redis::cmd("CLIENT");
-    command.arg(&["TRACKING", "ON", "BCAST", "PREFIX", DOMAINS_PREFIX, "NOLOOP"]);
-    command
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,13 @@ impl<T: FromRedisValue> Call<T> {
     }
 }
 
+/// A run with these keys and arguments.
+pub(super) fn call<T>(script: &'static Script, keys: &[&str], args: &[&str]) -> Call<T> {
+    let mut invocation = script.prepare_invoke();
+    invocation.key(keys).arg(args);
+    Call { invocation, reply: PhantomData }
+}
+
 /// A run with a tool's routes, origins and redirects as keys, and these arguments.
 pub(super) fn on_routes_of<T>(script: &'static Script, tool: &ToolName, args: &[&str]) -> Call<T> {
     let tool = tool.as_bytes();

@@ -1,7 +1,7 @@
-//! A Kubernetes API server whose faults a test scripts: Services, Leases and Events, over plain HTTP, in this process.
+//! A Kubernetes API server whose faults a test scripts: Services and Events, over plain HTTP, in this process.
 //!
 //! It does what a real one does as far as kube2proxy can tell: pages of a list are one snapshot, each change has a
-//! resourceVersion of its own, a watch continues after any of them, and nobody replaces a Lease that has changed.
+//! resourceVersion of its own, and a watch continues after any of them.
 #![allow(dead_code, unused_imports, reason = "each test program uses its part of this")]
 
 #[path = "api_server/answer.rs"]
@@ -34,6 +34,10 @@ pub use fault::{ALWAYS, Break, Fault, Request};
 
 /// The label of Services that are tools.
 pub const WEB_SERVICE: &str = "tools.wmflabs.org/webservice";
+
+/// Labels as webservice gives them now.
+pub const NEW_LABELS: [(&str, &str); 2] =
+    [("app.kubernetes.io/component", "web"), ("app.kubernetes.io/managed-by", "webservice")];
 
 /// A Service as `kubectl expose` makes it, with [`WEB_SERVICE`].
 pub fn web_service(cluster_ip: &str, port: u16) -> Value {
@@ -159,6 +163,11 @@ impl ApiServer {
         self.shared.lock().script.add(request, fault, times);
     }
 
+    /// Lists whose selector has this text are answered with 500 until [`Self::recover`].
+    pub fn fail_lists_by(&self, selector: &str) {
+        self.shared.lock().script.failing_selector = Some(selector.to_owned());
+    }
+
     /// Meets no more scripted faults. Requests that hang stay so.
     pub fn recover(&self) {
         self.shared.lock().script.clear();
@@ -213,21 +222,6 @@ impl ApiServer {
     pub fn reasons(&self, namespace: &str, name: &str) -> Vec<String> {
         let about = |event: &&Value| event["regarding"]["namespace"] == namespace && event["regarding"]["name"] == name;
         self.events().iter().filter(about).map(|event| event["reason"].as_str().unwrap_or_default().into()).collect()
-    }
-
-    /// A Lease, if there is one.
-    pub fn lease(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.shared.lock().cluster.lease(namespace, name).cloned()
-    }
-
-    /// Puts a Lease there, whoever has it.
-    pub fn set_lease(&self, namespace: &str, name: &str, lease: Value) {
-        self.shared.change(|cluster| cluster.set_lease(namespace, name, lease));
-    }
-
-    /// Who holds the one Lease that there is; `None` when it is nobody's.
-    pub fn leader(&self) -> Option<String> {
-        self.shared.lock().cluster.holder().map(str::to_owned)
     }
 
     /// Returns when it listens; false when it can't.

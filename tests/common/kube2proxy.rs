@@ -9,6 +9,8 @@ use crate::http;
 use crate::listener::{Daemon, wait_for};
 use crate::redis_server::RedisServer;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_kube2proxy");
+
 /// A running kube2proxy.
 pub struct Kube2proxy {
     /// The process.
@@ -32,15 +34,30 @@ impl Kube2proxy {
 
     /// The same with these lines about the cluster.
     pub fn launch_with(cluster: &str, redis: &RedisServer, extra_args: &[&str]) -> Self {
+        Self::launch_in(cluster, redis, extra_args, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn launch_in(cluster: &str, redis: &RedisServer, extra_args: &[&str], environment: &[(&str, &str)]) -> Self {
         let file = redis.dir().join("kube2proxy.yaml");
         fs::write(&file, format!("redis: 127.0.0.1:{}\nkubernetes:\n{cluster}", redis.port())).expect("a file");
-        let mut command = vec![env!("CARGO_BIN_EXE_kube2proxy"), "--config", file.to_str().expect("UTF-8")];
-        command.extend(["--metrics-listen", "127.0.0.1:0"]);
+        let mut args = vec!["--config", file.to_str().expect("UTF-8")];
         if !extra_args.contains(&"--watch-timeout") {
-            command.extend(["--watch-timeout", "2s"]);
+            args.extend(["--watch-timeout", "2s"]);
         }
-        command.extend(extra_args);
-        let daemon = Daemon::start(&command, &[]);
+        args.extend(extra_args);
+        Self::launch_by(&args, environment)
+    }
+
+    /// One with these arguments alone.
+    pub fn launch_by(args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = vec![PROGRAM, "--metrics-listen", "127.0.0.1:0"];
+        command.extend(args);
+        let mut variables = vec![("no_proxy", ""), ("http_proxy", ""), ("https_proxy", "")];
+        variables.retain(|(name, _)| !environment.iter().any(|(other, _)| other == name));
+        variables.extend(["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].map(|name| (name, "")));
+        variables.extend(environment);
+        let daemon = Daemon::start(&command, &variables);
         let status = daemon.address_in("telling of itself");
         daemon.wait_for_line(&["following"]);
         Self { daemon, status }

@@ -238,10 +238,16 @@ pub fn identd_by(user: impl Fn(u16) -> &'static str + Send + Sync + 'static) -> 
 
 /// Waits for a condition.
 #[track_caller]
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(SOON, what, condition);
+}
+
+/// The same for what takes its time.
+#[track_caller]
+pub fn wait_within(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < SOON, "still not: {what}");
+        assert!(start.elapsed() < deadline, "still not: {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }

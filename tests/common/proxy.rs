@@ -29,6 +29,20 @@ impl Proxy {
         address: SocketAddr,
         answer: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
+        Self::start_knowing(&["register", "renew", "unregister"], address, answer)
+    }
+
+    /// An old one: it answers `fail` to the first line of a command that it does not know, and `answer`'s to the others.
+    pub fn old(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        let old = &["register\n", "registerCanonical\n", "unregister\n"];
+        Self::start_knowing(old, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), answer).expect("a port")
+    }
+
+    fn start_knowing(
+        beginnings: &'static [&'static str],
+        address: SocketAddr,
+        answer: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let proxy = Self { address: listener.local_addr()?, heard: Arc::default() };
         let (heard, answer) = (Arc::clone(&proxy.heard), Arc::new(answer));
@@ -38,7 +52,11 @@ impl Proxy {
                 thread::spawn(move || {
                     let mut received = Vec::new();
                     let mut bytes = [0; 512];
-                    while let Ok(None) = parse_command(&received) {
+                    let is_known = |received: &[u8]| {
+                        !received.contains(&b'\n')
+                            || beginnings.iter().any(|begin| received.starts_with(begin.as_bytes()))
+                    };
+                    while let (true, Ok(None)) = (is_known(&received), parse_command(&received)) {
                         match stream.read(&mut bytes) {
                             Ok(read @ 1..) => received.extend(&bytes[..read]),
                             _ => return,
@@ -46,7 +64,8 @@ impl Proxy {
                     }
                     let received = String::from_utf8_lossy(&received).into_owned();
                     heard.lock().unwrap().push(received.clone());
-                    let _ = stream.write_all(answer(&received).as_bytes());
+                    let answer = if is_known(received.as_bytes()) { answer(&received) } else { "fail".into() };
+                    let _ = stream.write_all(answer.as_bytes());
                 });
             }
         });
@@ -83,12 +102,27 @@ impl Proxy {
         wait_for(&format!("{commands:?}, but {:?}", self.heard()), || self.heard() == commands);
     }
 
+    /// How many of the commands that it has heard begin so.
+    pub fn count(&self, beginning: &str) -> usize {
+        self.heard().iter().filter(|command| command.starts_with(beginning)).count()
+    }
+
     /// What a service at this port of the address that the clients come from is registered with.
     pub fn registration(&self, port: u16) -> String {
+        self.command("register", port)
+    }
+
+    /// And unregistered.
+    pub fn unregistration(&self, port: u16) -> String {
+        self.command("unregisterUrl", port)
+    }
+
+    /// Any command with that URL.
+    pub fn command(&self, name: &str, port: u16) -> String {
         let host = match self.address.ip() {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        format!("register\n.*\nhttp://{host}:{port}\n")
+        format!("{name}\n.*\nhttp://{host}:{port}\n")
     }
 }

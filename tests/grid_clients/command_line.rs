@@ -35,7 +35,7 @@ fn a_file_that_is_wrong_is_named_and_nothing_is_begun() {
 fn the_command_lines_teach() {
     let manual = include_str!("../../README.md");
     for (program, name, count) in
-        [(RUNNER, "webservice-runner", 7), (GRABBER, "portgrabber", 2), (RELEASER, "portreleaser", 2)]
+        [(RUNNER, "webservice-runner", 8), (GRABBER, "portgrabber", 3), (RELEASER, "portreleaser", 2)]
     {
         let (status, help, _) = output(&[program, "--help"]);
         assert_eq!(status, Some(0));
@@ -63,6 +63,7 @@ fn the_command_lines_teach() {
         &[GRABBER, "hello"],
         &[GRABBER, "", "true"],
         &[GRABBER, "a/b", "true"],
+        &[GRABBER, "--companion", "watch", "hello", "true"],
         &[RELEASER, "more"],
         &[RELEASER, "--no-such-option"],
     ] {

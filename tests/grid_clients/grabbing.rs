@@ -1,101 +1,128 @@
-//! portgrabber, and portreleaser after it.
+//! portgrabber and its companion, and portreleaser where the queue's epilog knows nothing of the job.
 
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::job::{GRABBER, NO_TOOL, RELEASER, UNREGISTER, active, file_of, is_claimed, output};
-use crate::listener::{Listener, identd_of};
+use crate::job::{
+    GRABBER, NO_TOOL, RELEASER, UNREGISTER, active, companion_of, file_of, grabber, group_of, is_claimed, is_gone,
+    kill, number_after, output, port_of, server,
+};
+use crate::listener::{Listener, identd_of, wait_for};
+use crate::need::need_root;
 use crate::port::free_port;
 use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
 
 #[test]
-fn a_grabbed_port_is_known_before_the_command_begins() {
+fn a_grabbed_port_is_registered_while_the_command_listens() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &[]);
-    let file = active(&[listener.address]);
-    let mut grabber = Command::new(GRABBER)
-        .arg("--active-proxy-file")
-        .arg(file.path())
-        .args([
-            "--canonical",
-            "hello",
-            "sh",
-            "-c",
-            "echo $$ $PORT $#: $*; read -r _; kill -TERM $$",
-            "sh",
-            "--a",
-            "b c",
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(grabber.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let url = redis.cli(&["HGET", "prefix:hello", ".*"]);
-    let port: u16 = url.strip_prefix("http://127.0.0.1:").unwrap().parse().unwrap();
-    assert_eq!(line, format!("{} {port} 3: --a b c {port}\n", grabber.id()), "the same process");
-    assert_eq!(redis.cli(&["HGET", "redirect:hello", ".*"]), "hello.toolforge.org");
+    // It begins to listen when it is told to.
+    let script =
+        "echo port $PORT $TOOL_WEB_PORT $#: $*; trap 'kill $!' USR1; sleep 1000 & wait; exec perl -e \"$0\" 0.0.0.0";
+    let command = ["sh", "-c", script, crate::job::SERVER, "--a", "b c"];
+    let mut job = grabber(active(&[listener.address]), &["--canonical"], &command);
+    let port = u16::try_from(number_after(&job, "port ")).unwrap();
+    job.wait_for_line(&[&format!("port {port} {port} 3: --a b c {port}")]);
     assert!(is_claimed(port));
-    drop(grabber.stdin.take());
-    assert_eq!(grabber.wait().unwrap().signal(), Some(15), "nothing is between");
+    let companion = companion_of(port).expect("a companion");
+    assert_eq!(group_of(companion), group_of(job.pid()), "Grid Engine finds it");
+    let stat = fs::read_to_string(format!("/proc/{companion}/stat")).unwrap();
+    let parent: u32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+    assert_ne!(parent, job.pid(), "the command has no child that it does not know");
+    assert_eq!(fs::read_link(format!("/proc/{companion}/cwd")).unwrap().to_str(), Some("/"));
+    assert_eq!(redis.cli(&["KEYS", "prefix:*"]), "", "nothing listens yet");
+    job.signal("USR1");
+    assert_eq!(port_of(&job), port);
+    let url = format!("http://127.0.0.1:{port}");
+    job.wait_for_line(&["INFO registered", &url]);
+    assert_eq!(redis.cli(&["HGET", "prefix:hello", ".*"]), url);
+    assert_eq!(redis.cli(&["HGET", "redirect:hello", ".*"]), "hello.toolforge.org");
+    kill(job.pid(), "KILL");
+    assert_eq!(job.wait_for_end(), 137, "nothing is between");
+    wait_for("the end of the route", || redis.cli(&["KEYS", "prefix:*"]).is_empty());
+    wait_for("the end of the companion", || is_gone(companion));
     assert!(!is_claimed(port));
+}
 
-    for _ in 0..2 {
-        let (status, _, error) = output(&[RELEASER, "--strict", "--active-proxy-file", file.path().to_str().unwrap()]);
-        assert!(status == Some(0) && error.contains("unregistered from"), "{error}");
-        assert_eq!(redis.cli(&["KEYS", "*"]), "");
+#[test]
+fn another_users_server_on_a_grabbed_port_is_not_registered() {
+    if !need_root() {
+        return;
     }
+    let proxy = Proxy::agreeing();
+    let somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut job = grabber(active(&[proxy.address]), &[], &[&somebody[..], &server("0.0.0.0")].concat());
+    let port = port_of(&job);
+    job.wait_for_line(&[&format!("WARN port {port} is listened on by another user, uid 65534: not registered")]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [""; 0]);
 }
 
 #[test]
-fn a_grabbed_port_that_is_not_told_to_all_is_told_to_none() {
-    let agreeing = Proxy::agreeing();
-    let refusing = Proxy::start(|_| NO_TOOL.into());
-    let file = active(&[agreeing.address, refusing.address]);
-    let path = file.path().to_str().unwrap();
-    let (status, out, error) = output(&[GRABBER, "--active-proxy-file", path, "hello", "echo", "begun"]);
-    assert_eq!((status, &*out), (Some(77), ""), "{error}");
-    assert!(error.contains(NO_TOOL) && error.contains(&refusing.address.to_string()), "{error}");
-    assert_eq!(agreeing.heard().last().map(String::as_str), Some(UNREGISTER));
-
+fn a_proxy_that_cannot_be_told_does_not_end_a_grabbers_command() {
     let down = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let file = active(&[down, agreeing.address]);
-    let path = file.path().to_str().unwrap();
-    let (status, out, error) = output(&[GRABBER, "--active-proxy-file", path, "hello", "echo", "begun"]);
-    assert_eq!((status, &*out), (Some(75), ""), "{error}");
-    assert!(error.contains(&format!("not registered with {down} within 15s")), "{error}");
-    assert_eq!(agreeing.heard().last().map(String::as_str), Some(UNREGISTER));
+    let (agreeing, refusing) = (Proxy::agreeing(), Proxy::start(|_| NO_TOOL.into()));
+    let file = active(&[down, refusing.address, agreeing.address]);
+    let mut job = grabber(file, &[], &server("0.0.0.0"));
+    let port = port_of(&job);
+    job.wait_for_line(&["WARN", "Connection refused", &down.to_string(), "trying again"]);
+    job.wait_for_line(&["ERROR", NO_TOOL, &refusing.address.to_string(), "not registered there"]);
+    agreeing.wait_for(&[&agreeing.registration(port)]);
+    let late = Proxy::start_at(down, |_| "ok".into()).unwrap();
+    late.wait_for(&[&late.registration(port)]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    for proxy in [&agreeing, &late] {
+        proxy.wait_for(&[&proxy.registration(port), &proxy.unregistration(port)]);
+    }
+    assert_eq!(refusing.heard().len(), 1);
 }
 
 #[test]
-fn a_grabbed_port_is_given_back_when_there_is_no_command() {
+fn a_command_that_outlives_its_signal_is_registered_again() {
+    let proxy = Proxy::agreeing();
+    let options = ["--renew-interval", "300ms"];
+    let mut job = grabber(active(&[proxy.address]), &options, &server("0.0.0.0"));
+    let port = port_of(&job);
+    wait_for("registered", || proxy.count("register\n") == 1);
+    let companion = companion_of(port).expect("a companion");
+    // What goes to the process group goes to both.
+    for signal in ["USR1", "USR2"] {
+        kill(companion, signal);
+    }
+    wait_for("renewed", || proxy.count("renew\n") >= 1);
+    kill(companion, "INT");
+    wait_for("unregistered", || proxy.count(&proxy.unregistration(port)) == 1);
+    wait_for("registered again", || proxy.count("register\n") == 2);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    wait_for("unregistered", || proxy.count(&proxy.unregistration(port)) == 2);
+    wait_for("the end of the companion", || is_gone(companion));
+}
+
+#[test]
+fn a_grabber_without_a_command_registers_nothing() {
     for (command, want) in [("/nowhere/at/all", 127), ("/etc/passwd", 126)] {
         let proxy = Proxy::agreeing();
         let file = active(&[proxy.address]);
         let path = file.path().to_str().unwrap();
+        // Its end is the companion's, too: both have standard error.
         let (status, _, error) = output(&[GRABBER, "--active-proxy-file", path, "hello", command]);
         assert_eq!(status, Some(want), "{error}");
         assert!(error.contains(&format!("while starting {command:?}")), "{error}");
-        let heard = proxy.heard();
-        assert!(heard.len() == 2 && heard[1] == UNREGISTER, "{heard:?}");
+        assert_eq!(proxy.heard(), [""; 0]);
     }
 }
 
 #[test]
-fn a_grabber_waits_for_a_proxy_that_is_back_soon() {
-    let asked = AtomicUsize::new(0);
-    let proxy = Proxy::start(move |_| if asked.fetch_add(1, Relaxed) == 0 { "fail".into() } else { "ok".into() });
-    let file = active(&[proxy.address]);
-    let path = file.path().to_str().unwrap();
-    let (status, out, error) = output(&[GRABBER, "--active-proxy-file", path, "hello", "echo", "begun"]);
-    let port = out.strip_prefix("begun ").and_then(|port| port.trim().parse().ok()).unwrap();
-    assert_eq!((status, proxy.heard()), (Some(0), vec![proxy.registration(port); 2]), "{error}");
+fn a_grabbers_parent_that_ignores_its_children_changes_nothing() {
+    let nobody = file_of("");
+    let script = r#"$SIG{CHLD} = "IGNORE"; exec @ARGV"#;
+    let path = nobody.path().to_str().unwrap();
+    let command = ["perl", "-e", script, GRABBER, "--active-proxy-file", path, "hello", "sh", "-c", "exit 3"];
+    assert_eq!(output(&command).0, Some(3));
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub const GRABBER: &str = env!("CARGO_BIN_EXE_portgrabber");
 pub const RELEASER: &str = env!("CARGO_BIN_EXE_portreleaser");
 
 pub const UNREGISTER: &str = "unregister\n.*\n";
+/// What a client that tries the new command first is heard to say by an old listener.
+pub const UNKNOWN: &str = "unregisterUrl\n";
 pub const NO_TOOL: &str = "This service available only to tool accounts";
 pub const IDENT_FAILED: &str = "Identd authentication failed. Please contact an administrator";
 
@@ -52,7 +54,7 @@ pub fn active(proxies: &[SocketAddr]) -> NamedTempFile {
 /// A webservice-runner, and the file that it tells the proxies of.
 pub struct Job {
     daemon: Daemon,
-    _file: NamedTempFile,
+    pub file: NamedTempFile,
 }
 
 impl Deref for Job {
@@ -69,10 +71,39 @@ impl DerefMut for Job {
     }
 }
 
+/// With SIGHUP as it is by default, whatever the tests were started with, and renewals far off unless they are asked for.
 pub fn runner(file: NamedTempFile, options: &[&str], command: &[&str]) -> Job {
+    runner_in(&[], file, options, command)
+}
+
+/// The same with these variables in its environment.
+pub fn runner_in(environment: &[(&str, &str)], file: NamedTempFile, options: &[&str], command: &[&str]) -> Job {
+    start(&[RUNNER, "--register-proxy"], environment, file, options, &[&["--"], command].concat())
+}
+
+/// A portgrabber of the tool `hello`.
+pub fn grabber(file: NamedTempFile, options: &[&str], command: &[&str]) -> Job {
+    grabber_in(&[], file, options, command)
+}
+
+/// The same with these variables in its environment.
+pub fn grabber_in(environment: &[(&str, &str)], file: NamedTempFile, options: &[&str], command: &[&str]) -> Job {
+    start(&[GRABBER], environment, file, options, &[&["hello"], command].concat())
+}
+
+/// Any of the programs.
+pub fn start(
+    program: &[&str],
+    environment: &[(&str, &str)],
+    file: NamedTempFile,
+    options: &[&str],
+    rest: &[&str],
+) -> Job {
     let path = file.path().to_str().unwrap();
-    let all = [&[RUNNER, "--register-proxy", "--active-proxy-file", path], options, &["--"], command].concat();
-    Job { daemon: Daemon::start(&all, &[]), _file: file }
+    let seldom: &[&str] = if options.contains(&"--renew-interval") { &[] } else { &["--renew-interval", "1h"] };
+    let by_default = ["env", "--default-signal=HUP"];
+    let all = [&by_default, program, &["--active-proxy-file", path], seldom, options, rest].concat();
+    Job { daemon: Daemon::start(&all, environment), file }
 }
 
 pub fn port_of(daemon: &Daemon) -> u16 {
@@ -92,6 +123,20 @@ pub fn is_gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
     matches!(state, None | Some(Some('Z' | 'X')))
+}
+
+/// The process that portgrabber leaves beside a command with this port, if it is there.
+pub fn companion_of(port: u16) -> Option<u32> {
+    let argument = format!("\0watch:{port}\0");
+    let is_it = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&argument))
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it)
+}
+
+pub fn kill(pid: u32, signal: &str) {
+    assert!(Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap().success());
 }
 
 pub fn group_of(pid: u32) -> u32 {

@@ -12,9 +12,12 @@ mod proxy;
 mod redis_server;
 
 mod command_line;
+mod family;
 mod grabbing;
 mod job;
 mod ports;
 mod registering;
+mod releasing;
+mod renewing;
 mod running;
 mod withdrawing;

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::job::{
-    IDENT_FAILED, NO_TOOL, RUNNER, SERVER, UNREGISTER, active, file_of, number_after, output, port_of, runner, server,
+    IDENT_FAILED, NO_TOOL, RUNNER, SERVER, UNKNOWN, UNREGISTER, active, file_of, number_after, output, port_of, runner,
+    server,
 };
 use crate::listener::{Listener, identd_of};
 use crate::need::{need, need_root};
@@ -35,14 +36,14 @@ fn a_service_is_reached_from_the_moment_it_listens_until_it_ends() {
 #[test]
 fn the_bytes_are_the_old_clients() {
     for (options, name) in [(&[][..], "register"), (&["--canonical"], "registerCanonical")] {
-        let proxy = Proxy::agreeing();
+        let proxy = Proxy::old(|_| "ok".into());
         let mut job = runner(active(&[proxy.address]), options, &server("0.0.0.0"));
         let register = format!("{name}\n.*\nhttp://127.0.0.1:{}\n", port_of(&job));
         proxy.wait_for(&[&register]);
         job.wait_for_line(&["INFO registered"]);
         job.signal("TERM");
         job.wait_for_end();
-        assert_eq!(proxy.heard(), [&register, UNREGISTER]);
+        assert_eq!(proxy.heard(), [&register, UNKNOWN, UNREGISTER]);
     }
 }
 
@@ -64,17 +65,17 @@ fn all_proxies_are_told_each_on_its_own() {
     let down = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let file = active(&[mute.local_addr().unwrap(), down, agreeing.address, agreeing.address]);
     let mut job = runner(file, &[], &server("0.0.0.0"));
-    let register = agreeing.registration(port_of(&job));
+    let port = port_of(&job);
+    let register = agreeing.registration(port);
     agreeing.wait_for(&[&register]);
     job.wait_for_line(&["WARN", "Connection refused", &down.to_string(), "trying again"]);
     let late = Proxy::start_at(down, |_| "ok".into()).unwrap();
     late.wait_for(&[&register]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(
-        (agreeing.heard(), late.heard()),
-        (vec![register.clone(), UNREGISTER.into()], vec![register, UNREGISTER.into()])
-    );
+    for proxy in [&agreeing, &late] {
+        assert_eq!(proxy.heard(), [proxy.registration(port), proxy.unregistration(port)]);
+    }
     assert_eq!(job.log().matches("Connection refused").count(), 1, "not told again for each try");
 }
 
@@ -132,7 +133,7 @@ fn a_command_that_does_not_listen_in_time_is_ended() {
 #[test]
 fn a_command_that_requests_do_not_reach_is_told_so() {
     let proxy = Proxy::agreeing();
-    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "1s"], &server("127.0.0.2"));
+    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "5s"], &server("127.0.0.2"));
     assert_eq!(job.wait_for_end(), 69);
     job.wait_for_line(&["ERROR", "is listened on at 127.0.0.2 only, expected 0.0.0.0, [::] or 127.0.0.1"]);
     assert_eq!(proxy.heard(), [""; 0]);
@@ -146,7 +147,7 @@ fn a_command_that_requests_do_not_reach_is_told_so() {
     }
     let own = own.unwrap();
     let proxy = Proxy::start_at((own, 0).into(), |_| "ok".into()).unwrap();
-    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "1s"], &server("127.0.0.1"));
+    let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "5s"], &server("127.0.0.1"));
     assert_eq!(job.wait_for_end(), 69);
     job.wait_for_line(&["ERROR", &format!("at 127.0.0.1 only, expected 0.0.0.0, [::] or {own}")]);
     assert_eq!(proxy.heard(), [""; 0]);
@@ -163,10 +164,11 @@ fn another_users_server_is_not_registered() {
     let somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     for address in ["0.0.0.0", "127.0.0.1"] {
         let command = [&somebody[..], &server(address)].concat();
-        let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "1s"], &command);
-        let port = port_of(&job);
+        let port = free_port().to_string();
+        let options = ["--listen-timeout", "5s", "--port", &port];
+        let mut job = runner(active(&[proxy.address]), &options, &command);
         assert_eq!(job.wait_for_end(), 69);
-        job.wait_for_line(&[&format!("port {port} is listened on by another user, uid 65534 within 1s")]);
+        job.wait_for_line(&[&format!("port {port} is listened on by another user, uid 65534 within 5s")]);
     }
     assert_eq!(proxy.heard(), [""; 0]);
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::job::{RUNNER, SERVER, active, file_of, group_of, is_gone, number_after, output, port_of, runner, server};
 use crate::listener::{Daemon, wait_for};
+use crate::need::need_root;
 use crate::proxy::Proxy;
 
 #[test]
@@ -16,6 +17,34 @@ fn users_signals_are_passed_on() {
     for signal in ["USR1", "USR2"] {
         job.signal(signal);
         job.wait_for_line(&[&format!("got {signal}")]);
+    }
+}
+
+#[test]
+fn a_command_runs_in_the_home_and_finds_its_port_under_both_names() {
+    let home = output(&["sh", "-c", "getent passwd $(id -u) | cut -d: -f6"]).1;
+    let (status, out, error) = output(&[RUNNER, "sh", "-c", "pwd; echo $PORT = $TOOL_WEB_PORT"]);
+    let (directory, ports) = out.split_once('\n').expect("two lines");
+    assert_eq!((status, directory), (Some(0), home.trim_end()), "{error}");
+    let (port, same) = ports.trim_end().split_once(" = ").expect("two ports");
+    assert!(!port.is_empty() && port == same, "{ports}");
+}
+
+#[test]
+fn a_home_that_cannot_be_entered_is_told() {
+    if !need_root() {
+        return;
+    }
+    // Where every user may run it.
+    let program = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    fs::copy(RUNNER, &program).unwrap();
+    // nobody's is /nonexistent; the other is no user at all.
+    for (uid, why) in [("65534", "while entering the home \"/nonexistent\""), ("4000000", "knows no user 4000000")] {
+        let reuid = format!("--reuid={uid}");
+        let (status, out, error) =
+            output(&["env", "--chdir=/", "setpriv", &reuid, "--clear-groups", program.to_str().unwrap(), "pwd"]);
+        assert_eq!((status, &*out), (Some(0), "/\n"), "{error}");
+        assert!(error.contains("WARN") && error.contains(why) && error.contains("runs in \"/\""), "{error}");
     }
 }
 

@@ -6,18 +6,24 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::job::{SERVER, UNREGISTER, active, port_of, runner, server};
+use crate::job::{SERVER, UNKNOWN, UNREGISTER, active, port_of, runner, server};
 use crate::proxy::Proxy;
+
+/// Whether it is one of the two.
+fn is_unregister(command: &str) -> bool {
+    command.starts_with("unregister")
+}
 
 #[test]
 fn the_proxies_know_before_the_command_does() {
     for signal in ["TERM", "INT", "HUP"] {
-        let (proxy, go_on) = Proxy::slow(|command, _| command == UNREGISTER);
+        let (proxy, go_on) = Proxy::slow(|command, _| is_unregister(command));
         let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-        let register = proxy.registration(port_of(&job));
+        let port = port_of(&job);
+        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
         job.wait_for_line(&["INFO registered"]);
         job.signal(signal);
-        proxy.wait_for(&[&register, UNREGISTER]);
+        proxy.wait_for(&[&*register, &unregister]);
         assert!(!job.log().contains("got "), "{signal}");
         go_on.send(()).unwrap();
         job.wait_for_line(&[&format!("got {signal}")]);
@@ -25,7 +31,7 @@ fn the_proxies_know_before_the_command_does() {
             job.signal("TERM");
         }
         assert_eq!(job.wait_for_end(), 5, "{signal}");
-        assert_eq!(proxy.heard(), [&register, UNREGISTER], "{signal}: told once");
+        assert_eq!(proxy.heard(), [&*register, &unregister], "{signal}: told once");
     }
 }
 
@@ -34,13 +40,14 @@ fn a_second_signal_and_a_mute_proxy_do_not_wait() {
     // After 2 s the command gets the first signal: a machine that was busy for so long shows nothing.
     let mut is_shown = false;
     for _ in 0..10 {
-        let (proxy, mute) = Proxy::slow(|command, _| command == UNREGISTER);
+        let (proxy, mute) = Proxy::slow(|command, _| is_unregister(command));
         let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-        let register = proxy.registration(port_of(&job));
+        let port = port_of(&job);
+        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
         job.wait_for_line(&["INFO registered"]);
         let start = Instant::now();
         job.signal("INT");
-        proxy.wait_for(&[&register, UNREGISTER]);
+        proxy.wait_for(&[&*register, &unregister]);
         job.signal("HUP");
         job.wait_for_line(&["got HUP"]);
         is_shown = start.elapsed() < Duration::from_secs(2);
@@ -57,14 +64,15 @@ fn a_second_signal_and_a_mute_proxy_do_not_wait() {
     // With one signal alone the command gets it after 2 s, and the proxy is tried again after the command's end.
     let (proxy, mute) = Proxy::slow(|_, number| number == 1);
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-    let register = proxy.registration(port_of(&job));
+    let port = port_of(&job);
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     job.wait_for_line(&["INFO registered"]);
     let start = Instant::now();
     job.signal("TERM");
     job.wait_for_line(&["got TERM"]);
     assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard(), [&register, UNREGISTER, UNREGISTER]);
+    assert_eq!(proxy.heard(), [&*register, &unregister, &unregister]);
     job.wait_for_line(&["INFO unregistered"]);
     drop(mute);
 }
@@ -75,34 +83,36 @@ fn each_end_is_told() {
         let proxy = Proxy::agreeing();
         let script = format!("trap '{ending}' USR1; perl -e \"$0\" 0.0.0.0 & while :; do wait; done");
         let mut job = runner(active(&[proxy.address]), &[], &["sh", "-c", &script, SERVER]);
-        let register = proxy.registration(port_of(&job));
+        let port = port_of(&job);
+        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
         job.wait_for_line(&["INFO registered"]);
         job.signal("USR1");
         assert_eq!(job.wait_for_end(), want, "{ending}");
-        assert_eq!(proxy.heard(), [&register, UNREGISTER], "{ending}");
-        job.wait_for_line(&["INFO unregistered from", &proxy.address.to_string()]);
+        assert_eq!(proxy.heard(), [&*register, &unregister], "{ending}");
+        job.wait_for_line(&["INFO unregistered http://127.0.0.1:", &proxy.address.to_string()]);
     }
 }
 
 #[test]
 fn a_registration_of_which_nothing_is_known_is_taken_back_too() {
     // The answer does not come.
-    let (proxy, mute) = Proxy::slow(|command, _| command != UNREGISTER);
+    let (proxy, mute) = Proxy::slow(|command, _| !is_unregister(command));
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-    let register = proxy.registration(port_of(&job));
+    let port = port_of(&job);
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     proxy.wait_for(&[&register]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard(), [&register, UNREGISTER]);
+    assert_eq!(proxy.heard(), [&*register, &unregister]);
     drop(mute);
 
     // The answer is lost.
-    let proxy = Proxy::start(|command| if command == UNREGISTER { "ok".into() } else { String::new() });
+    let proxy = Proxy::start(|command| if is_unregister(command) { "ok".into() } else { String::new() });
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     job.wait_for_line(&["WARN answered \"\" while registering"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard().last().map(String::as_str), Some(UNREGISTER));
+    assert!(proxy.heard().last().is_some_and(|last| is_unregister(last)), "{:?}", proxy.heard());
 }
 
 #[test]
@@ -110,7 +120,7 @@ fn nothing_is_taken_back_before_it_is_known() {
     let (go_on, told) = channel::<()>();
     let (told, is_known) = (Mutex::new(told), AtomicBool::new(false));
     let proxy = Proxy::start(move |command| {
-        if command == UNREGISTER {
+        if is_unregister(command) {
             return if is_known.load(Relaxed) { "ok".into() } else { "too early".into() };
         }
         told.lock().unwrap().recv().unwrap();
@@ -120,21 +130,43 @@ fn nothing_is_taken_back_before_it_is_known() {
         "ok".into()
     });
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-    let register = proxy.registration(port_of(&job));
+    let port = port_of(&job);
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     proxy.wait_for(&[&register]);
     job.signal("TERM");
     go_on.send(()).unwrap();
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard(), [&register, UNREGISTER]);
+    assert_eq!(proxy.heard(), [&*register, &unregister]);
 }
 
 #[test]
 fn a_proxy_that_fails_at_the_end_is_asked_again_and_then_left() {
-    let proxy = Proxy::start(|command| if command == UNREGISTER { "fail".into() } else { "ok".into() });
+    let proxy = Proxy::start(|command| if is_unregister(command) { "fail".into() } else { "ok".into() });
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let url = format!("http://127.0.0.1:{}", port_of(&job));
     job.wait_for_line(&["INFO registered"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    job.wait_for_line(&["WARN answered \"fail\" while unregistering from"]);
-    assert!(proxy.heard().len() > 3, "{:?}", proxy.heard());
+    job.wait_for_line(&["WARN answered \"fail\" while unregistering", &url, "from"]);
+    assert!(proxy.count(UNKNOWN) > 2, "{:?}", proxy.heard());
+    // It knows the command: `unregister` could take another job's route.
+    assert_eq!(proxy.count(UNREGISTER), 0, "{:?}", proxy.heard());
+}
+
+#[test]
+fn an_old_proxy_is_told_in_the_old_way() {
+    let failed = AtomicBool::new(false);
+    let proxy =
+        Proxy::old(
+            move |command| {
+                if command == UNREGISTER && !failed.swap(true, Relaxed) { "fail".into() } else { "ok".into() }
+            },
+        );
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let register = proxy.registration(port_of(&job));
+    job.wait_for_line(&["INFO registered"]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [&register, UNKNOWN, UNREGISTER, UNKNOWN, UNREGISTER]);
+    job.wait_for_line(&["INFO unregistered"]);
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use super::active_proxy::Proxy;
-use super::socket::Unserved;
+use super::socket::{Unserved, check_reached, check_served};
 use crate::grid::protocol::{Command, Reply};
 use crate::registry::address_towards;
 use crate::route::Host;
@@ -33,6 +33,12 @@ pub enum ExchangeError {
     /// A server of ours is to be registered, and there is none.
     #[error(transparent)]
     Unserved(#[from] Unserved),
+    /// This host has another address towards the proxy than it had.
+    #[error("this host's address is {0} now")]
+    Moved(IpAddr),
+    /// The proxy does not know the command: it answered `fail` before the command was complete.
+    #[error("unknown command")]
+    UnknownCommand,
     /// The proxy will not: one of its replies, or anything else but `ok`.
     #[error("answered {0:?}")]
     Refused(String),
@@ -47,7 +53,50 @@ impl ExchangeError {
     /// Whether the command may have been carried out all the same, or be yet.
     pub fn leaves_doubt(&self) -> bool {
         let refusals = [Reply::NoTool, Reply::IdentFailed];
-        !matches!(self, Self::Refused(answer) if refusals.iter().any(|reply| answer == reply.as_str()))
+        match self {
+            Self::Refused(answer) => !refusals.iter().any(|reply| answer == reply.as_str()),
+            Self::UnknownCommand => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the proxy answered `fail` to a complete command.
+    pub fn is_fail(&self) -> bool {
+        matches!(self, Self::Refused(answer) if answer == Reply::Fail.as_str())
+    }
+}
+
+/// From which of this host's addresses a command may be sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// Any.
+    Any,
+    /// One at which connections to the port reach a server of the user, and nobody else's.
+    Served {
+        /// TCP port.
+        port: u16,
+        /// The user.
+        uid: u32,
+    },
+    /// This one, and such a server still listens there.
+    StillServed {
+        /// The address.
+        address: IpAddr,
+        /// TCP port.
+        port: u16,
+        /// The user.
+        uid: u32,
+    },
+}
+
+impl Origin {
+    async fn check(self, own: IpAddr) -> Result<(), ExchangeError> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Served { port, uid } => Ok(check_reached(port, uid, own).await?),
+            Self::StillServed { address, .. } if address != own => Err(ExchangeError::Moved(own)),
+            Self::StillServed { port, uid, .. } => Ok(check_served(port, uid, &[own])?),
+        }
     }
 }
 
@@ -60,15 +109,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the first of the proxy's addresses that takes it, from an address of ours that `check` agrees to.
+    /// Connects to the first of the proxy's addresses that takes it, from an address of ours that `origin` allows.
     ///
     /// # Errors
-    /// What went wrong with the last of its addresses; the deadline.
-    pub async fn open(
-        proxy: &Proxy,
-        by: Instant,
-        check: impl Fn(IpAddr) -> Result<(), ExchangeError>,
-    ) -> Result<Self, ExchangeError> {
+    /// What went wrong with the last of its addresses, [`ExchangeError::Moved`] before all others; the deadline.
+    pub async fn open(proxy: &Proxy, by: Instant, origin: Origin) -> Result<Self, ExchangeError> {
         let deadline = by.min(Instant::now() + EXCHANGE);
         let addresses = timeout_at(deadline, addresses(proxy)).await.map_err(|_| ExchangeError::Timeout)??;
         let mut failure = ExchangeError::Io(io::Error::new(io::ErrorKind::NotFound, "no address"));
@@ -78,12 +123,14 @@ impl Connection {
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
             let outcome = timeout_at(Instant::now() + share, TcpStream::connect(address)).await;
             let connected = outcome.map_err(|_| ExchangeError::Timeout).and_then(|outcome| Ok(outcome?));
-            let checked = connected.and_then(|stream| {
+            let checked = async {
+                let stream = connected?;
                 let own = stream.local_addr()?.ip().to_canonical();
-                check(own).map(|()| (stream, own))
-            });
-            match checked {
+                origin.check(own).await.map(|()| (stream, own))
+            };
+            match checked.await {
                 Ok((stream, own)) => return Ok(Self { stream, own, deadline }),
+                Err(_) if matches!(failure, ExchangeError::Moved(_)) => {}
                 Err(error) => failure = error,
             }
         }
@@ -99,21 +146,52 @@ impl Connection {
     ///
     /// # Errors
     /// Every answer but `ok`; none in time.
-    pub async fn ask(mut self, command: Command<'_>) -> Result<(), ExchangeError> {
+    pub async fn ask(self, command: Command<'_>) -> Result<(), ExchangeError> {
+        self.ask_in_two(command, None).await
+    }
+
+    /// The same, with a pause after the first line. A proxy that does not know the command answers then; one that does
+    /// waits for the rest. So `fail` of Redis is told from `fail` to an unknown command.
+    ///
+    /// # Errors
+    /// [`ExchangeError::UnknownCommand`] only if the proxy cannot have carried it out, nor any command of its kind.
+    pub async fn ask_if_known(self, command: Command<'_>, pause: Duration) -> Result<(), ExchangeError> {
+        self.ask_in_two(command, Some(pause)).await
+    }
+
+    async fn ask_in_two(self, command: Command<'_>, pause: Option<Duration>) -> Result<(), ExchangeError> {
+        let (mut stream, deadline) = (self.stream, self.deadline);
+        let text = command.to_string();
         let exchange = async {
-            self.stream.write_all(command.to_string().as_bytes()).await?;
-            let mut answer = Vec::new();
-            self.stream.take(MAX_ANSWER_LEN).read_to_end(&mut answer).await?;
-            Ok::<_, io::Error>(answer)
+            let first_line = text.find('\n').map_or(text.len(), |end| end + 1);
+            let (first, rest) = text.as_bytes().split_at(if pause.is_some() { first_line } else { 0 });
+            let mut early = [0];
+            if let Some(pause) = pause {
+                stream.write_all(first).await?;
+                if let Ok(peeked) = timeout_at(Instant::now() + pause, stream.peek(&mut early)).await {
+                    peeked?;
+                    return Ok::<_, io::Error>((read_answer(stream).await?, true));
+                }
+            }
+            stream.write_all(rest).await?;
+            Ok((read_answer(stream).await?, false))
         };
-        let answer = timeout_at(self.deadline, exchange).await.map_err(|_| ExchangeError::Timeout)??;
-        let answer = String::from_utf8_lossy(&answer);
+        let (answer, is_early) = timeout_at(deadline, exchange).await.map_err(|_| ExchangeError::Timeout)??;
         // The old listener says it twice.
         if answer == Reply::Ok.as_str() || answer == Reply::Ok.as_str().repeat(2) {
             return Ok(());
         }
+        if is_early && answer == Reply::Fail.as_str() {
+            return Err(ExchangeError::UnknownCommand);
+        }
         Err(ExchangeError::Refused(answer.chars().take(SHOWN_CHARS).collect()))
     }
+}
+
+async fn read_answer(stream: TcpStream) -> io::Result<String> {
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER_LEN).read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// This host's addresses for connections to the proxy, as far as they can be told without one.
@@ -142,7 +220,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         let client = async {
-            let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, |_| Ok(())).await?;
+            let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, Origin::Any).await?;
             assert_eq!(connection.own_address(), IpAddr::from([127, 0, 0, 1]));
             connection.ask(Command::Unregister { pattern: ".*" }).await
         };
@@ -180,6 +258,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_fail_before_the_command_is_complete_is_an_unknown_command() {
+        let url = "http://10.0.0.1:80";
+        for (is_known, answer) in [(false, "fail"), (true, "fail"), (true, "ok"), (false, Reply::IdentFailed.as_str())]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
+            // Without its answer after the first line alone, the rest would not come before the deadline.
+            let pause = if is_known { Duration::from_millis(20) } else { EXCHANGE * 2 };
+            let client = async {
+                let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, Origin::Any).await.unwrap();
+                connection.ask_if_known(Command::UnregisterUrl { pattern: ".*", url }, pause).await
+            };
+            let server = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = vec![0; if is_known { 36 } else { 14 }];
+                stream.read_exact(&mut bytes).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                String::from_utf8(bytes).unwrap()
+            };
+            let (outcome, heard) = tokio::join!(client, server);
+            assert_eq!(heard, if is_known { "unregisterUrl\n.*\nhttp://10.0.0.1:80\n" } else { "unregisterUrl\n" });
+            match answer {
+                "ok" => assert!(outcome.is_ok(), "{outcome:?}"),
+                "fail" if is_known => assert!(outcome.unwrap_err().is_fail()),
+                "fail" => assert!(matches!(outcome, Err(ExchangeError::UnknownCommand)), "{outcome:?}"),
+                _ => assert_eq!(outcome.unwrap_err().to_string(), format!("answered {answer:?}")),
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn an_answer_without_end_is_cut() {
         let (outcome, _) = asked("a".repeat(1 << 20)).await;
         assert_eq!(outcome.unwrap_err().to_string().len(), "answered \"\"".len() + SHOWN_CHARS);
@@ -191,8 +300,8 @@ mod tests {
     async fn a_silent_proxy_is_not_waited_for_without_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
-        let connection =
-            Connection::open(&proxy, Instant::now() + Duration::from_millis(200), |_| Ok(())).await.unwrap();
+        let by = Instant::now() + Duration::from_millis(200);
+        let connection = Connection::open(&proxy, by, Origin::Any).await.unwrap();
         let outcome = connection.ask(Command::Unregister { pattern: ".*" }).await;
         assert!(matches!(outcome, Err(ExchangeError::Timeout)), "{outcome:?}");
     }
@@ -201,8 +310,13 @@ mod tests {
     async fn nothing_is_sent_from_an_address_that_is_not_served() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
-        let outcome = Connection::open(&proxy, Instant::now() + EXCHANGE, |_| Err(Unserved::Nothing(80).into())).await;
-        assert!(matches!(outcome, Err(ExchangeError::Unserved(Unserved::Nothing(80)))), "{outcome:?}");
+        // Nobody listens on port 0.
+        let by = Instant::now() + EXCHANGE;
+        let outcome = Connection::open(&proxy, by, Origin::Served { port: 0, uid: 0 }).await;
+        assert!(matches!(outcome, Err(ExchangeError::Unserved(Unserved::Nothing(0)))), "{outcome:?}");
+        let elsewhere = Origin::StillServed { address: [127, 0, 0, 2].into(), port: 0, uid: 0 };
+        let outcome = Connection::open(&proxy, by, elsewhere).await;
+        assert!(matches!(outcome, Err(ExchangeError::Moved(own)) if own.is_loopback()), "{outcome:?}");
         assert_eq!(own_addresses(&proxy).await, [IpAddr::from([127, 0, 0, 1])]);
     }
 }

@@ -1,46 +1,47 @@
-//! portgrabber: finds a port, has the proxies know of it, and becomes the command.
+//! portgrabber: finds a port, has a companion tell the proxies once somebody listens there, and becomes the command.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use rustix::process::geteuid;
 use tracing::{error, info, warn};
 
-use super::active_proxy::{self, DEFAULT_PATH, Proxy};
+use super::active_proxy::{self, DEFAULT_PATH};
+use super::companion::{self, Stage};
+use super::job::port_variables;
 use super::port::Claim;
-use super::registration::{Refusal, Registration, Service};
-use super::status::{EX_NOPERM, EX_OSERR, EX_TEMPFAIL, of_not_started};
+use super::registration::Service;
+use super::renewal::DEFAULT_INTERVAL;
+use super::status::{EX_OSERR, of_not_started};
+use crate::daemon::parse_duration;
 use crate::route::ToolName;
 
-/// For telling all proxies, before it is given up.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// For taking it back when the command is not run after all.
-const WITHDRAWAL: Duration = Duration::from_secs(5);
-/// Tries at that.
-const WITHDRAWAL_TRIES: usize = 5;
-
 const HELP: &str = "\
-The port is the command's last argument, and in its environment as PORT. The proxies are told before the command is
-started, so it should listen soon, at all addresses (0.0.0.0 or [::]). They are told of its end by portreleaser, which is
-for the queue's epilog to run.
+The port is the command's last argument, and in its environment as PORT and TOOL_WEB_PORT. The command has to listen on it
+at all addresses (0.0.0.0 or [::]).
+
+portgrabber becomes the command. A second process stays beside it, in its process group: it tells the proxies as soon as
+the user's own server listens on the port, tells them again about every --renew-interval, and unregisters when the command
+has ended. A proxy that cannot be told does not end the command: it is told as soon as it can be, standard error says so.
+If the job is killed, portreleaser unregisters, which is for the queue's epilog to run.
 
 TOOL is checked and logged. As which tool the service is registered, the identd of this host decides.
 
 FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
-said. Blank lines and what follows # do not count. Without a proxy in it the command is only run.
+said. Blank lines and what follows # do not count. It is read again before each renewal: a new proxy is told, one that has
+left is unregistered from.
 
 Exit status: the command's, since portgrabber becomes it. Without running it:
-    64  wrong command line                         75  no port is free, or a proxy could not be told within 15 s
-    66  FILE cannot be read                        77  the user is no tool
-    78  a line of FILE is no proxy                 71  the system refuses a socket
+    64  wrong command line                         71  the system refuses a socket or a process
+    66  FILE cannot be read                        75  no port is free
+    78  a line of FILE is no proxy
     126, 127  the command cannot be run, there is no such program
 
     portgrabber hello ./server --listen";
@@ -50,7 +51,7 @@ Exit status: the command's, since portgrabber becomes it. Without running it:
 #[command(
     name = "portgrabber",
     version,
-    about = "Finds a free port, has the proxies send a tool's requests there, and runs the command that is to listen on it",
+    about = "Finds a free port, runs the command that is to listen on it, and has the proxies send a tool's requests there",
     after_help = HELP
 )]
 pub struct Options {
@@ -60,6 +61,12 @@ pub struct Options {
     /// Have requests redirected to the tool's own host first
     #[arg(long)]
     canonical: bool,
+    /// How often the proxies are told again, at most
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
+    renew_interval: Duration,
+    /// Which process of portgrabber's this is, and the port: portgrabber alone says that
+    #[arg(long, hide = true, value_parser = parse_companion)]
+    companion: Option<(Stage, u16)>,
     /// Tool that the command serves
     #[arg(value_name = "TOOL", value_parser = parse_tool)]
     tool: ToolName,
@@ -75,20 +82,37 @@ fn parse_tool(text: &str) -> Result<ToolName, String> {
     ToolName::try_new(text.as_bytes()).map_err(|error| error.to_string())
 }
 
-/// Runs the program until it is the command; returns the exit status when that is not to be.
+fn parse_companion(text: &str) -> Result<(Stage, u16), String> {
+    let read = || {
+        let (stage, port) = text.split_once(':')?;
+        let stage = match stage {
+            "fork" => Stage::Fork,
+            "watch" => Stage::Watch,
+            _ => return None,
+        };
+        Some((stage, port.parse().ok()?))
+    };
+    read().ok_or_else(|| format!("invalid companion {text:?}, expected fork:PORT or watch:PORT"))
+}
+
+/// Runs the program until it is the command; returns the exit status when that is not to be, or of the companion.
 pub fn run(options: Options) -> u8 {
-    match options.grab() {
-        Ok(never) => match never {},
-        Err(status) => status,
-    }
+    let accompany = match options.companion {
+        None => return options.grab().map_or_else(|status| status, |never| match never {}),
+        Some((Stage::Fork, port)) => companion::fork(&options.of_companion("watch", port)),
+        Some((Stage::Watch, port)) => options.watch(port),
+    };
+    accompany.map_or_else(not_begun, |()| 0)
 }
 
 impl Options {
-    fn grab(self) -> Result<Infallible, u8> {
+    fn grab(mut self) -> Result<Infallible, u8> {
         let proxies = active_proxy::read(&self.active_proxy_file).map_err(|error| {
             error!("{error}");
             error.status()
         })?;
+        // The companion has another directory.
+        self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(not_begun)?;
         let claim = Claim::any().map_err(|error| {
             error!("{error}");
             error.status()
@@ -98,66 +122,41 @@ impl Options {
         if proxies.is_empty() {
             warn!("no proxy in {:?}: not registered", self.active_proxy_file);
         }
-        let known = super::block_on(register(proxies, port, self.canonical)).map_err(not_begun)??;
-        let error = match claim.keep_over_exec() {
-            Ok(()) => {
-                let (program, args) = self.command.split_first().ok_or(EX_OSERR)?;
-                Command::new(program).args(args).arg(port.to_string()).env("PORT", port.to_string()).exec()
-            }
-            Err(error) => error,
-        };
-        error!("{error} while starting {:?}", self.command[0]);
-        super::block_on(unregister(known)).map_err(not_begun)?;
+        // Before the claim is what the command inherits: the companion does not hold it.
+        companion::start(&self.of_companion("fork", port)).map_err(not_begun)?;
+        claim.keep_over_exec().map_err(not_begun)?;
+        let (program, args) = self.command.split_first().ok_or(EX_OSERR)?;
+        let error = Command::new(program).args(args).arg(port.to_string()).envs(port_variables(port)).exec();
+        error!("{error} while starting {program:?}");
         Err(of_not_started(&error))
+    }
+
+    /// The command line of the companion: what it needs, and what `ps` should show.
+    fn of_companion(&self, stage: &str, port: u16) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--companion".into(), format!("{stage}:{port}").into()];
+        arguments.extend(["--active-proxy-file".into(), self.active_proxy_file.clone().into_os_string()]);
+        arguments.extend(["--renew-interval".into(), format!("{}ms", self.renew_interval.as_millis()).into()]);
+        if self.canonical {
+            arguments.push("--canonical".into());
+        }
+        arguments.extend(["--".into(), OsStr::from_bytes(self.tool.as_bytes()).to_owned()]);
+        arguments.extend(self.command.first().cloned());
+        arguments
+    }
+
+    fn watch(self, port: u16) -> io::Result<()> {
+        // It was there a moment ago, and will be read again.
+        let proxies = active_proxy::read(&self.active_proxy_file).unwrap_or_else(|error| {
+            warn!("{error}");
+            Vec::new()
+        });
+        let service = Service { port, canonical: self.canonical, uid: geteuid().as_raw() };
+        let plan = companion::plan(self.active_proxy_file, service, self.renew_interval);
+        super::block_on(companion::watch(plan, proxies)).and_then(|outcome| outcome)
     }
 }
 
 fn not_begun(error: io::Error) -> u8 {
     error!("{error} while starting");
     EX_OSERR
-}
-
-/// Tells all proxies at once; when one of them is not to be told, nothing is told to any.
-async fn register(proxies: Vec<Proxy>, port: u16, canonical: bool) -> Result<Vec<Registration>, u8> {
-    let (stop, stopping) = watch::channel(None);
-    let deadline = Instant::now() + PATIENCE;
-    let mut running = JoinSet::new();
-    for proxy in proxies {
-        let mut stopping = stopping.clone();
-        let mut registration = Registration::new(proxy.clone(), Service { port, canonical, server_of: None });
-        running.spawn(async move {
-            let outcome = timeout_at(deadline, registration.register(&mut stopping)).await;
-            let failure = match outcome {
-                Ok(Ok(())) => None,
-                Ok(Err(refusal)) => {
-                    error!("{refusal}");
-                    Some(if matches!(refusal, Refusal::Final { .. }) { EX_NOPERM } else { EX_TEMPFAIL })
-                }
-                Err(_) => {
-                    error!("not registered with {proxy} within {PATIENCE:?}");
-                    Some(EX_TEMPFAIL)
-                }
-            };
-            (registration, failure)
-        });
-    }
-    let (registrations, failures): (Vec<_>, Vec<_>) = running.join_all().await.into_iter().unzip();
-    drop(stop);
-    match failures.into_iter().flatten().max() {
-        None => Ok(registrations),
-        Some(status) => {
-            unregister(registrations).await;
-            Err(status)
-        }
-    }
-}
-
-async fn unregister(registrations: Vec<Registration>) {
-    let by = Instant::now() + WITHDRAWAL;
-    let mut running = JoinSet::new();
-    for mut registration in registrations {
-        // Told in the log; what remains is the epilog's.
-        running.spawn(async move { drop(registration.unregister(by, WITHDRAWAL_TRIES).await) });
-    }
-    running.join_all().await;
 }

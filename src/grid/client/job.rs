@@ -38,8 +38,13 @@ pub enum JobError {
     },
 }
 
+/// The variables by which a command finds its port: `PORT`, and `TOOL_WEB_PORT`, as the old stack called it too.
+pub fn port_variables(port: u16) -> [(&'static str, String); 2] {
+    ["PORT", "TOOL_WEB_PORT"].map(|name| (name, port.to_string()))
+}
+
 impl Job {
-    /// Starts the command, with `PORT` in its environment.
+    /// Starts the command, with the port in its environment.
     ///
     /// # Errors
     /// No such program, or none that can be run.
@@ -59,7 +64,7 @@ impl Job {
 
         let (program, args) = command.split_first().ok_or_else(broken)?;
         let mut command = Command::new(program);
-        command.args(args).env("PORT", port.to_string()).process_group(id);
+        command.args(args).envs(port_variables(port)).process_group(id);
         match command.spawn() {
             Ok(command) => Ok(Self { command, guard, group, _alive: alive }),
             Err(error) => {

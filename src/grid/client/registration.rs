@@ -1,6 +1,7 @@
-//! One service at one proxy: told until the proxy knows, and taken back at the end.
+//! One service at one proxy: told until the proxy knows, told again, and taken back at the end.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -8,8 +9,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::active_proxy::Proxy;
-use super::exchange::{Connection, EXCHANGE, ExchangeError, own_addresses};
-use super::socket::{Unserved, check_served};
+use super::dialect::Dialect;
+use super::exchange::{Connection, EXCHANGE, ExchangeError, Origin, own_addresses};
+use super::record::Record;
+use super::socket::{Unserved, check_reached, check_served};
+use super::withdrawal::withdraw;
 use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
 use crate::route::{Backend, Host, Scheme};
@@ -18,12 +22,15 @@ use crate::route::{Backend, Host, Scheme};
 pub const EVERYTHING: &str = ".*";
 /// Between two tries to register, at first and at last.
 const REGISTER_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Between two tries to unregister: there is little time for it.
-const UNREGISTER_AGAIN: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
-/// Between two looks at who listens.
+/// Between two looks at who listens, at first and at last; and when that has taken long.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// An answer to `register` is waited for so long before `unregister` is sent after it, lest it overtakes.
+const LOOK_SELDOM: Duration = Duration::from_secs(5);
+/// After so long without a server there is a line in the log, where it ends nothing.
+const LONG: Duration = Duration::from_secs(120);
+/// An answer is waited for so long before `unregister` is sent after its command, lest it overtakes.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// An old listener answers an unknown command within this time.
+const UNKNOWN_WITHIN: Duration = Duration::from_millis(500);
 
 /// Asks for the end, and says by when it should be over.
 pub type Stop = watch::Receiver<Option<Instant>>;
@@ -35,8 +42,17 @@ pub struct Service {
     pub port: u16,
     /// Whether requests are redirected to the tool's own host.
     pub canonical: bool,
-    /// Whose server has to listen there first; `None` when the command is started only after.
-    pub server_of: Option<u32>,
+    /// Whose server has to listen there.
+    pub uid: u32,
+}
+
+/// How long the command may take until it listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// `None`: for ever.
+    pub within: Option<Duration>,
+    /// Whether it is over when another user's server is seen on the port.
+    pub leaves_others_port: bool,
 }
 
 /// A service and a proxy.
@@ -44,7 +60,10 @@ pub struct Service {
 pub struct Registration {
     proxy: Proxy,
     service: Service,
-    may_be_known: bool,
+    dialect: Dialect,
+    /// What the proxy may route the tool to; the last is the one that it should.
+    urls: Vec<Backend>,
+    record: Arc<Record>,
 }
 
 /// Why a service will not be registered.
@@ -56,6 +75,9 @@ pub enum Refusal {
     /// No server within the time for it.
     #[error("{0} within {1:?}")]
     NeverServed(Unserved, Duration),
+    /// The command cannot have the port.
+    #[error("{0}")]
+    PortTaken(Unserved),
     /// The proxy will never agree.
     #[error("{error} while registering with {proxy}")]
     Final {
@@ -67,38 +89,67 @@ pub enum Refusal {
 }
 
 impl Registration {
-    /// Nothing is told yet.
-    pub fn new(proxy: Proxy, service: Service) -> Self {
-        Self { proxy, service, may_be_known: false }
+    /// Nothing is told yet. What may be registered is written down in `record`.
+    pub fn new(proxy: Proxy, service: Service, record: Arc<Record>) -> Self {
+        Self { proxy, service, dialect: Dialect::default(), urls: Vec::new(), record }
     }
 
-    /// What `portreleaser` knows: something may be registered, by whomever.
-    pub fn inherited(proxy: Proxy) -> Self {
-        Self { proxy, service: Service { port: 0, canonical: false, server_of: None }, may_be_known: true }
+    /// With whom.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
     }
 
     /// Whether the proxy may know of the service.
     pub fn may_be_known(&self) -> bool {
-        self.may_be_known
+        !self.urls.is_empty()
+    }
+
+    /// What is known of the proxy.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Waits until a server of ours listens where the proxy would send requests.
     ///
     /// # Errors
-    /// What was seen last, after `patience`.
-    pub async fn served(&self, uid: u32, patience: Duration) -> Result<(), Refusal> {
-        let deadline = Instant::now() + patience;
-        let port = self.service.port;
+    /// What was seen last, when the patience is over.
+    pub async fn served(&self, patience: Patience) -> Result<(), Refusal> {
+        let start = Instant::now();
         let own = own_addresses(&self.proxy).await;
         let mut pause = Backoff::between(LOOK_AGAIN.0, LOOK_AGAIN.1);
+        let mut told = None;
         loop {
-            let Err(unserved) = check_served(port, uid, &own) else { return Ok(()) };
-            let again = Instant::now() + pause.next_delay();
-            if again >= deadline {
-                return Err(Refusal::NeverServed(unserved, patience));
+            let Err(unserved) = self.check(&own).await else { return Ok(()) };
+            if patience.leaves_others_port && matches!(unserved, Unserved::OtherUser { .. }) {
+                return Err(Refusal::PortTaken(unserved));
             }
-            sleep_until(again).await;
+            let again = Instant::now() + pause.next_delay();
+            match patience.within {
+                Some(within) if again >= start + within => return Err(Refusal::NeverServed(unserved, within)),
+                _ => {}
+            }
+            let is_late = Instant::now() >= start + LONG;
+            // Each of these lasts until somebody does something about it; that nothing listens does not, for a while.
+            if (is_late || !matches!(unserved, Unserved::Nothing(_))) && told.as_ref() != Some(&unserved) {
+                warn!("{unserved}: not registered with {} yet", self.proxy);
+                told = Some(unserved);
+            }
+            sleep_until(if is_late { again + LOOK_SELDOM } else { again }).await;
         }
+    }
+
+    async fn check(&self, own: &[IpAddr]) -> Result<(), Unserved> {
+        let Service { port, uid, .. } = self.service;
+        let mut outcome = check_served(port, uid, own);
+        if outcome.is_ok() {
+            for &own in own {
+                outcome = check_reached(port, uid, own).await;
+                if outcome.is_ok() {
+                    break;
+                }
+            }
+        }
+        outcome
     }
 
     /// Registers, again and again until it works.
@@ -135,34 +186,56 @@ impl Registration {
 
     /// Once, and returns the URL that is registered.
     async fn try_register(&mut self, stop: &mut Stop) -> Result<Backend, ExchangeError> {
-        let Service { port, canonical, server_of } = self.service;
-        let check = |own: IpAddr| match server_of {
-            Some(uid) => Ok(check_served(port, uid, &[own])?),
-            None => Ok(()),
-        };
-        let connection = tokio::select! {
-            connection = Connection::open(&self.proxy, Instant::now() + EXCHANGE, check) => connection?,
-            () = stopped(stop) => return Err(ExchangeError::Timeout),
-        };
+        let Service { port, canonical, uid } = self.service;
+        let connection = self.open(Origin::Served { port, uid }, stop).await?;
         let host = match connection.own_address() {
             IpAddr::V4(ip) => Host::V4(ip),
             IpAddr::V6(ip) => Host::V6(ip),
         };
         let backend = Backend { scheme: Scheme::Http, host, port };
+        let before = self.urls.clone();
+        self.urls.retain(|url| *url != backend);
+        self.urls.push(backend.clone());
+        self.record.set(&self.proxy, &self.urls);
         let url = backend.to_string();
-        let was_known = std::mem::replace(&mut self.may_be_known, true);
         let answer = connection.ask(Command::Register { pattern: EVERYTHING, url: &url, canonical });
-        tokio::pin!(answer);
-        let answer = tokio::select! {
-            answer = &mut answer => answer,
-            () = stopped(stop) => timeout(LAST_ANSWER, answer).await.unwrap_or(Err(ExchangeError::Timeout)),
-        };
-        match answer {
-            Ok(()) => Ok(backend),
+        match until_stopped(answer, stop).await {
+            // What it may have known before is replaced.
+            Ok(()) => self.urls = vec![backend.clone()],
             Err(error) => {
-                self.may_be_known = was_known || error.leaves_doubt();
-                Err(error)
+                if !error.leaves_doubt() {
+                    self.urls = before;
+                    self.record.set(&self.proxy, &self.urls);
+                }
+                return Err(error);
             }
+        }
+        self.record.set(&self.proxy, &self.urls);
+        Ok(backend)
+    }
+
+    /// Has the proxy route the tool to us if it does not route it anywhere. Once.
+    ///
+    /// # Errors
+    /// It does not know how, or has another route; or what stands in the way.
+    pub async fn renew(&mut self, stop: &mut Stop) -> Result<(), ExchangeError> {
+        let Service { port, canonical, uid } = self.service;
+        let Some(url) = self.urls.last().cloned() else { return Ok(()) };
+        let origin = match url.host {
+            Host::V4(ip) => Origin::StillServed { address: ip.into(), port, uid },
+            Host::V6(ip) => Origin::StillServed { address: ip.into(), port, uid },
+            Host::Name(_) => Origin::Served { port, uid },
+        };
+        let connection = self.open(origin, stop).await?;
+        let url = url.to_string();
+        let command = Command::Renew { pattern: EVERYTHING, url: &url, canonical };
+        until_stopped(self.dialect.ask(connection, command, UNKNOWN_WITHIN), stop).await
+    }
+
+    async fn open(&self, origin: Origin, stop: &mut Stop) -> Result<Connection, ExchangeError> {
+        tokio::select! {
+            connection = Connection::open(&self.proxy, Instant::now() + EXCHANGE, origin) => connection,
+            () = stopped(stop) => Err(ExchangeError::Timeout),
         }
     }
 
@@ -171,32 +244,24 @@ impl Registration {
     /// # Errors
     /// The last of what went wrong; then something may still be registered.
     pub async fn unregister(&mut self, by: Instant, tries: usize) -> Result<(), ExchangeError> {
-        if !self.may_be_known {
-            return Ok(());
+        while let Some(url) = self.urls.last() {
+            withdraw(&self.proxy, Some(url), &mut self.dialect, by, tries).await?;
+            self.urls.pop();
+            self.record.set(&self.proxy, &self.urls);
         }
-        let mut pause = Backoff::between(UNREGISTER_AGAIN.0, UNREGISTER_AGAIN.1);
-        let mut left = tries;
-        loop {
-            left -= 1;
-            let outcome = match Connection::open(&self.proxy, by, |_| Ok(())).await {
-                Ok(connection) => connection.ask(Command::Unregister { pattern: EVERYTHING }).await,
-                Err(error) => Err(error),
-            };
-            let again = Instant::now() + pause.next_delay();
-            match outcome {
-                Ok(()) => {
-                    info!("unregistered from {}", self.proxy);
-                    self.may_be_known = false;
-                    return Ok(());
-                }
-                Err(error) if error.is_final() || left == 0 || again >= by => {
-                    warn!("{error} while unregistering from {}", self.proxy);
-                    return Err(error);
-                }
-                Err(error) => debug!("{error} while unregistering from {}", self.proxy),
-            }
-            sleep_until(again).await;
-        }
+        Ok(())
+    }
+}
+
+/// Waits for an answer; once the end is asked for, only a little longer.
+async fn until_stopped(
+    answer: impl Future<Output = Result<(), ExchangeError>>,
+    stop: &mut Stop,
+) -> Result<(), ExchangeError> {
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        () = stopped(stop) => timeout(LAST_ANSWER, answer).await.unwrap_or(Err(ExchangeError::Timeout)),
     }
 }
 

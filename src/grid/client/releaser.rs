@@ -6,11 +6,14 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::active_proxy::{self, DEFAULT_PATH, Proxy};
-use super::registration::Registration;
+use super::active_proxy::{self, ActiveProxyError, DEFAULT_PATH, Proxy};
+use super::dialect::Dialect;
+use super::record::{RecordError, of_ended_job};
 use super::status::EX_OSERR;
+use super::withdrawal::withdraw;
+use crate::route::Backend;
 
 /// For all proxies at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,6 +23,10 @@ const TRIES: usize = 4;
 const HELP: &str = "\
 It is for a queue's epilog to run, as the user of the job that has ended, and may run twice. Each proxy is tried up to
 four times, for 10 s at most.
+
+webservice-runner and portgrabber write what they have registered into a file of the job's scratch directory
+(JOB_ID, TMPDIR). With it, that URL is unregistered from the proxy that may know of it, and no other job's. Without it,
+each proxy of FILE forgets whatever service this user has on this host.
 
 FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
 said. Blank lines and what follows # do not count.
@@ -47,18 +54,16 @@ pub struct Options {
     strict: bool,
 }
 
+/// A proxy that may know of something, and of which URL, if that is known.
+type Release = (Proxy, Option<Backend>);
+
 /// Runs the program, and returns its exit status.
 pub fn run(options: Options) -> u8 {
-    let status = match active_proxy::read(&options.active_proxy_file) {
-        Ok(proxies) => {
-            if proxies.is_empty() {
-                info!("no proxy in {:?}: nothing to unregister", options.active_proxy_file);
-            }
-            super::block_on(release(proxies)).unwrap_or_else(|error| {
-                error!("{error} while starting");
-                EX_OSERR
-            })
-        }
+    let status = match options.releases() {
+        Ok(releases) => super::block_on(release(releases)).unwrap_or_else(|error| {
+            error!("{error} while starting");
+            EX_OSERR
+        }),
         Err(error) => {
             error!("{error}");
             error.status()
@@ -67,11 +72,31 @@ pub fn run(options: Options) -> u8 {
     if options.strict { status } else { 0 }
 }
 
-async fn release(proxies: Vec<Proxy>) -> u8 {
+impl Options {
+    fn releases(&self) -> Result<Vec<Release>, ActiveProxyError> {
+        match of_ended_job() {
+            Ok(entries) => {
+                if entries.is_empty() {
+                    info!("the job has left nothing registered: nothing to unregister");
+                }
+                return Ok(entries.into_iter().map(|(proxy, url)| (proxy, Some(url))).collect());
+            }
+            Err(error @ RecordError::None) => info!("{error}: unregistering what this user has on this host"),
+            Err(error) => warn!("{error}: unregistering what this user has on this host"),
+        }
+        let proxies = active_proxy::read(&self.active_proxy_file)?;
+        if proxies.is_empty() {
+            info!("no proxy in {:?}: nothing to unregister", self.active_proxy_file);
+        }
+        Ok(proxies.into_iter().map(|proxy| (proxy, None)).collect())
+    }
+}
+
+async fn release(releases: Vec<Release>) -> u8 {
     let by = Instant::now() + PATIENCE;
     let mut running = JoinSet::new();
-    for proxy in proxies {
-        running.spawn(async move { Registration::inherited(proxy).unregister(by, TRIES).await });
+    for (proxy, url) in releases {
+        running.spawn(async move { withdraw(&proxy, url.as_ref(), &mut Dialect::default(), by, TRIES).await });
     }
     u8::from(running.join_all().await.iter().any(Result::is_err))
 }

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -11,11 +12,15 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::active_proxy::{self, DEFAULT_PATH, Proxy};
-use super::announcement::{Announcement, News};
+use super::announcement::{Announcement, News, Plan};
+use super::home;
 use super::job::{Job, JobError};
 use super::port::Claim;
-use super::registration::Refusal;
+use super::record::Record;
+use super::registration::{Patience, Refusal, Service};
+use super::renewal::DEFAULT_INTERVAL;
 use super::signals::Signals;
+use super::socket::{Unserved, check_served};
 use super::status::{EX_NOPERM, EX_OSERR, EX_UNAVAILABLE, of_ended, of_not_started};
 use crate::daemon::parse_duration;
 
@@ -23,10 +28,14 @@ use crate::daemon::parse_duration;
 const FIRST_WITHDRAWAL: Duration = Duration::from_secs(2);
 /// After the command's end the proxies are told within this time, or not at all.
 const LAST_WITHDRAWAL: Duration = Duration::from_secs(5);
+/// How often the command is started, each time on another port, before another user's server on it is the end.
+const STARTS: u32 = 10;
 
 const HELP: &str = "\
-The command is started with a port in its environment as PORT, and has to listen on it at all addresses (0.0.0.0 or
-[::]). As soon as it does, the proxies are told; when it ends, they are told again.
+The command is started in the home of its user, with a port in its environment as PORT and TOOL_WEB_PORT, and has to
+listen on it at all addresses (0.0.0.0 or [::]). As soon as it does, the proxies are told, and again about every
+--renew-interval, so that a proxy that has lost the route has it back; when it ends, they are told of that. If another
+user's server is on the port first, the command is started again with another one, up to 10 times, unless --port is given.
 
 SIGTERM, SIGINT, SIGQUIT, SIGXCPU and SIGHUP: the proxies are told first, for at most 2 s, then the command gets the
 signal, and SIGKILL if it has not ended after --grace. A second one is passed on at once. SIGUSR1 and SIGUSR2 are passed
@@ -34,11 +43,12 @@ on. The command and its processes are a process group of their own; what is left
 ends is killed.
 
 FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
-said. Blank lines and what follows # do not count. Without a proxy in it the command is only run.
+said. Blank lines and what follows # do not count. Without a proxy in it the command is only run. It is read again before
+each renewal: a new proxy is told, one that has left is unregistered from.
 
 Exit status: the command's, 128 + N when signal N ended it; 126 when it cannot be run, 127 when there is no such
 program. Of webservice-runner itself:
-    64  wrong command line                         69  the command did not listen in time, or --port is taken
+    64  wrong command line                         69  the command did not listen in time, or its port is taken
     66  FILE cannot be read                        75  no port is free
     78  a line of FILE is no proxy                 77  the user is no tool
                                                    71  the system refuses a process or a socket
@@ -70,6 +80,9 @@ pub struct Options {
     /// File with the proxies to tell
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
+    /// How often the proxies are told again, at most
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
+    renew_interval: Duration,
     /// How long the command may take until it listens
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
     listen_timeout: Duration,
@@ -91,25 +104,7 @@ fn parse_type(text: &str) -> Result<Generic, String> {
 
 /// Runs the program, and returns its exit status.
 pub fn run(options: Options) -> u8 {
-    let claim = match options.port.map_or_else(Claim::any, Claim::of) {
-        Ok(claim) => claim,
-        Err(error) => {
-            error!("{error}");
-            return error.status();
-        }
-    };
-    let proxies = match options.proxies() {
-        Ok(proxies) => proxies,
-        Err(error) => {
-            error!("{error}");
-            return error.status();
-        }
-    };
-    let run = super::block_on(options.supervise(proxies, claim.port())).and_then(|outcome| outcome);
-    run.unwrap_or_else(|error| {
-        error!("{error} while running the command");
-        EX_OSERR
-    })
+    options.begin().unwrap_or_else(|status| status)
 }
 
 /// How far it is.
@@ -123,7 +118,37 @@ enum Phase {
     Killed,
 }
 
+/// What follows when a command that is being ended, or has failed, has ended.
+#[derive(Debug)]
+enum Verdict {
+    /// This program's end, with the command's status.
+    Ended,
+    /// This program's end, with this one.
+    Status(u8),
+    /// Another port, and the command again.
+    PortTaken(Unserved),
+}
+
 impl Options {
+    fn begin(mut self) -> Result<u8, u8> {
+        let claim = self.port.map_or_else(Claim::any, Claim::of).map_err(|error| {
+            error!("{error}");
+            error.status()
+        })?;
+        let proxies = self.proxies().map_err(|error| {
+            error!("{error}");
+            error.status()
+        })?;
+        let not_run = |error: io::Error| {
+            error!("{error} while running the command");
+            EX_OSERR
+        };
+        // Its directory is another from here on.
+        self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(not_run)?;
+        home::enter();
+        super::block_on(self.supervise(proxies, claim)).and_then(|outcome| outcome).map_err(not_run)
+    }
+
     fn proxies(&self) -> Result<Vec<Proxy>, active_proxy::ActiveProxyError> {
         if !self.register_proxy {
             return Ok(Vec::new());
@@ -135,44 +160,100 @@ impl Options {
         Ok(proxies)
     }
 
-    async fn supervise(self, proxies: Vec<Proxy>, port: u16) -> io::Result<u8> {
+    /// Runs the command, on another port when another user's server is on the first one.
+    async fn supervise(self, proxies: Vec<Proxy>, mut claim: Claim) -> io::Result<u8> {
         let mut signals = Signals::catch()?;
-        let mut job = match Job::start(&self.command, port).await {
-            Ok(job) => job,
-            Err(error) => {
-                error!("{error}");
-                return Ok(match error {
-                    JobError::Guard(_) => EX_OSERR,
-                    JobError::Command { error, .. } => of_not_started(&error),
-                });
-            }
-        };
-        info!("started {:?}, port {port}", self.command[0]);
-        let uid = geteuid().as_raw();
-        let mut announcement = Announcement::begin(proxies, port, self.canonical, uid, self.listen_timeout);
+        let record = Arc::new(Record::of_job());
+        for start in 1.. {
+            let may_move = self.port.is_none() && start < STARTS;
+            let plan = self.plan(claim.port(), may_move, Arc::clone(&record));
+            let mut job = match Job::start(&self.command, claim.port()).await {
+                Ok(job) => job,
+                Err(error) => {
+                    error!("{error}");
+                    return Ok(match error {
+                        JobError::Guard(_) => EX_OSERR,
+                        JobError::Command { error, .. } => of_not_started(&error),
+                    });
+                }
+            };
+            info!("started {:?}, port {}", self.command[0], claim.port());
+            let announcement = Announcement::begin(plan, proxies.clone());
+            let (status, verdict) = self.watch(&mut job, &mut signals, announcement, may_move, &record).await?;
+            job.end().await;
+            let unserved = match verdict {
+                Verdict::Ended => return Ok(status),
+                Verdict::Status(status) => return Ok(status),
+                Verdict::PortTaken(unserved) => unserved,
+            };
+            // The old claim is held until the new one is there: it is not drawn again.
+            claim = match Claim::any() {
+                Ok(claim) => claim,
+                Err(error) => {
+                    error!("{error}");
+                    return Ok(error.status());
+                }
+            };
+            warn!("{unserved}: starting {:?} again, on another port", self.command[0]);
+        }
+        Ok(EX_UNAVAILABLE)
+    }
+
+    fn plan(&self, port: u16, may_move: bool, record: Arc<Record>) -> Plan {
+        Plan {
+            file: self.register_proxy.then(|| self.active_proxy_file.clone()),
+            service: Service { port, canonical: self.canonical, uid: geteuid().as_raw() },
+            patience: Patience { within: Some(self.listen_timeout), leaves_others_port: may_move },
+            interval: self.renew_interval,
+            record,
+        }
+    }
+
+    /// Returns the status of the command that has ended, as a shell would have it, and what follows.
+    async fn watch(
+        &self,
+        job: &mut Job,
+        signals: &mut Signals,
+        mut announcement: Announcement,
+        may_move: bool,
+        record: &Record,
+    ) -> io::Result<(u8, Verdict)> {
+        let port = announcement.port();
         let mut phase = Phase::Running;
-        let mut verdict = None;
+        let mut verdict = Verdict::Ended;
         let status = loop {
             let is_told = matches!(phase, Phase::Running | Phase::Withdrawing(_));
             tokio::select! {
                 status = job.ended() => break status?,
-                signal = signals.next() => match phase {
-                    _ if signal == Signal::USR1 || signal == Signal::USR2 => job.signal(signal),
-                    Phase::Running => {
-                        announcement.withdraw(Instant::now() + FIRST_WITHDRAWAL);
-                        phase = Phase::Withdrawing(signal);
+                signal = signals.next() => {
+                    let is_users = signal == Signal::USR1 || signal == Signal::USR2;
+                    if !is_users && matches!(verdict, Verdict::PortTaken(_)) {
+                        verdict = Verdict::Ended;
                     }
-                    Phase::Withdrawing(_) => phase = self.pass_on(&job, signal),
-                    Phase::Ending(_) | Phase::Killed => job.signal(signal),
+                    match phase {
+                        _ if is_users => job.signal(signal),
+                        Phase::Running => {
+                            announcement.withdraw(Instant::now() + FIRST_WITHDRAWAL);
+                            phase = Phase::Withdrawing(signal);
+                        }
+                        Phase::Withdrawing(_) => phase = self.pass_on(job, signal),
+                        Phase::Ending(_) | Phase::Killed => job.signal(signal),
+                    }
                 },
                 news = announcement.news(), if is_told => match (news, phase) {
                     (News::Refused(refusal), Phase::Running) => {
-                        error!("{refusal}: ending {:?}", self.command[0]);
-                        verdict = Some(if matches!(refusal, Refusal::Final { .. }) { EX_NOPERM } else { EX_UNAVAILABLE });
+                        verdict = match refusal {
+                            Refusal::PortTaken(unserved) => Verdict::PortTaken(unserved),
+                            refusal => {
+                                error!("{refusal}: ending {:?}", self.command[0]);
+                                let is_final = matches!(refusal, Refusal::Final { .. });
+                                Verdict::Status(if is_final { EX_NOPERM } else { EX_UNAVAILABLE })
+                            }
+                        };
                         announcement.withdraw(Instant::now() + FIRST_WITHDRAWAL);
                         phase = Phase::Withdrawing(Signal::TERM);
                     }
-                    (News::Withdrawn, Phase::Withdrawing(signal)) => phase = self.pass_on(&job, signal),
+                    (News::Withdrawn, Phase::Withdrawing(signal)) => phase = self.pass_on(job, signal),
                     _ => {}
                 },
                 () = over(phase) => {
@@ -183,9 +264,18 @@ impl Options {
             }
         };
         info!("ended, {status}");
+        // It may have been quicker to see that it cannot listen.
+        if may_move
+            && self.register_proxy
+            && matches!(phase, Phase::Running)
+            && !status.success()
+            && record.is_empty()
+            && let Err(unserved @ Unserved::OtherUser { .. }) = check_served(port, geteuid().as_raw(), &[])
+        {
+            verdict = Verdict::PortTaken(unserved);
+        }
         announcement.end(Instant::now() + LAST_WITHDRAWAL).await;
-        job.end().await;
-        Ok(verdict.unwrap_or_else(|| of_ended(status)))
+        Ok((of_ended(status), verdict))
     }
 
     fn pass_on(&self, job: &Job, signal: Signal) -> Phase {

@@ -5,9 +5,16 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// LISTEN, as the files write it.
 const LISTEN: &str = "0A";
+
+/// A server whose queue is full does not answer a connection for so long, or longer.
+const CONNECT: Duration = Duration::from_secs(1);
 
 /// A socket that takes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +51,14 @@ pub enum Unserved {
         address: IpAddr,
         /// Where requests will come.
         wanted: String,
+    },
+    /// Ours is at `[::]`, but not for IPv4.
+    #[error("port {port} is listened on for IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or {wanted}")]
+    Ipv6Only {
+        /// Of the TCP socket.
+        port: u16,
+        /// Where requests will come.
+        wanted: IpAddr,
     },
 }
 
@@ -112,6 +127,27 @@ pub fn check_served(port: u16, uid: u32, wanted: &[IpAddr]) -> Result<(), Unserv
     outcome
 }
 
+/// The same for one address, asked by a connection where /proc does not say: whether `[::]` is for IPv4 too.
+///
+/// # Errors
+/// Why not.
+pub async fn check_reached(port: u16, uid: u32, wanted: IpAddr) -> Result<(), Unserved> {
+    check_served(port, uid, &[wanted])?;
+    let found = listening_on(port).map_err(|error| Unserved::Unknown(error.kind()))?;
+    let is_v4 = |socket: &Listening| socket.address.is_ipv4() && socket.covers(wanted);
+    if wanted.is_ipv6() || found.iter().any(is_v4) {
+        return Ok(());
+    }
+    // The kernel takes the connection for the server, which may be busy; only a refusal says that it would not have it.
+    let connected = timeout(CONNECT, TcpStream::connect((wanted, port))).await;
+    if !matches!(connected, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
+        return Ok(());
+    }
+    // It may have gone in between.
+    check_served(port, uid, &[wanted])?;
+    Err(Unserved::Ipv6Only { port, wanted })
+}
+
 fn check(port: u16, found: &[Listening], uid: u32, wanted: Option<IpAddr>) -> Result<(), Unserved> {
     let covers = |socket: &&Listening| wanted.map_or(!socket.address.is_loopback(), |wanted| socket.covers(wanted));
     let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|socket| socket.uid == uid);
@@ -165,6 +201,32 @@ mod tests {
             assert!(listening_on(port).unwrap().contains(&socket(address, uid)), "{address}");
             drop(listener);
             assert!(!listening_on(port).unwrap().contains(&socket(address, uid)), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_for_ipv6_alone_does_not_have_ipv4() {
+        let uid = rustix::process::geteuid().as_raw();
+        let (v4, v6) = (IpAddr::from([127, 0, 0, 1]), IpAddr::V6(Ipv6Addr::LOCALHOST));
+        for (is_v6_only, address) in [(true, "[::]:0"), (false, "[::]:0"), (false, "0.0.0.0:0")] {
+            let socket = if address.starts_with('[') {
+                tokio::net::TcpSocket::new_v6()
+            } else {
+                tokio::net::TcpSocket::new_v4()
+            };
+            let socket = socket.unwrap();
+            if address.starts_with('[') {
+                rustix::net::sockopt::set_ipv6_v6only(&socket, is_v6_only).unwrap();
+            }
+            socket.bind(address.parse().unwrap()).unwrap();
+            let server = socket.listen(1).unwrap();
+            let port = server.local_addr().unwrap().port();
+            let expected = if is_v6_only { Err(Unserved::Ipv6Only { port, wanted: v4 }) } else { Ok(()) };
+            assert_eq!(check_reached(port, uid, v4).await, expected, "{address}");
+            assert_eq!(check_reached(port, uid, v6).await.is_ok(), address.starts_with('['), "{address}");
+            // What /proc says already takes no connection: it could be the only one that the server ever has.
+            let accepted = timeout(Duration::from_millis(1), server.accept()).await;
+            assert_eq!(accepted.is_ok(), address.starts_with('[') && !is_v6_only, "{address}");
         }
     }
 

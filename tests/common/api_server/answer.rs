@@ -24,9 +24,6 @@ const MAX_BODY: usize = 1 << 20;
 enum Asked {
     List { selector: String, limit: usize, token: Option<String> },
     Watch { selector: String, version: u64, timeout: Duration, bookmarks: bool },
-    GetLease(String, String),
-    CreateLease(String),
-    ReplaceLease(String, String),
     CreateEvent(String),
     PatchEvent(String, String),
     Other,
@@ -48,7 +45,9 @@ pub async fn answer(shared: Arc<Shared>, request: HttpRequest) -> Response {
         if kind == Request::Other {
             script.unexpected.push(format!("{} {}", head.method, head.uri.path()));
         }
-        script.next_fault(kind)
+        let is_failing = |selector: &String| asked.lists_by(selector);
+        let by_selector = script.failing_selector.as_ref().filter(|text| is_failing(text)).map(|_| Fault::Status(500));
+        by_selector.or_else(|| script.next_fault(kind))
     };
     let carried_out = async {
         let body = to_bytes(body, MAX_BODY).await.unwrap_or_default();
@@ -67,10 +66,7 @@ pub async fn answer(shared: Arc<Shared>, request: HttpRequest) -> Response {
             carried_out.await
         }
         Some(Fault::Hang) => std::future::pending().await,
-        Some(Fault::Lost) => {
-            carried_out.await;
-            std::future::pending().await
-        }
+        Some(Fault::Empty) => ([(CONTENT_TYPE, "application/json")], "").into_response(),
         Some(Fault::Silent) => {
             let nothing = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
             ([(CONTENT_TYPE, "application/json")], nothing).into_response()
@@ -115,15 +111,6 @@ impl Asked {
                 let limit = limit.filter(|&limit| limit > 0).unwrap_or(usize::MAX);
                 Self::List { selector, limit, token: parameter("continue").filter(|token| !token.is_empty()) }
             }
-            (method, ["apis", "coordination.k8s.io", "v1", "namespaces", namespace, "leases", rest @ ..]) => {
-                let namespace = (*namespace).to_owned();
-                match (method, rest) {
-                    ("GET", [name]) => Self::GetLease(namespace, (*name).into()),
-                    ("POST", []) => Self::CreateLease(namespace),
-                    ("PUT", [name]) => Self::ReplaceLease(namespace, (*name).into()),
-                    _ => Self::Other,
-                }
-            }
             (method, ["apis", "events.k8s.io", "v1", "namespaces", namespace, "events", rest @ ..]) => {
                 let namespace = (*namespace).to_owned();
                 match (method, rest) {
@@ -136,14 +123,15 @@ impl Asked {
         }
     }
 
+    fn lists_by(&self, text: &str) -> bool {
+        matches!(self, Self::List { selector, .. } if selector.contains(text))
+    }
+
     fn kind(&self) -> Request {
         match self {
             Self::List { token: None, .. } => Request::List,
             Self::List { .. } => Request::NextPage,
             Self::Watch { .. } => Request::Watch,
-            Self::GetLease(..) => Request::GetLease,
-            Self::CreateLease(_) => Request::CreateLease,
-            Self::ReplaceLease(..) => Request::ReplaceLease,
             Self::CreateEvent(_) | Self::PatchEvent(..) => Request::Event,
             Self::Other => Request::Other,
         }
@@ -163,17 +151,6 @@ impl Asked {
                 Some(selector) => watch(shared, selector, version, timeout, bookmarks),
                 None => status(400),
             },
-            Self::GetLease(namespace, name) => match shared.lock().cluster.lease(&namespace, &name) {
-                Some(lease) => json_response(lease),
-                None => status(404),
-            },
-            Self::CreateLease(namespace) => match shared.change(|cluster| cluster.create_lease(&namespace, body)) {
-                Ok(lease) => created(Ok(lease)),
-                refused => written(refused),
-            },
-            Self::ReplaceLease(namespace, name) => {
-                written(shared.change(|cluster| cluster.replace_lease(&namespace, &name, body)))
-            }
             Self::CreateEvent(namespace) => match shared.change(|cluster| cluster.create_event(&namespace, body)) {
                 Ok(event) => created(Ok(event)),
                 refused => written(refused),
@@ -190,12 +167,6 @@ fn written(outcome: Result<Value, Refusal>) -> Response {
     match outcome {
         Ok(object) => json_response(&object),
         Err(Refusal::NotFound) => status(404),
-        Err(Refusal::AlreadyExists) => {
-            let mut object = status_object(409, json!({}));
-            object["reason"] = json!("AlreadyExists");
-            (StatusCode::CONFLICT, json_response(&object)).into_response()
-        }
-        Err(Refusal::Conflict) => status(409),
         Err(Refusal::Invalid(field)) => with_details(422, json!({"causes": [{"field": field}]})),
     }
 }

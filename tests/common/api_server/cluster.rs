@@ -31,7 +31,6 @@ pub struct Cluster {
     pub page_size: usize,
     /// What is left of lists, by their continue tokens.
     pages: BTreeMap<String, Page>,
-    leases: BTreeMap<Id, Value>,
     pub events: Vec<Value>,
 }
 
@@ -45,30 +44,29 @@ struct Page {
 /// Why something was not written.
 pub enum Refusal {
     NotFound,
-    AlreadyExists,
-    Conflict,
     /// This is wrong with it.
     Invalid(&'static str),
 }
 
-/// `KEY=VALUE` of a label, or everything.
-pub struct Selector(Option<(String, String)>);
+/// `KEY=VALUE` of labels, all of them; without any, everything.
+pub struct Selector(Vec<(String, String)>);
 
 impl Selector {
     /// Reads the one kind of selector that there is here.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.is_empty() {
-            return Some(Self(None));
-        }
-        let (key, value) = text.split_once('=')?;
-        let plain = |text: &str| !text.is_empty() && !text.contains(['=', '!', ',', '(', ' ']);
-        (plain(key) && plain(value)).then(|| Self(Some((key.into(), value.into()))))
+        let plain = |text: &str| !text.is_empty() && !text.contains(['=', '!', '(', ' ']);
+        let pair = |part: &str| part.split_once('=').filter(|(key, value)| plain(key) && plain(value)).map(owned);
+        let owned_pairs: Option<Vec<_>> = text.split(',').filter(|part| !part.is_empty()).map(pair).collect();
+        owned_pairs.map(Self)
     }
 
     pub fn selects(&self, service: &Value) -> bool {
-        let Self(Some((key, value))) = self else { return true };
-        service["metadata"]["labels"][key.as_str()] == value.as_str()
+        self.0.iter().all(|(key, value)| service["metadata"]["labels"][key.as_str()] == value.as_str())
     }
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.into(), value.into())
 }
 
 impl Default for Cluster {
@@ -80,7 +78,6 @@ impl Default for Cluster {
             oldest: 0,
             page_size: usize::MAX,
             pages: BTreeMap::new(),
-            leases: BTreeMap::new(),
             events: Vec::new(),
         }
     }
@@ -192,43 +189,6 @@ impl Cluster {
     /// The history from there on.
     pub fn history_from(&self, position: usize) -> &[(u64, Entry)] {
         self.history.get(position..).unwrap_or_default()
-    }
-
-    pub fn lease(&self, namespace: &str, name: &str) -> Option<&Value> {
-        self.leases.get(&(namespace.to_owned(), name.to_owned()))
-    }
-
-    pub fn holder(&self) -> Option<&str> {
-        let holder = self.leases.values().next()?["spec"]["holderIdentity"].as_str();
-        holder.filter(|holder| !holder.is_empty())
-    }
-
-    pub fn set_lease(&mut self, namespace: &str, name: &str, mut lease: Value) -> Value {
-        self.version += 1;
-        let id = (namespace.to_owned(), name.to_owned());
-        let before = self.leases.get(&id).cloned();
-        lease["kind"] = json!("Lease");
-        lease["apiVersion"] = json!("coordination.k8s.io/v1");
-        self.fill_in(&mut lease["metadata"], &id, before.as_ref());
-        self.leases.insert(id, lease.clone());
-        lease
-    }
-
-    pub fn create_lease(&mut self, namespace: &str, lease: Value) -> Result<Value, Refusal> {
-        let name = lease["metadata"]["name"].as_str().ok_or(Refusal::Invalid("metadata.name"))?.to_owned();
-        if self.lease(namespace, &name).is_some() {
-            return Err(Refusal::AlreadyExists);
-        }
-        Ok(self.set_lease(namespace, &name, lease))
-    }
-
-    pub fn replace_lease(&mut self, namespace: &str, name: &str, lease: Value) -> Result<Value, Refusal> {
-        let before = self.lease(namespace, name).ok_or(Refusal::NotFound)?;
-        match lease["metadata"]["resourceVersion"].as_str() {
-            None | Some("") => Err(Refusal::Invalid("metadata.resourceVersion")),
-            Some(version) if before["metadata"]["resourceVersion"] != version => Err(Refusal::Conflict),
-            Some(_) => Ok(self.set_lease(namespace, name, lease)),
-        }
     }
 
     pub fn create_event(&mut self, namespace: &str, mut event: Value) -> Result<Value, Refusal> {

@@ -15,12 +15,6 @@ pub enum Request {
     NextPage,
     /// A watch of Services.
     Watch,
-    /// GET of a Lease.
-    GetLease,
-    /// POST of a Lease.
-    CreateLease,
-    /// PUT of a Lease.
-    ReplaceLease,
     /// POST or PATCH of an Event.
     Event,
     /// Anything else.
@@ -38,8 +32,8 @@ pub enum Fault {
     Slow(Duration),
     /// Nothing at all, on a connection that stays open.
     Hang,
-    /// It is done, but as in [`Self::Hang`] nobody is told.
-    Lost,
+    /// 200, and the end of the answer at once.
+    Empty,
     /// The head of an answer, and never more.
     Silent,
     /// 200, and no JSON.
@@ -74,6 +68,8 @@ pub struct Script {
     pub token: Option<String>,
     pub unauthorized: usize,
     pub unexpected: Vec<String>,
+    /// Lists whose selector has this text fail.
+    pub failing_selector: Option<String>,
     faults: BTreeMap<Request, VecDeque<(Fault, usize)>>,
     counts: BTreeMap<Request, usize>,
 }
@@ -87,6 +83,7 @@ impl Script {
 
     pub fn clear(&mut self) {
         self.faults.clear();
+        self.failing_selector = None;
     }
 
     pub fn count(&self, request: Request) -> usize {

@@ -1,0 +1,200 @@
+//! Hearing at once of the keys that others write: Redis pushes their names (`CLIENT TRACKING ... BCAST`, RESP3).
+//!
+//! A push is a hint and never the truth: whoever hears of a key reads it. What happened while there was no connection is not
+//! known, so each new connection means that everything may differ.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisResult, Value,
+};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::store::{REDIS_DEADLINE, StoreError};
+use crate::backoff::Backoff;
+use crate::registry::track_keys;
+
+/// More keys than these are as good as all.
+const MAX_KEYS: usize = 16_384;
+/// Between two looks whether the connection still is there.
+const PING: Duration = Duration::from_secs(1);
+/// Between two tries to connect, at first and at last.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// What others have written since it was last asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Invalidations {
+    /// The keys' names, at most [`MAX_KEYS`].
+    pub keys: HashSet<Vec<u8>>,
+    /// Anything may have been written before this instant: a flush, too many keys, or no connection.
+    pub everything: Option<Instant>,
+}
+
+/// Takes in what Redis pushes; clones hear for one another.
+#[derive(Clone, Debug, Default)]
+pub struct InvalidationListener(Arc<Heard>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    invalidations: Mutex<Invalidations>,
+    notify: Notify,
+}
+
+impl InvalidationListener {
+    /// A connection that hears of keys with this prefix from now on. Nothing in it has a deadline.
+    ///
+    /// # Errors
+    /// Redis cannot be reached, or refuses tracking.
+    pub async fn connect(&self, client: &Client, prefix: &str) -> RedisResult<MultiplexedConnection> {
+        let info = client.get_connection_info().clone();
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+        let client = Client::open(info.set_redis_settings(settings).into_connection_info()?)?;
+        let listener = self.clone();
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let config = config.set_push_sender(move |push: PushInfo| -> Result<(), Infallible> {
+            listener.take_in(push);
+            Ok(())
+        });
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let () = track_keys(prefix).query_async(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Listens on a connection of its own, which is made again whenever it is lost, for as long as somebody else has a clone.
+    pub fn listen(client: Client, prefix: &'static str) -> Self {
+        let listener = Self::default();
+        let heard = Arc::downgrade(&listener.0);
+        tokio::spawn(async move {
+            let mut backoff = Backoff::between(RETRY.0, RETRY.1);
+            let mut has_failed = false;
+            while let Some(heard) = heard.upgrade() {
+                let listener = Self(heard);
+                let error = match within(listener.connect(&client, prefix)).await {
+                    Ok(connection) => {
+                        listener.doubt_everything();
+                        if std::mem::take(&mut has_failed) {
+                            info!(prefix, "Redis tells of changes again");
+                        }
+                        backoff.reset();
+                        let heard = Arc::downgrade(&listener.0);
+                        drop(listener);
+                        // It fills what is shared while somebody wants it.
+                        match keep(connection, || heard.strong_count() > 1).await {
+                            Ok(()) => return,
+                            Err(error) => error,
+                        }
+                    }
+                    Err(error) => error,
+                };
+                if std::mem::replace(&mut has_failed, true) {
+                    debug!(%error, prefix, "Redis does not tell of changes");
+                } else {
+                    warn!(%error, prefix, "Redis does not tell of changes; they are found by the next comparison");
+                }
+                sleep(backoff.next_delay()).await;
+            }
+        });
+        listener
+    }
+
+    /// Waits until there is something to [`take`](Self::take).
+    pub async fn changed(&self) {
+        self.0.notify.notified().await;
+    }
+
+    /// What others have written since the last call.
+    pub fn take(&self) -> Invalidations {
+        std::mem::take(&mut *self.0.invalidations.lock())
+    }
+
+    fn doubt_everything(&self) {
+        self.0.invalidations.lock().everything = Some(Instant::now());
+        self.0.notify.notify_one();
+    }
+
+    /// Takes in names of keys, or null for all of them.
+    fn take_in(&self, push: PushInfo) {
+        let keys = match (push.kind, push.data.into_iter().next()) {
+            (PushKind::Invalidate, Some(Value::Array(keys))) => Some(keys),
+            (PushKind::Invalidate, _) => None,
+            // The next PING fails.
+            _ => return,
+        };
+        let mut heard = self.0.invalidations.lock();
+        let mut is_complete = keys.is_some();
+        for key in keys.into_iter().flatten() {
+            match key {
+                Value::BulkString(key) if heard.keys.len() < MAX_KEYS => _ = heard.keys.insert(key),
+                _ => is_complete = false,
+            }
+        }
+        if !is_complete {
+            heard.everything = Some(Instant::now());
+        }
+        drop(heard);
+        self.0.notify.notify_one();
+    }
+}
+
+/// Returns when the connection is gone, or is not wanted any more.
+async fn keep(mut connection: MultiplexedConnection, is_wanted: impl Fn() -> bool) -> Result<(), StoreError> {
+    while is_wanted() {
+        sleep(PING).await;
+        let ping = redis::cmd("PING");
+        let () = within(ping.query_async(&mut connection)).await?;
+    }
+    Ok(())
+}
+
+async fn within<T>(asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
+    match timeout(REDIS_DEADLINE, asked).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(StoreError::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(kind: PushKind, data: Value) -> PushInfo {
+        PushInfo { kind, data: vec![data] }
+    }
+
+    fn names(keys: &[&str]) -> Value {
+        Value::Array(keys.iter().map(|key| Value::BulkString(key.as_bytes().to_vec())).collect())
+    }
+
+    #[test]
+    fn keys_are_taken_once_and_a_flush_is_everything() {
+        let listener = InvalidationListener::default();
+        listener.take_in(push(PushKind::Invalidate, names(&["prefix:a", "prefix:b"])));
+        listener.take_in(push(PushKind::Invalidate, names(&["prefix:a"])));
+        let heard = listener.take();
+        assert_eq!((heard.keys.len(), heard.everything), (2, None));
+        assert_eq!(listener.take(), Invalidations::default());
+        listener.take_in(push(PushKind::Invalidate, Value::Nil));
+        assert!(listener.take().everything.is_some());
+        listener.take_in(push(PushKind::Disconnection, Value::Nil));
+        assert_eq!(listener.take(), Invalidations::default());
+    }
+
+    #[test]
+    fn more_keys_than_the_limit_are_everything() {
+        let listener = InvalidationListener::default();
+        for number in 0..=MAX_KEYS {
+            assert_eq!(listener.0.invalidations.lock().everything, None, "{number}");
+            listener.take_in(push(PushKind::Invalidate, names(&[&format!("prefix:{number}")])));
+        }
+        let heard = listener.take();
+        assert_eq!(heard.keys.len(), MAX_KEYS);
+        assert!(heard.everything.is_some());
+    }
+}

@@ -1,0 +1,81 @@
+//! Unregistering: one URL where the proxy can, whatever the host has registered where it cannot.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::active_proxy::Proxy;
+use super::dialect::Dialect;
+use super::exchange::{Connection, ExchangeError, Origin};
+use super::registration::EVERYTHING;
+use crate::backoff::Backoff;
+use crate::grid::protocol::Command;
+use crate::route::Backend;
+
+/// Between two tries: there is little time for it.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
+/// An old listener answers an unknown command within this time, or within three times that at the next try. Until it is over
+/// a server that has ended may still be routed to.
+const UNKNOWN_WITHIN: Duration = Duration::from_millis(100);
+
+/// Unregisters, again and again until it works, the time is over, or after `tries`. Without a URL: whatever the proxy has of
+/// this host and user.
+///
+/// With a URL, `unregister`, which would take another job's route too, is sent only to a listener that has shown at this try
+/// that it does not know `unregisterUrl`.
+///
+/// # Errors
+/// The last of what went wrong; then something may still be registered.
+pub async fn withdraw(
+    proxy: &Proxy,
+    url: Option<&Backend>,
+    dialect: &mut Dialect,
+    by: Instant,
+    tries: usize,
+) -> Result<(), ExchangeError> {
+    let what = url.map_or_else(String::new, |url| format!("{url} "));
+    let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
+    let mut unknown_within = UNKNOWN_WITHIN;
+    let mut left = tries;
+    loop {
+        left = left.saturating_sub(1);
+        let outcome = once(proxy, url, dialect, by, unknown_within).await;
+        unknown_within *= 3;
+        let again = Instant::now() + pause.next_delay();
+        match outcome {
+            Ok(()) => {
+                info!("unregistered {what}from {proxy}");
+                return Ok(());
+            }
+            Err(error) if error.is_final() || left == 0 || again >= by => {
+                warn!("{error} while unregistering {what}from {proxy}");
+                return Err(error);
+            }
+            Err(error) => debug!("{error} while unregistering {what}from {proxy}"),
+        }
+        sleep_until(again).await;
+    }
+}
+
+async fn once(
+    proxy: &Proxy,
+    url: Option<&Backend>,
+    dialect: &mut Dialect,
+    by: Instant,
+    unknown_within: Duration,
+) -> Result<(), ExchangeError> {
+    if let Some(url) = url {
+        let connection = Connection::open(proxy, by, Origin::Any).await?;
+        let command = Command::UnregisterUrl { pattern: EVERYTHING, url: &url.to_string() };
+        match dialect.ask(connection, command, unknown_within).await {
+            Err(ExchangeError::UnknownCommand) => {}
+            Err(error) if error.is_fail() => {
+                dialect.doubt();
+                return Err(error);
+            }
+            outcome => return outcome,
+        }
+    }
+    Connection::open(proxy, by, Origin::Any).await?.ask(Command::Unregister { pattern: EVERYTHING }).await
+}
