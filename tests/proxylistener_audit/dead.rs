@@ -118,11 +118,16 @@ fn one_tools_dead_routes_are_not_most() {
     }
     signed(&redis, "dead", &url(free_port()), 1);
     signed(&redis, "there", &url(port), 1);
+    // Registered by one user for several tools, so that one port is right for all.
+    let origin = r#"{"source":"proxylistener","owner":"tools.there","host":"127.0.0.1","since":1}"#;
+    for n in 0..5 {
+        redis.cli(&["HSET", &format!("origin:there{n}"), ".*", origin]);
+        redis.cli(&["HSET", &format!("prefix:there{n}"), ".*", &url(port)]);
+    }
     let args =
         [&SOON_DEAD[..], &["--allow-client", "127.0.0.0/8", "--withdrawal-guard", "50% floor=3 hold=1h"]].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.there"), &args);
     let status = listener.daemon.address_in("telling of itself");
-    (0..20).for_each(|n| signed(&redis, &format!("there{n}"), &url(port), 1));
     wait_for("they are withdrawn", || found(status, "dead") >= 31);
     assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "prefix:dead"]), "0");
 }

@@ -18,6 +18,7 @@ mod unsigned;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -343,9 +344,12 @@ fn what_has_changed_since_it_was_looked_at_stays() {
     let (_backend, port) = backend();
     let ((asking, asked), (go_on, told)) = (channel(), channel::<()>());
     let (asking, told) = (Mutex::new(asking), Mutex::new(told));
+    let is_registered = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&is_registered);
     let ident_port = identd(move |mut stream, (about, ours)| {
-        let user = if about == port { "tools.other" } else { "tools.hello" };
-        if about == port {
+        let is_lost = about == port && is_over.load(SeqCst);
+        let user = if is_lost { "tools.other" } else { "tools.hello" };
+        if is_lost {
             asking.lock().unwrap().send(()).unwrap_or_default();
             told.lock().unwrap().recv().unwrap_or_default();
         }
@@ -353,7 +357,8 @@ fn what_has_changed_since_it_was_looked_at_stays() {
     });
     let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
     let status = listener.daemon.address_in("telling of itself");
-    signed(&redis, "hello", &url(port), 1);
+    assert_eq!(listener.register(".*", &url(port)), "ok");
+    is_registered.store(true, SeqCst);
     asked.recv().unwrap();
     // The tool comes back on another port while the audit asks about the old one.
     let (_new_backend, new_port) = backend();
