@@ -117,9 +117,8 @@ fn all_projects_together_have_so_many_domains() {
 fn its_own_addresses_are_no_backends() {
     let site = Site::new();
     let redis = RedisServer::start(&[]);
-    let metrics = format!("127.0.0.1:{}", port::free_port());
-    let args = ["--metrics-listen", &metrics, "--allow-backend", "127.0.0.0/8", "10.0.0.0/8"];
-    let unicorn = site.start(&redis, &args);
+    // The ports of both are any: which ones they are is known when they listen.
+    let unicorn = site.start(&redis, &["--allow-backend", "127.0.0.0/8", "10.0.0.0/8"]);
     let redis_port = redis.port();
     let put = |unicorn: &Unicorn, backend: &str| {
         unicorn.say("PUT", "/v1/tools/mapping", &wanted("a.example.org", &[backend]))

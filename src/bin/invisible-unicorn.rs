@@ -28,8 +28,11 @@ async fn work(options: Options) -> Result<ExitCode, Failure> {
     let settings = options.into_settings().map_err(Failure::usage)?;
     let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
     let (metrics_listen, redis) = (settings.metrics_listen, settings.redis.clone());
-    let server = Server::open(settings).await.map_err(|error| failure(error.into()))?;
-    let shutdown = lifecycle.serve(metrics_listen).await?;
+    let mut server = Server::open(settings).await.map_err(|error| failure(error.into()))?;
+    if let Some(status) = lifecycle.listen(metrics_listen).await? {
+        server.exclude(status);
+    }
+    let shutdown = lifecycle.start()?;
     info!(address = %server.address()?, redis, "listening");
     server.serve(metrics, readiness, shutdown).await;
     info!("ended");
