@@ -16,10 +16,18 @@ const ROLE: &str = "begin-start";
 /// What it prints: no text, so that it does not show where people read what a command has said.
 const MARK: &[u8] = b"\x02\x06\x03\n";
 
+/// What Linux adds to the name of a program whose file has been replaced, as by an upgrade.
+const REPLACED: &str = " (deleted)";
+
 /// The words that `{begin}` stands for.
 pub fn words() -> [String; 2] {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/webservicemonitor"));
-    [program.display().to_string(), ROLE.to_owned()]
+    [installed(&program.display().to_string()).to_owned(), ROLE.to_owned()]
+}
+
+/// Where the program is now: the new file does the same.
+fn installed(running: &str) -> &str {
+    running.strip_suffix(REPLACED).unwrap_or(running)
 }
 
 /// Whether a command that printed this has come to its `{begin}`.
@@ -39,4 +47,15 @@ pub fn begin_if_told(args: &[OsString]) -> Option<u8> {
     eprintln!("{error} while starting {program:?}");
     // As a shell has it.
     Some(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_that_was_upgraded_names_the_new_program() {
+        assert_eq!(installed("/usr/bin/webservicemonitor (deleted)"), "/usr/bin/webservicemonitor");
+        assert_eq!(installed("/usr/bin/webservicemonitor"), "/usr/bin/webservicemonitor");
+    }
 }
