@@ -37,6 +37,13 @@ pub enum DestinationError {
     Elsewhere(String),
 }
 
+impl DestinationError {
+    /// A destination that could not be looked up in the time that was left.
+    pub(super) fn late(url: &str) -> Self {
+        Self::Lookup { name: url.into(), error: io::ErrorKind::TimedOut.into() }
+    }
+}
+
 /// Looks up the names that clients give as destinations; those of old send their host's. A tenant may own the name and
 /// make its answer slow, so each tool has one look-up at a time.
 #[derive(Debug, Default)]

@@ -23,8 +23,9 @@ use crate::daemon::{Permit, Readiness, Reading, Store, follow_writability};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
 
-/// Clients wait 10 s for their reply. Asking others has to be over so long after the command has come; Redis may take the rest.
-const ASKING_DEADLINE: Duration = Duration::from_secs(8);
+/// Clients wait 10 s for their reply. Names and servers are asked about until so long after the command has come; Redis may take
+/// the rest.
+const ASKING_DEADLINE: Duration = Duration::from_secs(7);
 /// Longest time for finding out who listens. A server of root is known after some 3 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(4);
 /// Addresses of a name that are tried: a tenant may own the name.
@@ -107,7 +108,7 @@ impl Registrar {
             Command::Register { pattern, url, canonical } => self.register(caller, pattern, url, canonical).await,
             Command::Renew { pattern, url, canonical } => self.renew(caller, pattern, url, canonical).await,
             Command::Unregister { pattern } => self.unregister(caller, pattern).await,
-            Command::UnregisterUrl { pattern, url } => self.unregister_url(&tool, pattern, url).await,
+            Command::UnregisterUrl { pattern, url } => self.unregister_url(caller, pattern, url).await,
         };
         match outcome {
             Ok(done) => Ok((tool, done)),
@@ -159,7 +160,8 @@ impl Registrar {
         let Caller { tool, own, policy, deadline, .. } = *caller;
         let backend = url.parse()?;
         let pattern = Pattern::try_new(pattern)?;
-        let backend = self.resolver.resolve(tool, backend, own, &policy.allowed).await?;
+        let resolved = timeout_at(deadline, self.resolver.resolve(tool, backend, own, &policy.allowed)).await;
+        let backend = resolved.map_err(|_| DestinationError::late(url))??;
         let Some(address) = backend.socket_addr() else {
             return Err(DestinationError::Elsewhere(backend.to_string()).into());
         };
@@ -238,14 +240,16 @@ impl Registrar {
         false
     }
 
-    async fn unregister_url(&self, tool: &ToolName, pattern: &str, url: &str) -> Result<Done, Refusal> {
+    async fn unregister_url(&self, caller: Caller<'_>, pattern: &str, url: &str) -> Result<Done, Refusal> {
+        let Caller { tool, deadline, .. } = caller;
         let backend: Backend = url.parse()?;
         // As it is written, by an old listener; then as this one writes it.
         let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &backend)).await?;
         if withdrawal != Withdrawal::Kept {
             return Ok(withdrawal.into());
         }
-        let at_addresses = self.resolver.at_addresses(tool, &backend).await?;
+        let found = timeout_at(deadline, self.resolver.at_addresses(tool, &backend)).await;
+        let at_addresses = found.map_err(|_| DestinationError::late(url))??;
         for at_address in at_addresses.into_iter().filter(|at_address| *at_address != backend).take(MAX_ADDRESSES) {
             let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &at_address)).await?;
             if withdrawal != Withdrawal::Kept {
