@@ -34,6 +34,11 @@ pub enum StoreError {
     Timeout,
 }
 
+/// Whether a key is of another type than it should be. Redis before 7 says so of a script's key only in the text of the error.
+pub fn is_of_another_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
+}
+
 /// What can be sent to Redis, again if need be: doing it twice must be the same as doing it once.
 pub trait Idempotent {
     /// What Redis replies.
@@ -41,24 +46,6 @@ pub trait Idempotent {
 
     /// Sends it.
     fn send(&self, connection: &mut MultiplexedConnection) -> impl Future<Output = RedisResult<Self::Reply>> + Send;
-}
-
-impl Idempotent for Pipeline {
-    type Reply = ();
-
-    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
-        self.query_async(connection).await
-    }
-}
-
-/// A command whose reply is 0 or 1.
-impl Idempotent for Cmd {
-    type Reply = bool;
-
-    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
-        let reply: redis::Value = self.query_async(connection).await?;
-        Ok(bool::from_redis_value(reply)?)
-    }
 }
 
 impl<T: FromRedisValue + Send> Idempotent for Call<T> {

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use super::desired::Desired;
 use super::lock::{Beat, Candidacy, Lock};
 use super::metrics::Metrics;
-use crate::daemon::{Guard, Reading, Store, StoreError, Verdict};
+use crate::daemon::{Guard, Reading, Store, StoreError, Verdict, is_of_another_type};
 use crate::registry::{
     self, CLUSTER, Claim, ClaimOutcome, LOCK_KEY, OLD_LOCK_KEY, Origin, Registered, SERVICES_KEY, Settled, Settlement,
 };
@@ -180,7 +180,8 @@ impl Ledger {
                 match reply.and_then(|reply| Ok(Settled::from_redis_value(reply)?)) {
                     Ok(Settled::Refused) => return Err(LedgerError::Refused),
                     Ok(Settled::Done(outcomes)) => self.note(plan, outcomes, is_bulk),
-                    Err(error) if is_about_its_keys(&error) => self.note_failing(&plan.tool, &error),
+                    // Its keys are none of ours, which is no other tool's trouble.
+                    Err(error) if is_of_another_type(&error) => self.note_failing(&plan.tool, &error),
                     Err(error) => return Err(StoreError::from(error).into()),
                 }
             }
@@ -333,10 +334,4 @@ struct Plan {
     members: Vec<Registered>,
     claims: Vec<Claim>,
     gone: Vec<Registered>,
-}
-
-/// Whether a key of this tool is none of ours, which is no other tool's trouble. Redis before 7 says so only in the text of a
-/// script's error.
-fn is_about_its_keys(error: &redis::RedisError) -> bool {
-    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
 }

@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::keeper::KeeperError;
 use super::memory::{Memory, Rounds};
-use crate::daemon::{Reading, Store, StoreError};
+use crate::daemon::{Reading, Store, StoreError, is_of_another_type};
 
 /// Hash: when each tool was restarted, a JSON array of Unix seconds.
 const STARTS: &str = "monitor:starts";
@@ -100,7 +100,7 @@ impl RedisKeeper {
         let (starts, rounds): (Vec<(String, String)>, Option<String>) = match found {
             Ok(found) => found,
             // Another type than it should be.
-            Err(StoreError::Redis(error)) if is_of_wrong_type(&error) => {
+            Err(StoreError::Redis(error)) if is_of_another_type(&error) => {
                 error!(%error, hold = ?window, "the restarts until now are not known: nothing is restarted for one window");
                 return Ok(Memory::lost(now, window));
             }
@@ -196,8 +196,4 @@ fn identity() -> String {
     let host = uname.nodename().to_string_lossy();
     let number = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.subsec_nanos());
     format!("{host}:{}:{number}", std::process::id())
-}
-
-fn is_of_wrong_type(error: &redis::RedisError) -> bool {
-    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
 }

@@ -62,17 +62,12 @@ pub(super) fn on_routes_of<T>(script: &'static Script, tool: &ToolName, args: &[
 /// - `release(url, tool)`: after a route to the URL was removed or changed: notes that the tool is not, unless another of its
 ///   patterns leads there.
 pub(super) fn with_functions(text: &str) -> Script {
-    Script::new(&text_with_functions(text))
-}
-
-/// The text of such a script.
-pub(super) fn text_with_functions(text: &str) -> String {
     let functions = FUNCTIONS
         .replace("ROUTES_PREFIX", ROUTES_PREFIX)
         .replace("ORIGIN_PREFIX", ORIGIN_PREFIX)
         .replace("REDIRECTS_PREFIX", REDIRECTS_PREFIX)
         .replace("ADDRESSES_KEY", ADDRESSES_KEY);
-    format!("{functions}{text}")
+    Script::new(&format!("{functions}{text}"))
 }
 
 // `addresses` may be of another type, by somebody's mistake: then it is as if it were empty, and nothing is written to it.
