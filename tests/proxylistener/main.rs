@@ -8,6 +8,8 @@ mod listener;
 mod need;
 #[path = "../common/port.rs"]
 mod port;
+#[path = "../common/real_identd.rs"]
+mod real_identd;
 #[path = "../common/redis.rs"]
 mod redis_server;
 

@@ -133,21 +133,8 @@ fn servers_that_keep_the_listener_waiting_delay_nobody_else() {
 /// Real users, servers and identd: what each may register.
 #[test]
 fn a_real_identd_says_whose_a_server_is() {
-    if !need_root() {
-        return;
-    }
     let redis = RedisServer::start(&[]);
-    let accounts = redis.dir().join("passwd");
-    let mut known = std::fs::read_to_string("/etc/passwd").unwrap();
-    known += "tools.hello:x:50001:50001::/:/bin/sh\ntools.other:x:50002:50002::/:/bin/sh\n";
-    std::fs::write(&accounts, known).unwrap();
-    let ident_port = free_port();
-    let with_accounts = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
-    let port_text = ident_port.to_string();
-    let identd = ["/usr/sbin/oidentd", "-i", "-S", "-a", "127.0.0.1", "-p", &port_text, "-u", "root", "-g", "root"];
-    let in_namespace = ["unshare", "--mount", "sh", "-c", with_accounts, "sh", accounts.to_str().unwrap()];
-    let _identd = Daemon::start(&[&in_namespace[..], &identd].concat(), &[]);
-    wait_for("oidentd listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, ident_port)).is_ok());
+    let Some((_identd, ident_port)) = real_identd::start(&redis.dir()) else { return };
     let listener = Listener::start(&redis.url(), ident_port, &["--audit-interval", "off"]);
     let become_user = |uid: &'static str| ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"];
     let port = free_port();

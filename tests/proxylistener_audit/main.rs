@@ -9,6 +9,8 @@ mod listener;
 mod need;
 #[path = "../common/port.rs"]
 mod port;
+#[path = "../common/real_identd.rs"]
+mod real_identd;
 #[path = "../common/redis.rs"]
 mod redis_server;
 
@@ -24,7 +26,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use listener::{Daemon, Listener, identd, identd_by, wait_for};
-use need::need_root;
 use port::free_port;
 use redis_server::RedisServer;
 
@@ -406,21 +407,8 @@ fn without_an_interval_nobody_is_asked() {
 #[test]
 fn the_successor_on_a_port_is_not_shown_as_the_tool_before() {
     const INTERVAL: Duration = Duration::from_secs(1);
-    if !need_root() {
-        return;
-    }
     let redis = RedisServer::start(&[]);
-    let accounts = redis.dir().join("passwd");
-    let mut known = std::fs::read_to_string("/etc/passwd").unwrap();
-    known += "tools.hello:x:50001:50001::/:/bin/sh\ntools.other:x:50002:50002::/:/bin/sh\n";
-    std::fs::write(&accounts, known).unwrap();
-    let ident_port = free_port();
-    let with_accounts = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
-    let port_text = ident_port.to_string();
-    let identd = ["/usr/sbin/oidentd", "-i", "-S", "-a", "127.0.0.1", "-p", &port_text, "-u", "root", "-g", "root"];
-    let in_namespace = ["unshare", "--mount", "sh", "-c", with_accounts, "sh", accounts.to_str().unwrap()];
-    let _identd = Daemon::start(&[&in_namespace[..], &identd].concat(), &[]);
-    wait_for("oidentd listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, ident_port)).is_ok());
+    let Some((_identd, ident_port)) = real_identd::start(&redis.dir()) else { return };
     let interval = format!("{}s", INTERVAL.as_secs());
     let args = ["--audit-interval", &interval, "--metrics-listen", "127.0.0.1:0"];
     let listener = Listener::start(&redis.url(), ident_port, &args);
