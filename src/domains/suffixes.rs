@@ -150,6 +150,7 @@ mod tests {
         assert_eq!(Suffixes::default().suffix_of("a.co.uk"), "uk");
         assert!(Suffixes::parse(b"\xff").is_err() && Suffixes::parse(b"a..b").is_err());
     }
+
     #[test]
     fn the_private_section_counts() {
         let list = "// ===BEGIN ICANN DOMAINS===\nio\norg\n// ===END ICANN DOMAINS===\n\

@@ -19,8 +19,8 @@ web service is wanted here but does not run, is in error state, or has run for -
 <web type>-<tool>, owned by <project>.<tool>.
 
 Nothing at all is restarted, and that is an error in the log, when qstat or the list fails, when the proxy has loaded nothing
-yet (503), when its list is older than --max-list-age or empty, and when either has fewer than half of what it had (20 at least) until three more rounds
-have said the same. Touching --accept-file lets one round through.
+yet (503), when its list is older than --max-list-age or empty, and when either has fewer than half of what it had (20 at
+least) until three more rounds have said the same. Touching --accept-file lets one round through.
 
 --start-command is split at white space, without a shell; {tool}, {user}, {release} and {type} are put into its words then.
 The word {begin} stands before the tool's own command: a start that does not come so far does not count as a restart. Its

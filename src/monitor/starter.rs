@@ -88,7 +88,7 @@ impl Starter<'_> {
         // First remembered, then done: it counts, whatever becomes of this process.
         let number = match self.remember(tool, at).await {
             Ok(number) => number,
-            Err(error) => return warn!(tool, %error, "not restarted: that it is could not be written down"),
+            Err(error) => return warn!(tool, %error, "not restarted: the restart could not be written down before it"),
         };
         let pace = self.settings.pace;
         let (most, window) = (pace.max_restarts, words_of(pace.window));

@@ -12,8 +12,8 @@ pub const DEFAULT: &str =
 /// A word of its own, where the tool's own command begins.
 const BEGIN: &str = "{begin}";
 
-/// Words with `{tool}`, `{user}`, `{release}` and `{type}` in them, and one may be `{begin}`. What stands for these never becomes a word of its own,
-/// and never reaches a shell unless the operator's words are one.
+/// Words with `{tool}`, `{user}`, `{release}` and `{type}` in them, and one may be `{begin}`. What stands for these never becomes a
+/// word of its own, and never reaches a shell unless the operator's words are one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartCommand(Vec<String>);
 

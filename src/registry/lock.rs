@@ -48,7 +48,7 @@ impl FromRedisValue for LockReply {
             "old" => Ok(Self::HeldByOld(value)),
             "offered" => Ok(Self::Offered),
             "absent" => Ok(Self::Absent),
-            other => Err(format!("{other:?} is nothing that a lock can be").into()),
+            other => Err(format!("{other:?} is no state of a lock").into()),
         }
     }
 }
@@ -117,6 +117,9 @@ mod tests {
         assert_eq!(read("kept", "1 a"), Ok(LockReply::Kept));
         assert_eq!(read("taken", "1 a"), Ok(LockReply::Taken("1 a".into())));
         assert_eq!(read("held", "1 a"), Ok(LockReply::Held("1 a".into())));
+        assert_eq!(read("held", "1 b"), Ok(LockReply::Held("1 b".into())));
+        assert_eq!(read("old", "b"), Ok(LockReply::HeldByOld("b".into())));
+        assert_eq!(read("offered", ""), Ok(LockReply::Offered));
         assert_eq!(read("absent", ""), Ok(LockReply::Absent));
         assert!(read("other", "").is_err());
     }

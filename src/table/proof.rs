@@ -94,7 +94,7 @@
 //! [`Table::is_current`](super::Table::is_current) has no edge: nothing is read on the strength of its answer. After `false`
 //! the caller looks up anew, with E1; after `true` it goes on with what a lookup has copied, which was the record's at some
 //! moment of the request.
-
+//!
 //! [`Header::age_seconds`](super::Header::age_seconds) has no edge: `in_step_at` is a figure that stands for itself, stored Relaxed at
 //! most once a second, and no lookup depends on it. A reader may see it before it sees the slots stored just before it. That is
 //! the time a store takes to another processor, far below the second in which the age is told.
