@@ -78,7 +78,7 @@ fn a_start_counts_from_where_the_tools_own_command_begins() {
     let command = format!("{} {{begin}} {} {{tool}} {{type}}", site.text("login"), site.text("webservice"));
     for (case, (login, then, starts, words)) in [
         ("exec sleep 1000", "true", "0", "had not ended after 2s: killed"),
-        ("exit 0", "true", "0", "the login ended without it"),
+        ("exit 0", "true", "0", "the login ended before the command began"),
         ("echo account expired >&2; exit 1", "true", "0", "exit status: 1: account expired"),
         (r#""$@" extra"#, "true", "1", ""),
         (r#"exec "$@""#, "exec sleep 1000", "1", "Restarting the web service failed: "),
