@@ -94,14 +94,17 @@ impl Desired {
         self.missing == 0
     }
 
-    /// Takes a Service in, or its new state, that this selector selects.
-    pub fn put(&mut self, selector: usize, id: ServiceId, mut seen: Seen) {
+    /// Takes a Service in, or its new state, that a watch by this selector has told.
+    pub fn put(&mut self, selector: usize, id: ServiceId, seen: Seen) {
+        match self.services.get_mut(&id).filter(|before| seen.is_older(before)) {
+            Some(newer) => newer.selectors |= bit(selector),
+            None => self.insert(selector, id, seen),
+        }
+    }
+
+    fn insert(&mut self, selector: usize, id: ServiceId, mut seen: Seen) {
         seen.selectors = bit(selector);
-        if let Some(before) = self.services.get_mut(&id) {
-            if seen.is_older(before) {
-                before.selectors |= bit(selector);
-                return;
-            }
+        if let Some(before) = self.services.get(&id) {
             seen.selectors |= before.selectors;
             if seen.is_same(before) {
                 seen.claimed = before.claimed;
@@ -126,7 +129,8 @@ impl Desired {
         }
     }
 
-    /// This selector selects these, and no others.
+    /// This selector selects these, and no others. A list is believed whatever was told before: it may be of a cluster that was
+    /// restored from a backup, with the same Services at lower versions. What a list lacks of the latest, its watch tells next.
     pub fn replace(&mut self, selector: usize, listed: Vec<(ServiceId, Seen)>) {
         let ids: BTreeSet<ServiceId> = listed.iter().map(|(id, _)| id.clone()).collect();
         let lost = |(id, seen): (&ServiceId, &Seen)| {
@@ -137,7 +141,7 @@ impl Desired {
             self.remove(selector, &id);
         }
         for (id, seen) in listed {
-            self.put(selector, id, seen);
+            self.insert(selector, id, seen);
         }
         self.missing &= !bit(selector);
     }
@@ -359,6 +363,22 @@ mod tests {
         anew.metadata.uid = Some("v".into());
         put(&mut desired, 0, &with_version(anew, "1"), None);
         assert_eq!(patterns(&desired), [".*"]);
+    }
+
+    #[test]
+    fn a_cluster_restored_from_a_backup_is_believed() {
+        let mut desired = Desired::new(2);
+        let created = "2026-01-01T00:00:00Z";
+        let service = |path, version| with_version(service("hello", "hello", path, created), version);
+        for selector in [0, 1] {
+            desired.replace(selector, listed(&[service("new", "90")]));
+        }
+        for selector in [0, 1] {
+            desired.replace(selector, listed(&[service("old", "30")]));
+        }
+        assert_eq!(patterns(&desired), ["/old.*"]);
+        put(&mut desired, 1, &service("api", "31"), None);
+        assert_eq!(patterns(&desired), ["/api.*"]);
     }
 
     #[test]

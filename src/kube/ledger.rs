@@ -248,7 +248,10 @@ impl Ledger {
                     if let Some(evicted) = evicted {
                         warn!(
                             tool,
-                            service, destination, evicted, "another tool was routed to this address; its routes there are withdrawn"
+                            service,
+                            destination,
+                            evicted,
+                            "another tool was routed to this address; its routes there are withdrawn"
                         );
                     }
                     if is_bulk {
