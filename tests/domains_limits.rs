@@ -224,7 +224,8 @@ fn changes_go_on_while_the_log_of_changes_is_pruned() {
     });
     unicorn.daemon.wait_for_line(&["INFO", "old entries of the log of changes removed", "rows="]);
     let rows: i64 = site.open().query_row("SELECT count(*) FROM audit", [], |row| row.get(0)).unwrap();
-    assert!((100..1000).contains(&rows), "{rows}");
+    // Some 500 as large as those, or more of the small ones that the changes left meanwhile.
+    assert!((100..10_000).contains(&rows), "{rows}");
     assert!(site.run(&["audit", "--limit", "1"]).1.contains("\treplace\ta.example.org\t"), "the latest stay");
     assert!(unicorn.metric("invisible_unicorn_audit_bytes") > 0.0);
 }
