@@ -146,7 +146,11 @@ impl Auditor {
                 let audits = UNKNOWN_ROUNDS;
                 warn!(
                     tool,
-                    pattern, destination, audits, reason, "owner unknown: it could not be found out whose server listens there; the route stays"
+                    pattern,
+                    destination,
+                    audits,
+                    reason,
+                    "owner unknown: it could not be found out whose server listens there; the route stays"
                 );
                 Finding::owner_unknown
             }
@@ -221,7 +225,10 @@ impl Auditor {
             let registration = store.commit(&registry::hold_address(&route, ownership)).await?;
             if let Registration::Done { evicted: Some(evicted), .. } = registration {
                 let (tool, destination) = (route.tool.as_str(), route.url.as_str());
-                warn!(tool, destination, evicted, "another tool was routed to this address; its routes there are withdrawn");
+                warn!(
+                    tool,
+                    destination, evicted, "another tool was routed to this address; its routes there are withdrawn"
+                );
             }
             Ok::<_, StoreError>(())
         };

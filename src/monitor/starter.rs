@@ -102,7 +102,8 @@ impl Starter<'_> {
         match error {
             None if has_begun => info!(tool, took = ?begun.elapsed(), "restarted"),
             error => {
-                let error = error.map_or_else(|| "the login ended before the command began".into(), |error| error.to_string());
+                let error =
+                    error.map_or_else(|| "the login ended before the command began".into(), |error| error.to_string());
                 let (what, text) = match has_begun {
                     true => ("not restarted", format!("Restarting the web service failed: {error}.")),
                     false => (
