@@ -1,7 +1,7 @@
 //! What a daemon tells of itself over HTTP: `/metrics` (Prometheus text or OpenMetrics), `/live` and `/ready`.
 //!
-//! Whoever reaches the port can hold it up for nobody: few connections are open, each for one request and a few seconds, and the
-//! one that is open longest makes room for another.
+//! No client can keep others out: few connections are open, each for one request and a few seconds, and the one that is open
+//! longest makes room for a new one.
 
 use std::convert::Infallible;
 use std::io;

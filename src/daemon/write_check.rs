@@ -1,4 +1,4 @@
-//! Whether Redis takes writes: asked again and again, for daemons that nobody may be asking for anything.
+//! Whether Redis takes writes: checked again and again, also while no client asks for anything.
 
 use std::time::Duration;
 

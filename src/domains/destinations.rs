@@ -96,7 +96,7 @@ impl Destinations {
         own.into_iter().chain(redis).collect()
     }
 
-    /// Judges a backend by what its name means now. A name without an address is taken: it is nobody's server.
+    /// Judges a backend by what its name means now. A name without an address is allowed: there is no server.
     ///
     /// # Errors
     /// It may not be.

@@ -177,7 +177,7 @@ pub enum DomainCommand {
     },
     /// Add backends to a domain of a project; makes both when they are not there, also a reserved domain
     Map {
-        /// Whose it is to be
+        /// Project that gets it
         #[arg(value_parser = parse_project)]
         project: String,
         /// Which
@@ -190,7 +190,7 @@ pub enum DomainCommand {
     Move {
         /// Which
         domain: String,
-        /// Whose it is to be
+        /// Project that gets it
         #[arg(value_parser = parse_project)]
         project: String,
     },
@@ -206,7 +206,7 @@ pub enum DomainCommand {
 pub enum TokenCommand {
     /// Make a token of a project, and print it; it cannot be printed again
     Create {
-        /// Whose it is to be
+        /// Project that gets it
         #[arg(value_parser = parse_project)]
         project: String,
     },

@@ -1,4 +1,4 @@
-//! Whose a domain is that nobody has yet: that of the project that has one above or below it.
+//! Which project may have a new domain: the one that has a domain above or below it, if any has.
 //!
 //! Two domains belong together when one is above the other and below the same public suffix. `shop.github.io` and
 //! `blog.github.io` do not, nor do `example.org` and a domain below a public suffix that is below `example.org`.

@@ -131,7 +131,10 @@ impl Auditor {
                 if withdrawn { Finding::withdrawn } else { Finding::changed }
             }
             Sight::User(owner) => {
-                debug!(tool, pattern, destination, owner, "kept: nobody signed the route, and its port is no tool's");
+                debug!(
+                    tool,
+                    pattern, destination, owner, "kept: the route has no origin, and its port belongs to no tool"
+                );
                 Finding::no_tools
             }
             Sight::Refusing(reason) => {

@@ -44,7 +44,7 @@ pub enum Sight {
     Busy(String),
     /// Who listens is not known.
     Unknown(String),
-    /// A route of an old writer that leads to nobody's host that could be a client.
+    /// A route of an old writer to a host that could not be a client.
     Outside,
     /// The tool's share of time was used up before.
     NotReached,

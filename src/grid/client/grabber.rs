@@ -61,7 +61,7 @@ pub struct Options {
     /// Have requests redirected to the tool's own host first
     #[arg(long)]
     canonical: bool,
-    /// How often the proxies are told again, at most
+    /// Longest time between two renewals at each proxy
     #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
     renew_interval: Duration,
     /// Which process of portgrabber's this is, and the port: portgrabber alone says that

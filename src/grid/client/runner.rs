@@ -80,7 +80,7 @@ pub struct Options {
     /// File with the proxies to tell
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
-    /// How often the proxies are told again, at most
+    /// Longest time between two renewals at each proxy
     #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
     renew_interval: Duration,
     /// How long the command may take until it listens
