@@ -35,7 +35,7 @@ test: ## every test that needs no cluster
 	URLPROXY_MAY_SKIP="$$URLPROXY_MAY_SKIP $$(command -v valkey-server >/dev/null || echo valkey-server)" cargo test
 	@if command -v valkey-server >/dev/null; then \
 		echo 'make test: the same against Valkey'; \
-		URLPROXY_TEST_SERVER=valkey-server cargo test --test companion --test redis_connection --test sources; \
+		URLPROXY_TEST_SERVER=valkey-server cargo test --test companion --test companion_withdrawals --test redis_connection --test sources; \
 	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
 	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
 	.ci/prove -r t/
