@@ -38,22 +38,30 @@ pub async fn withdraw(
     let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
     let mut unknown_within = UNKNOWN_WITHIN;
     let mut left = tries;
+    let mut earlier = None;
     loop {
         left = left.saturating_sub(1);
-        let outcome = once(proxy, url, dialect, by, unknown_within).await;
+        // A pause that is as long as the time that is left would end without an answer.
+        let time_left = by.saturating_duration_since(Instant::now());
+        let outcome = once(proxy, url, dialect, by, unknown_within.min(time_left / 2)).await;
         unknown_within *= 3;
         let again = Instant::now() + pause.next_delay();
-        match outcome {
+        let is_last = left == 0 || again >= by;
+        let error = match outcome {
             Ok(()) => {
                 info!("unregistered {what}from {proxy}");
                 return Ok(());
             }
-            Err(error) if error.is_final() || left == 0 || again >= by => {
-                warn!("{error} while unregistering {what}from {proxy}");
-                return Err(error);
-            }
-            Err(error) => debug!("{error} while unregistering {what}from {proxy}"),
+            // What went wrong earlier says more than that the time is over.
+            Err(ExchangeError::Timeout) if is_last => earlier.take().unwrap_or(ExchangeError::Timeout),
+            Err(error) => error,
+        };
+        if error.is_final() || is_last {
+            warn!("{error} while unregistering {what}from {proxy}");
+            return Err(error);
         }
+        debug!("{error} while unregistering {what}from {proxy}");
+        earlier = Some(error);
         sleep_until(again).await;
     }
 }
