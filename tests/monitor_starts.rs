@@ -245,6 +245,26 @@ fn two_monitors_keep_the_limit_together_when_one_has_slept() {
 }
 
 #[test]
+fn a_monitor_that_sees_nothing_lets_another_have_the_lock() {
+    let Some(site) = Site::with(&["hello"]) else { return };
+    let redis = RedisServer::start(&[]);
+    let url = redis.url();
+    let args = ["--state", "redis", "--redis", &url, "--interval", "100ms"];
+    site.script("broken", "exit 1");
+    let blind = site.daemon(&[&args[..], &["--qstat", &site.text("broken")]].concat(), &[]);
+    blind.wait_for_line(&["ERROR", "nothing is restarted", "exit status: 1"]);
+    let other = site.daemon(&args, &[]);
+    other.wait_for_line(&["left alone", "throttled"]);
+    assert_eq!(site.starts().len(), 3);
+    // It can see again: one of them restarts, and both know of all that were.
+    site.script("broken", r#"exec "$DIR/qstat""#);
+    blind.wait_for_line(&["ERROR", "nothing is restarted", "another webservicemonitor runs"]);
+    other.signal("TERM");
+    blind.wait_for_line(&["INFO", "restarting again what should run"]);
+    assert_eq!(site.starts().len(), 3);
+}
+
+#[test]
 fn a_monitor_whose_lock_is_lost_writes_nothing_and_starts_nothing_more() {
     let Some(site) = Site::with(&["a", "b"]) else { return };
     let redis = RedisServer::start(&[]);
