@@ -14,6 +14,7 @@ mod redis_server;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use domains::{A, B, Site, Unicorn, frontends, one, start, wanted};
@@ -187,6 +188,28 @@ fn names_are_looked_up_for_those_alone_who_may_change_the_project() {
     let (_site, _redis, unicorn) = start(&["--require-tokens"]);
     let (status, body) = unicorn.say("PUT", "/v1/tools/mapping", &wanted("a.example.org", &["http://localhost:80"]));
     assert_eq!(status, 401, "{body}");
+}
+
+#[test]
+fn changes_are_answered_while_another_process_writes() {
+    let (site, _redis, unicorn) = start(&[]);
+    let other = site.open();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // One after the other they would wait for longer than a client does.
+    thread::scope(|scope| {
+        let answers: Vec<_> = (0..12)
+            .map(|number| {
+                let body = wanted(&format!("a{number}.example.org"), &[A]);
+                let unicorn = &unicorn;
+                scope.spawn(move || unicorn.say("PUT", "/v1/tools/mapping", &body))
+            })
+            .collect();
+        for answer in answers {
+            assert_eq!(answer.join().unwrap(), (503, "Database unavailable".into()));
+        }
+    });
+    other.execute_batch("ROLLBACK").unwrap();
+    unicorn.put("tools", "a.example.org", &[A]);
 }
 
 #[test]
