@@ -115,6 +115,24 @@ fn all_projects_together_have_so_many_domains() {
 }
 
 #[test]
+fn projects_without_domains_are_not_kept_without_end() {
+    let (site, _redis, unicorn) = start(&["--max-total-domains", "4"]);
+    assert_eq!(site.run(&["token", "create", "locked"]).0, 0);
+    unicorn.put("kept", "kept.example.org", &[A]);
+    for number in 0..10 {
+        unicorn.put(&format!("p{number}"), "a.example.org", &[A]);
+        let path = format!("/v1/p{number}/mapping");
+        assert_eq!(unicorn.say("DELETE", &format!("{path}/a.example.org"), "").0, 200);
+        assert_eq!(unicorn.say("GET", &path, "").0, 200, "known for a while");
+    }
+    let database = site.open();
+    let mut query = database.prepare("SELECT name FROM project ORDER BY id").unwrap();
+    let names: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(names.len() <= 4 && names.starts_with(&["locked".into(), "kept".into()]), "{names:?}");
+    assert_eq!(unicorn.say("GET", "/v1/locked/mapping", "").0, 401);
+}
+
+#[test]
 fn its_own_addresses_are_no_backends() {
     let site = Site::new();
     let redis = RedisServer::start(&[]);
