@@ -13,8 +13,10 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::schema::{APPLICATION_ID, VERSION, migrate};
 
-/// Longer than this one process does not wait for another's write, nor one of this process's writes for the others.
+/// Longer than this one process does not wait for another's write.
 const BUSY: Duration = Duration::from_secs(5);
+/// Longer than this one of this process's writes does not wait for the others, each of which may wait for another process.
+const QUEUE: Duration = Duration::from_secs(10);
 /// More idle readers than these are closed.
 const IDLE_READERS: usize = 8;
 
@@ -165,7 +167,7 @@ impl Database {
     ) -> Result<T, E> {
         // While another process writes, those before this one wait for it one after the other.
         let busy = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None);
-        let mut writer = self.0.writer.try_lock_for(BUSY).ok_or_else(busy)?;
+        let mut writer = self.0.writer.try_lock_for(QUEUE).ok_or_else(busy)?;
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let outcome = work(&transaction)?;
         transaction.commit()?;
