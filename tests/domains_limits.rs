@@ -14,6 +14,7 @@ mod redis_server;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use domains::{A, B, Site, Unicorn, frontends, one, start, wanted};
@@ -114,6 +115,24 @@ fn all_projects_together_have_so_many_domains() {
 }
 
 #[test]
+fn projects_without_domains_are_not_kept_without_end() {
+    let (site, _redis, unicorn) = start(&["--max-total-domains", "4"]);
+    assert_eq!(site.run(&["token", "create", "locked"]).0, 0);
+    unicorn.put("kept", "kept.example.org", &[A]);
+    for number in 0..10 {
+        unicorn.put(&format!("p{number}"), "a.example.org", &[A]);
+        let path = format!("/v1/p{number}/mapping");
+        assert_eq!(unicorn.say("DELETE", &format!("{path}/a.example.org"), "").0, 200);
+        assert_eq!(unicorn.say("GET", &path, "").0, 200, "known for a while");
+    }
+    let database = site.open();
+    let mut query = database.prepare("SELECT name FROM project ORDER BY id").unwrap();
+    let names: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(names.len() <= 4 && names.starts_with(&["locked".into(), "kept".into()]), "{names:?}");
+    assert_eq!(unicorn.say("GET", "/v1/locked/mapping", "").0, 401);
+}
+
+#[test]
 fn its_own_addresses_are_no_backends() {
     let site = Site::new();
     let redis = RedisServer::start(&[]);
@@ -138,9 +157,17 @@ fn its_own_addresses_are_no_backends() {
     let (status, _, error) = site.run(&map);
     assert!(status == 1 && error.contains("or its Redis"), "{status} {error}");
     drop(unicorn);
+    // However the Redis is named: what listens at a loopback address may listen at all of this machine's.
+    let url = redis.url().replace("127.0.0.1", "localhost");
+    let unicorn = site.start(&redis, &["--redis", &url, "--allow-backend", "127.0.0.0/8", "10.0.0.0/8"]);
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        let (status, body) = put(&unicorn, &format!("http://{host}:{redis_port}"));
+        assert!(status == 400 && body.contains("is this API's own address, or its Redis"), "{host}: {body}");
+    }
+    assert_eq!(put(&unicorn, "http://127.0.0.2:80").0, 200);
+    drop(unicorn);
 
     // Without networks: any loopback, however it is written, and names that mean one.
-    let url = redis.url().replace("127.0.0.1", "localhost");
     let unicorn = site.start(&redis, &["--redis", &url]);
     for backend in [
         "http://127.0.0.1:80",
@@ -178,6 +205,28 @@ fn names_are_looked_up_for_those_alone_who_may_change_the_project() {
     let (_site, _redis, unicorn) = start(&["--require-tokens"]);
     let (status, body) = unicorn.say("PUT", "/v1/tools/mapping", &wanted("a.example.org", &["http://localhost:80"]));
     assert_eq!(status, 401, "{body}");
+}
+
+#[test]
+fn changes_are_answered_while_another_process_writes() {
+    let (site, _redis, unicorn) = start(&[]);
+    let other = site.open();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // One after the other they would wait for longer than a client does.
+    thread::scope(|scope| {
+        let answers: Vec<_> = (0..12)
+            .map(|number| {
+                let body = wanted(&format!("a{number}.example.org"), &[A]);
+                let unicorn = &unicorn;
+                scope.spawn(move || unicorn.say("PUT", "/v1/tools/mapping", &body))
+            })
+            .collect();
+        for answer in answers {
+            assert_eq!(answer.join().unwrap(), (503, "Database unavailable".into()));
+        }
+    });
+    other.execute_batch("ROLLBACK").unwrap();
+    unicorn.put("tools", "a.example.org", &[A]);
 }
 
 #[test]

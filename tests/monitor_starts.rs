@@ -103,6 +103,26 @@ fn a_start_counts_from_where_the_tools_own_command_begins() {
     assert!(site.starts().contains(&"hello lighttpd".to_owned()), "{:?}", site.starts());
 }
 
+#[test]
+fn starts_begin_also_when_the_program_was_replaced_meanwhile() {
+    let Some(mut site) = Site::with(&["hello"]) else { return };
+    let installed = site.path("monitor");
+    let program = std::mem::replace(&mut site.program, installed);
+    fs::copy(&program, &site.program).unwrap();
+    site.script("login", r#"exec "$@""#);
+    site.set_jobs(&[("hello", "qw", 1)]);
+    let command = format!("{} {{begin}} {} {{tool}}", site.text("login"), site.text("start"));
+    let daemon = site.daemon(&["--start-command", &command, "--interval", "100ms"], &[]);
+    wait_for("a round", || site.path("state").exists());
+    // As a package does it.
+    fs::copy(&program, site.path("monitor.new")).unwrap();
+    fs::rename(site.path("monitor.new"), &site.program).unwrap();
+    site.set_jobs(&[]);
+    wait_for("a start", || site.service_log("hello").contains("restarting it"));
+    wait_for("its command", || site.starts().first().is_some_and(|start| start == "hello"));
+    assert!(!daemon.log().contains("never began"), "{}", daemon.log());
+}
+
 /// The variables that a script has written down.
 fn environment(site: &Site, file: &str) -> BTreeMap<String, String> {
     let text = fs::read_to_string(site.path(file)).unwrap();
@@ -222,6 +242,26 @@ fn two_monitors_keep_the_limit_together_when_one_has_slept() {
         redis.cli(&["HGET", "monitor:starts", "hello"]).split(',').count() == 3
     });
     assert_eq!(site.starts().len(), 3, "{}", daemon.log());
+}
+
+#[test]
+fn a_monitor_that_sees_nothing_lets_another_have_the_lock() {
+    let Some(site) = Site::with(&["hello"]) else { return };
+    let redis = RedisServer::start(&[]);
+    let url = redis.url();
+    let args = ["--state", "redis", "--redis", &url, "--interval", "100ms"];
+    site.script("broken", "exit 1");
+    let blind = site.daemon(&[&args[..], &["--qstat", &site.text("broken")]].concat(), &[]);
+    blind.wait_for_line(&["ERROR", "nothing is restarted", "exit status: 1"]);
+    let other = site.daemon(&args, &[]);
+    other.wait_for_line(&["left alone", "throttled"]);
+    assert_eq!(site.starts().len(), 3);
+    // It can see again: one of them restarts, and both know of all that were.
+    site.script("broken", r#"exec "$DIR/qstat""#);
+    blind.wait_for_line(&["ERROR", "nothing is restarted", "another webservicemonitor runs"]);
+    other.signal("TERM");
+    blind.wait_for_line(&["INFO", "restarting again what should run"]);
+    assert_eq!(site.starts().len(), 3);
 }
 
 #[test]

@@ -61,6 +61,8 @@ fn units_start_again_for_as_long_as_it_takes_and_not_with_a_wrong_command_line()
         has("Service", "RestartPreventExitStatus", "64");
         has("Service", "Type", "notify");
     }
+    // Else the end of one tool's login, for want of memory, is that of the monitor and of all starts.
+    assert_eq!(values(&unit("webservicemonitor"), "OOMPolicy"), ["continue"]);
 }
 
 #[test]

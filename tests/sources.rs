@@ -293,6 +293,25 @@ fn a_replica_that_copies_another_master_withdraws_only_what_that_lacks() {
 }
 
 #[test]
+fn a_replica_that_has_lost_its_master_ages_the_table() {
+    let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    fill(&master);
+    let replica = replica_of(&master);
+    let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&replica.url()) };
+    following(&settings, |table| {
+        let unix_seconds = || std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        let age = || table.header().age_seconds(unix_seconds());
+        wait_for("in step", || age() == Some(0));
+        master.stop();
+        wait_for("it has noticed", || role(&replica) != "slave connected");
+        wait_for("an age", || age().is_some_and(|age| age >= 3));
+        assert!(has(table, "a", 1), "what there was is served");
+        master.start_again();
+        wait_until(FAILOVER, "in step again", || age() == Some(0));
+    });
+}
+
+#[test]
 fn a_replica_that_starts_empty_withdraws_nothing() {
     let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0", "--appendonly", "yes"]);
     fill(&master);

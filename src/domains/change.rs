@@ -74,7 +74,10 @@ pub(super) fn put(
         (None, project) => {
             let project = match project {
                 Some(project) => project,
-                None => add_project(transaction, author.project)?,
+                None => {
+                    forget_projects(transaction, policy.max_total_domains)?;
+                    add_project(transaction, author.project)?
+                }
             };
             add_domain(transaction, policy, project, &wanted.domain)?
         }
@@ -197,6 +200,21 @@ pub(super) fn own_domain(transaction: &Transaction<'_>, project: &str, domain: &
     let project = find_project(transaction, project)?.ok_or(Refusal::NoSuchProject)?;
     let row = find_domain(transaction, domain)?;
     row.filter(|row| row.project == project).ok_or(Refusal::NoSuchDomain)
+}
+
+/// Removes the oldest projects that have neither domains nor tokens when there are `most` or more: they stay when their last domain
+/// goes, and anybody may think of names for them. Two, so that a lowered limit is reached.
+fn forget_projects(transaction: &Transaction<'_>, most: usize) -> rusqlite::Result<()> {
+    let projects: i64 = transaction.query_row("SELECT count(*) FROM project", [], |row| row.get(0))?;
+    if usize::try_from(projects).is_ok_and(|projects| projects >= most) {
+        transaction.execute(
+            "DELETE FROM project WHERE id IN (
+                 SELECT id FROM project WHERE NOT EXISTS (SELECT 1 FROM domain WHERE domain.project = project.id)
+                     AND NOT EXISTS (SELECT 1 FROM token WHERE token.project = project.id) ORDER BY id LIMIT 2)",
+            [],
+        )?;
+    }
+    Ok(())
 }
 
 pub(super) fn add_project(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<i64> {

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 use rustix::fs::{FlockOperation, flock};
 
 use super::schema::{APPLICATION_ID, VERSION, migrate};
 
 /// Longer than this one process does not wait for another's write.
 const BUSY: Duration = Duration::from_secs(5);
+/// Longer than this one of this process's writes does not wait for the others, each of which may wait for another process.
+const QUEUE: Duration = Duration::from_secs(10);
 /// More idle readers than these are closed.
 const IDLE_READERS: usize = 8;
 
@@ -158,12 +160,14 @@ impl Database {
     /// Changes the database: all of it or, after any error, nothing. It is on the disk when this returns.
     ///
     /// # Errors
-    /// SQLite's, as those of `work`.
+    /// SQLite's, as those of `work`; of them [`ErrorCode::DatabaseBusy`] when others write for too long.
     pub fn write<T, E: From<rusqlite::Error>>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut writer = self.0.writer.lock();
+        // While another process writes, those before this one wait for it one after the other.
+        let busy = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None);
+        let mut writer = self.0.writer.try_lock_for(QUEUE).ok_or_else(busy)?;
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let outcome = work(&transaction)?;
         transaction.commit()?;

@@ -44,11 +44,7 @@ impl Destinations {
             self.redis = Some((host.trim_end_matches('.').to_ascii_lowercase().into(), port));
             return;
         };
-        self.exclude(SocketAddr::new(ip, port));
-        if ip.is_loopback() || address_towards(ip).is_ok_and(|from| from == ip) {
-            // It may listen on this machine's other addresses too.
-            self.exclude(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
-        }
+        self.admission.own_sockets.extend(redis_sockets(ip, port));
     }
 
     /// Judges a backend by what it says: an address by all rules, a name by the name alone.
@@ -89,7 +85,8 @@ impl Destinations {
     /// The names whose addresses decide about a backend: its own, and that of the Redis with the same port.
     pub fn names_of(&self, backend: &Backend) -> Vec<Box<str>> {
         let own = match &backend.host {
-            Host::Name(name) => Some(name.clone()),
+            // With networks a name is refused, whatever it means.
+            Host::Name(name) if self.are_any() => Some(name.clone()),
             _ => None,
         };
         let redis = self.redis.as_ref().filter(|(_, port)| *port == backend.port).map(|(host, _)| host.clone());
@@ -108,9 +105,15 @@ impl Destinations {
         };
         if let Some((redis, port)) = &self.redis
             && *port == backend.port
-            && of(redis).iter().any(|ip| addresses.contains(&ip.to_canonical()))
         {
-            return Err(BackendFault::Own(backend.to_string()));
+            let own_sockets = of(redis).iter().flat_map(|ip| redis_sockets(ip.to_canonical(), *port)).collect();
+            let but_redis = Admission { networks: vec![], own_sockets };
+            let is_redis = |ip: &IpAddr| {
+                matches!(but_redis.check(&Backend { host: (*ip).into(), ..backend.clone() }), Err(NotAllowed::Loop(_)))
+            };
+            if addresses.iter().any(is_redis) {
+                return Err(BackendFault::Own(backend.to_string()));
+            }
         }
         if matches!(backend.host, Host::Name(_)) {
             for ip in addresses {
@@ -120,6 +123,13 @@ impl Destinations {
         }
         Ok(())
     }
+}
+
+/// The sockets of a Redis that is reached at this address: one of this machine may listen on all of its addresses.
+fn redis_sockets(ip: IpAddr, port: u16) -> impl Iterator<Item = SocketAddr> {
+    let is_here = ip.is_loopback() || address_towards(ip).is_ok_and(|from| from == ip);
+    let all = is_here.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+    std::iter::once(SocketAddr::new(ip, port)).chain(all)
 }
 
 #[cfg(test)]
@@ -214,5 +224,12 @@ mod tests {
         assert_eq!(names("http://10.0.0.1:80"), "");
         assert_eq!(names("http://10.0.0.1:6379"), "redis.example");
         assert_eq!(names("http://a.example:6379"), "a.example redis.example");
+    }
+
+    #[test]
+    fn names_are_looked_up_only_where_they_may_be() {
+        let names = |networks, url: &str| destinations(networks).names_of(&url.parse().unwrap());
+        assert_eq!(names(&[], "http://web.example.org:80"), ["web.example.org"].map(Box::from));
+        assert!(names(&["10.0.0.0/8"], "http://web.example.org:80").is_empty());
     }
 }

@@ -7,7 +7,7 @@ use super::reserved::Reserved;
 use super::resolver::Resolved;
 use super::suffixes::Suffixes;
 use crate::registry::NotAllowed;
-use crate::route::{Backend, BackendError, Domain, DomainError};
+use crate::route::{Backend, BackendError, Domain, DomainError, MAX_BACKENDS};
 
 /// Longest name of a project, in bytes: what the old database's column took.
 pub const MAX_PROJECT_LEN: usize = 256;
@@ -82,7 +82,8 @@ impl Policy {
         Ok(domain)
     }
 
-    /// Backends in their normal form, each once, in the order in which they were given; how many they are is not judged.
+    /// Backends in their normal form, each once, in the order in which they were given; how many they are is not judged, but after
+    /// one more than a domain can have, others are not looked at.
     ///
     /// # Errors
     /// None at all, or one that may not be.
@@ -90,10 +91,14 @@ impl Policy {
         let mut backends: Vec<String> = Vec::new();
         for text in texts {
             let backend: Backend = text.parse()?;
+            let normal = backend.to_string();
+            if backends.contains(&normal) {
+                continue;
+            }
             self.destinations.check(&backend)?;
-            let backend = backend.to_string();
-            if !backends.contains(&backend) {
-                backends.push(backend);
+            backends.push(normal);
+            if backends.len() > MAX_BACKENDS {
+                break;
             }
         }
         if backends.is_empty() { Err(BackendFault::None) } else { Ok(backends) }
@@ -243,5 +248,13 @@ mod tests {
         for name in ["", "-a", ".", "..", "_a", "a/b", "a b", "é", "a\0", "a\n", &"a".repeat(257)] {
             assert!(!is_project(name), "{name:?}");
         }
+    }
+
+    #[test]
+    fn more_backends_than_a_domain_can_have_are_not_looked_at() {
+        let urls = |count: usize| (1..=count).map(|port| format!("http://10.0.0.1:{port}"));
+        let all = |count| policy(&[]).backends(&urls(count).chain(["no backend".into()]).collect::<Vec<_>>());
+        assert!(all(MAX_BACKENDS).is_err());
+        assert_eq!(all(MAX_BACKENDS + 1).unwrap().len(), MAX_BACKENDS + 1);
     }
 }

@@ -149,12 +149,12 @@ pub async fn converse(
     };
     let status = status.map_err(not_started)?;
     group.let_go();
-    if printed.len() > most {
-        return Err(CommandError::TooLong { program, most });
-    }
     if !status.success() {
         let said = if complaint.is_empty() { &*printed } else { &complaint };
         return Err(CommandError::Failed { program, status, output: on_one_line(said) });
+    }
+    if printed.len() > most {
+        return Err(CommandError::TooLong { program, most });
     }
     Ok(())
 }
@@ -211,6 +211,8 @@ mod tests {
         assert!(failed.to_string().ends_with(": only"), "{failed}");
         let long = run(shell("yes | head -c 101"), second, 100).await.unwrap_err();
         assert!(matches!(long, CommandError::TooLong { most: 100, .. }), "{long}");
+        let failed = run(shell("yes | head -c 101; exit 3"), second, 100).await.unwrap_err();
+        assert!(failed.to_string().contains("exit status: 3"), "who says much may have failed all the same: {failed}");
         assert_eq!(run(shell("yes | head -c 100"), second, 100).await.unwrap().len(), 100);
         let none = run(Command::new("/nowhere/qstat"), second, 100).await.unwrap_err();
         assert!(matches!(none, CommandError::NotStarted { .. }), "{none}");

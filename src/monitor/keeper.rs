@@ -96,6 +96,17 @@ impl Keeper {
         }
     }
 
+    /// Lets another monitor have it until it is claimed again; false where there can be no other.
+    pub async fn stand_down(&self) -> bool {
+        match self {
+            Self::File { .. } => false,
+            Self::Redis(keeper) => {
+                keeper.stand_down().await;
+                true
+            }
+        }
+    }
+
     /// What is kept: empty when there never was anything, [`Memory::lost`] when it cannot be understood.
     ///
     /// # Errors

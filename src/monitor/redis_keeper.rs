@@ -143,6 +143,12 @@ impl RedisKeeper {
     pub async fn release(&self) {
         let Some(renewal) = &self.renewal else { return };
         renewal.abort();
+        self.stand_down().await;
+    }
+
+    /// The same until it is claimed again.
+    pub async fn stand_down(&self) {
+        self.shared.hold_until(None);
         // If Redis does not do it, time does.
         let _: Result<Value, _> = self.shared.run(RELEASE, &[LOCK], Vec::new()).await;
     }

@@ -44,12 +44,14 @@ pub struct Monitor {
     survey: Option<JoinHandle<std::io::Result<Vec<Tool>>>>,
     /// What braked the last round.
     braked: Option<&'static str>,
+    /// The last round could not look, and another monitor may have the memory since.
+    has_stood_down: bool,
 }
 
 impl Monitor {
     /// One that has done nothing yet; it begins no restart once `stopping`.
     pub fn new(settings: Settings, keeper: Keeper, metrics: Metrics, stopping: watch::Receiver<bool>) -> Self {
-        Self { settings, keeper, metrics, stopping, memory: None, survey: None, braked: None }
+        Self { settings, keeper, metrics, stopping, memory: None, survey: None, braked: None, has_stood_down: false }
     }
 
     /// Goes once, and tells whether it was not braked.
@@ -57,6 +59,13 @@ impl Monitor {
         let begun = Instant::now();
         let Some((picture, mut brake)) = self.look_unless_stopping().await else { return false };
         let now = unix_seconds();
+        let is_blind = brake.is_some();
+        if is_blind && self.has_stood_down {
+            let lines = picture.decide(&Memory::default(), &self.settings.pace, true, now);
+            self.report(&lines, brake.as_ref());
+            self.metrics.round_ended(brake.as_ref().map(Brake::outcome), begun.elapsed());
+            return false;
+        }
         let (mut memory, is_known) = match self.remember(now).await {
             Ok(memory) => (memory, true),
             Err(failed) => {
@@ -90,6 +99,8 @@ impl Monitor {
                 lines = picture.decide(&memory, &self.settings.pace, true, now);
             }
         }
+        // One that sees nothing must not keep out one that does.
+        self.has_stood_down = is_blind && self.keeper.stand_down().await;
         self.report(&lines, brake.as_ref());
         self.metrics.round_ended(brake.as_ref().map(Brake::outcome), begun.elapsed());
         brake.is_none()

@@ -15,7 +15,11 @@ const BEGIN: &str = "{begin}";
 /// Words with `{tool}`, `{user}`, `{release}` and `{type}` in them, and one may be `{begin}`. What stands for these never becomes a
 /// word of its own, and never reaches a shell unless the operator's words are one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartCommand(Vec<String>);
+pub struct StartCommand {
+    words: Vec<String>,
+    /// What stands for `{begin}`. Asked for once: the program's file may be replaced while this process runs.
+    begin: [String; 2],
+}
 
 impl StartCommand {
     /// Splits at white space.
@@ -42,17 +46,17 @@ impl StartCommand {
                 rest = &after[name.len() + 1..];
             }
         }
-        Ok(Self(words))
+        Ok(Self { words, begin: begin::words() })
     }
 
     /// Whether it tells when the tool's own command begins.
     pub fn tells_begin(&self) -> bool {
-        self.0.iter().any(|word| word == BEGIN)
+        self.words.iter().any(|word| word == BEGIN)
     }
 
     /// Whether it takes a release.
     pub fn needs_release(&self) -> bool {
-        self.0.iter().any(|word| word.contains("{release}"))
+        self.words.iter().any(|word| word.contains("{release}"))
     }
 
     /// The words for one tool. `release` is for a manifest that names none.
@@ -63,9 +67,9 @@ impl StartCommand {
             let word = word.replace("{tool}", tool).replace("{user}", &account.name);
             word.replace("{release}", release).replace("{type}", manifest.web.as_str())
         };
-        let mut words = Vec::with_capacity(self.0.len() + 1);
-        for word in &self.0 {
-            if word == BEGIN { words.extend(begin::words()) } else { words.push(fill(word)) }
+        let mut words = Vec::with_capacity(self.words.len() + 1);
+        for word in &self.words {
+            if word == BEGIN { words.extend(self.begin.clone()) } else { words.push(fill(word)) }
         }
         words
     }
@@ -73,7 +77,7 @@ impl StartCommand {
 
 impl fmt::Display for StartCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(" "))
+        f.write_str(&self.words.join(" "))
     }
 }
 

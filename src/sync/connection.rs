@@ -71,6 +71,8 @@ pub struct Connection<'s> {
     given_up: bool,
     /// With Sentinels.
     watch: Option<Watch>,
+    /// The server said so when it was last asked.
+    is_replica: bool,
 }
 
 impl<'s> Connection<'s> {
@@ -106,7 +108,7 @@ impl<'s> Connection<'s> {
     fn reach(endpoint: &Endpoint, timeouts: Timeouts, patience: Patience<'s>) -> Result<Self, ConnectionError> {
         let socket = Socket::open(endpoint, patience, Instant::now() + timeouts.connect)?;
         let (decoder, pushes) = (Decoder::new(), Pushes::default());
-        Ok(Self { socket, decoder, pushes, timeouts, patience, given_up: false, watch: None })
+        Ok(Self { socket, decoder, pushes, timeouts, patience, given_up: false, watch: None, is_replica: false })
     }
 
     /// Sends packed commands, all of them.
@@ -144,14 +146,18 @@ impl<'s> Connection<'s> {
     }
 
     /// Asks whether the server is there, and waits for its answer as for any reply. With Sentinels it must also say that it
-    /// is still the master, and they must not have told of another when last asked, about a second ago.
+    /// is still the master, and they must not have told of another when last asked, about a second ago. A replica must say that it
+    /// still has its master: otherwise it answers, and knows nothing new.
     ///
     /// # Errors
-    /// Those of [`Connection::ask`]; [`ConnectionError::Unexpected`] when the answer is not `PONG`; with Sentinels those of
-    /// [`Connection::check_role`] and [`ConnectionError::Moved`].
+    /// Those of [`Connection::ask`]; [`ConnectionError::Unexpected`] when the answer is not `PONG`; with Sentinels, and
+    /// of a replica, those of [`Connection::check_role`]; [`ConnectionError::Moved`].
     pub fn ping(&mut self) -> Result<(), ConnectionError> {
         if let Some(watch) = &mut self.watch {
             watch.check().inspect_err(|_| self.given_up = true)?;
+            return self.check_role();
+        }
+        if self.is_replica {
             return self.check_role();
         }
         self.ask(&cmd("PING").get_packed_command(), |reply| match reply {
@@ -173,6 +179,7 @@ impl<'s> Connection<'s> {
             Reply::Error(text) => Err(ConnectionError::NoRole(ServerError::new(text))),
             reply => Role::of(&reply).ok_or_else(|| unexpected(&reply)),
         })?;
+        self.is_replica = matches!(told, Ok(Role::Replica(_)));
         let outcome = match (told, &self.watch) {
             (Ok(Role::Master), _) | (Err(_), None) => Ok(()),
             (Err(error), Some(_)) => Err(error),

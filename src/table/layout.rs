@@ -300,8 +300,8 @@ impl Header {
     /// not age a table. `None` while it was never loaded.
     pub fn age_seconds(&self, now: u64) -> Option<u64> {
         let at = Some(self.in_step_at.load(Relaxed)).filter(|&at| at > 0)?;
-        // A clock that was set back makes no age.
-        Some(now.saturating_sub(at)).map(|age| if age <= HEARTBEAT_SECONDS { 0 } else { age })
+        // After a clock was set back the next heartbeat puts it right; without one nobody knows how old it is.
+        Some(now.abs_diff(at)).map(|age| if age <= HEARTBEAT_SECONDS { 0 } else { age })
     }
 
     /// Routes set aside in the source's present state.

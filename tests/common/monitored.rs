@@ -36,6 +36,8 @@ pub struct Site {
     tools: Vec<String>,
     answer: Arc<Mutex<Answer>>,
     list: SocketAddr,
+    /// The program.
+    pub program: PathBuf,
 }
 
 impl Site {
@@ -50,7 +52,8 @@ impl Site {
         fs::create_dir(dir.path().join("project")).expect("a directory");
         let answer = Arc::new(Mutex::new(Answer::Silence));
         let list = serve(Arc::clone(&answer));
-        let mut site = Self { dir, tools: Vec::new(), answer, list };
+        let program = env!("CARGO_BIN_EXE_webservicemonitor").into();
+        let mut site = Self { dir, tools: Vec::new(), answer, list, program };
         for tool in tools {
             site.add(tool, b"web: lighttpd\nrelease: bookworm\n");
         }
@@ -210,7 +213,7 @@ impl Site {
         let passwd = self.text("passwd");
         let mut command: Vec<String> =
             ["unshare", "--mount", "sh", "-c", WITH_ACCOUNTS, "sh", &passwd].map(str::to_owned).to_vec();
-        command.push(env!("CARGO_BIN_EXE_webservicemonitor").into());
+        command.push(self.program.display().to_string());
         let defaults = [
             ("--project", "tools".to_owned()),
             ("--distribution", "bookworm".into()),
