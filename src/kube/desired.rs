@@ -197,7 +197,7 @@ impl Desired {
     fn successor_of(&self, id: &ServiceId, seen: &Seen, tool: &ToolName) -> Option<&ServiceId> {
         let mut others = self.addresses.get(&seen.address()?)?.iter().filter(|other| *other != id);
         let is_successor = |other: &&ServiceId| {
-            self.get(*other).is_some_and(|found| {
+            self.get(other).is_some_and(|found| {
                 let is_anothers = found.meaning.as_ref().is_ok_and(|route| route.tool != *tool);
                 is_anothers && (found.created, *other) > (seen.created, id)
             })
