@@ -1,9 +1,10 @@
 //! The daemon that watches a Kubernetes cluster's Services and writes their routes to Redis.
 //!
 //! `watch` (lists and watches) -> `service` (what a Service means) -> `desired` (all of them) -> `follow` (the one task) ->
-//! `ledger` (what Redis has, and settling the difference), with `lock` (who of several may write), `recheck` (what others have
-//! written) and `events` (telling maintainers).
+//! `ledger` (what Redis has, and settling the difference), with `lock` (who of several may write), `recheck` (tools to look at
+//! again), `events` (telling maintainers) and `allowance` (how much).
 
+mod allowance;
 mod desired;
 mod error;
 mod events;

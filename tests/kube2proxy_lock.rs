@@ -203,3 +203,21 @@ fn beside_an_earlier_version_it_stands_by_until_that_is_gone() {
     redis.cli(&["DEL", "k8s_writer"]);
     wait_for("it leads again", || leads(&kube2proxy));
 }
+
+#[test]
+fn while_redis_does_not_answer_no_replica_is_ready() {
+    let (api, redis) = cluster();
+    let replicas = [Kube2proxy::start(&api, &redis, &[]), Kube2proxy::start(&api, &redis, &[])];
+    replicas[1].daemon.wait_for_line(&["INFO", "standing by"]);
+    for round in 1..=2 {
+        redis.signal("STOP");
+        for replica in &replicas {
+            wait_for("it is not ready", || !replica.is_ready());
+            wait_for("the log says it", || replica.daemon.log().matches("not written, trying again").count() >= round);
+        }
+        redis.signal("CONT");
+        replicas.iter().for_each(Kube2proxy::wait_until_ready);
+        wait_for("one leads", || replicas.iter().filter(|replica| leads(replica)).count() == 1);
+        change(&api, &redis, 100 + u16::try_from(round).unwrap());
+    }
+}

@@ -1,5 +1,6 @@
 //! The log: lines on standard error, for people or as JSON. Where that is systemd's journal, each line has its priority.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
@@ -39,7 +40,7 @@ impl Default for LogOptions {
     }
 }
 
-/// Starts logging; to be called once, first. Values given as text have their control characters escaped. A log that cannot be
+/// Starts logging; to be called once, first. Each event is one line, whatever its values are. A log that cannot be
 /// written (its disk is full, its reader gone) is no reason to end.
 pub fn start_log(options: LogOptions) {
     // What goes wrong is told by whoever asked, once.
@@ -108,19 +109,35 @@ impl<'a, F: Fn() -> W, W: Write> MakeWriter<'a> for LineWriter<F> {
 impl<W: Write> Write for Line<W> {
     /// Takes a whole line: that is how they come.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = one_line(line);
         match self.priority {
-            None => self.sink.write(line),
+            None => self.sink.write_all(&text)?,
             Some(priority) => {
                 // Levels are aligned to each other; the journal needs no alignment.
-                let text = [format!("<{priority}>").as_bytes(), line.trim_ascii_start()].concat();
-                self.sink.write_all(&text).map(|()| line.len())
+                self.sink.write_all(&[format!("<{priority}>").as_bytes(), text.trim_ascii_start()].concat())?;
             }
         }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
+}
+
+/// The line with the line ends in it escaped, but for the last. An error may quote what a tenant wrote, and what follows a line
+/// end would be another event, in the journal with a priority of the tenant's choice.
+fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
+    let (text, end) = line.strip_suffix(b"\n").map_or((line, &[][..]), |text| (text, b"\n"));
+    if !text.contains(&b'\n') && !text.contains(&b'\r') {
+        return Cow::Borrowed(line);
+    }
+    let escaped = text.iter().flat_map(|byte| match byte {
+        b'\n' => br"\n".as_slice(),
+        b'\r' => br"\r",
+        other => std::slice::from_ref(other),
+    });
+    Cow::Owned(escaped.chain(end).copied().collect())
 }
 
 /// LOG_ERR of syslog(3).
@@ -169,16 +186,20 @@ mod tests {
     }
 
     fn logged(format: LogFormat, to_journal: bool) -> Vec<String> {
-        let sink = Sink::default();
-        let of_writer = sink.clone();
-        let writer = LineWriter { to_journal, sink: move || of_writer.clone() };
-        let subscriber = tracing_subscriber::registry().with(lines(format, writer));
-        tracing::subscriber::with_default(subscriber, || {
+        logged_by(format, to_journal, || {
             error!(tool = "a\nb", "first");
             warn!("second");
             info!("third");
             debug!("fourth");
-        });
+        })
+    }
+
+    fn logged_by(format: LogFormat, to_journal: bool, events: impl FnOnce()) -> Vec<String> {
+        let sink = Sink::default();
+        let of_writer = sink.clone();
+        let writer = LineWriter { to_journal, sink: move || of_writer.clone() };
+        let subscriber = tracing_subscriber::registry().with(lines(format, writer));
+        tracing::subscriber::with_default(subscriber, events);
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
     }
@@ -196,6 +217,18 @@ mod tests {
         let lines = logged(LogFormat::Text, false);
         assert!(lines.iter().all(|line| line.starts_with("20") && line.contains("Z ")), "{lines:?}");
         assert!(logged(LogFormat::Json, false).iter().all(|line| line.starts_with("{\"timestamp\":")));
+    }
+
+    #[test]
+    fn no_value_begins_a_line_of_its_own() {
+        // As errors show it that quote a tenant's file.
+        let forged = "bad\r\n<0>EMERG all is lost\n";
+        for to_journal in [true, false] {
+            let lines = logged_by(LogFormat::Text, to_journal, || warn!(error = %forged, "not read"));
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].ends_with(r"WARN not read error=bad\r\n<0>EMERG all is lost\n"), "{lines:?}");
+            assert_eq!(logged_by(LogFormat::Json, to_journal, || warn!(error = %forged, "not read")).len(), 1);
+        }
     }
 
     #[test]

@@ -27,9 +27,11 @@ pub struct Seen {
     claimed: u64,
     /// Its resourceVersion, 0 if that is no number.
     version: u64,
-    /// The selectors that it was seen by, one bit each.
-    selectors: u32,
 }
+
+/// A Service as each selector that selects it has told it last.
+#[derive(Clone, Debug, Default)]
+struct Views(Vec<(usize, Seen)>);
 
 impl Seen {
     /// Reads a Service. `changed_at` is when it was changed, in Unix seconds, if that was seen; else its creation counts.
@@ -41,7 +43,6 @@ impl Seen {
             created,
             claimed: changed_at.unwrap_or_else(|| u64::try_from(created).unwrap_or(0)),
             version: service.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0),
-            selectors: 0,
         }
     }
 
@@ -50,9 +51,9 @@ impl Seen {
         self.uid == other.uid && self.meaning == other.meaning
     }
 
-    /// Whether it is what another watch has told already, and more. Two watches of one Service are not in step.
-    fn is_older(&self, other: &Self) -> bool {
-        if self.uid == other.uid { self.version < other.version } else { self.created < other.created }
+    /// Grows with time: two watches of one Service are not in step.
+    fn age(&self) -> (i64, u64) {
+        (self.created, self.version)
     }
 
     /// Where requests go.
@@ -61,10 +62,34 @@ impl Seen {
     }
 }
 
+impl Views {
+    fn newest(&self) -> Option<&Seen> {
+        self.0.iter().map(|(_, seen)| seen).max_by_key(|seen| seen.age())
+    }
+
+    fn of(&self, selector: usize) -> Option<&Seen> {
+        self.0.iter().find(|(of, _)| *of == selector).map(|(_, seen)| seen)
+    }
+
+    fn set(&mut self, selector: usize, seen: Seen) {
+        self.0.retain(|(of, _)| *of != selector);
+        self.0.push((selector, seen));
+    }
+
+    /// Whoever has told less than this selector had is behind, and will tell that as well.
+    fn remove(&mut self, selector: usize) {
+        let Some(index) = self.0.iter().position(|(of, _)| *of == selector) else { return };
+        let (_, gone) = self.0.swap_remove(index);
+        for (_, seen) in self.0.iter_mut().filter(|(_, seen)| seen.age() < gone.age()) {
+            *seen = gone.clone();
+        }
+    }
+}
+
 /// All Services of complete lists, one by each selector, and what has been watched since.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    services: BTreeMap<ServiceId, Seen>,
+    services: BTreeMap<ServiceId, Views>,
     /// By tool: the Services that are named after it.
     tools: BTreeMap<ToolName, Vec<ServiceId>>,
     /// By URL: the Services that are there.
@@ -94,72 +119,71 @@ impl Desired {
         self.missing == 0
     }
 
-    /// Takes a Service in, or its new state, that a watch by this selector has told.
+    /// Takes a Service in, or its new state, that this selector's watch tells.
     pub fn put(&mut self, selector: usize, id: ServiceId, seen: Seen) {
-        match self.services.get_mut(&id).filter(|before| seen.is_older(before)) {
-            Some(newer) => newer.selectors |= bit(selector),
-            None => self.insert(selector, id, seen),
+        let known = self.services.get(&id).and_then(|views| views.of(selector));
+        if known.is_none_or(|known| known.age() <= seen.age() || known.uid != seen.uid) {
+            self.set(selector, id, seen);
         }
     }
 
-    fn insert(&mut self, selector: usize, id: ServiceId, mut seen: Seen) {
-        seen.selectors = bit(selector);
-        if let Some(before) = self.services.get(&id) {
-            seen.selectors |= before.selectors;
-            if seen.is_same(before) {
+    fn set(&mut self, selector: usize, id: ServiceId, mut seen: Seen) {
+        self.change(&id, |views| {
+            if let Some(before) = views.newest().filter(|before| seen.is_same(before)) {
                 seen.claimed = before.claimed;
             }
+            views.set(selector, seen);
+        });
+    }
+
+    /// This selector selects it no more. It is gone if no other does.
+    pub fn remove(&mut self, selector: usize, id: &ServiceId) {
+        if self.services.contains_key(id) {
+            self.change(id, |views| views.remove(selector));
         }
-        self.forget(&id);
+    }
+
+    /// This selector selects these, and no others. Whatever was told before, also of a later version: etcd may have been
+    /// restored.
+    pub fn replace(&mut self, selector: usize, listed: Vec<(ServiceId, Seen)>) {
+        let ids: BTreeSet<ServiceId> = listed.iter().map(|(id, _)| id.clone()).collect();
+        let lost =
+            |(id, views): (&ServiceId, &Views)| (views.of(selector).is_some() && !ids.contains(id)).then(|| id.clone());
+        let lost: Vec<ServiceId> = self.services.iter().filter_map(lost).collect();
+        for id in lost {
+            self.remove(selector, &id);
+        }
+        for (id, seen) in listed {
+            self.set(selector, id, seen);
+        }
+        self.missing &= !bit(selector);
+    }
+
+    fn change(&mut self, id: &ServiceId, change: impl FnOnce(&mut Views)) {
+        let mut views = self.services.remove(id).unwrap_or_default();
+        if let Some(seen) = views.newest() {
+            if let Some(address) = seen.address() {
+                drop_from(&mut self.addresses, &address, id);
+            }
+            if let Ok(route) = &seen.meaning {
+                drop_from(&mut self.tools, &route.tool, id);
+            }
+        }
+        change(&mut views);
+        let Some(seen) = views.newest() else { return };
         if let Ok(route) = &seen.meaning {
             self.tools.entry(route.tool.clone()).or_default().push(id.clone());
         }
         if let Some(address) = seen.address() {
             self.addresses.entry(address).or_default().push(id.clone());
         }
-        self.services.insert(id, seen);
-    }
-
-    /// This selector selects it no more. It is gone if no other does.
-    pub fn remove(&mut self, selector: usize, id: &ServiceId) {
-        let Some(seen) = self.services.get_mut(id) else { return };
-        seen.selectors &= !bit(selector);
-        if seen.selectors == 0 {
-            self.forget(id);
-        }
-    }
-
-    /// This selector selects these, and no others. A list is believed whatever was told before: it may be of a cluster that was
-    /// restored from a backup, with the same Services at lower versions. What a list lacks of the latest, its watch tells next.
-    pub fn replace(&mut self, selector: usize, listed: Vec<(ServiceId, Seen)>) {
-        let ids: BTreeSet<ServiceId> = listed.iter().map(|(id, _)| id.clone()).collect();
-        let lost = |(id, seen): (&ServiceId, &Seen)| {
-            (seen.selectors & bit(selector) != 0 && !ids.contains(id)).then(|| id.clone())
-        };
-        let lost: Vec<ServiceId> = self.services.iter().filter_map(lost).collect();
-        for id in lost {
-            self.remove(selector, &id);
-        }
-        for (id, seen) in listed {
-            self.insert(selector, id, seen);
-        }
-        self.missing &= !bit(selector);
-    }
-
-    fn forget(&mut self, id: &ServiceId) {
-        let Some(seen) = self.services.remove(id) else { return };
-        if let Some(address) = seen.address() {
-            drop_from(&mut self.addresses, &address, id);
-        }
-        if let Ok(route) = seen.meaning {
-            drop_from(&mut self.tools, &route.tool, id);
-        }
+        self.services.insert(id.clone(), views);
     }
 
     /// The tools whose routes may depend on a Service: its own, and those of others at the same address.
     pub fn tools_beside(&self, id: &ServiceId) -> Vec<ToolName> {
-        let tool = |id: &ServiceId| Some(self.services.get(id)?.meaning.as_ref().ok()?.tool.clone());
-        let Some(address) = self.services.get(id).and_then(Seen::address) else { return Vec::new() };
+        let tool = |id: &ServiceId| Some(self.get(id)?.meaning.as_ref().ok()?.tool.clone());
+        let Some(address) = self.get(id).and_then(Seen::address) else { return Vec::new() };
         self.addresses.get(&address).into_iter().flatten().filter_map(tool).collect()
     }
 
@@ -173,7 +197,7 @@ impl Desired {
     fn successor_of(&self, id: &ServiceId, seen: &Seen, tool: &ToolName) -> Option<&ServiceId> {
         let mut others = self.addresses.get(&seen.address()?)?.iter().filter(|other| *other != id);
         let is_successor = |other: &&ServiceId| {
-            self.services.get(*other).is_some_and(|found| {
+            self.get(other).is_some_and(|found| {
                 let is_anothers = found.meaning.as_ref().is_ok_and(|route| route.tool != *tool);
                 is_anothers && (found.created, *other) > (seen.created, id)
             })
@@ -183,12 +207,12 @@ impl Desired {
 
     /// A Service as it was seen last.
     pub fn get(&self, id: &ServiceId) -> Option<&Seen> {
-        self.services.get(id)
+        self.services.get(id)?.newest()
     }
 
     /// All Services.
     pub fn services(&self) -> impl Iterator<Item = (&ServiceId, &Seen)> {
-        self.services.iter()
+        self.services.iter().filter_map(|(id, views)| Some((id, views.newest()?)))
     }
 
     /// All tools that have a route.
@@ -199,7 +223,7 @@ impl Desired {
     /// A tool's routes: of Services that want the same the oldest, then the first by its namespace, has it.
     pub fn routes_of(&self, tool: &ToolName) -> ToolRoutes {
         let ids = self.tools.get(tool).map(Vec::as_slice).unwrap_or_default();
-        let mut claims: Vec<_> = ids.iter().filter_map(|id| Some((id, self.services.get(id)?))).collect();
+        let mut claims: Vec<_> = ids.iter().filter_map(|id| Some((id, self.get(id)?))).collect();
         claims.sort_by(|(a, a_seen), (b, b_seen)| (a_seen.created, a).cmp(&(b_seen.created, b)));
         let mut found = ToolRoutes::default();
         for (id, seen) in claims {
@@ -366,19 +390,34 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_restored_from_a_backup_is_believed() {
+    fn after_etcd_was_restored_lists_count_whatever_their_versions_are() {
         let mut desired = Desired::new(2);
         let created = "2026-01-01T00:00:00Z";
         let service = |path, version| with_version(service("hello", "hello", path, created), version);
         for selector in [0, 1] {
-            desired.replace(selector, listed(&[service("new", "90")]));
+            desired.replace(selector, listed(&[service("", "5")]));
+            put(&mut desired, selector, &service("api", "9"), Some(7));
         }
-        for selector in [0, 1] {
-            desired.replace(selector, listed(&[service("old", "30")]));
-        }
-        assert_eq!(patterns(&desired), ["/old.*"]);
-        put(&mut desired, 1, &service("api", "31"), None);
         assert_eq!(patterns(&desired), ["/api.*"]);
+        desired.replace(0, listed(&[service("", "5")]));
+        desired.replace(1, listed(&[service("", "5")]));
+        assert_eq!(patterns(&desired), [".*"]);
+    }
+
+    #[test]
+    fn made_anew_within_a_second_it_is_not_what_a_late_watch_tells() {
+        let mut desired = Desired::new(2);
+        let created = "2026-01-01T00:00:00Z";
+        let old = with_version(service("hello", "hello", "old", created), "5");
+        let mut new = with_version(service("hello", "hello", "new", created), "8");
+        new.metadata.uid = Some("v".into());
+        desired.replace(0, Vec::new());
+        desired.replace(1, Vec::new());
+        let id = put(&mut desired, 0, &new, Some(7));
+        put(&mut desired, 1, &old, Some(7));
+        assert_eq!(patterns(&desired), ["/new.*"]);
+        desired.remove(1, &id);
+        assert_eq!(patterns(&desired), ["/new.*"]);
     }
 
     #[test]

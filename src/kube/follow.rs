@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::desired::{Desired, Seen, ServiceId, id_of};
+use super::allowance::{Allowance, Spent};
+use super::desired::{Desired, Seen, ServiceId};
 use super::events::Notice;
 use super::ledger::{Ledger, LedgerError};
 use super::lock::{BEAT, Beat, Candidacy};
 use super::metrics::Metrics;
 use super::recheck::Rechecks;
-use super::service::{NamespaceTemplate, Rejection};
+use super::service::Rejection;
 use super::watch::News;
 use crate::backoff::Backoff;
 use crate::daemon::{InvalidationListener, Readiness, StoreError};
@@ -39,13 +40,11 @@ pub struct Parts {
     pub invalidations: InvalidationListener,
     /// Where they go.
     pub ledger: Ledger,
-    /// Which namespaces are whose.
-    pub templates: Vec<NamespaceTemplate>,
     /// Everything is compared this often.
     pub resync_interval: Duration,
     /// Who tells maintainers.
     pub notices: mpsc::Sender<Notice>,
-    /// Set when Redis has what the first complete list said, or somebody else sees to it.
+    /// Set while Redis answers and has what the first complete list said, or somebody else sees to it.
     pub readiness: Readiness,
     /// What is counted.
     pub metrics: Metrics,
@@ -59,7 +58,8 @@ pub async fn follow(parts: Parts, shutdown: impl Future<Output = ()>) {
         listing: (0..parts.selectors).map(|_| None).collect(),
         failing: vec![false; parts.selectors],
         deaf_since: now,
-        told: BTreeMap::new(),
+        rejected: BTreeMap::new(),
+        allowance: Allowance::default(),
         store_failing: false,
         has_written: false,
         pause: Backoff::between(RETRY.0, RETRY.1),
@@ -96,7 +96,9 @@ struct Follower {
     /// Since when one of them is.
     deaf_since: Instant,
     /// Services that are known to be rejected.
-    told: BTreeMap<ServiceId, Rejection>,
+    rejected: BTreeMap<ServiceId, Rejected>,
+    /// How much of that there may be.
+    allowance: Allowance,
     store_failing: bool,
     has_written: bool,
     pause: Backoff,
@@ -109,6 +111,13 @@ struct Follower {
     rechecks: Rechecks,
     /// The lock is to be looked at now.
     is_beat_due: bool,
+}
+
+/// Why a Service is no route.
+struct Rejected {
+    rejection: Rejection,
+    /// The log and an Event say so.
+    is_told: bool,
 }
 
 impl Follower {
@@ -138,15 +147,14 @@ impl Follower {
     }
 
     fn take_in(&mut self, selector: usize, news: News) {
-        let templates = &self.parts.templates;
         let (Some(listing), Some(failing)) = (self.listing.get_mut(selector), self.failing.get_mut(selector)) else {
             return;
         };
         match news {
             News::ListBegins => *listing = Some(Vec::new()),
-            News::Listed(service) => {
+            News::Listed(id, seen) => {
                 if let Some(listing) = listing {
-                    listing.push((id_of(&service), Seen::read(&service, templates, None)));
+                    listing.push((id, seen));
                 }
             }
             News::ListEnds => {
@@ -168,16 +176,14 @@ impl Follower {
                 self.is_beat_due |= !self.parts.ledger.has_lock();
                 self.tell_all();
             }
-            News::Applied(service) => {
+            News::Applied(id, seen) => {
                 self.parts.metrics.heard();
-                let (id, seen) = (id_of(&service), Seen::read(&service, templates, Some(unix_seconds())));
                 let before = self.desired.tools_beside(&id);
                 self.desired.put(selector, id.clone(), seen);
                 self.touch(&id, before);
             }
-            News::Deleted(service) => {
+            News::Deleted(id) => {
                 self.parts.metrics.heard();
-                let id = id_of(&service);
                 let before = self.desired.tools_beside(&id);
                 self.desired.remove(selector, &id);
                 self.touch(&id, before);
@@ -204,8 +210,9 @@ impl Follower {
             return;
         }
         let tools: Vec<ToolName> = before.into_iter().chain(self.desired.tools_beside(id)).collect();
+        let now = Instant::now();
         for tool in &tools {
-            self.parts.ledger.touch(tool);
+            self.rechecks.note_now(tool.clone(), now);
         }
         self.tell(vec![id.clone()], tools);
     }
@@ -228,13 +235,13 @@ impl Follower {
         let now = Instant::now();
         let names = heard.keys.iter().filter_map(|key| key.strip_prefix(ROUTES_PREFIX.as_bytes()));
         for tool in names.filter_map(|name| ToolName::try_new(name).ok()).filter(|tool| self.desired.has(tool)) {
-            self.rechecks.note(tool, now);
+            self.rechecks.note_soon(tool, now);
         }
     }
 
     fn tell_all(&mut self) {
         let desired = &self.desired;
-        let ids = desired.services().map(|(id, _)| id.clone()).chain(self.told.keys().cloned()).collect();
+        let ids = desired.services().map(|(id, _)| id.clone()).chain(self.rejected.keys().cloned()).collect();
         let tools = desired.tools().cloned().collect();
         self.tell(ids, tools);
     }
@@ -260,13 +267,25 @@ impl Follower {
         }
         for (id, rejection) in rejections {
             let Some(rejection) = rejection else {
-                self.told.remove(&id);
+                self.rejected.remove(&id);
                 continue;
             };
-            if self.told.insert(id.clone(), rejection.clone()).as_ref() == Some(&rejection) {
+            if self.rejected.get(&id).is_some_and(|known| known.is_told && known.rejection == rejection) {
                 continue;
             }
             let (namespace, service) = (&*id.0, &*id.1);
+            let spent = self.allowance.spend(namespace, Instant::now());
+            let is_told = spent == Spent::Yes;
+            self.rejected.insert(id.clone(), Rejected { rejection: rejection.clone(), is_told });
+            if spent == Spent::JustOver {
+                warn!(
+                    namespace,
+                    "not routed: many Services of one namespace; why others are not is told after a later list"
+                );
+            }
+            if !is_told {
+                continue;
+            }
             warn!(namespace, service, reason = rejection.reason(), why = %rejection, "not routed");
             let uid = desired.get(&id).map(|seen| seen.uid.clone()).unwrap_or_default();
             if self.parts.notices.try_send(Notice { id, uid, rejection }).is_err() {
@@ -284,7 +303,9 @@ impl Follower {
     }
 
     fn note_readiness(&self) {
-        let is_ready = if self.parts.ledger.has_lock() {
+        let is_ready = if self.store_failing {
+            false
+        } else if self.parts.ledger.has_lock() {
             self.has_written
         } else {
             self.desired.is_complete() && (self.has_written || self.parts.ledger.stands_by())
@@ -303,6 +324,7 @@ impl Follower {
         let beat = self.parts.ledger.beat(candidacy).await;
         let has_lock = self.parts.ledger.has_lock();
         self.parts.metrics.leading.set(i64::from(has_lock));
+        let is_answered = beat.is_ok();
         match beat {
             Ok(Beat::Same) => {}
             Ok(Beat::Taken) => {
@@ -322,6 +344,10 @@ impl Follower {
                     warn!("no longer leading: Redis does not answer");
                 }
             }
+        }
+        // One that stands by writes nothing that would tell.
+        if is_answered && !has_lock && std::mem::take(&mut self.store_failing) {
+            info!("Redis answers again");
         }
         self.note_readiness();
         self.report();
@@ -383,7 +409,8 @@ impl Follower {
         let desired = &self.desired;
         let metrics = &self.parts.metrics;
         let rejected = desired.services().filter_map(|(_, seen)| seen.meaning.as_ref().err());
-        let outdone = self.told.values().filter(|rejection| rejection.is_by_another());
+        let outdone =
+            self.rejected.values().map(|known| &known.rejection).filter(|rejection| rejection.is_by_another());
         let reasons: Vec<_> = rejected.chain(outdone).map(Rejection::reason).collect();
         let (elsewhere, failing) = (self.parts.ledger.outdone(), self.parts.ledger.failing());
         metrics.set_services("rejected", reasons.len());
@@ -393,8 +420,4 @@ impl Follower {
         metrics.set_services("routed", desired.services().count().saturating_sub(reasons.len() + elsewhere + failing));
         metrics.set_rejected(reasons.into_iter());
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
 }

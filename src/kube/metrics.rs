@@ -113,11 +113,15 @@ impl Metrics {
 
     /// How many are rejected for each reason now.
     pub fn set_rejected(&self, reasons: impl Iterator<Item = &'static str>) {
-        self.rejected.clear();
-        start_at_zero(&self.rejected, Rejection::REASONS.map(|reason| Reason { reason }));
+        let mut counts = Rejection::REASONS.map(|reason| (reason, 0));
         for reason in reasons {
-            debug_assert!(Rejection::REASONS.contains(&reason), "{reason} is not there from the start");
-            self.rejected.get_or_create(&Reason { reason }).inc();
+            let count = counts.iter_mut().find(|(known, _)| *known == reason);
+            debug_assert!(count.is_some(), "{reason} is not there from the start");
+            count.into_iter().for_each(|(_, count)| *count += 1);
+        }
+        // Set and not counted up: somebody may be reading them.
+        for (reason, count) in counts {
+            self.rejected.get_or_create(&Reason { reason }).set(count);
         }
     }
 }

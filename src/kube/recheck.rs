@@ -1,4 +1,4 @@
-//! Which tools are looked at again because somebody else has written their routes, and when.
+//! Which tools are looked at again because their Services have changed, or somebody else has written their routes, and when.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use crate::route::ToolName;
 
 /// Many writes at once are looked at together.
 const SOON: Duration = Duration::from_millis(20);
-/// A tool is not looked at more often: whoever fights for its routes does not do so at the cost of others.
+/// A tool is not looked at more often: whoever fights for its routes, or changes its Service without end, does not do so at the
+/// cost of others.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// At most one entry for each tool that has Services.
@@ -22,11 +23,20 @@ pub struct Rechecks {
 }
 
 impl Rechecks {
+    /// A tool's Service has changed.
+    pub fn note_now(&mut self, tool: ToolName, now: Instant) {
+        self.note(tool, now);
+    }
+
     /// Somebody has written a tool's routes.
-    pub fn note(&mut self, tool: ToolName, now: Instant) {
-        let soon = now + SOON;
-        let at = self.recent.get(&tool).map_or(soon, |&last| soon.max(last + AGAIN));
-        self.due.entry(tool).or_insert(at);
+    pub fn note_soon(&mut self, tool: ToolName, now: Instant) {
+        self.note(tool, now + SOON);
+    }
+
+    fn note(&mut self, tool: ToolName, earliest: Instant) {
+        let at = self.recent.get(&tool).map_or(earliest, |&last| earliest.max(last + AGAIN));
+        let due = self.due.entry(tool).or_insert(at);
+        *due = at.min(*due);
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
@@ -64,18 +74,33 @@ mod tests {
         let now = Instant::now();
         let mut rechecks = Rechecks::default();
         assert_eq!((rechecks.next_at(), rechecks.take(now)), (None, vec![]));
-        rechecks.note(tool(b"a"), now);
-        rechecks.note(tool(b"a"), now + SOON / 2);
+        rechecks.note_soon(tool(b"a"), now);
+        rechecks.note_soon(tool(b"a"), now + SOON / 2);
         assert_eq!((rechecks.next_at(), rechecks.take(now)), (Some(now + SOON), vec![]));
         let looked_at = now + SOON;
         assert_eq!(rechecks.take(looked_at), [tool(b"a")]);
-        rechecks.note(tool(b"a"), looked_at);
-        rechecks.note(tool(b"b"), looked_at);
+        rechecks.note_soon(tool(b"a"), looked_at);
+        rechecks.note_soon(tool(b"b"), looked_at);
         assert_eq!(rechecks.take(looked_at + SOON), [tool(b"b")], "another tool does not wait");
         assert_eq!(rechecks.next_at(), Some(looked_at + AGAIN));
         assert_eq!(rechecks.take(looked_at + AGAIN), [tool(b"a")]);
-        rechecks.note(tool(b"a"), looked_at);
+        rechecks.note_soon(tool(b"a"), looked_at);
         rechecks.clear();
         assert_eq!(rechecks.next_at(), None);
+    }
+
+    #[test]
+    fn a_change_of_its_service_does_not_wait_but_for_the_last() {
+        let tool = |name: &[u8]| ToolName::try_new(name).unwrap();
+        let now = Instant::now();
+        let mut rechecks = Rechecks::default();
+        rechecks.note_soon(tool(b"a"), now);
+        rechecks.note_now(tool(b"a"), now);
+        assert_eq!(rechecks.take(now), [tool(b"a")]);
+        rechecks.note_now(tool(b"a"), now);
+        assert_eq!((rechecks.take(now + SOON), rechecks.next_at()), (vec![], Some(now + AGAIN)));
+        rechecks.note_now(tool(b"b"), now);
+        assert_eq!(rechecks.take(now), [tool(b"b")], "another tool does not wait");
+        assert_eq!(rechecks.take(now + AGAIN), [tool(b"a")]);
     }
 }

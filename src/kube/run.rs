@@ -46,7 +46,6 @@ pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, s
         notices: send_events(settings.watch.clone()),
         news: watch_all(&settings.watch),
         selectors: settings.watch.label_selectors.len(),
-        templates: settings.templates,
         resync_interval: settings.resync_interval,
         readiness,
         metrics,

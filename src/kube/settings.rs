@@ -13,7 +13,6 @@ use serde::Deserialize;
 use super::desired::MAX_SELECTORS;
 use super::options::Options;
 use super::proxy::{ProxyError, ProxyVariables};
-use super::service::NamespaceTemplate;
 use super::watch::WatchSettings;
 use crate::daemon::{RedisUrlError, open_redis};
 use crate::registry::GuardSettings;
@@ -28,8 +27,6 @@ pub struct Settings {
     pub redis: String,
     /// The same, for the program.
     pub client: Client,
-    /// Which namespaces are whose.
-    pub templates: Vec<NamespaceTemplate>,
     /// A Lease was asked for, which is used no more.
     pub has_lease: bool,
     /// What a list may lack.
@@ -139,13 +136,13 @@ impl Options {
         let variables = ProxyVariables::from_environment();
         config.proxy_url = variables.proxy_for(&config.cluster_url, proxy_in_file.as_deref())?;
         let (client, redis) = open_redis(self.redis.as_deref().or(redis_in_file.as_deref()).unwrap_or(DEFAULT_REDIS))?;
-        let watch = WatchSettings { config, label_selectors, timeout: self.watch_timeout };
+        let (timeout, templates) = (self.watch_timeout, self.namespace_template);
+        let watch = WatchSettings { config, label_selectors, timeout, templates };
         watch.client().map_err(|error| SettingsError::Client(Box::new(error)))?;
         Ok(Settings {
             watch,
             redis,
             client,
-            templates: self.namespace_template,
             has_lease: self.lease.is_some(),
             guard: self.withdrawal_guard.0,
             resync_interval: self.resync_interval,

@@ -1,16 +1,18 @@
 //! Listing and watching Services for as long as it takes. After any failure everything is listed anew: what a broken
 //! connection lost is not known.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::TryStreamExt;
+use futures_util::{AsyncReadExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::{ApiResource, DynamicObject, Status};
+use kube::core::{ApiResource, DynamicObject, ObjectList, Status};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::desired::{Seen, ServiceId, id_of};
 use super::error::shown;
+use super::service::NamespaceTemplate;
 use crate::backoff::Backoff;
 
 /// Between a failure and the next try, at first and at last.
@@ -25,8 +27,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LIST_AGAIN: Duration = Duration::from_secs(1800);
 /// A watch is ended by the server in its time; after so much more the connection is taken for dead.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Of a list, at once.
-const PAGE: u32 = 500;
+/// Services of a list that are asked for at once, at first and at most.
+const PAGE: (u32, u32) = (32, 500);
+/// A longer answer, in bytes, is not read to its end: a fourth of the Services is asked for. Tenants make Services as large as
+/// the API server takes them, 500 of which would be more than the memory there is.
+const MAX_PAGE_LEN: u64 = 4 << 20;
+/// One Service alone may be larger, as JSON; then there is no list.
+const MAX_SERVICE_LEN: u64 = 64 << 20;
 /// News that wait to be taken in.
 const WAITING: usize = 1000;
 
@@ -36,13 +43,13 @@ pub enum News {
     /// A list begins: what was found of an earlier one that did not end counts no more.
     ListBegins,
     /// One of the list.
-    Listed(DynamicObject),
+    Listed(ServiceId, Seen),
     /// The list is complete.
     ListEnds,
     /// A Service came, or changed.
-    Applied(DynamicObject),
+    Applied(ServiceId, Seen),
     /// A Service went, or is selected no more.
-    Deleted(DynamicObject),
+    Deleted(ServiceId),
     /// It failed, and will be tried again.
     Failed(WatchError),
 }
@@ -79,6 +86,8 @@ pub struct WatchSettings {
     pub label_selectors: Vec<String>,
     /// For one watch, which then is renewed.
     pub timeout: Duration,
+    /// Which namespaces are whose.
+    pub templates: Vec<NamespaceTemplate>,
 }
 
 /// Lists and watches by each selector, for as long as somebody receives; the number says by which.
@@ -152,8 +161,8 @@ impl Watch {
     async fn list_and_watch(&mut self) -> Result<(), Over> {
         let list_again_at = Instant::now() + LIST_AGAIN;
         let client = self.settings.client().map_err(|error| WatchError::Client(Box::new(error)))?;
+        let mut version = self.list(&client).await?;
         let services = Api::all_with(client, &ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&()));
-        let mut version = self.list(&services).await?;
         self.healthy_since = Some(Instant::now());
         let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
         loop {
@@ -173,13 +182,22 @@ impl Watch {
     }
 
     /// All pages of a list; the version to watch from.
-    async fn list(&self, services: &Api<DynamicObject>) -> Result<String, Over> {
+    async fn list(&self, client: &Client) -> Result<String, Over> {
         self.tell(News::ListBegins).await?;
-        let mut params = ListParams::default().labels(&self.selector).limit(PAGE);
+        let failed = |error| WatchError::List(Box::new(error));
+        let mut params = ListParams::default().labels(&self.selector);
+        let mut limit = PAGE.0;
         loop {
-            let page = services.list(&params).await.map_err(|error| WatchError::List(Box::new(error)))?;
+            params.limit = Some(limit);
+            let Some((page, len)) = read_page(client, &params, limit == 1).await.map_err(failed)? else {
+                limit = (limit / 4).max(1);
+                continue;
+            };
+            if len < MAX_PAGE_LEN / 4 {
+                limit = (limit * 2).min(PAGE.1);
+            }
             for service in page.items {
-                self.tell(News::Listed(lean(service))).await?;
+                self.tell(News::Listed(id_of(&service), self.read(&service, None))).await?;
             }
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
@@ -189,6 +207,11 @@ impl Watch {
                 return Ok(version);
             }
         }
+    }
+
+    /// What a Service means is all that is kept of it while others wait to be taken in.
+    fn read(&self, service: &DynamicObject, changed_at: Option<u64>) -> Seen {
+        Seen::read(service, &self.settings.templates, changed_at)
     }
 
     /// One watch, to its end; whether anything came.
@@ -205,11 +228,12 @@ impl Watch {
             match event {
                 WatchEvent::Added(service) | WatchEvent::Modified(service) => {
                     *version = version_of(&service)?;
-                    self.tell(News::Applied(lean(service))).await?;
+                    let seen = self.read(&service, Some(unix_seconds()));
+                    self.tell(News::Applied(id_of(&service), seen)).await?;
                 }
                 WatchEvent::Deleted(service) => {
                     *version = version_of(&service)?;
-                    self.tell(News::Deleted(lean(service))).await?;
+                    self.tell(News::Deleted(id_of(&service))).await?;
                 }
                 WatchEvent::Bookmark(bookmark) => *version = bookmark.metadata.resource_version,
                 WatchEvent::Error(status) => return Err(WatchError::Told(status.boxed()).into()),
@@ -223,11 +247,26 @@ fn version_of(service: &DynamicObject) -> Result<String, WatchError> {
     service.metadata.resource_version.clone().filter(|version| !version.is_empty()).ok_or(WatchError::NoVersion)
 }
 
-/// Without what would be kept for each of ten thousand otherwise.
-fn lean(mut service: DynamicObject) -> DynamicObject {
-    service.metadata.managed_fields = None;
-    service.metadata.annotations = None;
-    service
+/// One page of a list, and how long it was as text; `None` if it is too long, which a single Service is not.
+async fn read_page(
+    client: &Client,
+    params: &ListParams,
+    is_single: bool,
+) -> kube::Result<Option<(ObjectList<DynamicObject>, u64)>> {
+    let request = kube::core::Request::new("/api/v1/services").list(params).map_err(kube::Error::BuildRequest)?;
+    let most = if is_single { MAX_SERVICE_LEN } else { MAX_PAGE_LEN };
+    let mut answer = client.request_stream(request).await?.take(most + 1);
+    let mut text = Vec::new();
+    answer.read_to_end(&mut text).await.map_err(kube::Error::ReadEvents)?;
+    if answer.limit() == 0 && !is_single {
+        return Ok(None);
+    }
+    let page = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
+    Ok(Some((page, text.len() as u64)))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
 }
 
 impl WatchSettings {
