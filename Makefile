@@ -49,11 +49,12 @@ soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers
 	URLPROXY_KILLS=5000 cargo test --release --test writers_killed -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## the demo once; domains mapped over HTTP, an API compared with its description; tools as jobs on a real Grid Engine, kept alive there, and as Services of a real Kubernetes API server
+e2e: ## the demo once; domains mapped over HTTP, an API compared with its description; tools as jobs on a real Grid Engine, their routes kept true and their jobs alive there, and as Services of a real Kubernetes API server
 	.ci/setup e2e
 	$(MAKE) run ARGS=--once
 	.ci/e2e-domains
 	.ci/e2e-grid
+	.ci/e2e-routes
 	.ci/e2e-monitor
 	.ci/e2e-kube
 

@@ -181,6 +181,7 @@ lose_host() { # NAME
         [[ $pid == "${host_of[$1]}" ]] || kill -KILL "$pid" 2>/dev/null || true
     done
     kill -KILL "${host_of[$1]}"
+    wait "${host_of[$1]}" 2>/dev/null || true
 }
 is_free() { ! answers "$grid_address" "$1"; }                  # PORT
 is_not_routed_to() { [[ $(route_of "$1") != "$2" ]]; }         # TOOL URL
