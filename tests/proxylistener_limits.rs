@@ -12,7 +12,10 @@ mod redis_server;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use listener::{Listener, SOON, hear, identd, wait_for};
 use redis_server::RedisServer;
@@ -25,20 +28,26 @@ struct Shared {
     status: SocketAddr,
     /// Ports of the hog's clients.
     hogs: Arc<Mutex<HashSet<u16>>>,
+    /// The identd does not answer yet.
+    is_slow: Arc<AtomicBool>,
 }
 
 impl Shared {
     fn start(redis: &RedisServer, args: &[&str]) -> Self {
         let hogs = Arc::new(Mutex::new(HashSet::new()));
-        let known = Arc::clone(&hogs);
+        let is_slow = Arc::new(AtomicBool::new(false));
+        let (known, is_waited_for) = (Arc::clone(&hogs), Arc::clone(&is_slow));
         let ident_port = identd(move |mut stream, (client, ours)| {
+            while is_waited_for.load(SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
             let user = if known.lock().unwrap().contains(&client) { "hog" } else { "hello" };
             let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.{user}\r\n").as_bytes());
         });
-        let args = [args, &["--metrics-listen", "127.0.0.1:0"]].concat();
+        let args = [args, &["--metrics-listen", "127.0.0.1:0", "--ident-timeout", "1m"]].concat();
         let listener = Listener::start(&redis.url(), ident_port, &args);
         let status = listener.daemon.address_in("telling of itself");
-        Self { listener, status, hogs }
+        Self { listener, status, hogs, is_slow }
     }
 
     /// A client of the hog that asks for something.
@@ -92,6 +101,23 @@ fn clients_that_do_not_close_are_bounded() {
         shared.sample(closed) > 0
     });
     assert!(shared.sample("proxylistener_lingering_connections") <= 8);
+}
+
+#[test]
+fn a_user_of_many_commands_keeps_nobody_out() {
+    let redis = RedisServer::start(&[]);
+    // Of 200 a host has 64.
+    let shared = Shared::start(&redis, &["--max-connections", "200"]);
+    shared.is_slow.store(true, SeqCst);
+    let hogs: Vec<_> = (0..100).map(|_| shared.hog()).collect();
+    wait_for("all places are taken", || shared.sample("proxylistener_connections") == 64);
+    let mut other = shared.listener.connect();
+    other.write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
+    wait_for("the others wait", || shared.sample("proxylistener_waiting_connections") == 37);
+    shared.is_slow.store(false, SeqCst);
+    assert_eq!(hear(other), "ok");
+    assert_eq!(shared.sample("proxylistener_connections_refused_total{by=\"per_host\"}"), 0);
+    drop(hogs);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -157,6 +158,8 @@ struct Connection<H, O> {
     owner: Option<O>,
     /// Since when it is idle, if it is.
     turn: Option<u64>,
+    /// The same as a time.
+    since: Instant,
     evicted: Arc<Notify>,
 }
 
@@ -196,26 +199,40 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
     /// # Errors
     /// All connections of the host, or of all hosts, are busy.
     pub fn admit(self: &Arc<Self>, host: H, limits: &Limits) -> Result<Permit<H, O>, Refused> {
+        self.try_admit(host.clone(), limits, Duration::ZERO).map_err(|limit| self.refuse(&host, limit))
+    }
+
+    /// The same for a connection that may be tried again, which takes no place of one that has not been idle for so long: that
+    /// may have sent what is not read yet. It is refused, and counted as that, by [`ConnectionLimiter::refuse`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn try_admit(self: &Arc<Self>, host: H, limits: &Limits, idle_for: Duration) -> Result<Permit<H, O>, Limit> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let of_host = state.hosts.get(&host);
         // Of this host first: that may be enough for the other limit.
         if of_host.is_some_and(|of_host| of_host.open >= limits.per_host) {
             let longest = of_host.and_then(|of_host| of_host.idle.first().copied());
-            if !self.evict(state, longest) {
-                let reported = state.hosts.get_mut(&host).map(|of_host| &mut of_host.reported);
-                return Err(self.refused(Limit::PerHost, reported));
+            if !self.evict(state, longest, idle_for) {
+                return Err(Limit::PerHost);
             }
         }
         if state.open.len() >= limits.total {
             let longest = state.idle.keys().next().copied();
-            if !self.evict(state, longest) {
-                return Err(self.refused(Limit::Total, Some(&mut state.reported)));
+            if !self.evict(state, longest, idle_for) {
+                return Err(Limit::Total);
             }
         }
         state.last_number += 1;
         let (number, evicted) = (state.last_number, Arc::new(Notify::new()));
-        let connection = Connection { host: host.clone(), owner: None, turn: None, evicted: Arc::clone(&evicted) };
+        let connection = Connection {
+            host: host.clone(),
+            owner: None,
+            turn: None,
+            since: Instant::now(),
+            evicted: Arc::clone(&evicted),
+        };
         state.open.insert(number, connection);
         let new = || Host { open: 0, idle: BTreeSet::new(), owners: HashMap::new(), reported: false };
         state.hosts.entry(host).or_insert_with(new).open += 1;
@@ -224,9 +241,20 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         Ok(Permit { limiter: Arc::clone(self), number, limits: *limits, evicted })
     }
 
-    /// Frees the place of the connection that is idle since this turn; false without one.
-    fn evict(&self, state: &mut State<H, O>, turn: Option<u64>) -> bool {
-        let number = turn.and_then(|turn| state.idle.get(&turn).copied());
+    /// Counts that a connection of the host was closed for a limit.
+    pub fn refuse(&self, host: &H, limit: Limit) -> Refused {
+        let mut state = self.state.lock();
+        let reported = match limit {
+            Limit::Total => Some(&mut state.reported),
+            Limit::PerHost | Limit::PerOwner => state.hosts.get_mut(host).map(|of_host| &mut of_host.reported),
+        };
+        self.refused(limit, reported)
+    }
+
+    /// Frees the place of the connection that is idle since this turn; false without one, or if it is so for less.
+    fn evict(&self, state: &mut State<H, O>, turn: Option<u64>, idle_for: Duration) -> bool {
+        let is_long = |number: &u64| state.open.get(number).is_some_and(|open| open.since.elapsed() >= idle_for);
+        let number = turn.and_then(|turn| state.idle.get(&turn).copied()).filter(is_long);
         let Some(connection) = number.and_then(|number| state.close(number)) else { return false };
         connection.evicted.notify_waiters();
         self.meter.open.dec();
@@ -245,7 +273,7 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> State<H, O> {
         self.set_busy(number);
         let Some(connection) = self.open.get_mut(&number) else { return };
         self.last_turn += 1;
-        connection.turn = Some(self.last_turn);
+        (connection.turn, connection.since) = (Some(self.last_turn), Instant::now());
         self.idle.insert(self.last_turn, number);
         if let Some(host) = self.hosts.get_mut(&connection.host) {
             host.idle.insert(self.last_turn);
@@ -346,7 +374,7 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Drop for Permit<H, O> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Duration, timeout};
+    use tokio::time::timeout;
 
     use super::*;
 

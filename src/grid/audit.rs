@@ -103,7 +103,14 @@ impl Auditor {
                 Ok(None) => refusing.push(route.clone()),
                 Err(error) => outcome = Err(error),
             }
-            held.extend(routed.missing(&route, &sight, &policy));
+            match routed.missing(&route, &sight, &policy) {
+                // What is proven now need not be so when all have been looked at.
+                Some(claim @ (_, Ownership::Proven)) if routed.is_contested(&route) => {
+                    outcome = self.hold(claim).await.and(outcome);
+                }
+                Some((route, _)) => held.push(route),
+                None => {}
+            }
         }
         self.registrar.metrics.unknown_owners.set(self.history.long_unknown() as i64);
         self.withdraw_dead(refusing, tools, begun, &policy).await?;
@@ -221,20 +228,20 @@ impl Auditor {
         Ok(withdrawal == Withdrawal::Removed)
     }
 
-    /// Has the index say who is routed to which address, where it does not.
-    async fn repair(&self, held: Vec<Held>, routed: &Routed) -> Result<(), StoreError> {
+    /// Has the index say that the tool is routed to its route's address.
+    async fn hold(&self, (route, ownership): Held) -> Result<(), StoreError> {
+        let registration = self.registrar.store.commit(&registry::hold_address(&route, ownership)).await?;
+        if let Registration::Done { evicted: Some(evicted), .. } = registration {
+            let (tool, destination) = (route.tool.as_str(), route.url.as_str());
+            warn!(tool, destination, evicted, "another tool was routed to this address; its routes there are withdrawn");
+        }
+        Ok(())
+    }
+
+    /// Has the index say who is routed to which address, where it does not, and nobody else has it by now.
+    async fn repair(&self, held: Vec<GridRoute>, routed: &Routed) -> Result<(), StoreError> {
         let store = &self.registrar.store;
-        let hold = async |(route, ownership): Held| {
-            let registration = store.commit(&registry::hold_address(&route, ownership)).await?;
-            if let Registration::Done { evicted: Some(evicted), .. } = registration {
-                let (tool, destination) = (route.tool.as_str(), route.url.as_str());
-                warn!(
-                    tool,
-                    destination, evicted, "another tool was routed to this address; its routes there are withdrawn"
-                );
-            }
-            Ok::<_, StoreError>(())
-        };
+        let hold = |route| self.hold((route, Ownership::Unproven));
         let mut outcomes = stream::iter(held).map(hold).buffer_unordered(REPAIRS_AT_ONCE);
         while let Some(outcome) = outcomes.next().await {
             outcome?;
@@ -263,6 +270,11 @@ impl Routed {
         let ownership = if is_proven { Ownership::Proven } else { Ownership::Unproven };
         let is_anothers = matches!(sight, Sight::User(owner) if policy.is_anothers(route, owner));
         (is_proven || is_only && !is_anothers).then(|| (route.clone(), ownership))
+    }
+
+    /// Whether other tools are routed to the route's address, too.
+    fn is_contested(&self, route: &GridRoute) -> bool {
+        self.tools_at.get(&address_of(&route.backend)).is_some_and(|tools| tools.len() > 1)
     }
 
     /// What the index says although the tool is not routed there.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,12 +26,18 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// would take the reply back.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
+/// A client for whom there is no place tries again so often: whoever opens many connections at once takes no more than a share
+/// of those places that come free.
+const PLACE_PAUSE: Duration = Duration::from_millis(20);
+/// A client that has not sent its command by then leaves its place to one that waits.
+const SAYS_NOTHING: Duration = Duration::from_millis(200);
 /// Between two tries to accept when the system has no more room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown`, then finishes with the clients that are in.
 pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
     let limiter = ConnectionLimiter::new(registrar.metrics.connections.clone());
+    let waiting: Arc<ConnectionLimiter<IpAddr>> = ConnectionLimiter::new(registrar.metrics.waiting.clone());
     let lingering = ConnectionLimiter::new(registrar.metrics.lingering.clone());
     let outsiders = Outsiders::new();
     let (stop, stopping) = watch::channel(false);
@@ -77,23 +84,69 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
             continue;
         }
         let limits = Limits::of(policy.max_connections);
-        match limiter.admit(peer.ip(), &limits) {
-            Ok(permit) => {
-                let (stopping, lingering) = (stopping.clone(), Arc::clone(&lingering));
-                let visit = Visit { peer, idle_timeout: policy.idle_timeout, stopping, permit, lingering, limits };
-                let registrar = Arc::clone(&registrar);
-                clients.spawn(async move { visit.serve(stream, &registrar).await });
+        let (stopping, lingering, registrar) = (stopping.clone(), Arc::clone(&lingering), Arc::clone(&registrar));
+        let idle_timeout = policy.idle_timeout;
+        let visit = move |permit| Visit { peer, idle_timeout, stopping, permit, lingering, limits };
+        if let Ok(permit) = limiter.try_admit(peer.ip(), &limits, SAYS_NOTHING) {
+            clients.spawn(async move { visit(permit).serve(stream, &registrar).await });
+        } else if let Ok(place) = waiting.admit(peer.ip(), &limits_of_waiting(&limits)) {
+            // Who waits is not evicted for who comes later.
+            place.set_busy();
+            let limiter = Arc::clone(&limiter);
+            clients.spawn(async move {
+                if let Some(permit) = await_place(&limiter, peer.ip(), &limits, &stream, idle_timeout).await {
+                    drop(place);
+                    visit(permit).serve(stream, &registrar).await;
+                }
+            });
+        } else {
+            // As many wait as may: whoever has said nothing yet makes room at once.
+            match limiter.admit(peer.ip(), &limits) {
+                Ok(permit) => _ = clients.spawn(async move { visit(permit).serve(stream, &registrar).await }),
+                Err(refused) => warn_of(peer.ip(), refused),
             }
-            Err(Refused { first: true, limit }) => {
-                warn!(peer = %peer.ip(), by = limit_name(limit), "connections refused");
-            }
-            Err(Refused { first: false, .. }) => {}
         }
     }
     drop(listener);
     info!(clients = clients.len(), "draining");
     let _ = stop.send(true);
     while clients.join_next().await.is_some() {}
+}
+
+/// So many clients may wait for a place: as many as are served, half of them of one host.
+fn limits_of_waiting(limits: &Limits) -> Limits {
+    Limits { per_host: (limits.total / 2).max(1), ..*limits }
+}
+
+/// Waits until there is a place for a client; `None` if it has gone, or there is none in time.
+async fn await_place(
+    limiter: &Arc<ConnectionLimiter<IpAddr, String>>,
+    host: IpAddr,
+    limits: &Limits,
+    stream: &TcpStream,
+    within: Duration,
+) -> Option<Permit<IpAddr, String>> {
+    let deadline = Instant::now() + within;
+    loop {
+        tokio::time::sleep(PLACE_PAUSE).await;
+        if matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(0) | Err(_))) {
+            return None;
+        }
+        match limiter.try_admit(host, limits, SAYS_NOTHING) {
+            Ok(permit) => return Some(permit),
+            Err(limit) if Instant::now() >= deadline => {
+                warn_of(host, limiter.refuse(&host, limit));
+                return None;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn warn_of(peer: IpAddr, refused: Refused) {
+    if refused.first {
+        warn!(%peer, by = limit_name(refused.limit), "connections refused");
+    }
 }
 
 /// For people.

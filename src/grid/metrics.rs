@@ -113,6 +113,8 @@ pub struct Metrics {
     pub redis: Histogram,
     /// Clients whose command is not answered yet.
     pub connections: ConnectionMeter,
+    /// Clients that wait for a place.
+    pub waiting: ConnectionMeter,
     /// Clients that are answered and have not closed yet.
     pub lingering: ConnectionMeter,
     audited: Family<Audited, Counter>,
@@ -132,6 +134,7 @@ impl Metrics {
             ident: Histogram::new(SECONDS),
             redis: Histogram::new(SECONDS),
             connections: ConnectionMeter::default(),
+            waiting: ConnectionMeter::default(),
             lingering: ConnectionMeter::default(),
             audited: Family::default(),
             rounds: Counter::default(),
@@ -147,6 +150,7 @@ impl Metrics {
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
         metrics.connections.expect(ALLOW_CLIENT);
         metrics.connections.register(registry);
+        metrics.waiting.register(registry.sub_registry_with_prefix("waiting"));
         metrics.lingering.register(registry.sub_registry_with_prefix("lingering"));
         registry.register("audited_routes", "Routes the audit looked at, by what it found", metrics.audited.clone());
         let help = "Routes whose owner has been unknown in three audits in a row or more";

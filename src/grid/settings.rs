@@ -133,8 +133,9 @@ impl Policy {
 
     /// Lets the process open the files that so many clients take, and says so when the system does not.
     pub(super) fn make_room(&self) {
-        // A client and its identd take one each, and as many clients as are served may have an answer and not have closed.
-        let needed = 3 * self.max_connections as u64 + 640;
+        // A client and its identd take one each, and as many clients as are served may wait for a place, and as many have an
+        // answer and not have closed.
+        let needed = 4 * self.max_connections as u64 + 640;
         if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
             warn!(limit, needed, "few open files allowed for --max-connections");
         }

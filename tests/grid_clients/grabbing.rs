@@ -39,6 +39,10 @@ fn a_grabbed_port_is_registered_while_the_command_listens() {
     job.wait_for_line(&["INFO registered", &url]);
     assert_eq!(redis.cli(&["HGET", "prefix:hello", ".*"]), url);
     assert_eq!(redis.cli(&["HGET", "redirect:hello", ".*"]), "hello.toolforge.org");
+    // It counts for the job's h_vmem.
+    let status = fs::read_to_string(format!("/proc/{companion}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:")?.split_whitespace().next()).unwrap();
+    assert!(peak.parse::<u64>().unwrap() < 64 << 10, "{peak} KiB of address space");
     kill(job.pid(), "KILL");
     assert_eq!(job.wait_for_end(), 137, "nothing is between");
     wait_for("the end of the route", || redis.cli(&["KEYS", "prefix:*"]).is_empty());

@@ -1,12 +1,16 @@
 //! How the proxies are kept up to date while a service runs.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
-use crate::job::{Job, NO_TOOL, UNKNOWN, UNREGISTER, active, file_of, grabber, port_of, runner, server};
-use crate::listener::{Listener, identd_of, wait_for};
+use crate::job::{Job, NO_TOOL, RELEASER, UNKNOWN, UNREGISTER, active, file_of, grabber, port_of, runner, server};
+use crate::listener::{Daemon, Listener, SOON, identd_of, wait_for};
 use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
 
@@ -68,6 +72,38 @@ fn an_old_proxy_is_not_registered_with_again() {
     assert_eq!(job.log().matches("does not know renew").count(), 1);
     let heard: Vec<_> = proxy.heard_once().into_iter().filter(|command| command != "renew\n").collect();
     assert_eq!(heard, [&register, UNKNOWN, UNREGISTER]);
+}
+
+/// As proxylistener does when one user of a host opens its connections one after another.
+#[test]
+fn a_proxy_that_waits_for_nobody_is_told_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heard, commands) = channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut received = [0; 512];
+            let length = stream.read(&mut received).unwrap_or(0);
+            let received = String::from_utf8_lossy(&received[..length]).into_owned();
+            if received.matches('\n').count() == 3 {
+                let _ = stream.write_all(b"ok");
+                let _ = heard.send(received);
+            }
+        }
+    });
+    let mut job = runner(active(&[address]), &OFTEN, &server("0.0.0.0"));
+    let url = format!("\n.*\nhttp://127.0.0.1:{}\n", port_of(&job));
+    let hear = || commands.recv_timeout(SOON).unwrap();
+    assert_eq!((hear(), hear()), (format!("register{url}"), format!("renew{url}")));
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    wait_for("the end of the route", || hear() == format!("unregisterUrl{url}"));
+    // The epilog's, which knows nothing of the proxy yet.
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("urlproxy-registered-7"), format!("{address} http://127.0.0.1:1\n")).unwrap();
+    let variables = [("JOB_ID", "7"), ("TMPDIR", directory.path().to_str().unwrap())];
+    let mut releaser = Daemon::start(&[RELEASER, "--strict"], &variables);
+    assert_eq!((releaser.wait_for_end(), hear()), (0, "unregisterUrl\n.*\nhttp://127.0.0.1:1\n".into()));
 }
 
 #[test]

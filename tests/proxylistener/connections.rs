@@ -42,7 +42,8 @@ fn no_more_than_max_connections_are_served() {
         told.lock().unwrap().recv().unwrap_or_default();
         let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello{client}\r\n").as_bytes());
     });
-    let args = ["--max-connections", "8", "--metrics-listen", "127.0.0.1:0"];
+    let args =
+        ["--max-connections", "8", "--metrics-listen", "127.0.0.1:0", "--ident-timeout", "1m", "--idle-timeout", "1m"];
     let listener = Listener::start(&redis.url(), ident_port, &args);
     let status = listener.daemon.address_in("telling of itself");
     let host = |last| Ipv4Addr::new(127, 0, 0, last);
@@ -54,13 +55,24 @@ fn no_more_than_max_connections_are_served() {
         })
         .collect();
     wait_for("8 are in", || http::metric(status, "proxylistener_connections") == 8.0);
-    // A command that is there is not given up for another, once it has been read.
-    wait_for("one more is not let in", || {
-        let mut client = listener.connect_from(host(9));
-        client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        client.read(&mut [0]).is_ok_and(|read| read == 0) && listener.daemon.log().contains("--max-connections")
-    });
+    // A command that is there is not given up for another, which waits. So do 4 of a host, and 8 in all.
+    let waiting: Vec<_> = (0..12)
+        .map(|n| {
+            let mut client = listener.connect_from(host(9 + n / 6));
+            client.write_all(b"unregister\n.*\n").unwrap();
+            client
+        })
+        .collect();
+    wait_for("8 wait", || http::metric(status, "proxylistener_waiting_connections") == 8.0);
+    listener.daemon.wait_for_line(&["connections refused", "--max-connections"]);
+    assert_eq!(http::metric(status, "proxylistener_connections"), 8.0);
     drop(go_on);
     let replies: Vec<_> = clients.into_iter().map(hear).collect();
     assert_eq!(replies, vec!["ok"; 8]);
+    let served = waiting.into_iter().filter_map(|mut client| {
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).is_ok_and(|_| reply == "ok").then_some(())
+    });
+    assert_eq!(served.count(), 8);
 }

@@ -73,6 +73,23 @@ fn an_identd_that_does_not_tell_is_told_of() {
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
 }
 
+/// As Debian's oidentd closes the eleventh of its connections.
+#[test]
+fn an_identd_that_turns_us_away_is_asked_again() {
+    let redis = RedisServer::start(&[]);
+    let asked = AtomicUsize::new(0);
+    let ident_port = identd(move |mut stream, (client, ours)| {
+        if asked.fetch_add(1, SeqCst) % 4 == 3 {
+            let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
+        }
+    });
+    let listener = Listener::start(&redis.url(), ident_port, &["--audit-interval", "off"]);
+    for _ in 0..3 {
+        assert_eq!(listener.register(".*", URL), "ok");
+    }
+    assert_eq!(route(&redis, ".*"), URL);
+}
+
 #[test]
 fn the_identd_is_asked_from_the_address_that_the_client_knows() {
     let (told, asked_from) = channel();

@@ -69,3 +69,31 @@ fn an_index_of_another_type_stops_nothing() {
     assert_eq!(redis.cli(&["GET", "addresses"]), "text");
     assert!(!listener.daemon.log().contains("no audit"));
 }
+
+/// What an audit has seen early may be otherwise at its end.
+#[test]
+fn a_tool_that_has_a_port_by_the_end_of_an_audit_keeps_it() {
+    let redis = RedisServer::start(&[]);
+    let ((_backend, port), (_slow, slow)) = (backend(), backend());
+    let (is_seconds, (go_on, told)) = (Arc::new(AtomicBool::new(false)), channel::<()>());
+    let (is_second, told) = (Arc::clone(&is_seconds), Mutex::new(told));
+    let ident_port = identd(move |mut stream, (about, ours)| {
+        if about == slow {
+            let _ = told.lock().unwrap().recv();
+        }
+        let user = if is_second.load(SeqCst) { "tools.second" } else { "tools.first" };
+        let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
+    });
+    redis.cli(&["HSET", "prefix:first", ".*", &url(port)]);
+    redis.cli(&["HSET", "prefix:slow", ".*", &url(slow)]);
+    let args = ["--metrics-listen", "127.0.0.1:0", "--allow-client", "127.0.0.0/8", "--ident-timeout", "1h"];
+    let listener = Listener::start(&redis.url(), ident_port, &args);
+    let status = listener.daemon.address_in("telling of itself");
+    wait_for_finding(status, "own", 1);
+    is_seconds.store(true, SeqCst);
+    assert_eq!(listener.register(".*", &url(port)), "ok");
+    assert_eq!(redis.cli(&["HGET", "prefix:second", ".*"]), url(port));
+    drop(go_on);
+    wait_for("the audit has ended", || sample(status, "proxylistener_audit_rounds_total") == 1);
+    assert_eq!(redis.cli(&["HGET", "prefix:second", ".*"]), url(port));
+}

@@ -65,7 +65,10 @@ pub fn start(arguments: &[OsString]) -> io::Result<()> {
 /// The system's.
 pub fn fork(arguments: &[OsString]) -> io::Result<()> {
     // Standard error stays the job's log. The directory of the job's is not held.
-    Command::new(SELF).arg0("portgrabber").args(arguments).stdout(Stdio::null()).current_dir("/").spawn().map(drop)
+    let mut companion = Command::new(SELF);
+    companion.arg0("portgrabber").args(arguments).stdout(Stdio::null()).current_dir("/");
+    // Grid Engine counts the address space of all of a job's processes for its h_vmem, and an arena is 64 MiB of it.
+    companion.env("MALLOC_ARENA_MAX", "1").spawn().map(drop)
 }
 
 /// What the second stage does, until the process of the pidfd has ended.

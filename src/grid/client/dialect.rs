@@ -15,11 +15,14 @@ pub enum Dialect {
     New,
     /// It answered `fail` before a new command was complete.
     Old,
+    /// It closed without a word before a new command was complete, as a new one does with who pauses when many others come. The
+    /// next command is sent at once.
+    Hurried,
 }
 
 impl Dialect {
     /// Asks a command that old listeners do not know, and learns from the answer. Unless the proxy is known to understand
-    /// it, the first line is sent alone, and the rest after `pause`.
+    /// it, the first line is sent alone, and the rest after `pause`; but not twice in a row to one that did not wait for that.
     ///
     /// # Errors
     /// [`ExchangeError::UnknownCommand`] if the listener is an old one for certain, never because Redis is down. All others
@@ -31,13 +34,15 @@ impl Dialect {
         pause: Duration,
     ) -> Result<(), ExchangeError> {
         let outcome = match self {
-            Self::New => connection.ask(command).await,
+            Self::New | Self::Hurried => connection.ask(command).await,
             Self::Unknown | Self::Old => connection.ask_if_known(command, pause).await,
         };
-        match outcome {
-            Ok(()) => *self = Self::New,
-            Err(ExchangeError::UnknownCommand) => *self = Self::Old,
-            Err(_) => {}
+        match (&outcome, &self) {
+            (Ok(()), _) => *self = Self::New,
+            (Err(ExchangeError::UnknownCommand), _) => *self = Self::Old,
+            (Err(_), Self::Hurried) => *self = Self::Unknown,
+            (Err(error), Self::Unknown | Self::Old) if error.is_silence() => *self = Self::Hurried,
+            (Err(_), _) => {}
         }
         outcome
     }

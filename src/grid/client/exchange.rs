@@ -60,6 +60,15 @@ impl ExchangeError {
         }
     }
 
+    /// Whether the proxy closed the connection without an answer.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Refused(answer) => answer.is_empty(),
+            Self::Io(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            _ => false,
+        }
+    }
+
     /// Whether the proxy answered `fail` to a complete command.
     pub fn is_fail(&self) -> bool {
         matches!(self, Self::Refused(answer) if answer == Reply::Fail.as_str())

@@ -226,9 +226,14 @@ impl Registration {
             Host::V6(ip) => Origin::StillServed { address: ip.into(), port, uid },
             Host::Name(_) => Origin::Served { port, uid },
         };
-        let connection = self.open(origin, stop).await?;
         let url = url.to_string();
         let command = Command::Renew { pattern: EVERYTHING, url: &url, canonical };
+        let connection = self.open(origin, stop).await?;
+        let outcome = until_stopped(self.dialect.ask(connection, command, UNKNOWN_WITHIN), stop).await;
+        if outcome.is_ok() || self.dialect != Dialect::Hurried {
+            return outcome;
+        }
+        let connection = self.open(origin, stop).await?;
         until_stopped(self.dialect.ask(connection, command, UNKNOWN_WITHIN), stop).await
     }
 

@@ -76,6 +76,8 @@ async fn once(
     if let Some(url) = url {
         let connection = Connection::open(proxy, by, Origin::Any).await?;
         let command = Command::UnregisterUrl { pattern: EVERYTHING, url: &url.to_string() };
+        // Time for the answer is left.
+        let unknown_within = unknown_within.min(by.saturating_duration_since(Instant::now()) / 2);
         match dialect.ask(connection, command, unknown_within).await {
             Err(ExchangeError::UnknownCommand) => {}
             Err(error) if error.is_fail() => {
