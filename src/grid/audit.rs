@@ -233,7 +233,10 @@ impl Auditor {
         let registration = self.registrar.store.commit(&registry::hold_address(&route, ownership)).await?;
         if let Registration::Done { evicted: Some(evicted), .. } = registration {
             let (tool, destination) = (route.tool.as_str(), route.url.as_str());
-            warn!(tool, destination, evicted, "another tool was routed to this address; its routes there are withdrawn");
+            warn!(
+                tool,
+                destination, evicted, "another tool was routed to this address; its routes there are withdrawn"
+            );
         }
         Ok(())
     }
