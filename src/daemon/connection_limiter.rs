@@ -156,9 +156,8 @@ struct State<H, O> {
 struct Connection<H, O> {
     host: H,
     owner: Option<O>,
-    /// Since when it is idle, if it is.
+    /// Since when it is idle, if it is, and the same as a time.
     turn: Option<u64>,
-    /// The same as a time.
     since: Instant,
     evicted: Arc<Notify>,
 }
@@ -202,25 +201,25 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         self.try_admit(host.clone(), limits, Duration::ZERO).map_err(|limit| self.refuse(&host, limit))
     }
 
-    /// The same for a connection that may be tried again, which takes no place of one that has not been idle for so long: that
-    /// may have sent what is not read yet. It is refused, and counted as that, by [`ConnectionLimiter::refuse`].
+    /// The same for a connection that may be tried again, which evicts none that has not been `idle` for so long: that may have
+    /// sent what is not read yet.
     ///
     /// # Errors
-    /// See there.
-    pub fn try_admit(self: &Arc<Self>, host: H, limits: &Limits, idle_for: Duration) -> Result<Permit<H, O>, Limit> {
+    /// See there. [`ConnectionLimiter::refuse`] counts it.
+    pub fn try_admit(self: &Arc<Self>, host: H, limits: &Limits, idle: Duration) -> Result<Permit<H, O>, Limit> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let of_host = state.hosts.get(&host);
         // Of this host first: that may be enough for the other limit.
         if of_host.is_some_and(|of_host| of_host.open >= limits.per_host) {
             let longest = of_host.and_then(|of_host| of_host.idle.first().copied());
-            if !self.evict(state, longest, idle_for) {
+            if !self.evict(state, longest, idle) {
                 return Err(Limit::PerHost);
             }
         }
         if state.open.len() >= limits.total {
             let longest = state.idle.keys().next().copied();
-            if !self.evict(state, longest, idle_for) {
+            if !self.evict(state, longest, idle) {
                 return Err(Limit::Total);
             }
         }
@@ -241,6 +240,11 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         Ok(Permit { limiter: Arc::clone(self), number, limits: *limits, evicted })
     }
 
+    /// Whether the host has a connection.
+    pub fn has(&self, host: &H) -> bool {
+        self.state.lock().hosts.contains_key(host)
+    }
+
     /// Counts that a connection of the host was closed for a limit.
     pub fn refuse(&self, host: &H, limit: Limit) -> Refused {
         let mut state = self.state.lock();
@@ -252,8 +256,8 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
     }
 
     /// Frees the place of the connection that is idle since this turn; false without one, or if it is so for less.
-    fn evict(&self, state: &mut State<H, O>, turn: Option<u64>, idle_for: Duration) -> bool {
-        let is_long = |number: &u64| state.open.get(number).is_some_and(|open| open.since.elapsed() >= idle_for);
+    fn evict(&self, state: &mut State<H, O>, turn: Option<u64>, idle: Duration) -> bool {
+        let is_long = |number: &u64| state.open.get(number).is_some_and(|open| open.since.elapsed() >= idle);
         let number = turn.and_then(|turn| state.idle.get(&turn).copied()).filter(is_long);
         let Some(connection) = number.and_then(|number| state.close(number)) else { return false };
         connection.evicted.notify_waiters();

@@ -87,7 +87,10 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
         let (stopping, lingering, registrar) = (stopping.clone(), Arc::clone(&lingering), Arc::clone(&registrar));
         let idle_timeout = policy.idle_timeout;
         let visit = move |permit| Visit { peer, idle_timeout, stopping, permit, lingering, limits };
-        if let Ok(permit) = limiter.try_admit(peer.ip(), &limits, SAYS_NOTHING) {
+        // Who comes is not before others of its host who wait.
+        if !waiting.has(&peer.ip())
+            && let Ok(permit) = limiter.try_admit(peer.ip(), &limits, SAYS_NOTHING)
+        {
             clients.spawn(async move { visit(permit).serve(stream, &registrar).await });
         } else if let Ok(place) = waiting.admit(peer.ip(), &limits_of_waiting(&limits)) {
             // Who waits is not evicted for who comes later.
