@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+#[cfg(feature = "daemons")]
 use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
 
@@ -30,6 +31,7 @@ impl<T: FromRedisValue> Call<T> {
     ///
     /// # Errors
     /// Those of Redis, among them a key of another type.
+    #[cfg(feature = "daemons")]
     pub async fn invoke_async(&self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
         self.invocation.invoke_async(connection).await
     }
