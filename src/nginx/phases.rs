@@ -172,8 +172,10 @@ pub(super) unsafe fn add_retry_after(r: *mut ngx_http_request_t) {
 /// As for [`add_retry_after`].
 pub(super) unsafe fn add_age(r: *mut ngx_http_request_t, seconds: u64) -> Option<()> {
     let text = seconds.to_string();
-    // SAFETY: the request's pool.
-    let value = unsafe { pool::copy((*r).pool, text.as_bytes()) }?;
+    // SAFETY: the caller passes a request that nginx is working on.
+    let request_pool = unsafe { (*r).pool };
+    // SAFETY: the request's pool lives as long as the request.
+    let value = unsafe { pool::copy(request_pool, text.as_bytes()) }?;
     // SAFETY: the caller's promise; the value is in the request's pool.
     unsafe { add_header(r, b"Age", value) }.map(|_| ())
 }
