@@ -18,6 +18,8 @@ pub mod daemon;
 pub mod domains;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod grid;
+#[cfg(all(feature = "module", not(loom)))]
+mod keepalive;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod kube;
 #[cfg(all(feature = "daemons", not(loom)))]

@@ -54,17 +54,17 @@ pub(super) unsafe fn warn(cf: *mut ngx_conf_t, main: &MainConf, conf: &LocationC
 unsafe fn without_route(cf: *mut ngx_conf_t, main: &MainConf) -> Vec<String> {
     // SAFETY: the caller's promise.
     let upstreams = unsafe { other_upstreams(cf) };
-    upstreams.iter().filter(|(_, upstream)| main.upstreams.contains(upstream)).map(|(by, _)| no_route(by)).collect()
+    upstreams.iter().filter(|(_, upstream)| main.has_upstream(*upstream)).map(|(by, _)| no_route(by)).collect()
 }
 
 /// What is wrong with a location that has `proxy_pass`; `mode` is that of its `urlproxy`.
 fn faults(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<String> {
-    let passes_to_peers = main.upstreams.contains(&proxy.upstream());
+    let passes_to_peers = main.has_upstream(proxy.upstream());
     let Some(mode) = mode else {
         return passes_to_peers.then(|| no_route("proxy_pass")).into_iter().collect();
     };
     // With variables it is one of ours, or the backend itself.
-    if !passes_to_peers && (!proxy.upstream().is_null() || main.upstreams.is_empty()) {
+    if !passes_to_peers && (!proxy.upstream().is_null() || !main.has_upstreams()) {
         return Vec::new();
     }
     let is_default_host = proxy.header(b"host").is_none_or(|host| names(host).any(|name| name == b"proxy_host"));

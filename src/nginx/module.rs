@@ -21,9 +21,10 @@ use super::guard::guarded;
 use super::indices::IndicesInUse;
 use super::location_conf::{LocationConf, Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
 use super::loop_mark::UrlproxyLoopMark;
+use super::peers::Upstream;
 use super::proxy_conf::ProxyModule;
 use super::table_conf::{ENTRIES, TableConf, TableOptions};
-use super::{checks, list, peers, phases, pool, process, variables, zone};
+use super::{checks, list, phases, pool, process, upstream, variables, zone};
 
 /// Names the module's types to the accessors of its configuration.
 pub(super) struct Module;
@@ -33,8 +34,8 @@ pub(super) struct Module;
 pub(super) struct MainConf {
     #[expect(clippy::vec_box, reason = "locations and zones keep references, which must survive the next push")]
     tables: Vec<Box<TableConf>>,
-    /// The upstreams with `urlproxy_peers`.
-    pub upstreams: Vec<*const ngx_http_upstream_srv_conf_t>,
+    #[expect(clippy::vec_box, reason = "requests keep references, which must survive the next push")]
+    upstreams: Vec<Box<Upstream>>,
     /// Looked for when the first location is checked.
     pub proxy: OnceCell<Option<ProxyModule>>,
     #[expect(dead_code, reason = "kept for its end: then the module's indices are free")]
@@ -45,6 +46,31 @@ impl MainConf {
     /// The tables of the configuration.
     pub fn tables(&'static self) -> impl Iterator<Item = &'static TableConf> {
         self.tables.iter().map(AsRef::as_ref)
+    }
+
+    /// Adds an upstream with `urlproxy_peers`.
+    pub fn add_upstream(&mut self, upstream: Upstream) {
+        self.upstreams.push(Box::new(upstream));
+    }
+
+    /// What this module has of an upstream with `urlproxy_peers`.
+    pub fn upstream(&self, conf: *const ngx_http_upstream_srv_conf_t) -> Option<&Upstream> {
+        self.upstreams.iter().map(AsRef::as_ref).find(|upstream| ptr::eq(upstream.conf, conf))
+    }
+
+    /// The same, while the configuration is read.
+    pub fn upstream_mut(&mut self, conf: *const ngx_http_upstream_srv_conf_t) -> Option<&mut Upstream> {
+        self.upstreams.iter_mut().map(AsMut::as_mut).find(|upstream| ptr::eq(upstream.conf, conf))
+    }
+
+    /// Whether an upstream has `urlproxy_peers`.
+    pub fn has_upstream(&self, conf: *const ngx_http_upstream_srv_conf_t) -> bool {
+        self.upstream(conf).is_some()
+    }
+
+    /// Whether any upstream has `urlproxy_peers`.
+    pub fn has_upstreams(&self) -> bool {
+        !self.upstreams.is_empty()
     }
 
     fn find(&'static self, name: &str) -> Option<&'static TableConf> {
@@ -74,7 +100,7 @@ const LEVELS: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 /// Blocks inside a server or a location: `if`, `limit_except`.
 const BLOCKS: u32 = NGX_HTTP_SIF_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF;
 
-static mut COMMANDS: [ngx_command_t; 10] = [
+static mut COMMANDS: [ngx_command_t; 11] = [
     ngx_command_t {
         name: ngx_string!("urlproxy_table"),
         type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_BLOCK | NGX_CONF_TAKE1) as ngx_uint_t,
@@ -107,7 +133,15 @@ static mut COMMANDS: [ngx_command_t; 10] = [
     ngx_command_t {
         name: ngx_string!("urlproxy_peers"),
         type_: (NGX_HTTP_UPS_CONF | nginx_sys::NGX_CONF_ANY) as ngx_uint_t,
-        set: Some(peers::urlproxy_peers),
+        set: Some(upstream::urlproxy_peers),
+        conf: 0,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t {
+        name: ngx_string!("urlproxy_keepalive"),
+        type_: (NGX_HTTP_UPS_CONF | nginx_sys::NGX_CONF_ANY) as ngx_uint_t,
+        set: Some(upstream::urlproxy_keepalive),
         conf: 0,
         offset: 0,
         post: ptr::null_mut(),

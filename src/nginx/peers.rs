@@ -1,44 +1,56 @@
-//! `urlproxy_peers`: the peers of an upstream are the backends of the request's route.
+//! The peers of an upstream with `urlproxy_peers` are the backends of the request's route.
 
-use std::ffi::{c_char, c_void};
-use std::net::{IpAddr, SocketAddr};
+use std::ffi::c_void;
+use std::net::SocketAddr;
 use std::ptr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use nginx_sys::{
-    NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_command_t, ngx_conf_t, ngx_current_msec, ngx_http_request_t,
-    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t,
-    ngx_str_t, ngx_uint_t,
+    NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_current_msec, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
+    ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
-use ngx::http::{HttpModuleMainConf, HttpModuleServerConf, NgxHttpUpstreamModule};
 
 use super::addr_text::AddrText;
-use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
 use super::endpoint::{Destination, Endpoint};
 use super::guard::guarded;
+use super::keepalive::{Keepalive, cannot_be_repeated};
 use super::kept::KeptFor;
 use super::log;
-use super::module::Module;
 use super::pool;
 use super::request::{RequestRoute, resolve_now};
 use super::sockaddr::PeerAddress;
-use super::units::parse_duration;
+use crate::keepalive::Key;
 use crate::route::Scheme;
 use crate::table::{Health, HealthKey, HealthSettings};
+
+/// What this module has of an upstream with `urlproxy_peers`.
+pub(super) struct Upstream {
+    pub conf: *const ngx_http_upstream_srv_conf_t,
+    pub health: HealthSettings,
+    /// Networks whose plain connections any record may use.
+    pub shared: Vec<IpNet>,
+    /// What keeps connections, unless nginx does.
+    pub keepalive: Option<Box<Keepalive>>,
+}
 
 /// One request's way through its backends.
 struct Peers {
     route: &'static RequestRoute,
-    settings: Settings,
+    conf: &'static Upstream,
     request: *mut ngx_http_request_t,
     /// Where the first choice is kept: nearly always the only one.
     first: Chosen,
     upstream: *mut ngx_http_upstream_t,
+    /// Whether nginx can speak TLS here; then it speaks to each backend as the backend's scheme says.
+    has_tls: bool,
+    /// Whether a kept connection had gone stale: from then on the request goes on new ones.
+    needs_new: bool,
     /// The backend that is asked.
     at: usize,
-    /// A bit for each backend that was asked, or can't be: a name, or not of the scheme that nginx speaks here.
+    /// What its connection may be used for again.
+    key: Option<Key>,
+    /// A bit for each backend that was asked, or can't be: a name, or not of a scheme that nginx speaks here.
     tried: u64,
     /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
     stale: u64,
@@ -51,112 +63,10 @@ struct Chosen {
     name: ngx_str_t,
 }
 
-/// What follows `urlproxy_peers`.
-#[derive(Clone, Copy)]
-struct Settings {
-    health: HealthSettings,
-    /// Networks whose plain connections any record may use.
-    shared: &'static [IpNet],
-}
-
-/// What follows `urlproxy_peers`: as nginx's `server` takes it, and the networks.
-fn parse_settings(args: &[&str]) -> Result<(HealthSettings, Vec<IpNet>), DirectiveError> {
-    let (mut health, mut shared) = (HealthSettings::default(), Vec::new());
-    for arg in args {
-        let invalid = || DirectiveError::Invalid {
-            directive: "urlproxy_peers",
-            what: "parameter",
-            value: (*arg).into(),
-            example: "max_fails=1 fail_timeout=10s shared=10.0.0.0/8,fd00::/8",
-        };
-        match arg.split_once('=').ok_or_else(invalid)? {
-            ("max_fails", value) => health.max_fails = value.parse().map_err(|_| invalid())?,
-            ("fail_timeout", value) => {
-                let is_whole = |time: &Duration| time.as_secs() > 0 && time.subsec_nanos() == 0;
-                health.fail_timeout = parse_duration(value).filter(is_whole).ok_or_else(invalid)?;
-            }
-            ("shared", value) => {
-                for network in value.split(',') {
-                    let network = network.parse().or_else(|_| network.parse().map(|ip: IpAddr| ip.into()));
-                    shared.push(network.map(|network: IpNet| network.trunc()).map_err(|_| invalid())?);
-                }
-            }
-            _ => return Err(invalid()),
-        }
-    }
-    Ok((health, shared))
-}
-
-/// `urlproxy_peers [max_fails=N] [fail_timeout=TIME] [shared=CIDR,...];`
-pub(super) unsafe extern "C" fn urlproxy_peers(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    _: *mut c_void,
-) -> *mut c_char {
-    guarded(CONF_ERROR, || {
-        // SAFETY: nginx passes its parser, inside an upstream block.
-        let Some(upstream) = NgxHttpUpstreamModule::server_conf_mut(unsafe { &*cf }) else { return CONF_ERROR };
-        let refuse = |text: &str| {
-            // SAFETY: as above.
-            unsafe { directive::refuse(cf, &DirectiveError::Other(text.into())) }
-        };
-        if upstream.peer.init_upstream.is_some() {
-            return refuse(
-                "\"urlproxy_peers\" must be the first in its upstream, before \"keepalive\" and instead of other methods",
-            );
-        }
-        let (mut health, mut shared) = (HealthSettings::default(), Vec::new());
-        let parse = |args: &[&str]| parse_settings(args).map(|parsed| (health, shared) = parsed);
-        // SAFETY: as above.
-        if unsafe { directive::apply(cf, parse) } != CONF_OK {
-            return CONF_ERROR;
-        }
-        // SAFETY: as above.
-        let conf_pool = unsafe { (*cf).pool };
-        // SAFETY: the configuration's pool.
-        let Some(shared) = (unsafe { pool::copy(conf_pool, &shared) }) else { return CONF_ERROR };
-        // SAFETY: as above.
-        let Some(settings) = (unsafe { pool::place(conf_pool, || Settings { health, shared }) }) else {
-            return CONF_ERROR;
-        };
-        upstream.peer.data = ptr::from_mut(settings).cast();
-        upstream.peer.init_upstream = Some(init_upstream);
-        // SAFETY: as above.
-        let Some(main) = Module::main_conf_mut(unsafe { &*cf }) else { return CONF_ERROR };
-        main.upstreams.push(upstream);
-        // nginx wants a server in each upstream; this one stands for whatever the table says.
-        // SAFETY: all-zero is how nginx makes these itself.
-        let server = unsafe { std::mem::zeroed::<ngx_http_upstream_server_t>() };
-        // SAFETY: the upstream's servers are an array of this type.
-        let pushed = unsafe { pool::push(upstream.servers, ngx_http_upstream_server_t { down: 1, ..server }) };
-        if pushed.is_some() { CONF_OK } else { CONF_ERROR }
-    })
-}
-
-unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
-    guarded(Status::NGX_ERROR.0, || {
-        // SAFETY: nginx passes the upstream whose block it has read.
-        let upstream = unsafe { &mut *upstream };
-        // SAFETY: the upstream's servers are an array.
-        let servers = unsafe { upstream.servers.as_ref() }.map_or(0, |servers| servers.nelts);
-        let wrong = if servers > 1 {
-            Some("\"urlproxy_peers\" takes its servers from the table, remove the \"server\" lines")
-        } else if !upstream.shm_zone.is_null() {
-            Some("\"urlproxy_peers\" keeps its state in the table, remove the \"zone\" line")
-        } else {
-            None
-        };
-        if let Some(text) = wrong {
-            // SAFETY: nginx passes its parser.
-            unsafe { directive::refuse(cf, &DirectiveError::Other(text.into())) };
-            return Status::NGX_ERROR.0;
-        }
-        upstream.peer.init = Some(init_peer);
-        Status::NGX_OK.0
-    })
-}
-
-unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, us: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+pub(super) unsafe extern "C" fn init_peer(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
     guarded(Status::NGX_ERROR.0, || {
         // SAFETY: nginx passes the request it is working on.
         let request = unsafe { &*r };
@@ -175,12 +85,24 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, us: *mut ngx_http_ups
         // SAFETY: nginx has made the request's upstream.
         let Some(upstream) = (unsafe { request.upstream.as_mut() }) else { return Status::NGX_ERROR.0 };
         // SAFETY: nginx passes the upstream.
-        let settings = unsafe { (*us).peer.data };
-        // SAFETY: `urlproxy_peers` has put them there.
-        let settings = unsafe { *settings.cast::<Settings>() };
-        let unusable = unusable(route.endpoints(), upstream.ssl() != 0);
-        let peers =
-            || Peers { route, settings, request: r, first: Chosen::NONE, upstream, at: 0, tried: unusable, stale: 0 };
+        let conf = unsafe { (*us).peer.data };
+        // SAFETY: `init_upstream` has put it there, and the configuration lives longer than its requests.
+        let conf: &'static Upstream = unsafe { &*conf.cast() };
+        let has_tls = upstream.ssl() != 0;
+        let unusable = unusable(route.endpoints(), has_tls);
+        let peers = || Peers {
+            route,
+            conf,
+            request: r,
+            first: Chosen::NONE,
+            upstream,
+            has_tls,
+            needs_new: false,
+            at: 0,
+            key: None,
+            tried: unusable,
+            stale: 0,
+        };
         // SAFETY: the request's pool.
         let Some(peers) = (unsafe { pool::place(request.pool, peers) }) else { return Status::NGX_ERROR.0 };
         let peer = &mut upstream.peer;
@@ -216,14 +138,18 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         peers.tried |= 1 << at;
         peers.at = at;
         peers.route.chosen.set(at);
+        if peers.has_tls {
+            // SAFETY: the upstream is there as long as its peers; nginx has a reference to its peer, so none is made to the whole.
+            unsafe { ngx_http_upstream_t::set_ssl_raw(peers.upstream, (scheme == Scheme::Https).into()) };
+        }
         let Some(chosen) = peers.place(scheme, addr) else { return Status::NGX_ERROR.0 };
         let address = chosen.address.bytes_mut();
         pc.sockaddr = address.as_mut_ptr().cast();
         pc.socklen = address.len() as u32;
         pc.name = &raw mut chosen.name;
         pc.set_cached(0);
-        pc.connection = std::ptr::null_mut();
-        Status::NGX_OK.0
+        pc.connection = ptr::null_mut();
+        if peers.take_kept(pc) { Status::NGX_DONE.0 } else { Status::NGX_OK.0 }
     })
 }
 
@@ -238,7 +164,11 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
         if has_failed && pc.cached() != 0 && !peers.has_answered() && !has_timed_out(pc) {
             // Not the backend's failure: it had closed a connection that was kept for it.
             peers.stale |= 1 << peers.at;
+            peers.needs_new = true;
             return;
+        }
+        if let (Some(keepalive), Some(key)) = (&peers.conf.keepalive, &peers.key) {
+            keepalive.keep(key, pc, peers.upstream, state);
         }
         let endpoints = peers.route.endpoints();
         let Some(endpoint) = endpoints.get(peers.at).filter(|_| endpoints.len() > 1) else { return };
@@ -248,7 +178,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
             if peers.has_answered() {
                 health.answered(key);
             }
-        } else if health.failed(key, now_seconds(), peers.settings.health) {
+        } else if health.failed(key, now_seconds(), peers.conf.health) {
             let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", of_tool(peers.route));
             // SAFETY: the connection's own log.
             unsafe { log::write(pc.log, NGX_LOG_WARN, &text) };
@@ -277,9 +207,9 @@ fn expected_scheme(module: &[u8], scheme: Scheme) -> &'static str {
 }
 
 /// A bit for each backend that this request can't ask.
-fn unusable(endpoints: &[Endpoint], is_tls: bool) -> u64 {
+fn unusable(endpoints: &[Endpoint], has_tls: bool) -> u64 {
     let usable = |endpoint: &Endpoint| {
-        (endpoint.scheme == Scheme::Https) == is_tls && matches!(endpoint.destination, Destination::Addr(_))
+        (has_tls || endpoint.scheme == Scheme::Http) && matches!(endpoint.destination, Destination::Addr(_))
     };
     if let [single] = endpoints {
         return u64::from(!usable(single));
@@ -327,7 +257,7 @@ impl Peers {
 
     fn choose(&mut self) -> Option<usize> {
         let admits = |endpoint: &Endpoint| match (self.health_key(endpoint), self.health()) {
-            (Some(key), Some(health)) => health.admits(key, now_seconds(), self.settings.health),
+            (Some(key), Some(health)) => health.admits(key, now_seconds(), self.conf.health),
             _ => true,
         };
         let chosen = self.route.choose(self.tried, admits);
@@ -337,6 +267,22 @@ impl Peers {
         self.tried &= !self.stale;
         self.stale = 0;
         self.route.choose(self.tried, |_| true)
+    }
+
+    /// Gives `pc` a kept connection to the chosen backend, if there is one for this request.
+    #[inline(always)]
+    fn take_kept(&self, pc: &mut ngx_peer_connection_t) -> bool {
+        let (Some(keepalive), Some(key)) = (&self.conf.keepalive, &self.key) else { return false };
+        if self.needs_new {
+            return false;
+        }
+        // SAFETY: the request is there as long as its peers.
+        let request = unsafe { &*self.request };
+        // SAFETY: the upstream is there as long as its peers.
+        let conf = unsafe { (*self.upstream).conf };
+        // SAFETY: it has the settings of the location that made it.
+        let next_upstream = unsafe { (*conf).next_upstream };
+        keepalive.take(key, pc, cannot_be_repeated(request, next_upstream))
     }
 
     /// Whether anything came back from the backend.
@@ -384,7 +330,7 @@ impl Peers {
 
     /// Puts address and name where nginx finds them as long as the request lives.
     fn place(&mut self, scheme: Scheme, addr: SocketAddr) -> Option<&mut Chosen> {
-        let (backend, shared) = ((scheme, addr.ip()), self.settings.shared);
+        let (backend, shared) = ((scheme, addr.ip()), &self.conf.shared);
         // SAFETY: request and upstream are there as long as its peers, and the backend was chosen just before.
         let kept_for = unsafe { KeptFor::of(self.request, self.upstream, self.route.owner, backend, shared) }?;
         let chosen = if self.first.address.is_set() {
@@ -395,6 +341,9 @@ impl Peers {
         } else {
             &mut self.first
         };
+        if self.conf.keepalive.is_some() {
+            self.key = Some(Key::new(addr, kept_for.record, kept_for.session));
+        }
         chosen.address.set(addr, kept_for);
         chosen.text.set(addr);
         chosen.name = pool::string(chosen.text.as_bytes());
@@ -418,40 +367,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_those_of_a_server_of_nginx_and_networks() {
-        let settings =
-            |max_fails, seconds| (HealthSettings { max_fails, fail_timeout: Duration::from_secs(seconds) }, vec![]);
-        assert_eq!(parse_settings(&[]), Ok(settings(1, 10)));
-        assert_eq!(parse_settings(&["fail_timeout=1m", "max_fails=3"]), Ok(settings(3, 60)));
-        assert_eq!(parse_settings(&["max_fails=0"]), Ok(settings(0, 10)));
-        let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"].map(|network| network.parse().unwrap());
-        assert_eq!(parse_settings(&["shared=10.1.0.0/8,fd00::/8", "shared=192.0.2.1"]).unwrap().1, networks);
-        for wrong in [
-            "max_fails",
-            "max_fails=-1",
-            "max_fails=65536",
-            "fail_timeout=500ms",
-            "fail_timeout=0",
-            "weight=2",
-            "shared=",
-            "shared=10.0.0.0/33",
-            "shared=10.0.0.1,",
-        ] {
-            let want = format!(
-                r#""urlproxy_peers" invalid parameter "{wrong}", expected e.g. "max_fails=1 fail_timeout=10s shared=10.0.0.0/8,fd00::/8""#
-            );
-            assert_eq!(parse_settings(&[wrong]).unwrap_err().to_string(), want);
-        }
-    }
-
-    #[test]
-    fn names_and_the_other_scheme_are_left_out() {
+    fn names_are_left_out_and_https_without_tls() {
         let endpoint = |scheme, text: &str| match text.parse() {
             Ok(addr) => Endpoint { scheme, destination: Destination::Addr(addr) },
             Err(_) => Endpoint { scheme, destination: Destination::Name("exec-1", 80) },
         };
         let (http, https) = (Scheme::Http, Scheme::Https);
         let endpoints = [endpoint(http, "10.0.0.1:80"), endpoint(https, "10.0.0.1:443"), endpoint(http, "exec-1")];
-        assert_eq!((unusable(&endpoints, false), unusable(&endpoints, true)), (0b110, 0b101));
+        assert_eq!((unusable(&endpoints, false), unusable(&endpoints, true)), (0b110, 0b100));
     }
 }

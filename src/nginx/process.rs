@@ -175,7 +175,7 @@ fn lease_of(name: &str) -> Option<Arc<Lease>> {
 }
 
 /// Whether the worker drains: another generation has taken over.
-fn is_exiting() -> bool {
+pub(super) fn is_exiting() -> bool {
     let flag = &raw mut ngx_exiting;
     // SAFETY: an aligned word that nginx writes in one store, and that is there as long as the process.
     unsafe { AtomicUsize::from_ptr(flag) }.load(Relaxed) != 0

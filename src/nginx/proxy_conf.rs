@@ -237,7 +237,7 @@ unsafe fn new_level(cf: *mut ngx_conf_t, module: &ngx_module_t) -> Option<*mut c
 }
 
 /// The directives of a module.
-fn commands(module: &ngx_module_t) -> impl Iterator<Item = &ngx_command_t> {
+pub(super) fn commands(module: &ngx_module_t) -> impl Iterator<Item = &ngx_command_t> {
     let first = module.commands.cast_const();
     (0..).map_while(move |at| {
         // SAFETY: the list goes on until one without a name.
