@@ -141,7 +141,7 @@ load_module "$module";
 worker_processes 2;
 pid nginx.pid;
 error_log error.log notice;
-events {}
+events { worker_connections 16384; }
 http {
     access_log off;
     $(nginx_temp_paths)

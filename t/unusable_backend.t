@@ -9,28 +9,20 @@ __DATA__
 === whichever way the request is passed on
 --- server
 location /grpc/ { urlproxy tools path; grpc_pass grpc://tools; }
-location /grpcs/ { urlproxy tools path; grpc_pass grpcs://tools; }
 location /uwsgi/ { urlproxy tools path; uwsgi_pass tools; }
 location /fastcgi/ { urlproxy tools path; fastcgi_pass tools; }
-location /https/ { urlproxy tools path; proxy_pass https://tools; }
 --- redis
 HSET prefix:grpc .* https://127.0.0.1:1
-HSET prefix:grpcs .* http://127.0.0.1:2
 HSET prefix:uwsgi .* https://127.0.0.1:3
 HSET prefix:fastcgi .* https://127.0.0.1:4
-HSET prefix:https .* http://127.0.0.1:5
 HSET prefix:http .* https://127.0.0.1:6
 --- requests
 /grpc/     502
-/grpcs/    502
 /uwsgi/    502
 /fastcgi/  502
-/https/    502
 /http/     502
 --- error_log
 urlproxy_peers: backend https://127.0.0.1:1 of tool "grpc" is not of the scheme that "grpc_pass" says, expected "grpcs://"
-urlproxy_peers: backend http://127.0.0.1:2 of tool "grpcs" is not of the scheme that "grpc_pass" says, expected "grpc://"
 urlproxy_peers: backend https://127.0.0.1:3 of tool "uwsgi" is not of the scheme that "uwsgi_pass" says, expected "suwsgi://"
 urlproxy_peers: backend https://127.0.0.1:4 of tool "fastcgi" is not of the scheme that "fastcgi_pass" says, expected an http backend: it has no TLS
-urlproxy_peers: backend http://127.0.0.1:5 of tool "https" is not of the scheme that "proxy_pass" says, expected "$urlproxy_scheme://"
-urlproxy_peers: backend https://127.0.0.1:6 of tool "http" is not of the scheme that "proxy_pass" says, expected "$urlproxy_scheme://"
+urlproxy_peers: backend https://127.0.0.1:6 of tool "http" is not of the scheme that "proxy_pass" says, expected "https://", which serves both

@@ -2,12 +2,13 @@
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
-# The warnings of `nginx -t`, each without its beginning and without the file.
+# The warnings of `nginx -t` about locations, each without its beginning and without the file. Those about
+# worker_connections are about the test's own configuration.
 sub warnings {
     my $root = server_root();
     my $log  = `$ENV{TEST_NGINX_BINARY} -t -p $root -c $root/conf/nginx.conf -e $root/logs/test.log 2>&1`;
     like($log, qr/test is successful/, 'nginx -t');
-    return sort map { s/ of the server in \S+nginx\.conf:\d+$//r } $log =~ /^nginx: \[warn\] (.*)/mg;
+    return sort grep { !/worker_connections/ } map { s/ of the server in \S+nginx\.conf:\d+$//r } $log =~ /^nginx: \[warn\] (.*)/mg;
 }
 
 our $route = '"proxy_pass" leads to an upstream with "urlproxy_peers", but the location has no "urlproxy": '
@@ -158,3 +159,14 @@ is_deeply([warnings()], []);
 --- shipped: domainproxy.conf
 --- perl
 is_deeply([warnings()], []);
+
+
+
+=== more connections kept than workers have
+--- http
+upstream many { urlproxy_peers; urlproxy_keepalive 300000; }
+upstream few { urlproxy_peers; urlproxy_keepalive 5; }
+--- error_log eval
+qr{\[warn\].*"urlproxy_keepalive 300000" of upstream "many" is more than half of \d+ worker_connections, expected e\.g\. "worker_connections 1200000;"}
+--- no_error_log
+upstream "few"

@@ -109,6 +109,11 @@ impl Keepalive {
         keepalive
     }
 
+    /// How many connections each worker may keep.
+    pub fn most(&self) -> usize {
+        self.settings.limits.total as usize
+    }
+
     /// Gives `pc` an idle connection to the backend. `must_be_silent` for a request that cannot be repeated.
     #[inline(always)]
     pub fn take(&self, key: &Key, pc: &mut ngx_peer_connection_t, must_be_silent: bool) -> bool {
@@ -317,4 +322,58 @@ fn set_log(c: &mut ngx_connection_t, log: *mut ngx_log_t) {
 fn now() -> u64 {
     // SAFETY: nginx writes it on this thread.
     unsafe { ngx_current_msec as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_nginx_and_a_sixteenth_for_each_tool() {
+        let limits = |args: &[&str]| {
+            let Limits { total, per_backend, per_owner } = parse_settings(args).unwrap().limits;
+            (total, per_backend, per_owner)
+        };
+        assert_eq!(limits(&["4096"]), (4096, 16, 256));
+        assert_eq!(limits(&["8"]), (8, 16, 16));
+        assert_eq!(limits(&["4096", "per_backend=512"]), (4096, 512, 512));
+        assert_eq!(limits(&["4096", "per_tool=1", "per_backend=2"]), (4096, 2, 1));
+        let settings = parse_settings(&["1"]).unwrap();
+        let Settings { timeout, requests, time, shared, .. } = settings;
+        assert_eq!((timeout.as_secs(), requests, time.as_secs(), shared), (60, 1000, 3600, vec![]));
+        let settings = parse_settings(&["1", "timeout=5s", "requests=7", "time=1m", "shared=10.1.2.3/8,::1"]).unwrap();
+        let Settings { timeout, requests, time, shared, .. } = settings;
+        let networks = ["10.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap());
+        assert_eq!((timeout.as_secs(), requests, time.as_secs(), shared), (5, 7, 60, networks.to_vec()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |args: &[&str]| parse_settings(args).unwrap_err().to_string();
+        let want = r#""urlproxy_keepalive" takes a number of connections, e.g. "urlproxy_keepalive 4096 per_backend=16 timeout=60s;""#;
+        assert_eq!(error(&[]), want);
+        for wrong in ["0", "-1", "1000001", "many", "per_backend=16"] {
+            let want = format!(
+                r#""urlproxy_keepalive" invalid number of connections (1 to 1000000) "{wrong}", expected e.g. "4096""#
+            );
+            assert_eq!(error(&[wrong]), want);
+        }
+        for wrong in [
+            "64",
+            "per_backend",
+            "per_backend=0",
+            "per_tool=-1",
+            "timeout=0",
+            "timeout=soon",
+            "time=0s",
+            "requests=0",
+            "requests=x",
+            "shared=",
+            "shared=10.0.0.0/33",
+            "max_fails=1",
+        ] {
+            let want = format!(r#""urlproxy_keepalive" invalid parameter "{wrong}", expected e.g. "per_backend=16 "#);
+            assert!(error(&["64", wrong]).starts_with(&want), "{wrong}");
+        }
+    }
 }

@@ -73,6 +73,22 @@ impl MainConf {
         !self.upstreams.is_empty()
     }
 
+    /// Warns of upstreams that keep more connections than workers can spare.
+    pub fn check_connections(&self, worker_connections: usize, warn: impl Fn(&str)) {
+        for upstream in &self.upstreams {
+            let Some(kept) = upstream.keepalive.as_ref().map(|keepalive| keepalive.most()) else { continue };
+            if kept > worker_connections / 2 {
+                // SAFETY: the configuration's own.
+                let name = unsafe { pool::bytes((*upstream.conf).host) }.escape_ascii();
+                warn(&format!(
+                    "\"urlproxy_keepalive {kept}\" of upstream \"{name}\" is more than half of {worker_connections} \
+                     worker_connections, expected e.g. \"worker_connections {};\"",
+                    4 * kept
+                ));
+            }
+        }
+    }
+
     fn find(&'static self, name: &str) -> Option<&'static TableConf> {
         self.tables().find(|table| table.name == name)
     }

@@ -139,8 +139,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         peers.at = at;
         peers.route.chosen.set(at);
         if peers.has_tls {
-            // SAFETY: the upstream is there as long as its peers; nginx has a reference to its peer, so none is made to the whole.
-            unsafe { ngx_http_upstream_t::set_ssl_raw(peers.upstream, (scheme == Scheme::Https).into()) };
+            peers.speak(scheme);
         }
         let Some(chosen) = peers.place(scheme, addr) else { return Status::NGX_ERROR.0 };
         let address = chosen.address.bytes_mut();
@@ -194,15 +193,13 @@ fn of_tool(route: &RequestRoute) -> String {
     }
 }
 
-/// How a location would have to say that it speaks to backends of this scheme.
-fn expected_scheme(module: &[u8], scheme: Scheme) -> &'static str {
-    match (module, scheme) {
-        (b"grpc", Scheme::Http) => "\"grpc://\"",
-        (b"grpc", Scheme::Https) => "\"grpcs://\"",
-        (b"uwsgi", Scheme::Http) => "\"uwsgi://\"",
-        (b"uwsgi", Scheme::Https) => "\"suwsgi://\"",
-        (b"fastcgi" | b"scgi", _) => "an http backend: it has no TLS",
-        _ => "\"$urlproxy_scheme://\"",
+/// How a location would have to say that it can speak to https backends.
+fn expected_scheme(module: &[u8]) -> &'static str {
+    match module {
+        b"grpc" => "\"grpcs://\"",
+        b"uwsgi" => "\"suwsgi://\"",
+        b"fastcgi" | b"scgi" => "an http backend: it has no TLS",
+        _ => "\"https://\", which serves both",
     }
 }
 
@@ -269,6 +266,20 @@ impl Peers {
         self.route.choose(self.tried, |_| true)
     }
 
+    /// Has nginx speak to the chosen backend with or without TLS.
+    fn speak(&self, scheme: Scheme) {
+        // nginx has a reference to the upstream's peer, so none is made to the whole.
+        // SAFETY: the upstream is there as long as its peers.
+        unsafe { ngx_http_upstream_t::set_ssl_raw(self.upstream, (scheme == Scheme::Https).into()) };
+        // SAFETY: as above.
+        let schema = unsafe { &mut (*self.upstream).schema };
+        // SAFETY: the configuration's text, or one of those below.
+        if unsafe { pool::bytes(*schema) }.starts_with(b"http") {
+            // For the log.
+            *schema = pool::string(if scheme == Scheme::Https { b"https://" } else { b"http://" });
+        }
+    }
+
     /// Gives `pc` a kept connection to the chosen backend, if there is one for this request.
     #[inline(always)]
     fn take_kept(&self, pc: &mut ngx_peer_connection_t) -> bool {
@@ -305,7 +316,7 @@ impl Peers {
                 let conf = unsafe { (*self.upstream).conf };
                 // SAFETY: it has the settings of the location that made it, which name the module that speaks.
                 let module = unsafe { conf.as_ref() }.map_or(&b"proxy"[..], |conf| unsafe { pool::bytes(conf.module) });
-                let expected = expected_scheme(module, endpoint.scheme);
+                let expected = expected_scheme(module);
                 let module = module.escape_ascii();
                 format!(
                     "urlproxy_peers: backend {endpoint}{of_tool} is not of the scheme that \"{module}_pass\" says, expected {expected}"

@@ -55,9 +55,13 @@ pub(super) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
         let cycle = unsafe { &*cycle };
         // SAFETY: written by nginx before this.
         let is_test = unsafe { ngx_test_config } != 0;
-        let Some(main) = Module::main_conf(cycle).filter(|_| !is_test) else { return Status::NGX_OK.0 };
         // SAFETY: the cycle's log is the cycle's.
         let say = |level, text: &str| unsafe { log::write(cycle.log, level, text) };
+        let Some(main) = Module::main_conf(cycle) else { return Status::NGX_OK.0 };
+        main.check_connections(cycle.connection_n, |text| say(nginx_sys::NGX_LOG_WARN, text));
+        if is_test {
+            return Status::NGX_OK.0;
+        }
         let (build, nginx) = (env!("URLPROXY_BUILD_ID"), env!("URLPROXY_NGINX_VERSION"));
         let version = env!("CARGO_PKG_VERSION");
         say(nginx_sys::NGX_LOG_NOTICE, &format!("urlproxy {version}, build {build} for nginx {nginx}"));
