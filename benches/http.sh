@@ -1,19 +1,35 @@
 #!/usr/bin/env bash
 # What the module costs per request, against a static `upstream` in the same nginx: requests/s by wrk, then instructions
 # by callgrind. Both sides set the same headers and keep connections alike; only the routing differs.
+#
+#   benches/http.sh [rates] [instructions]       both if not said
+#   KEEPALIVE='keepalive 64;' benches/http.sh    with other lines after urlproxy_peers
+# shellcheck disable=SC2016  # nginx's own variables
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=.ci/lib.sh
 . .ci/lib.sh
 need_built "$module"
 
-tools=3000
+# How the module keeps connections. All tools are at one address, as behind an ingress, so each may use any of them.
+KEEPALIVE=${KEEPALIVE:-'keepalive 64; keepalive_requests 100000000;'}
+
 connections=64
 # Short and many, and their mean: two cores with neighbours swing by half from one second to the next, and of a static
 # upstream against itself this way was right to 1 %, the median of five rounds of 5 s only to 10 %.
 rounds=30
 seconds=1
 callgrind_requests=1500
+
+# The sides: each is a server of its own in the same nginx. Rates are measured of some; they cost a second a round.
+sides=(static static_by_variable static_pair fixed https routed canonical domain pair)
+rated=(static static_by_variable fixed https routed)
+# Each side is asked for tools of its own: what one has looked up is in no cache for the next.
+tools_per_side=$((callgrind_requests + 500))
+tools=$((${#sides[@]} * tools_per_side))
+
+parts=" ${*:-rates instructions} "
+[[ $parts =~ ^(\ +(rates|instructions))+\ +$ ]] || die "expected rates or instructions, got '$*'"
 
 work=$PWD/build/bench
 rm -rf "$work"
@@ -29,6 +45,8 @@ fi
 
 free_port
 backend=127.0.0.1:$port
+free_port
+second_backend=127.0.0.1:$port
 cat >"$work/backend/nginx.conf" <<CONF
 $(nginx_user)
 worker_processes 1;
@@ -41,6 +59,7 @@ http {
     keepalive_requests 100000000;
     server {
         listen $backend;
+        listen $second_backend;
         return 200 "hello\n";
     }
 }
@@ -48,17 +67,23 @@ CONF
 start_nginx "$work/backend" "http://$backend/" "${load_cpu[@]}"
 
 start_redis "$work"
-redis EVAL "for i = 1, $tools do redis.call('HSET', string.format('prefix:tool-%04d', i), '.*', ARGV[1]) end" \
-    0 "http://$backend" >/dev/null
+redis EVAL "for i = 0, $tools - 1 do
+        local name = string.format('%05d', i)
+        redis.call('HSET', 'prefix:tool-' .. name, '.*', ARGV[1])
+        redis.call('SADD', 'prefix:pair-' .. name, ARGV[1], ARGV[2])
+        redis.call('SADD', 'frontend:tool-' .. name .. '.example.org', ARGV[1])
+    end" 0 "http://$backend" "http://$second_backend" >/dev/null
 
-free_port
-static=127.0.0.1:$port
-free_port
-routed=127.0.0.1:$port
-free_port
-fixed=127.0.0.1:$port
-free_port
-static_by_variable=127.0.0.1:$port
+declare -A address
+for side in "${sides[@]}"; do
+    free_port
+    address[$side]=127.0.0.1:$port
+done
+server() { # SIDE LINE...
+    local side=$1
+    shift
+    printf '    server {\n        listen %s;\n        location / { %s }\n    }\n' "${address[$side]}" "$*"
+}
 cat >"$work/proxy/nginx.conf" <<CONF
 $(nginx_user)
 load_module "$module";
@@ -79,53 +104,44 @@ http {
     proxy_set_header Connection        "";
 
     urlproxy_table tools {
-        zone             16m;
+        zone             32m;
         redis            redis://127.0.0.1:$redis_port/0;
         wait_for_routes  60s;
     }
     upstream tools {
-        # All tools are at one address, as behind an ingress; the static upstream's connections are everybody's too.
         urlproxy_peers shared=127.0.0.1;
-        keepalive 64;
-        keepalive_requests 100000000;
+        $KEEPALIVE
     }
     upstream static_tools {
         server $backend;
         keepalive 64;
         keepalive_requests 100000000;
     }
-    server {
-        listen $static;
-        location / { proxy_pass http://static_tools; }
+    upstream static_pair {
+        server $backend;
+        server $second_backend;
+        keepalive 64;
+        keepalive_requests 100000000;
     }
-    server {
-        listen $static_by_variable;
-        set \$static_scheme http;
-        location / { proxy_pass \$static_scheme://static_tools; }
-    }
-    server {
-        listen $routed;
-        location / {
-            urlproxy tools path;
-            proxy_pass \$urlproxy_scheme://tools;
-        }
-    }
-    server {
-        listen $fixed;
-        location / {
-            urlproxy tools path;
-            proxy_pass http://tools;
-        }
-    }
+    map \$host \$static_scheme { default http; }
+$(server static 'proxy_pass http://static_tools;')
+$(server static_by_variable 'proxy_pass $static_scheme://static_tools;')
+$(server static_pair 'proxy_pass http://static_pair;')
+$(server fixed 'urlproxy tools path; proxy_pass http://tools;')
+$(server https 'urlproxy tools path; proxy_pass https://tools;')
+$(server routed 'urlproxy tools path; proxy_pass $urlproxy_scheme://tools;')
+$(server canonical 'urlproxy tools path; urlproxy_canonical https://example.net; proxy_pass http://tools;')
+$(server domain 'urlproxy tools domain; proxy_pass http://tools;')
+$(server pair 'urlproxy tools path; proxy_pass http://tools;')
 }
 CONF
 
 cat >"$work/random_tool.lua" <<LUA
 local requests = {}
 function init()
-    for i = 1, $tools do requests[i] = wrk.format("GET", string.format("/tool-%04d/x", i)) end
+    for i = 1, 3000 do requests[i] = wrk.format("GET", string.format("/tool-%05d/x", i)) end
 end
-function request() return requests[math.random($tools)] end
+function request() return requests[math.random(3000)] end
 LUA
 
 requests_per_second() { # ADDRESS
@@ -135,73 +151,102 @@ requests_per_second() { # ADDRESS
     awk '/^Requests\/sec:/ { print $2 }' <<<"$report"
 }
 
+status_at() { curl -s -o /dev/null -w '%{http_code}' --max-time 5 "http://$1/tool-$(printf %05d $((tools - 1)))/" || true; }
+all_routed() { [[ $(status_at "${address[fixed]}") == 200 ]]; }
+
+# A module that does not serve both schemes by one line speaks TLS to all backends then.
+leave_out_what_is_not_there() {
+    [[ $(status_at "${address[https]}") != 200 ]] || return 0
+    say 'bench: this module does not serve http backends through https://tools'
+    unset "address[https]"
+}
+
+# Instructions per request of nginx's own thread, into $cost. The companion's thread is counted apart: it works by the
+# clock, not by the request.
+count_instructions() { # SIDE NAME [FIRST-TOOL]
+    local side=$1 dump=$work/callgrind.out
+    shift
+    rm -f "$dump".*
+    benches/ask_counted.py "${address[$side]}" "$valgrind" "$callgrind_requests" "$@" || die "$side cannot be measured"
+    cost=$(($(awk '/^totals:/ { print $2 }' "$dump".*-01) / callgrind_requests))
+}
+
 mean() { awk '{ sum += $1 } END { printf "%.0f", sum / NR }' "$1"; }
 calculate() { awk "BEGIN { printf \"$1\", $2 }"; }
-row() { printf '%-62s | %10s | %s\n' "$@"; }
+row() { printf '%-50s | %14s | %14s | %s\n' "$@"; }
 
-all_routed() { [[ $(curl -s -o /dev/null -w '%{http_code}' --max-time 5 "http://$routed/tool-$tools/") == 200 ]]; }
+declare -A what=(
+    [static]='static upstream'
+    [static_by_variable]='static upstream by $scheme'
+    [static_pair]='static upstream of two servers'
+    [fixed]='http://tools'
+    [https]='https://tools'
+    [routed]='$urlproxy_scheme://tools'
+    [canonical]='http://tools, urlproxy_canonical'
+    [domain]='http://tools, domain mode'
+    [pair]='http://tools, two backends'
+)
 
-# Instructions of nginx's own thread in a life of so many requests over one connection, into $instructions. The
-# companion's thread is counted apart: it works by the clock, not by the request.
-count_instructions() { # ADDRESS REQUESTS
-    local answers counts=$work/callgrind.out
-    rm -f "$counts"*
-    start "$work/valgrind.out" valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file="$counts" \
+if [[ $parts == *rates* ]]; then
+    start_nginx "$work/proxy" "http://${address[static]}/" "${proxy_cpu[@]}"
+    wait_until 10 all_routed || die "the last tool is not routed: $(tail -n 3 "$work/proxy/error.log")"
+    leave_out_what_is_not_there
+    say "bench: $rounds rounds of $seconds s with wrk for each, in turn"
+    for ((round = 0; round < rounds; round++)); do
+        for ((i = 0; i < ${#rated[@]}; i++)); do
+            side=${rated[$((round % 2 ? ${#rated[@]} - 1 - i : i))]}
+            [[ -z ${address[$side]:-} ]] || requests_per_second "${address[$side]}" >>"$work/$side.rates"
+        done
+    done
+    stop 5 "$nginx_pid"
+    say
+    row "3,000 tools, 1 worker, $connections connections, $rounds rounds" 'requests/s' "of static" target
+    static_rate=$(mean "$work/static.rates")
+    for side in "${rated[@]}"; do
+        [[ -n ${address[$side]:-} ]] || continue
+        rate=$(mean "$work/$side.rates")
+        target=
+        [[ $side == static* ]] || target='>= 0.97'
+        row "${what[$side]}" "$rate" "$(calculate %.3f "$rate / $static_rate")" "$target"
+    done
+fi
+
+if [[ $parts == *instructions* ]]; then
+    say "bench: $callgrind_requests requests under callgrind for each, first to a new tool each, then to one tool"
+    start "$work/valgrind.out" valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file="$work/callgrind.out" \
         nginx -p "$work/proxy/" -e error.log -c nginx.conf -g 'daemon off; master_process off;'
+    valgrind=$child
     wait_until 60 all_routed || die "nginx under valgrind does not answer: $(tail -n 3 "$work/valgrind.out")"
-    answers=$(curl -s -o /dev/null -w '%{http_code} %{num_connects}\n' --max-time 120 \
-        "http://$1/tool-[0001-$2]/x" | sort | uniq -c | awk '{ printf "%s ", $0 }')
-    [[ $answers =~ ^\ *$(($2 - 1))\ 200\ 0\ +1\ 200\ 1\ $ ]] ||
-        die "expected $2 answers over one connection, got (count, status, connections): $answers"
-    stop 60 "$child"
-    instructions=$(awk '/^totals:/ { print $2 }' "$counts-01")
-}
+    leave_out_what_is_not_there
+    say
+    row "$tools tools, 1 worker, 1 connection" 'cold' 'warm' target
+    declare -A cold warm
+    for i in "${!sides[@]}"; do
+        side=${sides[$i]}
+        [[ -n ${address[$side]:-} ]] || continue
+        name=tool
+        [[ $side != pair ]] || name=pair
+        first=$((i * tools_per_side))
+        count_instructions "$side" "$name" "$first"
+        cold[$side]=$cost
+        count_instructions "$side" "$name-$(printf %05d "$first")"
+        warm[$side]=$cost
+        row "instructions per request, ${what[$side]}" "${cold[$side]}" "${warm[$side]}" ''
+    done
+    stop 60 "$valgrind"
 
-cost_per_request() { # ADDRESS: into $cost; the difference of two lives, so that starting and stopping are in neither
-    local one
-    count_instructions "$1" "$callgrind_requests"
-    one=$instructions
-    count_instructions "$1" $((2 * callgrind_requests))
-    cost=$(((instructions - one) / callgrind_requests))
-}
-
-start_nginx "$work/proxy" "http://$static/" "${proxy_cpu[@]}"
-wait_until 10 all_routed || die "the last tool is not routed: $(tail -n 3 "$work/proxy/error.log")"
-say "bench: $rounds rounds of $seconds s with wrk for each, in turn"
-for ((round = 1; round <= rounds; round++)); do
-    order=(static fixed static_by_variable routed)
-    ((round % 2)) || order=(routed static_by_variable fixed static)
-    for side in "${order[@]}"; do requests_per_second "${!side}" >>"$work/$side.rates"; done
-done
-static_rate=$(mean "$work/static.rates")
-routed_rate=$(mean "$work/routed.rates")
-fixed_rate=$(mean "$work/fixed.rates")
-static_by_variable_rate=$(mean "$work/static_by_variable.rates")
-stop 5 "$nginx_pid"
-
-say "bench: $callgrind_requests and $((2 * callgrind_requests)) requests under callgrind, for each"
-cost_per_request "$static"
-static_cost=$cost
-cost_per_request "$routed"
-routed_cost=$cost
-cost_per_request "$fixed"
-fixed_cost=$cost
-cost_per_request "$static_by_variable"
-static_by_variable_cost=$cost
-
-added() { calculate '%.1f %%' "100 * ($1 - $2) / $2"; } # COST STATIC_COST
-
-say
-row "what ($tools tools, 1 worker, keepalive on both sides)" figure target
-row "requests/s, static upstream, mean of $rounds rounds" "$static_rate" ""
-row "requests/s, static upstream by \$scheme, mean of $rounds rounds" "$static_by_variable_rate" ""
-row "http://tools / static upstream" "$(calculate %.3f "$fixed_rate / $static_rate")" ">= 0.97"
-row "\$urlproxy_scheme://tools / static upstream" "$(calculate %.3f "$routed_rate / $static_rate")" ">= 0.97"
-row "\$urlproxy_scheme://tools / static upstream by \$scheme" \
-    "$(calculate %.3f "$routed_rate / $static_by_variable_rate")" ""
-row "instructions per request, static upstream" "$static_cost" ""
-row "instructions per request, static upstream by \$scheme" "$static_by_variable_cost" ""
-row "added, http://tools" "$(added "$fixed_cost" "$static_cost")" "<= 3 %"
-row "added, \$urlproxy_scheme://tools" "$(added "$routed_cost" "$static_cost")" "<= 3 %"
-row "added, \$urlproxy_scheme://tools to static upstream by \$scheme" \
-    "$(added "$routed_cost" "$static_by_variable_cost")" ""
+    added() { # SIDE BASE
+        local figures=() side=$1 base=$2 target='<= 3 %'
+        [[ $base == static && $side != pair ]] || target=
+        figures+=("$(calculate '%+d %5.1f %%' "$((cold[$side] - cold[$base])), 100 * ${cold[$side]} / ${cold[$base]} - 100")")
+        figures+=("$(calculate '%+d %5.1f %%' "$((warm[$side] - warm[$base])), 100 * ${warm[$side]} / ${warm[$base]} - 100")")
+        row "${what[$side]} over ${what[$base]}" "${figures[@]}" "$target"
+    }
+    say
+    row 'added' cold warm target
+    for side in fixed https routed canonical domain pair; do
+        [[ -z ${address[$side]:-} ]] || added "$side" static
+    done
+    added routed static_by_variable
+    added pair static_pair
+fi
