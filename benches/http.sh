@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 need_built "$module"
 
 # How the module keeps connections. All tools are at one address, as behind an ingress, so each may use any of them.
-KEEPALIVE=${KEEPALIVE:-'keepalive 64; keepalive_requests 100000000;'}
+KEEPALIVE=${KEEPALIVE:-'urlproxy_keepalive 4096 per_backend=64 requests=100000000;'}
 
 connections=64
 # Short and many, and their mean: two cores with neighbours swing by half from one second to the next, and of a static
