@@ -10,18 +10,20 @@ use std::time::Duration;
 use ipnet::IpNet;
 use nginx_sys::{
     EAGAIN, MSG_PEEK, NGX_AGAIN, NGX_HTTP_LOCK, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_HTTP_UPSTREAM_FT_ERROR,
-    NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT, NGX_PEER_FAILED, ngx_add_timer, ngx_close_connection, ngx_connection_t,
-    ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_handle_read_event,
-    ngx_http_request_t, ngx_http_upstream_t, ngx_log_t, ngx_peer_connection_t, ngx_reusable_connection,
-    ngx_ssl_shutdown, ngx_uint_t, recv,
+    NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec,
+    ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_handle_read_event, ngx_http_request_t,
+    ngx_http_upstream_t, ngx_log_t, ngx_peer_connection_t, ngx_reusable_connection, ngx_ssl_shutdown, ngx_str_t,
+    ngx_uint_t, recv,
 };
 use ngx::core::Status;
 
+use super::addr_text::AddrText;
 use super::directive::DirectiveError;
 use super::guard::guarded;
+use super::pool;
 use super::process;
 use super::units::parse_duration;
-use crate::keepalive::{IdleConnections, Kept, Key, Limits};
+use crate::keepalive::{IdleConnections, Kept, Key, Limits, Ticket};
 
 /// The most connections that a configuration may keep.
 const MOST: u32 = 1_000_000;
@@ -30,6 +32,10 @@ const SHARES: u32 = 16;
 /// Milliseconds after which a backend that closes behind its answer has closed: a request that cannot be repeated does not
 /// take a connection that was kept later.
 const SETTLED: u64 = 10;
+/// `NGX_TIMER_LAZY_DELAY`: a timer that would change by fewer milliseconds stays as it is.
+const LITTLE: u64 = 300;
+/// Timers that run for longer are not due while a request is sent that has no body.
+const SOON: Duration = Duration::from_secs(10);
 
 /// What follows `urlproxy_keepalive`.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +104,29 @@ struct Place {
     number: u32,
 }
 
+/// What decides about the connection that a request gets.
+pub(super) struct Request {
+    /// For a request that cannot be repeated.
+    pub must_be_silent: bool,
+    pub has_body: bool,
+}
+
+/// How a request on a connection has ended.
+pub(super) struct Ending {
+    pub upstream: *const ngx_http_upstream_t,
+    pub has_failed: bool,
+    /// The backend's address.
+    pub text: *const AddrText,
+}
+
+/// A connection that was given to a request.
+pub(super) struct Taken {
+    /// For [`Keepalive::keep`].
+    pub ticket: Ticket,
+    /// The backend's address.
+    pub text: AddrText,
+}
+
 impl Keepalive {
     /// In a box, because idle connections point to it.
     pub fn new(settings: Settings) -> Box<Self> {
@@ -114,63 +143,91 @@ impl Keepalive {
         self.settings.limits.total as usize
     }
 
-    /// Gives `pc` an idle connection to the backend. `must_be_silent` for a request that cannot be repeated.
+    /// Gives `pc` an idle connection to the backend.
     #[inline(always)]
-    pub fn take(&self, key: &Key, pc: &mut ngx_peer_connection_t, must_be_silent: bool) -> bool {
-        let Ok(mut idle) = self.idle.try_borrow_mut() else { return false };
-        let fits = |c: NonNull<ngx_connection_t>, since| {
+    pub fn take(&self, key: &Key, pc: &mut ngx_peer_connection_t, request: &Request) -> Option<Taken> {
+        let mut idle = self.idle.try_borrow_mut().ok()?;
+        let now = now();
+        let mut since = now;
+        let fits = |c: NonNull<ngx_connection_t>, kept_at| {
+            since = kept_at;
             // SAFETY: what is kept is open.
-            !must_be_silent || now().wrapping_sub(since) >= SETTLED && is_silent(unsafe { c.as_ref() })
+            !request.must_be_silent || now.wrapping_sub(since) >= SETTLED && is_silent(unsafe { c.as_ref() })
         };
-        let Some(mut c) = idle.take(key, fits) else { return false };
+        let (mut c, ticket) = idle.take(key, fits)?;
         // SAFETY: from here on the connection is this request's alone.
         let c = unsafe { c.as_mut() };
         c.set_idle(0);
         c.sent = 0;
         c.data = ptr::null_mut();
         set_log(c, pc.log);
-        // SAFETY: an open connection.
-        unsafe { ngx_reusable_connection(c, 0) };
+        if c.reusable() != 0 {
+            // SAFETY: an open connection.
+            unsafe { ngx_reusable_connection(c, 0) };
+        }
         // SAFETY: an open connection has both events.
-        if unsafe { &*c.read }.timer_set() != 0 {
+        let has_timer = unsafe { &*c.read }.timer_set() != 0;
+        // nginx sets the timer anew as soon as the request is sent, at once if there is no body, and lets a timer be that
+        // changes by so little.
+        let lets_timer = !request.has_body && now.wrapping_sub(since) < LITTLE && self.settings.timeout > SOON;
+        if has_timer && !lets_timer {
             // SAFETY: its timer is set.
             unsafe { ngx_del_timer(c.read) };
         }
         pc.connection = c;
         pc.set_cached(1);
-        true
+        // SAFETY: `try_keep` has put it there, into the connection's pool.
+        Some(Taken { ticket, text: unsafe { *c.addr_text.data.cast() } })
     }
 
     /// Keeps the connection of a request that is done, if it can be used again. Then `pc` has none any more.
     #[inline(always)]
-    pub fn keep(
+    pub fn keep(&self, key: &Key, ticket: Option<Ticket>, pc: &mut ngx_peer_connection_t, ending: &Ending) {
+        let ticket = match self.try_keep(key, ticket, pc, ending) {
+            Ok(()) => return,
+            Err(ticket) => ticket,
+        };
+        if let (Some(ticket), Ok(mut idle)) = (ticket, self.idle.try_borrow_mut()) {
+            idle.release(ticket);
+        }
+    }
+
+    /// The same; the ticket comes back if it was not used.
+    #[inline(always)]
+    fn try_keep(
         &self,
         key: &Key,
+        ticket: Option<Ticket>,
         pc: &mut ngx_peer_connection_t,
-        upstream: *const ngx_http_upstream_t,
-        state: ngx_uint_t,
-    ) {
-        if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
-            return;
-        }
+        ending: &Ending,
+    ) -> Result<(), Option<Ticket>> {
         // SAFETY: nginx passes the connection of the request, or none.
-        let Some(c) = (unsafe { pc.connection.as_mut() }) else { return };
+        let Some(c) = (unsafe { pc.connection.as_mut() }) else { return Err(ticket) };
         // SAFETY: nginx's request of the upstream lives until the peer is free.
-        if !self.is_reusable(c) || !unsafe { is_complete(upstream) } {
-            return;
+        if ending.has_failed || !self.is_reusable(c) || !unsafe { is_complete(ending.upstream) } {
+            return Err(ticket);
         }
         // SAFETY: an open connection has its events.
         if unsafe { ngx_handle_read_event(c.read, 0) } != Status::NGX_OK.0 {
-            return;
+            return Err(ticket);
         }
-        let Ok(mut idle) = self.idle.try_borrow_mut() else { return };
-        let Kept { place, given_up } = idle.keep(key, NonNull::from_mut(c), now());
+        if c.addr_text.data.is_null() {
+            // To be used again, as writing an address costs as much as finding a connection.
+            // SAFETY: an upstream's connection has a pool of its own.
+            let text = unsafe { pool::place(c.pool, || AddrText::EMPTY) };
+            let Some(text) = text else { return Err(ticket) };
+            // SAFETY: the request's text lives as long as its peers.
+            *text = unsafe { *ending.text };
+            c.addr_text = ngx_str_t { len: 0, data: ptr::from_mut(text).cast() };
+        }
+        let Ok(mut idle) = self.idle.try_borrow_mut() else { return Err(ticket) };
+        let Kept { place, given_up } = idle.keep(key, ticket, NonNull::from_mut(c), now());
         drop(idle);
         if let Some(given_up) = given_up {
             // SAFETY: an open connection that no one has any more.
             unsafe { close(given_up.as_ptr()) };
         }
-        let Some(place) = place.and_then(|place| self.places.get(place as usize)) else { return };
+        let Some(place) = place.and_then(|place| self.places.get(place as usize)) else { return Ok(()) };
         pc.connection = ptr::null_mut();
         // SAFETY: an open connection has its events, and no one else is at them.
         let (read, write) = unsafe { (&mut *c.read, &mut *c.write) };
@@ -186,14 +243,17 @@ impl Keepalive {
         c.data = ptr::from_ref(place).cast_mut().cast();
         c.set_idle(1);
         // SAFETY: nginx has a cycle while it runs, and writes this on this thread.
-        let cycle = unsafe { ngx_cycle };
-        // SAFETY: as above.
-        set_log(c, unsafe { (*cycle).log });
-        // SAFETY: an open connection. When nginx runs short of connections it closes idle ones first.
-        unsafe { ngx_reusable_connection(c, 1) };
+        let cycle = unsafe { &*ngx_cycle.cast_const() };
+        set_log(c, cycle.log);
+        if cycle.free_connection_n < cycle.connection_n / 2 {
+            // nginx closes such a connection when it runs short. Its `stub_status` counts it as waiting.
+            // SAFETY: an open connection.
+            unsafe { ngx_reusable_connection(c, 1) };
+        }
         if read.ready() != 0 {
             look(c);
         }
+        Ok(())
     }
 
     /// Whether the connection is open, and not used up.
@@ -224,16 +284,18 @@ unsafe fn is_complete(upstream: *const ngx_http_upstream_t) -> bool {
     keepalive & request_body_sent != 0
 }
 
-/// Whether nginx does not send this request again when a kept connection turns out to be closed.
-///
-/// As `ngx_http_upstream_next` decides it.
-#[inline(always)]
-pub(super) fn cannot_be_repeated(request: &ngx_http_request_t, next_upstream: ngx_uint_t) -> bool {
-    let is_unsafe = request.method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) as ngx_uint_t != 0;
-    let allows = |condition: u32| next_upstream & condition as ngx_uint_t != 0;
-    !allows(NGX_HTTP_UPSTREAM_FT_ERROR)
-        || is_unsafe && !allows(NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT)
-        || request.request_body_no_buffering() != 0
+impl Request {
+    /// Whether nginx sends this request again when a kept connection turns out to be closed: as `ngx_http_upstream_next`
+    /// decides it.
+    #[inline(always)]
+    pub fn of(request: &ngx_http_request_t, next_upstream: ngx_uint_t) -> Self {
+        let is_unsafe = request.method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) as ngx_uint_t != 0;
+        let allows = |condition: u32| next_upstream & condition as ngx_uint_t != 0;
+        let must_be_silent = !allows(NGX_HTTP_UPSTREAM_FT_ERROR)
+            || is_unsafe && !allows(NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT)
+            || request.request_body_no_buffering() != 0;
+        Self { must_be_silent, has_body: request.headers_in.content_length_n > 0 || request.headers_in.chunked() != 0 }
+    }
 }
 
 /// Whether the connection is open, and the backend has sent nothing.

@@ -30,6 +30,32 @@ pub(super) struct KeptFor {
 /// The record of connections that any may use, and of backends that the operator has named.
 const EVERYBODY: u64 = 0;
 
+/// Networks as masks: a look at one costs a few instructions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Networks {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl Networks {
+    pub fn add(&mut self, networks: &[IpNet]) {
+        for network in networks {
+            match network {
+                IpNet::V4(v4) => self.v4.push((v4.network().into(), v4.netmask().into())),
+                IpNet::V6(v6) => self.v6.push((v6.network().into(), v6.netmask().into())),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn contains(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.v4.iter().any(|(network, mask)| u32::from(ip) & mask == *network),
+            IpAddr::V6(ip) => self.v6.iter().any(|(network, mask)| u128::from(ip) & mask == *network),
+        }
+    }
+}
+
 impl KeptFor {
     /// `owner` is [`Record::owner`](crate::table::Record::owner), `shared` are the operator's networks. `None` when nginx has no
     /// settings for TLS.
@@ -42,14 +68,14 @@ impl KeptFor {
         upstream: *const ngx_http_upstream_t,
         owner: u64,
         (scheme, ip): (Scheme, IpAddr),
-        shared: &[IpNet],
+        shared: &Networks,
     ) -> Option<Self> {
         if scheme == Scheme::Https {
             // SAFETY: the caller's promise.
             let session = unsafe { tls_session(r, upstream, owner) }?;
             return Some(Self { record: owner, session });
         }
-        let record = if shared.iter().any(|network| network.contains(&ip)) { EVERYBODY } else { owner };
+        let record = if shared.contains(ip) { EVERYBODY } else { owner };
         // nginx has a reference to the upstream's peer, so none is made to the whole.
         // SAFETY: the caller's promise.
         let module = unsafe { (*upstream).output.tag };
@@ -97,4 +123,20 @@ unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: *const ngx_http_upst
         }
     }
     Some(hasher.finish() | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_its_own_addresses_and_no_others() {
+        let mut networks = Networks::default();
+        networks.add(&["10.1.0.0/16", "192.0.2.1/32", "fd00::/8", "::1/128"].map(|text| text.parse().unwrap()));
+        let contains = |text: &str| networks.contains(text.parse().unwrap());
+        assert!(["10.1.0.0", "10.1.255.255", "192.0.2.1", "fdff::1", "::1"].into_iter().all(contains));
+        assert!(!["10.2.0.0", "192.0.2.0", "fe00::", "::2", "::ffff:10.1.0.0"].into_iter().any(contains));
+        networks.add(&["0.0.0.0/0".parse().unwrap()]);
+        assert!(networks.contains([10, 2, 0, 0].into()));
+    }
 }

@@ -4,7 +4,6 @@ use std::ffi::c_void;
 use std::net::SocketAddr;
 use std::ptr;
 
-use ipnet::IpNet;
 use nginx_sys::{
     NGX_LOG_ERR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_current_msec, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
     ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
@@ -14,13 +13,13 @@ use ngx::core::Status;
 use super::addr_text::AddrText;
 use super::endpoint::{Destination, Endpoint};
 use super::guard::guarded;
-use super::keepalive::{Keepalive, cannot_be_repeated};
-use super::kept::KeptFor;
+use super::keepalive::{Ending, Keepalive, Request, Taken};
+use super::kept::{KeptFor, Networks};
 use super::log;
 use super::pool;
 use super::request::{RequestRoute, resolve_now};
 use super::sockaddr::PeerAddress;
-use crate::keepalive::Key;
+use crate::keepalive::{Key, Ticket};
 use crate::route::Scheme;
 use crate::table::{Health, HealthKey, HealthSettings};
 
@@ -29,7 +28,7 @@ pub(super) struct Upstream {
     pub conf: *const ngx_http_upstream_srv_conf_t,
     pub health: HealthSettings,
     /// Networks whose plain connections any record may use.
-    pub shared: Vec<IpNet>,
+    pub shared: Networks,
     /// What keeps connections, unless nginx does.
     pub keepalive: Option<Box<Keepalive>>,
 }
@@ -50,6 +49,10 @@ struct Peers {
     at: usize,
     /// What its connection may be used for again.
     key: Option<Key>,
+    /// Of its connection, if that was a kept one.
+    ticket: Option<Ticket>,
+    /// The address of the backend that is asked.
+    text: *const AddrText,
     /// A bit for each backend that was asked, or can't be: a name, or not of a scheme that nginx speaks here.
     tried: u64,
     /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
@@ -100,6 +103,8 @@ pub(super) unsafe extern "C" fn init_peer(
             needs_new: false,
             at: 0,
             key: None,
+            ticket: None,
+            text: ptr::null(),
             tried: unusable,
             stale: 0,
         };
@@ -141,14 +146,13 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         if peers.has_tls {
             peers.speak(scheme);
         }
-        let Some(chosen) = peers.place(scheme, addr) else { return Status::NGX_ERROR.0 };
-        let address = chosen.address.bytes_mut();
-        pc.sockaddr = address.as_mut_ptr().cast();
-        pc.socklen = address.len() as u32;
-        pc.name = &raw mut chosen.name;
         pc.set_cached(0);
         pc.connection = ptr::null_mut();
-        if peers.take_kept(pc) { Status::NGX_DONE.0 } else { Status::NGX_OK.0 }
+        match peers.place(pc, scheme, addr) {
+            Some(()) if pc.connection.is_null() => Status::NGX_OK.0,
+            Some(()) => Status::NGX_DONE.0,
+            None => Status::NGX_ERROR.0,
+        }
     })
 }
 
@@ -160,14 +164,16 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
         let peers = unsafe { &mut *data.cast::<Peers>() };
         pc.tries = pc.tries.saturating_sub(1);
         let has_failed = state & NGX_PEER_FAILED as ngx_uint_t != 0;
-        if has_failed && pc.cached() != 0 && !peers.has_answered() && !has_timed_out(pc) {
+        let was_closed = has_failed && pc.cached() != 0 && !peers.has_answered() && !has_timed_out(pc);
+        if let (Some(keepalive), Some(key)) = (&peers.conf.keepalive, &peers.key) {
+            let ending = Ending { upstream: peers.upstream, has_failed, text: peers.text };
+            keepalive.keep(key, peers.ticket.take(), pc, &ending);
+        }
+        if was_closed {
             // Not the backend's failure: it had closed a connection that was kept for it.
             peers.stale |= 1 << peers.at;
             peers.needs_new = true;
             return;
-        }
-        if let (Some(keepalive), Some(key)) = (&peers.conf.keepalive, &peers.key) {
-            keepalive.keep(key, pc, peers.upstream, state);
         }
         let endpoints = peers.route.endpoints();
         let Some(endpoint) = endpoints.get(peers.at).filter(|_| endpoints.len() > 1) else { return };
@@ -244,11 +250,9 @@ impl Peers {
         };
         // SAFETY: as above.
         unsafe { newer.choose_first(self.request) };
-        // SAFETY: the upstream is there as long as its peers.
-        let is_tls = unsafe { (*self.upstream).ssl() } != 0;
         let same = |bits: u64| moved_bits(bits, self.route.endpoints(), newer.endpoints());
         let (tried, stale) = (same(self.tried), same(self.stale));
-        (self.tried, self.stale) = (tried | unusable(newer.endpoints(), is_tls), stale);
+        (self.tried, self.stale) = (tried | unusable(newer.endpoints(), self.has_tls), stale);
         self.route = newer;
     }
 
@@ -282,18 +286,15 @@ impl Peers {
 
     /// Gives `pc` a kept connection to the chosen backend, if there is one for this request.
     #[inline(always)]
-    fn take_kept(&self, pc: &mut ngx_peer_connection_t) -> bool {
-        let (Some(keepalive), Some(key)) = (&self.conf.keepalive, &self.key) else { return false };
-        if self.needs_new {
-            return false;
-        }
+    fn take_kept(&self, pc: &mut ngx_peer_connection_t) -> Option<Taken> {
+        let keepalive = self.conf.keepalive.as_ref().filter(|_| !self.needs_new)?;
         // SAFETY: the request is there as long as its peers.
         let request = unsafe { &*self.request };
         // SAFETY: the upstream is there as long as its peers.
         let conf = unsafe { (*self.upstream).conf };
         // SAFETY: it has the settings of the location that made it.
         let next_upstream = unsafe { (*conf).next_upstream };
-        keepalive.take(key, pc, cannot_be_repeated(request, next_upstream))
+        keepalive.take(self.key.as_ref()?, pc, &Request::of(request, next_upstream))
     }
 
     /// Whether anything came back from the backend.
@@ -339,11 +340,17 @@ impl Peers {
         self.route.table.table.get().map(|table| table.health())
     }
 
-    /// Puts address and name where nginx finds them as long as the request lives.
-    fn place(&mut self, scheme: Scheme, addr: SocketAddr) -> Option<&mut Chosen> {
+    /// Has nginx ask this backend, on a kept connection if there is one. Puts address and name where nginx finds them as
+    /// long as the request lives. `None` when memory has run out.
+    #[inline(always)]
+    fn place(&mut self, pc: &mut ngx_peer_connection_t, scheme: Scheme, addr: SocketAddr) -> Option<()> {
         let (backend, shared) = ((scheme, addr.ip()), &self.conf.shared);
         // SAFETY: request and upstream are there as long as its peers, and the backend was chosen just before.
         let kept_for = unsafe { KeptFor::of(self.request, self.upstream, self.route.owner, backend, shared) }?;
+        if self.conf.keepalive.is_some() {
+            self.key = Some(Key::new(addr, kept_for.record, kept_for.session));
+        }
+        let taken = self.take_kept(pc);
         let chosen = if self.first.address.is_set() {
             // SAFETY: a request has a pool.
             let pool = unsafe { (*self.request).pool };
@@ -352,13 +359,21 @@ impl Peers {
         } else {
             &mut self.first
         };
-        if self.conf.keepalive.is_some() {
-            self.key = Some(Key::new(addr, kept_for.record, kept_for.session));
-        }
         chosen.address.set(addr, kept_for);
-        chosen.text.set(addr);
+        match taken {
+            Some(Taken { ticket, text }) => {
+                self.ticket = Some(ticket);
+                chosen.text = text;
+            }
+            None => chosen.text.set(addr),
+        }
         chosen.name = pool::string(chosen.text.as_bytes());
-        Some(chosen)
+        self.text = &raw const chosen.text;
+        let address = chosen.address.bytes_mut();
+        pc.sockaddr = address.as_mut_ptr().cast();
+        pc.socklen = address.len() as u32;
+        pc.name = &raw mut chosen.name;
+        Some(())
     }
 }
 

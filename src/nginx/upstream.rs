@@ -13,6 +13,7 @@ use super::default_keepalive;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError};
 use super::guard::guarded;
 use super::keepalive::{self, Keepalive, parse_networks};
+use super::kept::Networks;
 use super::module::Module;
 use super::peers::{Upstream, init_peer};
 use super::pool;
@@ -61,7 +62,9 @@ pub(super) unsafe extern "C" fn urlproxy_peers(
             }
             let (health, shared) = parse_settings(args)?;
             if let Some(main) = Module::main_conf_mut(parser) {
-                main.add_upstream(Upstream { conf: upstream, health, shared, keepalive: None });
+                let mut networks = Networks::default();
+                networks.add(&shared);
+                main.add_upstream(Upstream { conf: upstream, health, shared: networks, keepalive: None });
             }
             upstream.peer.init_upstream = Some(init_upstream);
             Ok(())
@@ -118,7 +121,7 @@ pub(super) unsafe extern "C" fn urlproxy_keepalive(
             if !is_alone || !is_balanced_by_us(conf) {
                 return Err(DirectiveError::Other(NO_OTHER_KEEPALIVE.into()));
             }
-            upstream.shared.extend_from_slice(&settings.shared);
+            upstream.shared.add(&settings.shared);
             upstream.keepalive = Some(Keepalive::new(settings));
             Ok(())
         };

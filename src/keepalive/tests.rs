@@ -1,0 +1,191 @@
+//! What the pool keeps and gives up, by example and against a list.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits { total: 4, per_backend: 2, per_owner: 3 };
+
+fn key(port: u16, owner: u64) -> Key {
+    Key::new(([10, 0, 0, 1], port).into(), owner, 0)
+}
+
+fn keep(pool: &mut IdleConnections<u32>, key: &Key, connection: u32) -> Option<u32> {
+    let kept = pool.keep(key, None, connection, connection.into());
+    assert!(kept.place.is_some(), "{connection}");
+    kept.given_up
+}
+
+fn take(pool: &mut IdleConnections<u32>, key: &Key) -> Option<u32> {
+    let (connection, ticket) = pool.take(key, |_, _| true)?;
+    pool.release(ticket);
+    Some(connection)
+}
+
+#[test]
+fn the_newest_is_taken_and_only_by_its_key() {
+    let mut pool = IdleConnections::new(LIMITS);
+    keep(&mut pool, &key(1, 7), 1);
+    keep(&mut pool, &key(1, 7), 2);
+    let v6 = |last| Key::new(([0, 0, 0, 0, 0, 0, last, 1], 1).into(), 7, 0);
+    keep(&mut pool, &v6(1), 3);
+    let same_address = Key::new(([10, 0, 0, 1], 1).into(), 7, 1);
+    for other in [key(2, 7), key(1, 8), key(1, 0), same_address, v6(2)] {
+        assert_eq!(take(&mut pool, &other), None, "{other:?}");
+    }
+    assert_eq!(take(&mut pool, &v6(1)), Some(3));
+    assert_eq!([(); 3].map(|()| take(&mut pool, &key(1, 7))), [Some(2), Some(1), None]);
+    assert_eq!(pool.count, 0);
+}
+
+#[test]
+fn one_that_does_not_fit_stays() {
+    let mut pool = IdleConnections::new(LIMITS);
+    keep(&mut pool, &key(1, 7), 1);
+    keep(&mut pool, &key(1, 7), 2);
+    assert_eq!(pool.take(&key(1, 7), |_, since| since < 2).map(|(c, _)| c), Some(1));
+    assert!(pool.take(&key(1, 7), |_, since| since < 2).is_none());
+    assert_eq!(pool.count, 1);
+}
+
+#[test]
+fn a_full_backend_gives_up_its_own_oldest() {
+    let mut pool = IdleConnections::new(LIMITS);
+    keep(&mut pool, &key(9, 9), 1);
+    assert_eq!([2, 3, 4].map(|c| keep(&mut pool, &key(1, 7), c)), [None, None, Some(2)]);
+    assert_eq!(pool.count, 3);
+}
+
+#[test]
+fn a_full_pool_gives_up_the_oldest_of_all() {
+    let mut pool = IdleConnections::new(LIMITS);
+    let kept = [1, 2, 3, 4, 5].map(|c| keep(&mut pool, &key(c as u16, c.into()), c));
+    assert_eq!(kept, [None, None, None, None, Some(1)]);
+    // What was used is new again.
+    assert_eq!(take(&mut pool, &key(2, 2)), Some(2));
+    keep(&mut pool, &key(2, 2), 2);
+    assert_eq!(keep(&mut pool, &key(6, 6), 6), Some(3));
+    assert_eq!(pool.count, 4);
+}
+
+#[test]
+fn one_owner_cannot_take_everything() {
+    let mut pool = IdleConnections::new(LIMITS);
+    for c in 1..=3 {
+        keep(&mut pool, &key(c as u16, 7), c);
+    }
+    assert_eq!(pool.keep(&key(4, 7), None, 4, 4), Kept { place: None, given_up: None });
+    // The operator's own have no such limit.
+    let mut pool = IdleConnections::new(LIMITS);
+    assert_eq!([1, 2, 3, 4].map(|c| keep(&mut pool, &key(c as u16, 0), c)), [None; 4]);
+}
+
+#[test]
+fn one_that_closes_leaves_at_once() {
+    let mut pool = IdleConnections::new(LIMITS);
+    let [one, two] = [1, 2].map(|c| pool.keep(&key(1, 7), None, c, 0).place.unwrap());
+    assert_eq!((pool.remove(one), pool.remove(one), pool.remove(99)), (Some(1), None, None));
+    assert_eq!(take(&mut pool, &key(1, 7)), Some(2));
+    assert_eq!(pool.remove(two), None);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Keep(u16, u64),
+    Take(u16, u64),
+    KeepTaken(usize),
+    Release(usize),
+    Remove(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..6_u16, 0..3_u64).prop_map(|(port, owner)| Step::Keep(port, owner)),
+        2 => (0..6_u16, 0..3_u64).prop_map(|(port, owner)| Step::Take(port, owner)),
+        1 => (0..6_usize).prop_map(Step::KeepTaken),
+        1 => (0..6_usize).prop_map(Step::Release),
+        1 => (0..6_u32).prop_map(Step::Remove),
+    ]
+}
+
+/// The same as a list, oldest first.
+#[derive(Default)]
+struct Model(VecDeque<(Key, u32, u32)>);
+
+impl Model {
+    fn count(&self, is_it: impl Fn(&Key) -> bool) -> u32 {
+        self.0.iter().filter(|(key, ..)| is_it(key)).count() as u32
+    }
+
+    fn give_up(&mut self, is_it: impl Fn(&Key) -> bool) -> Option<u32> {
+        let at = self.0.iter().position(|(key, ..)| is_it(key))?;
+        self.0.remove(at).map(|(_, connection, _)| connection)
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_a_list_would(steps in proptest::collection::vec(step(), 0..200)) {
+        let mut pool = IdleConnections::new(LIMITS);
+        let mut model = Model::default();
+        let mut taken: Vec<(Key, u32, Ticket)> = Vec::new();
+        for (fresh, step) in (0..).zip(steps) {
+            let kept = match step {
+                Step::Keep(port, owner) => {
+                    let key = key(port, owner);
+                    Some((key, fresh, pool.keep(&key, None, fresh, 0)))
+                }
+                Step::KeepTaken(at) if at < taken.len() => {
+                    let (key, connection, ticket) = taken.remove(at);
+                    Some((key, connection, pool.keep(&key, Some(ticket), connection, 0)))
+                }
+                Step::Release(at) if at < taken.len() => {
+                    pool.release(taken.remove(at).2);
+                    None
+                }
+                Step::KeepTaken(_) | Step::Release(_) => None,
+                Step::Take(port, owner) => {
+                    let key = key(port, owner);
+                    let newest = model.0.iter().rposition(|(other, ..)| *other == key);
+                    let newest = newest.and_then(|at| model.0.remove(at)).map(|(_, connection, _)| connection);
+                    let got = pool.take(&key, |_, _| true);
+                    prop_assert_eq!(got.as_ref().map(|(connection, _)| *connection), newest);
+                    taken.extend(got.map(|(connection, ticket)| (key, connection, ticket)));
+                    None
+                }
+                Step::Remove(place) => {
+                    let at = model.0.iter().position(|(.., other)| *other == place);
+                    let removed = at.and_then(|at| model.0.remove(at)).map(|(_, connection, _)| connection);
+                    prop_assert_eq!(pool.remove(place), removed);
+                    None
+                }
+            };
+            if let Some((key, connection, kept)) = kept {
+                let is_full = model.count(|other| *other == key) >= LIMITS.per_backend;
+                let has_enough = key.owner != 0 && model.count(|other| other.owner == key.owner) >= LIMITS.per_owner;
+                let given_up = if is_full {
+                    model.give_up(|other| *other == key)
+                } else if !has_enough && model.0.len() as u32 >= LIMITS.total {
+                    model.give_up(|_| true)
+                } else {
+                    None
+                };
+                prop_assert_eq!(kept.given_up, given_up);
+                prop_assert_eq!(kept.place.is_none(), has_enough && !is_full);
+                model.0.extend(kept.place.map(|place| (key, connection, place)));
+            }
+            prop_assert_eq!(pool.count as usize, model.0.len());
+            prop_assert!(pool.entries.len() <= LIMITS.total as usize);
+            prop_assert!(pool.backends.most() <= LIMITS.total as usize + taken.len() + 1);
+        }
+        for (.., ticket) in taken {
+            pool.release(ticket);
+        }
+        for place in 0..LIMITS.total {
+            pool.remove(place);
+        }
+        prop_assert!(pool.backends.is_empty() && pool.owners.is_empty(), "nothing is left behind");
+    }
+}
