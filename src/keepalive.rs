@@ -34,7 +34,7 @@ impl Key {
     /// `owner` is a hash that tenants cannot choose, or 0 for connections that belong to the operator. `session` stands
     /// for all settings that the connection was opened with.
     #[inline(always)]
-    pub fn new(address: SocketAddr, owner: u64, session: u64) -> Self {
+    pub fn new(address: &SocketAddr, owner: u64, session: u64) -> Self {
         let port = u64::from(address.port());
         let address = match address {
             SocketAddr::V4(v4) => [port | 4 << 16, u32::from(*v4.ip()).into(), 0],

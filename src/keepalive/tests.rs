@@ -9,7 +9,7 @@ use super::*;
 const LIMITS: Limits = Limits { total: 4, per_backend: 2, per_owner: 3 };
 
 fn key(port: u16, owner: u64) -> Key {
-    Key::new(([10, 0, 0, 1], port).into(), owner, 0)
+    Key::new(&([10, 0, 0, 1], port).into(), owner, 0)
 }
 
 fn keep(pool: &mut IdleConnections<u32>, key: &Key, connection: u32) -> Option<u32> {
@@ -29,9 +29,9 @@ fn the_newest_is_taken_and_only_by_its_key() {
     let mut pool = IdleConnections::new(LIMITS);
     keep(&mut pool, &key(1, 7), 1);
     keep(&mut pool, &key(1, 7), 2);
-    let v6 = |last| Key::new(([0, 0, 0, 0, 0, 0, last, 1], 1).into(), 7, 0);
+    let v6 = |last| Key::new(&([0, 0, 0, 0, 0, 0, last, 1], 1).into(), 7, 0);
     keep(&mut pool, &v6(1), 3);
-    let same_address = Key::new(([10, 0, 0, 1], 1).into(), 7, 1);
+    let same_address = Key::new(&([10, 0, 0, 1], 1).into(), 7, 1);
     for other in [key(2, 7), key(1, 8), key(1, 0), same_address, v6(2)] {
         assert_eq!(take(&mut pool, &other), None, "{other:?}");
     }

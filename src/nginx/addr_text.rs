@@ -31,38 +31,37 @@ pub(super) struct AddrText {
 }
 
 impl AddrText {
-    pub const EMPTY: Self = Self { bytes: [0; BYTES], len: 0 };
-
-    /// Becomes `10.0.0.1:80` or `[fd00::1]:80`.
-    pub fn set(&mut self, addr: SocketAddr) {
-        let mut len = 0;
+    /// `10.0.0.1:80` or `[fd00::1]:80`.
+    #[inline(never)]
+    pub fn of(addr: SocketAddr) -> Self {
+        let (mut bytes, mut len) = ([0; BYTES], 0);
         match addr {
             SocketAddr::V4(v4) => {
                 for octet in v4.ip().octets() {
                     let [a, b, c, digits] = OCTETS[usize::from(octet)];
                     // Three bytes each time, of which `digits` stay: no branch for each.
-                    put(&mut self.bytes, len, [a, b, c]);
+                    put(&mut bytes, len, [a, b, c]);
                     len += usize::from(digits);
-                    put(&mut self.bytes, len, *b".");
+                    put(&mut bytes, len, *b".");
                     len += 1;
                 }
-                put(&mut self.bytes, len - 1, *b":");
+                put(&mut bytes, len - 1, *b":");
                 let port = addr.port();
                 for power in [10_000, 1_000, 100, 10, 1] {
                     if port >= power || power == 1 {
-                        put(&mut self.bytes, len, [b'0' + (port / power % 10) as u8]);
+                        put(&mut bytes, len, [b'0' + (port / power % 10) as u8]);
                         len += 1;
                     }
                 }
             }
             SocketAddr::V6(_) => {
                 for byte in addr.to_string().bytes() {
-                    put(&mut self.bytes, len, [byte]);
+                    put(&mut bytes, len, [byte]);
                     len += 1;
                 }
             }
         }
-        self.len = len.min(BYTES) as u8;
+        Self { bytes, len: len.min(BYTES) as u8 }
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -90,9 +89,6 @@ mod tests {
     }
 
     fn check(text: &str) {
-        let mut written = AddrText::EMPTY;
-        written.set("9.9.9.9:9".parse().unwrap());
-        written.set(text.parse().unwrap());
-        assert_eq!(written.as_bytes(), text.as_bytes());
+        assert_eq!(AddrText::of(text.parse().unwrap()).as_bytes(), text.as_bytes());
     }
 }

@@ -123,8 +123,8 @@ pub(super) struct Ending {
 pub(super) struct Taken {
     /// For [`Keepalive::keep`].
     pub ticket: Ticket,
-    /// The backend's address.
-    pub text: AddrText,
+    /// The backend's address, as long as the connection is open.
+    pub text: &'static AddrText,
 }
 
 impl Keepalive {
@@ -177,7 +177,7 @@ impl Keepalive {
         pc.connection = c;
         pc.set_cached(1);
         // SAFETY: `try_keep` has put it there, into the connection's pool.
-        Some(Taken { ticket, text: unsafe { *c.addr_text.data.cast() } })
+        Some(Taken { ticket, text: unsafe { &*c.addr_text.data.cast() } })
     }
 
     /// Keeps the connection of a request that is done, if it can be used again. Then `pc` has none any more.
@@ -213,11 +213,9 @@ impl Keepalive {
         }
         if c.addr_text.data.is_null() {
             // To be used again, as writing an address costs as much as finding a connection.
-            // SAFETY: an upstream's connection has a pool of its own.
-            let text = unsafe { pool::place(c.pool, || AddrText::EMPTY) };
+            // SAFETY: an upstream's connection has a pool of its own, and the request's text lives as long as its peers.
+            let text = unsafe { pool::place(c.pool, || *ending.text) };
             let Some(text) = text else { return Err(ticket) };
-            // SAFETY: the request's text lives as long as its peers.
-            *text = unsafe { *ending.text };
             c.addr_text = ngx_str_t { len: 0, data: ptr::from_mut(text).cast() };
         }
         let Ok(mut idle) = self.idle.try_borrow_mut() else { return Err(ticket) };

@@ -6,7 +6,7 @@
 //! connections there are everybody's.
 
 use std::hash::Hasher;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use nginx_sys::{ngx_http_request_t, ngx_http_upstream_t};
@@ -48,10 +48,10 @@ impl Networks {
     }
 
     #[inline(always)]
-    fn contains(&self, ip: IpAddr) -> bool {
-        match ip {
-            IpAddr::V4(ip) => self.v4.iter().any(|(network, mask)| u32::from(ip) & mask == *network),
-            IpAddr::V6(ip) => self.v6.iter().any(|(network, mask)| u128::from(ip) & mask == *network),
+    fn contains(&self, addr: &SocketAddr) -> bool {
+        match addr {
+            SocketAddr::V4(v4) => self.v4.iter().any(|(network, mask)| u32::from(*v4.ip()) & mask == *network),
+            SocketAddr::V6(v6) => self.v6.iter().any(|(network, mask)| u128::from(*v6.ip()) & mask == *network),
         }
     }
 }
@@ -67,7 +67,7 @@ impl KeptFor {
         r: *mut ngx_http_request_t,
         upstream: *const ngx_http_upstream_t,
         owner: u64,
-        (scheme, ip): (Scheme, IpAddr),
+        (scheme, addr): (Scheme, &SocketAddr),
         shared: &Networks,
     ) -> Option<Self> {
         if scheme == Scheme::Https {
@@ -75,7 +75,7 @@ impl KeptFor {
             let session = unsafe { tls_session(r, upstream, owner) }?;
             return Some(Self { record: owner, session });
         }
-        let record = if shared.contains(ip) { EVERYBODY } else { owner };
+        let record = if shared.contains(addr) { EVERYBODY } else { owner };
         // nginx has a reference to the upstream's peer, so none is made to the whole.
         // SAFETY: the caller's promise.
         let module = unsafe { (*upstream).output.tag };
@@ -133,10 +133,10 @@ mod tests {
     fn a_network_has_its_own_addresses_and_no_others() {
         let mut networks = Networks::default();
         networks.add(&["10.1.0.0/16", "192.0.2.1/32", "fd00::/8", "::1/128"].map(|text| text.parse().unwrap()));
-        let contains = |text: &str| networks.contains(text.parse().unwrap());
+        let contains = |text: &str| networks.contains(&SocketAddr::new(text.parse().unwrap(), 80));
         assert!(["10.1.0.0", "10.1.255.255", "192.0.2.1", "fdff::1", "::1"].into_iter().all(contains));
         assert!(!["10.2.0.0", "192.0.2.0", "fe00::", "::2", "::ffff:10.1.0.0"].into_iter().any(contains));
         networks.add(&["0.0.0.0/0".parse().unwrap()]);
-        assert!(networks.contains([10, 2, 0, 0].into()));
+        assert!(networks.contains(&([10, 2, 0, 0], 80).into()));
     }
 }

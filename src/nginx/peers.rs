@@ -1,6 +1,7 @@
 //! The peers of an upstream with `urlproxy_peers` are the backends of the request's route.
 
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::ptr;
 
@@ -38,8 +39,9 @@ struct Peers {
     route: &'static RequestRoute,
     conf: &'static Upstream,
     request: *mut ngx_http_request_t,
-    /// Where the first choice is kept: nearly always the only one.
-    first: Chosen,
+    /// Where the first choice is kept, once a backend was asked: nearly always the only one.
+    first: MaybeUninit<Chosen>,
+    is_asked: bool,
     upstream: *mut ngx_http_upstream_t,
     /// Whether nginx can speak TLS here; then it speaks to each backend as the backend's scheme says.
     has_tls: bool,
@@ -97,7 +99,8 @@ pub(super) unsafe extern "C" fn init_peer(
             route,
             conf,
             request: r,
-            first: Chosen::NONE,
+            first: MaybeUninit::uninit(),
+            is_asked: false,
             upstream,
             has_tls,
             needs_new: false,
@@ -128,18 +131,18 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         let pc = unsafe { &mut *pc };
         // SAFETY: and with it what `init_peer` set.
         let peers = unsafe { &mut *data.cast::<Peers>() };
-        if peers.first.address.is_set() {
-            peers.renew();
-        }
-        let chosen = peers.choose();
-        let endpoint = chosen.and_then(|at| peers.route.endpoints().get(at).copied());
-        let (Some(at), Some(Endpoint { scheme, destination: Destination::Addr(addr) })) = (chosen, endpoint) else {
-            if peers.at == 0 && !peers.first.address.is_set() {
-                // SAFETY: the connection's own log.
-                unsafe { log::write(pc.log, NGX_LOG_ERR, &peers.describe_unusable()) };
-            }
+        let route = peers.route;
+        let at = match route.endpoints() {
+            // Nearly always there is one.
+            [_] if !peers.is_asked => (peers.tried == 0).then_some(0),
+            _ => peers.choose(),
+        };
+        let endpoint = at.and_then(|at| peers.route.endpoints().get(at));
+        let (Some(at), Some(Endpoint { scheme, destination: Destination::Addr(addr) })) = (at, endpoint) else {
+            peers.report_unusable(pc);
             return Status::NGX_BUSY.0;
         };
+        let scheme = *scheme;
         peers.tried |= 1 << at;
         peers.at = at;
         peers.route.chosen.set(at);
@@ -256,7 +259,12 @@ impl Peers {
         self.route = newer;
     }
 
+    /// The backend to ask.
+    #[inline(never)]
     fn choose(&mut self) -> Option<usize> {
+        if self.is_asked {
+            self.renew();
+        }
         let admits = |endpoint: &Endpoint| match (self.health_key(endpoint), self.health()) {
             (Some(key), Some(health)) => health.admits(key, now_seconds(), self.conf.health),
             _ => true,
@@ -305,6 +313,15 @@ impl Peers {
         unsafe { upstream.state.as_ref() }.is_some_and(|state| state.bytes_received > 0)
     }
 
+    /// Logs why the request has no backend to ask.
+    #[cold]
+    fn report_unusable(&self, pc: &ngx_peer_connection_t) {
+        if !self.is_asked {
+            // SAFETY: the connection's own log.
+            unsafe { log::write(pc.log, NGX_LOG_ERR, &self.describe_unusable()) };
+        }
+    }
+
     /// Why there is nobody to ask.
     fn describe_unusable(&self) -> String {
         let of_tool = of_tool(self.route);
@@ -343,30 +360,31 @@ impl Peers {
     /// Has nginx ask this backend, on a kept connection if there is one. Puts address and name where nginx finds them as
     /// long as the request lives. `None` when memory has run out.
     #[inline(always)]
-    fn place(&mut self, pc: &mut ngx_peer_connection_t, scheme: Scheme, addr: SocketAddr) -> Option<()> {
-        let (backend, shared) = ((scheme, addr.ip()), &self.conf.shared);
+    fn place(&mut self, pc: &mut ngx_peer_connection_t, scheme: Scheme, addr: &SocketAddr) -> Option<()> {
+        let (backend, shared) = ((scheme, addr), &self.conf.shared);
         // SAFETY: request and upstream are there as long as its peers, and the backend was chosen just before.
         let kept_for = unsafe { KeptFor::of(self.request, self.upstream, self.route.owner, backend, shared) }?;
         if self.conf.keepalive.is_some() {
             self.key = Some(Key::new(addr, kept_for.record, kept_for.session));
         }
         let taken = self.take_kept(pc);
-        let chosen = if self.first.address.is_set() {
+        let chosen = if self.is_asked {
             // SAFETY: a request has a pool.
             let pool = unsafe { (*self.request).pool };
             // SAFETY: the request's pool.
-            unsafe { pool::place(pool, || Chosen::NONE) }?
+            unsafe { pool::place(pool, MaybeUninit::uninit) }?
         } else {
+            self.is_asked = true;
             &mut self.first
         };
-        chosen.address.set(addr, kept_for);
-        match taken {
+        let text = match taken {
             Some(Taken { ticket, text }) => {
                 self.ticket = Some(ticket);
-                chosen.text = text;
+                *text
             }
-            None => chosen.text.set(addr),
-        }
+            None => AddrText::of(*addr),
+        };
+        let chosen = chosen.write(Chosen { address: PeerAddress::new(addr, kept_for), text, name: ngx_str_t::empty() });
         chosen.name = pool::string(chosen.text.as_bytes());
         self.text = &raw const chosen.text;
         let address = chosen.address.bytes_mut();
@@ -375,10 +393,6 @@ impl Peers {
         pc.name = &raw mut chosen.name;
         Some(())
     }
-}
-
-impl Chosen {
-    const NONE: Self = Self { address: PeerAddress::NONE, text: AddrText::EMPTY, name: ngx_str_t::empty() };
 }
 
 /// Seconds of the clock that all workers share and that nobody sets.

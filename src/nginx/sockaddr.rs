@@ -27,35 +27,27 @@ const _: () = assert!(V6_BYTES + KEPT_FOR_BYTES <= 48);
 const _: () = assert!(V6_BYTES + KEPT_FOR_BYTES <= size_of::<ngx_sockaddr_t>());
 
 impl PeerAddress {
-    pub const NONE: Self = Self { bytes: [0; 48], len: 0 };
-
-    /// Becomes an address; before that it is [`Self::NONE`].
     #[inline(always)]
-    pub fn set(&mut self, addr: SocketAddr, kept_for: KeptFor) {
-        let bytes = &mut self.bytes;
+    pub fn new(addr: &SocketAddr, kept_for: KeptFor) -> Self {
+        let mut bytes = [0; 48];
         let (record, session) = (kept_for.record.to_ne_bytes(), kept_for.session.to_ne_bytes());
-        let family = match addr {
+        let (family, len) = match addr {
             SocketAddr::V4(v4) => {
                 bytes[4..8].copy_from_slice(&v4.ip().octets());
                 bytes[V4_BYTES..V4_BYTES + 8].copy_from_slice(&record);
                 bytes[V4_BYTES + 8..V4_BYTES + 16].copy_from_slice(&session);
-                self.len = V4_BYTES + KEPT_FOR_BYTES;
-                AF_INET
+                (AF_INET, V4_BYTES + KEPT_FOR_BYTES)
             }
             SocketAddr::V6(v6) => {
                 bytes[8..24].copy_from_slice(&v6.ip().octets());
                 bytes[V6_BYTES..V6_BYTES + 8].copy_from_slice(&record);
                 bytes[V6_BYTES + 8..V6_BYTES + 16].copy_from_slice(&session);
-                self.len = V6_BYTES + KEPT_FOR_BYTES;
-                AF_INET6
+                (AF_INET6, V6_BYTES + KEPT_FOR_BYTES)
             }
         };
         bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
         bytes[2..4].copy_from_slice(&addr.port().to_be_bytes());
-    }
-
-    pub fn is_set(&self) -> bool {
-        self.len > 0
+        Self { bytes, len }
     }
 
     /// The bytes, for nginx.
@@ -86,9 +78,7 @@ mod tests {
     use std::os::fd::{AsRawFd, FromRawFd};
 
     fn written(addr: SocketAddr, record: u64, session: u64) -> Vec<u8> {
-        let mut address = PeerAddress::NONE;
-        address.set(addr, KeptFor { record, session });
-        address.bytes_mut().to_vec()
+        PeerAddress::new(&addr, KeptFor { record, session }).bytes_mut().to_vec()
     }
 
     #[test]
