@@ -2,7 +2,7 @@
 //!
 //! Conditions and steps are those of nginx's `ngx_http_upstream_keepalive_module`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nginx_sys::{
     EAGAIN, MSG_PEEK, NGX_AGAIN, NGX_HTTP_LOCK, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_HTTP_UPSTREAM_FT_ERROR,
     NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec,
-    ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_handle_read_event, ngx_http_request_t,
+    ngx_cycle, ngx_cycle_t, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_handle_read_event, ngx_http_request_t,
     ngx_http_upstream_t, ngx_log_t, ngx_peer_connection_t, ngx_reusable_connection, ngx_ssl_shutdown, ngx_str_t,
     ngx_uint_t, recv,
 };
@@ -97,6 +97,8 @@ pub(super) struct Keepalive {
     idle: RefCell<IdleConnections<NonNull<ngx_connection_t>>>,
     /// What an idle connection's `data` points to, by its place.
     places: Box<[Place]>,
+    /// Whether nginx may close idle connections, as it has few left.
+    is_short: Cell<bool>,
 }
 
 struct Place {
@@ -132,7 +134,7 @@ impl Keepalive {
     pub fn new(settings: Settings) -> Box<Self> {
         let total = settings.limits.total;
         let idle = RefCell::new(IdleConnections::new(settings.limits));
-        let mut keepalive = Box::new(Self { settings, idle, places: Box::default() });
+        let mut keepalive = Box::new(Self { settings, idle, places: Box::default(), is_short: Cell::new(false) });
         let at = NonNull::from_mut(&mut *keepalive);
         keepalive.places = (0..total).map(|number| Place { keepalive: at, number }).collect();
         keepalive
@@ -146,6 +148,7 @@ impl Keepalive {
     /// Gives `pc` an idle connection to the backend.
     #[inline(always)]
     pub fn take(&self, key: &Key, pc: &mut ngx_peer_connection_t, request: &Request) -> Option<Taken> {
+        self.mind_shortage();
         let mut idle = self.idle.try_borrow_mut().ok()?;
         let now = now();
         let mut since = now;
@@ -240,11 +243,8 @@ impl Keepalive {
         read.handler = Some(on_read);
         c.data = ptr::from_ref(place).cast_mut().cast();
         c.set_idle(1);
-        // SAFETY: nginx has a cycle while it runs, and writes this on this thread.
-        let cycle = unsafe { &*ngx_cycle.cast_const() };
-        set_log(c, cycle.log);
-        if cycle.free_connection_n < cycle.connection_n / 2 {
-            // nginx closes such a connection when it runs short. Its `stub_status` counts it as waiting.
+        set_log(c, cycle().log);
+        if self.mind_shortage() {
             // SAFETY: an open connection.
             unsafe { ngx_reusable_connection(c, 1) };
         }
@@ -252,6 +252,31 @@ impl Keepalive {
             look(c);
         }
         Ok(())
+    }
+
+    /// Whether connections are short: then all idle ones are among those that nginx closes for new ones.
+    ///
+    /// Not always, because that takes an atomic operation for each request, and `stub_status` counts such connections as
+    /// waiting.
+    #[inline(always)]
+    fn mind_shortage(&self) -> bool {
+        let cycle = cycle();
+        // Far from each other, so that the two do not take turns.
+        let enough = if self.is_short.get() { cycle.connection_n / 2 } else { cycle.connection_n / 4 };
+        let is_short = cycle.free_connection_n < enough;
+        if is_short != self.is_short.replace(is_short) && is_short {
+            self.offer_all();
+        }
+        is_short
+    }
+
+    #[cold]
+    fn offer_all(&self) {
+        let Ok(idle) = self.idle.try_borrow() else { return };
+        for c in idle.oldest_first() {
+            // SAFETY: what is kept is open. nginx puts it into a list of its own.
+            unsafe { ngx_reusable_connection(c.as_ptr(), 1) };
+        }
     }
 
     /// Whether the connection is open, and not used up.
@@ -375,6 +400,15 @@ fn set_log(c: &mut ngx_connection_t, log: *mut ngx_log_t) {
     unsafe { (*c.write).log = log };
     // SAFETY: an upstream's connection has a pool of its own.
     unsafe { (*c.pool).log = log };
+}
+
+/// What nginx runs by.
+#[inline(always)]
+fn cycle<'a>() -> &'a ngx_cycle_t {
+    // SAFETY: nginx has a cycle while it runs, and writes this on this thread.
+    let cycle = unsafe { ngx_cycle };
+    // SAFETY: as above.
+    unsafe { &*cycle.cast_const() }
 }
 
 /// Milliseconds of the clock that nginx's timers go by.

@@ -367,16 +367,17 @@ impl Peers {
         if self.conf.keepalive.is_some() {
             self.key = Some(Key::new(addr, kept_for.record, kept_for.session));
         }
-        let taken = self.take_kept(pc);
-        let chosen = if self.is_asked {
+        let more = if self.is_asked {
             // SAFETY: a request has a pool.
             let pool = unsafe { (*self.request).pool };
             // SAFETY: the request's pool.
-            unsafe { pool::place(pool, MaybeUninit::uninit) }?
+            Some(unsafe { pool::place(pool, MaybeUninit::uninit) }?)
         } else {
-            self.is_asked = true;
-            &mut self.first
+            None
         };
+        let taken = self.take_kept(pc);
+        self.is_asked = true;
+        let chosen = more.unwrap_or(&mut self.first);
         let text = match taken {
             Some(Taken { ticket, text }) => {
                 self.ticket = Some(ticket);
