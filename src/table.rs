@@ -21,6 +21,7 @@ mod atomic;
 mod carry;
 mod counter_lines;
 mod counters;
+mod hash;
 mod health;
 mod layout;
 mod memory;
@@ -95,7 +96,7 @@ impl<'a> Table<'a> {
     fn hash(&self, key: &[u8]) -> u64 {
         use atomic::Ordering::Relaxed;
         let (k0, k1) = (self.header.hash_key0.load(Relaxed), self.header.hash_key1.load(Relaxed));
-        siphasher::sip::SipHasher13::new_with_keys(k0, k1).hash(key)
+        hash::siphash13(k0, k1, key)
     }
 
     /// The home bucket of a hash.
