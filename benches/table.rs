@@ -8,7 +8,7 @@ mod store;
 use std::time::{Duration, Instant};
 
 use store::Store;
-use urlproxy::route::{Backend, Kind, LookupKey, Pattern, Route, RouteKey};
+use urlproxy::route::{Backend, Kind, LookupKey, Pattern, Route, RouteKey, normal_host};
 use urlproxy::sync::{Journal, Settings, load_once};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table, Writer};
 
@@ -55,10 +55,9 @@ fn record(kind: Kind, name: &str) -> RouteKey {
 
 /// As the module does: the host itself, else the wildcard that stands for it.
 fn find_host(table: Table<'_>, host: &[u8], scratch: &mut Scratch) -> bool {
-    let is_there =
-        |key: &LookupKey, scratch: &mut Scratch| matches!(table.lookup(key.as_bytes(), scratch), Lookup::Found(_));
-    let Some(key) = LookupKey::domain(host) else { return false };
-    is_there(&key, scratch) || key.into_wildcard().is_some_and(|key| is_there(&key, scratch))
+    let mut is_there = |key: LookupKey| matches!(table.lookup(key, scratch), Lookup::Found(_));
+    let Some(host) = normal_host(host) else { return false };
+    is_there(LookupKey::domain(&host)) || LookupKey::wildcard(&host).is_some_and(is_there)
 }
 
 /// Room for so many records of this many bytes of zone each, as one that is just large enough gives it.

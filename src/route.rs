@@ -15,7 +15,7 @@ pub use backend::{Backend, BackendError, Host, Scheme};
 pub use canonical::{CanonicalError, CanonicalSite, Moved, decode_one};
 pub use choice::{Order, choose, draw_for_addr, draw_for_name, key_hash};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
-pub use key::{KeyError, Kind, LookupKey, RouteKey};
+pub use key::{KeyError, Kind, LookupKey, RouteKey, normal_host};
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
 pub use request::{PathRequest, split_path};
 pub use tool::{MAX_TOOL_NAME_LEN, ToolName, ToolNameError};

@@ -7,7 +7,8 @@
 //!                                                  automata
 //! ```
 //!
-//! A tool is one record, and so is a redirect, or a domain. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
+//! A tool is one record, and so is a redirect, or a domain; a tool and its redirect have the same home, so that both are looked
+//! for in one line. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
 //! changed while a slot names it; its cells are written again only after that, and whoever still reads them finds
 //! out by the stamp, which is never used twice.
 //!
@@ -43,7 +44,24 @@ pub use reader::{Lookup, Scratch, Version};
 pub use record::{BackendView, HostView, Record, RouteView, backend_bytes, record_bytes, route_bytes};
 pub use writer::{PublishError, Published, Recovered, Writer};
 
+use crate::route::LookupKey;
 use layout::{Bucket, Cell};
+
+/// A key and its hash in one table.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought<'n> {
+    key: LookupKey<'n>,
+    hash: u64,
+}
+
+impl<'n> Sought<'n> {
+    /// The tool's redirect, if this is a tool's key: no hash is calculated for it. `None` when it can have none.
+    #[inline(always)]
+    pub fn redirect(&self) -> Option<Self> {
+        let key = LookupKey::redirect(self.key.name())?;
+        Some(Self { key, hash: self.hash ^ self.key.mark() ^ key.mark() })
+    }
+}
 
 /// A view of one table, wherever its memory is. Cheap to copy; shared by readers and the one writer.
 #[derive(Clone, Copy)]
@@ -88,15 +106,26 @@ impl<'a> Table<'a> {
 
     /// A name for this table, drawn with its zone. It says nothing about the hashes of keys: none has this text.
     pub fn pseudonym(&self) -> u64 {
-        self.hash(b"\0pseudonym")
+        self.hash_name(b"\0pseudonym")
+    }
+
+    /// What a look-up for this key looks for.
+    #[inline(always)]
+    pub fn sought<'n>(&self, key: LookupKey<'n>) -> Sought<'n> {
+        Sought { key, hash: self.hash_name(key.name()) ^ key.mark() }
+    }
+
+    /// The hash of a key that the table has, or could have.
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.sought(key.into()).hash
     }
 
     /// Keyed, because tenants choose the names.
     #[inline(always)]
-    fn hash(&self, key: &[u8]) -> u64 {
+    fn hash_name(&self, name: &[u8]) -> u64 {
         use atomic::Ordering::Relaxed;
         let (k0, k1) = (self.header.hash_key0.load(Relaxed), self.header.hash_key1.load(Relaxed));
-        hash::siphash13(k0, k1, key)
+        hash::siphash13(k0, k1, name)
     }
 
     /// The home bucket of a hash.
@@ -108,7 +137,8 @@ impl<'a> Table<'a> {
     fn probe(&self, hash: u64) -> impl Iterator<Item = (usize, &'a Bucket)> + use<'a> {
         let (buckets, home) = (self.buckets, self.home(hash));
         (0..layout::MAX_PROBES.min(buckets.len())).filter_map(move |step| {
-            let at = (home + step) % buckets.len();
+            let at = home + step;
+            let at = if at < buckets.len() { at } else { at - buckets.len() };
             buckets.get(at).map(|bucket| (at, bucket))
         })
     }

@@ -146,7 +146,7 @@ fn a_costly_tool_is_routed_later_and_no_comparison_takes_it_out() {
         let fields = texts.iter().flat_map(|text| [text.as_str(), &url]);
         command(connection, &["HSET", "prefix:heavy"].into_iter().chain(fields).collect::<Vec<_>>());
     };
-    let answer = |table: Table<'_>, rest: &str| match table.lookup(b"heavy", &mut Scratch::default()) {
+    let answer = |table: Table<'_>, rest: &str| match table.lookup(&b"heavy"[..], &mut Scratch::default()) {
         Lookup::Found(record) => record.select(rest.as_bytes()).map(|r| (r.pattern.to_vec(), r.backend_count)),
         _ => None,
     };

@@ -1,10 +1,11 @@
 //! What the table has a record for: a tool's routes, a tool's redirect, a domain's backends.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::domain::{Domain, DomainError, MAX_LABEL_LEN, is_label};
+use super::domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label};
 use super::tool::{ToolName, ToolNameError};
 
 /// The name of a record, of one kind and well formed: `hello`, `/rhello` or `/dwww.example.org`. At most 255 bytes.
@@ -109,65 +110,111 @@ impl RouteKey {
     }
 }
 
-/// The key that a request asks for: on the stack, and of bytes that nobody has checked.
-pub struct LookupKey {
-    bytes: [u8; LookupKey::ROOM],
-    start: usize,
-    end: usize,
+/// What a key in the table begins with: of each kind, and of the domains that are wildcards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Tool,
+    Redirect,
+    Domain,
+    Wildcard,
 }
 
-impl LookupKey {
-    const ROOM: usize = 255;
+impl Mark {
+    /// Those that have a text, the longer before its own beginning.
+    const WRITTEN: [Self; 3] = [Self::Wildcard, Self::Domain, Self::Redirect];
 
-    /// The tool or the domain.
-    pub fn name(&self) -> &[u8] {
-        let key = self.as_bytes();
-        key.get(Kind::of(key).mark().len()..).unwrap_or_default()
+    const fn text(self) -> &'static [u8] {
+        match self {
+            Self::Tool => Kind::Tool.mark(),
+            Self::Redirect => Kind::Redirect.mark(),
+            Self::Domain => Kind::Domain.mark(),
+            Self::Wildcard => b"/d*",
+        }
+    }
+}
+
+/// The key that a request asks for, of bytes that nobody has checked. Nothing is put together for it: the table has the
+/// mark and the name one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub struct LookupKey<'n> {
+    mark: Mark,
+    /// Of a wildcard what follows the `*`.
+    name: &'n [u8],
+}
+
+impl<'n> LookupKey<'n> {
+    /// The key of a tool's routes.
+    #[inline(always)]
+    pub fn tool(name: &'n [u8]) -> Self {
+        Self { mark: Mark::Tool, name }
     }
 
     /// The key of a tool's redirect. `None` when no redirect has a name of this length.
-    pub fn redirect(tool: &[u8]) -> Option<Self> {
-        if tool.len() <= MAX_LABEL_LEN { Self::marked(Kind::Redirect, tool) } else { None }
+    #[inline(always)]
+    pub fn redirect(tool: &'n [u8]) -> Option<Self> {
+        (tool.len() <= MAX_LABEL_LEN).then_some(Self { mark: Mark::Redirect, name: tool })
     }
 
-    /// The key of a host as nginx leaves it: lower case, without port and trailing dot. `None` when it is longer than any
-    /// domain, begins like an IPv6 address and is none, or is a wildcard, which nobody may ask for by its name.
-    pub fn domain(host: &[u8]) -> Option<Self> {
-        match host.first() {
-            // The one host that can be written in many ways.
-            Some(b'[') => {
-                let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalise(text).ok())?;
-                Self::marked(Kind::Domain, literal.as_str().as_bytes())
-            }
-            Some(b'*') => None,
-            _ => Self::marked(Kind::Domain, host),
+    /// The key of a host in its [normal form](normal_host).
+    #[inline(always)]
+    pub fn domain(host: &'n [u8]) -> Self {
+        Self { mark: Mark::Domain, name: host }
+    }
+
+    /// The key of the wildcard that stands for a host: `*.` and its parent. `None` when it has no parent.
+    pub fn wildcard(host: &'n [u8]) -> Option<Self> {
+        let dot = host.iter().position(|&byte| byte == b'.').filter(|&dot| dot > 0)?;
+        Some(Self { mark: Mark::Wildcard, name: host.get(dot..)? })
+    }
+
+    /// The tool, the domain, or what follows the `*` of a wildcard.
+    #[inline(always)]
+    pub fn name(&self) -> &'n [u8] {
+        self.name
+    }
+
+    /// Whether it is this key, as the table has it.
+    #[inline(always)]
+    pub fn is(&self, key: &[u8]) -> bool {
+        // Byte by byte: a mark is shorter than the call that compares longer texts.
+        let mark = self.mark.text();
+        key.split_at_checked(mark.len()).is_some_and(|(start, name)| start.iter().eq(mark) && name == self.name)
+    }
+
+    /// What of the key's hash is not its name's. It is in the low bits, so that a tool and its redirect are neighbours: who has
+    /// looked for one has the other's hash, and its line of memory.
+    #[inline(always)]
+    pub const fn mark(&self) -> u64 {
+        match self.mark {
+            Mark::Tool => 0,
+            Mark::Redirect => 1,
+            Mark::Domain => 2,
+            Mark::Wildcard => 3,
         }
     }
+}
 
-    fn marked(kind: Kind, name: &[u8]) -> Option<Self> {
-        let mark = kind.mark();
-        let mut key = Self { bytes: [0; Self::ROOM], start: 0, end: mark.len() + name.len() };
-        key.bytes.get_mut(..mark.len())?.copy_from_slice(mark);
-        key.bytes.get_mut(mark.len()..key.end)?.copy_from_slice(name);
-        Some(key)
+/// As the table has it.
+impl<'k> From<&'k [u8]> for LookupKey<'k> {
+    fn from(key: &'k [u8]) -> Self {
+        let marked = |mark: Mark| Some(Self { mark, name: key.strip_prefix(mark.text())? });
+        Mark::WRITTEN.into_iter().find_map(marked).unwrap_or(Self { mark: Mark::Tool, name: key })
     }
+}
 
-    /// From a domain's key to that of the wildcard that stands for it: `*.` and its parent. `None` when it has no parent.
-    pub fn into_wildcard(mut self) -> Option<Self> {
-        let (mark, name) = (Kind::Domain.mark(), Kind::Domain.mark().len());
-        let dot = name + self.as_bytes().get(name..)?.iter().position(|&byte| byte == b'.')?;
-        if dot == name {
-            return None;
+/// A host as nginx leaves it (lower case, without port and trailing dot) in the form that the table has it in. `None` when
+/// it is longer than any domain, begins like an IPv6 address and is none, or is a wildcard, which nobody may ask for by its
+/// name.
+#[inline(always)]
+pub fn normal_host(host: &[u8]) -> Option<Cow<'_, [u8]>> {
+    match host.first() {
+        // The one host that can be written in many ways.
+        Some(b'[') => {
+            let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalise(text).ok())?;
+            Some(Cow::Owned(literal.as_str().into()))
         }
-        self.start = dot - name - 1;
-        self.bytes.get_mut(self.start..dot - 1)?.copy_from_slice(mark);
-        *self.bytes.get_mut(dot - 1)? = b'*';
-        Some(self)
-    }
-
-    /// The key as the table has it.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(self.start..self.end).unwrap_or_default()
+        Some(b'*') => None,
+        _ => (host.len() <= MAX_DOMAIN_LEN).then_some(Cow::Borrowed(host)),
     }
 }
 
@@ -214,15 +261,37 @@ mod tests {
         }
     }
 
+    /// The key in the table.
+    fn written(key: LookupKey<'_>) -> Vec<u8> {
+        [key.mark.text(), key.name].concat()
+    }
+
     #[test]
     fn the_longest_names_fit() {
         let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
         let key = RouteKey::try_new(Kind::Domain, longest.as_bytes()).unwrap();
-        assert_eq!(key.as_bytes().len(), LookupKey::ROOM);
-        assert_eq!(LookupKey::domain(longest.as_bytes()).unwrap().as_bytes(), key.as_bytes());
-        assert!(LookupKey::domain(&[b'a'; 254]).is_none());
-        assert_eq!(LookupKey::redirect(&[b'a'; 63]).unwrap().as_bytes(), [b"/r", &[b'a'; 63][..]].concat());
+        assert_eq!(key.as_bytes().len(), 255);
+        assert_eq!(normal_host(longest.as_bytes()).as_deref(), Some(longest.as_bytes()));
+        assert!(LookupKey::domain(longest.as_bytes()).is(key.as_bytes()));
+        assert!(normal_host(&[b'a'; 254]).is_none());
+        assert!(LookupKey::redirect(&[b'a'; 63]).unwrap().is(&[b"/r", &[b'a'; 63][..]].concat()));
         assert!(LookupKey::redirect(&[b'a'; 64]).is_none());
+    }
+
+    #[test]
+    fn a_key_of_the_table_is_asked_for_as_a_request_asks() {
+        let asked = [
+            LookupKey::tool(b"hello"),
+            LookupKey::redirect(b"hello").unwrap(),
+            LookupKey::domain(b"hello"),
+            LookupKey::wildcard(b"www.example.org").unwrap(),
+        ];
+        for (number, key) in asked.iter().enumerate() {
+            let written = written(*key);
+            let read = LookupKey::from(&written[..]);
+            assert_eq!((read.mark, read.name, read.mark()), (key.mark, key.name, number as u64));
+            assert_eq!(asked.iter().position(|other| other.is(&written)), Some(number));
+        }
     }
 
     #[test]
@@ -251,12 +320,14 @@ mod tests {
             ("", None),
             ("[::1]", None),
         ] {
-            let key = LookupKey::domain(host.as_bytes()).unwrap();
-            assert_eq!(key.as_bytes(), format!("/d{host}").as_bytes());
-            let found = key.into_wildcard();
-            assert_eq!(found.as_ref().map(LookupKey::as_bytes), wildcard.map(str::as_bytes), "{host}");
+            assert_eq!(
+                written(LookupKey::domain(&normal_host(host.as_bytes()).unwrap())),
+                format!("/d{host}").as_bytes()
+            );
+            let found = LookupKey::wildcard(host.as_bytes()).map(written);
+            assert_eq!(found.as_deref(), wildcard.map(str::as_bytes), "{host}");
         }
-        assert_eq!(LookupKey::domain(b"[2001:db8:0::1]").unwrap().as_bytes(), b"/d[2001:db8::1]");
-        assert!(LookupKey::domain(b"[::1").is_none() && LookupKey::domain(b"*.example.org").is_none());
+        assert_eq!(normal_host(b"[2001:db8:0::1]").as_deref(), Some(&b"[2001:db8::1]"[..]));
+        assert!(normal_host(b"[::1").is_none() && normal_host(b"*.example.org").is_none());
     }
 }

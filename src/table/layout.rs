@@ -7,7 +7,7 @@ use super::reader::PREFIX_BYTES;
 use crate::route::Kind;
 
 /// "urlproxy" and the number of this layout; a zone with another word is not ours.
-const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x04");
+const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x05");
 /// Bytes of every line.
 pub(super) const LINE: usize = 64;
 /// Words of every line.

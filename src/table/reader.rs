@@ -1,10 +1,11 @@
 //! Reading: no lock, no wait, a bounded number of tries; never a torn, freed or half-written record.
 
-use super::Table;
 use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, Part, acquire, fence_acquire, is_still};
-use super::layout::{LINE, MAX_RECORD_BYTES, WORDS};
+use super::layout::{Bucket, Cell, LINE, MAX_RECORD_BYTES, WORDS};
 use super::record::Record;
 use super::slot::Slot;
+use super::{Sought, Table};
+use crate::route::LookupKey;
 
 /// Times a lookup starts over because its record changed. Cells rest before they are written again, so even one
 /// retry is rare.
@@ -13,9 +14,10 @@ const TRIES: usize = 16;
 pub(super) const PREFIX_BYTES: usize = 16;
 
 /// Where a record is copied to; kept between lookups so that none allocates.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scratch {
-    bytes: Vec<u8>,
+    /// At least one: most records have no more.
+    lines: Vec<[u8; LINE]>,
 }
 
 /// Which record a lookup found, for [`Table::is_current`].
@@ -46,22 +48,66 @@ enum Copied {
     Torn,
 }
 
+/// What a bucket has of a key.
+enum Seen {
+    /// Its record, as with [`Copied::Whole`].
+    Here { len: usize, counters: u32, version: Version },
+    /// Nothing, nor has any bucket behind it.
+    Nowhere,
+    /// Nothing, but a bucket behind it may have.
+    Beyond,
+    /// What changed meanwhile.
+    Torn,
+}
+
 impl Table<'_> {
     /// Finds a record by its exact key: a tool by its name, the others as [`RouteKey`](crate::route::RouteKey) says.
+    pub fn lookup<'s, 'k>(&self, key: impl Into<LookupKey<'k>>, scratch: &'s mut Scratch) -> Lookup<'s> {
+        self.look_up(&self.sought(key.into()), scratch)
+    }
+
+    /// The same for a key whose hash is known. What nearly every look-up comes to is inlined: one bucket, tried once.
     #[inline(always)]
-    pub fn lookup<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Lookup<'s> {
-        let hash = self.hash(key);
-        for _ in 0..TRIES {
-            match self.search(hash, key, scratch) {
-                Ok(Some((len, counters, version))) => {
-                    return Lookup::Found(scratch.record(len, counters).found_by(hash, version));
-                }
-                Ok(None) => return Lookup::Absent,
-                Err(Changed) => {}
+    pub fn look_up<'s>(&self, sought: &Sought<'_>, scratch: &'s mut Scratch) -> Lookup<'s> {
+        let home = self.home(sought.hash);
+        let seen = match self.buckets.get(home) {
+            Some(bucket) => self.look_into(home, bucket, sought, scratch),
+            None => Seen::Nowhere,
+        };
+        let seen = match seen {
+            Seen::Beyond | Seen::Torn => self.look_further(seen, sought, scratch),
+            seen => seen,
+        };
+        match seen {
+            Seen::Here { len, counters, version } => {
+                Lookup::Found(scratch.record(len, counters).found_by(sought.hash, version))
             }
+            Seen::Nowhere | Seen::Beyond => Lookup::Absent,
+            Seen::Torn => Lookup::Contended,
         }
-        self.header.contended.fetch_add(1, Relaxed);
-        Lookup::Contended
+    }
+
+    /// Goes on when the home has nothing, and starts over as often as something changed.
+    #[inline(never)]
+    fn look_further(&self, mut seen: Seen, sought: &Sought<'_>, scratch: &mut Scratch) -> Seen {
+        let mut left = TRIES;
+        let mut buckets = self.probe(sought.hash).skip(1);
+        loop {
+            match seen {
+                Seen::Beyond => {}
+                Seen::Torn if left > 1 => {
+                    left -= 1;
+                    buckets = self.probe(sought.hash).skip(0);
+                }
+                Seen::Torn => {
+                    self.header.contended.fetch_add(1, Relaxed);
+                    return seen;
+                }
+                seen => return seen,
+            }
+            let Some((at, bucket)) = buckets.next() else { return Seen::Nowhere };
+            seen = self.look_into(at, bucket, sought, scratch);
+        }
     }
 
     /// Whether the record that a lookup found is still the key's. `false` also when there is another, or none, by now.
@@ -88,33 +134,29 @@ impl Table<'_> {
         }
     }
 
-    /// One pass over the buckets the key may be in.
+    /// Looks for a key in one of the buckets that it may be in.
     #[inline(always)]
-    fn search(&self, hash: u64, key: &[u8], scratch: &mut Scratch) -> Result<Option<(usize, u32, Version)>, Changed> {
-        for (at, bucket) in self.probe(hash) {
-            for (number, slot) in bucket.slots.iter().enumerate() {
-                let word = Slot(slot.load(acquire(Edge::E1)));
-                if !word.has_tag(hash) || word.is_empty() {
-                    continue;
-                }
-                let Copied::Whole { len, counters } = self.copy(slot, word, scratch) else { return Err(Changed) };
-                if scratch.record(len, counters).key() == key {
-                    return Ok(Some((len, counters, Version { bucket: at as u32, slot: number as u32, word: word.0 })));
-                }
+    fn look_into(&self, at: usize, bucket: &Bucket, sought: &Sought<'_>, scratch: &mut Scratch) -> Seen {
+        for (number, slot) in bucket.slots.iter().enumerate() {
+            let word = Slot(slot.load(acquire(Edge::E1)));
+            if !word.has_tag(sought.hash) || word.is_empty() {
+                continue;
             }
-            if bucket.overflow.load(Relaxed) == 0 {
-                break; // edge E4, which ends with the fence of a later copy
+            let Copied::Whole { len, counters } = self.copy(slot, word, scratch) else { return Seen::Torn };
+            if sought.key.is(scratch.record(len, counters).key()) {
+                let version = Version { bucket: at as u32, slot: number as u32, word: word.0 };
+                return Seen::Here { len, counters, version };
             }
         }
-        Ok(None)
+        // Edge E4, which ends with the fence of a later copy.
+        if bucket.overflow.load(Relaxed) == 0 { Seen::Nowhere } else { Seen::Beyond }
     }
 
     /// Copies the record that a slot named when it held `word`.
-    #[inline]
+    #[inline(always)]
     fn copy(&self, slot: &AtomicU64, word: Slot, scratch: &mut Scratch) -> Copied {
-        let Some((first, rest)) = self.cells.get(word.cell() as usize..).and_then(|cells| cells.split_first()) else {
-            return Copied::Torn;
-        };
+        let cells = self.cells.get(word.cell() as usize..).and_then(|cells| cells.split_first());
+        let (Some((first, rest)), Some(line)) = (cells, scratch.lines.first_mut()) else { return Copied::Torn };
         let [stamp_word, meta_word, ..] = &first.0;
         let stamp = stamp_word.load(acquire(Edge::E3));
         if !word.has_stamp(stamp) {
@@ -122,22 +164,10 @@ impl Table<'_> {
         }
         let meta = meta_word.load(Relaxed);
         let (len, counters) = (meta as u32 as usize, (meta >> 32) as u32);
-        let more = (PREFIX_BYTES + len).div_ceil(LINE).saturating_sub(1);
-        // A length torn from a later record may be anything.
-        let Some(rest) = rest.get(..more).filter(|_| len <= MAX_RECORD_BYTES) else {
+        copy_line(first, line);
+        if len > LINE - PREFIX_BYTES && !copy_rest(rest, len, scratch) {
             fence_acquire(Edge::E6);
             return Copied::Torn;
-        };
-        let needed = (more + 1) * LINE;
-        if scratch.bytes.len() < needed {
-            scratch.bytes.resize(needed, 0);
-        }
-        let (lines, _) = scratch.bytes.as_chunks_mut::<LINE>();
-        for (line, cell) in lines.iter_mut().zip(std::iter::once(first).chain(rest)) {
-            let (words, _) = line.as_chunks_mut();
-            for (to, word) in words.iter_mut().zip(&cell.0) {
-                *to = word.load(Relaxed).to_ne_bytes(); // edge E2
-            }
         }
         fence_acquire(Edge::E2);
         let is_same = is_still(stamp, stamp_word, Part::StampRecheck) && is_still(word.0, slot, Part::SlotRecheck);
@@ -153,11 +183,38 @@ impl Table<'_> {
     }
 }
 
-struct Changed;
+#[inline(always)]
+fn copy_line(cell: &Cell, line: &mut [u8; LINE]) {
+    let (words, _) = line.as_chunks_mut();
+    for (to, word) in words.iter_mut().zip(&cell.0) {
+        *to = word.load(Relaxed).to_ne_bytes(); // edge E2
+    }
+}
+
+/// Copies what a record of this length has in the cells behind its first. `false` for a length torn from a later record, which
+/// may be anything.
+#[inline(never)]
+fn copy_rest(cells: &[Cell], len: usize, scratch: &mut Scratch) -> bool {
+    let more = (PREFIX_BYTES + len).div_ceil(LINE) - 1;
+    let Some(cells) = cells.get(..more).filter(|_| len <= MAX_RECORD_BYTES) else { return false };
+    if scratch.lines.len() <= more {
+        scratch.lines.resize(more + 1, [0; LINE]);
+    }
+    scratch.lines.iter_mut().skip(1).zip(cells).for_each(|(line, cell)| copy_line(cell, line));
+    true
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { lines: vec![[0; LINE]] }
+    }
+}
 
 impl Scratch {
+    #[inline(always)]
     fn record(&self, len: usize, counters: u32) -> Record<'_> {
-        Record::new(self.bytes.get(PREFIX_BYTES..PREFIX_BYTES + len).unwrap_or_default(), counters)
+        let bytes = self.lines.as_flattened();
+        Record::new(bytes.get(PREFIX_BYTES..PREFIX_BYTES + len).unwrap_or_default(), counters)
     }
 }
 

@@ -1,9 +1,12 @@
 //! A record as bytes. Written by one encoder, read by views that never panic, whatever the bytes.
 //!
 //! ```text
-//! key_len u8, key, routes u8, then per route:
+//! key_len u8, then the record's shape:
+//!     plain   one route with the pattern `.*` to one backend with an IPv4 address, as nearly all are: that backend, 7 bytes
+//!     other   0, routes u8, 5 bytes not used
+//! then the key, and unless plain per route:
 //!     matcher u8, pattern_len u16, literal_len u16 (ffff: the pattern), pattern, literal, backends u8, then per backend:
-//!         scheme+host u8 (bit 7: https; 4, 6, or 0 for a name), port u16, 4 | 16 bytes | name_len u8 + name
+//!         scheme+host u8 (bit 7: https; 4, 6, or 0xf for a name), port u16, 4 | 16 bytes | name_len u8 + name
 //! then the automata of the patterns that are regular expressions, until the bytes end
 //! ```
 //! Integers are little-endian. The automata are those of [`crate::route::Automata`].
@@ -11,17 +14,30 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::reader::Version;
-use crate::route::{Backend, Host, Matcher, Route, RouteKey, Scheme, contains, find_first};
+use crate::route::{Backend, Host, Matcher, Pattern, Route, RouteKey, Scheme, contains, find_first};
 
 const HTTPS: u8 = 0x80;
+/// Kinds of host. None is 0, which is no plain record's backend.
+const V4: u8 = 4;
+const V6: u8 = 6;
+const NAME: u8 = 0xf;
+/// Bytes before the key.
+const HEAD_BYTES: usize = 8;
 /// In place of a literal's length: it is the pattern itself.
 const SAME: u16 = u16::MAX;
 
 /// Appends a record. The routes are in the order in which they are to be tried; a redirect has none. `automata` are those
 /// of the routes that are found by regular expressions.
 pub(super) fn encode(key: &RouteKey, routes: &[Route], automata: &[u8], out: &mut Vec<u8>) {
-    put_short(key.as_bytes(), out);
-    out.push(routes.len() as u8);
+    let key = key.as_bytes();
+    out.push(key.len() as u8);
+    if let Some(backend) = plain_backend(routes) {
+        encode_backend(backend, out);
+        out.extend_from_slice(key);
+        return;
+    }
+    out.extend_from_slice(&[0, routes.len() as u8, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(key);
     for route in routes {
         let (pattern, literal) = (route.pattern.as_str().as_bytes(), route.pattern.literal());
         out.push(route.pattern.matcher() as u8);
@@ -36,9 +52,17 @@ pub(super) fn encode(key: &RouteKey, routes: &[Route], automata: &[u8], out: &mu
     out.extend_from_slice(automata);
 }
 
+/// The backend of a plain record.
+fn plain_backend(routes: &[Route]) -> Option<&Backend> {
+    let [Route { pattern, backends }] = routes else { return None };
+    let [backend @ Backend { host: Host::V4(_), .. }] = &backends[..] else { return None };
+    (*pattern == Pattern::any()).then_some(backend)
+}
+
 /// Bytes of a record of these routes without automata.
 pub fn record_bytes(key: &RouteKey, routes: &[Route]) -> usize {
-    1 + key.as_bytes().len() + 1 + routes.iter().map(route_bytes).sum::<usize>()
+    let routes = if plain_backend(routes).is_some() { &[] } else { routes };
+    HEAD_BYTES + key.as_bytes().len() + routes.iter().map(route_bytes).sum::<usize>()
 }
 
 /// Bytes that a route takes of its record.
@@ -57,24 +81,22 @@ pub fn backend_bytes(backend: &Backend) -> usize {
     }
 }
 
-fn put_short(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(bytes.len() as u8);
-    out.extend_from_slice(bytes);
-}
-
 fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
     let scheme = if backend.scheme == Scheme::Https { HTTPS } else { 0 };
     let kind = match backend.host {
-        Host::V4(_) => 4,
-        Host::V6(_) => 6,
-        Host::Name(_) => 0,
+        Host::V4(_) => V4,
+        Host::V6(_) => V6,
+        Host::Name(_) => NAME,
     };
     out.push(scheme | kind);
     out.extend_from_slice(&backend.port.to_le_bytes());
     match &backend.host {
         Host::V4(ip) => out.extend_from_slice(&ip.octets()),
         Host::V6(ip) => out.extend_from_slice(&ip.octets()),
-        Host::Name(name) => put_short(name.as_bytes(), out),
+        Host::Name(name) => {
+            out.push(name.len() as u8);
+            out.extend_from_slice(name.as_bytes());
+        }
     }
 }
 
@@ -140,8 +162,29 @@ impl<'a> Record<'a> {
     }
 
     /// What [`RouteKey::as_bytes`] gave: a tool's own name, another kind's after its mark.
+    #[inline(always)]
     pub fn key(&self) -> &'a [u8] {
-        Reader(self.bytes).short().unwrap_or_default()
+        self.parts().map_or(&[], |(_, key, _)| key)
+    }
+
+    /// Its shape, its key, and what follows.
+    #[inline(always)]
+    fn parts(&self) -> Option<(&'a [u8], &'a [u8], Reader<'a>)> {
+        let ([key_len, shape @ ..], rest) = self.bytes.split_first_chunk::<HEAD_BYTES>()?;
+        let (key, rest) = rest.split_at_checked((*key_len).into())?;
+        Some((shape, key, Reader(rest)))
+    }
+
+    /// The one route of a plain record; else how many routes there are, and what reads them.
+    #[inline(always)]
+    fn shape(&self) -> Option<Result<RouteView<'a>, (u8, Reader<'a>)>> {
+        let (shape, _, reader) = self.parts()?;
+        Some(match *shape {
+            [0, routes, ..] => Err((routes, reader)),
+            _ => {
+                Ok(RouteView { matcher: Matcher::Any, pattern: b".*", literal: b"", backend_count: 1, backends: shape })
+            }
+        })
     }
 
     /// Whose it is: the keyed hash of its key, which nobody who chooses names can predict. The same as long as the zone
@@ -162,17 +205,18 @@ impl<'a> Record<'a> {
 
     /// The routes, in the order in which they are to be tried.
     pub fn routes(&self) -> impl Iterator<Item = RouteView<'a>> + use<'a> {
-        let mut reader = Reader(self.bytes);
-        let _ = reader.short();
-        let count = reader.byte().unwrap_or(0);
-        (0..count).map_while(move |_| reader.route())
+        let (mut plain, count, mut reader) = match self.shape() {
+            Some(Ok(plain)) => (Some(plain), 1, Reader(&[])),
+            Some(Err((count, reader))) => (None, count, reader),
+            None => (None, 0, Reader(&[])),
+        };
+        (0..count).map_while(move |_| plain.take().or_else(|| reader.route()))
     }
 
     /// The automata of the patterns that are regular expressions, as [`crate::route::Automata`] has them.
     pub fn automata(&self) -> &'a [u8] {
-        let mut reader = Reader(self.bytes);
-        let _ = reader.short();
-        for _ in 0..reader.byte().unwrap_or(0) {
+        let Some(Err((count, mut reader))) = self.shape() else { return &[] };
+        for _ in 0..count {
             if reader.route().is_none() {
                 return &[];
             }
@@ -183,9 +227,15 @@ impl<'a> Record<'a> {
     /// The first route whose pattern is found in `rest`, the path after the tool's name.
     #[inline(always)]
     pub fn select(&self, rest: &[u8]) -> Option<RouteView<'a>> {
-        let mut reader = Reader(self.bytes);
-        let _ = reader.short();
-        for _ in 0..reader.byte()? {
+        match self.shape()? {
+            Ok(plain) => Some(plain),
+            Err((count, reader)) => self.select_among(count, reader, rest),
+        }
+    }
+
+    #[inline(never)]
+    fn select_among(&self, count: u8, mut reader: Reader<'a>, rest: &[u8]) -> Option<RouteView<'a>> {
+        for _ in 0..count {
             // Returned as it is: a view is longer than the usual record, and copying it costs more than finding it.
             let next = reader.route();
             let route = next.as_ref()?;
@@ -307,8 +357,8 @@ impl<'a> Reader<'a> {
     fn skip_backend(&mut self) -> Option<()> {
         let [kind, _, _] = self.array()?;
         let len = match kind & !HTTPS {
-            4 => 4,
-            6 => 16,
+            V4 => 4,
+            V6 => 16,
             _ => self.byte()?.into(),
         };
         self.take(len).map(|_| ())
@@ -319,8 +369,8 @@ impl<'a> Reader<'a> {
         let port = u16::from_le_bytes(port);
         let scheme = if kind & HTTPS == 0 { Scheme::Http } else { Scheme::Https };
         let host = match kind & !HTTPS {
-            4 => HostView::Ip(Ipv4Addr::from(self.array::<4>()?).into()),
-            6 => HostView::Ip(Ipv6Addr::from(self.array::<16>()?).into()),
+            V4 => HostView::Ip(Ipv4Addr::from(self.array::<4>()?).into()),
+            V6 => HostView::Ip(Ipv6Addr::from(self.array::<16>()?).into()),
             _ => HostView::Name(std::str::from_utf8(self.short()?).ok()?),
         };
         Some(BackendView { scheme, host, port })
@@ -331,7 +381,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::super::layout::MAX_RECORD_BYTES;
     use super::*;
-    use crate::route::{Automata, Kind, MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, Pattern, sort_routes};
+    use crate::route::{Automata, Kind, MAX_BACKENDS, MAX_PATTERN_LEN, MAX_ROUTES, sort_routes};
     use proptest::prelude::*;
 
     fn key(tool: &str) -> RouteKey {
@@ -366,9 +416,35 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_record_reads_as_the_longer_form_of_the_same() {
+        for (pattern, backends, bytes) in [
+            (".*", &["https://10.255.0.1:65535"][..], 8 + 5),
+            ("/.*", &["https://10.255.0.1:65535"], 8 + 5 + 5 + 3 + 1 + 7),
+            (".*", &["https://10.255.0.1:65535", "http://10.0.0.2:80"], 8 + 5 + 5 + 2 + 1 + 7 + 7),
+            (".*", &["https://[fd00::7]:443"], 8 + 5 + 5 + 2 + 1 + 19),
+            (".*", &["http://exec-1:80"], 8 + 5 + 5 + 2 + 1 + 4 + 6),
+        ] {
+            let (key, routes) = (key("hello"), [route(pattern, backends)]);
+            let mut encoded = Vec::new();
+            encode(&key, &routes, &[], &mut encoded);
+            assert_eq!((encoded.len(), record_bytes(&key, &routes)), (bytes, bytes), "{pattern} {backends:?}");
+            let record = Record::new(&encoded, 0);
+            let read: Vec<_> = record.routes().collect();
+            let texts: Vec<_> = read.iter().flat_map(|r| r.backends()).map(|b| b.to_string()).collect();
+            assert_eq!(
+                (record.key(), read.len(), texts),
+                (&b"hello"[..], 1, backends.iter().map(|b| (*b).to_owned()).collect())
+            );
+            let found = record.select(b"/x").unwrap();
+            assert_eq!((found.pattern, found.backend_count), (pattern.as_bytes(), backends.len()));
+            assert!(record.automata().is_empty());
+        }
+    }
+
+    #[test]
     fn a_usual_tool_fits_one_cell() {
         let mut bytes = Vec::new();
-        encode(&key("tool-123456"), &[route(".*", &["http://10.255.0.1:65535"])], &[], &mut bytes);
+        encode(&key(&"t".repeat(40)), &[route(".*", &["http://10.255.0.1:65535"])], &[], &mut bytes);
         assert!(bytes.len() + 16 <= 64, "{}", bytes.len());
     }
 

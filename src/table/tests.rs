@@ -371,11 +371,38 @@ fn every_kind_is_counted_by_itself_found_by_its_key_and_carried_over() {
         assert_eq!(port_of(table, "/db.org"), None);
         let mut scratch = Scratch::default();
         assert!(
-            matches!(table.lookup(b"/ra", &mut scratch), Lookup::Found(record) if record.routes().next().is_none())
+            matches!(table.lookup(&b"/ra"[..], &mut scratch), Lookup::Found(record) if record.routes().next().is_none())
         );
         // A new writer counts the same.
         assert_eq!(Writer::attach(table).1.tools, 2);
         assert_eq!(Kind::ALL.map(|kind| table.header().live(kind)), [2, 1, 2]);
+    }
+}
+
+#[test]
+fn a_tool_and_its_redirect_are_neighbours_and_a_table_full_of_such_pairs_takes_them_all() {
+    let owned = OwnedTable::new(Capacity::of_bytes(2 << 20).unwrap());
+    let table = owned.table();
+    let pairs = table.capacity().tools / 2;
+    let mut writer = Writer::attach(table).0;
+    let redirect = |name: &str| RouteKey::try_new(Kind::Redirect, name.as_bytes()).unwrap();
+    for name in (0..pairs).map(|n| format!("t{n}")) {
+        assert_eq!(writer.publish(&tool(&name), &routes(1)), Ok(Published::Inserted), "{name}");
+        assert_eq!(writer.publish(&redirect(&name), &[]), Ok(Published::Inserted), "{name}");
+        let (own, other) = (table.hash(name.as_bytes()), table.hash(redirect(&name).as_bytes()));
+        assert!(own != other && table.home(own) == table.home(other));
+    }
+    let mut scratch = Scratch::default();
+    for name in (0..pairs).map(|n| format!("t{n}")) {
+        let sought = table.sought(LookupKey::tool(name.as_bytes()));
+        assert!(
+            matches!(table.look_up(&sought, &mut scratch), Lookup::Found(record) if record.key() == name.as_bytes())
+        );
+        let sought = sought.redirect().unwrap();
+        let key = redirect(&name);
+        assert!(
+            matches!(table.look_up(&sought, &mut scratch), Lookup::Found(record) if record.key() == key.as_bytes())
+        );
     }
 }
 

@@ -7,8 +7,8 @@ use super::super::location_conf::{DefaultRoute, Mode};
 use super::super::pool;
 use super::super::table_conf::Worker;
 use super::{Outcome, RequestRoute};
-use crate::route::{Kind, LookupKey, PathRequest, label_below, split_path};
-use crate::table::Lookup;
+use crate::route::{Kind, LookupKey, PathRequest, label_below, normal_host, split_path};
+use crate::table::{Lookup, Sought, Table};
 
 /// Whom a request is for. Paths live as long as the request, and so does its host.
 pub(super) enum Asked {
@@ -61,40 +61,49 @@ impl RequestRoute {
     pub(super) fn look_up(&mut self, pool: *mut ngx_pool_t, asked: &Asked, may_redirect: bool) -> Option<()> {
         // SAFETY: the configuration that routes the request lives longer than it.
         let conf = unsafe { &*self.conf };
+        if matches!(asked, Asked::NoHost) {
+            self.outcome = Outcome::NoHost;
+            return Some(());
+        }
         let mut worker = self.table.worker.try_borrow_mut().ok()?;
+        let Some(table) = self.table.table.get() else {
+            self.outcome = Outcome::Unready;
+            return Some(());
+        };
+        let mut search = Search { pool, table, worker: &mut worker };
         // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
         let kind = if matches!(asked, Asked::Domain(_)) { Kind::Domain } else { Kind::Tool };
-        let is_loaded = self.table.table.get().is_some_and(|table| table.header().knows(kind));
+        let is_loaded = table.header().knows(kind);
         let mut is_certain = is_loaded;
-        // What is a part of an answer cannot be sent elsewhere.
-        if conf.redirects() && may_redirect {
-            match self.search_redirect(&mut worker) {
-                Redirect::Found => {
-                    self.outcome = Outcome::Redirect;
-                    return Some(());
-                }
-                Redirect::Absent => {}
-                Redirect::Unknown => is_certain = false,
-                Redirect::Contended => {
-                    self.outcome = Outcome::Unready;
-                    return Some(());
-                }
-            }
-        }
         let mut answer = match asked {
-            Asked::Tool(asked) => self.search(pool, &mut worker, asked.tool, asked.rest)?,
-            Asked::Domain(host) => self.search_domain(pool, &mut worker, host)?,
-            Asked::Nobody => Answer::No,
-            Asked::NoHost => {
-                self.outcome = Outcome::NoHost;
-                return Some(());
+            Asked::Tool(asked) => {
+                let sought = table.sought(LookupKey::tool(asked.tool));
+                // What is a part of an answer cannot be sent elsewhere.
+                if conf.redirects() && may_redirect {
+                    match self.search_redirect(&mut search, &sought) {
+                        Redirect::Found => {
+                            self.outcome = Outcome::Redirect;
+                            return Some(());
+                        }
+                        Redirect::Absent => {}
+                        Redirect::Unknown => is_certain = false,
+                        Redirect::Contended => {
+                            self.outcome = Outcome::Unready;
+                            return Some(());
+                        }
+                    }
+                }
+                self.search(&mut search, &sought, asked.rest)?
             }
+            Asked::Domain(host) => self.search_domain(&mut search, host)?,
+            Asked::Nobody | Asked::NoHost => Answer::No,
         };
         if answer == Answer::No && is_loaded {
             match conf.default_route() {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
-                    answer = self.search(pool, &mut worker, tool.as_bytes(), self.uri)?;
+                    let sought = table.sought(LookupKey::tool(tool.as_bytes()));
+                    answer = self.search(&mut search, &sought, self.uri)?;
                     if answer == Answer::Yes {
                         self.tool = tool.name();
                         self.outcome = Outcome::Default;
@@ -116,13 +125,12 @@ impl RequestRoute {
 
     /// Whether the tool has moved.
     #[inline(never)]
-    fn search_redirect(&mut self, worker: &mut Worker) -> Redirect {
-        let Some(table) = self.table.table.get() else { return Redirect::Unknown };
-        let Some(key) = LookupKey::redirect(self.tool) else { return Redirect::Absent };
-        let is_known = table.header().knows(Kind::Redirect);
-        match table.lookup(key.as_bytes(), &mut worker.scratch) {
+    fn search_redirect(&mut self, search: &mut Search<'_>, tool: &Sought<'_>) -> Redirect {
+        let Some(redirect) = tool.redirect() else { return Redirect::Absent };
+        let is_known = search.table.header().knows(Kind::Redirect);
+        match search.table.look_up(&redirect, &mut search.worker.scratch) {
             Lookup::Found(record) => {
-                self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
+                self.counters = search.table.counters(record.counters()).map(|line| (line, line.ticket()));
                 Redirect::Found
             }
             Lookup::Absent if is_known => Redirect::Absent,
@@ -133,16 +141,17 @@ impl RequestRoute {
 
     /// Takes over the backends of a host, or of the wildcard that stands for it.
     #[inline(never)]
-    fn search_domain(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, host: &'static [u8]) -> Option<Answer> {
-        let Some(key) = LookupKey::domain(host) else { return Some(Answer::No) };
-        let mut answer = self.search(pool, worker, key.as_bytes(), self.uri)?;
+    fn search_domain(&mut self, search: &mut Search<'_>, host: &'static [u8]) -> Option<Answer> {
+        let Some(normal) = normal_host(host) else { return Some(Answer::No) };
+        let table = search.table;
+        let mut answer = self.search(search, &table.sought(LookupKey::domain(&normal)), self.uri)?;
         self.domain = host;
         if answer == Answer::No
-            && let Some(wildcard) = key.into_wildcard()
+            && let Some(key) = LookupKey::wildcard(&normal)
         {
-            answer = self.search(pool, worker, wildcard.as_bytes(), self.uri)?;
+            answer = self.search(search, &table.sought(key), self.uri)?;
             // SAFETY: the request's pool.
-            self.domain = unsafe { pool::copy(pool, wildcard.name()) }?;
+            self.domain = unsafe { pool::copy(search.pool, &[b"*", key.name()].concat()) }?;
         }
         if answer != Answer::Yes {
             self.domain = b"";
@@ -153,10 +162,9 @@ impl RequestRoute {
     /// Takes over the route of a record, if one of its patterns is found. One copy, and everything in it: what is called once for
     /// each request must not become several, with calls between.
     #[inline(never)]
-    fn search(&mut self, pool: *mut ngx_pool_t, worker: &mut Worker, key: &[u8], rest: &[u8]) -> Option<Answer> {
-        let Some(table) = self.table.table.get() else { return Some(Answer::Unknown) };
-        let Worker { scratch, .. } = worker;
-        let record = match table.lookup(key, scratch) {
+    fn search(&mut self, search: &mut Search<'_>, sought: &Sought<'_>, rest: &[u8]) -> Option<Answer> {
+        let (pool, table) = (search.pool, search.table);
+        let record = match table.look_up(sought, &mut search.worker.scratch) {
             Lookup::Found(record) => record,
             Lookup::Absent => return Some(Answer::No),
             Lookup::Contended => return Some(Answer::Unknown),
@@ -187,4 +195,11 @@ impl RequestRoute {
         self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
         Some(Answer::Yes)
     }
+}
+
+/// What a search needs.
+struct Search<'w> {
+    pool: *mut ngx_pool_t,
+    table: &'static Table<'static>,
+    worker: &'w mut Worker,
 }
