@@ -110,35 +110,15 @@ impl RouteKey {
     }
 }
 
-/// What a key in the table begins with: of each kind, and of the domains that are wildcards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mark {
-    Tool,
-    Redirect,
-    Domain,
-    Wildcard,
-}
-
-impl Mark {
-    /// Those that have a text, the longer before its own beginning.
-    const WRITTEN: [Self; 3] = [Self::Wildcard, Self::Domain, Self::Redirect];
-
-    const fn text(self) -> &'static [u8] {
-        match self {
-            Self::Tool => Kind::Tool.mark(),
-            Self::Redirect => Kind::Redirect.mark(),
-            Self::Domain => Kind::Domain.mark(),
-            Self::Wildcard => b"/d*",
-        }
-    }
-}
+/// What the keys of domains that are wildcards begin with.
+const WILDCARD: &[u8] = b"/d*";
 
 /// The key that a request asks for, of bytes that nobody has checked. Nothing is put together for it: the table has the
 /// mark and the name one behind the other.
 #[derive(Clone, Copy, Debug)]
 pub struct LookupKey<'n> {
-    mark: Mark,
-    /// Of a wildcard what follows the `*`.
+    /// [`Kind::mark`], or [`WILDCARD`].
+    mark: &'static [u8],
     name: &'n [u8],
 }
 
@@ -146,25 +126,25 @@ impl<'n> LookupKey<'n> {
     /// The key of a tool's routes.
     #[inline(always)]
     pub fn tool(name: &'n [u8]) -> Self {
-        Self { mark: Mark::Tool, name }
+        Self { mark: Kind::Tool.mark(), name }
     }
 
     /// The key of a tool's redirect. `None` when no redirect has a name of this length.
     #[inline(always)]
     pub fn redirect(tool: &'n [u8]) -> Option<Self> {
-        (tool.len() <= MAX_LABEL_LEN).then_some(Self { mark: Mark::Redirect, name: tool })
+        (tool.len() <= MAX_LABEL_LEN).then_some(Self { mark: Kind::Redirect.mark(), name: tool })
     }
 
     /// The key of a host in its [normal form](normal_host).
     #[inline(always)]
     pub fn domain(host: &'n [u8]) -> Self {
-        Self { mark: Mark::Domain, name: host }
+        Self { mark: Kind::Domain.mark(), name: host }
     }
 
     /// The key of the wildcard that stands for a host: `*.` and its parent. `None` when it has no parent.
     pub fn wildcard(host: &'n [u8]) -> Option<Self> {
         let dot = host.iter().position(|&byte| byte == b'.').filter(|&dot| dot > 0)?;
-        Some(Self { mark: Mark::Wildcard, name: host.get(dot..)? })
+        Some(Self { mark: WILDCARD, name: host.get(dot..)? })
     }
 
     /// The tool, the domain, or what follows the `*` of a wildcard.
@@ -176,9 +156,9 @@ impl<'n> LookupKey<'n> {
     /// Whether it is this key, as the table has it.
     #[inline(always)]
     pub fn is(&self, key: &[u8]) -> bool {
+        let parts = key.split_at_checked(self.mark.len());
         // Byte by byte: a mark is shorter than the call that compares longer texts.
-        let mark = self.mark.text();
-        key.split_at_checked(mark.len()).is_some_and(|(start, name)| start.iter().eq(mark) && name == self.name)
+        parts.is_some_and(|(mark, name)| name == self.name && mark.iter().eq(self.mark))
     }
 
     /// What of the key's hash is not its name's. It is in the low bits, so that a tool and its redirect are neighbours: who has
@@ -186,10 +166,10 @@ impl<'n> LookupKey<'n> {
     #[inline(always)]
     pub const fn mark(&self) -> u64 {
         match self.mark {
-            Mark::Tool => 0,
-            Mark::Redirect => 1,
-            Mark::Domain => 2,
-            Mark::Wildcard => 3,
+            [] => 0,
+            [_, b'r'] => 1,
+            [_, _] => 2,
+            _ => 3,
         }
     }
 }
@@ -197,8 +177,10 @@ impl<'n> LookupKey<'n> {
 /// As the table has it.
 impl<'k> From<&'k [u8]> for LookupKey<'k> {
     fn from(key: &'k [u8]) -> Self {
-        let marked = |mark: Mark| Some(Self { mark, name: key.strip_prefix(mark.text())? });
-        Mark::WRITTEN.into_iter().find_map(marked).unwrap_or(Self { mark: Mark::Tool, name: key })
+        // The longer before its own beginning.
+        let marks = [WILDCARD, Kind::Domain.mark(), Kind::Redirect.mark(), Kind::Tool.mark()];
+        let marked = |mark| Some(Self { mark, name: key.strip_prefix(mark)? });
+        marks.into_iter().find_map(marked).unwrap_or(Self::tool(key))
     }
 }
 
@@ -263,7 +245,7 @@ mod tests {
 
     /// The key in the table.
     fn written(key: LookupKey<'_>) -> Vec<u8> {
-        [key.mark.text(), key.name].concat()
+        [key.mark, key.name].concat()
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! ```
 //! Integers are little-endian. The automata are those of [`crate::route::Automata`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use super::reader::Version;
 use crate::route::{Backend, Host, Matcher, Pattern, Route, RouteKey, Scheme, contains, find_first};
@@ -175,18 +175,6 @@ impl<'a> Record<'a> {
         Some((shape, key, Reader(rest)))
     }
 
-    /// The one route of a plain record; else how many routes there are, and what reads them.
-    #[inline(always)]
-    fn shape(&self) -> Option<Result<RouteView<'a>, (u8, Reader<'a>)>> {
-        let (shape, _, reader) = self.parts()?;
-        Some(match *shape {
-            [0, routes, ..] => Err((routes, reader)),
-            _ => {
-                Ok(RouteView { matcher: Matcher::Any, pattern: b".*", literal: b"", backend_count: 1, backends: shape })
-            }
-        })
-    }
-
     /// Whose it is: the keyed hash of its key, which nobody who chooses names can predict. The same as long as the zone
     /// is, whatever becomes of the routes; 0 for one that was not found by a lookup.
     pub fn owner(&self) -> u64 {
@@ -203,19 +191,36 @@ impl<'a> Record<'a> {
         self.version
     }
 
+    /// The backend of a plain record, as nearly all are: it has the one route `.*` to it.
+    #[inline(always)]
+    pub fn plain(&self) -> Option<(Scheme, SocketAddrV4)> {
+        let &[_, kind, p0, p1, a, b, c, d] = self.bytes.first_chunk::<HEAD_BYTES>()?;
+        let addr = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_le_bytes([p0, p1]));
+        (kind != 0).then_some((scheme_of(kind), addr))
+    }
+
+    /// How many routes there are, what reads them, and the one of a plain record.
+    fn shape(&self) -> (u8, Reader<'a>, Option<RouteView<'a>>) {
+        match self.parts() {
+            Some(([0, routes, ..], _, reader)) => (*routes, reader, None),
+            Some((backends, ..)) => {
+                let route =
+                    RouteView { matcher: Matcher::Any, pattern: b".*", literal: b"", backend_count: 1, backends };
+                (1, Reader(&[]), Some(route))
+            }
+            None => (0, Reader(&[]), None),
+        }
+    }
+
     /// The routes, in the order in which they are to be tried.
     pub fn routes(&self) -> impl Iterator<Item = RouteView<'a>> + use<'a> {
-        let (mut plain, count, mut reader) = match self.shape() {
-            Some(Ok(plain)) => (Some(plain), 1, Reader(&[])),
-            Some(Err((count, reader))) => (None, count, reader),
-            None => (None, 0, Reader(&[])),
-        };
+        let (count, mut reader, mut plain) = self.shape();
         (0..count).map_while(move |_| plain.take().or_else(|| reader.route()))
     }
 
     /// The automata of the patterns that are regular expressions, as [`crate::route::Automata`] has them.
     pub fn automata(&self) -> &'a [u8] {
-        let Some(Err((count, mut reader))) = self.shape() else { return &[] };
+        let (count, mut reader, None) = self.shape() else { return &[] };
         for _ in 0..count {
             if reader.route().is_none() {
                 return &[];
@@ -225,16 +230,11 @@ impl<'a> Record<'a> {
     }
 
     /// The first route whose pattern is found in `rest`, the path after the tool's name.
-    #[inline(always)]
     pub fn select(&self, rest: &[u8]) -> Option<RouteView<'a>> {
-        match self.shape()? {
-            Ok(plain) => Some(plain),
-            Err((count, reader)) => self.select_among(count, reader, rest),
+        let (count, mut reader, plain) = self.shape();
+        if plain.is_some() {
+            return plain;
         }
-    }
-
-    #[inline(never)]
-    fn select_among(&self, count: u8, mut reader: Reader<'a>, rest: &[u8]) -> Option<RouteView<'a>> {
         for _ in 0..count {
             // Returned as it is: a view is longer than the usual record, and copying it costs more than finding it.
             let next = reader.route();
@@ -314,6 +314,11 @@ impl std::fmt::Display for BackendView<'_> {
     }
 }
 
+#[inline(always)]
+fn scheme_of(kind: u8) -> Scheme {
+    if kind & HTTPS == 0 { Scheme::Http } else { Scheme::Https }
+}
+
 /// Takes fields off the front; `None` when the bytes end early.
 struct Reader<'a>(&'a [u8]);
 
@@ -367,7 +372,7 @@ impl<'a> Reader<'a> {
     fn backend(&mut self) -> Option<BackendView<'a>> {
         let [kind, port @ ..] = self.array::<3>()?;
         let port = u16::from_le_bytes(port);
-        let scheme = if kind & HTTPS == 0 { Scheme::Http } else { Scheme::Https };
+        let scheme = scheme_of(kind);
         let host = match kind & !HTTPS {
             V4 => HostView::Ip(Ipv4Addr::from(self.array::<4>()?).into()),
             V6 => HostView::Ip(Ipv6Addr::from(self.array::<16>()?).into()),
@@ -438,6 +443,9 @@ mod tests {
             let found = record.select(b"/x").unwrap();
             assert_eq!((found.pattern, found.backend_count), (pattern.as_bytes(), backends.len()));
             assert!(record.automata().is_empty());
+            let is_plain = pattern == ".*" && backends.len() == 1 && backends[0].contains("//10.");
+            let plain = record.plain().map(|(scheme, addr)| format!("{}://{addr}", scheme.as_str()));
+            assert_eq!(plain, is_plain.then(|| backends[0].to_owned()));
         }
     }
 
@@ -496,7 +504,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let record = Record::new(&bytes, 0);
-            let _ = (record.key(), record.select(b"/a"));
+            let _ = (record.key(), record.plain(), record.select(b"/a"));
             for route in record.routes() {
                 for backend in route.backends() {
                     let _ = backend.to_string();

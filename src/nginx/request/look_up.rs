@@ -2,13 +2,13 @@
 
 use nginx_sys::ngx_pool_t;
 
-use super::super::endpoint::Endpoint;
+use super::super::endpoint::{Destination, Endpoint};
 use super::super::location_conf::{DefaultRoute, Mode};
 use super::super::pool;
 use super::super::table_conf::Worker;
 use super::{Outcome, RequestRoute};
 use crate::route::{Kind, LookupKey, PathRequest, label_below, normal_host, split_path};
-use crate::table::{Lookup, Sought, Table};
+use crate::table::{Lookup, Record, Sought, Table};
 
 /// Whom a request is for. Paths live as long as the request, and so does its host.
 pub(super) enum Asked {
@@ -103,7 +103,7 @@ impl RequestRoute {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
                     let sought = table.sought(LookupKey::tool(tool.as_bytes()));
-                    answer = self.search(&mut search, &sought, self.uri)?;
+                    answer = self.search_outlined(&mut search, &sought, self.uri)?;
                     if answer == Answer::Yes {
                         self.tool = tool.name();
                         self.outcome = Outcome::Default;
@@ -144,12 +144,12 @@ impl RequestRoute {
     fn search_domain(&mut self, search: &mut Search<'_>, host: &'static [u8]) -> Option<Answer> {
         let Some(normal) = normal_host(host) else { return Some(Answer::No) };
         let table = search.table;
-        let mut answer = self.search(search, &table.sought(LookupKey::domain(&normal)), self.uri)?;
+        let mut answer = self.search_outlined(search, &table.sought(LookupKey::domain(&normal)), self.uri)?;
         self.domain = host;
         if answer == Answer::No
             && let Some(key) = LookupKey::wildcard(&normal)
         {
-            answer = self.search(search, &table.sought(key), self.uri)?;
+            answer = self.search_outlined(search, &table.sought(key), self.uri)?;
             // SAFETY: the request's pool.
             self.domain = unsafe { pool::copy(search.pool, &[b"*", key.name()].concat()) }?;
         }
@@ -159,29 +159,49 @@ impl RequestRoute {
         Some(answer)
     }
 
-    /// Takes over the route of a record, if one of its patterns is found. One copy, and everything in it: what is called once for
-    /// each request must not become several, with calls between.
+    /// As [`Self::search`], for whom it need not be inlined.
     #[inline(never)]
+    fn search_outlined(&mut self, search: &mut Search<'_>, sought: &Sought<'_>, rest: &[u8]) -> Option<Answer> {
+        self.search(search, sought, rest)
+    }
+
+    /// Takes over the route of a record, if one of its patterns is found.
+    #[inline(always)]
     fn search(&mut self, search: &mut Search<'_>, sought: &Sought<'_>, rest: &[u8]) -> Option<Answer> {
-        let (pool, table) = (search.pool, search.table);
+        let table = search.table;
         let record = match table.look_up(sought, &mut search.worker.scratch) {
             Lookup::Found(record) => record,
             Lookup::Absent => return Some(Answer::No),
             Lookup::Contended => return Some(Answer::Unknown),
         };
+        self.version = Some(record.version());
+        if let Some((scheme, addr)) = record.plain() {
+            self.pattern = b".*";
+            self.single = Some(Endpoint { scheme, destination: Destination::Addr(addr.into()) });
+        } else {
+            let answer = self.select(search.pool, &record, rest)?;
+            if answer != Answer::Yes {
+                return Some(answer);
+            }
+        }
+        self.owner = record.owner();
+        self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
+        Some(Answer::Yes)
+    }
+
+    /// Takes over the first of a record's routes whose pattern is found.
+    #[inline(never)]
+    fn select(&mut self, pool: *mut ngx_pool_t, record: &Record<'_>, rest: &[u8]) -> Option<Answer> {
         let Some(route) = record.select(rest) else {
             if record.routes().next().is_some() {
+                self.version = None;
                 return Some(Answer::No);
             }
             // A record without any routes is one whose routes are being built. That much is certain.
-            self.version = Some(record.version());
             return Some(Answer::Unknown);
         };
-        self.pattern = match route.pattern {
-            b".*" => b".*",
-            // SAFETY: the request's pool.
-            other => unsafe { pool::copy(pool, other) }?,
-        };
+        // SAFETY: the request's pool.
+        self.pattern = unsafe { pool::copy(pool, route.pattern) }?;
         if route.backend_count == 1 {
             self.single = Some(Endpoint::copied(pool, route.first_backend()?)?);
         } else {
@@ -190,9 +210,6 @@ impl RequestRoute {
             self.several = unsafe { pool::copy(pool, &endpoints?) }?;
             self.due.set(Some(record.counters()));
         }
-        self.version = Some(record.version());
-        self.owner = record.owner();
-        self.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
         Some(Answer::Yes)
     }
 }
