@@ -59,6 +59,31 @@ pub(super) unsafe fn copy<'a, T: Copy>(pool: *mut ngx_pool_t, values: &[T]) -> O
     Some(unsafe { std::slice::from_raw_parts(memory.as_ptr(), values.len()) })
 }
 
+/// Makes a slice in a pool of the first `count` values. `None` when one of them is none, when there are fewer, or when memory has
+/// run out.
+///
+/// # Safety
+/// The pool outlives `'a`.
+pub(super) unsafe fn collect<'a, T: Copy>(
+    pool: *mut ngx_pool_t,
+    count: usize,
+    values: impl Iterator<Item = Option<T>>,
+) -> Option<&'a [T]> {
+    const { assert_aligned::<T>() };
+    // SAFETY: the caller passes a pool.
+    let memory = NonNull::new(unsafe { ngx_palloc(pool, size_of::<T>().checked_mul(count)?) }.cast::<T>())?;
+    let mut written = 0;
+    for value in values.take(count) {
+        // SAFETY: there is room for `count`, and `take` ends before that.
+        let place = unsafe { memory.add(written) };
+        // SAFETY: fresh memory, aligned as in `copy`.
+        unsafe { place.write(value?) };
+        written += 1;
+    }
+    // SAFETY: so many were written just above.
+    (written == count).then(|| unsafe { std::slice::from_raw_parts(memory.as_ptr(), count) })
+}
+
 /// Appends a value to one of nginx's arrays. `None` when memory has run out.
 ///
 /// # Safety

@@ -138,12 +138,18 @@ pub(super) unsafe fn shown(r: *mut ngx_http_request_t) -> Option<&'static Reques
 ///
 /// # Safety
 /// As for [`resolve`].
+#[inline(always)]
 pub(super) unsafe fn resolve_now(r: *mut ngx_http_request_t) -> Option<&'static RequestRoute> {
     // SAFETY: the caller's promise.
     let route = unsafe { resolve(r) }?;
-    if route.is_current() {
-        return Some(route);
-    }
+    // SAFETY: as above.
+    if route.is_current() { Some(route) } else { unsafe { renew(r, route) } }
+}
+
+/// # Safety
+/// As for [`resolve`]; `route` is the request's.
+#[cold]
+unsafe fn renew(r: *mut ngx_http_request_t, route: &'static RequestRoute) -> Option<&'static RequestRoute> {
     // SAFETY: the configuration that routes the request lives longer than it.
     let conf = unsafe { &*route.conf };
     // SAFETY: as above.
@@ -218,7 +224,7 @@ unsafe fn find(
     // SAFETY: the caller passes a request nginx is working on.
     let request = unsafe { &*r };
     // SAFETY: the request's own string.
-    let asked = Asked::of(conf.mode(), uri, unsafe { pool::bytes(request.headers_in.server) });
+    let asked = Asked::of(conf.mode(), uri, || unsafe { pool::bytes(request.headers_in.server) });
     let found = || RequestRoute {
         outcome: Outcome::Route,
         tool: if let Asked::Tool(asked) = &asked { asked.tool } else { b"" },
@@ -282,6 +288,7 @@ impl RequestRoute {
     }
 
     /// Whether the record that was found is still the one in the table.
+    #[inline(always)]
     fn is_current(&self) -> bool {
         let Some(version) = self.version else { return true };
         self.table.table.get().is_some_and(|table| table.is_current(version))

@@ -23,15 +23,17 @@ pub(super) enum Asked {
 impl Asked {
     /// `host` is what nginx has made of the request line, `Host` or `:authority`: lower case, without port and trailing dot.
     #[inline(always)]
-    pub fn of(mode: &Mode, uri: &'static [u8], host: &'static [u8]) -> Self {
-        match mode {
-            Mode::Path => Self::Tool(split_path(uri)),
-            _ if host.is_empty() => Self::NoHost,
-            Mode::Subdomain(domain) => match label_below(host, domain.as_str().as_bytes()) {
+    pub fn of(mode: &Mode, uri: &'static [u8], host: impl FnOnce() -> &'static [u8]) -> Self {
+        if *mode == Mode::Path {
+            return Self::Tool(split_path(uri));
+        }
+        match (mode, host()) {
+            (_, b"") => Self::NoHost,
+            (Mode::Subdomain(domain), host) => match label_below(host, domain.as_str().as_bytes()) {
                 Some(tool) => Self::Tool(PathRequest { tool, rest: uri }),
                 None => Self::Nobody,
             },
-            Mode::Domain => Self::Domain(host),
+            (_, host) => Self::Domain(host),
         }
     }
 }
@@ -202,12 +204,12 @@ impl RequestRoute {
         };
         // SAFETY: the request's pool.
         self.pattern = unsafe { pool::copy(pool, route.pattern) }?;
+        let copied = |backend| Endpoint::copied(pool, backend);
         if route.backend_count == 1 {
-            self.single = Some(Endpoint::copied(pool, route.first_backend()?)?);
+            self.single = Some(copied(route.first_backend()?)?);
         } else {
-            let endpoints: Option<Vec<Endpoint>> = route.backends().map(|b| Endpoint::copied(pool, b)).collect();
             // SAFETY: the request's pool.
-            self.several = unsafe { pool::copy(pool, &endpoints?) }?;
+            self.several = unsafe { pool::collect(pool, route.backend_count, route.backends().map(copied)) }?;
             self.due.set(Some(record.counters()));
         }
         Some(Answer::Yes)
