@@ -40,18 +40,10 @@ pub enum Lookup<'s> {
     Contended,
 }
 
-/// What one copy came to.
-enum Copied {
-    /// Length and counters of a whole record, now in the scratch.
-    Whole { len: usize, counters: u32 },
-    /// The cells were written again meanwhile.
-    Torn,
-}
-
 /// What a bucket has of a key.
 enum Seen {
-    /// Its record, as with [`Copied::Whole`].
-    Here { len: usize, counters: u32, version: Version },
+    /// Its record, now in the scratch.
+    Here(Version),
     /// Nothing, nor has any bucket behind it.
     Nowhere,
     /// Nothing, but a bucket behind it may have.
@@ -79,9 +71,7 @@ impl Table<'_> {
             seen => seen,
         };
         match seen {
-            Seen::Here { len, counters, version } => {
-                Lookup::Found(scratch.record(len, counters).found_by(sought.hash, version))
-            }
+            Seen::Here(version) => Lookup::Found(scratch.record().found_by(sought.hash, version)),
             Seen::Nowhere | Seen::Beyond => Lookup::Absent,
             Seen::Torn => Lookup::Contended,
         }
@@ -126,8 +116,8 @@ impl Table<'_> {
                 if word.is_empty() {
                     break;
                 }
-                if let Copied::Whole { len, counters } = self.copy(slot, word, scratch) {
-                    f(scratch.record(len, counters));
+                if self.copy(slot, word, scratch) {
+                    f(scratch.record());
                     break;
                 }
             }
@@ -142,45 +132,48 @@ impl Table<'_> {
             if !word.has_tag(sought.hash) || word.is_empty() {
                 continue;
             }
-            let Copied::Whole { len, counters } = self.copy(slot, word, scratch) else { return Seen::Torn };
-            if sought.key.is(scratch.record(len, counters).key()) {
-                let version = Version { bucket: at as u32, slot: number as u32, word: word.0 };
-                return Seen::Here { len, counters, version };
+            if !self.copy(slot, word, scratch) {
+                return Seen::Torn;
+            }
+            if sought.key.is(scratch.record().key()) {
+                return Seen::Here(Version { bucket: at as u32, slot: number as u32, word: word.0 });
             }
         }
         // Edge E4, which ends with the fence of a later copy.
         if bucket.overflow.load(Relaxed) == 0 { Seen::Nowhere } else { Seen::Beyond }
     }
 
-    /// Copies the record that a slot named when it held `word`.
+    /// Copies the record that a slot named when it held `word`. `false` when its cells were written again meanwhile.
     #[inline(always)]
-    fn copy(&self, slot: &AtomicU64, word: Slot, scratch: &mut Scratch) -> Copied {
+    fn copy(&self, slot: &AtomicU64, word: Slot, scratch: &mut Scratch) -> bool {
         let cells = self.cells.get(word.cell() as usize..).and_then(|cells| cells.split_first());
-        let (Some((first, rest)), Some(line)) = (cells, scratch.lines.first_mut()) else { return Copied::Torn };
-        let [stamp_word, meta_word, ..] = &first.0;
+        let (Some((first, rest)), Some(line)) = (cells, scratch.lines.first_mut()) else { return false };
+        let [stamp_word, ..] = &first.0;
         let stamp = stamp_word.load(acquire(Edge::E3));
         if !word.has_stamp(stamp) {
-            return Copied::Torn;
+            return false;
         }
-        let meta = meta_word.load(Relaxed);
-        let (len, counters) = (meta as u32 as usize, (meta >> 32) as u32);
         copy_line(first, line);
+        let (len, _) = meta(line);
         if len > LINE - PREFIX_BYTES && !copy_rest(rest, len, scratch) {
             fence_acquire(Edge::E6);
-            return Copied::Torn;
+            return false;
         }
         fence_acquire(Edge::E2);
-        let is_same = is_still(stamp, stamp_word, Part::StampRecheck) && is_still(word.0, slot, Part::SlotRecheck);
-        if is_same { Copied::Whole { len, counters } } else { Copied::Torn }
+        is_still(stamp, stamp_word, Part::StampRecheck) && is_still(word.0, slot, Part::SlotRecheck)
     }
 
     /// The record behind a slot, for the writer, who alone can change it.
     pub(super) fn own_record<'s>(&self, slot: &AtomicU64, scratch: &'s mut Scratch) -> Option<Record<'s>> {
-        match self.copy(slot, Slot(slot.load(Relaxed)), scratch) {
-            Copied::Whole { len, counters } => Some(scratch.record(len, counters)),
-            Copied::Torn => None,
-        }
+        self.copy(slot, Slot(slot.load(Relaxed)), scratch).then(|| scratch.record())
     }
+}
+
+/// Length and counters of the record whose first line this is.
+#[inline(always)]
+fn meta(line: &[u8; LINE]) -> (usize, u32) {
+    let word = line.as_chunks().0.get(1).map_or(0, |word| u64::from_ne_bytes(*word));
+    (word as u32 as usize, (word >> 32) as u32)
 }
 
 #[inline(always)]
@@ -212,7 +205,8 @@ impl Default for Scratch {
 
 impl Scratch {
     #[inline(always)]
-    fn record(&self, len: usize, counters: u32) -> Record<'_> {
+    fn record(&self) -> Record<'_> {
+        let (len, counters) = self.lines.first().map_or((0, 0), meta);
         let bytes = self.lines.as_flattened();
         Record::new(bytes.get(PREFIX_BYTES..PREFIX_BYTES + len).unwrap_or_default(), counters)
     }
