@@ -248,13 +248,6 @@ impl<C: Copy> IdleConnections<C> {
         Some(connection)
     }
 
-    /// All connections, the oldest first.
-    pub fn oldest_first(&self) -> impl Iterator<Item = C> {
-        let entry = |at: u32| self.entries.get(at as usize);
-        let newer = move |last: &&Entry<C>| entry(last.links[ALL].newer);
-        std::iter::successors(entry(self.all.oldest), newer).filter_map(|entry| entry.connection)
-    }
-
     /// Frees a place that has a connection.
     #[inline(always)]
     fn unlink(&mut self, place: u32) {

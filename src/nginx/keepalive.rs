@@ -2,7 +2,7 @@
 //!
 //! Conditions and steps are those of nginx's `ngx_http_upstream_keepalive_module`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use nginx_sys::{
     EAGAIN, MSG_PEEK, NGX_AGAIN, NGX_HTTP_LOCK, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_HTTP_UPSTREAM_FT_ERROR,
     NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec,
     ngx_cycle, ngx_cycle_t, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_handle_read_event, ngx_http_request_t,
-    ngx_http_upstream_t, ngx_log_t, ngx_peer_connection_t, ngx_reusable_connection, ngx_ssl_shutdown, ngx_str_t,
-    ngx_uint_t, recv,
+    ngx_http_upstream_t, ngx_log_t, ngx_peer_connection_t, ngx_queue_insert_after, ngx_queue_remove, ngx_ssl_shutdown,
+    ngx_str_t, ngx_uint_t, recv,
 };
 use ngx::core::Status;
 
@@ -97,8 +97,6 @@ pub(super) struct Keepalive {
     idle: RefCell<IdleConnections<NonNull<ngx_connection_t>>>,
     /// What an idle connection's `data` points to, by its place.
     places: Box<[Place]>,
-    /// Whether nginx may close idle connections, as it has few left.
-    is_short: Cell<bool>,
 }
 
 struct Place {
@@ -134,7 +132,7 @@ impl Keepalive {
     pub fn new(settings: Settings) -> Box<Self> {
         let total = settings.limits.total;
         let idle = RefCell::new(IdleConnections::new(settings.limits));
-        let mut keepalive = Box::new(Self { settings, idle, places: Box::default(), is_short: Cell::new(false) });
+        let mut keepalive = Box::new(Self { settings, idle, places: Box::default() });
         let at = NonNull::from_mut(&mut *keepalive);
         keepalive.places = (0..total).map(|number| Place { keepalive: at, number }).collect();
         keepalive
@@ -148,7 +146,6 @@ impl Keepalive {
     /// Gives `pc` an idle connection to the backend.
     #[inline(always)]
     pub fn take(&self, key: &Key, pc: &mut ngx_peer_connection_t, request: &Request) -> Option<Taken> {
-        self.mind_shortage();
         let mut idle = self.idle.try_borrow_mut().ok()?;
         let now = now();
         let mut since = now;
@@ -164,10 +161,7 @@ impl Keepalive {
         c.sent = 0;
         c.data = ptr::null_mut();
         set_log(c, pc.log);
-        if c.reusable() != 0 {
-            // SAFETY: an open connection.
-            unsafe { ngx_reusable_connection(c, 0) };
-        }
+        withdraw(c);
         // SAFETY: an open connection has both events.
         let has_timer = unsafe { &*c.read }.timer_set() != 0;
         // nginx sets the timer anew as soon as the request is sent, at once if there is no body, and lets a timer be that
@@ -224,8 +218,10 @@ impl Keepalive {
         let Ok(mut idle) = self.idle.try_borrow_mut() else { return Err(ticket) };
         let Kept { place, given_up } = idle.keep(key, ticket, NonNull::from_mut(c), now());
         drop(idle);
-        if let Some(given_up) = given_up {
-            // SAFETY: an open connection that no one has any more.
+        if let Some(mut given_up) = given_up {
+            // SAFETY: an open connection that no one else has any more.
+            withdraw(unsafe { given_up.as_mut() });
+            // SAFETY: as above.
             unsafe { close(given_up.as_ptr()) };
         }
         let Some(place) = place.and_then(|place| self.places.get(place as usize)) else { return Ok(()) };
@@ -244,39 +240,11 @@ impl Keepalive {
         c.data = ptr::from_ref(place).cast_mut().cast();
         c.set_idle(1);
         set_log(c, cycle().log);
-        if self.mind_shortage() {
-            // SAFETY: an open connection.
-            unsafe { ngx_reusable_connection(c, 1) };
-        }
+        offer(c);
         if read.ready() != 0 {
             look(c);
         }
         Ok(())
-    }
-
-    /// Whether connections are short: then all idle ones are among those that nginx closes for new ones.
-    ///
-    /// Not always, because that takes an atomic operation for each request, and `stub_status` counts such connections as
-    /// waiting.
-    #[inline(always)]
-    fn mind_shortage(&self) -> bool {
-        let cycle = cycle();
-        // Far from each other, so that the two do not take turns.
-        let enough = if self.is_short.get() { cycle.connection_n / 2 } else { cycle.connection_n / 4 };
-        let is_short = cycle.free_connection_n < enough;
-        if is_short != self.is_short.replace(is_short) && is_short {
-            self.offer_all();
-        }
-        is_short
-    }
-
-    #[cold]
-    fn offer_all(&self) {
-        let Ok(idle) = self.idle.try_borrow() else { return };
-        for c in idle.oldest_first() {
-            // SAFETY: what is kept is open. nginx puts it into a list of its own.
-            unsafe { ngx_reusable_connection(c.as_ptr(), 1) };
-        }
     }
 
     /// Whether the connection is open, and not used up.
@@ -361,6 +329,7 @@ fn look(c: &mut ngx_connection_t) {
     if let Ok(mut idle) = keepalive.idle.try_borrow_mut() {
         idle.remove(place.number);
     }
+    withdraw(c);
     // SAFETY: an open connection that no one has any more.
     unsafe { close(c) };
 }
@@ -404,11 +373,35 @@ fn set_log(c: &mut ngx_connection_t, log: *mut ngx_log_t) {
 
 /// What nginx runs by.
 #[inline(always)]
-fn cycle<'a>() -> &'a ngx_cycle_t {
+fn cycle<'a>() -> &'a mut ngx_cycle_t {
     // SAFETY: nginx has a cycle while it runs, and writes this on this thread.
     let cycle = unsafe { ngx_cycle };
-    // SAFETY: as above.
-    unsafe { &*cycle.cast_const() }
+    // SAFETY: as above; nobody else is at what is read and written here meanwhile.
+    unsafe { &mut *cycle }
+}
+
+/// Puts an idle connection at the end of those that nginx closes when it needs others: as `ngx_reusable_connection`, but
+/// `stub_status` does not count it as a waiting client's.
+#[inline(always)]
+fn offer(c: &mut ngx_connection_t) {
+    let cycle = cycle();
+    // SAFETY: nginx's list, and a connection that is in none.
+    unsafe { ngx_queue_insert_after(&raw mut cycle.reusable_connections_queue, &raw mut c.queue) };
+    cycle.reusable_connections_n = cycle.reusable_connections_n.wrapping_add(1);
+    c.set_reusable(1);
+}
+
+/// Takes a connection out again, before it is used or closed.
+#[inline(always)]
+fn withdraw(c: &mut ngx_connection_t) {
+    if c.reusable() == 0 {
+        return;
+    }
+    // SAFETY: `offer` has put it into the list.
+    unsafe { ngx_queue_remove(&raw mut c.queue) };
+    let cycle = cycle();
+    cycle.reusable_connections_n = cycle.reusable_connections_n.wrapping_sub(1);
+    c.set_reusable(0);
 }
 
 /// Milliseconds of the clock that nginx's timers go by.
