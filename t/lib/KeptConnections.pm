@@ -1,0 +1,186 @@
+# Backends of the test itself that number the connections which nginx opens to them, so that a test can say which connection
+# a request came on, and which are still open.
+#
+# There are eight, $TEST_NGINX_PEER_1 to _8. The first connection to backend 1 is "1.1", its second "1.2"; each block
+# counts anew.
+package KeptConnections;
+
+use v5.10.1;
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IO::Select ();
+use Socket qw(MSG_DONTWAIT MSG_PEEK SOL_SOCKET SO_LINGER);
+use Test::Nginx::Socket ();
+use Time::HiRes qw(sleep);
+use UrlproxyTest;
+
+our @EXPORT = qw(
+    arrived close_as_backend connection connections_are finish idle open_connections respond serve serve_together stop_listening
+    while_stopped worker_descriptors
+);
+
+# Longer than a kept connection has to be idle before a request that may not be repeated goes over it.
+my $idle_seconds = 0.2;
+my $ok           = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+my (%listeners, %connections, %opened);
+
+# They are there before the blocks are read: a section with `eval` may name them.
+sub listen_as {
+    my ($number) = @_;
+    $listeners{$number} = UrlproxyTest::tcp_socket(Listen => 512);
+    UrlproxyTest::offer("PEER_$number", $listeners{$number});
+}
+listen_as($_) for 1 .. 8;
+
+Test::Nginx::Socket::add_block_preprocessor(sub {
+    %connections = ();
+    open_connections();
+    %connections = %opened = ();
+    $listeners{$_} // listen_as($_) for 1 .. 8;
+});
+
+# Asks, answers as backend, and returns the connection that the request came on. `answer` is what the backend sends, `status`
+# what the client should see, `client` the client's connection if it is there already, `headers` and `body` are the
+# request's.
+sub serve {
+    my ($line, %with) = @_;
+    my ($id) = serve_together([$line, %with]);
+    return $id;
+}
+
+# The same for several requests (a line, or a line with options) that are open at the same time: all have come before the
+# first of them is answered.
+sub serve_together {
+    my @asked;
+    for my $request (@_) {
+        my ($line, %with) = ref $request ? @$request : $request;
+        my $client = $with{client};
+        if ($client) {
+            my $length = defined $with{body} ? "Content-Length: @{[length $with{body}]}\r\n" : '';
+            send_bytes($client, "$line HTTP/1.1\r\nHost: localhost\r\n$length\r\n" . ($with{body} // ''));
+        } else {
+            $client = start_ask($line, map { defined $with{$_} ? ($_ => $with{$_}) : () } qw(headers body));
+        }
+        push @asked, { %with, line => $line, socket => $client, id => scalar arrived($client) };
+    }
+    for my $request (@asked) {
+        respond($request->{id}, $request->{answer} // $ok);
+        finish($request->{socket}, $request->{line}, $request->{status} // 200);
+    }
+    return map { $_->{id} } @asked;
+}
+
+# Reads the client's answer, which has to have this status.
+sub finish {
+    my ($client, $line, $status) = @_;
+    my $answer = UrlproxyTest::answer($client, $line =~ /^HEAD /);
+    $answer->{status} == $status or die "$line: $answer->{status} instead of $status\n";
+    return $answer;
+}
+
+# Waits for the next request at any backend, reads it, and returns the connection that it came on; in a list also the request.
+# Dies when the client is answered instead.
+sub arrived {
+    my ($client) = @_;
+    while (1) {
+        my @ready   = IO::Select->new($client // (), values %listeners, values %connections)->can_read(5)
+            or die "no request came to a backend\n";
+        my %is_ready = map { $_ => 1 } @ready;
+        accept_from($_) for grep { $is_ready{ $listeners{$_} } } keys %listeners;
+        for my $id (grep { $is_ready{ $connections{$_} } } keys %connections) {
+            next if forget_closed($id);
+            my $request = read_message($connections{$id});
+            return wantarray ? ($id, $request) : $id;
+        }
+        if ($client && $is_ready{$client}) {
+            my $answer = UrlproxyTest::answer($client);
+            die "answered without a backend: $answer->{head}\n";
+        }
+    }
+}
+
+sub accept_from {
+    my ($number) = @_;
+    my $id = "$number." . ++$opened{$number};
+    $connections{$id} = $listeners{$number}->accept or die "accept: $!\n";
+}
+
+# Forgets a connection that nginx has closed; whether it was.
+sub forget_closed {
+    my ($id) = @_;
+    my $got = recv $connections{$id}, my $byte, 1, MSG_PEEK | MSG_DONTWAIT;
+    return 0 if defined $got ? length $byte : $!{EAGAIN};
+    delete $connections{$id};
+    return 1;
+}
+
+sub respond {
+    my ($id, $bytes) = @_;
+    send_bytes($connections{$id}, $bytes // $ok);
+}
+
+# The socket of a connection.
+sub connection { $connections{ $_[0] } // die "connection $_[0] is closed\n" }
+
+# Closes connections as a backend: `how` is close, reset, or half to go on reading. `close` and `reset` forget them.
+sub close_as_backend {
+    my ($how, @ids) = @_;
+    for my $id (@ids) {
+        my $socket = connection($id);
+        if ($how eq 'half') { shutdown $socket, 1; next }
+        setsockopt $socket, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0 if $how eq 'reset';
+        delete $connections{$id};
+        close $socket;
+    }
+}
+
+# Refuses connections to a backend from now on.
+sub stop_listening { close delete $listeners{ $_[0] } }
+
+# The connections that nginx has not closed, in the order in which it opened them to each backend.
+sub open_connections {
+    for my $number (keys %listeners) {
+        accept_from($number) while IO::Select->new($listeners{$number})->can_read(0);
+    }
+    forget_closed($_) for keys %connections;
+    my @ids = map { [split /\./] } keys %connections;
+    return join ' ', map { "$_->[0].$_->[1]" } sort { $a->[0] <=> $b->[0] || $a->[1] <=> $b->[1] } @ids;
+}
+
+# These are open, and no others are once nginx has had the time to close them.
+sub connections_are {
+    my ($want, $name) = @_;
+    eventually { open_connections() eq $want };
+    Test::More::is(open_connections(), $want, $name // "open: $want");
+}
+
+# Lets the kept connections become old enough for requests that may not be repeated.
+sub idle { sleep $idle_seconds }
+
+# Runs code while nginx's worker is stopped: it sees all that happened meanwhile at once, in the order of the code.
+sub while_stopped {
+    my ($code) = @_;
+    my ($worker) = worker_pids();
+    kill 'STOP', $worker;
+    my $has_stopped = eventually { `ps -L -o stat= -p $worker` !~ /^[^T]/m };
+    my $is_done = eval { $code->(); 1 };
+    kill 'CONT', $worker;
+    $has_stopped or die "the worker does not stop\n";
+    $is_done or die $@;
+}
+
+# How many descriptors nginx's worker has that are connected to these backends.
+sub worker_descriptors {
+    my ($worker) = worker_pids();
+    my %is_ours = map { $_->sockport => 1 } values %listeners;
+    open my $table, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!\n";
+    # Columns 3 and 10: the other end, and the inode that a descriptor links to.
+    my %inodes = map { (split)[9, 2] } grep { /:/ } <$table>;
+    my @links  = map { readlink($_) // () } glob "/proc/$worker/fd/*";
+    return scalar grep { /^socket:\[(\d+)\]/ && $is_ours{ hex(($inodes{$1} // '') =~ s/.*://r) } } @links;
+}
+
+1;
