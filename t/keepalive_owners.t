@@ -1,0 +1,196 @@
+# A kept connection serves one tool or domain, one scheme, and one way to speak TLS; only plain connections to networks that
+# the operator names are everybody's.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+use KeptConnections;
+use NginxBackend;
+
+our $passed = 'proxy_http_version 1.1; proxy_set_header Connection "";';
+
+# What the second nginx says: the name that TLS was opened for, and which connection this is.
+our $says = 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; error_page 497 =200 /plain; '
+    . 'location = /plain { internal; return 200 "plain $connection"; } location / { return 200 "tls $connection $ssl_server_name"; }';
+
+run_tests;
+
+__DATA__
+
+=== tools at the same address
+--- upstream
+urlproxy_keepalive 64;
+--- redis
+HSET prefix:one .* http://$TEST_NGINX_PEER_1
+HSET prefix:two .* http://$TEST_NGINX_PEER_1
+HSET prefix:late .* http://$TEST_NGINX_PEER_1
+--- perl
+is("@{[serve_together(('GET /one/') x 3, ('GET /two/') x 2)]}", '1.1 1.2 1.3 1.4 1.5');
+is("@{[serve_together('GET /two/', 'GET /one/', 'GET /two/', 'GET /one/')]}", '1.5 1.3 1.4 1.2', 'each has its own again');
+is(serve('GET /late/'), '1.6', 'one that has none gets a new one');
+is("@{[serve_together(('GET /two/') x 3)]}", '1.4 1.5 1.7', 'as one does that needs more');
+--- no_error_log
+[error]
+[alert]
+
+
+
+=== tools with a common backend among their own
+--- upstream
+urlproxy_keepalive 64;
+--- redis
+SADD prefix:one http://$TEST_NGINX_PEER_1 http://$TEST_NGINX_PEER_2
+SADD prefix:two http://$TEST_NGINX_PEER_1 http://$TEST_NGINX_PEER_2
+--- perl
+my %asked;
+for (1 .. 6) {
+    $asked{one}{ serve('GET /one/') }++;
+    $asked{two}{ serve('GET /two/') }++;
+}
+is_deeply([map { sort values %{ $asked{$_} } } qw(one two)], [3, 3, 3, 3], 'two connections each');
+is(scalar(grep { $asked{two}{$_} } keys %{ $asked{one} }), 0, 'none in common');
+
+
+
+=== a tool and a domain of the same name
+--- upstream
+urlproxy_keepalive 64;
+--- server
+location /domain/ { urlproxy tools domain; proxy_pass http://tools; proxy_http_version 1.1; proxy_set_header Connection ""; }
+--- redis
+HSET prefix:same .* http://$TEST_NGINX_PEER_1
+SADD frontend:same http://$TEST_NGINX_PEER_1
+SADD frontend:*.same http://$TEST_NGINX_PEER_1
+--- perl
+my $ask = sub { serve("GET $_[0]", headers => ["Host: $_[1]"]) };
+my @requests = (['/same/', 'x'], ['/domain/', 'same'], ['/domain/', 'a.same']);
+is(join(' ', map { $ask->(@$_) } @requests), '1.1 1.2 1.3');
+is(join(' ', map { $ask->(@$_) } reverse @requests), '1.3 1.2 1.1');
+is($ask->('/domain/', 'b.same'), '1.3', 'the hosts of a wildcard are one record');
+
+
+
+=== the default tool's connections are its own, whichever URI is asked
+--- upstream
+urlproxy_keepalive 64;
+--- location
+urlproxy_default admin;
+--- redis
+HSET prefix:admin .* http://$TEST_NGINX_PEER_1
+HSET prefix:one .* http://$TEST_NGINX_PEER_1
+--- perl
+is(join(' ', map { serve("GET $_") } qw(/admin/ /nobody/ /one/ / /one/ /admin/)), '1.1 1.1 1.2 1.1 1.2 1.1');
+
+
+
+=== networks that the operator names
+--- upstream
+urlproxy_keepalive 64 shared=192.0.2.0/24,127.0.0.0/8;
+--- redis
+HSET prefix:one .* http://$TEST_NGINX_PEER_1
+HSET prefix:two .* http://$TEST_NGINX_PEER_1
+HSET prefix:three .* http://$TEST_NGINX_PEER_2
+--- perl
+is(join(' ', map { serve("GET /$_/") } qw(one two three one three two)), '1.1 1.1 2.1 1.1 2.1 1.1', 'all use the same');
+
+
+
+=== named at urlproxy_peers
+--- http
+upstream common { urlproxy_peers shared=127.0.0.0/8; urlproxy_keepalive 64 shared=192.0.2.0/24; }
+--- pass: http://common
+--- redis
+HSET prefix:one .* http://$TEST_NGINX_PEER_1
+HSET prefix:two .* http://$TEST_NGINX_PEER_1
+--- perl
+is(join(' ', map { serve("GET /$_/") } qw(one two one)), '1.1 1.1 1.1');
+
+
+
+=== and no others
+--- upstream
+urlproxy_keepalive 64 shared=192.0.2.0/24,127.0.0.2/31,::1;
+--- redis
+HSET prefix:one .* http://$TEST_NGINX_PEER_1
+HSET prefix:two .* http://$TEST_NGINX_PEER_1
+--- perl
+is(join(' ', map { serve("GET /$_/") } qw(one two one two)), '1.1 1.2 1.1 1.2');
+
+
+
+=== http and https of a tool at the same address
+--- upstream
+urlproxy_keepalive 64;
+--- pass: https://tools
+--- redis
+--- user_files eval: NginxBackend::certificate_files()
+--- perl
+with_nginx_backend('ssl', $::says, sub {
+    my ($port) = @_;
+    redis('HSET', 'prefix:one', '/tls', "https://127.0.0.1:$port", '.*', "http://127.0.0.1:$port");
+    ok(eventually { ask('GET /list')->{body} =~ /"one"/ }, 'routed');
+    my %kept;
+    for my $round (1 .. 3) {
+        for my $path (qw(/one/tls /one/)) {
+            my ($scheme, $connection) = split ' ', ask("GET $path")->{body};
+            is($scheme, $path eq '/one/' ? 'plain' : 'tls', "round $round: $path");
+            $kept{$path}{$connection}++;
+        }
+    }
+    is(scalar(keys %{ $kept{'/one/tls'} }), 1, 'one connection with TLS');
+    # The server closes after each plain request to its port.
+    ok(!(grep { $kept{'/one/'}{$_} } keys %{ $kept{'/one/tls'} }), 'which no plain request has used');
+});
+
+
+
+=== a plain connection is not used for TLS
+--- upstream
+urlproxy_keepalive 64;
+--- pass: https://tools
+--- redis
+HSET prefix:one /tls https://$TEST_NGINX_PEER_1 .* http://$TEST_NGINX_PEER_1
+--- perl
+is(serve('GET /one/'), '1.1', 'plain');
+my $client = start_ask('GET /one/tls');
+my $has_new = eventually { open_connections() eq '1.1 1.2' };
+ok($has_new, 'TLS has another connection');
+sysread connection('1.2'), my $hello, 1;
+is(ord $hello, 22, 'and begins with a handshake');
+close_as_backend('close', '1.2');
+finish($client, 'GET', 502);
+is(serve('GET /one/'), '1.1', 'the plain one is as before');
+
+
+
+=== TLS at addresses that all share
+--- upstream
+urlproxy_keepalive 64 shared=127.0.0.0/8;
+--- pass: https://tools
+--- user_files eval: NginxBackend::certificate_files()
+--- perl
+with_nginx_backend('ssl', $::says, sub {
+    my ($port) = @_;
+    redis('HSET', "prefix:$_", '.*', "https://127.0.0.1:$port") for qw(one two);
+    ok(eventually { ask('GET /list')->{body} =~ /"two"/ && ask('GET /list')->{body} =~ /"one"/ }, 'routed');
+    my %kept = map { $_ => ask("GET /$_/")->{body} } qw(one two);
+    isnt($kept{one}, $kept{two}, 'tools share none');
+    is(ask("GET /$_/")->{body}, $kept{$_}, "$_ has its own") for qw(one two one);
+});
+
+
+
+=== POST over TLS
+--- upstream
+urlproxy_keepalive 64;
+--- pass: https://tools
+--- user_files eval: NginxBackend::certificate_files()
+--- perl
+with_nginx_backend('ssl', $::says, sub {
+    my ($port) = @_;
+    redis('HSET', 'prefix:one', '.*', "https://127.0.0.1:$port");
+    ok(eventually { ask('GET /list')->{body} =~ /"one"/ }, 'routed');
+    my $kept = ask('GET /one/')->{body};
+    for my $body ('x', 'x' x 100_000) {
+        idle();
+        is(ask('POST /one/', body => $body)->{body}, $kept, 'goes over the kept connection');
+    }
+});

@@ -1,0 +1,136 @@
+# A tool may hold per_backend connections, or a sixteenth of the pool if that is more, or per_tool: however many backends it
+# has, it takes the others' places no further.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+use KeptConnections;
+
+# Asks all eight backends of /greedy/ once; they come in turn, wherever that begins. Returns their connections.
+sub ask_all {
+    my @ids = map { serve('GET /greedy/') } 1 .. 8;
+    is(join(' ', sort map { s/\..*//r } @ids), '1 2 3 4 5 6 7 8', 'each backend is asked');
+    return @ids;
+}
+
+# So many of these connections are open, and these others.
+sub keeps {
+    my ($number, $ids, @others) = @_;
+    my %is_greedy = map { $_ => 1 } @$ids;
+    my $kept = sub { scalar grep { $is_greedy{$_} } split / /, open_connections() };
+    eventually { $kept->() <= $number };
+    is($kept->(), $number, "$number of the tool's are kept");
+    is(join(' ', grep { !$is_greedy{$_} } split / /, open_connections()), in_order(@others), 'and those of others');
+}
+
+sub in_order {
+    return join ' ', map { "$_->[0].$_->[1]" } sort { $a->[0] <=> $b->[0] || $a->[1] <=> $b->[1] } map { [split /\./] } @_;
+}
+
+our $greedy = [['SADD', 'prefix:greedy', map { "http://$ENV{qq(TEST_NGINX_PEER_$_)}" } 1 .. 8]];
+our $routes = [@$greedy, ['HSET', 'prefix:modest', '.*', "http://$ENV{TEST_NGINX_PEER_1}"]];
+
+run_tests;
+
+__DATA__
+
+=== a sixteenth of the pool
+--- upstream
+urlproxy_keepalive 48 per_backend=2;
+--- redis eval: $::routes
+--- perl
+my $modest = serve('GET /modest/');
+my @ids = ask_all();
+keeps(3, \@ids, $modest);
+@ids = (@ids, ask_all());
+keeps(3, \@ids, $modest);
+is(serve('GET /modest/'), $modest, 'the tool that asked before has its connection');
+
+
+
+=== per_backend is more
+--- upstream
+urlproxy_keepalive 48 per_backend=5;
+--- redis eval: $::routes
+--- perl
+my $modest = serve('GET /modest/');
+my @ids = ask_all();
+keeps(5, \@ids, $modest);
+is(serve('GET /modest/'), $modest);
+
+
+
+=== the pool is less
+--- upstream
+urlproxy_keepalive 3 per_backend=2;
+--- redis eval: $::routes
+--- perl
+my $modest = serve('GET /modest/');
+my @ids = ask_all();
+keeps(2, \@ids, $modest);
+is(serve('GET /modest/'), $modest);
+
+
+
+=== networks that all share are not counted
+--- upstream
+urlproxy_keepalive 48 per_backend=2 shared=127.0.0.0/8;
+--- redis eval: $::greedy
+--- perl
+my @ids = ask_all();
+connections_are(in_order(@ids), 'all are kept');
+my @again = ask_all();
+is(in_order(@again), in_order(@ids), 'and used again');
+
+
+
+=== nor are backends that the operator has named
+--- upstream
+urlproxy_keepalive 48 per_backend=2;
+--- server eval
+CORE::join '', map { "location /default-$_/ { urlproxy tools path; urlproxy_default http://\$TEST_NGINX_PEER_$_; proxy_pass http://tools; proxy_http_version 1.1; proxy_set_header Connection ''; }\n" } 1 .. 8
+--- perl
+my @ids = map { serve("GET /default-$_/") } 1 .. 8;
+connections_are(in_order(@ids), 'all are kept');
+is(in_order(map { serve("GET /default-$_/") } 1 .. 8), in_order(@ids), 'and used again');
+
+
+
+=== what a tool no longer keeps is not counted
+--- upstream
+urlproxy_keepalive 64 per_backend=4;
+--- redis eval: $::greedy
+--- perl
+for my $round (1 .. 3) {
+    my @ids = ask_all();
+    keeps(4, \@ids);
+    close_as_backend('half', split / /, open_connections());
+    connections_are('');
+}
+my $former = serve('GET /greedy/');
+redis('DEL', 'prefix:greedy');
+ok(eventually { ask('GET /list')->{body} !~ /greedy/ }, 'the tool goes');
+redis('SADD', 'prefix:greedy', map { "http://$ENV{qq(TEST_NGINX_PEER_$_)}" } 1 .. 8);
+ok(eventually { ask('GET /list')->{body} =~ /greedy/ }, 'and is back');
+my @ids = ask_all();
+keeps(4, [$former, @ids]);
+
+
+
+=== per_tool says otherwise
+--- upstream
+urlproxy_keepalive 48 per_backend=2 per_tool=6;
+--- redis eval: $::routes
+--- perl
+my $modest = serve('GET /modest/');
+my @ids = ask_all();
+keeps(6, \@ids, $modest);
+
+
+
+=== many tools fill the pool
+--- upstream
+urlproxy_keepalive 20 per_backend=2;
+--- redis eval
+[ map { ['HSET', "prefix:tool-$_", '.*', "http://$ENV{'TEST_NGINX_PEER_' . (1 + $_ % 8)}"] } 1 .. 30 ]
+--- perl
+my @ids = map { serve("GET /tool-$_/") } 1 .. 30;
+connections_are(in_order(@ids[10 .. 29]), 'the twenty that were used last');
