@@ -1,0 +1,146 @@
+# A worker that leaves closes what it has kept, and one that runs short of connections gives up kept ones before it refuses
+# anything.
+use lib 't/lib';
+use UrlproxyTest 'no_plan';
+use KeptConnections;
+
+worker_connections(64);
+
+run_tests;
+
+__DATA__
+
+=== reload
+--- upstream
+urlproxy_keepalive 64;
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_PEER_1
+HSET prefix:2 .* http://$TEST_NGINX_PEER_2
+--- perl
+serve_together(('GET /1/') x 3, 'GET /2/');
+my $client = start_ask('GET /2/');
+is(scalar arrived($client), '2.1', 'one is in use');
+my ($former) = worker_pids();
+kill 'HUP', nginx_pid();
+connections_are('2.1', 'the others are closed while the old worker still answers');
+ok((grep { $_ == $former } worker_pids()), 'it is there');
+is(serve('GET /1/'), '1.4', 'the new worker has its own');
+respond('2.1');
+is(finish($client, 'GET', 200)->{body}, 'ok', 'the request is answered');
+connections_are('1.4', 'and its connection is not kept');
+ok(eventually { !grep { $_ == $former } worker_pids() }, 'the old worker is gone');
+is(serve('GET /1/'), '1.4');
+
+
+
+=== reload again and again under requests
+--- upstream
+urlproxy_keepalive 64;
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_TOOL_A
+HSET prefix:2 .* http://$TEST_NGINX_TOOL_B
+--- perl
+my $failed = 0;
+for my $round (1 .. 5) {
+    my @before = worker_pids();
+    kill 'HUP', nginx_pid();
+    my $is_new = eventually {
+        for my $line ('GET /1/', 'POST /1/', 'GET /2/', 'POST /2/') {
+            $failed++ unless ask($line, body => 'x')->{status} == 200;
+        }
+        my @now = worker_pids();
+        @now == 1 && $now[0] != $before[0];
+    };
+    ok($is_new, "round $round");
+}
+is($failed, 0, 'requests that failed');
+
+
+
+=== a worker that is asked to leave
+--- upstream
+urlproxy_keepalive 64;
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_PEER_1
+--- perl
+for my $signal (qw(QUIT TERM)) {
+    my @kept = serve_together(('GET /1/') x 3);
+    my ($worker) = worker_pids();
+    kill $signal, $worker;
+    connections_are('', "$signal: all are closed");
+    ok(eventually { my ($new) = worker_pids(); $new && $new != $worker }, 'another takes its place');
+    my $id = serve('GET /1/');
+    ok(!(grep { $_ eq $id } @kept), "with its own connections, $id");
+    close_as_backend('half', $id);
+    connections_are('');
+}
+
+
+
+=== a worker that is killed
+--- upstream
+urlproxy_keepalive 64;
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_PEER_1
+--- perl
+serve_together(('GET /1/') x 3);
+my ($worker) = worker_pids();
+kill 'KILL', $worker;
+connections_are('');
+ok(eventually { my ($new) = worker_pids(); $new && $new != $worker });
+is(serve('GET /1/'), '1.4');
+--- error_log
+[alert]
+exited on signal 9
+--- no_error_log
+panic
+
+
+
+=== a worker that runs short of connections
+--- upstream
+urlproxy_keepalive 1000 per_backend=100;
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_PEER_1
+HSET prefix:2 .* http://$TEST_NGINX_PEER_2
+HSET prefix:3 .* http://$TEST_NGINX_PEER_3
+--- perl
+# Of 64 connections each request takes two, and each kept connection one.
+serve_together(('GET /1/') x 20);
+connections_are(join(' ', map { "1.$_" } 1 .. 20), 'twenty are kept');
+is(scalar(() = serve_together(('GET /2/') x 22)), 22, 'requests that need their places are answered');
+my $left = () = open_connections() =~ /\b1\./g;
+cmp_ok($left, '<', 20, "$left of the kept are left");
+is(scalar(() = serve_together(('GET /3/') x 24)), 24, 'and again');
+for my $tool (1, 2, 3) {
+    for (1 .. 5) { serve("GET /$tool/") }
+}
+pass('all goes on');
+--- no_error_log
+[alert]
+[emerg]
+[crit]
+
+
+
+=== the least recently used are given up first
+--- upstream
+urlproxy_keepalive 1000 per_backend=100;
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_PEER_1
+HSET prefix:2 .* http://$TEST_NGINX_PEER_2
+HSET prefix:3 .* http://$TEST_NGINX_PEER_3
+--- perl
+serve('GET /2/');
+serve_together(('GET /1/') x 20);
+is(serve('GET /2/'), '2.1', 'kept first, and used last');
+my @asked = serve_together(('GET /3/') x 20);
+my %is_left = map { $_ => 1 } split / /, open_connections();
+cmp_ok(scalar(grep { !$is_left{"1.$_"} } 1 .. 20), '>', 0, 'some are given up');
+my ($first_left) = grep { $is_left{"1.$_"} } 1 .. 21;
+ok(!(grep { !$is_left{"1.$_"} } $first_left .. 20), "the first of them, up to 1.$first_left");
+ok($is_left{'2.1'}, 'the one that was used last is there');
+--- no_error_log
+[alert]
+[emerg]
+[crit]
