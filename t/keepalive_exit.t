@@ -144,3 +144,22 @@ ok($is_left{'2.1'}, 'the one that was used last is there');
 [alert]
 [emerg]
 [crit]
+
+
+
+=== connections that were kept while there was room
+--- upstream
+urlproxy_keepalive 1000;
+--- redis eval
+[ ['HSET', 'prefix:busy', '.*', "http://$ENV{TEST_NGINX_PEER_1}"],
+  map { ['HSET', "prefix:tool-$_", '.*', "http://$ENV{TEST_NGINX_PEER_2}"] } 1 .. 50 ]
+--- perl
+# Of 64 connections, one more is kept each time, while only two are in use.
+serve("GET /tool-$_/") for 1 .. 28;
+connections_are(join(' ', map { "2.$_" } 1 .. 28), 'kept');
+is(scalar(() = serve_together(('GET /busy/') x 24)), 24, 'requests that need their places are answered');
+serve("GET /tool-$_/") for 1 .. 50;
+--- no_error_log
+[alert]
+[emerg]
+[crit]
