@@ -40,7 +40,7 @@ sub with_nginx_backend {
     my $pid = fork // die "fork: $!\n";
     if (!$pid) {
         open STDERR, '>', "$dir/backend/stderr";
-        exec $ENV{TEST_NGINX_BINARY} // 'nginx', '-p', "$dir/backend/", '-e', 'error.log', '-c', 'nginx.conf';
+        exec $ENV{URLPROXY_BACKEND_NGINX} // $ENV{TEST_NGINX_BINARY} // 'nginx', '-p', "$dir/backend/", '-e', 'error.log', '-c', 'nginx.conf';
     }
     my $is_done = eval {
         (eventually { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") }) or die "the second nginx does not listen\n";
