@@ -163,3 +163,27 @@ serve("GET /tool-$_/") for 1 .. 50;
 [alert]
 [emerg]
 [crit]
+
+
+
+=== connections that another upstream has kept
+--- upstream
+urlproxy_keepalive 1000;
+--- http
+upstream others { urlproxy_peers; urlproxy_keepalive 1000; }
+--- server
+location /busy/ { urlproxy tools path; proxy_pass http://others; proxy_http_version 1.1; proxy_set_header Connection ""; }
+location /direct/ { proxy_pass http://$TEST_NGINX_PEER_1; }
+--- redis eval
+[ ['HSET', 'prefix:busy', '.*', "http://$ENV{TEST_NGINX_PEER_1}"],
+  map { ['HSET', "prefix:tool-$_", '.*', "http://$ENV{TEST_NGINX_PEER_2}"] } 1 .. 28 ]
+--- perl
+for my $path ('/busy/', '/direct/') {
+    serve("GET /tool-$_/") for 1 .. 28;
+    connections_are(join(' ', map { "2.$_" } 1 .. 28), 'kept') if $path eq '/busy/';
+    is(scalar(() = serve_together(("GET $path") x 24)), 24, "requests to $path are answered");
+}
+--- no_error_log
+[alert]
+[emerg]
+[crit]
