@@ -23,7 +23,7 @@ pub use log::{LogFormat, LogOptions, start_log};
 pub(crate) use metrics::label_values;
 pub use metrics::{Format, encode, new_registry, start_at_zero};
 pub use project::{ProjectError, resolve_project};
-pub use runtime::block_on;
+pub use runtime::{block_on, on_worker};
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
 pub use store::{

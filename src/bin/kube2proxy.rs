@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing::info;
-use urlproxy::daemon::{Failure, Lifecycle, exit_on, run};
+use urlproxy::daemon::{Failure, Lifecycle, exit_on, on_worker, run};
 use urlproxy::kube::{Metrics, Options, serve};
 
 fn main() -> ExitCode {
@@ -21,7 +21,7 @@ async fn work(options: Options) -> Result<ExitCode, Failure> {
     let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
     let shutdown = lifecycle.serve(settings.metrics_listen).await?;
     info!(cluster = %settings.watch.config.cluster_url, redis = settings.redis, "following");
-    serve(settings, metrics, readiness, shutdown).await;
+    on_worker(serve(settings, metrics, readiness, shutdown)).await;
     info!("ended");
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tracing::info;
-use urlproxy::daemon::{Failure, Lifecycle, bind, exit_on, run};
+use urlproxy::daemon::{Failure, Lifecycle, bind, exit_on, on_worker, run};
 use urlproxy::grid::{Options, Registrar, Settings, audit, reload_at, serve};
 
 fn main() -> ExitCode {
@@ -31,7 +31,7 @@ async fn work(args: Vec<OsString>, settings: Settings) -> Result<ExitCode, Failu
     tokio::spawn(audit(Arc::clone(&registrar)));
     let checked = Arc::clone(&registrar);
     tokio::spawn(async move { checked.follow_writability(readiness).await });
-    serve(listener, registrar, shutdown).await;
+    on_worker(serve(listener, registrar, shutdown)).await;
     info!("ended");
     Ok(ExitCode::SUCCESS)
 }
