@@ -17,12 +17,12 @@ static HOLD_ADDRESS: LazyLock<Script> = LazyLock::new(|| {
         local tool, url = ARGV[1], ARGV[3]
         local address = address_of(url)
         if not address or redis.call('HGET', KEYS[1], ARGV[2]) ~= url then return {'superseded'} end
-        local holder, patterns = holder_of(address, tool)
+        local is_held, holder, patterns = holder_of(address, tool)
         if holder then
             if ARGV[4] ~= 'proven' then return {'held', holder} end
             evict(holder, patterns, address)
         end
-        hold(address, tool)
+        if not is_held then hold(address, tool) end
         return {'done', 'same', holder}",
     )
 });

@@ -7,7 +7,7 @@ use redis::{FromRedisValue, ParsingError, Pipeline, Script, Value};
 use serde::Serialize;
 
 use super::lock::{LOCK_KEY, OLD_LOCK_KEY};
-use super::schema::{ADDRESSES_KEY, origin_key, redirects_key, routes_key};
+use super::schema::{origin_key, redirects_key, routes_key};
 use super::script::with_functions;
 use crate::route::ToolName;
 
@@ -135,7 +135,7 @@ pub struct Settlement<'a> {
     pub gone: &'a [Registered],
 }
 
-/// KEYS: routes, origins, redirects, services, lock, old lock, addresses. ARGV: tool, value of the lock, request.
+/// KEYS: routes, origins, redirects, services, lock, old lock. ARGV: tool, value of the lock, request.
 static SETTLE: LazyLock<Script> = LazyLock::new(|| {
     with_functions(
         "
@@ -183,9 +183,7 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| {
                 outcomes[index] = 2
             else
                 local address = claim.url:match('^https?://(.+)$')
-                local is_held = redis.pcall('HGET', KEYS[7], address) == tool
-                local holder, patterns
-                if not is_held then holder, patterns = holder_of(address, tool) end
+                local is_held, holder, patterns = holder_of(address, tool)
                 if holder then evict(holder, patterns, address) end
                 if holder or url ~= claim.url or not is_ours or origin.owner ~= claim.owner
                     or origin.destination ~= claim.url or redis.call('SISMEMBER', KEYS[4], claim.member) == 0 then
@@ -229,7 +227,7 @@ pub fn settle(settlements: &[Settlement<'_>], lock: &str) -> Pipeline {
         let mut invocation = SETTLE.prepare_invoke();
         let name = tool.as_bytes();
         invocation.key(routes_key(name)).key(origin_key(name)).key(redirects_key(name));
-        invocation.key(SERVICES_KEY).key(LOCK_KEY).key(OLD_LOCK_KEY).key(ADDRESSES_KEY);
+        invocation.key(SERVICES_KEY).key(LOCK_KEY).key(OLD_LOCK_KEY);
         invocation.arg(name).arg(lock).arg(request);
         pipeline.invoke_script(&invocation);
     }

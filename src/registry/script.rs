@@ -58,7 +58,9 @@ pub(super) fn on_routes_of<T>(script: &'static Script, tool: &ToolName, args: &[
 /// - `normal_url(url)`: a backend's URL in its normal form, as [`crate::route::Backend`] shows it, from what one of the old
 ///   stack's writers wrote. Other text stays as it is.
 /// - `address_of(url)`: its `host:port`, or nil.
-/// - `holder_of(address, tool)`: another tool that is routed to the address, and its patterns that are; nil if there is none.
+/// - `patterns_at(address, tool)`: the tool's patterns that lead there.
+/// - `holder_of(address, tool)`: whether it is noted that the tool is routed to the address; else another tool that is, and its
+///   patterns that are, or nil if there is none.
 /// - `evict(holder, patterns, address)`: takes these patterns from it.
 /// - `hold(address, tool)`: notes that the tool is routed there.
 /// - `release(url, tool)`: after a route to the URL was removed or changed: notes that the tool is not, unless another of its
@@ -84,18 +86,23 @@ const FUNCTIONS: &str = "
         local function address_of(url) return normal_url(url):match('^https?://(.+)$') end
         local function patterns_at(address, tool)
             local patterns = {}
+            local host = address:match('^(.*):%d+$') or address
             local routes = redis.pcall('HGETALL', 'ROUTES_PREFIX' .. tool)
             for index = 1, #routes, 2 do
-                if address_of(routes[index + 1]) == address then patterns[#patterns + 1] = routes[index] end
+                local url = routes[index + 1]
+                if url:lower():find(host, 1, true) and address_of(url) == address then
+                    patterns[#patterns + 1] = routes[index]
+                end
             end
             return patterns
         end
         local function holder_of(address, tool)
             local holder = redis.pcall('HGET', 'ADDRESSES_KEY', address)
-            if type(holder) ~= 'string' or holder == tool then return nil end
+            if holder == tool then return true end
+            if type(holder) ~= 'string' then return false end
             local patterns = patterns_at(address, holder)
-            if #patterns == 0 then return nil end
-            return holder, patterns
+            if #patterns == 0 then return false end
+            return false, holder, patterns
         end
         local function evict(holder, patterns, address)
             for _, pattern in ipairs(patterns) do
@@ -105,11 +112,7 @@ const FUNCTIONS: &str = "
             end
             redis.pcall('HDEL', 'ADDRESSES_KEY', address)
         end
-        local function hold(address, tool)
-            if redis.pcall('HGET', 'ADDRESSES_KEY', address) ~= tool then
-                redis.pcall('HSET', 'ADDRESSES_KEY', address, tool)
-            end
-        end
+        local function hold(address, tool) redis.pcall('HSET', 'ADDRESSES_KEY', address, tool) end
         local function release(url, tool)
             local address = url and address_of(url)
             if address and redis.pcall('HGET', 'ADDRESSES_KEY', address) == tool and #patterns_at(address, tool) == 0 then

@@ -86,10 +86,10 @@ static REGISTER: LazyLock<Script> = LazyLock::new(|| {
         local canonical = redis.call('HGET', KEYS[3], pattern)
         if not before and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[6]) then return {'full'} end
         local is_renewal = ARGV[8] == 'renew'
-        local is_same = before and normal_url(before) == url
+        local is_same = before == url or before and normal_url(before) == url
         if is_renewal and before and not is_same then return {'superseded'} end
         local address = address_of(url)
-        local holder, patterns = holder_of(address, tool)
+        local is_held, holder, patterns = holder_of(address, tool)
         if holder then
             if ARGV[7] ~= 'proven' then return {'held', holder} end
             evict(holder, patterns, address)
@@ -102,7 +102,7 @@ static REGISTER: LazyLock<Script> = LazyLock::new(|| {
             redis.call('HSET', KEYS[3], pattern, ARGV[5])
         end
         if not is_same then release(before, tool) end
-        hold(address, tool)
+        if not is_held then hold(address, tool) end
         return {'done', is_same and 'same' or 'new', holder}",
     )
 });
