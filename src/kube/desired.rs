@@ -73,7 +73,7 @@ impl Views {
 
     fn set(&mut self, selector: usize, seen: Seen) {
         self.0.retain(|(of, _)| *of != selector);
-        self.0.push((selector, seen));
+        push_one(&mut self.0, (selector, seen));
     }
 
     /// Whoever has told less than this selector had is behind, and will tell that as well.
@@ -172,10 +172,10 @@ impl Desired {
         change(&mut views);
         let Some(seen) = views.newest() else { return };
         if let Ok(route) = &seen.meaning {
-            self.tools.entry(route.tool.clone()).or_default().push(id.clone());
+            push_one(self.tools.entry(route.tool.clone()).or_default(), id.clone());
         }
         if let Some(address) = seen.address() {
-            self.addresses.entry(address).or_default().push(id.clone());
+            push_one(self.addresses.entry(address).or_default(), id.clone());
         }
         self.services.insert(id.clone(), views);
     }
@@ -246,6 +246,12 @@ impl Desired {
 
 fn bit(selector: usize) -> u32 {
     u32::try_from(selector).ok().and_then(|selector| 1_u32.checked_shl(selector)).unwrap_or(0)
+}
+
+/// Most lists have one entry, of thousands: room for more is not kept.
+pub(super) fn push_one<T>(list: &mut Vec<T>, entry: T) {
+    list.reserve_exact(1);
+    list.push(entry);
 }
 
 fn drop_from<K: Ord + Clone>(map: &mut BTreeMap<K, Vec<ServiceId>>, key: &K, id: &ServiceId) {
