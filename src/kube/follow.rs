@@ -66,7 +66,8 @@ pub async fn follow(parts: Parts, shutdown: impl Future<Output = ()>) {
         write_at: now,
         compare_at: now,
         compared: None,
-        rechecks: Rechecks::default(),
+        is_comparing: false,
+        rechecks: Rechecks::new(now),
         is_beat_due: false,
         parts,
     };
@@ -108,6 +109,8 @@ struct Follower {
     compare_at: Instant,
     /// When the last comparison began, and when another may.
     compared: Option<(Instant, Instant)>,
+    /// That comparison is not settled yet.
+    is_comparing: bool,
     rechecks: Rechecks,
     /// The lock is to be looked at now.
     is_beat_due: bool,
@@ -128,7 +131,8 @@ impl Follower {
         tokio::select! {
             Some((selector, news)) = self.parts.news.recv() => self.take_in(selector, news),
             _ = beats.tick() => self.is_beat_due = true,
-            () = self.parts.invalidations.changed() => self.hear(),
+            // A comparison looks at everything, and much of what is heard then is what it writes.
+            () = self.parts.invalidations.changed(), if !self.is_comparing => self.hear(),
             () = sleep_until(recheck_at.unwrap_or(self.write_at)), if recheck_at.is_some() => {}
             () = sleep_until(self.write_at), if is_waiting => {}
         }
@@ -137,9 +141,9 @@ impl Follower {
             let Some(Some((selector, news))) = self.parts.news.recv().now_or_never() else { break };
             self.take_in(selector, news);
         }
-        for tool in self.rechecks.take(Instant::now()) {
-            self.parts.ledger.touch(&tool);
-        }
+        let due = self.rechecks.take(Instant::now());
+        due.changed.into_iter().for_each(|tool| self.parts.ledger.note_changed(tool));
+        due.written.into_iter().for_each(|tool| self.parts.ledger.note_written(tool));
         if std::mem::take(&mut self.is_beat_due) {
             self.beat().await;
         }
@@ -212,7 +216,7 @@ impl Follower {
         let tools: Vec<ToolName> = before.into_iter().chain(self.desired.tools_beside(id)).collect();
         let now = Instant::now();
         for tool in &tools {
-            self.rechecks.note_now(tool.clone(), now);
+            self.rechecks.note_changed(tool.clone(), now);
         }
         self.tell(vec![id.clone()], tools);
     }
@@ -235,7 +239,7 @@ impl Follower {
         let now = Instant::now();
         let names = heard.keys.iter().filter_map(|key| key.strip_prefix(ROUTES_PREFIX.as_bytes()));
         for tool in names.filter_map(|name| ToolName::try_new(name).ok()).filter(|tool| self.desired.has(tool)) {
-            self.rechecks.note_soon(tool, now);
+            self.rechecks.note_written(tool, now);
         }
     }
 
@@ -353,6 +357,7 @@ impl Follower {
         self.report();
     }
 
+    /// Settles some of what is pending. The next turn goes on, so that what happens meanwhile need not wait for all of it.
     async fn write(&mut self) {
         let now = Instant::now();
         let ledger = &mut self.parts.ledger;
@@ -360,7 +365,7 @@ impl Follower {
             return;
         }
         let desired = &self.desired;
-        let is_due = now >= self.compare_at || ledger.is_unknown();
+        let is_due = ledger.is_unknown() || now >= self.compare_at && !self.is_comparing;
         let outcome = async {
             if is_due {
                 ledger.compare(desired, now).await?;
@@ -370,11 +375,18 @@ impl Follower {
         match outcome.await {
             Ok(()) => {
                 self.pause.reset();
-                self.has_written = true;
                 if is_due {
                     self.rechecks.clear();
                     self.compare_at = now + self.parts.resync_interval;
-                    self.compared = Some((now, Instant::now() + REST.max(now.elapsed() * 5)));
+                    self.compared = Some((now, now + REST));
+                    self.is_comparing = true;
+                }
+                if !self.parts.ledger.is_pending() {
+                    self.has_written = true;
+                    let finished = self.compared.as_mut().filter(|_| std::mem::take(&mut self.is_comparing));
+                    if let Some((begun, rested)) = finished {
+                        *rested = Instant::now() + REST.max(begun.elapsed() * 5);
+                    }
                 }
                 if std::mem::take(&mut self.store_failing) {
                     info!("Redis is written again");

@@ -6,7 +6,7 @@ use redis::{FromRedisValue, RedisResult, Value};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::desired::Desired;
+use super::desired::{Desired, push_one};
 use super::lock::{Beat, Candidacy, Lock};
 use super::metrics::Metrics;
 use crate::daemon::{Guard, Reading, Store, StoreError, Verdict, is_of_another_type};
@@ -15,8 +15,8 @@ use crate::registry::{
 };
 use crate::route::ToolName;
 
-/// Tools that are settled with one round trip.
-const AT_ONCE: usize = 500;
+/// Tools that are settled with one round trip: some milliseconds of Redis, for which a change waits.
+const AT_ONCE: usize = 100;
 /// More tools than these are told of in one line.
 const BULK: usize = 100;
 /// Why not everything is settled.
@@ -39,9 +39,13 @@ pub struct Ledger {
     metrics: Metrics,
     guard: Guard,
     /// `None` when Redis may have anything.
-    registered: Option<BTreeMap<ToolName, BTreeSet<Registered>>>,
-    /// What may differ, and since when that is known.
-    dirty: BTreeMap<ToolName, Instant>,
+    registered: Option<BTreeMap<ToolName, Vec<Registered>>>,
+    /// Tools whose Services have changed, and since when that is known. They are settled first.
+    changed: BTreeMap<ToolName, Instant>,
+    /// Others whose routes may differ, and since when that is known.
+    doubtful: BTreeMap<ToolName, Instant>,
+    /// Routes that were written and not told of one by one, since there are many.
+    bulk: Option<usize>,
     /// The cluster lacks them, and too many to be believed.
     held: BTreeSet<Registered>,
     /// Another source's route is younger.
@@ -60,16 +64,23 @@ impl Ledger {
             metrics,
             guard,
             registered: None,
-            dirty: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
+            bulk: None,
             held: BTreeSet::new(),
             outdone: BTreeMap::new(),
             failing: BTreeSet::new(),
         }
     }
 
-    /// A tool's routes may differ now.
-    pub fn touch(&mut self, tool: &ToolName) {
-        self.dirty.entry(tool.clone()).or_insert_with(Instant::now);
+    /// A tool's Services have changed.
+    pub fn note_changed(&mut self, tool: ToolName) {
+        self.changed.entry(tool).or_insert_with(Instant::now);
+    }
+
+    /// Somebody has written a tool's routes.
+    pub fn note_written(&mut self, tool: ToolName) {
+        self.doubtful.entry(tool).or_insert_with(Instant::now);
     }
 
     /// Redis may have anything.
@@ -84,7 +95,7 @@ impl Ledger {
 
     /// Whether there is something to do.
     pub fn is_pending(&self) -> bool {
-        self.registered.is_none() || !self.dirty.is_empty()
+        self.registered.is_none() || !self.changed.is_empty() || !self.doubtful.is_empty()
     }
 
     /// Whether what is held need not be held any longer.
@@ -120,10 +131,10 @@ impl Ledger {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(SERVICES_KEY);
         let members: Vec<Vec<u8>> = self.store.commit(&Reading::new(command)).await?;
-        let mut registered: BTreeMap<ToolName, BTreeSet<Registered>> = BTreeMap::new();
+        let mut registered: BTreeMap<ToolName, Vec<Registered>> = BTreeMap::new();
         for member in members.iter().filter_map(|member| Registered::parse(std::str::from_utf8(member).ok()?)) {
             if let Ok(tool) = ToolName::try_new(member.name.as_bytes()) {
-                registered.entry(tool).or_default().insert(member);
+                push_one(registered.entry(tool).or_default(), member);
             }
         }
         let mut missing = BTreeSet::new();
@@ -132,7 +143,7 @@ impl Ledger {
             let lacks = |member: &&Registered| !routes.iter().any(|(wanted, ..)| wanted == *member);
             missing.extend(members.iter().filter(lacks).cloned());
         }
-        let live = registered.values().map(BTreeSet::len).sum();
+        let live = registered.values().map(Vec::len).sum();
         let key = |member: &Registered| registry::routes_key(member.name.as_bytes());
         let keys: Vec<Vec<u8>> = missing.iter().map(key).collect();
         self.held = match self.guard.judge(&keys, live, now) {
@@ -143,60 +154,70 @@ impl Ledger {
             }
         };
         for tool in desired.tools().chain(registered.keys()) {
-            self.dirty.entry(tool.clone()).or_insert(now);
+            self.doubtful.entry(tool.clone()).or_insert(now);
         }
         // What is outdone and wanted no more is withdrawn with its tool, in so far as it still is there.
         for tool in self.outdone.keys() {
-            self.dirty.entry(tool.clone()).or_insert(now);
+            self.doubtful.entry(tool.clone()).or_insert(now);
         }
         self.failing.retain(|tool| desired.has(tool));
         self.registered = Some(registered);
         Ok(())
     }
 
-    /// Writes what differs, while the lock is held.
+    /// Writes what differs, while the lock is held, of some tools: of those whose Services have changed, else of others. More
+    /// may be [pending](Self::is_pending) then.
     ///
     /// # Errors
     /// What is left to do stays so.
     pub async fn settle(&mut self, desired: &Desired) -> Result<(), LedgerError> {
-        let is_bulk = self.dirty.len() > BULK;
-        let written = self.metrics.written.get();
-        while !self.dirty.is_empty() {
-            if !self.lock.prolong(&self.store).await? {
-                return Err(LedgerError::Refused);
-            }
-            let held = self.lock.held().ok_or(LedgerError::Refused)?;
-            let batch: Vec<ToolName> = self.dirty.keys().take(AT_ONCE).cloned().collect();
-            let plans: Vec<Plan> = batch.iter().map(|tool| self.plan(tool, desired)).collect();
-            let settlements: Vec<Settlement<'_>> = plans
-                .iter()
-                .map(|plan| Settlement { tool: &plan.tool, claims: &plan.claims, gone: &plan.gone })
-                .collect();
-            let replies = Reading::<_, Vec<RedisResult<Value>>>::new(registry::settle(&settlements, held));
-            let mut replies = self.store.commit(&replies).await?.into_iter();
-            // That of loading the script.
-            replies.next().transpose().map_err(StoreError::from)?;
-            for (plan, reply) in plans.into_iter().zip(replies) {
-                match reply.and_then(|reply| Ok(Settled::from_redis_value(reply)?)) {
-                    Ok(Settled::Refused) => return Err(LedgerError::Refused),
-                    Ok(Settled::Done(outcomes)) => self.note(plan, outcomes, is_bulk),
-                    // Its keys are none of ours, which is no other tool's trouble.
-                    Err(error) if is_of_another_type(&error) => self.note_failing(&plan.tool, &error),
-                    Err(error) => return Err(StoreError::from(error).into()),
-                }
+        if self.changed.is_empty() && self.doubtful.is_empty() {
+            return Ok(());
+        }
+        if !self.lock.prolong(&self.store).await? {
+            return Err(LedgerError::Refused);
+        }
+        let held = self.lock.held().ok_or(LedgerError::Refused)?;
+        let tools = if self.changed.is_empty() { &self.doubtful } else { &self.changed };
+        if tools.len() > BULK {
+            self.bulk.get_or_insert_default();
+        }
+        let is_bulk = self.bulk.is_some() && (self.changed.is_empty() || tools.len() > BULK);
+        let plans: Vec<Plan> = tools.keys().take(AT_ONCE).map(|tool| self.plan(tool, desired)).collect();
+        let settlements: Vec<Settlement<'_>> =
+            plans.iter().map(|plan| Settlement { tool: &plan.tool, claims: &plan.claims, gone: &plan.gone }).collect();
+        let replies = Reading::<_, Vec<RedisResult<Value>>>::new(registry::settle(&settlements, held));
+        let mut replies = self.store.commit(&replies).await?.into_iter();
+        // That of loading the script.
+        replies.next().transpose().map_err(StoreError::from)?;
+        for (plan, reply) in plans.into_iter().zip(replies) {
+            match reply.and_then(|reply| Ok(Settled::from_redis_value(reply)?)) {
+                Ok(Settled::Refused) => return Err(LedgerError::Refused),
+                Ok(Settled::Done(outcomes)) => self.note(plan, outcomes, is_bulk),
+                // Its keys are none of ours, which is no other tool's trouble.
+                Err(error) if is_of_another_type(&error) => self.note_failing(&plan.tool, &error),
+                Err(error) => return Err(StoreError::from(error).into()),
             }
         }
-        let routes = self.metrics.written.get() - written;
-        if is_bulk && routes > 0 {
+        if self.changed.is_empty()
+            && self.doubtful.is_empty()
+            && let Some(routes @ 1..) = self.bulk.take()
+        {
             info!(routes, "registered");
         }
         Ok(())
     }
 
+    /// It is settled, or cannot be. Returns since when it was not.
+    fn remove(&mut self, tool: &ToolName) -> Option<Instant> {
+        [self.changed.remove(tool), self.doubtful.remove(tool)].into_iter().flatten().min()
+    }
+
     fn plan(&self, tool: &ToolName, desired: &Desired) -> Plan {
         let routes = desired.routes_of(tool).routes;
         let registered = self.registered.as_ref().and_then(|registered| registered.get(tool));
-        let known: BTreeSet<&Registered> = registered.into_iter().chain(self.outdone.get(tool)).flatten().collect();
+        let outdone = self.outdone.get(tool).into_iter().flatten();
+        let known: BTreeSet<&Registered> = registered.into_iter().flatten().chain(outdone).collect();
         let is_gone =
             |member: &Registered| !self.held.contains(member) && !routes.iter().any(|(wanted, ..)| wanted == member);
         let gone = known.into_iter().filter(|member| is_gone(member)).cloned().collect();
@@ -229,13 +250,13 @@ impl Ledger {
     }
 
     fn note(&mut self, plan: Plan, outcomes: Vec<ClaimOutcome>, is_bulk: bool) {
-        let heard = self.dirty.remove(&plan.tool);
+        let heard = self.remove(&plan.tool);
         let tool = plan.tool.as_str();
         let registered = self.registered.get_or_insert_default().entry(plan.tool.clone()).or_default();
         let mut outdone = self.outdone.remove(&plan.tool).unwrap_or_default();
         for gone in &plan.gone {
             outdone.remove(gone);
-            if registered.remove(gone) {
+            if take_from(registered, gone) {
                 info!(tool, service = gone.owner(), pattern = gone.pattern, "withdrawn");
                 self.metrics.withdrawn.inc();
             }
@@ -255,6 +276,7 @@ impl Ledger {
                         );
                     }
                     if is_bulk {
+                        *self.bulk.get_or_insert_default() += 1;
                         debug!(tool, service, pattern, destination, "registered");
                     } else {
                         info!(tool, service, pattern, destination, "registered");
@@ -268,12 +290,14 @@ impl Ledger {
                     if outdone.insert(member.clone()) {
                         info!(tool, service, pattern, "not registered: another source's route is younger");
                     }
-                    registered.remove(&member);
+                    take_from(registered, &member);
                     continue;
                 }
             }
             outdone.remove(&member);
-            registered.insert(member);
+            if !registered.contains(&member) {
+                push_one(registered, member);
+            }
         }
         if registered.is_empty() {
             self.registered.get_or_insert_default().remove(&plan.tool);
@@ -286,7 +310,7 @@ impl Ledger {
 
     /// The next comparison tries again.
     fn note_failing(&mut self, tool: &ToolName, error: &redis::RedisError) {
-        self.dirty.remove(tool);
+        self.remove(tool);
         if self.failing.insert(tool.clone()) {
             warn!(tool = tool.as_str(), %error, "not registered");
         }
@@ -301,7 +325,9 @@ impl Ledger {
         match &beat {
             Ok(Beat::Taken) => {
                 self.forget();
-                self.dirty.clear();
+                self.changed.clear();
+                self.doubtful.clear();
+                self.bulk = None;
                 self.outdone.clear();
                 self.guard.forget();
             }
@@ -328,6 +354,12 @@ impl Ledger {
     pub async fn release(&mut self) -> Result<(), StoreError> {
         self.lock.release(&self.store).await
     }
+}
+
+/// Whether it was there.
+fn take_from(registered: &mut Vec<Registered>, member: &Registered) -> bool {
+    let index = registered.iter().position(|known| known == member);
+    index.map(|index| registered.swap_remove(index)).is_some()
 }
 
 /// What is to be done about a tool.
