@@ -28,15 +28,19 @@ pub(super) unsafe fn switch_off(cf: *mut ngx_conf_t) -> bool {
     let cycle = unsafe { &*parser.cycle };
     // SAFETY: a cycle has an array of so many modules.
     let modules = unsafe { std::slice::from_raw_parts(cycle.modules, cycle.modules_n) };
-    // SAFETY: the modules of the cycle are loaded, and nginx names each with a C string.
-    let is_named = |module: &&*mut ngx_module_t| unsafe { CStr::from_ptr((***module).name) } == c"ngx_http_upstream_keepalive_module";
-    let Some(&module) = modules.iter().find(is_named) else { return true };
-    // SAFETY: as above.
-    let module = unsafe { &*module };
+    // SAFETY: the modules of the cycle are loaded.
+    let mut modules = modules.iter().filter_map(|module| unsafe { module.as_ref() });
+    let is_named = |module: &&ngx_module_t| {
+        // SAFETY: nginx names each module with a C string.
+        unsafe { CStr::from_ptr(module.name) == c"ngx_http_upstream_keepalive_module" }
+    };
+    let Some(module) = modules.find(is_named) else { return true };
     // SAFETY: inside an upstream the parser's context is that of the block.
     let context = unsafe { &*parser.ctx.cast::<ngx_http_conf_ctx_t>() };
     // SAFETY: a block has a level of each module.
-    let level = unsafe { *context.srv_conf.add(module.ctx_index) };
+    let level = unsafe { context.srv_conf.add(module.ctx_index) };
+    // SAFETY: as above.
+    let level = unsafe { *level };
     let mut words = [ngx_string!("keepalive"), ngx_string!("0")];
     let mut args = ngx_array_t {
         elts: words.as_mut_ptr().cast(),

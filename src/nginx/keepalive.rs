@@ -210,8 +210,10 @@ impl Keepalive {
         }
         if c.addr_text.data.is_null() {
             // To be used again, as writing an address costs as much as finding a connection.
-            // SAFETY: an upstream's connection has a pool of its own, and the request's text lives as long as its peers.
-            let text = unsafe { pool::place(c.pool, || *ending.text) };
+            // SAFETY: the request's text lives as long as its peers.
+            let text = unsafe { *ending.text };
+            // SAFETY: an upstream's connection has a pool of its own.
+            let text = unsafe { pool::place(c.pool, || text) };
             let Some(text) = text else { return Err(ticket) };
             c.addr_text = ngx_str_t { len: 0, data: ptr::from_mut(text).cast() };
         }
@@ -227,7 +229,9 @@ impl Keepalive {
         let Some(place) = place.and_then(|place| self.places.get(place as usize)) else { return Ok(()) };
         pc.connection = ptr::null_mut();
         // SAFETY: an open connection has its events, and no one else is at them.
-        let (read, write) = unsafe { (&mut *c.read, &mut *c.write) };
+        let read = unsafe { &mut *c.read };
+        // SAFETY: as above.
+        let write = unsafe { &mut *c.write };
         read.set_delayed(0);
         // SAFETY: an event of an open connection.
         unsafe { ngx_add_timer(read, self.settings.timeout.as_millis() as usize) };
@@ -251,7 +255,9 @@ impl Keepalive {
     #[inline(always)]
     fn is_reusable(&self, c: &ngx_connection_t) -> bool {
         // SAFETY: an open connection has its events.
-        let (read, write) = unsafe { (&*c.read, &*c.write) };
+        let read = unsafe { &*c.read };
+        // SAFETY: as above.
+        let write = unsafe { &*c.write };
         let is_broken = read.eof() | read.error() | read.timedout() | write.error() | write.timedout() != 0;
         let age = now().wrapping_sub(c.start_time as u64);
         !is_broken

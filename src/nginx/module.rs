@@ -78,8 +78,10 @@ impl MainConf {
         for upstream in &self.upstreams {
             let Some(kept) = upstream.keepalive.as_ref().map(|keepalive| keepalive.most()) else { continue };
             if kept > worker_connections / 2 {
-                // SAFETY: the configuration's own.
-                let name = unsafe { pool::bytes((*upstream.conf).host) }.escape_ascii();
+                // SAFETY: the configuration's own, which lives as long as this one.
+                let host = unsafe { (*upstream.conf).host };
+                // SAFETY: as above.
+                let name = unsafe { pool::bytes(host) }.escape_ascii();
                 warn(&format!(
                     "\"urlproxy_keepalive {kept}\" of upstream \"{name}\" is more than half of {worker_connections} \
                      worker_connections, expected e.g. \"worker_connections {};\"",

@@ -42,7 +42,7 @@ fn find_slash(path: &[u8]) -> Option<usize> {
 fn slash_in(word: &[u8; 8]) -> Option<usize> {
     const LOWEST: u64 = u64::from_le_bytes([0x01; 8]);
     const HIGHEST: u64 = LOWEST << 7;
-    let bytes = u64::from_le_bytes(*word) ^ LOWEST * b'/' as u64;
+    let bytes = u64::from_le_bytes(*word) ^ (LOWEST * b'/' as u64);
     let zeroes = bytes.wrapping_sub(LOWEST) & !bytes & HIGHEST;
     (zeroes != 0).then_some(zeroes.trailing_zeros() as usize / 8)
 }

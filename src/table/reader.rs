@@ -81,13 +81,14 @@ impl Table<'_> {
     #[inline(never)]
     fn look_further(&self, mut seen: Seen, sought: &Sought<'_>, scratch: &mut Scratch) -> Seen {
         let mut left = TRIES;
-        let mut buckets = self.probe(sought.hash).skip(1);
+        let mut buckets = self.probe(sought.hash);
+        let _home = buckets.next();
         loop {
             match seen {
                 Seen::Beyond => {}
                 Seen::Torn if left > 1 => {
                     left -= 1;
-                    buckets = self.probe(sought.hash).skip(0);
+                    buckets = self.probe(sought.hash);
                 }
                 Seen::Torn => {
                     self.header.contended.fetch_add(1, Relaxed);
