@@ -123,9 +123,8 @@ http {
         keepalive 64;
         keepalive_requests 100000000;
     }
-    map \$host \$static_scheme { default http; }
 $(server static 'proxy_pass http://static_tools;')
-$(server static_by_variable 'proxy_pass $static_scheme://static_tools;')
+$(server static_by_variable 'set $static_scheme http; proxy_pass $static_scheme://static_tools;')
 $(server static_pair 'proxy_pass http://static_pair;')
 $(server fixed 'urlproxy tools path; proxy_pass http://tools;')
 $(server https 'urlproxy tools path; proxy_pass https://tools;')

@@ -1,0 +1,284 @@
+//! A load of HTTP requests at a constant rate. Run by `benches/site`, which tells it the rate.
+//!
+//! Each request has a time at which it is due, and its latency counts from then: a server that stalls delays all requests
+//! that are due meanwhile, whether they could be sent or not (wrk, which sends the next request after the last answer,
+//! would send fewer and see one slow one: coordinated omission). One thread, so that it takes little from the backends,
+//! which run on the same core.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+const USAGE: &str = "usage: load --address IP:PORT --requests FILE --connections N (--rate N --seconds N [--warm-up N] | --count N)
+
+  --requests FILE   one request a line: PATH, or PATH, a tab and the text that its answer must have; used over and over
+  --skip N          begin with another line than the first
+  --rate N          requests per second, for --seconds; those due in the first --warm-up seconds are not counted
+  --count N         so many in all, on each connection one after the other as fast as they are answered
+
+One line of JSON: requests `due`, `failed` (no answer, or another status than 200), `wrong` (not the text); latencies in us.";
+
+/// How long after the end answers are waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The timer's place among the connections' numbers.
+const TIMER: u64 = u64::MAX;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+struct Options {
+    address: SocketAddr,
+    requests: String,
+    connections: usize,
+    skip: usize,
+    rate: Option<f64>,
+    /// In all.
+    count: usize,
+    /// So many of them are not counted.
+    warm_up: usize,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let text = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
+        let number =
+            |name: &str| text(name).map(|value| value.parse::<f64>().map_err(|e| format!("{name} {value}: {e}")));
+        let rate = number("--rate").transpose()?;
+        let per_second = rate.unwrap_or(0.0);
+        let warm_up = number("--warm-up").transpose()?.unwrap_or(0.0);
+        let seconds = number("--seconds").transpose()?.unwrap_or(0.0) + warm_up;
+        let count = if rate.is_some() { per_second * seconds } else { number("--count").transpose()?.unwrap_or(0.0) };
+        Ok(Self {
+            address: text("--address").ok_or(USAGE)?.parse()?,
+            requests: text("--requests").ok_or(USAGE)?.clone(),
+            connections: number("--connections").transpose()?.ok_or(USAGE)? as usize,
+            skip: number("--skip").transpose()?.unwrap_or(0.0) as usize,
+            rate,
+            count: count as usize,
+            warm_up: (per_second * warm_up) as usize,
+        })
+    }
+}
+
+/// A line of the file.
+struct Request {
+    bytes: Vec<u8>,
+    expected: Vec<u8>,
+}
+
+impl Request {
+    fn parse(line: &str) -> Self {
+        let (path, expected) = line.split_once('\t').unwrap_or((line, ""));
+        let bytes = format!("GET {path} HTTP/1.1\r\nHost: tools.example.org\r\nAccept: */*\r\n\r\n").into_bytes();
+        Self { bytes, expected: expected.into() }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+    /// The request that is not answered yet.
+    asked: Option<usize>,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, received: Vec::with_capacity(4096), asked: None })
+    }
+
+    /// The status and body of an answer that is there as a whole; the answer is then taken away.
+    fn take_answer(&mut self) -> Option<(bool, Vec<u8>)> {
+        let end = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&self.received[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length = length.and_then(|length| length.trim().parse::<usize>().ok()).unwrap_or(0);
+        if self.received.len() < end + length {
+            return None;
+        }
+        let body = self.received[end..end + length].to_vec();
+        self.received.clear();
+        Some((head.starts_with("http/1.1 200 "), body))
+    }
+}
+
+struct Load {
+    options: Options,
+    requests: Vec<Request>,
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    /// Those with nothing to do, the one used last at the end.
+    free: Vec<usize>,
+    begun: Instant,
+    /// The time at which each request was due that was sent.
+    due: Vec<Instant>,
+    latencies: Vec<Duration>,
+    failed: usize,
+    wrong: usize,
+}
+
+impl Load {
+    fn new(options: Options) -> Result<Self> {
+        let requests: Vec<_> = std::fs::read_to_string(&options.requests)?.lines().map(Request::parse).collect();
+        if requests.is_empty() || options.count == 0 || options.connections == 0 {
+            return Err(USAGE.into());
+        }
+        let mut load = Self {
+            requests,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            connections: vec![],
+            free: vec![],
+            begun: Instant::now(),
+            due: Vec::with_capacity(options.count),
+            latencies: Vec::with_capacity(options.count),
+            failed: 0,
+            wrong: 0,
+            options,
+        };
+        for number in 0..load.options.connections {
+            load.connections.push(Connection::open(load.options.address)?);
+            load.watch(number)?;
+            load.free.push(number);
+        }
+        Ok(load)
+    }
+
+    fn watch(&self, number: usize) -> Result<()> {
+        let stream = &self.connections[number].stream;
+        Ok(epoll::add(&self.epoll, stream, EventData::new_u64(number as u64), EventFlags::IN)?)
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let interval = self.options.rate.map_or(Duration::from_millis(100), |rate| Duration::from_secs_f64(1.0 / rate));
+        let interval = Timespec::try_from(interval)?;
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: interval, it_value: interval })?;
+        epoll::add(&self.epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
+        self.begun = Instant::now();
+        let seconds = self.options.rate.map_or(600.0, |rate| self.options.count as f64 / rate);
+        let deadline = self.begun + Duration::from_secs_f64(seconds) + PATIENCE;
+        let mut events = Vec::with_capacity(1024);
+        while self.latencies.len() < self.options.count && Instant::now() < deadline {
+            self.send_what_is_due()?;
+            events.clear();
+            epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None)?;
+            for event in &events {
+                match event.data.u64() {
+                    TIMER => drop(rustix::io::read(&timer, &mut [0; 8])),
+                    number => self.receive(number as usize)?,
+                }
+            }
+        }
+        self.give_up();
+        Ok(())
+    }
+
+    fn due_at(&self, request: usize) -> Instant {
+        self.options.rate.map_or_else(Instant::now, |rate| self.begun + Duration::from_secs_f64(request as f64 / rate))
+    }
+
+    fn send_what_is_due(&mut self) -> Result<()> {
+        while self.due.len() < self.options.count {
+            let due = self.due_at(self.due.len());
+            if due > Instant::now() {
+                return Ok(());
+            }
+            let Some(number) = self.free.pop() else { return Ok(()) };
+            let request = self.due.len();
+            self.due.push(due);
+            self.connections[number].asked = Some(request);
+            let bytes = &self.requests[(self.options.skip + request) % self.requests.len()].bytes;
+            // Small enough for the socket's buffer, which is empty.
+            if !matches!(self.connections[number].stream.write(bytes), Ok(written) if written == bytes.len()) {
+                self.reconnect(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, number: usize) -> Result<()> {
+        let mut bytes = [0; 16384];
+        let connection = &mut self.connections[number];
+        match connection.stream.read(&mut bytes) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Ok(1..) if connection.asked.is_none() => return self.reconnect(number),
+            Ok(length @ 1..) => connection.received.extend_from_slice(&bytes[..length]),
+            _ => return self.reconnect(number),
+        }
+        if let Some((is_ok, body)) = connection.take_answer()
+            && let Some(request) = connection.asked.take()
+        {
+            self.free.push(number);
+            self.latencies.push(self.due[request].elapsed());
+            let expected = &self.requests[(self.options.skip + request) % self.requests.len()].expected;
+            self.failed += usize::from(!is_ok);
+            self.wrong += usize::from(is_ok && !body.starts_with(expected));
+        }
+        Ok(())
+    }
+
+    /// A connection that the server closed; a request on it has failed.
+    fn reconnect(&mut self, number: usize) -> Result<()> {
+        if let Some(request) = self.connections[number].asked.take() {
+            self.failed += 1;
+            self.latencies.push(self.due[request].elapsed());
+            self.free.push(number);
+        }
+        self.connections[number] = Connection::open(self.options.address)?;
+        self.watch(number)
+    }
+
+    /// What was not answered, or not even sent, took at least until now.
+    fn give_up(&mut self) {
+        let unanswered = self.connections.iter().filter_map(|connection| connection.asked);
+        let unsent = self.due.len()..self.options.count;
+        let waited: Vec<_> = unanswered.map(|request| self.due[request].elapsed()).collect();
+        let waited: Vec<_> = waited.into_iter().chain(unsent.map(|request| self.due_at(request).elapsed())).collect();
+        self.failed += waited.len();
+        self.latencies.extend(waited);
+    }
+
+    fn report(&mut self) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        // In the order of their answers, which is near enough to that of their due times.
+        let counted = &mut self.latencies[self.options.warm_up..];
+        counted.sort_unstable();
+        let at =
+            |share: f64| counted[((counted.len() as f64 * share) as usize).min(counted.len() - 1)].as_secs_f64() * 1e6;
+        println!(
+            "{{\"due\": {}, \"failed\": {}, \"wrong\": {}, \"seconds\": {seconds:.3}, \"p50\": {:.1}, \"p99\": {:.1}, \"p999\": {:.1}, \"max\": {:.1}}}",
+            self.options.count,
+            self.failed,
+            self.wrong,
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0),
+        );
+    }
+}
+
+fn main() {
+    let args: Vec<_> = std::env::args().collect();
+    // `cargo bench` runs it with nothing but `--bench`.
+    if !args.iter().any(|arg| arg == "--address") {
+        println!("{USAGE}");
+        return;
+    }
+    let done = Options::parse(&args).and_then(Load::new).and_then(|mut load| {
+        load.run()?;
+        load.report();
+        Ok(())
+    });
+    if let Err(e) = done {
+        eprintln!("load: {e}");
+        std::process::exit(1);
+    }
+}
