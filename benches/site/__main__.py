@@ -1,0 +1,130 @@
+"""The bench of a real site: a proxy with thousands of tools, each at a server of its own, beside other proxies.
+
+    python3 benches/site                                  the main table, ten minutes
+    python3 benches/site table --backends 2000 --peers module static
+    python3 benches/site table --all                      every workload with every peer, some hours
+    python3 benches/site changes once                     only what changing routes, and backends asked once, cost
+
+All proxies of a workload run at the same time, and one core is theirs; they are measured in turn, round by round, every
+other round in the opposite order. The load, the backends and Redis have another core. Read ratios: each is of
+two figures of the same round, shown as the median of all rounds and, in brackets, the least and the most. CPU us is the
+time on the processor for each request; busy below 95 % says that something else than the proxy limited the
+rate. Latencies are at one constant rate for all, and count from the time at which each request was due.
+
+A peer is some lines in peers.py, a workload is one line in workloads.py.
+"""
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import others
+import report
+import workloads
+from machine import CAN_PIN, BenchError, raise_open_files
+from measure import Ground, compare
+from peers import PEERS, find
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("table", "changes", "once")
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="benches/site", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}: all if not said")
+    chosen = parser.add_argument_group("what the table is of")
+    chosen.add_argument("--all", action="store_true", help="every workload with every peer")
+    chosen.add_argument("--backends", nargs="+", type=int, metavar="N", help="how many servers the tools have: 1 200 2000")
+    chosen.add_argument("--tools", nargs="+", type=int, metavar="N", help="3000 20000")
+    chosen.add_argument("--distribution", nargs="+", choices=["uniform", "zipf"], help="of requests over tools")
+    chosen.add_argument("--connections", nargs="+", type=int, metavar="N", help="of clients: 1 64 512")
+    chosen.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", help=" ".join(PEERS))
+    length = parser.add_argument_group("how long it takes")
+    length.add_argument("--rounds", type=int, default=5, help="of requests/s, for each peer (%(default)s)")
+    length.add_argument("--seconds", type=int, default=2, help="of each (%(default)s)")
+    length.add_argument("--latency-rounds", type=int, default=3, help="of latencies, for each peer (%(default)s)")
+    length.add_argument("--latency-seconds", type=int, default=3, help="of each (%(default)s)")
+    parser.add_argument("--load", type=int, default=50, metavar="PERCENT",
+                        help="the rate of the latencies, of what the slowest of module, static and haproxy reaches (%(default)s)")
+    files = parser.add_argument_group("files")
+    files.add_argument("--json", type=Path, default=ROOT / "target" / "bench.json", help="all figures (%(default)s)")
+    files.add_argument("--module", type=Path, default=ROOT / "target" / "release" / "liburlproxy.so", help="%(default)s")
+    files.add_argument("--load-program", help="the generator of constant rate, load.rs; built by cargo if not said")
+    options = parser.parse_args()
+    options.parts = options.parts or PARTS
+    for part in options.parts:
+        if part not in PARTS:
+            parser.error(f"unknown part {part!r}, expected {', '.join(PARTS)}")
+    return options
+
+
+def built_load():
+    """Where cargo has put it."""
+    command = ["cargo", "bench", "--quiet", "--bench", "load", "--no-run", "--message-format", "json"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    programs = [message.get("executable") for message in map(json.loads, done.stdout.splitlines())]
+    programs = [program for program in programs if program]
+    if done.returncode or not programs:
+        raise BenchError("cargo could not build benches/site/load.rs")
+    return programs[-1]
+
+
+def peers_of(workload, options):
+    """Those asked for and installed; one that is asked for by name must be."""
+    if options.peers:
+        missing = [name for name in options.peers if not PEERS[name].is_installed]
+        if missing:
+            raise BenchError(f"not installed: {' '.join(missing)}")
+        return options.peers
+    everybody = workload.others or options.all
+    return [name for name, peer in PEERS.items() if (everybody or name in workloads.MAIN_PEERS) and peer.is_installed]
+
+
+def table(ground, options):
+    results = []
+    for workload in workloads.chosen(options):
+        figures, rate = compare(ground, workload, peers_of(workload, options))
+        report.workload_table(workload, figures, rate)
+        results.append((workload, figures, rate))
+    rows = report.summary(results)
+    return {"summary": rows, "workloads": [{**asdict(workload), "latency_rate": rate, "peers": figures}
+                                           for workload, figures, rate in results]}
+
+
+def main():
+    options = parse()
+    raise_open_files()
+    options.module = options.module.resolve()
+    if not options.module.exists():
+        raise BenchError(f"{options.module} is not there: use make, which builds it first")
+    options.load_program = options.load_program or built_load()
+    missing = [name for name, peer in PEERS.items() if not peer.is_installed]
+    if missing and "table" in options.parts:
+        print(f"left out, as they are not installed (make bench-peers): {' '.join(missing)}")
+    if not CAN_PIN:
+        print("there are no two cores to pin to: the load disturbs the proxies, and the figures say little")
+    options.directory = tempfile.mkdtemp(prefix="urlproxy-bench-")
+    ground = None
+    try:
+        ground = Ground(options)
+        parts = {"table": lambda: table(ground, options), "changes": lambda: others.changing_routes(ground),
+                 "once": lambda: others.touched_once(ground)}
+        figures = {part: parts[part]() for part in PARTS if part in options.parts}
+        report.as_json(options.json, machine=report.machine(), versions=report.versions(find), **figures)
+        shutil.rmtree(options.directory)
+    finally:
+        if ground:
+            ground.processes.stop_all()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchError as e:
+        sys.exit(f"benches/site: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)

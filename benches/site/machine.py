@@ -1,0 +1,142 @@
+"""Processes, cores, ports and memory: what the bench needs of the machine."""
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+# The proxies under test share one core, in turn, so that it is what limits them; everything else is on the other.
+PROXY_CORE, LOAD_CORE = 0, 1
+CAN_PIN = hasattr(os, "sched_setaffinity") and {PROXY_CORE, LOAD_CORE} <= os.sched_getaffinity(0)
+
+# An ordinary user's PATH on Debian has none of the servers.
+os.environ["PATH"] += os.pathsep + "/usr/sbin"
+
+
+class BenchError(Exception):
+    """What the user should read, without a traceback."""
+
+
+def raise_open_files(wanted=200_000):
+    """All backends of all peers are one process; root may have as many descriptors as it wants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        hard = max(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_files():
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+_given = set()
+
+
+def free_port():
+    """Below the range that the kernel hands out to clients; never the same twice."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            if port in _given:
+                continue
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+
+
+def on_core(core):
+    return (lambda: os.sched_setaffinity(0, {core})) if CAN_PIN else None
+
+
+class Processes:
+    """Everything that was started, each in its own group, ended together."""
+
+    def __init__(self):
+        self.running = []
+
+    def start(self, command, directory, core, environment=None, descriptors=()):
+        if not shutil.which(command[0]):
+            raise BenchError(f"{command[0]} is not installed: use make, which installs it first")
+        with open(Path(directory) / "output", "ab") as output:
+            process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                       preexec_fn=on_core(core), process_group=0, pass_fds=descriptors,
+                                       env={**os.environ, **(environment or {})})
+        self.running.append(process)
+        return process
+
+    def stop(self, process):
+        self.running.remove(process)
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def stop_all(self):
+        for process in list(reversed(self.running)):
+            self.stop(process)
+
+
+def wait_until(what, condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchError(f"{what} did not happen within {seconds} s")
+        time.sleep(0.02)
+
+
+def listens(port, host="127.0.0.1"):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
+def family(pid):
+    """The process and all that it started: nginx's workers, HAProxy's."""
+    children = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                parent = int((entry / "stat").read_text().rsplit(") ", 1)[1].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found, pending = [], [pid]
+    while pending:
+        found.append(pending.pop())
+        pending += children.get(found[-1], [])
+    return found
+
+
+def cpu_seconds(pids):
+    """On a processor until now, all threads, in nanoseconds' resolution."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def resident_bytes(pids):
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    return total
+
+
+def load_average():
+    return os.getloadavg()[0]

@@ -1,0 +1,236 @@
+"""Starts a site with its proxies, and measures each of them: by wrk as fast as it can, and by `load` at a constant rate."""
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from statistics import median
+
+from machine import (BenchError, LOAD_CORE, PROXY_CORE, Processes, cpu_seconds, family, free_port, listens, on_core,
+                     open_files, wait_until)
+from peers import PEERS, Site, find
+from workloads import MAIN_PEERS
+
+# Before each measurement by wrk: connections are made, and each answer's backend is looked at.
+WARM_UP_REQUESTS = 5000
+
+WRK_SCRIPT = """
+local requests, at = {}, tonumber(os.getenv("SKIP"))
+function init()
+    for line in io.lines("requests") do requests[#requests + 1] = wrk.format("GET", line:match("^[^\\t]*")) end
+end
+function request()
+    at = at % #requests + 1
+    return requests[at]
+end
+"""
+
+
+class Backends:
+    """All servers of all tools, in one process: each answers with the address that it was asked at."""
+
+    def __init__(self, processes, directory):
+        directory.mkdir()
+        self.port = free_port()
+        # One socket for all of 127.0.0.0/8, and for nothing else: bound to the loopback interface, and handed to nginx as a
+        # former nginx would hand over its own.
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("0.0.0.0", self.port))
+        listening.listen(4096)
+        (directory / "nginx.conf").write_text(f"""
+{'user root;' if os.geteuid() == 0 else ''}
+worker_processes 1;
+worker_rlimit_nofile {open_files()};
+pid nginx.pid;
+error_log error.log;
+events {{ worker_connections {min(100_000, open_files() - 100)}; }}
+http {{
+    access_log off;
+    {''.join(f'{kind}_temp_path tmp_{kind}; ' for kind in ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'))}
+    keepalive_requests 100000000;
+    keepalive_timeout 600s;
+    server {{ listen 0.0.0.0:{self.port} backlog=4096; return 200 "$server_addr\\n"; }}
+}}
+""")
+        command = ["nginx", "-p", f"{directory}/", "-e", "error.log", "-c", "nginx.conf", "-g", "daemon off;"]
+        processes.start(command, directory, LOAD_CORE, {"NGINX": f"{listening.fileno()};"}, [listening.fileno()])
+        listening.close()
+        wait_until("the backends' start", lambda: listens(self.port, "127.1.0.1"))
+
+
+class Redis:
+    """A private one, which keeps nothing; it speaks as little of the protocol as filling it needs."""
+
+    def __init__(self, processes, directory):
+        directory.mkdir()
+        self.port = free_port()
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        processes.start(command, directory, LOAD_CORE)
+        wait_until("the start of Redis", lambda: listens(self.port))
+        self.connection = socket.create_connection(("127.0.0.1", self.port))
+        self.replies = self.connection.makefile("rb")
+
+    def send(self, commands):
+        """Simple replies and numbers only."""
+        encoded = []
+        for command in commands:
+            words = [word.encode() for word in command]
+            encoded.append(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
+        self.connection.sendall(b"".join(encoded))
+        for _ in encoded:
+            reply = self.replies.readline()
+            if reply[:1] not in (b"+", b":"):
+                raise BenchError(f"Redis answered {reply.decode(errors='replace').strip()}")
+
+    def fill(self, tools):
+        """From pairs of a name and an address."""
+        self.send([["FLUSHALL"]])
+        commands = [["HSET", f"prefix:{name}", ".*", f"http://{address}"] for name, address in tools]
+        for at in range(0, len(commands), 1000):
+            self.send(commands[at:at + 1000])
+
+
+class Proxy:
+    """A peer that serves a site."""
+
+    def __init__(self, processes, load_program, peer, site):
+        self.name, self.site = peer.name, site
+        self.processes, self.load_program = processes, load_program
+        site.directory.mkdir()
+        command = peer.configure(site)
+        command[0] = find(command[0]) or command[0]
+        self.process = processes.start(command, site.directory, PROXY_CORE, peer.environment)
+        last, backend = site.tools[-1]
+        wait_until(f"an answer of {peer.name} ({site.directory}/output)",
+                   lambda: self.ask(f"/{last}/x") == site.workload.address_of(backend), 120)
+        self.pids = family(self.process.pid)
+
+    def ask(self, path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.site.port}{path}", timeout=5) as answer:
+                return answer.read().decode().strip()
+        except OSError as e:
+            return str(e)
+
+    def check_routes(self, sample=50):
+        """Each answer names its backend: a proxy that sends requests to a wrong one is not worth measuring."""
+        for tool, backend in random.sample(self.site.tools, sample):
+            expected, answer = self.site.workload.address_of(backend), self.ask(f"/{tool}/x")
+            if answer != expected:
+                raise BenchError(f"{self.name}: /{tool}/x was answered by {answer!r}, expected {expected}")
+
+    def rate(self, seconds, skip):
+        """Requests per second by wrk, and time on the processor for each."""
+        self.closed(WARM_UP_REQUESTS, skip)
+        cpu, begun = cpu_seconds(self.pids), time.monotonic()
+        requests, rate = self.wrk(seconds, skip)
+        cpu = cpu_seconds(self.pids) - cpu
+        return {"rate": rate, "cpu_us": cpu / requests * 1e6, "busy": cpu / (time.monotonic() - begun)}
+
+    def wrk(self, seconds, skip):
+        command = ["wrk", "-t1", f"-c{self.site.workload.connections}", f"-d{seconds}s", "-s", "wrk.lua",
+                   "-H", "Host: tools.example.org", f"http://127.0.0.1:{self.site.port}/"]
+        report = run(command, self.site.directory.parent, {"SKIP": str(skip)})
+        if "Non-2xx" in report or "Socket errors" in report:
+            raise BenchError(f"{self.name}: not every request was answered with 200: {report}")
+        requests = int(re.search(r"(\d+) requests in", report)[1])
+        return requests, float(re.search(r"Requests/sec: *([\d.]+)", report)[1])
+
+    def latencies(self, rate, seconds, skip, warm_up=0.5, requests="requests"):
+        """From the time at which each request was due, in microseconds."""
+        return self.load("--requests", requests, "--rate", f"{rate:.0f}", "--seconds", str(seconds),
+                         "--warm-up", str(warm_up), "--skip", str(skip))
+
+    def closed(self, count, skip):
+        """So many requests, each connection's one after the other."""
+        return self.load("--requests", "requests", "--count", str(count), "--skip", str(skip))
+
+    def load(self, *arguments):
+        command = [self.load_program, "--address", f"127.0.0.1:{self.site.port}",
+                   "--connections", str(self.site.workload.connections), *arguments]
+        report = json.loads(run(command, self.site.directory.parent))
+        if report["wrong"]:
+            raise BenchError(f"{self.name}: {report['wrong']} answers came from a wrong backend")
+        return report
+
+    def connections_to(self, port):
+        """Open ones, of anybody on this machine: only one proxy runs then."""
+        established, remote = "01", f":{port:04X}"
+        with open("/proc/net/tcp") as sockets:
+            lines = [line.split() for line in sockets]
+        return sum(line[2].endswith(remote) and line[3] == established for line in lines)
+
+    def stop(self):
+        self.processes.stop(self.process)
+
+
+def run(command, directory, environment=None):
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, preexec_fn=on_core(LOAD_CORE),
+                          env={**os.environ, **(environment or {})})
+    if done.returncode:
+        raise BenchError(f"{' '.join(command)}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+class Ground:
+    """What all workloads have in common: a directory, backends and a Redis."""
+
+    def __init__(self, options):
+        self.options = options
+        self.processes = Processes()
+        self.directory = Path(options.directory).resolve()
+        self.backends = Backends(self.processes, self.directory / "backends")
+        self.redis = Redis(self.processes, self.directory / "redis")
+
+    def prepare(self, workload):
+        """Fills Redis and writes the requests; the directory of the workload."""
+        directory = self.directory / re.sub(r"\W+", "-", workload.name)
+        directory.mkdir()
+        tools = Site(workload, directory, 0, self.backends.port, 0, Path()).tools
+        self.redis.fill((name, f"{workload.address_of(backend)}:{self.backends.port}") for name, backend in tools)
+        (directory / "requests").write_text("".join(f"{path}\t{answer}\n" for path, answer in workload.requests()))
+        (directory / "wrk.lua").write_text(WRK_SCRIPT)
+        return directory
+
+    def start(self, name, workload, directory, **settings):
+        site = Site(workload, directory / name, free_port(), self.backends.port, self.redis.port, self.options.module,
+                    **settings)
+        proxy = Proxy(self.processes, self.options.load_program, PEERS[name], site)
+        proxy.check_routes(min(50, workload.tools))
+        return proxy
+
+
+def compare(ground, workload, names):
+    """All figures of a workload: `{peer: {"rates": [...], "latencies": [...]}}`, and the rate of the latencies.
+
+    Round by round, each proxy in turn, every other round in the opposite order: what the machine does meanwhile
+    meets all alike.
+    """
+    options = ground.options
+    directory = ground.prepare(workload)
+    proxies = [ground.start(name, workload, directory) for name in names]
+    figures = {name: {"rates": [], "latencies": []} for name in names}
+
+    def in_turn(number):
+        return proxies if number % 2 == 0 else proxies[::-1]
+
+    for number in range(options.rounds):
+        for proxy in in_turn(number):
+            figures[proxy.name]["rates"].append(proxy.rate(options.seconds, number * 9973))
+    # Every peer gets the rate that the slowest of the main ones can well serve.
+    main = [name for name in names if name in MAIN_PEERS] or names
+    slowest = min(median([figure["rate"] for figure in figures[name]["rates"]]) for name in main)
+    rate = slowest * options.load / 100
+    for number in range(options.latency_rounds):
+        for proxy in in_turn(number):
+            figures[proxy.name]["latencies"].append(
+                proxy.latencies(rate, options.latency_seconds, number * 9973))
+    for proxy in proxies:
+        proxy.stop()
+    return figures, rate

@@ -1,0 +1,105 @@
+"""Two questions about the module alone: what changes of routes cost the requests, and backends that are asked once."""
+import threading
+import time
+from statistics import median
+
+from machine import BenchError, cpu_seconds, resident_bytes
+from workloads import Workload, tool_name
+
+CHANGES_PER_SECOND = 1000
+CHANGING = Workload(backends=200, tools=100_000, distribution="zipf", connections=64)
+# Its own requests, each tool once, in place of those drawn.
+TOUCHED_ONCE = Workload(backends=50_000, tools=50_000, distribution="uniform", connections=8)
+STEP = 5000
+
+
+class Changes:
+    """Gives tools other backends, so many a second, until it is stopped."""
+
+    def __init__(self, redis, workload, port):
+        self.redis, self.workload, self.port = redis, workload, port
+        self.stopping = threading.Event()
+        self.made = 0
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        begun = time.monotonic()
+        while not self.stopping.wait(0.01):
+            due = int((time.monotonic() - begun) * CHANGES_PER_SECOND) - self.made
+            numbers = [(self.made + i) * 7919 for i in range(due)]
+            self.redis.send([["HSET", f"prefix:{tool_name(number % self.workload.tools)}", ".*", self.url(number)]
+                             for number in numbers])
+            self.made += due
+
+    def url(self, number):
+        # Every time the number comes round, the next backend.
+        backend = (number + number // self.workload.tools) % self.workload.backends
+        return f"http://{self.workload.address_of(backend)}:{self.port}"
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        self.thread.join()
+
+
+def changing_routes(ground):
+    """The p99 of requests at a constant rate, in turn without changes and with them."""
+    options, port = ground.options, ground.backends.port
+    directory = ground.prepare(CHANGING)
+    # Which backend answers changes all the time.
+    paths = [line.partition("\t")[0] for line in (directory / "requests").read_text().splitlines()]
+    (directory / "paths").write_text("\n".join(paths) + "\n")
+    proxy = ground.start("module", CHANGING, directory, zone_mebibytes=64)
+    rate = median(proxy.rate(1, 0)["rate"] for _ in range(3)) * options.load / 100
+    figures = {"without": [], "with": []}
+
+    def measure(number):
+        return proxy.latencies(rate, options.latency_seconds, number * 9973, requests="paths")
+
+    made = 0
+    for number in range(2 * options.latency_rounds):
+        if number % 4 in (0, 3):
+            figures["without"].append(measure(number))
+        else:
+            with Changes(ground.redis, CHANGING, port) as changes:
+                figures["with"].append(measure(number))
+            made += changes.made
+    proxy.stop()
+    print(f"\n{CHANGING.tools} tools, {rate:.0f} requests/s; latencies in us, medians of {options.latency_rounds} rounds in turn")
+    print(f"{'routes changed per second':<30} | {'p50':>7} | {'p99':>8} | {'p99.9':>8} | failed")
+    for name, label in (("without", "none"), ("with", str(CHANGES_PER_SECOND))):
+        middle = {which: median(round[which] for round in figures[name]) for which in ("p50", "p99", "p999")}
+        print(f"{label:<30} | {middle['p50']:>7.0f} | {middle['p99']:>8.0f} | {middle['p999']:>8.0f} |"
+              f" {sum(round['failed'] for round in figures[name])}")
+    pairs = [one["p99"] / two["p99"] for one, two in zip(figures["with"], figures["without"])]
+    ratio = {"median": median(pairs), "min": min(pairs), "max": max(pairs)}
+    print(f"p99 with changes / without: {ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f}), target <= 1.1", flush=True)
+    return {"rate": rate, "changes": made, "ratio of p99": ratio, **figures}
+
+
+def touched_once(ground):
+    """Memory and time on the processor as more and more backends were asked once."""
+    workload = TOUCHED_ONCE
+    directory = ground.prepare(workload)
+    every_one = (f"/{tool_name(i)}/x\t{workload.address_of(workload.backend_of(i))}\n" for i in range(workload.tools))
+    (directory / "requests").write_text("".join(every_one))
+    proxy = ground.start("module", workload, directory, zone_mebibytes=64)
+    print(f"\n{workload.backends} backends, each asked once, {workload.connections} clients")
+    print(f"{'backends asked':>15} | {'requests/s':>10} | {'CPU us':>7} | {'memory MiB':>10} | connections")
+    figures = []
+    for asked in range(0, workload.backends, STEP):
+        cpu, begun = cpu_seconds(proxy.pids), time.monotonic()
+        report = proxy.closed(STEP, asked)
+        if report["failed"]:
+            raise BenchError(f"{report['failed']} of {STEP} requests failed")
+        figures.append({"asked": asked + STEP, "rate": STEP / report["seconds"],
+                        "cpu_us": (cpu_seconds(proxy.pids) - cpu) / STEP * 1e6, "memory": resident_bytes(proxy.pids[1:]),
+                        "kept": proxy.connections_to(ground.backends.port), "seconds": time.monotonic() - begun})
+        now = figures[-1]
+        print(f"{now['asked']:>15} | {now['rate']:>10.0f} | {now['cpu_us']:>7.1f} | {now['memory'] / 2**20:>10.1f} | {now['kept']}",
+              flush=True)
+    proxy.stop()
+    return figures

@@ -1,0 +1,96 @@
+"""Tables of what was measured, and its JSON."""
+import json
+import os
+import platform
+import subprocess
+from statistics import median
+
+# What the module has to reach against each, in requests/s.
+TARGETS = {"static": 0.97, "haproxy": 1.05}
+
+
+def ratios(figures, name, other):
+    """Of requests/s, round by round: median, least and most."""
+    pairs = zip(figures[name]["rates"], figures[other]["rates"])
+    values = [one["rate"] / two["rate"] for one, two in pairs]
+    return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def cpu_ratio(figures, name, other):
+    """Of requests per second of processor time: neighbours on the machine change it least."""
+    of = {peer: median(round["cpu_us"] for round in figures[peer]["rates"]) for peer in (name, other)}
+    return of[other] / of[name]
+
+
+def latency(figures, name, which):
+    """Median of the rounds, in microseconds."""
+    return median(round[which] for round in figures[name]["latencies"])
+
+
+def show(ratio):
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})"
+
+
+def row(*cells):
+    widths = (22, 10, 17, 17, 8, 5, 7, 8, 8, 7)
+    line = [f"{cells[0]:<{widths[0]}}"] + [f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:])]
+    print(" | ".join(line), flush=True)
+
+
+def workload_table(workload, figures, rate):
+    print(f"\n{workload.name}; latencies in us at {rate:.0f} requests/s", flush=True)
+    row("peer", "requests/s", "of static", "of haproxy", "CPU us", "busy", "p50", "p99", "p99.9", "failed")
+    for name, figure in figures.items():
+        of = [show(ratios(figures, name, other)) if other in figures and other != name else "" for other in TARGETS]
+        middle = {what: median(round[what] for round in figure["rates"]) for what in ("rate", "cpu_us", "busy")}
+        row(name, f"{middle['rate']:.0f}", *of, f"{middle['cpu_us']:.1f}", f"{middle['busy']:.0%}",
+            *(f"{latency(figures, name, which):.0f}" for which in ("p50", "p99", "p999")),
+            sum(round["failed"] for round in figure["latencies"]))
+
+
+def summary(results):
+    """The module against its targets, in all workloads that have the peers for it; the rows as JSON."""
+    rows = []
+    for workload, figures, _ in results:
+        if not {"module", *TARGETS} <= figures.keys():
+            continue
+        better = min(latency(figures, other, "p99") for other in TARGETS)
+        rows.append({
+            "workload": workload.name,
+            **{f"module/{other}": ratios(figures, "module", other) for other in TARGETS},
+            **{f"module/{other} by CPU": cpu_ratio(figures, "module", other) for other in TARGETS},
+            "p99 module / the better": latency(figures, "module", "p99") / better,
+        })
+    if rows:
+        line = "{:<48} | {:>17} | {:>17} | {:>15} | {:>11}"
+        print("\n" + line.format("module against", "static", "haproxy", "both, by CPU", "p99, better"))
+    for found in rows:
+        print(line.format(found["workload"], *(show(found[f"module/{other}"]) for other in TARGETS),
+                          " ".join(f"{found[f'module/{other} by CPU']:.2f}" for other in TARGETS),
+                          f"{found['p99 module / the better']:.2f}"))
+    if rows:
+        print(line.format("target", *(f">= {target}" for target in TARGETS.values()), "", "<= 1"), flush=True)
+    return rows
+
+
+def versions(names):
+    """The first line of what each program says of itself."""
+    said = {}
+    for name, command in {"nginx": ["nginx", "-v"], "haproxy": ["haproxy", "-v"], "envoy": ["envoy", "--version"],
+                          "caddy": ["caddy", "version"], "redis": ["redis-server", "--version"]}.items():
+        path = names(command[0])
+        if path:
+            done = subprocess.run([path, *command[1:]], capture_output=True, text=True)
+            said[name] = (done.stdout + done.stderr).strip().partition("\n")[0]
+    return said
+
+
+def machine():
+    processor = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    return {"cores": os.cpu_count(), "processor": processor, "kernel": platform.release(), "load_average": os.getloadavg()}
+
+
+def as_json(path, **parts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(parts, indent=1) + "\n")
+    print(f"\nall figures: {path}")
