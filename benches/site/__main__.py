@@ -25,7 +25,7 @@ from pathlib import Path
 import others
 import report
 import workloads
-from machine import CAN_PIN, BenchError, raise_open_files
+from machine import CAN_PIN, BenchError, raise_open_files, stay_with_the_load
 from measure import Ground, compare
 from peers import PEERS, find
 
@@ -102,6 +102,7 @@ def main():
     if not options.module.exists():
         raise BenchError(f"{options.module} is not there: use make, which builds it first")
     options.load_program = options.load_program or built_load()
+    stay_with_the_load()
     missing = [name for name, peer in PEERS.items() if not peer.is_installed]
     if missing and "table" in options.parts:
         print(f"left out, as they are not installed (make bench-peers): {' '.join(missing)}")

@@ -55,6 +55,12 @@ def free_port():
         return port
 
 
+def stay_with_the_load():
+    """This program, and its threads."""
+    if CAN_PIN:
+        os.sched_setaffinity(0, {LOAD_CORE})
+
+
 def on_core(core):
     return (lambda: os.sched_setaffinity(0, {core})) if CAN_PIN else None
 
@@ -136,7 +142,3 @@ def resident_bytes(pids):
         with contextlib.suppress(OSError):
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     return total
-
-
-def load_average():
-    return os.getloadavg()[0]

@@ -13,7 +13,7 @@ from statistics import median
 from machine import (BenchError, LOAD_CORE, PROXY_CORE, Processes, cpu_seconds, family, free_port, listens, on_core,
                      open_files, wait_until)
 from peers import PEERS, Site, find
-from workloads import MAIN_PEERS
+from workloads import HOST, MAIN_PEERS
 
 # Before each measurement by wrk: connections are made, and each answer's backend is looked at.
 WARM_UP_REQUESTS = 5000
@@ -113,12 +113,13 @@ class Proxy:
 
     def ask(self, path):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.site.port}{path}", timeout=5) as answer:
+            request = urllib.request.Request(f"http://127.0.0.1:{self.site.port}{path}", headers={"Host": HOST})
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 return answer.read().decode().strip()
         except OSError as e:
             return str(e)
 
-    def check_routes(self, sample=50):
+    def check_routes(self, sample):
         """Each answer names its backend: a proxy that sends requests to a wrong one is not worth measuring."""
         for tool, backend in random.sample(self.site.tools, sample):
             expected, answer = self.site.workload.address_of(backend), self.ask(f"/{tool}/x")
@@ -135,7 +136,7 @@ class Proxy:
 
     def wrk(self, seconds, skip):
         command = ["wrk", "-t1", f"-c{self.site.workload.connections}", f"-d{seconds}s", "-s", "wrk.lua",
-                   "-H", "Host: tools.example.org", f"http://127.0.0.1:{self.site.port}/"]
+                   "-H", f"Host: {HOST}", f"http://127.0.0.1:{self.site.port}/"]
         report = run(command, self.site.directory.parent, {"SKIP": str(skip)})
         if "Non-2xx" in report or "Socket errors" in report:
             raise BenchError(f"{self.name}: not every request was answered with 200: {report}")
@@ -159,12 +160,10 @@ class Proxy:
             raise BenchError(f"{self.name}: {report['wrong']} answers came from a wrong backend")
         return report
 
-    def connections_to(self, port):
-        """Open ones, of anybody on this machine: only one proxy runs then."""
-        established, remote = "01", f":{port:04X}"
-        with open("/proc/net/tcp") as sockets:
-            lines = [line.split() for line in sockets]
-        return sum(line[2].endswith(remote) and line[3] == established for line in lines)
+    def open_connections(self):
+        """Those of its workers, to backends while no client is connected."""
+        names = (os.readlink(link) for pid in self.pids[1:] for link in Path(f"/proc/{pid}/fd").iterdir())
+        return sum(name.startswith("socket:") for name in names)
 
     def stop(self):
         self.processes.stop(self.process)
@@ -198,11 +197,11 @@ class Ground:
         (directory / "wrk.lua").write_text(WRK_SCRIPT)
         return directory
 
-    def start(self, name, workload, directory, **settings):
+    def start(self, name, workload, directory, checked=50, **settings):
         site = Site(workload, directory / name, free_port(), self.backends.port, self.redis.port, self.options.module,
                     **settings)
         proxy = Proxy(self.processes, self.options.load_program, PEERS[name], site)
-        proxy.check_routes(min(50, workload.tools))
+        proxy.check_routes(checked)
         return proxy
 
 

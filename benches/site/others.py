@@ -59,8 +59,8 @@ def changing_routes(ground):
     def measure(number):
         return proxy.latencies(rate, options.latency_seconds, number * 9973, requests="paths")
 
-    made = 0
-    for number in range(2 * options.latency_rounds):
+    made, rounds = 0, 2 * options.latency_rounds
+    for number in range(2 * rounds):
         if number % 4 in (0, 3):
             figures["without"].append(measure(number))
         else:
@@ -68,7 +68,7 @@ def changing_routes(ground):
                 figures["with"].append(measure(number))
             made += changes.made
     proxy.stop()
-    print(f"\n{CHANGING.tools} tools, {rate:.0f} requests/s; latencies in us, medians of {options.latency_rounds} rounds in turn")
+    print(f"\n{CHANGING.tools} tools, {rate:.0f} requests/s; latencies in us, medians of {rounds} rounds in turn")
     print(f"{'routes changed per second':<30} | {'p50':>7} | {'p99':>8} | {'p99.9':>8} | failed")
     for name, label in (("without", "none"), ("with", str(CHANGES_PER_SECOND))):
         middle = {which: median(round[which] for round in figures[name]) for which in ("p50", "p99", "p999")}
@@ -86,18 +86,19 @@ def touched_once(ground):
     directory = ground.prepare(workload)
     every_one = (f"/{tool_name(i)}/x\t{workload.address_of(workload.backend_of(i))}\n" for i in range(workload.tools))
     (directory / "requests").write_text("".join(every_one))
-    proxy = ground.start("module", workload, directory, zone_mebibytes=64)
+    proxy = ground.start("module", workload, directory, zone_mebibytes=64, checked=0)
+    idle = proxy.open_connections() - 1  # one has just been used by the question whether it answers
     print(f"\n{workload.backends} backends, each asked once, {workload.connections} clients")
     print(f"{'backends asked':>15} | {'requests/s':>10} | {'CPU us':>7} | {'memory MiB':>10} | connections")
     figures = []
     for asked in range(0, workload.backends, STEP):
-        cpu, begun = cpu_seconds(proxy.pids), time.monotonic()
+        cpu = cpu_seconds(proxy.pids)
         report = proxy.closed(STEP, asked)
         if report["failed"]:
             raise BenchError(f"{report['failed']} of {STEP} requests failed")
         figures.append({"asked": asked + STEP, "rate": STEP / report["seconds"],
                         "cpu_us": (cpu_seconds(proxy.pids) - cpu) / STEP * 1e6, "memory": resident_bytes(proxy.pids[1:]),
-                        "kept": proxy.connections_to(ground.backends.port), "seconds": time.monotonic() - begun})
+                        "kept": proxy.open_connections() - idle})
         now = figures[-1]
         print(f"{now['asked']:>15} | {now['rate']:>10.0f} | {now['cpu_us']:>7.1f} | {now['memory'] / 2**20:>10.1f} | {now['kept']}",
               flush=True)

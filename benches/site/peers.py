@@ -11,7 +11,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from workloads import Workload, tool_name
+from machine import free_port
+from workloads import HOST, Workload, tool_name
 
 # What `make bench-peers` fetched.
 FETCHED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "urlproxy" / "peers" / "bin"
@@ -270,3 +271,16 @@ def caddy(site):
             "listen": [f"127.0.0.1:{site.port}"], "protocols": ["h1"], "automatic_https": {"disable": True},
             "routes": routes}}}}}))
     return ["caddy", "run", "--config", "caddy.json"]
+
+
+@peer("aralez", "aralez")
+def aralez(site):
+    backends = dict(site.backends)
+    site.write("upstreams.yaml", json.dumps({"provider": "file", "upstreams": {HOST: {"paths": {
+        f"/{tool}": {"servers": [backends[i]], "healthcheck": False} for tool, i in site.tools}}}}))
+    site.write("main.yaml", json.dumps({
+        "threads": 1, "upstream_keepalive_pool_size": 4096, "log_level": "off", "hc_interval": 60, "hc_method": "HEAD",
+        "config_api_enabled": False, "config_address": f"127.0.0.1:{free_port()}",
+        "proxy_address_http": f"127.0.0.1:{site.port}", "upstreams_conf": f"{site.directory}/upstreams.yaml",
+        "pid_file": f"{site.directory}/pid", "upgrade_sock": f"{site.directory}/upgrade.sock"}))
+    return ["aralez", "-c", "main.yaml"]

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 # The peers that every workload is measured with.
 MAIN_PEERS = ("module", "static", "haproxy")
 
+# What all requests are for.
+HOST = "tools.example.org"
+
 # Requests of a workload, drawn in advance; the same ones, in the same order, for every peer.
 SEQUENCE = 1 << 16
 
