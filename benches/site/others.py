@@ -71,9 +71,9 @@ def changing_routes(ground):
     print(f"\n{CHANGING.tools} tools, {rate:.0f} requests/s; latencies in us, medians of {rounds} rounds in turn")
     print(f"{'routes changed per second':<30} | {'p50':>7} | {'p99':>8} | {'p99.9':>8} | failed")
     for name, label in (("without", "none"), ("with", str(CHANGES_PER_SECOND))):
-        middle = {which: median(round[which] for round in figures[name]) for which in ("p50", "p99", "p999")}
+        middle = {which: median(turn[which] for turn in figures[name]) for which in ("p50", "p99", "p999")}
         print(f"{label:<30} | {middle['p50']:>7.0f} | {middle['p99']:>8.0f} | {middle['p999']:>8.0f} |"
-              f" {sum(round['failed'] for round in figures[name])}")
+              f" {sum(turn['failed'] for turn in figures[name])}")
     pairs = [one["p99"] / two["p99"] for one, two in zip(figures["with"], figures["without"])]
     ratio = {"median": median(pairs), "min": min(pairs), "max": max(pairs)}
     print(f"p99 with changes / without: {ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f}), target <= 1.1", flush=True)

@@ -18,13 +18,13 @@ def ratios(figures, name, other):
 
 def cpu_ratio(figures, name, other):
     """Of requests per second of processor time: neighbours on the machine change it least."""
-    of = {peer: median(round["cpu_us"] for round in figures[peer]["rates"]) for peer in (name, other)}
+    of = {peer: median(turn["cpu_us"] for turn in figures[peer]["rates"]) for peer in (name, other)}
     return of[other] / of[name]
 
 
 def latency(figures, name, which):
     """Median of the rounds, in microseconds."""
-    return median(round[which] for round in figures[name]["latencies"])
+    return median(turn[which] for turn in figures[name]["latencies"])
 
 
 def show(ratio):
@@ -42,10 +42,10 @@ def workload_table(workload, figures, rate):
     row("peer", "requests/s", "of static", "of haproxy", "CPU us", "busy", "p50", "p99", "p99.9", "failed")
     for name, figure in figures.items():
         of = [show(ratios(figures, name, other)) if other in figures and other != name else "" for other in TARGETS]
-        middle = {what: median(round[what] for round in figure["rates"]) for what in ("rate", "cpu_us", "busy")}
+        middle = {what: median(turn[what] for turn in figure["rates"]) for what in ("rate", "cpu_us", "busy")}
         row(name, f"{middle['rate']:.0f}", *of, f"{middle['cpu_us']:.1f}", f"{middle['busy']:.0%}",
             *(f"{latency(figures, name, which):.0f}" for which in ("p50", "p99", "p999")),
-            sum(round["failed"] for round in figure["latencies"]))
+            sum(turn["failed"] for turn in figure["latencies"]))
 
 
 def summary(results):
