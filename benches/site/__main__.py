@@ -16,6 +16,7 @@ A peer is some lines in peers.py, a workload is one line in workloads.py.
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,8 @@ def table(ground, options):
 
 def main():
     options = parse()
+    # What was started is ended then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     raise_open_files()
     options.module = options.module.resolve()
     if not options.module.exists():

@@ -92,6 +92,9 @@ class Processes:
             process.wait()
 
     def stop_all(self):
+        """To the end, however often the user asks."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         for process in list(reversed(self.running)):
             self.stop(process)
 

@@ -108,7 +108,9 @@ class Proxy:
         self.process = processes.start(command, site.directory, PROXY_CORE, peer.environment)
         last, backend = site.tools[-1]
         wait_until(f"an answer of {peer.name} ({site.directory}/output)",
-                   lambda: self.ask(f"/{last}/x") == site.workload.address_of(backend), 120)
+                   lambda: self.ask(f"/{last}/x") == site.workload.address_of(backend) or self.process.poll() is not None, 120)
+        if self.process.poll() is not None:
+            raise BenchError(f"{peer.name} has ended, see {site.directory}/output")
         self.pids = family(self.process.pid)
 
     def ask(self, path):

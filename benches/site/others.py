@@ -4,6 +4,7 @@ import time
 from statistics import median
 
 from machine import BenchError, cpu_seconds, resident_bytes
+from report import ratio, show
 from workloads import Workload, tool_name
 
 CHANGES_PER_SECOND = 1000
@@ -74,10 +75,9 @@ def changing_routes(ground):
         middle = {which: median(turn[which] for turn in figures[name]) for which in ("p50", "p99", "p999")}
         print(f"{label:<30} | {middle['p50']:>7.0f} | {middle['p99']:>8.0f} | {middle['p999']:>8.0f} |"
               f" {sum(turn['failed'] for turn in figures[name])}")
-    pairs = [one["p99"] / two["p99"] for one, two in zip(figures["with"], figures["without"])]
-    ratio = {"median": median(pairs), "min": min(pairs), "max": max(pairs)}
-    print(f"p99 with changes / without: {ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f}), target <= 1.1", flush=True)
-    return {"rate": rate, "changes": made, "ratio of p99": ratio, **figures}
+    found = ratio(*([turn["p99"] for turn in figures[name]] for name in ("with", "without")))
+    print(f"p99 with changes / without: {show(found)}, target <= 1.1", flush=True)
+    return {"rate": rate, "changes": made, "ratio of p99": found, **figures}
 
 
 def touched_once(ground):

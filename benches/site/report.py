@@ -9,11 +9,14 @@ from statistics import median
 TARGETS = {"static": 0.97, "haproxy": 1.05}
 
 
-def ratios(figures, name, other):
-    """Of requests/s, round by round: median, least and most."""
-    pairs = zip(figures[name]["rates"], figures[other]["rates"])
-    values = [one["rate"] / two["rate"] for one, two in pairs]
+def ratio(some, others):
+    """Round by round: median, least and most."""
+    values = [one / other for one, other in zip(some, others)]
     return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def ratios(figures, name, other, kind="rates", which="rate"):
+    return ratio(*([turn[which] for turn in figures[peer][kind]] for peer in (name, other)))
 
 
 def cpu_ratio(figures, name, other):
@@ -27,8 +30,8 @@ def latency(figures, name, which):
     return median(turn[which] for turn in figures[name]["latencies"])
 
 
-def show(ratio):
-    return f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})"
+def show(found):
+    return f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f})"
 
 
 def row(*cells):
@@ -54,20 +57,20 @@ def summary(results):
     for workload, figures, _ in results:
         if not {"module", *TARGETS} <= figures.keys():
             continue
-        better = min(latency(figures, other, "p99") for other in TARGETS)
+        better = min(TARGETS, key=lambda other: latency(figures, other, "p99"))
         rows.append({
             "workload": workload.name,
             **{f"module/{other}": ratios(figures, "module", other) for other in TARGETS},
             **{f"module/{other} by CPU": cpu_ratio(figures, "module", other) for other in TARGETS},
-            "p99 module / the better": latency(figures, "module", "p99") / better,
+            "p99 module / the better": {"better": better, **ratios(figures, "module", better, "latencies", "p99")},
         })
     if rows:
-        line = "{:<48} | {:>17} | {:>17} | {:>15} | {:>11}"
-        print("\n" + line.format("module against", "static", "haproxy", "both, by CPU", "p99, better"))
+        line = "{:<48} | {:>17} | {:>17} | {:>15} | {:>19}"
+        print("\n" + line.format("module against", "static", "haproxy", "both, by CPU", "p99, of the better"))
     for found in rows:
         print(line.format(found["workload"], *(show(found[f"module/{other}"]) for other in TARGETS),
                           " ".join(f"{found[f'module/{other} by CPU']:.2f}" for other in TARGETS),
-                          f"{found['p99 module / the better']:.2f}"))
+                          show(found["p99 module / the better"])))
     if rows:
         print(line.format("target", *(f">= {target}" for target in TARGETS.values()), "", "<= 1"), flush=True)
     return rows
