@@ -45,7 +45,7 @@ def parse():
     chosen.add_argument("--connections", nargs="+", type=int, metavar="N", help="of clients: 1 64 512")
     chosen.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", help=" ".join(PEERS))
     length = parser.add_argument_group("how long it takes")
-    length.add_argument("--rounds", type=int, default=7, help="of requests/s, for each peer (%(default)s)")
+    length.add_argument("--rounds", type=int, default=6, help="of requests/s, for each peer (%(default)s)")
     length.add_argument("--seconds", type=int, default=1, help="of each (%(default)s)")
     length.add_argument("--latency-rounds", type=int, default=5, help="of latencies, for each peer (%(default)s)")
     length.add_argument("--latency-seconds", type=float, default=1.5, help="of each (%(default)s)")

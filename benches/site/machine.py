@@ -56,13 +56,9 @@ def free_port():
 
 
 def stay_with_the_load():
-    """This program, and its threads."""
+    """This program, and what it starts."""
     if CAN_PIN:
         os.sched_setaffinity(0, {LOAD_CORE})
-
-
-def on_core(core):
-    return (lambda: os.sched_setaffinity(0, {core})) if CAN_PIN else None
 
 
 class Processes:
@@ -71,12 +67,13 @@ class Processes:
     def __init__(self):
         self.running = []
 
-    def start(self, command, directory, core, environment=None, descriptors=()):
+    def start(self, command, directory, is_proxy=False, environment=None, descriptors=()):
         if not shutil.which(command[0]):
             raise BenchError(f"{command[0]} is not installed: use make, which installs it first")
+        pinned = ["taskset", "-c", str(PROXY_CORE)] if is_proxy and CAN_PIN else []
         with open(Path(directory) / "output", "ab") as output:
-            process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                       preexec_fn=on_core(core), process_group=0, pass_fds=descriptors,
+            process = subprocess.Popen(pinned + command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output,
+                                       stderr=output, process_group=0, pass_fds=descriptors,
                                        env={**os.environ, **(environment or {})})
         self.running.append(process)
         return process

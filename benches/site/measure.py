@@ -5,13 +5,11 @@ import random
 import re
 import socket
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from statistics import median
 
-from machine import (BenchError, LOAD_CORE, PROXY_CORE, Processes, cpu_seconds, family, free_port, listens, on_core,
-                     open_files, wait_until)
+from machine import BenchError, Processes, cpu_seconds, family, free_port, listens, open_files, wait_until
 from peers import PEERS, Site, find
 from workloads import HOST, MAIN_PEERS
 
@@ -59,7 +57,7 @@ http {{
 }}
 """)
         command = ["nginx", "-p", f"{directory}/", "-e", "error.log", "-c", "nginx.conf", "-g", "daemon off;"]
-        processes.start(command, directory, LOAD_CORE, {"NGINX": f"{listening.fileno()};"}, [listening.fileno()])
+        processes.start(command, directory, False, {"NGINX": f"{listening.fileno()};"}, [listening.fileno()])
         listening.close()
         wait_until("the backends' start", lambda: listens(self.port, "127.1.0.1"))
 
@@ -71,7 +69,7 @@ class Redis:
         directory.mkdir()
         self.port = free_port()
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
-        processes.start(command, directory, LOAD_CORE)
+        processes.start(command, directory)
         wait_until("the start of Redis", lambda: listens(self.port))
         self.connection = socket.create_connection(("127.0.0.1", self.port))
         self.replies = self.connection.makefile("rb")
@@ -105,7 +103,7 @@ class Proxy:
         site.directory.mkdir()
         command = peer.configure(site)
         command[0] = find(command[0]) or command[0]
-        self.process = processes.start(command, site.directory, PROXY_CORE, peer.environment)
+        self.process = processes.start(command, site.directory, True, peer.environment)
         last, backend = site.tools[-1]
         wait_until(f"an answer of {peer.name} ({site.directory}/output)",
                    lambda: self.ask(f"/{last}/x") == site.workload.address_of(backend) or self.process.poll() is not None, 120)
@@ -131,10 +129,10 @@ class Proxy:
     def rate(self, seconds, skip):
         """Requests per second by wrk, and time on the processor for each."""
         self.closed(WARM_UP_REQUESTS, skip)
-        cpu, begun = cpu_seconds(self.pids), time.monotonic()
+        cpu = cpu_seconds(self.pids)
         requests, rate = self.wrk(seconds, skip)
         cpu = cpu_seconds(self.pids) - cpu
-        return {"rate": rate, "cpu_us": cpu / requests * 1e6, "busy": cpu / (time.monotonic() - begun)}
+        return {"rate": rate, "cpu_us": cpu / requests * 1e6, "busy": cpu / (requests / rate)}
 
     def wrk(self, seconds, skip):
         command = ["wrk", "-t1", f"-c{self.site.workload.connections}", f"-d{seconds}s", "-s", "wrk.lua",
@@ -172,8 +170,7 @@ class Proxy:
 
 
 def run(command, directory, environment=None):
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, preexec_fn=on_core(LOAD_CORE),
-                          env={**os.environ, **(environment or {})})
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env={**os.environ, **(environment or {})})
     if done.returncode:
         raise BenchError(f"{' '.join(command)}: {done.stderr or done.stdout}")
     return done.stdout

@@ -1,9 +1,16 @@
 """The table of peers: how each proxy is configured for a site, and started.
 
-A peer is a function of a `Site` with `@peer(name, program)` above: it writes its configuration with `site.write` and
-returns the command that listens on `site.port` and stays in the foreground. `program` is looked for in PATH and among what
-`make bench-peers` fetched; a peer that is not installed is left out, and that is said. Give each the settings with
-which it is at its best here: all have one core, keep as many connections as they need, and log nothing.
+A peer is a function of a `Site`: it writes its configuration and returns the command that serves it in the foreground:
+
+    @peer("traefik", "traefik")
+    def traefik(site):
+        routes = {tool: site.workload.address_of(backend) for tool, backend in site.tools}
+        site.write("traefik.yaml", ...)
+        return ["traefik", "--configFile=traefik.yaml"]
+
+The program is looked for in PATH and among what `make bench-peers` fetched; a peer that is not installed is left out,
+which is said. Each has the settings with which it is at its best here: all have one core, keep as many connections as
+they need, tell the backend the client's address and scheme, and log nothing.
 """
 import json
 import os
