@@ -15,6 +15,7 @@ A peer is some lines in peers.py, a workload is one line in workloads.py.
 """
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -31,11 +32,14 @@ from measure import Ground, compare
 from peers import PEERS, find
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+MODULE = Path(os.environ.get("URLPROXY_MODULE") or BUILT / "release" / "liburlproxy.so")
 PARTS = ("table", "changes", "once")
 
 
 def parse():
-    parser = argparse.ArgumentParser(prog="benches/site", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="benches/site", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}: all if not said")
     chosen = parser.add_argument_group("what the table is of")
     chosen.add_argument("--all", action="store_true", help="every workload with every peer")
@@ -52,8 +56,8 @@ def parse():
     parser.add_argument("--load", type=int, default=50, metavar="PERCENT",
                         help="the rate of the latencies, of what the slowest of module, static and haproxy reaches (%(default)s)")
     files = parser.add_argument_group("files")
-    files.add_argument("--json", type=Path, default=ROOT / "target" / "bench.json", help="all figures (%(default)s)")
-    files.add_argument("--module", type=Path, default=ROOT / "target" / "release" / "liburlproxy.so", help="%(default)s")
+    files.add_argument("--json", type=Path, default=BUILT / "bench.json", help="all figures (%(default)s)")
+    files.add_argument("--module", type=Path, default=MODULE, help="%(default)s")
     files.add_argument("--load-program", help="the generator of constant rate, load.rs; built by cargo if not said")
     options = parser.parse_args()
     options.parts = options.parts or PARTS

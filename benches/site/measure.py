@@ -34,8 +34,8 @@ class Backends:
     def __init__(self, processes, directory):
         directory.mkdir()
         self.port = free_port()
-        # One socket for all of 127.0.0.0/8, and for nothing else: bound to the loopback interface, and handed to nginx as a
-        # former nginx would hand over its own.
+        # One socket for all of 127.0.0.0/8, and for nothing else: bound to the loopback interface, and handed to nginx
+        # as a former nginx would hand over its own.
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,12 +104,15 @@ class Proxy:
         command = peer.configure(site)
         command[0] = find(command[0]) or command[0]
         self.process = processes.start(command, site.directory, True, peer.environment)
-        last, backend = site.tools[-1]
-        wait_until(f"an answer of {peer.name} ({site.directory}/output)",
-                   lambda: self.ask(f"/{last}/x") == site.workload.address_of(backend) or self.process.poll() is not None, 120)
+        wait_until(f"an answer of {peer.name} ({site.directory}/output)", self.serves_or_has_ended, 120)
         if self.process.poll() is not None:
             raise BenchError(f"{peer.name} has ended, see {site.directory}/output")
         self.pids = family(self.process.pid)
+
+    def serves_or_has_ended(self):
+        tool, backend = self.site.tools[-1]
+        is_served = self.ask(f"/{tool}/x") == self.site.workload.address_of(backend)
+        return is_served or self.process.poll() is not None
 
     def ask(self, path):
         try:

@@ -100,7 +100,7 @@ def touched_once(ground):
                         "cpu_us": (cpu_seconds(proxy.pids) - cpu) / STEP * 1e6, "memory": resident_bytes(proxy.pids[1:]),
                         "kept": proxy.open_connections() - idle})
         now = figures[-1]
-        print(f"{now['asked']:>15} | {now['rate']:>10.0f} | {now['cpu_us']:>7.1f} | {now['memory'] / 2**20:>10.1f} | {now['kept']}",
-              flush=True)
+        print(f"{now['asked']:>15} | {now['rate']:>10.0f} | {now['cpu_us']:>7.1f} | {now['memory'] / 2**20:>10.1f} |"
+              f" {now['kept']}", flush=True)
     proxy.stop()
     return figures
