@@ -1,12 +1,14 @@
-//! A load of HTTP requests at a constant rate. Run by `benches/site`, which tells it the rate.
+//! A load of HTTP requests at a constant rate, and the backends that answer it. Run by `benches/site`.
 //!
 //! Each request has a time at which it is due, and its latency counts from then: a server that stalls delays all requests
 //! that are due meanwhile, whether they could be sent or not (wrk, which sends the next request after the last answer,
-//! would send fewer and see one slow one: coordinated omission). One thread, so that it takes little from the backends,
-//! which run on the same core.
+//! would send fewer and see one slow one: coordinated omission). Both are one thread, as they share a core, and take
+//! little of it, so that the proxy under test is what limits the rate.
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -22,12 +24,18 @@ const USAGE: &str = "usage: load --address IP:PORT --requests FILE --connections
   --rate N          requests per second, for --seconds; those due in the first --warm-up seconds are not counted
   --count N         so many in all, on each connection one after the other as fast as they are answered
 
-One line of JSON: requests `due`, `failed` (no answer, or another status than 200), `wrong` (not the text); latencies in us.";
+One line of JSON: requests `due`, `failed` (no answer, or another status than 200), `wrong` (not the text); latencies in us.
+
+usage: load --serve
+
+  Answers every request to the listening socket that is its standard input with the address that was asked.";
 
 /// How long after the end answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The timer's place among the connections' numbers.
 const TIMER: u64 = u64::MAX;
+/// The listening socket's.
+const LISTENER: u64 = u64::MAX;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -265,8 +273,77 @@ impl Load {
     }
 }
 
+/// A connection of a proxy to a backend.
+struct Served {
+    stream: TcpStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Served {
+    fn of(stream: TcpStream) -> Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let body = format!("{}\n", stream.local_addr()?.ip());
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", body.len());
+        Ok(Self { stream, request: vec![], answer: (head + &body).into_bytes() })
+    }
+
+    /// Answers a request that is there as a whole; requests have no bodies here. False when the connection is over.
+    fn answer(&mut self, buffer: &mut [u8]) -> bool {
+        match self.stream.read(buffer) {
+            Err(e) => return e.kind() == ErrorKind::WouldBlock,
+            Ok(0) => return false,
+            Ok(length) => self.request.extend_from_slice(&buffer[..length]),
+        }
+        if !self.request.ends_with(b"\r\n\r\n") {
+            return true;
+        }
+        self.request.clear();
+        matches!(self.stream.write(&self.answer), Ok(written) if written == self.answer.len())
+    }
+}
+
+/// All backends, until it is killed: one listening socket has all their addresses.
+fn serve() -> Result<std::convert::Infallible> {
+    let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    listener.set_nonblocking(true)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut connections = HashMap::new();
+    let mut events = Vec::with_capacity(1024);
+    let mut buffer = [0; 16384];
+    let mut accepted = 0;
+    loop {
+        events.clear();
+        epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None)?;
+        for event in &events {
+            let number = event.data.u64();
+            if number == LISTENER {
+                // A client that has gone again is no reason to end.
+                let Ok(served) = listener.accept().map_err(Into::into).and_then(|(stream, _)| Served::of(stream))
+                else {
+                    continue;
+                };
+                epoll::add(&epoll, &served.stream, EventData::new_u64(accepted), EventFlags::IN)?;
+                connections.insert(accepted, served);
+                accepted += 1;
+                continue;
+            }
+            if connections.get_mut(&number).is_some_and(|served: &mut Served| !served.answer(&mut buffer)) {
+                connections.remove(&number);
+            }
+        }
+    }
+}
+
 fn main() {
     let args: Vec<_> = std::env::args().collect();
+    if args.iter().any(|arg| arg == "--serve") {
+        let Err(e) = serve();
+        eprintln!("load: {e}");
+        std::process::exit(1);
+    }
     // `cargo bench` runs it with nothing but `--bench`.
     if !args.iter().any(|arg| arg == "--address") {
         println!("{USAGE}");

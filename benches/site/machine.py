@@ -33,10 +33,6 @@ def raise_open_files(wanted=200_000):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def open_files():
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
 _given = set()
 
 
@@ -67,14 +63,13 @@ class Processes:
     def __init__(self):
         self.running = []
 
-    def start(self, command, directory, is_proxy=False, environment=None, descriptors=()):
+    def start(self, command, directory, is_proxy=False, environment=None, stdin=subprocess.DEVNULL):
         if not shutil.which(command[0]):
             raise BenchError(f"{command[0]} is not installed: use make, which installs it first")
         pinned = ["taskset", "-c", str(PROXY_CORE)] if is_proxy and CAN_PIN else []
         with open(Path(directory) / "output", "ab") as output:
-            process = subprocess.Popen(pinned + command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output,
-                                       stderr=output, process_group=0, pass_fds=descriptors,
-                                       env={**os.environ, **(environment or {})})
+            process = subprocess.Popen(pinned + command, cwd=directory, stdin=stdin, stdout=output, stderr=output,
+                                       process_group=0, env={**os.environ, **(environment or {})})
         self.running.append(process)
         return process
 

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from statistics import median
 
-from machine import BenchError, Processes, cpu_seconds, family, free_port, listens, open_files, wait_until
+from machine import BenchError, Processes, cpu_seconds, family, free_port, listens, wait_until
 from peers import PEERS, Site, find
 from workloads import HOST, MAIN_PEERS
 
@@ -31,34 +31,16 @@ end
 class Backends:
     """All servers of all tools, in one process: each answers with the address that it was asked at."""
 
-    def __init__(self, processes, directory):
+    def __init__(self, processes, program, directory):
         directory.mkdir()
         self.port = free_port()
-        # One socket for all of 127.0.0.0/8, and for nothing else: bound to the loopback interface, and handed to nginx
-        # as a former nginx would hand over its own.
-        listening = socket.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("0.0.0.0", self.port))
-        listening.listen(4096)
-        (directory / "nginx.conf").write_text(f"""
-{'user root;' if os.geteuid() == 0 else ''}
-worker_processes 1;
-worker_rlimit_nofile {open_files()};
-pid nginx.pid;
-error_log error.log;
-events {{ worker_connections {min(100_000, open_files() - 100)}; }}
-http {{
-    access_log off;
-    {''.join(f'{kind}_temp_path tmp_{kind}; ' for kind in ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'))}
-    keepalive_requests 100000000;
-    keepalive_timeout 600s;
-    server {{ listen 0.0.0.0:{self.port} backlog=4096; return 200 "$server_addr\\n"; }}
-}}
-""")
-        command = ["nginx", "-p", f"{directory}/", "-e", "error.log", "-c", "nginx.conf", "-g", "daemon off;"]
-        processes.start(command, directory, False, {"NGINX": f"{listening.fileno()};"}, [listening.fileno()])
-        listening.close()
+        # One socket for all of 127.0.0.0/8, and for nothing else: bound to the loopback interface.
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("0.0.0.0", self.port))
+            listening.listen(4096)
+            processes.start([program, "--serve"], directory, stdin=listening)
         wait_until("the backends' start", lambda: listens(self.port, "127.1.0.1"))
 
 
@@ -103,7 +85,7 @@ class Proxy:
         site.directory.mkdir()
         command = peer.configure(site)
         command[0] = find(command[0]) or command[0]
-        self.process = processes.start(command, site.directory, True, peer.environment)
+        self.process = processes.start(command, site.directory, is_proxy=True, environment=peer.environment)
         wait_until(f"an answer of {peer.name} ({site.directory}/output)", self.serves_or_has_ended, 120)
         if self.process.poll() is not None:
             raise BenchError(f"{peer.name} has ended, see {site.directory}/output")
@@ -186,7 +168,7 @@ class Ground:
         self.options = options
         self.processes = Processes()
         self.directory = Path(options.directory).resolve()
-        self.backends = Backends(self.processes, self.directory / "backends")
+        self.backends = Backends(self.processes, options.load_program, self.directory / "backends")
         self.redis = Redis(self.processes, self.directory / "redis")
 
     def prepare(self, workload):
