@@ -71,8 +71,9 @@ def built_load():
     """Where cargo has put it."""
     command = ["cargo", "bench", "--quiet", "--bench", "load", "--no-run", "--message-format", "json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    programs = [message.get("executable") for message in map(json.loads, done.stdout.splitlines())]
-    programs = [program for program in programs if program]
+    messages = map(json.loads, done.stdout.splitlines())
+    # The programs of the package are built along with it.
+    programs = [message["executable"] for message in messages if message.get("target", {}).get("name") == "load"]
     if done.returncode or not programs:
         raise BenchError("cargo could not build benches/site/load.rs")
     return programs[-1]
