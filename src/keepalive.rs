@@ -155,8 +155,8 @@ impl List {
 }
 
 impl<C: Copy> IdleConnections<C> {
-    /// An empty pool. Memory: 12 bytes for each of `limits.total`, and some 200 for each connection that was kept at the
-    /// same time as others.
+    /// An empty pool. Memory: 12 to 24 bytes for each of `limits.total`, and some 200 for each connection that was kept at
+    /// the same time as others.
     pub fn new(limits: Limits) -> Self {
         let total = limits.total as usize;
         Self {
@@ -168,6 +168,11 @@ impl<C: Copy> IdleConnections<C> {
             backends: Index::new(2 * total),
             owners: Index::new(total),
         }
+    }
+
+    /// Keeps no more than so many in all, if that is less than so far. For an empty pool.
+    pub fn lower_limit(&mut self, total: u32) {
+        self.limits.total = self.limits.total.min(total.max(1));
     }
 
     /// Takes out the newest connection of a backend that `fits`, which gets the time that the connection was kept at.

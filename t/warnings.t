@@ -167,6 +167,4 @@ is_deeply([warnings()], []);
 upstream many { urlproxy_peers; urlproxy_keepalive 300000; }
 upstream few { urlproxy_peers; urlproxy_keepalive 5; }
 --- error_log eval
-qr{\[warn\].*"urlproxy_keepalive 300000" of upstream "many" is more than half of \d+ worker_connections, expected e\.g\. "worker_connections 1200000;"}
---- no_error_log
-upstream "few"
+qr{\[warn\].*"urlproxy_keepalive" of all upstreams keeps 300005 connections, more than half of \d+ worker_connections, expected e\.g\. "worker_connections 1200020;" and "worker_rlimit_nofile 2400040;"}

@@ -165,8 +165,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes what differs, while the lock is held, of some tools: of those whose Services have changed, else of others. More
-    /// may be [pending](Self::is_pending) then.
+    /// Writes what differs, while the lock is held, of some tools: first of those whose Services have changed, then of others.
+    /// More may be [pending](Self::is_pending) then.
     ///
     /// # Errors
     /// What is left to do stays so.
@@ -178,19 +178,24 @@ impl Ledger {
             return Err(LedgerError::Refused);
         }
         let held = self.lock.held().ok_or(LedgerError::Refused)?;
-        let tools = if self.changed.is_empty() { &self.doubtful } else { &self.changed };
-        if tools.len() > BULK {
+        let are_many_changed = self.changed.len() > BULK;
+        if are_many_changed || self.doubtful.len() > BULK {
             self.bulk.get_or_insert_default();
         }
-        let is_bulk = self.bulk.is_some() && (self.changed.is_empty() || tools.len() > BULK);
-        let plans: Vec<Plan> = tools.keys().take(AT_ONCE).map(|tool| self.plan(tool, desired)).collect();
-        let settlements: Vec<Settlement<'_>> =
-            plans.iter().map(|plan| Settlement { tool: &plan.tool, claims: &plan.claims, gone: &plan.gone }).collect();
+        let is_bulk = self.bulk.is_some();
+        let changed = self.changed.keys().map(|tool| (tool, are_many_changed));
+        let others = self.doubtful.keys().filter(|tool| !self.changed.contains_key(*tool)).map(|tool| (tool, is_bulk));
+        let plan = |(tool, is_bulk)| (self.plan(tool, desired), is_bulk);
+        let plans: Vec<(Plan, bool)> = changed.chain(others).take(AT_ONCE).map(plan).collect();
+        let settlements: Vec<Settlement<'_>> = plans
+            .iter()
+            .map(|(plan, _)| Settlement { tool: &plan.tool, claims: &plan.claims, gone: &plan.gone })
+            .collect();
         let replies = Reading::<_, Vec<RedisResult<Value>>>::new(registry::settle(&settlements, held));
         let mut replies = self.store.commit(&replies).await?.into_iter();
         // That of loading the script.
         replies.next().transpose().map_err(StoreError::from)?;
-        for (plan, reply) in plans.into_iter().zip(replies) {
+        for ((plan, is_bulk), reply) in plans.into_iter().zip(replies) {
             match reply.and_then(|reply| Ok(Settled::from_redis_value(reply)?)) {
                 Ok(Settled::Refused) => return Err(LedgerError::Refused),
                 Ok(Settled::Done(outcomes)) => self.note(plan, outcomes, is_bulk),

@@ -29,8 +29,8 @@ use crate::keepalive::{IdleConnections, Kept, Key, Limits, Ticket};
 const MOST: u32 = 1_000_000;
 /// A tool may have so many of all connections, unless `per_tool` says otherwise: one sixteenth.
 const SHARES: u32 = 16;
-/// Milliseconds after which a backend that closes behind its answer has closed: a request that cannot be repeated does not
-/// take a connection that was kept later.
+/// Milliseconds after which a backend that closes behind its first answer has closed: a request that cannot be repeated
+/// takes no connection with one answer that was kept later.
 const SETTLED: u64 = 10;
 /// `NGX_TIMER_LAZY_DELAY`: a timer that would change by fewer milliseconds stays as it is.
 const LITTLE: u64 = 300;
@@ -143,6 +143,13 @@ impl Keepalive {
         self.settings.limits.total as usize
     }
 
+    /// Keeps no more than so many, in this worker.
+    pub fn lower_limit(&self, most: usize) {
+        if let Ok(mut idle) = self.idle.try_borrow_mut() {
+            idle.lower_limit(u32::try_from(most).unwrap_or(u32::MAX));
+        }
+    }
+
     /// Gives `pc` an idle connection to the backend.
     #[inline(always)]
     pub fn take(&self, key: &Key, pc: &mut ngx_peer_connection_t, request: &Request) -> Option<Taken> {
@@ -152,7 +159,8 @@ impl Keepalive {
         let fits = |c: NonNull<ngx_connection_t>, kept_at| {
             since = kept_at;
             // SAFETY: what is kept is open.
-            !request.must_be_silent || now.wrapping_sub(since) >= SETTLED && is_silent(unsafe { c.as_ref() })
+            let c = unsafe { c.as_ref() };
+            !request.must_be_silent || (c.requests > 1 || now.wrapping_sub(since) >= SETTLED) && is_silent(c)
         };
         let (mut c, ticket) = idle.take(key, fits)?;
         // SAFETY: from here on the connection is this request's alone.
@@ -288,10 +296,13 @@ impl Request {
     pub fn of(request: &ngx_http_request_t, next_upstream: ngx_uint_t) -> Self {
         let is_unsafe = request.method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) as ngx_uint_t != 0;
         let allows = |condition: u32| next_upstream & condition as ngx_uint_t != 0;
-        let must_be_silent = !allows(NGX_HTTP_UPSTREAM_FT_ERROR)
-            || is_unsafe && !allows(NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT)
-            || request.request_body_no_buffering() != 0;
-        Self { must_be_silent, has_body: request.headers_in.content_length_n > 0 || request.headers_in.chunked() != 0 }
+        let is_streamed = request.request_body_no_buffering() != 0;
+        let must_be_silent = is_streamed
+            || !allows(NGX_HTTP_UPSTREAM_FT_ERROR)
+            || is_unsafe && !allows(NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT);
+        // In HTTP/2 the length of a body that is streamed need not be known.
+        let has_body = is_streamed || request.headers_in.content_length_n > 0 || request.headers_in.chunked() != 0;
+        Self { must_be_silent, has_body }
     }
 }
 

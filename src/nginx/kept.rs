@@ -9,7 +9,7 @@ use std::hash::Hasher;
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
-use nginx_sys::{ngx_http_request_t, ngx_http_upstream_t};
+use nginx_sys::{ngx_addr_t, ngx_http_request_t, ngx_http_upstream_t};
 use siphasher::sip::SipHasher13;
 
 use super::pool;
@@ -79,8 +79,23 @@ impl KeptFor {
         // nginx has a reference to the upstream's peer, so none is made to the whole.
         // SAFETY: the caller's promise.
         let module = unsafe { (*upstream).output.tag };
-        Some(Self { record, session: module.addr() as u64 & !1 })
+        let mut session = module.addr() as u64;
+        // SAFETY: as above.
+        if let Some(local) = unsafe { (*upstream).peer.local.as_ref() } {
+            session = bound_session(session, local);
+        }
+        Some(Self { record, session: session & !1 })
     }
+}
+
+/// A session from an address that `proxy_bind` names: it may be the client's.
+#[cold]
+fn bound_session(session: u64, local: &ngx_addr_t) -> u64 {
+    // SAFETY: nginx has made the address, of this length.
+    let bytes = unsafe { std::slice::from_raw_parts(local.sockaddr.cast::<u8>(), local.socklen as usize) };
+    let mut hasher = SipHasher13::new_with_keys(session, 0);
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// What nginx opens a connection with TLS with, as its `ngx_http_upstream_ssl_init_connection` finds it out.
@@ -99,6 +114,12 @@ unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: *const ngx_http_upst
     let mut hasher = SipHasher13::new_with_keys(owner, 0);
     // Protocols, ciphers, authorities and a fixed certificate are in the location's context.
     hasher.write_usize(conf.ssl.addr());
+    // SAFETY: the caller's promise. nginx has several modules that speak, and from 1.29.4 two for `proxy_pass`.
+    hasher.write_usize(unsafe { (*upstream).output.tag }.addr());
+    // SAFETY: the caller's promise.
+    if let Some(local) = unsafe { (*upstream).peer.local.as_ref() } {
+        hasher.write_u64(bound_session(0, local));
+    }
     hasher.write_u8(u8::from(conf.ssl_verify != 0));
     hasher.write_u8(u8::from(conf.ssl_server_name != 0));
     let mut write = |text: &[u8]| {

@@ -19,6 +19,7 @@ use ngx::ngx_string;
 use super::directive::{self, CONF_ERROR, CONF_OK, DirectiveError, command};
 use super::guard::guarded;
 use super::indices::IndicesInUse;
+use super::keepalive::Keepalive;
 use super::location_conf::{LocationConf, Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyList, UrlproxyMiss};
 use super::loop_mark::UrlproxyLoopMark;
 use super::peers::Upstream;
@@ -73,21 +74,21 @@ impl MainConf {
         !self.upstreams.is_empty()
     }
 
+    /// What keeps connections.
+    pub fn keepalives(&self) -> impl Iterator<Item = &Keepalive> {
+        self.upstreams.iter().filter_map(|upstream| upstream.keepalive.as_deref())
+    }
+
     /// Warns of upstreams that keep more connections than workers can spare.
     pub fn check_connections(&self, worker_connections: usize, warn: impl Fn(&str)) {
-        for upstream in &self.upstreams {
-            let Some(kept) = upstream.keepalive.as_ref().map(|keepalive| keepalive.most()) else { continue };
-            if kept > worker_connections / 2 {
-                // SAFETY: the configuration's own, which lives as long as this one.
-                let host = unsafe { (*upstream.conf).host };
-                // SAFETY: as above.
-                let name = unsafe { pool::bytes(host) }.escape_ascii();
-                warn(&format!(
-                    "\"urlproxy_keepalive {kept}\" of upstream \"{name}\" is more than half of {worker_connections} \
-                     worker_connections, expected e.g. \"worker_connections {};\"",
-                    4 * kept
-                ));
-            }
+        let kept: usize = self.keepalives().map(Keepalive::most).sum();
+        if kept > worker_connections / 2 {
+            warn(&format!(
+                "\"urlproxy_keepalive\" of all upstreams keeps {kept} connections, more than half of {worker_connections} \
+                 worker_connections, expected e.g. \"worker_connections {0};\" and \"worker_rlimit_nofile {1};\"",
+                4 * kept,
+                8 * kept
+            ));
         }
     }
 

@@ -234,7 +234,10 @@ fn has_timed_out(pc: &ngx_peer_connection_t) -> bool {
     // SAFETY: the connection is there until nginx is done with the peer.
     let Some(connection) = (unsafe { pc.connection.as_ref() }) else { return false };
     // SAFETY: a connection has its events.
-    unsafe { connection.read.as_ref() }.is_some_and(|read| read.timedout() != 0)
+    let read = unsafe { connection.read.as_ref() };
+    // SAFETY: as above.
+    let write = unsafe { connection.write.as_ref() };
+    [read, write].into_iter().flatten().any(|event| event.timedout() != 0)
 }
 
 /// TLS sessions are not kept: backends of different tools share nothing.

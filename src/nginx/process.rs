@@ -17,6 +17,7 @@ use nginx_sys::{
 use ngx::core::Status;
 use ngx::http::HttpModuleMainConf;
 use parking_lot::Mutex;
+use rustix::process::{Resource, getrlimit};
 
 use super::first_load;
 use super::guard::guarded;
@@ -104,6 +105,9 @@ pub(super) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
         // SAFETY: nginx passes the cycle it runs.
         let cycle = unsafe { &*cycle };
         sync::forget_lookups();
+        if let Some(main) = Module::main_conf(cycle) {
+            spare_descriptors(main);
+        }
         if let Some(main) = Module::main_conf(cycle).filter(|main| is_first && main.tables().next().is_some()) {
             start_all(main, cycle);
             start_timer(cycle);
@@ -115,6 +119,16 @@ pub(super) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
 /// In each process, at its end.
 pub(super) unsafe extern "C" fn exit_process(_: *mut ngx_cycle_t) {
     guarded((), stop_all);
+}
+
+/// Leaves half of this worker's file descriptors to requests: nginx gives up idle connections when it runs short of
+/// `worker_connections`, but not of these.
+fn spare_descriptors(main: &MainConf) {
+    let pools = main.keepalives().count();
+    let most = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
+    if let Some(most) = most.filter(|_| pools > 0) {
+        main.keepalives().for_each(|keepalive| keepalive.lower_limit(most / 2 / pools));
+    }
 }
 
 fn start_all(main: &'static MainConf, cycle: &ngx_cycle_t) {
