@@ -81,7 +81,9 @@ impl KeptFor {
         let module = unsafe { (*upstream).output.tag };
         let mut session = module.addr() as u64;
         // SAFETY: as above.
-        if let Some(local) = unsafe { (*upstream).peer.local.as_ref() } {
+        let local = unsafe { (*upstream).peer.local };
+        // SAFETY: an address of the request's or the configuration's, or null.
+        if let Some(local) = unsafe { local.as_ref() } {
             session = bound_session(session, local);
         }
         Some(Self { record, session: session & !1 })
@@ -117,7 +119,9 @@ unsafe fn tls_session(r: *mut ngx_http_request_t, upstream: *const ngx_http_upst
     // SAFETY: the caller's promise. nginx has several modules that speak, and from 1.29.4 two for `proxy_pass`.
     hasher.write_usize(unsafe { (*upstream).output.tag }.addr());
     // SAFETY: the caller's promise.
-    if let Some(local) = unsafe { (*upstream).peer.local.as_ref() } {
+    let local = unsafe { (*upstream).peer.local };
+    // SAFETY: an address of the request's or the configuration's, or null.
+    if let Some(local) = unsafe { local.as_ref() } {
         hasher.write_u64(bound_session(0, local));
     }
     hasher.write_u8(u8::from(conf.ssl_verify != 0));
