@@ -194,3 +194,18 @@ with_nginx_backend('ssl', $::says, sub {
         is(ask('POST /one/', body => $body)->{body}, $kept, 'goes over the kept connection');
     }
 });
+
+
+
+=== a connection that is bound to an address is used for that address
+--- upstream
+urlproxy_keepalive 8;
+--- server
+location /bound/ { urlproxy tools path; proxy_bind $arg_from; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://tools; }
+--- redis
+HSET prefix:bound .* http://$TEST_NGINX_TOOL_A
+--- perl
+my @peers = map { ask("GET /bound/?from=$_")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' } qw(127.0.0.1 127.0.0.2 127.0.0.1 127.0.0.2);
+like($peers[0], qr/^127\.0\.0\.1:/, 'from the one');
+like($peers[1], qr/^127\.0\.0\.2:/, 'from the other');
+is_deeply([@peers[2, 3]], [@peers[0, 1]], 'each is used again');
