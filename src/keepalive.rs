@@ -170,9 +170,14 @@ impl<C: Copy> IdleConnections<C> {
         }
     }
 
-    /// Keeps no more than so many in all, if that is less than so far. For an empty pool.
+    /// Keeps no more than so many in all, if that is less than so far, and less of each owner in proportion, but as many as
+    /// of one backend. For an empty pool.
     pub fn lower_limit(&mut self, total: u32) {
-        self.limits.total = self.limits.total.min(total.max(1));
+        let Limits { total: former, per_backend, per_owner } = self.limits;
+        let total = total.clamp(1, former);
+        let share = u64::from(per_owner) * u64::from(total) / u64::from(former);
+        let per_owner = (share as u32).max(per_backend.min(per_owner));
+        self.limits = Limits { total, per_backend, per_owner };
     }
 
     /// Takes out the newest connection of a backend that `fits`, which gets the time that the connection was kept at.

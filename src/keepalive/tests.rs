@@ -83,6 +83,20 @@ fn one_owner_cannot_take_everything() {
 }
 
 #[test]
+fn a_lower_limit_lowers_the_share_of_each_owner() {
+    let lowered = |per_owner, total| {
+        let mut pool = IdleConnections::<u32>::new(Limits { total: 4096, per_backend: 16, per_owner });
+        pool.lower_limit(total);
+        (pool.limits.total, pool.limits.per_owner)
+    };
+    assert_eq!(lowered(256, 512), (512, 32));
+    assert_eq!(lowered(256, 64), (64, 16));
+    assert_eq!(lowered(4, 512), (512, 4));
+    assert_eq!(lowered(4096, 0), (1, 16));
+    assert_eq!(lowered(256, 10_000), (4096, 256));
+}
+
+#[test]
 fn one_that_closes_leaves_at_once() {
     let mut pool = IdleConnections::new(LIMITS);
     let [one, two] = [1, 2].map(|c| pool.keep(&key(1, 7), None, c, 0).place.unwrap());

@@ -59,7 +59,7 @@ offer("DEAD_$_", $dead{$_}) for keys %dead;
 # What a block may say: what stands above, of Test::Nginx's own what is in use, and a file's own.
 my %sections = map { $_ => 1 } qw(
     redis table upstream http server location pass requests perl refused
-    config error_code error_log http_config no_error_log raw_request request response_body response_body_like
+    config error_code error_log http_config main_config no_error_log raw_request request response_body response_body_like
     response_headers timeout user_files shipped limit
 );
 sub own_sections { $sections{$_} = 1 for @_ }
