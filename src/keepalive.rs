@@ -53,12 +53,19 @@ impl Key {
 pub struct Ticket(u32);
 
 /// What became of a connection that was to be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept<C> {
-    /// The place that it has; `None` when its owner has enough.
-    pub place: Option<u32>,
-    /// The connection that was given up for it, for the caller to close.
-    pub given_up: Option<C>,
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kept<'i, C> {
+    /// It is kept.
+    At {
+        /// Its place.
+        place: u32,
+        /// The connection at this place.
+        connection: &'i mut C,
+        /// The connection that was given up for it, for the caller to close.
+        given_up: Option<C>,
+    },
+    /// Its owner has enough.
+    Refused(C),
 }
 
 impl Hashed for Key {
@@ -154,7 +161,7 @@ impl List {
     }
 }
 
-impl<C: Copy> IdleConnections<C> {
+impl<C> IdleConnections<C> {
     /// An empty pool. Memory: 12 to 24 bytes for each of `limits.total`, and some 200 for each connection that was kept at
     /// the same time as others.
     pub fn new(limits: Limits) -> Self {
@@ -182,11 +189,12 @@ impl<C: Copy> IdleConnections<C> {
 
     /// Takes out the newest connection of a backend that `fits`, which gets the time that the connection was kept at.
     #[inline(always)]
-    pub fn take(&mut self, key: &Key, mut fits: impl FnMut(C, u64) -> bool) -> Option<(C, Ticket)> {
+    pub fn take(&mut self, key: &Key, mut fits: impl FnMut(&C, u64) -> bool) -> Option<(C, Ticket)> {
         let number = self.backends.find(key)?;
         let mut at = self.backends[number].own.newest;
-        while let Some(entry) = self.entries.get(at as usize) {
-            if let Some(connection) = entry.connection.filter(|connection| fits(*connection, entry.since)) {
+        while let Some(entry) = self.entries.get_mut(at as usize) {
+            let since = entry.since;
+            if let Some(connection) = entry.connection.take_if(|connection| fits(connection, since)) {
                 self.backends[number].tickets += 1;
                 self.unlink(at);
                 return Some((connection, Ticket(number)));
@@ -206,7 +214,7 @@ impl<C: Copy> IdleConnections<C> {
     /// Keeps a connection that is idle since `now`. A backend that has enough gives up its oldest connection; a pool that
     /// has enough the oldest of all.
     #[inline(always)]
-    pub fn keep(&mut self, key: &Key, ticket: Option<Ticket>, connection: C, now: u64) -> Kept<C> {
+    pub fn keep(&mut self, key: &Key, ticket: Option<Ticket>, connection: C, now: u64) -> Kept<'_, C> {
         let number = match ticket {
             Some(Ticket(number)) => number,
             None => self.find_or_add(key),
@@ -217,7 +225,7 @@ impl<C: Copy> IdleConnections<C> {
             backend.own.oldest
         } else if owner.connections >= owner.limit {
             self.release(Ticket(number));
-            return Kept { place: None, given_up: None };
+            return Kept::Refused(connection);
         } else if self.count >= self.limits.total {
             self.all.oldest
         } else {
@@ -225,7 +233,7 @@ impl<C: Copy> IdleConnections<C> {
         };
         let given_up = self.remove(given_up);
         let links = [Links { newer: NONE, older: NONE }; 2];
-        let entry = Entry { connection: Some(connection), since: now, backend: number, links };
+        let entry = Entry { connection: None, since: now, backend: number, links };
         let place = match self.entries.get_mut(self.free as usize) {
             Some(free) => {
                 let place = self.free;
@@ -245,20 +253,27 @@ impl<C: Copy> IdleConnections<C> {
         backend.tickets -= 1;
         self.owners[backend.owner].connections += 1;
         self.count += 1;
-        Kept { place: Some(place), given_up }
+        let connection = self.entries[place as usize].connection.insert(connection);
+        Kept::At { place, connection, given_up }
+    }
+
+    /// The connection at a place.
+    #[inline]
+    pub fn get_mut(&mut self, place: u32) -> Option<&mut C> {
+        self.entries.get_mut(place as usize)?.connection.as_mut()
     }
 
     /// Takes out the connection at a place.
     #[inline]
     pub fn remove(&mut self, place: u32) -> Option<C> {
-        let entry = self.entries.get(place as usize)?;
-        let (connection, number) = (entry.connection?, entry.backend);
+        let entry = self.entries.get_mut(place as usize)?;
+        let (connection, number) = (entry.connection.take()?, entry.backend);
         self.unlink(place);
         self.forget_unused(number);
         Some(connection)
     }
 
-    /// Frees a place that has a connection.
+    /// Frees the place of a connection that was taken out.
     #[inline(always)]
     fn unlink(&mut self, place: u32) {
         self.all.unlink(&mut self.entries, ALL, place);
@@ -268,9 +283,7 @@ impl<C: Copy> IdleConnections<C> {
         backend.connections -= 1;
         self.owners[backend.owner].connections -= 1;
         self.count -= 1;
-        let entry = &mut self.entries[place as usize];
-        entry.connection = None;
-        entry.links[ALL].older = self.free;
+        self.entries[place as usize].links[ALL].older = self.free;
         self.free = place;
     }
 

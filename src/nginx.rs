@@ -1,35 +1,21 @@
-//! The nginx module: a shell around the table and the companion. What decides something lives elsewhere.
+//! The nginx module: a shell around the table and the companion. What decides something lives elsewhere, but for what only
+//! nginx can tell.
 //!
-//! - configuration: `directive`, `units`, `table_conf`, `location_conf`, `upstream`, `checks` (warnings) and `proxy_conf`,
-//!   `default_keepalive` (nginx's own is off)
-//! - life: `zone` (shared memory), `first_load`, `process` (companion and its log), `indices` (the module's place in nginx)
-//! - requests: `request` (find the route once), `phases` (refuse, count), `variables`, `peers` (choose a backend),
-//!   `keepalive` (idle connections), `list`
+//! - `ffi`: nginx behind safe handles; all raw pointers are there
+//! - `keepalive`: idle connections to backends
+//! - `conf`: what the configuration says, and warnings about it
+//! - `request`: the route of a request, found once; phases, variables, the choice of a backend
+//! - `upstream`: the directives of an upstream
+//! - `lifecycle`: first load and companions
+//! - `hooks`, `module`: what nginx calls, and what it loads
+//!
+//! Each uses those above it, never one below.
 
-mod addr_text;
-mod checks;
-mod default_keepalive;
-mod directive;
-mod endpoint;
-mod first_load;
-mod guard;
-mod indices;
+mod conf;
+mod ffi;
+mod hooks;
 mod keepalive;
-mod kept;
-mod list;
-mod location_conf;
-mod log;
-mod loop_mark;
+mod lifecycle;
 mod module;
-mod peers;
-mod phases;
-mod pool;
-mod process;
-mod proxy_conf;
 mod request;
-mod sockaddr;
-mod table_conf;
-mod units;
 mod upstream;
-mod variables;
-mod zone;

@@ -12,10 +12,18 @@ fn key(port: u16, owner: u64) -> Key {
     Key::new(&([10, 0, 0, 1], port).into(), owner, 0)
 }
 
+/// The place, and what was given up.
+fn outcome(kept: Kept<'_, u32>) -> (Option<u32>, Option<u32>) {
+    match kept {
+        Kept::At { place, given_up, .. } => (Some(place), given_up),
+        Kept::Refused(_) => (None, None),
+    }
+}
+
 fn keep(pool: &mut IdleConnections<u32>, key: &Key, connection: u32) -> Option<u32> {
-    let kept = pool.keep(key, None, connection, connection.into());
-    assert!(kept.place.is_some(), "{connection}");
-    kept.given_up
+    let (place, given_up) = outcome(pool.keep(key, None, connection, connection.into()));
+    assert!(place.is_some(), "{connection}");
+    given_up
 }
 
 fn take(pool: &mut IdleConnections<u32>, key: &Key) -> Option<u32> {
@@ -76,7 +84,7 @@ fn one_owner_cannot_take_everything() {
     for c in 1..=3 {
         keep(&mut pool, &key(c as u16, 7), c);
     }
-    assert_eq!(pool.keep(&key(4, 7), None, 4, 4), Kept { place: None, given_up: None });
+    assert_eq!(pool.keep(&key(4, 7), None, 4, 4), Kept::Refused(4));
     // The operator's own have no such limit.
     let mut pool = IdleConnections::new(LIMITS);
     assert_eq!([1, 2, 3, 4].map(|c| keep(&mut pool, &key(c as u16, 0), c)), [None; 4]);
@@ -99,7 +107,7 @@ fn a_lower_limit_lowers_the_share_of_each_owner() {
 #[test]
 fn one_that_closes_leaves_at_once() {
     let mut pool = IdleConnections::new(LIMITS);
-    let [one, two] = [1, 2].map(|c| pool.keep(&key(1, 7), None, c, 0).place.unwrap());
+    let [one, two] = [1, 2].map(|c| outcome(pool.keep(&key(1, 7), None, c, 0)).0.unwrap());
     assert_eq!((pool.remove(one), pool.remove(one), pool.remove(99)), (Some(1), None, None));
     assert_eq!(take(&mut pool, &key(1, 7)), Some(2));
     assert_eq!(pool.remove(two), None);
@@ -150,11 +158,11 @@ proptest! {
             let kept = match step {
                 Step::Keep(port, owner) => {
                     let key = key(port, owner);
-                    Some((key, fresh, pool.keep(&key, None, fresh, 0)))
+                    Some((key, fresh, outcome(pool.keep(&key, None, fresh, 0))))
                 }
                 Step::KeepTaken(at) if at < taken.len() => {
                     let (key, connection, ticket) = taken.remove(at);
-                    Some((key, connection, pool.keep(&key, Some(ticket), connection, 0)))
+                    Some((key, connection, outcome(pool.keep(&key, Some(ticket), connection, 0))))
                 }
                 Step::Release(at) if at < taken.len() => {
                     pool.release(taken.remove(at).2);
@@ -178,7 +186,7 @@ proptest! {
                     None
                 }
             };
-            if let Some((key, connection, kept)) = kept {
+            if let Some((key, connection, (place, gone))) = kept {
                 let is_full = model.count(|other| *other == key) >= LIMITS.per_backend;
                 let has_enough = key.owner != 0 && model.count(|other| other.owner == key.owner) >= LIMITS.per_owner;
                 let given_up = if is_full {
@@ -188,9 +196,9 @@ proptest! {
                 } else {
                     None
                 };
-                prop_assert_eq!(kept.given_up, given_up);
-                prop_assert_eq!(kept.place.is_none(), has_enough && !is_full);
-                model.0.extend(kept.place.map(|place| (key, connection, place)));
+                prop_assert_eq!(gone, given_up);
+                prop_assert_eq!(place.is_none(), has_enough && !is_full);
+                model.0.extend(place.map(|place| (key, connection, place)));
             }
             prop_assert_eq!(pool.count as usize, model.0.len());
             prop_assert!(pool.entries.len() <= LIMITS.total as usize);

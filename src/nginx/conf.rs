@@ -1,0 +1,17 @@
+//! What the configuration says: the directives, and what they mean once all levels are read.
+
+pub(super) mod checks;
+pub(super) mod directive;
+pub(super) mod location;
+pub(super) mod main;
+pub(super) mod networks;
+pub(super) mod table;
+pub(super) mod units;
+pub(super) mod upstream;
+
+use super::ffi::module::{Configuration, Module};
+
+impl Configuration for Module {
+    type Main = main::MainConf;
+    type Location = location::LocationConf;
+}

@@ -1,0 +1,107 @@
+//! Warnings about locations that would mix up what tenants get, as nginx reads its configuration.
+
+use nginx_sys::NGX_LOG_WARN;
+
+use super::location::{LocationConf, Mode};
+use super::main::MainConf;
+use crate::nginx::ffi::parser::Parser;
+use crate::nginx::ffi::proxy::ProxyConf;
+
+/// Warns of what is wrong with the location that is merged; the proxy module's level is merged.
+pub(in crate::nginx) fn warn(parser: &mut Parser<'_>, main: &MainConf, conf: &LocationConf) {
+    let Some(location) = parser.location() else { return };
+    let mode = conf.table().map(|_| conf.mode());
+    let mut texts = if mode.is_none() { without_route(parser, main) } else { Vec::new() };
+    if let Some(module) = main.proxy.get_or_init(|| parser.find_proxy()) {
+        let proxy = parser.proxy_conf(module);
+        texts.extend(proxy.iter().flat_map(|proxy| faults(main, mode, proxy)));
+    }
+    if texts.is_empty() {
+        return;
+    }
+    let name = String::from_utf8_lossy(location.name());
+    let place = parser.server_place().map(|(file, line)| format!(" of the server in {file}:{line}"));
+    let place = place.unwrap_or_default();
+    for text in texts {
+        parser.log().write(NGX_LOG_WARN, &format!("{text}, in location \"{name}\"{place}"));
+    }
+}
+
+/// What leads to peers by other directives than `proxy_pass`, though the location has no `urlproxy`.
+fn without_route(parser: &mut Parser<'_>, main: &MainConf) -> Vec<String> {
+    let upstreams = parser.other_upstreams().into_iter();
+    upstreams.filter(|(_, upstream)| main.upstream(*upstream).is_some()).map(|(by, _)| no_route(by)).collect()
+}
+
+/// What is wrong with a location that has `proxy_pass`; `mode` is that of its `urlproxy`.
+fn faults(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<String> {
+    let upstream = proxy.upstream();
+    let passes_to_peers = upstream.is_some_and(|upstream| main.upstream(upstream).is_some());
+    let Some(mode) = mode else {
+        return passes_to_peers.then(|| no_route("proxy_pass")).into_iter().collect();
+    };
+    // With variables it is one of ours, or the backend itself.
+    if !passes_to_peers && (upstream.is_some() || !main.has_upstreams()) {
+        return Vec::new();
+    }
+    let is_default_host = proxy.header(b"host").is_none_or(|host| names(host).any(|name| name == b"proxy_host"));
+    let mixes_pages = proxy.cache_key().is_some_and(|key| !tells_tenants_apart(key, mode));
+    let host = is_default_host.then_some(DEFAULT_HOST);
+    let key = mixes_pages.then_some(SHARED_PAGES);
+    host.into_iter().chain(key).map(str::to_owned).collect()
+}
+
+fn no_route(directive: &str) -> String {
+    format!(
+        "\"{directive}\" leads to an upstream with \"urlproxy_peers\", but the location has no \"urlproxy\": \
+         its requests will fail, expected e.g. \"urlproxy tools path;\""
+    )
+}
+
+const DEFAULT_HOST: &str = "backends get the upstream's name as \"Host\", the same for all tenants, expected e.g. \
+     \"proxy_set_header Host $host;\"";
+const SHARED_PAGES: &str = "\"proxy_cache\" may send one tenant's pages to another's visitors, expected e.g. \
+     \"proxy_cache_key $scheme$host$request_uri;\"";
+
+/// Whether pages of different tenants have different keys.
+fn tells_tenants_apart(key: &[u8], mode: &Mode) -> bool {
+    names(key).any(|name| match name {
+        b"host" => true,
+        // Not `$http_host`: with a URL in the request line, a client may send any other there.
+        b"urlproxy_tool" => *mode != Mode::Domain,
+        b"urlproxy_domain" => *mode == Mode::Domain,
+        _ => false,
+    })
+}
+
+/// The names of the variables in a text.
+fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b'$').skip(1).map(|rest| {
+        let rest = rest.strip_prefix(b"{").unwrap_or(rest);
+        let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+        rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_tells_tenants_apart_by_host_or_tool() {
+        for (key, in_path_mode, in_domain_mode) in [
+            ("", false, false),
+            ("$scheme$proxy_host$request_uri", false, false),
+            ("$hostname$request_uri", false, false),
+            ("$urlproxy_scheme$request_uri", false, false),
+            ("$scheme$host$request_uri", true, true),
+            ("${host}x", true, true),
+            ("$http_host$uri", false, false),
+            ("$urlproxy_domain$request_uri", false, true),
+            ("$urlproxy_tool$uri", true, false),
+        ] {
+            let apart = |mode| tells_tenants_apart(key.as_bytes(), &mode);
+            assert_eq!((apart(Mode::Path), apart(Mode::Domain)), (in_path_mode, in_domain_mode), "{key}");
+        }
+    }
+}

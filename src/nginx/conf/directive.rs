@@ -1,0 +1,56 @@
+//! One directive, one type: it takes its arguments, or says what is wrong with them.
+
+use super::location::LocationConf;
+use crate::nginx::ffi::directive::{Command, Location};
+use crate::nginx::ffi::parser::{Parser, Refusal};
+
+/// A directive that needs nothing but its arguments.
+pub(in crate::nginx) trait Directive {
+    /// As it is written.
+    const NAME: &'static str;
+    /// Where its arguments go.
+    type Conf;
+
+    /// Takes the arguments that follow the name.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    fn apply(conf: &mut Self::Conf, args: &[&str]) -> Result<(), DirectiveError>;
+}
+
+/// Why a directive is refused. nginx adds the file and the line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(in crate::nginx) enum DirectiveError {
+    #[error("\"{directive}\" invalid {what} \"{value}\", expected e.g. \"{example}\"")]
+    Invalid { directive: &'static str, what: &'static str, value: String, example: &'static str },
+    #[error("\"{directive}\" takes {takes}, e.g. \"{example}\"")]
+    Arguments { directive: &'static str, takes: &'static str, example: &'static str },
+    #[error("\"{0}\" is duplicate")]
+    Duplicate(&'static str),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Sets a value that may be given once.
+pub(in crate::nginx) fn set_once<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), DirectiveError> {
+    if slot.is_some() {
+        return Err(DirectiveError::Duplicate(name));
+    }
+    *slot = Some(value);
+    Ok(())
+}
+
+impl From<DirectiveError> for Refusal {
+    fn from(error: DirectiveError) -> Self {
+        Self::Because(error.to_string())
+    }
+}
+
+impl<D: Directive<Conf = LocationConf>> Command for D {
+    const DIRECTIVE: &'static str = D::NAME;
+    type Level = Location;
+
+    fn run(conf: &mut LocationConf, args: &[&str], _: &mut Parser<'_>) -> Result<(), Refusal> {
+        Ok(D::apply(conf, args)?)
+    }
+}

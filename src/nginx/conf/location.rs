@@ -1,0 +1,445 @@
+//! `urlproxy`, `urlproxy_default`, `urlproxy_canonical`, `urlproxy_miss`, `urlproxy_list`: what a location does with its
+//! requests.
+
+use std::ptr;
+use std::rc::Rc;
+
+use super::directive::{Directive, DirectiveError, set_once};
+use super::table::TableConf;
+use crate::nginx::ffi::complex_value::ComplexValue;
+use crate::nginx::ffi::directive::{Command, Location};
+use crate::nginx::ffi::parser::{Parser, Refusal};
+use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
+
+/// What of a request says who answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::nginx) enum Mode {
+    /// The first segment of its path is the tool.
+    Path,
+    /// The first label of its host is the tool, the rest of it this domain.
+    Subdomain(Domain),
+    /// Its host is the domain.
+    Domain,
+}
+
+impl Mode {
+    /// The status of a request that nobody answers: a tool that does not run is one thing, a host that is none another.
+    fn default_miss(&self) -> u16 {
+        if *self == Self::Domain { 404 } else { 503 }
+    }
+}
+
+/// Which requests carry the mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::nginx) enum LoopMark {
+    /// Those for a tool or domain of which a backend is given by name: also where nothing is said.
+    Named,
+    All,
+    Off,
+}
+
+/// The directives of one level, merged with the level above.
+#[derive(Default)]
+pub(in crate::nginx) struct LocationConf {
+    /// What requests for the same of several backends have in common.
+    pub hash: Option<ComplexValue>,
+    /// `None` inside is `off`.
+    routed_by: Option<Option<(String, Mode)>>,
+    default: Option<DefaultRoute>,
+    /// `None` inside is `off`.
+    canonical: Option<Option<CanonicalSite>>,
+    miss: Option<u16>,
+    /// Which requests carry the mark that ends loops.
+    pub loop_mark: Option<LoopMark>,
+    listed: Option<String>,
+    /// Found by name when the levels are merged.
+    table: Option<Rc<TableConf>>,
+    /// The table that is listed here.
+    pub list: Option<Rc<TableConf>>,
+}
+
+/// Who answers what no route matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::nginx) enum DefaultRoute {
+    /// Nobody.
+    Off,
+    /// The routes of this tool, searched in the whole path.
+    Tool(RouteKey),
+    /// This backend.
+    Backend(Backend),
+}
+
+impl LocationConf {
+    /// Fills in what was not written here, and finds the tables. `urlproxy` itself is inherited only by a block without a name of
+    /// its own: `if`, `limit_except`.
+    pub fn merge(
+        &mut self,
+        above: &Self,
+        is_unnamed: bool,
+        find: impl Fn(&str) -> Option<Rc<TableConf>>,
+    ) -> Result<(), DirectiveError> {
+        let found = |name: Option<&str>, directive| match name {
+            None => Ok(None),
+            Some(name) => find(name).map(Some).ok_or_else(|| {
+                DirectiveError::Other(format!(
+                    "\"{directive}\" names table \"{name}\", but there is no \"urlproxy_table {name}\""
+                ))
+            }),
+        };
+        self.list = found(self.listed.as_deref(), UrlproxyList::NAME)?;
+        if self.routed_by.is_none() && is_unnamed {
+            self.routed_by.clone_from(&above.routed_by);
+        }
+        self.table = found(self.routing().map(|(table, _)| table.as_str()), Urlproxy::DIRECTIVE)?;
+        if self.default.is_none() {
+            self.default.clone_from(&above.default);
+        }
+        if self.canonical.is_none() {
+            self.canonical.clone_from(&above.canonical);
+        }
+        self.hash = self.hash.or(above.hash);
+        self.miss = self.miss.or(above.miss);
+        self.loop_mark = self.loop_mark.or(above.loop_mark);
+        Ok(())
+    }
+
+    /// Whether both locations decide alike on the same URI: what one has found counts in the other.
+    pub fn decides_like(&self, other: &Self) -> bool {
+        let is_same_table = match (self.table(), other.table()) {
+            (Some(one), Some(other)) => ptr::eq(one, other),
+            _ => false,
+        };
+        let text = |hash: &Option<ComplexValue>| hash.as_ref().map(|hash| hash.text().to_owned());
+        is_same_table
+            && self.mode() == other.mode()
+            && self.default_route() == other.default_route()
+            && self.canonical() == other.canonical()
+            && (self.hash == other.hash || text(&self.hash) == text(&other.hash))
+    }
+
+    /// The table that routes this location's requests.
+    #[inline(always)]
+    pub fn table(&self) -> Option<&TableConf> {
+        self.table.as_deref()
+    }
+
+    /// What of a request says who answers it.
+    pub fn mode(&self) -> &Mode {
+        self.routing().map_or(&Mode::Path, |(_, mode)| mode)
+    }
+
+    fn routing(&self) -> Option<&(String, Mode)> {
+        self.routed_by.as_ref().and_then(Option::as_ref)
+    }
+
+    /// Where tools that ask for it have hosts of their own.
+    pub fn canonical(&self) -> Option<&CanonicalSite> {
+        self.canonical.as_ref().and_then(Option::as_ref)
+    }
+
+    /// Whether tools that ask for it are sent to hosts of their own here.
+    #[inline(always)]
+    pub fn redirects(&self) -> bool {
+        self.canonical().is_some() && *self.mode() == Mode::Path
+    }
+
+    /// Who answers what no route matches.
+    pub fn default_route(&self) -> &DefaultRoute {
+        self.default.as_ref().unwrap_or(&DefaultRoute::Off)
+    }
+
+    /// The status of a request that nobody answers.
+    pub fn miss_status(&self) -> u16 {
+        self.miss.unwrap_or_else(|| self.mode().default_miss())
+    }
+}
+
+/// `urlproxy TABLE path|domain;`, `urlproxy TABLE subdomain DOMAIN;`, or `urlproxy off;` below a level that has it
+pub(in crate::nginx) struct Urlproxy;
+
+impl Command for Urlproxy {
+    const DIRECTIVE: &'static str = "urlproxy";
+    type Level = Location;
+
+    fn run(conf: &mut LocationConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+        if !parser.is_in_location() {
+            let text = "\"urlproxy\" is allowed where \"proxy_pass\" is, in a location or an \"if\" in one, \
+                        e.g. \"location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }\"";
+            return Err(text.into());
+        }
+        Ok(Self::apply(conf, args)?)
+    }
+}
+
+impl Urlproxy {
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let invalid = |what, value: &str, example| {
+            Err(DirectiveError::Invalid { directive: Self::DIRECTIVE, what, value: value.into(), example })
+        };
+        let below = "urlproxy tools subdomain toolforge.org;";
+        let routed_by = match args {
+            ["off"] => None,
+            [table, "path"] => Some(((*table).to_owned(), Mode::Path)),
+            [table, "domain"] => Some(((*table).to_owned(), Mode::Domain)),
+            [table, "subdomain", domain] => match Domain::normalise(domain) {
+                Ok(name) if !name.is_wildcard() && !name.is_address() => {
+                    Some(((*table).to_owned(), Mode::Subdomain(name)))
+                }
+                _ => return invalid("domain", domain, below),
+            },
+            [_, "subdomain"] => {
+                let takes = "a table, \"subdomain\" and a domain";
+                return Err(DirectiveError::Arguments { directive: Self::DIRECTIVE, takes, example: below });
+            }
+            [_, mode] => return invalid("mode", mode, "urlproxy tools path;"),
+            _ => {
+                let (takes, example) = ("a table and a mode", "urlproxy tools path;");
+                return Err(DirectiveError::Arguments { directive: Self::DIRECTIVE, takes, example });
+            }
+        };
+        set_once(&mut conf.routed_by, Self::DIRECTIVE, routed_by)
+    }
+}
+
+/// `urlproxy_default TOOL|URL|off;`
+pub(in crate::nginx) struct UrlproxyDefault;
+
+impl Directive for UrlproxyDefault {
+    const NAME: &'static str = "urlproxy_default";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "admin";
+        let [value] = args else {
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a tool, a URL or off", example });
+        };
+        let refused = |reason: &dyn std::fmt::Display| {
+            DirectiveError::Other(format!("\"{}\" {reason}, expected e.g. \"{example}\"", Self::NAME))
+        };
+        let route = if *value == "off" {
+            DefaultRoute::Off
+        } else if value.is_empty() || value.starts_with('@') || value.contains(['$', ':']) && !value.contains("://") {
+            // A variable, a named location, an address: none of them would ever be found among the tools.
+            let what = "tool, URL or \"off\"";
+            return Err(DirectiveError::Invalid { directive: Self::NAME, what, value: (*value).into(), example });
+        } else if value.contains("://") {
+            DefaultRoute::Backend(value.parse().map_err(|e| refused(&e))?)
+        } else {
+            DefaultRoute::Tool(RouteKey::try_new(Kind::Tool, value.as_bytes()).map_err(|e| refused(&e))?)
+        };
+        set_once(&mut conf.default, Self::NAME, route)
+    }
+}
+
+/// `urlproxy_canonical URL|off;`
+pub(in crate::nginx) struct UrlproxyCanonical;
+
+impl Directive for UrlproxyCanonical {
+    const NAME: &'static str = "urlproxy_canonical";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "https://toolforge.org";
+        let site = match args {
+            ["off"] => None,
+            [url] => match url.parse() {
+                Ok(site) => Some(site),
+                Err(_) => {
+                    let (what, value) = ("site", (*url).into());
+                    return Err(DirectiveError::Invalid { directive: Self::NAME, what, value, example });
+                }
+            },
+            _ => return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a site or off", example }),
+        };
+        set_once(&mut conf.canonical, Self::NAME, site)
+    }
+}
+
+/// `urlproxy_hash TEXT;`
+pub(in crate::nginx) struct UrlproxyHash;
+
+impl Command for UrlproxyHash {
+    const DIRECTIVE: &'static str = "urlproxy_hash";
+    type Level = Location;
+
+    fn run(conf: &mut LocationConf, _: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+        Ok(set_once(&mut conf.hash, Self::DIRECTIVE, parser.compile_argument()?)?)
+    }
+}
+
+/// `urlproxy_miss STATUS;`
+pub(in crate::nginx) struct UrlproxyMiss;
+
+impl Directive for UrlproxyMiss {
+    const NAME: &'static str = "urlproxy_miss";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "503";
+        let [value] = args else {
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "one status", example });
+        };
+        // nginx keeps 494 to 499 for itself, and answers them with 400.
+        let status = value.parse().ok().filter(|status| matches!(status, 400..494 | 500..=599));
+        let status = status.ok_or_else(|| DirectiveError::Invalid {
+            directive: Self::NAME,
+            what: "status (400 to 493, 500 to 599)",
+            value: (*value).into(),
+            example,
+        })?;
+        set_once(&mut conf.miss, Self::NAME, status)
+    }
+}
+
+/// `urlproxy_loop_mark named|on|off;`
+pub(in crate::nginx) struct UrlproxyLoopMark;
+
+impl Directive for UrlproxyLoopMark {
+    const NAME: &'static str = "urlproxy_loop_mark";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let mark = match args {
+            ["named"] => LoopMark::Named,
+            ["on"] => LoopMark::All,
+            ["off"] => LoopMark::Off,
+            _ => {
+                let (takes, example) = ("\"named\", \"on\" or \"off\"", "urlproxy_loop_mark named;");
+                return Err(DirectiveError::Arguments { directive: Self::NAME, takes, example });
+            }
+        };
+        set_once(&mut conf.loop_mark, Self::NAME, mark)
+    }
+}
+
+/// `urlproxy_list TABLE;`
+pub(in crate::nginx) struct UrlproxyList;
+
+impl Directive for UrlproxyList {
+    const NAME: &'static str = "urlproxy_list";
+    type Conf = LocationConf;
+
+    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+        let [table] = args else {
+            let example = "urlproxy_list tools;";
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a table", example });
+        };
+        set_once(&mut conf.listed, Self::NAME, (*table).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_is_for_named_backends_for_all_or_for_none() {
+        let mark = |args: &[&str]| {
+            let mut conf = LocationConf::default();
+            UrlproxyLoopMark::apply(&mut conf, args).map(|()| conf.loop_mark).map_err(|error| error.to_string())
+        };
+        assert_eq!(mark(&["named"]), Ok(Some(LoopMark::Named)));
+        assert_eq!(mark(&["on"]), Ok(Some(LoopMark::All)));
+        assert_eq!(mark(&["off"]), Ok(Some(LoopMark::Off)));
+        let takes = r#""urlproxy_loop_mark" takes "named", "on" or "off", e.g. "urlproxy_loop_mark named;""#;
+        assert_eq!(mark(&["yes"]), Err(takes.into()));
+    }
+
+    fn applied<D: Directive<Conf = LocationConf>>(args: &[&str]) -> Result<LocationConf, String> {
+        let mut conf = LocationConf::default();
+        D::apply(&mut conf, args).map_err(|e| e.to_string())?;
+        Ok(conf)
+    }
+
+    #[test]
+    fn a_default_is_a_tool_a_backend_or_off() {
+        let default = |value| applied::<UrlproxyDefault>(&[value]).map(|c| c.default_route().clone());
+        assert_eq!(default("off"), Ok(DefaultRoute::Off));
+        assert_eq!(default("admin"), Ok(DefaultRoute::Tool(RouteKey::try_new(Kind::Tool, b"admin").unwrap())));
+        assert_eq!(default("http://10.0.0.1:80"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
+        assert!(default("a/b").unwrap_err().contains("expected no slash"));
+        for never_found in ["$tool", "@admin", "", "10.0.0.1:80", "exec-1:8000"] {
+            let error = default(never_found).unwrap_err();
+            let want =
+                format!(r#""urlproxy_default" invalid tool, URL or "off" "{never_found}", expected e.g. "admin""#);
+            assert_eq!(error, want);
+        }
+        assert_eq!(default("HTTP://10.0.0.1/"), Ok(DefaultRoute::Backend("http://10.0.0.1:80".parse().unwrap())));
+        assert!(default("http://10.0.0.1:").unwrap_err().contains("no port"));
+    }
+
+    #[test]
+    fn a_miss_is_an_error_status() {
+        for good in ["400", "404", "493", "500", "503", "599"] {
+            assert_eq!(applied::<UrlproxyMiss>(&[good]).unwrap().miss_status().to_string(), good);
+        }
+        for bad in ["200", "600", "x", "-1", "+503 ", "494", "499"] {
+            let error = applied::<UrlproxyMiss>(&[bad]).err().unwrap();
+            assert!(error.contains("invalid status (400 to 493, 500 to 599)"), "{error}");
+        }
+        let error = applied::<UrlproxyMiss>(&["4", "04"]).err().unwrap();
+        assert_eq!(error, r#""urlproxy_miss" takes one status, e.g. "503""#);
+        for (args, want) in [(&["t", "path"][..], 503), (&["t", "subdomain", "a.org"], 503), (&["t", "domain"], 404)] {
+            assert_eq!(applied::<Urlproxy>(args).unwrap().miss_status(), want, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_mode_may_need_a_domain() {
+        let mode = |args: &[&str]| applied::<Urlproxy>(args).map(|conf| conf.mode().clone());
+        assert_eq!(mode(&["t", "domain"]), Ok(Mode::Domain));
+        let domain = Domain::normalise("toolforge.org").unwrap();
+        assert_eq!(mode(&["t", "subdomain", "Toolforge.org."]), Ok(Mode::Subdomain(domain)));
+        assert!(mode(&["t", "subdomain"]).unwrap_err().contains(r#"takes a table, "subdomain" and a domain, e.g."#));
+        for bad in ["*.a.org", "10.0.0.1", "[::1]", "a..org", "https://a.org"] {
+            let error = mode(&["t", "subdomain", bad]).unwrap_err();
+            assert!(error.starts_with(&format!(r#""urlproxy" invalid domain "{bad}", expected e.g."#)), "{error}");
+        }
+        assert!(mode(&["t", "domain", "a.org"]).unwrap_err().contains("takes a table and a mode"));
+    }
+
+    #[test]
+    fn a_canonical_site_is_inherited_and_can_be_switched_off() {
+        let above = applied::<UrlproxyCanonical>(&["https://toolforge.org"]).unwrap();
+        let mut conf = LocationConf::default();
+        conf.merge(&above, false, |_| None).unwrap();
+        assert_eq!(conf.canonical().map(ToString::to_string).as_deref(), Some("https://toolforge.org"));
+        let mut off = applied::<UrlproxyCanonical>(&["off"]).unwrap();
+        off.merge(&above, false, |_| None).unwrap();
+        assert_eq!(off.canonical(), None);
+        let error = applied::<UrlproxyCanonical>(&["toolforge.org"]).err().unwrap();
+        let want = r#""urlproxy_canonical" invalid site "toolforge.org", expected e.g. "https://toolforge.org""#;
+        assert_eq!(error, want);
+    }
+
+    #[test]
+    fn a_level_inherits_what_it_does_not_say() {
+        let above = LocationConf { miss: Some(404), default: Some(DefaultRoute::Off), ..LocationConf::default() };
+        let mut conf = LocationConf { miss: Some(410), ..LocationConf::default() };
+        conf.merge(&above, false, |_| None).unwrap();
+        assert_eq!((conf.miss_status(), conf.default), (410, Some(DefaultRoute::Off)));
+    }
+
+    #[test]
+    fn an_unknown_table_is_named() {
+        let mut conf = applied::<Urlproxy>(&["tols", "path"]).unwrap();
+        let error = conf.merge(&LocationConf::default(), false, |_| None).unwrap_err().to_string();
+        assert_eq!(error, r#""urlproxy" names table "tols", but there is no "urlproxy_table tols""#);
+    }
+
+    #[test]
+    fn only_a_block_without_a_name_inherits_the_table() {
+        let above = applied::<Urlproxy>(&["tools", "path"]).unwrap();
+        let merged =
+            |mut conf: LocationConf, is_unnamed| conf.merge(&above, is_unnamed, |_| None).map_err(|e| e.to_string());
+        assert!(merged(LocationConf::default(), true).unwrap_err().contains("table \"tools\""));
+        assert_eq!(merged(LocationConf::default(), false), Ok(()));
+        assert_eq!(merged(applied::<Urlproxy>(&["off"]).unwrap(), true), Ok(()));
+    }
+
+    #[test]
+    fn only_known_modes() {
+        let error = applied::<Urlproxy>(&["tools", "paht"]).err().unwrap();
+        assert_eq!(error, r#""urlproxy" invalid mode "paht", expected e.g. "urlproxy tools path;""#);
+    }
+}

@@ -1,0 +1,136 @@
+//! All tables and upstreams of a configuration, and `urlproxy_table NAME { ... }`.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use super::directive::DirectiveError;
+use super::table::{ENTRIES, TableConf, TableOptions};
+use super::upstream::UpstreamConf;
+use crate::nginx::ffi::directive::{Command, Main};
+use crate::nginx::ffi::module::IndicesInUse;
+use crate::nginx::ffi::parser::{Parser, Refusal};
+use crate::nginx::ffi::proxy::ProxyModule;
+use crate::nginx::ffi::upstream_block::UpstreamId;
+use crate::nginx::keepalive::Keepalive;
+
+/// What the http block has of this module.
+#[derive(Default)]
+pub(in crate::nginx) struct MainConf {
+    tables: Vec<Rc<TableConf>>,
+    #[expect(clippy::vec_box, reason = "nginx refers to each, which must survive the next push")]
+    upstreams: Vec<Box<UpstreamConf>>,
+    /// Looked for when the first location is checked.
+    pub proxy: OnceCell<Option<ProxyModule>>,
+    #[expect(dead_code, reason = "kept for its end: then the module's indices are free")]
+    indices: IndicesInUse,
+}
+
+impl MainConf {
+    /// The tables of the configuration.
+    pub fn tables(&self) -> impl Iterator<Item = &TableConf> {
+        self.tables.iter().map(AsRef::as_ref)
+    }
+
+    /// The table of this name.
+    pub fn table(&self, name: &str) -> Option<&Rc<TableConf>> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// Adds an upstream with `urlproxy_peers`.
+    pub fn add_upstream(&mut self, upstream: UpstreamConf) {
+        self.upstreams.push(Box::new(upstream));
+    }
+
+    /// What this module has of an upstream with `urlproxy_peers`.
+    pub fn upstream(&self, id: UpstreamId) -> Option<&UpstreamConf> {
+        self.upstreams.iter().map(AsRef::as_ref).find(|upstream| upstream.id == id)
+    }
+
+    /// The same, while the configuration is read.
+    pub fn upstream_mut(&mut self, id: UpstreamId) -> Option<&mut UpstreamConf> {
+        self.upstreams.iter_mut().map(AsMut::as_mut).find(|upstream| upstream.id == id)
+    }
+
+    /// Whether any upstream has `urlproxy_peers`.
+    pub fn has_upstreams(&self) -> bool {
+        !self.upstreams.is_empty()
+    }
+
+    /// What keeps connections.
+    pub fn keepalives(&self) -> impl Iterator<Item = &Keepalive> {
+        self.upstreams.iter().filter_map(|upstream| upstream.keepalive.as_deref())
+    }
+
+    /// Warns of upstreams that keep more connections than workers can spare.
+    pub fn check_connections(&self, worker_connections: usize, warn: impl Fn(&str)) {
+        let kept: usize = self.keepalives().map(Keepalive::most).sum();
+        if kept > worker_connections / 2 {
+            warn(&format!(
+                "\"urlproxy_keepalive\" of all upstreams keeps {kept} connections, more than half of {worker_connections} \
+                 worker_connections, expected e.g. \"worker_connections {0};\" and \"worker_rlimit_nofile {1};\"",
+                4 * kept,
+                8 * kept
+            ));
+        }
+    }
+
+    /// Finds for each table the one that it goes on from: of the same name, or else, renamed, of the same source.
+    pub fn find_predecessors(&self, former: &Self) {
+        for table in self.tables() {
+            let is_renamed = |former: &&TableConf| {
+                former.settings.source == table.settings.source && self.table(&former.name).is_none()
+            };
+            let same_name = former.table(&table.name).map(AsRef::as_ref);
+            let predecessor = same_name.or_else(|| former.tables().find(is_renamed));
+            table.predecessor.set(predecessor.and_then(|former| former.table.get().copied()));
+            table.is_new_source.set(predecessor.is_some_and(|former| former.settings.source != table.settings.source));
+        }
+    }
+}
+
+/// `urlproxy_table NAME { ... }`
+pub(in crate::nginx) struct UrlproxyTable;
+
+impl Command for UrlproxyTable {
+    const DIRECTIVE: &'static str = "urlproxy_table";
+    type Level = Main;
+
+    fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+        let name = args.first().copied().unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            let (directive, what, example) = (Self::DIRECTIVE, "name", "urlproxy_table tools { ... }");
+            return Err(DirectiveError::Invalid { directive, what, value: name.into(), example }.into());
+        }
+        if main.table(name).is_some() {
+            return Err(format!("\"urlproxy_table {name}\" is duplicate").into());
+        }
+        let mut options = TableOptions::default();
+        parser.read_block(|words| apply_entry(&mut options, words))?;
+        let table = Rc::new(options.into_conf(name)?);
+        let snapshot_of = |table: &TableConf| table.settings.snapshot.as_ref().map(|snapshot| snapshot.path.clone());
+        if let Some(path) = snapshot_of(&table)
+            && let Some(other) = main.tables().find(|other| snapshot_of(other).as_ref() == Some(&path))
+        {
+            let (path, other) = (path.display(), &other.name);
+            let text = format!(
+                "\"snapshot\" \"{path}\" is that of \"urlproxy_table {other}\" already, expected a file for each table"
+            );
+            return Err(text.into());
+        }
+        parser.add_zone(&format!("urlproxy:{name}"), table.zone_bytes, Rc::clone(&table))?;
+        main.tables.push(table);
+        Ok(())
+    }
+}
+
+/// Applies one line of the block.
+fn apply_entry(options: &mut TableOptions, words: &[&str]) -> Result<(), Refusal> {
+    let (name, args) = words.split_first().unwrap_or((&"", &[]));
+    let Some((_, apply)) = ENTRIES.iter().find(|(known, _)| known == name) else {
+        let known: Vec<_> = ENTRIES.iter().map(|(known, _)| *known).collect();
+        let (name, known) = (name.as_bytes().escape_ascii(), known.join(", "));
+        return Err(format!("unknown directive \"{name}\" in \"urlproxy_table\", expected one of {known}").into());
+    };
+    Ok(apply(options, args)?)
+}

@@ -1,0 +1,469 @@
+//! `urlproxy_table NAME { ... }`: what was written, and what it means.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::error::Error;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::directive::{Directive, DirectiveError, set_once};
+use super::units::{parse_duration, parse_size};
+use crate::nginx::ffi::log;
+use crate::nginx::ffi::zone::ZoneOwner;
+use crate::registry::Admission;
+use crate::sync::{GuardSettings, Settings, SnapshotSettings, Source};
+use crate::table::{PublishError, Scratch, Table, carry_over};
+
+const DEFAULT_ZONE_BYTES: usize = 16 << 20;
+const SMALLEST_ZONE_BYTES: usize = 256 << 10;
+const DEFAULT_SOURCE: &str = "redis://127.0.0.1:6379/0";
+const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
+const SHORTEST_RESYNC: Duration = Duration::from_secs(1);
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(86400);
+const DEFAULT_GUARD: GuardOptions =
+    GuardOptions::On { percent: 50, floor: 20, hold: Duration::from_secs(120), accept: None };
+/// Where a held withdrawal is accepted by default, followed by the table's name and `.accept`.
+const ACCEPT_DIRECTORY: &str = "/run/urlproxy";
+
+/// The block as it was written.
+#[derive(Debug, Default)]
+pub(in crate::nginx) struct TableOptions {
+    zone_bytes: Option<usize>,
+    source: Option<Source>,
+    password: Option<String>,
+    wait_for_routes: Option<Duration>,
+    resync_interval: Option<Duration>,
+    networks: Option<Vec<IpNet>>,
+    snapshot: Option<SnapshotSettings>,
+    withdrawal_guard: Option<GuardOptions>,
+}
+
+/// `withdrawal_guard` as it was written.
+#[derive(Debug, PartialEq, Eq)]
+enum GuardOptions {
+    Off,
+    On { percent: u8, floor: u64, hold: Duration, accept: Option<PathBuf> },
+}
+
+/// One directive of the block: its name, and how it is applied.
+pub(in crate::nginx) type Entry = (&'static str, fn(&mut TableOptions, &[&str]) -> Result<(), DirectiveError>);
+
+/// All directives of the block.
+pub(in crate::nginx) const ENTRIES: &[Entry] = &[
+    entry::<Zone>(),
+    entry::<Redis>(),
+    entry::<PasswordFile>(),
+    entry::<WaitForRoutes>(),
+    entry::<ResyncInterval>(),
+    entry::<AllowBackend>(),
+    entry::<Snapshot>(),
+    entry::<WithdrawalGuard>(),
+];
+
+const fn entry<D: Directive<Conf = TableOptions>>() -> Entry {
+    (D::NAME, D::apply)
+}
+
+/// A table of the running configuration.
+pub(in crate::nginx) struct TableConf {
+    /// As the configuration names it.
+    pub name: String,
+    /// Bytes of its zone.
+    pub zone_bytes: usize,
+    /// How long a cold start may wait for the first load.
+    pub wait_for_routes: Duration,
+    /// What the companion is to do; the proxy's own sockets are added once they are open.
+    pub settings: Settings,
+    /// Set when the zone is mapped.
+    pub table: OnceCell<Table<'static>>,
+    /// The table of the configuration in force whose routes this one goes on with, if its zone is another.
+    pub predecessor: Cell<Option<Table<'static>>>,
+    /// Whether that one had another source.
+    pub is_new_source: Cell<bool>,
+    /// Where its zone comes from. Set when the zone is mapped.
+    pub origin: Cell<Origin>,
+    /// What one worker keeps between requests.
+    pub worker: RefCell<Worker>,
+}
+
+/// Where the zone of a table comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::nginx) enum Origin {
+    /// New and empty.
+    Fresh,
+    /// The zone of the configuration before.
+    Kept,
+    /// New, with the routes of the configuration before.
+    Carried { tools: u64 },
+}
+
+/// What one worker keeps between requests.
+pub(in crate::nginx) struct Worker {
+    /// Where records are copied to.
+    pub scratch: Scratch,
+    /// Whose turn it is among a tool's backends, by the number of the tool's counters.
+    pub turns: Vec<u32>,
+}
+
+impl ZoneOwner for TableConf {
+    fn mapped(&self, table: Table<'static>, is_fresh: bool) -> Result<(), PublishError> {
+        let _ = self.table.set(table);
+        self.origin.set(if is_fresh { self.take_over(table)? } else { Origin::Kept });
+        Ok(())
+    }
+
+    fn log_refusal(&self, error: &dyn Error) {
+        log::cycle(nginx_sys::NGX_LOG_EMERG, &format!("urlproxy_table {}: {error}", self.name));
+    }
+}
+
+impl TableConf {
+    /// Gives a fresh table what the one before it holds. That is still mapped, and written to, as long as this
+    /// configuration is not in force.
+    fn take_over(&self, table: Table<'static>) -> Result<Origin, PublishError> {
+        match self.predecessor.get().filter(|former| former.header().is_loaded()) {
+            Some(former) => carry_over(former, table).map(|tools| Origin::Carried { tools }),
+            None => Ok(Origin::Fresh),
+        }
+    }
+}
+
+impl TableOptions {
+    /// What the block means, defaults filled in.
+    pub fn into_conf(self, name: &str) -> Result<TableConf, DirectiveError> {
+        let source = match self.source {
+            Some(source) => source,
+            None => DEFAULT_SOURCE.parse().map_err(|e| DirectiveError::Other(format!("{e}")))?,
+        };
+        let source = match self.password {
+            Some(password) => source.with_password(password),
+            None => source,
+        };
+        let admission = Admission { networks: self.networks.unwrap_or_default(), own_sockets: Vec::new() };
+        let resync_interval = self.resync_interval.unwrap_or(DEFAULT_RESYNC);
+        Ok(TableConf {
+            name: name.to_owned(),
+            zone_bytes: self.zone_bytes.unwrap_or(DEFAULT_ZONE_BYTES),
+            wait_for_routes: self.wait_for_routes.unwrap_or(DEFAULT_WAIT),
+            settings: Settings {
+                source,
+                resync_interval,
+                admission,
+                snapshot: self.snapshot,
+                withdrawal_guard: self.withdrawal_guard.unwrap_or(DEFAULT_GUARD).into_settings(name),
+                is_new_source: false,
+            },
+            table: OnceCell::new(),
+            predecessor: Cell::new(None),
+            is_new_source: Cell::new(false),
+            origin: Cell::new(Origin::Fresh),
+            worker: RefCell::new(Worker { scratch: Scratch::default(), turns: Vec::new() }),
+        })
+    }
+}
+
+impl GuardOptions {
+    fn into_settings(self, table: &str) -> Option<GuardSettings> {
+        let Self::On { percent, floor, hold, accept } = self else { return None };
+        let accept = accept.unwrap_or_else(|| Path::new(ACCEPT_DIRECTORY).join(format!("{table}.accept")));
+        Some(GuardSettings { percent, floor, hold, accept })
+    }
+}
+
+fn one<'a>(args: &[&'a str], directive: &'static str, example: &'static str) -> Result<&'a str, DirectiveError> {
+    match args {
+        [value] => Ok(value),
+        _ => Err(DirectiveError::Arguments { directive, takes: "one value", example }),
+    }
+}
+
+fn duration(args: &[&str], directive: &'static str, example: &'static str) -> Result<Duration, DirectiveError> {
+    let value = one(args, directive, example)?;
+    let invalid = || DirectiveError::Invalid { directive, what: "duration", value: value.into(), example };
+    parse_duration(value).ok_or_else(invalid)
+}
+
+/// `zone SIZE;`
+struct Zone;
+
+impl Directive for Zone {
+    const NAME: &'static str = "zone";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = one(args, Self::NAME, "zone 16m;")?;
+        let size = parse_size(value).filter(|&bytes| bytes >= SMALLEST_ZONE_BYTES);
+        let size = size.ok_or_else(|| DirectiveError::Invalid {
+            directive: Self::NAME,
+            what: "size (at least 256k)",
+            value: value.into(),
+            example: "16m",
+        })?;
+        set_once(&mut conf.zone_bytes, Self::NAME, size)
+    }
+}
+
+/// `redis URL;`
+struct Redis;
+
+impl Directive for Redis {
+    const NAME: &'static str = "redis";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = one(args, Self::NAME, "redis redis://127.0.0.1:6379/0;")?;
+        let source = value.parse::<Source>().map_err(|e| DirectiveError::Other(format!("\"{}\" {e}", Self::NAME)))?;
+        set_once(&mut conf.source, Self::NAME, source)
+    }
+}
+
+/// `password_file PATH;`
+struct PasswordFile;
+
+impl Directive for PasswordFile {
+    const NAME: &'static str = "password_file";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let path = one(args, Self::NAME, "password_file /etc/urlproxy/redis.pass;")?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| DirectiveError::Other(format!("\"{}\" cannot be read from \"{path}\": {e}", Self::NAME)))?;
+        let password = text.lines().next().unwrap_or_default();
+        if password.is_empty() {
+            return Err(DirectiveError::Other(format!(
+                "\"{}\" \"{path}\" is empty, expected the password on its first line",
+                Self::NAME
+            )));
+        }
+        set_once(&mut conf.password, Self::NAME, password.to_owned())
+    }
+}
+
+/// `wait_for_routes TIME;`
+struct WaitForRoutes;
+
+impl Directive for WaitForRoutes {
+    const NAME: &'static str = "wait_for_routes";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = duration(args, Self::NAME, "2s")?;
+        set_once(&mut conf.wait_for_routes, Self::NAME, value)
+    }
+}
+
+/// `resync_interval TIME;`
+struct ResyncInterval;
+
+impl Directive for ResyncInterval {
+    const NAME: &'static str = "resync_interval";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = duration(args, Self::NAME, "60s")?;
+        if value < SHORTEST_RESYNC {
+            return Err(DirectiveError::Invalid {
+                directive: Self::NAME,
+                what: "duration (at least 1s)",
+                value: args.concat(),
+                example: "60s",
+            });
+        }
+        set_once(&mut conf.resync_interval, Self::NAME, value)
+    }
+}
+
+/// `allow_backend CIDR...;`
+struct AllowBackend;
+
+impl Directive for AllowBackend {
+    const NAME: &'static str = "allow_backend";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let example = "10.0.0.0/8";
+        if args.is_empty() {
+            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "networks", example });
+        }
+        for &value in args {
+            let network = value.parse().or_else(|_| value.parse().map(|ip: IpAddr| ip.into()));
+            let network: IpNet = network.map_err(|_| DirectiveError::Invalid {
+                directive: Self::NAME,
+                what: "network",
+                value: value.into(),
+                example,
+            })?;
+            conf.networks.get_or_insert_default().push(network.trunc());
+        }
+        Ok(())
+    }
+}
+
+/// A path that does not depend on where nginx was started.
+fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
+    let path = PathBuf::from(text);
+    let invalid = || DirectiveError::Invalid { directive, what: "path (absolute)", value: text.into(), example };
+    if path.is_absolute() && path.file_name().is_some() { Ok(path) } else { Err(invalid()) }
+}
+
+/// `snapshot PATH [max_age=TIME];`
+struct Snapshot;
+
+impl Directive for Snapshot {
+    const NAME: &'static str = "snapshot";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let (directive, example) = (Self::NAME, "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;");
+        let [path, parameters @ ..] = args else {
+            return Err(DirectiveError::Arguments { directive, takes: "a path", example });
+        };
+        let path = absolute(path, directive, "/var/lib/urlproxy/tools.snapshot")?;
+        let mut max_age = DEFAULT_MAX_AGE;
+        for parameter in parameters {
+            let invalid = || DirectiveError::Invalid {
+                directive,
+                what: "parameter",
+                value: (*parameter).into(),
+                example: "max_age=7d",
+            };
+            max_age = parameter.strip_prefix("max_age=").and_then(parse_duration).ok_or_else(invalid)?;
+        }
+        set_once(&mut conf.snapshot, directive, SnapshotSettings { path, max_age, owners: Vec::new() })
+    }
+}
+
+/// `withdrawal_guard PERCENT [floor=N] [hold=TIME] [accept=PATH];` or `off`
+struct WithdrawalGuard;
+
+impl Directive for WithdrawalGuard {
+    const NAME: &'static str = "withdrawal_guard";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let (directive, example) = (Self::NAME, "withdrawal_guard 50% floor=20 hold=120s;");
+        let options = match args {
+            [] => return Err(DirectiveError::Arguments { directive, takes: "a percentage or \"off\"", example }),
+            ["off"] => GuardOptions::Off,
+            [share, parameters @ ..] => {
+                let percent = share.strip_suffix('%').and_then(|number| number.parse().ok());
+                let percent = percent.filter(|percent| (1..=100).contains(percent));
+                let percent = percent.ok_or_else(|| DirectiveError::Invalid {
+                    directive,
+                    what: "percentage",
+                    value: (*share).into(),
+                    example: "50%",
+                })?;
+                let GuardOptions::On { mut floor, mut hold, mut accept, .. } = DEFAULT_GUARD else { return Ok(()) };
+                for parameter in parameters {
+                    let invalid = || DirectiveError::Invalid {
+                        directive,
+                        what: "parameter",
+                        value: (*parameter).into(),
+                        example: "floor=20 hold=120s accept=/run/urlproxy/tools.accept",
+                    };
+                    match parameter.split_once('=').ok_or_else(invalid)? {
+                        ("floor", value) => floor = value.parse().map_err(|_| invalid())?,
+                        ("hold", value) => hold = parse_duration(value).ok_or_else(invalid)?,
+                        ("accept", value) => {
+                            accept = Some(absolute(value, directive, "accept=/run/urlproxy/tools.accept")?);
+                        }
+                        _ => return Err(invalid()),
+                    }
+                }
+                GuardOptions::On { percent, floor, hold, accept }
+            }
+        };
+        set_once(&mut conf.withdrawal_guard, directive, options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(line: &str) -> Result<TableOptions, DirectiveError> {
+        let mut options = TableOptions::default();
+        for line in line.split(';').map(str::trim).filter(|l| !l.is_empty()) {
+            let words: Vec<_> = line.split(' ').collect();
+            let (_, apply) = ENTRIES.iter().find(|(name, _)| *name == words[0]).unwrap();
+            apply(&mut options, &words[1..])?;
+        }
+        Ok(options)
+    }
+
+    #[test]
+    fn an_empty_block_has_sane_defaults() {
+        let conf = TableOptions::default().into_conf("tools").unwrap();
+        assert_eq!((conf.zone_bytes, conf.wait_for_routes), (16 << 20, Duration::from_secs(2)));
+        assert_eq!(conf.settings.resync_interval, Duration::from_secs(60));
+        assert!(conf.settings.admission.networks.is_empty());
+        assert_eq!(conf.settings.snapshot, None);
+        let hold = Duration::from_secs(120);
+        let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/run/urlproxy/tools.accept".into() };
+        assert_eq!(conf.settings.withdrawal_guard, Some(guard));
+    }
+
+    #[test]
+    fn every_value_is_taken() {
+        let options = apply(
+            "zone 1m; redis redis://10.0.0.1:7000/2; wait_for_routes 0; resync_interval 5m; allow_backend 10.0.0.0/8 192.0.2.1; allow_backend fd00::/8",
+        );
+        let conf = options.unwrap().into_conf("tools").unwrap();
+        assert_eq!((conf.zone_bytes, conf.wait_for_routes), (1 << 20, Duration::ZERO));
+        let networks: Vec<_> = conf.settings.admission.networks.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
+        let settings = |line: &str| apply(line).unwrap().into_conf("tools").unwrap().settings;
+        let snapshot = |line: &str| settings(line).snapshot.map(|s| (s.path, s.max_age.as_secs()));
+        assert_eq!(snapshot("snapshot /x/y"), Some(("/x/y".into(), 86400)));
+        assert_eq!(snapshot("snapshot /x/y max_age=1h"), Some(("/x/y".into(), 3600)));
+        assert_eq!(settings("withdrawal_guard off").withdrawal_guard, None);
+        let (hold, accept) = (Duration::from_millis(1500), PathBuf::from("/x/accept"));
+        let guard = GuardSettings { percent: 7, floor: 0, hold, accept };
+        let line = "withdrawal_guard 7% hold=1500ms accept=/x/accept floor=0";
+        assert_eq!(settings(line).withdrawal_guard, Some(guard));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_an_example() {
+        for (line, want) in [
+            ("zone 8k", r#""zone" invalid size (at least 256k) "8k", expected e.g. "16m""#),
+            ("zone", r#""zone" takes one value, e.g. "zone 16m;""#),
+            ("zone 1m; zone 2m", r#""zone" is duplicate"#),
+            ("resync_interval soon", r#""resync_interval" invalid duration "soon", expected e.g. "60s""#),
+            ("resync_interval 10ms", r#""resync_interval" invalid duration (at least 1s) "10ms", expected e.g. "60s""#),
+            ("wait_for_routes 1y", r#""wait_for_routes" invalid duration "1y", expected e.g. "2s""#),
+            (
+                "allow_backend 10.0.0.0/33",
+                r#""allow_backend" invalid network "10.0.0.0/33", expected e.g. "10.0.0.0/8""#,
+            ),
+            ("redis htp://x", r#""redis" invalid URL "htp://x", expected e.g. "redis://127.0.0.1:6379/0""#),
+            ("snapshot", r#""snapshot" takes a path, e.g. "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;""#),
+            (
+                "snapshot tools.snapshot",
+                r#""snapshot" invalid path (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot""#,
+            ),
+            ("snapshot /x max_age=old", r#""snapshot" invalid parameter "max_age=old", expected e.g. "max_age=7d""#),
+            ("withdrawal_guard 0%", r#""withdrawal_guard" invalid percentage "0%", expected e.g. "50%""#),
+            ("withdrawal_guard 50", r#""withdrawal_guard" invalid percentage "50", expected e.g. "50%""#),
+            ("withdrawal_guard 101%", r#""withdrawal_guard" invalid percentage "101%", expected e.g. "50%""#),
+            (
+                "withdrawal_guard",
+                r#""withdrawal_guard" takes a percentage or "off", e.g. "withdrawal_guard 50% floor=20 hold=120s;""#,
+            ),
+            (
+                "withdrawal_guard 50% floor=x",
+                r#""withdrawal_guard" invalid parameter "floor=x", expected e.g. "floor=20 hold=120s accept=/run/urlproxy/tools.accept""#,
+            ),
+            (
+                "password_file /nonexistent/pass",
+                r#""password_file" cannot be read from "/nonexistent/pass": No such file or directory (os error 2)"#,
+            ),
+        ] {
+            assert_eq!(apply(line).unwrap_err().to_string(), want);
+        }
+    }
+}

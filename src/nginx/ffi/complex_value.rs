@@ -1,0 +1,46 @@
+//! A text of the configuration with variables in it.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_http_complex_value, ngx_http_complex_value_t, ngx_str_t};
+use ngx::core::Status;
+
+use super::pool;
+use super::request::Request;
+
+/// A text that nginx has compiled, as long-lived as the configuration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::nginx) struct ComplexValue(NonNull<ngx_http_complex_value_t>);
+
+impl ComplexValue {
+    /// # Safety
+    /// Nothing uses the value after the configuration that it was compiled for.
+    pub(super) unsafe fn from_raw(raw: *mut ngx_http_complex_value_t) -> Option<Self> {
+        NonNull::new(raw).map(Self)
+    }
+
+    /// The text as it was written.
+    pub fn text(&self) -> &[u8] {
+        // SAFETY: of a configuration that is there (`from_raw`), and no longer written.
+        let value = unsafe { self.0.as_ref() };
+        // SAFETY: the configuration's own string.
+        unsafe { pool::bytes(value.value) }
+    }
+
+    /// Whether there are variables in it.
+    pub(super) fn has_variables(&self) -> bool {
+        // SAFETY: as in `text`.
+        let value = unsafe { self.0.as_ref() };
+        !value.lengths.is_null()
+    }
+
+    /// What a request's variables make of it; empty when memory has run out.
+    pub fn evaluate<'r>(&self, request: Request<'r>) -> &'r [u8] {
+        let mut value = ngx_str_t::empty();
+        // SAFETY: nginx works on the request, and on a configuration that is there (`from_raw`).
+        let outcome = unsafe { ngx_http_complex_value(request.as_ptr(), self.0.as_ptr(), &raw mut value) };
+        // SAFETY: nginx has just written it, into the request's pool.
+        if outcome == Status::NGX_OK.0 { unsafe { pool::bytes(value) } } else { b"" }
+    }
+}

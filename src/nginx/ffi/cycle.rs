@@ -1,0 +1,113 @@
+//! A cycle: one configuration of nginx with its sockets and its log.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_listening_t, ngx_module_t};
+use ngx::http::{HttpModule, HttpModuleMainConf};
+
+use super::log::Log;
+use super::module::{MainConf, Module};
+use super::sockaddr::parse_sockaddr;
+
+/// A cycle that nginx runs, or is about to run.
+#[derive(Clone, Copy)]
+pub(in crate::nginx) struct Cycle<'c> {
+    raw: NonNull<ngx_cycle_t>,
+    life: PhantomData<&'c ngx_cycle_t>,
+}
+
+impl<'c> Cycle<'c> {
+    /// # Safety
+    /// `raw` is null, or one of nginx's cycles for `'c`.
+    pub(super) unsafe fn from_raw(raw: *mut ngx_cycle_t) -> Option<Self> {
+        NonNull::new(raw).map(|raw| Self { raw, life: PhantomData })
+    }
+
+    /// The cycle in force; none before nginx has read its first configuration.
+    pub fn running() -> Option<Self> {
+        // SAFETY: nginx writes it on this thread only.
+        let raw = unsafe { ngx_cycle };
+        // SAFETY: nginx keeps the cycle in force, and this handle is used on nginx's thread before another one is.
+        unsafe { Self::from_raw(raw) }
+    }
+
+    pub(super) fn as_ptr(self) -> *mut ngx_cycle_t {
+        self.raw.as_ptr()
+    }
+
+    fn as_ref(self) -> &'c ngx_cycle_t {
+        // SAFETY: there for the handle's life; nginx changes nothing of what is read here while this module's code runs.
+        unsafe { self.raw.as_ref() }
+    }
+
+    /// Its log.
+    pub fn log(self) -> Log<'c> {
+        // SAFETY: a cycle has a log, as long as itself.
+        unsafe { Log::from_raw(self.as_ref().log) }
+    }
+
+    /// This module's configuration of the http block, if the cycle has this module.
+    pub fn main_conf(self) -> Option<&'c MainConf> {
+        let cycle = self.as_ref();
+        if cycle.conf_ctx.is_null() || cycle.modules.is_null() {
+            return None;
+        }
+        // A module that is loaded anew has no place in what a former cycle has for each.
+        let ours: *const ngx_module_t = Module::module();
+        if self.modules().any(|module| std::ptr::eq(module, ours)) { Module::main_conf(cycle) } else { None }
+    }
+
+    /// The modules of the cycle.
+    pub(super) fn modules(self) -> impl Iterator<Item = &'c ngx_module_t> {
+        let cycle = self.as_ref();
+        // SAFETY: a cycle has an array of so many modules.
+        let modules = unsafe { std::slice::from_raw_parts(cycle.modules, cycle.modules_n) };
+        // SAFETY: a cycle keeps its modules loaded.
+        modules.iter().filter_map(|module| unsafe { module.as_ref() })
+    }
+
+    /// The module of this name.
+    pub(super) fn module(self, name: &CStr) -> Option<&'c ngx_module_t> {
+        self.modules().find(|module| module_name(module) == name)
+    }
+
+    /// How many connections each worker can have.
+    pub fn worker_connections(self) -> usize {
+        self.as_ref().connection_n
+    }
+
+    /// The addresses that it listens on.
+    pub fn listening(self) -> Vec<SocketAddr> {
+        // SAFETY: the cycle's listening sockets are an array of this type.
+        let sockets = unsafe { self.as_ref().listening.as_slice::<ngx_listening_t>() };
+        let address = |socket: &ngx_listening_t| {
+            // SAFETY: nginx keeps an address of this length with each of its sockets.
+            let raw = unsafe { std::slice::from_raw_parts(socket.sockaddr.cast::<u8>(), socket.socklen as usize) };
+            parse_sockaddr(raw)
+        };
+        sockets.iter().filter_map(address).collect()
+    }
+
+    /// The number of the user that workers run as. Only root's master can give workers another user than its own.
+    pub fn workers_user(self) -> Option<u32> {
+        let is_root = rustix::process::geteuid().is_root();
+        let module = &raw const ngx_core_module;
+        // SAFETY: nginx has given its modules their numbers before it made a cycle.
+        let index = unsafe { (*module).index };
+        // SAFETY: a cycle has a configuration of each core module under its number.
+        let slot = unsafe { self.as_ref().conf_ctx.add(index).read() };
+        // SAFETY: the core module's configuration is of this type, and lives as long as the cycle.
+        let conf = unsafe { slot.cast::<ngx_core_conf_t>().as_ref() };
+        conf.map(|conf| conf.user).filter(|_| is_root)
+    }
+}
+
+/// The name of a module.
+pub(super) fn module_name(module: &ngx_module_t) -> &CStr {
+    // SAFETY: nginx names each loaded module with a C string.
+    unsafe { CStr::from_ptr(module.name) }
+}

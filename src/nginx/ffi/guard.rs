@@ -1,0 +1,15 @@
+//! No panic crosses into nginx: it would abort the worker.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::log;
+
+/// Runs an entry point; a panic is logged and becomes `failed`.
+pub(super) fn guarded<T>(failed: T, f: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        log::cycle(nginx_sys::NGX_LOG_ALERT, &format!("urlproxy: panic: {text}"));
+        failed
+    })
+}

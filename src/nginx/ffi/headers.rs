@@ -1,0 +1,130 @@
+//! Header lines of requests and of answers.
+#![allow(unsafe_code)]
+
+use nginx_sys::{ngx_hash_key, ngx_list_part_t, ngx_list_push, ngx_list_t, ngx_table_elt_t};
+
+use super::pool;
+use super::request::Request;
+
+/// The header lines of a list.
+///
+/// # Safety
+/// `list` is a list of header lines that is not written during `'a`.
+unsafe fn lines<'a>(list: *const ngx_list_t) -> impl Iterator<Item = &'a ngx_table_elt_t> {
+    // SAFETY: the caller's promise; so in what follows.
+    let first: *const ngx_list_part_t = unsafe { &raw const (*list).part };
+    // SAFETY: the list's own parts.
+    let parts = std::iter::successors(unsafe { first.as_ref() }, |part| unsafe { part.next.as_ref() });
+    // A part may be empty, and then have no place.
+    parts.filter(|part| part.nelts > 0).flat_map(|part| {
+        // SAFETY: a part has an array of so many lines.
+        unsafe { std::slice::from_raw_parts(part.elts.cast::<ngx_table_elt_t>(), part.nelts) }
+    })
+}
+
+fn hash(text: &[u8]) -> usize {
+    // SAFETY: so many bytes are there, and only read.
+    unsafe { ngx_hash_key(text.as_ptr().cast_mut(), text.len()) }
+}
+
+/// A line; the texts live as long as what gets it.
+fn line(name: &[u8], value: &[u8]) -> ngx_table_elt_t {
+    // SAFETY: all-zero is how nginx makes these itself; every field that is read follows.
+    let mut line: ngx_table_elt_t = unsafe { std::mem::zeroed() };
+    line.hash = hash(name).max(1);
+    line.key = pool::string(name);
+    line.value = pool::string(value);
+    line
+}
+
+impl<'r> Request<'r> {
+    /// Whether the answer has a line of this name.
+    pub fn has_header_out(self, name: &str) -> bool {
+        // SAFETY: nginx keeps headers in a list, as long as the request.
+        let mut lines = unsafe { lines(&raw const (*self.as_ptr()).headers_out.headers) };
+        // SAFETY: the line's own text, as long as the request.
+        lines.any(|line| unsafe { pool::bytes(line.key) } == name.as_bytes())
+    }
+
+    /// Adds a line to the header of the answer. `None` when memory has run out.
+    pub fn add_header_out(self, name: &'static str, value: &'r [u8]) -> Option<()> {
+        self.push_header_out(name, value).map(|_| ())
+    }
+
+    /// Says where the client is to go, in place of what was said before. `None` when memory has run out.
+    pub fn set_location(self, value: &'r [u8]) -> Option<()> {
+        let added = self.push_header_out("Location", value)?;
+        // SAFETY: the request's own word for this line.
+        let location = unsafe { &mut (*self.as_ptr()).headers_out.location };
+        // SAFETY: nginx's own line, or none.
+        if let Some(former) = unsafe { location.as_mut() } {
+            former.hash = 0;
+        }
+        *location = added;
+        Some(())
+    }
+
+    fn push_header_out(self, name: &'static str, value: &'r [u8]) -> Option<*mut ngx_table_elt_t> {
+        // SAFETY: nginx works on the request, and nobody else is at its list now.
+        let place = unsafe { ngx_list_push(&raw mut (*self.as_ptr()).headers_out.headers) }.cast::<ngx_table_elt_t>();
+        if place.is_null() {
+            return None;
+        }
+        // SAFETY: fresh memory for one line.
+        unsafe { place.write(line(name.as_bytes(), value)) };
+        Some(place)
+    }
+
+    /// The lines of the request's header.
+    pub fn headers_in(self) -> HeadersIn<'r> {
+        // SAFETY: nginx keeps headers in a list, as long as the request; only `set` below writes it, a copy of this.
+        let lines = unsafe { lines(&raw const (*self.as_ptr()).headers_in.headers) }.copied().collect();
+        HeadersIn { lines, request: self }
+    }
+}
+
+/// A copy of the lines of a request's header.
+pub(in crate::nginx) struct HeadersIn<'r> {
+    lines: Vec<ngx_table_elt_t>,
+    request: Request<'r>,
+}
+
+impl<'r> HeadersIn<'r> {
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&'r [u8], &'r [u8])> {
+        // SAFETY: the lines' own texts, as long as the request.
+        let text = |string| unsafe { pool::bytes(string) };
+        self.lines.iter().map(move |line| (text(line.key), text(line.value)))
+    }
+
+    /// Makes these the request's lines, with this one in the place `at`, or else added; `lower_name` is the name in lower case.
+    /// `None` when memory has run out.
+    pub fn set(
+        mut self,
+        at: Option<usize>,
+        name: &'static [u8],
+        lower_name: &'static [u8],
+        value: &[u8],
+    ) -> Option<()> {
+        let pool = self.request.pool();
+        // nginx ends the text of a request's header with a zero byte.
+        let text = pool.copy(&[value, b"\0"].concat())?;
+        let at = at.unwrap_or(self.lines.len());
+        if at == self.lines.len() {
+            self.lines.push(line(lower_name, b""));
+        }
+        let line = self.lines.get_mut(at)?;
+        line.key = pool::string(name);
+        line.value = pool::string(text.get(..value.len())?);
+        line.lowcase_key = lower_name.as_ptr().cast_mut();
+        line.hash = hash(lower_name);
+        // A list of its own: a subrequest's shares its lines with its parent's, and must not be added to.
+        let lines = pool.copy(&self.lines)?;
+        // SAFETY: nginx works on the request, and nobody else is at its list now.
+        let list = unsafe { &mut (*self.request.as_ptr()).headers_in.headers };
+        list.part = ngx_list_part_t { elts: lines.as_mut_ptr().cast(), nelts: lines.len(), next: std::ptr::null_mut() };
+        list.last = &raw mut list.part;
+        list.nalloc = lines.len();
+        Some(())
+    }
+}

@@ -1,0 +1,40 @@
+//! Lines for nginx's error log. Only from nginx's own thread.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use nginx_sys::{ngx_log_error_core, ngx_log_t, ngx_uint_t};
+
+use super::cycle::Cycle;
+
+/// One of nginx's logs: of a connection, a cycle, the parser.
+#[derive(Clone, Copy)]
+pub(in crate::nginx) struct Log<'l> {
+    raw: *mut ngx_log_t,
+    life: PhantomData<&'l ngx_log_t>,
+}
+
+impl Log<'_> {
+    /// # Safety
+    /// `raw` is one of nginx's logs for `'l`, or null.
+    pub(super) unsafe fn from_raw(raw: *mut ngx_log_t) -> Self {
+        Self { raw, life: PhantomData }
+    }
+
+    /// Writes a line, if the log's level lets it through.
+    pub fn write(self, level: u32, text: &str) {
+        // SAFETY: there for the handle's life.
+        let open = unsafe { self.raw.as_ref() }.is_some_and(|log| log.log_level >= level as ngx_uint_t);
+        if open {
+            // SAFETY: as above; the format takes a length and that many bytes.
+            unsafe { ngx_log_error_core(level as ngx_uint_t, self.raw, 0, c"%*s".as_ptr(), text.len(), text.as_ptr()) };
+        }
+    }
+}
+
+/// Writes to the log of the running cycle.
+pub(in crate::nginx) fn cycle(level: u32, text: &str) {
+    if let Some(cycle) = Cycle::running() {
+        cycle.log().write(level, text);
+    }
+}

@@ -1,0 +1,277 @@
+//! nginx's parser while it reads the configuration.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_void};
+use std::marker::PhantomData;
+use std::ptr;
+
+use nginx_sys::{
+    NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_LOG_EMERG, ngx_command_t, ngx_conf_handler_pt, ngx_conf_log_error,
+    ngx_conf_parse, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
+    ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_handler_pt, ngx_str_t,
+    ngx_uint_t,
+};
+use ngx::core::Status;
+use ngx::http::{
+    HttpModuleLocationConf, HttpModuleMainConf, HttpModuleServerConf, NgxHttpCoreModule, NgxHttpUpstreamModule,
+};
+
+use super::complex_value::ComplexValue;
+use super::cycle::Cycle;
+use super::directive::{CONF_ERROR, CONF_OK};
+use super::entry::{Handler, handler};
+use super::guard::guarded;
+use super::log::Log;
+use super::module::{MainConf, Module};
+use super::pool::{self, Pool};
+use super::upstream_block::UpstreamBlock;
+
+/// Why nginx refuses the configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::nginx) enum Refusal {
+    /// In words; nginx adds the file and the line.
+    Because(String),
+    /// nginx has logged it.
+    Logged,
+}
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Self {
+        Self::Because(text)
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(text: &str) -> Self {
+        Self::Because(text.into())
+    }
+}
+
+/// The parser, for the time of a call of nginx.
+pub(in crate::nginx) struct Parser<'c> {
+    raw: *mut ngx_conf_t,
+    life: PhantomData<&'c ngx_conf_t>,
+}
+
+/// Which of a phase's handlers a handler is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::nginx) enum Turn {
+    /// Before those that are there.
+    First,
+    /// After those that are there.
+    Last,
+}
+
+impl<'c> Parser<'c> {
+    /// # Safety
+    /// `raw` is nginx's parser for `'c`, inside the http block or just before it.
+    pub(super) unsafe fn from_raw(raw: *mut ngx_conf_t) -> Self {
+        Self { raw, life: PhantomData }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ngx_conf_t {
+        self.raw
+    }
+
+    pub(super) fn as_ref(&self) -> &'c ngx_conf_t {
+        // SAFETY: there for the handle's life; the reference ends before nginx or this module writes the parser.
+        unsafe { &*self.raw }
+    }
+
+    /// This module's configuration of the http block.
+    ///
+    /// # Safety
+    /// Nothing can write it through another reference while this one is used.
+    pub(super) unsafe fn main_conf(&self) -> Option<&'c MainConf> {
+        Module::main_conf(self.as_ref())
+    }
+
+    /// The configurations of the levels that nginx is at.
+    pub(super) fn context(&self) -> &'c ngx_http_conf_ctx_t {
+        // SAFETY: inside the http block this is the parser's context, for the time of the block.
+        unsafe { &*self.as_ref().ctx.cast() }
+    }
+
+    /// What lives as long as the configuration.
+    pub fn pool(&self) -> Pool<'c> {
+        // SAFETY: a configuration has a pool, and is read for longer than a call.
+        unsafe { Pool::from_raw(self.as_ref().pool) }
+    }
+
+    /// Where the parser writes.
+    pub fn log(&self) -> Log<'c> {
+        // SAFETY: a parser has a log, as long as itself.
+        unsafe { Log::from_raw(self.as_ref().log) }
+    }
+
+    /// The cycle that the configuration is read for; unfinished.
+    pub(super) fn cycle(&self) -> Option<Cycle<'c>> {
+        // SAFETY: a configuration is read for a cycle, which lives longer than the parser.
+        unsafe { Cycle::from_raw(self.as_ref().cycle) }
+    }
+
+    /// The cycle in force, which this configuration is to follow.
+    pub(super) fn former_cycle(&self) -> Option<Cycle<'c>> {
+        let cycle = self.cycle()?.as_ptr();
+        // SAFETY: nginx keeps the cycle in force until this one is.
+        unsafe { Cycle::from_raw((*cycle).old_cycle) }
+    }
+
+    /// Whether the directive is in a location, or in an `if` in one.
+    pub fn is_in_location(&self) -> bool {
+        self.as_ref().cmd_type & (NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF) as ngx_uint_t != 0
+    }
+
+    /// The words of the directive, its name first.
+    pub(super) fn words(&self) -> Vec<&'c [u8]> {
+        // SAFETY: in a directive, the parser keeps its words in an array.
+        let words = unsafe { &*self.as_ref().args };
+        // SAFETY: the words are strings.
+        let words = unsafe { words.as_slice::<ngx_str_t>() };
+        // SAFETY: a word lives as long as the configuration.
+        words.iter().map(|word| unsafe { pool::bytes(*word) }).collect()
+    }
+
+    /// Logs an error with file and line, unless nginx has. What a directive returns then.
+    pub(super) fn refuse(&self, error: &Refusal) -> *mut c_char {
+        let Refusal::Because(error) = error else { return CONF_ERROR };
+        let level = NGX_LOG_EMERG as ngx_uint_t;
+        // SAFETY: nginx's parser; the format takes a length and that many bytes.
+        unsafe { ngx_conf_log_error(level, self.raw, 0, c"%*s".as_ptr(), error.len(), error.as_ptr()) };
+        CONF_ERROR
+    }
+
+    /// The location that nginx is at.
+    pub fn location(&mut self) -> Option<Location<'c>> {
+        let raw = NgxHttpCoreModule::location_conf(self.as_ref())?;
+        Some(Location { raw: ptr::from_ref(raw).cast_mut(), life: PhantomData })
+    }
+
+    /// Where the server that nginx is in begins: file and line.
+    pub fn server_place(&self) -> Option<(String, u64)> {
+        let server = NgxHttpCoreModule::server_conf(self.as_ref()).filter(|server| !server.file_name.is_null())?;
+        // SAFETY: nginx keeps the file's name as a C string.
+        let file = unsafe { CStr::from_ptr(server.file_name.cast()) };
+        Some((file.to_string_lossy().into_owned(), server.line as u64))
+    }
+
+    /// The upstream block that nginx is in.
+    pub fn upstream(&mut self) -> Option<UpstreamBlock<'c>> {
+        let raw = NgxHttpUpstreamModule::server_conf_mut(self.as_ref())?;
+        // SAFETY: nginx's own, as long as the configuration.
+        Some(unsafe { UpstreamBlock::from_raw(raw) })
+    }
+
+    /// Has nginx call `H` in a phase, one of `NGX_HTTP_ACCESS_PHASE`... `None` when memory has run out.
+    pub fn add_handler<H: Handler>(&mut self, phase: u32, turn: Turn) -> Option<()> {
+        let core = NgxHttpCoreModule::main_conf_mut(self.as_ref())?;
+        let handlers = &mut core.phases.get_mut(phase as usize)?.handlers;
+        // SAFETY: a phase's handlers are an array of this type.
+        unsafe { pool::push::<ngx_http_handler_pt>(&raw mut *handlers, Some(handler::<H>)) }?;
+        // nginx calls a phase's handlers from the last to the first.
+        if turn == Turn::Last {
+            // SAFETY: as above, and nothing else is at it now.
+            unsafe { handlers.as_slice_mut::<ngx_http_handler_pt>() }.rotate_right(1);
+        }
+        Some(())
+    }
+
+    /// Reads a block of a directive's own: `f` gets the words of each line.
+    ///
+    /// # Errors
+    /// The block is refused, which was logged.
+    pub fn read_block(&mut self, mut f: impl FnMut(&[&str]) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let mut f: &mut dyn FnMut(&[&str]) -> Result<(), Refusal> = &mut f;
+        let ngx_conf_t { handler, handler_conf, .. } = *self.as_ref();
+        self.set_line_handler(Some(read_line), (&raw mut f).cast());
+        // SAFETY: nginx's parser stands behind the opening brace.
+        let outcome = unsafe { ngx_conf_parse(self.raw, ptr::null_mut()) };
+        self.set_line_handler(handler, handler_conf);
+        if outcome == CONF_OK { Ok(()) } else { Err(Refusal::Logged) }
+    }
+
+    fn set_line_handler(&mut self, handler: ngx_conf_handler_pt, conf: *mut c_void) {
+        // SAFETY: nginx's parser, there for the handle's life; nothing else is at it now.
+        let parser = unsafe { &mut *self.raw };
+        (parser.handler, parser.handler_conf) = (handler, conf);
+    }
+
+    /// Compiles the first argument of the directive, a text with variables.
+    ///
+    /// # Errors
+    /// nginx refuses it, which it logs.
+    pub fn compile_argument(&mut self) -> Result<ComplexValue, Refusal> {
+        self.try_compile_argument().ok_or(Refusal::Logged)
+    }
+
+    fn try_compile_argument(&mut self) -> Option<ComplexValue> {
+        // SAFETY: all-zero is how nginx makes these itself.
+        let value = self.pool().allocate(|| unsafe { std::mem::zeroed::<ngx_http_complex_value_t>() })?;
+        let value = ptr::from_mut(value);
+        // SAFETY: all-zero is how nginx makes these itself.
+        let mut compiler = unsafe { std::mem::zeroed::<ngx_http_compile_complex_value_t>() };
+        // SAFETY: in a directive, the parser keeps its words in an array.
+        let words = unsafe { &mut *self.as_ref().args };
+        // SAFETY: the words are strings.
+        let word = unsafe { words.as_slice_mut::<ngx_str_t>() }.get_mut(1)?;
+        (compiler.cf, compiler.value, compiler.complex_value) = (self.raw, word, value);
+        // SAFETY: the three are nginx's parser, its word, and memory of the configuration's.
+        let outcome = unsafe { ngx_http_compile_complex_value(&raw mut compiler) };
+        // SAFETY: in the configuration's pool; what holds it is freed with the configuration.
+        if outcome == Status::NGX_OK.0 { unsafe { ComplexValue::from_raw(value) } } else { None }
+    }
+
+    /// Runs `f` with the directive's arguments, and logs why it refused them.
+    pub(super) fn apply(&mut self, f: impl FnOnce(&[&str], &mut Self) -> Result<(), Refusal>) -> *mut c_char {
+        let words: Result<Vec<&str>, _> = self.words().into_iter().map(str::from_utf8).collect();
+        let outcome = match &words {
+            Ok(words) => f(words, self),
+            Err(_) => Err("a directive's arguments are not UTF-8".into()),
+        };
+        match outcome {
+            Ok(()) => CONF_OK,
+            Err(error) => self.refuse(&error),
+        }
+    }
+}
+
+/// What nginx calls for a line of a block of a directive's own.
+unsafe extern "C" fn read_line(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    guarded(CONF_ERROR, || {
+        // SAFETY: `read_block` has passed its closure, and waits.
+        let f = unsafe { &mut *conf.cast::<&mut dyn FnMut(&[&str]) -> Result<(), Refusal>>() };
+        // SAFETY: nginx passes its parser, for the time of the call.
+        let mut parser = unsafe { Parser::from_raw(cf) };
+        parser.apply(|words, _| f(words))
+    })
+}
+
+/// A location of the configuration.
+pub(in crate::nginx) struct Location<'c> {
+    raw: *mut ngx_http_core_loc_conf_t,
+    life: PhantomData<&'c ngx_http_core_loc_conf_t>,
+}
+
+impl<'c> Location<'c> {
+    pub(super) fn as_ref(&self) -> &'c ngx_http_core_loc_conf_t {
+        // SAFETY: nginx's own, as long as the configuration; the reference ends before it is written.
+        unsafe { &*self.raw }
+    }
+
+    /// As it is written.
+    pub fn name(&self) -> &'c [u8] {
+        // SAFETY: the configuration's own string.
+        unsafe { pool::bytes(self.as_ref().name) }
+    }
+
+    /// Whether this is a block in a location: `if`, `limit_except`.
+    pub fn is_unnamed(&self) -> bool {
+        self.as_ref().noname() != 0
+    }
+
+    /// Has `H` make the location's answers.
+    pub fn set_handler<H: Handler>(&mut self) {
+        // SAFETY: nginx's own, as long as the configuration, and nothing else is at it now.
+        unsafe { (*self.raw).handler = Some(handler::<H>) };
+    }
+}

@@ -1,0 +1,278 @@
+//! The choice of a backend: what nginx calls for a request with an upstream of this module's.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_PEER_FAILED, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_pool_t,
+    ngx_str_t, ngx_uint_t,
+};
+use ngx::core::Status;
+
+use super::addr_text::AddrText;
+use super::connection::Connection;
+use super::guard::guarded;
+use super::log::Log;
+use super::module::MainConf;
+use super::parser::Refusal;
+use super::pool::{self, Pool};
+use super::request::Request;
+use super::sockaddr::PeerAddress;
+use super::upstream::Upstream;
+use super::upstream_block::UpstreamBlock;
+
+/// Chooses the backends of an upstream's requests.
+pub(in crate::nginx) trait Balancer: Sized + 'static {
+    /// What the configuration has of an upstream.
+    type Conf;
+    /// One request's way through its backends. It owns nothing.
+    type Peers<'r>;
+
+    /// What the configuration has of a block, once all is read.
+    ///
+    /// # Errors
+    /// The block says something else too.
+    fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m Self::Conf, Refusal>;
+
+    /// Begins, and how many backends can be asked. `None` fails the request.
+    fn init<'r>(request: Request<'r>, upstream: Upstream<'r>, conf: &'r Self::Conf)
+    -> Option<(Self::Peers<'r>, usize)>;
+
+    /// Says which backend is asked next: `NGX_OK`, `NGX_DONE` with a connection, `NGX_BUSY` without any backend.
+    fn get<'r>(peers: &mut Self::Peers<'r>, connection: &mut PeerConnection<'r>) -> Status;
+
+    /// The backend has answered, or failed.
+    fn free<'r>(peers: &mut Self::Peers<'r>, connection: &mut PeerConnection<'r>, has_failed: bool);
+}
+
+/// What nginx keeps for a request.
+struct Slot<P> {
+    peers: P,
+    addresses: Addresses,
+}
+
+/// The addresses of a request's backends. nginx reads one again when it logs the request.
+struct Addresses {
+    pool: *mut ngx_pool_t,
+    /// Where the first is kept: nearly always the only one.
+    first: MaybeUninit<Address>,
+    /// The one of the backend that is asked; null before any is.
+    current: *const Address,
+    /// Where the next is kept, once there is room for it.
+    next: *mut Address,
+}
+
+struct Address {
+    sockaddr: PeerAddress,
+    text: AddrText,
+    name: ngx_str_t,
+}
+
+/// A connection to a backend, as nginx makes it.
+pub(in crate::nginx) struct PeerConnection<'r> {
+    raw: NonNull<ngx_peer_connection_t>,
+    addresses: NonNull<Addresses>,
+    life: PhantomData<&'r ngx_peer_connection_t>,
+}
+
+pub(super) unsafe extern "C" fn init_peer<B: Balancer>(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guarded(Status::NGX_ERROR, || {
+        // SAFETY: nginx passes the request that it works on.
+        let request = unsafe { Request::from_raw(r) };
+        // SAFETY: nginx passes the upstream.
+        let conf = unsafe { (*us).peer.data };
+        // SAFETY: `init_upstream` has put it there, and the configuration lives longer than its requests.
+        let conf = unsafe { &*conf.cast::<B::Conf>() };
+        let Some(upstream) = request.upstream() else { return Status::NGX_ERROR };
+        let Some((peers, tries)) = B::init(request, upstream, conf) else { return Status::NGX_ERROR };
+        let pool = request.pool();
+        let slot = || {
+            let addresses = Addresses {
+                pool: pool.as_ptr(),
+                first: MaybeUninit::uninit(),
+                current: ptr::null(),
+                next: ptr::null_mut(),
+            };
+            Slot { peers, addresses }
+        };
+        let Some(slot) = pool.allocate(slot) else { return Status::NGX_ERROR };
+        // SAFETY: the request's upstream, and nothing else is at its peer now.
+        let peer = unsafe { &mut (*upstream.as_ptr()).peer };
+        peer.data = ptr::from_mut(slot).cast();
+        peer.tries = tries;
+        peer.get = Some(get::<B>);
+        peer.free = Some(free::<B>);
+        // Round robin's own would take our data for its own.
+        peer.set_session = Some(set_session);
+        peer.save_session = Some(save_session);
+        Status::NGX_OK
+    })
+    .0
+}
+
+/// Runs `f` with what `init_peer` has set.
+///
+/// # Safety
+/// `pc` and `data` are what nginx passes to a function of `init_peer`'s.
+#[inline(always)]
+unsafe fn with<'r, P, T>(
+    pc: *mut ngx_peer_connection_t,
+    data: *mut c_void,
+    f: impl FnOnce(&mut P, &mut PeerConnection<'r>) -> T,
+) -> T {
+    let slot = data.cast::<Slot<P>>();
+    // SAFETY: `init_peer` has made it in the request's pool, and nginx calls one function at a time.
+    let peers = unsafe { &mut (*slot).peers };
+    // SAFETY: another field.
+    let addresses = unsafe { NonNull::new_unchecked(&raw mut (*slot).addresses) };
+    // SAFETY: the caller's promise.
+    let raw = unsafe { NonNull::new_unchecked(pc) };
+    f(peers, &mut PeerConnection { raw, addresses, life: PhantomData })
+}
+
+unsafe extern "C" fn get<B: Balancer>(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
+    // SAFETY: nginx passes the connection it is working on, and what `init_peer` has set.
+    guarded(Status::NGX_ERROR, || unsafe { with(pc, data, B::get) }).0
+}
+
+unsafe extern "C" fn free<B: Balancer>(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
+    let has_failed = state & NGX_PEER_FAILED as ngx_uint_t != 0;
+    guarded((), || {
+        // SAFETY: nginx passes the connection it is working on, and what `init_peer` has set.
+        unsafe {
+            with(pc, data, |peers, connection| {
+                connection.spend_try();
+                B::free(peers, connection, has_failed);
+            })
+        }
+    });
+}
+
+/// TLS sessions are not kept: backends of different tools share nothing.
+unsafe extern "C" fn set_session(_: *mut ngx_peer_connection_t, _: *mut c_void) -> ngx_int_t {
+    Status::NGX_OK.0
+}
+
+unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void) {}
+
+/// A field of the connection.
+macro_rules! field {
+    ($connection:ident . $($field:tt)+) => {
+        // SAFETY: nginx has passed the connection for the handle's life, and reads it only after that.
+        unsafe { (*$connection.raw.as_ptr()).$($field)+ }
+    };
+}
+
+impl<'r> PeerConnection<'r> {
+    /// Where nginx logs.
+    pub fn log(&self) -> Log<'r> {
+        let log = field!(self.log);
+        // SAFETY: the log of the request's connection.
+        unsafe { Log::from_raw(log) }
+    }
+
+    fn spend_try(&mut self) {
+        let tries = field!(self.tries);
+        field!(self.tries = tries.saturating_sub(1));
+    }
+
+    /// Whether it is one that was kept for another request.
+    pub fn is_kept(&self) -> bool {
+        // SAFETY: as in `field`.
+        unsafe { self.raw.as_ref() }.cached() != 0
+    }
+
+    #[inline(always)]
+    fn set_kept(&mut self, is_kept: bool) {
+        // SAFETY: as in `field`.
+        unsafe { self.raw.as_mut() }.set_cached(is_kept.into());
+    }
+
+    /// Whether nginx has waited for the backend for too long.
+    pub fn has_timed_out(&self) -> bool {
+        let connection = field!(self.connection);
+        // SAFETY: the connection is there until nginx is done with the peer, or null.
+        unsafe { Connection::borrow(&connection) }.is_some_and(Connection::has_timed_out)
+    }
+
+    /// Has nginx open a connection.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.set_kept(false);
+        field!(self.connection = ptr::null_mut());
+    }
+
+    /// Has nginx use an open connection; the text of its address, from when it was opened. `lets_timer` if the timer that runs
+    /// for it may go on.
+    #[inline(always)]
+    pub fn set_connection(&mut self, connection: Connection, lets_timer: bool) -> AddrText {
+        let text = connection.text();
+        let connection = connection.hand_out(field!(self.log), lets_timer);
+        field!(self.connection = connection);
+        self.set_kept(true);
+        text
+    }
+
+    /// Takes the connection, with the text of the backend's address.
+    #[inline(always)]
+    pub fn take_connection(&mut self) -> Option<Connection> {
+        let raw = field!(self.connection);
+        field!(self.connection = ptr::null_mut());
+        // SAFETY: nginx passes the connection of the request, or none; from here on nginx does not have it.
+        unsafe { Connection::from_raw(raw) }
+    }
+
+    /// Gives the connection back to nginx, which closes it.
+    pub fn put_back(&mut self, connection: Connection) {
+        field!(self.connection = connection.into_raw());
+    }
+
+    /// Makes room for the next address. `None` when memory has run out.
+    #[inline(always)]
+    pub fn reserve_address(&mut self) -> Option<()> {
+        // SAFETY: `init_peer` has made them in the request's pool, and nothing else is at them now.
+        let addresses = unsafe { self.addresses.as_mut() };
+        addresses.next = if addresses.current.is_null() {
+            addresses.first.as_mut_ptr()
+        } else {
+            // SAFETY: the request's pool.
+            let pool: Pool<'r> = unsafe { Pool::from_raw(addresses.pool) };
+            pool.allocate(MaybeUninit::uninit)?.as_mut_ptr()
+        };
+        Some(())
+    }
+
+    /// Says whom nginx connects to, once there is room for it. `mark` makes it another address for nginx's `keepalive`.
+    #[inline(always)]
+    pub fn set_address(&mut self, addr: &SocketAddr, mark: [u64; 2], text: AddrText) {
+        // SAFETY: `init_peer` has made them in the request's pool, and nothing else is at them now.
+        let addresses = unsafe { self.addresses.as_mut() };
+        let Some(place) = NonNull::new(std::mem::replace(&mut addresses.next, ptr::null_mut())) else { return };
+        // SAFETY: room for one, in the request's pool.
+        unsafe { place.write(Address { sockaddr: PeerAddress::new(addr, mark), text, name: ngx_str_t::empty() }) };
+        addresses.current = place.as_ptr();
+        // SAFETY: written just above; from here on nginx reads it.
+        let address = unsafe { &mut *place.as_ptr() };
+        address.name = pool::string(address.text.as_bytes());
+        let bytes = address.sockaddr.bytes_mut();
+        field!(self.socklen = bytes.len() as u32);
+        field!(self.sockaddr = bytes.as_mut_ptr().cast());
+        field!(self.name = &raw mut address.name);
+    }
+
+    /// The text of the backend's address.
+    #[inline(always)]
+    pub fn text(&self) -> Option<&AddrText> {
+        // SAFETY: `init_peer` has made them in the request's pool.
+        let addresses = unsafe { self.addresses.as_ref() };
+        // SAFETY: `set_address` has written it, or it is null.
+        unsafe { addresses.current.as_ref() }.map(|address| &address.text)
+    }
+}

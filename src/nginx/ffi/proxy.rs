@@ -1,0 +1,203 @@
+//! What the modules that pass requests on were told for a location. The proxy module's structure is private, so its own
+//! directives show where they write: they are applied to a scratch location once per configuration.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_void};
+use std::ptr;
+
+use nginx_sys::{
+    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MODULE, ngx_array_t, ngx_command_t, ngx_conf_t, ngx_http_core_loc_conf_t,
+    ngx_http_handler_pt, ngx_http_module_t, ngx_http_upstream_conf_t, ngx_keyval_t, ngx_module_t, ngx_str_t,
+    ngx_uint_t,
+};
+use ngx::http::{HttpModule, NgxHttpCoreModule};
+
+use super::cycle::module_name;
+use super::directive::CONF_OK;
+use super::parser::{Location, Parser};
+use super::pool;
+use super::upstream_block::UpstreamId;
+
+/// Where the proxy module keeps what matters here.
+pub(in crate::nginx) struct ProxyModule {
+    slot: usize,
+    /// The content handler of a location that has `proxy_pass`.
+    handler: ngx_http_handler_pt,
+    /// The offset of the `proxy_set_header` lines.
+    headers: usize,
+    /// The offset of the text of `proxy_cache_key`; without it, nginx was built without a cache.
+    cache_key: Option<usize>,
+}
+
+/// What was said for one location, its upper levels included.
+pub(in crate::nginx) struct ProxyConf<'c> {
+    module: &'c ProxyModule,
+    /// nginx's own, as long as the configuration.
+    conf: *const u8,
+}
+
+impl Parser<'_> {
+    /// How the proxy module keeps its configuration. `None` when nginx has no such module, or one that behaves otherwise than the
+    /// known ones: then nothing is judged. While the levels of the http block are merged.
+    pub fn find_proxy(&mut self) -> Option<ProxyModule> {
+        let proxy = self.cycle()?.module(c"ngx_http_proxy_module")?;
+        if proxy.type_ != NGX_HTTP_MODULE as ngx_uint_t {
+            return None;
+        }
+        // SAFETY: the names of directives are static.
+        let command = |name: &[u8]| commands(proxy).find(|command| unsafe { pool::bytes(command.name) } == name);
+        let core = self.new_level(NgxHttpCoreModule::module())?;
+        let conf = self.new_level(proxy)?;
+        let slot = proxy.ctx_index;
+        let levels = [(NgxHttpCoreModule::module().ctx_index, core), (slot, conf)];
+        // SAFETY: both levels are fresh and of their modules; so in the second call.
+        unsafe { self.apply_to(levels, slot, command(b"proxy_pass")?, b"$urlproxy_backend") }?;
+        // SAFETY: the core module's own type.
+        let handler = unsafe { (*core.cast::<ngx_http_core_loc_conf_t>()).handler };
+        handler?;
+        let cache_key = command(b"proxy_cache_key").and_then(|command| {
+            // SAFETY: as above.
+            let text = unsafe { self.apply_to(levels, slot, command, b"a key") }?;
+            // Every directive's offset is within the structure, and this is written before the last one's.
+            let end = commands(proxy).filter(|c| c.conf == NGX_HTTP_LOC_CONF_OFFSET).map(|c| c.offset).max()?;
+            let is_there = |offset: &usize| {
+                // SAFETY: a word within the structure; any bits are two integers.
+                let [len, data]: [usize; 2] = unsafe { read_at(conf.cast(), *offset) };
+                (len, data) == (text.len, text.data.addr())
+            };
+            (0..end.saturating_sub(size_of::<ngx_str_t>())).step_by(align_of::<ngx_str_t>()).find(is_there)
+        });
+        Some(ProxyModule { slot, handler, headers: command(b"proxy_set_header")?.offset, cache_key })
+    }
+
+    /// What was said for the location that is merged, if it has `proxy_pass`.
+    pub fn proxy_conf<'m>(&mut self, module: &'m ProxyModule) -> Option<ProxyConf<'m>> {
+        let location: Location<'_> = self.location()?;
+        let handlers = location.as_ref().handler.zip(module.handler);
+        let is_proxied = handlers.is_some_and(|(one, other)| ptr::fn_addr_eq(one, other));
+        // SAFETY: a location has a level of each module.
+        let conf = unsafe { self.context().loc_conf.add(module.slot).read() };
+        (is_proxied && !conf.is_null()).then_some(ProxyConf { module, conf: conf.cast() })
+    }
+
+    /// The upstreams that the location that is merged passes requests to otherwise than by `proxy_pass`, each with the
+    /// directive that says so.
+    pub fn other_upstreams(&mut self) -> Vec<(&'static str, UpstreamId)> {
+        const MODULES: [(&CStr, &str); 4] = [
+            (c"ngx_http_grpc_module", "grpc_pass"),
+            (c"ngx_http_uwsgi_module", "uwsgi_pass"),
+            (c"ngx_http_fastcgi_module", "fastcgi_pass"),
+            (c"ngx_http_scgi_module", "scgi_pass"),
+        ];
+        let context = self.context();
+        let upstream = |module: &ngx_module_t| {
+            let (_, directive) = MODULES.into_iter().find(|(known, _)| *known == module_name(module))?;
+            // SAFETY: a location has a level of each module.
+            let conf = unsafe { context.loc_conf.add(module.ctx_index).read() };
+            // SAFETY: what all modules that pass requests on have in common is their structures' first member.
+            let common = unsafe { conf.cast::<ngx_http_upstream_conf_t>().as_ref() }?;
+            Some((directive, UpstreamId::of(common.upstream)?))
+        };
+        self.cycle().into_iter().flat_map(|cycle| cycle.modules()).filter_map(upstream).collect()
+    }
+
+    /// A fresh level of a module for a location.
+    fn new_level(&mut self, module: &ngx_module_t) -> Option<*mut c_void> {
+        // SAFETY: an http module has this context.
+        let context = unsafe { &*module.ctx.cast::<ngx_http_module_t>() };
+        // SAFETY: nginx's parser, inside the http block.
+        let level = unsafe { context.create_loc_conf?(self.as_ptr()) };
+        (!level.is_null()).then_some(level)
+    }
+
+    /// Has the module at `slot` take a directive, for a location of these levels. What it took.
+    ///
+    /// # Safety
+    /// The levels are of the modules at their slots, and nobody else has them.
+    unsafe fn apply_to(
+        &mut self,
+        levels: [(usize, *mut c_void); 2],
+        slot: usize,
+        command: &ngx_command_t,
+        value: &'static [u8],
+    ) -> Option<ngx_str_t> {
+        let mut parser: ngx_conf_t = *self.as_ref();
+        let last = levels.iter().map(|(slot, _)| *slot).max()?;
+        let mut loc_conf = vec![ptr::null_mut(); last + 1];
+        for (slot, level) in levels {
+            *loc_conf.get_mut(slot)? = level;
+        }
+        let mut context = *self.context();
+        context.loc_conf = loc_conf.as_mut_ptr();
+        parser.ctx = (&raw mut context).cast();
+        // The level may keep the value as long as the configuration.
+        let value = pool::string(self.pool().copy(value)?);
+        let mut words = [command.name, value];
+        let mut args = ngx_array_t {
+            elts: words.as_mut_ptr().cast(),
+            nelts: words.len(),
+            size: size_of::<ngx_str_t>(),
+            nalloc: words.len(),
+            pool: parser.pool,
+        };
+        parser.args = &raw mut args;
+        let conf = levels.into_iter().find(|(of, _)| *of == slot)?.1;
+        // SAFETY: called as nginx's parser does, with the level that belongs to the directive.
+        let outcome = unsafe { command.set?(&raw mut parser, ptr::from_ref(command).cast_mut(), conf) };
+        (outcome == CONF_OK).then_some(value)
+    }
+}
+
+impl ProxyConf<'_> {
+    /// What all modules that pass requests on have in common, their structures' first member.
+    fn common(&self) -> &ngx_http_upstream_conf_t {
+        // SAFETY: `ngx_http_upstream_t` takes it from there.
+        unsafe { &*self.conf.cast() }
+    }
+
+    /// The upstream that `proxy_pass` names; none when there are variables in it.
+    pub fn upstream(&self) -> Option<UpstreamId> {
+        UpstreamId::of(self.common().upstream)
+    }
+
+    /// The value of a `proxy_set_header`.
+    pub fn header(&self, name: &[u8]) -> Option<&[u8]> {
+        // SAFETY: `proxy_set_header` keeps an array of pairs there, or null.
+        let headers: *const ngx_array_t = unsafe { read_at(self.conf, self.module.headers) };
+        // SAFETY: nginx's own, as long as the configuration.
+        let headers = unsafe { headers.as_ref() }?;
+        // SAFETY: the array is one of pairs.
+        let headers = unsafe { headers.as_slice::<ngx_keyval_t>() };
+        // SAFETY: the configuration's own strings.
+        let text = |string| unsafe { pool::bytes(string) };
+        headers.iter().find(|header| text(header.key).eq_ignore_ascii_case(name)).map(|header| text(header.value))
+    }
+
+    /// The key of cached pages as it is written, empty for nginx's own; `None` where nothing is cached.
+    pub fn cache_key(&self) -> Option<&[u8]> {
+        let offset = self.module.cache_key.filter(|_| self.common().cache() > 0)?;
+        // SAFETY: `proxy_cache_key` keeps its text there.
+        let text: ngx_str_t = unsafe { read_at(self.conf, offset) };
+        // SAFETY: the configuration's own string.
+        Some(unsafe { pool::bytes(text) })
+    }
+}
+
+/// The value at an offset in bytes.
+///
+/// # Safety
+/// There is such a value.
+unsafe fn read_at<T: Copy>(base: *const u8, offset: usize) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { ptr::read(base.wrapping_add(offset).cast()) }
+}
+
+/// The directives of a module.
+pub(super) fn commands(module: &ngx_module_t) -> impl Iterator<Item = &ngx_command_t> {
+    let first = module.commands.cast_const();
+    (0..).map_while(move |at| {
+        // SAFETY: the list goes on until one without a name.
+        let command = unsafe { first.wrapping_add(at).as_ref() }?;
+        (command.name.len > 0).then_some(command)
+    })
+}

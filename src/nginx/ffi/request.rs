@@ -1,0 +1,324 @@
+//! A request that nginx works on, and what this module keeps with it.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    ngx_http_discard_request_body, ngx_http_finalize_request, ngx_http_request_t, ngx_http_send_header, ngx_int_t,
+    ngx_pool_cleanup_t, ngx_timeofday, ngx_uint_t,
+};
+use ngx::core::Status;
+use ngx::http::{HttpModule, HttpModuleLocationConf};
+
+use super::log::Log;
+use super::module::{LocationConf, Module};
+use super::pool::{self, Pool};
+use super::upstream::Upstream;
+
+/// A request. Its strings, its pool and the configuration live as long as it.
+#[derive(Clone, Copy)]
+pub(in crate::nginx) struct Request<'r> {
+    raw: NonNull<ngx_http_request_t>,
+    life: PhantomData<&'r ngx_http_request_t>,
+}
+
+/// The type of what this module keeps with a request.
+pub(in crate::nginx) trait RequestContext {
+    /// Owns nothing: it goes with the request's pool.
+    type Context<'r>;
+}
+
+/// What this module keeps with a request.
+type Context<'r> = <Module as RequestContext>::Context<'r>;
+
+/// A field of the request.
+macro_rules! field {
+    ($request:ident . $($field:tt)+) => {
+        // SAFETY: the request is there for the handle's life, and nginx writes it only between calls of this module.
+        unsafe { (*$request.raw.as_ptr()).$($field)+ }
+    };
+}
+
+/// A string of the request.
+macro_rules! text {
+    ($request:ident . $($field:tt)+) => {{
+        let string = field!($request.$($field)+);
+        // SAFETY: in the request's pool or its header buffers, which nobody writes once the header is parsed.
+        unsafe { pool::bytes(string) }
+    }};
+}
+
+impl<'r> Request<'r> {
+    /// # Safety
+    /// `raw` is a request that nginx works on, for `'r`.
+    #[inline(always)]
+    pub(super) unsafe fn from_raw(raw: *mut ngx_http_request_t) -> Self {
+        // SAFETY: the caller's promise.
+        Self { raw: unsafe { NonNull::new_unchecked(raw) }, life: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(super) fn as_ptr(self) -> *mut ngx_http_request_t {
+        self.raw.as_ptr()
+    }
+
+    #[inline(always)]
+    fn as_ref(&self) -> &ngx_http_request_t {
+        // SAFETY: there for the handle's life; the reference ends before nginx or this module writes the request.
+        unsafe { self.raw.as_ref() }
+    }
+
+    /// What this module keeps for the request's location.
+    #[inline(always)]
+    pub fn location_conf(self) -> Option<&'r LocationConf> {
+        // nginx keeps a configuration as long as there are requests of its time.
+        Module::location_conf(self.as_ref()).map(|conf| {
+            // SAFETY: made by `create_loc_conf`, and no longer written.
+            unsafe { &*ptr::from_ref(conf) }
+        })
+    }
+
+    /// The request's pool.
+    #[inline(always)]
+    pub fn pool(self) -> Pool<'r> {
+        let pool = field!(self.pool);
+        // SAFETY: a request has a pool, for its whole life.
+        unsafe { Pool::from_raw(pool) }
+    }
+
+    /// The log of the request's connection.
+    pub fn log(self) -> Log<'r> {
+        let connection = field!(self.connection);
+        // SAFETY: a request has a connection, as long as itself.
+        let log = unsafe { (*connection).log };
+        // SAFETY: a connection has a log, as long as itself.
+        unsafe { Log::from_raw(log) }
+    }
+
+    /// The upstream, once the request has one.
+    pub fn upstream(self) -> Option<Upstream<'r>> {
+        let upstream = field!(self.upstream);
+        // SAFETY: a request's upstream lives as long as it.
+        unsafe { Upstream::from_raw(upstream) }
+    }
+
+    /// The path: decoded, normalised, and as rewritten by now.
+    #[inline(always)]
+    pub fn path(self) -> &'r [u8] {
+        text!(self.uri)
+    }
+
+    /// Whether this is the path as it is now, not a copy of it.
+    #[inline(always)]
+    pub fn has_path(self, path: &[u8]) -> bool {
+        let now = field!(self.uri);
+        ptr::eq(path.as_ptr(), now.data) && path.len() == now.len
+    }
+
+    /// Path and query as the client sent them.
+    pub fn unparsed_uri(self) -> &'r [u8] {
+        text!(self.unparsed_uri)
+    }
+
+    /// The query, without the question mark.
+    pub fn args(self) -> &'r [u8] {
+        text!(self.args)
+    }
+
+    /// The host of the request line, `Host` or `:authority`: lower case, without port and trailing dot; empty when the client
+    /// named none.
+    pub fn host(self) -> &'r [u8] {
+        text!(self.headers_in.server)
+    }
+
+    /// The method, one of the bits `NGX_HTTP_GET`...
+    pub fn method(self) -> u32 {
+        field!(self.method) as u32
+    }
+
+    /// Whether the client has sent a body, or may have: in HTTP/2 the length of a body that is streamed need not be known.
+    pub fn has_body(self) -> bool {
+        self.streams_body() || field!(self.headers_in.content_length_n) > 0 || self.as_ref().headers_in.chunked() != 0
+    }
+
+    /// Whether the body goes to the backend as it comes, so that nginx cannot send it again.
+    pub fn streams_body(self) -> bool {
+        self.as_ref().request_body_no_buffering() != 0
+    }
+
+    /// Whether this is the request of the client, not a part of its answer.
+    pub fn is_main(self) -> bool {
+        ptr::eq(self.raw.as_ptr(), field!(self.main))
+    }
+
+    /// Whether nginx has sent the request to another location.
+    pub fn is_internal(self) -> bool {
+        self.as_ref().internal() != 0
+    }
+
+    /// Whether the request has failed, and this is the page that says so.
+    pub fn is_error_page(self) -> bool {
+        self.is_internal() && (self.as_ref().error_page() != 0 || field!(self.err_status) != 0)
+    }
+
+    /// The status that the client gets.
+    pub fn status(self) -> usize {
+        match field!(self.err_status) {
+            0 => field!(self.headers_out.status),
+            status => status,
+        }
+    }
+
+    /// Bytes sent to the client.
+    pub fn bytes_sent(self) -> u64 {
+        let connection = field!(self.connection);
+        // SAFETY: a request has a connection, as long as itself.
+        let sent = unsafe { (*connection).sent };
+        sent.max(0) as u64
+    }
+
+    /// Milliseconds since the client's first byte.
+    pub fn elapsed_milliseconds(self) -> u64 {
+        let now = ngx_timeofday();
+        let begun = (field!(self.start_sec), field!(self.start_msec) as i64);
+        ((now.sec - begun.0) * 1000 + (now.msec as i64 - begun.1)).max(0) as u64
+    }
+
+    /// Answers with this status; the request is not to be touched any more. A status that a handler returns is, with `satisfy
+    /// any`, one opinion among several.
+    pub fn finalize(self, status: u32) -> Status {
+        // SAFETY: nginx works on the request, and its handler returns `NGX_DONE`.
+        unsafe { ngx_http_finalize_request(self.raw.as_ptr(), status as ngx_int_t) };
+        Status::NGX_DONE
+    }
+
+    /// Reads the body away.
+    pub fn discard_request_body(self) -> Status {
+        // SAFETY: nginx works on the request.
+        Status(unsafe { ngx_http_discard_request_body(self.raw.as_ptr()) })
+    }
+
+    /// Says what the answer is.
+    pub fn set_content(self, status: u32, content_type: &'static str, bytes: usize) {
+        field!(self.headers_out.status = status as ngx_uint_t);
+        field!(self.headers_out.content_length_n = bytes as i64);
+        field!(self.headers_out.content_type = pool::string(content_type.as_bytes()));
+        field!(self.headers_out.content_type_len = content_type.len());
+        field!(self.headers_out.content_type_lowcase = ptr::null_mut());
+    }
+
+    /// Sends the header of the answer.
+    pub fn send_header(self) -> Status {
+        // SAFETY: nginx works on the request.
+        Status(unsafe { ngx_http_send_header(self.raw.as_ptr()) })
+    }
+
+    /// Whether the answer has no body.
+    pub fn header_only(self) -> bool {
+        self.as_ref().header_only() != 0
+    }
+
+    /// What this module keeps with the request; gone when an internal redirect has cleared it.
+    #[inline(always)]
+    pub fn context(self) -> Option<&'r Context<'r>> {
+        // SAFETY: `set_context` has put it there, or nothing has; what it refers to lives as long as the request.
+        unsafe { (*self.context_slot()).cast::<Context<'r>>().as_ref() }
+    }
+
+    /// What this module keeps with the request, also when an internal redirect has cleared [`Request::context`].
+    pub fn kept_context(self) -> Option<&'r Context<'r>> {
+        if let Some(context) = self.context() {
+            return Some(context);
+        }
+        if !self.is_internal() && self.as_ref().filter_finalize() == 0 {
+            return None;
+        }
+        // SAFETY: a request has a pool, with a list of cleanups.
+        let mut cleanup = unsafe { (*self.pool().as_ptr()).cleanup.as_ref() };
+        while let Some(entry) = cleanup {
+            if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, KEEP)) {
+                // SAFETY: `keep_context` has put it there.
+                let kept = unsafe { entry.data.cast::<Keep<Context<'r>>>().as_ref() };
+                // Subrequests share the pool.
+                if let Some(kept) = kept.filter(|kept| ptr::eq(kept.request, self.raw.as_ptr())) {
+                    return Some(&kept.context);
+                }
+            }
+            // SAFETY: the pool's own list.
+            cleanup = unsafe { entry.next.as_ref() };
+        }
+        None
+    }
+
+    /// Keeps this with the request.
+    #[inline(always)]
+    pub fn set_context(self, context: &'r Context<'r>) {
+        // SAFETY: nginx has a word for each module; no other is at this one.
+        unsafe { *self.context_slot() = ptr::from_ref(context).cast_mut().cast() };
+    }
+
+    /// Keeps this with the request, internal redirects included.
+    #[inline(always)]
+    pub fn keep_context(self, kept: &'r mut Keep<Context<'r>>) -> &'r Context<'r> {
+        let pool = self.pool().as_ptr();
+        let data = ptr::from_mut(kept);
+        kept.request = self.raw.as_ptr();
+        // SAFETY: a request has a pool, with a list of cleanups.
+        let next = unsafe { (*pool).cleanup };
+        kept.cleanup = ngx_pool_cleanup_t { handler: Some(KEEP), data: data.cast(), next };
+        // SAFETY: in the request's pool, as `'r` says; from here on it is only read.
+        unsafe { (*pool).cleanup = &raw mut (*data).cleanup };
+        // SAFETY: as above.
+        let context = unsafe { &(*data).context };
+        self.set_context(context);
+        context
+    }
+
+    /// Where nginx keeps this module's context of the request.
+    #[inline(always)]
+    fn context_slot(self) -> *mut *mut c_void {
+        let contexts = field!(self.ctx);
+        // SAFETY: nginx makes room for each module's context.
+        unsafe { contexts.add(Module::module().ctx_index) }
+    }
+}
+
+/// What is kept with a request by [`Request::keep_context`]. nginx clears a request's contexts at an internal redirect, but
+/// not its pool's cleanups.
+pub(in crate::nginx) struct Keep<C> {
+    context: C,
+    /// The request that it is kept with.
+    request: *const ngx_http_request_t,
+    cleanup: ngx_pool_cleanup_t,
+}
+
+impl<C> Keep<C> {
+    /// To be placed in the request's pool.
+    #[inline(always)]
+    pub fn new(context: C) -> Self {
+        let cleanup = ngx_pool_cleanup_t { handler: None, data: ptr::null_mut(), next: ptr::null_mut() };
+        Self { context, request: ptr::null(), cleanup }
+    }
+}
+
+impl<C> Deref for Keep<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.context
+    }
+}
+
+impl<C> DerefMut for Keep<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        &mut self.context
+    }
+}
+
+/// A cleanup that does nothing.
+unsafe extern "C" fn keep(_: *mut c_void) {}
+
+const KEEP: unsafe extern "C" fn(*mut c_void) = keep;

@@ -1,0 +1,63 @@
+//! What this module does while nginx reads the configuration, and in the life of its processes.
+
+use nginx_sys::{
+    ngx_http_phases_NGX_HTTP_ACCESS_PHASE as ACCESS_PHASE, ngx_http_phases_NGX_HTTP_LOG_PHASE as LOG_PHASE,
+    ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as PRECONTENT_PHASE,
+};
+
+use super::conf::checks;
+use super::conf::location::LocationConf;
+use super::conf::main::MainConf;
+use super::ffi::cycle::Cycle;
+use super::ffi::entry::Hooks;
+use super::ffi::module::Module;
+use super::ffi::parser::{Parser, Refusal, Turn};
+use super::lifecycle;
+use super::request::access::{Access, BeforeContent};
+use super::request::count::Count;
+use super::request::list::List;
+use super::request::variables::VARIABLES;
+
+impl Hooks for Module {
+    fn before_configuration(parser: &mut Parser<'_>) -> Option<()> {
+        VARIABLES.iter().try_for_each(|variable| parser.add_variable(variable))
+    }
+
+    fn after_configuration(parser: &mut Parser<'_>, main: &MainConf, former: Option<&MainConf>) -> Option<()> {
+        if let Some(former) = former {
+            main.find_predecessors(former);
+        }
+        parser.add_handler::<Access>(ACCESS_PHASE, Turn::First)?;
+        // After `try_files`, which changes the path.
+        parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Turn::Last)?;
+        parser.add_handler::<Count>(LOG_PHASE, Turn::First)
+    }
+
+    fn merge(
+        parser: &mut Parser<'_>,
+        main: &MainConf,
+        above: &LocationConf,
+        conf: &mut LocationConf,
+    ) -> Result<(), Refusal> {
+        let mut location = parser.location().ok_or(Refusal::Logged)?;
+        conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
+        // nginx has merged its own modules before this one.
+        checks::warn(parser, main, conf);
+        if conf.list.is_some() {
+            location.set_handler::<List>();
+        }
+        Ok(())
+    }
+
+    fn init_module(cycle: Cycle<'_>) {
+        lifecycle::init_module(cycle);
+    }
+
+    fn init_process(cycle: Cycle<'_>) {
+        lifecycle::init_process(cycle);
+    }
+
+    fn exit_process() {
+        lifecycle::exit_process();
+    }
+}

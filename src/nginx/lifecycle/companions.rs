@@ -1,0 +1,109 @@
+//! The companions of this process: one thread for each table, which keeps it in step with its source.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nginx_sys::NGX_LOG_ALERT;
+use parking_lot::Mutex;
+
+use super::journal::{JOURNAL_LINES, drain};
+use crate::nginx::conf::main::MainConf;
+use crate::nginx::ffi::cycle::Cycle;
+use crate::nginx::ffi::log;
+use crate::nginx::ffi::process::{is_exiting, with_signals_blocked};
+use crate::nginx::ffi::timer::Task;
+use crate::sync::{self, Journal, JournalReader, Lease, Level};
+
+/// How long a companion that panicked rests.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// How long an exiting worker waits for its companion; the master kills after 1.55 s.
+const JOIN_WITHIN: Duration = Duration::from_millis(500);
+
+/// The leases of all tables there ever were, by name: made in the master, inherited by all workers, never closed.
+static LEASES: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
+/// The companions of this process.
+static RUNNING: Mutex<Vec<Companion>> = Mutex::new(Vec::new());
+
+struct Companion {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+    journal: JournalReader,
+}
+
+/// Hands what companions have to say to nginx's log.
+pub(super) struct DrainJournals;
+
+impl Task for DrainJournals {
+    const EVERY: usize = 100;
+
+    fn run() {
+        RUNNING.lock().iter().for_each(|companion| drain(&companion.journal, log::cycle));
+    }
+}
+
+/// Whether this process has companions.
+pub(super) fn are_running() -> bool {
+    !RUNNING.lock().is_empty()
+}
+
+/// Starts a companion for each table; `generation` is the number of the configuration.
+pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
+    for table in main.tables() {
+        let (Some(&memory), Some(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
+        let mut settings = table.settings.clone();
+        settings.admission.own_sockets = cycle.listening();
+        settings.is_new_source = table.is_new_source.get();
+        let (journal, reader) = Journal::new(JOURNAL_LINES);
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        if let Err(error) = lease.announce(generation) {
+            log::cycle(NGX_LOG_ALERT, &format!("{error} while announcing the companion of {}", table.name));
+        }
+        let thread = with_signals_blocked(|| {
+            let name = format!("urlproxy {}", table.name);
+            std::thread::Builder::new().name(name).spawn(move || {
+                let stop = || asked.load(Relaxed) || is_exiting() || lease.is_superseded(generation);
+                while !stop() {
+                    let life = || sync::run(memory, &settings, &lease, &journal, &stop);
+                    if catch_unwind(AssertUnwindSafe(life)).is_err() {
+                        journal.log(Level::Error, "the companion panicked; it starts over");
+                        std::thread::sleep(AFTER_PANIC);
+                    }
+                }
+            })
+        });
+        match thread {
+            Ok(thread) => RUNNING.lock().push(Companion { stop, thread, journal: reader }),
+            Err(error) => log::cycle(NGX_LOG_ALERT, &format!("{error} while starting the companion of {}", table.name)),
+        }
+    }
+}
+
+/// Asks all companions to stop, and waits a little for them.
+pub(super) fn stop_all() {
+    let companions = std::mem::take(&mut *RUNNING.lock());
+    companions.iter().for_each(|c| c.stop.store(true, Relaxed));
+    let deadline = Instant::now() + JOIN_WITHIN;
+    for companion in companions {
+        while !companion.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        drain(&companion.journal, log::cycle);
+    }
+}
+
+/// Makes the lease of a table, in the master, unless an earlier configuration did.
+pub(super) fn make_lease(name: &str) -> std::io::Result<()> {
+    if lease_of(name).is_none() {
+        let lease = Arc::new(Lease::create(&format!("urlproxy-{name}"))?);
+        LEASES.lock().push((name.to_owned(), lease));
+    }
+    Ok(())
+}
+
+fn lease_of(name: &str) -> Option<Arc<Lease>> {
+    LEASES.lock().iter().find(|(known, _)| known == name).map(|(_, lease)| Arc::clone(lease))
+}

@@ -1,0 +1,78 @@
+//! Requests for which there is no backend are answered, in the access phase and before the content.
+
+use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT};
+use ngx::core::Status;
+
+use super::loop_mark;
+use super::redirect::add_location;
+use super::resolve::{resolve, resolve_now};
+use super::response::add_retry_after;
+use super::route::{Outcome, RequestRoute};
+use crate::nginx::conf::location::LocationConf;
+use crate::nginx::ffi::entry::Handler;
+use crate::nginx::ffi::request::Request;
+
+/// The handler of the access phase.
+pub(in crate::nginx) struct Access;
+
+impl Handler for Access {
+    #[inline(always)]
+    fn handle(request: Request<'_>) -> Status {
+        refuse(request, resolve).map_or_else(|answer| answer, |_| Status::NGX_DECLINED)
+    }
+}
+
+/// The last handler before the content: the same for subrequests, which have no access phase, and for requests that have
+/// another URI by now, or have waited (`auth_request`, `limit_req`) while their record changed. Then marks requests that may
+/// come back.
+pub(in crate::nginx) struct BeforeContent;
+
+impl Handler for BeforeContent {
+    #[inline(always)]
+    fn handle(request: Request<'_>) -> Status {
+        match refuse(request, resolve_now) {
+            Ok(Some((conf, route))) => loop_mark::pass(request, route, conf),
+            Ok(None) => Status::NGX_DECLINED,
+            Err(answer) => answer,
+        }
+    }
+}
+
+/// A location, and the route that a request has there.
+type Routed<'r> = (&'r LocationConf, &'r RequestRoute<'r>);
+
+/// The route of a request that a backend answers, as `resolve` finds it; `None` where the location has no `urlproxy`.
+///
+/// # Errors
+/// Without a backend the request is answered, or ends; this is what nginx gets.
+#[inline(always)]
+fn refuse<'r>(
+    request: Request<'r>,
+    resolve: impl Fn(Request<'r>) -> Option<&'r RequestRoute<'r>>,
+) -> Result<Option<Routed<'r>>, Status> {
+    let Some(conf) = request.location_conf().filter(|conf| conf.table().is_some()) else { return Ok(None) };
+    let Some(route) = resolve(request) else { return Err(Status::NGX_ERROR) };
+    match route.outcome {
+        Outcome::Route | Outcome::Default => Ok(Some((conf, route))),
+        outcome => Err(answer(request, conf, outcome)),
+    }
+}
+
+/// Answers a request without a backend; what nginx gets.
+#[inline(never)]
+fn answer(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> Status {
+    let status = match outcome {
+        Outcome::Redirect => match add_location(request, conf) {
+            Some(()) => NGX_HTTP_TEMPORARY_REDIRECT,
+            None => return Status::NGX_ERROR,
+        },
+        Outcome::Route | Outcome::Default => return Status::NGX_DECLINED,
+        Outcome::Miss => conf.miss_status().into(),
+        Outcome::NoHost => NGX_HTTP_BAD_REQUEST,
+        Outcome::Unready => {
+            add_retry_after(request);
+            NGX_HTTP_SERVICE_UNAVAILABLE
+        }
+    };
+    request.finalize(status)
+}

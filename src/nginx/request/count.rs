@@ -1,0 +1,22 @@
+//! The log phase: adds the finished request to its tool's counters.
+
+use ngx::core::Status;
+
+use crate::nginx::ffi::entry::Handler;
+use crate::nginx::ffi::request::Request;
+use crate::table::StatusClass;
+
+/// The handler of the log phase.
+pub(in crate::nginx) struct Count;
+
+impl Handler for Count {
+    const ON_PANIC: Status = Status::NGX_OK;
+
+    fn handle(request: Request<'_>) -> Status {
+        if let Some((counters, ticket)) = request.kept_context().and_then(|route| route.counters) {
+            let class = StatusClass::of(request.status());
+            counters.add(ticket, class, request.bytes_sent(), request.elapsed_milliseconds());
+        }
+        Status::NGX_OK
+    }
+}

@@ -1,0 +1,302 @@
+//! The peers of an upstream with `urlproxy_peers` are the backends of the request's route.
+
+use std::net::SocketAddr;
+use std::ptr;
+
+use nginx_sys::{NGX_LOG_ERR, NGX_LOG_WARN};
+use ngx::core::Status;
+
+use super::endpoint::{Destination, Endpoint};
+use super::kept::KeptFor;
+use super::resolve::resolve_now;
+use super::route::RequestRoute;
+use crate::keepalive::{Key, Ticket};
+use crate::nginx::conf::main::MainConf;
+use crate::nginx::conf::upstream::UpstreamConf;
+use crate::nginx::ffi::addr_text::AddrText;
+use crate::nginx::ffi::parser::Refusal;
+use crate::nginx::ffi::peer::{Balancer, PeerConnection};
+use crate::nginx::ffi::request::Request;
+use crate::nginx::ffi::timer::now_milliseconds;
+use crate::nginx::ffi::upstream::Upstream;
+use crate::nginx::ffi::upstream_block::UpstreamBlock;
+use crate::route::Scheme;
+use crate::table::{Health, HealthKey};
+
+/// Why `urlproxy_keepalive` is refused, or what stands beside it.
+pub(in crate::nginx) const NO_OTHER_KEEPALIVE: &str = "\"keepalive\" and \"urlproxy_keepalive\" exclude each other, \
+     expected \"urlproxy_peers\" and then one of them";
+
+/// One request's way through its backends.
+pub(in crate::nginx) struct Peers<'r> {
+    route: &'r RequestRoute<'r>,
+    conf: &'r UpstreamConf,
+    request: Request<'r>,
+    upstream: Upstream<'r>,
+    is_asked: bool,
+    /// Whether nginx can speak TLS here; then it speaks to each backend as the backend's scheme says.
+    has_tls: bool,
+    /// Whether a kept connection had gone stale: from then on the request goes on new ones.
+    needs_new: bool,
+    /// The backend that is asked.
+    at: usize,
+    /// What its connection may be used for again.
+    key: Option<Key>,
+    /// Of its connection, if that was a kept one.
+    ticket: Option<Ticket>,
+    /// A bit for each backend that was asked, or can't be: a name, or not of a scheme that nginx speaks here.
+    tried: u64,
+    /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
+    stale: u64,
+}
+
+/// Has the backends of a request's route asked.
+pub(in crate::nginx) struct RouteBalancer;
+
+impl Balancer for RouteBalancer {
+    type Conf = UpstreamConf;
+    type Peers<'r> = Peers<'r>;
+
+    fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m UpstreamConf, Refusal> {
+        let own = main.upstream(block.id()).ok_or(Refusal::Logged)?;
+        if block.has_servers() {
+            Err("\"urlproxy_peers\" takes its servers from the table, remove the \"server\" lines".into())
+        } else if block.has_zone() {
+            Err("\"urlproxy_peers\" keeps its state in the table, remove the \"zone\" line".into())
+        } else if own.keepalive.is_some() && !block.is_balanced_by::<Self>() {
+            Err(NO_OTHER_KEEPALIVE.into())
+        } else {
+            Ok(own)
+        }
+    }
+
+    #[inline(always)]
+    fn init<'r>(request: Request<'r>, upstream: Upstream<'r>, conf: &'r UpstreamConf) -> Option<(Peers<'r>, usize)> {
+        let Some(route) = resolve_now(request) else {
+            let text = "urlproxy_peers: the request has no route, its location needs \"urlproxy\"";
+            request.log().write(NGX_LOG_ERR, text);
+            return None;
+        };
+        route.choose_first(request);
+        let has_tls = upstream.has_tls();
+        let unusable = unusable(route.endpoints(), has_tls);
+        let peers = Peers {
+            route,
+            conf,
+            request,
+            upstream,
+            is_asked: false,
+            has_tls,
+            needs_new: false,
+            at: 0,
+            key: None,
+            ticket: None,
+            tried: unusable,
+            stale: 0,
+        };
+        Some((peers, route.endpoints().len() - unusable.count_ones() as usize))
+    }
+
+    #[inline(always)]
+    fn get<'r>(peers: &mut Peers<'r>, connection: &mut PeerConnection<'r>) -> Status {
+        let at = match peers.route.endpoints() {
+            // Nearly always there is one.
+            [_] if !peers.is_asked => (peers.tried == 0).then_some(0),
+            _ => peers.choose(),
+        };
+        let endpoint = at.and_then(|at| peers.route.endpoints().get(at));
+        let (Some(at), Some(Endpoint { scheme, destination: Destination::Addr(addr) })) = (at, endpoint) else {
+            peers.report_unusable(connection);
+            return Status::NGX_BUSY;
+        };
+        peers.tried |= 1 << at;
+        peers.at = at;
+        peers.route.chosen.set(at);
+        if peers.has_tls {
+            peers.upstream.set_tls(*scheme == Scheme::Https);
+        }
+        connection.clear();
+        peers.ask(connection, *scheme, addr).unwrap_or(Status::NGX_ERROR)
+    }
+
+    #[inline(always)]
+    fn free<'r>(peers: &mut Peers<'r>, connection: &mut PeerConnection<'r>, has_failed: bool) {
+        let has_answered = || peers.upstream.has_answered();
+        let was_closed = has_failed && connection.is_kept() && !has_answered() && !connection.has_timed_out();
+        if let (Some(keepalive), Some(key)) = (&peers.conf.keepalive, &peers.key) {
+            keepalive.keep(key, peers.ticket.take(), connection, peers.upstream, has_failed);
+        }
+        if was_closed {
+            // Not the backend's failure: it had closed a connection that was kept for it.
+            peers.stale |= 1 << peers.at;
+            peers.needs_new = true;
+            return;
+        }
+        let endpoints = peers.route.endpoints();
+        let Some(endpoint) = endpoints.get(peers.at).filter(|_| endpoints.len() > 1) else { return };
+        let (Some(key), Some(health)) = (peers.health_key(endpoint), peers.health()) else { return };
+        if !has_failed {
+            // A client that went away says nothing about the backend.
+            if peers.upstream.has_answered() {
+                health.answered(key);
+            }
+        } else if health.failed(key, now_seconds(), peers.conf.health) {
+            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", of_tool(peers.route));
+            connection.log().write(NGX_LOG_WARN, &text);
+        }
+    }
+}
+
+/// The tool that has the backends, for the log; nginx's own `host:` shows a domain.
+fn of_tool(route: &RequestRoute<'_>) -> String {
+    match route.tool {
+        b"" => String::new(),
+        tool => format!(" of tool \"{}\"", tool.escape_ascii()),
+    }
+}
+
+/// How a location would have to say that it can speak to https backends.
+fn expected_scheme(module: &[u8]) -> &'static str {
+    match module {
+        b"grpc" => "\"grpcs://\"",
+        b"uwsgi" => "\"suwsgi://\"",
+        b"fastcgi" | b"scgi" => "an http backend: it has no TLS",
+        _ => "\"https://\", which serves both",
+    }
+}
+
+/// A bit for each backend that this request can't ask.
+fn unusable(endpoints: &[Endpoint<'_>], has_tls: bool) -> u64 {
+    let usable = |endpoint: &Endpoint<'_>| {
+        (has_tls || endpoint.scheme == Scheme::Http) && matches!(endpoint.destination, Destination::Addr(_))
+    };
+    if let [single] = endpoints {
+        return u64::from(!usable(single));
+    }
+    endpoints.iter().enumerate().filter(|(_, e)| !usable(e)).fold(0, |bits, (at, _)| bits | 1 << at)
+}
+
+/// The bits of backends of a former route, at the places that they have in the newer one.
+fn moved_bits(bits: u64, former: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64 {
+    let has_bit = |endpoint: &Endpoint<'_>| {
+        former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1)
+    };
+    newer.iter().enumerate().filter(|(_, endpoint)| has_bit(endpoint)).fold(0, |bits, (at, _)| bits | 1 << at)
+}
+
+impl<'r> Peers<'r> {
+    /// Before another backend is asked: goes on with the record as it is by now. What it had may be another tenant's.
+    fn renew(&mut self) {
+        let Some(newer) = resolve_now(self.request).filter(|newer| !ptr::eq(*newer, self.route)) else { return };
+        newer.choose_first(self.request);
+        let same = |bits: u64| moved_bits(bits, self.route.endpoints(), newer.endpoints());
+        let (tried, stale) = (same(self.tried), same(self.stale));
+        (self.tried, self.stale) = (tried | unusable(newer.endpoints(), self.has_tls), stale);
+        self.route = newer;
+    }
+
+    /// The backend to ask.
+    #[inline(never)]
+    fn choose(&mut self) -> Option<usize> {
+        if self.is_asked {
+            self.renew();
+        }
+        let admits = |endpoint: &Endpoint<'_>| match (self.health_key(endpoint), self.health()) {
+            (Some(key), Some(health)) => health.admits(key, now_seconds(), self.conf.health),
+            _ => true,
+        };
+        let chosen = self.route.choose(self.tried, admits);
+        if chosen.is_some() || self.stale == 0 {
+            return chosen;
+        }
+        self.tried &= !self.stale;
+        self.stale = 0;
+        self.route.choose(self.tried, |_| true)
+    }
+
+    /// Has nginx ask this backend, on a kept connection if there is one. `None` when memory has run out.
+    #[inline(always)]
+    fn ask(&mut self, connection: &mut PeerConnection<'r>, scheme: Scheme, addr: &SocketAddr) -> Option<Status> {
+        let (backend, shared) = ((scheme, addr), &self.conf.shared);
+        let kept_for = KeptFor::of(self.request, self.upstream, self.route.owner, backend, shared)?;
+        connection.reserve_address()?;
+        self.is_asked = true;
+        let mut kept = None;
+        if let Some(keepalive) = &self.conf.keepalive {
+            let key = self.key.insert(Key::new(addr, kept_for.record, kept_for.session));
+            if !self.needs_new {
+                kept = keepalive.take(key, self.request, self.upstream);
+            }
+        }
+        let (text, status) = match kept {
+            Some((kept, ticket, lets_timer)) => {
+                self.ticket = Some(ticket);
+                (connection.set_connection(kept, lets_timer), Status::NGX_DONE)
+            }
+            None => (AddrText::of(*addr), Status::NGX_OK),
+        };
+        connection.set_address(addr, [kept_for.record, kept_for.session], text);
+        Some(status)
+    }
+
+    /// Logs why the request has no backend to ask.
+    #[cold]
+    fn report_unusable(&self, connection: &PeerConnection<'r>) {
+        if !self.is_asked {
+            connection.log().write(NGX_LOG_ERR, &self.describe_unusable());
+        }
+    }
+
+    /// Why there is no backend to ask.
+    fn describe_unusable(&self) -> String {
+        let of_tool = of_tool(self.route);
+        match self.route.endpoints().get(self.route.chosen.get()) {
+            Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
+                "urlproxy_peers: backend {endpoint}{of_tool} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
+            ),
+            Some(endpoint) => {
+                let module = self.upstream.protocol();
+                let expected = expected_scheme(module);
+                let module = module.escape_ascii();
+                format!(
+                    "urlproxy_peers: backend {endpoint}{of_tool} is not of the scheme that \"{module}_pass\" says, expected {expected}"
+                )
+            }
+            None => {
+                format!("urlproxy_peers: the route{of_tool} was withdrawn while the request waited")
+            }
+        }
+    }
+
+    fn health_key(&self, endpoint: &Endpoint<'_>) -> Option<HealthKey> {
+        match endpoint.destination {
+            Destination::Addr(addr) => Some(HealthKey::new(self.route.owner, endpoint.scheme, addr)),
+            Destination::Name(..) => None,
+        }
+    }
+
+    fn health(&self) -> Option<Health<'static>> {
+        self.route.table.table.get().map(|table| table.health())
+    }
+}
+
+/// Seconds of the clock that all workers share.
+fn now_seconds() -> u32 {
+    (now_milliseconds() / 1000) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_left_out_and_https_without_tls() {
+        let endpoint = |scheme, text: &str| match text.parse() {
+            Ok(addr) => Endpoint { scheme, destination: Destination::Addr(addr) },
+            Err(_) => Endpoint { scheme, destination: Destination::Name("exec-1", 80) },
+        };
+        let (http, https) = (Scheme::Http, Scheme::Https);
+        let endpoints = [endpoint(http, "10.0.0.1:80"), endpoint(https, "10.0.0.1:443"), endpoint(http, "exec-1")];
+        assert_eq!((unusable(&endpoints, false), unusable(&endpoints, true)), (0b110, 0b100));
+    }
+}

@@ -1,0 +1,230 @@
+//! Who answers a request: the tool or the domain that it is for, else the default.
+
+use super::endpoint::{Destination, Endpoint};
+use super::route::{Outcome, RequestRoute};
+use crate::nginx::conf::location::{DefaultRoute, Mode};
+use crate::nginx::conf::table::Worker;
+use crate::nginx::ffi::pool::Pool;
+use crate::route::{Kind, LookupKey, PathRequest, label_below, normal_host, split_path};
+use crate::table::{Lookup, Record, Sought, Table};
+
+/// Whom a request is for. Paths live as long as the request, and so does its host.
+pub(super) enum Asked<'r> {
+    Tool(PathRequest<'r>),
+    Domain(&'r [u8]),
+    /// The host is not one below the domain that has the tools.
+    Nobody,
+    /// The client named no host.
+    NoHost,
+}
+
+impl<'r> Asked<'r> {
+    /// `host` is what nginx has made of the request line, `Host` or `:authority`: lower case, without port and trailing dot.
+    #[inline(always)]
+    pub fn of(mode: &Mode, path: &'r [u8], host: impl FnOnce() -> &'r [u8]) -> Self {
+        if *mode == Mode::Path {
+            return Self::Tool(split_path(path));
+        }
+        match (mode, host()) {
+            (_, b"") => Self::NoHost,
+            (Mode::Subdomain(domain), host) => match label_below(host, domain.as_str().as_bytes()) {
+                Some(tool) => Self::Tool(PathRequest { tool, rest: path }),
+                None => Self::Nobody,
+            },
+            (_, host) => Self::Domain(host),
+        }
+    }
+}
+
+/// Whether somebody answers.
+#[derive(PartialEq)]
+enum Answer {
+    Yes,
+    No,
+    /// The table could not tell.
+    Unknown,
+}
+
+/// Whether the tool has a `redirect:` key.
+enum Redirect {
+    Found,
+    Absent,
+    /// The table does not have all of them: a tool without a route may still have moved.
+    Unknown,
+    /// The table could not tell.
+    Contended,
+}
+
+/// Finds out who answers: the tool, else the default. `None` only when memory has run out.
+#[inline]
+pub(super) fn look_up<'r>(
+    route: &mut RequestRoute<'r>,
+    pool: Pool<'r>,
+    asked: &Asked<'r>,
+    may_redirect: bool,
+) -> Option<()> {
+    if matches!(asked, Asked::NoHost) {
+        route.outcome = Outcome::NoHost;
+        return Some(());
+    }
+    let conf = route.table;
+    let mut worker = conf.worker.try_borrow_mut().ok()?;
+    let Some(table) = conf.table.get() else {
+        route.outcome = Outcome::Unready;
+        return Some(());
+    };
+    Search { pool, table, worker: &mut worker, route }.run(asked, may_redirect)
+}
+
+/// A search for a request's route.
+struct Search<'s, 'r> {
+    pool: Pool<'r>,
+    table: &'s Table<'static>,
+    worker: &'s mut Worker,
+    /// Where what is found goes.
+    route: &'s mut RequestRoute<'r>,
+}
+
+impl<'r> Search<'_, 'r> {
+    #[inline(always)]
+    fn run(&mut self, asked: &Asked<'r>, may_redirect: bool) -> Option<()> {
+        let (table, conf) = (self.table, self.route.conf);
+        // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
+        let kind = if matches!(asked, Asked::Domain(_)) { Kind::Domain } else { Kind::Tool };
+        let is_loaded = table.header().knows(kind);
+        let mut is_certain = is_loaded;
+        let mut answer = match asked {
+            Asked::Tool(asked) => {
+                let sought = table.sought(LookupKey::tool(asked.tool));
+                // What is a part of an answer cannot be sent elsewhere.
+                if conf.redirects() && may_redirect {
+                    match self.search_redirect(&sought) {
+                        Redirect::Found => {
+                            self.route.outcome = Outcome::Redirect;
+                            return Some(());
+                        }
+                        Redirect::Absent => {}
+                        Redirect::Unknown => is_certain = false,
+                        Redirect::Contended => {
+                            self.route.outcome = Outcome::Unready;
+                            return Some(());
+                        }
+                    }
+                }
+                self.search(&sought, asked.rest)?
+            }
+            Asked::Domain(host) => self.search_domain(host)?,
+            Asked::Nobody | Asked::NoHost => Answer::No,
+        };
+        if answer == Answer::No && is_loaded {
+            match conf.default_route() {
+                DefaultRoute::Off => {}
+                DefaultRoute::Tool(tool) => {
+                    let sought = table.sought(LookupKey::tool(tool.as_bytes()));
+                    answer = self.search_outlined(&sought, self.route.path)?;
+                    if answer == Answer::Yes {
+                        self.route.tool = tool.name();
+                        self.route.outcome = Outcome::Default;
+                    }
+                }
+                DefaultRoute::Backend(backend) => {
+                    self.route.single = Some(Endpoint::of(backend));
+                    self.route.outcome = Outcome::Default;
+                    answer = Answer::Yes;
+                }
+            }
+        }
+        if answer != Answer::Yes {
+            let is_known = answer == Answer::No && is_certain;
+            self.route.outcome = if is_known { Outcome::Miss } else { Outcome::Unready };
+        }
+        Some(())
+    }
+
+    /// Whether the tool has moved.
+    #[inline(never)]
+    fn search_redirect(&mut self, tool: &Sought<'_>) -> Redirect {
+        let Some(redirect) = tool.redirect() else { return Redirect::Absent };
+        let is_known = self.table.header().knows(Kind::Redirect);
+        match self.table.look_up(&redirect, &mut self.worker.scratch) {
+            Lookup::Found(record) => {
+                self.route.counters = self.table.counters(record.counters()).map(|line| (line, line.ticket()));
+                Redirect::Found
+            }
+            Lookup::Absent if is_known => Redirect::Absent,
+            Lookup::Absent => Redirect::Unknown,
+            Lookup::Contended => Redirect::Contended,
+        }
+    }
+
+    /// Takes over the backends of a host, or of the wildcard that stands for it.
+    #[inline(never)]
+    fn search_domain(&mut self, host: &'r [u8]) -> Option<Answer> {
+        let Some(normal) = normal_host(host) else { return Some(Answer::No) };
+        let table = self.table;
+        let mut answer = self.search_outlined(&table.sought(LookupKey::domain(&normal)), self.route.path)?;
+        self.route.domain = host;
+        if answer == Answer::No
+            && let Some(key) = LookupKey::wildcard(&normal)
+        {
+            answer = self.search_outlined(&table.sought(key), self.route.path)?;
+            self.route.domain = self.pool.copy(&[b"*", key.name()].concat())?;
+        }
+        if answer != Answer::Yes {
+            self.route.domain = b"";
+        }
+        Some(answer)
+    }
+
+    /// As [`Self::search`], for whom it need not be inlined.
+    #[inline(never)]
+    fn search_outlined(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<Answer> {
+        self.search(sought, rest)
+    }
+
+    /// Takes over the route of a record, if one of its patterns is found.
+    #[inline(always)]
+    fn search(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<Answer> {
+        let table = self.table;
+        let record = match table.look_up(sought, &mut self.worker.scratch) {
+            Lookup::Found(record) => record,
+            Lookup::Absent => return Some(Answer::No),
+            Lookup::Contended => return Some(Answer::Unknown),
+        };
+        self.route.version = Some(record.version());
+        if let Some((scheme, addr)) = record.plain() {
+            self.route.pattern = b".*";
+            self.route.single = Some(Endpoint { scheme, destination: Destination::Addr(addr.into()) });
+        } else {
+            let answer = select(self.route, self.pool, &record, rest)?;
+            if answer != Answer::Yes {
+                return Some(answer);
+            }
+        }
+        self.route.owner = record.owner();
+        self.route.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
+        Some(Answer::Yes)
+    }
+}
+
+/// Takes over the first of a record's routes whose pattern is found.
+#[inline(never)]
+fn select<'r>(found: &mut RequestRoute<'r>, pool: Pool<'r>, record: &Record<'_>, rest: &[u8]) -> Option<Answer> {
+    let Some(route) = record.select(rest) else {
+        if record.routes().next().is_some() {
+            found.version = None;
+            return Some(Answer::No);
+        }
+        // A record without any routes is one whose routes are being built. That much is certain.
+        return Some(Answer::Unknown);
+    };
+    found.pattern = pool.copy(route.pattern)?;
+    let copied = |backend| Endpoint::copied(pool, backend);
+    if route.backend_count == 1 {
+        found.single = Some(copied(route.first_backend()?)?);
+    } else {
+        found.several = pool.collect(route.backend_count, route.backends().map(copied))?;
+        found.due.set(Some(record.counters()));
+    }
+    Some(Answer::Yes)
+}
