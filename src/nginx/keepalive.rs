@@ -64,12 +64,12 @@ impl Needs {
     /// decides it.
     #[inline(always)]
     fn of(request: Request<'_>, upstream: Upstream<'_>) -> Self {
-        let is_unsafe = request.method() & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) != 0;
+        let changes_state = request.method() & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) != 0;
         let next_upstream = upstream.next_upstream();
         let allows = |condition: u32| next_upstream & condition != 0;
         let must_be_silent = request.streams_body()
             || !allows(NGX_HTTP_UPSTREAM_FT_ERROR)
-            || is_unsafe && !allows(NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT);
+            || changes_state && !allows(NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT);
         Self { must_be_silent, has_body: request.has_body() }
     }
 }

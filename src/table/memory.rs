@@ -1,4 +1,5 @@
 //! Where a table's memory comes from: a shared zone, or the heap for tests, benches and the model checker.
+#![allow(unsafe_code)]
 
 use super::Table;
 use super::counters::Counters;

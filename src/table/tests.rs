@@ -1,4 +1,5 @@
 //! The table as a whole: against a model, at its limits, under concurrent readers.
+#![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

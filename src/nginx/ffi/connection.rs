@@ -64,8 +64,8 @@ impl Connection {
     /// Looks at a connection that nginx has.
     ///
     /// # Safety
-    /// As for `from_raw`, for `'a`, but nginx uses it later.
-    pub(super) unsafe fn borrow<'a>(raw: &'a *mut ngx_connection_t) -> Option<&'a Self> {
+    /// As for `from_raw`, but nginx uses it once the reference has ended.
+    pub(super) unsafe fn borrow(raw: &*mut ngx_connection_t) -> Option<&Self> {
         // SAFETY: a pointer that is not null and a connection are the same word.
         (!raw.is_null()).then(|| unsafe { &*ptr::from_ref(raw).cast() })
     }

@@ -44,6 +44,11 @@ impl<'c> Cycle<'c> {
         unsafe { self.raw.as_ref() }
     }
 
+    /// The cycle before it, if it is read now.
+    pub(super) fn former(self) -> *mut ngx_cycle_t {
+        self.as_ref().old_cycle
+    }
+
     /// Its log.
     pub fn log(self) -> Log<'c> {
         // SAFETY: a cycle has a log, as long as itself.
@@ -99,7 +104,7 @@ impl<'c> Cycle<'c> {
         // SAFETY: nginx has given its modules their numbers before it made a cycle.
         let index = unsafe { (*module).index };
         // SAFETY: a cycle has a configuration of each core module under its number.
-        let slot = unsafe { self.as_ref().conf_ctx.add(index).read() };
+        let slot = unsafe { *self.as_ref().conf_ctx.wrapping_add(index) };
         // SAFETY: the core module's configuration is of this type, and lives as long as the cycle.
         let conf = unsafe { slot.cast::<ngx_core_conf_t>().as_ref() };
         conf.map(|conf| conf.user).filter(|_| is_root)

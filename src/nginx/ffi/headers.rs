@@ -41,7 +41,7 @@ impl<'r> Request<'r> {
     /// Whether the answer has a line of this name.
     pub fn has_header_out(self, name: &str) -> bool {
         // SAFETY: nginx keeps headers in a list, as long as the request.
-        let mut lines = unsafe { lines(&raw const (*self.as_ptr()).headers_out.headers) };
+        let mut lines = unsafe { lines(self.list_out()) };
         // SAFETY: the line's own text, as long as the request.
         lines.any(|line| unsafe { pool::bytes(line.key) } == name.as_bytes())
     }
@@ -65,8 +65,8 @@ impl<'r> Request<'r> {
     }
 
     fn push_header_out(self, name: &'static str, value: &'r [u8]) -> Option<*mut ngx_table_elt_t> {
-        // SAFETY: nginx works on the request, and nobody else is at its list now.
-        let place = unsafe { ngx_list_push(&raw mut (*self.as_ptr()).headers_out.headers) }.cast::<ngx_table_elt_t>();
+        // SAFETY: nginx works on the request, and nothing else is at its list now.
+        let place = unsafe { ngx_list_push(self.list_out()) }.cast::<ngx_table_elt_t>();
         if place.is_null() {
             return None;
         }
@@ -75,10 +75,20 @@ impl<'r> Request<'r> {
         Some(place)
     }
 
+    fn list_in(self) -> *mut ngx_list_t {
+        // SAFETY: a request is there for its handle's life.
+        unsafe { &raw mut (*self.as_ptr()).headers_in.headers }
+    }
+
+    fn list_out(self) -> *mut ngx_list_t {
+        // SAFETY: a request is there for its handle's life.
+        unsafe { &raw mut (*self.as_ptr()).headers_out.headers }
+    }
+
     /// The lines of the request's header.
     pub fn headers_in(self) -> HeadersIn<'r> {
-        // SAFETY: nginx keeps headers in a list, as long as the request; only `set` below writes it, a copy of this.
-        let lines = unsafe { lines(&raw const (*self.as_ptr()).headers_in.headers) }.copied().collect();
+        // SAFETY: nginx keeps headers in a list, as long as the request.
+        let lines = unsafe { lines(self.list_in()) }.copied().collect();
         HeadersIn { lines, request: self }
     }
 }
@@ -120,8 +130,8 @@ impl<'r> HeadersIn<'r> {
         line.hash = hash(lower_name);
         // A list of its own: a subrequest's shares its lines with its parent's, and must not be added to.
         let lines = pool.copy(&self.lines)?;
-        // SAFETY: nginx works on the request, and nobody else is at its list now.
-        let list = unsafe { &mut (*self.request.as_ptr()).headers_in.headers };
+        // SAFETY: nginx works on the request, and nothing else is at its list now.
+        let list = unsafe { &mut *self.request.list_in() };
         list.part = ngx_list_part_t { elts: lines.as_mut_ptr().cast(), nelts: lines.len(), next: std::ptr::null_mut() };
         list.last = &raw mut list.part;
         list.nalloc = lines.len();

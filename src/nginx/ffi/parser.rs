@@ -112,9 +112,9 @@ impl<'c> Parser<'c> {
 
     /// The cycle in force, which this configuration is to follow.
     pub(super) fn former_cycle(&self) -> Option<Cycle<'c>> {
-        let cycle = self.cycle()?.as_ptr();
+        let former = self.cycle()?.former();
         // SAFETY: nginx keeps the cycle in force until this one is.
-        unsafe { Cycle::from_raw((*cycle).old_cycle) }
+        unsafe { Cycle::from_raw(former) }
     }
 
     /// Whether the directive is in a location, or in an `if` in one.

@@ -130,8 +130,8 @@ unsafe fn with<'r, P, T>(
     let slot = data.cast::<Slot<P>>();
     // SAFETY: `init_peer` has made it in the request's pool, and nginx calls one function at a time.
     let peers = unsafe { &mut (*slot).peers };
-    // SAFETY: another field.
-    let addresses = unsafe { NonNull::new_unchecked(&raw mut (*slot).addresses) };
+    // SAFETY: another field of the same.
+    let addresses = NonNull::from_mut(unsafe { &mut (*slot).addresses });
     // SAFETY: the caller's promise.
     let raw = unsafe { NonNull::new_unchecked(pc) };
     f(peers, &mut PeerConnection { raw, addresses, life: PhantomData })

@@ -5,7 +5,9 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use nginx_sys::{NGX_ALIGNMENT, ngx_array_push, ngx_array_t, ngx_palloc, ngx_pnalloc, ngx_pool_t, ngx_str_t};
+use nginx_sys::{
+    NGX_ALIGNMENT, ngx_array_push, ngx_array_t, ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_t, ngx_pool_t, ngx_str_t,
+};
 
 /// A pool: all that it gives lives as long as it, and is freed at once.
 #[derive(Clone, Copy)]
@@ -24,6 +26,19 @@ impl<'p> Pool<'p> {
 
     pub(super) fn as_ptr(self) -> *mut ngx_pool_t {
         self.raw
+    }
+
+    /// The first of the things to do when the pool goes.
+    #[inline(always)]
+    pub(super) fn cleanups(self) -> *mut ngx_pool_cleanup_t {
+        // SAFETY: a pool for `'p`.
+        unsafe { (*self.raw).cleanup }
+    }
+
+    #[inline(always)]
+    pub(super) fn set_cleanups(self, first: *mut ngx_pool_cleanup_t) {
+        // SAFETY: a pool for `'p`, and nothing else is at it now.
+        unsafe { (*self.raw).cleanup = first };
     }
 
     /// Makes a value in the pool. It is never dropped: `T` owns nothing. `None` when memory has run out.

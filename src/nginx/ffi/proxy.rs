@@ -76,7 +76,7 @@ impl Parser<'_> {
         let handlers = location.as_ref().handler.zip(module.handler);
         let is_proxied = handlers.is_some_and(|(one, other)| ptr::fn_addr_eq(one, other));
         // SAFETY: a location has a level of each module.
-        let conf = unsafe { self.context().loc_conf.add(module.slot).read() };
+        let conf = unsafe { *self.context().loc_conf.wrapping_add(module.slot) };
         (is_proxied && !conf.is_null()).then_some(ProxyConf { module, conf: conf.cast() })
     }
 
@@ -93,7 +93,7 @@ impl Parser<'_> {
         let upstream = |module: &ngx_module_t| {
             let (_, directive) = MODULES.into_iter().find(|(known, _)| *known == module_name(module))?;
             // SAFETY: a location has a level of each module.
-            let conf = unsafe { context.loc_conf.add(module.ctx_index).read() };
+            let conf = unsafe { *context.loc_conf.wrapping_add(module.ctx_index) };
             // SAFETY: what all modules that pass requests on have in common is their structures' first member.
             let common = unsafe { conf.cast::<ngx_http_upstream_conf_t>().as_ref() }?;
             Some((directive, UpstreamId::of(common.upstream)?))

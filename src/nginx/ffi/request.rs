@@ -224,8 +224,10 @@ impl<'r> Request<'r> {
     /// What this module keeps with the request; gone when an internal redirect has cleared it.
     #[inline(always)]
     pub fn context(self) -> Option<&'r Context<'r>> {
+        // SAFETY: nginx's own word for this module.
+        let context = unsafe { *self.context_slot() };
         // SAFETY: `set_context` has put it there, or nothing has; what it refers to lives as long as the request.
-        unsafe { (*self.context_slot()).cast::<Context<'r>>().as_ref() }
+        unsafe { context.cast::<Context<'r>>().as_ref() }
     }
 
     /// What this module keeps with the request, also when an internal redirect has cleared [`Request::context`].
@@ -236,8 +238,8 @@ impl<'r> Request<'r> {
         if !self.is_internal() && self.as_ref().filter_finalize() == 0 {
             return None;
         }
-        // SAFETY: a request has a pool, with a list of cleanups.
-        let mut cleanup = unsafe { (*self.pool().as_ptr()).cleanup.as_ref() };
+        // SAFETY: a list, as long as the pool.
+        let mut cleanup = unsafe { self.pool().cleanups().as_ref() };
         while let Some(entry) = cleanup {
             if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, KEEP)) {
                 // SAFETY: `keep_context` has put it there.
@@ -263,15 +265,16 @@ impl<'r> Request<'r> {
     /// Keeps this with the request, internal redirects included.
     #[inline(always)]
     pub fn keep_context(self, kept: &'r mut Keep<Context<'r>>) -> &'r Context<'r> {
-        let pool = self.pool().as_ptr();
-        let data = ptr::from_mut(kept);
+        let pool = self.pool();
         kept.request = self.raw.as_ptr();
-        // SAFETY: a request has a pool, with a list of cleanups.
-        let next = unsafe { (*pool).cleanup };
-        kept.cleanup = ngx_pool_cleanup_t { handler: Some(KEEP), data: data.cast(), next };
-        // SAFETY: in the request's pool, as `'r` says; from here on it is only read.
-        unsafe { (*pool).cleanup = &raw mut (*data).cleanup };
-        // SAFETY: as above.
+        let data = ptr::from_mut(kept);
+        // SAFETY: in the request's pool, as `'r` says; from here on it is only read, but for this field.
+        let cleanup = unsafe { &raw mut (*data).cleanup };
+        let entry = ngx_pool_cleanup_t { handler: Some(KEEP), data: data.cast(), next: pool.cleanups() };
+        // SAFETY: a field that nothing else refers to yet.
+        unsafe { cleanup.write(entry) };
+        pool.set_cleanups(cleanup);
+        // SAFETY: as for `cleanup`.
         let context = unsafe { &(*data).context };
         self.set_context(context);
         context

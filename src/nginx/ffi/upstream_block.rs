@@ -128,7 +128,7 @@ impl Parser<'_> {
         let module = self.cycle().and_then(|cycle| cycle.module(c"ngx_http_upstream_keepalive_module"));
         let Some(module) = module else { return true };
         // SAFETY: inside an upstream's block there is a level of each module.
-        let level = unsafe { self.context().srv_conf.add(module.ctx_index).read() };
+        let level = unsafe { *self.context().srv_conf.wrapping_add(module.ctx_index) };
         let mut parser = *self.as_ref();
         let mut words = [ngx_string!("keepalive"), ngx_string!("0")];
         let mut args = ngx_array_t {

@@ -3,6 +3,7 @@
 //! All threads of a model run on the operating system's thread of its test, so the faults are a thread's own. Readers
 //! store nothing: whatever is stored is the writer's.
 
+#![allow(unsafe_code)]
 #![cfg_attr(not(test), allow(dead_code))]
 
 use std::cell::RefCell;
