@@ -2,7 +2,7 @@
 //!
 //! A handle is one pointer and the lifetime of what it points to: a [`Request`](request::Request), its
 //! [`Pool`](pool::Pool), the [`Parser`](parser::Parser) of the configuration, a [`Cycle`](cycle::Cycle). nginx calls a function
-//! of [`entry`], [`directive`], [`variable`], [`zone`] or [`peer`]; that makes the handle, for the time of the call, and
+//! of [`handler`], [`entry`], [`directive`], [`variable`], [`zone`] or [`peer`]; that makes the handle, for the time of the call, and
 //! hands it to safe code. So safe code cannot keep a handle, nor anything that ends with the request.
 //!
 //! No reference to one of nginx's structures as a whole lives across a call of nginx, which reads and writes them too.
@@ -11,12 +11,15 @@ pub(super) mod addr_text;
 pub(super) mod complex_value;
 pub(super) mod connection;
 pub(super) mod cycle;
+pub(super) mod default_keepalive;
 pub(super) mod directive;
 pub(super) mod entry;
 pub(super) mod guard;
+pub(super) mod handler;
 pub(super) mod headers;
 pub(super) mod log;
 pub(super) mod module;
+pub(super) mod outcome;
 pub(super) mod output;
 pub(super) mod parser;
 pub(super) mod peer;

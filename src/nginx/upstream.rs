@@ -5,7 +5,8 @@ use super::conf::main::MainConf;
 use super::conf::networks::Networks;
 use super::conf::upstream::{UpstreamConf, parse_keepalive, parse_peers};
 use super::ffi::directive::{Command, Main};
-use super::ffi::parser::{Parser, Refusal};
+use super::ffi::outcome::Refusal;
+use super::ffi::parser::Parser;
 use super::keepalive::Keepalive;
 use super::request::peers::{NO_OTHER_KEEPALIVE, RouteBalancer};
 

@@ -1,8 +1,9 @@
 //! One directive, one type: it takes its arguments, or says what is wrong with them.
 
-use super::location::LocationConf;
 use crate::nginx::ffi::directive::{Command, Location};
-use crate::nginx::ffi::parser::{Parser, Refusal};
+use crate::nginx::ffi::module::LocationConf;
+use crate::nginx::ffi::outcome::Refusal;
+use crate::nginx::ffi::parser::Parser;
 
 /// A directive that needs nothing but its arguments.
 pub(in crate::nginx) trait Directive {

@@ -8,7 +8,8 @@ use super::directive::{Directive, DirectiveError, set_once};
 use super::table::TableConf;
 use crate::nginx::ffi::complex_value::ComplexValue;
 use crate::nginx::ffi::directive::{Command, Location};
-use crate::nginx::ffi::parser::{Parser, Refusal};
+use crate::nginx::ffi::outcome::Refusal;
+use crate::nginx::ffi::parser::Parser;
 use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
 
 /// What of a request says who answers it.

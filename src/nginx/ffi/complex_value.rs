@@ -3,11 +3,9 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_complex_value, ngx_http_complex_value_t, ngx_str_t};
-use ngx::core::Status;
+use nginx_sys::ngx_http_complex_value_t;
 
 use super::pool;
-use super::request::Request;
 
 /// A text that nginx has compiled, as long-lived as the configuration.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,6 +16,10 @@ impl ComplexValue {
     /// Nothing uses the value after the configuration that it was compiled for.
     pub(super) unsafe fn from_raw(raw: *mut ngx_http_complex_value_t) -> Option<Self> {
         NonNull::new(raw).map(Self)
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ngx_http_complex_value_t {
+        self.0.as_ptr()
     }
 
     /// The text as it was written.
@@ -33,14 +35,5 @@ impl ComplexValue {
         // SAFETY: as in `text`.
         let value = unsafe { self.0.as_ref() };
         !value.lengths.is_null()
-    }
-
-    /// What a request's variables make of it; empty when memory has run out.
-    pub fn evaluate<'r>(&self, request: Request<'r>) -> &'r [u8] {
-        let mut value = ngx_str_t::empty();
-        // SAFETY: nginx works on the request, and on a configuration that is there (`from_raw`).
-        let outcome = unsafe { ngx_http_complex_value(request.as_ptr(), self.0.as_ptr(), &raw mut value) };
-        // SAFETY: nginx has just written it, into the request's pool.
-        if outcome == Status::NGX_OK.0 { unsafe { pool::bytes(value) } } else { b"" }
     }
 }

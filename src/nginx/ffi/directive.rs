@@ -11,11 +11,8 @@ use nginx_sys::{
 
 use super::guard::guarded;
 use super::module;
-use super::parser::{Parser, Refusal};
-
-/// What nginx takes for success, and for an error that was logged.
-pub(super) const CONF_OK: *mut c_char = ptr::null_mut();
-pub(super) const CONF_ERROR: *mut c_char = ptr::without_provenance_mut(usize::MAX);
+use super::outcome::{CONF_ERROR, Refusal};
+use super::parser::Parser;
 
 /// The level of the configuration that a directive writes to.
 pub(in crate::nginx) trait Level {

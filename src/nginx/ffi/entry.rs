@@ -1,32 +1,16 @@
-//! What nginx calls, for requests and for processes: each makes a handle and goes on in safe code.
+//! What nginx calls for a configuration and for processes: each makes a handle and goes on in safe code.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_void};
 
-use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_http_request_t, ngx_int_t};
+use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_int_t};
 use ngx::core::Status;
 
 use super::cycle::Cycle;
-use super::directive::{CONF_ERROR, CONF_OK};
 use super::guard::guarded;
 use super::module::{LocationConf, MainConf};
-use super::parser::{Parser, Refusal};
-use super::request::Request;
-
-/// A handler of requests: of a phase, or of a location's content.
-pub(in crate::nginx) trait Handler {
-    /// What nginx gets when the handler panics.
-    const ON_PANIC: Status = Status::NGX_ERROR;
-
-    /// Handles a request.
-    fn handle(request: Request<'_>) -> Status;
-}
-
-/// What nginx calls for a request.
-pub(in crate::nginx) unsafe extern "C" fn handler<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes the request that it works on, and works on it during the call.
-    guarded(H::ON_PANIC, || H::handle(unsafe { Request::from_raw(r) })).0
-}
+use super::outcome::{CONF_ERROR, CONF_OK, Refusal};
+use super::parser::Parser;
 
 /// What this module does while a configuration is read, and in the life of a process.
 pub(in crate::nginx) trait Hooks {

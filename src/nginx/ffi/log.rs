@@ -3,9 +3,7 @@
 
 use std::marker::PhantomData;
 
-use nginx_sys::{ngx_log_error_core, ngx_log_t, ngx_uint_t};
-
-use super::cycle::Cycle;
+use nginx_sys::{ngx_cycle, ngx_log_error_core, ngx_log_t, ngx_uint_t};
 
 /// One of nginx's logs: of a connection, a cycle, the parser.
 #[derive(Clone, Copy)]
@@ -34,7 +32,10 @@ impl Log<'_> {
 
 /// Writes to the log of the running cycle.
 pub(in crate::nginx) fn cycle(level: u32, text: &str) {
-    if let Some(cycle) = Cycle::running() {
-        cycle.log().write(level, text);
+    // SAFETY: nginx writes it on this thread only.
+    let running = unsafe { ngx_cycle };
+    // SAFETY: nginx keeps the cycle in force; before its first there is none.
+    if let Some(cycle) = unsafe { running.as_ref() } {
+        Log { raw: cycle.log, life: PhantomData }.write(level, text);
     }
 }

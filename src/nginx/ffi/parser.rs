@@ -18,34 +18,13 @@ use ngx::http::{
 
 use super::complex_value::ComplexValue;
 use super::cycle::Cycle;
-use super::directive::{CONF_ERROR, CONF_OK};
-use super::entry::{Handler, handler};
 use super::guard::guarded;
+use super::handler::{Handler, handler};
 use super::log::Log;
 use super::module::{MainConf, Module};
+use super::outcome::{CONF_ERROR, CONF_OK, Refusal};
 use super::pool::{self, Pool};
 use super::upstream_block::UpstreamBlock;
-
-/// Why nginx refuses the configuration.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::nginx) enum Refusal {
-    /// In words; nginx adds the file and the line.
-    Because(String),
-    /// nginx has logged it.
-    Logged,
-}
-
-impl From<String> for Refusal {
-    fn from(text: String) -> Self {
-        Self::Because(text)
-    }
-}
-
-impl From<&str> for Refusal {
-    fn from(text: &str) -> Self {
-        Self::Because(text.into())
-    }
-}
 
 /// The parser, for the time of a call of nginx.
 pub(in crate::nginx) struct Parser<'c> {

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_PEER_FAILED, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_pool_t,
-    ngx_str_t, ngx_uint_t,
+    NGX_PEER_FAILED, ngx_conf_t, ngx_http_request_t, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
+    ngx_int_t, ngx_peer_connection_t, ngx_pool_t, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::Status;
 
@@ -18,7 +18,8 @@ use super::connection::Connection;
 use super::guard::guarded;
 use super::log::Log;
 use super::module::MainConf;
-use super::parser::Refusal;
+use super::outcome::Refusal;
+use super::parser::Parser;
 use super::pool::{self, Pool};
 use super::request::Request;
 use super::sockaddr::PeerAddress;
@@ -79,7 +80,56 @@ pub(in crate::nginx) struct PeerConnection<'r> {
     life: PhantomData<&'r ngx_peer_connection_t>,
 }
 
-pub(super) unsafe extern "C" fn init_peer<B: Balancer>(
+impl UpstreamBlock<'_> {
+    /// Whether no directive has taken the upstream over since [`UpstreamBlock::balance`].
+    pub fn is_balanced_by<B: Balancer>(&self) -> bool {
+        self.as_ref().peer.init_upstream.is_some_and(|init| ptr::fn_addr_eq(init, init_upstream::<B> as InitUpstream))
+    }
+
+    /// Has `B` choose the backends. `None` when memory has run out.
+    pub fn balance<B: Balancer>(&mut self) -> Option<()> {
+        // nginx wants a server in each upstream; this one stands for whatever the balancer knows.
+        // SAFETY: all-zero is how nginx makes these itself.
+        let server = unsafe { std::mem::zeroed::<ngx_http_upstream_server_t>() };
+        // SAFETY: an upstream's servers are an array of this type.
+        unsafe { pool::push(self.as_ref().servers, ngx_http_upstream_server_t { down: 1, ..server }) }?;
+        // SAFETY: nginx's own, as long as the configuration, and nothing else is at it now.
+        unsafe { (*self.as_ptr()).peer.init_upstream = Some(init_upstream::<B>) };
+        Some(())
+    }
+}
+
+type InitUpstream = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t;
+
+unsafe extern "C" fn init_upstream<B: Balancer>(
+    cf: *mut ngx_conf_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guarded(Status::NGX_ERROR, || {
+        // SAFETY: nginx passes its parser, once the http block is read.
+        let parser = unsafe { Parser::from_raw(cf) };
+        // SAFETY: nothing has a reference to it that could be written through, now that the block is read.
+        let Some(main) = (unsafe { parser.main_conf() }) else { return Status::NGX_ERROR };
+        // SAFETY: nginx passes the upstream whose block it has read.
+        let block = unsafe { UpstreamBlock::from_raw(upstream) };
+        match B::configure(main, &block) {
+            Ok(conf) => {
+                // SAFETY: nginx's own, and nothing else is at it now.
+                let peer = unsafe { &mut (*upstream).peer };
+                peer.init = Some(init_peer::<B>);
+                peer.data = ptr::from_ref(conf).cast_mut().cast();
+                Status::NGX_OK
+            }
+            Err(error) => {
+                parser.refuse(&error);
+                Status::NGX_ERROR
+            }
+        }
+    })
+    .0
+}
+
+unsafe extern "C" fn init_peer<B: Balancer>(
     r: *mut ngx_http_request_t,
     us: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {

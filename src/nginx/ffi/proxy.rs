@@ -13,7 +13,7 @@ use nginx_sys::{
 use ngx::http::{HttpModule, NgxHttpCoreModule};
 
 use super::cycle::module_name;
-use super::directive::CONF_OK;
+use super::outcome::CONF_OK;
 use super::parser::{Location, Parser};
 use super::pool;
 use super::upstream_block::UpstreamId;

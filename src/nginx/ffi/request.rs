@@ -7,12 +7,13 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_discard_request_body, ngx_http_finalize_request, ngx_http_request_t, ngx_http_send_header, ngx_int_t,
-    ngx_pool_cleanup_t, ngx_timeofday, ngx_uint_t,
+    ngx_http_complex_value, ngx_http_discard_request_body, ngx_http_finalize_request, ngx_http_request_t,
+    ngx_http_send_header, ngx_int_t, ngx_pool_cleanup_t, ngx_str_t, ngx_timeofday, ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModule, HttpModuleLocationConf};
 
+use super::complex_value::ComplexValue;
 use super::log::Log;
 use super::module::{LocationConf, Module};
 use super::pool::{self, Pool};
@@ -147,6 +148,15 @@ impl<'r> Request<'r> {
     /// Whether the body goes to the backend as it comes, so that nginx cannot send it again.
     pub fn streams_body(self) -> bool {
         self.as_ref().request_body_no_buffering() != 0
+    }
+
+    /// What the request's variables make of a text; empty when memory has run out.
+    pub fn evaluate(self, text: &ComplexValue) -> &'r [u8] {
+        let mut value = ngx_str_t::empty();
+        // SAFETY: nginx works on the request, and on the configuration that the text is of.
+        let outcome = unsafe { ngx_http_complex_value(self.raw.as_ptr(), text.as_ptr(), &raw mut value) };
+        // SAFETY: nginx has just written it, into the request's pool.
+        if outcome == Status::NGX_OK.0 { unsafe { pool::bytes(value) } } else { b"" }
     }
 
     /// Whether this is the request of the client, not a part of its answer.

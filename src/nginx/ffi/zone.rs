@@ -15,7 +15,8 @@ use ngx::core::Status;
 
 use super::guard::guarded;
 use super::module::Module;
-use super::parser::{Parser, Refusal};
+use super::outcome::Refusal;
+use super::parser::Parser;
 use super::pool;
 use crate::table::{LayoutError, PublishError, Table};
 

@@ -9,7 +9,7 @@ use super::resolve::{resolve, resolve_now};
 use super::response::add_retry_after;
 use super::route::{Outcome, RequestRoute};
 use crate::nginx::conf::location::LocationConf;
-use crate::nginx::ffi::entry::Handler;
+use crate::nginx::ffi::handler::Handler;
 use crate::nginx::ffi::request::Request;
 
 /// The handler of the access phase.

@@ -2,7 +2,7 @@
 
 use ngx::core::Status;
 
-use crate::nginx::ffi::entry::Handler;
+use crate::nginx::ffi::handler::Handler;
 use crate::nginx::ffi::request::Request;
 use crate::table::StatusClass;
 

@@ -79,10 +79,10 @@ fn tls_session<'r>(request: Request<'r>, upstream: Upstream<'r>, owner: u64) -> 
     };
     if settings.verifies || settings.sends_name {
         // nginx evaluates the same text once the connection is there.
-        write(settings.name.map_or(settings.default_name, |name| name.evaluate(request)));
+        write(settings.name.map_or(settings.default_name, |name| request.evaluate(&name)));
     }
     for text in settings.certificates.into_iter().flatten() {
-        write(text.evaluate(request));
+        write(request.evaluate(&text));
     }
     Some(hasher.finish() | 1)
 }

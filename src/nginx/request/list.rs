@@ -4,7 +4,7 @@ use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, 
 use ngx::core::Status;
 
 use super::response::{add_age, add_retry_after};
-use crate::nginx::ffi::entry::Handler;
+use crate::nginx::ffi::handler::Handler;
 use crate::nginx::ffi::output::Body;
 use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::timer::unix_seconds;

@@ -14,7 +14,7 @@ use crate::keepalive::{Key, Ticket};
 use crate::nginx::conf::main::MainConf;
 use crate::nginx::conf::upstream::UpstreamConf;
 use crate::nginx::ffi::addr_text::AddrText;
-use crate::nginx::ffi::parser::Refusal;
+use crate::nginx::ffi::outcome::Refusal;
 use crate::nginx::ffi::peer::{Balancer, PeerConnection};
 use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::timer::now_milliseconds;

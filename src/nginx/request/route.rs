@@ -149,7 +149,7 @@ impl<'r> RequestRoute<'r> {
         self.take(self.next_turn(number));
         if let Some(hash) = &self.conf.hash {
             // The key may be made of this route's own variables, which know whose turn it is.
-            self.order_by(hash.evaluate(request));
+            self.order_by(request.evaluate(hash));
         }
     }
 

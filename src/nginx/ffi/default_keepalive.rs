@@ -1,0 +1,47 @@
+//! nginx's own keep-alive, which must be off where `urlproxy_keepalive` is on.
+#![allow(unsafe_code)]
+
+use std::ptr;
+
+use nginx_sys::{nginx_version, ngx_array_t};
+use ngx::ngx_string;
+
+use super::outcome::CONF_OK;
+use super::parser::Parser;
+use super::pool;
+use super::proxy::commands;
+
+/// The first nginx that keeps connections unless `keepalive 0;` is said.
+const KEEPALIVE_BY_DEFAULT: u32 = 1_029_007;
+
+impl Parser<'_> {
+    /// Says `keepalive 0;` in the upstream that is being read, where nginx keeps connections unless told otherwise. False when
+    /// the upstream has a `keepalive` already; one that follows is a duplicate for nginx.
+    pub fn switch_keepalive_off(&mut self) -> bool {
+        if nginx_version < KEEPALIVE_BY_DEFAULT {
+            return true;
+        }
+        let module = self.cycle().and_then(|cycle| cycle.module(c"ngx_http_upstream_keepalive_module"));
+        let Some(module) = module else { return true };
+        // SAFETY: inside an upstream's block there is a level of each module.
+        let level = unsafe { *self.context().srv_conf.wrapping_add(module.ctx_index) };
+        let mut parser = *self.as_ref();
+        let mut words = [ngx_string!("keepalive"), ngx_string!("0")];
+        let mut args = ngx_array_t {
+            elts: words.as_mut_ptr().cast(),
+            nelts: words.len(),
+            size: size_of_val(&words[0]),
+            nalloc: words.len(),
+            pool: parser.pool,
+        };
+        parser.args = &raw mut args;
+        // SAFETY: the names of directives are static.
+        let mut commands = commands(module).filter(|command| unsafe { pool::bytes(command.name) } == b"keepalive");
+        let Some((command, set)) = commands.next().and_then(|command| Some((command, command.set?))) else {
+            return true;
+        };
+        // SAFETY: called as nginx's parser does, with the level that belongs to the directive.
+        let outcome = unsafe { set(&raw mut parser, ptr::from_ref(command).cast_mut(), level) };
+        outcome == CONF_OK
+    }
+}
