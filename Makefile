@@ -35,7 +35,7 @@ test: ## every test that needs no cluster
 	URLPROXY_MAY_SKIP="$$URLPROXY_MAY_SKIP $$(command -v valkey-server >/dev/null || echo valkey-server)" cargo test
 	@if command -v valkey-server >/dev/null; then \
 		echo 'make test: the same against Valkey'; \
-		URLPROXY_TEST_SERVER=valkey-server cargo test --test companion --test companion_withdrawals --test redis_connection --test sources; \
+		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \
 	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
 	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
 	.ci/prove -r t/
@@ -46,7 +46,7 @@ soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers
 	.ci/setup test
 	cargo build --release
 	URLPROXY_SOAK=$(or $(MINUTES),30) URLPROXY_SOAK_SEED=$(SEED) cargo test --release --test faults
-	URLPROXY_KILLS=5000 cargo test --release --test writers_killed -- --nocapture
+	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 
 e2e: ## the demo once; domains mapped over HTTP, an API compared with its description; tools as jobs on a real Grid Engine, their routes kept true and their jobs alive there, and as Services of a real Kubernetes API server

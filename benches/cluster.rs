@@ -3,14 +3,15 @@
 //! The real program, or the one that `URLPROXY_BENCH_KUBE2PROXY` names, a real Redis, and a scripted API server in this process.
 //! Not a test: nothing here fails but what cannot be measured.
 
-#[path = "../tests/common/api_server.rs"]
+#[path = "../tests/kube/api_server/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "tests need more of it")]
 mod api_server;
-#[path = "../tests/common/port.rs"]
-mod port;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/store.rs"]
 mod store;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 

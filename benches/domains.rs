@@ -4,12 +4,12 @@
 //! The real program, a real Redis, and a companion that follows it as in nginx. Not a test: nothing here fails but what
 //! cannot be measured.
 
-#[path = "../tests/common/port.rs"]
-mod port;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/store.rs"]
 mod store;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -51,7 +51,7 @@ fn main() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| run(table, &settings, &lease, &journal, &|| stop.load(Relaxed)));
-        let address = format!("127.0.0.1:{}", port::free_port());
+        let address = format!("127.0.0.1:{}", support::port::free_port());
         let begun = Instant::now();
         let args = ["--database", &database, "--listen", &address, "--redis", &store.url()];
         let unicorn = Process::start(PROGRAM, &args);

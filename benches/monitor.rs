@@ -3,19 +3,18 @@
 //! The real program, once and with everything that belongs to a start, over real files of 3,000 users; qstat and the proxy's list
 //! are scripted. Not a test: nothing here fails but what cannot be measured.
 
-#[path = "../tests/common/listener.rs"]
-mod listener;
-#[path = "../tests/common/monitored.rs"]
-mod monitored;
-#[path = "../tests/common/need.rs"]
-mod need;
 #[path = "common/process.rs"]
 mod process;
+#[path = "../tests/monitor/site.rs"]
+#[allow(dead_code, reason = "tests need more of it")]
+mod site;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
-use monitored::Site;
 use process::row;
+use site::Site;
 
 const TOOLS: usize = 3_000;
 const ROUNDS: usize = 7;

@@ -89,7 +89,7 @@
 //! see the calls of `fails`. The long search is complete, but for kills beyond a home, which it follows through five
 //! preemptions. Not modelled: Redis's side, counters and the header's figures (each word stands for itself), failure
 //! state (two words, argued in `health.rs`), the format of a zone (its magic word is stored before workers are forked), and
-//! bigger loads than a few records, which `tests/writers_killed.rs` has.
+//! bigger loads than a few records, which `tests/module/writers_killed.rs` has.
 //!
 //! [`Table::is_current`](super::Table::is_current) has no edge: nothing is read on the strength of its answer. After `false`
 //! the caller looks up anew, with E1; after `true` it goes on with what a lookup has copied, which was the record's at some

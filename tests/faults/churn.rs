@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::nginx::try_get;
 use crate::site::Site;
+use crate::support::nginx::try_get;
 use crate::traffic::{TOOLS, address, name};
 
 /// Written at once, this often: 1,000 changes a second.

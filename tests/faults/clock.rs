@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::nginx::{get, wait_for};
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::nginx::{get, wait_for};
+use crate::support::redis::RedisServer;
 
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::nginx::wait_for;
-use crate::redis_server::RedisServer;
 use crate::site::Site;
+use crate::support::nginx::wait_for;
+use crate::support::redis::RedisServer;
 
 pub mod backends;
 pub mod patterns;

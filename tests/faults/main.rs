@@ -2,16 +2,8 @@
 //!
 //! `cargo test --test faults NAME` runs those whose name contains NAME. `make soak` runs them at random for minutes.
 
-#[path = "../common/need.rs"]
-mod need;
-#[path = "../common/nginx.rs"]
-mod nginx;
-#[path = "../common/port.rs"]
-mod port;
-#[path = "../common/redis.rs"]
-mod redis_server;
-#[path = "../common/sentinel.rs"]
-mod sentinel;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod churn;
 mod clock;

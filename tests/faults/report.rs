@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::need::{MAY_SKIP, may_skip};
+use crate::support::need::{MAY_SKIP, may_skip};
 use crate::traffic::{Count, Failure};
 
 /// The figures of one fault.

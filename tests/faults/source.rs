@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use redis::cmd;
 
-use crate::nginx::{wait_for, wait_within};
-use crate::redis_server::RedisServer;
 use crate::report::Report;
-use crate::sentinel::start_sentinel;
 use crate::site::{Plan, Site};
+use crate::support::nginx::{wait_for, wait_within};
+use crate::support::redis::RedisServer;
+use crate::support::sentinel::start_sentinel;
 
 /// Everything that was written is there after a kill.
 const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];

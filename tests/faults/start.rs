@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::nginx::wait_for;
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::nginx::wait_for;
+use crate::support::redis::RedisServer;
 
 const SOON: Duration = Duration::from_secs(3);
 const FEW: usize = 40;

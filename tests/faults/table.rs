@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::churn::{Churn, Lag};
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::redis::RedisServer;
 use crate::traffic::{TOOLS, name};
 
 const SOON: Duration = Duration::from_secs(2);

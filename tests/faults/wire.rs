@@ -3,11 +3,11 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::nginx::wait_for;
 use crate::proxy::{Mode, Proxy};
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::nginx::wait_for;
+use crate::support::redis::RedisServer;
 
 const SOON: Duration = Duration::from_secs(5);
 const FEW: usize = 40;

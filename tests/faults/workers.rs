@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::churn::Churn;
-use crate::nginx::{is_alive, wait_for};
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::nginx::{is_alive, wait_for};
+use crate::support::redis::RedisServer;
 
 const SOON: Duration = Duration::from_secs(2);
 /// Lines of a start.

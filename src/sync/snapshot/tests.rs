@@ -1,6 +1,7 @@
 //! Whatever a file says, it is believed whole or not at all.
 
-#[path = "../../../tests/common/need.rs"]
+#[path = "../../../tests/support/need.rs"]
+#[allow(dead_code, reason = "tests need more of it")]
 mod need;
 
 use std::fs;

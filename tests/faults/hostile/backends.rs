@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use crate::nginx::{DEADLINE, try_get, try_get_from};
-use crate::port::free_port;
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::nginx::{DEADLINE, try_get, try_get_from};
+use crate::support::port::free_port;
+use crate::support::redis::RedisServer;
 
 use super::{FEW, SOON, comes_true, under_attack, wait_in_step, wait_listed, while_busy};
 

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::churn::Lag;
-use crate::nginx::try_get;
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::nginx::try_get;
+use crate::support::redis::RedisServer;
 
 use super::{FEW, SOON, Times, comes_true, processor_time, register, under_attack, wait_in_step, while_busy};
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::redis_server::RedisServer;
 use crate::report::Report;
 use crate::site::{Plan, Site};
+use crate::support::redis::RedisServer;
 
 use super::{FEW, SOON, comes_true, register, under_attack, wait_in_step};
 
@@ -49,7 +49,7 @@ fn filled(zone: &'static str, hostile: usize, honest: usize) -> Report {
         let missing = || expected.difference(&site.listed()).count();
         let is_complete = comes_true(SOON, || missing() == 0);
         // A backend that nobody has: who still answers is at the old one.
-        let gone = format!("http://127.0.0.1:{}", crate::port::free_port());
+        let gone = format!("http://127.0.0.1:{}", crate::support::port::free_port());
         write_all(&gone);
         let statuses = || -> BTreeSet<_> {
             let each = expected.iter().step_by(honest / 50);

@@ -1,0 +1,13 @@
+//! invisible-unicorn.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod site;
+
+mod api;
+mod database;
+mod killed;
+mod limits;
+mod operation;
+mod ownership;

@@ -1,0 +1,12 @@
+//! webservice-runner, portgrabber and portreleaser as their users, the proxies and Grid Engine see them.
+
+mod command_line;
+mod family;
+mod grabbing;
+mod job;
+mod ports;
+mod registering;
+mod releasing;
+mod renewing;
+mod running;
+mod withdrawing;

@@ -1,0 +1,76 @@
+//! What all three say of themselves, and of what is wrong with what they are given.
+
+use super::job::{GRABBER, RELEASER, RUNNER, file_of, output};
+
+#[test]
+fn a_file_that_is_wrong_is_named_and_nothing_is_begun() {
+    let wrong = file_of("good:1\n# fine\nnot good\n");
+    let path = wrong.path().to_str().unwrap();
+    let run = |program: &[&str], path: &str, command: &[&str]| {
+        output(&[program, &["--active-proxy-file", path], command].concat())
+    };
+    let command = ["sh", "-c", "echo begun"];
+    let programs: [(&[&str], &[&str]); 3] = [
+        (&[RUNNER, "--register-proxy"], &command),
+        (&[GRABBER], &["hello", "sh", "-c", "echo begun"]),
+        (&[RELEASER, "--strict"], &[]),
+    ];
+    for (program, command) in programs {
+        let (status, out, error) = run(program, path, command);
+        assert_eq!((status, &*out), (Some(78), ""), "{program:?}: {error}");
+        for word in [path, "line 3", "\"not good\"", "expected host, host:port"] {
+            assert!(error.contains(word), "{program:?}: {error}");
+        }
+        let (status, out, error) = run(program, "/nowhere/active-proxy", command);
+        assert_eq!((status, &*out), (Some(66), ""), "{program:?}: {error}");
+        assert!(error.contains("/nowhere/active-proxy") && error.contains("No such file"), "{program:?}: {error}");
+    }
+    for path in [path, "/nowhere/active-proxy"] {
+        let (status, _, error) = run(&[RELEASER], path, &[]);
+        assert!(status == Some(0) && error.contains(path), "{error}");
+    }
+}
+
+#[test]
+fn the_command_lines_teach() {
+    let manual = include_str!("../../../README.md");
+    for (program, name, count) in
+        [(RUNNER, "webservice-runner", 8), (GRABBER, "portgrabber", 3), (RELEASER, "portreleaser", 2)]
+    {
+        let (status, help, _) = output(&[program, "--help"]);
+        assert_eq!(status, Some(0));
+        let (_, described) = manual.split_once(&format!("### {name}\n")).expect("a section");
+        let described = described.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
+        let options: Vec<_> = help
+            .lines()
+            .filter(|line| line.starts_with("      --"))
+            .filter_map(|l| l.split_whitespace().next())
+            .collect();
+        assert_eq!(options.len(), count, "{options:?}");
+        for option in options {
+            assert!(described.contains(&format!("| `{option}")), "the manual of {name} lacks {option}");
+        }
+        let (status, version, _) = output(&[program, "--version"]);
+        assert_eq!((status, version), (Some(0), format!("{name} {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    for command in [
+        &[RUNNER][..],
+        &[RUNNER, "--no-such-option", "true"],
+        &[RUNNER, "--type", "lighttpd", "true"],
+        &[RUNNER, "--port", "0", "true"],
+        &[RUNNER, "--grace", "10", "true"],
+        &[GRABBER],
+        &[GRABBER, "hello"],
+        &[GRABBER, "", "true"],
+        &[GRABBER, "a/b", "true"],
+        &[GRABBER, "--companion", "watch", "hello", "true"],
+        &[RELEASER, "more"],
+        &[RELEASER, "--no-such-option"],
+    ] {
+        let (status, out, error) = output(command);
+        assert_eq!((status, &*out), (Some(64), ""), "{command:?}: {error}");
+        assert!(error.contains("error: "), "{command:?}: {error}");
+    }
+    let (_, _, error) = output(&[RUNNER, "--type", "lighttpd", "true"]);
+    assert!(error.contains("type \"lighttpd\" is not supported, expected \"generic\""), "{error}");
+}

@@ -1,0 +1,74 @@
+//! A server for one address family, and proxies that come by the other.
+
+use std::net::Ipv6Addr;
+
+use super::job::{Job, RUNNER, file_of, port_of, runner, start};
+use crate::proxy::Proxy;
+use crate::support::need::need_root;
+
+/// Listens at `[::]`, and does not say so: connections of IPv4 are refused.
+const SERVER: &str = r#"
+    use IO::Socket::IP;
+    $| = 1;
+    my $socket = IO::Socket::IP->new(LocalAddr => "::", LocalPort => $ENV{PORT}, V6Only => 1, Listen => 5) or die "$@\n";
+    print "listens on $ENV{PORT}\n";
+    while (1) { my $client = $socket->accept or next; print "was connected to\n"; close $client }
+"#;
+
+/// A webservice-runner where the name `both` has two addresses; that takes root.
+fn runner_of_both(proxy: u16, command: &[&str]) -> Job {
+    let hosts = file_of("127.0.0.1 both\n::1 both\n");
+    let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+    let program =
+        ["unshare", "--mount", "sh", "-c", script, hosts.path().to_str().unwrap(), RUNNER, "--register-proxy"];
+    let options = ["--listen-timeout", "10s"];
+    let job = start(&program, &[], file_of(&format!("both:{proxy}\n")), &options, command);
+    // By then it is mounted.
+    port_of(&job);
+    job
+}
+
+#[test]
+fn a_server_for_ipv6_alone_is_registered_over_ipv6_or_not_at_all() {
+    let proxy = Proxy::start_at((Ipv6Addr::UNSPECIFIED, 0).into(), |_| "ok".into()).expect("IPv6");
+    let number = proxy.address.port();
+    let options = ["--listen-timeout", "5s"];
+    let mut job = runner(file_of(&format!("127.0.0.1:{number}\n")), &options, &["perl", "-e", SERVER]);
+    let port = port_of(&job);
+    assert_eq!(job.wait_for_end(), 69);
+    let reason =
+        format!("port {port} is listened on for IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or 127.0.0.1");
+    job.wait_for_line(&["ERROR", &reason, "within 5s"]);
+    assert_eq!(proxy.heard(), [""; 0]);
+
+    if !need_root() {
+        return;
+    }
+    // The name has both addresses.
+    let job = runner_of_both(number, &["perl", "-e", SERVER]);
+    let port = port_of(&job);
+    job.wait_for_line(&[&format!("INFO registered http://[::1]:{port} with both:{number}")]);
+    assert_eq!(proxy.heard(), [format!("register\n.*\nhttp://[::1]:{port}\n")]);
+}
+
+#[test]
+fn a_server_for_ipv4_alone_is_registered_over_ipv4_or_not_at_all() {
+    let proxy = Proxy::start_at((Ipv6Addr::UNSPECIFIED, 0).into(), |_| "ok".into()).expect("IPv6");
+    let number = proxy.address.port();
+    let server = SERVER.replace("::\"", "0.0.0.0\"").replace("V6Only => 1, ", "");
+    let options = ["--listen-timeout", "5s"];
+    let mut job = runner(file_of(&format!("[::1]:{number}\n")), &options, &["perl", "-e", &server]);
+    let port = port_of(&job);
+    assert_eq!(job.wait_for_end(), 69);
+    job.wait_for_line(&[
+        "ERROR",
+        &format!("port {port} is listened on at 0.0.0.0 only, expected 0.0.0.0, [::] or ::1"),
+    ]);
+    if !need_root() {
+        return;
+    }
+    let job = runner_of_both(number, &["perl", "-e", &server]);
+    let port = port_of(&job);
+    job.wait_for_line(&[&format!("INFO registered http://127.0.0.1:{port} with both:{number}")]);
+    assert!(!job.log().contains("was connected to"), "what /proc says takes no connection");
+}

@@ -1,0 +1,172 @@
+//! When the proxies are told of a service's end.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::job::{SERVER, UNKNOWN, UNREGISTER, active, port_of, runner, server};
+use crate::proxy::Proxy;
+
+/// Whether it is one of the two.
+fn is_unregister(command: &str) -> bool {
+    command.starts_with("unregister")
+}
+
+#[test]
+fn the_proxies_know_before_the_command_does() {
+    for signal in ["TERM", "INT", "HUP"] {
+        let (proxy, go_on) = Proxy::slow(|command, _| is_unregister(command));
+        let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+        let port = port_of(&job);
+        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+        job.wait_for_line(&["INFO registered"]);
+        job.signal(signal);
+        proxy.wait_for(&[&*register, &unregister]);
+        assert!(!job.log().contains("got "), "{signal}");
+        go_on.send(()).unwrap();
+        job.wait_for_line(&[&format!("got {signal}")]);
+        if signal != "TERM" {
+            job.signal("TERM");
+        }
+        assert_eq!(job.wait_for_end(), 5, "{signal}");
+        assert_eq!(proxy.heard(), [&*register, &unregister], "{signal}: told once");
+    }
+}
+
+#[test]
+fn a_second_signal_and_a_mute_proxy_do_not_wait() {
+    // After 2 s the command gets the first signal: a machine that was busy for so long shows nothing.
+    let mut is_shown = false;
+    for _ in 0..10 {
+        let (proxy, mute) = Proxy::slow(|command, _| is_unregister(command));
+        let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+        let port = port_of(&job);
+        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+        job.wait_for_line(&["INFO registered"]);
+        let start = Instant::now();
+        job.signal("INT");
+        proxy.wait_for(&[&*register, &unregister]);
+        job.signal("HUP");
+        job.wait_for_line(&["got HUP"]);
+        is_shown = start.elapsed() < Duration::from_secs(2);
+        assert!(!is_shown || !job.log().contains("got INT"), "the second instead of the first");
+        job.signal("TERM");
+        assert_eq!(job.wait_for_end(), 5);
+        drop(mute);
+        if is_shown {
+            break;
+        }
+    }
+    assert!(is_shown, "it waits, or this machine is too busy");
+
+    // With one signal alone the command gets it after 2 s, and the proxy is tried again after the command's end.
+    let (proxy, mute) = Proxy::slow(|_, number| number == 1);
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let port = port_of(&job);
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+    job.wait_for_line(&["INFO registered"]);
+    let start = Instant::now();
+    job.signal("TERM");
+    job.wait_for_line(&["got TERM"]);
+    assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [&*register, &unregister, &unregister]);
+    job.wait_for_line(&["INFO unregistered"]);
+    drop(mute);
+}
+
+#[test]
+fn each_end_is_told() {
+    for (ending, want) in [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -SEGV $$", 139)] {
+        let proxy = Proxy::agreeing();
+        let script = format!("trap '{ending}' USR1; perl -e \"$0\" 0.0.0.0 & while :; do wait; done");
+        let mut job = runner(active(&[proxy.address]), &[], &["sh", "-c", &script, SERVER]);
+        let port = port_of(&job);
+        let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+        job.wait_for_line(&["INFO registered"]);
+        job.signal("USR1");
+        assert_eq!(job.wait_for_end(), want, "{ending}");
+        assert_eq!(proxy.heard(), [&*register, &unregister], "{ending}");
+        job.wait_for_line(&["INFO unregistered http://127.0.0.1:", &proxy.address.to_string()]);
+    }
+}
+
+#[test]
+fn a_registration_of_which_nothing_is_known_is_taken_back_too() {
+    // The answer does not come.
+    let (proxy, mute) = Proxy::slow(|command, _| !is_unregister(command));
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let port = port_of(&job);
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+    proxy.wait_for(&[&register]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [&*register, &unregister]);
+    drop(mute);
+
+    // The answer is lost.
+    let proxy = Proxy::start(|command| if is_unregister(command) { "ok".into() } else { String::new() });
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    job.wait_for_line(&["WARN answered \"\" while registering"]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert!(proxy.heard().last().is_some_and(|last| is_unregister(last)), "{:?}", proxy.heard());
+}
+
+#[test]
+fn nothing_is_taken_back_before_it_is_known() {
+    let (go_on, told) = channel::<()>();
+    let (told, is_known) = (Mutex::new(told), AtomicBool::new(false));
+    let proxy = Proxy::start(move |command| {
+        if is_unregister(command) {
+            return if is_known.load(Relaxed) { "ok".into() } else { "too early".into() };
+        }
+        told.lock().unwrap().recv().unwrap();
+        // An identd takes its time.
+        thread::sleep(Duration::from_millis(100));
+        is_known.store(true, Relaxed);
+        "ok".into()
+    });
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let port = port_of(&job);
+    let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
+    proxy.wait_for(&[&register]);
+    job.signal("TERM");
+    go_on.send(()).unwrap();
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard(), [&*register, &unregister]);
+}
+
+#[test]
+fn a_proxy_that_fails_at_the_end_is_asked_again_and_then_left() {
+    let proxy = Proxy::start(|command| if is_unregister(command) { "fail".into() } else { "ok".into() });
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let url = format!("http://127.0.0.1:{}", port_of(&job));
+    job.wait_for_line(&["INFO registered"]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    job.wait_for_line(&["WARN answered \"fail\" while unregistering", &url, "from"]);
+    assert!(proxy.count(UNKNOWN) > 2, "{:?}", proxy.heard());
+    // It knows the command: `unregister` could take another job's route.
+    assert_eq!(proxy.count(UNREGISTER), 0, "{:?}", proxy.heard());
+}
+
+#[test]
+fn an_old_proxy_is_told_in_the_old_way() {
+    let failed = AtomicBool::new(false);
+    let proxy =
+        Proxy::old(
+            move |command| {
+                if command == UNREGISTER && !failed.swap(true, Relaxed) { "fail".into() } else { "ok".into() }
+            },
+        );
+    let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
+    let register = proxy.registration(port_of(&job));
+    job.wait_for_line(&["INFO registered"]);
+    job.signal("TERM");
+    assert_eq!(job.wait_for_end(), 5);
+    assert_eq!(proxy.heard_once(), [&register, UNKNOWN, UNREGISTER, UNKNOWN, UNREGISTER]);
+    job.wait_for_line(&["INFO unregistered"]);
+}

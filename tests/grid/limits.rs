@@ -1,0 +1,132 @@
+//! proxylistener's limits of connections: no tool keeps the others of its host out.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::listener::{Listener, hear, identd};
+use crate::support::http;
+use crate::support::redis::RedisServer;
+use crate::support::wait::{SOON, wait_for};
+
+const URL: &str = "http://127.0.0.1:8000";
+
+/// A proxylistener whose clients are `tools.hello`'s but for those of a hog.
+struct Shared {
+    listener: Listener,
+    status: SocketAddr,
+    /// Ports of the hog's clients.
+    hogs: Arc<Mutex<HashSet<u16>>>,
+    /// The identd does not answer yet.
+    is_slow: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn start(redis: &RedisServer, args: &[&str]) -> Self {
+        let hogs = Arc::new(Mutex::new(HashSet::new()));
+        let is_slow = Arc::new(AtomicBool::new(false));
+        let (known, is_waited_for) = (Arc::clone(&hogs), Arc::clone(&is_slow));
+        let ident_port = identd(move |mut stream, (client, ours)| {
+            while is_waited_for.load(SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let user = if known.lock().unwrap().contains(&client) { "hog" } else { "hello" };
+            let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.{user}\r\n").as_bytes());
+        });
+        let args = [args, &["--metrics-listen", "127.0.0.1:0", "--ident-timeout", "1m"]].concat();
+        let listener = Listener::start(&redis.url(), ident_port, &args);
+        let status = listener.daemon.address_in("telling of itself");
+        Self { listener, status, hogs, is_slow }
+    }
+
+    /// A client of the hog that asks for something.
+    fn hog(&self) -> TcpStream {
+        let mut client = self.listener.connect();
+        self.hogs.lock().unwrap().insert(client.local_addr().unwrap().port());
+        client.set_read_timeout(Some(SOON)).unwrap();
+        client.write_all(b"unregister\n.*\n").unwrap();
+        client
+    }
+
+    #[track_caller]
+    fn sample(&self, name: &str) -> u64 {
+        let (_, metrics) = http::get(self.status, "/metrics");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {metrics}"))
+    }
+}
+
+#[test]
+fn clients_that_do_not_close_keep_nobody_out() {
+    let redis = RedisServer::start(&[]);
+    let shared = Shared::start(&redis, &[]);
+    let answered: Vec<_> = (0..150)
+        .map(|_| {
+            let mut client = shared.hog();
+            let _ = client.read(&mut [0; 2]);
+            client
+        })
+        .collect();
+    let replies: Vec<_> = (0..40).map(|_| shared.listener.register(".*", URL)).collect();
+    assert_eq!(replies, vec!["ok"; 40]);
+    assert_eq!(shared.sample("proxylistener_connections_refused_total{by=\"per_host\"}"), 0);
+    drop(answered);
+}
+
+/// Those that are answered and do not close are limited as well: the oldest are closed.
+#[test]
+fn clients_that_do_not_close_are_bounded() {
+    let redis = RedisServer::start(&[]);
+    // Of 16 a host has 8.
+    let shared = Shared::start(&redis, &["--max-connections", "16"]);
+    let closed = "proxylistener_lingering_connections_refused_total{by=\"waited_longest\"}";
+    let mut answered = Vec::new();
+    wait_for("the oldest are closed", || {
+        let mut client = shared.hog();
+        let mut reply = [0; 2];
+        client.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"ok");
+        answered.push(client);
+        shared.sample(closed) > 0
+    });
+    assert!(shared.sample("proxylistener_lingering_connections") <= 8);
+}
+
+#[test]
+fn a_user_of_many_commands_keeps_nobody_out() {
+    let redis = RedisServer::start(&[]);
+    // Of 200 a host has 64.
+    let shared = Shared::start(&redis, &["--max-connections", "200"]);
+    shared.is_slow.store(true, SeqCst);
+    let hogs: Vec<_> = (0..100).map(|_| shared.hog()).collect();
+    wait_for("all places are taken", || shared.sample("proxylistener_connections") == 64);
+    let mut other = shared.listener.connect();
+    other.write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
+    wait_for("the others wait", || shared.sample("proxylistener_waiting_connections") == 37);
+    shared.is_slow.store(false, SeqCst);
+    assert_eq!(hear(other), "ok");
+    assert_eq!(shared.sample("proxylistener_connections_refused_total{by=\"per_host\"}"), 0);
+    drop(hogs);
+}
+
+#[test]
+fn one_user_has_a_share_of_its_hosts_places() {
+    let redis = RedisServer::start(&[]);
+    // Of 16 a host has 8, and each of its users 4.
+    let shared = Shared::start(&redis, &["--max-connections", "16"]);
+    redis.signal("STOP");
+    let hogs: Vec<_> = (0..8).map(|_| shared.hog()).collect();
+    let refused = "proxylistener_connections_refused_total{by=\"per_owner\"}";
+    wait_for("half of them are refused", || shared.sample(refused) == 4);
+    let mut other = shared.listener.connect();
+    other.write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
+    redis.signal("CONT");
+    assert_eq!(hear(other), "ok");
+    let failed = hogs.into_iter().map(hear).filter(|reply| reply == "fail").count();
+    assert!(failed >= 4, "{failed}");
+    shared.listener.daemon.wait_for_line(&["refused", "tool=\"hog\"", "as many commands under way"]);
+}

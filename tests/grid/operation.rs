@@ -1,0 +1,281 @@
+//! proxylistener as its operator meets it: command line, signals, settings, metrics, systemd.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
+
+use crate::listener::{Listener, ask, hear, identd, identd_of};
+use crate::support::daemon::Daemon;
+use crate::support::http::{get, is_ready, metric};
+use crate::support::port::free_port;
+use crate::support::redis::RedisServer;
+use crate::support::wait::{SOON, wait_for};
+
+const IDENT_FAILED: &str = "Identd authentication failed. Please contact an administrator";
+const NO_TOOL: &str = "This service available only to tool accounts";
+const URL: &str = "http://127.0.0.1:8000";
+
+#[test]
+fn sighup_reads_the_settings_again() {
+    let redis = RedisServer::start(&[]);
+    let file = redis.dir().join("settings");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("idle-timeout 10s\n");
+    let args = ["--settings-file", file.to_str().unwrap()];
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
+    let elsewhere = "http://10.68.0.1:80";
+    assert_eq!(listener.register(".*", elsewhere), "fail");
+    let client = listener.connect();
+
+    write("allow-destination 10.68.0.0/16\nidle-timeout 300ms\n");
+    listener.daemon.signal("HUP");
+    listener.daemon.wait_for_line(&["INFO", "settings read again", "changed=true"]);
+    assert_eq!(ask(client, format!("register\n.*\n{elsewhere}\n")), "ok", "who is in stays in");
+    assert_eq!(hear(listener.connect()), "", "closed in less than 10 s");
+
+    write("allow-destination 10.68.0.0/16\nidle-timeout soon\n");
+    listener.daemon.signal("HUP");
+    listener.daemon.wait_for_line(&["WARN", "not read again", ":2: invalid value 'soon'", "expected e.g."]);
+    let again = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 4)), format!("register\n.*\n{elsewhere}\n"));
+    wait_for("the settings in force stay", || again() == "ok");
+
+    write("listen 127.0.0.1:1\nmetrics-listen 127.0.0.1:0\nredis redis://h/0\n");
+    listener.daemon.signal("HUP");
+    // Those two that the command line says have precedence.
+    listener.daemon.wait_for_line(&["WARN", "takes a restart", "--metrics-listen"]);
+    assert_eq!(listener.daemon.log().matches("takes a restart").count(), 1);
+    wait_for("what the file no longer says is gone", || again() == "fail");
+}
+
+#[test]
+fn it_tells_of_itself_over_http() {
+    let redis = RedisServer::start(&[]);
+    let args = ["--metrics-listen", "127.0.0.1:0", "--audit-interval", "50ms"];
+    let mut listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
+    let status = listener.daemon.address_in("telling of itself");
+    assert_eq!(get(status, "/live"), (200, "live\n".into()));
+    wait_for("ready", || get(status, "/ready") == (200, "ready\n".into()));
+    assert_eq!(get(status, "/other").0, 404);
+    let free = free_port();
+    let url = format!("http://127.0.0.1:{free}");
+    assert_eq!(listener.register(".*", &url), "ok");
+    assert_eq!(listener.register(".*", "http://192.0.2.1:80"), "fail");
+    assert_eq!(listener.ask("unregister\n(\n"), "ok", "nothing of it is there");
+    assert_eq!(listener.ask("hello\n"), "fail");
+    let idle = listener.connect();
+    for (sample, value) in [
+        (r#"proxylistener_commands_total{command="register",outcome="ok"}"#, 1.0),
+        (r#"proxylistener_commands_total{command="register",outcome="refused"}"#, 1.0),
+        (r#"proxylistener_commands_total{command="register",outcome="redis_failed"}"#, 0.0),
+        (r#"proxylistener_commands_total{command="unregister",outcome="ok"}"#, 1.0),
+        (r#"proxylistener_commands_total{command="unknown",outcome="refused"}"#, 1.0),
+        ("proxylistener_ident_seconds_count", 3.0),
+        ("proxylistener_connections", 1.0),
+        (r#"proxylistener_connections_refused_total{by="waited_longest"}"#, 0.0),
+    ] {
+        wait_for(sample, || metric(status, sample) == value);
+    }
+    let sample = r#"proxylistener_audited_routes_total{finding="backend_unreachable"}"#;
+    wait_for(sample, || metric(status, sample) > 0.0);
+    assert!(metric(status, r#"proxylistener_redis_seconds_bucket{le="+Inf"}"#) > 0.0);
+    listener.daemon.signal("TERM");
+    wait_for("it says that it drains", || get(status, "/ready").0 == 503);
+    drop(idle);
+    assert_eq!(listener.daemon.wait_for_end(), 0);
+}
+
+#[test]
+fn it_is_not_ready_while_redis_takes_no_writes() {
+    let mut redis = RedisServer::start(&[]);
+    let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--metrics-listen", "127.0.0.1:0"]);
+    let status = listener.daemon.address_in("telling of itself");
+    let wait_until = |ready: bool, what: &str| wait_for(what, || is_ready(status) == ready);
+    wait_until(true, "ready");
+    assert_eq!(redis.cli(&["DBSIZE"]), "0", "asking writes nothing");
+    assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    wait_until(false, "a replica takes no writes");
+    listener.daemon.wait_for_line(&["WARN Redis takes no writes", "read only"]);
+    assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    wait_until(true, "a master does");
+    listener.daemon.wait_for_line(&["INFO Redis takes writes again"]);
+    assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]), "OK");
+    wait_until(false, "too few replicas");
+    assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]), "OK");
+    wait_until(true, "enough");
+    redis.signal("STOP");
+    wait_until(false, "it hangs");
+    redis.signal("CONT");
+    wait_until(true, "it goes on");
+    redis.stop();
+    wait_until(false, "it is gone");
+    redis.start_again();
+    wait_until(true, "it is back");
+    assert_eq!(listener.daemon.log().matches("WARN Redis takes no writes").count(), 4, "once each");
+}
+
+#[test]
+fn a_log_that_nobody_reads_changes_nothing() {
+    let redis = RedisServer::start(&[]);
+    let ident_port = identd_of("tools.hello").to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_proxylistener"));
+    command.args([
+        "--listen",
+        "127.0.0.1:0",
+        "--project",
+        "tools",
+        "--redis",
+        &redis.url(),
+        "--ident-port",
+        &ident_port,
+    ]);
+    let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it does not listen");
+    }
+    let address = line.split_once("address=").unwrap().1.split_once(' ').unwrap().0.to_owned();
+    drop(log);
+    for _ in 0..3 {
+        assert_eq!(ask(TcpStream::connect(&address).unwrap(), format!("register\n.*\n{URL}\n")), "ok");
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn repeats_and_reasons_are_in_the_log_when_asked_for() {
+    let redis = RedisServer::start(&[]);
+    let url = format!("http://127.0.0.1:{}", free_port());
+    for (level, is_told) in [("info", false), ("debug", true)] {
+        let args = ["--audit-interval", "50ms", "--log-level", level];
+        let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
+        assert_eq!(listener.register(".*", &url), "ok");
+        if is_told {
+            listener.daemon.wait_for_line(&["DEBUG", "nobody listens", "tool=\"hello\"", "connection refused"]);
+        } else {
+            assert!(!listener.daemon.log().contains("DEBUG"));
+        }
+    }
+}
+
+#[test]
+fn systemds_watchdog_is_fed() {
+    let redis = RedisServer::start(&[]);
+    let path = redis.dir().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "20000")];
+    let _listener = Listener::start_with(&redis.url(), free_port(), &[], &environment);
+    let mut fed = 0;
+    while fed < 3 {
+        let mut bytes = [0; 64];
+        let len = systemd.recv(&mut bytes).expect("told in time");
+        fed += usize::from(&bytes[..len] == b"WATCHDOG=1");
+    }
+}
+
+#[test]
+fn the_end_is_asked_for_and_comes_when_clients_are_answered() {
+    let redis = RedisServer::start(&[]);
+    for signal in ["TERM", "INT"] {
+        let (go_on, told) = channel::<()>();
+        let (asking, asked) = channel::<()>();
+        let told = std::sync::Mutex::new(told);
+        let ident_port = identd(move |mut stream, (client, ours)| {
+            asking.send(()).unwrap();
+            told.lock().unwrap().recv().unwrap();
+            let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
+        });
+        let mut listener = Listener::start(&redis.url(), ident_port, &[]);
+        let idle = listener.connect();
+        let client = listener.connect();
+        (&client).write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
+        asked.recv_timeout(SOON).unwrap();
+        listener.daemon.signal(signal);
+        listener.daemon.wait_for_line(&["draining", "clients=2"]);
+        assert!(TcpStream::connect(listener.address).is_err(), "nobody is let in any more");
+        go_on.send(()).unwrap();
+        assert_eq!(hear(client), "ok");
+        assert_eq!(hear(idle), "");
+        assert_eq!(listener.daemon.wait_for_end(), 0);
+        listener.daemon.wait_for_line(&["ended"]);
+    }
+}
+
+#[test]
+fn systemd_is_told() {
+    let redis = RedisServer::start(&[]);
+    let path = redis.dir().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let heard = || {
+        let mut bytes = [0; 64];
+        let len = systemd.recv(&mut bytes).expect("told in time");
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    let mut listener =
+        Listener::start_with(&redis.url(), free_port(), &[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(heard(), "READY=1");
+    listener.daemon.signal("TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(listener.daemon.wait_for_end(), 0);
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_proxylistener")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn the_command_line_teaches() {
+    let (status, help, _) = run(&["--help"]);
+    assert_eq!(status, Some(0));
+    let manual = include_str!("../../README.md");
+    let described = manual.split_once("### proxylistener").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
+    let lines = help.lines().filter(|line| line.starts_with("      --"));
+    let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(options.len(), 18, "{options:?}");
+    for option in options {
+        assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
+    }
+    for reply in [IDENT_FAILED, NO_TOOL] {
+        assert!(help.contains(reply) && described.contains(reply), "{reply}");
+    }
+    let (status, version, _) = run(&["--version"]);
+    assert_eq!((status, &*version), (Some(0), concat!("proxylistener ", env!("CARGO_PKG_VERSION"), "\n")));
+    for args in [
+        &["--no-such-option"][..],
+        &["--project", "a b"],
+        &["--project", "a", "--ident-timeout", "soon"],
+        &["--project", "a", "--redis", "redis://h:password@:x"],
+        &["--project-file", "/nowhere"],
+        &["--project", "a", "--project-file", "/b"],
+    ] {
+        let (status, _, error) = run(args);
+        assert_eq!(status, Some(64), "{args:?}: {error}");
+        assert!(error.contains("error: ") && !error.contains("password"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_no_usage_error() {
+    let redis = RedisServer::start(&[]);
+    let (status, _, error) = run(&["--project", "tools", "--listen", &format!("127.0.0.1:{}", redis.port())]);
+    assert_eq!(status, Some(1));
+    assert!(error.contains("not started") && error.contains("in use"), "{error}");
+}
+
+#[test]
+fn redis_is_named_by_the_environment_too() {
+    let redis = RedisServer::start(&[]);
+    let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
+    let daemon = Daemon::start(&args, &[("URLPROXY_REDIS", &redis.url())]);
+    daemon.wait_for_line(&["listening", &format!("redis=\"127.0.0.1:{}\"", redis.port())]);
+}

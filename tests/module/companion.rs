@@ -1,0 +1,297 @@
+//! The companion against a real Redis: whatever happens there, the table follows, and loses nothing on the way.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use urlproxy::registry::{self, Origin, Ownership, Registration, Withdrawal};
+use urlproxy::route::{Backend, Pattern, ToolName};
+use urlproxy::sync::{Journal, Lease, Settings, load_once, run};
+use urlproxy::table::{Capacity, OwnedTable};
+
+use crate::following::{CAPACITY, DEADLINE, following, is_locked, lines, map, routes, settings, wait_for};
+use crate::support::redis::RedisServer;
+
+#[test]
+fn first_load_takes_everything_and_sets_the_bad_aside() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1", "/x", "https://10.0.0.2:2", "(", "http://10.0.0.1:3"]);
+    redis.cli(&["SADD", "prefix:b", "http://10.0.0.1:1", "http://10.0.0.2:1", "nonsense"]);
+    redis.cli(&["SET", "prefix:string", "http://10.0.0.1:1"]);
+    redis.cli(&["HSET", &format!("prefix:{}", "x".repeat(256)), ".*", "http://10.0.0.1:1"]);
+    redis.cli(&["HSET", "redirect:a", ".*", "elsewhere"]);
+    redis.cli(&["SADD", "frontend:www.a.org", "http://10.0.0.1:1"]);
+    // Keys that look like those that are followed, and are none.
+    redis.cli(&["HSET", "origin:a", ".*", "{}"]);
+    redis.cli(&["SADD", "predicate:a", "http://10.0.0.1:1"]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, reader) = Journal::new(100);
+    let deadline = Instant::now() + DEADLINE;
+    assert!(load_once(owned.table(), &settings(&redis.url()), deadline, &journal));
+    let want = [
+        ("a .*", "http://10.0.0.1:1"),
+        ("a /x", "https://10.0.0.2:2"),
+        ("b .*", "http://10.0.0.1:1 http://10.0.0.2:1"),
+        ("/ra", ""),
+        ("/dwww.a.org .*", "http://10.0.0.1:1"),
+    ];
+    assert_eq!(routes(owned.table()), map(&want));
+    assert!(owned.table().header().is_loaded());
+    assert_eq!(owned.table().header().rejected(), 4);
+    let said: Vec<_> = lines(&reader).into_iter().map(|e| e.text).collect();
+    for want in ["unclosed group", "\"nonsense\" has no scheme", "neither a hash nor a set", "256 bytes"] {
+        assert!(said.iter().any(|line| line.starts_with("route set aside") && line.contains(want)), "{want}: {said:?}");
+    }
+}
+
+#[test]
+fn first_load_of_an_empty_source_is_a_load() {
+    let redis = RedisServer::start(&[]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, _reader) = Journal::new(100);
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    assert!(owned.table().header().is_loaded() && routes(owned.table()).is_empty());
+}
+
+#[test]
+fn first_load_gives_up_in_time() {
+    let mut redis = RedisServer::start(&[]);
+    redis.stop();
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, reader) = Journal::new(100);
+    let start = Instant::now();
+    assert!(!load_once(owned.table(), &settings(&redis.url()), start + Duration::from_millis(300), &journal));
+    assert!(start.elapsed() < DEADLINE);
+    assert!(!owned.table().header().is_loaded());
+    let said = lines(&reader);
+    assert!(said.len() == 1 && said[0].text.contains("while loading routes, source=redis://127.0.0.1:"), "{said:?}");
+}
+
+#[test]
+fn each_change_is_followed_through_pushes() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    following(&settings(&redis.url()), |table| {
+        let becomes = |pairs: &[(&str, &str)]| {
+            let want = map(pairs);
+            wait_for(&format!("{want:?}"), || routes(table) == want);
+        };
+        becomes(&[("a .*", "http://10.0.0.1:1")]);
+        redis.cli(&["HSET", "prefix:b", "/x", "http://10.0.0.2:1"]);
+        becomes(&[("a .*", "http://10.0.0.1:1"), ("b /x", "http://10.0.0.2:1")]);
+        redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.9:9"]);
+        becomes(&[("a .*", "http://10.0.0.9:9"), ("b /x", "http://10.0.0.2:1")]);
+        redis.cli(&["HDEL", "prefix:b", "/x"]);
+        becomes(&[("a .*", "http://10.0.0.9:9")]);
+        redis.cli(&["RENAME", "prefix:a", "prefix:c"]);
+        becomes(&[("c .*", "http://10.0.0.9:9")]);
+        redis.cli(&["DEL", "prefix:c"]);
+        becomes(&[]);
+        redis.cli(&["SADD", "prefix:c", "http://10.0.0.1:1"]);
+        becomes(&[("c .*", "http://10.0.0.1:1")]);
+        redis.cli(&["EVAL", "redis.call('DEL', 'prefix:c') redis.call('SET', 'prefix:c', 'x')", "0"]);
+        becomes(&[]);
+        redis.cli(&[
+            "EVAL",
+            "redis.call('DEL', 'prefix:c') redis.call('HSET', 'prefix:c', '.*', 'http://10.0.0.1:2')",
+            "0",
+        ]);
+        becomes(&[("c .*", "http://10.0.0.1:2")]);
+        redis.cli(&["HSET", "prefix:c", ".*", "nonsense"]);
+        becomes(&[]);
+        redis.cli(&["HSET", "prefix:c", ".*", "http://10.0.0.1:3"]);
+        becomes(&[("c .*", "http://10.0.0.1:3")]);
+        redis.cli(&["PEXPIRE", "prefix:c", "1"]);
+        becomes(&[]);
+        assert_eq!(table.header().rejected(), 0);
+    });
+}
+
+#[test]
+fn redirects_and_domains_are_followed_as_tools_are() {
+    let mut redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    let script = |redis: &RedisServer, lines: &str| drop(redis.cli(&["EVAL", lines, "0"]));
+    let tool = ("a .*", "http://10.0.0.1:1");
+    following(&settings(&redis.url()), |table| {
+        let becomes = |others: &[(&str, &str)]| {
+            let want = map(&[&[tool], others].concat());
+            wait_for(&format!("{want:?}"), || routes(table) == want);
+        };
+        becomes(&[]);
+        // A redirect needs no routes of its tool; what its values say does not count.
+        redis.cli(&["HSET", "redirect:b", "(", "https://evil.example/"]);
+        becomes(&[("/rb", "")]);
+        redis.cli(&["SADD", "frontend:a", "http://10.0.0.2:2", "http://10.0.0.1:1", "nonsense"]);
+        becomes(&[("/rb", ""), ("/da .*", "http://10.0.0.1:1 http://10.0.0.2:2")]);
+        redis.cli(&["SREM", "frontend:a", "http://10.0.0.2:2"]);
+        becomes(&[("/rb", ""), ("/da .*", "http://10.0.0.1:1")]);
+        redis.cli(&["RENAME", "frontend:a", "frontend:*.b.org"]);
+        becomes(&[("/rb", ""), ("/d*.b.org .*", "http://10.0.0.1:1")]);
+        // Of another type than theirs they are set aside.
+        script(&redis, "redis.call('DEL', 'redirect:b') redis.call('SADD', 'redirect:b', 'x')");
+        script(
+            &redis,
+            "redis.call('DEL', 'frontend:*.b.org') redis.call('HSET', 'frontend:*.b.org', '.*', 'http://10.0.0.1:1')",
+        );
+        becomes(&[]);
+        wait_for("told", || table.header().rejected() == 2);
+        redis.cli(&["DEL", "redirect:b", "frontend:*.b.org"]);
+        wait_for("mended", || table.header().rejected() == 0);
+        // Names that no host has, and a domain that is not written as it is compared.
+        for key in ["redirect:A", "redirect:a.b", "redirect:"] {
+            redis.cli(&["HSET", key, ".*", "x"]);
+        }
+        for key in ["frontend:A.org", "frontend:a.org.", "frontend:", "frontend:a/b", "frontend:*"] {
+            redis.cli(&["SADD", key, "http://10.0.0.1:1"]);
+        }
+        wait_for("told", || table.header().rejected() == 8);
+        becomes(&[]);
+        // A tool's name may look like the key of another kind.
+        redis.cli(&["SADD", "frontend:x.org", "http://10.0.0.1:1"]);
+        redis.cli(&["HSET", "prefix:/dx.org", ".*", "http://10.0.0.6:6"]);
+        redis.cli(&["DEL", "prefix:/dx.org"]);
+        redis.cli(&["HSET", "redirect:z", ".*", "x"]);
+        becomes(&[("/dx.org .*", "http://10.0.0.1:1"), ("/rz", "")]);
+        // What changed while the source was away is found by comparison.
+        redis.stop();
+        redis.start_again();
+        script(
+            &redis,
+            "redis.call('HSET', 'prefix:a', '.*', 'http://10.0.0.1:1') redis.call('HSET', 'redirect:y', '.*', 'x') \
+             redis.call('SADD', 'frontend:y.org', 'http://10.0.0.1:1')",
+        );
+        becomes(&[("/dy.org .*", "http://10.0.0.1:1"), ("/ry", "")]);
+    });
+}
+
+#[test]
+fn what_the_registry_writes_is_routed_and_what_it_removes_is_not() {
+    let redis = RedisServer::start(&[]);
+    let mut client = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let (tool, pattern) = (ToolName::try_new(b"hello").unwrap(), Pattern::try_new("/x.*").unwrap());
+    let backend: Backend = "http://10.0.0.1:8000".parse().unwrap();
+    let origin = Origin {
+        source: "test".into(),
+        owner: "tools.hello".into(),
+        host: "10.0.0.1".into(),
+        since: 1,
+        destination: None,
+    };
+    following(&settings(&redis.url()), |table| {
+        let call = registry::register(&tool, &pattern, &backend, None, &origin, Ownership::Unproven).unwrap();
+        assert_eq!(call.invoke(&mut client).unwrap(), Registration::Done { evicted: None, is_new: true });
+        wait_for("registered", || routes(table) == map(&[("hello /x.*", "http://10.0.0.1:8000")]));
+        let stored: Origin = serde_json::from_str(&redis.cli(&["HGET", "origin:hello", "/x.*"])).unwrap();
+        assert_eq!(stored, origin);
+        assert_eq!(registry::unregister_url(&tool, "/x.*", &backend).invoke(&mut client).unwrap(), Withdrawal::Removed);
+        wait_for("unregistered", || routes(table).is_empty());
+        assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "origin:hello", "addresses"]), "0");
+    });
+}
+
+#[test]
+fn what_changed_while_the_source_was_away_is_found_by_comparison() {
+    let mut redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:kept", ".*", "http://10.0.0.1:1"]);
+    redis.cli(&["HSET", "prefix:gone", ".*", "http://10.0.0.1:1"]);
+    let before = map(&[("gone .*", "http://10.0.0.1:1"), ("kept .*", "http://10.0.0.1:1")]);
+    let said = following(&settings(&redis.url()), |table| {
+        wait_for("loaded", || routes(table) == before);
+        redis.stop();
+        assert_eq!(routes(table), before);
+        redis.start_again();
+        // The new server's first data; until the companion has compared, the table serves what it had.
+        redis.cli(&["EVAL", "redis.call('HSET', 'prefix:kept', '.*', 'http://10.0.0.1:1') redis.call('HSET', 'prefix:new', '.*', 'http://10.0.0.1:2')", "0"]);
+        let after = map(&[("kept .*", "http://10.0.0.1:1"), ("new .*", "http://10.0.0.1:2")]);
+        wait_for("in step again", || routes(table) == after);
+    });
+    let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
+    assert_eq!(texts.iter().filter(|t| t.contains("in step again")).count(), 1, "{texts:?}");
+}
+
+#[test]
+fn flushall_and_swapdb_are_noticed() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    redis.cli(&["-n", "1", "HSET", "prefix:b", ".*", "http://10.0.0.1:1"]);
+    let quick = Settings { resync_interval: Duration::from_millis(200), ..settings(&redis.url()) };
+    following(&quick, |table| {
+        wait_for("loaded", || routes(table).contains_key("a .*"));
+        // No push tells of it: only the regular comparison does.
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("swapped", || routes(table) == map(&[("b .*", "http://10.0.0.1:1")]));
+        redis.cli(&["FLUSHALL"]);
+        wait_for("flushed", || routes(table).is_empty());
+    });
+}
+
+#[test]
+fn many_tools_are_loaded_over_many_pages() {
+    let redis = RedisServer::start(&[]);
+    let script = "for i = 1, 1900 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://10.0.0.1:' .. i) end \
+                  for i = 1, 100 do redis.call('SADD', 'prefix:s' .. i, 'http://10.0.0.1:' .. i) end \
+                  for i = 1, 5000 do redis.call('SET', 'other:' .. i, 1) end";
+    redis.cli(&["EVAL", script, "0"]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, _reader) = Journal::new(100);
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    let loaded = routes(owned.table());
+    assert_eq!(loaded.len(), 2000);
+    assert_eq!(loaded["t1234 .*"], "http://10.0.0.1:1234");
+}
+
+#[test]
+fn a_full_table_refuses_the_surplus_and_nothing_else() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&[
+        "EVAL",
+        "for i = 1, 30 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://10.0.0.1:' .. i) end",
+        "0",
+    ]);
+    let owned = OwnedTable::new(Capacity { buckets: 8, cells: 64, tools: 20, health: 1 });
+    let (journal, reader) = Journal::new(100);
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    assert_eq!(routes(owned.table()).len(), 20);
+    assert_eq!((owned.table().header().rejected(), owned.table().header().refused_full()), (10, 10));
+    assert!(lines(&reader).iter().any(|e| e.text.contains("the table is full")));
+}
+
+#[test]
+fn a_key_that_is_too_large_is_set_aside_alone_until_it_is_smaller() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["EVAL", "redis.call('HSET', 'prefix:big', string.rep('x', 2000000), 'http://10.0.0.1:1')", "0"]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    let quick = Settings { resync_interval: Duration::from_millis(200), ..settings(&redis.url()) };
+    let said = following(&quick, |table| {
+        wait_for("loaded", || table.header().is_loaded() && routes(table).contains_key("a .*"));
+        redis.cli(&["HSET", "prefix:b", ".*", "http://10.0.0.1:2"]);
+        wait_for("others go on", || routes(table).contains_key("b .*"));
+        assert_eq!(table.header().rejected(), 1);
+        redis.cli(&["DEL", "prefix:big"]);
+        redis.cli(&["HSET", "prefix:big", ".*", "http://10.0.0.1:3"]);
+        wait_for("taken up again", || routes(table).contains_key("big .*"));
+        wait_for("nothing set aside", || table.header().rejected() == 0);
+    });
+    let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
+    let told = texts.iter().filter(|t| t.contains("too large to be read, tool=\"big\"")).count();
+    assert_eq!(told, 1, "{texts:?}");
+}
+
+#[test]
+fn a_stopped_companion_gives_the_lease_back() {
+    let redis = RedisServer::start(&[]);
+    let owned = OwnedTable::new(CAPACITY);
+    let (journal, reader) = Journal::new(100);
+    let lease = Lease::create("given-back").unwrap();
+    assert!(!is_locked("given-back"));
+    let (deadline, was_locked) = (Instant::now() + DEADLINE, AtomicBool::new(false));
+    let stop = || {
+        let is_following = owned.table().header().is_loaded();
+        was_locked.store(is_locked("given-back"), Relaxed);
+        is_following && was_locked.load(Relaxed) || Instant::now() > deadline
+    };
+    run(owned.table(), &settings(&redis.url()), &lease, &journal, &stop);
+    assert!(was_locked.load(Relaxed), "held while it followed");
+    assert!(!is_locked("given-back"));
+    assert!(lines(&reader).iter().all(|e| !e.text.contains("lease")));
+}

@@ -1,0 +1,267 @@
+//! A source that lacks what it had, or is away: what the companion holds back, and how old the table says it is.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use urlproxy::route::Kind;
+use urlproxy::sync::{GuardSettings, Journal, Lease, Settings, SnapshotSettings, load_once, run};
+use urlproxy::table::{Capacity, OwnedTable, Table};
+
+use crate::following::{CAPACITY, following, lines, map, routes, settings, wait_for, wait_until};
+use crate::support::redis::RedisServer;
+
+/// So many tools at once, as a store does that is filled.
+fn register_many(redis: &RedisServer, tools: std::ops::Range<u32>) {
+    let script = "for i = ARGV[1], ARGV[2] do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.1:1') end";
+    redis.cli(&["EVAL", script, "0", &tools.start.to_string(), &(tools.end - 1).to_string()]);
+}
+
+#[test]
+fn a_mass_withdrawal_is_held_while_everything_else_goes_on() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let dir = tempfile::tempdir().unwrap();
+    let accept = dir.path().join("accept");
+    let guard = GuardSettings { percent: 50, floor: 20, hold: Duration::from_secs(600), accept: accept.clone() };
+    let guarded = Settings { withdrawal_guard: Some(guard), ..settings(&redis.url()) };
+    let said = following(&guarded, |table| {
+        let header = table.header();
+        wait_for("loaded", || header.live_tools() == 60);
+        redis.cli(&["FLUSHALL"]);
+        wait_for("held", || header.held() == 60);
+        redis.cli(&["HSET", "prefix:new", ".*", "http://10.0.0.2:1"]);
+        wait_for("a new tool is routed", || routes(table).contains_key("new .*"));
+        redis.cli(&["HSET", "prefix:tool-7", ".*", "http://10.0.0.2:7"]);
+        wait_for("one comes back elsewhere", || {
+            routes(table).get("tool-7 .*").is_some_and(|b| b == "http://10.0.0.2:7")
+        });
+        redis.cli(&["DEL", "prefix:tool-7"]);
+        wait_for("what is deleted by name is gone at once", || !routes(table).contains_key("tool-7 .*"));
+        assert_eq!(header.live_tools(), 60);
+        std::fs::write(&accept, "").unwrap();
+        wait_for("accepted", || routes(table) == map(&[("new .*", "http://10.0.0.2:1")]));
+        assert_eq!(header.held(), 0);
+    });
+    let warned: Vec<_> = said.iter().filter(|e| e.text.contains("the source lacks")).map(|e| &e.text).collect();
+    assert_eq!(warned.len(), 2, "{said:?}");
+    assert!(warned[0].starts_with("the source lacks 60 of 60 tools; they are served on for 600 s"), "{warned:?}");
+    assert!(warned[1].contains("withdrawing 59 of 60 tools that the source lacks: accepted"), "{warned:?}");
+}
+
+#[test]
+fn a_hold_is_bounded_and_a_source_that_recovers_loses_nothing() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let guard = |hold| GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let brief = Settings { withdrawal_guard: Some(guard(Duration::from_secs(1))), ..settings(&redis.url()) };
+    following(&brief, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        redis.cli(&["FLUSHALL"]);
+        wait_for("held", || table.header().held() == 60);
+        wait_for("let through", || table.header().live_tools() == 0);
+    });
+    register_many(&redis, 0..60);
+    let long = Settings { withdrawal_guard: Some(guard(Duration::from_secs(600))), ..settings(&redis.url()) };
+    let said = following(&long, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        redis.cli(&["FLUSHALL"]);
+        wait_for("held", || table.header().held() == 60);
+        register_many(&redis, 0..60);
+        wait_for("all are back", || table.header().held() == 0);
+        assert_eq!(table.header().live_tools(), 60);
+    });
+    assert!(said.iter().any(|e| e.text.starts_with("the source has everything again, held=60")), "{said:?}");
+}
+
+#[test]
+fn a_source_that_is_emptied_while_everything_is_written_anew_is_not_believed() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..300);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let guarded = Settings { withdrawal_guard: Some(guard), ..settings(&redis.url()) };
+    following(&guarded, |table| {
+        wait_for("loaded", || table.header().live_tools() == 300);
+        // Each key is pushed as changed, and is gone before anybody can ask for it.
+        let script = "for i = 0, 299 do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.9:1') end \
+                      redis.call('FLUSHALL')";
+        redis.cli(&["EVAL", script, "0"]);
+        wait_for("held", || table.header().held() > 0);
+        assert_eq!(table.header().live_tools(), 300);
+    });
+}
+
+#[test]
+fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_believed() {
+    let mut redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tools.snapshot");
+    let snapshot = SnapshotSettings { path: path.clone(), max_age: Duration::from_secs(3600), owners: vec![] };
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let kept = Settings { snapshot: Some(snapshot), withdrawal_guard: Some(guard), ..settings(&redis.url()) };
+    let all = following(&kept, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        wait_for("written", || path.exists());
+        redis.cli(&["HSET", "prefix:late", ".*", "http://10.0.0.2:1"]);
+        wait_for("followed", || table.header().live_tools() == 61);
+    });
+    assert!(all.iter().all(|e| !e.text.contains("snapshot")), "{all:?}");
+    // At the end it is written once more.
+    assert!(
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .contains(r#"{"key":"prefix:late","routes":{".*":["http://10.0.0.2:1"]}}"#)
+    );
+    redis.stop();
+    let start = |table: Table<'_>| {
+        let (journal, reader) = Journal::new(100);
+        let loaded = load_once(table, &kept, Instant::now() + Duration::from_millis(300), &journal);
+        (loaded, lines(&reader))
+    };
+    let without = OwnedTable::new(CAPACITY);
+    let (loaded, said) = start(without.table());
+    assert!(!loaded && without.table().header().is_loaded() && without.table().header().live_tools() == 61);
+    let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
+    assert!(texts[0].starts_with("snapshot read, tools=61 age=") && texts[0].contains(" s path="), "{texts:?}");
+    assert!(texts[1].contains("while loading routes") && texts[1].contains("; serving those of the snapshot, age="));
+    redis.start_again();
+    let emptied = OwnedTable::new(CAPACITY);
+    let (loaded, said) = start(emptied.table());
+    assert!(loaded && emptied.table().header().live_tools() == 61, "{said:?}");
+    assert_eq!(emptied.table().header().held(), 61);
+    std::fs::write(&path, "nonsense").unwrap();
+    let damaged = OwnedTable::new(CAPACITY);
+    let (loaded, said) = start(damaged.table());
+    assert!(loaded && damaged.table().header().live_tools() == 0);
+    assert!(said[0].text.starts_with("snapshot not used: it is damaged"), "{said:?}");
+}
+
+#[test]
+fn a_flush_in_the_middle_of_a_comparison_is_held_whole() {
+    const TOOLS: u64 = 6_000;
+    let redis = RedisServer::start(&[]);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    // One comparison after the other, each of many pages.
+    let busy =
+        Settings { withdrawal_guard: Some(guard), resync_interval: Duration::from_millis(1), ..settings(&redis.url()) };
+    let owned = OwnedTable::new(Capacity { buckets: 2048, cells: 16_384, tools: 8192, health: 1 });
+    let table = owned.table();
+    let (journal, _reader) = Journal::new(10);
+    let lease = Lease::create("test").unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| run(table, &busy, &lease, &journal, &|| stop.load(Relaxed)));
+        let outcome = std::panic::catch_unwind(|| {
+            for round in 0..8 {
+                register_many(&redis, 0..TOOLS as u32);
+                wait_for("all are there", || table.header().live_tools() == TOOLS && table.header().held() == 0);
+                // Anywhere in a comparison.
+                thread::sleep(Duration::from_millis(3 * round));
+                redis.cli(&["FLUSHALL"]);
+                wait_for("held", || table.header().held() > 0);
+                assert_eq!(table.header().live_tools(), TOOLS, "round {round}");
+            }
+        });
+        stop.store(true, Relaxed);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+#[test]
+fn as_many_other_tools_do_not_make_up_for_those_that_are_missing() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..60);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let guarded = Settings {
+        withdrawal_guard: Some(guard),
+        resync_interval: Duration::from_millis(100),
+        ..settings(&redis.url())
+    };
+    following(&guarded, |table| {
+        wait_for("loaded", || table.header().live_tools() == 60);
+        // Another database with tools of its own, as from a wrong dump.
+        redis.cli(&["EVAL", "redis.call('SELECT', 1) for i = 1, 80 do redis.call('HSET', 'prefix:other-' .. i, '.*', 'http://10.0.0.1:1') end", "0"]);
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("held", || table.header().held() == 60);
+        assert_eq!(table.header().live_tools(), 140);
+    });
+}
+
+#[test]
+fn domains_alone_are_guarded_too() {
+    let redis = RedisServer::start(&[]);
+    register_many(&redis, 0..300);
+    let domains = "for i = 1, 30 do redis.call(ARGV[1], 'frontend:d' .. i .. '.org', 'http://10.0.0.1:1') end";
+    redis.cli(&["EVAL", domains, "0", "SADD"]);
+    let hold = Duration::from_secs(600);
+    let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
+    let brief = Duration::from_millis(300);
+    let guarded = Settings { withdrawal_guard: Some(guard), resync_interval: brief, ..settings(&redis.url()) };
+    let said = following(&guarded, |table| {
+        wait_for("loaded", || table.header().live(Kind::Domain) == 30);
+        // Unseen by the pushes: another database without them takes this one's place.
+        let script = "for i = 0, 299 do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.1:1') end";
+        redis.cli(&["-n", "1", "EVAL", script, "0"]);
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("held", || table.header().held() == 30);
+        assert_eq!((table.header().live_tools(), table.header().live(Kind::Domain)), (300, 30));
+        redis.cli(&["SWAPDB", "0", "1"]);
+        wait_for("all are back", || table.header().held() == 0);
+        assert_eq!(table.header().live(Kind::Domain), 30);
+    });
+    assert!(
+        said.iter().any(|e| e.text.starts_with("the source lacks 30 of 30 domains; they are served on")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn the_tables_age_grows_while_the_source_is_away_and_a_held_withdrawal_makes_none() {
+    let mut redis = RedisServer::start(&[]);
+    register_many(&redis, 0..20);
+    let accept = redis.dir().join("accept");
+    let guard = GuardSettings { percent: 50, floor: 2, hold: Duration::from_secs(3600), accept };
+    let settings =
+        Settings { withdrawal_guard: Some(guard), resync_interval: Duration::from_secs(1), ..settings(&redis.url()) };
+    following(&settings, |table| {
+        let header = table.header();
+        let age = || header.age_seconds(unix_seconds());
+        wait_for("in step", || age() == Some(0));
+        let synced_at = header.synced_at();
+        redis.cli(&["FLUSHALL"]);
+        // Three comparisons later, so that an age would show.
+        let minute = Duration::from_secs(60);
+        wait_until(minute, "held", || header.held() == 20 && header.synced_at() >= synced_at + 3);
+        wait_for("no age while held", || age() == Some(0));
+        redis.stop();
+        wait_for("an age", || age().is_some_and(|age| age >= 3));
+        assert_eq!(header.live_tools(), 20);
+        redis.start_again();
+        wait_for("in step again", || age() == Some(0));
+    });
+}
+
+/// A server that takes connections, and says nothing any more, is not in step.
+#[test]
+fn a_source_that_hangs_ages_the_table() {
+    let redis = RedisServer::start(&[]);
+    following(&settings(&redis.url()), |table| {
+        let header = table.header();
+        let age = || header.age_seconds(unix_seconds());
+        // By its heartbeat alone: the comparison was some seconds ago.
+        wait_for("in step", || header.is_loaded() && unix_seconds() >= header.synced_at() + 4 && age() == Some(0));
+        redis.signal("STOP");
+        wait_for("an age", || age().is_some_and(|age| age >= 3));
+        redis.signal("CONT");
+        wait_for("in step again", || age() == Some(0));
+    });
+}
+
+fn unix_seconds() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
+}

@@ -1,0 +1,93 @@
+//! Running the companion on a table of its own while a test changes what it follows.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use urlproxy::sync::{Entry, Journal, JournalReader, Lease, Settings, run};
+use urlproxy::table::{Capacity, OwnedTable, Scratch, Table};
+
+pub const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1 };
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+pub fn settings(url: &str) -> Settings {
+    Settings::new(url.parse().unwrap())
+}
+
+/// `key pattern` to `backend backend ...`; the key of a redirect, which has none, to nothing.
+pub fn routes(table: Table<'_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    table.for_each(&mut Scratch::default(), |record| {
+        if record.routes().next().is_none() {
+            all.insert(record.key().escape_ascii().to_string(), String::new());
+        }
+        for route in record.routes() {
+            let key = format!("{} {}", record.key().escape_ascii(), route.pattern.escape_ascii());
+            let backends: Vec<_> = route.backends().map(|b| b.to_string()).collect();
+            all.insert(key, backends.join(" "));
+        }
+    });
+    all
+}
+
+pub fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+#[track_caller]
+pub fn wait_for(what: &str, condition: impl Fn() -> bool) -> Duration {
+    wait_until(DEADLINE, what, condition)
+}
+
+#[track_caller]
+pub fn wait_until(deadline: Duration, what: &str, condition: impl Fn() -> bool) -> Duration {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < deadline, "still not: {what}");
+        thread::yield_now();
+    }
+    start.elapsed()
+}
+
+pub fn lines(reader: &JournalReader) -> Vec<Entry> {
+    std::iter::from_fn(|| reader.next_entry()).collect()
+}
+
+/// Whether anybody has a record lock on this process's memory file of that name.
+pub fn is_locked(name: &str) -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| entry.path());
+    let is_it = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains(name));
+    let inode = std::fs::metadata(open.into_iter().find(is_it).expect("the file")).unwrap().ino();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.split(' ').any(|word| word.ends_with(&format!(":{inode}"))))
+}
+
+/// Runs the companion while `test` looks at the table; returns the journal.
+pub fn following(settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
+    following_in(&OwnedTable::new(CAPACITY), settings, test)
+}
+
+/// The same with a table of another size, or with something in it.
+pub fn following_in(owned: &OwnedTable, settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
+    let (journal, reader) = Journal::new(1000);
+    let lease = Lease::create("test").unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| run(owned.table(), settings, &lease, &journal, &|| stop.load(Relaxed)));
+        let guard = StopOnDrop(&stop);
+        test(owned.table());
+        drop(guard);
+    });
+    lines(&reader)
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}

@@ -1,0 +1,71 @@
+//! A key whose reply broke the connection, and a Redis user who may not ask how large it is.
+
+use std::time::Duration;
+
+use urlproxy::sync::Settings;
+
+use crate::following::{following, routes, settings, wait_for, wait_until};
+use crate::support::redis::RedisServer;
+
+/// How often the fields of a hash were asked for.
+fn reads(redis: &RedisServer) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let calls =
+        stats.lines().find_map(|line| line.strip_prefix("cmdstat_hgetall:calls=")?.split(',').next()?.parse().ok());
+    calls.unwrap_or(0)
+}
+
+#[test]
+fn without_the_right_to_weigh_it_a_key_is_tried_alone_until_it_can_be_read() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["ACL", "SETUSER", "sync", "on", ">pw", "~*", "+@all", "-memory|usage"]);
+    redis.cli(&["HSET", "prefix:key", ".*", "http://10.0.0.1:1"]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    let url = format!("redis://sync:pw@127.0.0.1:{}/0", redis.port());
+    // Comparisons are of no help.
+    let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&url) };
+    let said = following(&settings, |table| {
+        wait_for("loaded", || routes(table).len() == 2);
+        redis.cli(&["EVAL", "redis.call('HSET', 'prefix:key', string.rep('x', 2000000), 'http://10.0.0.1:1')", "0"]);
+        let connected = || redis.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("user=sync")).count();
+        redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:2"]);
+        wait_for("others go on", || routes(table).get("a .*").is_some_and(|url| url == "http://10.0.0.1:2"));
+        let before = reads(&redis);
+        wait_until(PATIENCE, "it is tried", || reads(&redis) > before);
+        wait_for("that connection is gone", || connected() == 1);
+        assert_eq!(routes(table).get("key .*").map(String::as_str), Some("http://10.0.0.1:1"), "what it had stays");
+        redis.cli(&["DEL", "prefix:key"]);
+        redis.cli(&["HSET", "prefix:key", ".*", "http://10.0.0.1:3"]);
+        wait_until(PATIENCE, "taken up again", || {
+            routes(table).get("key .*").is_some_and(|url| url == "http://10.0.0.1:3")
+        });
+        redis.cli(&["HSET", "prefix:key", ".*", "http://10.0.0.1:4"]);
+        wait_for("like any other", || routes(table).get("key .*").is_some_and(|url| url == "http://10.0.0.1:4"));
+    });
+    let texts: Vec<_> = said.iter().map(|entry| entry.text.as_str()).collect();
+    let count = |text: &str| texts.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("while following routes"), 1, "only the first reply breaks the companion's connection: {texts:?}");
+    assert!(count("while reading the key \"prefix:key\" alone; its routes stay as they are") >= 1, "{texts:?}");
+    assert_eq!(count("the key \"prefix:key\" is read again"), 1, "{texts:?}");
+}
+
+#[test]
+fn one_large_value_among_many_small_ones_is_found() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
+    // Comparisons are those of new connections.
+    let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&redis.url()) };
+    let said = following(&settings, |table| {
+        wait_for("loaded", || routes(table).len() == 1);
+        let script = "for i = 1, 5000 do redis.call('HSET', 'prefix:key', '/p' .. i, 'http://10.0.0.1:1') end
+            redis.call('HSET', 'prefix:key', 'large', string.rep('x', 2000000))";
+        redis.cli(&["EVAL", script, "0"]);
+        redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:2"]);
+        wait_for("others go on", || routes(table).get("a .*").is_some_and(|url| url == "http://10.0.0.1:2"));
+    });
+    let texts: Vec<_> = said.iter().map(|entry| entry.text.as_str()).collect();
+    let count = |text: &str| texts.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("while following routes"), 1, "only the first reply breaks the connection: {texts:?}");
+    assert_eq!(count("the key is too large to be read, tool=\"key\""), 1, "{texts:?}");
+}

@@ -1,0 +1,475 @@
+//! The companion on sources that fail over, copy, refuse and change: no hiccup of theirs takes a route away.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use urlproxy::sync::{Entry, Settings};
+use urlproxy::table::Table;
+
+use crate::connecting::{ask, open, refusal};
+use crate::following::{DEADLINE, following, routes, settings, wait_for, wait_until};
+use crate::support::need::need_program;
+use crate::support::redis::RedisServer;
+use crate::support::sentinel::{FakeSentinel, start_sentinel};
+
+/// What a failover may take: Sentinels look around every second or ten.
+const FAILOVER: Duration = Duration::from_secs(40);
+/// What every source of a test has, all the time.
+const KEPT: [&str; 3] = ["a", "b", "set"];
+
+fn fill(server: &RedisServer) {
+    assert_eq!(server.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]), "1");
+    assert_eq!(server.cli(&["HSET", "prefix:b", ".*", "http://10.0.0.1:2"]), "1");
+    assert_eq!(server.cli(&["SADD", "prefix:set", "http://10.0.0.1:3"]), "1");
+}
+
+fn route(server: &RedisServer, tool: &str, port: u16) {
+    let written = server.cli(&["HSET", &format!("prefix:{tool}"), ".*", &format!("http://10.0.0.1:{port}")]);
+    assert!(["0", "1"].contains(&written.as_str()), "{written}");
+}
+
+fn has(table: Table<'_>, tool: &str, port: u16) -> bool {
+    routes(table).get(&format!("{tool} .*")).is_some_and(|backend| *backend == format!("http://10.0.0.1:{port}"))
+}
+
+/// Waits for the routes of [`fill`], and then sees to it that none of them is ever missing while `test` runs.
+fn keeping(table: Table<'_>, test: impl FnOnce()) {
+    let missing = || {
+        let routes = routes(table);
+        KEPT.into_iter().filter(|tool| !routes.contains_key(&format!("{tool} .*"))).collect::<Vec<_>>()
+    };
+    wait_for("loaded", || missing().is_empty());
+    let looks = thread::scope(|scope| {
+        let (looking, ended) = channel::<()>();
+        let watch = scope.spawn(move || {
+            let mut looks = 0;
+            while ended.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+                assert!(missing().is_empty(), "{:?} disappeared", missing());
+                looks += 1;
+            }
+            looks
+        });
+        test();
+        drop(looking);
+        watch.join().unwrap()
+    });
+    assert!(looks > 0, "nobody looked");
+}
+
+fn told(said: &[Entry], what: &str) {
+    let texts: Vec<_> = said.iter().map(|entry| entry.text.as_str()).collect();
+    assert!(texts.iter().any(|text| text.contains(what)), "{what:?} is not in {texts:#?}");
+}
+
+fn replica_of(master: &RedisServer) -> RedisServer {
+    let port = master.port().to_string();
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
+    wait_until(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
+    replica
+}
+
+/// `master`, or `slave` and the state of its link.
+fn role(server: &RedisServer) -> String {
+    let role = server.cli(&["ROLE"]);
+    let parts: Vec<_> = role.lines().collect();
+    match parts.as_slice() {
+        ["slave", _, _, state, ..] => format!("slave {state}"),
+        parts => (*parts.first().unwrap_or(&"")).to_owned(),
+    }
+}
+
+fn sentinel_url(sentinels: &[u16]) -> String {
+    let addresses: Vec<_> = sentinels.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("sentinel://{}/mymaster/0", addresses.join(","))
+}
+
+#[test]
+fn a_failover_by_command_is_followed() {
+    let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    fill(&master);
+    let replica = replica_of(&master);
+    let sentinel = start_sentinel(master.port(), 1, "");
+    let said = following(&settings(&sentinel_url(&[sentinel.port()])), |table| {
+        keeping(table, || {
+            wait_until(FAILOVER, "failing over", || sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]) == "OK");
+            let begun = Instant::now();
+            wait_until(FAILOVER, "promoted", || role(&replica) == "master");
+            let promoted = begun.elapsed();
+            route(&replica, "new", 9);
+            wait_until(FAILOVER, "routed", || has(table, "new", 9));
+            println!("failover by command: promoted after {promoted:?}, routed after {:?}", begun.elapsed());
+            wait_until(FAILOVER, "the old master follows", || role(&master).starts_with("slave"));
+        });
+    });
+    told(&said, "in step again after ");
+}
+
+#[test]
+fn a_failover_by_death_is_followed() {
+    let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    fill(&master);
+    let replica = replica_of(&master);
+    let sentinels =
+        [(); 3].map(|()| start_sentinel(master.port(), 2, "sentinel down-after-milliseconds mymaster 60000"));
+    let down_after = |milliseconds: &str| {
+        for sentinel in &sentinels {
+            assert_eq!(sentinel.cli(&["SENTINEL", "SET", "mymaster", "down-after-milliseconds", milliseconds]), "OK");
+        }
+    };
+    // The first in the list is one that nobody listens for.
+    let ports = [1, sentinels[0].port(), sentinels[1].port(), sentinels[2].port()];
+    following(&settings(&sentinel_url(&ports)), |table| {
+        keeping(table, || {
+            for sentinel in &sentinels {
+                let usable = || sentinel.cli(&["SENTINEL", "CKQUORUM", "mymaster"]).starts_with("OK 3 ");
+                wait_until(FAILOVER, "the Sentinels know each other", usable);
+                let knows = || sentinel.cli(&["SENTINEL", "REPLICAS", "mymaster"]).contains("master-link-status\nok");
+                wait_until(FAILOVER, "the Sentinels know the replica", knows);
+            }
+            let begun = Instant::now();
+            master.stop();
+            down_after("500");
+            wait_until(FAILOVER, "promoted", || role(&replica) == "master");
+            let promoted = begun.elapsed();
+            route(&replica, "new", 9);
+            wait_until(FAILOVER, "routed", || has(table, "new", 9));
+            println!("failover by kill -9: promoted after {promoted:?}, routed after {:?}", begun.elapsed());
+            // A busy machine may keep the new master silent for 500 ms, and Sentinels would then promote the empty old one.
+            down_after("60000");
+            // The old master comes back empty, and takes itself for the master until a Sentinel demotes it.
+            master.start_again();
+            wait_until(FAILOVER, "the old master follows", || role(&master) == "slave connected");
+            route(&replica, "new", 10);
+            wait_until(FAILOVER, "routed again", || has(table, "new", 10));
+        });
+    });
+}
+
+#[test]
+fn a_master_that_was_partitioned_is_left() {
+    let (old, new) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    fill(&old);
+    fill(&new);
+    let sentinel = FakeSentinel::start("127.0.0.1", old.port());
+    let said = following(&settings(&sentinel_url(&[sentinel.port])), |table| {
+        keeping(table, || {
+            let begun = Instant::now();
+            route(&new, "new", 9);
+            sentinel.tell("127.0.0.1", new.port());
+            wait_for("routed", || has(table, "new", 9));
+            println!("a master that still takes itself for one was left after {:?}", begun.elapsed());
+        });
+    });
+    told(&said, &format!("the master has moved from 127.0.0.1:{} to 127.0.0.1:{}", old.port(), new.port()));
+}
+
+#[test]
+fn a_demoted_master_is_left_though_it_closes_nothing() {
+    let old = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    fill(&old);
+    let new = replica_of(&old);
+    let sentinel = FakeSentinel::start("127.0.0.1", old.port());
+    let said = following(&settings(&sentinel_url(&[sentinel.port])), |table| {
+        keeping(table, || {
+            let begun = Instant::now();
+            new.cli(&["REPLICAOF", "NO", "ONE"]);
+            old.cli(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]);
+            let has_client = |server: &RedisServer| server.cli(&["CLIENT", "LIST"]).contains("name=urlproxy");
+            wait_for("the old one is left", || !has_client(&old));
+            // The Sentinel still tells of the old one.
+            wait_for("refused", || old.cli(&["INFO", "commandstats"]).contains("cmdstat_role:calls="));
+            sentinel.tell("127.0.0.1", new.port());
+            route(&new, "new", 9);
+            wait_for("routed", || has(table, "new", 9) && has_client(&new));
+            println!("a demoted master was left after {:?}", begun.elapsed());
+        });
+    });
+    told(&said, &format!("127.0.0.1:{} is a replica, expected the master \"mymaster\"", old.port()));
+}
+
+#[test]
+fn sentinels_are_believed_by_majority() {
+    let (stale, master) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    let tells = |server: &RedisServer| FakeSentinel::start("127.0.0.1", server.port());
+    let (one, two, three) = (tells(&stale), tells(&master), tells(&master));
+    let port_behind = |sentinels: &[u16]| {
+        let mut connection = open(&sentinel_url(sentinels)).unwrap();
+        connection.ping().unwrap();
+        ask(&mut connection, &["CONFIG", "GET", "port"])
+    };
+    assert!(
+        port_behind(&[one.port, two.port, three.port]).contains(&format!("{:?}", master.port().to_string().as_bytes()))
+    );
+    assert!(port_behind(&[one.port, two.port]).contains(&format!("{:?}", stale.port().to_string().as_bytes())));
+    three.tell("localhost", stale.port());
+    assert!(port_behind(&[three.port]).contains(&format!("{:?}", stale.port().to_string().as_bytes())), "by name");
+}
+
+#[test]
+fn what_keeps_from_the_master_is_told() {
+    let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = replica_of(&master);
+    master.cli(&["ACL", "SETUSER", "sync", "on", ">pw", "~*", "+@all", "-role"]);
+    let sentinel = start_sentinel(master.port(), 1, "requirepass s3cret");
+    let to = |userinfo: &str, name: &str, query: &str| {
+        refusal(open(&format!("sentinel://{userinfo}127.0.0.1:{}/{name}/0{query}", sentinel.port())))
+    };
+    let none = format!("no Sentinel tells where master \"mymaster\" is: 127.0.0.1:{}: server says ", sentinel.port());
+    assert!(to("", "mymaster", "").starts_with(&format!("{none}NOAUTH ")), "{}", to("", "mymaster", ""));
+    let wrong = to("", "mymaster", "?sentinel_password=wr0ng");
+    assert!(wrong.starts_with(&format!("{none}WRONGPASS ")) && !wrong.contains("wr0ng"), "{wrong}");
+    assert_eq!(to("", "mymaster", "?sentinel_password=s3cret"), "accepted");
+    assert_eq!(to("", "mymaster", "?sentinel_user=default&sentinel_password=s3cret"), "accepted");
+    let user = ["ACL", "SETUSER", "watch", "on", ">w", "+sentinel|get-master-addr-by-name"];
+    assert_eq!(sentinel.cli(&[&["-a", "s3cret", "--no-auth-warning"], &user[..]].concat()), "OK");
+    assert_eq!(to("", "mymaster", "?sentinel_user=watch&sentinel_password=w"), "accepted");
+    let unknown = to("", "other", "?sentinel_password=s3cret");
+    assert!(unknown.ends_with("knows no master of that name"), "{unknown}");
+    assert!(to("sync:no@", "mymaster", "?sentinel_password=s3cret").starts_with("server says WRONGPASS "));
+    let no_role = to("sync:pw@", "mymaster", "?sentinel_password=s3cret");
+    assert!(no_role.contains("'role'") && no_role.ends_with("which a sentinel:// source depends on"), "{no_role}");
+
+    let fake = FakeSentinel::start("127.0.0.1", replica.port());
+    let refused = refusal(open(&sentinel_url(&[fake.port])));
+    assert_eq!(refused, format!("127.0.0.1:{} is a replica, expected the master \"mymaster\"", replica.port()));
+    let refused = refusal(open(&format!("sentinel://127.0.0.1:1,127.0.0.1:{}/m", master.port())));
+    for part in ["127.0.0.1:1: cannot connect to 127.0.0.1:1: ", "; 127.0.0.1:", ": server says ERR unknown command"] {
+        assert!(refused.contains(part), "{part:?} is not in {refused}");
+    }
+}
+
+#[test]
+fn changes_arrive_through_a_replica() {
+    let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    fill(&master);
+    let replica = replica_of(&master);
+    following(&settings(&replica.url()), |table| {
+        keeping(table, || {
+            for port in 10..15 {
+                route(&master, "new", port);
+                let late = wait_for("routed", || has(table, "new", port));
+                println!("a change through a replica arrived after {late:?}");
+            }
+            master.cli(&["DEL", "prefix:new"]);
+            wait_for("withdrawn", || routes(table).len() == KEPT.len());
+        });
+    });
+}
+
+#[test]
+fn a_replica_that_copies_another_master_withdraws_only_what_that_lacks() {
+    let [master, other] = [(); 2].map(|()| RedisServer::start(&["--repl-diskless-sync-delay", "0"]));
+    fill(&master);
+    route(&master, "gone", 8);
+    fill(&other);
+    let many = "for i = 1, 300 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://10.0.0.1:' .. i) end return 'ok'";
+    assert_eq!(other.cli(&["EVAL", many, "0"]), "ok");
+    // Loading takes half a second, and commands are answered meanwhile, with LOADING.
+    let port = master.port().to_string();
+    let slow = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"];
+    let replica = RedisServer::start(&[&["--replicaof", "127.0.0.1", &port][..], &slow].concat());
+    wait_until(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
+    let quick = Settings { resync_interval: Duration::from_millis(100), ..settings(&replica.url()) };
+    let said = following(&quick, |table| {
+        keeping(table, || {
+            wait_for("loaded", || has(table, "gone", 8));
+            let begun = Instant::now();
+            replica.cli(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+            wait_until(FAILOVER, "the other's routes", || has(table, "t300", 300) && !has(table, "gone", 8));
+            println!("a replica's new copy was taken after {:?}", begun.elapsed());
+            assert_eq!(routes(table).len(), KEPT.len() + 300);
+            route(&other, "new", 9);
+            wait_for("routed", || has(table, "new", 9));
+        });
+    });
+    told(&said, "the replica is not in step with its master (link state \"");
+}
+
+#[test]
+fn a_replica_that_has_lost_its_master_ages_the_table() {
+    let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    fill(&master);
+    let replica = replica_of(&master);
+    let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&replica.url()) };
+    following(&settings, |table| {
+        let unix_seconds = || std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        let age = || table.header().age_seconds(unix_seconds());
+        wait_for("in step", || age() == Some(0));
+        master.stop();
+        wait_for("it has noticed", || role(&replica) != "slave connected");
+        wait_for("an age", || age().is_some_and(|age| age >= 3));
+        assert!(has(table, "a", 1), "what there was is served");
+        master.start_again();
+        wait_until(FAILOVER, "in step again", || age() == Some(0));
+    });
+}
+
+#[test]
+fn a_replica_that_starts_empty_withdraws_nothing() {
+    let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0", "--appendonly", "yes"]);
+    fill(&master);
+    let mut replica = replica_of(&master);
+    let said = following(&settings(&replica.url()), |table| {
+        keeping(table, || {
+            master.stop();
+            replica.stop();
+            // What it copied last.
+            let _ = std::fs::remove_file(replica.dir().join("dump.rdb"));
+            replica.start_again();
+            assert_eq!((replica.cli(&["DBSIZE"]), role(&replica).split(' ').next()), ("0".to_owned(), Some("slave")));
+            let asked = || replica.cli(&["INFO", "commandstats"]);
+            let times = |command: &str| asked().lines().any(|line| line.starts_with(&format!("cmdstat_{command}:")));
+            wait_for("the companion is back", || times("client|tracking"));
+            // Sessions come and go; none of them compares.
+            let comparing = Instant::now() + Duration::from_millis(1500);
+            wait_for("some sessions", || Instant::now() >= comparing);
+            assert!(!times("scan"), "{}", asked());
+            let begun = Instant::now();
+            master.start_again();
+            route(&master, "new", 9);
+            wait_until(FAILOVER, "routed", || has(table, "new", 9));
+            println!("after its master's return a replica's change arrived after {:?}", begun.elapsed());
+        });
+    });
+    told(&said, "so its data may be incomplete");
+}
+
+/// What README says that a user needs.
+const RIGHTS: &str = "%R~prefix:* %R~redirect:* %R~frontend:* +ping +select +scan +hgetall +hlen +smembers +client|tracking +client|setname +memory|usage +role";
+
+#[test]
+fn a_user_needs_the_rights_that_readme_names_and_no_others() {
+    assert!(include_str!("../../README.md").contains(RIGHTS));
+    let server = RedisServer::start(&[]);
+    fill(&server);
+    let allow = |rights: &[&str]| {
+        let words = [&["ACL", "SETUSER", "sync", "reset", "on", ">pw"], rights].concat();
+        assert_eq!(server.cli(&words), "OK", "{words:?}");
+    };
+    let rights: Vec<_> = RIGHTS.split(' ').collect();
+    allow(&rights);
+    let needed = ["select", "client|tracking", "scan", "hgetall", "smembers", "ping", "prefix:a"];
+    let url = format!("redis://sync:pw@127.0.0.1:{}/0", server.port());
+    let said = following(&settings(&url), |table| {
+        keeping(table, || {
+            for (number, right) in (100..).zip(needed) {
+                let is_other = |r: &&str| if right == "prefix:a" { !r.starts_with('%') } else { r[1..] != *right };
+                let others: Vec<_> = rights.iter().copied().filter(is_other).collect();
+                server.cli(&["ACL", "LOG", "RESET"]);
+                allow(&others);
+                server.cli(&["CLIENT", "KILL", "USER", "sync"]);
+                route(&server, "new", number);
+                wait_for(&format!("denied {right}"), || {
+                    let log = server.cli(&["ACL", "LOG"]);
+                    log.lines().any(|line| line == right)
+                });
+                allow(&rights);
+                route(&server, "new", number + 1000);
+                let late = wait_for("routed", || has(table, "new", number + 1000));
+                println!("allowed {right} again, a change arrived after {late:?}");
+            }
+            // Told by the server for other reasons than the companion's needs.
+            assert!(!server.cli(&["ACL", "LOG"]).lines().any(|line| ["role", "client|setname"].contains(&line)));
+        });
+    });
+    for refused in ["'select'", "'client|tracking'", "to SCAN", "to HGETALL", "to SMEMBERS", "'ping'", "access"] {
+        let is_told = |entry: &Entry| entry.text.contains("NOPERM") && entry.text.contains(refused);
+        assert!(said.iter().any(is_told), "{refused} is not in {said:#?}");
+    }
+}
+
+#[test]
+fn a_user_who_may_not_ask_for_the_role_is_served() {
+    let server = RedisServer::start(&[]);
+    fill(&server);
+    server.cli(&["ACL", "SETUSER", "sync", "on", ">pw", "~*", "+@all", "-role", "-client|setname"]);
+    let url = format!("redis://sync:pw@127.0.0.1:{}/0", server.port());
+    following(&settings(&url), |table| {
+        keeping(table, || {
+            route(&server, "new", 9);
+            wait_for("routed", || has(table, "new", 9));
+        });
+    });
+}
+
+#[test]
+fn valkey_is_followed_like_redis() {
+    // Debian 12 has it in its backports.
+    if !need_program("valkey-server", "--version") {
+        return;
+    }
+    let mut server = RedisServer::start_program("valkey-server", None, &["--appendonly", "yes"]);
+    assert!(server.cli(&["INFO", "server"]).contains("valkey_version:"));
+    fill(&server);
+    following(&settings(&server.url()), |table| {
+        keeping(table, || {
+            route(&server, "new", 9);
+            wait_for("routed", || has(table, "new", 9));
+            server.stop();
+            server.start_again();
+            let begun = Instant::now();
+            route(&server, "new", 10);
+            wait_until(DEADLINE, "routed again", || has(table, "new", 10));
+            println!("after Valkey's return a change arrived after {:?}", begun.elapsed());
+        });
+    });
+}
+
+#[cfg(feature = "tls")]
+mod tls {
+    use std::path::Path;
+
+    use urlproxy::sync::{Journal, load_once};
+    use urlproxy::table::OwnedTable;
+
+    use super::*;
+    use crate::following::{CAPACITY, lines};
+    use crate::tls::{certify, tls_server};
+
+    #[test]
+    fn a_certificate_from_another_authority_is_an_outage() {
+        let (mut server, dir, port) = tls_server("IP:127.0.0.1", &["--appendonly", "yes"]);
+        let [own, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        certify(other.path(), "IP:127.0.0.1");
+        let install = |from: &Path, to: &Path| {
+            ["ca.pem", "cert.pem", "key.pem"].map(|file| std::fs::copy(from.join(file), to.join(file)).unwrap())
+        };
+        install(dir.path(), own.path());
+        // redis-cli of these tests has no password to give.
+        let open_up = ["-a", "pw", "--no-auth-warning", "CONFIG", "SET", "requirepass", ""];
+        assert_eq!(server.cli(&open_up), "OK");
+        fill(&server);
+        let url = |ca: &Path| format!("rediss://127.0.0.1:{port}/0?ca={}", ca.join("ca.pem").display());
+        let owned = OwnedTable::new(CAPACITY);
+        let (journal, reader) = Journal::new(100);
+        let soon = Instant::now() + Duration::from_millis(300);
+        assert!(!load_once(owned.table(), &settings(&url(other.path())), soon, &journal));
+        let said = lines(&reader);
+        assert!(said[0].text.starts_with("no TLS with \"127.0.0.1\": invalid peer certificate: "), "{said:?}");
+
+        let said = following(&settings(&url(own.path())), |table| {
+            keeping(table, || {
+                route(&server, "new", 9);
+                wait_for("routed", || has(table, "new", 9));
+                server.stop();
+                let refusals =
+                    |server: &RedisServer| server.log().matches("Error accepting a client connection").count();
+                let before = refusals(&server);
+                install(other.path(), dir.path());
+                server.start_again();
+                wait_for("refused", || refusals(&server) > before);
+                assert!(has(table, "new", 9));
+                let begun = Instant::now();
+                server.stop();
+                install(own.path(), dir.path());
+                server.start_again();
+                assert_eq!(server.cli(&open_up), "OK");
+                route(&server, "new", 10);
+                wait_for("routed", || has(table, "new", 10));
+                println!("with the right certificate again a change arrived after {:?}", begun.elapsed());
+            });
+        });
+        told(&said, "no TLS with \"127.0.0.1\": invalid peer certificate: ");
+    }
+}

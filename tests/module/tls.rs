@@ -1,0 +1,37 @@
+//! Certificates from private authorities, made by the openssl program.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::redis::RedisServer;
+
+/// Makes a private authority, `ca.pem`, and a certificate from it for `name`, `cert.pem` and `key.pem`.
+pub fn certify(dir: &Path, name: &str) {
+    let script = format!(
+        r#"set -e; cd "$1"; exec 2>openssl.log
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out csr.pem -subj /CN=redis
+        printf 'subjectAltName=%s\n' '{name}' >ext
+        openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem"#
+    );
+    let made = Command::new("sh").args(["-c", &script, "sh"]).arg(dir).status().unwrap();
+    let log = || std::fs::read_to_string(dir.join("openssl.log")).unwrap_or_default();
+    assert!(made.success(), "openssl failed: {}", log());
+}
+
+/// Starts a server that has a TLS port with a certificate for `name`, and the password `pw`.
+pub fn tls_server(name: &str, extra_args: &[&str]) -> (RedisServer, tempfile::TempDir, u16) {
+    let dir = tempfile::tempdir().unwrap();
+    certify(dir.path(), name);
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string();
+    let (cert, key, ca) = (file("cert.pem"), file("key.pem"), file("ca.pem"));
+    let args = [
+        &["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key][..],
+        &["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--requirepass", "pw"],
+        extra_args,
+    ];
+    let server = RedisServer::start(&args.concat());
+    (server, dir, port.parse().unwrap())
+}

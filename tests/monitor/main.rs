@@ -1,0 +1,13 @@
+//! webservicemonitor.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod site;
+
+mod facts;
+mod hostile;
+mod operation;
+mod qstat_samples;
+mod rounds;
+mod starts;

@@ -1,0 +1,37 @@
+//! One HTTP request, for what daemons tell of themselves.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// GETs a path; its status and body.
+#[track_caller]
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let (head, body) = get_with(address, path, "");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, body)
+}
+
+/// GETs a path with more header lines, each ended by `\r\n`; the answer's head and body.
+#[track_caller]
+pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the other end closes in order");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.to_owned(), body.to_owned())
+}
+
+/// Whether the daemon that tells of itself there does its work.
+pub fn is_ready(status: SocketAddr) -> bool {
+    get(status, "/ready").0 == 200
+}
+
+/// The value of a sample, such as `a_total{b="c"}`. One that is not there is a mistake of the test, or of the daemon: what
+/// daemons count is there from their start.
+#[track_caller]
+pub fn metric(status: SocketAddr, sample: &str) -> f64 {
+    let (_, metrics) = get(status, "/metrics");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("no sample {sample} in\n{metrics}"))
+}
