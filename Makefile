@@ -26,7 +26,7 @@ run: ## the demo, until Ctrl-C; with ARGS=--once it ends by itself
 	.ci/setup run
 	cargo build --release
 	cargo build --example demo_tool
-	.ci/demo $(ARGS)
+	examples/demo $(ARGS)
 
 test: ## every test that needs no cluster
 	.ci/setup test
@@ -38,7 +38,7 @@ test: ## every test that needs no cluster
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \
 	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
 	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
-	.ci/prove -r t/
+	t/prove -r t/
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
 
@@ -52,11 +52,11 @@ soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers
 e2e: ## the demo once; domains mapped over HTTP, an API compared with its description; tools as jobs on a real Grid Engine, their routes kept true and their jobs alive there, and as Services of a real Kubernetes API server
 	.ci/setup e2e
 	$(MAKE) run ARGS=--once
-	.ci/e2e-domains
-	.ci/e2e-grid
-	.ci/e2e-routes
-	.ci/e2e-monitor
-	.ci/e2e-kube
+	tests/e2e/domains
+	tests/e2e/grid
+	tests/e2e/routes
+	tests/e2e/monitor
+	tests/e2e/kube
 
 lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
 	.ci/setup build
@@ -64,7 +64,7 @@ lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny is not installed: skipped'; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x $(filter-out %.py %.toml %.txt,$(wildcard .ci/*)) benches/*.sh; else echo 'shellcheck is not installed: skipped'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches examples t tests); else echo 'shellcheck is not installed: skipped'; fi
 
 bench: ## the figures: a site of many backends beside other proxies, instructions per request, the table, the way from Redis to it, the daemons
 	.ci/setup bench
@@ -94,7 +94,7 @@ memcheck: ## all of t/ with nginx under valgrind; 20 minutes
 	.ci/setup test bench
 	cargo build --release
 	cargo build --example demo_tool
-	.ci/memcheck
+	t/memcheck
 
 clean: ## remove what was built here and in the cache
 	rm -rf build run target $(CACHE)

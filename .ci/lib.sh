@@ -1,4 +1,4 @@
-# Sourced by the scripts here and in benches/: free ports, child processes that are waited for and stopped by pid.
+# Sourced by the scripts of .ci, benches, examples, t and tests/e2e: free ports, child processes that are waited for and stopped by pid.
 # shellcheck shell=bash disable=SC2034  # the variables are for the scripts
 
 # An ordinary user's PATH on Debian has no nginx.

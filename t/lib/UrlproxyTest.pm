@@ -1,5 +1,5 @@
 # What the files of t/ share: routes that are in Redis before nginx starts, a canned configuration, backends that do what
-# the test says, and requests byte by byte. .ci/prove starts Redis and the demo tools.
+# the test says, and requests byte by byte. t/prove starts Redis and the demo tools.
 #
 # A block's sections, beside Test::Nginx's own:
 #
@@ -28,7 +28,7 @@ use Time::HiRes qw(sleep time);
 
 BEGIN {
     for my $name (qw(REDIS_PORT TOOL_A TOOL_B TOOL_C)) {
-        $ENV{"TEST_NGINX_$name"} //= $ENV{"URLPROXY_T_$name"} // die "URLPROXY_T_$name is not set: run .ci/prove $0\n";
+        $ENV{"TEST_NGINX_$name"} //= $ENV{"URLPROXY_T_$name"} // die "URLPROXY_T_$name is not set: run t/prove $0\n";
     }
     $ENV{TEST_NGINX_LOAD_MODULES} //= File::Spec->rel2abs($ENV{URLPROXY_MODULE} // 'target/release/liburlproxy.so');
     $ENV{TEST_NGINX_SLEEP} //= 0.005;

@@ -11,7 +11,7 @@ export KUBECONFIG=$kube/admin.kubeconfig # of a cluster administrator
 # As in every Pod.
 export KUBERNETES_SERVICE_HOST=$api_address KUBERNETES_SERVICE_PORT=443
 
-prepare_kube() { # DIRECTORY: as .ci/kubernetes prints it
+prepare_kube() { # DIRECTORY: as tests/e2e/kubernetes prints it
     PATH=$1:$PATH
     mkdir -p "$kube_log"
     # Below its home directory kubectl keeps what it has learnt of the API.

@@ -1,4 +1,4 @@
-"""A check for .ci/schemathesis: what is asked as the description says is refused for what only the server can know."""
+"""A check for tests/e2e/schemathesis: what is asked as the description says is refused for what only the server can know."""
 
 import schemathesis
 
