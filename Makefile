@@ -10,6 +10,9 @@ export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
 MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/target RUSTFLAGS='--cfg loom' \
 	cargo test --release --no-default-features --lib table::proof
 
+# The demo's tool is not built for release: that would bring the tests' dependencies into the build that is shipped.
+BUILD_ALL := cargo build --release && cargo build --example demo_tool
+
 .PHONY: help setup build run test soak e2e lint bench bench-peers fuzz memcheck clean
 
 help: ## this list
@@ -22,11 +25,11 @@ build: ## the module and the programs, in target/release/
 	.ci/setup build
 	cargo build --release
 
+# Builds only what it shows, in the profile that builds fastest: a minute or two on two cores.
 run: ## the demo, until Ctrl-C; with ARGS=--once it ends by itself
 	.ci/setup run
-	cargo build --release
-	cargo build --example demo_tool
-	examples/demo $(ARGS)
+	cargo build --no-default-features --features module --lib --example demo_tool
+	URLPROXY_MODULE=$${CARGO_TARGET_DIR:-target}/debug/liburlproxy.so examples/demo $(ARGS)
 
 test: ## every test that needs no cluster
 	.ci/setup test
@@ -51,7 +54,8 @@ soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers
 
 e2e: ## the demo once; domains mapped over HTTP, an API compared with its description; tools as jobs on a real Grid Engine, their routes kept true and their jobs alive there, and as Services of a real Kubernetes API server
 	.ci/setup e2e
-	$(MAKE) run ARGS=--once
+	$(BUILD_ALL)
+	examples/demo --once
 	tests/e2e/domains
 	tests/e2e/grid
 	tests/e2e/routes
@@ -92,8 +96,7 @@ fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=10000
 
 memcheck: ## all of t/ with nginx under valgrind; 20 minutes
 	.ci/setup test bench
-	cargo build --release
-	cargo build --example demo_tool
+	$(BUILD_ALL)
 	t/memcheck
 
 clean: ## remove what was built here and in the cache

@@ -4,9 +4,8 @@
 # An ordinary user's PATH on Debian has no nginx.
 PATH=$PATH:/usr/sbin
 
-# The demo tool is not built for release: that would bring the tests' dependencies into the build that is shipped.
 built=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-module=${URLPROXY_MODULE:-$built/release/liburlproxy.so}
+module=$(realpath -m "${URLPROXY_MODULE:-$built/release/liburlproxy.so}")
 demo_tool=$built/debug/examples/demo_tool
 
 say() { printf '%s\n' "$*"; }
