@@ -93,6 +93,7 @@ start_redis_again() { # DIRECTORY: at the same port, with what was saved there
 }
 
 start_tool() { # NAME DIRECTORY: its address is then in $tool
+    rm -f "$2/$1.port"
     start "$2/$1.log" "$demo_tool" --name "$1" --port-file "$2/$1.port"
     wait_until 10 test -s "$2/$1.port" || die "demo tool $1 did not start: $(tail -n 3 "$2/$1.log")"
     tool=127.0.0.1:$(<"$2/$1.port")
