@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::report::Report;
 use crate::site::{Plan, Site};
-use crate::support::nginx::{get, wait_for};
+use crate::support::nginx::get;
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 

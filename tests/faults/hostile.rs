@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::site::Site;
-use crate::support::nginx::wait_for;
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 pub mod backends;
 pub mod patterns;

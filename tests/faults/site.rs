@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::report::Report;
-use crate::support::nginx::{Nginx, Tool, is_alive, wait_for};
+use crate::support::nginx::{Nginx, Tool, is_alive};
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 use crate::traffic::{TOOL_BITS, TOOLS, Traffic, generation_of, name};
 
 /// Writes one generation of all tools' routes at once.

@@ -8,9 +8,9 @@ use redis::cmd;
 
 use crate::report::Report;
 use crate::site::{Plan, Site};
-use crate::support::nginx::{wait_for, wait_within};
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::start_sentinel;
+use crate::support::wait::{wait_for, wait_within};
 
 /// Everything that was written is there after a kill.
 const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::report::Report;
 use crate::site::{Plan, Site};
-use crate::support::nginx::wait_for;
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(3);
 const FEW: usize = 40;

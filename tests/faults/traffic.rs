@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::support::nginx::{Response, try_get, wait_for};
+use crate::support::nginx::{Response, try_get};
+use crate::support::wait::wait_for;
 
 /// Tools that each site has: more than the withdrawal guard's floor.
 pub const TOOLS: usize = 60;

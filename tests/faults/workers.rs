@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use crate::churn::Churn;
 use crate::report::Report;
 use crate::site::{Plan, Site};
-use crate::support::nginx::{is_alive, wait_for};
+use crate::support::nginx::is_alive;
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(2);
 /// Lines of a start.

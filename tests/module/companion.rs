@@ -8,8 +8,9 @@ use urlproxy::route::{Backend, Pattern, ToolName};
 use urlproxy::sync::{Journal, Lease, Settings, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable};
 
-use crate::following::{CAPACITY, DEADLINE, following, is_locked, lines, map, routes, settings, wait_for};
+use crate::following::{CAPACITY, following, is_locked, lines, map, routes, settings};
 use crate::support::redis::RedisServer;
+use crate::support::wait::{SOON, wait_for};
 
 #[test]
 fn first_load_takes_everything_and_sets_the_bad_aside() {
@@ -25,7 +26,7 @@ fn first_load_takes_everything_and_sets_the_bad_aside() {
     redis.cli(&["SADD", "predicate:a", "http://10.0.0.1:1"]);
     let owned = OwnedTable::new(CAPACITY);
     let (journal, reader) = Journal::new(100);
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + SOON;
     assert!(load_once(owned.table(), &settings(&redis.url()), deadline, &journal));
     let want = [
         ("a .*", "http://10.0.0.1:1"),
@@ -48,7 +49,7 @@ fn first_load_of_an_empty_source_is_a_load() {
     let redis = RedisServer::start(&[]);
     let owned = OwnedTable::new(CAPACITY);
     let (journal, _reader) = Journal::new(100);
-    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + SOON, &journal));
     assert!(owned.table().header().is_loaded() && routes(owned.table()).is_empty());
 }
 
@@ -60,7 +61,7 @@ fn first_load_gives_up_in_time() {
     let (journal, reader) = Journal::new(100);
     let start = Instant::now();
     assert!(!load_once(owned.table(), &settings(&redis.url()), start + Duration::from_millis(300), &journal));
-    assert!(start.elapsed() < DEADLINE);
+    assert!(start.elapsed() < SOON);
     assert!(!owned.table().header().is_loaded());
     let said = lines(&reader);
     assert!(said.len() == 1 && said[0].text.contains("while loading routes, source=redis://127.0.0.1:"), "{said:?}");
@@ -234,7 +235,7 @@ fn many_tools_are_loaded_over_many_pages() {
     redis.cli(&["EVAL", script, "0"]);
     let owned = OwnedTable::new(CAPACITY);
     let (journal, _reader) = Journal::new(100);
-    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + SOON, &journal));
     let loaded = routes(owned.table());
     assert_eq!(loaded.len(), 2000);
     assert_eq!(loaded["t1234 .*"], "http://10.0.0.1:1234");
@@ -250,7 +251,7 @@ fn a_full_table_refuses_the_surplus_and_nothing_else() {
     ]);
     let owned = OwnedTable::new(Capacity { buckets: 8, cells: 64, tools: 20, health: 1 });
     let (journal, reader) = Journal::new(100);
-    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + DEADLINE, &journal));
+    assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + SOON, &journal));
     assert_eq!(routes(owned.table()).len(), 20);
     assert_eq!((owned.table().header().rejected(), owned.table().header().refused_full()), (10, 10));
     assert!(lines(&reader).iter().any(|e| e.text.contains("the table is full")));
@@ -284,7 +285,7 @@ fn a_stopped_companion_gives_the_lease_back() {
     let (journal, reader) = Journal::new(100);
     let lease = Lease::create("given-back").unwrap();
     assert!(!is_locked("given-back"));
-    let (deadline, was_locked) = (Instant::now() + DEADLINE, AtomicBool::new(false));
+    let (deadline, was_locked) = (Instant::now() + SOON, AtomicBool::new(false));
     let stop = || {
         let is_following = owned.table().header().is_loaded();
         was_locked.store(is_locked("given-back"), Relaxed);

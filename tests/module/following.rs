@@ -5,13 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use urlproxy::sync::{Entry, Journal, JournalReader, Lease, Settings, run};
 use urlproxy::table::{Capacity, OwnedTable, Scratch, Table};
 
 pub const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1 };
-pub const DEADLINE: Duration = Duration::from_secs(10);
 
 pub fn settings(url: &str) -> Settings {
     Settings::new(url.parse().unwrap())
@@ -35,21 +33,6 @@ pub fn routes(table: Table<'_>) -> BTreeMap<String, String> {
 
 pub fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-}
-
-#[track_caller]
-pub fn wait_for(what: &str, condition: impl Fn() -> bool) -> Duration {
-    wait_until(DEADLINE, what, condition)
-}
-
-#[track_caller]
-pub fn wait_until(deadline: Duration, what: &str, condition: impl Fn() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < deadline, "still not: {what}");
-        thread::yield_now();
-    }
-    start.elapsed()
 }
 
 pub fn lines(reader: &JournalReader) -> Vec<Entry> {

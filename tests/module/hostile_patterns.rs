@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use urlproxy::sync::Settings;
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
 
-use crate::following::{following_in, settings, wait_for, wait_until};
+use crate::following::{following_in, settings};
 use crate::support::redis::RedisServer;
+use crate::support::wait::{wait_for, wait_within};
 
 const HOSTILE: usize = 20;
 const CHANGES: u16 = 200;
@@ -99,7 +100,7 @@ fn patterns_that_are_costly_to_build_delay_their_own_tool_alone() {
     }
     let owned = OwnedTable::new(Capacity::of_bytes(16 << 20).unwrap_or_else(|e| panic!("{e}")));
     following_in(&owned, &settings(&redis.url()), |table| {
-        wait_until(LOADED_WITHIN, "loaded", || table.header().is_loaded());
+        wait_within(LOADED_WITHIN, "loaded", || table.header().is_loaded());
         assert_bounded(&redis, table, |connection, round| {
             let (tool, version) = (round % HOSTILE as u64, round / HOSTILE as u64);
             let key = format!("prefix:hostile{tool}");
@@ -122,7 +123,7 @@ fn texts_that_are_costly_to_read_delay_their_own_tool_alone() {
     }
     let owned = OwnedTable::new(Capacity::of_bytes(16 << 20).unwrap_or_else(|e| panic!("{e}")));
     following_in(&owned, &settings(&redis.url()), |table| {
-        wait_until(LOADED_WITHIN, "loaded", || table.header().is_loaded());
+        wait_within(LOADED_WITHIN, "loaded", || table.header().is_loaded());
         assert_bounded(&redis, table, |connection, round| {
             command(connection, &["HSET", "prefix:hostile", "/", &format!("http://10.0.0.2:{}", 1 + round % 60_000)]);
             thread::sleep(Duration::from_millis(1));

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use urlproxy::sync::Snapshot;
 
-use crate::support::nginx::{Nginx, Tool, is_alive, module, wait_for};
+use crate::support::nginx::{Nginx, Tool, is_alive, module};
 use crate::support::redis::RedisServer;
+use crate::support::wait::wait_for;
 
 fn http(redis: &str, table: &str) -> String {
     format!(

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use urlproxy::sync::Settings;
 
-use crate::following::{following, routes, settings, wait_for, wait_until};
+use crate::following::{following, routes, settings};
 use crate::support::redis::RedisServer;
+use crate::support::wait::{wait_for, wait_within};
 
 /// How often the fields of a hash were asked for.
 fn reads(redis: &RedisServer) -> u64 {
@@ -32,12 +33,12 @@ fn without_the_right_to_weigh_it_a_key_is_tried_alone_until_it_can_be_read() {
         redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:2"]);
         wait_for("others go on", || routes(table).get("a .*").is_some_and(|url| url == "http://10.0.0.1:2"));
         let before = reads(&redis);
-        wait_until(PATIENCE, "it is tried", || reads(&redis) > before);
+        wait_within(PATIENCE, "it is tried", || reads(&redis) > before);
         wait_for("that connection is gone", || connected() == 1);
         assert_eq!(routes(table).get("key .*").map(String::as_str), Some("http://10.0.0.1:1"), "what it had stays");
         redis.cli(&["DEL", "prefix:key"]);
         redis.cli(&["HSET", "prefix:key", ".*", "http://10.0.0.1:3"]);
-        wait_until(PATIENCE, "taken up again", || {
+        wait_within(PATIENCE, "taken up again", || {
             routes(table).get("key .*").is_some_and(|url| url == "http://10.0.0.1:3")
         });
         redis.cli(&["HSET", "prefix:key", ".*", "http://10.0.0.1:4"]);

@@ -8,10 +8,11 @@ use urlproxy::sync::{Entry, Settings};
 use urlproxy::table::Table;
 
 use crate::connecting::{ask, open, refusal};
-use crate::following::{DEADLINE, following, routes, settings, wait_for, wait_until};
+use crate::following::{following, routes, settings};
 use crate::support::need::need_program;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{FakeSentinel, start_sentinel};
+use crate::support::wait::{SOON, wait_for, wait_within};
 
 /// What a failover may take: Sentinels look around every second or ten.
 const FAILOVER: Duration = Duration::from_secs(40);
@@ -65,7 +66,7 @@ fn told(said: &[Entry], what: &str) {
 fn replica_of(master: &RedisServer) -> RedisServer {
     let port = master.port().to_string();
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
-    wait_until(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
+    wait_within(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
     replica
 }
 
@@ -92,14 +93,14 @@ fn a_failover_by_command_is_followed() {
     let sentinel = start_sentinel(master.port(), 1, "");
     let said = following(&settings(&sentinel_url(&[sentinel.port()])), |table| {
         keeping(table, || {
-            wait_until(FAILOVER, "failing over", || sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]) == "OK");
+            wait_within(FAILOVER, "failing over", || sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]) == "OK");
             let begun = Instant::now();
-            wait_until(FAILOVER, "promoted", || role(&replica) == "master");
+            wait_within(FAILOVER, "promoted", || role(&replica) == "master");
             let promoted = begun.elapsed();
             route(&replica, "new", 9);
-            wait_until(FAILOVER, "routed", || has(table, "new", 9));
+            wait_within(FAILOVER, "routed", || has(table, "new", 9));
             println!("failover by command: promoted after {promoted:?}, routed after {:?}", begun.elapsed());
-            wait_until(FAILOVER, "the old master follows", || role(&master).starts_with("slave"));
+            wait_within(FAILOVER, "the old master follows", || role(&master).starts_with("slave"));
         });
     });
     told(&said, "in step again after ");
@@ -123,25 +124,25 @@ fn a_failover_by_death_is_followed() {
         keeping(table, || {
             for sentinel in &sentinels {
                 let usable = || sentinel.cli(&["SENTINEL", "CKQUORUM", "mymaster"]).starts_with("OK 3 ");
-                wait_until(FAILOVER, "the Sentinels know each other", usable);
+                wait_within(FAILOVER, "the Sentinels know each other", usable);
                 let knows = || sentinel.cli(&["SENTINEL", "REPLICAS", "mymaster"]).contains("master-link-status\nok");
-                wait_until(FAILOVER, "the Sentinels know the replica", knows);
+                wait_within(FAILOVER, "the Sentinels know the replica", knows);
             }
             let begun = Instant::now();
             master.stop();
             down_after("500");
-            wait_until(FAILOVER, "promoted", || role(&replica) == "master");
+            wait_within(FAILOVER, "promoted", || role(&replica) == "master");
             let promoted = begun.elapsed();
             route(&replica, "new", 9);
-            wait_until(FAILOVER, "routed", || has(table, "new", 9));
+            wait_within(FAILOVER, "routed", || has(table, "new", 9));
             println!("failover by kill -9: promoted after {promoted:?}, routed after {:?}", begun.elapsed());
             // A busy machine may keep the new master silent for 500 ms, and Sentinels would then promote the empty old one.
             down_after("60000");
             // The old master comes back empty, and takes itself for the master until a Sentinel demotes it.
             master.start_again();
-            wait_until(FAILOVER, "the old master follows", || role(&master) == "slave connected");
+            wait_within(FAILOVER, "the old master follows", || role(&master) == "slave connected");
             route(&replica, "new", 10);
-            wait_until(FAILOVER, "routed again", || has(table, "new", 10));
+            wait_within(FAILOVER, "routed again", || has(table, "new", 10));
         });
     });
 }
@@ -269,14 +270,14 @@ fn a_replica_that_copies_another_master_withdraws_only_what_that_lacks() {
     let port = master.port().to_string();
     let slow = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"];
     let replica = RedisServer::start(&[&["--replicaof", "127.0.0.1", &port][..], &slow].concat());
-    wait_until(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
+    wait_within(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
     let quick = Settings { resync_interval: Duration::from_millis(100), ..settings(&replica.url()) };
     let said = following(&quick, |table| {
         keeping(table, || {
             wait_for("loaded", || has(table, "gone", 8));
             let begun = Instant::now();
             replica.cli(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
-            wait_until(FAILOVER, "the other's routes", || has(table, "t300", 300) && !has(table, "gone", 8));
+            wait_within(FAILOVER, "the other's routes", || has(table, "t300", 300) && !has(table, "gone", 8));
             println!("a replica's new copy was taken after {:?}", begun.elapsed());
             assert_eq!(routes(table).len(), KEPT.len() + 300);
             route(&other, "new", 9);
@@ -301,7 +302,7 @@ fn a_replica_that_has_lost_its_master_ages_the_table() {
         wait_for("an age", || age().is_some_and(|age| age >= 3));
         assert!(has(table, "a", 1), "what there was is served");
         master.start_again();
-        wait_until(FAILOVER, "in step again", || age() == Some(0));
+        wait_within(FAILOVER, "in step again", || age() == Some(0));
     });
 }
 
@@ -328,7 +329,7 @@ fn a_replica_that_starts_empty_withdraws_nothing() {
             let begun = Instant::now();
             master.start_again();
             route(&master, "new", 9);
-            wait_until(FAILOVER, "routed", || has(table, "new", 9));
+            wait_within(FAILOVER, "routed", || has(table, "new", 9));
             println!("after its master's return a replica's change arrived after {:?}", begun.elapsed());
         });
     });
@@ -410,7 +411,7 @@ fn valkey_is_followed_like_redis() {
             server.start_again();
             let begun = Instant::now();
             route(&server, "new", 10);
-            wait_until(DEADLINE, "routed again", || has(table, "new", 10));
+            wait_within(SOON, "routed again", || has(table, "new", 10));
             println!("after Valkey's return a change arrived after {:?}", begun.elapsed());
         });
     });

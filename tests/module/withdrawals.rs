@@ -11,8 +11,9 @@ use urlproxy::registry;
 use urlproxy::sync::{GuardSettings, Journal, Lease, Settings, run};
 use urlproxy::table::OwnedTable;
 
-use crate::following::{CAPACITY, following, routes, settings, wait_for, wait_until};
+use crate::following::{CAPACITY, following, routes, settings};
 use crate::support::redis::RedisServer;
+use crate::support::wait::{wait_for, wait_within};
 
 /// 40 tools, 5 redirects and 5 domains.
 fn register_all(redis: &RedisServer) {
@@ -40,7 +41,7 @@ fn lost_connections_do_not_prolong_a_hold_for_ever() {
         wait_for("held", || table.header().held() == 50);
         // Never is a connection as old as the hold.
         let killed = Cell::new(Instant::now());
-        wait_until(Duration::from_secs(60), "they go all the same", || {
+        wait_within(Duration::from_secs(60), "they go all the same", || {
             if killed.get().elapsed() > hold / 4 {
                 redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
                 killed.set(Instant::now());
@@ -148,7 +149,7 @@ fn a_key_that_waits_for_its_turn_is_held_like_the_others() {
         wait_for("loaded", || table.header().live_tools() == 40);
         heavy(2, 10);
         // In a debug build, and with less right to the processor than others.
-        wait_until(Duration::from_secs(120), "built", || has(2));
+        wait_within(Duration::from_secs(120), "built", || has(2));
         // It has just had a turn, and rests before the next.
         heavy(3, 50);
         redis.cli(&["FLUSHALL"]);

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::port::free_port;
-
-/// So long anything may take that is to happen at all.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+use crate::support::wait::{SOON, wait_for};
 
 /// The built module: `URLPROXY_MODULE`, or where `cargo build --release` puts it.
 pub fn module() -> PathBuf {
@@ -244,7 +242,7 @@ pub struct Response {
 /// One request on a connection of its own; status 0 when it was not answered.
 pub fn get(port: u16, path: &str) -> Response {
     let unanswered = |error: io::Error| Response { status: 0, head: error.to_string(), body: String::new() };
-    try_get(port, path, DEADLINE).unwrap_or_else(unanswered)
+    try_get(port, path, SOON).unwrap_or_else(unanswered)
 }
 
 /// The same, telling why there was no answer, or not all of it.
@@ -329,21 +327,6 @@ fn serve(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
             stream.write_all(answer.as_bytes())?;
         }
     }
-}
-
-#[track_caller]
-pub fn wait_for(what: &str, condition: impl FnMut() -> bool) -> Duration {
-    wait_within(DEADLINE, what, condition)
-}
-
-#[track_caller]
-pub fn wait_within(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < deadline, "still not: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-    start.elapsed()
 }
 
 fn is_root() -> bool {

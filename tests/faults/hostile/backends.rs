@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::report::Report;
 use crate::site::{Plan, Site};
-use crate::support::nginx::{DEADLINE, try_get, try_get_from};
+use crate::support::nginx::{try_get, try_get_from};
 use crate::support::port::free_port;
 use crate::support::redis::RedisServer;
+use crate::support::wait;
 
 use super::{FEW, SOON, comes_true, under_attack, wait_in_step, wait_listed, while_busy};
 
@@ -33,7 +34,7 @@ pub fn that_are_anothers() -> Report {
     }
     wait_in_step(&site);
     let nginx = site.nginx.port;
-    let ask = move || try_get(nginx, "/victim/", DEADLINE).map(|answer| (answer.status, answer.body));
+    let ask = move || try_get(nginx, "/victim/", wait::SOON).map(|answer| (answer.status, answer.body));
     let answered_by_first = move || {
         let answers: Vec<_> = (0..ASKED).map(|_| ask()).collect();
         let failed = answers.iter().filter(|it| !it.as_ref().is_ok_and(|(status, _)| *status == 200)).count();
@@ -42,7 +43,7 @@ pub fn that_are_anothers() -> Report {
     };
     let idle = answered_by_first();
     let attack = move |number: usize| {
-        let _ = try_get(nginx, ["/tls/", "/plain/break"][number], DEADLINE);
+        let _ = try_get(nginx, ["/tls/", "/plain/break"][number], wait::SOON);
         thread::sleep(Duration::from_millis(20));
     };
     let ((attacked, failing), note) = under_attack(&site, || {
@@ -185,7 +186,7 @@ pub fn that_lead_back_by_name() -> Report {
     wait_in_step(&site);
     wait_listed(&site, "loop");
     let (answers, note) = under_attack(&site, || {
-        let ask = |_| try_get_from(port, "by-name.test", "/loop/", DEADLINE).map_or(0, |answer| answer.status);
+        let ask = |_| try_get_from(port, "by-name.test", "/loop/", wait::SOON).map_or(0, |answer| answer.status);
         let answers: Vec<_> = (0..REQUESTS).map(ask).collect();
         site.serves_on(200);
         answers
