@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are).
+//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `units` depends on nothing.
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
@@ -29,6 +29,7 @@ pub mod route;
 pub mod sync;
 #[allow(unsafe_code)]
 pub mod table;
+pub mod units;
 
 #[cfg(all(feature = "module", not(loom)))]
 #[allow(unsafe_code)]

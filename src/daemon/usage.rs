@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::log::{ERROR_PRIORITY, is_stderr_journal};
+use crate::units;
 
 /// The exit status of a wrong command line, sysexits.h.
 pub const EX_USAGE: u8 = 64;
@@ -21,26 +22,17 @@ pub fn exit_on(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Reads `5s`, `500ms`, `2m` or `1h`; never zero.
+/// A year is enough for anybody, and no sum of two overflows a clock.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// Reads a duration of a command line: `5s`, `500ms`, `1h30m`, `7d` or a number of seconds; never zero, at most a year.
 ///
 /// # Errors
 /// Anything else, shown beside an example of a right one.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("invalid duration {text:?}, expected e.g. \"5s\", \"500ms\" or \"2m\"");
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let milliseconds: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    // A year is enough for anybody, and no sum of two overflows a clock.
-    let most = 365 * 24 * 3_600_000;
-    let total = number.checked_mul(milliseconds).filter(|total| (1..=most).contains(total)).ok_or_else(wrong)?;
-    Ok(Duration::from_millis(total))
+    let in_range = |time: &Duration| !time.is_zero() && *time <= LONGEST;
+    let time = units::parse_duration(text).filter(in_range);
+    time.ok_or_else(|| format!("invalid duration {text:?}, expected e.g. \"5s\", \"500ms\" or \"1h30m\""))
 }
 
 #[cfg(test)]
@@ -48,11 +40,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_a_unit_and_are_not_zero() {
-        for (text, milliseconds) in [("5s", 5000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)] {
+    fn durations_are_not_zero_and_at_most_a_year() {
+        for (text, milliseconds) in [
+            ("5s", 5000),
+            ("5", 5000),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("1h30m", 5_400_000),
+            ("7d", 604_800_000),
+            ("365d", 31_536_000_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in ["", "5", "s", "0s", "-5s", "5 s", "5d", "1.5s", "99999999999999999999s", "9999999999999999h"] {
+        for text in
+            ["", "s", "0", "0s", "-5s", "5 s", "5y", "1.5s", "365d1ms", "99999999999999999999s", "9999999999999999h"]
+        {
             assert!(parse_duration(text).is_err_and(|e| e.contains("invalid duration")), "{text}");
         }
     }

@@ -246,7 +246,7 @@ mod tests {
             (&["--project", "a", "--listen", "unix:/run/x"], "a unix socket has no identd"),
             (&["--project", "a", "--metrics-listen", "9100"], "--metrics-listen"),
             (&["--project", "a", "--ident-port", "0"], "--ident-port"),
-            (&["--project", "a", "--ident-timeout", "5"], "expected e.g. \"5s\""),
+            (&["--project", "a", "--ident-timeout", "5 s"], "expected e.g. \"5s\""),
             (&["--project", "a", "--idle-timeout", "0s"], "expected e.g. \"5s\""),
             (&["--project", "a", "--audit-interval", "never"], "or \"off\""),
             (&["--project", "a", "--dead-after", "never"], "or \"off\""),

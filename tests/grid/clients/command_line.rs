@@ -58,7 +58,7 @@ fn the_command_lines_teach() {
         &[RUNNER, "--no-such-option", "true"],
         &[RUNNER, "--type", "lighttpd", "true"],
         &[RUNNER, "--port", "0", "true"],
-        &[RUNNER, "--grace", "10", "true"],
+        &[RUNNER, "--grace", "10 s", "true"],
         &[GRABBER],
         &[GRABBER, "hello"],
         &[GRABBER, "", "true"],
