@@ -16,7 +16,7 @@ mod usage;
 mod write_check;
 
 pub use connection_limiter::{ConnectionLimiter, ConnectionMeter, Limit, Limits, Permit, Refused};
-pub use guard::{Acceptance, Guard, GuardOption, GuardWords, Verdict};
+pub use guard::{Guard, GuardWords, log_not_accepted, parse_guard};
 pub use invalidations::{InvalidationListener, Invalidations};
 pub use lifecycle::{Failure, Lifecycle, bind, exit_with, run};
 pub use log::{LogFormat, LogOptions, start_log};

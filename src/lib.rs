@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `units` depends on nothing.
+//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` is between `registry` and
+//! those that ask it; `units` depends on nothing.
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
@@ -30,6 +31,7 @@ pub mod sync;
 #[allow(unsafe_code)]
 pub mod table;
 pub mod units;
+pub mod withdrawal_guard;
 
 #[cfg(all(feature = "module", not(loom)))]
 #[allow(unsafe_code)]

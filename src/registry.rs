@@ -15,7 +15,6 @@
 //! At most one tool is routed to an address, the one last proven to own it. Writers keep to that in the same script that sets
 //! a route.
 
-mod acceptance;
 mod address;
 mod admission;
 mod cluster;
@@ -26,10 +25,8 @@ mod read;
 mod schema;
 mod script;
 mod tracking;
-mod withdrawal;
 mod write;
 
-pub use acceptance::{AcceptError, AcceptFile, Accepted, Names};
 pub use address::{hold_address, release_address};
 pub use admission::{Admission, NotAllowed, address_towards, is_special};
 pub use cluster::{CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, Settled, Settlement, settle};
@@ -43,7 +40,6 @@ pub use schema::{
 };
 pub use script::Call;
 pub use tracking::track_keys;
-pub use withdrawal::{GuardSettings, touched_at};
 pub use write::{
     Ownership, Registration, Withdrawal, register, renew, unregister_if_from, unregister_url, withdraw_if_unchanged,
 };

@@ -17,9 +17,9 @@ mod scan;
 mod slow_lane;
 mod snapshot;
 mod source;
-mod withdrawal_guard;
+mod table_guard;
 
-pub use crate::registry::GuardSettings;
+pub use crate::withdrawal_guard::GuardSettings;
 pub use companion::{Settings, Stop, load_once, load_unless, run};
 pub use connection::forget_lookups;
 pub use connection::{Connection, ConnectionError, Invalidation, Timeouts};

@@ -20,7 +20,7 @@ use super::replica::{Replica, names_of};
 use super::strangers::Strangers;
 use crate::backoff::Backoff;
 use crate::daemon::{Guard, Invalidations, Readiness, StoreError};
-use crate::registry::{GuardSettings, frontend_of};
+use crate::registry::frontend_of;
 
 /// Domains that are written or compared with one round trip.
 const AT_ONCE: usize = 500;
@@ -45,7 +45,6 @@ pub(super) struct Parts {
     pub database: Database,
     pub client: Client,
     pub guard: Guard,
-    pub guard_settings: Option<GuardSettings>,
     pub resync_interval: Duration,
     pub changed: Arc<Notify>,
     pub progress: watch::Sender<Progress>,
@@ -78,7 +77,7 @@ struct Follower {
 /// Keeps Redis in step until `stop`; what was committed before is written then, if Redis takes it.
 pub(super) async fn follow(parts: Parts, stop: impl Future<Output = ()>) {
     let now = Instant::now();
-    let strangers = Strangers::new(parts.guard_settings.as_ref().map(|settings| settings.accept.clone()));
+    let strangers = Strangers::new(parts.guard.settings().map(|settings| settings.accept.clone()));
     let mends = Backoff::between(MENDS.0, MENDS.1);
     let mut follower = Follower { parts, strangers, due: now, rested: now, mends, mend_at: None, last_mend: None };
     let mut stop = std::pin::pin!(stop);

@@ -9,8 +9,12 @@ use ipnet::IpNet;
 
 use super::policy::is_project;
 use super::reserved::parse_reserved;
-use crate::daemon::{GuardOption, LogOptions, parse_duration};
+use crate::daemon::{LogOptions, parse_duration, parse_guard};
 use crate::route::{Domain, MAX_BACKENDS};
+use crate::withdrawal_guard::GuardOption;
+
+/// As it is called, and its file to accept withdrawals with.
+pub(super) const PROGRAM: &str = "invisible-unicorn";
 
 const HELP: &str = "\
 Projects map domains to backends over HTTP; the database has the truth, and frontend:<domain> in Redis follows it, also after
@@ -35,7 +39,7 @@ Exit status: 0 when done, or after SIGTERM or SIGINT; 64 for a wrong command lin
 /// What was written.
 #[derive(Debug, Parser)]
 #[command(
-    name = "invisible-unicorn",
+    name = PROGRAM,
     version,
     about = "Has the proxy send whole domains to the backends that their projects name",
     // `--allow-backend 10.0.0.0/8 import data.db` is a command after one network.
@@ -67,7 +71,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub(super) drain_timeout: Duration,
     /// What only Redis has and is removed at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
-    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=120s", value_parser = parse_guard)]
+    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=120s", value_parser = |text: &str| parse_guard(text, PROGRAM))]
     pub(super) withdrawal_guard: GuardOption,
     /// How often everything is compared with Redis, whatever was heard
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
@@ -217,10 +221,6 @@ pub enum TokenCommand {
         /// Its number in the list
         id: i64,
     },
-}
-
-fn parse_guard(text: &str) -> Result<GuardOption, String> {
-    GuardOption::parse(text, "invisible-unicorn")
 }
 
 fn parse_max_backends(text: &str) -> Result<usize, String> {

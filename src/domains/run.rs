@@ -126,8 +126,7 @@ impl Server {
         let parts = Parts {
             database: database.clone(),
             client: settings.client,
-            guard: Guard::new(settings.guard.clone(), &GUARD_WORDS),
-            guard_settings: settings.guard,
+            guard: Guard::new(settings.guard, &GUARD_WORDS),
             resync_interval: settings.resync_interval,
             changed: Arc::clone(&changed),
             progress,

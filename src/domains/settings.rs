@@ -9,12 +9,12 @@ use tracing::debug;
 
 use super::api::Rules;
 use super::destinations::Destinations;
-use super::options::{Options, PolicyOptions};
+use super::options::{Options, PROGRAM, PolicyOptions};
 use super::policy::Policy;
 use super::reserved::{Reserved, ReservedError};
 use super::suffixes::{Suffixes, SuffixesError};
 use crate::daemon::{RedisUrlError, open_redis};
-use crate::registry::GuardSettings;
+use crate::withdrawal_guard::GuardSettings;
 
 /// Everything that a command line says to the server.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Options {
             database: self.database,
             redis,
             client,
-            guard: self.withdrawal_guard.0,
+            guard: self.withdrawal_guard.into_settings(PROGRAM),
             resync_interval: self.resync_interval,
             drain_timeout: self.drain_timeout,
             metrics_listen: self.metrics_listen,

@@ -5,22 +5,22 @@ use std::path::PathBuf;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::daemon::Acceptance;
-use crate::registry::Accepted;
+use crate::daemon::log_not_accepted;
+use crate::withdrawal_guard::{AcceptFile, Accepted};
 
 /// Lets strangers stay until the operator says otherwise.
 #[derive(Debug)]
 pub(super) struct Strangers {
     file: Option<PathBuf>,
     /// While there are some.
-    acceptance: Option<Acceptance>,
-    are_told_of: bool,
+    acceptance: Option<AcceptFile>,
+    is_logged: bool,
 }
 
 impl Strangers {
     /// The operator touches `file` to have them removed.
     pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Self { file, acceptance: None, are_told_of: false }
+        Self { file, acceptance: None, is_logged: false }
     }
 
     /// Whether the database may have this Redis for its own: there are none of them, or the operator has said so.
@@ -29,7 +29,7 @@ impl Strangers {
             self.forget();
             return true;
         }
-        let accepted = self.acceptance.as_mut().and_then(|acceptance| acceptance.take(now));
+        let accepted = self.take_accepted(now);
         if let Some(Accepted::Only(_)) = accepted {
             warn!(
                 strangers,
@@ -41,10 +41,10 @@ impl Strangers {
             self.forget();
             return true;
         }
-        if std::mem::replace(&mut self.are_told_of, true) {
+        if std::mem::replace(&mut self.is_logged, true) {
             debug!(strangers, "domains that this database never had still stay");
         } else {
-            self.acceptance = self.file.as_deref().map(Acceptance::of);
+            self.acceptance = self.file.as_deref().map(AcceptFile::new);
             let accept = self.file.as_ref().map_or("none".into(), |file| file.display().to_string());
             warn!(
                 strangers,
@@ -55,19 +55,26 @@ impl Strangers {
         false
     }
 
-    /// The operator has said so since they were told of.
+    /// The operator has said so since they were logged.
     pub(super) fn are_accepted(&mut self, now: Instant) -> bool {
-        self.acceptance.as_mut().is_some_and(|acceptance| acceptance.is_given(now))
+        self.acceptance.as_mut().is_some_and(|acceptance| acceptance.is_ready(now.into_std()))
+    }
+
+    /// What the operator has said since, if anything; a file that accepts nothing is logged.
+    fn take_accepted(&mut self, now: Instant) -> Option<Accepted> {
+        let file = self.acceptance.as_mut()?;
+        let accepted = file.take(now.into_std())?;
+        accepted.inspect_err(|error| log_not_accepted(file.path(), error)).ok()
     }
 
     /// There are some.
     pub(super) fn are_known(&self) -> bool {
-        self.are_told_of
+        self.is_logged
     }
 
     /// There are none.
     pub(super) fn forget(&mut self) {
-        if std::mem::take(&mut self.are_told_of) {
+        if std::mem::take(&mut self.is_logged) {
             info!("Redis has no domains any more that this database never had");
         }
         self.acceptance = None;

@@ -19,8 +19,8 @@ use super::registrar::Registrar;
 use super::routes::{Routed, address_of, read_routed};
 use super::settings::Policy;
 use super::survey::{Sight, Survey};
-use crate::daemon::{Guard, GuardWords, StoreError, Verdict};
-use crate::registry::{self, GridRoute, GuardSettings, Ownership, Registration, Withdrawal, routes_key};
+use crate::daemon::{Guard, GuardWords, StoreError};
+use crate::registry::{self, GridRoute, Ownership, Registration, Withdrawal, routes_key};
 use crate::route::ToolName;
 
 /// Between two tries when Redis does not answer.
@@ -66,7 +66,6 @@ struct Auditor {
     registrar: Arc<Registrar>,
     history: History,
     guard: Guard,
-    guarded_by: Option<GuardSettings>,
 }
 
 /// A route that the index should know.
@@ -74,16 +73,14 @@ type Held = (GridRoute, Ownership);
 
 impl Auditor {
     fn new(registrar: Arc<Registrar>) -> Self {
-        let guarded_by = registrar.live.load().dead_guard.clone();
-        let guard = Guard::new(guarded_by.clone(), &GUARD_WORDS);
-        Self { registrar, history: History::default(), guard, guarded_by }
+        let guard = Guard::new(registrar.live.load().dead_guard.clone(), &GUARD_WORDS);
+        Self { registrar, history: History::default(), guard }
     }
 
     /// Looks at each route once, and returns how many there are.
     async fn round(&mut self) -> Result<usize, StoreError> {
         let policy = self.registrar.live.load_full();
-        if self.guarded_by != policy.dead_guard {
-            self.guarded_by.clone_from(&policy.dead_guard);
+        if self.guard.settings() != policy.dead_guard.as_ref() {
             self.guard = Guard::new(policy.dead_guard.clone(), &GUARD_WORDS);
         }
         // Of one audit all are seen at one time, so that what fails together is dead together, for the guard.
@@ -193,12 +190,7 @@ impl Auditor {
         let verdict = self.guard.judge(&keys.into_iter().collect::<Vec<_>>(), tools, Instant::now());
         let mut held = 0;
         for route in &dead {
-            let goes = match &verdict {
-                Verdict::Withdraw => true,
-                Verdict::Hold => false,
-                Verdict::WithdrawOnly(names) => names.contains(&key_of(route)),
-            };
-            let finding = if !goes {
+            let finding = if !verdict.withdraws(&key_of(route)) {
                 held += 1;
                 Finding::held
             } else if self.withdraw(route).await? {

@@ -11,10 +11,14 @@ use clap::{CommandFactory, Parser};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::settings::Settings;
-use crate::daemon::{GuardOption, LogOptions, parse_duration};
+use crate::daemon::{LogOptions, parse_duration, parse_guard};
+use crate::withdrawal_guard::GuardOption;
 
 /// Longest domain name whose labels below it still have room for one more of full length.
 const MAX_DOMAIN_LEN: usize = 253 - 64;
+
+/// As it is called, and its file to accept withdrawals with.
+pub(super) const PROGRAM: &str = "proxylistener";
 
 const HELP: &str = "\
 A client sends one of these, and is answered once, without a line end:
@@ -50,7 +54,7 @@ been answered; 64 for a wrong command line; 1 when it cannot listen.
 /// What was written.
 #[derive(Debug, Parser)]
 #[command(
-    name = "proxylistener",
+    name = PROGRAM,
     version,
     args_override_self = true,
     about = "Lets jobs on the grid tell where their tool listens, and has the proxy route to it",
@@ -97,7 +101,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub(super) dead_after: Interval,
     /// Of how many tools the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
-    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = parse_guard)]
+    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = |text: &str| parse_guard(text, PROGRAM))]
     pub(super) withdrawal_guard: GuardOption,
     /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
     #[arg(
@@ -193,10 +197,6 @@ fn parse_interval(text: &str) -> Result<Interval, String> {
         return Ok(Interval(None));
     }
     parse_duration(text).map(|period| Interval(Some(period))).map_err(|error| format!("{error}, or \"off\""))
-}
-
-fn parse_guard(text: &str) -> Result<GuardOption, String> {
-    GuardOption::parse(text, "proxylistener")
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {

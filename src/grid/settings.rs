@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use redis::Client;
 use tracing::warn;
 
-use super::options::Options;
+use super::options::{Options, PROGRAM};
 use crate::daemon::{LogOptions, ProjectError, RedisUrlError, open_redis, raise_file_limit, resolve_project};
-use crate::registry::GuardSettings;
+use crate::withdrawal_guard::GuardSettings;
 
 /// Everything that a command line and its file say.
 pub struct Settings {
@@ -96,7 +96,7 @@ impl Options {
                 max_connections: self.max_connections as usize,
                 audit_interval: self.audit_interval.0,
                 dead_after: self.dead_after.0,
-                dead_guard: self.withdrawal_guard.0,
+                dead_guard: self.withdrawal_guard.into_settings(PROGRAM),
             },
         })
     }

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use super::desired::{Desired, push_one};
 use super::lock::{Beat, Candidacy, Lock};
 use super::metrics::Metrics;
-use crate::daemon::{Guard, Reading, Store, StoreError, Verdict, is_of_another_type};
+use crate::daemon::{Guard, Reading, Store, StoreError, is_of_another_type};
 use crate::registry::{
     self, CLUSTER, Claim, ClaimOutcome, LOCK_KEY, OLD_LOCK_KEY, Origin, Registered, SERVICES_KEY, Settled, Settlement,
 };
@@ -146,13 +146,8 @@ impl Ledger {
         let live = registered.values().map(Vec::len).sum();
         let key = |member: &Registered| registry::routes_key(member.name.as_bytes());
         let keys: Vec<Vec<u8>> = missing.iter().map(key).collect();
-        self.held = match self.guard.judge(&keys, live, now) {
-            Verdict::Hold => missing,
-            Verdict::Withdraw => BTreeSet::new(),
-            Verdict::WithdrawOnly(names) => {
-                missing.into_iter().filter(|member| !names.contains(&key(member))).collect()
-            }
-        };
+        let verdict = self.guard.judge(&keys, live, now);
+        self.held = missing.into_iter().filter(|member| !verdict.withdraws(&key(member))).collect();
         for tool in desired.tools().chain(registered.keys()) {
             self.doubtful.entry(tool.clone()).or_insert(now);
         }

@@ -7,7 +7,11 @@ use clap::Parser;
 
 use super::desired::MAX_SELECTORS;
 use super::service::NamespaceTemplate;
-use crate::daemon::{GuardOption, LogOptions, parse_duration};
+use crate::daemon::{LogOptions, parse_duration, parse_guard};
+use crate::withdrawal_guard::GuardOption;
+
+/// As it is called, and its file to accept withdrawals with.
+pub(super) const PROGRAM: &str = "kube2proxy";
 
 const HELP: &str = "\
 Services with the label are tools: a Service called hello, in a namespace that --namespace-template gives to hello, has
@@ -38,7 +42,7 @@ const SELECTORS: [&str; 2] =
 /// What was written.
 #[derive(Debug, Parser)]
 #[command(
-    name = "kube2proxy",
+    name = PROGRAM,
     version,
     about = "Has the proxy route to the web services in a Kubernetes cluster",
     after_help = HELP
@@ -66,7 +70,7 @@ pub struct Options {
     #[arg(long, value_name = "NAMESPACE/NAME", hide = true)]
     pub(super) lease: Option<String>,
     /// What a complete list may lack at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
-    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=120s", value_parser = parse_guard)]
+    #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=120s", value_parser = |text: &str| parse_guard(text, PROGRAM))]
     pub(super) withdrawal_guard: GuardOption,
     /// How often everything is compared with Redis, whatever was heard
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
@@ -96,10 +100,6 @@ impl Options {
     }
 }
 
-fn parse_guard(text: &str) -> Result<GuardOption, String> {
-    GuardOption::parse(text, "kube2proxy")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn what_is_not_said_has_a_sane_value() {
         let options = Options::try_parse_from(["kube2proxy"]).unwrap();
-        let guard = options.withdrawal_guard.0.unwrap();
+        let guard = options.withdrawal_guard.into_settings(PROGRAM).unwrap();
         assert_eq!((guard.percent, guard.floor, guard.hold), (50, 20, Duration::from_secs(120)));
         assert_eq!(guard.accept, PathBuf::from("/run/urlproxy/kube2proxy.accept"));
         assert_eq!(options.namespace_template.len(), 2);

@@ -11,11 +11,11 @@ use redis::Client;
 use serde::Deserialize;
 
 use super::desired::MAX_SELECTORS;
-use super::options::Options;
+use super::options::{Options, PROGRAM};
 use super::proxy::{ProxyError, ProxyVariables};
 use super::watch::WatchSettings;
 use crate::daemon::{RedisUrlError, open_redis};
-use crate::registry::GuardSettings;
+use crate::withdrawal_guard::GuardSettings;
 
 const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379/0";
 
@@ -144,7 +144,7 @@ impl Options {
             redis,
             client,
             has_lease: self.lease.is_some(),
-            guard: self.withdrawal_guard.0,
+            guard: self.withdrawal_guard.into_settings(PROGRAM),
             resync_interval: self.resync_interval,
             metrics_listen: self.metrics_listen,
         })

@@ -1,15 +1,14 @@
 //! Why a whole round restarts nothing.
 
-use std::io;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
+use std::{fs, io};
 
 use super::command::CommandError;
 use super::keeper::KeeperError;
 use super::listing::ListError;
 use super::memory::{Memory, Touch};
 use super::qstat::JobsError;
-use crate::registry::touched_at;
 
 /// What is wrong with the whole picture.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +136,8 @@ pub fn judge(counts: Counts, memory: &mut Memory, now: u64, accept: &Path) -> Op
 }
 
 fn touch_of(file: &Path) -> Touch {
-    let since = touched_at(file).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let modified = fs::symlink_metadata(file).and_then(|metadata| metadata.modified()).ok();
+    let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 

@@ -14,12 +14,12 @@ use super::lease::Lease;
 use super::scan::{Changes, Follower, ScanError};
 use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
 use super::source::Source;
-use super::withdrawal_guard::WithdrawalGuard;
+use super::table_guard::TableGuard;
 use crate::backoff::Backoff;
-use crate::registry::GuardSettings;
 use crate::registry::{Admission, prefix_of};
 use crate::route::Kind;
 use crate::table::{Table, Writer};
+use crate::withdrawal_guard::GuardSettings;
 
 /// How often an idle connection is asked whether it lives.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
@@ -93,7 +93,7 @@ pub fn load_unless(
 ) -> bool {
     let begun = Instant::now();
     let expired = || Instant::now() >= deadline || stop();
-    let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
+    let guard = TableGuard::new(settings.withdrawal_guard.clone());
     let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone(), guard);
     let restored = settings.snapshot.as_ref().and_then(|snapshot| restore(&mut follower, snapshot, journal));
     let mut backoff = Backoff::between(FIRST_RETRY, LONGEST_RETRY);
@@ -205,7 +205,7 @@ fn follow_source(
     if found.damaged > 0 {
         journal.log(Level::Error, format!("{} damaged slots were emptied", found.damaged));
     }
-    let guard = WithdrawalGuard::new(settings.withdrawal_guard.clone());
+    let guard = TableGuard::new(settings.withdrawal_guard.clone());
     let mut follower = Follower::new(writer, settings.admission.clone(), guard);
     if let Some((jobs, results)) = builder {
         follower.lane.set_builder(jobs, results);

@@ -14,7 +14,7 @@ use super::rejected::Rejected;
 use super::resp::Reply;
 use super::slow_lane::SlowLane;
 use super::source::Source;
-use super::withdrawal_guard::{Verdict, WithdrawalGuard};
+use super::table_guard::TableGuard;
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::{KeyError, Kind, RouteKey};
 use crate::table::Writer;
@@ -80,7 +80,7 @@ pub(super) struct Follower<'w> {
     pub writer: Writer<'w>,
     pub rejected: Rejected,
     pub admission: Admission,
-    pub guard: WithdrawalGuard,
+    pub guard: TableGuard,
     oversized: Oversized,
     /// Keys with something set aside that the running scan has met.
     pub(super) met: HashSet<Box<[u8]>>,
@@ -100,7 +100,7 @@ pub(super) struct Follower<'w> {
 }
 
 impl<'w> Follower<'w> {
-    pub fn new(writer: Writer<'w>, admission: Admission, guard: WithdrawalGuard) -> Self {
+    pub fn new(writer: Writer<'w>, admission: Admission, guard: TableGuard) -> Self {
         Self {
             writer,
             rejected: Rejected::default(),
@@ -185,10 +185,10 @@ impl<'w> Follower<'w> {
         if !is_flushed {
             let verdict = self.guard.judge(&mut self.writer, &missing, live, journal);
             for key in missing.iter().map(registry::key_of) {
-                match &verdict {
-                    Verdict::WithdrawOnly(names) if !names.contains(&key) => self.changes.held += 1,
-                    Verdict::Hold => self.changes.held += 1,
-                    _ => self.withdraw(&key, Vec::new()),
+                if verdict.withdraws(&key) {
+                    self.withdraw(&key, Vec::new());
+                } else {
+                    self.changes.held += 1;
                 }
             }
         }

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{AT_ONCE, FollowError, Follower};
-use crate::daemon::Verdict;
 use crate::domains::mapping::{adopt_redis, disown_redis, owns_redis, page_after, unmapped_of};
 use crate::domains::replica::Replica;
 
@@ -67,11 +66,8 @@ impl Follower {
         let total = strangers.len();
         let going = if owns {
             self.strangers.forget();
-            match self.parts.guard.judge(&strangers, live, now) {
-                Verdict::Withdraw => strangers,
-                Verdict::Hold => Vec::new(),
-                Verdict::WithdrawOnly(names) => strangers.into_iter().filter(|key| names.contains(key)).collect(),
-            }
+            let verdict = self.parts.guard.judge(&strangers, live, now);
+            strangers.into_iter().filter(|key| verdict.withdraws(key)).collect()
         } else if self.strangers.judge(strangers.len(), now) {
             self.write(adopt_redis).await?;
             strangers

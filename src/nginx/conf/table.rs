@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,8 +13,9 @@ use super::units::{parse_duration, parse_size};
 use crate::nginx::ffi::log;
 use crate::nginx::ffi::zone::ZoneOwner;
 use crate::registry::Admission;
-use crate::sync::{GuardSettings, Settings, SnapshotSettings, Source};
+use crate::sync::{Settings, SnapshotSettings, Source};
 use crate::table::{PublishError, Scratch, Table, carry_over};
+use crate::withdrawal_guard::{GuardOption, GuardOptionError};
 
 const DEFAULT_ZONE_BYTES: usize = 16 << 20;
 const SMALLEST_ZONE_BYTES: usize = 256 << 10;
@@ -23,10 +24,6 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
 const SHORTEST_RESYNC: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(86400);
-const DEFAULT_GUARD: GuardOptions =
-    GuardOptions::On { percent: 50, floor: 20, hold: Duration::from_secs(120), accept: None };
-/// Where a held withdrawal is accepted by default, followed by the table's name and `.accept`.
-const ACCEPT_DIRECTORY: &str = "/run/urlproxy";
 
 /// The block as it was written.
 #[derive(Debug, Default)]
@@ -38,14 +35,7 @@ pub(in crate::nginx) struct TableOptions {
     resync_interval: Option<Duration>,
     networks: Option<Vec<IpNet>>,
     snapshot: Option<SnapshotSettings>,
-    withdrawal_guard: Option<GuardOptions>,
-}
-
-/// `withdrawal_guard` as it was written.
-#[derive(Debug, PartialEq, Eq)]
-enum GuardOptions {
-    Off,
-    On { percent: u8, floor: u64, hold: Duration, accept: Option<PathBuf> },
+    withdrawal_guard: Option<GuardOption>,
 }
 
 /// One directive of the block: its name, and how it is applied.
@@ -153,7 +143,7 @@ impl TableOptions {
                 resync_interval,
                 admission,
                 snapshot: self.snapshot,
-                withdrawal_guard: self.withdrawal_guard.unwrap_or(DEFAULT_GUARD).into_settings(name),
+                withdrawal_guard: self.withdrawal_guard.unwrap_or(GuardOption::DEFAULT).into_settings(name),
                 is_new_source: false,
             },
             table: OnceCell::new(),
@@ -162,14 +152,6 @@ impl TableOptions {
             origin: Cell::new(Origin::Fresh),
             worker: RefCell::new(Worker { scratch: Scratch::default(), turns: Vec::new() }),
         })
-    }
-}
-
-impl GuardOptions {
-    fn into_settings(self, table: &str) -> Option<GuardSettings> {
-        let Self::On { percent, floor, hold, accept } = self else { return None };
-        let accept = accept.unwrap_or_else(|| Path::new(ACCEPT_DIRECTORY).join(format!("{table}.accept")));
-        Some(GuardSettings { percent, floor, hold, accept })
     }
 }
 
@@ -345,45 +327,21 @@ impl Directive for WithdrawalGuard {
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
         let (directive, example) = (Self::NAME, "withdrawal_guard 50% floor=20 hold=120s;");
-        let options = match args {
-            [] => return Err(DirectiveError::Arguments { directive, takes: "a percentage or \"off\"", example }),
-            ["off"] => GuardOptions::Off,
-            [share, parameters @ ..] => {
-                let percent = share.strip_suffix('%').and_then(|number| number.parse().ok());
-                let percent = percent.filter(|percent| (1..=100).contains(percent));
-                let percent = percent.ok_or_else(|| DirectiveError::Invalid {
-                    directive,
-                    what: "percentage",
-                    value: (*share).into(),
-                    example: "50%",
-                })?;
-                let GuardOptions::On { mut floor, mut hold, mut accept, .. } = DEFAULT_GUARD else { return Ok(()) };
-                for parameter in parameters {
-                    let invalid = || DirectiveError::Invalid {
-                        directive,
-                        what: "parameter",
-                        value: (*parameter).into(),
-                        example: "floor=20 hold=120s accept=/run/urlproxy/tools.accept",
-                    };
-                    match parameter.split_once('=').ok_or_else(invalid)? {
-                        ("floor", value) => floor = value.parse().map_err(|_| invalid())?,
-                        ("hold", value) => hold = parse_duration(value).ok_or_else(invalid)?,
-                        ("accept", value) => {
-                            accept = Some(absolute(value, directive, "accept=/run/urlproxy/tools.accept")?);
-                        }
-                        _ => return Err(invalid()),
-                    }
-                }
-                GuardOptions::On { percent, floor, hold, accept }
-            }
-        };
-        set_once(&mut conf.withdrawal_guard, directive, options)
+        if args.is_empty() {
+            return Err(DirectiveError::Arguments { directive, takes: "a percentage or \"off\"", example });
+        }
+        let option =
+            GuardOption::from_words(args.iter().copied()).map_err(|GuardOptionError { what, value, example }| {
+                DirectiveError::Invalid { directive, what, value, example }
+            })?;
+        set_once(&mut conf.withdrawal_guard, directive, option)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::withdrawal_guard::GuardSettings;
 
     fn apply(line: &str) -> Result<TableOptions, DirectiveError> {
         let mut options = TableOptions::default();

@@ -1,48 +1,29 @@
-//! Holds back a comparison that would withdraw a large part of all tools, redirects or domains: an emptied store looks the same as a large change.
+//! The guard of a table against mass withdrawal: its hold is kept in the table's header, where the next companion finds it.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::journal::{Journal, Level};
-use crate::registry::{AcceptFile, Accepted, GuardSettings, Names, key_of};
+use crate::registry::key_of;
 use crate::route::{Kind, RouteKey};
-use crate::table::Writer;
+use crate::table::{Header, Writer};
+use crate::withdrawal_guard::{GuardEvent, GuardSettings, Hold, HoldEnd, Loss, Verdict, WithdrawalGuard};
 
-/// What is to be done with what the source no longer has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Withdraw,
-    Hold,
-    /// These go, all others are held.
-    WithdrawOnly(Names),
-}
-
-/// The state of a hold is in the table's header, where the next companion finds it; here is only what can be lost.
+/// Judges comparisons, keeps the hold in the header, and logs.
 #[derive(Debug)]
-pub(super) struct WithdrawalGuard {
-    settings: Option<GuardSettings>,
-    /// Its state before the hold began accepts nothing.
-    accept: Option<AcceptFile>,
-}
+pub(super) struct TableGuard(WithdrawalGuard);
 
-/// What a comparison would take away of one kind: of the `live` records that were in the table before it the source lacks
-/// `missing`.
-#[derive(Clone, Copy, Debug)]
-struct Loss {
-    kind: Kind,
-    missing: u64,
-    live: u64,
-}
+/// What a comparison would take away, by kind.
+type Losses = [(Kind, Loss); Kind::ALL.len()];
 
-impl WithdrawalGuard {
+impl TableGuard {
     /// A guard with these settings; without any it lets everything through.
     pub fn new(settings: Option<GuardSettings>) -> Self {
-        let accept = settings.as_ref().map(|settings| AcceptFile::new(&settings.accept));
-        Self { settings, accept }
+        Self(WithdrawalGuard::new(settings))
     }
 
     /// Judges the outcome of one comparison: the source lacks `missing`, of so many that were `live` before it, by kind. A mass
@@ -55,131 +36,111 @@ impl WithdrawalGuard {
         journal: &Journal,
     ) -> Verdict {
         let losses = losses(missing, live);
-        let missing_count = missing.len() as u64;
-        let all = Loss { kind: Kind::Tool, missing: missing_count, live: live.iter().sum() };
-        let header = writer.table().header();
-        let (held, since, first) = (header.held(), header.held_since(), header.held_first());
-        let Some(settings) = &self.settings else {
-            if held > 0 {
-                writer.note_held(0, None);
+        let count = missing.len() as u64;
+        let all = Loss { missing: count, live: live.iter().sum() };
+        let now = Now::read();
+        let before = writer.table().header().held();
+        self.0.set_hold(now.hold_of(writer.table().header()));
+        self.0.resume(now.instant);
+        let every = losses.map(|(_, loss)| loss).into_iter().chain([all]).collect::<Vec<_>>();
+        let (verdict, events) = self.0.judge(&every, missing.iter().map(key_of), now.instant);
+        let mut held = count;
+        for event in events {
+            if let GuardEvent::Named { held: left, .. } = &event {
+                held = *left;
             }
-            return Verdict::Withdraw;
-        };
-        let is_mass =
-            losses.iter().chain([&all]).any(|loss| loss.missing > 0 && settings.is_mass(loss.missing, loss.live));
-        if missing.is_empty() || held == 0 && !is_mass {
-            if held > 0 {
-                journal
-                    .log(Level::Notice, format!("the source has everything again, held={held}; nothing was withdrawn"));
-                writer.note_held(0, None);
-            }
-            return Verdict::Withdraw;
+            self.log(&event, &losses, before, journal);
         }
-        let now = monotonic_seconds();
-        if held == 0 {
-            self.accept = Some(AcceptFile::new(&settings.accept));
-            let (hold, longest) = (settings.hold.as_secs(), settings.longest_hold().as_secs());
-            let (lost, advice) = (describe(&losses), advise(&settings.accept));
-            journal.log(
-                Level::Warn,
-                format!(
-                    "the source lacks {lost}; they are served on for {hold} s, or {longest} s at most if the connection is \
-                     lost meanwhile, unless they come back; {advice}"
-                ),
-            );
+        match self.0.hold() {
+            Some(hold) => writer.note_held(held, hold.since.map(|since| now.seconds_at(since))),
+            None => writer.note_held(0, None),
         }
-        let (since, first) = (since.unwrap_or(now), first.unwrap_or(now));
-        let accepted = self.accept.as_mut().and_then(|file| file.take(Instant::now()));
-        let outcome = match accepted {
-            Some(Ok(Accepted::All)) => "accepted by the operator".to_owned(),
-            _ if now.saturating_sub(since) >= settings.hold.as_secs() => "held long enough".to_owned(),
-            _ if now.saturating_sub(first) >= settings.longest_hold().as_secs() => {
-                format!("held for {} s in all, connections lost meanwhile included", now.saturating_sub(first))
-            }
-            Some(Ok(Accepted::Only(names))) => {
-                return only(writer, names, missing, since, &settings.accept, journal);
-            }
-            accepted => {
-                if let Some(Err(error)) = accepted {
-                    let path = settings.accept.display();
-                    journal.log(Level::Warn, format!("{path} accepts nothing: {error}; everything is held on"));
-                }
-                writer.note_held(missing_count, Some(since));
-                return Verdict::Hold;
-            }
-        };
-        journal.log(Level::Warn, format!("withdrawing {} that the source lacks: {outcome}", describe(&losses)));
-        writer.note_held(0, None);
-        Verdict::Withdraw
+        verdict
     }
 
     /// Whether a hold has come to its end, or the operator accepts some of it, so that a comparison should not wait.
     pub fn is_over(&mut self, writer: &Writer<'_>) -> bool {
-        let header = writer.table().header();
-        let Some(settings) = self.settings.as_ref().filter(|_| header.held() > 0) else { return false };
-        let lasts = |since: Option<u64>| since.map_or(0, |since| monotonic_seconds().saturating_sub(since));
-        lasts(header.held_since()) >= settings.hold.as_secs()
-            || lasts(header.held_first()) >= settings.longest_hold().as_secs()
-            || self.accept.as_mut().is_some_and(|file| file.is_ready(Instant::now()))
+        let now = Now::read();
+        self.0.set_hold(now.hold_of(writer.table().header()));
+        self.0.is_over(now.instant)
     }
 
     /// The connection was lost, or the source is another: what was said before counts no more, the hold begins anew. It ends at
     /// the latest when its longest time since it first began has passed.
     pub fn restart(&self, writer: &mut Writer<'_>, journal: &Journal) {
+        let now = Now::read();
         let header = writer.table().header();
-        let Some(settings) = self.settings.as_ref().filter(|_| header.held_since().is_some()) else { return };
-        let (held, first) = (header.held(), header.held_first());
-        let past = first.map_or(0, |first| monotonic_seconds().saturating_sub(first));
-        let left = settings.longest_hold().as_secs().saturating_sub(past);
+        let Some(settings) = self.0.settings() else { return };
+        let Some(hold) = now.hold_of(header).filter(|hold| hold.since.is_some()) else { return };
+        let held = header.held();
+        let left = settings.longest_hold().saturating_sub(now.instant.saturating_duration_since(hold.first)).as_secs();
         journal.log(
             Level::Notice,
             format!("the time for which {held} withdrawals are held begins anew; it ends in {left} s at the latest"),
         );
         writer.note_held(held, None);
     }
+
+    /// Says what the judge found; so many were held `before`.
+    fn log(&self, event: &GuardEvent, losses: &Losses, before: u64, journal: &Journal) {
+        let Some(settings) = self.0.settings() else { return };
+        let path = settings.accept.display();
+        match event {
+            GuardEvent::Recovered => journal
+                .log(Level::Notice, format!("the source has everything again, held={before}; nothing was withdrawn")),
+            GuardEvent::Began => {
+                let (hold, longest) = (settings.hold.as_secs(), settings.longest_hold().as_secs());
+                let (lost, advice) = (describe(losses), advise(&settings.accept));
+                let text = format!(
+                    "the source lacks {lost}; they are served on for {hold} s, or {longest} s at most if the connection is \
+                     lost meanwhile, unless they come back; {advice}"
+                );
+                journal.log(Level::Warn, text);
+            }
+            GuardEvent::Named { going, held, others } => {
+                if !others.is_empty() {
+                    let text = format!("{path} names what is not held back: {others}; that stays as it is");
+                    journal.log(Level::Warn, text);
+                }
+                if *going > 0 {
+                    let total = going + held;
+                    let text = format!(
+                        "withdrawing {going} of {total} records that the source lacks: named in {path}; {held} are held on"
+                    );
+                    journal.log(Level::Warn, text);
+                }
+            }
+            GuardEvent::NotAccepted(error) => {
+                journal.log(Level::Warn, format!("{path} accepts nothing: {error}; everything is held on"));
+            }
+            GuardEvent::Ended(end) => {
+                let why = match end {
+                    HoldEnd::Accepted => "accepted by the operator".to_owned(),
+                    HoldEnd::Lasted => "held long enough".to_owned(),
+                    HoldEnd::LastedInAll(time) => {
+                        format!("held for {} s in all, connections lost meanwhile included", time.as_secs())
+                    }
+                };
+                let text = format!("withdrawing {} that the source lacks: {why}", describe(losses));
+                journal.log(Level::Warn, text);
+            }
+        }
+    }
 }
 
-/// By kind.
-fn losses(missing: &[RouteKey], live: [u64; Kind::ALL.len()]) -> Vec<Loss> {
-    let loss = |(kind, live)| {
+fn losses(missing: &[RouteKey], live: [u64; Kind::ALL.len()]) -> Losses {
+    let mut live = live.into_iter();
+    Kind::ALL.map(|kind| {
         let missing = missing.iter().filter(|record| record.kind() == kind).count() as u64;
-        Loss { kind, missing, live }
-    };
-    Kind::ALL.into_iter().zip(live).map(loss).collect()
-}
-
-/// The operator names what may go.
-fn only(
-    writer: &mut Writer<'_>,
-    names: Names,
-    missing: &[RouteKey],
-    since: u64,
-    accept: &Path,
-    journal: &Journal,
-) -> Verdict {
-    let keys: Vec<Vec<u8>> = missing.iter().map(key_of).collect();
-    let others = names.beyond(keys.iter().map(Vec::as_slice));
-    let path = accept.display();
-    if !others.is_empty() {
-        journal.log(Level::Warn, format!("{path} names what is not held back: {others}; that stays as it is"));
-    }
-    let going = keys.iter().filter(|key| names.contains(key)).count() as u64;
-    let left = (missing.len() as u64).saturating_sub(going);
-    if going > 0 {
-        let total = missing.len();
-        let text = format!(
-            "withdrawing {going} of {total} records that the source lacks: named in {path}; {left} are held on"
-        );
-        journal.log(Level::Warn, text);
-    }
-    writer.note_held(left, Some(since).filter(|_| left > 0));
-    Verdict::WithdrawOnly(names)
+        (kind, Loss { missing, live: live.next().unwrap_or(0) })
+    })
 }
 
 /// `90 of 100 tools, 3 of 3 domains`: the kinds of which something is missing.
-fn describe(losses: &[Loss]) -> String {
-    let lost = losses.iter().filter(|loss| loss.missing > 0);
-    lost.map(|loss| format!("{} of {} {}", loss.missing, loss.live, loss.kind.plural())).collect::<Vec<_>>().join(", ")
+fn describe(losses: &Losses) -> String {
+    let lost = losses.iter().filter(|(_, loss)| loss.missing > 0);
+    let lost = lost.map(|(kind, loss)| format!("{} of {} {}", loss.missing, loss.live, kind.plural()));
+    lost.collect::<Vec<_>>().join(", ")
 }
 
 /// How the operator lets the withdrawal through; says so if that cannot work.
@@ -195,14 +156,38 @@ fn advise(accept: &Path) -> String {
     }
 }
 
-/// Seconds since the machine was started: the same clock for all processes, and nobody sets it. Never 0.
-fn monotonic_seconds() -> u64 {
-    u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0) + 1
+/// One moment by two clocks.
+#[derive(Clone, Copy)]
+struct Now {
+    instant: Instant,
+    /// Since the machine was started: the same for all processes, and cannot be set. Never 0.
+    seconds: u64,
+}
+
+impl Now {
+    fn read() -> Self {
+        let seconds = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0) + 1;
+        Self { instant: Instant::now(), seconds }
+    }
+
+    /// The hold in a table's header.
+    fn hold_of(self, header: &Header) -> Option<Hold> {
+        let at = |seconds| {
+            let ago = Duration::from_secs(self.seconds.saturating_sub(seconds));
+            self.instant.checked_sub(ago).unwrap_or(self.instant)
+        };
+        let first = header.held_first().map_or(self.instant, at);
+        (header.held() > 0).then(|| Hold { first, since: header.held_since().map(at) })
+    }
+
+    /// An instant as the header has it.
+    fn seconds_at(self, at: Instant) -> u64 {
+        self.seconds.saturating_sub(self.instant.saturating_duration_since(at).as_secs()).max(1)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::route::{Pattern, Route};
@@ -229,18 +214,12 @@ mod tests {
     }
 
     /// Judges a loss of tools.
-    fn judge(
-        guard: &mut WithdrawalGuard,
-        writer: &mut Writer<'_>,
-        missing: u64,
-        live: u64,
-        journal: &Journal,
-    ) -> Verdict {
+    fn judge(guard: &mut TableGuard, writer: &mut Writer<'_>, missing: u64, live: u64, journal: &Journal) -> Verdict {
         guard.judge(writer, &some(Kind::Tool, missing), [live, 0, 0], journal)
     }
 
     /// Whether the file is taken for complete, after a moment.
-    fn becomes_over(guard: &mut WithdrawalGuard, writer: &Writer<'_>) -> bool {
+    fn becomes_over(guard: &mut TableGuard, writer: &Writer<'_>) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !guard.is_over(writer) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
@@ -257,31 +236,6 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_share_of_a_site_that_is_large_enough_is_held() {
-        let dir = tempfile::tempdir().unwrap();
-        for (live, missing, want) in [
-            (19, 19, Verdict::Withdraw),
-            (20, 20, Verdict::Hold),
-            (20, 11, Verdict::Hold),
-            (20, 10, Verdict::Withdraw),
-            (100, 50, Verdict::Withdraw),
-            (100, 51, Verdict::Hold),
-            (100, 1, Verdict::Withdraw),
-            (0, 0, Verdict::Withdraw),
-        ] {
-            let owned = table(live);
-            let mut writer = Writer::attach(owned.table()).0;
-            let (journal, _reader) = Journal::new(9);
-            let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-            assert_eq!(judge(&mut guard, &mut writer, missing, live, &journal), want, "{missing} of {live}");
-            assert_eq!(owned.table().header().held(), if want == Verdict::Hold { missing } else { 0 });
-            let mut off = WithdrawalGuard::new(None);
-            assert_eq!(judge(&mut off, &mut writer, missing, live, &journal), Verdict::Withdraw);
-            assert_eq!(owned.table().header().held(), 0, "no guard, no hold");
-        }
-    }
-
-    #[test]
     fn the_loss_of_one_kind_holds_everything_and_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let owned = table(100);
@@ -290,7 +244,7 @@ mod tests {
         let lost = |tools, redirects, domains| {
             [some(Kind::Tool, tools), some(Kind::Redirect, redirects), some(Kind::Domain, domains)].concat()
         };
-        let guard = || WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        let guard = || TableGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert_eq!(guard().judge(&mut writer, &lost(1, 0, 20), [1000, 0, 40], &journal), Verdict::Withdraw);
         // Neither is large enough by itself.
         assert_eq!(guard().judge(&mut writer, &lost(15, 15, 0), [15, 15, 0], &journal), Verdict::Hold);
@@ -303,24 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn at_100_percent_only_the_loss_of_everything_is_held() {
-        let dir = tempfile::tempdir().unwrap();
-        let owned = table(100);
-        let mut writer = Writer::attach(owned.table()).0;
-        let (journal, reader) = Journal::new(9);
-        let whole = settings(dir.path(), Duration::from_secs(60)).map(|s| GuardSettings { percent: 100, ..s });
-        let mut guard = WithdrawalGuard::new(whole);
-        assert_eq!(judge(&mut guard, &mut writer, 99, 100, &journal), Verdict::Withdraw);
-        assert_eq!(judge(&mut guard, &mut writer, 100, 100, &journal), Verdict::Hold);
-        let advice = format!(
-            "touch {}/accept to withdraw them now, or write names into it, one a line, to withdraw those alone",
-            dir.path().display()
-        );
-        assert!(lines(&reader)[0].ends_with(&advice));
-    }
-
-    #[test]
     fn advice_that_cannot_work_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("accept");
+        let text = "to withdraw them now, or write names into it, one a line, to withdraw those alone";
+        assert_eq!(advise(&file), format!("touch {} {text}", file.display()));
         let advice = advise(Path::new("/nonexistent/tools.accept"));
         assert!(advice.starts_with("/nonexistent/tools.accept could accept that, but: No such file"), "{advice}");
     }
@@ -331,7 +272,7 @@ mod tests {
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
-        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        let mut guard = TableGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
         // A small remainder would not have been held by itself.
         assert_eq!(judge(&mut guard, &mut writer, 3, 100, &journal), Verdict::Hold);
@@ -339,9 +280,13 @@ mod tests {
         let since = owned.table().header().held_since().unwrap();
         // Another companion, later.
         writer.note_held(3, Some(since.saturating_sub(60).max(1)));
-        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        let mut guard = TableGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert!(guard.is_over(&writer) || since < 60);
         assert_eq!(judge(&mut guard, &mut writer, 3, 100, &journal), Verdict::Withdraw);
+        assert_eq!(owned.table().header().held(), 0);
+        // And one without a guard.
+        writer.note_held(3, Some(since));
+        assert_eq!(judge(&mut TableGuard::new(None), &mut writer, 90, 100, &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
         let said = lines(&reader);
         assert_eq!(said.len(), 2, "{said:?}");
@@ -355,7 +300,7 @@ mod tests {
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
-        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        let mut guard = TableGuard::new(settings(dir.path(), Duration::from_secs(60)));
         judge(&mut guard, &mut writer, 90, 100, &journal);
         writer.note_held(90, Some(1));
         guard.restart(&mut writer, &journal);
@@ -372,30 +317,30 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let hold = Duration::from_secs(60);
-        let mut guard = WithdrawalGuard::new(settings(dir.path(), hold));
+        let mut guard = TableGuard::new(settings(dir.path(), hold));
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
         // Some time ago, and several lost connections and companions since.
         let first = |writer: &mut Writer<'_>, ago: u64| {
             writer.note_held(0, None);
-            writer.note_held(90, Some(monotonic_seconds().saturating_sub(ago).max(1)));
+            writer.note_held(90, Some(Now::read().seconds.saturating_sub(ago).max(1)));
         };
         for ago in [100, 119] {
             first(&mut writer, ago);
             for _ in 0..3 {
-                guard = WithdrawalGuard::new(settings(dir.path(), hold));
+                guard = TableGuard::new(settings(dir.path(), hold));
                 guard.restart(&mut writer, &journal);
-                assert!(monotonic_seconds() < ago || !guard.is_over(&writer), "{ago}");
+                assert!(Now::read().seconds < ago || !guard.is_over(&writer), "{ago}");
                 assert_eq!(owned.table().header().held(), 90);
             }
         }
         // A machine must have run for so long.
-        while monotonic_seconds() <= 121 {
+        while Now::read().seconds <= 121 {
             std::thread::sleep(Duration::from_millis(100));
         }
         first(&mut writer, 120);
         guard.restart(&mut writer, &journal);
         assert_eq!(owned.table().header().held_since(), None);
-        assert!(guard.is_over(&writer));
+        assert!(!guard.is_over(&writer), "with the next comparison");
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Withdraw);
         assert_eq!((owned.table().header().held(), owned.table().header().held_first()), (0, None));
         let said = lines(&reader);
@@ -418,7 +363,7 @@ mod tests {
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let accept = dir.path().join("accept");
-        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
+        let mut guard = TableGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
         fs::write(&accept, "# these\nt1\nprefix:t2\nredirect:t1\nt95\n").unwrap();
         assert!(becomes_over(&mut guard, &writer));
@@ -447,24 +392,5 @@ mod tests {
         assert!(becomes_over(&mut guard, &writer));
         assert!(matches!(judge(&mut guard, &mut writer, 2, 10, &journal), Verdict::WithdrawOnly(_)));
         assert_eq!((owned.table().header().held(), owned.table().header().held_first()), (0, None));
-    }
-
-    #[test]
-    fn touching_the_file_accepts_one_withdrawal() {
-        let dir = tempfile::tempdir().unwrap();
-        let owned = table(100);
-        let mut writer = Writer::attach(owned.table()).0;
-        let (journal, _reader) = Journal::new(9);
-        let accept = dir.path().join("accept");
-        // A file that was there before accepts nothing.
-        fs::write(&accept, "").unwrap();
-        let mut guard = WithdrawalGuard::new(settings(dir.path(), Duration::from_secs(60)));
-        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
-        assert!(!guard.is_over(&writer));
-        let later = SystemTime::now() + Duration::from_secs(3);
-        fs::File::options().write(true).open(&accept).unwrap().set_modified(later).unwrap();
-        assert!(becomes_over(&mut guard, &writer));
-        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Withdraw);
-        assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold, "the next one is held again");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::schema::{routes_key, split_key};
+use crate::registry::{routes_key, split_key};
 
 /// A file counts once it has been the same for this long: whoever writes it may not have finished.
 const SETTLED: Duration = Duration::from_millis(500);
