@@ -8,11 +8,12 @@
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
 //! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` is between `registry` and
-//! those that ask it; `units` depends on nothing.
+//! those that ask it; `clock` and `units` depend on nothing.
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 #![deny(unsafe_code)]
 
 mod backoff;
+pub mod clock;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod daemon;
 #[cfg(all(feature = "daemons", not(loom)))]

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::hash::Hash;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text};
@@ -14,6 +13,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::clock;
 
 /// Defines an enum whose variants' names are the values of a label, and `ALL` of them in order.
 macro_rules! label_values {
@@ -87,7 +88,7 @@ pub fn new_registry(daemon: &str) -> Registry {
     let mut registry = Registry::default();
     let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
     registry.register(format!("{daemon}_build"), "The version that runs", version);
-    let start_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |passed| passed.as_secs_f64());
+    let start_time = clock::unix_time().as_secs_f64();
     registry.register_collector(Box::new(Process { start_time }));
     registry
 }

@@ -1,11 +1,12 @@
 //! Who changed what, and when: kept in the database, in the transaction of the change.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
 use super::change::Author;
 use super::mapping::Mapping;
+use crate::clock;
 
 /// Older rows are removed.
 const KEPT_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -62,7 +63,7 @@ pub(super) struct Entry<'a> {
 /// A row of the log, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    /// Seconds since 1970.
+    /// Seconds since 1970, as the database has them.
     pub at: i64,
     pub who: String,
     pub project: String,
@@ -170,10 +171,9 @@ pub(super) fn prune(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::
     Ok(Pruned { rows, bytes: before.bytes - after })
 }
 
-/// Seconds since 1970.
+/// Seconds since 1970, as the database has them.
 pub(super) fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

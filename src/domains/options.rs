@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::policy::is_project;
 use super::reserved::parse_reserved;
 use crate::daemon::{LogOptions, parse_duration, parse_guard};
-use crate::route::{Domain, MAX_BACKENDS};
+use crate::route::{Domain, MAX_BACKENDS, parse_network};
 use crate::withdrawal_guard::GuardOption;
 
 /// As it is called, and its file to accept withdrawals with.
@@ -101,7 +101,7 @@ pub struct Options {
 pub(super) struct PolicyOptions {
     /// Networks that backends must be in; then none may be given by name [default: any address but loopback, link-local, metadata,
     /// unspecified and multicast ones]
-    #[arg(long, value_name = "CIDR", num_args = 1.., global = true)]
+    #[arg(long, value_name = "CIDR", num_args = 1.., global = true, value_parser = parse_network)]
     pub allow_backend: Vec<IpNet>,
     /// Most domains of one project
     #[arg(long, value_name = "NUMBER", default_value = "1000", global = true)]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
@@ -19,6 +19,7 @@ use super::registrar::Registrar;
 use super::routes::{Routed, address_of, read_routed};
 use super::settings::Policy;
 use super::survey::{Sight, Survey};
+use crate::clock;
 use crate::daemon::{Guard, GuardWords, StoreError};
 use crate::registry::{self, GridRoute, Ownership, Registration, Withdrawal, routes_key};
 use crate::route::ToolName;
@@ -179,7 +180,7 @@ impl Auditor {
         begun: Instant,
         policy: &Policy,
     ) -> Result<(), StoreError> {
-        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_now = clock::unix_time();
         let is_dead = |route: &GridRoute| {
             policy.dead_after.is_some_and(|dead_after| self.history.is_dead(route, dead_after, begun, unix_now))
         };

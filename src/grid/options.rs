@@ -2,20 +2,21 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::settings::Settings;
 use crate::daemon::{LogOptions, parse_duration, parse_guard};
+use crate::route::{Domain, MAX_DOMAIN_LEN, MAX_LABEL_LEN, parse_network};
 use crate::withdrawal_guard::GuardOption;
 
-/// Longest domain name whose labels below it still have room for one more of full length.
-const MAX_DOMAIN_LEN: usize = 253 - 64;
+/// Longest domain that leaves room for a label of full length below it, and its dot.
+const MAX_PARENT_LEN: usize = MAX_DOMAIN_LEN - MAX_LABEL_LEN - 1;
 
 /// As it is called, and its file to accept withdrawals with.
 pub(super) const PROGRAM: &str = "proxylistener";
@@ -199,33 +200,12 @@ fn parse_interval(text: &str) -> Result<Interval, String> {
     parse_duration(text).map(|period| Interval(Some(period))).map_err(|error| format!("{error}, or \"off\""))
 }
 
-fn parse_network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    let network = text.parse().ok().or_else(address).map(canonical_network);
-    network.ok_or_else(|| format!("invalid network {text:?}, expected e.g. \"10.0.0.0/8\""))
-}
-
-/// Addresses are compared in their own family: a network of IPv4 addresses in IPv6 form is one of IPv4.
-fn canonical_network(network: IpNet) -> IpNet {
-    const MAPPED_BITS: u8 = 96;
-    match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS)) {
-        (IpAddr::V4(address), Some(bits)) => Ipv4Net::new(address, bits).map_or(network, IpNet::from),
-        _ => network,
-    }
-}
-
 fn parse_domain(text: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        (1..=63).contains(&label.len())
-            && label.bytes().all(allowed)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if text.len() <= MAX_DOMAIN_LEN && text.split('.').all(label) {
-        return Ok(text.to_ascii_lowercase());
-    }
-    Err(format!("invalid domain {text:?}, expected e.g. \"toolforge.org\""))
+    let is_parent =
+        |domain: &Domain| !domain.is_wildcard() && !domain.is_address() && domain.as_str().len() <= MAX_PARENT_LEN;
+    let domain = Domain::normalise(text).ok().filter(is_parent);
+    let domain = domain.ok_or_else(|| format!("invalid domain {text:?}, expected e.g. \"toolforge.org\""))?;
+    Ok(domain.as_str().to_owned())
 }
 
 #[cfg(test)]
@@ -233,17 +213,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_of_ipv4_is_one_in_whatever_form() {
-        for (text, network) in [
-            ("10.0.0.0/8", "10.0.0.0/8"),
-            ("10.0.0.1", "10.0.0.1/32"),
-            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
-            ("::ffff:10.0.0.1", "10.0.0.1/32"),
-            ("::ffff:0:0/96", "0.0.0.0/0"),
-            ("::/0", "::/0"),
-            ("fd00::/8", "fd00::/8"),
-        ] {
-            assert_eq!(parse_network(text).map(|network| network.to_string()), Ok(network.into()), "{text}");
+    fn a_domain_is_a_name_that_a_label_fits_below() {
+        let longest = ["a"; 95].join(".");
+        for (text, want) in [("Toolforge.org", "toolforge.org"), ("localhost", "localhost"), (&longest, &longest)] {
+            assert_eq!(parse_domain(text), Ok(want.into()));
+        }
+        for text in ["", "a..b", "-a.b", "*.example.org", "10.0.0.1", "[::1]", "a b", &format!("{longest}.a")] {
+            let error = parse_domain(text).unwrap_err();
+            assert_eq!(error, format!("invalid domain {text:?}, expected e.g. \"toolforge.org\""));
         }
     }
 

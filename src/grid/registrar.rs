@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
@@ -19,6 +19,7 @@ use super::probe::{Listener, who_listens};
 use super::probe_limiter::ProbeLimiter;
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
+use crate::clock;
 use crate::daemon::{Permit, Readiness, Reading, Store, follow_writability};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
@@ -304,7 +305,7 @@ impl Caller<'_> {
             source: registry::GRID.into(),
             owner: self.owner.clone(),
             host: self.own.to_string(),
-            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs()),
+            since: clock::unix_seconds(),
             destination: is_elsewhere.then(|| backend.to_string()),
         }
     }

@@ -1,7 +1,7 @@
 //! Listing and watching Services for as long as it takes. After any failure everything is listed anew: what a broken
 //! connection lost is not known.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::{AsyncReadExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -14,6 +14,7 @@ use super::desired::{Seen, ServiceId, id_of};
 use super::error::shown;
 use super::service::NamespaceTemplate;
 use crate::backoff::Backoff;
+use crate::clock;
 
 /// Between a failure and the next try, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -228,7 +229,7 @@ impl Watch {
             match event {
                 WatchEvent::Added(service) | WatchEvent::Modified(service) => {
                     *version = version_of(&service)?;
-                    let seen = self.read(&service, Some(unix_seconds()));
+                    let seen = self.read(&service, Some(clock::unix_seconds()));
                     self.tell(News::Applied(id_of(&service), seen)).await?;
                 }
                 WatchEvent::Deleted(service) => {
@@ -263,10 +264,6 @@ async fn read_page(
     }
     let page = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
     Ok(Some((page, text.len() as u64)))
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
 }
 
 impl WatchSettings {

@@ -1,11 +1,6 @@
-//! The system's clock, and times for people.
+//! Times for people.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Now, in Unix seconds.
-pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
-}
+use std::time::Duration;
 
 /// `1 h`, `90 s`.
 pub fn words_of(time: Duration) -> String {

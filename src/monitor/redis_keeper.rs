@@ -4,7 +4,7 @@
 //! that does not hold it restarts nothing, and takes over when the holder has ended.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use redis::{Value, cmd, pipe};
 use tokio::task::JoinHandle;
@@ -12,6 +12,7 @@ use tracing::error;
 
 use super::keeper::KeeperError;
 use super::memory::{Memory, Rounds};
+use crate::clock;
 use crate::daemon::{Reading, Store, StoreError, is_of_another_type};
 
 /// Hash: when each tool was restarted, a JSON array of Unix seconds.
@@ -200,6 +201,6 @@ impl Shared {
 fn identity() -> String {
     let uname = rustix::system::uname();
     let host = uname.nodename().to_string_lossy();
-    let number = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.subsec_nanos());
+    let number = clock::unix_time().subsec_nanos();
     format!("{host}:{}:{number}", std::process::id())
 }

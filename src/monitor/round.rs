@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::account::Account;
 use super::brake::{Brake, judge};
-use super::clock::{unix_seconds, words_of};
+use super::clock::words_of;
 use super::command::run;
 use super::decision::Decision;
 use super::environment::grid_command;
@@ -25,6 +25,7 @@ use super::service_log::Note;
 use super::settings::Settings;
 use super::starter::{Restart, Starter};
 use super::survey::Tool;
+use crate::clock::unix_seconds;
 use crate::grid::client::read_active_proxies;
 
 /// What is read of qstat, in bytes: 100,000 jobs.

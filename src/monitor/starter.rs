@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::account::Account;
 use super::begin;
-use super::clock::{unix_seconds, words_of};
+use super::clock::words_of;
 use super::command::{CommandError, converse};
 use super::decision::Cause;
 use super::environment::start_command;
@@ -18,6 +18,7 @@ use super::memory::Memory;
 use super::metrics::Metrics;
 use super::service_log::Note;
 use super::settings::Settings;
+use crate::clock::unix_seconds;
 
 /// What is read of a start command, in bytes.
 const MAX_START_BYTES: usize = 1024 * 1024;

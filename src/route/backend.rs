@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::domain::{MAX_DOMAIN_LEN, is_label};
+
 /// How to speak to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
@@ -129,16 +131,13 @@ fn parse_host(text: &str) -> Option<Host> {
         return Some(Host::V4(v4));
     }
     let name = text.strip_suffix('.').unwrap_or(text);
-    let label = |l: &str| {
-        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        (1..=63).contains(&l.len()) && l.bytes().all(inner) && !l.starts_with('-') && !l.ends_with('-')
-    };
     // Resolvers read `127.1`, `127.0x1` and `2130706433` as addresses; the rule is the URL standard's.
     let numeric = name.rsplit('.').next().is_some_and(|l| {
         let hex = |t: &str| t.bytes().all(|b| b.is_ascii_hexdigit());
         l.bytes().all(|b| b.is_ascii_digit()) || l.strip_prefix("0x").or(l.strip_prefix("0X")).is_some_and(hex)
     });
-    (name.len() <= 253 && !numeric && name.split('.').all(label)).then(|| Host::Name(name.to_ascii_lowercase().into()))
+    let is_name = name.len() <= MAX_DOMAIN_LEN && !numeric && name.split('.').all(|label| is_label(label.as_bytes()));
+    is_name.then(|| Host::Name(name.to_ascii_lowercase().into()))
 }
 
 impl fmt::Display for Host {

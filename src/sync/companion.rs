@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use redis::cmd;
 
@@ -16,6 +16,7 @@ use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
 use super::source::Source;
 use super::table_guard::TableGuard;
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::registry::{Admission, prefix_of};
 use crate::route::Kind;
 use crate::table::{Table, Writer};
@@ -316,8 +317,7 @@ fn compare(
     connection.check_role()?;
     let changes = follower.scan(connection, journal)?;
     follower.is_in_step = !changes.is_flushed;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    follower.writer.mark_synced(now, follower.rejected.count(), &follower.known());
+    follower.writer.mark_synced(clock::unix_seconds(), follower.rejected.count(), &follower.known());
     follower.rejected.report(journal);
     Ok(changes)
 }

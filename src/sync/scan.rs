@@ -1,7 +1,7 @@
 //! From Redis to the table: the full comparison, and the refresh of single keys.
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use redis::cmd;
 
@@ -15,6 +15,7 @@ use super::resp::Reply;
 use super::slow_lane::SlowLane;
 use super::source::Source;
 use super::table_guard::TableGuard;
+use crate::clock;
 use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
 use crate::route::{KeyError, Kind, RouteKey};
 use crate::table::Writer;
@@ -127,8 +128,7 @@ impl<'w> Follower<'w> {
     /// Books that the source has answered, and that everything it had pushed before has been applied.
     pub fn note_in_step(&mut self) {
         if self.is_in_step {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
-            self.writer.note_in_step(now);
+            self.writer.note_in_step(clock::unix_seconds());
         }
     }
 

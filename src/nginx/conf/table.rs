@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::units::{parse_duration, parse_size};
 use crate::nginx::ffi::log;
 use crate::nginx::ffi::zone::ZoneOwner;
 use crate::registry::Admission;
+use crate::route::parse_network;
 use crate::sync::{Settings, SnapshotSettings, Source};
 use crate::table::{PublishError, Scratch, Table, carry_over};
 use crate::withdrawal_guard::{GuardOption, GuardOptionError};
@@ -271,14 +271,13 @@ impl Directive for AllowBackend {
             return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "networks", example });
         }
         for &value in args {
-            let network = value.parse().or_else(|_| value.parse().map(|ip: IpAddr| ip.into()));
-            let network: IpNet = network.map_err(|_| DirectiveError::Invalid {
+            let network = parse_network(value).map_err(|_| DirectiveError::Invalid {
                 directive: Self::NAME,
                 what: "network",
                 value: value.into(),
                 example,
             })?;
-            conf.networks.get_or_insert_default().push(network.trunc());
+            conf.networks.get_or_insert_default().push(network);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::units::parse_duration;
 use crate::keepalive::Limits;
 use crate::nginx::ffi::upstream_block::UpstreamId;
 use crate::nginx::keepalive::{Keepalive, Settings};
+use crate::route::parse_networks;
 use crate::table::HealthSettings;
 
 /// The most connections that a configuration may keep.
@@ -46,7 +47,7 @@ pub(in crate::nginx) fn parse_peers(args: &[&str]) -> Result<(HealthSettings, Ve
                 let is_whole = |time: &Duration| time.as_secs() > 0 && time.subsec_nanos() == 0;
                 health.fail_timeout = parse_duration(value).filter(is_whole).ok_or_else(invalid)?;
             }
-            ("shared", value) => shared.extend(parse_networks(value).ok_or_else(invalid)?),
+            ("shared", value) => shared.extend(parse_networks(value).map_err(|_| invalid())?),
             _ => return Err(invalid()),
         }
     }
@@ -83,18 +84,12 @@ pub(in crate::nginx) fn parse_keepalive(args: &[&str]) -> Result<(Settings, Vec<
             ("timeout", value) => timeout = parse_duration(value).filter(is_positive).ok_or_else(invalid)?,
             ("time", value) => time = parse_duration(value).filter(is_positive).ok_or_else(invalid)?,
             ("requests", value) => requests = value.parse().ok().filter(|n| *n > 0).ok_or_else(invalid)?,
-            ("shared", value) => shared.extend(parse_networks(value).ok_or_else(invalid)?),
+            ("shared", value) => shared.extend(parse_networks(value).map_err(|_| invalid())?),
             _ => return Err(invalid()),
         }
     }
     let per_owner = per_tool.unwrap_or((total / SHARES).max(per_backend));
     Ok((Settings { limits: Limits { total, per_backend, per_owner }, timeout, requests, time }, shared))
-}
-
-/// `10.0.0.0/8,fd00::1`
-fn parse_networks(text: &str) -> Option<Vec<IpNet>> {
-    let network = |text: &str| text.parse().or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into())).ok();
-    text.split(',').map(|text| network(text).map(|network: IpNet| network.trunc())).collect()
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::{Snapshot, SnapshotError, SnapshotSettings};
+use crate::clock;
 use crate::table::Table;
 
 /// What a snapshot may have in bytes for each byte of records: text is longer, and JSON may escape every character.
@@ -28,8 +29,7 @@ pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Sna
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
     file.take(limit).read_to_end(&mut bytes)?;
     let snapshot = Snapshot::parse(&bytes)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let age = now.saturating_sub(Duration::from_secs(snapshot.synced_at));
+    let age = clock::unix_time().saturating_sub(Duration::from_secs(snapshot.synced_at));
     if age > settings.max_age {
         return Err(SnapshotError::TooOld(age, settings.max_age));
     }
