@@ -85,14 +85,8 @@ fn random_lookups(
     name: impl Fn(usize) -> String,
     find: impl Fn(Table<'_>, &[u8], &mut Scratch) -> bool,
 ) -> f64 {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as usize % count
-    };
-    let names: Vec<Vec<u8>> = (0..500_000).map(|_| name(random()).into_bytes()).collect();
+    let mut random = fastrand::Rng::with_seed(1);
+    let names: Vec<Vec<u8>> = (0..500_000).map(|_| name(random.usize(..count)).into_bytes()).collect();
     let mut scratch = Scratch::default();
     let mut passes: Vec<f64> = (0..7)
         .map(|_| {

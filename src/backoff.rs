@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::rand::{GetRandomFlags, getrandom};
+use fastrand::Rng;
 
 /// The waits between attempts at one thing.
 ///
@@ -13,32 +13,23 @@ pub struct Backoff {
     first: Duration,
     longest: Duration,
     span: Duration,
-    random: u64,
+    random: Rng,
 }
 
 impl Backoff {
     /// A back-off at its beginning, seeded by the system: the first wait is at most `first`, none longer than `longest`.
     pub fn between(first: Duration, longest: Duration) -> Self {
-        let mut seed = [0; 8];
-        // Without randomness (an ancient kernel, early boot) the waits are merely the same everywhere.
-        let _ = getrandom(&mut seed, GetRandomFlags::NONBLOCK);
-        Self::with_seed(first, longest, u64::from_ne_bytes(seed))
+        Self::with_random(first, longest, Rng::new())
     }
 
-    /// The same with waits that are a function of `seed`.
-    pub fn with_seed(first: Duration, longest: Duration, seed: u64) -> Self {
-        Self { first, longest, span: first, random: seed | 1 }
+    fn with_random(first: Duration, longest: Duration, random: Rng) -> Self {
+        Self { first, longest, span: first, random }
     }
 
     /// How long to wait now: between half of the span and all of it. The next span is twice as long.
     pub fn next_delay(&mut self) -> Duration {
-        // xorshift64: any non-zero state will do (Marsaglia 2003).
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
         let half = self.span / 2;
-        let share = (self.random >> 32) as u32;
-        let delay = half + half.mul_f64(f64::from(share) / f64::from(u32::MAX));
+        let delay = half + half.mul_f64(self.random.f64());
         self.span = (self.span * 2).min(self.longest);
         delay
     }
@@ -54,7 +45,7 @@ mod tests {
     use super::*;
 
     fn seeded(seed: u64) -> Backoff {
-        Backoff::with_seed(Duration::from_millis(50), Duration::from_secs(1), seed)
+        Backoff::with_random(Duration::from_millis(50), Duration::from_secs(1), Rng::with_seed(seed))
     }
 
     #[test]
@@ -90,7 +81,7 @@ mod tests {
 
     #[test]
     fn delays_fill_their_half() {
-        let delays: Vec<_> = (0..1000).map(|seed| seeded(seed * 0x9E37_79B9).next_delay()).collect();
+        let delays: Vec<_> = (0..1000).map(|seed| seeded(seed).next_delay()).collect();
         assert!(delays.iter().min() < Some(&Duration::from_millis(30)));
         assert!(delays.iter().max() > Some(&Duration::from_millis(45)));
     }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 
-use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::uname;
 use tracing::{info, warn};
 
@@ -36,7 +35,7 @@ pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, s
         warn!("--lease does nothing any more: of several kube2proxy on one Redis one writes; leave it out");
     }
     let host = uname().nodename().to_string_lossy().into_owned();
-    let identity = format!("{host}_{}_{:08x}", std::process::id(), random());
+    let identity = format!("{host}_{}_{:08x}", std::process::id(), fastrand::u32(..));
     let invalidations = InvalidationListener::listen(settings.client.clone(), ROUTES_PREFIX);
     let store = Store::new(settings.client, metrics.redis.clone());
     let guard = Guard::new(settings.guard, &GUARD_WORDS);
@@ -51,11 +50,4 @@ pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, s
         metrics,
     };
     follow(parts, shutdown).await;
-}
-
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    // Without it two processes of one host and number would be the same, one after the other.
-    let _ = getrandom(&mut bytes, GetRandomFlags::NONBLOCK);
-    u32::from_ne_bytes(bytes)
 }

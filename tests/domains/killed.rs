@@ -35,13 +35,8 @@ enum Change {
 }
 
 impl Change {
-    fn any(random: &mut u64, known: &Mappings) -> Self {
-        let mut draw = |below: u64| {
-            *random ^= *random << 13;
-            *random ^= *random >> 7;
-            *random ^= *random << 17;
-            (*random >> 32) % below
-        };
+    fn any(random: &mut fastrand::Rng, known: &Mappings) -> Self {
+        let mut draw = |below: u64| random.u64(..below);
         let name = |number: u64| format!("d{number}.example.org");
         let backend = format!("http://10.0.0.{}:{}", 1 + draw(200), 1 + draw(60_000));
         let free = |domain: &String| !known.contains_key(domain);
@@ -196,7 +191,7 @@ fn changes_audited(site: &Site) -> i64 {
 fn no_acknowledged_change_is_lost_whenever_it_is_killed() {
     let kills = std::env::var("URLPROXY_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
-    let (mut random, mut certain) = (0x9E37_79B9_7F4A_7C15, Mappings::new());
+    let (mut random, mut certain) = (fastrand::Rng::with_seed(1), Mappings::new());
     let (mut calls, mut acknowledged, mut kept): (BTreeMap<String, usize>, usize, usize) = Default::default();
     let mut unicorn = site.start(&redis, &[]);
     for kill in 0..kills {

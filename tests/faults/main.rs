@@ -9,7 +9,6 @@ mod churn;
 mod clock;
 mod hostile;
 mod proxy;
-mod random;
 mod report;
 mod runner;
 mod site;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::random::Random;
+use fastrand::Rng;
 
 /// What happens to Redis's replies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Mode {
 struct Shared {
     redis: u16,
     mode: Mutex<Mode>,
-    random: Mutex<Random>,
+    random: Mutex<Rng>,
     spoilt: AtomicUsize,
     sent: AtomicU64,
 }
@@ -40,7 +40,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             redis,
             mode: Mutex::new(Mode::Clean),
-            random: Mutex::new(Random::new(seed)),
+            random: Mutex::new(Rng::with_seed(seed)),
             spoilt: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
         });
@@ -96,13 +96,13 @@ impl Shared {
         let mode = *self.mode.lock().unwrap();
         match mode {
             Mode::ByteByByte => bytes.chunks(1).try_for_each(|byte| to.write_all(byte)),
-            Mode::Garbage if self.random.lock().unwrap().below(2) == 0 => {
+            Mode::Garbage if self.random.lock().unwrap().bool() => {
                 self.spoilt.fetch_add(1, SeqCst);
                 let (before, noise, after) = {
                     let mut random = self.random.lock().unwrap();
-                    let (before, after) = bytes.split_at(random.below(bytes.len() + 1));
-                    let length = 1 + random.below(64);
-                    let noise: Vec<_> = (0..length).map(|_| random.next() as u8).collect();
+                    let (before, after) = bytes.split_at(random.usize(..=bytes.len()));
+                    let length = random.usize(1..=64);
+                    let noise: Vec<_> = (0..length).map(|_| random.u8(..)).collect();
                     (before, noise, after)
                 };
                 to.write_all(&[before, &noise, after].concat())

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use fastrand::Rng;
+
 use crate::churn::Churn;
-use crate::random::Random;
 use crate::report::{figure, table};
 use crate::site::Site;
 
@@ -25,15 +26,13 @@ pub fn run(minutes: &str) -> ExitCode {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
     let seed = std::env::var("URLPROXY_SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(now);
     println!("soak: at most {minutes} minutes, URLPROXY_SOAK_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Rng::with_seed(seed);
     let mut order: Vec<&str> = DEEDS.iter().flat_map(|(deed, times)| vec![*deed; *times]).collect();
-    for last in (1..order.len()).rev() {
-        order.swap(last, random.below(last + 1));
-    }
+    random.shuffle(&mut order);
     soak(&order, Instant::now() + Duration::from_secs(minutes * 60), &mut random)
 }
 
-fn soak(order: &[&'static str], end: Instant, random: &mut Random) -> ExitCode {
+fn soak(order: &[&'static str], end: Instant, random: &mut Rng) -> ExitCode {
     let begun = Instant::now();
     let mut site = Site::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let mut churn = Some(Churn::start(&site));
@@ -53,7 +52,7 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Random) -> ExitCode {
             }
             "Redis killed" => {
                 site.redis.stop();
-                site.serves_on(20 + random.below(400) as u64);
+                site.serves_on(random.u64(20..420));
                 site.redis.start_again();
             }
             "FLUSHALL" => {
@@ -67,7 +66,7 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Random) -> ExitCode {
         let recovered = site.recovers();
         figures.entry(deed).or_default().push(recovered);
         churn.get_or_insert_with(|| Churn::start(&site));
-        site.serves_on(random.below(100) as u64);
+        site.serves_on(random.u64(..100));
         done += 1;
     }
     churn.map(Churn::finish);

@@ -14,7 +14,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::socket::listening_on;
 use super::status::{EX_OSERR, EX_TEMPFAIL, EX_UNAVAILABLE};
@@ -78,13 +77,8 @@ impl Claim {
         if ports.len() < FEWEST {
             return Self::any_of((0..TRIES).map_while(|_| kernels_choice().ok()));
         }
-        let mut left = ports.len();
-        Self::any_of(std::iter::from_fn(|| {
-            let drawn = random_below(left)?;
-            left -= 1;
-            ports.swap(drawn, left);
-            Some(ports[left])
-        }))
+        fastrand::shuffle(&mut ports);
+        Self::any_of(ports.into_iter())
     }
 
     fn any_of(ports: impl Iterator<Item = u16>) -> Result<Self, PortError> {
@@ -140,12 +134,6 @@ fn below_ephemeral() -> Range<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let low = range.split_ascii_whitespace().next().and_then(|low| low.parse().ok());
     LOWEST..low.unwrap_or(USUAL_EPHEMERAL)
-}
-
-fn random_below(limit: usize) -> Option<usize> {
-    let mut bytes = [0; 8];
-    getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
-    usize::try_from(u64::from_ne_bytes(bytes) % u64::try_from(limit).ok().filter(|&limit| limit > 0)?).ok()
 }
 
 /// Whether a server could bind the port, with SO_REUSEADDR or without, for IPv4, IPv6 or both.
