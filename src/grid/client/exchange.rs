@@ -77,7 +77,7 @@ impl ExchangeError {
 
 /// From which of this host's addresses a command may be sent.
 #[derive(Clone, Copy, Debug)]
-pub enum Origin {
+pub enum SourceAddress {
     /// Any.
     Any,
     /// One at which connections to the port reach a server of the user, and nobody else's.
@@ -98,7 +98,7 @@ pub enum Origin {
     },
 }
 
-impl Origin {
+impl SourceAddress {
     async fn check(self, own: IpAddr) -> Result<(), ExchangeError> {
         match self {
             Self::Any => Ok(()),
@@ -118,11 +118,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the first of the proxy's addresses that takes it, from an address of ours that `origin` allows.
+    /// Connects to the first of the proxy's addresses that takes it, from an address of ours that `source` allows.
     ///
     /// # Errors
     /// What went wrong with the last of its addresses, [`ExchangeError::Moved`] before all others; the deadline.
-    pub async fn open(proxy: &Proxy, by: Instant, origin: Origin) -> Result<Self, ExchangeError> {
+    pub async fn open(proxy: &Proxy, by: Instant, source: SourceAddress) -> Result<Self, ExchangeError> {
         let deadline = by.min(Instant::now() + EXCHANGE);
         let addresses = timeout_at(deadline, addresses(proxy)).await.map_err(|_| ExchangeError::Timeout)??;
         let mut failure = ExchangeError::Io(io::Error::new(io::ErrorKind::NotFound, "no address"));
@@ -135,7 +135,7 @@ impl Connection {
             let checked = async {
                 let stream = connected?;
                 let own = stream.local_addr()?.ip().to_canonical();
-                origin.check(own).await.map(|()| (stream, own))
+                source.check(own).await.map(|()| (stream, own))
             };
             match checked.await {
                 Ok((stream, own)) => return Ok(Self { stream, own, deadline }),
@@ -229,7 +229,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         let client = async {
-            let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, Origin::Any).await?;
+            let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, SourceAddress::Any).await?;
             assert_eq!(connection.own_address(), IpAddr::from([127, 0, 0, 1]));
             connection.ask(Command::Unregister { pattern: ".*" }).await
         };
@@ -276,7 +276,7 @@ mod tests {
             // Without its answer after the first line alone, the rest would not come before the deadline.
             let pause = if is_known { Duration::from_millis(20) } else { EXCHANGE * 2 };
             let client = async {
-                let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, Origin::Any).await.unwrap();
+                let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, SourceAddress::Any).await.unwrap();
                 connection.ask_if_known(Command::UnregisterUrl { pattern: ".*", url }, pause).await
             };
             let server = async {
@@ -310,7 +310,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         let by = Instant::now() + Duration::from_millis(200);
-        let connection = Connection::open(&proxy, by, Origin::Any).await.unwrap();
+        let connection = Connection::open(&proxy, by, SourceAddress::Any).await.unwrap();
         let outcome = connection.ask(Command::Unregister { pattern: ".*" }).await;
         assert!(matches!(outcome, Err(ExchangeError::Timeout)), "{outcome:?}");
     }
@@ -321,9 +321,9 @@ mod tests {
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         // Nobody listens on port 0.
         let by = Instant::now() + EXCHANGE;
-        let outcome = Connection::open(&proxy, by, Origin::Served { port: 0, uid: 0 }).await;
+        let outcome = Connection::open(&proxy, by, SourceAddress::Served { port: 0, uid: 0 }).await;
         assert!(matches!(outcome, Err(ExchangeError::Unserved(Unserved::Nothing(0)))), "{outcome:?}");
-        let elsewhere = Origin::StillServed { address: [127, 0, 0, 2].into(), port: 0, uid: 0 };
+        let elsewhere = SourceAddress::StillServed { address: [127, 0, 0, 2].into(), port: 0, uid: 0 };
         let outcome = Connection::open(&proxy, by, elsewhere).await;
         assert!(matches!(outcome, Err(ExchangeError::Moved(own)) if own.is_loopback()), "{outcome:?}");
         assert_eq!(own_addresses(&proxy).await, [IpAddr::from([127, 0, 0, 1])]);

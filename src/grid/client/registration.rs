@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::active_proxy::Proxy;
 use super::dialect::Dialect;
-use super::exchange::{Connection, EXCHANGE, ExchangeError, Origin, own_addresses};
+use super::exchange::{Connection, EXCHANGE, ExchangeError, SourceAddress, own_addresses};
 use super::record::Record;
 use super::socket::{Unserved, check_reached, check_served};
 use super::withdrawal::withdraw;
@@ -187,7 +187,7 @@ impl Registration {
     /// Once, and returns the URL that is registered.
     async fn try_register(&mut self, stop: &mut Stop) -> Result<Backend, ExchangeError> {
         let Service { port, canonical, uid } = self.service;
-        let connection = self.open(Origin::Served { port, uid }, stop).await?;
+        let connection = self.open(SourceAddress::Served { port, uid }, stop).await?;
         let host = match connection.own_address() {
             IpAddr::V4(ip) => Host::V4(ip),
             IpAddr::V6(ip) => Host::V6(ip),
@@ -221,25 +221,25 @@ impl Registration {
     pub async fn renew(&mut self, stop: &mut Stop) -> Result<(), ExchangeError> {
         let Service { port, canonical, uid } = self.service;
         let Some(url) = self.urls.last().cloned() else { return Ok(()) };
-        let origin = match url.host {
-            Host::V4(ip) => Origin::StillServed { address: ip.into(), port, uid },
-            Host::V6(ip) => Origin::StillServed { address: ip.into(), port, uid },
-            Host::Name(_) => Origin::Served { port, uid },
+        let source = match url.host {
+            Host::V4(ip) => SourceAddress::StillServed { address: ip.into(), port, uid },
+            Host::V6(ip) => SourceAddress::StillServed { address: ip.into(), port, uid },
+            Host::Name(_) => SourceAddress::Served { port, uid },
         };
         let url = url.to_string();
         let command = Command::Renew { pattern: EVERYTHING, url: &url, canonical };
-        let connection = self.open(origin, stop).await?;
+        let connection = self.open(source, stop).await?;
         let outcome = until_stopped(self.dialect.ask(connection, command, UNKNOWN_WITHIN), stop).await;
         if outcome.is_ok() || self.dialect != Dialect::Hurried {
             return outcome;
         }
-        let connection = self.open(origin, stop).await?;
+        let connection = self.open(source, stop).await?;
         until_stopped(self.dialect.ask(connection, command, UNKNOWN_WITHIN), stop).await
     }
 
-    async fn open(&self, origin: Origin, stop: &mut Stop) -> Result<Connection, ExchangeError> {
+    async fn open(&self, source: SourceAddress, stop: &mut Stop) -> Result<Connection, ExchangeError> {
         tokio::select! {
-            connection = Connection::open(&self.proxy, Instant::now() + EXCHANGE, origin) => connection,
+            connection = Connection::open(&self.proxy, Instant::now() + EXCHANGE, source) => connection,
             () = stopped(stop) => Err(ExchangeError::Timeout),
         }
     }

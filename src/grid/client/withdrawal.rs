@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::active_proxy::Proxy;
 use super::dialect::Dialect;
-use super::exchange::{Connection, ExchangeError, Origin};
+use super::exchange::{Connection, ExchangeError, SourceAddress};
 use super::registration::EVERYTHING;
 use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
@@ -74,7 +74,7 @@ async fn once(
     unknown_within: Duration,
 ) -> Result<(), ExchangeError> {
     if let Some(url) = url {
-        let connection = Connection::open(proxy, by, Origin::Any).await?;
+        let connection = Connection::open(proxy, by, SourceAddress::Any).await?;
         let command = Command::UnregisterUrl { pattern: EVERYTHING, url: &url.to_string() };
         // Time for the answer is left.
         let unknown_within = unknown_within.min(by.saturating_duration_since(Instant::now()) / 2);
@@ -87,5 +87,5 @@ async fn once(
             outcome => return outcome,
         }
     }
-    Connection::open(proxy, by, Origin::Any).await?.ask(Command::Unregister { pattern: EVERYTHING }).await
+    Connection::open(proxy, by, SourceAddress::Any).await?.ask(Command::Unregister { pattern: EVERYTHING }).await
 }
