@@ -1,5 +1,7 @@
 //! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
 
+mod accept;
+mod concurrency_limiter;
 mod connection_limiter;
 mod guard;
 mod invalidations;
@@ -15,6 +17,8 @@ mod systemd;
 mod usage;
 mod write_check;
 
+pub use accept::{Acceptor, canonical_addr};
+pub use concurrency_limiter::{ConcurrencyLimiter, ConcurrencyPermit};
 pub use connection_limiter::{ConnectionLimiter, ConnectionMeter, Limit, Limits, Permit, Refused};
 pub use guard::{Guard, GuardWords, log_not_accepted, parse_guard};
 pub use invalidations::{InvalidationListener, Invalidations};

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +11,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use super::api::Api;
 use super::deadline::WriteDeadline;
-use crate::daemon::{ConnectionLimiter, ConnectionMeter, Limits, Permit, Refused};
+use crate::daemon::{Acceptor, ConnectionLimiter, ConnectionMeter, Limits, Permit, Refused};
 
 /// The most connections that one client may have, and at most half of all.
 const PER_CLIENT: usize = 128;
@@ -25,8 +24,6 @@ const PER_CLIENT: usize = 128;
 const HEAD: Duration = Duration::from_secs(15);
 /// A client must have taken all of an answer within this time.
 const ANSWER: Duration = Duration::from_secs(30);
-/// After a failure to accept, as when there are no file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a client's connection is known by.
 pub(super) type Connection = Permit<IpAddr>;
@@ -48,28 +45,14 @@ pub(super) async fn listen(
     let limiter = ConnectionLimiter::new(settings.meter);
     let limits = limits_of(settings.max_connections);
     let graceful = GracefulShutdown::new();
-    let mut is_accepting = true;
+    let mut acceptor = Acceptor::new(listener);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, peer) = tokio::select! {
+            accepted = acceptor.accept() => accepted,
             () = shutdown.as_mut() => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_the_clients(&error) => continue,
-            Err(error) => {
-                if std::mem::take(&mut is_accepting) {
-                    warn!(%error, "no connection accepted, trying again");
-                }
-                sleep(PAUSE).await;
-                continue;
-            }
-        };
-        if !std::mem::replace(&mut is_accepting, true) {
-            info!("connections are accepted again");
-        }
-        let client = peer.ip().to_canonical();
+        let client = peer.ip();
         let connection: Arc<Connection> = match limiter.admit(host_of(client), &limits) {
             Ok(permit) => Arc::new(permit),
             Err(Refused { limit, first }) => {
@@ -99,15 +82,10 @@ pub(super) async fn listen(
             }
         });
     }
-    drop(listener);
+    drop(acceptor);
     if timeout(settings.drain_timeout, graceful.shutdown()).await.is_err() {
         warn!(drain_timeout = ?settings.drain_timeout, "requests broken off");
     }
-}
-
-/// Gone before it was accepted.
-fn is_the_clients(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
 fn limits_of(total: usize) -> Limits {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::refusal::Refusal;
+use crate::daemon::ConcurrencyLimiter;
 use crate::route::MAX_BACKENDS;
 
 /// Names and their addresses. One that has none, or is not known to have any, may be missing.
@@ -33,25 +33,7 @@ const AT_LEISURE: usize = 64;
 pub(super) struct Resolver {
     deadline: Duration,
     all: Arc<Semaphore>,
-    under_way: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-/// A look-up has ended when this is dropped.
-struct Ended {
-    project: String,
-    under_way: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let mut under_way = self.under_way.lock();
-        if let Some(count) = under_way.get_mut(&self.project) {
-            *count -= 1;
-            if *count == 0 {
-                under_way.remove(&self.project);
-            }
-        }
-    }
+    of_project: ConcurrencyLimiter<String>,
 }
 
 impl Resolver {
@@ -60,7 +42,7 @@ impl Resolver {
     }
 
     fn with_deadline(deadline: Duration) -> Self {
-        Self { deadline, all: Arc::new(Semaphore::new(OF_ALL)), under_way: Arc::default() }
+        Self { deadline, all: Arc::new(Semaphore::new(OF_ALL)), of_project: ConcurrencyLimiter::default() }
     }
 
     /// The addresses of a request's names, as far as they are there in time.
@@ -71,13 +53,13 @@ impl Resolver {
         let deadline = Instant::now() + self.deadline;
         let mut lookups = Vec::new();
         for name in names {
-            let ended = self.begin(project).ok_or(Refusal::Busy)?;
-            let permit = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
-            let permit = permit.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
+            let of_project = self.of_project.try_acquire(project.to_owned(), OF_PROJECT).ok_or(Refusal::Busy)?;
+            let of_all = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
+            let of_all = of_all.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
             // The system's resolver cannot be interrupted.
             lookups.push(tokio::task::spawn_blocking(move || {
                 let addresses = addresses_of(&name);
-                drop((ended, permit));
+                drop((of_project, of_all));
                 (name, addresses)
             }));
         }
@@ -88,16 +70,6 @@ impl Resolver {
             }
         }
         Ok(resolved)
-    }
-
-    fn begin(&self, project: &str) -> Option<Ended> {
-        let mut under_way = self.under_way.lock();
-        let count = under_way.entry(project.to_owned()).or_default();
-        if *count >= OF_PROJECT {
-            return None;
-        }
-        *count += 1;
-        Some(Ended { project: project.to_owned(), under_way: Arc::clone(&self.under_way) })
     }
 }
 
@@ -132,11 +104,12 @@ mod tests {
         let resolved = resolver.look_up("tools", names.clone()).await.unwrap();
         assert!(resolved["localhost"].iter().any(IpAddr::is_loopback), "{resolved:?}");
         assert!(resolved.get("no-such-name.invalid").is_none_or(Vec::is_empty));
-        let slow: Vec<_> = (0..OF_PROJECT).map(|_| resolver.begin("tools").unwrap()).collect();
+        let slow: Vec<_> =
+            (0..OF_PROJECT).map(|_| resolver.of_project.try_acquire("tools".to_owned(), OF_PROJECT).unwrap()).collect();
         assert!(matches!(resolver.look_up("tools", names.clone()).await, Err(Refusal::Busy)));
         assert!(!resolver.look_up("other", names).await.unwrap().is_empty());
         drop(slow);
-        assert!(resolver.under_way.lock().is_empty());
+        assert!(resolver.of_project.is_idle());
     }
 
     #[test]

@@ -1,17 +1,15 @@
 //! Where a tool may send its requests to: its own host, or the networks that the operator lists. And which addresses a name,
 //! or a host of two families, has.
 
-use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use parking_lot::Mutex;
 use tokio::net::lookup_host;
 
 use super::host_names::{System, are_one_host};
+use crate::daemon::ConcurrencyLimiter;
 use crate::registry::is_special;
 use crate::route::{Backend, Host, ToolName};
 
@@ -48,7 +46,7 @@ impl DestinationError {
 /// make its answer slow, so each tool has one look-up at a time.
 #[derive(Debug, Default)]
 pub struct Resolver {
-    under_way: Arc<Mutex<HashSet<ToolName>>>,
+    of_tool: ConcurrencyLimiter<ToolName>,
 }
 
 impl Resolver {
@@ -112,14 +110,12 @@ impl Resolver {
         tool: &ToolName,
         look_up: impl Future<Output = io::Result<T>> + Send + 'static,
     ) -> io::Result<T> {
-        if !self.under_way.lock().insert(tool.clone()) {
-            return Err(io::Error::other("the tool's earlier look-up is still under way"));
-        }
-        let ended = Ended { tool: tool.clone(), under_way: Arc::clone(&self.under_way) };
+        let busy = || io::Error::other("the tool's earlier look-up is still under way");
+        let permit = self.of_tool.try_acquire(tool.clone(), 1).ok_or_else(busy)?;
         // The system's resolver cannot be interrupted: after the deadline it is left to itself, and still counts.
         let look_up = tokio::spawn(async move {
             let found = look_up.await;
-            drop(ended);
+            drop(permit);
             found
         });
         match tokio::time::timeout(LOOKUP_DEADLINE, look_up).await {
@@ -127,18 +123,6 @@ impl Resolver {
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
-    }
-}
-
-/// A tool's look-up has ended when this is dropped.
-struct Ended {
-    tool: ToolName,
-    under_way: Arc<Mutex<HashSet<ToolName>>>,
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.under_way.lock().remove(&self.tool);
     }
 }
 
@@ -189,7 +173,7 @@ mod tests {
         let tool = ToolName::try_new(b"hello").unwrap();
         let resolver = Resolver::default();
         let backend = resolver.resolve(&tool, url.parse().unwrap(), own.parse().unwrap(), &[]).await;
-        assert!(resolver.under_way.lock().is_empty());
+        assert!(resolver.of_tool.is_idle());
         backend.map(|backend| backend.to_string()).map_err(|error| error.to_string())
     }
 
@@ -215,10 +199,11 @@ mod tests {
     async fn a_tool_has_one_look_up_at_a_time() {
         let (hello, other) = (ToolName::try_new(b"hello").unwrap(), ToolName::try_new(b"other").unwrap());
         let resolver = Resolver::default();
-        resolver.under_way.lock().insert(hello.clone());
+        let slow = resolver.of_tool.try_acquire(hello.clone(), 1).unwrap();
         assert!(resolver.look_up(&hello, "localhost", 80).await.unwrap_err().to_string().contains("under way"));
         assert!(resolver.look_up(&other, "localhost", 80).await.is_ok());
-        assert_eq!(resolver.under_way.lock().len(), 1);
+        drop(slow);
+        assert!(resolver.of_tool.is_idle());
     }
 
     #[test]

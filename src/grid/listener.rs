@@ -18,7 +18,7 @@ use super::metrics::{ALLOW_CLIENT, Asked, Outcome};
 use super::outsiders::Outsiders;
 use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
-use crate::daemon::{ConnectionLimiter, Limit, Limits, Permit, Refused};
+use crate::daemon::{Acceptor, ConnectionLimiter, Limit, Limits, Permit, Refused, canonical_addr};
 
 /// After the end is asked for, clients have so long to send what they have begun to.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -31,8 +31,6 @@ const LINGER_BYTES: usize = 4 << 20;
 const PLACE_PAUSE: Duration = Duration::from_millis(20);
 /// A client that has not sent its command by then leaves its place to one that waits.
 const SAYS_NOTHING: Duration = Duration::from_millis(200);
-/// Between two tries to accept when the system has no more room.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown`, then finishes with the clients that are in.
 pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
@@ -42,29 +40,14 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
     let outsiders = Outsiders::new();
     let (stop, stopping) = watch::channel(false);
     let mut clients = JoinSet::new();
-    let mut accepting = true;
+    let mut acceptor = Acceptor::new(listener);
     tokio::pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
+        let (mut stream, peer) = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = clients.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = acceptor.accept() => accepted,
         };
-        let (mut stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_the_clients(&error) => continue,
-            Err(error) => {
-                if std::mem::take(&mut accepting) {
-                    warn!(%error, "no connection accepted, trying again");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if !std::mem::replace(&mut accepting, true) {
-            info!("connections are accepted again");
-        }
-        let peer = canonical(peer);
         let policy = registrar.live.load();
         if !policy.admits(peer.ip()) {
             registrar.metrics.connections.refuse(ALLOW_CLIENT);
@@ -110,7 +93,7 @@ pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: i
             }
         }
     }
-    drop(listener);
+    drop(acceptor);
     info!(clients = clients.len(), "draining");
     let _ = stop.send(true);
     while clients.join_next().await.is_some() {}
@@ -161,21 +144,6 @@ fn limit_name(limit: Limit) -> &'static str {
     }
 }
 
-/// Gone before it was accepted.
-fn is_the_clients(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
-}
-
-/// A socket that takes both families shows IPv4 clients in IPv6 clothes.
-fn canonical(mut address: SocketAddr) -> SocketAddr {
-    if let SocketAddr::V6(v6) = address
-        && let Some(v4) = v6.ip().to_ipv4_mapped()
-    {
-        address = SocketAddr::from((v4, v6.port()));
-    }
-    address
-}
-
 /// One client, from the door to the door.
 struct Visit {
     peer: SocketAddr,
@@ -190,7 +158,7 @@ struct Visit {
 impl Visit {
     async fn serve(mut self, mut stream: TcpStream, registrar: &Registrar) {
         // Fails when the client is gone already.
-        let Ok(local) = stream.local_addr().map(canonical) else { return };
+        let Ok(local) = stream.local_addr().map(canonical_addr) else { return };
         let peer = self.peer;
         let mut received = Vec::new();
         if let Err(why) = self.receive(&mut stream, &mut received).await {
@@ -280,15 +248,4 @@ async fn let_close(stream: &mut TcpStream) {
     };
     // Elapsed: it had its time.
     let _ = timeout(LINGER, rest).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv4_client_is_one_whatever_the_socket() {
-        assert_eq!(canonical("[::ffff:10.0.0.1]:7".parse().unwrap()), "10.0.0.1:7".parse().unwrap());
-        assert_eq!(canonical("[fd00::1]:7".parse().unwrap()), "[fd00::1]:7".parse().unwrap());
-    }
 }

@@ -2,12 +2,9 @@
 //!
 //! A registration over a limit is not kept waiting: it goes on as one whose server is not known.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use crate::daemon::{ConcurrencyLimiter, ConcurrencyPermit};
 use crate::route::ToolName;
 
 /// Probes for one tool.
@@ -18,57 +15,26 @@ const MAX_FROM_ELSEWHERE: usize = 32;
 /// Which probes are under way.
 #[derive(Debug, Default)]
 pub struct ProbeLimiter {
-    under_way: Arc<Mutex<HashMap<Key, usize>>>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq)]
-enum Key {
-    Tool(ToolName),
-    Host(IpAddr),
-}
-
-impl Key {
-    fn limit(&self) -> usize {
-        match self {
-            Self::Tool(_) => MAX_PER_TOOL,
-            Self::Host(_) => MAX_FROM_ELSEWHERE,
-        }
-    }
+    of_tool: ConcurrencyLimiter<ToolName>,
+    at_host: ConcurrencyLimiter<IpAddr>,
 }
 
 /// One probe, over when dropped.
 #[derive(Debug)]
-pub struct UnderWay {
-    keys: Vec<Key>,
-    under_way: Arc<Mutex<HashMap<Key, usize>>>,
+pub struct ProbePermit {
+    _of_tool: ConcurrencyPermit<ToolName>,
+    _at_host: Option<ConcurrencyPermit<IpAddr>>,
 }
 
 impl ProbeLimiter {
     /// Begins a probe for a tool at `elsewhere`, if that is not its client's own host; `None` when there are too many.
-    pub fn begin(&self, tool: &ToolName, elsewhere: Option<IpAddr>) -> Option<UnderWay> {
-        let keys: Vec<Key> = [Key::Tool(tool.clone())].into_iter().chain(elsewhere.map(Key::Host)).collect();
-        let mut under_way = self.under_way.lock();
-        if keys.iter().any(|key| under_way.get(key).is_some_and(|&probes| probes >= key.limit())) {
-            return None;
-        }
-        for key in &keys {
-            *under_way.entry(key.clone()).or_default() += 1;
-        }
-        Some(UnderWay { keys, under_way: Arc::clone(&self.under_way) })
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let mut under_way = self.under_way.lock();
-        for key in &self.keys {
-            if let Some(probes) = under_way.get_mut(key) {
-                *probes -= 1;
-                if *probes == 0 {
-                    under_way.remove(key);
-                }
-            }
-        }
+    pub fn begin(&self, tool: &ToolName, elsewhere: Option<IpAddr>) -> Option<ProbePermit> {
+        let of_tool = self.of_tool.try_acquire(tool.clone(), MAX_PER_TOOL)?;
+        let at_host = match elsewhere {
+            Some(host) => Some(self.at_host.try_acquire(host, MAX_FROM_ELSEWHERE)?),
+            None => None,
+        };
+        Some(ProbePermit { _of_tool: of_tool, _at_host: at_host })
     }
 }
 
@@ -90,6 +56,6 @@ mod tests {
         drop(slow);
         assert!(limiter.begin(&tool(0), at(1)).is_some());
         drop(others);
-        assert!(limiter.under_way.lock().is_empty());
+        assert!(limiter.of_tool.is_idle() && limiter.at_host.is_idle());
     }
 }
