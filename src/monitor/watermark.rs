@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Fewer than so many can all go at once.
+use crate::withdrawal_guard::Loss;
+
+/// More than half may not go at once, and fewer than so many can all go.
+const PERCENT: u8 = 50;
 const FLOOR: u64 = 20;
 /// For so many rounds after one that was too low, the same has to be seen.
 const STABLE_ROUNDS: u32 = 3;
@@ -27,17 +30,12 @@ struct Doubted {
     rounds: u32,
 }
 
-/// Fewer than half of many.
-fn is_drop(from: u64, to: u64) -> bool {
-    from >= FLOOR && to * 2 < from
-}
-
 impl Watermark {
     /// Judges what a round has counted: how many there were before, when it cannot be believed yet. Without a memory,
     /// `expected` stands for what there was.
     pub fn judge(&mut self, count: u64, expected: u64) -> Option<u64> {
         let before = self.believed.unwrap_or(expected);
-        if is_drop(before, count) {
+        if (Loss { missing: before.saturating_sub(count), live: before }).is_mass(PERCENT, FLOOR) {
             let rounds = match self.doubted {
                 // What still rises is being filled, and what still falls has not reached its end.
                 Some(doubted) if doubted.count.abs_diff(count) * 10 <= doubted.count => doubted.rounds + 1,
