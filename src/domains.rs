@@ -36,12 +36,5 @@ mod strangers;
 mod suffixes;
 mod token;
 
-pub use backup::BackupError;
-pub use commands::CommandError;
-pub use database::{Database, DatabaseError};
-pub use import::ImportError;
-pub use metrics::Metrics;
-pub use options::{Command, Options, TokenCommand};
-pub use run::{Failure, Server, StartError};
-pub use settings::{Settings, SettingsError};
-pub use suffixes::SuffixesError;
+pub use options::Options;
+pub use run::serve;

@@ -23,14 +23,11 @@ mod protocol;
 mod registrar;
 mod reload;
 mod routes;
+mod run;
 mod settings;
 mod survey;
 
-pub use audit::audit;
 pub use identd::{IdentError, Query, parse_ident_reply};
-pub use listener::serve;
 pub use options::Options;
 pub use protocol::{Command, ProtocolError, Reply, parse_command};
-pub use registrar::Registrar;
-pub use reload::reload_at;
-pub use settings::{Settings, SettingsError};
+pub use run::serve;

@@ -20,7 +20,5 @@ mod service;
 mod settings;
 mod watch;
 
-pub use metrics::Metrics;
 pub use options::Options;
 pub use run::serve;
-pub use settings::{Settings, SettingsError};

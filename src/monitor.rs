@@ -31,13 +31,8 @@ mod survey;
 mod template;
 mod watermark;
 
-pub use begin::begin_if_told;
 pub use jobs::{Job, JobState};
-pub use keeper::KeeperError;
 pub use manifest::{Manifest, Skip, Word, parse_manifest};
-pub use metrics::Metrics;
 pub use options::Options;
 pub use qstat::{JobsError, parse_jobs};
-pub use run::serve;
-pub use service_log::append_if_told;
-pub use settings::{Settings, SettingsError};
+pub use run::{play_role, serve};

@@ -1,70 +1,18 @@
-//! A daemon from its start to its end: log, signals, metrics, readiness, systemd, exit status.
+//! A daemon from its start to its end: signals, metrics, readiness, systemd.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::log::{LogOptions, start_log};
 use super::metrics::new_registry;
-use super::runtime::block_on;
 use super::status::{Readiness, serve_status};
 use super::stop::StopSignals;
 use super::systemd::{State, announce, keep_watchdog_fed};
-use super::usage::exit_on;
-
-/// Why a program ends otherwise than in order.
-#[derive(Debug)]
-pub enum Failure {
-    /// The command line is wrong, or a file that it names: exit status 64.
-    Usage(String),
-    /// It cannot do its work: exit status 1.
-    Work(String),
-}
-
-impl Failure {
-    /// The command line is wrong, or a file that it names.
-    pub fn usage(error: impl Display) -> Self {
-        Self::Usage(error.to_string())
-    }
-
-    /// It cannot do its work.
-    pub fn work(error: impl Display) -> Self {
-        Self::Work(error.to_string())
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::work(error)
-    }
-}
-
-/// Runs a daemon's work, logging as `log` says. `C` is its command line, for what is wrong in there.
-pub fn run<C: CommandFactory>(log: LogOptions, work: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
-    start_log(log);
-    exit_with::<C>(block_on(work).map_err(Failure::from).and_then(|outcome| outcome), "not started")
-}
-
-/// The exit status of a program that ended so; its log says `what` went wrong.
-pub fn exit_with<C: CommandFactory>(outcome: Result<ExitCode, Failure>, what: &str) -> ExitCode {
-    match outcome {
-        Ok(status) => status,
-        Err(Failure::Usage(error)) => exit_on(&C::command().error(ErrorKind::InvalidValue, error)),
-        Err(Failure::Work(error)) => {
-            error!(%error, "{what}");
-            ExitCode::FAILURE
-        }
-    }
-}
 
 /// What every daemon has while it runs. Made inside of the runtime, first: its signals no longer end the process then.
 #[derive(Debug)]
@@ -81,7 +29,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// The system's, when a signal cannot be caught.
-    pub fn begin(name: &str) -> io::Result<Self> {
+    pub(super) fn begin(name: &str) -> io::Result<Self> {
         let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
         let (registry, readiness) = (new_registry(name), Readiness::default());
         Ok(Self { signals, hangups: Some(hangups), registry, readiness, status: None })
@@ -103,26 +51,20 @@ impl Lifecycle {
         self.hangups.take()
     }
 
-    /// Listens at `metrics_listen`, if it is given, and answers from [`Lifecycle::start`] on. Returns where, for a daemon that has
-    /// to know.
+    /// Listens at `metrics_listen`, if it is given, and answers from [`Lifecycle::start`] on.
     ///
     /// # Errors
     /// The address cannot be had; it is named.
-    pub async fn listen(&mut self, metrics_listen: Option<SocketAddr>) -> io::Result<Option<SocketAddr>> {
-        let Some(address) = metrics_listen else { return Ok(None) };
-        let listener = bind("--metrics-listen", address).await?;
-        let address = listener.local_addr()?;
-        self.status = Some(listener);
-        Ok(Some(address))
+    pub(super) async fn listen(&mut self, metrics_listen: Option<SocketAddr>) -> io::Result<()> {
+        if let Some(address) = metrics_listen {
+            self.status = Some(bind("--metrics-listen", address).await?);
+        }
+        Ok(())
     }
 
-    /// Both [`Lifecycle::listen`] and [`Lifecycle::start`].
-    ///
-    /// # Errors
-    /// See there.
-    pub async fn serve(mut self, metrics_listen: Option<SocketAddr>) -> io::Result<impl Future<Output = ()>> {
-        self.listen(metrics_listen).await?;
-        self.start()
+    /// Where monitors ask, if they can.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.status.as_ref()?.local_addr().ok()
     }
 
     /// Tells systemd, and monitors, that it serves. What is returned waits for SIGTERM or SIGINT, and tells them that it is

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 use rustix::fs::{FlockOperation, flock};
 
 use super::schema::{APPLICATION_ID, VERSION, migrate};
@@ -65,16 +65,6 @@ pub enum DatabaseError {
     /// The work on it panicked.
     #[error("the work on database {0:?} was broken off")]
     BrokenOff(PathBuf),
-}
-
-impl DatabaseError {
-    /// Whether it may go away by itself: another process writes, the disk is full.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Sqlite { error, .. } if matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
-        ))
-    }
 }
 
 /// A database that is open.
@@ -160,7 +150,7 @@ impl Database {
     /// Changes the database: all of it or, after any error, nothing. It is on the disk when this returns.
     ///
     /// # Errors
-    /// SQLite's, as those of `work`; of them [`ErrorCode::DatabaseBusy`] when others write for too long.
+    /// SQLite's, as those of `work`; of them [`rusqlite::ErrorCode::DatabaseBusy`] when others write for too long.
     pub fn write<T, E: From<rusqlite::Error>>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,

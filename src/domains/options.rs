@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::policy::is_project;
 use super::reserved::parse_reserved;
-use crate::daemon::{LogOptions, parse_duration, parse_guard};
+use crate::daemon::{CommonOptions, parse_duration, parse_guard};
 use crate::route::{Domain, MAX_BACKENDS, parse_network};
 use crate::withdrawal_guard::GuardOption;
 
@@ -76,24 +76,10 @@ pub struct Options {
     /// How often everything is compared with Redis, whatever was heard
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(super) resync_interval: Duration,
-    /// Where domains are kept for the proxy: redis://[user:password@]host[:port][/db] or unix:///path
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "URLPROXY_REDIS",
-        hide_env_values = true,
-        default_value = "redis://127.0.0.1:6379/0"
-    )]
-    pub(super) redis: String,
-    /// Where to tell of itself over HTTP: /metrics, /live and /ready [default: nowhere]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(super) metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
-    /// Its log.
-    pub log: LogOptions,
+    pub(super) common: CommonOptions,
     #[command(subcommand)]
-    /// What to do instead of serving.
-    pub command: Option<Command>,
+    pub(super) command: Option<Command>,
 }
 
 /// What may be mapped; for `import` too.

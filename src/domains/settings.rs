@@ -13,7 +13,7 @@ use super::options::{Options, PROGRAM, PolicyOptions};
 use super::policy::Policy;
 use super::reserved::{Reserved, ReservedError};
 use super::suffixes::{Suffixes, SuffixesError};
-use crate::daemon::{RedisUrlError, open_redis};
+use crate::daemon::InvalidRedis;
 use crate::withdrawal_guard::GuardSettings;
 
 /// Everything that a command line says to the server.
@@ -33,8 +33,6 @@ pub struct Settings {
     pub resync_interval: Duration,
     /// How long requests may take at the end.
     pub drain_timeout: Duration,
-    /// Where to tell of itself.
-    pub metrics_listen: Option<SocketAddr>,
     /// Most connections to the API at once.
     pub max_connections: usize,
     /// How large the log of changes may grow, in bytes.
@@ -46,8 +44,8 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// No URL of a Redis.
-    #[error("invalid --redis: {0}")]
-    Redis(#[from] RedisUrlError),
+    #[error(transparent)]
+    Redis(#[from] InvalidRedis),
     /// No list of suffixes.
     #[error(transparent)]
     Suffixes(#[from] SuffixesError),
@@ -60,11 +58,10 @@ impl Options {
     /// Resolves what was written, once.
     ///
     /// # Errors
-    /// A file that is not there or wrong, no Redis.
-    pub fn into_settings(self) -> Result<Settings, SettingsError> {
-        let (client, redis) = open_redis(&self.redis)?;
-        let mut policy = self.policy.into_policy()?;
-        exclude_own(&mut policy, &client, [Some(self.listen), self.metrics_listen]);
+    /// Which of the values, or of the files that they name, is wrong.
+    pub(super) fn into_settings(mut self) -> Result<Settings, SettingsError> {
+        let (client, redis) = self.common.redis.open()?;
+        let policy = self.take_policy()?;
         Ok(Settings {
             listen: self.listen,
             database: self.database,
@@ -73,11 +70,18 @@ impl Options {
             guard: self.withdrawal_guard.into_settings(PROGRAM),
             resync_interval: self.resync_interval,
             drain_timeout: self.drain_timeout,
-            metrics_listen: self.metrics_listen,
             max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
             audit_size: self.audit_size,
             rules: Rules { policy, require_tokens: self.require_tokens, read_only: self.read_only },
         })
+    }
+
+    /// The rules, also for a command that maps domains while the server may run with the same options.
+    pub(super) fn take_policy(&mut self) -> Result<Policy, SettingsError> {
+        let (client, _) = self.common.redis.open()?;
+        let mut policy = std::mem::take(&mut self.policy).into_policy()?;
+        exclude_own(&mut policy, &client, [Some(self.listen), self.common.metrics_listen]);
+        Ok(policy)
     }
 }
 
@@ -88,16 +92,6 @@ fn exclude_own(policy: &mut Policy, client: &Client, listening: [Option<SocketAd
     listening.into_iter().flatten().filter(|socket| socket.port() != 0).for_each(|socket| destinations.exclude(socket));
     if let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() {
         destinations.exclude_redis(host, *port);
-    }
-}
-
-impl Options {
-    /// The rules for a command that maps domains while the server may run with the same options.
-    pub(super) fn take_policy(&mut self) -> Result<Policy, SettingsError> {
-        let (client, _) = open_redis(&self.redis)?;
-        let mut policy = std::mem::take(&mut self.policy).into_policy()?;
-        exclude_own(&mut policy, &client, [Some(self.listen), self.metrics_listen]);
-        Ok(policy)
     }
 }
 

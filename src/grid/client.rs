@@ -26,14 +26,24 @@ mod status;
 mod withdrawal;
 
 use std::io;
+use std::process::ExitCode;
 
-use crate::daemon::LogOptions;
+use clap::Parser;
+
+use crate::daemon::{LogOptions, exit_on, start_log};
 
 pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies, read as read_active_proxies};
 
-/// Starts logging to standard error, a line an event; to be called once, first.
-pub fn start_log() {
-    crate::daemon::start_log(LogOptions::default());
+/// Runs one of the programs: reads its command line, logs to standard error, a line an event, and has `work` do the rest and
+/// say the exit status.
+pub fn run<O: Parser>(work: impl FnOnce(O) -> u8) -> ExitCode {
+    match O::try_parse() {
+        Ok(options) => {
+            start_log(LogOptions::default());
+            ExitCode::from(work(options))
+        }
+        Err(error) => exit_on(&error),
+    }
 }
 
 /// Runs one program's asynchronous part. A resolver that hangs is not waited for.

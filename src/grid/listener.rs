@@ -33,7 +33,7 @@ const PLACE_PAUSE: Duration = Duration::from_millis(20);
 const SAYS_NOTHING: Duration = Duration::from_millis(200);
 
 /// Serves until `shutdown`, then finishes with the clients that are in.
-pub async fn serve(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
+pub async fn take_in(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
     let limiter = ConnectionLimiter::new(registrar.metrics.connections.clone());
     let waiting: Arc<ConnectionLimiter<IpAddr>> = ConnectionLimiter::new(registrar.metrics.waiting.clone());
     let lingering = ConnectionLimiter::new(registrar.metrics.lingering.clone());

@@ -10,8 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use ipnet::IpNet;
 
-use super::settings::Settings;
-use crate::daemon::{LogOptions, parse_duration, parse_guard};
+use crate::daemon::{CommonOptions, ProjectOptions, parse_duration, parse_guard};
 use crate::route::{Domain, MAX_DOMAIN_LEN, MAX_LABEL_LEN, parse_network};
 use crate::withdrawal_guard::GuardOption;
 
@@ -68,12 +67,8 @@ pub struct Options {
     /// More options, one a line without the dashes; the command line has precedence. Read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     settings_file: Option<PathBuf>,
-    /// Project whose tools may register: their accounts are NAME.<tool>
-    #[arg(long, value_name = "NAME", conflicts_with = "project_file")]
-    pub(super) project: Option<String>,
-    /// File whose first line is the project's name
-    #[arg(long, value_name = "FILE", default_value = "/etc/wmcs-project")]
-    pub(super) project_file: PathBuf,
+    #[command(flatten)]
+    pub(super) project: ProjectOptions,
     /// Port of the clients' identd
     #[arg(long, value_name = "PORT", default_value_t = 113, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) ident_port: u16,
@@ -104,20 +99,11 @@ pub struct Options {
     /// Of how many tools the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
     #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = |text: &str| parse_guard(text, PROGRAM))]
     pub(super) withdrawal_guard: GuardOption,
-    /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "URLPROXY_REDIS",
-        hide_env_values = true,
-        default_value = "redis://127.0.0.1:6379/0"
-    )]
-    pub(super) redis: String,
-    /// Where to tell of itself over HTTP: /metrics, /live and /ready [default: nowhere]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(super) metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
-    pub(super) log: LogOptions,
+    pub(super) common: CommonOptions,
+    /// All that was written, to be read again.
+    #[arg(skip)]
+    pub(super) args: Vec<OsString>,
 }
 
 /// Between two audits; `None` is never. A type of its own: clap would take an `Option` for an option left out.
@@ -125,20 +111,18 @@ pub struct Options {
 pub(super) struct Interval(pub Option<Duration>);
 
 impl Options {
-    /// Reads a command line, its program's name first, and the file it names, and resolves them.
+    /// Reads a command line, its program's name first, and the file it names.
     ///
     /// # Errors
     /// A fault in either, with the file's name and line where it is there.
-    pub fn read(args: &[OsString]) -> Result<Settings, clap::Error> {
-        let written = Self::try_parse_from(args)?;
-        let options = match &written.settings_file {
-            None => written,
-            Some(path) => {
-                let (program, rest) = args.split_at(args.len().min(1));
-                Self::try_parse_from([program, &read_file(path)?, rest].concat())?
-            }
-        };
-        options.into_settings().map_err(|error| fault(&error))
+    pub(super) fn read_with_file(args: &[OsString]) -> Result<Self, clap::Error> {
+        let mut options = Self::try_parse_from(args)?;
+        if let Some(path) = &options.settings_file {
+            let (program, rest) = args.split_at(args.len().min(1));
+            options = Self::try_parse_from([program, &read_file(path)?, rest].concat())?;
+        }
+        options.args = args.to_vec();
+        Ok(options)
     }
 }
 

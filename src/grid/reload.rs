@@ -1,20 +1,18 @@
 //! SIGHUP: what may change while it serves is read again.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 
 use tokio::signal::unix::Signal;
 use tracing::{info, warn};
 
-use super::options::{Options, reason};
 use super::registrar::Registrar;
 use super::settings::Settings;
 
 /// At each signal reads the command line's files again, and exchanges the policy in force. What is wrong in them is told and
 /// changes nothing, and what only a restart can change is told too. `settings` are those it serves with. Never ends.
-pub async fn reload_at(mut signals: Signal, args: Vec<OsString>, settings: Settings, registrar: Arc<Registrar>) {
+pub async fn reload_at(mut signals: Signal, settings: Settings, registrar: Arc<Registrar>) {
     while signals.recv().await.is_some() {
-        match Options::read(&args) {
+        match settings.read_again() {
             Ok(read) => {
                 for option in settings.fixed_that_differ(&read) {
                     warn!(option, "takes a restart to change");
@@ -26,7 +24,7 @@ pub async fn reload_at(mut signals: Signal, args: Vec<OsString>, settings: Setti
                 registrar.reloaded.notify_waiters();
                 info!(changed, "settings read again");
             }
-            Err(error) => warn!(error = reason(&error), "settings not read again, those in force stay"),
+            Err(error) => warn!(error, "settings not read again, those in force stay"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What proxylistener goes by: checked, and partly exchanged while it serves.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +10,21 @@ use ipnet::IpNet;
 use redis::Client;
 use tracing::warn;
 
-use super::options::{Options, PROGRAM};
-use crate::daemon::{LogOptions, ProjectError, RedisUrlError, open_redis, raise_file_limit, resolve_project};
+use super::options::{Options, PROGRAM, reason};
+use crate::daemon::{CommonOptions, InvalidRedis, ProjectError, raise_file_limit};
 use crate::withdrawal_guard::GuardSettings;
 
 /// Everything that a command line and its file say.
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Where to tell of itself.
-    pub metrics_listen: Option<SocketAddr>,
-    /// What to log, and how.
-    pub log: LogOptions,
     /// The Redis, without its password, for people.
     pub redis: String,
     /// The same, for the program.
     pub(super) client: Client,
-    redis_url: String,
     pub(super) policy: Policy,
+    common: CommonOptions,
+    args: Vec<OsString>,
 }
 
 /// What may change while it serves.
@@ -66,25 +64,22 @@ pub enum SettingsError {
     #[error(transparent)]
     Project(#[from] ProjectError),
     /// No URL of a Redis.
-    #[error("invalid --redis: {0}")]
-    Redis(#[from] RedisUrlError),
+    #[error(transparent)]
+    Redis(#[from] InvalidRedis),
 }
 
 impl Options {
     /// Resolves what was written, once.
     ///
     /// # Errors
-    /// An unreadable project file, no project's name in it, a URL that is none.
-    pub fn into_settings(self) -> Result<Settings, SettingsError> {
-        let project = resolve_project(self.project, self.project_file)?;
-        let (client, redis) = open_redis(&self.redis)?;
+    /// Which of the values, or of the files that they name, is wrong.
+    pub(super) fn into_settings(self) -> Result<Settings, SettingsError> {
+        let project = self.project.resolve()?;
+        let (client, redis) = self.common.redis.open()?;
         Ok(Settings {
             listen: self.listen,
-            metrics_listen: self.metrics_listen,
-            log: self.log,
             redis,
             client,
-            redis_url: self.redis,
             policy: Policy {
                 project,
                 canonical_domain: self.canonical_domain,
@@ -98,20 +93,34 @@ impl Options {
                 dead_after: self.dead_after.0,
                 dead_guard: self.withdrawal_guard.into_settings(PROGRAM),
             },
+            common: self.common,
+            args: self.args,
         })
     }
 }
 
 impl Settings {
+    /// Reads a command line and resolves it.
+    ///
+    /// # Errors
+    /// What is wrong there.
+    pub(super) fn read(args: &[OsString]) -> Result<Self, String> {
+        let options = Options::read_with_file(args).map_err(|error| reason(&error))?;
+        options.into_settings().map_err(|error| error.to_string())
+    }
+
+    /// The same as at the start, as it is now.
+    ///
+    /// # Errors
+    /// What is wrong there.
+    pub(super) fn read_again(&self) -> Result<Self, String> {
+        Self::read(&self.args)
+    }
+
     /// The options that differ from `other`'s and can't be exchanged while it serves.
     pub(super) fn fixed_that_differ(&self, other: &Self) -> impl Iterator<Item = &'static str> {
-        let fixed = [
-            ("--listen", self.listen == other.listen),
-            ("--metrics-listen", self.metrics_listen == other.metrics_listen),
-            ("--redis", self.redis_url == other.redis_url),
-            ("--log-format or --log-level", self.log == other.log),
-        ];
-        fixed.into_iter().filter(|(_, same)| !same).map(|(option, _)| option)
+        let listen = (self.listen != other.listen).then_some("--listen");
+        listen.into_iter().chain(self.common.that_differ(&other.common))
     }
 }
 
@@ -146,12 +155,11 @@ impl Policy {
 mod tests {
     use std::fs;
 
-    use super::super::options::reason;
     use super::*;
 
     fn settings(args: &[&str]) -> Result<Settings, String> {
-        let args: Vec<_> = ["proxylistener"].iter().chain(args).map(std::ffi::OsString::from).collect();
-        Options::read(&args).map_err(|error| reason(&error))
+        let args: Vec<_> = ["proxylistener"].iter().chain(args).map(OsString::from).collect();
+        Settings::read(&args)
     }
 
     #[test]
@@ -233,7 +241,7 @@ mod tests {
         let settings = settings(&["--settings-file", file.to_str().unwrap()]).unwrap();
         assert_eq!((&*settings.policy.project, settings.policy.allowed.len()), ("tools", 1));
         assert_eq!(settings.policy.allowed_clients.len(), 1);
-        assert!(settings.metrics_listen.is_some());
+        assert!(settings.common.metrics_listen.is_some());
     }
 
     #[test]

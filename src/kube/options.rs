@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Arg, Parser};
 
 use super::desired::MAX_SELECTORS;
 use super::service::NamespaceTemplate;
-use crate::daemon::{LogOptions, parse_duration, parse_guard};
+use crate::daemon::{CommonOptions, DEFAULT_REDIS_URL, parse_duration, parse_guard};
 use crate::withdrawal_guard::GuardOption;
 
 /// As it is called, and its file to accept withdrawals with.
@@ -45,7 +45,8 @@ const SELECTORS: [&str; 2] =
     name = PROGRAM,
     version,
     about = "Has the proxy route to the web services in a Kubernetes cluster",
-    after_help = HELP
+    after_help = HELP,
+    mut_arg("redis", without_default)
 )]
 pub struct Options {
     /// YAML file of the old kube2proxy, see below
@@ -78,16 +79,8 @@ pub struct Options {
     /// How long one watch lasts; a connection that is silent for 5 s longer is given up
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(super) watch_timeout: Duration,
-    /// Where routes are kept: redis://[user:password@]host[:port][/db] or unix:///path
-    /// [default: the one in --config, else redis://127.0.0.1:6379/0]
-    #[arg(long, value_name = "URL", env = "URLPROXY_REDIS", hide_env_values = true)]
-    pub(super) redis: Option<String>,
-    /// Where to tell of itself over HTTP: /metrics, /live and /ready [default: nowhere]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(super) metrics_listen: Option<std::net::SocketAddr>,
     #[command(flatten)]
-    /// Its log.
-    pub log: LogOptions,
+    pub(super) common: CommonOptions,
 }
 
 impl Options {
@@ -98,6 +91,12 @@ impl Options {
         selectors.dedup();
         (selectors.len() <= MAX_SELECTORS).then_some(selectors)
     }
+}
+
+/// The file that --config names may name a Redis too.
+fn without_default(redis: Arg) -> Arg {
+    let help = redis.get_help().map(ToString::to_string).unwrap_or_default();
+    redis.help(format!("{help} [default: the one in --config, else {DEFAULT_REDIS_URL}]")).default_value(None)
 }
 
 #[cfg(test)]

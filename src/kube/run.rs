@@ -1,6 +1,6 @@
 //! Putting the parts together.
 
-use std::future::Future;
+use std::process::ExitCode;
 
 use rustix::system::uname;
 use tracing::{info, warn};
@@ -10,10 +10,25 @@ use super::follow::{Parts, follow};
 use super::ledger::Ledger;
 use super::lock::Lock;
 use super::metrics::Metrics;
+use super::options::Options;
 use super::settings::Settings;
 use super::watch::watch_all;
-use crate::daemon::{Guard, GuardWords, InvalidationListener, Readiness, Store};
+use crate::daemon::{
+    CommonOptions, DaemonOptions, Failure, Guard, GuardWords, InvalidationListener, Lifecycle, Store, on_worker,
+};
 use crate::registry::ROUTES_PREFIX;
+
+impl DaemonOptions for Options {
+    type Settings = Settings;
+
+    fn common(&self) -> &CommonOptions {
+        &self.common
+    }
+
+    async fn resolve(self) -> Result<Settings, Failure> {
+        self.into_settings().await.map_err(Failure::usage)
+    }
+}
 
 const GUARD_WORDS: GuardWords = GuardWords {
     lacks: "the cluster lacks Services; their routes stay unless that file is touched",
@@ -21,8 +36,14 @@ const GUARD_WORDS: GuardWords = GuardWords {
     withdrawing: "withdrawing the routes of Services that the cluster lacks",
 };
 
-/// Keeps Redis in step with the cluster until `shutdown`; then gives up what others wait for.
-pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, shutdown: impl Future<Output = ()>) {
+/// Keeps Redis in step with the cluster until the daemon is to end; then gives up what others wait for.
+///
+/// # Errors
+/// The system's.
+pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
+    let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
+    let shutdown = lifecycle.start()?;
+    info!(cluster = %settings.watch.config.cluster_url, redis = settings.redis, "following");
     if settings.watch.config.accept_invalid_certs {
         warn!("--insecure-skip-tls-verify: whoever is between here and the API server can route every tool");
     }
@@ -49,5 +70,7 @@ pub async fn serve(settings: Settings, metrics: Metrics, readiness: Readiness, s
         readiness,
         metrics,
     };
-    follow(parts, shutdown).await;
+    on_worker(follow(parts, shutdown)).await;
+    info!("ended");
+    Ok(ExitCode::SUCCESS)
 }

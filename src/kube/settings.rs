@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +13,8 @@ use super::desired::MAX_SELECTORS;
 use super::options::{Options, PROGRAM};
 use super::proxy::{ProxyError, ProxyVariables};
 use super::watch::WatchSettings;
-use crate::daemon::{RedisUrlError, open_redis};
+use crate::daemon::InvalidRedis;
 use crate::withdrawal_guard::GuardSettings;
-
-const DEFAULT_REDIS: &str = "redis://127.0.0.1:6379/0";
 
 /// Everything that a command line says.
 pub struct Settings {
@@ -33,8 +30,6 @@ pub struct Settings {
     pub guard: Option<GuardSettings>,
     /// Everything is compared this often.
     pub resync_interval: Duration,
-    /// Where to tell of itself.
-    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// What is wrong with a command line whose values are right one by one.
@@ -74,8 +69,8 @@ pub enum SettingsError {
     #[error("no PEM certificate in {0:?}")]
     Authority(PathBuf),
     /// No URL of a Redis.
-    #[error("invalid --redis: {0}")]
-    Redis(#[from] RedisUrlError),
+    #[error(transparent)]
+    Redis(#[from] InvalidRedis),
     /// Each is a watch of its own.
     #[error("too many --label-selector, expected at most {MAX_SELECTORS}")]
     Selectors,
@@ -108,8 +103,8 @@ impl Options {
     /// Resolves what was written, once.
     ///
     /// # Errors
-    /// A file that is not there or wrong, no cluster, no Redis.
-    pub async fn into_settings(self) -> Result<Settings, SettingsError> {
+    /// Which of the values, or of the files that they name, is wrong.
+    pub(super) async fn into_settings(self) -> Result<Settings, SettingsError> {
         let label_selectors = self.selectors().ok_or(SettingsError::Selectors)?;
         let (mut redis_in_file, mut proxy_in_file) = (None, None);
         let mut config = match (&self.config, &self.kubeconfig) {
@@ -135,7 +130,7 @@ impl Options {
         config.accept_invalid_certs |= self.insecure_skip_tls_verify;
         let variables = ProxyVariables::from_environment();
         config.proxy_url = variables.proxy_for(&config.cluster_url, proxy_in_file.as_deref())?;
-        let (client, redis) = open_redis(self.redis.as_deref().or(redis_in_file.as_deref()).unwrap_or(DEFAULT_REDIS))?;
+        let (client, redis) = self.common.redis.open_or(redis_in_file.as_deref())?;
         let (timeout, templates) = (self.watch_timeout, self.namespace_template);
         let watch = WatchSettings { config, label_selectors, timeout, templates };
         watch.client().map_err(|error| SettingsError::Client(Box::new(error)))?;
@@ -146,7 +141,6 @@ impl Options {
             has_lease: self.lease.is_some(),
             guard: self.withdrawal_guard.into_settings(PROGRAM),
             resync_interval: self.resync_interval,
-            metrics_listen: self.metrics_listen,
         })
     }
 }

@@ -1,6 +1,5 @@
 //! webservicemonitor's command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::listing::ListUrl;
 use super::manifest::Word;
 use super::survey::Places;
 use super::template::{DEFAULT, StartCommand};
-use crate::daemon::{LogOptions, parse_duration};
+use crate::daemon::{CommonOptions, ProjectOptions, parse_duration};
 
 const HELP: &str = "\
 A round: every manifest is read, qstat and the first active proxy that has a list are asked, and a tool is restarted whose
@@ -95,39 +94,22 @@ pub struct Options {
     /// How long ago a list may have been known to be true [default: three times --interval, 30s at least]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(super) max_list_age: Option<Duration>,
-    /// Where the history of restarts is kept: a file, or "redis"
+    /// Where the history of restarts is kept: a file, or "redis" for the one of --redis
     #[arg(long, value_name = "FILE|redis", default_value = "/var/lib/webservicemonitor/state.json")]
     pub(super) state: PathBuf,
     /// Touching this file lets a round through that restarts nothing because its facts are doubted
     #[arg(long, value_name = "FILE", default_value = "/run/urlproxy/webservicemonitor.accept")]
     pub(super) accept_file: PathBuf,
-    /// Project whose tools these are: their accounts are NAME.<tool>
-    #[arg(long, value_name = "NAME", conflicts_with = "project_file")]
-    pub(super) project: Option<String>,
-    /// File whose first line is the project's name
-    #[arg(long, value_name = "FILE", default_value = "/etc/wmcs-project")]
-    pub(super) project_file: PathBuf,
+    #[command(flatten)]
+    pub(super) project: ProjectOptions,
     /// One round, for cron
     #[arg(long)]
     pub(super) once: bool,
     /// Print what is known and would be done in one round, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// For --state redis: redis://[user:password@]host[:port][/db] or unix:///path
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "URLPROXY_REDIS",
-        hide_env_values = true,
-        default_value = "redis://127.0.0.1:6379/0"
-    )]
-    pub(super) redis: String,
-    /// Where to tell of itself over HTTP: /metrics, /live and /ready [default: nowhere]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(super) metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
-    /// Its log.
-    pub log: LogOptions,
+    pub(super) common: CommonOptions,
 }
 
 /// A program and its arguments. A type of its own: clap would take a `Vec` for an option that may be repeated.

@@ -2,29 +2,48 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::process::ExitCode;
 
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::info;
 
-use super::keeper::{Keeper, KeeperError};
+use super::begin::begin_if_told;
+use super::keeper::Keeper;
 use super::metrics::Metrics;
+use super::options::Options;
 use super::redis_keeper::RedisKeeper;
 use super::round::Monitor;
+use super::service_log::append_if_told;
 use super::settings::{Mode, Settings, StateAt};
-use crate::daemon::{Readiness, Store};
+use crate::daemon::{CommonOptions, DaemonOptions, Failure, Lifecycle, Readiness, Store};
 
-/// Goes round until `shutdown`, finishing the restarts that are under way; or once. Tells whether the last round was not
-/// braked, or there was no last one to tell of. It is ready while rounds are not braked.
+impl DaemonOptions for Options {
+    type Settings = Settings;
+
+    fn common(&self) -> &CommonOptions {
+        &self.common
+    }
+
+    async fn resolve(self) -> Result<Settings, Failure> {
+        self.into_settings().map_err(Failure::usage)
+    }
+}
+
+/// What a process that the monitor starts of its own program does, when this is one: its exit status.
+pub fn play_role() -> Option<ExitCode> {
+    let args: Vec<_> = std::env::args_os().collect();
+    append_if_told(&args).or_else(|| begin_if_told(&args)).map(ExitCode::from)
+}
+
+/// Goes round until the daemon is to end, finishing the restarts that are under way; or once. Fails by its exit status when the
+/// last round was braked. It is ready while rounds are not braked.
 ///
 /// # Errors
 /// The history of restarts belongs to another monitor, or cannot be had at all.
-pub async fn serve(
-    settings: Settings,
-    metrics: Metrics,
-    readiness: Readiness,
-    shutdown: impl Future<Output = ()>,
-) -> Result<bool, KeeperError> {
+pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
+    let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
+    let shutdown = lifecycle.start()?;
     let mode = settings.mode;
     let keeper = match &settings.state {
         StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
@@ -40,9 +59,9 @@ pub async fn serve(
     let (stop, stopping) = watch::channel(false);
     let mut monitor = Monitor::new(settings, keeper, metrics, stopping);
     tokio::pin!(shutdown);
-    let outcome = go_round(&mut monitor, mode, &mut rounds, stop, readiness, shutdown).await;
+    let is_whole = go_round(&mut monitor, mode, &mut rounds, stop, readiness, shutdown).await;
     monitor.end().await;
-    Ok(outcome)
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn go_round(

@@ -1,6 +1,5 @@
 //! What webservicemonitor goes by.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::manifest::Word;
 use super::options::Options;
 use super::survey::Surveyor;
 use super::template::StartCommand;
-use crate::daemon::{ProjectError, RedisUrlError, open_redis, resolve_project};
+use crate::daemon::{InvalidRedis, ProjectError};
 
 /// Everything that a command line says.
 pub struct Settings {
@@ -39,8 +38,6 @@ pub struct Settings {
     pub accept_file: PathBuf,
     /// How long it runs.
     pub mode: Mode,
-    /// Where to tell of itself.
-    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// So many rounds a list may have been out of step ...
@@ -94,22 +91,22 @@ pub enum SettingsError {
     #[error("--start-command {0:?} has {{release}} in it, which takes a --distribution or a --default-release")]
     NoRelease(String),
     /// No URL of a Redis.
-    #[error("invalid --redis: {0}")]
-    Redis(#[from] RedisUrlError),
+    #[error(transparent)]
+    Redis(#[from] InvalidRedis),
 }
 
 impl Options {
     /// Resolves what was written, once.
     ///
     /// # Errors
-    /// No project, a start command without a release to put into it, a URL that is none.
-    pub fn into_settings(self) -> Result<Settings, SettingsError> {
-        let project = resolve_project(self.project, self.project_file)?;
+    /// Which of the values, or of the files that they name, is wrong.
+    pub(super) fn into_settings(self) -> Result<Settings, SettingsError> {
+        let project = self.project.resolve()?;
         if self.start_command.needs_release() && self.distribution.is_none() && self.default_release.is_none() {
             return Err(SettingsError::NoRelease(self.start_command.to_string()));
         }
         let state = if self.state.as_os_str() == "redis" {
-            StateAt::Redis(Box::new(open_redis(&self.redis)?.0))
+            StateAt::Redis(Box::new(self.common.redis.open()?.0))
         } else {
             StateAt::File(self.state)
         };
@@ -143,7 +140,6 @@ impl Options {
                 (false, true) => Mode::Once,
                 (false, false) => Mode::Daemon,
             },
-            metrics_listen: self.metrics_listen,
         })
     }
 }

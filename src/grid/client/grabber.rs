@@ -96,7 +96,7 @@ fn parse_companion(text: &str) -> Result<(Stage, u16), String> {
 }
 
 /// Runs the program until it is the command; returns the exit status when that is not to be, or of the companion.
-pub fn run(options: Options) -> u8 {
+pub fn work(options: Options) -> u8 {
     let accompany = match options.companion {
         None => return options.grab().map_or_else(|status| status, |never| match never {}),
         Some((Stage::Fork, port)) => companion::fork(&options.of_companion("watch", port)),

@@ -58,7 +58,7 @@ pub struct Options {
 type Release = (Proxy, Option<Backend>);
 
 /// Runs the program, and returns its exit status.
-pub fn run(options: Options) -> u8 {
+pub fn work(options: Options) -> u8 {
     let status = match options.releases() {
         Ok(releases) => super::block_on(release(releases)).unwrap_or_else(|error| {
             error!("{error} while starting");

@@ -103,7 +103,7 @@ fn parse_type(text: &str) -> Result<Generic, String> {
 }
 
 /// Runs the program, and returns its exit status.
-pub fn run(options: Options) -> u8 {
+pub fn work(options: Options) -> u8 {
     options.begin().unwrap_or_else(|status| status)
 }
 

@@ -1,0 +1,34 @@
+//! The options that all daemons have.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::log::LogOptions;
+use super::redis_options::RedisOptions;
+
+/// What every daemon's command line says. Only a restart changes any of it.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CommonOptions {
+    /// Its Redis.
+    #[command(flatten)]
+    pub redis: RedisOptions,
+    /// Address for HTTP requests for /metrics, /live and /ready [default: none]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Its log.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+impl CommonOptions {
+    /// The options that differ from `other`'s.
+    pub fn that_differ(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+        let options = [
+            ("--metrics-listen", self.metrics_listen == other.metrics_listen),
+            ("--redis", self.redis == other.redis),
+            ("--log-format or --log-level", self.log == other.log),
+        ];
+        options.into_iter().filter(|(_, same)| !same).map(|(option, _)| option)
+    }
+}

@@ -1,0 +1,53 @@
+//! Putting the parts together.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::audit::audit;
+use super::listener::take_in;
+use super::options::Options;
+use super::registrar::Registrar;
+use super::reload::reload_at;
+use super::settings::Settings;
+use crate::daemon::{CommonOptions, DaemonOptions, Failure, Lifecycle, bind, on_worker};
+
+impl DaemonOptions for Options {
+    type Settings = Settings;
+
+    fn common(&self) -> &CommonOptions {
+        &self.common
+    }
+
+    fn read(args: &[OsString]) -> Result<Self, clap::Error> {
+        Self::read_with_file(args)
+    }
+
+    async fn resolve(self) -> Result<Settings, Failure> {
+        self.into_settings().map_err(Failure::usage)
+    }
+}
+
+/// Serves clients, audits routes and follows SIGHUP until the daemon is to end.
+///
+/// # Errors
+/// It cannot listen.
+pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
+    let hangups = lifecycle.take_hangups();
+    let listener = bind("--listen", settings.listen).await?;
+    let registrar = Arc::new(Registrar::new(&settings, lifecycle.registry()));
+    let readiness = lifecycle.readiness();
+    let shutdown = lifecycle.start()?;
+    info!(address = %listener.local_addr()?, redis = settings.redis, "listening");
+    if let Some(hangups) = hangups {
+        tokio::spawn(reload_at(hangups, settings, Arc::clone(&registrar)));
+    }
+    tokio::spawn(audit(Arc::clone(&registrar)));
+    let checked = Arc::clone(&registrar);
+    tokio::spawn(async move { checked.follow_writability(readiness).await });
+    on_worker(take_in(listener, registrar, shutdown)).await;
+    info!("ended");
+    Ok(ExitCode::SUCCESS)
+}
