@@ -10,7 +10,6 @@
 //! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` is between `registry` and
 //! those that ask it; `clock` and `units` depend on nothing.
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
-#![deny(unsafe_code)]
 
 mod backoff;
 pub mod clock;

@@ -3,6 +3,8 @@
 //! Every tool goes through numbered versions, and its record is computed from its number and the version's. Beside the
 //! table is a journal: which version of a tool its writer has begun to publish, and which is done. So a reader knows,
 //! for each lookup, the oldest and the newest version that it may see, and each byte of it.
+#![allow(unsafe_code)]
+
 use std::env;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
