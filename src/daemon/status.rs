@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::connection_limiter::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
+use super::http::{Answer, TEXT, answer_with};
 use super::metrics::{Format, encode};
 
 /// Monitors ask one after the other, and there are few.
@@ -110,7 +111,7 @@ struct Status {
 }
 
 impl Status {
-    fn answer(&self, request: &Request<Incoming>) -> Response<String> {
+    fn answer(&self, request: &Request<Incoming>) -> Answer {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed, expected GET or HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -125,24 +126,18 @@ impl Status {
         }
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Response<String> {
+    fn metrics(&self, request: &Request<Incoming>) -> Answer {
         let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let format = Format::preferred_by(&accept.collect::<Vec<_>>().join(","));
         match encode(&self.registry, format) {
-            Ok(metrics) => with_type(format.content_type(), metrics),
+            Ok(metrics) => answer_with(format.content_type(), metrics),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
         }
     }
 }
 
-fn text(status: StatusCode, body: &str) -> Response<String> {
-    let mut response = with_type("text/plain; charset=utf-8", body.to_owned());
-    *response.status_mut() = status;
-    response
-}
-
-fn with_type(content_type: &'static str, body: String) -> Response<String> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+fn text(status: StatusCode, body: &'static str) -> Answer {
+    let mut answer = answer_with(TEXT, body);
+    *answer.status_mut() = status;
+    answer
 }

@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use hyper::{Method, Request};
 use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -26,6 +25,7 @@ use super::refusal::Refusal;
 use super::request::{Resource, accepts_problem, bearer, read_mapping};
 use super::resolver::{Resolved, Resolver};
 use super::token::authorise;
+use crate::daemon::{Answer, TEXT, answer_with};
 use crate::route::Domain;
 use rusqlite::Transaction;
 
@@ -131,12 +131,7 @@ impl Api {
     }
 
     /// Answers a request that came from `peer` over `connection`.
-    pub(super) async fn answer(
-        &self,
-        peer: IpAddr,
-        connection: &Connection,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+    pub(super) async fn answer(&self, peer: IpAddr, connection: &Connection, request: Request<Incoming>) -> Answer {
         let (method, as_problem) = (request.method().clone(), accepts_problem(request.headers()));
         let response = match self.grant(peer, connection, request).await {
             Ok(response) => response,
@@ -148,7 +143,7 @@ impl Api {
                     Refusal::NoSuchResource | Refusal::Method(_) => debug!(%peer, status, "refused"),
                     _ => info!(%peer, %method, status, why = refusal.detail(), "refused"),
                 }
-                refusal.into_response(as_problem)
+                refusal.into_answer(as_problem)
             }
         };
         self.metrics.answered(&method, response.status().as_u16());
@@ -160,7 +155,7 @@ impl Api {
         peer: IpAddr,
         connection: &Connection,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let (head, body) = request.into_parts();
         let body = read_body(body).await?;
         let resource = Resource::of(&head.uri)?;
@@ -193,8 +188,8 @@ impl Api {
             Granted::Changed { text, changed } => {
                 let is_replicated = self.wait_for_redis(changed.seq).await;
                 let mut response = match text {
-                    Some(text) => with_body("text/plain; charset=utf-8", text),
-                    None => Response::new(Body::empty()),
+                    Some(text) => with_body(TEXT, text),
+                    None => Answer::default(),
                 };
                 let told = HeaderValue::from_static(if is_replicated { "yes" } else { "pending" });
                 response.headers_mut().insert(REPLICATED, told);
@@ -354,9 +349,8 @@ async fn read_body(body: Incoming) -> Result<Bytes, Refusal> {
     timeout(Duration::from_secs(BODY_SECONDS), reading).await.unwrap_or(Err(Refusal::BodyTooSlow(BODY_SECONDS)))
 }
 
-fn with_body(kind: &'static str, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+fn with_body(kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = answer_with(kind, body);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }

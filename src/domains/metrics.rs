@@ -1,5 +1,6 @@
 //! What invisible-unicorn counts and times.
 
+use hyper::Method;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -88,7 +89,7 @@ impl Metrics {
     }
 
     /// A request was answered. Methods that nobody knows are one.
-    pub fn answered(&self, method: &axum::http::Method, status: u16) {
+    pub fn answered(&self, method: &Method, status: u16) {
         let method = METHODS.into_iter().find(|known| method.as_str() == *known).unwrap_or(OTHER);
         debug_assert!(STATUSES.contains(&status), "{status} is not there from the start");
         self.requests.get_or_create(&Request { method, status }).inc();

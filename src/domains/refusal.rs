@@ -1,13 +1,12 @@
 //! Why a request is not done, as text or as RFC 9457's problem details.
 
-use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::database::DatabaseError;
 use super::policy::{BackendFault, DomainFault, MAX_PROJECT_LEN};
+use crate::daemon::{Answer, TEXT, answer_with};
 
 /// Seconds after which what can't be done now may be asked again.
 const RETRY_SECONDS: &str = "5";
@@ -128,7 +127,7 @@ impl Refusal {
     }
 
     /// The answer: text, or problem details for who accepts JSON.
-    pub fn into_response(self, as_problem: bool) -> Response {
+    pub fn into_answer(self, as_problem: bool) -> Answer {
         let (status, text, detail) = (self.status(), self.to_string(), self.detail());
         let title = match &self {
             // Whose text holds a value: the title of a kind of problem is always the same.
@@ -139,12 +138,11 @@ impl Refusal {
         let problem = Problem { r#type: "about:blank", title, status: status.as_u16(), detail: &detail };
         let (kind, body) = match serde_json::to_string(&problem) {
             Ok(problem) if as_problem => ("application/problem+json", problem),
-            _ => ("text/plain; charset=utf-8", text),
+            _ => (TEXT, text),
         };
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        let mut answer = answer_with(kind, body);
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             Self::Method(allowed) => headers.insert(ALLOW, HeaderValue::from_static(allowed)),
@@ -154,7 +152,7 @@ impl Refusal {
             }
             _ => None,
         };
-        response
+        answer
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a request asks for: its path, its body, its token.
 
-use axum::http::header::{ACCEPT, AUTHORIZATION};
-use axum::http::{HeaderMap, Uri};
+use hyper::header::{ACCEPT, AUTHORIZATION};
+use hyper::{HeaderMap, Uri};
 use serde_json::Value;
 
 use super::mapping::Mapping;

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::Uri;
+use hyper::Uri;
 use ipnet::IpNet;
 
 /// Schemes of proxies.

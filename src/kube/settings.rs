@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::Uri;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use redis::Client;
 use serde::Deserialize;
@@ -164,7 +165,7 @@ impl ConfigFile {
 impl Cluster {
     fn into_config(self) -> Result<kube::Config, SettingsError> {
         let master = self.master.trim_end_matches('/').parse();
-        let is_url = |url: &axum::http::Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+        let is_url = |url: &Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
         let master = master.ok().filter(is_url).ok_or_else(|| SettingsError::Master(self.master.clone()))?;
         let mut config = kube::Config::new(master);
         config.auth_info.token = self.token.map(|token| token.trim().to_owned().into());

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-use axum::http::Uri;
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Uri;
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, AGE, HOST, HeaderMap};
 use hyper_util::rt::TokioIo;
