@@ -39,6 +39,5 @@ pub use runtime::on_worker;
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
 pub use store::{Idempotent, REDIS_DEADLINE, Reading, RedisUrlError, Store, StoreError, is_of_another_type};
-pub use systemd::{State, announce, keep_watchdog_fed, tell_systemd};
 pub use usage::{EX_USAGE, exit_on, parse_duration};
 pub use write_check::follow_writability;

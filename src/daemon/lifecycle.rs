@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use prometheus_client::registry::Registry;
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use super::metrics::new_registry;
 use super::status::{Readiness, serve_status};
 use super::stop::StopSignals;
-use super::systemd::{State, announce, keep_watchdog_fed};
+use super::systemd::{announce, keep_watchdog_fed};
 
 /// What every daemon has while it runs. Made inside of the runtime, first: its signals no longer end the process then.
 #[derive(Debug)]
@@ -82,11 +83,11 @@ impl Lifecycle {
             tokio::spawn(explain(hangups));
         }
         tokio::spawn(keep_watchdog_fed());
-        announce(State::Ready);
+        announce(NotifyState::Ready);
         Ok(async move {
             signals.received().await;
             readiness.end();
-            announce(State::Stopping);
+            announce(NotifyState::Stopping);
         })
     }
 }

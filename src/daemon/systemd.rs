@@ -1,103 +1,67 @@
-//! Telling systemd how far the daemon is: sd_notify(3) over the socket that it names.
+//! Says to systemd that the daemon is ready, about to end, or alive.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
 
-/// What there is to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It serves.
-    Ready,
-    /// It drains, and will end.
-    Stopping,
-    /// It is not stuck.
-    Alive,
-}
+use sd_notify::{NotifyState, notify, watchdog_enabled};
+use tokio::time::interval;
+use tracing::warn;
 
-/// Tells systemd, or whoever set `NOTIFY_SOCKET`; nobody when it is not set.
-///
-/// # Errors
-/// The system's, when the socket can't be reached.
-pub fn tell_systemd(state: State) -> io::Result<()> {
-    match std::env::var_os("NOTIFY_SOCKET") {
-        Some(socket) => tell(&socket, state),
-        None => Ok(()),
+/// Notifies systemd, or whatever set `NOTIFY_SOCKET`; when that fails, one line of the log says so.
+pub(super) fn announce(state: NotifyState<'_>) {
+    if let Err(error) = send(state) {
+        warn!(%error, "systemd not told");
     }
 }
 
-/// The same; when it fails, one line of the log says so.
-pub fn announce(state: State) {
-    if let Err(error) = tell_systemd(state) {
-        tracing::warn!(%error, "systemd not told");
-    }
-}
-
-/// Tells systemd twice in each of its watchdog's periods that this runtime still turns, if its unit has `WatchdogSec=`.
-/// To be spawned beside the daemon's work: it ends with the runtime, or at once when nobody watches.
-pub async fn keep_watchdog_fed() {
-    let Some(period) = watchdog_period(std::env::var("WATCHDOG_USEC").ok().as_deref()) else { return };
-    let mut ticks = tokio::time::interval(period / 2);
+/// Notifies systemd twice in each period of its watchdog that this runtime still turns, if the unit has `WatchdogSec=`.
+/// To be spawned beside the daemon's work: it ends with the runtime, or at once without a watchdog.
+pub(super) async fn keep_watchdog_fed() {
+    let Some(period) = watchdog_enabled().filter(|period| !period.is_zero()) else { return };
+    let mut ticks = interval(period / 2);
     loop {
         ticks.tick().await;
         // systemd notices by itself when it hears nothing.
-        let _ = tell_systemd(State::Alive);
+        let _ = send(NotifyState::Watchdog);
     }
 }
 
-/// sd_watchdog_enabled(3): a number of microseconds.
-fn watchdog_period(text: Option<&str>) -> Option<Duration> {
-    text?.parse().ok().filter(|&microseconds| microseconds > 0).map(Duration::from_micros)
+fn send(state: NotifyState<'_>) -> io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET");
+    match socket.as_deref().and_then(abstract_name) {
+        Some(name) => send_to_abstract(name, state),
+        None => notify(&[state]),
+    }
 }
 
-fn tell(socket: &OsStr, state: State) -> io::Result<()> {
-    let message = match state {
-        State::Ready => "READY=1",
-        State::Stopping => "STOPPING=1",
-        State::Alive => "WATCHDOG=1",
-    };
-    let address = match socket.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)?;
-    Ok(())
+/// sd_notify(3): `@` stands for the zero byte that an abstract socket's name begins with.
+fn abstract_name(socket: &OsStr) -> Option<&[u8]> {
+    socket.as_bytes().strip_prefix(b"@")
+}
+
+/// sd-notify 0.5 takes every name for a path.
+fn send_to_abstract(name: &[u8], state: NotifyState<'_>) -> io::Result<()> {
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(state.to_string().as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn heard(socket: &UnixDatagram) -> String {
-        let mut bytes = [0; 64];
-        let len = socket.recv(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes[..len]).into_owned()
-    }
-
     #[test]
-    fn both_kinds_of_socket_are_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("notify");
-        let file = UnixDatagram::bind(&path).unwrap();
-        tell(path.as_os_str(), State::Ready).unwrap();
-        assert_eq!(heard(&file), "READY=1");
-
+    fn an_abstract_socket_gets_the_state() {
         let name = format!("urlproxy-test-{}", std::process::id());
-        let abstract_socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        tell(OsStr::new(&format!("@{name}")), State::Stopping).unwrap();
-        assert_eq!(heard(&abstract_socket), "STOPPING=1");
-
-        assert!(tell(OsStr::new("/nowhere/at/all"), State::Ready).is_err());
-    }
-
-    #[test]
-    fn a_watchdogs_period_is_a_positive_number() {
-        assert_eq!(watchdog_period(Some("30000000")), Some(Duration::from_secs(30)));
-        for text in [None, Some(""), Some("0"), Some("-1"), Some("soon")] {
-            assert_eq!(watchdog_period(text), None, "{text:?}");
-        }
+        let systemd = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let socket = format!("@{name}");
+        send_to_abstract(abstract_name(OsStr::new(&socket)).unwrap(), NotifyState::Stopping).unwrap();
+        let mut bytes = [0; 64];
+        let len = systemd.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..len], b"STOPPING=1");
+        assert!(send_to_abstract(b"urlproxy-test-nowhere", NotifyState::Ready).is_err());
+        assert_eq!(abstract_name(OsStr::new("/run/systemd/notify")), None);
     }
 }

@@ -175,7 +175,7 @@ fn systemds_watchdog_is_fed() {
     while fed < 3 {
         let mut bytes = [0; 64];
         let len = systemd.recv(&mut bytes).expect("told in time");
-        fed += usize::from(&bytes[..len] == b"WATCHDOG=1");
+        fed += usize::from(bytes[..len].trim_ascii_end() == b"WATCHDOG=1");
     }
 }
 
@@ -216,7 +216,7 @@ fn systemd_is_told() {
     let heard = || {
         let mut bytes = [0; 64];
         let len = systemd.recv(&mut bytes).expect("told in time");
-        String::from_utf8_lossy(&bytes[..len]).into_owned()
+        String::from_utf8_lossy(bytes[..len].trim_ascii_end()).into_owned()
     };
     let mut listener =
         Listener::start_with(&redis.url(), free_port(), &[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);

@@ -16,7 +16,7 @@ fn it_goes_round_and_tells_of_itself() {
     let heard = || {
         let mut bytes = [0; 64];
         let len = socket.recv(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes[..len]).into_owned()
+        String::from_utf8_lossy(bytes[..len].trim_ascii_end()).into_owned()
     };
     let notify = site.text("notify");
     let args = ["--metrics-listen", "127.0.0.1:0", "--interval", "100ms", "--log-format", "json"];
