@@ -36,7 +36,7 @@ pub use origin::{GRID, GridRoute, Origin, Signed, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{
     ADDRESSES_KEY, DOMAINS_PREFIX, FOLLOWED_GLOB, ORIGIN_PREFIX, REDIRECTS_PREFIX, ROUTES_PREFIX, key_of, origin_key,
-    prefix_of, redirects_key, routes_key, split_key,
+    parse_key, prefix_of, redirects_key, routes_key, split_key,
 };
 pub use script::Call;
 pub use tracking::track_keys;

@@ -1,6 +1,6 @@
 //! Names of keys. Unchanged from the old stack, so that old and new writers can share one Redis.
 
-use crate::route::{Kind, RouteKey};
+use crate::route::{KeyError, Kind, RouteKey};
 
 /// What the key of each tool's routes begins with.
 pub const ROUTES_PREFIX: &str = "prefix:";
@@ -45,6 +45,14 @@ pub fn redirects_key(tool: &[u8]) -> Vec<u8> {
 /// What a key of the store is about: a tool or a domain, by its name as the key has it; `None` for keys that are not followed.
 pub fn split_key(key: &[u8]) -> Option<(Kind, &[u8])> {
     Kind::ALL.into_iter().find_map(|kind| Some((kind, key.strip_prefix(prefix_of(kind).as_bytes())?)))
+}
+
+/// The record of the table that a key of the store is for; `None` for keys that are not followed.
+///
+/// # Errors
+/// A name that no record can have.
+pub fn parse_key(key: &[u8]) -> Option<Result<RouteKey, KeyError>> {
+    split_key(key).map(|(kind, name)| RouteKey::try_new(kind, name))
 }
 
 /// The key of the store that a record of the table was read from.

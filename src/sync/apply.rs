@@ -1,16 +1,14 @@
 //! From a key's value to its record: at once when that is cheap, else when the key's turn in the slow lane comes.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
-
-use std::collections::{BTreeSet, HashMap};
 
 use super::builder::{Builder, Job, Known, Value, cpu_time};
 use super::connection::Connection;
 use super::fit::{Prepared, prepare};
-use super::scan::{Follower, ScanError, parse_key, rejection};
+use super::rejected::{no_room, rejection};
+use super::scan::{Follower, ScanError};
 use super::slow_lane::Turn;
-use crate::registry::{RawRoutes, Rejection, RejectionReason};
+use crate::registry::{RawRoutes, Rejection, RejectionReason, parse_key};
 use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{PublishError, Published};
 
@@ -19,81 +17,6 @@ const QUICK_FIELDS: usize = 64;
 const QUICK_BYTES: usize = 4 << 10;
 /// What cost more than this, or is set aside in part, is not read again while it is the same.
 const CHEAP: Duration = Duration::from_micros(100);
-/// Values that are recognised, and for how many comparisons: what an address is to this machine may change.
-const MAX_RECOGNISED: usize = 8192;
-const RECOGNISED_FOR: u32 = 10;
-/// Keys that are known to want room, and how many of them are tried how often when there is some.
-const MAX_WANTING_ROOM: usize = 10_000;
-const TRIED_AGAIN: usize = 50;
-const BETWEEN_TRIES: Duration = Duration::from_millis(200);
-
-/// Values that need not be read again, by key.
-#[derive(Debug, Default)]
-pub(super) struct Recognised {
-    hasher: RandomState,
-    /// What the value was, and whether it gave a record.
-    by_key: HashMap<Box<[u8]>, (u64, bool)>,
-    comparisons: u32,
-}
-
-impl Recognised {
-    fn digest(&self, raw: &RawRoutes<'_>) -> u64 {
-        match raw {
-            RawRoutes::Hash(fields) => self.hasher.hash_one((1u8, fields)),
-            RawRoutes::Set(members) => self.hasher.hash_one((2u8, members)),
-        }
-    }
-
-    /// Another comparison begins.
-    pub(super) fn age(&mut self) {
-        self.comparisons += 1;
-        if self.comparisons >= RECOGNISED_FOR {
-            self.comparisons = 0;
-            self.by_key.clear();
-        }
-    }
-
-    fn note(&mut self, key: &[u8], digest: u64, has_record: bool) {
-        if self.by_key.len() >= MAX_RECOGNISED {
-            self.by_key.clear();
-        }
-        self.by_key.insert(key.into(), (digest, has_record));
-    }
-}
-
-/// Keys that the table had no room for.
-#[derive(Debug, Default)]
-pub(super) struct WantingRoom {
-    keys: BTreeSet<Vec<u8>>,
-    /// The one that was tried last.
-    last: Vec<u8>,
-    tried: Option<Instant>,
-    /// Whether there is more room since.
-    is_some_freed: bool,
-}
-
-impl WantingRoom {
-    fn add(&mut self, key: &[u8]) {
-        if self.keys.len() < MAX_WANTING_ROOM {
-            self.keys.insert(key.to_vec());
-        }
-    }
-
-    /// Those whose turn it is to be tried again.
-    fn take(&mut self, now: Instant) -> Vec<Vec<u8>> {
-        if self.keys.is_empty() || !self.is_some_freed || self.tried.is_some_and(|at| now < at + BETWEEN_TRIES) {
-            return Vec::new();
-        }
-        (self.tried, self.is_some_freed) = (Some(now), false);
-        let after = self.keys.range(self.last.clone()..);
-        let taken: Vec<_> = after.chain(&self.keys).take(TRIED_AGAIN.min(self.keys.len())).cloned().collect();
-        taken.iter().for_each(|key| _ = self.keys.remove(key));
-        // The next round goes on behind them.
-        self.last = taken.last().cloned().unwrap_or_default();
-        self.last.push(0);
-        taken
-    }
-}
 
 impl Follower<'_> {
     /// Makes a key's value its record, or has the key wait.
@@ -139,8 +62,8 @@ impl Follower<'_> {
 
     /// Whether the value is the one that was read last, and its record is still there; it is then seen.
     fn is_recognised(&mut self, key: &[u8], record: &RouteKey, digest: u64) -> bool {
-        let Some(&(known, has_record)) = self.recognised.by_key.get(key) else { return false };
-        let is_same = known == digest && self.writer.confirm(record.as_bytes()) == has_record;
+        let Some(has_record) = self.recognised.has_record(key, digest) else { return false };
+        let is_same = self.writer.confirm(record.as_bytes()) == has_record;
         if is_same {
             self.lane.forget(key);
             self.met.insert(key.into());
@@ -150,7 +73,7 @@ impl Follower<'_> {
 
     fn recognise(&mut self, key: &[u8], record: &RouteKey, digest: u64) {
         // What found no room is tried again.
-        if !self.wanting_room.keys.contains(key) {
+        if !self.wanting_room.contains(key) {
             let has_record = self.writer.confirm(record.as_bytes());
             self.recognised.note(key, digest, has_record);
         }
@@ -219,7 +142,7 @@ impl Follower<'_> {
                 && self.empty(&record)
             {
                 self.changes.replaced += 1;
-                self.recognised.by_key.remove(&*key);
+                self.recognised.forget(&key);
                 self.set_aside(&key, vec![rejection(&key, RejectionReason::Waiting)]);
             }
         }
@@ -268,15 +191,15 @@ impl Follower<'_> {
     }
 
     fn put(&mut self, key: &[u8], record: &RouteKey, mut prepared: Prepared) {
-        self.wanting_room.keys.remove(key);
-        self.recognised.by_key.remove(key);
+        self.wanting_room.forget(key);
+        self.recognised.forget(key);
         if prepared.routes.is_empty() && record.kind() != Kind::Redirect {
             return self.take_out(key, prepared.rejected);
         }
         match self.writer.publish_with(record, &prepared.routes, &prepared.automata) {
             Ok(Published::Inserted) => self.changes.inserted += 1,
             Ok(Published::Replaced) => {
-                self.wanting_room.is_some_freed = true;
+                self.wanting_room.note_freed();
                 self.changes.replaced += 1;
             }
             Ok(Published::Unchanged) => {}
@@ -293,8 +216,8 @@ impl Follower<'_> {
     /// Takes what was read from the key out of the table, and what is about to be.
     pub(super) fn withdraw(&mut self, key: &[u8], rejected: Vec<Rejection>) {
         self.lane.forget(key);
-        self.wanting_room.keys.remove(key);
-        self.recognised.by_key.remove(key);
+        self.wanting_room.forget(key);
+        self.recognised.forget(key);
         self.take_out(key, rejected);
     }
 
@@ -303,7 +226,7 @@ impl Follower<'_> {
         if let Some(Ok(record)) = parse_key(key)
             && self.writer.withdraw(record.as_bytes())
         {
-            self.wanting_room.is_some_freed = true;
+            self.wanting_room.note_freed();
             self.changes.withdrawn += 1;
         }
         self.set_aside(key, rejected);
@@ -327,14 +250,4 @@ fn weigh(raw: &RawRoutes<'_>) -> (usize, usize, bool) {
         }
         RawRoutes::Set(members) => (members.len(), members.iter().map(|member| member.len()).sum(), members.len() <= 4),
     }
-}
-
-/// Something that the table has no room for.
-pub(super) fn no_room(key: &[u8], error: &PublishError) -> Rejection {
-    // Without figures that change with every tool: it would be told again at each comparison.
-    let reason = match error {
-        PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
-        error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
-    };
-    rejection(key, reason)
 }

@@ -14,6 +14,7 @@ use super::lease::Lease;
 use super::scan::{Changes, Follower, ScanError};
 use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
 use super::source::Source;
+use super::stop::{STEP, Stop, pause};
 use super::table_guard::TableGuard;
 use crate::backoff::Backoff;
 use crate::clock;
@@ -24,22 +25,16 @@ use crate::withdrawal_guard::GuardSettings;
 
 /// How often an idle connection is asked whether it lives.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
-/// Longest time between two looks at `stop`.
-const STEP: Duration = Duration::from_millis(100);
 /// How often the lease is asked for while another process has it.
 const LEASE_STEP: Duration = Duration::from_millis(10);
 /// Between attempts at the source: the first wait is at most this ...
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// ... and none is longer than this.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
-
 /// How long the first load may take over patterns that are costly to build; the companion builds the others.
 const FIRST_BUILDS: Duration = Duration::from_millis(500);
 /// How often the source is compared while a withdrawal is held back.
 const WHILE_HELD: Duration = Duration::from_secs(5);
-
-/// Says when to end; asked at least every 100 ms.
-pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// What the companion is to do.
 #[derive(Clone, Debug)]
@@ -337,17 +332,6 @@ fn follow(
 fn describe(changes: Changes) -> String {
     let Changes { tools, inserted, replaced, withdrawn, held, .. } = changes;
     format!("in step, tools={tools} inserted={inserted} replaced={replaced} withdrawn={withdrawn} held={held}")
-}
-
-fn pause(total: Duration, stop: Stop<'_>) {
-    let until = Instant::now() + total;
-    while !stop() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        std::thread::sleep(left.min(STEP));
-    }
 }
 
 /// One line when an outage begins, one when it ends; what comes between is detail.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Level};
-use crate::registry::Rejection;
+use crate::registry::{Rejection, RejectionReason};
+use crate::table::PublishError;
 
 /// Keys whose rejections are remembered, counted and told; no platform has that many.
 const REMEMBERED: usize = 10_000;
@@ -81,6 +82,21 @@ impl Rejected {
             self.summed_at = Some(now);
         }
     }
+}
+
+/// A key that is set aside as a whole.
+pub(super) fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
+    Rejection::of(key, None, reason)
+}
+
+/// Something that the table has no room for.
+pub(super) fn no_room(key: &[u8], error: &PublishError) -> Rejection {
+    // Without figures that change with every tool: it would be told again at each comparison.
+    let reason = match error {
+        PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
+        error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
+    };
+    rejection(key, reason)
 }
 
 #[cfg(test)]

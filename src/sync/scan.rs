@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 
 use redis::cmd;
 
-use super::apply::{Recognised, WantingRoom};
-use super::companion::Stop;
 use super::connection::{Connection, ConnectionError, Invalidation, Timeouts};
 use super::journal::{Journal, Level};
 use super::oversized::Oversized;
-use super::rejected::Rejected;
+use super::recognised::Recognised;
+use super::rejected::{Rejected, rejection};
 use super::resp::Reply;
 use super::slow_lane::SlowLane;
 use super::source::Source;
+use super::stop::Stop;
 use super::table_guard::TableGuard;
+use super::wanting_room::WantingRoom;
 use crate::clock;
-use crate::registry::{self, Admission, RawRoutes, Rejection, RejectionReason};
-use crate::route::{KeyError, Kind, RouteKey};
+use crate::registry::{self, Admission, RawRoutes, RejectionReason, parse_key};
+use crate::route::Kind;
 use crate::table::Writer;
 
 /// Keys asked for at once: enough to hide the round trip, few enough that the replies fit any socket buffer.
@@ -410,15 +411,6 @@ impl<'w> Follower<'w> {
         }
         Ok(Found::Applied)
     }
-}
-
-/// The record that a key of the store is for; `None` for keys that are not followed.
-pub(super) fn parse_key(key: &[u8]) -> Option<Result<RouteKey, KeyError>> {
-    registry::split_key(key).map(|(kind, name)| RouteKey::try_new(kind, name))
-}
-
-pub(super) fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
-    Rejection::of(key, None, reason)
 }
 
 /// One page of keys, and where the next begins; the last has the cursor `0`.

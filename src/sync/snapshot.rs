@@ -30,11 +30,9 @@ use siphasher::sip::SipHasher13;
 pub(super) use file::read;
 pub(super) use keeper::keep;
 
-use super::apply::no_room;
 use super::fit::{build_fully, prepare};
-use super::rejected::Rejected;
-use super::scan::{parse_key, rejection};
-use crate::registry::{self, Admission, ROUTES_PREFIX, RawRoutes, RejectionReason};
+use super::rejected::{Rejected, no_room, rejection};
+use crate::registry::{self, Admission, ROUTES_PREFIX, RawRoutes, RejectionReason, parse_key};
 use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{Record, Scratch, Table, Writer};
 
