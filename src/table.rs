@@ -40,8 +40,8 @@ pub use counters::{Counters, StatusClass, Tally};
 pub use health::{Health, HealthKey, HealthSettings};
 pub use layout::{Capacity, Header, LayoutError, LoadedFrom, MAX_RECORD_BYTES};
 pub use memory::OwnedTable;
-pub use reader::{Lookup, Scratch, Version};
-pub use record::{BackendView, HostView, Record, RouteView, backend_bytes, record_bytes, route_bytes};
+pub use reader::{Lookup, Scratch};
+pub use record::{BackendView, HostView, Record, RouteView, Version, backend_bytes, record_bytes, route_bytes};
 pub use writer::{PublishError, Published, Recovered, Writer};
 
 use crate::route::LookupKey;

@@ -23,8 +23,7 @@ use regex_automata::nfa::thompson;
 use regex_automata::util::primitives::StateID;
 use regex_automata::util::{start, syntax};
 
-use super::pattern::NEST_LIMIT;
-
+pub(super) const NEST_LIMIT: u32 = 50;
 /// Most bytes that the automata of one tool may take, whatever the zone.
 pub const MAX_AUTOMATA_BYTES: usize = 64 << 10;
 /// Most bytes of an automaton of several patterns. Those that would need more are split: patterns whose states multiply

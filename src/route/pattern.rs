@@ -9,11 +9,10 @@ use regex_syntax::ast::{self, Ast};
 use regex_syntax::hir::translate::TranslatorBuilder;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
-use super::automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES};
+use super::automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, NEST_LIMIT};
 
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN_LEN: usize = 1024;
-pub(super) const NEST_LIMIT: u32 = 50;
 
 /// How to find a pattern in a path. The byte strings are the literal text, unescaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

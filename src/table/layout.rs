@@ -3,7 +3,6 @@
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use super::counters::Counters;
 use super::health::HealthLine;
-use super::reader::PREFIX_BYTES;
 use crate::route::Kind;
 
 /// "urlproxy" and the number of this layout; a zone with another word is not ours.
@@ -12,6 +11,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x05");
 pub(super) const LINE: usize = 64;
 /// Words of every line.
 pub(super) const WORDS: usize = LINE / 8;
+/// Bytes before the record proper: the stamp, then its length and the number of its counters.
+pub(super) const PREFIX_BYTES: usize = 16;
 /// Slots of a bucket; its first word counts overflows. Two in a model, where a bucket must soon be full.
 pub(super) const SLOTS: usize = if cfg!(loom) { 2 } else { WORDS - 1 };
 /// Buckets a key may be away from its home. At the highest load a run of this many full ones does not occur.

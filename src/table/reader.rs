@@ -1,8 +1,8 @@
 //! Reading: no lock, no wait, a bounded number of tries; never a torn, freed or half-written record.
 
 use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, Part, acquire, fence_acquire, is_still};
-use super::layout::{Bucket, Cell, LINE, MAX_RECORD_BYTES, WORDS};
-use super::record::Record;
+use super::layout::{Bucket, Cell, LINE, MAX_RECORD_BYTES, PREFIX_BYTES, WORDS};
+use super::record::{Record, Version};
 use super::slot::Slot;
 use super::{Sought, Table};
 use crate::route::LookupKey;
@@ -10,23 +10,12 @@ use crate::route::LookupKey;
 /// Times a lookup starts over because its record changed. Cells rest before they are written again, so even one
 /// retry is rare.
 const TRIES: usize = 16;
-/// Bytes before the record proper: the stamp, then its length and the number of its counters.
-pub(super) const PREFIX_BYTES: usize = 16;
 
 /// Where a record is copied to; kept between lookups so that none allocates.
 #[derive(Debug)]
 pub struct Scratch {
     /// At least one: most records have no more.
     lines: Vec<[u8; LINE]>,
-}
-
-/// Which record a lookup found, for [`Table::is_current`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Version {
-    bucket: u32,
-    slot: u32,
-    /// The slot's word: it differs from that of any other record there, but for one of 2^20 records later.
-    word: u64,
 }
 
 /// What a lookup found.

@@ -13,7 +13,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
-use super::reader::Version;
 use crate::route::{Backend, Host, Matcher, Pattern, Route, RouteKey, Scheme, contains, find_first};
 
 const HTTPS: u8 = 0x80;
@@ -98,6 +97,15 @@ fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
             out.extend_from_slice(name.as_bytes());
         }
     }
+}
+
+/// Which record a lookup found, for [`Table::is_current`](super::Table::is_current).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    pub(super) bucket: u32,
+    pub(super) slot: u32,
+    /// The slot's word: it differs from that of any other record there, but for one of 2^20 records later.
+    pub(super) word: u64,
 }
 
 /// A copied record: its key and its routes.
