@@ -9,6 +9,7 @@ mod api;
 mod audit;
 mod backup;
 mod change;
+mod command_error;
 mod commands;
 mod database;
 mod deadline;

@@ -13,19 +13,18 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::audit::Action;
-use super::change::{self, Author, Changed};
+use super::audit::{Action, Author};
+use super::change::{self, Changed};
 use super::database::Database;
 use super::follower::Progress;
-use super::listen::Connection;
 use super::mapping::{Mapping, backends_of, find_project, mappings_of};
 use super::metrics::Metrics;
 use super::policy::Policy;
 use super::refusal::Refusal;
 use super::request::{Resource, accepts_problem, bearer, read_mapping};
-use super::resolver::{Resolved, Resolver};
+use super::resolver::{Resolved, Resolver, TooManyLookups};
 use super::token::authorise;
-use crate::daemon::{Answer, TEXT, answer_with};
+use crate::daemon::{Answer, Permit, TEXT, answer_with};
 use crate::route::Domain;
 use rusqlite::Transaction;
 
@@ -44,6 +43,9 @@ const REPLICATION: Duration = Duration::from_secs(1);
 /// Tells whether Redis had the change when the answer was sent.
 const REPLICATED: HeaderName = HeaderName::from_static("urlproxy-replicated");
 const OPEN_API: &str = include_str!("openapi.json");
+
+/// What a client's connection is known by.
+pub(super) type Connection = Permit<IpAddr>;
 
 /// What answers need.
 #[derive(Debug)]
@@ -213,7 +215,7 @@ impl Api {
             database.read(|transaction| Ok(authorise(transaction, &owner, token.as_deref(), always)))?
         };
         self.database.blocking(ask).await?;
-        self.resolver.look_up(project, names).await
+        self.resolver.look_up(project, names).await.map_err(|TooManyLookups| Refusal::Busy)
     }
 
     /// Whether Redis has everything up to here, after a while.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::change::Author;
 use super::mapping::Mapping;
 use crate::clock;
 
@@ -48,6 +47,15 @@ impl Action {
             Self::RevokeToken => "revoke token",
         }
     }
+}
+
+/// Who asks for a change of which project.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Author<'a> {
+    pub who: &'a str,
+    pub project: &'a str,
+    /// Operators give domains to projects as they see fit: above and below another's, and reserved ones.
+    pub is_operator: bool,
 }
 
 /// One change. Of a token, `domain` is its number.

@@ -2,21 +2,12 @@
 
 use rusqlite::{Transaction, params};
 
-use super::audit::{Action, Entry, record};
+use super::audit::{Action, Author, Entry, record};
 use super::mapping::{DomainRow, Mapping, backends_of, count_domains, find_domain, find_project};
 use super::outbox;
 use super::ownership::{is_anothers, labels_of};
 use super::policy::{Policy, is_project};
 use super::refusal::Refusal;
-
-/// Who asks for a change of which project.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Author<'a> {
-    pub who: &'a str,
-    pub project: &'a str,
-    /// Operators give domains to projects as they see fit: above and below another's, and reserved ones.
-    pub is_operator: bool,
-}
 
 /// What a change came to.
 #[derive(Clone, Debug, PartialEq, Eq)]

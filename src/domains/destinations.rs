@@ -4,15 +4,37 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::policy::BackendFault;
 use super::resolver::Resolved;
 use crate::registry::{Admission, NotAllowed, address_towards};
-use crate::route::{Backend, Host};
+use crate::route::{Backend, BackendError, Host};
 
 const LOOPBACK: [IpNet; 2] = [
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
 ];
+
+/// Why backends may not be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendFault {
+    /// None.
+    #[error("backends are empty, expected at least one, e.g. \"http://10.0.0.1:8080\"")]
+    None,
+    /// No backend's URL.
+    #[error(transparent)]
+    Syntax(#[from] BackendError),
+    /// Outside the operator's networks, or nobody's server.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
+    /// The machine's own, which is the proxy's too.
+    #[error("backend {0} is a loopback address, expected a server's")]
+    Loopback(String),
+    /// Its own API, its metrics or its Redis.
+    #[error("backend {0} is this API's own address, or its Redis, expected a server's")]
+    Own(String),
+    /// A name that means one of those.
+    #[error("backend {0} resolves to an address that may not be: {1}")]
+    Resolves(String, Box<BackendFault>),
+}
 
 /// The rules for backends.
 #[derive(Clone, Debug, Default)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, Transaction};
 
-use super::audit::Action;
-use super::change::{self, Author};
+use super::audit::{Action, Author};
+use super::change;
 use super::database::{Database, DatabaseError};
 use super::mapping::{Mapping, adopt_redis, backends_of, find_project};
 use super::ownership::is_anothers;

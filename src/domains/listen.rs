@@ -14,9 +14,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::api::Api;
+use super::api::{Api, Connection};
 use super::deadline::WriteDeadline;
-use crate::daemon::{Acceptor, ConnectionLimiter, ConnectionMeter, Limits, Permit, Refused};
+use crate::daemon::{Acceptor, ConnectionLimiter, ConnectionMeter, Limits, Refused};
 
 /// The most connections that one client may have, and at most half of all.
 const PER_CLIENT: usize = 128;
@@ -24,9 +24,6 @@ const PER_CLIENT: usize = 128;
 const HEAD: Duration = Duration::from_secs(15);
 /// A client must have taken all of an answer within this time.
 const ANSWER: Duration = Duration::from_secs(30);
-
-/// What a client's connection is known by.
-pub(super) type Connection = Permit<IpAddr>;
 
 /// How it serves.
 pub(super) struct Listening {

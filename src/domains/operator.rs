@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 use uzers::get_user_by_uid;
 
-use super::audit::Action;
-use super::change::{self, Author};
-use super::commands::CommandError;
+use super::audit::{Action, Author};
+use super::change;
+use super::command_error::CommandError;
 use super::database::Database;
 use super::mapping::{Mapping, Owned, all_owned, find_domain, find_project};
 use super::options::DomainCommand;

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::destinations::Destinations;
+use super::destinations::{BackendFault, Destinations};
 use super::reserved::Reserved;
 use super::resolver::Resolved;
 use super::suffixes::Suffixes;
-use crate::registry::NotAllowed;
-use crate::route::{Backend, BackendError, Domain, DomainError, MAX_BACKENDS};
+use crate::route::{Backend, Domain, DomainError, MAX_BACKENDS};
 
 /// Longest name of a project, in bytes: what the old database's column took.
 pub const MAX_PROJECT_LEN: usize = 256;
@@ -41,29 +40,6 @@ pub enum DomainFault {
     /// It would take what belongs to everybody.
     #[error("domain {0:?} is a public suffix, or all below one, expected a domain below it, e.g. \"www.example.org\"")]
     Suffix(Domain),
-}
-
-/// Why backends may not be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BackendFault {
-    /// None.
-    #[error("backends are empty, expected at least one, e.g. \"http://10.0.0.1:8080\"")]
-    None,
-    /// No backend's URL.
-    #[error(transparent)]
-    Syntax(#[from] BackendError),
-    /// Outside the operator's networks, or nobody's server.
-    #[error(transparent)]
-    NotAllowed(#[from] NotAllowed),
-    /// The machine's own, which is the proxy's too.
-    #[error("backend {0} is a loopback address, expected a server's")]
-    Loopback(String),
-    /// Its own API, its metrics or its Redis.
-    #[error("backend {0} is this API's own address, or its Redis, expected a server's")]
-    Own(String),
-    /// A name that means one of those.
-    #[error("backend {0} resolves to an address that may not be: {1}")]
-    Resolves(String, Box<BackendFault>),
 }
 
 impl Policy {
@@ -130,6 +106,7 @@ pub fn is_project(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::NotAllowed;
 
     fn policy(networks: &[&str]) -> Policy {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();

@@ -5,7 +5,8 @@ use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTI
 use serde::Serialize;
 
 use super::database::DatabaseError;
-use super::policy::{BackendFault, DomainFault, MAX_PROJECT_LEN};
+use super::destinations::BackendFault;
+use super::policy::{DomainFault, MAX_PROJECT_LEN};
 use crate::daemon::{Answer, TEXT, answer_with};
 
 /// Seconds after which what can't be done now may be asked again.

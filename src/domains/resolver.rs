@@ -13,12 +13,15 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::refusal::Refusal;
 use crate::daemon::ConcurrencyLimiter;
 use crate::route::MAX_BACKENDS;
 
 /// Names and their addresses. One that has none, or is not known to have any, may be missing.
 pub type Resolved = HashMap<Box<str>, Vec<IpAddr>>;
+
+/// Earlier ones, of the project or of all, are still under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooManyLookups;
 
 /// Longer than this a request does not wait for all of its names together.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -48,14 +51,14 @@ impl Resolver {
     /// The addresses of a request's names, as far as they are there in time.
     ///
     /// # Errors
-    /// [`Refusal::Busy`]: earlier ones, of the project or of all, are still under way.
-    pub(super) async fn look_up(&self, project: &str, names: BTreeSet<Box<str>>) -> Result<Resolved, Refusal> {
+    /// Earlier ones are still under way.
+    pub(super) async fn look_up(&self, project: &str, names: BTreeSet<Box<str>>) -> Result<Resolved, TooManyLookups> {
         let deadline = Instant::now() + self.deadline;
         let mut lookups = Vec::new();
         for name in names {
-            let of_project = self.of_project.try_acquire(project.to_owned(), OF_PROJECT).ok_or(Refusal::Busy)?;
+            let of_project = self.of_project.try_acquire(project.to_owned(), OF_PROJECT).ok_or(TooManyLookups)?;
             let of_all = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
-            let of_all = of_all.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
+            let of_all = of_all.ok().and_then(Result::ok).ok_or(TooManyLookups)?;
             // The system's resolver cannot be interrupted.
             lookups.push(tokio::task::spawn_blocking(move || {
                 let addresses = addresses_of(&name);
@@ -106,7 +109,7 @@ mod tests {
         assert!(resolved.get("no-such-name.invalid").is_none_or(Vec::is_empty));
         let slow: Vec<_> =
             (0..OF_PROJECT).map(|_| resolver.of_project.try_acquire("tools".to_owned(), OF_PROJECT).unwrap()).collect();
-        assert!(matches!(resolver.look_up("tools", names.clone()).await, Err(Refusal::Busy)));
+        assert!(matches!(resolver.look_up("tools", names.clone()).await, Err(TooManyLookups)));
         assert!(!resolver.look_up("other", names).await.unwrap().is_empty());
         drop(slow);
         assert!(resolver.of_project.is_idle());

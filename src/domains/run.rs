@@ -8,7 +8,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::{info, warn};
 
 use super::api::Api;
-use super::commands::CommandError;
+use super::command_error::CommandError;
 use super::database::Database;
 use super::follower::{Parts, Progress, follow};
 use super::listen::{Listening, listen};

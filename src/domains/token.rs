@@ -4,8 +4,8 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::audit::{Action, Entry, record, unix_now};
-use super::change::{Author, add_project};
+use super::audit::{Action, Author, Entry, record, unix_now};
+use super::change::add_project;
 use super::mapping::find_project;
 use super::refusal::Refusal;
 
