@@ -13,12 +13,12 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::history::{DEAD_ROUNDS, History, UNKNOWN_ROUNDS};
+use super::history::{DEAD_ROUNDS, History, Sight, UNKNOWN_ROUNDS};
 use super::metrics::Finding;
 use super::registrar::Registrar;
 use super::routes::{Routed, address_of, read_routed};
 use super::settings::Policy;
-use super::survey::{Sight, Survey};
+use super::survey::Survey;
 use crate::clock;
 use crate::daemon::{Guard, GuardWords, StoreError};
 use crate::registry::{self, GridRoute, Ownership, Registration, Withdrawal, routes_key};

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::survey::Sight;
 use crate::registry::GridRoute;
 use crate::route::ToolName;
 
@@ -13,6 +12,23 @@ use crate::route::ToolName;
 pub const DEAD_ROUNDS: u32 = 3;
 /// After so many audits in a row that did not find out who owns a port, the operator is told.
 pub const UNKNOWN_ROUNDS: u32 = 3;
+
+/// What is seen of one route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// This user's server listens.
+    User(String),
+    /// Connections are refused, or the host is gone.
+    Refusing(String),
+    /// The server takes no connection now, on a host that answers.
+    Busy(String),
+    /// Who listens is not known.
+    Unknown(String),
+    /// A route of an old writer to a host that could not be a client.
+    Outside,
+    /// The tool's share of time was used up before.
+    NotReached,
+}
 
 /// One record for each route of the latest audit.
 #[derive(Debug, Default)]

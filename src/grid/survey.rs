@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::destination::Resolver;
-use super::history::History;
+use super::history::{History, Sight};
 use super::identd::IdentError;
 use super::probe::{Listener, Unknown, connect, host_answers, who_listens};
 use super::settings::Policy;
@@ -32,23 +32,6 @@ const ROUTES_AT_ONCE: usize = 4;
 const TOOLS_SHARE: Duration = Duration::from_secs(30);
 /// An identd that did not answer so many times in a row is not asked again until the next audit.
 const IDENTD_PATIENCE: u32 = 2;
-
-/// What is seen of one route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sight {
-    /// This user's server listens.
-    User(String),
-    /// Connections are refused, or the host is gone.
-    Refusing(String),
-    /// The server takes no connection now, on a host that answers.
-    Busy(String),
-    /// Who listens is not known.
-    Unknown(String),
-    /// A route of an old writer to a host that could not be a client.
-    Outside,
-    /// The tool's share of time was used up before.
-    NotReached,
-}
 
 /// A survey under way. It ends when this is dropped.
 pub struct Survey {

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use std::{fs, io};
 
 use super::command::CommandError;
-use super::keeper::KeeperError;
+use super::keeper_error::KeeperError;
 use super::listing::ListError;
 use super::memory::{Memory, Touch};
 use super::qstat::JobsError;

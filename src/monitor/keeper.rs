@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tracing::error;
 
+use super::keeper_error::KeeperError;
 use super::memory::Memory;
 use super::redis_keeper::RedisKeeper;
-use crate::daemon::StoreError;
 
 /// A file that is larger is none of ours.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -26,33 +26,6 @@ pub enum Keeper {
     },
     /// In Redis, for the holder of a lock.
     Redis(Box<RedisKeeper>),
-}
-
-/// Why the memory is not there, or not kept.
-#[derive(Debug, thiserror::Error)]
-pub enum KeeperError {
-    /// The file system's.
-    #[error("{error} while {doing} {path:?}")]
-    File {
-        /// Reading, or writing.
-        doing: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// Redis does not answer, or refuses.
-    #[error(transparent)]
-    Redis(#[from] StoreError),
-    /// Another monitor restarts tools by the memory in Redis.
-    #[error("another webservicemonitor runs, {holder}, and has the history of restarts in Redis")]
-    Held {
-        /// `host:pid:number`.
-        holder: String,
-    },
-    /// Nobody has the lock any more, as after a flush.
-    #[error("the lock of the history of restarts in Redis is lost")]
-    LockLost,
 }
 
 impl Keeper {

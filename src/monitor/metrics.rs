@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::brake::Brake;
 use super::decision::Decision;
 use super::manifest::Skip;
-use super::starter::StartOutcome;
+use super::start_outcome::StartOutcome;
 use crate::daemon::start_at_zero;
 
 /// Upper bounds of the histograms, in seconds.

@@ -10,7 +10,7 @@ use redis::{Value, cmd, pipe};
 use tokio::task::JoinHandle;
 use tracing::error;
 
-use super::keeper::KeeperError;
+use super::keeper_error::KeeperError;
 use super::memory::{Memory, Rounds};
 use crate::clock;
 use crate::daemon::{Reading, Store, StoreError, is_of_another_type};

@@ -12,12 +12,14 @@ use super::clock::words_of;
 use super::command::{CommandError, converse};
 use super::decision::Cause;
 use super::environment::start_command;
-use super::keeper::{Keeper, KeeperError};
+use super::keeper::Keeper;
+use super::keeper_error::KeeperError;
 use super::manifest::Manifest;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::service_log::Note;
 use super::settings::Settings;
+use super::start_outcome::StartOutcome;
 use crate::clock::unix_seconds;
 
 /// What is read of a start command, in bytes.
@@ -26,19 +28,6 @@ const MAX_START_BYTES: usize = 1024 * 1024;
 const SHORTEST_BELIEF: Duration = Duration::from_secs(30);
 /// What a shell ends with when a command cannot be executed, or is not there.
 const NOT_EXECUTED: [i32; 2] = [126, 127];
-
-/// How a start ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartOutcome {
-    /// With status 0.
-    Ok,
-    /// With another status.
-    Failed,
-    /// It was killed.
-    TimedOut,
-    /// In any way, but before the tool's own command.
-    NotBegun,
-}
 
 /// A tool that is to be restarted.
 pub struct Restart<'a> {
@@ -179,20 +168,5 @@ fn may_have_begun(error: Option<&CommandError>) -> bool {
         None | Some(CommandError::TooLong { .. }) => true,
         Some(CommandError::NotStarted { .. } | CommandError::TimedOut { .. }) => false,
         Some(CommandError::Failed { status, .. }) => status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code)),
-    }
-}
-
-impl StartOutcome {
-    /// All there are, for a metric that names each.
-    pub const ALL: [Self; 4] = [Self::Ok, Self::Failed, Self::TimedOut, Self::NotBegun];
-
-    /// For a metric.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::NotBegun => "not_begun",
-        }
     }
 }

@@ -14,6 +14,8 @@ use crate::grid::protocol::{Command, Reply};
 use crate::registry::address_towards;
 use crate::route::Host;
 
+/// A tool's service has all of its paths.
+pub const EVERYTHING: &str = ".*";
 /// For everything: finding the proxy, connecting, asking, being answered. A proxy waits for identd and Redis.
 pub const EXCHANGE: Duration = Duration::from_secs(10);
 /// Nothing longer is an answer.

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::active_proxy::Proxy;
 use super::dialect::Dialect;
-use super::exchange::{Connection, EXCHANGE, ExchangeError, SourceAddress, own_addresses};
+use super::exchange::{Connection, EVERYTHING, EXCHANGE, ExchangeError, SourceAddress, own_addresses};
 use super::record::Record;
 use super::socket::{Unserved, check_reached, check_served};
 use super::withdrawal::withdraw;
@@ -18,8 +18,6 @@ use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
 use crate::route::{Backend, Host, Scheme};
 
-/// A tool's service has all of its paths.
-pub const EVERYTHING: &str = ".*";
 /// Between two tries to register, at first and at last.
 const REGISTER_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Between two looks at who listens, at first and at last; and when that has taken long.

@@ -7,8 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::active_proxy::Proxy;
 use super::dialect::Dialect;
-use super::exchange::{Connection, ExchangeError, SourceAddress};
-use super::registration::EVERYTHING;
+use super::exchange::{Connection, EVERYTHING, ExchangeError, SourceAddress};
 use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
 use crate::route::Backend;
