@@ -4,13 +4,14 @@
 //! port), `socket` (who listens on it), `exchange` (one command and its answer), `dialect` (which commands a proxy
 //! understands), `registration` (until it works), `renewal` (again and again), `withdrawal` (back), `announcement` (all
 //! proxies at once), `record` (what is registered, for the epilog), `job` (the command and its processes), `home` (where it
-//! runs), `signals` (what it is sent), `status` (what it leaves).
+//! runs), `signals` (what it is sent), `failure` and `status` (what it leaves).
 
 mod active_proxy;
 mod announcement;
 mod companion;
 mod dialect;
 mod exchange;
+mod failure;
 pub mod grabber;
 mod home;
 mod job;
@@ -29,21 +30,26 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing::error;
 
 use crate::daemon::{LogOptions, exit_on, start_log};
 
 pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies, read as read_active_proxies};
+pub use failure::Failure;
 
 /// Runs one of the programs: reads its command line, logs to standard error, a line an event, and has `work` do the rest and
 /// say the exit status.
-pub fn run<O: Parser>(work: impl FnOnce(O) -> u8) -> ExitCode {
-    match O::try_parse() {
-        Ok(options) => {
-            start_log(LogOptions::default());
-            ExitCode::from(work(options))
-        }
-        Err(error) => exit_on(&error),
-    }
+pub fn run<O: Parser>(work: impl FnOnce(O) -> Result<u8, Failure>) -> ExitCode {
+    let options = match O::try_parse() {
+        Ok(options) => options,
+        Err(error) => return exit_on(&error),
+    };
+    start_log(LogOptions::default());
+    let ended = work(options).unwrap_or_else(|Failure { error, status }| {
+        error!("{error}");
+        status
+    });
+    ExitCode::from(ended)
 }
 
 /// Runs one program's asynchronous part. A resolver that hangs is not waited for.

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::failure::WithStatus;
 use super::status::{EX_CONFIG, EX_NOINPUT};
 use crate::route::{Backend, Host};
 
@@ -47,9 +48,8 @@ pub enum ActiveProxyError {
     },
 }
 
-impl ActiveProxyError {
-    /// What a program exits with for it.
-    pub fn status(&self) -> u8 {
+impl WithStatus for ActiveProxyError {
+    fn status(&self) -> u8 {
         match self {
             Self::Unreadable { .. } => EX_NOINPUT,
             Self::Malformed { .. } => EX_CONFIG,

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use clap::Parser;
 use rustix::process::geteuid;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::active_proxy::{self, DEFAULT_PATH};
 use super::companion::{self, Stage};
-use super::job::port_variables;
+use super::failure::Failure;
+use super::job::{JobError, port_variables};
 use super::port::Claim;
 use super::registration::Service;
 use super::renewal::DEFAULT_INTERVAL;
-use super::status::{EX_OSERR, of_not_started};
 use crate::daemon::parse_duration;
 use crate::route::ToolName;
 
@@ -96,27 +96,24 @@ fn parse_companion(text: &str) -> Result<(Stage, u16), String> {
 }
 
 /// Runs the program until it is the command; returns the exit status when that is not to be, or of the companion.
-pub fn work(options: Options) -> u8 {
+///
+/// # Errors
+/// The command, or the companion, cannot be started.
+pub fn work(options: Options) -> Result<u8, Failure> {
     let accompany = match options.companion {
-        None => return options.grab().map_or_else(|status| status, |never| match never {}),
+        None => return options.grab().map(|never| match never {}),
         Some((Stage::Fork, port)) => companion::fork(&options.of_companion("watch", port)),
         Some((Stage::Watch, port)) => options.watch(port),
     };
-    accompany.map_or_else(not_begun, |()| 0)
+    accompany.map(|()| 0).map_err(not_begun)
 }
 
 impl Options {
-    fn grab(mut self) -> Result<Infallible, u8> {
-        let proxies = active_proxy::read(&self.active_proxy_file).map_err(|error| {
-            error!("{error}");
-            error.status()
-        })?;
+    fn grab(mut self) -> Result<Infallible, Failure> {
+        let proxies = active_proxy::read(&self.active_proxy_file)?;
         // The companion has another directory.
         self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(not_begun)?;
-        let claim = Claim::any().map_err(|error| {
-            error!("{error}");
-            error.status()
-        })?;
+        let claim = Claim::any()?;
         let port = claim.port();
         info!("port {port} for {}", self.tool);
         if proxies.is_empty() {
@@ -125,10 +122,10 @@ impl Options {
         // Before the claim is what the command inherits: the companion does not hold it.
         companion::start(&self.of_companion("fork", port)).map_err(not_begun)?;
         claim.keep_over_exec().map_err(not_begun)?;
-        let (program, args) = self.command.split_first().ok_or(EX_OSERR)?;
+        let (program, args) =
+            self.command.split_first().ok_or_else(|| not_begun(io::ErrorKind::InvalidInput.into()))?;
         let error = Command::new(program).args(args).arg(port.to_string()).envs(port_variables(port)).exec();
-        error!("{error} while starting {program:?}");
-        Err(of_not_started(&error))
+        Err(JobError::Command { program: program.clone(), error }.into())
     }
 
     /// The command line of the companion: what it needs, and what `ps` should show.
@@ -156,7 +153,6 @@ impl Options {
     }
 }
 
-fn not_begun(error: io::Error) -> u8 {
-    error!("{error} while starting");
-    EX_OSERR
+fn not_begun(error: io::Error) -> Failure {
+    Failure::system(error, "starting")
 }

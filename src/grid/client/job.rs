@@ -8,6 +8,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
+use super::failure::WithStatus;
+use super::status::{EX_OSERR, of_not_started};
+
 /// Leads the group. When this program ends, however, its standard input does too, and it kills the group. It says when
 /// signals to the group no longer end it.
 const GUARD: &str = r#"trap "" HUP INT QUIT TERM XCPU USR1 USR2; echo; read -r _; kill -KILL 0"#;
@@ -36,6 +39,15 @@ pub enum JobError {
         /// Why.
         error: io::Error,
     },
+}
+
+impl WithStatus for JobError {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Guard(_) => EX_OSERR,
+            Self::Command { error, .. } => of_not_started(error),
+        }
+    }
 }
 
 /// The variables by which a command finds its port: `PORT`, and `TOOL_WEB_PORT`, as the old stack called it too.

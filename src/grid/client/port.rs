@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
 
+use super::failure::WithStatus;
 use super::socket::listening_on;
 use super::status::{EX_OSERR, EX_TEMPFAIL, EX_UNAVAILABLE};
 
@@ -56,9 +57,8 @@ pub enum PortError {
     Io(#[from] io::Error),
 }
 
-impl PortError {
-    /// What a program exits with for it.
-    pub fn status(&self) -> u8 {
+impl WithStatus for PortError {
+    fn status(&self) -> u8 {
         match self {
             Self::NoneFree => EX_TEMPFAIL,
             Self::Claimed(_) | Self::InUse { .. } => EX_UNAVAILABLE,

@@ -6,12 +6,12 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::active_proxy::{self, ActiveProxyError, DEFAULT_PATH, Proxy};
 use super::dialect::Dialect;
+use super::failure::Failure;
 use super::record::{RecordError, of_ended_job};
-use super::status::EX_OSERR;
 use super::withdrawal::withdraw;
 use crate::route::Backend;
 
@@ -58,18 +58,18 @@ pub struct Options {
 type Release = (Proxy, Option<Backend>);
 
 /// Runs the program, and returns its exit status.
-pub fn work(options: Options) -> u8 {
-    let status = match options.releases() {
-        Ok(releases) => super::block_on(release(releases)).unwrap_or_else(|error| {
-            error!("{error} while starting");
-            EX_OSERR
-        }),
-        Err(error) => {
-            error!("{error}");
-            error.status()
-        }
-    };
-    if options.strict { status } else { 0 }
+///
+/// # Errors
+/// Which proxies there are is not known.
+pub fn work(options: Options) -> Result<u8, Failure> {
+    let outcome = options
+        .releases()
+        .map_err(Failure::from)
+        .and_then(|releases| super::block_on(release(releases)).map_err(|error| Failure::system(error, "starting")));
+    if options.strict {
+        return outcome;
+    }
+    outcome.map(|_| 0).map_err(|failure| Failure { status: 0, ..failure })
 }
 
 impl Options {

@@ -13,15 +13,16 @@ use tracing::{error, info, warn};
 
 use super::active_proxy::{self, DEFAULT_PATH, Proxy};
 use super::announcement::{Announcement, News, Plan};
+use super::failure::Failure;
 use super::home;
-use super::job::{Job, JobError};
+use super::job::Job;
 use super::port::Claim;
 use super::record::Record;
 use super::registration::{Patience, Refusal, Service};
 use super::renewal::DEFAULT_INTERVAL;
 use super::signals::Signals;
 use super::socket::{Unserved, check_served};
-use super::status::{EX_NOPERM, EX_OSERR, EX_UNAVAILABLE, of_ended, of_not_started};
+use super::status::{EX_NOPERM, EX_UNAVAILABLE, of_ended};
 use crate::daemon::parse_duration;
 
 /// A signal that ends the command is held back so long at most, while the proxies are told.
@@ -103,8 +104,11 @@ fn parse_type(text: &str) -> Result<Generic, String> {
 }
 
 /// Runs the program, and returns its exit status.
-pub fn work(options: Options) -> u8 {
-    options.begin().unwrap_or_else(|status| status)
+///
+/// # Errors
+/// It cannot run the command.
+pub fn work(options: Options) -> Result<u8, Failure> {
+    options.begin()
 }
 
 /// How far it is.
@@ -130,23 +134,13 @@ enum Verdict {
 }
 
 impl Options {
-    fn begin(mut self) -> Result<u8, u8> {
-        let claim = self.port.map_or_else(Claim::any, Claim::of).map_err(|error| {
-            error!("{error}");
-            error.status()
-        })?;
-        let proxies = self.proxies().map_err(|error| {
-            error!("{error}");
-            error.status()
-        })?;
-        let not_run = |error: io::Error| {
-            error!("{error} while running the command");
-            EX_OSERR
-        };
+    fn begin(mut self) -> Result<u8, Failure> {
+        let claim = self.port.map_or_else(Claim::any, Claim::of)?;
+        let proxies = self.proxies()?;
         // Its directory is another from here on.
         self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(not_run)?;
         home::enter();
-        super::block_on(self.supervise(proxies, claim)).and_then(|outcome| outcome).map_err(not_run)
+        super::block_on(self.supervise(proxies, claim)).map_err(not_run)?
     }
 
     fn proxies(&self) -> Result<Vec<Proxy>, active_proxy::ActiveProxyError> {
@@ -161,25 +155,17 @@ impl Options {
     }
 
     /// Runs the command, on another port when another user's server is on the first one.
-    async fn supervise(self, proxies: Vec<Proxy>, mut claim: Claim) -> io::Result<u8> {
-        let mut signals = Signals::catch()?;
+    async fn supervise(self, proxies: Vec<Proxy>, mut claim: Claim) -> Result<u8, Failure> {
+        let mut signals = Signals::catch().map_err(not_run)?;
         let record = Arc::new(Record::of_job());
         for start in 1.. {
             let may_move = self.port.is_none() && start < STARTS;
             let plan = self.plan(claim.port(), may_move, Arc::clone(&record));
-            let mut job = match Job::start(&self.command, claim.port()).await {
-                Ok(job) => job,
-                Err(error) => {
-                    error!("{error}");
-                    return Ok(match error {
-                        JobError::Guard(_) => EX_OSERR,
-                        JobError::Command { error, .. } => of_not_started(&error),
-                    });
-                }
-            };
+            let mut job = Job::start(&self.command, claim.port()).await?;
             info!("started {:?}, port {}", self.command[0], claim.port());
             let announcement = Announcement::begin(plan, proxies.clone());
-            let (status, verdict) = self.watch(&mut job, &mut signals, announcement, may_move, &record).await?;
+            let watched = self.watch(&mut job, &mut signals, announcement, may_move, &record).await;
+            let (status, verdict) = watched.map_err(not_run)?;
             job.end().await;
             let unserved = match verdict {
                 Verdict::Ended => return Ok(status),
@@ -187,13 +173,7 @@ impl Options {
                 Verdict::PortTaken(unserved) => unserved,
             };
             // The old claim is held until the new one is there: it is not drawn again.
-            claim = match Claim::any() {
-                Ok(claim) => claim,
-                Err(error) => {
-                    error!("{error}");
-                    return Ok(error.status());
-                }
-            };
+            claim = Claim::any()?;
             warn!("{unserved}: starting {:?} again, on another port", self.command[0]);
         }
         Ok(EX_UNAVAILABLE)
@@ -282,6 +262,10 @@ impl Options {
         job.signal(signal);
         Phase::Ending(Instant::now() + self.grace)
     }
+}
+
+fn not_run(error: io::Error) -> Failure {
+    Failure::system(error, "running the command")
 }
 
 /// Waits for the end of the command's time, if it has one.
