@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` is between `registry` and
-//! those that ask it; `clock` and `units` depend on nothing.
+//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` is between
+//! `registry` and those that ask it; `redis_client`, `clock` and `units` need no other.
 //! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
 
 mod backoff;
@@ -25,6 +25,7 @@ mod keepalive;
 pub mod kube;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod monitor;
+pub mod redis_client;
 pub mod registry;
 pub mod route;
 pub mod sync;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use urlproxy::sync::Decoder;
+use urlproxy::redis_client::Decoder;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (piece, bytes) = input;

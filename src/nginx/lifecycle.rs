@@ -55,7 +55,7 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
 
 /// In each process: worker 0, or the single process, follows the sources.
 pub(super) fn init_process(cycle: Cycle<'_>) {
-    crate::sync::forget_lookups();
+    crate::redis_client::forget_lookups();
     let Some(main) = cycle.main_conf() else { return };
     spare_descriptors(main);
     if process::is_first_worker() && main.tables().next().is_some() {

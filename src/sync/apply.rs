@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::builder::{Builder, Job, Known, Value, cpu_time};
-use super::connection::Connection;
 use super::fit::{Prepared, prepare};
 use super::rejected::{no_room, rejection};
 use super::scan::{Follower, ScanError};
 use super::slow_lane::Turn;
+use crate::redis_client::Connection;
 use crate::registry::{RawRoutes, Rejection, RejectionReason, parse_key};
 use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{PublishError, Published};

@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 
 use super::builder::{Builder, Done, Job};
-use super::connection::{Connection, ConnectionError, Timeouts};
 use super::journal::{Journal, Level};
 use super::lease::Lease;
 use super::scan::{Changes, Follower, ScanError};
 use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
-use super::source::Source;
 use super::stop::{STEP, Stop, pause};
 use super::table_guard::TableGuard;
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::redis_client::{Connection, ConnectionError, RedisUrl, Timeouts};
 use crate::registry::{Admission, prefix_of};
 use crate::route::Kind;
 use crate::table::{Table, Writer};
@@ -40,7 +39,7 @@ const WHILE_HELD: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the routes are.
-    pub source: Source,
+    pub source: RedisUrl,
     /// A full comparison at least this often, whatever the pushes said.
     pub resync_interval: Duration,
     /// Which destinations are let through.
@@ -55,7 +54,7 @@ pub struct Settings {
 
 impl Settings {
     /// A source, compared every minute; any destination, no snapshot, no guard.
-    pub fn new(source: Source) -> Self {
+    pub fn new(source: RedisUrl) -> Self {
         let resync_interval = Duration::from_secs(60);
         let admission = Admission::default();
         Self { source, resync_interval, admission, snapshot: None, withdrawal_guard: None, is_new_source: false }
@@ -342,14 +341,14 @@ struct Outage {
 }
 
 impl Outage {
-    fn note(&mut self, journal: &Journal, source: &Source, error: &SessionError) {
+    fn note(&mut self, journal: &Journal, source: &RedisUrl, error: &SessionError) {
         let level = if self.since.is_none() { Level::Warn } else { Level::Info };
         self.since.get_or_insert_with(Instant::now);
         self.attempts += 1;
         journal.log(level, format!("{error} while following routes, source={source}; the table serves on"));
     }
 
-    fn end(&mut self, journal: &Journal, source: &Source) {
+    fn end(&mut self, journal: &Journal, source: &RedisUrl) {
         if let Some(since) = self.since.take() {
             let (seconds, attempts) = (since.elapsed().as_secs_f32(), self.attempts);
             journal

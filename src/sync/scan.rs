@@ -5,18 +5,16 @@ use std::time::{Duration, Instant};
 
 use redis::cmd;
 
-use super::connection::{Connection, ConnectionError, Invalidation, Timeouts};
 use super::journal::{Journal, Level};
 use super::oversized::Oversized;
 use super::recognised::Recognised;
 use super::rejected::{Rejected, rejection};
-use super::resp::Reply;
 use super::slow_lane::SlowLane;
-use super::source::Source;
 use super::stop::Stop;
 use super::table_guard::TableGuard;
 use super::wanting_room::WantingRoom;
 use crate::clock;
+use crate::redis_client::{Connection, ConnectionError, Invalidation, RedisUrl, Reply, Timeouts};
 use crate::registry::{self, Admission, RawRoutes, RejectionReason, parse_key};
 use crate::route::Kind;
 use crate::table::Writer;
@@ -325,7 +323,7 @@ impl<'w> Follower<'w> {
 
     /// Asks for one key whose reply broke a connection, if it is time, on a connection of its own: one that is too large, or slow,
     /// breaks that one alone.
-    pub fn try_oversized(&mut self, source: &Source, stop: Stop<'_>, journal: &Journal) {
+    pub fn try_oversized(&mut self, source: &RedisUrl, stop: Stop<'_>, journal: &Journal) {
         let begun = Instant::now();
         let Some(key) = self.oversized.due(begun) else { return };
         let shown = String::from_utf8_lossy(key.get(..SHOWN_BYTES).unwrap_or(&key)).escape_debug().to_string();

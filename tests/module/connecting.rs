@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use urlproxy::sync::{Connection, ConnectionError, Reply, Source, Timeouts};
+use urlproxy::redis_client::{Connection, ConnectionError, RedisUrl, Reply, Timeouts};
 
 /// Long enough for anything that is meant to happen.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub fn open_impatient(url: &str) -> Result<Connection<'static>, ConnectionError>
 }
 
 /// Parses a URL that is right.
-pub fn source(url: &str) -> Source {
+pub fn source(url: &str) -> RedisUrl {
     url.parse().unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::cmd;
-use urlproxy::sync::{Connection, ConnectionError, Invalidation, Reply};
+use urlproxy::redis_client::{Connection, ConnectionError, Invalidation, Reply};
 
 use crate::connecting::{PATIENT, SHORT, SOON, ask, open, open_impatient, refusal, source, track};
 use crate::support::redis::RedisServer;

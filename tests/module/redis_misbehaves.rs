@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::cmd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with};
-use urlproxy::sync::{Connection, ConnectionError, Reply, RespError};
+use urlproxy::redis_client::{Connection, ConnectionError, Reply, RespError};
 
 use crate::connecting::{PATIENT, SHORT, SOON, open, open_impatient, refusal, source, track};
 use crate::support::redis::RedisServer;

@@ -11,9 +11,10 @@ use super::directive::{Directive, DirectiveError, set_once};
 use super::units::{parse_duration, parse_size};
 use crate::nginx::ffi::log;
 use crate::nginx::ffi::zone::ZoneOwner;
+use crate::redis_client::RedisUrl;
 use crate::registry::Admission;
 use crate::route::parse_network;
-use crate::sync::{Settings, SnapshotSettings, Source};
+use crate::sync::{Settings, SnapshotSettings};
 use crate::table::{PublishError, Scratch, Table, carry_over};
 use crate::withdrawal_guard::{GuardOption, GuardOptionError};
 
@@ -29,7 +30,7 @@ const DEFAULT_MAX_AGE: Duration = Duration::from_secs(86400);
 #[derive(Debug, Default)]
 pub(in crate::nginx) struct TableOptions {
     zone_bytes: Option<usize>,
-    source: Option<Source>,
+    source: Option<RedisUrl>,
     password: Option<String>,
     wait_for_routes: Option<Duration>,
     resync_interval: Option<Duration>,
@@ -197,7 +198,7 @@ impl Directive for Redis {
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
         let value = one(args, Self::NAME, "redis redis://127.0.0.1:6379/0;")?;
-        let source = value.parse::<Source>().map_err(|e| DirectiveError::Other(format!("\"{}\" {e}", Self::NAME)))?;
+        let source = value.parse::<RedisUrl>().map_err(|e| DirectiveError::Other(format!("\"{}\" {e}", Self::NAME)))?;
         set_once(&mut conf.source, Self::NAME, source)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::sync::resp::Reply;
+use super::resp::Reply;
 
 /// So much may wait to be taken, in bytes of keys and their book-keeping. More of it is as good as "everything".
 const MAX_QUEUED_BYTES: usize = 16 << 20;

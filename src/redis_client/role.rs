@@ -1,8 +1,8 @@
 //! What a server says it is: the master, or a replica that may not have everything.
 
-use crate::sync::resp::Reply;
+use super::resp::Reply;
 
-use super::ServerError;
+use super::error::ServerError;
 
 /// The answer to `ROLE`, as far as it matters here.
 ///

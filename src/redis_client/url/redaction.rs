@@ -56,7 +56,7 @@ fn are_addresses(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Source;
+    use super::super::RedisUrl;
 
     #[test]
     fn no_password_is_shown() {
@@ -103,7 +103,7 @@ mod tests {
             "user:secret@h",
             "secret@h",
         ] {
-            let shown = match url.parse::<Source>() {
+            let shown = match url.parse::<RedisUrl>() {
                 Ok(source) => format!("{source} {source:?} {source:#?}"),
                 Err(error) => format!("{error} {error:?}"),
             };

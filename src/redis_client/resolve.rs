@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use super::ConnectionError;
+use super::error::ConnectionError;
 use super::patience::Patience;
 
 /// So many look-ups may be under way in a process; a resolver that hangs would otherwise collect threads.

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use redis::cmd;
 
+use super::error::{ConnectionError, ServerError};
+use super::exchange::{Exchange, Timeouts, unexpected};
 use super::patience::Patience;
-use super::{Connection, ConnectionError, ServerError, Timeouts, unexpected};
-use crate::sync::resp::Reply;
-use crate::sync::source::{Address, Endpoint, Sentinels};
+use super::resp::Reply;
+use super::url::{Address, Endpoint, Sentinels};
 
 /// Between two questions whether the master is still the same. After a failover that left the old master alive, the Sentinels
 /// tell of the new one at once, but may take ten seconds to demote the old one.
@@ -77,7 +78,7 @@ fn ask(
     let endpoint = Endpoint::Tcp { host: sentinel.host.clone(), port: sentinel.port };
     // Half of the time for the connection, a quarter for each of two replies.
     let timeouts = Timeouts { connect: share / 2, silence: share / 4, reply: share / 4 };
-    let mut connection = Connection::reach(&endpoint, timeouts, patience)?;
+    let mut exchange = Exchange::open(&endpoint, timeouts, patience)?;
     let mut packed = Vec::new();
     let credentials = sentinels.login.credentials();
     if let Some((user, password)) = credentials {
@@ -89,14 +90,14 @@ fn ask(
         auth.arg(password).write_packed_command(&mut packed);
     }
     cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinels.master).write_packed_command(&mut packed);
-    connection.send(&packed)?;
+    exchange.send(&packed)?;
     if let Some((_, password)) = credentials {
-        connection.reply(|reply| match reply {
-            Reply::Error(text) => Err(ServerError::without(text, password)),
+        exchange.reply(|reply| match reply {
+            Reply::Error(text) => Err(ServerError::without(text, password.as_bytes())),
             _ => Ok(()),
         })??;
     }
-    connection.reply(|reply| match &reply {
+    exchange.reply(|reply| match &reply {
         Reply::Null => Err(ConnectionError::UnknownMaster),
         Reply::Error(text) => Err(ServerError::new(text).into()),
         _ => address(&reply).ok_or_else(|| unexpected(&reply)),

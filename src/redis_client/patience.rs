@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::ConnectionError;
+use super::error::ConnectionError;
 
 /// No wait lasts longer than this without `stop` being asked.
 pub(super) const SLICE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! A connected stream socket that never blocks: TCP, unix, or TLS over TCP.
+//! A TCP or unix socket that never blocks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -16,88 +16,18 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send, socket_with,
 };
 
-use super::ConnectionError;
+use super::error::ConnectionError;
 use super::patience::Patience;
 use super::resolve::resolve;
-#[cfg(feature = "tls")]
-use super::tls::TlsSocket;
-use crate::sync::source::Endpoint;
 
 /// TCP asks a peer that has been quiet for so long whether it is still there, at this interval, so many times.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
-
-/// A connected socket. No call blocks: `ErrorKind::WouldBlock` says that [`Patience`] is needed first.
-pub(super) enum Socket {
-    Plain(PlainSocket),
-    #[cfg(feature = "tls")]
-    Tls(Box<TlsSocket>),
-}
-
-impl Socket {
-    /// Connects within the deadline, names looked up and TLS agreed on; of several addresses the first that answers.
-    pub(super) fn open(
-        endpoint: &Endpoint,
-        patience: Patience<'_>,
-        deadline: Instant,
-    ) -> Result<Self, ConnectionError> {
-        match endpoint {
-            Endpoint::Unix(path) => PlainSocket::unix(path, patience, deadline).map(Self::Plain),
-            Endpoint::Tcp { host, port } => PlainSocket::tcp(host, *port, patience, deadline).map(Self::Plain),
-            #[cfg(feature = "tls")]
-            Endpoint::Tls { host, port, ca } => {
-                let plain = PlainSocket::tcp(host, *port, patience, deadline)?;
-                TlsSocket::agree(plain, host, ca.as_ref(), patience, deadline).map(|tls| Self::Tls(Box::new(tls)))
-            }
-            #[cfg(not(feature = "tls"))]
-            Endpoint::Tls { host, .. } => {
-                Err(ConnectionError::Tls { host: host.clone(), reason: "this build is without TLS".into() })
-            }
-        }
-    }
-
-    /// Receives what is there; 0 when the peer has closed.
-    pub(super) fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(plain) => plain.read(room),
-            #[cfg(feature = "tls")]
-            Self::Tls(tls) => tls.receive(room),
-        }
-    }
-
-    /// Takes as much of `bytes` as can be sent now or, with TLS, be kept for [`Socket::flush`]; at least one byte.
-    pub(super) fn transmit(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(plain) => plain.write(bytes),
-            #[cfg(feature = "tls")]
-            Self::Tls(tls) => tls.transmit(bytes),
-        }
-    }
-
-    /// Sends what was kept.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            #[cfg(feature = "tls")]
-            Self::Tls(tls) => tls.flush(),
-        }
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Plain(plain) => plain.as_fd(),
-            #[cfg(feature = "tls")]
-            Self::Tls(tls) => tls.as_fd(),
-        }
-    }
-}
 
 /// A TCP or unix socket in non-blocking mode; neither reading nor writing raises SIGPIPE.
 pub(super) struct PlainSocket(OwnedFd);
 
 impl PlainSocket {
-    fn unix(path: &Path, patience: Patience<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
+    pub(super) fn unix(path: &Path, patience: Patience<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
         let failed = |error| ConnectionError::Connect { address: path.display().to_string(), error };
         let address = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
         let socket = Self::new(AddressFamily::UNIX).map_err(|error| failed(error.into()))?;
@@ -105,7 +35,12 @@ impl PlainSocket {
         Ok(socket)
     }
 
-    fn tcp(host: &str, port: u16, patience: Patience<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
+    pub(super) fn tcp(
+        host: &str,
+        port: u16,
+        patience: Patience<'_>,
+        deadline: Instant,
+    ) -> Result<Self, ConnectionError> {
         let addresses = resolve(host, port, patience, deadline)?;
         let mut last = ConnectionError::Resolve { host: host.to_owned(), error: io::Error::other("no address") };
         for (tried, address) in addresses.iter().enumerate() {

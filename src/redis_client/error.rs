@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::sync::resp::RespError;
+use super::resp::RespError;
 
 /// Why a connection could not be made or must be dropped. Except for [`ConnectionError::Server`] from
 /// [`Connection::ask`](super::Connection::ask), the connection is unusable afterwards.

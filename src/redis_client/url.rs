@@ -1,16 +1,18 @@
-//! Where the routes come from: the Redis that the `redis` directive names, checked once and never shown with its password.
+//! URLs of Redis, checked once and never shown with their password.
 
+mod login;
 mod redaction;
-mod sentinel;
+mod sentinels;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use login::{Login, redacted_reason};
 use redaction::redacted;
-use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, parse_redis_url};
+use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 use rustix::net::SocketAddrUnix;
-pub use sentinel::{Address, Sentinels};
+pub use sentinels::{Address, Sentinels};
 use thiserror::Error;
 
 /// What a good URL looks like, for the messages.
@@ -27,9 +29,10 @@ const SENTINEL_EXAMPLE: &str = "sentinel://10.0.0.1,10.0.0.2/mymaster/0";
 /// | `unix:/path[?db=N&user=U&pass=P]` | a unix socket |
 /// | `sentinel://[user[:password]@]host[:port][,...]/MASTER[/db][?sentinel_user=U&sentinel_password=P]` | whichever server the Sentinels, port 26379 unless given, call MASTER; user and password before `@` are for that server |
 ///
-/// User, password and path are percent-decoded. Anything else in a URL is refused.
+/// User, password and path are percent-decoded. Anything else in a URL is refused. `valkey`, `valkeys`, `redis+unix` and
+/// `valkey+unix` are other names for the first three schemes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Source {
+pub struct RedisUrl {
     reach: Reach,
     login: Login,
     db: u16,
@@ -42,13 +45,6 @@ pub enum Reach {
     Direct(Endpoint),
     /// The one that Sentinels tell of.
     Sentinels(Sentinels),
-}
-
-/// A user and a password.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Login {
-    user: Option<String>,
-    password: Option<Vec<u8>>,
 }
 
 /// How to reach a server.
@@ -79,13 +75,13 @@ pub enum Endpoint {
 pub struct Authority {
     /// The PEM file it came from.
     pub file: PathBuf,
-    /// Its certificates, in DER; at least one.
-    pub certificates: Vec<Vec<u8>>,
+    /// What was in it: at least one certificate.
+    pub pem: Vec<u8>,
 }
 
 /// Why a `redis` URL was refused. Passwords are replaced by `***` in what is shown of it.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum SourceError {
+pub enum RedisUrlError {
     /// Not a URL of a known scheme.
     #[error("invalid URL {0:?}, expected e.g. {EXAMPLE:?}")]
     Invalid(String),
@@ -122,9 +118,9 @@ pub enum SourceError {
     },
 }
 
-impl Source {
-    /// The same server with another password, byte by byte: a password file's line end is for the caller to cut off.
-    pub fn with_password(mut self, password: impl Into<Vec<u8>>) -> Self {
+impl RedisUrl {
+    /// The same server with another password: a password file's line end is for the caller to cut off.
+    pub fn with_password(mut self, password: impl Into<String>) -> Self {
         self.login.password = Some(password.into());
         self
     }
@@ -140,48 +136,37 @@ impl Source {
     }
 
     /// See [`Login::credentials`].
-    pub(crate) fn credentials(&self) -> Option<(&str, &[u8])> {
+    pub(crate) fn credentials(&self) -> Option<(&str, &str)> {
         self.login.credentials()
     }
 }
 
-impl Login {
-    fn of(settings: &RedisConnectionInfo) -> Self {
-        let password = settings.password().map(|password| password.as_bytes().to_vec());
-        Self { user: settings.username().map(str::to_owned), password }
-    }
-
-    /// User and password for AUTH, `None` when neither was given. A password alone is the user `default`'s; a user alone
-    /// has an empty password, which ACL users with `nopass` accept.
-    pub(crate) fn credentials(&self) -> Option<(&str, &[u8])> {
-        match (&self.user, &self.password) {
-            (None, None) => None,
-            (user, password) => Some((user.as_deref().unwrap_or("default"), password.as_deref().unwrap_or_default())),
-        }
-    }
-}
-
-impl FromStr for Source {
-    type Err = SourceError;
+impl FromStr for RedisUrl {
+    type Err = RedisUrlError;
 
     /// Parses a URL. Reads the file after `?ca=`; goes to no network.
-    fn from_str(text: &str) -> Result<Self, SourceError> {
+    fn from_str(text: &str) -> Result<Self, RedisUrlError> {
         let shown = || redacted(text);
-        let part = |reason: &str| SourceError::Part { url: shown(), reason: reason.into() };
-        let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+        let part = |reason: &str| RedisUrlError::Part { url: shown(), reason: reason.into() };
+        let scheme = match text.split_once(':').map_or("", |(scheme, _)| scheme) {
+            "valkey" => "redis",
+            "valkeys" => "rediss",
+            "redis+unix" | "valkey+unix" => "unix",
+            scheme => scheme,
+        };
         match scheme {
             "redis" | "unix" => {}
             "rediss" if cfg!(feature = "tls") => {}
-            "rediss" => return Err(SourceError::WithoutTls(shown())),
+            "rediss" => return Err(RedisUrlError::WithoutTls(shown())),
             "sentinel" => {
-                return match sentinel::parse(text) {
+                return match sentinels::parse(text) {
                     Ok((sentinels, login, db)) => Ok(Self { reach: Reach::Sentinels(sentinels), login, db }),
-                    Err(reason) => Err(SourceError::Sentinel { url: shown(), reason }),
+                    Err(reason) => Err(RedisUrlError::Sentinel { url: shown(), reason }),
                 };
             }
-            _ => return Err(SourceError::Invalid(shown())),
+            _ => return Err(RedisUrlError::Invalid(shown())),
         }
-        let url = parse_redis_url(text).ok_or_else(|| SourceError::Invalid(shown()))?;
+        let url = parse_redis_url(text).ok_or_else(|| RedisUrlError::Invalid(shown()))?;
         if url.fragment().is_some() {
             return Err(part("nothing may follow a \"#\""));
         }
@@ -201,7 +186,7 @@ impl FromStr for Source {
             ConnectionAddr::TcpTls { host, port, .. } => {
                 check_server_name(host).map_err(|reason| part(&reason))?;
                 let ca = ca.map(|file| {
-                    Authority::read(&file).map_err(|reason| SourceError::Ca { url: shown(), file, reason })
+                    Authority::read(&file).map_err(|reason| RedisUrlError::Ca { url: shown(), file, reason })
                 });
                 Endpoint::Tls { host: host.clone(), port: *port, ca: ca.transpose()? }
             }
@@ -209,7 +194,7 @@ impl FromStr for Source {
                 SocketAddrUnix::new(path).map_err(|_| part("the path does not fit a socket address"))?;
                 Endpoint::Unix(path.clone())
             }
-            _ => return Err(SourceError::Invalid(shown())),
+            _ => return Err(RedisUrlError::Invalid(shown())),
         };
         let settings = info.redis_settings();
         let db =
@@ -218,25 +203,31 @@ impl FromStr for Source {
     }
 }
 
+/// The address without user, password and database: `host:port`, a path, or the Sentinels with the name of the master.
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(Endpoint::Unix(path)) => write!(f, "{}", path.display()),
+            Self::Direct(Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. }) => {
+                write!(f, "{}", Address { host: host.clone(), port: *port })
+            }
+            Self::Sentinels(sentinels) => write!(f, "{sentinels}"),
+        }
+    }
+}
+
 /// The URL again, for logs and status pages: with the user, without the password.
-impl fmt::Display for Source {
+impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reach {
             Reach::Direct(Endpoint::Unix(path)) => {
                 write!(f, "unix:{}", path.display())?;
                 if self.db == 0 { Ok(()) } else { write!(f, "?db={}", self.db) }
             }
-            Reach::Direct(Endpoint::Tcp { host, port }) => {
-                let address = Address { host: host.clone(), port: *port };
-                write!(f, "redis://{}{address}/{}", self.login, self.db)
-            }
-            Reach::Direct(Endpoint::Tls { host, port, .. }) => {
-                let address = Address { host: host.clone(), port: *port };
-                write!(f, "rediss://{}{address}/{}", self.login, self.db)
-            }
+            Reach::Direct(Endpoint::Tcp { .. }) => write!(f, "redis://{}{}/{}", self.login, self.reach, self.db),
+            Reach::Direct(Endpoint::Tls { .. }) => write!(f, "rediss://{}{}/{}", self.login, self.reach, self.db),
             Reach::Sentinels(sentinels) => {
-                let addresses: Vec<_> = sentinels.addresses.iter().map(Address::to_string).collect();
-                write!(f, "sentinel://{}{}/{}/{}", self.login, addresses.join(","), sentinels.master, self.db)?;
+                write!(f, "sentinel://{}{sentinels}/{}", self.login, self.db)?;
                 let Login { user, password } = &sentinels.login;
                 let user = user.as_ref().map(|user| format!("sentinel_user={user}"));
                 let password = password.as_ref().map(|_| "sentinel_password=***".to_owned());
@@ -247,47 +238,37 @@ impl fmt::Display for Source {
     }
 }
 
-/// What stands before a host in a URL, without the password.
-impl fmt::Display for Login {
+impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = self.user.as_deref().unwrap_or_default();
-        let secret = if self.password.is_some() { ":***" } else { "" };
-        let at = if user.is_empty() && secret.is_empty() { "" } else { "@" };
-        write!(f, "{user}{secret}{at}")
-    }
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Login({self})")
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Source({self})")
+        write!(f, "RedisUrl({self})")
     }
 }
 
 impl Authority {
     #[cfg(feature = "tls")]
     fn read(file: &Path) -> Result<Self, String> {
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-
         if !file.is_absolute() {
             return Err("the path is not absolute".into());
         }
         let pem = std::fs::read(file).map_err(|error| error.to_string())?;
-        let certificates = CertificateDer::pem_slice_iter(&pem).map(|certificate| Ok(certificate?.to_vec()));
-        let certificates: Vec<_> =
-            certificates.collect::<Result<_, rustls::pki_types::pem::Error>>().map_err(|error| error.to_string())?;
-        if certificates.is_empty() {
+        let authority = Self { file: file.into(), pem };
+        if authority.roots()?.is_empty() {
             return Err("no certificate in it".into());
         }
-        for certificate in &certificates {
-            rustls::RootCertStore::empty().add(certificate.as_slice().into()).map_err(|error| error.to_string())?;
+        Ok(authority)
+    }
+
+    /// Its certificates, as those to trust.
+    #[cfg(feature = "tls")]
+    pub(super) fn roots(&self) -> Result<rustls::RootCertStore, String> {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.pem) {
+            let certificate = certificate.map_err(|error| error.to_string())?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
         }
-        Ok(Self { file: file.into(), certificates })
+        Ok(roots)
     }
 
     #[cfg(not(feature = "tls"))]
@@ -307,21 +288,16 @@ fn check_server_name(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The short description of an error of the redis crate, without its detail, which may quote what it is about.
-fn redacted_reason(error: &redis::RedisError) -> String {
-    error.to_string().split(" - ").next().unwrap_or_default().to_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn source(url: &str) -> Source {
+    fn source(url: &str) -> RedisUrl {
         url.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
     fn refusal(url: &str) -> String {
-        url.parse::<Source>().expect_err(url).to_string()
+        url.parse::<RedisUrl>().expect_err(url).to_string()
     }
 
     #[test]
@@ -334,6 +310,9 @@ mod tests {
             ("redis://[2001:db8::7]", tcp("2001:db8::7", 6379), 0),
             ("unix:/run/redis/redis.sock", Endpoint::Unix("/run/redis/redis.sock".into()), 0),
             ("unix:///run/r%20s.sock?db=15", Endpoint::Unix("/run/r s.sock".into()), 15),
+            ("redis+unix:///run/s?db=1", Endpoint::Unix("/run/s".into()), 1),
+            ("valkey+unix:/run/s", Endpoint::Unix("/run/s".into()), 0),
+            ("valkey://:pw@h:7000/2", tcp("h", 7000), 2),
         ] {
             assert_eq!((source(url).reach(), source(url).db()), (&Reach::Direct(endpoint), db), "{url}");
         }
@@ -348,11 +327,10 @@ mod tests {
             ("redis://sync@h", Some(("sync", ""))),
             ("unix:/s?user=sync&pass=secret", Some(("sync", "secret"))),
         ] {
-            let credentials = credentials.map(|(user, password)| (user, password.as_bytes()));
             assert_eq!(source(url).credentials(), credentials, "{url}");
         }
-        assert_eq!(source("redis://sync:old@h").with_password("new").credentials(), Some(("sync", &b"new"[..])));
-        assert_eq!(source("redis://h").with_password([0xff]).credentials(), Some(("default", &[0xff][..])));
+        assert_eq!(source("redis://sync:old@h").with_password("new").credentials(), Some(("sync", "new")));
+        assert_eq!(source("redis://h").with_password("new").credentials(), Some(("default", "new")));
     }
 
     #[test]

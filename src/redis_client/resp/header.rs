@@ -6,16 +6,16 @@ use memchr::memchr;
 use thiserror::Error;
 
 /// The longest bulk string, blob error or verbatim string, in bytes.
-pub(in crate::sync) const MAX_BULK_BYTES: usize = 1 << 20;
+pub(in crate::redis_client) const MAX_BULK_BYTES: usize = 1 << 20;
 /// The most elements in one aggregate, and in one whole reply; a map's keys and values count one each,
 /// as do attributes.
-pub(in crate::sync) const MAX_ELEMENTS: u32 = 1_000_000;
+pub(in crate::redis_client) const MAX_ELEMENTS: u32 = 1_000_000;
 /// How deep aggregates may lie inside each other.
-pub(in crate::sync) const MAX_NESTING: usize = 8;
+pub(in crate::redis_client) const MAX_NESTING: usize = 8;
 /// The longest whole reply, in bytes as sent.
-pub(in crate::sync) const MAX_REPLY_BYTES: usize = 64 << 20;
+pub(in crate::redis_client) const MAX_REPLY_BYTES: usize = 64 << 20;
 /// The longest line: a header, a simple string or a simple error, in bytes without its CRLF.
-pub(in crate::sync) const MAX_LINE_BYTES: usize = 16 << 10;
+pub(in crate::redis_client) const MAX_LINE_BYTES: usize = 16 << 10;
 
 /// What makes a stream of replies unusable. Nothing after it can be trusted: drop the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

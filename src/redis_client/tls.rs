@@ -11,10 +11,10 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_native_certs::load_native_certs;
 
-use super::ConnectionError;
+use super::error::ConnectionError;
 use super::patience::Patience;
-use super::socket::PlainSocket;
-use crate::sync::source::Authority;
+use super::plain::PlainSocket;
+use super::url::Authority;
 
 /// A TLS session and the socket below it.
 pub(super) struct TlsSocket {
@@ -120,13 +120,10 @@ impl AsFd for TlsSocket {
 
 /// The authorities to trust, or why there are none.
 fn roots(ca: Option<&Authority>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
     if let Some(ca) = ca {
-        for certificate in &ca.certificates {
-            roots.add(certificate.as_slice().into()).map_err(|error| error.to_string())?;
-        }
-        return Ok(roots);
+        return ca.roots();
     }
+    let mut roots = RootCertStore::empty();
     let system = load_native_certs();
     roots.add_parsable_certificates(system.certs);
     match (roots.is_empty(), system.errors.first()) {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 
-use super::{Login, redacted_reason};
+use super::login::{Login, redacted_reason};
 
 /// What Sentinels listen on unless told otherwise.
 const PORT: u16 = 26379;
@@ -35,6 +35,14 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
+/// As in a URL: `host:port,host:port/master`.
+impl fmt::Display for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<_> = self.addresses.iter().map(Address::to_string).collect();
+        write!(f, "{}/{}", addresses.join(","), self.master)
     }
 }
 
@@ -73,7 +81,7 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
     for (name, value) in parameters.query_pairs() {
         match &*name {
             "sentinel_user" => sentinel_login.user = Some(value.into_owned()),
-            "sentinel_password" => sentinel_login.password = Some(value.into_owned().into_bytes()),
+            "sentinel_password" => sentinel_login.password = Some(value.into_owned()),
             _ if sentinel_login.password.is_some() => {
                 return Err("unknown parameter after the password; an \"&\" in that must be written %26".into());
             }
@@ -109,11 +117,11 @@ fn login(url: &str) -> Result<Login, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Reach, Source};
+    use super::super::{Reach, RedisUrl};
     use super::*;
 
     fn sentinels(url: &str) -> Sentinels {
-        match url.parse::<Source>().unwrap_or_else(|error| panic!("{error}")).reach() {
+        match url.parse::<RedisUrl>().unwrap_or_else(|error| panic!("{error}")).reach() {
             Reach::Sentinels(sentinels) => sentinels.clone(),
             other @ Reach::Direct(_) => panic!("{url}: {other:?}"),
         }
@@ -136,14 +144,14 @@ mod tests {
     #[test]
     fn servers_and_sentinels_have_logins_of_their_own() {
         let url = "sentinel://sync:p%40ss@h1,h2/m/2?sentinel_user=watch&sentinel_password=a%26b";
-        let source: Source = url.parse().unwrap();
+        let source: RedisUrl = url.parse().unwrap();
         assert_eq!(source.db(), 2);
-        assert_eq!(source.credentials(), Some(("sync", &b"p@ss"[..])));
-        assert_eq!(sentinels(url).login.credentials(), Some(("watch", &b"a&b"[..])));
-        let source: Source = "sentinel://h/m?sentinel_password=x".parse().unwrap();
+        assert_eq!(source.credentials(), Some(("sync", "p@ss")));
+        assert_eq!(sentinels(url).login.credentials(), Some(("watch", "a&b")));
+        let source: RedisUrl = "sentinel://h/m?sentinel_password=x".parse().unwrap();
         assert_eq!(source.credentials(), None);
         assert_eq!(sentinels("sentinel://:x@h/m").login.credentials(), None);
-        assert_eq!(source.with_password("new").credentials(), Some(("default", &b"new"[..])));
+        assert_eq!(source.with_password("new").credentials(), Some(("default", "new")));
     }
 
     #[test]
@@ -166,13 +174,13 @@ mod tests {
             ("sentinel://h/m#x", "nothing may follow a"),
             ("sentinel://%ff@h/m", "username is not valid utf-8"),
         ] {
-            let got = url.parse::<Source>().expect_err(url).to_string();
+            let got = url.parse::<RedisUrl>().expect_err(url).to_string();
             let example = r#"expected e.g. "sentinel://10.0.0.1,10.0.0.2/mymaster/0""#;
             assert!(got.contains(want) && got.ends_with(example), "{url}: {got}");
         }
         let many = ["h"; MAX_SENTINELS + 1].join(",");
-        assert!(format!("sentinel://{}/m", &many[2..]).parse::<Source>().is_ok());
-        let got = format!("sentinel://{many}/m").parse::<Source>().unwrap_err().to_string();
+        assert!(format!("sentinel://{}/m", &many[2..]).parse::<RedisUrl>().is_ok());
+        let got = format!("sentinel://{many}/m").parse::<RedisUrl>().unwrap_err().to_string();
         assert!(got.contains("17 Sentinels, expected at most 16"), "{got}");
     }
 
@@ -187,7 +195,7 @@ mod tests {
                 "sentinel://h:26379/m/0?sentinel_user=u&sentinel_password=***",
             ),
         ] {
-            assert_eq!(url.parse::<Source>().unwrap().to_string(), want, "{url}");
+            assert_eq!(url.parse::<RedisUrl>().unwrap().to_string(), want, "{url}");
         }
     }
 }
