@@ -3,6 +3,12 @@
 //! No call blocks for long: each wait is cut into slices of at most 100 ms, between which the caller's `stop` is asked, and
 //! ends at a deadline. Whatever goes wrong, the connection is given up: a stream with a reply missing cannot be repaired,
 //! and a new connection always means a full scan.
+//!
+//! Replies are decoded here (`resp`) and not by the `redis` crate. Its parser, which its async connection uses too, takes any length
+//! that a header announces: it waits for `$536870912` or `*2000000000` instead of refusing them, makes 19 bytes of one byte received,
+//! and cannot tell a hash of 200,000 small values, which is read, from one with a single value of 2 MB, which is set aside. It also
+//! needs five times as long (1.4 instead of 0.25 us for a tool's reply: some 1.2 s more for 1,000,000 tools, which took 1.7 s
+//! of processor time), and gives a stream up for an error reply that is not UTF-8. Measured with redis 1.8.1.
 
 use std::time::Instant;
 
