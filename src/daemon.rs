@@ -2,6 +2,7 @@
 
 mod accept;
 mod concurrency_limiter;
+mod connect;
 mod connection_limiter;
 mod guard;
 mod http;
@@ -34,10 +35,10 @@ pub use metrics::{Format, encode, new_registry, start_at_zero};
 pub use options::CommonOptions;
 pub use program::{DaemonOptions, Failure, run};
 pub use project::{ProjectError, ProjectOptions};
-pub use redis_options::{DEFAULT_REDIS_URL, InvalidRedis, RedisOptions};
+pub use redis_options::{RedisOptions, RedisOptionsError};
 pub use runtime::on_worker;
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
-pub use store::{Idempotent, REDIS_DEADLINE, Reading, RedisUrlError, Store, StoreError, is_of_another_type};
+pub use store::{Idempotent, REDIS_DEADLINE, Reading, Store, StoreError, is_of_another_type};
 pub use usage::{EX_USAGE, exit_on, parse_duration};
 pub use write_check::follow_writability;

@@ -21,15 +21,5 @@ pub use exchange::Timeouts;
 pub use push::Invalidation;
 pub use resolve::forget_lookups;
 pub use resp::{Decoder, Reply, RespError};
+pub use sentinel::master_of;
 pub use url::{Address, Endpoint, Reach, RedisUrl, RedisUrlError, Sentinels};
-
-use std::time::Instant;
-
-/// Where the Sentinels say the master is; blocks until `deadline` at the latest. They are asked in turn until more than half
-/// of them agree.
-///
-/// # Errors
-/// [`ConnectionError::NoMaster`] with the reason of each Sentinel.
-pub fn find_master(sentinels: &Sentinels, deadline: Instant) -> Result<Address, ConnectionError> {
-    sentinel::find_master(sentinels, patience::Patience::new(&|| false), deadline)
-}

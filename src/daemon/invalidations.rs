@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisResult, Value,
-};
+use redis::{ProtocolVersion, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::connect::{connect, patient};
 use super::store::{REDIS_DEADLINE, StoreError};
 use crate::backoff::Backoff;
+use crate::redis_client::RedisUrl;
 use crate::registry::track_keys;
 
 /// More keys than these are as good as all.
@@ -52,23 +52,19 @@ impl InvalidationListener {
     ///
     /// # Errors
     /// Redis cannot be reached, or refuses tracking.
-    pub async fn connect(&self, client: &Client, prefix: &str) -> RedisResult<MultiplexedConnection> {
-        let info = client.get_connection_info().clone();
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-        let client = Client::open(info.set_redis_settings(settings).into_connection_info()?)?;
+    pub async fn connect(&self, url: &RedisUrl, prefix: &str) -> RedisResult<MultiplexedConnection> {
         let listener = self.clone();
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let config = config.set_push_sender(move |push: PushInfo| -> Result<(), Infallible> {
+        let config = patient().set_push_sender(move |push: PushInfo| -> Result<(), Infallible> {
             listener.take_in(push);
             Ok(())
         });
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = connect(url, ProtocolVersion::RESP3, &config).await?;
         let () = track_keys(prefix).query_async(&mut connection).await?;
         Ok(connection)
     }
 
     /// Listens on a connection of its own, which is made again whenever it is lost, for as long as somebody else has a clone.
-    pub fn listen(client: Client, prefix: &'static str) -> Self {
+    pub fn listen(url: RedisUrl, prefix: &'static str) -> Self {
         let listener = Self::default();
         let heard = Arc::downgrade(&listener.0);
         tokio::spawn(async move {
@@ -76,7 +72,7 @@ impl InvalidationListener {
             let mut has_failed = false;
             while let Some(heard) = heard.upgrade() {
                 let listener = Self(heard);
-                let error = match within(listener.connect(&client, prefix)).await {
+                let error = match within(listener.connect(&url, prefix)).await {
                     Ok(connection) => {
                         listener.doubt_everything();
                         if std::mem::take(&mut has_failed) {

@@ -8,7 +8,7 @@ use super::log::LogOptions;
 use super::redis_options::RedisOptions;
 
 /// What every daemon's command line says. Only a restart changes any of it.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct CommonOptions {
     /// Its Redis.
     #[command(flatten)]
@@ -22,11 +22,10 @@ pub struct CommonOptions {
 }
 
 impl CommonOptions {
-    /// The options that differ from `other`'s.
+    /// The options that differ from `other`'s, but for those of Redis: what they mean is also in a file.
     pub fn that_differ(&self, other: &Self) -> impl Iterator<Item = &'static str> {
         let options = [
             ("--metrics-listen", self.metrics_listen == other.metrics_listen),
-            ("--redis", self.redis == other.redis),
             ("--log-format or --log-level", self.log == other.log),
         ];
         options.into_iter().filter(|(_, same)| !same).map(|(option, _)| option)

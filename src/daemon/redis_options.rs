@@ -1,41 +1,116 @@
-//! Which Redis: what a command line says of it.
+//! What every daemon's command line says of its Redis.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use clap::Args;
-use redis::Client;
 
-use super::store::{RedisUrlError, open_redis};
+use crate::redis_client::{RedisUrl, RedisUrlError};
 
-/// The Redis of command lines that name none.
-pub const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379/0";
-
-/// What every daemon's command line says of its Redis.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+/// What was written.
+#[derive(Clone, Debug, Args)]
 pub struct RedisOptions {
-    /// URL of Redis: redis://[user:password@]host[:port][/db] or unix:///path
-    // `None` only where a program takes the default away, to have one of its own.
-    #[arg(long, value_name = "URL", env = "URLPROXY_REDIS", hide_env_values = true, default_value = DEFAULT_REDIS_URL)]
-    pub redis: Option<String>,
+    #[arg(long, value_name = "URL", env = "URLPROXY_REDIS", hide_env_values = true, help = Self::help("Where routes are kept", Self::DEFAULT))]
+    redis: Option<String>,
+    /// File whose first line is the password for --redis; read at the start
+    #[arg(long, value_name = "FILE")]
+    redis_password_file: Option<PathBuf>,
 }
 
-/// The URL is none.
+/// Why these options name no Redis.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid --redis: {0}")]
-pub struct InvalidRedis(#[from] RedisUrlError);
+pub enum RedisOptionsError {
+    /// No URL.
+    #[error("--redis: {0}")]
+    Url(#[from] RedisUrlError),
+    /// No password in the file.
+    #[error("{error} while reading --redis-password-file {path:?}")]
+    PasswordFile {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
 
 impl RedisOptions {
-    /// A client, and the server's address for people, without the password.
-    ///
-    /// # Errors
-    /// No URL of a Redis that daemons can speak to.
-    pub fn open(&self) -> Result<(Client, String), InvalidRedis> {
-        self.open_or(None)
+    /// Where Redis is when nothing says so.
+    pub const DEFAULT: &str = "redis://127.0.0.1:6379/0";
+
+    /// The help of `--redis` for a program with this use of it and this default.
+    pub fn help(purpose: &str, default: &str) -> String {
+        format!(
+            "{purpose}: redis://[user:password@]host[:port][/db], the same with rediss:// and [?ca=FILE] for TLS, \
+             unix:/path[?db=N], or sentinel://[user:password@]host[:port],.../MASTER[/db] [default: {default}]"
+        )
     }
 
-    /// The same; without an option, at the URL `otherwise` if there is one.
+    /// The URL with its password; of a Redis on this host when none was written.
     ///
     /// # Errors
-    /// As before.
-    pub fn open_or(&self, otherwise: Option<&str>) -> Result<(Client, String), InvalidRedis> {
-        Ok(open_redis(self.redis.as_deref().or(otherwise).unwrap_or(DEFAULT_REDIS_URL))?)
+    /// No URL; no password in the file.
+    pub fn to_url(&self) -> Result<RedisUrl, RedisOptionsError> {
+        self.to_url_or(None)
+    }
+
+    /// The same, with a URL from elsewhere that counts when none was written.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn to_url_or(&self, other: Option<&str>) -> Result<RedisUrl, RedisOptionsError> {
+        let url: RedisUrl = self.redis.as_deref().or(other).unwrap_or(Self::DEFAULT).parse()?;
+        let Some(path) = &self.redis_password_file else { return Ok(url) };
+        let password = fs::read_to_string(path).and_then(|text| match text.lines().next() {
+            None | Some("") => Err(io::Error::other("no password on the first line")),
+            Some(password) => Ok(password.to_owned()),
+        });
+        match password {
+            Ok(password) => Ok(url.with_password(password)),
+            Err(error) => Err(RedisOptionsError::PasswordFile { path: path.clone(), error }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(redis: Option<&str>, file: Option<PathBuf>) -> RedisOptions {
+        RedisOptions { redis: redis.map(str::to_owned), redis_password_file: file }
+    }
+
+    #[test]
+    fn a_redis_on_this_host_is_the_default() {
+        assert_eq!(options(None, None).to_url().unwrap().to_string(), RedisOptions::DEFAULT);
+        assert_eq!(options(None, None).to_url_or(Some("unix:/s")).unwrap().to_string(), "unix:/s");
+        assert_eq!(
+            options(Some("redis://h"), None).to_url_or(Some("unix:/s")).unwrap().to_string(),
+            "redis://h:6379/0"
+        );
+    }
+
+    #[test]
+    fn the_password_is_the_first_line_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("redis.pass");
+        for (content, password) in [("s3cret\nmore\n", "s3cret"), ("päss", "päss")] {
+            fs::write(&file, content).unwrap();
+            let url = options(Some("redis://me@h"), Some(file.clone())).to_url().unwrap();
+            assert_eq!(url.credentials(), Some(("me", password)));
+        }
+        for (content, want) in
+            [(&b""[..], "no password on the first line"), (b"\nx", "no password"), (b"\xff", "UTF-8")]
+        {
+            fs::write(&file, content).unwrap();
+            let error = options(None, Some(file.clone())).to_url().unwrap_err().to_string();
+            assert!(error.contains(want) && error.contains("while reading --redis-password-file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fault_names_the_option_and_no_password() {
+        let error = options(Some("http://me:s3cret@h"), None).to_url().unwrap_err().to_string();
+        assert_eq!(error, r#"--redis: invalid URL "http://me:***@h", expected e.g. "redis://127.0.0.1:6379/0""#);
     }
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
-};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisError, RedisResult};
 use tokio::sync::Mutex;
 
+use super::connect::{connect, patient};
+use crate::redis_client::RedisUrl;
 use crate::registry::Call;
 
 /// Longer than this Redis may not take, connecting included.
@@ -18,7 +18,7 @@ pub const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 /// One connection, shared by all clients, made anew after any failure.
 #[derive(Debug)]
 pub struct Store {
-    client: Client,
+    url: RedisUrl,
     connection: Mutex<Option<MultiplexedConnection>>,
     latency: Histogram,
 }
@@ -83,35 +83,10 @@ impl<T: FromRedisValue> Idempotent for Reading<Pipeline, T> {
     }
 }
 
-/// What is no URL of a Redis that daemons can speak to. The URL is left out: it may hold a password.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisUrlError {
-    /// None at all.
-    #[error("{0}, expected e.g. redis://127.0.0.1:6379/0")]
-    Invalid(#[from] RedisError),
-    /// Daemons' connections are without TLS.
-    #[error("TLS is not supported here, expected e.g. redis://127.0.0.1:6379/0")]
-    Tls,
-}
-
-/// A client for a URL, and the server's address for people, without the password.
-///
-/// # Errors
-/// No URL, or one with TLS.
-pub fn open_redis(url: &str) -> Result<(Client, String), RedisUrlError> {
-    let client = Client::open(url)?;
-    let address = client.get_connection_info().addr();
-    if matches!(address, ConnectionAddr::TcpTls { .. }) {
-        return Err(RedisUrlError::Tls);
-    }
-    let shown = address.to_string();
-    Ok((client, shown))
-}
-
 impl Store {
     /// Connects when it is first needed; `latency` is told how long each answer or failure takes, in seconds.
-    pub fn new(client: Client, latency: Histogram) -> Self {
-        Self { client, connection: Mutex::new(None), latency }
+    pub fn new(url: RedisUrl, latency: Histogram) -> Self {
+        Self { url, connection: Mutex::new(None), latency }
     }
 
     /// Returns when Redis has done it.
@@ -149,8 +124,7 @@ impl Store {
             return Ok((connection.clone(), false));
         }
         // The one deadline is that of `commit`.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let connection = connect(&self.url, ProtocolVersion::RESP2, &patient()).await?;
         *kept = Some(connection.clone());
         Ok((connection, true))
     }

@@ -40,14 +40,14 @@ pub enum BackendFault {
 #[derive(Clone, Debug, Default)]
 pub struct Destinations {
     admission: Admission,
-    /// Where the Redis is, when that is a name: what it means is looked up when it counts.
-    redis: Option<(Box<str>, u16)>,
+    /// Where the Redis is, or its Sentinels are, when that is a name: what it means is looked up when it counts.
+    redis: Vec<(Box<str>, u16)>,
 }
 
 impl Destinations {
     /// Backends must be in these networks; without any they may be any server's.
     pub fn within(networks: Vec<IpNet>) -> Self {
-        Self { admission: Admission { networks, own_sockets: vec![] }, redis: None }
+        Self { admission: Admission { networks, own_sockets: vec![] }, redis: vec![] }
     }
 
     /// Whether any server's address may be one.
@@ -60,10 +60,10 @@ impl Destinations {
         self.admission.own_sockets.push(socket);
     }
 
-    /// Nor is the Redis at `host`, an address or a name.
+    /// Nor is the Redis, or a Sentinel, at `host`, an address or a name.
     pub fn exclude_redis(&mut self, host: &str, port: u16) {
         let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
-            self.redis = Some((host.trim_end_matches('.').to_ascii_lowercase().into(), port));
+            self.redis.push((host.trim_end_matches('.').to_ascii_lowercase().into(), port));
             return;
         };
         self.admission.own_sockets.extend(redis_sockets(ip, port));
@@ -83,9 +83,7 @@ impl Destinations {
             Host::Name(name) if **name == *"localhost" || name.ends_with(".localhost") => {
                 Err(BackendFault::Loopback(backend.to_string()))
             }
-            Host::Name(name)
-                if self.redis.as_ref().is_some_and(|(host, port)| host == name && *port == backend.port) =>
-            {
+            Host::Name(name) if self.redis_names(backend.port).any(|host| host == name) => {
                 Err(BackendFault::Own(backend.to_string()))
             }
             Host::Name(_) => Ok(()),
@@ -104,6 +102,11 @@ impl Destinations {
         self.admission.networks.iter().any(is_meant)
     }
 
+    /// The names of servers of Redis with this port.
+    fn redis_names(&self, port: u16) -> impl Iterator<Item = &Box<str>> {
+        self.redis.iter().filter(move |(_, other)| *other == port).map(|(host, _)| host)
+    }
+
     /// The names whose addresses decide about a backend: its own, and that of the Redis with the same port.
     pub fn names_of(&self, backend: &Backend) -> Vec<Box<str>> {
         let own = match &backend.host {
@@ -111,8 +114,7 @@ impl Destinations {
             Host::Name(name) if self.are_any() => Some(name.clone()),
             _ => None,
         };
-        let redis = self.redis.as_ref().filter(|(_, port)| *port == backend.port).map(|(host, _)| host.clone());
-        own.into_iter().chain(redis).collect()
+        own.into_iter().chain(self.redis_names(backend.port).cloned()).collect()
     }
 
     /// Judges a backend by what its name means now. A name without an address is allowed: there is no server.
@@ -125,10 +127,8 @@ impl Destinations {
             Host::Name(name) => of(name).iter().map(IpAddr::to_canonical).collect(),
             _ => backend.socket_addr().map(|address| address.ip().to_canonical()).into_iter().collect(),
         };
-        if let Some((redis, port)) = &self.redis
-            && *port == backend.port
-        {
-            let own_sockets = of(redis).iter().flat_map(|ip| redis_sockets(ip.to_canonical(), *port)).collect();
+        for redis in self.redis_names(backend.port) {
+            let own_sockets = of(redis).iter().flat_map(|ip| redis_sockets(ip.to_canonical(), backend.port)).collect();
             let but_redis = Admission { networks: vec![], own_sockets };
             let is_redis = |ip: &IpAddr| {
                 matches!(but_redis.check(&Backend { host: (*ip).into(), ..backend.clone() }), Err(NotAllowed::Loop(_)))

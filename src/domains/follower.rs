@@ -7,7 +7,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
@@ -20,6 +19,7 @@ use super::replica::{Replica, names_of};
 use super::strangers::Strangers;
 use crate::backoff::Backoff;
 use crate::daemon::{Guard, Invalidations, Readiness, StoreError};
+use crate::redis_client::RedisUrl;
 use crate::registry::frontend_of;
 
 /// Domains that are written or compared with one round trip.
@@ -43,7 +43,7 @@ pub(super) struct Progress {
 /// What the follower goes by.
 pub(super) struct Parts {
     pub database: Database,
-    pub client: Client,
+    pub redis: RedisUrl,
     pub guard: Guard,
     pub resync_interval: Duration,
     pub changed: Arc<Notify>,
@@ -118,7 +118,7 @@ impl Follower {
         has_failed: &mut bool,
     ) -> Result<(), FollowError> {
         self.mend_at = None;
-        let mut replica = Replica::connect(&self.parts.client, self.parts.metrics.redis.clone()).await?;
+        let mut replica = Replica::connect(&self.parts.redis, self.parts.metrics.redis.clone()).await?;
         // Deletions that were acknowledged go first: nothing holds them.
         self.drain(&mut replica).await?;
         self.parts.progress.send_modify(|progress| progress.is_following = true);

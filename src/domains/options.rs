@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::policy::is_project;
 use super::reserved::parse_reserved;
-use crate::daemon::{CommonOptions, parse_duration, parse_guard};
+use crate::daemon::{CommonOptions, RedisOptions, parse_duration, parse_guard};
 use crate::route::{Domain, MAX_BACKENDS, parse_network};
 use crate::withdrawal_guard::GuardOption;
 
@@ -42,6 +42,7 @@ Exit status: 0 when done, or after SIGTERM or SIGINT; 64 for a wrong command lin
     name = PROGRAM,
     version,
     about = "Has the proxy send whole domains to the backends that their projects name",
+    mut_arg("redis", |redis| redis.help(RedisOptions::help("Where domains are kept for the proxy", RedisOptions::DEFAULT))),
     // `--allow-backend 10.0.0.0/8 import data.db` is a command after one network.
     subcommand_precedence_over_arg = true,
     after_help = HELP

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, FromRedisValue, RedisResult, Value};
+use redis::{FromRedisValue, RedisResult, Value};
 use tokio::time::timeout;
 
 use super::mapping::Mapping;
 use crate::daemon::{InvalidationListener, Invalidations, REDIS_DEADLINE, StoreError};
+use crate::redis_client::RedisUrl;
 use crate::registry::{DOMAINS_PREFIX, compare_frontend, frontend_of, scan_frontends, write_frontend};
 
 /// Keys that are asked for with one command.
@@ -26,9 +27,9 @@ pub(super) struct Replica {
 
 impl Replica {
     /// Connects, and listens to what others do from then on.
-    pub(super) async fn connect(client: &Client, latency: Histogram) -> Result<Self, StoreError> {
+    pub(super) async fn connect(url: &RedisUrl, latency: Histogram) -> Result<Self, StoreError> {
         let listener = InvalidationListener::default();
-        let connection = within(&latency, listener.connect(client, DOMAINS_PREFIX)).await?;
+        let connection = within(&latency, listener.connect(url, DOMAINS_PREFIX)).await?;
         Ok(Self { connection, listener, latency })
     }
 

@@ -68,14 +68,14 @@ pub async fn serve(mut settings: Settings, mut lifecycle: Lifecycle) -> Result<E
     let address = listener.local_addr()?;
     [Some(address), lifecycle.status_address()].into_iter().flatten().for_each(|own| destinations.exclude(own));
     let shutdown = lifecycle.start()?;
-    info!(%address, redis = settings.redis, "listening");
+    info!(%address, redis = settings.redis.reach().to_string(), "listening");
 
     let (progress, progressed) = watch::channel(Progress::default());
     let changed = Arc::new(Notify::new());
     let (stop, stopped) = oneshot::channel::<()>();
     let parts = Parts {
         database: database.clone(),
-        client: settings.client,
+        redis: settings.redis,
         guard: Guard::new(settings.guard, &GUARD_WORDS),
         resync_interval: settings.resync_interval,
         changed: Arc::clone(&changed),

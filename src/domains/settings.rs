@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr};
 use tracing::debug;
 
 use super::api::Rules;
@@ -13,7 +12,8 @@ use super::options::{Options, PROGRAM, PolicyOptions};
 use super::policy::Policy;
 use super::reserved::{Reserved, ReservedError};
 use super::suffixes::{Suffixes, SuffixesError};
-use crate::daemon::InvalidRedis;
+use crate::daemon::RedisOptionsError;
+use crate::redis_client::{Endpoint, Reach, RedisUrl};
 use crate::withdrawal_guard::GuardSettings;
 
 /// Everything that a command line says to the server.
@@ -23,10 +23,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The database.
     pub database: PathBuf,
-    /// The Redis, for people.
-    pub redis: String,
-    /// The same, for the program.
-    pub client: Client,
+    /// The Redis.
+    pub redis: RedisUrl,
     /// What may only Redis have and still be removed at once.
     pub guard: Option<GuardSettings>,
     /// Everything is compared this often.
@@ -45,7 +43,7 @@ pub struct Settings {
 pub enum SettingsError {
     /// No URL of a Redis.
     #[error(transparent)]
-    Redis(#[from] InvalidRedis),
+    Redis(#[from] RedisOptionsError),
     /// No list of suffixes.
     #[error(transparent)]
     Suffixes(#[from] SuffixesError),
@@ -60,13 +58,11 @@ impl Options {
     /// # Errors
     /// Which of the values, or of the files that they name, is wrong.
     pub(super) fn into_settings(mut self) -> Result<Settings, SettingsError> {
-        let (client, redis) = self.common.redis.open()?;
-        let policy = self.take_policy()?;
+        let (policy, redis) = self.take_policy()?;
         Ok(Settings {
             listen: self.listen,
             database: self.database,
             redis,
-            client,
             guard: self.withdrawal_guard.into_settings(PROGRAM),
             resync_interval: self.resync_interval,
             drain_timeout: self.drain_timeout,
@@ -76,22 +72,29 @@ impl Options {
         })
     }
 
-    /// The rules, also for a command that maps domains while the server may run with the same options.
-    pub(super) fn take_policy(&mut self) -> Result<Policy, SettingsError> {
-        let (client, _) = self.common.redis.open()?;
+    /// The rules, also for a command that maps domains while the server may run with the same options, and the Redis.
+    pub(super) fn take_policy(&mut self) -> Result<(Policy, RedisUrl), SettingsError> {
+        let redis = self.common.redis.to_url()?;
         let mut policy = std::mem::take(&mut self.policy).into_policy()?;
-        exclude_own(&mut policy, &client, [Some(self.listen), self.common.metrics_listen]);
-        Ok(policy)
+        exclude_own(&mut policy, &redis, [Some(self.listen), self.common.metrics_listen]);
+        Ok((policy, redis))
     }
 }
 
 /// The server's own sockets are no backends, nor is its Redis.
-fn exclude_own(policy: &mut Policy, client: &Client, listening: [Option<SocketAddr>; 2]) {
+fn exclude_own(policy: &mut Policy, redis: &RedisUrl, listening: [Option<SocketAddr>; 2]) {
     let destinations = &mut policy.destinations;
     // Port 0 is any: what it is the server says when it listens.
     listening.into_iter().flatten().filter(|socket| socket.port() != 0).for_each(|socket| destinations.exclude(socket));
-    if let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() {
-        destinations.exclude_redis(host, *port);
+    match redis.reach() {
+        Reach::Direct(Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. }) => {
+            destinations.exclude_redis(host, *port);
+        }
+        Reach::Direct(Endpoint::Unix(_)) => {}
+        // Which server is the master changes.
+        Reach::Sentinels(sentinels) => {
+            sentinels.addresses.iter().for_each(|sentinel| destinations.exclude_redis(&sentinel.host, sentinel.port));
+        }
     }
 }
 

@@ -53,7 +53,7 @@ impl Registrar {
         Self {
             live: Arc::new(ArcSwap::from_pointee(settings.policy.clone())),
             reloaded: Notify::new(),
-            store: Store::new(settings.client.clone(), metrics.redis.clone()),
+            store: Store::new(settings.redis.clone(), metrics.redis.clone()),
             metrics,
             resolver: Resolver::default(),
             probes: ProbeLimiter::default(),

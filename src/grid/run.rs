@@ -40,7 +40,7 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     let registrar = Arc::new(Registrar::new(&settings, lifecycle.registry()));
     let readiness = lifecycle.readiness();
     let shutdown = lifecycle.start()?;
-    info!(address = %listener.local_addr()?, redis = settings.redis, "listening");
+    info!(address = %listener.local_addr()?, redis = settings.redis.reach().to_string(), "listening");
     if let Some(hangups) = hangups {
         tokio::spawn(reload_at(hangups, settings, Arc::clone(&registrar)));
     }

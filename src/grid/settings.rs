@@ -7,21 +7,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use redis::Client;
 use tracing::warn;
 
 use super::options::{Options, PROGRAM, reason};
-use crate::daemon::{CommonOptions, InvalidRedis, ProjectError, raise_file_limit};
+use crate::daemon::{CommonOptions, ProjectError, RedisOptionsError, raise_file_limit};
+use crate::redis_client::RedisUrl;
 use crate::withdrawal_guard::GuardSettings;
 
 /// Everything that a command line and its file say.
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The Redis, without its password, for people.
-    pub redis: String,
-    /// The same, for the program.
-    pub(super) client: Client,
+    /// The Redis.
+    pub redis: RedisUrl,
     pub(super) policy: Policy,
     common: CommonOptions,
     args: Vec<OsString>,
@@ -65,7 +63,7 @@ pub enum SettingsError {
     Project(#[from] ProjectError),
     /// No URL of a Redis.
     #[error(transparent)]
-    Redis(#[from] InvalidRedis),
+    Redis(#[from] RedisOptionsError),
 }
 
 impl Options {
@@ -75,11 +73,10 @@ impl Options {
     /// Which of the values, or of the files that they name, is wrong.
     pub(super) fn into_settings(self) -> Result<Settings, SettingsError> {
         let project = self.project.resolve()?;
-        let (client, redis) = self.common.redis.open()?;
+        let redis = self.common.redis.to_url()?;
         Ok(Settings {
             listen: self.listen,
             redis,
-            client,
             policy: Policy {
                 project,
                 canonical_domain: self.canonical_domain,
@@ -119,8 +116,12 @@ impl Settings {
 
     /// The options that differ from `other`'s and can't be exchanged while it serves.
     pub(super) fn fixed_that_differ(&self, other: &Self) -> impl Iterator<Item = &'static str> {
-        let listen = (self.listen != other.listen).then_some("--listen");
-        listen.into_iter().chain(self.common.that_differ(&other.common))
+        let own = [
+            ("--listen", self.listen == other.listen),
+            ("--redis or --redis-password-file", self.redis == other.redis),
+        ];
+        let own = own.into_iter().filter(|(_, same)| !same).map(|(option, _)| option);
+        own.chain(self.common.that_differ(&other.common))
     }
 }
 
@@ -186,7 +187,7 @@ mod tests {
         assert!(admits("10.0.0.1") && admits("192.0.2.9") && admits("fd00::1") && !admits("192.0.2.7"));
         assert_eq!(settings.policy.canonical_domain, "example.org");
         assert_eq!(settings.policy.audit_interval, Some(Duration::from_secs(300)));
-        assert_eq!(settings.redis, "redis.example.org:7000");
+        assert_eq!(settings.redis.reach().to_string(), "redis.example.org:7000");
     }
 
     #[test]
@@ -263,8 +264,9 @@ mod tests {
             (&["--project", "a", "--allow-destination", "10.0.0.0/33"], "expected e.g. \"10.0.0.0/8\""),
             (&["--project", "a", "--allow-client", "exec-1"], "expected e.g. \"10.0.0.0/8\""),
             (&["--project", "a", "--canonical-domain", "a..b"], "expected e.g. \"toolforge.org\""),
-            (&["--project", "a", "--redis", "http://h"], "expected e.g. redis://"),
-            (&["--project", "a", "--redis", "rediss://h"], "expected e.g. redis://"),
+            (&["--project", "a", "--redis", "http://h"], "--redis: invalid URL"),
+            (&["--project", "a", "--redis", "redis://h:0"], "expected e.g. \"redis://"),
+            (&["--project", "a", "--redis-password-file", "/nowhere"], "while reading --redis-password-file"),
             (&["--project", "a", "--log-format", "xml"], "--log-format"),
             (&["--project", "a", "--log-level", "all"], "expected error, warn, info or debug"),
             (&["--project", "a", "more"], "unexpected argument"),

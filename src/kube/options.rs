@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, Parser};
+use clap::Parser;
 
 use super::desired::MAX_SELECTORS;
 use super::service::NamespaceTemplate;
-use crate::daemon::{CommonOptions, DEFAULT_REDIS_URL, parse_duration, parse_guard};
+use crate::daemon::{CommonOptions, RedisOptions, parse_duration, parse_guard};
 use crate::withdrawal_guard::GuardOption;
 
 /// As it is called, and its file to accept withdrawals with.
@@ -46,7 +46,10 @@ const SELECTORS: [&str; 2] =
     version,
     about = "Has the proxy route to the web services in a Kubernetes cluster",
     after_help = HELP,
-    mut_arg("redis", without_default)
+    mut_arg("redis", |redis| {
+        let default = format!("the one in --config, else {}", RedisOptions::DEFAULT);
+        redis.help(RedisOptions::help("Where routes are kept", &default))
+    })
 )]
 pub struct Options {
     /// YAML file of the old kube2proxy, see below
@@ -91,12 +94,6 @@ impl Options {
         selectors.dedup();
         (selectors.len() <= MAX_SELECTORS).then_some(selectors)
     }
-}
-
-/// The file that --config names may name a Redis too.
-fn without_default(redis: Arg) -> Arg {
-    let help = redis.get_help().map(ToString::to_string).unwrap_or_default();
-    redis.help(format!("{help} [default: the one in --config, else {DEFAULT_REDIS_URL}]")).default_value(None)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ const GUARD_WORDS: GuardWords = GuardWords {
 pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
     let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
     let shutdown = lifecycle.start()?;
-    info!(cluster = %settings.watch.config.cluster_url, redis = settings.redis, "following");
+    info!(cluster = %settings.watch.config.cluster_url, redis = settings.redis.reach().to_string(), "following");
     if settings.watch.config.accept_invalid_certs {
         warn!("--insecure-skip-tls-verify: whoever is between here and the API server can route every tool");
     }
@@ -57,8 +57,8 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     }
     let host = uname().nodename().to_string_lossy().into_owned();
     let identity = format!("{host}_{}_{:08x}", std::process::id(), fastrand::u32(..));
-    let invalidations = InvalidationListener::listen(settings.client.clone(), ROUTES_PREFIX);
-    let store = Store::new(settings.client, metrics.redis.clone());
+    let invalidations = InvalidationListener::listen(settings.redis.clone(), ROUTES_PREFIX);
+    let store = Store::new(settings.redis, metrics.redis.clone());
     let guard = Guard::new(settings.guard, &GUARD_WORDS);
     let parts = Parts {
         ledger: Ledger::new(store, Lock::new(identity), host, guard, metrics.clone()),

@@ -7,24 +7,22 @@ use std::time::Duration;
 
 use hyper::Uri;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use redis::Client;
 use serde::Deserialize;
 
 use super::desired::MAX_SELECTORS;
 use super::options::{Options, PROGRAM};
 use super::proxy::{ProxyError, ProxyVariables};
 use super::watch::WatchSettings;
-use crate::daemon::InvalidRedis;
+use crate::daemon::RedisOptionsError;
+use crate::redis_client::RedisUrl;
 use crate::withdrawal_guard::GuardSettings;
 
 /// Everything that a command line says.
 pub struct Settings {
     /// Which cluster, and what of it.
     pub watch: WatchSettings,
-    /// The Redis, for people.
-    pub redis: String,
-    /// The same, for the program.
-    pub client: Client,
+    /// The Redis.
+    pub redis: RedisUrl,
     /// A Lease was asked for, which is used no more.
     pub has_lease: bool,
     /// What a list may lack.
@@ -71,7 +69,7 @@ pub enum SettingsError {
     Authority(PathBuf),
     /// No URL of a Redis.
     #[error(transparent)]
-    Redis(#[from] InvalidRedis),
+    Redis(#[from] RedisOptionsError),
     /// Each is a watch of its own.
     #[error("too many --label-selector, expected at most {MAX_SELECTORS}")]
     Selectors,
@@ -131,14 +129,13 @@ impl Options {
         config.accept_invalid_certs |= self.insecure_skip_tls_verify;
         let variables = ProxyVariables::from_environment();
         config.proxy_url = variables.proxy_for(&config.cluster_url, proxy_in_file.as_deref())?;
-        let (client, redis) = self.common.redis.open_or(redis_in_file.as_deref())?;
+        let redis = self.common.redis.to_url_or(redis_in_file.as_deref())?;
         let (timeout, templates) = (self.watch_timeout, self.namespace_template);
         let watch = WatchSettings { config, label_selectors, timeout, templates };
         watch.client().map_err(|error| SettingsError::Client(Box::new(error)))?;
         Ok(Settings {
             watch,
             redis,
-            client,
             has_lease: self.lease.is_some(),
             guard: self.withdrawal_guard.into_settings(PROGRAM),
             resync_interval: self.resync_interval,

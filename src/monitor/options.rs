@@ -10,7 +10,7 @@ use super::listing::ListUrl;
 use super::manifest::Word;
 use super::survey::Places;
 use super::template::{DEFAULT, StartCommand};
-use crate::daemon::{CommonOptions, ProjectOptions, parse_duration};
+use crate::daemon::{CommonOptions, ProjectOptions, RedisOptions, parse_duration};
 
 const HELP: &str = "\
 A round: every manifest is read, qstat and the first active proxy that has a list are asked, and a tool is restarted whose
@@ -37,6 +37,7 @@ cannot start; 64 for a wrong command line.
     name = "webservicemonitor",
     version,
     about = "Restarts the web services on the grid that should run and do not",
+    mut_arg("redis", |redis| redis.help(RedisOptions::help("For --state redis", RedisOptions::DEFAULT))),
     after_help = HELP
 )]
 pub struct Options {

@@ -48,8 +48,8 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     let keeper = match &settings.state {
         StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
         StateAt::File(path) => Keeper::open(path)?,
-        StateAt::Redis(client) => {
-            let store = Store::new((**client).clone(), metrics.redis.clone());
+        StateAt::Redis(url) => {
+            let store = Store::new((**url).clone(), metrics.redis.clone());
             Keeper::Redis(Box::new(RedisKeeper::new(store, mode == Mode::DryRun)))
         }
     };

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::Client;
-
 use super::account::SystemAccounts;
 use super::environment::VariableName;
 use super::listing::ListUrl;
@@ -12,7 +10,8 @@ use super::manifest::Word;
 use super::options::Options;
 use super::survey::Surveyor;
 use super::template::StartCommand;
-use crate::daemon::{InvalidRedis, ProjectError};
+use crate::daemon::{ProjectError, RedisOptionsError};
+use crate::redis_client::RedisUrl;
 
 /// Everything that a command line says.
 pub struct Settings {
@@ -67,7 +66,7 @@ pub enum StateAt {
     /// In a file.
     File(PathBuf),
     /// In Redis.
-    Redis(Box<Client>),
+    Redis(Box<RedisUrl>),
 }
 
 /// How long it runs.
@@ -92,7 +91,7 @@ pub enum SettingsError {
     NoRelease(String),
     /// No URL of a Redis.
     #[error(transparent)]
-    Redis(#[from] InvalidRedis),
+    Redis(#[from] RedisOptionsError),
 }
 
 impl Options {
@@ -106,7 +105,7 @@ impl Options {
             return Err(SettingsError::NoRelease(self.start_command.to_string()));
         }
         let state = if self.state.as_os_str() == "redis" {
-            StateAt::Redis(Box::new(self.common.redis.open()?.0))
+            StateAt::Redis(Box::new(self.common.redis.to_url()?))
         } else {
             StateAt::File(self.state)
         };
@@ -180,7 +179,10 @@ mod tests {
             (&["--project-file", "/nowhere/project"], "while reading --project-file"),
             (&["--project", "tools"], "takes a --distribution"),
             (&["--project", "tools", "--distribution", "Book Worm"], "expected e.g. \"bookworm\""),
-            (&["--project", "tools", "--distribution", "a", "--state", "redis", "--redis", "x"], "invalid --redis"),
+            (
+                &["--project", "tools", "--distribution", "a", "--state", "redis", "--redis", "x"],
+                "--redis: invalid URL",
+            ),
             (&["--project", "tools", "--max-restarts", "0"], "--max-restarts"),
             (&["--project", "tools", "--start-environment", "URLPROXY_REDIS"], "never handed on"),
             (&["--project", "tools", "--max-list-age", "0s"], "--max-list-age"),

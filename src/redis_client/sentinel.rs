@@ -22,7 +22,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// All Sentinels together may take so long to answer that question.
 const INQUIRY: Duration = Duration::from_secs(2);
 
-/// Where the Sentinels say the master is.
+/// Where the Sentinels say the master is; blocks until `deadline` at the latest.
+///
+/// # Errors
+/// [`ConnectionError::NoMaster`] with the reason of each Sentinel.
+pub fn master_of(sentinels: &Sentinels, deadline: Instant) -> Result<Address, ConnectionError> {
+    find_master(sentinels, Patience::new(&|| false), deadline)
+}
+
+/// The same, broken off when `patience` says so.
 ///
 /// They are asked in turn, each in its share of the time, until more than half of them agree: one that was cut off from the
 /// others may still tell of an old master. When no address gets so far, the one told most often is taken, of equals the first.

@@ -64,7 +64,7 @@ impl TlsSocket {
         Ok(tls)
     }
 
-    /// See [`super::socket::Socket::receive`].
+    /// See `Socket::receive`.
     pub(super) fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.session.reader().read(room) {
@@ -79,7 +79,7 @@ impl TlsSocket {
         }
     }
 
-    /// See [`super::socket::Socket::transmit`].
+    /// See `Socket::transmit`.
     pub(super) fn transmit(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.flush() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
@@ -92,7 +92,7 @@ impl TlsSocket {
         }
     }
 
-    /// See [`super::socket::Socket::flush`].
+    /// See `Socket::flush`.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
             self.session.write_tls(&mut self.socket)?;

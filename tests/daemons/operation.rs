@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, get_with, metric};
+use crate::support::redis::RedisServer;
+use crate::support::sentinel::{FakeSentinel, start_sentinel};
+use crate::support::tls::tls_server;
 use crate::support::wait::wait_for;
 
 /// Each daemon's name in the names of its metrics.
@@ -315,4 +318,78 @@ fn what_is_asked_wrongly_is_answered_so() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
+}
+
+/// invisible-unicorn with these options, which has Redis follow what it is asked to map.
+fn start_writer(dir: &TempDir, redis: &[&str]) -> (Daemon, SocketAddr) {
+    let database = dir.path().join("domains.db").display().to_string();
+    let program = env!("CARGO_BIN_EXE_invisible-unicorn");
+    let command = [&[program, "--listen", "127.0.0.1:0", "--database", &database][..], redis].concat();
+    let process = Daemon::start(&command, &[]);
+    let address = process.address_in("listening");
+    (process, address)
+}
+
+/// Maps a domain to a backend, and waits until that Redis has it.
+fn map(api: SocketAddr, domain: &str, smembers: impl Fn(&str) -> String) {
+    let body = format!(r#"{{"domain":"{domain}","backends":["http://10.0.0.1:80"]}}"#);
+    let mut stream = TcpStream::connect(api).unwrap();
+    let head = format!("PUT /v1/tools/mapping HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
+    write!(stream, "{head}Connection: close\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    wait_for("Redis has it", || smembers(&format!("frontend:{domain}")) == "http://10.0.0.1:80");
+}
+
+#[test]
+fn redis_is_written_over_tls_with_a_password_from_a_file() {
+    let (server, dir, port) = tls_server("IP:127.0.0.1", &[]);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("redis.pass"), "pw\n").unwrap();
+    let url = format!("rediss://127.0.0.1:{port}/2?ca={}", path("ca.pem"));
+    let (_process, api) = start_writer(&dir, &["--redis", &url, "--redis-password-file", &path("redis.pass")]);
+    map(api, "a.example.org", |key| server.cli(&["-a", "pw", "--no-auth-warning", "-n", "2", "SMEMBERS", key]));
+}
+
+#[test]
+fn redis_is_not_written_to_a_server_with_a_certificate_for_another_name() {
+    let (_server, dir, port) = tls_server("DNS:redis.example.org", &[]);
+    let url = format!("rediss://:pw@127.0.0.1:{port}/0?ca={}", dir.path().join("ca.pem").display());
+    let (process, _) = start_writer(&dir, &["--redis", &url]);
+    process.wait_for_line(&["Redis does not follow the database", "not valid for name"]);
+}
+
+#[test]
+fn redis_is_written_over_a_unix_socket() {
+    let server = RedisServer::start(&["--port", "0"]);
+    let dir = tempfile::tempdir().unwrap();
+    let (_process, api) = start_writer(&dir, &["--redis", &format!("unix:{}?db=1", server.socket().display())]);
+    map(api, "a.example.org", |key| server.cli(&["-n", "1", "SMEMBERS", key]));
+}
+
+#[test]
+fn redis_is_the_master_that_sentinels_name_also_after_a_failover() {
+    let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    let port = master.port().to_string();
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
+    wait_for("a whole copy", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+    let sentinel = start_sentinel(master.port(), 1, "");
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sentinel://127.0.0.1:{}/mymaster/0", sentinel.port());
+    let (_process, api) = start_writer(&dir, &["--redis", &url]);
+    map(api, "a.example.org", |key| master.cli(&["SMEMBERS", key]));
+    wait_for("failing over", || sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]) == "OK");
+    wait_for("promoted", || replica.cli(&["ROLE"]).starts_with("master"));
+    map(api, "b.example.org", |key| replica.cli(&["SMEMBERS", key]));
+}
+
+#[test]
+fn redis_is_not_written_to_a_replica_that_sentinels_still_call_the_master() {
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", "1"]);
+    let sentinel = FakeSentinel::start("127.0.0.1", replica.port());
+    let dir = tempfile::tempdir().unwrap();
+    let (process, _) = start_writer(&dir, &["--redis", &format!("sentinel://127.0.0.1:{}/mymaster", sentinel.port)]);
+    let refused = format!("127.0.0.1:{} is a replica, expected the master", replica.port());
+    process.wait_for_line(&["Redis does not follow the database", &refused]);
 }

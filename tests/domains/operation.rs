@@ -275,12 +275,12 @@ fn the_command_line_teaches() {
     assert_eq!(status, 0);
     let lines = help.lines().filter(|line| line.trim_start().starts_with("--"));
     let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 20, "{options:?}");
+    assert_eq!(options.len(), 21, "{options:?}");
     assert!(run(&["--version"]).1.starts_with("invisible-unicorn "));
     for (args, want) in [
         (&["--no-such-option"][..], "unexpected argument"),
         (&["--listen", "here"], "invalid socket address"),
-        (&["--redis", "http://h:password@x"], "expected e.g. redis://"),
+        (&["--redis", "http://h:password@x"], "expected e.g. \"redis://"),
         (&["--allow-backend", "10.0.0.0/99"], "invalid value '10.0.0.0/99'"),
         (&["--max-backends", "65"], "expected 1 to 64"),
         (&["--audit-size", "64"], "expected e.g. \"64MiB\""),

@@ -241,7 +241,7 @@ fn the_command_line_teaches() {
     let described = manual.split_once("### proxylistener").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
     let lines = help.lines().filter(|line| line.starts_with("      --"));
     let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 18, "{options:?}");
+    assert_eq!(options.len(), 19, "{options:?}");
     for option in options {
         assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
     }

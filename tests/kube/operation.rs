@@ -50,7 +50,7 @@ fn the_command_line_teaches() {
     let described = manual.split_once("### kube2proxy").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
     let lines = help.lines().filter(|line| line.starts_with("      --"));
     let options: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(options.len(), 13, "{options:?}");
+    assert_eq!(options.len(), 14, "{options:?}");
     for option in options {
         assert!(described.contains(&format!("| `{option}")), "the manual lacks {option}");
     }
@@ -75,7 +75,7 @@ fn the_command_line_teaches() {
                 "--config".into(),
                 file("kubernetes: {master: 'http://h'}"),
             ],
-            "expected e.g. redis://",
+            "expected e.g. \"redis://",
         ),
     ] {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

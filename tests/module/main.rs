@@ -5,8 +5,6 @@ mod support;
 
 mod connecting;
 mod following;
-#[cfg(feature = "tls")]
-mod tls;
 
 mod addresses;
 mod companion;

@@ -203,7 +203,7 @@ fn a_big_reply_is_taken_whole() {
 #[cfg(feature = "tls")]
 mod tls {
     use super::*;
-    use crate::tls::tls_server;
+    use crate::support::tls::tls_server;
 
     #[test]
     fn a_private_authority_is_trusted_when_named() {

@@ -426,7 +426,7 @@ mod tls {
 
     use super::*;
     use crate::following::{CAPACITY, lines};
-    use crate::tls::{certify, tls_server};
+    use crate::support::tls::{certify, tls_server};
 
     #[test]
     fn a_certificate_from_another_authority_is_an_outage() {

@@ -8,4 +8,5 @@ pub mod nginx;
 pub mod port;
 pub mod redis;
 pub mod sentinel;
+pub mod tls;
 pub mod wait;

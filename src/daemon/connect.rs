@@ -1,0 +1,85 @@
+//! Connections to Redis within tokio, made by the `redis` crate.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
+    RedisConnectionInfo, RedisResult, TlsCertificates, Value,
+};
+use rustls::crypto::ring;
+use tokio::task::spawn_blocking;
+
+use crate::redis_client::{Endpoint, Reach, RedisUrl, master_of};
+
+/// All Sentinels together may take so long to say where the master is.
+const SENTINELS: Duration = Duration::from_secs(1);
+
+/// A configuration without deadlines: those are the callers'.
+pub(super) fn patient() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
+}
+
+/// Connects and logs in; with Sentinels, to the server that they call the master and that says it is one.
+///
+/// # Errors
+/// Redis cannot be reached or refuses; no Sentinel knows the master; it is a replica.
+pub(super) async fn connect(
+    url: &RedisUrl,
+    protocol: ProtocolVersion,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    let settings = settings(url, protocol);
+    match url.reach() {
+        Reach::Direct(endpoint) => {
+            client(endpoint, settings)?.get_multiplexed_async_connection_with_config(config).await
+        }
+        Reach::Sentinels(sentinels) => {
+            let asked = sentinels.clone();
+            let master = spawn_blocking(move || master_of(&asked, Instant::now() + SENTINELS)).await;
+            let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
+            let shown = master.to_string();
+            let endpoint = Endpoint::Tcp { host: master.host, port: master.port };
+            let mut connection =
+                client(&endpoint, settings)?.get_multiplexed_async_connection_with_config(config).await?;
+            let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
+            if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
+                let text = format!("{shown} is a replica, expected the master {:?}", sentinels.master);
+                return Err(io::Error::other(text).into());
+            }
+            Ok(connection)
+        }
+    }
+}
+
+fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
+    let settings = RedisConnectionInfo::default().set_db(url.db().into()).set_protocol(protocol);
+    let settings = settings.set_skip_set_lib_name();
+    match url.credentials() {
+        // Servers before version 6 know no users.
+        Some(("default", password)) => settings.set_password(password),
+        Some((user, password)) => settings.set_username(user).set_password(password),
+        None => settings,
+    }
+}
+
+/// A client for one server.
+fn client(endpoint: &Endpoint, settings: RedisConnectionInfo) -> RedisResult<Client> {
+    let (address, ca) = match endpoint {
+        Endpoint::Tcp { host, port } => (ConnectionAddr::Tcp(host.clone(), *port), None),
+        Endpoint::Unix(path) => (ConnectionAddr::Unix(path.clone()), None),
+        Endpoint::Tls { host, port, ca } => {
+            // The crate chooses none. Whoever was first has chosen the same.
+            let _ = ring::default_provider().install_default();
+            (ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }, ca.as_ref())
+        }
+    };
+    let info: ConnectionInfo = address.into_connection_info()?;
+    let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    match ca {
+        Some(ca) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(ca.pem.clone()) }),
+        None => Client::open(info),
+    }
+}
