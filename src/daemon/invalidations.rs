@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{ProtocolVersion, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::connect::{connect, patient};
-use super::store::{REDIS_DEADLINE, StoreError};
+use super::store::{StoreError, within_deadline};
 use crate::backoff::Backoff;
 use crate::redis_client::RedisUrl;
 use crate::registry::track_keys;
@@ -72,7 +72,7 @@ impl InvalidationListener {
             let mut has_failed = false;
             while let Some(heard) = heard.upgrade() {
                 let listener = Self(heard);
-                let error = match within(listener.connect(&url, prefix)).await {
+                let error = match within_deadline(listener.connect(&url, prefix)).await {
                     Ok(connection) => {
                         listener.doubt_everything();
                         if std::mem::take(&mut has_failed) {
@@ -144,16 +144,9 @@ async fn keep(mut connection: MultiplexedConnection, is_wanted: impl Fn() -> boo
     while is_wanted() {
         sleep(PING).await;
         let ping = redis::cmd("PING");
-        let () = within(ping.query_async(&mut connection)).await?;
+        let () = within_deadline(ping.query_async(&mut connection)).await?;
     }
     Ok(())
-}
-
-async fn within<T>(asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
-    match timeout(REDIS_DEADLINE, asked).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => Err(StoreError::Timeout),
-    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ pub enum StoreError {
     Timeout,
 }
 
+/// The outcome of what Redis was asked, if it comes within [`REDIS_DEADLINE`].
+pub(crate) async fn within_deadline<T>(asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
+    tokio::time::timeout(REDIS_DEADLINE, asked).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::from)
+}
+
 /// Whether a key is of another type than it should be. Redis before 7 says so of a script's key only in the text of the error.
 pub fn is_of_another_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
@@ -95,7 +100,7 @@ impl Store {
     /// It has not, or not within [`REDIS_DEADLINE`].
     pub async fn commit<T: Idempotent>(&self, what: &T) -> Result<T::Reply, StoreError> {
         let begun = Instant::now();
-        let outcome = tokio::time::timeout(REDIS_DEADLINE, async {
+        let outcome = within_deadline(async {
             let (mut connection, is_new) = self.connection().await?;
             match what.send(&mut connection).await {
                 // It broke since it was last used, as when Redis was restarted.
@@ -106,11 +111,8 @@ impl Store {
                 }
                 outcome => outcome,
             }
-        });
-        let outcome = match outcome.await {
-            Ok(outcome) => outcome.map_err(StoreError::from),
-            Err(_) => Err(StoreError::Timeout),
-        };
+        })
+        .await;
         self.latency.observe(begun.elapsed().as_secs_f64());
         if outcome.is_err() {
             self.forget();

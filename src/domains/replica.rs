@@ -7,10 +7,9 @@ use std::time::Instant;
 use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisResult, Value};
-use tokio::time::timeout;
 
 use super::mapping::Mapping;
-use crate::daemon::{InvalidationListener, Invalidations, REDIS_DEADLINE, StoreError};
+use crate::daemon::{InvalidationListener, Invalidations, StoreError, within_deadline};
 use crate::redis_client::RedisUrl;
 use crate::registry::{DOMAINS_PREFIX, compare_frontend, frontend_of, scan_frontends, write_frontend};
 
@@ -118,10 +117,7 @@ pub(super) fn names_of(keys: &HashSet<Vec<u8>>) -> Vec<String> {
 
 async fn within<T>(latency: &Histogram, asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
     let begun = Instant::now();
-    let outcome = timeout(REDIS_DEADLINE, asked).await;
+    let outcome = within_deadline(asked).await;
     latency.observe(begun.elapsed().as_secs_f64());
-    match outcome {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => Err(StoreError::Timeout),
-    }
+    outcome
 }
