@@ -92,8 +92,12 @@ fn directories_that_documents_and_defaults_name_are_made() {
         made.extend(values(&unit(daemon), "StateDirectory").into_iter().map(|name| format!("/var/lib/{name}")));
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources =
-        ["src/daemon/guard.rs", "src/monitor/options.rs", "src/domains/options.rs", "src/nginx/table_conf.rs"];
+    let sources = [
+        "src/withdrawal_guard/settings.rs",
+        "src/monitor/options.rs",
+        "src/domains/options.rs",
+        "src/nginx/conf/table.rs",
+    ];
     let documents = ["README.md", "docs/domains.md", "docs/grid.md", "docs/kubernetes.md", "docs/monitor.md"];
     let (mut named, mut missing) = (0, Vec::new());
     for file in sources.iter().chain(&documents) {
