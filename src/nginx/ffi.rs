@@ -1,4 +1,4 @@
-//! nginx behind safe handles: all raw pointers of the module are in this folder.
+//! nginx behind safe handles: only this folder deals with its raw pointers.
 //!
 //! A handle is one pointer and the lifetime of what it points to: a [`Request`](request::Request), its
 //! [`Pool`](pool::Pool), the [`Parser`](parser::Parser) of the configuration, a [`Cycle`](cycle::Cycle). nginx calls a function
@@ -6,6 +6,20 @@
 //! hands it to safe code. So safe code cannot keep a handle, nor anything that ends with the request.
 //!
 //! No reference to one of nginx's structures as a whole lives across a call of nginx, which reads and writes them too.
+
+/// A field of what a handle points to, read or written; the value is made first.
+macro_rules! field {
+    ($handle:ident . $($field:ident).+ = $value:expr) => {{
+        let value = $value;
+        // SAFETY: what a handle points to is there for the handle's life; nginx reads and writes it between calls of this
+        // module alone.
+        unsafe { (*$handle.raw.as_ptr()).$($field).+ = value };
+    }};
+    ($handle:ident . $($field:ident).+) => {
+        // SAFETY: as for writing.
+        unsafe { (*$handle.raw.as_ptr()).$($field).+ }
+    };
+}
 
 pub(super) mod addr_text;
 pub(super) mod complex_value;

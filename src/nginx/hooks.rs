@@ -12,7 +12,7 @@ use super::ffi::cycle::Cycle;
 use super::ffi::entry::Hooks;
 use super::ffi::module::Module;
 use super::ffi::outcome::Refusal;
-use super::ffi::parser::{Parser, Turn};
+use super::ffi::parser::{Parser, Push};
 use super::lifecycle;
 use super::request::access::{Access, BeforeContent};
 use super::request::count::Count;
@@ -28,10 +28,10 @@ impl Hooks for Module {
         if let Some(former) = former {
             main.find_predecessors(former);
         }
-        parser.add_handler::<Access>(ACCESS_PHASE, Turn::First)?;
-        // After `try_files`, which changes the path.
-        parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Turn::Last)?;
-        parser.add_handler::<Count>(LOG_PHASE, Turn::First)
+        parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
+        // Called last: after `try_files`, which changes the path.
+        parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;
+        parser.add_handler::<Count>(LOG_PHASE, Push::Back)
     }
 
     fn merge(
@@ -40,7 +40,7 @@ impl Hooks for Module {
         above: &LocationConf,
         conf: &mut LocationConf,
     ) -> Result<(), Refusal> {
-        let mut location = parser.location().ok_or(Refusal::Logged)?;
+        let mut location = parser.location().ok_or("there is no location here")?;
         conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
         // nginx has merged its own modules before this one.
         checks::warn(parser, main, conf);

@@ -10,6 +10,7 @@ use nginx_sys::{
     NGX_HTTP_LOCK, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_HTTP_UPSTREAM_FT_ERROR, NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT,
 };
 
+use super::ffi::addr_text::AddrText;
 use super::ffi::connection::{Connection, KeepsConnections, Store};
 use super::ffi::module::Module;
 use super::ffi::peer::PeerConnection;
@@ -125,23 +126,20 @@ impl Keepalive {
         upstream: Upstream<'_>,
         has_failed: bool,
     ) {
-        let is_usable = !has_failed && upstream.is_complete();
-        let Some(mut connection) = peer.take_connection() else { return self.release(ticket) };
-        let is_prepared = is_usable
-            && self.is_reusable(&connection)
-            && connection.watch()
-            && connection.prepare(peer.text(), &self.this).is_some();
-        let idle = self.idle.try_borrow_mut().ok().filter(|_| is_prepared);
-        let Some(mut idle) = idle else {
-            peer.put_back(connection);
-            return self.release(ticket);
+        let fits = |connection: &mut Connection, text: Option<&AddrText>| {
+            self.is_reusable(connection) && connection.watch() && connection.prepare(text, &self.this)
+        };
+        let is_kept = !has_failed && upstream.is_complete() && peer.check_connection(fits);
+        let Ok(mut idle) = self.idle.try_borrow_mut() else { return };
+        let Some(connection) = is_kept.then(|| peer.take_connection()).flatten() else {
+            return ticket.into_iter().for_each(|ticket| idle.release(ticket));
         };
         let (place, is_ready, given_up) = match idle.keep(key, ticket, connection, now_milliseconds()) {
             Kept::At { place, connection, given_up } => {
                 connection.park(place, self.settings.timeout.as_millis() as usize);
                 (place, connection.is_ready(), given_up)
             }
-            Kept::Refused(connection) => return peer.put_back(connection),
+            Kept::Refused(connection) => return connection.close(),
         };
         drop(idle);
         if let Some(given_up) = given_up {
@@ -149,12 +147,6 @@ impl Keepalive {
         }
         if is_ready {
             self.wake(place);
-        }
-    }
-
-    fn release(&self, ticket: Option<Ticket>) {
-        if let (Some(ticket), Ok(mut idle)) = (ticket, self.idle.try_borrow_mut()) {
-            idle.release(ticket);
         }
     }
 
@@ -172,7 +164,7 @@ impl Store for Keepalive {
     /// Closes an idle connection unless the backend lets it open and is silent.
     fn wake(&self, place: u32) {
         let Ok(mut idle) = self.idle.try_borrow_mut() else { return };
-        if idle.get_mut(place).is_none_or(Connection::rests) {
+        if idle.get_mut(place).is_none_or(Connection::may_stay) {
             return;
         }
         let closed = idle.remove(place);

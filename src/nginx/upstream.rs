@@ -4,7 +4,7 @@ use super::conf::directive::DirectiveError;
 use super::conf::main::MainConf;
 use super::conf::networks::Networks;
 use super::conf::upstream::{UpstreamConf, parse_keepalive, parse_peers};
-use super::ffi::directive::{Command, Main};
+use super::ffi::directive::{Command, MainLevel};
 use super::ffi::outcome::Refusal;
 use super::ffi::parser::Parser;
 use super::keepalive::Keepalive;
@@ -15,10 +15,10 @@ pub(super) struct UrlproxyPeers;
 
 impl Command for UrlproxyPeers {
     const DIRECTIVE: &'static str = "urlproxy_peers";
-    type Level = Main;
+    type Level = MainLevel;
 
     fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
-        let mut block = parser.upstream().ok_or(Refusal::Logged)?;
+        let mut block = parser.upstream().ok_or("there is no upstream here")?;
         if block.is_balanced() {
             let text = "\"urlproxy_peers\" must be the first in its upstream, before \"keepalive\" and instead of other \
                         methods";
@@ -37,10 +37,10 @@ pub(super) struct UrlproxyKeepalive;
 
 impl Command for UrlproxyKeepalive {
     const DIRECTIVE: &'static str = "urlproxy_keepalive";
-    type Level = Main;
+    type Level = MainLevel;
 
     fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
-        let block = parser.upstream().ok_or(Refusal::Logged)?;
+        let block = parser.upstream().ok_or("there is no upstream here")?;
         let Some(upstream) = main.upstream_mut(block.id()) else {
             return Err("\"urlproxy_keepalive\" keeps connections for \"urlproxy_peers\", and goes after it".into());
         };
@@ -48,7 +48,7 @@ impl Command for UrlproxyKeepalive {
             return Err(DirectiveError::Duplicate(Self::DIRECTIVE).into());
         }
         let (settings, networks) = parse_keepalive(args)?;
-        if !parser.switch_keepalive_off() || !block.is_balanced_by::<RouteBalancer>() {
+        if !block.switch_keepalive_off(parser) || !block.is_balanced_by::<RouteBalancer>() {
             return Err(NO_OTHER_KEEPALIVE.into());
         }
         upstream.shared.add(&networks);

@@ -13,8 +13,7 @@ pub(in crate::nginx) fn warn(parser: &mut Parser<'_>, main: &MainConf, conf: &Lo
     let mode = conf.table().map(|_| conf.mode());
     let mut texts = if mode.is_none() { without_route(parser, main) } else { Vec::new() };
     if let Some(module) = main.proxy.get_or_init(|| parser.find_proxy()) {
-        let proxy = parser.proxy_conf(module);
-        texts.extend(proxy.iter().flat_map(|proxy| faults(main, mode, proxy)));
+        texts.extend(parser.proxy_conf(module).iter().flat_map(|proxy| faults(main, mode, proxy)));
     }
     if texts.is_empty() {
         return;

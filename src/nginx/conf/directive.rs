@@ -1,6 +1,6 @@
 //! One directive, one type: it takes its arguments, or says what is wrong with them.
 
-use crate::nginx::ffi::directive::{Command, Location};
+use crate::nginx::ffi::directive::{Command, LocationLevel};
 use crate::nginx::ffi::module::LocationConf;
 use crate::nginx::ffi::outcome::Refusal;
 use crate::nginx::ffi::parser::Parser;
@@ -49,7 +49,7 @@ impl From<DirectiveError> for Refusal {
 
 impl<D: Directive<Conf = LocationConf>> Command for D {
     const DIRECTIVE: &'static str = D::NAME;
-    type Level = Location;
+    type Level = LocationLevel;
 
     fn run(conf: &mut LocationConf, args: &[&str], _: &mut Parser<'_>) -> Result<(), Refusal> {
         Ok(D::apply(conf, args)?)

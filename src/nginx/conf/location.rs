@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::directive::{Directive, DirectiveError, set_once};
 use super::table::TableConf;
 use crate::nginx::ffi::complex_value::ComplexValue;
-use crate::nginx::ffi::directive::{Command, Location};
+use crate::nginx::ffi::directive::{Command, LocationLevel};
 use crate::nginx::ffi::outcome::Refusal;
 use crate::nginx::ffi::parser::Parser;
 use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
@@ -43,7 +43,7 @@ pub(in crate::nginx) enum LoopMark {
 #[derive(Default)]
 pub(in crate::nginx) struct LocationConf {
     /// What requests for the same of several backends have in common.
-    pub hash: Option<ComplexValue>,
+    pub hash: Option<Rc<ComplexValue>>,
     /// `None` inside is `off`.
     routed_by: Option<Option<(String, Mode)>>,
     default: Option<DefaultRoute>,
@@ -98,7 +98,9 @@ impl LocationConf {
         if self.canonical.is_none() {
             self.canonical.clone_from(&above.canonical);
         }
-        self.hash = self.hash.or(above.hash);
+        if self.hash.is_none() {
+            self.hash.clone_from(&above.hash);
+        }
         self.miss = self.miss.or(above.miss);
         self.loop_mark = self.loop_mark.or(above.loop_mark);
         Ok(())
@@ -110,12 +112,15 @@ impl LocationConf {
             (Some(one), Some(other)) => ptr::eq(one, other),
             _ => false,
         };
-        let text = |hash: &Option<ComplexValue>| hash.as_ref().map(|hash| hash.text().to_owned());
+        let is_same_hash = match (&self.hash, &other.hash) {
+            (Some(one), Some(other)) => one == other || one.text() == other.text(),
+            (one, other) => one.is_none() && other.is_none(),
+        };
         is_same_table
             && self.mode() == other.mode()
             && self.default_route() == other.default_route()
             && self.canonical() == other.canonical()
-            && (self.hash == other.hash || text(&self.hash) == text(&other.hash))
+            && is_same_hash
     }
 
     /// The table that routes this location's requests.
@@ -160,7 +165,7 @@ pub(in crate::nginx) struct Urlproxy;
 
 impl Command for Urlproxy {
     const DIRECTIVE: &'static str = "urlproxy";
-    type Level = Location;
+    type Level = LocationLevel;
 
     fn run(conf: &mut LocationConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
         if !parser.is_in_location() {
@@ -261,10 +266,15 @@ pub(in crate::nginx) struct UrlproxyHash;
 
 impl Command for UrlproxyHash {
     const DIRECTIVE: &'static str = "urlproxy_hash";
-    type Level = Location;
+    type Level = LocationLevel;
+    const TAKES_BYTES: bool = true;
 
     fn run(conf: &mut LocationConf, _: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
-        Ok(set_once(&mut conf.hash, Self::DIRECTIVE, parser.compile_argument()?)?)
+        if conf.hash.is_some() {
+            return Err(DirectiveError::Duplicate(Self::DIRECTIVE).into());
+        }
+        conf.hash = Some(Rc::new(parser.compile_argument()?));
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::directive::DirectiveError;
 use super::table::{ENTRIES, TableConf, TableOptions};
 use super::upstream::UpstreamConf;
-use crate::nginx::ffi::directive::{Command, Main};
+use crate::nginx::ffi::directive::{Command, MainLevel};
 use crate::nginx::ffi::module::IndicesInUse;
 use crate::nginx::ffi::outcome::Refusal;
 use crate::nginx::ffi::parser::Parser;
@@ -94,7 +94,7 @@ pub(in crate::nginx) struct UrlproxyTable;
 
 impl Command for UrlproxyTable {
     const DIRECTIVE: &'static str = "urlproxy_table";
-    type Level = Main;
+    type Level = MainLevel;
 
     fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
         let name = args.first().copied().unwrap_or_default();

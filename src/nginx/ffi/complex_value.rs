@@ -7,8 +7,8 @@ use nginx_sys::ngx_http_complex_value_t;
 
 use super::pool;
 
-/// A text that nginx has compiled, as long-lived as the configuration.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// A text that nginx has compiled. What holds it is a part of the configuration, and goes with it.
+#[derive(PartialEq, Eq)]
 pub(in crate::nginx) struct ComplexValue(NonNull<ngx_http_complex_value_t>);
 
 impl ComplexValue {

@@ -1,4 +1,4 @@
-//! An open connection to a backend that no request has.
+//! An open connection to a backend, idle or about to be.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -19,9 +19,11 @@ use super::module::Module;
 use super::pool::Pool;
 use super::timer::now_milliseconds;
 
-/// An open connection of an upstream, which only the holder of this uses. Dropped, it stays open until its backend or nginx
-/// ends it.
-pub(in crate::nginx) struct Connection(NonNull<ngx_connection_t>);
+/// An open connection of an upstream, which only the holder of this uses. One that is taken from nginx and dropped is closed
+/// when something happens to it.
+pub(in crate::nginx) struct Connection {
+    raw: NonNull<ngx_connection_t>,
+}
 
 /// What keeps idle connections.
 pub(in crate::nginx) trait Store {
@@ -36,21 +38,17 @@ pub(in crate::nginx) trait KeepsConnections {
     type Store: Store + 'static;
 }
 
+/// The place of a connection that no store has.
+const NOWHERE: u32 = u32::MAX;
+
 type ModuleStore = <Module as KeepsConnections>::Store;
 
 /// What an open connection has in its own pool.
-struct Keep {
+struct Note {
     text: AddrText,
+    /// Where it waits, or [`NOWHERE`].
     place: u32,
     store: Weak<ModuleStore>,
-}
-
-/// A field of the connection.
-macro_rules! field {
-    ($connection:ident . $($field:tt)+) => {
-        // SAFETY: an open connection is there until it is closed, and only the holder uses it.
-        unsafe { (*$connection.0.as_ptr()).$($field)+ }
-    };
 }
 
 impl Connection {
@@ -58,33 +56,24 @@ impl Connection {
     /// `raw` is null, or an open connection of an upstream, with a pool of its own; nothing else uses it.
     #[inline(always)]
     pub(super) unsafe fn from_raw(raw: *mut ngx_connection_t) -> Option<Self> {
-        NonNull::new(raw).map(Self)
-    }
-
-    /// Looks at a connection that nginx has.
-    ///
-    /// # Safety
-    /// As for `from_raw`, but nginx uses it once the reference has ended.
-    pub(super) unsafe fn borrow(raw: &*mut ngx_connection_t) -> Option<&Self> {
-        // SAFETY: a pointer that is not null and a connection are the same word.
-        (!raw.is_null()).then(|| unsafe { &*ptr::from_ref(raw).cast() })
+        NonNull::new(raw).map(|raw| Self { raw })
     }
 
     #[inline(always)]
-    pub(super) fn into_raw(self) -> *mut ngx_connection_t {
-        self.0.as_ptr()
+    fn into_raw(self) -> *mut ngx_connection_t {
+        self.raw.as_ptr()
     }
 
     #[inline(always)]
     fn as_ref(&self) -> &ngx_connection_t {
         // SAFETY: as in `field`.
-        unsafe { self.0.as_ref() }
+        unsafe { self.raw.as_ref() }
     }
 
     #[inline(always)]
     fn as_mut(&mut self) -> &mut ngx_connection_t {
         // SAFETY: as in `field`.
-        unsafe { self.0.as_mut() }
+        unsafe { self.raw.as_mut() }
     }
 
     #[inline(always)]
@@ -161,53 +150,66 @@ impl Connection {
     }
 
     /// Prepares it for a store, with the text of its address: to be used again, as writing an address costs as much as finding
-    /// a connection. `None` when memory has run out.
+    /// a connection. False when memory has run out.
     #[inline(always)]
-    pub fn prepare(&mut self, text: Option<&AddrText>, store: &Weak<ModuleStore>) -> Option<()> {
-        if field!(self.addr_text.data).is_null() { self.prepare_new(*text?, store) } else { Some(()) }
+    pub fn prepare(&mut self, text: Option<&AddrText>, store: &Weak<ModuleStore>) -> bool {
+        self.note().is_some() || text.and_then(|text| self.write_note(*text, store)).is_some()
     }
 
     #[cold]
-    fn prepare_new(&mut self, text: AddrText, store: &Weak<ModuleStore>) -> Option<()> {
+    fn write_note(&mut self, text: AddrText, store: &Weak<ModuleStore>) -> Option<()> {
         // SAFETY: the connection's own pool.
-        let cleanup = unsafe { ngx_pool_cleanup_add(self.pool().as_ptr(), size_of::<Keep>()) };
+        let cleanup = unsafe { ngx_pool_cleanup_add(self.pool().as_ptr(), size_of::<Note>()) };
         // SAFETY: fresh, of the connection's pool.
         let cleanup = unsafe { cleanup.as_mut() }?;
-        let keep = cleanup.data.cast::<Keep>();
+        let note = cleanup.data.cast::<Note>();
         // SAFETY: fresh memory of this size; nginx aligns it for pointers.
-        unsafe { keep.write(Keep { text, place: 0, store: store.clone() }) };
-        cleanup.handler = Some(forget);
+        unsafe { note.write(Note { text, place: NOWHERE, store: store.clone() }) };
+        cleanup.handler = Some(release);
         // nginx has no use for this field of a connection to a backend.
-        field!(self.addr_text = ngx_str_t { len: 0, data: keep.cast() });
+        field!(self.addr_text = ngx_str_t { len: 0, data: note.cast() });
         Some(())
     }
 
     /// What `prepare` has put into the connection's pool.
     #[inline(always)]
-    fn keep(&self) -> Option<&Keep> {
-        let keep = field!(self.addr_text.data).cast::<Keep>();
+    fn note(&self) -> Option<&Note> {
+        let note = field!(self.addr_text.data).cast::<Note>();
         // SAFETY: `prepare` has put it there, as long as the connection is open; or it is null.
-        unsafe { keep.as_ref() }
+        unsafe { note.as_ref() }
+    }
+
+    #[inline(always)]
+    fn set_place(&mut self, place: u32) {
+        let note = field!(self.addr_text.data).cast::<Note>();
+        // SAFETY: `prepare` has put it there, or it is null; the connection's holder alone uses it.
+        if let Some(note) = unsafe { note.as_mut() } {
+            note.place = place;
+        }
     }
 
     /// The text of its address.
     #[inline(always)]
     pub fn text(&self) -> AddrText {
-        self.keep().map_or(AddrText::EMPTY, |keep| keep.text)
+        self.note().map_or(AddrText::EMPTY, |note| note.text)
+    }
+
+    /// No request has it any more. nginx's own handlers would take its `data` for one.
+    #[inline(always)]
+    pub(super) fn detach(&mut self) {
+        self.set_place(NOWHERE);
+        field!(self.data = ptr::null_mut());
+        self.read_mut().handler = Some(on_read);
+        self.write_mut().handler = Some(on_write);
     }
 
     /// Has it wait at a place of its store, which is woken when something happens to it. nginx closes it when it needs
     /// connections.
     #[inline(always)]
     pub fn park(&mut self, place: u32, timeout_milliseconds: usize) {
-        let keep = field!(self.addr_text.data).cast::<Keep>();
-        // SAFETY: `prepare` has put it there, and nothing else refers to it.
-        if let Some(keep) = unsafe { keep.as_mut() } {
-            keep.place = place;
-        }
+        self.set_place(place);
         let read = self.read_mut();
         read.set_delayed(0);
-        read.handler = Some(on_read);
         // SAFETY: an event of an open connection.
         unsafe { ngx_add_timer(read, timeout_milliseconds) };
         let write = self.write_mut();
@@ -215,10 +217,7 @@ impl Connection {
             // SAFETY: its timer is set.
             unsafe { ngx_del_timer(write) };
         }
-        write.handler = Some(on_write);
-        let raw = self.as_mut();
-        raw.data = ptr::null_mut();
-        raw.set_idle(1);
+        self.as_mut().set_idle(1);
         if let Some(cycle) = Cycle::running() {
             // SAFETY: a cycle is there for its handle's life.
             let log = unsafe { (*cycle.as_ptr()).log };
@@ -234,7 +233,7 @@ impl Connection {
     }
 
     /// Whether it may go on waiting: nobody wants it closed, and the backend has sent nothing.
-    pub fn rests(&mut self) -> bool {
+    pub fn may_stay(&mut self) -> bool {
         if self.as_ref().close() != 0 || self.read().timedout() != 0 || !self.is_silent() {
             return false;
         }
@@ -279,13 +278,20 @@ impl Connection {
     /// not count it as a waiting client's.
     #[inline(always)]
     fn offer(&mut self, cycle: Cycle<'_>) {
-        // SAFETY: nginx's own, on this thread; nobody else is at what is read and written here meanwhile.
-        let cycle = unsafe { &mut *cycle.as_ptr() };
-        let raw = self.as_mut();
+        if self.as_ref().reusable() != 0 {
+            return;
+        }
+        self.as_mut().set_reusable(1);
+        let (cycle, raw) = (cycle.as_ptr(), self.raw.as_ptr());
+        // SAFETY: nginx's own, on this thread.
+        let first = unsafe { &raw mut (*cycle).reusable_connections_queue };
+        // SAFETY: an open connection.
+        let own = unsafe { &raw mut (*raw).queue };
         // SAFETY: nginx's list, and a connection that is in none.
-        unsafe { ngx_queue_insert_after(&raw mut cycle.reusable_connections_queue, &raw mut raw.queue) };
-        cycle.reusable_connections_n = cycle.reusable_connections_n.wrapping_add(1);
-        raw.set_reusable(1);
+        unsafe { ngx_queue_insert_after(first, own) };
+        // SAFETY: nginx's own, on this thread.
+        let count = unsafe { &mut (*cycle).reusable_connections_n };
+        *count = count.wrapping_add(1);
     }
 
     /// Takes it out again, before it is used or closed.
@@ -310,26 +316,24 @@ unsafe extern "C" fn on_write(_: *mut ngx_event_t) {}
 
 unsafe extern "C" fn on_read(event: *mut ngx_event_t) {
     guarded((), || {
-        // SAFETY: nginx passes the event of a connection that `park` has parked.
-        let raw = unsafe { (*event).data }.cast::<ngx_connection_t>();
-        // SAFETY: the store has the connection; what is read here was written when it was parked.
-        let keep = unsafe { (*raw).addr_text.data }.cast::<Keep>();
-        // SAFETY: `prepare` has put it there.
-        let keep = unsafe { &*keep };
-        let place = keep.place;
-        match keep.store.upgrade() {
-            Some(store) => store.wake(place),
-            // Its store is gone with the configuration.
-            // SAFETY: so no one else has the connection.
-            None => unsafe { Connection::from_raw(raw) }.into_iter().for_each(Connection::close),
+        // SAFETY: nginx passes the event of a connection that was detached, and is open.
+        let raw = unsafe { (*event).data }.cast();
+        // SAFETY: no request has it; its store, if any, is asked below.
+        let Some(connection) = (unsafe { Connection::from_raw(raw) }) else { return };
+        let waits =
+            connection.note().filter(|note| note.place != NOWHERE).map(|note| (note.store.upgrade(), note.place));
+        match waits {
+            Some((Some(store), place)) => store.wake(place),
+            // It was dropped, or its store is gone with the configuration.
+            _ => connection.close(),
         }
     });
 }
 
 /// Releases what `prepare` has put into a connection's pool.
-unsafe extern "C" fn forget(keep: *mut c_void) {
+unsafe extern "C" fn release(note: *mut c_void) {
     // SAFETY: `prepare` has written it; nginx calls this once, as it frees the pool.
-    guarded((), || unsafe { ptr::drop_in_place(keep.cast::<Keep>()) });
+    guarded((), || unsafe { ptr::drop_in_place(note.cast::<Note>()) });
 }
 
 /// Closes a connection; one with TLS says nothing and waits for nothing.
@@ -340,12 +344,13 @@ unsafe extern "C" fn close(c: *mut ngx_connection_t) {
     // SAFETY: the caller's promise.
     let ssl = unsafe { (*c).ssl };
     // SAFETY: nginx keeps it as long as the connection, or it is null.
-    if let Some(ssl) = unsafe { ssl.as_mut() } {
-        ssl.set_no_wait_shutdown(1);
-        ssl.set_no_send_shutdown(1);
+    if let Some(settings) = unsafe { ssl.as_mut() } {
+        settings.set_no_wait_shutdown(1);
+        settings.set_no_send_shutdown(1);
         // SAFETY: a connection with TLS.
         if unsafe { ngx_ssl_shutdown(c) } == NGX_AGAIN as isize {
-            ssl.handler = Some(close);
+            // SAFETY: the connection is still open, and so it has this.
+            unsafe { (*ssl).handler = Some(close) };
             return;
         }
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ptr::NonNull;
 
 use nginx_sys::{ngx_core_conf_t, ngx_core_module, ngx_cycle, ngx_cycle_t, ngx_listening_t, ngx_module_t};
-use ngx::http::{HttpModule, HttpModuleMainConf};
+use ngx::http::HttpModuleMainConf;
 
 use super::log::Log;
 use super::module::{MainConf, Module};
@@ -28,7 +28,7 @@ impl<'c> Cycle<'c> {
     }
 
     /// The cycle in force; none before nginx has read its first configuration.
-    pub fn running() -> Option<Self> {
+    pub(super) fn running() -> Option<Self> {
         // SAFETY: nginx writes it on this thread only.
         let raw = unsafe { ngx_cycle };
         // SAFETY: nginx keeps the cycle in force, and this handle is used on nginx's thread before another one is.
@@ -62,7 +62,7 @@ impl<'c> Cycle<'c> {
             return None;
         }
         // A module that is loaded anew has no place in what a former cycle has for each.
-        let ours: *const ngx_module_t = Module::module();
+        let ours: *const ngx_module_t = Module::tag().cast();
         if self.modules().any(|module| std::ptr::eq(module, ours)) { Module::main_conf(cycle) } else { None }
     }
 

@@ -10,22 +10,23 @@ use super::outcome::CONF_OK;
 use super::parser::Parser;
 use super::pool;
 use super::proxy::commands;
+use super::upstream_block::UpstreamBlock;
 
 /// The first nginx that keeps connections unless `keepalive 0;` is said.
 const KEEPALIVE_BY_DEFAULT: u32 = 1_029_007;
 
-impl Parser<'_> {
-    /// Says `keepalive 0;` in the upstream that is being read, where nginx keeps connections unless told otherwise. False when
+impl UpstreamBlock<'_> {
+    /// Says `keepalive 0;` in the upstream, which is being read, where nginx keeps connections unless told otherwise. False when
     /// the upstream has a `keepalive` already; one that follows is a duplicate for nginx.
-    pub fn switch_keepalive_off(&mut self) -> bool {
+    pub fn switch_keepalive_off(&self, parser: &mut Parser<'_>) -> bool {
         if nginx_version < KEEPALIVE_BY_DEFAULT {
             return true;
         }
-        let module = self.cycle().and_then(|cycle| cycle.module(c"ngx_http_upstream_keepalive_module"));
+        let module = parser.cycle().and_then(|cycle| cycle.module(c"ngx_http_upstream_keepalive_module"));
         let Some(module) = module else { return true };
         // SAFETY: inside an upstream's block there is a level of each module.
-        let level = unsafe { *self.context().srv_conf.wrapping_add(module.ctx_index) };
-        let mut parser = *self.as_ref();
+        let level = unsafe { *parser.context().srv_conf.wrapping_add(module.ctx_index) };
+        let mut parser = *parser.as_ref();
         let mut words = [ngx_string!("keepalive"), ngx_string!("0")];
         let mut args = ngx_array_t {
             elts: words.as_mut_ptr().cast(),

@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::ptr;
 
 use nginx_sys::{
-    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF_OFFSET, ngx_command_t, ngx_conf_t, ngx_str_t, ngx_uint_t,
+    NGX_DIRECT_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF_OFFSET, NGX_MAIN_CONF, ngx_command_t, ngx_conf_t,
+    ngx_str_t, ngx_uint_t,
 };
 
 use super::guard::guarded;
@@ -23,17 +24,17 @@ pub(in crate::nginx) trait Level {
 }
 
 /// The http block, for what is inside an upstream too.
-pub(in crate::nginx) struct Main;
+pub(in crate::nginx) struct MainLevel;
 
-impl Level for Main {
+impl Level for MainLevel {
     type Conf = module::MainConf;
     const OFFSET: usize = NGX_HTTP_MAIN_CONF_OFFSET;
 }
 
 /// Locations, and the levels above.
-pub(in crate::nginx) struct Location;
+pub(in crate::nginx) struct LocationLevel;
 
-impl Level for Location {
+impl Level for LocationLevel {
     type Conf = module::LocationConf;
     const OFFSET: usize = NGX_HTTP_LOC_CONF_OFFSET;
 }
@@ -44,6 +45,8 @@ pub(in crate::nginx) trait Command {
     const DIRECTIVE: &'static str;
     /// What it writes to.
     type Level: Level;
+    /// Whether its arguments may be any bytes; then [`Command::run`] gets them as far as they are UTF-8.
+    const TAKES_BYTES: bool = false;
 
     /// Takes the arguments that follow the name.
     ///
@@ -71,6 +74,7 @@ impl<C: Command> Name<C> {
 
 /// The line of a directive in nginx's table; `flags` say where it may stand, and with how many arguments.
 pub(in crate::nginx) const fn command<C: Command>(flags: u32) -> ngx_command_t {
+    assert!(flags & (NGX_MAIN_CONF | NGX_DIRECT_CONF) == 0, "nginx would pass something else than the level's");
     ngx_command_t {
         name: ngx_str_t { len: C::DIRECTIVE.len(), data: Name::<C>::BYTES.as_ptr().cast_mut() },
         type_: flags as ngx_uint_t,
@@ -88,6 +92,6 @@ unsafe extern "C" fn set<C: Command>(cf: *mut ngx_conf_t, _: *mut ngx_command_t,
         let conf = unsafe { &mut *conf.cast::<<C::Level as Level>::Conf>() };
         // SAFETY: nginx passes its parser, for the time of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
-        parser.apply(|words, parser| C::run(conf, words.get(1..).unwrap_or_default(), parser))
+        parser.apply(C::TAKES_BYTES, |words, parser| C::run(conf, words.get(1..).unwrap_or_default(), parser))
     })
 }

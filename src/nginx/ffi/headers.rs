@@ -107,16 +107,10 @@ impl<'r> HeadersIn<'r> {
         self.lines.iter().map(move |line| (text(line.key), text(line.value)))
     }
 
-    /// Makes these the request's lines, with this one in the place `at`, or else added; `lower_name` is the name in lower case.
-    /// `None` when memory has run out.
-    pub fn set(
-        mut self,
-        at: Option<usize>,
-        name: &'static [u8],
-        lower_name: &'static [u8],
-        value: &[u8],
-    ) -> Option<()> {
+    /// Makes these the request's lines, with this one in the place `at`, or else added. `None` when memory has run out.
+    pub fn set(mut self, at: Option<usize>, name: &'static [u8], value: &[u8]) -> Option<()> {
         let pool = self.request.pool();
+        let lower_name = pool.copy(&name.to_ascii_lowercase())?;
         // nginx ends the text of a request's header with a zero byte.
         let text = pool.copy(&[value, b"\0"].concat())?;
         let at = at.unwrap_or(self.lines.len());
@@ -126,7 +120,7 @@ impl<'r> HeadersIn<'r> {
         let line = self.lines.get_mut(at)?;
         line.key = pool::string(name);
         line.value = pool::string(text.get(..value.len())?);
-        line.lowcase_key = lower_name.as_ptr().cast_mut();
+        line.lowcase_key = lower_name.as_mut_ptr();
         line.hash = hash(lower_name);
         // A list of its own: a subrequest's shares its lines with its parent's, and must not be added to.
         let lines = pool.copy(&self.lines)?;

@@ -1,6 +1,7 @@
 //! nginx's parser while it reads the configuration.
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr;
@@ -32,13 +33,13 @@ pub(in crate::nginx) struct Parser<'c> {
     life: PhantomData<&'c ngx_conf_t>,
 }
 
-/// Which of a phase's handlers a handler is.
+/// Where a handler goes in the list of its phase, which nginx calls from the back; that of the log phase from the front.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::nginx) enum Turn {
+pub(in crate::nginx) enum Push {
+    /// Behind those that are there.
+    Back,
     /// Before those that are there.
-    First,
-    /// After those that are there.
-    Last,
+    Front,
 }
 
 impl<'c> Parser<'c> {
@@ -122,8 +123,8 @@ impl<'c> Parser<'c> {
 
     /// The location that nginx is at.
     pub fn location(&mut self) -> Option<Location<'c>> {
-        let raw = NgxHttpCoreModule::location_conf(self.as_ref())?;
-        Some(Location { raw: ptr::from_ref(raw).cast_mut(), life: PhantomData })
+        let raw = NgxHttpCoreModule::location_conf_mut(self.as_ref())?;
+        Some(Location { raw, life: PhantomData })
     }
 
     /// Where the server that nginx is in begins: file and line.
@@ -142,14 +143,15 @@ impl<'c> Parser<'c> {
     }
 
     /// Has nginx call `H` in a phase, one of `NGX_HTTP_ACCESS_PHASE`... `None` when memory has run out.
-    pub fn add_handler<H: Handler>(&mut self, phase: u32, turn: Turn) -> Option<()> {
+    pub fn add_handler<H: Handler>(&mut self, phase: u32, at: Push) -> Option<()> {
         let core = NgxHttpCoreModule::main_conf_mut(self.as_ref())?;
-        let handlers = &mut core.phases.get_mut(phase as usize)?.handlers;
+        // Not every phase has handlers.
+        let handlers =
+            &mut core.phases.get_mut(phase as usize).filter(|phase| !phase.handlers.elts.is_null())?.handlers;
         // SAFETY: a phase's handlers are an array of this type.
         unsafe { pool::push::<ngx_http_handler_pt>(&raw mut *handlers, Some(handler::<H>)) }?;
-        // nginx calls a phase's handlers from the last to the first.
-        if turn == Turn::Last {
-            // SAFETY: as above, and nothing else is at it now.
+        if at == Push::Front {
+            // SAFETY: an array of this type, and nothing else is at it now.
             unsafe { handlers.as_slice_mut::<ngx_http_handler_pt>() }.rotate_right(1);
         }
         Some(())
@@ -201,11 +203,17 @@ impl<'c> Parser<'c> {
     }
 
     /// Runs `f` with the directive's arguments, and logs why it refused them.
-    pub(super) fn apply(&mut self, f: impl FnOnce(&[&str], &mut Self) -> Result<(), Refusal>) -> *mut c_char {
-        let words: Result<Vec<&str>, _> = self.words().into_iter().map(str::from_utf8).collect();
-        let outcome = match &words {
-            Ok(words) => f(words, self),
-            Err(_) => Err("a directive's arguments are not UTF-8".into()),
+    pub(super) fn apply(
+        &mut self,
+        takes_bytes: bool,
+        f: impl FnOnce(&[&str], &mut Self) -> Result<(), Refusal>,
+    ) -> *mut c_char {
+        let words: Vec<_> = self.words().into_iter().map(String::from_utf8_lossy).collect();
+        let is_text = words.iter().all(|word| matches!(word, Cow::Borrowed(_)));
+        let outcome = if is_text || takes_bytes {
+            f(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>(), self)
+        } else {
+            Err("a directive's arguments are not UTF-8".into())
         };
         match outcome {
             Ok(()) => CONF_OK,
@@ -221,7 +229,7 @@ unsafe extern "C" fn read_line(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf:
         let f = unsafe { &mut *conf.cast::<&mut dyn FnMut(&[&str]) -> Result<(), Refusal>>() };
         // SAFETY: nginx passes its parser, for the time of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
-        parser.apply(|words, _| f(words))
+        parser.apply(false, |words, _| f(words))
     })
 }
 

@@ -77,7 +77,7 @@ struct Address {
 pub(in crate::nginx) struct PeerConnection<'r> {
     raw: NonNull<ngx_peer_connection_t>,
     addresses: NonNull<Addresses>,
-    life: PhantomData<&'r ngx_peer_connection_t>,
+    life: PhantomData<fn(&'r ()) -> &'r ()>,
 }
 
 impl UpstreamBlock<'_> {
@@ -212,14 +212,6 @@ unsafe extern "C" fn set_session(_: *mut ngx_peer_connection_t, _: *mut c_void) 
 
 unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void) {}
 
-/// A field of the connection.
-macro_rules! field {
-    ($connection:ident . $($field:tt)+) => {
-        // SAFETY: nginx has passed the connection for the handle's life, and reads it only after that.
-        unsafe { (*$connection.raw.as_ptr()).$($field)+ }
-    };
-}
-
 impl<'r> PeerConnection<'r> {
     /// Where nginx logs.
     pub fn log(&self) -> Log<'r> {
@@ -246,10 +238,17 @@ impl<'r> PeerConnection<'r> {
     }
 
     /// Whether nginx has waited for the backend for too long.
-    pub fn has_timed_out(&self) -> bool {
-        let connection = field!(self.connection);
-        // SAFETY: the connection is there until nginx is done with the peer, or null.
-        unsafe { Connection::borrow(&connection) }.is_some_and(Connection::has_timed_out)
+    pub fn has_timed_out(&mut self) -> bool {
+        self.check_connection(|connection, _| connection.has_timed_out())
+    }
+
+    /// Whether there is a connection that fits; `f` gets the text of the backend's address too.
+    #[inline(always)]
+    pub fn check_connection(&mut self, f: impl FnOnce(&mut Connection, Option<&AddrText>) -> bool) -> bool {
+        let raw = field!(self.connection);
+        // SAFETY: nginx passes the connection of the request, or none, and uses it only after this.
+        let connection = unsafe { Connection::from_raw(raw) };
+        connection.is_some_and(|mut connection| f(&mut connection, self.text()))
     }
 
     /// Has nginx open a connection.
@@ -270,18 +269,15 @@ impl<'r> PeerConnection<'r> {
         text
     }
 
-    /// Takes the connection, with the text of the backend's address.
+    /// Takes the connection: nginx has none then.
     #[inline(always)]
     pub fn take_connection(&mut self) -> Option<Connection> {
         let raw = field!(self.connection);
         field!(self.connection = ptr::null_mut());
-        // SAFETY: nginx passes the connection of the request, or none; from here on nginx does not have it.
-        unsafe { Connection::from_raw(raw) }
-    }
-
-    /// Gives the connection back to nginx, which closes it.
-    pub fn put_back(&mut self, connection: Connection) {
-        field!(self.connection = connection.into_raw());
+        // SAFETY: nginx passes the connection of the request, or none; from here on it does not have it.
+        let mut connection = unsafe { Connection::from_raw(raw) }?;
+        connection.detach();
+        Some(connection)
     }
 
     /// Makes room for the next address. `None` when memory has run out.

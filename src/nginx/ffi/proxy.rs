@@ -71,7 +71,7 @@ impl Parser<'_> {
     }
 
     /// What was said for the location that is merged, if it has `proxy_pass`.
-    pub fn proxy_conf<'m>(&mut self, module: &'m ProxyModule) -> Option<ProxyConf<'m>> {
+    pub fn proxy_conf<'a>(&'a mut self, module: &'a ProxyModule) -> Option<ProxyConf<'a>> {
         let location: Location<'_> = self.location()?;
         let handlers = location.as_ref().handler.zip(module.handler);
         let is_proxied = handlers.is_some_and(|(one, other)| ptr::fn_addr_eq(one, other));

@@ -7,8 +7,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_complex_value, ngx_http_discard_request_body, ngx_http_finalize_request, ngx_http_request_t,
-    ngx_http_send_header, ngx_int_t, ngx_pool_cleanup_t, ngx_str_t, ngx_timeofday, ngx_uint_t,
+    ngx_http_complex_value, ngx_http_discard_request_body, ngx_http_request_t, ngx_http_send_header,
+    ngx_pool_cleanup_t, ngx_str_t, ngx_timeofday, ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModule, HttpModuleLocationConf};
@@ -23,7 +23,8 @@ use super::upstream::Upstream;
 #[derive(Clone, Copy)]
 pub(in crate::nginx) struct Request<'r> {
     raw: NonNull<ngx_http_request_t>,
-    life: PhantomData<&'r ngx_http_request_t>,
+    /// Neither longer nor shorter: what is kept with the request lives as long as it, no less.
+    life: PhantomData<fn(&'r ()) -> &'r ()>,
 }
 
 /// The type of what this module keeps with a request.
@@ -34,14 +35,6 @@ pub(in crate::nginx) trait RequestContext {
 
 /// What this module keeps with a request.
 type Context<'r> = <Module as RequestContext>::Context<'r>;
-
-/// A field of the request.
-macro_rules! field {
-    ($request:ident . $($field:tt)+) => {
-        // SAFETY: the request is there for the handle's life, and nginx writes it only between calls of this module.
-        unsafe { (*$request.raw.as_ptr()).$($field)+ }
-    };
-}
 
 /// A string of the request.
 macro_rules! text {
@@ -76,10 +69,7 @@ impl<'r> Request<'r> {
     #[inline(always)]
     pub fn location_conf(self) -> Option<&'r LocationConf> {
         // nginx keeps a configuration as long as there are requests of its time.
-        Module::location_conf(self.as_ref()).map(|conf| {
-            // SAFETY: made by `create_loc_conf`, and no longer written.
-            unsafe { &*ptr::from_ref(conf) }
-        })
+        Module::location_conf(self.as_ref())
     }
 
     /// The request's pool.
@@ -155,7 +145,7 @@ impl<'r> Request<'r> {
         let mut value = ngx_str_t::empty();
         // SAFETY: nginx works on the request, and on the configuration that the text is of.
         let outcome = unsafe { ngx_http_complex_value(self.raw.as_ptr(), text.as_ptr(), &raw mut value) };
-        // SAFETY: nginx has just written it, into the request's pool.
+        // SAFETY: in the request's pool, or without variables the configuration's own text.
         if outcome == Status::NGX_OK.0 { unsafe { pool::bytes(value) } } else { b"" }
     }
 
@@ -195,14 +185,6 @@ impl<'r> Request<'r> {
         let now = ngx_timeofday();
         let begun = (field!(self.start_sec), field!(self.start_msec) as i64);
         ((now.sec - begun.0) * 1000 + (now.msec as i64 - begun.1)).max(0) as u64
-    }
-
-    /// Answers with this status; the request is not to be touched any more. A status that a handler returns is, with `satisfy
-    /// any`, one opinion among several.
-    pub fn finalize(self, status: u32) -> Status {
-        // SAFETY: nginx works on the request, and its handler returns `NGX_DONE`.
-        unsafe { ngx_http_finalize_request(self.raw.as_ptr(), status as ngx_int_t) };
-        Status::NGX_DONE
     }
 
     /// Reads the body away.
@@ -253,7 +235,7 @@ impl<'r> Request<'r> {
         while let Some(entry) = cleanup {
             if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, KEEP)) {
                 // SAFETY: `keep_context` has put it there.
-                let kept = unsafe { entry.data.cast::<Keep<Context<'r>>>().as_ref() };
+                let kept = unsafe { entry.data.cast::<Kept<Context<'r>>>().as_ref() };
                 // Subrequests share the pool.
                 if let Some(kept) = kept.filter(|kept| ptr::eq(kept.request, self.raw.as_ptr())) {
                     return Some(&kept.context);
@@ -274,7 +256,7 @@ impl<'r> Request<'r> {
 
     /// Keeps this with the request, internal redirects included.
     #[inline(always)]
-    pub fn keep_context(self, kept: &'r mut Keep<Context<'r>>) -> &'r Context<'r> {
+    pub fn keep_context(self, kept: &'r mut Kept<Context<'r>>) -> &'r Context<'r> {
         let pool = self.pool();
         kept.request = self.raw.as_ptr();
         let data = ptr::from_mut(kept);
@@ -301,14 +283,14 @@ impl<'r> Request<'r> {
 
 /// What is kept with a request by [`Request::keep_context`]. nginx clears a request's contexts at an internal redirect, but
 /// not its pool's cleanups.
-pub(in crate::nginx) struct Keep<C> {
+pub(in crate::nginx) struct Kept<C> {
     context: C,
     /// The request that it is kept with.
     request: *const ngx_http_request_t,
     cleanup: ngx_pool_cleanup_t,
 }
 
-impl<C> Keep<C> {
+impl<C> Kept<C> {
     /// To be placed in the request's pool.
     #[inline(always)]
     pub fn new(context: C) -> Self {
@@ -317,7 +299,7 @@ impl<C> Keep<C> {
     }
 }
 
-impl<C> Deref for Keep<C> {
+impl<C> Deref for Kept<C> {
     type Target = C;
 
     fn deref(&self) -> &C {
@@ -325,7 +307,7 @@ impl<C> Deref for Keep<C> {
     }
 }
 
-impl<C> DerefMut for Keep<C> {
+impl<C> DerefMut for Kept<C> {
     fn deref_mut(&mut self) -> &mut C {
         &mut self.context
     }

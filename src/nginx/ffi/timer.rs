@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use nginx_sys::{ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_event_t};
 
@@ -11,8 +12,9 @@ use super::guard::guarded;
 /// Milliseconds of the clock that timers go by: all workers share it, and nobody sets it.
 #[inline(always)]
 pub(in crate::nginx) fn now_milliseconds() -> u64 {
-    // SAFETY: nginx writes it on this thread only.
-    unsafe { ngx_current_msec as u64 }
+    let now = &raw mut ngx_current_msec;
+    // SAFETY: an aligned word that nginx writes in one store, and that is there as long as the process.
+    unsafe { AtomicUsize::from_ptr(now.cast()) }.load(Relaxed) as u64
 }
 
 /// The time, in Unix seconds, as of when nginx last looked at the clock.

@@ -32,14 +32,6 @@ pub(in crate::nginx) struct TlsSettings<'r> {
     pub certificates: [Option<ComplexValue>; 2],
 }
 
-/// A field of the upstream.
-macro_rules! field {
-    ($upstream:ident . $($field:tt)+) => {
-        // SAFETY: the upstream is there for the handle's life, and nginx writes it only between calls of this module.
-        unsafe { (*$upstream.raw.as_ptr()).$($field)+ }
-    };
-}
-
 impl<'r> Upstream<'r> {
     /// # Safety
     /// `raw` is null, or the upstream of a request, for `'r`.

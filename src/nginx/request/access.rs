@@ -9,7 +9,7 @@ use super::resolve::{resolve, resolve_now};
 use super::response::add_retry_after;
 use super::route::{Outcome, RequestRoute};
 use crate::nginx::conf::location::LocationConf;
-use crate::nginx::ffi::handler::Handler;
+use crate::nginx::ffi::handler::{self, Handler};
 use crate::nginx::ffi::request::Request;
 
 /// The handler of the access phase.
@@ -17,8 +17,8 @@ pub(in crate::nginx) struct Access;
 
 impl Handler for Access {
     #[inline(always)]
-    fn handle(request: Request<'_>) -> Status {
-        refuse(request, resolve).map_or_else(|answer| answer, |_| Status::NGX_DECLINED)
+    fn handle(request: Request<'_>) -> handler::Outcome {
+        refuse(request, resolve).map_or_else(|answer| answer, |_| Status::NGX_DECLINED.into())
     }
 }
 
@@ -29,10 +29,10 @@ pub(in crate::nginx) struct BeforeContent;
 
 impl Handler for BeforeContent {
     #[inline(always)]
-    fn handle(request: Request<'_>) -> Status {
+    fn handle(request: Request<'_>) -> handler::Outcome {
         match refuse(request, resolve_now) {
-            Ok(Some((conf, route))) => loop_mark::pass(request, route, conf),
-            Ok(None) => Status::NGX_DECLINED,
+            Ok(Some((conf, route))) => loop_mark::pass(request, route, conf).into(),
+            Ok(None) => Status::NGX_DECLINED.into(),
             Err(answer) => answer,
         }
     }
@@ -49,9 +49,9 @@ type Routed<'r> = (&'r LocationConf, &'r RequestRoute<'r>);
 fn refuse<'r>(
     request: Request<'r>,
     resolve: impl Fn(Request<'r>) -> Option<&'r RequestRoute<'r>>,
-) -> Result<Option<Routed<'r>>, Status> {
+) -> Result<Option<Routed<'r>>, handler::Outcome> {
     let Some(conf) = request.location_conf().filter(|conf| conf.table().is_some()) else { return Ok(None) };
-    let Some(route) = resolve(request) else { return Err(Status::NGX_ERROR) };
+    let Some(route) = resolve(request) else { return Err(Status::NGX_ERROR.into()) };
     match route.outcome {
         Outcome::Route | Outcome::Default => Ok(Some((conf, route))),
         outcome => Err(answer(request, conf, outcome)),
@@ -60,13 +60,13 @@ fn refuse<'r>(
 
 /// Answers a request without a backend; what nginx gets.
 #[inline(never)]
-fn answer(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> Status {
+fn answer(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> handler::Outcome {
     let status = match outcome {
         Outcome::Redirect => match add_location(request, conf) {
             Some(()) => NGX_HTTP_TEMPORARY_REDIRECT,
-            None => return Status::NGX_ERROR,
+            None => return Status::NGX_ERROR.into(),
         },
-        Outcome::Route | Outcome::Default => return Status::NGX_DECLINED,
+        Outcome::Route | Outcome::Default => return Status::NGX_DECLINED.into(),
         Outcome::Miss => conf.miss_status().into(),
         Outcome::NoHost => NGX_HTTP_BAD_REQUEST,
         Outcome::Unready => {
@@ -74,5 +74,5 @@ fn answer(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> Status
             NGX_HTTP_SERVICE_UNAVAILABLE
         }
     };
-    request.finalize(status)
+    handler::Outcome::Finalize(status)
 }

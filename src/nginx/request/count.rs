@@ -2,7 +2,7 @@
 
 use ngx::core::Status;
 
-use crate::nginx::ffi::handler::Handler;
+use crate::nginx::ffi::handler::{Handler, Outcome};
 use crate::nginx::ffi::request::Request;
 use crate::table::StatusClass;
 
@@ -12,11 +12,11 @@ pub(in crate::nginx) struct Count;
 impl Handler for Count {
     const ON_PANIC: Status = Status::NGX_OK;
 
-    fn handle(request: Request<'_>) -> Status {
+    fn handle(request: Request<'_>) -> Outcome {
         if let Some((counters, ticket)) = request.kept_context().and_then(|route| route.counters) {
             let class = StatusClass::of(request.status());
             counters.add(ticket, class, request.bytes_sent(), request.elapsed_milliseconds());
         }
-        Status::NGX_OK
+        Status::NGX_OK.into()
     }
 }

@@ -4,7 +4,7 @@ use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, 
 use ngx::core::Status;
 
 use super::response::{add_age, add_retry_after};
-use crate::nginx::ffi::handler::Handler;
+use crate::nginx::ffi::handler::{Handler, Outcome};
 use crate::nginx::ffi::output::Body;
 use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::timer::unix_seconds;
@@ -15,37 +15,41 @@ use crate::table::Table;
 pub(in crate::nginx) struct List;
 
 impl Handler for List {
-    fn handle(request: Request<'_>) -> Status {
-        if request.method() & (NGX_HTTP_GET | NGX_HTTP_HEAD) == 0 {
-            return Status(NGX_HTTP_NOT_ALLOWED as isize);
-        }
-        let discarded = request.discard_request_body();
-        if discarded != Status::NGX_OK {
-            return discarded;
-        }
-        let Some(conf) = request.location_conf().and_then(|conf| conf.list.as_deref()) else {
-            return Status::NGX_ERROR;
-        };
-        let Some(table) = conf.table.get().filter(|table| table.header().knows(Kind::Tool)) else {
-            add_retry_after(request);
-            return Status(NGX_HTTP_SERVICE_UNAVAILABLE as isize);
-        };
-        // Before the table is read: what changes meanwhile makes it no older.
-        let age = table.header().age_seconds(unix_seconds());
-        let Ok(mut worker) = conf.worker.try_borrow_mut() else { return Status::NGX_ERROR };
-        let body = Body::new(request).and_then(|mut body| {
-            write_list(table, &mut worker.scratch, |bytes| body.write(bytes))?;
-            Some(body)
-        });
-        drop(worker);
-        let Some(body) = body else { return Status::NGX_ERROR };
-        request.set_content(NGX_HTTP_OK, "application/json", body.len());
-        if age.is_some_and(|age| add_age(request, age).is_none()) {
-            return Status::NGX_ERROR;
-        }
-        let sent = request.send_header();
-        if sent != Status::NGX_OK || request.header_only() { sent } else { body.send() }
+    fn handle(request: Request<'_>) -> Outcome {
+        answer(request).into()
     }
+}
+
+fn answer(request: Request<'_>) -> Status {
+    if request.method() & (NGX_HTTP_GET | NGX_HTTP_HEAD) == 0 {
+        return Status(NGX_HTTP_NOT_ALLOWED as isize);
+    }
+    let discarded = request.discard_request_body();
+    if discarded != Status::NGX_OK {
+        return discarded;
+    }
+    let Some(conf) = request.location_conf().and_then(|conf| conf.list.as_deref()) else {
+        return Status::NGX_ERROR;
+    };
+    let Some(table) = conf.table.get().filter(|table| table.header().knows(Kind::Tool)) else {
+        add_retry_after(request);
+        return Status(NGX_HTTP_SERVICE_UNAVAILABLE as isize);
+    };
+    // Before the table is read: what changes meanwhile makes it no older.
+    let age = table.header().age_seconds(unix_seconds());
+    let Ok(mut worker) = conf.worker.try_borrow_mut() else { return Status::NGX_ERROR };
+    let body = Body::new(request).and_then(|mut body| {
+        write_list(table, &mut worker.scratch, |bytes| body.write(bytes))?;
+        Some(body)
+    });
+    drop(worker);
+    let Some(body) = body else { return Status::NGX_ERROR };
+    request.set_content(NGX_HTTP_OK, "application/json", body.len());
+    if age.is_some_and(|age| add_age(request, age).is_none()) {
+        return Status::NGX_ERROR;
+    }
+    let sent = request.send_header();
+    if sent != Status::NGX_OK || request.header_only() { sent } else { body.send() }
 }
 
 /// `{"<tool>":{"status":"active"},...}`

@@ -22,7 +22,6 @@ use crate::nginx::ffi::timer::now_milliseconds;
 const LOOP_DETECTED: Status = Status(508);
 /// Static, so that a header with a key at this very place is known to be ours.
 static NAME: [u8; 8] = *b"CDN-Loop";
-static LOWER_NAME: [u8; 8] = *b"cdn-loop";
 /// How often a loop is logged, in milliseconds: each is a tenant's to make.
 const LOG_EVERY: u64 = 1000;
 /// When this worker has last logged one, and how many it has not logged since.
@@ -106,7 +105,7 @@ fn mark(request: Request<'_>, id: &str) -> Option<Marked> {
         Some((_, value)) => [value, b", ", id.as_bytes()].concat(),
         None => id.as_bytes().to_vec(),
     };
-    headers.set(others.map(|(at, _)| at), &NAME, &LOWER_NAME, &value)?;
+    headers.set(others.map(|(at, _)| at), &NAME, &value)?;
     Some(Marked::Now)
 }
 

@@ -58,7 +58,7 @@ impl Balancer for RouteBalancer {
     type Peers<'r> = Peers<'r>;
 
     fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m UpstreamConf, Refusal> {
-        let own = main.upstream(block.id()).ok_or(Refusal::Logged)?;
+        let own = main.upstream(block.id()).ok_or("the upstream has no \"urlproxy_peers\"")?;
         if block.has_servers() {
             Err("\"urlproxy_peers\" takes its servers from the table, remove the \"server\" lines".into())
         } else if block.has_zone() {

@@ -6,7 +6,7 @@ use super::route::{Outcome, RequestRoute};
 use super::search::{Asked, look_up};
 use crate::nginx::conf::location::LocationConf;
 use crate::nginx::conf::table::TableConf;
-use crate::nginx::ffi::request::{Keep, Request};
+use crate::nginx::ffi::request::{Kept, Request};
 
 /// The request's route, found now if it wasn't yet; `None` where `urlproxy` is not set and was not before either.
 #[inline(always)]
@@ -75,7 +75,7 @@ fn find<'r>(
 ) -> Option<&'r RequestRoute<'r>> {
     let asked = Asked::of(conf.mode(), path, || request.host());
     let tool = if let Asked::Tool(asked) = &asked { asked.tool } else { b"" };
-    let found = request.pool().allocate(|| Keep::new(RequestRoute::new(conf, table, path, tool)))?;
+    let found = request.pool().allocate(|| Kept::new(RequestRoute::new(conf, table, path, tool)))?;
     look_up(found, request.pool(), &asked, may_redirect)?;
     Some(request.keep_context(found))
 }
