@@ -190,8 +190,8 @@ impl Connection {
 
     /// The text of its address.
     #[inline(always)]
-    pub fn text(&self) -> AddrText {
-        self.note().map_or(AddrText::EMPTY, |note| note.text)
+    pub fn text(&self) -> &AddrText {
+        self.note().map_or(&AddrText::EMPTY, |note| &note.text)
     }
 
     /// No request has it any more. nginx's own handlers would take its `data` for one.

@@ -7,17 +7,24 @@ use ngx::core::Status;
 use super::guard::guarded;
 use super::request::Request;
 
-/// What a handler makes of a request.
-pub(in crate::nginx) enum Outcome {
-    /// nginx gets this status; with `satisfy any` it is one opinion among several.
-    Return(Status),
-    /// The client gets this status, whatever others would say.
-    Finalize(u32),
+/// What a handler makes of a request. One word: a status for nginx, or, from [`FINALIZE`] on, one for the client.
+pub(in crate::nginx) struct Outcome(ngx_int_t);
+
+/// Above all statuses.
+const FINALIZE: ngx_int_t = 1 << 16;
+
+impl Outcome {
+    /// The client gets this status, whatever others would say. A status for nginx is, with `satisfy any`, one opinion among
+    /// several.
+    pub fn finalize(status: u32) -> Self {
+        Self(FINALIZE + status as ngx_int_t)
+    }
 }
 
 impl From<Status> for Outcome {
+    #[inline(always)]
     fn from(status: Status) -> Self {
-        Self::Return(status)
+        Self(status.0)
     }
 }
 
@@ -32,13 +39,11 @@ pub(in crate::nginx) trait Handler {
 
 pub(super) unsafe extern "C" fn handler<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx passes the request that it works on, and works on it during the call.
-    let outcome = guarded(Outcome::Return(H::ON_PANIC), || H::handle(unsafe { Request::from_raw(r) }));
-    match outcome {
-        Outcome::Return(status) => status.0,
-        Outcome::Finalize(status) => {
-            // SAFETY: the request is nginx's, and this module has no handle of it any more.
-            unsafe { ngx_http_finalize_request(r, status as ngx_int_t) };
-            Status::NGX_DONE.0
-        }
+    let Outcome(status) = guarded(H::ON_PANIC.into(), || H::handle(unsafe { Request::from_raw(r) }));
+    if status < FINALIZE {
+        return status;
     }
+    // SAFETY: the request is nginx's, and this module has no handle of it any more.
+    unsafe { ngx_http_finalize_request(r, status - FINALIZE) };
+    Status::NGX_DONE.0
 }

@@ -39,6 +39,9 @@ const UNSET: ngx_uint_t = ngx_uint_t::MAX;
 /// The static that nginx has loaded; set before any configuration of this module exists.
 static LOADED: AtomicPtr<ngx_module_t> = AtomicPtr::new(ptr::null_mut());
 
+/// Its `ctx_index`, as long as a configuration has the module.
+static CTX_INDEX: AtomicUsize = AtomicUsize::new(UNSET);
+
 /// How many configurations have the module: the one in force, the next while it is read, the former until it is freed.
 static CONFIGURATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -46,6 +49,12 @@ impl Module {
     /// What marks a shared zone as this module's; nginx only compares it.
     pub(super) fn tag() -> *mut c_void {
         LOADED.load(Relaxed).cast()
+    }
+
+    /// The number of what this module keeps at each level, and with each request.
+    #[inline(always)]
+    pub(super) fn ctx_index() -> usize {
+        CTX_INDEX.load(Relaxed)
     }
 }
 
@@ -73,6 +82,7 @@ unsafe impl HttpModuleLocationConf for Module {
 pub(in crate::nginx) unsafe extern "C" fn create_main_conf<S: ModuleStatic>(cf: *mut ngx_conf_t) -> *mut c_void {
     guarded(ptr::null_mut(), || {
         LOADED.store(S::as_ptr(), Relaxed);
+        CTX_INDEX.store(Module::module().ctx_index, Relaxed);
         // SAFETY: nginx passes its parser.
         unsafe { Module::create_main_conf(cf) }
     })

@@ -258,15 +258,12 @@ impl<'r> PeerConnection<'r> {
         field!(self.connection = ptr::null_mut());
     }
 
-    /// Has nginx use an open connection; the text of its address, from when it was opened. `lets_timer` if the timer that runs
-    /// for it may go on.
+    /// Has nginx use an open connection; `lets_timer` if the timer that runs for it may go on.
     #[inline(always)]
-    pub fn set_connection(&mut self, connection: Connection, lets_timer: bool) -> AddrText {
-        let text = connection.text();
+    pub fn set_connection(&mut self, connection: Connection, lets_timer: bool) {
         let connection = connection.hand_out(field!(self.log), lets_timer);
         field!(self.connection = connection);
         self.set_kept(true);
-        text
     }
 
     /// Takes the connection: nginx has none then.
@@ -297,12 +294,14 @@ impl<'r> PeerConnection<'r> {
 
     /// Says whom nginx connects to, once there is room for it. `mark` makes it another address for nginx's `keepalive`.
     #[inline(always)]
-    pub fn set_address(&mut self, addr: &SocketAddr, mark: [u64; 2], text: AddrText) {
+    pub fn set_address(&mut self, addr: &SocketAddr, mark: [u64; 2], text: &AddrText) {
         // SAFETY: `init_peer` has made them in the request's pool, and nothing else is at them now.
         let addresses = unsafe { self.addresses.as_mut() };
         let Some(place) = NonNull::new(std::mem::replace(&mut addresses.next, ptr::null_mut())) else { return };
         // SAFETY: room for one, in the request's pool.
-        unsafe { place.write(Address { sockaddr: PeerAddress::new(addr, mark), text, name: ngx_str_t::empty() }) };
+        unsafe {
+            place.write(Address { sockaddr: PeerAddress::new(addr, mark), text: *text, name: ngx_str_t::empty() })
+        };
         addresses.current = place.as_ptr();
         // SAFETY: written just above; from here on nginx reads it.
         let address = unsafe { &mut *place.as_ptr() };

@@ -3,6 +3,7 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
@@ -11,7 +12,6 @@ use nginx_sys::{
     ngx_pool_cleanup_t, ngx_str_t, ngx_timeofday, ngx_uint_t,
 };
 use ngx::core::Status;
-use ngx::http::{HttpModule, HttpModuleLocationConf};
 
 use super::complex_value::ComplexValue;
 use super::log::Log;
@@ -68,8 +68,11 @@ impl<'r> Request<'r> {
     /// What this module keeps for the request's location.
     #[inline(always)]
     pub fn location_conf(self) -> Option<&'r LocationConf> {
-        // nginx keeps a configuration as long as there are requests of its time.
-        Module::location_conf(self.as_ref())
+        let conf = field!(self.loc_conf).wrapping_add(Module::ctx_index());
+        // SAFETY: a location has a level of each module.
+        let conf = unsafe { *conf };
+        // SAFETY: `create_loc_conf` has made it; nginx keeps a configuration as long as there are requests of its time.
+        unsafe { conf.cast::<LocationConf>().as_ref() }
     }
 
     /// The request's pool.
@@ -234,10 +237,12 @@ impl<'r> Request<'r> {
         let mut cleanup = unsafe { self.pool().cleanups().as_ref() };
         while let Some(entry) = cleanup {
             if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, KEEP)) {
-                // SAFETY: `keep_context` has put it there.
-                let kept = unsafe { entry.data.cast::<Kept<Context<'r>>>().as_ref() };
+                // SAFETY: `keep_context` has put it there, as long as the pool.
+                let kept = unsafe { &*entry.data.cast::<Kept<Context<'r>>>() };
+                // SAFETY: `keep_context` has written it.
+                let hook = unsafe { kept.hook.assume_init_ref() };
                 // Subrequests share the pool.
-                if let Some(kept) = kept.filter(|kept| ptr::eq(kept.request, self.raw.as_ptr())) {
+                if ptr::eq(hook.request, self.raw.as_ptr()) {
                     return Some(&kept.context);
                 }
             }
@@ -258,16 +263,13 @@ impl<'r> Request<'r> {
     #[inline(always)]
     pub fn keep_context(self, kept: &'r mut Kept<Context<'r>>) -> &'r Context<'r> {
         let pool = self.pool();
-        kept.request = self.raw.as_ptr();
         let data = ptr::from_mut(kept);
-        // SAFETY: in the request's pool, as `'r` says; from here on it is only read, but for this field.
-        let cleanup = unsafe { &raw mut (*data).cleanup };
-        let entry = ngx_pool_cleanup_t { handler: Some(KEEP), data: data.cast(), next: pool.cleanups() };
-        // SAFETY: a field that nothing else refers to yet.
-        unsafe { cleanup.write(entry) };
-        pool.set_cleanups(cleanup);
-        // SAFETY: as for `cleanup`.
-        let context = unsafe { &(*data).context };
+        // SAFETY: in the request's pool, as `'r` says.
+        let kept = unsafe { &mut *data };
+        let cleanup = ngx_pool_cleanup_t { handler: Some(KEEP), data: data.cast(), next: pool.cleanups() };
+        let hook = kept.hook.write(Hook { request: self.raw.as_ptr(), cleanup });
+        pool.set_cleanups(&raw mut hook.cleanup);
+        let context = &kept.context;
         self.set_context(context);
         context
     }
@@ -277,7 +279,7 @@ impl<'r> Request<'r> {
     fn context_slot(self) -> *mut *mut c_void {
         let contexts = field!(self.ctx);
         // SAFETY: nginx makes room for each module's context.
-        unsafe { contexts.add(Module::module().ctx_index) }
+        unsafe { contexts.add(Module::ctx_index()) }
     }
 }
 
@@ -285,6 +287,12 @@ impl<'r> Request<'r> {
 /// not its pool's cleanups.
 pub(in crate::nginx) struct Kept<C> {
     context: C,
+    /// Written once it is kept.
+    hook: MaybeUninit<Hook>,
+}
+
+/// What hangs it in the pool's list.
+struct Hook {
     /// The request that it is kept with.
     request: *const ngx_http_request_t,
     cleanup: ngx_pool_cleanup_t,
@@ -294,8 +302,7 @@ impl<C> Kept<C> {
     /// To be placed in the request's pool.
     #[inline(always)]
     pub fn new(context: C) -> Self {
-        let cleanup = ngx_pool_cleanup_t { handler: None, data: ptr::null_mut(), next: ptr::null_mut() };
-        Self { context, request: ptr::null(), cleanup }
+        Self { context, hook: MaybeUninit::uninit() }
     }
 }
 

@@ -74,5 +74,5 @@ fn answer(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> handle
             NGX_HTTP_SERVICE_UNAVAILABLE
         }
     };
-    handler::Outcome::Finalize(status)
+    handler::Outcome::finalize(status)
 }

@@ -228,15 +228,15 @@ impl<'r> Peers<'r> {
                 kept = keepalive.take(key, self.request, self.upstream);
             }
         }
-        let (text, status) = match kept {
-            Some((kept, ticket, lets_timer)) => {
-                self.ticket = Some(ticket);
-                (connection.set_connection(kept, lets_timer), Status::NGX_DONE)
-            }
-            None => (AddrText::of(*addr), Status::NGX_OK),
+        let mark = [kept_for.record, kept_for.session];
+        let Some((kept, ticket, lets_timer)) = kept else {
+            connection.set_address(addr, mark, &AddrText::of(*addr));
+            return Some(Status::NGX_OK);
         };
-        connection.set_address(addr, [kept_for.record, kept_for.session], text);
-        Some(status)
+        self.ticket = Some(ticket);
+        connection.set_address(addr, mark, kept.text());
+        connection.set_connection(kept, lets_timer);
+        Some(Status::NGX_DONE)
     }
 
     /// Logs why the request has no backend to ask.
