@@ -70,3 +70,20 @@ mod tests {
         assert_eq!(canonical_addr("[fd00::1]:7".parse().unwrap()), "[fd00::1]:7".parse().unwrap());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_in_its_own_family_and_keeps_its_scope() {
+        for (text, want) in [
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("[fd00::1]:80", "[fd00::1]:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+        ] {
+            assert_eq!(canonical(text.parse().unwrap()).to_string(), want, "{text}");
+        }
+    }
+}

@@ -108,6 +108,14 @@ mod tests {
     }
 
     #[test]
+    fn the_file_is_asked_for_a_redis_before_there_is_a_default() {
+        let command = Options::command();
+        let redis = command.get_arguments().find(|argument| argument.get_id() == "redis").unwrap();
+        assert!(redis.get_default_values().is_empty());
+        assert!(redis.get_help().unwrap().to_string().contains(&format!("--config, else {DEFAULT_REDIS_URL}")));
+    }
+
+    #[test]
     fn what_is_not_said_has_a_sane_value() {
         let options = Options::try_parse_from(["kube2proxy"]).unwrap();
         let guard = options.withdrawal_guard.into_settings(PROGRAM).unwrap();
