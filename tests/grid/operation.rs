@@ -218,12 +218,14 @@ fn systemd_is_told() {
         let len = systemd.recv(&mut bytes).expect("told in time");
         String::from_utf8_lossy(bytes[..len].trim_ascii_end()).into_owned()
     };
-    let mut listener =
-        Listener::start_with(&redis.url(), free_port(), &[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    // No watchdog has a period of 0.
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "0")];
+    let mut listener = Listener::start_with(&redis.url(), free_port(), &[], &environment);
     assert_eq!(heard(), "READY=1");
     listener.daemon.signal("TERM");
     assert_eq!(heard(), "STOPPING=1");
     assert_eq!(listener.daemon.wait_for_end(), 0);
+    assert!(!listener.daemon.log().contains("panicked"), "{}", listener.daemon.log());
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
