@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` is between
-//! `registry` and those that ask it; `redis_client`, `clock` and `units` need no other.
-//! Only `nginx` (the FFI shell) and `table` (one view over raw shared memory) contain `unsafe`.
+//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` stands
+//! between `registry` and its callers; `redis_client`, `clock` and `units` need no other.
+//! Raw pointers are in `nginx/ffi` (nginx behind safe handles) and in `table` (a view over shared memory) alone.
 
 mod backoff;
 pub mod clock;
@@ -29,11 +29,9 @@ pub mod redis_client;
 pub mod registry;
 pub mod route;
 pub mod sync;
-#[allow(unsafe_code)]
 pub mod table;
 pub mod units;
 pub mod withdrawal_guard;
 
 #[cfg(all(feature = "module", not(loom)))]
-#[allow(unsafe_code)]
 pub mod nginx;

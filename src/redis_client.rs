@@ -3,6 +3,7 @@
 mod connection;
 mod error;
 mod exchange;
+mod password_file;
 mod patience;
 mod plain;
 mod push;
@@ -18,6 +19,7 @@ mod url;
 pub use connection::Connection;
 pub use error::{ConnectionError, ServerError};
 pub use exchange::Timeouts;
+pub use password_file::read_password_file;
 pub use push::Invalidation;
 pub use resolve::forget_lookups;
 pub use resp::{Decoder, Reply, RespError};

@@ -1,12 +1,11 @@
 //! What every daemon's command line says of its Redis.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::redis_client::{RedisUrl, RedisUrlError};
+use crate::redis_client::{RedisUrl, RedisUrlError, read_password_file};
 
 /// What was written.
 #[derive(Clone, Debug, Args)]
@@ -61,11 +60,8 @@ impl RedisOptions {
     pub fn to_url_or(&self, other: Option<&str>) -> Result<RedisUrl, RedisOptionsError> {
         let url: RedisUrl = self.redis.as_deref().or(other).unwrap_or(Self::DEFAULT).parse()?;
         let Some(path) = &self.redis_password_file else { return Ok(url) };
-        let password = fs::read_to_string(path).and_then(|text| match text.lines().next() {
-            None | Some("") => Err(io::Error::other("no password on the first line")),
-            Some(password) => Ok(password.to_owned()),
-        });
-        match password {
+        let missing = || io::Error::other("no password on the first line");
+        match read_password_file(path).and_then(|password| password.ok_or_else(missing)) {
             Ok(password) => Ok(url.with_password(password)),
             Err(error) => Err(RedisOptionsError::PasswordFile { path: path.clone(), error }),
         }
@@ -74,6 +70,8 @@ impl RedisOptions {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn options(redis: Option<&str>, file: Option<PathBuf>) -> RedisOptions {

@@ -18,9 +18,10 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
+use super::accept::Acceptor;
 use super::connection_limiter::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
 use super::http::{Answer, TEXT, answer_with};
 use super::metrics::{Format, encode};
@@ -33,8 +34,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Nor is a request's head longer.
 const MAX_HEAD_LEN: usize = 16 << 10;
-/// After a failure to accept, as when there are no file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the daemon does its work: `/ready` answers 200 or 503 by it. Begins as "not yet".
 #[derive(Clone, Debug, Default)]
@@ -72,17 +71,11 @@ pub fn serve_status(listener: TcpListener, registry: Registry, readiness: Readin
     let status = Arc::new(Status { registry, readiness });
     tokio::spawn(async move {
         let limiter = ConnectionLimiter::<IpAddr>::new(ConnectionMeter::default());
+        let mut acceptor = Acceptor::new(listener);
         loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    if let Ok(permit) = limiter.admit(peer.ip().to_canonical(), &LIMITS) {
-                        tokio::spawn(serve_connection(stream, permit, Arc::clone(&status)));
-                    }
-                }
-                Err(error) => {
-                    debug!(%error, "no connection accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+            let (stream, peer) = acceptor.accept().await;
+            if let Ok(permit) = limiter.admit(peer.ip(), &LIMITS) {
+                tokio::spawn(serve_connection(stream, permit, Arc::clone(&status)));
             }
         }
     });

@@ -6,7 +6,6 @@ pub(super) mod location;
 pub(super) mod main;
 pub(super) mod networks;
 pub(super) mod table;
-pub(super) mod units;
 pub(super) mod upstream;
 
 use super::ffi::module::{Configuration, Module};

@@ -10,6 +10,7 @@ mod addresses;
 mod companion;
 mod companion_withdrawals;
 mod hostile_patterns;
+mod import_circles;
 mod nginx;
 mod oversized;
 mod redis_connection;

@@ -2,20 +2,20 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::directive::{Directive, DirectiveError, set_once};
-use super::units::{parse_duration, parse_size};
 use crate::nginx::ffi::log;
 use crate::nginx::ffi::zone::ZoneOwner;
-use crate::redis_client::RedisUrl;
+use crate::redis_client::{RedisUrl, read_password_file};
 use crate::registry::Admission;
 use crate::route::parse_network;
 use crate::sync::{Settings, SnapshotSettings};
 use crate::table::{PublishError, Scratch, Table, carry_over};
+use crate::units::{parse_duration, parse_size};
 use crate::withdrawal_guard::{GuardOption, GuardOptionError};
 
 const DEFAULT_ZONE_BYTES: usize = 16 << 20;
@@ -212,16 +212,14 @@ impl Directive for PasswordFile {
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
         let path = one(args, Self::NAME, "password_file /etc/urlproxy/redis.pass;")?;
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| DirectiveError::Other(format!("\"{}\" cannot be read from \"{path}\": {e}", Self::NAME)))?;
-        let password = text.lines().next().unwrap_or_default();
-        if password.is_empty() {
-            return Err(DirectiveError::Other(format!(
+        let unread = |e| DirectiveError::Other(format!("\"{}\" cannot be read from \"{path}\": {e}", Self::NAME));
+        let password = read_password_file(Path::new(path)).map_err(unread)?.ok_or_else(|| {
+            DirectiveError::Other(format!(
                 "\"{}\" \"{path}\" is empty, expected the password on its first line",
                 Self::NAME
-            )));
-        }
-        set_once(&mut conf.password, Self::NAME, password.to_owned())
+            ))
+        })?;
+        set_once(&mut conf.password, Self::NAME, password)
     }
 }
 

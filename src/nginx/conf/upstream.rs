@@ -7,12 +7,12 @@ use ipnet::IpNet;
 
 use super::directive::DirectiveError;
 use super::networks::Networks;
-use super::units::parse_duration;
 use crate::keepalive::Limits;
 use crate::nginx::ffi::upstream_block::UpstreamId;
 use crate::nginx::keepalive::{Keepalive, Settings};
 use crate::route::parse_networks;
 use crate::table::HealthSettings;
+use crate::units::parse_duration;
 
 /// The most connections that a configuration may keep.
 const MOST: u32 = 1_000_000;

@@ -1,3 +1,0 @@
-//! Durations and sizes in directives.
-
-pub(super) use crate::units::{parse_duration, parse_size};
