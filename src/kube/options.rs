@@ -112,7 +112,7 @@ mod tests {
         let command = Options::command();
         let redis = command.get_arguments().find(|argument| argument.get_id() == "redis").unwrap();
         assert!(redis.get_default_values().is_empty());
-        assert!(redis.get_help().unwrap().to_string().contains(&format!("--config, else {DEFAULT_REDIS_URL}")));
+        assert!(redis.get_help().unwrap().to_string().contains(&format!("--config, else {}", RedisOptions::DEFAULT)));
     }
 
     #[test]

@@ -12,6 +12,14 @@ pub(in crate::nginx) trait Directive {
     /// Where its arguments go.
     type Conf;
 
+    /// Whether it may stand where it does, beyond what the table of directives says.
+    ///
+    /// # Errors
+    /// Where it may.
+    fn check_place(_: &Parser<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Takes the arguments that follow the name.
     ///
     /// # Errors
@@ -51,7 +59,8 @@ impl<D: Directive<Conf = LocationConf>> Command for D {
     const DIRECTIVE: &'static str = D::NAME;
     type Level = LocationLevel;
 
-    fn run(conf: &mut LocationConf, args: &[&str], _: &mut Parser<'_>) -> Result<(), Refusal> {
+    fn run(conf: &mut LocationConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+        D::check_place(parser)?;
         Ok(D::apply(conf, args)?)
     }
 }

@@ -91,7 +91,7 @@ impl LocationConf {
         if self.routed_by.is_none() && is_unnamed {
             self.routed_by.clone_from(&above.routed_by);
         }
-        self.table = found(self.routing().map(|(table, _)| table.as_str()), Urlproxy::DIRECTIVE)?;
+        self.table = found(self.routing().map(|(table, _)| table.as_str()), Urlproxy::NAME)?;
         if self.default.is_none() {
             self.default.clone_from(&above.default);
         }
@@ -163,24 +163,22 @@ impl LocationConf {
 /// `urlproxy TABLE path|domain;`, `urlproxy TABLE subdomain DOMAIN;`, or `urlproxy off;` below a level that has it
 pub(in crate::nginx) struct Urlproxy;
 
-impl Command for Urlproxy {
-    const DIRECTIVE: &'static str = "urlproxy";
-    type Level = LocationLevel;
+impl Directive for Urlproxy {
+    const NAME: &'static str = "urlproxy";
+    type Conf = LocationConf;
 
-    fn run(conf: &mut LocationConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
-        if !parser.is_in_location() {
-            let text = "\"urlproxy\" is allowed where \"proxy_pass\" is, in a location or an \"if\" in one, \
-                        e.g. \"location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }\"";
-            return Err(text.into());
+    fn check_place(parser: &Parser<'_>) -> Result<(), Refusal> {
+        if parser.is_in_location() {
+            return Ok(());
         }
-        Ok(Self::apply(conf, args)?)
+        let text = "\"urlproxy\" is allowed where \"proxy_pass\" is, in a location or an \"if\" in one, \
+                    e.g. \"location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }\"";
+        Err(text.into())
     }
-}
 
-impl Urlproxy {
     fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
         let invalid = |what, value: &str, example| {
-            Err(DirectiveError::Invalid { directive: Self::DIRECTIVE, what, value: value.into(), example })
+            Err(DirectiveError::Invalid { directive: Self::NAME, what, value: value.into(), example })
         };
         let below = "urlproxy tools subdomain toolforge.org;";
         let routed_by = match args {
@@ -195,15 +193,15 @@ impl Urlproxy {
             },
             [_, "subdomain"] => {
                 let takes = "a table, \"subdomain\" and a domain";
-                return Err(DirectiveError::Arguments { directive: Self::DIRECTIVE, takes, example: below });
+                return Err(DirectiveError::Arguments { directive: Self::NAME, takes, example: below });
             }
             [_, mode] => return invalid("mode", mode, "urlproxy tools path;"),
             _ => {
                 let (takes, example) = ("a table and a mode", "urlproxy tools path;");
-                return Err(DirectiveError::Arguments { directive: Self::DIRECTIVE, takes, example });
+                return Err(DirectiveError::Arguments { directive: Self::NAME, takes, example });
             }
         };
-        set_once(&mut conf.routed_by, Self::DIRECTIVE, routed_by)
+        set_once(&mut conf.routed_by, Self::NAME, routed_by)
     }
 }
 

@@ -126,18 +126,17 @@ mod tests {
     #[test]
     fn defaults_are_those_of_nginx_and_a_sixteenth_for_each_tool() {
         let limits = |args: &[&str]| {
-            let Limits { total, per_backend, per_owner } = parse_keepalive(args).unwrap().limits;
+            let Limits { total, per_backend, per_owner } = parse_keepalive(args).unwrap().0.limits;
             (total, per_backend, per_owner)
         };
         assert_eq!(limits(&["4096"]), (4096, 16, 256));
         assert_eq!(limits(&["8"]), (8, 16, 16));
         assert_eq!(limits(&["4096", "per_backend=512"]), (4096, 512, 512));
         assert_eq!(limits(&["4096", "per_tool=1", "per_backend=2"]), (4096, 2, 1));
-        let settings = parse_keepalive(&["1"]).unwrap();
-        let Settings { timeout, requests, time, shared, .. } = settings;
+        let (Settings { timeout, requests, time, .. }, shared) = parse_keepalive(&["1"]).unwrap();
         assert_eq!((timeout.as_secs(), requests, time.as_secs(), shared), (60, 1000, 3600, vec![]));
-        let settings = parse_keepalive(&["1", "timeout=5s", "requests=7", "time=1m", "shared=10.1.2.3/8,::1"]).unwrap();
-        let Settings { timeout, requests, time, shared, .. } = settings;
+        let args = ["1", "timeout=5s", "requests=7", "time=1m", "shared=10.1.2.3/8,::1"];
+        let (Settings { timeout, requests, time, .. }, shared) = parse_keepalive(&args).unwrap();
         let networks = ["10.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap());
         assert_eq!((timeout.as_secs(), requests, time.as_secs(), shared), (5, 7, 60, networks.to_vec()));
     }
