@@ -202,6 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn another_password_in_the_same_file_differs() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("redis.pass");
+        let args = ["--project", "tools", "--redis-password-file", file.to_str().unwrap()];
+        let read = |password: &str| {
+            fs::write(&file, password).unwrap();
+            settings(&args).unwrap()
+        };
+        let [first, same, other] = ["a\n", "a\n", "b\n"].map(read);
+        assert_eq!(first.fixed_that_differ(&same).count(), 0);
+        assert_eq!(first.fixed_that_differ(&other).collect::<Vec<_>>(), ["--redis or --redis-password-file"]);
+    }
+
+    #[test]
     fn a_file_adds_to_the_command_line_which_has_precedence() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("settings");
