@@ -97,9 +97,10 @@ sub none_fails {
         my ($late, $count) = split ' ', ask('GET /hello/late')->{body};
         my $failed = 0;
         $failed += delete $_->{502} // 0 for values %$statuses;
-        cmp_ok($failed, '<=', $late, "$failed failed; $late of $count connections were closed late");
-        # What a backend says unasked may be taken for the response to the next request, if that can be repeated.
-        delete $statuses->{GET}{408} if $manner eq 'speaks';
+        # What a backend says unasked may be taken for the response to the next request, if that can be repeated. The
+        # connection then has served two, so that it may be taken once more before the backend closes it.
+        my $misread = $manner eq 'speaks' ? delete $statuses->{GET}{408} // 0 : 0;
+        cmp_ok($failed, '<=', $late + $misread, "$failed failed; of $count connections $late were closed late, $misread misread");
         is(join(' ', keys %{ $statuses->{$_} }), 200, "$_: nothing else went wrong") for qw(GET POST);
         cmp_ok($count, '>', 100, "$count connections");
         1;
