@@ -201,3 +201,14 @@ for my $step (1 .. 150) {
 }
 cmp_ok(scalar @log, '==', 150, 'steps');
 cmp_ok($opened{$_}, '>', 3, "$_ was opened $opened{$_} times") for 1 .. 6;
+
+
+
+=== the least and the most that each may be
+--- http
+upstream all { urlproxy_peers max_fails=2 shared=192.0.2.0/24; urlproxy_keepalive 1000000 per_backend=1000000 per_tool=1000000 timeout=100d requests=18446744073709551615 time=500ms shared=10.0.0.1,fd00::/8; }
+upstream one { urlproxy_peers; urlproxy_keepalive 1; }
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+--- requests
+/hello/  200  a

@@ -37,8 +37,8 @@ BEGIN {
 use Test::Nginx::Socket -base;
 
 our @EXPORT = qw(
-    accept_on answer ask asked_next error_log eventually is_left_alone nginx_pid own_sections read_message redis send_bytes start_ask
-    to_nginx worker_pids
+    accept_on answer ask asked_next error_log eventually is_left_alone nginx_pid own_sections read_message redis refuse_rows send_bytes
+    start_ask to_nginx worker_pids
 );
 
 sub eventually(&);
@@ -107,6 +107,27 @@ add_block_preprocessor(sub {
     $block->set_value(no_error_log          => [$trouble]);
     $block->set_value(no_shutdown_error_log => [$trouble]);
 });
+
+# The blocks to run: one for each row `part: what is written there => what nginx says`, which nginx must refuse with that. A
+# row with <> is one block for each indented line below it, which stands for <> on both sides.
+sub refuse_rows {
+    my ($rows) = @_;
+    my ($pattern, @cases);
+    for (grep { !/^(?:#|$)/ } split /\n/, $rows) {
+        if (my ($value) = /^ +(.+)/) {
+            push @cases, $pattern =~ s/<>/$value/gr;
+        } else {
+            $pattern = $_;
+            push @cases, $_ unless /<>/;
+        }
+    }
+    my $blocks = '';
+    for (@cases) {
+        my ($part, $written, $said) = /^(\w+): (.+) => (.+)$/ or bail_out("$0: no row: $_");
+        $blocks .= "=== $part: $written\n--- $part\n$written\n--- refused\n$said\n\n";
+    }
+    &spec_string($blocks);
+}
 
 sub canned_http {
     my ($block) = @_;
