@@ -55,7 +55,7 @@ soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers
 e2e: ## the demo once; domains mapped over HTTP, an API compared with its description; tools as jobs on a real Grid Engine, their routes kept true and their jobs alive there, and as Services of a real Kubernetes API server
 	.ci/setup e2e
 	$(BUILD_ALL)
-	examples/demo --once
+	$(MAKE) run ARGS=--once
 	tests/e2e/domains
 	tests/e2e/grid
 	tests/e2e/routes
