@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use login::{Login, redacted_reason};
-use redaction::redacted;
+use redaction::{TORN_PASSWORD, redacted, unknown_parameter};
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 use rustix::net::SocketAddrUnix;
 pub use sentinels::{Address, Sentinels};
@@ -170,12 +170,17 @@ impl FromStr for RedisUrl {
         if url.fragment().is_some() {
             return Err(part("nothing may follow a \"#\""));
         }
-        let mut ca = None;
+        // In a unix socket's URL no password stands before the parameters.
+        if scheme != "unix" && url.query().is_some_and(|query| query.contains('@')) {
+            return Err(part(TORN_PASSWORD));
+        }
+        let (mut ca, mut has_password) = (None, false);
         for (name, value) in url.query_pairs() {
             match (scheme, &*name) {
                 ("rediss", "ca") => ca = Some(PathBuf::from(&*value)),
-                ("unix", "db" | "user" | "pass") => {}
-                _ => return Err(part(&format!("unknown parameter {name:?}"))),
+                ("unix", "pass") => has_password = true,
+                ("unix", "db" | "user") => {}
+                _ => return Err(part(&unknown_parameter(&name, has_password))),
             }
         }
         // The crate's own message may quote the URL.

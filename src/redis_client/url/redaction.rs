@@ -1,5 +1,7 @@
 //! Showing what was configured without showing a password.
 
+/// What is wrong with a `@` after a `?`, where a password may begin before the one and end at the other.
+pub(super) const TORN_PASSWORD: &str = "a \"?\" before an \"@\" must be written %3F, an \"@\" in a parameter %40";
 /// Parameters whose values may be shown.
 const HARMLESS: [&str; 4] = ["db", "user", "ca", "sentinel_user"];
 
@@ -25,6 +27,17 @@ pub(super) fn redacted(text: &str) -> String {
     match query {
         Some(query) => format!("{scheme}{rest}?{}", if is_torn { "***".into() } else { redacted_query(query) }),
         None => format!("{scheme}{rest}"),
+    }
+}
+
+/// Says that no parameter has this name; without it where it may be a piece of a password.
+pub(super) fn unknown_parameter(name: &str, is_after_password: bool) -> String {
+    if is_after_password {
+        "unknown parameter after the password; an \"&\" in that must be written %26".into()
+    } else if name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
+        format!("unknown parameter {name:?}")
+    } else {
+        "unknown parameter".into()
     }
 }
 
@@ -82,7 +95,13 @@ mod tests {
             "redis://h?db=1&pass=x&secret",
             "redis://user:x?secret@h",
             "redis://user:secret?x@h",
+            "redis://user:1?secret@h",
+            "rediss://user:1?ca=secret@h",
+            "redis://h?db=1&pass=x&secret=1",
             "unix:/s?pass=x@secret&what=1",
+            "unix:/s?pass=x&secret",
+            "unix:/s?user=me&pass=x&secret=1&db=1",
+            "unix:/s?user=me@secret&what=1",
             "sentinel://user:secret@h1,h2/mymaster",
             "sentinel://user:secret@h1,h2",
             "sentinel://user:secret",

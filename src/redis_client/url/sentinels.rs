@@ -5,6 +5,7 @@ use std::fmt;
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 
 use super::login::{Login, redacted_reason};
+use super::redaction::{TORN_PASSWORD, unknown_parameter};
 
 /// What Sentinels listen on unless told otherwise.
 const PORT: u16 = 26379;
@@ -59,7 +60,7 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
         return Err("a \"/\" in user or password must be written %2F".into());
     }
     if userinfo.is_empty() && query.contains('@') {
-        return Err("a \"?\" before an \"@\" must be written %3F, an \"@\" in a parameter %40".into());
+        return Err(TORN_PASSWORD.into());
     }
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let addresses: Vec<_> = hosts.split(',').map(address).collect::<Result<_, _>>()?;
@@ -82,10 +83,7 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
         match &*name {
             "sentinel_user" => sentinel_login.user = Some(value.into_owned()),
             "sentinel_password" => sentinel_login.password = Some(value.into_owned()),
-            _ if sentinel_login.password.is_some() => {
-                return Err("unknown parameter after the password; an \"&\" in that must be written %26".into());
-            }
-            _ => return Err(format!("unknown parameter {name:?}")),
+            _ => return Err(unknown_parameter(&name, sentinel_login.password.is_some())),
         }
     }
     Ok((Sentinels { addresses, master: master.to_owned(), login: sentinel_login }, login, db))
