@@ -19,6 +19,7 @@ mod status;
 mod stop;
 mod store;
 mod systemd;
+mod tls;
 mod usage;
 mod write_check;
 

@@ -24,4 +24,6 @@ pub use push::Invalidation;
 pub use resolve::forget_lookups;
 pub use resp::{Decoder, Reply, RespError};
 pub use sentinel::master_of;
-pub use url::{Address, Endpoint, Reach, RedisUrl, RedisUrlError, Sentinels};
+#[cfg(feature = "daemons")]
+pub(crate) use tls::client_config;
+pub use url::{Address, Authority, Endpoint, Reach, RedisUrl, RedisUrlError, Sentinels};

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    RedisResult, Value,
 };
-use rustls::crypto::ring;
 use tokio::task::spawn_blocking;
 
-use crate::redis_client::{Endpoint, Reach, RedisUrl, master_of};
+use super::tls::open_tls;
+use crate::redis_client::{Endpoint, Reach, RedisUrl, Sentinels, master_of};
 
 /// All Sentinels together may take so long to say where the master is.
 const SENTINELS: Duration = Duration::from_secs(1);
@@ -33,24 +33,8 @@ pub(super) async fn connect(
 ) -> RedisResult<MultiplexedConnection> {
     let settings = settings(url, protocol);
     match url.reach() {
-        Reach::Direct(endpoint) => {
-            client(endpoint, settings)?.get_multiplexed_async_connection_with_config(config).await
-        }
-        Reach::Sentinels(sentinels) => {
-            let asked = sentinels.clone();
-            let master = spawn_blocking(move || master_of(&asked, Instant::now() + SENTINELS)).await;
-            let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
-            let shown = master.to_string();
-            let endpoint = Endpoint::Tcp { host: master.host, port: master.port };
-            let mut connection =
-                client(&endpoint, settings)?.get_multiplexed_async_connection_with_config(config).await?;
-            let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
-            if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
-                let text = format!("{shown} is a replica, expected the master {:?}", sentinels.master);
-                return Err(io::Error::other(text).into());
-            }
-            Ok(connection)
-        }
+        Reach::Direct(endpoint) => open(endpoint, settings, config).await,
+        Reach::Sentinels(sentinels) => open_master(sentinels, settings, config).await,
     }
 }
 
@@ -65,21 +49,44 @@ fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
     }
 }
 
-/// A client for one server.
-fn client(endpoint: &Endpoint, settings: RedisConnectionInfo) -> RedisResult<Client> {
-    let (address, ca) = match endpoint {
-        Endpoint::Tcp { host, port } => (ConnectionAddr::Tcp(host.clone(), *port), None),
-        Endpoint::Unix(path) => (ConnectionAddr::Unix(path.clone()), None),
+async fn open_master(
+    sentinels: &Sentinels,
+    settings: RedisConnectionInfo,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    let asked = sentinels.clone();
+    let master = spawn_blocking(move || master_of(&asked, Instant::now() + SENTINELS)).await;
+    let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
+    let shown = master.to_string();
+    let endpoint = Endpoint::Tcp { host: master.host, port: master.port };
+    let mut connection = open(&endpoint, settings, config).await?;
+    let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
+    if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
+        let text = format!("{shown} is a replica, expected the master {:?}", sentinels.master);
+        return Err(io::Error::other(text).into());
+    }
+    Ok(connection)
+}
+
+async fn open(
+    endpoint: &Endpoint,
+    settings: RedisConnectionInfo,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    let address = match endpoint {
+        Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
+        Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
+        // The crate's own TLS reads the system's authorities within the runtime, and takes all or none of them.
         Endpoint::Tls { host, port, ca } => {
-            // The crate chooses none. Whoever was first has chosen the same.
-            let _ = ring::default_provider().install_default();
-            (ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }, ca.as_ref())
+            let stream = open_tls(host, *port, ca.as_ref()).await?;
+            let (connection, driver) =
+                MultiplexedConnection::new_with_config(&settings, stream, config.clone()).await?;
+            // It ends with the last clone of the connection.
+            tokio::spawn(driver);
+            return Ok(connection);
         }
     };
-    let info: ConnectionInfo = address.into_connection_info()?;
-    let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    match ca {
-        Some(ca) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(ca.pem.clone()) }),
-        None => Client::open(info),
-    }
+    let info = address.into_connection_info()?.set_redis_settings(settings);
+    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    Client::open(info)?.get_multiplexed_async_connection_with_config(config).await
 }

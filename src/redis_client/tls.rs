@@ -23,9 +23,7 @@ pub(super) struct TlsSocket {
 }
 
 impl TlsSocket {
-    /// Shakes hands: the server must show a certificate for `host` from `ca`, or from one of the system's authorities
-    /// (as OpenSSL finds them; `SSL_CERT_FILE` and `SSL_CERT_DIR` count). The system's are read anew each time, so that
-    /// a renewed authority needs no reload.
+    /// Shakes hands: the server must show a certificate for `host`, see [`client_config`].
     pub(super) fn agree(
         socket: PlainSocket,
         host: &str,
@@ -35,11 +33,7 @@ impl TlsSocket {
     ) -> Result<Self, ConnectionError> {
         let failed = |reason: String| ConnectionError::Tls { host: host.to_owned(), reason };
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed(error.to_string()))?
-            .with_root_certificates(roots(ca).map_err(failed)?)
-            .with_no_client_auth();
+        let config = client_config(ca).map_err(failed)?;
         let session = ClientConnection::new(Arc::new(config), name).map_err(|error| failed(error.to_string()))?;
         let mut tls = Self { socket, session };
         while tls.session.is_handshaking() {
@@ -116,6 +110,18 @@ impl AsFd for TlsSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Trusts `ca`, or the system's authorities (as OpenSSL finds them; `SSL_CERT_FILE` and `SSL_CERT_DIR` count) as far as they can
+/// be read. These are read anew each time, so that a renewed authority needs no reload.
+///
+/// # Errors
+/// There are none.
+pub(crate) fn client_config(ca: Option<&Authority>) -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(roots(ca)?).with_no_client_auth())
 }
 
 /// The authorities to trust, or why there are none.

@@ -322,10 +322,15 @@ fn what_is_asked_wrongly_is_answered_so() {
 
 /// invisible-unicorn with these options, which has Redis follow what it is asked to map.
 fn start_writer(dir: &TempDir, redis: &[&str]) -> (Daemon, SocketAddr) {
+    start_writer_in(&[], dir, redis)
+}
+
+/// The same with these variables in its environment.
+fn start_writer_in(environment: &[(&str, &str)], dir: &TempDir, redis: &[&str]) -> (Daemon, SocketAddr) {
     let database = dir.path().join("domains.db").display().to_string();
     let program = env!("CARGO_BIN_EXE_invisible-unicorn");
     let command = [&[program, "--listen", "127.0.0.1:0", "--database", &database][..], redis].concat();
-    let process = Daemon::start(&command, &[]);
+    let process = Daemon::start(&command, environment);
     let address = process.address_in("listening");
     (process, address)
 }
@@ -350,6 +355,20 @@ fn redis_is_written_over_tls_with_a_password_from_a_file() {
     let url = format!("rediss://127.0.0.1:{port}/2?ca={}", path("ca.pem"));
     let (_process, api) = start_writer(&dir, &["--redis", &url, "--redis-password-file", &path("redis.pass")]);
     map(api, "a.example.org", |key| server.cli(&["-a", "pw", "--no-auth-warning", "-n", "2", "SMEMBERS", key]));
+}
+
+#[test]
+fn an_authority_of_the_system_that_cannot_be_read_is_left_out() {
+    let (server, dir, port) = tls_server("IP:127.0.0.1", &[]);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(path("system.pem"), format!("{broken}{}", fs::read_to_string(path("ca.pem")).unwrap())).unwrap();
+    for (number, parameter) in [String::new(), format!("?ca={}", path("ca.pem"))].iter().enumerate() {
+        let url = format!("rediss://:pw@127.0.0.1:{port}/{number}{parameter}");
+        let (_process, api) = start_writer_in(&[("SSL_CERT_FILE", &path("system.pem"))], &dir, &["--redis", &url]);
+        let number = number.to_string();
+        map(api, "a.example.org", |key| server.cli(&["-a", "pw", "--no-auth-warning", "-n", &number, "SMEMBERS", key]));
+    }
 }
 
 #[test]

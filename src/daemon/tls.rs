@@ -1,0 +1,39 @@
+//! TLS to Redis within tokio, with the authorities and the cryptography of the module's.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::select_ok;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::spawn_blocking;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::redis_client::{Authority, client_config};
+
+/// Connects to the first of the host's addresses that agrees on TLS. The authorities are read anew, aside from the runtime.
+///
+/// # Errors
+/// The last address's; no authority can be read.
+pub(super) async fn open_tls(host: &str, port: u16, ca: Option<&Authority>) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let ca = ca.cloned();
+    let config = spawn_blocking(move || client_config(ca.as_ref())).await?.map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let attempts: Vec<_> = lookup_host((host, port))
+        .await?
+        .map(|address| {
+            let (connector, name) = (connector.clone(), name.clone());
+            Box::pin(async move {
+                let socket = TcpStream::connect(address).await?;
+                socket.set_nodelay(true)?;
+                connector.connect(name, socket).await
+            })
+        })
+        .collect();
+    if attempts.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("no address of host {host:?}")));
+    }
+    select_ok(attempts).await.map(|(stream, _)| stream)
+}
