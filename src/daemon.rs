@@ -4,6 +4,8 @@ mod accept;
 mod concurrency_limiter;
 mod connect;
 mod connection_limiter;
+#[cfg(test)]
+mod fake_server;
 mod guard;
 mod http;
 mod invalidations;

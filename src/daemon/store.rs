@@ -15,7 +15,7 @@ use crate::registry::Call;
 /// Longer than this Redis may not take, connecting included.
 pub const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 
-/// One connection, shared by all clients, made anew after any failure.
+/// One connection, shared by all clients, made anew when it fails.
 #[derive(Debug)]
 pub struct Store {
     url: RedisUrl,
@@ -34,14 +34,35 @@ pub enum StoreError {
     Timeout,
 }
 
+/// Error replies of a server that another connection may not get: another server is the master meanwhile, or it has forgotten
+/// who asks.
+const ELSEWHERE: [&str; 4] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH"];
+
+impl StoreError {
+    /// Whether the connection is of no more use. An ordinary error reply is about what was asked.
+    fn ends_connection(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Redis(error) => {
+                is_broken(error) || error.is_unrecoverable_error() || ELSEWHERE.iter().any(|code| says(error, code))
+            }
+        }
+    }
+}
+
+/// Whether it is an error reply with this code. Redis before 7 says a script's only in the text of the error.
+fn says(error: &RedisError, code: &str) -> bool {
+    error.code() == Some(code) || error.to_string().contains(code)
+}
+
 /// The outcome of what Redis was asked, if it comes within [`REDIS_DEADLINE`].
 pub(crate) async fn within_deadline<T>(asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
     tokio::time::timeout(REDIS_DEADLINE, asked).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::from)
 }
 
-/// Whether a key is of another type than it should be. Redis before 7 says so of a script's key only in the text of the error.
+/// Whether a key is of another type than it should be.
 pub fn is_of_another_type(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
+    says(error, "WRONGTYPE")
 }
 
 /// What can be sent to Redis, again if need be: doing it twice must be the same as doing it once.
@@ -114,7 +135,7 @@ impl Store {
         })
         .await;
         self.latency.observe(begun.elapsed().as_secs_f64());
-        if outcome.is_err() {
+        if outcome.as_ref().is_err_and(StoreError::ends_connection) {
             self.forget();
         }
         outcome
@@ -141,4 +162,34 @@ impl Store {
 
 fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_connection_dropped() || error.kind() == ErrorKind::Io
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_server;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_kept_unless_another_one_may_do_better() {
+        for (reply, connections) in [
+            ("-WRONGTYPE Operation against a key\r\n", 1),
+            ("-ERR unknown command\r\n", 1),
+            ("-NOPERM this user has no permissions\r\n", 1),
+            ("-MISCONF Redis is configured to save\r\n", 1),
+            (":1\r\n", 1),
+            ("-READONLY You can't write against a read only replica.\r\n", 3),
+            ("-ERR Error running script: @user_script:1: -READONLY You can't write\r\n", 3),
+            ("-LOADING Redis is loading the dataset in memory\r\n", 3),
+            ("-MASTERDOWN Link with MASTER is down\r\n", 3),
+            ("-NOAUTH Authentication required.\r\n", 3),
+        ] {
+            let (port, received) = fake_server::start(reply).await;
+            let url = format!("redis://127.0.0.1:{port}").parse().unwrap();
+            let store = Store::new(url, Histogram::new([1.0]));
+            for _ in 0..3 {
+                let _ = store.commit(&Reading::<_, u64>::new(redis::cmd("DBSIZE"))).await;
+            }
+            assert_eq!(received.lock().len(), connections, "{reply}");
+        }
+    }
 }
