@@ -7,12 +7,12 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
-    RedisResult, Value,
+    RedisError, RedisResult, Value,
 };
 use tokio::task::spawn_blocking;
 
 use super::tls::open_tls;
-use crate::redis_client::{Endpoint, Reach, RedisUrl, Sentinels, master_of};
+use crate::redis_client::{Endpoint, Reach, RedisUrl, Sentinels, ServerError, master_of};
 
 /// All Sentinels together may take so long to say where the master is.
 const SENTINELS: Duration = Duration::from_secs(1);
@@ -25,17 +25,30 @@ pub(super) fn patient() -> AsyncConnectionConfig {
 /// Connects and logs in; with Sentinels, to the server that they call the master and that says it is one.
 ///
 /// # Errors
-/// Redis cannot be reached or refuses; no Sentinel knows the master; it is a replica.
+/// Redis cannot be reached or refuses; no Sentinel knows the master; it is a replica. None quotes the password.
 pub(super) async fn connect(
     url: &RedisUrl,
     protocol: ProtocolVersion,
     config: &AsyncConnectionConfig,
 ) -> RedisResult<MultiplexedConnection> {
     let settings = settings(url, protocol);
-    match url.reach() {
+    let connected = match url.reach() {
         Reach::Direct(endpoint) => open(endpoint, settings, config).await,
         Reach::Sentinels(sentinels) => open_master(sentinels, settings, config).await,
+    };
+    connected.map_err(|error| match url.credentials() {
+        // A server that does not know HELLO quotes what it was sent.
+        Some((_, password)) => without(error, password),
+        None => error,
+    })
+}
+
+fn without(error: RedisError, password: &str) -> RedisError {
+    let text = error.to_string();
+    if password.is_empty() || !text.contains(password) {
+        return error;
     }
+    io::Error::other(ServerError::without(text.as_bytes(), password.as_bytes())).into()
 }
 
 fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
@@ -89,4 +102,24 @@ async fn open(
     let info = address.into_connection_info()?.set_redis_settings(settings);
     let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
     Client::open(info)?.get_multiplexed_async_connection_with_config(config).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_server;
+    use super::*;
+
+    async fn error_of(url: &str, protocol: ProtocolVersion) -> String {
+        let connected = connect(&url.parse().unwrap(), protocol, &patient()).await;
+        format!("{0} {0:?}", connected.err().unwrap())
+    }
+
+    #[tokio::test]
+    async fn no_password_is_in_an_error() {
+        let quoting = "-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'me' 's3cr\u{e9}t'\r\n";
+        let (port, _) = fake_server::start(quoting).await;
+        let error = error_of(&format!("redis://me:s3cr%C3%A9t@127.0.0.1:{port}"), ProtocolVersion::RESP3).await;
+        assert!(error.contains("unknown command 'HELLO'") && error.contains("'me' '***'"), "{error}");
+        assert!(!error.contains("s3cr"), "{error}");
+    }
 }

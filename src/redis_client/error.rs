@@ -124,7 +124,7 @@ impl ServerError {
     }
 
     /// The same with `***` wherever the text quotes `secret`.
-    pub(super) fn without(text: &[u8], secret: &[u8]) -> Self {
+    pub(crate) fn without(text: &[u8], secret: &[u8]) -> Self {
         // Quotation marks are no danger in a log; the debug-like escapes of the standard library would only hurt the eye.
         let escape = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"");
         let (mut text, secret) = (escape(text), escape(secret));
