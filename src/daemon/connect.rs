@@ -55,8 +55,7 @@ fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
     let settings = RedisConnectionInfo::default().set_db(url.db().into()).set_protocol(protocol);
     let settings = settings.set_skip_set_lib_name();
     match url.credentials() {
-        // Servers before version 6 know no users.
-        Some(("default", password)) => settings.set_password(password),
+        // The crate asks servers before version 6, which know no users, again without one.
         Some((user, password)) => settings.set_username(user).set_password(password),
         None => settings,
     }
@@ -121,5 +120,25 @@ mod tests {
         let error = error_of(&format!("redis://me:s3cr%C3%A9t@127.0.0.1:{port}"), ProtocolVersion::RESP3).await;
         assert!(error.contains("unknown command 'HELLO'") && error.contains("'me' '***'"), "{error}");
         assert!(!error.contains("s3cr"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_user_is_named_unless_the_server_knows_none() {
+        for (url, commands) in [
+            ("redis://default@127.0.0.1", &["AUTH$7default$0"][..]),
+            ("redis://me:pw@127.0.0.1", &["AUTH$2me$2pw"]),
+            ("redis://:pw@127.0.0.1", &["AUTH$7default$2pw", "AUTH$2pw"]),
+        ] {
+            let (port, received) = fake_server::start("-ERR wrong number of arguments for 'auth' command\r\n").await;
+            let _ = connect(&format!("{url}:{port}").parse().unwrap(), ProtocolVersion::RESP2, &patient()).await;
+            let received = received
+                .lock()
+                .iter()
+                .map(|bytes| String::from_utf8_lossy(bytes).replace("\r\n", ""))
+                .collect::<String>();
+            for command in commands {
+                assert!(received.contains(command), "{url}: {received}");
+            }
+        }
     }
 }
