@@ -5,22 +5,31 @@ use std::path::Path;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::usage::is_in_range;
 use crate::withdrawal_guard::{
-    AcceptError, GuardEvent, GuardOption, GuardSettings, HoldEnd, Loss, Verdict, WithdrawalGuard,
+    AcceptError, GuardEvent, GuardOption, GuardOptionError, GuardSettings, HoldEnd, Loss, Verdict, WithdrawalGuard,
 };
 
 /// Reads the option `--withdrawal-guard` of a daemon.
 ///
 /// # Errors
-/// The word that is wrong, beside an example of a right option.
+/// The word that is wrong, beside an example of a right option. As every time of a command line, a hold is not zero and at most a
+/// year.
 pub fn parse_guard(text: &str, daemon: &str) -> Result<GuardOption, String> {
-    text.parse::<GuardOption>().map_err(|error| {
-        let (what, value) = (error.what, error.value);
+    let wrong = |what: &str, value: &str| {
         format!(
             "invalid {what} {value:?}, expected e.g. \"50% floor=20 hold=120s accept=/run/urlproxy/{daemon}.accept\", \
              or \"off\""
         )
-    })
+    };
+    match text.parse() {
+        Ok(GuardOption::On { hold, .. }) if !is_in_range(hold) => {
+            let word = text.split_whitespace().rfind(|word| word.starts_with("hold="));
+            Err(wrong("parameter", word.unwrap_or_default()))
+        }
+        Ok(option) => Ok(option),
+        Err(GuardOptionError { what, value, .. }) => Err(wrong(what, &value)),
+    }
 }
 
 /// A daemon's words for what its guard does.
@@ -123,9 +132,14 @@ mod tests {
     #[test]
     fn a_wrong_option_is_shown_beside_a_right_one() {
         assert_eq!(parse_guard("off", "a"), Ok(GuardOption::Off));
+        assert!(parse_guard("50% hold=365d", "a").is_ok());
         assert_eq!(
             parse_guard("50% floor=x", "a").unwrap_err(),
             "invalid parameter \"floor=x\", expected e.g. \"50% floor=20 hold=120s accept=/run/urlproxy/a.accept\", or \"off\""
         );
+        for hold in ["0", "0s", "365d1s", "106751991167300d"] {
+            let error = parse_guard(&format!("50% hold={hold}"), "a").unwrap_err();
+            assert!(error.starts_with(&format!("invalid parameter \"hold={hold}\", expected e.g.")), "{error}");
+        }
     }
 }

@@ -25,13 +25,17 @@ pub fn exit_on(error: &clap::Error) -> ExitCode {
 /// A year is enough for anybody, and no sum of two overflows a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
+/// Whether a command line may say so long.
+pub(super) fn is_in_range(time: Duration) -> bool {
+    !time.is_zero() && time <= LONGEST
+}
+
 /// Reads a duration of a command line: `5s`, `500ms`, `1h30m`, `7d` or a number of seconds; never zero, at most a year.
 ///
 /// # Errors
 /// Anything else, shown beside an example of a right one.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let in_range = |time: &Duration| !time.is_zero() && *time <= LONGEST;
-    let time = units::parse_duration(text).filter(in_range);
+    let time = units::parse_duration(text).filter(|time| is_in_range(*time));
     time.ok_or_else(|| format!("invalid duration {text:?}, expected e.g. \"5s\", \"500ms\" or \"1h30m\""))
 }
 
