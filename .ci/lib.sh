@@ -30,6 +30,9 @@ mirror_of() { # CODENAME: of Debian, as apt knows it, from whichever kind of fil
 
 now_ms() { say $((${EPOCHREALTIME//[^0-9]/} / 1000)); }
 
+# Seconds until something that should have happened counts as missing, however busy the machine.
+patience=60
+
 wait_until() { # SECONDS COMMAND...: false when the command still failed after that time
     local deadline=$(($(now_ms) + $1 * 1000))
     shift
@@ -61,11 +64,11 @@ start() { # LOG COMMAND...: in the background; its pid is then in $child
 is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
 stop() { # SECONDS PID...: asks them to end, and kills what has not ended after that time
-    local patience=$1 pid left=()
+    local seconds=$1 pid left=()
     shift
     for pid; do kill "$pid" 2>/dev/null || true; done
     for pid; do
-        wait_until "$patience" is_gone "$pid" || kill -KILL "$pid" 2>/dev/null || true
+        wait_until "$seconds" is_gone "$pid" || kill -KILL "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
     # The kernel may give these numbers to somebody else's processes from now on.
@@ -89,13 +92,13 @@ start_redis() { # DIRECTORY: a private one that keeps nothing; its port is then 
 start_redis_again() { # DIRECTORY: at the same port, with what was saved there
     start "$1/redis.log" redis-server --bind 127.0.0.1 --port "$redis_port" --dir "$1" --save '' --appendonly no
     redis_pid=$child
-    wait_until 10 is_our_redis || die "redis-server did not start: $(tail -n 3 "$1/redis.log")"
+    wait_until "$patience" is_our_redis || die "redis-server did not start: $(tail -n 3 "$1/redis.log")"
 }
 
 start_tool() { # NAME DIRECTORY: its address is then in $tool
     rm -f "$2/$1.port"
     start "$2/$1.log" "$demo_tool" --name "$1" --port-file "$2/$1.port"
-    wait_until 10 test -s "$2/$1.port" || die "demo tool $1 did not start: $(tail -n 3 "$2/$1.log")"
+    wait_until "$patience" test -s "$2/$1.port" || die "demo tool $1 did not start: $(tail -n 3 "$2/$1.log")"
     tool=127.0.0.1:$(<"$2/$1.port")
 }
 
@@ -109,7 +112,7 @@ start_nginx() { # DIRECTORY URL [COMMAND...]
     nginx -t -q -p "$directory/" -e error.log -c nginx.conf || die "nginx refuses $directory/nginx.conf"
     start "$directory/nginx.out" "$@" nginx -p "$directory/" -e error.log -c nginx.conf -g 'daemon off;'
     nginx_pid=$child
-    wait_until 10 nginx_answers "$url" || die "nginx does not answer at $url: $(tail -n 3 "$directory/error.log")"
+    wait_until "$patience" nginx_answers "$url" || die "nginx does not answer at $url: $(tail -n 3 "$directory/error.log")"
 }
 
 # Root's workers would become `nobody`, who cannot read below root's home directory.

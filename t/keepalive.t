@@ -124,7 +124,7 @@ for (1, 2) {
 is_deeply([sort keys %kept], ['A', 'B'], 'both have a connection');
 my $client = start_ask('GET /hello/again');
 for (1, 2) {
-    my ($ready) = IO::Select->new(values %kept)->can_read(5) or die 'nobody was asked';
+    my ($ready) = IO::Select->new(values %kept)->can_read($patience) or die 'nobody was asked';
     my ($asked) = grep { $kept{$_} == $ready } keys %kept;
     read_message($ready);
     close delete $kept{$asked};
@@ -189,7 +189,7 @@ else {
     my %kept;
     for my $tool (qw(one two)) {
         my $client = start_ask("GET /$tool/");
-        IO::Select->new($listener)->can_read(5) or die "no connection for $tool";
+        IO::Select->new($listener)->can_read($patience) or die "no connection for $tool";
         $kept{$tool} = $listener->accept;
         like(read_message($kept{$tool})->{head}, qr{\AGET /$tool/ });
         send_bytes($kept{$tool}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");

@@ -62,7 +62,7 @@ sub ask_many {
     my $clients = IO::Select->new(map { to_nginx() } 1 .. $connections);
     $ask->($_) for $clients->handles;
     for (1 .. $number) {
-        my ($client) = $clients->can_read(5) or die "nothing comes any more\n";
+        my ($client) = $clients->can_read($patience) or die "nothing comes any more\n";
         my $head = read_answer($client);
         $statuses{$methods{$client}}{ $head =~ m{^HTTP/1\.1 (\d+)} ? $1 : $head }++;
         if ($head =~ /^Connection: close/mi) {
@@ -79,7 +79,7 @@ sub read_answer {
     my ($client) = @_;
     my $text = '';
     while (1) {
-        IO::Select->new($client)->can_read(5) && sysread($client, $text, 65536, length $text) or die "no whole response: $text\n";
+        IO::Select->new($client)->can_read($patience) && sysread($client, $text, 65536, length $text) or die "no whole response: $text\n";
         my ($head, $body) = $text =~ /\A(.*?\r\n)\r\n(.*)\z/s or next;
         return $head if $head =~ /^Content-Length: (\d+)/mi && length $body >= $1;
     }

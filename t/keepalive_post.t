@@ -67,7 +67,7 @@ for my $method (qw(POST PUT)) {
     idle();
     my $client = start_ask("$method /1/", headers => ['Content-Length: 6']);
     send_bytes($client, 'abc');
-    ok(IO::Select->new(connection('1.1'))->can_read(5), "$method: the first half comes on the kept connection");
+    ok(IO::Select->new(connection('1.1'))->can_read($patience), "$method: the first half comes on the kept connection");
     send_bytes($client, 'def');
     my ($id, $request) = arrived($client);
     is("$id $request->{body}", '1.1 abcdef');

@@ -23,7 +23,7 @@ sub read_bytes {
     my ($socket, $count) = @_;
     my $text = '';
     while (length $text < $count) {
-        IO::Select->new($socket)->can_read(5) && sysread($socket, $text, $count - length $text, length $text) or die "the connection ended\n";
+        IO::Select->new($socket)->can_read($patience) && sysread($socket, $text, $count - length $text, length $text) or die "the connection ended\n";
     }
     return $text;
 }

@@ -44,7 +44,7 @@ our @not_kept = (
 
 sub read_more {
     my ($socket, $into) = @_;
-    IO::Select->new($socket)->can_read(5) && sysread($socket, $$into, 4096, length $$into) or die "no request\n";
+    IO::Select->new($socket)->can_read($patience) && sysread($socket, $$into, 4096, length $$into) or die "no request\n";
 }
 
 run_tests;

@@ -8,8 +8,8 @@ our $moves = sub {
     my (@commands) = @_;
     my $client = main::to_nginx();
     main::send_bytes($client, "POST /hello/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab");
-    # Nothing tells when nginx has read the head. Too short a pause could only let the test pass.
-    select undef, undef, undef, 0.2;
+    # Its one worker has read the head before it answers a request that was sent later.
+    main::ask('GET /up');
     state $mark = 0;
     $mark++;
     main::redis(@$_) for @commands, ['HSET', "prefix:mark$mark", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"];
@@ -51,7 +51,7 @@ HSET prefix:hello .* http://$TEST_NGINX_OWN_A
 --- perl
 my $client = to_nginx();
 send_bytes($client, "POST /hello/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab");
-select undef, undef, undef, 0.2;
+ask('GET /up');
 redis('DEL', 'prefix:hello');
 redis('HSET', 'prefix:gone', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /gone/')->{status} == 200 }, 'gone');

@@ -31,9 +31,7 @@ while following routes, source=redis://$TEST_NGINX_DEAD_A/0; the table serves on
 redis redis://$TEST_NGINX_OWN_A/0;
 wait_for_routes 300ms;
 --- perl
-use Time::HiRes;
 is(ask('GET /hello/')->{status}, 503);
-cmp_ok(Time::HiRes::time() - $UrlproxyTest::begun, '<', 10, 'seconds: nginx has not waited for it');
 is(ask('GET /up')->{status}, 204);
 
 

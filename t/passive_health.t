@@ -54,7 +54,7 @@ ok(is_left_alone('A'), 'and no more after the third');
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 --- http
-upstream quick { urlproxy_peers fail_timeout=1s; }
+upstream quick { urlproxy_peers fail_timeout=3s; }
 --- pass: http://quick
 --- perl
 is(fail_on_a(1), 1);

@@ -43,7 +43,7 @@ sub streams {
 
 sub read_part {
     my ($socket) = @_;
-    IO::Select->new($socket)->can_read(5) or die "nothing was streamed\n";
+    IO::Select->new($socket)->can_read($patience) or die "nothing was streamed\n";
     sysread($socket, my $part, 4096) or die "the stream ended\n";
     return $part;
 }

@@ -31,7 +31,7 @@ my $receive = sub {
     my ($socket) = @_;
     my $bytes = sub { my ($n, $got) = ($_[0], ''); while (length $got < $n) { sysread $socket, $got, $n - length $got, length $got or die 'closed' } $got };
     local $SIG{ALRM} = sub { die "no frame\n" };
-    alarm 5;
+    alarm $patience;
     my ($opcode, $length) = unpack 'CC', $bytes->(2);
     $length = unpack 'n', $bytes->(2) if $length == 126;
     my $text = $bytes->($length);

@@ -230,7 +230,7 @@ mod tests {
         let reader = tokio::task::spawn_blocking(move || std::fs::read(fifo));
         let late = run(command, Duration::from_millis(300), 100).await.unwrap_err();
         assert!(matches!(late, CommandError::TimedOut { .. }), "{late}");
-        timeout(Duration::from_secs(20), reader).await.expect("the grandchild is gone").unwrap().unwrap();
+        timeout(Duration::from_secs(60), reader).await.expect("the grandchild is gone").unwrap().unwrap();
     }
 
     #[tokio::test]

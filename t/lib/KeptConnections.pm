@@ -86,7 +86,7 @@ sub finish {
 sub arrived {
     my ($client) = @_;
     while (1) {
-        my @ready   = IO::Select->new($client // (), values %listeners, values %connections)->can_read(5)
+        my @ready   = IO::Select->new($client // (), values %listeners, values %connections)->can_read($patience)
             or die "no request came to a backend\n";
         my %is_ready = map { $_ => 1 } @ready;
         accept_from($_) for grep { $is_ready{ $listeners{$_} } } keys %listeners;

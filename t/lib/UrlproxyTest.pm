@@ -38,15 +38,16 @@ use Test::Nginx::Socket -base;
 
 our @EXPORT = qw(
     accept_on answer ask asked_next error_log eventually is_left_alone nginx_pid own_sections read_message redis refuse_rows send_bytes
-    start_ask to_nginx worker_pids
+    start_ask to_nginx worker_pids $patience
 );
 
 sub eventually(&);
 
-# Seconds until something that should have happened counts as missing.
-my $patience = 5;
+# Seconds until something that should have happened counts as missing, however busy the machine.
+our $patience = 60;
 my $trouble  = qr/\[alert\]|\[emerg\]|panic|exited on signal/;
 
+timeout($patience);
 no_root_location();
 master_on();
 log_level('info');
@@ -133,7 +134,7 @@ sub canned_http {
     my ($block) = @_;
     my ($table, $upstream, $http) = map { $block->$_ // '' } qw(table upstream http);
     $table .= "\nredis redis://127.0.0.1:$ENV{TEST_NGINX_REDIS_PORT}/0;" unless $table =~ /^\s*redis\b/m;
-    $table .= "\nwait_for_routes 5s;" unless $table =~ /^\s*wait_for_routes\b/m;
+    $table .= "\nwait_for_routes ${patience}s;" unless $table =~ /^\s*wait_for_routes\b/m;
     return <<"CONF";
 urlproxy_table tools {
     $table

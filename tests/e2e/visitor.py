@@ -11,7 +11,7 @@ import time
 from urllib.parse import urlsplit
 
 PAUSE_SECONDS = 0.02
-ANSWER_SECONDS = 2
+ANSWER_SECONDS = 60
 SAYS = "served by tools."
 
 

@@ -168,7 +168,8 @@ pub fn failed_over_by_sentinel() -> Report {
     const PATIENCE: Duration = Duration::from_secs(40);
     let master = RedisServer::start(&[]);
     let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", master.port())]);
-    let mut sentinels: Vec<_> = (0..3).map(|_| start_sentinel(master.port(), 2, "")).collect();
+    let mut sentinels: Vec<_> =
+        (0..3).map(|_| start_sentinel(master.port(), 2, "sentinel down-after-milliseconds mymaster 500")).collect();
     let addresses: Vec<_> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
     let source = format!("sentinel://{}/mymaster/0", addresses.join(","));
     let site = Site::with(master, Plan { source: Some(source), ..Plan::default() });

@@ -7,7 +7,7 @@ use urlproxy::route::ToolName;
 use crate::api_server::{ApiServer, web_service};
 use crate::kube2proxy::{Kube2proxy, members, url_of};
 use crate::support::redis::RedisServer;
-use crate::support::wait::{wait_for, wait_within};
+use crate::support::wait::wait_for;
 
 fn cluster() -> (ApiServer, RedisServer) {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
@@ -166,7 +166,7 @@ fn a_leader_that_hears_nothing_of_the_cluster_lets_another_lead() {
     assert!(leads(&first));
     deaf.stop();
     first.daemon.wait_for_line(&["WARN", "not watching"]);
-    wait_within(std::time::Duration::from_secs(60), "the second leads", || leads(&second));
+    wait_for("the second leads", || leads(&second));
     first.daemon.wait_for_line(&["WARN", "letting another replica lead"]);
     change(&api, &redis, 81);
     assert!(!leads(&first));

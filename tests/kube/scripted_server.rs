@@ -13,8 +13,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::api_server::{ALWAYS, ApiServer, Break, Fault, Request, web_service};
+use crate::support::wait::SOON;
 
-const SOON: Duration = Duration::from_secs(20);
 const SELECTOR: &str = "tools.wmflabs.org/webservice=true";
 
 fn client(server: &ApiServer) -> Client {

@@ -10,7 +10,7 @@ use urlproxy::table::{Capacity, OwnedTable, Table};
 
 use crate::following::{CAPACITY, following, lines, map, routes, settings};
 use crate::support::redis::RedisServer;
-use crate::support::wait::{wait_for, wait_within};
+use crate::support::wait::wait_for;
 
 /// So many tools at once, as a store does that is filled.
 fn register_many(redis: &RedisServer, tools: std::ops::Range<u32>) {
@@ -236,8 +236,7 @@ fn the_tables_age_grows_while_the_source_is_away_and_a_held_withdrawal_makes_non
         let synced_at = header.synced_at();
         redis.cli(&["FLUSHALL"]);
         // Three comparisons later, so that an age would show.
-        let minute = Duration::from_secs(60);
-        wait_within(minute, "held", || header.held() == 20 && header.synced_at() >= synced_at + 3);
+        wait_for("held", || header.held() == 20 && header.synced_at() >= synced_at + 3);
         wait_for("no age while held", || age() == Some(0));
         redis.stop();
         wait_for("an age", || age().is_some_and(|age| age >= 3));

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use urlproxy::redis_client::{Connection, ConnectionError, RedisUrl, Reply, Timeouts};
 
-/// Long enough for anything that is meant to happen.
-pub const SOON: Duration = Duration::from_secs(10);
+use crate::support::wait::SOON;
 
 /// For what is meant to happen, however busy the machine.
-pub const PATIENT: Timeouts = Timeouts { connect: SOON, silence: SOON, reply: Duration::from_secs(30) };
+pub const PATIENT: Timeouts = Timeouts { connect: SOON, silence: SOON, reply: SOON };
 
 /// For what is meant to run out.
 pub const SHORT: Timeouts = Timeouts {

@@ -11,7 +11,7 @@ use urlproxy::sync::Snapshot;
 
 use crate::support::nginx::{Nginx, Tool, is_alive, module};
 use crate::support::redis::RedisServer;
-use crate::support::wait::wait_for;
+use crate::support::wait::{SOON, wait_for};
 
 fn http(redis: &str, table: &str) -> String {
     format!(
@@ -222,7 +222,7 @@ fn a_worker_that_drains_leaves_the_table_to_its_successor() {
     let nginx = Nginx::start("worker_processes 1;", &conf);
     wait_for("the companion follows", || companions(&redis) == 1);
     let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, nginx.port)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
     socket
         .write_all(b"GET /echo/ HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
         .unwrap();

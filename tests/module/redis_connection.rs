@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 use urlproxy::redis_client::{Connection, ConnectionError, Invalidation, Reply};
 
-use crate::connecting::{PATIENT, SHORT, SOON, ask, open, open_impatient, refusal, source, track};
+use crate::connecting::{PATIENT, SHORT, ask, open, open_impatient, refusal, source, track};
 use crate::support::redis::RedisServer;
+use crate::support::wait::SOON;
 
 #[test]
 fn logs_in_over_tcp_and_selects_a_database() {

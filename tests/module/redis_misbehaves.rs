@@ -12,8 +12,9 @@ use redis::cmd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with};
 use urlproxy::redis_client::{Connection, ConnectionError, Reply, RespError};
 
-use crate::connecting::{PATIENT, SHORT, SOON, open, open_impatient, refusal, source, track};
+use crate::connecting::{PATIENT, SHORT, open, open_impatient, refusal, source, track};
 use crate::support::redis::RedisServer;
+use crate::support::wait::SOON;
 
 /// Runs `serve` for the first client of a new port; gone with the test program.
 fn server(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
@@ -101,7 +102,7 @@ fn a_connection_that_is_never_accepted_times_out() {
     let begun = Instant::now();
     let refused = refusal(open_impatient(&format!("redis://127.0.0.1:{port}")));
     assert_eq!(refused, format!("cannot connect to 127.0.0.1:{port}: timed out"));
-    assert!(begun.elapsed() >= SHORT.connect && begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= SHORT.connect, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -111,7 +112,6 @@ fn stop_ends_every_wait_within_a_slice() {
     let mute = server_after_login(move |client| hold(client, &held));
     let asked = Cell::new(0);
     let stop = || asked.replace(asked.get() + 1) == 2;
-    let begun = Instant::now();
     let outcome = Connection::open(&source(&format!("redis://127.0.0.1:{deaf}")), PATIENT, &stop);
     assert!(matches!(outcome.err(), Some(ConnectionError::Stopped)));
     assert_eq!(asked.get(), 3, "asked before each of two slices, and then no more");
@@ -121,7 +121,6 @@ fn stop_ends_every_wait_within_a_slice() {
     let mut connection = Connection::open(&source(&mute), PATIENT, &stop).unwrap();
     stopping.set(true);
     assert!(matches!(connection.wait_push(Instant::now() + SOON), Err(ConnectionError::Stopped)));
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 /// A proxy that hands on what `port` sends one byte at a time.
@@ -177,7 +176,7 @@ fn a_reply_that_drips_for_ever_is_given_up() {
     let begun = Instant::now();
     let outcome = connection.reply(|_| ());
     assert!(matches!(outcome, Err(ConnectionError::Slow(_))), "{outcome:?}");
-    assert!(begun.elapsed() >= SHORT.reply && begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= SHORT.reply, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -186,9 +185,8 @@ fn a_push_that_drips_for_ever_does_not_hold_the_wait() {
     let url =
         server_after_login(move |client| drip(client, b">2\r\n$999\r\n".iter().copied().chain([b'x'; 999]), &held));
     let mut connection = open_impatient(&url).unwrap();
-    let begun = Instant::now();
-    assert!(!connection.wait_push(begun + Duration::from_millis(200)).unwrap());
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    // Were the wait held until the push is whole, this would be true.
+    assert!(!connection.wait_push(Instant::now() + Duration::from_millis(200)).unwrap());
     assert!(connection.ping().is_err(), "but the next reply never comes");
 }
 

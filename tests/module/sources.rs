@@ -12,10 +12,8 @@ use crate::following::{following, routes, settings};
 use crate::support::need::need_program;
 use crate::support::redis::RedisServer;
 use crate::support::sentinel::{FakeSentinel, start_sentinel};
-use crate::support::wait::{SOON, wait_for, wait_within};
+use crate::support::wait::wait_for;
 
-/// What a failover may take: Sentinels look around every second or ten.
-const FAILOVER: Duration = Duration::from_secs(40);
 /// What every source of a test has, all the time.
 const KEPT: [&str; 3] = ["a", "b", "set"];
 
@@ -66,7 +64,7 @@ fn told(said: &[Entry], what: &str) {
 fn replica_of(master: &RedisServer) -> RedisServer {
     let port = master.port().to_string();
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
-    wait_within(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
+    wait_for("the replica has a copy", || role(&replica) == "slave connected");
     replica
 }
 
@@ -93,14 +91,14 @@ fn a_failover_by_command_is_followed() {
     let sentinel = start_sentinel(master.port(), 1, "");
     let said = following(&settings(&sentinel_url(&[sentinel.port()])), |table| {
         keeping(table, || {
-            wait_within(FAILOVER, "failing over", || sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]) == "OK");
+            wait_for("failing over", || sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]) == "OK");
             let begun = Instant::now();
-            wait_within(FAILOVER, "promoted", || role(&replica) == "master");
+            wait_for("promoted", || role(&replica) == "master");
             let promoted = begun.elapsed();
             route(&replica, "new", 9);
-            wait_within(FAILOVER, "routed", || has(table, "new", 9));
+            wait_for("routed", || has(table, "new", 9));
             println!("failover by command: promoted after {promoted:?}, routed after {:?}", begun.elapsed());
-            wait_within(FAILOVER, "the old master follows", || role(&master).starts_with("slave"));
+            wait_for("the old master follows", || role(&master).starts_with("slave"));
         });
     });
     told(&said, "in step again after ");
@@ -111,8 +109,7 @@ fn a_failover_by_death_is_followed() {
     let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
     fill(&master);
     let replica = replica_of(&master);
-    let sentinels =
-        [(); 3].map(|()| start_sentinel(master.port(), 2, "sentinel down-after-milliseconds mymaster 60000"));
+    let sentinels = [(); 3].map(|()| start_sentinel(master.port(), 2, ""));
     let down_after = |milliseconds: &str| {
         for sentinel in &sentinels {
             assert_eq!(sentinel.cli(&["SENTINEL", "SET", "mymaster", "down-after-milliseconds", milliseconds]), "OK");
@@ -124,25 +121,25 @@ fn a_failover_by_death_is_followed() {
         keeping(table, || {
             for sentinel in &sentinels {
                 let usable = || sentinel.cli(&["SENTINEL", "CKQUORUM", "mymaster"]).starts_with("OK 3 ");
-                wait_within(FAILOVER, "the Sentinels know each other", usable);
+                wait_for("the Sentinels know each other", usable);
                 let knows = || sentinel.cli(&["SENTINEL", "REPLICAS", "mymaster"]).contains("master-link-status\nok");
-                wait_within(FAILOVER, "the Sentinels know the replica", knows);
+                wait_for("the Sentinels know the replica", knows);
             }
             let begun = Instant::now();
             master.stop();
             down_after("500");
-            wait_within(FAILOVER, "promoted", || role(&replica) == "master");
+            wait_for("promoted", || role(&replica) == "master");
             let promoted = begun.elapsed();
             route(&replica, "new", 9);
-            wait_within(FAILOVER, "routed", || has(table, "new", 9));
+            wait_for("routed", || has(table, "new", 9));
             println!("failover by kill -9: promoted after {promoted:?}, routed after {:?}", begun.elapsed());
             // A busy machine may keep the new master silent for 500 ms, and Sentinels would then promote the empty old one.
             down_after("60000");
             // The old master comes back empty, and takes itself for the master until a Sentinel demotes it.
             master.start_again();
-            wait_within(FAILOVER, "the old master follows", || role(&master) == "slave connected");
+            wait_for("the old master follows", || role(&master) == "slave connected");
             route(&replica, "new", 10);
-            wait_within(FAILOVER, "routed again", || has(table, "new", 10));
+            wait_for("routed again", || has(table, "new", 10));
         });
     });
 }
@@ -270,14 +267,14 @@ fn a_replica_that_copies_another_master_withdraws_only_what_that_lacks() {
     let port = master.port().to_string();
     let slow = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"];
     let replica = RedisServer::start(&[&["--replicaof", "127.0.0.1", &port][..], &slow].concat());
-    wait_within(FAILOVER, "the replica has a copy", || role(&replica) == "slave connected");
+    wait_for("the replica has a copy", || role(&replica) == "slave connected");
     let quick = Settings { resync_interval: Duration::from_millis(100), ..settings(&replica.url()) };
     let said = following(&quick, |table| {
         keeping(table, || {
             wait_for("loaded", || has(table, "gone", 8));
             let begun = Instant::now();
             replica.cli(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
-            wait_within(FAILOVER, "the other's routes", || has(table, "t300", 300) && !has(table, "gone", 8));
+            wait_for("the other's routes", || has(table, "t300", 300) && !has(table, "gone", 8));
             println!("a replica's new copy was taken after {:?}", begun.elapsed());
             assert_eq!(routes(table).len(), KEPT.len() + 300);
             route(&other, "new", 9);
@@ -302,7 +299,7 @@ fn a_replica_that_has_lost_its_master_ages_the_table() {
         wait_for("an age", || age().is_some_and(|age| age >= 3));
         assert!(has(table, "a", 1), "what there was is served");
         master.start_again();
-        wait_within(FAILOVER, "in step again", || age() == Some(0));
+        wait_for("in step again", || age() == Some(0));
     });
 }
 
@@ -329,7 +326,7 @@ fn a_replica_that_starts_empty_withdraws_nothing() {
             let begun = Instant::now();
             master.start_again();
             route(&master, "new", 9);
-            wait_within(FAILOVER, "routed", || has(table, "new", 9));
+            wait_for("routed", || has(table, "new", 9));
             println!("after its master's return a replica's change arrived after {:?}", begun.elapsed());
         });
     });
@@ -411,7 +408,7 @@ fn valkey_is_followed_like_redis() {
             server.start_again();
             let begun = Instant::now();
             route(&server, "new", 10);
-            wait_within(SOON, "routed again", || has(table, "new", 10));
+            wait_for("routed again", || has(table, "new", 10));
             println!("after Valkey's return a change arrived after {:?}", begun.elapsed());
         });
     });

@@ -22,6 +22,8 @@ use siphasher::sip::SipHasher13;
 use urlproxy::route::{Backend, Host, Kind, Pattern, Route, RouteKey, Scheme};
 use urlproxy::table::{HostView, Lookup, PublishError, Record, Scratch, Table, Writer};
 
+use crate::support::wait::SOON;
+
 /// Set in a writer: the path of the memory.
 const MEMORY: &str = "URLPROXY_TEST_MEMORY";
 /// How many writers are killed, when it is not the short run.
@@ -156,7 +158,7 @@ impl Victim {
 
     /// How long it took to attach.
     fn wait_until_attached(&mut self, journal: &Journal) -> Duration {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + SOON;
         while journal.attached.load(SeqCst) != u64::from(self.0.id()) {
             assert!(Instant::now() < deadline && self.0.try_wait().unwrap().is_none(), "no writer attached");
             sleep(Duration::from_micros(50));

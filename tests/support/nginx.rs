@@ -121,7 +121,7 @@ impl Nginx {
         let Some(mut process) = self.process.take() else { return };
         let ours = self.processes();
         drop(process.stdin.take());
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + SOON;
         while ours.iter().any(|pid| is_alive(*pid)) {
             if Instant::now() > deadline {
                 let left = ours.iter().filter(|pid| is_alive(**pid)).map(u32::to_string);

@@ -6,14 +6,12 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::support::port::free_port;
-
-/// A server may take so long to answer its first PING.
-const START: Duration = Duration::from_secs(20);
+use crate::support::wait::SOON;
 
 /// Runs the server, tells its process id, and kills it when standard input ends: when the test drops it or dies.
 const SUPERVISOR: &str = r#"exec 3<&0; "$@" 3<&- >&2 & pid=$!; echo $pid; (read -r _ <&3; kill -9 $pid) & wait $pid"#;
@@ -167,7 +165,7 @@ impl RedisServer {
         let stdout = process.stdout.take().expect("a pipe");
         BufReader::new(stdout).read_line(&mut pid).expect("the process id");
         self.process = Some((process, pid.trim().parse().expect("a process id")));
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + SOON;
         while Instant::now() < deadline {
             // NOAUTH: the server has a password and is up. LOADING: it is up and reads its file.
             let answer = String::from_utf8_lossy(&self.redis_cli(&["PING"])).into_owned();

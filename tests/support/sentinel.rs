@@ -7,11 +7,12 @@ use std::thread;
 
 use crate::support::redis::RedisServer;
 
-/// Starts a Sentinel that watches `mymaster` on this port, and takes it for dead after half a second.
+/// Starts a Sentinel that watches `mymaster` on this port, and does not take it for dead because a busy machine delays it: a
+/// test that wants that sets another `down-after-milliseconds`.
 pub fn start_sentinel(master: u16, quorum: u16, extra_lines: &str) -> RedisServer {
     let configuration = format!(
         "sentinel monitor mymaster 127.0.0.1 {master} {quorum}\n\
-         sentinel down-after-milliseconds mymaster 500\n\
+         sentinel down-after-milliseconds mymaster 60000\n\
          sentinel failover-timeout mymaster 3000\n\
          {extra_lines}\n"
     );

@@ -255,7 +255,7 @@ mod tests {
         ] {
             assert_eq!(look(content), want, "{content:?}");
         }
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while announcement.told.len() > 1 {
             tokio::select! {
                 news = announcement.news() => panic!("{news:?}"),

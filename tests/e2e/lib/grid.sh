@@ -52,13 +52,13 @@ add_tool() { # TOOL
 
 start_identd() {
     start "$grid_log/identd.log" oidentd --foreground --nosyslog
-    wait_until 10 answers "$grid_address" 113 || die "oidentd did not start"
+    wait_until "$patience" answers "$grid_address" 113 || die "oidentd did not start"
 }
 
 start_proxylistener() { # [OPTION...]: after start_redis
     start "$grid_log/proxylistener.log" "$grid_bin/proxylistener" --project tools --listen "$grid_address:8282" \
         --redis "redis://127.0.0.1:$redis_port/0" "$@"
-    wait_until 10 answers "$grid_address" 8282 || die "proxylistener did not start"
+    wait_until "$patience" answers "$grid_address" 8282 || die "proxylistener did not start"
 }
 route_of() { redis hget "prefix:$1" '.*'; } # TOOL
 is_registered() { # TOOL: with an address of this host, by that tool
@@ -88,7 +88,7 @@ start_grid() { # EPILOG: what the queue runs after each job, as the job's owner
 
     # Not in the background of their own choice, so that their pids are known.
     start "$grid_log/qmaster.log" env SGE_ND=1 sge_qmaster
-    wait_until 20 quietly qconf -sm || die "sge_qmaster did not start"
+    wait_until "$patience" quietly qconf -sm || die "sge_qmaster did not start"
     quietly qconf -as "$grid_host"
     start_execd
 
@@ -102,7 +102,7 @@ start_grid() { # EPILOG: what the queue runs after each job, as the job's owner
         -e "s|^\(tmpdir\) .*|\1 $grid/tmp|" -e 's|^\(shell\) .*|\1 /bin/bash|' \
         -e 's|^\(terminate_method\) .*|\1 SIGTERM|' -e "s|^\(epilog\) .*|\1 $1|" >"$grid/queue"
     quietly qconf -Aq "$grid/queue"
-    wait_until 20 queue_is_ready || die "no job can run in $queue"
+    wait_until "$patience" queue_is_ready || die "no job can run in $queue"
 }
 
 execds=0
@@ -145,7 +145,7 @@ declare -A host_of=()
 add_host() { # NAME ADDRESS: before start_grid
     start "$grid_log/$1.log" unshare --net --uts sleep infinity
     host_of[$1]=$child
-    wait_until 5 is_apart "$child" || die "no namespace for $1"
+    wait_until "$patience" is_apart "$child" || die "no namespace for $1"
     say "$2 $1" >>/etc/hosts
     ip link add "to-$1" type veth peer name eth0 netns "$child"
     ip link set "to-$1" up
@@ -164,12 +164,12 @@ start_execd_on() {                                                              
     start "$grid_log/execd-$1.log" on_host "$1" env SGE_ND=1 sge_execd
     qconf -sq "$queue" | sed -e "s|^\(hostlist\) .*|\1 $grid_host $1|" >"$grid/queue-$1"
     quietly qconf -Mq "$grid/queue-$1"
-    wait_until 20 instance_is_ready "$1" || die "no job can run in $queue on $1"
+    wait_until "$patience" instance_is_ready "$1" || die "no job can run in $queue on $1"
 }
 instance_is_ready() { qstat -f -q "$queue@$1" | awk -v queue="$queue@" 'index($1, queue) && NF == 5 { ready = 1 } END { exit !ready }'; }
 start_identd_on() { # NAME ADDRESS
     start "$grid_log/identd-$1.log" on_host "$1" oidentd --foreground --nosyslog
-    wait_until 10 answers "$2" 113 || die "oidentd did not start on $1"
+    wait_until "$patience" answers "$2" 113 || die "oidentd did not start on $1"
 }
 # As when its power fails: nothing that ran there says goodbye, and nothing answers any more.
 lose_host() { # NAME

@@ -49,7 +49,7 @@ start_etcd() { # with what the last one had stored
     etcds=$((etcds + 1))
     start "$kube_log/etcd-$etcds.log" etcd --data-dir "$kube/etcd" --logger zap --log-level warn
     etcd_pid=$child
-    wait_until 20 curl -sf -o /dev/null --max-time 1 http://127.0.0.1:2379/health || die "etcd did not start"
+    wait_until "$patience" curl -sf -o /dev/null --max-time 1 http://127.0.0.1:2379/health || die "etcd did not start"
 }
 
 api_is_ready() { # ADDRESS
@@ -68,10 +68,10 @@ start_apiserver() { # ADDRESS: with the certificate of the last one there; its p
         --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$kube/accounts.key" \
         --service-account-signing-key-file "$kube/accounts.key"
     apiserver_pid=$child
-    wait_until 30 answers "$address" 443 || die "kube-apiserver did not start"
+    wait_until "$patience" answers "$address" 443 || die "kube-apiserver did not start"
     # The first server makes a certificate; that of its authority follows in the file.
     sed '1,/END CERTIFICATE/d' "$tls/apiserver.crt" >"$tls/ca.crt"
-    wait_until 60 api_is_ready "$address" || die "kube-apiserver is not ready"
+    wait_until "$patience" api_is_ready "$address" || die "kube-apiserver is not ready"
 }
 kill_apiserver() { # as when its host fails
     kill -KILL "$apiserver_pid"
@@ -114,7 +114,7 @@ address_of() { kubectl get service -n "$1" "$2" -o 'jsonpath={.spec.clusterIP}';
 
 serve() { # TOOL ADDRESS PORT: with a server of that tool's; its pid is then in $child
     start "$kube_log/$1-$2-$3.log" "$demo_tool" --name "$1" --listen "$2:$3"
-    wait_until 10 answers "$2" "$3" || die "the server of $1 did not start"
+    wait_until "$patience" answers "$2" "$3" || die "the server of $1 did not start"
 }
 is_served_by() { [[ $(curl -s --max-time 5 "$site$2") == "tool: $1"$'\n'* ]]; } # TOOL PATH
 

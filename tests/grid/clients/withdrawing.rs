@@ -148,7 +148,7 @@ fn a_proxy_that_fails_at_the_end_is_asked_again_and_then_left() {
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
     job.wait_for_line(&["WARN answered \"fail\" while unregistering", &url, "from"]);
-    assert!(proxy.count(UNKNOWN) > 2, "{:?}", proxy.heard());
+    assert!(proxy.count(UNKNOWN) > 1, "{:?}", proxy.heard());
     // It knows the command: `unregister` could take another job's route.
     assert_eq!(proxy.count(UNREGISTER), 0, "{:?}", proxy.heard());
 }
