@@ -91,6 +91,28 @@ fn a_configuration_test_touches_nothing() {
     assert_eq!(connections(), before + 1, "only this question's own connection");
 }
 
+#[test]
+fn nginx_starts_with_the_module_and_no_http_block() {
+    let stream = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;";
+    for (main, block) in [("", ""), (stream, "stream { server { listen 127.0.0.1:@port@; return hello; } }")] {
+        let mut nginx = Nginx::prepare("", "");
+        nginx.configure_block(main, block);
+        let checked = nginx.check();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        nginx.launch_until("a worker runs", |nginx| !nginx.workers().is_empty());
+        if !block.is_empty() {
+            let mut answer = String::new();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, nginx.port)).unwrap().read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "hello");
+        }
+        nginx.stop();
+        for trouble in ["[alert]", "[emerg]", "panic", "exited on signal"] {
+            assert!(!nginx.log().contains(trouble), "{block:?}: {}", nginx.log());
+        }
+        assert!(nginx.log().contains("exit"), "{block:?}: {}", nginx.log());
+    }
+}
+
 /// A Redis that accepts and says nothing, and how many connections it has got.
 fn silent_redis() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -67,6 +67,19 @@ impl Nginx {
 
     /// Writes another configuration.
     pub fn configure(&self, main: &str, http: &str) {
+        let dir = self.dir.path().display();
+        let block = format!(
+            "http {{
+                access_log off; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
+                fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+                {http}
+            }}"
+        );
+        self.configure_block(main, &block);
+    }
+
+    /// Writes another configuration, with this instead of an `http` block.
+    pub fn configure_block(&self, main: &str, block: &str) {
         // As root, workers run as somebody who can't write the directory.
         let user = if is_root() { "user root;" } else { "" };
         let dir = self.dir.path().display();
@@ -74,13 +87,9 @@ impl Nginx {
             "{user} load_module {module}; {main}
             pid {dir}/nginx.pid; error_log {dir}/error.log info;
             events {{ worker_connections 1024; }}
-            http {{
-                access_log off; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
-                fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-                {http}
-            }}\n",
+            {block}\n",
             module = module().display(),
-            http = http.replace("@port@", &self.port.to_string()),
+            block = block.replace("@port@", &self.port.to_string()),
         );
         fs::write(self.dir.path().join("nginx.conf"), text).unwrap();
     }
@@ -92,6 +101,11 @@ impl Nginx {
 
     /// Starts the one that was prepared or has ended, and waits until it listens.
     pub fn launch(&mut self) {
+        self.launch_until("nginx listens", |nginx| TcpStream::connect((Ipv4Addr::LOCALHOST, nginx.port)).is_ok());
+    }
+
+    /// The same, and waits for something else.
+    pub fn launch_until(&mut self, what: &str, is_up: impl Fn(&Self) -> bool) {
         let nginx = self.command(&["-g", if self.is_daemon { "daemon on;" } else { "daemon off;" }]);
         let mut process = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh"])
@@ -108,8 +122,7 @@ impl Nginx {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut pid).unwrap();
         self.master = pid.trim().parse().unwrap();
         self.process = Some(process);
-        let port = self.port;
-        wait_for("nginx listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        wait_for(what, || is_up(self));
         if self.is_daemon {
             wait_for("nginx.pid", || self.pid_in("nginx.pid").is_some());
             self.adopt_master();
