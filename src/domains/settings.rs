@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -13,8 +13,13 @@ use super::policy::Policy;
 use super::reserved::{Reserved, ReservedError};
 use super::suffixes::{Suffixes, SuffixesError};
 use crate::daemon::RedisOptionsError;
-use crate::redis_client::{Endpoint, Reach, RedisUrl};
+use crate::redis_client::{Address, Endpoint, Reach, RedisUrl, master_of};
 use crate::withdrawal_guard::GuardSettings;
+
+/// What a Redis listens on unless told otherwise.
+const REDIS_PORT: u16 = 6379;
+/// All Sentinels together may take so long to say where the master is; without an answer the start goes on.
+const SENTINELS: Duration = Duration::from_secs(1);
 
 /// Everything that a command line says to the server.
 #[derive(Debug)]
@@ -76,14 +81,13 @@ impl Options {
     pub(super) fn take_policy(&mut self) -> Result<(Policy, RedisUrl), SettingsError> {
         let redis = self.common.redis.to_url()?;
         let mut policy = std::mem::take(&mut self.policy).into_policy()?;
-        exclude_own(&mut policy, &redis, [Some(self.listen), self.common.metrics_listen]);
+        exclude_own(&mut policy.destinations, &redis, [Some(self.listen), self.common.metrics_listen]);
         Ok((policy, redis))
     }
 }
 
 /// The server's own sockets are no backends, nor is its Redis.
-fn exclude_own(policy: &mut Policy, redis: &RedisUrl, listening: [Option<SocketAddr>; 2]) {
-    let destinations = &mut policy.destinations;
+fn exclude_own(destinations: &mut Destinations, redis: &RedisUrl, listening: [Option<SocketAddr>; 2]) {
     // Port 0 is any: what it is the server says when it listens.
     listening.into_iter().flatten().filter(|socket| socket.port() != 0).for_each(|socket| destinations.exclude(socket));
     match redis.reach() {
@@ -91,9 +95,15 @@ fn exclude_own(policy: &mut Policy, redis: &RedisUrl, listening: [Option<SocketA
             destinations.exclude_redis(host, *port);
         }
         Reach::Direct(Endpoint::Unix(_)) => {}
-        // Which server is the master changes.
+        // Which server is the master changes: often each of them has a Sentinel beside it.
         Reach::Sentinels(sentinels) => {
-            sentinels.addresses.iter().for_each(|sentinel| destinations.exclude_redis(&sentinel.host, sentinel.port));
+            for Address { host, port } in &sentinels.addresses {
+                destinations.exclude_redis(host, *port);
+                destinations.exclude_redis(host, REDIS_PORT);
+            }
+            if let Ok(Address { host, port }) = master_of(sentinels, Instant::now() + SENTINELS) {
+                destinations.exclude_redis(&host, port);
+            }
         }
     }
 }
@@ -110,5 +120,25 @@ impl PolicyOptions {
             max_total_domains: self.max_total_domains,
             max_backends: self.max_backends,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sentinels_may_name_is_no_backend() {
+        let redis = "sentinel://127.0.0.1:1,redis-2.example/mymaster".parse().unwrap();
+        let networks = vec!["127.0.0.0/8".parse().unwrap()];
+        let mut destinations = Destinations::within(networks);
+        exclude_own(&mut destinations, &redis, [None, None]);
+        let is_allowed = |url: &str| destinations.check(&url.parse().unwrap()).is_ok();
+        assert!(is_allowed("http://127.0.0.1:80"));
+        assert!(!is_allowed("http://127.0.0.1:1") && !is_allowed("http://127.0.0.1:6379"));
+        let mut destinations = Destinations::default();
+        exclude_own(&mut destinations, &redis, [None, None]);
+        let is_allowed = |url: &str| destinations.check(&url.parse().unwrap()).is_ok();
+        assert!(!is_allowed("http://redis-2.example:26379") && !is_allowed("http://redis-2.example:6379"));
     }
 }
