@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::daemon::ConcurrencyLimiter;
+use crate::redis_client::MAX_SENTINELS;
 use crate::route::MAX_BACKENDS;
 
 /// Names and their addresses. One that has none, or is not known to have any, may be missing.
@@ -25,8 +26,8 @@ pub(super) struct TooManyLookups;
 
 /// Longer than this a request does not wait for all of its names together.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Look-ups at once, of one project (all backends of a domain) and of all. One that is too slow counts until it has ended.
-const OF_PROJECT: usize = MAX_BACKENDS + 1;
+/// Look-ups at once, of one project (all backends of a domain, the Sentinels and the Redis) and of all. One that is too slow counts until it has ended.
+const OF_PROJECT: usize = MAX_BACKENDS + MAX_SENTINELS + 1;
 const OF_ALL: usize = 256;
 /// Look-ups at once for a command.
 const AT_LEISURE: usize = 64;
@@ -113,6 +114,13 @@ mod tests {
         assert!(!resolver.look_up("other", names).await.unwrap().is_empty());
         drop(slow);
         assert!(resolver.of_project.is_idle());
+    }
+
+    #[tokio::test]
+    async fn all_names_that_decide_about_a_domain_are_looked_up_at_once() {
+        let resolver = Resolver::with_deadline(Duration::from_secs(120));
+        let names = (1..=MAX_BACKENDS + MAX_SENTINELS + 1).map(|number| format!("127.0.0.{number}").into());
+        assert_eq!(resolver.look_up("tools", names.collect()).await.unwrap().len(), MAX_BACKENDS + MAX_SENTINELS + 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use login::{Login, redacted_reason};
 use redaction::{TORN_PASSWORD, redacted, unknown_parameter};
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 use rustix::net::SocketAddrUnix;
-pub use sentinels::{Address, Sentinels};
+pub use sentinels::{Address, MAX_SENTINELS, Sentinels};
 use thiserror::Error;
 
 /// What a good URL looks like, for the messages.

@@ -10,7 +10,7 @@ use super::redaction::{TORN_PASSWORD, unknown_parameter};
 /// What Sentinels listen on unless told otherwise.
 const PORT: u16 = 26379;
 /// More Sentinels than this are a mistake, and asking them in turn would take too long.
-const MAX_SENTINELS: usize = 16;
+pub const MAX_SENTINELS: usize = 16;
 
 /// Who knows where the master is.
 #[derive(Clone, Debug, PartialEq, Eq)]
