@@ -26,4 +26,4 @@ pub use resp::{Decoder, Reply, RespError};
 pub use sentinel::master_of;
 #[cfg(feature = "daemons")]
 pub(crate) use tls::client_config;
-pub use url::{Address, Authority, Endpoint, MAX_SENTINELS, Reach, RedisUrl, RedisUrlError, Sentinels};
+pub use url::{Address, Authority, Endpoint, MAX_SENTINELS, Reach, RedisUrl, RedisUrlError, Sentinels, WrittenUrl};

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::redis_client::{RedisUrl, RedisUrlError, read_password_file};
+use crate::redis_client::{RedisUrl, RedisUrlError, WrittenUrl, read_password_file};
 
 /// What was written.
 #[derive(Clone, Debug, Args)]
 pub struct RedisOptions {
     #[arg(long, value_name = "URL", env = "URLPROXY_REDIS", hide_env_values = true, help = Self::help("Where routes are kept", Self::DEFAULT))]
-    redis: Option<String>,
+    redis: Option<WrittenUrl>,
     /// File whose first line is the password for --redis; read at the start
     #[arg(long, value_name = "FILE")]
     redis_password_file: Option<PathBuf>,
@@ -58,7 +58,7 @@ impl RedisOptions {
     /// # Errors
     /// As above.
     pub fn to_url_or(&self, other: Option<&str>) -> Result<RedisUrl, RedisOptionsError> {
-        let url: RedisUrl = self.redis.as_deref().or(other).unwrap_or(Self::DEFAULT).parse()?;
+        let url: RedisUrl = self.redis.as_ref().map(WrittenUrl::as_str).or(other).unwrap_or(Self::DEFAULT).parse()?;
         let Some(path) = &self.redis_password_file else { return Ok(url) };
         let missing = || io::Error::other("no password on the first line");
         match read_password_file(path).and_then(|password| password.ok_or_else(missing)) {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn options(redis: Option<&str>, file: Option<PathBuf>) -> RedisOptions {
-        RedisOptions { redis: redis.map(str::to_owned), redis_password_file: file }
+        RedisOptions { redis: redis.map(|url| url.to_owned().into()), redis_password_file: file }
     }
 
     #[test]
@@ -110,5 +110,12 @@ mod tests {
     fn a_fault_names_the_option_and_no_password() {
         let error = options(Some("http://me:s3cret@h"), None).to_url().unwrap_err().to_string();
         assert_eq!(error, r#"--redis: invalid URL "http://me:***@h", expected e.g. "redis://127.0.0.1:6379/0""#);
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let options = options(Some("redis://me:s3cret@h"), None);
+        let shown = format!("{options:?}");
+        assert!(shown.contains("me:***@h") && !shown.contains("s3cret"), "{shown}");
     }
 }

@@ -51,8 +51,8 @@ been answered; 64 for a wrong command line; 1 when it cannot listen.
 
     proxylistener --project tools --allow-destination 10.68.0.0/16 --redis redis://redis.example.org/0";
 
-/// What was written.
-#[derive(Debug, Parser)]
+/// What was written. Not to be shown: `args` may have a password in them.
+#[derive(Parser)]
 #[command(
     name = PROGRAM,
     version,

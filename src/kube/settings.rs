@@ -82,14 +82,14 @@ pub enum SettingsError {
 }
 
 /// The old program's file, and what was added to it.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
     redis: Option<String>,
     kubernetes: Cluster,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cluster {
     master: String,

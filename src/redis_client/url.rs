@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use login::{Login, redacted_reason};
+pub use redaction::WrittenUrl;
 use redaction::{TORN_PASSWORD, redacted, unknown_parameter};
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 use rustix::net::SocketAddrUnix;

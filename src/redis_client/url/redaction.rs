@@ -5,6 +5,29 @@ pub(super) const TORN_PASSWORD: &str = "a \"?\" before an \"@\" must be written 
 /// Parameters whose values may be shown.
 const HARMLESS: [&str; 4] = ["db", "user", "ca", "sentinel_user"];
 
+/// A URL, or what should be one, as it was written; shown without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WrittenUrl(String);
+
+impl WrittenUrl {
+    /// All of it, to be parsed.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for WrittenUrl {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for WrittenUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", redacted(&self.0))
+    }
+}
+
 /// `text`, perhaps not a URL at all, without anything that may be a password.
 pub(super) fn redacted(text: &str) -> String {
     let (scheme, rest) = text.split_at(text.find("://").map_or(0, |colon| colon + 3));
