@@ -21,8 +21,13 @@ pub struct RedisOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RedisOptionsError {
     /// No URL.
-    #[error("--redis: {0}")]
-    Url(#[from] RedisUrlError),
+    #[error("{origin}: {error}")]
+    Url {
+        /// What says so: the option, or a file.
+        origin: String,
+        /// What is wrong with it.
+        error: RedisUrlError,
+    },
     /// No password in the file.
     #[error("{error} while reading --redis-password-file {path:?}")]
     PasswordFile {
@@ -53,12 +58,15 @@ impl RedisOptions {
         self.to_url_or(None)
     }
 
-    /// The same, with a URL from elsewhere that counts when none was written.
+    /// The same, with a URL from a file that counts when none was written, and what to call that file.
     ///
     /// # Errors
     /// As above.
-    pub fn to_url_or(&self, other: Option<&str>) -> Result<RedisUrl, RedisOptionsError> {
-        let url: RedisUrl = self.redis.as_ref().map(WrittenUrl::as_str).or(other).unwrap_or(Self::DEFAULT).parse()?;
+    pub fn to_url_or(&self, other: Option<(&str, &str)>) -> Result<RedisUrl, RedisOptionsError> {
+        let own = self.redis.as_ref().map(|url| (url.as_str(), "--redis"));
+        let (url, origin) = own.or(other).unwrap_or((Self::DEFAULT, "--redis"));
+        let wrong = |error| RedisOptionsError::Url { origin: origin.to_owned(), error };
+        let url: RedisUrl = url.parse().map_err(wrong)?;
         let Some(path) = &self.redis_password_file else { return Ok(url) };
         let missing = || io::Error::other("no password on the first line");
         match read_password_file(path).and_then(|password| password.ok_or_else(missing)) {
@@ -81,9 +89,9 @@ mod tests {
     #[test]
     fn a_redis_on_this_host_is_the_default() {
         assert_eq!(options(None, None).to_url().unwrap().to_string(), RedisOptions::DEFAULT);
-        assert_eq!(options(None, None).to_url_or(Some("unix:/s")).unwrap().to_string(), "unix:/s");
+        assert_eq!(options(None, None).to_url_or(Some(("unix:/s", "file"))).unwrap().to_string(), "unix:/s");
         assert_eq!(
-            options(Some("redis://h"), None).to_url_or(Some("unix:/s")).unwrap().to_string(),
+            options(Some("redis://h"), None).to_url_or(Some(("unix:/s", "file"))).unwrap().to_string(),
             "redis://h:6379/0"
         );
     }
@@ -110,6 +118,8 @@ mod tests {
     fn a_fault_names_the_option_and_no_password() {
         let error = options(Some("http://me:s3cret@h"), None).to_url().unwrap_err().to_string();
         assert_eq!(error, r#"--redis: invalid URL "http://me:***@h", expected e.g. "redis://127.0.0.1:6379/0""#);
+        let error = options(None, None).to_url_or(Some(("redis://h:0", "redis in --config \"/c\""))).unwrap_err();
+        assert!(error.to_string().starts_with("redis in --config \"/c\": invalid URL"), "{error}");
     }
 
     #[test]

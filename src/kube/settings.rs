@@ -109,7 +109,8 @@ impl Options {
         let mut config = match (&self.config, &self.kubeconfig) {
             (Some(path), _) => {
                 let file = ConfigFile::read(path)?;
-                redis_in_file = file.redis.as_deref().map(|address| format!("redis://{address}/0"));
+                let origin = format!("redis in --config {path:?}");
+                redis_in_file = file.redis.as_deref().map(|address| (format!("redis://{address}/0"), origin));
                 file.kubernetes.into_config()?
             }
             (None, Some(path)) => {
@@ -129,7 +130,7 @@ impl Options {
         config.accept_invalid_certs |= self.insecure_skip_tls_verify;
         let variables = ProxyVariables::from_environment();
         config.proxy_url = variables.proxy_for(&config.cluster_url, proxy_in_file.as_deref())?;
-        let redis = self.common.redis.to_url_or(redis_in_file.as_deref())?;
+        let redis = self.common.redis.to_url_or(redis_in_file.as_ref().map(|(url, origin)| (&**url, &**origin)))?;
         let (timeout, templates) = (self.watch_timeout, self.namespace_template);
         let watch = WatchSettings { config, label_selectors, timeout, templates };
         watch.client().map_err(|error| SettingsError::Client(Box::new(error)))?;
