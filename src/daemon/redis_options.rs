@@ -38,6 +38,13 @@ pub enum RedisOptionsError {
     },
 }
 
+impl RedisOptionsError {
+    /// Whether the options are right, and a file that they name is not.
+    pub fn is_of_a_file(&self) -> bool {
+        matches!(self, Self::PasswordFile { .. } | Self::Url { error: RedisUrlError::Ca { .. }, .. })
+    }
+}
+
 impl RedisOptions {
     /// Where Redis is when nothing says so.
     pub const DEFAULT: &str = "redis://127.0.0.1:6379/0";

@@ -224,7 +224,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, BufReader};
     use tokio::net::TcpListener;
 
-    use super::super::settings::Settings;
+    use super::super::options::Options;
     use super::*;
 
     async fn listen() -> (TcpListener, SocketAddr) {
@@ -247,7 +247,8 @@ mod tests {
         });
         let port = address.port().to_string();
         let args = ["proxylistener", "--project", "tools", "--ident-port", &port];
-        let settings = Settings::read(&args.map(Into::into)).unwrap();
+        let options = Options::read_with_file(&args.map(Into::into)).unwrap();
+        let settings = options.into_settings().unwrap();
         let found = who_listens(backend, &ToolName::try_new("he llo".as_bytes()).unwrap(), &settings.policy).await;
         replying.abort();
         found

@@ -72,8 +72,12 @@ impl Options {
     /// # Errors
     /// Which of the values, or of the files that they name, is wrong.
     pub(super) fn into_settings(self) -> Result<Settings, SettingsError> {
-        let project = self.project.resolve()?;
         let redis = self.common.redis.to_url()?;
+        self.with_redis(redis)
+    }
+
+    fn with_redis(self, redis: RedisUrl) -> Result<Settings, SettingsError> {
+        let project = self.project.resolve()?;
         Ok(Settings {
             listen: self.listen,
             redis,
@@ -97,21 +101,21 @@ impl Options {
 }
 
 impl Settings {
-    /// Reads a command line and resolves it.
-    ///
-    /// # Errors
-    /// What is wrong there.
-    pub(super) fn read(args: &[OsString]) -> Result<Self, String> {
-        let options = Options::read_with_file(args).map_err(|error| reason(&error))?;
-        options.into_settings().map_err(|error| error.to_string())
-    }
-
-    /// The same as at the start, as it is now.
+    /// The same as at the start, as it is now. The Redis stays where a file of its password or authority cannot be read: what is
+    /// in there takes a restart to change anyway.
     ///
     /// # Errors
     /// What is wrong there.
     pub(super) fn read_again(&self) -> Result<Self, String> {
-        Self::read(&self.args)
+        let options = Options::read_with_file(&self.args).map_err(|error| reason(&error))?;
+        let redis = match options.common.redis.to_url() {
+            Err(error) if error.is_of_a_file() => {
+                warn!(%error, "Redis stays as it is, which takes a restart to change");
+                self.redis.clone()
+            }
+            redis => redis.map_err(|error| error.to_string())?,
+        };
+        options.with_redis(redis).map_err(|error| error.to_string())
     }
 
     /// The options that differ from `other`'s and can't be exchanged while it serves.
@@ -160,7 +164,8 @@ mod tests {
 
     fn settings(args: &[&str]) -> Result<Settings, String> {
         let args: Vec<_> = ["proxylistener"].iter().chain(args).map(OsString::from).collect();
-        Settings::read(&args)
+        let options = Options::read_with_file(&args).map_err(|error| reason(&error))?;
+        options.into_settings().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -243,6 +248,25 @@ mod tests {
         }
         let error = settings(&["--project", "a", "--settings-file", "/nowhere"]).err().unwrap();
         assert!(error.contains("while reading --settings-file /nowhere"), "{error}");
+    }
+
+    #[test]
+    fn a_redis_that_cannot_be_read_again_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let write = |domain: &str| fs::write(path("settings"), format!("canonical-domain {domain}\n")).unwrap();
+        fs::write(path("redis.pass"), "s3cret\n").unwrap();
+        write("a.org");
+        let (pass, file) = (path("redis.pass"), path("settings"));
+        let begun = settings(&["--project", "a", "--settings-file", &file, "--redis-password-file", &pass]).unwrap();
+        fs::remove_file(&pass).unwrap();
+        write("b.org");
+        let read = begun.read_again().unwrap();
+        assert_eq!((&*read.policy.canonical_domain, &read.redis), ("b.org", &begun.redis));
+        assert_eq!(begun.fixed_that_differ(&read).count(), 0);
+        fs::write(&pass, "other\n").unwrap();
+        let read = begun.read_again().unwrap();
+        assert!(begun.fixed_that_differ(&read).eq(["--redis or --redis-password-file"]));
     }
 
     #[test]
