@@ -22,18 +22,18 @@ pub struct Lifecycle {
     hangups: Option<Signal>,
     registry: Registry,
     readiness: Readiness,
-    status: Option<TcpListener>,
+    metrics_listen: Option<SocketAddr>,
 }
 
 impl Lifecycle {
-    /// Begins; `name` is what the names of the daemon's metrics begin with.
+    /// Begins; `name` is what the names of the daemon's metrics begin with, `metrics_listen` where monitors ask for them.
     ///
     /// # Errors
     /// The system's, when a signal cannot be caught.
-    pub(super) fn begin(name: &str) -> io::Result<Self> {
+    pub(super) fn begin(name: &str, metrics_listen: Option<SocketAddr>) -> io::Result<Self> {
         let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
         let (registry, readiness) = (new_registry(name), Readiness::default());
-        Ok(Self { signals, hangups: Some(hangups), registry, readiness, status: None })
+        Ok(Self { signals, hangups: Some(hangups), registry, readiness, metrics_listen })
     }
 
     /// Where the daemon's metrics are registered.
@@ -52,43 +52,31 @@ impl Lifecycle {
         self.hangups.take()
     }
 
-    /// Listens at `metrics_listen`, if it is given, and answers from [`Lifecycle::start`] on.
+    /// Tells systemd, and monitors, that it serves: comes after all that may fail. Returns where monitors ask, if they can, and
+    /// what waits for SIGTERM or SIGINT and tells them that it is about to end.
     ///
     /// # Errors
-    /// The address cannot be had; it is named.
-    pub(super) async fn listen(&mut self, metrics_listen: Option<SocketAddr>) -> io::Result<()> {
+    /// The address for monitors cannot be had; it is named.
+    pub async fn start(self) -> io::Result<(Option<SocketAddr>, impl Future<Output = ()>)> {
+        let Self { signals, hangups, registry, readiness, metrics_listen } = self;
+        let mut status_address = None;
         if let Some(address) = metrics_listen {
-            self.status = Some(bind("--metrics-listen", address).await?);
-        }
-        Ok(())
-    }
-
-    /// Where monitors ask, if they can.
-    pub fn status_address(&self) -> Option<SocketAddr> {
-        self.status.as_ref()?.local_addr().ok()
-    }
-
-    /// Tells systemd, and monitors, that it serves. What is returned waits for SIGTERM or SIGINT, and tells them that it is
-    /// about to end.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn start(self) -> io::Result<impl Future<Output = ()>> {
-        let Self { signals, hangups, registry, readiness, status } = self;
-        if let Some(listener) = status {
+            let listener = bind("--metrics-listen", address).await?;
             let address = serve_status(listener, registry, readiness.clone())?;
             info!(%address, "telling of itself");
+            status_address = Some(address);
         }
         if let Some(hangups) = hangups {
             tokio::spawn(explain(hangups));
         }
         tokio::spawn(keep_watchdog_fed());
         announce(NotifyState::Ready);
-        Ok(async move {
+        let shutdown = async move {
             signals.received().await;
             readiness.end();
             announce(NotifyState::Stopping);
-        })
+        };
+        Ok((status_address, shutdown))
     }
 }
 

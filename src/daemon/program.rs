@@ -93,11 +93,9 @@ where
     }
     let work = async {
         // First: from here on its signals no longer end the process.
-        let mut lifecycle = Lifecycle::begin(&O::command().get_name().replace('-', "_"))?;
-        let metrics_listen = options.common().metrics_listen;
-        let settings = options.resolve().await?;
-        lifecycle.listen(metrics_listen).await?;
-        serve(settings, lifecycle).await
+        let name = O::command().get_name().replace('-', "_");
+        let lifecycle = Lifecycle::begin(&name, options.common().metrics_listen)?;
+        serve(options.resolve().await?, lifecycle).await
     };
     let ended = block_on(work).map_err(Failure::from).flatten();
     ended.unwrap_or_else(|failure| failure.exit::<O>("not started"))

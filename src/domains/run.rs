@@ -66,8 +66,8 @@ pub async fn serve(mut settings: Settings, mut lifecycle: Lifecycle) -> Result<E
     }
     let listener = bind("--listen", settings.listen).await?;
     let address = listener.local_addr()?;
-    [Some(address), lifecycle.status_address()].into_iter().flatten().for_each(|own| destinations.exclude(own));
-    let shutdown = lifecycle.start()?;
+    let (status_address, shutdown) = lifecycle.start().await?;
+    [Some(address), status_address].into_iter().flatten().for_each(|own| destinations.exclude(own));
     info!(%address, redis = settings.redis.reach().to_string(), "listening");
 
     let (progress, progressed) = watch::channel(Progress::default());

@@ -39,7 +39,7 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     let listener = bind("--listen", settings.listen).await?;
     let registrar = Arc::new(Registrar::new(&settings, lifecycle.registry()));
     let readiness = lifecycle.readiness();
-    let shutdown = lifecycle.start()?;
+    let (_, shutdown) = lifecycle.start().await?;
     info!(address = %listener.local_addr()?, redis = settings.redis.reach().to_string(), "listening");
     if let Some(hangups) = hangups {
         tokio::spawn(reload_at(hangups, settings, Arc::clone(&registrar)));

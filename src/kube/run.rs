@@ -42,7 +42,7 @@ const GUARD_WORDS: GuardWords = GuardWords {
 /// The system's.
 pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
     let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
-    let shutdown = lifecycle.start()?;
+    let (_, shutdown) = lifecycle.start().await?;
     info!(cluster = %settings.watch.config.cluster_url, redis = settings.redis.reach().to_string(), "following");
     if settings.watch.config.accept_invalid_certs {
         warn!("--insecure-skip-tls-verify: whoever is between here and the API server can route every tool");

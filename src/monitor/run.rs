@@ -43,7 +43,7 @@ pub fn play_role() -> Option<ExitCode> {
 /// The history of restarts belongs to another monitor, or cannot be had at all.
 pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
     let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
-    let shutdown = lifecycle.start()?;
+    let (_, shutdown) = lifecycle.start().await?;
     let mode = settings.mode;
     let keeper = match &settings.state {
         StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
