@@ -27,16 +27,18 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// Reads `512k`, `16m`, `1g` as bytes; a plain number is bytes. `None` for anything else, and for what overflows.
+/// Reads `512k` or `512KiB`, `16m` or `16MiB`, `1g` or `1GiB` as bytes; a plain number is bytes. `None` for anything else, and for
+/// what overflows.
 pub fn parse_size(text: &str) -> Option<usize> {
-    let (number, unit) = match text.as_bytes().last()? {
-        b'k' | b'K' => (&text[..text.len() - 1], 1 << 10),
-        b'm' | b'M' => (&text[..text.len() - 1], 1 << 20),
-        b'g' | b'G' => (&text[..text.len() - 1], 1 << 30),
-        _ => (text, 1),
+    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    let unit = match unit {
+        "" => 1,
+        "k" | "K" | "KiB" => 1 << 10,
+        "m" | "M" | "MiB" => 1 << 20,
+        "g" | "G" | "GiB" => 1 << 30,
+        _ => return None,
     };
-    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    number.parse::<usize>().ok().filter(|_| digits)?.checked_mul(unit)
+    number.parse::<usize>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
@@ -63,10 +65,12 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("1", 1), ("512k", 512 << 10), ("16m", 16 << 20), ("2G", 2 << 30)] {
+        for (text, bytes) in
+            [("1", 1), ("512k", 512 << 10), ("16m", 16 << 20), ("2G", 2 << 30), ("64KiB", 64 << 10), ("1GiB", 1 << 30)]
+        {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
-        for text in ["", "m", "16mb", "-1", "+1", "1.5m", "99999999999g", "é"] {
+        for text in ["", "m", "16mb", "16mib", "1MB", "1 MiB", "MiB", "-1", "+1", "1.5m", "99999999999g", "é"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }

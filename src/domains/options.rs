@@ -11,6 +11,7 @@ use super::policy::is_project;
 use super::reserved::parse_reserved;
 use crate::daemon::{CommonOptions, RedisOptions, parse_duration, parse_guard};
 use crate::route::{Domain, MAX_BACKENDS, parse_network};
+use crate::units::parse_size;
 use crate::withdrawal_guard::GuardOption;
 
 /// As it is called, and its file to accept withdrawals with.
@@ -215,17 +216,9 @@ fn parse_max_backends(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("invalid number {text:?}, expected 1 to {MAX_BACKENDS}"))
 }
 
-/// Reads `64MiB`, `512KiB` or `1GiB`: at least 64 KiB, so that the latest changes are always there.
+/// At least 64 KiB, so that the latest changes are always there.
 fn parse_audit_size(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit {
-        "KiB" => Some(1 << 10),
-        "MiB" => Some(1 << 20),
-        "GiB" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    let bytes = parse_size(text).and_then(|bytes| u64::try_from(bytes).ok());
     let fits = bytes.filter(|bytes| (64 << 10..=1 << 40).contains(bytes));
     fits.ok_or_else(|| format!("invalid size {text:?}, expected e.g. \"64MiB\", at least \"64KiB\""))
 }
