@@ -43,6 +43,6 @@ pub use runtime::on_worker;
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_file_limit};
 pub(crate) use store::within_deadline;
-pub use store::{Idempotent, REDIS_DEADLINE, Reading, Store, StoreError, is_of_another_type};
+pub use store::{Idempotent, Reading, Store, StoreError, is_of_another_type};
 pub use usage::{EX_USAGE, exit_on, parse_duration};
 pub use write_check::follow_writability;

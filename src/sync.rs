@@ -19,7 +19,6 @@ mod stop;
 mod table_guard;
 mod wanting_room;
 
-pub use crate::withdrawal_guard::GuardSettings;
 pub use companion::{Settings, load_once, load_unless, run};
 pub use journal::{Entry, Journal, JournalReader, Level};
 pub use lease::Lease;

@@ -13,7 +13,7 @@ use crate::redis_client::RedisUrl;
 use crate::registry::Call;
 
 /// Longer than this Redis may not take, connecting included.
-pub const REDIS_DEADLINE: Duration = Duration::from_secs(2);
+const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// One connection, shared by all clients, made anew when it fails.
 #[derive(Debug)]

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use urlproxy::route::Kind;
-use urlproxy::sync::{GuardSettings, Journal, Lease, Settings, SnapshotSettings, load_once, run};
+use urlproxy::sync::{Journal, Lease, Settings, SnapshotSettings, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable, Table};
+use urlproxy::withdrawal_guard::GuardSettings;
 
 use crate::following::{CAPACITY, following, lines, map, routes, settings};
 use crate::support::redis::RedisServer;

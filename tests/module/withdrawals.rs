@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use urlproxy::registry;
-use urlproxy::sync::{GuardSettings, Journal, Lease, Settings, run};
+use urlproxy::sync::{Journal, Lease, Settings, run};
 use urlproxy::table::OwnedTable;
+use urlproxy::withdrawal_guard::GuardSettings;
 
 use crate::following::{CAPACITY, following, routes, settings};
 use crate::support::redis::RedisServer;
