@@ -270,6 +270,14 @@ fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
 }
 
 #[test]
+fn a_second_server_says_that_the_database_is_served_whatever_its_ports_are() {
+    let (site, _redis, unicorn) = start(&[]);
+    let (listen, metrics_listen) = (unicorn.address.to_string(), unicorn.status.to_string());
+    let (status, _, error) = site.run(&["--listen", &listen, "--metrics-listen", &metrics_listen]);
+    assert!(status == 1 && error.contains("another invisible-unicorn serves database"), "{error}");
+}
+
+#[test]
 fn the_command_line_teaches() {
     let (status, help, _) = run(&["--help"]);
     assert_eq!(status, 0);
