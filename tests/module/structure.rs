@@ -12,7 +12,7 @@ fn modules(folder: &Path, path: &Module, found: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let file: PathBuf = entry.unwrap().path();
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
-        let path = [&path[..], &[name.clone()]].concat();
+        let path = [&path[..], std::slice::from_ref(&name)].concat();
         if file.is_dir() && name != "bin" {
             modules(&file, &path, found);
         } else if file.extension().is_some_and(|extension| extension == "rs") && !["lib", "tests"].contains(&&*name) {
@@ -81,7 +81,7 @@ fn target(at: &Module, path: &[String], all: &BTreeMap<Module, String>) -> Optio
         path = &path[1..];
     }
     for word in path {
-        let below = [&target[..], &[word.clone()]].concat();
+        let below = [&target[..], std::slice::from_ref(word)].concat();
         if all.contains_key(&below) {
             target = below;
             continue;
