@@ -31,7 +31,7 @@ connections_are('2.1 2.2 3.1', 'and its connection is closed as well');
 
 === a connection that is in use does not time out, and counts anew afterwards
 --- upstream
-urlproxy_keepalive 64 timeout=1s;
+urlproxy_keepalive 64 timeout=3s;
 --- redis
 HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 HSET prefix:2 .* http://$TEST_NGINX_PEER_2
