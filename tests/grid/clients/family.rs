@@ -21,7 +21,7 @@ fn runner_of_both(proxy: u16, command: &[&str]) -> Job {
     let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
     let program =
         ["unshare", "--mount", "sh", "-c", script, hosts.path().to_str().unwrap(), RUNNER, "--register-proxy"];
-    let options = ["--listen-timeout", "10s"];
+    let options = ["--listen-timeout", "60s"];
     let job = start(&program, &[], file_of(&format!("both:{proxy}\n")), &options, command);
     // By then it is mounted.
     port_of(&job);
@@ -32,13 +32,13 @@ fn runner_of_both(proxy: u16, command: &[&str]) -> Job {
 fn a_server_for_ipv6_alone_is_registered_over_ipv6_or_not_at_all() {
     let proxy = Proxy::start_at((Ipv6Addr::UNSPECIFIED, 0).into(), |_| "ok".into()).expect("IPv6");
     let number = proxy.address.port();
-    let options = ["--listen-timeout", "5s"];
+    let options = ["--listen-timeout", "20s"];
     let mut job = runner(file_of(&format!("127.0.0.1:{number}\n")), &options, &["perl", "-e", SERVER]);
     let port = port_of(&job);
     assert_eq!(job.wait_for_end(), 69);
     let reason =
         format!("port {port} is listened on for IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or 127.0.0.1");
-    job.wait_for_line(&["ERROR", &reason, "within 5s"]);
+    job.wait_for_line(&["ERROR", &reason, "within 20s"]);
     assert_eq!(proxy.heard(), [""; 0]);
 
     if !need_root() {
@@ -56,7 +56,7 @@ fn a_server_for_ipv4_alone_is_registered_over_ipv4_or_not_at_all() {
     let proxy = Proxy::start_at((Ipv6Addr::UNSPECIFIED, 0).into(), |_| "ok".into()).expect("IPv6");
     let number = proxy.address.port();
     let server = SERVER.replace("::\"", "0.0.0.0\"").replace("V6Only => 1, ", "");
-    let options = ["--listen-timeout", "5s"];
+    let options = ["--listen-timeout", "20s"];
     let mut job = runner(file_of(&format!("[::1]:{number}\n")), &options, &["perl", "-e", &server]);
     let port = port_of(&job);
     assert_eq!(job.wait_for_end(), 69);
