@@ -24,7 +24,7 @@ impl Log<'_> {
         // SAFETY: there for the handle's life.
         let open = unsafe { self.raw.as_ref() }.is_some_and(|log| log.log_level >= level as ngx_uint_t);
         if open {
-            // SAFETY: as above; the format takes a length and that many bytes.
+            // SAFETY: there for the handle's life; the format takes a length and that many bytes.
             unsafe { ngx_log_error_core(level as ngx_uint_t, self.raw, 0, c"%*s".as_ptr(), text.len(), text.as_ptr()) };
         }
     }

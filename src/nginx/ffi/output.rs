@@ -46,7 +46,7 @@ impl<'r> Body<'r> {
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             // SAFETY: `room` bytes are free behind `last`.
             unsafe { ptr::copy_nonoverlapping(now.as_ptr(), buffer.last, now.len()) };
-            // SAFETY: within the buffer, as above.
+            // SAFETY: `now` fits between `last` and the buffer's end.
             buffer.last = unsafe { buffer.last.add(now.len()) };
             self.bytes += now.len();
             bytes = later;

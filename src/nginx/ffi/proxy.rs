@@ -50,13 +50,13 @@ impl Parser<'_> {
         let conf = self.new_level(proxy)?;
         let slot = proxy.ctx_index;
         let levels = [(NgxHttpCoreModule::module().ctx_index, core), (slot, conf)];
-        // SAFETY: both levels are fresh and of their modules; so in the second call.
+        // SAFETY: both levels are fresh and of their modules.
         unsafe { self.apply_to(levels, slot, command(b"proxy_pass")?, b"$urlproxy_backend") }?;
         // SAFETY: the core module's own type.
         let handler = unsafe { (*core.cast::<ngx_http_core_loc_conf_t>()).handler };
         handler?;
         let cache_key = command(b"proxy_cache_key").and_then(|command| {
-            // SAFETY: as above.
+            // SAFETY: both levels are fresh and of their modules.
             let text = unsafe { self.apply_to(levels, slot, command, b"a key") }?;
             // Every directive's offset is within the structure, and this is written before the last one's.
             let end = commands(proxy).filter(|c| c.conf == NGX_HTTP_LOC_CONF_OFFSET).map(|c| c.offset).max()?;

@@ -76,7 +76,7 @@ unsafe extern "C" fn init<O: ZoneOwner>(zone: *mut ngx_shm_zone_t, _former: *mut
         let owner = unsafe { &*zone.data.cast::<O>() };
         // SAFETY: nginx has put its slab pool at the start of the zone, and lets nobody else at it now.
         let slab = unsafe { &mut *zone.shm.addr.cast::<ngx_slab_pool_t>() };
-        // SAFETY: as above.
+        // SAFETY: the pool of the zone that `add_zone` has asked for, mapped.
         let mapped = unsafe { map(slab) };
         let outcome = mapped.map_err(Box::<dyn Error>::from);
         let outcome = outcome.and_then(|(table, is_fresh)| Ok(owner.mapped(table, is_fresh)?));
