@@ -10,8 +10,10 @@ demo_tool=$built/debug/examples/demo_tool
 
 say() { printf '%s\n' "$*"; }
 heading() { printf '\n== %s\n' "$1"; }
+died=
 die() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    died="${0##*/}: $*"
+    say "$died" >&2
     exit 1
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A visitor who asks each tool again and again and notes who answers; and the report of what was noted.
 
-    visitor.py visit SITE LOG TOOL...         until it is killed; a line each: milliseconds, tool, own | gone | the wrong tool
+    visitor.py visit SITE LOG TOOL...         until it is killed; a line each: milliseconds, tool, own | gone=WHY | the wrong tool
     visitor.py report LOG FROM TOOL           prints: requests, wrong ones, longest time wrong, longest time gone (both in ms)
 """
 
@@ -16,18 +16,18 @@ SAYS = "served by tools."
 
 
 def asked(address, tool):
-    """Who answers for the tool: "own", another tool's name, or "gone" when nobody does."""
+    """Who answers for the tool: "own", another tool's name, or "gone=" with the status or the error when no tool does."""
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", f"/{tool}/")
         answer = connection.getresponse()
         body = answer.read(200).decode("utf-8", "replace").strip()
-    except OSError:
-        return "gone"
+    except (OSError, http.client.HTTPException) as error:
+        return f"gone={type(error).__name__}"
     finally:
         connection.close()
     if answer.status != 200 or not body.startswith(SAYS):
-        return "gone"
+        return f"gone={answer.status}"
     by = body.removeprefix(SAYS)
     return "own" if by == tool else by
 
@@ -40,6 +40,14 @@ def visit(site, log, tools):
                 begun = time.time_ns() // 1_000_000
                 lines.write(f"{begun} {tool} {asked(address, tool)}\n")
             time.sleep(PAUSE_SECONDS)
+
+
+def is_gone(outcome):
+    return outcome.startswith("gone=")
+
+
+def is_wrong(outcome):
+    return outcome != "own" and not is_gone(outcome)
 
 
 def longest(answers, is_meant):
@@ -61,12 +69,12 @@ def report(log, since, tool):
     answers = [(int(at), outcome) for at, of, outcome in noted if of == tool and int(at) >= since]
     if not answers:
         sys.exit(f"visitor.py: nothing was asked of {tool} since {since}")
-    wrong = [outcome for _, outcome in answers if outcome not in ("own", "gone")]
+    wrong = [outcome for _, outcome in answers if is_wrong(outcome)]
     print(
         len(answers),
         len(wrong),
-        longest(answers, lambda outcome: outcome not in ("own", "gone")),
-        longest(answers, lambda outcome: outcome == "gone"),
+        longest(answers, is_wrong),
+        longest(answers, is_gone),
     )
 
 

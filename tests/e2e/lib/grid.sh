@@ -34,6 +34,9 @@ as_user() { # USER COMMAND...
     env HOME="$home" setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
 }
 as_tool() { as_user "tools.$1" "${@:2}"; } # TOOL COMMAND...
+start_as_tool() {                          # TOOL LOG COMMAND...: `start`, and $child is the command, not a shell that waits for it
+    start "$2" env HOME="$grid/home/$1" setpriv --reuid "tools.$1" --regid "tools.$1" --init-groups "${@:3}"
+}
 
 # An account with a home, where `server [PORT]` is a web server of www/. Without PORT, the environment tells it.
 last_uid=50000

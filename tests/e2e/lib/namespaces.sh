@@ -32,7 +32,11 @@ explain_failure_by() { # COMMAND: which prints what is known, when the script fa
 finish() { # COMMAND
     local status=$?
     trap - EXIT INT TERM
-    ((status == 0 || status == 130)) || "$1" >&2
+    if ((status != 0 && status != 130)); then
+        "$1" >&2
+        # Again, below the logs: what is kept of a long output is often its end.
+        say "${died:-${0##*/}: a command failed with exit status $status}" >&2
+    fi
     exit "$status"
 }
 show_ends() { # LOG...: of those in which there is something
