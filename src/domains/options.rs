@@ -240,19 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_has_every_option_with_its_default() {
-        let manual = include_str!("../../README.md").split("### invisible-unicorn").nth(1).unwrap();
-        let manual = manual.split("\n## ").next().unwrap();
-        for argument in Options::command().get_arguments() {
-            let Some(name) = argument.get_long() else { continue };
-            let row = manual.lines().find(|line| line.starts_with(&format!("| `--{name}")));
-            let row = row.unwrap_or_else(|| panic!("--{name} is not in the manual"));
-            for default in argument.get_default_values() {
-                assert!(row.contains(&format!("| `{}` |", default.display())), "{row}");
-            }
-        }
+    fn the_page_has_every_command() {
+        let page = include_str!("../../docs/invisible-unicorn.md");
         for command in Options::command().get_subcommands() {
-            assert!(manual.contains(&format!("| `{}", command.get_name())), "{}", command.get_name());
+            assert!(page.contains(&format!("| `{}", command.get_name())), "{}", command.get_name());
         }
     }
 

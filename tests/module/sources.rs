@@ -333,12 +333,12 @@ fn a_replica_that_starts_empty_withdraws_nothing() {
     told(&said, "so its data may be incomplete");
 }
 
-/// What README says that a user needs.
+/// What docs/operations.md says that a user needs.
 const RIGHTS: &str = "%R~prefix:* %R~redirect:* %R~frontend:* +ping +select +scan +hgetall +hlen +smembers +client|tracking +client|setname +memory|usage +role";
 
 #[test]
-fn a_user_needs_the_rights_that_readme_names_and_no_others() {
-    assert!(include_str!("../../README.md").contains(RIGHTS));
+fn a_user_needs_the_rights_that_the_page_names_and_no_others() {
+    assert!(include_str!("../../docs/operations.md").contains(RIGHTS));
     let server = RedisServer::start(&[]);
     fill(&server);
     let allow = |rights: &[&str]| {

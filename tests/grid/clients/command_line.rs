@@ -33,23 +33,7 @@ fn a_file_that_is_wrong_is_named_and_nothing_is_begun() {
 
 #[test]
 fn the_command_lines_teach() {
-    let manual = include_str!("../../../README.md");
-    for (program, name, count) in
-        [(RUNNER, "webservice-runner", 8), (GRABBER, "portgrabber", 3), (RELEASER, "portreleaser", 2)]
-    {
-        let (status, help, _) = output(&[program, "--help"]);
-        assert_eq!(status, Some(0));
-        let (_, described) = manual.split_once(&format!("### {name}\n")).expect("a section");
-        let described = described.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
-        let options: Vec<_> = help
-            .lines()
-            .filter(|line| line.starts_with("      --"))
-            .filter_map(|l| l.split_whitespace().next())
-            .collect();
-        assert_eq!(options.len(), count, "{options:?}");
-        for option in options {
-            assert!(described.contains(&format!("| `{option}")), "the manual of {name} lacks {option}");
-        }
+    for (program, name) in [(RUNNER, "webservice-runner"), (GRABBER, "portgrabber"), (RELEASER, "portreleaser")] {
         let (status, version, _) = output(&[program, "--version"]);
         assert_eq!((status, version), (Some(0), format!("{name} {}\n", env!("CARGO_PKG_VERSION"))));
     }

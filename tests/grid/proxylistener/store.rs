@@ -58,7 +58,7 @@ fn a_redis_that_refuses_to_write_is_a_failure() {
 
 #[test]
 fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
-    let manual = include_str!("../../../README.md");
+    let manual = include_str!("../../../docs/proxylistener.md");
     let line =
         manual.lines().find(|line| line.starts_with("ACL SETUSER proxylistener ")).expect("a line in the manual");
     let redis = RedisServer::start(&[]);
