@@ -26,6 +26,9 @@ enter_namespaces() { # [NAME=VALUE...] SCRIPT [ARGUMENT...]: with these variable
 explain_failure_by() { # COMMAND: which prints what is known, when the script fails
     # shellcheck disable=SC2064  # as it is now
     trap "finish $1" EXIT
+    set -E
+    failed=
+    trap 'failed="line $LINENO: $BASH_COMMAND"' ERR
     trap 'exit 130' INT TERM
 }
 # shellcheck disable=SC2317  # called by the trap
@@ -35,7 +38,7 @@ finish() { # COMMAND
     if ((status != 0 && status != 130)); then
         "$1" >&2
         # Again, below the logs: what is kept of a long output is often its end.
-        say "${died:-${0##*/}: a command failed with exit status $status}" >&2
+        say "${died:-${0##*/}: exit status $status of $failed}" >&2
     fi
     exit "$status"
 }
