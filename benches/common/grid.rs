@@ -49,7 +49,8 @@ impl Listener {
             });
             found.unwrap_or_else(|| panic!("proxylistener does not begin"))
         };
-        let (status, address) = (address_in("telling of itself address="), address_in("listening address="));
+        let (status, address) =
+            (address_in("metrics endpoint listening address="), address_in("listening for registrations address="));
         // A line for each registration, as in service.
         std::thread::spawn(move || log.for_each(drop));
         Self { process: Process::of(process), address, status }

@@ -31,14 +31,14 @@ impl Acceptor {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     if !std::mem::replace(&mut self.is_accepting, true) {
-                        info!("connections are accepted again");
+                        info!("accepting connections again");
                     }
                     return (stream, canonical_addr(peer));
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
                     if std::mem::take(&mut self.is_accepting) {
-                        warn!(%error, "no connection accepted, trying again");
+                        warn!(%error, "accept failed; retrying");
                     }
                     sleep(PAUSE).await;
                 }

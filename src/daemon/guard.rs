@@ -101,18 +101,25 @@ impl Guard {
             }
             GuardEvent::Named { going, held, others } => {
                 if !others.is_empty() {
-                    warn!(%accept, names = %others, "the file names what is not held back; that stays as it is");
+                    warn!(%accept, names = %others, "accept file names entries that are not held; those names are ignored");
                 }
                 if *going > 0 {
-                    warn!(missing = going, live, outcome = "named by the operator", held, "{}", self.words.withdrawing);
+                    warn!(
+                        missing = going,
+                        live,
+                        outcome = "named in the accept file",
+                        held,
+                        "{}",
+                        self.words.withdrawing
+                    );
                 }
             }
             GuardEvent::NotAccepted(error) => log_not_accepted(&settings.accept, error),
             GuardEvent::Ended(end) => {
                 let outcome = match end {
                     HoldEnd::Accepted => "accepted by the operator",
-                    HoldEnd::Lasted => "held long enough",
-                    HoldEnd::LastedInAll(_) => "held long enough in all, silence of the source included",
+                    HoldEnd::Lasted => "hold expired",
+                    HoldEnd::LastedInAll(_) => "longest hold expired, source outages included",
                 };
                 warn!(missing, live, outcome, "{}", self.words.withdrawing);
             }
@@ -122,7 +129,7 @@ impl Guard {
 
 /// Says that an operator's file was touched and accepts nothing.
 pub fn log_not_accepted(file: &Path, error: &AcceptError) {
-    warn!(accept = %file.display(), %error, "the file accepts nothing; everything stays");
+    warn!(accept = %file.display(), %error, "accept file rejected; nothing is removed");
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl InvalidationListener {
                     Ok(connection) => {
                         listener.doubt_everything();
                         if std::mem::take(&mut has_failed) {
-                            info!(prefix, "Redis tells of changes again");
+                            info!(prefix, "Redis sends invalidations again");
                         }
                         backoff.reset();
                         let heard = Arc::downgrade(&listener.0);
@@ -90,9 +90,9 @@ impl InvalidationListener {
                     Err(error) => error,
                 };
                 if std::mem::replace(&mut has_failed, true) {
-                    debug!(%error, prefix, "Redis does not tell of changes");
+                    debug!(%error, prefix, "Redis still sends no invalidations");
                 } else {
-                    warn!(%error, prefix, "Redis does not tell of changes; they are found by the next comparison");
+                    warn!(%error, prefix, "Redis sends no invalidations; changes by other writers are found at the next resync");
                 }
                 sleep(backoff.next_delay()).await;
             }

@@ -63,7 +63,7 @@ impl Lifecycle {
         if let Some(address) = metrics_listen {
             let listener = bind("--metrics-listen", address).await?;
             let address = serve_status(listener, registry, readiness.clone())?;
-            info!(%address, "telling of itself");
+            info!(%address, "metrics endpoint listening");
             status_address = Some(address);
         }
         if let Some(hangups) = hangups {
@@ -85,15 +85,14 @@ impl Lifecycle {
 /// # Errors
 /// The system's, with the option and the address.
 pub async fn bind(option: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{error} while listening at {option} {address}"));
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{error} while binding {option} {address}"));
     TcpListener::bind(address).await.map_err(named)
 }
 
 async fn explain(mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         warn!(
-            "SIGHUP changes nothing: options and the files that they name are read at the start, restart to have them read again"
+            "SIGHUP ignored; options and the files that they name are read only at startup, restart to apply changes"
         );
     }
 }
@@ -108,6 +107,6 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let error = bind("--metrics-listen", address).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().ends_with(&format!("while listening at --metrics-listen {address}")), "{error}");
+        assert!(error.to_string().ends_with(&format!("while binding --metrics-listen {address}")), "{error}");
     }
 }

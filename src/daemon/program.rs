@@ -89,7 +89,7 @@ where
     };
     start_log(options.common().log);
     if let Some(done) = options.execute() {
-        return done.map_or_else(|failure| failure.exit::<O>("not done"), |()| ExitCode::SUCCESS);
+        return done.map_or_else(|failure| failure.exit::<O>("command failed"), |()| ExitCode::SUCCESS);
     }
     let work = async {
         // First: from here on its signals no longer end the process.
@@ -98,5 +98,5 @@ where
         serve(options.resolve().await?, lifecycle).await
     };
     let ended = block_on(work).map_err(Failure::from).flatten();
-    ended.unwrap_or_else(|failure| failure.exit::<O>("not started"))
+    ended.unwrap_or_else(|failure| failure.exit::<O>("startup failed"))
 }

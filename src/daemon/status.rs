@@ -92,7 +92,7 @@ async fn serve_connection(stream: TcpStream, permit: Permit<IpAddr>, status: Arc
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_LEN).keep_alive(false);
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     tokio::select! {
-        () = permit.evicted() => debug!("connection closed for another one"),
+        () = permit.evicted() => debug!("metrics connection evicted for a newer one"),
         // What is wrong with a request is its client's affair.
         _ = timeout(CONNECTION_TIMEOUT, connection) => {}
     }

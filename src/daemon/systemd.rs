@@ -13,7 +13,7 @@ use tracing::warn;
 /// Notifies systemd, or whatever set `NOTIFY_SOCKET`; when that fails, one line of the log says so.
 pub(super) fn announce(state: NotifyState<'_>) {
     if let Err(error) = send(state) {
-        warn!(%error, "systemd not told");
+        warn!(%error, "systemd notification failed; systemd does not see this change of state");
     }
 }
 

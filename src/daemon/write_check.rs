@@ -19,12 +19,12 @@ pub async fn follow_writability(store: &Store, readiness: &Readiness) {
         let outcome = check(store).await;
         readiness.set(outcome.is_ok());
         match outcome {
-            Ok(()) if std::mem::take(&mut is_refusing) => info!("Redis takes writes again"),
+            Ok(()) if std::mem::take(&mut is_refusing) => info!("Redis accepts writes again"),
             Ok(()) => {}
-            Err(error) if is_refusing => debug!(%error, "Redis still takes no writes"),
+            Err(error) if is_refusing => debug!(%error, "Redis still refuses writes"),
             Err(error) => {
                 is_refusing = true;
-                warn!(%error, "Redis takes no writes; nothing is registered, routes stay as they are");
+                warn!(%error, "Redis refuses writes; registrations fail, existing routes stay in service");
             }
         }
         sleep(INTERVAL).await;

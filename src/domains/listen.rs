@@ -54,7 +54,7 @@ pub(super) async fn listen(
             Ok(permit) => Arc::new(permit),
             Err(Refused { limit, first }) => {
                 if first {
-                    warn!(peer = %client, by = limit.label(), "connections refused");
+                    warn!(peer = %client, by = limit.label(), "connection limit reached; refusing connections");
                 }
                 continue;
             }

@@ -68,7 +68,7 @@ pub async fn serve(mut settings: Settings, mut lifecycle: Lifecycle) -> Result<E
     let address = listener.local_addr()?;
     let (status_address, shutdown) = lifecycle.start().await?;
     [Some(address), status_address].into_iter().flatten().for_each(|own| destinations.exclude(own));
-    info!(%address, redis = settings.redis.reach().to_string(), "listening");
+    info!(%address, redis = settings.redis.reach().to_string(), "API listening");
 
     let (progress, progressed) = watch::channel(Progress::default());
     let changed = Arc::new(Notify::new());
@@ -96,6 +96,6 @@ pub async fn serve(mut settings: Settings, mut lifecycle: Lifecycle) -> Result<E
     let _ = stop.send(());
     let _ = following.await;
     drop(lock);
-    info!("ended");
+    info!("shutdown complete");
     Ok(ExitCode::SUCCESS)
 }

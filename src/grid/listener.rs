@@ -131,7 +131,7 @@ async fn await_place(
 
 fn warn_of(peer: IpAddr, refused: Refused) {
     if refused.first {
-        warn!(%peer, by = limit_name(refused.limit), "connections refused");
+        warn!(%peer, by = limit_name(refused.limit), "connection limit reached; refusing connections");
     }
 }
 

@@ -22,9 +22,9 @@ pub async fn reload_at(mut signals: Signal, settings: Settings, registrar: Arc<R
                 read.policy.warn_if_open();
                 registrar.live.store(Arc::new(read.policy));
                 registrar.reloaded.notify_waiters();
-                info!(changed, "settings read again");
+                info!(changed, "settings reloaded");
             }
-            Err(error) => warn!(error, "settings not read again, those in force stay"),
+            Err(error) => warn!(error, "reload failed; keeping current settings"),
         }
     }
 }

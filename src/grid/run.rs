@@ -40,7 +40,7 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     let registrar = Arc::new(Registrar::new(&settings, lifecycle.registry()));
     let readiness = lifecycle.readiness();
     let (_, shutdown) = lifecycle.start().await?;
-    info!(address = %listener.local_addr()?, redis = settings.redis.reach().to_string(), "listening");
+    info!(address = %listener.local_addr()?, redis = settings.redis.reach().to_string(), "listening for registrations");
     if let Some(hangups) = hangups {
         tokio::spawn(reload_at(hangups, settings, Arc::clone(&registrar)));
     }
@@ -48,6 +48,6 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     let checked = Arc::clone(&registrar);
     tokio::spawn(async move { checked.follow_writability(readiness).await });
     on_worker(take_in(listener, registrar, shutdown)).await;
-    info!("ended");
+    info!("shutdown complete");
     Ok(ExitCode::SUCCESS)
 }

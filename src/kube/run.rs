@@ -71,6 +71,6 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
         metrics,
     };
     on_worker(follow(parts, shutdown)).await;
-    info!("ended");
+    info!("shutdown complete");
     Ok(ExitCode::SUCCESS)
 }

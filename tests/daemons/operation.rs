@@ -63,7 +63,7 @@ fn start_under(launcher: &[&str], daemon: &str, dir: &TempDir) -> (Daemon, Socke
     words.extend(command.iter().map(String::as_str));
     words.extend(["--metrics-listen", "127.0.0.1:0"]);
     let process = Daemon::start(&words, &[]);
-    let status = process.address_in("telling of itself");
+    let status = process.address_in("metrics endpoint listening");
     (process, status)
 }
 
@@ -183,8 +183,7 @@ fn sighup_ends_no_daemon() {
     for daemon in DAEMONS {
         let (mut process, status) = start(daemon, &dir);
         process.signal("HUP");
-        let words =
-            if daemon == "proxylistener" { ["INFO", "settings read again"] } else { ["WARN", "restart to have them"] };
+        let words = if daemon == "proxylistener" { ["INFO", "settings reloaded"] } else { ["WARN", "SIGHUP ignored"] };
         process.wait_for_line(&words);
         assert_eq!(get(status, "/live").0, 200, "{daemon}");
         process.signal("TERM");
@@ -210,7 +209,7 @@ fn an_address_that_is_taken_is_named() {
         }
         let mut process = Daemon::start(&command.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
         assert_eq!(process.wait_for_end(), 1, "{daemon} {option}");
-        process.wait_for_line(&["ERROR not started", "in use", &format!("while listening at {option} {taken}")]);
+        process.wait_for_line(&["ERROR startup failed", "in use", &format!("while binding {option} {taken}")]);
     }
 }
 
@@ -331,7 +330,7 @@ fn start_writer_in(environment: &[(&str, &str)], dir: &TempDir, redis: &[&str]) 
     let program = env!("CARGO_BIN_EXE_invisible-unicorn");
     let command = [&[program, "--listen", "127.0.0.1:0", "--database", &database][..], redis].concat();
     let process = Daemon::start(&command, environment);
-    let address = process.address_in("listening");
+    let address = process.address_in("API listening");
     (process, address)
 }
 

@@ -204,8 +204,14 @@ fn most_domains_at_once_are_held_back() {
     assert_eq!(unicorn.metric("invisible_unicorn_held_domains"), 9.0);
     // Names let those alone go.
     fs::write(site.accept(), "# one of them\nfrontend:d2.example.org\nd3.example.org\n").unwrap();
-    unicorn.daemon.wait_for_line(&["WARN", "the file names what is not held back", "prefix:d3.example.org"]);
-    unicorn.daemon.wait_for_line(&["WARN", "withdrawing the domains", "missing=1", "named by the operator", "held=8"]);
+    unicorn.daemon.wait_for_line(&["WARN", "accept file names entries that are not held", "prefix:d3.example.org"]);
+    unicorn.daemon.wait_for_line(&[
+        "WARN",
+        "withdrawing the domains",
+        "missing=1",
+        "named in the accept file",
+        "held=8",
+    ]);
     wait_for("the one", || unicorn.metric("invisible_unicorn_held_domains") == 8.0);
     let left = frontends(&redis);
     assert!(left.len() == 8 && left.iter().all(|(domain, _)| domain != "d2.example.org"), "{left:?}");
@@ -237,7 +243,7 @@ fn sigterm_lets_requests_end_and_redis_follow() {
     unicorn.put("tools", "a.example.org", &[A]);
     unicorn.daemon.signal("TERM");
     assert_eq!(unicorn.daemon.wait_for_end(), 0);
-    unicorn.daemon.wait_for_line(&["INFO", "ended"]);
+    unicorn.daemon.wait_for_line(&["INFO", "shutdown complete"]);
     assert!(unicorn.try_ask("GET", "/openapi.json", &[], "").is_err());
     assert_eq!(frontends(&redis), site.mappings());
     // Also while Redis is down.

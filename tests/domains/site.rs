@@ -114,8 +114,8 @@ impl Site {
         }
         command.extend(extra_args);
         let daemon = Daemon::start(&command, &[]);
-        let status = daemon.address_in("telling of itself");
-        let address = daemon.address_in("listening");
+        let status = daemon.address_in("metrics endpoint listening");
+        let address = daemon.address_in("API listening");
         Unicorn { daemon, address, status }
     }
 

@@ -71,7 +71,7 @@ fn a_port_that_is_somebody_elses_now_is_no_longer_routed() {
     let told = Arc::clone(&owner);
     let ident_port = identd_by(move |about| if about == port { *told.lock().unwrap() } else { "tools.hello" });
     let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(listener.ask(format!("registerCanonical\n.*\n{}\n", url(port))), "ok");
     let (_other_backend, other_port) = self::backend();
     assert_eq!(listener.register("/mine", &url(other_port)), "ok");
@@ -115,7 +115,7 @@ fn stays(finding: &str, audited: impl Fn(TcpStream, u16, u16) + Send + Sync + 's
     });
     let args = [&SOMETIMES[..], &["--ident-timeout", "100ms"]].concat();
     let listener = Listener::start(&redis.url(), ident_port, &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(listener.register(".*", &url(port)), "ok");
     wait_for_finding(status, finding, 2);
     assert_eq!(route(&redis, ".*"), url(port), "{finding}");
@@ -175,7 +175,7 @@ fn whose_a_connection_is_counts_once_a_server_has_it() {
         if about == roots || about == tools && *asked % 2 == 1 { "root" } else { "tools.hello" }
     });
     let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     signed(&redis, "hello", &url(tools), 1);
     signed(&redis, "roots", &url(roots), 1);
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"roots\"", "owner=\"root\""]);
@@ -231,7 +231,7 @@ fn an_owner_that_stays_unknown_is_counted_and_logged_once() {
         let _ = stream.write_all(format!("{about} , {ours} : {what}\r\n").as_bytes());
     });
     let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(sample(status, "proxylistener_owner_unknown_routes"), 0);
     assert_eq!(listener.register(".*", &url(port)), "ok");
     listener.daemon.wait_for_line(&["WARN", "owner unknown", "tool=\"hello\"", "audits=3", "HIDDEN-USER"]);
@@ -270,12 +270,13 @@ fn another_project_name_withdraws_nothing() {
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--redis", &redis.url()];
     let more = ["--ident-port", &ident_port, "--project-file", file.to_str().unwrap()];
     let daemon = Daemon::start(&[&args[..], &more, &SOMETIMES].concat(), &[]);
-    let (address, status) = (daemon.address_in("listening"), daemon.address_in("telling of itself"));
+    let (address, status) =
+        (daemon.address_in("listening for registrations"), daemon.address_in("metrics endpoint listening"));
     let client = TcpStream::connect(address).unwrap();
     assert_eq!(ask(client, format!("register\n.*\n{}\n", url(port))), "ok");
     std::fs::write(&file, "toolsbeta\n").unwrap();
     daemon.signal("HUP");
-    daemon.wait_for_line(&["settings read again", "changed=true"]);
+    daemon.wait_for_line(&["settings reloaded", "changed=true"]);
     wait_for_finding(status, "own", 2);
     assert_eq!(route(&redis, ".*"), url(port));
 }
@@ -285,7 +286,7 @@ fn a_backend_that_does_not_answer_keeps_its_route() {
     let redis = RedisServer::start(&[]);
     let nobody = url(free_port());
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOMETIMES);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(listener.register(".*", &nobody), "ok");
     wait_for_finding(status, "backend_unreachable", 3);
     assert_eq!(route(&redis, ".*"), nobody);
@@ -297,7 +298,7 @@ fn an_identd_that_is_gone_withdraws_nothing() {
     let (_backend, port) = backend();
     signed(&redis, "hello", &url(port), 1);
     let listener = Listener::start(&redis.url(), free_port(), &SOMETIMES);
-    wait_for_finding(listener.daemon.address_in("telling of itself"), "owner_unknown", 3);
+    wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "owner_unknown", 3);
     assert_eq!(route(&redis, ".*"), url(port));
 }
 
@@ -306,7 +307,7 @@ fn what_the_grid_did_not_register_is_left_alone() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &SOMETIMES);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     let origin = |source: &str| format!(r#"{{"source":"{source}","owner":"o","host":"127.0.0.1","since":1}}"#);
     for (pattern, origin) in
         [("/kubernetes", origin("kube2proxy")), ("/broken", "{".into()), ("/grid", origin("proxylistener"))]
@@ -348,7 +349,7 @@ fn what_has_changed_since_it_was_looked_at_stays() {
         let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
     });
     let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(listener.register(".*", &url(port)), "ok");
     is_registered.store(true, SeqCst);
     asked.recv().unwrap();
@@ -386,7 +387,7 @@ fn without_an_interval_nobody_is_asked() {
     std::fs::write(&file, "audit-interval off\n").unwrap();
     let args = ["--settings-file", file.to_str().unwrap(), "--metrics-listen", "127.0.0.1:0"];
     let listener = Listener::start(&redis.url(), identd_by(owner), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     signed(&redis, "hello", &url(port), 1);
     assert!(http::get(status, "/metrics").1.contains("proxylistener_audit_rounds_total 0"));
     std::fs::write(&file, "audit-interval 1h\n").unwrap();
@@ -403,7 +404,7 @@ fn the_successor_on_a_port_is_not_shown_as_the_tool_before() {
     let interval = format!("{}s", INTERVAL.as_secs());
     let args = ["--audit-interval", &interval, "--metrics-listen", "127.0.0.1:0"];
     let listener = Listener::start(&redis.url(), ident_port, &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
 
     let port = free_port();
     let port_text = port.to_string();

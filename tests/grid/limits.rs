@@ -39,7 +39,7 @@ impl Shared {
         });
         let args = [args, &["--metrics-listen", "127.0.0.1:0", "--ident-timeout", "1m"]].concat();
         let listener = Listener::start(&redis.url(), ident_port, &args);
-        let status = listener.daemon.address_in("telling of itself");
+        let status = listener.daemon.address_in("metrics endpoint listening");
         Self { listener, status, hogs, is_slow }
     }
 

@@ -42,7 +42,7 @@ impl Listener {
         command.extend(["--redis", redis, "--ident-port", &ident_port]);
         command.extend(extra_args);
         let daemon = Daemon::start(&command, environment);
-        let address = daemon.address_in("listening");
+        let address = daemon.address_in("listening for registrations");
         Self { daemon, address }
     }
 

@@ -32,13 +32,13 @@ fn sighup_reads_the_settings_again() {
 
     write("allow-destination 10.68.0.0/16\nidle-timeout 300ms\n");
     listener.daemon.signal("HUP");
-    listener.daemon.wait_for_line(&["INFO", "settings read again", "changed=true"]);
+    listener.daemon.wait_for_line(&["INFO", "settings reloaded", "changed=true"]);
     assert_eq!(ask(client, format!("register\n.*\n{elsewhere}\n")), "ok", "who is in stays in");
     assert_eq!(hear(listener.connect()), "", "closed in less than 10 s");
 
     write("allow-destination 10.68.0.0/16\nidle-timeout soon\n");
     listener.daemon.signal("HUP");
-    listener.daemon.wait_for_line(&["WARN", "not read again", ":2: invalid value 'soon'", "expected e.g."]);
+    listener.daemon.wait_for_line(&["WARN", "reload failed", ":2: invalid value 'soon'", "expected e.g."]);
     let again = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 4)), format!("register\n.*\n{elsewhere}\n"));
     wait_for("the settings in force stay", || again() == "ok");
 
@@ -55,7 +55,7 @@ fn it_tells_of_itself_over_http() {
     let redis = RedisServer::start(&[]);
     let args = ["--metrics-listen", "127.0.0.1:0", "--audit-interval", "50ms"];
     let mut listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(get(status, "/live"), (200, "live\n".into()));
     wait_for("ready", || get(status, "/ready") == (200, "ready\n".into()));
     assert_eq!(get(status, "/other").0, 404);
@@ -91,16 +91,16 @@ fn it_tells_of_itself_over_http() {
 fn it_is_not_ready_while_redis_takes_no_writes() {
     let mut redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--metrics-listen", "127.0.0.1:0"]);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     let wait_until = |ready: bool, what: &str| wait_for(what, || is_ready(status) == ready);
     wait_until(true, "ready");
     assert_eq!(redis.cli(&["DBSIZE"]), "0", "asking writes nothing");
     assert_eq!(redis.cli(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
     wait_until(false, "a replica takes no writes");
-    listener.daemon.wait_for_line(&["WARN Redis takes no writes", "read only"]);
+    listener.daemon.wait_for_line(&["WARN Redis refuses writes", "read only"]);
     assert_eq!(redis.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
     wait_until(true, "a master does");
-    listener.daemon.wait_for_line(&["INFO Redis takes writes again"]);
+    listener.daemon.wait_for_line(&["INFO Redis accepts writes again"]);
     assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]), "OK");
     wait_until(false, "too few replicas");
     assert_eq!(redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]), "OK");
@@ -113,7 +113,7 @@ fn it_is_not_ready_while_redis_takes_no_writes() {
     wait_until(false, "it is gone");
     redis.start_again();
     wait_until(true, "it is back");
-    assert_eq!(listener.daemon.log().matches("WARN Redis takes no writes").count(), 4, "once each");
+    assert_eq!(listener.daemon.log().matches("WARN Redis refuses writes").count(), 4, "once each");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_log_that_nobody_reads_changes_nothing() {
     let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains("listening") {
+    while !line.contains("listening for registrations") {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "it does not listen");
     }
@@ -203,7 +203,7 @@ fn the_end_is_asked_for_and_comes_when_clients_are_answered() {
         assert_eq!(hear(client), "ok");
         assert_eq!(hear(idle), "");
         assert_eq!(listener.daemon.wait_for_end(), 0);
-        listener.daemon.wait_for_line(&["ended"]);
+        listener.daemon.wait_for_line(&["shutdown complete"]);
     }
 }
 
@@ -264,7 +264,7 @@ fn a_port_that_is_taken_is_no_usage_error() {
     let redis = RedisServer::start(&[]);
     let (status, _, error) = run(&["--project", "tools", "--listen", &format!("127.0.0.1:{}", redis.port())]);
     assert_eq!(status, Some(1));
-    assert!(error.contains("not started") && error.contains("in use"), "{error}");
+    assert!(error.contains("startup failed") && error.contains("in use"), "{error}");
 }
 
 #[test]
@@ -272,5 +272,5 @@ fn redis_is_named_by_the_environment_too() {
     let redis = RedisServer::start(&[]);
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
     let daemon = Daemon::start(&args, &[("URLPROXY_REDIS", &redis.url())]);
-    daemon.wait_for_line(&["listening", &format!("redis=\"127.0.0.1:{}\"", redis.port())]);
+    daemon.wait_for_line(&["listening for registrations", &format!("redis=\"127.0.0.1:{}\"", redis.port())]);
 }

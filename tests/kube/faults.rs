@@ -334,5 +334,5 @@ fn a_hold_does_not_run_out_while_the_cluster_is_silent() {
     all_are_there(&redis);
     api.start_again();
     wait_for("the time has passed with it", || members(&redis).is_empty());
-    kube2proxy.daemon.wait_for_line(&["WARN", "withdrawing the routes", "held long enough"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "withdrawing the routes", "hold expired"]);
 }

@@ -58,7 +58,7 @@ impl Kube2proxy {
         variables.extend(["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].map(|name| (name, "")));
         variables.extend(environment);
         let daemon = Daemon::start(&command, &variables);
-        let status = daemon.address_in("telling of itself");
+        let status = daemon.address_in("metrics endpoint listening");
         daemon.wait_for_line(&["following"]);
         Self { daemon, status }
     }

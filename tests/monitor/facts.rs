@@ -33,7 +33,7 @@ fn an_old_list_is_said_once_and_measured() {
     let Some(site) = Site::with(&["hello"]) else { return };
     site.set_aged_list(&["elsewhere"], "600");
     let daemon = site.daemon(&["--metrics-listen", "127.0.0.1:0", "--interval", "100ms"], &[]);
-    let status = daemon.address_in("telling of itself");
+    let status = daemon.address_in("metrics endpoint listening");
     let value = |sample: &str| metric(status, sample);
     wait_for("some rounds", || value(r#"webservicemonitor_rounds_total{outcome="list_old"}"#) >= 3.0);
     assert_eq!(value("webservicemonitor_list_age_seconds"), 600.0);

@@ -22,7 +22,7 @@ fn it_goes_round_and_tells_of_itself() {
     let args = ["--metrics-listen", "127.0.0.1:0", "--interval", "100ms", "--log-format", "json"];
     let mut daemon = site.daemon(&args, &[("NOTIFY_SOCKET", &notify)]);
     assert_eq!(heard(), "READY=1");
-    let status = daemon.address_in("telling of itself");
+    let status = daemon.address_in("metrics endpoint listening");
     wait_for("three restarts", || site.starts().len() == 3);
     for (sample, value) in [
         (r#"webservicemonitor_starts_total{outcome="ok"}"#, 3.0),

@@ -365,7 +365,7 @@ fn one_history_has_one_monitor() {
     let Some(site) = Site::with(&["hello"]) else { return };
     site.set_jobs(&[("hello", "qw", 5)]);
     let daemon = site.daemon(&["--metrics-listen", "127.0.0.1:0"], &[]);
-    daemon.wait_for_line(&["telling of itself"]);
+    daemon.wait_for_line(&["metrics endpoint listening"]);
     wait_for("the first round is kept", || site.path("state").exists());
     let ended = site.once(&[]);
     assert!(ended.status == 1 && ended.log.contains("another webservicemonitor runs"), "{}", ended.log);

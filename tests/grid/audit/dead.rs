@@ -11,7 +11,7 @@ const SOON_DEAD: [&str; 6] = ["--audit-interval", "50ms", "--metrics-listen", "1
 fn a_port_that_refuses_for_long_is_no_longer_routed() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOON_DEAD);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     let (_backend, port) = backend();
     let nobody = url(free_port());
     assert_eq!(listener.register("/there", &url(port)), "ok");
@@ -30,7 +30,7 @@ fn a_server_that_does_not_listen_yet_keeps_its_route() {
     let redis = RedisServer::start(&[]);
     let args = ["--audit-interval", "20ms", "--metrics-listen", "127.0.0.1:0", "--dead-after", "10m"];
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     let nobody = url(free_port());
     assert_eq!(listener.register(".*", &nobody), "ok");
     wait_for_finding(status, "backend_unreachable", 9);
@@ -46,7 +46,7 @@ fn a_port_that_is_registered_again_gets_its_time_again() {
     signed(&redis, "old", &nobody, 1);
     signed(&redis, "new", &nobody, now + 3600);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOON_DEAD);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"old\""]);
     wait_for_finding(status, "backend_unreachable", 4);
     assert_eq!(redis.cli(&["HGET", "prefix:new", ".*"]), nobody);
@@ -58,7 +58,7 @@ fn a_server_that_is_busy_is_not_dead() {
     let full = full();
     signed(&redis, "hello", &url(full.2), 1);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOON_DEAD);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     // Each takes until the deadline of connecting.
     (0..4).for_each(|_| wait_for_finding(status, "backend_unreachable", 1));
     assert_eq!((route(&redis, ".*"), found(status, "dead")), (url(full.2), 0));
@@ -91,7 +91,7 @@ fn most_routes_at_once_are_kept_until_the_operator_says_so() {
     let guard = format!("50% floor=20 hold=1h accept={}", accept.display());
     let args = [&SOON_DEAD[..], &["--withdrawal-guard", &guard]].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(sample(status, "proxylistener_held_dead_routes"), 0);
     let line =
         listener.daemon.wait_for_line(&["WARN", "most tools' ports refuse connections", "missing=24", "live=25"]);
@@ -127,7 +127,7 @@ fn one_tools_dead_routes_are_not_most() {
     let args =
         [&SOON_DEAD[..], &["--allow-client", "127.0.0.0/8", "--withdrawal-guard", "50% floor=3 hold=1h"]].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.there"), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     wait_for("they are withdrawn", || found(status, "dead") >= 31);
     assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "prefix:dead"]), "0");
 }
@@ -139,6 +139,6 @@ fn off_keeps_them_for_ever() {
     signed(&redis, "hello", &nobody, 1);
     let args = ["--audit-interval", "20ms", "--metrics-listen", "127.0.0.1:0", "--dead-after", "off"];
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &args);
-    wait_for_finding(listener.daemon.address_in("telling of itself"), "backend_unreachable", 9);
+    wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "backend_unreachable", 9);
     assert_eq!(route(&redis, ".*"), nobody);
 }

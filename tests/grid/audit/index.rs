@@ -48,7 +48,7 @@ fn the_index_follows_old_writers() {
     wait_for("what is unknown but alone has its address", || holder(&redis, silent) == "silent");
     wait_for("also what does not listen", || holder(&redis, one) == "one");
     wait_for("what is stale is gone", || redis.cli(&["HLEN", "addresses"]) == "3");
-    wait_for_finding(listener.daemon.address_in("telling of itself"), "backend_unreachable", 6);
+    wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "backend_unreachable", 6);
     assert_eq!(
         (holder(&redis, both), redis.cli(&["HGET", "addresses", "10.0.0.1:80"])),
         (String::new(), "service".into())
@@ -65,7 +65,7 @@ fn an_index_of_another_type_stops_nothing() {
     redis.cli(&["SET", "prefix:text", "text"]);
     redis.cli(&["HSET", "prefix:hello", ".*", &url(port)]);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &ARGS);
-    wait_for_finding(listener.daemon.address_in("telling of itself"), "own", 3);
+    wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "own", 3);
     assert_eq!(redis.cli(&["GET", "addresses"]), "text");
     assert!(!listener.daemon.log().contains("no audit"));
 }
@@ -88,7 +88,7 @@ fn a_tool_that_has_a_port_by_the_end_of_an_audit_keeps_it() {
     redis.cli(&["HSET", "prefix:slow", ".*", &url(slow)]);
     let args = ["--metrics-listen", "127.0.0.1:0", "--allow-client", "127.0.0.0/8", "--ident-timeout", "1h"];
     let listener = Listener::start(&redis.url(), ident_port, &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     wait_for_finding(status, "own", 1);
     is_seconds.store(true, SeqCst);
     assert_eq!(listener.register(".*", &url(port)), "ok");

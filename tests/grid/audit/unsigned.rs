@@ -19,7 +19,7 @@ fn another_tools_port_is_no_longer_routed_whoever_wrote_the_route() {
     redis.cli(&["HSET", "redirect:hello", ".*", "hello.toolforge.org"]);
     let args = [&SOMETIMES[..], &LOCAL].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"hello\"", "pattern=\".*\"", "owner=\"tools.other\""]);
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"hello\"", "pattern=\"/name\""]);
     assert_eq!(redis.cli(&["EXISTS", "prefix:hello", "redirect:hello"]), "0");
@@ -34,7 +34,7 @@ fn a_user_that_is_no_tool_changes_nothing() {
         let (_backend, port) = backend();
         redis.cli(&["HSET", "prefix:hello", ".*", &url(port)]);
         let listener = Listener::start(&redis.url(), identd_by(move |_| user), &args);
-        wait_for_finding(listener.daemon.address_in("telling of itself"), "no_tools", 2);
+        wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "no_tools", 2);
         assert_eq!(route(&redis, ".*"), url(port), "{user}");
     }
 }
@@ -60,7 +60,7 @@ fn what_others_wrote_is_left_alone() {
     redis.cli(&["SADD", "prefix:set", &url(port)]);
     let args = [&SOMETIMES[..], &["--allow-client", "127.0.0.0/24", "--dead-after", "100ms"]].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     listener.daemon.wait_for_line(&["withdrawn", "pattern=\"/grid\""]);
     wait_for_finding(status, "outside", 4);
     assert_eq!(redis.cli(&["HKEYS", "prefix:hello"]), "/api.*");
@@ -75,7 +75,7 @@ fn loopback_is_audited_only_where_it_is_listed() {
     let (_backend, port) = backend();
     redis.cli(&["HSET", "prefix:hello", ".*", &url(port)]);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &SOMETIMES);
-    wait_for_finding(listener.daemon.address_in("telling of itself"), "outside", 2);
+    wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "outside", 2);
     assert_eq!(route(&redis, ".*"), url(port));
 }
 
@@ -94,7 +94,7 @@ fn a_route_that_was_written_over_is_an_old_writers() {
     redis.cli(&["HSET", "prefix:hello", ".*", &url(second)]);
     redis.cli(&["HSET", "origin:hello", ".*", &origin(first)]);
     let listener = Listener::start(&redis.url(), identd_by(|_| "www-data"), &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     wait_for_finding(status, "no_tools", 2);
     redis.cli(&["HSET", "origin:hello", ".*", &origin(second)]);
     wait_for_finding(status, "own", 2);

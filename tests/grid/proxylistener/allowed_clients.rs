@@ -16,7 +16,7 @@ fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
     let args =
         ["--settings-file", file.to_str().unwrap(), "--metrics-listen", "127.0.0.1:0", "--audit-interval", "off"];
     let listener = Listener::start(&redis.url(), ident_port, &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     assert!(!listener.daemon.log().contains("--allow-client"), "{}", listener.daemon.log());
     let refused = || http::metric(status, r#"proxylistener_connections_refused_total{by="allow_client"}"#);
     assert_eq!(refused(), 0.0);
@@ -36,7 +36,7 @@ fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
 
     std::fs::write(&file, "allow-client 127.0.0.2\n").unwrap();
     listener.daemon.signal("HUP");
-    listener.daemon.wait_for_line(&["INFO", "settings read again", "changed=true"]);
+    listener.daemon.wait_for_line(&["INFO", "settings reloaded", "changed=true"]);
     assert_eq!((from(2), from(1)), ("ok".into(), "fail".into()));
     std::fs::write(&file, "").unwrap();
     listener.daemon.signal("HUP");

@@ -45,7 +45,7 @@ fn no_more_than_max_connections_are_served() {
     let args =
         ["--max-connections", "8", "--metrics-listen", "127.0.0.1:0", "--ident-timeout", "1m", "--idle-timeout", "1m"];
     let listener = Listener::start(&redis.url(), ident_port, &args);
-    let status = listener.daemon.address_in("telling of itself");
+    let status = listener.daemon.address_in("metrics endpoint listening");
     let host = |last| Ipv4Addr::new(127, 0, 0, last);
     let clients: Vec<_> = (0..8)
         .map(|n| {
@@ -64,7 +64,7 @@ fn no_more_than_max_connections_are_served() {
         })
         .collect();
     wait_for("8 wait", || http::metric(status, "proxylistener_waiting_connections") == 8.0);
-    listener.daemon.wait_for_line(&["connections refused", "--max-connections"]);
+    listener.daemon.wait_for_line(&["connection limit reached", "--max-connections"]);
     assert_eq!(http::metric(status, "proxylistener_connections"), 8.0);
     drop(go_on);
     let replies: Vec<_> = clients.into_iter().map(hear).collect();

@@ -70,7 +70,7 @@ fn only_a_server_of_the_tools_own_is_renewed() {
 #[test]
 fn a_renewal_is_checked_as_a_registration_is() {
     let grid = Grid::start(&["--metrics-listen", "127.0.0.1:0"]);
-    let status = grid.listener.daemon.address_in("telling of itself");
+    let status = grid.listener.daemon.address_in("metrics endpoint listening");
     for (pattern, url) in [("(", URL), (".*", "http://127.0.0.2:8000"), (".*", "http://127.0.0.1:8000/x"), (".*", "")] {
         assert_eq!(grid.ask_as("tools.hello", &format!("renew\n{pattern}\n{url}\n")), "fail", "{pattern} {url}");
     }

@@ -126,7 +126,7 @@ fn a_host_is_one_whatever_family_it_comes_by() {
         .concat(),
         &[],
     );
-    let port = daemon.address_in("listening").port();
+    let port = daemon.address_in("listening for registrations").port();
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let ask_from = |host: IpAddr, command: &str| {
         let to = if host.is_ipv4() { v4 } else { v6 };

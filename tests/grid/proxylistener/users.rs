@@ -97,7 +97,7 @@ fn the_identd_is_asked_from_the_address_that_the_client_knows() {
         identd(move |stream, _| told.send(stream.peer_addr().unwrap().ip().to_canonical()).unwrap()).to_string();
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.3:0", "--project", "tools"];
     let daemon = Daemon::start(&[&args[..], &["--ident-port", &ident_port, "--audit-interval", "off"]].concat(), &[]);
-    let line = daemon.wait_for_line(&["listening"]);
+    let line = daemon.wait_for_line(&["listening for registrations"]);
     let address = line.split_once("address=").unwrap().1.split_once(' ').unwrap().0;
     assert_eq!(ask(TcpStream::connect(address).unwrap(), "unregister\n.*\n"), IDENT_FAILED);
     assert_eq!(asked_from.recv_timeout(SOON).unwrap(), Ipv4Addr::new(127, 0, 0, 3));
