@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
-use urlproxy::daemon::raise_file_limit;
+use urlproxy::daemon::raise_fd_limit;
 
 use grid::{Listener, TOOLS, ask, connect, host_of, start_identd, start_relay, start_servers, tool_of_port};
 use process::row;
@@ -40,7 +40,7 @@ const FAR: Duration = Duration::from_millis(20);
 
 fn main() {
     let (Some(store), Some(mut many)) = (Store::filled(0), Store::filled(0)) else { return };
-    raise_file_limit();
+    raise_fd_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|e| panic!("{e}"));
     LocalSet::new().block_on(&runtime, async {
         let ident_port = start_identd().await;

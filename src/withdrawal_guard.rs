@@ -167,7 +167,7 @@ impl WithdrawalGuard {
                     let keys: Vec<K> = missing.into_iter().collect();
                     let going = keys.iter().filter(|key| names.contains(key.as_ref())).count();
                     let (going, held) = (going as u64, (keys.len() - going) as u64);
-                    events.push(GuardEvent::Named { going, held, others: names.beyond(keys.iter().map(K::as_ref)) });
+                    events.push(GuardEvent::Named { going, held, others: names.except(keys.iter().map(K::as_ref)) });
                     if held == 0 {
                         self.hold = None;
                     }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 /// After a failure to accept, as when there are no file descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ impl Acceptor {
                     }
                     return (stream, canonical_addr(peer));
                 }
-                Err(error) if is_the_clients(&error) => {}
+                Err(error) if is_client_abort(&error) => {}
                 Err(error) => {
                     if std::mem::take(&mut self.is_accepting) {
                         warn!(%error, "accept failed; retrying");
                     }
-                    sleep(PAUSE).await;
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -48,7 +48,7 @@ impl Acceptor {
 }
 
 /// The client was gone before it was accepted.
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_client_abort(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 

@@ -14,7 +14,7 @@ pub struct ConcurrencyLimiter<K>(Arc<Mutex<HashMap<K, usize>>>);
 #[derive(Debug)]
 pub struct ConcurrencyPermit<K: Eq + Hash> {
     key: K,
-    under_way: Arc<Mutex<HashMap<K, usize>>>,
+    active: Arc<Mutex<HashMap<K, usize>>>,
 }
 
 impl<K> Default for ConcurrencyLimiter<K> {
@@ -26,13 +26,13 @@ impl<K> Default for ConcurrencyLimiter<K> {
 impl<K: Clone + Eq + Hash> ConcurrencyLimiter<K> {
     /// Begins one more; `None` while as many as `limit` are under way for the key.
     pub fn try_acquire(&self, key: K, limit: usize) -> Option<ConcurrencyPermit<K>> {
-        let mut under_way = self.0.lock();
-        let count = under_way.get(&key).copied().unwrap_or(0);
+        let mut active = self.0.lock();
+        let count = active.get(&key).copied().unwrap_or(0);
         if count >= limit {
             return None;
         }
-        under_way.insert(key.clone(), count + 1);
-        Some(ConcurrencyPermit { key, under_way: Arc::clone(&self.0) })
+        active.insert(key.clone(), count + 1);
+        Some(ConcurrencyPermit { key, active: Arc::clone(&self.0) })
     }
 
     /// Whether nothing is under way.
@@ -43,11 +43,11 @@ impl<K: Clone + Eq + Hash> ConcurrencyLimiter<K> {
 
 impl<K: Eq + Hash> Drop for ConcurrencyPermit<K> {
     fn drop(&mut self) {
-        let mut under_way = self.under_way.lock();
-        if let Some(count) = under_way.get_mut(&self.key) {
+        let mut active = self.active.lock();
+        if let Some(count) = active.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                under_way.remove(&self.key);
+                active.remove(&self.key);
             }
         }
     }

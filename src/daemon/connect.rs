@@ -15,10 +15,10 @@ use super::tls::open_tls;
 use crate::redis_client::{Endpoint, Reach, RedisUrl, Sentinels, ServerError, master_of};
 
 /// All Sentinels together may take so long to say where the master is.
-const SENTINELS: Duration = Duration::from_secs(1);
+const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A configuration without deadlines: those are the callers'.
-pub(super) fn patient() -> AsyncConnectionConfig {
+/// A configuration redacted deadlines: those are the callers'.
+pub(super) fn no_timeouts() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
 }
 
@@ -38,12 +38,12 @@ pub(super) async fn connect(
     };
     connected.map_err(|error| match url.credentials() {
         // A server that does not know HELLO quotes what it was sent.
-        Some((_, password)) => without(error, password),
+        Some((_, password)) => redacted(error, password),
         None => error,
     })
 }
 
-fn without(error: RedisError, password: &str) -> RedisError {
+fn redacted(error: RedisError, password: &str) -> RedisError {
     let text = error.to_string();
     if password.is_empty() || !text.contains(password) {
         return error;
@@ -55,7 +55,7 @@ fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
     let settings = RedisConnectionInfo::default().set_db(url.db().into()).set_protocol(protocol);
     let settings = settings.set_skip_set_lib_name();
     match url.credentials() {
-        // The crate asks servers before version 6, which know no users, again without one.
+        // The crate asks servers before version 6, which know no users, again redacted one.
         Some((user, password)) => settings.set_username(user).set_password(password),
         None => settings,
     }
@@ -67,7 +67,7 @@ async fn open_master(
     config: &AsyncConnectionConfig,
 ) -> RedisResult<MultiplexedConnection> {
     let asked = sentinels.clone();
-    let master = spawn_blocking(move || master_of(&asked, Instant::now() + SENTINELS)).await;
+    let master = spawn_blocking(move || master_of(&asked, Instant::now() + SENTINEL_TIMEOUT)).await;
     let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
     let shown = master.to_string();
     let endpoint = Endpoint::Tcp { host: master.host, port: master.port };
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     async fn error_of(url: &str, protocol: ProtocolVersion) -> String {
-        let connected = connect(&url.parse().unwrap(), protocol, &patient()).await;
+        let connected = connect(&url.parse().unwrap(), protocol, &no_timeouts()).await;
         format!("{0} {0:?}", connected.err().unwrap())
     }
 
@@ -130,7 +130,7 @@ mod tests {
             ("redis://:pw@127.0.0.1", &["AUTH$7default$2pw", "AUTH$2pw"]),
         ] {
             let (port, received) = fake_server::start("-ERR wrong number of arguments for 'auth' command\r\n").await;
-            let _ = connect(&format!("{url}:{port}").parse().unwrap(), ProtocolVersion::RESP2, &patient()).await;
+            let _ = connect(&format!("{url}:{port}").parse().unwrap(), ProtocolVersion::RESP2, &no_timeouts()).await;
             let received = received
                 .lock()
                 .iter()

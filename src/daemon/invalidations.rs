@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::connect::{connect, patient};
+use super::connect::{connect, no_timeouts};
 use super::store::{StoreError, within_deadline};
 use crate::backoff::Backoff;
 use crate::redis_client::RedisUrl;
@@ -24,9 +24,9 @@ use crate::registry::track_keys;
 /// More keys than these are as good as all.
 const MAX_KEYS: usize = 16_384;
 /// Between two looks whether the connection still is there.
-const PING: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two tries to connect, at first and at last.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// What others have written since it was last asked.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,10 +39,10 @@ pub struct Invalidations {
 
 /// Takes in what Redis pushes; clones hear for one another.
 #[derive(Clone, Debug, Default)]
-pub struct InvalidationListener(Arc<Heard>);
+pub struct InvalidationListener(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Shared {
     invalidations: Mutex<Invalidations>,
     notify: Notify,
 }
@@ -54,8 +54,8 @@ impl InvalidationListener {
     /// Redis cannot be reached, or refuses tracking.
     pub async fn connect(&self, url: &RedisUrl, prefix: &str) -> RedisResult<MultiplexedConnection> {
         let listener = self.clone();
-        let config = patient().set_push_sender(move |push: PushInfo| -> Result<(), Infallible> {
-            listener.take_in(push);
+        let config = no_timeouts().set_push_sender(move |push: PushInfo| -> Result<(), Infallible> {
+            listener.record(push);
             Ok(())
         });
         let mut connection = connect(url, ProtocolVersion::RESP3, &config).await?;
@@ -64,25 +64,25 @@ impl InvalidationListener {
     }
 
     /// Listens on a connection of its own, which is made again whenever it is lost, for as long as somebody else has a clone.
-    pub fn listen(url: RedisUrl, prefix: &'static str) -> Self {
+    pub fn spawn(url: RedisUrl, prefix: &'static str) -> Self {
         let listener = Self::default();
-        let heard = Arc::downgrade(&listener.0);
+        let shared = Arc::downgrade(&listener.0);
         tokio::spawn(async move {
-            let mut backoff = Backoff::between(RETRY.0, RETRY.1);
+            let mut backoff = Backoff::between(RETRY_DELAYS.0, RETRY_DELAYS.1);
             let mut has_failed = false;
-            while let Some(heard) = heard.upgrade() {
-                let listener = Self(heard);
+            while let Some(shared) = shared.upgrade() {
+                let listener = Self(shared);
                 let error = match within_deadline(listener.connect(&url, prefix)).await {
                     Ok(connection) => {
-                        listener.doubt_everything();
+                        listener.invalidate_everything();
                         if std::mem::take(&mut has_failed) {
                             info!(prefix, "Redis sends invalidations again");
                         }
                         backoff.reset();
-                        let heard = Arc::downgrade(&listener.0);
+                        let shared = Arc::downgrade(&listener.0);
                         drop(listener);
                         // It fills what is shared while somebody wants it.
-                        match keep(connection, || heard.strong_count() > 1).await {
+                        match ping_until_unwanted(connection, || shared.strong_count() > 1).await {
                             Ok(()) => return,
                             Err(error) => error,
                         }
@@ -110,39 +110,42 @@ impl InvalidationListener {
         std::mem::take(&mut *self.0.invalidations.lock())
     }
 
-    fn doubt_everything(&self) {
+    fn invalidate_everything(&self) {
         self.0.invalidations.lock().everything = Some(Instant::now());
         self.0.notify.notify_one();
     }
 
     /// Takes in names of keys, or null for all of them.
-    fn take_in(&self, push: PushInfo) {
+    fn record(&self, push: PushInfo) {
         let keys = match (push.kind, push.data.into_iter().next()) {
             (PushKind::Invalidate, Some(Value::Array(keys))) => Some(keys),
             (PushKind::Invalidate, _) => None,
-            // The next PING fails.
+            // The next PING_INTERVAL fails.
             _ => return,
         };
-        let mut heard = self.0.invalidations.lock();
+        let mut shared = self.0.invalidations.lock();
         let mut is_complete = keys.is_some();
         for key in keys.into_iter().flatten() {
             match key {
-                Value::BulkString(key) if heard.keys.len() < MAX_KEYS => _ = heard.keys.insert(key),
+                Value::BulkString(key) if shared.keys.len() < MAX_KEYS => _ = shared.keys.insert(key),
                 _ => is_complete = false,
             }
         }
         if !is_complete {
-            heard.everything = Some(Instant::now());
+            shared.everything = Some(Instant::now());
         }
-        drop(heard);
+        drop(shared);
         self.0.notify.notify_one();
     }
 }
 
 /// Returns when the connection is gone, or is not wanted any more.
-async fn keep(mut connection: MultiplexedConnection, is_wanted: impl Fn() -> bool) -> Result<(), StoreError> {
+async fn ping_until_unwanted(
+    mut connection: MultiplexedConnection,
+    is_wanted: impl Fn() -> bool,
+) -> Result<(), StoreError> {
     while is_wanted() {
-        sleep(PING).await;
+        sleep(PING_INTERVAL).await;
         let ping = redis::cmd("PING");
         let () = within_deadline(ping.query_async(&mut connection)).await?;
     }
@@ -164,14 +167,14 @@ mod tests {
     #[test]
     fn keys_are_taken_once_and_a_flush_is_everything() {
         let listener = InvalidationListener::default();
-        listener.take_in(push(PushKind::Invalidate, names(&["prefix:a", "prefix:b"])));
-        listener.take_in(push(PushKind::Invalidate, names(&["prefix:a"])));
-        let heard = listener.take();
-        assert_eq!((heard.keys.len(), heard.everything), (2, None));
+        listener.record(push(PushKind::Invalidate, names(&["prefix:a", "prefix:b"])));
+        listener.record(push(PushKind::Invalidate, names(&["prefix:a"])));
+        let shared = listener.take();
+        assert_eq!((shared.keys.len(), shared.everything), (2, None));
         assert_eq!(listener.take(), Invalidations::default());
-        listener.take_in(push(PushKind::Invalidate, Value::Nil));
+        listener.record(push(PushKind::Invalidate, Value::Nil));
         assert!(listener.take().everything.is_some());
-        listener.take_in(push(PushKind::Disconnection, Value::Nil));
+        listener.record(push(PushKind::Disconnection, Value::Nil));
         assert_eq!(listener.take(), Invalidations::default());
     }
 
@@ -180,10 +183,10 @@ mod tests {
         let listener = InvalidationListener::default();
         for number in 0..=MAX_KEYS {
             assert_eq!(listener.0.invalidations.lock().everything, None, "{number}");
-            listener.take_in(push(PushKind::Invalidate, names(&[&format!("prefix:{number}")])));
+            listener.record(push(PushKind::Invalidate, names(&[&format!("prefix:{number}")])));
         }
-        let heard = listener.take();
-        assert_eq!(heard.keys.len(), MAX_KEYS);
-        assert!(heard.everything.is_some());
+        let shared = listener.take();
+        assert_eq!(shared.keys.len(), MAX_KEYS);
+        assert!(shared.everything.is_some());
     }
 }

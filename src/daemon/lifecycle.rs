@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::metrics::new_registry;
 use super::status::{Readiness, serve_status};
 use super::stop::StopSignals;
-use super::systemd::{announce, keep_watchdog_fed};
+use super::systemd::{feed_watchdog, notify_systemd};
 
 /// What every daemon has while it runs. Made inside of the runtime, first: its signals no longer end the process then.
 #[derive(Debug)]
@@ -67,14 +67,14 @@ impl Lifecycle {
             status_address = Some(address);
         }
         if let Some(hangups) = hangups {
-            tokio::spawn(explain(hangups));
+            tokio::spawn(log_ignored_hangups(hangups));
         }
-        tokio::spawn(keep_watchdog_fed());
-        announce(NotifyState::Ready);
+        tokio::spawn(feed_watchdog());
+        notify_systemd(NotifyState::Ready);
         let shutdown = async move {
             signals.received().await;
-            readiness.end();
-            announce(NotifyState::Stopping);
+            readiness.shut_down();
+            notify_systemd(NotifyState::Stopping);
         };
         Ok((status_address, shutdown))
     }
@@ -89,7 +89,7 @@ pub async fn bind(option: &str, address: SocketAddr) -> io::Result<TcpListener> 
     TcpListener::bind(address).await.map_err(named)
 }
 
-async fn explain(mut hangups: Signal) {
+async fn log_ignored_hangups(mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         warn!(
             "SIGHUP ignored; options and the files that they name are read only at startup, restart to apply changes"

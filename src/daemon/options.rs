@@ -23,7 +23,7 @@ pub struct CommonOptions {
 
 impl CommonOptions {
     /// The options that differ from `other`'s, but for those of Redis: what they mean is also in a file.
-    pub fn that_differ(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+    pub fn differing_from(&self, other: &Self) -> impl Iterator<Item = &'static str> {
         let options = [
             ("--metrics-listen", self.metrics_listen == other.metrics_listen),
             ("--log-format or --log-level", self.log == other.log),

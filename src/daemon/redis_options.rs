@@ -40,7 +40,7 @@ pub enum RedisOptionsError {
 
 impl RedisOptionsError {
     /// Whether the options are right, and a file that they name is not.
-    pub fn is_of_a_file(&self) -> bool {
+    pub fn is_file_error(&self) -> bool {
         matches!(self, Self::PasswordFile { .. } | Self::Url { error: RedisUrlError::Ca { .. }, .. })
     }
 }

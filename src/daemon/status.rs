@@ -23,7 +23,7 @@ use tracing::debug;
 
 use super::accept::Acceptor;
 use super::connection_limiter::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
-use super::http::{Answer, TEXT, answer_with};
+use super::http::{HttpResponse, TEXT_PLAIN, response_with};
 use super::metrics::{Format, encode};
 
 /// Monitors ask one after the other, and there are few.
@@ -42,7 +42,7 @@ pub struct Readiness(Arc<Flags>);
 #[derive(Debug, Default)]
 struct Flags {
     is_ready: AtomicBool,
-    is_ending: AtomicBool,
+    is_shutting_down: AtomicBool,
 }
 
 impl Readiness {
@@ -52,13 +52,13 @@ impl Readiness {
     }
 
     /// From now on it does not, whatever is set.
-    pub fn end(&self) {
-        self.0.is_ending.store(true, Relaxed);
+    pub fn shut_down(&self) {
+        self.0.is_shutting_down.store(true, Relaxed);
     }
 
     /// What was set last.
     pub fn get(&self) -> bool {
-        self.0.is_ready.load(Relaxed) && !self.0.is_ending.load(Relaxed)
+        self.0.is_ready.load(Relaxed) && !self.0.is_shutting_down.load(Relaxed)
     }
 }
 
@@ -104,7 +104,7 @@ struct Status {
 }
 
 impl Status {
-    fn answer(&self, request: &Request<Incoming>) -> Answer {
+    fn answer(&self, request: &Request<Incoming>) -> HttpResponse {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed, expected GET or HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -119,18 +119,18 @@ impl Status {
         }
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Answer {
+    fn metrics(&self, request: &Request<Incoming>) -> HttpResponse {
         let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let format = Format::preferred_by(&accept.collect::<Vec<_>>().join(","));
         match encode(&self.registry, format) {
-            Ok(metrics) => answer_with(format.content_type(), metrics),
+            Ok(metrics) => response_with(format.content_type(), metrics),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
         }
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Answer {
-    let mut answer = answer_with(TEXT, body);
+fn text(status: StatusCode, body: &'static str) -> HttpResponse {
+    let mut answer = response_with(TEXT_PLAIN, body);
     *answer.status_mut() = status;
     answer
 }

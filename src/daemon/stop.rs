@@ -31,7 +31,7 @@ impl StopSignals {
 }
 
 /// Lets this process open as many files as the system lets it, and tells how many; `None` is any number.
-pub fn raise_file_limit() -> Option<u64> {
+pub fn raise_fd_limit() -> Option<u64> {
     let Rlimit { maximum, current } = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisError, RedisResult};
 use tokio::sync::Mutex;
 
-use super::connect::{connect, patient};
+use super::connect::{connect, no_timeouts};
 use crate::redis_client::RedisUrl;
 use crate::registry::Call;
 
@@ -36,7 +36,7 @@ pub enum StoreError {
 
 /// Error replies of a server that another connection may not get: another server is the master meanwhile, or it has forgotten
 /// who asks.
-const ELSEWHERE: [&str; 4] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH"];
+const RECONNECT_CODES: [&str; 4] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH"];
 
 impl StoreError {
     /// Whether the connection is of no more use. An ordinary error reply is about what was asked.
@@ -44,14 +44,16 @@ impl StoreError {
         match self {
             Self::Timeout => true,
             Self::Redis(error) => {
-                is_broken(error) || error.is_unrecoverable_error() || ELSEWHERE.iter().any(|code| says(error, code))
+                is_broken(error)
+                    || error.is_unrecoverable_error()
+                    || RECONNECT_CODES.iter().any(|code| has_code(error, code))
             }
         }
     }
 }
 
-/// Whether it is an error reply with this code. Redis before 7 says a script's only in the text of the error.
-fn says(error: &RedisError, code: &str) -> bool {
+/// Whether it is an error reply with this code. Redis before 7 has_code a script's only in the text of the error.
+fn has_code(error: &RedisError, code: &str) -> bool {
     error.code() == Some(code) || error.to_string().contains(code)
 }
 
@@ -61,8 +63,8 @@ pub(crate) async fn within_deadline<T>(asked: impl Future<Output = RedisResult<T
 }
 
 /// Whether a key is of another type than it should be.
-pub fn is_of_another_type(error: &RedisError) -> bool {
-    says(error, "WRONGTYPE")
+pub fn is_wrong_type(error: &RedisError) -> bool {
+    has_code(error, "WRONGTYPE")
 }
 
 /// What can be sent to Redis, again if need be: doing it twice must be the same as doing it once.
@@ -120,13 +122,13 @@ impl Store {
     /// # Errors
     /// It has not, or not within [`REDIS_DEADLINE`].
     pub async fn commit<T: Idempotent>(&self, what: &T) -> Result<T::Reply, StoreError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let outcome = within_deadline(async {
             let (mut connection, is_new) = self.connection().await?;
             match what.send(&mut connection).await {
                 // It broke since it was last used, as when Redis was restarted.
                 Err(error) if !is_new && is_broken(&error) => {
-                    self.forget();
+                    self.drop_connection();
                     let (mut connection, _) = self.connection().await?;
                     what.send(&mut connection).await
                 }
@@ -134,28 +136,28 @@ impl Store {
             }
         })
         .await;
-        self.latency.observe(begun.elapsed().as_secs_f64());
+        self.latency.observe(started.elapsed().as_secs_f64());
         if outcome.as_ref().is_err_and(StoreError::ends_connection) {
-            self.forget();
+            self.drop_connection();
         }
         outcome
     }
 
     async fn connection(&self) -> RedisResult<(MultiplexedConnection, bool)> {
-        let mut kept = self.connection.lock().await;
-        if let Some(connection) = &*kept {
+        let mut cached = self.connection.lock().await;
+        if let Some(connection) = &*cached {
             return Ok((connection.clone(), false));
         }
         // The one deadline is that of `commit`.
-        let connection = connect(&self.url, ProtocolVersion::RESP2, &patient()).await?;
-        *kept = Some(connection.clone());
+        let connection = connect(&self.url, ProtocolVersion::RESP2, &no_timeouts()).await?;
+        *cached = Some(connection.clone());
         Ok((connection, true))
     }
 
-    fn forget(&self) {
+    fn drop_connection(&self) {
         // Held: somebody is connecting anew already.
-        if let Ok(mut kept) = self.connection.try_lock() {
-            *kept = None;
+        if let Ok(mut cached) = self.connection.try_lock() {
+            *cached = None;
         }
     }
 }

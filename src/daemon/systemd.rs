@@ -11,7 +11,7 @@ use tokio::time::interval;
 use tracing::warn;
 
 /// Notifies systemd, or whatever set `NOTIFY_SOCKET`; when that fails, one line of the log says so.
-pub(super) fn announce(state: NotifyState<'_>) {
+pub(super) fn notify_systemd(state: NotifyState<'_>) {
     if let Err(error) = send(state) {
         warn!(%error, "systemd notification failed; systemd does not see this change of state");
     }
@@ -19,7 +19,7 @@ pub(super) fn announce(state: NotifyState<'_>) {
 
 /// Notifies systemd twice in each period of its watchdog that this runtime still turns, if the unit has `WatchdogSec=`.
 /// To be spawned beside the daemon's work: it ends with the runtime, or at once without a watchdog.
-pub(super) async fn keep_watchdog_fed() {
+pub(super) async fn feed_watchdog() {
     let Some(period) = watchdog_enabled().filter(|period| !period.is_zero()) else { return };
     let mut ticks = interval(period / 2);
     loop {

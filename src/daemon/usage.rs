@@ -23,11 +23,11 @@ pub fn exit_on(error: &clap::Error) -> ExitCode {
 }
 
 /// A year is enough for anybody, and no sum of two overflows a clock.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+const MAX_DURATION: Duration = Duration::from_secs(365 * 86_400);
 
 /// Whether a command line may say so long.
 pub(super) fn is_in_range(time: Duration) -> bool {
-    !time.is_zero() && time <= LONGEST
+    !time.is_zero() && time <= MAX_DURATION
 }
 
 /// Reads a duration of a command line: `5s`, `500ms`, `1h30m`, `7d` or a number of seconds; never zero, at most a year.

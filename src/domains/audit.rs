@@ -8,10 +8,10 @@ use super::mapping::Mapping;
 use crate::clock;
 
 /// Older rows are removed.
-const KEPT_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
+const RETENTION: Duration = Duration::from_secs(400 * 24 * 3600);
 /// No transaction removes more rows, or begins another when it has removed so many bytes: a change that comes then waits for one.
-const ROWS_AT_ONCE: i64 = 200;
-const BYTES_AT_ONCE: i64 = 1 << 20;
+const MAX_ROWS_PER_STEP: i64 = 200;
+const MAX_BYTES_PER_STEP: i64 = 1 << 20;
 
 /// The oldest rows with their sizes, as the triggers of `audit_bytes` count them. `octet_length` reads no large column.
 const OLDEST: &str = "SELECT id, at, 64 + octet_length(who) + octet_length(project) + octet_length(action)
@@ -128,14 +128,14 @@ pub(super) struct Limits {
 impl Limits {
     /// The limit of age at this time.
     pub(super) fn now(max_bytes: i64) -> Self {
-        let oldest = unix_now().saturating_sub(i64::try_from(KEPT_FOR.as_secs()).unwrap_or(i64::MAX));
+        let oldest = unix_now().saturating_sub(i64::try_from(RETENTION.as_secs()).unwrap_or(i64::MAX));
         Self { oldest, max_bytes }
     }
 }
 
 /// What the next step would remove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct PrunePlan {
     /// All of the log's.
     pub bytes: i64,
     /// All rows up to this one; `None` when nothing is to be removed.
@@ -150,28 +150,28 @@ pub(super) struct Pruned {
 }
 
 /// Looks at the oldest rows, as many as one step may remove, however many there are.
-pub(super) fn look(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::Result<Seen> {
+pub(super) fn plan_prune(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::Result<PrunePlan> {
     let mut total = transaction.prepare_cached("SELECT number FROM total WHERE name = 'audit_bytes'")?;
     let bytes: i64 = total.query_row([], |row| row.get(0))?;
-    let mut seen = Seen { bytes, last: None };
+    let mut plan = PrunePlan { bytes, last: None };
     let mut query = transaction.prepare_cached(OLDEST)?;
-    let mut rows = query.query([ROWS_AT_ONCE])?;
+    let mut rows = query.query([MAX_ROWS_PER_STEP])?;
     let mut removed = 0;
     // Numbers rise with time, and none is used twice: the first rows are the oldest.
     while let Some(row) = rows.next()? {
         let is_due = row.get::<_, i64>(1)? < limits.oldest || bytes - removed > limits.max_bytes;
-        if !is_due || removed >= BYTES_AT_ONCE {
+        if !is_due || removed >= MAX_BYTES_PER_STEP {
             break;
         }
-        seen.last = Some(row.get(0)?);
+        plan.last = Some(row.get(0)?);
         removed += row.get::<_, i64>(2)?;
     }
-    Ok(seen)
+    Ok(plan)
 }
 
 /// Removes some of the oldest rows that are not kept.
 pub(super) fn prune(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::Result<Pruned> {
-    let before = look(transaction, limits)?;
+    let before = plan_prune(transaction, limits)?;
     let Some(last) = before.last else { return Ok(Pruned::default()) };
     let rows = transaction.prepare_cached(REMOVE)?.execute([last])?;
     let mut total = transaction.prepare_cached("SELECT number FROM total WHERE name = 'audit_bytes'")?;
@@ -211,7 +211,7 @@ mod tests {
         let mut steps = 0;
         loop {
             let Pruned { rows, bytes } = database.write(|transaction| prune(transaction, limits)).unwrap();
-            assert!(rows <= 200 && bytes < 2 * BYTES_AT_ONCE, "{rows} rows, {bytes} bytes");
+            assert!(rows <= 200 && bytes < 2 * MAX_BYTES_PER_STEP, "{rows} rows, {bytes} bytes");
             if rows == 0 {
                 break;
             }
@@ -241,7 +241,7 @@ mod tests {
             let rest = want.1 * size;
             assert_eq!(
                 database
-                    .read(|transaction| look(transaction, Limits { oldest: 0, max_bytes: i64::MAX }))
+                    .read(|transaction| plan_prune(transaction, Limits { oldest: 0, max_bytes: i64::MAX }))
                     .unwrap()
                     .bytes,
                 rest

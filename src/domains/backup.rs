@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::database::{Database, DatabaseError};
 
 /// Copied at once, 4 KiB each.
-const PAGES: i32 = 1000;
+const PAGES_PER_STEP: i32 = 1000;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +79,13 @@ fn is_part_of(database: &Path, file: &Path) -> bool {
 
 fn copy(database: &Database, temporary: &Path, file: &Path) -> Result<i32, BackupError> {
     let failed = |error| BackupError::Sqlite { path: file.to_owned(), error };
-    let source = database.open_source()?;
+    let source = database.open_reader()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(temporary, flags).map_err(failed)?;
     // The copy is of the moment of this first read. Without it every change by others would have it begin anew.
     source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(failed)?;
     let backup = Backup::new(&source, &mut copy).map_err(failed)?;
-    while backup.step(PAGES).map_err(failed)? == StepResult::More {
+    while backup.step(PAGES_PER_STEP).map_err(failed)? == StepResult::More {
         let progress = backup.progress();
         let (total, left) = (progress.pagecount, progress.remaining);
         // Nobody need read it.

@@ -2,12 +2,12 @@
 
 use rusqlite::{Transaction, params};
 
+use super::api_error::ApiError;
 use super::audit::{Action, Author, Entry, record};
 use super::mapping::{DomainRow, Mapping, backends_of, count_domains, find_domain, find_project};
+use super::mapping_policy::{MappingPolicy, is_project};
 use super::outbox;
-use super::ownership::{is_anothers, labels_of};
-use super::policy::{Policy, is_project};
-use super::refusal::Refusal;
+use super::ownership::{belongs_to_another_project, labels_of};
 
 /// What a change came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,26 +36,26 @@ impl Changed {
 /// A name or backend that may not be, a domain that is another project's or belongs to one of its, a reserved one, a quota.
 pub(super) fn put(
     transaction: &Transaction<'_>,
-    policy: &Policy,
+    policy: &MappingPolicy,
     author: Author<'_>,
     wanted: &Mapping,
     action: Action,
-) -> Result<Changed, Refusal> {
+) -> Result<Changed, ApiError> {
     if !is_project(author.project) {
-        return Err(Refusal::Project);
+        return Err(ApiError::Project);
     }
-    let wanted = normal(policy, wanted)?;
+    let wanted = canonical(policy, wanted)?;
     let project = find_project(transaction, author.project)?;
     let existing = find_domain(transaction, &wanted.domain)?;
     match existing {
-        Some(row) if Some(row.project) != project => return Err(Refusal::Taken),
+        Some(row) if Some(row.project) != project => return Err(ApiError::Taken),
         Some(_) => {}
         None => check_new(transaction, policy, author, &wanted.domain, project)?,
     }
     let before = backends_of(transaction, &wanted.domain)?;
     let added: Vec<&String> = wanted.backends.iter().filter(|backend| !before.contains(backend)).collect();
     if before.len() + added.len() > policy.max_backends && !added.is_empty() {
-        return Err(Refusal::TooManyBackends(policy.max_backends));
+        return Err(ApiError::TooManyBackends(policy.max_backends));
     }
     if added.is_empty() {
         return Ok(Changed::nothing(transaction, &wanted.domain)?);
@@ -66,7 +66,7 @@ pub(super) fn put(
             let project = match project {
                 Some(project) => project,
                 None => {
-                    forget_projects(transaction, policy.max_total_domains)?;
+                    remove_empty_projects(transaction, policy.max_total_domains)?;
                     add_project(transaction, author.project)?
                 }
             };
@@ -87,20 +87,20 @@ pub(super) fn put(
 /// No such domain, a name or backend that may not be, a domain that somebody has or that belongs to one, a reserved one, a quota.
 pub(super) fn replace(
     transaction: &Transaction<'_>,
-    policy: &Policy,
+    policy: &MappingPolicy,
     author: Author<'_>,
     domain: &str,
-    wanted: Result<Mapping, Refusal>,
-) -> Result<Changed, Refusal> {
-    let row = own_domain(transaction, author.project, domain)?;
-    let after = normal(policy, &wanted?)?;
+    wanted: Result<Mapping, ApiError>,
+) -> Result<Changed, ApiError> {
+    let row = find_own_domain(transaction, author.project, domain)?;
+    let after = canonical(policy, &wanted?)?;
     if after.backends.len() > policy.max_backends {
-        return Err(Refusal::TooManyBackends(policy.max_backends));
+        return Err(ApiError::TooManyBackends(policy.max_backends));
     }
     let is_renamed = after.domain != domain;
     if is_renamed {
         if find_domain(transaction, &after.domain)?.is_some() {
-            return Err(Refusal::Taken);
+            return Err(ApiError::Taken);
         }
         check_new(transaction, policy, author, &after.domain, Some(row.project))?;
     }
@@ -126,8 +126,8 @@ pub(super) fn replace(
 ///
 /// # Errors
 /// No such domain.
-pub(super) fn delete(transaction: &Transaction<'_>, author: Author<'_>, domain: &str) -> Result<Changed, Refusal> {
-    let row = own_domain(transaction, author.project, domain)?;
+pub(super) fn delete(transaction: &Transaction<'_>, author: Author<'_>, domain: &str) -> Result<Changed, ApiError> {
+    let row = find_own_domain(transaction, author.project, domain)?;
     let before = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
     transaction.execute("DELETE FROM domain WHERE id = ?", [row.id])?;
     record(transaction, &Entry { author, action: Action::Delete, domain, before: Some(before), after: None })?;
@@ -144,8 +144,8 @@ pub(super) fn move_to(
     who: &str,
     domain: &str,
     project: &str,
-) -> Result<String, Refusal> {
-    let row = find_domain(transaction, domain)?.ok_or(Refusal::NoSuchDomain)?;
+) -> Result<String, ApiError> {
+    let row = find_domain(transaction, domain)?.ok_or(ApiError::NoSuchDomain)?;
     let from: String =
         transaction.query_row("SELECT name FROM project WHERE id = ?", [row.project], |row| row.get(0))?;
     if from == project {
@@ -156,28 +156,29 @@ pub(super) fn move_to(
     let mapping = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
     // A row of each project's: both see it in the log.
     let author = |project| Author { who, project, is_operator: true };
-    let gone =
+    let left =
         Entry { author: author(&from), action: Action::MoveAway, domain, before: Some(mapping.clone()), after: None };
-    record(transaction, &gone)?;
-    let come = Entry { author: author(project), action: Action::MoveHere, domain, before: None, after: Some(mapping) };
-    record(transaction, &come)?;
+    record(transaction, &left)?;
+    let arrived =
+        Entry { author: author(project), action: Action::MoveHere, domain, before: None, after: Some(mapping) };
+    record(transaction, &arrived)?;
     Ok(from)
 }
 
 /// Whether a domain that nobody has may become a project's.
 fn check_new(
     transaction: &Transaction<'_>,
-    policy: &Policy,
+    policy: &MappingPolicy,
     author: Author<'_>,
     domain: &str,
     project: Option<i64>,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     if author.is_operator {
         Ok(())
     } else if policy.reserved.covers(domain) {
-        Err(Refusal::Reserved)
-    } else if is_anothers(transaction, &policy.suffixes, domain, project)? {
-        Err(Refusal::Taken)
+        Err(ApiError::Reserved)
+    } else if belongs_to_another_project(transaction, &policy.suffixes, domain, project)? {
+        Err(ApiError::Taken)
     } else {
         Ok(())
     }
@@ -187,15 +188,19 @@ fn check_new(
 ///
 /// # Errors
 /// No such project or domain.
-pub(super) fn own_domain(transaction: &Transaction<'_>, project: &str, domain: &str) -> Result<DomainRow, Refusal> {
-    let project = find_project(transaction, project)?.ok_or(Refusal::NoSuchProject)?;
+pub(super) fn find_own_domain(
+    transaction: &Transaction<'_>,
+    project: &str,
+    domain: &str,
+) -> Result<DomainRow, ApiError> {
+    let project = find_project(transaction, project)?.ok_or(ApiError::NoSuchProject)?;
     let row = find_domain(transaction, domain)?;
-    row.filter(|row| row.project == project).ok_or(Refusal::NoSuchDomain)
+    row.filter(|row| row.project == project).ok_or(ApiError::NoSuchDomain)
 }
 
 /// Removes the oldest projects that have neither domains nor tokens when there are `most` or more: they stay when their last domain
 /// goes, and anybody may think of names for them. Two, so that a lowered limit is reached.
-fn forget_projects(transaction: &Transaction<'_>, most: usize) -> rusqlite::Result<()> {
+fn remove_empty_projects(transaction: &Transaction<'_>, most: usize) -> rusqlite::Result<()> {
     let projects: i64 = transaction.query_row("SELECT count(*) FROM project", [], |row| row.get(0))?;
     if usize::try_from(projects).is_ok_and(|projects| projects >= most) {
         transaction.execute(
@@ -213,14 +218,19 @@ pub(super) fn add_project(transaction: &Transaction<'_>, name: &str) -> rusqlite
     Ok(transaction.last_insert_rowid())
 }
 
-fn add_domain(transaction: &Transaction<'_>, policy: &Policy, project: i64, name: &str) -> Result<i64, Refusal> {
+fn add_domain(
+    transaction: &Transaction<'_>,
+    policy: &MappingPolicy,
+    project: i64,
+    name: &str,
+) -> Result<i64, ApiError> {
     let mut count = transaction.prepare_cached("SELECT count(*) FROM domain WHERE project = ?")?;
     let domains: i64 = count.query_row([project], |row| row.get(0))?;
     if usize::try_from(domains).is_ok_and(|domains| domains >= policy.max_domains) {
-        return Err(Refusal::TooManyDomains(policy.max_domains));
+        return Err(ApiError::TooManyDomains(policy.max_domains));
     }
     if usize::try_from(count_domains(transaction)?).is_ok_and(|domains| domains >= policy.max_total_domains) {
-        return Err(Refusal::TooManyInTotal(policy.max_total_domains));
+        return Err(ApiError::TooManyInTotal(policy.max_total_domains));
     }
     let mut insert = transaction.prepare_cached("INSERT INTO domain(name, project, labels) VALUES (?, ?, ?)")?;
     insert.execute(params![name, project, labels_of(name)])?;
@@ -239,7 +249,7 @@ fn add_backends<'a>(
     Ok(())
 }
 
-fn normal(policy: &Policy, wanted: &Mapping) -> Result<Mapping, Refusal> {
+fn canonical(policy: &MappingPolicy, wanted: &Mapping) -> Result<Mapping, ApiError> {
     let domain = policy.domain(&wanted.domain)?.as_str().to_owned();
     Ok(Mapping { domain, backends: policy.backends(&wanted.backends)? })
 }

@@ -2,10 +2,10 @@
 
 use std::io;
 
+use super::api_error::ApiError;
 use super::backup::BackupError;
 use super::database::{Database, DatabaseError};
 use super::import::ImportError;
-use super::refusal::Refusal;
 use super::settings::SettingsError;
 
 /// Why it was not done.
@@ -47,12 +47,12 @@ pub enum CommandError {
 
 impl CommandError {
     /// Why a domain was not changed, for who gives a command.
-    pub(super) fn of(database: &Database, refusal: Refusal, domain: &str) -> Self {
-        match refusal {
-            Refusal::NoSuchDomain => Self::NoSuchDomain(domain.to_owned()),
-            Refusal::Database(error) => Self::Database(error),
-            Refusal::Sqlite(error) => Self::Database(database.failed(error)),
-            refusal => Self::Refused { domain: domain.to_owned(), why: refusal.detail() },
+    pub(super) fn of(database: &Database, error: ApiError, domain: &str) -> Self {
+        match error {
+            ApiError::NoSuchDomain => Self::NoSuchDomain(domain.to_owned()),
+            ApiError::Database(error) => Self::Database(error),
+            ApiError::Sqlite(error) => Self::Database(database.failed(error)),
+            error => Self::Refused { domain: domain.to_owned(), why: error.detail() },
         }
     }
 }

@@ -21,7 +21,7 @@ impl Options {
     ///
     /// # Errors
     /// It was not done, or `out` does not take it.
-    pub(super) fn carry_out(&mut self, command: Command, out: &mut impl Write) -> Result<(), CommandError> {
+    pub(super) fn run_command(&mut self, command: Command, out: &mut impl Write) -> Result<(), CommandError> {
         let policy = self.take_policy().map(|(policy, _)| policy);
         let path = &self.database;
         let text = match command {

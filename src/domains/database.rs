@@ -14,11 +14,11 @@ use rustix::fs::{FlockOperation, flock};
 use super::schema::{APPLICATION_ID, VERSION, migrate};
 
 /// Longer than this one process does not wait for another's write.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than this one of this process's writes does not wait for the others, each of which may wait for another process.
-const QUEUE: Duration = Duration::from_secs(10);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// More idle readers than these are closed.
-const IDLE_READERS: usize = 8;
+const MAX_IDLE_READERS: usize = 8;
 
 /// Why there is no database, or it does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum DatabaseError {
     #[error(
         "{path:?} is no database of invisible-unicorn (application id {found}, expected {APPLICATION_ID}); what the old API kept in its data.db is brought in by `invisible-unicorn --database NEW import {}`", path.display()
     )]
-    Foreign {
+    NotOurs {
         /// Which file.
         path: PathBuf,
         /// What it says it is.
@@ -53,7 +53,7 @@ pub enum DatabaseError {
     #[error(
         "database {path:?} has version {found}, expected at most {VERSION}: it was written by a newer invisible-unicorn"
     )]
-    Newer {
+    TooNew {
         /// Which file.
         path: PathBuf,
         /// Its version.
@@ -61,10 +61,10 @@ pub enum DatabaseError {
     },
     /// Another server has it.
     #[error("another invisible-unicorn serves database {0:?}")]
-    Served(PathBuf),
+    AlreadyServed(PathBuf),
     /// The work on it panicked.
     #[error("the work on database {0:?} was broken off")]
-    BrokenOff(PathBuf),
+    Panicked(PathBuf),
 }
 
 /// A database that is open.
@@ -120,7 +120,7 @@ impl Database {
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(wrong)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(DatabaseError::Served(self.0.path.clone())),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DatabaseError::AlreadyServed(self.0.path.clone())),
             Err(error) => Err(wrong(error.into())),
         }
     }
@@ -141,7 +141,7 @@ impl Database {
         };
         let outcome = work(&reader.transaction()?)?;
         let mut readers = self.0.readers.lock();
-        if readers.len() < IDLE_READERS {
+        if readers.len() < MAX_IDLE_READERS {
             readers.push(reader);
         }
         Ok(outcome)
@@ -157,7 +157,7 @@ impl Database {
     ) -> Result<T, E> {
         // While another process writes, those before this one wait for it one after the other.
         let busy = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None);
-        let mut writer = self.0.writer.try_lock_for(QUEUE).ok_or_else(busy)?;
+        let mut writer = self.0.writer.try_lock_for(QUEUE_TIMEOUT).ok_or_else(busy)?;
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let outcome = work(&transaction)?;
         transaction.commit()?;
@@ -168,7 +168,7 @@ impl Database {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn open_source(&self) -> Result<Connection, DatabaseError> {
+    pub fn open_reader(&self) -> Result<Connection, DatabaseError> {
         open_reader(&self.0.path).map_err(|error| self.failed(error))
     }
 
@@ -186,8 +186,8 @@ impl Database {
         work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let database = self.clone();
-        let broken_off = || DatabaseError::BrokenOff(self.0.path.clone()).into();
-        tokio::task::spawn_blocking(move || work(&database)).await.unwrap_or_else(|_| Err(broken_off()))
+        let panicked = || DatabaseError::Panicked(self.0.path.clone()).into();
+        tokio::task::spawn_blocking(move || work(&database)).await.unwrap_or_else(|_| Err(panicked()))
     }
 }
 
@@ -195,7 +195,7 @@ fn open_writer(path: &Path) -> Result<Connection, DatabaseError> {
     let sqlite = |error| DatabaseError::Sqlite { path: path.to_owned(), error };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     check(&connection, path)?;
     prepare(&mut connection).map_err(sqlite)?;
     Ok(connection)
@@ -210,10 +210,10 @@ fn check(connection: &Connection, path: &Path) -> Result<(), DatabaseError> {
     let found = number("PRAGMA application_id")?;
     let is_empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
     if found != APPLICATION_ID && !(is_empty && found == 0) {
-        return Err(DatabaseError::Foreign { path: path.to_owned(), found });
+        return Err(DatabaseError::NotOurs { path: path.to_owned(), found });
     }
     match number("PRAGMA user_version")? {
-        found if found > VERSION => Err(DatabaseError::Newer { path: path.to_owned(), found }),
+        found if found > VERSION => Err(DatabaseError::TooNew { path: path.to_owned(), found }),
         _ => Ok(()),
     }
 }
@@ -229,7 +229,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     // Not read-only: the last one to close a database in WAL mode tidies up.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }

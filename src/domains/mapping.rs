@@ -61,7 +61,7 @@ pub(super) fn mappings_of(transaction: &Transaction<'_>, project: i64) -> rusqli
 
 /// Some of everybody's mappings.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct MappingPage {
     /// In the order of their numbers.
     pub mappings: Vec<Mapping>,
     /// The last one's number; `None` when there are no more.
@@ -69,12 +69,12 @@ pub(super) struct Page {
 }
 
 /// The first `limit` mappings whose number is larger than `id`.
-pub(super) fn page_after(transaction: &Transaction<'_>, id: i64, limit: usize) -> rusqlite::Result<Page> {
+pub(super) fn page_after(transaction: &Transaction<'_>, id: i64, limit: usize) -> rusqlite::Result<MappingPage> {
     let mut query = transaction.prepare_cached(
         "SELECT some.id, some.name, backend.url FROM (SELECT id, name FROM domain WHERE id > ? ORDER BY id LIMIT ?) AS some
          JOIN backend ON backend.domain = some.id ORDER BY some.id, backend.id",
     )?;
-    let mut page = Page { mappings: Vec::new(), last: None };
+    let mut page = MappingPage { mappings: Vec::new(), last: None };
     let mut rows = query.query(params![id, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     while let Some(row) = rows.next()? {
         let (id, url) = (row.get(0)?, row.get(2)?);
@@ -106,7 +106,7 @@ fn ever_held(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
 }
 
 /// Whether what is in Redis and not in the database was once, so that it may be removed: there was a mapping, and Redis was
-/// seen without strangers, or imported from the old database, or accepted by the operator.
+/// seen without foreign, or imported from the old database, or accepted by the operator.
 pub(super) fn owns_redis(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
     Ok(transaction.prepare("SELECT 1 FROM mark WHERE name = 'adopted'")?.exists([])? && ever_held(transaction)?)
 }
@@ -125,20 +125,23 @@ pub(super) fn disown_redis(transaction: &Transaction<'_>) -> rusqlite::Result<()
 
 /// A domain with the project that has it, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Owned {
+pub(super) struct OwnedMapping {
     pub project: String,
     #[serde(flatten)]
     pub mapping: Mapping,
 }
 
 /// All domains of a project, or of all, in the order of their names from the right.
-pub(super) fn all_owned(transaction: &Transaction<'_>, project: Option<&str>) -> rusqlite::Result<Vec<Owned>> {
+pub(super) fn all_mappings(
+    transaction: &Transaction<'_>,
+    project: Option<&str>,
+) -> rusqlite::Result<Vec<OwnedMapping>> {
     let mut query = transaction.prepare(
         "SELECT project.name, domain.name, backend.url FROM domain JOIN project ON project.id = domain.project
          JOIN backend ON backend.domain = domain.id
          WHERE ?1 IS NULL OR project.name = ?1 ORDER BY domain.labels, domain.name, backend.id",
     )?;
-    let mut all: Vec<Owned> = Vec::new();
+    let mut all: Vec<OwnedMapping> = Vec::new();
     let mut rows = query.query([project])?;
     while let Some(row) = rows.next()? {
         let (domain, url) = (row.get_ref(1)?.as_str()?, row.get(2)?);
@@ -146,7 +149,7 @@ pub(super) fn all_owned(transaction: &Transaction<'_>, project: Option<&str>) ->
             Some(last) if last.mapping.domain == domain => last.mapping.backends.push(url),
             _ => {
                 let mapping = Mapping { domain: domain.to_owned(), backends: vec![url] };
-                all.push(Owned { project: row.get(0)?, mapping });
+                all.push(OwnedMapping { project: row.get(0)?, mapping });
             }
         }
     }

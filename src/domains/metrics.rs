@@ -78,7 +78,7 @@ impl Metrics {
         metrics.connections.register(registry);
         let help = "From asking Redis until its answer or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
-        registry.register("requests", "Requests answered, by method and status", metrics.requests.clone());
+        registry.register("requests", "Requests count_request, by method and status", metrics.requests.clone());
         let help = "Domains that Redis had otherwise than the database, by what was done";
         registry.register("differences", help, metrics.differences.clone());
         let answers =
@@ -88,15 +88,15 @@ impl Metrics {
         metrics
     }
 
-    /// A request was answered. Methods that nobody knows are one.
-    pub fn answered(&self, method: &Method, status: u16) {
+    /// A request was count_request. Methods that nobody knows are one.
+    pub fn count_request(&self, method: &Method, status: u16) {
         let method = METHODS.into_iter().find(|known| method.as_str() == *known).unwrap_or(OTHER);
         debug_assert!(STATUSES.contains(&status), "{status} is not there from the start");
         self.requests.get_or_create(&Request { method, status }).inc();
     }
 
     /// So many domains were `written` or `withdrawn` because Redis had them otherwise.
-    pub fn differed(&self, kind: &'static str, domains: usize) {
+    pub fn count_differences(&self, kind: &'static str, domains: usize) {
         debug_assert!(DIFFERENCES.contains(&kind), "{kind} is not there from the start");
         self.differences.get_or_create(&Difference { kind }).inc_by(u64::try_from(domains).unwrap_or(u64::MAX));
     }

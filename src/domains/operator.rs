@@ -8,16 +8,16 @@ use serde::Serialize;
 use serde_json::json;
 use uzers::get_user_by_uid;
 
+use super::api_error::ApiError;
 use super::audit::{Action, Author};
 use super::change;
 use super::command_error::CommandError;
 use super::database::Database;
-use super::mapping::{Mapping, Owned, all_owned, find_domain, find_project};
+use super::mapping::{Mapping, OwnedMapping, all_mappings, find_domain, find_project};
+use super::mapping_policy::MappingPolicy;
 use super::options::DomainCommand;
-use super::ownership::{conflicts, is_anothers};
-use super::policy::Policy;
-use super::refusal::Refusal;
-use super::resolver::look_up_at_leisure;
+use super::ownership::{belongs_to_another_project, conflicts};
+use super::resolver::look_up_all;
 use crate::route::Domain;
 
 /// Who gives the command: the user by name, and by whom sudo was asked.
@@ -35,38 +35,42 @@ fn is_user(name: &str) -> bool {
 }
 
 /// Does it: what is printed.
-pub(super) fn execute(database: &Database, policy: &Policy, command: DomainCommand) -> Result<String, CommandError> {
+pub(super) fn execute(
+    database: &Database,
+    policy: &MappingPolicy,
+    command: DomainCommand,
+) -> Result<String, CommandError> {
     match command {
         DomainCommand::List { project, json } => {
-            list(&database.read(|transaction| all_owned(transaction, project.as_deref()))?, json)
+            list(&database.read(|transaction| all_mappings(transaction, project.as_deref()))?, json)
         }
         DomainCommand::Map { project, domain, backends } => map(database, policy, &project, domain, backends),
         DomainCommand::Move { domain, project } => {
-            let domain = normal(&domain)?;
+            let domain = canonical_domain(&domain)?;
             let from = database.write(|transaction| change::move_to(transaction, &who(), &domain, &project));
-            let from = from.map_err(|refusal| CommandError::of(database, refusal, &domain))?;
+            let from = from.map_err(|error| CommandError::of(database, error, &domain))?;
             let note = note(database, policy, &project, &domain)?;
             Ok(format!("moved {domain} from project {from} to project {project}\n{note}"))
         }
         DomainCommand::Remove { domain } => {
-            let domain = normal(&domain)?;
+            let domain = canonical_domain(&domain)?;
             let removed = database.write(|transaction| {
-                let project = owner(transaction, &domain)?.ok_or(Refusal::NoSuchDomain)?;
+                let project = owner(transaction, &domain)?.ok_or(ApiError::NoSuchDomain)?;
                 let author = Author { who: &who(), project: &project, is_operator: true };
                 change::delete(transaction, author, &domain).map(|_| project)
             });
-            let project = removed.map_err(|refusal| CommandError::of(database, refusal, &domain))?;
+            let project = removed.map_err(|error| CommandError::of(database, error, &domain))?;
             Ok(format!("removed {domain} of project {project}\n"))
         }
     }
 }
 
-fn list(all: &[Owned], as_json: bool) -> Result<String, CommandError> {
+fn list(all: &[OwnedMapping], as_json: bool) -> Result<String, CommandError> {
     if as_json {
         return Ok(json_text(&all));
     }
     let mut text = String::from("PROJECT\tDOMAIN\tBACKENDS\n");
-    for Owned { project, mapping: Mapping { domain, backends } } in all {
+    for OwnedMapping { project, mapping: Mapping { domain, backends } } in all {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{project}\t{domain}\t{}", backends.join(" "));
     }
@@ -75,30 +79,30 @@ fn list(all: &[Owned], as_json: bool) -> Result<String, CommandError> {
 
 fn map(
     database: &Database,
-    policy: &Policy,
+    policy: &MappingPolicy,
     project: &str,
     domain: String,
     backends: Vec<String>,
 ) -> Result<String, CommandError> {
-    let refused = |refusal, domain: &str| CommandError::of(database, refusal, domain);
-    let resolved = look_up_at_leisure(policy.names_of(&backends));
-    policy.check_resolved(&backends, &resolved).map_err(|fault| refused(fault.into(), &domain))?;
+    let refused = |error, domain: &str| CommandError::of(database, error, domain);
+    let resolved = look_up_all(policy.names_of(&backends));
+    policy.check_resolved(&backends, &resolved).map_err(|error| refused(error.into(), &domain))?;
     let wanted = Mapping { domain, backends };
     let author = Author { who: &who(), project, is_operator: true };
     let put = database.write(|transaction| change::put(transaction, policy, author, &wanted, Action::Put));
-    let changed = put.map_err(|refusal| refused(refusal, &wanted.domain))?;
+    let changed = put.map_err(|error| refused(error, &wanted.domain))?;
     let note = note(database, policy, project, &changed.domain)?;
     let done = if changed.action.is_some() { "mapped" } else { "left as it is:" };
     Ok(format!("{done} {} of project {project}\n{note}", changed.domain))
 }
 
 /// What an operator may not have meant.
-fn note(database: &Database, policy: &Policy, project: &str, domain: &str) -> Result<String, CommandError> {
-    let is_anothers = database.read(|transaction| {
+fn note(database: &Database, policy: &MappingPolicy, project: &str, domain: &str) -> Result<String, CommandError> {
+    let belongs_to_another_project = database.read(|transaction| {
         let project = find_project(transaction, project)?;
-        is_anothers(transaction, &policy.suffixes, domain, project)
+        belongs_to_another_project(transaction, &policy.suffixes, domain, project)
     })?;
-    Ok(if is_anothers {
+    Ok(if belongs_to_another_project {
         "note: another project has a domain above or below it; see `check`\n".into()
     } else {
         String::new()
@@ -111,14 +115,14 @@ fn owner(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Option
     transaction.query_row("SELECT name FROM project WHERE id = ?", [row.project], |row| row.get(0)).map(Some)
 }
 
-fn normal(domain: &str) -> Result<String, CommandError> {
+fn canonical_domain(domain: &str) -> Result<String, CommandError> {
     let no_domain = |_| CommandError::NoSuchDomain(domain.to_owned());
     Domain::normalise(domain).map(|domain| domain.as_str().to_owned()).map_err(no_domain)
 }
 
 /// What is there and would be refused today.
 #[derive(Debug, Serialize)]
-struct Finding {
+struct PolicyViolation {
     kind: &'static str,
     project: String,
     domain: String,
@@ -126,33 +130,38 @@ struct Finding {
 }
 
 /// Looks at everything with today's rules. Nothing is changed.
-pub(super) fn check(database: &Database, policy: &Policy, as_json: bool) -> Result<String, CommandError> {
-    let (all, conflicts) =
-        database.read(|transaction| Ok((all_owned(transaction, None)?, conflicts(transaction, &policy.suffixes)?)))?;
-    let mut findings: Vec<Finding> = Vec::new();
+pub(super) fn check(database: &Database, policy: &MappingPolicy, as_json: bool) -> Result<String, CommandError> {
+    let (all, conflicts) = database
+        .read(|transaction| Ok((all_mappings(transaction, None)?, conflicts(transaction, &policy.suffixes)?)))?;
+    let mut violations: Vec<PolicyViolation> = Vec::new();
     for conflict in conflicts {
         let detail = format!("belongs to {} of project {}", conflict.above, conflict.above_project);
-        findings.push(Finding { kind: "conflict", project: conflict.project, domain: conflict.domain, detail });
+        violations.push(PolicyViolation {
+            kind: "conflict",
+            project: conflict.project,
+            domain: conflict.domain,
+            detail,
+        });
     }
-    for Owned { project, mapping: Mapping { domain, backends } } in all {
-        let mut find = |kind, detail| {
-            findings.push(Finding { kind, project: project.clone(), domain: domain.clone(), detail });
+    for OwnedMapping { project, mapping: Mapping { domain, backends } } in all {
+        let mut add = |kind, detail| {
+            violations.push(PolicyViolation { kind, project: project.clone(), domain: domain.clone(), detail });
         };
-        if let Err(fault) = policy.domain(&domain) {
-            find("domain", fault.to_string());
+        if let Err(error) = policy.domain(&domain) {
+            add("domain", error.to_string());
         }
         if policy.reserved.covers(&domain) {
-            find("reserved", "reserved for the operators".into());
+            add("reserved", "reserved for the operators".into());
         }
-        if let Err(fault) = policy.backends(&backends) {
-            find("backend", fault.to_string());
+        if let Err(error) = policy.backends(&backends) {
+            add("backend", error.to_string());
         }
     }
     if as_json {
-        return Ok(json_text(&json!(findings)));
+        return Ok(json_text(&json!(violations)));
     }
     let mut text = String::from("KIND\tPROJECT\tDOMAIN\tWHY\n");
-    for Finding { kind, project, domain, detail } in findings {
+    for PolicyViolation { kind, project, domain, detail } in violations {
         let _ = writeln!(text, "{kind}\t{project}\t{domain}\t{detail}");
     }
     Ok(text)

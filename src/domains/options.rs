@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
-use super::policy::is_project;
+use super::mapping_policy::is_project;
 use super::reserved::parse_reserved;
 use crate::daemon::{CommonOptions, RedisOptions, parse_duration, parse_guard};
 use crate::route::{Domain, MAX_BACKENDS, parse_network};

@@ -43,14 +43,16 @@ fn end_of(labels: &str) -> String {
 ///
 /// # Errors
 /// SQLite's.
-pub(super) fn fill_labels(connection: &mut Connection) -> rusqlite::Result<()> {
-    const LACKING: &str = "SELECT id, name FROM domain WHERE labels IS NULL";
-    if !connection.prepare(LACKING)?.exists([])? {
+pub(super) fn fill_missing_labels(connection: &mut Connection) -> rusqlite::Result<()> {
+    const WITHOUT_LABELS: &str = "SELECT id, name FROM domain WHERE labels IS NULL";
+    if !connection.prepare(WITHOUT_LABELS)?.exists([])? {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let rows: Vec<(i64, String)> =
-        transaction.prepare(LACKING)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let rows: Vec<(i64, String)> = transaction
+        .prepare(WITHOUT_LABELS)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
     let mut update = transaction.prepare("UPDATE domain SET labels = ? WHERE id = ?")?;
     for (id, name) in rows {
         update.execute(params![labels_of(&name), id])?;
@@ -63,7 +65,7 @@ pub(super) fn fill_labels(connection: &mut Connection) -> rusqlite::Result<()> {
 ///
 /// # Errors
 /// SQLite's.
-pub(super) fn is_anothers(
+pub(super) fn belongs_to_another_project(
     transaction: &Transaction<'_>,
     suffixes: &Suffixes,
     domain: &str,
@@ -101,7 +103,7 @@ pub(super) fn is_anothers(
 /// # Errors
 /// SQLite's.
 pub(super) fn conflicts(transaction: &Transaction<'_>, suffixes: &Suffixes) -> rusqlite::Result<Vec<Conflict>> {
-    struct Seen {
+    struct OwnedName {
         labels: String,
         domain: String,
         project: String,
@@ -110,18 +112,18 @@ pub(super) fn conflicts(transaction: &Transaction<'_>, suffixes: &Suffixes) -> r
         "SELECT domain.labels, domain.name, project.name FROM domain JOIN project ON project.id = domain.project
          WHERE domain.labels IS NOT NULL ORDER BY domain.labels, domain.name DESC",
     )?;
-    let (mut above, mut conflicts): (Vec<Seen>, Vec<Conflict>) = (Vec::new(), Vec::new());
+    let (mut above, mut conflicts): (Vec<OwnedName>, Vec<Conflict>) = (Vec::new(), Vec::new());
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
-        let row = Seen { labels: row.get(0)?, domain: row.get(1)?, project: row.get(2)? };
-        above.retain(|seen| row.labels.starts_with(&seen.labels));
+        let row = OwnedName { labels: row.get(0)?, domain: row.get(1)?, project: row.get(2)? };
+        above.retain(|name| row.labels.starts_with(&name.labels));
         let suffix = suffixes.suffix_of(base_of(&row.domain)).len();
-        let related = above.iter().filter(|seen| seen.project != row.project && base_of(&seen.domain).len() > suffix);
-        conflicts.extend(related.map(|seen| Conflict {
+        let related = above.iter().filter(|name| name.project != row.project && base_of(&name.domain).len() > suffix);
+        conflicts.extend(related.map(|name| Conflict {
             domain: row.domain.clone(),
             project: row.project.clone(),
-            above: seen.domain.clone(),
-            above_project: seen.project.clone(),
+            above: name.domain.clone(),
+            above_project: name.project.clone(),
         }));
         above.push(row);
     }
@@ -168,8 +170,8 @@ mod tests {
         let ones = ["site.example", "*.apps.example", "a.github.io", "x.deep.owner.example", "b.dyn.host.example"];
         let database = database(&dir, &ones, &["own.example"]);
         let suffixes = Suffixes::parse(b"github.io\ndyn.host.example\n").unwrap();
-        let is_anothers = |domain: &str, project: Option<i64>| {
-            database.read(|transaction| is_anothers(transaction, &suffixes, domain, project)).unwrap()
+        let belongs_to_another_project = |domain: &str, project: Option<i64>| {
+            database.read(|transaction| belongs_to_another_project(transaction, &suffixes, domain, project)).unwrap()
         };
         for (domain, want) in [
             ("www.site.example", true),
@@ -197,11 +199,14 @@ mod tests {
             ("a.dyn.host.example", false),
             ("*.b.dyn.host.example", true),
         ] {
-            assert_eq!(is_anothers(domain, Some(2)), want, "{domain}");
-            assert_eq!(is_anothers(domain, None), want, "{domain}");
-            assert!(!is_anothers(domain, Some(1)), "{domain}");
+            assert_eq!(belongs_to_another_project(domain, Some(2)), want, "{domain}");
+            assert_eq!(belongs_to_another_project(domain, None), want, "{domain}");
+            assert!(!belongs_to_another_project(domain, Some(1)), "{domain}");
         }
-        assert!(is_anothers("www.own.example", Some(1)) && !is_anothers("www.own.example", Some(2)));
+        assert!(
+            belongs_to_another_project("www.own.example", Some(1))
+                && !belongs_to_another_project("www.own.example", Some(2))
+        );
     }
 
     #[test]

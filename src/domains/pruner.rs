@@ -10,9 +10,9 @@ use super::database::{Database, DatabaseError};
 use super::metrics::Metrics;
 
 /// Between two looks at the log's size.
-const ROUND: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 /// The least pause between two steps; it is as long as the step was if that is longer, so that changes have half of the time at least.
-const PAUSE: Duration = Duration::from_millis(20);
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// Prunes for as long as it is polled.
 pub(super) async fn prune(database: Database, max_bytes: u64, metrics: Metrics) {
@@ -29,7 +29,7 @@ pub(super) async fn prune(database: Database, max_bytes: u64, metrics: Metrics) 
             Err(error) if std::mem::replace(&mut has_failed, true) => debug!(%error, "the log of changes still grows"),
             Err(error) => warn!(%error, "the log of changes was not pruned; trying again"),
         }
-        sleep(ROUND).await;
+        sleep(INTERVAL).await;
     }
 }
 
@@ -38,10 +38,10 @@ async fn prune_once(database: &Database, max_bytes: i64, metrics: &Metrics) -> R
     let mut rows = 0;
     loop {
         let limits = Limits::now(max_bytes);
-        let look = move |database: &Database| database.read(|transaction| audit::look(transaction, limits));
-        let seen = database.blocking(look).await?;
-        metrics.audit_bytes.set(seen.bytes);
-        if seen.last.is_none() {
+        let plan_prune = move |database: &Database| database.read(|transaction| audit::plan_prune(transaction, limits));
+        let plan = database.blocking(plan_prune).await?;
+        metrics.audit_bytes.set(plan.bytes);
+        if plan.last.is_none() {
             return Ok(rows);
         }
         let begun = Instant::now();
@@ -50,6 +50,6 @@ async fn prune_once(database: &Database, max_bytes: i64, metrics: &Metrics) -> R
         };
         let Pruned { rows: removed, .. } = database.blocking(step).await?;
         rows += removed;
-        sleep(begun.elapsed().max(PAUSE)).await;
+        sleep(begun.elapsed().max(MIN_PAUSE)).await;
     }
 }

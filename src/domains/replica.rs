@@ -14,7 +14,7 @@ use crate::redis_client::RedisUrl;
 use crate::registry::{DOMAINS_PREFIX, compare_frontend, frontend_of, scan_frontends, write_frontend};
 
 /// Keys that are asked for with one command.
-const PAGE: usize = 1000;
+const SCAN_COUNT: usize = 1000;
 
 /// One connection. After any error it is to be dropped: what was sent may still be done.
 #[derive(Debug)]
@@ -28,17 +28,17 @@ impl Replica {
     /// Connects, and listens to what others do from then on.
     pub(super) async fn connect(url: &RedisUrl, latency: Histogram) -> Result<Self, StoreError> {
         let listener = InvalidationListener::default();
-        let connection = within(&latency, listener.connect(url, DOMAINS_PREFIX)).await?;
+        let connection = timed(&latency, listener.connect(url, DOMAINS_PREFIX)).await?;
         Ok(Self { connection, listener, latency })
     }
 
-    /// Waits until there is something to be [`heard`](Self::heard).
-    pub(super) async fn hear(&self) {
+    /// Waits until there is something to be [`take_invalidations`](Self::take_invalidations).
+    pub(super) async fn invalidated(&self) {
         self.listener.changed().await;
     }
 
     /// What others have done since the last call.
-    pub(super) fn heard(&self) -> Invalidations {
+    pub(super) fn take_invalidations(&self) -> Invalidations {
         self.listener.take()
     }
 
@@ -92,7 +92,7 @@ impl Replica {
         let mut keys = HashSet::new();
         let mut cursor = 0;
         loop {
-            let command = scan_frontends(cursor, PAGE);
+            let command = scan_frontends(cursor, SCAN_COUNT);
             let page: (u64, Vec<Vec<u8>>) = self.ask(async |connection| command.query_async(connection).await).await?;
             keys.extend(page.1);
             cursor = page.0;
@@ -106,7 +106,7 @@ impl Replica {
         &mut self,
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, StoreError> {
-        within(&self.latency, send(&mut self.connection)).await
+        timed(&self.latency, send(&mut self.connection)).await
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) fn names_of(keys: &HashSet<Vec<u8>>) -> Vec<String> {
     keys.iter().filter_map(|key| frontend_of(key)).map(str::to_owned).collect()
 }
 
-async fn within<T>(latency: &Histogram, asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
+async fn timed<T>(latency: &Histogram, asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
     let begun = Instant::now();
     let outcome = within_deadline(asked).await;
     latency.observe(begun.elapsed().as_secs_f64());

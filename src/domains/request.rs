@@ -4,8 +4,8 @@ use hyper::header::{ACCEPT, AUTHORIZATION};
 use hyper::{HeaderMap, Uri};
 use serde_json::Value;
 
+use super::api_error::ApiError;
 use super::mapping::Mapping;
-use super::refusal::Refusal;
 use crate::route::decode_one;
 
 /// Where the old program's web server had the API; its clients and the service catalogue say so still.
@@ -27,7 +27,7 @@ impl Resource {
     ///
     /// # Errors
     /// A path that is none of these, or whose bytes are no text.
-    pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
+    pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
         let path = uri.path();
         let path = path.strip_prefix(OLD_MOUNT).filter(|rest| rest.starts_with('/')).unwrap_or(path);
         let segments: Vec<&str> = path.splitn(6, '/').collect();
@@ -37,7 +37,7 @@ impl Resource {
             ["", "v1", project, "mapping", domain] if !project.is_empty() && !domain.is_empty() => {
                 Ok(Self::Mapping { project: decode(project)?, domain: decode(domain)? })
             }
-            _ => Err(Refusal::NoSuchResource),
+            _ => Err(ApiError::NoSuchResource),
         }
     }
 
@@ -52,26 +52,26 @@ impl Resource {
 }
 
 /// Percent-decodes one segment of a path. Control characters are no text either.
-fn decode(segment: &str) -> Result<String, Refusal> {
+fn decode(segment: &str) -> Result<String, ApiError> {
     let (mut bytes, mut rest) = (Vec::with_capacity(segment.len()), segment.as_bytes());
     while !rest.is_empty() {
-        let (byte, after) = decode_one(rest).ok_or(Refusal::Path)?;
+        let (byte, after) = decode_one(rest).ok_or(ApiError::Path)?;
         bytes.push(byte);
         rest = after;
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control)).ok_or(Refusal::Path)
+    String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control)).ok_or(ApiError::Path)
 }
 
 /// Reads a body: JSON with `domain`, a string, and `backends`, an array of strings, whatever else it has.
 ///
 /// # Errors
 /// No JSON, other JSON.
-pub(super) fn read_mapping(body: &[u8]) -> Result<Mapping, Refusal> {
-    let json: Value = serde_json::from_slice(body).map_err(|error| Refusal::Json(error.to_string()))?;
-    let domain = json.get("domain").and_then(Value::as_str).ok_or(Refusal::Format)?.to_owned();
-    let backends = json.get("backends").and_then(Value::as_array).ok_or(Refusal::Format)?;
+pub(super) fn read_mapping(body: &[u8]) -> Result<Mapping, ApiError> {
+    let json: Value = serde_json::from_slice(body).map_err(|error| ApiError::Json(error.to_string()))?;
+    let domain = json.get("domain").and_then(Value::as_str).ok_or(ApiError::Format)?.to_owned();
+    let backends = json.get("backends").and_then(Value::as_array).ok_or(ApiError::Format)?;
     let backends = backends.iter().map(|backend| backend.as_str().map(str::to_owned)).collect::<Option<_>>();
-    Ok(Mapping { domain, backends: backends.ok_or(Refusal::Format)? })
+    Ok(Mapping { domain, backends: backends.ok_or(ApiError::Format)? })
 }
 
 /// The token in `Authorization: Bearer` (RFC 6750, section 2.1).
@@ -106,7 +106,7 @@ mod tests {
         #[test]
         fn any_path_and_any_body_is_read_or_refused(path in "/(dynamicproxy-api/)?(v1/)?[!-~]{0,40}", body in any::<Vec<u8>>()) {
             if let Ok(uri) = path.parse::<Uri>() {
-                let refused = Resource::of(&uri).err().map(|refusal| refusal.status().as_u16());
+                let refused = Resource::of(&uri).err().map(|error| error.status().as_u16());
                 prop_assert!(matches!(refused, None | Some(400 | 404)), "{path}: {refused:?}");
             }
             prop_assert!(read_mapping(&body).is_err());
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn of(path: &str) -> Result<Resource, String> {
-        Resource::of(&path.parse().unwrap()).map_err(|refusal| refusal.to_string())
+        Resource::of(&path.parse().unwrap()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_body_is_a_domain_and_backends() {
-        let read = |body: &str| read_mapping(body.as_bytes()).map_err(|refusal| refusal.to_string());
+        let read = |body: &str| read_mapping(body.as_bytes()).map_err(|error| error.to_string());
         let mapping = Mapping { domain: "a".into(), backends: vec!["b".into()] };
         assert_eq!(read(r#"{"domain":"a","backends":["b"],"more":1}"#), Ok(mapping));
         for body in [
@@ -168,7 +168,7 @@ mod tests {
             r#"{"domain":"a","backends":{"b":1}}"#,
             r#"{"domain":null,"backends":[]}"#,
         ] {
-            assert_eq!(read(body), Err(Refusal::Format.to_string()), "{body}");
+            assert_eq!(read(body), Err(ApiError::Format.to_string()), "{body}");
         }
         let deep = "[".repeat(60_000);
         for body in ["", "{", "nonsense", r#"{"domain":"a","backends":["b"]} x"#, r#""\ud800""#, &deep] {

@@ -27,10 +27,10 @@ pub(super) struct TooManyLookups;
 /// Longer than this a request does not wait for all of its names together.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Look-ups at once, of one project (all backends of a domain, the Sentinels and the Redis) and of all. One that is too slow counts until it has ended.
-const OF_PROJECT: usize = MAX_BACKENDS + MAX_SENTINELS + 1;
-const OF_ALL: usize = 256;
+const LOOKUPS_PER_PROJECT: usize = MAX_BACKENDS + MAX_SENTINELS + 1;
+const LOOKUPS_IN_ALL: usize = 256;
 /// Look-ups at once for a command.
-const AT_LEISURE: usize = 64;
+const COMMAND_LOOKUPS: usize = 64;
 
 /// Looks names up for requests.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Resolver {
     }
 
     fn with_deadline(deadline: Duration) -> Self {
-        Self { deadline, all: Arc::new(Semaphore::new(OF_ALL)), of_project: ConcurrencyLimiter::default() }
+        Self { deadline, all: Arc::new(Semaphore::new(LOOKUPS_IN_ALL)), of_project: ConcurrencyLimiter::default() }
     }
 
     /// The addresses of a request's names, as far as they are there in time.
@@ -57,7 +57,8 @@ impl Resolver {
         let deadline = Instant::now() + self.deadline;
         let mut lookups = Vec::new();
         for name in names {
-            let of_project = self.of_project.try_acquire(project.to_owned(), OF_PROJECT).ok_or(TooManyLookups)?;
+            let of_project =
+                self.of_project.try_acquire(project.to_owned(), LOOKUPS_PER_PROJECT).ok_or(TooManyLookups)?;
             let of_all = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await;
             let of_all = of_all.ok().and_then(Result::ok).ok_or(TooManyLookups)?;
             // The system's resolver cannot be interrupted.
@@ -78,11 +79,11 @@ impl Resolver {
 }
 
 /// The same for an operator's command, which waits for all of them.
-pub(super) fn look_up_at_leisure(names: BTreeSet<Box<str>>) -> Resolved {
+pub(super) fn look_up_all(names: BTreeSet<Box<str>>) -> Resolved {
     let mut names = names.into_iter().peekable();
     let mut resolved = Resolved::new();
     while names.peek().is_some() {
-        let some: Vec<Box<str>> = names.by_ref().take(AT_LEISURE).collect();
+        let some: Vec<Box<str>> = names.by_ref().take(COMMAND_LOOKUPS).collect();
         thread::scope(|scope| {
             let lookups: Vec<_> = some.iter().map(|name| (name, scope.spawn(|| addresses_of(name)))).collect();
             for (name, lookup) in lookups {
@@ -108,8 +109,9 @@ mod tests {
         let resolved = resolver.look_up("tools", names.clone()).await.unwrap();
         assert!(resolved["localhost"].iter().any(IpAddr::is_loopback), "{resolved:?}");
         assert!(resolved.get("no-such-name.invalid").is_none_or(Vec::is_empty));
-        let slow: Vec<_> =
-            (0..OF_PROJECT).map(|_| resolver.of_project.try_acquire("tools".to_owned(), OF_PROJECT).unwrap()).collect();
+        let slow: Vec<_> = (0..LOOKUPS_PER_PROJECT)
+            .map(|_| resolver.of_project.try_acquire("tools".to_owned(), LOOKUPS_PER_PROJECT).unwrap())
+            .collect();
         assert!(matches!(resolver.look_up("tools", names.clone()).await, Err(TooManyLookups)));
         assert!(!resolver.look_up("other", names).await.unwrap().is_empty());
         drop(slow);
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn at_leisure_all_names_are_looked_up() {
         let names = (0..100).map(|number| format!("no-{number}.invalid").into()).chain(["localhost".into()]).collect();
-        let resolved = look_up_at_leisure(names);
+        let resolved = look_up_all(names);
         assert!(resolved.len() == 101 && !resolved["localhost"].is_empty());
     }
 }

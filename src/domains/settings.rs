@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::api::Rules;
-use super::destinations::Destinations;
+use super::api::AccessRules;
+use super::backend_policy::BackendPolicy;
+use super::mapping_policy::MappingPolicy;
 use super::options::{Options, PROGRAM, PolicyOptions};
-use super::policy::Policy;
 use super::reserved::{Reserved, ReservedError};
 use super::suffixes::{Suffixes, SuffixesError};
 use crate::daemon::RedisOptionsError;
@@ -19,7 +19,7 @@ use crate::withdrawal_guard::GuardSettings;
 /// What a Redis listens on unless told otherwise.
 const REDIS_PORT: u16 = 6379;
 /// All Sentinels together may take so long to say where the master is; without an answer the start goes on.
-const SENTINELS: Duration = Duration::from_secs(1);
+const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything that a command line says to the server.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// How large the log of changes may grow, in bytes.
     pub audit_size: u64,
-    pub(super) rules: Rules,
+    pub(super) rules: AccessRules,
 }
 
 /// What is wrong with a command line whose values are right one by one.
@@ -73,49 +73,49 @@ impl Options {
             drain_timeout: self.drain_timeout,
             max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
             audit_size: self.audit_size,
-            rules: Rules { policy, require_tokens: self.require_tokens, read_only: self.read_only },
+            rules: AccessRules { policy, require_tokens: self.require_tokens, read_only: self.read_only },
         })
     }
 
     /// The rules, also for a command that maps domains while the server may run with the same options, and the Redis.
-    pub(super) fn take_policy(&mut self) -> Result<(Policy, RedisUrl), SettingsError> {
+    pub(super) fn take_policy(&mut self) -> Result<(MappingPolicy, RedisUrl), SettingsError> {
         let redis = self.common.redis.to_url()?;
         let mut policy = std::mem::take(&mut self.policy).into_policy()?;
-        exclude_own(&mut policy.destinations, &redis, [Some(self.listen), self.common.metrics_listen]);
+        exclude_own(&mut policy.backends, &redis, [Some(self.listen), self.common.metrics_listen]);
         Ok((policy, redis))
     }
 }
 
 /// The server's own sockets are no backends, nor is its Redis.
-fn exclude_own(destinations: &mut Destinations, redis: &RedisUrl, listening: [Option<SocketAddr>; 2]) {
+fn exclude_own(backends: &mut BackendPolicy, redis: &RedisUrl, listening: [Option<SocketAddr>; 2]) {
     // Port 0 is any: what it is the server says when it listens.
-    listening.into_iter().flatten().filter(|socket| socket.port() != 0).for_each(|socket| destinations.exclude(socket));
+    listening.into_iter().flatten().filter(|socket| socket.port() != 0).for_each(|socket| backends.exclude(socket));
     match redis.reach() {
         Reach::Direct(Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. }) => {
-            destinations.exclude_redis(host, *port);
+            backends.exclude_redis(host, *port);
         }
         Reach::Direct(Endpoint::Unix(_)) => {}
         // Which server is the master changes: often each of them has a Sentinel beside it.
         Reach::Sentinels(sentinels) => {
             for Address { host, port } in &sentinels.addresses {
-                destinations.exclude_redis(host, *port);
-                destinations.exclude_redis(host, REDIS_PORT);
+                backends.exclude_redis(host, *port);
+                backends.exclude_redis(host, REDIS_PORT);
             }
-            if let Ok(Address { host, port }) = master_of(sentinels, Instant::now() + SENTINELS) {
-                destinations.exclude_redis(&host, port);
+            if let Ok(Address { host, port }) = master_of(sentinels, Instant::now() + SENTINEL_TIMEOUT) {
+                backends.exclude_redis(&host, port);
             }
         }
     }
 }
 
 impl PolicyOptions {
-    fn into_policy(self) -> Result<Policy, SettingsError> {
+    fn into_policy(self) -> Result<MappingPolicy, SettingsError> {
         let (suffixes, list) = Suffixes::choose(self.protected_suffixes)?;
         debug!(list = list.as_ref().map_or("none".into(), |path| path.display().to_string()), "public suffixes");
-        Ok(Policy {
+        Ok(MappingPolicy {
             suffixes,
             reserved: Reserved::read(self.reserve_domain, self.reserved_domains.as_deref())?,
-            destinations: Destinations::within(self.allow_backend),
+            backends: BackendPolicy::restricted_to(self.allow_backend),
             max_domains: self.max_domains,
             max_total_domains: self.max_total_domains,
             max_backends: self.max_backends,
@@ -131,14 +131,14 @@ mod tests {
     fn what_sentinels_may_name_is_no_backend() {
         let redis = "sentinel://127.0.0.1:1,redis-2.example/mymaster".parse().unwrap();
         let networks = vec!["127.0.0.0/8".parse().unwrap()];
-        let mut destinations = Destinations::within(networks);
-        exclude_own(&mut destinations, &redis, [None, None]);
-        let is_allowed = |url: &str| destinations.check(&url.parse().unwrap()).is_ok();
+        let mut backends = BackendPolicy::restricted_to(networks);
+        exclude_own(&mut backends, &redis, [None, None]);
+        let is_allowed = |url: &str| backends.check(&url.parse().unwrap()).is_ok();
         assert!(is_allowed("http://127.0.0.1:80"));
         assert!(!is_allowed("http://127.0.0.1:1") && !is_allowed("http://127.0.0.1:6379"));
-        let mut destinations = Destinations::default();
-        exclude_own(&mut destinations, &redis, [None, None]);
-        let is_allowed = |url: &str| destinations.check(&url.parse().unwrap()).is_ok();
+        let mut backends = BackendPolicy::default();
+        exclude_own(&mut backends, &redis, [None, None]);
+        let is_allowed = |url: &str| backends.check(&url.parse().unwrap()).is_ok();
         assert!(!is_allowed("http://redis-2.example:26379") && !is_allowed("http://redis-2.example:6379"));
     }
 }

@@ -4,10 +4,10 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::api_error::ApiError;
 use super::audit::{Action, Author, Entry, record, unix_now};
 use super::change::add_project;
 use super::mapping::find_project;
-use super::refusal::Refusal;
 
 /// Longer ones are nobody's.
 const MAX_TOKEN_LEN: usize = 256;
@@ -88,27 +88,27 @@ fn record_change(
 ///
 /// # Errors
 /// No token, an unknown or revoked one, another project's.
-pub(super) fn authorise(
+pub(super) fn authorize(
     transaction: &Transaction<'_>,
     project: &str,
     token: Option<&str>,
     always: bool,
-) -> Result<Option<i64>, Refusal> {
+) -> Result<Option<i64>, ApiError> {
     let mut query = transaction.prepare_cached(
         "SELECT 1 FROM token JOIN project ON project.id = token.project WHERE project.name = ? LIMIT 1",
     )?;
     if !always && !query.exists([project])? {
         return Ok(None);
     }
-    let token = token.filter(|token| token.len() <= MAX_TOKEN_LEN).ok_or(Refusal::Unauthorised)?;
+    let token = token.filter(|token| token.len() <= MAX_TOKEN_LEN).ok_or(ApiError::Unauthorized)?;
     let mut query = transaction.prepare_cached(
         "SELECT token.id, project.name FROM token JOIN project ON project.id = token.project
          WHERE token.hash = ? AND token.revoked IS NULL",
     )?;
     let found = query.query_row([hash(token)], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).optional()?;
     match found {
-        None => Err(Refusal::Unauthorised),
-        Some((_, owner)) if owner != project => Err(Refusal::Forbidden),
+        None => Err(ApiError::Unauthorized),
+        Some((_, owner)) if owner != project => Err(ApiError::Forbidden),
         Some((id, _)) => Ok(Some(id)),
     }
 }

@@ -20,7 +20,7 @@ use super::routes::{Routed, address_of, read_routed};
 use super::settings::Policy;
 use super::survey::Survey;
 use crate::clock;
-use crate::daemon::{Guard, GuardWords, StoreError};
+use crate::daemon::{GuardMessages, LoggedGuard, StoreError};
 use crate::registry::{self, GridRoute, Ownership, Registration, Withdrawal, routes_key};
 use crate::route::ToolName;
 
@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Changes of the index that are under way at the same time.
 const REPAIRS_AT_ONCE: usize = 64;
 
-const GUARD_WORDS: GuardWords = GuardWords {
+const GUARD_WORDS: GuardMessages = GuardMessages {
     lacks: "most tools' ports refuse connections, so the fault is rather here; they stay unless that file is touched",
     has_all: "no route's port has refused connections for long now; nothing was withdrawn",
     withdrawing: "withdrawing the routes whose ports refuse connections",
@@ -66,7 +66,7 @@ pub async fn audit(registrar: Arc<Registrar>) {
 struct Auditor {
     registrar: Arc<Registrar>,
     history: History,
-    guard: Guard,
+    guard: LoggedGuard,
 }
 
 /// A route that the index should know.
@@ -74,7 +74,7 @@ type Held = (GridRoute, Ownership);
 
 impl Auditor {
     fn new(registrar: Arc<Registrar>) -> Self {
-        let guard = Guard::new(registrar.live.load().dead_guard.clone(), &GUARD_WORDS);
+        let guard = LoggedGuard::new(registrar.live.load().dead_guard.clone(), &GUARD_WORDS);
         Self { registrar, history: History::default(), guard }
     }
 
@@ -82,7 +82,7 @@ impl Auditor {
     async fn round(&mut self) -> Result<usize, StoreError> {
         let policy = self.registrar.live.load_full();
         if self.guard.settings() != policy.dead_guard.as_ref() {
-            self.guard = Guard::new(policy.dead_guard.clone(), &GUARD_WORDS);
+            self.guard = LoggedGuard::new(policy.dead_guard.clone(), &GUARD_WORDS);
         }
         // Of one audit all are seen at one time, so that what fails together is dead together, for the guard.
         let begun = Instant::now();

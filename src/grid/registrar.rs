@@ -20,7 +20,7 @@ use super::probe_limiter::ProbeLimiter;
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
 use crate::clock;
-use crate::daemon::{Permit, Readiness, Reading, Store, follow_writability};
+use crate::daemon::{Permit, Readiness, Reading, Store, probe_writes};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
 
@@ -62,7 +62,7 @@ impl Registrar {
 
     /// Sets `readiness` by whether Redis takes writes. Never ends.
     pub async fn follow_writability(&self, readiness: Readiness) {
-        follow_writability(&self.store, &readiness).await;
+        probe_writes(&self.store, &readiness).await;
     }
 
     /// Does what a client asks, or not; one line in the log says which, and why.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use redis::RedisResult;
 
-use crate::daemon::{Reading, Store, StoreError, is_of_another_type};
+use crate::daemon::{Reading, Store, StoreError, is_wrong_type};
 use crate::registry::{self, ADDRESSES_KEY, GridRoute, ROUTES_PREFIX, Registered, SERVICES_KEY};
 use crate::route::{Backend, ToolName};
 
@@ -102,7 +102,7 @@ async fn index(store: &Store) -> Result<HashMap<String, String>, StoreError> {
 
 fn unless_another_type<T: Default>(reply: Result<T, StoreError>) -> Result<T, StoreError> {
     match reply {
-        Err(StoreError::Redis(error)) if is_of_another_type(&error) => Ok(T::default()),
+        Err(StoreError::Redis(error)) if is_wrong_type(&error) => Ok(T::default()),
         reply => reply,
     }
 }

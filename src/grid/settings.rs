@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use super::options::{Options, PROGRAM, reason};
-use crate::daemon::{CommonOptions, ProjectError, RedisOptionsError, raise_file_limit};
+use crate::daemon::{CommonOptions, ProjectError, RedisOptionsError, raise_fd_limit};
 use crate::redis_client::RedisUrl;
 use crate::withdrawal_guard::GuardSettings;
 
@@ -109,7 +109,7 @@ impl Settings {
     pub(super) fn read_again(&self) -> Result<Self, String> {
         let options = Options::read_with_file(&self.args).map_err(|error| reason(&error))?;
         let redis = match options.common.redis.to_url() {
-            Err(error) if error.is_of_a_file() => {
+            Err(error) if error.is_file_error() => {
                 warn!(%error, "Redis stays as it is, which takes a restart to change");
                 self.redis.clone()
             }
@@ -125,7 +125,7 @@ impl Settings {
             ("--redis or --redis-password-file", self.redis == other.redis),
         ];
         let own = own.into_iter().filter(|(_, same)| !same).map(|(option, _)| option);
-        own.chain(self.common.that_differ(&other.common))
+        own.chain(self.common.differing_from(&other.common))
     }
 }
 
@@ -150,7 +150,7 @@ impl Policy {
         // A client and its identd take one each, and as many clients as are served may wait for a place, and as many have an
         // answer and not have closed.
         let needed = 4 * self.max_connections as u64 + 640;
-        if let Some(limit) = raise_file_limit().filter(|limit| *limit < needed) {
+        if let Some(limit) = raise_fd_limit().filter(|limit| *limit < needed) {
             warn!(limit, needed, "few open files allowed for --max-connections");
         }
     }

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use super::desired::{Desired, push_one};
 use super::lock::{Beat, Candidacy, Lock};
 use super::metrics::Metrics;
-use crate::daemon::{Guard, Reading, Store, StoreError, is_of_another_type};
+use crate::daemon::{LoggedGuard, Reading, Store, StoreError, is_wrong_type};
 use crate::registry::{
     self, CLUSTER, Claim, ClaimOutcome, LOCK_KEY, OLD_LOCK_KEY, Origin, Registered, SERVICES_KEY, Settled, Settlement,
 };
@@ -37,7 +37,7 @@ pub struct Ledger {
     lock: Lock,
     host: String,
     metrics: Metrics,
-    guard: Guard,
+    guard: LoggedGuard,
     /// `None` when Redis may have anything.
     registered: Option<BTreeMap<ToolName, Vec<Registered>>>,
     /// Tools whose Services have changed, and since when that is known. They are settled first.
@@ -56,7 +56,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Knows nothing yet. `lock` is not held, `host` is where this runs.
-    pub fn new(store: Store, lock: Lock, host: String, guard: Guard, metrics: Metrics) -> Self {
+    pub fn new(store: Store, lock: Lock, host: String, guard: LoggedGuard, metrics: Metrics) -> Self {
         Self {
             store,
             lock,
@@ -118,8 +118,8 @@ impl Ledger {
         self.failing.len()
     }
 
-    /// What the guard holds: see [`Guard`].
-    pub fn guard(&mut self) -> &mut Guard {
+    /// What the guard holds: see [`LoggedGuard`].
+    pub fn guard(&mut self) -> &mut LoggedGuard {
         &mut self.guard
     }
 
@@ -195,7 +195,7 @@ impl Ledger {
                 Ok(Settled::Refused) => return Err(LedgerError::Refused),
                 Ok(Settled::Done(outcomes)) => self.note(plan, outcomes, is_bulk),
                 // Its keys are none of ours, which is no other tool's trouble.
-                Err(error) if is_of_another_type(&error) => self.note_failing(&plan.tool, &error),
+                Err(error) if is_wrong_type(&error) => self.note_failing(&plan.tool, &error),
                 Err(error) => return Err(StoreError::from(error).into()),
             }
         }

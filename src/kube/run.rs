@@ -14,7 +14,8 @@ use super::options::Options;
 use super::settings::Settings;
 use super::watch::watch_all;
 use crate::daemon::{
-    CommonOptions, DaemonOptions, Failure, Guard, GuardWords, InvalidationListener, Lifecycle, Store, on_worker,
+    CommonOptions, DaemonOptions, Failure, GuardMessages, InvalidationListener, Lifecycle, LoggedGuard, Store,
+    on_worker,
 };
 use crate::registry::ROUTES_PREFIX;
 
@@ -30,7 +31,7 @@ impl DaemonOptions for Options {
     }
 }
 
-const GUARD_WORDS: GuardWords = GuardWords {
+const GUARD_WORDS: GuardMessages = GuardMessages {
     lacks: "the cluster lacks Services; their routes stay unless that file is touched",
     has_all: "the cluster has all Services again; nothing was withdrawn",
     withdrawing: "withdrawing the routes of Services that the cluster lacks",
@@ -57,9 +58,9 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     }
     let host = uname().nodename().to_string_lossy().into_owned();
     let identity = format!("{host}_{}_{:08x}", std::process::id(), fastrand::u32(..));
-    let invalidations = InvalidationListener::listen(settings.redis.clone(), ROUTES_PREFIX);
+    let invalidations = InvalidationListener::spawn(settings.redis.clone(), ROUTES_PREFIX);
     let store = Store::new(settings.redis, metrics.redis.clone());
-    let guard = Guard::new(settings.guard, &GUARD_WORDS);
+    let guard = LoggedGuard::new(settings.guard, &GUARD_WORDS);
     let parts = Parts {
         ledger: Ledger::new(store, Lock::new(identity), host, guard, metrics.clone()),
         invalidations,

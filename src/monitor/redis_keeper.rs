@@ -13,7 +13,7 @@ use tracing::error;
 use super::keeper_error::KeeperError;
 use super::memory::{Memory, Rounds};
 use crate::clock;
-use crate::daemon::{Reading, Store, StoreError, is_of_another_type};
+use crate::daemon::{Reading, Store, StoreError, is_wrong_type};
 
 /// Hash: when each tool was restarted, a JSON array of Unix seconds.
 const STARTS: &str = "monitor:starts";
@@ -101,7 +101,7 @@ impl RedisKeeper {
         let (starts, rounds): (Vec<(String, String)>, Option<String>) = match found {
             Ok(found) => found,
             // Another type than it should be.
-            Err(StoreError::Redis(error)) if is_of_another_type(&error) => {
+            Err(StoreError::Redis(error)) if is_wrong_type(&error) => {
                 error!(%error, hold = ?window, "the restarts until now are not known: nothing is restarted for one window");
                 return Ok(Memory::lost(now, window));
             }

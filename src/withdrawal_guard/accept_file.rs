@@ -159,7 +159,7 @@ impl Names {
     }
 
     /// Those of them that are not among `keys`.
-    pub fn beyond<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>) -> Self {
+    pub fn except<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>) -> Self {
         let mut rest = self.0.clone();
         keys.into_iter().for_each(|key| _ = rest.remove(key));
         Self(rest)
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn names_that_are_not_held_are_left_over() {
         let names = Names([b"prefix:a".to_vec(), b"prefix:b".to_vec()].into());
-        assert_eq!(names.beyond([&b"prefix:a"[..], b"prefix:c"]).to_string(), "\"prefix:b\"");
-        assert!(names.beyond([&b"prefix:a"[..], b"prefix:b"]).is_empty());
+        assert_eq!(names.except([&b"prefix:a"[..], b"prefix:c"]).to_string(), "\"prefix:b\"");
+        assert!(names.except([&b"prefix:a"[..], b"prefix:b"]).is_empty());
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 fn a_host_of_thousands_of_connections_starves_nobody() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
-    urlproxy::daemon::raise_file_limit();
+    urlproxy::daemon::raise_fd_limit();
     let mut clients: Vec<_> = (0..2000).map(|_| listener.connect()).collect();
     let other = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)), "unregister\n.*\n");
     assert_eq!(other(), "ok");

@@ -15,28 +15,28 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::api::{Api, Connection};
-use super::deadline::WriteDeadline;
+use super::write_deadline::WriteDeadline;
 use crate::daemon::{Acceptor, ConnectionLimiter, ConnectionMeter, Limits, Refused};
 
 /// The most connections that one client may have, and at most half of all.
-const PER_CLIENT: usize = 128;
+const MAX_PER_CLIENT: usize = 128;
 /// A connection may be silent so long before a request's head is there.
-const HEAD: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// A client must have taken all of an answer within this time.
-const ANSWER: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How it serves.
-pub(super) struct Listening {
+pub(super) struct ServerConfig {
     pub max_connections: usize,
     pub drain_timeout: Duration,
     pub meter: ConnectionMeter,
 }
 
 /// Serves until `shutdown`, then lets requests end for as long as `drain_timeout`.
-pub(super) async fn listen(
+pub(super) async fn serve_connections(
     listener: TcpListener,
     api: Arc<Api>,
-    settings: Listening,
+    settings: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) {
     let limiter = ConnectionLimiter::new(settings.meter);
@@ -67,8 +67,8 @@ pub(super) async fn listen(
             async move { Ok::<_, Infallible>(api.answer(client, &permit, request).await) }
         });
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
-        let stream = TokioIo::new(WriteDeadline::new(stream, ANSWER));
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        let stream = TokioIo::new(WriteDeadline::new(stream, WRITE_TIMEOUT));
         let serving = graceful.watch(builder.serve_connection(stream, answer));
         tokio::spawn(async move {
             tokio::select! {
@@ -86,7 +86,7 @@ pub(super) async fn listen(
 }
 
 fn limits_of(total: usize) -> Limits {
-    let per_host = PER_CLIENT.min(total / 2).max(1);
+    let per_host = MAX_PER_CLIENT.min(total / 2).max(1);
     Limits { total, per_host, per_owner: per_host }
 }
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn one_client_has_at_most_half() {
-        for (total, want) in [(1, 1), (2, 1), (100, 50), (512, PER_CLIENT), (100_000, PER_CLIENT)] {
+        for (total, want) in [(1, 1), (2, 1), (100, 50), (512, MAX_PER_CLIENT), (100_000, MAX_PER_CLIENT)] {
             assert_eq!(limits_of(total).per_host, want, "{total}");
         }
     }

@@ -13,7 +13,7 @@ use crate::registry::ADDRESSES_KEY;
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Sets `readiness` by whether Redis would take a write now; one line in the log for each change. Never ends.
-pub async fn follow_writability(store: &Store, readiness: &Readiness) {
+pub async fn probe_writes(store: &Store, readiness: &Readiness) {
     let mut is_refusing = false;
     loop {
         let outcome = check(store).await;

@@ -1,4 +1,4 @@
-//! The guard of a daemon's routes: what [`WithdrawalGuard`] finds, in the log and in the daemon's words.
+//! The guard of a daemon's routes: what [`WithdrawalGuard`] finds, in the log and in the daemon's messages.
 
 use std::path::Path;
 
@@ -32,9 +32,9 @@ pub fn parse_guard(text: &str, daemon: &str) -> Result<GuardOption, String> {
     }
 }
 
-/// A daemon's words for what its guard does.
+/// A daemon's messages for what its guard does.
 #[derive(Debug)]
-pub struct GuardWords {
+pub struct GuardMessages {
     /// The source lacks what Redis has.
     pub lacks: &'static str,
     /// It does no more.
@@ -45,15 +45,15 @@ pub struct GuardWords {
 
 /// Judges a daemon's comparisons, and logs.
 #[derive(Debug)]
-pub struct Guard {
+pub struct LoggedGuard {
     judge: WithdrawalGuard,
-    words: &'static GuardWords,
+    messages: &'static GuardMessages,
 }
 
-impl Guard {
+impl LoggedGuard {
     /// A guard with these settings; without any it lets everything through.
-    pub fn new(settings: Option<GuardSettings>, words: &'static GuardWords) -> Self {
-        Self { judge: WithdrawalGuard::new(settings), words }
+    pub fn new(settings: Option<GuardSettings>, messages: &'static GuardMessages) -> Self {
+        Self { judge: WithdrawalGuard::new(settings), messages }
     }
 
     /// What it was made with.
@@ -94,10 +94,10 @@ impl Guard {
         let Some(settings) = self.judge.settings() else { return };
         let accept = settings.accept.display();
         match event {
-            GuardEvent::Recovered => info!("{}", self.words.has_all),
+            GuardEvent::Recovered => info!("{}", self.messages.has_all),
             GuardEvent::Began => {
                 let (hold, at_most) = (settings.hold, settings.longest_hold());
-                warn!(missing, live, ?hold, ?at_most, %accept, "{}", self.words.lacks);
+                warn!(missing, live, ?hold, ?at_most, %accept, "{}", self.messages.lacks);
             }
             GuardEvent::Named { going, held, others } => {
                 if !others.is_empty() {
@@ -110,25 +110,25 @@ impl Guard {
                         outcome = "named in the accept file",
                         held,
                         "{}",
-                        self.words.withdrawing
+                        self.messages.withdrawing
                     );
                 }
             }
-            GuardEvent::NotAccepted(error) => log_not_accepted(&settings.accept, error),
+            GuardEvent::NotAccepted(error) => log_accept_error(&settings.accept, error),
             GuardEvent::Ended(end) => {
                 let outcome = match end {
                     HoldEnd::Accepted => "accepted by the operator",
                     HoldEnd::Lasted => "hold expired",
                     HoldEnd::LastedInAll(_) => "longest hold expired, source outages included",
                 };
-                warn!(missing, live, outcome, "{}", self.words.withdrawing);
+                warn!(missing, live, outcome, "{}", self.messages.withdrawing);
             }
         }
     }
 }
 
 /// Says that an operator's file was touched and accepts nothing.
-pub fn log_not_accepted(file: &Path, error: &AcceptError) {
+pub fn log_accept_error(file: &Path, error: &AcceptError) {
     warn!(accept = %file.display(), %error, "accept file rejected; nothing is removed");
 }
 

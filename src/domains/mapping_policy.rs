@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::destinations::{BackendFault, Destinations};
+use super::backend_policy::{BackendPolicy, BackendPolicyError};
 use super::reserved::Reserved;
 use super::resolver::Resolved;
 use super::suffixes::Suffixes;
@@ -13,13 +13,13 @@ pub const MAX_PROJECT_LEN: usize = 256;
 
 /// The operator's rules.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct MappingPolicy {
     /// Domains that are nobody's.
     pub suffixes: Suffixes,
     /// Domains that projects do not get by themselves.
     pub reserved: Reserved,
     /// Which backends may be.
-    pub destinations: Destinations,
+    pub backends: BackendPolicy,
     /// Most domains of one project.
     pub max_domains: usize,
     /// Most domains of all projects together.
@@ -30,7 +30,7 @@ pub struct Policy {
 
 /// Why a domain may not be mapped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DomainFault {
+pub enum DomainPolicyError {
     /// No host name at all.
     #[error(transparent)]
     Syntax(#[from] DomainError),
@@ -42,57 +42,57 @@ pub enum DomainFault {
     Suffix(Domain),
 }
 
-impl Policy {
-    /// A domain in its normal form, if it may be mapped.
+impl MappingPolicy {
+    /// A domain in its canonical form, if it may be mapped.
     ///
     /// # Errors
     /// No name of a host or wildcard, an address, a public suffix.
-    pub fn domain(&self, text: &str) -> Result<Domain, DomainFault> {
+    pub fn domain(&self, text: &str) -> Result<Domain, DomainPolicyError> {
         let domain = Domain::normalise(text)?;
         if domain.is_address() || domain.as_str().contains('_') {
-            return Err(DomainFault::Strict(domain));
+            return Err(DomainPolicyError::Strict(domain));
         }
         if self.suffixes.protect(&domain) {
-            return Err(DomainFault::Suffix(domain));
+            return Err(DomainPolicyError::Suffix(domain));
         }
         Ok(domain)
     }
 
-    /// Backends in their normal form, each once, in the order in which they were given; how many they are is not judged, but after
+    /// Backends in their canonical form, each once, in the order in which they were given; how many they are is not judged, but after
     /// one more than a domain can have, others are not looked at.
     ///
     /// # Errors
     /// None at all, or one that may not be.
-    pub fn backends(&self, texts: &[String]) -> Result<Vec<String>, BackendFault> {
+    pub fn backends(&self, texts: &[String]) -> Result<Vec<String>, BackendPolicyError> {
         let mut backends: Vec<String> = Vec::new();
         for text in texts {
             let backend: Backend = text.parse()?;
-            let normal = backend.to_string();
-            if backends.contains(&normal) {
+            let canonical = backend.to_string();
+            if backends.contains(&canonical) {
                 continue;
             }
-            self.destinations.check(&backend)?;
-            backends.push(normal);
+            self.backends.check(&backend)?;
+            backends.push(canonical);
             if backends.len() > MAX_BACKENDS {
                 break;
             }
         }
-        if backends.is_empty() { Err(BackendFault::None) } else { Ok(backends) }
+        if backends.is_empty() { Err(BackendPolicyError::None) } else { Ok(backends) }
     }
 
-    /// The names whose addresses [`Policy::check_resolved`] needs; of backends that are none, nothing.
+    /// The names whose addresses [`MappingPolicy::check_resolved`] needs; of backends that are none, nothing.
     pub fn names_of(&self, texts: &[String]) -> BTreeSet<Box<str>> {
         let backends = texts.iter().filter_map(|text| text.parse::<Backend>().ok());
-        backends.flat_map(|backend| self.destinations.names_of(&backend)).collect()
+        backends.flat_map(|backend| self.backends.names_of(&backend)).collect()
     }
 
-    /// Whether the names of backends mean what may be one; what is no backend is for [`Policy::backends`].
+    /// Whether the names of backends mean what may be one; what is no backend is for [`MappingPolicy::backends`].
     ///
     /// # Errors
     /// One that does not.
-    pub fn check_resolved(&self, texts: &[String], resolved: &Resolved) -> Result<(), BackendFault> {
+    pub fn check_resolved(&self, texts: &[String], resolved: &Resolved) -> Result<(), BackendPolicyError> {
         let mut backends = texts.iter().filter_map(|text| text.parse::<Backend>().ok());
-        backends.try_for_each(|backend| self.destinations.check_resolved(&backend, resolved))
+        backends.try_for_each(|backend| self.backends.check_resolved(&backend, resolved))
     }
 }
 
@@ -108,12 +108,12 @@ mod tests {
     use super::*;
     use crate::registry::NotAllowed;
 
-    fn policy(networks: &[&str]) -> Policy {
+    fn policy(networks: &[&str]) -> MappingPolicy {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
-        Policy {
+        MappingPolicy {
             suffixes: Suffixes::default(),
             reserved: Reserved::default(),
-            destinations: Destinations::within(networks),
+            backends: BackendPolicy::restricted_to(networks),
             max_domains: 1,
             max_total_domains: 1,
             max_backends: 1,
@@ -191,7 +191,7 @@ mod tests {
             "[2001:db8::5efe:127.0.0.1]",
         ] {
             let error = policy(&[]).backends(&[format!("http://{host}:80")]).unwrap_err();
-            assert!(matches!(error, BackendFault::NotAllowed(NotAllowed::Special(_))), "{host}: {error}");
+            assert!(matches!(error, BackendPolicyError::NotAllowed(NotAllowed::Special(_))), "{host}: {error}");
         }
     }
 
@@ -202,7 +202,7 @@ mod tests {
             assert!(policy.backends(&[url.into()]).is_ok(), "{url}");
         }
         for url in ["http://127.0.0.2:80", "http://192.0.2.1:80", "http://web-1.example:80", "http://[::1]:80"] {
-            assert!(matches!(policy.backends(&[url.into()]), Err(BackendFault::NotAllowed(_))), "{url}");
+            assert!(matches!(policy.backends(&[url.into()]), Err(BackendPolicyError::NotAllowed(_))), "{url}");
         }
     }
 
@@ -211,9 +211,9 @@ mod tests {
         let texts = ["http://B.example:80", "http://10.0.0.1:80", "http://b.example.:80", "HTTP://b.example/"];
         let texts = texts.map(String::from);
         assert_eq!(policy(&[]).backends(&texts).unwrap(), ["http://b.example:80", "http://10.0.0.1:80"]);
-        assert_eq!(policy(&[]).backends(&[]), Err(BackendFault::None));
+        assert_eq!(policy(&[]).backends(&[]), Err(BackendPolicyError::None));
         for url in ["", "10.0.0.1:80", "http://10.0.0.1:", "http://10.0.0.1:80/x", "ftp://a.b:1", "http://a:0"] {
-            assert!(matches!(policy(&[]).backends(&[url.into()]), Err(BackendFault::Syntax(_))), "{url}");
+            assert!(matches!(policy(&[]).backends(&[url.into()]), Err(BackendPolicyError::Syntax(_))), "{url}");
         }
     }
 

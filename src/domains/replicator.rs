@@ -1,4 +1,4 @@
-//! Has Redis follow the database: the one task that writes there.
+//! Has Redis replicate the database: the one task that writes there.
 
 mod reconcile;
 
@@ -12,24 +12,24 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::database::{Database, DatabaseError};
+use super::foreign_domains::ForeignDomains;
 use super::mapping::{Mapping, backends_of, count_domains, owns_redis};
 use super::metrics::Metrics;
 use super::outbox;
 use super::replica::{Replica, names_of};
-use super::strangers::Strangers;
 use crate::backoff::Backoff;
-use crate::daemon::{Guard, Invalidations, Readiness, StoreError};
+use crate::daemon::{Invalidations, LoggedGuard, Readiness, StoreError};
 use crate::redis_client::RedisUrl;
 use crate::registry::frontend_of;
 
 /// Domains that are written or compared with one round trip.
-const AT_ONCE: usize = 500;
+const BATCH_SIZE: usize = 500;
 /// How often it is looked whether another process has changed the database, or Redis is gone.
 const TICK: Duration = Duration::from_secs(1);
 /// The waits before what others have changed is written over: whoever fights for a key does not do so for ever in no time.
-const MENDS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const REPAIR_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// After so long without, the next is mended at once.
-const PEACE: Duration = Duration::from_secs(10);
+const QUIET_PERIOD: Duration = Duration::from_secs(10);
 
 /// How far Redis is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,14 +37,14 @@ pub(super) struct Progress {
     /// It has all of the outbox up to here.
     pub seq: i64,
     /// False while it can't be told.
-    pub is_following: bool,
+    pub is_replicating: bool,
 }
 
-/// What the follower goes by.
-pub(super) struct Parts {
+/// What the replicator goes by.
+pub(super) struct Config {
     pub database: Database,
     pub redis: RedisUrl,
-    pub guard: Guard,
+    pub guard: LoggedGuard,
     pub resync_interval: Duration,
     pub changed: Arc<Notify>,
     pub progress: watch::Sender<Progress>,
@@ -52,79 +52,92 @@ pub(super) struct Parts {
     pub metrics: Metrics,
 }
 
-/// Why Redis does not follow.
+/// Why Redis does not replicate.
 #[derive(Debug, thiserror::Error)]
-enum FollowError {
+enum ReplicationError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Database(#[from] DatabaseError),
 }
 
-struct Follower {
-    parts: Parts,
-    strangers: Strangers,
+struct Replicator {
+    config: Config,
+    foreign: ForeignDomains,
     /// When everything is compared next.
-    due: Instant,
+    resync_at: Instant,
     /// Not before this.
-    rested: Instant,
-    mends: Backoff,
+    not_before: Instant,
+    repair_backoff: Backoff,
     /// When what others have changed is looked at.
-    mend_at: Option<Instant>,
-    last_mend: Option<Instant>,
+    repair_at: Option<Instant>,
+    last_repair: Option<Instant>,
 }
 
 /// Keeps Redis in step until `stop`; what was committed before is written then, if Redis takes it.
-pub(super) async fn follow(parts: Parts, stop: impl Future<Output = ()>) {
+pub(super) async fn replicate(config: Config, stop: impl Future<Output = ()>) {
     let now = Instant::now();
-    let strangers = Strangers::new(parts.guard.settings().map(|settings| settings.accept.clone()));
-    let mends = Backoff::between(MENDS.0, MENDS.1);
-    let mut follower = Follower { parts, strangers, due: now, rested: now, mends, mend_at: None, last_mend: None };
+    let foreign = ForeignDomains::new(config.guard.settings().map(|settings| settings.accept.clone()));
+    let repair_backoff = Backoff::between(REPAIR_BACKOFF.0, REPAIR_BACKOFF.1);
+    let mut replicator = Replicator {
+        config,
+        foreign,
+        resync_at: now,
+        not_before: now,
+        repair_backoff,
+        repair_at: None,
+        last_repair: None,
+    };
     let mut stop = std::pin::pin!(stop);
     let mut backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(2));
     let mut has_failed = false;
     loop {
-        let error = match follower.follow_once(stop.as_mut(), &mut has_failed).await {
+        let error = match replicator.replicate_once(stop.as_mut(), &mut has_failed).await {
             Ok(()) => return,
             Err(error) => error,
         };
-        if follower.parts.progress.send_replace(Progress { is_following: false, ..follower.progress() }).is_following {
+        if replicator
+            .config
+            .progress
+            .send_replace(Progress { is_replicating: false, ..replicator.progress() })
+            .is_replicating
+        {
             backoff.reset();
         }
-        follower.parts.metrics.following.set(0);
-        follower.parts.guard.pause();
+        replicator.config.metrics.following.set(0);
+        replicator.config.guard.pause();
         if std::mem::replace(&mut has_failed, true) {
-            debug!(%error, "Redis still does not follow");
+            debug!(%error, "Redis still does not replicate");
         } else {
-            warn!(%error, "Redis does not follow the database; changes are kept for it");
+            warn!(%error, "Redis does not replicate the database; changes are kept for it");
         }
         tokio::select! {
             () = sleep(backoff.next_delay()) => {}
             () = stop.as_mut() => return,
         }
-        let _ = follower.count().await;
+        let _ = replicator.update_gauges().await;
     }
 }
 
-impl Follower {
+impl Replicator {
     fn progress(&self) -> Progress {
-        *self.parts.progress.borrow()
+        *self.config.progress.borrow()
     }
 
     /// Follows until `stop`, or an error.
-    async fn follow_once(
+    async fn replicate_once(
         &mut self,
         mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
         has_failed: &mut bool,
-    ) -> Result<(), FollowError> {
-        self.mend_at = None;
-        let mut replica = Replica::connect(&self.parts.redis, self.parts.metrics.redis.clone()).await?;
+    ) -> Result<(), ReplicationError> {
+        self.repair_at = None;
+        let mut replica = Replica::connect(&self.config.redis, self.config.metrics.redis.clone()).await?;
         // Deletions that were acknowledged go first: nothing holds them.
         self.drain(&mut replica).await?;
-        self.parts.progress.send_modify(|progress| progress.is_following = true);
+        self.config.progress.send_modify(|progress| progress.is_replicating = true);
         self.reconcile(&mut replica).await?;
-        self.parts.metrics.following.set(1);
-        self.parts.readiness.set(true);
+        self.config.metrics.following.set(1);
+        self.config.readiness.set(true);
         if std::mem::take(has_failed) {
             info!("Redis follows the database again");
         }
@@ -132,12 +145,12 @@ impl Follower {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.parts.changed.notified() => self.drain(&mut replica).await?,
-                () = replica.hear(), if self.mend_at.is_none() => self.mend_at = Some(self.next_mend()),
-                () = sleep_until(self.mend_at.unwrap_or(self.due)), if self.mend_at.is_some() => {
-                    self.mend(&mut replica).await?;
+                () = self.config.changed.notified() => self.drain(&mut replica).await?,
+                () = replica.invalidated(), if self.repair_at.is_none() => self.repair_at = Some(self.next_repair()),
+                () = sleep_until(self.repair_at.unwrap_or(self.resync_at)), if self.repair_at.is_some() => {
+                    self.repair(&mut replica).await?;
                 }
-                () = sleep_until(self.due) => self.reconcile(&mut replica).await?,
+                () = sleep_until(self.resync_at) => self.reconcile(&mut replica).await?,
                 _ = ticks.tick() => self.tick(&mut replica).await?,
                 () = stop.as_mut() => {
                     if let Err(error) = self.drain(&mut replica).await {
@@ -150,71 +163,71 @@ impl Follower {
     }
 
     /// Writes what has changed since.
-    async fn drain(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+    async fn drain(&mut self, replica: &mut Replica) -> Result<(), ReplicationError> {
         loop {
-            let batch = self.read(|transaction| outbox::read(transaction, AT_ONCE)).await?;
+            let batch = self.read(|transaction| outbox::read(transaction, BATCH_SIZE)).await?;
             if batch.mappings.is_empty() {
                 return Ok(());
             }
             replica.write(&batch.mappings).await?;
-            self.parts.progress.send_modify(|progress| progress.seq = batch.seq);
+            self.config.progress.send_modify(|progress| progress.seq = batch.seq);
             self.write(move |transaction| outbox::remove(transaction, batch.seq)).await?;
         }
     }
 
-    async fn tick(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
+    async fn tick(&mut self, replica: &mut Replica) -> Result<(), ReplicationError> {
         self.drain(replica).await?;
         replica.ping().await?;
-        self.count().await?;
+        self.update_gauges().await?;
         // Another process may have imported them.
-        let are_ours = self.strangers.are_known() && self.read(owns_redis).await?;
-        if are_ours || self.parts.guard.is_over(Instant::now()) || self.strangers.are_accepted(Instant::now()) {
-            self.due = Instant::now();
+        let are_ours = self.foreign.are_present() && self.read(owns_redis).await?;
+        if are_ours || self.config.guard.is_over(Instant::now()) || self.foreign.are_accepted(Instant::now()) {
+            self.resync_at = Instant::now();
         }
         Ok(())
     }
 
-    async fn count(&self) -> Result<(), FollowError> {
+    async fn update_gauges(&self) -> Result<(), ReplicationError> {
         let counted = self.read(|transaction| Ok((count_domains(transaction)?, outbox::len(transaction)?))).await?;
-        self.parts.metrics.domains.set(counted.0);
-        self.parts.metrics.waiting.set(counted.1);
+        self.config.metrics.domains.set(counted.0);
+        self.config.metrics.waiting.set(counted.1);
         Ok(())
     }
 
-    fn next_mend(&mut self) -> Instant {
-        if self.last_mend.is_none_or(|at| at.elapsed() > PEACE) {
-            self.mends.reset();
+    fn next_repair(&mut self) -> Instant {
+        if self.last_repair.is_none_or(|at| at.elapsed() > QUIET_PERIOD) {
+            self.repair_backoff.reset();
         }
-        Instant::now() + self.mends.next_delay()
+        Instant::now() + self.repair_backoff.next_delay()
     }
 
     /// Looks at the keys that others have changed.
-    async fn mend(&mut self, replica: &mut Replica) -> Result<(), FollowError> {
-        self.mend_at = None;
-        let Invalidations { keys, everything } = replica.heard();
+    async fn repair(&mut self, replica: &mut Replica) -> Result<(), ReplicationError> {
+        self.repair_at = None;
+        let Invalidations { keys, everything } = replica.take_invalidations();
         if everything.is_some() {
-            self.reconcile_soon();
+            self.schedule_reconcile();
             return Ok(());
         }
         let names = names_of(&keys);
-        let known = self.read(move |transaction| known_of(transaction, names)).await?;
+        let known = self.read(move |transaction| mapped_among(transaction, names)).await?;
         let differing = replica.differing(&known).await?;
         if !differing.is_empty() {
             replica.write(&differing).await?;
-            self.parts.metrics.differed("written", differing.len());
-            self.fought_for(differing.first().map_or("", |mapping| &mapping.domain), differing.len());
+            self.config.metrics.count_differences("written", differing.len());
+            self.log_overwritten(differing.first().map_or("", |mapping| &mapping.domain), differing.len());
         }
         let ours: HashSet<&str> = known.iter().map(|mapping| &*mapping.domain).collect();
         if keys.iter().any(|key| frontend_of(key).is_none_or(|domain| !ours.contains(domain))) {
             // Whether they may go depends on all that there is.
-            self.reconcile_soon();
+            self.schedule_reconcile();
         }
         Ok(())
     }
 
-    fn fought_for(&mut self, domain: &str, domains: usize) {
-        let is_first = self.last_mend.is_none_or(|at| at.elapsed() > PEACE);
-        self.last_mend = Some(Instant::now());
+    fn log_overwritten(&mut self, domain: &str, domains: usize) {
+        let is_first = self.last_repair.is_none_or(|at| at.elapsed() > QUIET_PERIOD);
+        self.last_repair = Some(Instant::now());
         if is_first {
             warn!(domain, domains, "somebody else writes domains in this Redis; they were written over");
         } else {
@@ -222,15 +235,15 @@ impl Follower {
         }
     }
 
-    fn reconcile_soon(&mut self) {
-        self.due = self.due.min(self.rested.max(Instant::now()));
+    fn schedule_reconcile(&mut self) {
+        self.resync_at = self.resync_at.min(self.not_before.max(Instant::now()));
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, DatabaseError> {
-        self.parts.database.blocking(move |database| database.read(work)).await
+        self.config.database.blocking(move |database| database.read(work)).await
     }
 
     async fn write<T: Send + 'static>(
@@ -238,12 +251,12 @@ impl Follower {
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, DatabaseError> {
         let write = move |database: &Database| database.write(work).map_err(|error| database.failed(error));
-        self.parts.database.blocking(write).await
+        self.config.database.blocking(write).await
     }
 }
 
 /// Those of the names that are mapped.
-fn known_of(transaction: &rusqlite::Transaction<'_>, names: Vec<String>) -> rusqlite::Result<Vec<Mapping>> {
+fn mapped_among(transaction: &rusqlite::Transaction<'_>, names: Vec<String>) -> rusqlite::Result<Vec<Mapping>> {
     let mut known = Vec::new();
     for domain in names {
         let backends = backends_of(transaction, &domain)?;

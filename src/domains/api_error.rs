@@ -4,17 +4,17 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
+use super::backend_policy::BackendPolicyError;
 use super::database::DatabaseError;
-use super::destinations::BackendFault;
-use super::policy::{DomainFault, MAX_PROJECT_LEN};
-use crate::daemon::{Answer, TEXT, answer_with};
+use super::mapping_policy::{DomainPolicyError, MAX_PROJECT_LEN};
+use crate::daemon::{HttpResponse, TEXT_PLAIN, response_with};
 
 /// Seconds after which what can't be done now may be asked again.
 const RETRY_SECONDS: &str = "5";
 
 /// The text of each is what the old API said, where it said anything.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum ApiError {
     /// No such resource.
     #[error("No such resource")]
     NoSuchResource,
@@ -35,10 +35,10 @@ pub enum Refusal {
     Project,
     /// As before.
     #[error("Invalid domain")]
-    Domain(#[from] DomainFault),
+    Domain(#[from] DomainPolicyError),
     /// A backend that may not be.
     #[error("{0}")]
-    Backend(#[from] BackendFault),
+    Backend(#[from] BackendPolicyError),
     /// No JSON.
     #[error("Invalid JSON: {0}")]
     Json(String),
@@ -47,7 +47,7 @@ pub enum Refusal {
     Format,
     /// Who asks is not known.
     #[error("Needs a token of the project")]
-    Unauthorised,
+    Unauthorized,
     /// Who asks is somebody else.
     #[error("The token is another project's")]
     Forbidden,
@@ -94,13 +94,13 @@ struct Problem<'a> {
     detail: &'a str,
 }
 
-impl Refusal {
+impl ApiError {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoSuchResource => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Unauthorised => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden
             | Self::Reserved
             | Self::TooManyInTotal(_)
@@ -117,7 +117,7 @@ impl Refusal {
     /// What is wrong, with the offending value and what was expected where the text does not say.
     pub fn detail(&self) -> String {
         match self {
-            Self::Domain(fault) => fault.to_string(),
+            Self::Domain(error) => error.to_string(),
             Self::Method(allowed) => format!("method not allowed, expected one of {allowed}"),
             Self::Project => format!(
                 "invalid project, expected 1 to {MAX_PROJECT_LEN} letters, digits, _, . and -, beginning with a letter or digit"
@@ -128,7 +128,7 @@ impl Refusal {
     }
 
     /// The answer: text, or problem details for who accepts JSON.
-    pub fn into_answer(self, as_problem: bool) -> Answer {
+    pub fn into_response(self, as_problem: bool) -> HttpResponse {
         let (status, text, detail) = (self.status(), self.to_string(), self.detail());
         let title = match &self {
             // Whose text holds a value: the title of a kind of problem is always the same.
@@ -139,15 +139,15 @@ impl Refusal {
         let problem = Problem { r#type: "about:blank", title, status: status.as_u16(), detail: &detail };
         let (kind, body) = match serde_json::to_string(&problem) {
             Ok(problem) if as_problem => ("application/problem+json", problem),
-            _ => (TEXT, text),
+            _ => (TEXT_PLAIN, text),
         };
-        let mut answer = answer_with(kind, body);
+        let mut answer = response_with(kind, body);
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             Self::Method(allowed) => headers.insert(ALLOW, HeaderValue::from_static(allowed)),
-            Self::Unauthorised => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Self::Unauthorized => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Self::ReadOnly | Self::Busy | Self::Database(_) | Self::Sqlite(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS))
             }
@@ -157,7 +157,7 @@ impl Refusal {
     }
 }
 
-impl From<DatabaseError> for Refusal {
+impl From<DatabaseError> for ApiError {
     fn from(error: DatabaseError) -> Self {
         Self::Database(error)
     }

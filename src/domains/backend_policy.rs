@@ -15,7 +15,7 @@ const LOOPBACK: [IpNet; 2] = [
 
 /// Why backends may not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BackendFault {
+pub enum BackendPolicyError {
     /// None.
     #[error("backends are empty, expected at least one, e.g. \"http://10.0.0.1:8080\"")]
     None,
@@ -33,25 +33,25 @@ pub enum BackendFault {
     Own(String),
     /// A name that means one of those.
     #[error("backend {0} resolves to an address that may not be: {1}")]
-    Resolves(String, Box<BackendFault>),
+    Resolves(String, Box<BackendPolicyError>),
 }
 
 /// The rules for backends.
 #[derive(Clone, Debug, Default)]
-pub struct Destinations {
+pub struct BackendPolicy {
     admission: Admission,
     /// Where the Redis is, or its Sentinels are, when that is a name: what it means is looked up when it counts.
     redis: Vec<(Box<str>, u16)>,
 }
 
-impl Destinations {
+impl BackendPolicy {
     /// Backends must be in these networks; without any they may be any server's.
-    pub fn within(networks: Vec<IpNet>) -> Self {
+    pub fn restricted_to(networks: Vec<IpNet>) -> Self {
         Self { admission: Admission { networks, own_sockets: vec![] }, redis: vec![] }
     }
 
     /// Whether any server's address may be one.
-    pub fn are_any(&self) -> bool {
+    pub fn allows_any(&self) -> bool {
         self.admission.networks.is_empty()
     }
 
@@ -73,23 +73,23 @@ impl Destinations {
     ///
     /// # Errors
     /// It may not be.
-    pub fn check(&self, backend: &Backend) -> Result<(), BackendFault> {
-        self.admission.check(backend).map_err(|fault| match fault {
-            NotAllowed::Loop(backend) => BackendFault::Own(backend),
-            fault => BackendFault::NotAllowed(fault),
+    pub fn check(&self, backend: &Backend) -> Result<(), BackendPolicyError> {
+        self.admission.check(backend).map_err(|error| match error {
+            NotAllowed::Loop(backend) => BackendPolicyError::Own(backend),
+            error => BackendPolicyError::NotAllowed(error),
         })?;
         match &backend.host {
             // RFC 6761, section 6.3.
             Host::Name(name) if **name == *"localhost" || name.ends_with(".localhost") => {
-                Err(BackendFault::Loopback(backend.to_string()))
+                Err(BackendPolicyError::Loopback(backend.to_string()))
             }
             Host::Name(name) if self.redis_names(backend.port).any(|host| host == name) => {
-                Err(BackendFault::Own(backend.to_string()))
+                Err(BackendPolicyError::Own(backend.to_string()))
             }
             Host::Name(_) => Ok(()),
             _ => match backend.socket_addr().map(|address| address.ip().to_canonical()) {
-                Some(ip) if ip.is_loopback() && !self.name_loopback(ip) => {
-                    Err(BackendFault::Loopback(backend.to_string()))
+                Some(ip) if ip.is_loopback() && !self.lists_loopback(ip) => {
+                    Err(BackendPolicyError::Loopback(backend.to_string()))
                 }
                 _ => Ok(()),
             },
@@ -97,9 +97,10 @@ impl Destinations {
     }
 
     /// Whether the operator lists a loopback network with this address: whoever writes `0.0.0.0/0` means servers.
-    fn name_loopback(&self, ip: IpAddr) -> bool {
-        let is_meant = |net: &IpNet| net.contains(&ip) && LOOPBACK.iter().any(|loopback| loopback.contains(net));
-        self.admission.networks.iter().any(is_meant)
+    fn lists_loopback(&self, ip: IpAddr) -> bool {
+        let is_loopback_network =
+            |net: &IpNet| net.contains(&ip) && LOOPBACK.iter().any(|loopback| loopback.contains(net));
+        self.admission.networks.iter().any(is_loopback_network)
     }
 
     /// The names of servers of Redis with this port.
@@ -111,7 +112,7 @@ impl Destinations {
     pub fn names_of(&self, backend: &Backend) -> Vec<Box<str>> {
         let own = match &backend.host {
             // With networks a name is refused, whatever it means.
-            Host::Name(name) if self.are_any() => Some(name.clone()),
+            Host::Name(name) if self.allows_any() => Some(name.clone()),
             _ => None,
         };
         own.into_iter().chain(self.redis_names(backend.port).cloned()).collect()
@@ -121,7 +122,7 @@ impl Destinations {
     ///
     /// # Errors
     /// It may not be.
-    pub fn check_resolved(&self, backend: &Backend, resolved: &Resolved) -> Result<(), BackendFault> {
+    pub fn check_resolved(&self, backend: &Backend, resolved: &Resolved) -> Result<(), BackendPolicyError> {
         let of = |name: &str| resolved.get(name).map_or(&[][..], Vec::as_slice);
         let addresses: Vec<IpAddr> = match &backend.host {
             Host::Name(name) => of(name).iter().map(IpAddr::to_canonical).collect(),
@@ -129,18 +130,19 @@ impl Destinations {
         };
         for redis in self.redis_names(backend.port) {
             let own_sockets = of(redis).iter().flat_map(|ip| redis_sockets(ip.to_canonical(), backend.port)).collect();
-            let but_redis = Admission { networks: vec![], own_sockets };
+            let redis_only = Admission { networks: vec![], own_sockets };
             let is_redis = |ip: &IpAddr| {
-                matches!(but_redis.check(&Backend { host: (*ip).into(), ..backend.clone() }), Err(NotAllowed::Loop(_)))
+                matches!(redis_only.check(&Backend { host: (*ip).into(), ..backend.clone() }), Err(NotAllowed::Loop(_)))
             };
             if addresses.iter().any(is_redis) {
-                return Err(BackendFault::Own(backend.to_string()));
+                return Err(BackendPolicyError::Own(backend.to_string()));
             }
         }
         if matches!(backend.host, Host::Name(_)) {
             for ip in addresses {
                 let meant = Backend { host: ip.into(), ..backend.clone() };
-                self.check(&meant).map_err(|fault| BackendFault::Resolves(backend.to_string(), Box::new(fault)))?;
+                self.check(&meant)
+                    .map_err(|error| BackendPolicyError::Resolves(backend.to_string(), Box::new(error)))?;
             }
         }
         Ok(())
@@ -158,31 +160,31 @@ fn redis_sockets(ip: IpAddr, port: u16) -> impl Iterator<Item = SocketAddr> {
 mod tests {
     use super::*;
 
-    fn destinations(networks: &[&str]) -> Destinations {
-        let mut destinations = Destinations::within(networks.iter().map(|net| net.parse().unwrap()).collect());
-        destinations.exclude("127.0.0.1:5668".parse().unwrap());
-        destinations.exclude("0.0.0.0:9284".parse().unwrap());
-        destinations
+    fn policy(networks: &[&str]) -> BackendPolicy {
+        let mut policy = BackendPolicy::restricted_to(networks.iter().map(|net| net.parse().unwrap()).collect());
+        policy.exclude("127.0.0.1:5668".parse().unwrap());
+        policy.exclude("0.0.0.0:9284".parse().unwrap());
+        policy
     }
 
-    fn check(destinations: &Destinations, url: &str) -> Result<(), BackendFault> {
-        destinations.check(&url.parse().unwrap())
+    fn check(policy: &BackendPolicy, url: &str) -> Result<(), BackendPolicyError> {
+        policy.check(&url.parse().unwrap())
     }
 
     #[test]
     fn loopback_is_refused_unless_its_network_is_listed() {
         for networks in [&[][..], &["0.0.0.0/0", "::/0"]] {
-            let destinations = destinations(networks);
+            let policy = policy(networks);
             for url in ["http://127.0.0.1:80", "http://127.9.9.9:80", "http://[::1]:80", "http://[::ffff:127.0.0.1]:80"]
             {
-                let refused = check(&destinations, url);
-                assert!(matches!(refused, Err(BackendFault::Loopback(_))), "{url}: {refused:?}");
+                let refused = check(&policy, url);
+                assert!(matches!(refused, Err(BackendPolicyError::Loopback(_))), "{url}: {refused:?}");
             }
         }
         for url in ["http://localhost:80", "http://LocalHost.:80", "http://a.localhost:80"] {
-            assert!(matches!(check(&destinations(&[]), url), Err(BackendFault::Loopback(_))), "{url}");
+            assert!(matches!(check(&policy(&[]), url), Err(BackendPolicyError::Loopback(_))), "{url}");
         }
-        let allowed = destinations(&["127.0.0.0/16", "10.0.0.0/8"]);
+        let allowed = policy(&["127.0.0.0/16", "10.0.0.0/8"]);
         assert_eq!(check(&allowed, "http://127.0.9.9:80"), Ok(()));
         assert!(check(&allowed, "http://127.1.0.1:80").is_err() && check(&allowed, "http://[::1]:80").is_err());
     }
@@ -190,8 +192,8 @@ mod tests {
     #[test]
     fn its_own_sockets_are_refused_whatever_is_listed() {
         for networks in [&[][..], &["127.0.0.0/8", "::1/128"]] {
-            let mut destinations = destinations(networks);
-            destinations.exclude_redis("127.0.0.1", 6379);
+            let mut policy = policy(networks);
+            policy.exclude_redis("127.0.0.1", 6379);
             for url in [
                 "http://127.0.0.1:5668",
                 "http://[::ffff:127.0.0.1]:5668",
@@ -200,23 +202,23 @@ mod tests {
                 "https://127.0.0.1:6379",
                 "http://127.7.7.7:6379",
             ] {
-                assert!(matches!(check(&destinations, url), Err(BackendFault::Own(_))), "{url}");
+                assert!(matches!(check(&policy, url), Err(BackendPolicyError::Own(_))), "{url}");
             }
         }
-        let mut destinations = destinations(&[]);
-        destinations.exclude_redis("10.0.0.5", 6379);
-        destinations.exclude_redis("Redis.Example.", 6379);
-        assert!(matches!(check(&destinations, "http://10.0.0.5:6379"), Err(BackendFault::Own(_))));
-        assert!(matches!(check(&destinations, "http://redis.example:6379"), Err(BackendFault::Own(_))));
+        let mut policy = policy(&[]);
+        policy.exclude_redis("10.0.0.5", 6379);
+        policy.exclude_redis("Redis.Example.", 6379);
+        assert!(matches!(check(&policy, "http://10.0.0.5:6379"), Err(BackendPolicyError::Own(_))));
+        assert!(matches!(check(&policy, "http://redis.example:6379"), Err(BackendPolicyError::Own(_))));
         for url in ["http://10.0.0.5:80", "http://redis.example:80", "http://10.0.0.6:6379", "http://10.0.0.6:5668"] {
-            assert_eq!(check(&destinations, url), Ok(()), "{url}");
+            assert_eq!(check(&policy, url), Ok(()), "{url}");
         }
     }
 
     #[test]
     fn a_name_is_judged_by_all_that_it_means() {
-        let mut destinations = destinations(&[]);
-        destinations.exclude_redis("redis.example", 6379);
+        let mut policy = policy(&[]);
+        policy.exclude_redis("redis.example", 6379);
         let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect();
         let resolved: Resolved = [
             ("good.example".into(), ips(&["10.0.0.1", "fd00::1"])),
@@ -229,7 +231,7 @@ mod tests {
         .into();
         let check = |url: &str| {
             let backend: Backend = url.parse().unwrap();
-            destinations.check(&backend).and_then(|()| destinations.check_resolved(&backend, &resolved))
+            policy.check(&backend).and_then(|()| policy.check_resolved(&backend, &resolved))
         };
         for url in
             ["http://good.example:80", "http://unknown.example:80", "http://alias.example:80", "http://10.0.0.5:80"]
@@ -237,12 +239,12 @@ mod tests {
             assert_eq!(check(url), Ok(()), "{url}");
         }
         for url in ["http://one-bad.example:80", "http://metadata.example:80", "http://nat64.example:80"] {
-            assert!(matches!(check(url), Err(BackendFault::Resolves(..))), "{url}");
+            assert!(matches!(check(url), Err(BackendPolicyError::Resolves(..))), "{url}");
         }
         for url in ["http://10.0.0.5:6379", "http://alias.example:6379", "http://redis.example:6379"] {
-            assert!(matches!(check(url), Err(BackendFault::Own(_))), "{url}");
+            assert!(matches!(check(url), Err(BackendPolicyError::Own(_))), "{url}");
         }
-        let names = |url: &str| destinations.names_of(&url.parse().unwrap()).join(" ");
+        let names = |url: &str| policy.names_of(&url.parse().unwrap()).join(" ");
         assert_eq!(names("http://10.0.0.1:80"), "");
         assert_eq!(names("http://10.0.0.1:6379"), "redis.example");
         assert_eq!(names("http://a.example:6379"), "a.example redis.example");
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn names_are_looked_up_only_where_they_may_be() {
-        let names = |networks, url: &str| destinations(networks).names_of(&url.parse().unwrap());
+        let names = |networks, url: &str| policy(networks).names_of(&url.parse().unwrap());
         assert_eq!(names(&[], "http://web.example.org:80"), ["web.example.org"].map(Box::from));
         assert!(names(&["10.0.0.0/8"], "http://web.example.org:80").is_empty());
     }

@@ -5,49 +5,49 @@ use std::path::PathBuf;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::daemon::log_not_accepted;
+use crate::daemon::log_accept_error;
 use crate::withdrawal_guard::{AcceptFile, Accepted};
 
-/// Lets strangers stay until the operator says otherwise.
+/// Lets foreign stay until the operator says otherwise.
 #[derive(Debug)]
-pub(super) struct Strangers {
+pub(super) struct ForeignDomains {
     file: Option<PathBuf>,
     /// While there are some.
     acceptance: Option<AcceptFile>,
     is_logged: bool,
 }
 
-impl Strangers {
+impl ForeignDomains {
     /// The operator touches `file` to have them removed.
     pub(super) fn new(file: Option<PathBuf>) -> Self {
         Self { file, acceptance: None, is_logged: false }
     }
 
     /// Whether the database may have this Redis for its own: there are none of them, or the operator has said so.
-    pub(super) fn judge(&mut self, strangers: usize, now: Instant) -> bool {
-        if strangers == 0 {
-            self.forget();
+    pub(super) fn judge(&mut self, foreign: usize, now: Instant) -> bool {
+        if foreign == 0 {
+            self.clear();
             return true;
         }
         let accepted = self.take_accepted(now);
         if let Some(Accepted::Only(_)) = accepted {
             warn!(
-                strangers,
+                foreign,
                 "the file has names in it; domains that this database never had go all or none: empty the file"
             );
         }
         if accepted == Some(Accepted::All) {
-            warn!(strangers, "removing domains that this database never had: accepted by the operator");
-            self.forget();
+            warn!(foreign, "removing domains that this database never had: accepted by the operator");
+            self.clear();
             return true;
         }
         if std::mem::replace(&mut self.is_logged, true) {
-            debug!(strangers, "domains that this database never had still stay");
+            debug!(foreign, "domains that this database never had still stay");
         } else {
             self.acceptance = self.file.as_deref().map(AcceptFile::new);
             let accept = self.file.as_ref().map_or("none".into(), |file| file.display().to_string());
             warn!(
-                strangers,
+                foreign,
                 accept,
                 "Redis has domains that this database never had; they stay: import the old database, or touch that file to have them removed"
             );
@@ -64,16 +64,16 @@ impl Strangers {
     fn take_accepted(&mut self, now: Instant) -> Option<Accepted> {
         let file = self.acceptance.as_mut()?;
         let accepted = file.take(now.into_std())?;
-        accepted.inspect_err(|error| log_not_accepted(file.path(), error)).ok()
+        accepted.inspect_err(|error| log_accept_error(file.path(), error)).ok()
     }
 
     /// There are some.
-    pub(super) fn are_known(&self) -> bool {
+    pub(super) fn are_present(&self) -> bool {
         self.is_logged
     }
 
     /// There are none.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear(&mut self) {
         if std::mem::take(&mut self.is_logged) {
             info!("Redis has no domains any more that this database never had");
         }

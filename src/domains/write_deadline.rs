@@ -9,20 +9,20 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Writes to `S`; fails with [`io::ErrorKind::TimedOut`] when what was to be written once is not taken within a time, however
+/// Writes to `S`; fails with [`io::ErrorKind::TimedOut`] when what was to be written once is not taken timeout a time, however
 /// slowly the client goes on taking some of it.
 #[derive(Debug)]
 pub(super) struct WriteDeadline<S> {
     stream: S,
-    within: Duration,
+    timeout: Duration,
     /// While something is to be written.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteDeadline<S> {
-    /// All of an answer must be taken `within` this time.
-    pub(super) fn new(stream: S, within: Duration) -> Self {
-        Self { stream, within, deadline: None }
+    /// All of an answer must be taken `timeout` this time.
+    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+        Self { stream, timeout, deadline: None }
     }
 }
 
@@ -45,7 +45,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
             Poll::Ready(Ok(length)) if *length == bytes.len() => self.deadline = None,
             Poll::Ready(Err(_)) => {}
             _ if self.deadline.is_none() => {
-                let mut deadline = Box::pin(sleep_until(Instant::now() + self.within));
+                let mut deadline = Box::pin(sleep_until(Instant::now() + self.timeout));
                 // So that it wakes whoever waits for the client.
                 let _ = deadline.as_mut().poll(cx);
                 self.deadline = Some(deadline);
@@ -71,22 +71,22 @@ mod tests {
 
     use super::*;
 
-    const WITHIN: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_taken_in_time_breaks_the_connection() {
         let (ours, _theirs) = duplex(10);
-        let mut ours = WriteDeadline::new(ours, WITHIN);
+        let mut ours = WriteDeadline::new(ours, TIMEOUT);
         ours.write_all(&[0; 10]).await.unwrap();
         let begun = Instant::now();
         assert_eq!(ours.write_all(&[0; 10]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() >= WITHIN);
+        assert!(begun.elapsed() >= TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn taking_a_byte_now_and_then_does_not_lengthen_it() {
         let (ours, mut theirs) = duplex(10);
-        let mut ours = WriteDeadline::new(ours, WITHIN);
+        let mut ours = WriteDeadline::new(ours, TIMEOUT);
         let reader = tokio::spawn(async move {
             let mut byte = [0];
             loop {
@@ -98,7 +98,7 @@ mod tests {
         });
         let begun = Instant::now();
         assert_eq!(ours.write_all(&[0; 1000]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() < WITHIN + Duration::from_secs(2));
+        assert!(begun.elapsed() < TIMEOUT + Duration::from_secs(2));
         drop(ours);
         reader.await.unwrap();
     }
@@ -106,7 +106,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_answer_has_the_time_anew() {
         let (ours, mut theirs) = duplex(10);
-        let mut ours = WriteDeadline::new(ours, WITHIN);
+        let mut ours = WriteDeadline::new(ours, TIMEOUT);
         for _ in 0..4 {
             let writing = async {
                 ours.write_all(&[0; 20]).await.unwrap();
