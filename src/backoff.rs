@@ -1,13 +1,13 @@
-//! How long to wait before the next attempt: doubling, bounded, and never in step with others that wait too.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The waits between attempts at one thing.
+/// The delays between retries.
 ///
-/// Each is drawn evenly from the upper half of a span that doubles from the first to the longest: a fleet that lost the
-/// same Redis does not come back to it in one instant, and no single one waits much less or more than the others.
+/// Each delay is uniformly distributed over the upper half of a span; the span doubles from `first` to `longest`. So a fleet that
+/// lost its Redis does not reconnect all at once, and delays within the fleet differ by a factor of two at most.
 #[derive(Debug)]
 pub struct Backoff {
     first: Duration,
@@ -17,7 +17,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off at its beginning, seeded by the system: the first wait is at most `first`, none longer than `longest`.
+    /// A backoff seeded by the system: the first delay is at most `first`, no delay exceeds `longest`.
     pub fn between(first: Duration, longest: Duration) -> Self {
         Self::with_random(first, longest, Rng::new())
     }
@@ -26,7 +26,7 @@ impl Backoff {
         Self { first, longest, span: first, random }
     }
 
-    /// How long to wait now: between half of the span and all of it. The next span is twice as long.
+    /// The next delay, between half of the span and all of it; doubles the span.
     pub fn next_delay(&mut self) -> Duration {
         let half = self.span / 2;
         let delay = half + half.mul_f64(self.random.f64());
@@ -34,7 +34,7 @@ impl Backoff {
         delay
     }
 
-    /// Starts over: the attempt succeeded.
+    /// Starts over after a success.
     pub fn reset(&mut self) {
         self.span = self.first;
     }
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_within_their_half_up_to_the_longest() {
+    fn spans_double_up_to_the_longest() {
         for seed in 0..1000 {
             let mut backoff = seeded(seed);
             for span in [50, 100, 200, 400, 800, 1000, 1000, 1000] {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides_the_delays() {
+    fn equal_seeds_give_equal_delays() {
         let delays = |seed| {
             let mut backoff = seeded(seed);
             [(); 8].map(|()| backoff.next_delay())
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_fill_their_half() {
+    fn delays_fill_the_upper_half_of_the_span() {
         let delays: Vec<_> = (0..1000).map(|seed| seeded(seed).next_delay()).collect();
         assert!(delays.iter().min() < Some(&Duration::from_millis(30)));
         assert!(delays.iter().max() > Some(&Duration::from_millis(45)));

@@ -1,13 +1,13 @@
-//! The system's clock as numbers.
+//! The system clock as Unix time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Time since 1970-01-01 UTC; zero if the clock stands before that.
+/// Time since 1970-01-01 UTC; zero if the clock is set before that.
 pub fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The same in whole seconds.
+/// Whole seconds since 1970-01-01 UTC.
 pub fn unix_seconds() -> u64 {
     unix_time().as_secs()
 }

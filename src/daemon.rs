@@ -1,4 +1,4 @@
-//! What every daemon does the same way: its log, its exit status, and how it tells systemd and monitors about itself.
+//! What all daemons share: options, logging, metrics, readiness, signals, exit statuses, connection limits, Redis.
 
 mod accept;
 mod concurrency_limiter;

@@ -1,8 +1,8 @@
-//! Durations and sizes as nginx writes them: one grammar for directives and command lines.
+//! Durations and sizes in nginx's notation, the same for directives and command lines.
 
 use std::time::Duration;
 
-/// Reads `500ms`, `60s`, `2m`, `1h30m`, `7d`; a plain number is seconds. `None` for anything else, and for what overflows.
+/// Parses `500ms`, `60s`, `2m`, `1h30m`, `7d`; a plain number is seconds. `None` if invalid, or if it overflows.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
@@ -27,8 +27,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// Reads `512k` or `512KiB`, `16m` or `16MiB`, `1g` or `1GiB` as bytes; a plain number is bytes. `None` for anything else, and for
-/// what overflows.
+/// Parses `512k` or `512KiB`, `16m` or `16MiB`, `1g` or `1GiB` into bytes; a plain number is bytes. `None` if invalid, or if it
+/// overflows.
 pub fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     let unit = match unit {

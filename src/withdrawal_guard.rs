@@ -1,6 +1,6 @@
-//! Holds back the loss of a large part of all routes: a source that was emptied looks the same as a large change.
+//! The withdrawal guard: holds back the sudden loss of many routes, as an emptied source looks the same as a mass deletion.
 //!
-//! The judge decides, from what is lost and from the time; whoever asks it writes the log and keeps the routes that are held.
+//! The guard decides from the size of the loss and from time alone; its callers write the log and keep held routes in service.
 
 mod accept_file;
 mod settings;
@@ -10,36 +10,36 @@ use std::time::{Duration, Instant};
 pub use accept_file::{AcceptError, AcceptFile, Accepted, Names};
 pub use settings::{GuardOption, GuardOptionError, GuardSettings};
 
-/// What a comparison would take away: of `live` records the source lacks `missing`.
+/// The loss that a comparison finds: of `live` records, the source lacks `missing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// Records that the source no longer has.
     pub missing: u64,
-    /// Records there were before.
+    /// Records before the loss.
     pub live: u64,
 }
 
 impl Loss {
-    /// Whether it is more than `percent` of at least `floor` records. The loss of all is always more than any share.
+    /// Whether more than `percent` of at least `floor` records are lost. The loss of all records exceeds any percentage.
     pub fn is_mass(self, percent: u8, floor: u64) -> bool {
         let Self { missing, live } = self;
         missing > 0 && live >= floor && (missing * 100 > live * u64::from(percent) || missing >= live)
     }
 }
 
-/// What is to be done with what the source no longer has.
+/// What to do with the records that the source no longer has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes.
+    /// Withdraw all.
     Withdraw,
-    /// It stays for now.
+    /// Keep all for now.
     Hold,
-    /// The records under these keys of the store go, all others stay for now.
+    /// Withdraw the records with these keys, keep all others for now.
     WithdrawOnly(Names),
 }
 
 impl Verdict {
-    /// Whether the record under this key of the store goes, if the source lacks it.
+    /// Whether to withdraw the record with this key, if the source lacks it.
     pub fn withdraws(&self, key: &[u8]) -> bool {
         match self {
             Self::Withdraw => true,
@@ -49,95 +49,95 @@ impl Verdict {
     }
 }
 
-/// What an operator should read in the log.
+/// An event that the caller logs for the operator.
 #[derive(Debug)]
 pub enum GuardEvent {
     /// A hold begins.
     Began,
-    /// The source has everything again; nothing was withdrawn.
+    /// A hold ends without a withdrawal: the source has all records again.
     Recovered,
-    /// The hold is over, and everything that is missing goes.
+    /// A hold ends, and all missing records are withdrawn.
     Ended(HoldEnd),
-    /// The operator's file names records that go.
+    /// The accept file names records; those are withdrawn.
     Named {
-        /// So many of those that are missing are named.
+        /// Missing records that are named.
         going: u64,
-        /// So many are held on.
+        /// Missing records that remain held.
         held: u64,
-        /// Names of what is not missing.
+        /// Names of records that are not missing.
         others: Names,
     },
-    /// The operator's file was touched, and accepts nothing.
+    /// The accept file was touched, but has no effect.
     NotAccepted(AcceptError),
 }
 
-/// Why a hold is over.
+/// Why a hold ends with a withdrawal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HoldEnd {
-    /// The operator's file accepts everything.
+    /// The accept file accepts everything.
     Accepted,
-    /// Its time has passed without a pause.
+    /// The hold time has passed without a pause.
     Lasted,
-    /// It has lasted this long since it first began, pauses included: twice its time.
+    /// Twice the hold time has passed since the hold first began, pauses included; carries the total time.
     LastedInAll(Duration),
 }
 
 /// A withdrawal that is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// When it first began.
+    /// When the hold first began.
     pub first: Instant,
-    /// Since when the source has said without a break that it is so; `None` while the source does not answer.
+    /// Since when the source has answered without a pause; `None` while it does not answer.
     pub since: Option<Instant>,
 }
 
-/// Judges losses. Only time or the operator ends a hold, and time passes only while the source answers.
+/// Decides about losses. A hold ends by time or by the operator; its time runs only while the source answers.
 #[derive(Debug)]
 pub struct WithdrawalGuard {
     settings: Option<GuardSettings>,
     hold: Option<Hold>,
-    /// Its state before the hold began accepts nothing.
+    /// Only changes after the hold began count.
     accept: Option<AcceptFile>,
 }
 
 impl WithdrawalGuard {
-    /// A guard that holds nothing yet; without settings it lets everything through.
+    /// A guard without a hold; with `None` it lets every withdrawal through.
     pub fn new(settings: Option<GuardSettings>) -> Self {
         let accept = settings.as_ref().map(|settings| AcceptFile::new(&settings.accept));
         Self { settings, hold: None, accept }
     }
 
-    /// What it was made with.
+    /// The guard's settings; `None` if it is off.
     pub fn settings(&self) -> Option<&GuardSettings> {
         self.settings.as_ref()
     }
 
-    /// What it holds.
+    /// The current hold.
     pub fn hold(&self) -> Option<Hold> {
         self.hold
     }
 
-    /// Goes on with a hold that is kept elsewhere, or with none.
+    /// Replaces the current hold by one that the caller stores elsewhere, or by none.
     pub fn set_hold(&mut self, hold: Option<Hold>) {
         self.hold = hold;
     }
 
-    /// The source does not answer, or is another: what it said before counts no more.
+    /// Stops the clock of a hold: the source does not answer, or has changed.
     pub fn pause(&mut self) {
         if let Some(hold) = &mut self.hold {
             hold.since = None;
         }
     }
 
-    /// The source has said again what it has, completely: after a pause the time begins anew.
+    /// Restarts the clock of a hold after a pause: the source has sent a complete list again.
     pub fn resume(&mut self, now: Instant) {
         if let Some(hold) = &mut self.hold {
             hold.since.get_or_insert(now);
         }
     }
 
-    /// Judges the outcome of one comparison: the source lacks the records under the keys `missing`. One loss that is a mass
-    /// withdrawal holds back everything, and what is left of a hold is held however little it is.
+    /// Decides about one comparison: the source lacks the records with the keys `missing`. A single mass withdrawal among `losses`
+    /// holds back all of them, and during a hold even small losses are held.
     pub fn judge<K: AsRef<[u8]>>(
         &mut self,
         losses: &[Loss],
@@ -184,7 +184,7 @@ impl WithdrawalGuard {
         (Verdict::Withdraw, events)
     }
 
-    /// Whether a hold has come to its end, or the operator accepts some of it, so that a comparison should not wait.
+    /// Whether a hold has ended, or the operator accepts some of it, so that the next comparison is due now.
     pub fn is_over(&mut self, now: Instant) -> bool {
         let (Some(settings), Some(hold)) = (&self.settings, self.hold) else { return false };
         settings.end_of(hold, now).is_some() || self.accept.as_mut().is_some_and(|file| file.is_ready(now))

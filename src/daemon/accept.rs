@@ -1,4 +1,4 @@
-//! Accepting connections: what fails is tried again, and an outage is two lines in the log.
+//! Accepts connections: retries failures, and logs an outage once when it begins and once when it ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// After a failure to accept, as when there are no file descriptors.
+/// Delay after a failed accept, e.g. for lack of file descriptors.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A listening socket.
@@ -19,13 +19,12 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts on this socket.
+    /// Accepts on `listener`.
     pub fn new(listener: TcpListener) -> Self {
         Self { listener, is_accepting: true }
     }
 
-    /// The next connection and its client: an IPv4 client is one also on a socket of both families. Nothing is lost when this is
-    /// dropped.
+    /// Returns the next connection and its client's canonical address. Cancel safe: dropping the future loses no connection.
     pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
@@ -47,12 +46,12 @@ impl Acceptor {
     }
 }
 
-/// The client was gone before it was accepted.
+/// Whether the client closed before its connection was accepted.
 fn is_client_abort(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-/// A socket that takes both families shows IPv4 clients as IPv6 addresses.
+/// Turns an IPv4-mapped IPv6 address, as dual-stack sockets report IPv4 clients, into the IPv4 address.
 pub fn canonical_addr(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(address, |v4| SocketAddr::from((v4, v6.port()))),
@@ -65,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_in_its_own_family_and_keeps_its_scope() {
+    fn mapped_addresses_become_ipv4_and_others_keep_their_scope() {
         for (text, want) in [
             ("10.0.0.1:80", "10.0.0.1:80"),
             ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),

@@ -1,4 +1,4 @@
-//! How many of something are under way at once for one key, such as a tenant.
+//! Limits how many operations run at once for one key, such as a tenant.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Counts what is under way, by key.
+/// Counts active operations by key.
 #[derive(Clone, Debug)]
 pub struct ConcurrencyLimiter<K>(Arc<Mutex<HashMap<K, usize>>>);
 
-/// One that is under way; it has ended when this is dropped.
+/// One active operation; dropping it ends the operation.
 #[derive(Debug)]
 pub struct ConcurrencyPermit<K: Eq + Hash> {
     key: K,
@@ -24,7 +24,7 @@ impl<K> Default for ConcurrencyLimiter<K> {
 }
 
 impl<K: Clone + Eq + Hash> ConcurrencyLimiter<K> {
-    /// Begins one more; `None` while as many as `limit` are under way for the key.
+    /// Starts an operation; `None` while `limit` operations of the key are active.
     pub fn try_acquire(&self, key: K, limit: usize) -> Option<ConcurrencyPermit<K>> {
         let mut active = self.0.lock();
         let count = active.get(&key).copied().unwrap_or(0);
@@ -35,7 +35,7 @@ impl<K: Clone + Eq + Hash> ConcurrencyLimiter<K> {
         Some(ConcurrencyPermit { key, active: Arc::clone(&self.0) })
     }
 
-    /// Whether nothing is under way.
+    /// Whether no operation is active.
     pub fn is_idle(&self) -> bool {
         self.0.lock().is_empty()
     }
@@ -58,12 +58,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_key_has_so_many_at_once() {
+    fn each_key_has_its_own_limit() {
         let limiter = ConcurrencyLimiter::default();
         let two: Vec<_> = (0..2).map(|_| limiter.try_acquire("a", 2).unwrap()).collect();
         assert!(limiter.try_acquire("a", 2).is_none() && limiter.try_acquire("b", 2).is_some());
         drop(two);
-        assert!(limiter.is_idle(), "no key is kept");
+        assert!(limiter.is_idle(), "idle keys are removed");
         assert!(limiter.try_acquire("a", 0).is_none());
         assert!(limiter.try_acquire("a", 1).is_some());
     }

@@ -1,4 +1,4 @@
-//! Connections to Redis within tokio, made by the `redis` crate.
+//! Connects to Redis from tokio with the `redis` crate.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,18 +14,19 @@ use tokio::task::spawn_blocking;
 use super::tls::open_tls;
 use crate::redis_client::{Endpoint, Reach, RedisUrl, Sentinels, ServerError, master_of};
 
-/// All Sentinels together may take so long to say where the master is.
+/// Time for all Sentinels together to name the master.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A configuration redacted deadlines: those are the callers'.
+/// A configuration without timeouts: callers set their own deadlines.
 pub(super) fn no_timeouts() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
 }
 
-/// Connects and logs in; with Sentinels, to the server that they call the master and that says it is one.
+/// Connects and logs in. With Sentinels, connects to the master that they name, if `ROLE` confirms that it is one.
 ///
 /// # Errors
-/// Redis cannot be reached or refuses; no Sentinel knows the master; it is a replica. None quotes the password.
+/// Redis is unreachable or refuses the login; no Sentinel knows the master; the named master is a replica. No error contains the
+/// password.
 pub(super) async fn connect(
     url: &RedisUrl,
     protocol: ProtocolVersion,
@@ -37,7 +38,7 @@ pub(super) async fn connect(
         Reach::Sentinels(sentinels) => open_master(sentinels, settings, config).await,
     };
     connected.map_err(|error| match url.credentials() {
-        // A server that does not know HELLO quotes what it was sent.
+        // A server that does not know HELLO quotes its arguments, the password among them.
         Some((_, password)) => redacted(error, password),
         None => error,
     })
@@ -55,7 +56,7 @@ fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
     let settings = RedisConnectionInfo::default().set_db(url.db().into()).set_protocol(protocol);
     let settings = settings.set_skip_set_lib_name();
     match url.credentials() {
-        // The crate asks servers before version 6, which know no users, again redacted one.
+        // For servers before version 6, which have no users, the crate retries without the user.
         Some((user, password)) => settings.set_username(user).set_password(password),
         None => settings,
     }
@@ -66,8 +67,8 @@ async fn open_master(
     settings: RedisConnectionInfo,
     config: &AsyncConnectionConfig,
 ) -> RedisResult<MultiplexedConnection> {
-    let asked = sentinels.clone();
-    let master = spawn_blocking(move || master_of(&asked, Instant::now() + SENTINEL_TIMEOUT)).await;
+    let queried = sentinels.clone();
+    let master = spawn_blocking(move || master_of(&queried, Instant::now() + SENTINEL_TIMEOUT)).await;
     let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
     let shown = master.to_string();
     let endpoint = Endpoint::Tcp { host: master.host, port: master.port };
@@ -88,12 +89,12 @@ async fn open(
     let address = match endpoint {
         Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
         Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
-        // The crate's own TLS reads the system's authorities within the runtime, and takes all or none of them.
+        // The crate's own TLS reads the system's CA certificates inside the runtime, and accepts all or none of them.
         Endpoint::Tls { host, port, ca } => {
             let stream = open_tls(host, *port, ca.as_ref()).await?;
             let (connection, driver) =
                 MultiplexedConnection::new_with_config(&settings, stream, config.clone()).await?;
-            // It ends with the last clone of the connection.
+            // The driver ends with the last clone of the connection.
             tokio::spawn(driver);
             return Ok(connection);
         }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_password_is_in_an_error() {
+    async fn errors_contain_no_password() {
         let quoting = "-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'me' 's3cr\u{e9}t'\r\n";
         let (port, _) = fake_server::start(quoting).await;
         let error = error_of(&format!("redis://me:s3cr%C3%A9t@127.0.0.1:{port}"), ProtocolVersion::RESP3).await;
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_is_named_unless_the_server_knows_none() {
+    async fn login_names_the_user_unless_the_server_has_no_users() {
         for (url, commands) in [
             ("redis://default@127.0.0.1", &["AUTH$7default$0"][..]),
             ("redis://me:pw@127.0.0.1", &["AUTH$2me$2pw"]),

@@ -1,8 +1,8 @@
-//! How many connections a server has open, and which one goes when another comes.
+//! Limits the open connections of a server, and evicts idle connections in favor of new ones.
 //!
 //! A connection is *idle* while the server waits for its client, and *busy* while the server works for it. When a limit is
-//! reached, the connection that has been idle longest is evicted for the new one: of the same host if it is the limit of that
-//! host. Only when all are busy is the new one refused. So neither one host nor all of them keep others out by staying.
+//! reached, the limiter evicts the connection that has been idle longest, for the per-host limit one of the same host. It refuses
+//! a new connection only if all others are busy. So clients cannot lock others out by holding idle connections.
 //!
 //! ```no_run
 //! # use std::{net::{IpAddr, SocketAddr}, sync::Arc};
@@ -38,33 +38,33 @@ use tokio::sync::Notify;
 /// How many connections may be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of all hosts.
+    /// Connections of all hosts together.
     pub total: usize,
-    /// Of one host.
+    /// Connections of one host.
     pub per_host: usize,
-    /// Of one owner on one host, of those whose owner is known.
+    /// Connections of one owner on one host; connections without a known owner do not count.
     pub per_owner: usize,
 }
 
 impl Limits {
-    /// The most connections of one host that [`Limits::of`] gives.
+    /// The upper bound of `per_host` in [`Limits::of`].
     pub const PER_HOST: usize = 64;
 
-    /// So many in all; one host has at most 64 and at most half, one owner half of what a host has.
+    /// Derives all limits from `total`: one host gets at most 64 and at most half, one owner half of its host's share.
     pub fn of(total: usize) -> Self {
         let per_host = Self::PER_HOST.min(total / 2).max(1);
         Self { total, per_host, per_owner: (per_host / 2).max(1) }
     }
 }
 
-/// One of [`Limits`].
+/// Names one of the [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Of all hosts.
+    /// [`Limits::total`].
     Total,
-    /// Of one host.
+    /// [`Limits::per_host`].
     PerHost,
-    /// Of one owner on one host.
+    /// [`Limits::per_owner`].
     PerOwner,
 }
 
@@ -79,17 +79,17 @@ impl Limit {
     }
 }
 
-/// A limit is reached, and all connections that count are busy.
+/// A limit is reached, and all connections that count toward it are busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit of connections is reached, {}", limit.label())]
+#[error("connection limit {} reached", limit.label())]
 pub struct Refused {
-    /// Which one.
+    /// The limit that is reached.
     pub limit: Limit,
-    /// Whether this is the first refusal since there was room: worth a line in the log.
+    /// Whether this is the first refusal since the limit was last below capacity; only this one is logged.
     pub first: bool,
 }
 
-/// Counts connections, for any number of limiters.
+/// Connection metrics, shared by any number of limiters.
 #[derive(Clone, Debug)]
 pub struct ConnectionMeter {
     open: Gauge,
@@ -101,7 +101,7 @@ struct By {
     by: &'static str,
 }
 
-/// The label of a connection that was closed for another one.
+/// The label of connections that were evicted for a newer one.
 const EVICTED: &str = "waited_longest";
 
 impl Default for ConnectionMeter {
@@ -115,25 +115,25 @@ impl Default for ConnectionMeter {
 }
 
 impl ConnectionMeter {
-    /// Names the metrics `connections` and `connections_refused`, below the prefix of `registry`.
+    /// Registers the metrics `connections` and `connections_refused` under the prefix of `registry`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("connections", "Open connections of clients", self.open.clone());
         let help = "Connections closed by a limit, which the label names";
         registry.register("connections_refused", help, self.refused.clone());
     }
 
-    /// Counts another reason, which is the label, from zero.
+    /// Exports the label `by` from the start, at 0.
     pub fn expect(&self, by: &'static str) {
         drop(self.refused.get_or_create(&By { by }));
     }
 
-    /// Counts a connection that the server closes for another reason, which is the label.
+    /// Counts a connection that the server closed for a reason of its own, the label `by`.
     pub fn refuse(&self, by: &'static str) {
         self.refused.get_or_create(&By { by }).inc();
     }
 }
 
-/// Admits connections. `H` is what a host is known by, `O` an owner, such as the user that an identd names.
+/// Admits connections. `H` identifies a host, `O` an owner, such as the user that an identd names.
 #[derive(Debug)]
 pub struct ConnectionLimiter<H, O = Infallible> {
     meter: ConnectionMeter,
@@ -144,11 +144,11 @@ pub struct ConnectionLimiter<H, O = Infallible> {
 struct State<H, O> {
     open: HashMap<u64, Connection<H, O>>,
     hosts: HashMap<H, Host<O>>,
-    /// Idle connections by the turn at which they became idle: the first has been so longest.
+    /// Idle connections by the turn in which they became idle: the first has been idle longest.
     idle: BTreeMap<u64, u64>,
     last_number: u64,
     last_turn: u64,
-    /// A refusal by the limit of all was reported, and there has been no room since.
+    /// A refusal by the total limit was reported, and the limiter has been full since.
     reported: bool,
 }
 
@@ -156,7 +156,7 @@ struct State<H, O> {
 struct Connection<H, O> {
     host: H,
     owner: Option<O>,
-    /// Since when it is idle, if it is, and the same as a time.
+    /// The turn in which the connection became idle; `None` while it is busy. `since` is the time of that turn.
     turn: Option<u64>,
     since: Instant,
     evicted: Arc<Notify>,
@@ -170,7 +170,7 @@ struct Host<O> {
     reported: bool,
 }
 
-/// One connection's place, free again when this is dropped.
+/// The right to keep one connection open; dropping the permit releases it.
 #[derive(Debug)]
 pub struct Permit<H: Clone + Eq + Hash, O: Clone + Eq + Hash = Infallible> {
     limiter: Arc<ConnectionLimiter<H, O>>,
@@ -180,7 +180,7 @@ pub struct Permit<H: Clone + Eq + Hash, O: Clone + Eq + Hash = Infallible> {
 }
 
 impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
-    /// Without connections.
+    /// A limiter without open connections.
     pub fn new(meter: ConnectionMeter) -> Arc<Self> {
         let state = State {
             open: HashMap::new(),
@@ -193,7 +193,7 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         Arc::new(Self { meter, state: Mutex::new(state) })
     }
 
-    /// Gives a new connection of `host` a place, as an idle one; if need be that of the one that has been idle longest.
+    /// Admits a new, idle connection of `host`. If a limit is reached, evicts the connection that has been idle longest.
     ///
     /// # Errors
     /// All connections of the host, or of all hosts, are busy.
@@ -201,16 +201,16 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         self.try_admit(host.clone(), limits, Duration::ZERO).map_err(|limit| self.refuse(&host, limit))
     }
 
-    /// The same for a connection that may be tried again, which evicts none that has not been `idle` for so long: that may have
-    /// sent what is not read yet.
+    /// Like [`admit`](Self::admit), but evicts only connections that have been idle for at least `idle`: the client of a younger one
+    /// may have sent a request that is not read yet. Callers may retry.
     ///
     /// # Errors
-    /// See there. [`ConnectionLimiter::refuse`] counts it.
+    /// The limit that is reached; it is not counted before [`refuse`](Self::refuse).
     pub fn try_admit(self: &Arc<Self>, host: H, limits: &Limits, idle: Duration) -> Result<Permit<H, O>, Limit> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let of_host = state.hosts.get(&host);
-        // Of this host first: that may be enough for the other limit.
+        // The host's own limit first: evicting one of its connections may satisfy the total limit too.
         if of_host.is_some_and(|of_host| of_host.open >= limits.per_host) {
             let longest = of_host.and_then(|of_host| of_host.idle.first().copied());
             if !self.evict(state, longest, idle) {
@@ -240,12 +240,12 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         Ok(Permit { limiter: Arc::clone(self), number, limits: *limits, evicted })
     }
 
-    /// Whether the host has a connection.
+    /// Whether the host has an open connection.
     pub fn has(&self, host: &H) -> bool {
         self.state.lock().hosts.contains_key(host)
     }
 
-    /// Counts that a connection of the host was closed for a limit.
+    /// Counts a connection of the host that was refused because of `limit`.
     pub fn refuse(&self, host: &H, limit: Limit) -> Refused {
         let mut state = self.state.lock();
         let reported = match limit {
@@ -255,7 +255,7 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> ConnectionLimiter<H, O> {
         self.refused(limit, reported)
     }
 
-    /// Frees the place of the connection that is idle since this turn; false without one, or if it is so for less.
+    /// Evicts the connection that has been idle since `turn`; false if there is none, or it has been idle for less than `idle`.
     fn evict(&self, state: &mut State<H, O>, turn: Option<u64>, idle: Duration) -> bool {
         let is_long = |number: &u64| state.open.get(number).is_some_and(|open| open.since.elapsed() >= idle);
         let number = turn.and_then(|turn| state.idle.get(&turn).copied()).filter(is_long);
@@ -293,7 +293,7 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> State<H, O> {
         }
     }
 
-    /// `None` if it is closed already.
+    /// Removes a connection; `None` if it is closed already.
     fn close(&mut self, number: u64) -> Option<Connection<H, O>> {
         self.set_busy(number);
         let connection = self.open.remove(&number)?;
@@ -322,7 +322,7 @@ impl<O: Eq + Hash> Host<O> {
 }
 
 impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Permit<H, O> {
-    /// Waits until the place is another connection's; then this one is to be closed.
+    /// Waits until the limiter evicts this connection; the caller then closes it.
     pub async fn evicted(&self) {
         let notified = self.evicted.notified();
         if self.limiter.state.lock().open.contains_key(&self.number) {
@@ -330,20 +330,20 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Permit<H, O> {
         }
     }
 
-    /// The server works for the client: it is not evicted.
+    /// Marks the connection busy: the server works for the client, and the limiter does not evict it.
     pub fn set_busy(&self) {
         self.limiter.state.lock().set_busy(self.number);
     }
 
-    /// The server waits for the client, to send or to read: from now on it may be evicted, after those that wait longer.
+    /// Marks the connection idle: the server waits for the client to send or read, and the limiter may evict it.
     pub fn set_idle(&self) {
         self.limiter.state.lock().set_idle(self.number);
     }
 
-    /// Counts the connection for its owner.
+    /// Counts the connection toward its owner's limit.
     ///
     /// # Errors
-    /// The owner has as many on this host as an owner may have.
+    /// The owner has reached `per_owner` on this host.
     pub fn set_owner(&self, owner: O) -> Result<(), Refused> {
         let mut guard = self.limiter.state.lock();
         let state = &mut *guard;
@@ -354,7 +354,7 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Permit<H, O> {
         }
         let open = host.owners.get(&owner).copied().unwrap_or(0);
         if open >= self.limits.per_owner {
-            // Of a host's two or more owners each might be the first; one line for the host is enough.
+            // Reported once per host, not once per owner.
             return Err(self.limiter.refused(Limit::PerOwner, Some(&mut host.reported)));
         }
         host.owners.insert(owner.clone(), open + 1);
@@ -369,7 +369,7 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Drop for Permit<H, O> {
         if state.close(self.number).is_some() {
             self.limiter.meter.open.dec();
         }
-        // Not at each single place that comes free.
+        // Not at each single connection that closes: the log would repeat itself.
         if state.open.len() <= self.limits.total / 2 {
             state.reported = false;
         }

@@ -1,4 +1,4 @@
-//! A server for tests that says the same whatever it is asked.
+//! A server for tests that sends one fixed reply to every command.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// What each connection has sent, in the order in which they came.
+/// The bytes that each connection sent, in the order of the connections.
 pub(super) type Received = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Its port, and what it receives. It replies to each command that comes alone.
+/// Starts the server; returns its port and what it receives. Each read counts as one command.
 pub(super) async fn start(reply: &'static str) -> (u16, Received) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,17 +1,17 @@
-//! Answers over HTTP.
+//! HTTP responses.
 
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 
-/// An answer whose body is there as a whole.
+/// A response with a complete body.
 pub type HttpResponse = Response<Full<Bytes>>;
 
-/// The type of a body that is text.
+/// `Content-Type` of plain text.
 pub const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 
-/// An answer of status 200 with a body of this type.
+/// Status 200 with this `Content-Type` and body.
 pub fn response_with(content_type: &'static str, body: impl Into<Bytes>) -> HttpResponse {
     let mut answer = Response::new(Full::new(body.into()));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

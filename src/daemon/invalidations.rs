@@ -1,7 +1,7 @@
-//! Hearing at once of the keys that others write: Redis pushes their names (`CLIENT TRACKING ... BCAST`, RESP3).
+//! Invalidations: Redis pushes the names of keys that other clients write (`CLIENT TRACKING ... BCAST`, RESP3).
 //!
-//! A push is a hint and never the truth: whoever hears of a key reads it. What happened while there was no connection is not
-//! known, so each new connection means that everything may differ.
+//! An invalidation is only a hint: its receiver reads the key. Writes during a lost connection are unknown, so after each
+//! reconnect every key may have changed.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -21,23 +21,23 @@ use crate::backoff::Backoff;
 use crate::redis_client::RedisUrl;
 use crate::registry::track_keys;
 
-/// More keys than these are as good as all.
+/// Beyond this many keys, the listener reports that everything may have changed.
 const MAX_KEYS: usize = 16_384;
-/// Between two looks whether the connection still is there.
+/// Interval of connection checks.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two tries to connect, at first and at last.
+/// First and longest delay between attempts to connect.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// What others have written since it was last asked.
+/// Keys that other clients have written since the last [`InvalidationListener::take`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Invalidations {
     /// The keys' names, at most [`MAX_KEYS`].
     pub keys: HashSet<Vec<u8>>,
-    /// Anything may have been written before this instant: a flush, too many keys, or no connection.
+    /// Any key may have been written before this instant: after a flush, too many keys, or a lost connection.
     pub everything: Option<Instant>,
 }
 
-/// Takes in what Redis pushes; clones hear for one another.
+/// Collects the invalidations that Redis pushes; clones share one collection.
 #[derive(Clone, Debug, Default)]
 pub struct InvalidationListener(Arc<Shared>);
 
@@ -48,10 +48,10 @@ struct Shared {
 }
 
 impl InvalidationListener {
-    /// A connection that hears of keys with this prefix from now on. Nothing in it has a deadline.
+    /// Opens a connection that receives invalidations of keys with this prefix. No step has a timeout.
     ///
     /// # Errors
-    /// Redis cannot be reached, or refuses tracking.
+    /// Redis is unreachable, or refuses tracking.
     pub async fn connect(&self, url: &RedisUrl, prefix: &str) -> RedisResult<MultiplexedConnection> {
         let listener = self.clone();
         let config = no_timeouts().set_push_sender(move |push: PushInfo| -> Result<(), Infallible> {
@@ -63,7 +63,7 @@ impl InvalidationListener {
         Ok(connection)
     }
 
-    /// Listens on a connection of its own, which is made again whenever it is lost, for as long as somebody else has a clone.
+    /// Spawns a task that listens on a connection of its own, and reconnects, until all other clones are dropped.
     pub fn spawn(url: RedisUrl, prefix: &'static str) -> Self {
         let listener = Self::default();
         let shared = Arc::downgrade(&listener.0);
@@ -81,7 +81,7 @@ impl InvalidationListener {
                         backoff.reset();
                         let shared = Arc::downgrade(&listener.0);
                         drop(listener);
-                        // It fills what is shared while somebody wants it.
+                        // Other clones still want invalidations while they hold a reference.
                         match ping_until_unwanted(connection, || shared.strong_count() > 1).await {
                             Ok(()) => return,
                             Err(error) => error,
@@ -105,7 +105,7 @@ impl InvalidationListener {
         self.0.notify.notified().await;
     }
 
-    /// What others have written since the last call.
+    /// Returns the invalidations since the last call.
     pub fn take(&self) -> Invalidations {
         std::mem::take(&mut *self.0.invalidations.lock())
     }
@@ -115,12 +115,12 @@ impl InvalidationListener {
         self.0.notify.notify_one();
     }
 
-    /// Takes in names of keys, or null for all of them.
+    /// Records a push: the names of keys, or null for all keys.
     fn record(&self, push: PushInfo) {
         let keys = match (push.kind, push.data.into_iter().next()) {
             (PushKind::Invalidate, Some(Value::Array(keys))) => Some(keys),
             (PushKind::Invalidate, _) => None,
-            // The next PING_INTERVAL fails.
+            // After a disconnect, the next PING fails.
             _ => return,
         };
         let mut shared = self.0.invalidations.lock();
@@ -139,7 +139,7 @@ impl InvalidationListener {
     }
 }
 
-/// Returns when the connection is gone, or is not wanted any more.
+/// Returns an error when the connection is lost, `Ok` when it is no longer wanted.
 async fn ping_until_unwanted(
     mut connection: MultiplexedConnection,
     is_wanted: impl Fn() -> bool,
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_taken_once_and_a_flush_is_everything() {
+    fn take_returns_each_key_once_and_a_flush_means_everything() {
         let listener = InvalidationListener::default();
         listener.record(push(PushKind::Invalidate, names(&["prefix:a", "prefix:b"])));
         listener.record(push(PushKind::Invalidate, names(&["prefix:a"])));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn more_keys_than_the_limit_are_everything() {
+    fn more_keys_than_the_limit_mean_everything() {
         let listener = InvalidationListener::default();
         for number in 0..=MAX_KEYS {
             assert_eq!(listener.0.invalidations.lock().everything, None, "{number}");

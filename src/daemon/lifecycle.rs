@@ -1,4 +1,4 @@
-//! A daemon from its start to its end: signals, metrics, readiness, systemd.
+//! A daemon's lifecycle: signals, metrics, readiness, and notifications to systemd.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +15,7 @@ use super::status::{Readiness, serve_status};
 use super::stop::StopSignals;
 use super::systemd::{feed_watchdog, notify_systemd};
 
-/// What every daemon has while it runs. Made inside of the runtime, first: its signals no longer end the process then.
+/// Shared state of a running daemon. Created first inside the runtime: from then on, signals no longer kill the process.
 #[derive(Debug)]
 pub struct Lifecycle {
     signals: StopSignals,
@@ -26,37 +26,37 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Begins; `name` is what the names of the daemon's metrics begin with, `metrics_listen` where monitors ask for them.
+    /// Catches signals. `name` is the prefix of the daemon's metrics, `metrics_listen` the address of the metrics endpoint.
     ///
     /// # Errors
-    /// The system's, when a signal cannot be caught.
+    /// A signal handler cannot be installed.
     pub(super) fn begin(name: &str, metrics_listen: Option<SocketAddr>) -> io::Result<Self> {
         let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
         let (registry, readiness) = (new_registry(name), Readiness::default());
         Ok(Self { signals, hangups: Some(hangups), registry, readiness, metrics_listen })
     }
 
-    /// Where the daemon's metrics are registered.
+    /// The registry for the daemon's metrics.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
-    /// Whether it does its work. Whatever is set, it is not ready when it is about to end.
+    /// The daemon's readiness. During shutdown it reports "not ready", whatever is set.
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
     }
 
-    /// SIGHUP, for a daemon that reads its settings again. One that does not take it has a line in its log instead, which
-    /// says that this takes a restart. `None` when it was taken already.
+    /// The SIGHUP stream, for a daemon that reloads its settings; `None` if it was taken before. If no daemon takes it, each
+    /// SIGHUP is logged as ignored.
     pub fn take_hangups(&mut self) -> Option<Signal> {
         self.hangups.take()
     }
 
-    /// Tells systemd, and monitors, that it serves: comes after all that may fail. Returns where monitors ask, if they can, and
-    /// what waits for SIGTERM or SIGINT and tells them that it is about to end.
+    /// Serves the metrics endpoint and reports READY to systemd; call it after everything that may fail. Returns the endpoint's
+    /// address, if there is one, and a future that waits for SIGTERM or SIGINT, clears readiness and reports STOPPING.
     ///
     /// # Errors
-    /// The address for monitors cannot be had; it is named.
+    /// The metrics address cannot be bound; the error names it.
     pub async fn start(self) -> io::Result<(Option<SocketAddr>, impl Future<Output = ()>)> {
         let Self { signals, hangups, registry, readiness, metrics_listen } = self;
         let mut status_address = None;
@@ -80,10 +80,10 @@ impl Lifecycle {
     }
 }
 
-/// Listens at an address that this option of the command line says.
+/// Binds the address that a command-line option gives.
 ///
 /// # Errors
-/// The system's, with the option and the address.
+/// The address cannot be bound; the error names the option and the address.
 pub async fn bind(option: &str, address: SocketAddr) -> io::Result<TcpListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{error} while binding {option} {address}"));
     TcpListener::bind(address).await.map_err(named)
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_that_cannot_be_had_is_named() {
+    async fn bind_errors_name_the_option_and_the_address() {
         let taken = bind("--listen", "127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = taken.local_addr().unwrap();
         let error = bind("--metrics-listen", address).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The log: lines on standard error, for people or as JSON. Where that is systemd's journal, each line has its priority.
+//! The log: lines on standard error, as text or JSON. In systemd's journal, each line has a priority.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -13,37 +13,37 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How a line of the log is written.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// `<time> <level> <message> <key>=<value> ...`; text values are quoted and escaped. The journal has the time itself.
+    /// `<time> <level> <message> <key>=<value> ...`; text values are quoted and escaped. The journal adds the time itself.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What every daemon's command line says of its log.
+/// Log options that all daemons share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct LogOptions {
-    /// How a line of the log is written, on standard error
+    /// Format of log lines on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, or debug for every repeat and reason
+    /// Log level: error, warn, info, or debug, which adds repeated failures and reasons
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: Level,
 }
 
-/// What a command line that says nothing of it means.
+/// The defaults of the command line.
 impl Default for LogOptions {
     fn default() -> Self {
         Self { log_format: LogFormat::Text, log_level: Level::INFO }
     }
 }
 
-/// Starts logging; to be called once, first. Each event is one line, whatever its values are. A log that cannot be
-/// written (its disk is full, its reader gone) is no reason to end.
+/// Starts logging; call it once, before anything else. Each event is exactly one line. Failures to write the log (full disk,
+/// closed pipe) are ignored.
 pub fn start_log(options: LogOptions) {
-    // What goes wrong is told by whoever asked, once.
+    // kube_client's errors reach our code, which logs them once.
     let ours = Targets::new().with_default(options.log_level).with_target("kube_client", LevelFilter::OFF);
     let writer = LineWriter { to_journal: is_stderr_journal(), sink: io::stderr };
     tracing_subscriber::registry().with(lines(options.log_format, writer).with_filter(ours)).init();
@@ -57,7 +57,7 @@ where
 {
     let to_journal = writer.to_journal;
     let lines = fmt::layer().with_writer(writer).with_ansi(false).with_target(false);
-    // Standard error may be closed or full; to say that there would panic.
+    // Reporting a write error of standard error to standard error would panic.
     let lines = lines.log_internal_errors(false);
     match format {
         LogFormat::Text if to_journal => lines.without_time().boxed(),
@@ -66,13 +66,13 @@ where
     }
 }
 
-/// Whether systemd has connected standard error to its journal.
+/// Whether standard error is connected to systemd's journal.
 pub(super) fn is_stderr_journal() -> bool {
     is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), io::stderr())
 }
 
-/// Whether a descriptor is the stream to the journal that `JOURNAL_STREAM` names as `<device>:<inode>`, systemd.exec(5). The
-/// variable alone says nothing: it is inherited by programs whose standard error leads elsewhere.
+/// Whether `stream` is the journal stream that `JOURNAL_STREAM` names as `<device>:<inode>`, systemd.exec(5). The variable alone
+/// proves nothing: child processes inherit it even if their standard error is redirected.
 fn is_journal(named: Option<&str>, stream: impl AsFd) -> bool {
     let named = named.and_then(|named| named.split_once(':'));
     let Some((device, inode)) = named.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)))
@@ -82,13 +82,13 @@ fn is_journal(named: Option<&str>, stream: impl AsFd) -> bool {
     fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))
 }
 
-/// Writes lines as they are, or for the journal with their priority in front, sd-daemon(3).
+/// Writes lines unchanged, or for the journal prefixed with their priority, sd-daemon(3).
 struct LineWriter<F> {
     to_journal: bool,
     sink: F,
 }
 
-/// One line's.
+/// Writes one line.
 struct Line<W> {
     priority: Option<u8>,
     sink: W,
@@ -107,13 +107,13 @@ impl<'a, F: Fn() -> W, W: Write> MakeWriter<'a> for LineWriter<F> {
 }
 
 impl<W: Write> Write for Line<W> {
-    /// Takes a whole line: that is how they come.
+    /// Takes a whole line: tracing-subscriber writes each event at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = one_line(line);
         match self.priority {
             None => self.sink.write_all(&text)?,
             Some(priority) => {
-                // Levels are aligned to each other; the journal needs no alignment.
+                // The text format pads levels; the journal needs no padding.
                 self.sink.write_all(&[format!("<{priority}>").as_bytes(), text.trim_ascii_start()].concat())?;
             }
         }
@@ -125,8 +125,8 @@ impl<W: Write> Write for Line<W> {
     }
 }
 
-/// The line with the line ends in it escaped, but for the last. An error may quote what a tenant wrote, and what follows a line
-/// end would be another event, in the journal with a priority of the tenant's choice.
+/// Escapes all line ends but the last. An error may quote a tenant's text, and a line end in it would start a forged event, in
+/// the journal with a forged priority.
 fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
     let (text, end) = line.strip_suffix(b"\n").map_or((line, &[][..]), |text| (text, b"\n"));
     if !text.contains(&b'\n') && !text.contains(&b'\r') {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_gets_priorities_and_no_second_time() {
+    fn journal_lines_have_priorities_and_no_timestamp() {
         let want = [r#"<3>ERROR first tool="a\nb""#, "<4>WARN second", "<6>INFO third", "<7>DEBUG fourth"];
         assert_eq!(logged(LogFormat::Text, true), want);
         let json = logged(LogFormat::Json, true);
@@ -213,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_lines_begin_with_their_time() {
+    fn other_lines_begin_with_a_timestamp() {
         let lines = logged(LogFormat::Text, false);
         assert!(lines.iter().all(|line| line.starts_with("20") && line.contains("Z ")), "{lines:?}");
         assert!(logged(LogFormat::Json, false).iter().all(|line| line.starts_with("{\"timestamp\":")));
     }
 
     #[test]
-    fn no_value_begins_a_line_of_its_own() {
-        // As errors show it that quote a tenant's file.
+    fn values_cannot_start_a_new_line() {
+        // As in an error that quotes a tenant's file.
         let forged = "bad\r\n<0>EMERG all is lost\n";
         for to_journal in [true, false] {
             let lines = logged_by(LogFormat::Text, to_journal, || warn!(error = %forged, "not read"));
@@ -232,12 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_known_by_its_socket() {
+    fn journal_is_recognized_by_device_and_inode() {
         let (stream, other) = UnixStream::pair().unwrap();
         let stat = fstat(&stream).unwrap();
         let named = format!("{}:{}", stat.st_dev, stat.st_ino);
         assert!(is_journal(Some(&named), &stream));
-        assert!(!is_journal(Some(&named), &other), "inherited by a program whose standard error is another");
+        assert!(!is_journal(Some(&named), &other), "inherited variable, redirected standard error");
         for named in [None, Some(""), Some("8"), Some("8:"), Some("a:b"), Some("0:0")] {
             assert!(!is_journal(named, &stream), "{named:?}");
         }

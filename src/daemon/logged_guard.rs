@@ -1,4 +1,4 @@
-//! The guard of a daemon's routes: what [`WithdrawalGuard`] finds, in the log and in the daemon's messages.
+//! A daemon's withdrawal guard: [`WithdrawalGuard`] decides, and its events are logged with the daemon's messages.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::withdrawal_guard::{
     AcceptError, GuardEvent, GuardOption, GuardOptionError, GuardSettings, HoldEnd, Loss, Verdict, WithdrawalGuard,
 };
 
-/// Reads the option `--withdrawal-guard` of a daemon.
+/// Parses a daemon's option `--withdrawal-guard`. As for all durations of a command line, `hold` is more than zero and at most a
+/// year.
 ///
 /// # Errors
-/// The word that is wrong, beside an example of a right option. As every time of a command line, a hold is not zero and at most a
-/// year.
+/// The invalid word, with an example of a valid option.
 pub fn parse_guard(text: &str, daemon: &str) -> Result<GuardOption, String> {
     let wrong = |what: &str, value: &str| {
         format!(
@@ -32,18 +32,18 @@ pub fn parse_guard(text: &str, daemon: &str) -> Result<GuardOption, String> {
     }
 }
 
-/// A daemon's messages for what its guard does.
+/// A daemon's log messages for the events of its guard.
 #[derive(Debug)]
 pub struct GuardMessages {
-    /// The source lacks what Redis has.
+    /// A hold begins: the source lacks routes that Redis has.
     pub lacks: &'static str,
-    /// It does no more.
+    /// A hold ends without a withdrawal: the source has all routes again.
     pub has_all: &'static str,
-    /// What it lacks goes.
+    /// A hold ends: the routes that the source lacks are withdrawn.
     pub withdrawing: &'static str,
 }
 
-/// Judges a daemon's comparisons, and logs.
+/// Decides which missing routes a daemon withdraws, and logs the decisions.
 #[derive(Debug)]
 pub struct LoggedGuard {
     judge: WithdrawalGuard,
@@ -51,41 +51,40 @@ pub struct LoggedGuard {
 }
 
 impl LoggedGuard {
-    /// A guard with these settings; without any it lets everything through.
+    /// A guard with these settings; with `None` it lets every withdrawal through.
     pub fn new(settings: Option<GuardSettings>, messages: &'static GuardMessages) -> Self {
         Self { judge: WithdrawalGuard::new(settings), messages }
     }
 
-    /// What it was made with.
+    /// The guard's settings; `None` if it is off.
     pub fn settings(&self) -> Option<&GuardSettings> {
         self.judge.settings()
     }
 
-    /// Judges one comparison: of the `live` routes that are registered, the source lacks those under the keys `lacking`, which
-    /// are so many as there are routes.
-    pub fn judge(&mut self, lacking: &[Vec<u8>], live: usize, now: Instant) -> Verdict {
-        let loss = Loss { missing: lacking.len() as u64, live: live as u64 };
-        let (verdict, events) = self.judge.judge(&[loss], lacking, now.into_std());
+    /// Judges one comparison: of `live` registered routes, the source lacks those with the keys `missing`, one key a route.
+    pub fn judge(&mut self, missing: &[Vec<u8>], live: usize, now: Instant) -> Verdict {
+        let loss = Loss { missing: missing.len() as u64, live: live as u64 };
+        let (verdict, events) = self.judge.judge(&[loss], missing, now.into_std());
         events.iter().for_each(|event| self.log(event, loss));
         verdict
     }
 
-    /// The source does not answer.
+    /// Stops the clock of a hold: the source does not answer.
     pub fn pause(&mut self) {
         self.judge.pause();
     }
 
-    /// The source has said again what it has, completely.
+    /// Restarts the clock of a hold: the source has sent a complete list again.
     pub fn resume(&mut self, now: Instant) {
         self.judge.resume(now.into_std());
     }
 
-    /// Another writer has decided meanwhile: what was held counts no more.
+    /// Drops a hold: another writer has decided in the meantime.
     pub fn forget(&mut self) {
         self.judge.set_hold(None);
     }
 
-    /// Whether a hold has come to its end, so that a comparison should not wait.
+    /// Whether a hold has ended, so that the next comparison is due now.
     pub fn is_over(&mut self, now: Instant) -> bool {
         self.judge.is_over(now.into_std())
     }
@@ -127,7 +126,7 @@ impl LoggedGuard {
     }
 }
 
-/// Says that an operator's file was touched and accepts nothing.
+/// Logs that the operator touched an accept file that has no effect.
 pub fn log_accept_error(file: &Path, error: &AcceptError) {
     warn!(accept = %file.display(), %error, "accept file rejected; nothing is removed");
 }
@@ -137,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_option_is_shown_beside_a_right_one() {
+    fn option_errors_show_the_value_and_an_example() {
         assert_eq!(parse_guard("off", "a"), Ok(GuardOption::Off));
         assert!(parse_guard("50% hold=365d", "a").is_ok());
         assert_eq!(

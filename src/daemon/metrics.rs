@@ -1,4 +1,4 @@
-//! The metrics that every daemon has, and the two formats that monitors read.
+//! Metrics that all daemons share, in the two text formats of Prometheus.
 
 use std::fmt;
 use std::fs;
@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock;
 
-/// Defines an enum whose variants' names are the values of a label, and `ALL` of them in order.
+/// Defines an enum of label values: each variant is named like its value, and `ALL` lists them in order.
 macro_rules! label_values {
     ($(#[$of_enum:meta])* $vis:vis enum $name:ident { $($(#[$of_variant:meta])* $variant:ident,)+ }) => {
         $(#[$of_enum])*
@@ -27,14 +27,14 @@ macro_rules! label_values {
         }
 
         impl $name {
-            /// All of them.
+            /// All values, in order.
             $vis const ALL: &'static [Self] = &[$(Self::$variant),+];
         }
     };
 }
 pub(crate) use label_values;
 
-/// How [`encode`] writes metrics.
+/// Output format of [`encode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text format, version 0.0.4.
@@ -44,7 +44,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The one that an `Accept` header prefers: text, unless OpenMetrics is named there with at least the same weight.
+    /// The format that an `Accept` header prefers: text, unless it lists OpenMetrics with at least the same weight.
     pub fn preferred_by(accept: &str) -> Self {
         let weight_of = |wanted: &str| {
             let ranges = accept.split(',').filter_map(|range| {
@@ -60,7 +60,7 @@ impl Format {
         if open_metrics > 0.0 && open_metrics >= weight_of("text/plain") { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// The `Content-Type` of it.
+    /// The format's `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => prometheus_text::CONTENT_TYPE,
@@ -69,10 +69,7 @@ impl Format {
     }
 }
 
-/// Writes all metrics in this format.
-///
-/// # Errors
-/// A metric cannot be written.
+/// Encodes all metrics.
 pub fn encode(registry: &Registry, format: Format) -> Result<String, fmt::Error> {
     let mut written = String::new();
     match format {
@@ -82,8 +79,8 @@ pub fn encode(registry: &Registry, format: Format) -> Result<String, fmt::Error>
     Ok(written)
 }
 
-/// A registry with what every daemon tells of its process, and `<daemon>_build_info`. The daemon's own metrics go below its
-/// prefix: `registry.sub_registry_with_prefix(daemon)`, and their names there do not repeat it.
+/// A registry with the process metrics and `<daemon>_build_info`. Daemons register their own metrics in
+/// `registry.sub_registry_with_prefix(daemon)`, without repeating the prefix in the names.
 pub fn new_registry(daemon: &str) -> Registry {
     let mut registry = Registry::default();
     let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -93,7 +90,7 @@ pub fn new_registry(daemon: &str) -> Registry {
     registry
 }
 
-/// Has a counter or gauge exist for these labels from now on, at 0.
+/// Exports a counter or gauge with these labels from the start, at 0.
 pub fn start_at_zero<L, M, C>(family: &Family<L, M, C>, labels: impl IntoIterator<Item = L>)
 where
     L: Clone + Hash + Eq,
@@ -104,7 +101,7 @@ where
     }
 }
 
-/// The metrics that all Prometheus clients have of their process.
+/// The standard process metrics of Prometheus clients.
 #[derive(Debug)]
 struct Process {
     /// Seconds since 1970.
@@ -138,7 +135,7 @@ fn resident_bytes() -> Option<f64> {
 }
 
 fn open_files() -> Option<f64> {
-    // One of them is the directory's own.
+    // Without the descriptor that lists the directory.
     Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64)
 }
 
@@ -147,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_get_the_format_that_they_ask_for() {
+    fn accept_header_selects_the_format() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         for (accept, want) in [
             ("", Format::Text),
@@ -166,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_formats_have_the_same_samples() {
+    fn both_formats_have_the_same_samples() {
         let registry = new_registry("a");
         let text = encode(&registry, Format::Text).unwrap();
         let open_metrics = encode(&registry, Format::OpenMetrics).unwrap();
@@ -192,13 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn known_labels_are_there_from_the_start() {
+    fn known_labels_exist_from_the_start() {
         label_values! {
-            /// Two.
             enum Outcome {
-                /// Done.
                 ok,
-                /// Not done.
                 failed,
             }
         }

@@ -1,4 +1,4 @@
-//! The options that all daemons have.
+//! Command-line options that all daemons share.
 
 use std::net::SocketAddr;
 
@@ -7,22 +7,22 @@ use clap::Args;
 use super::log::LogOptions;
 use super::redis_options::RedisOptions;
 
-/// What every daemon's command line says. Only a restart changes any of it.
+/// Options of all daemons; a change takes a restart.
 #[derive(Clone, Debug, Args)]
 pub struct CommonOptions {
-    /// Its Redis.
+    /// Options of the Redis connection.
     #[command(flatten)]
     pub redis: RedisOptions,
     /// Address for HTTP requests for /metrics, /live and /ready [default: none]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Its log.
+    /// Options of the log.
     #[command(flatten)]
     pub log: LogOptions,
 }
 
 impl CommonOptions {
-    /// The options that differ from `other`'s, but for those of Redis: what they mean is also in a file.
+    /// The options that differ from `other`, except those of Redis, which settings files give too.
     pub fn differing_from(&self, other: &Self) -> impl Iterator<Item = &'static str> {
         let options = [
             ("--metrics-listen", self.metrics_listen == other.metrics_listen),

@@ -1,4 +1,4 @@
-//! A program from its command line to its exit status.
+//! Runs a program, from its command line to its exit status.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -15,22 +15,22 @@ use super::options::CommonOptions;
 use super::runtime::block_on;
 use super::usage::exit_on;
 
-/// Why a program ends otherwise than in order. Any error is one of its work, unless [`Failure::usage`] says otherwise.
+/// Why a program fails. `?` turns any error into [`Failure::Work`]; [`Failure::usage`] makes it a usage error.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command line is wrong, or a file that it names: exit status 64.
+    /// Invalid command line, or a file that it names is invalid: exit status 64.
     Usage(String),
-    /// It cannot do its work: exit status 1.
+    /// Any other failure: exit status 1.
     Work(String),
 }
 
 impl Failure {
-    /// The command line is wrong, or a file that it names.
+    /// A usage error.
     pub fn usage(error: impl Display) -> Self {
         Self::Usage(error.to_string())
     }
 
-    /// Says on the log, or as clap does for the command line `C`, what went wrong, and returns the exit status.
+    /// Logs the failure, usage errors in clap's format for the command line `C`, and returns the exit status.
     fn exit<C: Parser>(self, what: &str) -> ExitCode {
         match self {
             Self::Usage(error) => exit_on(&C::command().error(ErrorKind::InvalidValue, error)),
@@ -48,35 +48,35 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// A daemon's command line, as it was written.
+/// A daemon's parsed command line.
 pub trait DaemonOptions: Parser {
-    /// What it means, checked.
+    /// The validated settings.
     type Settings;
 
     /// The options that all daemons have.
     fn common(&self) -> &CommonOptions;
 
-    /// Reads a command line, its program's name first.
+    /// Parses a command line, the program's name first.
     ///
     /// # Errors
-    /// What is wrong there, or in a file that adds to it.
+    /// The command line is invalid, or a file that adds options to it.
     fn read(args: &[OsString]) -> Result<Self, clap::Error> {
         Self::try_parse_from(args)
     }
 
-    /// Does what it says instead of serving; `None` when it says to serve.
+    /// Runs a command instead of serving; `None` if the command line has no command.
     fn execute(&mut self) -> Option<Result<(), Failure>> {
         None
     }
 
-    /// Resolves what was written, once.
+    /// Validates the options, once.
     ///
     /// # Errors
-    /// Values that are right one by one and wrong together, a file that is not there or wrong.
+    /// Options contradict each other, or a file that they name is missing or invalid.
     fn resolve(self) -> impl Future<Output = Result<Self::Settings, Failure>>;
 }
 
-/// Runs a daemon: reads its command line, logs as that says, has `serve` do the work, and returns the exit status.
+/// Runs a daemon: parses its command line, starts the log, runs `serve`, and returns the exit status.
 pub fn run<O, W>(serve: impl FnOnce(O::Settings, Lifecycle) -> W) -> ExitCode
 where
     O: DaemonOptions,
@@ -92,11 +92,11 @@ where
         return done.map_or_else(|failure| failure.exit::<O>("command failed"), |()| ExitCode::SUCCESS);
     }
     let work = async {
-        // First: from here on its signals no longer end the process.
+        // First: from here on, signals no longer kill the process.
         let name = O::command().get_name().replace('-', "_");
         let lifecycle = Lifecycle::begin(&name, options.common().metrics_listen)?;
         serve(options.resolve().await?, lifecycle).await
     };
-    let ended = block_on(work).map_err(Failure::from).flatten();
-    ended.unwrap_or_else(|failure| failure.exit::<O>("startup failed"))
+    let outcome = block_on(work).map_err(Failure::from).flatten();
+    outcome.unwrap_or_else(|failure| failure.exit::<O>("startup failed"))
 }

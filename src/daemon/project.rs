@@ -1,4 +1,4 @@
-//! Whose tools a daemon looks after: accounts are `<project>.<tool>`.
+//! The project of the grid: tool accounts are `<project>.<tool>`.
 
 use std::fs;
 use std::io;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// What a command line says of the project.
+/// Options that name the project.
 #[derive(Debug, Args)]
 pub struct ProjectOptions {
-    /// Project of the tools: their accounts are NAME.<tool>
+    /// Project whose tool accounts are NAME.<tool>
     #[arg(long, value_name = "NAME", conflicts_with = "project_file")]
     project: Option<String>,
     /// File whose first line is the project's name
@@ -17,27 +17,27 @@ pub struct ProjectOptions {
     project_file: PathBuf,
 }
 
-/// Why there is no project.
+/// Why the project is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
-    /// The file with its name.
+    /// The file with the name cannot be read.
     #[error("{error} while reading --project-file {path:?}; --project NAME gives the name itself")]
     File {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// No name that accounts can begin with.
+    /// The name cannot be the prefix of an account name.
     #[error("invalid project {0:?}, expected letters, digits, - and _, e.g. \"tools\"")]
     Name(String),
 }
 
 impl ProjectOptions {
-    /// The project's name: the one that was given, else the first line of the file.
+    /// The project's name: `--project`, or else the first line of `--project-file`.
     ///
     /// # Errors
-    /// An unreadable file, a name with other characters than letters, digits, `-` and `_`.
+    /// The file is unreadable, or the name has characters other than letters, digits, `-` and `_`.
     pub fn resolve(self) -> Result<String, ProjectError> {
         let name = match self.project {
             Some(name) => name,

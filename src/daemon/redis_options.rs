@@ -1,4 +1,4 @@
-//! What every daemon's command line says of its Redis.
+//! Options of the Redis connection.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,49 +7,49 @@ use clap::Args;
 
 use crate::redis_client::{RedisUrl, RedisUrlError, WrittenUrl, read_password_file};
 
-/// What was written.
+/// `--redis` and `--redis-password-file`, as written.
 #[derive(Clone, Debug, Args)]
 pub struct RedisOptions {
-    #[arg(long, value_name = "URL", env = "URLPROXY_REDIS", hide_env_values = true, help = Self::help("Where routes are kept", Self::DEFAULT))]
+    #[arg(long, value_name = "URL", env = "URLPROXY_REDIS", hide_env_values = true, help = Self::help("Redis that holds the routes", Self::DEFAULT))]
     redis: Option<WrittenUrl>,
-    /// File whose first line is the password for --redis; read at the start
+    /// File whose first line is the password for --redis; read at startup
     #[arg(long, value_name = "FILE")]
     redis_password_file: Option<PathBuf>,
 }
 
-/// Why these options name no Redis.
+/// Why the options are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisOptionsError {
-    /// No URL.
+    /// The URL is invalid.
     #[error("{origin}: {error}")]
     Url {
-        /// What says so: the option, or a file.
+        /// The option or file that gives the URL.
         origin: String,
-        /// What is wrong with it.
+        /// What is invalid.
         error: RedisUrlError,
     },
-    /// No password in the file.
+    /// The password file cannot be read, or its first line is empty.
     #[error("{error} while reading --redis-password-file {path:?}")]
     PasswordFile {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
 }
 
 impl RedisOptionsError {
-    /// Whether the options are right, and a file that they name is not.
+    /// Whether the options are valid but a file that they name is not.
     pub fn is_file_error(&self) -> bool {
         matches!(self, Self::PasswordFile { .. } | Self::Url { error: RedisUrlError::Ca { .. }, .. })
     }
 }
 
 impl RedisOptions {
-    /// Where Redis is when nothing says so.
+    /// The default URL.
     pub const DEFAULT: &str = "redis://127.0.0.1:6379/0";
 
-    /// The help of `--redis` for a program with this use of it and this default.
+    /// The help text of `--redis` for a program with this purpose and default.
     pub fn help(purpose: &str, default: &str) -> String {
         format!(
             "{purpose}: redis://[user:password@]host[:port][/db], the same with rediss:// and [?ca=FILE] for TLS, \
@@ -57,18 +57,19 @@ impl RedisOptions {
         )
     }
 
-    /// The URL with its password; of a Redis on this host when none was written.
+    /// The URL with its password, or the default URL.
     ///
     /// # Errors
-    /// No URL; no password in the file.
+    /// The URL is invalid, or the password file has no password.
     pub fn to_url(&self) -> Result<RedisUrl, RedisOptionsError> {
         self.to_url_or(None)
     }
 
-    /// The same, with a URL from a file that counts when none was written, and what to call that file.
+    /// Like [`to_url`](Self::to_url), with a fallback before the default: a URL from a settings file, and the name of its origin for
+    /// errors.
     ///
     /// # Errors
-    /// As above.
+    /// The URL is invalid, or the password file has no password.
     pub fn to_url_or(&self, other: Option<(&str, &str)>) -> Result<RedisUrl, RedisOptionsError> {
         let own = self.redis.as_ref().map(|url| (url.as_str(), "--redis"));
         let (url, origin) = own.or(other).unwrap_or((Self::DEFAULT, "--redis"));
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redis_on_this_host_is_the_default() {
+    fn default_is_redis_on_localhost() {
         assert_eq!(options(None, None).to_url().unwrap().to_string(), RedisOptions::DEFAULT);
         assert_eq!(options(None, None).to_url_or(Some(("unix:/s", "file"))).unwrap().to_string(), "unix:/s");
         assert_eq!(
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_the_first_line_of_its_file() {
+    fn password_is_the_first_line_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("redis.pass");
         for (content, password) in [("s3cret\nmore\n", "s3cret"), ("päss", "päss")] {
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_names_the_option_and_no_password() {
+    fn errors_name_the_option_and_no_password() {
         let error = options(Some("http://me:s3cret@h"), None).to_url().unwrap_err().to_string();
         assert_eq!(error, r#"--redis: invalid URL "http://me:***@h", expected e.g. "redis://127.0.0.1:6379/0""#);
         let error = options(None, None).to_url_or(Some(("redis://h:0", "redis in --config \"/c\""))).unwrap_err();
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_shown() {
+    fn debug_output_hides_the_password() {
         let options = options(Some("redis://me:s3cret@h"), None);
         let shown = format!("{options:?}");
         assert!(shown.contains("me:***@h") && !shown.contains("s3cret"), "{shown}");

@@ -1,4 +1,4 @@
-//! The runtime that a program's work runs in.
+//! The tokio runtime of a program.
 
 use std::future::{Future, pending};
 use std::io;
@@ -7,11 +7,11 @@ use std::panic::resume_unwind;
 use tokio::runtime::Builder;
 use tokio::task::JoinError;
 
-/// Runs a program's work on as many threads as there are processors. What is still under way when it ends, such as a look-up
-/// of a name that nobody answers, is not waited for.
+/// Runs `work` in a runtime with one thread per processor. Does not wait for tasks that are still blocked when `work` ends, such
+/// as DNS lookups without an answer.
 ///
 /// # Errors
-/// The system's, when no thread can be had.
+/// No thread can be created.
 pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);
@@ -19,13 +19,13 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     Ok(outcome)
 }
 
-/// Runs work on one of the threads of [`block_on`] and not on its caller's, where each task that the work spawns or waits for would
-/// have to wake another thread. A panic goes on here.
+/// Runs `work` on a worker thread of [`block_on`] rather than on its calling thread, where each spawned or awaited task would wake
+/// another thread. Propagates panics.
 pub async fn on_worker<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
         Ok(outcome) => outcome,
         Err(Ok(panic)) => resume_unwind(panic),
-        // The runtime ends, and this with it.
+        // Canceled: the runtime is shutting down, and this task with it.
         Err(Err(_)) => pending().await,
     }
 }

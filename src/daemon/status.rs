@@ -1,7 +1,7 @@
-//! What a daemon tells of itself over HTTP: `/metrics` (Prometheus text or OpenMetrics), `/live` and `/ready`.
+//! The metrics endpoint of a daemon: `/metrics` (Prometheus text or OpenMetrics), `/live` and `/ready` over HTTP.
 //!
-//! No client can keep others out: few connections are open, each for one request and a few seconds, and the one that is open
-//! longest makes room for a new one.
+//! Clients cannot lock others out: each connection serves one request within seconds, and at the connection limit the oldest one
+//! is evicted.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,16 +26,16 @@ use super::connection_limiter::{ConnectionLimiter, ConnectionMeter, Limits, Perm
 use super::http::{HttpResponse, TEXT_PLAIN, response_with};
 use super::metrics::{Format, encode};
 
-/// Monitors ask one after the other, and there are few.
+/// Few monitors connect, one after the other.
 const LIMITS: Limits = Limits { total: 16, per_host: 8, per_owner: 8 };
-/// A request's head takes no longer.
+/// Time to receive a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Nor does a connection, from its beginning until the answer is written.
+/// Time from accepting a connection until its response is written.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Nor is a request's head longer.
+/// Bytes of a request's head.
 const MAX_HEAD_LEN: usize = 16 << 10;
 
-/// Whether the daemon does its work: `/ready` answers 200 or 503 by it. Begins as "not yet".
+/// Whether the daemon is ready: `/ready` answers 200 or 503. Starts as not ready.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Flags>);
 
@@ -46,26 +46,26 @@ struct Flags {
 }
 
 impl Readiness {
-    /// From now on it does, or no longer.
+    /// Sets the state.
     pub fn set(&self, ready: bool) {
         self.0.is_ready.store(ready, Relaxed);
     }
 
-    /// From now on it does not, whatever is set.
+    /// Makes the daemon not ready for good, whatever is set later.
     pub fn shut_down(&self) {
         self.0.is_shutting_down.store(true, Relaxed);
     }
 
-    /// What was set last.
+    /// Whether the daemon is ready.
     pub fn get(&self) -> bool {
         self.0.is_ready.load(Relaxed) && !self.0.is_shutting_down.load(Relaxed)
     }
 }
 
-/// Serves in the background for as long as the runtime lives, and returns where.
+/// Serves the endpoint in the background until the runtime ends, and returns its address.
 ///
 /// # Errors
-/// The system's.
+/// The listener's address is unavailable.
 pub fn serve_status(listener: TcpListener, registry: Registry, readiness: Readiness) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let status = Arc::new(Status { registry, readiness });
@@ -82,7 +82,7 @@ pub fn serve_status(listener: TcpListener, registry: Registry, readiness: Readin
     Ok(address)
 }
 
-/// Answers one request. The permit stays idle: to answer takes no time, all the rest is waiting for the client.
+/// Answers one request. The permit stays idle: the response takes no time, the rest is waiting for the client.
 async fn serve_connection(stream: TcpStream, permit: Permit<IpAddr>, status: Arc<Status>) {
     let answer = service_fn(move |request| {
         let response = status.answer(&request);
@@ -93,7 +93,7 @@ async fn serve_connection(stream: TcpStream, permit: Permit<IpAddr>, status: Arc
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     tokio::select! {
         () = permit.evicted() => debug!("metrics connection evicted for a newer one"),
-        // What is wrong with a request is its client's affair.
+        // Errors of a connection concern only its client.
         _ = timeout(CONNECTION_TIMEOUT, connection) => {}
     }
 }
@@ -124,7 +124,7 @@ impl Status {
         let format = Format::preferred_by(&accept.collect::<Vec<_>>().join(","));
         match encode(&self.registry, format) {
             Ok(metrics) => response_with(format.content_type(), metrics),
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded\n"),
         }
     }
 }

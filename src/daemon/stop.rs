@@ -1,4 +1,4 @@
-//! The end of a daemon, and the limit it must not end at.
+//! Shutdown signals, and the limit of open files.
 
 use std::io;
 
@@ -13,15 +13,15 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// From here on these signals no longer kill the process.
+    /// Installs handlers: from here on, these signals no longer kill the process.
     ///
     /// # Errors
-    /// The system's, when no handler can be set.
+    /// A handler cannot be installed.
     pub fn catch() -> io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for either.
+    /// Waits for either signal.
     pub async fn received(mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
@@ -30,7 +30,7 @@ impl StopSignals {
     }
 }
 
-/// Lets this process open as many files as the system lets it, and tells how many; `None` is any number.
+/// Raises the soft limit of open files to the hard limit, and returns it; `None` means unlimited.
 pub fn raise_fd_limit() -> Option<u64> {
     let Rlimit { maximum, current } = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {

@@ -1,4 +1,4 @@
-//! Redis as daemons need it: done within a deadline, or not.
+//! Redis requests of daemons, with one deadline for connecting and reply.
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::connect::{connect, no_timeouts};
 use crate::redis_client::RedisUrl;
 use crate::registry::Call;
 
-/// Longer than this Redis may not take, connecting included.
+/// Time for one request, including connecting.
 const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 
-/// One connection, shared by all clients, made anew when it fails.
+/// One connection, shared by all callers; it reconnects after failures.
 #[derive(Debug)]
 pub struct Store {
     url: RedisUrl,
@@ -23,23 +23,22 @@ pub struct Store {
     latency: Histogram,
 }
 
-/// Why something was not committed. After a timeout it may still be, later.
+/// Why Redis did not execute a request. After a timeout, Redis may still execute it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No connection, or refused by Redis.
+    /// No connection, or an error reply.
     #[error("{0} while asking Redis")]
     Redis(#[from] RedisError),
-    /// Redis hangs.
+    /// No reply within the deadline.
     #[error("no reply within {REDIS_DEADLINE:?} while asking Redis")]
     Timeout,
 }
 
-/// Error replies of a server that another connection may not get: another server is the master meanwhile, or it has forgotten
-/// who asks.
+/// Error replies that a new connection may not get: another server has become the master, or this one has dropped the login.
 const RECONNECT_CODES: [&str; 4] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH"];
 
 impl StoreError {
-    /// Whether the connection is of no more use. An ordinary error reply is about what was asked.
+    /// Whether the connection is unusable. An ordinary error reply concerns only its request.
     fn ends_connection(&self) -> bool {
         match self {
             Self::Timeout => true,
@@ -52,27 +51,27 @@ impl StoreError {
     }
 }
 
-/// Whether it is an error reply with this code. Redis before 7 has_code a script's only in the text of the error.
+/// Whether an error reply has this code. Redis before 7 gives the code of a script's error only in its text.
 fn has_code(error: &RedisError, code: &str) -> bool {
     error.code() == Some(code) || error.to_string().contains(code)
 }
 
-/// The outcome of what Redis was asked, if it comes within [`REDIS_DEADLINE`].
-pub(crate) async fn within_deadline<T>(asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
-    tokio::time::timeout(REDIS_DEADLINE, asked).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::from)
+/// Waits for a reply of Redis, at most [`REDIS_DEADLINE`].
+pub(crate) async fn within_deadline<T>(reply: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
+    tokio::time::timeout(REDIS_DEADLINE, reply).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::from)
 }
 
-/// Whether a key is of another type than it should be.
+/// Whether the error is `WRONGTYPE`: the key has another type than expected.
 pub fn is_wrong_type(error: &RedisError) -> bool {
     has_code(error, "WRONGTYPE")
 }
 
-/// What can be sent to Redis, again if need be: doing it twice must be the same as doing it once.
+/// A request that may be sent again after a failure: executing it twice has the effect of executing it once.
 pub trait Idempotent {
-    /// What Redis replies.
+    /// The reply's type.
     type Reply;
 
-    /// Sends it.
+    /// Sends the request.
     fn send(&self, connection: &mut MultiplexedConnection) -> impl Future<Output = RedisResult<Self::Reply>> + Send;
 }
 
@@ -84,12 +83,12 @@ impl<T: FromRedisValue + Send> Idempotent for Call<T> {
     }
 }
 
-/// A command, or a pipeline that ignores errors, whose reply is read as `T`.
+/// A command, or a pipeline that ignores errors; its reply is read as `T`.
 #[derive(Debug)]
 pub struct Reading<C, T>(C, PhantomData<fn() -> T>);
 
 impl<C, T> Reading<C, T> {
-    /// It must change nothing, or the same each time.
+    /// `command` must be read-only or idempotent.
     pub fn new(command: C) -> Self {
         Self(command, PhantomData)
     }
@@ -112,25 +111,25 @@ impl<T: FromRedisValue> Idempotent for Reading<Pipeline, T> {
 }
 
 impl Store {
-    /// Connects when it is first needed; `latency` is told how long each answer or failure takes, in seconds.
+    /// Connects on first use; `latency` observes the time until each reply or failure, in seconds.
     pub fn new(url: RedisUrl, latency: Histogram) -> Self {
         Self { url, connection: Mutex::new(None), latency }
     }
 
-    /// Returns when Redis has done it.
+    /// Sends a request and waits for its reply. Reconnects once if the connection broke since its last use.
     ///
     /// # Errors
-    /// It has not, or not within [`REDIS_DEADLINE`].
-    pub async fn commit<T: Idempotent>(&self, what: &T) -> Result<T::Reply, StoreError> {
+    /// No connection, an error reply, or no reply within [`REDIS_DEADLINE`].
+    pub async fn commit<T: Idempotent>(&self, request: &T) -> Result<T::Reply, StoreError> {
         let started = Instant::now();
         let outcome = within_deadline(async {
             let (mut connection, is_new) = self.connection().await?;
-            match what.send(&mut connection).await {
-                // It broke since it was last used, as when Redis was restarted.
+            match request.send(&mut connection).await {
+                // Broken since its last use, e.g. by a restart of Redis.
                 Err(error) if !is_new && is_broken(&error) => {
                     self.drop_connection();
                     let (mut connection, _) = self.connection().await?;
-                    what.send(&mut connection).await
+                    request.send(&mut connection).await
                 }
                 outcome => outcome,
             }
@@ -148,14 +147,14 @@ impl Store {
         if let Some(connection) = &*cached {
             return Ok((connection.clone(), false));
         }
-        // The one deadline is that of `commit`.
+        // `commit` has the deadline.
         let connection = connect(&self.url, ProtocolVersion::RESP2, &no_timeouts()).await?;
         *cached = Some(connection.clone());
         Ok((connection, true))
     }
 
     fn drop_connection(&self) {
-        // Held: somebody is connecting anew already.
+        // If the lock is held, another task is already reconnecting.
         if let Ok(mut cached) = self.connection.try_lock() {
             *cached = None;
         }
@@ -172,7 +171,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_is_kept_unless_another_one_may_do_better() {
+    async fn connection_is_kept_unless_a_new_one_may_succeed() {
         for (reply, connections) in [
             ("-WRONGTYPE Operation against a key\r\n", 1),
             ("-ERR unknown command\r\n", 1),

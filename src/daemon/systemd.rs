@@ -1,4 +1,4 @@
-//! Says to systemd that the daemon is ready, about to end, or alive.
+//! Notifies systemd: ready, stopping, watchdog.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,21 +10,21 @@ use sd_notify::{NotifyState, notify, watchdog_enabled};
 use tokio::time::interval;
 use tracing::warn;
 
-/// Notifies systemd, or whatever set `NOTIFY_SOCKET`; when that fails, one line of the log says so.
+/// Notifies systemd, or whatever set `NOTIFY_SOCKET`; logs failures.
 pub(super) fn notify_systemd(state: NotifyState<'_>) {
     if let Err(error) = send(state) {
         warn!(%error, "systemd notification failed; systemd does not see this change of state");
     }
 }
 
-/// Notifies systemd twice in each period of its watchdog that this runtime still turns, if the unit has `WatchdogSec=`.
-/// To be spawned beside the daemon's work: it ends with the runtime, or at once without a watchdog.
+/// Notifies systemd twice per watchdog period that this runtime is alive, if the unit has `WatchdogSec=`. Spawn it beside the
+/// daemon's work: it ends with the runtime, or at once without a watchdog.
 pub(super) async fn feed_watchdog() {
     let Some(period) = watchdog_enabled().filter(|period| !period.is_zero()) else { return };
     let mut ticks = interval(period / 2);
     loop {
         ticks.tick().await;
-        // systemd notices by itself when it hears nothing.
+        // If this fails, systemd notices the missing notification.
         let _ = send(NotifyState::Watchdog);
     }
 }
@@ -37,12 +37,12 @@ fn send(state: NotifyState<'_>) -> io::Result<()> {
     }
 }
 
-/// sd_notify(3): `@` stands for the zero byte that an abstract socket's name begins with.
+/// The name of an abstract socket: `@` stands for its leading zero byte, sd_notify(3).
 fn abstract_name(socket: &OsStr) -> Option<&[u8]> {
     socket.as_bytes().strip_prefix(b"@")
 }
 
-/// sd-notify 0.5 takes every name for a path.
+/// sd-notify 0.5 treats every name as a path.
 fn send_to_abstract(name: &[u8], state: NotifyState<'_>) -> io::Result<()> {
     let address = SocketAddr::from_abstract_name(name)?;
     UnixDatagram::unbound()?.send_to_addr(state.to_string().as_bytes(), &address).map(drop)
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_abstract_socket_gets_the_state() {
+    fn abstract_sockets_receive_the_state() {
         let name = format!("urlproxy-test-{}", std::process::id());
         let systemd = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let socket = format!("@{name}");

@@ -1,4 +1,4 @@
-//! TLS to Redis within tokio, with the authorities and the cryptography of the module's.
+//! TLS to Redis from tokio, with the nginx module's CA certificates and cryptography.
 
 use std::io;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use tokio_rustls::client::TlsStream;
 
 use crate::redis_client::{Authority, client_config};
 
-/// Connects to the first of the host's addresses that agrees on TLS. The authorities are read anew, aside from the runtime.
+/// Connects to the first address of the host that completes the TLS handshake. Reads the CA certificates each time, off the
+/// runtime's threads.
 ///
 /// # Errors
-/// The last address's; no authority can be read.
+/// The last address's error; the host has no address; no CA certificate can be read.
 pub(super) async fn open_tls(host: &str, port: u16, ca: Option<&Authority>) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let ca = ca.cloned();

@@ -1,4 +1,4 @@
-//! Command lines: units in their values, and how a wrong one ends.
+//! Command lines: durations, and the exit status of usage errors.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::log::{ERROR_PRIORITY, is_stderr_journal};
 use crate::units;
 
-/// The exit status of a wrong command line, sysexits.h.
+/// Exit status of usage errors, sysexits.h.
 pub const EX_USAGE: u8 = 64;
 
-/// Prints what clap has to say: help and the version to standard output, status 0; a fault to standard error, [`EX_USAGE`].
+/// Prints clap's message: help and version to standard output, status 0; errors to standard error, [`EX_USAGE`].
 pub fn exit_on(error: &clap::Error) -> ExitCode {
-    // Nobody is left to be told when this fails.
+    // A failure to print cannot be reported anywhere.
     let _ = if error.use_stderr() && is_stderr_journal() {
         let lines: String = error.to_string().lines().map(|line| format!("<{ERROR_PRIORITY}>{line}\n")).collect();
         io::stderr().write_all(lines.as_bytes())
@@ -22,18 +22,18 @@ pub fn exit_on(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// A year is enough for anybody, and no sum of two overflows a clock.
+/// A year. The sum of two such durations does not overflow a clock.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 86_400);
 
-/// Whether a command line may say so long.
+/// Whether a command line accepts this duration.
 pub(super) fn is_in_range(time: Duration) -> bool {
     !time.is_zero() && time <= MAX_DURATION
 }
 
-/// Reads a duration of a command line: `5s`, `500ms`, `1h30m`, `7d` or a number of seconds; never zero, at most a year.
+/// Parses a duration of a command line: `5s`, `500ms`, `1h30m`, `7d` or a number of seconds; more than zero, at most a year.
 ///
 /// # Errors
-/// Anything else, shown beside an example of a right one.
+/// The invalid text, with examples of valid ones.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let time = units::parse_duration(text).filter(|time| is_in_range(*time));
     time.ok_or_else(|| format!("invalid duration {text:?}, expected e.g. \"5s\", \"500ms\" or \"1h30m\""))
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_not_zero_and_at_most_a_year() {
+    fn durations_are_positive_and_at_most_a_year() {
         for (text, milliseconds) in [
             ("5s", 5000),
             ("5", 5000),

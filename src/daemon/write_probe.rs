@@ -1,4 +1,4 @@
-//! Whether Redis takes writes: checked again and again, also while no client asks for anything.
+//! Probes whether Redis accepts writes, even while no client makes requests.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::status::Readiness;
 use super::store::{Reading, Store, StoreError};
 use crate::registry::ADDRESSES_KEY;
 
-/// Between two checks.
+/// Interval of probes.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Sets `readiness` by whether Redis would take a write now; one line in the log for each change. Never ends.
+/// Sets `readiness` to whether Redis accepts writes, and logs each change. Never returns.
 pub async fn probe_writes(store: &Store, readiness: &Readiness) {
     let mut is_refusing = false;
     loop {
-        let outcome = check(store).await;
+        let outcome = probe(store).await;
         readiness.set(outcome.is_ok());
         match outcome {
             Ok(()) if std::mem::take(&mut is_refusing) => info!("Redis accepts writes again"),
@@ -31,9 +31,9 @@ pub async fn probe_writes(store: &Store, readiness: &Readiness) {
     }
 }
 
-/// Asks for a change that changes nothing: no address is empty. A replica, a master that has lost its replicas or its disk, one
-/// that loads, and one whose user has no rights refuse it as they refuse any other write.
-async fn check(store: &Store) -> Result<(), StoreError> {
+/// Sends a write without effect: deletes the address "", which never exists. A replica, a master without its replicas or its
+/// disk, a loading server, and a user without rights refuse it like any other write.
+async fn probe(store: &Store) -> Result<(), StoreError> {
     let mut command = redis::cmd("HDEL");
     command.arg(ADDRESSES_KEY).arg("");
     store.commit(&Reading::<_, u64>::new(command)).await.map(drop)

@@ -162,7 +162,7 @@ fn read_old(path: &Path) -> rusqlite::Result<(Vec<OldRoute>, ImportReport)> {
     let mut report = ImportReport::default();
     let mut backends: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     let mut query = transaction.prepare(
-        "SELECT backend.id, CAST(backend.url AS TEXT_PLAIN), route.id FROM backend LEFT JOIN route ON route.id = backend.route_id
+        "SELECT backend.id, CAST(backend.url AS TEXT), route.id FROM backend LEFT JOIN route ON route.id = backend.route_id
          ORDER BY backend.id",
     )?;
     let mut rows = query.query([])?;
@@ -175,7 +175,7 @@ fn read_old(path: &Path) -> rusqlite::Result<(Vec<OldRoute>, ImportReport)> {
         }
     }
     let mut query = transaction.prepare(
-        "SELECT route.id, CAST(route.domain AS TEXT_PLAIN), CAST(project.name AS TEXT_PLAIN) FROM route
+        "SELECT route.id, CAST(route.domain AS TEXT), CAST(project.name AS TEXT) FROM route
          LEFT JOIN project ON project.id = route.project_id ORDER BY route.id",
     )?;
     let mut rows = query.query([])?;

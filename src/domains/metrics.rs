@@ -78,7 +78,7 @@ impl Metrics {
         metrics.connections.register(registry);
         let help = "From asking Redis until its answer or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
-        registry.register("requests", "Requests count_request, by method and status", metrics.requests.clone());
+        registry.register("requests", "Requests answered, by method and status", metrics.requests.clone());
         let help = "Domains that Redis had otherwise than the database, by what was done";
         registry.register("differences", help, metrics.differences.clone());
         let answers =

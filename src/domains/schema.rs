@@ -9,18 +9,18 @@ pub(super) const APPLICATION_ID: i32 = 0x7572_6c70;
 
 /// Each step makes version N of version N-1; a step that was released never changes.
 const STEPS: [&str; 3] = [
-    "CREATE TABLE project(id INTEGER PRIMARY KEY, name TEXT_PLAIN NOT NULL UNIQUE) STRICT;
+    "CREATE TABLE project(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
      -- AUTOINCREMENT: sqlite_sequence then tells whether there ever was a domain.
      CREATE TABLE domain(
          id INTEGER PRIMARY KEY AUTOINCREMENT,
-         name TEXT_PLAIN NOT NULL UNIQUE,
+         name TEXT NOT NULL UNIQUE,
          project INTEGER NOT NULL REFERENCES project(id)
      ) STRICT;
      CREATE INDEX domain_by_project ON domain(project);
      CREATE TABLE backend(
          id INTEGER PRIMARY KEY,
          domain INTEGER NOT NULL REFERENCES domain(id) ON DELETE CASCADE,
-         url TEXT_PLAIN NOT NULL,
+         url TEXT NOT NULL,
          UNIQUE(domain, url)
      ) STRICT;
      CREATE TABLE token(
@@ -32,25 +32,25 @@ const STEPS: [&str; 3] = [
      ) STRICT;
      CREATE INDEX token_by_project ON token(project);
      -- Domains that Redis has yet to be told of. A domain's later change takes the place of its earlier one.
-     CREATE TABLE outbox(seq INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT_PLAIN NOT NULL UNIQUE) STRICT;
+     CREATE TABLE outbox(seq INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL UNIQUE) STRICT;
      CREATE TABLE audit(
          id INTEGER PRIMARY KEY AUTOINCREMENT,
          at INTEGER NOT NULL,
-         who TEXT_PLAIN NOT NULL,
-         project TEXT_PLAIN NOT NULL,
-         action TEXT_PLAIN NOT NULL,
-         domain TEXT_PLAIN NOT NULL,
-         before TEXT_PLAIN,
-         after TEXT_PLAIN
+         who TEXT NOT NULL,
+         project TEXT NOT NULL,
+         action TEXT NOT NULL,
+         domain TEXT NOT NULL,
+         before TEXT,
+         after TEXT
      ) STRICT;",
     "-- What is so once and for all.
-     CREATE TABLE mark(name TEXT_PLAIN PRIMARY KEY) STRICT;",
+     CREATE TABLE mark(name TEXT PRIMARY KEY) STRICT;",
     "-- A domain's labels from the right, as \"org.example.www.\"; of a wildcard those of the domain that it is below. In this order
      -- all domains below another follow it. NULL until this program has seen a row of another.
-     ALTER TABLE domain ADD COLUMN labels TEXT_PLAIN;
+     ALTER TABLE domain ADD COLUMN labels TEXT;
      CREATE INDEX domain_by_labels ON domain(labels, project);
      -- How many domains there are, and how large the audit log is: what is asked for at each change must not be counted anew.
-     CREATE TABLE total(name TEXT_PLAIN PRIMARY KEY, number INTEGER NOT NULL) STRICT;
+     CREATE TABLE total(name TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
      INSERT INTO total SELECT 'domains', count(*) FROM domain;
      INSERT INTO total SELECT 'audit_bytes', coalesce(sum(
          64 + octet_length(who) + octet_length(project) + octet_length(action) + octet_length(domain)

@@ -1,4 +1,4 @@
-//! How an operator ends a hold: a file that is touched accepts everything that is held, names in it accept those alone.
+//! The accept file, with which an operator ends a hold: an empty file accepts all held records, names in it accept those alone.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -12,50 +12,50 @@ use rustix::io::Errno;
 
 use crate::registry::{routes_key, split_key};
 
-/// A file counts once it has been the same for this long: whoever writes it may not have finished.
+/// A file counts once it has been unchanged for this long: before, it may be half written.
 const SETTLED: Duration = Duration::from_millis(500);
-/// More bytes are not read: some thousand names of the longest kind.
+/// Limit of the file's size: some thousand names of the greatest length.
 const MAX_BYTES: u64 = 1 << 20;
-/// So many names are shown in one line of a log, and so much of each.
+/// Names shown in one log line, and bytes shown of each.
 const SHOWN_NAMES: usize = 10;
 const SHOWN_BYTES: usize = 80;
 
-/// Waits for the file to be touched.
+/// Watches for changes of the file.
 #[derive(Debug)]
 pub struct AcceptFile {
     path: PathBuf,
-    /// The state that accepts nothing: it was there before, or has been taken.
+    /// The state without effect: it existed before, or has been taken.
     known: Option<Stamp>,
-    /// Another state, and since when it has been the same.
+    /// A new state, and since when it is unchanged.
     seen: Option<(Stamp, Instant)>,
 }
 
-/// What the operator lets go.
+/// What the operator accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// Everything that is held.
+    /// The withdrawal of all held records.
     All,
-    /// These alone.
+    /// The withdrawal of these records alone.
     Only(Names),
 }
 
-/// Records by the keys of the store.
+/// A set of records, by their keys in Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(BTreeSet<Vec<u8>>);
 
-/// Why a file that was touched accepts nothing.
+/// Why an accept file has no effect.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// A link, a directory, a FIFO, a device.
-    #[error("it is not a regular file")]
+    #[error("not a regular file")]
     NotAFile,
-    /// More than is read.
-    #[error("it has {0} bytes, expected at most {MAX_BYTES}")]
+    /// Larger than the limit.
+    #[error("file has {0} bytes, expected at most {MAX_BYTES}")]
     TooLarge(u64),
-    /// Comments alone: that is not empty.
-    #[error("it has comments but no names, expected names, one a line, or an empty file to accept everything")]
+    /// Comments alone; such a file does not count as empty.
+    #[error("file has comments but no names, expected one name per line, or an empty file to accept everything")]
     NoNames,
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -67,19 +67,19 @@ struct Stamp {
 }
 
 impl AcceptFile {
-    /// What is there now accepts nothing.
+    /// Watches `path`; its present state has no effect.
     pub fn new(path: &Path) -> Self {
         let path = path.to_owned();
         let known = stamp_of(&path);
         Self { path, known, seen: None }
     }
 
-    /// Where it is.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it was touched, and nobody writes it any more.
+    /// Whether the file has changed, and is now unchanged for long enough to be complete.
     pub fn is_ready(&mut self, now: Instant) -> bool {
         let found = stamp_of(&self.path).filter(|&found| Some(found) != self.known);
         match (found, self.seen) {
@@ -91,10 +91,10 @@ impl AcceptFile {
         }
     }
 
-    /// What it accepts, once for each time that it is touched.
+    /// Takes what the file accepts, once for each change of it.
     ///
     /// # Errors
-    /// No file that can be read, none with names. It has to be touched again.
+    /// The file has no effect; the operator has to touch it again.
     pub fn take(&mut self, now: Instant) -> Option<Result<Accepted, AcceptError>> {
         if !self.is_ready(now) {
             return None;
@@ -110,11 +110,11 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
 }
 
 fn read(path: &Path) -> Result<Accepted, AcceptError> {
-    // An empty file need not be readable: it may be root's.
+    // An empty file need not be readable: root may own it.
     if check(&fs::symlink_metadata(path)?)? == 0 {
         return Ok(Accepted::All);
     }
-    // Not a link that has taken its place, nor a FIFO that nobody writes to.
+    // Neither follows a link nor blocks on a FIFO that has replaced the file since the check.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
     let opened = OpenOptions::new().read(true).custom_flags(flags as i32).open(path);
     let file: File = opened.map_err(|error| match Errno::from_io_error(&error) {
@@ -130,7 +130,7 @@ fn read(path: &Path) -> Result<Accepted, AcceptError> {
     parse(&text)
 }
 
-/// The length of a regular file that is small enough.
+/// Returns the file's length; an error if it is not a regular file, or too large.
 fn check(metadata: &Metadata) -> Result<u64, AcceptError> {
     match metadata.len() {
         _ if !metadata.is_file() => Err(AcceptError::NotAFile),
@@ -139,7 +139,7 @@ fn check(metadata: &Metadata) -> Result<u64, AcceptError> {
     }
 }
 
-/// A key of the store on each line, or the name of a tool. Lines that begin with `#` are comments.
+/// Parses one Redis key or tool name per line. Lines that begin with `#` are comments.
 fn parse(text: &[u8]) -> Result<Accepted, AcceptError> {
     if text.trim_ascii().is_empty() {
         return Ok(Accepted::All);
@@ -153,25 +153,25 @@ fn parse(text: &[u8]) -> Result<Accepted, AcceptError> {
 }
 
 impl Names {
-    /// Whether the record under this key of the store is one of them.
+    /// Whether the set has the record with this key.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.0.contains(key)
     }
 
-    /// Those of them that are not among `keys`.
+    /// The names that are not among `keys`.
     pub fn except<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>) -> Self {
         let mut rest = self.0.clone();
         keys.into_iter().for_each(|key| _ = rest.remove(key));
         Self(rest)
     }
 
-    /// There are none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The first few of them, each cut to a bounded length.
+/// Writes the first few names, each cut to a bounded length.
 impl std::fmt::Display for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, name) in self.0.iter().take(SHOWN_NAMES).enumerate() {
@@ -191,10 +191,10 @@ mod tests {
 
     use super::*;
 
-    /// What the file accepts, once it has settled.
+    /// Takes what the file accepts, once it is unchanged for long enough.
     fn taken(file: &mut AcceptFile) -> Option<Result<String, String>> {
         let now = Instant::now();
-        assert!(!file.is_ready(now) && file.take(now).is_none(), "whoever writes it may not have finished");
+        assert!(!file.is_ready(now) && file.take(now).is_none(), "it may be half written");
         let taken = file.take(now + SETTLED)?;
         Some(match taken {
             Ok(Accepted::All) => Ok("all".into()),
@@ -204,12 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_taken_once_each_time_it_is_touched() {
+    fn file_counts_once_per_change() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("accept");
         fs::write(&path, "").unwrap();
         let mut file = AcceptFile::new(&path);
-        assert_eq!(taken(&mut file), None, "it was there before");
+        assert_eq!(taken(&mut file), None, "it existed before");
         for seconds in [3, 6] {
             let later = SystemTime::now() + Duration::from_secs(seconds);
             File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_being_written_is_not_read() {
+    fn file_is_not_read_while_it_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("accept");
         let mut file = AcceptFile::new(&path);
@@ -230,7 +230,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         assert!(!file.is_ready(begun));
         fs::write(&path, "a\n").unwrap();
-        assert!(!file.is_ready(begun + SETTLED), "it is another one now");
+        assert!(!file.is_ready(begun + SETTLED), "it has changed again");
         let accepted = file.take(begun + SETTLED * 2).unwrap().unwrap();
         assert!(
             matches!(accepted, Accepted::Only(names) if names.contains(b"prefix:a") && !names.contains(b"prefix:b"))
@@ -262,7 +262,7 @@ mod tests {
             ),
             (
                 "# nothing\n",
-                Err("it has comments but no names, expected names, one a line, or an empty file to accept everything"),
+                Err("file has comments but no names, expected one name per line, or an empty file to accept everything"),
             ),
         ] {
             let written = file.path().with_extension("new");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_small_regular_file_accepts_nothing() {
+    fn only_small_regular_files_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("accept");
         let accepted = |make: &dyn Fn()| {
@@ -283,7 +283,7 @@ mod tests {
             let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
             taken
         };
-        let not_a_file = Some(Err("it is not a regular file".to_owned()));
+        let not_a_file = Some(Err("not a regular file".to_owned()));
         fs::write(dir.path().join("target"), "").unwrap();
         assert_eq!(accepted(&|| symlink(dir.path().join("target"), &path).unwrap()), not_a_file);
         assert_eq!(accepted(&|| symlink("/dev/zero", &path).unwrap()), not_a_file);
@@ -291,7 +291,7 @@ mod tests {
         let mode = rustix::fs::Mode::RUSR;
         assert_eq!(accepted(&|| rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap()), not_a_file);
         let large = accepted(&|| File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap());
-        assert_eq!(large, Some(Err("it has 1048577 bytes, expected at most 1048576".into())));
+        assert_eq!(large, Some(Err("file has 1048577 bytes, expected at most 1048576".into())));
         let unreadable = accepted(&|| {
             fs::write(&path, "").unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_held_are_left_over() {
+    fn except_returns_the_names_that_are_not_held() {
         let names = Names([b"prefix:a".to_vec(), b"prefix:b".to_vec()].into());
         assert_eq!(names.except([&b"prefix:a"[..], b"prefix:c"]).to_string(), "\"prefix:b\"");
         assert!(names.except([&b"prefix:a"[..], b"prefix:b"]).is_empty());

@@ -1,4 +1,4 @@
-//! What counts as a mass withdrawal and for how long it is held, and how a directive or a command line says so.
+//! Settings of the withdrawal guard, and their notation in directives and on command lines.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,29 +10,29 @@ use crate::units::parse_duration;
 const DEFAULT_PERCENT: u8 = 50;
 const DEFAULT_FLOOR: u64 = 20;
 const DEFAULT_HOLD: Duration = Duration::from_secs(120);
-/// Where a held withdrawal is accepted by default, followed by a name and `.accept`.
+/// Directory of the default accept files, `<owner>.accept`.
 const ACCEPT_DIRECTORY: &str = "/run/urlproxy";
 
-/// What is held back, and until when.
+/// Which losses are held, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardSettings {
-    /// More than so many of a hundred at once are held.
+    /// A loss of more than this percentage at once is held.
     pub percent: u8,
-    /// Fewer are not guarded.
+    /// Fewer records are not guarded.
     pub floor: u64,
-    /// For how long.
+    /// How long a loss is held.
     pub hold: Duration,
-    /// Touching this file lets a held withdrawal through at once; names in it let those alone.
+    /// Touching this file ends a hold at once; names in it release those records alone.
     pub accept: PathBuf,
 }
 
 impl GuardSettings {
-    /// For how long in all, however often the time begins anew.
+    /// The longest total time of a hold, however often its clock restarts.
     pub fn longest_hold(&self) -> Duration {
         self.hold.saturating_mul(2)
     }
 
-    /// Why a hold is over by now, if time has ended it.
+    /// Why a hold has ended by `now`, if its time has passed.
     pub(super) fn end_of(&self, hold: Hold, now: Instant) -> Option<HoldEnd> {
         let lasted = now.saturating_duration_since(hold.since?);
         let in_all = now.saturating_duration_since(hold.first);
@@ -44,45 +44,45 @@ impl GuardSettings {
     }
 }
 
-/// A guard as it is written: `SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]`, or `off`.
+/// A guard as written: `SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]`, or `off`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuardOption {
-    /// Nothing is held.
+    /// No guard.
     Off,
-    /// See [`GuardSettings`].
+    /// The fields of [`GuardSettings`].
     On {
         /// From 1 to 100.
         percent: u8,
-        /// 20 unless said.
+        /// 20 by default.
         floor: u64,
-        /// 120 s unless said.
+        /// 120 s by default.
         hold: Duration,
-        /// An absolute path, if said.
+        /// An absolute path.
         accept: Option<PathBuf>,
     },
 }
 
-/// A word that a guard is not written with.
+/// An invalid word in a guard's notation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what} {value:?}, expected e.g. {example:?}")]
 pub struct GuardOptionError {
-    /// What the word should be.
+    /// What the word should be, e.g. "percentage".
     pub what: &'static str,
-    /// The word.
+    /// The invalid word.
     pub value: String,
-    /// A right one.
+    /// A valid example.
     pub example: &'static str,
 }
 
 impl GuardOption {
-    /// What holds unless said otherwise: `50% floor=20 hold=120s`.
+    /// The default: `50% floor=20 hold=120s`.
     pub const DEFAULT: Self =
         Self::On { percent: DEFAULT_PERCENT, floor: DEFAULT_FLOOR, hold: DEFAULT_HOLD, accept: None };
 
-    /// Reads its words.
+    /// Parses the words of a guard.
     ///
     /// # Errors
-    /// The first that is wrong; the empty text if there is none.
+    /// The first invalid word; the empty text if there is no word.
     pub fn from_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<Self, GuardOptionError> {
         let mut words = words.into_iter().peekable();
         let share = words.next().unwrap_or_default();
@@ -111,7 +111,7 @@ impl GuardOption {
         Ok(Self::On { percent, floor, hold, accept })
     }
 
-    /// What it means; `None` for no guard. The file to accept with is `/run/urlproxy/<owner>.accept` unless said.
+    /// The settings; `None` for `off`. The accept file is `/run/urlproxy/<owner>.accept` by default.
     pub fn into_settings(self, owner: &str) -> Option<GuardSettings> {
         let Self::On { percent, floor, hold, accept } = self else { return None };
         let accept = accept.unwrap_or_else(|| Path::new(ACCEPT_DIRECTORY).join(format!("{owner}.accept")));
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guard_is_read() {
+    fn guards_are_parsed() {
         let guard = |percent, floor, hold, accept: Option<&str>| {
             Ok(GuardOption::On { percent, floor, hold: Duration::from_secs(hold), accept: accept.map(PathBuf::from) })
         };
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_word_is_named() {
+    fn errors_name_the_invalid_word() {
         for (text, what, value) in [
             ("", "percentage", ""),
             ("50", "percentage", "50"),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_to_accept_with_has_its_owner_s_name() {
+    fn default_accept_file_is_named_after_the_owner() {
         let accept = |option: GuardOption| option.into_settings("tools").unwrap().accept;
         assert_eq!(accept(GuardOption::DEFAULT), Path::new("/run/urlproxy/tools.accept"));
         assert_eq!(accept("1% accept=/x/y".parse().unwrap()), Path::new("/x/y"));

@@ -1,4 +1,4 @@
-//! What is held, and how a hold ends.
+//! Which losses are held, and how holds end.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ fn guard_in(dir: &Path) -> WithdrawalGuard {
     WithdrawalGuard::new(Some(GuardSettings { percent: 50, floor: 20, hold: HOLD, accept: dir.join("accept") }))
 }
 
-/// Without a file to accept with.
+/// A guard without an accept file.
 fn guard() -> WithdrawalGuard {
     guard_in(Path::new("/nonexistent"))
 }
 
-/// A verdict, and the names of the events.
+/// Returns the verdict and the names of the events.
 fn judge(guard: &mut WithdrawalGuard, missing: u64, live: u64, now: Instant) -> (Verdict, Vec<&'static str>) {
     let keys = (0..missing).map(|n| format!("prefix:t{n}"));
     let (verdict, events) = guard.judge(&[Loss { missing, live }], keys, now);
@@ -34,7 +34,7 @@ fn judge(guard: &mut WithdrawalGuard, missing: u64, live: u64, now: Instant) -> 
 }
 
 #[test]
-fn most_of_many_is_held_and_the_rest_is_not() {
+fn mass_withdrawals_are_held_and_small_losses_are_not() {
     let now = Instant::now();
     for (missing, live, want) in [
         (19, 19, Verdict::Withdraw),
@@ -53,7 +53,7 @@ fn most_of_many_is_held_and_the_rest_is_not() {
 }
 
 #[test]
-fn at_100_percent_only_the_loss_of_everything_is_held() {
+fn guard_of_100_percent_holds_only_the_loss_of_everything() {
     let settings = guard().settings.map(|settings| GuardSettings { percent: 100, ..settings });
     for (missing, want) in [(99, Verdict::Withdraw), (100, Verdict::Hold)] {
         assert_eq!(judge(&mut WithdrawalGuard::new(settings.clone()), missing, 100, Instant::now()).0, want);
@@ -61,7 +61,7 @@ fn at_100_percent_only_the_loss_of_everything_is_held() {
 }
 
 #[test]
-fn one_loss_that_is_large_holds_all() {
+fn one_large_loss_holds_all_losses() {
     let now = Instant::now();
     let loss = |(missing, live)| Loss { missing, live };
     for (losses, want) in [
@@ -75,13 +75,13 @@ fn one_loss_that_is_large_holds_all() {
 }
 
 #[test]
-fn a_hold_ends_with_time_by_the_operator_or_when_all_are_back() {
+fn holds_end_by_time_by_the_operator_or_when_all_records_are_back() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("accept"), "").unwrap();
     let mut guard = guard_in(dir.path());
     let (now, later) = (Instant::now(), Instant::now() + HOLD);
     assert_eq!(judge(&mut guard, 20, 20, now), (Verdict::Hold, vec!["began"]));
-    assert_eq!(judge(&mut guard, 1, 20, now), (Verdict::Hold, vec![]), "what is left of a hold is held");
+    assert_eq!(judge(&mut guard, 1, 20, now), (Verdict::Hold, vec![]), "small losses are held during a hold");
     assert!(!guard.is_over(now) && guard.is_over(later));
     assert_eq!(judge(&mut guard, 1, 20, later), (Verdict::Withdraw, vec!["lasted"]));
     assert_eq!(judge(&mut guard, 20, 20, later), (Verdict::Hold, vec!["began"]), "a new one");
@@ -89,7 +89,7 @@ fn a_hold_ends_with_time_by_the_operator_or_when_all_are_back() {
     assert_eq!(judge(&mut guard, 20, 20, later).0, Verdict::Hold);
     let accept = dir.path().join("accept");
     let settled = later + Duration::from_secs(1);
-    assert!(!guard.is_over(later) && !guard.is_over(settled), "the file was there before");
+    assert!(!guard.is_over(later) && !guard.is_over(settled), "the file existed before the hold");
     std::fs::write(&accept, "t1\nt2\nt20\n").unwrap();
     assert!(!guard.is_over(later) && guard.is_over(settled));
     let (verdict, events) = judge(&mut guard, 20, 20, settled);
@@ -106,7 +106,7 @@ fn a_hold_ends_with_time_by_the_operator_or_when_all_are_back() {
 }
 
 #[test]
-fn naming_all_that_is_held_ends_the_hold() {
+fn naming_all_held_records_ends_the_hold() {
     let dir = tempfile::tempdir().unwrap();
     let mut guard = guard_in(dir.path());
     let now = Instant::now();
@@ -121,7 +121,7 @@ fn naming_all_that_is_held_ends_the_hold() {
 }
 
 #[test]
-fn time_begins_anew_when_the_source_answers_again_but_not_for_ever() {
+fn clock_restarts_after_pauses_but_the_total_is_bounded() {
     let mut guard = guard();
     let now = Instant::now();
     let after = |seconds| now + Duration::from_secs(seconds);
@@ -133,7 +133,7 @@ fn time_begins_anew_when_the_source_answers_again_but_not_for_ever() {
     assert!(!guard.is_over(after(109)) && guard.is_over(after(110)), "60 s after that");
     for second in (59..119).step_by(20) {
         guard.pause();
-        assert!(!guard.is_over(after(3600)), "nothing is known while the source does not answer");
+        assert!(!guard.is_over(after(3600)), "time stands still while the source does not answer");
         guard.resume(after(second));
         assert_eq!(judge(&mut guard, 20, 20, after(second)).0, Verdict::Hold);
     }
@@ -149,9 +149,9 @@ fn time_begins_anew_when_the_source_answers_again_but_not_for_ever() {
 }
 
 proptest! {
-    /// Whatever happens: a mass withdrawal goes only after its time, and at the latest after twice its time with an answer.
+    /// A mass withdrawal never happens before the hold time, and at the latest with the first answer after twice that time.
     #[test]
-    fn nothing_goes_too_early_or_is_held_too_long(steps in prop::collection::vec((0..4_u8, 0..40_u64, 0..40_u64), 1..40)) {
+    fn nothing_is_withdrawn_too_early_or_held_too_long(steps in prop::collection::vec((0..4_u8, 0..40_u64, 0..40_u64), 1..40)) {
         let mut guard = guard();
         let (mut now, mut first, mut since) = (Instant::now(), None, None);
         for (step, missing, seconds) in steps {

@@ -28,7 +28,7 @@ fn assert_empty(limiter: &Limiter) {
 }
 
 #[test]
-fn one_host_cannot_take_all_places() {
+fn one_host_cannot_take_all_permits() {
     let limiter = limiter();
     let limits = Limits::of(100);
     let first: Vec<_> = (0..50).map(|_| busy(&limiter, 1, &limits).unwrap()).collect();
@@ -46,19 +46,19 @@ fn one_host_cannot_take_all_places() {
 }
 
 #[tokio::test]
-async fn who_has_been_idle_longest_makes_room() {
+async fn longest_idle_connection_is_evicted() {
     let limiter = limiter();
     let admit = |host| limiter.admit(host, &LIMITS).unwrap();
     let (oldest, kept, third, fourth) = (admit(1), admit(2), admit(1), admit(3));
     kept.set_busy();
     let fifth = admit(4);
     assert!(is_evicted(&oldest).await && !is_evicted(&third).await);
-    // Of the same host when that has all it may have, also if another has waited longer.
+    // At the per-host limit, one of the same host, even if another host's has been idle longer.
     let sixth = admit(4);
     assert!(is_evicted(&third).await && !is_evicted(&fifth).await);
     let seventh = admit(4);
     assert!(is_evicted(&fifth).await && !is_evicted(&fourth).await);
-    // Idle again: the last to go.
+    // Idle again: evicted last.
     kept.set_idle();
     let eighth = admit(5);
     assert!(is_evicted(&fourth).await && !is_evicted(&kept).await);
@@ -68,7 +68,7 @@ async fn who_has_been_idle_longest_makes_room() {
 }
 
 #[tokio::test]
-async fn who_waits_for_the_eviction_is_woken() {
+async fn eviction_wakes_waiting_tasks() {
     let limiter = limiter();
     let permit = limiter.admit(1, &LIMITS).unwrap();
     let waiting = tokio::spawn(async move { permit.evicted().await });
@@ -78,7 +78,7 @@ async fn who_waits_for_the_eviction_is_woken() {
 }
 
 #[test]
-fn one_owner_has_a_share_of_a_host() {
+fn owner_limit_counts_per_host() {
     let limiter = limiter();
     let (first, second) = (busy(&limiter, 1, &LIMITS).unwrap(), busy(&limiter, 1, &LIMITS).unwrap());
     first.set_owner("a").unwrap();
@@ -87,7 +87,7 @@ fn one_owner_has_a_share_of_a_host() {
     let elsewhere = busy(&limiter, 2, &LIMITS).unwrap();
     elsewhere.set_owner("a").unwrap();
     drop(first);
-    // The same connection's owner is named again, and then another.
+    // Setting the same owner again, then another one.
     second.set_owner("b").unwrap();
     second.set_owner("a").unwrap();
     drop((second, elsewhere));
@@ -95,14 +95,14 @@ fn one_owner_has_a_share_of_a_host() {
 }
 
 #[test]
-fn the_limits_follow_from_one_number_and_are_never_zero() {
+fn derived_limits_are_never_zero() {
     for (total, per_host, per_owner) in [(1, 1, 1), (2, 1, 1), (100, 50, 25), (1024, 64, 32), (100_000, 64, 32)] {
         assert_eq!(Limits::of(total), Limits { total, per_host, per_owner });
     }
 }
 
 #[test]
-fn refusals_are_counted_from_the_start_by_their_limit() {
+fn refusal_metrics_exist_from_the_start_for_each_limit() {
     let (mut registry, mut text) = (Registry::default(), String::new());
     let meter = ConnectionMeter::default();
     meter.register(&mut registry);

@@ -42,7 +42,7 @@ impl Replicator {
         self.config.metrics.count_differences("withdrawn", withdrawn);
         let took = begun.elapsed();
         if written + withdrawn > 0 {
-            info!(written, withdrawn, domains, ?took, "Redis count_differences from the database, and was put right");
+            info!(written, withdrawn, domains, ?took, "Redis differed from the database, and was put right");
         } else {
             debug!(domains, ?took, "Redis agrees with the database");
         }
