@@ -1,4 +1,4 @@
-//! The daemon that lets projects map whole domains, over HTTP, and has Redis follow its database.
+//! invisible-unicorn: projects map whole domains to backends over HTTP; its database is replicated to Redis.
 //!
 //! `listen` (connections) -> `api` (one request, one answer) -> `request`, `token`, `policy` (what is asked, by whom, whether it may
 //! be) -> `change` (a change, its `outbox` rows and its `audit` row in one transaction) -> `database`; beside them `replicator` (the one

@@ -1,4 +1,4 @@
-//! invisible-unicorn: has the proxy send whole domains to the backends that their projects name.
+//! invisible-unicorn: the HTTP API with which projects map whole domains to their backends.
 
 use std::process::ExitCode;
 

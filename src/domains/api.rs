@@ -1,4 +1,4 @@
-//! The HTTP API: one request, one answer.
+//! The HTTP API: handles one request at a time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,26 +28,26 @@ use crate::daemon::{HttpResponse, Permit, TEXT_PLAIN, response_with};
 use crate::route::Domain;
 use rusqlite::Transaction;
 
-/// Largest body of a request, in bytes.
+/// Largest request body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// A larger one is read so far, so that its sender gets to read the answer.
+/// Bytes read of a larger body, so that its sender can read the response.
 const MAX_DISCARDED_BODY: usize = 1024 * 1024;
-/// Longer than this a body may not take.
+/// Time to receive a body.
 const BODY_TIMEOUT_SECONDS: u64 = 10;
-/// More requests than these do not read the database at once, nor change it; others wait.
+/// Requests that read the database at once, and requests that change it at once; others wait.
 const MAX_CONCURRENT: usize = 32;
-/// Longer than this they do not.
+/// Time that a request waits for its permit.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an answer waits for Redis to have the change.
+/// Time that a response waits for its change to reach Redis.
 const REPLICATION_WAIT: Duration = Duration::from_secs(1);
-/// Tells whether Redis had the change when the answer was sent.
+/// Response header: whether Redis had the change when the response was sent.
 const REPLICATED: HeaderName = HeaderName::from_static("urlproxy-replicated");
 const OPEN_API: &str = include_str!("openapi.json");
 
-/// What a client's connection is known by.
+/// A client's connection at the limiter.
 pub(super) type Connection = Permit<IpAddr>;
 
-/// What answers need.
+/// State that all requests share.
 #[derive(Debug)]
 pub(super) struct Api {
     database: Database,
@@ -60,7 +60,7 @@ pub(super) struct Api {
     changes: Arc<Semaphore>,
 }
 
-/// What is allowed to whom.
+/// The operator's rules for requests.
 #[derive(Clone, Debug)]
 pub(super) struct AccessRules {
     pub policy: MappingPolicy,
@@ -68,7 +68,7 @@ pub(super) struct AccessRules {
     pub read_only: bool,
 }
 
-/// What was asked of a project, and what may be wrong start it once it is known who asks.
+/// A requested operation on a project. An invalid body is reported only after authorization.
 enum Operation {
     List,
     Show { domain: String },
@@ -82,7 +82,7 @@ impl Operation {
         !matches!(self, Self::List | Self::Show { .. })
     }
 
-    /// The backends that are asked for.
+    /// The backends in the request.
     fn backends(&self) -> &[String] {
         match self {
             Self::Put { wanted: Ok(wanted) } | Self::Replace { wanted: Ok(wanted), .. } => &wanted.backends,
@@ -91,7 +91,7 @@ impl Operation {
     }
 }
 
-/// A connection whose client waits for the server, and not the other way round.
+/// Marks a connection busy while its client waits for the server.
 struct BusyGuard<'c>(&'c Connection);
 
 impl<'c> BusyGuard<'c> {
@@ -132,7 +132,7 @@ impl Api {
         }
     }
 
-    /// Answers a request that came from `peer` over `connection`.
+    /// Responds to a request from `peer` on `connection`.
     pub(super) async fn answer(
         &self,
         peer: IpAddr,
@@ -145,10 +145,12 @@ impl Api {
             Err(error) => {
                 let status = error.status().as_u16();
                 match &error {
-                    ApiError::Database(error) => warn!(%error, status, "refused"),
-                    ApiError::Sqlite(error) => warn!(%error, path = %self.database.path().display(), status, "refused"),
-                    ApiError::NoSuchResource | ApiError::Method(_) => debug!(%peer, status, "refused"),
-                    _ => info!(%peer, %method, status, why = error.detail(), "refused"),
+                    ApiError::Database(error) => warn!(%error, status, "request failed; nothing changed"),
+                    ApiError::Sqlite(error) => {
+                        warn!(%error, path = %self.database.path().display(), status, "request failed; nothing changed");
+                    }
+                    ApiError::NoSuchResource | ApiError::Method(_) => debug!(%peer, status, "request refused"),
+                    _ => info!(%peer, %method, status, reason = error.detail(), "request refused"),
                 }
                 error.into_response(as_problem)
             }
@@ -181,13 +183,13 @@ impl Api {
         };
         let token = bearer(&head.headers).map(str::to_owned);
         let resolved = self.resolve(&project, token.as_deref(), &operation).await?;
-        // Until here, and again while it takes the answer, it is the client and its names that the server waits for.
+        // Before this, and while the response is sent, the server waits for the client and its DNS names.
         let _busy = BusyGuard::start(connection);
-        // Changes wait for each other and for the disk; who only reads does not wait for them.
+        // Changes wait for each other and for the disk; reads do not wait for changes.
         let permit = permit_from(if operation.is_change() { &self.changes } else { &self.reads }).await?;
         let rules = Arc::clone(&self.rules);
         let work = move |database: &Database| {
-            // A client that goes away does not end the work, so the work has the permit.
+            // The work continues if its client disconnects, so the work owns the permit.
             let _permit = permit;
             execute(database, &rules, peer, &project, token.as_deref(), operation, &resolved)
         };
@@ -207,25 +209,24 @@ impl Api {
         }
     }
 
-    /// What the names of the backends mean that a change asks for, if who asks may ask; without names, nothing. Nobody else waits for
-    /// it.
+    /// Resolves the host names of the requested backends, after authorization. Other requests do not wait for the lookups.
     async fn resolve(&self, project: &str, token: Option<&str>, operation: &Operation) -> Result<Resolved, ApiError> {
         let names = self.rules.policy.names_of(operation.backends());
-        // With more of them than backends it is refused anyway; one more is the Redis's.
+        // With more names than backends, plus one for Redis, the request is refused later anyway.
         if names.is_empty() || names.len() > self.rules.policy.max_backends + 1 || self.rules.read_only {
             return Ok(Resolved::new());
         }
         let permit = permit_from(&self.reads).await?;
         let (always, owner, token) = (self.rules.require_tokens, project.to_owned(), token.map(str::to_owned));
-        let ask = move |database: &Database| {
+        let authorized = move |database: &Database| {
             let _permit = permit;
             database.read(|transaction| Ok(authorize(transaction, &owner, token.as_deref(), always)))?
         };
-        self.database.blocking(ask).await?;
+        self.database.blocking(authorized).await?;
         self.resolver.look_up(project, names).await.map_err(|TooManyLookups| ApiError::Busy)
     }
 
-    /// Whether Redis has everything up to here, after a while.
+    /// Waits until Redis has the outbox up to `seq`, at most [`REPLICATION_WAIT`]; returns whether it has.
     async fn wait_for_redis(&self, seq: i64) -> bool {
         self.changed.notify_one();
         let mut progress = self.progress.clone();
@@ -235,9 +236,9 @@ impl Api {
     }
 }
 
-/// A permit at the database, given back start the value.
-async fn permit_from(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    let permit = timeout(PERMIT_TIMEOUT, Arc::clone(turns).acquire_owned()).await;
+/// Waits for a permit, at most [`PERMIT_TIMEOUT`].
+async fn permit_from(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+    let permit = timeout(PERMIT_TIMEOUT, Arc::clone(permits).acquire_owned()).await;
     permit.ok().and_then(Result::ok).ok_or(ApiError::Busy)
 }
 
@@ -279,13 +280,13 @@ fn execute(
     };
     let (domain, to) = (&changed.domain, &changed.renamed_to);
     match changed.action {
-        Some(action) => info!(project, action = action.as_str(), domain, to, who, "changed"),
-        None => debug!(project, domain, who, "unchanged"),
+        Some(action) => info!(project, action = action.as_str(), domain, to, who, "mapping changed"),
+        None => debug!(project, domain, who, "mapping unchanged"),
     }
     Ok(Outcome::Changed { text, changed })
 }
 
-/// Changes the database for who may: asked again where it counts, as a token may be revoked while a change waits for its permit.
+/// Changes the database if authorized. Checks again inside the transaction: a token may be revoked while its change waits.
 fn change_if(
     database: &Database,
     ask: impl Fn(&Transaction<'_>) -> Result<Option<i64>, ApiError>,
@@ -304,7 +305,7 @@ struct Mappings<'a> {
 }
 
 fn json(value: &impl Serialize) -> Outcome {
-    // Strings always are JSON.
+    // Strings can always be written as JSON.
     Outcome::Json(serde_json::to_string(value).unwrap_or_default())
 }
 
@@ -325,7 +326,7 @@ fn show(database: &Database, project: &str, domain: &str) -> Result<Outcome, Api
     Ok(json(&Mapping { domain, backends }))
 }
 
-/// A path's domain as the database would have it. What can't be a domain is none of the project's, if there is that project.
+/// The canonical form of a path's domain. An invalid domain is `NoSuchDomain`, or `NoSuchProject` if the project is unknown.
 fn canonical_domain(database: &Database, project: &str, domain: &str) -> Result<String, ApiError> {
     match Domain::normalise(domain) {
         Ok(domain) => Ok(domain.as_str().to_owned()),
@@ -336,14 +337,14 @@ fn canonical_domain(database: &Database, project: &str, domain: &str) -> Result<
     }
 }
 
-/// Reads all of a body, in time.
+/// Reads a whole body within the timeout.
 async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
     let mut body = body;
     let reading = async {
         let mut bytes = Vec::new();
         let mut total = 0;
         while let Some(frame) = body.frame().await {
-            // The sender is gone, or does not speak HTTP: nobody reads the answer.
+            // The sender has disconnected, or does not speak HTTP.
             let Ok(data) = frame.map_err(|_| ApiError::Json("the body is cut short".into()))?.into_data() else {
                 continue;
             };
@@ -362,7 +363,7 @@ async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
 }
 
 fn with_body(kind: &'static str, body: impl Into<Bytes>) -> HttpResponse {
-    let mut answer = response_with(kind, body);
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    let mut response = response_with(kind, body);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }

@@ -1,4 +1,4 @@
-//! Why a request is not done, as text or as RFC 9457's problem details.
+//! Errors of API requests, as text or as problem details (RFC 9457).
 
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -9,79 +9,64 @@ use super::database::DatabaseError;
 use super::mapping_policy::{DomainPolicyError, MAX_PROJECT_LEN};
 use crate::daemon::{HttpResponse, TEXT_PLAIN, response_with};
 
-/// Seconds after which what can't be done now may be asked again.
+/// Value of `Retry-After`, in seconds.
 const RETRY_SECONDS: &str = "5";
 
-/// The text of each is what the old API said, where it said anything.
+/// Why a request fails. The texts are those of the old API, where it had any.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// No such resource.
     #[error("No such resource")]
     NoSuchResource,
-    /// Known, but not for this method; carries those that it is for.
+    /// The resource has other methods, which the variant lists.
     #[error("Method not allowed")]
     Method(&'static str),
-    /// A path whose bytes are no text.
+    /// A path that is not percent-encoded UTF-8.
     #[error("Invalid path")]
     Path,
-    /// As before.
     #[error("No such project")]
     NoSuchProject,
-    /// As before.
     #[error("No such domain")]
     NoSuchDomain,
-    /// No name for a project.
     #[error("Invalid project")]
     Project,
-    /// As before.
     #[error("Invalid domain")]
     Domain(#[from] DomainPolicyError),
-    /// A backend that may not be.
     #[error("{0}")]
     Backend(#[from] BackendPolicyError),
-    /// No JSON.
     #[error("Invalid JSON: {0}")]
     Json(String),
-    /// As before.
     #[error("Valid JSON but invalid format. Needs domain string and backends array")]
     Format,
-    /// Who asks is not known.
+    /// No token, or an unknown or revoked one.
     #[error("Needs a token of the project")]
     Unauthorized,
-    /// Who asks is somebody else.
     #[error("The token is another project's")]
     Forbidden,
-    /// Another project has it or one above or below it, or this one has it under another name; which is not told.
+    /// Another project has the domain or a related one, or a rename leads to a mapped domain. The text hides the project.
     #[error("Domain is taken")]
     Taken,
-    /// The operators keep it.
     #[error("Domain is reserved for the operators")]
     Reserved,
-    /// The quota of all projects together.
     #[error("Too many domains: all projects together may have {0}")]
     TooManyInTotal(usize),
-    /// The project's quota.
     #[error("Too many domains: a project may have {0}")]
     TooManyDomains(usize),
-    /// The domain's quota.
     #[error("Too many backends: a domain may have {0}")]
     TooManyBackends(usize),
-    /// A body larger than it may be.
     #[error("Body too large: at most {0} bytes")]
     BodyTooLarge(usize),
-    /// A body that does not come.
     #[error("The body did not come within {0} seconds")]
     BodyTooSlow(u64),
-    /// The operator's wish.
+    /// The server runs with `--read-only`.
     #[error("Read-only")]
     ReadOnly,
-    /// Too many requests at once.
+    /// No permit in time: too many requests at once.
     #[error("Busy")]
     Busy,
-    /// The database does not answer; why is for the log.
+    /// The database failed; only the log has the reason.
     #[error("Database unavailable")]
     Database(#[source] DatabaseError),
-    /// The same without the file's name.
+    /// Like [`Database`](Self::Database), without the file's path.
     #[error("Database unavailable")]
     Sqlite(#[from] rusqlite::Error),
 }
@@ -114,7 +99,7 @@ impl ApiError {
         }
     }
 
-    /// What is wrong, with the offending value and what was expected where the text does not say.
+    /// The error in detail: the invalid value, and what was expected.
     pub fn detail(&self) -> String {
         match self {
             Self::Domain(error) => error.to_string(),
@@ -127,11 +112,11 @@ impl ApiError {
         }
     }
 
-    /// The answer: text, or problem details for who accepts JSON.
+    /// The response: text, or problem details for clients that accept JSON.
     pub fn into_response(self, as_problem: bool) -> HttpResponse {
         let (status, text, detail) = (self.status(), self.to_string(), self.detail());
         let title = match &self {
-            // Whose text holds a value: the title of a kind of problem is always the same.
+            // Texts with a value: the title of one kind of problem is constant.
             Self::Backend(_) => "Invalid backend",
             Self::Json(_) => "Invalid JSON",
             _ => text.split(':').next().unwrap_or_default(),
@@ -141,9 +126,9 @@ impl ApiError {
             Ok(problem) if as_problem => ("application/problem+json", problem),
             _ => (TEXT_PLAIN, text),
         };
-        let mut answer = response_with(kind, body);
-        *answer.status_mut() = status;
-        let headers = answer.headers_mut();
+        let mut response = response_with(kind, body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             Self::Method(allowed) => headers.insert(ALLOW, HeaderValue::from_static(allowed)),
@@ -153,7 +138,7 @@ impl ApiError {
             }
             _ => None,
         };
-        answer
+        response
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who changed what, and when: kept in the database, in the transaction of the change.
+//! The audit log: who changed what, and when. Each row is written in the transaction of its change.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use rusqlite::{Transaction, params};
 use super::mapping::Mapping;
 use crate::clock;
 
-/// Older rows are removed.
+/// Rows older than this are removed.
 const RETENTION: Duration = Duration::from_secs(400 * 24 * 3600);
-/// No transaction removes more rows, or begins another when it has removed so many bytes: a change that comes then waits for one.
+/// Limits of one pruning step, as changes wait for the step's transaction. It removes no further row after this many bytes.
 const MAX_ROWS_PER_STEP: i64 = 200;
 const MAX_BYTES_PER_STEP: i64 = 1 << 20;
 
-/// The oldest rows with their sizes, as the triggers of `audit_bytes` count them. `octet_length` reads no large column.
+/// The oldest rows with their sizes, as the triggers of `audit_bytes` count them. `octet_length` does not read large columns.
 const OLDEST: &str = "SELECT id, at, 64 + octet_length(who) + octet_length(project) + octet_length(action)
          + octet_length(domain) + coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0)
      FROM audit ORDER BY id LIMIT ?";
 const REMOVE: &str = "DELETE FROM audit WHERE id <= ?";
 
-/// What was done.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Put,
@@ -49,16 +49,16 @@ impl Action {
     }
 }
 
-/// Who asks for a change of which project.
+/// Who changes which project.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Author<'a> {
     pub who: &'a str,
     pub project: &'a str,
-    /// Operators give domains to projects as they see fit: above and below another's, and reserved ones.
+    /// Operators may map reserved domains, and domains above or below another project's.
     pub is_operator: bool,
 }
 
-/// One change. Of a token, `domain` is its number.
+/// One change. For a token, `domain` is `token <id>`.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub author: Author<'a>,
@@ -68,7 +68,7 @@ pub(super) struct Entry<'a> {
     pub after: Option<Mapping>,
 }
 
-/// A row of the log, as it is printed.
+/// A row of the audit log, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// Seconds since 1970, as the database has them.
@@ -81,9 +81,9 @@ pub(super) struct Row {
     pub after: Option<String>,
 }
 
-/// Writes down a change.
+/// Writes a change to the audit log.
 pub(super) fn record(transaction: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Result<()> {
-    // Strings always are JSON.
+    // Strings can always be written as JSON.
     let json = |mapping: &Option<Mapping>| mapping.as_ref().and_then(|mapping| serde_json::to_string(mapping).ok());
     let Author { who, project, .. } = entry.author;
     let (before, after) = (json(&entry.before), json(&entry.after));
@@ -94,7 +94,7 @@ pub(super) fn record(transaction: &Transaction<'_>, entry: &Entry<'_>) -> rusqli
     Ok(())
 }
 
-/// The latest `limit` rows of a project, of a domain, or of all; the oldest first.
+/// The latest `limit` rows, of one project or domain if given; oldest first.
 pub(super) fn read(
     transaction: &Transaction<'_>,
     project: Option<&str>,
@@ -116,40 +116,40 @@ pub(super) fn read(
     Ok(rows)
 }
 
-/// What is kept of the log.
+/// Limits of the audit log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Rows of before are removed.
+    /// Rows before this time are removed, in seconds since 1970.
     pub oldest: i64,
-    /// The oldest rows are, until those that are left have no more bytes.
+    /// The oldest rows are removed until the rest has at most this many bytes.
     pub max_bytes: i64,
 }
 
 impl Limits {
-    /// The limit of age at this time.
+    /// The limits at this time.
     pub(super) fn now(max_bytes: i64) -> Self {
         let oldest = unix_now().saturating_sub(i64::try_from(RETENTION.as_secs()).unwrap_or(i64::MAX));
         Self { oldest, max_bytes }
     }
 }
 
-/// What the next step would remove.
+/// What the next pruning step removes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PrunePlan {
-    /// All of the log's.
+    /// Size of the audit log.
     pub bytes: i64,
-    /// All rows up to this one; `None` when nothing is to be removed.
+    /// The step removes all rows up to this one; `None` if there is nothing to remove.
     pub last: Option<i64>,
 }
 
-/// What a step removed.
+/// What a pruning step removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pruned {
     pub rows: usize,
     pub bytes: i64,
 }
 
-/// Looks at the oldest rows, as many as one step may remove, however many there are.
+/// Plans a step. Its cost does not depend on the size of the log.
 pub(super) fn plan_prune(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::Result<PrunePlan> {
     let mut total = transaction.prepare_cached("SELECT number FROM total WHERE name = 'audit_bytes'")?;
     let bytes: i64 = total.query_row([], |row| row.get(0))?;
@@ -157,7 +157,7 @@ pub(super) fn plan_prune(transaction: &Transaction<'_>, limits: Limits) -> rusql
     let mut query = transaction.prepare_cached(OLDEST)?;
     let mut rows = query.query([MAX_ROWS_PER_STEP])?;
     let mut removed = 0;
-    // Numbers rise with time, and none is used twice: the first rows are the oldest.
+    // IDs only grow, so the first rows are the oldest.
     while let Some(row) = rows.next()? {
         let is_due = row.get::<_, i64>(1)? < limits.oldest || bytes - removed > limits.max_bytes;
         if !is_due || removed >= MAX_BYTES_PER_STEP {
@@ -169,7 +169,7 @@ pub(super) fn plan_prune(transaction: &Transaction<'_>, limits: Limits) -> rusql
     Ok(plan)
 }
 
-/// Removes some of the oldest rows that are not kept.
+/// Executes one pruning step.
 pub(super) fn prune(transaction: &Transaction<'_>, limits: Limits) -> rusqlite::Result<Pruned> {
     let before = plan_prune(transaction, limits)?;
     let Some(last) = before.last else { return Ok(Pruned::default()) };
@@ -191,7 +191,7 @@ mod tests {
 
     use rusqlite::{Connection, StatementStatus};
 
-    /// A database with so many rows of so many bytes or some more, one for each second.
+    /// A database with `rows` audit rows of at least `bytes` bytes each, one for each second.
     fn log_of(dir: &tempfile::TempDir, rows: i64, bytes: i64) -> Database {
         let database = Database::open_or_create(&dir.path().join("domains.db")).unwrap();
         let filled = database.write(|transaction| {
@@ -206,7 +206,7 @@ mod tests {
         database
     }
 
-    /// Prunes to the end: steps, rows that are left, the first one's time.
+    /// Prunes to the end; returns the number of steps, the rows left, and the time of the first one.
     fn prune_all(database: &Database, limits: Limits) -> (usize, i64, Option<i64>) {
         let mut steps = 0;
         loop {
@@ -225,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_too_old_or_too_much_go_some_at_a_time() {
-        // 64, and 6 for the short columns, and those of `after`.
+    fn old_and_excess_rows_are_removed_in_steps() {
+        // 64 per row, 6 for the short columns, and the size of `after`.
         let size = 64 + 6 + 100;
         for (oldest, max_bytes, want) in [
             (0, 2500 * size, (0, 2500, Some(1))),
@@ -250,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn large_rows_go_by_their_bytes() {
+    fn steps_with_large_rows_are_limited_by_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let database = log_of(&dir, 60, 100_000);
         let (steps, left, _) = prune_all(&database, Limits { oldest: 0, max_bytes: 0 });
         assert_eq!((steps, left), (6, 0));
     }
 
-    /// How many instructions of SQLite's machine one step takes, its statements' together.
+    /// The number of SQLite virtual machine instructions of one step.
     fn instructions_of_a_step(database: &Database, limits: Limits) -> i32 {
         let counted = |transaction: &Transaction<'_>, begin: bool| {
             let count = |sql: &str| {
@@ -293,18 +293,18 @@ mod tests {
     }
 
     #[test]
-    fn a_step_costs_the_same_however_many_rows_there_are() {
+    fn cost_of_a_step_does_not_depend_on_the_number_of_rows() {
         assert_that_a_step_is_as_cheap_with(20_000);
     }
 
     #[test]
     #[ignore = "takes a minute"]
-    fn a_step_costs_the_same_with_900_000_rows() {
+    fn cost_of_a_step_is_the_same_with_900_000_rows() {
         assert_that_a_step_is_as_cheap_with(900_000);
     }
 
     #[test]
-    fn other_programs_may_write_the_log() {
+    fn rows_of_other_programs_are_counted() {
         let dir = tempfile::tempdir().unwrap();
         let database = log_of(&dir, 3, 10);
         let other = Connection::open(database.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Which backends may be: servers, in the operator's networks, and neither this program, its metrics nor its Redis.
+//! Which backends are allowed: servers in the operator's networks, except this program, its metrics endpoint and its Redis.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,26 +13,22 @@ const LOOPBACK: [IpNet; 2] = [
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
 ];
 
-/// Why backends may not be.
+/// Why a backend is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendPolicyError {
-    /// None.
     #[error("backends are empty, expected at least one, e.g. \"http://10.0.0.1:8080\"")]
     None,
-    /// No backend's URL.
     #[error(transparent)]
     Syntax(#[from] BackendError),
-    /// Outside the operator's networks, or nobody's server.
+    /// Outside the operator's networks, or a special address.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
-    /// The machine's own, which is the proxy's too.
-    #[error("backend {0} is a loopback address, expected a server's")]
+    /// A loopback address would be the proxy's own.
+    #[error("backend {0} is a loopback address, expected a server's address")]
     Loopback(String),
-    /// Its own API, its metrics or its Redis.
-    #[error("backend {0} is this API's own address, or its Redis, expected a server's")]
+    #[error("backend {0} is this API, its metrics endpoint or its Redis, expected another server")]
     Own(String),
-    /// A name that means one of those.
-    #[error("backend {0} resolves to an address that may not be: {1}")]
+    #[error("backend {0} resolves to an address that is not allowed: {1}")]
     Resolves(String, Box<BackendPolicyError>),
 }
 
@@ -40,27 +36,27 @@ pub enum BackendPolicyError {
 #[derive(Clone, Debug, Default)]
 pub struct BackendPolicy {
     admission: Admission,
-    /// Where the Redis is, or its Sentinels are, when that is a name: what it means is looked up when it counts.
+    /// Host names and ports of Redis or its Sentinels; they are resolved for each check.
     redis: Vec<(Box<str>, u16)>,
 }
 
 impl BackendPolicy {
-    /// Backends must be in these networks; without any they may be any server's.
+    /// Backends must be in these networks; without networks, all addresses but special ones are allowed.
     pub fn restricted_to(networks: Vec<IpNet>) -> Self {
         Self { admission: Admission { networks, own_sockets: vec![] }, redis: vec![] }
     }
 
-    /// Whether any server's address may be one.
+    /// Whether backends are not restricted to networks.
     pub fn allows_any(&self) -> bool {
         self.admission.networks.is_empty()
     }
 
-    /// From now on `socket` is none: it is this program's.
+    /// Excludes a socket of this program.
     pub fn exclude(&mut self, socket: SocketAddr) {
         self.admission.own_sockets.push(socket);
     }
 
-    /// Nor is the Redis, or a Sentinel, at `host`, an address or a name.
+    /// Excludes the Redis or Sentinel at `host`, an address or a name.
     pub fn exclude_redis(&mut self, host: &str, port: u16) {
         let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
             self.redis.push((host.trim_end_matches('.').to_ascii_lowercase().into(), port));
@@ -69,10 +65,10 @@ impl BackendPolicy {
         self.admission.own_sockets.extend(redis_sockets(ip, port));
     }
 
-    /// Judges a backend by what it says: an address by all rules, a name by the name alone.
+    /// Checks a backend without DNS: an address by all rules, a name by the name alone.
     ///
     /// # Errors
-    /// It may not be.
+    /// The rule that refuses the backend.
     pub fn check(&self, backend: &Backend) -> Result<(), BackendPolicyError> {
         self.admission.check(backend).map_err(|error| match error {
             NotAllowed::Loop(backend) => BackendPolicyError::Own(backend),
@@ -96,32 +92,32 @@ impl BackendPolicy {
         }
     }
 
-    /// Whether the operator lists a loopback network with this address: whoever writes `0.0.0.0/0` means servers.
+    /// Whether the operator lists a loopback network with this address. `0.0.0.0/0` does not count: it means servers.
     fn lists_loopback(&self, ip: IpAddr) -> bool {
         let is_loopback_network =
             |net: &IpNet| net.contains(&ip) && LOOPBACK.iter().any(|loopback| loopback.contains(net));
         self.admission.networks.iter().any(is_loopback_network)
     }
 
-    /// The names of servers of Redis with this port.
+    /// The host names of Redis servers with this port.
     fn redis_names(&self, port: u16) -> impl Iterator<Item = &Box<str>> {
         self.redis.iter().filter(move |(_, other)| *other == port).map(|(host, _)| host)
     }
 
-    /// The names whose addresses decide about a backend: its own, and that of the Redis with the same port.
+    /// The host names to resolve for a backend: its own, and that of a Redis with the same port.
     pub fn names_of(&self, backend: &Backend) -> Vec<Box<str>> {
         let own = match &backend.host {
-            // With networks a name is refused, whatever it means.
+            // With networks, names are refused without a lookup.
             Host::Name(name) if self.allows_any() => Some(name.clone()),
             _ => None,
         };
         own.into_iter().chain(self.redis_names(backend.port).cloned()).collect()
     }
 
-    /// Judges a backend by what its name means now. A name without an address is allowed: there is no server.
+    /// Checks a backend by the addresses that its name resolves to now. A name without an address is allowed: it has no server.
     ///
     /// # Errors
-    /// It may not be.
+    /// The rule that refuses the backend.
     pub fn check_resolved(&self, backend: &Backend, resolved: &Resolved) -> Result<(), BackendPolicyError> {
         let of = |name: &str| resolved.get(name).map_or(&[][..], Vec::as_slice);
         let addresses: Vec<IpAddr> = match &backend.host {
@@ -149,7 +145,7 @@ impl BackendPolicy {
     }
 }
 
-/// The sockets of a Redis that is reached at this address: one of this machine may listen on all of its addresses.
+/// The sockets of a Redis at this address: a Redis on this machine may listen on all of its addresses.
 fn redis_sockets(ip: IpAddr, port: u16) -> impl Iterator<Item = SocketAddr> {
     let is_here = ip.is_loopback() || address_towards(ip).is_ok_and(|from| from == ip);
     let all = is_here.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
@@ -190,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_sockets_are_refused_whatever_is_listed() {
+    fn own_sockets_are_refused_whatever_is_listed() {
         for networks in [&[][..], &["127.0.0.0/8", "::1/128"]] {
             let mut policy = policy(networks);
             policy.exclude_redis("127.0.0.1", 6379);
@@ -216,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_judged_by_all_that_it_means() {
+    fn names_are_checked_by_all_their_addresses() {
         let mut policy = policy(&[]);
         policy.exclude_redis("redis.example", 6379);
         let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect();
@@ -251,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_only_where_they_may_be() {
+    fn names_are_looked_up_only_without_networks() {
         let names = |networks, url: &str| policy(networks).names_of(&url.parse().unwrap());
         assert_eq!(names(&[], "http://web.example.org:80"), ["web.example.org"].map(Box::from));
         assert!(names(&["10.0.0.0/8"], "http://web.example.org:80").is_empty());

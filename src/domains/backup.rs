@@ -1,4 +1,4 @@
-//! A copy of the database, of one moment, while others read and write it.
+//! Copies the database atomically and consistently, while others read and write it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -11,37 +11,23 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::database::{Database, DatabaseError};
 
-/// Copied at once, 4 KiB each.
+/// Pages copied in one step, 4 KiB each.
 const PAGES_PER_STEP: i32 = 1000;
 
-/// Why there is no copy.
+/// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The file cannot be written.
     #[error("{error} while writing backup {path:?}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// It would take the place of the database itself.
-    #[error("backup {0:?} is the database itself, or a file beside it that it needs; expected another file")]
+    File { path: PathBuf, error: io::Error },
+    #[error("backup {0:?} is the database itself or one of its auxiliary files, expected another file")]
     Itself(PathBuf),
-    /// The database, or the copy.
     #[error("{error} while copying to {path:?}")]
-    Sqlite {
-        /// The copy.
-        path: PathBuf,
-        /// Why.
-        error: rusqlite::Error,
-    },
-    /// The database cannot be read.
+    Sqlite { path: PathBuf, error: rusqlite::Error },
     #[error(transparent)]
     Database(#[from] DatabaseError),
 }
 
-/// Copies the database to `file`, which is there completely or not at all; what is to be printed.
+/// Copies the database to `file`, and returns the text to print. The copy is complete or does not exist.
 pub(super) fn back_up(database: &Database, file: &Path) -> Result<String, BackupError> {
     if is_part_of(database.path(), file) {
         return Err(BackupError::Itself(file.to_owned()));
@@ -50,7 +36,7 @@ pub(super) fn back_up(database: &Database, file: &Path) -> Result<String, Backup
     let mut temporary = OsString::from(file);
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    // Of a process of this number that was killed.
+    // A killed process with the same ID may have left this file.
     let _ = fs::remove_file(&temporary);
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(wrong)?;
     let copied = copy(database, &temporary, file).and_then(|pages| {
@@ -60,13 +46,13 @@ pub(super) fn back_up(database: &Database, file: &Path) -> Result<String, Backup
         Ok(format!("{pages} pages copied to {}\n", file.display()))
     });
     if copied.is_err() {
-        // Only what was made here.
+        // Removes only the file created above.
         let _ = fs::remove_file(&temporary);
     }
     copied
 }
 
-/// Whether a file is the database's, by whatever name.
+/// Whether `file` is the database or one of its auxiliary files, also by way of links.
 fn is_part_of(database: &Path, file: &Path) -> bool {
     ["", "-wal", "-shm", "-journal", ".lock"].iter().any(|suffix| {
         let mut part = OsString::from(database);
@@ -82,13 +68,13 @@ fn copy(database: &Database, temporary: &Path, file: &Path) -> Result<i32, Backu
     let source = database.open_reader()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(temporary, flags).map_err(failed)?;
-    // The copy is of the moment of this first read. Without it every change by others would have it begin anew.
+    // This read fixes the state to copy. Without it, each change by another connection restarts the backup.
     source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(failed)?;
     let backup = Backup::new(&source, &mut copy).map_err(failed)?;
     while backup.step(PAGES_PER_STEP).map_err(failed)? == StepResult::More {
         let progress = backup.progress();
         let (total, left) = (progress.pagecount, progress.remaining);
-        // Nobody need read it.
+        // Progress is optional: errors are ignored.
         let _ = writeln!(io::stderr(), "{} of {total} pages copied", total - left);
     }
     Ok(backup.progress().pagecount)

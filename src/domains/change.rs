@@ -1,4 +1,4 @@
-//! Changing mappings: the change, what Redis has yet to be told, and who did it, in one transaction.
+//! Changes of mappings: each change, its outbox rows and its audit row are one transaction.
 
 use rusqlite::{Transaction, params};
 
@@ -9,31 +9,30 @@ use super::mapping_policy::{MappingPolicy, is_project};
 use super::outbox;
 use super::ownership::{belongs_to_another_project, labels_of};
 
-/// What a change came to.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Changed {
-    /// Redis has it when it has all of the outbox up to here.
+    /// Redis has the change once it has the outbox up to this number.
     pub seq: i64,
-    /// What was done; `None` when it was so already.
+    /// `None` if nothing had to change.
     pub action: Option<Action>,
-    /// Which domain it was.
     pub domain: String,
-    /// Its other name from now on.
+    /// The domain's new name, after a rename.
     pub renamed_to: Option<String>,
 }
 
 impl Changed {
     fn nothing(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Self> {
-        // Told to Redis once more: it may lack it, and "replicated" is to be true.
+        // Replicated again, so that the header `Urlproxy-Replicated` is true even if Redis lacks the domain.
         let seq = outbox::add(transaction, domain)?;
         Ok(Self { seq, action: None, domain: domain.to_owned(), renamed_to: None })
     }
 }
 
-/// Adds backends to a domain, as a put or an import; makes the domain and the project if need be.
+/// Adds backends to a domain, for a PUT or an import; creates the domain and the project if necessary.
 ///
 /// # Errors
-/// A name or backend that may not be, a domain that is another project's or belongs to one of its, a reserved one, a quota.
+/// A name or backend is invalid; the domain is reserved, or belongs to another project; a quota is reached.
 pub(super) fn put(
     transaction: &Transaction<'_>,
     policy: &MappingPolicy,
@@ -81,10 +80,11 @@ pub(super) fn put(
     Ok(Changed { seq, action: Some(action), domain: after.domain, renamed_to: None })
 }
 
-/// Gives a domain other backends, and another name if `wanted` has one.
+/// Replaces a domain's backends, and renames it if `wanted` has another name.
 ///
 /// # Errors
-/// No such domain, a name or backend that may not be, a domain that somebody has or that belongs to one, a reserved one, a quota.
+/// No such domain; a name or backend is invalid; the new name is mapped, reserved, or belongs to another project; a quota is
+/// reached.
 pub(super) fn replace(
     transaction: &Transaction<'_>,
     policy: &MappingPolicy,
@@ -122,10 +122,10 @@ pub(super) fn replace(
     Ok(Changed { seq, action: Some(action), domain: domain.to_owned(), renamed_to })
 }
 
-/// Removes a domain. Its project stays, without domains if it was the last.
+/// Removes a domain. Its project stays, even without domains.
 ///
 /// # Errors
-/// No such domain.
+/// No such project or domain.
 pub(super) fn delete(transaction: &Transaction<'_>, author: Author<'_>, domain: &str) -> Result<Changed, ApiError> {
     let row = find_own_domain(transaction, author.project, domain)?;
     let before = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
@@ -135,10 +135,10 @@ pub(super) fn delete(transaction: &Transaction<'_>, author: Author<'_>, domain: 
     Ok(Changed { seq, action: Some(Action::Delete), domain: domain.to_owned(), renamed_to: None })
 }
 
-/// Gives a domain to another project, made if need be: the project it was of.
+/// Moves a domain to another project, created if necessary; returns the previous project.
 ///
 /// # Errors
-/// No such domain, no name for a project.
+/// No such domain.
 pub(super) fn move_to(
     transaction: &Transaction<'_>,
     who: &str,
@@ -154,7 +154,7 @@ pub(super) fn move_to(
     let id = find_project(transaction, project)?.map_or_else(|| add_project(transaction, project), Ok)?;
     transaction.execute("UPDATE domain SET project = ? WHERE id = ?", [id, row.id])?;
     let mapping = Mapping { domain: domain.to_owned(), backends: backends_of(transaction, domain)? };
-    // A row of each project's: both see it in the log.
+    // One audit row for each project.
     let author = |project| Author { who, project, is_operator: true };
     let left =
         Entry { author: author(&from), action: Action::MoveAway, domain, before: Some(mapping.clone()), after: None };
@@ -165,7 +165,7 @@ pub(super) fn move_to(
     Ok(from)
 }
 
-/// Whether a domain that nobody has may become a project's.
+/// Checks whether a project may take an unmapped domain.
 fn check_new(
     transaction: &Transaction<'_>,
     policy: &MappingPolicy,
@@ -184,10 +184,7 @@ fn check_new(
     }
 }
 
-/// A project's domain; another project's is none.
-///
-/// # Errors
-/// No such project or domain.
+/// Finds a domain of a project. A domain of another project is `NoSuchDomain`.
 pub(super) fn find_own_domain(
     transaction: &Transaction<'_>,
     project: &str,
@@ -198,11 +195,11 @@ pub(super) fn find_own_domain(
     row.filter(|row| row.project == project).ok_or(ApiError::NoSuchDomain)
 }
 
-/// Removes the oldest projects that have neither domains nor tokens when there are `most` or more: they stay when their last domain
-/// goes, and anybody may think of names for them. Two, so that a lowered limit is reached.
-fn remove_empty_projects(transaction: &Transaction<'_>, most: usize) -> rusqlite::Result<()> {
+/// With `limit` projects or more, removes the two oldest ones that have neither domains nor tokens: clients can create any number
+/// of projects, and empty ones stay. Two, so that the number also falls to a lowered limit.
+fn remove_empty_projects(transaction: &Transaction<'_>, limit: usize) -> rusqlite::Result<()> {
     let projects: i64 = transaction.query_row("SELECT count(*) FROM project", [], |row| row.get(0))?;
-    if usize::try_from(projects).is_ok_and(|projects| projects >= most) {
+    if usize::try_from(projects).is_ok_and(|projects| projects >= limit) {
         transaction.execute(
             "DELETE FROM project WHERE id IN (
                  SELECT id FROM project WHERE NOT EXISTS (SELECT 1 FROM domain WHERE domain.project = project.id)

@@ -1,4 +1,4 @@
-//! What the command line does instead of serving; the server may run meanwhile.
+//! The commands of the command line; they work while the server runs.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -17,10 +17,7 @@ use super::options::{Command, DomainCommand, Options, TokenCommand};
 use super::token;
 
 impl Options {
-    /// Does what the command line says, and prints to `out` what came of it.
-    ///
-    /// # Errors
-    /// It was not done, or `out` does not take it.
+    /// Runs a command, and prints its result to `out`.
     pub(super) fn run_command(&mut self, command: Command, out: &mut impl Write) -> Result<(), CommandError> {
         let policy = self.take_policy().map(|(policy, _)| policy);
         let path = &self.database;
@@ -80,7 +77,7 @@ fn print_audit(
 ) -> Result<String, CommandError> {
     let rows = Database::open(path)?.read(|transaction| audit::read(transaction, project, domain, limit))?;
     if as_json {
-        // What is no JSON, as another program may have written it, stays text.
+        // Text of other programs that is not JSON is printed as a string.
         let mapping = |text: &Option<String>| {
             text.as_ref().map(|text| serde_json::from_str::<Value>(text).unwrap_or_else(|_| json!(text)))
         };
@@ -101,7 +98,7 @@ fn print_audit(
     Ok(text)
 }
 
-/// RFC 3339.
+/// Formats seconds since 1970 as RFC 3339.
 fn at(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }

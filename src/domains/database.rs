@@ -1,4 +1,4 @@
-//! The database: opened, checked and brought up to date; one writer, any number of readers.
+//! The SQLite database: opens, checks and migrates it; one writer, any number of readers.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,61 +13,36 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::schema::{APPLICATION_ID, VERSION, migrate};
 
-/// Longer than this one process does not wait for another's write.
+/// Time to wait for a write of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than this one of this process's writes does not wait for the others, each of which may wait for another process.
+/// Time to wait for other writes of this process, each of which may wait for another process.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
-/// More idle readers than these are closed.
+/// Idle reader connections kept open.
 const MAX_IDLE_READERS: usize = 8;
 
-/// Why there is no database, or it does not answer.
+/// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// SQLite's.
     #[error("{error} while using database {path:?}")]
-    Sqlite {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        error: rusqlite::Error,
-    },
-    /// The file itself.
+    Sqlite { path: PathBuf, error: rusqlite::Error },
     #[error("{error} while opening database {path:?}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// Somebody else's.
+    File { path: PathBuf, error: io::Error },
+    /// Another program's database.
     #[error(
-        "{path:?} is no database of invisible-unicorn (application id {found}, expected {APPLICATION_ID}); what the old API kept in its data.db is brought in by `invisible-unicorn --database NEW import {}`", path.display()
+        "{path:?} is not a database of invisible-unicorn (application id {found}, expected {APPLICATION_ID}); to take over the old API's data.db, run `invisible-unicorn --database NEW import {}`", path.display()
     )]
-    NotOurs {
-        /// Which file.
-        path: PathBuf,
-        /// What it says it is.
-        found: i32,
-    },
-    /// Made by a later program.
+    NotOurs { path: PathBuf, found: i32 },
     #[error(
         "database {path:?} has version {found}, expected at most {VERSION}: it was written by a newer invisible-unicorn"
     )]
-    TooNew {
-        /// Which file.
-        path: PathBuf,
-        /// Its version.
-        found: i32,
-    },
-    /// Another server has it.
+    TooNew { path: PathBuf, found: i32 },
     #[error("another invisible-unicorn serves database {0:?}")]
     AlreadyServed(PathBuf),
-    /// The work on it panicked.
-    #[error("the work on database {0:?} was broken off")]
+    #[error("operation on database {0:?} panicked")]
     Panicked(PathBuf),
 }
 
-/// A database that is open.
+/// An open database.
 #[derive(Clone, Debug)]
 pub struct Database(Arc<Inner>);
 
@@ -79,10 +54,10 @@ struct Inner {
 }
 
 impl Database {
-    /// Opens a database, readable by this user only when it is made here, and brings it up to date.
+    /// Opens a database and migrates it to the current version; creates it with mode 0600 if it does not exist.
     ///
     /// # Errors
-    /// A file that cannot be had, another program's, a later version's.
+    /// The file cannot be opened or created, or is not a database of this or an earlier version.
     pub fn open_or_create(path: &Path) -> Result<Self, DatabaseError> {
         let wrong = |error| DatabaseError::File { path: path.to_owned(), error };
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
@@ -91,28 +66,27 @@ impl Database {
         }
     }
 
-    /// The same for one that must be there already.
+    /// Like [`open_or_create`](Self::open_or_create), but the database must exist.
     ///
     /// # Errors
-    /// The same, and no file.
+    /// The file cannot be opened, or is not a database of this or an earlier version.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
         File::open(path).map_err(|error| DatabaseError::File { path: path.to_owned(), error })?;
         let writer = open_writer(path)?;
         Ok(Self(Arc::new(Inner { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::default() })))
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Lets nobody else serve it for as long as the result lives.
+    /// Locks the database for this server until the result is dropped.
     ///
     /// # Errors
-    /// Somebody does, or the lock's file cannot be had.
+    /// Another server holds the lock, or the lock file cannot be opened.
     pub fn lock(&self) -> Result<File, DatabaseError> {
         let wrong = |error| DatabaseError::File { path: self.0.path.clone(), error };
-        // Whatever it is called here: the lock is the file's.
+        // The canonical path, so that all links to the file share one lock.
         let mut path = std::fs::canonicalize(&self.0.path).map_err(wrong)?.into_os_string();
         path.push(".lock");
         let wrong = |error| DatabaseError::File { path: path.clone().into(), error };
@@ -125,7 +99,7 @@ impl Database {
         }
     }
 
-    /// Reads from one state of the database.
+    /// Reads a consistent state of the database.
     ///
     /// # Errors
     /// SQLite's.
@@ -147,15 +121,15 @@ impl Database {
         Ok(outcome)
     }
 
-    /// Changes the database: all of it or, after any error, nothing. It is on the disk when this returns.
+    /// Executes `work` in one transaction, which is on the disk when this returns. After any error, nothing is changed.
     ///
     /// # Errors
-    /// SQLite's, as those of `work`; of them [`rusqlite::ErrorCode::DatabaseBusy`] when others write for too long.
+    /// Those of `work`, and SQLite's; [`rusqlite::ErrorCode::DatabaseBusy`] if other writes take too long.
     pub fn write<T, E: From<rusqlite::Error>>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        // While another process writes, those before this one wait for it one after the other.
+        // While another process writes, earlier writes of this process wait for it one after the other.
         let busy = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None);
         let mut writer = self.0.writer.try_lock_for(QUEUE_TIMEOUT).ok_or_else(busy)?;
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -164,7 +138,7 @@ impl Database {
         Ok(outcome)
     }
 
-    /// A connection of its own for reading for a long time.
+    /// Opens a separate connection for long reads.
     ///
     /// # Errors
     /// SQLite's.
@@ -172,15 +146,15 @@ impl Database {
         open_reader(&self.0.path).map_err(|error| self.failed(error))
     }
 
-    /// SQLite's error with the file's name.
+    /// Adds the file's path to SQLite's error.
     pub fn failed(&self, error: rusqlite::Error) -> DatabaseError {
         DatabaseError::Sqlite { path: self.0.path.clone(), error }
     }
 
-    /// Does `work` where it may wait for the disk.
+    /// Runs `work` on a thread that may block.
     ///
     /// # Errors
-    /// Those of `work`, and its panic.
+    /// Those of `work`; [`DatabaseError::Panicked`].
     pub async fn blocking<T: Send + 'static, E: From<DatabaseError> + Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
@@ -201,7 +175,7 @@ fn open_writer(path: &Path) -> Result<Connection, DatabaseError> {
     Ok(connection)
 }
 
-/// Reads only: somebody else's database stays as it is.
+/// Only reads: another program's database stays unchanged.
 fn check(connection: &Connection, path: &Path) -> Result<(), DatabaseError> {
     let number = |pragma: &str| {
         let read = connection.query_row(pragma, [], |row| row.get::<_, i32>(0));
@@ -226,7 +200,7 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    // Not read-only: the last one to close a database in WAL mode tidies up.
+    // Not read-only: the last connection to close a database in WAL mode cleans up.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -1,4 +1,4 @@
-//! Domains in a Redis that a new database has never had: somebody else's, or the old API's that are yet to be imported.
+//! Foreign domains: domains in Redis that the database never had, e.g. those of the old API before their import.
 
 use std::path::PathBuf;
 
@@ -8,22 +8,22 @@ use tracing::{debug, info, warn};
 use crate::daemon::log_accept_error;
 use crate::withdrawal_guard::{AcceptFile, Accepted};
 
-/// Lets foreign stay until the operator says otherwise.
+/// Keeps foreign domains in Redis until the operator accepts their removal.
 #[derive(Debug)]
 pub(super) struct ForeignDomains {
     file: Option<PathBuf>,
-    /// While there are some.
+    /// Set while there are foreign domains.
     acceptance: Option<AcceptFile>,
     is_logged: bool,
 }
 
 impl ForeignDomains {
-    /// The operator touches `file` to have them removed.
+    /// The operator touches `file` to accept the removal.
     pub(super) fn new(file: Option<PathBuf>) -> Self {
         Self { file, acceptance: None, is_logged: false }
     }
 
-    /// Whether the database may have this Redis for its own: there are none of them, or the operator has said so.
+    /// Whether the database may take ownership of this Redis: it has no foreign domains, or the operator accepts their removal.
     pub(super) fn judge(&mut self, foreign: usize, now: Instant) -> bool {
         if foreign == 0 {
             self.clear();
@@ -33,49 +33,49 @@ impl ForeignDomains {
         if let Some(Accepted::Only(_)) = accepted {
             warn!(
                 foreign,
-                "the file has names in it; domains that this database never had go all or none: empty the file"
+                "accept file has names; foreign domains are kept, as only an empty file accepts their removal"
             );
         }
         if accepted == Some(Accepted::All) {
-            warn!(foreign, "removing domains that this database never had: accepted by the operator");
+            warn!(foreign, "accepted by the operator; removing domains that this database never had");
             self.clear();
             return true;
         }
         if std::mem::replace(&mut self.is_logged, true) {
-            debug!(foreign, "domains that this database never had still stay");
+            debug!(foreign, "domains that this database never had are still kept");
         } else {
             self.acceptance = self.file.as_deref().map(AcceptFile::new);
             let accept = self.file.as_ref().map_or("none".into(), |file| file.display().to_string());
             warn!(
                 foreign,
                 accept,
-                "Redis has domains that this database never had; they stay: import the old database, or touch that file to have them removed"
+                "Redis has domains that this database never had; keeping them, import the old database or touch the accept file to remove them"
             );
         }
         false
     }
 
-    /// The operator has said so since they were logged.
+    /// Whether the operator has touched the accept file since the domains were logged.
     pub(super) fn are_accepted(&mut self, now: Instant) -> bool {
         self.acceptance.as_mut().is_some_and(|acceptance| acceptance.is_ready(now.into_std()))
     }
 
-    /// What the operator has said since, if anything; a file that accepts nothing is logged.
+    /// Takes what the accept file accepts, if it was touched; logs an invalid file.
     fn take_accepted(&mut self, now: Instant) -> Option<Accepted> {
         let file = self.acceptance.as_mut()?;
         let accepted = file.take(now.into_std())?;
         accepted.inspect_err(|error| log_accept_error(file.path(), error)).ok()
     }
 
-    /// There are some.
+    /// Whether the last resync found foreign domains.
     pub(super) fn are_present(&self) -> bool {
         self.is_logged
     }
 
-    /// There are none.
+    /// Records that there are no foreign domains.
     pub(super) fn clear(&mut self) {
         if std::mem::take(&mut self.is_logged) {
-            info!("Redis has no domains any more that this database never had");
+            info!("Redis no longer has domains that this database never had");
         }
         self.acceptance = None;
     }

@@ -1,4 +1,4 @@
-//! Bringing in the old API's database: tables `project`, `route` and `backend`.
+//! Imports the old API's database, with its tables `project`, `route` and `backend`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,23 +15,16 @@ use super::mapping_policy::MappingPolicy;
 use super::ownership::belongs_to_another_project;
 use super::resolver::{Resolved, look_up_all};
 
-/// Longest text that is taken from a column: what the old one had room for, and then some.
+/// Longest text read from a column, in bytes; the old columns took 256 characters.
 const MAX_TEXT: usize = 1024;
 
-/// Why nothing was imported.
+/// Why an import failed; nothing is imported then.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The old database.
     #[error(
         "{error} while reading {path:?}, expected the old API's data.db with the tables project, route and backend"
     )]
-    Old {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        error: rusqlite::Error,
-    },
-    /// The new one.
+    Old { path: PathBuf, error: rusqlite::Error },
     #[error(transparent)]
     Database(#[from] DatabaseError),
 }
@@ -44,7 +37,7 @@ struct OldRoute {
     backends: Vec<String>,
 }
 
-/// What became of it all.
+/// The result of an import.
 #[derive(Debug, Default)]
 struct ImportReport {
     imported: usize,
@@ -53,7 +46,7 @@ struct ImportReport {
     lines: String,
 }
 
-/// Imports what may be, in one transaction, and tells of every row what became of it. Doing it again changes nothing.
+/// Imports all allowed rows in one transaction, and returns a report of every row. A repeated import changes nothing.
 pub(super) fn import(
     database: &Database,
     policy: &MappingPolicy,
@@ -61,18 +54,18 @@ pub(super) fn import(
     old: &Path,
 ) -> Result<String, ImportError> {
     let (routes, mut report) = read_old(old).map_err(|error| ImportError::Old { path: old.to_owned(), error })?;
-    // Before the transaction: names may take their time.
+    // Before the transaction, as lookups may be slow.
     let resolved = look_up_all(routes.iter().flat_map(|route| policy.names_of(&route.backends)).collect());
     let imported = database.write(|transaction| {
         for route in &routes {
             import_route(transaction, policy, who, &resolved, route, &mut report)?;
         }
-        // A file of nothing says nothing of what Redis has.
+        // After an import without mappings, the domains in Redis remain foreign.
         if report.imported + report.unchanged > 0 { adopt_redis(transaction) } else { Ok(()) }
     });
     imported.map_err(|error| database.failed(error))?;
     let ImportReport { imported, unchanged, skipped, lines } = report;
-    Ok(format!("{lines}{imported} imported, {unchanged} there already, {skipped} skipped\n"))
+    Ok(format!("{lines}{imported} imported, {unchanged} already present, {skipped} skipped\n"))
 }
 
 fn import_route(
@@ -103,11 +96,11 @@ fn import_route(
     if let Some(existing) = own(transaction, policy, project, domain)? {
         report.unchanged += 1;
         if allowed.iter().any(|backend| !existing.contains(backend)) {
-            report.add_line(&format!("left {shown} as it is: it is there already, with other backends"));
+            report.add_line(&format!("kept {shown}: already present with other backends"));
         }
         return Ok(());
     }
-    // What the old API had stays as it is, also above or below another project's; an operator may then move it.
+    // The old API's domains are imported even above or below another project's; operators can move them later.
     let author = Author { who, project, is_operator: true };
     let wanted = Mapping { domain: domain.clone(), backends: allowed };
     match change::put(transaction, policy, author, &wanted, Action::Import) {
@@ -126,7 +119,7 @@ fn import_route(
     Ok(())
 }
 
-/// The backends of a domain that the project has already.
+/// The backends of a domain that the project already has.
 fn own(
     transaction: &Transaction<'_>,
     policy: &MappingPolicy,
@@ -153,7 +146,7 @@ impl ImportReport {
     }
 }
 
-/// Reads all routes with their projects, from one state of the file; rows that belong to nothing are accounted for.
+/// Reads all routes with their projects from a consistent state of the file; reports orphaned rows.
 fn read_old(path: &Path) -> rusqlite::Result<(Vec<OldRoute>, ImportReport)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -193,7 +186,7 @@ fn read_old(path: &Path) -> rusqlite::Result<(Vec<OldRoute>, ImportReport)> {
     Ok((routes, report))
 }
 
-/// A column's text; `None` for NULL. Bytes that are no text are replaced, and then refused as a name.
+/// A column's text; `None` for NULL. Invalid UTF-8 is replaced, which makes the name invalid.
 fn text(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
     let value = row.get_ref(column)?;
     let bytes = value.as_bytes_or_null()?;

@@ -1,16 +1,16 @@
-//! Mappings as the database has them: a domain of a project, and its backends.
+//! Mappings in the database: a domain of a project, and its backends.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
 use crate::registry::frontend_of;
 
-/// A domain and its backends, in the order in which they came.
+/// A domain and its backends, in the order of their addition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mapping {
-    /// In its normal form.
+    /// In canonical form, once checked.
     pub domain: String,
-    /// `scheme://host:port` each, once it has been checked.
+    /// `scheme://host:port` each, once checked.
     pub backends: Vec<String>,
 }
 
@@ -21,19 +21,19 @@ pub(super) struct DomainRow {
     pub project: i64,
 }
 
-/// A project's number, if it is known.
+/// The ID of a project.
 pub(super) fn find_project(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<i64>> {
     let mut query = transaction.prepare_cached("SELECT id FROM project WHERE name = ?")?;
     query.query_row([name], |row| row.get(0)).optional()
 }
 
-/// Whose a domain is, whoever asks.
+/// Finds a domain of any project.
 pub(super) fn find_domain(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<DomainRow>> {
     let mut query = transaction.prepare_cached("SELECT id, project FROM domain WHERE name = ?")?;
     query.query_row([name], |row| Ok(DomainRow { id: row.get(0)?, project: row.get(1)? })).optional()
 }
 
-/// A domain's backends; none when it is not mapped.
+/// A domain's backends; empty if it is not mapped.
 pub(super) fn backends_of(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Vec<String>> {
     let mut query = transaction.prepare_cached(
         "SELECT backend.url FROM backend JOIN domain ON domain.id = backend.domain WHERE domain.name = ? ORDER BY backend.id",
@@ -41,7 +41,7 @@ pub(super) fn backends_of(transaction: &Transaction<'_>, domain: &str) -> rusqli
     query.query_map([domain], |row| row.get(0))?.collect()
 }
 
-/// All of a project's mappings, in the order in which they came.
+/// All mappings of a project, in the order of their addition.
 pub(super) fn mappings_of(transaction: &Transaction<'_>, project: i64) -> rusqlite::Result<Vec<Mapping>> {
     let mut query = transaction.prepare_cached(
         "SELECT domain.name, backend.url FROM domain JOIN backend ON backend.domain = domain.id
@@ -59,16 +59,16 @@ pub(super) fn mappings_of(transaction: &Transaction<'_>, project: i64) -> rusqli
     Ok(mappings)
 }
 
-/// Some of everybody's mappings.
+/// A page of the mappings of all projects.
 #[derive(Debug)]
 pub(super) struct MappingPage {
-    /// In the order of their numbers.
+    /// Ordered by ID.
     pub mappings: Vec<Mapping>,
-    /// The last one's number; `None` when there are no more.
+    /// The last mapping's ID; `None` for an empty page.
     pub last: Option<i64>,
 }
 
-/// The first `limit` mappings whose number is larger than `id`.
+/// The first `limit` mappings with an ID greater than `id`.
 pub(super) fn page_after(transaction: &Transaction<'_>, id: i64, limit: usize) -> rusqlite::Result<MappingPage> {
     let mut query = transaction.prepare_cached(
         "SELECT some.id, some.name, backend.url FROM (SELECT id, name FROM domain WHERE id > ? ORDER BY id LIMIT ?) AS some
@@ -87,7 +87,7 @@ pub(super) fn page_after(transaction: &Transaction<'_>, id: i64, limit: usize) -
     Ok(page)
 }
 
-/// Those of Redis's keys whose domain nobody has.
+/// Those of the Redis keys whose domain is not mapped.
 pub(super) fn unmapped_of(transaction: &Transaction<'_>, keys: Vec<Vec<u8>>) -> rusqlite::Result<Vec<Vec<u8>>> {
     let mut unmapped = Vec::new();
     for key in keys {
@@ -99,31 +99,31 @@ pub(super) fn unmapped_of(transaction: &Transaction<'_>, keys: Vec<Vec<u8>>) -> 
     Ok(unmapped)
 }
 
-/// Whether there has ever been one.
+/// Whether the database has ever had a domain.
 fn ever_held(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
     let mut query = transaction.prepare_cached("SELECT 1 FROM sqlite_sequence WHERE name = 'domain' AND seq > 0")?;
     query.exists([])
 }
 
-/// Whether what is in Redis and not in the database was once, so that it may be removed: there was a mapping, and Redis was
-/// seen without foreign, or imported from the old database, or accepted by the operator.
+/// Whether the database owns the domains in Redis, so that it may remove unmapped ones: it has had a mapping, and Redis had no
+/// foreign domains, or the old database was imported, or the operator accepted their removal.
 pub(super) fn owns_redis(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
     Ok(transaction.prepare("SELECT 1 FROM mark WHERE name = 'adopted'")?.exists([])? && ever_held(transaction)?)
 }
 
-/// From now on it was.
+/// Makes the database the owner of the domains in Redis.
 pub(super) fn adopt_redis(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute("INSERT OR IGNORE INTO mark(name) VALUES ('adopted')", [])?;
     Ok(())
 }
 
-/// It was not: it has what this database never had.
+/// Gives up that ownership: Redis has foreign domains.
 pub(super) fn disown_redis(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM mark WHERE name = 'adopted'", [])?;
     Ok(())
 }
 
-/// A domain with the project that has it, as operators see it.
+/// A mapping with its project, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct OwnedMapping {
     pub project: String,
@@ -131,7 +131,7 @@ pub(super) struct OwnedMapping {
     pub mapping: Mapping,
 }
 
-/// All domains of a project, or of all, in the order of their names from the right.
+/// All mappings, of one project if given, ordered by their labels from the right.
 pub(super) fn all_mappings(
     transaction: &Transaction<'_>,
     project: Option<&str>,
@@ -156,7 +156,7 @@ pub(super) fn all_mappings(
     Ok(all)
 }
 
-/// How many domains there are.
+/// The number of domains.
 pub(super) fn count_domains(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     let mut query = transaction.prepare_cached("SELECT number FROM total WHERE name = 'domains'")?;
     query.query_row([], |row| row.get(0))

@@ -1,4 +1,4 @@
-//! What may be mapped: the rules for names and backends, the same for a request and for a row of an old database.
+//! The mapping policy: rules for domains and backends, for API requests and for imports.
 
 use std::collections::BTreeSet;
 
@@ -8,45 +8,45 @@ use super::resolver::Resolved;
 use super::suffixes::Suffixes;
 use crate::route::{Backend, Domain, DomainError, MAX_BACKENDS};
 
-/// Longest name of a project, in bytes: what the old database's column took.
+/// Longest name of a project, in bytes, as in the old database.
 pub const MAX_PROJECT_LEN: usize = 256;
 
 /// The operator's rules.
 #[derive(Clone, Debug)]
 pub struct MappingPolicy {
-    /// Domains that are nobody's.
     pub suffixes: Suffixes,
-    /// Domains that projects do not get by themselves.
     pub reserved: Reserved,
-    /// Which backends may be.
     pub backends: BackendPolicy,
-    /// Most domains of one project.
+    /// Domains per project.
     pub max_domains: usize,
-    /// Most domains of all projects together.
+    /// Domains of all projects together.
     pub max_total_domains: usize,
-    /// Most backends of one domain.
+    /// Backends per domain.
     pub max_backends: usize,
 }
 
 /// Why a domain may not be mapped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DomainPolicyError {
-    /// No host name at all.
     #[error(transparent)]
     Syntax(#[from] DomainError),
-    /// An address, or a name with `_`, which resolvers take and certificates do not.
-    #[error("domain {0:?} is no name by RFC 1123, expected labels of letters, digits and -, e.g. \"www.example.org\"")]
+    /// An address, or a name with `_`, which certificates cannot have.
+    #[error(
+        "domain {0:?} is not a host name (RFC 1123), expected labels of letters, digits and -, e.g. \"www.example.org\""
+    )]
     Strict(Domain),
-    /// It would take what belongs to everybody.
-    #[error("domain {0:?} is a public suffix, or all below one, expected a domain below it, e.g. \"www.example.org\"")]
+    /// A public suffix, or a wildcard directly below one.
+    #[error(
+        "domain {0:?} is a public suffix or a wildcard below one, expected a domain below it, e.g. \"www.example.org\""
+    )]
     Suffix(Domain),
 }
 
 impl MappingPolicy {
-    /// A domain in its canonical form, if it may be mapped.
+    /// The canonical form of a domain that may be mapped.
     ///
     /// # Errors
-    /// No name of a host or wildcard, an address, a public suffix.
+    /// Not a host name or wildcard, an address, or a public suffix.
     pub fn domain(&self, text: &str) -> Result<Domain, DomainPolicyError> {
         let domain = Domain::normalise(text)?;
         if domain.is_address() || domain.as_str().contains('_') {
@@ -58,11 +58,11 @@ impl MappingPolicy {
         Ok(domain)
     }
 
-    /// Backends in their canonical form, each once, in the order in which they were given; how many they are is not judged, but after
-    /// one more than a domain can have, others are not looked at.
+    /// The canonical forms of backends, without duplicates, in the given order. Does not check their number, but ignores all after
+    /// one more than a domain can have.
     ///
     /// # Errors
-    /// None at all, or one that may not be.
+    /// The list is empty, or a backend is invalid or not allowed.
     pub fn backends(&self, texts: &[String]) -> Result<Vec<String>, BackendPolicyError> {
         let mut backends: Vec<String> = Vec::new();
         for text in texts {
@@ -80,23 +80,23 @@ impl MappingPolicy {
         if backends.is_empty() { Err(BackendPolicyError::None) } else { Ok(backends) }
     }
 
-    /// The names whose addresses [`MappingPolicy::check_resolved`] needs; of backends that are none, nothing.
+    /// The host names to resolve for [`MappingPolicy::check_resolved`]; ignores invalid backends.
     pub fn names_of(&self, texts: &[String]) -> BTreeSet<Box<str>> {
         let backends = texts.iter().filter_map(|text| text.parse::<Backend>().ok());
         backends.flat_map(|backend| self.backends.names_of(&backend)).collect()
     }
 
-    /// Whether the names of backends mean what may be one; what is no backend is for [`MappingPolicy::backends`].
+    /// Checks the resolved addresses of backends; ignores invalid backends, which [`MappingPolicy::backends`] refuses.
     ///
     /// # Errors
-    /// One that does not.
+    /// The first backend that is not allowed.
     pub fn check_resolved(&self, texts: &[String], resolved: &Resolved) -> Result<(), BackendPolicyError> {
         let mut backends = texts.iter().filter_map(|text| text.parse::<Backend>().ok());
         backends.try_for_each(|backend| self.backends.check_resolved(&backend, resolved))
     }
 }
 
-/// Whether a project can be called so: ASCII letters, digits, `_`, `.` and `-`, beginning with a letter or digit.
+/// Whether a project's name is valid: ASCII letters, digits, `_`, `.` and `-`, beginning with a letter or digit.
 pub fn is_project(name: &str) -> bool {
     name.len() <= MAX_PROJECT_LEN
         && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn domains_are_names_of_two_labels_or_more() {
+    fn domains_have_two_labels_or_more() {
         for (text, want) in [
             ("www.Example.ORG.", "www.example.org"),
             ("*.example.org", "*.example.org"),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn without_networks_any_servers_address_may_be_a_backend() {
+    fn without_networks_all_but_special_addresses_are_allowed() {
         for url in [
             "http://10.0.0.1:80",
             "https://[2001:db8::1]:443",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn with_networks_exactly_their_addresses_may() {
+    fn with_networks_only_their_addresses_are_allowed() {
         let policy = policy(&["10.0.0.0/8", "127.0.0.1/32"]);
         for url in ["http://10.9.9.9:80", "http://127.0.0.1:80", "http://[::ffff:10.0.0.1]:80"] {
             assert!(policy.backends(&[url.into()]).is_ok(), "{url}");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn each_backend_counts_once_in_its_normal_form() {
+    fn backends_are_canonical_and_unique() {
         let texts = ["http://B.example:80", "http://10.0.0.1:80", "http://b.example.:80", "HTTP://b.example/"];
         let texts = texts.map(String::from);
         assert_eq!(policy(&[]).backends(&texts).unwrap(), ["http://b.example:80", "http://10.0.0.1:80"]);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn projects_are_short_words() {
+    fn project_names_are_checked() {
         for name in ["a", "tools", "Tools-2", "a.b_c-d", "0", &"a".repeat(256)] {
             assert!(is_project(name), "{name}");
         }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn more_backends_than_a_domain_can_have_are_not_looked_at() {
+    fn excess_backends_are_ignored() {
         let urls = |count: usize| (1..=count).map(|port| format!("http://10.0.0.1:{port}"));
         let all = |count| policy(&[]).backends(&urls(count).chain(["no backend".into()]).collect::<Vec<_>>());
         assert!(all(MAX_BACKENDS).is_err());

@@ -1,4 +1,4 @@
-//! What invisible-unicorn counts and times.
+//! Metrics of invisible-unicorn.
 
 use hyper::Method;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,7 +13,7 @@ use crate::daemon::{ConnectionMeter, start_at_zero};
 /// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// Values of labels. A method that is not here counts as [`OTHER`].
+/// Label values. Other methods count as [`OTHER`].
 const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"];
 const OTHER: &str = "other";
 const STATUSES: [u16; 10] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 503];
@@ -30,29 +30,25 @@ struct Difference {
     kind: &'static str,
 }
 
-/// All of them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Domains in the database.
     pub domains: Gauge,
-    /// Changes that Redis has yet to be told of.
+    /// Changed domains in the outbox.
     pub waiting: Gauge,
-    /// 1 while Redis has all that was committed, or is being told.
+    /// 1 while the replication works.
     pub following: Gauge,
-    /// Domains in Redis that the database does not have, and that stay.
+    /// Unmapped domains that are kept in Redis.
     pub held: Gauge,
-    /// Bytes of the log of changes.
     pub audit_bytes: Gauge,
-    /// Connections to the API.
     pub connections: ConnectionMeter,
-    /// How long Redis takes.
+    /// Seconds of each request to Redis.
     pub redis: Histogram,
     requests: Family<Request, Counter>,
     differences: Family<Difference, Counter>,
 }
 
 impl Metrics {
-    /// Counts from zero, and has `registry` tell of it.
+    /// Registers all metrics, each at 0.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             domains: Gauge::default(),
@@ -67,19 +63,15 @@ impl Metrics {
         };
         let registry = registry.sub_registry_with_prefix("invisible_unicorn");
         registry.register("domains", "Domains in the database", metrics.domains.clone());
-        registry.register(
-            "waiting_changes",
-            "Changed domains that Redis has yet to be told of",
-            metrics.waiting.clone(),
-        );
-        registry.register("following", "1 while Redis follows the database", metrics.following.clone());
-        registry.register("held_domains", "Domains that only Redis has, and that stay", metrics.held.clone());
-        registry.register("audit_bytes", "Size of the log of changes in the database", metrics.audit_bytes.clone());
+        registry.register("waiting_changes", "Changed domains not yet replicated to Redis", metrics.waiting.clone());
+        registry.register("following", "1 while replication to Redis works", metrics.following.clone());
+        registry.register("held_domains", "Domains kept in Redis that the database lacks", metrics.held.clone());
+        registry.register("audit_bytes", "Size of the audit log in the database", metrics.audit_bytes.clone());
         metrics.connections.register(registry);
-        let help = "From asking Redis until its answer or failure";
+        let help = "Time of a request to Redis until its reply or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
         registry.register("requests", "Requests answered, by method and status", metrics.requests.clone());
-        let help = "Domains that Redis had otherwise than the database, by what was done";
+        let help = "Domains corrected in Redis because they differed from the database, by kind of correction";
         registry.register("differences", help, metrics.differences.clone());
         let answers =
             METHODS.into_iter().chain([OTHER]).flat_map(|method| STATUSES.map(|status| Request { method, status }));
@@ -88,16 +80,16 @@ impl Metrics {
         metrics
     }
 
-    /// A request was count_request. Methods that nobody knows are one.
+    /// Counts a request. Unknown methods share a label.
     pub fn count_request(&self, method: &Method, status: u16) {
         let method = METHODS.into_iter().find(|known| method.as_str() == *known).unwrap_or(OTHER);
-        debug_assert!(STATUSES.contains(&status), "{status} is not there from the start");
+        debug_assert!(STATUSES.contains(&status), "{status} is not exported from the start");
         self.requests.get_or_create(&Request { method, status }).inc();
     }
 
-    /// So many domains were `written` or `withdrawn` because Redis had them otherwise.
+    /// Counts domains that were `written` or `withdrawn` because Redis differed from the database.
     pub fn count_differences(&self, kind: &'static str, domains: usize) {
-        debug_assert!(DIFFERENCES.contains(&kind), "{kind} is not there from the start");
+        debug_assert!(DIFFERENCES.contains(&kind), "{kind} is not exported from the start");
         self.differences.get_or_create(&Difference { kind }).inc_by(u64::try_from(domains).unwrap_or(u64::MAX));
     }
 }

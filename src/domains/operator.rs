@@ -1,4 +1,5 @@
-//! What operators do with any project's domains, beside the running server: it tells Redis of it, and the log of changes says who.
+//! Operators' commands for any project's domains. They work while the server runs: it replicates the change, and the audit log
+//! names the user.
 
 use std::fmt::Write as _;
 
@@ -20,21 +21,21 @@ use super::ownership::{belongs_to_another_project, conflicts};
 use super::resolver::look_up_all;
 use crate::route::Domain;
 
-/// Who gives the command: the user by name, and by whom sudo was asked.
+/// The user who runs the command, and the user who called sudo.
 pub(super) fn who() -> String {
     let uid = getuid().as_raw();
     let name = get_user_by_uid(uid).and_then(|user| user.name().to_str().map(str::to_owned));
     let user = format!("user {}", name.unwrap_or_else(|| uid.to_string()));
-    // Anybody can set that variable; of root it is believed.
-    let asked = std::env::var("SUDO_USER").ok().filter(|asked| uid == 0 && is_user(asked));
-    asked.map_or(user.clone(), |asked| format!("{user} (sudo {asked})"))
+    // Any user can set the variable; it is trusted for root only.
+    let caller = std::env::var("SUDO_USER").ok().filter(|caller| uid == 0 && is_user(caller));
+    caller.map_or(user.clone(), |caller| format!("{user} (sudo {caller})"))
 }
 
 fn is_user(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-@\\".contains(&byte))
 }
 
-/// Does it: what is printed.
+/// Runs the command, and returns the text to print.
 pub(super) fn execute(
     database: &Database,
     policy: &MappingPolicy,
@@ -92,11 +93,11 @@ fn map(
     let put = database.write(|transaction| change::put(transaction, policy, author, &wanted, Action::Put));
     let changed = put.map_err(|error| refused(error, &wanted.domain))?;
     let note = note(database, policy, project, &changed.domain)?;
-    let done = if changed.action.is_some() { "mapped" } else { "left as it is:" };
-    Ok(format!("{done} {} of project {project}\n{note}", changed.domain))
+    let result = if changed.action.is_some() { "mapped" } else { "unchanged:" };
+    Ok(format!("{result} {} of project {project}\n{note}", changed.domain))
 }
 
-/// What an operator may not have meant.
+/// A warning about related domains of other projects.
 fn note(database: &Database, policy: &MappingPolicy, project: &str, domain: &str) -> Result<String, CommandError> {
     let belongs_to_another_project = database.read(|transaction| {
         let project = find_project(transaction, project)?;
@@ -120,7 +121,7 @@ fn canonical_domain(domain: &str) -> Result<String, CommandError> {
     Domain::normalise(domain).map(|domain| domain.as_str().to_owned()).map_err(no_domain)
 }
 
-/// What is there and would be refused today.
+/// A mapping that today's rules would refuse.
 #[derive(Debug, Serialize)]
 struct PolicyViolation {
     kind: &'static str,
@@ -129,7 +130,7 @@ struct PolicyViolation {
     detail: String,
 }
 
-/// Looks at everything with today's rules. Nothing is changed.
+/// Lists all mappings that today's rules would refuse. Changes nothing.
 pub(super) fn check(database: &Database, policy: &MappingPolicy, as_json: bool) -> Result<String, CommandError> {
     let (all, conflicts) = database
         .read(|transaction| Ok((all_mappings(transaction, None)?, conflicts(transaction, &policy.suffixes)?)))?;
@@ -167,7 +168,7 @@ pub(super) fn check(database: &Database, policy: &MappingPolicy, as_json: bool) 
     Ok(text)
 }
 
-/// Strings always are JSON.
+/// Formats a value of strings and numbers as JSON.
 pub(super) fn json_text(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }

@@ -1,4 +1,4 @@
-//! invisible-unicorn's command line.
+//! Command line of invisible-unicorn.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,68 +14,68 @@ use crate::route::{Domain, MAX_BACKENDS, parse_network};
 use crate::units::parse_size;
 use crate::withdrawal_guard::GuardOption;
 
-/// As it is called, and its file to accept withdrawals with.
+/// The program's name, and the owner of its accept file.
 pub(super) const PROGRAM: &str = "invisible-unicorn";
 
 const HELP: &str = "\
-Projects map domains to backends over HTTP; the database has the truth, and frontend:<domain> in Redis follows it, also after
-a crash, after Redis was down, and after it was flushed. GET /openapi.json describes the API:
+Projects map domains to backends over HTTP. The database is authoritative and is replicated to the keys frontend:<domain> in
+Redis, also after a crash, an outage of Redis, or a flush. GET /openapi.json describes the API:
 
     curl -X PUT http://127.0.0.1:5668/v1/PROJECT/mapping -d '{\"domain\":\"www.example.org\",\"backends\":[\"http://10.0.0.1:80\"]}'
     curl http://127.0.0.1:5668/v1/PROJECT/mapping
     curl -X DELETE http://127.0.0.1:5668/v1/PROJECT/mapping/www.example.org
 
-Whoever reaches --listen may change every project that has no token. `token create PROJECT` prints one; from then on the project
-needs `Authorization: Bearer TOKEN`. --require-tokens makes it so for all.
+Any client that reaches --listen may change projects without a token. `token create PROJECT` prints a token; from then on,
+requests for the project need `Authorization: Bearer TOKEN`. --require-tokens requires tokens for all projects.
 
-The commands work while the server runs. The old API's database is brought in, as often as you like, by
+The commands work while the server runs. This command imports the old API's database, and may be repeated:
 
     invisible-unicorn import /etc/dynamicproxy-api/data.db
 
-`domain list`, `domain map`, `domain move` and `domain remove` are the operator's: they change any project's domains, and the log of
-changes says which user did it.
+`domain list`, `domain map`, `domain move` and `domain remove` are for operators: they work on the domains of any project, and the
+audit log names the user.
 
-Exit status: 0 when done, or after SIGTERM or SIGINT; 64 for a wrong command line; 1 when it cannot be done.";
+Exit status: 0 on success, or after SIGTERM or SIGINT; 64 on usage errors; 1 on any other failure.";
 
-/// What was written.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = PROGRAM,
     version,
-    about = "Has the proxy send whole domains to the backends that their projects name",
-    mut_arg("redis", |redis| redis.help(RedisOptions::help("Where domains are kept for the proxy", RedisOptions::DEFAULT))),
-    // `--allow-backend 10.0.0.0/8 import data.db` is a command after one network.
+    about = "HTTP API that lets projects map whole domains to their backends",
+    mut_arg("redis", |redis| redis.help(RedisOptions::help("Redis that receives the domains", RedisOptions::DEFAULT))),
+    // In `--allow-backend 10.0.0.0/8 import data.db`, a command follows the one network.
     subcommand_precedence_over_arg = true,
     after_help = HELP
 )]
 pub struct Options {
-    /// Where to serve the API
+    /// Address of the API
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5668")]
     pub(super) listen: SocketAddr,
-    /// SQLite database; made when it is not there
+    /// SQLite database; created if missing
     #[arg(long, value_name = "FILE", global = true, default_value = "/var/lib/invisible-unicorn/domains.db")]
     pub(super) database: PathBuf,
     #[command(flatten)]
     pub(super) policy: PolicyOptions,
-    /// Every project needs a token of its own, also those that have none
+    /// Require a token for every project, even for those that have none yet
     #[arg(long)]
     pub(super) require_tokens: bool,
-    /// How large the log of changes may grow in the database, e.g. "64MiB"; the oldest entries go, and any after 400 days
+    /// Size limit of the audit log, e.g. "64MiB"; the oldest entries are removed, and all entries after 400 days
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_audit_size)]
     pub(super) audit_size: u64,
-    /// Most connections to the API at once
+    /// Limit of simultaneous connections to the API
     #[arg(long, value_name = "NUMBER", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) max_connections: u32,
-    /// Change nothing: answer 503 to PUT, POST and DELETE
+    /// Refuse changes: answer 503 to PUT, POST and DELETE
     #[arg(long)]
     pub(super) read_only: bool,
-    /// How long requests may still take after SIGTERM
+    /// Time for open requests to complete after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub(super) drain_timeout: Duration,
-    /// What only Redis has and is removed at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
+    /// Hold back removals from Redis of more than SHARE% of the domains: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
     #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=120s", value_parser = |text: &str| parse_guard(text, PROGRAM))]
     pub(super) withdrawal_guard: GuardOption,
-    /// How often everything is compared with Redis, whatever was heard
+    /// Interval of full comparisons with Redis
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(super) resync_interval: Duration,
     #[command(flatten)]
@@ -84,129 +84,129 @@ pub struct Options {
     pub(super) command: Option<Command>,
 }
 
-/// What may be mapped; for `import` too.
+/// Options of the mapping policy, which commands such as `import` use too.
 #[derive(Debug, Default, Args)]
 pub(super) struct PolicyOptions {
-    /// Networks that backends must be in; then none may be given by name [default: any address but loopback, link-local, metadata,
+    /// Networks that backends must be in; host names are then refused [default: any address except loopback, link-local, metadata,
     /// unspecified and multicast ones]
     #[arg(long, value_name = "CIDR", num_args = 1.., global = true, value_parser = parse_network)]
     pub allow_backend: Vec<IpNet>,
-    /// Most domains of one project
+    /// Limit of domains per project
     #[arg(long, value_name = "NUMBER", default_value = "1000", global = true)]
     pub max_domains: usize,
-    /// Most domains of all projects together
+    /// Limit of domains of all projects together
     #[arg(long, value_name = "NUMBER", default_value = "100000", global = true)]
     pub max_total_domains: usize,
-    /// Most backends of one domain, at most 64
+    /// Limit of backends per domain, at most 64
     #[arg(long, value_name = "NUMBER", default_value = "16", value_parser = parse_max_backends, global = true)]
     pub max_backends: usize,
-    /// Domains under which anybody may have one, in the format of the Public Suffix List, or "none" for single labels alone
-    /// [default: /usr/share/publicsuffix/public_suffix_list.dat when it is there]
+    /// File of public suffixes, which no project may map, in the format of the Public Suffix List; "none" protects single labels only
+    /// [default: /usr/share/publicsuffix/public_suffix_list.dat if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     pub protected_suffixes: Option<PathBuf>,
-    /// Domains that no project gets by itself, nor anything below them; `domain map` gives them
+    /// Domains that only operators may map, with everything below them; see `domain map`
     #[arg(long, value_name = "NAME", num_args = 1.., value_parser = parse_reserved, global = true)]
     pub reserve_domain: Vec<Domain>,
-    /// The same from a file, a name a line
+    /// File of further reserved domains, one per line
     #[arg(long, value_name = "FILE", global = true)]
     pub reserved_domains: Option<PathBuf>,
 }
 
-/// What to do instead of serving.
+/// Commands instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make, list and revoke tokens
+    /// Create, list and revoke tokens
     #[command(subcommand)]
     Token(TokenCommand),
     /// List, map, move and remove any project's domains
     #[command(subcommand)]
     Domain(DomainCommand),
-    /// Print what is there and would be refused today: domains above or below another project's, reserved ones, public suffixes,
-    /// backends
+    /// List mappings that today's options would refuse: domains above or below another project's, reserved domains, public
+    /// suffixes, backends
     Check {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Copy the database to a file, also while it is served
+    /// Copy the database to a file; works while the server runs
     Backup {
-        /// Where to; replaced when it is there
+        /// The copy; an existing file is replaced
         file: PathBuf,
     },
-    /// Bring in what the old API kept in its data.db
+    /// Import the old API's data.db
     Import {
-        /// The old API's database; it stays as it is
+        /// The old API's database; it is only read
         old: PathBuf,
     },
-    /// Print who changed what, the latest last
+    /// Print the audit log, latest entry last
     Audit {
-        /// Of this project only
+        /// Only entries of this project
         #[arg(long, value_name = "PROJECT")]
         project: Option<String>,
-        /// Of this domain only
+        /// Only entries of this domain
         #[arg(long, value_name = "DOMAIN")]
         domain: Option<String>,
-        /// No more lines than these
+        /// Number of entries
         #[arg(long, value_name = "NUMBER", default_value = "100")]
         limit: u32,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
 }
 
-/// What operators do with domains, whoever has them.
+/// Operators' commands for the domains of any project.
 #[derive(Debug, Subcommand)]
 pub enum DomainCommand {
-    /// Print domains with their projects and backends
+    /// List domains with their projects and backends
     List {
-        /// Of this project only
+        /// Only domains of this project
         #[arg(long, value_name = "PROJECT")]
         project: Option<String>,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Add backends to a domain of a project; makes both when they are not there, also a reserved domain
+    /// Add backends to a domain of a project, reserved domains included; creates project and domain if missing
     Map {
-        /// Project that gets it
+        /// Project of the domain
         #[arg(value_parser = parse_project)]
         project: String,
-        /// Which
+        /// Domain to map
         domain: String,
-        /// Where its requests go, e.g. http://10.0.0.1:8080
+        /// Backend to add, e.g. http://10.0.0.1:8080
         #[arg(required = true, value_name = "BACKEND")]
         backends: Vec<String>,
     },
-    /// Give a domain to another project, with its backends
+    /// Move a domain with its backends to another project
     Move {
-        /// Which
+        /// Domain to move
         domain: String,
-        /// Project that gets it
+        /// New project
         #[arg(value_parser = parse_project)]
         project: String,
     },
     /// Remove a domain, also from Redis
     Remove {
-        /// Which
+        /// Domain to remove
         domain: String,
     },
 }
 
-/// What to do with tokens.
+/// Commands for tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token of a project, and print it; it cannot be printed again
+    /// Create a token for a project, and print it; it cannot be printed again
     Create {
-        /// Project that gets it
+        /// Project of the token
         #[arg(value_parser = parse_project)]
         project: String,
     },
-    /// Print the tokens there are, without their secrets
+    /// List tokens without their secrets
     List,
-    /// From now on nobody may use it
+    /// Revoke a token
     Revoke {
-        /// Its number in the list
+        /// ID of the token in the list
         id: i64,
     },
 }
@@ -216,7 +216,7 @@ fn parse_max_backends(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("invalid number {text:?}, expected 1 to {MAX_BACKENDS}"))
 }
 
-/// At least 64 KiB, so that the latest changes are always there.
+/// Parses a size of at least 64 KiB, so that the audit log always has the latest changes.
 fn parse_audit_size(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text).and_then(|bytes| u64::try_from(bytes).ok());
     let fits = bytes.filter(|bytes| (64 << 10..=1 << 40).contains(bytes));
@@ -224,8 +224,8 @@ fn parse_audit_size(text: &str) -> Result<u64, String> {
 }
 
 fn parse_project(text: &str) -> Result<String, String> {
-    let wrong = "expected letters, digits, _, . and -, beginning with a letter or digit";
-    if is_project(text) { Ok(text.to_owned()) } else { Err(format!("invalid project {text:?}, {wrong}")) }
+    let expected = "expected letters, digits, _, . and -, beginning with a letter or digit";
+    if is_project(text) { Ok(text.to_owned()) } else { Err(format!("invalid project {text:?}, {expected}")) }
 }
 
 #[cfg(test)]
@@ -235,12 +235,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_options_are_consistent() {
+    fn options_are_consistent() {
         Options::command().debug_assert();
     }
 
     #[test]
-    fn the_page_has_every_command() {
+    fn page_lists_every_command() {
         let page = include_str!("../../docs/invisible-unicorn.md");
         for command in Options::command().get_subcommands() {
             assert!(page.contains(&format!("| `{}", command.get_name())), "{}", command.get_name());
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_database_is_named_before_or_after_the_command() {
+    fn database_option_stands_before_or_after_the_command() {
         for line in [
             "--database /x token list",
             "token list --database /x",
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_has_a_unit_and_a_least_value() {
+    fn audit_size_has_a_unit_and_a_minimum() {
         for (text, want) in [("64MiB", Some(64 << 20)), ("64KiB", Some(65_536)), ("1GiB", Some(1 << 30))] {
             assert_eq!(parse_audit_size(text).ok(), want, "{text}");
         }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_has_at_most_as_many_backends_as_a_route() {
+    fn max_backends_is_at_most_that_of_a_route() {
         for (text, want) in [("1", Some(1)), ("64", Some(64)), ("0", None), ("65", None), ("x", None)] {
             assert_eq!(parse_max_backends(text).ok(), want, "{text}");
         }

@@ -1,24 +1,24 @@
-//! Domains that Redis has yet to be told of. A row says that a domain has changed, not how: what counts is its present state.
+//! The outbox: changed domains that are not replicated to Redis yet. A row names the domain; its current mapping is replicated.
 
 use rusqlite::Transaction;
 
 use super::mapping::{Mapping, backends_of};
 
-/// What is to be written to Redis, and up to where of the outbox that is.
+/// Mappings to write to Redis, and the outbox number of the last one.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub seq: i64,
-    /// A domain without backends is to be deleted.
+    /// Without backends, the domain is to be deleted.
     pub mappings: Vec<Mapping>,
 }
 
-/// Adds a domain, or moves it to the end. Redis has it when it has everything up to the number returned.
+/// Adds a domain, or moves it to the end; returns its outbox number.
 pub(super) fn add(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<i64> {
     transaction.execute("INSERT OR REPLACE INTO outbox(domain) VALUES (?)", [domain])?;
     Ok(transaction.last_insert_rowid())
 }
 
-/// The oldest `limit` of them with their present state; without any, an empty batch.
+/// The oldest `limit` domains with their current mappings.
 pub(super) fn read(transaction: &Transaction<'_>, limit: usize) -> rusqlite::Result<Batch> {
     let mut query = transaction.prepare_cached("SELECT seq, domain FROM outbox ORDER BY seq LIMIT ?")?;
     let mut batch = Batch::default();
@@ -32,13 +32,13 @@ pub(super) fn read(transaction: &Transaction<'_>, limit: usize) -> rusqlite::Res
     Ok(batch)
 }
 
-/// Removes those that a batch had. One that was added again meanwhile has a later number, and stays.
+/// Removes the domains of a batch. Domains that changed again meanwhile have a greater number, and stay.
 pub(super) fn remove(transaction: &Transaction<'_>, seq: i64) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM outbox WHERE seq <= ?", [seq])?;
     Ok(())
 }
 
-/// How many there are.
+/// The number of domains in the outbox.
 pub(super) fn len(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     transaction.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))
 }

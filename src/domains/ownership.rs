@@ -1,27 +1,27 @@
-//! Which project may have a new domain: the one that has a domain above or below it, if any has.
+//! Ownership of domains: a project owns its domains and everything above and below them, up to the public suffix.
 //!
-//! Two domains belong together when one is above the other and below the same public suffix. `shop.github.io` and
-//! `blog.github.io` do not, nor do `example.org` and a domain below a public suffix that is below `example.org`.
+//! Two domains are related if one is above the other and both have the same public suffix. `shop.github.io` and
+//! `blog.github.io` are unrelated, and so are `example.org` and a domain below a public suffix that is below `example.org`.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
 use super::suffixes::Suffixes;
 
-/// No project's number.
+/// An ID that no project has.
 const NO_PROJECT: i64 = -1;
 
-/// Two domains that belong together and have different projects: from before this was refused, or an operator's will.
+/// Two related domains of different projects, mapped by earlier versions or by operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Conflict {
     pub domain: String,
     pub project: String,
-    /// The domain above it, or the same without or with `*.`.
+    /// The domain above, or the same domain with or without `*.`.
     pub above: String,
     pub above_project: String,
 }
 
-/// A domain without `*.`.
+/// A domain without its `*.`.
 pub(super) fn base_of(domain: &str) -> &str {
     domain.strip_prefix("*.").unwrap_or(domain)
 }
@@ -31,18 +31,15 @@ pub(super) fn labels_of(domain: &str) -> String {
     base_of(domain).rsplit('.').fold(String::new(), |labels, label| labels + label + ".")
 }
 
-/// Follows the labels of all domains below the one with these.
+/// A string that sorts after the labels of all domains below the one with `labels`.
 fn end_of(labels: &str) -> String {
-    // `/` comes after `.`, and no label has either.
+    // `/` sorts directly after `.`, and no label contains either.
     let mut end = labels.strip_suffix('.').unwrap_or(labels).to_owned();
     end.push('/');
     end
 }
 
-/// Writes the labels of domains that other programs have added, as one of an earlier version.
-///
-/// # Errors
-/// SQLite's.
+/// Fills the column `labels` of domains that earlier versions or other programs have added.
 pub(super) fn fill_missing_labels(connection: &mut Connection) -> rusqlite::Result<()> {
     const WITHOUT_LABELS: &str = "SELECT id, name FROM domain WHERE labels IS NULL";
     if !connection.prepare(WITHOUT_LABELS)?.exists([])? {
@@ -61,10 +58,7 @@ pub(super) fn fill_missing_labels(connection: &mut Connection) -> rusqlite::Resu
     transaction.commit()
 }
 
-/// Whether another project has a domain that belongs together with this one.
-///
-/// # Errors
-/// SQLite's.
+/// Whether another project has a domain that is related to this one.
 pub(super) fn belongs_to_another_project(
     transaction: &Transaction<'_>,
     suffixes: &Suffixes,
@@ -92,16 +86,13 @@ pub(super) fn belongs_to_another_project(
         if suffix.len() < base.len() {
             return Ok(true);
         }
-        // All below that public suffix is unrelated; there may be more beside it.
+        // All domains below that public suffix are unrelated; others may follow it.
         from = end_of(&labels_of(suffix));
     }
     Ok(false)
 }
 
-/// All pairs of domains that belong together and have different projects.
-///
-/// # Errors
-/// SQLite's.
+/// All pairs of related domains of different projects.
 pub(super) fn conflicts(transaction: &Transaction<'_>, suffixes: &Suffixes) -> rusqlite::Result<Vec<Conflict>> {
     struct OwnedName {
         labels: String,
@@ -136,7 +127,7 @@ mod tests {
     use crate::domains::database::Database;
 
     #[test]
-    fn labels_are_in_the_order_in_which_all_below_a_domain_follow_it() {
+    fn labels_of_subdomains_sort_directly_after_their_domain() {
         assert_eq!(labels_of("www.example.org"), "org.example.www.");
         assert_eq!(labels_of("*.example.org"), labels_of("example.org"));
         let mut sorted = ["org.example.", "org.example.a-b.", "org.example.a.", "org.example.a.b.", "org.example-b."];
@@ -146,7 +137,7 @@ mod tests {
         assert_eq!(below, ["org.example.a.", "org.example.a.b."]);
     }
 
-    /// Domains of the projects 1 and 2, as another program wrote them.
+    /// A database with domains of the projects 1 and 2, written by another program.
     fn database(dir: &tempfile::TempDir, ones: &[&str], others: &[&str]) -> Database {
         let path = dir.path().join("domains.db");
         let database = Database::open_or_create(&path).unwrap();
@@ -165,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_above_or_below_anothers_domain_is_anothers() {
+    fn related_domains_belong_to_the_same_project() {
         let dir = tempfile::tempdir().unwrap();
         let ones = ["site.example", "*.apps.example", "a.github.io", "x.deep.owner.example", "b.dyn.host.example"];
         let database = database(&dir, &ones, &["own.example"]);
@@ -184,7 +175,7 @@ mod tests {
             ("owner.example", true),
             ("*.owner.example", true),
             ("deep.owner.example", true),
-            // Siblings, and what only looks alike.
+            // Siblings, and similar names.
             ("y.deep.owner.example", false),
             ("other.example", false),
             ("mysite.example", false),
@@ -193,7 +184,7 @@ mod tests {
             ("b.github.io", false),
             ("*.b.github.io", false),
             ("*.a.github.io", true),
-            // A public suffix is between them.
+            // Separated by a public suffix.
             ("host.example", false),
             ("*.host.example", false),
             ("a.dyn.host.example", false),
@@ -210,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn conflicts_are_those_that_would_be_refused_today() {
+    fn conflicts_are_related_domains_of_different_projects() {
         let dir = tempfile::tempdir().unwrap();
         let ones = ["site.example", "a.b.c.example", "x.github.io", "same.example"];
         let others = ["www.site.example", "*.c.example", "github.io", "*.same.example", "alone.example"];

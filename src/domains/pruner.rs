@@ -1,4 +1,4 @@
-//! Keeps the log of changes small, a little at a time, so that no change waits for it.
+//! Prunes the audit log in small steps, so that changes hardly wait for it.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::audit::{self, Limits, Pruned};
 use super::database::{Database, DatabaseError};
 use super::metrics::Metrics;
 
-/// Between two looks at the log's size.
+/// Interval of checks of the log's size.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The least pause between two steps; it is as long as the step was if that is longer, so that changes have half of the time at least.
+/// Shortest pause between two steps. A pause is at least as long as the step before it, so that changes get half of the time.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// Prunes for as long as it is polled.
+/// Prunes in the background; never returns.
 pub(super) async fn prune(database: Database, max_bytes: u64, metrics: Metrics) {
     let max_bytes = i64::try_from(max_bytes).unwrap_or(i64::MAX);
     let mut has_failed = false;
@@ -23,17 +23,19 @@ pub(super) async fn prune(database: Database, max_bytes: u64, metrics: Metrics) 
             Ok(rows) => {
                 has_failed = false;
                 if rows > 0 {
-                    info!(rows, "old entries of the log of changes removed");
+                    info!(rows, "old entries removed from the audit log");
                 }
             }
-            Err(error) if std::mem::replace(&mut has_failed, true) => debug!(%error, "the log of changes still grows"),
-            Err(error) => warn!(%error, "the log of changes was not pruned; trying again"),
+            Err(error) if std::mem::replace(&mut has_failed, true) => {
+                debug!(%error, "pruning the audit log still failing")
+            }
+            Err(error) => warn!(%error, "pruning the audit log failed; retrying"),
         }
         sleep(INTERVAL).await;
     }
 }
 
-/// Removes step by step what is too old or too much: so many rows.
+/// Removes old and excess rows step by step; returns the number of removed rows.
 async fn prune_once(database: &Database, max_bytes: i64, metrics: &Metrics) -> Result<usize, DatabaseError> {
     let mut rows = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Redis as a copy of the database: written, compared, and watched for what others do to it.
+//! The replica of the database in Redis: writes and compares it, and receives invalidations of other writers' changes.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -13,10 +13,10 @@ use crate::daemon::{InvalidationListener, Invalidations, StoreError, within_dead
 use crate::redis_client::RedisUrl;
 use crate::registry::{DOMAINS_PREFIX, compare_frontend, frontend_of, scan_frontends, write_frontend};
 
-/// Keys that are asked for with one command.
+/// `COUNT` of each SCAN.
 const SCAN_COUNT: usize = 1000;
 
-/// One connection. After any error it is to be dropped: what was sent may still be done.
+/// A connection to Redis. After any error, drop it: Redis may still execute what was sent.
 #[derive(Debug)]
 pub(super) struct Replica {
     connection: MultiplexedConnection,
@@ -25,29 +25,29 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// Connects, and listens to what others do from then on.
+    /// Connects, and receives invalidations from then on.
     pub(super) async fn connect(url: &RedisUrl, latency: Histogram) -> Result<Self, StoreError> {
         let listener = InvalidationListener::default();
         let connection = timed(&latency, listener.connect(url, DOMAINS_PREFIX)).await?;
         Ok(Self { connection, listener, latency })
     }
 
-    /// Waits until there is something to be [`take_invalidations`](Self::take_invalidations).
+    /// Waits until there are invalidations to [take](Self::take_invalidations).
     pub(super) async fn invalidated(&self) {
         self.listener.changed().await;
     }
 
-    /// What others have done since the last call.
+    /// Returns the invalidations since the last call.
     pub(super) fn take_invalidations(&self) -> Invalidations {
         self.listener.take()
     }
 
-    /// Whether it still is there.
+    /// Checks the connection.
     pub(super) async fn ping(&mut self) -> Result<(), StoreError> {
         self.ask(async |connection| redis::cmd("PING").query_async(connection).await).await
     }
 
-    /// Makes these domains so, all in one step.
+    /// Writes these mappings in one transaction.
     pub(super) async fn write(&mut self, mappings: &[Mapping]) -> Result<(), StoreError> {
         let mut transaction = redis::pipe();
         transaction.atomic();
@@ -57,14 +57,14 @@ impl Replica {
         self.ask(async |connection| transaction.query_async(connection).await).await
     }
 
-    /// Removes keys, and tells how many there were.
+    /// Removes keys; returns how many existed.
     pub(super) async fn remove(&mut self, keys: &[Vec<u8>]) -> Result<usize, StoreError> {
         let mut command = redis::cmd("DEL");
         command.arg(keys);
         self.ask(async |connection| command.query_async(connection).await).await
     }
 
-    /// Those of the domains that Redis has otherwise; each has backends.
+    /// Returns the mappings that differ in Redis. Each mapping must have backends.
     pub(super) async fn differing(&mut self, mappings: &[Mapping]) -> Result<Vec<Mapping>, StoreError> {
         if mappings.is_empty() {
             return Ok(Vec::new());
@@ -87,7 +87,7 @@ impl Replica {
         Ok(differs.map(|(mapping, _)| mapping.clone()).collect())
     }
 
-    /// All keys of domains that are there during the whole call; each once.
+    /// All keys of domains; keys that are written or removed during the call may be missing.
     pub(super) async fn keys(&mut self) -> Result<HashSet<Vec<u8>>, StoreError> {
         let mut keys = HashSet::new();
         let mut cursor = 0;
@@ -110,7 +110,7 @@ impl Replica {
     }
 }
 
-/// Names of the domains among keys; the others are nobody's.
+/// The domains among `keys`; ignores invalid keys.
 pub(super) fn names_of(keys: &HashSet<Vec<u8>>) -> Vec<String> {
     keys.iter().filter_map(|key| frontend_of(key)).map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! Has Redis replicate the database: the one task that writes there.
+//! Replicates the database to Redis: the only task that writes there.
 
 mod reconcile;
 
@@ -22,25 +22,25 @@ use crate::daemon::{Invalidations, LoggedGuard, Readiness, StoreError};
 use crate::redis_client::RedisUrl;
 use crate::registry::frontend_of;
 
-/// Domains that are written or compared with one round trip.
+/// Domains written or compared in one round trip.
 const BATCH_SIZE: usize = 500;
-/// How often it is looked whether another process has changed the database, or Redis is gone.
+/// Interval of checks for changes by other processes, and for a lost connection.
 const TICK: Duration = Duration::from_secs(1);
-/// The waits before what others have changed is written over: whoever fights for a key does not do so for ever in no time.
+/// First and longest delay before changes of other writers are overwritten: two writers of one key must not busy Redis.
 const REPAIR_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// After so long without, the next is mended at once.
+/// After this long without a repair, the delay starts over.
 const QUIET_PERIOD: Duration = Duration::from_secs(10);
 
-/// How far Redis is.
+/// Progress of the replication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// It has all of the outbox up to here.
+    /// Redis has the outbox up to this number.
     pub seq: i64,
-    /// False while it can't be told.
+    /// False while Redis is unavailable.
     pub is_replicating: bool,
 }
 
-/// What the replicator goes by.
+/// What the replicator needs.
 pub(super) struct Config {
     pub database: Database,
     pub redis: RedisUrl,
@@ -52,7 +52,7 @@ pub(super) struct Config {
     pub metrics: Metrics,
 }
 
-/// Why Redis does not replicate.
+/// Why the replication fails.
 #[derive(Debug, thiserror::Error)]
 enum ReplicationError {
     #[error(transparent)]
@@ -64,17 +64,17 @@ enum ReplicationError {
 struct Replicator {
     config: Config,
     foreign: ForeignDomains,
-    /// When everything is compared next.
+    /// Time of the next resync.
     resync_at: Instant,
-    /// Not before this.
+    /// Earliest time of the next resync.
     not_before: Instant,
     repair_backoff: Backoff,
-    /// When what others have changed is looked at.
+    /// When the keys that other writers have changed are repaired.
     repair_at: Option<Instant>,
     last_repair: Option<Instant>,
 }
 
-/// Keeps Redis in step until `stop`; what was committed before is written then, if Redis takes it.
+/// Keeps Redis in step until `stop`, then writes the changes committed before, if Redis is available.
 pub(super) async fn replicate(config: Config, stop: impl Future<Output = ()>) {
     let now = Instant::now();
     let foreign = ForeignDomains::new(config.guard.settings().map(|settings| settings.accept.clone()));
@@ -107,9 +107,9 @@ pub(super) async fn replicate(config: Config, stop: impl Future<Output = ()>) {
         replicator.config.metrics.following.set(0);
         replicator.config.guard.pause();
         if std::mem::replace(&mut has_failed, true) {
-            debug!(%error, "Redis still does not replicate");
+            debug!(%error, "replication to Redis still failing");
         } else {
-            warn!(%error, "Redis does not replicate the database; changes are kept for it");
+            warn!(%error, "replication to Redis failing; changes queued");
         }
         tokio::select! {
             () = sleep(backoff.next_delay()) => {}
@@ -124,7 +124,7 @@ impl Replicator {
         *self.config.progress.borrow()
     }
 
-    /// Follows until `stop`, or an error.
+    /// Replicates until `stop` or an error.
     async fn replicate_once(
         &mut self,
         mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
@@ -132,14 +132,14 @@ impl Replicator {
     ) -> Result<(), ReplicationError> {
         self.repair_at = None;
         let mut replica = Replica::connect(&self.config.redis, self.config.metrics.redis.clone()).await?;
-        // Deletions that were acknowledged go first: nothing holds them.
+        // First, as acknowledged deletions are not subject to the guard.
         self.drain(&mut replica).await?;
         self.config.progress.send_modify(|progress| progress.is_replicating = true);
         self.reconcile(&mut replica).await?;
         self.config.metrics.following.set(1);
         self.config.readiness.set(true);
         if std::mem::take(has_failed) {
-            info!("Redis follows the database again");
+            info!("replication to Redis restored");
         }
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,7 +154,7 @@ impl Replicator {
                 _ = ticks.tick() => self.tick(&mut replica).await?,
                 () = stop.as_mut() => {
                     if let Err(error) = self.drain(&mut replica).await {
-                        warn!(%error, "Redis was not told of the last changes; they are kept for it");
+                        warn!(%error, "last changes not replicated; queued for the next start");
                     }
                     return Ok(());
                 }
@@ -162,7 +162,7 @@ impl Replicator {
         }
     }
 
-    /// Writes what has changed since.
+    /// Writes the queued changes.
     async fn drain(&mut self, replica: &mut Replica) -> Result<(), ReplicationError> {
         loop {
             let batch = self.read(|transaction| outbox::read(transaction, BATCH_SIZE)).await?;
@@ -179,7 +179,7 @@ impl Replicator {
         self.drain(replica).await?;
         replica.ping().await?;
         self.update_gauges().await?;
-        // Another process may have imported them.
+        // Another process may have imported the foreign domains.
         let are_ours = self.foreign.are_present() && self.read(owns_redis).await?;
         if are_ours || self.config.guard.is_over(Instant::now()) || self.foreign.are_accepted(Instant::now()) {
             self.resync_at = Instant::now();
@@ -201,7 +201,7 @@ impl Replicator {
         Instant::now() + self.repair_backoff.next_delay()
     }
 
-    /// Looks at the keys that others have changed.
+    /// Repairs the keys that other writers have changed.
     async fn repair(&mut self, replica: &mut Replica) -> Result<(), ReplicationError> {
         self.repair_at = None;
         let Invalidations { keys, everything } = replica.take_invalidations();
@@ -219,7 +219,7 @@ impl Replicator {
         }
         let ours: HashSet<&str> = known.iter().map(|mapping| &*mapping.domain).collect();
         if keys.iter().any(|key| frontend_of(key).is_none_or(|domain| !ours.contains(domain))) {
-            // Whether they may go depends on all that there is.
+            // Whether unmapped keys may be removed takes a look at all keys.
             self.schedule_reconcile();
         }
         Ok(())
@@ -229,9 +229,9 @@ impl Replicator {
         let is_first = self.last_repair.is_none_or(|at| at.elapsed() > QUIET_PERIOD);
         self.last_repair = Some(Instant::now());
         if is_first {
-            warn!(domain, domains, "somebody else writes domains in this Redis; they were written over");
+            warn!(domain, domains, "another writer changed domains in Redis; overwritten from the database");
         } else {
-            debug!(domain, domains, "written over");
+            debug!(domain, domains, "domains in Redis overwritten again");
         }
     }
 
@@ -255,7 +255,7 @@ impl Replicator {
     }
 }
 
-/// Those of the names that are mapped.
+/// The mappings of those names that are mapped.
 fn mapped_among(transaction: &rusqlite::Transaction<'_>, names: Vec<String>) -> rusqlite::Result<Vec<Mapping>> {
     let mut known = Vec::new();
     for domain in names {

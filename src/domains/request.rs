@@ -1,4 +1,4 @@
-//! What a request asks for: its path, its body, its token.
+//! Parses requests: path, body, token.
 
 use hyper::header::{ACCEPT, AUTHORIZATION};
 use hyper::{HeaderMap, Uri};
@@ -8,25 +8,25 @@ use super::api_error::ApiError;
 use super::mapping::Mapping;
 use crate::route::decode_one;
 
-/// Where the old program's web server had the API; its clients and the service catalogue say so still.
+/// Path prefix of the old API, which old clients and the service catalog still use.
 const OLD_MOUNT: &str = "/dynamicproxy-api";
 
-/// What there is to ask for.
+/// A resource of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resource {
-    /// The document that describes all this.
+    /// The API's description.
     OpenApi,
     /// All mappings of a project.
     Mappings { project: String },
-    /// One of them; the domain as it was written.
+    /// One mapping; `domain` as in the request.
     Mapping { project: String, domain: String },
 }
 
 impl Resource {
-    /// Reads a path.
+    /// Parses a path.
     ///
     /// # Errors
-    /// A path that is none of these, or whose bytes are no text.
+    /// An unknown path, or one that is not percent-encoded UTF-8.
     pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
         let path = uri.path();
         let path = path.strip_prefix(OLD_MOUNT).filter(|rest| rest.starts_with('/')).unwrap_or(path);
@@ -41,7 +41,7 @@ impl Resource {
         }
     }
 
-    /// The methods that it is for.
+    /// The resource's methods, as in `Allow`.
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::OpenApi => "GET, HEAD",
@@ -51,7 +51,7 @@ impl Resource {
     }
 }
 
-/// Percent-decodes one segment of a path. Control characters are no text either.
+/// Percent-decodes one path segment; refuses invalid UTF-8 and control characters.
 fn decode(segment: &str) -> Result<String, ApiError> {
     let (mut bytes, mut rest) = (Vec::with_capacity(segment.len()), segment.as_bytes());
     while !rest.is_empty() {
@@ -62,10 +62,10 @@ fn decode(segment: &str) -> Result<String, ApiError> {
     String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control)).ok_or(ApiError::Path)
 }
 
-/// Reads a body: JSON with `domain`, a string, and `backends`, an array of strings, whatever else it has.
+/// Parses a body: JSON with `domain`, a string, and `backends`, an array of strings; ignores other members.
 ///
 /// # Errors
-/// No JSON, other JSON.
+/// Invalid JSON, or JSON of another form.
 pub(super) fn read_mapping(body: &[u8]) -> Result<Mapping, ApiError> {
     let json: Value = serde_json::from_slice(body).map_err(|error| ApiError::Json(error.to_string()))?;
     let domain = json.get("domain").and_then(Value::as_str).ok_or(ApiError::Format)?.to_owned();
@@ -80,7 +80,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether errors are to be JSON: who asks accepts it, by name.
+/// Whether the client gets errors as problem details: it names a JSON type in `Accept`.
 pub(super) fn accepts_problem(headers: &HeaderMap) -> bool {
     let is_json = |range: &str| {
         let mut parts = range.split(';').map(str::trim);
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_path_and_any_body_is_read_or_refused(path in "/(dynamicproxy-api/)?(v1/)?[!-~]{0,40}", body in any::<Vec<u8>>()) {
+        fn any_path_and_any_body_is_parsed_or_refused(path in "/(dynamicproxy-api/)?(v1/)?[!-~]{0,40}", body in any::<Vec<u8>>()) {
             if let Ok(uri) = path.parse::<Uri>() {
                 let refused = Resource::of(&uri).err().map(|error| error.status().as_u16());
                 prop_assert!(matches!(refused, None | Some(400 | 404)), "{path}: {refused:?}");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_read_segment_by_segment() {
+    fn paths_are_parsed_segment_by_segment() {
         let mapping =
             |project: &str, domain: &str| Ok(Resource::Mapping { project: project.into(), domain: domain.into() });
         assert_eq!(of("/openapi.json?x=y"), Ok(Resource::OpenApi));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_a_domain_and_backends() {
+    fn bodies_need_domain_and_backends() {
         let read = |body: &str| read_mapping(body.as_bytes()).map_err(|error| error.to_string());
         let mapping = Mapping { domain: "a".into(), backends: vec!["b".into()] };
         assert_eq!(read(r#"{"domain":"a","backends":["b"],"more":1}"#), Ok(mapping));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_json_for_who_accepts_json_by_name() {
+    fn errors_are_json_for_clients_that_name_json() {
         let accepts = |value: &str| accepts_problem(&HeaderMap::from_iter([(ACCEPT, value.parse().unwrap())]));
         for value in
             ["application/json", "text/html, Application/Problem+JSON;q=0.5", "application/json; charset=utf-8"]
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_comes_after_bearer() {
+    fn tokens_follow_bearer() {
         let token = |value: &str| {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
             bearer(&headers).map(str::to_owned)

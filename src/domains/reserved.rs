@@ -1,4 +1,4 @@
-//! Domains that the operator keeps: no project maps them, or anything below them, by itself.
+//! Reserved domains: only operators may map them and the domains below them.
 
 use std::fs;
 use std::io;
@@ -7,60 +7,43 @@ use std::path::{Path, PathBuf};
 use super::ownership::base_of;
 use crate::route::{Domain, DomainError};
 
-/// The tops of the reserved subtrees.
+/// The reserved domains; each reserves everything below it too.
 #[derive(Clone, Debug, Default)]
 pub struct Reserved(Vec<Domain>);
 
-/// Why they are not known.
+/// Why the reserved domains cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReservedError {
-    /// The file cannot be read.
     #[error("{error} while reading --reserved-domains {path:?}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// A line of it is no name.
+    File { path: PathBuf, error: io::Error },
     #[error("invalid --reserved-domains {path:?}, line {line}: {error}")]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What is wrong.
-        error: ReservedNameError,
-    },
+    Line { path: PathBuf, line: usize, error: ReservedNameError },
 }
 
-/// Why a name can't be reserved.
+/// Why a name cannot be reserved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReservedNameError {
-    /// No name of a host.
     #[error(transparent)]
     Syntax(#[from] DomainError),
     /// An address or a wildcard.
-    #[error(
-        "domain {0:?} is no name, expected e.g. \"toolforge.org\", which stands for itself and everything below it"
-    )]
+    #[error("domain {0:?} cannot be reserved, expected e.g. \"toolforge.org\", which reserves everything below it too")]
     NoName(Domain),
 }
 
-/// Reads one name.
+/// Parses one reserved domain.
 ///
 /// # Errors
-/// No name of a host, an address, a wildcard.
+/// Not a host name, an address, or a wildcard.
 pub fn parse_reserved(text: &str) -> Result<Domain, ReservedNameError> {
     let domain = Domain::normalise(text)?;
     if domain.is_wildcard() || domain.is_address() { Err(ReservedNameError::NoName(domain)) } else { Ok(domain) }
 }
 
 impl Reserved {
-    /// These names, and those of a file: a name a line, `#` before a comment.
+    /// Collects `names` and those of a file with one name per line and `#` comments.
     ///
     /// # Errors
-    /// A file that cannot be read, or a line that is no name.
+    /// The file cannot be read, or a line is invalid.
     pub fn read(names: Vec<Domain>, path: Option<&Path>) -> Result<Self, ReservedError> {
         let mut all = names;
         let Some(path) = path else { return Ok(Self(all)) };
@@ -75,7 +58,7 @@ impl Reserved {
         Ok(Self(all))
     }
 
-    /// Whether a domain in its normal form is reserved, or answers for one that is.
+    /// Whether a canonical domain is reserved, or is a wildcard that matches a reserved domain.
     pub fn covers(&self, domain: &str) -> bool {
         let base = base_of(domain);
         let is_below = |name: &str| base.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -90,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stands_for_itself_and_everything_below_it() {
+    fn reserved_domains_cover_everything_below_them() {
         let names = ["Toolforge.org.", "internal", "login.example.org"].map(|name| parse_reserved(name).unwrap());
         let reserved = Reserved::read(names.to_vec(), None).unwrap();
         for (domain, want) in [
@@ -114,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_name_a_line() {
+    fn files_have_one_name_per_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reserved");
         fs::write(&path, "# ours\n\ntoolforge.org # all of it\n  wmcloud.org\n").unwrap();
@@ -122,6 +105,6 @@ mod tests {
         assert!(reserved.covers("a.toolforge.org") && reserved.covers("wmcloud.org") && !reserved.covers("ours"));
         fs::write(&path, "a.org\n*.b.org\n").unwrap();
         let error = Reserved::read(vec![], Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("line 2: domain \"*.b.org\" is no name"), "{error}");
+        assert!(error.contains("line 2: domain \"*.b.org\" cannot be reserved"), "{error}");
     }
 }

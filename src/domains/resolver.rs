@@ -1,8 +1,8 @@
-//! What the names of backends mean now.
+//! Resolves host names of backends.
 //!
-//! A tenant owns names, makes their answers slow, and has them mean something else a moment later. So a look-up costs others
-//! nothing, it decides only about what is plainly wrong, and one that does not come in time decides nothing. Where tenants are
-//! not trusted the operator lists networks: then there are no names.
+//! Tenants control their DNS: lookups may be slow, and answers may change at any time. So a lookup never delays other tenants, it
+//! only refuses plainly wrong backends, and a late lookup refuses nothing. Operators who do not trust tenants list networks, which
+//! excludes host names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, ToSocketAddrs};
@@ -17,22 +17,23 @@ use crate::daemon::ConcurrencyLimiter;
 use crate::redis_client::MAX_SENTINELS;
 use crate::route::MAX_BACKENDS;
 
-/// Names and their addresses. One that has none, or is not known to have any, may be missing.
+/// Host names and their addresses. Names without a known address may be missing.
 pub type Resolved = HashMap<Box<str>, Vec<IpAddr>>;
 
-/// Earlier ones, of the project or of all, are still under way.
+/// The limit of active lookups, of the project or in all, is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyLookups;
 
-/// Longer than this a request does not wait for all of its names together.
+/// Time that a request waits for all its lookups together.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Look-ups at once, of one project (all backends of a domain, the Sentinels and the Redis) and of all. One that is too slow counts until it has ended.
+/// Active lookups of one project: all backends of a domain, the Sentinels and Redis. Late lookups count until they end.
 const LOOKUPS_PER_PROJECT: usize = MAX_BACKENDS + MAX_SENTINELS + 1;
+/// Active lookups of all projects together.
 const LOOKUPS_IN_ALL: usize = 256;
-/// Look-ups at once for a command.
+/// Active lookups of a command.
 const COMMAND_LOOKUPS: usize = 64;
 
-/// Looks names up for requests.
+/// Resolves names for requests.
 #[derive(Debug)]
 pub(super) struct Resolver {
     deadline: Duration,
@@ -49,10 +50,10 @@ impl Resolver {
         Self { deadline, all: Arc::new(Semaphore::new(LOOKUPS_IN_ALL)), of_project: ConcurrencyLimiter::default() }
     }
 
-    /// The addresses of a request's names, as far as they are there in time.
+    /// Resolves a request's names; omits those that are not resolved in time.
     ///
     /// # Errors
-    /// Earlier ones are still under way.
+    /// Too many lookups are active.
     pub(super) async fn look_up(&self, project: &str, names: BTreeSet<Box<str>>) -> Result<Resolved, TooManyLookups> {
         let deadline = Instant::now() + self.deadline;
         let mut lookups = Vec::new();
@@ -78,7 +79,7 @@ impl Resolver {
     }
 }
 
-/// The same for an operator's command, which waits for all of them.
+/// Resolves names for an operator's command, and waits for all of them.
 pub(super) fn look_up_all(names: BTreeSet<Box<str>>) -> Resolved {
     let mut names = names.into_iter().peekable();
     let mut resolved = Resolved::new();
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn names_become_addresses_and_a_project_has_so_many_look_ups() {
+    async fn names_are_resolved_within_a_limit_per_project() {
         let resolver = Resolver::with_deadline(Duration::from_secs(120));
         let names: BTreeSet<Box<str>> = ["localhost".into(), "no-such-name.invalid".into()].into();
         let resolved = resolver.look_up("tools", names.clone()).await.unwrap();
@@ -119,14 +120,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_names_that_decide_about_a_domain_are_looked_up_at_once() {
+    async fn all_names_of_a_domain_are_resolved_at_once() {
         let resolver = Resolver::with_deadline(Duration::from_secs(120));
         let names = (1..=MAX_BACKENDS + MAX_SENTINELS + 1).map(|number| format!("127.0.0.{number}").into());
         assert_eq!(resolver.look_up("tools", names.collect()).await.unwrap().len(), MAX_BACKENDS + MAX_SENTINELS + 1);
     }
 
     #[test]
-    fn at_leisure_all_names_are_looked_up() {
+    fn commands_resolve_all_names() {
         let names = (0..100).map(|number| format!("no-{number}.invalid").into()).chain(["localhost".into()]).collect();
         let resolved = look_up_all(names);
         assert!(resolved.len() == 101 && !resolved["localhost"].is_empty());

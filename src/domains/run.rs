@@ -1,4 +1,4 @@
-//! Putting the replication together.
+//! Starts and stops the daemon's tasks.
 
 use std::io;
 use std::process::ExitCode;
@@ -21,12 +21,12 @@ use crate::daemon::{
 };
 
 const GUARD_MESSAGES: GuardMessages = GuardMessages {
-    lacks: "the database lacks domains that Redis has; they stay there unless that file is touched",
-    has_all: "the database has all domains again; nothing was withdrawn",
-    withdrawing: "withdrawing the domains that the database lacks",
+    lacks: "the database lacks domains that Redis has; keeping them until the hold ends or the accept file is touched",
+    has_all: "the database has all domains again; nothing withdrawn",
+    withdrawing: "withdrawing domains that the database lacks",
 };
 
-/// Files that are open besides connections: the database's, Redis, those of look-ups and of metrics.
+/// Open files besides API connections: the database, Redis, DNS lookups, metrics.
 const OTHER_FILES: u64 = 256;
 
 impl DaemonOptions for Options {
@@ -49,22 +49,22 @@ impl DaemonOptions for Options {
     }
 }
 
-/// Serves the API, and has Redis follow the database, until the daemon is to end; then lets requests end, and has Redis told of
-/// what was committed. The database is the server's for as long.
+/// Serves the API and replicates the database to Redis until the shutdown signal; then drains requests and replicates the last
+/// changes. Holds the database's lock meanwhile.
 ///
 /// # Errors
-/// No database, or another server has it; an address that cannot be had.
+/// The database cannot be opened, or another server holds its lock; an address cannot be bound.
 pub async fn serve(mut settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
     let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
     let database = Database::open_or_create(&settings.database)?;
     let lock = database.lock()?;
     let backends = &mut settings.rules.policy.backends;
     if backends.allows_any() {
-        warn!("no --allow-backend: any server may be a backend, and a name may mean another one later");
+        warn!("no --allow-backend; any server can be a backend, and names can later resolve to other addresses");
     }
     let needed = u64::try_from(settings.max_connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
     if let Some(limit) = raise_fd_limit().filter(|limit| *limit < needed) {
-        warn!(limit, needed, "the system allows fewer open files than --max-connections may need");
+        warn!(limit, needed, "limit of open files is too low for --max-connections; some connections may fail");
     }
     let listener = bind("--listen", settings.listen).await?;
     let address = listener.local_addr()?;
@@ -94,7 +94,7 @@ pub async fn serve(mut settings: Settings, mut lifecycle: Lifecycle) -> Result<E
     let api = Arc::new(Api::new(database, settings.rules, progressed, changed, metrics));
     serve_connections(listener, api, config, shutdown).await;
     pruning.abort();
-    // Only now: nothing more is committed.
+    // Only now, as no more changes are committed.
     let _ = stop.send(());
     let _ = replicating.await;
     drop(lock);

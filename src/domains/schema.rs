@@ -1,13 +1,13 @@
-//! The database's tables, and how a database of an earlier version becomes one of this.
+//! The database's schema, and migrations from earlier versions.
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::ownership;
 
-/// "urlp": tells this program's databases from all others.
+/// "urlp": identifies this program's databases.
 pub(super) const APPLICATION_ID: i32 = 0x7572_6c70;
 
-/// Each step makes version N of version N-1; a step that was released never changes.
+/// Step N-1 migrates version N-1 to N; released steps never change.
 const STEPS: [&str; 3] = [
     "CREATE TABLE project(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
      -- AUTOINCREMENT: sqlite_sequence then tells whether there ever was a domain.
@@ -74,14 +74,13 @@ const STEPS: [&str; 3] = [
      END;",
 ];
 
-/// The version of a database that this program reads and writes.
+/// The schema version of this program.
 pub(super) const VERSION: i32 = STEPS.len() as i32;
 
-/// Brings a database of version `from` to [`VERSION`], one transaction a step. Doing it again, or at once with another process,
-/// changes nothing.
+/// Migrates a database to [`VERSION`], one transaction per step. Repeated or concurrent calls change nothing.
 ///
 /// # Errors
-/// SQLite's; the database then has the version of the last step that succeeded.
+/// SQLite's; the database keeps the version of the last successful step.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     for (index, step) in STEPS.iter().enumerate() {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -1,4 +1,4 @@
-//! Connections: as many as there may be, and none that keeps others out by staying.
+//! Accepts connections of API clients, limits them, and drains them at shutdown.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,21 +18,20 @@ use super::api::{Api, Connection};
 use super::write_deadline::WriteDeadline;
 use crate::daemon::{Acceptor, ConnectionLimiter, ConnectionMeter, Limits, Refused};
 
-/// The most connections that one client may have, and at most half of all.
+/// Connections of one client, and at most half of all connections.
 const MAX_PER_CLIENT: usize = 128;
-/// A connection may be silent so long before a request's head is there.
+/// Time to receive a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// A client must have taken all of an answer within this time.
+/// Time for a client to read a whole response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How it serves.
 pub(super) struct ServerConfig {
     pub max_connections: usize,
     pub drain_timeout: Duration,
     pub meter: ConnectionMeter,
 }
 
-/// Serves until `shutdown`, then lets requests end for as long as `drain_timeout`.
+/// Serves until `shutdown`, then drains requests for at most `drain_timeout`.
 pub(super) async fn serve_connections(
     listener: TcpListener,
     api: Arc<Api>,
@@ -59,7 +58,7 @@ pub(super) async fn serve_connections(
                 continue;
             }
         };
-        // Answers are small: nobody waits for more of them.
+        // Responses are small: Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
         let (api, permit) = (Arc::clone(&api), Arc::clone(&connection));
         let answer = service_fn(move |request| {
@@ -73,15 +72,15 @@ pub(super) async fn serve_connections(
         tokio::spawn(async move {
             tokio::select! {
                 served = serving => if let Err(error) = served {
-                    debug!(%error, %peer, "connection broken off");
+                    debug!(%error, %peer, "connection failed");
                 },
-                () = connection.evicted() => debug!(%peer, "connection closed: others came, and it has waited longest"),
+                () = connection.evicted() => debug!(%peer, "idle connection evicted for a new one"),
             }
         });
     }
     drop(acceptor);
     if timeout(settings.drain_timeout, graceful.shutdown()).await.is_err() {
-        warn!(drain_timeout = ?settings.drain_timeout, "requests broken off");
+        warn!(drain_timeout = ?settings.drain_timeout, "drain timeout reached; open requests aborted");
     }
 }
 
@@ -90,7 +89,7 @@ fn limits_of(total: usize) -> Limits {
     Limits { total, per_host, per_owner: per_host }
 }
 
-/// What is counted together: an IPv4 address, or the 64 bits of a network in which an IPv6 host has as many addresses as it likes.
+/// The key of a client's limit: an IPv4 address, or an IPv6 /64 network, in which one host can have any number of addresses.
 fn host_of(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
@@ -103,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_an_address_or_a_network_of_ipv6() {
+    fn hosts_are_ipv4_addresses_or_ipv6_networks() {
         for (client, want) in [
             ("10.0.0.1", "10.0.0.1"),
             ("fd00:1:2:3::1", "fd00:1:2:3::"),
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_has_at_most_half() {
+    fn one_client_gets_at_most_half() {
         for (total, want) in [(1, 1), (2, 1), (100, 50), (512, MAX_PER_CLIENT), (100_000, MAX_PER_CLIENT)] {
             assert_eq!(limits_of(total).per_host, want, "{total}");
         }

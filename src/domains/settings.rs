@@ -1,4 +1,4 @@
-//! What invisible-unicorn goes by: a command line, and what it means.
+//! Settings of invisible-unicorn, validated from its command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,52 +16,42 @@ use crate::daemon::RedisOptionsError;
 use crate::redis_client::{Address, Endpoint, Reach, RedisUrl, master_of};
 use crate::withdrawal_guard::GuardSettings;
 
-/// What a Redis listens on unless told otherwise.
+/// Redis' default port.
 const REDIS_PORT: u16 = 6379;
-/// All Sentinels together may take so long to say where the master is; without an answer the start goes on.
+/// Time for all Sentinels together to name the master; without an answer, the start continues.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Everything that a command line says to the server.
+/// Settings of the server.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where to serve.
     pub listen: SocketAddr,
-    /// The database.
     pub database: PathBuf,
-    /// The Redis.
     pub redis: RedisUrl,
-    /// What may only Redis have and still be removed at once.
     pub guard: Option<GuardSettings>,
-    /// Everything is compared this often.
     pub resync_interval: Duration,
-    /// How long requests may take at the end.
     pub drain_timeout: Duration,
-    /// Most connections to the API at once.
     pub max_connections: usize,
-    /// How large the log of changes may grow, in bytes.
+    /// Bytes.
     pub audit_size: u64,
     pub(super) rules: AccessRules,
 }
 
-/// What is wrong with a command line whose values are right one by one.
+/// Why a parsed command line is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// No URL of a Redis.
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
-    /// No list of suffixes.
     #[error(transparent)]
     Suffixes(#[from] SuffixesError),
-    /// No list of reserved domains.
     #[error(transparent)]
     Reserved(#[from] ReservedError),
 }
 
 impl Options {
-    /// Resolves what was written, once.
+    /// Validates the options.
     ///
     /// # Errors
-    /// Which of the values, or of the files that they name, is wrong.
+    /// The invalid option or file.
     pub(super) fn into_settings(mut self) -> Result<Settings, SettingsError> {
         let (policy, redis) = self.take_policy()?;
         Ok(Settings {
@@ -77,7 +67,7 @@ impl Options {
         })
     }
 
-    /// The rules, also for a command that maps domains while the server may run with the same options, and the Redis.
+    /// The mapping policy and Redis, for the server and for commands with the same options.
     pub(super) fn take_policy(&mut self) -> Result<(MappingPolicy, RedisUrl), SettingsError> {
         let redis = self.common.redis.to_url()?;
         let mut policy = std::mem::take(&mut self.policy).into_policy()?;
@@ -86,16 +76,16 @@ impl Options {
     }
 }
 
-/// The server's own sockets are no backends, nor is its Redis.
+/// Excludes the server's own sockets and its Redis from the backends.
 fn exclude_own(backends: &mut BackendPolicy, redis: &RedisUrl, listening: [Option<SocketAddr>; 2]) {
-    // Port 0 is any: what it is the server says when it listens.
+    // With port 0, the server excludes the port that it gets.
     listening.into_iter().flatten().filter(|socket| socket.port() != 0).for_each(|socket| backends.exclude(socket));
     match redis.reach() {
         Reach::Direct(Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. }) => {
             backends.exclude_redis(host, *port);
         }
         Reach::Direct(Endpoint::Unix(_)) => {}
-        // Which server is the master changes: often each of them has a Sentinel beside it.
+        // The master may change to another host; often the Sentinels' hosts run Redis too.
         Reach::Sentinels(sentinels) => {
             for Address { host, port } in &sentinels.addresses {
                 backends.exclude_redis(host, *port);
@@ -111,7 +101,10 @@ fn exclude_own(backends: &mut BackendPolicy, redis: &RedisUrl, listening: [Optio
 impl PolicyOptions {
     fn into_policy(self) -> Result<MappingPolicy, SettingsError> {
         let (suffixes, list) = Suffixes::choose(self.protected_suffixes)?;
-        debug!(list = list.as_ref().map_or("none".into(), |path| path.display().to_string()), "public suffixes");
+        debug!(
+            list = list.as_ref().map_or("none".into(), |path| path.display().to_string()),
+            "public suffix list loaded"
+        );
         Ok(MappingPolicy {
             suffixes,
             reserved: Reserved::read(self.reserve_domain, self.reserved_domains.as_deref())?,
@@ -128,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_sentinels_may_name_is_no_backend() {
+    fn hosts_of_sentinels_are_not_allowed_as_backends() {
         let redis = "sentinel://127.0.0.1:1,redis-2.example/mymaster".parse().unwrap();
         let networks = vec!["127.0.0.0/8".parse().unwrap()];
         let mut backends = BackendPolicy::restricted_to(networks);

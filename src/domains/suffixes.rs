@@ -1,4 +1,4 @@
-//! Domains under which anybody may have one: nobody may have such a domain itself, or all below it.
+//! Public suffixes: any project may map domains below them, none may map a suffix itself, or the wildcard below it.
 
 use std::fs;
 use std::io;
@@ -8,44 +8,32 @@ use publicsuffix::{List, Psl};
 
 use crate::route::Domain;
 
-/// Where Debian's package `publicsuffix` has the Public Suffix List.
+/// The Public Suffix List of Debian's package `publicsuffix`.
 pub const DEBIAN_LIST: &str = "/usr/share/publicsuffix/public_suffix_list.dat";
-/// The name of no file: only single labels are protected.
+/// Instead of a file: only single labels are protected.
 pub const NO_LIST: &str = "none";
 
 /// The protected suffixes: those of a file, and every single label.
 #[derive(Clone, Debug, Default)]
 pub struct Suffixes(List);
 
-/// Why a file holds no suffixes.
+/// Why a file of suffixes is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SuffixesError {
-    /// It cannot be read.
     #[error("{error} while reading --protected-suffixes {path:?}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// It is in another format.
+    File { path: PathBuf, error: io::Error },
     #[error(
         "invalid --protected-suffixes {path:?}: {error}, expected the format of the Public Suffix List, e.g. a line \"co.uk\""
     )]
-    Format {
-        /// Which one.
-        path: PathBuf,
-        /// What is wrong.
-        error: publicsuffix::Error,
-    },
+    Format { path: PathBuf, error: publicsuffix::Error },
 }
 
 impl Suffixes {
-    /// Those of `path`; without one Debian's list when it is there; single labels only when `path` is [`NO_LIST`]. Also which file it
-    /// was.
+    /// Reads `path`, or Debian's list if `path` is `None` and the list exists; with [`NO_LIST`], protects single labels only.
+    /// Returns the path of the list too.
     ///
     /// # Errors
-    /// A file that cannot be read, or in another format.
+    /// The file cannot be read, or has another format.
     pub fn choose(path: Option<PathBuf>) -> Result<(Self, Option<PathBuf>), SuffixesError> {
         match path {
             Some(path) if path.as_os_str() == NO_LIST => Ok((Self::default(), None)),
@@ -57,22 +45,22 @@ impl Suffixes {
         }
     }
 
-    /// Reads a file in the format of the Public Suffix List: a rule a line, `*.` for any label, `!` for an exception, `//` before
-    /// a comment.
+    /// Reads a file in the format of the Public Suffix List: one rule per line, `*.` for any label, `!` for an exception, `//`
+    /// before a comment.
     ///
     /// # Errors
-    /// No file, or another format.
+    /// The file cannot be read, or has another format.
     pub fn read(path: &Path) -> Result<Self, SuffixesError> {
         let bytes = fs::read(path).map_err(|error| SuffixesError::File { path: path.to_owned(), error })?;
         Self::parse(&bytes).map_err(|error| SuffixesError::Format { path: path.to_owned(), error })
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, publicsuffix::Error> {
-        // The crate ignores what comes before a section begins; an operator's own list has no sections.
+        // The crate ignores rules before the first section; an operator's own list has no sections.
         List::from_bytes(&[b"// BEGIN ICANN DOMAINS\n", bytes].concat()).map(Self)
     }
 
-    /// The suffix of a domain without `*.`; a single label at least.
+    /// The public suffix of a domain without `*.`; at least the last label.
     pub fn suffix_of<'d>(&self, base: &'d str) -> &'d str {
         let suffix = self.0.suffix(base.as_bytes()).and_then(|suffix| std::str::from_utf8(suffix.as_bytes()).ok());
         let length = suffix.map_or(0, str::len);
@@ -80,12 +68,12 @@ impl Suffixes {
         known.unwrap_or_else(|| base.rsplit('.').next().unwrap_or(base))
     }
 
-    /// Whether a domain is a protected suffix, or stands for everything directly below one.
+    /// Whether a domain is a protected suffix, or the wildcard directly below one.
     pub fn protect(&self, domain: &Domain) -> bool {
         let is_suffix =
             |name: &str| self.0.suffix(name.as_bytes()).is_none_or(|suffix| suffix.as_bytes().len() == name.len());
         match domain.as_str().strip_prefix("*.") {
-            // All below a suffix, or all of which a rule `*.parent` makes suffixes. No rule has such a label.
+            // The parent is a suffix, or a rule `*.parent` makes every label below it one; no rule has the label `--`.
             Some(parent) => is_suffix(parent) || is_suffix(&format!("--.{parent}")),
             None => is_suffix(domain.as_str()),
         }
@@ -110,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_are_those_of_the_public_suffix_list() {
+    fn rules_are_those_of_the_public_suffix_list() {
         let rules = "// a comment\nuk\nco.uk\n\n*.ck\n!www.ck\n公司.cn\njp\n*.kawasaki.jp\n!city.kawasaki.jp\n";
         let suffixes = Suffixes::parse(rules.as_bytes()).unwrap();
         for (domain, want) in [
@@ -152,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_private_section_counts() {
+    fn private_section_counts() {
         let list = "// ===BEGIN ICANN DOMAINS===\nio\norg\n// ===END ICANN DOMAINS===\n\
             // ===BEGIN PRIVATE DOMAINS===\ngithub.io\ntoolforge.org\n// ===END PRIVATE DOMAINS===\n";
         let suffixes = Suffixes::parse(list.as_bytes()).unwrap();
@@ -169,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn no_list_is_asked_for_by_name() {
+    fn none_disables_the_list() {
         let (suffixes, path) = Suffixes::choose(Some(NO_LIST.into())).unwrap();
         assert!(path.is_none() && !is_protected(&suffixes, "github.io"));
         let (suffixes, path) = Suffixes::choose(None).unwrap();

@@ -1,4 +1,4 @@
-//! Bearer tokens of projects: 256 random bits, of which the database has the SHA-256 only.
+//! Bearer tokens of projects: 256 random bits; the database stores only their SHA-256.
 
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -9,9 +9,9 @@ use super::audit::{Action, Author, Entry, record, unix_now};
 use super::change::add_project;
 use super::mapping::find_project;
 
-/// Longer ones are nobody's.
+/// Longer tokens are refused unread.
 const MAX_TOKEN_LEN: usize = 256;
-/// Tells people, and those who search for secrets, what it is.
+/// Identifies tokens for people and secret scanners.
 const PREFIX: &str = "urlproxy_";
 
 /// A token without its secret.
@@ -23,10 +23,7 @@ pub(super) struct TokenRow {
     pub revoked: Option<i64>,
 }
 
-/// Makes a token of a project, and the project if need be: its number, and itself, which nobody can tell again.
-///
-/// # Errors
-/// No name for a project, no randomness; SQLite's.
+/// Stores a token for a project, created if necessary; returns the token's ID.
 pub(super) fn create(transaction: &Transaction<'_>, who: &str, project: &str, secret: &str) -> rusqlite::Result<i64> {
     let id = match find_project(transaction, project)? {
         Some(id) => id,
@@ -39,14 +36,14 @@ pub(super) fn create(transaction: &Transaction<'_>, who: &str, project: &str, se
     Ok(token)
 }
 
-/// A new token; `None` when the system has no randomness.
+/// Generates a token; `None` if the system has no random bytes.
 pub(super) fn generate() -> Option<String> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(bytes.iter().fold(PREFIX.to_owned(), |text, byte| text + &format!("{byte:02x}")))
 }
 
-/// All tokens there ever were.
+/// All tokens, revoked ones included.
 pub(super) fn list(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<TokenRow>> {
     let mut query = transaction.prepare(
         "SELECT token.id, project.name, token.created, token.revoked FROM token
@@ -58,7 +55,7 @@ pub(super) fn list(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<TokenR
     query.query_map([], row)?.collect()
 }
 
-/// From now on it is nobody's. False when there is none, or it was revoked before.
+/// Revokes a token; false if it does not exist or is revoked already.
 pub(super) fn revoke(transaction: &Transaction<'_>, who: &str, id: i64) -> rusqlite::Result<bool> {
     let mut revoke = transaction.prepare(
         "UPDATE token SET revoked = ? WHERE id = ? AND revoked IS NULL
@@ -71,7 +68,7 @@ pub(super) fn revoke(transaction: &Transaction<'_>, who: &str, id: i64) -> rusql
     }
 }
 
-/// Tokens are made and revoked by whoever may write the database.
+/// Writes an audit row; any user who can write the database may create and revoke tokens.
 fn record_change(
     transaction: &Transaction<'_>,
     who: &str,
@@ -83,11 +80,11 @@ fn record_change(
     record(transaction, &Entry { author, action, domain: &domain, before: None, after: None })
 }
 
-/// Whether who holds this token may read and change the project: the token's number, or `None` when the project needs none.
-/// A project that ever had a token needs one; that all of them are revoked does not open it.
+/// Checks whether this token may read and change the project; returns the token's ID, or `None` if the project needs no token.
+/// A project that ever had a token needs one, even if all of its tokens are revoked.
 ///
 /// # Errors
-/// No token, an unknown or revoked one, another project's.
+/// The token is missing, unknown, revoked, or belongs to another project.
 pub(super) fn authorize(
     transaction: &Transaction<'_>,
     project: &str,

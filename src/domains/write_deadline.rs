@@ -1,4 +1,4 @@
-//! A client's connection that breaks when the client does not take an answer in time.
+//! A client connection that fails if the client does not read a response in time.
 
 use std::future::Future;
 use std::io;
@@ -9,18 +9,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Writes to `S`; fails with [`io::ErrorKind::TimedOut`] when what was to be written once is not taken timeout a time, however
-/// slowly the client goes on taking some of it.
+/// Writes to `S`; fails with [`io::ErrorKind::TimedOut`] if the client has not read all of a response within a time, even if it
+/// keeps reading a little.
 #[derive(Debug)]
 pub(super) struct WriteDeadline<S> {
     stream: S,
     timeout: Duration,
-    /// While something is to be written.
+    /// Set while a response is being written.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteDeadline<S> {
-    /// All of an answer must be taken `timeout` this time.
+    /// Clients have `timeout` to read a whole response.
     pub(super) fn new(stream: S, timeout: Duration) -> Self {
         Self { stream, timeout, deadline: None }
     }
@@ -33,7 +33,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
-    /// hyper gives all of an answer at once, and what is left of it again: it is taken when nothing is left.
+    /// hyper writes a whole response at once, then what is left of it: the response is complete when nothing is left.
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
@@ -46,7 +46,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
             Poll::Ready(Err(_)) => {}
             _ if self.deadline.is_none() => {
                 let mut deadline = Box::pin(sleep_until(Instant::now() + self.timeout));
-                // So that it wakes whoever waits for the client.
+                // Registers the waker for the deadline.
                 let _ = deadline.as_mut().poll(cx);
                 self.deadline = Some(deadline);
             }
@@ -74,7 +74,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_not_taken_in_time_breaks_the_connection() {
+    async fn responses_that_are_not_read_in_time_break_the_connection() {
         let (ours, _theirs) = duplex(10);
         let mut ours = WriteDeadline::new(ours, TIMEOUT);
         ours.write_all(&[0; 10]).await.unwrap();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn taking_a_byte_now_and_then_does_not_lengthen_it() {
+    async fn slow_reading_does_not_extend_the_deadline() {
         let (ours, mut theirs) = duplex(10);
         let mut ours = WriteDeadline::new(ours, TIMEOUT);
         let reader = tokio::spawn(async move {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_answer_has_the_time_anew() {
+    async fn each_response_has_its_own_deadline() {
         let (ours, mut theirs) = duplex(10);
         let mut ours = WriteDeadline::new(ours, TIMEOUT);
         for _ in 0..4 {

@@ -382,7 +382,7 @@ mod tests {
                 format!("{path} names what is not held back: \"prefix:t95\", \"redirect:t1\"; that stays as it is"),
                 format!("withdrawing 2 of 90 records that the source lacks: named in {path}; 88 are held on"),
                 format!(
-                    "{path} accepts nothing: it has comments but no names, expected names, one a line, or an empty file to \
+                    "{path} accepts nothing: file has comments but no names, expected one name per line, or an empty file to \
                      accept everything; everything is held on"
                 ),
             ]

@@ -262,7 +262,9 @@ mod tests {
             ),
             (
                 "# nothing\n",
-                Err("file has comments but no names, expected one name per line, or an empty file to accept everything"),
+                Err(
+                    "file has comments but no names, expected one name per line, or an empty file to accept everything",
+                ),
             ),
         ] {
             let written = file.path().with_extension("new");

@@ -375,7 +375,7 @@ fn redis_is_not_written_to_a_server_with_a_certificate_for_another_name() {
     let (_server, dir, port) = tls_server("DNS:redis.example.org", &[]);
     let url = format!("rediss://:pw@127.0.0.1:{port}/0?ca={}", dir.path().join("ca.pem").display());
     let (process, _) = start_writer(&dir, &["--redis", &url]);
-    process.wait_for_line(&["Redis does not follow the database", "not valid for name"]);
+    process.wait_for_line(&["replication to Redis failing", "not valid for name"]);
 }
 
 #[test]
@@ -409,5 +409,5 @@ fn redis_is_not_written_to_a_replica_that_sentinels_still_call_the_master() {
     let dir = tempfile::tempdir().unwrap();
     let (process, _) = start_writer(&dir, &["--redis", &format!("sentinel://127.0.0.1:{}/mymaster", sentinel.port)]);
     let refused = format!("127.0.0.1:{} is a replica, expected the master", replica.port());
-    process.wait_for_line(&["Redis does not follow the database", &refused]);
+    process.wait_for_line(&["replication to Redis failing", &refused]);
 }

@@ -195,7 +195,7 @@ fn problems_name_the_value_and_what_was_expected() {
         (
             wanted("a_b.example.org", &[A]),
             "Invalid domain",
-            "domain \"a_b.example.org\" is no name by RFC 1123, expected",
+            "domain \"a_b.example.org\" is not a host name (RFC 1123), expected",
         ),
         (wanted("*.org", &[A]), "Invalid domain", "domain \"*.org\" is a public suffix"),
         (wanted("a.example.org", &["x"]), "Invalid backend", "backend \"x\" has no scheme, expected http://host:port"),

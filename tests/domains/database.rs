@@ -19,7 +19,7 @@ fn an_import_of_nothing_does_not_make_redis_the_databases() {
     let tables: String = OLD.lines().filter(|line| line.contains("CREATE TABLE")).collect();
     Connection::open(&old).unwrap().execute_batch(&tables).unwrap();
     let (status, told, error) = site.run(&["import", old.to_str().unwrap()]);
-    assert_eq!((status, told.as_str()), (0, "0 imported, 0 there already, 0 skipped\n"), "{error}");
+    assert_eq!((status, told.as_str()), (0, "0 imported, 0 already present, 0 skipped\n"), "{error}");
     let marks: i64 = site.open().query_row("SELECT count(*) FROM mark", [], |row| row.get(0)).unwrap();
     assert_eq!((marks, frontends(&redis).len()), (0, 1));
 }
@@ -69,7 +69,7 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
         "imported domain \"One.example.org\" of project \"tools\"",
         "imported domain \"two.example.org\" of project \"other\"",
         "skipped backend \"nonsense\" of domain \"two.example.org\": backend \"nonsense\" has no scheme",
-        "skipped domain \"a_b.example.org\" of project \"tools\": domain \"a_b.example.org\" is no name by RFC 1123",
+        "skipped domain \"a_b.example.org\" of project \"tools\": domain \"a_b.example.org\" is not a host name (RFC 1123)",
         "skipped domain \"orphan.example.org\": it belongs to no project",
         "skipped domain \"lost.example.org\": it belongs to no project",
         "skipped domain \"empty.example.org\" of project \"tools\": it has no backends",
@@ -79,7 +79,7 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
         "skipped backend \"http://10.0.0.9:80\": it belongs to no route",
         "skipped route number 9: it has no domain",
         "it has no URL",
-        "2 imported, 1 there already, 14 skipped",
+        "2 imported, 1 already present, 14 skipped",
     ] {
         assert!(told.contains(line), "{line:?} in {told}");
     }
@@ -93,7 +93,7 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
     wait_until_equal(&site, &redis);
     assert_eq!(fs::read(old).unwrap(), before, "it stays as it is");
     let (status, told, _) = site.run(&["import", old]);
-    assert_eq!((status, told.contains("0 imported, 3 there already, 14 skipped")), (0, true), "{told}");
+    assert_eq!((status, told.contains("0 imported, 3 already present, 14 skipped")), (0, true), "{told}");
     assert_eq!(site.mappings(), imported);
     // A project's later changes are not undone by another import.
     assert_eq!(unicorn.say("POST", "/v1/tools/mapping/one.example.org", &wanted("one.example.org", &[B])).0, 200);
@@ -104,7 +104,7 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
     // The old database is no new one.
     let (status, _, error) = run(&["--database", old, "token", "list"]);
     assert!(
-        status == 1 && error.contains("is no database of invisible-unicorn") && error.contains("import"),
+        status == 1 && error.contains("is not a database of invisible-unicorn") && error.contains("import"),
         "{error}"
     );
     assert_eq!(fs::read(old).unwrap(), before);

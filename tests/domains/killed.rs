@@ -1,4 +1,4 @@
-//! invisible-unicorn killed at every step of a change: what it acknowledged is kept, and Redis agrees with the database afterwards.
+//! invisible-unicorn killed at every step of a change: what it acknowledged is kept, and Redis matches the database afterwards.
 //!
 //! strace kills it as it is about to make the N-th system call of one kind, for N from 1 on; each thread counts for itself.
 

@@ -85,7 +85,7 @@ fn an_answer_that_is_not_taken_in_time_is_broken_off() {
         assert!(begun.elapsed() < Duration::from_secs(180), "it stays");
         std::thread::sleep(Duration::from_millis(200));
     }
-    unicorn.daemon.wait_for_line(&["DEBUG", "connection broken off"]);
+    unicorn.daemon.wait_for_line(&["DEBUG", "connection failed"]);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn its_own_addresses_are_no_backends() {
         for host in ["127.0.0.1", "[::ffff:127.0.0.1]"] {
             let backend = format!("http://{host}:{port}");
             let (status, body) = put(&unicorn, &backend);
-            assert!(status == 400 && body.contains("is this API's own address, or its Redis"), "{backend}: {body}");
+            assert!(status == 400 && body.contains("is this API, its metrics endpoint or its Redis"), "{backend}: {body}");
         }
     }
     assert_eq!(put(&unicorn, "http://127.0.0.1:80").0, 200);
@@ -152,7 +152,7 @@ fn its_own_addresses_are_no_backends() {
     let unicorn = site.start(&redis, &["--redis", &url, "--allow-backend", "127.0.0.0/8", "10.0.0.0/8"]);
     for host in ["127.0.0.1", "127.0.0.2"] {
         let (status, body) = put(&unicorn, &format!("http://{host}:{redis_port}"));
-        assert!(status == 400 && body.contains("is this API's own address, or its Redis"), "{host}: {body}");
+        assert!(status == 400 && body.contains("is this API, its metrics endpoint or its Redis"), "{host}: {body}");
     }
     assert_eq!(put(&unicorn, "http://127.0.0.2:80").0, 200);
     drop(unicorn);
@@ -187,7 +187,7 @@ fn its_own_addresses_are_no_backends() {
     let problem: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(problem["title"], "Invalid backend");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.starts_with("backend http://localhost:80 resolves to an address that may not be"), "{detail}");
+    assert!(detail.starts_with("backend http://localhost:80 resolves to an address that is not allowed"), "{detail}");
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn changes_go_on_while_the_log_of_changes_is_pruned() {
         println!("{changes} changes meanwhile");
         assert!(changes > 10 && bytes() <= 2 << 20, "{changes} changes, {} bytes", bytes());
     });
-    unicorn.daemon.wait_for_line(&["INFO", "old entries of the log of changes removed", "rows="]);
+    unicorn.daemon.wait_for_line(&["INFO", "old entries removed from the audit log", "rows="]);
     let rows: i64 = site.open().query_row("SELECT count(*) FROM audit", [], |row| row.get(0)).unwrap();
     // Some 500 as large as those, or more of the small ones that the changes left meanwhile.
     assert!((100..10_000).contains(&rows), "{rows}");

@@ -24,7 +24,7 @@ fn changes_made_while_redis_is_down_are_there_when_it_is_back() {
     let (site, mut redis, unicorn) = start(&[]);
     unicorn.put("tools", "gone.example.org", &[A]);
     redis.stop();
-    unicorn.daemon.wait_for_line(&["WARN", "Redis does not follow the database"]);
+    unicorn.daemon.wait_for_line(&["WARN", "replication to Redis failing"]);
     assert_eq!(unicorn.put("tools", "new.example.org", &[B]).header("urlproxy-replicated"), Some("pending"));
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/gone.example.org", ""), (200, "deleted".into()));
     wait_for("counted", || unicorn.metric("invisible_unicorn_waiting_changes") == 2.0);
@@ -32,8 +32,8 @@ fn changes_made_while_redis_is_down_are_there_when_it_is_back() {
     redis.start_again();
     redis.cli(&["SADD", "frontend:gone.example.org", A]);
     wait_until_equal(&site, &redis);
-    unicorn.daemon.wait_for_line(&["INFO", "Redis follows the database again"]);
-    assert_eq!(unicorn.daemon.log().matches("WARN Redis does not follow").count(), 1);
+    unicorn.daemon.wait_for_line(&["INFO", "replication to Redis restored"]);
+    assert_eq!(unicorn.daemon.log().matches("WARN replication to Redis failing").count(), 1);
     wait_for("counted", || unicorn.metric("invisible_unicorn_waiting_changes") == 0.0);
 }
 
@@ -55,7 +55,7 @@ fn a_redis_that_hangs_holds_no_change_up_and_loses_nothing() {
     redis.signal("STOP");
     let answer = unicorn.put("tools", "a.example.org", &[A]);
     assert_eq!(answer.header("urlproxy-replicated"), Some("pending"));
-    unicorn.daemon.wait_for_line(&["WARN", "Redis does not follow", "no reply within"]);
+    unicorn.daemon.wait_for_line(&["WARN", "replication to Redis failing", "no reply within"]);
     unicorn.put("tools", "a.example.org", &[B]);
     redis.signal("CONT");
     wait_until_equal(&site, &redis);
@@ -74,7 +74,7 @@ fn an_emptied_redis_is_filled_again() {
     redis.stop();
     redis.start_again();
     wait_until_equal(&site, &redis);
-    unicorn.daemon.wait_for_line(&["INFO", "Redis differed from the database, and was put right", "written=30"]);
+    unicorn.daemon.wait_for_line(&["INFO", "Redis differed from the database; corrected", "written=30"]);
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn what_others_do_to_domains_is_undone() {
     }
     redis.cli(&["SADD", "prefix:tool", "x"]);
     assert_eq!(redis.cli(&["SMEMBERS", "prefix:tool"]), "x", "no domain's");
-    unicorn.daemon.wait_for_line(&["WARN", "somebody else writes domains in this Redis", "a.example.org"]);
-    assert_eq!(unicorn.daemon.log().matches("WARN somebody else").count(), 1);
+    unicorn.daemon.wait_for_line(&["WARN", "another writer changed domains in Redis", "a.example.org"]);
+    assert_eq!(unicorn.daemon.log().matches("WARN another writer").count(), 1);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn two_servers_on_one_redis_do_not_hold_changes_up() {
     let other = other_site.launch(&redis, &[]);
     other.put("tools", "a.example.org", &[B]);
     for server in [&unicorn, &other] {
-        server.daemon.wait_for_line(&["WARN", "somebody else writes domains in this Redis"]);
+        server.daemon.wait_for_line(&["WARN", "another writer changed domains in Redis"]);
     }
     let written = || unicorn.metric("invisible_unicorn_differences_total{kind=\"written\"}");
     wait_for("a fight of ten rounds", || written() > 10.0);
@@ -126,7 +126,7 @@ fn two_servers_on_one_redis_do_not_hold_changes_up() {
     }
     let took = begun.elapsed();
     assert!(written() - before < 20.0 + 10.0 * took.as_secs_f64(), "they slow down");
-    assert_eq!(unicorn.daemon.log().matches("WARN somebody else").count(), 1);
+    assert_eq!(unicorn.daemon.log().matches("WARN another writer").count(), 1);
     drop(other);
     wait_until_equal(&site, &redis);
 }
@@ -152,7 +152,12 @@ fn a_start_puts_right_what_differs_both_ways() {
     redis.cli(&["SADD", "frontend:stranger.example.org", B]);
     let unicorn = site.start(&redis, &[]);
     assert_eq!(frontends(&redis), site.mappings());
-    unicorn.daemon.wait_for_line(&["put right", "written=2", "withdrawn=1", "domains=3"]);
+    unicorn.daemon.wait_for_line(&[
+        "Redis differed from the database; corrected",
+        "written=2",
+        "withdrawn=1",
+        "domains=3",
+    ]);
     assert_eq!(unicorn.metric("invisible_unicorn_differences_total{kind=\"withdrawn\"}"), 1.0);
 }
 
@@ -162,10 +167,10 @@ fn a_database_that_never_held_a_domain_removes_nothing() {
     let stranger = one("stranger.example.org", A);
     redis.cli(&["SADD", "frontend:stranger.example.org", A]);
     let unicorn = site.start(&redis, &["--resync-interval", "200ms"]);
-    unicorn.daemon.wait_for_line(&["WARN", "Redis has domains that this database never had", "strangers=1"]);
+    unicorn.daemon.wait_for_line(&["WARN", "Redis has domains that this database never had", "foreign=1"]);
     // Nor when it has got one.
     unicorn.put("tools", "a.example.org", &[A]);
-    let compared = || unicorn.daemon.log().matches("Redis agrees with the database").count();
+    let compared = || unicorn.daemon.log().matches("Redis matches the database").count();
     let before = compared();
     wait_for("five more comparisons", || compared() > before + 5);
     assert_eq!(frontends(&redis), [one("a.example.org", A), stranger]);
@@ -205,19 +210,13 @@ fn most_domains_at_once_are_held_back() {
     // Names let those alone go.
     fs::write(site.accept(), "# one of them\nfrontend:d2.example.org\nd3.example.org\n").unwrap();
     unicorn.daemon.wait_for_line(&["WARN", "accept file names entries that are not held", "prefix:d3.example.org"]);
-    unicorn.daemon.wait_for_line(&[
-        "WARN",
-        "withdrawing the domains",
-        "missing=1",
-        "named in the accept file",
-        "held=8",
-    ]);
+    unicorn.daemon.wait_for_line(&["WARN", "withdrawing domains", "missing=1", "named in the accept file", "held=8"]);
     wait_for("the one", || unicorn.metric("invisible_unicorn_held_domains") == 8.0);
     let left = frontends(&redis);
     assert!(left.len() == 8 && left.iter().all(|(domain, _)| domain != "d2.example.org"), "{left:?}");
     fs::write(site.accept(), "").unwrap();
     wait_until_equal(&site, &redis);
-    unicorn.daemon.wait_for_line(&["WARN", "withdrawing the domains that the database lacks", "accepted"]);
+    unicorn.daemon.wait_for_line(&["WARN", "withdrawing domains that the database lacks", "accepted"]);
 }
 
 #[test]
@@ -270,7 +269,7 @@ fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/a.example.org", "").0, 200);
     assert_eq!(frontends(&redis), []);
     let log = unicorn.daemon.log();
-    assert!(!log.contains("password") && !log.contains("NOPERM") && !log.contains("does not follow"), "{log}");
+    assert!(!log.contains("password") && !log.contains("NOPERM") && !log.contains("replication to Redis"), "{log}");
 }
 
 #[test]

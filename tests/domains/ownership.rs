@@ -138,7 +138,7 @@ fn reserved_domains_are_for_operators() {
     assert_eq!(post, (200, "OK".into()));
     assert_put(&unicorn, "tools", "www.hello.toolforge.org", 403);
     for (args, want) in [
-        (["--reserve-domain", "*.toolforge.org"], "\"*.toolforge.org\" is no name"),
+        (["--reserve-domain", "*.toolforge.org"], "\"*.toolforge.org\" cannot be reserved"),
         (["--reserved-domains", "/nowhere"], "while reading --reserved-domains \"/nowhere\""),
     ] {
         let (status, _, error) = site.run(&[&args[..], &["check"]].concat());
@@ -254,7 +254,8 @@ fn conflicts_of_before_stay_and_are_reported() {
         told
     };
     let conflict = "conflict\tother\twww.site.example.org\tbelongs to site.example.org of project tools";
-    let loopback = "backend\tother\tco.uk\tbackend http://127.0.0.1:80 is a loopback address, expected a server's";
+    let loopback =
+        "backend\tother\tco.uk\tbackend http://127.0.0.1:80 is a loopback address, expected a server's address";
     assert_eq!(check(&["none"]), format!("KIND\tPROJECT\tDOMAIN\tWHY\n{conflict}\n{loopback}\n"));
     let suffixes = site.path("suffixes");
     std::fs::write(&suffixes, "co.uk\n").unwrap();
@@ -296,7 +297,7 @@ fn an_import_takes_conflicts_over_and_says_so() {
     let (status, told, error) = site.run(&["import", old.to_str().unwrap()]);
     assert_eq!(status, 0, "{error}");
     let note = "note: domain \"www.site.example.org\" of project \"other\" is above or below another project's";
-    assert!(told.contains(note) && told.contains("2 imported, 0 there already, 0 skipped"), "{told}");
+    assert!(told.contains(note) && told.contains("2 imported, 0 already present, 0 skipped"), "{told}");
     let _unicorn = site.start(&redis, &[]);
     assert_eq!(frontends(&redis), [one("site.example.org", A), one("www.site.example.org", A)]);
 }
