@@ -1,8 +1,7 @@
-//! How fast invisible-unicorn is with 100,000 domains: import, a start with an empty Redis, and from a request to its API
-//! until every worker routes by it. Run by `make bench`.
+//! Benchmark of invisible-unicorn with 100,000 domains: import, start with an empty Redis, and the time from an API request until
+//! every worker routes by it. Run by `make bench`.
 //!
-//! The real program, a real Redis, and a companion that follows it as in nginx. Not a test: nothing here fails but what
-//! cannot be measured.
+//! Uses the program, a Redis, and a companion as in nginx. Only fails if something cannot be measured.
 
 #[path = "common/process.rs"]
 mod process;
@@ -27,7 +26,7 @@ use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_invisible-unicorn");
 const DOMAINS: usize = 100_000;
-/// As many as one may have.
+/// The default limit.
 const PER_PROJECT: usize = 1_000;
 const CHANGES: usize = 1_500;
 const PER_SECOND: u32 = 50;
@@ -80,7 +79,7 @@ fn domain(number: usize) -> String {
     format!("www.project-{number}.example.org")
 }
 
-/// A database as the old API kept it.
+/// Writes a database of the old API.
 fn write_old(path: &Path) -> rusqlite::Result<()> {
     let mut old = Connection::open(path)?;
     old.execute_batch(
@@ -107,7 +106,7 @@ fn wait(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// How long each change took until it was answered, and until it was routed, both from before it was sent.
+/// The times from before each change is sent until it is answered, and until it is routed.
 fn change_steadily(table: Table<'_>, address: &str) -> (Vec<Duration>, Vec<Duration>) {
     let mut client = TcpStream::connect(address).unwrap_or_else(|e| panic!("{e}"));
     client.set_nodelay(true).unwrap_or_else(|e| panic!("{e}"));
@@ -148,7 +147,7 @@ fn change_steadily(table: Table<'_>, address: &str) -> (Vec<Duration>, Vec<Durat
     (0..CHANGES as u32).map(change).unzip()
 }
 
-/// Reads one answer, which must be "OK".
+/// Reads one response, which must be "OK".
 fn read_ok(answers: &mut impl BufRead) {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {

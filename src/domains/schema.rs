@@ -10,7 +10,7 @@ pub(super) const APPLICATION_ID: i32 = 0x7572_6c70;
 /// Step N-1 migrates version N-1 to N; released steps never change.
 const STEPS: [&str; 3] = [
     "CREATE TABLE project(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-     -- AUTOINCREMENT: sqlite_sequence then tells whether there ever was a domain.
+     -- AUTOINCREMENT: sqlite_sequence then shows whether there ever was a domain.
      CREATE TABLE domain(
          id INTEGER PRIMARY KEY AUTOINCREMENT,
          name TEXT NOT NULL UNIQUE,
@@ -31,7 +31,7 @@ const STEPS: [&str; 3] = [
          revoked INTEGER
      ) STRICT;
      CREATE INDEX token_by_project ON token(project);
-     -- Domains that Redis has yet to be told of. A domain's later change takes the place of its earlier one.
+     -- Changed domains that are not replicated to Redis yet. A later change of a domain replaces the earlier one.
      CREATE TABLE outbox(seq INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL UNIQUE) STRICT;
      CREATE TABLE audit(
          id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -43,13 +43,13 @@ const STEPS: [&str; 3] = [
          before TEXT,
          after TEXT
      ) STRICT;",
-    "-- What is so once and for all.
+    "-- Facts that have no other table, e.g. 'adopted'.
      CREATE TABLE mark(name TEXT PRIMARY KEY) STRICT;",
-    "-- A domain's labels from the right, as \"org.example.www.\"; of a wildcard those of the domain that it is below. In this order
-     -- all domains below another follow it. NULL until this program has seen a row of another.
+    "-- A domain's labels from the right, e.g. \"org.example.www.\"; a wildcard has those of its parent. Subdomains sort directly
+-- after their domain. NULL in rows of other programs, until this program fills it.
      ALTER TABLE domain ADD COLUMN labels TEXT;
      CREATE INDEX domain_by_labels ON domain(labels, project);
-     -- How many domains there are, and how large the audit log is: what is asked for at each change must not be counted anew.
+     -- The number of domains, and the size of the audit log: each change needs them, and must not count all rows.
      CREATE TABLE total(name TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;
      INSERT INTO total SELECT 'domains', count(*) FROM domain;
      INSERT INTO total SELECT 'audit_bytes', coalesce(sum(
@@ -61,7 +61,7 @@ const STEPS: [&str; 3] = [
      CREATE TRIGGER domain_removed AFTER DELETE ON domain BEGIN
          UPDATE total SET number = number - 1 WHERE name = 'domains';
      END;
-     -- Without octet_length: SQLite before 3.43 may write here too.
+     -- Without octet_length, as SQLite before 3.43 may write here too.
      CREATE TRIGGER audit_added AFTER INSERT ON audit BEGIN
          UPDATE total SET number = number + 64 + length(CAST(
              NEW.who || NEW.project || NEW.action || NEW.domain || coalesce(NEW.before, '') || coalesce(NEW.after, '') AS BLOB))

@@ -1,4 +1,4 @@
-//! The documents are held to the code and to each other.
+//! Checks the documents against the code and against each other.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All Markdown files of the project, by their paths below its root, with their texts.
+/// All Markdown files of the project, with their paths below its root.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for folder in ["", "docs"] {
@@ -49,7 +49,7 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The anchors that GitHub makes of the headings: lower case, spaces as dashes, no other punctuation, numbered when repeated.
+/// The anchors that GitHub derives from headings: lower case, dashes for spaces, no other punctuation, numbers for duplicates.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in prose(text).filter(|line| line.starts_with('#')) {
@@ -63,7 +63,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// The targets of a text's links, `[text](target)`.
+/// The targets of links, `[text](target)`.
 fn links(text: &str) -> Vec<&str> {
     let targets = prose(text).flat_map(|line| line.split("](").skip(1));
     targets.filter_map(|rest| rest.split(')').next()).collect()
@@ -90,25 +90,25 @@ fn links_lead_to_files_and_headings_that_exist() {
 }
 
 #[test]
-fn readme_is_short_and_leads_to_every_document() {
+fn readme_is_short_and_links_to_every_document() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() <= 180, "{} lines", readme.lines().count());
     let linked: BTreeSet<_> = links(&readme).into_iter().filter_map(|link| link.split('#').next()).collect();
     for (path, _) in documents() {
         let path = path.to_str().unwrap();
-        assert!(path == "README.md" || linked.contains(path), "README does not lead to {path}");
+        assert!(path == "README.md" || linked.contains(path), "README does not link to {path}");
     }
 }
 
-/// An option as `--help` shows it.
+/// An option in the output of `--help`.
 #[derive(Debug)]
 struct Shown {
-    /// As in a page: `--listen ADDR:PORT`.
+    /// As in a page, e.g. `--listen ADDR:PORT`.
     usage: String,
     default: Option<String>,
 }
 
-/// The options of `--help`, but for `--help` and `--version`.
+/// The options in `--help`, except `--help` and `--version`.
 fn options(program: &str) -> Vec<Shown> {
     let output = Command::new(program).arg("--help").env_remove("URLPROXY_REDIS").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
@@ -116,7 +116,7 @@ fn options(program: &str) -> Vec<Shown> {
     for line in help.lines() {
         let text = line.trim_start();
         let text = text.strip_prefix("-h, ").or_else(|| text.strip_prefix("-V, ")).unwrap_or(text);
-        // What follows the list of options is indented less.
+        // Text after the list of options is indented less.
         if text.starts_with("--") && line.starts_with("  ") {
             let usage = text.split("  ").next().unwrap().replace(['<', '>'], "");
             found.push(Shown { usage, default: None });
@@ -130,7 +130,7 @@ fn options(program: &str) -> Vec<Shown> {
     found
 }
 
-/// The first two cells of the rows about options. A row may be about several, with a default each.
+/// The first two cells of the rows about options. A row may have several options, with one default each.
 fn rows(text: &str) -> Vec<(String, String)> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `--"));
     rows.filter_map(|row| {
@@ -168,7 +168,7 @@ fn pages_and_help_have_the_same_options_with_the_same_defaults() {
     }
 }
 
-/// The texts of all Rust files below `src`, in one line, where `...` stands for each placeholder.
+/// The text of all Rust files in `src`, with continued strings joined, and `...` for each placeholder.
 fn sources() -> String {
     fn collect(path: &Path, text: &mut String) {
         if path.is_dir() {
@@ -179,7 +179,7 @@ fn sources() -> String {
     }
     let mut text = String::new();
     collect(&root().join("src"), &mut text);
-    // A backslash at the end of a line continues a string.
+    // A backslash at the end of a line continues a string literal.
     let mut joined = String::new();
     let mut continued = text.split("\\\n");
     joined.push_str(continued.next().unwrap());
@@ -204,23 +204,23 @@ fn sources() -> String {
 }
 
 #[test]
-fn log_lines_that_documents_quote_are_logged() {
+fn quoted_log_lines_exist_in_the_sources() {
     let sources = sources();
     let levels = ["ERROR ", "WARN ", "INFO ", "[emerg] ", "[error] ", "[warn] ", "[notice] ", "[info] "];
     let (mut quoted, mut unknown) = (0, Vec::new());
     for (path, text) in documents() {
-        // The other files tell of what was.
+        // README, CHANGELOG etc. may quote former lines.
         if !path.starts_with("docs") {
             continue;
         }
         for line in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
             let Some(message) = levels.iter().find_map(|level| line.strip_prefix(level)) else { continue };
-            // Values, and what stands for them, are not in the sources.
+            // The sources do not contain values or their placeholders.
             let pieces = message.split(|c: char| "\"=<>{}".contains(c) || c.is_ascii_digit());
             let pieces = pieces.flat_map(|piece| piece.split("..."));
             let pieces = pieces.map(|piece| piece.trim_matches([' ', ',', ';', ':', '.']));
             for piece in pieces.filter(|piece| piece.split(' ').count() >= 3) {
-                // Before a `=` stands the name of a field, which is not part of the message.
+                // The last word before a `=` is the name of a field, not part of the message.
                 let is_known = sources.contains(piece)
                     || piece
                         .rsplit_once([' ', ','])

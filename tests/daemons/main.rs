@@ -1,4 +1,4 @@
-//! What is the same for all daemons.
+//! Tests of behavior that all daemons share, of the documents, and of the packaging.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! What is the same for all daemons, as their operator meets it: the metrics, and what the documents say of them.
+//! Behavior that all daemons share: metrics, signals, logs, the connection to Redis.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,12 +16,12 @@ use crate::support::sentinel::{FakeSentinel, start_sentinel};
 use crate::support::tls::tls_server;
 use crate::support::wait::wait_for;
 
-/// Each daemon's name in the names of its metrics.
+/// The daemons, by the prefixes of their metrics.
 const DAEMONS: [&str; 4] = ["proxylistener", "kube2proxy", "webservicemonitor", "invisible_unicorn"];
-/// Nothing listens there.
+/// A URL where nothing listens.
 const NO_REDIS: &str = "redis://127.0.0.1:1/0";
 
-/// The command line of one that finds nothing of what it needs.
+/// The command line of a daemon that finds none of its services.
 fn command_of(daemon: &str, dir: &TempDir) -> Vec<String> {
     let path = |name: &str| dir.path().join(name).display().to_string();
     fs::write(path("kube2proxy.yaml"), "kubernetes:\n  master: http://127.0.0.1:1\n  token: secret\n").unwrap();
@@ -51,12 +51,12 @@ fn command_of(daemon: &str, dir: &TempDir) -> Vec<String> {
     [program].into_iter().chain(args.split_whitespace()).map(str::to_owned).collect()
 }
 
-/// Starts it, and waits until it tells of itself.
+/// Starts a daemon; returns it with the address of its metrics endpoint.
 fn start(daemon: &str, dir: &TempDir) -> (Daemon, SocketAddr) {
     start_under(&[], daemon, dir)
 }
 
-/// The same, run by another program.
+/// Like [`start`], run by another program.
 fn start_under(launcher: &[&str], daemon: &str, dir: &TempDir) -> (Daemon, SocketAddr) {
     let command = command_of(daemon, dir);
     let mut words: Vec<&str> = launcher.to_vec();
@@ -67,7 +67,7 @@ fn start_under(launcher: &[&str], daemon: &str, dir: &TempDir) -> (Daemon, Socke
     (process, status)
 }
 
-/// Names of families, with their types, and names of samples without labels, of the text format.
+/// The names and types of families, and the names of samples without labels, in the text format.
 fn names(text: &str) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next());
@@ -90,7 +90,7 @@ fn documents() -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn metrics_follow_the_conventions_and_are_there_from_the_start() {
+fn metrics_follow_the_conventions_and_exist_from_the_start() {
     let dir = tempfile::tempdir().unwrap();
     for daemon in DAEMONS {
         let (_process, status) = start(daemon, &dir);
@@ -124,7 +124,7 @@ fn metrics_follow_the_conventions_and_are_there_from_the_start() {
 }
 
 #[test]
-fn documents_name_metrics_that_exist_and_the_manual_names_them_all() {
+fn documents_list_exactly_the_metrics_that_exist() {
     let dir = tempfile::tempdir().unwrap();
     let mut known = BTreeSet::new();
     let mut families = BTreeSet::new();
@@ -146,7 +146,7 @@ fn documents_name_metrics_that_exist_and_the_manual_names_them_all() {
             }
         }
     }
-    assert!(named > 50, "only {named} names found: this test does not look where they are");
+    assert!(named > 50, "only {named} names found: this test searches the wrong files");
     let pages: String = documents().into_iter().map(|(_, text)| text).collect();
     for name in families {
         let is_listed = pages.contains(&format!("`{name}`"));
@@ -156,7 +156,7 @@ fn documents_name_metrics_that_exist_and_the_manual_names_them_all() {
 }
 
 #[test]
-fn monitors_get_the_format_that_they_ask_for() {
+fn accept_header_selects_the_metrics_format() {
     let dir = tempfile::tempdir().unwrap();
     let (_process, status) = start("kube2proxy", &dir);
     for (accept, kind, is_open_metrics) in [
@@ -178,7 +178,7 @@ fn monitors_get_the_format_that_they_ask_for() {
 }
 
 #[test]
-fn sighup_ends_no_daemon() {
+fn daemons_survive_sighup() {
     let dir = tempfile::tempdir().unwrap();
     for daemon in DAEMONS {
         let (mut process, status) = start(daemon, &dir);
@@ -192,7 +192,7 @@ fn sighup_ends_no_daemon() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn bind_errors_name_the_option_and_the_address() {
     let dir = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let _listener = TcpListener::bind(taken).unwrap();
@@ -214,8 +214,8 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
-fn the_journal_gets_priorities_and_no_second_time() {
-    // What systemd does when it connects standard error to the journal, but with a pipe.
+fn journal_lines_have_priorities_and_no_timestamp() {
+    // As systemd connects standard error to the journal, but with a pipe.
     const TO_JOURNAL: [&str; 3] = ["sh", "-c", r#"JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$0" "$@""#];
     let dir = tempfile::tempdir().unwrap();
     for daemon in DAEMONS {
@@ -229,7 +229,7 @@ fn the_journal_gets_priorities_and_no_second_time() {
             |line: &str| ["<3>ERROR ", "<4>WARN ", "<6>INFO "].iter().any(|begin| line.starts_with(begin));
         assert!(log.lines().all(is_prefixed), "{log}");
     }
-    // What is inherited by a program whose standard error is not the journal says nothing.
+    // An inherited variable does not count if standard error is not the journal.
     let elsewhere = Daemon::start(
         &[
             "sh",
@@ -246,7 +246,7 @@ fn the_journal_gets_priorities_and_no_second_time() {
     words.extend([env!("CARGO_BIN_EXE_portreleaser"), "--active-proxy-file", "/nowhere"]);
     let client = Daemon::start(&words, &[]);
     assert!(client.wait_for_line(&["/nowhere"]).starts_with("<3>ERROR "), "{}", client.log());
-    // Nor is a wrong command line for information.
+    // Usage errors have the priority of errors.
     let mut words = TO_JOURNAL.to_vec();
     words.extend([env!("CARGO_BIN_EXE_kube2proxy"), "--no-such-option"]);
     let mut wrong = Daemon::start(&words, &[]);
@@ -262,14 +262,14 @@ fn is_closed(stream: &mut TcpStream) -> bool {
         match stream.read(&mut bytes) {
             Ok(1..) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            // Reset: what it was sent was not read.
+            // Reset: the other end has not read everything.
             Ok(0) | Err(_) => return true,
         }
     }
 }
 
 #[test]
-fn nobody_keeps_monitors_out() {
+fn clients_cannot_lock_monitors_out() {
     std::thread::scope(|scope| {
         for daemon in DAEMONS {
             scope.spawn(move || assert_open_to_monitors(daemon));
@@ -287,17 +287,17 @@ fn assert_open_to_monitors(daemon: &str) {
         stream.set_nonblocking(true).unwrap();
         stream
     };
-    // Silent ones, ones in the middle of a request, and ones that ask and do not read.
+    // Silent clients, clients in the middle of a request, and clients that do not read responses.
     let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
     let sent = [b"" as &[u8], b"GET /metrics HTTP/1.1\r\nHost:", request.as_bytes()];
     let mut held: Vec<_> = (0..60).map(|number| open(sent[number % 3])).collect();
     for _ in 0..10 {
         assert_eq!(get(status, "/live").0, 200, "{daemon}");
     }
-    // The one that asks is one more.
+    // Plus the connection of this request.
     assert!(metric(status, "process_open_fds") <= before + 16.0, "{daemon}: few are open at once");
     wait_for("all are closed", || held.iter_mut().all(is_closed));
-    // One that sends on, never a whole head, is closed as well.
+    // A client that keeps sending header lines is closed as well.
     let mut dripping = open(b"GET /live HTTP/1.1\r\n");
     wait_for("it is closed", || {
         let is_refused = dripping.write_all(b"x: y\r\n").is_err();
@@ -307,7 +307,7 @@ fn assert_open_to_monitors(daemon: &str) {
 }
 
 #[test]
-fn what_is_asked_wrongly_is_answered_so() {
+fn metrics_endpoint_refuses_unknown_paths_and_methods() {
     let dir = tempfile::tempdir().unwrap();
     let (_process, status) = start("kube2proxy", &dir);
     assert_eq!(get(status, "/").0, 404);
@@ -319,12 +319,12 @@ fn what_is_asked_wrongly_is_answered_so() {
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
 }
 
-/// invisible-unicorn with these options, which has Redis follow what it is asked to map.
+/// Starts invisible-unicorn, as a program that writes to Redis; returns it with the address of its API.
 fn start_writer(dir: &TempDir, redis: &[&str]) -> (Daemon, SocketAddr) {
     start_writer_in(&[], dir, redis)
 }
 
-/// The same with these variables in its environment.
+/// Like [`start_writer`], with these environment variables.
 fn start_writer_in(environment: &[(&str, &str)], dir: &TempDir, redis: &[&str]) -> (Daemon, SocketAddr) {
     let database = dir.path().join("domains.db").display().to_string();
     let program = env!("CARGO_BIN_EXE_invisible-unicorn");
@@ -387,7 +387,7 @@ fn redis_is_written_over_a_unix_socket() {
 }
 
 #[test]
-fn redis_is_the_master_that_sentinels_name_also_after_a_failover() {
+fn sentinels_lead_to_the_master_also_after_a_failover() {
     let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
     let port = master.port().to_string();
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
@@ -403,7 +403,7 @@ fn redis_is_the_master_that_sentinels_name_also_after_a_failover() {
 }
 
 #[test]
-fn redis_is_not_written_to_a_replica_that_sentinels_still_call_the_master() {
+fn replicas_that_sentinels_name_as_master_are_refused() {
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", "1"]);
     let sentinel = FakeSentinel::start("127.0.0.1", replica.port());
     let dir = tempfile::tempdir().unwrap();

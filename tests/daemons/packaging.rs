@@ -1,4 +1,4 @@
-//! What packages and operators install: systemd's units, directories, users.
+//! Checks the files that packages and operators install: systemd units, directories, users.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,7 +38,7 @@ fn values<'a>(unit: &'a [(String, String, String)], wanted: &str) -> Vec<&'a str
     unit.iter().filter(|(_, key, _)| key == wanted).map(|(_, _, value)| value.as_str()).collect()
 }
 
-/// Lines of tmpfiles.d or sysusers.d, in words.
+/// Lines of a tmpfiles.d or sysusers.d file, split into words.
 fn lines(name: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(packaging(name)).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -46,7 +46,7 @@ fn lines(name: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn units_start_again_for_as_long_as_it_takes_and_not_with_a_wrong_command_line() {
+fn units_restart_without_limit_except_after_usage_errors() {
     for (daemon, _) in PROGRAMS {
         let unit = unit(daemon);
         let has = |section: &str, key: &str, value: &str| {
@@ -58,12 +58,12 @@ fn units_start_again_for_as_long_as_it_takes_and_not_with_a_wrong_command_line()
         has("Service", "RestartPreventExitStatus", "64");
         has("Service", "Type", "notify");
     }
-    // Else the end of one tool's login, for want of memory, is that of the monitor and of all starts.
+    // Otherwise, the OOM kill of one tool's login would end the monitor and all restarts.
     assert_eq!(values(&unit("webservicemonitor"), "OOMPolicy"), ["continue"]);
 }
 
 #[test]
-fn no_unit_takes_a_directory_of_another() {
+fn units_do_not_share_directories() {
     let shared: BTreeSet<_> = lines("tmpfiles.d/urlproxy.conf").into_iter().map(|line| line[1].clone()).collect();
     let mut own = BTreeSet::new();
     for (daemon, _) in PROGRAMS {
@@ -78,15 +78,15 @@ fn no_unit_takes_a_directory_of_another() {
             for name in values(&unit, key).into_iter().flat_map(str::split_whitespace) {
                 let path = format!("{base}/{name}");
                 let top = format!("{base}/{}", name.split('/').next().unwrap());
-                assert!(!shared.contains(&top), "{daemon}: {path} is in {top}, which is others' too");
-                assert!(own.insert(top), "{daemon}: {path} is another unit's");
+                assert!(!shared.contains(&top), "{daemon}: {path} is in {top}, which is shared");
+                assert!(own.insert(top), "{daemon}: {path} belongs to another unit");
             }
         }
     }
 }
 
 #[test]
-fn directories_that_documents_and_defaults_name_are_made() {
+fn directories_in_documents_and_defaults_are_created() {
     let mut made: Vec<_> = lines("tmpfiles.d/urlproxy.conf").into_iter().map(|line| line[1].clone()).collect();
     for (daemon, _) in PROGRAMS {
         made.extend(values(&unit(daemon), "StateDirectory").into_iter().map(|name| format!("/var/lib/{name}")));
@@ -106,7 +106,7 @@ fn directories_that_documents_and_defaults_name_are_made() {
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "/-_.".contains(c))) {
             let path = word.trim_end_matches(['.', '/']);
             let is_ours = ["/run/", "/var/lib/", "/etc/urlproxy/"].iter().any(|base| path.starts_with(base));
-            // systemd's own place for the directory of a dynamic user.
+            // systemd creates the directories of dynamic users there.
             if is_ours && !path.starts_with("/var/lib/private") {
                 named += 1;
                 if !made.iter().any(|made| path == made || path.starts_with(&format!("{made}/"))) {
@@ -120,7 +120,7 @@ fn directories_that_documents_and_defaults_name_are_made() {
 }
 
 #[test]
-fn units_are_what_systemd_takes() {
+fn systemd_accepts_the_units() {
     if !need_program("systemd-analyze", "--version") {
         return;
     }
@@ -132,15 +132,15 @@ fn units_are_what_systemd_takes() {
         let file = dir.path().join(format!("{daemon}.service"));
         fs::write(&file, text.replace(&installed, program)).unwrap();
         let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        // Other units of the machine are not ours to judge.
-        let ours: Vec<_> = said.lines().filter(|line| line.contains(daemon)).collect();
-        assert!(output.status.success() && ours.is_empty(), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        // Ignores other units of the machine.
+        let ours: Vec<_> = stderr.lines().filter(|line| line.contains(daemon)).collect();
+        assert!(output.status.success() && ours.is_empty(), "{stderr}");
     }
 }
 
 #[test]
-fn users_and_directories_are_what_systemd_takes() {
+fn systemd_accepts_users_and_directories() {
     if !need_root() || !need_program("systemd-sysusers", "--version") || !need_program("systemd-tmpfiles", "--version")
     {
         return;
@@ -150,16 +150,16 @@ fn users_and_directories_are_what_systemd_takes() {
     fs::create_dir(dir.path().join("etc")).unwrap();
     let run = |program: &str, args: &[&str], file: &str| {
         let output = Command::new(program).arg(&root).args(args).arg(packaging(file)).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            output.status.success() && !said.contains("not a valid") && !said.contains("Failed"),
-            "{program}: {said}"
+            output.status.success() && !stderr.contains("not a valid") && !stderr.contains("Failed"),
+            "{program}: {stderr}"
         );
     };
     run("systemd-sysusers", &[], "sysusers.d/urlproxy.conf");
     let passwd = fs::read_to_string(dir.path().join("etc/passwd")).unwrap();
     for (daemon, _) in PROGRAMS {
-        // webservicemonitor is root.
+        // webservicemonitor runs as root.
         let user = values(&unit(daemon), "User").first().map(|user| (*user).to_owned());
         assert_eq!(user.is_none(), daemon == "webservicemonitor", "{daemon}");
         if let Some(user) = user {
@@ -170,7 +170,7 @@ fn users_and_directories_are_what_systemd_takes() {
         .unwrap();
     let group = fs::read_to_string(dir.path().join("etc/group")).unwrap();
     fs::write(dir.path().join("etc/group"), format!("{group}www-data:x:33:\n")).unwrap();
-    // An earlier unit of the monitor gave it to root.
+    // Exists already, owned by root, after an earlier unit of the monitor.
     fs::create_dir_all(dir.path().join("var/lib/urlproxy")).unwrap();
     run("systemd-tmpfiles", &["--create"], "tmpfiles.d/urlproxy.conf");
     for (path, uid, mode) in [("etc/urlproxy", 0, 0o755), ("run/urlproxy", 0, 0o755), ("var/lib/urlproxy", 33, 0o750)] {

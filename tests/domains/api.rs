@@ -1,4 +1,4 @@
-//! invisible-unicorn's API as its clients meet it, the old ones first.
+//! The API of invisible-unicorn from a client's view, old clients included.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ fn answer(status: u16, body: &str) -> (u16, String) {
 }
 
 #[test]
-fn the_old_api_answers_as_before() {
+fn responses_equal_those_of_the_old_api() {
     let (_site, redis, unicorn) = start(&[]);
     let say = |method: &str, path: &str, body: &str| unicorn.say(method, path, body);
     assert_eq!(say("GET", "/v1/tools/mapping", ""), answer(400, "No such project"));
@@ -53,7 +53,7 @@ fn the_old_api_answers_as_before() {
 }
 
 #[test]
-fn a_domain_is_one_however_it_is_written() {
+fn domains_are_canonicalized() {
     let (_site, redis, unicorn) = start(&[]);
     unicorn.put("tools", "WWW.Example.ORG.", &["http://Web.Example.:80", "http://web.example:80"]);
     unicorn.put("tools", "*.Example.org", &[A]);
@@ -69,7 +69,7 @@ fn a_domain_is_one_however_it_is_written() {
 }
 
 #[test]
-fn what_may_not_be_is_refused_and_changes_nothing() {
+fn invalid_requests_are_refused_and_change_nothing() {
     let (site, redis, unicorn) = start(&["--max-backends", "2", "--max-domains", "2"]);
     unicorn.put("tools", "a.example.org", &[A]);
     unicorn.put("other", "taken.example.org", &[A]);
@@ -146,7 +146,7 @@ fn what_may_not_be_is_refused_and_changes_nothing() {
         assert_problem(&unicorn.ask(method, path, &["Accept: application/problem+json"], &body), status, &shown);
     }
     assert!(before == frontends(&redis) && stored == site.mappings());
-    // The quota of domains; then what is there can still be changed.
+    // At the quota of domains, existing domains can still be changed.
     unicorn.put("tools", "b.example.org", &[A]);
     assert_eq!(
         unicorn.say("PUT", "/v1/tools/mapping", &wanted("c.example.org", &[A])),
@@ -158,7 +158,7 @@ fn what_may_not_be_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn one_backend_in_several_spellings_is_one() {
+fn equal_backends_in_other_spellings_count_once() {
     let (_site, redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &["http://h"]);
     for again in ["http://h:80", "HTTP://H/", "http://h.:80/"] {
@@ -189,7 +189,7 @@ fn assert_problem(answer: &Answer, status: u16, shown: &str) {
 }
 
 #[test]
-fn problems_name_the_value_and_what_was_expected() {
+fn problem_details_name_the_value_and_what_was_expected() {
     let (_site, _redis, unicorn) = start(&[]);
     for (body, title, detail) in [
         (
@@ -209,7 +209,7 @@ fn problems_name_the_value_and_what_was_expected() {
 }
 
 #[test]
-fn suffixes_and_networks_are_the_operators() {
+fn operators_choose_suffixes_and_networks() {
     let site = Site::new();
     std::fs::write(site.path("suffixes"), "// ours\nco.uk\n*.ck\n!www.ck\n").unwrap();
     let redis = RedisServer::start(&[]);
@@ -240,7 +240,7 @@ fn suffixes_and_networks_are_the_operators() {
 }
 
 #[test]
-fn a_project_with_a_token_needs_one_of_its_own() {
+fn projects_with_a_token_need_one_of_their_own() {
     let (site, redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A]);
     unicorn.put("other", "b.example.org", &[A]);
@@ -270,22 +270,22 @@ fn a_project_with_a_token_needs_one_of_its_own() {
         assert_eq!(status(method, path, &ours), 200, "{method} {path}");
     }
     assert_eq!(unicorn.ask("DELETE", mapping, &[], "").status, 401);
-    assert_eq!(unicorn.say("GET", "/v1/third/mapping", ""), answer(400, "No such project"), "needs none");
+    assert_eq!(unicorn.say("GET", "/v1/third/mapping", ""), answer(400, "No such project"), "needs no token");
     let (_, list, _) = site.run(&["token", "list"]);
     assert!(list.contains("1\ttools\t") && !list.contains(&ours), "{list}");
     assert!(!std::fs::read(site.database()).unwrap().windows(ours.len()).any(|bytes| bytes == ours.as_bytes()));
-    // Whom the log of changes names.
+    // The audit log names the token.
     let (_, audit, _) = site.run(&["audit", "--project", "tools"]);
     assert!(audit.contains("\ttoken 1\ttools\treplace\t") || audit.contains("\ttoken 1\ttools\tput\t"), "{audit}");
     assert_eq!(site.run(&["token", "revoke", "1"]).0, 0);
     assert_eq!(status("GET", mapping, &ours), 401, "at once");
-    assert_eq!(status("GET", mapping, ""), 401, "that its last token is gone does not open a project");
+    assert_eq!(status("GET", mapping, ""), 401, "revoking the last token does not open a project");
     assert_ne!(site.run(&["token", "revoke", "1"]).0, 0);
     assert_eq!(frontends(&redis).len(), 2);
 }
 
 #[test]
-fn all_projects_may_need_tokens() {
+fn require_tokens_applies_to_all_projects() {
     let (site, _redis, unicorn) = start(&["--require-tokens"]);
     assert_eq!(unicorn.say("GET", "/v1/tools/mapping", "").0, 401);
     assert_eq!(unicorn.say("PUT", "/v1/tools/mapping", &wanted("a.example.org", &[A])).0, 401);
@@ -298,7 +298,7 @@ fn all_projects_may_need_tokens() {
 }
 
 #[test]
-fn read_only_reads_only() {
+fn read_only_server_refuses_changes() {
     let (site, redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A]);
     drop(unicorn);
@@ -317,7 +317,7 @@ fn read_only_reads_only() {
 }
 
 #[test]
-fn the_document_says_what_there_is() {
+fn openapi_document_lists_all_methods() {
     let (_site, _redis, unicorn) = start(&[]);
     let answer = unicorn.ask("GET", "/openapi.json", &[], "");
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
@@ -334,7 +334,7 @@ fn the_document_says_what_there_is() {
 }
 
 #[test]
-fn a_head_is_a_get_without_its_body() {
+fn head_is_get_without_a_body() {
     let (_site, _redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A]);
     let answer = unicorn.ask("HEAD", "/v1/tools/mapping", &[], "");
@@ -343,7 +343,7 @@ fn a_head_is_a_get_without_its_body() {
 }
 
 #[test]
-fn bytes_that_are_no_request_are_no_harm() {
+fn malformed_requests_do_no_harm() {
     let (_site, _redis, unicorn) = start(&[]);
     for bytes in [
         &b"\0\x01\xff\n\n"[..],
@@ -356,16 +356,16 @@ fn bytes_that_are_no_request_are_no_harm() {
         let mut stream = TcpStream::connect(unicorn.address).unwrap();
         stream.write_all(bytes).unwrap();
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let mut heard = Vec::new();
-        let _ = stream.read_to_end(&mut heard);
-        let heard = String::from_utf8_lossy(&heard);
-        assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 4"), "{}: {heard}", bytes.escape_ascii());
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply);
+        let reply = String::from_utf8_lossy(&reply);
+        assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 4"), "{}: {reply}", bytes.escape_ascii());
     }
     unicorn.put("tools", "a.example.org", &[A]);
 }
 
 #[test]
-fn a_body_that_does_not_come_holds_nobody_up() {
+fn slow_bodies_do_not_delay_other_clients() {
     let (_site, _redis, unicorn) = start(&[]);
     let put_beside_slow_ones = || {
         let slow: Vec<_> = (0..100)
@@ -384,16 +384,16 @@ fn a_body_that_does_not_come_holds_nobody_up() {
         stream.set_nonblocking(false).unwrap();
         has_answer
     };
-    // A machine so busy that the slow ones were given up meanwhile shows nothing.
+    // On a busy machine, the slow ones may have timed out meanwhile, which proves nothing.
     let mut first =
-        (0..10).map(|_| put_beside_slow_ones()).find(|first| !has_answer(first)).expect("it waits for them");
+        (0..10).map(|_| put_beside_slow_ones()).find(|first| !has_answer(first)).expect("a PUT before the timeout");
     let mut head = [0; 12];
     first.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 408");
 }
 
 #[test]
-fn what_changes_nothing_is_not_replicated_while_redis_is_away() {
+fn unchanged_mappings_are_pending_while_redis_is_down() {
     let (_site, mut redis, unicorn) = start(&[]);
     let put = || unicorn.put("tools", "a.example.org", &[A]).header("urlproxy-replicated").map(str::to_owned);
     assert_eq!(put().as_deref(), Some("yes"));

@@ -1,4 +1,4 @@
-//! invisible-unicorn and its database: old ones, earlier and later ones, backups, one server each, who changed what.
+//! The database of invisible-unicorn: imports, versions, backups, the lock, the audit log.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::site::{A, B, Site, frontends, mappings_in, one, run, start, wait_unti
 use crate::support::redis::RedisServer;
 
 #[test]
-fn an_import_of_nothing_does_not_make_redis_the_databases() {
+fn empty_import_leaves_domains_in_redis_foreign() {
     let (site, redis, unicorn) = start(&[]);
     redis.cli(&["SADD", "frontend:stranger.example.org", A]);
     drop(unicorn);
@@ -18,14 +18,14 @@ fn an_import_of_nothing_does_not_make_redis_the_databases() {
     let old = site.path("data.db");
     let tables: String = OLD.lines().filter(|line| line.contains("CREATE TABLE")).collect();
     Connection::open(&old).unwrap().execute_batch(&tables).unwrap();
-    let (status, told, error) = site.run(&["import", old.to_str().unwrap()]);
-    assert_eq!((status, told.as_str()), (0, "0 imported, 0 already present, 0 skipped\n"), "{error}");
+    let (status, output, error) = site.run(&["import", old.to_str().unwrap()]);
+    assert_eq!((status, output.as_str()), (0, "0 imported, 0 already present, 0 skipped\n"), "{error}");
     let marks: i64 = site.open().query_row("SELECT count(*) FROM mark", [], |row| row.get(0)).unwrap();
     assert_eq!((marks, frontends(&redis).len()), (0, 1));
 }
 
 #[test]
-fn a_backup_never_takes_the_place_of_the_database() {
+fn backup_never_overwrites_the_database() {
     let (site, _redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A]);
     std::os::unix::fs::symlink(site.database(), site.path("link.db")).unwrap();
@@ -51,19 +51,19 @@ const OLD: &str = "
         ('http://169.254.0.1:80', 10), (NULL, 1), (x'ff', 1);";
 
 #[test]
-fn an_old_database_is_imported_as_far_as_it_may_be() {
+fn import_takes_valid_rows_and_reports_the_others() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let old = site.path("data.db");
     Connection::open(&old).unwrap().execute_batch(OLD).unwrap();
     let before = fs::read(&old).unwrap();
     let old = old.to_str().unwrap();
-    // What the old API wrote.
+    // Written by the old API.
     redis.cli(&["SADD", "frontend:two.example.org", A]);
     redis.cli(&["SADD", "frontend:a_b.example.org", A]);
     let unicorn = site.start(&redis, &[]);
     unicorn.daemon.wait_for_line(&["WARN", "import the old database"]);
     unicorn.put("tools", "taken.example.org", &[B]);
-    let (status, told, error) = site.run(&["import", old]);
+    let (status, output, error) = site.run(&["import", old]);
     assert_eq!(status, 0, "{error}");
     for line in [
         "imported domain \"One.example.org\" of project \"tools\"",
@@ -81,7 +81,7 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
         "it has no URL",
         "2 imported, 1 already present, 14 skipped",
     ] {
-        assert!(told.contains(line), "{line:?} in {told}");
+        assert!(output.contains(line), "{line:?} in {output}");
     }
     let imported = [
         ("one.example.org".to_owned(), vec![A.to_owned(), "http://10.0.0.2:80".to_owned()]),
@@ -89,19 +89,19 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
         one("two.example.org", A),
     ];
     assert_eq!(site.mappings(), imported);
-    // The server notices without being told; what the old API had and this one refuses goes.
+    // The server notices the import; domains that it refused are removed.
     wait_until_equal(&site, &redis);
     assert_eq!(fs::read(old).unwrap(), before, "it stays as it is");
-    let (status, told, _) = site.run(&["import", old]);
-    assert_eq!((status, told.contains("0 imported, 3 already present, 14 skipped")), (0, true), "{told}");
+    let (status, output, _) = site.run(&["import", old]);
+    assert_eq!((status, output.contains("0 imported, 3 already present, 14 skipped")), (0, true), "{output}");
     assert_eq!(site.mappings(), imported);
-    // A project's later changes are not undone by another import.
+    // Another import does not undo later changes.
     assert_eq!(unicorn.say("POST", "/v1/tools/mapping/one.example.org", &wanted("one.example.org", &[B])).0, 200);
     assert_eq!(site.run(&["import", old]).0, 0);
     assert_eq!(site.mappings()[0], one("one.example.org", B));
     let (status, _, error) = site.run(&["import", site.path("missing.db").to_str().unwrap()]);
     assert!(status == 1 && error.contains("expected the old API's data.db"), "{error}");
-    // The old database is no new one.
+    // The old database cannot be served.
     let (status, _, error) = run(&["--database", old, "token", "list"]);
     assert!(
         status == 1 && error.contains("is not a database of invisible-unicorn") && error.contains("import"),
@@ -110,11 +110,11 @@ fn an_old_database_is_imported_as_far_as_it_may_be() {
     assert_eq!(fs::read(old).unwrap(), before);
 }
 
-/// What the first version made.
+/// A database of the first version.
 const VERSION_1: &str = include_str!("../samples/domains/version_1.sql");
 
 #[test]
-fn a_database_of_an_earlier_version_is_brought_up_to_date() {
+fn databases_of_earlier_versions_are_migrated() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     site.open().execute_batch(VERSION_1).unwrap();
     let unicorn = site.start(&redis, &[]);
@@ -125,7 +125,7 @@ fn a_database_of_an_earlier_version_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_database_of_a_later_version_or_of_nobody_is_refused() {
+fn databases_of_later_versions_and_other_files_are_refused() {
     let site = Site::new();
     assert_eq!(site.run(&["token", "create", "tools"]).0, 0);
     site.open().execute_batch("PRAGMA user_version = 4").unwrap();
@@ -140,7 +140,7 @@ fn a_database_of_a_later_version_or_of_nobody_is_refused() {
 }
 
 #[test]
-fn one_database_has_one_server_and_one_owner() {
+fn database_has_one_server_and_mode_0600() {
     let (site, redis, unicorn) = start(&[]);
     let mode = |name: &str| fs::metadata(site.path(name)).unwrap().permissions().mode() & 0o777;
     unicorn.put("tools", "a.example.org", &[A]);
@@ -154,7 +154,7 @@ fn one_database_has_one_server_and_one_owner() {
 }
 
 #[test]
-fn a_backup_is_of_one_moment_while_others_write() {
+fn backup_is_consistent_during_writes() {
     let (site, _redis, unicorn) = start(&["--max-domains", "100000", "--max-total-domains", "1000000"]);
     // Large enough for several steps.
     site.open()
@@ -175,10 +175,10 @@ fn a_backup_is_of_one_moment_while_others_write() {
             }
         });
         for _ in 0..3 {
-            let (status, told, error) = site.run(&["backup", copy.to_str().unwrap()]);
+            let (status, output, error) = site.run(&["backup", copy.to_str().unwrap()]);
             assert_eq!(status, 0, "{error}");
-            assert!(told.contains("pages copied to"), "{told}");
-            // It does not begin anew for what others write meanwhile.
+            assert!(output.contains("pages copied to"), "{output}");
+            // Writes do not restart it.
             let steps: Vec<u64> =
                 error.lines().map(|line| line.split(' ').next().unwrap().parse().expect("a number")).collect();
             assert!(steps.len() > 4 && steps.is_sorted_by(|a, b| a < b), "{steps:?}");
@@ -198,7 +198,7 @@ fn a_backup_is_of_one_moment_while_others_write() {
 }
 
 #[test]
-fn the_audit_log_says_who_did_what() {
+fn audit_log_says_who_did_what() {
     let (site, _redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A]);
     unicorn.put("tools", "a.example.org", &[A]);
@@ -242,7 +242,7 @@ fn the_audit_log_says_who_did_what() {
         "who=",
     ]);
     unicorn.daemon.wait_for_line(&["INFO", "refused", "status=409"]);
-    // Who may change what changes too.
+    // Tokens too.
     for args in [&["token", "create", "bank"][..], &["token", "revoke", "1"]] {
         assert_eq!(site.run(args).0, 0);
     }

@@ -1,6 +1,6 @@
-//! invisible-unicorn killed at every step of a change: what it acknowledged is kept, and Redis matches the database afterwards.
+//! Kills invisible-unicorn at every step of a change: acknowledged changes are kept, and Redis matches the database afterwards.
 //!
-//! strace kills it as it is about to make the N-th system call of one kind, for N from 1 on; each thread counts for itself.
+//! strace kills it before the N-th system call of one kind, for N from 1 on; each thread counts separately.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,21 +12,21 @@ use crate::site::{Answer, PROGRAM, Site, Unicorn, frontends, wanted};
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
-/// Kills amid changes; `URLPROXY_KILLS` has more.
+/// Kills amid changes; `URLPROXY_KILLS` sets another number.
 const KILLS: usize = 200;
-/// Kills at the start.
+/// Kills during the start.
 const START_KILLS: usize = 40;
-/// The calls with which something is made to last or told, and at how many of each, from the first on, it is killed in turn.
+/// The system calls that persist or send something, and the number of steps of each at which it is killed in turn.
 const STEPS: [(&str, usize); 4] =
     [("pwrite64", 60), ("fdatasync,fsync,ftruncate,unlink", 4), ("sendto,writev", 10), ("write", 10)];
-/// All of them.
+/// All these calls.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,unlink,sendto,writev,write";
-/// Few, so that changes meet.
+/// Few, so that changes concern the same domains.
 const DOMAINS: u64 = 6;
 
 type Mappings = BTreeMap<String, Vec<String>>;
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Clone, Debug)]
 enum Change {
     Put { domain: String, backend: String },
@@ -84,11 +84,11 @@ impl Change {
     }
 }
 
-/// strace, told to kill at a step.
+/// strace, set to kill at a step.
 struct Killer {
     process: Child,
     trace: PathBuf,
-    /// Where it tells of each thread that it meets: it must be able to.
+    /// strace reports each thread here; the pipe must stay open.
     _stderr: BufReader<ChildStderr>,
 }
 
@@ -114,14 +114,14 @@ impl Killer {
         Self { process, trace, _stderr: stderr }
     }
 
-    /// At which call it was.
+    /// Waits for the kill; returns the system call.
     fn wait(mut self) -> String {
         self.process.wait().unwrap();
         call_in(&fs::read_to_string(&self.trace).unwrap())
     }
 }
 
-/// The call that was not made: its name, and what it was for.
+/// The call before which the process was killed: its name and target.
 fn call_in(trace: &str) -> String {
     let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
     let mut call = "? ?";
@@ -129,7 +129,7 @@ fn call_in(trace: &str) -> String {
         let line = line.trim();
         match (line.strip_suffix("<unfinished ...>"), line.ends_with("= ?")) {
             (Some(unfinished), _) => drop(begun.insert(thread, unfinished)),
-            // A call that was not made has no result.
+            // The killed call has no result.
             (None, true) => call = begun.remove(thread).unwrap_or(line),
             (None, false) if line.contains("killed by SIGKILL") => call = begun.remove(thread).unwrap_or(call),
             (None, false) => drop(begun.remove(thread)),
@@ -146,7 +146,7 @@ fn call_in(trace: &str) -> String {
     format!("{name} of {what}")
 }
 
-/// Starts the server on what the killed one left, and checks it: `certain` is what was acknowledged, `doubtful` what was asked last.
+/// Restarts the server after a kill and checks its state: `certain` was acknowledged, `doubtful` was requested last.
 fn recover(
     site: &Site,
     redis: &RedisServer,
@@ -170,7 +170,7 @@ fn recover(
     unicorn
 }
 
-/// What Redis lacks is in the outbox: no comparison is needed to find it.
+/// The outbox has everything that Redis lacks, so that replication does not depend on a resync.
 fn assert_outbox_knows(site: &Site, redis: &RedisServer, shown: &str) {
     let connection = site.open();
     let mut query = connection.prepare("SELECT domain FROM outbox").unwrap();
@@ -188,7 +188,7 @@ fn changes_audited(site: &Site) -> i64 {
 }
 
 #[test]
-fn no_acknowledged_change_is_lost_whenever_it_is_killed() {
+fn acknowledged_changes_survive_a_kill_at_any_step() {
     let kills = std::env::var("URLPROXY_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let (mut random, mut certain) = (fastrand::Rng::with_seed(1), Mappings::new());
@@ -232,13 +232,13 @@ fn no_acknowledged_change_is_lost_whenever_it_is_killed() {
 }
 
 #[test]
-fn a_start_may_be_killed_at_any_step() {
+fn start_survives_a_kill_at_any_step() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let mut certain = Mappings::new();
     let (url, database, trace, pid) = (redis.url(), site.database(), site.path("trace"), site.path("pid"));
     let mut calls: BTreeMap<String, usize> = BTreeMap::new();
     for kill in 0..START_KILLS {
-        // At first there is no database, and later one that Redis lags behind.
+        // First without a database, later with one that Redis lags behind.
         if kill >= START_KILLS / 2 {
             let unicorn = recover(&site, &redis, &mut certain, None, "start");
             unicorn.put("tools", "a.example.org", &[&format!("http://10.0.0.1:{}", kill % 16 + 1)]);
@@ -268,7 +268,7 @@ fn a_start_may_be_killed_at_any_step() {
         if is_over {
             *calls.entry(call_in(&fs::read_to_string(&trace).unwrap())).or_default() += 1;
         } else {
-            // It has fewer steps than that.
+            // The start has fewer steps.
             let pid = fs::read_to_string(&pid).unwrap();
             assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
             starting.wait().unwrap();

@@ -1,4 +1,4 @@
-//! invisible-unicorn: what one client, one project or one backend must not do to all others.
+//! Limits of invisible-unicorn, so that no client, project or backend harms the others.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -12,10 +12,10 @@ use crate::site::{A, B, Site, Unicorn, frontends, one, start, wanted};
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
-/// Requests whose answers are more than the system keeps for a client that does not read.
+/// Requests with more response bytes than the kernel buffers for a client that does not read.
 const MANY: usize = 500;
 
-/// A connection from another address of this machine, with little room for what it does not read.
+/// A connection from another address of this machine, with a small receive buffer.
 fn connect_from(last: u8, unicorn: &Unicorn) -> TcpStream {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
@@ -25,16 +25,16 @@ fn connect_from(last: u8, unicorn: &Unicorn) -> TcpStream {
     TcpStream::from(socket)
 }
 
-/// Asks for much more than it reads.
+/// Sends many requests, and reads no response.
 fn ask_and_do_not_read(last: u8, unicorn: &Unicorn) -> TcpStream {
     let mut stream = connect_from(last, unicorn);
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-    // The first one of the database.
+    // The first request reads the database.
     stream.write_all((ask("/v1/tools/mapping") + &ask("/openapi.json").repeat(MANY)).as_bytes()).unwrap();
     stream
 }
 
-/// Waits until the other end is closed, whatever was sent before.
+/// Reads and discards until the other end closes.
 fn wait_for_end(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     let mut bytes = [0; 65536];
@@ -51,12 +51,12 @@ fn wait_for_end(stream: &mut TcpStream) {
 }
 
 #[test]
-fn clients_that_do_not_read_make_room_for_others() {
+fn clients_that_do_not_read_are_evicted() {
     let (_site, redis, unicorn) = start(&["--max-connections", "8"]);
     let mut silent: Vec<_> =
         [2, 3, 4, 5].iter().flat_map(|last| [*last; 2]).map(|last| ask_and_do_not_read(last, &unicorn)).collect();
     wait_for("all are in", || unicorn.metric("invisible_unicorn_connections") == 8.0);
-    // While the server works for all of them at one instant, one more is refused: it asks again.
+    // If the server works for all of them at one instant, another one is refused, and retries.
     let is_put = |domain: &str| {
         let answer = unicorn.try_ask("PUT", "/v1/tools/mapping", &[], &wanted(domain, &[A]));
         answer.is_ok_and(|answer| answer.status == 200)
@@ -66,16 +66,16 @@ fn clients_that_do_not_read_make_room_for_others() {
     }
     assert_eq!(frontends(&redis).len(), 4);
     assert!(unicorn.metric("invisible_unicorn_connections_refused_total{by=\"waited_longest\"}") >= 1.0);
-    // The one that has waited longest is gone.
+    // The longest idle one is evicted.
     wait_for_end(&mut silent[0]);
-    // One address cannot have more than half; its own oldest goes.
+    // One address gets at most half; its own oldest connection is evicted.
     let _many: Vec<_> = (0..20).map(|_| connect_from(9, &unicorn)).collect();
     wait_for("half", || unicorn.metric("invisible_unicorn_connections") <= 8.0);
     wait_for("an answer", || is_put("last.example.org"));
 }
 
 #[test]
-fn an_answer_that_is_not_taken_in_time_is_broken_off() {
+fn responses_that_are_not_read_in_time_are_aborted() {
     let (_site, _redis, unicorn) = start(&[]);
     let _silent = ask_and_do_not_read(2, &unicorn);
     wait_for("it is in", || unicorn.metric("invisible_unicorn_connections") == 1.0);
@@ -89,14 +89,14 @@ fn an_answer_that_is_not_taken_in_time_is_broken_off() {
 }
 
 #[test]
-fn all_projects_together_have_so_many_domains() {
+fn total_domains_are_limited() {
     let (site, _redis, unicorn) = start(&["--max-total-domains", "3"]);
     for number in 0..3 {
         unicorn.put(&format!("p{number}"), &format!("d{number}.example.org"), &[A]);
     }
     let put = || unicorn.say("PUT", "/v1/more/mapping", &wanted("more.example.org", &[A]));
     assert_eq!(put(), (403, "Too many domains: all projects together may have 3".into()));
-    // What is there can be changed.
+    // Existing domains can be changed.
     unicorn.put("p0", "d0.example.org", &[B]);
     assert_eq!(unicorn.say("POST", "/v1/p0/mapping/d0.example.org", &wanted("e0.example.org", &[B])).0, 200);
     assert_eq!(site.run(&["domain", "remove", "d1.example.org"]).0, 0);
@@ -105,7 +105,7 @@ fn all_projects_together_have_so_many_domains() {
 }
 
 #[test]
-fn projects_without_domains_are_not_kept_without_end() {
+fn empty_projects_are_removed_at_the_limit() {
     let (site, _redis, unicorn) = start(&["--max-total-domains", "4"]);
     assert_eq!(site.run(&["token", "create", "locked"]).0, 0);
     unicorn.put("kept", "kept.example.org", &[A]);
@@ -123,10 +123,10 @@ fn projects_without_domains_are_not_kept_without_end() {
 }
 
 #[test]
-fn its_own_addresses_are_no_backends() {
+fn own_addresses_are_refused_as_backends() {
     let site = Site::new();
     let redis = RedisServer::start(&[]);
-    // The ports of both are any: which ones they are is known when they listen.
+    // Both have port 0: the ports are known only after binding.
     let unicorn = site.start(&redis, &["--allow-backend", "127.0.0.0/8", "10.0.0.0/8"]);
     let redis_port = redis.port();
     let put = |unicorn: &Unicorn, backend: &str| {
@@ -136,7 +136,10 @@ fn its_own_addresses_are_no_backends() {
         for host in ["127.0.0.1", "[::ffff:127.0.0.1]"] {
             let backend = format!("http://{host}:{port}");
             let (status, body) = put(&unicorn, &backend);
-            assert!(status == 400 && body.contains("is this API, its metrics endpoint or its Redis"), "{backend}: {body}");
+            assert!(
+                status == 400 && body.contains("is this API, its metrics endpoint or its Redis"),
+                "{backend}: {body}"
+            );
         }
     }
     assert_eq!(put(&unicorn, "http://127.0.0.1:80").0, 200);
@@ -147,7 +150,7 @@ fn its_own_addresses_are_no_backends() {
     let (status, _, error) = site.run(&map);
     assert!(status == 1 && error.contains("or its Redis"), "{status} {error}");
     drop(unicorn);
-    // However the Redis is named: what listens at a loopback address may listen at all of this machine's.
+    // Also by name: a Redis at a loopback address may listen on all addresses of the machine.
     let url = redis.url().replace("127.0.0.1", "localhost");
     let unicorn = site.start(&redis, &["--redis", &url, "--allow-backend", "127.0.0.0/8", "10.0.0.0/8"]);
     for host in ["127.0.0.1", "127.0.0.2"] {
@@ -157,7 +160,7 @@ fn its_own_addresses_are_no_backends() {
     assert_eq!(put(&unicorn, "http://127.0.0.2:80").0, 200);
     drop(unicorn);
 
-    // Without networks: any loopback, however it is written, and names that mean one.
+    // Without networks: loopback addresses in any notation, and names that resolve to one.
     let unicorn = site.start(&redis, &["--redis", &url]);
     for backend in [
         "http://127.0.0.1:80",
@@ -167,7 +170,7 @@ fn its_own_addresses_are_no_backends() {
         "http://LOCALHOST.:80",
         "http://a.localhost:80",
         &format!("http://localhost:{redis_port}"),
-        // By way of IPv6.
+        // Embedded in IPv6.
         "http://[64:ff9b::127.0.0.1]:80",
         "http://[64:ff9b::169.254.169.254]:80",
         "http://[2002:7f00:1::1]:80",
@@ -177,7 +180,7 @@ fn its_own_addresses_are_no_backends() {
         let (status, body) = put(&unicorn, backend);
         assert_eq!(status, 400, "{backend}: {body}");
     }
-    assert_eq!(put(&unicorn, "http://no-such-name.invalid:80").0, 200, "it is nobody's server");
+    assert_eq!(put(&unicorn, "http://no-such-name.invalid:80").0, 200, "a name without an address is allowed");
     let answer = unicorn.ask(
         "PUT",
         "/v1/tools/mapping",
@@ -191,7 +194,7 @@ fn its_own_addresses_are_no_backends() {
 }
 
 #[test]
-fn names_are_looked_up_for_those_alone_who_may_change_the_project() {
+fn names_are_resolved_only_after_authorization() {
     let (_site, _redis, unicorn) = start(&["--require-tokens"]);
     let (status, body) = unicorn.say("PUT", "/v1/tools/mapping", &wanted("a.example.org", &["http://localhost:80"]));
     assert_eq!(status, 401, "{body}");
@@ -202,7 +205,7 @@ fn changes_are_answered_while_another_process_writes() {
     let (site, _redis, unicorn) = start(&[]);
     let other = site.open();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // One after the other they would wait for longer than a client does.
+    // One after the other, they would exceed a client's timeout.
     thread::scope(|scope| {
         let answers: Vec<_> = (0..12)
             .map(|number| {
@@ -220,7 +223,7 @@ fn changes_are_answered_while_another_process_writes() {
 }
 
 #[test]
-fn changes_go_on_while_the_log_of_changes_is_pruned() {
+fn changes_continue_during_pruning() {
     let (site, redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A]);
     drop(unicorn);
@@ -251,7 +254,7 @@ fn changes_go_on_while_the_log_of_changes_is_pruned() {
             }
             changes
         });
-        // Not `wait_for`: the changes must end also when this does not.
+        // Not `wait_for`: the changing thread must end even if the pruning does not.
         let begun = std::time::Instant::now();
         while bytes() > 1 << 20 && begun.elapsed() < Duration::from_secs(120) {
             std::thread::sleep(Duration::from_millis(20));
@@ -263,7 +266,7 @@ fn changes_go_on_while_the_log_of_changes_is_pruned() {
     });
     unicorn.daemon.wait_for_line(&["INFO", "old entries removed from the audit log", "rows="]);
     let rows: i64 = site.open().query_row("SELECT count(*) FROM audit", [], |row| row.get(0)).unwrap();
-    // Some 500 as large as those, or more of the small ones that the changes left meanwhile.
+    // Some 500 large rows, or more of the small ones that the changes added meanwhile.
     assert!((100..10_000).contains(&rows), "{rows}");
     assert!(site.run(&["audit", "--limit", "1"]).1.contains("\treplace\ta.example.org\t"), "the latest stay");
     assert!(unicorn.metric("invisible_unicorn_audit_bytes") > 0.0);

@@ -1,4 +1,4 @@
-//! invisible-unicorn.
+//! Tests of invisible-unicorn.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! invisible-unicorn and its Redis: down, hanging, emptied, written by others, with few rights; and its end, and its command line.
+//! Replication to a Redis that is down, hangs, is flushed, has other writers, or grants few rights; shutdown; command line.
 
 use std::fs;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
 #[test]
-fn a_change_is_in_redis_when_it_is_answered() {
+fn changes_are_in_redis_when_they_are_answered() {
     let (_site, redis, unicorn) = start(&[]);
     for number in 0..50 {
         let domain = format!("d{number}.example.org");
@@ -20,7 +20,7 @@ fn a_change_is_in_redis_when_it_is_answered() {
 }
 
 #[test]
-fn changes_made_while_redis_is_down_are_there_when_it_is_back() {
+fn changes_during_an_outage_of_redis_are_replicated_later() {
     let (site, mut redis, unicorn) = start(&[]);
     unicorn.put("tools", "gone.example.org", &[A]);
     redis.stop();
@@ -28,7 +28,7 @@ fn changes_made_while_redis_is_down_are_there_when_it_is_back() {
     assert_eq!(unicorn.put("tools", "new.example.org", &[B]).header("urlproxy-replicated"), Some("pending"));
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/gone.example.org", ""), (200, "deleted".into()));
     wait_for("counted", || unicorn.metric("invisible_unicorn_waiting_changes") == 2.0);
-    assert!(unicorn.is_ready(), "once ready, ready");
+    assert!(unicorn.is_ready(), "readiness survives an outage of Redis");
     redis.start_again();
     redis.cli(&["SADD", "frontend:gone.example.org", A]);
     wait_until_equal(&site, &redis);
@@ -38,7 +38,7 @@ fn changes_made_while_redis_is_down_are_there_when_it_is_back() {
 }
 
 #[test]
-fn a_server_starts_and_serves_without_redis() {
+fn server_starts_and_serves_without_redis() {
     let (site, mut redis) = (Site::new(), RedisServer::start(&[]));
     redis.stop();
     let unicorn = site.launch(&redis, &[]);
@@ -50,7 +50,7 @@ fn a_server_starts_and_serves_without_redis() {
 }
 
 #[test]
-fn a_redis_that_hangs_holds_no_change_up_and_loses_nothing() {
+fn hanging_redis_neither_delays_nor_loses_changes() {
     let (site, redis, unicorn) = start(&[]);
     redis.signal("STOP");
     let answer = unicorn.put("tools", "a.example.org", &[A]);
@@ -62,7 +62,7 @@ fn a_redis_that_hangs_holds_no_change_up_and_loses_nothing() {
 }
 
 #[test]
-fn an_emptied_redis_is_filled_again() {
+fn flushed_redis_is_filled_again() {
     let (site, mut redis, unicorn) = start(&[]);
     for number in 0..30 {
         unicorn.put("tools", &format!("d{number}.example.org"), &[A, B]);
@@ -78,7 +78,7 @@ fn an_emptied_redis_is_filled_again() {
 }
 
 #[test]
-fn what_others_do_to_domains_is_undone() {
+fn changes_of_other_writers_are_overwritten() {
     let (site, redis, unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A, B]);
     unicorn.put("tools", "b.example.org", &[A]);
@@ -102,13 +102,13 @@ fn what_others_do_to_domains_is_undone() {
         undone(command);
     }
     redis.cli(&["SADD", "prefix:tool", "x"]);
-    assert_eq!(redis.cli(&["SMEMBERS", "prefix:tool"]), "x", "no domain's");
+    assert_eq!(redis.cli(&["SMEMBERS", "prefix:tool"]), "x", "not a domain's key");
     unicorn.daemon.wait_for_line(&["WARN", "another writer changed domains in Redis", "a.example.org"]);
     assert_eq!(unicorn.daemon.log().matches("WARN another writer").count(), 1);
 }
 
 #[test]
-fn two_servers_on_one_redis_do_not_hold_changes_up() {
+fn two_servers_on_one_redis_do_not_delay_changes() {
     let (site, redis, unicorn) = start(&[]);
     let other_site = Site::new();
     unicorn.put("tools", "a.example.org", &[A]);
@@ -118,21 +118,21 @@ fn two_servers_on_one_redis_do_not_hold_changes_up() {
         server.daemon.wait_for_line(&["WARN", "another writer changed domains in Redis"]);
     }
     let written = || unicorn.metric("invisible_unicorn_differences_total{kind=\"written\"}");
-    wait_for("a fight of ten rounds", || written() > 10.0);
+    wait_for("ten repairs", || written() > 10.0);
     let (begun, before) = (Instant::now(), written());
     for number in 0..20 {
         let answer = unicorn.put("tools", &format!("d{number}.example.org"), &[A]);
         assert_eq!(answer.header("urlproxy-replicated"), Some("yes"));
     }
     let took = begun.elapsed();
-    assert!(written() - before < 20.0 + 10.0 * took.as_secs_f64(), "they slow down");
+    assert!(written() - before < 20.0 + 10.0 * took.as_secs_f64(), "repairs back off");
     assert_eq!(unicorn.daemon.log().matches("WARN another writer").count(), 1);
     drop(other);
     wait_until_equal(&site, &redis);
 }
 
 #[test]
-fn what_no_push_tells_of_is_found_by_the_comparison() {
+fn resync_finds_changes_without_an_invalidation() {
     let (site, redis, unicorn) = start(&["--resync-interval", "500ms"]);
     unicorn.put("tools", "a.example.org", &[A]);
     assert_eq!(redis.cli(&["SWAPDB", "0", "1"]), "OK");
@@ -140,7 +140,7 @@ fn what_no_push_tells_of_is_found_by_the_comparison() {
 }
 
 #[test]
-fn a_start_puts_right_what_differs_both_ways() {
+fn start_repairs_missing_changed_and_unmapped_domains() {
     let (site, redis, unicorn) = start(&[]);
     for name in ["a", "b", "c"] {
         unicorn.put("tools", &format!("{name}.example.org"), &[A]);
@@ -162,17 +162,17 @@ fn a_start_puts_right_what_differs_both_ways() {
 }
 
 #[test]
-fn a_database_that_never_held_a_domain_removes_nothing() {
+fn foreign_domains_are_kept_until_the_operator_accepts() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let stranger = one("stranger.example.org", A);
     redis.cli(&["SADD", "frontend:stranger.example.org", A]);
     let unicorn = site.start(&redis, &["--resync-interval", "200ms"]);
     unicorn.daemon.wait_for_line(&["WARN", "Redis has domains that this database never had", "foreign=1"]);
-    // Nor when it has got one.
+    // Nor after its first domain.
     unicorn.put("tools", "a.example.org", &[A]);
     let compared = || unicorn.daemon.log().matches("Redis matches the database").count();
     let before = compared();
-    wait_for("five more comparisons", || compared() > before + 5);
+    wait_for("five more resyncs", || compared() > before + 5);
     assert_eq!(frontends(&redis), [one("a.example.org", A), stranger]);
     assert_eq!(unicorn.daemon.log().matches("WARN Redis has domains").count(), 1);
     assert_eq!(unicorn.metric("invisible_unicorn_held_domains"), 1.0);
@@ -180,13 +180,13 @@ fn a_database_that_never_held_a_domain_removes_nothing() {
     wait_until_equal(&site, &redis);
     assert_eq!(frontends(&redis), [one("a.example.org", A)]);
     unicorn.daemon.wait_for_line(&["WARN", "accepted by the operator"]);
-    // From now on it is the database's own.
+    // From now on, the database owns this Redis.
     redis.cli(&["SADD", "frontend:stranger.example.org", A]);
     wait_until_equal(&site, &redis);
 }
 
 #[test]
-fn most_domains_at_once_are_held_back() {
+fn mass_withdrawals_are_held() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let guard = format!("50% floor=5 hold=1h accept={}", site.accept().display());
     let args = ["--withdrawal-guard", &guard, "--resync-interval", "200ms"];
@@ -194,20 +194,20 @@ fn most_domains_at_once_are_held_back() {
     for number in 0..10 {
         unicorn.put("tools", &format!("d{number}.example.org"), &[A]);
     }
-    // What the outbox still has when it is killed would be told to Redis once more: of a domain that is gone, that it is.
+    // A killed server would replicate its outbox again, deletions included.
     let waiting = || site.open().query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0)).unwrap();
     wait_for("all are in Redis", || waiting() == 0);
     drop(unicorn);
-    // A database of yesterday: most are missing.
+    // As after restoring an old backup: most domains are missing.
     site.open().execute_batch("PRAGMA foreign_keys = ON; DELETE FROM domain WHERE name > 'd1'").unwrap();
     assert_eq!(site.mappings().len(), 1);
     let unicorn = site.start(&redis, &args);
     unicorn.daemon.wait_for_line(&["WARN", "the database lacks domains that Redis has", "missing=9", "live=10"]);
-    // What a project deletes goes at once, hold or no hold.
+    // Projects' deletions are not held.
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/d0.example.org", "").0, 200);
     assert_eq!(frontends(&redis).len(), 9);
     assert_eq!(unicorn.metric("invisible_unicorn_held_domains"), 9.0);
-    // Names let those alone go.
+    // Names accept those domains alone.
     fs::write(site.accept(), "# one of them\nfrontend:d2.example.org\nd3.example.org\n").unwrap();
     unicorn.daemon.wait_for_line(&["WARN", "accept file names entries that are not held", "prefix:d3.example.org"]);
     unicorn.daemon.wait_for_line(&["WARN", "withdrawing domains", "missing=1", "named in the accept file", "held=8"]);
@@ -220,7 +220,7 @@ fn most_domains_at_once_are_held_back() {
 }
 
 #[test]
-fn a_larger_database_of_another_redis_does_not_empty_this_one() {
+fn database_of_another_redis_does_not_empty_this_one() {
     let (site, elsewhere, redis) = (Site::new(), RedisServer::start(&[]), RedisServer::start(&[]));
     let guard = format!("50% floor=5 hold=1h accept={}", site.accept().display());
     let args = ["--withdrawal-guard", &guard, "--resync-interval", "200ms"];
@@ -237,7 +237,7 @@ fn a_larger_database_of_another_redis_does_not_empty_this_one() {
 }
 
 #[test]
-fn sigterm_lets_requests_end_and_redis_follow() {
+fn sigterm_drains_requests_and_replicates_changes() {
     let (site, redis, mut unicorn) = start(&[]);
     unicorn.put("tools", "a.example.org", &[A]);
     unicorn.daemon.signal("TERM");
@@ -245,7 +245,7 @@ fn sigterm_lets_requests_end_and_redis_follow() {
     unicorn.daemon.wait_for_line(&["INFO", "shutdown complete"]);
     assert!(unicorn.try_ask("GET", "/openapi.json", &[], "").is_err());
     assert_eq!(frontends(&redis), site.mappings());
-    // Also while Redis is down.
+    // Even while Redis is down.
     let (_site, mut redis, mut unicorn) = start(&[]);
     redis.stop();
     unicorn.put("tools", "a.example.org", &[A]);
@@ -254,7 +254,7 @@ fn sigterm_lets_requests_end_and_redis_follow() {
 }
 
 #[test]
-fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
+fn documented_acl_rights_suffice() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let begins = "ACL SETUSER invisible-unicorn";
     let in_manual = |text: &'static str| text.lines().find(|line| line.trim().starts_with(begins));
@@ -273,7 +273,7 @@ fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
 }
 
 #[test]
-fn a_second_server_says_that_the_database_is_served_whatever_its_ports_are() {
+fn second_server_reports_the_locked_database_before_its_ports() {
     let (site, _redis, unicorn) = start(&[]);
     let (listen, metrics_listen) = (unicorn.address.to_string(), unicorn.status.to_string());
     let (status, _, error) = site.run(&["--listen", &listen, "--metrics-listen", &metrics_listen]);
@@ -281,7 +281,7 @@ fn a_second_server_says_that_the_database_is_served_whatever_its_ports_are() {
 }
 
 #[test]
-fn the_command_line_teaches() {
+fn usage_errors_show_what_was_expected() {
     assert!(run(&["--version"]).1.starts_with("invisible-unicorn "));
     for (args, want) in [
         (&["--no-such-option"][..], "unexpected argument"),

@@ -1,4 +1,4 @@
-//! invisible-unicorn: whose a domain is, which domains are nobody's, and what operators may do with all of them.
+//! Ownership of domains, public suffixes, reserved domains, and operators' commands.
 
 use std::path::Path;
 use std::process::Command;
@@ -31,7 +31,7 @@ fn assert_put(unicorn: &Unicorn, project: &str, domain: &str, status: u16) {
 }
 
 #[test]
-fn nobody_gets_a_domain_above_or_below_anothers() {
+fn domains_above_and_below_another_projects_are_refused() {
     let (_site, redis, unicorn) = start(&["--protected-suffixes", "none"]);
     for domain in ["site.example.org", "*.apps.example.org", "www.deep.owner.example.org"] {
         assert_put(&unicorn, "tools", domain, 200);
@@ -46,7 +46,7 @@ fn nobody_gets_a_domain_above_or_below_anothers() {
         "login.apps.example.org",
         "a.login.apps.example.org",
         "*.login.apps.example.org",
-        // Above: it would answer for the other's domain, or keep the other from more of its own.
+        // Above: these would match the other project's domain, or keep it from mapping more.
         "*.deep.owner.example.org",
         "owner.example.org",
         "*.owner.example.org",
@@ -58,20 +58,20 @@ fn nobody_gets_a_domain_above_or_below_anothers() {
         assert_eq!((plain.status, &*plain.body), (409, TAKEN), "{domain}");
     }
     assert_eq!(frontends(&redis), before);
-    // A rename is no way round it.
+    // A rename does not bypass the check.
     assert_put(&unicorn, "other", "other.example.org", 200);
     for domain in ["www.site.example.org", "*.example.org", "owner.example.org"] {
         let renamed = unicorn.say("POST", "/v1/other/mapping/other.example.org", &wanted(domain, &[A]));
         assert_eq!(renamed, (409, TAKEN.into()), "{domain}");
     }
-    // Its owner gets all of these, and others what is beside them.
+    // The owner may map all of these, and others unrelated domains.
     for domain in ["www.site.example.org", "*.site.example.org", "apps.example.org", "owner.example.org"] {
         assert_put(&unicorn, "tools", domain, 200);
     }
     for domain in ["mysite.example.org", "site.example.com", "other2.example.org", "*.other3.example.org"] {
         assert_put(&unicorn, "other", domain, 200);
     }
-    // When the last of them is gone, it is anybody's again.
+    // Without related domains, the domain is free again.
     for domain in ["site.example.org", "www.site.example.org"] {
         assert_eq!(unicorn.say("DELETE", &format!("/v1/tools/mapping/{domain}"), "").0, 200);
         assert_put(&unicorn, "other", "www.site.example.org", 409);
@@ -81,7 +81,7 @@ fn nobody_gets_a_domain_above_or_below_anothers() {
 }
 
 #[test]
-fn debians_list_of_public_suffixes_is_used_when_it_is_there() {
+fn debians_public_suffix_list_is_used_if_installed() {
     if !need("publicsuffix", Path::new("/usr/share/publicsuffix/public_suffix_list.dat").exists()) {
         return;
     }
@@ -89,7 +89,7 @@ fn debians_list_of_public_suffixes_is_used_when_it_is_there() {
     for domain in ["github.io", "*.github.io", "co.uk", "*.co.uk", "uk"] {
         assert_put(&unicorn, "tools", domain, 400);
     }
-    // Siblings below a public suffix are nobody's neighbours.
+    // Siblings below a public suffix are unrelated.
     assert_put(&unicorn, "tools", "shop.github.io", 200);
     assert_put(&unicorn, "other", "blog.github.io", 200);
     assert_put(&unicorn, "other", "www.shop.github.io", 409);
@@ -98,7 +98,7 @@ fn debians_list_of_public_suffixes_is_used_when_it_is_there() {
     let unicorn = site.start(&redis, &["--protected-suffixes", "none"]);
     assert_put(&unicorn, "tools", "co.uk", 200);
     assert_put(&unicorn, "tools", "uk", 400);
-    // Somebody has domains below.
+    // Other projects have domains below.
     assert_put(&unicorn, "third", "github.io", 409);
     drop(unicorn);
     let list = site.path("suffixes");
@@ -107,7 +107,7 @@ fn debians_list_of_public_suffixes_is_used_when_it_is_there() {
     assert_put(&unicorn, "tools", "example.org", 400);
     assert_put(&unicorn, "tools", "a.example.org", 200);
     assert_put(&unicorn, "other", "b.example.org", 200);
-    // That somebody had a suffix before keeps nobody from what is below it.
+    // A suffix that was mapped earlier does not keep other projects from domains below it.
     assert_eq!(site.mappings().len(), 6);
 }
 
@@ -128,10 +128,10 @@ fn reserved_domains_are_for_operators() {
     assert_put(&unicorn, "tools", "example.org", 200);
     let renamed = unicorn.say("POST", "/v1/tools/mapping/example.org", &wanted("x.toolforge.org", &[A]));
     assert_eq!(renamed, (403, RESERVED.into()));
-    // An operator gives one away; its project then has its backends, and no more of the subtree than that.
+    // An operator maps one for a project; the project may change its backends, but map nothing else below.
     let map = |domain: &str| site.run(&["domain", "map", "tools", domain, A, "--reserve-domain", "toolforge.org"]);
-    let (status, told, error) = map("hello.toolforge.org");
-    assert_eq!((status, &*told), (0, "mapped hello.toolforge.org of project tools\n"), "{error}");
+    let (status, output, error) = map("hello.toolforge.org");
+    assert_eq!((status, &*output), (0, "mapped hello.toolforge.org of project tools\n"), "{error}");
     wait_until_equal(&site, &redis);
     assert_eq!(unicorn.say("PUT", "/v1/tools/mapping", &wanted("hello.toolforge.org", &[B])), (200, String::new()));
     let post = unicorn.say("POST", "/v1/tools/mapping/hello.toolforge.org", &wanted("hello.toolforge.org", &[B]));
@@ -147,7 +147,7 @@ fn reserved_domains_are_for_operators() {
 }
 
 #[test]
-fn the_old_mount_point_answers_the_same() {
+fn old_path_prefix_gets_the_same_responses() {
     let (_site, redis, unicorn) = start(&[]);
     let old = |method: &str, path: &str, body: &str| unicorn.say(method, &format!("/dynamicproxy-api{path}"), body);
     assert_eq!(old("PUT", "/v1/tools/mapping", &wanted("a.example.org", &[A])), (200, String::new()));
@@ -170,26 +170,26 @@ fn user() -> String {
 }
 
 #[test]
-fn operators_list_move_and_remove_any_domain_while_it_serves() {
+fn operators_list_move_and_remove_any_domain() {
     let (site, redis, unicorn) = start(&[]);
     unicorn.put("shop", "www.example.org", &[A, B]);
     unicorn.put("museum", "old.example.com", &[A]);
     let domain = |args: &[&str]| site.run(&[&["domain"], args].concat());
-    let (status, told, error) = domain(&["list"]);
+    let (status, output, error) = domain(&["list"]);
     let both = format!("PROJECT\tDOMAIN\tBACKENDS\nmuseum\told.example.com\t{A}\nshop\twww.example.org\t{A} {B}\n");
-    assert_eq!((status, told), (0, both), "{error}");
+    assert_eq!((status, output), (0, both), "{error}");
     let listed = |args: &[&str]| -> Value {
-        let (status, told, error) = domain(&[&["list", "--json"], args].concat());
+        let (status, output, error) = domain(&[&["list", "--json"], args].concat());
         assert_eq!(status, 0, "{error}");
-        serde_json::from_str(&told).unwrap()
+        serde_json::from_str(&output).unwrap()
     };
     let shops = json!([{"project": "shop", "domain": "www.example.org", "backends": [A, B]}]);
     assert_eq!(listed(&["--project", "shop"]), shops);
 
-    // To a project that has a token: from now on only that counts.
+    // To a project with a token, which is required from then on.
     let (_, token, _) = site.run(&["token", "create", "blog"]);
-    let (status, told, error) = domain(&["move", "WWW.example.org.", "blog"]);
-    assert_eq!((status, &*told), (0, "moved www.example.org from project shop to project blog\n"), "{error}");
+    let (status, output, error) = domain(&["move", "WWW.example.org.", "blog"]);
+    assert_eq!((status, &*output), (0, "moved www.example.org from project shop to project blog\n"), "{error}");
     assert_eq!(unicorn.say("GET", "/v1/shop/mapping", "").1, r#"{"project":"shop","routes":[]}"#);
     assert_eq!(unicorn.say("DELETE", "/v1/shop/mapping/www.example.org", "").0, 400);
     assert_eq!(unicorn.say("DELETE", "/v1/blog/mapping/www.example.org", "").0, 401);
@@ -198,8 +198,8 @@ fn operators_list_move_and_remove_any_domain_while_it_serves() {
     assert_eq!(unicorn.ask("POST", "/v1/blog/mapping/www.example.org", &[&header], &body).status, 200);
     assert_eq!(frontends(&redis), [one("old.example.com", A), one("www.example.org", B)]);
 
-    let (status, told, error) = domain(&["remove", "old.example.com"]);
-    assert_eq!((status, &*told), (0, "removed old.example.com of project museum\n"), "{error}");
+    let (status, output, error) = domain(&["remove", "old.example.com"]);
+    assert_eq!((status, &*output), (0, "removed old.example.com of project museum\n"), "{error}");
     wait_for("Redis without it", || frontends(&redis) == [one("www.example.org", B)]);
     for args in [&["remove", "old.example.com"][..], &["move", "old.example.com", "blog"], &["remove", "a b"]] {
         let (status, _, error) = domain(args);
@@ -209,11 +209,11 @@ fn operators_list_move_and_remove_any_domain_while_it_serves() {
     assert!(status == 1 && error.contains("\"x.example.net\" was not changed: backend http://127.0.0.1:80 is a loop"));
     assert!(error.contains("loopback"), "{error}");
 
-    // Both projects see the move, and who did it.
+    // The audit logs of both projects have the move and the user.
     let audit = |project: &str| -> Vec<(Value, Value, bool)> {
-        let (status, told, error) = site.run(&["audit", "--json", "--project", project]);
+        let (status, output, error) = site.run(&["audit", "--json", "--project", project]);
         assert_eq!(status, 0, "{error}");
-        let rows: Vec<Value> = serde_json::from_str(&told).unwrap();
+        let rows: Vec<Value> = serde_json::from_str(&output).unwrap();
         let of_user = |row: &Value| row["who"].as_str().unwrap().starts_with(&user());
         rows.iter().map(|row| (row["action"].clone(), row["before"]["domain"].clone(), of_user(row))).collect()
     };
@@ -229,7 +229,7 @@ fn operators_list_move_and_remove_any_domain_while_it_serves() {
 }
 
 #[test]
-fn conflicts_of_before_stay_and_are_reported() {
+fn existing_conflicts_stay_and_are_reported() {
     let (site, redis, unicorn) = start(&["--protected-suffixes", "none"]);
     unicorn.put("tools", "site.example.org", &[A]);
     drop(unicorn);
@@ -243,15 +243,15 @@ fn conflicts_of_before_stay_and_are_reported() {
         .unwrap();
     let unicorn = site.start(&redis, &["--protected-suffixes", "none"]);
     wait_until_equal(&site, &redis);
-    // Its owner changes it, and gets no more there; nor does the one above it.
+    // The owner may change it, but neither project may map more there.
     let post = unicorn.say("POST", "/v1/other/mapping/www.site.example.org", &wanted("www.site.example.org", &[B]));
     assert_eq!(post, (200, "OK".into()));
     assert_put(&unicorn, "other", "api.site.example.org", 409);
     assert_put(&unicorn, "tools", "*.site.example.org", 409);
     let check = |args: &[&str]| {
-        let (status, told, error) = site.run(&[&["check", "--protected-suffixes"], args].concat());
+        let (status, output, error) = site.run(&[&["check", "--protected-suffixes"], args].concat());
         assert_eq!(status, 0, "{error}");
-        told
+        output
     };
     let conflict = "conflict\tother\twww.site.example.org\tbelongs to site.example.org of project tools";
     let loopback =
@@ -271,16 +271,16 @@ fn conflicts_of_before_stay_and_are_reported() {
         ["backend", "co.uk"],
     ];
     assert_eq!(found, want);
-    // An operator puts it right.
-    let (status, told, error) = site.run(&["domain", "move", "www.site.example.org", "tools"]);
-    assert_eq!((status, &*told), (0, "moved www.site.example.org from project other to project tools\n"), "{error}");
+    // An operator resolves the conflict.
+    let (status, output, error) = site.run(&["domain", "move", "www.site.example.org", "tools"]);
+    assert_eq!((status, &*output), (0, "moved www.site.example.org from project other to project tools\n"), "{error}");
     assert_put(&unicorn, "tools", "*.site.example.org", 200);
-    let (_, told, _) = site.run(&["domain", "map", "other", "api.site.example.org", A]);
-    assert!(told.contains("note: another project has a domain above or below it"), "{told}");
+    let (_, output, _) = site.run(&["domain", "map", "other", "api.site.example.org", A]);
+    assert!(output.contains("note: another project has a domain above or below it"), "{output}");
 }
 
 #[test]
-fn an_import_takes_conflicts_over_and_says_so() {
+fn import_keeps_conflicts_and_reports_them() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let old = site.path("data.db");
     rusqlite::Connection::open(&old)
@@ -294,10 +294,10 @@ fn an_import_takes_conflicts_over_and_says_so() {
              INSERT INTO backend(url, route_id) VALUES ('http://10.0.0.1:80', 1), ('http://10.0.0.1:80', 2);",
         )
         .unwrap();
-    let (status, told, error) = site.run(&["import", old.to_str().unwrap()]);
+    let (status, output, error) = site.run(&["import", old.to_str().unwrap()]);
     assert_eq!(status, 0, "{error}");
     let note = "note: domain \"www.site.example.org\" of project \"other\" is above or below another project's";
-    assert!(told.contains(note) && told.contains("2 imported, 0 already present, 0 skipped"), "{told}");
+    assert!(output.contains(note) && output.contains("2 imported, 0 already present, 0 skipped"), "{output}");
     let _unicorn = site.start(&redis, &[]);
     assert_eq!(frontends(&redis), [one("site.example.org", A), one("www.site.example.org", A)]);
 }

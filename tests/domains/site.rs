@@ -1,4 +1,4 @@
-//! The real invisible-unicorn with a database of its own, and a client that says exactly what a test wants.
+//! Runs invisible-unicorn with its own database, and a client that sends exactly what a test wants.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,14 +20,14 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_invisible-unicorn");
 pub const A: &str = "http://10.0.0.1:80";
 pub const B: &str = "http://10.0.0.2:8080";
 
-/// A database, a Redis, and a server that has begun to keep the one in step with the other.
+/// Starts a server with an empty database and a Redis, and waits until it is ready.
 pub fn start(extra_args: &[&str]) -> (Site, RedisServer, Unicorn) {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
     let unicorn = site.start(&redis, extra_args);
     (site, redis, unicorn)
 }
 
-/// A domain with one backend, as the database and Redis have it.
+/// A domain with one backend, in the form of [`Site::mappings`].
 pub fn one(domain: &str, backend: &str) -> (String, Vec<String>) {
     (domain.into(), vec![backend.into()])
 }
@@ -39,15 +39,14 @@ pub fn wait_until_equal(site: &Site, redis: &RedisServer) {
 
 /// A running server.
 pub struct Unicorn {
-    /// The process.
     pub daemon: Daemon,
-    /// Where its API is.
+    /// Address of the API.
     pub address: SocketAddr,
-    /// Where it tells of itself.
+    /// Address of the metrics endpoint.
     pub status: SocketAddr,
 }
 
-/// What it answered.
+/// A response of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -80,24 +79,24 @@ impl Site {
         self.path("domains.db")
     }
 
-    /// Where a guard's accept file is.
+    /// Path of the accept file.
     pub fn accept(&self) -> PathBuf {
         self.path("accept")
     }
 
-    /// Starts a server on the database, and waits until Redis has followed.
+    /// Starts a server on the database, and waits until Redis matches it.
     pub fn start(&self, redis: &RedisServer, extra_args: &[&str]) -> Unicorn {
         let unicorn = self.launch(redis, extra_args);
         wait_for("ready", || unicorn.is_ready());
         unicorn
     }
 
-    /// The same without waiting for Redis.
+    /// Like [`start`](Self::start), without waiting for Redis.
     pub fn launch(&self, redis: &RedisServer, extra_args: &[&str]) -> Unicorn {
         self.launch_under(&[], redis, extra_args)
     }
 
-    /// The same, run by another program.
+    /// Like [`launch`](Self::launch), run by another program.
     pub fn launch_under(&self, launcher: &[&str], redis: &RedisServer, extra_args: &[&str]) -> Unicorn {
         let (database, url) = (self.database(), redis.url());
         let guard = format!("50% floor=20 hold=120s accept={}", self.accept().display());
@@ -119,17 +118,17 @@ impl Site {
         Unicorn { daemon, address, status }
     }
 
-    /// Runs a command on the database: exit status, standard output, standard error.
+    /// Runs a command on the database; returns exit status, standard output, standard error.
     pub fn run(&self, args: &[&str]) -> (i32, String, String) {
         run(&[&["--database", self.database().to_str().expect("UTF-8")], args].concat())
     }
 
-    /// The database, opened by the test.
+    /// Opens the database in the test.
     pub fn open(&self) -> Connection {
         Connection::open(self.database()).expect("a database")
     }
 
-    /// All mappings that the database has: domain and sorted backends.
+    /// All mappings in the database: domain and sorted backends.
     pub fn mappings(&self) -> Vec<(String, Vec<String>)> {
         mappings_in(&self.database())
     }
@@ -153,7 +152,7 @@ pub fn mappings_in(path: &Path) -> Vec<(String, Vec<String>)> {
     mappings
 }
 
-/// All mappings that Redis has: domain and sorted backends.
+/// All mappings in Redis: domain and sorted backends.
 pub fn frontends(redis: &RedisServer) -> Vec<(String, Vec<String>)> {
     const ALL: &str = "local all = {}
         for _, key in ipairs(redis.call('KEYS', 'frontend:*')) do
@@ -173,9 +172,9 @@ pub fn frontends(redis: &RedisServer) -> Vec<(String, Vec<String>)> {
     all.iter().map(split).collect()
 }
 
-/// Runs the program: exit status, standard output, standard error.
+/// Runs the program; returns exit status, standard output, standard error.
 pub fn run(args: &[&str]) -> (i32, String, String) {
-    // One that serves where it should not must not hold the test up.
+    // A program that serves by mistake must not block the test.
     let output = Command::new("timeout")
         .args(["60", PROGRAM])
         .args(args)
@@ -187,19 +186,19 @@ pub fn run(args: &[&str]) -> (i32, String, String) {
     (output.status.code().expect("an exit status"), text(output.stdout), text(output.stderr))
 }
 
-/// A request's body.
+/// The body of a request.
 pub fn wanted(domain: &str, backends: &[&str]) -> String {
     serde_json::json!({ "domain": domain, "backends": backends }).to_string()
 }
 
 impl Unicorn {
-    /// Asks, with these headers as they are to be sent.
+    /// Sends a request with these header lines.
     #[track_caller]
     pub fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         self.try_ask(method, path, headers, body).expect("an answer")
     }
 
-    /// The same when the server may be gone.
+    /// Like [`ask`](Self::ask), for a server that may be down.
     pub fn try_ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> std::io::Result<Answer> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(SOON))?;
@@ -218,7 +217,7 @@ impl Unicorn {
         Ok(Answer { status: status.ok_or_else(cut_short)?, headers: headers.collect(), body: body.into() })
     }
 
-    /// Status and body only.
+    /// Sends a request without headers; returns status and body.
     #[track_caller]
     pub fn say(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let answer = self.ask(method, path, &[], body);
@@ -237,7 +236,7 @@ impl Unicorn {
         http::is_ready(self.status)
     }
 
-    /// The value of a sample, which must be there.
+    /// The value of a metric sample, which must exist.
     #[track_caller]
     pub fn metric(&self, sample: &str) -> f64 {
         http::metric(self.status, sample)

@@ -1,4 +1,4 @@
-//! A program that runs until the test ends, and what it logs.
+//! Runs a program until the test ends, and collects its log.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::wait::{SOON, wait_for};
 
-/// Runs the program, tells its process id, and kills it when standard input ends: when the test drops it or dies.
+/// Runs the program, prints its process ID, and kills it when standard input ends: when the test drops it or dies.
 const SUPERVISOR: &str =
     r#"exec 3<&0; "$@" 3<&- >&2 & pid=$!; echo $pid; (read -r _ <&3; kill -9 $pid) 2>/dev/null & wait $pid"#;
 
-/// A program that logs to standard error. Killed when dropped.
+/// A running program that logs to standard error; killed when dropped.
 pub struct Daemon {
     supervisor: Child,
     pid: u32,
@@ -21,7 +21,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a command with these variables in its environment.
+    /// Starts a command with these environment variables.
     pub fn start(command: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh"])
@@ -54,7 +54,7 @@ impl Daemon {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for a line with all these words, and returns it.
+    /// Waits for a log line that contains all these texts, and returns it.
     #[track_caller]
     pub fn wait_for_line(&self, words: &[&str]) -> String {
         let find = || self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned);
@@ -63,12 +63,12 @@ impl Daemon {
             if let Some(line) = find() {
                 return line;
             }
-            assert!(begun.elapsed() < SOON, "still not: a line with {words:?} in\n{}", self.log());
+            assert!(begun.elapsed() < SOON, "timeout: no line with {words:?} in\n{}", self.log());
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// The address that it says in a line with this word.
+    /// The value of the field `address` in the first log line that contains this text.
     #[track_caller]
     pub fn address_in(&self, word: &str) -> SocketAddr {
         let line = self.wait_for_line(&[word, "address"]);
@@ -78,7 +78,7 @@ impl Daemon {
         rest.split(|c| !inner(c)).next().and_then(|address| address.parse().ok()).expect("an address")
     }
 
-    /// The program's process id.
+    /// The program's process ID.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -89,7 +89,7 @@ impl Daemon {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {}", self.pid);
     }
 
-    /// Waits for its end, and returns its exit status.
+    /// Waits until the program ends, and returns its exit status.
     #[track_caller]
     pub fn wait_for_end(&mut self) -> i32 {
         let mut status = None;

@@ -1,9 +1,9 @@
-//! One HTTP request, for what daemons tell of themselves.
+//! HTTP requests to the metrics endpoints of daemons.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-/// GETs a path; its status and body.
+/// GETs a path; returns status and body.
 #[track_caller]
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let (head, body) = get_with(address, path, "");
@@ -11,7 +11,7 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (status, body)
 }
 
-/// GETs a path with more header lines, each ended by `\r\n`; the answer's head and body.
+/// GETs a path with further header lines, each ended by `\r\n`; returns head and body of the response.
 #[track_caller]
 pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("a connection");
@@ -22,13 +22,12 @@ pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> (String, Stri
     (head.to_owned(), body.to_owned())
 }
 
-/// Whether the daemon that tells of itself there does its work.
+/// Whether the daemon with this metrics endpoint is ready.
 pub fn is_ready(status: SocketAddr) -> bool {
     get(status, "/ready").0 == 200
 }
 
-/// The value of a sample, such as `a_total{b="c"}`. One that is not there is a mistake of the test, or of the daemon: what
-/// daemons count is there from their start.
+/// The value of a sample, such as `a_total{b="c"}`. Panics if it is missing, as daemons export all samples from the start.
 #[track_caller]
 pub fn metric(status: SocketAddr, sample: &str) -> f64 {
     let (_, metrics) = get(status, "/metrics");

@@ -1,5 +1,5 @@
-//! What the tests of more than one part share: servers that end with the test, and what a test needs of its machine.
-#![allow(dead_code, reason = "each test program uses its part of this")]
+//! Shared test support: servers that end with the test, and requirements of the machine.
+#![allow(dead_code, reason = "each test program uses a part of this module")]
 
 pub mod daemon;
 pub mod http;

@@ -1,17 +1,17 @@
-//! What a test needs of its machine. A test that cannot run has not passed: it fails, unless skipping was asked for.
+//! Requirements of tests. A test fails if its machine lacks something, unless `URLPROXY_MAY_SKIP` allows skipping it.
 
 use std::process::{Command, Stdio};
 
-/// Names what may be missing, such as `root oidentd`; `1` is everything.
+/// Variable with the names of what may be missing, such as `root oidentd`; `1` means everything.
 pub const MAY_SKIP: &str = "URLPROXY_MAY_SKIP";
 
-/// Whether the tests that need this may be skipped where it is missing.
+/// Whether tests that need `what` may be skipped.
 pub fn may_skip(what: &str) -> bool {
     let named = std::env::var(MAY_SKIP).unwrap_or_default();
     named.split([' ', ',']).any(|word| word == what || word == "1")
 }
 
-/// True when it is there; false when it is not, and the test may be skipped.
+/// Returns `is_there`; panics if it is false and the test may not be skipped.
 #[track_caller]
 pub fn need(what: &str, is_there: bool) -> bool {
     if !is_there {
@@ -21,13 +21,13 @@ pub fn need(what: &str, is_there: bool) -> bool {
     is_there
 }
 
-/// Whether this is root, who can be several users and make namespaces.
+/// Whether the test runs as root, which can switch users and create namespaces.
 #[track_caller]
 pub fn need_root() -> bool {
     need("root", rustix::process::geteuid().is_root())
 }
 
-/// Whether a program can be run, which it says itself with this argument.
+/// Whether a program can be run, with a harmless argument.
 #[track_caller]
 pub fn need_program(program: &str, harmless: &str) -> bool {
     let mut command = Command::new(program);

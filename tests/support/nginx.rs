@@ -1,4 +1,4 @@
-//! A real nginx with the module, real tools behind it, and clients before it; all gone when the test is.
+//! Runs nginx with the module, tools behind it and clients before it; all end with the test.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -20,8 +20,8 @@ pub fn module() -> PathBuf {
     fs::canonicalize(&path).unwrap_or_else(|e| panic!("{}: {e}: run cargo build --release first", path.display()))
 }
 
-/// Runs nginx, tells its process id, and ends it when standard input does: when the test drops it or dies. After a
-/// binary upgrade the pid files name the masters.
+/// Runs nginx, prints its process ID, and ends it when standard input ends: when the test drops it or dies. After a binary
+/// upgrade, the pid files name the masters.
 const SUPERVISOR: &str = r#"exec 3<&0; cd "$1"; shift; "$@" 3<&- & pid=$!; echo $pid
 (read -r _ <&3; kill -TERM $pid $(cat nginx.pid nginx.pid.oldbin 2>/dev/null) 2>/dev/null) & wait $pid"#;
 
@@ -36,13 +36,13 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx in the foreground. In `http`, `@port@` stands for the port it is to listen on.
+    /// Starts nginx in the foreground. `@port@` in `http` stands for its port.
     pub fn start(main: &str, http: &str) -> Self {
         let nginx = Self::prepare(main, http);
         nginx.run()
     }
 
-    /// The same, without the start.
+    /// Like [`start`](Self::start), but does not start nginx.
     pub fn prepare(main: &str, http: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let nginx = Self { dir, port: free_port(), env: Vec::new(), process: None, master: 0, is_daemon: false };
@@ -50,17 +50,17 @@ impl Nginx {
         nginx
     }
 
-    /// A variable of the environment that nginx is to start in.
+    /// Sets an environment variable for the next start.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
-    /// It is to start as a daemon: only such a master takes `USR2`.
+    /// Makes nginx start as a daemon: only such a master accepts `USR2`.
     pub fn set_daemon(&mut self) {
         self.is_daemon = true;
     }
 
-    /// Where the configuration and the log are, for files of the test too.
+    /// The directory of the configuration and the log; tests may add files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -78,9 +78,9 @@ impl Nginx {
         self.configure_block(main, &block);
     }
 
-    /// Writes another configuration, with this instead of an `http` block.
+    /// Writes another configuration, with `block` instead of an `http` block.
     pub fn configure_block(&self, main: &str, block: &str) {
-        // As root, workers run as somebody who can't write the directory.
+        // If root starts nginx, its workers run as a user who cannot write the directory.
         let user = if is_root() { "user root;" } else { "" };
         let dir = self.dir.path().display();
         let text = format!(
@@ -99,12 +99,12 @@ impl Nginx {
         self
     }
 
-    /// Starts the one that was prepared or has ended, and waits until it listens.
+    /// Starts nginx after `prepare` or `stop`, and waits until it listens.
     pub fn launch(&mut self) {
         self.launch_until("nginx listens", |nginx| TcpStream::connect((Ipv4Addr::LOCALHOST, nginx.port)).is_ok());
     }
 
-    /// The same, and waits for something else.
+    /// Like [`launch`](Self::launch), with another condition to wait for.
     pub fn launch_until(&mut self, what: &str, is_up: impl Fn(&Self) -> bool) {
         let nginx = self.command(&["-g", if self.is_daemon { "daemon on;" } else { "daemon off;" }]);
         let mut process = Command::new("sh")
@@ -129,7 +129,7 @@ impl Nginx {
         }
     }
 
-    /// Ends it, as `nginx -s stop` does, and waits until all its processes are gone.
+    /// Stops nginx like `nginx -s stop`, and waits until all its processes have ended.
     pub fn stop(&mut self) {
         let Some(mut process) = self.process.take() else { return };
         let ours = self.processes();
@@ -145,7 +145,7 @@ impl Nginx {
         let _ = process.wait();
     }
 
-    /// All masters and workers of this nginx, after a binary upgrade too.
+    /// All masters and workers of this nginx, including those of a binary upgrade.
     fn processes(&self) -> Vec<u32> {
         let mut all: Vec<u32> = ["nginx.pid", "nginx.pid.oldbin"].into_iter().filter_map(|n| self.pid_in(n)).collect();
         all.push(self.master);
@@ -156,12 +156,12 @@ impl Nginx {
         all
     }
 
-    /// The process named by a pid file: `nginx.pid`, or the old master's during a binary upgrade, `nginx.pid.oldbin`.
+    /// The process ID in a pid file: `nginx.pid`, or during a binary upgrade that of the old master, `nginx.pid.oldbin`.
     pub fn pid_in(&self, file: &str) -> Option<u32> {
         fs::read_to_string(self.dir.path().join(file)).ok()?.trim().parse().ok()
     }
 
-    /// From now on `master` is the one in the pid file: it is a daemon, or a binary upgrade is complete.
+    /// Takes the master from the pid file: after a start as a daemon, or a binary upgrade.
     pub fn adopt_master(&mut self) {
         self.master = self.pid_in("nginx.pid").expect("nginx.pid");
     }
@@ -199,7 +199,7 @@ impl Nginx {
         self.master
     }
 
-    /// The processes that the master has, whatever generation.
+    /// The master's workers, of any generation.
     pub fn workers(&self) -> Vec<u32> {
         children(self.master)
     }
@@ -217,7 +217,7 @@ impl Nginx {
         get(self.port, path)
     }
 
-    /// Asks for a path until it is answered with this status; how long that took.
+    /// Requests a path until it is answered with this status; returns how long that took.
     #[track_caller]
     pub fn wait_for_status(&self, path: &str, status: u16) -> Duration {
         wait_for(&format!("{path} answers {status}"), || self.get(path).status == status)
@@ -233,7 +233,7 @@ impl Drop for Nginx {
     }
 }
 
-/// Whether a process runs; one that has ended and that nobody has waited for does not.
+/// Whether a process runs; zombies do not.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
@@ -244,7 +244,7 @@ fn children(pid: u32) -> Vec<u32> {
     children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// What a server answered.
+/// A server's response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -252,27 +252,24 @@ pub struct Response {
     pub body: String,
 }
 
-/// One request on a connection of its own; status 0 when it was not answered.
+/// Sends one request on its own connection; status 0 means no response.
 pub fn get(port: u16, path: &str) -> Response {
     let unanswered = |error: io::Error| Response { status: 0, head: error.to_string(), body: String::new() };
     try_get(port, path, SOON).unwrap_or_else(unanswered)
 }
 
-/// The same, telling why there was no answer, or not all of it.
+/// Like [`get`], but returns errors.
 ///
 /// # Errors
-/// Those of the socket; `UnexpectedEof` when the connection ended before the answer did.
-pub fn try_get(port: u16, path: &str, patience: Duration) -> io::Result<Response> {
-    try_get_from(port, "test", path, patience)
+/// Those of the socket; `UnexpectedEof` if the connection ended before the response was complete.
+pub fn try_get(port: u16, path: &str, timeout: Duration) -> io::Result<Response> {
+    try_get_from(port, "test", path, timeout)
 }
 
-/// The same from a host of that name.
-///
-/// # Errors
-/// Those of [`try_get`].
-pub fn try_get_from(port: u16, host: &str, path: &str, patience: Duration) -> io::Result<Response> {
+/// Like [`try_get`], with this `Host`.
+pub fn try_get_from(port: u16, host: &str, path: &str, timeout: Duration) -> io::Result<Response> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
@@ -286,7 +283,7 @@ pub fn try_get_from(port: u16, host: &str, path: &str, patience: Duration) -> io
     Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// A tool: an HTTP server in this process that answers every request with its name.
+/// A tool: an HTTP server in this process that responds to every request with its name.
 pub struct Tool {
     port: u16,
 }
@@ -296,7 +293,7 @@ impl Tool {
         Self::listen(Ipv4Addr::LOCALHOST, move |_| name.to_owned())
     }
 
-    /// Many tools: a server at the same port of every loopback address that answers with the address that was asked.
+    /// Many tools: one server on the same port of every loopback address that responds with the requested address.
     pub fn everywhere() -> Self {
         Self::listen(Ipv4Addr::UNSPECIFIED, |stream| {
             stream.local_addr().map_or_else(|e| e.to_string(), |addr| addr.ip().to_string())
@@ -335,7 +332,7 @@ fn serve(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
         pending.extend_from_slice(&chunk[..read]);
         while let Some(end) = pending.windows(4).position(|w| w == b"\r\n\r\n") {
             pending.drain(..end + 4);
-            // At once: pieces of it would wait for each other's acknowledgement.
+            // In one write: several would wait for each other's acknowledgment.
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
             stream.write_all(answer.as_bytes())?;
         }

@@ -1,10 +1,10 @@
-//! Ports for servers that cannot say which one the kernel gave them.
+//! Ports for servers that cannot report the port that the kernel assigned.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-/// A port that was free a moment ago, below those the kernel gives to clients: none of their connections can get in
-/// between, not even while its server is down. Each test program has ports of its own.
+/// A port that was free a moment ago, below the kernel's ephemeral ports: no client connection can take it, even while its server
+/// is down. Each test program has its own range.
 pub fn free_port() -> u16 {
     const OURS: u16 = 200;
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -1,5 +1,5 @@
-//! A real `redis-server`, or `valkey-server`, for one test: its own directory, port and socket, gone when the test is,
-//! however it ends.
+//! Runs a `redis-server` or `valkey-server` for one test, with its own directory, port and socket. It ends with the test, even
+//! after a crash.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,13 +13,13 @@ use tempfile::TempDir;
 use crate::support::port::free_port;
 use crate::support::wait::SOON;
 
-/// Runs the server, tells its process id, and kills it when standard input ends: when the test drops it or dies.
+/// Runs the server, prints its process ID, and kills it when standard input ends: when the test drops it or dies.
 const SUPERVISOR: &str = r#"exec 3<&0; "$@" 3<&- >&2 & pid=$!; echo $pid; (read -r _ <&3; kill -9 $pid) & wait $pid"#;
 
-/// Names another program than `redis-server`, such as `valkey-server`.
+/// Variable with another program than `redis-server`, such as `valkey-server`.
 const PROGRAM: &str = "URLPROXY_TEST_SERVER";
 
-/// A running server. Killed when dropped.
+/// A running server; killed when dropped.
 pub struct RedisServer {
     dir: TempDir,
     port: u16,
@@ -31,24 +31,24 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server on a free port of 127.0.0.1 and on a unix socket, without persistence unless `extra_args` ask for it,
-    /// and waits until it answers.
+    /// Starts a server on a free port of 127.0.0.1 and on a unix socket, without persistence unless `extra_args` enable it, and
+    /// waits until it answers.
     pub fn start(extra_args: &[&str]) -> Self {
         Self::start_with(None, extra_args)
     }
 
-    /// The same with a configuration file of this content.
+    /// Like [`start`](Self::start), with a configuration file of this content.
     pub fn start_with(configuration: Option<&str>, extra_args: &[&str]) -> Self {
         let program = std::env::var(PROGRAM).unwrap_or_else(|_| "redis-server".into());
         Self::start_program(&program, configuration, extra_args)
     }
 
-    /// The same with another program.
+    /// Like [`start_with`](Self::start_with), with another program.
     pub fn start_program(program: &str, configuration: Option<&str>, extra_args: &[&str]) -> Self {
         Self::launch(&[], program, configuration, extra_args)
     }
 
-    /// The same as [`Self::start`], run by another program, which must become the server: `unshare -n` ...
+    /// Like [`start`](Self::start), run by another program that executes the server, e.g. `unshare -n`.
     pub fn start_under(launcher: &[&str], extra_args: &[&str]) -> Self {
         Self::launch(launcher, "redis-server", None, extra_args)
     }
@@ -82,7 +82,7 @@ impl RedisServer {
         self.dir.path().join("redis.sock")
     }
 
-    /// The server's working directory, for files of the test too.
+    /// The server's working directory; tests may add files.
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_owned()
     }
@@ -92,13 +92,13 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// What redis-cli prints for a command given over the unix socket, without the last line end.
+    /// Runs a command with redis-cli over the unix socket; returns its output without the last line end.
     pub fn cli(&self, args: &[&str]) -> String {
         let output = self.redis_cli(args);
         String::from_utf8_lossy(&output).trim_end().to_owned()
     }
 
-    /// The server's process id.
+    /// The server's process ID.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the server runs").1
     }
@@ -110,19 +110,19 @@ impl RedisServer {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {pid}");
     }
 
-    /// Kills the server with SIGKILL and waits for its end. Nothing happens when it does not run.
+    /// Kills the server with SIGKILL and waits for its end; does nothing if it does not run.
     pub fn stop(&mut self) {
         let Some((mut process, _)) = self.process.take() else { return };
         drop(process.stdin.take());
         process.wait().expect("the supervisor ends");
     }
 
-    /// More arguments from the next start on.
+    /// Adds arguments for the next start.
     pub fn add_args(&mut self, args: &[&str]) {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
     }
 
-    /// Starts a stopped server again, on the same port and directory, and waits until it has loaded its data.
+    /// Restarts a stopped server with the same port and directory, and waits until it has loaded its data.
     pub fn start_again(&mut self) {
         self.start_loading();
         while self.cli(&["PING"]).starts_with("LOADING") {
@@ -130,18 +130,18 @@ impl RedisServer {
         }
     }
 
-    /// The same, returning as soon as the server answers anything.
+    /// Like [`start_again`](Self::start_again), but returns as soon as the server answers anything.
     pub fn start_loading(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
         assert!(self.run(), "{} does not start again:\n{}", self.program, self.log());
     }
 
-    /// What the server logged.
+    /// The server's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
     }
 
-    /// Starts the process; false when it ends instead of answering, as it does when another took its port.
+    /// Starts the process; false if it ends instead of answering, e.g. because its port is taken.
     fn run(&mut self) -> bool {
         let _ = fs::remove_file(self.socket());
         let mut process = Command::new("sh")

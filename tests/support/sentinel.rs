@@ -1,4 +1,4 @@
-//! Sentinels for one test: real ones, and one that tells what the test wants.
+//! Sentinels for one test: real ones, and a fake one that names any master.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -7,8 +7,8 @@ use std::thread;
 
 use crate::support::redis::RedisServer;
 
-/// Starts a Sentinel that watches `mymaster` on this port, and does not take it for dead because a busy machine delays it: a
-/// test that wants that sets another `down-after-milliseconds`.
+/// Starts a Sentinel that watches `mymaster` on this port. Its `down-after-milliseconds` is long, so that a busy machine causes no
+/// failover; tests may set another one.
 pub fn start_sentinel(master: u16, quorum: u16, extra_lines: &str) -> RedisServer {
     let configuration = format!(
         "sentinel monitor mymaster 127.0.0.1 {master} {quorum}\n\
@@ -19,36 +19,36 @@ pub fn start_sentinel(master: u16, quorum: u16, extra_lines: &str) -> RedisServe
     RedisServer::start_with(Some(&configuration), &["--sentinel"])
 }
 
-/// Tells every client the same about every master. Its thread ends with the test program.
+/// Gives every client the same reply. Its thread ends with the test program.
 pub struct FakeSentinel {
     pub port: u16,
-    told: Arc<Mutex<String>>,
+    reply: Arc<Mutex<String>>,
 }
 
 impl FakeSentinel {
     pub fn start(host: &str, port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let own_port = listener.local_addr().unwrap().port();
-        let told = Arc::new(Mutex::new(answer(host, port)));
-        let tell = Arc::clone(&told);
+        let reply = Arc::new(Mutex::new(reply_of(host, port)));
+        let current = Arc::clone(&reply);
         thread::spawn(move || {
             for mut client in listener.incoming().flatten() {
-                // Each client asks one question, in one piece.
+                // Each client sends one command, in one piece.
                 let mut question = [0; 4096];
                 if client.read(&mut question).is_ok_and(|length| length > 0) {
-                    let _ = client.write_all(tell.lock().unwrap().as_bytes());
+                    let _ = client.write_all(current.lock().unwrap().as_bytes());
                 }
             }
         });
-        Self { port: own_port, told }
+        Self { port: own_port, reply }
     }
 
     pub fn tell(&self, host: &str, port: u16) {
-        *self.told.lock().unwrap() = answer(host, port);
+        *self.reply.lock().unwrap() = reply_of(host, port);
     }
 }
 
-fn answer(host: &str, port: u16) -> String {
+fn reply_of(host: &str, port: u16) -> String {
     let port = port.to_string();
     format!("*2\r\n${}\r\n{host}\r\n${}\r\n{port}\r\n", host.len(), port.len())
 }

@@ -1,4 +1,4 @@
-//! Certificates from private authorities, made by the openssl program.
+//! Certificates of private CAs, created with the openssl program.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::redis::RedisServer;
 
-/// Makes a private authority, `ca.pem`, and a certificate from it for `name`, `cert.pem` and `key.pem`.
+/// Creates a private CA, `ca.pem`, and a certificate of it for `name`, `cert.pem` and `key.pem`.
 pub fn certify(dir: &Path, name: &str) {
     let script = format!(
         r#"set -e; cd "$1"; exec 2>openssl.log
@@ -20,7 +20,7 @@ pub fn certify(dir: &Path, name: &str) {
     assert!(made.success(), "openssl failed: {}", log());
 }
 
-/// Starts a server that has a TLS port with a certificate for `name`, and the password `pw`.
+/// Starts a server with a TLS port, a certificate for `name`, and the password `pw`.
 pub fn tls_server(name: &str, extra_args: &[&str]) -> (RedisServer, tempfile::TempDir, u16) {
     let dir = tempfile::tempdir().unwrap();
     certify(dir.path(), name);
