@@ -13,7 +13,7 @@ pub struct CommonOptions {
     /// Options of the Redis connection.
     #[command(flatten)]
     pub redis: RedisOptions,
-    /// Address for HTTP requests for /metrics, /live and /ready [default: none]
+    /// Address of the metrics endpoint, which serves /metrics, /live and /ready [default: off]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
     /// Options of the log.
