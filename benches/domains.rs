@@ -36,11 +36,11 @@ fn main() {
     let (database, old) = (store.directory().join("domains.db"), store.directory().join("data.db"));
     write_old(&old).unwrap_or_else(|e| panic!("{e}"));
     let database = database.display().to_string();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut import = Command::new(PROGRAM);
     import.args(["--database", &database, "import"]).arg(&old).stdout(Stdio::null());
     assert!(import.status().is_ok_and(|status| status.success()));
-    row(&format!("import of {DOMAINS} domains from the old database"), &seconds(begun.elapsed()), "");
+    row(&format!("import of {DOMAINS} domains from the old database"), &seconds(started.elapsed()), "");
 
     let owned = OwnedTable::new(Capacity::of_bytes(DOMAINS * 384 + (1 << 20)).unwrap_or_else(|e| panic!("{e}")));
     let table = owned.table();
@@ -51,11 +51,11 @@ fn main() {
     std::thread::scope(|scope| {
         scope.spawn(|| run(table, &settings, &lease, &journal, &|| stop.load(Relaxed)));
         let address = format!("127.0.0.1:{}", support::port::free_port());
-        let begun = Instant::now();
+        let started = Instant::now();
         let args = ["--database", &database, "--listen", &address, "--redis", &store.url()];
         let unicorn = Process::start(PROGRAM, &args);
         wait(|| table.header().live(Kind::Domain) == DOMAINS as u64);
-        row("from its start with an empty Redis until all are routed", &seconds(begun.elapsed()), "");
+        row("from its start with an empty Redis until all are routed", &seconds(started.elapsed()), "");
         let (mut answered, mut routed) = change_steadily(table, &address);
         stop.store(true, Relaxed);
         for (what, taken) in [("answered", &mut answered), ("routed", &mut routed)] {
@@ -99,9 +99,9 @@ fn write_old(path: &Path) -> rusqlite::Result<()> {
 }
 
 fn wait(mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "it takes too long");
+        assert!(started.elapsed() < Duration::from_secs(120), "it takes too long");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -116,9 +116,9 @@ fn change_steadily(table: Table<'_>, address: &str) -> (Vec<Duration>, Vec<Durat
         Lookup::Found(record) => record.routes().next().and_then(|r| r.first_backend()).map(|b| b.port),
         _ => None,
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let change = |number: u32| {
-        let due = begun + Duration::from_secs(1) / PER_SECOND * number;
+        let due = started + Duration::from_secs(1) / PER_SECOND * number;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let at = number as usize * 7919 % DOMAINS;
         let (name, port) = (domain(at), 1 + (number % 1000) as u16);

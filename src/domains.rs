@@ -1,9 +1,10 @@
 //! invisible-unicorn: projects map whole domains to backends over HTTP; its database is replicated to Redis.
 //!
-//! `listen` (connections) -> `api` (one request, one answer) -> `request`, `token`, `policy` (what is asked, by whom, whether it may
-//! be) -> `change` (a change, its `outbox` rows and its `audit` row in one transaction) -> `database`; beside them `replicator` (the one
-//! task that writes to Redis), with `replica` (that Redis) and `foreign` (what is not ours there). `commands` and `operator` are what its
-//! command line does instead of serving. `ownership` says which domains belong together; `pruner` keeps the audit log small.
+//! A request goes `server` (connections) -> `api` -> `request` (parsing), `token` (authorization), `mapping_policy` with
+//! `backend_policy`, `reserved` and `suffixes` (rules) -> `change` (mapping, `outbox` and `audit` in one transaction) -> `database`.
+//! `replicator` is the only task that writes to Redis, through `replica`; `foreign_domains` protects domains that the database
+//! never had. `commands` and `operator` are the commands of the command line, `ownership` decides which domains are related, and
+//! `pruner` limits the audit log.
 
 mod api;
 mod api_error;

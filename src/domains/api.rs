@@ -218,11 +218,11 @@ impl Api {
         }
         let permit = permit_from(&self.reads).await?;
         let (always, owner, token) = (self.rules.require_tokens, project.to_owned(), token.map(str::to_owned));
-        let authorized = move |database: &Database| {
+        let check_access = move |database: &Database| {
             let _permit = permit;
             database.read(|transaction| Ok(authorize(transaction, &owner, token.as_deref(), always)))?
         };
-        self.database.blocking(authorized).await?;
+        self.database.blocking(check_access).await?;
         self.resolver.look_up(project, names).await.map_err(|TooManyLookups| ApiError::Busy)
     }
 
@@ -251,8 +251,8 @@ fn execute(
     operation: Operation,
     resolved: &Resolved,
 ) -> Result<Outcome, ApiError> {
-    let ask = |transaction: &Transaction<'_>| authorize(transaction, project, token, rules.require_tokens);
-    let id = database.read(|transaction| Ok(ask(transaction)))??;
+    let check_access = |transaction: &Transaction<'_>| authorize(transaction, project, token, rules.require_tokens);
+    let id = database.read(|transaction| Ok(check_access(transaction)))??;
     let who = id.map_or_else(|| peer.to_string(), |id| format!("token {id}"));
     let author = Author { who: &who, project, is_operator: false };
     let checked = |wanted: Mapping| Ok(rules.policy.check_resolved(&wanted.backends, resolved).map(|()| wanted)?);
@@ -264,18 +264,18 @@ fn execute(
             let wanted = checked(wanted?)?;
             let put =
                 |transaction: &Transaction<'_>| change::put(transaction, &rules.policy, author, &wanted, Action::Put);
-            (None, change_if(database, ask, put)?)
+            (None, change_if(database, check_access, put)?)
         }
         Operation::Replace { domain, wanted } => {
             let (domain, wanted) = (canonical_domain(database, project, &domain)?, wanted.and_then(checked));
             let replace =
                 |transaction: &Transaction<'_>| change::replace(transaction, &rules.policy, author, &domain, wanted);
-            (Some("OK"), change_if(database, ask, replace)?)
+            (Some("OK"), change_if(database, check_access, replace)?)
         }
         Operation::Delete { domain } => {
             let domain = canonical_domain(database, project, &domain)?;
             let delete = |transaction: &Transaction<'_>| change::delete(transaction, author, &domain);
-            (Some("deleted"), change_if(database, ask, delete)?)
+            (Some("deleted"), change_if(database, check_access, delete)?)
         }
     };
     let (domain, to) = (&changed.domain, &changed.renamed_to);
@@ -289,11 +289,11 @@ fn execute(
 /// Changes the database if authorized. Checks again inside the transaction: a token may be revoked while its change waits.
 fn change_if(
     database: &Database,
-    ask: impl Fn(&Transaction<'_>) -> Result<Option<i64>, ApiError>,
+    check_access: impl Fn(&Transaction<'_>) -> Result<Option<i64>, ApiError>,
     change: impl FnOnce(&Transaction<'_>) -> Result<Changed, ApiError>,
 ) -> Result<Changed, ApiError> {
     database.write(|transaction| {
-        ask(transaction)?;
+        check_access(transaction)?;
         change(transaction)
     })
 }

@@ -49,7 +49,7 @@ impl ForeignDomains {
             warn!(
                 foreign,
                 accept,
-                "Redis has domains that this database never had; keeping them, import the old database or touch the accept file to remove them"
+                "Redis has domains that this database never had; keeping them, import the old database to adopt them or touch the accept file to remove them"
             );
         }
         false

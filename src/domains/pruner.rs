@@ -46,12 +46,12 @@ async fn prune_once(database: &Database, max_bytes: i64, metrics: &Metrics) -> R
         if plan.last.is_none() {
             return Ok(rows);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let step = move |database: &Database| {
             database.write(|transaction| audit::prune(transaction, limits)).map_err(|error| database.failed(error))
         };
         let Pruned { rows: removed, .. } = database.blocking(step).await?;
         rows += removed;
-        sleep(begun.elapsed().max(MIN_PAUSE)).await;
+        sleep(started.elapsed().max(MIN_PAUSE)).await;
     }
 }

@@ -44,7 +44,7 @@ impl Replica {
 
     /// Checks the connection.
     pub(super) async fn ping(&mut self) -> Result<(), StoreError> {
-        self.ask(async |connection| redis::cmd("PING").query_async(connection).await).await
+        self.request(async |connection| redis::cmd("PING").query_async(connection).await).await
     }
 
     /// Writes these mappings in one transaction.
@@ -54,14 +54,14 @@ impl Replica {
         for mapping in mappings {
             write_frontend(&mut transaction, &mapping.domain, &mapping.backends);
         }
-        self.ask(async |connection| transaction.query_async(connection).await).await
+        self.request(async |connection| transaction.query_async(connection).await).await
     }
 
     /// Removes keys; returns how many existed.
     pub(super) async fn remove(&mut self, keys: &[Vec<u8>]) -> Result<usize, StoreError> {
         let mut command = redis::cmd("DEL");
         command.arg(keys);
-        self.ask(async |connection| command.query_async(connection).await).await
+        self.request(async |connection| command.query_async(connection).await).await
     }
 
     /// Returns the mappings that differ in Redis. Each mapping must have backends.
@@ -74,7 +74,7 @@ impl Replica {
             compare_frontend(&mut pipeline, &mapping.domain, &mapping.backends);
         }
         pipeline.ignore_errors();
-        let replies: Vec<Value> = self.ask(async |connection| pipeline.query_async(connection).await).await?;
+        let replies: Vec<Value> = self.request(async |connection| pipeline.query_async(connection).await).await?;
         let is_same = |pair: &[Value], backends: &[String]| {
             let [members, count] = pair else { return false };
             let members = Vec::<bool>::from_redis_value(members.clone()).unwrap_or_default();
@@ -93,7 +93,8 @@ impl Replica {
         let mut cursor = 0;
         loop {
             let command = scan_frontends(cursor, SCAN_COUNT);
-            let page: (u64, Vec<Vec<u8>>) = self.ask(async |connection| command.query_async(connection).await).await?;
+            let page: (u64, Vec<Vec<u8>>) =
+                self.request(async |connection| command.query_async(connection).await).await?;
             keys.extend(page.1);
             cursor = page.0;
             if cursor == 0 {
@@ -102,7 +103,7 @@ impl Replica {
         }
     }
 
-    async fn ask<T>(
+    async fn request<T>(
         &mut self,
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, StoreError> {
@@ -115,9 +116,9 @@ pub(super) fn names_of(keys: &HashSet<Vec<u8>>) -> Vec<String> {
     keys.iter().filter_map(|key| frontend_of(key)).map(str::to_owned).collect()
 }
 
-async fn timed<T>(latency: &Histogram, asked: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
-    let begun = Instant::now();
-    let outcome = within_deadline(asked).await;
-    latency.observe(begun.elapsed().as_secs_f64());
+async fn timed<T>(latency: &Histogram, reply: impl Future<Output = RedisResult<T>>) -> Result<T, StoreError> {
+    let started = Instant::now();
+    let outcome = within_deadline(reply).await;
+    latency.observe(started.elapsed().as_secs_f64());
     outcome
 }

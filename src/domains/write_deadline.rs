@@ -78,9 +78,9 @@ mod tests {
         let (ours, _theirs) = duplex(10);
         let mut ours = WriteDeadline::new(ours, TIMEOUT);
         ours.write_all(&[0; 10]).await.unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(ours.write_all(&[0; 10]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() >= TIMEOUT);
+        assert!(started.elapsed() >= TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
@@ -96,9 +96,9 @@ mod tests {
                 }
             }
         });
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(ours.write_all(&[0; 1000]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() < TIMEOUT + Duration::from_secs(2));
+        assert!(started.elapsed() < TIMEOUT + Duration::from_secs(2));
         drop(ours);
         reader.await.unwrap();
     }

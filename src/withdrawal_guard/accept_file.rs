@@ -225,13 +225,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("accept");
         let mut file = AcceptFile::new(&path);
-        let begun = Instant::now();
+        let started = Instant::now();
         // A shell empties the file first.
         fs::write(&path, "").unwrap();
-        assert!(!file.is_ready(begun));
+        assert!(!file.is_ready(started));
         fs::write(&path, "a\n").unwrap();
-        assert!(!file.is_ready(begun + SETTLED), "it has changed again");
-        let accepted = file.take(begun + SETTLED * 2).unwrap().unwrap();
+        assert!(!file.is_ready(started + SETTLED), "it has changed again");
+        let accepted = file.take(started + SETTLED * 2).unwrap().unwrap();
         assert!(
             matches!(accepted, Accepted::Only(names) if names.contains(b"prefix:a") && !names.contains(b"prefix:b"))
         );

@@ -12,7 +12,7 @@ use crate::support::redis::RedisServer;
 #[test]
 fn empty_import_leaves_domains_in_redis_foreign() {
     let (site, redis, unicorn) = start(&[]);
-    redis.cli(&["SADD", "frontend:stranger.example.org", A]);
+    redis.cli(&["SADD", "frontend:foreign.example.org", A]);
     drop(unicorn);
     site.open().execute_batch("DELETE FROM mark").unwrap();
     let old = site.path("data.db");

@@ -123,16 +123,16 @@ impl Killer {
 
 /// The call before which the process was killed: its name and target.
 fn call_in(trace: &str) -> String {
-    let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut started: BTreeMap<&str, &str> = BTreeMap::new();
     let mut call = "? ?";
     for (thread, line) in trace.lines().filter_map(|line| line.split_once(' ')) {
         let line = line.trim();
         match (line.strip_suffix("<unfinished ...>"), line.ends_with("= ?")) {
-            (Some(unfinished), _) => drop(begun.insert(thread, unfinished)),
+            (Some(unfinished), _) => drop(started.insert(thread, unfinished)),
             // The killed call has no result.
-            (None, true) => call = begun.remove(thread).unwrap_or(line),
-            (None, false) if line.contains("killed by SIGKILL") => call = begun.remove(thread).unwrap_or(call),
-            (None, false) => drop(begun.remove(thread)),
+            (None, true) => call = started.remove(thread).unwrap_or(line),
+            (None, false) if line.contains("killed by SIGKILL") => call = started.remove(thread).unwrap_or(call),
+            (None, false) => drop(started.remove(thread)),
         }
     }
     let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
@@ -260,10 +260,10 @@ fn start_survives_a_kill_at_any_step() {
             .spawn()
             .expect("strace, a package of Debian");
         let mut is_over = false;
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         wait_for("killed or started", || {
             is_over = starting.try_wait().unwrap().is_some();
-            is_over || begun.elapsed().as_secs() >= 2
+            is_over || started.elapsed().as_secs() >= 2
         });
         if is_over {
             *calls.entry(call_in(&fs::read_to_string(&trace).unwrap())).or_default() += 1;

@@ -79,10 +79,10 @@ fn responses_that_are_not_read_in_time_are_aborted() {
     let (_site, _redis, unicorn) = start(&[]);
     let _silent = ask_and_do_not_read(2, &unicorn);
     wait_for("it is in", || unicorn.metric("invisible_unicorn_connections") == 1.0);
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     let is_gone = || unicorn.metric("invisible_unicorn_connections") == 0.0;
     while !is_gone() {
-        assert!(begun.elapsed() < Duration::from_secs(180), "it stays");
+        assert!(started.elapsed() < Duration::from_secs(180), "it stays");
         std::thread::sleep(Duration::from_millis(200));
     }
     unicorn.daemon.wait_for_line(&["DEBUG", "connection failed"]);
@@ -255,8 +255,8 @@ fn changes_continue_during_pruning() {
             changes
         });
         // Not `wait_for`: the changing thread must end even if the pruning does not.
-        let begun = std::time::Instant::now();
-        while bytes() > 1 << 20 && begun.elapsed() < Duration::from_secs(120) {
+        let started = std::time::Instant::now();
+        while bytes() > 1 << 20 && started.elapsed() < Duration::from_secs(120) {
             std::thread::sleep(Duration::from_millis(20));
         }
         is_pruned.store(true, Relaxed);

@@ -67,10 +67,10 @@ fn flushed_redis_is_filled_again() {
     for number in 0..30 {
         unicorn.put("tools", &format!("d{number}.example.org"), &[A, B]);
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     redis.cli(&["FLUSHALL"]);
     wait_until_equal(&site, &redis);
-    eprintln!("filled again {:?} after FLUSHALL", begun.elapsed());
+    eprintln!("filled again {:?} after FLUSHALL", started.elapsed());
     redis.stop();
     redis.start_again();
     wait_until_equal(&site, &redis);
@@ -83,19 +83,19 @@ fn changes_of_other_writers_are_overwritten() {
     unicorn.put("tools", "a.example.org", &[A, B]);
     unicorn.put("tools", "b.example.org", &[A]);
     let undone = |command: &[&str]| {
-        let begun = Instant::now();
+        let started = Instant::now();
         redis.cli(command);
         wait_until_equal(&site, &redis);
-        eprintln!("{:?} after {command:?}", begun.elapsed());
+        eprintln!("{:?} after {command:?}", started.elapsed());
     };
     for command in [
         &["SADD", "frontend:a.example.org", "http://10.6.6.6:80"][..],
         &["SREM", "frontend:a.example.org", A],
         &["DEL", "frontend:a.example.org"],
         &["SET", "frontend:a.example.org", "x"],
-        &["RENAME", "frontend:b.example.org", "frontend:stranger.example.org"],
+        &["RENAME", "frontend:b.example.org", "frontend:foreign.example.org"],
         &["PEXPIRE", "frontend:a.example.org", "1"],
-        &["SADD", "frontend:stranger.example.org", A],
+        &["SADD", "frontend:foreign.example.org", A],
         &["SADD", "frontend:", A],
         &["SADD", "frontend:\\xff", A],
     ] {
@@ -119,12 +119,12 @@ fn two_servers_on_one_redis_do_not_delay_changes() {
     }
     let written = || unicorn.metric("invisible_unicorn_differences_total{kind=\"written\"}");
     wait_for("ten repairs", || written() > 10.0);
-    let (begun, before) = (Instant::now(), written());
+    let (started, before) = (Instant::now(), written());
     for number in 0..20 {
         let answer = unicorn.put("tools", &format!("d{number}.example.org"), &[A]);
         assert_eq!(answer.header("urlproxy-replicated"), Some("yes"));
     }
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(written() - before < 20.0 + 10.0 * took.as_secs_f64(), "repairs back off");
     assert_eq!(unicorn.daemon.log().matches("WARN another writer").count(), 1);
     drop(other);
@@ -149,7 +149,7 @@ fn start_repairs_missing_changed_and_unmapped_domains() {
     drop(unicorn);
     redis.cli(&["DEL", "frontend:a.example.org"]);
     redis.cli(&["SADD", "frontend:b.example.org", B]);
-    redis.cli(&["SADD", "frontend:stranger.example.org", B]);
+    redis.cli(&["SADD", "frontend:foreign.example.org", B]);
     let unicorn = site.start(&redis, &[]);
     assert_eq!(frontends(&redis), site.mappings());
     unicorn.daemon.wait_for_line(&[
@@ -164,8 +164,8 @@ fn start_repairs_missing_changed_and_unmapped_domains() {
 #[test]
 fn foreign_domains_are_kept_until_the_operator_accepts() {
     let (site, redis) = (Site::new(), RedisServer::start(&[]));
-    let stranger = one("stranger.example.org", A);
-    redis.cli(&["SADD", "frontend:stranger.example.org", A]);
+    let foreign = one("foreign.example.org", A);
+    redis.cli(&["SADD", "frontend:foreign.example.org", A]);
     let unicorn = site.start(&redis, &["--resync-interval", "200ms"]);
     unicorn.daemon.wait_for_line(&["WARN", "Redis has domains that this database never had", "foreign=1"]);
     // Nor after its first domain.
@@ -173,7 +173,7 @@ fn foreign_domains_are_kept_until_the_operator_accepts() {
     let compared = || unicorn.daemon.log().matches("Redis matches the database").count();
     let before = compared();
     wait_for("five more resyncs", || compared() > before + 5);
-    assert_eq!(frontends(&redis), [one("a.example.org", A), stranger]);
+    assert_eq!(frontends(&redis), [one("a.example.org", A), foreign]);
     assert_eq!(unicorn.daemon.log().matches("WARN Redis has domains").count(), 1);
     assert_eq!(unicorn.metric("invisible_unicorn_held_domains"), 1.0);
     fs::write(site.accept(), "").unwrap();
@@ -181,7 +181,7 @@ fn foreign_domains_are_kept_until_the_operator_accepts() {
     assert_eq!(frontends(&redis), [one("a.example.org", A)]);
     unicorn.daemon.wait_for_line(&["WARN", "accepted by the operator"]);
     // From now on, the database owns this Redis.
-    redis.cli(&["SADD", "frontend:stranger.example.org", A]);
+    redis.cli(&["SADD", "frontend:foreign.example.org", A]);
     wait_until_equal(&site, &redis);
 }
 
@@ -263,7 +263,7 @@ fn documented_acl_rights_suffice() {
     let url = redis.url().replace("//", "//invisible-unicorn:password@");
     let unicorn = site.start(&redis, &["--redis", &url]);
     unicorn.put("tools", "a.example.org", &[A, B]);
-    redis.cli(&["SADD", "frontend:stranger.example.org", A]);
+    redis.cli(&["SADD", "frontend:foreign.example.org", A]);
     redis.cli(&["DEL", "frontend:a.example.org"]);
     wait_until_equal(&site, &redis);
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/a.example.org", "").0, 200);

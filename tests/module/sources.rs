@@ -154,7 +154,7 @@ fn a_master_that_was_partitioned_is_left() {
         keeping(table, || {
             let begun = Instant::now();
             route(&new, "new", 9);
-            sentinel.tell("127.0.0.1", new.port());
+            sentinel.set_master("127.0.0.1", new.port());
             wait_for("routed", || has(table, "new", 9));
             println!("a master that still takes itself for one was left after {:?}", begun.elapsed());
         });
@@ -177,7 +177,7 @@ fn a_demoted_master_is_left_though_it_closes_nothing() {
             wait_for("the old one is left", || !has_client(&old));
             // The Sentinel still tells of the old one.
             wait_for("refused", || old.cli(&["INFO", "commandstats"]).contains("cmdstat_role:calls="));
-            sentinel.tell("127.0.0.1", new.port());
+            sentinel.set_master("127.0.0.1", new.port());
             route(&new, "new", 9);
             wait_for("routed", || has(table, "new", 9) && has_client(&new));
             println!("a demoted master was left after {:?}", begun.elapsed());
@@ -200,7 +200,7 @@ fn sentinels_are_believed_by_majority() {
         port_behind(&[one.port, two.port, three.port]).contains(&format!("{:?}", master.port().to_string().as_bytes()))
     );
     assert!(port_behind(&[one.port, two.port]).contains(&format!("{:?}", stale.port().to_string().as_bytes())));
-    three.tell("localhost", stale.port());
+    three.set_master("localhost", stale.port());
     assert!(port_behind(&[three.port]).contains(&format!("{:?}", stale.port().to_string().as_bytes())), "by name");
 }
 

@@ -58,12 +58,12 @@ impl Daemon {
     #[track_caller]
     pub fn wait_for_line(&self, words: &[&str]) -> String {
         let find = || self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned);
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             if let Some(line) = find() {
                 return line;
             }
-            assert!(begun.elapsed() < SOON, "timeout: no line with {words:?} in\n{}", self.log());
+            assert!(started.elapsed() < SOON, "timeout: no line with {words:?} in\n{}", self.log());
             thread::sleep(Duration::from_millis(1));
         }
     }

@@ -43,7 +43,7 @@ impl FakeSentinel {
         Self { port: own_port, reply }
     }
 
-    pub fn tell(&self, host: &str, port: u16) {
+    pub fn set_master(&self, host: &str, port: u16) {
         *self.reply.lock().unwrap() = reply_of(host, port);
     }
 }

@@ -16,7 +16,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 impl Replicator {
     /// Makes Redis equal to the database. Domains that only Redis has are removed, unless the guard holds them or they are foreign.
     pub(super) async fn reconcile(&mut self, replica: &mut Replica) -> Result<(), ReplicationError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         // The comparison finds all earlier writes.
         let _ = replica.take_invalidations();
         // Before any write, as the guard compares the loss with what Redis had.
@@ -39,7 +39,7 @@ impl Replicator {
         let withdrawn = self.withdraw_unmapped(replica, keys).await?;
         self.config.metrics.count_differences("written", written);
         self.config.metrics.count_differences("withdrawn", withdrawn);
-        let took = begun.elapsed();
+        let took = started.elapsed();
         if written + withdrawn > 0 {
             info!(written, withdrawn, domains, ?took, "Redis differed from the database; corrected");
         } else {
