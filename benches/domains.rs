@@ -101,7 +101,7 @@ fn write_old(path: &Path) -> rusqlite::Result<()> {
 fn wait(mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(120), "it takes too long");
+        assert!(started.elapsed() < Duration::from_secs(120), "timeout");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -46,51 +46,51 @@ pub struct GuardMessages {
 /// Decides which missing routes a daemon withdraws, and logs the decisions.
 #[derive(Debug)]
 pub struct LoggedGuard {
-    judge: WithdrawalGuard,
+    guard: WithdrawalGuard,
     messages: &'static GuardMessages,
 }
 
 impl LoggedGuard {
     /// A guard with these settings; with `None` it lets every withdrawal through.
     pub fn new(settings: Option<GuardSettings>, messages: &'static GuardMessages) -> Self {
-        Self { judge: WithdrawalGuard::new(settings), messages }
+        Self { guard: WithdrawalGuard::new(settings), messages }
     }
 
     /// The guard's settings; `None` if it is off.
     pub fn settings(&self) -> Option<&GuardSettings> {
-        self.judge.settings()
+        self.guard.settings()
     }
 
     /// Judges one comparison: of `live` registered routes, the source lacks those with the keys `missing`, one key a route.
     pub fn judge(&mut self, missing: &[Vec<u8>], live: usize, now: Instant) -> Verdict {
         let loss = Loss { missing: missing.len() as u64, live: live as u64 };
-        let (verdict, events) = self.judge.judge(&[loss], missing, now.into_std());
+        let (verdict, events) = self.guard.judge(&[loss], missing, now.into_std());
         events.iter().for_each(|event| self.log(event, loss));
         verdict
     }
 
     /// Stops the clock of a hold: the source does not answer.
     pub fn pause(&mut self) {
-        self.judge.pause();
+        self.guard.pause();
     }
 
     /// Restarts the clock of a hold: the source has sent a complete list again.
     pub fn resume(&mut self, now: Instant) {
-        self.judge.resume(now.into_std());
+        self.guard.resume(now.into_std());
     }
 
     /// Drops a hold: another writer has decided in the meantime.
     pub fn forget(&mut self) {
-        self.judge.set_hold(None);
+        self.guard.set_hold(None);
     }
 
     /// Whether a hold has ended, so that the next comparison is due now.
     pub fn is_over(&mut self, now: Instant) -> bool {
-        self.judge.is_over(now.into_std())
+        self.guard.is_over(now.into_std())
     }
 
     fn log(&self, event: &GuardEvent, Loss { missing, live }: Loss) {
-        let Some(settings) = self.judge.settings() else { return };
+        let Some(settings) = self.guard.settings() else { return };
         let accept = settings.accept.display();
         match event {
             GuardEvent::Recovered => info!("{}", self.messages.has_all),

@@ -24,7 +24,7 @@ impl ForeignDomains {
     }
 
     /// Whether the database may take ownership of this Redis: it has no foreign domains, or the operator accepts their removal.
-    pub(super) fn judge(&mut self, foreign: usize, now: Instant) -> bool {
+    pub(super) fn may_remove(&mut self, foreign: usize, now: Instant) -> bool {
         if foreign == 0 {
             self.clear();
             return true;

@@ -391,7 +391,7 @@ fn sentinels_lead_to_the_master_also_after_a_failover() {
     let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
     let port = master.port().to_string();
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
-    wait_for("a whole copy", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+    wait_for("a complete copy", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
     let sentinel = start_sentinel(master.port(), 1, "");
     let dir = tempfile::tempdir().unwrap();
     let url = format!("sentinel://127.0.0.1:{}/mymaster/0", sentinel.port());

@@ -91,7 +91,7 @@ fn import_takes_valid_rows_and_reports_the_others() {
     assert_eq!(site.mappings(), imported);
     // The server notices the import; domains that it refused are removed.
     wait_until_equal(&site, &redis);
-    assert_eq!(fs::read(old).unwrap(), before, "it stays as it is");
+    assert_eq!(fs::read(old).unwrap(), before, "the old database is unchanged");
     let (status, output, _) = site.run(&["import", old]);
     assert_eq!((status, output.contains("0 imported, 3 already present, 14 skipped")), (0, true), "{output}");
     assert_eq!(site.mappings(), imported);

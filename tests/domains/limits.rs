@@ -55,7 +55,7 @@ fn clients_that_do_not_read_are_evicted() {
     let (_site, redis, unicorn) = start(&["--max-connections", "8"]);
     let mut silent: Vec<_> =
         [2, 3, 4, 5].iter().flat_map(|last| [*last; 2]).map(|last| ask_and_do_not_read(last, &unicorn)).collect();
-    wait_for("all are in", || unicorn.metric("invisible_unicorn_connections") == 8.0);
+    wait_for("all are connected", || unicorn.metric("invisible_unicorn_connections") == 8.0);
     // If the server works for all of them at one instant, another one is refused, and retries.
     let is_put = |domain: &str| {
         let answer = unicorn.try_ask("PUT", "/v1/tools/mapping", &[], &wanted(domain, &[A]));
@@ -70,7 +70,7 @@ fn clients_that_do_not_read_are_evicted() {
     wait_for_end(&mut silent[0]);
     // One address gets at most half; its own oldest connection is evicted.
     let _many: Vec<_> = (0..20).map(|_| connect_from(9, &unicorn)).collect();
-    wait_for("half", || unicorn.metric("invisible_unicorn_connections") <= 8.0);
+    wait_for("at most half", || unicorn.metric("invisible_unicorn_connections") <= 8.0);
     wait_for("an answer", || is_put("last.example.org"));
 }
 
@@ -78,11 +78,11 @@ fn clients_that_do_not_read_are_evicted() {
 fn responses_that_are_not_read_in_time_are_aborted() {
     let (_site, _redis, unicorn) = start(&[]);
     let _silent = ask_and_do_not_read(2, &unicorn);
-    wait_for("it is in", || unicorn.metric("invisible_unicorn_connections") == 1.0);
+    wait_for("it is connected", || unicorn.metric("invisible_unicorn_connections") == 1.0);
     let started = std::time::Instant::now();
     let is_gone = || unicorn.metric("invisible_unicorn_connections") == 0.0;
     while !is_gone() {
-        assert!(started.elapsed() < Duration::from_secs(180), "it stays");
+        assert!(started.elapsed() < Duration::from_secs(180), "the connection stays open");
         std::thread::sleep(Duration::from_millis(200));
     }
     unicorn.daemon.wait_for_line(&["DEBUG", "connection failed"]);

@@ -15,7 +15,7 @@ fn changes_are_in_redis_when_they_are_answered() {
         assert_eq!(unicorn.put("tools", &domain, &[A]).header("urlproxy-replicated"), Some("yes"));
         assert_eq!(redis.cli(&["SMEMBERS", &format!("frontend:{domain}")]), A);
     }
-    wait_for("counted", || unicorn.metric("invisible_unicorn_domains") == 50.0);
+    wait_for("the gauge follows", || unicorn.metric("invisible_unicorn_domains") == 50.0);
     assert_eq!(unicorn.metric("invisible_unicorn_requests_total{method=\"PUT\",status=\"200\"}"), 50.0);
 }
 
@@ -27,14 +27,14 @@ fn changes_during_an_outage_of_redis_are_replicated_later() {
     unicorn.daemon.wait_for_line(&["WARN", "replication to Redis failing"]);
     assert_eq!(unicorn.put("tools", "new.example.org", &[B]).header("urlproxy-replicated"), Some("pending"));
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/gone.example.org", ""), (200, "deleted".into()));
-    wait_for("counted", || unicorn.metric("invisible_unicorn_waiting_changes") == 2.0);
+    wait_for("the gauge follows", || unicorn.metric("invisible_unicorn_waiting_changes") == 2.0);
     assert!(unicorn.is_ready(), "readiness survives an outage of Redis");
     redis.start_again();
     redis.cli(&["SADD", "frontend:gone.example.org", A]);
     wait_until_equal(&site, &redis);
     unicorn.daemon.wait_for_line(&["INFO", "replication to Redis restored"]);
     assert_eq!(unicorn.daemon.log().matches("WARN replication to Redis failing").count(), 1);
-    wait_for("counted", || unicorn.metric("invisible_unicorn_waiting_changes") == 0.0);
+    wait_for("the gauge follows", || unicorn.metric("invisible_unicorn_waiting_changes") == 0.0);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn mass_withdrawals_are_held() {
     fs::write(site.accept(), "# one of them\nfrontend:d2.example.org\nd3.example.org\n").unwrap();
     unicorn.daemon.wait_for_line(&["WARN", "accept file names entries that are not held", "prefix:d3.example.org"]);
     unicorn.daemon.wait_for_line(&["WARN", "withdrawing domains", "missing=1", "named in the accept file", "held=8"]);
-    wait_for("the one", || unicorn.metric("invisible_unicorn_held_domains") == 8.0);
+    wait_for("one domain is removed", || unicorn.metric("invisible_unicorn_held_domains") == 8.0);
     let left = frontends(&redis);
     assert!(left.len() == 8 && left.iter().all(|(domain, _)| domain != "d2.example.org"), "{left:?}");
     fs::write(site.accept(), "").unwrap();

@@ -34,7 +34,7 @@ pub fn one(domain: &str, backend: &str) -> (String, Vec<String>) {
 
 #[track_caller]
 pub fn wait_until_equal(site: &Site, redis: &RedisServer) {
-    wait_for("Redis has what the database has", || frontends(redis) == site.mappings());
+    wait_for("Redis matches the database", || frontends(redis) == site.mappings());
 }
 
 /// A running server.

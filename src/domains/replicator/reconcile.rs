@@ -67,7 +67,7 @@ impl Replicator {
             self.foreign.clear();
             let verdict = self.config.guard.judge(&unmapped, live, now);
             unmapped.into_iter().filter(|key| verdict.withdraws(key)).collect()
-        } else if self.foreign.judge(unmapped.len(), now) {
+        } else if self.foreign.may_remove(unmapped.len(), now) {
             self.write(adopt_redis).await?;
             unmapped
         } else {
