@@ -31,7 +31,7 @@ const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration
 /// Keys that other clients have written since the last [`InvalidationListener::take`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Invalidations {
-    /// The keys' names, at most [`MAX_KEYS`].
+    /// The keys' names, at most 16,384.
     pub keys: HashSet<Vec<u8>>,
     /// Any key may have been written before this instant: after a flush, too many keys, or a lost connection.
     pub everything: Option<Instant>,

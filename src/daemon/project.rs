@@ -9,7 +9,7 @@ use clap::Args;
 /// Options that name the project.
 #[derive(Debug, Args)]
 pub struct ProjectOptions {
-    /// Project whose tool accounts are NAME.<tool>
+    /// Project of the tool accounts NAME.TOOL
     #[arg(long, value_name = "NAME", conflicts_with = "project_file")]
     project: Option<String>,
     /// File whose first line is the project's name

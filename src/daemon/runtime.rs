@@ -19,7 +19,7 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     Ok(outcome)
 }
 
-/// Runs `work` on a worker thread of [`block_on`] rather than on its calling thread, where each spawned or awaited task would wake
+/// Runs `work` on a worker thread of `block_on` rather than on its calling thread, where each spawned or awaited task would wake
 /// another thread. Propagates panics.
 pub async fn on_worker<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {

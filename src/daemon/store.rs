@@ -119,7 +119,7 @@ impl Store {
     /// Sends a request and waits for its reply. Reconnects once if the connection broke since its last use.
     ///
     /// # Errors
-    /// No connection, an error reply, or no reply within [`REDIS_DEADLINE`].
+    /// No connection, an error reply, or no reply within 2 s.
     pub async fn commit<T: Idempotent>(&self, request: &T) -> Result<T::Reply, StoreError> {
         let started = Instant::now();
         let outcome = within_deadline(async {
