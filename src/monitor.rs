@@ -1,40 +1,40 @@
-//! The daemon that restarts web services on the grid that should run and do not.
+//! The daemon that restarts web services on the grid that should run but do not.
 //!
-//! `run` (round after round) -> `round` (one) -> `picture` (all that is known: `survey` and `manifest` of what is wanted,
-//! with `account`; `qstat` and `jobs` of what runs; `listing` of what is registered) -> `brake` (whether that can be true, with
-//! `watermark`) -> `decision` (of one tool) -> `memory` (what was done, kept by `keeper` and `redis_keeper`) -> `starter` (doing
-//! it, by `template`, `environment`, `command` and `begin`), with `service_log` (telling maintainers).
+//! `run` (rounds) -> `round` (one round) -> `observation` (what the round knows: wanted web services from `manifest_scanner` and
+//! `manifest` with `account`, jobs from `qstat` and `jobs`, registered tools from `listing`) -> `suspend_reason` (whether that is
+//! plausible, by `baseline`) -> `decision` (for one tool) -> `restart_history` (kept by `state_store` and `redis_state`) ->
+//! `starter` (restarts, by `start_command`, `environment`, `command` and `begin_marker`), with `service_log` (for maintainers).
 
 mod account;
-mod begin;
-mod brake;
-mod clock;
+mod baseline;
+mod begin_marker;
 mod command;
 mod decision;
 mod environment;
+mod human_duration;
 mod jobs;
-mod keeper;
-mod keeper_error;
 mod listing;
 mod manifest;
-mod memory;
+mod manifest_scanner;
 mod metrics;
+mod observation;
 mod options;
-mod picture;
 mod qstat;
-mod redis_keeper;
+mod redis_state;
+mod restart_history;
 mod round;
 mod run;
 mod service_log;
 mod settings;
+mod start_command;
 mod start_outcome;
 mod starter;
-mod survey;
-mod template;
-mod watermark;
+mod state_error;
+mod state_store;
+mod suspend_reason;
 
 pub use jobs::{Job, JobState};
-pub use manifest::{Manifest, Skip, Word, parse_manifest};
+pub use manifest::{Manifest, SafeWord, SkipReason, parse_manifest};
 pub use options::Options;
 pub use qstat::{JobsError, parse_jobs};
-pub use run::{play_role, serve};
+pub use run::{run_helper_role, serve};

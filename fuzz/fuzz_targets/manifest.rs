@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use urlproxy::monitor::{Word, parse_manifest};
+use urlproxy::monitor::{SafeWord, parse_manifest};
 
 fuzz_target!(|bytes: &[u8]| {
-    let ours = Word::try_new("bookworm");
+    let ours = SafeWord::try_new("bookworm");
     match parse_manifest(bytes, None, None) {
         Ok(manifest) => {
             for word in [Some(&manifest.web), manifest.release.as_ref()].into_iter().flatten() {

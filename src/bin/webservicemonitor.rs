@@ -1,10 +1,10 @@
-//! webservicemonitor: restarts the web services on the grid that should run and do not.
+//! webservicemonitor: restarts web services on the grid that should run but do not.
 
 use std::process::ExitCode;
 
 use urlproxy::daemon::run;
-use urlproxy::monitor::{Options, play_role, serve};
+use urlproxy::monitor::{Options, run_helper_role, serve};
 
 fn main() -> ExitCode {
-    play_role().unwrap_or_else(|| run::<Options, _>(serve))
+    run_helper_role().unwrap_or_else(|| run::<Options, _>(serve))
 }

@@ -61,7 +61,7 @@ impl Registrar {
     }
 
     /// Sets `readiness` by whether Redis takes writes. Never ends.
-    pub async fn follow_writability(&self, readiness: Readiness) {
+    pub async fn probe_writes(&self, readiness: Readiness) {
         probe_writes(&self.store, &readiness).await;
     }
 

@@ -46,7 +46,7 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     }
     tokio::spawn(audit(Arc::clone(&registrar)));
     let checked = Arc::clone(&registrar);
-    tokio::spawn(async move { checked.follow_writability(readiness).await });
+    tokio::spawn(async move { checked.probe_writes(readiness).await });
     on_worker(take_in(listener, registrar, shutdown)).await;
     info!("shutdown complete");
     Ok(ExitCode::SUCCESS)

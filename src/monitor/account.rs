@@ -1,4 +1,4 @@
-//! Which user a tool is.
+//! Users of the system by name.
 
 use uzers::get_user_by_name;
 
@@ -7,19 +7,18 @@ use uzers::get_user_by_name;
 pub struct Account {
     /// `<project>.<tool>`.
     pub name: String,
-    /// Its number.
     pub uid: u32,
-    /// That of its own group.
+    /// The primary group.
     pub gid: u32,
 }
 
-/// Knows users by their names; `None` is no such user, or a directory service that does not answer.
+/// A user database.
 pub trait Accounts {
-    /// The user of that name.
+    /// The user of that name; `None` if there is none, or if the directory service does not answer.
     fn find(&self, name: &str) -> Option<Account>;
 }
 
-/// Those that the system knows (`/etc/nsswitch.conf`).
+/// The system's users (`/etc/nsswitch.conf`).
 #[derive(Clone, Copy, Debug)]
 pub struct SystemAccounts;
 

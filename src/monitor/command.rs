@@ -1,4 +1,4 @@
-//! Runs a program that may hang, fail, or never stop talking.
+//! Runs a program that may hang, fail, or print without end.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -9,65 +9,65 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// What is kept of standard error, in bytes.
-const MAX_COMPLAINT: usize = 4096;
-/// For what a program has left behind that still holds its output, once it has ended.
-const LINGER: Duration = Duration::from_millis(500);
+/// The most of standard error that is kept, in bytes.
+const MAX_STDERR_BYTES: usize = 4096;
+/// The wait, after the program has exited, for child processes that still hold its output open.
+const PIPE_GRACE: Duration = Duration::from_millis(500);
 
-/// Why a program has not done what it should.
+/// Why a program failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// No such program, or not for us.
+    /// The program is missing or not executable.
     #[error("{error} while starting {program:?}")]
     NotStarted {
-        /// Which one.
+        /// The program's path.
         program: String,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// It was killed.
-    #[error("{program:?} had not ended after {after:?}: killed")]
+    /// The program reached its time limit.
+    #[error("{program:?} timed out after {after:?} and was killed")]
     TimedOut {
-        /// Which one.
+        /// The program's path.
         program: String,
-        /// What it was given.
+        /// The time limit.
         after: Duration,
     },
-    /// Nothing it says is believed.
-    #[error("{program:?} printed more than {most} bytes")]
+    /// The output exceeds the limit.
+    #[error("{program:?} printed more than {max_len} bytes")]
     TooLong {
-        /// Which one.
+        /// The program's path.
         program: String,
-        /// What is read of it.
-        most: usize,
+        /// The limit, in bytes.
+        max_len: usize,
     },
-    /// By its own account.
-    #[error("{program:?} ended with {status}: {output}")]
+    /// The program exited with another status than 0.
+    #[error("{program:?} failed with {status}: {output}")]
     Failed {
-        /// Which one.
+        /// The program's path.
         program: String,
-        /// With what.
+        /// The exit status or signal.
         status: ExitStatus,
-        /// The end of what it said, on one line.
+        /// The end of its output, on one line.
         output: String,
     },
 }
 
-/// A process group and everything below it, killed when dropped before it was let go.
-struct Group(Option<Pid>);
+/// A process group with all its descendants, killed when dropped, unless disarmed.
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
-    fn let_go(mut self) {
+impl ProcessGroup {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // A login may have begun sessions of its own.
+            // A login may have started sessions of its own.
             let below = descendants(group);
-            // Gone already: just as well.
+            // The group may be gone already.
             let _ = kill_process_group(group, Signal::KILL);
             for pid in below {
                 let _ = kill_process(pid, Signal::KILL);
@@ -76,7 +76,7 @@ impl Drop for Group {
     }
 }
 
-/// All processes that descend from one, as far as they still have their parents.
+/// All descendants of a process, except orphans.
 fn descendants(ancestor: Pid) -> Vec<Pid> {
     let mut found = vec![ancestor];
     let mut next = 0;
@@ -91,24 +91,21 @@ fn descendants(ancestor: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
-/// Runs it to its end, in a process group of its own, and returns what it printed.
+/// Runs a command to its end, in a process group of its own, and returns its standard output.
 ///
 /// # Errors
-/// It could not be started, took longer than `limit`, printed more than `most` bytes, or ended with another status than 0.
-pub async fn run(command: Command, limit: Duration, most: usize) -> Result<Vec<u8>, CommandError> {
+/// It could not be started, took longer than `limit`, printed more than `max_len` bytes, or exited with another status than 0.
+pub async fn run(command: Command, limit: Duration, max_len: usize) -> Result<Vec<u8>, CommandError> {
     let mut printed = Vec::new();
-    converse(command, b"", limit, most, &mut printed).await.map(|()| printed)
+    run_with_input(command, b"", limit, max_len, &mut printed).await.map(|()| printed)
 }
 
-/// The same; it finds `input` on its standard input, and what it has printed is in `printed` whatever becomes of it.
-///
-/// # Errors
-/// Those of [`run`].
-pub async fn converse(
+/// Like [`run`], with `input` on standard input. `printed` has the output also after an error.
+pub async fn run_with_input(
     mut command: Command,
     input: &[u8],
     limit: Duration,
-    most: usize,
+    max_len: usize,
     printed: &mut Vec<u8>,
 ) -> Result<(), CommandError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
@@ -117,24 +114,29 @@ pub async fn converse(
     let not_started = |error| CommandError::NotStarted { program: program.clone(), error };
     let mut child = command.spawn().map_err(not_started)?;
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let group = Group(pid);
-    let mut complaint = Vec::new();
+    let group = ProcessGroup(pid);
+    let mut errors = Vec::new();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // One that does not read it has ended, or will say so.
+            // A program that does not read it exits, or fails with an error of its own.
             let _ = stdin.write_all(input).await;
         }
     };
     let status = {
-        let read =
-            async { tokio::join!(feed, keep(stdout, printed, most), keep(stderr, &mut complaint, MAX_COMPLAINT)) };
+        let read = async {
+            tokio::join!(
+                feed,
+                read_capped(stdout, printed, max_len),
+                read_capped(stderr, &mut errors, MAX_STDERR_BYTES)
+            )
+        };
         tokio::pin!(read);
         let ended = timeout(limit, async {
             tokio::select! {
                 _ = &mut read => child.wait().await,
                 status = child.wait() => {
-                    let _ = timeout(LINGER, &mut read).await;
+                    let _ = timeout(PIPE_GRACE, &mut read).await;
                     status
                 }
             }
@@ -143,40 +145,40 @@ pub async fn converse(
     };
     let Ok(status) = status else {
         drop(group);
-        // Reaped, unless even that does not end it: a process in a file system that hangs.
-        let _ = timeout(LINGER, child.wait()).await;
+        // Reaps it, unless a hanging file system keeps even a killed process.
+        let _ = timeout(PIPE_GRACE, child.wait()).await;
         return Err(CommandError::TimedOut { program, after: limit });
     };
     let status = status.map_err(not_started)?;
-    group.let_go();
+    group.disarm();
     if !status.success() {
-        let said = if complaint.is_empty() { &*printed } else { &complaint };
-        return Err(CommandError::Failed { program, status, output: on_one_line(said) });
+        let shown = if errors.is_empty() { &*printed } else { &errors };
+        return Err(CommandError::Failed { program, status, output: on_one_line(shown) });
     }
-    if printed.len() > most {
-        return Err(CommandError::TooLong { program, most });
+    if printed.len() > max_len {
+        return Err(CommandError::TooLong { program, max_len });
     }
     Ok(())
 }
 
-/// Reads all, and keeps one byte more than `most` at the most.
-async fn keep(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, most: usize) {
+/// Reads a stream to its end, and keeps at most `max_len` + 1 bytes.
+async fn read_capped(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, max_len: usize) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-        let room = (most + 1).saturating_sub(kept.len());
-        kept.extend_from_slice(&buffer[..read.min(room)]);
+        let free = (max_len + 1).saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..read.min(free)]);
     }
 }
 
-/// The end of a program's output for a line of a log: no control characters.
+/// The end of a program's output as one line, without control characters.
 pub fn on_one_line(output: &[u8]) -> String {
-    const MOST: usize = 300;
+    const MAX_CHARS: usize = 300;
     let text = String::from_utf8_lossy(output);
     let words: Vec<&str> =
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
     let line = words.join(" ");
-    let skip = line.chars().count().saturating_sub(MOST);
+    let skip = line.chars().count().saturating_sub(MAX_CHARS);
     line.chars().skip(skip).collect()
 }
 
@@ -191,39 +193,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_is_to_read_comes_through_a_pipe() {
+    async fn input_comes_through_a_pipe() {
         let long = vec![b'x'; 200_000];
         let mut printed = Vec::new();
         let minute = Duration::from_secs(60);
-        converse(shell("cat; echo no >&2; exit 1"), &long, minute, 1 << 20, &mut printed).await.unwrap_err();
-        assert_eq!(printed, long, "what it printed is there although it failed");
-        assert!(run(shell("read -r line"), minute, 10).await.is_err(), "nothing to read is an end");
-        converse(shell("exit 0"), &long, minute, 10, &mut Vec::new()).await.unwrap();
+        run_with_input(shell("cat; echo no >&2; exit 1"), &long, minute, 1 << 20, &mut printed).await.unwrap_err();
+        assert_eq!(printed, long, "the output is kept after a failure");
+        assert!(run(shell("read -r line"), minute, 10).await.is_err(), "no input reads as the end of file");
+        run_with_input(shell("exit 0"), &long, minute, 10, &mut Vec::new()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn each_end_is_told_apart() {
+    async fn each_failure_has_its_error() {
         let second = Duration::from_secs(20);
         assert_eq!(run(shell("echo a; echo b >&2"), second, 100).await.unwrap(), b"a\n");
         let failed = run(shell("echo no; printf 'a\\n\\033b' >&2; exit 3"), second, 100).await.unwrap_err();
-        assert_eq!(failed.to_string(), "\"sh\" ended with exit status: 3: a b");
+        assert_eq!(failed.to_string(), "\"sh\" failed with exit status: 3: a b");
         let failed = run(shell("echo only; exit 3"), second, 100).await.unwrap_err();
         assert!(failed.to_string().ends_with(": only"), "{failed}");
         let long = run(shell("yes | head -c 101"), second, 100).await.unwrap_err();
-        assert!(matches!(long, CommandError::TooLong { most: 100, .. }), "{long}");
+        assert!(matches!(long, CommandError::TooLong { max_len: 100, .. }), "{long}");
         let failed = run(shell("yes | head -c 101; exit 3"), second, 100).await.unwrap_err();
-        assert!(failed.to_string().contains("exit status: 3"), "who says much may have failed all the same: {failed}");
+        assert!(failed.to_string().contains("exit status: 3"), "the exit status comes before the length: {failed}");
         assert_eq!(run(shell("yes | head -c 100"), second, 100).await.unwrap().len(), 100);
         let none = run(Command::new("/nowhere/qstat"), second, 100).await.unwrap_err();
         assert!(matches!(none, CommandError::NotStarted { .. }), "{none}");
     }
 
     #[tokio::test]
-    async fn what_hangs_is_killed_with_all_its_children() {
+    async fn hanging_command_is_killed_with_all_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        // Two grandchildren hold the only writing ends, one in a session of its own: when these are closed, both are gone.
+        // Two grandchildren hold the only write ends, one in a session of its own: when both are gone, the read ends.
         let mut command =
             shell("for run in '' setsid; do $run sh -c 'exec 3>\"$0\"; exec sleep 1000' \"$FIFO\" & done; wait");
         command.env("FIFO", &fifo);
@@ -234,8 +236,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_left_behind_is_not_waited_for() {
-        // Else it would have timed out.
+    async fn orphaned_children_are_not_waited_for() {
+        // Waiting for the child would time out.
         let printed = run(shell("sleep 1000 & echo $!"), Duration::from_secs(60), 100).await.unwrap();
         let pid: i32 = String::from_utf8(printed).unwrap().trim().parse().unwrap();
         rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();

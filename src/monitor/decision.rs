@@ -1,109 +1,109 @@
-//! What is done about one tool: a function of what is known, and of nothing else.
+//! The decision for one tool: a pure function of facts and constraints.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::jobs::Presence;
 
-/// What is known of a tool whose web service is wanted.
+/// The facts of a tool that wants a web service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Its job.
+    /// The state of its job.
     pub job: Presence,
-    /// Whether the proxy routes to it.
+    /// Whether the proxy lists the tool.
     pub is_registered: bool,
-    /// For how long that job has been seen to be deleted.
+    /// Time since the job was first seen being deleted.
     pub deleting_for: Duration,
 }
 
-/// What keeps a tool from being restarted.
+/// Constraints on restarting a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// A job that is younger may register yet, and one that is deleted for less may still end.
+pub struct Constraints {
+    /// The time for a new job to register, and for a deleted one to end.
     pub grace: Duration,
-    /// The facts are not believed.
-    pub is_braked: bool,
-    /// It has been restarted as often as it may.
-    pub is_spent: bool,
-    /// Its last starts never began, and it is not time to try again.
+    /// The round is suspended.
+    pub is_suspended: bool,
+    /// The tool reached its limit of restarts.
+    pub is_throttled: bool,
+    /// The tool's last starts never began, and the next attempt is not due.
     pub is_backing_off: bool,
-    /// As many are restarted in this round as may be.
-    pub is_full: bool,
+    /// The round reached its limit of restarts.
+    pub is_round_full: bool,
 }
 
-impl Limits {
-    /// What is right of the facts alone.
+impl Constraints {
+    /// No constraints but the grace time.
     pub fn none(grace: Duration) -> Self {
-        Self { grace, is_braked: false, is_spent: false, is_backing_off: false, is_full: false }
+        Self { grace, is_suspended: false, is_throttled: false, is_backing_off: false, is_round_full: false }
     }
 }
 
 /// Why a tool should be restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// No job.
+    /// It has no job.
     NotRunning,
-    /// A job that the proxy does not know.
+    /// Its job runs, but the proxy does not list the tool.
     NotRegistered,
-    /// A job that the grid could not start.
+    /// The grid could not start its job.
     InError,
-    /// A job that was deleted, and does not end.
-    NotDeleted,
+    /// Its job is being deleted for longer than the grace time.
+    StuckInDeletion,
 }
 
-/// What is done about a tool.
+/// The decision for a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing: its web service is not wanted here.
+    /// The tool wants no web service here, or its manifest is invalid.
     Skipped,
-    /// Nothing: it runs and is registered.
+    /// The job runs and is registered.
     Up,
-    /// Nothing yet: it may register yet.
+    /// The job is new and may still register.
     Young,
-    /// Nothing yet: its job waits for a place.
+    /// The job waits to be scheduled.
     Pending,
-    /// Nothing yet: its job is being deleted.
+    /// The job is being deleted.
     Deleting,
-    /// It is restarted.
+    /// The tool is restarted.
     Restart(Cause),
-    /// Nothing: it has been restarted too often.
+    /// The tool reached its limit of restarts.
     Throttled(Cause),
-    /// Nothing in this round: its last starts never began.
+    /// The tool's last starts never began; a later round tries again.
     BackingOff(Cause),
-    /// Nothing in this round: enough others are restarted.
+    /// The round reached its limit of restarts; a later round tries again.
     Deferred(Cause),
-    /// Nothing: what is known is not believed, or nothing is known.
-    Braked,
+    /// The round is suspended, or facts are missing.
+    Suspended,
 }
 
-/// Decides; `None` is not known.
-pub fn decide(facts: Option<Facts>, limits: Limits) -> Decision {
-    let Some(facts) = facts else { return Decision::Braked };
+/// Decides on a tool; without facts the decision is [`Decision::Suspended`].
+pub fn decide(facts: Option<Facts>, constraints: Constraints) -> Decision {
+    let Some(facts) = facts else { return Decision::Suspended };
     let cause = match facts.job {
         Presence::Running(_) if facts.is_registered => return Decision::Up,
-        Presence::Running(Some(age)) if age < limits.grace => return Decision::Young,
+        Presence::Running(Some(age)) if age < constraints.grace => return Decision::Young,
         Presence::Running(_) => Cause::NotRegistered,
         Presence::Pending => return Decision::Pending,
-        Presence::Deleting if facts.deleting_for < limits.grace => return Decision::Deleting,
-        Presence::Deleting => Cause::NotDeleted,
+        Presence::Deleting if facts.deleting_for < constraints.grace => return Decision::Deleting,
+        Presence::Deleting => Cause::StuckInDeletion,
         Presence::Failed => Cause::InError,
         Presence::Absent => Cause::NotRunning,
     };
-    match limits {
-        Limits { is_braked: true, .. } => Decision::Braked,
-        Limits { is_spent: true, .. } => Decision::Throttled(cause),
-        Limits { is_backing_off: true, .. } => Decision::BackingOff(cause),
-        Limits { is_full: true, .. } => Decision::Deferred(cause),
+    match constraints {
+        Constraints { is_suspended: true, .. } => Decision::Suspended,
+        Constraints { is_throttled: true, .. } => Decision::Throttled(cause),
+        Constraints { is_backing_off: true, .. } => Decision::BackingOff(cause),
+        Constraints { is_round_full: true, .. } => Decision::Deferred(cause),
         _ => Decision::Restart(cause),
     }
 }
 
 impl Decision {
-    /// All there are, for a metric that names each.
+    /// All values of [`Self::name`].
     pub const NAMES: [&str; 10] =
         ["skipped", "up", "young", "pending", "deleting", "restart", "throttled", "backing_off", "deferred", "braked"];
 
-    /// For a table and a metric.
+    /// The metric's label, also shown by `--dry-run`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Skipped => "skipped",
@@ -115,11 +115,11 @@ impl Decision {
             Self::Throttled(_) => "throttled",
             Self::BackingOff(_) => "backing_off",
             Self::Deferred(_) => "deferred",
-            Self::Braked => "braked",
+            Self::Suspended => "braked",
         }
     }
 
-    /// Why it should be restarted, if it should.
+    /// Why the tool should be restarted; `None` if it should not.
     pub fn cause(self) -> Option<Cause> {
         match self {
             Self::Restart(cause) | Self::Throttled(cause) | Self::BackingOff(cause) | Self::Deferred(cause) => {
@@ -134,9 +134,9 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotRunning => "not running",
-            Self::NotRegistered => "running, but not known to the proxy",
+            Self::NotRegistered => "running, but not registered with the proxy",
             Self::InError => "in error state on the grid",
-            Self::NotDeleted => "being deleted on the grid, which does not end",
+            Self::StuckInDeletion => "stuck in deletion on the grid",
         })
     }
 }
@@ -147,15 +147,15 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(180);
 
-    /// Every job, registered or not, under every brake, throttle and cap.
+    /// Every job, registered or not, under every combination of constraints.
     #[test]
     fn every_combination_has_its_decision() {
         let young = Presence::Running(Some(GRACE - Duration::from_secs(1)));
         let old = Presence::Running(Some(GRACE));
-        // The decision without a limit, and that under [cap, back-off and cap, throttle, throttle and all, brake].
+        // Without constraints, then under [full, back-off and full, throttled, throttled and all, suspended].
         let restart = |cause| {
             let (deferred, throttled) = (Decision::Deferred(cause), Decision::Throttled(cause));
-            [Decision::Restart(cause), deferred, Decision::BackingOff(cause), throttled, throttled, Decision::Braked]
+            [Decision::Restart(cause), deferred, Decision::BackingOff(cause), throttled, throttled, Decision::Suspended]
         };
         let second = Duration::from_secs(1);
         let table = [
@@ -175,24 +175,25 @@ mod tests {
         let mut cases: Vec<_> = table.map(|(job, listed, want)| (job, Duration::ZERO, listed, want)).into();
         for listed in [false, true] {
             cases.push((Presence::Deleting, GRACE - second, listed, [Decision::Deleting; 6]));
-            cases.push((Presence::Deleting, GRACE, listed, restart(Cause::NotDeleted)));
+            cases.push((Presence::Deleting, GRACE, listed, restart(Cause::StuckInDeletion)));
         }
-        for (job, deleting_for, is_registered, [free, full, resting, spent, all, braked]) in cases {
-            for (is_braked, is_spent, is_backing_off, is_full, want) in [
+        for (job, deleting_for, is_registered, [free, full, backing_off, throttled, all, suspended]) in cases {
+            for (is_suspended, is_throttled, is_backing_off, is_round_full, want) in [
                 (false, false, false, false, free),
                 (false, false, false, true, full),
-                (false, false, true, true, resting),
-                (false, true, false, false, spent),
+                (false, false, true, true, backing_off),
+                (false, true, false, false, throttled),
                 (false, true, true, true, all),
-                (true, false, false, false, braked),
-                (true, false, true, true, braked),
-                (true, true, false, false, braked),
-                (true, true, true, true, braked),
+                (true, false, false, false, suspended),
+                (true, false, true, true, suspended),
+                (true, true, false, false, suspended),
+                (true, true, true, true, suspended),
             ] {
-                let limits = Limits { grace: GRACE, is_braked, is_spent, is_backing_off, is_full };
+                let constraints =
+                    Constraints { grace: GRACE, is_suspended, is_throttled, is_backing_off, is_round_full };
                 let facts = Facts { job, is_registered, deleting_for };
-                assert_eq!(decide(Some(facts), limits), want, "{facts:?} {limits:?}");
-                assert_eq!(decide(None, limits), Decision::Braked, "nothing is known: {limits:?}");
+                assert_eq!(decide(Some(facts), constraints), want, "{facts:?} {constraints:?}");
+                assert_eq!(decide(None, constraints), Decision::Suspended, "without facts: {constraints:?}");
             }
         }
     }
@@ -210,7 +211,7 @@ mod tests {
             Decision::Throttled(cause),
             Decision::BackingOff(cause),
             Decision::Deferred(cause),
-            Decision::Braked,
+            Decision::Suspended,
         ];
         assert_eq!(all.map(Decision::name), Decision::NAMES);
     }

@@ -1,26 +1,25 @@
-//! What a program that the monitor starts finds in its environment: a list of what goes in, so that no secret of the
-//! monitor's own can.
+//! The environment of programs that the monitor starts: an allow list, so that no secret of the monitor leaks.
 
 use std::fmt;
 
 use tokio::process::Command;
 
-/// What every program is given, as far as the monitor has it.
+/// Variables that every program inherits.
 const BASE: [&str; 6] = ["PATH", "LANG", "HOME", "USER", "LOGNAME", "SHELL"];
-/// Grid Engine's own: where its cell and its master are.
+/// Grid Engine's variables: its cell and its master.
 const GRID_PREFIX: &str = "SGE_";
-/// What is the monitor's alone: its settings, and what systemd gives to one process.
+/// Variables that are never passed on: the monitor's settings, and what systemd gives to one process.
 const OWN_PREFIXES: [&str; 5] = ["URLPROXY_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "CREDENTIALS_DIRECTORY"];
 
-/// The name of a variable that may be handed on.
+/// The name of a variable that may be passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VariableName(String);
 
 impl VariableName {
-    /// Checks it.
+    /// Reads a name.
     ///
     /// # Errors
-    /// No name of a variable, or one that is the monitor's alone.
+    /// The text is not a variable name, or a name that is never passed on.
     pub fn parse(text: &str) -> Result<Self, String> {
         let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         let is_name = text.bytes().all(is_inner) && text.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
@@ -28,7 +27,7 @@ impl VariableName {
             return Err(format!("invalid name {text:?}, expected e.g. \"SGE_ROOT\""));
         }
         if OWN_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-            return Err(format!("{text} is webservicemonitor's alone, and is never handed on"));
+            return Err(format!("{text} is reserved for webservicemonitor and never passed on"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -40,7 +39,7 @@ impl fmt::Display for VariableName {
     }
 }
 
-/// A command of these words that is given [`BASE`] and `extra`, and nothing else; `None` without a word.
+/// A command of these words, with only [`BASE`] and `extra` in its environment; `None` without words.
 pub fn start_command(words: &[String], extra: &[VariableName]) -> Option<Command> {
     let (program, args) = words.split_first()?;
     let mut command = Command::new(program);
@@ -53,7 +52,7 @@ pub fn start_command(words: &[String], extra: &[VariableName]) -> Option<Command
     Some(command)
 }
 
-/// The same for what asks the grid, which is also given Grid Engine's own variables, and UTC as its time zone.
+/// Like [`start_command`] for qstat: with Grid Engine's variables, and UTC as the time zone.
 pub fn grid_command(words: &[String]) -> Option<Command> {
     let mut command = start_command(words, &[])?;
     command.envs(std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(GRID_PREFIX.as_bytes())));
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_names_and_no_secrets() {
+    fn invalid_and_reserved_names_are_refused() {
         for text in ["SGE_ROOT", "_", "a1"] {
             assert_eq!(VariableName::parse(text).map(|name| name.to_string()), Ok(text.to_owned()));
         }
@@ -74,7 +73,7 @@ mod tests {
             assert!(VariableName::parse(text).is_err_and(|error| error.contains("expected e.g.")), "{text:?}");
         }
         for text in ["URLPROXY_REDIS", "NOTIFY_SOCKET", "WATCHDOG_PID", "LISTEN_FDS", "CREDENTIALS_DIRECTORY"] {
-            assert!(VariableName::parse(text).is_err_and(|error| error.contains("never handed on")), "{text:?}");
+            assert!(VariableName::parse(text).is_err_and(|error| error.contains("never passed on")), "{text:?}");
         }
     }
 }

@@ -1,48 +1,48 @@
-//! The jobs on the grid, and what there is of each tool's.
+//! The grid's jobs, and the state of each tool's job.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What a job does.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobState {
-    /// Gone; it is only remembered.
-    Over,
-    /// The grid could not start it, and will not try again.
+    /// Finished, and still listed.
+    Finished,
+    /// In error state: the grid could not start it and does not retry.
     Failed,
-    /// It is being deleted, whether it runs or waits: neither there for long, nor gone. One on a host that is down stays so.
+    /// Being deleted, whether it runs or waits. A job on a host that is down stays so.
     Deleting,
-    /// It waits for a place, or nobody knows.
+    /// Waiting to be scheduled, or in an unknown state.
     Pending,
-    /// On a host, if suspended.
+    /// On a host, also if suspended.
     Running,
 }
 
-/// A job, or some tasks of one.
+/// A job, or some tasks of an array job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// What it is called.
+    /// The job's name, `<type>-<tool>` for a web service.
     pub name: String,
-    /// Whose it is.
+    /// The user that the job runs as.
     pub owner: String,
-    /// What it does.
+    /// The job's state.
     pub state: JobState,
-    /// Since when it runs, in Unix seconds.
+    /// When it started, in Unix seconds.
     pub since: Option<u64>,
 }
 
-/// What there is of a tool's job.
+/// The state of a tool's job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// None.
+    /// No job.
     Absent,
-    /// In error state.
+    /// See [`JobState::Failed`].
     Failed,
-    /// Is being deleted.
+    /// See [`JobState::Deleting`].
     Deleting,
-    /// Waits.
+    /// See [`JobState::Pending`].
     Pending,
-    /// Runs, for so long if that is known.
+    /// Running for this time, if known.
     Running(Option<Duration>),
 }
 
@@ -53,13 +53,13 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Of several jobs of one owner and name the one that is further counts; of those that run the youngest.
+    /// Of several jobs with one owner and name the one that got furthest counts; of running ones the youngest.
     pub fn new(jobs: Vec<Job>, now: u64) -> Self {
         let mut all = Self::default();
         for job in jobs {
-            // A start in the future is another host's clock: it has just begun, for all that is known.
+            // A start in the future comes from another host's clock; take it as now.
             let presence = match job.state {
-                JobState::Over => continue,
+                JobState::Finished => continue,
                 JobState::Failed => Presence::Failed,
                 JobState::Deleting => Presence::Deleting,
                 JobState::Pending => Presence::Pending,
@@ -68,18 +68,18 @@ impl Jobs {
                 }
             };
             let known = all.by_owner.entry((job.owner, job.name)).or_insert(presence);
-            *known = further(*known, presence);
+            *known = furthest(*known, presence);
         }
         all
     }
 
-    /// What there is of that owner and name.
+    /// The state of the job with this owner and name.
     pub fn find(&self, owner: &str, name: &str) -> Presence {
         self.by_owner.get(&(owner.to_owned(), name.to_owned())).copied().unwrap_or(Presence::Absent)
     }
 }
 
-fn further(one: Presence, other: Presence) -> Presence {
+fn furthest(one: Presence, other: Presence) -> Presence {
     let rank = |presence: Presence| match presence {
         Presence::Absent => 0,
         Presence::Failed => 1,
@@ -97,11 +97,11 @@ fn further(one: Presence, other: Presence) -> Presence {
 
 impl JobState {
     /// Letters as in qstat(1): d(eletion), E(rror), h(old), r(unning), R(estarted), s and S(uspended), t(ransferring),
-    /// T(hreshold), w(aiting), z(ombie); `group` is what they are listed under.
-    pub(super) fn of(letters: &str, group: &str) -> Self {
+    /// T(hreshold), w(aiting), z(ombie); `group` is the `state` attribute of the `job_list` element.
+    pub(super) fn from_letters(letters: &str, group: &str) -> Self {
         let has = |any: &str| letters.contains(|letter| any.contains(letter));
         match () {
-            () if has("z") || group == "zombie" => Self::Over,
+            () if has("z") || group == "zombie" => Self::Finished,
             () if has("d") => Self::Deleting,
             () if has("E") => Self::Failed,
             () if has("qw") => Self::Pending,
@@ -116,8 +116,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_has_its_meaning() {
-        use JobState::{Deleting, Failed, Over, Pending, Running};
+    fn state_letters_map_to_states() {
+        use JobState::{Deleting, Failed, Finished, Pending, Running};
         for (letters, want) in [
             ("r", Running),
             ("t", Running),
@@ -139,23 +139,23 @@ mod tests {
             ("dqw", Deleting),
             ("Eqw", Failed),
             ("Ehqw", Failed),
-            ("z", Over),
+            ("z", Finished),
             ("?", Pending),
         ] {
-            assert_eq!(JobState::of(letters, ""), want, "{letters}");
+            assert_eq!(JobState::from_letters(letters, ""), want, "{letters}");
         }
-        assert_eq!(JobState::of("", "running"), Running);
-        assert_eq!(JobState::of("", "pending"), Pending);
-        assert_eq!(JobState::of("r", "zombie"), Over);
+        assert_eq!(JobState::from_letters("", "running"), Running);
+        assert_eq!(JobState::from_letters("", "pending"), Pending);
+        assert_eq!(JobState::from_letters("r", "zombie"), Finished);
     }
 
     #[test]
-    fn of_several_jobs_the_one_that_is_further_counts() {
+    fn furthest_of_several_jobs_counts() {
         let job = |state, since| Job { name: "a-b".into(), owner: "tools.b".into(), state, since };
         let running = |seconds| Presence::Running(Some(Duration::from_secs(seconds)));
         for (jobs, want) in [
             (vec![], Presence::Absent),
-            (vec![job(JobState::Over, None)], Presence::Absent),
+            (vec![job(JobState::Finished, None)], Presence::Absent),
             (vec![job(JobState::Failed, None), job(JobState::Pending, None)], Presence::Pending),
             (vec![job(JobState::Running, Some(90)), job(JobState::Pending, None)], running(10)),
             (vec![job(JobState::Deleting, Some(90)), job(JobState::Pending, None)], Presence::Pending),

@@ -1,4 +1,4 @@
-//! Asks a proxy which tools it routes to: `GET /list`.
+//! Fetches the list of tools that a proxy routes to: `GET /list`.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -15,120 +15,117 @@ use tokio::time::timeout;
 
 use crate::grid::client::{ActiveProxyError, Proxy};
 
-/// What a list may have, in bytes: a hundred times that of 3,000 tools.
+/// The longest list, in bytes: a hundred times that of 3,000 tools.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// Stands for each active proxy.
+/// The placeholder of each active proxy.
 const PLACEHOLDER: &str = "HOST";
 
-/// Where lists are.
+/// The URL of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListUrl {
-    /// `None` is each active proxy.
+    /// `None` for each active proxy.
     host: Option<String>,
     port: u16,
     path: String,
 }
 
-/// Why it is not known what is registered.
+/// Why there is no valid list.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// The active-proxy file.
+    /// The active-proxy file is invalid or unreadable.
     #[error(transparent)]
     Proxies(#[from] ActiveProxyError),
-    /// Nobody to ask.
+    /// The active-proxy file is empty.
     #[error("no proxy in the active-proxy file")]
     NoProxy,
-    /// Nobody there.
-    #[error("{error} while asking {host} for its list")]
+    /// The connection failed.
+    #[error("{error} while fetching the list of {host}")]
     Unreachable {
-        /// Who was asked.
+        /// The proxy's host.
         host: String,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// What answers speaks no HTTP.
-    #[error("{error} while asking {host} for its list")]
+    /// The response is not HTTP, truncated or too long.
+    #[error("{error} while fetching the list of {host}")]
     Http {
-        /// Who was asked.
+        /// The proxy's host.
         host: String,
-        /// Why.
+        /// The HTTP client's error.
         error: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Silence.
-    #[error("no whole answer within {after:?} while asking {host} for its list")]
+    /// The proxy reached its time limit.
+    #[error("no complete response within {after:?} while fetching the list of {host}")]
     TimedOut {
-        /// Who was asked.
+        /// The proxy's host.
         host: String,
-        /// What it was given.
+        /// The time limit.
         after: Duration,
     },
-    /// 503 is: nothing is loaded yet.
-    #[error("{host} answers with status {status} instead of a list")]
+    /// The proxy refused; 503 means that it has loaded no routes yet.
+    #[error("{host} responds with status {status} instead of a list")]
     Status {
-        /// Who was asked.
+        /// The proxy's host.
         host: String,
-        /// What it said.
+        /// The HTTP status.
         status: u16,
     },
-    /// It was true once: its proxy has lost its source of routes.
-    #[error("the list of {host} was last known to be true {age:?} ago, more than {most:?}")]
+    /// The list is out of date: the proxy has lost its source of routes.
+    #[error("the list of {host} is {age:?} old, more than {max_age:?}")]
     Old {
-        /// Who was asked.
+        /// The proxy's host.
         host: String,
-        /// How long ago.
+        /// The list's age.
         age: Duration,
-        /// What is believed.
-        most: Duration,
+        /// `--max-list-age`.
+        max_age: Duration,
     },
-    /// An `Age` that is no number of seconds.
+    /// The header `Age` is not a number of seconds.
     #[error("invalid header \"Age: {value}\" of the list of {host}, expected seconds")]
     Age {
-        /// Who was asked.
+        /// The proxy's host.
         host: String,
-        /// What it said.
+        /// The header's value.
         value: String,
     },
-    /// No JSON object of tools.
+    /// The body is not a JSON object of tools.
     #[error("{error} in the list of {host}")]
     Malformed {
-        /// Who was asked.
+        /// The proxy's host.
         host: String,
-        /// What is wrong.
+        /// The parser's error.
         error: serde_json::Error,
     },
 }
 
-/// What a proxy has told.
+/// A proxy's list.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// The tools that it routes to.
+    /// The tools that the proxy routes to.
     pub tools: HashSet<String>,
-    /// How long ago that was last known to be true (`Age`); `None` from a proxy that does not say, as those of the old stack.
+    /// Time since the list was last known to be true (`Age`); `None` if the proxy does not report it, like those of the old stack.
     pub age: Option<Duration>,
 }
 
-/// One tool of a list.
+/// A tool in a list.
 #[derive(Deserialize)]
 struct Entry {
     status: String,
 }
 
 impl ListUrl {
-    /// Reads `http://HOST:8081/list`, `HOST` being the word itself, or a host.
-    ///
-    /// # Errors
-    /// No such URL.
+    /// Reads `http://HOST:8081/list`, where `HOST` is that word or a host.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || {
+        let invalid = || {
             format!(
                 "invalid URL {text:?}, expected e.g. \"http://HOST:8081/list\", where HOST stands for each active proxy"
             )
         };
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+        let uri: Uri = text.parse().map_err(|_| invalid())?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(invalid)?;
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
         if uri.scheme_str() != Some("http") || has_user {
-            return Err(wrong());
+            return Err(invalid());
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
@@ -138,24 +135,24 @@ impl ListUrl {
         })
     }
 
-    /// Whether it takes an active-proxy file to know whom to ask.
+    /// Whether the hosts come from the active-proxy file.
     pub fn is_for_each_proxy(&self) -> bool {
         self.host.is_none()
     }
 
-    /// The list of the first proxy that has one no older than `most`.
+    /// Fetches the list of the first proxy that has a valid one, no older than `max_age`.
     ///
     /// # Errors
-    /// None has; why the last has not.
-    pub async fn fetch(&self, proxies: &[Proxy], limit: Duration, most: Duration) -> Result<Listing, ListError> {
+    /// No proxy has one; the error is that of the last proxy.
+    pub async fn fetch(&self, proxies: &[Proxy], limit: Duration, max_age: Duration) -> Result<Listing, ListError> {
         let hosts: Vec<String> = match &self.host {
             Some(host) => vec![host.clone()],
             None => proxies.iter().map(|proxy| proxy.host.to_string()).collect(),
         };
         let mut outcome = Err(ListError::NoProxy);
         for host in hosts {
-            outcome = match timeout(limit, self.ask(&host)).await {
-                Ok(Ok(Listing { age: Some(age), .. })) if age > most => Err(ListError::Old { host, age, most }),
+            outcome = match timeout(limit, self.fetch_from(&host)).await {
+                Ok(Ok(Listing { age: Some(age), .. })) if age > max_age => Err(ListError::Old { host, age, max_age }),
                 Ok(outcome) => outcome,
                 Err(_) => Err(ListError::TimedOut { host, after: limit }),
             };
@@ -166,7 +163,7 @@ impl ListUrl {
         outcome
     }
 
-    async fn ask(&self, host: &str) -> Result<Listing, ListError> {
+    async fn fetch_from(&self, host: &str) -> Result<Listing, ListError> {
         let owned = || host.to_owned();
         let http = |error| ListError::Http { host: owned(), error };
         let name = host.trim_start_matches('[').trim_end_matches(']');
@@ -180,7 +177,7 @@ impl ListUrl {
             .header(ACCEPT, "application/json")
             .body(Empty::<Bytes>::new())
             .map_err(|error| http(error.into()))?;
-        let answer = async {
+        let listing = async {
             let response = sender.send_request(request).await.map_err(|error| http(error.into()))?;
             let status = response.status().as_u16();
             if status != 200 {
@@ -192,18 +189,18 @@ impl ListUrl {
             let tools = tools.map_err(|error| ListError::Malformed { host: owned(), error })?;
             Ok(Listing { tools, age })
         };
-        tokio::pin!(answer);
+        tokio::pin!(listing);
         tokio::pin!(connection);
         tokio::select! {
-            answer = &mut answer => answer,
-            // The last of an answer may have come with the end of its connection.
-            _ = &mut connection => answer.await,
+            listing = &mut listing => listing,
+            // The end of the body may arrive together with the end of the connection.
+            _ = &mut connection => listing.await,
         }
     }
 }
 
-/// The greatest age of those told: a cache on the way may have added its own (RFC 9111, section 5.1). A number that is too
-/// large is the largest there is. Fails with what is none.
+/// The greatest `Age`: a cache on the way may have added its own (RFC 9111, section 5.1). Too large numbers saturate. The error
+/// is an invalid value.
 fn age_of(headers: &HeaderMap) -> Result<Option<Duration>, String> {
     let mut greatest = None;
     for value in headers.get_all(AGE) {
@@ -229,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_have_a_host_or_stand_for_each() {
+    fn urls_have_a_host_or_the_placeholder() {
         let url =
             |host: Option<&str>, port, path: &str| ListUrl { host: host.map(str::to_owned), port, path: path.into() };
         for (text, want) in [
@@ -253,8 +250,8 @@ mod tests {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = [0; 1024];
                 let _ = stream.read(&mut request).await;
-                let answer = format!("HTTP/1.1 200 OK\r\nAge: {age}\r\nContent-Length: 2\r\n\r\n{{}}");
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let response = format!("HTTP/1.1 200 OK\r\nAge: {age}\r\nContent-Length: 2\r\n\r\n{{}}");
+                let _ = stream.write_all(response.as_bytes()).await;
             }
         });
         let proxy = Proxy { host: address.ip().into(), port: 8282 };
@@ -262,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_with_a_younger_list_is_asked_instead() {
+    async fn newer_list_of_another_proxy_is_used() {
         let (address, old) = proxy("127.0.0.1:0".parse().unwrap(), "61").await;
         let (_, young) = proxy((std::net::Ipv4Addr::new(127, 0, 0, 2), address.port()).into(), "60").await;
         let url = ListUrl::parse(&format!("http://HOST:{}/list", address.port())).unwrap();
@@ -270,11 +267,11 @@ mod tests {
         let listing = url.fetch(&[old.clone(), young], minute, minute).await.unwrap();
         assert_eq!(listing.age, Some(minute));
         let error = url.fetch(&[old], minute, minute).await.unwrap_err();
-        assert_eq!(error.to_string(), "the list of 127.0.0.1 was last known to be true 61s ago, more than 60s");
+        assert_eq!(error.to_string(), "the list of 127.0.0.1 is 61s old, more than 60s");
     }
 
     #[test]
-    fn the_greatest_age_counts_and_what_is_none_is_no_list() {
+    fn greatest_age_counts_and_invalid_ages_are_errors() {
         let age = |values: &[&str]| {
             let pairs = values.iter().map(|value| (AGE, value.parse().unwrap()));
             age_of(&pairs.collect::<HeaderMap>())
@@ -284,18 +281,19 @@ mod tests {
         assert_eq!(age(&["0"]), seconds(0));
         assert_eq!(age(&["7", "90", "8"]), seconds(90));
         assert_eq!(age(&["99999999999999999999"]), seconds(u32::MAX.into()));
-        for wrong in ["", "soon", "-1", "1.5", "1, 2"] {
-            assert_eq!(age(&["1", wrong]), Err(wrong.to_owned()));
+        for invalid in ["", "soon", "-1", "1.5", "1, 2"] {
+            assert_eq!(age(&["1", invalid]), Err(invalid.to_owned()));
         }
     }
 
     #[test]
-    fn only_what_is_active_is_listed() {
+    fn only_active_tools_are_listed() {
         let listed = parse_listing(br#"{"a":{"status":"active","x":1},"b":{"status":"gone"}}"#).unwrap();
         assert_eq!(listed, HashSet::from(["a".to_owned()]));
         assert!(parse_listing(b"{}").unwrap().is_empty());
-        for wrong in ["", "[]", "null", "{\"a\":1}", "{\"a\":{}}", "{\"a\":{\"status\":\"active\"}", "<html>", "{}x"] {
-            assert!(parse_listing(wrong.as_bytes()).is_err(), "{wrong}");
+        for invalid in ["", "[]", "null", "{\"a\":1}", "{\"a\":{}}", "{\"a\":{\"status\":\"active\"}", "<html>", "{}x"]
+        {
+            assert!(parse_listing(invalid.as_bytes()).is_err(), "{invalid}");
         }
     }
 }

@@ -1,103 +1,103 @@
-//! What a tool's service.manifest says of its web service, and why a tool is not looked after.
+//! Reads the web service in a tool's service.manifest, or says why the tool is skipped.
 
 use std::io;
 
 use serde::Deserialize;
 use serde_saphyr::{budget, options};
 
-/// The largest manifest that is read, in bytes.
+/// The largest manifest, in bytes.
 pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
-/// Accounts below are the system's.
+/// Lower uids are system accounts.
 pub const MIN_UID: u32 = 50_000;
-/// What a type or release may be long, in bytes.
+/// The longest type or release, in bytes.
 const MAX_WORD_LEN: usize = 64;
-/// The backend of manifests that name none.
+/// The default backend.
 const GRID: &str = "gridengine";
 
-/// A web service that is wanted on the grid.
+/// A wanted web service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Its `web:`; its job is called `<web>-<tool>`.
-    pub web: Word,
-    /// The release that it is to run on, if it says one.
-    pub release: Option<Word>,
+    /// The type, from `web:`. The job is named `<web>-<tool>`.
+    pub web: SafeWord,
+    /// The release to run on, if given.
+    pub release: Option<SafeWord>,
 }
 
-/// Text of a tenant that can stand in a command line: `[a-z0-9][a-z0-9._+-]*`.
+/// Text from a tenant that is safe in a command line: `[a-z0-9][a-z0-9._+-]*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word(String);
+pub struct SafeWord(String);
 
-/// Why a tool is not looked after.
+/// Why a tool is skipped.
 #[derive(Debug, thiserror::Error)]
-pub enum Skip {
-    /// A directory's name that is no tool's.
-    #[error("its directory's name is no tool's name")]
+pub enum SkipReason {
+    /// The directory cannot belong to a tool.
+    #[error("the directory's name is not a tool name")]
     Name,
     /// The directory or the manifest is a symbolic link.
-    #[error("its {0} is a link")]
+    #[error("the {0} is a symbolic link")]
     Link(&'static str),
-    /// A FIFO, a device, a directory.
-    #[error("its manifest is no regular file")]
+    /// The manifest is a FIFO, a device, a directory ...
+    #[error("the manifest is not a regular file")]
     NotRegular,
-    /// Refused by the system.
-    #[error("{0} while reading its manifest")]
+    /// The system refuses to read the manifest.
+    #[error("{0} while reading the manifest")]
     Unreadable(io::Error),
-    /// An owner below [`MIN_UID`].
-    #[error("its manifest belongs to uid {0}, expected at least {MIN_UID}")]
+    /// The owner is below [`MIN_UID`].
+    #[error("the manifest belongs to uid {0}, expected at least {MIN_UID}")]
     SystemOwner(u32),
-    /// The system knows no such user.
+    /// The tool has no account.
     #[error("there is no account {0:?}")]
     NoAccount(String),
-    /// Somebody else's.
-    #[error("its manifest belongs to uid {owner}, expected {account:?}, uid {uid}")]
+    /// The owner is not the tool's account.
+    #[error("the manifest belongs to uid {owner}, expected {account:?}, uid {uid}")]
     WrongOwner {
-        /// Whose it is.
+        /// The file's owner.
         owner: u32,
-        /// Whose it should be.
+        /// The tool's account.
         account: String,
-        /// The same as a number.
+        /// The account's uid.
         uid: u32,
     },
-    /// Above [`MAX_MANIFEST_BYTES`].
-    #[error("its manifest has more than {MAX_MANIFEST_BYTES} bytes")]
+    /// The manifest exceeds [`MAX_MANIFEST_BYTES`].
+    #[error("the manifest has more than {MAX_MANIFEST_BYTES} bytes")]
     TooLarge,
-    /// No text.
-    #[error("its manifest is not UTF-8")]
+    /// The manifest is binary.
+    #[error("the manifest is not UTF-8")]
     NotUtf8,
-    /// No YAML, or more of it than a manifest needs.
-    #[error("its manifest is no YAML that a manifest may be: {0}")]
+    /// The manifest is not YAML, or uses anchors, several documents, deep nesting ...
+    #[error("unsupported or invalid YAML in the manifest: {0}")]
     Malformed(String),
-    /// Without `web:`.
-    #[error("its manifest wants no web service")]
+    /// The manifest lacks `web:`.
+    #[error("the manifest names no web service")]
     NoWeb,
-    /// Kubernetes, or something else.
-    #[error("its backend is {0:?}")]
+    /// The web service runs on Kubernetes, or another backend.
+    #[error("the backend is {0:?}")]
     OtherBackend(String),
-    /// For the monitor of another grid.
-    #[error("its release is {0:?}")]
+    /// The web service runs on another grid.
+    #[error("the release is {0:?}")]
     OtherRelease(String),
-    /// For any grid's monitor, so for none that looks after one.
-    #[error("it names no release")]
+    /// The manifest names no release, and the monitor has no default.
+    #[error("the manifest names no release")]
     NoRelease,
-    /// No type that can stand in a command line.
-    #[error("web: {0:?} is no type, expected letters a-z, digits, . _ + and -, e.g. \"lighttpd\"")]
+    /// The type is not a [`SafeWord`].
+    #[error("invalid web: {0:?}, expected letters a-z, digits, . _ + and -, e.g. \"lighttpd\"")]
     InvalidType(String),
-    /// The same of a release.
-    #[error("release: {0:?} is no release, expected letters a-z, digits, . _ + and -, e.g. \"bookworm\"")]
+    /// The release is not a [`SafeWord`].
+    #[error("invalid release: {0:?}, expected letters a-z, digits, . _ + and -, e.g. \"bookworm\"")]
     InvalidRelease(String),
 }
 
-/// What is read of a manifest. Everything else in it is somebody else's.
+/// The fields of a manifest that the monitor reads.
 #[derive(Deserialize)]
-struct Written {
+struct RawManifest {
     web: Option<String>,
     backend: Option<String>,
     distribution: Option<String>,
     release: Option<String>,
 }
 
-impl Word {
-    /// Checks it; `None` when it is none.
+impl SafeWord {
+    /// `None` if the text is not safe.
     pub fn try_new(text: &str) -> Option<Self> {
         let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let rest = |byte: u8| first(byte) || b"._+-".contains(&byte);
@@ -111,7 +111,7 @@ impl Word {
     }
 }
 
-impl Skip {
+impl SkipReason {
     /// All values of [`Self::reason`].
     pub const REASONS: [&str; 16] = [
         "name",
@@ -132,7 +132,7 @@ impl Skip {
         "invalid_release",
     ];
 
-    /// The same for a table and a metric.
+    /// The metric's label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Name => "name",
@@ -154,49 +154,47 @@ impl Skip {
         }
     }
 
-    /// Whether the tool's maintainer made a mistake, in a file that is certainly theirs.
-    pub fn is_maintainers(&self) -> bool {
-        use Skip::{InvalidRelease, InvalidType, Malformed, NotUtf8, TooLarge};
+    /// Whether the maintainer made a mistake, in a file that certainly belongs to the tool.
+    pub fn is_maintainer_mistake(&self) -> bool {
+        use SkipReason::{InvalidRelease, InvalidType, Malformed, NotUtf8, TooLarge};
         matches!(self, TooLarge | NotUtf8 | Malformed(_) | InvalidType(_) | InvalidRelease(_))
     }
 }
 
-/// Reads a manifest's content. With `distribution`, its release, or without one its distribution, or without either
-/// `default_release`, must be that one.
-///
-/// # Errors
-/// No manifest, or none of a web service on this grid.
+/// Reads a manifest. If `distribution` is given, it must equal the manifest's `release`, else its `distribution`, else
+/// `default_release`.
 pub fn parse_manifest(
     content: &[u8],
-    distribution: Option<&Word>,
-    default_release: Option<&Word>,
-) -> Result<Manifest, Skip> {
+    distribution: Option<&SafeWord>,
+    default_release: Option<&SafeWord>,
+) -> Result<Manifest, SkipReason> {
     if content.len() > MAX_MANIFEST_BYTES {
-        return Err(Skip::TooLarge);
+        return Err(SkipReason::TooLarge);
     }
-    let text = std::str::from_utf8(content).map_err(|_| Skip::NotUtf8)?;
-    let Some(written) = read_yaml(text)? else { return Err(Skip::NoWeb) };
-    let web = written.web.filter(|web| !web.is_empty()).ok_or(Skip::NoWeb)?;
+    let text = std::str::from_utf8(content).map_err(|_| SkipReason::NotUtf8)?;
+    let Some(written) = read_yaml(text)? else { return Err(SkipReason::NoWeb) };
+    let web = written.web.filter(|web| !web.is_empty()).ok_or(SkipReason::NoWeb)?;
     if let Some(backend) = written.backend.filter(|backend| backend != GRID) {
-        return Err(Skip::OtherBackend(shorten(&backend)));
+        return Err(SkipReason::OtherBackend(shorten(&backend)));
     }
-    // What it says more exactly counts.
-    let named = written.release.as_deref().or(written.distribution.as_deref()).or(default_release.map(Word::as_str));
+    // The more specific field counts.
+    let named =
+        written.release.as_deref().or(written.distribution.as_deref()).or(default_release.map(SafeWord::as_str));
     match (distribution, named) {
-        (Some(ours), Some(theirs)) if ours.as_str() != theirs => return Err(Skip::OtherRelease(shorten(theirs))),
-        (Some(_), None) => return Err(Skip::NoRelease),
+        (Some(ours), Some(theirs)) if ours.as_str() != theirs => return Err(SkipReason::OtherRelease(shorten(theirs))),
+        (Some(_), None) => return Err(SkipReason::NoRelease),
         _ => {}
     }
     let release = match named {
-        Some(name) => Some(Word::try_new(name).ok_or_else(|| Skip::InvalidRelease(shorten(name)))?),
+        Some(name) => Some(SafeWord::try_new(name).ok_or_else(|| SkipReason::InvalidRelease(shorten(name)))?),
         None => None,
     };
-    let web = Word::try_new(&web).ok_or_else(|| Skip::InvalidType(shorten(&web)))?;
+    let web = SafeWord::try_new(&web).ok_or_else(|| SkipReason::InvalidType(shorten(&web)))?;
     Ok(Manifest { web, release })
 }
 
-/// `None` is an empty document. No manifest needs an anchor, and without them nothing in it can grow.
-fn read_yaml(text: &str) -> Result<Option<Written>, Skip> {
+/// Parses YAML; `None` for an empty document. Without anchors, which no manifest needs, a document cannot expand.
+fn read_yaml(text: &str) -> Result<Option<RawManifest>, SkipReason> {
     let options = options! {
         budget: budget! {
             max_anchors: 0,
@@ -210,14 +208,14 @@ fn read_yaml(text: &str) -> Result<Option<Written>, Skip> {
         with_snippet: false,
     };
     let read = serde_saphyr::from_str_with_options(text, options);
-    read.map_err(|error: serde_saphyr::Error| Skip::Malformed(shorten(error.to_string().trim())))
+    read.map_err(|error: serde_saphyr::Error| SkipReason::Malformed(shorten(error.to_string().trim())))
 }
 
-/// One line for people, whatever a tenant wrote.
+/// The first line of a tenant's text, shortened.
 fn shorten(text: &str) -> String {
-    const MOST: usize = 120;
+    const MAX_CHARS: usize = 120;
     let line = text.lines().next().unwrap_or_default();
-    let mut shortened: String = line.chars().take(MOST).collect();
+    let mut shortened: String = line.chars().take(MAX_CHARS).collect();
     if shortened.len() < line.len() {
         shortened.push('…');
     }
@@ -229,7 +227,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<(String, Option<String>), &'static str> {
-        let bookworm = Word::try_new("bookworm").unwrap();
+        let bookworm = SafeWord::try_new("bookworm").unwrap();
         let manifest = parse_manifest(text.as_bytes(), Some(&bookworm), None).map_err(|skip| skip.reason())?;
         Ok((manifest.web.0, manifest.release.map(|release| release.0)))
     }
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_read() {
+    fn wanted_web_services_are_read() {
         let whole =
             "# by hand\nbackend: gridengine\ndistribution: debian\nrelease: bookworm\nversion: 2\nweb: lighttpd\n";
         for (text, want) in [
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_has_a_reason() {
+    fn skipped_manifests_have_a_reason() {
         for (text, reason) in [
             ("", "no_web"),
             ("# nothing\n", "no_web"),
@@ -287,8 +285,8 @@ mod tests {
     }
 
     #[test]
-    fn the_default_release_is_for_manifests_without_one() {
-        let word = |text| Word::try_new(text).unwrap();
+    fn default_release_is_for_manifests_without_one() {
+        let word = |text| SafeWord::try_new(text).unwrap();
         for (text, ours, default, want) in [
             ("web: a", Some("bookworm"), "bookworm", Ok(Some("bookworm"))),
             ("web: a", Some("bookworm"), "buster", Err("other_release")),
@@ -307,17 +305,17 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_hold_and_one_more_does_not() {
+    fn limits_are_inclusive() {
         let padded = |len: usize| format!("web: a\nrelease: bookworm\n#{}", "x".repeat(len - 26));
         assert!(parsed(&padded(MAX_MANIFEST_BYTES)).is_ok());
         assert_eq!(parsed(&padded(MAX_MANIFEST_BYTES + 1)), Err("too_large"));
-        assert!(Word::try_new(&"a".repeat(64)).is_some());
-        assert!(Word::try_new(&"a".repeat(65)).is_none());
-        assert!(Word::try_new("").is_none());
+        assert!(SafeWord::try_new(&"a".repeat(64)).is_some());
+        assert!(SafeWord::try_new(&"a".repeat(65)).is_none());
+        assert!(SafeWord::try_new("").is_none());
     }
 
     #[test]
-    fn a_bomb_costs_nothing() {
+    fn expanding_documents_are_refused() {
         let anchors: String = ('b'..='z').zip('a'..).fold("a: &a [x,x,x,x,x,x,x,x,x]\n".into(), |text, (new, old)| {
             format!("{text}{new}: &{new} [{}]\n", vec![format!("*{old}"); 9].join(","))
         });

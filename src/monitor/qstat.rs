@@ -1,4 +1,4 @@
-//! Reads what `qstat -u * -xml` prints.
+//! Parses the output of `qstat -u * -xml`.
 
 use std::borrow::Cow;
 
@@ -8,33 +8,30 @@ use quick_xml::events::{BytesStart, Event};
 
 use super::jobs::{Job, JobState};
 
-/// The root element, and one of the groups in it.
+/// The root element, and the element of a job.
 const ROOT: &[u8] = b"job_info";
 const JOB: &[u8] = b"job_list";
 
-/// Why qstat's output is not taken for what the grid does.
+/// Why qstat's output is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum JobsError {
-    /// Cut short, or something else altogether.
-    #[error("no whole job_info in qstat's output")]
+    /// The output is truncated, or something else.
+    #[error("no complete job_info element in qstat's output")]
     NoRoot,
-    /// No XML, even as Grid Engine prints it.
+    /// The output is not XML, even with Grid Engine's deviations.
     #[error("{reason} at byte {at} of qstat's output")]
     Malformed {
-        /// What is wrong.
+        /// The parser's error.
         reason: String,
-        /// Where.
+        /// The byte offset of the error.
         at: u64,
     },
 }
 
-/// Reads qstat's output; its times are taken for UTC.
+/// Parses qstat's output, with times in UTC.
 ///
-/// Old Grid Engine names elements `JATASK: <anything>`, or not at all (`<>`, `</>`): these are passed over. A job that says
-/// its name or its owner twice is nobody's.
-///
-/// # Errors
-/// It is no XML in any case, or not whole.
+/// Old Grid Engine prints elements named `JATASK: <anything>`, or without a name (`<>`, `</>`): these are skipped. A job with
+/// two names or two owners gets an empty one, and so belongs to no tool.
 pub fn parse_jobs(output: &[u8]) -> Result<Vec<Job>, JobsError> {
     let output = without_task_names(output);
     let mut reader = Reader::from_reader(&*output);
@@ -43,14 +40,14 @@ pub fn parse_jobs(output: &[u8]) -> Result<Vec<Job>, JobsError> {
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;
     let mut jobs = Vec::new();
-    let mut job: Option<Fields> = None;
+    let mut job: Option<JobFields> = None;
     let (mut roots, mut is_first, mut is_whole) = (0_u32, true, false);
     loop {
         let event = reader.read_event();
         let at = reader.buffer_position();
         match event.map_err(|error| JobsError::Malformed { reason: error.to_string(), at })? {
             Event::Eof => break,
-            // One after the end of the root is a second document.
+            // An element after the end of the root would be a second document.
             Event::Start(_) | Event::Empty(_) if is_whole => return Err(JobsError::NoRoot),
             Event::Start(start) if start.name().as_ref() == ROOT => {
                 roots += 1;
@@ -58,7 +55,7 @@ pub fn parse_jobs(output: &[u8]) -> Result<Vec<Job>, JobsError> {
             }
             Event::Empty(start) if start.name().as_ref() == ROOT => (is_whole, is_first) = (roots == 0, false),
             Event::Start(_) | Event::Empty(_) if is_first => return Err(JobsError::NoRoot),
-            Event::Start(start) if start.name().as_ref() == JOB => job = Some(Fields::new(&start)),
+            Event::Start(start) if start.name().as_ref() == JOB => job = Some(JobFields::new(&start)),
             Event::Start(start) => {
                 if let Some(job) = &mut job {
                     job.open(start.name().as_ref());
@@ -68,7 +65,7 @@ pub fn parse_jobs(output: &[u8]) -> Result<Vec<Job>, JobsError> {
                 roots = roots.checked_sub(1).ok_or(JobsError::NoRoot)?;
                 is_whole = roots == 0;
             }
-            Event::End(end) if end.name().as_ref() == JOB => jobs.extend(job.take().map(Fields::into_job)),
+            Event::End(end) if end.name().as_ref() == JOB => jobs.extend(job.take().map(JobFields::into_job)),
             Event::End(_) => {
                 if let Some(job) = &mut job {
                     job.field = None;
@@ -90,7 +87,7 @@ pub fn parse_jobs(output: &[u8]) -> Result<Vec<Job>, JobsError> {
     if is_whole && job.is_none() { Ok(jobs) } else { Err(JobsError::NoRoot) }
 }
 
-/// `<JATASK: anything>` as `<JATASK>`: there may be quotes in it.
+/// Replaces `<JATASK: anything>` by `<JATASK>`: the text may contain quotes.
 fn without_task_names(output: &[u8]) -> Cow<'_, [u8]> {
     const TASK: &[u8] = b"JATASK:";
     let mut kept = Vec::new();
@@ -110,9 +107,9 @@ fn without_task_names(output: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(kept)
 }
 
-/// A job of which not all has been read.
+/// The fields of a job, while it is read.
 #[derive(Default)]
-struct Fields {
+struct JobFields {
     group: String,
     field: Option<Field>,
     name: Vec<String>,
@@ -129,7 +126,7 @@ enum Field {
     Start,
 }
 
-impl Fields {
+impl JobFields {
     fn new(start: &BytesStart<'_>) -> Self {
         let group = start.try_get_attribute("state").ok().flatten();
         let group = group.map(|attribute| String::from_utf8_lossy(&attribute.value).into_owned());
@@ -183,13 +180,13 @@ impl Fields {
         Job {
             name: once(self.name),
             owner: once(self.owner),
-            state: JobState::of(&state, &self.group),
+            state: JobState::from_letters(&state, &self.group),
             since: unix_seconds(&once(self.start)),
         }
     }
 }
 
-/// `2026-11-25T03:10:00`, without a zone.
+/// Parses `2026-11-25T03:10:00` as UTC.
 fn unix_seconds(text: &str) -> Option<u64> {
     let time: jiff::civil::DateTime = text.parse().ok()?;
     let second = jiff::tz::Offset::UTC.to_timestamp(time).ok()?.as_second();
@@ -221,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jobs_facts_are_read() {
+    fn job_fields_are_read() {
         let jobs = parsed(&output(&job("running", "lighttpd-hello", "tools.hello", "r")));
         let want = Job {
             name: "lighttpd-hello".into(),
@@ -235,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_old_grid_engine_prints_is_passed_over() {
+    fn deviations_of_old_grid_engine_are_skipped() {
         let good = job("running", "a-b", "tools.b", "r");
         for odd in [
             "<JATASK: 1-5:1>x</JATASK: 1-5:1>",
@@ -256,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unescaped_and_nobody_else() {
+    fn names_are_unescaped_and_repeated_names_dropped() {
         let jobs = parsed(&output(&job("running", "a&amp;b&lt;c&#x41;&no;", "tools.b", "r")));
         assert_eq!(jobs[0].name, "a&b<cA&no;");
         let twice = job("running", "a</JB_name><JB_owner>tools.other</JB_owner><JB_name>b", "tools.b", "r");
@@ -264,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_refused() {
+    fn truncated_output_is_refused() {
         let whole = output(&job("running", "a-b", "tools.b", "r"));
         let end = whole.trim_end().len();
         for len in 0..end {

@@ -1,4 +1,4 @@
-//! One round: look, judge, decide, remember, tell, restart.
+//! One round: observe, judge, decide, save, notify, restart.
 
 use std::time::{Duration, Instant};
 
@@ -9,291 +9,321 @@ use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
 use super::account::Account;
-use super::brake::{Brake, judge};
-use super::clock::words_of;
 use super::command::run;
 use super::decision::Decision;
 use super::environment::grid_command;
+use super::human_duration::human_duration;
 use super::jobs::Jobs;
-use super::keeper::Keeper;
 use super::listing::{ListError, Listing};
-use super::memory::Memory;
+use super::manifest_scanner::Tool;
 use super::metrics::Metrics;
-use super::picture::{Line, Picture, table};
+use super::observation::{Assessment, Observation, table};
 use super::qstat::{JobsError, parse_jobs};
-use super::service_log::Note;
+use super::restart_history::RestartHistory;
+use super::service_log::ServiceLogEntry;
 use super::settings::Settings;
 use super::starter::{Restart, Starter};
-use super::survey::Tool;
+use super::state_store::StateStore;
+use super::suspend_reason::{SuspendReason, judge};
 use crate::clock::unix_seconds;
 use crate::grid::client::read_active_proxies;
 
-/// What is read of qstat, in bytes: 100,000 jobs.
+/// The most of qstat's output, in bytes: 100,000 jobs.
 const MAX_QSTAT_BYTES: usize = 64 * 1024 * 1024;
-/// For all manifests. A file system that takes longer is not waited for.
-const SURVEY_LIMIT: Duration = Duration::from_secs(60);
+/// For all manifests together; a file system that takes longer suspends the round.
+const SCAN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Goes round.
+/// Runs rounds.
 pub struct Monitor {
     settings: Settings,
-    keeper: Keeper,
+    store: StateStore,
     metrics: Metrics,
     stopping: watch::Receiver<bool>,
-    /// `None` until it has been loaded.
-    memory: Option<Memory>,
-    /// One that hangs is not begun twice.
-    survey: Option<JoinHandle<std::io::Result<Vec<Tool>>>>,
-    /// What braked the last round.
-    braked: Option<&'static str>,
-    /// The last round could not look, and another monitor may have the memory since.
-    has_stood_down: bool,
+    /// `None` until it is loaded.
+    history: Option<RestartHistory>,
+    /// The scan under way. A scan that hangs is not started twice.
+    scan: Option<JoinHandle<std::io::Result<Vec<Tool>>>>,
+    /// The outcome of the last round, if it was suspended.
+    last_suspension: Option<&'static str>,
+    /// The last observation was incomplete, so another monitor may hold the history since.
+    has_stepped_down: bool,
 }
 
 impl Monitor {
-    /// One that has done nothing yet; it begins no restart once `stopping`.
-    pub fn new(settings: Settings, keeper: Keeper, metrics: Metrics, stopping: watch::Receiver<bool>) -> Self {
-        Self { settings, keeper, metrics, stopping, memory: None, survey: None, braked: None, has_stood_down: false }
+    /// A monitor before its first round. It begins no restart once `stopping` is set.
+    pub fn new(settings: Settings, store: StateStore, metrics: Metrics, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            settings,
+            store,
+            metrics,
+            stopping,
+            history: None,
+            scan: None,
+            last_suspension: None,
+            has_stepped_down: false,
+        }
     }
 
-    /// Goes once, and tells whether it was not braked.
+    /// Runs a round. Returns whether it was not suspended.
     pub async fn round(&mut self) -> bool {
         let begun = Instant::now();
-        let Some((picture, mut brake)) = self.look_unless_stopping().await else { return false };
+        let Some((observation, mut suspension)) = self.observe_unless_stopping().await else { return false };
         let now = unix_seconds();
-        let is_blind = brake.is_some();
-        if is_blind && self.has_stood_down {
-            let lines = picture.decide(&Memory::default(), &self.settings.pace, true, now);
-            self.report(&lines, brake.as_ref());
-            self.metrics.round_ended(brake.as_ref().map(Brake::outcome), begun.elapsed());
+        let is_observation_incomplete = suspension.is_some();
+        if is_observation_incomplete && self.has_stepped_down {
+            let assessments = observation.decide(&RestartHistory::default(), &self.settings.limits, true, now);
+            self.report(&assessments, suspension.as_ref());
+            self.metrics.record_round(suspension.as_ref().map(SuspendReason::outcome), begun.elapsed());
             return false;
         }
-        let (mut memory, is_known) = match self.remember(now).await {
-            Ok(memory) => (memory, true),
+        let (mut history, is_known) = match self.load_history(now).await {
+            Ok(history) => (history, true),
             Err(failed) => {
-                brake = Some(brake.unwrap_or(failed));
-                (Memory::default(), false)
+                suspension = Some(suspension.unwrap_or(failed));
+                (RestartHistory::default(), false)
             }
         };
-        match picture.counts().filter(|_| brake.is_none()) {
-            Some(counts) => brake = judge(counts, &mut memory, now, &self.settings.accept_file),
+        match observation.counts().filter(|_| suspension.is_none()) {
+            Some(counts) => suspension = judge(counts, &mut history, now, &self.settings.accept_file),
             None => {
-                memory.rounds.listed.interrupt();
-                memory.rounds.jobs.interrupt();
-                memory.rounds.wanted.interrupt();
+                history.rounds.listed.interrupt();
+                history.rounds.jobs.interrupt();
+                history.rounds.wanted.interrupt();
             }
         }
-        if brake.is_none() {
-            picture.note(&mut memory, &self.settings.pace, now);
+        if suspension.is_none() {
+            observation.update_history(&mut history, &self.settings.limits, now);
         }
-        let mut lines = picture.decide(&memory, &self.settings.pace, brake.is_some(), now);
-        // Without a memory the same would be told in every round.
-        let notes = if is_known { self.notes(&lines, &mut memory, now) } else { Vec::new() };
-        let kept = if is_known { self.keeper.save(&memory).await } else { Ok(()) };
-        match kept {
+        let mut assessments = observation.decide(&history, &self.settings.limits, suspension.is_some(), now);
+        // Without a history each round would repeat all notices.
+        let notices = if is_known { self.new_notices(&assessments, &mut history, now) } else { Vec::new() };
+        let saved = if is_known { self.store.save(&history).await } else { Ok(()) };
+        match saved {
             Ok(()) if is_known => {
-                self.tell(notes).await;
-                self.memory = Some(self.restart_all(restarts_of(&lines), memory, begun).await);
+                self.send_notices(notices).await;
+                self.history = Some(self.restart_all(restarts_of(&assessments), history, begun).await);
             }
             Ok(()) => {}
             Err(error) => {
-                brake = Some(brake.unwrap_or(error.into()));
-                lines = picture.decide(&memory, &self.settings.pace, true, now);
+                suspension = Some(suspension.unwrap_or(error.into()));
+                assessments = observation.decide(&history, &self.settings.limits, true, now);
             }
         }
-        // One that sees nothing must not keep out one that does.
-        self.has_stood_down = is_blind && self.keeper.stand_down().await;
-        self.report(&lines, brake.as_ref());
-        self.metrics.round_ended(brake.as_ref().map(Brake::outcome), begun.elapsed());
-        brake.is_none()
+        // A monitor without facts must not block one that has them.
+        self.has_stepped_down = is_observation_incomplete && self.store.step_down().await;
+        self.report(&assessments, suspension.as_ref());
+        self.metrics.record_round(suspension.as_ref().map(SuspendReason::outcome), begun.elapsed());
+        suspension.is_none()
     }
 
-    /// Goes once without changing anything; the table of what it would do, and whether it was not braked.
-    pub async fn rehearse(&mut self) -> (String, bool) {
-        let (picture, mut brake) = self.look().await;
+    /// Runs a round that changes nothing. Returns the table of decisions, and whether the round was not suspended.
+    pub async fn dry_run(&mut self) -> (String, bool) {
+        let (observation, mut suspension) = self.observe().await;
         let now = unix_seconds();
-        let mut memory = match self.remember(now).await {
-            Ok(memory) => memory,
+        let mut history = match self.load_history(now).await {
+            Ok(history) => history,
             Err(failed) => {
-                brake = Some(brake.unwrap_or(failed));
-                Memory::default()
+                suspension = Some(suspension.unwrap_or(failed));
+                RestartHistory::default()
             }
         };
-        if let Some(counts) = picture.counts().filter(|_| brake.is_none()) {
-            brake = judge(counts, &mut memory, now, &self.settings.accept_file);
+        if let Some(counts) = observation.counts().filter(|_| suspension.is_none()) {
+            suspension = judge(counts, &mut history, now, &self.settings.accept_file);
         }
-        if brake.is_none() {
-            picture.note(&mut memory, &self.settings.pace, now);
+        if suspension.is_none() {
+            observation.update_history(&mut history, &self.settings.limits, now);
         }
-        let lines = picture.decide(&memory, &self.settings.pace, brake.is_some(), now);
-        self.report(&lines, brake.as_ref());
-        (table(&lines), brake.is_none())
+        let assessments = observation.decide(&history, &self.settings.limits, suspension.is_some(), now);
+        self.report(&assessments, suspension.as_ref());
+        (table(&assessments), suspension.is_none())
     }
 
-    /// The memory, settled: this monitor's own, as long as nobody else can have written what is kept.
-    async fn remember(&mut self, now: u64) -> Result<Memory, Brake> {
-        let window = self.settings.pace.window;
-        let is_same = self.keeper.claim().await?;
-        let mut memory = match self.memory.take() {
-            Some(memory) if is_same => memory,
+    /// The pruned history: this monitor's own copy, unless another monitor may have written the stored one.
+    async fn load_history(&mut self, now: u64) -> Result<RestartHistory, SuspendReason> {
+        let window = self.settings.limits.window;
+        let is_same = self.store.acquire().await?;
+        let mut history = match self.history.take() {
+            Some(history) if is_same => history,
             own => {
-                // What this monitor did itself counts, whatever has become of what was kept.
-                self.memory.clone_from(&own);
-                let mut memory = self.keeper.load(now, window).await?;
+                // This monitor's own restarts count, whatever happened to the stored history.
+                self.history.clone_from(&own);
+                let mut history = self.store.load(now, window).await?;
                 if let Some(own) = own {
-                    memory.merge(own);
+                    history.merge(own);
                 }
-                memory
+                history
             }
         };
-        memory.settle(now, window);
-        // Until this round is over, and so that a round that cannot save still knows what it had.
-        self.memory = Some(memory.clone());
-        Ok(memory)
+        history.prune(now, window);
+        // A copy, in case this round cannot save.
+        self.history = Some(history.clone());
+        Ok(history)
     }
 
-    /// The same; `None` once the monitor is to end: what hangs is not waited for.
-    async fn look_unless_stopping(&mut self) -> Option<(Picture, Option<Brake>)> {
+    /// Like [`Self::observe`]; `None` once the monitor is stopping, which does not wait for what hangs.
+    async fn observe_unless_stopping(&mut self) -> Option<(Observation, Option<SuspendReason>)> {
         let mut stopping = self.stopping.clone();
         tokio::select! {
-            seen = self.look() => Some(seen),
+            observed = self.observe() => Some(observed),
             Ok(_) = stopping.wait_for(|stop| *stop) => None,
         }
     }
 
-    /// Everything there is to know, and why it is not all.
-    async fn look(&mut self) -> (Picture, Option<Brake>) {
-        // One of an earlier round tells what was then.
-        self.survey.take_if(|survey| survey.is_finished());
-        let is_old = self.survey.is_some();
-        let surveyor = self.settings.surveyor.clone();
-        let survey = self.survey.get_or_insert_with(|| tokio::task::spawn_blocking(move || surveyor.survey()));
+    /// Observes manifests, jobs and the proxy's list; with the reason if something is missing.
+    async fn observe(&mut self) -> (Observation, Option<SuspendReason>) {
+        // The result of an earlier round's scan is out of date.
+        self.scan.take_if(|scan| scan.is_finished());
+        let is_old = self.scan.is_some();
+        let scanner = self.settings.scanner.clone();
+        let scan = self.scan.get_or_insert_with(|| tokio::task::spawn_blocking(move || scanner.scan()));
         let settings = &self.settings;
         let (tools, jobs, listed) =
-            tokio::join!(timeout(SURVEY_LIMIT, survey), ask_grid(settings), ask_proxy(settings));
-        let mut brake = None;
-        let mut picture = Picture::default();
+            tokio::join!(timeout(SCAN_TIMEOUT, scan), fetch_jobs(settings), fetch_listing(settings));
+        let mut suspension = None;
+        let mut observation = Observation::default();
         let tools = match tools {
             Ok(joined) => {
-                self.survey = None;
+                self.scan = None;
                 let joined = joined.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                if is_old { Err(Brake::SlowManifests(SURVEY_LIMIT)) } else { joined.map_err(Brake::Manifests) }
+                if is_old {
+                    Err(SuspendReason::SlowManifests(SCAN_TIMEOUT))
+                } else {
+                    joined.map_err(SuspendReason::Manifests)
+                }
             }
-            Err(_) => Err(Brake::SlowManifests(SURVEY_LIMIT)),
+            Err(_) => Err(SuspendReason::SlowManifests(SCAN_TIMEOUT)),
         };
-        let mut keep = |failed: Brake| brake = Some(failed);
-        // The last that failed is named, so the order is from the least to the most telling.
-        self.metrics.list_age(match &listed {
+        let mut suspend = |reason: SuspendReason| suspension = Some(reason);
+        // The last failure is reported, so the order is from the least to the most significant.
+        self.metrics.set_list_age(match &listed {
             Ok(listing) => listing.age,
             Err(ListError::Old { age, .. }) => Some(*age),
             Err(_) => None,
         });
         match listed {
-            Ok(listing) => picture.listed = Some(listing.tools),
-            Err(error) => keep(error.into()),
+            Ok(listing) => observation.listed = Some(listing.tools),
+            Err(error) => suspend(error.into()),
         }
         match jobs {
-            Ok(jobs) => picture.jobs = Some(jobs),
-            Err(failed) => keep(failed),
+            Ok(jobs) => observation.jobs = Some(jobs),
+            Err(reason) => suspend(reason),
         }
         match tools {
-            Ok(tools) => picture.tools = tools,
-            Err(failed) => keep(failed),
+            Ok(tools) => observation.tools = tools,
+            Err(reason) => suspend(reason),
         }
-        (picture, brake)
+        (observation, suspension)
     }
 
-    /// What maintainers are to be told before anything is done.
-    fn notes<'a>(&self, lines: &[Line<'a>], memory: &mut Memory, now: u64) -> Vec<(&'a Account, &'a str, String)> {
-        let pace = self.settings.pace;
-        let (most, window) = (pace.max_restarts, words_of(pace.window));
-        let mut notes = Vec::new();
-        for line in lines {
-            let (name, Some(account)) = (&line.tool.name, &line.tool.account) else { continue };
-            let (what, text) = match (&line.tool.manifest, line.decision) {
-                (Err(skip), _) if skip.is_maintainers() => {
-                    (skip.reason(), format!("The web service is not looked after: {skip}."))
+    /// Notices for maintainers that are new in this round, each with its tool and the tool's account.
+    fn new_notices<'a>(
+        &self,
+        assessments: &[Assessment<'a>],
+        history: &mut RestartHistory,
+        now: u64,
+    ) -> Vec<(&'a Account, &'a str, String)> {
+        let limits = self.settings.limits;
+        let (most, window) = (limits.max_restarts, human_duration(limits.window));
+        let mut notices = Vec::new();
+        for assessment in assessments {
+            let (name, Some(account)) = (&assessment.tool.name, &assessment.tool.account) else { continue };
+            let (kind, text) = match (&assessment.tool.manifest, assessment.decision) {
+                (Err(skip), _) if skip.is_maintainer_mistake() => {
+                    (skip.reason(), format!("The web service is not monitored: {skip}."))
                 }
                 (Ok(_), Decision::Throttled(cause)) => {
-                    let until = jiff::Timestamp::from_second(memory.free_at(name, most, pace.window) as i64);
+                    let until = jiff::Timestamp::from_second(history.next_restart_at(name, most, limits.window) as i64);
                     let until = until.map_or_else(|_| "later".into(), |until| until.to_string());
                     let text = format!(
-                        "The web service is {cause}, and has been restarted {most} times within {window}: it is left alone \
-                         until {until}. See why it ends, in its own logs; `webservice restart` starts it at once."
+                        "The web service is {cause} and was restarted {most} times within {window}: no more restarts until \
+                         {until}. Its own logs say why it ends; `webservice restart` starts it at once."
                     );
                     ("throttled", text)
                 }
                 _ => continue,
             };
-            if memory.is_news(name, what, now) {
-                warn!(tool = name, what, "left alone, and its maintainer is told");
-                notes.push((account, name.as_str(), text));
+            if history.record_notice(name, kind, now) {
+                warn!(tool = name, reason = kind, "tool not restarted; its service.log tells the maintainer why");
+                notices.push((account, name.as_str(), text));
             }
         }
-        notes
+        notices
     }
 
-    async fn tell(&self, notes: Vec<(&Account, &str, String)>) {
-        let all = stream::iter(notes).map(|(account, tool, text)| self.note(account, tool, text));
-        all.buffer_unordered(self.settings.pace.parallel).collect().await
+    async fn send_notices(&self, notices: Vec<(&Account, &str, String)>) {
+        let all = stream::iter(notices).map(|(account, tool, text)| self.append_to_service_log(account, tool, text));
+        all.buffer_unordered(self.settings.limits.parallel).collect().await
     }
 
-    async fn note(&self, account: &Account, tool: &str, text: String) {
-        let home = self.settings.surveyor.places.home(tool);
-        Note { account, home: &home, text }.write().await;
+    async fn append_to_service_log(&self, account: &Account, tool: &str, text: String) {
+        let home = self.settings.scanner.glob.home(tool);
+        ServiceLogEntry { account, home: &home, text }.write().await;
     }
 
-    /// Restarts these; what is remembered then.
-    async fn restart_all(&self, restarts: Vec<Restart<'_>>, memory: Memory, seen: Instant) -> Memory {
-        let Self { settings, keeper, metrics, stopping, .. } = self;
-        let starter = Starter { settings, metrics, stopping, keeper, memory: Mutex::new(memory) };
-        starter.restart_all(restarts, seen).await;
-        starter.memory.into_inner()
+    /// Restarts these tools. Returns the history with the restarts.
+    async fn restart_all(
+        &self,
+        restarts: Vec<Restart<'_>>,
+        history: RestartHistory,
+        observed_at: Instant,
+    ) -> RestartHistory {
+        let Self { settings, store, metrics, stopping, .. } = self;
+        let starter = Starter { settings, metrics, stopping, store, history: Mutex::new(history) };
+        starter.restart_all(restarts, observed_at).await;
+        starter.history.into_inner()
     }
 
-    /// Gives the memory back, so that another monitor may go by it.
-    pub async fn end(&self) {
-        self.keeper.release().await;
+    /// Releases the history for other monitors.
+    pub async fn release(&self) {
+        self.store.release().await;
     }
 
-    fn report(&mut self, lines: &[Line<'_>], brake: Option<&Brake>) {
-        let braked = brake.map(Brake::outcome);
-        match (brake, std::mem::replace(&mut self.braked, braked)) {
-            (Some(brake), before) if before == braked => debug!(error = %brake, "nothing is restarted"),
-            (Some(brake), _) => error!(error = %brake, "nothing is restarted"),
-            (None, Some(_)) => info!("restarting again what should run"),
+    fn report(&mut self, assessments: &[Assessment<'_>], suspension: Option<&SuspendReason>) {
+        let outcome = suspension.map(SuspendReason::outcome);
+        match (suspension, std::mem::replace(&mut self.last_suspension, outcome)) {
+            (Some(suspension), before) if before == outcome => debug!(error = %suspension, "round suspended again"),
+            (Some(suspension), _) => error!(error = %suspension, "round suspended; nothing is restarted"),
+            (None, Some(_)) => info!("rounds resumed; restarting what is down"),
             (None, None) => {}
         }
-        let skips = || lines.iter().filter_map(|line| line.tool.manifest.as_ref().err().map(|skip| (line, skip)));
-        for (line, skip) in skips() {
-            debug!(tool = line.tool.name, why = %skip, "skipped");
+        let skips = || {
+            assessments
+                .iter()
+                .filter_map(|assessment| assessment.tool.manifest.as_ref().err().map(|skip| (assessment, skip)))
+        };
+        for (assessment, skip) in skips() {
+            debug!(tool = assessment.tool.name, why = %skip, "tool skipped");
         }
-        self.metrics.decided(lines.iter().map(|line| line.decision), skips().map(|(_, skip)| skip.reason()));
+        self.metrics.set_decisions(
+            assessments.iter().map(|assessment| assessment.decision),
+            skips().map(|(_, skip)| skip.reason()),
+        );
     }
 }
 
-/// Those that are restarted, in the order of their turns.
-fn restarts_of<'a>(lines: &[Line<'a>]) -> Vec<Restart<'a>> {
-    let mut lines: Vec<&Line<'a>> = lines.iter().collect();
-    lines.sort_by_key(|line| line.turn);
-    let restarts = lines.into_iter().filter_map(|line| {
+/// The tools to restart, in order.
+fn restarts_of<'a>(assessments: &[Assessment<'a>]) -> Vec<Restart<'a>> {
+    let mut assessments: Vec<&Assessment<'a>> = assessments.iter().collect();
+    assessments.sort_by_key(|assessment| assessment.order);
+    let restarts = assessments.into_iter().filter_map(|assessment| {
         let (Decision::Restart(cause), Ok(manifest), Some(account)) =
-            (line.decision, &line.tool.manifest, &line.tool.account)
+            (assessment.decision, &assessment.tool.manifest, &assessment.tool.account)
         else {
             return None;
         };
-        Some(Restart { tool: &line.tool.name, account, manifest, cause })
+        Some(Restart { tool: &assessment.tool.name, account, manifest, cause })
     });
     restarts.collect()
 }
 
-async fn ask_grid(settings: &Settings) -> Result<Jobs, Brake> {
+async fn fetch_jobs(settings: &Settings) -> Result<Jobs, SuspendReason> {
     let (words, limit) = &settings.qstat;
     let command = grid_command(words).ok_or(JobsError::NoRoot)?;
     let output = run(command, *limit, MAX_QSTAT_BYTES).await?;
     Ok(Jobs::new(parse_jobs(&output)?, unix_seconds()))
 }
 
-async fn ask_proxy(settings: &Settings) -> Result<Listing, ListError> {
+async fn fetch_listing(settings: &Settings) -> Result<Listing, ListError> {
     let (url, proxies, limit) = &settings.list;
     let proxies = if url.is_for_each_proxy() { read_active_proxies(proxies)? } else { Vec::new() };
     url.fetch(&proxies, *limit, settings.max_list_age).await

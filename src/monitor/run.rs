@@ -1,4 +1,4 @@
-//! Round after round, or one.
+//! Runs rounds until shutdown, or one round.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,14 +8,14 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::info;
 
-use super::begin::begin_if_told;
-use super::keeper::Keeper;
+use super::begin_marker::run_as_begin_marker;
 use super::metrics::Metrics;
 use super::options::Options;
-use super::redis_keeper::RedisKeeper;
+use super::redis_state::RedisState;
 use super::round::Monitor;
-use super::service_log::append_if_told;
-use super::settings::{Mode, Settings, StateAt};
+use super::service_log::run_as_log_appender;
+use super::settings::{Mode, Settings, StateLocation};
+use super::state_store::StateStore;
 use crate::daemon::{CommonOptions, DaemonOptions, Failure, Lifecycle, Readiness, Store};
 
 impl DaemonOptions for Options {
@@ -30,41 +30,42 @@ impl DaemonOptions for Options {
     }
 }
 
-/// What a process that the monitor starts of its own program does, when this is one: its exit status.
-pub fn play_role() -> Option<ExitCode> {
+/// Runs a helper process, if the arguments say that this is one: appending to a service.log, or marking the begin of a start
+/// command. Returns its exit status.
+pub fn run_helper_role() -> Option<ExitCode> {
     let args: Vec<_> = std::env::args_os().collect();
-    append_if_told(&args).or_else(|| begin_if_told(&args)).map(ExitCode::from)
+    run_as_log_appender(&args).or_else(|| run_as_begin_marker(&args)).map(ExitCode::from)
 }
 
-/// Goes round until the daemon is to end, finishing the restarts that are under way; or once. Fails by its exit status when the
-/// last round was braked. It is ready while rounds are not braked.
+/// Runs rounds until shutdown, which waits for restarts in progress; or one round, with exit status 1 if it is suspended. The
+/// daemon is ready while rounds are not suspended.
 ///
 /// # Errors
-/// The history of restarts belongs to another monitor, or cannot be had at all.
+/// The state file is locked by another monitor or inaccessible.
 pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
     let (metrics, readiness) = (Metrics::register(lifecycle.registry()), lifecycle.readiness());
     let (_, shutdown) = lifecycle.start().await?;
     let mode = settings.mode;
-    let keeper = match &settings.state {
-        StateAt::File(path) if mode == Mode::DryRun => Keeper::look_at(path),
-        StateAt::File(path) => Keeper::open(path)?,
-        StateAt::Redis(url) => {
+    let store = match &settings.state {
+        StateLocation::File(path) if mode == Mode::DryRun => StateStore::open_read_only(path),
+        StateLocation::File(path) => StateStore::open(path)?,
+        StateLocation::Redis(url) => {
             let store = Store::new((**url).clone(), metrics.redis.clone());
-            Keeper::Redis(Box::new(RedisKeeper::new(store, mode == Mode::DryRun)))
+            StateStore::Redis(Box::new(RedisState::new(store, mode == Mode::DryRun)))
         }
     };
-    let mut rounds = interval(settings.pace.interval);
-    // One that took longer than the interval is followed at once by one, not by all that were missed.
+    let mut rounds = interval(settings.limits.interval);
+    // A round that took longer than the interval is followed by one round at once, not by all that were missed.
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (stop, stopping) = watch::channel(false);
-    let mut monitor = Monitor::new(settings, keeper, metrics, stopping);
+    let mut monitor = Monitor::new(settings, store, metrics, stopping);
     tokio::pin!(shutdown);
-    let is_whole = go_round(&mut monitor, mode, &mut rounds, stop, readiness, shutdown).await;
-    monitor.end().await;
-    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_ok = run_rounds(&mut monitor, mode, &mut rounds, stop, readiness, shutdown).await;
+    monitor.release().await;
+    Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn go_round(
+async fn run_rounds(
     monitor: &mut Monitor,
     mode: Mode,
     rounds: &mut Interval,
@@ -75,9 +76,9 @@ async fn go_round(
     if mode == Mode::DryRun {
         return tokio::select! {
             () = &mut shutdown => true,
-            (table, is_whole) = monitor.rehearse() => {
+            (table, is_ok) = monitor.dry_run() => {
                 print!("{table}");
-                is_whole
+                is_ok
             }
         };
     }
@@ -88,19 +89,19 @@ async fn go_round(
         }
         let round = monitor.round();
         tokio::pin!(round);
-        let (is_whole, is_stopped) = tokio::select! {
-            is_whole = &mut round => (is_whole, false),
+        let (is_ok, is_stopped) = tokio::select! {
+            is_ok = &mut round => (is_ok, false),
             () = &mut shutdown => {
-                info!("ending after the restarts that are under way");
+                info!("stopping; waiting for restarts in progress");
                 let _ = stop.send(true);
                 (round.await, true)
             }
         };
-        readiness.set(is_whole && !is_stopped);
+        readiness.set(is_ok && !is_stopped);
         match mode {
             _ if is_stopped => return true,
             Mode::Daemon => {}
-            Mode::Once | Mode::DryRun => return is_whole,
+            Mode::Once | Mode::DryRun => return is_ok,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Tells a tool's maintainer, in the tool's own service.log: written by a process that has become the tool's user.
+//! Appends lines for maintainers to a tool's service.log, by a helper process that runs as the tool's user.
 //!
-//! Whatever the tool puts in place of that file, the system lets it do no more than its user may.
+//! Whatever the tool puts in place of the file, the helper has no more rights than the tool itself.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,56 +13,56 @@ use tokio::process::Command;
 use tracing::{debug, warn};
 
 use super::account::Account;
-use super::command::converse;
+use super::command::run_with_input;
 use super::manifest::MIN_UID;
 
 /// The file, in the tool's directory.
 const FILE: &str = "service.log";
-/// What it is called when it has become too large; that which was called so is gone then.
+/// The name of the previous file after rotation.
 const OLD: &str = "service.log.1";
-/// Above, another is begun.
+/// The size at which the file is rotated.
 const MAX_BYTES: i64 = 1024 * 1024;
-/// What is read of a text, in bytes.
+/// The longest line, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 * 1024;
-/// For one line. A file system that hangs costs no more.
+/// The time for one line, in case the file system hangs.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The first argument of the process that writes.
+/// The first argument of the helper process.
 const ROLE: &str = "append-service-log";
 
-/// A line for a tool.
+/// A line for a tool's service.log.
 #[derive(Debug)]
-pub struct Note<'a> {
+pub struct ServiceLogEntry<'a> {
     /// The tool's user.
     pub account: &'a Account,
     /// The tool's directory.
     pub home: &'a Path,
-    /// What to say, on one line.
+    /// The line, without time and program.
     pub text: String,
 }
 
-impl Note<'_> {
-    /// Has it written. A tool whose log cannot be written is not helped by a louder failure than a line in ours.
+impl ServiceLogEntry<'_> {
+    /// Appends the line, through the helper process. A failure is only logged.
     pub async fn write(self) {
         let Account { name, uid, gid } = self.account;
-        // This very program, even when its file has been replaced.
+        // The running program, even if its file was replaced.
         let mut command = Command::new("/proc/self/exe");
         command.arg(ROLE).arg(self.home).env_clear().current_dir("/");
         if geteuid().is_root() {
-            // Root's groups go with the uid.
+            // Setting the uid also drops root's supplementary groups.
             command.gid(*gid).uid(*uid);
         } else if getuid().as_raw() != *uid {
-            debug!(tool = name, "its service.log is not written: only root can become its user");
+            debug!(account = name, "service.log not written; only root can switch to the tool's user");
             return;
         }
-        // Everybody can read a process's arguments; a pipe is between the two.
-        if let Err(error) = converse(command, self.text.as_bytes(), LIMIT, 1024, &mut Vec::new()).await {
-            warn!(tool = name, %error, "its service.log is not written");
+        // Through a pipe: any user can read a process's arguments.
+        if let Err(error) = run_with_input(command, self.text.as_bytes(), LIMIT, 1024, &mut Vec::new()).await {
+            warn!(account = name, %error, "service.log not written");
         }
     }
 }
 
-/// What the process that writes does, when this is one: its exit status. The text is on its standard input.
-pub fn append_if_told(args: &[std::ffi::OsString]) -> Option<u8> {
+/// Runs the helper process, if the arguments say that this is one. Reads the line from standard input. Returns the exit status.
+pub fn run_as_log_appender(args: &[std::ffi::OsString]) -> Option<u8> {
     let [_, role, home] = args else { return None };
     if role != ROLE {
         return None;
@@ -92,7 +92,7 @@ fn append(home: &Path, text: &str) -> io::Result<()> {
     let mut file = open()?;
     let status = fstat(&file)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile || status.st_uid != uid {
-        return Err(io::Error::other("no regular file of the tool's own"));
+        return Err(io::Error::other("not a regular file owned by the tool"));
     }
     if status.st_size >= MAX_BYTES {
         renameat(&directory, FILE, &directory, OLD)?;
@@ -101,6 +101,6 @@ fn append(home: &Path, text: &str) -> io::Result<()> {
     let time = jiff::Timestamp::now();
     let time = time.round(jiff::Unit::Second).unwrap_or(time);
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    // At once: others append too.
+    // In one write: other processes append too.
     file.write_all(format!("{time} webservicemonitor: {line}\n").as_bytes())
 }

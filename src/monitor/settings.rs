@@ -1,4 +1,4 @@
-//! What webservicemonitor goes by.
+//! webservicemonitor's settings, resolved from the command line and the files that it names.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,73 +6,69 @@ use std::time::Duration;
 use super::account::SystemAccounts;
 use super::environment::VariableName;
 use super::listing::ListUrl;
-use super::manifest::Word;
+use super::manifest::SafeWord;
+use super::manifest_scanner::ManifestScanner;
 use super::options::Options;
-use super::survey::Surveyor;
-use super::template::StartCommand;
+use super::start_command::StartCommand;
 use crate::daemon::{ProjectError, RedisOptionsError};
 use crate::redis_client::RedisUrl;
 
-/// Everything that a command line says.
+/// Resolved settings.
 pub struct Settings {
-    /// How tools are found.
-    pub surveyor: Surveyor<SystemAccounts>,
-    /// Whom to ask what is registered, where the proxies are written, and how long one may take.
+    pub scanner: ManifestScanner<SystemAccounts>,
+    /// The list's URL, the active-proxy file, and the timeout of one proxy.
     pub list: (ListUrl, PathBuf, Duration),
-    /// How long ago a list may have been known to be true.
+    /// Older lists are refused.
     pub max_list_age: Duration,
-    /// What tells of the grid's jobs, and how long it may take.
+    /// The words of the qstat command, and its timeout.
     pub qstat: (Vec<String>, Duration),
     /// This grid's release.
-    pub distribution: Option<Word>,
-    /// What restarts a tool, and how long it may take.
+    pub distribution: Option<SafeWord>,
+    /// The command that restarts a tool, and its timeout.
     pub start: (StartCommand, Duration),
-    /// What that is given of the monitor's environment, beside what every program is.
+    /// Variables for the start command, beside those that every program inherits.
     pub start_environment: Vec<VariableName>,
-    /// How often, and how many.
-    pub pace: Pace,
-    /// Where the memory is.
-    pub state: StateAt,
-    /// The operator's file.
+    pub limits: RestartLimits,
+    pub state: StateLocation,
+    /// Touching this file lets a suspended round through.
     pub accept_file: PathBuf,
-    /// How long it runs.
     pub mode: Mode,
 }
 
-/// So many rounds a list may have been out of step ...
+/// The default of `--max-list-age`, in intervals ...
 const LIST_INTERVALS: u32 = 3;
-/// ... or so long, when rounds are short.
+/// ... and its minimum.
 const SHORTEST_LIST_AGE: Duration = Duration::from_secs(30);
 
-/// How often, and how many.
+/// When and how many tools are restarted.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// From round to round.
+pub struct RestartLimits {
+    /// The time between two rounds.
     pub interval: Duration,
-    /// For a job to register.
+    /// The time for a new job to register, and for a deleted one to end.
     pub grace: Duration,
-    /// Of one tool within the window.
+    /// The most restarts of one tool within the window.
     pub max_restarts: usize,
-    /// For how long a restart counts.
+    /// How long a restart counts.
     pub window: Duration,
-    /// In one round.
+    /// The most restarts in one round.
     pub max_starts: usize,
-    /// At a time.
+    /// The most restarts at a time.
     pub parallel: usize,
 }
 
-/// Where the memory is.
-pub enum StateAt {
-    /// In a file.
+/// Where the restart history is stored.
+pub enum StateLocation {
+    /// A file.
     File(PathBuf),
-    /// In Redis.
+    /// Redis.
     Redis(Box<RedisUrl>),
 }
 
-/// How long it runs.
+/// How many rounds run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Until it is told to end.
+    /// Rounds until shutdown.
     Daemon,
     /// One round.
     Once,
@@ -80,39 +76,36 @@ pub enum Mode {
     DryRun,
 }
 
-/// What is wrong with a command line whose values are right one by one.
+/// Why the options do not resolve.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// No project.
+    /// The project is missing or invalid.
     #[error(transparent)]
     Project(#[from] ProjectError),
-    /// Nothing would stand for it.
-    #[error("--start-command {0:?} has {{release}} in it, which takes a --distribution or a --default-release")]
+    /// `{release}` would have no value.
+    #[error("--start-command {0:?} contains {{release}}, which requires --distribution or --default-release")]
     NoRelease(String),
-    /// No URL of a Redis.
+    /// The Redis options are invalid.
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
 }
 
 impl Options {
-    /// Resolves what was written, once.
-    ///
-    /// # Errors
-    /// Which of the values, or of the files that they name, is wrong.
+    /// Resolves the options and the files that they name.
     pub(super) fn into_settings(self) -> Result<Settings, SettingsError> {
         let project = self.project.resolve()?;
         if self.start_command.needs_release() && self.distribution.is_none() && self.default_release.is_none() {
             return Err(SettingsError::NoRelease(self.start_command.to_string()));
         }
         let state = if self.state.as_os_str() == "redis" {
-            StateAt::Redis(Box::new(self.common.redis.to_url()?))
+            StateLocation::Redis(Box::new(self.common.redis.to_url()?))
         } else {
-            StateAt::File(self.state)
+            StateLocation::File(self.state)
         };
         let count = |number: u32| number as usize;
         Ok(Settings {
-            surveyor: Surveyor {
-                places: self.manifests,
+            scanner: ManifestScanner {
+                glob: self.manifests,
                 project,
                 distribution: self.distribution.clone(),
                 default_release: self.default_release,
@@ -124,7 +117,7 @@ impl Options {
             distribution: self.distribution,
             start: (self.start_command, self.start_timeout),
             start_environment: self.start_environment,
-            pace: Pace {
+            limits: RestartLimits {
                 interval: self.interval,
                 grace: self.grace,
                 max_restarts: count(self.max_restarts),
@@ -156,35 +149,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_taken() {
-        let taken = settings(&["--project", "tools", "--distribution", "bookworm", "--state", "redis"]).unwrap();
-        assert_eq!(taken.mode, Mode::Daemon);
-        assert!(matches!(taken.state, StateAt::Redis(_)));
-        assert_eq!(taken.qstat.0, ["qstat", "-u", "*", "-xml"]);
-        assert_eq!(taken.max_list_age, Duration::from_secs(180));
+    fn valid_options_resolve() {
+        let resolved = settings(&["--project", "tools", "--distribution", "bookworm", "--state", "redis"]).unwrap();
+        assert_eq!(resolved.mode, Mode::Daemon);
+        assert!(matches!(resolved.state, StateLocation::Redis(_)));
+        assert_eq!(resolved.qstat.0, ["qstat", "-u", "*", "-xml"]);
+        assert_eq!(resolved.max_list_age, Duration::from_secs(180));
         let args = ["--project", "tools", "--default-release", "bookworm", "--interval", "1s"];
         let more = ["--start-environment", "SGE_ROOT,SGE_CELL", "--start-environment", "KRB5CCNAME"];
-        let taken = settings(&[&args[..], &more].concat()).unwrap();
-        assert_eq!(taken.max_list_age, Duration::from_secs(30));
-        let names: Vec<_> = taken.start_environment.iter().map(ToString::to_string).collect();
+        let resolved = settings(&[&args[..], &more].concat()).unwrap();
+        assert_eq!(resolved.max_list_age, Duration::from_secs(30));
+        let names: Vec<_> = resolved.start_environment.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["SGE_ROOT", "SGE_CELL", "KRB5CCNAME"]);
-        let taken = settings(&["--project", "tools", "--start-command", "x {tool}", "--once", "--dry-run"]).unwrap();
-        assert_eq!(taken.mode, Mode::DryRun);
+        let resolved = settings(&["--project", "tools", "--start-command", "x {tool}", "--once", "--dry-run"]).unwrap();
+        assert_eq!(resolved.mode, Mode::DryRun);
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn invalid_options_are_refused() {
         for (args, words) in [
             (&["--project", "a.b"][..], "invalid project \"a.b\""),
             (&["--project-file", "/nowhere/project"], "while reading --project-file"),
-            (&["--project", "tools"], "takes a --distribution"),
+            (&["--project", "tools"], "requires --distribution"),
             (&["--project", "tools", "--distribution", "Book Worm"], "expected e.g. \"bookworm\""),
             (
                 &["--project", "tools", "--distribution", "a", "--state", "redis", "--redis", "x"],
                 "--redis: invalid URL",
             ),
             (&["--project", "tools", "--max-restarts", "0"], "--max-restarts"),
-            (&["--project", "tools", "--start-environment", "URLPROXY_REDIS"], "never handed on"),
+            (&["--project", "tools", "--start-environment", "URLPROXY_REDIS"], "never passed on"),
             (&["--project", "tools", "--max-list-age", "0s"], "--max-list-age"),
         ] {
             let error = settings(args).err().unwrap_or_default();

@@ -1,23 +1,23 @@
-//! How a start ended.
+//! The outcome of a start.
 
-/// By its command's exit status, and by how far the command came.
+/// The outcome of a start command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartOutcome {
-    /// With status 0.
+    /// It exited with status 0.
     Ok,
-    /// With another status.
+    /// It exited with another status.
     Failed,
-    /// It was killed.
+    /// It was killed at `--start-timeout`.
     TimedOut,
-    /// In any way, but before the tool's own command.
+    /// It ended in any way before the tool's own command began.
     NotBegun,
 }
 
 impl StartOutcome {
-    /// All there are, for a metric that names each.
+    /// All outcomes.
     pub const ALL: [Self; 4] = [Self::Ok, Self::Failed, Self::TimedOut, Self::NotBegun];
 
-    /// For a metric.
+    /// The metric's label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",

@@ -1,4 +1,4 @@
-//! Restarts tools: each counted before its command is begun, and no more if that never came as far as the tool's own command.
+//! Restarts tools. Each restart is counted before its command runs, and uncounted if the tool's own command never began.
 
 use std::time::{Duration, Instant};
 
@@ -7,126 +7,127 @@ use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
 use super::account::Account;
-use super::begin;
-use super::clock::words_of;
-use super::command::{CommandError, converse};
+use super::begin_marker;
+use super::command::{CommandError, run_with_input};
 use super::decision::Cause;
 use super::environment::start_command;
-use super::keeper::Keeper;
-use super::keeper_error::KeeperError;
+use super::human_duration::human_duration;
 use super::manifest::Manifest;
-use super::memory::Memory;
 use super::metrics::Metrics;
-use super::service_log::Note;
+use super::restart_history::RestartHistory;
+use super::service_log::ServiceLogEntry;
 use super::settings::Settings;
 use super::start_outcome::StartOutcome;
+use super::state_error::StateError;
+use super::state_store::StateStore;
 use crate::clock::unix_seconds;
 
-/// What is read of a start command, in bytes.
+/// The most of a start command's output, in bytes.
 const MAX_START_BYTES: usize = 1024 * 1024;
-/// So long a picture is good for, however often it is looked.
-const SHORTEST_BELIEF: Duration = Duration::from_secs(30);
-/// What a shell ends with when a command cannot be executed, or is not there.
+/// An observation is valid for one round, and for this time at least.
+const MIN_VALIDITY: Duration = Duration::from_secs(30);
+/// Exit statuses of a shell for a command that cannot be executed, or is not found.
 const NOT_EXECUTED: [i32; 2] = [126, 127];
 
-/// A tool that is to be restarted.
+/// A tool to restart.
 pub struct Restart<'a> {
-    /// Which.
+    /// The name of the tool.
     pub tool: &'a str,
-    /// Its user.
+    /// The tool's user.
     pub account: &'a Account,
-    /// What it wants.
+    /// The web service that the tool wants.
     pub manifest: &'a Manifest,
-    /// Why.
+    /// Why the tool is restarted.
     pub cause: Cause,
 }
 
 /// Restarts the tools of one round.
 pub struct Starter<'a> {
-    /// How.
     pub settings: &'a Settings,
-    /// What counts starts by outcome.
     pub metrics: &'a Metrics,
-    /// Says when no more are begun.
+    /// Set when no more restarts may begin.
     pub stopping: &'a watch::Receiver<bool>,
-    /// Where the restarts are kept.
-    pub keeper: &'a Keeper,
-    /// The restarts.
-    pub memory: Mutex<Memory>,
+    pub store: &'a StateStore,
+    pub history: Mutex<RestartHistory>,
 }
 
 impl Starter<'_> {
-    /// Restarts them in this order, `--parallel` at a time. What was seen at `seen` is not acted upon for ever: while some starts
-    /// are slow, other tools come up by themselves. Those left over keep their turn.
-    pub async fn restart_all(&self, restarts: Vec<Restart<'_>>, seen: Instant) {
-        let good_for = self.settings.pace.interval.max(SHORTEST_BELIEF);
+    /// Restarts tools in this order, `--parallel` at a time, as long as the observation is valid: while some starts are slow,
+    /// other tools come up by themselves. Tools left over keep their place in the order.
+    pub async fn restart_all(&self, restarts: Vec<Restart<'_>>, observed_at: Instant) {
+        let validity = self.settings.limits.interval.max(MIN_VALIDITY);
         let all = stream::iter(restarts).map(async |restart| {
             if *self.stopping.borrow() {
-                info!(tool = restart.tool, "not restarted: ending");
-            } else if seen.elapsed() > good_for {
-                info!(tool = restart.tool, "not restarted: others took so long that it has to be looked at again");
+                info!(tool = restart.tool, "tool not restarted; the monitor is stopping");
+            } else if observed_at.elapsed() > validity {
+                info!(
+                    tool = restart.tool,
+                    "tool not restarted; other restarts took too long, the next round checks it again"
+                );
             } else {
                 self.restart(restart).await;
             }
         });
-        all.buffer_unordered(self.settings.pace.parallel).collect().await
+        all.buffer_unordered(self.settings.limits.parallel).collect().await
     }
 
     async fn restart(&self, restart: Restart<'_>) {
         let Restart { tool, account, manifest, cause } = restart;
         let at = unix_seconds();
-        // First remembered, then done: it counts, whatever becomes of this process.
-        let number = match self.remember(tool, at).await {
+        // Recorded before it is done: it counts even if this process dies.
+        let number = match self.record(tool, at).await {
             Ok(number) => number,
-            Err(error) => return warn!(tool, %error, "not restarted: the restart could not be written down before it"),
+            Err(error) => return warn!(tool, %error, "tool not restarted; the restart could not be recorded"),
         };
-        let pace = self.settings.pace;
-        let (most, window) = (pace.max_restarts, words_of(pace.window));
+        let limits = self.settings.limits;
+        let (most, window) = (limits.max_restarts, human_duration(limits.window));
         info!(tool, %cause, number, most, "restarting");
         let text = format!("The web service is {cause}: restarting it, {number} of {most} times within {window}.");
-        self.note(account, tool, text).await;
+        self.append_to_service_log(account, tool, text).await;
         let begun = Instant::now();
         let (outcome, error) = self.start(tool, account, manifest).await;
-        self.metrics.started(outcome);
+        self.metrics.record_start(outcome);
         let has_begun = outcome != StartOutcome::NotBegun;
         match error {
             None if has_begun => info!(tool, took = ?begun.elapsed(), "restarted"),
             error => {
                 let error =
                     error.map_or_else(|| "the login ended before the command began".into(), |error| error.to_string());
-                let (what, text) = match has_begun {
-                    true => ("not restarted", format!("Restarting the web service failed: {error}.")),
+                let (message, text) = match has_begun {
+                    true => ("restart failed; it counts", format!("Restarting the web service failed: {error}.")),
                     false => (
-                        "not restarted: its command never began, which does not count",
-                        format!("Restarting the web service never began, which does not count: {error}."),
+                        "restart failed before the tool's command began; it does not count",
+                        format!(
+                            "Restarting the web service failed before its command began, and does not count: {error}."
+                        ),
                     ),
                 };
-                warn!(tool, error, "{what}");
-                self.note(account, tool, text).await;
+                warn!(tool, error, "{message}");
+                self.append_to_service_log(account, tool, text).await;
             }
         }
-        self.settle(tool, at, has_begun).await;
+        self.record_begun(tool, at, has_begun).await;
     }
 
-    /// Counts a restart; how many it makes within the window.
-    async fn remember(&self, tool: &str, at: u64) -> Result<usize, KeeperError> {
-        let mut memory = self.memory.lock().await;
-        memory.note_start(tool, at);
-        match self.keeper.save(&memory).await {
-            Ok(()) => Ok(memory.starts_of(tool)),
+    /// Counts a restart. Returns the number of restarts within the window.
+    async fn record(&self, tool: &str, at: u64) -> Result<usize, StateError> {
+        let mut history = self.history.lock().await;
+        history.record_start(tool, at);
+        match self.store.save(&history).await {
+            Ok(()) => Ok(history.starts_of(tool)),
             Err(error) => {
-                memory.note_begun(tool, at, false);
+                history.record_begun(tool, at, false);
                 Err(error)
             }
         }
     }
 
-    /// Does not count one any more that never began. If that cannot be written, the next round does it.
-    async fn settle(&self, tool: &str, at: u64, has_begun: bool) {
-        let mut memory = self.memory.lock().await;
-        memory.note_begun(tool, at, has_begun);
-        if let Err(error) = self.keeper.save(&memory).await {
-            warn!(tool, %error, "how its restart ended could not be written down yet");
+    /// Uncounts a restart that never began. If that cannot be saved, the next round saves it.
+    async fn record_begun(&self, tool: &str, at: u64, has_begun: bool) {
+        let mut history = self.history.lock().await;
+        history.record_begun(tool, at, has_begun);
+        if let Err(error) = self.store.save(&history).await {
+            warn!(tool, %error, "restart outcome not saved; the next round saves it");
         }
     }
 
@@ -137,14 +138,14 @@ impl Starter<'_> {
             return (StartOutcome::NotBegun, None);
         };
         let mut printed = Vec::new();
-        // That it says much is no failure.
-        let error = match converse(command, b"", *limit, MAX_START_BYTES, &mut printed).await {
+        // Long output is not a failure.
+        let error = match run_with_input(command, b"", *limit, MAX_START_BYTES, &mut printed).await {
             Ok(()) | Err(CommandError::TooLong { .. }) => None,
             Err(error) => Some(error),
         };
-        let has_begun = match template.tells_begin() {
-            // What was not read may have had the mark: in doubt it counts.
-            true => begin::has_begun(&printed) || printed.len() > MAX_START_BYTES,
+        let has_begun = match template.has_begin_marker() {
+            // The unread rest may contain the marker; in doubt the restart counts.
+            true => begin_marker::has_begun(&printed) || printed.len() > MAX_START_BYTES,
             false => may_have_begun(error.as_ref()),
         };
         let outcome = match &error {
@@ -156,13 +157,13 @@ impl Starter<'_> {
         (outcome, error)
     }
 
-    async fn note(&self, account: &Account, tool: &str, text: String) {
-        let home = self.settings.surveyor.places.home(tool);
-        Note { account, home: &home, text }.write().await;
+    async fn append_to_service_log(&self, account: &Account, tool: &str, text: String) {
+        let home = self.settings.scanner.glob.home(tool);
+        ServiceLogEntry { account, home: &home, text }.write().await;
     }
 }
 
-/// What is taken for begun where the command does not tell: nothing that hung, and nothing that was not executed.
+/// Whether a command without `{begin}` may have begun: not if it hung, and not if it was not executed.
 fn may_have_begun(error: Option<&CommandError>) -> bool {
     match error {
         None | Some(CommandError::TooLong { .. }) => true,

@@ -1,4 +1,4 @@
-//! webservicemonitor and what a tool can put into its own directory: each costs that tool its service, and others nothing.
+//! webservicemonitor and hostile files in a tool's directory: each costs that tool its service, and other tools nothing.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -13,7 +13,7 @@ fn run(program: &str, args: &[&str]) {
     assert!(status.is_ok_and(|status| status.success()), "{program} {args:?}");
 }
 
-/// Puts something else in a manifest's place, which belongs to the tool.
+/// Replaces a manifest by something else that the tool owns.
 fn replace(site: &mut Site, tool: &str, make: impl FnOnce(&Path)) {
     site.add(tool, b"");
     let manifest = site.home(tool).join("service.manifest");
@@ -25,7 +25,7 @@ fn replace(site: &mut Site, tool: &str, make: impl FnOnce(&Path)) {
 }
 
 #[test]
-fn each_hostile_manifest_has_its_outcome() {
+fn hostile_manifests_are_skipped_with_a_reason() {
     let Some(mut site) = Site::with(&["hello"]) else { return };
     let theirs = site.home("hello").join("service.manifest");
     replace(&mut site, "fifo", |path| run("mkfifo", &[path.to_str().unwrap()]));
@@ -68,31 +68,31 @@ fn each_hostile_manifest_has_its_outcome() {
     let ended = site.once(&["--dry-run"]);
     assert_eq!(ended.status, 0, "{}", ended.log);
     for (tool, why) in [
-        ("fifo", "its manifest is no regular file"),
-        ("device", "its manifest is no regular file"),
-        ("socket", "its manifest is no regular file"),
-        ("folder", "its manifest is no regular file"),
-        ("link", "its manifest is a link"),
-        ("dangling", "its manifest is a link"),
-        ("linked", "its directory is a link"),
-        ("hardlink", "its manifest belongs to uid 50001, expected \"tools.hardlink\""),
-        ("huge", "its manifest has more than 65536 bytes"),
-        ("roots", "its manifest belongs to uid 0, expected at least 50000"),
-        ("others", "its manifest belongs to uid 50001, expected \"tools.others\""),
+        ("fifo", "the manifest is not a regular file"),
+        ("device", "the manifest is not a regular file"),
+        ("socket", "the manifest is not a regular file"),
+        ("folder", "the manifest is not a regular file"),
+        ("link", "the manifest is a symbolic link"),
+        ("dangling", "the manifest is a symbolic link"),
+        ("linked", "the directory is a symbolic link"),
+        ("hardlink", "the manifest belongs to uid 50001, expected \"tools.hardlink\""),
+        ("huge", "the manifest has more than 65536 bytes"),
+        ("roots", "the manifest belongs to uid 0, expected at least 50000"),
+        ("others", "the manifest belongs to uid 50001, expected \"tools.others\""),
         ("stranger", "there is no account \"tools.stranger\""),
-        ("binary", "its manifest is not UTF-8"),
-        ("nul", "its manifest is no YAML"),
-        ("bomb", "its manifest is no YAML"),
-        ("anchor", "its manifest is no YAML"),
-        ("nested", "its manifest is no YAML"),
-        ("tag", "its manifest is no YAML"),
-        ("include", "web: \"/etc/passwd\" is no type"),
-        ("option", "web: \"--help\" is no type"),
-        ("shell", "web: \"a; reboot\" is no type"),
-        ("lines", "web: \"a\" is no type"),
-        ("release", "its release is \"../../x\""),
-        ("kube", "its backend is \"kubernetes\""),
-        ("-rf", "its directory's name is no tool's name"),
+        ("binary", "the manifest is not UTF-8"),
+        ("nul", "unsupported or invalid YAML in the manifest"),
+        ("bomb", "unsupported or invalid YAML in the manifest"),
+        ("anchor", "unsupported or invalid YAML in the manifest"),
+        ("nested", "unsupported or invalid YAML in the manifest"),
+        ("tag", "unsupported or invalid YAML in the manifest"),
+        ("include", "invalid web: \"/etc/passwd\""),
+        ("option", "invalid web: \"--help\""),
+        ("shell", "invalid web: \"a; reboot\""),
+        ("lines", "invalid web: \"a\""),
+        ("release", "the release is \"../../x\""),
+        ("kube", "the backend is \"kubernetes\""),
+        ("-rf", "the directory's name is not a tool name"),
     ] {
         let line = ended.line(tool);
         assert_eq!(line[5], "skipped", "{line:?}");
@@ -112,17 +112,17 @@ fn each_hostile_manifest_has_its_outcome() {
     {
         let log = site.service_log(tool);
         assert_eq!(log.lines().count(), lines, "{tool}: {log}");
-        assert!(lines == 0 || log.contains("is not looked after: "), "{log}");
+        assert!(lines == 0 || log.contains("is not monitored: "), "{log}");
     }
 }
 
 #[test]
-fn what_a_tool_puts_in_place_of_its_log_harms_nobody() {
+fn hostile_service_logs_harm_no_other_user() {
     let tools = ["link", "own-link", "fifo", "folder", "device", "roots", "full", "closed", "hello"];
     let Some(site) = Site::with(&tools) else { return };
     let victim = site.path("victim");
     fs::write(&victim, "untouched").unwrap();
-    // The system's permissions alone would let it be written.
+    // File permissions alone would allow the write.
     fs::set_permissions(&victim, fs::Permissions::from_mode(0o666)).unwrap();
     let log = |tool: &str| site.home(tool).join("service.log");
     symlink(&victim, log("link")).unwrap();
@@ -140,10 +140,10 @@ fn what_a_tool_puts_in_place_of_its_log_harms_nobody() {
 
     let ended = site.once(&["--parallel", "8"]);
     assert_eq!(ended.status, 0, "{}", ended.log);
-    assert_eq!(site.starts().len(), tools.len(), "the service comes first");
+    assert_eq!(site.starts().len(), tools.len(), "the restart does not depend on the log");
     for tool in ["link", "own-link", "fifo", "folder", "device", "roots", "closed"] {
-        let told = format!("its service.log is not written tool=\"tools.{tool}\"");
-        assert!(ended.log.contains(&told), "{tool}: {}", ended.log);
+        let line = format!("service.log not written account=\"tools.{tool}\"");
+        assert!(ended.log.contains(&line), "{tool}: {}", ended.log);
     }
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     assert_eq!(fs::read_to_string(log("roots")).unwrap(), "untouched");
@@ -157,9 +157,8 @@ fn what_a_tool_puts_in_place_of_its_log_harms_nobody() {
     );
 }
 
-/// Not even by its own command line.
 #[test]
-fn nothing_is_written_as_root() {
+fn log_appender_refuses_to_run_as_root() {
     let Some(site) = Site::with(&["hello"]) else { return };
     let home = site.home("hello").display().to_string();
     let program = env!("CARGO_BIN_EXE_webservicemonitor");

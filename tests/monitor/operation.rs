@@ -1,4 +1,4 @@
-//! webservicemonitor as its operator meets it: rounds, signals, metrics, systemd.
+//! Operating webservicemonitor: rounds, signals, metrics, systemd.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -7,13 +7,13 @@ use crate::support::http::{get, metric};
 use crate::support::wait::{SOON, wait_for};
 
 #[test]
-fn it_goes_round_and_tells_of_itself() {
+fn rounds_are_reported_in_metrics_and_to_systemd() {
     let Some(site) = Site::with(&["hello", "up"]) else { return };
     site.set_jobs(&[("up", "r", 5000)]);
     site.set_list(&["up"]);
     let socket = UnixDatagram::bind(site.path("notify")).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
-    let heard = || {
+    let notified = || {
         let mut bytes = [0; 64];
         let len = socket.recv(&mut bytes).unwrap();
         String::from_utf8_lossy(bytes[..len].trim_ascii_end()).into_owned()
@@ -21,7 +21,7 @@ fn it_goes_round_and_tells_of_itself() {
     let notify = site.text("notify");
     let args = ["--metrics-listen", "127.0.0.1:0", "--interval", "100ms", "--log-format", "json"];
     let mut daemon = site.daemon(&args, &[("NOTIFY_SOCKET", &notify)]);
-    assert_eq!(heard(), "READY=1");
+    assert_eq!(notified(), "READY=1");
     let status = daemon.address_in("metrics endpoint listening");
     wait_for("three restarts", || site.starts().len() == 3);
     for (sample, value) in [
@@ -43,19 +43,19 @@ fn it_goes_round_and_tells_of_itself() {
     wait_for("not ready", || get(status, "/ready").0 == 503);
     let failed = || metric(status, r#"webservicemonitor_rounds_total{outcome="list_failed"}"#);
     wait_for("several rounds", || failed() > 3.0 && metric(status, "webservicemonitor_braked") == 1.0);
-    assert_eq!(daemon.log().matches("nothing is restarted").count(), 1, "said once");
+    assert_eq!(daemon.log().matches("round suspended;").count(), 1, "logged once");
     site.set_list(&["up"]);
-    daemon.wait_for_line(&["INFO", "restarting again what should run"]);
+    daemon.wait_for_line(&["INFO", "rounds resumed"]);
     wait_for("ready", || get(status, "/ready").0 == 200);
 
     daemon.signal("TERM");
-    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(notified(), "STOPPING=1");
     assert_eq!(daemon.wait_for_end(), 0);
     assert_eq!(site.starts().len(), 3);
 }
 
 #[test]
-fn sigterm_lets_the_starts_under_way_end_and_begins_none() {
+fn sigterm_finishes_starts_in_progress_and_begins_none() {
     let Some(site) = Site::with(&["one", "two"]) else { return };
     site.script(
         "start",
@@ -64,14 +64,14 @@ fn sigterm_lets_the_starts_under_way_end_and_begins_none() {
     let mut daemon = site.daemon(&["--parallel", "1"], &[]);
     wait_for("a start is under way", || site.path("begun").exists());
     daemon.signal("TERM");
-    daemon.wait_for_line(&["ending after the restarts that are under way"]);
+    daemon.wait_for_line(&["stopping; waiting for restarts in progress"]);
     std::fs::write(site.path("go"), "").unwrap();
     assert_eq!(daemon.wait_for_end(), 0);
     assert_eq!(site.starts().len(), 1);
 }
 
 #[test]
-fn sigterm_does_not_wait_for_a_proxy_or_a_grid_that_hangs() {
+fn sigterm_does_not_wait_for_a_hanging_grid() {
     let Some(site) = Site::with(&["one"]) else { return };
     site.script("qstat", r#": > "$DIR/asked"; exec sleep 1000"#);
     let mut daemon = site.daemon(&["--qstat-timeout", "10m"], &[]);

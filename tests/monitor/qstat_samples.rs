@@ -1,11 +1,11 @@
-//! What a real qstat printed, each as the monitor understands it: `tests/samples/qstat/`.
+//! Output of real qstat versions, `tests/samples/qstat/`, and how the monitor reads it.
 
 use std::fs;
 
 use urlproxy::monitor::{JobState, JobsError, parse_jobs};
 
-/// Owner's tool, state, and whether it is known since when it runs; `Err` is no list of jobs.
-fn seen(sample: &str) -> Result<Vec<(String, JobState, bool)>, JobsError> {
+/// The tool, the state, and whether the start time is known, of each job in a sample.
+fn parsed(sample: &str) -> Result<Vec<(String, JobState, bool)>, JobsError> {
     let file = format!("{}/tests/samples/qstat/{sample}.xml", env!("CARGO_MANIFEST_DIR"));
     let jobs = parse_jobs(&fs::read(&file).unwrap_or_else(|error| panic!("{error}: {file}")))?;
     Ok(jobs
@@ -15,7 +15,7 @@ fn seen(sample: &str) -> Result<Vec<(String, JobState, bool)>, JobsError> {
 }
 
 #[test]
-fn each_sample_is_understood() {
+fn samples_have_these_jobs() {
     use JobState::{Deleting, Failed, Pending, Running};
     let samples: [(&str, &[(&str, JobState)]); 14] = [
         ("empty", &[]),
@@ -39,25 +39,25 @@ fn each_sample_is_understood() {
     for (sample, want) in samples {
         let has_begun = |state| matches!(state, Running | Deleting);
         let want: Vec<_> = want.iter().map(|(tool, state)| ((*tool).to_owned(), *state, has_begun(*state))).collect();
-        assert_eq!(seen(sample), Ok(want), "{sample}");
+        assert_eq!(parsed(sample), Ok(want), "{sample}");
     }
     // -ext has no times.
-    assert_eq!(seen("running_extended"), Ok(vec![("hello".into(), Running, false)]));
+    assert_eq!(parsed("running_extended"), Ok(vec![("hello".into(), Running, false)]));
 }
 
 #[test]
-fn what_lists_no_jobs_is_no_empty_grid() {
+fn other_output_is_refused() {
     for sample in ["no_qmaster", "unknown_job", "error_in_detail", "array_running_in_detail"] {
-        assert_eq!(seen(sample), Err(JobsError::NoRoot), "{sample}");
+        assert_eq!(parsed(sample), Err(JobsError::NoRoot), "{sample}");
     }
 }
 
 #[test]
-fn names_are_what_their_owners_called_them() {
+fn job_names_are_unescaped() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples/qstat/names.xml");
     let jobs = parse_jobs(&fs::read(file).unwrap()).unwrap();
     let names: Vec<_> = jobs.iter().map(|job| &*job.name).filter(|name| name.len() < 50).collect();
-    // Grid Engine's own mistake: it prints %lt; for <.
+    // A mistake of Grid Engine: it prints %lt; for <.
     assert_eq!(names, ["generic-%lt;hello>&\"world\"", "it's", ">", "generic-]]>"]);
     assert!(jobs.iter().all(|job| job.owner == "tools.hello"));
 }

@@ -1,4 +1,4 @@
-//! webservicemonitor: what it restarts, what it tells, and when it keeps its hands off.
+//! webservicemonitor's rounds: what they restart and log, and when they are suspended.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use crate::support::wait::wait_for;
 
 const MOST: &[&str] = &["up", "young", "waits", "stuck", "unlisted", "gone"];
 
-/// One tool in each of the states there are.
+/// One tool in each state.
 fn site_of_all_states() -> Option<Site> {
     let site = Site::with(MOST)?;
     site.set_jobs(&[
@@ -25,7 +25,7 @@ fn site_of_all_states() -> Option<Site> {
 }
 
 #[test]
-fn what_should_run_and_does_not_is_restarted() {
+fn wanted_services_that_are_down_are_restarted() {
     let Some(site) = site_of_all_states() else { return };
     let ended = site.once(&[]);
     assert_eq!(ended.status, 0, "{}", ended.log);
@@ -34,7 +34,7 @@ fn what_should_run_and_does_not_is_restarted() {
     for (tool, words) in [
         ("gone", "webservicemonitor: The web service is not running: restarting it, 1 of 3 times within 1 h.\n"),
         ("stuck", ": The web service is in error state on the grid: restarting it, "),
-        ("unlisted", ": The web service is running, but not known to the proxy: restarting it, "),
+        ("unlisted", ": The web service is running, but not registered with the proxy: restarting it, "),
     ] {
         let log = site.service_log(tool);
         assert!(log.contains(words) && log.lines().count() == 1, "{log}");
@@ -47,7 +47,7 @@ fn what_should_run_and_does_not_is_restarted() {
 }
 
 #[test]
-fn a_dry_run_tells_all_and_changes_nothing() {
+fn dry_run_prints_all_decisions_and_changes_nothing() {
     let Some(site) = site_of_all_states() else { return };
     let ended = site.once(&["--dry-run"]);
     assert_eq!(ended.status, 0, "{}", ended.log);
@@ -58,12 +58,12 @@ fn a_dry_run_tells_all_and_changes_nothing() {
         ("stuck", &["stuck", "lighttpd", "error", "no", "0", "restart", "in error state on the grid"]),
         (
             "unlisted",
-            &["unlisted", "lighttpd", "runs 83m", "no", "0", "restart", "running, but not known to the proxy"],
+            &["unlisted", "lighttpd", "runs 83m", "no", "0", "restart", "running, but not registered with the proxy"],
         ),
         ("gone", &["gone", "lighttpd", "none", "no", "0", "restart", "not running"]),
     ] {
         let line = ended.line(tool);
-        // A second may have passed since the job was written.
+        // The job may have aged by a second.
         let is_same = |(a, b): (&String, &&str)| a == b || a.starts_with("runs 6") && b.starts_with("runs 6");
         assert!(line.len() == cells.len() && line.iter().zip(cells).all(is_same), "{line:?}");
     }
@@ -75,7 +75,7 @@ fn a_dry_run_tells_all_and_changes_nothing() {
 }
 
 #[test]
-fn a_tool_that_keeps_dying_is_left_alone_and_told_once() {
+fn tool_that_keeps_dying_is_throttled_and_notified_once() {
     let Some(site) = Site::with(&["hello"]) else { return };
     for _ in 0..6 {
         assert_eq!(site.once(&[]).status, 0);
@@ -84,9 +84,9 @@ fn a_tool_that_keeps_dying_is_left_alone_and_told_once() {
     let log = site.service_log("hello");
     assert_eq!(log.lines().count(), 4, "{log}");
     assert!(log.contains("3 of 3 times within 1 h"), "{log}");
-    assert!(log.contains("has been restarted 3 times within 1 h: it is left alone until 2"), "{log}");
+    assert!(log.contains("was restarted 3 times within 1 h: no more restarts until 2"), "{log}");
     assert_eq!(site.once(&["--dry-run"]).line("hello")[4..6], ["3", "throttled"]);
-    // Three were in the window of then; none is in that of now.
+    // Three restarts were in the long window; none is in the short one.
     wait_for("the window is over", || {
         let ended = site.once(&["--dry-run", "--restart-window", "1s"]);
         ended.line("hello")[4..6] == ["0", "restart"]
@@ -94,12 +94,12 @@ fn a_tool_that_keeps_dying_is_left_alone_and_told_once() {
 }
 
 #[test]
-fn redis_keeps_the_history_too() {
+fn redis_stores_the_history_too() {
     let Some(site) = Site::with(&["hello"]) else { return };
     let mut redis = RedisServer::start(&[]);
-    // With no more rights than the manual says.
-    let manual = include_str!("../../docs/monitor.md").lines();
-    let user = manual.into_iter().find(|line| line.starts_with("ACL SETUSER webservicemonitor ")).expect("a line");
+    // With the documented rights only.
+    let page = include_str!("../../docs/webservicemonitor.md").lines();
+    let user = page.into_iter().find(|line| line.starts_with("ACL SETUSER webservicemonitor ")).expect("a line");
     assert_eq!(redis.cli(&user.split(' ').collect::<Vec<_>>()), "OK");
     let url = format!("redis://webservicemonitor:password@127.0.0.1:{}/0", redis.port());
     let args = ["--state", "redis", "--redis", &url];
@@ -120,97 +120,101 @@ fn redis_keeps_the_history_too() {
     assert_eq!(site.starts().len(), 3);
 }
 
-/// Has a round go that must do nothing, and say why, loudly.
+/// Runs a round that must be suspended, with these words in the log.
 #[track_caller]
-fn keeps_its_hands_off(site: &Site, args: &[&str], words: &str) {
+fn assert_suspended(site: &Site, args: &[&str], words: &str) {
     let ended = site.once(args);
-    assert!(ended.log.contains("ERROR nothing is restarted") && ended.log.contains(words), "{words}: {}", ended.log);
+    assert!(
+        ended.log.contains("ERROR round suspended; nothing is restarted") && ended.log.contains(words),
+        "{words}: {}",
+        ended.log
+    );
     assert_eq!(ended.status, 1, "{words}");
     assert_eq!(site.starts(), [""; 0], "{words}");
     assert_eq!(site.service_log("gone"), "", "{words}");
 }
 
 #[test]
-fn a_list_that_is_not_there_restarts_nothing() {
+fn missing_list_suspends_the_round() {
     let Some(site) = site_of_all_states() else { return };
     let quick = ["--list-timeout", "300ms"];
     site.set_list(&[]);
-    keeps_its_hands_off(&site, &quick, "the proxy lists no tool at all, and 6 are wanted");
+    assert_suspended(&site, &quick, "the proxy's list is empty, but 6 tools are wanted");
     for (status, body) in [(503, "{\"up\":{\"status\":\"active\"}}"), (404, "{}"), (301, ""), (204, "")] {
         site.set_answer(status, body);
-        keeps_its_hands_off(&site, &quick, &format!("answers with status {status}"));
+        assert_suspended(&site, &quick, &format!("responds with status {status}"));
     }
     for body in ["", "[]", "null", "<html>", "{\"up\":{\"status\":\"active\"}", "{\"up\":1}"] {
         site.set_answer(200, body);
-        keeps_its_hands_off(&site, &quick, "in the list of 127.0.0.1");
+        assert_suspended(&site, &quick, "in the list of 127.0.0.1");
     }
     let cut_short = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"up\":{\"status\":\"active\"}}";
     for bytes in [cut_short, "HTTP/1.1 200 OK\r\n", "hello\r\n\r\n", ""] {
         site.set_bytes(Answer::Bytes(bytes.into()));
-        keeps_its_hands_off(&site, &quick, "while asking 127.0.0.1 for its list");
+        assert_suspended(&site, &quick, "while fetching the list of 127.0.0.1");
     }
     site.set_bytes(Answer::Silence);
-    keeps_its_hands_off(&site, &quick, "no whole answer within 300ms");
-    keeps_its_hands_off(&site, &["--list-url", "http://127.0.0.1:1/list"], "while asking 127.0.0.1 for its list");
+    assert_suspended(&site, &quick, "no complete response within 300ms");
+    assert_suspended(&site, &["--list-url", "http://127.0.0.1:1/list"], "while fetching the list of 127.0.0.1");
     site.set_list(&["up"]);
     assert_eq!(site.once(&quick).status, 0);
     assert_eq!(site.starts().len(), 3);
 }
 
 #[test]
-fn a_qstat_that_fails_restarts_nothing() {
+fn failed_qstat_suspends_the_round() {
     let Some(site) = site_of_all_states() else { return };
     let whole = fs::read(site.path("qstat.xml")).unwrap();
     let quick = ["--qstat-timeout", "300ms"];
     for (script, words) in [
         (r#"cat "$DIR/qstat.xml"; echo no commd >&2; exit 1"#, "no commd"),
-        ("exec sleep 1000", "had not ended after 300ms: killed"),
-        (r#"cat "$DIR/qstat.xml"; exec sleep 1000"#, "had not ended after 300ms: killed"),
+        ("exec sleep 1000", "timed out after 300ms and was killed"),
+        (r#"cat "$DIR/qstat.xml"; exec sleep 1000"#, "timed out after 300ms and was killed"),
         ("kill -9 $$", "signal: 9"),
-        ("echo 'error: commlib error'", "no whole job_info"),
-        ("true", "no whole job_info"),
+        ("echo 'error: commlib error'", "no complete job_info"),
+        ("true", "no complete job_info"),
         (r#"head -c 200 "$DIR/qstat.xml""#, "qstat"),
     ] {
         site.script("qstat", script);
-        keeps_its_hands_off(&site, &quick, words);
+        assert_suspended(&site, &quick, words);
     }
-    keeps_its_hands_off(&site, &["--qstat", "/nowhere/qstat -xml"], "while starting");
+    assert_suspended(&site, &["--qstat", "/nowhere/qstat -xml"], "while starting");
     site.set_qstat_output(&whole);
     assert_eq!(site.once(&quick).status, 0);
     assert_eq!(site.starts().len(), 3);
 }
 
 #[test]
-fn what_cannot_be_read_or_kept_restarts_nothing() {
+fn unreadable_manifests_or_state_suspend_the_round() {
     let Some(site) = site_of_all_states() else { return };
     let elsewhere = site.text("nowhere/*/service.manifest");
     let ended = site.once(&["--manifests", &elsewhere]);
     assert!(ended.status == 1 && ended.log.contains("while reading the tools' directories"), "{}", ended.log);
     fs::create_dir(site.path("state.new")).unwrap();
-    keeps_its_hands_off(&site, &[], "while writing");
+    assert_suspended(&site, &[], "while writing");
     fs::remove_dir(site.path("state.new")).unwrap();
     fs::remove_file(site.path("state")).ok();
     fs::create_dir(site.path("state")).unwrap();
-    keeps_its_hands_off(&site, &[], "while reading");
+    assert_suspended(&site, &[], "while reading");
     fs::remove_dir(site.path("state")).unwrap();
     assert_eq!(site.once(&[]).status, 0);
     assert_eq!(site.starts().len(), 3);
 }
 
 #[test]
-fn a_corrupt_history_holds_for_one_window() {
+fn corrupt_history_suspends_for_one_window() {
     let Some(site) = site_of_all_states() else { return };
     fs::write(site.path("state"), "{\"starts\":").unwrap();
-    keeps_its_hands_off(&site, &[], "the restarts until now are not known");
+    assert_suspended(&site, &[], "restart history is corrupt");
     assert_eq!(fs::read_to_string(site.path("state.corrupt")).unwrap(), "{\"starts\":");
-    keeps_its_hands_off(&site, &[], "the history of restarts was lost");
+    assert_suspended(&site, &[], "the restart history was lost");
     fs::write(site.path("accept"), "").unwrap();
     assert_eq!(site.once(&[]).status, 0, "accepted by the operator");
     assert_eq!(site.starts().len(), 3);
 }
 
 #[test]
-fn a_clock_that_was_set_back_frees_nobody() {
+fn clock_set_back_lifts_no_limit() {
     let Some(site) = Site::with(&["hello"]) else { return };
     let later = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 86_400;
     fs::write(site.path("state"), format!("{{\"starts\":{{\"hello\":[{later},{later},{later}]}},\"rounds\":{{}}}}"))
@@ -219,7 +223,7 @@ fn a_clock_that_was_set_back_frees_nobody() {
     assert_eq!(site.once(&[]).status, 0);
     assert!(site.starts().is_empty());
     let kept = fs::read_to_string(site.path("state")).unwrap();
-    assert!(!kept.contains(&later.to_string()), "it is not held for a day: {kept}");
+    assert!(!kept.contains(&later.to_string()), "the limit lasts no day: {kept}");
 }
 
 fn names(from: usize, to: usize) -> Vec<String> {
@@ -231,7 +235,7 @@ fn borrowed(names: &[String]) -> Vec<&str> {
 }
 
 #[test]
-fn a_sudden_drop_is_not_believed_at_once() {
+fn sudden_drop_is_accepted_only_when_it_lasts() {
     let all = names(0, 30);
     let Some(site) = Site::with(&borrowed(&all)) else { return };
     let up = |names: &[String]| site.set_jobs(&names.iter().map(|name| (&**name, "r", 5000)).collect::<Vec<_>>());
@@ -243,17 +247,21 @@ fn a_sudden_drop_is_not_believed_at_once() {
     listed(&all[..14]);
     for _ in 0..3 {
         let ended = site.once(&[]);
-        assert!(ended.status == 1 && ended.log.contains("lists 14 of the wanted tools, and had 30"), "{}", ended.log);
+        assert!(ended.status == 1 && ended.log.contains("lists 14 of the wanted tools, down from 30"), "{}", ended.log);
     }
     listed(&all);
-    assert_eq!(site.once(&[]).status, 0, "it was not true");
+    assert_eq!(site.once(&[]).status, 0, "the drop is over");
     up(&all[..14]);
     for _ in 0..3 {
         let ended = site.once(&[]);
-        assert!(ended.status == 1 && ended.log.contains("lists jobs of 14 wanted tools, and had 30"), "{}", ended.log);
+        assert!(
+            ended.status == 1 && ended.log.contains("lists jobs of 14 wanted tools, down from 30"),
+            "{}",
+            ended.log
+        );
     }
     assert!(site.starts().is_empty());
-    assert_eq!(site.once(&[]).status, 0, "it stays so");
+    assert_eq!(site.once(&[]).status, 0, "the drop lasts");
     assert_eq!(site.starts().len(), 10, "--max-starts");
 
     site.forget_starts();
@@ -264,7 +272,7 @@ fn a_sudden_drop_is_not_believed_at_once() {
 }
 
 #[test]
-fn the_operator_lets_a_drop_through() {
+fn operator_lets_a_drop_through() {
     let all = names(0, 30);
     let Some(site) = Site::with(&borrowed(&all)) else { return };
     site.set_jobs(&all.iter().map(|name| (&**name, "r", 5000)).collect::<Vec<_>>());
@@ -282,12 +290,16 @@ fn the_operator_lets_a_drop_through() {
 }
 
 #[test]
-fn a_start_that_fails_counts_and_one_that_hangs_is_killed_and_does_not() {
+fn failed_start_counts_and_hanging_start_does_not() {
     let Some(site) = Site::with(&["hello"]) else { return };
     site.script("start", r#"echo "$1" >> "$DIR/starts"; printf 'quota\033[1m\nexceeded\n' >&2; exit 7"#);
     let ended = site.once(&[]);
     assert_eq!(ended.status, 0);
-    assert!(ended.log.contains("WARN not restarted") && ended.log.contains("exit status: 7"), "{}", ended.log);
+    assert!(
+        ended.log.contains("WARN restart failed; it counts") && ended.log.contains("exit status: 7"),
+        "{}",
+        ended.log
+    );
     let log = site.service_log("hello");
     assert!(
         log.contains("Restarting the web service failed") && log.contains("exit status: 7: quota [1m exceeded"),
@@ -296,12 +308,16 @@ fn a_start_that_fails_counts_and_one_that_hangs_is_killed_and_does_not() {
 
     site.script("start", r#"echo "$1" >> "$DIR/starts"; exec sleep 1000"#);
     let ended = site.once(&["--start-timeout", "300ms"]);
-    assert!(ended.log.contains("had not ended after 300ms: killed"), "{}", ended.log);
-    assert!(site.service_log("hello").contains("never began, which does not count: "), "{}", site.service_log("hello"));
+    assert!(ended.log.contains("timed out after 300ms and was killed"), "{}", ended.log);
+    assert!(
+        site.service_log("hello").contains("failed before its command began, and does not count: "),
+        "{}",
+        site.service_log("hello")
+    );
     assert_eq!(site.once(&["--start-command", "/nowhere/start {tool}"]).status, 0);
     assert_eq!(site.once(&["--dry-run"]).line("hello")[4..6], ["1", "backing_off"], "only the first counts");
     assert_eq!(site.once(&[]).status, 0);
-    assert_eq!(site.starts().len(), 2, "it rests");
+    assert_eq!(site.starts().len(), 2, "it backs off");
     site.script("start", r#"echo "$1" >> "$DIR/starts""#);
     wait_for("the end of two short rounds", || {
         assert_eq!(site.once(&["--interval", "1ms"]).status, 0);
@@ -310,10 +326,10 @@ fn a_start_that_fails_counts_and_one_that_hangs_is_killed_and_does_not() {
 }
 
 #[test]
-fn several_are_started_at_a_time_and_no_more() {
+fn parallel_starts_are_limited() {
     let all = names(0, 8);
     let Some(site) = Site::with(&borrowed(&all)) else { return };
-    // Each stays until two have been seen at a time, and tells how many there are.
+    // Each runs until two have run at a time, and notes how many run.
     site.script(
         "start",
         r#"mkdir -p "$DIR/now"; : > "$DIR/now/$1"
@@ -321,32 +337,35 @@ fn several_are_started_at_a_time_and_no_more() {
         ls "$DIR/now" | wc -l >> "$DIR/starts"; rm "$DIR/now/$1""#,
     );
     assert_eq!(site.once(&["--parallel", "2"]).status, 0);
-    let seen = site.starts();
-    assert!(seen.len() == 8 && site.path("met").exists() && seen.iter().all(|n| n == "1" || n == "2"), "{seen:?}");
+    let counts = site.starts();
+    assert!(
+        counts.len() == 8 && site.path("met").exists() && counts.iter().all(|n| n == "1" || n == "2"),
+        "{counts:?}"
+    );
 }
 
 #[test]
-fn the_first_active_proxy_that_has_a_list_is_believed() {
+fn first_active_proxy_with_a_list_counts() {
     let Some(site) = site_of_all_states() else { return };
     let url = format!("http://HOST:{}/list", site.list_port());
     let file = site.text("active-proxy");
     let args = ["--list-url", &url, "--active-proxy-file", &file, "--list-timeout", "2s"];
-    keeps_its_hands_off(&site, &args, "while reading the active-proxy file");
+    assert_suspended(&site, &args, "while reading the active-proxy file");
     fs::write(&file, "# none\n").unwrap();
-    keeps_its_hands_off(&site, &args, "no proxy in the active-proxy file");
+    assert_suspended(&site, &args, "no proxy in the active-proxy file");
     fs::write(&file, "no-such-host.invalid\n127.0.0.1\n").unwrap();
     assert_eq!(site.once(&args).status, 0);
     assert_eq!(site.starts().len(), 3);
 }
 
 #[test]
-fn a_wrong_command_line_is_told() {
+fn usage_errors_exit_with_64() {
     for (args, words) in [
         (&["--list-url", "https://HOST/list"][..], "expected e.g."),
         (&["--manifests", "/data/*"], "expected e.g."),
         (&["--start-command", "x {toll}"], "expected {tool}"),
         (&["--project", "a/b", "--distribution", "bookworm"], "invalid project"),
-        (&["--project", "tools"], "takes a --distribution"),
+        (&["--project", "tools"], "requires --distribution"),
         (&["--interval", "0s"], "invalid duration"),
         (&["append-service-log"], "unexpected argument"),
     ] {
@@ -355,13 +374,13 @@ fn a_wrong_command_line_is_told() {
             command.args(["--list-url", "http://HOST:8081/list"]);
         }
         let output = command.args(args).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(64) && told.contains(words), "{args:?}: {told}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(64) && error.contains(words), "{args:?}: {error}");
     }
 }
 
 #[test]
-fn one_history_has_one_monitor() {
+fn state_file_belongs_to_one_monitor() {
     let Some(site) = Site::with(&["hello"]) else { return };
     site.set_jobs(&[("hello", "qw", 5)]);
     let daemon = site.daemon(&["--metrics-listen", "127.0.0.1:0"], &[]);
@@ -369,5 +388,5 @@ fn one_history_has_one_monitor() {
     wait_for("the first round is kept", || site.path("state").exists());
     let ended = site.once(&[]);
     assert!(ended.status == 1 && ended.log.contains("another webservicemonitor runs"), "{}", ended.log);
-    assert_eq!(site.once(&["--dry-run"]).line("hello")[5], "pending", "who only looks may");
+    assert_eq!(site.once(&["--dry-run"]).line("hello")[5], "pending", "a dry run needs no lock");
 }

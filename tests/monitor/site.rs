@@ -1,4 +1,4 @@
-//! The real webservicemonitor, and the site it looks after: tools with accounts, a scripted qstat, a scripted list.
+//! The real webservicemonitor at a site of its own: tools with accounts, a scripted qstat, a scripted list.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,21 +15,21 @@ use tempfile::TempDir;
 use crate::support::daemon::Daemon;
 use crate::support::need::need_root;
 
-/// Runs a command where `$1` is the file of accounts.
+/// Runs a command with the file `$1` as `/etc/passwd`.
 const WITH_ACCOUNTS: &str = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
-/// The first tool's user.
+/// The uid of the first tool.
 const FIRST_UID: u32 = 50_001;
 
-/// How the proxy answers when it is asked for its list.
+/// The proxy's response to a request for its list.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// These bytes, then the end.
+    /// These bytes, then the end of the connection.
     Bytes(Vec<u8>),
-    /// Nothing, for as long as the other end waits.
+    /// Nothing, until the client gives up.
     Silence,
 }
 
-/// A site of its own. Only root can be several users.
+/// A site of its own. It needs root, to act as several users.
 pub struct Site {
     dir: TempDir,
     tools: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// One with these tools, which want a `lighttpd` each; `None` when this is not root, and the test may be skipped.
+    /// A site with these tools, each with a `lighttpd`; `None` without root, if the test may be skipped.
     #[track_caller]
     pub fn with(tools: &[&str]) -> Option<Self> {
         if !need_root() {
@@ -57,18 +57,18 @@ impl Site {
             site.add(tool, b"web: lighttpd\nrelease: bookworm\n");
         }
         site.set_jobs(&[]);
-        // Never empty: that would be a reason of its own.
+        // Never empty: an empty list suspends the round.
         site.set_list(&["elsewhere"]);
         site.script("start", r#"echo "$@" >> "$DIR/starts""#);
         Some(site)
     }
 
-    /// A file of the test.
+    /// The path of a file of the test.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The same as text.
+    /// [`Self::path`] as text.
     pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
@@ -78,13 +78,13 @@ impl Site {
         self.path("project").join(tool)
     }
 
-    /// A tool's user.
+    /// A tool's uid.
     pub fn uid(&self, tool: &str) -> u32 {
         let index = self.tools.iter().position(|known| known == tool).expect("a tool");
         FIRST_UID + u32::try_from(index).expect("few tools")
     }
 
-    /// One more tool, with this in its manifest.
+    /// Adds a tool with this manifest.
     pub fn add(&mut self, tool: &str, manifest: &[u8]) {
         self.tools.push(tool.into());
         let home = self.home(tool);
@@ -94,17 +94,17 @@ impl Site {
         self.own(tool, &home.join("service.manifest"));
     }
 
-    /// Gives a file to a tool.
+    /// Makes a tool the owner of a file.
     pub fn own(&self, tool: &str, file: &Path) {
         std::os::unix::fs::lchown(file, Some(self.uid(tool)), Some(self.uid(tool))).expect("root can");
     }
 
-    /// Gives a file to anybody.
+    /// Makes any uid the owner of a file.
     pub fn give(&self, uid: u32, file: &Path) {
         chown(file, Some(uid), Some(uid)).expect("root can");
     }
 
-    /// What the grid runs: a tool's `lighttpd` job, its state, and for how many seconds.
+    /// Sets the grid's jobs: a tool's `lighttpd` job, its state, and its age in seconds.
     pub fn set_jobs(&self, jobs: &[(&str, &str, u64)]) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         let jobs: String = jobs.iter().map(|(tool, state, age)| job(tool, state, now - age)).collect();
@@ -112,27 +112,27 @@ impl Site {
         self.set_qstat_output(xml.as_bytes());
     }
 
-    /// What qstat prints.
+    /// Sets qstat's output.
     pub fn set_qstat_output(&self, output: &[u8]) {
         fs::write(self.path("qstat.xml"), output).expect("written");
         // Grid Engine prints local times.
         self.script("qstat", r#"[ "$TZ" = UTC ] && cat "$DIR/qstat.xml""#);
     }
 
-    /// What the proxy lists.
+    /// Sets the tools on the proxy's list.
     pub fn set_list(&self, tools: &[&str]) {
         let entries: Vec<_> = tools.iter().map(|tool| format!("\"{tool}\":{{\"status\":\"active\"}}")).collect();
         self.set_answer(200, &format!("{{{}}}", entries.join(",")));
     }
 
-    /// What the proxy answers with.
+    /// Sets the status and the body of the proxy's response.
     pub fn set_answer(&self, status: u16, body: &str) {
         let head =
             format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         self.set_bytes(Answer::Bytes([head.as_bytes(), body.as_bytes()].concat()));
     }
 
-    /// A list of these tools, and how old it says that is.
+    /// Sets the tools on the proxy's list, and its `Age`.
     pub fn set_aged_list(&self, tools: &[&str], age: &str) {
         self.set_list(tools);
         let mut answer = self.answer.lock().unwrap();
@@ -142,27 +142,27 @@ impl Site {
         }
     }
 
-    /// The same, in any shape.
+    /// Sets the raw response of the proxy.
     pub fn set_bytes(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
-    /// Where the proxy is.
+    /// The port of the proxy's list.
     pub fn list_port(&self) -> u16 {
         self.list.port()
     }
 
-    /// A shell script `name`, with the test's directory in `$DIR`.
+    /// Writes a shell script, with the test's directory in `$DIR`.
     pub fn script(&self, name: &str, body: &str) {
         let file = self.path(name);
-        // Replaced, not written over: it may be running.
+        // Replaced, not overwritten: it may be running.
         let new = self.path(&format!("{name}.new"));
         fs::write(&new, format!("#!/bin/sh\nDIR={}\n{body}\n", self.dir.path().display())).expect("written");
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("executable");
         fs::rename(new, file).expect("replaced");
     }
 
-    /// What the start command was given, in order of the tools' names.
+    /// The arguments of all start commands, sorted.
     pub fn starts(&self) -> Vec<String> {
         let mut starts: Vec<_> =
             fs::read_to_string(self.path("starts")).unwrap_or_default().lines().map(str::to_owned).collect();
@@ -170,7 +170,7 @@ impl Site {
         starts
     }
 
-    /// Forgets these.
+    /// Clears [`Self::starts`].
     pub fn forget_starts(&self) {
         let _ = fs::remove_file(self.path("starts"));
     }
@@ -180,12 +180,12 @@ impl Site {
         fs::read_to_string(self.home(tool).join("service.log")).unwrap_or_default()
     }
 
-    /// One round, in which nothing but `extra_args` differs from any other: what it prints, and its exit status.
+    /// Runs one round with these arguments added to the defaults.
     pub fn once(&self, extra_args: &[&str]) -> Ended {
         self.once_in(extra_args, &[])
     }
 
-    /// The same with these variables in its environment.
+    /// [`Self::once`] with these variables in the environment.
     pub fn once_in(&self, extra_args: &[&str], environment: &[(&str, &str)]) -> Ended {
         let command = self.command(&[&["--once"], extra_args].concat());
         let output = Command::new("timeout")
@@ -197,7 +197,7 @@ impl Site {
         Ended::of(output.expect("unshare runs"))
     }
 
-    /// Round after round.
+    /// Starts the daemon.
     pub fn daemon(&self, extra_args: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let command = self.command(extra_args);
         Daemon::start(&command.iter().map(String::as_str).collect::<Vec<_>>(), environment)
@@ -233,9 +233,9 @@ impl Site {
     }
 }
 
-/// What a round printed.
+/// The result of a round.
 pub struct Ended {
-    /// Its exit status.
+    /// The exit status.
     pub status: i32,
     /// Standard output.
     pub printed: String,
@@ -249,7 +249,7 @@ impl Ended {
         Self { status: output.status.code().unwrap_or(-1), printed: text(output.stdout), log: text(output.stderr) }
     }
 
-    /// The decision and the rest of a tool's line of a dry run.
+    /// The cells of a tool's row in the table of a dry run.
     #[track_caller]
     pub fn line(&self, tool: &str) -> Vec<String> {
         let line = self.printed.lines().find(|line| line.split_whitespace().next() == Some(tool));
@@ -270,7 +270,7 @@ fn job(tool: &str, state: &str, start: u64) -> String {
 }
 
 fn serve(answer: Arc<Mutex<Answer>>) -> SocketAddr {
-    // Every address of this machine is the proxy's.
+    // Every local address serves the list.
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
     thread::spawn(move || {
@@ -297,7 +297,7 @@ fn reply(mut stream: TcpStream, answer: &Answer) {
             assert!(request.starts_with(b"GET /list HTTP/1.1\r\n"));
             let _ = stream.write_all(bytes);
         }
-        // Until the other end gives up.
+        // Until the client gives up.
         Answer::Silence => {
             let _ = stream.read(&mut byte);
         }

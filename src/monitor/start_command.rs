@@ -1,31 +1,28 @@
-//! The command that restarts a tool: words first, then what is put into them.
+//! The command that restarts a tool: split into words first, placeholders replaced afterwards.
 
 use std::fmt;
 
 use super::account::Account;
-use super::begin;
-use super::manifest::{Manifest, Word};
+use super::begin_marker;
+use super::manifest::{Manifest, SafeWord};
 
-/// What the old monitor ran, and what tells that the login is over.
+/// The command of the old monitor, with `{begin}`.
 pub const DEFAULT: &str =
     "sudo -i -u {user} {begin} /usr/bin/webservice --backend=gridengine --release {release} {type} restart";
-/// A word of its own, where the tool's own command begins.
+/// The word before the tool's own command.
 const BEGIN: &str = "{begin}";
 
-/// Words with `{tool}`, `{user}`, `{release}` and `{type}` in them, and one may be `{begin}`. What stands for these never becomes a
-/// word of its own, and never reaches a shell unless the operator's words are one.
+/// Words with the placeholders `{tool}`, `{user}`, `{release}` and `{type}`, and perhaps `{begin}` as a word. A value is never
+/// split into words, and reaches no shell unless the operator's command is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartCommand {
     words: Vec<String>,
-    /// What stands for `{begin}`. Asked for once: the program's file may be replaced while this process runs.
+    /// The words that replace `{begin}`. Determined once: the program's file may be replaced while this process runs.
     begin: [String; 2],
 }
 
 impl StartCommand {
-    /// Splits at white space.
-    ///
-    /// # Errors
-    /// No word, or a `{...}` that stands for nothing.
+    /// Splits at white space, and checks the placeholders.
     pub fn parse(text: &str) -> Result<Self, String> {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         if words.is_empty() || words[0].contains('{') {
@@ -40,30 +37,30 @@ impl StartCommand {
                 let name = after.split('}').next().unwrap_or_default();
                 if !["tool", "user", "release", "type"].contains(&name) || !after.contains('}') {
                     return Err(format!(
-                        "invalid word {word:?}, expected {{tool}}, {{user}}, {{release}} or {{type}} in it"
+                        "invalid word {word:?}, expected {{tool}}, {{user}}, {{release}} or {{type}} as placeholders"
                     ));
                 }
                 rest = &after[name.len() + 1..];
             }
         }
-        Ok(Self { words, begin: begin::words() })
+        Ok(Self { words, begin: begin_marker::words() })
     }
 
-    /// Whether it tells when the tool's own command begins.
-    pub fn tells_begin(&self) -> bool {
+    /// Whether `{begin}` marks the tool's own command.
+    pub fn has_begin_marker(&self) -> bool {
         self.words.iter().any(|word| word == BEGIN)
     }
 
-    /// Whether it takes a release.
+    /// Whether `{release}` is used.
     pub fn needs_release(&self) -> bool {
         self.words.iter().any(|word| word.contains("{release}"))
     }
 
-    /// The words for one tool. `release` is for a manifest that names none.
-    pub fn words(&self, tool: &str, account: &Account, manifest: &Manifest, release: Option<&Word>) -> Vec<String> {
-        let release = manifest.release.as_ref().or(release).map_or("", Word::as_str);
+    /// The words for one tool. `release` is the default for manifests without one.
+    pub fn words(&self, tool: &str, account: &Account, manifest: &Manifest, release: Option<&SafeWord>) -> Vec<String> {
+        let release = manifest.release.as_ref().or(release).map_or("", SafeWord::as_str);
         let fill = |word: &String| {
-            // None of these has a brace in it, so that none is taken for another.
+            // No value contains a brace, so no value is mistaken for a placeholder.
             let word = word.replace("{tool}", tool).replace("{user}", &account.name);
             word.replace("{release}", release).replace("{type}", manifest.web.as_str())
         };
@@ -87,34 +84,34 @@ mod tests {
 
     fn words(text: &str) -> Vec<String> {
         let account = Account { name: "tools.hello".into(), uid: 50_001, gid: 50_001 };
-        let bookworm = Word::try_new("bookworm");
-        let manifest = Manifest { web: Word::try_new("lighttpd").unwrap(), release: None };
+        let bookworm = SafeWord::try_new("bookworm");
+        let manifest = Manifest { web: SafeWord::try_new("lighttpd").unwrap(), release: None };
         StartCommand::parse(text).unwrap().words("hello", &account, &manifest, bookworm.as_ref())
     }
 
     #[test]
-    fn words_are_filled_in() {
+    fn placeholders_are_replaced() {
         let want = "sudo -i -u tools.hello PROGRAM begin-start /usr/bin/webservice --backend=gridengine --release \
                     bookworm lighttpd restart";
         let program = std::env::current_exe().unwrap().display().to_string();
         let want: Vec<_> = want.split(' ').map(|word| if word == "PROGRAM" { &*program } else { word }).collect();
         assert_eq!(words(DEFAULT), want);
-        assert!(StartCommand::parse(DEFAULT).unwrap().tells_begin());
-        assert!(!StartCommand::parse("x {tool}").unwrap().tells_begin());
+        assert!(StartCommand::parse(DEFAULT).unwrap().has_begin_marker());
+        assert!(!StartCommand::parse("x {tool}").unwrap().has_begin_marker());
         assert_eq!(words("x --job={type}-{tool} }"), ["x", "--job=lighttpd-hello", "}"]);
     }
 
     #[test]
-    fn the_manifests_release_comes_first() {
+    fn release_of_the_manifest_precedes_the_default() {
         let account = Account { name: "tools.hello".into(), uid: 50_001, gid: 50_001 };
-        let word = |text| Word::try_new(text);
+        let word = |text| SafeWord::try_new(text);
         let manifest = Manifest { web: word("a").unwrap(), release: word("bullseye") };
         let command = StartCommand::parse("x {release}").unwrap();
         assert_eq!(command.words("hello", &account, &manifest, word("bookworm").as_ref()), ["x", "bullseye"]);
     }
 
     #[test]
-    fn what_stands_for_nothing_is_refused() {
+    fn invalid_placeholders_are_refused() {
         for text in [
             "",
             "  ",

@@ -1,8 +1,7 @@
-//! Looks through all tools' directories for manifests, and trusts none of them.
+//! Reads the manifests of all tools, and trusts none of them.
 //!
-//! What a tool puts in place of its manifest costs itself its service and others nothing: every file is opened without
-//! following a link and without waiting for a writer, and read only up to a limit. Only a file system that hangs as a whole
-//! cannot be helped.
+//! A hostile manifest costs only its own tool: every file is opened without following links and without waiting for a writer,
+//! and read only up to a limit. Only a file system that hangs as a whole stops the scan.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -14,11 +13,11 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use super::account::{Account, Accounts};
-use super::manifest::{MAX_MANIFEST_BYTES, MIN_UID, Manifest, Skip, Word, parse_manifest};
+use super::manifest::{MAX_MANIFEST_BYTES, MIN_UID, Manifest, SafeWord, SkipReason, parse_manifest};
 
 /// Where manifests are: `<directory>/*/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct ManifestGlob {
     directory: PathBuf,
     file: OsString,
 }
@@ -26,37 +25,32 @@ pub struct Places {
 /// A tool that has a manifest.
 #[derive(Debug)]
 pub struct Tool {
-    /// The name of its directory.
+    /// The name of the tool's directory.
     pub name: String,
-    /// Who it is; known when its manifest is its own.
+    /// The tool's account; known if it owns the manifest.
     pub account: Option<Account>,
-    /// What it wants, or why that does not count.
-    pub manifest: Result<Manifest, Skip>,
+    /// The manifest, or why the tool is skipped.
+    pub manifest: Result<Manifest, SkipReason>,
 }
 
-/// Whose manifests are looked for, and which of them count.
+/// Finds and reads manifests.
 #[derive(Clone, Debug)]
-pub struct Surveyor<A> {
-    /// Where they are.
-    pub places: Places,
-    /// Accounts are `<project>.<tool>`.
+pub struct ManifestScanner<A> {
+    pub glob: ManifestGlob,
+    /// Accounts are named `<project>.<tool>`.
     pub project: String,
-    /// Which release's count; `None` is any.
-    pub distribution: Option<Word>,
-    /// That of manifests without one.
-    pub default_release: Option<Word>,
-    /// Who is who.
+    /// The release of this grid; `None` accepts any.
+    pub distribution: Option<SafeWord>,
+    /// The release of manifests without one.
+    pub default_release: Option<SafeWord>,
     pub accounts: A,
 }
 
-impl Places {
-    /// Reads `/data/project/*/service.manifest`.
-    ///
-    /// # Errors
-    /// Another shape of pattern.
+impl ManifestGlob {
+    /// Reads a pattern such as `/data/project/*/service.manifest`: absolute, with one directory level as the only wildcard.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("invalid pattern {text:?}, expected e.g. \"/data/project/*/service.manifest\"");
-        let (directory, file) = text.split_once("/*/").ok_or_else(wrong)?;
+        let invalid = || format!("invalid pattern {text:?}, expected e.g. \"/data/project/*/service.manifest\"");
+        let (directory, file) = text.split_once("/*/").ok_or_else(invalid)?;
         let is_plain = |part: &str| !part.contains(['*', '?', '[']);
         if !directory.starts_with('/')
             || !is_plain(directory)
@@ -64,7 +58,7 @@ impl Places {
             || file.is_empty()
             || file.contains('/')
         {
-            return Err(wrong());
+            return Err(invalid());
         }
         Ok(Self { directory: directory.into(), file: file.into() })
     }
@@ -74,20 +68,20 @@ impl Places {
         self.directory.join(tool)
     }
 
-    /// The directory of all of them.
+    /// The directory of all tools.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 }
 
-impl<A: Accounts> Surveyor<A> {
-    /// Every tool that has a manifest, or something in its place, by name.
+impl<A: Accounts> ManifestScanner<A> {
+    /// All tools with a manifest, or with something else in its place, by name.
     ///
     /// # Errors
-    /// The directory of all tools cannot be read.
-    pub fn survey(&self) -> io::Result<Vec<Tool>> {
+    /// The directory of all tools is unreadable.
+    pub fn scan(&self) -> io::Result<Vec<Tool>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(CWD, &self.places.directory, flags, Mode::empty())?;
+        let directory = openat(CWD, &self.glob.directory, flags, Mode::empty())?;
         let mut names = Vec::new();
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
@@ -98,15 +92,15 @@ impl<A: Accounts> Surveyor<A> {
             }
         }
         names.sort_unstable();
-        Ok(names.iter().filter_map(|name| self.look_at(&directory, name)).collect())
+        Ok(names.iter().filter_map(|name| self.read_tool(&directory, name)).collect())
     }
 
     /// `None` without a manifest.
-    fn look_at(&self, directory: &OwnedFd, name: &OsStr) -> Option<Tool> {
+    fn read_tool(&self, directory: &OwnedFd, name: &OsStr) -> Option<Tool> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = match openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty()) {
-            Ok(home) => openat(&home, &self.places.file, flags, Mode::empty()).map_err(|error| ("manifest", error)),
-            // Which of the two it is called depends on the kernel.
+            Ok(home) => openat(&home, &self.glob.file, flags, Mode::empty()).map_err(|error| ("manifest", error)),
+            // The kernel chooses which of the two it returns for a link.
             Err(Errno::LOOP | Errno::NOTDIR) if is_link(directory, name) => Err(("directory", Errno::LOOP)),
             Err(error) => Err(("directory", error)),
         };
@@ -115,37 +109,37 @@ impl<A: Accounts> Surveyor<A> {
         let file = match file {
             Ok(file) => file,
             Err((_, Errno::NOENT | Errno::NOTDIR)) => return None,
-            Err((what, Errno::LOOP)) => return skipped(Skip::Link(what)),
+            Err((what, Errno::LOOP)) => return skipped(SkipReason::Link(what)),
             // A socket, or a device without a driver.
-            Err((_, Errno::NXIO | Errno::NODEV)) => return skipped(Skip::NotRegular),
-            Err((_, error)) => return skipped(Skip::Unreadable(error.into())),
+            Err((_, Errno::NXIO | Errno::NODEV)) => return skipped(SkipReason::NotRegular),
+            Err((_, error)) => return skipped(SkipReason::Unreadable(error.into())),
         };
-        let Some(tool) = tool_name(name) else { return skipped(Skip::Name) };
+        let Some(tool) = tool_name(name) else { return skipped(SkipReason::Name) };
         let (account, size) = match self.check(&file, tool) {
             Ok(found) => found,
             Err(skip) => return skipped(skip),
         };
-        // Before it is read, and again while it is: it may grow.
-        let content = if size > MAX_MANIFEST_BYTES as u64 { Err(Skip::TooLarge) } else { read(file) };
+        // Checked before reading, and again while reading: the file may grow.
+        let content = if size > MAX_MANIFEST_BYTES as u64 { Err(SkipReason::TooLarge) } else { read(file) };
         let (distribution, default) = (self.distribution.as_ref(), self.default_release.as_ref());
         let manifest = content.and_then(|content| parse_manifest(&content, distribution, default));
         Some(Tool { name: tool.to_owned(), account: Some(account), manifest })
     }
 
-    /// Whose it is, when it is the tool's, and its size.
-    fn check(&self, file: &OwnedFd, tool: &str) -> Result<(Account, u64), Skip> {
-        let status = fstat(file).map_err(|error| Skip::Unreadable(error.into()))?;
+    /// Checks type and owner of a manifest. Returns the tool's account and the file's size.
+    fn check(&self, file: &OwnedFd, tool: &str) -> Result<(Account, u64), SkipReason> {
+        let status = fstat(file).map_err(|error| SkipReason::Unreadable(error.into()))?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err(Skip::NotRegular);
+            return Err(SkipReason::NotRegular);
         }
         let owner = status.st_uid;
         if owner < MIN_UID {
-            return Err(Skip::SystemOwner(owner));
+            return Err(SkipReason::SystemOwner(owner));
         }
         let name = format!("{}.{tool}", self.project);
-        let Some(account) = self.accounts.find(&name) else { return Err(Skip::NoAccount(name)) };
+        let Some(account) = self.accounts.find(&name) else { return Err(SkipReason::NoAccount(name)) };
         if account.uid != owner {
-            return Err(Skip::WrongOwner { owner, account: name, uid: account.uid });
+            return Err(SkipReason::WrongOwner { owner, account: name, uid: account.uid });
         }
         Ok((account, u64::try_from(status.st_size).unwrap_or(u64::MAX)))
     }
@@ -156,7 +150,7 @@ fn is_link(directory: &OwnedFd, name: &OsStr) -> bool {
     status.is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Symlink)
 }
 
-/// A name that an account can have, and that is no option to any program.
+/// The directory name as a tool name: valid in an account name, and not an option to any program.
 fn tool_name(name: &OsStr) -> Option<&str> {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let bytes = name.as_bytes();
@@ -164,9 +158,9 @@ fn tool_name(name: &OsStr) -> Option<&str> {
     name.to_str().filter(|name| is_name && name.len() <= 64)
 }
 
-fn read(file: OwnedFd) -> Result<Vec<u8>, Skip> {
+fn read(file: OwnedFd) -> Result<Vec<u8>, SkipReason> {
     let mut content = Vec::new();
     let most = MAX_MANIFEST_BYTES as u64 + 1;
-    std::fs::File::from(file).take(most).read_to_end(&mut content).map_err(Skip::Unreadable)?;
+    std::fs::File::from(file).take(most).read_to_end(&mut content).map_err(SkipReason::Unreadable)?;
     Ok(content)
 }

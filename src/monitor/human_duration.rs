@@ -1,9 +1,9 @@
-//! Times for people.
+//! Durations in service.log.
 
 use std::time::Duration;
 
-/// `1 h`, `90 s`.
-pub fn words_of(time: Duration) -> String {
+/// A duration such as `1 h` or `90 s`.
+pub fn human_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{time:?}"),
