@@ -1,20 +1,20 @@
 //! The daemon that watches a Kubernetes cluster's Services and writes their routes to Redis.
 //!
-//! `watch` (lists and watches) -> `service` (what a Service means) -> `desired` (all of them) -> `follow` (the one task) ->
-//! `ledger` (what Redis has, and settling the difference), with `lock` (who of several may write), `recheck` (tools to look at
-//! again), `events` (telling maintainers) and `allowance` (how much).
+//! `watch` (lists and watches) -> `service` (the route of one Service) -> `desired` (the routes of all Services) -> `reconciler`
+//! (the one task) -> `ledger` (the routes in Redis, and the writes), with `leader_lock` (which replica writes), `recheck_queue`
+//! (tools to compare again), `events` (Kubernetes Events for maintainers) and `notice_limiter` (how many of them).
 
-mod allowance;
 mod desired;
 mod error;
 mod events;
-mod follow;
+mod leader_lock;
 mod ledger;
-mod lock;
 mod metrics;
+mod notice_limiter;
 mod options;
 mod proxy;
-mod recheck;
+mod recheck_queue;
+mod reconciler;
 mod run;
 mod service;
 mod settings;

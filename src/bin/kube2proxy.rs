@@ -1,4 +1,4 @@
-//! kube2proxy: has the proxy route to the web services in a Kubernetes cluster.
+//! kube2proxy: routes requests to the web services in a Kubernetes cluster.
 
 use std::process::ExitCode;
 

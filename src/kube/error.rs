@@ -1,7 +1,7 @@
-//! What the API server says, or why it says nothing, in one line.
+//! One line for an error of the API server or of its connection.
 
-/// The status, or the whole chain of causes.
-pub fn shown(error: &(dyn std::error::Error + 'static)) -> String {
+/// The status that the API server answered, or the chain of causes.
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(kube::Error::Api(status)) = error.downcast_ref() {
         return format!("{} ({})", status.message, status.code);
     }

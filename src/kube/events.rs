@@ -1,4 +1,4 @@
-//! Telling a tool's maintainers why their Service is no route: an Event beside it.
+//! Sends maintainers an Event about each of their Services that is rejected.
 
 use std::time::Duration;
 
@@ -9,38 +9,38 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::desired::ServiceId;
-use super::error::shown;
-use super::service::Rejection;
+use super::error::describe;
+use super::service::ServiceRejection;
 use super::watch::WatchSettings;
 
-/// More than so many that wait to be sent are only logged.
-const WAITING: usize = 1000;
-/// For one.
+/// Events that can wait; more are only logged.
+const QUEUE_LEN: usize = 1000;
+/// For one request.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// An Event that is to be sent.
+/// An Event to send.
 #[derive(Debug)]
-pub struct Notice {
-    /// Which Service.
+pub struct RejectionEvent {
+    /// The Service.
     pub id: ServiceId,
-    /// The same, for the API server.
+    /// The Service's `metadata.uid`.
     pub uid: String,
-    /// Why it is no route.
-    pub rejection: Rejection,
+    /// The Event's reason and note.
+    pub rejection: ServiceRejection,
 }
 
-/// Sends in the background, one after the other. Everything in it is in the log already.
-pub fn send_events(settings: WatchSettings) -> mpsc::Sender<Notice> {
-    let (sender, mut notices) = mpsc::channel::<Notice>(WAITING);
+/// Sends in the background, one after the other. The log has all of it already.
+pub fn send_events(settings: WatchSettings) -> mpsc::Sender<RejectionEvent> {
+    let (sender, mut events) = mpsc::channel::<RejectionEvent>(QUEUE_LEN);
     tokio::spawn(async move {
         let mut recorder = None;
         let mut failing = false;
-        while let Some(notice) = notices.recv().await {
-            let published = publish(&settings, &mut recorder, &notice).await;
+        while let Some(event) = events.recv().await {
+            let published = publish(&settings, &mut recorder, &event).await;
             match &published {
                 Ok(()) => {}
-                Err(error) if failing => debug!(%error, "no Event written"),
-                Err(error) => warn!(%error, "no Event written; why Services are rejected is only in this log"),
+                Err(error) if failing => debug!(%error, "Event not written"),
+                Err(error) => warn!(%error, "Event not written; only this log says why Services are rejected"),
             }
             failing = published.is_err();
             if failing {
@@ -51,33 +51,37 @@ pub fn send_events(settings: WatchSettings) -> mpsc::Sender<Notice> {
     sender
 }
 
-async fn publish(settings: &WatchSettings, recorder: &mut Option<Recorder>, notice: &Notice) -> Result<(), String> {
+async fn publish(
+    settings: &WatchSettings,
+    recorder: &mut Option<Recorder>,
+    event: &RejectionEvent,
+) -> Result<(), String> {
     let recorder = match recorder {
         Some(recorder) => recorder,
         None => {
-            let client = settings.client().map_err(|error| shown(&error))?;
+            let client = settings.client().map_err(|error| describe(&error))?;
             let reporter = Reporter { controller: "kube2proxy".into(), instance: None };
             recorder.insert(Recorder::new(client, reporter))
         }
     };
-    let (namespace, name) = notice.id.clone();
+    let (namespace, name) = event.id.clone();
     let service = ObjectReference {
         api_version: Some("v1".into()),
         kind: Some("Service".into()),
         namespace: Some(namespace),
         name: Some(name),
-        uid: Some(notice.uid.clone()).filter(|uid| !uid.is_empty()),
+        uid: Some(event.uid.clone()).filter(|uid| !uid.is_empty()),
         ..ObjectReference::default()
     };
     let event = Event {
         type_: EventType::Warning,
-        reason: notice.rejection.reason().into(),
-        note: Some(format!("not routed: {}", notice.rejection)),
+        reason: event.rejection.reason().into(),
+        note: Some(format!("not routed: {}", event.rejection)),
         action: "Routing".into(),
         secondary: None,
     };
     match timeout(DEADLINE, recorder.publish(&event, &service)).await {
-        Ok(published) => published.map_err(|error| shown(&error)),
+        Ok(published) => published.map_err(|error| describe(&error)),
         Err(_) => Err(format!("no answer within {DEADLINE:?}")),
     }
 }

@@ -1,4 +1,4 @@
-//! What Redis has of the cluster's routes, and settling what differs, tool by tool.
+//! The cluster's routes in Redis: compares them with the desired routes and writes the differences, tool by tool.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::desired::{Desired, push_one};
-use super::lock::{Beat, Candidacy, Lock};
+use super::leader_lock::{Candidacy, Heartbeat, LeaderLock};
 use super::metrics::Metrics;
 use crate::daemon::{LoggedGuard, Reading, Store, StoreError, is_wrong_type};
 use crate::registry::{
@@ -15,48 +15,48 @@ use crate::registry::{
 };
 use crate::route::ToolName;
 
-/// Tools that are settled with one round trip: some milliseconds of Redis, for which a change waits.
-const AT_ONCE: usize = 100;
-/// More tools than these are told of in one line.
+/// Tools in one round trip: some milliseconds of Redis, which the next change waits for.
+const MAX_TOOLS_PER_ROUND_TRIP: usize = 100;
+/// For more tools than these the log has one line with their number.
 const BULK: usize = 100;
-/// Why not everything is settled.
+/// Why updates stay pending.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// It is not known what was done.
+    /// Redis failed; the write may have happened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Nothing was done: somebody else may write.
-    #[error("this replica has not the lock any more, {LOCK_KEY} and {OLD_LOCK_KEY} say who has")]
+    /// Another replica may write; nothing was written.
+    #[error("this replica no longer holds the lock; {LOCK_KEY} or {OLD_LOCK_KEY} names the holder")]
     Refused,
 }
 
-/// The routes in Redis that are the cluster's, as far as they are known.
+/// The cluster's routes in Redis, as far as known.
 #[derive(Debug)]
 pub struct Ledger {
     store: Store,
-    lock: Lock,
+    lock: LeaderLock,
     host: String,
     metrics: Metrics,
     guard: LoggedGuard,
-    /// `None` when Redis may have anything.
+    /// `None` while the content of Redis is unknown.
     registered: Option<BTreeMap<ToolName, Vec<Registered>>>,
-    /// Tools whose Services have changed, and since when that is known. They are settled first.
+    /// Tools with changed Services, and when that was noted. These are written first.
     changed: BTreeMap<ToolName, Instant>,
-    /// Others whose routes may differ, and since when that is known.
+    /// Other tools with routes that may differ, and when that was noted.
     doubtful: BTreeMap<ToolName, Instant>,
-    /// Routes that were written and not told of one by one, since there are many.
+    /// The number of routes written without a log line of their own.
     bulk: Option<usize>,
-    /// The cluster lacks them, and too many to be believed.
+    /// Routes missing from the cluster that the withdrawal guard holds.
     held: BTreeSet<Registered>,
-    /// Another source's route is younger.
-    outdone: BTreeMap<ToolName, BTreeSet<Registered>>,
-    /// Tools whose keys are none of ours, told of once.
+    /// Routes that lost to a more recent registration of another source.
+    overridden: BTreeMap<ToolName, BTreeSet<Registered>>,
+    /// Tools with keys of a wrong type, each logged once.
     failing: BTreeSet<ToolName>,
 }
 
 impl Ledger {
-    /// Knows nothing yet. `lock` is not held, `host` is where this runs.
-    pub fn new(store: Store, lock: Lock, host: String, guard: LoggedGuard, metrics: Metrics) -> Self {
+    /// A ledger of unknown content. `lock` is not held; `host` is this machine's name, for origins.
+    pub fn new(store: Store, lock: LeaderLock, host: String, guard: LoggedGuard, metrics: Metrics) -> Self {
         Self {
             store,
             lock,
@@ -68,65 +68,61 @@ impl Ledger {
             doubtful: BTreeMap::new(),
             bulk: None,
             held: BTreeSet::new(),
-            outdone: BTreeMap::new(),
+            overridden: BTreeMap::new(),
             failing: BTreeSet::new(),
         }
     }
 
-    /// A tool's Services have changed.
+    /// Queues a tool with changed Services.
     pub fn note_changed(&mut self, tool: ToolName) {
         self.changed.entry(tool).or_insert_with(Instant::now);
     }
 
-    /// Somebody has written a tool's routes.
+    /// Queues a tool with routes that another writer may have changed.
     pub fn note_written(&mut self, tool: ToolName) {
         self.doubtful.entry(tool).or_insert_with(Instant::now);
     }
 
-    /// Redis may have anything.
+    /// The content of Redis is unknown until the next comparison.
     pub fn forget(&mut self) {
         self.registered = None;
     }
 
-    /// Whether only a comparison can tell what is to do.
+    /// Whether a comparison must come first.
     pub fn is_unknown(&self) -> bool {
         self.registered.is_none()
     }
 
-    /// Whether there is something to do.
+    /// Whether there is something to compare or to write.
     pub fn is_pending(&self) -> bool {
         self.registered.is_none() || !self.changed.is_empty() || !self.doubtful.is_empty()
     }
 
-    /// Whether what is held need not be held any longer.
+    /// Whether the withdrawal guard's hold has ended.
     pub fn is_hold_over(&mut self, now: Instant) -> bool {
         self.guard.is_over(now)
     }
 
-    /// Routes that stay although the cluster lacks them.
+    /// The number of held routes.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Routes that another source has.
-    pub fn outdone(&self) -> usize {
-        self.outdone.values().map(BTreeSet::len).sum()
+    /// The number of routes that another source registered more recently.
+    pub fn overridden(&self) -> usize {
+        self.overridden.values().map(BTreeSet::len).sum()
     }
 
-    /// Tools whose keys are none of ours.
+    /// The number of tools with keys of a wrong type.
     pub fn failing(&self) -> usize {
         self.failing.len()
     }
 
-    /// What the guard holds: see [`LoggedGuard`].
     pub fn guard(&mut self) -> &mut LoggedGuard {
         &mut self.guard
     }
 
-    /// Reads what is registered, and finds what may differ: everything.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Reads the registered routes, lets the withdrawal guard judge those missing from the cluster, and queues every tool.
     pub async fn compare(&mut self, desired: &Desired, now: Instant) -> Result<(), LedgerError> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(SERVICES_KEY);
@@ -151,8 +147,8 @@ impl Ledger {
         for tool in desired.tools().chain(registered.keys()) {
             self.doubtful.entry(tool.clone()).or_insert(now);
         }
-        // What is outdone and wanted no more is withdrawn with its tool, in so far as it still is there.
-        for tool in self.outdone.keys() {
+        // A tool with overridden routes and no Service left may still have registrations to remove.
+        for tool in self.overridden.keys() {
             self.doubtful.entry(tool.clone()).or_insert(now);
         }
         self.failing.retain(|tool| desired.has(tool));
@@ -160,16 +156,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes what differs, while the lock is held, of some tools: first of those whose Services have changed, then of others.
-    /// More may be [pending](Self::is_pending) then.
-    ///
-    /// # Errors
-    /// What is left to do stays so.
-    pub async fn settle(&mut self, desired: &Desired) -> Result<(), LedgerError> {
+    /// Writes the differences of a batch of tools, first of those with changed Services, while the lock is held. Others may
+    /// still be [pending](Self::is_pending), and stay so after an error.
+    pub async fn apply(&mut self, desired: &Desired) -> Result<(), LedgerError> {
         if self.changed.is_empty() && self.doubtful.is_empty() {
             return Ok(());
         }
-        if !self.lock.prolong(&self.store).await? {
+        if !self.lock.renew(&self.store).await? {
             return Err(LedgerError::Refused);
         }
         let held = self.lock.held().ok_or(LedgerError::Refused)?;
@@ -180,22 +173,23 @@ impl Ledger {
         let is_bulk = self.bulk.is_some();
         let changed = self.changed.keys().map(|tool| (tool, are_many_changed));
         let others = self.doubtful.keys().filter(|tool| !self.changed.contains_key(*tool)).map(|tool| (tool, is_bulk));
-        let plan = |(tool, is_bulk)| (self.plan(tool, desired), is_bulk);
-        let plans: Vec<(Plan, bool)> = changed.chain(others).take(AT_ONCE).map(plan).collect();
-        let settlements: Vec<Settlement<'_>> = plans
+        let update = |(tool, is_bulk)| (self.update(tool, desired), is_bulk);
+        let updates: Vec<(ToolUpdate, bool)> =
+            changed.chain(others).take(MAX_TOOLS_PER_ROUND_TRIP).map(update).collect();
+        let settlements: Vec<Settlement<'_>> = updates
             .iter()
-            .map(|(plan, _)| Settlement { tool: &plan.tool, claims: &plan.claims, gone: &plan.gone })
+            .map(|(update, _)| Settlement { tool: &update.tool, claims: &update.claims, gone: &update.gone })
             .collect();
         let replies = Reading::<_, Vec<RedisResult<Value>>>::new(registry::settle(&settlements, held));
         let mut replies = self.store.commit(&replies).await?.into_iter();
-        // That of loading the script.
+        // The reply to loading the script.
         replies.next().transpose().map_err(StoreError::from)?;
-        for ((plan, is_bulk), reply) in plans.into_iter().zip(replies) {
+        for ((update, is_bulk), reply) in updates.into_iter().zip(replies) {
             match reply.and_then(|reply| Ok(Settled::from_redis_value(reply)?)) {
                 Ok(Settled::Refused) => return Err(LedgerError::Refused),
-                Ok(Settled::Done(outcomes)) => self.note(plan, outcomes, is_bulk),
-                // Its keys are none of ours, which is no other tool's trouble.
-                Err(error) if is_wrong_type(&error) => self.note_failing(&plan.tool, &error),
+                Ok(Settled::Done(outcomes)) => self.note(update, outcomes, is_bulk),
+                // Only this tool's keys have a wrong type; other tools continue.
+                Err(error) if is_wrong_type(&error) => self.note_failing(&update.tool, &error),
                 Err(error) => return Err(StoreError::from(error).into()),
             }
         }
@@ -203,21 +197,21 @@ impl Ledger {
             && self.doubtful.is_empty()
             && let Some(routes @ 1..) = self.bulk.take()
         {
-            info!(routes, "registered");
+            info!(routes, "routes registered");
         }
         Ok(())
     }
 
-    /// It is settled, or cannot be. Returns since when it was not.
+    /// Removes a tool from the pending ones. Returns when it was noted.
     fn remove(&mut self, tool: &ToolName) -> Option<Instant> {
         [self.changed.remove(tool), self.doubtful.remove(tool)].into_iter().flatten().min()
     }
 
-    fn plan(&self, tool: &ToolName, desired: &Desired) -> Plan {
+    fn update(&self, tool: &ToolName, desired: &Desired) -> ToolUpdate {
         let routes = desired.routes_of(tool).routes;
         let registered = self.registered.as_ref().and_then(|registered| registered.get(tool));
-        let outdone = self.outdone.get(tool).into_iter().flatten();
-        let known: BTreeSet<&Registered> = registered.into_iter().flatten().chain(outdone).collect();
+        let overridden = self.overridden.get(tool).into_iter().flatten();
+        let known: BTreeSet<&Registered> = registered.into_iter().flatten().chain(overridden).collect();
         let is_gone =
             |member: &Registered| !self.held.contains(member) && !routes.iter().any(|(wanted, ..)| wanted == member);
         let gone = known.into_iter().filter(|member| is_gone(member)).cloned().collect();
@@ -233,7 +227,7 @@ impl Ledger {
             Claim {
                 pattern: registered.pattern.clone(),
                 url: url.clone(),
-                // Strings and numbers always are JSON.
+                // Strings and numbers always serialize.
                 origin: serde_json::to_string(&origin).unwrap_or_default(),
                 owner,
                 member: registered.to_string(),
@@ -241,7 +235,7 @@ impl Ledger {
             }
         };
         let claims = routes.iter().map(claim).collect();
-        Plan {
+        ToolUpdate {
             tool: tool.clone(),
             members: routes.into_iter().map(|(registered, ..)| registered).collect(),
             claims,
@@ -249,19 +243,19 @@ impl Ledger {
         }
     }
 
-    fn note(&mut self, plan: Plan, outcomes: Vec<ClaimOutcome>, is_bulk: bool) {
-        let heard = self.remove(&plan.tool);
-        let tool = plan.tool.as_str();
-        let registered = self.registered.get_or_insert_default().entry(plan.tool.clone()).or_default();
-        let mut outdone = self.outdone.remove(&plan.tool).unwrap_or_default();
-        for gone in &plan.gone {
-            outdone.remove(gone);
+    fn note(&mut self, update: ToolUpdate, outcomes: Vec<ClaimOutcome>, is_bulk: bool) {
+        let changed_at = self.remove(&update.tool);
+        let tool = update.tool.as_str();
+        let registered = self.registered.get_or_insert_default().entry(update.tool.clone()).or_default();
+        let mut overridden = self.overridden.remove(&update.tool).unwrap_or_default();
+        for gone in &update.gone {
+            overridden.remove(gone);
             if take_from(registered, gone) {
-                info!(tool, service = gone.owner(), pattern = gone.pattern, "withdrawn");
+                info!(tool, service = gone.owner(), pattern = gone.pattern, "route withdrawn");
                 self.metrics.withdrawn.inc();
             }
         }
-        for ((member, claim), outcome) in plan.members.into_iter().zip(&plan.claims).zip(outcomes) {
+        for ((member, claim), outcome) in update.members.into_iter().zip(&update.claims).zip(outcomes) {
             let (service, pattern, destination) = (&*claim.owner, &*claim.pattern, &*claim.url);
             match outcome {
                 ClaimOutcome::Unchanged => {}
@@ -277,95 +271,89 @@ impl Ledger {
                     }
                     if is_bulk {
                         *self.bulk.get_or_insert_default() += 1;
-                        debug!(tool, service, pattern, destination, "registered");
+                        debug!(tool, service, pattern, destination, "route registered");
                     } else {
-                        info!(tool, service, pattern, destination, "registered");
+                        info!(tool, service, pattern, destination, "route registered");
                     }
                     self.metrics.written.inc();
-                    if let Some(heard) = heard {
-                        self.metrics.writes.observe(heard.elapsed().as_secs_f64());
+                    if let Some(changed_at) = changed_at {
+                        self.metrics.writes.observe(changed_at.elapsed().as_secs_f64());
                     }
                 }
                 ClaimOutcome::Outdone => {
-                    if outdone.insert(member.clone()) {
-                        info!(tool, service, pattern, "not registered: another source's route is younger");
+                    if overridden.insert(member.clone()) {
+                        info!(tool, service, pattern, "route not registered; another source registered more recently");
                     }
                     take_from(registered, &member);
                     continue;
                 }
             }
-            outdone.remove(&member);
+            overridden.remove(&member);
             if !registered.contains(&member) {
                 push_one(registered, member);
             }
         }
         if registered.is_empty() {
-            self.registered.get_or_insert_default().remove(&plan.tool);
+            self.registered.get_or_insert_default().remove(&update.tool);
         }
-        if !outdone.is_empty() {
-            self.outdone.insert(plan.tool.clone(), outdone);
+        if !overridden.is_empty() {
+            self.overridden.insert(update.tool.clone(), overridden);
         }
-        self.failing.remove(&plan.tool);
+        self.failing.remove(&update.tool);
     }
 
-    /// The next comparison tries again.
+    /// Gives up on a tool until the next comparison.
     fn note_failing(&mut self, tool: &ToolName, error: &redis::RedisError) {
         self.remove(tool);
         if self.failing.insert(tool.clone()) {
-            warn!(tool = tool.as_str(), %error, "not registered");
+            warn!(tool = tool.as_str(), %error, "routes not registered; retrying at the next resync");
         }
     }
 
-    /// Looks after the lock. When it is taken, or taken again, nothing is known of Redis any more.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn beat(&mut self, candidacy: Candidacy) -> Result<Beat, StoreError> {
-        let beat = self.lock.beat(&self.store, candidacy).await;
-        match &beat {
-            Ok(Beat::Taken) => {
+    /// Checks the lock. After acquiring it, the content of Redis is unknown.
+    pub async fn heartbeat(&mut self, candidacy: Candidacy) -> Result<Heartbeat, StoreError> {
+        let heartbeat = self.lock.heartbeat(&self.store, candidacy).await;
+        match &heartbeat {
+            Ok(Heartbeat::Acquired) => {
                 self.forget();
                 self.changed.clear();
                 self.doubtful.clear();
                 self.bulk = None;
-                self.outdone.clear();
+                self.overridden.clear();
                 self.guard.forget();
             }
-            Ok(Beat::Same) => {}
+            Ok(Heartbeat::Unchanged) => {}
             _ => self.forget(),
         }
-        beat
+        heartbeat
     }
 
-    /// Whether this replica may write, as far as it knows.
+    /// Whether this replica holds the lock, as of the last check.
     pub fn has_lock(&self) -> bool {
         self.lock.held().is_some()
     }
 
-    /// Whether another may.
-    pub fn stands_by(&self) -> bool {
-        self.lock.is_anothers()
+    /// Whether another replica holds the lock, as of the last check.
+    pub fn is_standby(&self) -> bool {
+        self.lock.is_held_by_other()
     }
 
-    /// Lets another write at once.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Releases the lock, so that another replica can write at once.
     pub async fn release(&mut self) -> Result<(), StoreError> {
         self.lock.release(&self.store).await
     }
 }
 
-/// Whether it was there.
+/// Removes a registration. Returns whether it existed.
 fn take_from(registered: &mut Vec<Registered>, member: &Registered) -> bool {
     let index = registered.iter().position(|known| known == member);
     index.map(|index| registered.swap_remove(index)).is_some()
 }
 
-/// What is to be done about a tool.
-struct Plan {
+/// The writes for one tool.
+struct ToolUpdate {
     tool: ToolName,
-    /// Of each claim.
+    /// The registration of each claim.
     members: Vec<Registered>,
     claims: Vec<Claim>,
     gone: Vec<Registered>,

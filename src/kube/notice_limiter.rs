@@ -1,62 +1,66 @@
-//! How often one namespace's Services are told of: anybody may make ten thousand that are no routes, or change one without end,
-//! and the log and the Events are everybody's.
+//! Limits the log lines and Events about rejected Services per namespace: a tenant can create thousands of Services or change
+//! one continuously, and all tenants share the log and the Events.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many at once, of one namespace.
-const MOST: u32 = 20;
-/// One more after this time.
+/// Notices that one namespace can cause at once.
+const BURST: u32 = 20;
+/// The time after which a namespace may cause one more.
 const REFILL: Duration = Duration::from_secs(30);
 
-/// Fewer entries are not worth a sweep.
-const LEAST_SWEPT: usize = 64;
+/// The smallest number of entries at which idle ones are dropped.
+const MIN_SWEEP: usize = 64;
 
-/// Whether something may be told.
+/// What a namespace has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spent {
-    /// It may.
-    Yes,
-    /// It is the first that may not.
-    JustOver,
-    /// It may not.
-    Over,
+pub enum Quota {
+    /// The notice is allowed.
+    Available,
+    /// The notice is the first one denied.
+    JustExhausted,
+    /// The notice is denied, as were others before it.
+    Exhausted,
 }
 
-/// One entry for each namespace that was told something not long ago.
+/// A token bucket for each namespace that caused a notice recently.
 #[derive(Debug, Default)]
-pub struct Allowance {
-    namespaces: BTreeMap<String, Used>,
-    /// Those that have all again are dropped when there are so many.
+pub struct NoticeLimiter {
+    namespaces: BTreeMap<String, Bucket>,
+    /// The number of entries at which full buckets are dropped.
     sweep_at: usize,
 }
 
 #[derive(Debug)]
-struct Used {
-    /// Since then it is all there again, if nothing more is told.
+struct Bucket {
+    /// When the bucket is full again, if no more notices come.
     full_at: Instant,
-    is_over: bool,
+    is_exhausted: bool,
 }
 
-impl Allowance {
-    /// Takes one of what a namespace has left.
-    pub fn spend(&mut self, namespace: &str, now: Instant) -> Spent {
+impl NoticeLimiter {
+    /// Takes one notice from a namespace's quota.
+    pub fn acquire(&mut self, namespace: &str, now: Instant) -> Quota {
         if self.namespaces.len() >= self.sweep_at {
-            self.namespaces.retain(|_, used| used.full_at > now);
-            self.sweep_at = (self.namespaces.len() * 2).max(LEAST_SWEPT);
+            self.namespaces.retain(|_, bucket| bucket.full_at > now);
+            self.sweep_at = (self.namespaces.len() * 2).max(MIN_SWEEP);
         }
-        let new = || Used { full_at: now, is_over: false };
-        let used = self.namespaces.entry(namespace.to_owned()).or_insert_with(new);
-        let full_at = used.full_at.max(now) + REFILL;
-        if full_at > now + REFILL * MOST {
-            return if std::mem::replace(&mut used.is_over, true) { Spent::Over } else { Spent::JustOver };
+        let new = || Bucket { full_at: now, is_exhausted: false };
+        let bucket = self.namespaces.entry(namespace.to_owned()).or_insert_with(new);
+        let full_at = bucket.full_at.max(now) + REFILL;
+        if full_at > now + REFILL * BURST {
+            return if std::mem::replace(&mut bucket.is_exhausted, true) {
+                Quota::Exhausted
+            } else {
+                Quota::JustExhausted
+            };
         }
-        // Not at each single one that may be told again.
-        used.is_over &= full_at > now + REFILL * (MOST / 2);
-        used.full_at = full_at;
-        Spent::Yes
+        // Reset only at half of the burst: one refill must not cause another `JustExhausted`.
+        bucket.is_exhausted &= full_at > now + REFILL * (BURST / 2);
+        bucket.full_at = full_at;
+        Quota::Available
     }
 }
 
@@ -65,26 +69,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_namespace_has_so_many_and_others_theirs() {
+    fn each_namespace_has_its_own_quota() {
         let now = Instant::now();
-        let mut allowance = Allowance::default();
-        let mut spend = |namespace, now| allowance.spend(namespace, now);
-        for _ in 0..MOST {
-            assert_eq!(spend("evil", now), Spent::Yes);
+        let mut limiter = NoticeLimiter::default();
+        let mut acquire = |namespace, now| limiter.acquire(namespace, now);
+        for _ in 0..BURST {
+            assert_eq!(acquire("evil", now), Quota::Available);
         }
-        assert_eq!((spend("evil", now), spend("evil", now)), (Spent::JustOver, Spent::Over));
-        assert_eq!(spend("hello", now), Spent::Yes);
+        assert_eq!((acquire("evil", now), acquire("evil", now)), (Quota::JustExhausted, Quota::Exhausted));
+        assert_eq!(acquire("hello", now), Quota::Available);
         let later = now + REFILL;
-        assert_eq!((spend("evil", later), spend("evil", later)), (Spent::Yes, Spent::Over), "said once");
-        let much_later = now + REFILL * MOST * 2;
-        for _ in 0..MOST {
-            assert_eq!(spend("evil", much_later), Spent::Yes);
+        assert_eq!(
+            (acquire("evil", later), acquire("evil", later)),
+            (Quota::Available, Quota::Exhausted),
+            "reported once"
+        );
+        let much_later = now + REFILL * BURST * 2;
+        for _ in 0..BURST {
+            assert_eq!(acquire("evil", much_later), Quota::Available);
         }
-        assert_eq!(spend("evil", much_later), Spent::JustOver);
-        let quiet = much_later + REFILL * MOST * 2;
-        for number in 0..LEAST_SWEPT * 3 {
-            allowance.spend(&number.to_string(), quiet + REFILL * u32::try_from(number).unwrap());
+        assert_eq!(acquire("evil", much_later), Quota::JustExhausted);
+        let quiet = much_later + REFILL * BURST * 2;
+        for number in 0..MIN_SWEEP * 3 {
+            limiter.acquire(&number.to_string(), quiet + REFILL * u32::try_from(number).unwrap());
         }
-        assert!(allowance.namespaces.len() <= LEAST_SWEPT, "{}", allowance.namespaces.len());
+        assert!(limiter.namespaces.len() <= MIN_SWEEP, "{}", limiter.namespaces.len());
     }
 }

@@ -10,76 +10,76 @@ use super::service::NamespaceTemplate;
 use crate::daemon::{CommonOptions, RedisOptions, parse_duration, parse_guard};
 use crate::withdrawal_guard::GuardOption;
 
-/// As it is called, and its file to accept withdrawals with.
+/// The name of the program and of its accept file.
 pub(super) const PROGRAM: &str = "kube2proxy";
 
 const HELP: &str = "\
-Services with the label are tools: a Service called hello, in a namespace that --namespace-template gives to hello, has
-requests for /hello/ sent to its cluster address, at its port called http or web, else at its last one. The label
-toollabs-proxy-path=p narrows that to /hello/p... Why a Service is no route is told by an Event beside it.
+Each selected Service named after a tool becomes a route: requests for /hello/ go to the cluster address of the Service
+hello in a namespace that --namespace-template gives to hello, at the port named http, else web, else the last one. The
+label toollabs-proxy-path=p limits the route to /hello/p... A rejected Service gets an Event with the reason.
 
-While the API server does not answer, or answers wrong, all routes stay. Of --config, --kubeconfig and neither, the first
-that is given says where it is; neither is for a pod of the cluster. --config is a YAML file:
+While the API server is unreachable or returns errors, all routes stay. Its address is in --config or --kubeconfig;
+without either, kube2proxy runs in a pod of the cluster. --config is a YAML file:
 
     redis: 127.0.0.1:6379
     kubernetes:
       master: https://10.0.0.1:6443
-      token: TOKEN                              or token_file: /path, read again and again
+      token: TOKEN                              or token_file: /path, reread when it changes
       certificate_authority: /etc/kubernetes/ca.crt
 
-Of several on one Redis one writes, the others take over when it is gone. The API server is asked through the proxy that
-HTTPS_PROXY, HTTP_PROXY and NO_PROXY or a kubeconfig's proxy-url say.
+Of several replicas on one Redis one writes; another takes over when it ends. HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or a
+kubeconfig's proxy-url, select a proxy for the API server.
 
-Exit status: 0 after SIGTERM or SIGINT; 64 for a wrong command line; 1 when it cannot start.
+Exit status: 0 after SIGTERM or SIGINT; 64 on usage errors; 1 if it cannot start.
 
     kube2proxy --config /etc/urlproxy/kube2proxy.yaml
     kube2proxy --redis redis://redis.example.org/0 --metrics-listen 0.0.0.0:9283";
 
-/// Labels of Services that are tools: the old one, and those that webservice gives.
+/// Default selectors: the old label, and the labels that webservice sets.
 const SELECTORS: [&str; 2] =
     ["tools.wmflabs.org/webservice=true", "app.kubernetes.io/component=web,app.kubernetes.io/managed-by=webservice"];
 
-/// What was written.
+/// kube2proxy's options.
 #[derive(Debug, Parser)]
 #[command(
     name = PROGRAM,
     version,
-    about = "Has the proxy route to the web services in a Kubernetes cluster",
+    about = "Routes requests to the web services in a Kubernetes cluster",
     after_help = HELP,
     mut_arg("redis", |redis| {
         let default = format!("the one in --config, else {}", RedisOptions::DEFAULT);
-        redis.help(RedisOptions::help("Where routes are kept", &default))
+        redis.help(RedisOptions::help("Redis that holds the routes", &default))
     })
 )]
 pub struct Options {
     /// YAML file of the old kube2proxy, see below
     #[arg(long, value_name = "FILE", conflicts_with = "kubeconfig")]
     pub(super) config: Option<PathBuf>,
-    /// How to reach the API server, as for kubectl
+    /// Kubeconfig with the API server and the credentials, as for kubectl
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// Certificate authority of the API server, a PEM file, instead of what the configuration says
+    /// PEM file with the API server's certificate authority; overrides the configuration
     #[arg(long, value_name = "FILE")]
     pub(super) certificate_authority: Option<PathBuf>,
-    /// Take any certificate for the API server's: whoever is in between can then route every tool
+    /// Accept any certificate of the API server: a man in the middle can then route every tool
     #[arg(long)]
     pub(super) insecure_skip_tls_verify: bool,
-    /// Which Services are tools; may be given several times: those that any of them selects
+    /// Label selector of the Services to route; repeatable, a Service needs to match one
     #[arg(long, value_name = "SELECTOR", default_values = SELECTORS)]
     pub(super) label_selector: Vec<String>,
-    /// Which namespaces belong to a tool; may be given several times
+    /// Namespaces that belong to a tool; repeatable
     #[arg(long, value_name = "TEMPLATE", default_values = ["{tool}", "tool-{tool}"], value_parser = NamespaceTemplate::parse)]
     pub(super) namespace_template: Vec<NamespaceTemplate>,
-    /// Does nothing: a lock in Redis has taken the Lease's place
+    /// No effect: a lock in Redis replaced the Lease
     #[arg(long, value_name = "NAMESPACE/NAME", hide = true)]
     pub(super) lease: Option<String>,
-    /// What a complete list may lack at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
+    /// Largest loss of routes that is withdrawn at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
     #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=120s", value_parser = |text: &str| parse_guard(text, PROGRAM))]
     pub(super) withdrawal_guard: GuardOption,
-    /// How often everything is compared with Redis, whatever was heard
+    /// Time between full comparisons with Redis
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(super) resync_interval: Duration,
-    /// How long one watch lasts; a connection that is silent for 5 s longer is given up
+    /// Duration of one watch; a connection idle for 5 s longer is closed
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(super) watch_timeout: Duration,
     #[command(flatten)]
@@ -87,7 +87,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The selectors, each once.
+    /// The distinct selectors; `None` if there are more than [`MAX_SELECTORS`].
     pub(super) fn selectors(&self) -> Option<Vec<String>> {
         let mut selectors = self.label_selector.clone();
         selectors.sort_unstable();
@@ -103,12 +103,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_options_are_consistent() {
+    fn options_are_consistent() {
         Options::command().debug_assert();
     }
 
     #[test]
-    fn the_file_is_asked_for_a_redis_before_there_is_a_default() {
+    fn redis_of_the_file_precedes_the_default() {
         let command = Options::command();
         let redis = command.get_arguments().find(|argument| argument.get_id() == "redis").unwrap();
         assert!(redis.get_default_values().is_empty());
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_has_a_sane_value() {
+    fn missing_options_have_defaults() {
         let options = Options::try_parse_from(["kube2proxy"]).unwrap();
         let guard = options.withdrawal_guard.into_settings(PROGRAM).unwrap();
         assert_eq!((guard.percent, guard.floor, guard.hold), (50, 20, Duration::from_secs(120)));

@@ -1,37 +1,37 @@
-//! Whether the API server is asked through a proxy, as kubectl decides it: a kubeconfig's `proxy-url`, else `HTTPS_PROXY` or
-//! `HTTP_PROXY` unless `NO_PROXY` names the API server.
+//! Chooses the proxy for the API server, as kubectl does: the kubeconfig's `proxy-url`, else `HTTPS_PROXY` or `HTTP_PROXY`
+//! unless `NO_PROXY` names the API server.
 //!
-//! The rules are those of Go's `httpproxy` package. (The kube crate's own compare `NO_PROXY` with the proxy's address.)
+//! The rules are those of Go's `httpproxy` package. (The kube crate compares `NO_PROXY` with the proxy's address.)
 
 use std::net::IpAddr;
 
 use hyper::Uri;
 use ipnet::IpNet;
 
-/// Schemes of proxies.
+/// Supported proxy schemes.
 const SCHEMES: [&str; 3] = ["http", "https", "socks5"];
 
-/// What a proxy's URL must be.
+/// An invalid proxy URL.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {source_name}, expected e.g. http://proxy.example.org:3128")]
 pub struct ProxyError {
-    /// Where the URL stands. The URL itself may hold a password.
+    /// The source of the URL. The URL itself may contain a password, so it is not shown.
     source_name: &'static str,
 }
 
-/// The variables that say which proxy to take.
+/// The proxy variables of the environment.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyVariables {
-    /// For API servers with TLS.
+    /// For an API server with TLS.
     pub https_proxy: Option<String>,
-    /// For those without.
+    /// For an API server without TLS.
     pub http_proxy: Option<String>,
-    /// For whom there is none.
+    /// Hosts that are reached without a proxy.
     pub no_proxy: Option<String>,
 }
 
 impl ProxyVariables {
-    /// As the environment has them, in upper or lower case.
+    /// Reads the environment, upper case first, then lower case.
     pub fn from_environment() -> Self {
         let one_of = |names: [&str; 2]| {
             names.into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
@@ -43,10 +43,7 @@ impl ProxyVariables {
         }
     }
 
-    /// The proxy for this API server; `None` for none. What a kubeconfig says counts whatever the variables say.
-    ///
-    /// # Errors
-    /// What should be a proxy's URL is none.
+    /// The proxy for this API server; `None` without one. The kubeconfig's proxy overrides the variables.
     pub fn proxy_for(&self, server: &Uri, in_kubeconfig: Option<&str>) -> Result<Option<Uri>, ProxyError> {
         if let Some(url) = in_kubeconfig.filter(|url| !url.is_empty()) {
             return parse(url).map(Some).ok_or(ProxyError { source_name: "proxy-url in the kubeconfig" });
@@ -57,7 +54,7 @@ impl ProxyVariables {
         let host = server.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_lowercase();
         let port = server.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let Some(url) = url.as_deref().filter(|_| self.is_proxied(&host, port)) else { return Ok(None) };
-        // A bare host and port is a proxy without TLS.
+        // A bare host and port mean a proxy without TLS.
         let parsed = if url.contains("://") { parse(url) } else { parse(&format!("http://{url}")) };
         parsed.map(Some).ok_or(ProxyError { source_name })
     }
@@ -68,13 +65,13 @@ impl ProxyVariables {
             return false;
         }
         let entries = self.no_proxy.as_deref().unwrap_or_default().split(',').map(|entry| entry.trim().to_lowercase());
-        !entries.into_iter().any(|entry| is_named(&entry, host, address, port))
+        !entries.into_iter().any(|entry| matches_entry(&entry, host, address, port))
     }
 }
 
-/// Whether an entry of `NO_PROXY` names this host and port: `*`, `10.0.0.0/8`, `10.0.0.1`, `example.org` with everything below it,
-/// `.example.org` or `*.example.org` for what is below it alone; each but the first two perhaps with `:port`.
-fn is_named(entry: &str, host: &str, address: Option<IpAddr>, port: u16) -> bool {
+/// Whether an entry of `NO_PROXY` matches this host and port: `*`, `10.0.0.0/8`, `10.0.0.1`, `example.org` with its subdomains,
+/// `.example.org` or `*.example.org` for subdomains only; all but the first two may have `:port`.
+fn matches_entry(entry: &str, host: &str, address: Option<IpAddr>, port: u16) -> bool {
     if entry == "*" {
         return true;
     }
@@ -124,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_of_the_server_says_which_proxy() {
+    fn server_scheme_selects_the_proxy() {
         let variables = variables("");
         assert_eq!(proxy(&variables, "https://api.example.org", None).unwrap(), "tls");
         assert_eq!(proxy(&variables, "http://api.example.org", None).unwrap(), "plain");
@@ -137,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_is_read_as_go_reads_it() {
+    fn no_proxy_follows_the_rules_of_go() {
         let named = [
             ("*", "https://a.example.org"),
             ("other, *", "https://a.example.org"),
@@ -177,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_url_is_checked_and_not_shown() {
+    fn invalid_proxy_urls_are_refused_and_not_shown() {
         let with = |url: &str| ProxyVariables { https_proxy: Some(url.into()), ..ProxyVariables::default() };
         assert_eq!(proxy(&with("proxy:3128"), "https://a", None).unwrap(), "proxy");
         assert_eq!(proxy(&with("user:pass@proxy:3128"), "https://a", None).unwrap(), "proxy");

@@ -1,4 +1,4 @@
-//! Which tools are looked at again because their Services have changed, or somebody else has written their routes, and when.
+//! The tools to compare with Redis again, and when: their Services changed, or another writer changed their routes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,26 +7,25 @@ use tokio::time::Instant;
 
 use crate::route::ToolName;
 
-/// Many writes at once are looked at together.
-const SOON: Duration = Duration::from_millis(20);
-/// A tool is not looked at more often for one of the two reasons: whoever fights for its routes, or changes its Service without
-/// end, does not do so at the cost of others.
-const AGAIN: Duration = Duration::from_millis(500);
-/// Those whose routes were written again are looked at together: each write of this kube2proxy itself is heard of, as if it were
-/// another's.
-const TOGETHER: Duration = Duration::from_millis(250);
+/// Delay after a write by others, which collects several writes.
+const COALESCE_DELAY: Duration = Duration::from_millis(20);
+/// The shortest time between two comparisons of a tool for the same reason: a writer that fights for its routes, or a Service
+/// that changes continuously, must not cost other tools anything.
+const MIN_INTERVAL: Duration = Duration::from_millis(500);
+/// Repeated comparisons after writes share these times: each write of this kube2proxy comes back as an invalidation too.
+const BATCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// At most one entry for each tool that has Services.
+/// At most one entry for each tool with Services.
 #[derive(Debug)]
-pub struct Rechecks {
+pub struct RecheckQueue {
     due: BTreeMap<ToolName, Due>,
-    /// When each was looked at last for a change of its Service, if that was not long ago.
+    /// The last comparison of each tool after a change of its Service, if recent.
     recently_changed: BTreeMap<ToolName, Instant>,
-    /// The same for whatever reason.
+    /// The last comparison of each tool for either reason, if recent.
     recent: BTreeMap<ToolName, Instant>,
     next: Option<Instant>,
-    /// Times to look at several together are counted from here.
-    begun: Instant,
+    /// The start of the batch times.
+    epoch: Instant,
 }
 
 #[derive(Debug)]
@@ -35,32 +34,32 @@ struct Due {
     has_changed: bool,
 }
 
-/// What is to be looked at.
+/// Tools to compare now.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Tools whose Services have changed.
+pub struct DueTools {
+    /// Tools with changed Services.
     pub changed: Vec<ToolName>,
-    /// Tools whose routes somebody has written.
+    /// Tools with routes that another writer changed.
     pub written: Vec<ToolName>,
 }
 
-impl Rechecks {
-    /// Nothing is due.
+impl RecheckQueue {
+    /// An empty queue.
     pub fn new(now: Instant) -> Self {
         let (due, recently_changed, recent) = Default::default();
-        Self { due, recently_changed, recent, next: None, begun: now }
+        Self { due, recently_changed, recent, next: None, epoch: now }
     }
 
-    /// A tool's Service has changed.
+    /// Queues a tool because its Service changed.
     pub fn note_changed(&mut self, tool: ToolName, now: Instant) {
-        let at = self.recently_changed.get(&tool).map_or(now, |&last| now.max(last + AGAIN));
+        let at = self.recently_changed.get(&tool).map_or(now, |&last| now.max(last + MIN_INTERVAL));
         self.note(tool, at, true);
     }
 
-    /// Somebody has written a tool's routes.
+    /// Queues a tool because another writer may have changed its routes.
     pub fn note_written(&mut self, tool: ToolName, now: Instant) {
-        let soon = now + SOON;
-        let at = self.recent.get(&tool).map_or(soon, |&last| self.together(soon.max(last + AGAIN)));
+        let soon = now + COALESCE_DELAY;
+        let at = self.recent.get(&tool).map_or(soon, |&last| self.batch_time(soon.max(last + MIN_INTERVAL)));
         self.note(tool, at, false);
     }
 
@@ -71,40 +70,40 @@ impl Rechecks {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
-    /// The same for all that would be due within some time.
-    fn together(&self, at: Instant) -> Instant {
-        let passed = at.saturating_duration_since(self.begun).as_millis().div_ceil(TOGETHER.as_millis());
-        self.begun + TOGETHER * u32::try_from(passed).unwrap_or(u32::MAX)
+    /// The next batch time not before `at`.
+    fn batch_time(&self, at: Instant) -> Instant {
+        let passed = at.saturating_duration_since(self.epoch).as_millis().div_ceil(BATCH_INTERVAL.as_millis());
+        self.epoch + BATCH_INTERVAL * u32::try_from(passed).unwrap_or(u32::MAX)
     }
 
-    /// When there is something to [`take`](Self::take).
+    /// When [`take`](Self::take) returns the next tool.
     pub fn next_at(&self) -> Option<Instant> {
         self.next
     }
 
-    /// The tools to look at now.
-    pub fn take(&mut self, now: Instant) -> Taken {
-        let mut taken = Taken::default();
+    /// Removes and returns the tools that are due.
+    pub fn take(&mut self, now: Instant) -> DueTools {
+        let mut due_now = DueTools::default();
         if self.next.is_none_or(|next| now < next) {
-            return taken;
+            return due_now;
         }
         for recent in [&mut self.recently_changed, &mut self.recent] {
-            recent.retain(|_, &mut last| now < last + AGAIN);
+            recent.retain(|_, &mut last| now < last + MIN_INTERVAL);
         }
         for (tool, due) in self.due.extract_if(.., |_, due| due.at <= now) {
             self.recent.insert(tool.clone(), now);
             if due.has_changed {
                 self.recently_changed.insert(tool.clone(), now);
-                taken.changed.push(tool);
+                due_now.changed.push(tool);
             } else {
-                taken.written.push(tool);
+                due_now.written.push(tool);
             }
         }
         self.next = self.due.values().map(|due| due.at).min();
-        taken
+        due_now
     }
 
-    /// Everything will be looked at.
+    /// Empties the queue, before everything is compared.
     pub fn clear(&mut self) {
         self.due.clear();
         self.next = None;
@@ -119,74 +118,81 @@ mod tests {
         ToolName::try_new(name).unwrap()
     }
 
-    fn changed(tools: &[ToolName]) -> Taken {
-        Taken { changed: tools.to_vec(), ..Taken::default() }
+    fn changed(tools: &[ToolName]) -> DueTools {
+        DueTools { changed: tools.to_vec(), ..DueTools::default() }
     }
 
-    fn written(tools: &[ToolName]) -> Taken {
-        Taken { written: tools.to_vec(), ..Taken::default() }
-    }
-
-    #[test]
-    fn a_tool_is_looked_at_soon_and_then_not_too_often() {
-        let now = Instant::now();
-        let mut rechecks = Rechecks::new(now);
-        assert_eq!((rechecks.next_at(), rechecks.take(now)), (None, Taken::default()));
-        rechecks.note_written(tool(b"a"), now);
-        rechecks.note_written(tool(b"a"), now + SOON / 2);
-        assert_eq!((rechecks.next_at(), rechecks.take(now)), (Some(now + SOON), Taken::default()));
-        let looked_at = now + SOON;
-        assert_eq!(rechecks.take(looked_at), written(&[tool(b"a")]));
-        rechecks.note_written(tool(b"a"), looked_at);
-        rechecks.note_written(tool(b"b"), looked_at);
-        assert_eq!(rechecks.take(looked_at + SOON), written(&[tool(b"b")]), "another tool does not wait");
-        let again = rechecks.next_at().unwrap();
-        assert!((AGAIN..AGAIN + TOGETHER).contains(&(again - looked_at)), "{:?}", again - looked_at);
-        assert_eq!(rechecks.take(again), written(&[tool(b"a")]));
-        rechecks.note_written(tool(b"a"), again);
-        rechecks.clear();
-        assert_eq!(rechecks.next_at(), None);
+    fn written(tools: &[ToolName]) -> DueTools {
+        DueTools { written: tools.to_vec(), ..DueTools::default() }
     }
 
     #[test]
-    fn a_change_of_its_service_does_not_wait_but_for_the_last() {
+    fn written_tool_is_due_soon_and_then_at_intervals() {
         let now = Instant::now();
-        let mut rechecks = Rechecks::new(now);
-        rechecks.note_written(tool(b"a"), now);
-        rechecks.note_changed(tool(b"a"), now);
-        assert_eq!(rechecks.take(now), changed(&[tool(b"a")]));
-        rechecks.note_changed(tool(b"a"), now);
-        assert_eq!((rechecks.take(now + SOON), rechecks.next_at()), (Taken::default(), Some(now + AGAIN)));
-        rechecks.note_changed(tool(b"b"), now);
-        assert_eq!(rechecks.take(now), changed(&[tool(b"b")]), "another tool does not wait");
-        assert_eq!(rechecks.take(now + AGAIN), changed(&[tool(b"a")]));
+        let mut queue = RecheckQueue::new(now);
+        assert_eq!((queue.next_at(), queue.take(now)), (None, DueTools::default()));
+        queue.note_written(tool(b"a"), now);
+        queue.note_written(tool(b"a"), now + COALESCE_DELAY / 2);
+        assert_eq!((queue.next_at(), queue.take(now)), (Some(now + COALESCE_DELAY), DueTools::default()));
+        let compared_at = now + COALESCE_DELAY;
+        assert_eq!(queue.take(compared_at), written(&[tool(b"a")]));
+        queue.note_written(tool(b"a"), compared_at);
+        queue.note_written(tool(b"b"), compared_at);
+        assert_eq!(queue.take(compared_at + COALESCE_DELAY), written(&[tool(b"b")]), "another tool does not wait");
+        let again = queue.next_at().unwrap();
+        assert!(
+            (MIN_INTERVAL..MIN_INTERVAL + BATCH_INTERVAL).contains(&(again - compared_at)),
+            "{:?}",
+            again - compared_at
+        );
+        assert_eq!(queue.take(again), written(&[tool(b"a")]));
+        queue.note_written(tool(b"a"), again);
+        queue.clear();
+        assert_eq!(queue.next_at(), None);
     }
 
     #[test]
-    fn a_change_does_not_wait_for_what_was_looked_at_because_it_was_written() {
+    fn service_change_waits_only_for_the_last_service_change() {
         let now = Instant::now();
-        let mut rechecks = Rechecks::new(now);
-        rechecks.note_written(tool(b"a"), now);
-        let looked_at = now + SOON;
-        assert_eq!(rechecks.take(looked_at), written(&[tool(b"a")]));
-        rechecks.note_written(tool(b"a"), looked_at);
-        rechecks.note_changed(tool(b"a"), looked_at);
-        assert_eq!((rechecks.take(looked_at), rechecks.next_at()), (changed(&[tool(b"a")]), None));
+        let mut queue = RecheckQueue::new(now);
+        queue.note_written(tool(b"a"), now);
+        queue.note_changed(tool(b"a"), now);
+        assert_eq!(queue.take(now), changed(&[tool(b"a")]));
+        queue.note_changed(tool(b"a"), now);
+        assert_eq!(
+            (queue.take(now + COALESCE_DELAY), queue.next_at()),
+            (DueTools::default(), Some(now + MIN_INTERVAL))
+        );
+        queue.note_changed(tool(b"b"), now);
+        assert_eq!(queue.take(now), changed(&[tool(b"b")]), "another tool does not wait");
+        assert_eq!(queue.take(now + MIN_INTERVAL), changed(&[tool(b"a")]));
     }
 
     #[test]
-    fn tools_that_were_looked_at_one_by_one_are_looked_at_again_together() {
+    fn service_change_does_not_wait_for_the_last_write() {
         let now = Instant::now();
-        let mut rechecks = Rechecks::new(now);
+        let mut queue = RecheckQueue::new(now);
+        queue.note_written(tool(b"a"), now);
+        let compared_at = now + COALESCE_DELAY;
+        assert_eq!(queue.take(compared_at), written(&[tool(b"a")]));
+        queue.note_written(tool(b"a"), compared_at);
+        queue.note_changed(tool(b"a"), compared_at);
+        assert_eq!((queue.take(compared_at), queue.next_at()), (changed(&[tool(b"a")]), None));
+    }
+
+    #[test]
+    fn repeated_comparisons_share_a_batch() {
+        let now = Instant::now();
+        let mut queue = RecheckQueue::new(now);
         let mut tools = Vec::new();
         for number in 0..10 {
             let (tool, at) = (tool(format!("{number}").as_bytes()), now + Duration::from_millis(1 + number));
-            rechecks.note_changed(tool.clone(), at);
-            assert_eq!(rechecks.take(at), changed(std::slice::from_ref(&tool)));
-            rechecks.note_written(tool.clone(), at);
+            queue.note_changed(tool.clone(), at);
+            assert_eq!(queue.take(at), changed(std::slice::from_ref(&tool)));
+            queue.note_written(tool.clone(), at);
             tools.push(tool);
         }
-        let at = rechecks.next_at().unwrap();
-        assert_eq!((rechecks.take(at), rechecks.next_at()), (written(&tools), None));
+        let at = queue.next_at().unwrap();
+        assert_eq!((queue.take(at), queue.next_at()), (written(&tools), None));
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps Redis in step with the cluster: one task that takes in news, and writes while it leads.
+//! Keeps Redis in step with the cluster: one task that takes in events, and writes while it holds the lock.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,57 +9,56 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::allowance::{Allowance, Spent};
-use super::desired::{Desired, Seen, ServiceId};
-use super::events::Notice;
+use super::desired::{Desired, ObservedService, ServiceId};
+use super::events::RejectionEvent;
+use super::leader_lock::{Candidacy, HEARTBEAT_INTERVAL, Heartbeat};
 use super::ledger::{Ledger, LedgerError};
-use super::lock::{BEAT, Beat, Candidacy};
 use super::metrics::Metrics;
-use super::recheck::Rechecks;
-use super::service::Rejection;
-use super::watch::News;
+use super::notice_limiter::{NoticeLimiter, Quota};
+use super::recheck_queue::RecheckQueue;
+use super::service::ServiceRejection;
+use super::watch::ClusterEvent;
 use crate::backoff::Backoff;
 use crate::daemon::{InvalidationListener, Readiness, StoreError};
 use crate::registry::ROUTES_PREFIX;
 use crate::route::ToolName;
 
-/// Between two tries when Redis does not answer, at first and at last.
+/// The first and the longest delay between two attempts while Redis does not answer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// At least so long, and five times as long as the last took, lies between two comparisons, whatever others do.
-const REST: Duration = Duration::from_secs(1);
-/// News that are taken in before it is written what they say.
-const AT_ONCE: usize = 20_000;
+/// The shortest time between two full comparisons, or five times as long as the last one took.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Events that are taken in before the next write.
+const MAX_EVENTS_PER_STEP: usize = 20_000;
 
-/// What a follower is made of.
-pub struct Parts {
-    /// Where news come from, with the number of the selector that they are of.
-    pub news: mpsc::Receiver<(usize, News)>,
-    /// How many selectors there are.
+/// What a [`Reconciler`] works with.
+pub struct ReconcilerConfig {
+    /// Events, each with the index of its selector.
+    pub events: mpsc::Receiver<(usize, ClusterEvent)>,
+    /// The number of selectors.
     pub selectors: usize,
-    /// Who hears what others write.
+    /// Reports keys that other writers changed.
     pub invalidations: InvalidationListener,
-    /// Where they go.
+    /// The routes in Redis.
     pub ledger: Ledger,
-    /// Everything is compared this often.
+    /// The time between full comparisons.
     pub resync_interval: Duration,
-    /// Who tells maintainers.
-    pub notices: mpsc::Sender<Notice>,
-    /// Set while Redis answers and has what the first complete list said, or somebody else sees to it.
+    /// Takes Events for maintainers.
+    pub rejection_events: mpsc::Sender<RejectionEvent>,
+    /// Set while Redis answers and the first complete lists are in it, or another replica leads.
     pub readiness: Readiness,
-    /// What is counted.
     pub metrics: Metrics,
 }
 
-/// Follows the cluster until `shutdown`; then lets another write.
-pub async fn follow(parts: Parts, shutdown: impl Future<Output = ()>) {
+/// Reconciles until `shutdown`, then releases the lock.
+pub async fn reconcile(config: ReconcilerConfig, shutdown: impl Future<Output = ()>) {
     let now = Instant::now();
-    let mut follower = Follower {
-        desired: Desired::new(parts.selectors),
-        listing: (0..parts.selectors).map(|_| None).collect(),
-        failing: vec![false; parts.selectors],
-        deaf_since: now,
+    let mut reconciler = Reconciler {
+        desired: Desired::new(config.selectors),
+        listing: (0..config.selectors).map(|_| None).collect(),
+        failing: vec![false; config.selectors],
+        disconnected_since: now,
         rejected: BTreeMap::new(),
-        allowance: Allowance::default(),
+        notice_limiter: NoticeLimiter::default(),
         store_failing: false,
         has_written: false,
         pause: Backoff::between(RETRY.0, RETRY.1),
@@ -67,199 +66,197 @@ pub async fn follow(parts: Parts, shutdown: impl Future<Output = ()>) {
         compare_at: now,
         compared: None,
         is_comparing: false,
-        rechecks: Rechecks::new(now),
-        is_beat_due: false,
-        parts,
+        rechecks: RecheckQueue::new(now),
+        is_heartbeat_due: false,
+        config,
     };
-    let mut beats = tokio::time::interval(BEAT);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heartbeats = tokio::time::interval(HEARTBEAT_INTERVAL);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            () = follower.turn(&mut beats) => {}
+            () = reconciler.step(&mut heartbeats) => {}
         }
     }
-    if let Err(error) = follower.parts.ledger.release().await {
-        debug!(%error, "others may write only when the lock has expired");
+    if let Err(error) = reconciler.config.ledger.release().await {
+        debug!(%error, "lock not released; it expires by itself");
     }
 }
 
-struct Follower {
-    parts: Parts,
-    /// Complete when there was a list by each selector.
+struct Reconciler {
+    config: ReconcilerConfig,
     desired: Desired,
-    /// By selector: a list that is not complete.
-    listing: Vec<Option<Vec<(ServiceId, Seen)>>>,
-    /// By selector: neither lists nor watches.
+    /// The incomplete list of each selector.
+    listing: Vec<Option<Vec<(ServiceId, ObservedService)>>>,
+    /// Whether the list or watch of each selector fails.
     failing: Vec<bool>,
-    /// Since when one of them is.
-    deaf_since: Instant,
-    /// Services that are known to be rejected.
+    /// When the first of them began to fail.
+    disconnected_since: Instant,
+    /// Rejected Services.
     rejected: BTreeMap<ServiceId, Rejected>,
-    /// How much of that there may be.
-    allowance: Allowance,
+    notice_limiter: NoticeLimiter,
     store_failing: bool,
     has_written: bool,
     pause: Backoff,
-    /// Not before this.
+    /// The earliest time of the next write.
     write_at: Instant,
-    /// All is compared then.
+    /// The time of the next full comparison.
     compare_at: Instant,
-    /// When the last comparison began, and when another may.
+    /// When the last full comparison began, and when another may.
     compared: Option<(Instant, Instant)>,
-    /// That comparison is not settled yet.
+    /// Updates found by the last comparison are still pending.
     is_comparing: bool,
-    rechecks: Rechecks,
-    /// The lock is to be looked at now.
-    is_beat_due: bool,
+    rechecks: RecheckQueue,
+    /// Whether the next step checks the lock.
+    is_heartbeat_due: bool,
 }
 
-/// Why a Service is no route.
+/// A Service without a route.
 struct Rejected {
-    rejection: Rejection,
-    /// The log and an Event say so.
-    is_told: bool,
+    rejection: ServiceRejection,
+    /// Whether it was logged and sent as an Event.
+    is_reported: bool,
 }
 
-impl Follower {
-    /// Waits until there is something to do, and does it. Given up in the middle, it does not know what it has done.
-    async fn turn(&mut self, beats: &mut Interval) {
-        let is_waiting = self.parts.ledger.has_lock() && self.parts.ledger.is_pending() && self.desired.is_complete();
+impl Reconciler {
+    /// Waits until there is work, and does it. Not cancel safe: a cancelled write may have happened.
+    async fn step(&mut self, heartbeats: &mut Interval) {
+        let is_waiting = self.config.ledger.has_lock() && self.config.ledger.is_pending() && self.desired.is_complete();
         let recheck_at = self.rechecks.next_at();
         tokio::select! {
-            Some((selector, news)) = self.parts.news.recv() => self.take_in(selector, news),
-            _ = beats.tick() => self.is_beat_due = true,
-            // A comparison looks at everything, and much of what is heard then is what it writes.
-            () = self.parts.invalidations.changed(), if !self.is_comparing => self.hear(),
+            Some((selector, event)) = self.config.events.recv() => self.apply_event(selector, event),
+            _ = heartbeats.tick() => self.is_heartbeat_due = true,
+            // A comparison covers everything, and most invalidations meanwhile come from its own writes.
+            () = self.config.invalidations.changed(), if !self.is_comparing => self.take_invalidations(),
             () = sleep_until(recheck_at.unwrap_or(self.write_at)), if recheck_at.is_some() => {}
             () = sleep_until(self.write_at), if is_waiting => {}
         }
-        // A list comes one by one, and is written as a whole.
-        for _ in 0..AT_ONCE {
-            let Some(Some((selector, news))) = self.parts.news.recv().now_or_never() else { break };
-            self.take_in(selector, news);
+        // A list arrives Service by Service; take in all of it before writing.
+        for _ in 0..MAX_EVENTS_PER_STEP {
+            let Some(Some((selector, event))) = self.config.events.recv().now_or_never() else { break };
+            self.apply_event(selector, event);
         }
         let due = self.rechecks.take(Instant::now());
-        due.changed.into_iter().for_each(|tool| self.parts.ledger.note_changed(tool));
-        due.written.into_iter().for_each(|tool| self.parts.ledger.note_written(tool));
-        if std::mem::take(&mut self.is_beat_due) {
-            self.beat().await;
+        due.changed.into_iter().for_each(|tool| self.config.ledger.note_changed(tool));
+        due.written.into_iter().for_each(|tool| self.config.ledger.note_written(tool));
+        if std::mem::take(&mut self.is_heartbeat_due) {
+            self.heartbeat().await;
         }
         self.write().await;
     }
 
-    fn take_in(&mut self, selector: usize, news: News) {
+    fn apply_event(&mut self, selector: usize, event: ClusterEvent) {
         let (Some(listing), Some(failing)) = (self.listing.get_mut(selector), self.failing.get_mut(selector)) else {
             return;
         };
-        match news {
-            News::ListBegins => *listing = Some(Vec::new()),
-            News::Listed(id, seen) => {
+        match event {
+            ClusterEvent::ListBegins => *listing = Some(Vec::new()),
+            ClusterEvent::Listed(id, seen) => {
                 if let Some(listing) = listing {
                     listing.push((id, seen));
                 }
             }
-            News::ListEnds => {
+            ClusterEvent::ListEnds => {
                 let Some(listed) = listing.take() else { return };
                 let was_failing = std::mem::take(failing);
                 let was_complete = self.desired.is_complete();
                 self.desired.replace(selector, listed);
-                self.parts.metrics.listed();
-                self.parts.metrics.heard();
+                self.config.metrics.record_list();
+                self.config.metrics.record_event();
                 if self.failing.contains(&true) || !self.desired.is_complete() {
                     return;
                 }
                 if was_failing || !was_complete {
-                    info!(services = self.desired.services().count(), "watching");
+                    info!(services = self.desired.services().count(), "list complete; watching Services");
                 }
-                self.parts.metrics.watching.set(1);
+                self.config.metrics.watching.set(1);
                 self.compare_at = Instant::now();
-                self.parts.ledger.guard().resume(self.compare_at);
-                self.is_beat_due |= !self.parts.ledger.has_lock();
-                self.tell_all();
+                self.config.ledger.guard().resume(self.compare_at);
+                self.is_heartbeat_due |= !self.config.ledger.has_lock();
+                self.report_all_rejections();
             }
-            News::Applied(id, seen) => {
-                self.parts.metrics.heard();
-                let before = self.desired.tools_beside(&id);
+            ClusterEvent::Applied(id, seen) => {
+                self.config.metrics.record_event();
+                let before = self.desired.affected_tools(&id);
                 self.desired.put(selector, id.clone(), seen);
-                self.touch(&id, before);
+                self.note_service_change(&id, before);
             }
-            News::Deleted(id) => {
-                self.parts.metrics.heard();
-                let before = self.desired.tools_beside(&id);
+            ClusterEvent::Deleted(id) => {
+                self.config.metrics.record_event();
+                let before = self.desired.affected_tools(&id);
                 self.desired.remove(selector, &id);
-                self.touch(&id, before);
+                self.note_service_change(&id, before);
             }
-            News::Failed(error) => {
+            ClusterEvent::Failed(error) => {
                 *listing = None;
                 let is_new = !std::mem::replace(failing, true);
                 if is_new && self.failing.iter().filter(|failing| **failing).count() == 1 {
-                    self.deaf_since = Instant::now();
-                    warn!(%error, "not watching; the routes there are stay");
+                    self.disconnected_since = Instant::now();
+                    warn!(%error, "watch failed; keeping existing routes");
                 } else {
-                    debug!(%error, selector, "not watching");
+                    debug!(%error, selector, "watch failed again");
                 }
-                self.parts.metrics.watch_failures.inc();
-                self.parts.metrics.watching.set(0);
-                self.parts.ledger.guard().pause();
+                self.config.metrics.watch_failures.inc();
+                self.config.metrics.watching.set(0);
+                self.config.ledger.guard().pause();
             }
         }
     }
 
-    /// A Service has changed; `before` that these tools depended on it.
-    fn touch(&mut self, id: &ServiceId, before: Vec<ToolName>) {
+    /// Queues the tools affected by a changed Service: those from `before` the change, and those after it.
+    fn note_service_change(&mut self, id: &ServiceId, before: Vec<ToolName>) {
         if !self.desired.is_complete() {
             return;
         }
-        let tools: Vec<ToolName> = before.into_iter().chain(self.desired.tools_beside(id)).collect();
+        let tools: Vec<ToolName> = before.into_iter().chain(self.desired.affected_tools(id)).collect();
         let now = Instant::now();
         for tool in &tools {
             self.rechecks.note_changed(tool.clone(), now);
         }
-        self.tell(vec![id.clone()], tools);
+        self.report_rejections(vec![id.clone()], tools);
     }
 
-    /// Others have written routes. Only those of tools that have Services matter.
-    fn hear(&mut self) {
-        let heard = self.parts.invalidations.take();
-        if !self.parts.ledger.has_lock() {
-            // Everything is compared by whoever takes the lock.
+    /// Queues the tools with Services that other writers changed.
+    fn take_invalidations(&mut self) {
+        let invalidations = self.config.invalidations.take();
+        if !self.config.ledger.has_lock() {
+            // The next holder of the lock compares everything.
             return;
         }
-        if let Some(at) = heard.everything {
-            // A flush takes the lock too, which the beat finds out.
-            self.is_beat_due = true;
-            if let Some((begun, rested)) = self.compared.filter(|(begun, _)| *begun < at) {
-                debug!(since = ?begun.elapsed(), "anything may have been written");
-                self.compare_at = self.compare_at.min(rested.max(Instant::now()));
+        if let Some(at) = invalidations.everything {
+            // A flush also removes the lock; the heartbeat detects that.
+            self.is_heartbeat_due = true;
+            if let Some((begun, may_repeat_at)) = self.compared.filter(|(begun, _)| *begun < at) {
+                debug!(since = ?begun.elapsed(), "invalidations lost; comparing everything");
+                self.compare_at = self.compare_at.min(may_repeat_at.max(Instant::now()));
             }
         }
         let now = Instant::now();
-        let names = heard.keys.iter().filter_map(|key| key.strip_prefix(ROUTES_PREFIX.as_bytes()));
+        let names = invalidations.keys.iter().filter_map(|key| key.strip_prefix(ROUTES_PREFIX.as_bytes()));
         for tool in names.filter_map(|name| ToolName::try_new(name).ok()).filter(|tool| self.desired.has(tool)) {
             self.rechecks.note_written(tool, now);
         }
     }
 
-    fn tell_all(&mut self) {
+    fn report_all_rejections(&mut self) {
         let desired = &self.desired;
         let ids = desired.services().map(|(id, _)| id.clone()).chain(self.rejected.keys().cloned()).collect();
         let tools = desired.tools().cloned().collect();
-        self.tell(ids, tools);
+        self.report_rejections(ids, tools);
     }
 
-    /// Says of these Services, and of all of these tools, which are no routes, if that is new.
-    fn tell(&mut self, ids: Vec<ServiceId>, tools: Vec<ToolName>) {
-        if !self.parts.ledger.has_lock() || !self.desired.is_complete() {
+    /// Reports newly rejected Services among these and all Services of these tools.
+    fn report_rejections(&mut self, ids: Vec<ServiceId>, tools: Vec<ToolName>) {
+        if !self.config.ledger.has_lock() || !self.desired.is_complete() {
             return;
         }
         let desired = &self.desired;
-        let mut rejections: BTreeMap<ServiceId, Option<Rejection>> = ids
+        let mut rejections: BTreeMap<ServiceId, Option<ServiceRejection>> = ids
             .into_iter()
             .map(|id| {
-                let rejection = desired.get(&id).and_then(|seen| seen.meaning.as_ref().err().cloned());
+                let rejection = desired.get(&id).and_then(|seen| seen.route.as_ref().err().cloned());
                 (id, rejection)
             })
             .collect();
@@ -267,89 +264,89 @@ impl Follower {
             let found = desired.routes_of(&tool);
             let served = found.routes.into_iter().map(|(registered, ..)| (registered.namespace, registered.name));
             rejections.extend(served.map(|id| (id, None)));
-            rejections.extend(found.outdone.into_iter().map(|(id, rejection)| (id, Some(rejection))));
+            rejections.extend(found.superseded.into_iter().map(|(id, rejection)| (id, Some(rejection))));
         }
         for (id, rejection) in rejections {
             let Some(rejection) = rejection else {
                 self.rejected.remove(&id);
                 continue;
             };
-            if self.rejected.get(&id).is_some_and(|known| known.is_told && known.rejection == rejection) {
+            if self.rejected.get(&id).is_some_and(|known| known.is_reported && known.rejection == rejection) {
                 continue;
             }
             let (namespace, service) = (&*id.0, &*id.1);
-            let spent = self.allowance.spend(namespace, Instant::now());
-            let is_told = spent == Spent::Yes;
-            self.rejected.insert(id.clone(), Rejected { rejection: rejection.clone(), is_told });
-            if spent == Spent::JustOver {
+            let quota = self.notice_limiter.acquire(namespace, Instant::now());
+            let is_reported = quota == Quota::Available;
+            self.rejected.insert(id.clone(), Rejected { rejection: rejection.clone(), is_reported });
+            if quota == Quota::JustExhausted {
                 warn!(
                     namespace,
-                    "not routed: many Services of one namespace; why others are not is told after a later list"
+                    "many Services of one namespace not routed; the others are reported after a later list"
                 );
             }
-            if !is_told {
+            if !is_reported {
                 continue;
             }
-            warn!(namespace, service, reason = rejection.reason(), why = %rejection, "not routed");
+            warn!(namespace, service, reason = rejection.reason(), why = %rejection, "Service not routed");
             let uid = desired.get(&id).map(|seen| seen.uid.clone()).unwrap_or_default();
-            if self.parts.notices.try_send(Notice { id, uid, rejection }).is_err() {
-                debug!("no Event: too many are waiting");
+            if self.config.rejection_events.try_send(RejectionEvent { id, uid, rejection }).is_err() {
+                debug!("Event dropped; the queue is full");
             }
         }
     }
 
     fn candidacy(&self) -> Candidacy {
         match (self.desired.is_complete(), self.failing.contains(&true)) {
-            (false, _) => Candidacy::None,
-            (true, false) => Candidacy::Following,
-            (true, true) => Candidacy::Deaf(self.deaf_since),
+            (false, _) => Candidacy::Unready,
+            (true, false) => Candidacy::Watching,
+            (true, true) => Candidacy::Disconnected(self.disconnected_since),
         }
     }
 
     fn note_readiness(&self) {
         let is_ready = if self.store_failing {
             false
-        } else if self.parts.ledger.has_lock() {
+        } else if self.config.ledger.has_lock() {
             self.has_written
         } else {
-            self.desired.is_complete() && (self.has_written || self.parts.ledger.stands_by())
+            self.desired.is_complete() && (self.has_written || self.config.ledger.is_standby())
         };
-        self.parts.readiness.set(is_ready);
+        self.config.readiness.set(is_ready);
     }
 
-    /// Looks after the lock, and after what has no moment of its own.
-    async fn beat(&mut self) {
+    /// Checks the lock and the withdrawal guard, and updates readiness and metrics.
+    async fn heartbeat(&mut self) {
         let now = Instant::now();
-        if self.parts.ledger.is_hold_over(now) {
+        if self.config.ledger.is_hold_over(now) {
             self.compare_at = now;
         }
-        let had_lock = self.parts.ledger.has_lock();
+        let had_lock = self.config.ledger.has_lock();
         let candidacy = self.candidacy();
-        let beat = self.parts.ledger.beat(candidacy).await;
-        let has_lock = self.parts.ledger.has_lock();
-        self.parts.metrics.leading.set(i64::from(has_lock));
-        let is_answered = beat.is_ok();
-        match beat {
-            Ok(Beat::Same) => {}
-            Ok(Beat::Taken) => {
-                info!("leading");
-                self.tell_all();
+        let outcome = self.config.ledger.heartbeat(candidacy).await;
+        let has_lock = self.config.ledger.has_lock();
+        self.config.metrics.leading.set(i64::from(has_lock));
+        let is_answered = outcome.is_ok();
+        match outcome {
+            Ok(Heartbeat::Unchanged) => {}
+            Ok(Heartbeat::Acquired) => {
+                info!("lock acquired; this replica writes routes");
+                self.report_all_rejections();
             }
-            Ok(Beat::TakenAgain) => warn!("Redis has been emptied, or is another: writing all routes"),
-            Ok(Beat::Lost(holder)) => warn!(holder, "no longer leading: another kube2proxy writes to this Redis"),
-            Ok(Beat::StandingBy(holder)) => info!(holder, "standing by: another kube2proxy writes to this Redis"),
-            Ok(Beat::StandingByOld(holder)) => {
-                warn!(holder, "standing by: a kube2proxy of an earlier version writes to this Redis");
+            Ok(Heartbeat::Reacquired) => warn!("Redis was flushed or replaced; rewriting all routes"),
+            Ok(Heartbeat::Lost(holder)) => warn!(holder, "lock lost; another kube2proxy writes to this Redis"),
+            Ok(Heartbeat::StandingBy(holder)) => info!(holder, "standing by; another kube2proxy writes to this Redis"),
+            Ok(Heartbeat::StandingByLegacy(holder)) => {
+                warn!(holder, "standing by; a kube2proxy of an earlier version writes to this Redis");
             }
-            Ok(Beat::Offered) => warn!("the cluster is not heard of: letting another replica lead, if there is one"),
+            Ok(Heartbeat::SteppedDown) => warn!("watch still failing; releasing the lock for another replica"),
             Err(error) => {
                 self.note_failed(&error);
                 if had_lock && !has_lock {
-                    warn!("no longer leading: Redis does not answer");
+                    warn!("lock lost; Redis does not answer");
                 }
             }
         }
-        // One that stands by writes nothing that would tell.
+        // A standby has no write that would report this.
         if is_answered && !has_lock && std::mem::take(&mut self.store_failing) {
             info!("Redis answers again");
         }
@@ -357,10 +354,10 @@ impl Follower {
         self.report();
     }
 
-    /// Settles some of what is pending. The next turn goes on, so that what happens meanwhile need not wait for all of it.
+    /// Writes a batch of the pending updates. The next step continues, so new events do not wait for all of them.
     async fn write(&mut self) {
         let now = Instant::now();
-        let ledger = &mut self.parts.ledger;
+        let ledger = &mut self.config.ledger;
         if !self.desired.is_complete() || !ledger.has_lock() || now < self.write_at {
             return;
         }
@@ -370,47 +367,47 @@ impl Follower {
             if is_due {
                 ledger.compare(desired, now).await?;
             }
-            ledger.settle(desired).await
+            ledger.apply(desired).await
         };
         match outcome.await {
             Ok(()) => {
                 self.pause.reset();
                 if is_due {
                     self.rechecks.clear();
-                    self.compare_at = now + self.parts.resync_interval;
-                    self.compared = Some((now, now + REST));
+                    self.compare_at = now + self.config.resync_interval;
+                    self.compared = Some((now, now + MIN_INTERVAL));
                     self.is_comparing = true;
                 }
-                if !self.parts.ledger.is_pending() {
+                if !self.config.ledger.is_pending() {
                     self.has_written = true;
                     let finished = self.compared.as_mut().filter(|_| std::mem::take(&mut self.is_comparing));
-                    if let Some((begun, rested)) = finished {
-                        *rested = Instant::now() + REST.max(begun.elapsed() * 5);
+                    if let Some((begun, may_repeat_at)) = finished {
+                        *may_repeat_at = Instant::now() + MIN_INTERVAL.max(begun.elapsed() * 5);
                     }
                 }
                 if std::mem::take(&mut self.store_failing) {
-                    info!("Redis is written again");
+                    info!("Redis writes succeed again");
                 }
             }
             Err(LedgerError::Store(error)) => self.note_failed(&error),
             Err(LedgerError::Refused) => {
-                debug!(error = %LedgerError::Refused, "not written");
-                self.parts.ledger.forget();
+                debug!(error = %LedgerError::Refused, "write refused; checking the lock");
+                self.config.ledger.forget();
                 self.write_at = Instant::now() + self.pause.next_delay();
-                self.is_beat_due = true;
+                self.is_heartbeat_due = true;
             }
         }
         self.note_readiness();
     }
 
-    /// What was being written may have been, or not.
+    /// After a failed request it is unknown whether Redis has the write.
     fn note_failed(&mut self, error: &StoreError) {
-        self.parts.ledger.forget();
+        self.config.ledger.forget();
         self.write_at = Instant::now() + self.pause.next_delay();
         if std::mem::replace(&mut self.store_failing, true) {
-            debug!(%error, "not written");
+            debug!(%error, "Redis request failed again");
         } else {
-            warn!(%error, "not written, trying again");
+            warn!(%error, "Redis request failed; retrying");
         }
     }
 
@@ -419,17 +416,17 @@ impl Follower {
             return;
         }
         let desired = &self.desired;
-        let metrics = &self.parts.metrics;
-        let rejected = desired.services().filter_map(|(_, seen)| seen.meaning.as_ref().err());
-        let outdone =
-            self.rejected.values().map(|known| &known.rejection).filter(|rejection| rejection.is_by_another());
-        let reasons: Vec<_> = rejected.chain(outdone).map(Rejection::reason).collect();
-        let (elsewhere, failing) = (self.parts.ledger.outdone(), self.parts.ledger.failing());
+        let metrics = &self.config.metrics;
+        let rejected = desired.services().filter_map(|(_, seen)| seen.route.as_ref().err());
+        let superseded =
+            self.rejected.values().map(|known| &known.rejection).filter(|rejection| rejection.is_superseded());
+        let reasons: Vec<_> = rejected.chain(superseded).map(ServiceRejection::reason).collect();
+        let (overridden, failing) = (self.config.ledger.overridden(), self.config.ledger.failing());
         metrics.set_services("rejected", reasons.len());
-        metrics.set_services("outdone", elsewhere);
+        metrics.set_services("outdone", overridden);
         metrics.set_services("failing", failing);
-        metrics.set_services("held", self.parts.ledger.held());
-        metrics.set_services("routed", desired.services().count().saturating_sub(reasons.len() + elsewhere + failing));
+        metrics.set_services("held", self.config.ledger.held());
+        metrics.set_services("routed", desired.services().count().saturating_sub(reasons.len() + overridden + failing));
         metrics.set_rejected(reasons.into_iter());
     }
 }

@@ -1,4 +1,4 @@
-//! What a Service means: which tool it is, where it is, and why it is no route if it is none.
+//! The route of one Service: its tool, pattern and backend, or the reason why it has none.
 
 use std::net::IpAddr;
 
@@ -7,22 +7,22 @@ use kube::core::DynamicObject;
 
 use crate::route::{Backend, Pattern, Scheme, ToolName};
 
-/// The label that narrows a Service's route to paths that begin so.
+/// The label that limits a Service's route to paths with this prefix.
 const PATH_LABEL: &str = "toollabs-proxy-path";
-/// Ports with these names are the web server's, the first before the second.
+/// Names of web ports, in order of preference.
 const WEB_PORTS: [&str; 2] = ["http", "web"];
-/// Stands for the tool in a namespace template.
+/// The placeholder of the tool in a namespace template.
 const TOOL: &str = "{tool}";
 
-/// Which namespaces belong to a tool: a name with `{tool}` in it.
+/// The namespaces that belong to a tool: a name with `{tool}` in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceTemplate(String);
 
 impl NamespaceTemplate {
-    /// Checks that it names a different namespace for each tool.
+    /// Reads a template.
     ///
     /// # Errors
-    /// Without `{tool}`, or with more than one, it does not.
+    /// `{tool}` is missing or repeated, or another character is not allowed in a namespace.
     pub fn parse(text: &str) -> Result<Self, String> {
         let rest = text.replacen(TOOL, "", 1);
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -37,63 +37,63 @@ impl NamespaceTemplate {
         namespace.strip_prefix(before)?.strip_suffix(after).filter(|tool| !tool.is_empty())
     }
 
-    /// How much of a namespace's name it explains.
+    /// The length of the literal text, plus a constant.
     fn literal_len(&self) -> usize {
         self.0.len()
     }
 }
 
-/// The one tool that a namespace belongs to. Of several templates that fit, the one with the most literal text decides: with
-/// `{tool}` and `tool-{tool}`, the namespace `tool-x` is the tool `x`'s, who must not have the tool `tool-x` as well.
+/// The one tool that a namespace belongs to. Of several matching templates, the one with the most literal text decides: with
+/// `{tool}` and `tool-{tool}`, the namespace `tool-x` belongs to the tool `x`, which must not own the tool `tool-x` as well.
 fn owner_of<'a>(namespace: &'a str, templates: &[NamespaceTemplate]) -> Option<&'a str> {
     let fitting = templates.iter().filter_map(|template| Some((template.literal_len(), template.tool_of(namespace)?)));
     fitting.max_by_key(|(literal_len, _)| *literal_len).map(|(_, tool)| tool)
 }
 
-/// A Service that is a route.
+/// The route of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceRoute {
-    /// Its name.
+    /// The name of the Service.
     pub tool: ToolName,
-    /// `.*`, or `/p.*` for a Service with the label.
+    /// `.*`, or `/p.*` for a Service with the label `toollabs-proxy-path: p`.
     pub pattern: Pattern,
-    /// Its cluster address and web port.
+    /// The cluster address and web port.
     pub backend: Backend,
 }
 
-/// Why a Service is no route.
+/// Why a Service has no route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// Anybody may name a Service after any tool.
+pub enum ServiceRejection {
+    /// A tenant can name a Service after any tool.
     #[error("the namespace does not belong to the tool {0:?}")]
     NamespaceNotAllowed(String),
-    /// It has no address of its own.
+    /// `clusterIP: None`.
     #[error("the Service is headless: it has no cluster address to send requests to")]
     Headless,
-    /// It is a name outside the cluster.
+    /// An alias of a DNS name, without an address.
     #[error("a Service of type ExternalName has no cluster address to send requests to")]
     ExternalName,
-    /// It has not been given one, or what it was given is none.
-    #[error("the Service has no valid cluster address, but {0:?}")]
+    /// The address is not assigned yet, or invalid.
+    #[error("the Service has no valid cluster address: {0:?}")]
     NoAddress(String),
-    /// Nothing that could be a web server.
+    /// No port, or UDP and SCTP ports only.
     #[error("the Service has no TCP port")]
     NoPort,
-    /// No label value that the API takes is that long or strange.
-    #[error("the label {PATH_LABEL}: {0}")]
+    /// The path label makes no valid pattern.
+    #[error("invalid label {PATH_LABEL}: {0}")]
     Path(String),
-    /// Another Service has that tool and pattern already.
-    #[error("the Service of the namespace {0:?} has this path already, and is older")]
+    /// An older Service of the tool, in this namespace, has the same pattern.
+    #[error("an older Service in the namespace {0:?} has this path")]
     AlreadyClaimed(String),
-    /// Another tool's Service has its address by now.
-    #[error("the Service {0:?} has the same address, and is younger")]
+    /// A newer Service of another tool, `namespace/name`, has the same address.
+    #[error("the newer Service {0:?} has the same address")]
     AddressTaken(String),
-    /// It can't be read as a Service.
+    /// The object is not a Service of the `v1` schema.
     #[error("the Service cannot be read: {0}")]
     Malformed(String),
 }
 
-impl Rejection {
+impl ServiceRejection {
     /// All values of [`Self::reason`].
     pub const REASONS: [&str; 9] = [
         "NamespaceNotAllowed",
@@ -107,12 +107,12 @@ impl Rejection {
         "Malformed",
     ];
 
-    /// Whether it would be a route if another Service were not there.
-    pub fn is_by_another(&self) -> bool {
+    /// Whether the Service would have a route if another Service did not exist.
+    pub fn is_superseded(&self) -> bool {
         matches!(self, Self::AlreadyClaimed(_) | Self::AddressTaken(_))
     }
 
-    /// One word, for an Event's reason and a metric's label.
+    /// The Event's `reason` and the metric's label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NamespaceNotAllowed(_) => "NamespaceNotAllowed",
@@ -128,29 +128,26 @@ impl Rejection {
     }
 }
 
-/// Reads a Service.
-///
-/// # Errors
-/// It is no route.
-pub fn route_of(service: &DynamicObject, templates: &[NamespaceTemplate]) -> Result<ServiceRoute, Rejection> {
-    let malformed = |what: &str| Rejection::Malformed(what.to_owned());
+/// Reads the route of a Service.
+pub fn route_of(service: &DynamicObject, templates: &[NamespaceTemplate]) -> Result<ServiceRoute, ServiceRejection> {
+    let malformed = |what: &str| ServiceRejection::Malformed(what.to_owned());
     let name = service.metadata.name.as_deref().ok_or_else(|| malformed("no name"))?;
     let namespace = service.metadata.namespace.as_deref().ok_or_else(|| malformed("no namespace"))?;
     let tool = ToolName::try_new(name.as_bytes()).map_err(|error| malformed(&error.to_string()))?;
     if owner_of(namespace, templates) != Some(name) {
-        return Err(Rejection::NamespaceNotAllowed(name.to_owned()));
+        return Err(ServiceRejection::NamespaceNotAllowed(name.to_owned()));
     }
     let spec = service.data.get("spec").cloned().ok_or_else(|| malformed("no spec"))?;
     let spec: ServiceSpec = serde_json::from_value(spec).map_err(|error| malformed(&error.to_string()))?;
     if spec.type_.as_deref() == Some("ExternalName") {
-        return Err(Rejection::ExternalName);
+        return Err(ServiceRejection::ExternalName);
     }
     let address = spec.cluster_ip.as_deref().unwrap_or_default();
     if address == "None" {
-        return Err(Rejection::Headless);
+        return Err(ServiceRejection::Headless);
     }
-    let ip: IpAddr = address.parse().map_err(|_| Rejection::NoAddress(address.to_owned()))?;
-    let port = web_port(spec.ports.as_deref().unwrap_or_default()).ok_or(Rejection::NoPort)?;
+    let ip: IpAddr = address.parse().map_err(|_| ServiceRejection::NoAddress(address.to_owned()))?;
+    let port = web_port(spec.ports.as_deref().unwrap_or_default()).ok_or(ServiceRejection::NoPort)?;
     Ok(ServiceRoute {
         tool,
         pattern: pattern_of(service)?,
@@ -158,7 +155,7 @@ pub fn route_of(service: &DynamicObject, templates: &[NamespaceTemplate]) -> Res
     })
 }
 
-/// As before: the last one, but for those whose name says what they are.
+/// A port with a web name, else the last one, as the old kube2proxy did.
 fn web_port(ports: &[ServicePort]) -> Option<u16> {
     let is_tcp = |port: &&ServicePort| matches!(port.protocol.as_deref(), None | Some("TCP"));
     let named = |name: &&str| ports.iter().filter(is_tcp).find(|port| port.name.as_deref() == Some(*name));
@@ -166,14 +163,14 @@ fn web_port(ports: &[ServicePort]) -> Option<u16> {
     u16::try_from(port.port).ok().filter(|&port| port > 0)
 }
 
-fn pattern_of(service: &DynamicObject) -> Result<Pattern, Rejection> {
+fn pattern_of(service: &DynamicObject) -> Result<Pattern, ServiceRejection> {
     let path =
         service.metadata.labels.as_ref().and_then(|labels| labels.get(PATH_LABEL)).filter(|path| !path.is_empty());
     match path {
         None => Ok(Pattern::any()),
         Some(path) => {
             let pattern = Pattern::try_new(&format!("/{path}.*"));
-            pattern.map_err(|error| Rejection::Path(error.to_string()))
+            pattern.map_err(|error| ServiceRejection::Path(error.to_string()))
         }
     }
 }
@@ -193,12 +190,12 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
     }
 
-    fn read(spec: Value) -> Result<String, Rejection> {
+    fn read(spec: Value) -> Result<String, ServiceRejection> {
         route_of(&service("tool-hello", spec, json!({})), &templates()).map(|route| route.backend.to_string())
     }
 
     #[test]
-    fn the_web_port_is_the_one_that_is_called_so_or_the_last() {
+    fn web_port_is_named_or_last() {
         let port = |name: &str, port: u16| json!({"name": name, "port": port});
         for (ports, want) in [
             (json!([port("a", 1), port("http", 2), port("web", 3), port("z", 4)]), 2),
@@ -216,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_route_says_why() {
+    fn each_rejection_has_its_reason() {
         let ports = json!([{"port": 80}]);
         for (spec, reason) in [
             (json!({"clusterIP": "None", "ports": ports}), "Headless"),
@@ -239,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_has_only_its_own_namespaces() {
+    fn tools_own_only_their_namespaces() {
         let spec = json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]});
         let allowed = |namespace, templates: &[NamespaceTemplate]| {
             route_of(&service(namespace, spec.clone(), json!({})), templates).is_ok()
@@ -264,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_narrows_the_paths() {
+    fn label_limits_the_paths() {
         let spec = json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]});
         let pattern = |labels| route_of(&service("hello", spec.clone(), labels), &templates()).unwrap().pattern;
         assert_eq!(pattern(json!({})).as_str(), ".*");

@@ -1,4 +1,4 @@
-//! What kube2proxy goes by: a command line, the file that it names, and what they mean.
+//! kube2proxy's settings, resolved from the command line, the configuration file and the environment.
 
 use std::fs;
 use std::io;
@@ -17,71 +17,71 @@ use crate::daemon::RedisOptionsError;
 use crate::redis_client::RedisUrl;
 use crate::withdrawal_guard::GuardSettings;
 
-/// Everything that a command line says.
+/// Resolved settings.
 pub struct Settings {
-    /// Which cluster, and what of it.
+    /// The cluster and the Services to watch.
     pub watch: WatchSettings,
-    /// The Redis.
+    /// The Redis that holds the routes.
     pub redis: RedisUrl,
-    /// A Lease was asked for, which is used no more.
+    /// Whether the obsolete option `--lease` was given.
     pub has_lease: bool,
-    /// What a list may lack.
+    /// The withdrawal guard; `None` if it is off.
     pub guard: Option<GuardSettings>,
-    /// Everything is compared this often.
+    /// The time between full comparisons with Redis.
     pub resync_interval: Duration,
 }
 
-/// What is wrong with a command line whose values are right one by one.
+/// Why the options do not resolve.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A file that cannot be read.
+    /// A file is unreadable.
     #[error("{error} while reading {path:?}")]
     File {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// The old YAML.
+    /// `--config` is invalid.
     #[error("invalid --config {path:?}: {reason}")]
     Config {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The parser's error, with its position.
         reason: String,
     },
-    /// The API server's address.
+    /// The API server's URL is invalid.
     #[error("invalid kubernetes.master {0:?}, expected e.g. https://10.0.0.1:6443")]
     Master(String),
-    /// A kubeconfig.
+    /// `--kubeconfig` is invalid.
     #[error("invalid --kubeconfig {path:?}: {error}")]
     Kubeconfig {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The parser's error.
         error: KubeconfigError,
     },
-    /// No pod of a cluster.
-    #[error("neither --config nor --kubeconfig, and not in a cluster: {0}")]
+    /// Without either file, the process must run in a pod.
+    #[error("neither --config nor --kubeconfig given, and not in a cluster: {0}")]
     NotInCluster(String),
-    /// No certificates in the file.
+    /// The certificate file has no certificate.
     #[error("no PEM certificate in {0:?}")]
     Authority(PathBuf),
-    /// No URL of a Redis.
+    /// The Redis options are invalid.
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
-    /// Each is a watch of its own.
+    /// More selectors than [`MAX_SELECTORS`].
     #[error("too many --label-selector, expected at most {MAX_SELECTORS}")]
     Selectors,
-    /// No URL of a proxy.
+    /// The proxy's URL is invalid.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
-    /// No client can be made of it all.
-    #[error("{0} while preparing to ask the API server")]
+    /// The settings do not make a client.
+    #[error("{0} while creating an API client")]
     Client(Box<kube::Error>),
 }
 
-/// The old program's file, and what was added to it.
+/// The file of the old kube2proxy, with additions.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
@@ -99,10 +99,7 @@ struct Cluster {
 }
 
 impl Options {
-    /// Resolves what was written, once.
-    ///
-    /// # Errors
-    /// Which of the values, or of the files that they name, is wrong.
+    /// Resolves the options and the files that they name.
     pub(super) async fn into_settings(self) -> Result<Settings, SettingsError> {
         let label_selectors = self.selectors().ok_or(SettingsError::Selectors)?;
         let (mut redis_in_file, mut proxy_in_file) = (None, None);
@@ -114,11 +111,11 @@ impl Options {
                 file.kubernetes.into_config()?
             }
             (None, Some(path)) => {
-                let wrong = |error| SettingsError::Kubeconfig { path: path.clone(), error };
-                let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+                let invalid = |error| SettingsError::Kubeconfig { path: path.clone(), error };
+                let kubeconfig = Kubeconfig::read_from(path).map_err(invalid)?;
                 proxy_in_file = proxy_in(&kubeconfig);
                 let options = KubeConfigOptions::default();
-                kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?
+                kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(invalid)?
             }
             (None, None) => {
                 kube::Config::incluster().map_err(|error| SettingsError::NotInCluster(error.to_string()))?
@@ -144,7 +141,7 @@ impl Options {
     }
 }
 
-/// The proxy of the cluster that the kubeconfig's current context is of.
+/// The `proxy-url` of the cluster in the kubeconfig's current context.
 fn proxy_in(kubeconfig: &Kubeconfig) -> Option<String> {
     let current = kubeconfig.current_context.as_deref()?;
     let context = kubeconfig.contexts.iter().find(|context| context.name == current)?.context.as_ref()?;
@@ -155,8 +152,8 @@ fn proxy_in(kubeconfig: &Kubeconfig) -> Option<String> {
 impl ConfigFile {
     fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = read(path)?;
-        let wrong = |reason: String| SettingsError::Config { path: path.to_owned(), reason };
-        serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))
+        let invalid = |reason: String| SettingsError::Config { path: path.to_owned(), reason };
+        serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))
     }
 }
 
@@ -182,7 +179,7 @@ fn use_authority(config: &mut kube::Config, path: &Path) -> Result<(), SettingsE
         .collect();
     let certificates = certificates.ok().filter(|certificates| !certificates.is_empty());
     config.root_cert = Some(certificates.ok_or_else(|| SettingsError::Authority(path.to_owned()))?);
-    // Read again and again, as certificates are renewed.
+    // The client rereads the file, so renewed certificates take effect.
     config.root_cert_file = Some(path.to_owned());
     Ok(())
 }
@@ -196,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_that_is_shipped_is_right_also_where_it_only_suggests() {
+    fn packaged_file_is_valid_with_and_without_its_optional_lines() {
         let shipped = include_str!("../../packaging/etc/kube2proxy.yaml");
         let uncomment = |line: &str| line.replacen("  #", "  ", 1);
         let uncommented: Vec<_> = shipped.lines().filter(|line| !line.contains("# ")).map(uncomment).collect();

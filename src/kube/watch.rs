@@ -1,5 +1,5 @@
-//! Listing and watching Services for as long as it takes. After any failure everything is listed anew: what a broken
-//! connection lost is not known.
+//! Lists and watches Services, with retries. After each failure it lists all Services again: a broken connection may have lost
+//! events.
 
 use std::time::Duration;
 
@@ -10,90 +10,90 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::desired::{Seen, ServiceId, id_of};
-use super::error::shown;
+use super::desired::{ObservedService, ServiceId, id_of};
+use super::error::describe;
 use super::service::NamespaceTemplate;
 use crate::backoff::Backoff;
 use crate::clock;
 
-/// Between a failure and the next try, at first and at last.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-/// Watching that went well for so long was no chance.
-const HEALTHY: Duration = Duration::from_secs(10);
-/// A watch that ends sooner, without a word, was none. At most: see [`WatchSettings::shortest_watch`].
-const AT_ONCE: Duration = Duration::from_secs(1);
-/// Longer than this nobody is waited for, whatever an answer asks.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Everything is listed this often, whatever was watched.
-const LIST_AGAIN: Duration = Duration::from_secs(1800);
-/// A watch is ended by the server in its time; after so much more the connection is taken for dead.
-const SILENCE: Duration = Duration::from_secs(5);
-/// Services of a list that are asked for at once, at first and at most.
+/// The first and the longest delay between a failure and the next attempt.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// After watching this long, the delay starts over.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// A watch that ends sooner without an event counts as failed. An upper limit: see [`WatchSettings::min_watch`].
+const MIN_WATCH: Duration = Duration::from_secs(1);
+/// The longest delay that a response may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// The time between two lists while watches succeed.
+const RELIST_INTERVAL: Duration = Duration::from_secs(1800);
+/// The server ends a watch at its timeout; a connection idle for this much longer is dead.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// The first and the largest number of Services in a page of a list.
 const PAGE: (u32, u32) = (32, 500);
-/// A longer answer, in bytes, is not read to its end: a fourth of the Services is asked for. Tenants make Services as large as
-/// the API server takes them, 500 of which would be more than the memory there is.
+/// A longer page, in bytes, is abandoned for one of a fourth of the Services. Tenants can make Services as large as the API
+/// server allows, and 500 of these would exceed the memory.
 const MAX_PAGE_LEN: u64 = 4 << 20;
-/// One Service alone may be larger, as JSON; then there is no list.
+/// The largest single Service, in bytes of JSON; a larger one fails the list.
 const MAX_SERVICE_LEN: u64 = 64 << 20;
-/// News that wait to be taken in.
-const WAITING: usize = 1000;
+/// Events that wait for the reconciler.
+const QUEUE_LEN: usize = 1000;
 
-/// Something that happened in the cluster, or to the connection.
+/// A change of the cluster, or of the connection to it.
 #[derive(Debug)]
-pub enum News {
-    /// A list begins: what was found of an earlier one that did not end counts no more.
+pub enum ClusterEvent {
+    /// A list begins. An earlier incomplete list is void.
     ListBegins,
-    /// One of the list.
-    Listed(ServiceId, Seen),
+    /// A Service of the list.
+    Listed(ServiceId, ObservedService),
     /// The list is complete.
     ListEnds,
-    /// A Service came, or changed.
-    Applied(ServiceId, Seen),
-    /// A Service went, or is selected no more.
+    /// A Service was created or changed.
+    Applied(ServiceId, ObservedService),
+    /// A Service was deleted, or is no longer selected.
     Deleted(ServiceId),
-    /// It failed, and will be tried again.
+    /// The list or watch failed; another attempt follows.
     Failed(WatchError),
 }
 
-/// Why there is no list or no watch.
+/// Why a list or watch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// No client, as when the token's file cannot be read.
-    #[error("{} while making a client", shown(&**.0))]
+    /// The client cannot be created, for example because the token file is unreadable.
+    #[error("{} while creating an API client", describe(&**.0))]
     Client(#[source] Box<kube::Error>),
-    /// The API server's answer, or none.
-    #[error("{} while listing Services", shown(&**.0))]
+    /// A list request failed.
+    #[error("{} while listing Services", describe(&**.0))]
     List(#[source] Box<kube::Error>),
-    /// The same.
-    #[error("{} while watching Services", shown(&**.0))]
+    /// A watch request failed, or its connection broke.
+    #[error("{} while watching Services", describe(&**.0))]
     Watch(#[source] Box<kube::Error>),
-    /// Told in the middle of a watch.
+    /// The server sent an error event in a watch.
     #[error("{} ({}) while watching Services", .0.message, .0.code)]
-    Told(Box<Status>),
-    /// A list or an event without one: there is nothing to go on from.
-    #[error("no resourceVersion in the API server's answer")]
+    Status(Box<Status>),
+    /// A list or an event lacks the version to continue from.
+    #[error("no resourceVersion in the API server's response")]
     NoVersion,
-    /// Nothing was watched.
-    #[error("a watch ended at once, without an event")]
+    /// A watch lasted less than [`WatchSettings::min_watch`].
+    #[error("watch ended immediately, without an event")]
     EndedAtOnce,
 }
 
-/// How to list and watch.
+/// The cluster and the Services to watch.
 #[derive(Clone, Debug)]
 pub struct WatchSettings {
-    /// How to reach the API server, and as whom.
+    /// The API server's address and the credentials.
     pub config: kube::Config,
-    /// Which Services: those that any of these selects.
+    /// A Service is routed if any of these selects it.
     pub label_selectors: Vec<String>,
-    /// For one watch, which then is renewed.
+    /// The duration of one watch.
     pub timeout: Duration,
-    /// Which namespaces are whose.
+    /// The namespaces of each tool.
     pub templates: Vec<NamespaceTemplate>,
 }
 
-/// Lists and watches by each selector, for as long as somebody receives; the number says by which.
-pub fn watch_all(settings: &WatchSettings) -> mpsc::Receiver<(usize, News)> {
-    let (sender, receiver) = mpsc::channel(WAITING);
+/// Lists and watches by each selector, until the receiver is dropped. Events carry the selector's index.
+pub fn watch_all(settings: &WatchSettings) -> mpsc::Receiver<(usize, ClusterEvent)> {
+    let (sender, receiver) = mpsc::channel(QUEUE_LEN);
     for (number, selector) in settings.label_selectors.iter().enumerate() {
         let watch = Watch {
             settings: settings.clone(),
@@ -111,19 +111,18 @@ struct Watch {
     settings: WatchSettings,
     selector: String,
     number: usize,
-    sender: mpsc::Sender<(usize, News)>,
-    /// Since the last list was complete, if nothing has failed.
+    sender: mpsc::Sender<(usize, ClusterEvent)>,
+    /// When the last list was completed, unless something failed since.
     healthy_since: Option<Instant>,
 }
 
-/// Why a list and the watches after it are over.
-enum Over {
+/// Why a list and the watches after it ended.
+enum Stopped {
     Failed(WatchError),
-    /// Nobody receives.
-    NotWanted,
+    ReceiverClosed,
 }
 
-impl From<WatchError> for Over {
+impl From<WatchError> for Stopped {
     fn from(error: WatchError) -> Self {
         Self::Failed(error)
     }
@@ -131,20 +130,20 @@ impl From<WatchError> for Over {
 
 impl Watch {
     async fn run(mut self) {
-        let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
+        let mut pause = Backoff::between(RETRY.0, RETRY.1);
         loop {
             let error = match self.list_and_watch().await {
-                // It is time to list again.
+                // Time for another list.
                 Ok(()) => continue,
-                Err(Over::NotWanted) => return,
-                Err(Over::Failed(error)) => error,
+                Err(Stopped::ReceiverClosed) => return,
+                Err(Stopped::Failed(error)) => error,
             };
-            // A list that succeeds says little when the watch after it fails again and again.
-            if self.healthy_since.take().is_some_and(|since| since.elapsed() > HEALTHY) {
+            // A list that succeeds proves little while each watch after it fails.
+            if self.healthy_since.take().is_some_and(|since| since.elapsed() > STABLE_AFTER) {
                 pause.reset();
             }
-            let asked = error.retry_after().unwrap_or_default().min(LONGEST_WAIT);
-            if self.tell(News::Failed(error)).await.is_err() {
+            let asked = error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER);
+            if self.send(ClusterEvent::Failed(error)).await.is_err() {
                 return;
             }
             tokio::select! {
@@ -154,25 +153,25 @@ impl Watch {
         }
     }
 
-    async fn tell(&self, news: News) -> Result<(), Over> {
-        self.sender.send((self.number, news)).await.map_err(|_| Over::NotWanted)
+    async fn send(&self, event: ClusterEvent) -> Result<(), Stopped> {
+        self.sender.send((self.number, event)).await.map_err(|_| Stopped::ReceiverClosed)
     }
 
-    /// Lists, and watches until it is time to list again. A new client reads the token's file again.
-    async fn list_and_watch(&mut self) -> Result<(), Over> {
-        let list_again_at = Instant::now() + LIST_AGAIN;
+    /// Lists, then watches until the next list is due. Each call creates a client, which rereads the token file.
+    async fn list_and_watch(&mut self) -> Result<(), Stopped> {
+        let relist_at = Instant::now() + RELIST_INTERVAL;
         let client = self.settings.client().map_err(|error| WatchError::Client(Box::new(error)))?;
         let mut version = self.list(&client).await?;
         let services = Api::all_with(client, &ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&()));
         self.healthy_since = Some(Instant::now());
-        let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
+        let mut pause = Backoff::between(RETRY.0, RETRY.1);
         loop {
             let begun = Instant::now();
-            let has_events = match timeout_at(list_again_at, self.watch(&services, &mut version)).await {
+            let has_events = match timeout_at(relist_at, self.watch(&services, &mut version)).await {
                 Ok(watched) => watched?,
                 Err(_) => return Ok(()),
             };
-            if begun.elapsed() >= self.settings.shortest_watch() {
+            if begun.elapsed() >= self.settings.min_watch() {
                 pause.reset();
             } else if has_events {
                 sleep(pause.next_delay()).await;
@@ -182,9 +181,9 @@ impl Watch {
         }
     }
 
-    /// All pages of a list; the version to watch from.
-    async fn list(&self, client: &Client) -> Result<String, Over> {
-        self.tell(News::ListBegins).await?;
+    /// Sends all pages of a list. Returns the version to watch from.
+    async fn list(&self, client: &Client) -> Result<String, Stopped> {
+        self.send(ClusterEvent::ListBegins).await?;
         let failed = |error| WatchError::List(Box::new(error));
         let mut params = ListParams::default().labels(&self.selector);
         let mut limit = PAGE.0;
@@ -198,46 +197,46 @@ impl Watch {
                 limit = (limit * 2).min(PAGE.1);
             }
             for service in page.items {
-                self.tell(News::Listed(id_of(&service), self.read(&service, None))).await?;
+                self.send(ClusterEvent::Listed(id_of(&service), self.read(&service, None))).await?;
             }
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
                 let version = page.metadata.resource_version.filter(|version| !version.is_empty());
                 let version = version.ok_or(WatchError::NoVersion)?;
-                self.tell(News::ListEnds).await?;
+                self.send(ClusterEvent::ListEnds).await?;
                 return Ok(version);
             }
         }
     }
 
-    /// What a Service means is all that is kept of it while others wait to be taken in.
-    fn read(&self, service: &DynamicObject, changed_at: Option<u64>) -> Seen {
-        Seen::read(service, &self.settings.templates, changed_at)
+    /// Reduces a Service to its route, so that waiting events take little memory.
+    fn read(&self, service: &DynamicObject, changed_at: Option<u64>) -> ObservedService {
+        ObservedService::read(service, &self.settings.templates, changed_at)
     }
 
-    /// One watch, to its end; whether anything came.
-    async fn watch(&self, services: &Api<DynamicObject>, version: &mut String) -> Result<bool, Over> {
+    /// Runs one watch to its end. Returns whether it had events.
+    async fn watch(&self, services: &Api<DynamicObject>, version: &mut String) -> Result<bool, Stopped> {
         let seconds = u32::try_from(self.settings.timeout.as_secs().max(1)).unwrap_or(u32::MAX);
         let params = WatchParams::default().labels(&self.selector).timeout(seconds);
         let failed = |error| WatchError::Watch(Box::new(error));
         let mut events = Box::pin(services.watch(&params, version).await.map_err(failed)?);
         let mut has_events = false;
-        // A silent connection ends like a watch whose time is over.
-        while let Ok(next) = timeout(self.settings.timeout + SILENCE, events.try_next()).await {
+        // An idle connection counts as a watch that reached its timeout.
+        while let Ok(next) = timeout(self.settings.timeout + IDLE_GRACE, events.try_next()).await {
             let Some(event) = next.map_err(failed)? else { break };
             has_events = true;
             match event {
                 WatchEvent::Added(service) | WatchEvent::Modified(service) => {
                     *version = version_of(&service)?;
-                    let seen = self.read(&service, Some(clock::unix_seconds()));
-                    self.tell(News::Applied(id_of(&service), seen)).await?;
+                    let observed = self.read(&service, Some(clock::unix_seconds()));
+                    self.send(ClusterEvent::Applied(id_of(&service), observed)).await?;
                 }
                 WatchEvent::Deleted(service) => {
                     *version = version_of(&service)?;
-                    self.tell(News::Deleted(id_of(&service))).await?;
+                    self.send(ClusterEvent::Deleted(id_of(&service))).await?;
                 }
                 WatchEvent::Bookmark(bookmark) => *version = bookmark.metadata.resource_version,
-                WatchEvent::Error(status) => return Err(WatchError::Told(status.boxed()).into()),
+                WatchEvent::Error(status) => return Err(WatchError::Status(status.boxed()).into()),
             }
         }
         Ok(has_events)
@@ -248,18 +247,18 @@ fn version_of(service: &DynamicObject) -> Result<String, WatchError> {
     service.metadata.resource_version.clone().filter(|version| !version.is_empty()).ok_or(WatchError::NoVersion)
 }
 
-/// One page of a list, and how long it was as text; `None` if it is too long, which a single Service is not.
+/// One page of a list, and its length in bytes; `None` if the page exceeds [`MAX_PAGE_LEN`] and has more than one Service.
 async fn read_page(
     client: &Client,
     params: &ListParams,
     is_single: bool,
 ) -> kube::Result<Option<(ObjectList<DynamicObject>, u64)>> {
     let request = kube::core::Request::new("/api/v1/services").list(params).map_err(kube::Error::BuildRequest)?;
-    let most = if is_single { MAX_SERVICE_LEN } else { MAX_PAGE_LEN };
-    let mut answer = client.request_stream(request).await?.take(most + 1);
+    let max_len = if is_single { MAX_SERVICE_LEN } else { MAX_PAGE_LEN };
+    let mut response = client.request_stream(request).await?.take(max_len + 1);
     let mut text = Vec::new();
-    answer.read_to_end(&mut text).await.map_err(kube::Error::ReadEvents)?;
-    if answer.limit() == 0 && !is_single {
+    response.read_to_end(&mut text).await.map_err(kube::Error::ReadEvents)?;
+    if response.limit() == 0 && !is_single {
         return Ok(None);
     }
     let page = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
@@ -267,22 +266,22 @@ async fn read_page(
 }
 
 impl WatchSettings {
-    /// A watch that ends sooner without an event has failed.
-    fn shortest_watch(&self) -> Duration {
-        AT_ONCE.min(self.timeout / 2)
+    /// A watch that ends sooner without an event counts as failed.
+    fn min_watch(&self) -> Duration {
+        MIN_WATCH.min(self.timeout / 2)
     }
 
-    /// A client that waits for no answer longer than for a watch.
+    /// A client with a read timeout that covers one watch.
     ///
     /// # Errors
-    /// The token's file, or a certificate, cannot be read.
+    /// The token file or a certificate is unreadable.
     pub fn client(&self) -> kube::Result<Client> {
         let mut config = self.config.clone();
-        config.read_timeout = Some(self.timeout + SILENCE);
+        config.read_timeout = Some(self.timeout + IDLE_GRACE);
         config.reset_reader_on_write = true;
-        // It would wait as long as an answer asks.
+        // The built-in retry waits as long as a response asks for, without a limit.
         config.default_retry = false;
-        // The crate reads the file again and again, but takes a line end for a part of the token.
+        // The crate rereads the file, but keeps a trailing newline as a part of the token.
         let file = config.auth_info.token_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
         if let Some(token) = file.as_deref().filter(|text| text.trim_ascii_end() != *text) {
             config.auth_info.token = Some(token.trim_ascii_end().to_owned().into());
@@ -292,14 +291,14 @@ impl WatchSettings {
 }
 
 impl WatchError {
-    /// What the API server asks for when it is busy.
+    /// The delay that a busy API server asks for.
     fn retry_after(&self) -> Option<Duration> {
         let status = match self {
             Self::List(error) | Self::Watch(error) => match &**error {
                 kube::Error::Api(status) => status,
                 _ => return None,
             },
-            Self::Told(status) => status,
+            Self::Status(status) => status,
             Self::Client(_) | Self::NoVersion | Self::EndedAtOnce => return None,
         };
         Some(Duration::from_secs(status.details.as_ref()?.retry_after_seconds.into()))

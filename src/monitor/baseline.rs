@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::withdrawal_guard::Loss;
 
-/// A drop by more than this share is suspect, unless fewer than `FLOOR` disappear.
+/// A drop by more than this share is suspect, from an accepted number of at least `FLOOR`.
 const PERCENT: u8 = 50;
 const FLOOR: u64 = 20;
 /// A suspect number is accepted after this many more rounds with the same.
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_of_more_than_half_and_at_least_twenty_is_suspect() {
+    fn loss_of_more_than_half_of_twenty_is_suspect() {
         for (counts, is_accepted) in [
             ([20, 10], true),
             ([20, 9], false),

@@ -18,8 +18,8 @@ with a web service for this grid that has no job, has a job in error state, or h
 being on the list. The job is named <web type>-<tool> and owned by <project>.<tool>.
 
 A round is suspended, restarts nothing and logs an error, if qstat or the list fails, if the proxy has not loaded its routes
-yet (503), if its list is older than --max-list-age or empty, or if either has lost more than half of its tools (20 at
-least); such a loss is accepted when three more rounds show the same. Touching --accept-file lets one round through.
+yet (503), if its list is older than --max-list-age or empty, or if either has lost more than half of 20 or more tools; such
+a loss is accepted when three more rounds show the same. Touching --accept-file lets one round through.
 
 --start-command is split at white space, without a shell; then {tool}, {user}, {release} and {type} are replaced in its words.
 The word {begin} marks the tool's own command: a start that fails before it does not count as a restart. The command's

@@ -1,4 +1,4 @@
-//! What no API server may do to kube2proxy's routes, and each thing that one can do.
+//! Faults of the API server, none of which may cost kube2proxy's routes.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::kube2proxy::{Kube2proxy, members, url_of};
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
-/// So many that a loss of all would be held back, which must not be what saves them.
+/// Few enough for the withdrawal guard to ignore a loss of all: it must not be what saves them.
 const SERVICES: usize = 9;
 
 fn cluster() -> ApiServer {
@@ -37,7 +37,7 @@ fn all_are_there(redis: &RedisServer) {
     }
 }
 
-/// A change comes through, and everything else is as it was.
+/// Checks that a change arrives, and that all other routes are unchanged.
 #[track_caller]
 fn catches_up(api: &ApiServer, redis: &RedisServer, what: &str) {
     api.apply("new", "new", web_service("10.96.0.7", 80));
@@ -52,7 +52,7 @@ fn guardless(api: &ApiServer, redis: &RedisServer) -> Kube2proxy {
 }
 
 #[test]
-fn a_start_waits_for_a_list_and_deletes_nothing_before() {
+fn start_waits_for_a_list_and_deletes_nothing_before() {
     for fault in [
         Fault::Status(500),
         Fault::Status(403),
@@ -71,26 +71,26 @@ fn a_start_waits_for_a_list_and_deletes_nothing_before() {
         all_are_there(&redis);
         if !matches!(fault, Fault::Slow(_)) {
             assert!(api.lists() >= 3, "{fault:?}");
-            kube2proxy.daemon.wait_for_line(&["WARN", "not watching; the routes there are stay"]);
+            kube2proxy.daemon.wait_for_line(&["WARN", "watch failed; keeping existing routes"]);
         }
     }
 }
 
 #[test]
-fn without_a_list_it_is_not_ready_and_touches_nothing() {
+fn replica_without_a_list_is_not_ready_and_changes_nothing() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     redis.cli(&["SADD", "k8s_services", "gone/gone/.*"]);
     redis.cli(&["HSET", "prefix:gone", ".*", "http://10.96.0.2:80"]);
     api.fail(Request::List, Fault::Status(500), ALWAYS);
     let kube2proxy = Kube2proxy::launch(&api, &redis, &["--withdrawal-guard", "off"]);
-    wait_for("it was tried again and again", || api.lists() >= 4);
+    wait_for("several attempts", || api.lists() >= 4);
     assert!(!kube2proxy.is_ready());
     assert_eq!((members(&redis).len(), url_of(&redis, "gone")), (1, "http://10.96.0.2:80".into()));
-    assert_eq!(kube2proxy.daemon.log().matches("not watching").count(), 1, "said once");
+    assert_eq!(kube2proxy.daemon.log().matches("watch failed").count(), 1, "logged once");
 }
 
 #[test]
-fn half_a_list_is_none() {
+fn incomplete_list_is_ignored() {
     for fault in [Fault::Status(500), Fault::Status(410), Fault::Garbage, Fault::Cut, Fault::Status(429)] {
         let (api, redis) = (cluster(), RedisServer::start(&[]));
         let kube2proxy = guardless(&api, &redis);
@@ -107,7 +107,7 @@ fn half_a_list_is_none() {
 }
 
 #[test]
-fn whatever_becomes_of_a_watch_nothing_is_lost() {
+fn broken_watches_lose_nothing() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let kube2proxy = guardless(&api, &redis);
     for how in [Break::Gone, Break::Error, Break::Garbage, Break::Nonsense, Break::HalfLine, Break::Cut, Break::End] {
@@ -119,7 +119,7 @@ fn whatever_becomes_of_a_watch_nothing_is_lost() {
 }
 
 #[test]
-fn a_watch_that_is_refused_is_begun_anew_with_a_list() {
+fn refused_watch_restarts_with_a_list() {
     for fault in [Fault::Status(410), Fault::Status(403), Fault::Status(500), Fault::Busy(1), Fault::Garbage] {
         let (api, redis) = (cluster(), RedisServer::start(&[]));
         let _kube2proxy = guardless(&api, &redis);
@@ -133,7 +133,7 @@ fn a_watch_that_is_refused_is_begun_anew_with_a_list() {
 }
 
 #[test]
-fn a_connection_that_is_silent_for_good_is_noticed() {
+fn silent_connection_is_noticed() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let _kube2proxy = Kube2proxy::start(&api, &redis, &["--watch-timeout", "1s", "--withdrawal-guard", "off"]);
     wait_for("a watch", || api.open_watches() > 0);
@@ -141,7 +141,7 @@ fn a_connection_that_is_silent_for_good_is_noticed() {
     let begun = Instant::now();
     catches_up(&api, &redis, "a silent watch");
     eprintln!("a silent watch: noticed within {:?}", begun.elapsed());
-    // A list that is never answered, and one whose head is all that comes.
+    // A list without a response, and one with the head of a response only.
     for fault in [Fault::Hang, Fault::Silent] {
         api.fail(Request::List, fault.clone(), 1);
         api.forget_history();
@@ -151,29 +151,29 @@ fn a_connection_that_is_silent_for_good_is_noticed() {
 }
 
 #[test]
-fn an_api_server_that_was_away_is_caught_up_with() {
+fn changes_during_an_outage_are_caught_up() {
     let (mut api, redis) = (cluster(), RedisServer::start(&[]));
     let kube2proxy = guardless(&api, &redis);
     api.stop();
-    kube2proxy.daemon.wait_for_line(&["WARN", "not watching; the routes there are stay"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "watch failed; keeping existing routes"]);
     wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 0.0);
     all_are_there(&redis);
-    // Redis alone can be put right meanwhile.
+    // Redis can be repaired meanwhile.
     redis.cli(&["FLUSHALL"]);
     wait_for("from memory", || members(&redis).len() == SERVICES);
     all_are_there(&redis);
     api.delete("t0", "t0");
     api.apply("t1", "t1", web_service("10.96.0.8", 80));
     api.apply("t9", "t9", web_service("10.96.0.9", 80));
-    assert!(kube2proxy.is_ready(), "it still serves");
+    assert!(kube2proxy.is_ready(), "still ready");
     api.start_again();
     wait_for("a new one", || url_of(&redis, "t9") == "http://10.96.0.9:80");
     wait_for("a changed one", || url_of(&redis, "t1") == "http://10.96.0.8:80");
     wait_for("one that is gone", || url_of(&redis, "t0").is_empty());
-    kube2proxy.daemon.wait_for_line(&["INFO", "watching", "services=9"]);
+    kube2proxy.daemon.wait_for_line(&["INFO", "watching Services", "services=9"]);
     let log = kube2proxy.daemon.log();
-    for said_once in ["not watching", "Redis has been emptied"] {
-        assert_eq!(log.matches(said_once).count(), 1, "{log}");
+    for logged_once in ["watch failed", "Redis was flushed"] {
+        assert_eq!(log.matches(logged_once).count(), 1, "{log}");
     }
     assert!(!log.contains("ERROR"), "{log}");
     wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 1.0);
@@ -181,7 +181,7 @@ fn an_api_server_that_was_away_is_caught_up_with() {
 }
 
 #[test]
-fn a_new_token_is_read_from_its_file() {
+fn new_token_is_read_from_its_file() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let token = redis.dir().join("token");
     fs::write(&token, "first\n").unwrap();
@@ -192,21 +192,21 @@ fn a_new_token_is_read_from_its_file() {
     api.require_token(Some("second"));
     api.break_watches(Break::End);
     wait_for("it is refused", || api.unauthorized() > 0);
-    kube2proxy.daemon.wait_for_line(&["WARN", "not watching"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "watch failed"]);
     all_are_there(&redis);
     fs::write(&token, "second\n").unwrap();
     catches_up(&api, &redis, "a new token");
     fs::remove_file(&token).unwrap();
     api.require_token(Some("third"));
     api.break_watches(Break::End);
-    wait_for("its file is gone", || kube2proxy.daemon.log().matches("not watching").count() >= 2);
+    wait_for("its file is gone", || kube2proxy.daemon.log().matches("watch failed").count() >= 2);
     all_are_there(&redis);
     fs::write(&token, "third\n").unwrap();
     catches_up(&api, &redis, "a third token");
 }
 
 #[test]
-fn a_service_that_cannot_be_read_is_no_other_ones_trouble() {
+fn malformed_service_does_not_affect_others() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let metadata = json!({"labels": {WEB_SERVICE: "true"}});
     for (number, spec) in
@@ -225,7 +225,7 @@ fn a_service_that_cannot_be_read_is_no_other_ones_trouble() {
 }
 
 #[test]
-fn what_a_watch_did_not_tell_the_next_list_does() {
+fn next_list_finds_missed_changes() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let _kube2proxy = guardless(&api, &redis);
     api.delete_silently("t0", "t0");
@@ -237,12 +237,12 @@ fn what_a_watch_did_not_tell_the_next_list_does() {
 }
 
 #[test]
-fn a_watch_that_fails_for_good_is_no_reason_to_list_without_end() {
+fn failing_watches_do_not_cause_endless_lists() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let kube2proxy = guardless(&api, &redis);
     api.fail(Request::Watch, Fault::Status(403), ALWAYS);
     api.break_watches(Break::End);
-    wait_for("it was tried", || api.lists() >= 5);
+    wait_for("several lists", || api.lists() >= 5);
     // By now it waits for a second or more, by each of two selectors.
     let lists = api.lists();
     std::thread::sleep(Duration::from_secs(3));
@@ -254,17 +254,17 @@ fn a_watch_that_fails_for_good_is_no_reason_to_list_without_end() {
 }
 
 #[test]
-fn a_watch_that_ends_at_once_is_a_failure() {
+fn watch_that_ends_immediately_is_a_failure() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let kube2proxy = guardless(&api, &redis);
     api.fail(Request::Watch, Fault::Empty, ALWAYS);
     api.break_watches(Break::End);
-    kube2proxy.daemon.wait_for_line(&["WARN", "not watching", "ended at once"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "watch failed", "ended immediately"]);
     wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 0.0);
     let watches = api.watches();
     std::thread::sleep(Duration::from_secs(3));
     assert!(api.watches() - watches <= 20, "{} watches in 3 s", api.watches() - watches);
-    // What no watch tells the lists do.
+    // Lists find what the watches miss.
     api.apply("t0", "t0", web_service(&address(0), 81));
     wait_for("the change", || url_of(&redis, "t0") == format!("http://{}:81", address(0)));
     api.apply("t0", "t0", web_service(&address(0), 80));
@@ -274,7 +274,7 @@ fn a_watch_that_ends_at_once_is_a_failure() {
 }
 
 #[test]
-fn a_failed_list_by_one_selector_deletes_nothing_and_is_waited_for() {
+fn failed_list_of_one_selector_deletes_nothing_and_blocks_the_start() {
     let (api, redis) = (cluster(), RedisServer::start(&[]));
     let mut both = web_service("10.96.2.1", 80);
     let mut new = web_service("10.96.2.2", 80);
@@ -288,15 +288,15 @@ fn a_failed_list_by_one_selector_deletes_nothing_and_is_waited_for() {
     api.apply("new", "new", new.clone());
     api.fail_lists_by(NEW_LABELS[0].0);
     let kube2proxy = Kube2proxy::launch(&api, &redis, &["--withdrawal-guard", "off"]);
-    wait_for("it was tried again", || api.lists() >= 4);
-    assert!(!kube2proxy.is_ready() && members(&redis).is_empty(), "one list says nothing of the other");
+    wait_for("several attempts", || api.lists() >= 4);
+    assert!(!kube2proxy.is_ready() && members(&redis).is_empty(), "one selector's list is not enough");
     api.recover();
     kube2proxy.wait_until_ready();
     assert_eq!(
         (url_of(&redis, "both"), url_of(&redis, "new")),
         ("http://10.96.2.1:80".into(), "http://10.96.2.2:80".into())
     );
-    // One selector's lists fail, and what it selects stays.
+    // While one selector's lists fail, its routes stay.
     api.fail_lists_by(NEW_LABELS[0].0);
     api.forget_history();
     let lists = api.lists();
@@ -319,7 +319,7 @@ fn a_failed_list_by_one_selector_deletes_nothing_and_is_waited_for() {
 }
 
 #[test]
-fn a_hold_does_not_run_out_while_the_cluster_is_silent() {
+fn hold_does_not_end_while_the_cluster_is_unreachable() {
     let (mut api, redis) = (cluster(), RedisServer::start(&[]));
     let kube2proxy = Kube2proxy::start(&api, &redis, &["--withdrawal-guard", "50% floor=5 hold=2s"]);
     for number in 0..SERVICES {
@@ -327,12 +327,12 @@ fn a_hold_does_not_run_out_while_the_cluster_is_silent() {
     }
     api.forget_history();
     api.break_watches(Break::Gone);
-    kube2proxy.daemon.wait_for_line(&["WARN", "the cluster lacks Services"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "Services missing from the cluster"]);
     api.stop();
     wait_for("counted", || kube2proxy.metric("kube2proxy_watching") == 0.0);
     std::thread::sleep(Duration::from_secs(3));
     all_are_there(&redis);
     api.start_again();
-    wait_for("the time has passed with it", || members(&redis).is_empty());
+    wait_for("the end of the hold", || members(&redis).is_empty());
     kube2proxy.daemon.wait_for_line(&["WARN", "withdrawing the routes", "hold expired"]);
 }

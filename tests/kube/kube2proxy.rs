@@ -15,29 +15,29 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_kube2proxy");
 pub struct Kube2proxy {
     /// The process.
     pub daemon: Daemon,
-    /// Where it tells of itself.
+    /// The address of its metrics endpoint.
     pub status: SocketAddr,
 }
 
 impl Kube2proxy {
-    /// Starts one with the old YAML for a configuration, and waits until it is ready.
+    /// Starts kube2proxy with a configuration file, and waits until it is ready.
     pub fn start(api: &ApiServer, redis: &RedisServer, extra_args: &[&str]) -> Self {
         let kube2proxy = Self::launch(api, redis, extra_args);
         kube2proxy.wait_until_ready();
         kube2proxy
     }
 
-    /// The same without waiting.
+    /// [`Self::start`] without waiting.
     pub fn launch(api: &ApiServer, redis: &RedisServer, extra_args: &[&str]) -> Self {
         Self::launch_with(&format!("  master: {}\n  token: secret\n", api.url()), redis, extra_args)
     }
 
-    /// The same with these lines about the cluster.
+    /// [`Self::launch`] with these lines about the cluster.
     pub fn launch_with(cluster: &str, redis: &RedisServer, extra_args: &[&str]) -> Self {
         Self::launch_in(cluster, redis, extra_args, &[])
     }
 
-    /// The same with these variables in its environment.
+    /// [`Self::launch_with`] with these variables in the environment.
     pub fn launch_in(cluster: &str, redis: &RedisServer, extra_args: &[&str], environment: &[(&str, &str)]) -> Self {
         let file = redis.dir().join("kube2proxy.yaml");
         fs::write(&file, format!("redis: 127.0.0.1:{}\nkubernetes:\n{cluster}", redis.port())).expect("a file");
@@ -49,7 +49,7 @@ impl Kube2proxy {
         Self::launch_by(&args, environment)
     }
 
-    /// One with these arguments alone.
+    /// Starts kube2proxy with these arguments only.
     pub fn launch_by(args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = vec![PROGRAM, "--metrics-listen", "127.0.0.1:0"];
         command.extend(args);
@@ -79,7 +79,7 @@ impl Kube2proxy {
     }
 }
 
-/// What `prefix:<tool>` has: patterns and URLs, in order.
+/// Patterns and URLs in `prefix:<tool>`, sorted.
 pub fn routes(redis: &RedisServer, tool: &str) -> Vec<(String, String)> {
     let text = redis.cli(&["HGETALL", &format!("prefix:{tool}")]);
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -88,12 +88,12 @@ pub fn routes(redis: &RedisServer, tool: &str) -> Vec<(String, String)> {
     routes
 }
 
-/// The URL of a tool's route for everything; empty without one.
+/// The URL of a tool's route for all paths; empty without one.
 pub fn url_of(redis: &RedisServer, tool: &str) -> String {
     redis.cli(&["HGET", &format!("prefix:{tool}"), ".*"])
 }
 
-/// What `k8s_services` has, in order.
+/// The members of `k8s_services`, sorted.
 pub fn members(redis: &RedisServer) -> Vec<String> {
     let mut members: Vec<_> = redis.cli(&["SMEMBERS", "k8s_services"]).lines().map(str::to_owned).collect();
     members.sort_unstable();

@@ -1,4 +1,4 @@
-//! Several kube2proxy on one Redis: one lock, in that Redis, says which of them writes.
+//! Several replicas on one Redis: a lock in it elects the one that writes.
 
 use redis::FromRedisValue;
 use urlproxy::registry::{Claim, ClaimOutcome, LockReply, Settled, Settlement, beat_lock, release_lock, settle};
@@ -33,7 +33,7 @@ fn change(api: &ApiServer, redis: &RedisServer, port: u16) {
 }
 
 #[test]
-fn of_several_replicas_one_leads_and_another_takes_over() {
+fn one_replica_leads_and_another_takes_over() {
     let (api, redis) = cluster();
     let mut first = Kube2proxy::start(&api, &redis, &[]);
     let mut second = Kube2proxy::start(&api, &redis, &[]);
@@ -42,9 +42,9 @@ fn of_several_replicas_one_leads_and_another_takes_over() {
     let held = lock(&redis);
     for port in 81..90 {
         change(&api, &redis, port);
-        assert_eq!(lock(&redis), held, "no to and fro");
+        assert_eq!(lock(&redis), held, "the leader does not change");
     }
-    // In order: the lock is given up.
+    // Shutdown releases the lock.
     first.daemon.signal("TERM");
     assert_eq!(first.daemon.wait_for_end(), 0);
     wait_for("the second leads", || leads(&second));
@@ -58,33 +58,33 @@ fn of_several_replicas_one_leads_and_another_takes_over() {
     api.apply("hello", "hello", web_service("10.96.0.1", 91));
     wait_for("the third leads", || leads(&third));
     wait_for("the change", || url_of(&redis, "hello") == "http://10.96.0.1:91");
-    assert_eq!(third.daemon.log().matches("standing by").count(), 1, "said once");
+    assert_eq!(third.daemon.log().matches("standing by").count(), 1, "logged once");
 }
 
 #[test]
-fn a_late_write_of_a_former_holder_changes_nothing() {
+fn late_write_of_a_former_leader_changes_nothing() {
     let (api, redis) = cluster();
     let first = Kube2proxy::start(&api, &redis, &[]);
     let second = Kube2proxy::start(&api, &redis, &[]);
     first.daemon.signal("STOP");
     wait_for("the second leads", || leads(&second));
     let held = lock(&redis);
-    // When the first wakes up it takes itself for the leader, and this is news to it.
+    // When the first wakes up it still believes to lead, and this change is new to it.
     api.apply("hello", "hello", web_service("10.96.0.1", 81));
     wait_for("a change", || url_of(&redis, "hello") == "http://10.96.0.1:81");
     first.daemon.signal("CONT");
-    first.daemon.wait_for_line(&["WARN", "no longer leading"]);
+    first.daemon.wait_for_line(&["WARN", "lock lost"]);
     assert_eq!(lock(&redis), held);
     for port in 82..90 {
         change(&api, &redis, port);
         assert_eq!(lock(&redis), held);
     }
     assert!(leads(&second) && !leads(&first) && first.is_ready());
-    assert!(!second.daemon.log().contains("no longer leading"));
+    assert!(!second.daemon.log().contains("lock lost"));
 }
 
 #[test]
-fn what_is_written_under_a_lock_that_is_not_held_is_refused() {
+fn writes_without_the_lock_are_refused() {
     let redis = RedisServer::start(&[]);
     let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
     let mut take = |identity: &str| {
@@ -97,7 +97,7 @@ fn what_is_written_under_a_lock_that_is_not_held_is_refused() {
     redis.cli(&["DEL", "k8s_lock"]);
     let held = take("one");
     assert!(number(&held) > number(&late));
-    // The number grows also when the clock of Redis is behind.
+    // The number also grows if the clock of Redis is behind.
     redis.cli(&["SET", "k8s_lock_number", "4000000000000000"]);
     redis.cli(&["DEL", "k8s_lock"]);
     let held = take("one");
@@ -136,14 +136,14 @@ fn what_is_written_under_a_lock_that_is_not_held_is_refused() {
 }
 
 #[test]
-fn after_a_flush_the_holder_has_it_again_and_writes_everything() {
+fn leader_reacquires_the_lock_after_a_flush_and_writes_everything() {
     let (mut api, redis) = cluster();
     let first = Kube2proxy::start(&api, &redis, &["--resync-interval", "1h"]);
     let second = Kube2proxy::start(&api, &redis, &["--resync-interval", "1h"]);
     for is_away in [false, false, false, true] {
         if is_away {
             api.stop();
-            first.daemon.wait_for_line(&["WARN", "not watching"]);
+            first.daemon.wait_for_line(&["WARN", "watch failed"]);
         }
         let before = lock(&redis);
         redis.cli(&["FLUSHALL"]);
@@ -153,38 +153,38 @@ fn after_a_flush_the_holder_has_it_again_and_writes_everything() {
         assert_eq!(after.split(' ').nth(1), before.split(' ').nth(1), "the same holder");
     }
     assert!(leads(&first) && !leads(&second));
-    first.daemon.wait_for_line(&["WARN", "Redis has been emptied"]);
+    first.daemon.wait_for_line(&["WARN", "Redis was flushed"]);
 }
 
 #[test]
-fn a_leader_that_hears_nothing_of_the_cluster_lets_another_lead() {
-    let (mut deaf, redis) = cluster();
+fn disconnected_leader_lets_another_lead() {
+    let (mut away, redis) = cluster();
     let api = ApiServer::start();
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
-    let first = Kube2proxy::start(&deaf, &redis, &[]);
+    let first = Kube2proxy::start(&away, &redis, &[]);
     let second = Kube2proxy::start(&api, &redis, &[]);
     assert!(leads(&first));
-    deaf.stop();
-    first.daemon.wait_for_line(&["WARN", "not watching"]);
+    away.stop();
+    first.daemon.wait_for_line(&["WARN", "watch failed"]);
     wait_for("the second leads", || leads(&second));
-    first.daemon.wait_for_line(&["WARN", "letting another replica lead"]);
+    first.daemon.wait_for_line(&["WARN", "releasing the lock for another replica"]);
     change(&api, &redis, 81);
     assert!(!leads(&first));
 }
 
 #[test]
-fn beside_an_earlier_version_it_stands_by_until_that_is_gone() {
+fn earlier_version_is_waited_for() {
     let (api, redis) = cluster();
     redis.cli(&["SET", "k8s_writer", "old_1_0", "PX", "3000"]);
     let kube2proxy = Kube2proxy::launch(&api, &redis, &[]);
-    kube2proxy.daemon.wait_for_line(&["WARN", "standing by: a kube2proxy of an earlier version", "old_1_0"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "standing by; a kube2proxy of an earlier version", "old_1_0"]);
     assert_eq!(url_of(&redis, "hello"), "");
     wait_for("it leads", || leads(&kube2proxy));
     wait_for("written", || url_of(&redis, "hello") == "http://10.96.0.1:80");
-    // One that comes later: it asks nobody.
+    // An earlier version that starts later ignores the lock.
     redis.cli(&["SET", "k8s_writer", "old_2_0"]);
     redis.cli(&["HSET", "prefix:hello", ".*", "http://10.96.0.9:80"]);
-    kube2proxy.daemon.wait_for_line(&["WARN", "no longer leading"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "lock lost"]);
     api.apply("hello", "hello", web_service("10.96.0.1", 81));
     std::thread::sleep(std::time::Duration::from_millis(1500));
     assert_eq!(url_of(&redis, "hello"), "http://10.96.0.9:80", "they do not write in turn");
@@ -193,7 +193,7 @@ fn beside_an_earlier_version_it_stands_by_until_that_is_gone() {
 }
 
 #[test]
-fn while_redis_does_not_answer_no_replica_is_ready() {
+fn no_replica_is_ready_while_redis_does_not_answer() {
     let (api, redis) = cluster();
     let replicas = [Kube2proxy::start(&api, &redis, &[]), Kube2proxy::start(&api, &redis, &[])];
     replicas[1].daemon.wait_for_line(&["INFO", "standing by"]);
@@ -201,7 +201,9 @@ fn while_redis_does_not_answer_no_replica_is_ready() {
         redis.signal("STOP");
         for replica in &replicas {
             wait_for("it is not ready", || !replica.is_ready());
-            wait_for("the log says it", || replica.daemon.log().matches("not written, trying again").count() >= round);
+            wait_for("the log says it", || {
+                replica.daemon.log().matches("Redis request failed; retrying").count() >= round
+            });
         }
         redis.signal("CONT");
         replicas.iter().for_each(Kube2proxy::wait_until_ready);

@@ -1,4 +1,4 @@
-//! kube2proxy as its operator meets it: rights, command line, proxies.
+//! Operating kube2proxy: rights, command line, proxies.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
 #[test]
-fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
-    let manual = include_str!("../../docs/kube2proxy.md");
-    let line = manual.lines().find(|line| line.starts_with("ACL SETUSER kube2proxy ")).expect("a line in the manual");
+fn documented_redis_rights_suffice() {
+    let page = include_str!("../../docs/kube2proxy.md");
+    let line = page.lines().find(|line| line.starts_with("ACL SETUSER kube2proxy ")).expect("a line in the page");
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     assert_eq!(redis.cli(&line.split_whitespace().collect::<Vec<_>>()), "OK");
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
@@ -26,8 +26,8 @@ fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
     kube2proxy.daemon.signal("TERM");
     assert_eq!(kube2proxy.daemon.wait_for_end(), 0);
     let log = kube2proxy.daemon.log();
-    assert!(!log.contains("password") && !log.contains("NOPERM") && !log.contains("not written"), "{log}");
-    assert!(redis.cli(&["GET", "k8s_lock"]).ends_with(" -"), "given up");
+    assert!(!log.contains("password") && !log.contains("NOPERM") && !log.contains("Redis request failed"), "{log}");
+    assert!(redis.cli(&["GET", "k8s_lock"]).ends_with(" -"), "released");
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
@@ -43,7 +43,7 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn the_command_line_teaches() {
+fn usage_errors_show_what_is_expected() {
     let dir = tempfile::tempdir().unwrap();
     let file = |text: &str| {
         let path = dir.path().join("kube2proxy.yaml");
@@ -53,7 +53,7 @@ fn the_command_line_teaches() {
     let missing = dir.path().join("missing").to_str().unwrap().to_owned();
     for (args, want) in [
         (vec!["--no-such-option".to_owned()], "unexpected argument"),
-        (vec![], "neither --config nor --kubeconfig, and not in a cluster"),
+        (vec![], "neither --config nor --kubeconfig given, and not in a cluster"),
         (vec!["--config".into(), missing.clone()], "while reading"),
         (vec!["--kubeconfig".into(), missing.clone()], "invalid --kubeconfig"),
         (vec!["--withdrawal-guard".into(), "half".into()], "expected e.g. \"50% floor=20"),
@@ -89,7 +89,7 @@ fn the_command_line_teaches() {
 }
 
 #[test]
-fn the_api_server_is_asked_through_the_proxy_that_the_environment_names() {
+fn proxy_of_the_environment_is_used() {
     let (api, redis, proxy) = (ApiServer::start(), RedisServer::start(&[]), ProxyServer::start());
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     let port = api.url().rsplit_once(':').unwrap().1.to_owned();
@@ -102,21 +102,21 @@ fn the_api_server_is_asked_through_the_proxy_that_the_environment_names() {
         (vec![("HTTPS_PROXY", proxy.url())], false),
     ] {
         let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let asked = proxy.asked().len();
+        let requested = proxy.targets().len();
         let kube2proxy = Kube2proxy::launch_in(&cluster, &redis, &[], &environment);
         if is_used {
             kube2proxy.wait_until_ready();
             assert_eq!(url_of(&redis, "hello"), "http://10.96.0.1:80");
-            assert_eq!(proxy.asked().last().unwrap(), &format!("kubernetes.test:{port}"));
+            assert_eq!(proxy.targets().last().unwrap(), &format!("kubernetes.test:{port}"));
         } else {
-            kube2proxy.daemon.wait_for_line(&["WARN", "not watching"]);
-            assert_eq!(proxy.asked().len(), asked, "{variables:?}");
+            kube2proxy.daemon.wait_for_line(&["WARN", "watch failed"]);
+            assert_eq!(proxy.targets().len(), requested, "{variables:?}");
         }
     }
 }
 
 #[test]
-fn a_kubeconfigs_proxy_counts_whatever_the_environment_says() {
+fn proxy_of_the_kubeconfig_overrides_the_environment() {
     let (api, redis, proxy) = (ApiServer::start(), RedisServer::start(&[]), ProxyServer::start());
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     let file = redis.dir().join("kubeconfig");
@@ -136,7 +136,7 @@ fn a_kubeconfigs_proxy_counts_whatever_the_environment_says() {
     let kube2proxy = Kube2proxy::launch_by(&args, &environment);
     kube2proxy.wait_until_ready();
     assert_eq!(url_of(&redis, "hello"), "http://10.96.0.1:80");
-    assert!(!proxy.asked().is_empty());
+    assert!(!proxy.targets().is_empty());
     kubeconfig("ftp://proxy");
     let (status, _, error) = run(&args[..2]);
     assert_eq!(status, Some(64), "{error}");
@@ -144,9 +144,9 @@ fn a_kubeconfigs_proxy_counts_whatever_the_environment_says() {
 }
 
 #[test]
-fn a_lease_is_asked_for_in_vain() {
+fn lease_option_has_no_effect() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     let kube2proxy = Kube2proxy::start(&api, &redis, &["--lease", "urlproxy/kube2proxy"]);
-    kube2proxy.daemon.wait_for_line(&["WARN", "--lease does nothing any more"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "--lease has no effect"]);
     assert!(api.unexpected().is_empty(), "{:?}", api.unexpected());
 }

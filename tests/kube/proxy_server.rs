@@ -15,7 +15,7 @@ pub struct ProxyServer {
 #[derive(Default)]
 struct Shared {
     names: BTreeMap<String, String>,
-    asked: Vec<String>,
+    targets: Vec<String>,
 }
 
 impl ProxyServer {
@@ -38,14 +38,14 @@ impl ProxyServer {
         format!("http://{}", self.address)
     }
 
-    /// Tunnels to this name lead there.
+    /// Resolves a name to this address.
     pub fn name(&self, name: &str, address: &str) {
         self.shared.lock().unwrap().names.insert(name.into(), address.into());
     }
 
-    /// The hosts and ports that tunnels were asked for to.
-    pub fn asked(&self) -> Vec<String> {
-        self.shared.lock().unwrap().asked.clone()
+    /// The hosts and ports that clients requested tunnels to.
+    pub fn targets(&self) -> Vec<String> {
+        self.shared.lock().unwrap().targets.clone()
     }
 }
 
@@ -56,7 +56,7 @@ fn tunnel(mut client: TcpStream, shared: &Mutex<Shared>) -> Option<()> {
     while !lines.next()?.ok()?.is_empty() {}
     let address = {
         let mut shared = shared.lock().unwrap();
-        shared.asked.push(target.clone());
+        shared.targets.push(target.clone());
         let name = target.rsplit_once(':').map_or(&*target, |(name, _)| name);
         shared.names.get(name).cloned().unwrap_or_else(|| target.clone())
     };

@@ -1,4 +1,4 @@
-//! kube2proxy as tools, other writers and its operator meet it.
+//! Routes of kube2proxy: from Services to Redis, beside other writers, and under the withdrawal guard.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -25,7 +25,7 @@ fn pair(pattern: &str, url: &str) -> (String, String) {
 }
 
 #[test]
-fn services_are_routed_from_the_first_list_to_the_last_change() {
+fn lists_and_changes_of_services_are_routed() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     for number in 1..=5 {
         api.apply(&format!("tool-t{number}"), &format!("t{number}"), web_service(&format!("10.96.0.{number}"), 8000));
@@ -67,7 +67,7 @@ fn services_are_routed_from_the_first_list_to_the_last_change() {
 }
 
 #[test]
-fn a_change_is_one_step() {
+fn each_change_is_atomic() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     let _kube2proxy = Kube2proxy::start(&api, &redis, &[]);
@@ -82,17 +82,17 @@ fn a_change_is_one_step() {
     redis.cli(&["PUBLISH", "end", "of the test"]);
     let commands: Vec<_> =
         BufReader::new(monitor).lines().map(Result::unwrap).take_while(|l| !l.contains("PUBLISH")).collect();
-    // `[0 lua]` is a script, which is one step; `[0 127.0.0.1:4711]` would be a command of its own.
+    // `[0 lua]` is a script, which is atomic; `[0 127.0.0.1:4711]` would be a command of its own.
     let writes: Vec<_> =
         commands.iter().filter(|line| line.contains("\"HSET\"") || line.contains("\"HDEL\"")).collect();
     assert!(writes.len() >= 60, "{commands:?}");
     assert!(writes.iter().all(|line| line.contains("[0 lua]")), "{writes:?}");
     let set = commands.iter().filter(|line| line.contains("\"HSET\" \"prefix:hello\"")).count();
-    assert_eq!(set, 20, "one for each change");
+    assert_eq!(set, 20, "one write for each change");
 }
 
 #[test]
-fn what_the_old_program_left_behind_goes_and_what_is_the_grids_stays() {
+fn stale_routes_of_the_old_program_go_and_grid_routes_stay() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     redis.cli(&[
@@ -125,7 +125,7 @@ fn what_the_old_program_left_behind_goes_and_what_is_the_grids_stays() {
 }
 
 #[test]
-fn of_grid_and_cluster_the_younger_has_the_route() {
+fn most_recent_of_grid_and_cluster_wins() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     let grid = "http://10.68.0.1:8000";
     for (tool, since, address) in [("old", 1, "10.96.0.1"), ("young", 4_000_000_000, "10.96.0.2")] {
@@ -136,23 +136,31 @@ fn of_grid_and_cluster_the_younger_has_the_route() {
     let kube2proxy = Kube2proxy::start(&api, &redis, &["--resync-interval", "1s"]);
     assert_eq!((url_of(&redis, "old"), url_of(&redis, "young")), ("http://10.96.0.1:80".into(), grid.into()));
     assert_eq!(members(&redis), ["old/old/.*"]);
-    kube2proxy.daemon.wait_for_line(&["INFO", "not registered: another source's route is younger", "tool=\"young\""]);
+    kube2proxy.daemon.wait_for_line(&[
+        "INFO",
+        "route not registered; another source registered more recently",
+        "tool=\"young\"",
+    ]);
     std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(kube2proxy.daemon.log().matches("route is younger").count(), 1, "said once, after several comparisons");
+    assert_eq!(
+        kube2proxy.daemon.log().matches("registered more recently").count(),
+        1,
+        "logged once in several comparisons"
+    );
     wait_for("counted", || kube2proxy.metric("kube2proxy_services{state=\"outdone\"}") == 1.0);
-    // The job ends: its route is the Service's.
+    // After the end of the job the Service gets the route.
     redis.cli(&["DEL", "prefix:young", "origin:young"]);
     wait_for("the cluster has it", || url_of(&redis, "young") == "http://10.96.0.2:80");
-    // A job registers after the Service, which then is deleted.
+    // A job registers after the Service, which is then deleted.
     redis.cli(&["HSET", "prefix:old", ".*", grid]);
     redis.cli(&["HSET", "origin:old", ".*", &origin("proxylistener", 4_000_000_000)]);
     api.delete("old", "old");
-    wait_for("it is forgotten", || members(&redis) == ["young/young/.*"]);
+    wait_for("its registration is removed", || members(&redis) == ["young/young/.*"]);
     assert_eq!(url_of(&redis, "old"), grid);
 }
 
 #[test]
-fn a_service_in_another_tools_name_is_rejected_with_an_event() {
+fn service_named_after_another_tool_is_rejected_with_an_event() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("tool-evil", "hello", web_service("10.96.0.66", 80));
     api.apply("tool-hello", "hello", web_service("10.96.0.1", 80));
@@ -165,12 +173,12 @@ fn a_service_in_another_tools_name_is_rejected_with_an_event() {
     kube2proxy.daemon.wait_for_line(&["WARN", "not routed", "namespace=\"tool-evil\"", "NamespaceNotAllowed"]);
     wait_for("counted", || kube2proxy.metric("kube2proxy_rejected_services{reason=\"NamespaceNotAllowed\"}") == 1.0);
     api.delete("tool-hello", "hello");
-    wait_for("nobody has it", || redis.cli(&["EXISTS", "prefix:hello"]) == "0");
-    assert_eq!(api.events().len(), 1, "said once");
+    wait_for("the route is gone", || redis.cli(&["EXISTS", "prefix:hello"]) == "0");
+    assert_eq!(api.events().len(), 1, "reported once");
 }
 
 #[test]
-fn by_another_template_other_namespaces_are_a_tools() {
+fn namespace_template_selects_the_namespaces() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("tool-hello", "hello", web_service("10.96.0.1", 80));
     api.apply("hello-prod", "hello", web_service("10.96.0.2", 80));
@@ -184,7 +192,7 @@ fn by_another_template_other_namespaces_are_a_tools() {
 }
 
 #[test]
-fn what_is_no_route_is_told_why() {
+fn rejected_services_get_events_with_the_reason() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     let label = json!({"labels": {WEB_SERVICE: "true"}});
     let service = |spec: Value| json!({"metadata": label, "spec": spec});
@@ -202,9 +210,9 @@ fn what_is_no_route_is_told_why() {
     {
         wait_for(name, || api.reasons(name, name) == [reason]);
     }
-    let outdone = || [api.reasons("hello", "hello"), api.reasons("tool-hello", "hello")].concat();
-    wait_for("one of two", || outdone() == ["AlreadyClaimed"]);
-    // What was wrong is mended, and then wrong again.
+    let superseded = || [api.reasons("hello", "hello"), api.reasons("tool-hello", "hello")].concat();
+    wait_for("one of two", || superseded() == ["AlreadyClaimed"]);
+    // The mistake is corrected, and made again.
     api.apply("a", "a", web_service("10.96.0.5", 80));
     wait_for("it is routed", || url_of(&redis, "a") == "http://10.96.0.5:80");
     api.apply("a", "a", service(json!({"clusterIP": "None"})));
@@ -212,7 +220,7 @@ fn what_is_no_route_is_told_why() {
 }
 
 #[test]
-fn without_the_right_to_write_events_the_log_says_it() {
+fn missing_right_to_write_events_is_logged_once() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.fail(Request::Event, Fault::Status(403), ALWAYS);
     for name in ["a", "b", "c"] {
@@ -223,13 +231,13 @@ fn without_the_right_to_write_events_the_log_says_it() {
     for name in ["a", "b", "c"] {
         kube2proxy.daemon.wait_for_line(&["WARN", "not routed", &format!("service=\"{name}\"")]);
     }
-    kube2proxy.daemon.wait_for_line(&["WARN", "no Event written"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "Event not written"]);
     wait_for("all were tried", || api.count(Request::Event) == 3);
-    assert_eq!(kube2proxy.daemon.log().matches("no Event written").count(), 1);
+    assert_eq!(kube2proxy.daemon.log().matches("Event not written").count(), 1);
 }
 
 #[test]
-fn a_redis_that_was_away_or_emptied_has_all_routes_again() {
+fn all_routes_return_after_an_outage_or_flush_of_redis() {
     let (api, mut redis) = (ApiServer::start(), RedisServer::start(&[]));
     for number in 0..30 {
         api.apply(&format!("t{number}"), &format!("t{number}"), web_service(&format!("10.96.2.{number}"), 80));
@@ -243,7 +251,7 @@ fn a_redis_that_was_away_or_emptied_has_all_routes_again() {
     };
     redis.cli(&["FLUSHALL"]);
     all_there(&redis, "flushed");
-    // The next script is not there any more.
+    // The next script is no longer cached.
     redis.cli(&["SCRIPT", "FLUSH"]);
     api.apply("t0", "t0", web_service("10.96.2.0", 81));
     wait_for("a change", || url_of(&redis, "t0") == "http://10.96.2.0:81");
@@ -257,21 +265,21 @@ fn a_redis_that_was_away_or_emptied_has_all_routes_again() {
     api.delete("t0", "t0");
     api.apply("t1", "t1", web_service("10.96.0.2", 80));
     api.apply("t30", "t30", web_service("10.96.0.3", 80));
-    kube2proxy.daemon.wait_for_line(&["WARN", "not written, trying again"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "Redis request failed; retrying"]);
     redis.start_again();
     wait_for("nothing was lost", || url_of(&redis, "t1") == "http://10.96.0.2:80" && !url_of(&redis, "t30").is_empty());
     wait_for("nor kept", || count(&redis) == "30" && url_of(&redis, "t0").is_empty());
-    kube2proxy.daemon.wait_for_line(&["INFO", "Redis is written again"]);
+    kube2proxy.daemon.wait_for_line(&["INFO", "Redis writes succeed again"]);
 
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     api.apply("t1", "t1", web_service("10.96.0.4", 80));
-    kube2proxy.daemon.wait_for_line(&["not written", "read only replica"]);
+    kube2proxy.daemon.wait_for_line(&["Redis request failed", "read only replica"]);
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     wait_for("the change", || url_of(&redis, "t1") == "http://10.96.0.4:80");
 }
 
 #[test]
-fn what_others_change_behind_its_back_is_put_right() {
+fn changes_by_other_writers_are_repaired() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     let _kube2proxy = Kube2proxy::start(&api, &redis, &["--resync-interval", "1s"]);
@@ -282,32 +290,32 @@ fn what_others_change_behind_its_back_is_put_right() {
 }
 
 #[test]
-fn what_an_old_writer_has_put_over_a_route_is_not_removed_with_it() {
+fn route_overwritten_by_an_old_writer_stays_when_the_service_goes() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     let kube2proxy = Kube2proxy::start(&api, &redis, &["--resync-interval", "1s"]);
-    // As proxylistener.py does: without a word of who it is.
+    // As proxylistener.py does: without an origin.
     let grid = "http://10.68.0.1:8000";
     redis.cli(&["HSET", "prefix:hello", ".*", grid]);
-    kube2proxy.daemon.wait_for_line(&["INFO", "not registered: another source's route is younger"]);
+    kube2proxy.daemon.wait_for_line(&["INFO", "route not registered; another source registered more recently"]);
     assert_eq!(url_of(&redis, "hello"), grid);
-    // The Service's own destination in another spelling is its own, and put right.
+    // The Service's own destination in another spelling is normalized.
     redis.cli(&["HSET", "prefix:hello", ".*", "HTTP://10.96.0.1/"]);
     wait_for("its normal form", || url_of(&redis, "hello") == "http://10.96.0.1:80");
     redis.cli(&["HSET", "prefix:hello", ".*", grid]);
-    // A Service that changes after that has it again.
+    // A later change of the Service wins again.
     std::thread::sleep(Duration::from_millis(1100));
     api.apply("hello", "hello", web_service("10.96.0.1", 81));
-    wait_for("the younger", || url_of(&redis, "hello") == "http://10.96.0.1:81");
+    wait_for("the most recent", || url_of(&redis, "hello") == "http://10.96.0.1:81");
     redis.cli(&["HSET", "prefix:hello", ".*", grid]);
-    wait_for("it is that writer's", || members(&redis).is_empty());
+    wait_for("the writer has the route", || members(&redis).is_empty());
     api.delete("hello", "hello");
-    wait_for("it is forgotten", || redis.cli(&["EXISTS", "origin:hello", "k8s_services"]) == "0");
+    wait_for("its registration is removed", || redis.cli(&["EXISTS", "origin:hello", "k8s_services"]) == "0");
     assert_eq!(url_of(&redis, "hello"), grid);
 }
 
 #[test]
-fn the_redirect_of_a_route_goes_with_it() {
+fn redirect_is_removed_with_the_old_route() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     redis.cli(&["HSET", "prefix:hello", ".*", "http://10.68.0.1:8000"]);
     redis.cli(&["HSET", "redirect:hello", ".*", "hello.toolforge.org", "/other", "hello.toolforge.org"]);
@@ -319,21 +327,21 @@ fn the_redirect_of_a_route_goes_with_it() {
 }
 
 #[test]
-fn its_end_does_not_wait_for_redis() {
+fn shutdown_does_not_wait_for_redis() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     let mut kube2proxy = Kube2proxy::start(&api, &redis, &[]);
     redis.signal("STOP");
     api.apply("hello", "hello", web_service("10.96.0.1", 81));
-    kube2proxy.daemon.wait_for_line(&["WARN", "not written, trying again"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "Redis request failed; retrying"]);
     kube2proxy.daemon.signal("TERM");
-    // One more answer is waited for, to let others write: two seconds.
+    // It waits for one more reply, to release the lock: two seconds.
     assert_eq!(kube2proxy.daemon.wait_for_end(), 0);
     redis.signal("CONT");
 }
 
 #[test]
-fn a_key_of_another_type_is_no_other_tools_trouble() {
+fn key_of_a_wrong_type_affects_only_its_tool() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     redis.cli(&["SADD", "prefix:odd", "http://10.0.0.1:80"]);
     for (tool, address) in [("a", "10.96.0.1"), ("odd", "10.96.0.2"), ("z", "10.96.0.3")] {
@@ -344,14 +352,14 @@ fn a_key_of_another_type_is_no_other_tools_trouble() {
         (url_of(&redis, "a"), url_of(&redis, "z")),
         ("http://10.96.0.1:80".into(), "http://10.96.0.3:80".into())
     );
-    kube2proxy.daemon.wait_for_line(&["WARN", "not registered", "tool=\"odd\"", "WRONGTYPE"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "routes not registered", "tool=\"odd\"", "WRONGTYPE"]);
     wait_for("counted", || kube2proxy.metric("kube2proxy_services{state=\"failing\"}") == 1.0);
     redis.cli(&["DEL", "prefix:odd"]);
-    wait_for("it is tried again", || url_of(&redis, "odd") == "http://10.96.0.2:80");
+    wait_for("another attempt", || url_of(&redis, "odd") == "http://10.96.0.2:80");
 }
 
 #[test]
-fn a_list_that_lacks_most_is_not_believed_at_once() {
+fn mass_loss_in_a_list_is_held() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     for number in 0..30 {
         api.apply(&format!("t{number}"), &format!("t{number}"), web_service(&format!("10.96.2.{number}"), 80));
@@ -360,7 +368,7 @@ fn a_list_that_lacks_most_is_not_believed_at_once() {
     let guard = format!("50% floor=20 hold=1h accept={}", accept.display());
     let kube2proxy = Kube2proxy::start(&api, &redis, &["--withdrawal-guard", &guard]);
     let count = || members(&redis).len();
-    // One by one they go at once, also many.
+    // Deletions that a watch reports take effect at once, also many.
     for number in 0..5 {
         api.delete(&format!("t{number}"), &format!("t{number}"));
     }
@@ -375,9 +383,9 @@ fn a_list_that_lacks_most_is_not_believed_at_once() {
         wait_for("another list", || api.lists() > lists);
     };
     wipe();
-    kube2proxy.daemon.wait_for_line(&["WARN", "the cluster lacks Services", "missing=25", "live=25"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "Services missing from the cluster", "missing=25", "live=25"]);
     wait_for("counted", || kube2proxy.metric("kube2proxy_services{state=\"held\"}") == 25.0);
-    // What comes back and what is new is served, what is held stays.
+    // Returning and new Services are routed, held routes stay.
     api.apply("t5", "t5", web_service("10.96.0.5", 80));
     api.apply("new", "new", web_service("10.96.0.9", 80));
     wait_for("changes", || url_of(&redis, "t5") == "http://10.96.0.5:80" && !url_of(&redis, "new").is_empty());

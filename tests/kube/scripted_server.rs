@@ -1,4 +1,4 @@
-//! The scripted API server does what real ones do, as far as a real client can tell.
+//! Checks the scripted API server with a real client.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ async fn pages_of_a_list_are_one_snapshot() {
 }
 
 #[tokio::test]
-async fn a_watch_tells_everything_after_a_version() {
+async fn watch_sends_everything_after_a_version() {
     let server = ApiServer::start();
     server.apply("tools", "a", web_service("10.0.0.1", 80));
     let list = services(&server).list(&ListParams::default()).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_watch_tells_everything_after_a_version() {
 }
 
 #[tokio::test]
-async fn a_watch_ends_in_its_time_or_as_it_is_told() {
+async fn watch_ends_at_its_timeout_or_as_scripted() {
     let server = ApiServer::start();
     let params = WatchParams::default().timeout(1);
     let begun = Instant::now();
@@ -131,7 +131,7 @@ async fn a_watch_ends_in_its_time_or_as_it_is_told() {
         (Break::Error, Some("ERROR 500")),
         (Break::Garbage, Some("failed")),
         (Break::Nonsense, Some("failed")),
-        // To this client these are ends like any other.
+        // To this client these are normal ends.
         (Break::HalfLine, None),
         (Break::Cut, None),
         (Break::End, None),
@@ -150,7 +150,7 @@ async fn a_watch_ends_in_its_time_or_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_watches_no_more() {
+async fn disconnected_client_closes_its_watch() {
     let server = ApiServer::start();
     for silent in [false, true] {
         let events = services(&server).watch(&WatchParams::default().timeout(60), "1000").await.unwrap();
@@ -194,7 +194,7 @@ async fn events_are_recorded_with_their_patches() {
 }
 
 #[tokio::test]
-async fn faults_come_in_turn_and_as_often_as_asked() {
+async fn faults_occur_in_order_and_as_often_as_scripted() {
     let server = ApiServer::start();
     server.apply("tools", "a", web_service("10.0.0.1", 80));
     server.fail(Request::List, Fault::Status(403), 2);
@@ -234,7 +234,7 @@ async fn faults_come_in_turn_and_as_often_as_asked() {
 }
 
 #[tokio::test]
-async fn only_the_right_token_is_let_in() {
+async fn wrong_tokens_are_refused() {
     let server = ApiServer::start();
     server.require_token(Some("old"));
     let list = async |token| {
@@ -250,7 +250,7 @@ async fn only_the_right_token_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_refuses_and_keeps_what_it_has() {
+async fn stopped_server_refuses_and_keeps_its_content() {
     let mut server = ApiServer::start();
     server.apply("tools", "a", web_service("10.0.0.1", 80));
     let events = services(&server).watch(&WatchParams::default().timeout(60), "1001").await.unwrap();
@@ -267,7 +267,7 @@ async fn a_stopped_server_refuses_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_watcher_is_content_with_it() {
+async fn kube_watcher_works_with_it() {
     let server = ApiServer::start();
     server.set_page_size(3);
     for index in 0..10 {

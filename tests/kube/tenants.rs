@@ -1,4 +1,4 @@
-//! What one tenant's Services may cost kube2proxy, and so all others.
+//! Bounds on what one tenant's Services cost kube2proxy, and so other tenants.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::kube2proxy::{Kube2proxy, url_of};
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
-/// The most memory that it ever had.
+/// The peak memory, in MiB.
 fn peak_mebibytes(kube2proxy: &Kube2proxy) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", kube2proxy.daemon.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -18,11 +18,11 @@ fn peak_mebibytes(kube2proxy: &Kube2proxy) -> u64 {
 }
 
 #[test]
-fn services_as_large_as_the_api_server_takes_do_not_fill_the_memory() {
+fn largest_services_do_not_exhaust_the_memory() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("hello", "hello", web_service("10.96.0.1", 80));
     let mut large = web_service("10.96.0.2", 80);
-    // A real one takes as much in many labels or ports.
+    // A real Service is as large with many labels or ports.
     large["metadata"]["labels"]["much"] = json!("x".repeat(1 << 20));
     for number in 0..60 {
         api.apply("tool-evil", &format!("evil{number}"), large.clone());
@@ -47,33 +47,33 @@ fn services_as_large_as_the_api_server_takes_do_not_fill_the_memory() {
 }
 
 #[test]
-fn one_namespaces_rejected_services_fill_neither_the_log_nor_the_events() {
+fn rejections_are_limited_per_namespace() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     for number in 0..3000 {
         api.apply("tool-evil", &format!("evil{number}"), web_service("10.96.0.2", 80));
     }
     api.apply("zz", "another", web_service("10.96.0.3", 80));
     let kube2proxy = Kube2proxy::start(&api, &redis, &[]);
-    wait_for("another tenant is told", || api.reasons("zz", "another") == ["NamespaceNotAllowed"]);
+    wait_for("another tenant's Event", || api.reasons("zz", "another") == ["NamespaceNotAllowed"]);
     let lines = || kube2proxy.daemon.log().matches("not routed").count();
     eprintln!("{} lines, {} Events", lines(), api.events().len());
     assert!(lines() < 100, "{} lines", lines());
     assert!(api.events().len() < 100, "{} Events", api.events().len());
     let rejected = || kube2proxy.metric("kube2proxy_rejected_services{reason=\"NamespaceNotAllowed\"}");
     wait_for("all are counted", || rejected() > 0.0);
-    assert_eq!(rejected(), 3001.0, "never some of them");
-    // Again and again, as fast as it goes.
+    assert_eq!(rejected(), 3001.0, "all or none");
+    // Many more changes, as fast as possible.
     for number in 0..3000 {
         api.delete("tool-evil", &format!("evil{number}"));
         api.apply("tool-evil", &format!("evil{number}"), web_service("10.96.0.2", 80));
     }
     api.apply("zz", "third", web_service("10.96.0.3", 80));
-    wait_for("another tenant is told", || api.reasons("zz", "third") == ["NamespaceNotAllowed"]);
+    wait_for("another tenant's Event", || api.reasons("zz", "third") == ["NamespaceNotAllowed"]);
     assert!(lines() < 100, "{} lines", lines());
 }
 
 #[test]
-fn a_service_that_changes_without_end_is_written_now_and_then() {
+fn continuous_changes_of_a_service_are_rate_limited() {
     let (api, redis) = (ApiServer::start(), RedisServer::start(&[]));
     api.apply("evil", "evil", web_service("10.96.0.2", 80));
     let kube2proxy = Kube2proxy::start(&api, &redis, &[]);

@@ -1,4 +1,4 @@
-//! From a request to its answer.
+//! Answers requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::cluster::{Refusal, Selector};
+use super::cluster::{Selector, WriteError};
 use super::fault::{Fault, Request};
 use super::watching::watch;
 use super::{ServerState, Shared};
 
-/// More than any object here has.
+/// The largest request body.
 const MAX_BODY: usize = 1 << 20;
 
-/// What is asked for, read from method and path.
-enum Asked {
+/// A request, parsed from method and path.
+enum Operation {
     List { selector: String, limit: usize, token: Option<String> },
     Watch { selector: String, version: u64, timeout: Duration, bookmarks: bool },
     CreateEvent(String),
@@ -31,8 +31,8 @@ enum Asked {
 
 pub async fn answer(shared: Arc<Shared>, request: HttpRequest) -> Response {
     let (head, body) = request.into_parts();
-    let asked = Asked::read(&head.method, &head.uri);
-    let kind = asked.kind();
+    let operation = Operation::read(&head.method, &head.uri);
+    let kind = operation.kind();
     let fault = {
         let mut state = shared.lock();
         let ServerState { script, .. } = &mut *state;
@@ -45,16 +45,16 @@ pub async fn answer(shared: Arc<Shared>, request: HttpRequest) -> Response {
         if kind == Request::Other {
             script.unexpected.push(format!("{} {}", head.method, head.uri.path()));
         }
-        let is_failing = |selector: &String| asked.lists_by(selector);
+        let is_failing = |selector: &String| operation.lists_by(selector);
         let by_selector = script.failing_selector.as_ref().filter(|text| is_failing(text)).map(|_| Fault::Status(500));
         by_selector.or_else(|| script.next_fault(kind))
     };
-    let carried_out = async {
+    let response = async {
         let body = to_bytes(body, MAX_BODY).await.unwrap_or_default();
-        asked.carry_out(&shared, serde_json::from_slice(&body).unwrap_or_default())
+        operation.execute(&shared, serde_json::from_slice(&body).unwrap_or_default())
     };
     match fault {
-        None => carried_out.await,
+        None => response.await,
         Some(Fault::Status(code)) => status(code),
         Some(Fault::Busy(seconds)) => {
             let mut response = with_details(429, json!({"retryAfterSeconds": seconds}));
@@ -63,7 +63,7 @@ pub async fn answer(shared: Arc<Shared>, request: HttpRequest) -> Response {
         }
         Some(Fault::Slow(time)) => {
             tokio::time::sleep(time).await;
-            carried_out.await
+            response.await
         }
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Empty) => ([(CONTENT_TYPE, "application/json")], "").into_response(),
@@ -74,11 +74,11 @@ pub async fn answer(shared: Arc<Shared>, request: HttpRequest) -> Response {
         Some(Fault::Garbage) => {
             ([(CONTENT_TYPE, "text/html")], "<html><title>It works!</title></html>\n").into_response()
         }
-        Some(Fault::Cut) => cut(carried_out.await).await,
+        Some(Fault::Cut) => cut(response.await).await,
     }
 }
 
-/// The first half, with a length that promises the other.
+/// The first half, with the length of the whole.
 async fn cut(response: Response) -> Response {
     let (head, body) = response.into_parts();
     let whole = to_bytes(body, usize::MAX).await.unwrap_or_default();
@@ -87,7 +87,7 @@ async fn cut(response: Response) -> Response {
     Response::from_parts(head, Body::from_stream(stream::once(async { Ok(half) }).chain(end)))
 }
 
-impl Asked {
+impl Operation {
     fn read(method: &Method, uri: &Uri) -> Self {
         let path: Vec<_> = uri.path().split('/').skip(1).map(decoded).collect();
         let path: Vec<_> = path.iter().map(String::as_str).collect();
@@ -137,7 +137,7 @@ impl Asked {
         }
     }
 
-    fn carry_out(self, shared: &Arc<Shared>, body: Value) -> Response {
+    fn execute(self, shared: &Arc<Shared>, body: Value) -> Response {
         let created = |outcome| (StatusCode::CREATED, written(outcome)).into_response();
         match self {
             Self::List { selector, limit, token } => {
@@ -163,11 +163,11 @@ impl Asked {
     }
 }
 
-fn written(outcome: Result<Value, Refusal>) -> Response {
+fn written(outcome: Result<Value, WriteError>) -> Response {
     match outcome {
         Ok(object) => json_response(&object),
-        Err(Refusal::NotFound) => status(404),
-        Err(Refusal::Invalid(field)) => with_details(422, json!({"causes": [{"field": field}]})),
+        Err(WriteError::NotFound) => status(404),
+        Err(WriteError::Invalid(field)) => with_details(422, json!({"causes": [{"field": field}]})),
     }
 }
 
@@ -184,7 +184,7 @@ fn with_details(code: u16, details: Value) -> Response {
     (status, json_response(&status_object(code, details))).into_response()
 }
 
-/// The object that says what went wrong.
+/// The API's error object.
 pub fn status_object(code: u16, details: Value) -> Value {
     let (reason, message) = match code {
         400 => ("BadRequest", "the server could not understand the request"),

@@ -1,4 +1,4 @@
-//! What is in the cluster, and the history of it.
+//! The content of the cluster, and its history.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use super::fault::Break;
 /// A namespace and a name.
 type Id = (String, String);
 
-/// One thing after the other, as watches see them.
+/// An entry of the history, as watches see it.
 pub enum Entry {
-    /// A Service as it was and as it is; neither need be there.
+    /// A Service before and after a change; `None` if it did not exist.
     Change { before: Option<Value>, after: Option<Value> },
     /// For watches that allow it.
     Bookmark,
@@ -29,7 +29,7 @@ pub struct Cluster {
     /// Watches from before this are too late.
     oldest: u64,
     pub page_size: usize,
-    /// What is left of lists, by their continue tokens.
+    /// Remaining pages of lists, by their continue tokens.
     pages: BTreeMap<String, Page>,
     pub events: Vec<Value>,
 }
@@ -41,10 +41,10 @@ struct Page {
     items: Vec<Value>,
 }
 
-/// Why something was not written.
-pub enum Refusal {
+/// Why a write is refused.
+pub enum WriteError {
     NotFound,
-    /// This is wrong with it.
+    /// The invalid field.
     Invalid(&'static str),
 }
 
@@ -52,7 +52,7 @@ pub enum Refusal {
 pub struct Selector(Vec<(String, String)>);
 
 impl Selector {
-    /// Reads the one kind of selector that there is here.
+    /// Reads a selector of equalities.
     pub fn parse(text: &str) -> Option<Self> {
         let plain = |text: &str| !text.is_empty() && !text.contains(['=', '!', '(', ' ']);
         let pair = |part: &str| part.split_once('=').filter(|(key, value)| plain(key) && plain(value)).map(owned);
@@ -104,7 +104,7 @@ impl Cluster {
         (before, service)
     }
 
-    /// What each object's metadata has.
+    /// Fills in the metadata that each object has.
     fn fill_in(&self, metadata: &mut Value, (namespace, name): &Id, before: Option<&Value>) {
         let kept = |field: &str| before.map(|before| before["metadata"][field].clone()).filter(|kept| !kept.is_null());
         let now = Timestamp::from_second(Timestamp::now().as_second()).expect("a time").to_string();
@@ -147,10 +147,10 @@ impl Cluster {
         self.pages.clear();
     }
 
-    /// A page of a list, and what to ask for the next with; `None` when the token is not, or no longer, known.
+    /// A page of a list, with the token of the next one; `None` if the token is unknown or expired.
     pub fn list(&mut self, selector: &Selector, limit: usize, token: Option<&str>) -> Option<Value> {
         let page = match token {
-            // A page may be asked for again.
+            // A page can be requested again.
             Some(token) => self.pages.get(token)?.clone(),
             None => {
                 let selected = self.services.values().filter(|service| selector.selects(service));
@@ -160,7 +160,7 @@ impl Cluster {
         let Page { version, mut items } = page;
         let rest = items.split_off(items.len().min(limit.min(self.page_size).max(1)));
         for item in &mut items {
-            // As in real lists: the list says what its items are.
+            // As in real lists: the type of the items is that of the list.
             let item = item.as_object_mut().expect("an object");
             item.remove("kind");
             item.remove("apiVersion");
@@ -175,37 +175,36 @@ impl Cluster {
         Some(json!({"kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": items}))
     }
 
-    /// Where in the history a watch begins that knows everything up to this resourceVersion; `None` when that is too
-    /// long ago.
+    /// The position in the history after this resourceVersion; `None` if it is too old.
     pub fn position_after(&self, version: u64) -> Option<usize> {
         (version >= self.oldest).then(|| self.history.partition_point(|(after, _)| *after <= version))
     }
 
-    /// How much history there is.
+    /// The length of the history.
     pub fn position(&self) -> usize {
         self.history.len()
     }
 
-    /// The history from there on.
+    /// The history from a position.
     pub fn history_from(&self, position: usize) -> &[(u64, Entry)] {
         self.history.get(position..).unwrap_or_default()
     }
 
-    pub fn create_event(&mut self, namespace: &str, mut event: Value) -> Result<Value, Refusal> {
+    pub fn create_event(&mut self, namespace: &str, mut event: Value) -> Result<Value, WriteError> {
         if event["regarding"]["namespace"] != namespace {
-            return Err(Refusal::Invalid("regarding.namespace"));
+            return Err(WriteError::Invalid("regarding.namespace"));
         }
-        let name = event["metadata"]["name"].as_str().ok_or(Refusal::Invalid("metadata.name"))?.to_owned();
+        let name = event["metadata"]["name"].as_str().ok_or(WriteError::Invalid("metadata.name"))?.to_owned();
         self.version += 1;
         self.fill_in(&mut event["metadata"], &(namespace.to_owned(), name), None);
         self.events.push(event.clone());
         Ok(event)
     }
 
-    pub fn patch_event(&mut self, namespace: &str, name: &str, patch: &Value) -> Result<Value, Refusal> {
+    pub fn patch_event(&mut self, namespace: &str, name: &str, patch: &Value) -> Result<Value, WriteError> {
         let is_it =
             |event: &&mut Value| event["metadata"]["namespace"] == namespace && event["metadata"]["name"] == name;
-        let event = self.events.iter_mut().find(is_it).ok_or(Refusal::NotFound)?;
+        let event = self.events.iter_mut().find(is_it).ok_or(WriteError::NotFound)?;
         for (field, value) in patch.as_object().into_iter().flatten().filter(|(field, _)| *field != "metadata") {
             event[field] = value.clone();
         }

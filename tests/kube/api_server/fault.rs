@@ -1,12 +1,12 @@
-//! What a test scripts: which requests meet what, and how often each has come.
+//! Scripted faults, and counts of requests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// For [`super::ApiServer::fail`]: until told otherwise.
+/// For [`super::ApiServer::fail`]: until [`super::ApiServer::recover`].
 pub const ALWAYS: usize = usize::MAX;
 
-/// What is asked for.
+/// Kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
     /// The first page of a list of Services.
@@ -21,45 +21,45 @@ pub enum Request {
     Other,
 }
 
-/// What a request meets instead of its answer.
+/// A fault instead of a response.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// This status, and the object that goes with it: 403, 410, 500 ...
     Status(u16),
     /// 429, with a Retry-After of so many seconds.
     Busy(u32),
-    /// The answer, but so late.
+    /// The response, after this delay.
     Slow(Duration),
-    /// Nothing at all, on a connection that stays open.
+    /// No response, on a connection that stays open.
     Hang,
-    /// 200, and the end of the answer at once.
+    /// 200, and an empty body.
     Empty,
-    /// The head of an answer, and never more.
+    /// The head of a response, and no body.
     Silent,
-    /// 200, and no JSON.
+    /// 200, and a body that is not JSON.
     Garbage,
-    /// The first half of the answer, and then the connection ends.
+    /// Half of the response, then the end of the connection.
     Cut,
 }
 
-/// What becomes of open watches.
+/// A fault of open watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Break {
     /// An ERROR event: 410, the resourceVersion is too old. Then the end.
     Gone,
     /// An ERROR event: 500. Then the end.
     Error,
-    /// A line that is no JSON; the watch goes on.
+    /// A line that is not JSON; the watch continues.
     Garbage,
-    /// A line that is JSON, but no event; the watch goes on.
+    /// A line of JSON that is not an event; the watch continues.
     Nonsense,
-    /// Half an event, then the end in order.
+    /// Half an event, then a normal end.
     HalfLine,
-    /// The connection ends before the answer does.
+    /// The connection ends before the response.
     Cut,
-    /// The end in order.
+    /// A normal end.
     End,
-    /// Nothing more, ever; the connection stays open.
+    /// Nothing more; the connection stays open.
     Silence,
 }
 
@@ -94,7 +94,7 @@ impl Script {
         *self.counts.entry(request).or_default() += 1;
     }
 
-    /// What this request meets.
+    /// The fault for this request.
     pub fn next_fault(&mut self, request: Request) -> Option<Fault> {
         let faults = self.faults.get_mut(&request)?;
         let (fault, times) = faults.front_mut()?;

@@ -1,7 +1,7 @@
-//! A Kubernetes API server whose faults a test scripts: Services and Events, over plain HTTP, in this process.
+//! A Kubernetes API server with scripted faults: Services and Events, over plain HTTP, in this process.
 //!
-//! It does what a real one does as far as kube2proxy can tell: pages of a list are one snapshot, each change has a
-//! resourceVersion of its own, and a watch continues after any of them.
+//! To kube2proxy it behaves as a real one: the pages of a list are one snapshot, each change has its own resourceVersion, and a
+//! watch continues after any of them.
 
 mod answer;
 mod cluster;
@@ -30,11 +30,11 @@ pub use fault::{ALWAYS, Break, Fault, Request};
 /// The label of Services that are tools.
 pub const WEB_SERVICE: &str = "tools.wmflabs.org/webservice";
 
-/// Labels as webservice gives them now.
+/// The labels that webservice sets.
 pub const NEW_LABELS: [(&str, &str); 2] =
     [("app.kubernetes.io/component", "web"), ("app.kubernetes.io/managed-by", "webservice")];
 
-/// A Service as `kubectl expose` makes it, with [`WEB_SERVICE`].
+/// A Service as `kubectl expose` creates it, with [`WEB_SERVICE`].
 pub fn web_service(cluster_ip: &str, port: u16) -> Value {
     json!({
         "metadata": {"labels": {WEB_SERVICE: "true"}},
@@ -48,7 +48,7 @@ pub fn web_service(cluster_ip: &str, port: u16) -> Value {
     })
 }
 
-/// What the threads share.
+/// State shared by the threads.
 #[derive(Default)]
 struct Shared {
     state: Mutex<ServerState>,
@@ -83,7 +83,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts one with nothing in it.
+    /// Starts an empty server.
     pub fn start() -> Self {
         let mut server = Self { shared: Arc::default(), address: (Ipv4Addr::LOCALHOST, 0).into(), running: None };
         for _ in 0..10 {
@@ -95,7 +95,7 @@ impl ApiServer {
         panic!("no port for the API server");
     }
 
-    /// Closes all connections and refuses new ones. What is in the cluster stays, and may be changed meanwhile.
+    /// Closes all connections and refuses new ones. The cluster's content stays, and can be changed meanwhile.
     pub fn stop(&mut self) {
         let Some((stop, thread)) = self.running.take() else { return };
         drop(stop);
@@ -113,19 +113,19 @@ impl ApiServer {
         format!("http://{}", self.address)
     }
 
-    /// Creates or replaces a Service. What each has is filled in unless it is there: name, namespace, uid, time of
-    /// creation (now, or as before), resourceVersion. Anything else may be missing or wrong.
+    /// Creates or replaces a Service. Missing metadata is filled in: name, namespace, uid, creation time (now, or as before),
+    /// resourceVersion. Anything else may be missing or invalid.
     pub fn apply(&self, namespace: &str, name: &str, service: Value) {
         self.shared.change(|cluster| cluster.apply(namespace, name, service));
     }
 
-    /// Deletes a Service, which must be there.
+    /// Deletes an existing Service.
     #[track_caller]
     pub fn delete(&self, namespace: &str, name: &str) {
         assert!(self.shared.change(|cluster| cluster.delete(namespace, name)), "no Service {namespace}/{name}");
     }
 
-    /// Deletes a Service without an event: only another list can tell.
+    /// Deletes a Service without an event: only a list shows it.
     #[track_caller]
     pub fn delete_silently(&self, namespace: &str, name: &str) {
         let deleted = self.shared.change(|cluster| cluster.delete_silently(namespace, name));
@@ -142,73 +142,73 @@ impl ApiServer {
         self.shared.change(Cluster::bookmark);
     }
 
-    /// Lets what is in the cluster now be all that is known: a watch from any resourceVersion before it is told 410.
+    /// Forgets the history: a watch from any earlier resourceVersion gets 410.
     pub fn forget_history(&self) {
         self.shared.change(Cluster::forget_history);
     }
 
-    /// No page of a list has more items than this, whatever is asked for.
+    /// Limits the items in a page of a list.
     pub fn set_page_size(&self, items: usize) {
         self.shared.lock().cluster.page_size = items;
     }
 
-    /// The next so many of these requests meet this fault; [`ALWAYS`] is until [`Self::recover`]. Faults of one kind of
-    /// request that are scripted one after the other are met one after the other.
+    /// Scripts a fault for the next requests of a kind; [`ALWAYS`] lasts until [`Self::recover`]. Faults for the same kind of
+    /// request queue up.
     pub fn fail(&self, request: Request, fault: Fault, times: usize) {
         self.shared.lock().script.add(request, fault, times);
     }
 
-    /// Lists whose selector has this text are answered with 500 until [`Self::recover`].
+    /// Answers lists by a selector with this text with 500 until [`Self::recover`].
     pub fn fail_lists_by(&self, selector: &str) {
         self.shared.lock().script.failing_selector = Some(selector.to_owned());
     }
 
-    /// Meets no more scripted faults. Requests that hang stay so.
+    /// Removes all scripted faults. Hanging requests keep hanging.
     pub fn recover(&self) {
         self.shared.lock().script.clear();
     }
 
-    /// Does this to all watches that are open now.
+    /// Breaks all open watches.
     pub fn break_watches(&self, how: Break) {
         self.shared.change(|cluster| cluster.break_watches(how));
     }
 
-    /// From now on, requests without this bearer token are answered with 401; `None` asks for none.
+    /// Answers requests without this bearer token with 401; `None` accepts all requests.
     pub fn require_token(&self, token: Option<&str>) {
         self.shared.lock().script.token = token.map(str::to_owned);
     }
 
-    /// How many of these requests came, whatever became of them.
+    /// The number of requests of a kind, failed ones included.
     pub fn count(&self, request: Request) -> usize {
         self.shared.lock().script.count(request)
     }
 
-    /// How many lists were begun: their first pages.
+    /// The number of lists, counted by their first pages.
     pub fn lists(&self) -> usize {
         self.count(Request::List)
     }
 
-    /// How many watches were begun.
+    /// The number of watches, ended ones included.
     pub fn watches(&self) -> usize {
         self.count(Request::Watch)
     }
 
-    /// How many watches are open now, silent ones included.
+    /// The number of open watches, silent ones included.
     pub fn open_watches(&self) -> usize {
         self.shared.open_watches.load(Relaxed)
     }
 
-    /// How many requests were answered with 401 for their token.
+    /// The number of requests answered with 401.
     pub fn unauthorized(&self) -> usize {
         self.shared.lock().script.unauthorized
     }
 
-    /// Methods and paths of requests that there is no answer to: what kube2proxy should not need.
+    /// Methods and paths of unsupported requests, which kube2proxy should not send.
     pub fn unexpected(&self) -> Vec<String> {
         self.shared.lock().script.unexpected.clone()
     }
 
-    /// The Events that were created, each with the latest patch of it.
+    /// The created Events, each with its latest patch.
     pub fn events(&self) -> Vec<Value> {
         self.shared.lock().cluster.events.clone()
     }
@@ -219,9 +219,9 @@ impl ApiServer {
         self.events().iter().filter(about).map(|event| event["reason"].as_str().unwrap_or_default().into()).collect()
     }
 
-    /// Returns when it listens; false when it can't.
+    /// Waits until the server listens; false if it cannot.
     fn run(&mut self) -> bool {
-        let (listening, told) = std::sync::mpsc::channel();
+        let (listening, result) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let (shared, address) = (Arc::clone(&self.shared), self.address);
         let thread = thread::spawn(move || {
@@ -239,7 +239,7 @@ impl ApiServer {
             // With the runtime all connections end, in the middle of whatever they are at.
         });
         self.running = Some((stop, thread));
-        let listens = told.recv().unwrap_or(false);
+        let listens = result.recv().unwrap_or(false);
         if !listens {
             self.stop();
         }

@@ -1,4 +1,4 @@
-//! A watch: one line for each thing that happened, and then for each that happens.
+//! A watch: one line for each past change, then for each new one.
 
 use std::io;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::answer::status_object;
 use super::cluster::{Entry, Selector};
 use super::fault::Break;
 
-/// Answers with a body that goes on for as long as was asked.
+/// Answers with a body that lasts for the requested time.
 pub fn watch(shared: &Arc<Shared>, selector: Selector, version: u64, timeout: Duration, bookmarks: bool) -> Response {
-    // Subscribed first: nothing can happen unnoticed in between.
+    // Subscribed first, so that no change is missed in between.
     let changes = shared.changed.subscribe();
     let cluster = &shared.lock().cluster;
     let watching = Watching {
@@ -41,21 +41,21 @@ struct Watching {
     changes: Receiver<()>,
     selector: Selector,
     bookmarks: bool,
-    /// In the history; `None` when it begins too long ago.
+    /// The position in the history; `None` if it is too old.
     position: Option<usize>,
-    /// What only happens to open watches counts from here on.
+    /// Faults of open watches count from here.
     opened_at: usize,
     until: Instant,
 }
 
-/// What there is to do next.
+/// The next action.
 enum Next {
     Line(Value),
     Break(Break),
     Wait,
 }
 
-/// Something to send, and the watch if it goes on.
+/// A chunk to send, and the watch if it continues.
 type Sent = (io::Result<Bytes>, Option<Watching>);
 
 async fn next_line(mut watching: Watching) -> Option<Sent> {
@@ -65,7 +65,7 @@ async fn next_line(mut watching: Watching) -> Option<Sent> {
             Next::Line(line) => Some((Ok(format!("{line}\n").into()), Some(watching))),
             Next::Break(how) => broken(watching, how).await,
             Next::Wait => tokio::select! {
-                // The sender is in what `open` holds: it outlives the watch.
+                // `open` holds the sender, so it outlives the watch.
                 _ = watching.changes.changed() => continue,
                 () = sleep_until(watching.until) => None,
             },
@@ -93,7 +93,7 @@ fn error_line(code: u16) -> Bytes {
 }
 
 impl Watching {
-    /// Goes on in the history, to the next entry that this watch is told of.
+    /// Advances in the history to the next entry for this watch.
     fn advance(&mut self) -> Next {
         let state = self.open.0.lock();
         let Some(position) = &mut self.position else { return Next::Break(Break::Gone) };
@@ -102,7 +102,7 @@ impl Watching {
             *position += 1;
             match entry {
                 Entry::Change { before, after } => {
-                    if let Some(line) = seen(&self.selector, before.as_ref(), after.as_ref(), *version) {
+                    if let Some(line) = selected_change(&self.selector, before.as_ref(), after.as_ref(), *version) {
                         return Next::Line(line);
                     }
                 }
@@ -119,15 +119,15 @@ impl Watching {
     }
 }
 
-/// What a change looks like to who watches only what is selected.
-fn seen(selector: &Selector, before: Option<&Value>, after: Option<&Value>, version: u64) -> Option<Value> {
+/// A change as a watch with this selector sees it.
+fn selected_change(selector: &Selector, before: Option<&Value>, after: Option<&Value>, version: u64) -> Option<Value> {
     let before = before.filter(|service| selector.selects(service));
     let after = after.filter(|service| selector.selects(service));
     let (kind, object) = match (before, after) {
         (None, Some(after)) => ("ADDED", after.clone()),
         (Some(_), Some(after)) => ("MODIFIED", after.clone()),
         (Some(before), None) => {
-            // As it last was, with the resourceVersion of its end.
+            // The last state, with the resourceVersion of the deletion.
             let mut last = before.clone();
             last["metadata"]["resourceVersion"] = json!(version.to_string());
             ("DELETED", last)
