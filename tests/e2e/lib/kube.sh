@@ -1,10 +1,10 @@
-# Sourced after namespaces.sh by scripts that need Kubernetes: etcd, an API server, and the one controller that empties
-# namespaces which are deleted. No kubelet, so no Pods: a Service is whatever listens at its address.
+# Sourced after namespaces.sh by scripts that need Kubernetes: etcd, an API server, and the controller that empties deleted
+# namespaces. There is no kubelet, so no Pods: any server can listen at a Service's address.
 # shellcheck shell=bash disable=SC2034,SC2154  # some variables are lib.sh's, some are for the scripts
 
 kube=/run/kube
 kube_log=$kube/log
-# The Service `kubernetes` has the first address of this network: here the API server itself listens there.
+# The Service `kubernetes` has the first address of this network; the API server itself listens there.
 service_network=10.96.0.0/16
 api_address=10.96.0.1
 export KUBECONFIG=$kube/admin.kubeconfig # of a cluster administrator
@@ -14,9 +14,9 @@ export KUBERNETES_SERVICE_HOST=$api_address KUBERNETES_SERVICE_PORT=443
 prepare_kube() { # DIRECTORY: as tests/e2e/kubernetes prints it
     PATH=$1:$PATH
     mkdir -p "$kube_log"
-    # Below its home directory kubectl keeps what it has learnt of the API.
+    # kubectl caches the API's resources in its home directory.
     export HOME=$kube
-    # Every address of a network that lo has is this host's own.
+    # All addresses of a network on lo are local.
     ip address add "$service_network" dev lo
     openssl genrsa -out "$kube/accounts.key" 2048 2>/dev/null
     admin_token=$(openssl rand -hex 16)
@@ -35,7 +35,7 @@ current-context: e2e
 YAML
 }
 
-# It may wait for a server that is not there for longer than anybody wants to.
+# kubectl alone waits too long for a server that is down.
 kubectl() { timeout 30 kubectl "$@"; }
 
 start_kube() {
@@ -45,7 +45,7 @@ start_kube() {
 }
 
 etcds=0
-start_etcd() { # with what the last one had stored
+start_etcd() { # with the data of the last one
     etcds=$((etcds + 1))
     start "$kube_log/etcd-$etcds.log" etcd --data-dir "$kube/etcd" --logger zap --log-level warn
     etcd_pid=$child
@@ -58,7 +58,7 @@ api_is_ready() { # ADDRESS
 }
 
 apiservers=0
-start_apiserver() { # ADDRESS: with the certificate of the last one there; its pid is then in $apiserver_pid
+start_apiserver() { # ADDRESS: with the certificate of the last one there; sets $apiserver_pid
     local address=$1 tls=$kube/tls/$1
     apiservers=$((apiservers + 1))
     mkdir -p "$tls"
@@ -69,7 +69,7 @@ start_apiserver() { # ADDRESS: with the certificate of the last one there; its p
         --service-account-signing-key-file "$kube/accounts.key"
     apiserver_pid=$child
     wait_until "$patience" answers "$address" 443 || die "kube-apiserver did not start"
-    # The first server makes a certificate; that of its authority follows in the file.
+    # The first server creates a certificate; its authority's follows in the file.
     sed '1,/END CERTIFICATE/d' "$tls/apiserver.crt" >"$tls/ca.crt"
     wait_until "$patience" api_is_ready "$address" || die "kube-apiserver is not ready"
 }
@@ -86,7 +86,7 @@ start_controllers() {
     controllers_pid=$child
 }
 
-# As when the cluster is made anew at its old address: there is nothing left of what it had, the roles and the accounts too.
+# Recreates the cluster at its old address, without its content, roles and accounts included.
 wipe_etcd() {
     kill_apiserver
     stop 10 "$etcd_pid" "$controllers_pid"
@@ -97,7 +97,7 @@ wipe_etcd() {
 create_namespace() { kubectl create namespace "$1" >/dev/null; } # NAME
 delete_namespace() { kubectl delete namespace "$1" >/dev/null; } # NAME: waits until it is gone, with everything in it
 
-# Created, or changed to have these ports and no others. As any Service it keeps its address until it is deleted.
+# Creates a Service, or sets its ports. It keeps its address until it is deleted.
 apply_service() { # NAMESPACE NAME [PORT-NAME:]PORT...
     local port ports=
     for port in "${@:3}"; do ports+="{name: '$([[ $port != *:* ]] || say "${port%:*}")', port: ${port##*:}}, "; done
@@ -112,7 +112,7 @@ label_service() { kubectl label --overwrite service -n "$1" "${@:2}" >/dev/null;
 delete_service() { kubectl delete service -n "$1" "$2" >/dev/null; }              # NAMESPACE NAME
 address_of() { kubectl get service -n "$1" "$2" -o 'jsonpath={.spec.clusterIP}'; } # NAMESPACE NAME
 
-serve() { # TOOL ADDRESS PORT: with a server of that tool's; its pid is then in $child
+serve() { # TOOL ADDRESS PORT: starts a server of the tool; sets $child to its pid
     start "$kube_log/$1-$2-$3.log" "$demo_tool" --name "$1" --listen "$2:$3"
     wait_until "$patience" answers "$2" "$3" || die "the server of $1 did not start"
 }
@@ -123,18 +123,18 @@ token_of() { # NAMESPACE ACCOUNT: a new one, valid for an hour
         sed -n 's/.*"token": *"\([^"]*\)".*/\1/p'
 }
 
-# What each Pod of this account finds in its file system.
+# Writes the files that each Pod of this account has.
 mount_account() { # NAMESPACE ACCOUNT
     local secrets=/var/run/secrets/kubernetes.io/serviceaccount
     mkdir -p "$secrets"
     cp "$kube/tls/$api_address/ca.crt" "$secrets/ca.crt"
     printf '%s' "$1" >"$secrets/namespace"
-    # Renamed into place, so that whoever reads it finds a whole one.
+    # Renamed into place, so that readers find a complete file.
     token_of "$1" "$2" >"$secrets/token.new"
     mv "$secrets/token.new" "$secrets/token"
 }
 
-show_kube() { # what is known when something failed
+show_kube() { # prints the state after a failure
     kubectl get namespaces,services,events --all-namespaces || true
     show_ends "$kube_log"/*.log "$kube/nginx/error.log"
 }
