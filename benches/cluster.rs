@@ -1,7 +1,7 @@
-//! How fast kube2proxy is: 10,000 Services cold into Redis, and one change of a Service to Redis. Run by `make bench`.
+//! Speed of kube2proxy: 10,000 Services into an empty Redis, and one change of a Service. Run by `make bench`.
 //!
 //! The real program, or the one that `URLPROXY_BENCH_KUBE2PROXY` names, a real Redis, and a scripted API server in this process.
-//! Not a test: nothing here fails but what cannot be measured.
+//! Not a test: it fails only if something cannot be measured.
 
 #[path = "../tests/kube/api_server/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests need more of it")]
@@ -20,9 +20,9 @@ use process::{Process, row};
 use store::Store;
 
 const SERVICES: usize = 10_000;
-/// As kube2proxy asks for.
+/// The page size of kube2proxy.
 const PAGE: usize = 500;
-/// More often than anything that is measured takes.
+/// Longer than each measurement.
 const RESYNC: &str = "20s";
 const CHANGES: usize = 1_000;
 const PER_SECOND: u32 = 100;
@@ -85,10 +85,10 @@ fn wait(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// What one full comparison sends, and how long Redis works on it, from when nothing is sent to when nothing is any more.
+/// Bytes sent by one full comparison, and Redis's CPU time for it, measured from quiet to quiet.
 fn compared(store: &mut Store) -> (u64, Duration) {
     const QUIET: Duration = Duration::from_secs(2);
-    // Beats are far smaller.
+    // Heartbeats are far smaller.
     const BURST: u64 = 1 << 16;
     let mut quiet_until_burst = |is_burst: bool| {
         let begun = Instant::now();
@@ -107,7 +107,7 @@ fn compared(store: &mut Store) -> (u64, Duration) {
     (after - before, worked_after.saturating_sub(worked))
 }
 
-/// How long each change took.
+/// The time of each change.
 fn change_steadily(api: &ApiServer, store: &mut Store) -> Vec<Duration> {
     wait(|| api.open_watches() >= 1);
     let begun = Instant::now();

@@ -1,7 +1,7 @@
-//! How long webservicemonitor takes for one round over 3,000 tools that all run. Run by `make bench`.
+//! Time of webservicemonitor for one round over 3,000 running tools. Run by `make bench`.
 //!
-//! The real program, once and with everything that belongs to a start, over real files of 3,000 users; qstat and the proxy's list
-//! are scripted. Not a test: nothing here fails but what cannot be measured.
+//! The real program, startup included, over real files of 3,000 users; qstat and the proxy's list are scripted. Not a test: it
+//! fails only if something cannot be measured.
 
 #[path = "common/process.rs"]
 mod process;

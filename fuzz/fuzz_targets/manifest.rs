@@ -1,4 +1,4 @@
-//! A service.manifest of any bytes: a web service, or a reason, never a crash; what is taken can stand in a command line.
+//! A service.manifest of any bytes yields a web service or a reason to skip it, never a crash; its words are safe in a command line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(first.is_ascii_lowercase() || first.is_ascii_digit());
                 assert!(word.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
             }
-            // Of this release, of another, or of none, which is this: never another service.
+            // A release filter never changes the web service.
             if let Ok(same) = parse_manifest(bytes, ours.as_ref(), ours.as_ref()) {
                 assert_eq!(same.web, manifest.web);
             }

@@ -1,4 +1,4 @@
-//! Any output of qstat: jobs, or an error, never a crash; and what lacks its end is no list of jobs.
+//! Any output of qstat yields jobs or an error, never a crash; truncated output is an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,6 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
         let end = bytes.trim_ascii_end();
         assert!(jobs.is_empty() || end.contains(&b'>'));
     }
-    // Within a job, so that its fields are reached too.
+    // Within a job, to reach the parser of its fields too.
     let _ = parse_jobs(&[HEAD, bytes, FOOT].concat());
 });

@@ -64,24 +64,24 @@ impl ObservedService {
 
 impl SelectorViews {
     fn newest(&self) -> Option<&ObservedService> {
-        self.0.iter().map(|(_, seen)| seen).max_by_key(|seen| seen.age())
+        self.0.iter().map(|(_, observed)| observed).max_by_key(|observed| observed.age())
     }
 
     fn of(&self, selector: usize) -> Option<&ObservedService> {
-        self.0.iter().find(|(of, _)| *of == selector).map(|(_, seen)| seen)
+        self.0.iter().find(|(of, _)| *of == selector).map(|(_, observed)| observed)
     }
 
-    fn set(&mut self, selector: usize, seen: ObservedService) {
+    fn set(&mut self, selector: usize, observed: ObservedService) {
         self.0.retain(|(of, _)| *of != selector);
-        push_one(&mut self.0, (selector, seen));
+        push_one(&mut self.0, (selector, observed));
     }
 
     /// Drops a selector's state. A selector with an older state lags behind, and takes over the removed one until it catches up.
     fn remove(&mut self, selector: usize) {
         let Some(index) = self.0.iter().position(|(of, _)| *of == selector) else { return };
         let (_, gone) = self.0.swap_remove(index);
-        for (_, seen) in self.0.iter_mut().filter(|(_, seen)| seen.age() < gone.age()) {
-            *seen = gone.clone();
+        for (_, observed) in self.0.iter_mut().filter(|(_, observed)| observed.age() < gone.age()) {
+            *observed = gone.clone();
         }
     }
 }
@@ -120,19 +120,19 @@ impl Desired {
     }
 
     /// Adds a Service, or its new state, from a selector's watch.
-    pub fn put(&mut self, selector: usize, id: ServiceId, seen: ObservedService) {
+    pub fn put(&mut self, selector: usize, id: ServiceId, observed: ObservedService) {
         let known = self.services.get(&id).and_then(|views| views.of(selector));
-        if known.is_none_or(|known| known.age() <= seen.age() || known.uid != seen.uid) {
-            self.set(selector, id, seen);
+        if known.is_none_or(|known| known.age() <= observed.age() || known.uid != observed.uid) {
+            self.set(selector, id, observed);
         }
     }
 
-    fn set(&mut self, selector: usize, id: ServiceId, mut seen: ObservedService) {
+    fn set(&mut self, selector: usize, id: ServiceId, mut observed: ObservedService) {
         self.change(&id, |views| {
-            if let Some(before) = views.newest().filter(|before| seen.is_same(before)) {
-                seen.claimed_at = before.claimed_at;
+            if let Some(before) = views.newest().filter(|before| observed.is_same(before)) {
+                observed.claimed_at = before.claimed_at;
             }
-            views.set(selector, seen);
+            views.set(selector, observed);
         });
     }
 
@@ -154,28 +154,28 @@ impl Desired {
         for id in lost {
             self.remove(selector, &id);
         }
-        for (id, seen) in listed {
-            self.set(selector, id, seen);
+        for (id, observed) in listed {
+            self.set(selector, id, observed);
         }
         self.missing &= !bit(selector);
     }
 
     fn change(&mut self, id: &ServiceId, change: impl FnOnce(&mut SelectorViews)) {
         let mut views = self.services.remove(id).unwrap_or_default();
-        if let Some(seen) = views.newest() {
-            if let Some(address) = seen.address() {
+        if let Some(observed) = views.newest() {
+            if let Some(address) = observed.address() {
                 drop_from(&mut self.addresses, &address, id);
             }
-            if let Ok(route) = &seen.route {
+            if let Ok(route) = &observed.route {
                 drop_from(&mut self.tools, &route.tool, id);
             }
         }
         change(&mut views);
-        let Some(seen) = views.newest() else { return };
-        if let Ok(route) = &seen.route {
+        let Some(observed) = views.newest() else { return };
+        if let Ok(route) = &observed.route {
             push_one(self.tools.entry(route.tool.clone()).or_default(), id.clone());
         }
-        if let Some(address) = seen.address() {
+        if let Some(address) = observed.address() {
             push_one(self.addresses.entry(address).or_default(), id.clone());
         }
         self.services.insert(id.clone(), views);
@@ -195,12 +195,12 @@ impl Desired {
 
     /// A newer Service of another tool at the same address. The API server gives an address to one Service at a time, so the
     /// older one is gone, although its deletion has not arrived here yet.
-    fn successor_of(&self, id: &ServiceId, seen: &ObservedService, tool: &ToolName) -> Option<&ServiceId> {
-        let mut others = self.addresses.get(&seen.address()?)?.iter().filter(|other| *other != id);
+    fn successor_of(&self, id: &ServiceId, observed: &ObservedService, tool: &ToolName) -> Option<&ServiceId> {
+        let mut others = self.addresses.get(&observed.address()?)?.iter().filter(|other| *other != id);
         let is_successor = |other: &&ServiceId| {
             self.get(other).is_some_and(|found| {
                 let is_other_tool = found.route.as_ref().is_ok_and(|route| route.tool != *tool);
-                is_other_tool && (found.created, *other) > (seen.created, id)
+                is_other_tool && (found.created, *other) > (observed.created, id)
             })
         };
         others.find(is_successor)
@@ -225,11 +225,11 @@ impl Desired {
     pub fn routes_of(&self, tool: &ToolName) -> ToolRoutes {
         let ids = self.tools.get(tool).map(Vec::as_slice).unwrap_or_default();
         let mut claims: Vec<_> = ids.iter().filter_map(|id| Some((id, self.get(id)?))).collect();
-        claims.sort_by(|(a, a_seen), (b, b_seen)| (a_seen.created, a).cmp(&(b_seen.created, b)));
+        claims.sort_by(|(a, a_observed), (b, b_observed)| (a_observed.created, a).cmp(&(b_observed.created, b)));
         let mut found = ToolRoutes::default();
-        for (id, seen) in claims {
-            let Ok(route) = &seen.route else { continue };
-            if let Some((namespace, name)) = self.successor_of(id, seen, tool) {
+        for (id, observed) in claims {
+            let Ok(route) = &observed.route else { continue };
+            if let Some((namespace, name)) = self.successor_of(id, observed, tool) {
                 found.superseded.push((id.clone(), ServiceRejection::AddressTaken(format!("{namespace}/{name}"))));
                 continue;
             }
@@ -239,7 +239,7 @@ impl Desired {
                 continue;
             }
             let registered = Registered { namespace: id.0.clone(), name: id.1.clone(), pattern: pattern.to_owned() };
-            found.routes.push((registered, route.backend.to_string(), seen.claimed_at));
+            found.routes.push((registered, route.backend.to_string(), observed.claimed_at));
         }
         found
     }

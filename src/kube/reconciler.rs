@@ -121,7 +121,7 @@ struct Rejected {
 }
 
 impl Reconciler {
-    /// Waits until there is work, and does it. Not cancel safe: a cancelled write may have happened.
+    /// Waits until there is work, and does it. Not cancel safe: a canceled write may have happened.
     async fn step(&mut self, heartbeats: &mut Interval) {
         let is_waiting = self.config.ledger.has_lock() && self.config.ledger.is_pending() && self.desired.is_complete();
         let recheck_at = self.rechecks.next_at();
@@ -153,9 +153,9 @@ impl Reconciler {
         };
         match event {
             ClusterEvent::ListBegins => *listing = Some(Vec::new()),
-            ClusterEvent::Listed(id, seen) => {
+            ClusterEvent::Listed(id, observed) => {
                 if let Some(listing) = listing {
-                    listing.push((id, seen));
+                    listing.push((id, observed));
                 }
             }
             ClusterEvent::ListEnds => {
@@ -177,10 +177,10 @@ impl Reconciler {
                 self.is_heartbeat_due |= !self.config.ledger.has_lock();
                 self.report_all_rejections();
             }
-            ClusterEvent::Applied(id, seen) => {
+            ClusterEvent::Applied(id, observed) => {
                 self.config.metrics.record_event();
                 let before = self.desired.affected_tools(&id);
-                self.desired.put(selector, id.clone(), seen);
+                self.desired.put(selector, id.clone(), observed);
                 self.note_service_change(&id, before);
             }
             ClusterEvent::Deleted(id) => {
@@ -256,7 +256,7 @@ impl Reconciler {
         let mut rejections: BTreeMap<ServiceId, Option<ServiceRejection>> = ids
             .into_iter()
             .map(|id| {
-                let rejection = desired.get(&id).and_then(|seen| seen.route.as_ref().err().cloned());
+                let rejection = desired.get(&id).and_then(|observed| observed.route.as_ref().err().cloned());
                 (id, rejection)
             })
             .collect();
@@ -288,7 +288,7 @@ impl Reconciler {
                 continue;
             }
             warn!(namespace, service, reason = rejection.reason(), why = %rejection, "Service not routed");
-            let uid = desired.get(&id).map(|seen| seen.uid.clone()).unwrap_or_default();
+            let uid = desired.get(&id).map(|observed| observed.uid.clone()).unwrap_or_default();
             if self.config.rejection_events.try_send(RejectionEvent { id, uid, rejection }).is_err() {
                 debug!("Event dropped; the queue is full");
             }
@@ -332,7 +332,7 @@ impl Reconciler {
                 info!("lock acquired; this replica writes routes");
                 self.report_all_rejections();
             }
-            Ok(Heartbeat::Reacquired) => warn!("Redis was flushed or replaced; rewriting all routes"),
+            Ok(Heartbeat::Reacquired) => warn!("lock missing in Redis, as after a flush; rewriting all routes"),
             Ok(Heartbeat::Lost(holder)) => warn!(holder, "lock lost; another kube2proxy writes to this Redis"),
             Ok(Heartbeat::StandingBy(holder)) => info!(holder, "standing by; another kube2proxy writes to this Redis"),
             Ok(Heartbeat::StandingByLegacy(holder)) => {
@@ -417,7 +417,7 @@ impl Reconciler {
         }
         let desired = &self.desired;
         let metrics = &self.config.metrics;
-        let rejected = desired.services().filter_map(|(_, seen)| seen.route.as_ref().err());
+        let rejected = desired.services().filter_map(|(_, observed)| observed.route.as_ref().err());
         let superseded =
             self.rejected.values().map(|known| &known.rejection).filter(|rejection| rejection.is_superseded());
         let reasons: Vec<_> = rejected.chain(superseded).map(ServiceRejection::reason).collect();

@@ -69,7 +69,7 @@ fn late_write_of_a_former_leader_changes_nothing() {
     first.daemon.signal("STOP");
     wait_for("the second leads", || leads(&second));
     let held = lock(&redis);
-    // When the first wakes up it still believes to lead, and this change is new to it.
+    // When the first wakes up it still considers itself the leader, and this change is new to it.
     api.apply("hello", "hello", web_service("10.96.0.1", 81));
     wait_for("a change", || url_of(&redis, "hello") == "http://10.96.0.1:81");
     first.daemon.signal("CONT");
@@ -153,7 +153,7 @@ fn leader_reacquires_the_lock_after_a_flush_and_writes_everything() {
         assert_eq!(after.split(' ').nth(1), before.split(' ').nth(1), "the same holder");
     }
     assert!(leads(&first) && !leads(&second));
-    first.daemon.wait_for_line(&["WARN", "Redis was flushed"]);
+    first.daemon.wait_for_line(&["WARN", "lock missing in Redis"]);
 }
 
 #[test]

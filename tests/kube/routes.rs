@@ -55,9 +55,9 @@ fn lists_and_changes_of_services_are_routed() {
     assert!(!members(&redis).contains(&"hello/hello/.*".into()));
     api.apply("hello", "hello", web_service("fd00::7", 81));
     wait_for("IPv6", || routes(&redis, "hello") == [pair(".*", "http://[fd00::7]:81")]);
-    let mut unlabelled = web_service("fd00::7", 81);
-    unlabelled["metadata"] = json!({});
-    api.apply("hello", "hello", unlabelled);
+    let mut unlabeled = web_service("fd00::7", 81);
+    unlabeled["metadata"] = json!({});
+    api.apply("hello", "hello", unlabeled);
     wait_for("it is no web service any more", || redis.cli(&["EXISTS", "prefix:hello", "origin:hello"]) == "0");
     api.delete("tool-t1", "t1");
     wait_for("a deleted one", || redis.cli(&["EXISTS", "prefix:t1", "origin:t1"]) == "0");

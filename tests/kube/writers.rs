@@ -6,7 +6,7 @@ use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
 const GRID: &str = "http://10.68.0.1:8000";
-/// Long enough for only invalidations to report changes in time.
+/// So long that only invalidations report changes in time.
 const NO_RESYNC: [&str; 2] = ["--resync-interval", "1h"];
 
 fn origin(source: &str, since: u64) -> String {

@@ -68,7 +68,7 @@ pub struct Script {
     pub token: Option<String>,
     pub unauthorized: usize,
     pub unexpected: Vec<String>,
-    /// Lists whose selector has this text fail.
+    /// Lists by a selector with this text fail.
     pub failing_selector: Option<String>,
     faults: BTreeMap<Request, VecDeque<(Fault, usize)>>,
     counts: BTreeMap<Request, usize>,

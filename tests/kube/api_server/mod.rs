@@ -236,7 +236,7 @@ impl ApiServer {
                     _ = stopped => {}
                 }
             });
-            // With the runtime all connections end, in the middle of whatever they are at.
+            // Dropping the runtime breaks all connections.
         });
         self.running = Some((stop, thread));
         let listens = result.recv().unwrap_or(false);
