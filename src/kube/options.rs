@@ -64,11 +64,14 @@ pub struct Options {
     /// Accept any certificate of the API server: a man in the middle can then route every tool
     #[arg(long)]
     pub(super) insecure_skip_tls_verify: bool,
-    /// Label selector of the Services to route; repeatable, a Service needs to match one
-    #[arg(long, value_name = "SELECTOR", default_values = SELECTORS)]
+    /// Label selector of the Services to route; repeatable, a Service needs to match one [default:
+    /// tools.wmflabs.org/webservice=true,
+    /// app.kubernetes.io/component=web,app.kubernetes.io/managed-by=webservice]
+    #[arg(long, value_name = "SELECTOR", default_values = SELECTORS, hide_default_value = true)]
     pub(super) label_selector: Vec<String>,
-    /// Namespaces that belong to a tool; repeatable
-    #[arg(long, value_name = "TEMPLATE", default_values = ["{tool}", "tool-{tool}"], value_parser = NamespaceTemplate::parse)]
+    /// Namespaces that belong to a tool; repeatable [default: {tool}, tool-{tool}]
+    #[arg(long, value_name = "TEMPLATE", default_values = ["{tool}", "tool-{tool}"], hide_default_value = true,
+        value_parser = NamespaceTemplate::parse)]
     pub(super) namespace_template: Vec<NamespaceTemplate>,
     /// No effect: a lock in Redis replaced the Lease
     #[arg(long, value_name = "NAMESPACE/NAME", hide = true)]
@@ -105,6 +108,17 @@ mod tests {
     #[test]
     fn options_are_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_repeatable_defaults() {
+        let command = Options::command();
+        for name in ["label_selector", "namespace_template"] {
+            let argument = command.get_arguments().find(|argument| argument.get_id() == name).unwrap();
+            let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
+            let shown = format!("[default: {}]", defaults.join(", "));
+            assert!(argument.get_help().unwrap().to_string().ends_with(&shown), "{shown}");
+        }
     }
 
     #[test]

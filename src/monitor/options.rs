@@ -80,8 +80,8 @@ pub struct Options {
     /// Command that restarts a tool: words with {tool}, {user}, {release}, {type} and {begin}
     #[arg(long, value_name = "COMMAND", default_value = DEFAULT, value_parser = StartCommand::parse)]
     pub(super) start_command: StartCommand,
-    /// More variables that the start command inherits, separated by commas
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = VariableName::parse)]
+    /// More variables that the start command inherits
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = VariableName::parse)]
     pub(super) start_environment: Vec<VariableName>,
     /// Time before a start command is killed
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
@@ -96,7 +96,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(super) max_list_age: Option<Duration>,
     /// Restart history: a file, or "redis" to keep it in --redis
-    #[arg(long, value_name = "FILE|redis", default_value = "/var/lib/webservicemonitor/state.json")]
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/webservicemonitor/state.json")]
     pub(super) state: PathBuf,
     /// Touching this file lets one suspended round through
     #[arg(long, value_name = "FILE", default_value = "/run/urlproxy/webservicemonitor.accept")]
