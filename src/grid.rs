@@ -2,13 +2,15 @@
 //!
 //! `listener` (connections, within limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
 //! `identd` (who asks), `destination` (where to), `probe` (who listens there), `decision` (the outcome, for log and metrics).
-//! `audit` (what goes, by what `survey` sees now and `history` knows from before) looks whether what was registered still holds.
+//! `audit` (what goes, by what `scan` sees now and `history` knows from before) looks whether what was registered still holds.
 
 pub mod client;
 
 mod audit;
+mod audit_scan;
 mod command_text;
 mod decision;
+mod denied_clients;
 mod destination;
 mod history;
 mod host_names;
@@ -16,7 +18,6 @@ mod identd;
 mod listener;
 mod metrics;
 mod options;
-mod outsiders;
 mod probe;
 mod probe_limiter;
 mod protocol;
@@ -25,7 +26,6 @@ mod reload;
 mod routes;
 mod run;
 mod settings;
-mod survey;
 
 pub use identd::{IdentError, Query, parse_ident_reply};
 pub use options::Options;

@@ -13,12 +13,12 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::history::{DEAD_ROUNDS, History, Sight, UNKNOWN_ROUNDS};
-use super::metrics::Finding;
+use super::audit_scan::AuditScan;
+use super::history::{DEAD_AUDITS, History, RouteState, UNKNOWN_AUDITS};
+use super::metrics::AuditFinding;
 use super::registrar::Registrar;
-use super::routes::{Routed, address_of, read_routed};
+use super::routes::{StoredRoutes, address_of, read_stored_routes};
 use super::settings::Policy;
-use super::survey::Survey;
 use crate::clock;
 use crate::daemon::{GuardMessages, LoggedGuard, StoreError};
 use crate::registry::{self, GridRoute, Ownership, Registration, Withdrawal, routes_key};
@@ -51,7 +51,7 @@ pub async fn audit(registrar: Arc<Registrar>) {
         }
         let begun = Instant::now();
         let outcome = auditor.round().await;
-        registrar.metrics.audit_ended(outcome.is_ok());
+        registrar.metrics.count_round(outcome.is_ok());
         match &outcome {
             Ok(routes) if failing => info!(routes, "audited again"),
             Ok(routes) => debug!(routes, seconds = begun.elapsed().as_secs_f64(), "audited"),
@@ -70,7 +70,7 @@ struct Auditor {
 }
 
 /// A route that the index should know.
-type Held = (GridRoute, Ownership);
+type IndexEntry = (GridRoute, Ownership);
 
 impl Auditor {
     fn new(registrar: Arc<Registrar>) -> Self {
@@ -86,24 +86,24 @@ impl Auditor {
         }
         // Of one audit all are seen at one time, so that what fails together is dead together, for the guard.
         let begun = Instant::now();
-        let mut routed = read_routed(&self.registrar.store).await?;
-        let routes = std::mem::take(&mut routed.grid);
+        let mut stored = read_stored_routes(&self.registrar.store).await?;
+        let routes = std::mem::take(&mut stored.grid);
         let total = routes.len();
         let tools = routes.iter().map(|route| &route.tool).collect::<BTreeSet<_>>().len();
         self.history.keep_only(&routes);
-        let mut survey = Survey::begin(routes, &self.history, Arc::clone(&policy));
+        let mut scan = AuditScan::begin(routes, &self.history, Arc::clone(&policy));
         let (mut refusing, mut held) = (Vec::new(), Vec::new());
         let mut outcome = Ok(total);
-        while let Some((route, sight)) = survey.next().await {
-            let is_to_be_told = self.history.note(&route, &sight, begun);
-            match self.judge(&route, &sight, &policy, is_to_be_told).await {
-                Ok(Some(finding)) => self.registrar.metrics.audited(finding, 1),
+        while let Some((route, state)) = scan.next().await {
+            let is_newly_unknown = self.history.note(&route, &state, begun);
+            match self.judge(&route, &state, &policy, is_newly_unknown).await {
+                Ok(Some(finding)) => self.registrar.metrics.count_finding(finding, 1),
                 Ok(None) => refusing.push(route.clone()),
                 Err(error) => outcome = Err(error),
             }
-            match routed.missing(&route, &sight, &policy) {
+            match stored.missing(&route, &state, &policy) {
                 // What is proven now need not be so when all have been looked at.
-                Some(claim @ (_, Ownership::Proven)) if routed.is_contested(&route) => {
+                Some(claim @ (_, Ownership::Proven)) if stored.is_contested(&route) => {
                     outcome = self.hold(claim).await.and(outcome);
                 }
                 Some((route, _)) => held.push(route),
@@ -112,7 +112,7 @@ impl Auditor {
         }
         self.registrar.metrics.unknown_owners.set(self.history.long_unknown() as i64);
         self.withdraw_dead(refusing, tools, begun, &policy).await?;
-        self.repair(held, &routed).await?;
+        self.repair(held, &stored).await?;
         outcome
     }
 
@@ -121,37 +121,37 @@ impl Auditor {
     async fn judge(
         &self,
         route: &GridRoute,
-        sight: &Sight,
+        state: &RouteState,
         policy: &Policy,
-        is_to_be_told: bool,
-    ) -> Result<Option<Finding>, StoreError> {
+        is_newly_unknown: bool,
+    ) -> Result<Option<AuditFinding>, StoreError> {
         let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
-        Ok(Some(match sight {
-            Sight::User(owner) if policy.is_own(route, owner) => Finding::own,
-            Sight::User(owner) if policy.is_anothers(route, owner) => {
+        Ok(Some(match state {
+            RouteState::OwnedBy(owner) if policy.is_own(route, owner) => AuditFinding::own,
+            RouteState::OwnedBy(owner) if policy.is_foreign(route, owner) => {
                 let withdrawn = self.withdraw(route).await?;
                 if withdrawn {
                     warn!(tool, pattern, destination, owner, "withdrawn: the port is somebody else's now");
                 }
-                if withdrawn { Finding::withdrawn } else { Finding::changed }
+                if withdrawn { AuditFinding::withdrawn } else { AuditFinding::changed }
             }
-            Sight::User(owner) => {
+            RouteState::OwnedBy(owner) => {
                 debug!(
                     tool,
                     pattern, destination, owner, "kept: the route has no origin, and its port belongs to no tool"
                 );
-                Finding::no_tools
+                AuditFinding::no_tools
             }
-            Sight::Refusing(reason) => {
+            RouteState::Refusing(reason) => {
                 debug!(tool, pattern, destination, reason, "nobody listens");
                 return Ok(None);
             }
-            Sight::Busy(reason) => {
+            RouteState::Busy(reason) => {
                 debug!(tool, pattern, destination, reason, "not audited");
-                Finding::backend_unreachable
+                AuditFinding::backend_unreachable
             }
-            Sight::Unknown(reason) if is_to_be_told => {
-                let audits = UNKNOWN_ROUNDS;
+            RouteState::Unknown(reason) if is_newly_unknown => {
+                let audits = UNKNOWN_AUDITS;
                 warn!(
                     tool,
                     pattern,
@@ -160,14 +160,14 @@ impl Auditor {
                     reason,
                     "owner unknown: it could not be found out whose server listens there; the route stays"
                 );
-                Finding::owner_unknown
+                AuditFinding::owner_unknown
             }
-            Sight::Unknown(reason) => {
+            RouteState::Unknown(reason) => {
                 debug!(tool, pattern, destination, reason, "not audited");
-                Finding::owner_unknown
+                AuditFinding::owner_unknown
             }
-            Sight::Outside => Finding::outside,
-            Sight::NotReached => Finding::not_reached,
+            RouteState::Outside => AuditFinding::outside,
+            RouteState::NotReached => AuditFinding::not_reached,
         }))
     }
 
@@ -185,7 +185,7 @@ impl Auditor {
             policy.dead_after.is_some_and(|dead_after| self.history.is_dead(route, dead_after, begun, unix_now))
         };
         let (dead, alive): (Vec<_>, Vec<_>) = refusing.into_iter().partition(is_dead);
-        self.registrar.metrics.audited(Finding::backend_unreachable, alive.len() as u64);
+        self.registrar.metrics.count_finding(AuditFinding::backend_unreachable, alive.len() as u64);
         let key_of = |route: &GridRoute| routes_key(route.tool.as_bytes());
         let keys: BTreeSet<Vec<u8>> = dead.iter().map(key_of).collect();
         let verdict = self.guard.judge(&keys.into_iter().collect::<Vec<_>>(), tools, Instant::now());
@@ -193,7 +193,7 @@ impl Auditor {
         for route in &dead {
             let finding = if !verdict.withdraws(&key_of(route)) {
                 held += 1;
-                Finding::held
+                AuditFinding::held
             } else if self.withdraw(route).await? {
                 let (tool, pattern, destination) = (route.tool.as_str(), route.pattern.as_str(), route.url.as_str());
                 let at_least = policy.dead_after;
@@ -201,15 +201,15 @@ impl Auditor {
                     tool,
                     pattern,
                     destination,
-                    audits = DEAD_ROUNDS,
+                    audits = DEAD_AUDITS,
                     ?at_least,
                     "withdrawn: the port refuses connections"
                 );
-                Finding::dead
+                AuditFinding::dead
             } else {
-                Finding::changed
+                AuditFinding::changed
             };
-            self.registrar.metrics.audited(finding, 1);
+            self.registrar.metrics.count_finding(finding, 1);
         }
         self.registrar.metrics.held_dead.set(held);
         Ok(())
@@ -222,8 +222,8 @@ impl Auditor {
     }
 
     /// Has the index say that the tool is routed to its route's address.
-    async fn hold(&self, (route, ownership): Held) -> Result<(), StoreError> {
-        let registration = self.registrar.store.commit(&registry::hold_address(&route, ownership)).await?;
+    async fn hold(&self, (route, ownership): IndexEntry) -> Result<(), StoreError> {
+        let registration = self.registrar.store.commit(&registry::index_address(&route, ownership)).await?;
         if let Registration::Done { evicted: Some(evicted), .. } = registration {
             let (tool, destination) = (route.tool.as_str(), route.url.as_str());
             warn!(
@@ -235,7 +235,7 @@ impl Auditor {
     }
 
     /// Has the index say who is routed to which address, where it does not, and nobody else has it by now.
-    async fn repair(&self, held: Vec<GridRoute>, routed: &Routed) -> Result<(), StoreError> {
+    async fn repair(&self, held: Vec<GridRoute>, stored: &StoredRoutes) -> Result<(), StoreError> {
         let store = &self.registrar.store;
         let hold = |route| self.hold((route, Ownership::Unproven));
         let mut outcomes = stream::iter(held).map(hold).buffer_unordered(REPAIRS_AT_ONCE);
@@ -243,9 +243,9 @@ impl Auditor {
             outcome?;
         }
         let release = async |(address, tool): (&String, ToolName)| {
-            store.commit(&registry::release_address(&tool, address)).await.map(|_| ())
+            store.commit(&registry::unindex_address(&tool, address)).await.map(|_| ())
         };
-        let mut outcomes = stream::iter(routed.stale()).map(release).buffer_unordered(REPAIRS_AT_ONCE);
+        let mut outcomes = stream::iter(stored.stale()).map(release).buffer_unordered(REPAIRS_AT_ONCE);
         while let Some(outcome) = outcomes.next().await {
             outcome?;
         }
@@ -253,19 +253,20 @@ impl Auditor {
     }
 }
 
-impl Routed {
+impl StoredRoutes {
     /// What the index should say because of this route, and does not: an address is the proven owner's, else that of the only
     /// tool that is routed there.
-    fn missing(&self, route: &GridRoute, sight: &Sight, policy: &Policy) -> Option<Held> {
+    fn missing(&self, route: &GridRoute, state: &RouteState, policy: &Policy) -> Option<IndexEntry> {
         let address = address_of(&route.backend);
         if self.index.get(&address).is_some_and(|tool| tool == route.tool.as_str()) {
             return None;
         }
-        let is_proven = matches!(sight, Sight::User(owner) if policy.tool_of(owner).as_ref() == Some(&route.tool));
+        let is_proven =
+            matches!(state, RouteState::OwnedBy(owner) if policy.tool_of(owner).as_ref() == Some(&route.tool));
         let is_only = self.tools_at.get(&address).is_some_and(|tools| tools.len() == 1);
         let ownership = if is_proven { Ownership::Proven } else { Ownership::Unproven };
-        let is_anothers = matches!(sight, Sight::User(owner) if policy.is_anothers(route, owner));
-        (is_proven || is_only && !is_anothers).then(|| (route.clone(), ownership))
+        let is_foreign = matches!(state, RouteState::OwnedBy(owner) if policy.is_foreign(route, owner));
+        (is_proven || is_only && !is_foreign).then(|| (route.clone(), ownership))
     }
 
     /// Whether other tools are routed to the route's address, too.
@@ -288,11 +289,12 @@ impl Policy {
     /// Whether the owner of a port is the tool, or whoever registered the route.
     fn is_own(&self, route: &GridRoute, owner: &str) -> bool {
         let is_tool = owner.strip_prefix(self.project.as_str()).and_then(|rest| rest.strip_prefix('.'));
-        is_tool == Some(route.tool.as_str()) || route.signed.as_ref().is_some_and(|signed| signed.owner == owner)
+        is_tool == Some(route.tool.as_str())
+            || route.registrant.as_ref().is_some_and(|registrant| registrant.owner == owner)
     }
 
     /// Whether that shows that the route is not right any more. Of a route that nobody signed, only another tool does.
-    fn is_anothers(&self, route: &GridRoute, owner: &str) -> bool {
-        !self.is_own(route, owner) && (route.signed.is_some() || self.tool_of(owner).is_some())
+    fn is_foreign(&self, route: &GridRoute, owner: &str) -> bool {
+        !self.is_own(route, owner) && (route.registrant.is_some() || self.tool_of(owner).is_some())
     }
 }

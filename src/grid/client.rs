@@ -1,30 +1,30 @@
 //! The programs that run on the grid's hosts and tell the proxies: webservice-runner, portgrabber, portreleaser.
 //!
 //! `runner`, `grabber` (with its `companion`) and `releaser` are the programs; `active_proxy` (whom to tell), `port` (which
-//! port), `socket` (who listens on it), `exchange` (one command and its answer), `dialect` (which commands a proxy
+//! port), `socket` (who listens on it), `exchange` (one command and its answer), `support` (which commands a proxy
 //! understands), `registration` (until it works), `renewal` (again and again), `withdrawal` (back), `announcement` (all
 //! proxies at once), `record` (what is registered, for the epilog), `job` (the command and its processes), `home` (where it
 //! runs), `signals` (what it is sent), `failure` and `status` (what it leaves).
 
 mod active_proxy;
 mod announcement;
-mod companion;
-mod dialect;
 mod exchange;
 mod failure;
 pub mod grabber;
-mod home;
+mod home_dir;
 mod job;
-mod port;
-mod record;
+mod job_record;
+mod listening_socket;
+mod port_reservation;
+mod protocol_support;
 mod registration;
 pub mod releaser;
 mod renewal;
 pub mod runner;
 mod signals;
-mod socket;
 mod status;
-mod withdrawal;
+mod unregistration;
+mod watcher;
 
 use std::io;
 use std::process::ExitCode;

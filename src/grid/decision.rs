@@ -6,7 +6,7 @@ use tracing::{debug, info, warn};
 
 use super::destination::DestinationError;
 use super::identd::IdentError;
-use super::metrics::{Asked, Outcome};
+use super::metrics::{CommandKind, Outcome};
 use super::protocol::{Command, Reply};
 use crate::daemon::StoreError;
 use crate::route::{Backend, BackendError, MAX_ROUTES, PatternError, ToolName};
@@ -16,13 +16,13 @@ const SHOWN_CHARS: usize = 256;
 
 /// What was done.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum Completed {
     /// The pattern's requests go there.
     Registered {
         /// Where.
         backend: Backend,
         /// Who listens there.
-        server: Server,
+        server: ServerState,
         /// The tool that was routed there before.
         evicted: Option<String>,
     },
@@ -45,18 +45,18 @@ pub(super) enum Done {
 
 /// What is known about the server that a client registers, where it is not another user's.
 #[derive(Debug)]
-pub(super) enum Server {
+pub(super) enum ServerState {
     /// It is the tool's.
     Own,
     /// Connections are refused: it does not listen yet.
-    NotYet,
+    NotListening,
     /// It is not known whose it is, for this reason.
     Unknown(String),
 }
 
 /// Why a client does not get what it asks.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum CommandError {
     #[error(transparent)]
     Ident(#[from] IdentError),
     #[error("user {user:?} is no tool of {project:?}")]
@@ -72,7 +72,7 @@ pub(super) enum Refusal {
     #[error("user {0:?} has as many commands under way on this host as one user may have")]
     TooManyAtOnce(String),
     #[error("{address} is another user's server, {user:?}, says the identd of its host")]
-    AnothersServer { address: SocketAddr, user: String },
+    ForeignServer { address: SocketAddr, user: String },
     #[error("tool {holder:?} is routed to {address}, and the caller's own server is not known to listen there: {why}")]
     AddressHeld { address: SocketAddr, holder: String, why: String },
     #[error("nothing listens at {0}")]
@@ -89,7 +89,7 @@ pub(super) enum Refusal {
     Origin(#[from] serde_json::Error),
 }
 
-impl Refusal {
+impl CommandError {
     pub(super) fn reply(&self) -> Reply {
         match self {
             Self::Ident(_) | Self::Gone => Reply::IdentFailed,
@@ -103,13 +103,13 @@ impl Refusal {
             Self::Ident(_) | Self::Gone => Outcome::ident_failed,
             Self::NoTool { .. } => Outcome::no_tool,
             Self::Store(_) => Outcome::redis_failed,
-            Self::AnothersServer { .. } | Self::AddressHeld { .. } => Outcome::address_taken,
+            Self::ForeignServer { .. } | Self::AddressHeld { .. } => Outcome::address_taken,
             _ => Outcome::refused,
         }
     }
 }
 
-impl Asked {
+impl CommandKind {
     /// The kind of a command.
     pub(super) fn of(command: Command<'_>) -> Self {
         match command {
@@ -122,21 +122,21 @@ impl Asked {
 }
 
 /// One line for what a tool's client asked and got, and one for the tool that lost its route by that.
-pub(super) fn log_done(command: Command<'_>, peer: IpAddr, tool: &ToolName, done: &Done) {
+pub(super) fn log_completed(command: Command<'_>, peer: IpAddr, tool: &ToolName, done: &Completed) {
     let (tool, pattern) = (tool.as_str(), shown(command.pattern()));
     match done {
-        Done::Registered { backend, server, evicted } => {
+        Completed::Registered { backend, server, evicted } => {
             let canonical = matches!(command, Command::Register { canonical: true, .. });
             let destination = backend.to_string();
             let server = match server {
-                Server::Own => "the tool's",
-                Server::NotYet => "does not listen yet",
-                Server::Unknown(why) => why,
+                ServerState::Own => "the tool's",
+                ServerState::NotListening => "does not listen yet",
+                ServerState::Unknown(why) => why,
             };
             info!(tool, %peer, pattern, destination, canonical, server, "registered");
             log_evicted(evicted.as_deref(), backend, tool);
         }
-        Done::Renewed { backend, is_new, evicted } => {
+        Completed::Renewed { backend, is_new, evicted } => {
             let destination = backend.to_string();
             if *is_new {
                 info!(tool, %peer, pattern, destination, "renewed: the route was missing");
@@ -145,9 +145,9 @@ pub(super) fn log_done(command: Command<'_>, peer: IpAddr, tool: &ToolName, done
             }
             log_evicted(evicted.as_deref(), backend, tool);
         }
-        Done::Unregistered => info!(tool, %peer, pattern, "unregistered"),
-        Done::Absent => info!(tool, %peer, pattern, "nothing to unregister: there is no such route"),
-        Done::Kept => {
+        Completed::Unregistered => info!(tool, %peer, pattern, "unregistered"),
+        Completed::Absent => info!(tool, %peer, pattern, "nothing to unregister: there is no such route"),
+        Completed::Kept => {
             let url = command.url().map(shown);
             info!(tool, %peer, pattern, url, "nothing to unregister: the route is another host's, or leads elsewhere");
         }
@@ -162,12 +162,12 @@ fn log_evicted(evicted: Option<&str>, backend: &Backend, by: &str) {
 }
 
 /// One line for what a client asked and did not get. A renewal asks again every minute.
-pub(super) fn log_refused(command: Command<'_>, peer: IpAddr, tool: Option<&ToolName>, refusal: &Refusal) {
+pub(super) fn log_refused(command: Command<'_>, peer: IpAddr, tool: Option<&ToolName>, refusal: &CommandError) {
     let (tool, asked, destination) = (tool.map(ToolName::as_str), command.name(), command.url().map(shown));
     let (pattern, reply, reason) = (shown(command.pattern()), refusal.reply().as_str(), refusal.to_string());
     match refusal {
-        Refusal::Superseded => debug!(tool, %peer, asked, pattern, destination, reply, reason, "refused"),
-        Refusal::NothingListens(_) | Refusal::ServerUnknown { .. } => {
+        CommandError::Superseded => debug!(tool, %peer, asked, pattern, destination, reply, reason, "refused"),
+        CommandError::NothingListens(_) | CommandError::ServerUnknown { .. } => {
             info!(tool, %peer, asked, pattern, destination, reply, reason, "refused");
         }
         _ => warn!(tool, %peer, asked, pattern, destination, reply, reason, "refused"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::net::lookup_host;
 
-use super::host_names::{System, are_one_host};
+use super::host_names::{SystemResolver, are_one_host};
 use crate::daemon::ConcurrencyLimiter;
 use crate::registry::is_special;
 use crate::route::{Backend, Host, ToolName};
@@ -96,7 +96,7 @@ impl Resolver {
     /// # Errors
     /// A look-up that failed, or took too long.
     pub async fn is_one_host(&self, tool: &ToolName, one: IpAddr, other: IpAddr) -> io::Result<bool> {
-        let look_up = tokio::task::spawn_blocking(move || are_one_host(&System, one, other));
+        let look_up = tokio::task::spawn_blocking(move || are_one_host(&SystemResolver, one, other));
         self.bounded(tool, async { look_up.await? }).await
     }
 

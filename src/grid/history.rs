@@ -9,15 +9,15 @@ use crate::registry::GridRoute;
 use crate::route::ToolName;
 
 /// So often in a row, at least, a port must refuse connections before its route goes.
-pub const DEAD_ROUNDS: u32 = 3;
+pub const DEAD_AUDITS: u32 = 3;
 /// After so many audits in a row that did not find out who owns a port, the operator is told.
-pub const UNKNOWN_ROUNDS: u32 = 3;
+pub const UNKNOWN_AUDITS: u32 = 3;
 
 /// What is seen of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub enum RouteState {
     /// This user's server listens.
-    User(String),
+    OwnedBy(String),
     /// Connections are refused, or the host is gone.
     Refusing(String),
     /// The server takes no connection now, on a host that answers.
@@ -32,7 +32,7 @@ pub enum Sight {
 
 /// One record for each route of the latest audit.
 #[derive(Debug, Default)]
-pub struct History(HashMap<Key, Record>);
+pub struct History(HashMap<Key, RouteRecord>);
 
 /// A route that leads elsewhere is another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,13 +43,13 @@ struct Key {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Record {
+struct RouteRecord {
     /// When it was registered, if that is known. Registered again it begins anew.
     since: Option<u64>,
     /// When it was looked at.
-    looked_at: Option<Instant>,
+    last_audited: Option<Instant>,
     refusing: Option<Refusing>,
-    unknown_rounds: u32,
+    unknown_audits: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,48 +63,48 @@ impl History {
     pub fn keep_only(&mut self, routes: &[GridRoute]) {
         let records = routes.iter().map(|route| {
             let key = Key::of(route);
-            let since = route.signed.as_ref().map(|signed| signed.since);
+            let since = route.registrant.as_ref().map(|registrant| registrant.since);
             let record = self.0.remove(&key).filter(|record| record.since == since);
-            (key, record.unwrap_or_else(|| Record { since, ..Record::default() }))
+            (key, record.unwrap_or_else(|| RouteRecord { since, ..RouteRecord::default() }))
         });
         self.0 = records.collect();
     }
 
     /// When a route was looked at; `None` never.
-    pub fn looked_at(&self, route: &GridRoute) -> Option<Instant> {
-        self.0.get(&Key::of(route))?.looked_at
+    pub fn last_audited(&self, route: &GridRoute) -> Option<Instant> {
+        self.0.get(&Key::of(route))?.last_audited
     }
 
     /// Notes what an audit has seen, and returns whether this is the audit at which its owner is unknown for the
-    /// [`UNKNOWN_ROUNDS`]th time in a row.
-    pub fn note(&mut self, route: &GridRoute, sight: &Sight, now: Instant) -> bool {
+    /// [`UNKNOWN_AUDITS`]th time in a row.
+    pub fn note(&mut self, route: &GridRoute, state: &RouteState, now: Instant) -> bool {
         let Some(record) = self.0.get_mut(&Key::of(route)) else { return false };
-        if matches!(sight, Sight::NotReached) {
+        if matches!(state, RouteState::NotReached) {
             return false;
         }
-        record.looked_at = Some(now);
-        record.refusing = match (sight, record.refusing) {
-            (Sight::Refusing(_), Some(before)) => Some(Refusing { rounds: before.rounds + 1, ..before }),
-            (Sight::Refusing(_), None) => Some(Refusing { rounds: 1, since: now }),
+        record.last_audited = Some(now);
+        record.refusing = match (state, record.refusing) {
+            (RouteState::Refusing(_), Some(before)) => Some(Refusing { rounds: before.rounds + 1, ..before }),
+            (RouteState::Refusing(_), None) => Some(Refusing { rounds: 1, since: now }),
             _ => None,
         };
-        record.unknown_rounds = if matches!(sight, Sight::Unknown(_)) { record.unknown_rounds + 1 } else { 0 };
-        record.unknown_rounds == UNKNOWN_ROUNDS
+        record.unknown_audits = if matches!(state, RouteState::Unknown(_)) { record.unknown_audits + 1 } else { 0 };
+        record.unknown_audits == UNKNOWN_AUDITS
     }
 
-    /// Whether a port has refused connections in [`DEAD_ROUNDS`] audits, and for so long, also since its registration; `unix_now`
+    /// Whether a port has refused connections in [`DEAD_AUDITS`] audits, and for so long, also since its registration; `unix_now`
     /// is the time since the epoch.
     pub fn is_dead(&self, route: &GridRoute, dead_after: Duration, now: Instant, unix_now: Duration) -> bool {
         let Some(record) = self.0.get(&Key::of(route)) else { return false };
         let registered =
             record.since.map_or(Duration::MAX, |since| unix_now.saturating_sub(Duration::from_secs(since)));
         let is_long = |since| now.saturating_duration_since(since) >= dead_after && registered >= dead_after;
-        record.refusing.is_some_and(|refusing| refusing.rounds >= DEAD_ROUNDS && is_long(refusing.since))
+        record.refusing.is_some_and(|refusing| refusing.rounds >= DEAD_AUDITS && is_long(refusing.since))
     }
 
-    /// Routes whose owner has been unknown in [`UNKNOWN_ROUNDS`] audits or more.
+    /// Routes whose owner has been unknown in [`UNKNOWN_AUDITS`] audits or more.
     pub fn long_unknown(&self) -> usize {
-        self.0.values().filter(|record| record.unknown_rounds >= UNKNOWN_ROUNDS).count()
+        self.0.values().filter(|record| record.unknown_audits >= UNKNOWN_AUDITS).count()
     }
 }
 
@@ -117,7 +117,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Signed;
+    use crate::registry::Registrant;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -128,12 +128,12 @@ mod tests {
             url: url.into(),
             backend: url.parse().unwrap(),
             origin: String::new(),
-            signed: since.map(|since| Signed { owner: "tools.hello".into(), since }),
+            registrant: since.map(|since| Registrant { owner: "tools.hello".into(), since }),
         }
     }
 
-    fn refuses() -> Sight {
-        Sight::Refusing("refused".into())
+    fn refuses() -> RouteState {
+        RouteState::Refusing("refused".into())
     }
 
     #[test]
@@ -152,9 +152,13 @@ mod tests {
         assert!(!is_dead(&history, 5, 1299), "registered a short time ago");
         assert!(!is_dead(&history, 5, 900), "registered in the future");
         assert!(is_dead(&history, 5, 1300));
-        history.note(&route, &Sight::NotReached, now);
+        history.note(&route, &RouteState::NotReached, now);
         assert!(is_dead(&history, 5, 1300), "an audit that did not get there changes nothing");
-        for other in [Sight::Busy("busy".into()), Sight::Unknown("unknown".into()), Sight::User("tools.hello".into())] {
+        for other in [
+            RouteState::Busy("busy".into()),
+            RouteState::Unknown("unknown".into()),
+            RouteState::OwnedBy("tools.hello".into()),
+        ] {
             let mut history = History(history.0.clone());
             history.note(&route, &other, now);
             history.note(&route, &refuses(), now);
@@ -186,7 +190,7 @@ mod tests {
         history.keep_only(&[signed.clone(), elsewhere.clone()]);
         assert!(dead(&history, &signed) && dead(&history, &elsewhere));
         history.keep_only(std::slice::from_ref(&later));
-        assert!(!dead(&history, &later) && history.looked_at(&later).is_none());
+        assert!(!dead(&history, &later) && history.last_audited(&later).is_none());
         history.keep_only(std::slice::from_ref(&unsigned));
         assert!(!dead(&history, &unsigned));
         history.keep_only(&[]);
@@ -198,10 +202,10 @@ mod tests {
         let route = route("http://10.0.0.1:80", None);
         let (mut history, now) = (History::default(), Instant::now());
         history.keep_only(std::slice::from_ref(&route));
-        let unknown = Sight::Unknown("no answer".into());
+        let unknown = RouteState::Unknown("no answer".into());
         let told: Vec<_> = (0..5).map(|_| history.note(&route, &unknown, now)).collect();
         assert_eq!((told, history.long_unknown()), (vec![false, false, true, false, false], 1));
-        history.note(&route, &Sight::User("tools.hello".into()), now);
+        history.note(&route, &RouteState::OwnedBy("tools.hello".into()), now);
         assert_eq!(history.long_unknown(), 0);
     }
 }

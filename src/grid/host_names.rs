@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 /// The system's names: `/etc/hosts`, DNS, whatever `/etc/nsswitch.conf` says. Blocks.
 #[derive(Clone, Copy, Debug)]
-pub struct System;
+pub struct SystemResolver;
 
 /// Looks names up.
-pub trait Names {
+pub trait HostNames {
     /// The name of an address.
     ///
     /// # Errors
@@ -22,7 +22,7 @@ pub trait Names {
     fn addresses_of(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-impl Names for System {
+impl HostNames for SystemResolver {
     fn name_of(&self, address: IpAddr) -> io::Result<String> {
         Ok(dns_lookup::lookup_addr(&address)?)
     }
@@ -37,7 +37,7 @@ impl Names for System {
 ///
 /// # Errors
 /// Those of `names`, of the first look-up that failed.
-pub fn are_one_host(names: &impl Names, one: IpAddr, other: IpAddr) -> io::Result<bool> {
+pub fn are_one_host(names: &impl HostNames, one: IpAddr, other: IpAddr) -> io::Result<bool> {
     let name = names.name_of(one)?;
     // Look-ups return the address as text where it has no name.
     if name.parse::<IpAddr>().is_ok() || !is_same_name(&name, &names.name_of(other)?) {
@@ -58,7 +58,7 @@ mod tests {
     /// Addresses with their names, and names with their addresses.
     struct Zone(&'static [(&'static str, &'static str)], &'static [(&'static str, &'static [&'static str])]);
 
-    impl Names for Zone {
+    impl HostNames for Zone {
         fn name_of(&self, address: IpAddr) -> io::Result<String> {
             let found = self.0.iter().find(|(known, _)| known.parse::<IpAddr>().unwrap() == address);
             Ok(found.map_or_else(|| address.to_string(), |(_, name)| (*name).to_owned()))

@@ -92,7 +92,7 @@ pub fn parse_ident_reply(reply: &[u8], query: Query) -> Result<&str, IdentError>
 
 impl IdentError {
     /// Whether the identd closed the connection without a word.
-    fn is_turned_away(&self) -> bool {
+    fn is_closed_without_reply(&self) -> bool {
         match self {
             Self::Io(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
             Self::Unfinished(line) => line.is_empty(),
@@ -112,12 +112,12 @@ pub async fn ask(
     ident_port: u16,
     deadline: Duration,
 ) -> Result<String, IdentError> {
-    let mut turned_away = None;
+    let mut closed_early = None;
     let asked = timeout(deadline, async {
         let mut pause = FIRST_PAUSE;
         for _ in 1..TRIES {
             match ask_once(peer, local, ident_port).await {
-                Err(error) if error.is_turned_away() => turned_away = Some(error),
+                Err(error) if error.is_closed_without_reply() => closed_early = Some(error),
                 outcome => return outcome,
             }
             sleep(pause).await;
@@ -126,7 +126,7 @@ pub async fn ask(
         ask_once(peer, local, ident_port).await
     });
     let outcome = asked.await;
-    outcome.unwrap_or_else(|_| Err(turned_away.unwrap_or(IdentError::Timeout(deadline))))
+    outcome.unwrap_or_else(|_| Err(closed_early.unwrap_or(IdentError::Timeout(deadline))))
 }
 
 async fn ask_once(peer: SocketAddr, local: SocketAddr, ident_port: u16) -> Result<String, IdentError> {
@@ -136,7 +136,7 @@ async fn ask_once(peer: SocketAddr, local: SocketAddr, ident_port: u16) -> Resul
     let mut reply = Vec::with_capacity(MAX_REPLY_LEN);
     let mut rest = (&mut stream).take(MAX_REPLY_LEN as u64);
     while rest.read_buf(&mut reply).await? > 0 && !reply.contains(&b'\n') {}
-    tokio::spawn(timeout(LINGER, let_close(stream)));
+    tokio::spawn(timeout(LINGER, wait_for_close(stream)));
     if reply.len() == MAX_REPLY_LEN && !reply.contains(&b'\n') {
         return Err(IdentError::TooLong);
     }
@@ -157,7 +157,7 @@ async fn connect(mut identd: SocketAddr, mut from: SocketAddr, ident_port: u16) 
 }
 
 /// Whoever closes first keeps the pair of ports for a minute: that should be the identd, whose port is always the same.
-async fn let_close(mut stream: TcpStream) {
+async fn wait_for_close(mut stream: TcpStream) {
     let mut bytes = [0; 64];
     let mut left = MAX_REPLY_LEN;
     while let Ok(read @ 1..) = stream.read(&mut bytes).await {

@@ -14,30 +14,30 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::metrics::{ALLOW_CLIENT, Asked, Outcome};
-use super::outsiders::Outsiders;
+use super::denied_clients::DeniedClients;
+use super::metrics::{ALLOW_CLIENT, CommandKind, Outcome};
 use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
 use crate::daemon::{Acceptor, ConnectionLimiter, Limit, Limits, Permit, Refused, canonical_addr};
 
 /// After the end is asked for, clients have so long to send what they have begun to.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// A client that is answered may go on sending for so long, and so much, before it is cut off. Cutting it off at once
 /// would take the reply back.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
 /// A client for whom there is no place tries again so often: whoever opens many connections at once takes no more than a share
 /// of those places that come free.
-const PLACE_PAUSE: Duration = Duration::from_millis(20);
+const PERMIT_RETRY: Duration = Duration::from_millis(20);
 /// A client that has not sent its command by then leaves its place to one that waits.
-const SAYS_NOTHING: Duration = Duration::from_millis(200);
+const EVICTABLE_AFTER: Duration = Duration::from_millis(200);
 
 /// Serves until `shutdown`, then finishes with the clients that are in.
-pub async fn take_in(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
+pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
     let limiter = ConnectionLimiter::new(registrar.metrics.connections.clone());
     let waiting: Arc<ConnectionLimiter<IpAddr>> = ConnectionLimiter::new(registrar.metrics.waiting.clone());
     let lingering = ConnectionLimiter::new(registrar.metrics.lingering.clone());
-    let outsiders = Outsiders::new();
+    let denied_clients = DeniedClients::new();
     let (stop, stopping) = watch::channel(false);
     let mut clients = JoinSet::new();
     let mut acceptor = Acceptor::new(listener);
@@ -51,11 +51,11 @@ pub async fn take_in(listener: TcpListener, registrar: Arc<Registrar>, shutdown:
         let policy = registrar.live.load();
         if !policy.admits(peer.ip()) {
             registrar.metrics.connections.refuse(ALLOW_CLIENT);
-            if let Some(permit) = outsiders.admit(peer.ip()) {
+            if let Some(permit) = denied_clients.admit(peer.ip()) {
                 clients.spawn(async move {
                     let refuse = async {
-                        if answer(&mut stream, Reply::Fail).await.is_ok() {
-                            let_close(&mut stream).await;
+                        if send_reply(&mut stream, Reply::Fail).await.is_ok() {
+                            wait_for_close(&mut stream).await;
                         }
                     };
                     tokio::select! {
@@ -69,27 +69,27 @@ pub async fn take_in(listener: TcpListener, registrar: Arc<Registrar>, shutdown:
         let limits = Limits::of(policy.max_connections);
         let (stopping, lingering, registrar) = (stopping.clone(), Arc::clone(&lingering), Arc::clone(&registrar));
         let idle_timeout = policy.idle_timeout;
-        let visit = move |permit| Visit { peer, idle_timeout, stopping, permit, lingering, limits };
+        let session = move |permit| Session { peer, idle_timeout, stopping, permit, lingering, limits };
         // Who comes is not before others of its host who wait.
         if !waiting.has(&peer.ip())
-            && let Ok(permit) = limiter.try_admit(peer.ip(), &limits, SAYS_NOTHING)
+            && let Ok(permit) = limiter.try_admit(peer.ip(), &limits, EVICTABLE_AFTER)
         {
-            clients.spawn(async move { visit(permit).serve(stream, &registrar).await });
-        } else if let Ok(place) = waiting.admit(peer.ip(), &limits_of_waiting(&limits)) {
+            clients.spawn(async move { session(permit).serve(stream, &registrar).await });
+        } else if let Ok(place) = waiting.admit(peer.ip(), &waiting_limits(&limits)) {
             // Who waits is not evicted for who comes later.
             place.set_busy();
             let limiter = Arc::clone(&limiter);
             clients.spawn(async move {
-                if let Some(permit) = await_place(&limiter, peer.ip(), &limits, &stream, idle_timeout).await {
+                if let Some(permit) = wait_for_permit(&limiter, peer.ip(), &limits, &stream, idle_timeout).await {
                     drop(place);
-                    visit(permit).serve(stream, &registrar).await;
+                    session(permit).serve(stream, &registrar).await;
                 }
             });
         } else {
             // As many wait as may: whoever has said nothing yet makes room at once.
             match limiter.admit(peer.ip(), &limits) {
-                Ok(permit) => _ = clients.spawn(async move { visit(permit).serve(stream, &registrar).await }),
-                Err(refused) => warn_of(peer.ip(), refused),
+                Ok(permit) => _ = clients.spawn(async move { session(permit).serve(stream, &registrar).await }),
+                Err(refused) => log_refusal(peer.ip(), refused),
             }
         }
     }
@@ -100,12 +100,12 @@ pub async fn take_in(listener: TcpListener, registrar: Arc<Registrar>, shutdown:
 }
 
 /// So many clients may wait for a place: as many as are served, half of them of one host.
-fn limits_of_waiting(limits: &Limits) -> Limits {
+fn waiting_limits(limits: &Limits) -> Limits {
     Limits { per_host: (limits.total / 2).max(1), ..*limits }
 }
 
 /// Waits until there is a place for a client; `None` if it has gone, or there is none in time.
-async fn await_place(
+async fn wait_for_permit(
     limiter: &Arc<ConnectionLimiter<IpAddr, String>>,
     host: IpAddr,
     limits: &Limits,
@@ -114,14 +114,14 @@ async fn await_place(
 ) -> Option<Permit<IpAddr, String>> {
     let deadline = Instant::now() + within;
     loop {
-        tokio::time::sleep(PLACE_PAUSE).await;
+        tokio::time::sleep(PERMIT_RETRY).await;
         if matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(0) | Err(_))) {
             return None;
         }
-        match limiter.try_admit(host, limits, SAYS_NOTHING) {
+        match limiter.try_admit(host, limits, EVICTABLE_AFTER) {
             Ok(permit) => return Some(permit),
             Err(limit) if Instant::now() >= deadline => {
-                warn_of(host, limiter.refuse(&host, limit));
+                log_refusal(host, limiter.refuse(&host, limit));
                 return None;
             }
             Err(_) => {}
@@ -129,7 +129,7 @@ async fn await_place(
     }
 }
 
-fn warn_of(peer: IpAddr, refused: Refused) {
+fn log_refusal(peer: IpAddr, refused: Refused) {
     if refused.first {
         warn!(%peer, by = limit_name(refused.limit), "connection limit reached; refusing connections");
     }
@@ -145,7 +145,7 @@ fn limit_name(limit: Limit) -> &'static str {
 }
 
 /// One client, from the door to the door.
-struct Visit {
+struct Session {
     peer: SocketAddr,
     idle_timeout: Duration,
     stopping: watch::Receiver<bool>,
@@ -155,14 +155,14 @@ struct Visit {
     limits: Limits,
 }
 
-impl Visit {
+impl Session {
     async fn serve(mut self, mut stream: TcpStream, registrar: &Registrar) {
         // Fails when the client is gone already.
         let Ok(local) = stream.local_addr().map(canonical_addr) else { return };
         let peer = self.peer;
         let mut received = Vec::new();
         if let Err(why) = self.receive(&mut stream, &mut received).await {
-            registrar.metrics.decided(Asked::unknown, Outcome::no_command);
+            registrar.metrics.count_command(CommandKind::unknown, Outcome::no_command);
             // A probe that only connects is not worth a line.
             if !received.is_empty() {
                 info!(peer = %peer.ip(), reason = why, "closed without a reply");
@@ -177,21 +177,21 @@ impl Visit {
             }
             Ok(None) => return,
             Err(error) => {
-                registrar.metrics.decided(Asked::unknown, Outcome::refused);
+                registrar.metrics.count_command(CommandKind::unknown, Outcome::refused);
                 let (reply, reason) = (Reply::Fail, error.to_string());
                 warn!(peer = %peer.ip(), reply = reply.as_str(), reason, "refused");
                 reply
             }
         };
         // The client may be gone; what was decided stays.
-        if !matches!(timeout(self.idle_timeout, answer(&mut stream, reply)).await, Ok(Ok(()))) {
+        if !matches!(timeout(self.idle_timeout, send_reply(&mut stream, reply)).await, Ok(Ok(()))) {
             return;
         }
         // Its place is free again, so that a client that does not close keeps out nobody.
         drop(self.permit);
         let Ok(permit) = self.lingering.admit(peer.ip(), &self.limits) else { return };
         tokio::select! {
-            () = let_close(&mut stream) => {}
+            () = wait_for_close(&mut stream) => {}
             () = permit.evicted() => {}
         }
     }
@@ -203,7 +203,7 @@ impl Visit {
         let end = async {
             // An error means that `serve` is gone.
             let _ = stopping.wait_for(|stopping| *stopping).await;
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
         };
         tokio::pin!(end);
         let mut stream = stream.take(MAX_COMMAND_LEN as u64);
@@ -229,13 +229,13 @@ impl Visit {
 }
 
 /// Sends the reply and nothing more.
-async fn answer(stream: &mut TcpStream, reply: Reply) -> io::Result<()> {
+async fn send_reply(stream: &mut TcpStream, reply: Reply) -> io::Result<()> {
     stream.write_all(reply.as_str().as_bytes()).await?;
     stream.shutdown().await
 }
 
 /// Waits until the client has had the reply and closes, within limits.
-async fn let_close(stream: &mut TcpStream) {
+async fn wait_for_close(stream: &mut TcpStream) {
     let mut bytes = [0; 4096];
     let mut left = LINGER_BYTES;
     let rest = async {

@@ -19,7 +19,7 @@ const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 label_values! {
     /// What a client asked for.
-    pub enum Asked {
+    pub enum CommandKind {
         /// `register`, or `registerCanonical`.
         register,
         /// `renew`, or `renewCanonical`.
@@ -55,27 +55,27 @@ label_values! {
 
 /// Labels of a client's command.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Decision {
+pub struct CommandLabels {
     /// See there.
-    pub command: Asked,
+    pub command: CommandKind,
     /// See there.
     pub outcome: Outcome,
 }
 
-impl Decision {
+impl CommandLabels {
     /// What is no command comes to nothing else than these two.
     fn is_possible(&self) -> bool {
         match self.outcome {
             Outcome::refused => true,
-            Outcome::no_command => self.command == Asked::unknown,
-            _ => self.command != Asked::unknown,
+            Outcome::no_command => self.command == CommandKind::unknown,
+            _ => self.command != CommandKind::unknown,
         }
     }
 }
 
 label_values! {
     /// What the audit found about one route.
-    pub enum Finding {
+    pub enum AuditFinding {
         /// The port is the route's tool's.
         own,
         /// The port is somebody else's: withdrawn.
@@ -100,14 +100,14 @@ label_values! {
 }
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Audited {
-    finding: Finding,
+struct FindingLabel {
+    finding: AuditFinding,
 }
 
 /// All of them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    commands: Family<Decision, Counter>,
+    commands: Family<CommandLabels, Counter>,
     ident: Histogram,
     /// How long Redis takes.
     pub redis: Histogram,
@@ -117,7 +117,7 @@ pub struct Metrics {
     pub waiting: ConnectionMeter,
     /// Clients that are answered and have not closed yet.
     pub lingering: ConnectionMeter,
-    audited: Family<Audited, Counter>,
+    audited: Family<FindingLabel, Counter>,
     rounds: Counter,
     rounds_failed: Counter,
     /// Routes whose owner several audits in a row have not found out.
@@ -159,31 +159,34 @@ impl Metrics {
         registry.register("held_dead_routes", help, metrics.held_dead.clone());
         registry.register("audit_rounds", "Audits that went through all routes", metrics.rounds.clone());
         registry.register("audit_rounds_failed", "Audits that Redis broke off", metrics.rounds_failed.clone());
-        let decisions = Asked::ALL.iter().flat_map(|&command| {
-            Outcome::ALL.iter().map(move |&outcome| Decision { command, outcome }).filter(Decision::is_possible)
+        let decisions = CommandKind::ALL.iter().flat_map(|&command| {
+            Outcome::ALL
+                .iter()
+                .map(move |&outcome| CommandLabels { command, outcome })
+                .filter(CommandLabels::is_possible)
         });
         start_at_zero(&metrics.commands, decisions);
-        start_at_zero(&metrics.audited, Finding::ALL.iter().map(|&finding| Audited { finding }));
+        start_at_zero(&metrics.audited, AuditFinding::ALL.iter().map(|&finding| FindingLabel { finding }));
         Arc::new(metrics)
     }
 
     /// A client's command has been decided.
-    pub fn decided(&self, command: Asked, outcome: Outcome) {
-        self.commands.get_or_create(&Decision { command, outcome }).inc();
+    pub fn count_command(&self, command: CommandKind, outcome: Outcome) {
+        self.commands.get_or_create(&CommandLabels { command, outcome }).inc();
     }
 
     /// An identd took so long.
-    pub fn ident_took(&self, passed: Duration) {
+    pub fn observe_ident(&self, passed: Duration) {
         self.ident.observe(passed.as_secs_f64());
     }
 
     /// The audit has looked at so many routes more.
-    pub fn audited(&self, finding: Finding, routes: u64) {
-        self.audited.get_or_create(&Audited { finding }).inc_by(routes);
+    pub fn count_finding(&self, finding: AuditFinding, routes: u64) {
+        self.audited.get_or_create(&FindingLabel { finding }).inc_by(routes);
     }
 
     /// An audit has ended.
-    pub fn audit_ended(&self, whole: bool) {
+    pub fn count_round(&self, whole: bool) {
         if whole { &self.rounds } else { &self.rounds_failed }.inc();
     }
 }

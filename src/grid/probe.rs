@@ -30,18 +30,18 @@ const KERNEL: &str = "root";
 
 /// What is known about an address.
 #[derive(Debug)]
-pub enum Listener {
+pub enum PortState {
     /// The connection is refused.
-    Nothing,
+    Closed,
     /// The user whose server has the connection. `root` is the user of that name, not the kernel.
-    User(String),
+    OwnedBy(String),
     /// Something may listen, and it is not known whose it is.
-    Unknown(Unknown),
+    Unknown(UnknownOwner),
 }
 
 /// Why it is not known whose server it is.
 #[derive(Debug, thiserror::Error)]
-pub enum Unknown {
+pub enum UnknownOwner {
     /// No way to the host, or the connection broke while it was made.
     #[error("{0} while connecting")]
     Unreachable(io::Error),
@@ -61,36 +61,36 @@ pub enum Unknown {
 
 /// Connects to `backend` and asks its host's identd who has the other end. The request that a slow server gets is one for
 /// `tool`. Takes as long as three answers of an identd and some 6 s at most.
-pub async fn who_listens(backend: SocketAddr, tool: &ToolName, policy: &Policy) -> Listener {
+pub async fn find_owner(backend: SocketAddr, tool: &ToolName, policy: &Policy) -> PortState {
     let stream = match connect(backend).await {
         Ok(stream) => stream,
         Err(found) => return found,
     };
     match stream.local_addr() {
         Ok(local) => match (Probe { stream, backend, local, policy }).owner(tool).await {
-            Ok(owner) => Listener::User(owner),
-            Err(unknown) => Listener::Unknown(unknown),
+            Ok(owner) => PortState::OwnedBy(owner),
+            Err(unknown) => PortState::Unknown(unknown),
         },
-        Err(error) => Listener::Unknown(Unknown::Unreachable(error)),
+        Err(error) => PortState::Unknown(UnknownOwner::Unreachable(error)),
     }
 }
 
 /// Only connects.
 ///
 /// # Errors
-/// Never [`Listener::User`].
-pub async fn connect(backend: SocketAddr) -> Result<TcpStream, Listener> {
+/// Never [`PortState::OwnedBy`].
+pub async fn connect(backend: SocketAddr) -> Result<TcpStream, PortState> {
     match timeout(CONNECT_DEADLINE, TcpStream::connect(backend)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Listener::Nothing),
-        Ok(Err(error)) => Err(Listener::Unknown(Unknown::Unreachable(error))),
-        Err(_) => Err(Listener::Unknown(Unknown::ConnectTimeout)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(PortState::Closed),
+        Ok(Err(error)) => Err(PortState::Unknown(UnknownOwner::Unreachable(error))),
+        Err(_) => Err(PortState::Unknown(UnknownOwner::ConnectTimeout)),
     }
 }
 
 /// Whether a host is there: its identd's port takes a connection, or refuses it.
 pub async fn host_answers(host: IpAddr, policy: &Policy) -> bool {
-    matches!(connect(SocketAddr::new(host, policy.ident_port)).await, Ok(_) | Err(Listener::Nothing))
+    matches!(connect(SocketAddr::new(host, policy.ident_port)).await, Ok(_) | Err(PortState::Closed))
 }
 
 /// One connection to a server.
@@ -111,12 +111,12 @@ enum Answer {
 }
 
 impl Probe<'_> {
-    async fn owner(mut self, tool: &ToolName) -> Result<String, Unknown> {
-        if let Some(owner) = self.owner_but_kernel().await? {
+    async fn owner(mut self, tool: &ToolName) -> Result<String, UnknownOwner> {
+        if let Some(owner) = self.owner_unless_kernel().await? {
             return Ok(owner);
         }
         sleep(ACCEPT_PAUSE).await;
-        if let Some(owner) = self.owner_but_kernel().await? {
+        if let Some(owner) = self.owner_unless_kernel().await? {
             return Ok(owner);
         }
         let request = request(tool, &self.policy.canonical_domain, self.local);
@@ -126,7 +126,7 @@ impl Probe<'_> {
         let _ = timeout_at(deadline, self.stream.write_all(request.as_bytes())).await;
         if let Ok(first) = timeout_at(deadline, self.read()).await {
             answer = first;
-            if let Some(owner) = self.owner_but_kernel().await? {
+            if let Some(owner) = self.owner_unless_kernel().await? {
                 return Ok(owner);
             }
         }
@@ -135,18 +135,18 @@ impl Probe<'_> {
             answer = Answer::Closed;
         }
         let was_quiet = self.is_quiet();
-        if let Some(owner) = self.owner_but_kernel().await? {
+        if let Some(owner) = self.owner_unless_kernel().await? {
             return Ok(owner);
         }
         match answer {
             Answer::Some if was_quiet && self.is_quiet() => Ok(KERNEL.to_owned()),
-            Answer::None if was_quiet => Err(Unknown::NotAccepted),
-            _ => Err(Unknown::Closed),
+            Answer::None if was_quiet => Err(UnknownOwner::NotAccepted),
+            _ => Err(UnknownOwner::Closed),
         }
     }
 
     /// Asks the identd.
-    async fn owner_but_kernel(&self) -> Result<Option<String>, IdentError> {
+    async fn owner_unless_kernel(&self) -> Result<Option<String>, IdentError> {
         let Policy { ident_port, ident_timeout, .. } = *self.policy;
         let owner = identd::ask(self.backend, self.local, ident_port, ident_timeout).await?;
         Ok((owner != KERNEL).then_some(owner))
@@ -233,8 +233,8 @@ mod tests {
         (listener, address)
     }
 
-    /// What `who_listens` makes of a server when an identd names the users that `user` says, given how often it was asked.
-    async fn probed(backend: SocketAddr, user: impl Fn(u32) -> &'static str + Send + 'static) -> Listener {
+    /// What `find_owner` makes of a server when an identd names the users that `user` says, given how often it was asked.
+    async fn probe(backend: SocketAddr, user: impl Fn(u32) -> &'static str + Send + 'static) -> PortState {
         let (identd, address) = listen().await;
         let replying = tokio::spawn(async move {
             for asked in 0.. {
@@ -249,7 +249,7 @@ mod tests {
         let args = ["proxylistener", "--project", "tools", "--ident-port", &port];
         let options = Options::read_with_file(&args.map(Into::into)).unwrap();
         let settings = options.into_settings().unwrap();
-        let found = who_listens(backend, &ToolName::try_new("he llo".as_bytes()).unwrap(), &settings.policy).await;
+        let found = find_owner(backend, &ToolName::try_new("he llo".as_bytes()).unwrap(), &settings.policy).await;
         replying.abort();
         found
     }
@@ -269,7 +269,7 @@ mod tests {
         accepted
     }
 
-    async fn hear_request(stream: &mut TcpStream) -> String {
+    async fn read_request(stream: &mut TcpStream) -> String {
         let mut request = String::new();
         let mut lines = BufReader::new(stream);
         while !request.ends_with("\r\n\r\n") {
@@ -282,14 +282,14 @@ mod tests {
     async fn nothing_listens_where_connections_are_refused() {
         let (listener, address) = listen().await;
         drop(listener);
-        assert!(matches!(probed(address, |_| "tools.hello").await, Listener::Nothing));
+        assert!(matches!(probe(address, |_| "tools.hello").await, PortState::Closed));
     }
 
     #[tokio::test]
     async fn a_user_is_told_without_a_request() {
         let (server, address) = listen().await;
-        let found = probed(address, |_| "tools.hello").await;
-        assert!(matches!(found, Listener::User(user) if user == "tools.hello"));
+        let found = probe(address, |_| "tools.hello").await;
+        assert!(matches!(found, PortState::OwnedBy(user) if user == "tools.hello"));
         let mut sent = String::new();
         server.accept().await.unwrap().0.read_to_string(&mut sent).await.unwrap();
         assert_eq!(sent, "");
@@ -298,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_identd_does_not_tell_is_unknown() {
         let (_server, address) = listen().await;
-        assert!(matches!(probed(address, |_| "").await, Listener::Unknown(Unknown::Ident(_))));
+        assert!(matches!(probe(address, |_| "").await, PortState::Unknown(UnknownOwner::Ident(_))));
     }
 
     #[tokio::test]
@@ -312,27 +312,27 @@ mod tests {
             flag.store(true, SeqCst);
             std::future::pending::<()>().await
         });
-        let found = probed(address, move |_| if accepted.load(SeqCst) { "tools.other" } else { "root" }).await;
-        assert!(matches!(found, Listener::User(user) if user == "tools.other"));
+        let found = probe(address, move |_| if accepted.load(SeqCst) { "tools.other" } else { "root" }).await;
+        assert!(matches!(found, PortState::OwnedBy(user) if user == "tools.other"));
     }
 
     #[tokio::test]
     async fn a_connection_that_nobody_accepts_is_not_roots() {
         let (_server, address) = listen().await;
-        assert!(matches!(probed(address, |_| "root").await, Listener::Unknown(Unknown::NotAccepted)));
+        assert!(matches!(probe(address, |_| "root").await, PortState::Unknown(UnknownOwner::NotAccepted)));
     }
 
     #[tokio::test]
     async fn a_server_of_root_answers_and_keeps_the_connection() {
         let (server, address) = listen().await;
         serve(server, async |mut stream| {
-            let request = hear_request(&mut stream).await;
+            let request = read_request(&mut stream).await;
             assert!(request.starts_with("GET /he%20llo/ HTTP/1.1\r\nHost: toolforge.org\r\nX-Forwarded-For: 127.0."));
             assert!(!request.contains("audit") && !request.contains("listener"), "{request}");
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             std::future::pending().await
         });
-        assert!(matches!(probed(address, |_| "root").await, Listener::User(user) if user == "root"));
+        assert!(matches!(probe(address, |_| "root").await, PortState::OwnedBy(user) if user == "root"));
     }
 
     #[tokio::test]
@@ -345,11 +345,11 @@ mod tests {
         let asked = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&asked);
         // At once, after the pause, when the server has said something, at the deadline.
-        let found = probed(address, move |before| {
+        let found = probe(address, move |before| {
             counted.store(before + 1, SeqCst);
             if before == 3 { "tools.other" } else { "root" }
         });
-        assert!(matches!(found.await, Listener::User(user) if user == "tools.other"));
+        assert!(matches!(found.await, PortState::OwnedBy(user) if user == "tools.other"));
         assert_eq!(asked.load(SeqCst), 4);
     }
 
@@ -358,11 +358,11 @@ mod tests {
         for answer in [&b""[..], b"HTTP/1.0 200 OK\r\n\r\n", &[b'.'; 3 << 20]] {
             let (server, address) = listen().await;
             let accepted = serve(server, move |mut stream| async move {
-                hear_request(&mut stream).await;
+                read_request(&mut stream).await;
                 let _ = stream.write_all(answer).await;
             });
-            let found = probed(address, |_| "root").await;
-            assert!(matches!(found, Listener::Unknown(Unknown::Closed)), "{} bytes: {found:?}", answer.len());
+            let found = probe(address, |_| "root").await;
+            assert!(matches!(found, PortState::Unknown(UnknownOwner::Closed)), "{} bytes: {found:?}", answer.len());
             assert!(accepted.load(SeqCst));
         }
     }
@@ -371,13 +371,13 @@ mod tests {
     async fn a_server_that_only_stops_sending_is_asked_about() {
         let (server, address) = listen().await;
         let accepted = serve(server, async |mut stream| {
-            hear_request(&mut stream).await;
+            read_request(&mut stream).await;
             stream.shutdown().await.unwrap();
             std::future::pending().await
         });
         // Known only once its answer has ended.
         let found =
-            probed(address, move |asked| if asked > 1 && accepted.load(SeqCst) { "tools.other" } else { "root" });
-        assert!(matches!(found.await, Listener::User(user) if user == "tools.other"));
+            probe(address, move |asked| if asked > 1 && accepted.load(SeqCst) { "tools.other" } else { "root" });
+        assert!(matches!(found.await, PortState::OwnedBy(user) if user == "tools.other"));
     }
 }

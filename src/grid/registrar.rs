@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::decision::{Done, Refusal, Server, log_done, log_refused};
+use super::decision::{CommandError, Completed, ServerState, log_completed, log_refused};
 use super::destination::{DestinationError, Resolver};
 use super::identd;
-use super::metrics::{Asked, Metrics, Outcome};
-use super::probe::{Listener, who_listens};
+use super::metrics::{CommandKind, Metrics, Outcome};
+use super::probe::{PortState, find_owner};
 use super::probe_limiter::ProbeLimiter;
 use super::protocol::{Command, Reply};
 use super::settings::{LivePolicy, Policy, Settings};
@@ -26,7 +26,7 @@ use crate::route::{Backend, Host, Pattern, ToolName};
 
 /// Clients wait 10 s for their reply. Names and servers are asked about until so long after the command has come; Redis may take
 /// the rest.
-const ASKING_DEADLINE: Duration = Duration::from_secs(7);
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(7);
 /// Longest time for finding out who listens. A server of root is known after some 3 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(4);
 /// Addresses of a name that are tried: a tenant may own the name.
@@ -47,7 +47,7 @@ pub struct Registrar {
 impl Registrar {
     /// Connects to nothing yet; what it counts is told by `registry`.
     pub fn new(settings: &Settings, registry: &mut Registry) -> Self {
-        settings.policy.make_room();
+        settings.policy.raise_fd_limit();
         settings.policy.warn_if_open();
         let metrics = Metrics::register(registry);
         Self {
@@ -67,43 +67,43 @@ impl Registrar {
 
     /// Does what a client asks, or not; one line in the log says which, and why.
     pub async fn decide(&self, command: Command<'_>, client: &Client<'_>) -> Reply {
-        let (asked, peer) = (Asked::of(command), client.peer.ip());
-        match self.carry_out(command, client).await {
+        let (asked, peer) = (CommandKind::of(command), client.peer.ip());
+        match self.execute(command, client).await {
             Ok((tool, done)) => {
-                self.metrics.decided(asked, Outcome::ok);
-                log_done(command, peer, &tool, &done);
+                self.metrics.count_command(asked, Outcome::ok);
+                log_completed(command, peer, &tool, &done);
                 Reply::Ok
             }
             Err((tool, refusal)) => {
-                self.metrics.decided(asked, refusal.outcome());
+                self.metrics.count_command(asked, refusal.outcome());
                 log_refused(command, peer, tool.as_ref(), &refusal);
                 refusal.reply()
             }
         }
     }
 
-    async fn carry_out(
+    async fn execute(
         &self,
         command: Command<'_>,
         client: &Client<'_>,
-    ) -> Result<(ToolName, Done), (Option<ToolName>, Refusal)> {
+    ) -> Result<(ToolName, Completed), (Option<ToolName>, CommandError)> {
         let policy = self.live.load_full();
         let Client { peer, local, stream, permit } = *client;
         let begun = Instant::now();
         let user = identd::ask(peer, local, policy.ident_port, policy.ident_timeout).await;
-        self.metrics.ident_took(begun.elapsed());
+        self.metrics.observe_ident(begun.elapsed());
         let user = user.map_err(|error| (None, error.into()))?;
         // Once a client has reset its connection, its port may be another user's, and the answer was about him.
         if !matches!(stream.take_error(), Ok(None)) {
-            return Err((None, Refusal::Gone));
+            return Err((None, CommandError::Gone));
         }
         if permit.set_owner(user.clone()).is_err() {
-            return Err((policy.tool_of(&user), Refusal::TooManyAtOnce(user)));
+            return Err((policy.tool_of(&user), CommandError::TooManyAtOnce(user)));
         }
         let Some(tool) = policy.tool_of(&user) else {
-            return Err((None, Refusal::NoTool { user, project: policy.project.clone() }));
+            return Err((None, CommandError::NoTool { user, project: policy.project.clone() }));
         };
-        let deadline = begun + ASKING_DEADLINE;
+        let deadline = begun + LOOKUP_DEADLINE;
         let caller = Caller { tool: &tool, owner: user, own: peer.ip(), policy: &policy, deadline };
         let outcome = match command {
             Command::Register { pattern, url, canonical } => self.register(caller, pattern, url, canonical).await,
@@ -117,47 +117,59 @@ impl Registrar {
         }
     }
 
-    async fn register(&self, caller: Caller<'_>, pattern: &str, url: &str, canonical: bool) -> Result<Done, Refusal> {
-        let claim = self.claim(&caller, pattern, url).await?;
-        let Claim { pattern, backend, address, server } = claim;
-        let ownership = if matches!(server, Server::Own) { Ownership::Proven } else { Ownership::Unproven };
+    async fn register(
+        &self,
+        caller: Caller<'_>,
+        pattern: &str,
+        url: &str,
+        canonical: bool,
+    ) -> Result<Completed, CommandError> {
+        let target = self.verify(&caller, pattern, url).await?;
+        let VerifiedTarget { pattern, backend, address, server } = target;
+        let ownership = if matches!(server, ServerState::Own) { Ownership::Proven } else { Ownership::Unproven };
         let (canonical, origin) = (caller.canonical_host(canonical), caller.origin(&backend));
         let call = registry::register(caller.tool, &pattern, &backend, canonical.as_deref(), &origin, ownership)?;
         match self.store.commit(&call).await? {
-            Registration::Done { evicted, .. } => Ok(Done::Registered { backend, server, evicted }),
+            Registration::Done { evicted, .. } => Ok(Completed::Registered { backend, server, evicted }),
             Registration::AddressHeld(holder) => {
                 let why = match server {
-                    Server::Own | Server::NotYet => "nothing listens there".into(),
-                    Server::Unknown(why) => why,
+                    ServerState::Own | ServerState::NotListening => "nothing listens there".into(),
+                    ServerState::Unknown(why) => why,
                 };
-                Err(Refusal::AddressHeld { address, holder, why })
+                Err(CommandError::AddressHeld { address, holder, why })
             }
-            Registration::TooManyPatterns => Err(Refusal::TooManyPatterns),
-            Registration::Superseded => Err(Refusal::Superseded),
+            Registration::TooManyPatterns => Err(CommandError::TooManyPatterns),
+            Registration::Superseded => Err(CommandError::Superseded),
         }
     }
 
-    async fn renew(&self, caller: Caller<'_>, pattern: &str, url: &str, canonical: bool) -> Result<Done, Refusal> {
-        let Claim { pattern, backend, address, server } = self.claim(&caller, pattern, url).await?;
+    async fn renew(
+        &self,
+        caller: Caller<'_>,
+        pattern: &str,
+        url: &str,
+        canonical: bool,
+    ) -> Result<Completed, CommandError> {
+        let VerifiedTarget { pattern, backend, address, server } = self.verify(&caller, pattern, url).await?;
         match server {
-            Server::Own => {}
-            Server::NotYet => return Err(Refusal::NothingListens(address)),
-            Server::Unknown(why) => return Err(Refusal::ServerUnknown { address, why }),
+            ServerState::Own => {}
+            ServerState::NotListening => return Err(CommandError::NothingListens(address)),
+            ServerState::Unknown(why) => return Err(CommandError::ServerUnknown { address, why }),
         }
         let (canonical, origin) = (caller.canonical_host(canonical), caller.origin(&backend));
         let call = registry::renew(caller.tool, &pattern, &backend, canonical.as_deref(), &origin)?;
         match self.store.commit(&call).await? {
-            Registration::Done { evicted, is_new } => Ok(Done::Renewed { backend, is_new, evicted }),
+            Registration::Done { evicted, is_new } => Ok(Completed::Renewed { backend, is_new, evicted }),
             Registration::AddressHeld(holder) => {
-                Err(Refusal::AddressHeld { address, holder, why: "it was not asked".into() })
+                Err(CommandError::AddressHeld { address, holder, why: "it was not asked".into() })
             }
-            Registration::TooManyPatterns => Err(Refusal::TooManyPatterns),
-            Registration::Superseded => Err(Refusal::Superseded),
+            Registration::TooManyPatterns => Err(CommandError::TooManyPatterns),
+            Registration::Superseded => Err(CommandError::Superseded),
         }
     }
 
     /// Checks what a client wants to have, and asks who listens there. Another user's server is refused.
-    async fn claim(&self, caller: &Caller<'_>, pattern: &str, url: &str) -> Result<Claim, Refusal> {
+    async fn verify(&self, caller: &Caller<'_>, pattern: &str, url: &str) -> Result<VerifiedTarget, CommandError> {
         let Caller { tool, own, policy, deadline, .. } = *caller;
         let backend = url.parse()?;
         let pattern = Pattern::try_new(pattern)?;
@@ -168,21 +180,21 @@ impl Registrar {
         };
         let elsewhere = Some(address.ip()).filter(|&ip| ip != own);
         let Some(_under_way) = self.probes.begin(tool, elsewhere) else {
-            let server = Server::Unknown("too many servers are being asked about at once".into());
-            return Ok(Claim { pattern, backend, address, server });
+            let server = ServerState::Unknown("too many servers are being asked about at once".into());
+            return Ok(VerifiedTarget { pattern, backend, address, server });
         };
         let deadline = deadline.min(Instant::now() + PROBE_DEADLINE);
-        let server = match timeout_at(deadline, who_listens(address, tool, policy)).await {
-            Ok(Listener::User(user)) if policy.tool_of(&user).as_ref() == Some(tool) => Server::Own,
-            Ok(Listener::User(user)) => return Err(Refusal::AnothersServer { address, user }),
-            Ok(Listener::Nothing) => Server::NotYet,
-            Ok(Listener::Unknown(why)) => Server::Unknown(why.to_string()),
-            Err(_) => Server::Unknown("not known in time".into()),
+        let server = match timeout_at(deadline, find_owner(address, tool, policy)).await {
+            Ok(PortState::OwnedBy(user)) if policy.tool_of(&user).as_ref() == Some(tool) => ServerState::Own,
+            Ok(PortState::OwnedBy(user)) => return Err(CommandError::ForeignServer { address, user }),
+            Ok(PortState::Closed) => ServerState::NotListening,
+            Ok(PortState::Unknown(why)) => ServerState::Unknown(why.to_string()),
+            Err(_) => ServerState::Unknown("not known in time".into()),
         };
-        Ok(Claim { pattern, backend, address, server })
+        Ok(VerifiedTarget { pattern, backend, address, server })
     }
 
-    async fn unregister(&self, caller: Caller<'_>, pattern: &str) -> Result<Done, Refusal> {
+    async fn unregister(&self, caller: Caller<'_>, pattern: &str) -> Result<Completed, CommandError> {
         let Caller { tool, own, deadline, .. } = caller;
         // Whether or not it may still be registered: an earlier version took more.
         let mut withdrawal = self.store.commit(&registry::unregister_if_from(tool, pattern, &[own])).await?;
@@ -215,7 +227,7 @@ impl Registrar {
         &self,
         tool: &ToolName,
         pattern: &str,
-    ) -> Result<Option<(Option<Backend>, Vec<IpAddr>)>, Refusal> {
+    ) -> Result<Option<(Option<Backend>, Vec<IpAddr>)>, CommandError> {
         let mut read = redis::pipe();
         read.hget(registry::routes_key(tool.as_bytes()), pattern);
         read.hget(registry::origin_key(tool.as_bytes()), pattern);
@@ -241,7 +253,7 @@ impl Registrar {
         false
     }
 
-    async fn unregister_url(&self, caller: Caller<'_>, pattern: &str, url: &str) -> Result<Done, Refusal> {
+    async fn unregister_url(&self, caller: Caller<'_>, pattern: &str, url: &str) -> Result<Completed, CommandError> {
         let Caller { tool, deadline, .. } = caller;
         let backend: Backend = url.parse()?;
         // As it is written, by an old listener; then as this one writes it.
@@ -257,11 +269,11 @@ impl Registrar {
                 return Ok(withdrawal.into());
             }
         }
-        Ok(Done::Kept)
+        Ok(Completed::Kept)
     }
 }
 
-impl From<Withdrawal> for Done {
+impl From<Withdrawal> for Completed {
     fn from(withdrawal: Withdrawal) -> Self {
         match withdrawal {
             Withdrawal::Removed => Self::Unregistered,
@@ -312,11 +324,11 @@ impl Caller<'_> {
 }
 
 /// What a client wants to have, and may.
-struct Claim {
+struct VerifiedTarget {
     pattern: Pattern,
     backend: Backend,
     address: SocketAddr,
-    server: Server,
+    server: ServerState,
 }
 
 impl Policy {

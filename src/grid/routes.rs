@@ -1,4 +1,4 @@
-//! Reading back what is routed: all tools' routes, in few round trips.
+//! Reading back what is stored: all tools' routes, in few round trips.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -17,7 +17,7 @@ type Hash = HashMap<Vec<u8>, Vec<u8>>;
 
 /// What Redis has, read over some time.
 #[derive(Debug, Default)]
-pub struct Routed {
+pub struct StoredRoutes {
     /// Those that jobs on the grid registered.
     pub grid: Vec<GridRoute>,
     /// Who is routed to each `host:port`, whoever wrote the routes.
@@ -35,13 +35,13 @@ pub fn address_of(backend: &Backend) -> String {
 ///
 /// # Errors
 /// Those of [`Store::commit`].
-pub async fn read_routed(store: &Store) -> Result<Routed, StoreError> {
+pub async fn read_stored_routes(store: &Store) -> Result<StoredRoutes, StoreError> {
     let mut members = redis::cmd("SMEMBERS");
     members.arg(SERVICES_KEY);
     let members: Vec<Vec<u8>> = unless_another_type(store.commit(&Reading::new(members)).await)?;
     let members = members.iter().filter_map(|member| Registered::parse(str::from_utf8(member).ok()?));
     let services: HashSet<(String, String)> = members.map(|service| (service.name, service.pattern)).collect();
-    let mut routed = Routed { index: index(store).await?, ..Routed::default() };
+    let mut stored = StoredRoutes { index: index(store).await?, ..StoredRoutes::default() };
     let tools: Vec<ToolName> = tools(store).await?.into_iter().collect();
     for tools in tools.chunks(TOOLS_AT_ONCE) {
         let mut pipeline = redis::pipe();
@@ -57,13 +57,13 @@ pub async fn read_routed(store: &Store) -> Result<Routed, StoreError> {
             let (routes, origins) = (routes?, origins?);
             let backends = routes.values().filter_map(|url| str::from_utf8(url).ok()?.parse::<Backend>().ok());
             for address in backends.map(|backend| address_of(&backend)) {
-                routed.tools_at.entry(address).or_default().insert(tool.clone());
+                stored.tools_at.entry(address).or_default().insert(tool.clone());
             }
             let is_clusters = |pattern: &str| services.contains(&(tool.as_str().to_owned(), pattern.to_owned()));
-            routed.grid.extend(registry::grid_routes(tool, routes, &origins, is_clusters));
+            stored.grid.extend(registry::grid_routes(tool, routes, &origins, is_clusters));
         }
     }
-    Ok(routed)
+    Ok(stored)
 }
 
 /// All tools that have routes.

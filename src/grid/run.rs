@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::audit::audit;
-use super::listener::take_in;
+use super::listener::serve_clients;
 use super::options::Options;
 use super::registrar::Registrar;
-use super::reload::reload_at;
+use super::reload::reload_on_hangup;
 use super::settings::Settings;
 use crate::daemon::{CommonOptions, DaemonOptions, Failure, Lifecycle, bind, on_worker};
 
@@ -42,12 +42,12 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     let (_, shutdown) = lifecycle.start().await?;
     info!(address = %listener.local_addr()?, redis = settings.redis.reach().to_string(), "listening for registrations");
     if let Some(hangups) = hangups {
-        tokio::spawn(reload_at(hangups, settings, Arc::clone(&registrar)));
+        tokio::spawn(reload_on_hangup(hangups, settings, Arc::clone(&registrar)));
     }
     tokio::spawn(audit(Arc::clone(&registrar)));
     let checked = Arc::clone(&registrar);
     tokio::spawn(async move { checked.probe_writes(readiness).await });
-    on_worker(take_in(listener, registrar, shutdown)).await;
+    on_worker(serve_clients(listener, registrar, shutdown)).await;
     info!("shutdown complete");
     Ok(ExitCode::SUCCESS)
 }

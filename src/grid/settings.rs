@@ -106,7 +106,7 @@ impl Settings {
     ///
     /// # Errors
     /// What is wrong there.
-    pub(super) fn read_again(&self) -> Result<Self, String> {
+    pub(super) fn reload(&self) -> Result<Self, String> {
         let options = Options::read_with_file(&self.args).map_err(|error| reason(&error))?;
         let redis = match options.common.redis.to_url() {
             Err(error) if error.is_file_error() => {
@@ -119,7 +119,7 @@ impl Settings {
     }
 
     /// The options that differ from `other`'s and can't be exchanged while it serves.
-    pub(super) fn fixed_that_differ(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn changes_needing_restart(&self, other: &Self) -> impl Iterator<Item = &'static str> {
         let own = [
             ("--listen", self.listen == other.listen),
             ("--redis or --redis-password-file", self.redis == other.redis),
@@ -146,7 +146,7 @@ impl Policy {
     }
 
     /// Lets the process open the files that so many clients take, and says so when the system does not.
-    pub(super) fn make_room(&self) {
+    pub(super) fn raise_fd_limit(&self) {
         // A client and its identd take one each, and as many clients as are served may wait for a place, and as many have an
         // answer and not have closed.
         let needed = 4 * self.max_connections as u64 + 640;
@@ -216,8 +216,8 @@ mod tests {
             settings(&args).unwrap()
         };
         let [first, same, other] = ["a\n", "a\n", "b\n"].map(read);
-        assert_eq!(first.fixed_that_differ(&same).count(), 0);
-        assert_eq!(first.fixed_that_differ(&other).collect::<Vec<_>>(), ["--redis or --redis-password-file"]);
+        assert_eq!(first.changes_needing_restart(&same).count(), 0);
+        assert_eq!(first.changes_needing_restart(&other).collect::<Vec<_>>(), ["--redis or --redis-password-file"]);
     }
 
     #[test]
@@ -261,12 +261,12 @@ mod tests {
         let begun = settings(&["--project", "a", "--settings-file", &file, "--redis-password-file", &pass]).unwrap();
         fs::remove_file(&pass).unwrap();
         write("b.org");
-        let read = begun.read_again().unwrap();
+        let read = begun.reload().unwrap();
         assert_eq!((&*read.policy.canonical_domain, &read.redis), ("b.org", &begun.redis));
-        assert_eq!(begun.fixed_that_differ(&read).count(), 0);
+        assert_eq!(begun.changes_needing_restart(&read).count(), 0);
         fs::write(&pass, "other\n").unwrap();
-        let read = begun.read_again().unwrap();
-        assert!(begun.fixed_that_differ(&read).eq(["--redis or --redis-password-file"]));
+        let read = begun.reload().unwrap();
+        assert!(begun.changes_needing_restart(&read).eq(["--redis or --redis-password-file"]));
     }
 
     #[test]

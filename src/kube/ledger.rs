@@ -11,7 +11,7 @@ use super::leader_lock::{Candidacy, Heartbeat, LeaderLock};
 use super::metrics::Metrics;
 use crate::daemon::{LoggedGuard, Reading, Store, StoreError, is_wrong_type};
 use crate::registry::{
-    self, CLUSTER, Claim, ClaimOutcome, LOCK_KEY, OLD_LOCK_KEY, Origin, Registered, SERVICES_KEY, Settled, Settlement,
+    self, Applied, CLUSTER, Claim, ClaimOutcome, LOCK_KEY, OLD_LOCK_KEY, Origin, Registered, SERVICES_KEY, ToolChanges,
 };
 use crate::route::ToolName;
 
@@ -176,18 +176,18 @@ impl Ledger {
         let update = |(tool, is_bulk)| (self.update(tool, desired), is_bulk);
         let updates: Vec<(ToolUpdate, bool)> =
             changed.chain(others).take(MAX_TOOLS_PER_ROUND_TRIP).map(update).collect();
-        let settlements: Vec<Settlement<'_>> = updates
+        let settlements: Vec<ToolChanges<'_>> = updates
             .iter()
-            .map(|(update, _)| Settlement { tool: &update.tool, claims: &update.claims, gone: &update.gone })
+            .map(|(update, _)| ToolChanges { tool: &update.tool, claims: &update.claims, gone: &update.gone })
             .collect();
-        let replies = Reading::<_, Vec<RedisResult<Value>>>::new(registry::settle(&settlements, held));
+        let replies = Reading::<_, Vec<RedisResult<Value>>>::new(registry::apply(&settlements, held));
         let mut replies = self.store.commit(&replies).await?.into_iter();
         // The reply to loading the script.
         replies.next().transpose().map_err(StoreError::from)?;
         for ((update, is_bulk), reply) in updates.into_iter().zip(replies) {
-            match reply.and_then(|reply| Ok(Settled::from_redis_value(reply)?)) {
-                Ok(Settled::Refused) => return Err(LedgerError::Refused),
-                Ok(Settled::Done(outcomes)) => self.note(update, outcomes, is_bulk),
+            match reply.and_then(|reply| Ok(Applied::from_redis_value(reply)?)) {
+                Ok(Applied::Refused) => return Err(LedgerError::Refused),
+                Ok(Applied::Done(outcomes)) => self.note(update, outcomes, is_bulk),
                 // Only this tool's keys have a wrong type; other tools continue.
                 Err(error) if is_wrong_type(&error) => self.note_failing(&update.tool, &error),
                 Err(error) => return Err(StoreError::from(error).into()),
@@ -280,7 +280,7 @@ impl Ledger {
                         self.metrics.writes.observe(changed_at.elapsed().as_secs_f64());
                     }
                 }
-                ClaimOutcome::Outdone => {
+                ClaimOutcome::Overridden => {
                     if overridden.insert(member.clone()) {
                         info!(tool, service, pattern, "route not registered; another source registered more recently");
                     }

@@ -30,7 +30,7 @@ static HOLD_ADDRESS: LazyLock<Script> = LazyLock::new(|| {
 /// Notes that the route's tool is routed to its address, if the route is still there. Another tool that the index names and
 /// that is routed there loses those routes if the tool is [proven](Ownership::Proven) to own the address, and keeps the address
 /// if not. In one step.
-pub fn hold_address(route: &GridRoute, ownership: Ownership) -> Call<Registration> {
+pub fn index_address(route: &GridRoute, ownership: Ownership) -> Call<Registration> {
     let ownership = if ownership == Ownership::Proven { "proven" } else { "" };
     on_routes_of(&HOLD_ADDRESS, &route.tool, &[&route.pattern, &route.url, ownership])
 }
@@ -46,6 +46,6 @@ static RELEASE_ADDRESS: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Removes what the index says about an address, a `host:port`, if the tool that it names is not routed there. In one step.
-pub fn release_address(tool: &ToolName, address: &str) -> Call<bool> {
+pub fn unindex_address(tool: &ToolName, address: &str) -> Call<bool> {
     on_routes_of(&RELEASE_ADDRESS, tool, &[address])
 }

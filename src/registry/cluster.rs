@@ -70,15 +70,15 @@ pub struct Claim {
 
 /// A route that goes, if it still is that Service's.
 #[derive(Debug, Serialize)]
-struct Withdrawal {
+struct StaleRoute {
     pattern: String,
     owner: String,
     member: String,
 }
 
 #[derive(Serialize)]
-struct Request<'a> {
-    withdrawals: Vec<Withdrawal>,
+struct ScriptInput<'a> {
+    withdrawals: Vec<StaleRoute>,
     claims: &'a [Claim],
 }
 
@@ -93,19 +93,19 @@ pub enum ClaimOutcome {
         evicted: Option<String>,
     },
     /// Another source's route is younger.
-    Outdone,
+    Overridden,
 }
 
 /// What became of a tool's routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum Applied {
     /// Nothing was done: somebody else may write.
     Refused,
     /// One outcome for each claim, in their order.
     Done(Vec<ClaimOutcome>),
 }
 
-impl FromRedisValue for Settled {
+impl FromRedisValue for Applied {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let outcomes = Vec::<Value>::from_redis_value(value)?;
         if outcomes == [Value::Int(-1)] {
@@ -114,7 +114,7 @@ impl FromRedisValue for Settled {
         let outcome = |outcome| match outcome {
             Value::Int(0) => Ok(ClaimOutcome::Unchanged),
             Value::Int(1) => Ok(ClaimOutcome::Written { evicted: None }),
-            Value::Int(2) => Ok(ClaimOutcome::Outdone),
+            Value::Int(2) => Ok(ClaimOutcome::Overridden),
             evicted => {
                 let evicted = Vec::<u8>::from_redis_value(evicted)?;
                 Ok(ClaimOutcome::Written { evicted: Some(String::from_utf8_lossy(&evicted).into_owned()) })
@@ -126,7 +126,7 @@ impl FromRedisValue for Settled {
 
 /// What one tool's routes are to be.
 #[derive(Clone, Debug)]
-pub struct Settlement<'a> {
+pub struct ToolChanges<'a> {
     /// Whose.
     pub tool: &'a ToolName,
     /// What it is to have.
@@ -136,7 +136,7 @@ pub struct Settlement<'a> {
 }
 
 /// KEYS: routes, origins, redirects, services, lock, old lock. ARGV: tool, value of the lock, request.
-static SETTLE: LazyLock<Script> = LazyLock::new(|| {
+static APPLY: LazyLock<Script> = LazyLock::new(|| {
     with_functions(
         "
         if redis.pcall('GET', KEYS[5]) ~= ARGV[2] or redis.call('EXISTS', KEYS[6]) == 1 then return {-1} end
@@ -204,7 +204,7 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Gives each tool the routes of its claims, and withdraws what is gone and still its Service's. Each tool's is one step, and is
-/// done only while `lock` is the value of the lock. Replies, after one reply that is an error or means nothing, with a [`Settled`]
+/// done only while `lock` is the value of the lock. Replies, after one reply that is an error or means nothing, with a [`Applied`]
 /// for each; doing it again changes nothing. The script's text is sent once.
 ///
 /// A route without an origin was the old program's if it is registered. One whose URL is not what its origin says was written
@@ -212,19 +212,19 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| {
 /// then no longer registered; what is registered goes with its Service. A claim outdoes another source's route unless that is
 /// younger; the redirect that came with such a route goes. Whoever else is routed to a claim's address loses those routes: the
 /// API server gives an address to one Service at a time.
-pub fn settle(settlements: &[Settlement<'_>], lock: &str) -> Pipeline {
+pub fn apply(changes: &[ToolChanges<'_>], lock: &str) -> Pipeline {
     let mut pipeline = redis::pipe();
-    pipeline.load_script(&SETTLE);
-    for Settlement { tool, claims, gone } in settlements {
-        let withdrawal = |gone: &Registered| Withdrawal {
+    pipeline.load_script(&APPLY);
+    for ToolChanges { tool, claims, gone } in changes {
+        let stale = |gone: &Registered| StaleRoute {
             pattern: gone.pattern.clone(),
             owner: gone.owner(),
             member: gone.to_string(),
         };
-        let request = Request { withdrawals: gone.iter().map(withdrawal).collect(), claims };
+        let request = ScriptInput { withdrawals: gone.iter().map(stale).collect(), claims };
         // Strings and numbers always are JSON.
         let request = serde_json::to_string(&request).unwrap_or_default();
-        let mut invocation = SETTLE.prepare_invoke();
+        let mut invocation = APPLY.prepare_invoke();
         let name = tool.as_bytes();
         invocation.key(routes_key(name)).key(origin_key(name)).key(redirects_key(name));
         invocation.key(SERVICES_KEY).key(LOCK_KEY).key(OLD_LOCK_KEY);

@@ -55,12 +55,12 @@ pub struct GridRoute {
     /// The value of the field in `origin:<tool>`; empty without one.
     pub origin: String,
     /// By whom, if [`GRID`] wrote it; `None` if one of the old stack's writers did.
-    pub signed: Option<Signed>,
+    pub registrant: Option<Registrant>,
 }
 
 /// What an origin says about a route that is still the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signed {
+pub struct Registrant {
     /// Whose the client was that registered it.
     pub owner: String,
     /// When, in Unix seconds.
@@ -86,16 +86,16 @@ pub fn grid_routes(
         };
         let (pattern, url) = (String::from_utf8(pattern).ok()?, String::from_utf8(url).ok()?);
         let backend: Backend = url.parse().ok()?;
-        let signed = match entry {
+        let registrant = match entry {
             Some(entry) if entry.is_of(&backend) => {
                 let Origin { source, owner, since, .. } = entry;
-                (source == GRID).then_some(Some(Signed { owner, since }))?
+                (source == GRID).then_some(Some(Registrant { owner, since }))?
             }
             Some(entry) if entry.source != GRID && entry.source != CLUSTER => return None,
             Some(_) | None if is_clusters(&pattern) => return None,
             Some(_) | None => None,
         };
-        Some(GridRoute { tool: tool.clone(), pattern, url, backend, origin, signed })
+        Some(GridRoute { tool: tool.clone(), pattern, url, backend, origin, registrant })
     };
     routes.into_iter().filter_map(route).collect()
 }
@@ -141,7 +141,7 @@ mod tests {
         let mut found = grid_routes(&tool, routes, &origins, |pattern| pattern.contains("k8s"));
         found.sort_by(|one, other| one.pattern.cmp(&other.pattern));
         let found: Vec<_> =
-            found.iter().map(|r| (&*r.pattern, r.signed.as_ref().map(|s| s.since), &*r.origin)).collect();
+            found.iter().map(|r| (&*r.pattern, r.registrant.as_ref().map(|s| s.since), &*r.origin)).collect();
         let want = [
             ("/grid", Some(7), &*grid),
             ("/name", None, ""),

@@ -33,7 +33,7 @@ pub struct Admitted {
 
 impl Admitted {
     /// Leaves as many rejections as are told one by one, and the number of the others.
-    pub fn summarise(&mut self, key: &[u8]) {
+    pub fn summarize(&mut self, key: &[u8]) {
         let count = self.rejected.len();
         if count > MAX_REJECTIONS {
             self.rejected.truncate(MAX_REJECTIONS);
@@ -211,7 +211,7 @@ mod tests {
 
     fn summarised(key: &[u8], raw: &RawRoutes<'_>) -> Admitted {
         let mut admitted = admit(key, raw, &Admission::default());
-        admitted.summarise(key);
+        admitted.summarize(key);
         admitted
     }
 

@@ -37,7 +37,7 @@ pub(super) fn prepare(
     let mut fitting = Fitting { key, share, left: share.saturating_sub(record_bytes(record, &[])), rejected };
     let (routes, automata) = fitting.fit(routes, build)?;
     let mut admitted = Admitted { routes, rejected: fitting.rejected };
-    admitted.summarise(key);
+    admitted.summarize(key);
     Some(Prepared { routes: admitted.routes, automata, rejected: admitted.rejected })
 }
 

@@ -3,7 +3,7 @@
 
 mod dead;
 mod index;
-mod unsigned;
+mod without_origin;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};

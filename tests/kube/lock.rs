@@ -1,7 +1,7 @@
 //! Several replicas on one Redis: a lock in it elects the one that writes.
 
 use redis::FromRedisValue;
-use urlproxy::registry::{Claim, ClaimOutcome, LockReply, Settled, Settlement, beat_lock, release_lock, settle};
+use urlproxy::registry::{Applied, Claim, ClaimOutcome, LockReply, ToolChanges, apply, beat_lock, release_lock};
 use urlproxy::route::ToolName;
 
 use crate::api_server::{ApiServer, web_service};
@@ -114,25 +114,25 @@ fn writes_without_the_lock_are_refused() {
         since: 1,
     };
     let mut settled = |lock: &str| {
-        let settlement = Settlement { tool: &tool, claims: std::slice::from_ref(&claim), gone: &[] };
+        let settlement = ToolChanges { tool: &tool, claims: std::slice::from_ref(&claim), gone: &[] };
         let mut replies: Vec<redis::RedisResult<redis::Value>> =
-            settle(&[settlement], lock).query(&mut connection).unwrap();
-        Settled::from_redis_value(replies.pop().unwrap().unwrap()).unwrap()
+            apply(&[settlement], lock).query(&mut connection).unwrap();
+        Applied::from_redis_value(replies.pop().unwrap().unwrap()).unwrap()
     };
     for other in [&late, "", "4000000000000001 another", "4000000000000001"] {
-        assert_eq!(settled(other), Settled::Refused, "{other:?}");
+        assert_eq!(settled(other), Applied::Refused, "{other:?}");
     }
     assert_eq!(redis.cli(&["KEYS", "prefix:*"]), "");
-    assert_eq!(settled(&held), Settled::Done(vec![ClaimOutcome::Written { evicted: None }]));
+    assert_eq!(settled(&held), Applied::Done(vec![ClaimOutcome::Written { evicted: None }]));
     redis.cli(&["SET", "k8s_writer", "old"]);
-    assert_eq!(settled(&held), Settled::Refused, "an earlier version writes");
+    assert_eq!(settled(&held), Applied::Refused, "an earlier version writes");
     redis.cli(&["DEL", "k8s_writer"]);
     let mut other = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
     assert!(!release_lock(&late).invoke(&mut other).unwrap() && release_lock(&held).invoke(&mut other).unwrap());
-    assert_eq!((lock(&redis), settled(&held)), ("4000000000000001 -".into(), Settled::Refused));
+    assert_eq!((lock(&redis), settled(&held)), ("4000000000000001 -".into(), Applied::Refused));
     redis.cli(&["DEL", "k8s_lock"]);
     redis.cli(&["HSET", "k8s_lock", "a", "b"]);
-    assert_eq!(settled(""), Settled::Refused);
+    assert_eq!(settled(""), Applied::Refused);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::failure::WithStatus;
+use super::failure::HasExitStatus;
 use super::status::{EX_CONFIG, EX_NOINPUT};
 use crate::route::{Backend, Host};
 
@@ -48,7 +48,7 @@ pub enum ActiveProxyError {
     },
 }
 
-impl WithStatus for ActiveProxyError {
+impl HasExitStatus for ActiveProxyError {
     fn status(&self) -> u8 {
         match self {
             Self::Unreadable { .. } => EX_NOINPUT,

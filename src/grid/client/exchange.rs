@@ -9,15 +9,15 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use super::active_proxy::Proxy;
-use super::socket::{Unserved, check_reached, check_served};
+use super::listening_socket::{NotServing, check_listening, check_reachable};
 use crate::grid::protocol::{Command, Reply};
 use crate::registry::address_towards;
 use crate::route::Host;
 
 /// A tool's service has all of its paths.
-pub const EVERYTHING: &str = ".*";
+pub const ALL_PATHS: &str = ".*";
 /// For everything: finding the proxy, connecting, asking, being answered. A proxy waits for identd and Redis.
-pub const EXCHANGE: Duration = Duration::from_secs(10);
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Nothing longer is an answer.
 const MAX_ANSWER_LEN: u64 = 1 << 10;
 /// Characters of an unknown answer that a line of the log shows.
@@ -34,10 +34,10 @@ pub enum ExchangeError {
     Timeout,
     /// A server of ours is to be registered, and there is none.
     #[error(transparent)]
-    Unserved(#[from] Unserved),
+    NotServing(#[from] NotServing),
     /// This host has another address towards the proxy than it had.
     #[error("this host's address is {0} now")]
-    Moved(IpAddr),
+    AddressChanged(IpAddr),
     /// The proxy does not know the command: it answered `fail` before the command was complete.
     #[error("unknown command")]
     UnknownCommand,
@@ -53,7 +53,7 @@ impl ExchangeError {
     }
 
     /// Whether the command may have been carried out all the same, or be yet.
-    pub fn leaves_doubt(&self) -> bool {
+    pub fn may_have_succeeded(&self) -> bool {
         let refusals = [Reply::NoTool, Reply::IdentFailed];
         match self {
             Self::Refused(answer) => !refusals.iter().any(|reply| answer == reply.as_str()),
@@ -63,7 +63,7 @@ impl ExchangeError {
     }
 
     /// Whether the proxy closed the connection without an answer.
-    pub fn is_silence(&self) -> bool {
+    pub fn is_closed_without_reply(&self) -> bool {
         match self {
             Self::Refused(answer) => answer.is_empty(),
             Self::Io(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
@@ -104,9 +104,9 @@ impl SourceAddress {
     async fn check(self, own: IpAddr) -> Result<(), ExchangeError> {
         match self {
             Self::Any => Ok(()),
-            Self::Served { port, uid } => Ok(check_reached(port, uid, own).await?),
-            Self::StillServed { address, .. } if address != own => Err(ExchangeError::Moved(own)),
-            Self::StillServed { port, uid, .. } => Ok(check_served(port, uid, &[own])?),
+            Self::Served { port, uid } => Ok(check_reachable(port, uid, own).await?),
+            Self::StillServed { address, .. } if address != own => Err(ExchangeError::AddressChanged(own)),
+            Self::StillServed { port, uid, .. } => Ok(check_listening(port, uid, &[own])?),
         }
     }
 }
@@ -123,9 +123,9 @@ impl Connection {
     /// Connects to the first of the proxy's addresses that takes it, from an address of ours that `source` allows.
     ///
     /// # Errors
-    /// What went wrong with the last of its addresses, [`ExchangeError::Moved`] before all others; the deadline.
+    /// What went wrong with the last of its addresses, [`ExchangeError::AddressChanged`] before all others; the deadline.
     pub async fn open(proxy: &Proxy, by: Instant, source: SourceAddress) -> Result<Self, ExchangeError> {
-        let deadline = by.min(Instant::now() + EXCHANGE);
+        let deadline = by.min(Instant::now() + EXCHANGE_TIMEOUT);
         let addresses = timeout_at(deadline, addresses(proxy)).await.map_err(|_| ExchangeError::Timeout)??;
         let mut failure = ExchangeError::Io(io::Error::new(io::ErrorKind::NotFound, "no address"));
         for (index, address) in addresses.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Connection {
             };
             match checked.await {
                 Ok((stream, own)) => return Ok(Self { stream, own, deadline }),
-                Err(_) if matches!(failure, ExchangeError::Moved(_)) => {}
+                Err(_) if matches!(failure, ExchangeError::AddressChanged(_)) => {}
                 Err(error) => failure = error,
             }
         }
@@ -157,8 +157,8 @@ impl Connection {
     ///
     /// # Errors
     /// Every answer but `ok`; none in time.
-    pub async fn ask(self, command: Command<'_>) -> Result<(), ExchangeError> {
-        self.ask_in_two(command, None).await
+    pub async fn send(self, command: Command<'_>) -> Result<(), ExchangeError> {
+        self.exchange(command, None).await
     }
 
     /// The same, with a pause after the first line. A proxy that does not know the command answers then; one that does
@@ -166,11 +166,11 @@ impl Connection {
     ///
     /// # Errors
     /// [`ExchangeError::UnknownCommand`] only if the proxy cannot have carried it out, nor any command of its kind.
-    pub async fn ask_if_known(self, command: Command<'_>, pause: Duration) -> Result<(), ExchangeError> {
-        self.ask_in_two(command, Some(pause)).await
+    pub async fn send_probing(self, command: Command<'_>, pause: Duration) -> Result<(), ExchangeError> {
+        self.exchange(command, Some(pause)).await
     }
 
-    async fn ask_in_two(self, command: Command<'_>, pause: Option<Duration>) -> Result<(), ExchangeError> {
+    async fn exchange(self, command: Command<'_>, pause: Option<Duration>) -> Result<(), ExchangeError> {
         let (mut stream, deadline) = (self.stream, self.deadline);
         let text = command.to_string();
         let exchange = async {
@@ -207,7 +207,7 @@ async fn read_answer(stream: TcpStream) -> io::Result<String> {
 
 /// This host's addresses for connections to the proxy, as far as they can be told without one.
 pub async fn own_addresses(proxy: &Proxy) -> Vec<IpAddr> {
-    let deadline = Instant::now() + EXCHANGE;
+    let deadline = Instant::now() + EXCHANGE_TIMEOUT;
     let Ok(Ok(addresses)) = timeout_at(deadline, addresses(proxy)).await else { return Vec::new() };
     addresses.into_iter().filter_map(|proxy| Some(address_towards(proxy.ip()).ok()?.to_canonical())).collect()
 }
@@ -231,9 +231,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         let client = async {
-            let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, SourceAddress::Any).await?;
+            let connection = Connection::open(&proxy, Instant::now() + EXCHANGE_TIMEOUT, SourceAddress::Any).await?;
             assert_eq!(connection.own_address(), IpAddr::from([127, 0, 0, 1]));
-            connection.ask(Command::Unregister { pattern: ".*" }).await
+            connection.send(Command::Unregister { pattern: ".*" }).await
         };
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -249,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_answer_has_its_meaning() {
-        for (answer, is_final, leaves_doubt) in [
+        for (answer, is_final, may_have_succeeded) in [
             ("fail", false, true),
             ("", false, true),
             ("ok\n", false, true),
@@ -260,7 +260,7 @@ mod tests {
             let (outcome, bytes) = asked(answer).await;
             assert_eq!(bytes, "unregister\n.*\n");
             let error = outcome.unwrap_err();
-            assert_eq!((error.is_final(), error.leaves_doubt()), (is_final, leaves_doubt), "{answer:?}");
+            assert_eq!((error.is_final(), error.may_have_succeeded()), (is_final, may_have_succeeded), "{answer:?}");
             assert_eq!(error.to_string(), format!("answered {answer:?}"));
         }
         for answer in ["ok", "okok"] {
@@ -276,10 +276,11 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
             // Without its answer after the first line alone, the rest would not come before the deadline.
-            let pause = if is_known { Duration::from_millis(20) } else { EXCHANGE * 2 };
+            let pause = if is_known { Duration::from_millis(20) } else { EXCHANGE_TIMEOUT * 2 };
             let client = async {
-                let connection = Connection::open(&proxy, Instant::now() + EXCHANGE, SourceAddress::Any).await.unwrap();
-                connection.ask_if_known(Command::UnregisterUrl { pattern: ".*", url }, pause).await
+                let connection =
+                    Connection::open(&proxy, Instant::now() + EXCHANGE_TIMEOUT, SourceAddress::Any).await.unwrap();
+                connection.send_probing(Command::UnregisterUrl { pattern: ".*", url }, pause).await
             };
             let server = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -313,7 +314,7 @@ mod tests {
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         let by = Instant::now() + Duration::from_millis(200);
         let connection = Connection::open(&proxy, by, SourceAddress::Any).await.unwrap();
-        let outcome = connection.ask(Command::Unregister { pattern: ".*" }).await;
+        let outcome = connection.send(Command::Unregister { pattern: ".*" }).await;
         assert!(matches!(outcome, Err(ExchangeError::Timeout)), "{outcome:?}");
     }
 
@@ -322,12 +323,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         // Nobody listens on port 0.
-        let by = Instant::now() + EXCHANGE;
+        let by = Instant::now() + EXCHANGE_TIMEOUT;
         let outcome = Connection::open(&proxy, by, SourceAddress::Served { port: 0, uid: 0 }).await;
-        assert!(matches!(outcome, Err(ExchangeError::Unserved(Unserved::Nothing(0)))), "{outcome:?}");
+        assert!(matches!(outcome, Err(ExchangeError::NotServing(NotServing::Nothing(0)))), "{outcome:?}");
         let elsewhere = SourceAddress::StillServed { address: [127, 0, 0, 2].into(), port: 0, uid: 0 };
         let outcome = Connection::open(&proxy, by, elsewhere).await;
-        assert!(matches!(outcome, Err(ExchangeError::Moved(own)) if own.is_loopback()), "{outcome:?}");
+        assert!(matches!(outcome, Err(ExchangeError::AddressChanged(own)) if own.is_loopback()), "{outcome:?}");
         assert_eq!(own_addresses(&proxy).await, [IpAddr::from([127, 0, 0, 1])]);
     }
 }

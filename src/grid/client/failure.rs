@@ -15,7 +15,7 @@ pub struct Failure {
 }
 
 /// An error that says what a program exits with for it.
-pub trait WithStatus: Display {
+pub trait HasExitStatus: Display {
     /// The exit status.
     fn status(&self) -> u8;
 }
@@ -27,7 +27,7 @@ impl Failure {
     }
 }
 
-impl<E: WithStatus> From<E> for Failure {
+impl<E: HasExitStatus> From<E> for Failure {
     fn from(error: E) -> Self {
         Self { error: error.to_string(), status: error.status() }
     }

@@ -14,12 +14,12 @@ use rustix::process::geteuid;
 use tracing::{info, warn};
 
 use super::active_proxy::{self, DEFAULT_PATH};
-use super::companion::{self, Stage};
 use super::failure::Failure;
 use super::job::{JobError, port_variables};
-use super::port::Claim;
+use super::port_reservation::PortReservation;
 use super::registration::Service;
 use super::renewal::DEFAULT_INTERVAL;
+use super::watcher::{self, Stage};
 use crate::daemon::parse_duration;
 use crate::route::ToolName;
 
@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
     renew_interval: Duration,
     /// Which process of portgrabber's this is, and the port: portgrabber alone says that
-    #[arg(long, hide = true, value_parser = parse_companion)]
+    #[arg(long, hide = true, value_parser = parse_stage)]
     companion: Option<(Stage, u16)>,
     /// Tool that the command serves
     #[arg(value_name = "TOOL", value_parser = parse_tool)]
@@ -82,7 +82,7 @@ fn parse_tool(text: &str) -> Result<ToolName, String> {
     ToolName::try_new(text.as_bytes()).map_err(|error| error.to_string())
 }
 
-fn parse_companion(text: &str) -> Result<(Stage, u16), String> {
+fn parse_stage(text: &str) -> Result<(Stage, u16), String> {
     let read = || {
         let (stage, port) = text.split_once(':')?;
         let stage = match stage {
@@ -102,34 +102,34 @@ fn parse_companion(text: &str) -> Result<(Stage, u16), String> {
 pub fn work(options: Options) -> Result<u8, Failure> {
     let accompany = match options.companion {
         None => return options.grab().map(|never| match never {}),
-        Some((Stage::Fork, port)) => companion::fork(&options.of_companion("watch", port)),
+        Some((Stage::Fork, port)) => watcher::fork(&options.watcher_args("watch", port)),
         Some((Stage::Watch, port)) => options.watch(port),
     };
-    accompany.map(|()| 0).map_err(not_begun)
+    accompany.map(|()| 0).map_err(start_failure)
 }
 
 impl Options {
     fn grab(mut self) -> Result<Infallible, Failure> {
         let proxies = active_proxy::read(&self.active_proxy_file)?;
         // The companion has another directory.
-        self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(not_begun)?;
-        let claim = Claim::any()?;
-        let port = claim.port();
+        self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(start_failure)?;
+        let reservation = PortReservation::any()?;
+        let port = reservation.port();
         info!("port {port} for {}", self.tool);
         if proxies.is_empty() {
             warn!("no proxy in {:?}: not registered", self.active_proxy_file);
         }
-        // Before the claim is what the command inherits: the companion does not hold it.
-        companion::start(&self.of_companion("fork", port)).map_err(not_begun)?;
-        claim.keep_over_exec().map_err(not_begun)?;
+        // Before the reservation is what the command inherits: the companion does not hold it.
+        watcher::start(&self.watcher_args("fork", port)).map_err(start_failure)?;
+        reservation.keep_over_exec().map_err(start_failure)?;
         let (program, args) =
-            self.command.split_first().ok_or_else(|| not_begun(io::ErrorKind::InvalidInput.into()))?;
+            self.command.split_first().ok_or_else(|| start_failure(io::ErrorKind::InvalidInput.into()))?;
         let error = Command::new(program).args(args).arg(port.to_string()).envs(port_variables(port)).exec();
         Err(JobError::Command { program: program.clone(), error }.into())
     }
 
     /// The command line of the companion: what it needs, and what `ps` should show.
-    fn of_companion(&self, stage: &str, port: u16) -> Vec<OsString> {
+    fn watcher_args(&self, stage: &str, port: u16) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--companion".into(), format!("{stage}:{port}").into()];
         arguments.extend(["--active-proxy-file".into(), self.active_proxy_file.clone().into_os_string()]);
         arguments.extend(["--renew-interval".into(), format!("{}ms", self.renew_interval.as_millis()).into()]);
@@ -148,11 +148,11 @@ impl Options {
             Vec::new()
         });
         let service = Service { port, canonical: self.canonical, uid: geteuid().as_raw() };
-        let plan = companion::plan(self.active_proxy_file, service, self.renew_interval);
-        super::block_on(companion::watch(plan, proxies)).and_then(|outcome| outcome)
+        let config = watcher::config(self.active_proxy_file, service, self.renew_interval);
+        super::block_on(watcher::watch(config, proxies)).and_then(|outcome| outcome)
     }
 }
 
-fn not_begun(error: io::Error) -> Failure {
+fn start_failure(error: io::Error) -> Failure {
     Failure::system(error, "starting")
 }

@@ -8,18 +8,18 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::failure::WithStatus;
-use super::status::{EX_OSERR, of_not_started};
+use super::failure::HasExitStatus;
+use super::status::{EX_OSERR, of_start_error};
 
 /// Leads the group. When this program ends, however, its standard input does too, and it kills the group. It says when
 /// signals to the group no longer end it.
-const GUARD: &str = r#"trap "" HUP INT QUIT TERM XCPU USR1 USR2; echo; read -r _; kill -KILL 0"#;
+const GROUP_LEADER: &str = r#"trap "" HUP INT QUIT TERM XCPU USR1 USR2; echo; read -r _; kill -KILL 0"#;
 
 /// A running command.
 #[derive(Debug)]
 pub struct Job {
     command: Child,
-    guard: Child,
+    leader: Child,
     group: Pid,
     /// Closed with this program.
     _alive: ChildStdin,
@@ -28,9 +28,9 @@ pub struct Job {
 /// Why a command does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// The guard could not be started.
+    /// The leader could not be started.
     #[error("{0} while starting /bin/sh")]
-    Guard(io::Error),
+    GroupLeader(io::Error),
     /// The command could not be started.
     #[error("{error} while starting {program:?}")]
     Command {
@@ -41,11 +41,11 @@ pub enum JobError {
     },
 }
 
-impl WithStatus for JobError {
+impl HasExitStatus for JobError {
     fn status(&self) -> u8 {
         match self {
-            Self::Guard(_) => EX_OSERR,
-            Self::Command { error, .. } => of_not_started(error),
+            Self::GroupLeader(_) => EX_OSERR,
+            Self::Command { error, .. } => of_start_error(error),
         }
     }
 }
@@ -62,26 +62,26 @@ impl Job {
     /// No such program, or none that can be run.
     pub async fn start(command: &[OsString], port: u16) -> Result<Self, JobError> {
         // It must not hold anything of the job's: neither its output, nor its directory.
-        let mut guard = Command::new("/bin/sh");
-        guard.args(["-c", GUARD]).env_clear().current_dir("/").process_group(0);
-        guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut guard = guard.spawn().map_err(JobError::Guard)?;
-        let broken = || JobError::Guard(io::ErrorKind::BrokenPipe.into());
-        let alive = guard.stdin.take().ok_or_else(broken)?;
+        let mut leader = Command::new("/bin/sh");
+        leader.args(["-c", GROUP_LEADER]).env_clear().current_dir("/").process_group(0);
+        leader.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut leader = leader.spawn().map_err(JobError::GroupLeader)?;
+        let broken = || JobError::GroupLeader(io::ErrorKind::BrokenPipe.into());
+        let alive = leader.stdin.take().ok_or_else(broken)?;
         let mut ready = String::new();
-        let mut lines = BufReader::new(guard.stdout.take().ok_or_else(broken)?);
-        lines.read_line(&mut ready).await.map_err(JobError::Guard)?;
-        let id = guard.id().and_then(|id| i32::try_from(id).ok()).filter(|_| !ready.is_empty()).ok_or_else(broken)?;
+        let mut lines = BufReader::new(leader.stdout.take().ok_or_else(broken)?);
+        lines.read_line(&mut ready).await.map_err(JobError::GroupLeader)?;
+        let id = leader.id().and_then(|id| i32::try_from(id).ok()).filter(|_| !ready.is_empty()).ok_or_else(broken)?;
         let group = Pid::from_raw(id).ok_or_else(broken)?;
 
         let (program, args) = command.split_first().ok_or_else(broken)?;
         let mut command = Command::new(program);
         command.args(args).envs(port_variables(port)).process_group(id);
         match command.spawn() {
-            Ok(command) => Ok(Self { command, guard, group, _alive: alive }),
+            Ok(command) => Ok(Self { command, leader, group, _alive: alive }),
             Err(error) => {
                 drop(alive);
-                let _ = guard.wait().await;
+                let _ = leader.wait().await;
                 Err(JobError::Command { program: program.clone(), error })
             }
         }
@@ -111,6 +111,6 @@ impl Job {
     /// Kills what the command has left behind.
     pub async fn end(mut self) {
         self.signal(Signal::KILL);
-        let _ = self.guard.wait().await;
+        let _ = self.leader.wait().await;
     }
 }

@@ -1,4 +1,4 @@
-//! One service at one proxy: told until the proxy knows, told again, and taken back at the end.
+//! One service at one proxy: logged until the proxy knows, logged again, and taken back at the end.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,29 +9,29 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::active_proxy::Proxy;
-use super::dialect::Dialect;
-use super::exchange::{Connection, EVERYTHING, EXCHANGE, ExchangeError, SourceAddress, own_addresses};
-use super::record::Record;
-use super::socket::{Unserved, check_reached, check_served};
-use super::withdrawal::withdraw;
+use super::exchange::{ALL_PATHS, Connection, EXCHANGE_TIMEOUT, ExchangeError, SourceAddress, own_addresses};
+use super::job_record::JobRecord;
+use super::listening_socket::{NotServing, check_listening, check_reachable};
+use super::protocol_support::ProtocolSupport;
+use super::unregistration::unregister;
 use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
 use crate::route::{Backend, Host, Scheme};
 
 /// Between two tries to register, at first and at last.
-const REGISTER_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const REGISTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Between two looks at who listens, at first and at last; and when that has taken long.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-const LOOK_SELDOM: Duration = Duration::from_secs(5);
+const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const SLOW_POLL: Duration = Duration::from_secs(5);
 /// After so long without a server there is a line in the log, where it ends nothing.
-const LONG: Duration = Duration::from_secs(120);
+const WARN_AFTER: Duration = Duration::from_secs(120);
 /// An answer is waited for so long before `unregister` is sent after its command, lest it overtakes.
-const LAST_ANSWER: Duration = Duration::from_secs(1);
+const LAST_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// An old listener answers an unknown command within this time.
-const UNKNOWN_WITHIN: Duration = Duration::from_millis(500);
+const UNKNOWN_REPLY_WITHIN: Duration = Duration::from_millis(500);
 
 /// Asks for the end, and says by when it should be over.
-pub type Stop = watch::Receiver<Option<Instant>>;
+pub type StopSignal = watch::Receiver<Option<Instant>>;
 
 /// What is registered.
 #[derive(Clone, Copy, Debug)]
@@ -46,39 +46,39 @@ pub struct Service {
 
 /// How long the command may take until it listens.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ListenWait {
     /// `None`: for ever.
-    pub within: Option<Duration>,
+    pub timeout: Option<Duration>,
     /// Whether it is over when another user's server is seen on the port.
-    pub leaves_others_port: bool,
+    pub fail_on_foreign_server: bool,
 }
 
 /// A service and a proxy.
 #[derive(Debug)]
-pub struct Registration {
+pub struct ProxyRegistration {
     proxy: Proxy,
     service: Service,
-    dialect: Dialect,
+    support: ProtocolSupport,
     /// What the proxy may route the tool to; the last is the one that it should.
     urls: Vec<Backend>,
-    record: Arc<Record>,
+    record: Arc<JobRecord>,
 }
 
 /// Why a service will not be registered.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum RegistrationError {
     /// The end was asked for.
     #[error("the end was asked for")]
     Stopped,
     /// No server within the time for it.
     #[error("{0} within {1:?}")]
-    NeverServed(Unserved, Duration),
+    NotListening(NotServing, Duration),
     /// The command cannot have the port.
     #[error("{0}")]
-    PortTaken(Unserved),
+    PortTaken(NotServing),
     /// The proxy will never agree.
     #[error("{error} while registering with {proxy}")]
-    Final {
+    Rejected {
         /// Which one.
         proxy: Proxy,
         /// What it says.
@@ -86,10 +86,10 @@ pub enum Refusal {
     },
 }
 
-impl Registration {
-    /// Nothing is told yet. What may be registered is written down in `record`.
-    pub fn new(proxy: Proxy, service: Service, record: Arc<Record>) -> Self {
-        Self { proxy, service, dialect: Dialect::default(), urls: Vec::new(), record }
+impl ProxyRegistration {
+    /// Nothing is logged yet. What may be registered is written down in `record`.
+    pub fn new(proxy: Proxy, service: Service, record: Arc<JobRecord>) -> Self {
+        Self { proxy, service, support: ProtocolSupport::default(), urls: Vec::new(), record }
     }
 
     /// With whom.
@@ -98,50 +98,52 @@ impl Registration {
     }
 
     /// Whether the proxy may know of the service.
-    pub fn may_be_known(&self) -> bool {
+    pub fn may_be_registered(&self) -> bool {
         !self.urls.is_empty()
     }
 
     /// What is known of the proxy.
-    pub fn dialect(&self) -> Dialect {
-        self.dialect
+    pub fn support(&self) -> ProtocolSupport {
+        self.support
     }
 
     /// Waits until a server of ours listens where the proxy would send requests.
     ///
     /// # Errors
-    /// What was seen last, when the patience is over.
-    pub async fn served(&self, patience: Patience) -> Result<(), Refusal> {
+    /// What was seen last, when the wait is over.
+    pub async fn wait_until_listening(&self, wait: ListenWait) -> Result<(), RegistrationError> {
         let start = Instant::now();
         let own = own_addresses(&self.proxy).await;
-        let mut pause = Backoff::between(LOOK_AGAIN.0, LOOK_AGAIN.1);
-        let mut told = None;
+        let mut pause = Backoff::between(POLL_BACKOFF.0, POLL_BACKOFF.1);
+        let mut logged = None;
         loop {
-            let Err(unserved) = self.check(&own).await else { return Ok(()) };
-            if patience.leaves_others_port && matches!(unserved, Unserved::OtherUser { .. }) {
-                return Err(Refusal::PortTaken(unserved));
+            let Err(not_serving) = self.check(&own).await else { return Ok(()) };
+            if wait.fail_on_foreign_server && matches!(not_serving, NotServing::OtherUser { .. }) {
+                return Err(RegistrationError::PortTaken(not_serving));
             }
             let again = Instant::now() + pause.next_delay();
-            match patience.within {
-                Some(within) if again >= start + within => return Err(Refusal::NeverServed(unserved, within)),
+            match wait.timeout {
+                Some(timeout) if again >= start + timeout => {
+                    return Err(RegistrationError::NotListening(not_serving, timeout));
+                }
                 _ => {}
             }
-            let is_late = Instant::now() >= start + LONG;
+            let is_late = Instant::now() >= start + WARN_AFTER;
             // Each of these lasts until somebody does something about it; that nothing listens does not, for a while.
-            if (is_late || !matches!(unserved, Unserved::Nothing(_))) && told.as_ref() != Some(&unserved) {
-                warn!("{unserved}: not registered with {} yet", self.proxy);
-                told = Some(unserved);
+            if (is_late || !matches!(not_serving, NotServing::Nothing(_))) && logged.as_ref() != Some(&not_serving) {
+                warn!("{not_serving}: not registered with {} yet", self.proxy);
+                logged = Some(not_serving);
             }
-            sleep_until(if is_late { again + LOOK_SELDOM } else { again }).await;
+            sleep_until(if is_late { again + SLOW_POLL } else { again }).await;
         }
     }
 
-    async fn check(&self, own: &[IpAddr]) -> Result<(), Unserved> {
+    async fn check(&self, own: &[IpAddr]) -> Result<(), NotServing> {
         let Service { port, uid, .. } = self.service;
-        let mut outcome = check_served(port, uid, own);
+        let mut outcome = check_listening(port, uid, own);
         if outcome.is_ok() {
             for &own in own {
-                outcome = check_reached(port, uid, own).await;
+                outcome = check_reachable(port, uid, own).await;
                 if outcome.is_ok() {
                     break;
                 }
@@ -154,36 +156,38 @@ impl Registration {
     ///
     /// # Errors
     /// The end was asked for, or the proxy will never agree.
-    pub async fn register(&mut self, stop: &mut Stop) -> Result<(), Refusal> {
-        let mut pause = Backoff::between(REGISTER_AGAIN.0, REGISTER_AGAIN.1);
-        let mut told = String::new();
+    pub async fn register(&mut self, stop: &mut StopSignal) -> Result<(), RegistrationError> {
+        let mut pause = Backoff::between(REGISTER_BACKOFF.0, REGISTER_BACKOFF.1);
+        let mut logged = String::new();
         loop {
             match self.try_register(stop).await {
                 Ok(url) => {
                     info!("registered {url} with {}", self.proxy);
                     return Ok(());
                 }
-                Err(_) if stop.borrow().is_some() => return Err(Refusal::Stopped),
-                Err(error) if error.is_final() => return Err(Refusal::Final { proxy: self.proxy.clone(), error }),
+                Err(_) if stop.borrow().is_some() => return Err(RegistrationError::Stopped),
+                Err(error) if error.is_final() => {
+                    return Err(RegistrationError::Rejected { proxy: self.proxy.clone(), error });
+                }
                 Err(error) => {
                     let now = error.to_string();
-                    if now == told {
+                    if now == logged {
                         debug!("{now} while registering with {}", self.proxy);
                     } else {
                         warn!("{now} while registering with {}, trying again", self.proxy);
-                        told = now;
+                        logged = now;
                     }
                 }
             }
             tokio::select! {
                 () = sleep_until(Instant::now() + pause.next_delay()) => {}
-                () = stopped(stop) => return Err(Refusal::Stopped),
+                () = stop_requested(stop) => return Err(RegistrationError::Stopped),
             }
         }
     }
 
     /// Once, and returns the URL that is registered.
-    async fn try_register(&mut self, stop: &mut Stop) -> Result<Backend, ExchangeError> {
+    async fn try_register(&mut self, stop: &mut StopSignal) -> Result<Backend, ExchangeError> {
         let Service { port, canonical, uid } = self.service;
         let connection = self.open(SourceAddress::Served { port, uid }, stop).await?;
         let host = match connection.own_address() {
@@ -196,12 +200,12 @@ impl Registration {
         self.urls.push(backend.clone());
         self.record.set(&self.proxy, &self.urls);
         let url = backend.to_string();
-        let answer = connection.ask(Command::Register { pattern: EVERYTHING, url: &url, canonical });
+        let answer = connection.send(Command::Register { pattern: ALL_PATHS, url: &url, canonical });
         match until_stopped(answer, stop).await {
             // What it may have known before is replaced.
             Ok(()) => self.urls = vec![backend.clone()],
             Err(error) => {
-                if !error.leaves_doubt() {
+                if !error.may_have_succeeded() {
                     self.urls = before;
                     self.record.set(&self.proxy, &self.urls);
                 }
@@ -216,7 +220,7 @@ impl Registration {
     ///
     /// # Errors
     /// It does not know how, or has another route; or what stands in the way.
-    pub async fn renew(&mut self, stop: &mut Stop) -> Result<(), ExchangeError> {
+    pub async fn renew(&mut self, stop: &mut StopSignal) -> Result<(), ExchangeError> {
         let Service { port, canonical, uid } = self.service;
         let Some(url) = self.urls.last().cloned() else { return Ok(()) };
         let source = match url.host {
@@ -225,20 +229,20 @@ impl Registration {
             Host::Name(_) => SourceAddress::Served { port, uid },
         };
         let url = url.to_string();
-        let command = Command::Renew { pattern: EVERYTHING, url: &url, canonical };
+        let command = Command::Renew { pattern: ALL_PATHS, url: &url, canonical };
         let connection = self.open(source, stop).await?;
-        let outcome = until_stopped(self.dialect.ask(connection, command, UNKNOWN_WITHIN), stop).await;
-        if outcome.is_ok() || self.dialect != Dialect::Hurried {
+        let outcome = until_stopped(self.support.send(connection, command, UNKNOWN_REPLY_WITHIN), stop).await;
+        if outcome.is_ok() || self.support != ProtocolSupport::Impatient {
             return outcome;
         }
         let connection = self.open(source, stop).await?;
-        until_stopped(self.dialect.ask(connection, command, UNKNOWN_WITHIN), stop).await
+        until_stopped(self.support.send(connection, command, UNKNOWN_REPLY_WITHIN), stop).await
     }
 
-    async fn open(&self, source: SourceAddress, stop: &mut Stop) -> Result<Connection, ExchangeError> {
+    async fn open(&self, source: SourceAddress, stop: &mut StopSignal) -> Result<Connection, ExchangeError> {
         tokio::select! {
-            connection = Connection::open(&self.proxy, Instant::now() + EXCHANGE, source) => connection,
-            () = stopped(stop) => Err(ExchangeError::Timeout),
+            connection = Connection::open(&self.proxy, Instant::now() + EXCHANGE_TIMEOUT, source) => connection,
+            () = stop_requested(stop) => Err(ExchangeError::Timeout),
         }
     }
 
@@ -248,7 +252,7 @@ impl Registration {
     /// The last of what went wrong; then something may still be registered.
     pub async fn unregister(&mut self, by: Instant, tries: usize) -> Result<(), ExchangeError> {
         while let Some(url) = self.urls.last() {
-            withdraw(&self.proxy, Some(url), &mut self.dialect, by, tries).await?;
+            unregister(&self.proxy, Some(url), &mut self.support, by, tries).await?;
             self.urls.pop();
             self.record.set(&self.proxy, &self.urls);
         }
@@ -259,17 +263,17 @@ impl Registration {
 /// Waits for an answer; once the end is asked for, only a little longer.
 async fn until_stopped(
     answer: impl Future<Output = Result<(), ExchangeError>>,
-    stop: &mut Stop,
+    stop: &mut StopSignal,
 ) -> Result<(), ExchangeError> {
     tokio::pin!(answer);
     tokio::select! {
         answer = &mut answer => answer,
-        () = stopped(stop) => timeout(LAST_ANSWER, answer).await.unwrap_or(Err(ExchangeError::Timeout)),
+        () = stop_requested(stop) => timeout(LAST_REPLY_TIMEOUT, answer).await.unwrap_or(Err(ExchangeError::Timeout)),
     }
 }
 
 /// Waits until the end is asked for.
-pub async fn stopped(stop: &mut Stop) {
+pub async fn stop_requested(stop: &mut StopSignal) {
     if stop.wait_for(Option::is_some).await.is_err() {
         // Nobody is left who could ask.
         std::future::pending::<()>().await;

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::active_proxy::{self, ActiveProxyError, DEFAULT_PATH, Proxy};
-use super::dialect::Dialect;
 use super::failure::Failure;
-use super::record::{RecordError, of_ended_job};
-use super::withdrawal::withdraw;
+use super::job_record::{RecordError, of_ended_job};
+use super::protocol_support::ProtocolSupport;
+use super::unregistration::unregister;
 use crate::route::Backend;
 
 /// For all proxies at once.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Tries at one proxy.
 const TRIES: usize = 4;
 
@@ -93,10 +93,11 @@ impl Options {
 }
 
 async fn release(releases: Vec<Release>) -> u8 {
-    let by = Instant::now() + PATIENCE;
+    let by = Instant::now() + TIMEOUT;
     let mut running = JoinSet::new();
     for (proxy, url) in releases {
-        running.spawn(async move { withdraw(&proxy, url.as_ref(), &mut Dialect::default(), by, TRIES).await });
+        running
+            .spawn(async move { unregister(&proxy, url.as_ref(), &mut ProtocolSupport::default(), by, TRIES).await });
     }
     u8::from(running.join_all().await.iter().any(Result::is_err))
 }

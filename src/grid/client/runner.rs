@@ -12,25 +12,25 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::active_proxy::{self, DEFAULT_PATH, Proxy};
-use super::announcement::{Announcement, News, Plan};
+use super::announcement::{Announcement, AnnouncementConfig, Event};
 use super::failure::Failure;
-use super::home;
+use super::home_dir;
 use super::job::Job;
-use super::port::Claim;
-use super::record::Record;
-use super::registration::{Patience, Refusal, Service};
+use super::job_record::JobRecord;
+use super::listening_socket::{NotServing, check_listening};
+use super::port_reservation::PortReservation;
+use super::registration::{ListenWait, RegistrationError, Service};
 use super::renewal::DEFAULT_INTERVAL;
 use super::signals::Signals;
-use super::socket::{Unserved, check_served};
-use super::status::{EX_NOPERM, EX_UNAVAILABLE, of_ended};
+use super::status::{EX_NOPERM, EX_UNAVAILABLE, of_exit};
 use crate::daemon::parse_duration;
 
 /// A signal that ends the command is held back so long at most, while the proxies are told.
-const FIRST_WITHDRAWAL: Duration = Duration::from_secs(2);
+const UNREGISTER_BEFORE_SIGNAL: Duration = Duration::from_secs(2);
 /// After the command's end the proxies are told within this time, or not at all.
-const LAST_WITHDRAWAL: Duration = Duration::from_secs(5);
+const UNREGISTER_AFTER_EXIT: Duration = Duration::from_secs(5);
 /// How often the command is started, each time on another port, before another user's server on it is the end.
-const STARTS: u32 = 10;
+const MAX_STARTS: u32 = 10;
 
 const HELP: &str = "\
 The command is started in the home of its user, with a port in its environment as PORT and TOOL_WEB_PORT, and has to
@@ -116,7 +116,7 @@ pub fn work(options: Options) -> Result<u8, Failure> {
 enum Phase {
     Running,
     /// The command gets the signal when the proxies know.
-    Withdrawing(Signal),
+    Unregistering(Signal),
     /// The command has got one, and has this long.
     Ending(Instant),
     Killed,
@@ -124,23 +124,23 @@ enum Phase {
 
 /// What follows when a command that is being ended, or has failed, has ended.
 #[derive(Debug)]
-enum Verdict {
+enum AfterExit {
     /// This program's end, with the command's status.
-    Ended,
+    Exit,
     /// This program's end, with this one.
-    Status(u8),
+    ExitWith(u8),
     /// Another port, and the command again.
-    PortTaken(Unserved),
+    Restart(NotServing),
 }
 
 impl Options {
     fn begin(mut self) -> Result<u8, Failure> {
-        let claim = self.port.map_or_else(Claim::any, Claim::of)?;
+        let reservation = self.port.map_or_else(PortReservation::any, PortReservation::exact)?;
         let proxies = self.proxies()?;
         // Its directory is another from here on.
-        self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(not_run)?;
-        home::enter();
-        super::block_on(self.supervise(proxies, claim)).map_err(not_run)?
+        self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(run_failure)?;
+        home_dir::enter();
+        super::block_on(self.supervise(proxies, reservation)).map_err(run_failure)?
     }
 
     fn proxies(&self) -> Result<Vec<Proxy>, active_proxy::ActiveProxyError> {
@@ -155,35 +155,35 @@ impl Options {
     }
 
     /// Runs the command, on another port when another user's server is on the first one.
-    async fn supervise(self, proxies: Vec<Proxy>, mut claim: Claim) -> Result<u8, Failure> {
-        let mut signals = Signals::catch().map_err(not_run)?;
-        let record = Arc::new(Record::of_job());
+    async fn supervise(self, proxies: Vec<Proxy>, mut reservation: PortReservation) -> Result<u8, Failure> {
+        let mut signals = Signals::catch().map_err(run_failure)?;
+        let record = Arc::new(JobRecord::of_job());
         for start in 1.. {
-            let may_move = self.port.is_none() && start < STARTS;
-            let plan = self.plan(claim.port(), may_move, Arc::clone(&record));
-            let mut job = Job::start(&self.command, claim.port()).await?;
-            info!("started {:?}, port {}", self.command[0], claim.port());
-            let announcement = Announcement::begin(plan, proxies.clone());
-            let watched = self.watch(&mut job, &mut signals, announcement, may_move, &record).await;
-            let (status, verdict) = watched.map_err(not_run)?;
+            let may_change_port = self.port.is_none() && start < MAX_STARTS;
+            let config = self.config(reservation.port(), may_change_port, Arc::clone(&record));
+            let mut job = Job::start(&self.command, reservation.port()).await?;
+            info!("started {:?}, port {}", self.command[0], reservation.port());
+            let announcement = Announcement::begin(config, proxies.clone());
+            let watched = self.watch(&mut job, &mut signals, announcement, may_change_port, &record).await;
+            let (status, after_exit) = watched.map_err(run_failure)?;
             job.end().await;
-            let unserved = match verdict {
-                Verdict::Ended => return Ok(status),
-                Verdict::Status(status) => return Ok(status),
-                Verdict::PortTaken(unserved) => unserved,
+            let not_serving = match after_exit {
+                AfterExit::Exit => return Ok(status),
+                AfterExit::ExitWith(status) => return Ok(status),
+                AfterExit::Restart(not_serving) => not_serving,
             };
-            // The old claim is held until the new one is there: it is not drawn again.
-            claim = Claim::any()?;
-            warn!("{unserved}: starting {:?} again, on another port", self.command[0]);
+            // The old reservation is held until the new one is there: it is not drawn again.
+            reservation = PortReservation::any()?;
+            warn!("{not_serving}: starting {:?} again, on another port", self.command[0]);
         }
         Ok(EX_UNAVAILABLE)
     }
 
-    fn plan(&self, port: u16, may_move: bool, record: Arc<Record>) -> Plan {
-        Plan {
+    fn config(&self, port: u16, may_change_port: bool, record: Arc<JobRecord>) -> AnnouncementConfig {
+        AnnouncementConfig {
             file: self.register_proxy.then(|| self.active_proxy_file.clone()),
             service: Service { port, canonical: self.canonical, uid: geteuid().as_raw() },
-            patience: Patience { within: Some(self.listen_timeout), leaves_others_port: may_move },
+            wait: ListenWait { timeout: Some(self.listen_timeout), fail_on_foreign_server: may_change_port },
             interval: self.renew_interval,
             record,
         }
@@ -195,48 +195,48 @@ impl Options {
         job: &mut Job,
         signals: &mut Signals,
         mut announcement: Announcement,
-        may_move: bool,
-        record: &Record,
-    ) -> io::Result<(u8, Verdict)> {
+        may_change_port: bool,
+        record: &JobRecord,
+    ) -> io::Result<(u8, AfterExit)> {
         let port = announcement.port();
         let mut phase = Phase::Running;
-        let mut verdict = Verdict::Ended;
+        let mut after_exit = AfterExit::Exit;
         let status = loop {
-            let is_told = matches!(phase, Phase::Running | Phase::Withdrawing(_));
+            let is_told = matches!(phase, Phase::Running | Phase::Unregistering(_));
             tokio::select! {
                 status = job.ended() => break status?,
                 signal = signals.next() => {
                     let is_users = signal == Signal::USR1 || signal == Signal::USR2;
-                    if !is_users && matches!(verdict, Verdict::PortTaken(_)) {
-                        verdict = Verdict::Ended;
+                    if !is_users && matches!(after_exit, AfterExit::Restart(_)) {
+                        after_exit = AfterExit::Exit;
                     }
                     match phase {
                         _ if is_users => job.signal(signal),
                         Phase::Running => {
-                            announcement.withdraw(Instant::now() + FIRST_WITHDRAWAL);
-                            phase = Phase::Withdrawing(signal);
+                            announcement.unregister_all(Instant::now() + UNREGISTER_BEFORE_SIGNAL);
+                            phase = Phase::Unregistering(signal);
                         }
-                        Phase::Withdrawing(_) => phase = self.pass_on(job, signal),
+                        Phase::Unregistering(_) => phase = self.forward(job, signal),
                         Phase::Ending(_) | Phase::Killed => job.signal(signal),
                     }
                 },
-                news = announcement.news(), if is_told => match (news, phase) {
-                    (News::Refused(refusal), Phase::Running) => {
-                        verdict = match refusal {
-                            Refusal::PortTaken(unserved) => Verdict::PortTaken(unserved),
-                            refusal => {
-                                error!("{refusal}: ending {:?}", self.command[0]);
-                                let is_final = matches!(refusal, Refusal::Final { .. });
-                                Verdict::Status(if is_final { EX_NOPERM } else { EX_UNAVAILABLE })
+                event = announcement.next_event(), if is_told => match (event, phase) {
+                    (Event::Failed(error), Phase::Running) => {
+                        after_exit = match error {
+                            RegistrationError::PortTaken(not_serving) => AfterExit::Restart(not_serving),
+                            error => {
+                                error!("{error}: ending {:?}", self.command[0]);
+                                let is_final = matches!(error, RegistrationError::Rejected { .. });
+                                AfterExit::ExitWith(if is_final { EX_NOPERM } else { EX_UNAVAILABLE })
                             }
                         };
-                        announcement.withdraw(Instant::now() + FIRST_WITHDRAWAL);
-                        phase = Phase::Withdrawing(Signal::TERM);
+                        announcement.unregister_all(Instant::now() + UNREGISTER_BEFORE_SIGNAL);
+                        phase = Phase::Unregistering(Signal::TERM);
                     }
-                    (News::Withdrawn, Phase::Withdrawing(signal)) => phase = self.pass_on(job, signal),
+                    (Event::Unregistered, Phase::Unregistering(signal)) => phase = self.forward(job, signal),
                     _ => {}
                 },
-                () = over(phase) => {
+                () = grace_over(phase) => {
                     warn!("not ended within {:?}: killed", self.grace);
                     job.kill();
                     phase = Phase::Killed;
@@ -245,31 +245,31 @@ impl Options {
         };
         info!("ended, {status}");
         // It may have been quicker to see that it cannot listen.
-        if may_move
+        if may_change_port
             && self.register_proxy
             && matches!(phase, Phase::Running)
             && !status.success()
             && record.is_empty()
-            && let Err(unserved @ Unserved::OtherUser { .. }) = check_served(port, geteuid().as_raw(), &[])
+            && let Err(not_serving @ NotServing::OtherUser { .. }) = check_listening(port, geteuid().as_raw(), &[])
         {
-            verdict = Verdict::PortTaken(unserved);
+            after_exit = AfterExit::Restart(not_serving);
         }
-        announcement.end(Instant::now() + LAST_WITHDRAWAL).await;
-        Ok((of_ended(status), verdict))
+        announcement.end(Instant::now() + UNREGISTER_AFTER_EXIT).await;
+        Ok((of_exit(status), after_exit))
     }
 
-    fn pass_on(&self, job: &Job, signal: Signal) -> Phase {
+    fn forward(&self, job: &Job, signal: Signal) -> Phase {
         job.signal(signal);
         Phase::Ending(Instant::now() + self.grace)
     }
 }
 
-fn not_run(error: io::Error) -> Failure {
+fn run_failure(error: io::Error) -> Failure {
     Failure::system(error, "running the command")
 }
 
 /// Waits for the end of the command's time, if it has one.
-async fn over(phase: Phase) {
+async fn grace_over(phase: Phase) {
     match phase {
         Phase::Ending(deadline) => sleep_until(deadline).await,
         _ => std::future::pending().await,

@@ -18,13 +18,13 @@ pub const EX_NOPERM: u8 = 77;
 pub const EX_CONFIG: u8 = 78;
 
 /// The status a shell would have for a command that ended so.
-pub fn of_ended(status: ExitStatus) -> u8 {
+pub fn of_exit(status: ExitStatus) -> u8 {
     let signal = || status.signal().map_or(EX_OSERR, |signal| 128u8.wrapping_add(signal as u8));
     status.code().map_or_else(signal, |code| code as u8)
 }
 
 /// The status a shell would have for a command that could not be started.
-pub fn of_not_started(error: &io::Error) -> u8 {
+pub fn of_start_error(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NotFound => 127,
         io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => EX_OSERR,
@@ -39,10 +39,10 @@ mod tests {
     #[test]
     fn statuses_are_a_shells() {
         for (raw, want) in [(0, 0), (3 << 8, 3), (255 << 8, 255), (15, 143), (9, 137), (11 | 0x80, 139)] {
-            assert_eq!(of_ended(ExitStatus::from_raw(raw)), want, "{raw:#x}");
+            assert_eq!(of_exit(ExitStatus::from_raw(raw)), want, "{raw:#x}");
         }
         for (kind, want) in [(io::ErrorKind::NotFound, 127), (io::ErrorKind::PermissionDenied, 126)] {
-            assert_eq!(of_not_started(&kind.into()), want, "{kind}");
+            assert_eq!(of_start_error(&kind.into()), want, "{kind}");
         }
     }
 }

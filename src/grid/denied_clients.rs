@@ -1,6 +1,6 @@
 //! Connections from outside `--allow-client`: answered `fail` without being asked anything.
 //!
-//! Not closed in silence: clients of old take that for success. They are no clients, so they have no part in the limits of
+//! Not closed in timeouts: clients of old take that for success. They are no clients, so they have no part in the limits of
 //! those who are.
 
 use std::collections::HashSet;
@@ -22,7 +22,7 @@ const LOGGED_EVERY: Duration = Duration::from_secs(3600);
 const MAX_LOGGED: usize = 100;
 
 /// Which of them are in the log, and how many are being answered.
-pub struct Outsiders {
+pub struct DeniedClients {
     logged: Mutex<Logged>,
     limiter: Arc<ConnectionLimiter<IpAddr>>,
 }
@@ -34,13 +34,13 @@ struct Logged {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum LogLine {
     Host,
     NoMoreHosts,
     None,
 }
 
-impl Outsiders {
+impl DeniedClients {
     /// None yet.
     pub fn new() -> Self {
         let logged = Logged { since: Instant::now(), hosts: HashSet::new() };
@@ -51,13 +51,13 @@ impl Outsiders {
     pub fn admit(&self, host: IpAddr) -> Option<Permit<IpAddr>> {
         let reply = Reply::Fail.as_str();
         match self.logged.lock().line(host, Instant::now()) {
-            Line::Host => {
+            LogLine::Host => {
                 warn!(peer = %host, reply, "refused: not a host of --allow-client; logged once an hour, always counted");
             }
-            Line::NoMoreHosts => {
+            LogLine::NoMoreHosts => {
                 warn!("{MAX_LOGGED} hosts outside --allow-client within an hour; further ones are counted, not logged");
             }
-            Line::None => {}
+            LogLine::None => {}
         }
         // None of them is ever busy, so there always is one to take the place of.
         self.limiter.admit(host, &LIMITS).ok()
@@ -65,14 +65,14 @@ impl Outsiders {
 }
 
 impl Logged {
-    fn line(&mut self, host: IpAddr, now: Instant) -> Line {
+    fn line(&mut self, host: IpAddr, now: Instant) -> LogLine {
         if now.saturating_duration_since(self.since) >= LOGGED_EVERY {
             (self.since, self.hosts) = (now, HashSet::new());
         }
         if self.hosts.len() > MAX_LOGGED || !self.hosts.insert(host) {
-            return Line::None;
+            return LogLine::None;
         }
-        if self.hosts.len() > MAX_LOGGED { Line::NoMoreHosts } else { Line::Host }
+        if self.hosts.len() > MAX_LOGGED { LogLine::NoMoreHosts } else { LogLine::Host }
     }
 }
 
@@ -85,15 +85,15 @@ mod tests {
         let begun = Instant::now();
         let mut logged = Logged { since: begun, hosts: HashSet::new() };
         let host = |number: u32| IpAddr::V4(number.into());
-        assert_eq!((logged.line(host(0), begun), logged.line(host(0), begun)), (Line::Host, Line::None));
+        assert_eq!((logged.line(host(0), begun), logged.line(host(0), begun)), (LogLine::Host, LogLine::None));
         for number in 1..100 {
-            assert_eq!(logged.line(host(number), begun), Line::Host, "{number}");
+            assert_eq!(logged.line(host(number), begun), LogLine::Host, "{number}");
         }
-        assert_eq!(logged.line(host(100), begun), Line::NoMoreHosts);
+        assert_eq!(logged.line(host(100), begun), LogLine::NoMoreHosts);
         for number in 0..1000 {
-            assert_eq!(logged.line(host(number), begun), Line::None, "{number}");
+            assert_eq!(logged.line(host(number), begun), LogLine::None, "{number}");
         }
         assert_eq!(logged.hosts.len(), 101);
-        assert_eq!(logged.line(host(0), begun + LOGGED_EVERY), Line::Host);
+        assert_eq!(logged.line(host(0), begun + LOGGED_EVERY), LogLine::Host);
     }
 }

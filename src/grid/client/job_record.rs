@@ -27,7 +27,7 @@ pub type Entry = (Proxy, Backend);
 
 /// What may be registered now.
 #[derive(Debug, Default)]
-pub struct Record {
+pub struct JobRecord {
     path: Option<PathBuf>,
     entries: Mutex<Vec<Entry>>,
 }
@@ -54,7 +54,7 @@ pub enum RecordError {
     },
 }
 
-impl Record {
+impl JobRecord {
     /// That of the job that this process belongs to. Without one it is kept in memory alone.
     pub fn of_job() -> Self {
         Self { path: path_of_job(), entries: Mutex::default() }
@@ -153,7 +153,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("record");
         assert!(matches!(read(&path), Err(RecordError::None)));
-        let record = Record { path: Some(path.clone()), entries: Mutex::default() };
+        let record = JobRecord { path: Some(path.clone()), entries: Mutex::default() };
         let (a, b) = (proxy("a"), proxy("[fd00::1]:82"));
         let (first, second) = (url("http://10.0.0.1:80"), url("http://[fd00::2]:80"));
         record.set(&a, std::slice::from_ref(&first));

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::destination::Resolver;
-use super::history::{History, Sight};
+use super::history::{History, RouteState};
 use super::identd::IdentError;
-use super::probe::{Listener, Unknown, connect, host_answers, who_listens};
+use super::probe::{PortState, UnknownOwner, connect, find_owner, host_answers};
 use super::settings::Policy;
 use crate::registry::{GridRoute, is_special};
 use crate::route::{Host, ToolName};
@@ -29,13 +29,13 @@ const TOOLS_AT_ONCE: usize = 64;
 const ROUTES_AT_ONCE: usize = 4;
 /// What a tool's routes may take in one audit, so that servers which never answer hold up nobody else's. Those that are not
 /// reached are the first in the next audit.
-const TOOLS_SHARE: Duration = Duration::from_secs(30);
+const TOOL_BUDGET: Duration = Duration::from_secs(30);
 /// An identd that did not answer so many times in a row is not asked again until the next audit.
-const IDENTD_PATIENCE: u32 = 2;
+const MAX_IDENT_TIMEOUTS: u32 = 2;
 
-/// A survey under way. It ends when this is dropped.
-pub struct Survey {
-    sights: mpsc::Receiver<(GridRoute, Sight)>,
+/// A scan under way. It ends when this is dropped.
+pub struct AuditScan {
+    results: mpsc::Receiver<(GridRoute, RouteState)>,
     _tools: JoinSet<()>,
 }
 
@@ -44,11 +44,11 @@ struct Shared {
     resolver: Resolver,
     places: Semaphore,
     /// How often in a row the identd of a host has not answered.
-    silences: Mutex<HashMap<IpAddr, Arc<AtomicU32>>>,
-    sights: mpsc::Sender<(GridRoute, Sight)>,
+    ident_timeouts: Mutex<HashMap<IpAddr, Arc<AtomicU32>>>,
+    results: mpsc::Sender<(GridRoute, RouteState)>,
 }
 
-impl Survey {
+impl AuditScan {
     /// Begins to look, at the tools in a random order, at the routes of each by how long ago they were looked at.
     pub fn begin(routes: Vec<GridRoute>, history: &History, policy: Arc<Policy>) -> Self {
         let mut of_tools: HashMap<ToolName, Vec<GridRoute>> = HashMap::new();
@@ -58,34 +58,34 @@ impl Survey {
         let mut of_tools: Vec<_> = of_tools.into_iter().collect();
         let random = RandomState::new();
         of_tools.sort_by_cached_key(|(tool, _)| random.hash_one(tool));
-        let (sender, sights) = mpsc::channel(TOOLS_AT_ONCE);
+        let (sender, results) = mpsc::channel(TOOLS_AT_ONCE);
         let shared = Arc::new(Shared {
             policy,
             resolver: Resolver::default(),
             places: Semaphore::new(TOOLS_AT_ONCE),
-            silences: Mutex::default(),
-            sights: sender,
+            ident_timeouts: Mutex::default(),
+            results: sender,
         });
         let look = |(tool, mut routes): (ToolName, Vec<GridRoute>)| {
-            routes.sort_by_cached_key(|route| (history.looked_at(route), random.hash_one(&route.url)));
+            routes.sort_by_cached_key(|route| (history.last_audited(route), random.hash_one(&route.url)));
             let shared = Arc::clone(&shared);
             async move {
                 // An error means closed, which it never is.
                 let _place = shared.places.acquire().await;
-                look_at_tool(&shared, &tool, routes).await;
+                probe_tool(&shared, &tool, routes).await;
             }
         };
-        Self { sights, _tools: of_tools.into_iter().map(look).collect() }
+        Self { results, _tools: of_tools.into_iter().map(look).collect() }
     }
 
     /// The next route, in no order; `None` after the last.
-    pub async fn next(&mut self) -> Option<(GridRoute, Sight)> {
-        self.sights.recv().await
+    pub async fn next(&mut self) -> Option<(GridRoute, RouteState)> {
+        self.results.recv().await
     }
 }
 
-async fn look_at_tool(shared: &Shared, tool: &ToolName, routes: Vec<GridRoute>) {
-    let end = Instant::now() + TOOLS_SHARE;
+async fn probe_tool(shared: &Shared, tool: &ToolName, routes: Vec<GridRoute>) {
+    let end = Instant::now() + TOOL_BUDGET;
     let mut looks = Vec::new();
     let mut names: HashMap<Box<str>, Result<Vec<IpAddr>, String>> = HashMap::new();
     for route in routes {
@@ -101,16 +101,16 @@ async fn look_at_tool(shared: &Shared, tool: &ToolName, routes: Vec<GridRoute>) 
     }
     let not_reached = AtomicU32::new(0);
     let look = async |(route, ips): (GridRoute, Result<Vec<IpAddr>, String>)| {
-        let sight = match ips {
+        let state = match ips {
             _ if Instant::now() >= end => {
                 not_reached.fetch_add(1, Relaxed);
-                Sight::NotReached
+                RouteState::NotReached
             }
-            Err(error) => Sight::Unknown(error),
+            Err(error) => RouteState::Unknown(error),
             Ok(ips) => shared.look(&route, &ips).await,
         };
         // An error means that nobody waits for it.
-        let _ = shared.sights.send((route, sight)).await;
+        let _ = shared.results.send((route, state)).await;
     };
     stream::iter(looks).for_each_concurrent(ROUTES_AT_ONCE, look).await;
     let routes = not_reached.into_inner();
@@ -129,68 +129,68 @@ impl Shared {
     }
 
     /// Of several addresses the first that does not refuse counts.
-    async fn look(&self, route: &GridRoute, ips: &[IpAddr]) -> Sight {
-        let mut sight = Sight::Outside;
-        let is_audited = |ip: &&IpAddr| route.signed.is_some() || self.policy.may_be_a_clients(**ip);
+    async fn look(&self, route: &GridRoute, ips: &[IpAddr]) -> RouteState {
+        let mut state = RouteState::Outside;
+        let is_audited = |ip: &&IpAddr| route.registrant.is_some() || self.policy.may_be_client(**ip);
         for &ip in ips.iter().filter(is_audited) {
-            sight = self.look_at(SocketAddr::new(ip, route.backend.port), &route.tool).await;
-            if !matches!(sight, Sight::Refusing(_)) {
+            state = self.probe_address(SocketAddr::new(ip, route.backend.port), &route.tool).await;
+            if !matches!(state, RouteState::Refusing(_)) {
                 break;
             }
         }
-        sight
+        state
     }
 
-    async fn look_at(&self, address: SocketAddr, tool: &ToolName) -> Sight {
-        let silence = Arc::clone(self.silences.lock().entry(address.ip()).or_default());
-        let found = if silence.load(Relaxed) < IDENTD_PATIENCE {
-            who_listens(address, tool, &self.policy).await
+    async fn probe_address(&self, address: SocketAddr, tool: &ToolName) -> RouteState {
+        let timeouts = Arc::clone(self.ident_timeouts.lock().entry(address.ip()).or_default());
+        let found = if timeouts.load(Relaxed) < MAX_IDENT_TIMEOUTS {
+            find_owner(address, tool, &self.policy).await
         } else {
             match connect(address).await {
-                Ok(_) => return Sight::Unknown("the host's identd has not answered others".into()),
+                Ok(_) => return RouteState::Unknown("the host's identd has not answered others".into()),
                 Err(found) => found,
             }
         };
         match found {
-            Listener::User(owner) => {
-                silence.store(0, Relaxed);
-                Sight::User(owner)
+            PortState::OwnedBy(owner) => {
+                timeouts.store(0, Relaxed);
+                RouteState::OwnedBy(owner)
             }
-            Listener::Nothing => Sight::Refusing("connection refused".into()),
-            Listener::Unknown(unknown) => {
+            PortState::Closed => RouteState::Refusing("connection refused".into()),
+            PortState::Unknown(unknown) => {
                 let reason = unknown.to_string();
                 match unknown {
-                    Unknown::Ident(IdentError::Timeout(_)) => {
-                        silence.fetch_add(1, Relaxed);
-                        Sight::Unknown(reason)
+                    UnknownOwner::Ident(IdentError::Timeout(_)) => {
+                        timeouts.fetch_add(1, Relaxed);
+                        RouteState::Unknown(reason)
                     }
-                    Unknown::Ident(_) | Unknown::NotAccepted | Unknown::Closed => {
-                        silence.store(0, Relaxed);
-                        Sight::Unknown(reason)
+                    UnknownOwner::Ident(_) | UnknownOwner::NotAccepted | UnknownOwner::Closed => {
+                        timeouts.store(0, Relaxed);
+                        RouteState::Unknown(reason)
                     }
-                    Unknown::ConnectTimeout => self.busy_or_gone(address.ip(), reason).await,
-                    Unknown::Unreachable(error) if is_about_the_host(error.kind()) => {
-                        self.busy_or_gone(address.ip(), reason).await
+                    UnknownOwner::ConnectTimeout => self.busy_or_refusing(address.ip(), reason).await,
+                    UnknownOwner::Unreachable(error) if is_host_unreachable(error.kind()) => {
+                        self.busy_or_refusing(address.ip(), reason).await
                     }
-                    Unknown::Unreachable(_) => Sight::Busy(reason),
+                    UnknownOwner::Unreachable(_) => RouteState::Busy(reason),
                 }
             }
         }
     }
 
-    async fn busy_or_gone(&self, host: IpAddr, reason: String) -> Sight {
-        if host_answers(host, &self.policy).await { Sight::Busy(reason) } else { Sight::Refusing(reason) }
+    async fn busy_or_refusing(&self, host: IpAddr, reason: String) -> RouteState {
+        if host_answers(host, &self.policy).await { RouteState::Busy(reason) } else { RouteState::Refusing(reason) }
     }
 }
 
 /// Others say something about this machine.
-fn is_about_the_host(error: ErrorKind) -> bool {
+fn is_host_unreachable(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::TimedOut)
 }
 
 impl Policy {
     /// Whether a host could have registered a route, were it to do so now. Addresses such as loopback only if they are listed.
-    fn may_be_a_clients(&self, host: IpAddr) -> bool {
+    fn may_be_client(&self, host: IpAddr) -> bool {
         let listed = [&self.allowed_clients, &self.allowed];
         if listed.iter().all(|networks| networks.is_empty()) {
             return !is_special(host);

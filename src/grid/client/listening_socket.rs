@@ -18,7 +18,7 @@ const CONNECT: Duration = Duration::from_secs(1);
 
 /// A socket that takes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listening {
+pub struct ListeningSocket {
     /// To which of the host's addresses; unspecified is to all.
     pub address: IpAddr,
     /// Whose it is.
@@ -27,7 +27,7 @@ pub struct Listening {
 
 /// Why requests to an address and port would not reach a server of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unserved {
+pub enum NotServing {
     /// It can't be seen.
     #[error("{0} while reading /proc/net/tcp")]
     Unknown(io::ErrorKind),
@@ -66,7 +66,7 @@ pub enum Unserved {
 ///
 /// # Errors
 /// There is no /proc to be read.
-pub fn listening_on(port: u16) -> io::Result<Vec<Listening>> {
+pub fn listening_on(port: u16) -> io::Result<Vec<ListeningSocket>> {
     let mut table = fs::read_to_string("/proc/net/tcp")?;
     match fs::read_to_string("/proc/net/tcp6") {
         Ok(more) => table.push_str(&more),
@@ -78,14 +78,14 @@ pub fn listening_on(port: u16) -> io::Result<Vec<Listening>> {
 }
 
 /// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid ...`, numbers in hexadecimal but for the uid.
-fn parse_line(line: &str) -> Option<(u16, Listening)> {
+fn parse_line(line: &str) -> Option<(u16, ListeningSocket)> {
     let mut fields = line.split_ascii_whitespace();
     let (address, port) = fields.nth(1)?.split_once(':')?;
     if fields.nth(1)? != LISTEN {
         return None;
     }
     let uid = fields.nth(3)?.parse().ok()?;
-    Some((u16::from_str_radix(port, 16).ok()?, Listening { address: parse_address(address)?, uid }))
+    Some((u16::from_str_radix(port, 16).ok()?, ListeningSocket { address: parse_address(address)?, uid }))
 }
 
 /// Words of 32 bits, each as this machine has it in memory: the bytes themselves are in the network's order.
@@ -101,7 +101,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     Some(Ipv6Addr::from(bytes).to_canonical())
 }
 
-impl Listening {
+impl ListeningSocket {
     /// Whether connections to `wanted` come here. `[::]` is taken to be for IPv4 too: the files do not say.
     fn covers(&self, wanted: IpAddr) -> bool {
         match self.address {
@@ -116,9 +116,9 @@ impl Listening {
 ///
 /// # Errors
 /// Why not.
-pub fn check_served(port: u16, uid: u32, wanted: &[IpAddr]) -> Result<(), Unserved> {
-    let found = listening_on(port).map_err(|error| Unserved::Unknown(error.kind()))?;
-    let mut outcome = if wanted.is_empty() { check(port, &found, uid, None) } else { Err(Unserved::Nothing(port)) };
+pub fn check_listening(port: u16, uid: u32, wanted: &[IpAddr]) -> Result<(), NotServing> {
+    let found = listening_on(port).map_err(|error| NotServing::Unknown(error.kind()))?;
+    let mut outcome = if wanted.is_empty() { check(port, &found, uid, None) } else { Err(NotServing::Nothing(port)) };
     for &wanted in wanted {
         if outcome.is_err() {
             outcome = check(port, &found, uid, Some(wanted));
@@ -131,10 +131,10 @@ pub fn check_served(port: u16, uid: u32, wanted: &[IpAddr]) -> Result<(), Unserv
 ///
 /// # Errors
 /// Why not.
-pub async fn check_reached(port: u16, uid: u32, wanted: IpAddr) -> Result<(), Unserved> {
-    check_served(port, uid, &[wanted])?;
-    let found = listening_on(port).map_err(|error| Unserved::Unknown(error.kind()))?;
-    let is_v4 = |socket: &Listening| socket.address.is_ipv4() && socket.covers(wanted);
+pub async fn check_reachable(port: u16, uid: u32, wanted: IpAddr) -> Result<(), NotServing> {
+    check_listening(port, uid, &[wanted])?;
+    let found = listening_on(port).map_err(|error| NotServing::Unknown(error.kind()))?;
+    let is_v4 = |socket: &ListeningSocket| socket.address.is_ipv4() && socket.covers(wanted);
     if wanted.is_ipv6() || found.iter().any(is_v4) {
         return Ok(());
     }
@@ -144,14 +144,15 @@ pub async fn check_reached(port: u16, uid: u32, wanted: IpAddr) -> Result<(), Un
         return Ok(());
     }
     // It may have gone in between.
-    check_served(port, uid, &[wanted])?;
-    Err(Unserved::Ipv6Only { port, wanted })
+    check_listening(port, uid, &[wanted])?;
+    Err(NotServing::Ipv6Only { port, wanted })
 }
 
-fn check(port: u16, found: &[Listening], uid: u32, wanted: Option<IpAddr>) -> Result<(), Unserved> {
-    let covers = |socket: &&Listening| wanted.map_or(!socket.address.is_loopback(), |wanted| socket.covers(wanted));
+fn check(port: u16, found: &[ListeningSocket], uid: u32, wanted: Option<IpAddr>) -> Result<(), NotServing> {
+    let covers =
+        |socket: &&ListeningSocket| wanted.map_or(!socket.address.is_loopback(), |wanted| socket.covers(wanted));
     let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|socket| socket.uid == uid);
-    let other = |socket: &&Listening| Err(Unserved::OtherUser { port, uid: socket.uid });
+    let other = |socket: &&ListeningSocket| Err(NotServing::OtherUser { port, uid: socket.uid });
     if let Some(socket) = others.iter().copied().find(covers) {
         return other(&socket);
     }
@@ -160,9 +161,9 @@ fn check(port: u16, found: &[Listening], uid: u32, wanted: Option<IpAddr>) -> Re
     }
     if let Some(socket) = ours.first() {
         let wanted = wanted.map_or_else(|| "an address of this host".into(), |wanted| wanted.to_string());
-        return Err(Unserved::Elsewhere { port, address: socket.address, wanted });
+        return Err(NotServing::Elsewhere { port, address: socket.address, wanted });
     }
-    others.first().map_or(Err(Unserved::Nothing(port)), other)
+    others.first().map_or(Err(NotServing::Nothing(port)), other)
 }
 
 #[cfg(test)]
@@ -172,8 +173,8 @@ mod tests {
 
     const OWN: u32 = 50001;
 
-    fn socket(address: &str, uid: u32) -> Listening {
-        Listening { address: address.parse().unwrap(), uid }
+    fn socket(address: &str, uid: u32) -> ListeningSocket {
+        ListeningSocket { address: address.parse().unwrap(), uid }
     }
 
     #[test]
@@ -221,9 +222,9 @@ mod tests {
             socket.bind(address.parse().unwrap()).unwrap();
             let server = socket.listen(1).unwrap();
             let port = server.local_addr().unwrap().port();
-            let expected = if is_v6_only { Err(Unserved::Ipv6Only { port, wanted: v4 }) } else { Ok(()) };
-            assert_eq!(check_reached(port, uid, v4).await, expected, "{address}");
-            assert_eq!(check_reached(port, uid, v6).await.is_ok(), address.starts_with('['), "{address}");
+            let expected = if is_v6_only { Err(NotServing::Ipv6Only { port, wanted: v4 }) } else { Ok(()) };
+            assert_eq!(check_reachable(port, uid, v4).await, expected, "{address}");
+            assert_eq!(check_reachable(port, uid, v6).await.is_ok(), address.starts_with('['), "{address}");
             // What /proc says already takes no connection: it could be the only one that the server ever has.
             let accepted = timeout(Duration::from_millis(1), server.accept()).await;
             assert_eq!(accepted.is_ok(), address.starts_with('[') && !is_v6_only, "{address}");
@@ -251,15 +252,15 @@ mod tests {
             let found = check(80, &[socket(address, OWN)], OWN, wanted);
             assert_eq!(found.is_ok(), served, "{address} for {wanted:?}: {found:?}");
             if let Err(error) = found {
-                assert!(matches!(error, Unserved::Elsewhere { .. }), "{address} for {wanted:?}: {error}");
+                assert!(matches!(error, NotServing::Elsewhere { .. }), "{address} for {wanted:?}: {error}");
             }
             let theirs = check(80, &[socket(address, 7)], OWN, wanted);
-            assert_eq!(theirs, Err(Unserved::OtherUser { port: 80, uid: 7 }), "{address} for {wanted:?}");
+            assert_eq!(theirs, Err(NotServing::OtherUser { port: 80, uid: 7 }), "{address} for {wanted:?}");
         }
-        assert_eq!(check(80, &[], OWN, v4), Err(Unserved::Nothing(80)));
+        assert_eq!(check(80, &[], OWN, v4), Err(NotServing::Nothing(80)));
         // `[::]` can be for IPv6 alone, and then somebody else has the IPv4 side.
         let both = [socket("::", OWN), socket("0.0.0.0", 7)];
-        assert_eq!(check(80, &both, OWN, v4), Err(Unserved::OtherUser { port: 80, uid: 7 }));
+        assert_eq!(check(80, &both, OWN, v4), Err(NotServing::OtherUser { port: 80, uid: 7 }));
         assert_eq!(check(80, &[socket("127.0.0.1", 7), socket("10.0.0.1", OWN)], OWN, v4), Ok(()));
     }
 }

@@ -15,22 +15,22 @@ use std::os::fd::OwnedFd;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
 
-use super::failure::WithStatus;
-use super::socket::listening_on;
+use super::failure::HasExitStatus;
+use super::listening_socket::listening_on;
 use super::status::{EX_OSERR, EX_TEMPFAIL, EX_UNAVAILABLE};
 
 /// Below are ports of services.
-const LOWEST: u16 = 10_000;
+const LOWEST_PORT: u16 = 10_000;
 /// Of fewer, too many would be asked for by others.
-const FEWEST: usize = 1000;
+const MIN_PORTS: usize = 1000;
 /// The first port that the kernel gives to clients, on a system that does not say.
 const USUAL_EPHEMERAL: u16 = 32_768;
 /// How often the kernel is asked for a port, when it has to choose.
 const TRIES: usize = 100;
 
-/// A port, claimed among all who claim ports on this host, until dropped.
+/// A port, claimed among all who reservation ports on this host, until dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct PortReservation {
     port: u16,
     name: OwnedFd,
 }
@@ -43,7 +43,7 @@ pub enum PortError {
     NoneFree,
     /// The one asked for is another job's.
     #[error("port {0} is claimed by another job on this host")]
-    Claimed(u16),
+    Reserved(u16),
     /// Somebody has a server there.
     #[error("port {port} is already listened on by uid {uid}")]
     InUse {
@@ -57,25 +57,25 @@ pub enum PortError {
     Io(#[from] io::Error),
 }
 
-impl WithStatus for PortError {
+impl HasExitStatus for PortError {
     fn status(&self) -> u8 {
         match self {
             Self::NoneFree => EX_TEMPFAIL,
-            Self::Claimed(_) | Self::InUse { .. } => EX_UNAVAILABLE,
+            Self::Reserved(_) | Self::InUse { .. } => EX_UNAVAILABLE,
             Self::Io(_) => EX_OSERR,
         }
     }
 }
 
-impl Claim {
+impl PortReservation {
     /// Claims a free port, any.
     ///
     /// # Errors
     /// There is none.
     pub fn any() -> Result<Self, PortError> {
         let mut ports: Vec<u16> = below_ephemeral().collect();
-        if ports.len() < FEWEST {
-            return Self::any_of((0..TRIES).map_while(|_| kernels_choice().ok()));
+        if ports.len() < MIN_PORTS {
+            return Self::any_of((0..TRIES).map_while(|_| kernel_assigned().ok()));
         }
         fastrand::shuffle(&mut ports);
         Self::any_of(ports.into_iter())
@@ -84,10 +84,10 @@ impl Claim {
     fn any_of(ports: impl Iterator<Item = u16>) -> Result<Self, PortError> {
         for port in ports {
             // Claimed first: two who look at once would see each other's sockets.
-            if let Some(claim) = Self::try_claim(port)?
+            if let Some(reservation) = Self::try_reserve(port)?
                 && is_free(port)?
             {
-                return Ok(claim);
+                return Ok(reservation);
             }
         }
         Err(PortError::NoneFree)
@@ -97,15 +97,15 @@ impl Claim {
     ///
     /// # Errors
     /// It is another job's, or somebody listens on it.
-    pub fn of(port: u16) -> Result<Self, PortError> {
-        let claim = Self::try_claim(port)?.ok_or(PortError::Claimed(port))?;
+    pub fn exact(port: u16) -> Result<Self, PortError> {
+        let reservation = Self::try_reserve(port)?.ok_or(PortError::Reserved(port))?;
         match listening_on(port)?.first() {
             Some(socket) => Err(PortError::InUse { port, uid: socket.uid }),
-            None => Ok(claim),
+            None => Ok(reservation),
         }
     }
 
-    fn try_claim(port: u16) -> io::Result<Option<Self>> {
+    fn try_reserve(port: u16) -> io::Result<Option<Self>> {
         let name = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let address = SocketAddrUnix::new_abstract_name(format!("urlproxy-port-{port}").as_bytes())?;
         match bind(&name, &address) {
@@ -120,7 +120,7 @@ impl Claim {
         self.port
     }
 
-    /// Lets the program that this process becomes have the claim for as long as it runs.
+    /// Lets the program that this process becomes have the reservation for as long as it runs.
     ///
     /// # Errors
     /// The system's.
@@ -133,7 +133,7 @@ impl Claim {
 fn below_ephemeral() -> Range<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let low = range.split_ascii_whitespace().next().and_then(|low| low.parse().ok());
-    LOWEST..low.unwrap_or(USUAL_EPHEMERAL)
+    LOWEST_PORT..low.unwrap_or(USUAL_EPHEMERAL)
 }
 
 /// Whether a server could bind the port, with SO_REUSEADDR or without, for IPv4, IPv6 or both.
@@ -148,7 +148,7 @@ fn is_free(port: u16) -> io::Result<bool> {
     Ok(true)
 }
 
-fn kernels_choice() -> io::Result<u16> {
+fn kernel_assigned() -> io::Result<u16> {
     let any = bound(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
     let socket = any.or_else(|_| bound(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
     Ok(SocketAddr::try_from(getsockname(&socket)?)?.port())
@@ -173,38 +173,38 @@ mod tests {
 
     #[test]
     fn no_port_is_given_twice_and_none_is_the_kernels_to_give() {
-        let claims: Vec<_> = (0..200).map(|_| Claim::any().unwrap()).collect();
-        let ports: HashSet<_> = claims.iter().map(Claim::port).collect();
-        assert_eq!(ports.len(), claims.len());
+        let reservations: Vec<_> = (0..200).map(|_| PortReservation::any().unwrap()).collect();
+        let ports: HashSet<_> = reservations.iter().map(PortReservation::port).collect();
+        assert_eq!(ports.len(), reservations.len());
         assert!(ports.iter().all(|port| below_ephemeral().contains(port)), "{ports:?}");
-        let port = claims[0].port();
-        assert!(matches!(Claim::of(port), Err(PortError::Claimed(_))));
-        drop(claims);
-        assert_eq!(Claim::of(port).unwrap().port(), port);
+        let port = reservations[0].port();
+        assert!(matches!(PortReservation::exact(port), Err(PortError::Reserved(_))));
+        drop(reservations);
+        assert_eq!(PortReservation::exact(port).unwrap().port(), port);
     }
 
     #[test]
     fn a_claimed_port_can_be_bound() {
-        let claim = Claim::any().unwrap();
+        let reservation = PortReservation::any().unwrap();
         for address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST] {
-            assert!(bound(SocketAddr::from((address, claim.port()))).is_ok(), "{address}");
+            assert!(bound(SocketAddr::from((address, reservation.port()))).is_ok(), "{address}");
         }
     }
 
     #[test]
     fn what_others_listen_on_is_not_free() {
         for address in ["127.0.0.1", "0.0.0.0", "::1"] {
-            let port = Claim::any().unwrap().port();
+            let port = PortReservation::any().unwrap().port();
             let Ok(_server) = TcpListener::bind((address, port)) else { continue };
             assert!(!is_free(port).unwrap(), "{address}");
-            assert!(matches!(Claim::any_of([port].into_iter()), Err(PortError::NoneFree)));
-            assert!(matches!(Claim::of(port), Err(PortError::InUse { .. })), "{address}");
+            assert!(matches!(PortReservation::any_of([port].into_iter()), Err(PortError::NoneFree)));
+            assert!(matches!(PortReservation::exact(port), Err(PortError::InUse { .. })), "{address}");
         }
     }
 
     #[test]
     fn the_kernels_choice_will_do_too() {
-        let claim = Claim::any_of((0..TRIES).map_while(|_| kernels_choice().ok())).unwrap();
-        assert!(claim.port() > 0);
+        let reservation = PortReservation::any_of((0..TRIES).map_while(|_| kernel_assigned().ok())).unwrap();
+        assert!(reservation.port() > 0);
     }
 }

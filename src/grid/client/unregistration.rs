@@ -6,17 +6,17 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::active_proxy::Proxy;
-use super::dialect::Dialect;
-use super::exchange::{Connection, EVERYTHING, ExchangeError, SourceAddress};
+use super::exchange::{ALL_PATHS, Connection, ExchangeError, SourceAddress};
+use super::protocol_support::ProtocolSupport;
 use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
 use crate::route::Backend;
 
 /// Between two tries: there is little time for it.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
 /// An old listener answers an unknown command within this time, or within three times that at the next try. Until it is over
 /// a server that has ended may still be routed to.
-const UNKNOWN_WITHIN: Duration = Duration::from_millis(100);
+const UNKNOWN_REPLY_WITHIN: Duration = Duration::from_millis(100);
 
 /// Unregisters, again and again until it works, the time is over, or after `tries`. Without a URL: whatever the proxy has of
 /// this host and user.
@@ -26,24 +26,24 @@ const UNKNOWN_WITHIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The last of what went wrong; then something may still be registered.
-pub async fn withdraw(
+pub async fn unregister(
     proxy: &Proxy,
     url: Option<&Backend>,
-    dialect: &mut Dialect,
+    support: &mut ProtocolSupport,
     by: Instant,
     tries: usize,
 ) -> Result<(), ExchangeError> {
     let what = url.map_or_else(String::new, |url| format!("{url} "));
-    let mut pause = Backoff::between(AGAIN.0, AGAIN.1);
-    let mut unknown_within = UNKNOWN_WITHIN;
+    let mut pause = Backoff::between(BACKOFF.0, BACKOFF.1);
+    let mut name_pause = UNKNOWN_REPLY_WITHIN;
     let mut left = tries;
     let mut earlier = None;
     loop {
         left = left.saturating_sub(1);
         // A pause that is as long as the time that is left would end without an answer.
         let time_left = by.saturating_duration_since(Instant::now());
-        let outcome = once(proxy, url, dialect, by, unknown_within.min(time_left / 2)).await;
-        unknown_within *= 3;
+        let outcome = try_once(proxy, url, support, by, name_pause.min(time_left / 2)).await;
+        name_pause *= 3;
         let again = Instant::now() + pause.next_delay();
         let is_last = left == 0 || again >= by;
         let error = match outcome {
@@ -65,26 +65,26 @@ pub async fn withdraw(
     }
 }
 
-async fn once(
+async fn try_once(
     proxy: &Proxy,
     url: Option<&Backend>,
-    dialect: &mut Dialect,
+    support: &mut ProtocolSupport,
     by: Instant,
-    unknown_within: Duration,
+    name_pause: Duration,
 ) -> Result<(), ExchangeError> {
     if let Some(url) = url {
         let connection = Connection::open(proxy, by, SourceAddress::Any).await?;
-        let command = Command::UnregisterUrl { pattern: EVERYTHING, url: &url.to_string() };
+        let command = Command::UnregisterUrl { pattern: ALL_PATHS, url: &url.to_string() };
         // Time for the answer is left.
-        let unknown_within = unknown_within.min(by.saturating_duration_since(Instant::now()) / 2);
-        match dialect.ask(connection, command, unknown_within).await {
+        let name_pause = name_pause.min(by.saturating_duration_since(Instant::now()) / 2);
+        match support.send(connection, command, name_pause).await {
             Err(ExchangeError::UnknownCommand) => {}
             Err(error) if error.is_fail() => {
-                dialect.doubt();
+                support.doubt();
                 return Err(error);
             }
             outcome => return outcome,
         }
     }
-    Connection::open(proxy, by, SourceAddress::Any).await?.ask(Command::Unregister { pattern: EVERYTHING }).await
+    Connection::open(proxy, by, SourceAddress::Any).await?.send(Command::Unregister { pattern: ALL_PATHS }).await
 }

@@ -22,15 +22,15 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::active_proxy::{self, Proxy};
-use super::announcement::{Announcement, Plan};
-use super::record::Record;
-use super::registration::{Patience, Service};
+use super::announcement::{Announcement, AnnouncementConfig};
+use super::job_record::JobRecord;
+use super::registration::{ListenWait, Service};
 use super::signals::Signals;
 
 /// This very program, also when its file has been replaced.
 const SELF: &str = "/proc/self/exe";
 /// For telling the proxies of the end.
-const WITHDRAWAL: Duration = Duration::from_secs(5);
+const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which process of portgrabber's this is; said by a hidden option.
 #[derive(Clone, Copy, Debug)]
@@ -75,12 +75,12 @@ pub fn fork(arguments: &[OsString]) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's.
-pub async fn watch(plan: Plan, mut proxies: Vec<Proxy>) -> io::Result<()> {
+pub async fn watch(config: AnnouncementConfig, mut proxies: Vec<Proxy>) -> io::Result<()> {
     let mut signals = Signals::catch()?;
     let mut ended = end_of_command()?;
-    let interval = plan.interval;
+    let interval = config.interval;
     loop {
-        let mut announcement = Announcement::begin(plan.clone(), proxies.clone());
+        let mut announcement = Announcement::begin(config.clone(), proxies.clone());
         let is_over = loop {
             tokio::select! {
                 _ = &mut ended => break true,
@@ -89,10 +89,10 @@ pub async fn watch(plan: Plan, mut proxies: Vec<Proxy>) -> io::Result<()> {
                     _ => break false,
                 },
                 // No refusal ends a command that runs already.
-                _ = announcement.news() => {}
+                _ = announcement.next_event() => {}
             }
         };
-        announcement.end(Instant::now() + WITHDRAWAL).await;
+        announcement.end(Instant::now() + UNREGISTER_TIMEOUT).await;
         if is_over {
             return Ok(());
         }
@@ -102,7 +102,7 @@ pub async fn watch(plan: Plan, mut proxies: Vec<Proxy>) -> io::Result<()> {
             () = sleep(interval) => {}
         }
         info!("the command has not ended: registering again");
-        if let Some(file) = &plan.file {
+        if let Some(file) = &config.file {
             match active_proxy::read(file) {
                 Ok(now) => proxies = now,
                 Err(error) => warn!("{error}: keeping the proxies read before"),
@@ -123,13 +123,13 @@ fn end_of_command() -> io::Result<oneshot::Receiver<()>> {
     Ok(end)
 }
 
-/// The plan for a command that this program cannot end.
-pub fn plan(file: std::path::PathBuf, service: Service, interval: Duration) -> Plan {
-    Plan {
+/// The config for a command that this program cannot end.
+pub fn config(file: std::path::PathBuf, service: Service, interval: Duration) -> AnnouncementConfig {
+    AnnouncementConfig {
         file: Some(file),
         service,
-        patience: Patience { within: None, leaves_others_port: false },
+        wait: ListenWait { timeout: None, fail_on_foreign_server: false },
         interval,
-        record: Arc::new(Record::of_job()),
+        record: Arc::new(JobRecord::of_job()),
     }
 }
