@@ -1,8 +1,8 @@
-//! The daemon that jobs on the grid tell where they listen: who asks is told by the identd of the host that asks.
+//! proxylistener, where jobs on the grid register their routes. The identd of a job's host authenticates the job.
 //!
-//! `listener` (connections, within limits) -> `protocol` (what is asked) -> `registrar` (who may have what), with
-//! `identd` (who asks), `destination` (where to), `probe` (who listens there), `decision` (the outcome, for log and metrics).
-//! `audit` (what goes, by what `scan` sees now and `history` knows from before) looks whether what was registered still holds.
+//! `listener` (connections, within limits) -> `protocol` (commands) -> `registrar` (authorization), with `identd` (who connects),
+//! `destination` (allowed backends), `probe` (who owns a port), `decision` (the outcome, for log and metrics).
+//! `audit` withdraws routes that no longer hold: `audit_scan` probes their ports, `history` remembers earlier audits.
 
 pub mod client;
 

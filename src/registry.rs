@@ -1,19 +1,19 @@
-//! The Redis schema: key names, reading and writing routes. Everything that touches Redis goes through here.
+//! The Redis schema: key names, reading and writing routes. All access to Redis goes through here.
 //!
 //! | key | type | meaning |
 //! | --- | --- | --- |
-//! | `prefix:<tool>` | hash, or set | pattern to backend URL; a set of backend URLs answers every path |
+//! | `prefix:<tool>` | hash, or set | pattern to backend URL; a set of backend URLs serves every path |
 //! | `redirect:<tool>` | hash | pattern to canonical host; presence asks for a redirect |
-//! | `frontend:<domain>` | set | backend URLs of a whole host; `*.<parent>` is every host with one label more |
-//! | `k8s_services` | set | what kube2proxy has registered: `namespace/name/route` |
-//! | `k8s_lock` | string | `<number> <identity>`: which kube2proxy may write, for as long as it is there |
-//! | `k8s_lock_number` | string | the last of these numbers |
-//! | `k8s_writer` | string | the same of an earlier version: while it is there nobody else of them writes |
-//! | `origin:<tool>` | hash | pattern to JSON: who registered it. Readers may ignore it |
+//! | `frontend:<domain>` | set | backend URLs of a whole host; `*.<parent>` is every host with one more label |
+//! | `k8s_services` | set | the ledger, kube2proxy's routes: `namespace/name/route` |
+//! | `k8s_lock` | string | `<fencing number> <identity>`: the kube2proxy that may write, until it expires |
+//! | `k8s_lock_number` | string | the last fencing number |
+//! | `k8s_writer` | string | the lock of an earlier version: while it exists no newer kube2proxy writes |
+//! | `origin:<tool>` | hash | pattern to JSON: who registered the route. Readers may ignore it |
 //! | `addresses` | hash | `host:port` to the tool that is routed there. Readers may ignore it |
 //!
-//! At most one tool is routed to an address, the one last proven to own it. Writers keep to that in the same script that sets
-//! a route.
+//! At most one tool is routed to an address: the one last proven to own it. Writers enforce this in the script that sets a
+//! route.
 
 mod address;
 mod admission;

@@ -146,7 +146,7 @@ is not UTF-8, tool="\xff"
 /full/${\('x' x 32)}   200  b
 ROWS
 --- error_log
-urlproxy: route set aside: the tool has 33 patterns, expected at most 32; those tried last are set aside, tool="hello"
+urlproxy: route set aside: the tool has 33 patterns, expected at most 32; those tried last are rejected, tool="hello"
 
 
 
@@ -184,7 +184,7 @@ route set aside
 /hello/                    200  a
 ROWS
 --- error_log
-urlproxy: route set aside: the routes take more than their share of the table, 
+urlproxy: route set aside: the routes exceed their share of the table, 
 
 
 

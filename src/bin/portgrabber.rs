@@ -1,4 +1,4 @@
-//! portgrabber: finds a port, has the proxies know of it, and becomes the command that listens there.
+//! portgrabber: reserves a port, registers it with the proxies, and becomes the command that listens there.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! portreleaser: has the proxies forget a tool's service; a queue's epilog.
+//! portreleaser: unregisters a tool's web service; for a queue's epilog.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! proxylistener: lets jobs on the grid tell where their tool listens.
+//! proxylistener: registers the web services of grid jobs as routes in Redis.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! webservice-runner: runs a tool's web server on the grid, and has the proxies know of it while it listens.
+//! webservice-runner: runs a tool's web server on the grid, and registers it with the proxies while it listens.
 
 use std::process::ExitCode;
 

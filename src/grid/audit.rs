@@ -1,9 +1,9 @@
-//! The audit: whose is the port that a route leads to, now, and does anybody listen there at all?
+//! The audit: checks that each route's port still belongs to its tool, and that a server listens there.
 //!
-//! A job that is killed does not unregister, and its port may be the next tool's; a host that is lost unregisters nothing. So
-//! each route that the grid's jobs registered is looked at in turns, whoever wrote it. One whose port belongs to somebody else is
-//! withdrawn at once. One whose port refuses connections is withdrawn when that lasts, unless most tools' ports do so: then it
-//! is rather our own network that is broken. Nothing else withdraws a route; a server that is only busy keeps it.
+//! A killed job does not unregister, and another tool may get its port; a lost host unregisters nothing. So the audit visits
+//! each route that a grid job registered, whichever program wrote it. It withdraws a route at once when its port belongs to another
+//! user. It withdraws a route whose port keeps refusing connections, unless most tools' ports do: then the fault is more likely
+//! in this host's network. Nothing else withdraws a route; a busy server keeps it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use crate::daemon::{GuardMessages, LoggedGuard, StoreError};
 use crate::registry::{self, GridRoute, Ownership, Registration, Withdrawal, routes_key};
 use crate::route::ToolName;
 
-/// Between two tries when Redis does not answer.
+/// Longest time until the next audit after one that Redis interrupted.
 const RETRY: Duration = Duration::from_secs(5);
-/// Changes of the index that are under way at the same time.
+/// Concurrent changes of the address index.
 const REPAIRS_AT_ONCE: usize = 64;
 
 const GUARD_WORDS: GuardMessages = GuardMessages {
-    lacks: "most tools' ports refuse connections, so the fault is rather here; they stay unless that file is touched",
-    has_all: "no route's port has refused connections for long now; nothing was withdrawn",
-    withdrawing: "withdrawing the routes whose ports refuse connections",
+    lacks: "most tools' ports refuse connections; keeping their routes until the hold ends or the accept file is touched",
+    has_all: "no port is dead any more; hold ended, no route withdrawn",
+    withdrawing: "withdrawing routes whose ports refuse connections",
 };
 
-/// Audits all routes as often as the policy in force says, the first time at once. Never ends.
+/// Audits all routes at the interval of the current policy, the first time at once. Never ends.
 pub async fn audit(registrar: Arc<Registrar>) {
     let (mut last, mut failing) = (None, false);
     let mut auditor = Auditor::new(registrar);
@@ -53,23 +53,23 @@ pub async fn audit(registrar: Arc<Registrar>) {
         let outcome = auditor.round().await;
         registrar.metrics.count_round(outcome.is_ok());
         match &outcome {
-            Ok(routes) if failing => info!(routes, "audited again"),
-            Ok(routes) => debug!(routes, seconds = begun.elapsed().as_secs_f64(), "audited"),
-            Err(error) if failing => debug!(%error, "no audit"),
-            Err(error) => warn!(%error, "no audit"),
+            Ok(routes) if failing => info!(routes, "audit works again"),
+            Ok(routes) => debug!(routes, seconds = begun.elapsed().as_secs_f64(), "audit complete"),
+            Err(error) if failing => debug!(%error, "audit failed; retrying"),
+            Err(error) => warn!(%error, "audit failed; retrying"),
         }
         (last, failing) = (Some(begun), outcome.is_err());
     }
 }
 
-/// What lasts from one audit to the next.
+/// State kept from one audit to the next.
 struct Auditor {
     registrar: Arc<Registrar>,
     history: History,
     guard: LoggedGuard,
 }
 
-/// A route that the index should know.
+/// A route that the address index should contain.
 type IndexEntry = (GridRoute, Ownership);
 
 impl Auditor {
@@ -78,13 +78,13 @@ impl Auditor {
         Self { registrar, history: History::default(), guard }
     }
 
-    /// Looks at each route once, and returns how many there are.
+    /// Audits each route once, and returns the number of routes.
     async fn round(&mut self) -> Result<usize, StoreError> {
         let policy = self.registrar.live.load_full();
         if self.guard.settings() != policy.dead_guard.as_ref() {
             self.guard = LoggedGuard::new(policy.dead_guard.clone(), &GUARD_WORDS);
         }
-        // Of one audit all are seen at one time, so that what fails together is dead together, for the guard.
+        // All routes of an audit get one time, so that ports which fail together are dead together, for the guard.
         let begun = Instant::now();
         let mut stored = read_stored_routes(&self.registrar.store).await?;
         let routes = std::mem::take(&mut stored.grid);
@@ -92,7 +92,7 @@ impl Auditor {
         let tools = routes.iter().map(|route| &route.tool).collect::<BTreeSet<_>>().len();
         self.history.keep_only(&routes);
         let mut scan = AuditScan::begin(routes, &self.history, Arc::clone(&policy));
-        let (mut refusing, mut held) = (Vec::new(), Vec::new());
+        let (mut refusing, mut unindexed) = (Vec::new(), Vec::new());
         let mut outcome = Ok(total);
         while let Some((route, state)) = scan.next().await {
             let is_newly_unknown = self.history.note(&route, &state, begun);
@@ -102,22 +102,22 @@ impl Auditor {
                 Err(error) => outcome = Err(error),
             }
             match stored.missing(&route, &state, &policy) {
-                // What is proven now need not be so when all have been looked at.
-                Some(claim @ (_, Ownership::Proven)) if stored.is_contested(&route) => {
-                    outcome = self.hold(claim).await.and(outcome);
+                // Proof may be outdated by the end of the audit.
+                Some(entry @ (_, Ownership::Proven)) if stored.is_contested(&route) => {
+                    outcome = self.index(entry).await.and(outcome);
                 }
-                Some((route, _)) => held.push(route),
+                Some((route, _)) => unindexed.push(route),
                 None => {}
             }
         }
         self.registrar.metrics.unknown_owners.set(self.history.long_unknown() as i64);
         self.withdraw_dead(refusing, tools, begun, &policy).await?;
-        self.repair(held, &stored).await?;
+        self.repair(unindexed, &stored).await?;
         outcome
     }
 
-    /// What is found about a route; `None` if it is not to be said before all have been seen. One whose port is somebody
-    /// else's is withdrawn.
+    /// Classifies a route, and withdraws it if its port belongs to another user. `None` for a port that refuses connections:
+    /// that is decided when all routes have been probed.
     async fn judge(
         &self,
         route: &GridRoute,
@@ -131,7 +131,7 @@ impl Auditor {
             RouteState::OwnedBy(owner) if policy.is_foreign(route, owner) => {
                 let withdrawn = self.withdraw(route).await?;
                 if withdrawn {
-                    warn!(tool, pattern, destination, owner, "withdrawn: the port is somebody else's now");
+                    warn!(tool, pattern, destination, owner, "route withdrawn; its port belongs to another user");
                 }
                 if withdrawn { AuditFinding::withdrawn } else { AuditFinding::changed }
             }
@@ -143,27 +143,20 @@ impl Auditor {
                 AuditFinding::no_tools
             }
             RouteState::Refusing(reason) => {
-                debug!(tool, pattern, destination, reason, "nobody listens");
+                debug!(tool, pattern, destination, reason, "port refuses connections");
                 return Ok(None);
             }
             RouteState::Busy(reason) => {
-                debug!(tool, pattern, destination, reason, "not audited");
+                debug!(tool, pattern, destination, reason, "server busy; route kept");
                 AuditFinding::backend_unreachable
             }
             RouteState::Unknown(reason) if is_newly_unknown => {
                 let audits = UNKNOWN_AUDITS;
-                warn!(
-                    tool,
-                    pattern,
-                    destination,
-                    audits,
-                    reason,
-                    "owner unknown: it could not be found out whose server listens there; the route stays"
-                );
+                warn!(tool, pattern, destination, audits, reason, "port owner unknown; route kept");
                 AuditFinding::owner_unknown
             }
             RouteState::Unknown(reason) => {
-                debug!(tool, pattern, destination, reason, "not audited");
+                debug!(tool, pattern, destination, reason, "port owner unknown; route kept");
                 AuditFinding::owner_unknown
             }
             RouteState::Outside => AuditFinding::outside,
@@ -171,8 +164,8 @@ impl Auditor {
         }))
     }
 
-    /// Withdraws those of the routes that have refused connections for long, unless that is so of most of the `tools` that were
-    /// looked at: tools, as one of them alone could have most routes.
+    /// Withdraws the routes whose ports are dead, unless that is so of most of the audited `tools`. The guard counts tools:
+    /// one tool alone could have most of the routes.
     async fn withdraw_dead(
         &mut self,
         refusing: Vec<GridRoute>,
@@ -203,7 +196,7 @@ impl Auditor {
                     destination,
                     audits = DEAD_AUDITS,
                     ?at_least,
-                    "withdrawn: the port refuses connections"
+                    "route withdrawn; its port refuses connections"
                 );
                 AuditFinding::dead
             } else {
@@ -221,24 +214,24 @@ impl Auditor {
         Ok(withdrawal == Withdrawal::Removed)
     }
 
-    /// Has the index say that the tool is routed to its route's address.
-    async fn hold(&self, (route, ownership): IndexEntry) -> Result<(), StoreError> {
+    /// Enters the address of a route and its tool into the index.
+    async fn index(&self, (route, ownership): IndexEntry) -> Result<(), StoreError> {
         let registration = self.registrar.store.commit(&registry::index_address(&route, ownership)).await?;
         if let Registration::Done { evicted: Some(evicted), .. } = registration {
             let (tool, destination) = (route.tool.as_str(), route.url.as_str());
             warn!(
                 tool,
-                destination, evicted, "another tool was routed to this address; its routes there are withdrawn"
+                destination, evicted, "address belongs to this tool; routes of the evicted tool to it withdrawn"
             );
         }
         Ok(())
     }
 
-    /// Has the index say who is routed to which address, where it does not, and nobody else has it by now.
-    async fn repair(&self, held: Vec<GridRoute>, stored: &StoredRoutes) -> Result<(), StoreError> {
+    /// Adds missing entries to the address index, unless another tool has the address by now, and removes stale ones.
+    async fn repair(&self, unindexed: Vec<GridRoute>, stored: &StoredRoutes) -> Result<(), StoreError> {
         let store = &self.registrar.store;
-        let hold = |route| self.hold((route, Ownership::Unproven));
-        let mut outcomes = stream::iter(held).map(hold).buffer_unordered(REPAIRS_AT_ONCE);
+        let index = |route| self.index((route, Ownership::Unproven));
+        let mut outcomes = stream::iter(unindexed).map(index).buffer_unordered(REPAIRS_AT_ONCE);
         while let Some(outcome) = outcomes.next().await {
             outcome?;
         }
@@ -254,8 +247,8 @@ impl Auditor {
 }
 
 impl StoredRoutes {
-    /// What the index should say because of this route, and does not: an address is the proven owner's, else that of the only
-    /// tool that is routed there.
+    /// The entry that the index lacks for this route. An address belongs to its proven owner, else to the only tool that is
+    /// routed there.
     fn missing(&self, route: &GridRoute, state: &RouteState, policy: &Policy) -> Option<IndexEntry> {
         let address = address_of(&route.backend);
         if self.index.get(&address).is_some_and(|tool| tool == route.tool.as_str()) {
@@ -269,12 +262,12 @@ impl StoredRoutes {
         (is_proven || is_only && !is_foreign).then(|| (route.clone(), ownership))
     }
 
-    /// Whether other tools are routed to the route's address, too.
+    /// Whether other tools are routed to the same address.
     fn is_contested(&self, route: &GridRoute) -> bool {
         self.tools_at.get(&address_of(&route.backend)).is_some_and(|tools| tools.len() > 1)
     }
 
-    /// What the index says although the tool is not routed there.
+    /// Entries of the index whose tool is not routed to the address.
     fn stale(&self) -> impl Iterator<Item = (&String, ToolName)> {
         let is_routed =
             |address: &String, tool: &ToolName| self.tools_at.get(address).is_some_and(|tools| tools.contains(tool));
@@ -286,14 +279,14 @@ impl StoredRoutes {
 }
 
 impl Policy {
-    /// Whether the owner of a port is the tool, or whoever registered the route.
+    /// Whether the owner of a port is the tool, or the user who registered the route.
     fn is_own(&self, route: &GridRoute, owner: &str) -> bool {
         let is_tool = owner.strip_prefix(self.project.as_str()).and_then(|rest| rest.strip_prefix('.'));
         is_tool == Some(route.tool.as_str())
             || route.registrant.as_ref().is_some_and(|registrant| registrant.owner == owner)
     }
 
-    /// Whether that shows that the route is not right any more. Of a route that nobody signed, only another tool does.
+    /// Whether the port's owner proves the route wrong. For a route without an origin, only another tool does.
     fn is_foreign(&self, route: &GridRoute, owner: &str) -> bool {
         !self.is_own(route, owner) && (route.registrant.is_some() || self.tool_of(owner).is_some())
     }

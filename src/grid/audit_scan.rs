@@ -1,4 +1,4 @@
-//! One look at every route: who listens there, of many tools at once, and of none for longer than its share.
+//! One scan of all routes: probes the ports of many tools at once, and spends a bounded time on each tool.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -24,16 +24,16 @@ use super::settings::Policy;
 use crate::registry::{GridRoute, is_special};
 use crate::route::{Host, ToolName};
 
-/// Tools that are looked at at the same time, and routes of one of them.
+/// Tools probed at the same time, and routes of one tool.
 const TOOLS_AT_ONCE: usize = 64;
 const ROUTES_AT_ONCE: usize = 4;
-/// What a tool's routes may take in one audit, so that servers which never answer hold up nobody else's. Those that are not
-/// reached are the first in the next audit.
+/// Longest time that one tool may take in one audit: its servers may never answer. The next audit begins with the routes
+/// that were not reached.
 const TOOL_BUDGET: Duration = Duration::from_secs(30);
-/// An identd that did not answer so many times in a row is not asked again until the next audit.
+/// After so many timeouts in a row the identd of a host is not asked again in the same audit.
 const MAX_IDENT_TIMEOUTS: u32 = 2;
 
-/// A scan under way. It ends when this is dropped.
+/// A running scan. Dropping it ends the scan.
 pub struct AuditScan {
     results: mpsc::Receiver<(GridRoute, RouteState)>,
     _tools: JoinSet<()>,
@@ -42,14 +42,14 @@ pub struct AuditScan {
 struct Shared {
     policy: Arc<Policy>,
     resolver: Resolver,
-    places: Semaphore,
-    /// How often in a row the identd of a host has not answered.
+    permits: Semaphore,
+    /// Timeouts in a row of each host's identd.
     ident_timeouts: Mutex<HashMap<IpAddr, Arc<AtomicU32>>>,
     results: mpsc::Sender<(GridRoute, RouteState)>,
 }
 
 impl AuditScan {
-    /// Begins to look, at the tools in a random order, at the routes of each by how long ago they were looked at.
+    /// Begins a scan: tools in random order, the routes of each by their last audit, oldest first.
     pub fn begin(routes: Vec<GridRoute>, history: &History, policy: Arc<Policy>) -> Self {
         let mut of_tools: HashMap<ToolName, Vec<GridRoute>> = HashMap::new();
         for route in routes {
@@ -62,23 +62,23 @@ impl AuditScan {
         let shared = Arc::new(Shared {
             policy,
             resolver: Resolver::default(),
-            places: Semaphore::new(TOOLS_AT_ONCE),
+            permits: Semaphore::new(TOOLS_AT_ONCE),
             ident_timeouts: Mutex::default(),
             results: sender,
         });
-        let look = |(tool, mut routes): (ToolName, Vec<GridRoute>)| {
+        let probe = |(tool, mut routes): (ToolName, Vec<GridRoute>)| {
             routes.sort_by_cached_key(|route| (history.last_audited(route), random.hash_one(&route.url)));
             let shared = Arc::clone(&shared);
             async move {
-                // An error means closed, which it never is.
-                let _place = shared.places.acquire().await;
+                // Fails only when closed, which it never is.
+                let _permit = shared.permits.acquire().await;
                 probe_tool(&shared, &tool, routes).await;
             }
         };
-        Self { results, _tools: of_tools.into_iter().map(look).collect() }
+        Self { results, _tools: of_tools.into_iter().map(probe).collect() }
     }
 
-    /// The next route, in no order; `None` after the last.
+    /// The next result, in any order; `None` after the last.
     pub async fn next(&mut self) -> Option<(GridRoute, RouteState)> {
         self.results.recv().await
     }
@@ -86,7 +86,7 @@ impl AuditScan {
 
 async fn probe_tool(shared: &Shared, tool: &ToolName, routes: Vec<GridRoute>) {
     let end = Instant::now() + TOOL_BUDGET;
-    let mut looks = Vec::new();
+    let mut targets = Vec::new();
     let mut names: HashMap<Box<str>, Result<Vec<IpAddr>, String>> = HashMap::new();
     for route in routes {
         let ips = match &route.backend.host {
@@ -97,27 +97,27 @@ async fn probe_tool(shared: &Shared, tool: &ToolName, routes: Vec<GridRoute>) {
             Host::Name(name) => names.get(name).cloned().unwrap_or_else(|| Ok(Vec::new())),
             _ => Ok(route.backend.socket_addr().map(|address| address.ip()).into_iter().collect()),
         };
-        looks.push((route, ips));
+        targets.push((route, ips));
     }
     let not_reached = AtomicU32::new(0);
-    let look = async |(route, ips): (GridRoute, Result<Vec<IpAddr>, String>)| {
+    let probe = async |(route, ips): (GridRoute, Result<Vec<IpAddr>, String>)| {
         let state = match ips {
             _ if Instant::now() >= end => {
                 not_reached.fetch_add(1, Relaxed);
                 RouteState::NotReached
             }
             Err(error) => RouteState::Unknown(error),
-            Ok(ips) => shared.look(&route, &ips).await,
+            Ok(ips) => shared.probe_route(&route, &ips).await,
         };
-        // An error means that nobody waits for it.
+        // Fails only when the scan was dropped.
         let _ = shared.results.send((route, state)).await;
     };
-    stream::iter(looks).for_each_concurrent(ROUTES_AT_ONCE, look).await;
+    stream::iter(targets).for_each_concurrent(ROUTES_AT_ONCE, probe).await;
     let routes = not_reached.into_inner();
     if routes > 0 {
         info!(
             tool = tool.as_str(),
-            routes, "the tool's servers are slow; its other routes are audited first next time"
+            routes, "tool's servers are slow; its remaining routes come first in the next audit"
         );
     }
 }
@@ -128,8 +128,8 @@ impl Shared {
         Ok(backends.iter().filter_map(|backend| Some(backend.socket_addr()?.ip())).collect())
     }
 
-    /// Of several addresses the first that does not refuse counts.
-    async fn look(&self, route: &GridRoute, ips: &[IpAddr]) -> RouteState {
+    /// Probes a route's addresses until one does not refuse connections.
+    async fn probe_route(&self, route: &GridRoute, ips: &[IpAddr]) -> RouteState {
         let mut state = RouteState::Outside;
         let is_audited = |ip: &&IpAddr| route.registrant.is_some() || self.policy.may_be_client(**ip);
         for &ip in ips.iter().filter(is_audited) {
@@ -147,7 +147,7 @@ impl Shared {
             find_owner(address, tool, &self.policy).await
         } else {
             match connect(address).await {
-                Ok(_) => return RouteState::Unknown("the host's identd has not answered others".into()),
+                Ok(_) => return RouteState::Unknown("the host's identd timed out earlier in this audit".into()),
                 Err(found) => found,
             }
         };
@@ -183,13 +183,13 @@ impl Shared {
     }
 }
 
-/// Others say something about this machine.
+/// Other errors may come from this host.
 fn is_host_unreachable(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::TimedOut)
 }
 
 impl Policy {
-    /// Whether a host could have registered a route, were it to do so now. Addresses such as loopback only if they are listed.
+    /// Whether a host would be allowed to register a route now. Special addresses, such as loopback, only if they are listed.
     fn may_be_client(&self, host: IpAddr) -> bool {
         let listed = [&self.allowed_clients, &self.allowed];
         if listed.iter().all(|networks| networks.is_empty()) {

@@ -1,10 +1,10 @@
-//! The programs that run on the grid's hosts and tell the proxies: webservice-runner, portgrabber, portreleaser.
+//! The programs that run on exec hosts and register with the proxies: webservice-runner, portgrabber, portreleaser.
 //!
-//! `runner`, `grabber` (with its `companion`) and `releaser` are the programs; `active_proxy` (whom to tell), `port` (which
-//! port), `socket` (who listens on it), `exchange` (one command and its answer), `support` (which commands a proxy
-//! understands), `registration` (until it works), `renewal` (again and again), `withdrawal` (back), `announcement` (all
-//! proxies at once), `record` (what is registered, for the epilog), `job` (the command and its processes), `home` (where it
-//! runs), `signals` (what it is sent), `failure` and `status` (what it leaves).
+//! `runner`, `grabber` (with its `watcher` process) and `releaser` are the programs. `active_proxy` lists the proxies,
+//! `exchange` sends one command, `protocol_support` learns which commands a proxy knows. `registration`, `renewal` and
+//! `unregistration` handle one proxy, `announcement` all of them; `job_record` remembers registrations for the epilog.
+//! `port_reservation` chooses a port, `listening_socket` checks who listens on it. `job` runs the command in `home_dir`
+//! and forwards `signals`; `failure` and `status` give the exit status.
 
 mod active_proxy;
 mod announcement;
@@ -37,8 +37,7 @@ use crate::daemon::{LogOptions, exit_on, start_log};
 pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies, read as read_active_proxies};
 pub use failure::Failure;
 
-/// Runs one of the programs: reads its command line, logs to standard error, a line an event, and has `work` do the rest and
-/// say the exit status.
+/// Runs one of the programs: parses its command line, logs to standard error, and exits with the status of `work`.
 pub fn run<O: Parser>(work: impl FnOnce(O) -> Result<u8, Failure>) -> ExitCode {
     let options = match O::try_parse() {
         Ok(options) => options,
@@ -52,10 +51,7 @@ pub fn run<O: Parser>(work: impl FnOnce(O) -> Result<u8, Failure>) -> ExitCode {
     ExitCode::from(ended)
 }
 
-/// Runs one program's asynchronous part. A resolver that hangs is not waited for.
-///
-/// # Errors
-/// The system's, when there is no runtime to be had.
+/// Runs a program's asynchronous part. Does not wait for a hanging resolver at the end.
 fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);

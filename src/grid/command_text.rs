@@ -1,10 +1,10 @@
-//! Commands as they are sent: the other side of `parse_command`.
+//! Serializes commands, as `parse_command` reads them.
 
 use std::fmt;
 
 use super::protocol::Command;
 
-/// The bytes of the protocol. Texts with a line end in them would be another command: callers have none.
+/// The bytes of the protocol. Callers pass no text with a line end: that would be another command.
 impl fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}\n", self.name(), self.pattern())?;
@@ -18,7 +18,7 @@ mod tests {
     use crate::grid::parse_command;
 
     #[test]
-    fn what_is_sent_is_what_is_read() {
+    fn commands_survive_a_round_trip() {
         let url = "http://10.0.0.1:80";
         for (command, bytes) in [
             (Command::Register { pattern: ".*", url, canonical: false }, "register\n.*\nhttp://10.0.0.1:80\n"),

@@ -1,4 +1,4 @@
-//! What became of a command, as its client, the log and the metrics have it.
+//! The outcome of a command, for its client, the log and the metrics.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,55 +11,41 @@ use super::protocol::{Command, Reply};
 use crate::daemon::StoreError;
 use crate::route::{Backend, BackendError, MAX_ROUTES, PatternError, ToolName};
 
-/// Characters of a client's text that a line of the log shows.
+/// Longest text of a client in a log line, in characters.
 const SHOWN_CHARS: usize = 256;
 
-/// What was done.
+/// A command that was carried out.
 #[derive(Debug)]
 pub(super) enum Completed {
-    /// The pattern's requests go there.
-    Registered {
-        /// Where.
-        backend: Backend,
-        /// Who listens there.
-        server: ServerState,
-        /// The tool that was routed there before.
-        evicted: Option<String>,
-    },
-    /// They go there, as they did or anew.
-    Renewed {
-        /// Where.
-        backend: Backend,
-        /// They did not before.
-        is_new: bool,
-        /// The tool that was routed there before.
-        evicted: Option<String>,
-    },
-    /// The route is removed.
+    /// The route was written.
+    Registered { backend: Backend, server: ServerState, evicted: Option<String> },
+    /// The route was there, or is new.
+    Renewed { backend: Backend, is_new: bool, evicted: Option<String> },
+    /// The route was removed.
     Unregistered,
-    /// There is none.
+    /// There was no such route.
     Absent,
-    /// There is one that is not meant.
+    /// The route belongs to another host, or leads elsewhere.
     Kept,
 }
 
-/// What is known about the server that a client registers, where it is not another user's.
+/// The server at a registered address. Another user's server is an error instead.
 #[derive(Debug)]
 pub(super) enum ServerState {
-    /// It is the tool's.
+    /// It is the tool's own.
     Own,
     /// Connections are refused: it does not listen yet.
     NotListening,
-    /// It is not known whose it is, for this reason.
+    /// Its owner is unknown, for this reason.
     Unknown(String),
 }
 
-/// Why a client does not get what it asks.
+/// Why a command was refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandError {
     #[error(transparent)]
     Ident(#[from] IdentError),
-    #[error("user {user:?} is no tool of {project:?}")]
+    #[error("user {user:?} is not a tool account of project {project:?}")]
     NoTool { user: String, project: String },
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -67,32 +53,32 @@ pub(super) enum CommandError {
     Backend(#[from] BackendError),
     #[error(transparent)]
     Destination(#[from] DestinationError),
-    #[error("the client was gone when its identd had answered: another may have its port by now")]
-    Gone,
-    #[error("user {0:?} has as many commands under way on this host as one user may have")]
+    #[error("the client disconnected before its identd replied; its port may belong to another user by now")]
+    Disconnected,
+    #[error("user {0:?} has too many concurrent commands on this host")]
     TooManyAtOnce(String),
-    #[error("{address} is another user's server, {user:?}, says the identd of its host")]
+    #[error("the server at {address} belongs to another user, {user:?}, according to its host's identd")]
     ForeignServer { address: SocketAddr, user: String },
-    #[error("tool {holder:?} is routed to {address}, and the caller's own server is not known to listen there: {why}")]
+    #[error("tool {holder:?} is routed to {address}, and the caller is not proven to own the server there: {why}")]
     AddressHeld { address: SocketAddr, holder: String, why: String },
     #[error("nothing listens at {0}")]
     NothingListens(SocketAddr),
-    #[error("{why} while asking whose server {address} is")]
+    #[error("{why} while identifying the owner of the server at {address}")]
     ServerUnknown { address: SocketAddr, why: String },
-    #[error("the pattern leads elsewhere by now, as to a newer job")]
+    #[error("the pattern has a newer route")]
     Superseded,
-    #[error("the tool has {MAX_ROUTES} patterns already")]
+    #[error("the tool already has {MAX_ROUTES} patterns, the most allowed")]
     TooManyPatterns,
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{0} while describing the route's origin")]
+    #[error("{0} while encoding the route's origin")]
     Origin(#[from] serde_json::Error),
 }
 
 impl CommandError {
     pub(super) fn reply(&self) -> Reply {
         match self {
-            Self::Ident(_) | Self::Gone => Reply::IdentFailed,
+            Self::Ident(_) | Self::Disconnected => Reply::IdentFailed,
             Self::NoTool { .. } => Reply::NoTool,
             _ => Reply::Fail,
         }
@@ -100,7 +86,7 @@ impl CommandError {
 
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Ident(_) | Self::Gone => Outcome::ident_failed,
+            Self::Ident(_) | Self::Disconnected => Outcome::ident_failed,
             Self::NoTool { .. } => Outcome::no_tool,
             Self::Store(_) => Outcome::redis_failed,
             Self::ForeignServer { .. } | Self::AddressHeld { .. } => Outcome::address_taken,
@@ -110,7 +96,6 @@ impl CommandError {
 }
 
 impl CommandKind {
-    /// The kind of a command.
     pub(super) fn of(command: Command<'_>) -> Self {
         match command {
             Command::Register { .. } => Self::register,
@@ -121,7 +106,7 @@ impl CommandKind {
     }
 }
 
-/// One line for what a tool's client asked and got, and one for the tool that lost its route by that.
+/// Logs a command that was carried out, and the withdrawal of another tool's route that it caused.
 pub(super) fn log_completed(command: Command<'_>, peer: IpAddr, tool: &ToolName, done: &Completed) {
     let (tool, pattern) = (tool.as_str(), shown(command.pattern()));
     match done {
@@ -129,8 +114,8 @@ pub(super) fn log_completed(command: Command<'_>, peer: IpAddr, tool: &ToolName,
             let canonical = matches!(command, Command::Register { canonical: true, .. });
             let destination = backend.to_string();
             let server = match server {
-                ServerState::Own => "the tool's",
-                ServerState::NotListening => "does not listen yet",
+                ServerState::Own => "own",
+                ServerState::NotListening => "not listening yet",
                 ServerState::Unknown(why) => why,
             };
             info!(tool, %peer, pattern, destination, canonical, server, "registered");
@@ -139,17 +124,17 @@ pub(super) fn log_completed(command: Command<'_>, peer: IpAddr, tool: &ToolName,
         Completed::Renewed { backend, is_new, evicted } => {
             let destination = backend.to_string();
             if *is_new {
-                info!(tool, %peer, pattern, destination, "renewed: the route was missing");
+                info!(tool, %peer, pattern, destination, "renewed; missing route restored");
             } else {
-                debug!(tool, %peer, pattern, destination, "renewed: the route was there");
+                debug!(tool, %peer, pattern, destination, "renewed; route unchanged");
             }
             log_evicted(evicted.as_deref(), backend, tool);
         }
         Completed::Unregistered => info!(tool, %peer, pattern, "unregistered"),
-        Completed::Absent => info!(tool, %peer, pattern, "nothing to unregister: there is no such route"),
+        Completed::Absent => info!(tool, %peer, pattern, "nothing to unregister; no such route"),
         Completed::Kept => {
             let url = command.url().map(shown);
-            info!(tool, %peer, pattern, url, "nothing to unregister: the route is another host's, or leads elsewhere");
+            info!(tool, %peer, pattern, url, "nothing to unregister; the route is another host's or leads elsewhere");
         }
     }
 }
@@ -157,20 +142,23 @@ pub(super) fn log_completed(command: Command<'_>, peer: IpAddr, tool: &ToolName,
 fn log_evicted(evicted: Option<&str>, backend: &Backend, by: &str) {
     if let Some(tool) = evicted {
         let destination = backend.to_string();
-        warn!(tool, destination, by, "withdrawn: another tool's server listens at the route's address now");
+        warn!(tool, destination, by, "route withdrawn; another tool's server listens at its address");
     }
 }
 
-/// One line for what a client asked and did not get. A renewal asks again every minute.
-pub(super) fn log_refused(command: Command<'_>, peer: IpAddr, tool: Option<&ToolName>, refusal: &CommandError) {
-    let (tool, asked, destination) = (tool.map(ToolName::as_str), command.name(), command.url().map(shown));
-    let (pattern, reply, reason) = (shown(command.pattern()), refusal.reply().as_str(), refusal.to_string());
-    match refusal {
-        CommandError::Superseded => debug!(tool, %peer, asked, pattern, destination, reply, reason, "refused"),
-        CommandError::NothingListens(_) | CommandError::ServerUnknown { .. } => {
-            info!(tool, %peer, asked, pattern, destination, reply, reason, "refused");
+/// Logs a command that failed. Renewals come every minute, so those that fail in normal operation are no warnings.
+pub(super) fn log_failed(command: Command<'_>, peer: IpAddr, tool: Option<&ToolName>, error: &CommandError) {
+    let (tool, destination) = (tool.map(ToolName::as_str), command.url().map(shown));
+    let (pattern, reply, reason) = (shown(command.pattern()), error.reply().as_str(), error.to_string());
+    let command = command.name();
+    match error {
+        CommandError::Superseded => {
+            debug!(tool, %peer, command, pattern, destination, reply, reason, "command refused")
         }
-        _ => warn!(tool, %peer, asked, pattern, destination, reply, reason, "refused"),
+        CommandError::NothingListens(_) | CommandError::ServerUnknown { .. } => {
+            info!(tool, %peer, command, pattern, destination, reply, reason, "command refused");
+        }
+        _ => warn!(tool, %peer, command, pattern, destination, reply, reason, "command refused"),
     }
 }
 

@@ -1,7 +1,7 @@
-//! Connections from outside `--allow-client`: answered `fail` without being asked anything.
+//! Connections from outside `--allow-client`: answered `fail` at once.
 //!
-//! Not closed in timeouts: clients of old take that for success. They are no clients, so they have no part in the limits of
-//! those who are.
+//! Closing without a reply would not do: old clients take that for success. Denied connections do not count in the limits of
+//! clients.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ use tracing::warn;
 use super::protocol::Reply;
 use crate::daemon::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
 
-/// Connections that are let close in order after the reply. One more takes the place of the oldest.
+/// Connections that may close in order after the reply. A further one evicts the oldest.
 const LIMITS: Limits = Limits { total: 64, per_host: 16, per_owner: 16 };
-/// How often a host is logged, and the hosts that are within that time.
+/// Each host is logged once in this time, and at most so many hosts.
 const LOGGED_EVERY: Duration = Duration::from_secs(3600);
 const MAX_LOGGED: usize = 100;
 
-/// Which of them are in the log, and how many are being answered.
+/// Which hosts were logged, and the connections that are being answered.
 pub struct DeniedClients {
     logged: Mutex<Logged>,
     limiter: Arc<ConnectionLimiter<IpAddr>>,
@@ -41,25 +41,26 @@ enum LogLine {
 }
 
 impl DeniedClients {
-    /// None yet.
     pub fn new() -> Self {
         let logged = Logged { since: Instant::now(), hosts: HashSet::new() };
         Self { logged: Mutex::new(logged), limiter: ConnectionLimiter::new(ConnectionMeter::default()) }
     }
 
-    /// Logs one, and returns a place for its connection.
+    /// Logs a denied host, and returns a permit for its connection.
     pub fn admit(&self, host: IpAddr) -> Option<Permit<IpAddr>> {
         let reply = Reply::Fail.as_str();
         match self.logged.lock().line(host, Instant::now()) {
             LogLine::Host => {
-                warn!(peer = %host, reply, "refused: not a host of --allow-client; logged once an hour, always counted");
+                warn!(peer = %host, reply, "connection refused; host is not in --allow-client (logged once an hour)");
             }
             LogLine::NoMoreHosts => {
-                warn!("{MAX_LOGGED} hosts outside --allow-client within an hour; further ones are counted, not logged");
+                warn!(
+                    "{MAX_LOGGED} hosts outside --allow-client within an hour; further hosts are counted, not logged"
+                );
             }
             LogLine::None => {}
         }
-        // None of them is ever busy, so there always is one to take the place of.
+        // None of them is ever busy, so one can always be evicted.
         self.limiter.admit(host, &LIMITS).ok()
     }
 }
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_logged_once_an_hour_and_no_flood_of_hosts_is() {
+    fn each_host_is_logged_once_an_hour_up_to_a_limit() {
         let begun = Instant::now();
         let mut logged = Logged { since: begun, hosts: HashSet::new() };
         let host = |number: u32| IpAddr::V4(number.into());

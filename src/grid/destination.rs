@@ -1,5 +1,5 @@
-//! Where a tool may send its requests to: its own host, or the networks that the operator lists. And which addresses a name,
-//! or a host of two families, has.
+//! Allowed destinations: the client's own host, and the networks that the operator lists. Resolves the names of backends and of
+//! dual-stack hosts.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use crate::daemon::ConcurrencyLimiter;
 use crate::registry::is_special;
 use crate::route::{Backend, Host, ToolName};
 
-/// Longer than this a name may not take to be looked up.
+/// Longest time for one lookup.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a destination is refused.
@@ -22,37 +22,36 @@ pub enum DestinationError {
     /// A name that does not resolve, or not in time.
     #[error("{error} while looking up destination {name:?}")]
     Lookup {
-        /// The name.
+        /// As the client sent it.
         name: Box<str>,
-        /// Why.
+        /// The resolver's error, or a timeout.
         error: io::Error,
     },
-    /// No address of a tool's server.
-    #[error("destination {0} is a loopback, link-local, metadata or group address")]
+    /// No tool's server can have this address.
+    #[error("destination {0} is a loopback, link-local, metadata or multicast address")]
     Special(String),
-    /// Somebody else's.
+    /// Neither the client's host, nor in a listed network.
     #[error("destination {0} is neither the client's own address nor in an allowed network")]
     Elsewhere(String),
 }
 
 impl DestinationError {
-    /// A destination that could not be looked up in the time that was left.
-    pub(super) fn late(url: &str) -> Self {
+    /// The deadline passed before the lookup ended.
+    pub(super) fn timed_out(url: &str) -> Self {
         Self::Lookup { name: url.into(), error: io::ErrorKind::TimedOut.into() }
     }
 }
 
-/// Looks up the names that clients give as destinations; those of old send their host's. A tenant may own the name and
-/// make its answer slow, so each tool has one look-up at a time.
+/// Looks up the names that clients send as destinations; old clients send that of their host. A tenant may own a name and
+/// answer slowly, so each tool has one lookup at a time.
 #[derive(Debug, Default)]
 pub struct Resolver {
     of_tool: ConcurrencyLimiter<ToolName>,
 }
 
 impl Resolver {
-    /// Where requests are to be sent when a client of `tool` at `own` asks for `backend`: always an address, so that a name
-    /// which means something else later changes nothing. Of a name's addresses it is the client's own if that is among
-    /// them, else the first allowed one.
+    /// The backend to write for a client of `tool` at `own` that sends `backend`: always an address, since a name may resolve
+    /// to another one later. Prefers the client's own address, else takes the first allowed one.
     ///
     /// # Errors
     /// Those of [`check`], and a name that does not resolve.
@@ -72,7 +71,7 @@ impl Resolver {
         checked.reduce(Result::or).unwrap_or_else(|| Err(DestinationError::Elsewhere(backend.to_string())))
     }
 
-    /// The backend with each address that its host has, one for an address: an IPv4 address in IPv6 form is the former.
+    /// The backend at each address of its host. IPv4-mapped IPv6 addresses become IPv4.
     ///
     /// # Errors
     /// A name that does not resolve.
@@ -91,10 +90,10 @@ impl Resolver {
         }
     }
 
-    /// Whether two addresses of different families are one host, by [`are_one_host`].
+    /// Whether two addresses of different families belong to one host, by [`are_one_host`].
     ///
     /// # Errors
-    /// A look-up that failed, or took too long.
+    /// A lookup that failed or timed out.
     pub async fn is_one_host(&self, tool: &ToolName, one: IpAddr, other: IpAddr) -> io::Result<bool> {
         let look_up = tokio::task::spawn_blocking(move || are_one_host(&SystemResolver, one, other));
         self.bounded(tool, async { look_up.await? }).await
@@ -110,9 +109,9 @@ impl Resolver {
         tool: &ToolName,
         look_up: impl Future<Output = io::Result<T>> + Send + 'static,
     ) -> io::Result<T> {
-        let busy = || io::Error::other("the tool's earlier look-up is still under way");
+        let busy = || io::Error::other("an earlier lookup of the tool is still running");
         let permit = self.of_tool.try_acquire(tool.clone(), 1).ok_or_else(busy)?;
-        // The system's resolver cannot be interrupted: after the deadline it is left to itself, and still counts.
+        // The system's resolver cannot be interrupted: after the deadline it keeps running, and its permit.
         let look_up = tokio::spawn(async move {
             let found = look_up.await;
             drop(permit);
@@ -126,10 +125,10 @@ impl Resolver {
     }
 }
 
-/// Whether a client at `own` may have requests sent to `backend`, an address. A loopback address may only be its own.
+/// Whether a client at `own` may register `backend`, an address. A loopback address may only be its own.
 ///
 /// # Errors
-/// An address that is nobody's, another host outside `allowed`.
+/// A special address, or another host outside `allowed`.
 fn check(backend: &Backend, own: IpAddr, allowed: &[IpNet]) -> Result<(), DestinationError> {
     let elsewhere = || DestinationError::Elsewhere(backend.to_string());
     let ip = backend.socket_addr().ok_or_else(elsewhere)?.ip().to_canonical();
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_may_have_its_own_host_and_allowed_networks() {
+    fn own_host_and_allowed_networks_are_accepted() {
         for (url, own) in [
             ("http://10.0.0.1:80", "10.0.0.1"),
             ("http://[::ffff:10.0.0.1]:80", "10.0.0.1"),
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ipv4_address_is_written_as_one() {
+    async fn mapped_ipv4_addresses_become_ipv4() {
         for url in ["http://[::ffff:10.0.0.1]:80", "http://[::FFFF:0a00:0001]:80", "http://10.0.0.1"] {
             for own in ["10.0.0.1", "::ffff:10.0.0.1"] {
                 assert_eq!(resolved(url, own).await, Ok("http://10.0.0.1:80".into()), "{url} {own}");
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_becomes_an_address_that_the_client_may_have() {
+    async fn names_resolve_to_allowed_addresses() {
         assert_eq!(resolved("http://localhost:80", "127.0.0.1").await, Ok("http://127.0.0.1:80".into()));
         assert_eq!(resolved("https://localhost:80", "::ffff:127.0.0.1").await, Ok("https://127.0.0.1:80".into()));
         assert!(resolved("http://localhost:80", "10.0.0.1").await.unwrap_err().contains("loopback"));
@@ -196,18 +195,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tool_has_one_look_up_at_a_time() {
+    async fn each_tool_has_one_lookup_at_a_time() {
         let (hello, other) = (ToolName::try_new(b"hello").unwrap(), ToolName::try_new(b"other").unwrap());
         let resolver = Resolver::default();
         let slow = resolver.of_tool.try_acquire(hello.clone(), 1).unwrap();
-        assert!(resolver.look_up(&hello, "localhost", 80).await.unwrap_err().to_string().contains("under way"));
+        assert!(resolver.look_up(&hello, "localhost", 80).await.unwrap_err().to_string().contains("still running"));
         assert!(resolver.look_up(&other, "localhost", 80).await.is_ok());
         drop(slow);
         assert!(resolver.of_tool.is_idle());
     }
 
     #[test]
-    fn nobodys_addresses_are_refused_whatever_is_allowed() {
+    fn special_addresses_are_refused_even_in_allowed_networks() {
         for ip in [
             "127.0.0.1",
             "127.8.0.1",

@@ -1,4 +1,4 @@
-//! What earlier audits have seen of each route: a fault counts only when it lasts.
+//! Results of earlier audits for each route: a fault counts only when it lasts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use tokio::time::Instant;
 use crate::registry::GridRoute;
 use crate::route::ToolName;
 
-/// So often in a row, at least, a port must refuse connections before its route goes.
+/// Audits in a row in which a port must refuse connections before its route is withdrawn.
 pub const DEAD_AUDITS: u32 = 3;
-/// After so many audits in a row that did not find out who owns a port, the operator is told.
+/// Audits in a row with an unknown owner until the log says so.
 pub const UNKNOWN_AUDITS: u32 = 3;
 
-/// What is seen of one route.
+/// What an audit found about one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteState {
     /// This user's server listens.
     OwnedBy(String),
     /// Connections are refused, or the host is gone.
     Refusing(String),
-    /// The server takes no connection now, on a host that answers.
+    /// The server accepts no connection now, on a host that answers.
     Busy(String),
-    /// Who listens is not known.
+    /// The server's owner is unknown, for this reason.
     Unknown(String),
-    /// A route of an old writer to a host that could not be a client.
+    /// A route without an origin, to a host that cannot be a client.
     Outside,
-    /// The tool's share of time was used up before.
+    /// The tool's time in this audit was used up.
     NotReached,
 }
 
@@ -34,7 +34,7 @@ pub enum RouteState {
 #[derive(Debug, Default)]
 pub struct History(HashMap<Key, RouteRecord>);
 
-/// A route that leads elsewhere is another one.
+/// A route with another URL is another route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     tool: ToolName,
@@ -44,9 +44,8 @@ struct Key {
 
 #[derive(Clone, Debug, Default)]
 struct RouteRecord {
-    /// When it was registered, if that is known. Registered again it begins anew.
+    /// Unix seconds of the registration, from the origin. A new registration resets the record.
     since: Option<u64>,
-    /// When it was looked at.
     last_audited: Option<Instant>,
     refusing: Option<Refusing>,
     unknown_audits: u32,
@@ -59,7 +58,7 @@ struct Refusing {
 }
 
 impl History {
-    /// Forgets what is not among these routes.
+    /// Forgets all other routes.
     pub fn keep_only(&mut self, routes: &[GridRoute]) {
         let records = routes.iter().map(|route| {
             let key = Key::of(route);
@@ -70,13 +69,12 @@ impl History {
         self.0 = records.collect();
     }
 
-    /// When a route was looked at; `None` never.
+    /// `None` for a route that was never audited.
     pub fn last_audited(&self, route: &GridRoute) -> Option<Instant> {
         self.0.get(&Key::of(route))?.last_audited
     }
 
-    /// Notes what an audit has seen, and returns whether this is the audit at which its owner is unknown for the
-    /// [`UNKNOWN_AUDITS`]th time in a row.
+    /// Records an audit's result. True when the owner is unknown for exactly the [`UNKNOWN_AUDITS`]th time in a row.
     pub fn note(&mut self, route: &GridRoute, state: &RouteState, now: Instant) -> bool {
         let Some(record) = self.0.get_mut(&Key::of(route)) else { return false };
         if matches!(state, RouteState::NotReached) {
@@ -92,8 +90,8 @@ impl History {
         record.unknown_audits == UNKNOWN_AUDITS
     }
 
-    /// Whether a port has refused connections in [`DEAD_AUDITS`] audits, and for so long, also since its registration; `unix_now`
-    /// is the time since the epoch.
+    /// Whether a port has refused connections in [`DEAD_AUDITS`] audits and for `dead_after`, which also counts from the
+    /// registration. `unix_now` is the time since the epoch.
     pub fn is_dead(&self, route: &GridRoute, dead_after: Duration, now: Instant, unix_now: Duration) -> bool {
         let Some(record) = self.0.get(&Key::of(route)) else { return false };
         let registered =
@@ -102,7 +100,7 @@ impl History {
         record.refusing.is_some_and(|refusing| refusing.rounds >= DEAD_AUDITS && is_long(refusing.since))
     }
 
-    /// Routes whose owner has been unknown in [`UNKNOWN_AUDITS`] audits or more.
+    /// The number of routes with an unknown owner in [`UNKNOWN_AUDITS`] audits in a row or more.
     pub fn long_unknown(&self) -> usize {
         self.0.values().filter(|record| record.unknown_audits >= UNKNOWN_AUDITS).count()
     }
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_dead_when_it_has_refused_often_and_long_enough() {
+    fn dead_port_has_refused_often_and_long_enough() {
         let route = route("http://10.0.0.1:80", Some(1000));
         let (mut history, now) = (History::default(), Instant::now());
         history.keep_only(std::slice::from_ref(&route));
@@ -153,7 +151,7 @@ mod tests {
         assert!(!is_dead(&history, 5, 900), "registered in the future");
         assert!(is_dead(&history, 5, 1300));
         history.note(&route, &RouteState::NotReached, now);
-        assert!(is_dead(&history, 5, 1300), "an audit that did not get there changes nothing");
+        assert!(is_dead(&history, 5, 1300), "an audit that did not reach the route changes nothing");
         for other in [
             RouteState::Busy("busy".into()),
             RouteState::Unknown("unknown".into()),
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_has_changed_begins_anew_and_one_that_is_gone_is_forgotten() {
+    fn changed_routes_start_over_and_removed_routes_are_forgotten() {
         let (mut history, now) = (History::default(), Instant::now());
         let dead = |history: &History, route: &GridRoute| {
             history.is_dead(route, Duration::ZERO, now, Duration::from_secs(9000))
@@ -198,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_stays_unknown_is_told_of_once() {
+    fn lasting_unknown_owner_is_reported_once() {
         let route = route("http://10.0.0.1:80", None);
         let (mut history, now) = (History::default(), Instant::now());
         history.keep_only(std::slice::from_ref(&route));
         let unknown = RouteState::Unknown("no answer".into());
-        let told: Vec<_> = (0..5).map(|_| history.note(&route, &unknown, now)).collect();
-        assert_eq!((told, history.long_unknown()), (vec![false, false, true, false, false], 1));
+        let reported: Vec<_> = (0..5).map(|_| history.note(&route, &unknown, now)).collect();
+        assert_eq!((reported, history.long_unknown()), (vec![false, false, true, false, false], 1));
         history.note(&route, &RouteState::OwnedBy("tools.hello".into()), now);
         assert_eq!(history.long_unknown(), 0);
     }

@@ -1,24 +1,18 @@
-//! Whether an IPv4 and an IPv6 address are one host: the names of both say so, and the name's addresses say it back.
+//! Whether an IPv4 and an IPv6 address belong to one host: forward-confirmed reverse DNS of both.
 
 use std::io;
 use std::net::IpAddr;
 
-/// The system's names: `/etc/hosts`, DNS, whatever `/etc/nsswitch.conf` says. Blocks.
+/// The system's resolver, as `/etc/nsswitch.conf` configures it. Blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemResolver;
 
-/// Looks names up.
+/// Forward and reverse lookups.
 pub trait HostNames {
     /// The name of an address.
-    ///
-    /// # Errors
-    /// It has none, or the look-up failed.
     fn name_of(&self, address: IpAddr) -> io::Result<String>;
 
     /// The addresses of a name.
-    ///
-    /// # Errors
-    /// It has none, or the look-up failed.
     fn addresses_of(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
@@ -32,14 +26,14 @@ impl HostNames for SystemResolver {
     }
 }
 
-/// Whether both addresses have the same name, and the name has both addresses. Whoever owns one address can name it as he
-/// likes, and whoever owns a name can give it any address; so each side has to confirm the other.
+/// Whether both addresses have the same name, and the name has both addresses. The owner of an address can give it any
+/// name, and the owner of a name can give it any address, so each must confirm the other.
 ///
 /// # Errors
-/// Those of `names`, of the first look-up that failed.
+/// The first lookup that failed.
 pub fn are_one_host(names: &impl HostNames, one: IpAddr, other: IpAddr) -> io::Result<bool> {
     let name = names.name_of(one)?;
-    // Look-ups return the address as text where it has no name.
+    // Resolvers return the address as text where it has no name.
     if name.parse::<IpAddr>().is_ok() || !is_same_name(&name, &names.name_of(other)?) {
         return Ok(false);
     }
@@ -79,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn one_name_for_both_and_both_for_the_name() {
+    fn shared_name_with_both_addresses_is_one_host() {
         const NAMES: &[(&str, &str)] = &[("10.0.0.1", "exec-1.example.org"), ("fd00::1", "exec-1.example.org")];
         assert_eq!(are_one(&Zone(NAMES, &[("exec-1.example.org", &["10.0.0.1", "fd00::1", "fd00::2"])])), Some(true));
         assert_eq!(are_one(&Zone(NAMES, &[("exec-1.example.org", &["::ffff:10.0.0.1", "fd00::1"])])), Some(true));
@@ -92,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_side_alone_can_claim_the_other() {
+    fn one_sided_claims_are_not_believed() {
         const BOTH: &[&str] = &["10.0.0.1", "fd00::1"];
         // The owner of one address names it as the other is named, but does not own the name.
         let names = &[("10.0.0.1", "exec-1.example.org"), ("fd00::1", "exec-1.example.org")];

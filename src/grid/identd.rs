@@ -1,4 +1,4 @@
-//! Asking a host's identd who owns a connection: RFC 1413.
+//! Client of a host's identd, which names the owner of a connection: RFC 1413.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,33 +12,32 @@ use crate::registry::address_towards;
 
 /// Longest reply with its line end, in bytes: RFC 1413, section 6.
 const MAX_REPLY_LEN: usize = 1000;
-/// An identd that closes without a word has as many clients as it takes: Debian's takes ten. It is asked so often, with a pause
-/// that doubles.
+/// An identd at its connection limit (ten on Debian) closes without a reply. It is asked so often, with a doubling pause.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// After its reply an identd has so long to close.
+/// Time for an identd to close after its reply.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Which connection is meant, as its client's identd sees it.
+/// The ports of a connection, as an identd is asked about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// On the host of the identd.
+    /// Port on the identd's host.
     pub client_port: u16,
-    /// Here.
+    /// Port on this host.
     pub our_port: u16,
 }
 
-/// Why it is not known who owns a connection.
+/// Why the owner of a connection is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentError {
-    /// No connection, or a broken one.
+    /// Connecting, sending or receiving failed.
     #[error("{0} while asking identd")]
     Io(#[from] io::Error),
-    /// No whole reply in time.
+    /// No complete reply in time.
     #[error("no reply within {0:?} while asking identd")]
     Timeout(Duration),
-    /// The end came before the line's: a name might be cut short.
-    #[error("identd sent no whole line, {0:?}")]
+    /// The connection ended within the line: a name might be cut short.
+    #[error("identd sent an incomplete line, {0:?}")]
     Unfinished(String),
     /// Longer than RFC 1413 allows.
     #[error("identd sent more than {MAX_REPLY_LEN} bytes")]
@@ -47,14 +46,14 @@ pub enum IdentError {
     #[error("identd sent {0:?}, expected port , port : USERID : system : user")]
     Garbage(String),
     /// A reply about another connection.
-    #[error("identd replied for ports {0:?}, which were not asked for")]
+    #[error("identd replied about other ports, {0:?}")]
     WrongPorts(String),
-    /// It says that it can't or won't tell.
+    /// An error reply, such as `NO-USER` or `HIDDEN-USER`.
     #[error("identd replied with error {0:?}")]
     Refused(String),
 }
 
-/// Reads the user from a whole reply, with its line end. The kind of system is not looked at.
+/// Parses the user in a complete reply. Ignores the operating system field.
 ///
 /// # Errors
 /// Every other reply, also one about another connection.
@@ -91,7 +90,7 @@ pub fn parse_ident_reply(reply: &[u8], query: Query) -> Result<&str, IdentError>
 }
 
 impl IdentError {
-    /// Whether the identd closed the connection without a word.
+    /// Whether the identd closed the connection without a reply.
     fn is_closed_without_reply(&self) -> bool {
         match self {
             Self::Io(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
@@ -101,11 +100,11 @@ impl IdentError {
     }
 }
 
-/// Asks the identd of `peer` who owns its connection to `local`. Asks from `local`'s address, which tells the identd which
-/// of its connections is meant. Asks again, some 0.6 s long, when the identd closes without a word.
+/// Asks the identd of `peer` who owns its connection to `local`. Asks from `local`'s address: an identd identifies the
+/// connection by that address and both ports. Retries for some 0.6 s when the identd closes without a reply.
 ///
 /// # Errors
-/// Everything but a user's name, within `deadline`.
+/// Everything but a user's name within `deadline`.
 pub async fn ask(
     peer: SocketAddr,
     local: SocketAddr,
@@ -145,8 +144,8 @@ async fn ask_once(peer: SocketAddr, local: SocketAddr, ident_port: u16) -> Resul
 
 async fn connect(mut identd: SocketAddr, mut from: SocketAddr, ident_port: u16) -> io::Result<TcpStream> {
     identd.set_port(ident_port);
-    // A port that is bound is nobody else's for whatever destination, so that a flood of questions would leave none for
-    // nginx's connections. Hence only where the kernel would choose another address.
+    // A bound port is taken for all destinations, so a flood of queries would leave none for nginx's connections. So this binds
+    // only where the kernel would choose another address.
     if address_towards(identd.ip()).is_ok_and(|own| own == from.ip()) {
         return TcpStream::connect(identd).await;
     }
@@ -156,7 +155,7 @@ async fn connect(mut identd: SocketAddr, mut from: SocketAddr, ident_port: u16) 
     socket.connect(identd).await
 }
 
-/// Whoever closes first keeps the pair of ports for a minute: that should be the identd, whose port is always the same.
+/// The side that closes first keeps the pair of ports in TIME_WAIT: that should be the identd, which always has the same port.
 async fn wait_for_close(mut stream: TcpStream) {
     let mut bytes = [0; 64];
     let mut left = MAX_REPLY_LEN;
@@ -176,7 +175,7 @@ mod tests {
     const QUERY: Query = Query { client_port: 6193, our_port: 8282 };
 
     #[test]
-    fn users_are_read() {
+    fn user_replies_are_parsed() {
         for (reply, user) in [
             ("6193, 8282 : USERID : UNIX : tools.hello\r\n", "tools.hello"),
             ("6193,8282:USERID:UNIX:tools.hello\n", "tools.hello"),
@@ -188,11 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_with_the_reason() {
+    fn other_replies_are_refused_with_a_reason() {
         let long = format!("6193 , 8282 : USERID : UNIX : {}\r\n", "a".repeat(MAX_REPLY_LEN));
         for (reply, want) in [
-            (&b""[..], "no whole line"),
-            (b"6193 , 8282 : USERID : UNIX : tools.hel", "no whole line"),
+            (&b""[..], "incomplete line"),
+            (b"6193 , 8282 : USERID : UNIX : tools.hel", "incomplete line"),
             (b"\r\n", "expected port"),
             (b"hello\r\n", "expected port"),
             (b"6193 8282 : USERID : UNIX : a\r\n", "expected port"),
@@ -202,8 +201,8 @@ mod tests {
             (b"6193 , 8282 : USERID : UNIX : \r\n", "expected port"),
             (b"6193 , 8282 : userid : UNIX : a\r\n", "expected port"),
             (b"6193 , 8282 : USERID : UNIX : \xff\r\n", "expected port"),
-            (b"8282 , 6193 : USERID : UNIX : a\r\n", "ports \"8282 , 6193\""),
-            (b"6194 , 8282 : USERID : UNIX : a\r\n", "not asked for"),
+            (b"8282 , 6193 : USERID : UNIX : a\r\n", "other ports, \"8282 , 6193\""),
+            (b"6194 , 8282 : USERID : UNIX : a\r\n", "other ports"),
             (b"6193 , 8282 : ERROR : NO-USER\r\n", "error \"NO-USER\""),
             (long.as_bytes(), "more than 1000"),
         ] {
@@ -214,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_user_without_line_end_or_an_error(reply in "(6193 ?, ?8282 ?: ?)?(USERID ?: ?UNIX ?: ?)?\\PC{0,30}\r?\n?") {
+        fn any_bytes_give_an_error_or_a_user_without_line_end(reply in "(6193 ?, ?8282 ?: ?)?(USERID ?: ?UNIX ?: ?)?\\PC{0,30}\r?\n?") {
             if let Ok(user) = parse_ident_reply(reply.as_bytes(), QUERY) {
                 prop_assert!(!user.is_empty() && !user.contains('\n'));
             }

@@ -1,4 +1,4 @@
-//! Takes clients in, within limits, reads what each asks, and answers once.
+//! Accepts clients within limits, reads one command from each, and replies once.
 
 use std::future::Future;
 use std::io;
@@ -20,19 +20,19 @@ use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
 use crate::daemon::{Acceptor, ConnectionLimiter, Limit, Limits, Permit, Refused, canonical_addr};
 
-/// After the end is asked for, clients have so long to send what they have begun to.
+/// Time for clients to complete their command after shutdown was requested.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-/// A client that is answered may go on sending for so long, and so much, before it is cut off. Cutting it off at once
-/// would take the reply back.
+/// After the reply a client may send for so long, and so much, before the connection is closed. Closing it with unread data
+/// would reset it, and lose the reply.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
-/// A client for whom there is no place tries again so often: whoever opens many connections at once takes no more than a share
-/// of those places that come free.
+/// How often a waiting client tries to get a permit. Polling shares freed permits among all that wait, also with a host that
+/// opens many connections at once.
 const PERMIT_RETRY: Duration = Duration::from_millis(20);
-/// A client that has not sent its command by then leaves its place to one that waits.
+/// A client that has sent no command for so long may be evicted for one that waits.
 const EVICTABLE_AFTER: Duration = Duration::from_millis(200);
 
-/// Serves until `shutdown`, then finishes with the clients that are in.
+/// Serves until `shutdown`, then drains the open connections.
 pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
     let limiter = ConnectionLimiter::new(registrar.metrics.connections.clone());
     let waiting: Arc<ConnectionLimiter<IpAddr>> = ConnectionLimiter::new(registrar.metrics.waiting.clone());
@@ -70,23 +70,23 @@ pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shu
         let (stopping, lingering, registrar) = (stopping.clone(), Arc::clone(&lingering), Arc::clone(&registrar));
         let idle_timeout = policy.idle_timeout;
         let session = move |permit| Session { peer, idle_timeout, stopping, permit, lingering, limits };
-        // Who comes is not before others of its host who wait.
+        // A new client does not overtake waiting ones of its host.
         if !waiting.has(&peer.ip())
             && let Ok(permit) = limiter.try_admit(peer.ip(), &limits, EVICTABLE_AFTER)
         {
             clients.spawn(async move { session(permit).serve(stream, &registrar).await });
-        } else if let Ok(place) = waiting.admit(peer.ip(), &waiting_limits(&limits)) {
-            // Who waits is not evicted for who comes later.
-            place.set_busy();
+        } else if let Ok(waiting_permit) = waiting.admit(peer.ip(), &waiting_limits(&limits)) {
+            // A waiting client is not evicted for a later one.
+            waiting_permit.set_busy();
             let limiter = Arc::clone(&limiter);
             clients.spawn(async move {
                 if let Some(permit) = wait_for_permit(&limiter, peer.ip(), &limits, &stream, idle_timeout).await {
-                    drop(place);
+                    drop(waiting_permit);
                     session(permit).serve(stream, &registrar).await;
                 }
             });
         } else {
-            // As many wait as may: whoever has said nothing yet makes room at once.
+            // The waiting room is full: evict a client that has sent no command, without regard to its age.
             match limiter.admit(peer.ip(), &limits) {
                 Ok(permit) => _ = clients.spawn(async move { session(permit).serve(stream, &registrar).await }),
                 Err(refused) => log_refusal(peer.ip(), refused),
@@ -94,17 +94,17 @@ pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shu
         }
     }
     drop(acceptor);
-    info!(clients = clients.len(), "draining");
+    info!(clients = clients.len(), "stopped accepting; draining open connections");
     let _ = stop.send(true);
     while clients.join_next().await.is_some() {}
 }
 
-/// So many clients may wait for a place: as many as are served, half of them of one host.
+/// As many clients may wait as are served, half of them from one host.
 fn waiting_limits(limits: &Limits) -> Limits {
     Limits { per_host: (limits.total / 2).max(1), ..*limits }
 }
 
-/// Waits until there is a place for a client; `None` if it has gone, or there is none in time.
+/// Waits for a permit; `None` if the client disconnects or none is free in time.
 async fn wait_for_permit(
     limiter: &Arc<ConnectionLimiter<IpAddr, String>>,
     host: IpAddr,
@@ -135,16 +135,16 @@ fn log_refusal(peer: IpAddr, refused: Refused) {
     }
 }
 
-/// For people.
+/// A limit's name in the log.
 fn limit_name(limit: Limit) -> &'static str {
     match limit {
-        Limit::Total => "the limit of connections, --max-connections",
-        Limit::PerHost => "the limit of connections per host",
-        Limit::PerOwner => "the limit of connections per user of a host",
+        Limit::Total => "--max-connections",
+        Limit::PerHost => "connections per host",
+        Limit::PerOwner => "connections per user of a host",
     }
 }
 
-/// One client, from the door to the door.
+/// One client's connection.
 struct Session {
     peer: SocketAddr,
     idle_timeout: Duration,
@@ -157,15 +157,15 @@ struct Session {
 
 impl Session {
     async fn serve(mut self, mut stream: TcpStream, registrar: &Registrar) {
-        // Fails when the client is gone already.
+        // Fails when the client has disconnected.
         let Ok(local) = stream.local_addr().map(canonical_addr) else { return };
         let peer = self.peer;
         let mut received = Vec::new();
         if let Err(why) = self.receive(&mut stream, &mut received).await {
             registrar.metrics.count_command(CommandKind::unknown, Outcome::no_command);
-            // A probe that only connects is not worth a line.
+            // A health check that only connects is not worth a line.
             if !received.is_empty() {
-                info!(peer = %peer.ip(), reason = why, "closed without a reply");
+                info!(peer = %peer.ip(), reason = why, "connection closed without a reply");
             }
             return;
         }
@@ -179,15 +179,15 @@ impl Session {
             Err(error) => {
                 registrar.metrics.count_command(CommandKind::unknown, Outcome::refused);
                 let (reply, reason) = (Reply::Fail, error.to_string());
-                warn!(peer = %peer.ip(), reply = reply.as_str(), reason, "refused");
+                warn!(peer = %peer.ip(), reply = reply.as_str(), reason, "command refused");
                 reply
             }
         };
-        // The client may be gone; what was decided stays.
+        // The outcome stands even if the client has disconnected.
         if !matches!(timeout(self.idle_timeout, send_reply(&mut stream, reply)).await, Ok(Ok(()))) {
             return;
         }
-        // Its place is free again, so that a client that does not close keeps out nobody.
+        // Frees the permit, so that a client that does not close keeps no other client out.
         drop(self.permit);
         let Ok(permit) = self.lingering.admit(peer.ip(), &self.limits) else { return };
         tokio::select! {
@@ -196,12 +196,12 @@ impl Session {
         }
     }
 
-    /// Reads until a command is whole, or can't become one.
+    /// Reads until a command is complete or invalid. The error is the reason for closing the connection.
     async fn receive(&mut self, stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), &'static str> {
         let deadline = Instant::now() + self.idle_timeout;
         let stopping = &mut self.stopping;
         let end = async {
-            // An error means that `serve` is gone.
+            // Fails only when `serve_clients` is gone.
             let _ = stopping.wait_for(|stopping| *stopping).await;
             tokio::time::sleep(SHUTDOWN_GRACE).await;
         };
@@ -210,31 +210,31 @@ impl Session {
         loop {
             let read = tokio::select! {
                 read = stream.read_buf(received) => read,
-                () = sleep_until(deadline) => return Err("no whole command in time"),
-                () = &mut end => return Err("no whole command before the end"),
-                () = self.permit.evicted() => return Err("no whole command when others came"),
+                () = sleep_until(deadline) => return Err("command incomplete at --idle-timeout"),
+                () = &mut end => return Err("command incomplete at shutdown"),
+                () = self.permit.evicted() => return Err("command incomplete when other clients needed the connection"),
             };
             match read {
                 Ok(0) => {
                     end_last_line(received);
-                    let is_whole = !matches!(parse_command(received), Ok(None));
-                    return if is_whole { Ok(()) } else { Err("the connection ended within the command") };
+                    let is_complete = !matches!(parse_command(received), Ok(None));
+                    return if is_complete { Ok(()) } else { Err("client closed within the command") };
                 }
                 Ok(_) if !matches!(parse_command(received), Ok(None)) => return Ok(()),
                 Ok(_) => {}
-                Err(_) => return Err("the connection broke within the command"),
+                Err(_) => return Err("connection lost within the command"),
             }
         }
     }
 }
 
-/// Sends the reply and nothing more.
+/// Sends the reply, and shuts the sending side down.
 async fn send_reply(stream: &mut TcpStream, reply: Reply) -> io::Result<()> {
     stream.write_all(reply.as_str().as_bytes()).await?;
     stream.shutdown().await
 }
 
-/// Waits until the client has had the reply and closes, within limits.
+/// Waits until the client closes, within limits.
 async fn wait_for_close(stream: &mut TcpStream) {
     let mut bytes = [0; 4096];
     let mut left = LINGER_BYTES;
@@ -246,6 +246,6 @@ async fn wait_for_close(stream: &mut TcpStream) {
             }
         }
     };
-    // Elapsed: it had its time.
+    // A timeout is no error.
     let _ = timeout(LINGER, rest).await;
 }

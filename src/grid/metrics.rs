@@ -1,4 +1,4 @@
-//! What proxylistener counts and times.
+//! Metrics of proxylistener.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::daemon::{ConnectionMeter, label_values, start_at_zero};
 
 /// The label of a connection from outside `--allow-client`.
 pub const ALLOW_CLIENT: &str = "allow_client";
-/// Upper bounds of the histograms, in seconds: from a host next door to the deadlines' defaults.
+/// Upper bounds of the histograms, in seconds: from a host nearby to the default timeouts.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0];
 
 label_values! {
-    /// What a client asked for.
+    /// A command, as a label.
     pub enum CommandKind {
         /// `register`, or `registerCanonical`.
         register,
@@ -28,27 +28,27 @@ label_values! {
         unregister,
         /// `unregisterUrl`.
         unregister_url,
-        /// No command.
+        /// Not a valid command.
         unknown,
     }
 }
 
 label_values! {
-    /// What became of it.
+    /// The outcome of a command, as a label.
     pub enum Outcome {
         /// Committed.
         ok,
-        /// The command, its pattern or its destination is not taken; of a renewal, the tool's server is not there.
+        /// Invalid command, pattern or destination; for a renewal also: the tool's server does not listen.
         refused,
-        /// The address is another user's server, or another tool is routed there.
+        /// Another user's server has the address, or another tool is routed there.
         address_taken,
-        /// The identd did not tell.
+        /// The identd named no user.
         ident_failed,
-        /// The user is no tool's.
+        /// The user is not a tool account.
         no_tool,
         /// Redis has not committed.
         redis_failed,
-        /// The client ended, or was silent, within its command.
+        /// The connection ended, or timed out, within the command.
         no_command,
     }
 }
@@ -56,14 +56,12 @@ label_values! {
 /// Labels of a client's command.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CommandLabels {
-    /// See there.
-    pub command: CommandKind,
-    /// See there.
-    pub outcome: Outcome,
+    command: CommandKind,
+    outcome: Outcome,
 }
 
 impl CommandLabels {
-    /// What is no command comes to nothing else than these two.
+    /// An invalid command is refused or incomplete.
     fn is_possible(&self) -> bool {
         match self.outcome {
             Outcome::refused => true,
@@ -74,27 +72,27 @@ impl CommandLabels {
 }
 
 label_values! {
-    /// What the audit found about one route.
+    /// What an audit found about one route, as a label.
     pub enum AuditFinding {
-        /// The port is the route's tool's.
+        /// The port belongs to the route's tool.
         own,
-        /// The port is somebody else's: withdrawn.
+        /// The port belongs to another user; the route was withdrawn.
         withdrawn,
-        /// The port is somebody else's, but the route has changed meanwhile.
+        /// The route was to be withdrawn, but has changed meanwhile.
         changed,
-        /// The port is a user's who is no tool, and nobody signed the route, which stays.
+        /// The port belongs to a user who is no tool, and the route has no origin; it stays.
         no_tools,
         /// Connections are refused, or not accepted in time.
         backend_unreachable,
-        /// Connections have been refused for long: withdrawn.
+        /// The port is dead; the route was withdrawn.
         dead,
-        /// The same, and kept: it is so of most tools.
+        /// The port is dead, like most tools' ports; the route stays.
         held,
-        /// The identd does not tell, or only that the system has the connection.
+        /// The identd named no user, or only the kernel.
         owner_unknown,
-        /// Nobody signed the route, and no client's host is there.
+        /// The route has no origin and leads to a host that cannot be a client.
         outside,
-        /// Not looked at: the tool's other servers took too long.
+        /// Not audited: the tool's other servers took too long.
         not_reached,
     }
 }
@@ -104,30 +102,30 @@ struct FindingLabel {
     finding: AuditFinding,
 }
 
-/// All of them.
+/// proxylistener's metrics; `/metrics` shows them with the prefix `proxylistener_`.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     commands: Family<CommandLabels, Counter>,
     ident: Histogram,
-    /// How long Redis takes.
+    /// Time per query.
     pub redis: Histogram,
-    /// Clients whose command is not answered yet.
+    /// Clients with a permit, until the reply.
     pub connections: ConnectionMeter,
-    /// Clients that wait for a place.
+    /// Clients that wait for a permit.
     pub waiting: ConnectionMeter,
-    /// Clients that are answered and have not closed yet.
+    /// Clients that have their reply and have not closed yet.
     pub lingering: ConnectionMeter,
     audited: Family<FindingLabel, Counter>,
     rounds: Counter,
     rounds_failed: Counter,
-    /// Routes whose owner several audits in a row have not found out.
+    /// Routes with an unknown owner in several audits in a row.
     pub unknown_owners: Gauge,
-    /// Routes that are kept although their ports have refused connections for long.
+    /// Routes with dead ports that the guard holds.
     pub held_dead: Gauge,
 }
 
 impl Metrics {
-    /// Counts from zero, and has `registry` tell of it.
+    /// Registers all metrics, from zero.
     pub fn register(registry: &mut Registry) -> Arc<Self> {
         let metrics = Self {
             commands: Family::default(),
@@ -143,22 +141,26 @@ impl Metrics {
             held_dead: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("proxylistener");
-        registry.register("commands", "Clients' commands, by what became of them", metrics.commands.clone());
-        let help = "From asking an identd until its answer or failure";
+        registry.register("commands", "Clients' commands, by outcome", metrics.commands.clone());
+        let help = "Time from a query to an identd until its reply or failure";
         registry.register_with_unit("ident", help, Unit::Seconds, metrics.ident.clone());
-        let help = "From asking Redis until its answer or failure";
+        let help = "Time from a query to Redis until its reply or failure";
         registry.register_with_unit("redis", help, Unit::Seconds, metrics.redis.clone());
         metrics.connections.expect(ALLOW_CLIENT);
         metrics.connections.register(registry);
         metrics.waiting.register(registry.sub_registry_with_prefix("waiting"));
         metrics.lingering.register(registry.sub_registry_with_prefix("lingering"));
-        registry.register("audited_routes", "Routes the audit looked at, by what it found", metrics.audited.clone());
-        let help = "Routes whose owner has been unknown in three audits in a row or more";
+        registry.register("audited_routes", "Routes audited, by finding", metrics.audited.clone());
+        let help = "Routes with an unknown owner in three or more audits in a row";
         registry.register("owner_unknown_routes", help, metrics.unknown_owners.clone());
-        let help = "Routes kept although their ports refuse connections, because most tools' do";
+        let help = "Routes kept although their ports refuse connections, because most tools' ports do";
         registry.register("held_dead_routes", help, metrics.held_dead.clone());
-        registry.register("audit_rounds", "Audits that went through all routes", metrics.rounds.clone());
-        registry.register("audit_rounds_failed", "Audits that Redis broke off", metrics.rounds_failed.clone());
+        registry.register("audit_rounds", "Completed audits", metrics.rounds.clone());
+        registry.register(
+            "audit_rounds_failed",
+            "Audits interrupted by a Redis failure",
+            metrics.rounds_failed.clone(),
+        );
         let decisions = CommandKind::ALL.iter().flat_map(|&command| {
             Outcome::ALL
                 .iter()
@@ -170,23 +172,23 @@ impl Metrics {
         Arc::new(metrics)
     }
 
-    /// A client's command has been decided.
+    /// Counts a client's command.
     pub fn count_command(&self, command: CommandKind, outcome: Outcome) {
         self.commands.get_or_create(&CommandLabels { command, outcome }).inc();
     }
 
-    /// An identd took so long.
+    /// Records the time of one identd query.
     pub fn observe_ident(&self, passed: Duration) {
         self.ident.observe(passed.as_secs_f64());
     }
 
-    /// The audit has looked at so many routes more.
+    /// Counts audited routes.
     pub fn count_finding(&self, finding: AuditFinding, routes: u64) {
         self.audited.get_or_create(&FindingLabel { finding }).inc_by(routes);
     }
 
-    /// An audit has ended.
-    pub fn count_round(&self, whole: bool) {
-        if whole { &self.rounds } else { &self.rounds_failed }.inc();
+    /// Counts an audit.
+    pub fn count_round(&self, is_complete: bool) {
+        if is_complete { &self.rounds } else { &self.rounds_failed }.inc();
     }
 }

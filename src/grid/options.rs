@@ -1,4 +1,4 @@
-//! proxylistener's command line, and the file that adds to it.
+//! proxylistener's command line and settings file.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,57 +14,58 @@ use crate::daemon::{CommonOptions, ProjectOptions, parse_duration, parse_guard};
 use crate::route::{Domain, MAX_DOMAIN_LEN, MAX_LABEL_LEN, parse_network};
 use crate::withdrawal_guard::GuardOption;
 
-/// Longest domain that leaves room for a label of full length below it, and its dot.
+/// Longest domain that leaves room for the longest label and a dot before it.
 const MAX_PARENT_LEN: usize = MAX_DOMAIN_LEN - MAX_LABEL_LEN - 1;
 
-/// As it is called, and its file to accept withdrawals with.
+/// The program's name, also of its accept file.
 pub(super) const PROGRAM: &str = "proxylistener";
 
 const HELP: &str = "\
-A client sends one of these, and is answered once, without a line end:
+A client sends one of these commands, and gets one reply without a line end:
 
-    register\\n<pattern>\\n<url>\\n
-    registerCanonical\\n<pattern>\\n<url>\\n     the same, redirected to https://<tool>.<canonical domain>
-    renew\\n<pattern>\\n<url>\\n                only where the pattern has no route, or this one
+    register\\n<pattern>\\n<url>\\n             route the pattern's requests to the URL
+    registerCanonical\\n<pattern>\\n<url>\\n    the same, and redirect clients to https://<tool>.<canonical domain>
+    renew\\n<pattern>\\n<url>\\n                register, only if the pattern has no route or this one
     renewCanonical\\n<pattern>\\n<url>\\n       the same for registerCanonical
-    unregister\\n<pattern>\\n                   what the same host registered
-    unregisterUrl\\n<pattern>\\n<url>\\n        if the pattern's route leads there
+    unregister\\n<pattern>\\n                  remove the route if the client's host registered it
+    unregisterUrl\\n<pattern>\\n<url>\\n        remove the route if it leads to the URL
 
-    ok     committed to Redis; to unregister: nothing of the client's is there now
+    ok     committed to Redis; for unregister also: the client had no such route
     fail   refused, or not committed; the log says why
     Identd authentication failed. Please contact an administrator
     This service available only to tool accounts
 
-Whose the connection is, the identd (RFC 1413) of the client's host is asked; the user must be <project>.<tool>.
+The identd (RFC 1413) of the client's host names the client's user, which must be <project>.<tool>.
 A URL is http://HOST:PORT or https://HOST:PORT: the client's own address, one in --allow-destination, or a name of
-one of these. The identd of the URL's host is asked who listens there: another user's server is refused. A tool whose own
-server listens takes the address from a tool that is still routed there; a tool whose server does not listen yet, does not.
+one of these. The identd of the URL's host names the owner of the server there: another user's server is refused. A tool
+whose own server listens takes the address from a tool that is still routed there; a server that does not listen yet
+takes no address from another tool.
 
 Without --allow-client any host that runs an identd can register for any tool.
 
-The audit asks the identd of each route's host whose the port is now; a route whose port is somebody else's is
-withdrawn, and so is one whose port refuses connections for --dead-after. That includes what the old proxylistener
-wrote: routes without an origin that kube2proxy does not know, inside --allow-client and --allow-destination if given.
+The audit verifies port ownership with the identd of each route's host. It withdraws routes whose port belongs to another
+user, and routes whose port refuses connections for --dead-after. That includes routes that the old proxylistener
+wrote: without an origin, unknown to kube2proxy, and inside --allow-client and --allow-destination if given.
 
-SIGHUP reads --settings-file and --project-file again. Exit status: 0 after SIGTERM or SIGINT, when all clients have
-been answered; 64 for a wrong command line; 1 when it cannot listen.
+SIGHUP reloads --settings-file and --project-file. SIGTERM or SIGINT: stops accepting, drains open connections, exits 0.
+Exits 64 on usage errors, 1 if the port cannot be bound.
 
     proxylistener --project tools --allow-destination 10.68.0.0/16 --redis redis://redis.example.org/0";
 
-/// What was written. Not to be shown: `args` may have a password in them.
+/// The parsed command line. Not `Debug`: `args` may contain a password.
 #[derive(Parser)]
 #[command(
     name = PROGRAM,
     version,
     args_override_self = true,
-    about = "Lets jobs on the grid tell where their tool listens, and has the proxy route to it",
+    about = "Registers the web services of grid jobs as routes in Redis",
     after_help = HELP
 )]
 pub struct Options {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8282", value_parser = parse_listen)]
     pub(super) listen: SocketAddr,
-    /// More options, one a line without the dashes; the command line has precedence. Read again at SIGHUP
+    /// File with more options, one per line without dashes; the command line has precedence. Reloaded at SIGHUP
     #[arg(long, value_name = "FILE")]
     settings_file: Option<PathBuf>,
     #[command(flatten)]
@@ -72,49 +73,49 @@ pub struct Options {
     /// Port of the clients' identd
     #[arg(long, value_name = "PORT", default_value_t = 113, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) ident_port: u16,
-    /// How long an identd may take to reply
+    /// Longest time for an identd's reply
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub(super) ident_timeout: Duration,
-    /// How long a client may take to send its whole command
+    /// Longest time for a client to send its command
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub(super) idle_timeout: Duration,
-    /// Connections open at once, 64 of them from one host (of less than 128: half), half of these by one user
+    /// Most concurrent connections; one host may have 64 (at most half), one of its users half of that
     #[arg(long, value_name = "NUMBER", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) max_connections: u32,
-    /// Networks whose hosts may be clients; may be given several times [default: any]
+    /// Networks whose hosts may register; repeatable [default: any]
     #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network)]
     pub(super) allow_client: Vec<IpNet>,
-    /// Networks that routes may lead to, beside the client's own address; may be given several times
+    /// Networks that routes may lead to, besides the client's own address; repeatable
     #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network)]
     pub(super) allow_destination: Vec<IpNet>,
-    /// Domain below which registerCanonical puts tools
+    /// Parent domain of the tools' own hosts, for registerCanonical
     #[arg(long, value_name = "DOMAIN", default_value = "toolforge.org", value_parser = parse_domain)]
     pub(super) canonical_domain: String,
-    /// How often the owners of the routes' ports are asked for, or "off"
+    /// How often port ownership is verified; "off" disables the audit
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub(super) audit_interval: Interval,
-    /// How long a port must have refused connections, in 3 audits or more, for its route to go, or "off"
+    /// Withdraw a route when its port has refused connections for this long, in 3 audits or more; "off" keeps it
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub(super) dead_after: Interval,
-    /// Of how many tools the ports may do so at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
+    /// Hold such withdrawals when they affect too many tools at once: "SHARE% [floor=NUMBER] [hold=TIME] [accept=FILE]", or "off"
     #[arg(long, value_name = "GUARD", default_value = "50% floor=20 hold=1h", value_parser = |text: &str| parse_guard(text, PROGRAM))]
     pub(super) withdrawal_guard: GuardOption,
     #[command(flatten)]
     pub(super) common: CommonOptions,
-    /// All that was written, to be read again.
+    /// The command line as given, for reloads.
     #[arg(skip)]
     pub(super) args: Vec<OsString>,
 }
 
-/// Between two audits; `None` is never. A type of its own: clap would take an `Option` for an option left out.
+/// A time, or `None` for "off". A type of its own: clap treats an `Option` as an optional argument.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Interval(pub Option<Duration>);
 
 impl Options {
-    /// Reads a command line, its program's name first, and the file it names.
+    /// Parses a command line, the program's name first, and the settings file that it names.
     ///
     /// # Errors
-    /// A fault in either, with the file's name and line where it is there.
+    /// An invalid option; one in the file with the file's name and line.
     pub(super) fn read_with_file(args: &[OsString]) -> Result<Self, clap::Error> {
         let mut options = Self::try_parse_from(args)?;
         if let Some(path) = &options.settings_file {
@@ -126,7 +127,7 @@ impl Options {
     }
 }
 
-/// The file's lines as arguments, each tried alone first so that a fault can be named.
+/// The file's lines as arguments. Parses each alone first, so that an error names its line.
 fn read_file(path: &Path) -> Result<Vec<OsString>, clap::Error> {
     let text = fs::read_to_string(path);
     let text = text.map_err(|error| fault(&format!("{error} while reading --settings-file {}", path.display())))?;
@@ -161,7 +162,7 @@ fn fault(error: &dyn std::fmt::Display) -> clap::Error {
     Options::command().error(ErrorKind::InvalidValue, error)
 }
 
-/// What is wrong, without clap's hint at its help.
+/// clap's error without its hint to `--help`.
 pub(super) fn reason(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
@@ -172,7 +173,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!(
             "invalid address {text:?}, expected an IPv4 or [IPv6] address and a port, e.g. \"0.0.0.0:8282\"; a unix \
-             socket has no identd that could tell who connects"
+             socket has no identd to name its clients"
         )
     })
 }
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_domain_is_a_name_that_a_label_fits_below() {
+    fn domains_leave_room_for_a_label() {
         let longest = ["a"; 95].join(".");
         for (text, want) in [("Toolforge.org", "toolforge.org"), ("localhost", "localhost"), (&longest, &longest)] {
             assert_eq!(parse_domain(text), Ok(want.into()));
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_options_are_consistent() {
+    fn options_are_consistent() {
         Options::command().debug_assert();
     }
 }

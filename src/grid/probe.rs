@@ -1,9 +1,9 @@
-//! Who listens at an address: connects to it, and asks the identd of its host about that connection.
+//! Finds the owner of a server: connects to its address, and asks the identd of its host about that connection.
 //!
-//! Before Linux 6.16 a connection belongs to the kernel until the server accepts it, and identds show the kernel as `root`.
-//! They show a socket that the server has closed the same way. So `root` counts only for a server that has answered and
-//! keeps the connection open. A server that accepts late or answers oddly is asked about until the deadline, by a request that
-//! looks like one that nginx passes on: a server must not be able to treat the probe in its own way.
+//! Before Linux 6.16 a connection belongs to the kernel until the server accepts it, and identds report the kernel as `root`,
+//! as they do for a socket that the server has closed. So `root` counts only for a server that has answered and keeps the
+//! connection open. A server that accepts late or answers oddly is probed until the deadline, with a request that looks like
+//! one that nginx forwards, so that the server cannot treat the probe differently.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,50 +17,50 @@ use super::identd::{self, IdentError};
 use super::settings::Policy;
 use crate::route::ToolName;
 
-/// Longest time for a server's host to take a connection.
+/// Longest time to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-/// A server that accepts at once is asked about before it has the request, which it might answer by closing.
+/// Time for the server to accept before it gets the request, which it might answer by closing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// From the request on: for the server to accept, to answer, and to keep the connection open.
+/// From the request on: time for the server to accept, to answer, and to show that it keeps the connection open.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-/// A server that sends more is not read from any further: it would only keep this end busy.
+/// Reading stops here: a server that sends more would only keep this side busy.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
-/// The user whom identds name for the kernel.
+/// The user that identds report for the kernel.
 const KERNEL: &str = "root";
 
-/// What is known about an address.
+/// What a probe found at an address.
 #[derive(Debug)]
 pub enum PortState {
     /// The connection is refused.
     Closed,
-    /// The user whose server has the connection. `root` is the user of that name, not the kernel.
+    /// The user whose server has accepted the connection. `root` is the user, not the kernel.
     OwnedBy(String),
-    /// Something may listen, and it is not known whose it is.
+    /// A server may listen; its owner is unknown.
     Unknown(UnknownOwner),
 }
 
-/// Why it is not known whose server it is.
+/// Why a server's owner is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum UnknownOwner {
-    /// No way to the host, or the connection broke while it was made.
+    /// No route to the host, or connecting failed.
     #[error("{0} while connecting")]
     Unreachable(io::Error),
-    /// The host is gone, or the server has more connections waiting than it takes.
+    /// The host is down, or the server's backlog is full.
     #[error("no connection within {CONNECT_DEADLINE:?}")]
     ConnectTimeout,
-    /// The host's identd does not tell.
+    /// The host's identd named no user.
     #[error(transparent)]
     Ident(#[from] IdentError),
-    /// Still the kernel's connection at the deadline.
+    /// The connection was still the kernel's at the deadline.
     #[error("identd says {KERNEL}, and the server has not accepted the connection within {ANSWER_DEADLINE:?}")]
     NotAccepted,
-    /// The kernel's connection again.
+    /// The connection is the kernel's again.
     #[error("identd says {KERNEL}, and the server has closed the connection")]
     Closed,
 }
 
-/// Connects to `backend` and asks its host's identd who has the other end. The request that a slow server gets is one for
-/// `tool`. Takes as long as three answers of an identd and some 6 s at most.
+/// Connects to `backend` and asks its host's identd for the owner of the other end. A slow server gets a request for `tool`.
+/// Takes at most some 6 s and the time of three identd replies.
 pub async fn find_owner(backend: SocketAddr, tool: &ToolName, policy: &Policy) -> PortState {
     let stream = match connect(backend).await {
         Ok(stream) => stream,
@@ -75,7 +75,7 @@ pub async fn find_owner(backend: SocketAddr, tool: &ToolName, policy: &Policy) -
     }
 }
 
-/// Only connects.
+/// Connects, and asks no identd.
 ///
 /// # Errors
 /// Never [`PortState::OwnedBy`].
@@ -88,7 +88,7 @@ pub async fn connect(backend: SocketAddr) -> Result<TcpStream, PortState> {
     }
 }
 
-/// Whether a host is there: its identd's port takes a connection, or refuses it.
+/// Whether a host is up: its identd's port accepts a connection, or refuses it.
 pub async fn host_answers(host: IpAddr, policy: &Policy) -> bool {
     matches!(connect(SocketAddr::new(host, policy.ident_port)).await, Ok(_) | Err(PortState::Closed))
 }
@@ -101,7 +101,7 @@ struct Probe<'a> {
     policy: &'a Policy,
 }
 
-/// What a server has done with the request.
+/// How a server has responded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
     None,
@@ -122,7 +122,7 @@ impl Probe<'_> {
         let request = request(tool, &self.policy.canonical_domain, self.local);
         let deadline = Instant::now() + ANSWER_DEADLINE;
         let mut answer = Answer::None;
-        // A failure to send is a closed connection, which reading shows too.
+        // A failure to send is a closed connection, which reading detects too.
         let _ = timeout_at(deadline, self.stream.write_all(request.as_bytes())).await;
         if let Ok(first) = timeout_at(deadline, self.read()).await {
             answer = first;
@@ -130,7 +130,7 @@ impl Probe<'_> {
                 return Ok(owner);
             }
         }
-        // What a closed socket still had to send is read as well, so that its end is seen.
+        // Reads what a closed socket still had to send, to see its end.
         if answer == Answer::Closed || timeout_at(deadline, self.read_to_end()).await.is_ok() {
             answer = Answer::Closed;
         }
@@ -145,7 +145,7 @@ impl Probe<'_> {
         }
     }
 
-    /// Asks the identd.
+    /// Asks the identd; `None` for the kernel.
     async fn owner_unless_kernel(&self) -> Result<Option<String>, IdentError> {
         let Policy { ident_port, ident_timeout, .. } = *self.policy;
         let owner = identd::ask(self.backend, self.local, ident_port, ident_timeout).await?;
@@ -159,7 +159,7 @@ impl Probe<'_> {
         }
     }
 
-    /// Does not return before the end.
+    /// Returns only at the end of the connection.
     async fn read_to_end(&mut self) {
         let mut bytes = [0; 4096];
         let mut left = MAX_ANSWER_BYTES;
@@ -172,14 +172,14 @@ impl Probe<'_> {
         std::future::pending().await
     }
 
-    /// Whether the connection is open and nothing is unread: the end of a connection comes after all bytes.
+    /// Whether the connection is open and nothing is unread: its end comes after all bytes.
     fn is_quiet(&self) -> bool {
         self.stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
-/// A browser's request for the tool's first page, as nginx passes it on. The address of the browser is made up: one of our
-/// own network, as of a load balancer.
+/// A browser's request for the tool's front page, as nginx forwards it. The browser's address is made up: one of this host's
+/// network, as of a load balancer.
 fn request(tool: &ToolName, host: &str, local: SocketAddr) -> String {
     let [high, low] = local.port().to_be_bytes();
     let client = match local.ip().to_canonical() {
@@ -206,7 +206,7 @@ fn request(tool: &ToolName, host: &str, local: SocketAddr) -> String {
     )
 }
 
-/// RFC 3986, section 2.3.
+/// Percent-encodes a byte: RFC 3986, section 2.3.
 fn in_path(byte: u8) -> String {
     match byte {
         b'-' | b'.' | b'_' | b'~' => char::from(byte).into(),
@@ -233,7 +233,7 @@ mod tests {
         (listener, address)
     }
 
-    /// What `find_owner` makes of a server when an identd names the users that `user` says, given how often it was asked.
+    /// The result of `find_owner` with an identd that names the user that `user` returns, given the number of earlier queries.
     async fn probe(backend: SocketAddr, user: impl Fn(u32) -> &'static str + Send + 'static) -> PortState {
         let (identd, address) = listen().await;
         let replying = tokio::spawn(async move {
@@ -254,7 +254,7 @@ mod tests {
         found
     }
 
-    /// A server that does this with its first connection, and what tells that it has accepted it.
+    /// A server that does this with its first connection; the flag is set once it has accepted.
     fn serve<F: Future<Output = ()> + Send>(
         server: TcpListener,
         with: impl FnOnce(TcpStream) -> F + Send + 'static,
@@ -279,14 +279,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_listens_where_connections_are_refused() {
+    async fn port_that_refuses_is_closed() {
         let (listener, address) = listen().await;
         drop(listener);
         assert!(matches!(probe(address, |_| "tools.hello").await, PortState::Closed));
     }
 
     #[tokio::test]
-    async fn a_user_is_told_without_a_request() {
+    async fn user_is_found_without_a_request() {
         let (server, address) = listen().await;
         let found = probe(address, |_| "tools.hello").await;
         assert!(matches!(found, PortState::OwnedBy(user) if user == "tools.hello"));
@@ -296,13 +296,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_identd_does_not_tell_is_unknown() {
+    async fn owner_is_unknown_without_the_identd() {
         let (_server, address) = listen().await;
         assert!(matches!(probe(address, |_| "").await, PortState::Unknown(UnknownOwner::Ident(_))));
     }
 
     #[tokio::test]
-    async fn a_server_that_accepts_late_and_says_nothing_is_found_out() {
+    async fn owner_of_a_late_silent_server_is_found() {
         let (server, address) = listen().await;
         let accepted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&accepted);
@@ -317,13 +317,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_nobody_accepts_is_not_roots() {
+    async fn unaccepted_connection_is_not_owned_by_root() {
         let (_server, address) = listen().await;
         assert!(matches!(probe(address, |_| "root").await, PortState::Unknown(UnknownOwner::NotAccepted)));
     }
 
     #[tokio::test]
-    async fn a_server_of_root_answers_and_keeps_the_connection() {
+    async fn root_owns_a_server_that_answers_and_keeps_the_connection() {
         let (server, address) = listen().await;
         serve(server, async |mut stream| {
             let request = read_request(&mut stream).await;
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_identd_is_asked_again_at_the_deadline_whatever_was_said() {
+    async fn identd_is_asked_again_at_the_deadline() {
         let (server, address) = listen().await;
         serve(server, async |mut stream| {
             stream.write_all(b"H").await.unwrap();
@@ -344,7 +344,7 @@ mod tests {
         });
         let asked = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&asked);
-        // At once, after the pause, when the server has said something, at the deadline.
+        // At once, after the pause, when the server has sent something, at the deadline.
         let found = probe(address, move |before| {
             counted.store(before + 1, SeqCst);
             if before == 3 { "tools.other" } else { "root" }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_the_server_has_closed_is_not_roots() {
+    async fn closed_connection_is_not_owned_by_root() {
         for answer in [&b""[..], b"HTTP/1.0 200 OK\r\n\r\n", &[b'.'; 3 << 20]] {
             let (server, address) = listen().await;
             let accepted = serve(server, move |mut stream| async move {
@@ -368,14 +368,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_only_stops_sending_is_asked_about() {
+    async fn owner_of_a_half_closed_connection_is_found() {
         let (server, address) = listen().await;
         let accepted = serve(server, async |mut stream| {
             read_request(&mut stream).await;
             stream.shutdown().await.unwrap();
             std::future::pending().await
         });
-        // Known only once its answer has ended.
+        // The identd knows it only once the answer has ended.
         let found =
             probe(address, move |asked| if asked > 1 && accepted.load(SeqCst) { "tools.other" } else { "root" });
         assert!(matches!(found.await, PortState::OwnedBy(user) if user == "tools.other"));

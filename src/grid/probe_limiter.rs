@@ -1,6 +1,6 @@
-//! Limits on the probes that registrations make at once, so that servers which keep a probe waiting delay nobody else's.
+//! Limits on concurrent probes of registrations, so that servers which keep a probe waiting delay no other tool.
 //!
-//! A registration over a limit is not kept waiting: it goes on as one whose server is not known.
+//! A registration over a limit does not wait: its server's owner counts as unknown.
 
 use std::net::IpAddr;
 
@@ -9,17 +9,17 @@ use crate::route::ToolName;
 
 /// Probes for one tool.
 const MAX_PER_TOOL: usize = 8;
-/// Probes at one host for clients of other hosts. Those of its own clients are limited by their connections.
+/// Probes of one host for clients of other hosts. Connection limits bound those for its own clients.
 const MAX_FROM_ELSEWHERE: usize = 32;
 
-/// Which probes are under way.
+/// Counts running probes.
 #[derive(Debug, Default)]
 pub struct ProbeLimiter {
     of_tool: ConcurrencyLimiter<ToolName>,
     at_host: ConcurrencyLimiter<IpAddr>,
 }
 
-/// One probe, over when dropped.
+/// One running probe, until dropped.
 #[derive(Debug)]
 pub struct ProbePermit {
     _of_tool: ConcurrencyPermit<ToolName>,
@@ -27,7 +27,7 @@ pub struct ProbePermit {
 }
 
 impl ProbeLimiter {
-    /// Begins a probe for a tool at `elsewhere`, if that is not its client's own host; `None` when there are too many.
+    /// Begins a probe for a tool; `elsewhere` is the probed host unless it is the client's own. `None` over a limit.
     pub fn begin(&self, tool: &ToolName, elsewhere: Option<IpAddr>) -> Option<ProbePermit> {
         let of_tool = self.of_tool.try_acquire(tool.clone(), MAX_PER_TOOL)?;
         let at_host = match elsewhere {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_servers_of_one_tool_delay_no_other_and_those_of_other_hosts_no_host() {
+    fn probes_are_limited_per_tool_and_per_host() {
         let limiter = ProbeLimiter::default();
         let tool = |number: usize| ToolName::try_new(format!("tool-{number}").as_bytes()).unwrap();
         let at = |last| Some(IpAddr::from([10, 0, 0, last]));

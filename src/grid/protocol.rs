@@ -1,39 +1,39 @@
-//! The line protocol: what clients send, and the four replies. Old file: `proxylistener.py`.
+//! The line protocol: commands and the four replies. Old file: `proxylistener.py`.
 
-/// Longest line, in bytes, its end not counted.
+/// Longest line in bytes, without its end.
 pub const MAX_LINE_LEN: usize = 4 << 10;
 /// Lines of the longest command.
 const MAX_LINES: usize = 3;
-/// Nothing longer is ever part of a command.
+/// Longest command in bytes.
 pub const MAX_COMMAND_LEN: usize = MAX_LINES * (MAX_LINE_LEN + 1);
 
-/// What a client asks. White space around a line is not part of it, as in the old stack; so `\r\n` ends a line too.
+/// A client's command. White space around lines is stripped, as in the old stack; so `\r\n` ends a line too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// `register`, or `registerCanonical`: the pattern's requests go to the URL.
+    /// `register`, or `registerCanonical`: routes the pattern's requests to the URL.
     Register {
         /// Unchecked.
         pattern: &'a str,
         /// Unchecked.
         url: &'a str,
-        /// Whether they are redirected to the tool's own host first.
+        /// Whether clients are redirected to the tool's own host.
         canonical: bool,
     },
-    /// `renew`, or `renewCanonical`: the same, but only where the pattern has no route or this one.
+    /// `renew`, or `renewCanonical`: the same, but only if the pattern has no route or this one.
     Renew {
         /// Unchecked.
         pattern: &'a str,
         /// Unchecked.
         url: &'a str,
-        /// Whether they are redirected to the tool's own host first.
+        /// Whether clients are redirected to the tool's own host.
         canonical: bool,
     },
-    /// `unregister`: they no longer do.
+    /// `unregister`: removes the route that the client's host registered.
     Unregister {
         /// Unchecked.
         pattern: &'a str,
     },
-    /// `unregisterUrl`: they no longer go to the URL.
+    /// `unregisterUrl`: removes the route if it leads to the URL.
     UnregisterUrl {
         /// Unchecked.
         pattern: &'a str,
@@ -74,10 +74,10 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Why bytes are no command, nor ever will be.
+/// Why bytes cannot become a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// The first line is no command's name.
+    /// The first line names no command.
     #[error(
         "unknown command {0:?}, expected register, registerCanonical, renew, renewCanonical, unregister or unregisterUrl"
     )]
@@ -93,21 +93,21 @@ pub enum ProtocolError {
     NotUtf8(usize),
 }
 
-/// What a client is answered.
+/// The reply to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Redis has committed it.
     Ok,
     /// It was refused, or Redis has not committed it.
     Fail,
-    /// The client's identd did not say whose the connection is.
+    /// The client's identd named no user.
     IdentFailed,
-    /// The connection is not a tool's.
+    /// The user is not a tool account.
     NoTool,
 }
 
 impl Reply {
-    /// As it is sent, without a line end.
+    /// The bytes on the wire, without a line end.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -118,10 +118,10 @@ impl Reply {
     }
 }
 
-/// Reads the command that `received` begins with; `None` while it is unfinished. What follows a command is not looked at.
+/// Parses the command at the start of `received`; `None` while it is incomplete. Ignores what follows a command.
 ///
 /// # Errors
-/// As soon as no further byte can make it a command.
+/// As soon as no further byte can complete a command.
 pub fn parse_command(received: &[u8]) -> Result<Option<Command<'_>>, ProtocolError> {
     let mut rest = received;
     let Some(name) = next_line(&mut rest, 1)? else { return Ok(None) };
@@ -140,8 +140,7 @@ pub fn parse_command(received: &[u8]) -> Result<Option<Command<'_>>, ProtocolErr
     }))
 }
 
-/// Ends the last line when the connection has ended without doing so: as the old stack did, which read lines from a file.
-/// A line that has not begun is not one.
+/// Ends an unfinished last line at the end of the connection, as the old stack did. Adds no empty line.
 pub fn end_last_line(received: &mut Vec<u8>) {
     if received.last().is_some_and(|&last| last != b'\n') {
         received.push(b'\n');
@@ -168,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn commands_are_read() {
+    fn commands_are_parsed() {
         let register = |canonical| Command::Register { pattern: ".*", url: "http://10.0.0.1:80", canonical };
         let renew = |canonical| Command::Renew { pattern: ".*", url: "http://10.0.0.1:80", canonical };
         for (bytes, command) in [
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_connection_ends_the_last_line_and_begins_none() {
+    fn end_of_connection_ends_the_last_line_and_begins_none() {
         let ended = |bytes: &str| {
             let mut received = bytes.as_bytes().to_vec();
             end_last_line(&mut received);
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_be_a_command_is_refused_at_once() {
+    fn invalid_commands_are_refused_at_once() {
         use ProtocolError::*;
         for (bytes, error) in [
             (&b"REGISTER\n"[..], UnknownCommand("REGISTER".into())),
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_line_is_taken_and_one_byte_more_is_not() {
+    fn line_length_is_limited() {
         let longest = "a".repeat(MAX_LINE_LEN);
         let command = format!("unregister\n{longest}\n");
         assert_eq!(parse_command(command.as_bytes()), Ok(Some(Command::Unregister { pattern: &longest })));
@@ -231,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_size_of_pieces_changes_nothing(bytes in "((register|renew)(Canonical)?|unregister(Url)?|.{0,3})\n.{0,9}\n?\\PC{0,9}\n?\0?") {
+        fn split_input_gives_the_same_result(bytes in "((register|renew)(Canonical)?|unregister(Url)?|.{0,3})\n.{0,9}\n?\\PC{0,9}\n?\0?") {
             let whole = parse_command(bytes.as_bytes());
             let first = (0..=bytes.len()).map(|len| parse_command(&bytes.as_bytes()[..len])).find(|r| *r != Ok(None));
             prop_assert_eq!(first.unwrap_or(Ok(None)), whole);

@@ -1,4 +1,4 @@
-//! Decides who may have what, and has it committed before anybody is told `ok`.
+//! Authorizes commands, and commits them to Redis before the client gets `ok`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::decision::{CommandError, Completed, ServerState, log_completed, log_refused};
+use super::decision::{CommandError, Completed, ServerState, log_completed, log_failed};
 use super::destination::{DestinationError, Resolver};
 use super::identd;
 use super::metrics::{CommandKind, Metrics, Outcome};
@@ -24,19 +24,18 @@ use crate::daemon::{Permit, Readiness, Reading, Store, probe_writes};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
 
-/// Clients wait 10 s for their reply. Names and servers are asked about until so long after the command has come; Redis may take
-/// the rest.
+/// Clients wait 10 s for a reply. Lookups and probes end so long after the command; the rest is for Redis.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(7);
-/// Longest time for finding out who listens. A server of root is known after some 3 s.
+/// Longest time to find the owner of a server. A server of root takes some 3 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(4);
-/// Addresses of a name that are tried: a tenant may own the name.
+/// Most addresses of a name that are tried: a tenant may own the name.
 const MAX_ADDRESSES: usize = 16;
 
-/// What the decisions rest on.
+/// Authorizes and carries out commands.
 #[derive(Debug)]
 pub struct Registrar {
     pub(super) live: LivePolicy,
-    /// Told when the policy has been exchanged.
+    /// Notified when the policy has changed.
     pub(super) reloaded: Notify,
     pub(super) store: Store,
     pub(super) metrics: Arc<Metrics>,
@@ -45,7 +44,7 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Connects to nothing yet; what it counts is told by `registry`.
+    /// Connects to nothing yet. Registers its metrics.
     pub fn new(settings: &Settings, registry: &mut Registry) -> Self {
         settings.policy.raise_fd_limit();
         settings.policy.warn_if_open();
@@ -60,24 +59,24 @@ impl Registrar {
         }
     }
 
-    /// Sets `readiness` by whether Redis takes writes. Never ends.
+    /// Keeps `readiness` in step with whether Redis accepts writes. Never ends.
     pub async fn probe_writes(&self, readiness: Readiness) {
         probe_writes(&self.store, &readiness).await;
     }
 
-    /// Does what a client asks, or not; one line in the log says which, and why.
+    /// Carries out a command if the client may, logs and counts the outcome.
     pub async fn decide(&self, command: Command<'_>, client: &Client<'_>) -> Reply {
-        let (asked, peer) = (CommandKind::of(command), client.peer.ip());
+        let (kind, peer) = (CommandKind::of(command), client.peer.ip());
         match self.execute(command, client).await {
             Ok((tool, done)) => {
-                self.metrics.count_command(asked, Outcome::ok);
+                self.metrics.count_command(kind, Outcome::ok);
                 log_completed(command, peer, &tool, &done);
                 Reply::Ok
             }
-            Err((tool, refusal)) => {
-                self.metrics.count_command(asked, refusal.outcome());
-                log_refused(command, peer, tool.as_ref(), &refusal);
-                refusal.reply()
+            Err((tool, error)) => {
+                self.metrics.count_command(kind, error.outcome());
+                log_failed(command, peer, tool.as_ref(), &error);
+                error.reply()
             }
         }
     }
@@ -93,9 +92,9 @@ impl Registrar {
         let user = identd::ask(peer, local, policy.ident_port, policy.ident_timeout).await;
         self.metrics.observe_ident(begun.elapsed());
         let user = user.map_err(|error| (None, error.into()))?;
-        // Once a client has reset its connection, its port may be another user's, and the answer was about him.
+        // After a reset the client's port may belong to another user, and the identd's reply may be about that user.
         if !matches!(stream.take_error(), Ok(None)) {
-            return Err((None, CommandError::Gone));
+            return Err((None, CommandError::Disconnected));
         }
         if permit.set_owner(user.clone()).is_err() {
             return Err((policy.tool_of(&user), CommandError::TooManyAtOnce(user)));
@@ -113,7 +112,7 @@ impl Registrar {
         };
         match outcome {
             Ok(done) => Ok((tool, done)),
-            Err(refusal) => Err((Some(tool), refusal)),
+            Err(error) => Err((Some(tool), error)),
         }
     }
 
@@ -161,26 +160,26 @@ impl Registrar {
         match self.store.commit(&call).await? {
             Registration::Done { evicted, is_new } => Ok(Completed::Renewed { backend, is_new, evicted }),
             Registration::AddressHeld(holder) => {
-                Err(CommandError::AddressHeld { address, holder, why: "it was not asked".into() })
+                Err(CommandError::AddressHeld { address, holder, why: "not probed".into() })
             }
             Registration::TooManyPatterns => Err(CommandError::TooManyPatterns),
             Registration::Superseded => Err(CommandError::Superseded),
         }
     }
 
-    /// Checks what a client wants to have, and asks who listens there. Another user's server is refused.
+    /// Checks a route that a client wants, and finds the owner of the server there. Refuses another user's server.
     async fn verify(&self, caller: &Caller<'_>, pattern: &str, url: &str) -> Result<VerifiedTarget, CommandError> {
         let Caller { tool, own, policy, deadline, .. } = *caller;
         let backend = url.parse()?;
         let pattern = Pattern::try_new(pattern)?;
         let resolved = timeout_at(deadline, self.resolver.resolve(tool, backend, own, &policy.allowed)).await;
-        let backend = resolved.map_err(|_| DestinationError::late(url))??;
+        let backend = resolved.map_err(|_| DestinationError::timed_out(url))??;
         let Some(address) = backend.socket_addr() else {
             return Err(DestinationError::Elsewhere(backend.to_string()).into());
         };
         let elsewhere = Some(address.ip()).filter(|&ip| ip != own);
-        let Some(_under_way) = self.probes.begin(tool, elsewhere) else {
-            let server = ServerState::Unknown("too many servers are being asked about at once".into());
+        let Some(_permit) = self.probes.begin(tool, elsewhere) else {
+            let server = ServerState::Unknown("too many concurrent probes".into());
             return Ok(VerifiedTarget { pattern, backend, address, server });
         };
         let deadline = deadline.min(Instant::now() + PROBE_DEADLINE);
@@ -189,19 +188,19 @@ impl Registrar {
             Ok(PortState::OwnedBy(user)) => return Err(CommandError::ForeignServer { address, user }),
             Ok(PortState::Closed) => ServerState::NotListening,
             Ok(PortState::Unknown(why)) => ServerState::Unknown(why.to_string()),
-            Err(_) => ServerState::Unknown("not known in time".into()),
+            Err(_) => ServerState::Unknown("probe timed out".into()),
         };
         Ok(VerifiedTarget { pattern, backend, address, server })
     }
 
     async fn unregister(&self, caller: Caller<'_>, pattern: &str) -> Result<Completed, CommandError> {
         let Caller { tool, own, deadline, .. } = caller;
-        // Whether or not it may still be registered: an earlier version took more.
+        // The pattern is not validated: an earlier version accepted more.
         let mut withdrawal = self.store.commit(&registry::unregister_if_from(tool, pattern, &[own])).await?;
         if withdrawal == Withdrawal::Kept
             && let Some((url, hosts)) = self.registered_from(tool, pattern).await?
         {
-            // Names decide where addresses do not: those of two families, and one that an old listener wrote.
+            // The origin's address does not match: compare names, for dual-stack hosts and for names that an old listener wrote.
             let named = url.filter(|backend| matches!(backend.host, Host::Name(_)));
             let at_own = async |backend: &Backend| {
                 let addresses = self.resolver.at_addresses(tool, backend).await.unwrap_or_default();
@@ -222,7 +221,7 @@ impl Registrar {
         Ok(withdrawal.into())
     }
 
-    /// Where a route leads, if that can be read, and the addresses that it and its origin name.
+    /// A route's backend, if it is valid, and the addresses in it and its origin.
     async fn registered_from(
         &self,
         tool: &ToolName,
@@ -247,22 +246,22 @@ impl Registrar {
         let error = match timeout_at(deadline, self.resolver.is_one_host(tool, own, other)).await {
             Ok(Ok(is_one)) => return is_one,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".into(),
+            Err(_) => "lookup timed out".into(),
         };
-        debug!(tool = tool.as_str(), peer = %own, registered_from = %other, error, "not known whether both are one host");
+        debug!(tool = tool.as_str(), peer = %own, registered_from = %other, error, "host comparison failed; treated as two hosts");
         false
     }
 
     async fn unregister_url(&self, caller: Caller<'_>, pattern: &str, url: &str) -> Result<Completed, CommandError> {
         let Caller { tool, deadline, .. } = caller;
         let backend: Backend = url.parse()?;
-        // As it is written, by an old listener; then as this one writes it.
+        // First the URL as sent, which an old listener wrote; then with addresses, as this one writes it.
         let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &backend)).await?;
         if withdrawal != Withdrawal::Kept {
             return Ok(withdrawal.into());
         }
         let found = timeout_at(deadline, self.resolver.at_addresses(tool, &backend)).await;
-        let at_addresses = found.map_err(|_| DestinationError::late(url))??;
+        let at_addresses = found.map_err(|_| DestinationError::timed_out(url))??;
         for at_address in at_addresses.into_iter().filter(|at_address| *at_address != backend).take(MAX_ADDRESSES) {
             let withdrawal = self.store.commit(&registry::unregister_url(tool, pattern, &at_address)).await?;
             if withdrawal != Withdrawal::Kept {
@@ -283,26 +282,26 @@ impl From<Withdrawal> for Completed {
     }
 }
 
-/// The other end of a connection.
+/// A client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
-    /// Its address.
+    /// The client's address.
     pub peer: SocketAddr,
-    /// Ours, as it knows it.
+    /// The address that the client connected to.
     pub local: SocketAddr,
-    /// The connection.
+    /// For socket errors.
     pub stream: &'a TcpStream,
-    /// Its place.
+    /// For the user's limit.
     pub permit: &'a Permit<IpAddr, String>,
 }
 
-/// Who asks, from where, and by which rules.
+/// An authenticated client.
 struct Caller<'a> {
     tool: &'a ToolName,
     owner: String,
     own: IpAddr,
     policy: &'a Policy,
-    /// Of asking others.
+    /// For lookups and probes.
     deadline: Instant,
 }
 
@@ -323,7 +322,7 @@ impl Caller<'_> {
     }
 }
 
-/// What a client wants to have, and may.
+/// A route that the client may have.
 struct VerifiedTarget {
     pattern: Pattern,
     backend: Backend,
@@ -332,7 +331,7 @@ struct VerifiedTarget {
 }
 
 impl Policy {
-    /// The tool whose account this is.
+    /// The tool of a tool account.
     pub(super) fn tool_of(&self, user: &str) -> Option<ToolName> {
         let name = user.strip_prefix(self.project.as_str())?.strip_prefix('.')?;
         if name.is_empty() { None } else { ToolName::try_new(name.as_bytes()).ok() }

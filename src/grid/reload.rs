@@ -1,4 +1,4 @@
-//! SIGHUP: what may change while it serves is read again.
+//! SIGHUP: reloads the options that may change at run time.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use tracing::{info, warn};
 use super::registrar::Registrar;
 use super::settings::Settings;
 
-/// At each signal reads the command line's files again, and exchanges the policy in force. What is wrong in them is told and
-/// changes nothing, and what only a restart can change is told too. `settings` are those it serves with. Never ends.
+/// At each signal rereads the files of the command line, and replaces the current policy. Logs errors, which change nothing, and
+/// options that need a restart. `settings` are those of the start. Never ends.
 pub async fn reload_on_hangup(mut signals: Signal, settings: Settings, registrar: Arc<Registrar>) {
     while signals.recv().await.is_some() {
         match settings.reload() {
             Ok(read) => {
                 for option in settings.changes_needing_restart(&read) {
-                    warn!(option, "takes a restart to change");
+                    warn!(option, "option changed; restart to apply it");
                 }
                 let changed = *registrar.live.load_full() != read.policy;
                 read.policy.raise_fd_limit();

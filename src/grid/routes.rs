@@ -1,4 +1,4 @@
-//! Reading back what is stored: all tools' routes, in few round trips.
+//! Reads all tools' routes from Redis, in few round trips.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,30 +8,30 @@ use crate::daemon::{Reading, Store, StoreError, is_wrong_type};
 use crate::registry::{self, ADDRESSES_KEY, GridRoute, ROUTES_PREFIX, Registered, SERVICES_KEY};
 use crate::route::{Backend, ToolName};
 
-/// Keys that one step of a scan looks at.
+/// Keys per step of a scan.
 const SCAN_COUNT: usize = 1000;
-/// Tools whose two keys are read in one round trip.
+/// Tools per round trip, with two keys each.
 const TOOLS_AT_ONCE: usize = 250;
 
 type Hash = HashMap<Vec<u8>, Vec<u8>>;
 
-/// What Redis has, read over some time.
+/// Routes in Redis. Not a consistent snapshot: they are read over some time.
 #[derive(Debug, Default)]
 pub struct StoredRoutes {
-    /// Those that jobs on the grid registered.
+    /// Routes that grid jobs registered.
     pub grid: Vec<GridRoute>,
-    /// Who is routed to each `host:port`, whoever wrote the routes.
+    /// The tools routed to each `host:port`, by any writer.
     pub tools_at: HashMap<String, BTreeSet<ToolName>>,
-    /// Who is, says the index.
+    /// The address index: `host:port` to tool.
     pub index: HashMap<String, String>,
 }
 
-/// How the index names the address of a backend.
+/// A backend's address as in the index, `host:port`.
 pub fn address_of(backend: &Backend) -> String {
     format!("{}:{}", backend.host, backend.port)
 }
 
-/// Reads everything. A key of another type is as if it were not there.
+/// Reads everything. Skips keys of another type.
 ///
 /// # Errors
 /// Those of [`Store::commit`].

@@ -1,4 +1,4 @@
-//! Putting the parts together.
+//! Starts proxylistener's tasks.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,10 +30,10 @@ impl DaemonOptions for Options {
     }
 }
 
-/// Serves clients, audits routes and follows SIGHUP until the daemon is to end.
+/// Serves clients, audits routes and reloads at SIGHUP, until shutdown.
 ///
 /// # Errors
-/// It cannot listen.
+/// The address of `--listen` or `--metrics-listen` cannot be bound.
 pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
     let hangups = lifecycle.take_hangups();
     let listener = bind("--listen", settings.listen).await?;

@@ -1,4 +1,4 @@
-//! What proxylistener goes by: checked, and partly exchanged while it serves.
+//! Validated settings; part of them may be reloaded.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -14,63 +14,60 @@ use crate::daemon::{CommonOptions, ProjectError, RedisOptionsError, raise_fd_lim
 use crate::redis_client::RedisUrl;
 use crate::withdrawal_guard::GuardSettings;
 
-/// Everything that a command line and its file say.
+/// Settings from the command line and `--settings-file`.
 pub struct Settings {
-    /// Where to listen.
+    /// `--listen`.
     pub listen: SocketAddr,
-    /// The Redis.
+    /// `--redis` with its password.
     pub redis: RedisUrl,
     pub(super) policy: Policy,
     common: CommonOptions,
     args: Vec<OsString>,
 }
 
-/// What may change while it serves.
+/// Settings that may be reloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Whose tools: accounts are `<project>.<tool>`.
+    /// Tool accounts are `<project>.<tool>`.
     pub project: String,
     /// Canonical hosts are `<tool>.<canonical_domain>`.
     pub canonical_domain: String,
-    /// Hosts that may be clients; none listed is all.
+    /// Hosts that may be clients; an empty list admits all.
     pub allowed_clients: Vec<IpNet>,
-    /// Destinations beside a client's own address.
+    /// Destinations besides a client's own address.
     pub allowed: Vec<IpNet>,
-    /// Where identds listen.
+    /// Port of the identds.
     pub ident_port: u16,
-    /// How long one may take.
+    /// Longest time for an identd's reply.
     pub ident_timeout: Duration,
-    /// For a client's whole command.
+    /// Longest time for a client's complete command.
     pub idle_timeout: Duration,
-    /// Connections open at once.
+    /// Most concurrent connections.
     pub max_connections: usize,
-    /// From the beginning of an audit to that of the next; `None` is never.
+    /// From the start of an audit to the start of the next; `None` disables the audit.
     pub audit_interval: Option<Duration>,
-    /// How long a port must have refused connections for its route to go; `None` is for ever.
+    /// How long a port must refuse connections until its route is withdrawn; `None` keeps such routes.
     pub dead_after: Option<Duration>,
-    /// Of how many tools at once; `None` is of any.
+    /// The guard of those withdrawals; `None` disables it.
     pub dead_guard: Option<GuardSettings>,
 }
 
-/// The policy in force. Whoever decides something takes it once.
+/// The current policy. Each decision loads it once.
 pub type LivePolicy = Arc<ArcSwap<Policy>>;
 
-/// What is wrong with a command line whose values are right one by one.
+/// An invalid combination of options, or an invalid file that they name.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// No project.
+    /// `--project` or `--project-file`.
     #[error(transparent)]
     Project(#[from] ProjectError),
-    /// No URL of a Redis.
+    /// `--redis` or `--redis-password-file`.
     #[error(transparent)]
     Redis(#[from] RedisOptionsError),
 }
 
 impl Options {
-    /// Resolves what was written, once.
-    ///
-    /// # Errors
-    /// Which of the values, or of the files that they name, is wrong.
+    /// Validates the options, and reads the files that they name.
     pub(super) fn into_settings(self) -> Result<Settings, SettingsError> {
         let redis = self.common.redis.to_url()?;
         self.with_redis(redis)
@@ -101,16 +98,16 @@ impl Options {
 }
 
 impl Settings {
-    /// The same as at the start, as it is now. The Redis stays where a file of its password or authority cannot be read: what is
-    /// in there takes a restart to change anyway.
+    /// Reads the command line of the start again, with its files. Keeps the Redis options if their files cannot be read: they
+    /// need a restart anyway.
     ///
     /// # Errors
-    /// What is wrong there.
+    /// The invalid option or file, for the log.
     pub(super) fn reload(&self) -> Result<Self, String> {
         let options = Options::read_with_file(&self.args).map_err(|error| reason(&error))?;
         let redis = match options.common.redis.to_url() {
             Err(error) if error.is_file_error() => {
-                warn!(%error, "Redis stays as it is, which takes a restart to change");
+                warn!(%error, "Redis options not reloaded; keeping current ones, which need a restart to change");
                 self.redis.clone()
             }
             redis => redis.map_err(|error| error.to_string())?,
@@ -118,7 +115,7 @@ impl Settings {
         options.with_redis(redis).map_err(|error| error.to_string())
     }
 
-    /// The options that differ from `other`'s and can't be exchanged while it serves.
+    /// The options that differ from `other`'s and need a restart.
     pub(super) fn changes_needing_restart(&self, other: &Self) -> impl Iterator<Item = &'static str> {
         let own = [
             ("--listen", self.listen == other.listen),
@@ -130,28 +127,27 @@ impl Settings {
 }
 
 impl Policy {
-    /// Whether a host may be a client: its address in its own family.
+    /// Whether a host may be a client. An IPv4 client has an IPv4 address here, not a mapped one.
     pub(super) fn admits(&self, host: IpAddr) -> bool {
         self.allowed_clients.is_empty() || self.allowed_clients.iter().any(|network| network.contains(&host))
     }
 
-    /// Says so when everybody may.
+    /// Warns if any host may be a client.
     pub(super) fn warn_if_open(&self) {
         if self.allowed_clients.is_empty() {
             warn!(
-                "--allow-client is not set: any host that can connect here and runs an identd of its own can register \
-                 for any tool; set it to the networks of the hosts that run the tools' jobs"
+                "--allow-client is not set; any host that reaches this port and runs an identd can register for any \
+                 tool, set it to the networks of the exec hosts"
             );
         }
     }
 
-    /// Lets the process open the files that so many clients take, and says so when the system does not.
+    /// Raises the limit of open files to what the connections need, and warns if the system allows less.
     pub(super) fn raise_fd_limit(&self) {
-        // A client and its identd take one each, and as many clients as are served may wait for a place, and as many have an
-        // answer and not have closed.
+        // Each client and its identd take one, and as many clients may wait, and linger after their reply, as are served.
         let needed = 4 * self.max_connections as u64 + 640;
         if let Some(limit) = raise_fd_limit().filter(|limit| *limit < needed) {
-            warn!(limit, needed, "few open files allowed for --max-connections");
+            warn!(limit, needed, "open file limit too low for --max-connections; connections may fail under load");
         }
     }
 }
@@ -169,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_taken() {
+    fn valid_options_are_accepted() {
         let settings = settings(&[
             "--project",
             "tools",
@@ -196,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_project_is_the_first_line_of_its_file() {
+    fn project_is_the_first_line_of_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("project");
         let path = file.to_str().unwrap();
@@ -207,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn another_password_in_the_same_file_differs() {
+    fn changed_password_file_needs_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("redis.pass");
         let args = ["--project", "tools", "--redis-password-file", file.to_str().unwrap()];
@@ -221,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_adds_to_the_command_line_which_has_precedence() {
+    fn command_line_overrides_the_settings_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("settings");
         let path = file.to_str().unwrap();
@@ -251,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redis_that_cannot_be_read_again_stays() {
+    fn redis_options_stay_when_their_file_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         let write = |domain: &str| fs::write(path("settings"), format!("canonical-domain {domain}\n")).unwrap();
@@ -270,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_that_is_shipped_is_right_also_where_it_only_suggests() {
+    fn shipped_file_is_valid_with_its_suggestions() {
         let shipped = include_str!("../../packaging/etc/proxylistener.settings");
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("settings");
@@ -284,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_names_its_option_and_a_right_value() {
+    fn errors_name_the_option_and_a_valid_value() {
         for (args, want) in [
             (&["--project", "a.b"][..], "invalid project \"a.b\""),
             (&["--project-file", "/nowhere"], "--project-file \"/nowhere\""),

@@ -1,4 +1,4 @@
-//! The index of addresses, kept right: old writers change routes and leave it as it is.
+//! Repairs the address index: old writers change routes and do not update it.
 
 use std::sync::LazyLock;
 
@@ -27,9 +27,9 @@ static HOLD_ADDRESS: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Notes that the route's tool is routed to its address, if the route is still there. Another tool that the index names and
-/// that is routed there loses those routes if the tool is [proven](Ownership::Proven) to own the address, and keeps the address
-/// if not. In one step.
+/// Enters a route's address and tool into the index, if the route still exists. If another tool has the address and is routed
+/// there, it loses these routes to a tool that is [proven](Ownership::Proven) to own the address, and keeps the address
+/// otherwise. Atomic.
 pub fn index_address(route: &GridRoute, ownership: Ownership) -> Call<Registration> {
     let ownership = if ownership == Ownership::Proven { "proven" } else { "" };
     on_routes_of(&HOLD_ADDRESS, &route.tool, &[&route.pattern, &route.url, ownership])
@@ -45,7 +45,7 @@ static RELEASE_ADDRESS: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-/// Removes what the index says about an address, a `host:port`, if the tool that it names is not routed there. In one step.
+/// Removes an address, `host:port`, from the index if this tool has it there and is not routed to it. Atomic.
 pub fn unindex_address(tool: &ToolName, address: &str) -> Call<bool> {
     on_routes_of(&RELEASE_ADDRESS, tool, &[address])
 }

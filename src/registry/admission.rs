@@ -1,4 +1,4 @@
-//! Which destinations an operator lets routes have.
+//! Which backends the operator allows.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,16 +7,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::route::Backend;
 
-/// Networks of addresses that are nobody's server, loopback aside.
+/// Networks of addresses that no backend should have; loopback is handled apart.
 const SPECIAL: [IpNet; 14] = [
     // All of it is "this host": RFC 1122, section 3.2.1.3.
     v4([0, 0, 0, 0], 8),
-    // Link-local; 169.254.169.254 is where most clouds tell machines their secrets.
+    // Link-local; 169.254.169.254 is the metadata service of most clouds.
     v4([169, 254, 0, 0], 16),
-    // Groups, and everybody.
+    // Multicast, broadcast.
     v4([224, 0, 0, 0], 4),
     v4([255, 255, 255, 255], 32),
-    // Other clouds' places for secrets.
+    // Metadata services of other clouds.
     v4([100, 100, 100, 200], 32),
     v4([168, 63, 129, 16], 32),
     v4([192, 0, 0, 192], 32),
@@ -24,7 +24,7 @@ const SPECIAL: [IpNet; 14] = [
     v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
     v6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], 128),
     v6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128),
-    // Unspecified, and an IPv4 address in disguise: RFC 4291, section 2.5.5.1. Loopback is in it, and is asked for before.
+    // Unspecified, and IPv4-compatible: RFC 4291, section 2.5.5.1. Contains loopback, which is tested before.
     v6([0, 0, 0, 0, 0, 0, 0, 0], 96),
     v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
@@ -41,24 +41,24 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], bits: u8) -> IpNet {
 /// The operator's limits on backends.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
-    /// Networks that backends must be in; empty is any but special addresses, loopback excepted. With a list, a name is refused: it
-    /// may resolve to anything.
+    /// Networks that backends must be in. An empty list allows all addresses but special ones, and allows loopback. With a list,
+    /// names are refused: they may resolve to anything.
     pub networks: Vec<IpNet>,
     /// The proxy's own listening sockets: a route to one of them would loop.
     pub own_sockets: Vec<SocketAddr>,
 }
 
-/// Why a destination is refused.
+/// Why a backend is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAllowed {
     /// Outside the listed networks.
     #[error("backend {0} is outside the allowed networks")]
     Network(String),
-    /// A name, where only networks are allowed.
+    /// A name, while networks are listed.
     #[error("backend {0} is a name, but only addresses in the allowed networks may be used")]
     Name(String),
-    /// Nobody's server.
-    #[error("backend {0} is a link-local, metadata, unspecified or group address, expected a server's")]
+    /// A special address.
+    #[error("backend {0} is a link-local, metadata, unspecified or multicast address")]
     Special(String),
     /// One of the proxy's own sockets.
     #[error("backend {0} is this proxy itself")]
@@ -69,8 +69,8 @@ impl Admission {
     /// Whether a route may lead to `backend`.
     ///
     /// # Errors
-    /// A network that is not listed, a name while networks are listed, the proxy itself, and [special](is_special) addresses but for
-    /// loopback, unless a listed network is one of those.
+    /// An address outside the listed networks, a name while networks are listed, the proxy itself, and [special](is_special)
+    /// addresses other than loopback, unless a listed network lies within a special one.
     pub fn check(&self, backend: &Backend) -> Result<(), NotAllowed> {
         let Some(addr) = backend.socket_addr() else {
             return if self.networks.is_empty() { Ok(()) } else { Err(NotAllowed::Name(backend.to_string())) };
@@ -79,11 +79,11 @@ impl Admission {
         if !self.networks.is_empty() && !self.networks.iter().any(|net| net.contains(&ip)) {
             return Err(NotAllowed::Network(backend.to_string()));
         }
-        // A gateway may lead back to this machine.
+        // A translation gateway may lead back to this machine.
         let behind = plain(ip);
         let own = |socket: &SocketAddr| {
             let listens = socket.ip().to_canonical();
-            // The kernel takes the unspecified address for this machine.
+            // The kernel treats the unspecified address as this machine.
             let is_same = |ip| listens == ip || listens.is_unspecified() && is_local(ip);
             socket.port() == addr.port() && (is_same(ip) || is_same(behind) || ip.is_unspecified() && is_local(listens))
         };
@@ -96,24 +96,23 @@ impl Admission {
         Ok(())
     }
 
-    /// Whether the operator lists a special network with this address, or a part of one: whoever writes `0.0.0.0/0` means servers.
+    /// Whether the operator lists a special network with this address, or a part of one. `0.0.0.0/0` lists none of them.
     fn names_special(&self, ip: IpAddr) -> bool {
         let is_meant = |net: &IpNet| net.contains(&ip) && SPECIAL.iter().any(|special| special.contains(net));
         self.networks.iter().any(is_meant)
     }
 }
 
-/// Whether the address is this machine's: the kernel then speaks to it from the same address. (Binding would not tell: with
+/// Whether the address is this machine's: then the kernel chooses it as source address, too. (Binding proves nothing: with
 /// `ip_nonlocal_bind` every address can be bound.)
 fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified() || address_towards(ip).is_ok_and(|from| from == ip)
 }
 
-/// From which of its addresses this machine speaks to `ip`, if nothing else is asked for. Nothing is sent: connecting a UDP
-/// socket only asks the kernel which way it would go.
+/// The source address that the kernel chooses for `ip`. Sends nothing: connecting a UDP socket only looks up the route.
 ///
 /// # Errors
-/// The system's, as when there is no way.
+/// Those of the socket, e.g. an unreachable network.
 pub fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
     let unspecified: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((unspecified, 0))?;
@@ -121,32 +120,32 @@ pub fn address_towards(ip: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Whether an address is nobody's server: loopback, link-local, unspecified, of a group, or where clouds tell secrets; also in
-/// the disguise of an IPv6 address that leads to such an IPv4 address.
+/// Whether an address is special: loopback, link-local, unspecified, multicast, or a cloud's metadata service; also as an IPv6
+/// address that embeds such an IPv4 address.
 pub fn is_special(ip: IpAddr) -> bool {
     let is_plain = |ip: IpAddr| ip.is_loopback() || SPECIAL.iter().any(|special| special.contains(&ip));
     match ip.to_canonical() {
-        IpAddr::V6(ip) => is_plain(ip.into()) || disguised(ip).is_some_and(|ip| is_plain(ip.into())),
+        IpAddr::V6(ip) => is_plain(ip.into()) || embedded_v4(ip).is_some_and(|ip| is_plain(ip.into())),
         ip => is_plain(ip),
     }
 }
 
-/// The address that is reached: the IPv4 address behind a gateway's IPv6 address, or the same.
+/// The address that is reached: the embedded IPv4 address that a gateway translates to, or the same address.
 fn plain(ip: IpAddr) -> IpAddr {
     match ip {
-        IpAddr::V6(v6) => disguised(v6).map_or(ip, IpAddr::V4),
+        IpAddr::V6(v6) => embedded_v4(v6).map_or(ip, IpAddr::V4),
         ip => ip,
     }
 }
 
-/// The IPv4 address that a gateway makes of an IPv6 address: NAT64 (RFC 6052, RFC 8215), SIIT (RFC 2765), 6to4 (RFC 3056),
-/// ISATAP (RFC 5214).
-fn disguised(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The IPv4 address embedded in an IPv6 address: NAT64 (RFC 6052, RFC 8215), SIIT (RFC 2765), 6to4 (RFC 3056), ISATAP
+/// (RFC 5214).
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let o = ip.octets();
     let at = |[a, b, c, d]: [usize; 4]| Some(Ipv4Addr::new(o[a], o[b], o[c], o[d]));
     match ip.segments() {
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => at([12, 13, 14, 15]),
-        // A network's own prefix: of 48, 56 or 64 bits, with nothing behind the address, or of 96.
+        // A network's own prefix: of 48, 56 or 64 bits, with zeros after the address, or of 96.
         [0x64, 0xff9b, 1, ..] if o[8] == 0 && o[11..] == [0; 5] => at([6, 7, 9, 10]),
         [0x64, 0xff9b, 1, ..] if o[8] == 0 && o[12..] == [0; 4] => at([7, 9, 10, 11]),
         [0x64, 0xff9b, 1, ..] if o[8] == 0 && o[13..] == [0; 3] && o[9] != 0 => at([9, 10, 11, 12]),
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_admit_their_addresses_and_no_names() {
+    fn listed_networks_admit_addresses_but_no_names() {
         let admission = Admission {
             networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             own_sockets: vec![],
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_special_addresses_are_refused_and_loopback_is_not() {
+    fn empty_list_refuses_special_addresses_but_allows_loopback() {
         for bad in [
             "0.0.0.0",
             "0.1.2.3",
@@ -218,7 +217,7 @@ mod tests {
         ] {
             let refused = check(&Admission::default(), &format!("http://{bad}:80"));
             assert!(matches!(refused, Err(NotAllowed::Special(_))), "{bad}: {refused:?}");
-            // A list of everything names none of them.
+            // A list of all networks lists none of these.
             let networks = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
             let refused = check(&Admission { networks, own_sockets: vec![] }, &format!("http://{bad}:80"));
             assert!(matches!(refused, Err(NotAllowed::Special(_))), "{bad}: {refused:?}");
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_names_a_special_network_allows_it() {
+    fn listed_special_network_is_allowed() {
         let networks = ["169.254.7.0/24", "10.0.0.0/8", "127.0.0.0/8"].map(|net| net.parse().unwrap()).to_vec();
         let admission = Admission { networks, own_sockets: vec![] };
         assert_eq!(check(&admission, "http://169.254.7.1:80"), Ok(()));
@@ -252,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_has_local_addresses_and_others_do_not() {
+    fn local_addresses_are_recognized() {
         assert!(address_towards("192.0.2.1".parse().unwrap()).map_or(true, is_local));
         assert!(is_local("127.0.0.2".parse().unwrap()) && !is_local("192.0.2.1".parse().unwrap()));
     }
 
     #[test]
-    fn no_route_leads_back_to_the_proxy() {
+    fn routes_to_the_proxy_itself_are_refused() {
         let own_sockets =
             ["0.0.0.0:8080", "10.0.0.1:443", "127.0.0.1:8081"].map(|socket| socket.parse().unwrap()).to_vec();
         let admission = Admission { networks: vec![], own_sockets };

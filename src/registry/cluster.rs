@@ -1,4 +1,4 @@
-//! What kube2proxy writes: routes of Services, and `k8s_services`, its memory of them.
+//! kube2proxy's writes: routes of Services, and the ledger of these routes, `k8s_services`.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -11,25 +11,25 @@ use super::schema::{origin_key, redirects_key, routes_key};
 use super::script::with_functions;
 use crate::route::ToolName;
 
-/// How kube2proxy signs what it writes.
+/// kube2proxy's name in origins.
 pub const CLUSTER: &str = "kube2proxy";
-/// The set of what it has registered.
+/// The ledger: the routes that kube2proxy has written.
 pub const SERVICES_KEY: &str = "k8s_services";
 
-/// A member of `k8s_services`: the route of one Service. Written `namespace/name/route`, where a route is a pattern without its
+/// An entry of the ledger: the route of one Service. Its text is `namespace/name/route`, where a route is a pattern without its
 /// first slash, as the old program wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Registered {
-    /// Of the Service.
+    /// The Service's namespace.
     pub namespace: String,
-    /// Of the Service, and so the tool.
+    /// The Service's name, which is the tool's.
     pub name: String,
-    /// `.*`, or one that begins with a slash.
+    /// `.*`, or a pattern that begins with a slash.
     pub pattern: String,
 }
 
 impl Registered {
-    /// Reads a member; `None` if it is none of ours or of the old program's.
+    /// Parses an entry; `None` if it is in another form.
     pub fn parse(member: &str) -> Option<Self> {
         let mut parts = member.splitn(3, '/');
         let (namespace, name, route) = (parts.next()?, parts.next()?, parts.next()?);
@@ -38,7 +38,7 @@ impl Registered {
         is_whole.then(|| Self { namespace: namespace.into(), name: name.into(), pattern })
     }
 
-    /// Whose it is, as `origin:<tool>` says it.
+    /// The owner, as in `origin:<tool>`: `namespace/name`.
     pub fn owner(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
@@ -51,7 +51,7 @@ impl fmt::Display for Registered {
     }
 }
 
-/// A route that a Service is to have.
+/// A route that a Service wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Claim {
     /// The field of both hashes.
@@ -60,15 +60,15 @@ pub struct Claim {
     pub url: String,
     /// The value in `origin:<tool>`.
     pub origin: String,
-    /// Of which Service: [`Registered::owner`].
+    /// The Service: [`Registered::owner`].
     pub owner: String,
-    /// In `k8s_services`.
+    /// The entry of the ledger.
     pub member: String,
-    /// Unix seconds: another source's route that is younger stays.
+    /// Unix seconds; a more recent route of another source stays.
     pub since: u64,
 }
 
-/// A route that goes, if it still is that Service's.
+/// A route to remove, if it still belongs to that Service.
 #[derive(Debug, Serialize)]
 struct StaleRoute {
     pattern: String,
@@ -82,26 +82,26 @@ struct ScriptInput<'a> {
     claims: &'a [Claim],
 }
 
-/// What became of a claim.
+/// The outcome of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
-    /// It was so already.
+    /// The route was already there.
     Unchanged,
-    /// Written.
+    /// The route was written.
     Written {
-        /// The tool that was routed to the same address, and no longer is.
+        /// Another tool that was routed to the same address, and lost these routes.
         evicted: Option<String>,
     },
-    /// Another source's route is younger.
+    /// A more recent route of another source stays.
     Overridden,
 }
 
-/// What became of a tool's routes.
+/// The outcome of one tool's changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// Nothing was done: somebody else may write.
+    /// Nothing was changed: the caller does not have the lock.
     Refused,
-    /// One outcome for each claim, in their order.
+    /// One outcome per claim, in their order.
     Done(Vec<ClaimOutcome>),
 }
 
@@ -124,14 +124,14 @@ impl FromRedisValue for Applied {
     }
 }
 
-/// What one tool's routes are to be.
+/// Changes of one tool's routes.
 #[derive(Clone, Debug)]
 pub struct ToolChanges<'a> {
-    /// Whose.
+    /// The tool.
     pub tool: &'a ToolName,
-    /// What it is to have.
+    /// Routes to write.
     pub claims: &'a [Claim],
-    /// What goes, if it still is its Service's.
+    /// Routes to remove, if they still belong to their Service.
     pub gone: &'a [Registered],
 }
 
@@ -203,15 +203,15 @@ static APPLY: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Gives each tool the routes of its claims, and withdraws what is gone and still its Service's. Each tool's is one step, and is
-/// done only while `lock` is the value of the lock. Replies, after one reply that is an error or means nothing, with a [`Applied`]
-/// for each; doing it again changes nothing. The script's text is sent once.
+/// Writes each tool's claims, and withdraws routes that are gone and still belong to their Service. Each tool's changes are
+/// atomic, and happen only while `lock` is the value of the lock. The first reply is an error or means nothing; then comes one
+/// [`Applied`] per tool. Idempotent. The script's text is sent once.
 ///
-/// A route without an origin was the old program's if it is registered. One whose URL is not what its origin says was written
-/// over by one of the old stack's writers, who say nothing of origins: it is that writer's from when kube2proxy sees it, and
-/// then no longer registered; what is registered goes with its Service. A claim outdoes another source's route unless that is
-/// younger; the redirect that came with such a route goes. Whoever else is routed to a claim's address loses those routes: the
-/// API server gives an address to one Service at a time.
+/// A route without an origin belongs to the old program if the ledger has it. A URL that differs from the one in its origin was
+/// overwritten by an old writer, which does not write origins: the route belongs to that writer from when kube2proxy sees it,
+/// and leaves the ledger; a route in the ledger is removed with its Service. A claim overrides another source's route unless
+/// that is more recent, and removes the redirect of the overridden route. Another tool that is routed to a claim's address
+/// loses those routes: the API server gives an address to one Service at a time.
 pub fn apply(changes: &[ToolChanges<'_>], lock: &str) -> Pipeline {
     let mut pipeline = redis::pipe();
     pipeline.load_script(&APPLY);
@@ -222,7 +222,7 @@ pub fn apply(changes: &[ToolChanges<'_>], lock: &str) -> Pipeline {
             member: gone.to_string(),
         };
         let request = ScriptInput { withdrawals: gone.iter().map(stale).collect(), claims };
-        // Strings and numbers always are JSON.
+        // Strings and numbers can always be encoded.
         let request = serde_json::to_string(&request).unwrap_or_default();
         let mut invocation = APPLY.prepare_invoke();
         let name = tool.as_bytes();
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_those_of_the_old_program() {
+    fn ledger_entries_have_the_old_form() {
         for (member, namespace, name, pattern) in [
             ("hello/hello/.*", "hello", "hello", ".*"),
             ("tool-hello/hello/api.*", "tool-hello", "hello", "/api.*"),

@@ -1,8 +1,8 @@
-//! Which of several kube2proxy writes: one lock, in the Redis that it protects, with a fencing number.
+//! The lock that elects the writing kube2proxy: in the Redis that it protects, with a fencing number.
 //!
-//! The value of `k8s_lock` is `<number> <identity>`. Each script that writes compares all of it, so that a late write of a former
-//! holder changes nothing. Numbers only grow, also over a loss of the key. A holder that gives the lock up leaves `<number> -`
-//! behind for a moment: another may take it at once, while one that finds nothing at all lets the former holder go first.
+//! The value of `k8s_lock` is `<number> <identity>`. Each writing script compares the whole value, so that a late write of a former
+//! holder changes nothing. Numbers only grow, even if the key is lost. A holder that releases the lock leaves `<number> -`
+//! for a moment: a standby may take it at once. A standby that finds no key first lets the former holder try.
 
 use std::sync::LazyLock;
 
@@ -10,30 +10,30 @@ use redis::{FromRedisValue, ParsingError, Script, Value};
 
 use super::script::{Call, call};
 
-/// Whoever's number and identity are its value may write; others may when it has expired.
+/// The lock: its value is the number and identity of the holder.
 pub const LOCK_KEY: &str = "k8s_lock";
-/// The last number that was given out.
+/// The last fencing number.
 pub const LOCK_NUMBER_KEY: &str = "k8s_lock_number";
-/// The lock of an earlier version, which asks nothing else: while it is there nobody else writes.
+/// The lock of an earlier version, which does not check `k8s_lock`: while this key exists no newer kube2proxy writes.
 pub const OLD_LOCK_KEY: &str = "k8s_writer";
 
-/// For how long a lock that was given up is seen to be, in milliseconds.
+/// How long a released lock stays visible, in milliseconds.
 const OFFER_MS: u64 = 10_000;
 
-/// What Redis says about the lock.
+/// The state of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockReply {
-    /// It still is the caller's, and was prolonged.
+    /// The caller holds it, and has renewed it.
     Kept,
-    /// It was nobody's, and now is the caller's, with this value.
+    /// It was free; the caller now holds it, with this value.
     Taken(String),
-    /// It is another's, with this value.
+    /// Another process holds it, with this value.
     Held(String),
-    /// This identity writes, of an earlier version, which has precedence.
+    /// A process of an earlier version, with this identity, holds the old lock, which has precedence.
     HeldByOld(String),
-    /// It is nobody's, and its last holder has given it up.
+    /// It is free: its last holder has released it.
     Offered,
-    /// It is nobody's: it has expired, or Redis was emptied.
+    /// It is free: it has expired, or Redis was flushed.
     Absent,
 }
 
@@ -48,12 +48,12 @@ impl FromRedisValue for LockReply {
             "old" => Ok(Self::HeldByOld(value)),
             "offered" => Ok(Self::Offered),
             "absent" => Ok(Self::Absent),
-            other => Err(format!("{other:?} is no state of a lock").into()),
+            other => Err(format!("unexpected state {other:?} of the lock").into()),
         }
     }
 }
 
-/// KEYS: lock, number, old lock. ARGV: identity, value that the caller has or nothing, "take" or not, time to live in ms.
+/// KEYS: lock, number, old lock. ARGV: identity, the caller's value or nothing, "take" or not, time to live in ms.
 static BEAT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -82,14 +82,14 @@ static BEAT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Prolongs the lock if its value is `held`. Takes it for `identity` if it is nobody's and `take` says so.
+/// Renews the lock if its value is `held`. Takes it for `identity` if it is free and `take` is set.
 pub fn beat_lock(identity: &str, held: Option<&str>, take: bool, time_to_live_ms: u64) -> Call<LockReply> {
     let (take, time_to_live) = (if take { "take" } else { "" }, time_to_live_ms.to_string());
     let args = [identity, held.unwrap_or_default(), take, &time_to_live];
     call(&BEAT, &[LOCK_KEY, LOCK_NUMBER_KEY, OLD_LOCK_KEY], &args)
 }
 
-/// KEYS: lock. ARGV: value, time for which the offer is seen, in ms.
+/// KEYS: lock. ARGV: value, time for which the released lock stays visible, in ms.
 static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -99,7 +99,7 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Gives the lock up if its value is `held`. Replies whether it was.
+/// Releases the lock if its value is `held`. Replies whether it was.
 pub fn release_lock(held: &str) -> Call<bool> {
     call(&RELEASE, &[LOCK_KEY], &[held, &OFFER_MS.to_string()])
 }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_are_read() {
+    fn replies_are_parsed() {
         let read = |word: &str, value: &str| {
             let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
             LockReply::from_redis_value(Value::Array(vec![bulk(word), bulk(value)]))

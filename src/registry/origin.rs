@@ -1,4 +1,4 @@
-//! Who registered a route: kept beside it, for people and for the audit.
+//! Origins: who registered a route, for operators and the audit.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,28 +8,27 @@ use serde::{Deserialize, Serialize};
 use super::cluster::CLUSTER;
 use crate::route::{Backend, ToolName};
 
-/// How proxylistener signs what it writes.
+/// proxylistener's name in origins.
 pub const GRID: &str = "proxylistener";
 
 /// The value of one field of `origin:<tool>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Which program wrote the route.
+    /// The program that wrote the route.
     pub source: String,
-    /// On whose behalf.
+    /// The user, or Service, that registered it.
     pub owner: String,
-    /// From which machine.
+    /// The address that it was registered from.
     pub host: String,
-    /// When, in Unix seconds.
+    /// Unix seconds of the registration.
     pub since: u64,
-    /// The backend's URL, if it is on another machine than `host`.
+    /// The backend's URL, if it is on another host than `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
 }
 
 impl Origin {
-    /// Whether the route still is the one that this was written with. One of the old stack's writers, who say nothing of
-    /// origins, may have written another URL over it.
+    /// Whether the origin still fits the route. Old writers, which do not write origins, may have overwritten the URL.
     fn is_of(&self, backend: &Backend) -> bool {
         match &self.destination {
             Some(destination) => *destination == backend.to_string(),
@@ -41,35 +40,35 @@ impl Origin {
     }
 }
 
-/// A route that a job on the grid registered, as Redis has it.
+/// A route in Redis that a grid job registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GridRoute {
-    /// Whose.
+    /// The tool.
     pub tool: ToolName,
     /// The field of both hashes.
     pub pattern: String,
-    /// The value of the field in `prefix:<tool>`.
+    /// The value in `prefix:<tool>`.
     pub url: String,
-    /// The same, read.
+    /// The parsed URL.
     pub backend: Backend,
-    /// The value of the field in `origin:<tool>`; empty without one.
+    /// The value in `origin:<tool>`; empty without one.
     pub origin: String,
-    /// By whom, if [`GRID`] wrote it; `None` if one of the old stack's writers did.
+    /// The registrant, if [`GRID`] wrote the route; `None` if an old writer did.
     pub registrant: Option<Registrant>,
 }
 
-/// What an origin says about a route that is still the same.
+/// The client that registered a route, from an origin that fits the route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registrant {
-    /// Whose the client was that registered it.
+    /// The client's user.
     pub owner: String,
-    /// When, in Unix seconds.
+    /// Unix seconds of the registration.
     pub since: u64,
 }
 
-/// Those of a tool's routes that the grid's jobs registered and that lead somewhere, from `prefix:<tool>` and `origin:<tool>`: those
-/// that are signed [`GRID`], and those that nobody signed and `is_clusters` does not know. A pattern with an origin that can't be
-/// read, or another program's, is not the grid's.
+/// A tool's routes that grid jobs registered, from `prefix:<tool>` and `origin:<tool>`: those with an origin of [`GRID`], and
+/// those without a fitting origin that `is_clusters` does not know. Skips invalid URLs, invalid origins, and those of other
+/// programs.
 pub fn grid_routes(
     tool: &ToolName,
     routes: HashMap<Vec<u8>, Vec<u8>>,
@@ -105,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grids_routes_are_signed_by_it_or_by_nobody() {
+    fn grid_routes_have_its_origin_or_none() {
         let hash = |fields: &[(&str, &str)]| -> HashMap<Vec<u8>, Vec<u8>> {
             fields.iter().map(|(field, value)| (field.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
         };

@@ -1,4 +1,4 @@
-//! Reading a tool's routes: what is good becomes routes, what isn't is set aside alone, with a reason.
+//! Validates a tool's routes: rejects each invalid one alone, with a reason.
 
 use super::admission::{Admission, NotAllowed};
 use super::schema::split_key;
@@ -6,14 +6,14 @@ use crate::route::{
     Backend, BackendError, KeyError, Kind, MAX_BACKENDS, MAX_ROUTES, Pattern, PatternError, Route, sort_routes,
 };
 
-/// Fields, or members, of one key that are looked at; the rest of a longer hash or set is as good as not there.
+/// Fields, or members, of one key that are read; the rest of a longer hash or set is ignored.
 const MAX_FIELDS: usize = 256;
-/// Rejections of one tool that are told one by one.
+/// Rejections of one tool that are reported one by one.
 const MAX_REJECTIONS: usize = 40;
-/// Bytes of a tenant's text that a rejection keeps.
+/// Longest text of a tenant in a rejection, in bytes.
 const SHOWN_BYTES: usize = 120;
 
-/// The value of `prefix:<tool>` or `frontend:<domain>` as it came from Redis.
+/// The unvalidated value of `prefix:<tool>` or `frontend:<domain>`.
 #[derive(Debug)]
 pub enum RawRoutes<'a> {
     /// A hash: pattern and backend URL.
@@ -22,17 +22,17 @@ pub enum RawRoutes<'a> {
     Set(Vec<&'a [u8]>),
 }
 
-/// A tool's routes in the order in which they are tried, and what was set aside.
+/// A tool's valid routes, in the order in which they are tried, and the rejected ones.
 #[derive(Debug, Default)]
 pub struct Admitted {
-    /// All that are good by themselves, which may be more than a tool may have: the first [`MAX_ROUTES`] that fit are routed.
+    /// May be more than a tool may have: the first [`MAX_ROUTES`] that fit are served.
     pub routes: Vec<Route>,
-    /// Everything else.
+    /// Rejected routes, and parts of them.
     pub rejected: Vec<Rejection>,
 }
 
 impl Admitted {
-    /// Leaves as many rejections as are told one by one, and the number of the others.
+    /// Truncates the rejections to those that are reported one by one, and adds the number of the others.
     pub fn summarize(&mut self, key: &[u8]) {
         let count = self.rejected.len();
         if count > MAX_REJECTIONS {
@@ -42,75 +42,73 @@ impl Admitted {
     }
 }
 
-/// Something in Redis that is not routed.
+/// A rejected key, field or member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}, {}", self.subject())]
 pub struct Rejection {
-    /// The key of the store.
+    /// The key in Redis.
     pub key: Box<[u8]>,
-    /// The field of the hash; `None` when the whole key, or a member of a set, is meant.
+    /// The field of the hash; `None` for the whole key, or a member of a set.
     pub pattern: Option<Box<[u8]>>,
-    /// Why.
+    /// The text of the log line.
     pub reason: RejectionReason,
 }
 
-/// Why something is not routed.
+/// Why a route is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RejectionReason {
-    /// The key names no tool, or no domain.
+    /// The key contains no valid tool or domain name.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The field is no pattern.
+    /// The field is not a valid pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// The value is no backend.
+    /// The value is not a valid backend.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The operator does not allow the destination.
+    /// The operator does not allow the backend.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
     /// The field or the value is not UTF-8.
     #[error("{0:?} is not UTF-8")]
     NotUtf8(String),
     /// More patterns than a tool may have.
-    #[error("the tool has {0} patterns, expected at most {MAX_ROUTES}; those tried last are set aside")]
+    #[error("the tool has {0} patterns, expected at most {MAX_ROUTES}; those tried last are rejected")]
     TooManyRoutes(usize),
     /// More backends than a route may have.
     #[error("there are {0} backends, expected at most {MAX_BACKENDS}")]
     TooManyBackends(usize),
-    /// Its routes take more of the table than those of one key may.
-    #[error(
-        "the routes take more than their share of the table, {0} bytes in this zone; what is tried last is set aside"
-    )]
+    /// The key's routes exceed its share of the table.
+    #[error("the routes exceed their share of the table, {0} bytes in this zone; those tried last are rejected")]
     NoShare(usize),
-    /// Building the automata of the patterns before it took all that one tool may.
+    /// The automata of earlier patterns used up the tool's budget.
     #[error("the patterns tried before it are too costly to build")]
     TooCostly,
-    /// It is costly to read, and too many such keys wait, or it has waited too long for its record to be believed.
+    /// The key is costly to build, and too many such keys wait, or it has waited too long to keep its old record.
     #[error("the patterns wait to be built; there is no route meanwhile")]
     Waiting,
-    /// A fault of this program.
-    #[error("the patterns could not be read; please report this")]
+    /// A bug in this program.
+    #[error("the patterns could not be read; please report this bug")]
     Unreadable,
-    /// More rejections of one key than are told one by one.
-    #[error("{0} more under this key are set aside")]
+    /// More rejections of one key than are reported one by one.
+    #[error("{0} more under this key are rejected")]
     AndMore(usize),
     /// The key's value is larger than any tool's routes can be.
     #[error("the key is too large to be read")]
     TooLarge,
-    /// The key is of a type that its kind has not.
+    /// The key has another type than its kind of key.
     #[error("the key is {0}")]
     WrongType(&'static str),
-    /// The user that reads has no right to.
-    #[error("the key may not be read by this user of Redis")]
+    /// The Redis user may not read the key.
+    #[error("the Redis user may not read the key")]
     Hidden,
-    /// Good, but the reader has no room for it; it said why.
+    /// Valid, but the table has no room; the reader's reason.
     #[error("{0}")]
     NoRoom(String),
 }
 
 impl Rejection {
-    /// Of a field, or of all that is under a key.
+    /// A rejection of a field, or of a whole key.
     pub fn of(key: &[u8], pattern: Option<&[u8]>, reason: RejectionReason) -> Self {
         let shown = |pattern: &[u8]| pattern.get(..SHOWN_BYTES).unwrap_or(pattern).into();
         Self { key: key.into(), pattern: pattern.map(shown), reason }
@@ -131,7 +129,7 @@ impl Rejection {
     }
 }
 
-/// Parses and checks everything that is under a key: a tool's routes, or the backends of a tool or a domain. Builds nothing.
+/// Parses and checks the value of a key: a tool's routes, or the backends of a tool or a domain. Builds no automata.
 pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted {
     let mut admitted = Admitted::default();
     let rejection = |pattern: Option<&[u8]>, reason| Rejection::of(key, pattern, reason);
@@ -170,7 +168,7 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
             }
             backends.sort_unstable();
             backends.dedup();
-            // Of a longer one it is not known how many are good.
+            // In a truncated set the number of valid members is unknown.
             let count = if total > MAX_FIELDS { total } else { backends.len() };
             if count > MAX_BACKENDS {
                 admitted.rejected.push(rejection(None, RejectionReason::TooManyBackends(count)));
@@ -206,23 +204,23 @@ mod tests {
 
     fn admit_hash(fields: &[(&str, &str)]) -> Admitted {
         let fields = fields.iter().map(|(f, v)| (f.as_bytes(), v.as_bytes())).collect();
-        summarised(b"prefix:hello", &RawRoutes::Hash(fields))
+        summarized(b"prefix:hello", &RawRoutes::Hash(fields))
     }
 
-    fn summarised(key: &[u8], raw: &RawRoutes<'_>) -> Admitted {
+    fn summarized(key: &[u8], raw: &RawRoutes<'_>) -> Admitted {
         let mut admitted = admit(key, raw, &Admission::default());
         admitted.summarize(key);
         admitted
     }
 
     #[test]
-    fn a_bad_field_is_set_aside_alone_and_says_why() {
+    fn invalid_fields_are_rejected_alone_with_a_reason() {
         let admitted = admit_hash(&[(".*", "http://10.0.0.1:1"), ("(", "http://10.0.0.1:2"), ("/x", "10.0.0.1:3")]);
         let kept: Vec<_> = admitted.routes.iter().map(|r| r.pattern.as_str()).collect();
         assert_eq!(kept, [".*"]);
-        let said: Vec<_> = admitted.rejected.iter().map(ToString::to_string).collect();
+        let reasons: Vec<_> = admitted.rejected.iter().map(ToString::to_string).collect();
         assert_eq!(
-            said,
+            reasons,
             [
                 r#"pattern "(" does not compile: unclosed group, tool="hello" pattern="(""#,
                 r#"backend "10.0.0.1:3" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/x""#,
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_any_size_costs_a_bounded_amount() {
+    fn cost_of_a_hash_is_bounded() {
         let patterns: Vec<_> = (0..50_000).map(|i| format!("[{i}]+(")).collect();
         let fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect();
         let admitted = admit_hash(&fields);
@@ -239,21 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn a_set_of_any_size_costs_a_bounded_amount() {
+    fn cost_of_a_set_is_bounded() {
         let members: Vec<_> = (0..50_000).map(|i| format!("nonsense {i}")).collect();
         let members = members.iter().map(|member| member.as_bytes()).collect();
-        let admitted = summarised(b"frontend:a.org", &RawRoutes::Set(members));
+        let admitted = summarized(b"frontend:a.org", &RawRoutes::Set(members));
         assert_eq!((admitted.routes.len(), admitted.rejected.len()), (0, MAX_REJECTIONS + 1));
-        let told = admitted.rejected.last().unwrap().to_string();
-        // All that were looked at, and that there were too many.
-        assert!(told.starts_with(&format!("{} more under this key", MAX_FIELDS + 1 - MAX_REJECTIONS)), "{told}");
+        let last = admitted.rejected.last().unwrap().to_string();
+        // All members that were read, and one rejection for too many backends.
+        assert!(last.starts_with(&format!("{} more under this key", MAX_FIELDS + 1 - MAX_REJECTIONS)), "{last}");
     }
 
     #[test]
-    fn a_set_is_one_route_for_every_path() {
+    fn set_is_one_route_for_all_paths() {
         let urls: Vec<_> = (0..=MAX_BACKENDS).rev().map(|i| format!("http://10.0.0.1:{}", 1000 + i)).collect();
         let members = urls.iter().map(|u| u.as_bytes()).chain([&b"nonsense"[..], urls[0].as_bytes()]).collect();
-        let admitted = summarised(b"frontend:a.org", &RawRoutes::Set(members));
+        let admitted = summarized(b"frontend:a.org", &RawRoutes::Set(members));
         assert_eq!(admitted.routes.len(), 1);
         assert_eq!(admitted.routes[0].pattern.as_str(), ".*");
         assert_eq!(admitted.routes[0].backends.len(), MAX_BACKENDS);

@@ -1,4 +1,4 @@
-//! Scripts that run in Redis: sent by their hash, and as text only to a server that does not have them yet.
+//! Lua scripts that run in Redis: sent by hash, and as text only to a server that does not have them yet.
 
 use std::marker::PhantomData;
 
@@ -11,7 +11,7 @@ use super::schema::{
 };
 use crate::route::ToolName;
 
-/// One run of a script. Replies with a `T`.
+/// One call of a script that replies with a `T`.
 #[derive(Debug)]
 pub struct Call<T> {
     invocation: ScriptInvocation<'static>,
@@ -19,32 +19,32 @@ pub struct Call<T> {
 }
 
 impl<T: FromRedisValue> Call<T> {
-    /// Runs it.
+    /// Runs the script.
     ///
     /// # Errors
-    /// Those of Redis, among them a key of another type.
+    /// Those of Redis, among them a key of the wrong type.
     pub fn invoke(&self, connection: &mut impl redis::ConnectionLike) -> RedisResult<T> {
         self.invocation.invoke(connection)
     }
 
-    /// Runs it.
+    /// Runs the script.
     ///
     /// # Errors
-    /// Those of Redis, among them a key of another type.
+    /// Those of Redis, among them a key of the wrong type.
     #[cfg(feature = "daemons")]
     pub async fn invoke_async(&self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
         self.invocation.invoke_async(connection).await
     }
 }
 
-/// A run with these keys and arguments.
+/// A call with these keys and arguments.
 pub(super) fn call<T>(script: &'static Script, keys: &[&str], args: &[&str]) -> Call<T> {
     let mut invocation = script.prepare_invoke();
     invocation.key(keys).arg(args);
     Call { invocation, reply: PhantomData }
 }
 
-/// A run with a tool's routes, origins and redirects as keys, and these arguments.
+/// A call with the keys of a tool's routes, origins and redirects, and the tool and these arguments.
 pub(super) fn on_routes_of<T>(script: &'static Script, tool: &ToolName, args: &[&str]) -> Call<T> {
     let tool = tool.as_bytes();
     let mut invocation = script.prepare_invoke();
@@ -53,18 +53,18 @@ pub(super) fn on_routes_of<T>(script: &'static Script, tool: &ToolName, args: &[
     Call { invocation, reply: PhantomData }
 }
 
-/// A script that has these functions:
+/// A script with these functions:
 ///
-/// - `normal_url(url)`: a backend's URL in its normal form, as [`crate::route::Backend`] shows it, from what one of the old
-///   stack's writers wrote. Other text stays as it is.
-/// - `address_of(url)`: its `host:port`, or nil.
-/// - `patterns_at(address, tool)`: the tool's patterns that lead there.
-/// - `holder_of(address, tool)`: whether it is noted that the tool is routed to the address; else another tool that is, and its
-///   patterns that are, or nil if there is none.
-/// - `evict(holder, patterns, address)`: takes these patterns from it.
-/// - `hold(address, tool)`: notes that the tool is routed there.
-/// - `release(url, tool)`: after a route to the URL was removed or changed: notes that the tool is not, unless another of its
-///   patterns leads there.
+/// - `normal_url(url)`: normalizes a backend's URL of an old writer, as [`crate::route::Backend`] shows it. Returns other text
+///   unchanged.
+/// - `address_of(url)`: the URL's `host:port`, or nil.
+/// - `patterns_at(address, tool)`: the tool's patterns that lead to the address.
+/// - `holder_of(address, tool)`: true if the index has the tool at the address; else false, and the other tool that is routed
+///   there with its patterns, or nil.
+/// - `evict(holder, patterns, address)`: removes these patterns of the tool, and the index entry.
+/// - `hold(address, tool)`: sets the index entry.
+/// - `release(url, tool)`: removes the index entry after a route to the URL was removed or changed, unless another pattern of the
+///   tool leads there.
 pub(super) fn with_functions(text: &str) -> Script {
     let functions = FUNCTIONS
         .replace("ROUTES_PREFIX", ROUTES_PREFIX)
@@ -74,7 +74,7 @@ pub(super) fn with_functions(text: &str) -> Script {
     Script::new(&format!("{functions}{text}"))
 }
 
-// `addresses` may be of another type, by somebody's mistake: then it is as if it were empty, and nothing is written to it.
+// `addresses` may have the wrong type by mistake: then it counts as empty, and nothing is written to it.
 const FUNCTIONS: &str = "
         local function normal_url(url)
             local scheme, rest = url:lower():match('^(https?)://(.-)/?$')

@@ -1,9 +1,9 @@
-//! Client-side tracking: Redis pushes the names of keys that are written.
+//! Client-side tracking: Redis pushes the names of changed keys.
 
 use redis::Cmd;
 
-/// Has Redis push the names of all keys with this prefix that are written, on a connection that speaks RESP3. What the connection
-/// writes itself is not pushed, scripts excepted.
+/// Asks Redis to push the names of changed keys with this prefix, on a RESP3 connection. Writes of the same connection are not
+/// pushed, except those of scripts.
 pub fn track_keys(prefix: &str) -> Cmd {
     let mut command = redis::cmd("CLIENT");
     command.arg(&["TRACKING", "ON", "BCAST", "PREFIX", prefix, "NOLOOP"]);

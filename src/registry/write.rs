@@ -1,4 +1,4 @@
-//! Writing routes: scripts to be run on any connection, blocking or not.
+//! Writes routes, by scripts for blocking and asynchronous connections.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -9,30 +9,30 @@ use super::origin::{GridRoute, Origin};
 use super::script::{Call, on_routes_of, with_functions};
 use crate::route::{Backend, MAX_ROUTES, Pattern, ToolName};
 
-/// Whether it is known that the tool's own server has the address that it claims.
+/// Whether the tool's own server is known to have the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// It is: whoever else is routed there loses those routes.
+    /// Another tool that is routed there loses these routes.
     Proven,
-    /// It is not: an address that another tool is routed to is not to be had.
+    /// An address that another tool is routed to is refused.
     Unproven,
 }
 
-/// What became of a registration or a renewal.
+/// The outcome of a registration or a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// The route is there.
+    /// The route exists.
     Done {
-        /// The tool that was routed to the same address, and no longer is.
+        /// Another tool that was routed to the same address, and lost these routes.
         evicted: Option<String>,
         /// The pattern had no route, or another one.
         is_new: bool,
     },
-    /// Nothing was done: the tool has [`MAX_ROUTES`] patterns already.
+    /// Refused: the tool already has [`MAX_ROUTES`] patterns.
     TooManyPatterns,
-    /// Nothing was done: this other tool is routed to the address.
+    /// Refused: this other tool is routed to the address.
     AddressHeld(String),
-    /// Nothing was done: the tool's pattern leads elsewhere by now. Only of a renewal.
+    /// Refused: the pattern has another route by now. Only for a renewal.
     Superseded,
 }
 
@@ -48,19 +48,19 @@ impl FromRedisValue for Registration {
             ["full"] => Ok(Self::TooManyPatterns),
             ["held", holder] => Ok(Self::AddressHeld(holder.into())),
             ["superseded"] => Ok(Self::Superseded),
-            _ => Err(format!("{words:?} is no outcome of a registration").into()),
+            _ => Err(format!("unexpected reply {words:?} to a registration").into()),
         }
     }
 }
 
-/// What became of a withdrawal.
+/// The outcome of a withdrawal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Withdrawal {
-    /// The route is removed, with its redirect.
+    /// The route was removed, with its redirect.
     Removed,
     /// There is no such route.
     Absent,
-    /// There is one that is not meant. It stays.
+    /// The route does not meet the condition, and stays.
     Kept,
 }
 
@@ -70,12 +70,12 @@ impl FromRedisValue for Withdrawal {
             "removed" => Ok(Self::Removed),
             "absent" => Ok(Self::Absent),
             "kept" => Ok(Self::Kept),
-            other => Err(format!("{other:?} is no outcome of a withdrawal").into()),
+            other => Err(format!("unexpected reply {other:?} to a withdrawal").into()),
         }
     }
 }
 
-/// ARGV: tool, pattern, URL, origin, canonical host or nothing, most patterns, "proven" or not, "renew" or not. A key of another
+/// ARGV: tool, pattern, URL, origin, canonical host or nothing, most patterns, "proven" or not, "renew" or not. A key of the wrong
 /// type is an error before anything is written.
 static REGISTER: LazyLock<Script> = LazyLock::new(|| {
     with_functions(
@@ -107,10 +107,10 @@ static REGISTER: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Sets one route of a tool, who it comes from, and where its requests are redirected to (`None`: nowhere), in one step.
+/// Sets one route of a tool, its origin and its canonical host (`None` for no redirect). Atomic.
 ///
 /// # Errors
-/// None in practice: an [`Origin`] that can't be JSON.
+/// None in practice: an [`Origin`] that cannot be encoded.
 pub fn register(
     tool: &ToolName,
     pattern: &Pattern,
@@ -122,11 +122,11 @@ pub fn register(
     registering(tool, pattern, backend, canonical, origin, ownership, "")
 }
 
-/// The same for a server that is known to be the tool's own, unless the pattern leads elsewhere by now. Of a route that is
-/// there already nothing is written that is so already, its origin stays, and no proxy is told.
+/// The same for a server that is proven to be the tool's own, unless the pattern has another route by now. Writes nothing for an
+/// unchanged route, so that its origin stays and no proxy is notified.
 ///
 /// # Errors
-/// None in practice: an [`Origin`] that can't be JSON.
+/// None in practice: an [`Origin`] that cannot be encoded.
 pub fn renew(
     tool: &ToolName,
     pattern: &Pattern,
@@ -152,7 +152,7 @@ fn registering(
     Ok(on_routes_of(&REGISTER, tool, &args))
 }
 
-/// ARGV: tool, pattern, then hosts as origins have them.
+/// ARGV: tool, pattern, then hosts as in origins.
 static UNREGISTER_IF_FROM: LazyLock<Script> = LazyLock::new(|| {
     with_functions(
         "
@@ -182,9 +182,9 @@ static UNREGISTER_IF_FROM: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes one route of a tool with its redirect if it was registered from one of `hosts`, the addresses of one machine. Where
-/// its origin says another destination than the route has, or there is none, somebody of the old stack has written it, who says
-/// nothing of origins: then the destination's host decides. A name without an origin is anybody's, as it was. In one step.
+/// Removes one route of a tool with its redirect if it was registered from one of `hosts`, the addresses of one host. If its
+/// origin is missing or does not fit the route, an old writer wrote the route, and the URL's host decides. A route to a name
+/// without an origin may be removed from any host, as before. Atomic.
 pub fn unregister_if_from(tool: &ToolName, pattern: &str, hosts: &[IpAddr]) -> Call<Withdrawal> {
     // An earlier version may have written either form.
     let mapped = |host: &IpAddr| match host {
@@ -209,7 +209,7 @@ static UNREGISTER_URL: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes one route of a tool with its redirect if it leads to this backend. In one step.
+/// Removes one route of a tool with its redirect if it leads to this backend. Atomic.
 pub fn unregister_url(tool: &ToolName, pattern: &str, backend: &Backend) -> Call<Withdrawal> {
     on_routes_of(&UNREGISTER_URL, tool, &[pattern, &backend.to_string()])
 }
@@ -227,7 +227,7 @@ static WITHDRAW_IF_UNCHANGED: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes a route with its redirect if neither it nor its origin have changed since they were read. In one step.
+/// Removes a route with its redirect if neither it nor its origin has changed since they were read. Atomic.
 pub fn withdraw_if_unchanged(route: &GridRoute) -> Call<Withdrawal> {
     on_routes_of(&WITHDRAW_IF_UNCHANGED, &route.tool, &[&route.pattern, &route.url, &route.origin])
 }
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_are_read() {
+    fn replies_are_parsed() {
         let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let read =
             |words: &[&str]| Registration::from_redis_value(Value::Array(words.iter().copied().map(bulk).collect()));

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(shown[..shown.len() - 1], ["/00", "/01", "/02", "/03", "/04"]);
         let told = prepared.rejected.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(told.len(), MAX_ROUTES - 6);
-        assert!(told[0].starts_with("the routes take more than their share of the table, 9558 bytes"), "{}", told[0]);
+        assert!(told[0].starts_with("the routes exceed their share of the table, 9558 bytes"), "{}", told[0]);
     }
 
     #[test]

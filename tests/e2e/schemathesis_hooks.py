@@ -5,8 +5,8 @@ import schemathesis
 REASONS = (
     "No such project",
     "No such domain",
-    # The operator decides.
-    "is a link-local, metadata, unspecified or group address, expected a server's",
+    # The operator's to say.
+    "is a link-local, metadata, unspecified or multicast address",
 )
 
 

@@ -1,4 +1,4 @@
-//! The active-proxy file: which proxies are told, one a line.
+//! The active-proxy file: the proxies to register with, one per line.
 
 use std::fmt;
 use std::fs;
@@ -9,12 +9,12 @@ use super::failure::HasExitStatus;
 use super::status::{EX_CONFIG, EX_NOINPUT};
 use crate::route::{Backend, Host};
 
-/// Where the file is, unless it is said.
+/// Default of `--active-proxy-file`.
 pub const DEFAULT_PATH: &str = "/etc/active-proxy";
-/// Where proxylistener listens, unless the line says it.
+/// proxylistener's default port.
 const DEFAULT_PORT: u16 = 8282;
 
-/// Where a proxylistener listens.
+/// The address of a proxylistener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     /// A name or an address.
@@ -23,27 +23,27 @@ pub struct Proxy {
     pub port: u16,
 }
 
-/// Why it is not known whom to tell.
+/// Why the proxies are unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum ActiveProxyError {
-    /// No such file, or not for us.
-    #[error("{error} while reading the active-proxy file {path:?}, expected one proxy a line")]
+    /// The file is missing or unreadable.
+    #[error("{error} while reading the active-proxy file {path:?}, expected one proxy per line")]
     Unreadable {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// A line that is no proxy.
+    /// A line is not a proxy.
     #[error(
-        "{path:?} line {line}: {text:?} is no proxy, expected host, host:port, address, [IPv6 address] or [IPv6 address]:port"
+        "{path:?} line {line}: invalid proxy {text:?}, expected host, host:port, address, [IPv6 address] or [IPv6 address]:port"
     )]
     Malformed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
-        /// Shortened.
+        /// The line, at most 120 characters of it.
         text: String,
     },
 }
@@ -57,10 +57,7 @@ impl HasExitStatus for ActiveProxyError {
     }
 }
 
-/// Reads the file. No proxy in it is an answer too: nobody is to be told.
-///
-/// # Errors
-/// No file that can be read, a line that is no proxy.
+/// Reads the file. A file without a proxy is valid: register nowhere.
 pub fn read(path: &Path) -> Result<Vec<Proxy>, ActiveProxyError> {
     let content = fs::read(path).map_err(|error| ActiveProxyError::Unreadable { path: path.to_owned(), error })?;
     parse_active_proxies(&content).map_err(|(line, text)| ActiveProxyError::Malformed {
@@ -70,10 +67,10 @@ pub fn read(path: &Path) -> Result<Vec<Proxy>, ActiveProxyError> {
     })
 }
 
-/// Reads the content of an active-proxy file: blank lines and what follows a `#` are nothing, and one named twice is one.
+/// Parses an active-proxy file. Ignores blank lines, comments from `#` on, and duplicates.
 ///
 /// # Errors
-/// The number, from 1, and the text of the first line that is no proxy.
+/// The number, from 1, and the text of the first invalid line.
 pub fn parse_active_proxies(content: &[u8]) -> Result<Vec<Proxy>, (usize, String)> {
     let mut proxies = Vec::new();
     for (number, line) in (1..).zip(content.split(|&byte| byte == b'\n')) {
@@ -91,7 +88,7 @@ pub fn parse_active_proxies(content: &[u8]) -> Result<Vec<Proxy>, (usize, String
     Ok(proxies)
 }
 
-/// What stands between a URL's scheme and its path is what may stand here.
+/// Accepts the authority of a URL, and a plain IPv6 address.
 fn parse_proxy(text: &str) -> Option<Proxy> {
     if let Ok(address) = text.parse() {
         return Some(Proxy { host: Host::V6(address), port: DEFAULT_PORT });
@@ -100,7 +97,7 @@ fn parse_proxy(text: &str) -> Option<Proxy> {
     if text.contains('/') {
         return None;
     }
-    // With the default port first: behind a port it is none.
+    // The default port first: appended to a port it does not parse.
     let Backend { host, port, .. } =
         backend(format!("http://{text}:{DEFAULT_PORT}")).or_else(|| backend(format!("http://{text}")))?;
     Some(Proxy { host, port })
@@ -122,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_of_a_proxy_is_read() {
+    fn all_forms_of_a_proxy_are_parsed() {
         for (line, want) in [
             ("proxy-1", "proxy-1:8282"),
             ("Proxy.Example.ORG", "proxy.example.org:8282"),
@@ -140,15 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn several_are_told_and_none_may_be() {
+    fn file_may_list_several_proxies_or_none() {
         assert_eq!(parsed("# both\na\n\nb:1\na:8282\n"), Ok(vec!["a:8282".into(), "b:1".into()]));
-        for nobody in ["", "\n", "  \n# nobody\n\n"] {
-            assert_eq!(parsed(nobody), Ok(vec![]), "{nobody:?}");
+        for empty in ["", "\n", "  \n# none\n\n"] {
+            assert_eq!(parsed(empty), Ok(vec![]), "{empty:?}");
         }
     }
 
     #[test]
-    fn the_first_wrong_line_is_named() {
+    fn first_invalid_line_is_named() {
         for wrong in [
             "a b",
             "http://a",
@@ -174,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_read_again(content in "([a-z0-9.:\\[\\]# -]{0,20}\n){0,3}|\\PC{0,20}") {
+        fn proxies_survive_a_round_trip(content in "([a-z0-9.:\\[\\]# -]{0,20}\n){0,3}|\\PC{0,20}") {
             if let Ok(proxies) = parse_active_proxies(content.as_bytes()) {
                 let written: String = proxies.iter().map(|proxy| format!("{proxy}\n")).collect();
                 prop_assert_eq!(parse_active_proxies(written.as_bytes()), Ok(proxies));

@@ -1,4 +1,4 @@
-//! One service at all proxies of the active-proxy file, each on its own, as the file changes.
+//! Registers one service with all proxies of the active-proxy file, independently, and follows changes of the file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use super::registration::{ListenWait, ProxyRegistration, RegistrationError, Serv
 use super::renewal;
 use crate::backoff::Backoff;
 
-/// Tries to unregister from one proxy within the time there is for it.
+/// Tries to unregister from one proxy before the deadline.
 const TRIES: usize = 5;
-/// For unregistering from a proxy that has left the file.
+/// Time to unregister from a proxy that was removed from the file.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Somebody may be writing the file: a proxy has left it when the next look, sooner than others, does not find it either.
+/// The file may be half written: a proxy counts as removed when a second read, this much sooner than usual, lacks it too.
 const RECHECK_FACTOR: u32 = 10;
 
-/// What is announced, and how.
+/// The service to announce, and how.
 #[derive(Clone, Debug)]
 pub struct AnnouncementConfig {
-    /// The file with the proxies, looked at again and again; without one nobody is to be task.
+    /// The active-proxy file, reread at intervals; `None` to register nowhere.
     pub file: Option<PathBuf>,
-    /// What is registered.
+    /// The service to register.
     pub service: Service,
-    /// With how much wait. A error ends something only where there is an end to it.
+    /// How long to wait for the server. Failures are reported as events only with a timeout.
     pub wait: ListenWait,
-    /// How often each proxy is told again, and the file is looked at.
+    /// Longest time between renewals, and between reads of the file.
     pub interval: Duration,
-    /// Where it is written down what is registered.
+    /// Keeps the registrations for the epilog.
     pub record: Arc<JobRecord>,
 }
 
-/// Who is told, and how far that is.
+/// The registrations of one service with all proxies.
 #[derive(Debug)]
 pub struct Announcement {
     config: AnnouncementConfig,
@@ -50,7 +50,7 @@ pub struct Announcement {
     unreadable: Option<String>,
 }
 
-/// A proxy with a task of its own.
+/// A proxy, and the task that maintains its registration.
 #[derive(Debug)]
 struct ProxyTask {
     proxy: Proxy,
@@ -58,17 +58,17 @@ struct ProxyTask {
     is_missing: bool,
 }
 
-/// What whoever runs the command has to know.
+/// An event for the supervisor of the command.
 #[derive(Debug)]
 pub enum Event {
-    /// The service will never be had; why.
+    /// The service cannot be registered.
     Failed(RegistrationError),
-    /// After [`Announcement::withdraw`]: everything that can be done is done.
+    /// After [`Announcement::unregister_all`]: all attempts have ended.
     Unregistered,
 }
 
 impl Announcement {
-    /// Begins telling the proxies, each as soon as a server of ours listens.
+    /// Starts to register with the proxies, as soon as the user's server listens.
     pub fn begin(config: AnnouncementConfig, proxies: Vec<Proxy>) -> Self {
         let mut pause = Backoff::between(config.interval, config.interval);
         let next_read = Instant::now() + pause.next_delay();
@@ -81,14 +81,14 @@ impl Announcement {
         this
     }
 
-    /// Where the command listens.
+    /// The service's port.
     pub fn port(&self) -> u16 {
         self.config.service.port
     }
 
     fn start_task(&mut self, proxy: Proxy, wait: ListenWait) {
         let (stop, stopping) = watch::channel(None);
-        // One that was told before: what is known of it still holds.
+        // A proxy that returns to the file keeps its earlier state.
         let before = self.ended.iter().position(|registration| *registration.proxy() == proxy);
         let registration = match before {
             Some(index) => self.ended.swap_remove(index),
@@ -98,7 +98,7 @@ impl Announcement {
         self.tasks.push(ProxyTask { proxy, stop, is_missing: false });
     }
 
-    /// Waits for something to know. With nobody to tell, that is for ever. May be given up and begun again.
+    /// Waits for the next event; without a proxy, forever. Cancel safe.
     pub async fn next_event(&mut self) -> Event {
         loop {
             if self.is_ending && self.running.is_empty() {
@@ -106,7 +106,7 @@ impl Announcement {
             }
             tokio::select! {
                 Some(ended) = self.running.join_next() => {
-                    // A task that panicked has said so.
+                    // The panic hook has logged a panic.
                     let Ok((registration, error)) = ended else { continue };
                     self.tasks.retain(|task| task.proxy != *registration.proxy());
                     self.ended.push(registration);
@@ -120,7 +120,7 @@ impl Announcement {
         }
     }
 
-    /// Reads the file again: who is new in it is told, who has left it is told for the last time.
+    /// Rereads the file: registers with added proxies, unregisters from removed ones.
     fn reread_file(&mut self) {
         let pause = self.pause.next_delay();
         self.next_read = Instant::now() + pause;
@@ -129,35 +129,35 @@ impl Announcement {
             Ok(proxies) => proxies,
             Err(error) => {
                 if self.unreadable.is_none() {
-                    warn!("{error}: keeping the proxies read before");
+                    warn!("{error}; keeping the previous proxies");
                 }
                 self.unreadable = Some(error.to_string());
                 return;
             }
         };
         if self.unreadable.take().is_some() {
-            info!("{file:?} is read again");
+            info!("active-proxy file {file:?} is readable again");
         }
         for task in &mut self.tasks {
             let was_missing = std::mem::replace(&mut task.is_missing, !proxies.contains(&task.proxy));
             if was_missing && task.is_missing && task.stop.borrow().is_none() {
-                info!("{} is no longer in {file:?}: unregistering", task.proxy);
+                info!("{} was removed from the active-proxy file; unregistering", task.proxy);
                 task.stop.send_replace(Some(Instant::now() + LEAVE_TIMEOUT));
             } else if task.is_missing && !was_missing {
                 self.next_read = Instant::now() + pause / RECHECK_FACTOR;
             }
         }
-        // One that has just left is told anew when it has been told of that.
+        // A removed proxy that returns waits until its task has unregistered.
         let is_known = |proxy: &Proxy| self.tasks.iter().any(|task| task.proxy == *proxy);
         let new: Vec<_> = proxies.into_iter().filter(|proxy| !is_known(proxy)).collect();
         for proxy in new {
-            info!("{proxy} is new: registering");
-            // The service is there already: nothing that this proxy says ends it.
+            info!("{proxy} was added to the active-proxy file; registering");
+            // The service runs already: a failure with this proxy does not end it.
             self.start_task(proxy, ListenWait { timeout: None, fail_on_foreign_server: false });
         }
     }
 
-    /// Begins taking back what any proxy may know. The first time: once it has answered what it was last asked.
+    /// Starts to unregister from all proxies. A task first awaits the reply to its last command.
     pub fn unregister_all(&mut self, by: Instant) {
         self.is_ending = true;
         for task in &self.tasks {
@@ -171,7 +171,7 @@ impl Announcement {
         }
     }
 
-    /// Takes everything back, whatever was begun, and ends.
+    /// Unregisters from all proxies, tries those that fail once more, and ends.
     pub async fn end(mut self, by: Instant) {
         self.is_ending = true;
         for task in &self.tasks {
@@ -183,7 +183,7 @@ impl Announcement {
     }
 }
 
-/// Registers, renews until the end, unregisters.
+/// Registers with one proxy, renews until the stop signal, unregisters.
 async fn maintain(
     mut registration: ProxyRegistration,
     wait: ListenWait,
@@ -205,11 +205,11 @@ async fn maintain(
     match outcome {
         Ok(()) | Err(RegistrationError::Stopped) => {}
         Err(error) if wait.timeout.is_some() => return (registration, Some(error)),
-        Err(error) => error!("{error}: not registered there"),
+        Err(error) => error!("{error}; not registered there"),
     }
     stop_requested(&mut stop).await;
     let by = stop.borrow().unwrap_or_else(Instant::now);
-    // Told in the log; tried again at the end.
+    // The error is logged, and `end` tries again.
     let _ = registration.unregister(by, TRIES).await;
     (registration, None)
 }
@@ -220,12 +220,12 @@ mod tests {
     use std::fs;
 
     #[tokio::test]
-    async fn a_proxy_has_left_the_file_when_two_looks_say_so() {
+    async fn proxy_is_removed_after_two_reads_without_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let hour = Duration::from_secs(3600);
         let config = AnnouncementConfig {
             file: Some(file.path().to_owned()),
-            // Nobody listens there: nothing is ever sent.
+            // Nothing listens there: nothing is ever sent.
             service: Service { port: 0, canonical: false, uid: 0 },
             wait: ListenWait { timeout: None, fail_on_foreign_server: false },
             interval: hour,
@@ -241,7 +241,7 @@ mod tests {
             (announcement.tasks.len(), stopping, announcement.next_read < begun + hour / 5)
         };
         let (one, both) = ("127.0.0.1:2\n", "127.0.0.1:1\n127.0.0.1:2\n");
-        // Empty, or half written; each time the next look is soon.
+        // Empty, or half written; each time the next read is soon.
         for (content, want) in [
             ("", (2, 0, true)),
             (both, (2, 0, false)),
@@ -250,7 +250,7 @@ mod tests {
             ("wrong line\n", (2, 0, false)),
             (one, (2, 0, true)),
             (one, (2, 1, false)),
-            // It is told anew when it has been told of its end.
+            // It is registered again once it has been unregistered.
             (both, (2, 1, false)),
         ] {
             assert_eq!(look(content), want, "{content:?}");

@@ -1,4 +1,4 @@
-//! One command to one proxy, and its answer.
+//! Sends one command to one proxy, and reads the reply.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,45 +14,45 @@ use crate::grid::protocol::{Command, Reply};
 use crate::registry::address_towards;
 use crate::route::Host;
 
-/// A tool's service has all of its paths.
+/// The pattern of a service: all paths of the tool.
 pub const ALL_PATHS: &str = ".*";
-/// For everything: finding the proxy, connecting, asking, being answered. A proxy waits for identd and Redis.
+/// Time for a whole exchange: lookup, connection, command and reply. A proxy waits for identd and Redis.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Nothing longer is an answer.
+/// Longest reply that is read, in bytes.
 const MAX_ANSWER_LEN: u64 = 1 << 10;
-/// Characters of an unknown answer that a line of the log shows.
+/// Longest unexpected reply in a log line, in characters.
 const SHOWN_CHARS: usize = 200;
 
-/// Why a command was not carried out, as far as is known.
+/// Why a command was not carried out, as far as the client knows.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// No connection, or a broken one.
+    /// Connecting, sending or receiving failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// No whole answer in time.
-    #[error("no answer in time")]
+    /// No complete reply in time.
+    #[error("no reply in time")]
     Timeout,
-    /// A server of ours is to be registered, and there is none.
+    /// The server to register does not listen.
     #[error(transparent)]
     NotServing(#[from] NotServing),
-    /// This host has another address towards the proxy than it had.
-    #[error("this host's address is {0} now")]
+    /// This host's address towards the proxy has changed.
+    #[error("this host's address changed to {0}")]
     AddressChanged(IpAddr),
-    /// The proxy does not know the command: it answered `fail` before the command was complete.
+    /// The proxy does not know the command: it replied `fail` before the command was complete.
     #[error("unknown command")]
     UnknownCommand,
-    /// The proxy will not: one of its replies, or anything else but `ok`.
-    #[error("answered {0:?}")]
+    /// A reply other than `ok`.
+    #[error("reply {0:?}")]
     Refused(String),
 }
 
 impl ExchangeError {
-    /// Whether the answer will be the same for ever.
+    /// Whether a retry is useless.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Refused(answer) if answer == Reply::NoTool.as_str())
     }
 
-    /// Whether the command may have been carried out all the same, or be yet.
+    /// Whether the proxy may have carried out the command, or still may.
     pub fn may_have_succeeded(&self) -> bool {
         let refusals = [Reply::NoTool, Reply::IdentFailed];
         match self {
@@ -62,7 +62,7 @@ impl ExchangeError {
         }
     }
 
-    /// Whether the proxy closed the connection without an answer.
+    /// Whether the proxy closed the connection without a reply.
     pub fn is_closed_without_reply(&self) -> bool {
         match self {
             Self::Refused(answer) => answer.is_empty(),
@@ -71,33 +71,21 @@ impl ExchangeError {
         }
     }
 
-    /// Whether the proxy answered `fail` to a complete command.
+    /// Whether the proxy replied `fail` to a complete command.
     pub fn is_fail(&self) -> bool {
         matches!(self, Self::Refused(answer) if answer == Reply::Fail.as_str())
     }
 }
 
-/// From which of this host's addresses a command may be sent.
+/// The address of this host that a command may be sent from.
 #[derive(Clone, Copy, Debug)]
 pub enum SourceAddress {
-    /// Any.
+    /// Any address.
     Any,
-    /// One at which connections to the port reach a server of the user, and nobody else's.
-    Served {
-        /// TCP port.
-        port: u16,
-        /// The user.
-        uid: u32,
-    },
-    /// This one, and such a server still listens there.
-    StillServed {
-        /// The address.
-        address: IpAddr,
-        /// TCP port.
-        port: u16,
-        /// The user.
-        uid: u32,
-    },
+    /// An address where connections to the port reach a server of the user, and of no other user.
+    Served { port: u16, uid: u32 },
+    /// This address, if such a server still listens there.
+    StillServed { address: IpAddr, port: u16, uid: u32 },
 }
 
 impl SourceAddress {
@@ -111,7 +99,7 @@ impl SourceAddress {
     }
 }
 
-/// A connection on which nothing was sent yet.
+/// A connection to a proxy, for one command.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -120,16 +108,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the first of the proxy's addresses that takes it, from an address of ours that `source` allows.
+    /// Connects to the first of the proxy's addresses that accepts, from an address that `source` allows.
     ///
     /// # Errors
-    /// What went wrong with the last of its addresses, [`ExchangeError::AddressChanged`] before all others; the deadline.
+    /// [`ExchangeError::AddressChanged`] if any address gave it, else the error of the last address; the timeout.
     pub async fn open(proxy: &Proxy, by: Instant, source: SourceAddress) -> Result<Self, ExchangeError> {
         let deadline = by.min(Instant::now() + EXCHANGE_TIMEOUT);
         let addresses = timeout_at(deadline, addresses(proxy)).await.map_err(|_| ExchangeError::Timeout)??;
         let mut failure = ExchangeError::Io(io::Error::new(io::ErrorKind::NotFound, "no address"));
         for (index, address) in addresses.iter().enumerate() {
-            // One that does not answer leaves time for the others.
+            // An address that does not answer leaves time for the others.
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
             let outcome = timeout_at(Instant::now() + share, TcpStream::connect(address)).await;
@@ -153,19 +141,19 @@ impl Connection {
         self.own
     }
 
-    /// Sends the command and reads the answer to its end.
+    /// Sends the command and reads the reply.
     ///
     /// # Errors
-    /// Every answer but `ok`; none in time.
+    /// Every reply but `ok`; the timeout.
     pub async fn send(self, command: Command<'_>) -> Result<(), ExchangeError> {
         self.exchange(command, None).await
     }
 
-    /// The same, with a pause after the first line. A proxy that does not know the command answers then; one that does
-    /// waits for the rest. So `fail` of Redis is told from `fail` to an unknown command.
+    /// The same, with a pause after the first line: a proxy that does not know the command replies then, one that knows it
+    /// waits for the rest. This distinguishes `fail` to an unknown command from `fail` because of Redis.
     ///
     /// # Errors
-    /// [`ExchangeError::UnknownCommand`] only if the proxy cannot have carried it out, nor any command of its kind.
+    /// [`ExchangeError::UnknownCommand`] only if the proxy cannot have carried out the command.
     pub async fn send_probing(self, command: Command<'_>, pause: Duration) -> Result<(), ExchangeError> {
         self.exchange(command, Some(pause)).await
     }
@@ -188,7 +176,7 @@ impl Connection {
             Ok((read_answer(stream).await?, false))
         };
         let (answer, is_early) = timeout_at(deadline, exchange).await.map_err(|_| ExchangeError::Timeout)??;
-        // The old listener says it twice.
+        // The old listener replies twice.
         if answer == Reply::Ok.as_str() || answer == Reply::Ok.as_str().repeat(2) {
             return Ok(());
         }
@@ -205,7 +193,7 @@ async fn read_answer(stream: TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// This host's addresses for connections to the proxy, as far as they can be told without one.
+/// This host's addresses for connections to the proxy, as far as the kernel knows them without connecting.
 pub async fn own_addresses(proxy: &Proxy) -> Vec<IpAddr> {
     let deadline = Instant::now() + EXCHANGE_TIMEOUT;
     let Ok(Ok(addresses)) = timeout_at(deadline, addresses(proxy)).await else { return Vec::new() };
@@ -226,8 +214,8 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    /// What comes of an answer, and what was asked.
-    async fn asked(answer: impl AsRef<[u8]>) -> (Result<(), ExchangeError>, String) {
+    /// The result of a reply, and the command that was received.
+    async fn exchanged(answer: impl AsRef<[u8]>) -> (Result<(), ExchangeError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         let client = async {
@@ -239,7 +227,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut bytes = vec![0; 14];
             stream.read_exact(&mut bytes).await.unwrap();
-            // The client may have heard enough before the end.
+            // The client may close before the end.
             let _ = stream.write_all(answer.as_ref()).await;
             drop(stream);
             String::from_utf8(bytes).unwrap()
@@ -248,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_answer_has_its_meaning() {
+    async fn replies_have_their_meaning() {
         for (answer, is_final, may_have_succeeded) in [
             ("fail", false, true),
             ("", false, true),
@@ -257,25 +245,25 @@ mod tests {
             (Reply::IdentFailed.as_str(), false, false),
             (Reply::NoTool.as_str(), true, false),
         ] {
-            let (outcome, bytes) = asked(answer).await;
+            let (outcome, bytes) = exchanged(answer).await;
             assert_eq!(bytes, "unregister\n.*\n");
             let error = outcome.unwrap_err();
             assert_eq!((error.is_final(), error.may_have_succeeded()), (is_final, may_have_succeeded), "{answer:?}");
-            assert_eq!(error.to_string(), format!("answered {answer:?}"));
+            assert_eq!(error.to_string(), format!("reply {answer:?}"));
         }
         for answer in ["ok", "okok"] {
-            assert!(asked(answer).await.0.is_ok(), "{answer}");
+            assert!(exchanged(answer).await.0.is_ok(), "{answer}");
         }
     }
 
     #[tokio::test]
-    async fn a_fail_before_the_command_is_complete_is_an_unknown_command() {
+    async fn early_fail_means_unknown_command() {
         let url = "http://10.0.0.1:80";
         for (is_known, answer) in [(false, "fail"), (true, "fail"), (true, "ok"), (false, Reply::IdentFailed.as_str())]
         {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
-            // Without its answer after the first line alone, the rest would not come before the deadline.
+            // Without a reply after the first line, the rest would not come before the deadline.
             let pause = if is_known { Duration::from_millis(20) } else { EXCHANGE_TIMEOUT * 2 };
             let client = async {
                 let connection =
@@ -289,27 +277,27 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 String::from_utf8(bytes).unwrap()
             };
-            let (outcome, heard) = tokio::join!(client, server);
-            assert_eq!(heard, if is_known { "unregisterUrl\n.*\nhttp://10.0.0.1:80\n" } else { "unregisterUrl\n" });
+            let (outcome, received) = tokio::join!(client, server);
+            assert_eq!(received, if is_known { "unregisterUrl\n.*\nhttp://10.0.0.1:80\n" } else { "unregisterUrl\n" });
             match answer {
                 "ok" => assert!(outcome.is_ok(), "{outcome:?}"),
                 "fail" if is_known => assert!(outcome.unwrap_err().is_fail()),
                 "fail" => assert!(matches!(outcome, Err(ExchangeError::UnknownCommand)), "{outcome:?}"),
-                _ => assert_eq!(outcome.unwrap_err().to_string(), format!("answered {answer:?}")),
+                _ => assert_eq!(outcome.unwrap_err().to_string(), format!("reply {answer:?}")),
             }
         }
     }
 
     #[tokio::test]
-    async fn an_answer_without_end_is_cut() {
-        let (outcome, _) = asked("a".repeat(1 << 20)).await;
-        assert_eq!(outcome.unwrap_err().to_string().len(), "answered \"\"".len() + SHOWN_CHARS);
-        let (outcome, _) = asked(b"\xff\x1b").await;
-        assert_eq!(outcome.unwrap_err().to_string(), "answered \"\u{fffd}\\u{1b}\"");
+    async fn long_replies_are_truncated() {
+        let (outcome, _) = exchanged("a".repeat(1 << 20)).await;
+        assert_eq!(outcome.unwrap_err().to_string().len(), "reply \"\"".len() + SHOWN_CHARS);
+        let (outcome, _) = exchanged(b"\xff\x1b").await;
+        assert_eq!(outcome.unwrap_err().to_string(), "reply \"\u{fffd}\\u{1b}\"");
     }
 
     #[tokio::test]
-    async fn a_silent_proxy_is_not_waited_for_without_end() {
+    async fn silent_proxy_times_out() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
         let by = Instant::now() + Duration::from_millis(200);
@@ -319,10 +307,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_from_an_address_that_is_not_served() {
+    async fn nothing_is_sent_from_an_address_without_a_server() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy { host: Host::V4([127, 0, 0, 1].into()), port: listener.local_addr().unwrap().port() };
-        // Nobody listens on port 0.
+        // Nothing listens on port 0.
         let by = Instant::now() + EXCHANGE_TIMEOUT;
         let outcome = Connection::open(&proxy, by, SourceAddress::Served { port: 0, uid: 0 }).await;
         assert!(matches!(outcome, Err(ExchangeError::NotServing(NotServing::Nothing(0)))), "{outcome:?}");

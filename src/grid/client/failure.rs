@@ -1,27 +1,27 @@
-//! Why a program ends before its work is done.
+//! Errors that end a program.
 
 use std::fmt::Display;
 use std::io;
 
 use super::status::EX_OSERR;
 
-/// An error, for the log, and the exit status for it.
+/// An error for the log, and its exit status.
 #[derive(Debug)]
 pub struct Failure {
-    /// What went wrong.
+    /// The message.
     pub error: String,
-    /// One of sysexits.h, or a shell's.
+    /// One of sysexits.h, or as a shell sets it.
     pub status: u8,
 }
 
-/// An error that says what a program exits with for it.
+/// An error with an exit status.
 pub trait HasExitStatus: Display {
-    /// The exit status.
+    /// One of sysexits.h, or as a shell sets it.
     fn status(&self) -> u8;
 }
 
 impl Failure {
-    /// The system refuses what it never should.
+    /// An unexpected error of the system.
     pub fn system(error: io::Error, doing: &str) -> Self {
         Self { error: format!("{error} while {doing}"), status: EX_OSERR }
     }

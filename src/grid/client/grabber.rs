@@ -1,4 +1,4 @@
-//! portgrabber: finds a port, has a companion tell the proxies once somebody listens there, and becomes the command.
+//! portgrabber: reserves a port, starts a watcher process that registers once a server listens there, and becomes the command.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -24,49 +24,49 @@ use crate::daemon::parse_duration;
 use crate::route::ToolName;
 
 const HELP: &str = "\
-The port is the command's last argument, and in its environment as PORT and TOOL_WEB_PORT. The command has to listen on it
-at all addresses (0.0.0.0 or [::]).
+The command gets the port as its last argument, and in its environment as PORT and TOOL_WEB_PORT. It must listen on the port
+on all addresses (0.0.0.0 or [::]).
 
-portgrabber becomes the command. A second process stays beside it, in its process group: it tells the proxies as soon as
-the user's own server listens on the port, tells them again about every --renew-interval, and unregisters when the command
-has ended. A proxy that cannot be told does not end the command: it is told as soon as it can be, standard error says so.
-If the job is killed, portreleaser unregisters, which is for the queue's epilog to run.
+portgrabber becomes the command. A second process, the watcher, runs in the same process group: it registers with the
+proxies as soon as the user's own server listens on the port, renews at most --renew-interval apart, and unregisters when
+the command has ended. If registering fails, the command goes on: the watcher logs to standard error and retries.
+If the job is killed, portreleaser in the queue's epilog unregisters.
 
-TOOL is checked and logged. As which tool the service is registered, the identd of this host decides.
+TOOL is validated and logged only. The identd of this host decides which tool is registered.
 
-FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
-said. Blank lines and what follows # do not count. It is read again before each renewal: a new proxy is told, one that has
-left is unregistered from.
+FILE lists one proxy per line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the default port is
+8282. Blank lines and comments from # on are ignored. FILE is reread before each renewal: the watcher registers with added
+proxies and unregisters from removed ones.
 
-Exit status: the command's, since portgrabber becomes it. Without running it:
-    64  wrong command line                         71  the system refuses a socket or a process
+Exit status: the command's, since portgrabber becomes it. If the command was not run:
+    64  usage error                                71  the system refuses a socket or a process
     66  FILE cannot be read                        75  no port is free
-    78  a line of FILE is no proxy
-    126, 127  the command cannot be run, there is no such program
+    78  a line of FILE is invalid
+    126, 127  the command cannot be run, does not exist
 
     portgrabber hello ./server --listen";
 
-/// What was written.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "portgrabber",
     version,
-    about = "Finds a free port, runs the command that is to listen on it, and has the proxies send a tool's requests there",
+    about = "Reserves a free port, runs a command that listens on it, and registers it with the proxies",
     after_help = HELP
 )]
 pub struct Options {
-    /// File with the proxies to tell
+    /// File that lists the proxies
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
-    /// Have requests redirected to the tool's own host first
+    /// Redirect clients to the tool's own host
     #[arg(long)]
     canonical: bool,
     /// Longest time between two renewals at each proxy
     #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
     renew_interval: Duration,
-    /// Which process of portgrabber's this is, and the port: portgrabber alone says that
-    #[arg(long, hide = true, value_parser = parse_stage)]
-    companion: Option<(Stage, u16)>,
+    /// Internal: the stage of the watcher process, and the port
+    #[arg(long = "companion", hide = true, value_parser = parse_stage)]
+    watcher: Option<(Stage, u16)>,
     /// Tool that the command serves
     #[arg(value_name = "TOOL", value_parser = parse_tool)]
     tool: ToolName,
@@ -77,7 +77,7 @@ pub struct Options {
 
 fn parse_tool(text: &str) -> Result<ToolName, String> {
     if text.is_empty() {
-        return Err("a tool has a name, e.g. \"hello\"".into());
+        return Err("empty tool name, expected e.g. \"hello\"".into());
     }
     ToolName::try_new(text.as_bytes()).map_err(|error| error.to_string())
 }
@@ -92,34 +92,34 @@ fn parse_stage(text: &str) -> Result<(Stage, u16), String> {
         };
         Some((stage, port.parse().ok()?))
     };
-    read().ok_or_else(|| format!("invalid companion {text:?}, expected fork:PORT or watch:PORT"))
+    read().ok_or_else(|| format!("invalid stage {text:?}, expected fork:PORT or watch:PORT"))
 }
 
-/// Runs the program until it is the command; returns the exit status when that is not to be, or of the companion.
+/// Becomes the command, or runs as the watcher and returns its exit status.
 ///
 /// # Errors
-/// The command, or the companion, cannot be started.
+/// The command or the watcher cannot be started.
 pub fn work(options: Options) -> Result<u8, Failure> {
-    let accompany = match options.companion {
+    let watched = match options.watcher {
         None => return options.grab().map(|never| match never {}),
         Some((Stage::Fork, port)) => watcher::fork(&options.watcher_args("watch", port)),
         Some((Stage::Watch, port)) => options.watch(port),
     };
-    accompany.map(|()| 0).map_err(start_failure)
+    watched.map(|()| 0).map_err(start_failure)
 }
 
 impl Options {
     fn grab(mut self) -> Result<Infallible, Failure> {
         let proxies = active_proxy::read(&self.active_proxy_file)?;
-        // The companion has another directory.
+        // The watcher has another directory.
         self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(start_failure)?;
         let reservation = PortReservation::any()?;
         let port = reservation.port();
-        info!("port {port} for {}", self.tool);
+        info!("reserved port {port} for {}", self.tool);
         if proxies.is_empty() {
-            warn!("no proxy in {:?}: not registered", self.active_proxy_file);
+            warn!("no proxy in {:?}; not registering", self.active_proxy_file);
         }
-        // Before the reservation is what the command inherits: the companion does not hold it.
+        // The watcher starts first, so that it does not inherit the reservation.
         watcher::start(&self.watcher_args("fork", port)).map_err(start_failure)?;
         reservation.keep_over_exec().map_err(start_failure)?;
         let (program, args) =
@@ -128,7 +128,7 @@ impl Options {
         Err(JobError::Command { program: program.clone(), error }.into())
     }
 
-    /// The command line of the companion: what it needs, and what `ps` should show.
+    /// The watcher's command line: its options, and what `ps` should show.
     fn watcher_args(&self, stage: &str, port: u16) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--companion".into(), format!("{stage}:{port}").into()];
         arguments.extend(["--active-proxy-file".into(), self.active_proxy_file.clone().into_os_string()]);
@@ -142,9 +142,9 @@ impl Options {
     }
 
     fn watch(self, port: u16) -> io::Result<()> {
-        // It was there a moment ago, and will be read again.
+        // The file was readable a moment ago, and is reread at intervals.
         let proxies = active_proxy::read(&self.active_proxy_file).unwrap_or_else(|error| {
-            warn!("{error}");
+            warn!("{error}; retrying");
             Vec::new()
         });
         let service = Service { port, canonical: self.canonical, uid: geteuid().as_raw() };
@@ -154,5 +154,5 @@ impl Options {
 }
 
 fn start_failure(error: io::Error) -> Failure {
-    Failure::system(error, "starting")
+    Failure::system(error, "starting portgrabber")
 }

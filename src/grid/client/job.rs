@@ -1,4 +1,4 @@
-//! The command and all its processes: one process group, which does not outlive this program.
+//! The command and its processes: one process group, which does not outlive this program.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,8 +11,8 @@ use tokio::process::{Child, ChildStdin, Command};
 use super::failure::HasExitStatus;
 use super::status::{EX_OSERR, of_start_error};
 
-/// Leads the group. When this program ends, however, its standard input does too, and it kills the group. It says when
-/// signals to the group no longer end it.
+/// Leads the group. When this program ends for any reason, the shell's standard input ends too, and it kills the group. It
+/// prints a line once it ignores the signals to the group.
 const GROUP_LEADER: &str = r#"trap "" HUP INT QUIT TERM XCPU USR1 USR2; echo; read -r _; kill -KILL 0"#;
 
 /// A running command.
@@ -21,22 +21,22 @@ pub struct Job {
     command: Child,
     leader: Child,
     group: Pid,
-    /// Closed with this program.
+    /// Closes when this program ends.
     _alive: ChildStdin,
 }
 
-/// Why a command does not run.
+/// Why a command was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// The leader could not be started.
+    /// The group leader could not be started.
     #[error("{0} while starting /bin/sh")]
     GroupLeader(io::Error),
     /// The command could not be started.
     #[error("{error} while starting {program:?}")]
     Command {
-        /// Its name.
+        /// Name or path.
         program: OsString,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
 }
@@ -50,18 +50,15 @@ impl HasExitStatus for JobError {
     }
 }
 
-/// The variables by which a command finds its port: `PORT`, and `TOOL_WEB_PORT`, as the old stack called it too.
+/// The variables with the command's port: `PORT`, and `TOOL_WEB_PORT` as in the old stack.
 pub fn port_variables(port: u16) -> [(&'static str, String); 2] {
     ["PORT", "TOOL_WEB_PORT"].map(|name| (name, port.to_string()))
 }
 
 impl Job {
     /// Starts the command, with the port in its environment.
-    ///
-    /// # Errors
-    /// No such program, or none that can be run.
     pub async fn start(command: &[OsString], port: u16) -> Result<Self, JobError> {
-        // It must not hold anything of the job's: neither its output, nor its directory.
+        // The leader must not hold the job's output or directory open.
         let mut leader = Command::new("/bin/sh");
         leader.args(["-c", GROUP_LEADER]).env_clear().current_dir("/").process_group(0);
         leader.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -87,28 +84,25 @@ impl Job {
         }
     }
 
-    /// Waits for the command's end; may be given up and begun again.
-    ///
-    /// # Errors
-    /// The system's.
+    /// Waits for the command's end. Cancel safe.
     pub async fn ended(&mut self) -> io::Result<std::process::ExitStatus> {
         self.command.wait().await
     }
 
-    /// Sends a signal to all its processes.
+    /// Sends a signal to the whole group.
     pub fn signal(&self, signal: Signal) {
-        // The group has its leader until `end`, so it is there, and it is ours.
+        // The leader lives until `end`, so the group id is not reused.
         let _ = kill_process_group(self.group, signal);
     }
 
-    /// Kills everything at once, the command also if it has left its group.
+    /// Kills the group, and the command if it has left the group.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
-        // Fails when it has ended.
+        // Fails if the command has ended.
         let _ = self.command.start_kill();
     }
 
-    /// Kills what the command has left behind.
+    /// Kills the processes that the command has left behind.
     pub async fn end(mut self) {
         self.signal(Signal::KILL);
         let _ = self.leader.wait().await;

@@ -1,7 +1,7 @@
-//! What a job has registered, in a file of its scratch directory: for portreleaser, which the queue's epilog runs after it.
+//! A job's registrations, in a file of its scratch directory, for portreleaser in the queue's epilog.
 //!
 //! Grid Engine gives the job and its epilog the same `JOB_ID` and `TMPDIR`, and removes the directory after the epilog. The
-//! file belongs to the job's owner, who can write anything into it: both sides act for that user alone.
+//! job's owner can write anything into the file; both programs act for that user only.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -17,52 +17,52 @@ use tracing::warn;
 use super::active_proxy::{Proxy, parse_active_proxies};
 use crate::route::Backend;
 
-/// Nothing longer is a record.
+/// Largest record, in bytes.
 const MAX_LEN: u64 = 64 << 10;
-/// A job has not more proxies than this, and the epilog asks all of them at once.
+/// Most entries: the epilog contacts all proxies at once.
 const MAX_ENTRIES: usize = 64;
 
-/// A URL, and a proxy that may know of it.
+/// A proxy, and a URL that may be registered there.
 pub type Entry = (Proxy, Backend);
 
-/// What may be registered now.
+/// The registrations that may exist now.
 #[derive(Debug, Default)]
 pub struct JobRecord {
     path: Option<PathBuf>,
     entries: Mutex<Vec<Entry>>,
 }
 
-/// Why there is no record of a job.
+/// Why a job's record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// Not a job, or nothing has been registered by a program that keeps a record.
+    /// Not a job, or no program that keeps a record has registered.
     #[error("the job has no record of its registrations")]
     None,
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{error} while reading the record {path:?} of the job's registrations")]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
     /// A line that is not `PROXY URL`, or another user's file.
-    #[error("{path:?} is no record of the job's registrations, expected PROXY URL on each line")]
+    #[error("invalid record {path:?} of the job's registrations, expected PROXY URL on each line")]
     Malformed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
 }
 
 impl JobRecord {
-    /// That of the job that this process belongs to. Without one it is kept in memory alone.
+    /// The record of this process's job. Outside a job it has no file.
     pub fn of_job() -> Self {
         Self { path: path_of_job(), entries: Mutex::default() }
     }
 
-    /// Writes down which URLs the proxy may know of, instead of those before.
+    /// Replaces the URLs that may be registered with the proxy.
     pub fn set(&self, proxy: &Proxy, urls: &[Backend]) {
-        // Nothing panics under the lock.
+        // No code panics under the lock.
         let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = entries.clone();
         entries.retain(|(of, _)| of != proxy);
@@ -71,20 +71,17 @@ impl JobRecord {
             && *entries != before
             && let Err(error) = write(path, &entries)
         {
-            warn!("{error} while writing {path:?}: portreleaser will not know which URL is to be unregistered");
+            warn!("{error} while writing {path:?}; portreleaser will not know which URL to unregister");
         }
     }
 
-    /// Whether no proxy knows of anything.
+    /// Whether nothing can be registered.
     pub fn is_empty(&self) -> bool {
         self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty()
     }
 }
 
-/// What the job, whose epilog this process belongs to, has left registered.
-///
-/// # Errors
-/// There is no record, or none that can be believed.
+/// The registrations that the job of this epilog has left behind.
 pub fn of_ended_job() -> Result<Vec<Entry>, RecordError> {
     read(&path_of_job().ok_or(RecordError::None)?)
 }
@@ -92,7 +89,7 @@ pub fn of_ended_job() -> Result<Vec<Entry>, RecordError> {
 fn path_of_job() -> Option<PathBuf> {
     let [job, directory] = ["JOB_ID", "TMPDIR"].map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
     let job = job.filter(|job| job.bytes().all(|byte| byte.is_ascii_alphanumeric()))?;
-    // Tasks of one array job have a directory each, but for sites that set TMPDIR themselves.
+    // Tasks of an array job have a directory each, unless the site sets TMPDIR itself.
     let task = env::var("SGE_TASK_ID").unwrap_or_default();
     let task =
         Some(task).filter(|task| task.parse::<u32>().is_ok()).map_or_else(String::new, |task| format!(".{task}"));
@@ -103,7 +100,7 @@ fn write(path: &Path, entries: &[Entry]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".{}", std::process::id()));
     let text: String = entries.iter().map(|(proxy, url)| format!("{proxy} {url}\n")).collect();
-    // One that was killed while it wrote may have had our process id.
+    // A process with the same id may have been killed while it wrote.
     let _ = fs::remove_file(&new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes()).and_then(|()| fs::rename(&new, path)).inspect_err(|_| drop(fs::remove_file(&new)))
@@ -115,7 +112,7 @@ fn read(path: &Path) -> Result<Vec<Entry>, RecordError> {
         _ => RecordError::Unreadable { path: path.to_owned(), error },
     };
     let malformed = || RecordError::Malformed { path: path.to_owned() };
-    // Neither a link, nor a pipe that would be waited for.
+    // Follows no link, and does not block on a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).map_err(|_| malformed())?;
     let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
@@ -149,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn record_survives_a_round_trip() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("record");
         assert!(matches!(read(&path), Err(RecordError::None)));
@@ -163,12 +160,12 @@ mod tests {
         assert_eq!(read(&path).unwrap(), [(b.clone(), first), (b.clone(), second.clone()), (a.clone(), second)]);
         record.set(&b, &[]);
         record.set(&a, &[]);
-        assert!(record.is_empty() && read(&path).unwrap().is_empty(), "nothing is left to unregister");
+        assert!(record.is_empty() && read(&path).unwrap().is_empty(), "no registration is left");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn what_is_no_record_is_not_believed() {
+    fn invalid_records_are_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("record");
         for text in

@@ -1,6 +1,6 @@
-//! Who listens on a port of this host, as the kernel tells everybody: /proc/net/tcp and /proc/net/tcp6, proc(5).
+//! Finds who listens on a port of this host in /proc/net/tcp and /proc/net/tcp6, proc(5).
 //!
-//! A connection that succeeds would say less: another user's server may answer it.
+//! A successful connection would prove less: another user's server may answer it.
 
 use std::fs;
 use std::io;
@@ -10,74 +10,74 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// LISTEN, as the files write it.
+/// The state LISTEN in these files.
 const LISTEN: &str = "0A";
 
-/// A server whose queue is full does not answer a connection for so long, or longer.
+/// A server with a full backlog does not accept a connection in this time.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// A socket that takes connections.
+/// A TCP socket in state LISTEN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListeningSocket {
-    /// To which of the host's addresses; unspecified is to all.
+    /// The local address; unspecified for all.
     pub address: IpAddr,
-    /// Whose it is.
+    /// Its owner.
     pub uid: u32,
 }
 
-/// Why requests to an address and port would not reach a server of ours.
+/// Why requests to a port would not reach the user's own server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServing {
-    /// It can't be seen.
+    /// /proc cannot be read.
     #[error("{0} while reading /proc/net/tcp")]
     Unknown(io::ErrorKind),
-    /// There is none yet.
+    /// There is no server yet.
     #[error("nothing listens on port {0}")]
     Nothing(u16),
-    /// Another user's server is there.
-    #[error("port {port} is listened on by another user, uid {uid}")]
+    /// Another user's server has the port.
+    #[error("port {port} is taken by a server of another user, uid {uid}")]
     OtherUser {
-        /// Of the TCP socket.
+        /// TCP port.
         port: u16,
-        /// Whose it is.
+        /// The server's owner.
         uid: u32,
     },
-    /// Ours is not for everybody.
-    #[error("port {port} is listened on at {address} only, expected 0.0.0.0, [::] or {wanted}")]
+    /// The server does not listen on the address that requests come to.
+    #[error("the server on port {port} listens on {address} only, expected 0.0.0.0, [::] or {wanted}")]
     Elsewhere {
-        /// Of the TCP socket.
+        /// TCP port.
         port: u16,
-        /// Where it is.
+        /// The server's address.
         address: IpAddr,
-        /// Where requests will come.
+        /// The address of requests.
         wanted: String,
     },
-    /// Ours is at `[::]`, but not for IPv4.
-    #[error("port {port} is listened on for IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or {wanted}")]
+    /// The server listens on `[::]`, but not for IPv4.
+    #[error("the server on port {port} listens on IPv6 only, expected 0.0.0.0, [::] without IPV6_V6ONLY, or {wanted}")]
     Ipv6Only {
-        /// Of the TCP socket.
+        /// TCP port.
         port: u16,
-        /// Where requests will come.
+        /// The address of requests.
         wanted: IpAddr,
     },
 }
 
-/// Everything that listens on this port.
+/// All sockets that listen on this port.
 ///
 /// # Errors
-/// There is no /proc to be read.
+/// /proc cannot be read.
 pub fn listening_on(port: u16) -> io::Result<Vec<ListeningSocket>> {
     let mut table = fs::read_to_string("/proc/net/tcp")?;
     match fs::read_to_string("/proc/net/tcp6") {
         Ok(more) => table.push_str(&more),
-        // A kernel without IPv6.
+        // The kernel has no IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     Ok(table.lines().filter_map(parse_line).filter(|(of, _)| *of == port).map(|(_, found)| found).collect())
 }
 
-/// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid ...`, numbers in hexadecimal but for the uid.
+/// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid ...`; all numbers but the uid are hexadecimal.
 fn parse_line(line: &str) -> Option<(u16, ListeningSocket)> {
     let mut fields = line.split_ascii_whitespace();
     let (address, port) = fields.nth(1)?.split_once(':')?;
@@ -88,7 +88,7 @@ fn parse_line(line: &str) -> Option<(u16, ListeningSocket)> {
     Some((u16::from_str_radix(port, 16).ok()?, ListeningSocket { address: parse_address(address)?, uid }))
 }
 
-/// Words of 32 bits, each as this machine has it in memory: the bytes themselves are in the network's order.
+/// Words of 32 bits in this machine's byte order, of an address in network byte order.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
     if text.len() == 8 {
@@ -102,7 +102,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 }
 
 impl ListeningSocket {
-    /// Whether connections to `wanted` come here. `[::]` is taken to be for IPv4 too: the files do not say.
+    /// Whether connections to `wanted` reach this socket. Assumes that `[::]` accepts IPv4: the files do not say.
     fn covers(&self, wanted: IpAddr) -> bool {
         match self.address {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => wanted.is_ipv4(),
@@ -111,11 +111,8 @@ impl ListeningSocket {
     }
 }
 
-/// Whether a server of `uid`, and nobody else's, gets what is sent to one of `wanted`. Without an address: from another
-/// host.
-///
-/// # Errors
-/// Why not.
+/// Whether a server of `uid`, and of no other user, gets connections to one of `wanted`; without any, to some address that other
+/// hosts can reach.
 pub fn check_listening(port: u16, uid: u32, wanted: &[IpAddr]) -> Result<(), NotServing> {
     let found = listening_on(port).map_err(|error| NotServing::Unknown(error.kind()))?;
     let mut outcome = if wanted.is_empty() { check(port, &found, uid, None) } else { Err(NotServing::Nothing(port)) };
@@ -127,10 +124,7 @@ pub fn check_listening(port: u16, uid: u32, wanted: &[IpAddr]) -> Result<(), Not
     outcome
 }
 
-/// The same for one address, asked by a connection where /proc does not say: whether `[::]` is for IPv4 too.
-///
-/// # Errors
-/// Why not.
+/// The same for one address. Connects where /proc does not say whether `[::]` accepts IPv4.
 pub async fn check_reachable(port: u16, uid: u32, wanted: IpAddr) -> Result<(), NotServing> {
     check_listening(port, uid, &[wanted])?;
     let found = listening_on(port).map_err(|error| NotServing::Unknown(error.kind()))?;
@@ -138,12 +132,12 @@ pub async fn check_reachable(port: u16, uid: u32, wanted: IpAddr) -> Result<(), 
     if wanted.is_ipv6() || found.iter().any(is_v4) {
         return Ok(());
     }
-    // The kernel takes the connection for the server, which may be busy; only a refusal says that it would not have it.
+    // The kernel accepts connections for a busy server; only a refusal shows that the server does not accept IPv4.
     let connected = timeout(CONNECT, TcpStream::connect((wanted, port))).await;
     if !matches!(connected, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
         return Ok(());
     }
-    // It may have gone in between.
+    // The server may have ended meanwhile.
     check_listening(port, uid, &[wanted])?;
     Err(NotServing::Ipv6Only { port, wanted })
 }
@@ -178,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_are_read() {
+    fn lines_of_proc_are_parsed() {
         let v4 = "   0: 0100000A:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 50001        0 1589 1 0 100 0 0 10 0";
         let v6 = "   1: 000000FD000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 \
                   00:00000000 00000000     0        0 2 1 0 100 0 0 10 0";
@@ -194,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_our_own_is_found() {
+    fn own_sockets_are_found() {
         let uid = rustix::process::geteuid().as_raw();
         for address in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
             let Ok(listener) = TcpListener::bind((address.parse::<IpAddr>().unwrap(), 0)) else { continue };
@@ -206,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_for_ipv6_alone_does_not_have_ipv4() {
+    async fn ipv6_only_server_does_not_cover_ipv4() {
         let uid = rustix::process::geteuid().as_raw();
         let (v4, v6) = (IpAddr::from([127, 0, 0, 1]), IpAddr::V6(Ipv6Addr::LOCALHOST));
         for (is_v6_only, address) in [(true, "[::]:0"), (false, "[::]:0"), (false, "0.0.0.0:0")] {
@@ -225,14 +219,14 @@ mod tests {
             let expected = if is_v6_only { Err(NotServing::Ipv6Only { port, wanted: v4 }) } else { Ok(()) };
             assert_eq!(check_reachable(port, uid, v4).await, expected, "{address}");
             assert_eq!(check_reachable(port, uid, v6).await.is_ok(), address.starts_with('['), "{address}");
-            // What /proc says already takes no connection: it could be the only one that the server ever has.
+            // Where /proc is enough there is no connection: a server may accept only one in its life.
             let accepted = timeout(Duration::from_millis(1), server.accept()).await;
             assert_eq!(accepted.is_ok(), address.starts_with('[') && !is_v6_only, "{address}");
         }
     }
 
     #[test]
-    fn only_a_server_of_ours_that_requests_reach_will_do() {
+    fn only_own_reachable_servers_are_accepted() {
         let (v4, v6) = (Some("10.0.0.1".parse().unwrap()), Some("fd00::1".parse().unwrap()));
         let loopback = Some("127.0.0.1".parse().unwrap());
         for (address, wanted, served) in [
@@ -258,7 +252,7 @@ mod tests {
             assert_eq!(theirs, Err(NotServing::OtherUser { port: 80, uid: 7 }), "{address} for {wanted:?}");
         }
         assert_eq!(check(80, &[], OWN, v4), Err(NotServing::Nothing(80)));
-        // `[::]` can be for IPv6 alone, and then somebody else has the IPv4 side.
+        // `[::]` can be IPv6 only, and then another user may have the IPv4 side.
         let both = [socket("::", OWN), socket("0.0.0.0", 7)];
         assert_eq!(check(80, &both, OWN, v4), Err(NotServing::OtherUser { port: 80, uid: 7 }));
         assert_eq!(check(80, &[socket("127.0.0.1", 7), socket("10.0.0.1", OWN)], OWN, v4), Ok(()));

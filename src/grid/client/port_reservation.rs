@@ -1,10 +1,10 @@
-//! Choosing a port that nobody else will get.
+//! Reserves a port for the command.
 //!
-//! The old way, to let the kernel choose one and give it back, hands it to whoever asks next. A port below the range that
-//! the kernel gives to clients is given to nobody who does not ask for that very number. Among those who choose as we do, a
-//! name in the abstract unix namespace says whose it is. The TCP port itself is not held: a server that does not set
-//! SO_REUSEADDR could not bind it. What remains: a program that asks for this number between our look and the command's
-//! own bind. The command then cannot listen, and what does is seen to be another user's.
+//! The old stack let the kernel choose a port and released it, so that the next process could get it. Ports below the kernel's
+//! ephemeral range go only to processes that ask for that number. Among programs that choose ports this way, a name in the
+//! abstract unix namespace marks a reserved port. The TCP port itself is not bound: a server without SO_REUSEADDR could not
+//! bind it then. One race remains: another program may bind this number before the command does. Then the command cannot
+//! listen, and the server on the port is found to be another user's.
 
 use std::fs;
 use std::io;
@@ -19,16 +19,16 @@ use super::failure::HasExitStatus;
 use super::listening_socket::listening_on;
 use super::status::{EX_OSERR, EX_TEMPFAIL, EX_UNAVAILABLE};
 
-/// Below are ports of services.
+/// Ports below may be those of well-known services.
 const LOWEST_PORT: u16 = 10_000;
-/// Of fewer, too many would be asked for by others.
+/// A smaller range would be exhausted too easily: then the kernel chooses.
 const MIN_PORTS: usize = 1000;
-/// The first port that the kernel gives to clients, on a system that does not say.
+/// Start of the ephemeral range if the kernel does not say.
 const USUAL_EPHEMERAL: u16 = 32_768;
-/// How often the kernel is asked for a port, when it has to choose.
+/// How often the kernel is asked for a port when it chooses.
 const TRIES: usize = 100;
 
-/// A port, claimed among all who reservation ports on this host, until dropped.
+/// A port, reserved among the programs of this host that use reservations, until dropped.
 #[derive(Debug)]
 pub struct PortReservation {
     port: u16,
@@ -38,21 +38,21 @@ pub struct PortReservation {
 /// Why there is no port.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// All are taken.
+    /// All ports are taken.
     #[error("no free port on this host")]
     NoneFree,
-    /// The one asked for is another job's.
-    #[error("port {0} is claimed by another job on this host")]
+    /// Another job has reserved the requested port.
+    #[error("port {0} is reserved by another job on this host")]
     Reserved(u16),
-    /// Somebody has a server there.
-    #[error("port {port} is already listened on by uid {uid}")]
+    /// A server listens on the requested port.
+    #[error("port {port} is already used by a server of uid {uid}")]
     InUse {
-        /// The one asked for.
+        /// The requested port.
         port: u16,
-        /// Whose server it is.
+        /// The server's owner.
         uid: u32,
     },
-    /// No sockets to be had.
+    /// A socket operation failed.
     #[error("{0} while choosing a port")]
     Io(#[from] io::Error),
 }
@@ -68,10 +68,7 @@ impl HasExitStatus for PortError {
 }
 
 impl PortReservation {
-    /// Claims a free port, any.
-    ///
-    /// # Errors
-    /// There is none.
+    /// Reserves any free port.
     pub fn any() -> Result<Self, PortError> {
         let mut ports: Vec<u16> = below_ephemeral().collect();
         if ports.len() < MIN_PORTS {
@@ -83,7 +80,7 @@ impl PortReservation {
 
     fn any_of(ports: impl Iterator<Item = u16>) -> Result<Self, PortError> {
         for port in ports {
-            // Claimed first: two who look at once would see each other's sockets.
+            // Reserve before testing: two programs that test at once would see each other's sockets.
             if let Some(reservation) = Self::try_reserve(port)?
                 && is_free(port)?
             {
@@ -93,10 +90,7 @@ impl PortReservation {
         Err(PortError::NoneFree)
     }
 
-    /// Claims this very port. It may still be waiting for the last of a former server's connections to be forgotten.
-    ///
-    /// # Errors
-    /// It is another job's, or somebody listens on it.
+    /// Reserves this port. Connections of a former server in TIME_WAIT do not matter.
     pub fn exact(port: u16) -> Result<Self, PortError> {
         let reservation = Self::try_reserve(port)?.ok_or(PortError::Reserved(port))?;
         match listening_on(port)?.first() {
@@ -115,21 +109,18 @@ impl PortReservation {
         }
     }
 
-    /// The number.
+    /// TCP port, never 0.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Lets the program that this process becomes have the reservation for as long as it runs.
-    ///
-    /// # Errors
-    /// The system's.
+    /// Keeps the reservation over `exec`, as long as the new program runs.
     pub fn keep_over_exec(&self) -> io::Result<()> {
         Ok(fcntl_setfd(&self.name, FdFlags::empty())?)
     }
 }
 
-/// The ports that the kernel gives to nobody who does not ask for that very number.
+/// Ports that the kernel does not assign by itself.
 fn below_ephemeral() -> Range<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let low = range.split_ascii_whitespace().next().and_then(|low| low.parse().ok());
@@ -154,7 +145,7 @@ fn kernel_assigned() -> io::Result<u16> {
     Ok(SocketAddr::try_from(getsockname(&socket)?)?.port())
 }
 
-/// Unlike the standard library's, without SO_REUSEADDR.
+/// Unlike the standard library, does not set SO_REUSEADDR.
 fn bound(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -172,7 +163,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn no_port_is_given_twice_and_none_is_the_kernels_to_give() {
+    fn ports_are_unique_and_outside_the_ephemeral_range() {
         let reservations: Vec<_> = (0..200).map(|_| PortReservation::any().unwrap()).collect();
         let ports: HashSet<_> = reservations.iter().map(PortReservation::port).collect();
         assert_eq!(ports.len(), reservations.len());
@@ -184,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_port_can_be_bound() {
+    fn reserved_port_can_be_bound() {
         let reservation = PortReservation::any().unwrap();
         for address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST] {
             assert!(bound(SocketAddr::from((address, reservation.port()))).is_ok(), "{address}");
@@ -192,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_listen_on_is_not_free() {
+    fn ports_in_use_are_not_free() {
         for address in ["127.0.0.1", "0.0.0.0", "::1"] {
             let port = PortReservation::any().unwrap().port();
             let Ok(_server) = TcpListener::bind((address, port)) else { continue };
@@ -203,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_choice_will_do_too() {
+    fn kernel_assigned_ports_can_be_reserved() {
         let reservation = PortReservation::any_of((0..TRIES).map_while(|_| kernel_assigned().ok())).unwrap();
         assert!(reservation.port() > 0);
     }

@@ -1,32 +1,32 @@
-//! Which commands a proxy understands, found out by asking: `renew` and `unregisterUrl` are unknown to old listeners.
+//! Learns which commands a proxy supports: old listeners do not know `renew` and `unregisterUrl`.
 
 use std::time::Duration;
 
 use super::exchange::{Connection, ExchangeError};
 use crate::grid::protocol::Command;
 
-/// What is known of one proxy.
+/// What is known about one proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProtocolSupport {
     /// Nothing.
     #[default]
     Unknown,
-    /// It carried out a new command.
+    /// It has carried out a new command.
     Current,
-    /// It answered `fail` before a new command was complete.
+    /// It has replied `fail` before a new command was complete.
     Legacy,
-    /// It closed without a word before a new command was complete, as a new one does with who pauses when many others come. The
-    /// next command is sent at once.
+    /// It has closed without a reply before a new command was complete, as a busy new one does with clients that pause. The next
+    /// command is sent without a pause.
     Impatient,
 }
 
 impl ProtocolSupport {
-    /// Asks a command that old listeners do not know, and learns from the answer. Unless the proxy is known to understand
-    /// it, the first line is sent alone, and the rest after `pause`; but not twice in a row to one that did not wait for that.
+    /// Sends a command that old listeners do not know, and learns from the reply. Unless the proxy is known to support it,
+    /// sends the first line alone and the rest after `pause`; but not twice in a row to a proxy that did not wait.
     ///
     /// # Errors
-    /// [`ExchangeError::UnknownCommand`] if the listener is an old one for certain, never because Redis is down. All others
-    /// as of [`Connection::ask`].
+    /// [`ExchangeError::UnknownCommand`] only if the listener is certainly old, never because Redis is down. All others as of
+    /// [`Connection::send`].
     pub async fn send(
         &mut self,
         connection: Connection,
@@ -47,8 +47,8 @@ impl ProtocolSupport {
         outcome
     }
 
-    /// The listener may have been replaced by an old one: it is not taken to be new until it shows that it is.
-    pub fn doubt(&mut self) {
+    /// Forgets what is known: an old listener may have replaced a new one.
+    pub fn reset(&mut self) {
         *self = Self::Unknown;
     }
 }

@@ -1,4 +1,4 @@
-//! One service at one proxy: logged until the proxy knows, logged again, and taken back at the end.
+//! The registration of one service with one proxy: registers, renews, unregisters.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,99 +18,99 @@ use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
 use crate::route::{Backend, Host, Scheme};
 
-/// Between two tries to register, at first and at last.
+/// First and longest pause between tries to register.
 const REGISTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Between two looks at who listens, at first and at last; and when that has taken long.
+/// First and longest pause between checks of the port, and the pause added after [`WARN_AFTER`].
 const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 const SLOW_POLL: Duration = Duration::from_secs(5);
-/// After so long without a server there is a line in the log, where it ends nothing.
+/// The log warns after so long without a server.
 const WARN_AFTER: Duration = Duration::from_secs(120);
-/// An answer is waited for so long before `unregister` is sent after its command, lest it overtakes.
+/// Time to await a reply before sending `unregister`, which could overtake the command otherwise.
 const LAST_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
-/// An old listener answers an unknown command within this time.
+/// An old listener replies to an unknown command within this time.
 const UNKNOWN_REPLY_WITHIN: Duration = Duration::from_millis(500);
 
-/// Asks for the end, and says by when it should be over.
+/// Requests the end; the value is the deadline for unregistering.
 pub type StopSignal = watch::Receiver<Option<Instant>>;
 
-/// What is registered.
+/// A service to register.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
-    /// Where the command listens.
+    /// TCP port of the command's server.
     pub port: u16,
-    /// Whether requests are redirected to the tool's own host.
+    /// Whether clients are redirected to the tool's own host.
     pub canonical: bool,
-    /// Whose server has to listen there.
+    /// The user who must own the server.
     pub uid: u32,
 }
 
-/// How long the command may take until it listens.
+/// How to wait for the command's server.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenWait {
-    /// `None`: for ever.
+    /// `None` waits forever.
     pub timeout: Option<Duration>,
-    /// Whether it is over when another user's server is seen on the port.
+    /// Whether another user's server on the port ends the wait.
     pub fail_on_foreign_server: bool,
 }
 
-/// A service and a proxy.
+/// One service at one proxy.
 #[derive(Debug)]
 pub struct ProxyRegistration {
     proxy: Proxy,
     service: Service,
     support: ProtocolSupport,
-    /// What the proxy may route the tool to; the last is the one that it should.
+    /// URLs that may be registered with the proxy; the last is the wanted one.
     urls: Vec<Backend>,
     record: Arc<JobRecord>,
 }
 
-/// Why a service will not be registered.
+/// Why a service is not registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistrationError {
-    /// The end was asked for.
-    #[error("the end was asked for")]
+    /// The stop signal came first.
+    #[error("stopped")]
     Stopped,
-    /// No server within the time for it.
-    #[error("{0} within {1:?}")]
+    /// No server of the user listened in time.
+    #[error("{0} after {1:?}")]
     NotListening(NotServing, Duration),
-    /// The command cannot have the port.
+    /// Another user's server has the port.
     #[error("{0}")]
     PortTaken(NotServing),
-    /// The proxy will never agree.
+    /// The proxy's refusal is final.
     #[error("{error} while registering with {proxy}")]
     Rejected {
-        /// Which one.
+        /// The proxy.
         proxy: Proxy,
-        /// What it says.
+        /// Its reply.
         error: ExchangeError,
     },
 }
 
 impl ProxyRegistration {
-    /// Nothing is logged yet. What may be registered is written down in `record`.
+    /// Sends nothing yet. `record` keeps the URLs that may be registered.
     pub fn new(proxy: Proxy, service: Service, record: Arc<JobRecord>) -> Self {
         Self { proxy, service, support: ProtocolSupport::default(), urls: Vec::new(), record }
     }
 
-    /// With whom.
+    /// The proxy.
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
     }
 
-    /// Whether the proxy may know of the service.
+    /// Whether the service may be registered.
     pub fn may_be_registered(&self) -> bool {
         !self.urls.is_empty()
     }
 
-    /// What is known of the proxy.
+    /// Which commands the proxy supports.
     pub fn support(&self) -> ProtocolSupport {
         self.support
     }
 
-    /// Waits until a server of ours listens where the proxy would send requests.
+    /// Waits until a server of the user listens where the proxy would send requests.
     ///
     /// # Errors
-    /// What was seen last, when the wait is over.
+    /// The last result of the check, when the wait is over.
     pub async fn wait_until_listening(&self, wait: ListenWait) -> Result<(), RegistrationError> {
         let start = Instant::now();
         let own = own_addresses(&self.proxy).await;
@@ -129,9 +129,9 @@ impl ProxyRegistration {
                 _ => {}
             }
             let is_late = Instant::now() >= start + WARN_AFTER;
-            // Each of these lasts until somebody does something about it; that nothing listens does not, for a while.
+            // A server that is starting needs no warning; everything else lasts until someone fixes it.
             if (is_late || !matches!(not_serving, NotServing::Nothing(_))) && logged.as_ref() != Some(&not_serving) {
-                warn!("{not_serving}: not registered with {} yet", self.proxy);
+                warn!("{not_serving}; not registered with {} yet", self.proxy);
                 logged = Some(not_serving);
             }
             sleep_until(if is_late { again + SLOW_POLL } else { again }).await;
@@ -152,10 +152,10 @@ impl ProxyRegistration {
         outcome
     }
 
-    /// Registers, again and again until it works.
+    /// Registers, and retries until that succeeds.
     ///
     /// # Errors
-    /// The end was asked for, or the proxy will never agree.
+    /// [`RegistrationError::Stopped`], or [`RegistrationError::Rejected`].
     pub async fn register(&mut self, stop: &mut StopSignal) -> Result<(), RegistrationError> {
         let mut pause = Backoff::between(REGISTER_BACKOFF.0, REGISTER_BACKOFF.1);
         let mut logged = String::new();
@@ -174,7 +174,7 @@ impl ProxyRegistration {
                     if now == logged {
                         debug!("{now} while registering with {}", self.proxy);
                     } else {
-                        warn!("{now} while registering with {}, trying again", self.proxy);
+                        warn!("{now} while registering with {}; retrying", self.proxy);
                         logged = now;
                     }
                 }
@@ -186,7 +186,7 @@ impl ProxyRegistration {
         }
     }
 
-    /// Once, and returns the URL that is registered.
+    /// Tries once, and returns the registered URL.
     async fn try_register(&mut self, stop: &mut StopSignal) -> Result<Backend, ExchangeError> {
         let Service { port, canonical, uid } = self.service;
         let connection = self.open(SourceAddress::Served { port, uid }, stop).await?;
@@ -202,7 +202,7 @@ impl ProxyRegistration {
         let url = backend.to_string();
         let answer = connection.send(Command::Register { pattern: ALL_PATHS, url: &url, canonical });
         match until_stopped(answer, stop).await {
-            // What it may have known before is replaced.
+            // The new URL has replaced all earlier ones.
             Ok(()) => self.urls = vec![backend.clone()],
             Err(error) => {
                 if !error.may_have_succeeded() {
@@ -216,10 +216,10 @@ impl ProxyRegistration {
         Ok(backend)
     }
 
-    /// Has the proxy route the tool to us if it does not route it anywhere. Once.
+    /// Renews once: the proxy restores the route if the tool has none.
     ///
     /// # Errors
-    /// It does not know how, or has another route; or what stands in the way.
+    /// The proxy does not know the command or has another route, or the exchange failed.
     pub async fn renew(&mut self, stop: &mut StopSignal) -> Result<(), ExchangeError> {
         let Service { port, canonical, uid } = self.service;
         let Some(url) = self.urls.last().cloned() else { return Ok(()) };
@@ -246,10 +246,10 @@ impl ProxyRegistration {
         }
     }
 
-    /// Unregisters what the proxy may know of, again and again until it works, the time is over, or after `tries`.
+    /// Unregisters all URLs that may be registered. Retries until the deadline, `tries` times at most for each.
     ///
     /// # Errors
-    /// The last of what went wrong; then something may still be registered.
+    /// The last failure; a URL may still be registered then.
     pub async fn unregister(&mut self, by: Instant, tries: usize) -> Result<(), ExchangeError> {
         while let Some(url) = self.urls.last() {
             unregister(&self.proxy, Some(url), &mut self.support, by, tries).await?;
@@ -260,7 +260,7 @@ impl ProxyRegistration {
     }
 }
 
-/// Waits for an answer; once the end is asked for, only a little longer.
+/// Awaits a reply; after the stop signal only for [`LAST_REPLY_TIMEOUT`].
 async fn until_stopped(
     answer: impl Future<Output = Result<(), ExchangeError>>,
     stop: &mut StopSignal,
@@ -272,10 +272,10 @@ async fn until_stopped(
     }
 }
 
-/// Waits until the end is asked for.
+/// Waits for the stop signal.
 pub async fn stop_requested(stop: &mut StopSignal) {
     if stop.wait_for(Option::is_some).await.is_err() {
-        // Nobody is left who could ask.
+        // The sender is gone, so no signal can come.
         std::future::pending::<()>().await;
     }
 }

@@ -1,4 +1,4 @@
-//! portreleaser: has the proxies forget the service of whoever runs it.
+//! portreleaser: unregisters the service of the user who runs it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,57 +15,56 @@ use super::protocol_support::ProtocolSupport;
 use super::unregistration::unregister;
 use crate::route::Backend;
 
-/// For all proxies at once.
+/// Time for all proxies together.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Tries at one proxy.
+/// Tries per proxy.
 const TRIES: usize = 4;
 
 const HELP: &str = "\
-It is for a queue's epilog to run, as the user of the job that has ended, and may run twice. Each proxy is tried up to
-four times, for 10 s at most.
+Runs in a queue's epilog, as the user of the ended job; running it twice does no harm. Tries each proxy up to four
+times, for 10 s at most.
 
-webservice-runner and portgrabber write what they have registered into a file of the job's scratch directory
-(JOB_ID, TMPDIR). With it, that URL is unregistered from the proxy that may know of it, and no other job's. Without it,
-each proxy of FILE forgets whatever service this user has on this host.
+webservice-runner and portgrabber record their registrations in a file of the job's scratch directory (JOB_ID, TMPDIR).
+With this record, portreleaser unregisters exactly those URLs, and no other job's. Without it, each proxy of FILE removes
+all services of this user on this host.
 
-FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
-said. Blank lines and what follows # do not count.
+FILE lists one proxy per line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the default port is
+8282. Blank lines and comments from # on are ignored.
 
-Exit status: 0, also when a proxy could not be told, which standard error says then: Grid Engine stops using a queue
-whose epilog fails. 64 for a wrong command line. With --strict also 1 when a proxy could not be told, 66 when FILE
-cannot be read, 78 when a line of FILE is no proxy.
+Exit status: 0, also if unregistering failed, which standard error reports: Grid Engine disables a queue whose epilog
+fails. 64 on usage errors. With --strict also 1 if unregistering from a proxy failed, 66 if FILE cannot be read, 78 if a
+line of FILE is invalid.
 
     qconf -mattr queue epilog /usr/bin/portreleaser webgrid-generic";
 
-/// What was written.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "portreleaser",
     version,
-    about = "Has the proxies send no more requests to the service of the user who runs it",
+    about = "Unregisters the web service of the user who runs it",
     after_help = HELP
 )]
 pub struct Options {
-    /// File with the proxies to tell
+    /// File that lists the proxies
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
-    /// Say by the exit status, too, that a proxy could not be told
+    /// Report failures by the exit status, too
     #[arg(long)]
     strict: bool,
 }
 
-/// A proxy that may know of something, and of which URL, if that is known.
+/// A proxy, and the URL to unregister, if that is known.
 type Release = (Proxy, Option<Backend>);
 
 /// Runs the program, and returns its exit status.
 ///
 /// # Errors
-/// Which proxies there are is not known.
+/// The active-proxy file cannot be read, or is invalid. Status 0 without `--strict`.
 pub fn work(options: Options) -> Result<u8, Failure> {
-    let outcome = options
-        .releases()
-        .map_err(Failure::from)
-        .and_then(|releases| super::block_on(release(releases)).map_err(|error| Failure::system(error, "starting")));
+    let outcome = options.releases().map_err(Failure::from).and_then(|releases| {
+        super::block_on(release(releases)).map_err(|error| Failure::system(error, "starting portreleaser"))
+    });
     if options.strict {
         return outcome;
     }
@@ -77,16 +76,16 @@ impl Options {
         match of_ended_job() {
             Ok(entries) => {
                 if entries.is_empty() {
-                    info!("the job has left nothing registered: nothing to unregister");
+                    info!("the job left no registration; nothing to unregister");
                 }
                 return Ok(entries.into_iter().map(|(proxy, url)| (proxy, Some(url))).collect());
             }
-            Err(error @ RecordError::None) => info!("{error}: unregistering what this user has on this host"),
-            Err(error) => warn!("{error}: unregistering what this user has on this host"),
+            Err(error @ RecordError::None) => info!("{error}; unregistering all services of this user on this host"),
+            Err(error) => warn!("{error}; unregistering all services of this user on this host"),
         }
         let proxies = active_proxy::read(&self.active_proxy_file)?;
         if proxies.is_empty() {
-            info!("no proxy in {:?}: nothing to unregister", self.active_proxy_file);
+            info!("no proxy in {:?}; nothing to unregister", self.active_proxy_file);
         }
         Ok(proxies.into_iter().map(|proxy| (proxy, None)).collect())
     }

@@ -1,4 +1,4 @@
-//! Keeping a registration: the proxy is logged again, so that a route that it has lost is back soon.
+//! Renews a registration at intervals, so that a route that a proxy has lost returns soon.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use super::protocol_support::ProtocolSupport;
 use super::registration::{ProxyRegistration, RegistrationError, StopSignal, stop_requested};
 use crate::backoff::Backoff;
 
-/// How often a proxy is logged again, unless it is said: at most.
+/// Default of `--renew-interval`.
 pub const DEFAULT_INTERVAL: &str = "60s";
-/// A proxy that does not know the command is asked so much more seldom: it logs each one.
+/// A proxy that does not know `renew` is asked this much less often: it logs each attempt.
 const LEGACY_FACTOR: u32 = 10;
 
-/// Renews until the end is asked for, each time after half of `interval` to all of it.
+/// Renews until the stop signal, after a random pause between half of `interval` and all of it.
 ///
 /// # Errors
-/// The proxy will never agree, or the end was asked for.
+/// [`RegistrationError::Stopped`], or [`RegistrationError::Rejected`].
 pub async fn renew_until_stopped(
     registration: &mut ProxyRegistration,
     interval: Duration,
     stop: &mut StopSignal,
 ) -> Result<(), RegistrationError> {
-    // Drawn anew each time: thousands of tools that began together do not come together.
+    // A new random pause each time, so that thousands of tools that started together spread out.
     let mut pause = Backoff::between(interval, interval);
     let mut logged = String::new();
     loop {
@@ -40,29 +40,32 @@ pub async fn renew_until_stopped(
         let proxy = registration.proxy();
         let Err(error) = outcome else {
             if !logged.is_empty() {
-                info!("registration with {proxy} is renewed again");
+                info!("renewal with {proxy} works again");
                 logged.clear();
             }
             continue;
         };
         let (is_expected, now) = match &error {
             ExchangeError::AddressChanged(own) => {
-                warn!("this host's address is {own} now: registering with {proxy} again");
+                warn!("this host's address changed to {own}; registering with {proxy} again");
                 registration.register(stop).await?;
                 continue;
             }
             ExchangeError::UnknownCommand => {
-                (true, "does not know renew: a route that it loses is back when the service is started again".into())
+                (true, "does not support renew; a route that it loses returns when the service is started again".into())
             }
-            error if error.is_fail() => (true, "has a newer route of this tool, or cannot renew now".into()),
+            error if error.is_fail() => (
+                true,
+                "refused to renew; it has a newer route of this tool, or cannot verify or store this one now".into(),
+            ),
             error => (false, error.to_string()),
         };
         if now == logged {
-            debug!("{now} while renewing the registration with {proxy}");
+            debug!("{now} while renewing with {proxy}");
         } else if is_expected {
             info!("{proxy} {now}");
         } else {
-            warn!("{now} while renewing the registration with {proxy}, trying again");
+            warn!("{now} while renewing with {proxy}; retrying");
         }
         logged = now;
     }

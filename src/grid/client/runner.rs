@@ -1,4 +1,4 @@
-//! webservice-runner: runs a tool's web server, and has the proxies know of it while it listens.
+//! webservice-runner: runs a tool's web server, and registers it with the proxies while it listens.
 
 use std::ffi::OsString;
 use std::io;
@@ -25,69 +25,68 @@ use super::signals::Signals;
 use super::status::{EX_NOPERM, EX_UNAVAILABLE, of_exit};
 use crate::daemon::parse_duration;
 
-/// A signal that ends the command is held back so long at most, while the proxies are told.
+/// Longest delay of a signal to the command, while unregistering.
 const UNREGISTER_BEFORE_SIGNAL: Duration = Duration::from_secs(2);
-/// After the command's end the proxies are told within this time, or not at all.
+/// Time to unregister after the command's end.
 const UNREGISTER_AFTER_EXIT: Duration = Duration::from_secs(5);
-/// How often the command is started, each time on another port, before another user's server on it is the end.
+/// Most starts of the command, each on another port, if another user's server takes the port.
 const MAX_STARTS: u32 = 10;
 
 const HELP: &str = "\
-The command is started in the home of its user, with a port in its environment as PORT and TOOL_WEB_PORT, and has to
-listen on it at all addresses (0.0.0.0 or [::]). As soon as it does, the proxies are told, and again about every
---renew-interval, so that a proxy that has lost the route has it back; when it ends, they are told of that. If another
-user's server is on the port first, the command is started again with another one, up to 10 times, unless --port is given.
+Starts the command in its user's home, with a port in its environment as PORT and TOOL_WEB_PORT. The command must listen
+on this port on all addresses (0.0.0.0 or [::]). Once it listens, webservice-runner registers it with the proxies, renews
+the registration at most --renew-interval apart, and unregisters when the command ends. If another user's server takes
+the port first, the command is restarted on another port, up to 10 times, unless --port is given.
 
-SIGTERM, SIGINT, SIGQUIT, SIGXCPU and SIGHUP: the proxies are told first, for at most 2 s, then the command gets the
-signal, and SIGKILL if it has not ended after --grace. A second one is passed on at once. SIGUSR1 and SIGUSR2 are passed
-on. The command and its processes are a process group of their own; what is left of it when the command or this program
-ends is killed.
+SIGTERM, SIGINT, SIGQUIT, SIGXCPU and SIGHUP: webservice-runner unregisters for at most 2 s, then forwards the signal to
+the command, and sends SIGKILL if it still runs after --grace. A second such signal is forwarded at once, as are SIGUSR1
+and SIGUSR2. The command and its processes form a process group, which is killed when the command or this program ends.
 
-FILE has a proxy on each line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the port is 8282 if not
-said. Blank lines and what follows # do not count. Without a proxy in it the command is only run. It is read again before
-each renewal: a new proxy is told, one that has left is unregistered from.
+FILE lists one proxy per line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the default port is
+8282. Blank lines and comments from # on are ignored. If FILE lists no proxy, the command only runs. FILE is reread before
+each renewal: webservice-runner registers with added proxies and unregisters from removed ones.
 
-Exit status: the command's, 128 + N when signal N ended it; 126 when it cannot be run, 127 when there is no such
-program. Of webservice-runner itself:
-    64  wrong command line                         69  the command did not listen in time, or its port is taken
+Exit status: the command's, 128 + N if signal N ended it; 126 if it cannot be run, 127 if it does not exist. Of
+webservice-runner itself:
+    64  usage error                                69  the command did not listen in time, or its port is taken
     66  FILE cannot be read                        75  no port is free
-    78  a line of FILE is no proxy                 77  the user is no tool
+    78  a line of FILE is invalid                  77  the user is not a tool account
                                                    71  the system refuses a process or a socket
 
     webservice-runner --register-proxy -- ./server
     webservice-runner --register-proxy -- sh -c 'exec ./server --listen 0.0.0.0:$PORT'";
 
-/// What was written.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "webservice-runner",
     version,
-    about = "Runs a tool's web server on the grid, and has the proxies send requests to it while it listens",
+    about = "Runs a tool's web server on the grid, and registers it with the proxies while it listens",
     after_help = HELP
 )]
 pub struct Options {
-    /// Tell the proxies; without it the command is only run
+    /// Register with the proxies; without this the command only runs
     #[arg(long)]
     register_proxy: bool,
-    /// Port for the command, instead of a free one
+    /// The command's port, instead of a free one
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Kind of web server: only generic, a command of the tool's own
+    /// Kind of web server; only "generic" is supported, a command of the tool's own
     #[arg(long = "type", value_name = "TYPE", default_value = "generic", value_parser = parse_type)]
     _type: Generic,
-    /// Have requests redirected to the tool's own host first
+    /// Redirect clients to the tool's own host
     #[arg(long)]
     canonical: bool,
-    /// File with the proxies to tell
+    /// File that lists the proxies
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     active_proxy_file: PathBuf,
     /// Longest time between two renewals at each proxy
     #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
     renew_interval: Duration,
-    /// How long the command may take until it listens
+    /// Longest time until the command listens
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
     listen_timeout: Duration,
-    /// How long the command may take to end after SIGTERM
+    /// Longest time for the command to end after a signal, before SIGKILL
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     grace: Duration,
     /// Command to run and its arguments
@@ -95,7 +94,7 @@ pub struct Options {
     command: Vec<OsString>,
 }
 
-/// The one kind there is.
+/// The only supported `--type`.
 #[derive(Clone, Copy, Debug)]
 struct Generic;
 
@@ -106,30 +105,30 @@ fn parse_type(text: &str) -> Result<Generic, String> {
 /// Runs the program, and returns its exit status.
 ///
 /// # Errors
-/// It cannot run the command.
+/// The command cannot be run.
 pub fn work(options: Options) -> Result<u8, Failure> {
     options.begin()
 }
 
-/// How far it is.
+/// The phase of the command's life.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Running,
-    /// The command gets the signal when the proxies know.
+    /// The command gets the signal after unregistering.
     Unregistering(Signal),
-    /// The command has got one, and has this long.
+    /// The command got the signal; SIGKILL follows at this time.
     Ending(Instant),
     Killed,
 }
 
-/// What follows when a command that is being ended, or has failed, has ended.
+/// What this program does when the command has ended.
 #[derive(Debug)]
 enum AfterExit {
-    /// This program's end, with the command's status.
+    /// Exits with the command's status.
     Exit,
-    /// This program's end, with this one.
+    /// Exits with this status.
     ExitWith(u8),
-    /// Another port, and the command again.
+    /// Starts the command again on another port.
     Restart(NotServing),
 }
 
@@ -137,7 +136,7 @@ impl Options {
     fn begin(mut self) -> Result<u8, Failure> {
         let reservation = self.port.map_or_else(PortReservation::any, PortReservation::exact)?;
         let proxies = self.proxies()?;
-        // Its directory is another from here on.
+        // The directory changes below.
         self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(run_failure)?;
         home_dir::enter();
         super::block_on(self.supervise(proxies, reservation)).map_err(run_failure)?
@@ -149,12 +148,12 @@ impl Options {
         }
         let proxies = active_proxy::read(&self.active_proxy_file)?;
         if proxies.is_empty() {
-            warn!("no proxy in {:?}: not registered", self.active_proxy_file);
+            warn!("no proxy in {:?}; not registering", self.active_proxy_file);
         }
         Ok(proxies)
     }
 
-    /// Runs the command, on another port when another user's server is on the first one.
+    /// Runs the command; again on another port if another user's server takes its port.
     async fn supervise(self, proxies: Vec<Proxy>, mut reservation: PortReservation) -> Result<u8, Failure> {
         let mut signals = Signals::catch().map_err(run_failure)?;
         let record = Arc::new(JobRecord::of_job());
@@ -162,7 +161,7 @@ impl Options {
             let may_change_port = self.port.is_none() && start < MAX_STARTS;
             let config = self.config(reservation.port(), may_change_port, Arc::clone(&record));
             let mut job = Job::start(&self.command, reservation.port()).await?;
-            info!("started {:?}, port {}", self.command[0], reservation.port());
+            info!("started {:?} on port {}", self.command[0], reservation.port());
             let announcement = Announcement::begin(config, proxies.clone());
             let watched = self.watch(&mut job, &mut signals, announcement, may_change_port, &record).await;
             let (status, after_exit) = watched.map_err(run_failure)?;
@@ -172,9 +171,9 @@ impl Options {
                 AfterExit::ExitWith(status) => return Ok(status),
                 AfterExit::Restart(not_serving) => not_serving,
             };
-            // The old reservation is held until the new one is there: it is not drawn again.
+            // The old reservation is kept until the new one exists, so that the same port is not drawn again.
             reservation = PortReservation::any()?;
-            warn!("{not_serving}: starting {:?} again, on another port", self.command[0]);
+            warn!("{not_serving}; restarting {:?} on another port", self.command[0]);
         }
         Ok(EX_UNAVAILABLE)
     }
@@ -189,7 +188,7 @@ impl Options {
         }
     }
 
-    /// Returns the status of the command that has ended, as a shell would have it, and what follows.
+    /// Watches the command until its end. Returns its status, as a shell sets it, and what follows.
     async fn watch(
         &self,
         job: &mut Job,
@@ -225,7 +224,7 @@ impl Options {
                         after_exit = match error {
                             RegistrationError::PortTaken(not_serving) => AfterExit::Restart(not_serving),
                             error => {
-                                error!("{error}: ending {:?}", self.command[0]);
+                                error!("{error}; ending {:?}", self.command[0]);
                                 let is_final = matches!(error, RegistrationError::Rejected { .. });
                                 AfterExit::ExitWith(if is_final { EX_NOPERM } else { EX_UNAVAILABLE })
                             }
@@ -237,14 +236,14 @@ impl Options {
                     _ => {}
                 },
                 () = grace_over(phase) => {
-                    warn!("not ended within {:?}: killed", self.grace);
+                    warn!("command still runs after {:?}; killing it", self.grace);
                     job.kill();
                     phase = Phase::Killed;
                 }
             }
         };
-        info!("ended, {status}");
-        // It may have been quicker to see that it cannot listen.
+        info!("command ended, {status}");
+        // The command may notice before this program that its port is taken.
         if may_change_port
             && self.register_proxy
             && matches!(phase, Phase::Running)
@@ -268,7 +267,7 @@ fn run_failure(error: io::Error) -> Failure {
     Failure::system(error, "running the command")
 }
 
-/// Waits for the end of the command's time, if it has one.
+/// Waits for the end of the grace period, if it has begun.
 async fn grace_over(phase: Phase) {
     match phase {
         Phase::Ending(deadline) => sleep_until(deadline).await,

@@ -1,4 +1,4 @@
-//! The signals that webservice-runner passes on to the command, at once or in time.
+//! The signals that webservice-runner and portgrabber's watcher catch.
 
 use std::fs;
 use std::future::poll_fn;
@@ -8,7 +8,7 @@ use std::task::Poll;
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
 
-/// Caught from construction on.
+/// Catches signals from construction on.
 #[derive(Debug)]
 pub struct Signals {
     ends: Vec<(Signal, unix::Signal)>,
@@ -16,26 +16,23 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on none of them ends this program.
-    ///
-    /// # Errors
-    /// The system's, when no handler can be set.
+    /// Sets the handlers: none of these signals ends the program any more.
     pub fn catch() -> io::Result<Self> {
-        // Where it was ignored, the command's end would go unnoticed.
+        // If the parent ignored SIGCHLD, the command's end would go unnoticed.
         drop(signal(SignalKind::child())?);
         let mut ends = Vec::new();
-        // Grid Engine sends SIGXCPU when a job has had its time.
+        // Grid Engine sends SIGXCPU when a job exceeds its time limit.
         for end in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::XCPU] {
             ends.push((end, signal(SignalKind::from_raw(end.as_raw()))?));
         }
-        // Under nohup it stays ignored, for the command too.
+        // Under nohup SIGHUP stays ignored, for the command too.
         if !is_ignored(Signal::HUP) {
             ends.push((Signal::HUP, signal(SignalKind::hangup())?));
         }
         Ok(Self { ends, others: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?] })
     }
 
-    /// Waits for the next; may be given up and begun again.
+    /// Waits for the next signal. Cancel safe.
     pub async fn next(&mut self) -> Signal {
         let [usr1, usr2] = &mut self.others;
         let ends = &mut self.ends;
@@ -53,7 +50,7 @@ impl Signals {
     }
 }
 
-/// Whether this process was started with the signal ignored: proc(5), `SigIgn`, a bit for each.
+/// Whether this process was started with the signal ignored: a bit of `SigIgn`, proc(5).
 fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

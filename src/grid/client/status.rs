@@ -1,4 +1,4 @@
-//! Exit statuses: those of sysexits.h, and those a shell gives commands.
+//! Exit statuses: those of sysexits.h, and those that shells use for commands.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -6,24 +6,24 @@ use std::process::ExitStatus;
 
 /// A file cannot be read.
 pub const EX_NOINPUT: u8 = 66;
-/// What was asked for is not to be had.
+/// A port or server is not available.
 pub const EX_UNAVAILABLE: u8 = 69;
-/// The system refuses what it never should.
+/// An unexpected error of the system.
 pub const EX_OSERR: u8 = 71;
-/// It may work later.
+/// A later try may succeed.
 pub const EX_TEMPFAIL: u8 = 75;
-/// Not for this user.
+/// The user may not do this.
 pub const EX_NOPERM: u8 = 77;
-/// A file's content is wrong.
+/// A file's content is invalid.
 pub const EX_CONFIG: u8 = 78;
 
-/// The status a shell would have for a command that ended so.
+/// The status that a shell sets for a command that has ended.
 pub fn of_exit(status: ExitStatus) -> u8 {
     let signal = || status.signal().map_or(EX_OSERR, |signal| 128u8.wrapping_add(signal as u8));
     status.code().map_or_else(signal, |code| code as u8)
 }
 
-/// The status a shell would have for a command that could not be started.
+/// The status that a shell sets for a command that could not be started.
 pub fn of_start_error(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NotFound => 127,
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_are_a_shells() {
+    fn statuses_are_those_of_a_shell() {
         for (raw, want) in [(0, 0), (3 << 8, 3), (255 << 8, 255), (15, 143), (9, 137), (11 | 0x80, 139)] {
             assert_eq!(of_exit(ExitStatus::from_raw(raw)), want, "{raw:#x}");
         }

@@ -1,4 +1,4 @@
-//! Unregistering: one URL where the proxy can, whatever the host has registered where it cannot.
+//! Unregisters from one proxy: one URL if the proxy supports that, else everything that this host has registered.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::backoff::Backoff;
 use crate::grid::protocol::Command;
 use crate::route::Backend;
 
-/// Between two tries: there is little time for it.
+/// First and longest pause between tries; there is little time for them.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
-/// An old listener answers an unknown command within this time, or within three times that at the next try. Until it is over
-/// a server that has ended may still be routed to.
+/// An old listener replies to an unknown command within this time, or three times that at the next try. Short, since the route
+/// to a server that has ended stays meanwhile.
 const UNKNOWN_REPLY_WITHIN: Duration = Duration::from_millis(100);
 
-/// Unregisters, again and again until it works, the time is over, or after `tries`. Without a URL: whatever the proxy has of
-/// this host and user.
+/// Unregisters a URL; without one, everything that this user has registered from this host. Retries until the deadline, `tries`
+/// times at most.
 ///
-/// With a URL, `unregister`, which would take another job's route too, is sent only to a listener that has shown at this try
-/// that it does not know `unregisterUrl`.
+/// `unregister` could remove another job's route. With a URL it goes only to a listener that has just shown that it does not
+/// know `unregisterUrl`.
 ///
 /// # Errors
-/// The last of what went wrong; then something may still be registered.
+/// The last failure; a URL may still be registered then.
 pub async fn unregister(
     proxy: &Proxy,
     url: Option<&Backend>,
@@ -40,7 +40,7 @@ pub async fn unregister(
     let mut earlier = None;
     loop {
         left = left.saturating_sub(1);
-        // A pause that is as long as the time that is left would end without an answer.
+        // The pause must leave time for a reply.
         let time_left = by.saturating_duration_since(Instant::now());
         let outcome = try_once(proxy, url, support, by, name_pause.min(time_left / 2)).await;
         name_pause *= 3;
@@ -51,7 +51,7 @@ pub async fn unregister(
                 info!("unregistered {what}from {proxy}");
                 return Ok(());
             }
-            // What went wrong earlier says more than that the time is over.
+            // An earlier failure says more than a final timeout.
             Err(ExchangeError::Timeout) if is_last => earlier.take().unwrap_or(ExchangeError::Timeout),
             Err(error) => error,
         };
@@ -75,12 +75,12 @@ async fn try_once(
     if let Some(url) = url {
         let connection = Connection::open(proxy, by, SourceAddress::Any).await?;
         let command = Command::UnregisterUrl { pattern: ALL_PATHS, url: &url.to_string() };
-        // Time for the answer is left.
+        // Leaves time for the reply.
         let name_pause = name_pause.min(by.saturating_duration_since(Instant::now()) / 2);
         match support.send(connection, command, name_pause).await {
             Err(ExchangeError::UnknownCommand) => {}
             Err(error) if error.is_fail() => {
-                support.doubt();
+                support.reset();
                 return Err(error);
             }
             outcome => return outcome,
