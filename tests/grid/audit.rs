@@ -1,5 +1,5 @@
-//! proxylistener's audit: a route goes when its port is found to be somebody else's, or to refuse connections for long, and for
-//! no other reason.
+//! proxylistener's audit withdraws a route when its port belongs to another user, or refuses connections for long, and for no
+//! other reason.
 
 mod dead;
 mod index;
@@ -20,9 +20,9 @@ use crate::support::port::free_port;
 use crate::support::redis::RedisServer;
 use crate::support::wait::{SOON, wait_for};
 
-const SOMETIMES: [&str; 4] = ["--audit-interval", "50ms", "--metrics-listen", "127.0.0.1:0"];
+const FREQUENT_AUDITS: [&str; 4] = ["--audit-interval", "50ms", "--metrics-listen", "127.0.0.1:0"];
 
-/// A server that accepts nobody: the system does that for it.
+/// A server that never calls accept: the kernel accepts for it.
 fn backend() -> (TcpListener, u16) {
     let backend = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = backend.local_addr().unwrap().port();
@@ -37,15 +37,15 @@ fn route(redis: &RedisServer, pattern: &str) -> String {
     redis.cli(&["HGET", "prefix:hello", pattern])
 }
 
-/// Has Redis say that a tool registered a URL of its own host for all paths.
-fn signed(redis: &RedisServer, tool: &str, url: &str, since: u64) {
+/// Writes a route for all paths with its origin, as registered by the tool from the URL's host.
+fn write_registered(redis: &RedisServer, tool: &str, url: &str, since: u64) {
     let host = url.trim_start_matches("http://").rsplit_once(':').unwrap().0.trim_matches(['[', ']']);
     let origin = format!(r#"{{"source":"proxylistener","owner":"tools.{tool}","host":"{host}","since":{since}}}"#);
     redis.cli(&["HSET", &format!("origin:{tool}"), ".*", &origin]);
     redis.cli(&["HSET", &format!("prefix:{tool}"), ".*", url]);
 }
 
-/// How many routes the audit has found so.
+/// The number of routes with this finding.
 fn found(status: SocketAddr, finding: &str) -> u64 {
     sample(status, &format!("proxylistener_audited_routes_total{{finding=\"{finding}\"}}"))
 }
@@ -64,13 +64,13 @@ fn wait_for_finding(status: SocketAddr, finding: &str, times: u64) {
 }
 
 #[test]
-fn a_port_that_is_somebody_elses_now_is_no_longer_routed() {
+fn route_is_withdrawn_when_its_port_changes_owner() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     let owner = Arc::new(Mutex::new("tools.hello"));
-    let told = Arc::clone(&owner);
-    let ident_port = identd_by(move |about| if about == port { *told.lock().unwrap() } else { "tools.hello" });
-    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+    let current_owner = Arc::clone(&owner);
+    let ident_port = identd_by(move |about| if about == port { *current_owner.lock().unwrap() } else { "tools.hello" });
+    let listener = Listener::start(&redis.url(), ident_port, &FREQUENT_AUDITS);
     let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(listener.ask(format!("registerCanonical\n.*\n{}\n", url(port))), "ok");
     let (_other_backend, other_port) = self::backend();
@@ -92,17 +92,18 @@ fn a_port_that_is_somebody_elses_now_is_no_longer_routed() {
 }
 
 #[test]
-fn users_of_another_project_are_somebody_else() {
+fn users_of_another_project_are_foreign() {
     let redis = RedisServer::start(&[]);
     for user in ["tools.hell", "tools.hello2", "toolsbeta.hello", "hello", "www-data"] {
         let (_backend, port) = backend();
-        signed(&redis, "hello", &url(port), 1);
-        let _listener = Listener::start(&redis.url(), identd_by(move |_| user), &SOMETIMES);
+        write_registered(&redis, "hello", &url(port), 1);
+        let _listener = Listener::start(&redis.url(), identd_by(move |_| user), &FREQUENT_AUDITS);
         wait_for(user, || route(&redis, ".*").is_empty());
     }
 }
 
-/// Registers a route, has its owner asked of `reply`, and sees it stay over several audits that find `finding`.
+/// Registers a route, lets `audited` answer identd queries about it, and checks that it stays over several audits with this
+/// finding.
 #[track_caller]
 fn stays(finding: &str, audited: impl Fn(TcpStream, u16, u16) + Send + Sync + 'static) {
     let redis = RedisServer::start(&[]);
@@ -113,7 +114,7 @@ fn stays(finding: &str, audited: impl Fn(TcpStream, u16, u16) + Send + Sync + 's
         }
         let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
     });
-    let args = [&SOMETIMES[..], &["--ident-timeout", "100ms"]].concat();
+    let args = [&FREQUENT_AUDITS[..], &["--ident-timeout", "100ms"]].concat();
     let listener = Listener::start(&redis.url(), ident_port, &args);
     let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(listener.register(".*", &url(port)), "ok");
@@ -130,7 +131,7 @@ fn says(reply: &'static str) -> impl Fn(TcpStream, u16, u16) + Send + Sync {
 }
 
 #[test]
-fn an_identd_that_does_not_tell_withdraws_nothing() {
+fn uninformative_identd_withdraws_nothing() {
     stays("owner_unknown", says("{about} , {ours} : ERROR : NO-USER\r\n"));
     stays("owner_unknown", says("{about} , {ours} : ERROR : HIDDEN-USER\r\n"));
     stays("owner_unknown", says("{about} , 1 : USERID : UNIX : tools.other\r\n"));
@@ -142,13 +143,13 @@ fn an_identd_that_does_not_tell_withdraws_nothing() {
     stays("owner_unknown", move |_held, _, _| silence.lock().unwrap().recv().unwrap_or_default());
 }
 
-/// A connection that its server has not accepted is the kernel's, which identds call root.
+/// A connection that its server has not accepted belongs to the kernel, which identds report as root.
 #[test]
-fn a_server_that_has_not_accepted_yet_keeps_its_route() {
+fn unaccepted_connection_keeps_the_route() {
     stays("owner_unknown", says("{about} , {ours} : USERID : UNIX : root\r\n"));
 }
 
-/// A server that says a word to whoever comes, and waits for the next.
+/// A server that sends a reply to each client, and keeps the connection open.
 fn talker() -> u16 {
     let (backend, port) = backend();
     std::thread::spawn(move || {
@@ -162,7 +163,7 @@ fn talker() -> u16 {
 }
 
 #[test]
-fn whose_a_connection_is_counts_once_a_server_has_it() {
+fn root_counts_only_for_accepted_connections() {
     let redis = RedisServer::start(&[]);
     let (tools, roots) = (talker(), talker());
     let asked = Mutex::new(0);
@@ -171,19 +172,19 @@ fn whose_a_connection_is_counts_once_a_server_has_it() {
         if about == tools {
             *asked += 1;
         }
-        // First the kernel's, then the server's.
+        // First the kernel owns it, then the server.
         if about == roots || about == tools && *asked % 2 == 1 { "root" } else { "tools.hello" }
     });
-    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+    let listener = Listener::start(&redis.url(), ident_port, &FREQUENT_AUDITS);
     let status = listener.daemon.address_in("metrics endpoint listening");
-    signed(&redis, "hello", &url(tools), 1);
-    signed(&redis, "roots", &url(roots), 1);
+    write_registered(&redis, "hello", &url(tools), 1);
+    write_registered(&redis, "roots", &url(roots), 1);
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"roots\"", "owner=\"root\""]);
     wait_for_finding(status, "own", 2);
     assert_eq!(redis.cli(&["KEYS", "prefix:*"]), "prefix:hello");
 }
 
-/// A server whose backlog is full: connecting takes until the deadline.
+/// A server with a full backlog: connecting takes until the deadline.
 fn full() -> (TcpListener, Vec<TcpStream>, u16) {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -195,9 +196,9 @@ fn full() -> (TcpListener, Vec<TcpStream>, u16) {
     (listener, waiting, address.port())
 }
 
-/// A server that accepts late and says nothing: until then its connections are the kernel's.
+/// A server that accepts late and sends nothing: until then its connections belong to the kernel.
 #[test]
-fn a_server_that_accepts_late_is_found_out() {
+fn owner_of_a_late_server_is_found() {
     let redis = RedisServer::start(&[]);
     let (backend, port) = backend();
     let accepted = Arc::new(Mutex::new(Vec::new()));
@@ -217,33 +218,33 @@ fn a_server_that_accepts_late_is_found_out() {
         };
         let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
     });
-    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
-    signed(&redis, "hello", &url(port), 1);
+    let listener = Listener::start(&redis.url(), ident_port, &FREQUENT_AUDITS);
+    write_registered(&redis, "hello", &url(port), 1);
     listener.daemon.wait_for_line(&["withdrawn", "owner=\"tools.other\""]);
 }
 
 #[test]
-fn an_owner_that_stays_unknown_is_counted_and_logged_once() {
+fn lasting_unknown_owner_is_counted_and_logged_once() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     let ident_port = identd(move |mut stream, (about, ours)| {
         let what = if about == port { "ERROR : HIDDEN-USER" } else { "USERID : UNIX : tools.hello" };
         let _ = stream.write_all(format!("{about} , {ours} : {what}\r\n").as_bytes());
     });
-    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+    let listener = Listener::start(&redis.url(), ident_port, &FREQUENT_AUDITS);
     let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(sample(status, "proxylistener_owner_unknown_routes"), 0);
     assert_eq!(listener.register(".*", &url(port)), "ok");
-    listener.daemon.wait_for_line(&["WARN", "owner unknown", "tool=\"hello\"", "audits=3", "HIDDEN-USER"]);
+    listener.daemon.wait_for_line(&["WARN", "port owner unknown", "tool=\"hello\"", "audits=3", "HIDDEN-USER"]);
     wait_for("the gauge", || sample(status, "proxylistener_owner_unknown_routes") == 1);
     wait_for_finding(status, "owner_unknown", 4);
-    assert_eq!(listener.daemon.log().matches("WARN owner unknown").count(), 1, "{}", listener.daemon.log());
+    assert_eq!(listener.daemon.log().matches("WARN port owner unknown").count(), 1, "{}", listener.daemon.log());
     assert_eq!(listener.ask("unregister\n.*\n"), "ok");
     wait_for("the gauge falls", || sample(status, "proxylistener_owner_unknown_routes") == 0);
 }
 
 #[test]
-fn servers_that_do_not_accept_hide_nobody_elses() {
+fn stalled_servers_do_not_delay_other_tools() {
     let redis = RedisServer::start(&[]);
     let (one, two) = (full(), full());
     let (_backend, port) = backend();
@@ -254,14 +255,14 @@ fn servers_that_do_not_accept_hide_nobody_elses() {
     redis.cli(&["HSET", "prefix:zoo", ".*", &url(port)]);
     assert_eq!(listener.register("/one", &url(one.2)), "ok");
     assert_eq!(listener.register("/two", &url(two.2)), "ok");
-    // Theirs are under way by now, or come first.
+    // Their probes are running by now, or come first.
     redis.cli(&["HSET", "origin:zoo", ".*", origin]);
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"zoo\"", "owner=\"tools.zebra\""]);
     assert_eq!(redis.cli(&["HLEN", "prefix:hello"]), "2");
 }
 
 #[test]
-fn another_project_name_withdraws_nothing() {
+fn changed_project_withdraws_nothing() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     let file = redis.dir().join("project");
@@ -269,7 +270,7 @@ fn another_project_name_withdraws_nothing() {
     let ident_port = identd_by(|_| "tools.hello").to_string();
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--redis", &redis.url()];
     let more = ["--ident-port", &ident_port, "--project-file", file.to_str().unwrap()];
-    let daemon = Daemon::start(&[&args[..], &more, &SOMETIMES].concat(), &[]);
+    let daemon = Daemon::start(&[&args[..], &more, &FREQUENT_AUDITS].concat(), &[]);
     let (address, status) =
         (daemon.address_in("listening for registrations"), daemon.address_in("metrics endpoint listening"));
     let client = TcpStream::connect(address).unwrap();
@@ -282,31 +283,31 @@ fn another_project_name_withdraws_nothing() {
 }
 
 #[test]
-fn a_backend_that_does_not_answer_keeps_its_route() {
+fn unreachable_backend_keeps_its_route() {
     let redis = RedisServer::start(&[]);
-    let nobody = url(free_port());
-    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOMETIMES);
+    let dead = url(free_port());
+    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &FREQUENT_AUDITS);
     let status = listener.daemon.address_in("metrics endpoint listening");
-    assert_eq!(listener.register(".*", &nobody), "ok");
+    assert_eq!(listener.register(".*", &dead), "ok");
     wait_for_finding(status, "backend_unreachable", 3);
-    assert_eq!(route(&redis, ".*"), nobody);
+    assert_eq!(route(&redis, ".*"), dead);
 }
 
 #[test]
-fn an_identd_that_is_gone_withdraws_nothing() {
+fn missing_identd_withdraws_nothing() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
-    signed(&redis, "hello", &url(port), 1);
-    let listener = Listener::start(&redis.url(), free_port(), &SOMETIMES);
+    write_registered(&redis, "hello", &url(port), 1);
+    let listener = Listener::start(&redis.url(), free_port(), &FREQUENT_AUDITS);
     wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "owner_unknown", 3);
     assert_eq!(route(&redis, ".*"), url(port));
 }
 
 #[test]
-fn what_the_grid_did_not_register_is_left_alone() {
+fn routes_of_other_writers_are_not_audited() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
-    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &SOMETIMES);
+    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &FREQUENT_AUDITS);
     let status = listener.daemon.address_in("metrics endpoint listening");
     let origin = |source: &str| format!(r#"{{"source":"{source}","owner":"o","host":"127.0.0.1","since":1}}"#);
     for (pattern, origin) in
@@ -320,7 +321,7 @@ fn what_the_grid_did_not_register_is_left_alone() {
     for pattern in ["/kubernetes", "/broken", "/without", "/grid"] {
         redis.cli(&["HSET", "prefix:hello", pattern, &url(port)]);
     }
-    // Seen by the one that is the grid's: an audit went by.
+    // The grid's route shows that an audit has passed.
     wait_for("the grid's route is withdrawn", || found(status, "withdrawn") == 1);
     redis.cli(&["HSET", "origin:hello", "/grid", &origin("proxylistener")]);
     redis.cli(&["HSET", "prefix:hello", "/grid", &url(port)]);
@@ -332,11 +333,11 @@ fn what_the_grid_did_not_register_is_left_alone() {
 }
 
 #[test]
-fn what_has_changed_since_it_was_looked_at_stays() {
+fn route_changed_during_the_audit_stays() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
-    let ((asking, asked), (go_on, told)) = (channel(), channel::<()>());
-    let (asking, told) = (Mutex::new(asking), Mutex::new(told));
+    let ((asking, asked), (resume, resumed)) = (channel(), channel::<()>());
+    let (asking, resumed) = (Mutex::new(asking), Mutex::new(resumed));
     let is_registered = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&is_registered);
     let ident_port = identd(move |mut stream, (about, ours)| {
@@ -344,11 +345,11 @@ fn what_has_changed_since_it_was_looked_at_stays() {
         let user = if is_lost { "tools.other" } else { "tools.hello" };
         if is_lost {
             asking.lock().unwrap().send(()).unwrap_or_default();
-            told.lock().unwrap().recv().unwrap_or_default();
+            resumed.lock().unwrap().recv().unwrap_or_default();
         }
         let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
     });
-    let listener = Listener::start(&redis.url(), ident_port, &SOMETIMES);
+    let listener = Listener::start(&redis.url(), ident_port, &FREQUENT_AUDITS);
     let status = listener.daemon.address_in("metrics endpoint listening");
     assert_eq!(listener.register(".*", &url(port)), "ok");
     is_registered.store(true, SeqCst);
@@ -356,30 +357,30 @@ fn what_has_changed_since_it_was_looked_at_stays() {
     // The tool comes back on another port while the audit asks about the old one.
     let (_new_backend, new_port) = backend();
     assert_eq!(listener.register(".*", &url(new_port)), "ok");
-    drop(go_on);
+    drop(resume);
     wait_for("the change is noticed", || found(status, "changed") >= 1);
     wait_for("the new port is the tool's", || found(status, "own") >= 1);
     assert_eq!((route(&redis, ".*"), found(status, "withdrawn")), (url(new_port), 0));
 }
 
 #[test]
-fn an_audit_without_redis_is_told_of_and_the_next_one_works() {
+fn audit_without_redis_is_logged_and_repeated() {
     let mut redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     let listener = Listener::start(
         &redis.url(),
         identd_by(move |about| if about == port { "tools.other" } else { "tools.hello" }),
-        &SOMETIMES,
+        &FREQUENT_AUDITS,
     );
     redis.stop();
-    listener.daemon.wait_for_line(&["WARN", "no audit", "while asking Redis"]);
+    listener.daemon.wait_for_line(&["WARN", "audit failed", "while asking Redis"]);
     redis.start_again();
-    signed(&redis, "hello", &url(port), 1);
+    write_registered(&redis, "hello", &url(port), 1);
     listener.daemon.wait_for_line(&["withdrawn"]);
 }
 
 #[test]
-fn without_an_interval_nobody_is_asked() {
+fn interval_off_disables_the_audit() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     let owner = move |about| if about == port { "tools.other" } else { "tools.hello" };
@@ -388,7 +389,7 @@ fn without_an_interval_nobody_is_asked() {
     let args = ["--settings-file", file.to_str().unwrap(), "--metrics-listen", "127.0.0.1:0"];
     let listener = Listener::start(&redis.url(), identd_by(owner), &args);
     let status = listener.daemon.address_in("metrics endpoint listening");
-    signed(&redis, "hello", &url(port), 1);
+    write_registered(&redis, "hello", &url(port), 1);
     assert!(http::get(status, "/metrics").1.contains("proxylistener_audit_rounds_total 0"));
     std::fs::write(&file, "audit-interval 1h\n").unwrap();
     listener.daemon.signal("HUP");
@@ -397,7 +398,7 @@ fn without_an_interval_nobody_is_asked() {
 
 /// Real users, servers and identd: the second tool takes over the port of the first, which crashed.
 #[test]
-fn the_successor_on_a_port_is_not_shown_as_the_tool_before() {
+fn route_is_withdrawn_before_a_new_owner_serves_it_long() {
     const INTERVAL: Duration = Duration::from_secs(1);
     let redis = RedisServer::start(&[]);
     let Some((_identd, ident_port)) = real_identd::start(&redis.dir()) else { return };
@@ -436,7 +437,7 @@ fn the_successor_on_a_port_is_not_shown_as_the_tool_before() {
     first.signal("KILL");
     first.wait_for_end();
     wait_for_finding(status, "backend_unreachable", 1);
-    assert_eq!(route(&redis, ".*"), url(port), "nobody can have it yet");
+    assert_eq!(route(&redis, ".*"), url(port), "nothing listens yet");
 
     let _second = serve("50002", "other");
     let begun = Instant::now();
@@ -444,7 +445,7 @@ fn the_successor_on_a_port_is_not_shown_as_the_tool_before() {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("other"), "what hello's users would be shown: {answer}");
+    assert!(answer.ends_with("other"), "what hello's users would see: {answer}");
     wait_for("hello is withdrawn", || route(&redis, ".*").is_empty());
     eprintln!("withdrawn {:?} after the other tool's server began, audited every {INTERVAL:?}", begun.elapsed());
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"hello\"", "owner=\"tools.other\""]);

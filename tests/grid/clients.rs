@@ -1,4 +1,4 @@
-//! webservice-runner, portgrabber and portreleaser as their users, the proxies and Grid Engine see them.
+//! webservice-runner, portgrabber and portreleaser, as users, proxies and Grid Engine see them.
 
 mod command_line;
 mod family;

@@ -1,4 +1,4 @@
-//! proxylistener's limits of connections: no tool keeps the others of its host out.
+//! proxylistener's connection limits: no tool keeps other tools of its host out.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -8,20 +8,20 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::listener::{Listener, hear, identd};
+use crate::listener::{Listener, identd, read_reply};
 use crate::support::http;
 use crate::support::redis::RedisServer;
 use crate::support::wait::{SOON, wait_for};
 
 const URL: &str = "http://127.0.0.1:8000";
 
-/// A proxylistener whose clients are `tools.hello`'s but for those of a hog.
+/// A proxylistener with clients of `tools.hello` and of a hog.
 struct Shared {
     listener: Listener,
     status: SocketAddr,
     /// Ports of the hog's clients.
     hogs: Arc<Mutex<HashSet<u16>>>,
-    /// The identd does not answer yet.
+    /// While set, the identd does not answer.
     is_slow: Arc<AtomicBool>,
 }
 
@@ -43,7 +43,7 @@ impl Shared {
         Self { listener, status, hogs, is_slow }
     }
 
-    /// A client of the hog that asks for something.
+    /// A client of the hog that has sent a command.
     fn hog(&self) -> TcpStream {
         let mut client = self.listener.connect();
         self.hogs.lock().unwrap().insert(client.local_addr().unwrap().port());
@@ -61,7 +61,7 @@ impl Shared {
 }
 
 #[test]
-fn clients_that_do_not_close_keep_nobody_out() {
+fn lingering_clients_keep_no_other_client_out() {
     let redis = RedisServer::start(&[]);
     let shared = Shared::start(&redis, &[]);
     let answered: Vec<_> = (0..150)
@@ -77,11 +77,11 @@ fn clients_that_do_not_close_keep_nobody_out() {
     drop(answered);
 }
 
-/// Those that are answered and do not close are limited as well: the oldest are closed.
+/// Clients that have their reply and do not close are limited as well: the oldest are closed.
 #[test]
-fn clients_that_do_not_close_are_bounded() {
+fn lingering_clients_are_limited() {
     let redis = RedisServer::start(&[]);
-    // Of 16 a host has 8.
+    // One host may have 8 of 16.
     let shared = Shared::start(&redis, &["--max-connections", "16"]);
     let closed = "proxylistener_lingering_connections_refused_total{by=\"waited_longest\"}";
     let mut answered = Vec::new();
@@ -97,9 +97,9 @@ fn clients_that_do_not_close_are_bounded() {
 }
 
 #[test]
-fn a_user_of_many_commands_keeps_nobody_out() {
+fn user_of_many_commands_keeps_no_other_user_out() {
     let redis = RedisServer::start(&[]);
-    // Of 200 a host has 64.
+    // One host may have 64 of 200.
     let shared = Shared::start(&redis, &["--max-connections", "200"]);
     shared.is_slow.store(true, SeqCst);
     let hogs: Vec<_> = (0..100).map(|_| shared.hog()).collect();
@@ -108,15 +108,15 @@ fn a_user_of_many_commands_keeps_nobody_out() {
     other.write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
     wait_for("the others wait", || shared.sample("proxylistener_waiting_connections") == 37);
     shared.is_slow.store(false, SeqCst);
-    assert_eq!(hear(other), "ok");
+    assert_eq!(read_reply(other), "ok");
     assert_eq!(shared.sample("proxylistener_connections_refused_total{by=\"per_host\"}"), 0);
     drop(hogs);
 }
 
 #[test]
-fn one_user_has_a_share_of_its_hosts_places() {
+fn one_user_may_use_half_of_its_hosts_connections() {
     let redis = RedisServer::start(&[]);
-    // Of 16 a host has 8, and each of its users 4.
+    // One host may have 8 of 16, and each of its users 4.
     let shared = Shared::start(&redis, &["--max-connections", "16"]);
     redis.signal("STOP");
     let hogs: Vec<_> = (0..8).map(|_| shared.hog()).collect();
@@ -125,8 +125,8 @@ fn one_user_has_a_share_of_its_hosts_places() {
     let mut other = shared.listener.connect();
     other.write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
     redis.signal("CONT");
-    assert_eq!(hear(other), "ok");
-    let failed = hogs.into_iter().map(hear).filter(|reply| reply == "fail").count();
+    assert_eq!(read_reply(other), "ok");
+    let failed = hogs.into_iter().map(read_reply).filter(|reply| reply == "fail").count();
     assert!(failed >= 4, "{failed}");
-    shared.listener.daemon.wait_for_line(&["refused", "tool=\"hog\"", "as many commands under way"]);
+    shared.listener.daemon.wait_for_line(&["refused", "tool=\"hog\"", "too many concurrent commands"]);
 }

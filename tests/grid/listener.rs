@@ -1,4 +1,4 @@
-//! The real proxylistener and its clients, and identds that reply whatever a test wants.
+//! The real proxylistener, its clients, and scripted identds.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts one, and waits until it listens.
+    /// Starts it, and waits until it listens.
     pub fn start(redis: &str, ident_port: u16, extra_args: &[&str]) -> Self {
         Self::start_with(redis, ident_port, extra_args, &[])
     }
@@ -46,7 +46,7 @@ impl Listener {
         Self { daemon, address }
     }
 
-    /// Sends bytes and returns everything that comes until the listener closes.
+    /// Sends bytes and returns the reply, until the listener closes.
     #[track_caller]
     pub fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
         ask(self.connect(), bytes)
@@ -58,7 +58,7 @@ impl Listener {
         self.ask(format!("register\n{pattern}\n{url}\n"))
     }
 
-    /// A client that says nothing yet.
+    /// A client that has sent nothing yet.
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).expect("a connection")
@@ -74,26 +74,26 @@ impl Listener {
     }
 }
 
-/// Sends bytes and returns everything that comes until the other end closes.
+/// Sends bytes and returns the reply, until the other end closes.
 #[track_caller]
 pub fn ask(mut client: TcpStream, bytes: impl AsRef<[u8]>) -> String {
     client.write_all(bytes.as_ref()).expect("sent");
-    hear(client)
+    read_reply(client)
 }
 
-/// Returns everything that comes until the other end closes.
+/// Reads until the other end closes.
 #[track_caller]
-pub fn hear(mut client: TcpStream) -> String {
+pub fn read_reply(mut client: TcpStream) -> String {
     client.set_read_timeout(Some(SOON)).expect("a time");
     let mut reply = String::new();
     client.read_to_string(&mut reply).expect("the other end closes in order");
     reply
 }
 
-/// What an identd is asked: the client's port, and the listener's.
+/// An identd query: the client's port, and the listener's.
 pub type Ports = (u16, u16);
 
-/// An identd for every address of this machine; `reply` has each connection after its query was read.
+/// An identd on every address of this machine; `reply` gets each connection after its query was read.
 pub fn identd(reply: impl Fn(TcpStream, Ports) + Send + Sync + 'static) -> u16 {
     let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0));
     let listener = both.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("a port");
@@ -118,12 +118,12 @@ pub fn identd(reply: impl Fn(TcpStream, Ports) + Send + Sync + 'static) -> u16 {
     port
 }
 
-/// An identd that knows every connection as this user's.
+/// An identd that names this user for every connection.
 pub fn identd_of(user: &'static str) -> u16 {
     identd_by(move |_| user)
 }
 
-/// An identd that knows a connection by its port on this side.
+/// An identd that names a user by the connection's port on this side.
 pub fn identd_by(user: impl Fn(u16) -> &'static str + Send + Sync + 'static) -> u16 {
     identd(move |mut stream, (client, ours)| {
         let user = user(client);

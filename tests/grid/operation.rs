@@ -1,4 +1,4 @@
-//! proxylistener as its operator meets it: command line, signals, settings, metrics, systemd.
+//! How an operator runs proxylistener: command line, signals, settings, metrics, systemd.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 
-use crate::listener::{Listener, ask, hear, identd, identd_of};
+use crate::listener::{Listener, ask, identd, identd_of, read_reply};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, is_ready, metric};
 use crate::support::port::free_port;
@@ -19,7 +19,7 @@ const NO_TOOL: &str = "This service available only to tool accounts";
 const URL: &str = "http://127.0.0.1:8000";
 
 #[test]
-fn sighup_reads_the_settings_again() {
+fn sighup_reloads_the_settings() {
     let redis = RedisServer::start(&[]);
     let file = redis.dir().join("settings");
     let write = |text: &str| fs::write(&file, text).unwrap();
@@ -33,25 +33,25 @@ fn sighup_reads_the_settings_again() {
     write("allow-destination 10.68.0.0/16\nidle-timeout 300ms\n");
     listener.daemon.signal("HUP");
     listener.daemon.wait_for_line(&["INFO", "settings reloaded", "changed=true"]);
-    assert_eq!(ask(client, format!("register\n.*\n{elsewhere}\n")), "ok", "who is in stays in");
-    assert_eq!(hear(listener.connect()), "", "closed in less than 10 s");
+    assert_eq!(ask(client, format!("register\n.*\n{elsewhere}\n")), "ok", "open connections get the new settings");
+    assert_eq!(read_reply(listener.connect()), "", "closed in less than 10 s");
 
     write("allow-destination 10.68.0.0/16\nidle-timeout soon\n");
     listener.daemon.signal("HUP");
     listener.daemon.wait_for_line(&["WARN", "reload failed", ":2: invalid value 'soon'", "expected e.g."]);
     let again = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 4)), format!("register\n.*\n{elsewhere}\n"));
-    wait_for("the settings in force stay", || again() == "ok");
+    wait_for("the current settings stay", || again() == "ok");
 
     write("listen 127.0.0.1:1\nmetrics-listen 127.0.0.1:0\nredis redis://h/0\n");
     listener.daemon.signal("HUP");
-    // Those two that the command line says have precedence.
-    listener.daemon.wait_for_line(&["WARN", "takes a restart", "--metrics-listen"]);
-    assert_eq!(listener.daemon.log().matches("takes a restart").count(), 1);
-    wait_for("what the file no longer says is gone", || again() == "fail");
+    // The command line overrides the other two.
+    listener.daemon.wait_for_line(&["WARN", "restart to apply it", "--metrics-listen"]);
+    assert_eq!(listener.daemon.log().matches("restart to apply it").count(), 1);
+    wait_for("options removed from the file have their default", || again() == "fail");
 }
 
 #[test]
-fn it_tells_of_itself_over_http() {
+fn metrics_and_health_are_served_over_http() {
     let redis = RedisServer::start(&[]);
     let args = ["--metrics-listen", "127.0.0.1:0", "--audit-interval", "50ms"];
     let mut listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
@@ -82,13 +82,13 @@ fn it_tells_of_itself_over_http() {
     wait_for(sample, || metric(status, sample) > 0.0);
     assert!(metric(status, r#"proxylistener_redis_seconds_bucket{le="+Inf"}"#) > 0.0);
     listener.daemon.signal("TERM");
-    wait_for("it says that it drains", || get(status, "/ready").0 == 503);
+    wait_for("not ready while it drains", || get(status, "/ready").0 == 503);
     drop(idle);
     assert_eq!(listener.daemon.wait_for_end(), 0);
 }
 
 #[test]
-fn it_is_not_ready_while_redis_takes_no_writes() {
+fn readiness_follows_redis_writability() {
     let mut redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--metrics-listen", "127.0.0.1:0"]);
     let status = listener.daemon.address_in("metrics endpoint listening");
@@ -117,7 +117,7 @@ fn it_is_not_ready_while_redis_takes_no_writes() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_changes_nothing() {
+fn closed_log_changes_nothing() {
     let redis = RedisServer::start(&[]);
     let ident_port = identd_of("tools.hello").to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_proxylistener"));
@@ -148,15 +148,20 @@ fn a_log_that_nobody_reads_changes_nothing() {
 }
 
 #[test]
-fn repeats_and_reasons_are_in_the_log_when_asked_for() {
+fn debug_log_has_repeats_and_reasons() {
     let redis = RedisServer::start(&[]);
     let url = format!("http://127.0.0.1:{}", free_port());
-    for (level, is_told) in [("info", false), ("debug", true)] {
+    for (level, is_debug) in [("info", false), ("debug", true)] {
         let args = ["--audit-interval", "50ms", "--log-level", level];
         let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &args);
         assert_eq!(listener.register(".*", &url), "ok");
-        if is_told {
-            listener.daemon.wait_for_line(&["DEBUG", "nobody listens", "tool=\"hello\"", "connection refused"]);
+        if is_debug {
+            listener.daemon.wait_for_line(&[
+                "DEBUG",
+                "port refuses connections",
+                "tool=\"hello\"",
+                "connection refused",
+            ]);
         } else {
             assert!(!listener.daemon.log().contains("DEBUG"));
         }
@@ -164,7 +169,7 @@ fn repeats_and_reasons_are_in_the_log_when_asked_for() {
 }
 
 #[test]
-fn systemds_watchdog_is_fed() {
+fn systemd_watchdog_is_fed() {
     let redis = RedisServer::start(&[]);
     let path = redis.dir().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
@@ -174,21 +179,21 @@ fn systemds_watchdog_is_fed() {
     let mut fed = 0;
     while fed < 3 {
         let mut bytes = [0; 64];
-        let len = systemd.recv(&mut bytes).expect("told in time");
+        let len = systemd.recv(&mut bytes).expect("notified in time");
         fed += usize::from(bytes[..len].trim_ascii_end() == b"WATCHDOG=1");
     }
 }
 
 #[test]
-fn the_end_is_asked_for_and_comes_when_clients_are_answered() {
+fn shutdown_drains_open_connections() {
     let redis = RedisServer::start(&[]);
     for signal in ["TERM", "INT"] {
-        let (go_on, told) = channel::<()>();
+        let (resume, resumed) = channel::<()>();
         let (asking, asked) = channel::<()>();
-        let told = std::sync::Mutex::new(told);
+        let resumed = std::sync::Mutex::new(resumed);
         let ident_port = identd(move |mut stream, (client, ours)| {
             asking.send(()).unwrap();
-            told.lock().unwrap().recv().unwrap();
+            resumed.lock().unwrap().recv().unwrap();
             let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
         });
         let mut listener = Listener::start(&redis.url(), ident_port, &[]);
@@ -197,33 +202,33 @@ fn the_end_is_asked_for_and_comes_when_clients_are_answered() {
         (&client).write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
         asked.recv_timeout(SOON).unwrap();
         listener.daemon.signal(signal);
-        listener.daemon.wait_for_line(&["draining", "clients=2"]);
-        assert!(TcpStream::connect(listener.address).is_err(), "nobody is let in any more");
-        go_on.send(()).unwrap();
-        assert_eq!(hear(client), "ok");
-        assert_eq!(hear(idle), "");
+        listener.daemon.wait_for_line(&["draining open connections", "clients=2"]);
+        assert!(TcpStream::connect(listener.address).is_err(), "no new connection is accepted");
+        resume.send(()).unwrap();
+        assert_eq!(read_reply(client), "ok");
+        assert_eq!(read_reply(idle), "");
         assert_eq!(listener.daemon.wait_for_end(), 0);
         listener.daemon.wait_for_line(&["shutdown complete"]);
     }
 }
 
 #[test]
-fn systemd_is_told() {
+fn systemd_is_notified_of_start_and_stop() {
     let redis = RedisServer::start(&[]);
     let path = redis.dir().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(SOON)).unwrap();
-    let heard = || {
+    let received = || {
         let mut bytes = [0; 64];
-        let len = systemd.recv(&mut bytes).expect("told in time");
+        let len = systemd.recv(&mut bytes).expect("notified in time");
         String::from_utf8_lossy(bytes[..len].trim_ascii_end()).into_owned()
     };
-    // No watchdog has a period of 0.
+    // A period of 0 means no watchdog.
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "0")];
     let mut listener = Listener::start_with(&redis.url(), free_port(), &[], &environment);
-    assert_eq!(heard(), "READY=1");
+    assert_eq!(received(), "READY=1");
     listener.daemon.signal("TERM");
-    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(received(), "STOPPING=1");
     assert_eq!(listener.daemon.wait_for_end(), 0);
     assert!(!listener.daemon.log().contains("panicked"), "{}", listener.daemon.log());
 }
@@ -236,7 +241,7 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn the_command_line_teaches() {
+fn usage_errors_exit_64_and_help_lists_the_replies() {
     let (status, help, _) = run(&["--help"]);
     assert_eq!(status, Some(0));
     let page = include_str!("../../docs/proxylistener.md");
@@ -260,7 +265,7 @@ fn the_command_line_teaches() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_no_usage_error() {
+fn taken_port_exits_1() {
     let redis = RedisServer::start(&[]);
     let (status, _, error) = run(&["--project", "tools", "--listen", &format!("127.0.0.1:{}", redis.port())]);
     assert_eq!(status, Some(1));
@@ -268,7 +273,7 @@ fn a_port_that_is_taken_is_no_usage_error() {
 }
 
 #[test]
-fn redis_is_named_by_the_environment_too() {
+fn redis_url_may_come_from_the_environment() {
     let redis = RedisServer::start(&[]);
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
     let daemon = Daemon::start(&args, &[("URLPROXY_REDIS", &redis.url())]);

@@ -1,4 +1,4 @@
-//! A proxylistener that records what it is sent, and answers whatever a test wants.
+//! A fake proxylistener that records commands, and sends scripted replies.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -15,16 +15,16 @@ use crate::support::wait::wait_for;
 pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
+    received: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    /// One on a port of 127.0.0.1 whose answer to each command is `answer`'s, which may take its time.
+    /// A proxy on a port of 127.0.0.1 that replies to each command with the result of `answer`, which may block.
     pub fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), answer).expect("a port")
     }
 
-    /// The same somewhere else.
+    /// The same at another address.
     pub fn start_at(
         address: SocketAddr,
         answer: impl Fn(&str) -> String + Send + Sync + 'static,
@@ -32,7 +32,7 @@ impl Proxy {
         Self::start_knowing(&["register", "renew", "unregister"], address, answer)
     }
 
-    /// An old one: it answers `fail` to the first line of a command that it does not know, and `answer`'s to the others.
+    /// An old proxy: it replies `fail` to the first line of an unknown command, and with `answer` to others.
     pub fn old(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         let old = &["register\n", "registerCanonical\n", "unregister\n"];
         Self::start_knowing(old, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), answer).expect("a port")
@@ -44,11 +44,11 @@ impl Proxy {
         answer: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address)?;
-        let proxy = Self { address: listener.local_addr()?, heard: Arc::default() };
-        let (heard, answer) = (Arc::clone(&proxy.heard), Arc::new(answer));
+        let proxy = Self { address: listener.local_addr()?, received: Arc::default() };
+        let (log, answer) = (Arc::clone(&proxy.received), Arc::new(answer));
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let (heard, answer) = (Arc::clone(&heard), Arc::clone(&answer));
+                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
                 thread::spawn(move || {
                     let mut received = Vec::new();
                     let mut bytes = [0; 512];
@@ -63,7 +63,7 @@ impl Proxy {
                         }
                     }
                     let received = String::from_utf8_lossy(&received).into_owned();
-                    heard.lock().unwrap().push(received.clone());
+                    log.lock().unwrap().push(received.clone());
                     let answer = if is_known(received.as_bytes()) { answer(&received) } else { "fail".into() };
                     let _ = stream.write_all(answer.as_bytes());
                 });
@@ -72,54 +72,54 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// One that answers `ok`.
+    /// A proxy that replies `ok`.
     pub fn agreeing() -> Self {
         Self::start(|_| "ok".into())
     }
 
-    /// One that answers `ok`, but to what `is_slow` says of, by itself and its number, only when something is sent, or
-    /// can't be any more.
+    /// A proxy that replies `ok`. It delays commands for which `is_slow(command, number)` is true until the sender sends or is
+    /// dropped.
     pub fn slow(is_slow: impl Fn(&str, usize) -> bool + Send + Sync + 'static) -> (Self, Sender<()>) {
-        let (go_on, told) = channel();
-        let (told, number) = (Mutex::new(told), AtomicUsize::new(0));
+        let (resume, resumed) = channel();
+        let (resumed, number) = (Mutex::new(resumed), AtomicUsize::new(0));
         let proxy = Self::start(move |command| {
             if is_slow(command, number.fetch_add(1, Relaxed)) {
-                let _ = told.lock().unwrap().recv();
+                let _ = resumed.lock().unwrap().recv();
             }
             "ok".into()
         });
-        (proxy, go_on)
+        (proxy, resume)
     }
 
-    /// All bytes of each connection on which there were any, in the order of their commands.
-    pub fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
+    /// All received commands, in order.
+    pub fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap().clone()
     }
 
-    /// The same without what was heard twice in a row: an old one is asked again what it answers too late.
-    pub fn heard_once(&self) -> Vec<String> {
-        let mut heard = self.heard();
-        heard.dedup();
-        heard
+    /// The same without repeats: clients ask an old proxy again if it replies too late.
+    pub fn received_once(&self) -> Vec<String> {
+        let mut received = self.received();
+        received.dedup();
+        received
     }
 
-    /// Waits until it has heard exactly this.
+    /// Waits until it has received exactly these commands.
     #[track_caller]
     pub fn wait_for(&self, commands: &[&str]) {
-        wait_for(&format!("{commands:?}, but {:?}", self.heard()), || self.heard() == commands);
+        wait_for(&format!("{commands:?}, but {:?}", self.received()), || self.received() == commands);
     }
 
-    /// How many of the commands that it has heard begin so.
+    /// The number of received commands with this beginning.
     pub fn count(&self, beginning: &str) -> usize {
-        self.heard().iter().filter(|command| command.starts_with(beginning)).count()
+        self.received().iter().filter(|command| command.starts_with(beginning)).count()
     }
 
-    /// What a service at this port of the address that the clients come from is registered with.
+    /// The command that registers a service on this port of the clients' address.
     pub fn registration(&self, port: u16) -> String {
         self.command("register", port)
     }
 
-    /// And unregistered.
+    /// The command that unregisters it.
     pub fn unregistration(&self, port: u16) -> String {
         self.command("unregisterUrl", port)
     }

@@ -1,4 +1,4 @@
-//! proxylistener as its clients and its Redis see it.
+//! proxylistener, as its clients and Redis see it.
 
 mod allowed_clients;
 mod commands;
@@ -20,7 +20,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::listener::{Listener, Ports, ask, hear, identd, identd_by, identd_of};
+use crate::listener::{Listener, Ports, ask, identd, identd_by, identd_of, read_reply};
 use crate::real_identd;
 use crate::support::daemon::Daemon;
 use crate::support::http;
@@ -43,7 +43,7 @@ fn route(redis: &RedisServer, pattern: &str) -> String {
     redis.cli(&["HGET", "prefix:hello", pattern])
 }
 
-/// A server that accepts nobody: the system does that for it.
+/// A server that never calls accept: the kernel accepts for it.
 fn server() -> (TcpListener, u16) {
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = server.local_addr().unwrap().port();
@@ -64,7 +64,7 @@ fn connect_between(from: IpAddr, to: SocketAddr) -> TcpStream {
     TcpStream::from(socket)
 }
 
-/// A host whose identd says who has which port: a proxylistener for all its users.
+/// A host with an identd for several users, and a proxylistener.
 struct Grid {
     redis: RedisServer,
     listener: Listener,
@@ -82,7 +82,7 @@ impl Grid {
         Self { redis, listener, users }
     }
 
-    /// From now on a port is this user's; of nobody whom the identd knows when he is `""`.
+    /// From now on the identd names this user for the port; with `""` it names none.
     fn own(&self, port: u16, user: &'static str) {
         self.users.lock().unwrap().insert(port, user);
     }
@@ -94,7 +94,7 @@ impl Grid {
         (server, port)
     }
 
-    /// A user's connection to proxylistener, which says nothing yet.
+    /// A user's connection to proxylistener, on which nothing was sent yet.
     fn client_of(&self, user: &'static str) -> TcpStream {
         let client = self.listener.connect();
         self.own(client.local_addr().unwrap().port(), user);
@@ -111,7 +111,7 @@ impl Grid {
         self.ask_as(user, &format!("register\n.*\n{}\n", url_of(port)))
     }
 
-    /// Where all of a tool's requests go.
+    /// The URL of a tool's route for all paths.
     fn route(&self, tool: &str) -> String {
         self.redis.cli(&["HGET", &format!("prefix:{tool}"), ".*"])
     }

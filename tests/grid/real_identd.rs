@@ -1,4 +1,4 @@
-//! A real identd, in a namespace where two tools have accounts: `tools.hello` with uid 50001, `tools.other` with 50002.
+//! A real identd, in a namespace with two tool accounts: `tools.hello`, uid 50001, and `tools.other`, uid 50002.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -10,10 +10,10 @@ use crate::support::port::free_port;
 use crate::support::wait::wait_for;
 
 const PROGRAM: &str = "/usr/sbin/oidentd";
-/// Runs a command where `$1` is the file of accounts.
+/// Runs a command with `$1` as /etc/passwd.
 const WITH_ACCOUNTS: &str = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
 
-/// The process and its port; `None` when this is not root or there is no oidentd, and the test may be skipped.
+/// The process and its port; `None` without root or oidentd, if the test may be skipped.
 #[track_caller]
 pub fn start(dir: &Path) -> Option<(Daemon, u16)> {
     if !need_root() || !need("oidentd", Path::new(PROGRAM).exists()) {

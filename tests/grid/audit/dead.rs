@@ -4,19 +4,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
 
-/// The fewest audits, and soon.
+/// Dead after the fewest audits, in a short time.
 const SOON_DEAD: [&str; 6] = ["--audit-interval", "50ms", "--metrics-listen", "127.0.0.1:0", "--dead-after", "100ms"];
 
 #[test]
-fn a_port_that_refuses_for_long_is_no_longer_routed() {
+fn route_to_a_dead_port_is_withdrawn() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOON_DEAD);
     let status = listener.daemon.address_in("metrics endpoint listening");
     let (_backend, port) = backend();
-    let nobody = url(free_port());
+    let dead = url(free_port());
     assert_eq!(listener.register("/there", &url(port)), "ok");
-    assert_eq!(listener.ask(format!("registerCanonical\n.*\n{nobody}\n")), "ok");
-    let destination = format!("destination=\"{nobody}\"");
+    assert_eq!(listener.ask(format!("registerCanonical\n.*\n{dead}\n")), "ok");
+    let destination = format!("destination=\"{dead}\"");
     listener.daemon.wait_for_line(&["WARN", "withdrawn", "refuses connections", "tool=\"hello\"", &destination]);
     wait_for_finding(status, "own", 4);
     assert_eq!(redis.cli(&["HKEYS", "prefix:hello"]), "/there");
@@ -26,53 +26,53 @@ fn a_port_that_refuses_for_long_is_no_longer_routed() {
 }
 
 #[test]
-fn a_server_that_does_not_listen_yet_keeps_its_route() {
+fn starting_server_keeps_its_route() {
     let redis = RedisServer::start(&[]);
     let args = ["--audit-interval", "20ms", "--metrics-listen", "127.0.0.1:0", "--dead-after", "10m"];
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &args);
     let status = listener.daemon.address_in("metrics endpoint listening");
-    let nobody = url(free_port());
-    assert_eq!(listener.register(".*", &nobody), "ok");
+    let dead = url(free_port());
+    assert_eq!(listener.register(".*", &dead), "ok");
     wait_for_finding(status, "backend_unreachable", 9);
-    assert_eq!(route(&redis, ".*"), nobody);
+    assert_eq!(route(&redis, ".*"), dead);
 }
 
-/// A registration counts from its own time, whatever was seen before.
+/// The dead time counts from the registration, whatever earlier audits found.
 #[test]
-fn a_port_that_is_registered_again_gets_its_time_again() {
+fn new_registration_restarts_the_dead_time() {
     let redis = RedisServer::start(&[]);
-    let nobody = url(free_port());
+    let dead = url(free_port());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    signed(&redis, "old", &nobody, 1);
-    signed(&redis, "new", &nobody, now + 3600);
+    write_registered(&redis, "old", &dead, 1);
+    write_registered(&redis, "new", &dead, now + 3600);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOON_DEAD);
     let status = listener.daemon.address_in("metrics endpoint listening");
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"old\""]);
     wait_for_finding(status, "backend_unreachable", 4);
-    assert_eq!(redis.cli(&["HGET", "prefix:new", ".*"]), nobody);
+    assert_eq!(redis.cli(&["HGET", "prefix:new", ".*"]), dead);
 }
 
 #[test]
-fn a_server_that_is_busy_is_not_dead() {
+fn busy_server_is_not_dead() {
     let redis = RedisServer::start(&[]);
     let full = full();
-    signed(&redis, "hello", &url(full.2), 1);
+    write_registered(&redis, "hello", &url(full.2), 1);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOON_DEAD);
     let status = listener.daemon.address_in("metrics endpoint listening");
-    // Each takes until the deadline of connecting.
+    // Each probe takes until the connect deadline.
     (0..4).for_each(|_| wait_for_finding(status, "backend_unreachable", 1));
     assert_eq!((route(&redis, ".*"), found(status, "dead")), (url(full.2), 0));
 }
 
 #[test]
-fn a_host_that_is_gone_loses_its_routes() {
+fn lost_host_loses_its_routes() {
     let redis = RedisServer::start(&[]);
-    // An address of RFC 6666, where nobody ever is.
-    signed(&redis, "hello", "http://[100::1]:8000", 1);
+    // The discard prefix of RFC 6666: no host has this address.
+    write_registered(&redis, "hello", "http://[100::1]:8000", 1);
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &SOON_DEAD);
     let begun = Instant::now();
-    // Without an answer of the network each audit takes two deadlines of connecting.
-    while !listener.daemon.log().contains("withdrawn: the port refuses connections") {
+    // If the network does not answer, each audit takes two connect deadlines.
+    while !listener.daemon.log().contains("route withdrawn; its port refuses connections") {
         assert!(begun.elapsed() < 4 * SOON, "{}", listener.daemon.log());
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -80,13 +80,13 @@ fn a_host_that_is_gone_loses_its_routes() {
 }
 
 #[test]
-fn most_routes_at_once_are_kept_until_the_operator_says_so() {
+fn mass_failure_is_held_until_the_operator_accepts() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     for n in 0..24 {
-        signed(&redis, &format!("tool{n}"), &url(free_port()), 1);
+        write_registered(&redis, &format!("tool{n}"), &url(free_port()), 1);
     }
-    signed(&redis, "hello", &url(port), 1);
+    write_registered(&redis, "hello", &url(port), 1);
     let accept = redis.dir().join("accept");
     let guard = format!("50% floor=20 hold=1h accept={}", accept.display());
     let args = [&SOON_DEAD[..], &["--withdrawal-guard", &guard]].concat();
@@ -108,17 +108,17 @@ fn most_routes_at_once_are_kept_until_the_operator_says_so() {
     assert_eq!(redis.cli(&["KEYS", "prefix:*"]), "prefix:hello");
 }
 
-/// A tool that has most routes is one tool, and holds back nobody's withdrawal.
+/// A tool with most of the routes counts as one tool, and holds back no withdrawal.
 #[test]
-fn one_tools_dead_routes_are_not_most() {
+fn dead_routes_of_one_tool_are_no_mass_failure() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     for n in 0..30 {
         redis.cli(&["HSET", "prefix:hello", &format!("/{n}"), &url(free_port())]);
     }
-    signed(&redis, "dead", &url(free_port()), 1);
-    signed(&redis, "there", &url(port), 1);
-    // Registered by one user for several tools, so that one port is right for all.
+    write_registered(&redis, "dead", &url(free_port()), 1);
+    write_registered(&redis, "there", &url(port), 1);
+    // One user has registered several tools, so that one port serves all of them.
     let origin = r#"{"source":"proxylistener","owner":"tools.there","host":"127.0.0.1","since":1}"#;
     for n in 0..5 {
         redis.cli(&["HSET", &format!("origin:there{n}"), ".*", origin]);
@@ -133,12 +133,12 @@ fn one_tools_dead_routes_are_not_most() {
 }
 
 #[test]
-fn off_keeps_them_for_ever() {
+fn dead_after_off_keeps_dead_routes() {
     let redis = RedisServer::start(&[]);
-    let nobody = url(free_port());
-    signed(&redis, "hello", &nobody, 1);
+    let dead = url(free_port());
+    write_registered(&redis, "hello", &dead, 1);
     let args = ["--audit-interval", "20ms", "--metrics-listen", "127.0.0.1:0", "--dead-after", "off"];
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &args);
     wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "backend_unreachable", 9);
-    assert_eq!(route(&redis, ".*"), nobody);
+    assert_eq!(route(&redis, ".*"), dead);
 }

@@ -10,7 +10,7 @@ fn holder(redis: &RedisServer, port: u16) -> String {
 }
 
 #[test]
-fn of_several_tools_at_one_address_the_owner_of_the_port_stays() {
+fn owner_of_the_port_keeps_a_shared_address() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     let listener = Listener::start(
@@ -29,7 +29,7 @@ fn of_several_tools_at_one_address_the_owner_of_the_port_stays() {
 }
 
 #[test]
-fn the_index_follows_old_writers() {
+fn index_follows_old_writers() {
     let redis = RedisServer::start(&[]);
     let (_silent, silent) = backend();
     let (one, both, gone) = (free_port(), free_port(), free_port());
@@ -40,7 +40,7 @@ fn the_index_follows_old_writers() {
     redis.cli(&["HSET", "prefix:silent", ".*", &url(silent)]);
     redis.cli(&["HSET", "prefix:one", ".*", &url(one), "/both", &url(both)]);
     redis.cli(&["HSET", "prefix:other", ".*", &url(both)]);
-    // A Service's address, of another tool's route that is no grid's.
+    // A Service's address, in a route that is not the grid's.
     redis.cli(&["HSET", "prefix:service", ".*", "http://10.0.0.1:80"]);
     redis.cli(&["SADD", "k8s_services", "tool-service/service/.*"]);
     redis.cli(&["HSET", "addresses", "10.0.0.1:80", "service", &format!("127.0.0.1:{gone}"), "one", "nonsense", "one"]);
@@ -55,9 +55,9 @@ fn the_index_follows_old_writers() {
     );
 }
 
-/// Of a key of another type nothing is known, and nothing is written to it.
+/// A key of the wrong type counts as empty, and nothing is written to it.
 #[test]
-fn an_index_of_another_type_stops_nothing() {
+fn index_of_the_wrong_type_is_ignored() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     redis.cli(&["SET", "addresses", "text"]);
@@ -67,19 +67,19 @@ fn an_index_of_another_type_stops_nothing() {
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &ARGS);
     wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "own", 3);
     assert_eq!(redis.cli(&["GET", "addresses"]), "text");
-    assert!(!listener.daemon.log().contains("no audit"));
+    assert!(!listener.daemon.log().contains("audit failed"));
 }
 
-/// What an audit has seen early may be otherwise at its end.
+/// A result early in an audit may be outdated at its end.
 #[test]
-fn a_tool_that_has_a_port_by_the_end_of_an_audit_keeps_it() {
+fn tool_that_gets_a_port_during_the_audit_keeps_it() {
     let redis = RedisServer::start(&[]);
     let ((_backend, port), (_slow, slow)) = (backend(), backend());
-    let (is_seconds, (go_on, told)) = (Arc::new(AtomicBool::new(false)), channel::<()>());
-    let (is_second, told) = (Arc::clone(&is_seconds), Mutex::new(told));
+    let (is_seconds, (resume, resumed)) = (Arc::new(AtomicBool::new(false)), channel::<()>());
+    let (is_second, resumed) = (Arc::clone(&is_seconds), Mutex::new(resumed));
     let ident_port = identd(move |mut stream, (about, ours)| {
         if about == slow {
-            let _ = told.lock().unwrap().recv();
+            let _ = resumed.lock().unwrap().recv();
         }
         let user = if is_second.load(SeqCst) { "tools.second" } else { "tools.first" };
         let _ = stream.write_all(format!("{about} , {ours} : USERID : UNIX : {user}\r\n").as_bytes());
@@ -93,7 +93,7 @@ fn a_tool_that_has_a_port_by_the_end_of_an_audit_keeps_it() {
     is_seconds.store(true, SeqCst);
     assert_eq!(listener.register(".*", &url(port)), "ok");
     assert_eq!(redis.cli(&["HGET", "prefix:second", ".*"]), url(port));
-    drop(go_on);
+    drop(resume);
     wait_for("the audit has ended", || sample(status, "proxylistener_audit_rounds_total") == 1);
     assert_eq!(redis.cli(&["HGET", "prefix:second", ".*"]), url(port));
 }

@@ -1,11 +1,11 @@
-//! Routes that an old writer wrote, which says nothing of origins.
+//! Routes without an origin: old writers do not write origins.
 
 use super::*;
 
 const LOCAL: [&str; 2] = ["--allow-client", "127.0.0.0/8,::1"];
 
 #[test]
-fn another_tools_port_is_no_longer_routed_whoever_wrote_the_route() {
+fn route_without_origin_to_another_tools_port_is_withdrawn() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     redis.cli(&[
@@ -17,7 +17,7 @@ fn another_tools_port_is_no_longer_routed_whoever_wrote_the_route() {
         &format!("http://localhost:{port}"),
     ]);
     redis.cli(&["HSET", "redirect:hello", ".*", "hello.toolforge.org"]);
-    let args = [&SOMETIMES[..], &LOCAL].concat();
+    let args = [&FREQUENT_AUDITS[..], &LOCAL].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &args);
     let status = listener.daemon.address_in("metrics endpoint listening");
     listener.daemon.wait_for_line(&["withdrawn", "tool=\"hello\"", "pattern=\".*\"", "owner=\"tools.other\""]);
@@ -27,9 +27,9 @@ fn another_tools_port_is_no_longer_routed_whoever_wrote_the_route() {
 }
 
 #[test]
-fn a_user_that_is_no_tool_changes_nothing() {
+fn port_of_a_non_tool_user_changes_nothing() {
     let redis = RedisServer::start(&[]);
-    let args = [&SOMETIMES[..], &LOCAL].concat();
+    let args = [&FREQUENT_AUDITS[..], &LOCAL].concat();
     for user in ["www-data", "toolsbeta.other", "root.other", "tools."] {
         let (_backend, port) = backend();
         redis.cli(&["HSET", "prefix:hello", ".*", &url(port)]);
@@ -40,25 +40,25 @@ fn a_user_that_is_no_tool_changes_nothing() {
 }
 
 #[test]
-fn a_dead_one_is_withdrawn_too() {
+fn dead_route_without_origin_is_withdrawn() {
     let redis = RedisServer::start(&[]);
     redis.cli(&["HSET", "prefix:hello", ".*", &url(free_port())]);
-    let args = [&SOMETIMES[..], &LOCAL, &["--dead-after", "100ms"]].concat();
+    let args = [&FREQUENT_AUDITS[..], &LOCAL, &["--dead-after", "100ms"]].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.hello"), &args);
     listener.daemon.wait_for_line(&["withdrawn", "refuses connections", "tool=\"hello\""]);
     assert_eq!(redis.cli(&["EXISTS", "prefix:hello"]), "0");
 }
 
-/// The cluster's, and what leads to no client's host, is not the grid's.
+/// Routes of the cluster, and to hosts that cannot be clients, are not the grid's.
 #[test]
-fn what_others_wrote_is_left_alone() {
+fn routes_of_other_writers_stay() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     redis.cli(&["HSET", "prefix:hello", "/api.*", &url(port), "/grid", &url(port)]);
     redis.cli(&["SADD", "k8s_services", "tool-hello/hello/api.*"]);
     redis.cli(&["HSET", "prefix:elsewhere", ".*", &format!("http://127.1.0.1:{port}")]);
     redis.cli(&["SADD", "prefix:set", &url(port)]);
-    let args = [&SOMETIMES[..], &["--allow-client", "127.0.0.0/24", "--dead-after", "100ms"]].concat();
+    let args = [&FREQUENT_AUDITS[..], &["--allow-client", "127.0.0.0/24", "--dead-after", "100ms"]].concat();
     let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &args);
     let status = listener.daemon.address_in("metrics endpoint listening");
     listener.daemon.wait_for_line(&["withdrawn", "pattern=\"/grid\""]);
@@ -68,23 +68,23 @@ fn what_others_wrote_is_left_alone() {
     assert_eq!(found(status, "withdrawn") + found(status, "dead"), 1);
 }
 
-/// Without lists anybody may be a client, but nobody's address is none.
+/// Without lists any host may be a client, but special addresses are not.
 #[test]
-fn loopback_is_audited_only_where_it_is_listed() {
+fn loopback_is_audited_only_if_listed() {
     let redis = RedisServer::start(&[]);
     let (_backend, port) = backend();
     redis.cli(&["HSET", "prefix:hello", ".*", &url(port)]);
-    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &SOMETIMES);
+    let listener = Listener::start(&redis.url(), identd_by(|_| "tools.other"), &FREQUENT_AUDITS);
     wait_for_finding(listener.daemon.address_in("metrics endpoint listening"), "outside", 2);
     assert_eq!(route(&redis, ".*"), url(port));
 }
 
-/// An old writer wrote over a signed route: the signature is about another destination.
+/// An old writer has overwritten a route: the origin names another destination.
 #[test]
-fn a_route_that_was_written_over_is_an_old_writers() {
+fn overwritten_route_counts_as_without_origin() {
     let redis = RedisServer::start(&[]);
     let ((_first, first), (_second, second)) = (backend(), backend());
-    let args = [&SOMETIMES[..], &LOCAL].concat();
+    let args = [&FREQUENT_AUDITS[..], &LOCAL].concat();
     let origin = |port| {
         let destination = url(port);
         format!(

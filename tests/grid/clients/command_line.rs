@@ -1,9 +1,9 @@
-//! What all three say of themselves, and of what is wrong with what they are given.
+//! Command lines and active-proxy files of all three programs.
 
 use super::job::{GRABBER, RELEASER, RUNNER, file_of, output};
 
 #[test]
-fn a_file_that_is_wrong_is_named_and_nothing_is_begun() {
+fn invalid_file_is_named_and_nothing_starts() {
     let wrong = file_of("good:1\n# fine\nnot good\n");
     let path = wrong.path().to_str().unwrap();
     let run = |program: &[&str], path: &str, command: &[&str]| {
@@ -32,7 +32,7 @@ fn a_file_that_is_wrong_is_named_and_nothing_is_begun() {
 }
 
 #[test]
-fn the_command_lines_teach() {
+fn invalid_command_lines_exit_64() {
     for (program, name) in [(RUNNER, "webservice-runner"), (GRABBER, "portgrabber"), (RELEASER, "portreleaser")] {
         let (status, version, _) = output(&[program, "--version"]);
         assert_eq!((status, version), (Some(0), format!("{name} {}\n", env!("CARGO_PKG_VERSION"))));

@@ -1,4 +1,4 @@
-//! The programs as a test runs them, and what is to be seen of them.
+//! Runs the programs, and inspects their processes.
 
 use std::fs;
 use std::io::Write;
@@ -15,12 +15,12 @@ pub const GRABBER: &str = env!("CARGO_BIN_EXE_portgrabber");
 pub const RELEASER: &str = env!("CARGO_BIN_EXE_portreleaser");
 
 pub const UNREGISTER: &str = "unregister\n.*\n";
-/// What a client that tries the new command first is heard to say by an old listener.
+/// What an old listener receives from a client that tries the new command first.
 pub const UNKNOWN: &str = "unregisterUrl\n";
 pub const NO_TOOL: &str = "This service available only to tool accounts";
 pub const IDENT_FAILED: &str = "Identd authentication failed. Please contact an administrator";
 
-/// A server at the address of its argument. It tells of its signals, ends at SIGTERM and stops listening at SIGUSR2.
+/// A server on the address of its argument. It prints its signals, exits at SIGTERM and stops listening at SIGUSR2.
 pub const SERVER: &str = r#"
     use IO::Socket::INET;
     $| = 1;
@@ -51,7 +51,7 @@ pub fn active(proxies: &[SocketAddr]) -> NamedTempFile {
     file_of(&proxies.iter().map(|address| format!("{address}\n")).collect::<String>())
 }
 
-/// A webservice-runner, and the file that it tells the proxies of.
+/// A running program, and its active-proxy file.
 pub struct Job {
     daemon: Daemon,
     pub file: NamedTempFile,
@@ -71,7 +71,7 @@ impl DerefMut for Job {
     }
 }
 
-/// With SIGHUP as it is by default, whatever the tests were started with, and renewals far off unless they are asked for.
+/// A webservice-runner. SIGHUP has its default action, and renewals are rare unless `options` set their interval.
 pub fn runner(file: NamedTempFile, options: &[&str], command: &[&str]) -> Job {
     runner_in(&[], file, options, command)
 }
@@ -91,7 +91,7 @@ pub fn grabber_in(environment: &[(&str, &str)], file: NamedTempFile, options: &[
     start(&[GRABBER], environment, file, options, &[&["hello"], command].concat())
 }
 
-/// Any of the programs.
+/// Starts any of the programs.
 pub fn start(
     program: &[&str],
     environment: &[(&str, &str)],
@@ -118,15 +118,15 @@ pub fn number_after(daemon: &Daemon, text: &str) -> u32 {
     number.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().expect("a number")
 }
 
-/// Whether a process has ended, though nobody may have taken notice.
+/// Whether a process has ended, even if it is a zombie.
 pub fn is_gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
     matches!(state, None | Some(Some('Z' | 'X')))
 }
 
-/// The process that portgrabber leaves beside a command with this port, if it is there.
-pub fn companion_of(port: u16) -> Option<u32> {
+/// portgrabber's watcher process for this port, if it runs.
+pub fn watcher_of(port: u16) -> Option<u32> {
     let argument = format!("\0watch:{port}\0");
     let is_it = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&argument))
@@ -144,8 +144,8 @@ pub fn group_of(pid: u32) -> u32 {
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().parse().unwrap()
 }
 
-/// The status, what is printed, and what is logged. In a `PATH` all of which anybody may look at: execvp(3) says EACCES
-/// otherwise, for what is not there.
+/// The status, standard output and standard error. All directories of `PATH` are readable: otherwise execvp(3) gives EACCES for
+/// a missing program.
 pub fn output(command: &[&str]) -> (Option<i32>, String, String) {
     let (program, args) = command.split_first().unwrap();
     let run = Command::new(program).args(args).env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).output();
@@ -154,8 +154,8 @@ pub fn output(command: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
-/// Whether somebody holds the name of the port: unix(7), abstract.
-pub fn is_claimed(port: u16) -> bool {
+/// Whether a process holds the abstract socket name of the port, unix(7).
+pub fn is_reserved(port: u16) -> bool {
     let name = format!(" @urlproxy-port-{port}");
     fs::read_to_string("/proc/net/unix").unwrap().lines().any(|line| line.ends_with(&name))
 }

@@ -1,4 +1,4 @@
-//! Which ports are given, and to how many.
+//! Port reservations.
 
 use std::collections::HashSet;
 use std::fs;
@@ -6,23 +6,23 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
-use super::job::{GRABBER, RUNNER, SERVER, active, file_of, is_claimed, number_after, output, runner};
+use super::job::{GRABBER, RUNNER, SERVER, active, file_of, is_reserved, number_after, output, runner};
 use crate::proxy::Proxy;
 use crate::support::daemon::Daemon;
 use crate::support::need::need_root;
 use crate::support::port::free_port;
 
 #[test]
-fn fifty_at_once_have_fifty_ports_below_the_kernels() {
+fn fifty_jobs_get_fifty_ports_outside_the_ephemeral_range() {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let low: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
-    let nobody = file_of("");
+    let empty = file_of("");
     let script = "echo $PORT; read -r _";
     let jobs: Vec<Child> = (0..50)
         .map(|number| {
             let mut command = Command::new(if number % 2 == 0 { RUNNER } else { GRABBER });
             if number % 2 == 1 {
-                command.arg("--active-proxy-file").arg(nobody.path()).arg("hello");
+                command.arg("--active-proxy-file").arg(empty.path()).arg("hello");
             }
             command.args(["sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
             command.spawn().unwrap()
@@ -35,7 +35,7 @@ fn fifty_at_once_have_fifty_ports_below_the_kernels() {
         BufReader::new(job.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let port: u16 = line.trim().parse().unwrap();
         assert!((10_000..low).contains(&port), "{port}");
-        assert!(is_claimed(port), "{port}");
+        assert!(is_reserved(port), "{port}");
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
         assert!(ports.insert(port), "{port} was given twice");
         ended.push(job);
@@ -44,27 +44,27 @@ fn fifty_at_once_have_fifty_ports_below_the_kernels() {
         drop(job.stdin.take());
         job.wait().unwrap();
     }
-    assert!(!ports.into_iter().any(is_claimed), "those who claimed them are gone");
+    assert!(!ports.into_iter().any(is_reserved), "reservations end with their jobs");
 }
 
 #[test]
-fn a_port_that_is_asked_for_must_be_free() {
+fn requested_port_must_be_free() {
     let port = free_port();
     let number = port.to_string();
     let mut job = Daemon::start(&[RUNNER, "--port", &number, "sh", "-c", "echo port $PORT; sleep 1000"], &[]);
     assert_eq!(number_after(&job, "port "), u32::from(port));
     let (status, out, error) = output(&[RUNNER, "--port", &number, "echo", "begun"]);
     assert_eq!((status, &*out), (Some(69), ""), "{error}");
-    assert!(error.contains(&format!("port {port} is claimed by another job")), "{error}");
+    assert!(error.contains(&format!("port {port} is reserved by another job")), "{error}");
     job.signal("TERM");
     job.wait_for_end();
     let _server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let (status, out, error) = output(&[RUNNER, "--port", &number, "echo", "begun"]);
     assert_eq!((status, &*out), (Some(69), ""), "{error}");
-    assert!(error.contains(&format!("port {port} is already listened on by uid ")), "{error}");
+    assert!(error.contains(&format!("port {port} is already used by a server of uid ")), "{error}");
 }
 
-/// Another user's server takes the port before the command does, as often as the file says, and ends with the test.
+/// A script where another user's server takes the port first, `times` times; the file `$1` counts the starts.
 fn usurped(times: usize, own: &str) -> String {
     format!(
         r#"n=$(cat "$1" 2>/dev/null || echo 0); echo $((n + 1)) >"$1"
@@ -77,23 +77,23 @@ fn usurped(times: usize, own: &str) -> String {
 }
 
 #[test]
-fn a_port_that_another_user_has_taken_is_changed_for_another() {
+fn command_restarts_on_another_port_when_its_port_is_taken() {
     if !need_root() {
         return;
     }
-    // The command fails, or does not notice.
+    // The command fails, or keeps running.
     for own in [r#"exec perl -e "$0" 0.0.0.0"#, r#"perl -e "$0" 0.0.0.0 || exec sleep 1000"#] {
         let (proxy, count) = (Proxy::agreeing(), file_of("0"));
         let command = ["sh", "-c", &usurped(2, own), SERVER, count.path().to_str().unwrap()];
         let mut job = runner(active(&[proxy.address]), &[], &command);
         job.wait_for_line(&["INFO registered"]);
         let log = job.log();
-        let ports = log.lines().filter_map(|line| line.split_once("started \"sh\", port "));
+        let ports = log.lines().filter_map(|line| line.split_once("started \"sh\" on port "));
         let ports: HashSet<_> = ports.map(|(_, port)| port).collect();
         assert_eq!(ports.len(), 3, "{log}");
-        let told = log.lines().filter(|line| line.contains("uid 65534: starting \"sh\" again, on another port"));
-        assert_eq!(told.count(), 2, "{log}");
-        let [registered] = &proxy.heard()[..] else { panic!("{:?}", proxy.heard()) };
+        let restarts = log.lines().filter(|line| line.contains("uid 65534; restarting \"sh\" on another port"));
+        assert_eq!(restarts.count(), 2, "{log}");
+        let [registered] = &proxy.received()[..] else { panic!("{:?}", proxy.received()) };
         let port = log.lines().rfind(|line| line.contains("started")).and_then(|line| line.rsplit(' ').next()).unwrap();
         assert_eq!(*registered, proxy.registration(port.parse().unwrap()));
         job.signal("TERM");
@@ -102,7 +102,7 @@ fn a_port_that_another_user_has_taken_is_changed_for_another() {
 }
 
 #[test]
-fn a_port_is_not_changed_for_ever_and_a_command_that_fails_by_itself_is_not_begun_again() {
+fn restarts_are_limited_to_taken_ports_and_ten_starts() {
     if !need_root() {
         return;
     }
@@ -112,7 +112,7 @@ fn a_port_is_not_changed_for_ever_and_a_command_that_fails_by_itself_is_not_begu
     let mut job = runner(active(&[proxy.address]), &[], &command);
     assert_eq!(job.wait_for_end(), 3);
     assert_eq!(fs::read_to_string(path).unwrap().trim(), "10");
-    // With a port that was asked for it is the end.
+    // A requested port is never changed.
     fs::write(path, "0").unwrap();
     let number = free_port().to_string();
     let mut job = runner(active(&[proxy.address]), &["--port", &number], &command);
@@ -122,11 +122,11 @@ fn a_port_is_not_changed_for_ever_and_a_command_that_fails_by_itself_is_not_begu
     let mut job = runner(active(&[proxy.address]), &[], &["sh", "-c", &usurped(0, "exit 3"), SERVER, path]);
     assert_eq!(job.wait_for_end(), 3);
     assert_eq!(fs::read_to_string(path).unwrap().trim(), "1");
-    assert_eq!(proxy.heard(), [""; 0]);
+    assert_eq!(proxy.received(), [""; 0]);
 }
 
 #[test]
-fn a_signal_ends_a_command_that_was_to_have_another_port() {
+fn signal_prevents_a_restart_on_another_port() {
     if !need_root() {
         return;
     }
@@ -138,5 +138,5 @@ fn a_signal_ends_a_command_that_was_to_have_another_port() {
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 137);
     assert_eq!(fs::read_to_string(count.path()).unwrap().trim(), "1");
-    assert_eq!(proxy.heard(), [""; 0]);
+    assert_eq!(proxy.received(), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! When the proxies are told of a service, and of which.
+//! When and how a service is registered.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -15,7 +15,7 @@ use crate::support::port::free_port;
 use crate::support::redis::RedisServer;
 
 #[test]
-fn a_service_is_reached_from_the_moment_it_listens_until_it_ends() {
+fn service_is_routed_while_it_listens() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &[]);
     for (options, host) in [(&[][..], ""), (&["--canonical"], ".*\nhello.toolforge.org")] {
@@ -34,7 +34,7 @@ fn a_service_is_reached_from_the_moment_it_listens_until_it_ends() {
 }
 
 #[test]
-fn the_bytes_are_the_old_clients() {
+fn commands_are_those_of_old_clients() {
     for (options, name) in [(&[][..], "register"), (&["--canonical"], "registerCanonical")] {
         let proxy = Proxy::old(|_| "ok".into());
         let mut job = runner(active(&[proxy.address]), options, &server("0.0.0.0"));
@@ -43,12 +43,12 @@ fn the_bytes_are_the_old_clients() {
         job.wait_for_line(&["INFO registered"]);
         job.signal("TERM");
         job.wait_for_end();
-        assert_eq!(proxy.heard_once(), [&register, UNKNOWN, UNREGISTER]);
+        assert_eq!(proxy.received_once(), [&register, UNKNOWN, UNREGISTER]);
     }
 }
 
 #[test]
-fn an_ipv6_proxy_is_told_an_ipv6_address() {
+fn ipv6_proxy_gets_an_ipv6_address() {
     let proxy = Proxy::start_at((Ipv6Addr::LOCALHOST, 0).into(), |_| "ok".into());
     if !need("IPv6", proxy.is_ok()) {
         return;
@@ -60,7 +60,7 @@ fn an_ipv6_proxy_is_told_an_ipv6_address() {
 }
 
 #[test]
-fn all_proxies_are_told_each_on_its_own() {
+fn proxies_are_registered_with_independently() {
     let (agreeing, mute) = (Proxy::agreeing(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let down = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let file = active(&[mute.local_addr().unwrap(), down, agreeing.address, agreeing.address]);
@@ -68,77 +68,77 @@ fn all_proxies_are_told_each_on_its_own() {
     let port = port_of(&job);
     let register = agreeing.registration(port);
     agreeing.wait_for(&[&register]);
-    job.wait_for_line(&["WARN", "Connection refused", &down.to_string(), "trying again"]);
+    job.wait_for_line(&["WARN", "Connection refused", &down.to_string(), "retrying"]);
     let late = Proxy::start_at(down, |_| "ok".into()).unwrap();
     late.wait_for(&[&register]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
     for proxy in [&agreeing, &late] {
-        assert_eq!(proxy.heard(), [proxy.registration(port), proxy.unregistration(port)]);
+        assert_eq!(proxy.received(), [proxy.registration(port), proxy.unregistration(port)]);
     }
-    assert_eq!(job.log().matches("Connection refused").count(), 1, "not told again for each try");
+    assert_eq!(job.log().matches("Connection refused").count(), 1, "logged once, not for each try");
 }
 
 #[test]
-fn a_refusal_is_told_once_and_tried_again() {
+fn refusal_is_logged_once_and_retried() {
     for answer in ["fail", IDENT_FAILED, "", "something else"] {
         let asked = AtomicUsize::new(0);
         let proxy = Proxy::start(move |_| if asked.fetch_add(1, Relaxed) < 2 { answer.into() } else { "ok".into() });
         let job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
         let register = proxy.registration(port_of(&job));
         job.wait_for_line(&["INFO registered"]);
-        assert_eq!(proxy.heard(), [&*register, &register, &register], "{answer:?}");
-        let told = format!("answered {answer:?} while registering with {}, trying again", proxy.address);
-        assert_eq!(job.log().matches(&told).count(), 1, "{answer:?}");
+        assert_eq!(proxy.received(), [&*register, &register, &register], "{answer:?}");
+        let line = format!("reply {answer:?} while registering with {}; retrying", proxy.address);
+        assert_eq!(job.log().matches(&line).count(), 1, "{answer:?}");
     }
 }
 
 #[test]
-fn who_is_no_tool_has_no_service() {
+fn user_without_tool_account_is_not_registered() {
     let proxy = Proxy::start(|_| NO_TOOL.into());
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let register = proxy.registration(port_of(&job));
     assert_eq!(job.wait_for_end(), 77);
     job.wait_for_line(&["ERROR", NO_TOOL]);
     job.wait_for_line(&["got TERM"]);
-    assert_eq!(proxy.heard(), [register], "there is nothing to unregister");
+    assert_eq!(proxy.received(), [register], "there is nothing to unregister");
 }
 
 #[test]
-fn without_a_proxy_the_command_is_only_run() {
+fn command_runs_without_a_proxy() {
     let command = ["sh", "-c", "echo port $PORT; exit 3"];
     for content in ["", "# none now\n\n"] {
         let mut job = runner(file_of(content), &[], &command);
         assert_eq!(job.wait_for_end(), 3);
         assert!(number_after(&job, "port ") >= 10_000);
-        assert_eq!(job.log().matches("not registered").count(), 1, "{content:?}");
+        assert_eq!(job.log().matches("not registering").count(), 1, "{content:?}");
     }
-    // The file is nobody's business when nobody is to be told.
+    // Without --register-proxy the file is not read.
     let command = [&[RUNNER, "--active-proxy-file", "/nowhere"], &command[..]].concat();
     let (status, out, _) = output(&command);
     assert!(status == Some(3) && out.starts_with("port "), "{out}");
 }
 
 #[test]
-fn a_command_that_does_not_listen_in_time_is_ended() {
+fn command_that_does_not_listen_in_time_is_ended() {
     let proxy = Proxy::agreeing();
     let script = r#"$| = 1; $SIG{TERM} = sub { print "got TERM\n"; exit 0 }; sleep 1 while 1"#;
     let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "300ms"], &["perl", "-e", script]);
     assert_eq!(job.wait_for_end(), 69);
-    job.wait_for_line(&["ERROR nothing listens on port", "within 300ms"]);
+    job.wait_for_line(&["ERROR nothing listens on port", "after 300ms"]);
     job.wait_for_line(&["got TERM"]);
-    assert_eq!(proxy.heard(), [""; 0]);
+    assert_eq!(proxy.received(), [""; 0]);
 }
 
 #[test]
-fn a_command_that_requests_do_not_reach_is_told_so() {
+fn unreachable_server_is_reported() {
     let proxy = Proxy::agreeing();
     let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "5s"], &server("127.0.0.2"));
     assert_eq!(job.wait_for_end(), 69);
-    job.wait_for_line(&["ERROR", "is listened on at 127.0.0.2 only, expected 0.0.0.0, [::] or 127.0.0.1"]);
-    assert_eq!(proxy.heard(), [""; 0]);
+    job.wait_for_line(&["ERROR", "listens on 127.0.0.2 only, expected 0.0.0.0, [::] or 127.0.0.1"]);
+    assert_eq!(proxy.received(), [""; 0]);
 
-    // Which way a packet would go says this host's address; nothing is sent.
+    // Connecting a UDP socket shows this host's address, and sends nothing.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let own = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
     let own = own.ok().filter(|own| !own.is_loopback());
@@ -149,38 +149,38 @@ fn a_command_that_requests_do_not_reach_is_told_so() {
     let proxy = Proxy::start_at((own, 0).into(), |_| "ok".into()).unwrap();
     let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "5s"], &server("127.0.0.1"));
     assert_eq!(job.wait_for_end(), 69);
-    job.wait_for_line(&["ERROR", &format!("at 127.0.0.1 only, expected 0.0.0.0, [::] or {own}")]);
-    assert_eq!(proxy.heard(), [""; 0]);
+    job.wait_for_line(&["ERROR", &format!("listens on 127.0.0.1 only, expected 0.0.0.0, [::] or {own}")]);
+    assert_eq!(proxy.received(), [""; 0]);
     let job = runner(active(&[proxy.address]), &[], &server(&own.to_string()));
     proxy.wait_for(&[&proxy.registration(port_of(&job))]);
 }
 
 #[test]
-fn another_users_server_is_not_registered() {
+fn foreign_server_is_not_registered() {
     if !need_root() {
         return;
     }
     let proxy = Proxy::agreeing();
-    let somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let other_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     for address in ["0.0.0.0", "127.0.0.1"] {
-        let command = [&somebody[..], &server(address)].concat();
+        let command = [&other_user[..], &server(address)].concat();
         let port = free_port().to_string();
         let options = ["--listen-timeout", "5s", "--port", &port];
         let mut job = runner(active(&[proxy.address]), &options, &command);
         assert_eq!(job.wait_for_end(), 69);
-        job.wait_for_line(&[&format!("port {port} is listened on by another user, uid 65534 within 5s")]);
+        job.wait_for_line(&[&format!("port {port} is taken by a server of another user, uid 65534 after 5s")]);
     }
-    assert_eq!(proxy.heard(), [""; 0]);
+    assert_eq!(proxy.received(), [""; 0]);
 }
 
 #[test]
-fn a_server_that_is_gone_before_the_proxy_is_up_is_not_registered() {
+fn server_that_stops_before_the_proxy_starts_is_not_registered() {
     let down = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let job = runner(active(&[down]), &[], &server("0.0.0.0"));
     job.wait_for_line(&["Connection refused"]);
     job.signal("USR2");
     job.wait_for_line(&["listens no longer"]);
     let proxy = Proxy::start_at(down, |_| "ok".into()).unwrap();
-    job.wait_for_line(&["WARN nothing listens on port", "trying again"]);
-    assert_eq!(proxy.heard(), [""; 0]);
+    job.wait_for_line(&["WARN nothing listens on port", "retrying"]);
+    assert_eq!(proxy.received(), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! portreleaser, as a queue's epilog: what it knows of the job, and what it does without.
+//! portreleaser in a queue's epilog, with and without a record of the job.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::job::{RELEASER, UNKNOWN, UNREGISTER, active, companion_of, grabber_in, kill, port_of, runner_in, server};
+use super::job::{RELEASER, UNKNOWN, UNREGISTER, active, grabber_in, kill, port_of, runner_in, server, watcher_of};
 use crate::proxy::Proxy;
 use crate::support::port::free_port;
 
@@ -27,7 +27,7 @@ impl Scratch {
         self.0.path().join("urlproxy-registered-4711")
     }
 
-    /// What the epilog logs, and its status.
+    /// The epilog's status and log.
     fn release(&self, active: &str, options: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(RELEASER);
         command.args(["--active-proxy-file", active]).args(options).envs(self.environment());
@@ -37,21 +37,21 @@ impl Scratch {
 }
 
 #[test]
-fn what_a_killed_job_has_registered_is_unregistered_and_nothing_else() {
+fn epilog_unregisters_exactly_what_a_killed_job_registered() {
     let (proxy, other) = (Proxy::agreeing(), Proxy::agreeing());
     for start in [runner_in, grabber_in] {
         let scratch = Scratch::new();
         let mut job = start(&scratch.environment(), active(&[proxy.address]), &[], &server("0.0.0.0"));
         let port = port_of(&job);
         job.wait_for_line(&["INFO registered"]);
-        // All at once, as Grid Engine does it.
-        if let Some(companion) = companion_of(port) {
-            kill(companion, "KILL");
+        // Grid Engine kills all processes at once.
+        if let Some(watcher) = watcher_of(port) {
+            kill(watcher, "KILL");
         }
         job.signal("KILL");
         assert_eq!(job.wait_for_end(), 137);
         assert_eq!(proxy.count(&proxy.unregistration(port)), 0);
-        // Whom the file names now does not matter.
+        // The record counts, not the active-proxy file.
         let file = active(&[other.address]);
         for count in 1..=2 {
             let (status, log) = scratch.release(file.path().to_str().unwrap(), &["--strict"]);
@@ -59,11 +59,11 @@ fn what_a_killed_job_has_registered_is_unregistered_and_nothing_else() {
             assert_eq!(proxy.count(&proxy.unregistration(port)), count);
         }
     }
-    assert_eq!((proxy.count(UNREGISTER), other.heard().len()), (0, 0));
+    assert_eq!((proxy.count(UNREGISTER), other.received().len()), (0, 0));
 }
 
 #[test]
-fn a_job_that_has_unregistered_leaves_nothing_to_do() {
+fn epilog_sends_nothing_after_a_clean_end() {
     let proxy = Proxy::old(|_| "ok".into());
     let file = active(&[proxy.address]);
     let path = file.path().to_str().unwrap().to_owned();
@@ -72,29 +72,29 @@ fn a_job_that_has_unregistered_leaves_nothing_to_do() {
     job.wait_for_line(&["INFO registered"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    let count = proxy.heard().len();
-    // Another job of the tool may be on this host by now, and an old proxy would take its route.
+    let count = proxy.received().len();
+    // Another job of the tool may run on this host by now, and an old proxy would remove its route.
     let (status, log) = scratch.release(&path, &["--strict"]);
-    assert!(status == Some(0) && log.contains("the job has left nothing registered"), "{log}");
-    assert_eq!(proxy.heard().len(), count);
+    assert!(status == Some(0) && log.contains("the job left no registration"), "{log}");
+    assert_eq!(proxy.received().len(), count);
 }
 
 #[test]
-fn an_old_proxy_is_released_in_the_old_way() {
+fn old_proxy_gets_the_old_command() {
     let proxy = Proxy::old(|_| "ok".into());
     let scratch = Scratch::new();
     fs::write(scratch.record(), format!("{} http://127.0.0.1:80\n", proxy.address)).unwrap();
     let (status, log) = scratch.release("/nowhere", &["--strict"]);
     assert_eq!(status, Some(0), "{log}");
-    assert_eq!(proxy.heard_once(), [UNKNOWN, UNREGISTER]);
+    assert_eq!(proxy.received_once(), [UNKNOWN, UNREGISTER]);
 }
 
 #[test]
-fn without_a_record_the_old_command_is_sent() {
+fn epilog_without_a_record_sends_the_old_command() {
     let proxy = Proxy::agreeing();
     let file = active(&[proxy.address]);
     let path = file.path().to_str().unwrap();
-    for (record, why) in [(None, "has no record"), (Some("rubbish\n"), "is no record of the job's registrations")] {
+    for (record, why) in [(None, "has no record"), (Some("rubbish\n"), "invalid record")] {
         let scratch = Scratch::new();
         if let Some(text) = record {
             fs::write(scratch.record(), text).unwrap();
@@ -107,7 +107,7 @@ fn without_a_record_the_old_command_is_sent() {
 }
 
 #[test]
-fn a_queue_does_not_suffer_from_a_record_of_a_proxy_that_is_down() {
+fn epilog_exits_0_when_a_recorded_proxy_is_down() {
     let down = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let failing = Proxy::start(|_| "fail".into());
     for proxy in [down, failing.address] {
@@ -123,7 +123,7 @@ fn a_queue_does_not_suffer_from_a_record_of_a_proxy_that_is_down() {
 }
 
 #[test]
-fn a_scratch_directory_that_cannot_be_written_ends_nothing() {
+fn unwritable_scratch_directory_is_only_logged() {
     let proxy = Proxy::agreeing();
     let environment = [("JOB_ID", "4711"), ("TMPDIR", "/nowhere/at/all")];
     let job = runner_in(&environment, active(&[proxy.address]), &[], &server("0.0.0.0"));

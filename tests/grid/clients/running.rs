@@ -1,4 +1,4 @@
-//! The command as it would be without webservice-runner, but for its end.
+//! How webservice-runner runs the command.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use crate::support::need::need_root;
 use crate::support::wait::wait_for;
 
 #[test]
-fn users_signals_are_passed_on() {
+fn user_signals_are_forwarded() {
     let job = runner(file_of(""), &[], &server("0.0.0.0"));
     port_of(&job);
     for signal in ["USR1", "USR2"] {
@@ -22,7 +22,7 @@ fn users_signals_are_passed_on() {
 }
 
 #[test]
-fn a_command_runs_in_the_home_and_finds_its_port_under_both_names() {
+fn command_runs_in_the_home_with_both_port_variables() {
     let home = output(&["sh", "-c", "getent passwd $(id -u) | cut -d: -f6"]).1;
     let (status, out, error) = output(&[RUNNER, "sh", "-c", "pwd; echo $PORT = $TOOL_WEB_PORT"]);
     let (directory, ports) = out.split_once('\n').expect("two lines");
@@ -32,30 +32,35 @@ fn a_command_runs_in_the_home_and_finds_its_port_under_both_names() {
 }
 
 #[test]
-fn a_home_that_cannot_be_entered_is_told() {
+fn inaccessible_home_is_logged() {
     if !need_root() {
         return;
     }
-    // Where every user may run it.
+    // Every user may run the copy.
     let program = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     fs::copy(RUNNER, &program).unwrap();
-    // nobody's is /nonexistent; the other is no user at all.
-    for (uid, why) in [("65534", "while entering the home \"/nonexistent\""), ("4000000", "knows no user 4000000")] {
+    // The home of uid 65534 is /nonexistent; the other uid has no account.
+    for (uid, why) in
+        [("65534", "while changing to the home \"/nonexistent\""), ("4000000", "uid 4000000 has no account")]
+    {
         let reuid = format!("--reuid={uid}");
         let (status, out, error) =
             output(&["env", "--chdir=/", "setpriv", &reuid, "--clear-groups", program.to_str().unwrap(), "pwd"]);
         assert_eq!((status, &*out), (Some(0), "/\n"), "{error}");
-        assert!(error.contains("WARN") && error.contains(why) && error.contains("runs in \"/\""), "{error}");
+        assert!(
+            error.contains("WARN") && error.contains(why) && error.contains("running the command in \"/\""),
+            "{error}"
+        );
     }
 }
 
 #[test]
-fn a_signal_that_is_ignored_stays_ignored() {
+fn ignored_sighup_stays_ignored() {
     let script = format!("trap '' HUP; exec {RUNNER} perl -e \"$0\" 0.0.0.0");
     let job = Daemon::start(&["sh", "-c", &script, SERVER], &[]);
     port_of(&job);
     job.signal("HUP");
-    // Had it been passed on, it would be there before the second of these.
+    // Had SIGHUP been forwarded, it would arrive before the second of these.
     for signal in ["USR1", "USR2"] {
         job.signal(signal);
         job.wait_for_line(&[&format!("got {signal}")]);
@@ -64,26 +69,26 @@ fn a_signal_that_is_ignored_stays_ignored() {
 }
 
 #[test]
-fn a_parent_that_ignores_its_children_changes_nothing() {
+fn runner_works_when_its_parent_ignores_sigchld() {
     let script = r#"$SIG{CHLD} = "IGNORE"; exec @ARGV"#;
     assert_eq!(output(&["perl", "-e", script, RUNNER, "sh", "-c", "exit 3"]).0, Some(3));
 }
 
 #[test]
-fn what_does_not_end_in_its_grace_is_killed_with_all_that_belongs_to_it() {
+fn process_group_is_killed_after_the_grace_time() {
     let script = "trap '' TERM; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; sleep 1000; sleep 1000";
     let mut job = runner(file_of(""), &["--grace", "300ms"], &["sh", "-c", script]);
     let pids = [number_after(&job, "grandchild "), number_after(&job, "child ")];
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 137);
-    job.wait_for_line(&["WARN not ended within 300ms: killed"]);
+    job.wait_for_line(&["WARN command still runs after 300ms; killing it"]);
     for pid in pids {
         wait_for("the end of all", || is_gone(pid));
     }
 }
 
 #[test]
-fn what_the_command_leaves_behind_is_killed() {
+fn leftover_processes_are_killed() {
     let grandchild = "trap '' HUP TERM USR1; echo grandchild $$; sleep 1000; :";
     let script = "trap 'exit 3' USR1; sh -c \"$0\" & wait; wait";
     let mut job = runner(file_of(""), &[], &["sh", "-c", script, grandchild]);
@@ -95,7 +100,7 @@ fn what_the_command_leaves_behind_is_killed() {
 }
 
 #[test]
-fn nothing_outlives_a_runner_that_is_killed() {
+fn processes_die_with_a_killed_runner() {
     let proxy = Proxy::agreeing();
     let script =
         "trap '' HUP TERM USR1; sh -c 'echo grandchild $$; sleep 1000; :' & echo child $$; perl -e \"$0\" 0.0.0.0";
@@ -104,7 +109,7 @@ fn nothing_outlives_a_runner_that_is_killed() {
     let pids = [number_after(&job, "grandchild "), number_after(&job, "child ")];
     let guard = group_of(pids[0]);
     assert_eq!((guard, guard != pids[1]), (group_of(pids[1]), true));
-    // What it has passed on before changes nothing.
+    // An earlier forwarded signal changes nothing.
     job.signal("USR1");
     job.wait_for_line(&["got USR1"]);
     job.signal("KILL");
@@ -112,11 +117,11 @@ fn nothing_outlives_a_runner_that_is_killed() {
     for pid in [pids[0], pids[1], guard] {
         wait_for("the end of all", || is_gone(pid));
     }
-    assert_eq!(proxy.heard().len(), 1, "who could unregister is gone");
+    assert_eq!(proxy.received().len(), 1, "the runner was killed before it could unregister");
 }
 
 #[test]
-fn the_guard_holds_nothing_of_the_jobs() {
+fn group_leader_holds_no_file_of_the_job() {
     let job = runner(file_of(""), &[], &["sh", "-c", "echo child $$; sleep 1000; :"]);
     let child = number_after(&job, "child ");
     let guard = group_of(child);
@@ -129,7 +134,7 @@ fn the_guard_holds_nothing_of_the_jobs() {
 }
 
 #[test]
-fn the_status_is_the_commands() {
+fn exit_status_is_the_commands() {
     let plain = file_of("echo hello\n");
     let plain = plain.path().to_str().unwrap();
     for (command, want) in [
@@ -161,7 +166,7 @@ fn options_end_where_the_command_begins() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_ends_nothing() {
+fn closed_log_does_not_end_the_runner() {
     let mut job = Command::new(RUNNER)
         .args(["sh", "-c", "read -r _; exit 3"])
         .stdin(Stdio::piped())

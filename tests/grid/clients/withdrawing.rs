@@ -1,4 +1,4 @@
-//! When the proxies are told of a service's end.
+//! When and how a service is unregistered.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use super::job::{SERVER, UNKNOWN, UNREGISTER, active, port_of, runner, server};
 use crate::proxy::Proxy;
 
-/// Whether it is one of the two.
+/// Whether it is `unregister` or `unregisterUrl`.
 fn is_unregister(command: &str) -> bool {
     command.starts_with("unregister")
 }
 
 #[test]
-fn the_proxies_know_before_the_command_does() {
+fn runner_unregisters_before_it_forwards_the_signal() {
     for signal in ["TERM", "INT", "HUP"] {
-        let (proxy, go_on) = Proxy::slow(|command, _| is_unregister(command));
+        let (proxy, resume) = Proxy::slow(|command, _| is_unregister(command));
         let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
         let port = port_of(&job);
         let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
@@ -25,19 +25,19 @@ fn the_proxies_know_before_the_command_does() {
         job.signal(signal);
         proxy.wait_for(&[&*register, &unregister]);
         assert!(!job.log().contains("got "), "{signal}");
-        go_on.send(()).unwrap();
+        resume.send(()).unwrap();
         job.wait_for_line(&[&format!("got {signal}")]);
         if signal != "TERM" {
             job.signal("TERM");
         }
         assert_eq!(job.wait_for_end(), 5, "{signal}");
-        assert_eq!(proxy.heard(), [&*register, &unregister], "{signal}: told once");
+        assert_eq!(proxy.received(), [&*register, &unregister], "{signal}: sent once");
     }
 }
 
 #[test]
-fn a_second_signal_and_a_mute_proxy_do_not_wait() {
-    // After 2 s the command gets the first signal: a machine that was busy for so long shows nothing.
+fn second_signal_is_forwarded_at_once() {
+    // After 2 s the command gets the first signal anyway: a machine that is busy for so long proves nothing.
     let mut is_shown = false;
     for _ in 0..10 {
         let (proxy, mute) = Proxy::slow(|command, _| is_unregister(command));
@@ -59,9 +59,9 @@ fn a_second_signal_and_a_mute_proxy_do_not_wait() {
             break;
         }
     }
-    assert!(is_shown, "it waits, or this machine is too busy");
+    assert!(is_shown, "the second signal waits, or this machine is too busy");
 
-    // With one signal alone the command gets it after 2 s, and the proxy is tried again after the command's end.
+    // A single signal is forwarded after 2 s, and the proxy is tried again after the command's end.
     let (proxy, mute) = Proxy::slow(|_, number| number == 1);
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let port = port_of(&job);
@@ -72,13 +72,13 @@ fn a_second_signal_and_a_mute_proxy_do_not_wait() {
     job.wait_for_line(&["got TERM"]);
     assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard(), [&*register, &unregister, &unregister]);
+    assert_eq!(proxy.received(), [&*register, &unregister, &unregister]);
     job.wait_for_line(&["INFO unregistered"]);
     drop(mute);
 }
 
 #[test]
-fn each_end_is_told() {
+fn every_end_of_the_command_unregisters() {
     for (ending, want) in [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -SEGV $$", 139)] {
         let proxy = Proxy::agreeing();
         let script = format!("trap '{ending}' USR1; perl -e \"$0\" 0.0.0.0 & while :; do wait; done");
@@ -88,13 +88,13 @@ fn each_end_is_told() {
         job.wait_for_line(&["INFO registered"]);
         job.signal("USR1");
         assert_eq!(job.wait_for_end(), want, "{ending}");
-        assert_eq!(proxy.heard(), [&*register, &unregister], "{ending}");
+        assert_eq!(proxy.received(), [&*register, &unregister], "{ending}");
         job.wait_for_line(&["INFO unregistered http://127.0.0.1:", &proxy.address.to_string()]);
     }
 }
 
 #[test]
-fn a_registration_of_which_nothing_is_known_is_taken_back_too() {
+fn registration_without_a_reply_is_unregistered() {
     // The answer does not come.
     let (proxy, mute) = Proxy::slow(|command, _| !is_unregister(command));
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
@@ -103,27 +103,27 @@ fn a_registration_of_which_nothing_is_known_is_taken_back_too() {
     proxy.wait_for(&[&register]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard(), [&*register, &unregister]);
+    assert_eq!(proxy.received(), [&*register, &unregister]);
     drop(mute);
 
     // The answer is lost.
     let proxy = Proxy::start(|command| if is_unregister(command) { "ok".into() } else { String::new() });
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-    job.wait_for_line(&["WARN answered \"\" while registering"]);
+    job.wait_for_line(&["WARN reply \"\" while registering"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    assert!(proxy.heard().last().is_some_and(|last| is_unregister(last)), "{:?}", proxy.heard());
+    assert!(proxy.received().last().is_some_and(|last| is_unregister(last)), "{:?}", proxy.received());
 }
 
 #[test]
-fn nothing_is_taken_back_before_it_is_known() {
-    let (go_on, told) = channel::<()>();
-    let (told, is_known) = (Mutex::new(told), AtomicBool::new(false));
+fn unregistration_waits_for_the_pending_reply() {
+    let (resume, resumed) = channel::<()>();
+    let (resumed, is_known) = (Mutex::new(resumed), AtomicBool::new(false));
     let proxy = Proxy::start(move |command| {
         if is_unregister(command) {
             return if is_known.load(Relaxed) { "ok".into() } else { "too early".into() };
         }
-        told.lock().unwrap().recv().unwrap();
+        resumed.lock().unwrap().recv().unwrap();
         // An identd takes its time.
         thread::sleep(Duration::from_millis(100));
         is_known.store(true, Relaxed);
@@ -134,27 +134,27 @@ fn nothing_is_taken_back_before_it_is_known() {
     let (register, unregister) = (proxy.registration(port), proxy.unregistration(port));
     proxy.wait_for(&[&register]);
     job.signal("TERM");
-    go_on.send(()).unwrap();
+    resume.send(()).unwrap();
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard(), [&*register, &unregister]);
+    assert_eq!(proxy.received(), [&*register, &unregister]);
 }
 
 #[test]
-fn a_proxy_that_fails_at_the_end_is_asked_again_and_then_left() {
+fn failed_unregistration_is_retried_then_given_up() {
     let proxy = Proxy::start(|command| if is_unregister(command) { "fail".into() } else { "ok".into() });
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
     let url = format!("http://127.0.0.1:{}", port_of(&job));
     job.wait_for_line(&["INFO registered"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    job.wait_for_line(&["WARN answered \"fail\" while unregistering", &url, "from"]);
-    assert!(proxy.count(UNKNOWN) > 1, "{:?}", proxy.heard());
+    job.wait_for_line(&["WARN reply \"fail\" while unregistering", &url, "from"]);
+    assert!(proxy.count(UNKNOWN) > 1, "{:?}", proxy.received());
     // It knows the command: `unregister` could take another job's route.
-    assert_eq!(proxy.count(UNREGISTER), 0, "{:?}", proxy.heard());
+    assert_eq!(proxy.count(UNREGISTER), 0, "{:?}", proxy.received());
 }
 
 #[test]
-fn an_old_proxy_is_told_in_the_old_way() {
+fn old_proxy_is_unregistered_from_with_the_old_command() {
     let failed = AtomicBool::new(false);
     let proxy =
         Proxy::old(
@@ -167,6 +167,6 @@ fn an_old_proxy_is_told_in_the_old_way() {
     job.wait_for_line(&["INFO registered"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    assert_eq!(proxy.heard_once(), [&register, UNKNOWN, UNREGISTER, UNKNOWN, UNREGISTER]);
+    assert_eq!(proxy.received_once(), [&register, UNKNOWN, UNREGISTER, UNKNOWN, UNREGISTER]);
     job.wait_for_line(&["INFO unregistered"]);
 }

@@ -1,9 +1,9 @@
-//! `--allow-client`: who may be a client at all.
+//! `--allow-client`: which hosts may be clients.
 
 use super::*;
 
 #[test]
-fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
+fn hosts_outside_allow_client_are_refused_without_an_identd_query() {
     let redis = RedisServer::start(&[]);
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -27,10 +27,10 @@ fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
         assert_eq!(from(2), "fail");
     }
     assert_eq!((from(3), asked.load(SeqCst)), ("fail".into(), 2));
-    listener.daemon.wait_for_line(&["WARN", "peer=127.0.0.3", "not a host of --allow-client"]);
-    assert_eq!(listener.daemon.log().matches("not a host of --allow-client").count(), 2, "once for each host");
+    listener.daemon.wait_for_line(&["WARN", "peer=127.0.0.3", "host is not in --allow-client"]);
+    assert_eq!(listener.daemon.log().matches("host is not in --allow-client").count(), 2, "once for each host");
     assert_eq!(refused(), 4.0);
-    // More than are waited for, and all that say nothing: those who may are served.
+    // A flood of silent denied connections does not keep allowed clients out.
     let _silent: Vec<_> = (0..200).map(|n| listener.connect_from(Ipv4Addr::new(127, 0, 1, n))).collect();
     assert_eq!(from(1), "ok");
 
@@ -41,19 +41,19 @@ fn hosts_outside_the_list_are_refused_before_anything_is_asked() {
     std::fs::write(&file, "").unwrap();
     listener.daemon.signal("HUP");
     listener.daemon.wait_for_line(&["WARN", "--allow-client is not set"]);
-    wait_for("everybody is a client", || from(9) == "ok");
+    wait_for("any host is a client", || from(9) == "ok");
 }
 
 #[test]
-fn without_the_list_the_operator_is_warned() {
+fn missing_allow_client_is_warned_about() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
-    listener.daemon.wait_for_line(&["WARN", "--allow-client is not set: any host", "can register for any tool"]);
+    listener.daemon.wait_for_line(&["WARN", "--allow-client is not set; any host", "can register for any tool"]);
     assert_eq!(ask(listener.connect_from(ELSEWHERE), "unregister\n.*\n"), "ok");
 }
 
 #[test]
-fn an_ipv4_client_of_a_socket_for_both_families_is_one() {
+fn ipv4_client_of_a_dual_stack_socket_counts_as_ipv4() {
     let redis = RedisServer::start(&[]);
     let args = ["--allow-client", "127.0.0.0/8"];
     let listener = Listener::start_at("[::]:0", &redis.url(), identd_of("tools.hello"), &args, &[]);

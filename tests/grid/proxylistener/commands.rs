@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_no_command_fails() {
+fn unknown_commands_are_refused() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let megabyte = "a".repeat(1 << 20);
@@ -25,7 +25,7 @@ fn what_is_no_command_fails() {
 }
 
 #[test]
-fn half_a_command_gets_no_reply() {
+fn incomplete_command_gets_no_reply() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--idle-timeout", "300ms"]);
     for bytes in ["unregister\n.*", &format!("register\n.*\n{URL}")] {
@@ -39,18 +39,18 @@ fn half_a_command_gets_no_reply() {
         let client = listener.connect();
         (&client).write_all(bytes.as_bytes()).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(hear(client), "", "{bytes:?} and the end");
+        assert_eq!(read_reply(client), "", "{bytes:?} and the end");
     }
-    // A client that dribbles on is not waited for any longer than one that is silent.
+    // A client that trickles bytes gets no more time than a silent one.
     let mut client = listener.connect();
-    wait_for("the end of a dribble", || client.write_all(b"r").is_err() || closed(&mut client));
+    wait_for("the end of a trickle", || client.write_all(b"r").is_err() || closed(&mut client));
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
-    listener.daemon.wait_for_line(&["closed without a reply", "no whole command in time"]);
-    listener.daemon.wait_for_line(&["closed without a reply", "ended within the command"]);
+    listener.daemon.wait_for_line(&["closed without a reply", "command incomplete at --idle-timeout"]);
+    listener.daemon.wait_for_line(&["closed without a reply", "client closed within the command"]);
 }
 
 #[test]
-fn pieces_of_a_command_and_a_half_closed_client_are_fine() {
+fn split_commands_and_half_closed_clients_are_served() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let client = listener.connect();
@@ -59,11 +59,11 @@ fn pieces_of_a_command_and_a_half_closed_client_are_fine() {
         (&client).write_all(&[byte]).unwrap();
     }
     client.shutdown(Shutdown::Write).unwrap();
-    assert_eq!((hear(client), route(&redis, ".*")), ("ok".into(), URL.into()));
+    assert_eq!((read_reply(client), route(&redis, ".*")), ("ok".into(), URL.into()));
 }
 
 #[test]
-fn a_hostile_text_stays_within_its_line_of_the_log() {
+fn hostile_text_stays_within_its_log_line() {
     let redis = RedisServer::start(&[]);
     for (format, escaped) in [("text", r"\u{1b}J"), ("json", r"\u001bJ")] {
         let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--log-format", format]);
@@ -83,14 +83,14 @@ fn a_hostile_text_stays_within_its_line_of_the_log() {
 }
 
 #[test]
-fn the_end_of_the_connection_ends_the_last_line() {
+fn end_of_connection_ends_the_last_line() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let ended = |bytes: &str| {
         let client = listener.connect();
         (&client).write_all(bytes.as_bytes()).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        hear(client)
+        read_reply(client)
     };
     // As `printf 'register\n.*\n%s' "$url" | nc -N` sends it.
     assert_eq!((ended(&format!("register\n.*\n{URL}")), route(&redis, ".*")), ("ok".into(), URL.into()));

@@ -1,27 +1,27 @@
-//! Limits of connections.
+//! Connection limits.
 
 use super::*;
 
 #[test]
-fn a_host_of_thousands_of_connections_starves_nobody() {
+fn host_with_thousands_of_connections_starves_no_other() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     urlproxy::daemon::raise_fd_limit();
     let mut clients: Vec<_> = (0..2000).map(|_| listener.connect()).collect();
     let other = || ask(listener.connect_from(Ipv4Addr::new(127, 0, 0, 2)), "unregister\n.*\n");
     assert_eq!(other(), "ok");
-    // Not even on the same host: who has been silent longest makes room.
+    // Not even one on the same host: the longest silent client is evicted.
     assert_eq!(listener.register(".*", URL), "ok");
     wait_for("all but 64 are closed", || {
         clients.retain_mut(|client| !closed(client));
         clients.len() <= 64
     });
     assert!(clients.len() >= 63, "{}", clients.len());
-    assert_eq!(ask(clients.pop().unwrap(), "unregister\n.*\n"), "ok", "those that are in are served");
+    assert_eq!(ask(clients.pop().unwrap(), "unregister\n.*\n"), "ok", "open connections are served");
 }
 
 #[test]
-fn silent_clients_of_many_hosts_keep_nobody_out() {
+fn silent_clients_of_many_hosts_keep_no_other_client_out() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--max-connections", "8"]);
     let host = |last| Ipv4Addr::new(127, 0, 0, last);
@@ -34,12 +34,12 @@ fn silent_clients_of_many_hosts_keep_nobody_out() {
 }
 
 #[test]
-fn no_more_than_max_connections_are_served() {
+fn max_connections_limits_served_and_waiting_clients() {
     let redis = RedisServer::start(&[]);
-    let (go_on, told) = channel::<()>();
-    let told = std::sync::Mutex::new(told);
+    let (resume, resumed) = channel::<()>();
+    let resumed = std::sync::Mutex::new(resumed);
     let ident_port = identd(move |mut stream, (client, ours)| {
-        told.lock().unwrap().recv().unwrap_or_default();
+        resumed.lock().unwrap().recv().unwrap_or_default();
         let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello{client}\r\n").as_bytes());
     });
     let args =
@@ -55,7 +55,7 @@ fn no_more_than_max_connections_are_served() {
         })
         .collect();
     wait_for("8 are in", || http::metric(status, "proxylistener_connections") == 8.0);
-    // A command that is there is not given up for another, which waits. So do 4 of a host, and 8 in all.
+    // A client with a command is not evicted for another, which waits; 4 of a host may wait, and 8 in all.
     let waiting: Vec<_> = (0..12)
         .map(|n| {
             let mut client = listener.connect_from(host(9 + n / 6));
@@ -66,8 +66,8 @@ fn no_more_than_max_connections_are_served() {
     wait_for("8 wait", || http::metric(status, "proxylistener_waiting_connections") == 8.0);
     listener.daemon.wait_for_line(&["connection limit reached", "--max-connections"]);
     assert_eq!(http::metric(status, "proxylistener_connections"), 8.0);
-    drop(go_on);
-    let replies: Vec<_> = clients.into_iter().map(hear).collect();
+    drop(resume);
+    let replies: Vec<_> = clients.into_iter().map(read_reply).collect();
     assert_eq!(replies, vec!["ok"; 8]);
     let served = waiting.into_iter().filter_map(|mut client| {
         client.set_read_timeout(Some(SOON)).unwrap();

@@ -1,9 +1,9 @@
-//! Where a tool may send its requests to.
+//! Allowed destinations.
 
 use super::*;
 
 #[test]
-fn destinations_that_are_not_the_tools_own_fail() {
+fn foreign_destinations_are_refused() {
     let redis = RedisServer::start(&[]);
     let networks = ["--allow-destination", "10.68.0.0/16", "127.0.0.0/8", "169.254.0.0/16"];
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &networks);
@@ -43,10 +43,10 @@ fn destinations_that_are_not_the_tools_own_fail() {
 }
 
 #[test]
-fn a_name_is_written_as_the_address_that_it_has_now() {
+fn names_are_written_as_addresses() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
-    // As clients of old do, with the name of their host.
+    // Old clients send the name of their host.
     assert_eq!(listener.register(".*", "http://localhost:8000"), "ok");
     assert_eq!(route(&redis, ".*"), URL);
     listener.daemon.wait_for_line(&["registered", "destination=\"http://127.0.0.1:8000\""]);
@@ -56,7 +56,7 @@ fn a_name_is_written_as_the_address_that_it_has_now() {
 }
 
 #[test]
-fn ipv6_clients_are_as_good_as_others() {
+fn ipv6_clients_are_served() {
     let redis = RedisServer::start(&[]);
     let ident_port = identd_of("tools.hello");
     let listener = Listener::start_at("[::1]:0", &redis.url(), ident_port, &[], &[]);
@@ -64,7 +64,7 @@ fn ipv6_clients_are_as_good_as_others() {
     assert_eq!((listener.register(".*", url), route(&redis, ".*")), ("ok".into(), url.into()));
     assert_eq!(listener.register(".*", "http://[::2]:8000"), "fail");
     assert_eq!(listener.ask("unregister\n.*\n"), "ok");
-    // A socket for both families: an IPv4 client is one there too.
+    // On a dual-stack socket IPv4 clients count as IPv4.
     let listener = Listener::start_at("[::]:0", &redis.url(), ident_port, &[], &[]);
     let both = [(Ipv6Addr::LOCALHOST.into(), url), (Ipv4Addr::LOCALHOST.into(), URL)];
     for (host, url) in both {

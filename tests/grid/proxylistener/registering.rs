@@ -1,9 +1,9 @@
-//! What a tool registers and what it may.
+//! Registrations, and their limits.
 
 use super::*;
 
 #[test]
-fn a_tool_registers_and_unregisters() {
+fn tool_registers_and_unregisters() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     assert_eq!(listener.register(".*", URL), "ok");
@@ -23,7 +23,7 @@ fn a_tool_registers_and_unregisters() {
 }
 
 #[test]
-fn a_canonical_host_comes_and_goes_with_its_pattern() {
+fn canonical_host_follows_its_pattern() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let redirects = || redis.cli(&["HGETALL", "redirect:hello"]);
@@ -39,14 +39,14 @@ fn a_canonical_host_comes_and_goes_with_its_pattern() {
 }
 
 #[test]
-fn a_tool_has_no_more_patterns_than_are_routed() {
+fn patterns_per_tool_are_limited() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     for number in 0..32 {
         assert_eq!(listener.register(&format!("/{number}"), URL), "ok");
     }
     assert_eq!(listener.register("/32", URL), "fail");
-    listener.daemon.wait_for_line(&["WARN", "refused", "the tool has 32 patterns already"]);
+    listener.daemon.wait_for_line(&["WARN", "refused", "the tool already has 32 patterns"]);
     assert_eq!(listener.register("/31", "http://127.0.0.1:8001"), "ok", "one of the 32");
     assert_eq!(listener.ask("unregister\n/0\n"), "ok");
     assert_eq!(listener.register("/32", URL), "ok");
@@ -57,13 +57,13 @@ fn a_tool_has_no_more_patterns_than_are_routed() {
 }
 
 #[test]
-fn patterns_that_do_not_compile_fail() {
+fn invalid_patterns_are_refused() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let long = "a".repeat(1025);
     for pattern in ["(", "a++", "a(?=b)", r"(a)\1", "[0-9]{1000}{1000}", "/a\u{85}b", "/a\tb", &long] {
         assert_eq!(listener.register(pattern, URL), "fail", "{pattern}");
-        // Nothing of the caller's is there.
+        // The caller has no such route.
         assert_eq!(listener.ask(format!("unregister\n{pattern}\n")), "ok", "{pattern}");
     }
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
@@ -71,7 +71,7 @@ fn patterns_that_do_not_compile_fail() {
 }
 
 #[test]
-fn a_key_of_another_type_is_not_half_written() {
+fn key_of_the_wrong_type_is_not_half_written() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     for key in ["prefix:hello", "origin:hello", "redirect:hello"] {

@@ -1,9 +1,9 @@
-//! `renew`: routes come back, and nothing newer is lost by it.
+//! `renew` restores routes, and keeps newer ones.
 
 use super::*;
 
 #[test]
-fn a_flushed_redis_has_the_route_again() {
+fn renewal_restores_a_flushed_route() {
     let grid = Grid::start(&[]);
     let (_server, port) = grid.server_of("tools.hello");
     let url = url_of(port);
@@ -15,8 +15,8 @@ fn a_flushed_redis_has_the_route_again() {
     let origin = grid.redis.cli(&["HGET", "origin:hello", ".*"]);
     let origin: urlproxy::registry::Origin = serde_json::from_str(&origin).unwrap();
     assert_eq!((&*origin.source, &*origin.owner, &*origin.host), ("proxylistener", "tools.hello", "127.0.0.1"));
-    grid.listener.daemon.wait_for_line(&["INFO", "renewed: the route was missing", "tool=\"hello\""]);
-    // Once more: nothing is written, so no proxy is told, and no line is logged.
+    grid.listener.daemon.wait_for_line(&["INFO", "renewed; missing route restored", "tool=\"hello\""]);
+    // Again: nothing is written, so no proxy is notified, and nothing is logged.
     let changes = || {
         let info = grid.redis.cli(&["INFO", "persistence"]);
         info.lines().find(|line| line.starts_with("rdb_changes_since_last_save:")).expect("a count").to_owned()
@@ -28,7 +28,7 @@ fn a_flushed_redis_has_the_route_again() {
 }
 
 #[test]
-fn a_newer_route_stays() {
+fn renewal_keeps_a_newer_route() {
     let grid = Grid::start(&[]);
     let (_old, old) = grid.server_of("tools.hello");
     let (_new, new) = grid.server_of("tools.hello");
@@ -39,25 +39,25 @@ fn a_newer_route_stays() {
     );
     assert_eq!((renew(old), grid.route("hello")), ("fail".into(), url_of(new)));
     assert_eq!((renew(new), grid.route("hello")), ("ok".into(), url_of(new)));
-    // As Kubernetes writes it.
+    // A route of Kubernetes.
     grid.redis.cli(&["HSET", "prefix:hello", ".*", "http://10.96.0.7:80"]);
     assert_eq!((renew(new), grid.route("hello")), ("fail".into(), "http://10.96.0.7:80".into()));
     let log = grid.listener.daemon.log();
     let warned = log.lines().any(|line| line.contains("WARN") && line.contains("refused"));
-    assert!(!warned, "no warning each minute for what is in order: {log}");
+    assert!(!warned, "no warning each minute in normal operation: {log}");
 }
 
 #[test]
-fn only_a_server_of_the_tools_own_is_renewed() {
+fn only_the_tools_own_server_is_renewed() {
     let grid = Grid::start(&[]);
     let renew = |port| grid.ask_as("tools.hello", &format!("renew\n.*\n{}\n", url_of(port)));
     assert_eq!((renew(free_port()), grid.redis.cli(&["KEYS", "*"])), ("fail".into(), String::new()));
-    grid.listener.daemon.wait_for_line(&["INFO", "refused", "asked=\"renew\"", "nothing listens at 127.0.0.1:"]);
+    grid.listener.daemon.wait_for_line(&["INFO", "refused", "command=\"renew\"", "nothing listens at 127.0.0.1:"]);
     for user in ["tools.other", "redis", ""] {
         let (_server, port) = grid.server_of(user);
         assert_eq!((renew(port), grid.redis.cli(&["KEYS", "*"])), ("fail".into(), String::new()), "{user:?}");
     }
-    // It is its address: another tool that is still routed there is not, any more.
+    // The tool owns the address: another tool that is still routed there loses its route.
     let (server, port) = grid.server_of("tools.other");
     assert_eq!(grid.register_as("tools.other", port), "ok");
     drop(server);
@@ -68,7 +68,7 @@ fn only_a_server_of_the_tools_own_is_renewed() {
 }
 
 #[test]
-fn a_renewal_is_checked_as_a_registration_is() {
+fn renewals_are_checked_like_registrations() {
     let grid = Grid::start(&["--metrics-listen", "127.0.0.1:0"]);
     let status = grid.listener.daemon.address_in("metrics endpoint listening");
     for (pattern, url) in [("(", URL), (".*", "http://127.0.0.2:8000"), (".*", "http://127.0.0.1:8000/x"), (".*", "")] {

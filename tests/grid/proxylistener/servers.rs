@@ -1,11 +1,11 @@
-//! Who listens where a tool wants its requests sent to, and who has an address that two tools want.
+//! Owners of the servers that tools register, and addresses that two tools want.
 
 use super::*;
 
 #[test]
-fn another_users_server_is_refused() {
+fn foreign_server_is_refused() {
     let grid = Grid::start(&[]);
-    // A Redis, as it is on a host of the platform.
+    // A Redis, as on a host of the platform.
     let theirs = RedisServer::start(&[]);
     grid.own(theirs.port(), "redis");
     let (_other, other_port) = grid.server_of("tools.other");
@@ -21,16 +21,16 @@ fn another_users_server_is_refused() {
             let reply = grid.ask_as("tools.hello", &format!("{command}\n.*\n{}\n", url_of(port)));
             assert_eq!((&*reply, &*grid.redis.cli(&["KEYS", "*"])), ("fail", ""), "{command} {user}");
         }
-        let port = format!("127.0.0.1:{port} is another user's server");
-        grid.listener.daemon.wait_for_line(&["WARN", "refused", "tool=\"hello\"", "asked=\"register\"", &port, user]);
+        let port = format!("127.0.0.1:{port} belongs to another user");
+        grid.listener.daemon.wait_for_line(&["WARN", "refused", "tool=\"hello\"", "command=\"register\"", &port, user]);
     }
 }
 
 #[test]
-fn a_server_of_root_is_another_users_too() {
+fn server_of_root_is_refused() {
     let grid = Grid::start(&[]);
     let (server, port) = grid.server_of("root");
-    // Like sshd: it speaks first, and waits.
+    // Like sshd: it sends first, and waits.
     std::thread::spawn(move || {
         let mut clients = Vec::new();
         for client in server.incoming().flatten() {
@@ -39,19 +39,19 @@ fn a_server_of_root_is_another_users_too() {
         }
     });
     assert_eq!(grid.register_as("tools.hello", port), "fail");
-    grid.listener.daemon.wait_for_line(&["WARN", "refused", "another user's server", "root"]);
+    grid.listener.daemon.wait_for_line(&["WARN", "refused", "belongs to another user", "root"]);
     assert_eq!(grid.redis.cli(&["KEYS", "*"]), "");
 }
 
 #[test]
-fn a_server_that_does_not_listen_yet_is_taken() {
+fn server_that_does_not_listen_yet_is_registered() {
     let grid = Grid::start(&[]);
     let port = free_port();
     assert_eq!((grid.register_as("tools.hello", port), grid.route("hello")), ("ok".into(), url_of(port)));
-    grid.listener.daemon.wait_for_line(&["INFO", "registered", "server=\"does not listen yet\""]);
+    grid.listener.daemon.wait_for_line(&["INFO", "registered", "server=\"not listening yet\""]);
     let (_server, port) = grid.server_of("tools.hello");
     assert_eq!((grid.register_as("tools.hello", port), grid.route("hello")), ("ok".into(), url_of(port)));
-    grid.listener.daemon.wait_for_line(&["INFO", "registered", "server=\"the tool's\""]);
+    grid.listener.daemon.wait_for_line(&["INFO", "registered", "server=\"own\""]);
     // The identd knows nothing about it.
     let (_server, port) = grid.server_of("");
     assert_eq!((grid.register_as("tools.hello", port), grid.route("hello")), ("ok".into(), url_of(port)));
@@ -59,13 +59,13 @@ fn a_server_that_does_not_listen_yet_is_taken() {
 }
 
 #[test]
-fn whoever_listens_takes_the_address_from_a_tool_that_does_not() {
+fn listening_server_takes_the_address_from_another_tool() {
     let grid = Grid::start(&[]);
     let (server, port) = grid.server_of("tools.hello");
     assert_eq!(grid.ask_as("tools.hello", &format!("registerCanonical\n.*\n{}\n", url_of(port))), "ok");
     assert_eq!(grid.ask_as("tools.hello", &format!("register\n/api\n{URL}\n")), "ok");
     drop(server);
-    // Nobody listens now: hello's server may be starting again.
+    // Nothing listens now: hello's server may be restarting.
     assert_eq!((grid.register_as("tools.other", port), grid.route("other")), ("fail".into(), String::new()));
     let routed = format!("is routed to 127.0.0.1:{port}");
     grid.listener.daemon.wait_for_line(&[
@@ -76,12 +76,12 @@ fn whoever_listens_takes_the_address_from_a_tool_that_does_not() {
         &routed,
         "nothing listens there",
     ]);
-    // Somebody listens, and the identd does not say who.
+    // A server listens, and the identd names no user.
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     grid.own(port, "");
     assert_eq!((grid.register_as("tools.other", port), grid.route("hello")), ("fail".into(), url_of(port)));
     grid.listener.daemon.wait_for_line(&["WARN", "refused", "tool=\"other\"", "identd sent", "hello"]);
-    // It is other's.
+    // It belongs to tools.other.
     grid.own(port, "tools.other");
     assert_eq!((grid.register_as("tools.other", port), grid.route("other")), ("ok".into(), url_of(port)));
     assert_eq!(grid.redis.cli(&["HKEYS", "prefix:hello"]), "/api", "what leads elsewhere stays");
@@ -93,7 +93,7 @@ fn whoever_listens_takes_the_address_from_a_tool_that_does_not() {
 }
 
 #[test]
-fn a_thief_never_has_the_port_of_a_server_however_often_he_asks() {
+fn foreign_port_is_refused_every_time() {
     let grid = Grid::start(&[]);
     let (_server, port) = grid.server_of("tools.hello");
     // Also before its owner has registered.
@@ -110,9 +110,9 @@ fn a_thief_never_has_the_port_of_a_server_however_often_he_asks() {
 }
 
 #[test]
-fn servers_that_keep_the_listener_waiting_delay_nobody_else() {
+fn stalled_servers_delay_no_other_tool() {
     let grid = Grid::start(&["--metrics-listen", "127.0.0.1:0"]);
-    // As an identd says before Linux 6.16, of a server that accepts nobody.
+    // Before Linux 6.16 identds report root for a server that does not accept.
     let slow: Vec<_> = (0..16).map(|_| grid.server_of("root")).collect();
     let waiting: Vec<_> = slow
         .iter()
@@ -124,15 +124,15 @@ fn servers_that_keep_the_listener_waiting_delay_nobody_else() {
         .collect();
     let (_server, port) = grid.server_of("tools.hello");
     assert_eq!(grid.register_as("tools.hello", port), "ok");
-    // The ninth of the slow tool is not asked about, and not kept waiting.
-    grid.listener.daemon.wait_for_line(&["registered", "tool=\"slow\"", "too many servers"]);
-    let replies: Vec<_> = waiting.into_iter().map(hear).collect();
+    // The slow tool's ninth server is not probed, and its registration does not wait.
+    grid.listener.daemon.wait_for_line(&["registered", "tool=\"slow\"", "too many concurrent probes"]);
+    let replies: Vec<_> = waiting.into_iter().map(read_reply).collect();
     assert_eq!(replies, vec!["ok"; 16]);
 }
 
 /// Real users, servers and identd: what each may register.
 #[test]
-fn a_real_identd_says_whose_a_server_is() {
+fn real_identd_names_the_servers_owner() {
     let redis = RedisServer::start(&[]);
     let Some((_identd, ident_port)) = real_identd::start(&redis.dir()) else { return };
     let listener = Listener::start(&redis.url(), ident_port, &["--audit-interval", "off"]);

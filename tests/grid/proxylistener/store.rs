@@ -1,9 +1,9 @@
-//! A Redis that is away, hangs, refuses, or gives few rights.
+//! A Redis that is down, hangs, refuses, or gives few rights.
 
 use super::*;
 
 #[test]
-fn without_redis_nothing_is_ok_and_with_it_again_everything_is() {
+fn commands_fail_without_redis_and_recover_with_it() {
     let mut redis = RedisServer::start(&[]);
     let listener = start(&redis);
     assert_eq!(listener.register(".*", URL), "ok");
@@ -12,7 +12,7 @@ fn without_redis_nothing_is_ok_and_with_it_again_everything_is() {
     assert_eq!(listener.ask("unregister\n.*\n"), "fail");
     redis.start_again();
     assert_eq!(listener.register(".*", URL), "ok");
-    // The connection that it kept is dead, and the first client after that does not notice.
+    // proxylistener's connection is dead, and the next client does not notice.
     redis.stop();
     redis.start_again();
     assert_eq!(listener.register(".*", URL), "ok");
@@ -22,7 +22,7 @@ fn without_redis_nothing_is_ok_and_with_it_again_everything_is() {
 }
 
 #[test]
-fn a_redis_that_hangs_is_a_failure_after_two_seconds() {
+fn hanging_redis_fails_after_two_seconds() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     assert_eq!(listener.register("/warm", URL), "ok");
@@ -37,7 +37,7 @@ fn a_redis_that_hangs_is_a_failure_after_two_seconds() {
 }
 
 #[test]
-fn a_redis_that_refuses_to_write_is_a_failure() {
+fn redis_that_refuses_writes_fails_the_command() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let register = || (listener.register(".*", URL), listener.ask("unregister\n.*\n"));
@@ -57,7 +57,7 @@ fn a_redis_that_refuses_to_write_is_a_failure() {
 }
 
 #[test]
-fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
+fn documented_redis_rights_suffice() {
     let manual = include_str!("../../../docs/proxylistener.md");
     let line =
         manual.lines().find(|line| line.starts_with("ACL SETUSER proxylistener ")).expect("a line in the manual");
@@ -76,7 +76,7 @@ fn a_user_of_redis_needs_no_more_rights_than_the_manual_says() {
     assert_eq!(listener.register(".*", URL), "ok");
     assert_eq!(listener.ask(format!("registerCanonical\n.*\n{URL}\n")), "ok");
     assert_eq!(listener.ask("unregister\n.*\n"), "ok");
-    // One that has to be read: of another host.
+    // A route of another host has to be read.
     assert_eq!(listener.register(".*", URL), "ok");
     assert_eq!(ask(listener.connect_from(ELSEWHERE), "unregister\n.*\n"), "ok");
     assert_eq!(listener.ask(format!("unregisterUrl\n.*\n{URL}\n")), "ok");

@@ -1,19 +1,19 @@
-//! What an unregister removes, and what it leaves alone.
+//! Which routes `unregister` and `unregisterUrl` remove.
 
 use super::*;
 
 #[test]
-fn only_the_host_that_registered_may_unregister() {
+fn only_the_registering_host_may_unregister() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let unregister = |host| ask(listener.connect_from(host), "unregister\n.*\n");
-    // Nothing of the caller's is there, so `ok`: an epilog that is told `fail` puts its queue into error state.
+    // The caller has no route, so the reply is `ok`: an epilog that fails puts its queue into error state.
     assert_eq!(listener.register(".*", URL), "ok");
     assert_eq!((unregister(ELSEWHERE), route(&redis, ".*")), ("ok".into(), URL.into()));
     listener.daemon.wait_for_line(&["INFO", "nothing to unregister", "another host's", "peer=127.0.0.2"]);
     assert_eq!((unregister(Ipv4Addr::LOCALHOST), route(&redis, ".*")), ("ok".into(), String::new()));
     assert_eq!(unregister(Ipv4Addr::LOCALHOST), "ok");
-    listener.daemon.wait_for_line(&["INFO", "nothing to unregister: there is no such route"]);
+    listener.daemon.wait_for_line(&["INFO", "nothing to unregister; no such route"]);
     // Without an origin, as the old stack writes routes, or with one that says nothing, the destination's host decides.
     for origin in ["", "{", "[]", "1", "{}", r#"{"host":null}"#] {
         redis.cli(&["HSET", "prefix:hello", ".*", URL]);
@@ -27,20 +27,20 @@ fn only_the_host_that_registered_may_unregister() {
 }
 
 #[test]
-fn what_another_writer_has_put_there_is_not_the_callers_to_remove() {
+fn routes_of_another_writer_are_not_unregistered() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start(&redis.url(), identd_of("tools.hello"), &["--allow-destination", "10.68.0.0/16"]);
     assert_eq!(listener.register(".*", URL), "ok");
-    // The old stack's writers say nothing of origins.
+    // Old writers do not write origins.
     redis.cli(&["HSET", "prefix:hello", ".*", "http://10.96.0.7:80"]);
     assert_eq!((listener.ask("unregister\n.*\n"), route(&redis, ".*")), ("ok".into(), "http://10.96.0.7:80".into()));
-    // What was registered for another machine is.
+    // A route that the caller registered for another host is the caller's.
     assert_eq!(listener.register(".*", "http://10.68.0.1:80"), "ok");
     assert_eq!((listener.ask("unregister\n.*\n"), route(&redis, ".*")), ("ok".into(), String::new()));
     assert_eq!(listener.register(".*", "http://10.68.0.1:80"), "ok");
     redis.cli(&["HSET", "prefix:hello", ".*", "http://10.68.0.2:80"]);
     assert_eq!((listener.ask("unregister\n.*\n"), route(&redis, ".*")), ("ok".into(), "http://10.68.0.2:80".into()));
-    // The same destination in another spelling is no other one.
+    // Another spelling is the same destination.
     for (registered, spelling) in [
         ("http://10.68.0.1:80", "HTTP://10.68.0.1/"),
         (URL, "http://127.0.0.1:08000/"),
@@ -56,18 +56,18 @@ fn what_another_writer_has_put_there_is_not_the_callers_to_remove() {
 }
 
 #[test]
-fn an_old_listeners_route_is_its_destinations_host_to_remove() {
+fn route_of_an_old_listener_belongs_to_its_destination_host() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let unregister = |host| ask(listener.connect_from(host), "unregister\n.*\n");
-    // The job has moved, and told an old listener: the origin is still that of the first host.
+    // The job has moved and registered with an old listener: the origin is still that of the first host.
     for url in ["http://127.0.0.2:8000", "http://127.0.0.2:8000/", "http://[::ffff:127.0.0.2]:8000"] {
         assert_eq!(listener.register(".*", URL), "ok");
         redis.cli(&["HSET", "prefix:hello", ".*", url]);
         assert_eq!((unregister(Ipv4Addr::LOCALHOST), route(&redis, ".*")), ("ok".into(), url.into()));
         assert_eq!((unregister(ELSEWHERE), route(&redis, ".*")), ("ok".into(), String::new()), "{url}");
     }
-    // By its name, as clients of old say it and the old listener wrote it.
+    // A name, as old clients send it and the old listener wrote it.
     let named = "http://localhost:8000";
     assert_eq!(ask(listener.connect_from(ELSEWHERE), "register\n.*\nhttp://127.0.0.2:8000\n"), "ok");
     redis.cli(&["HSET", "prefix:hello", ".*", named]);
@@ -76,7 +76,7 @@ fn an_old_listeners_route_is_its_destinations_host_to_remove() {
 }
 
 #[test]
-fn of_two_jobs_of_a_tool_each_removes_its_own_url() {
+fn each_job_of_a_tool_unregisters_its_own_url() {
     let redis = RedisServer::start(&[]);
     let listener = start(&redis);
     let (first, second) = ("http://127.0.0.1:8001", "http://127.0.0.1:8002");
@@ -92,7 +92,7 @@ fn of_two_jobs_of_a_tool_each_removes_its_own_url() {
     assert_eq!((unregister("http://localhost:8002/"), route(&redis, ".*")), ("ok".into(), String::new()), "a spelling");
     assert_eq!(unregister(second), "ok", "nothing is there");
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
-    // From whatever host: the tool is asked for, not the host.
+    // From any host: the tool counts, not the host.
     assert_eq!(listener.ask(format!("registerCanonical\n.*\n{first}\n")), "ok");
     let from_elsewhere = ask(listener.connect_from(ELSEWHERE), format!("unregisterUrl\n.*\n{first}\n"));
     assert_eq!((from_elsewhere, redis.cli(&["KEYS", "*"])), ("ok".into(), String::new()));
@@ -101,15 +101,15 @@ fn of_two_jobs_of_a_tool_each_removes_its_own_url() {
     }
 }
 
-/// A host of two families, with names of the test's own.
+/// A dual-stack host, with the test's own names.
 #[test]
-fn a_host_is_one_whatever_family_it_comes_by() {
+fn dual_stack_host_may_unregister_over_either_family() {
     if !need_root() {
         return;
     }
     let redis = RedisServer::start(&[]);
     let (hosts, services) = (redis.dir().join("hosts"), redis.dir().join("nsswitch.conf"));
-    // 127.0.0.3 says that it is exec-1, but exec-1 does not say so: the file gives a name every address that it has there.
+    // 127.0.0.3 is another host.
     let known = "127.0.0.1 exec-1\n::1 exec-1\n127.0.0.3 exec-3\n";
     std::fs::write(&hosts, known).unwrap();
     std::fs::write(&services, "hosts: files\n").unwrap();
@@ -142,14 +142,14 @@ fn a_host_is_one_whatever_family_it_comes_by() {
             "{at}"
         );
     }
-    // Another host of the same family, and one of another family that names do not know as the same.
+    // Another host, which shares no name.
     assert_eq!(ask_from(v6, "register\n.*\nhttp://[::1]:8000\n"), "ok");
     let other = Ipv4Addr::new(127, 0, 0, 3).into();
     assert_eq!((ask_from(other, "unregister\n.*\n"), route(&redis, ".*")), ("ok".into(), "http://[::1]:8000".into()));
 }
 
 #[test]
-fn an_ipv4_address_is_the_same_in_ipv6_form() {
+fn mapped_ipv4_address_equals_ipv4() {
     let redis = RedisServer::start(&[]);
     let listener = Listener::start_at("[::]:0", &redis.url(), identd_of("tools.hello"), &[], &[]);
     let client = || TcpStream::connect((Ipv4Addr::LOCALHOST, listener.address.port())).unwrap();

@@ -1,38 +1,38 @@
-//! Whose a client is: what identds say.
+//! Users of clients, as identds name them.
 
 use super::*;
 
 #[test]
-fn a_client_that_is_gone_may_have_left_its_port_to_another() {
+fn disconnected_client_is_not_authenticated() {
     let redis = RedisServer::start(&[]);
-    let ((asking, asked), (go_on, told)) = (channel(), channel::<()>());
-    let (asking, told) = (std::sync::Mutex::new(asking), std::sync::Mutex::new(told));
+    let ((asking, asked), (resume, resumed)) = (channel(), channel::<()>());
+    let (asking, resumed) = (std::sync::Mutex::new(asking), std::sync::Mutex::new(resumed));
     let ident_port = identd(move |mut stream, (client, ours)| {
         asking.lock().unwrap().send(()).unwrap();
-        told.lock().unwrap().recv().unwrap();
+        resumed.lock().unwrap().recv().unwrap();
         let _ = stream.write_all(format!("{client} , {ours} : USERID : UNIX : tools.hello\r\n").as_bytes());
     });
     let listener = Listener::start(&redis.url(), ident_port, &[]);
     let mut client = listener.connect();
     client.write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
     asked.recv_timeout(SOON).unwrap();
-    // Closing with something unread, or so, is a reset; then the port is free for others at once.
+    // A reset frees the client's port for other users at once.
     rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
     drop(client);
-    go_on.send(()).unwrap();
-    listener.daemon.wait_for_line(&["WARN", "refused", "the client was gone"]);
-    // One that only has no more to say is still there.
+    resume.send(()).unwrap();
+    listener.daemon.wait_for_line(&["WARN", "refused", "the client disconnected"]);
+    // A half-closed client is still connected.
     let client = listener.connect();
     (&client).write_all(format!("register\n.*\n{URL}\n").as_bytes()).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     asked.recv_timeout(SOON).unwrap();
     assert_eq!(redis.cli(&["KEYS", "*"]), "", "of the one that was gone");
-    go_on.send(()).unwrap();
-    assert_eq!(hear(client), "ok");
+    resume.send(()).unwrap();
+    assert_eq!(read_reply(client), "ok");
 }
 
 #[test]
-fn an_identd_that_does_not_tell_is_told_of() {
+fn identd_failures_are_logged() {
     let redis = RedisServer::start(&[]);
     let asked = format!("register\n.*\n{URL}\n");
     let reply_of = |ident_port: u16, why: &str| {
@@ -48,15 +48,15 @@ fn an_identd_that_does_not_tell_is_told_of() {
     drop(quiet);
     reply_of(identd(|mut stream, _| while stream.write_all(b"6").is_ok() {}), "more than 1000 bytes");
     for (reply, why) in [
-        ("", "no whole line"),
+        ("", "incomplete line"),
         ("hello\r\n", "expected port , port"),
         ("\0\0\0\r\n", "expected port , port"),
         ("{client} , {ours} : ERROR : NO-USER\r\n", "NO-USER"),
         ("{client} , {ours} : ERROR : HIDDEN-USER\r\n", "HIDDEN-USER"),
-        ("{ours} , {client} : USERID : UNIX : tools.hello\r\n", "not asked for"),
-        ("1 , {ours} : USERID : UNIX : tools.hello\r\n", "not asked for"),
-        ("{client} , 1 : USERID : UNIX : tools.hello\r\n", "not asked for"),
-        ("{client} , {ours} : USERID : UNIX : tools.hello", "no whole line"),
+        ("{ours} , {client} : USERID : UNIX : tools.hello\r\n", "other ports"),
+        ("1 , {ours} : USERID : UNIX : tools.hello\r\n", "other ports"),
+        ("{client} , 1 : USERID : UNIX : tools.hello\r\n", "other ports"),
+        ("{client} , {ours} : USERID : UNIX : tools.hello", "incomplete line"),
         ("{client} , {ours} : USERID : UNIX :\r\n", "expected port , port"),
     ] {
         let port = identd(move |mut stream, (client, ours): Ports| {
@@ -73,9 +73,9 @@ fn an_identd_that_does_not_tell_is_told_of() {
     assert_eq!(redis.cli(&["KEYS", "*"]), "");
 }
 
-/// As Debian's oidentd closes the eleventh of its connections.
+/// Debian's oidentd closes its eleventh connection.
 #[test]
-fn an_identd_that_turns_us_away_is_asked_again() {
+fn overloaded_identd_is_asked_again() {
     let redis = RedisServer::start(&[]);
     let asked = AtomicUsize::new(0);
     let ident_port = identd(move |mut stream, (client, ours)| {
@@ -91,10 +91,10 @@ fn an_identd_that_turns_us_away_is_asked_again() {
 }
 
 #[test]
-fn the_identd_is_asked_from_the_address_that_the_client_knows() {
-    let (told, asked_from) = channel();
+fn identd_is_asked_from_the_address_that_the_client_connected_to() {
+    let (asked, asked_from) = channel();
     let ident_port =
-        identd(move |stream, _| told.send(stream.peer_addr().unwrap().ip().to_canonical()).unwrap()).to_string();
+        identd(move |stream, _| asked.send(stream.peer_addr().unwrap().ip().to_canonical()).unwrap()).to_string();
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.3:0", "--project", "tools"];
     let daemon = Daemon::start(&[&args[..], &["--ident-port", &ident_port, "--audit-interval", "off"]].concat(), &[]);
     let line = daemon.wait_for_line(&["listening for registrations"]);
@@ -104,7 +104,7 @@ fn the_identd_is_asked_from_the_address_that_the_client_knows() {
 }
 
 #[test]
-fn users_outside_the_project_are_told_so() {
+fn users_outside_the_project_are_refused() {
     let redis = RedisServer::start(&[]);
     for user in
         ["root", "tools", "tools.", "toolsbeta.hello", "Tools.hello", "hello.tools", "tools.a/b", "tools.a\u{85}b"]
@@ -117,14 +117,14 @@ fn users_outside_the_project_are_told_so() {
 }
 
 #[test]
-fn a_real_identd_is_understood() {
+fn real_identd_replies_are_parsed() {
     let installed = Command::new("oidentd").arg("--version").env("PATH", "/usr/sbin:/usr/bin").output().is_ok();
     if !need("oidentd", installed) {
         return;
     }
     let redis = RedisServer::start(&[]);
     let root = rustix::process::geteuid().is_root();
-    // The user's own name, which is no tool's, and then a name that a configuration makes it reply.
+    // First the user's own name, which is no tool account; then a name that the configuration forces.
     let forced = redis.dir().join("forced.conf");
     std::fs::write(&forced, "default {\n  default {\n    force reply \"tools.hello\"\n  }\n}\n").unwrap();
     let plain = redis.dir().join("plain.conf");
@@ -134,7 +134,7 @@ fn a_real_identd_is_understood() {
         let (port_text, path) = (port.to_string(), configuration.to_str().unwrap());
         let mut command = vec!["/usr/sbin/oidentd", "-i", "-S", "-a", "127.0.0.1", "-p", &port_text, "-C", path];
         if root {
-            // It gives its rights up otherwise, and could not read the configuration.
+            // Otherwise it drops its privileges and cannot read the configuration.
             command.extend(["-u", "root", "-g", "root"]);
         }
         let identd = Daemon::start(&command, &[]);
