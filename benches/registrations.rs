@@ -1,9 +1,9 @@
-//! What proxylistener takes: registrations per second, how long one waits while thousands of clients are idle, renewals, and the
-//! audit of thousands of tools when Redis is far away. Run by `make bench`.
+//! Measures proxylistener: registrations per second, their latency beside thousands of idle clients, renewals, and an audit of
+//! thousands of tools over a slow link to Redis. Run by `make bench`.
 //!
-//! The real program, a real Redis, and an identd in this process that knows everybody; each registration is a client's own
-//! connection, one more to the identd, and one to where the server is to be. Not a test: nothing here fails but what cannot be
-//! measured. `URLPROXY_BENCH_PROXYLISTENER` names another program to be measured.
+//! Uses the real program, a real Redis, and an identd in this process that names a user for every port. Each registration takes a
+//! connection of the client, one to the identd, and one to the server's address. Not a test: it fails only if it cannot measure.
+//! `URLPROXY_BENCH_PROXYLISTENER` names another program to measure.
 
 #[path = "common/grid.rs"]
 mod grid;
@@ -33,9 +33,9 @@ const IDLE: u32 = 10_000;
 const IDLE_PER_HOST: u32 = 50;
 const TIMED: u32 = 2_000;
 const PER_SECOND: u32 = 200;
-/// A clock's tick is 10 ms, so several rounds are timed.
+/// Processor time has a resolution of 10 ms, so several rounds are timed.
 const ROUNDS: u32 = 5;
-/// From here to Redis and back.
+/// Round trip to Redis.
 const FAR: Duration = Duration::from_millis(20);
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
     });
 }
 
-/// How long it takes until one has been made for each number below `count`.
+/// Seconds to complete `one` for each number below `count`.
 async fn timed_all<F: Future<Output = ()> + 'static>(count: u32, one: impl Fn(u32) -> F + Clone + 'static) -> f64 {
     let begun = Instant::now();
     let next = Rc::new(Cell::new(0));
@@ -68,7 +68,7 @@ async fn timed_all<F: Future<Output = ()> + 'static>(count: u32, one: impl Fn(u3
     begun.elapsed().as_secs_f64()
 }
 
-/// Of many tools that are registered already, from a Redis that is far away.
+/// Audits many registered tools over a slow link to Redis.
 async fn measure_audit(store: &mut Store, ident_port: u16, port: u16) {
     for tool in 0..TOOLS {
         let host = host_of(tool);
@@ -91,7 +91,7 @@ async fn measure_audit(store: &mut Store, ident_port: u16, port: u16) {
     row("of them found to be their tools' own", &format!("{own:.0}"), &TOOLS.to_string());
 }
 
-/// Each tool renews the route to its server once; several times.
+/// Each tool renews the route to its server, in several rounds.
 async fn measure_renewals(store: &Store, ident_port: u16, port: u16) {
     let listener = Listener::start(&store.url(), ident_port, &["--audit-interval", "off"]);
     let address = listener.address;
@@ -104,7 +104,7 @@ async fn measure_renewals(store: &Store, ident_port: u16, port: u16) {
             refused.set(refused.get() + u32::from(reply != "ok"));
         }
     };
-    // What is renewed later is there.
+    // The routes exist before the timed rounds.
     timed_all(TOOLS, renew.clone()).await;
     if refused.get() > 0 {
         row(&format!("renewals of {TOOLS} tools that were refused"), &refused.get().to_string(), "0");
@@ -138,7 +138,7 @@ async fn measure_registrations(store: &Store, ident_port: u16) {
     let memory = listener.process.memory_kib() - memory_before;
     let beside = percentiles(timed(listener.address).await);
     let gone = idle.iter().filter(|client| !is_open(client)).count();
-    let what = format!("a registration at {PER_SECOND}/s, p50 and p99, nobody else");
+    let what = format!("a registration at {PER_SECOND}/s, p50 and p99, no other clients");
     row(&what, &format!("{:.1} {:.1} ms", alone.0, alone.1), "");
     let what = format!("the same beside {IDLE} idle clients");
     row(&what, &format!("{:.1} {:.1} ms", beside.0, beside.1), "");
@@ -148,7 +148,7 @@ async fn measure_registrations(store: &Store, ident_port: u16) {
     row("memory of proxylistener with all of them", &format!("{} MiB", listener.process.memory_kib() / 1024), "");
 }
 
-/// How long each of some registrations takes, begun at a steady rate, in milliseconds.
+/// Milliseconds of each registration, at a steady rate.
 async fn timed(address: SocketAddr) -> Vec<f64> {
     let begun = Instant::now();
     let mut clients = JoinSet::new();
@@ -173,7 +173,7 @@ fn good_host(number: u32) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 2 + (number % 32) as u8)
 }
 
-/// Each tool has a port of its own there, where nobody listens yet.
+/// Each tool registers its own port, where no server listens yet.
 async fn register(address: SocketAddr, host: Ipv4Addr, number: u32) {
     let client = connect(address, host).await;
     let port = client.local_addr().map_or(0, |local| local.port());

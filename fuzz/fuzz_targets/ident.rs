@@ -1,4 +1,4 @@
-//! An identd that replies with any bytes: a user within one line, or an error, never a crash.
+//! Replies of an identd: any bytes give a user within one line or an error, never a crash.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use urlproxy::grid::{Query, parse_ident_reply};
 
 fuzz_target!(|bytes: &[u8]| {
     let query = Query { client_port: 6193, our_port: 8282 };
-    // With the right beginning too, so that what follows the ports is reached.
+    // Also with valid ports, so that the parser gets past them.
     for reply in [bytes, &[b"6193 , 8282 : USERID :", bytes].concat()] {
         if let Ok(user) = parse_ident_reply(reply, query) {
             assert!(!user.is_empty() && !user.contains('\n') && user.len() < 1000);

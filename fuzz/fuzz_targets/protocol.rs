@@ -1,4 +1,4 @@
-//! A client of proxylistener that sends any bytes, in pieces of any size: the same command or error, never a crash.
+//! Commands to proxylistener: any bytes in pieces of any size give the same command or error, never a crash.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

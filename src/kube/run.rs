@@ -14,7 +14,8 @@ use super::reconciler::{ReconcilerConfig, reconcile};
 use super::settings::Settings;
 use super::watch::watch_all;
 use crate::daemon::{
-    CommonOptions, DaemonOptions, Failure, LoggedGuard, GuardMessages, InvalidationListener, Lifecycle, Store, on_worker,
+    CommonOptions, DaemonOptions, Failure, GuardMessages, InvalidationListener, Lifecycle, LoggedGuard, Store,
+    on_worker,
 };
 use crate::registry::ROUTES_PREFIX;
 

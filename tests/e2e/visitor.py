@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A visitor who asks each tool again and again and notes who answers; and the report of what was noted.
+"""Requests each tool repeatedly and logs who answers; and summarizes the log.
 
-    visitor.py visit SITE LOG TOOL...         until it is killed; a line each: milliseconds, tool, own | gone=WHY | the wrong tool
+    visitor.py visit SITE LOG TOOL...         runs until killed; one line per request: milliseconds, tool, own | gone=WHY | wrong tool
     visitor.py report LOG FROM TOOL           prints: requests, wrong ones, longest time wrong, longest time gone (both in ms)
 """
 
@@ -18,8 +18,8 @@ UNANSWERED = 64  # requests at a time
 SAYS = "served by tools."
 
 
-def asked(address, tool):
-    """Who answers for the tool: "own", another tool's name, or "gone=" with the status or the error when no tool does."""
+def request(address, tool):
+    """Returns "own", the name of another tool that answered, or "gone=" with the status or error if no tool did."""
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", f"/{tool}/")
@@ -43,7 +43,7 @@ def visit(site, log, tools):
 
         def ask(tool):
             begun = time.time_ns() // 1_000_000
-            outcome = asked(address, tool)
+            outcome = request(address, tool)
             free.release()
             with writing:
                 lines.write(f"{begun} {tool} {outcome}\n")
@@ -63,13 +63,13 @@ def is_wrong(outcome):
     return outcome != "own" and not is_gone(outcome)
 
 
-def longest(answers, is_meant):
-    """The longest run of answers that are meant, from the first of them to the one that ended it."""
+def longest(answers, matches):
+    """The longest run of matching answers in ms, from its first answer to the one that ended it."""
     most, since = 0, None
     for at, outcome in answers:
         if since is not None:
             most = max(most, at - since)
-        if not is_meant(outcome):
+        if not matches(outcome):
             since = None
         elif since is None:
             since = at
@@ -78,10 +78,10 @@ def longest(answers, is_meant):
 
 def report(log, since, tool):
     with open(log, encoding="utf-8") as lines:
-        noted = [line.split() for line in lines if line.endswith("\n")]
-    answers = sorted((int(at), outcome) for at, of, outcome in noted if of == tool and int(at) >= since)
+        logged = [line.split() for line in lines if line.endswith("\n")]
+    answers = sorted((int(at), outcome) for at, of, outcome in logged if of == tool and int(at) >= since)
     if not answers:
-        sys.exit(f"visitor.py: nothing was asked of {tool} since {since}")
+        sys.exit(f"visitor.py: no request to {tool} since {since}")
     wrong = [outcome for _, outcome in answers if is_wrong(outcome)]
     print(
         len(answers),

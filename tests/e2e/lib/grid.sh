@@ -1,5 +1,5 @@
-# Sourced after namespaces.sh by scripts that need Grid Engine: a grid of one host with accounts, names and addresses of its
-# own. Nothing of the machine is written to.
+# Sourced after namespaces.sh by scripts that need Grid Engine: a grid of one host with its own accounts, names and addresses.
+# Does not change the machine's files.
 # shellcheck shell=bash disable=SC2034,SC2154  # some variables are lib.sh's, some are for the scripts
 
 grid=/run/grid
@@ -9,19 +9,19 @@ grid_host=exec-1
 grid_address=10.68.0.10
 queue=webgrid-generic
 export SGE_ROOT=/var/lib/gridengine SGE_CELL=default
-# Otherwise they come from /etc/services, which a small installation does not have.
+# The default is to read them from /etc/services, which a small installation does not have.
 export SGE_QMASTER_PORT=6444 SGE_EXECD_PORT=6445
 
 prepare_grid() {
     mkdir -p "$grid_bin" "$grid_log" "$grid"/{home,etc,root,spool}
     mkdir -m 1777 "$grid/tmp"
-    # The checkout may be where no tool can read, such as root's home directory.
+    # The checkout may be unreadable for tools, such as in root's home directory.
     mount --bind "$built/release" "$grid_bin"
 
     cp -a /etc/. "$grid/etc"
     mount --bind "$grid/etc" /etc
     printf '%s: files\n' passwd group shadow hosts services >/etc/nsswitch.conf
-    # Grid Engine takes no name that stands for a loopback address, but it does not ask which interface has the address.
+    # Grid Engine refuses names of loopback addresses, but does not check which interface has the address.
     printf '%s\n' '127.0.0.1 localhost' "$grid_address $grid_host" >/etc/hosts
     hostname "$grid_host"
     ip address add "$grid_address/32" dev lo
@@ -34,11 +34,11 @@ as_user() { # USER COMMAND...
     env HOME="$home" setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
 }
 as_tool() { as_user "tools.$1" "${@:2}"; } # TOOL COMMAND...
-start_as_tool() {                          # TOOL LOG COMMAND...: `start`, and $child is the command, not a shell that waits for it
+start_as_tool() {                          # TOOL LOG COMMAND...: `start`; $child is the command itself, not a shell
     start "$2" env HOME="$grid/home/$1" setpriv --reuid "tools.$1" --regid "tools.$1" --init-groups "${@:3}"
 }
 
-# An account with a home, where `server [PORT]` is a web server of www/. Without PORT, the environment tells it.
+# An account with a home, where `server [PORT]` serves www/. The default of PORT is the variable PORT.
 last_uid=50000
 add_tool() { # TOOL
     local account=tools.$1 home=$grid/home/$1
@@ -71,7 +71,7 @@ is_registered() { # TOOL: with an address of this host, by that tool
 is_unregistered() { [[ $(redis exists "prefix:$1" "origin:$1") == 0 ]]; } # TOOL
 is_served_by() { [[ $(curl -s --max-time 5 "$site$2") == "served by tools.$1" ]]; } # TOOL PATH
 
-# They do not give up by themselves when nobody answers them.
+# These commands have no timeout of their own.
 qconf() { timeout 20 qconf "$@"; }
 qstat() { timeout 20 qstat "$@"; }
 
@@ -89,17 +89,17 @@ start_grid() { # EPILOG: what the queue runs after each job, as the job's owner
     chown sgeadmin: "$common/act_qmaster"
     quietly as_user sgeadmin /usr/share/gridengine/scripts/init_cluster "$SGE_ROOT" "$SGE_CELL" "$spool/spooldb" sgeadmin
 
-    # Not in the background of their own choice, so that their pids are known.
+    # Keep them in the foreground, so that their pids are known.
     start "$grid_log/qmaster.log" env SGE_ND=1 sge_qmaster
     wait_until "$patience" quietly qconf -sm || die "sge_qmaster did not start"
     quietly qconf -as "$grid_host"
     start_execd
 
-    # A step should take the time it takes, and not what is left of the scheduler's usual 15 s.
+    # Steps should not wait for the scheduler's usual interval of 15 s.
     qconf -ssconf | sed 's/^\(schedule_interval\) .*/\1 0:0:1/' >"$grid/scheduler"
     quietly qconf -Msconf "$grid/scheduler"
-    # Without arguments it prints a queue as it is by default. A busy machine is no reason to let a job wait; and bash, other
-    # than dash, becomes the job's command, which then gets the signal first and may take its time to end.
+    # `qconf -sq` prints the default queue. Jobs do not wait on a busy machine. bash, unlike dash, replaces itself with the job's
+    # command, which then gets the signal and can take its time to end.
     qconf -sq | sed -e "s|^\(qname\) .*|\1 $queue|" -e "s|^\(hostlist\) .*|\1 $grid_host|" \
         -e 's|^\(slots\) .*|\1 50|' -e 's|^\(load_thresholds\) .*|\1 NONE|' -e 's|^\(pe_list\) .*|\1 NONE|' \
         -e "s|^\(tmpdir\) .*|\1 $grid/tmp|" -e 's|^\(shell\) .*|\1 /bin/bash|' \
@@ -115,20 +115,20 @@ start_execd() {
     execd_pid=$child
 }
 
-# As when a host fails: no shepherd runs an epilog, and no tool says goodbye.
-kill_execd() { # TOOL...: which have jobs there
+# Simulates a failed host: no shepherd runs an epilog, and no tool unregisters.
+kill_execd() { # TOOL...: with jobs there
     local tool pids
     pids="$execd_pid $(pgrep -P "$execd_pid")"
-    for tool; do pids+=" $(pgrep -u "tools.$tool")" || die "tools.$tool has no job that could be killed"; done
+    for tool; do pids+=" $(pgrep -u "tools.$tool")" || die "tools.$tool has no job to kill"; done
     # shellcheck disable=SC2086  # a list of words
     kill -KILL $pids 2>/dev/null || true # some end with others
     wait "$execd_pid" 2>/dev/null || true
 }
 
-# Its last column, the states, is empty. A prolog or an epilog that fails leaves an E there, and no job runs any more.
+# The last column, the states, is empty. A prolog or an epilog that fails sets the state E, and no job runs any more.
 queue_is_ready() { qstat -f -q "$queue" | awk -v queue="$queue@" 'index($1, queue) && NF == 5 { ready = 1 } END { exit !ready }'; }
 
-submit() { # TOOL COMMAND...: as that tool; the job's number is then in $job
+submit() { # TOOL COMMAND...: as that tool; sets $job to the job's number
     local home=$grid/home/$1
     job=$(as_tool "$1" timeout 20 qsub -terse -b y -q "$queue" -N "generic-$1" -wd "$home" -o "$home/job.log" -j y "${@:2}")
 }
@@ -138,7 +138,7 @@ is_unknown() {                                                 # JOB: it has end
     jobs=$(qstat -u '*') && ! grep -q "^ *$1 " <<<"$jobs"
 }
 
-show_grid() { # what is known when something failed
+show_grid() { # on failure
     qstat -f -explain E -u '*' || true
     show_ends "$grid_log"/*.log "$grid"/home/*/*.log "$grid/nginx/error.log"
 }
@@ -174,7 +174,7 @@ start_identd_on() { # NAME ADDRESS
     start "$grid_log/identd-$1.log" on_host "$1" oidentd --foreground --nosyslog
     wait_until "$patience" answers "$2" 113 || die "oidentd did not start on $1"
 }
-# As when its power fails: nothing that ran there says goodbye, and nothing answers any more.
+# Simulates a power failure: no process of the host ends cleanly, and none answers any more.
 lose_host() { # NAME
     local pid
     ip link delete "to-$1"
