@@ -30,7 +30,7 @@ const ROUTES_AT_ONCE: usize = 4;
 /// Longest time that one tool may take in one audit: its servers may never answer. The next audit begins with the routes
 /// that were not reached.
 const TOOL_BUDGET: Duration = Duration::from_secs(30);
-/// After so many timeouts in a row the identd of a host is not asked again in the same audit.
+/// After this many timeouts in a row the identd of a host is not asked again in the same audit.
 const MAX_IDENT_TIMEOUTS: u32 = 2;
 
 /// A running scan. Dropping it ends the scan.

@@ -17,7 +17,7 @@ use crate::daemon::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
 
 /// Connections that may close in order after the reply. A further one evicts the oldest.
 const LIMITS: Limits = Limits { total: 64, per_host: 16, per_owner: 16 };
-/// Each host is logged once in this time, and at most so many hosts.
+/// Each host is logged once in this period, and at most this many hosts.
 const LOGGED_EVERY: Duration = Duration::from_secs(3600);
 const MAX_LOGGED: usize = 100;
 

@@ -95,8 +95,8 @@ impl Resolver {
     /// # Errors
     /// A lookup that failed or timed out.
     pub async fn is_one_host(&self, tool: &ToolName, one: IpAddr, other: IpAddr) -> io::Result<bool> {
-        let look_up = tokio::task::spawn_blocking(move || are_one_host(&SystemResolver, one, other));
-        self.bounded(tool, async { look_up.await? }).await
+        let lookup = tokio::task::spawn_blocking(move || are_one_host(&SystemResolver, one, other));
+        self.bounded(tool, async { lookup.await? }).await
     }
 
     async fn look_up(&self, tool: &ToolName, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -107,17 +107,17 @@ impl Resolver {
     async fn bounded<T: Send + 'static>(
         &self,
         tool: &ToolName,
-        look_up: impl Future<Output = io::Result<T>> + Send + 'static,
+        lookup: impl Future<Output = io::Result<T>> + Send + 'static,
     ) -> io::Result<T> {
         let busy = || io::Error::other("an earlier lookup of the tool is still running");
         let permit = self.of_tool.try_acquire(tool.clone(), 1).ok_or_else(busy)?;
-        // The system's resolver cannot be interrupted: after the deadline it keeps running, and its permit.
-        let look_up = tokio::spawn(async move {
-            let found = look_up.await;
+        // The system's resolver cannot be interrupted: after the deadline it keeps running and holds its permit.
+        let task = tokio::spawn(async move {
+            let found = lookup.await;
             drop(permit);
             found
         });
-        match tokio::time::timeout(LOOKUP_DEADLINE, look_up).await {
+        match tokio::time::timeout(LOOKUP_DEADLINE, task).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -10,7 +10,7 @@ use crate::route::ToolName;
 
 /// Audits in a row in which a port must refuse connections before its route is withdrawn.
 pub const DEAD_AUDITS: u32 = 3;
-/// Audits in a row with an unknown owner until the log says so.
+/// Audits in a row with an unknown owner before a warning.
 pub const UNKNOWN_AUDITS: u32 = 3;
 
 /// What an audit found about one route.

@@ -12,13 +12,13 @@ use crate::registry::address_towards;
 
 /// Longest reply with its line end, in bytes: RFC 1413, section 6.
 const MAX_REPLY_LEN: usize = 1000;
-/// An identd at its connection limit (ten on Debian) closes without a reply. It is asked so often, with a doubling pause.
+/// An identd at its connection limit (ten on Debian) closes without a reply. It is asked up to this often, with doubling pauses.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Time for an identd to close after its reply.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The ports of a connection, as an identd is asked about it.
+/// The ports of a connection, as sent to an identd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
     /// Port on the identd's host.

@@ -22,14 +22,14 @@ use crate::daemon::{Acceptor, ConnectionLimiter, Limit, Limits, Permit, Refused,
 
 /// Time for clients to complete their command after shutdown was requested.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-/// After the reply a client may send for so long, and so much, before the connection is closed. Closing it with unread data
+/// After the reply a client may send for this long, and this much, before the connection is closed. Closing it with unread data
 /// would reset it, and lose the reply.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
 /// How often a waiting client tries to get a permit. Polling shares freed permits among all that wait, also with a host that
 /// opens many connections at once.
 const PERMIT_RETRY: Duration = Duration::from_millis(20);
-/// A client that has sent no command for so long may be evicted for one that waits.
+/// A client that has sent no command for this long may be evicted for one that waits.
 const EVICTABLE_AFTER: Duration = Duration::from_millis(200);
 
 /// Serves until `shutdown`, then drains the open connections.

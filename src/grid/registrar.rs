@@ -24,7 +24,7 @@ use crate::daemon::{Permit, Readiness, Reading, Store, probe_writes};
 use crate::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use crate::route::{Backend, Host, Pattern, ToolName};
 
-/// Clients wait 10 s for a reply. Lookups and probes end so long after the command; the rest is for Redis.
+/// Clients wait 10 s for a reply. Lookups and probes end this long after the command; the rest is for Redis.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(7);
 /// Longest time to find the owner of a server. A server of root takes some 3 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(4);

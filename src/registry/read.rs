@@ -142,7 +142,7 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
                 fields.truncate(MAX_FIELDS);
             }
             for (field, value) in fields {
-                match analyse_route(field, value, admission) {
+                match parse_route(field, value, admission) {
                     Ok(route) => admitted.routes.push(route),
                     Err(reason) => admitted.rejected.push(rejection(Some(field), reason)),
                 }
@@ -182,7 +182,7 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
     admitted
 }
 
-fn analyse_route(field: &[u8], value: &[u8], admission: &Admission) -> Result<Route, RejectionReason> {
+fn parse_route(field: &[u8], value: &[u8], admission: &Admission) -> Result<Route, RejectionReason> {
     let pattern = Pattern::analyse(text(field)?)?;
     Ok(Route { pattern, backends: vec![admit_backend(value, admission)?] })
 }

@@ -234,7 +234,7 @@ mod tests {
         let proxies = active_proxy::parse_active_proxies(b"127.0.0.1:1\n127.0.0.1:2\n").unwrap();
         let mut announcement = Announcement::begin(config, proxies);
         let begun = Instant::now();
-        let mut look = |content: &str| {
+        let mut reread = |content: &str| {
             fs::write(file.path(), content).unwrap();
             announcement.reread_file();
             let stopping = announcement.tasks.iter().filter(|task| task.stop.borrow().is_some()).count();
@@ -253,7 +253,7 @@ mod tests {
             // It is registered again once it has been unregistered.
             (both, (2, 1, false)),
         ] {
-            assert_eq!(look(content), want, "{content:?}");
+            assert_eq!(reread(content), want, "{content:?}");
         }
         let deadline = Instant::now() + Duration::from_secs(60);
         while announcement.tasks.len() > 1 {

@@ -201,16 +201,16 @@ impl Options {
         let mut phase = Phase::Running;
         let mut after_exit = AfterExit::Exit;
         let status = loop {
-            let is_told = matches!(phase, Phase::Running | Phase::Unregistering(_));
+            let wants_events = matches!(phase, Phase::Running | Phase::Unregistering(_));
             tokio::select! {
                 status = job.ended() => break status?,
                 signal = signals.next() => {
-                    let is_users = signal == Signal::USR1 || signal == Signal::USR2;
-                    if !is_users && matches!(after_exit, AfterExit::Restart(_)) {
+                    let is_user_signal = signal == Signal::USR1 || signal == Signal::USR2;
+                    if !is_user_signal && matches!(after_exit, AfterExit::Restart(_)) {
                         after_exit = AfterExit::Exit;
                     }
                     match phase {
-                        _ if is_users => job.signal(signal),
+                        _ if is_user_signal => job.signal(signal),
                         Phase::Running => {
                             announcement.unregister_all(Instant::now() + UNREGISTER_BEFORE_SIGNAL);
                             phase = Phase::Unregistering(signal);
@@ -219,7 +219,7 @@ impl Options {
                         Phase::Ending(_) | Phase::Killed => job.signal(signal),
                     }
                 },
-                event = announcement.next_event(), if is_told => match (event, phase) {
+                event = announcement.next_event(), if wants_events => match (event, phase) {
                     (Event::Failed(error), Phase::Running) => {
                         after_exit = match error {
                             RegistrationError::PortTaken(not_serving) => AfterExit::Restart(not_serving),
