@@ -71,7 +71,7 @@ pub enum RegistrationError {
     #[error("stopped")]
     Stopped,
     /// No server of the user listened in time.
-    #[error("{0} after {1:?}")]
+    #[error("no usable server after {1:?}: {0}")]
     NotListening(NotServing, Duration),
     /// Another user's server has the port.
     #[error("{0}")]

@@ -26,7 +26,7 @@ times, for 10 s at most.
 
 webservice-runner and portgrabber record their registrations in a file of the job's scratch directory (JOB_ID, TMPDIR).
 With this record, portreleaser unregisters exactly those URLs, and no other job's. Without it, each proxy of FILE removes
-all services of this user on this host.
+the service that this user has registered from this host.
 
 FILE lists one proxy per line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the default port is
 8282. Blank lines and comments from # on are ignored.
@@ -80,8 +80,8 @@ impl Options {
                 }
                 return Ok(entries.into_iter().map(|(proxy, url)| (proxy, Some(url))).collect());
             }
-            Err(error @ RecordError::None) => info!("{error}; unregistering all services of this user on this host"),
-            Err(error) => warn!("{error}; unregistering all services of this user on this host"),
+            Err(error @ RecordError::None) => info!("{error}; unregistering this user's service on this host"),
+            Err(error) => warn!("{error}; unregistering this user's service on this host"),
         }
         let proxies = active_proxy::read(&self.active_proxy_file)?;
         if proxies.is_empty() {

@@ -1,4 +1,4 @@
-//! Unregisters from one proxy: one URL if the proxy supports that, else everything that this host has registered.
+//! Unregisters from one proxy: one URL if the proxy supports that, else the service that this host has registered.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(300), Duration::fro
 /// to a server that has ended stays meanwhile.
 const UNKNOWN_REPLY_WITHIN: Duration = Duration::from_millis(100);
 
-/// Unregisters a URL; without one, everything that this user has registered from this host. Retries until the deadline, `tries`
+/// Unregisters a URL; without one, the service that this user has registered from this host. Retries until the deadline, `tries`
 /// times at most.
 ///
 /// `unregister` could remove another job's route. With a URL it goes only to a listener that has just shown that it does not

@@ -125,7 +125,7 @@ fn command_that_does_not_listen_in_time_is_ended() {
     let script = r#"$| = 1; $SIG{TERM} = sub { print "got TERM\n"; exit 0 }; sleep 1 while 1"#;
     let mut job = runner(active(&[proxy.address]), &["--listen-timeout", "300ms"], &["perl", "-e", script]);
     assert_eq!(job.wait_for_end(), 69);
-    job.wait_for_line(&["ERROR nothing listens on port", "after 300ms"]);
+    job.wait_for_line(&["ERROR no usable server after 300ms: nothing listens on port"]);
     job.wait_for_line(&["got TERM"]);
     assert_eq!(proxy.received(), [""; 0]);
 }
@@ -168,7 +168,7 @@ fn foreign_server_is_not_registered() {
         let options = ["--listen-timeout", "5s", "--port", &port];
         let mut job = runner(active(&[proxy.address]), &options, &command);
         assert_eq!(job.wait_for_end(), 69);
-        job.wait_for_line(&[&format!("port {port} is taken by a server of another user, uid 65534 after 5s")]);
+        job.wait_for_line(&[&format!("port {port} is taken by a server of another user, uid 65534"), "after 5s"]);
     }
     assert_eq!(proxy.received(), [""; 0]);
 }
