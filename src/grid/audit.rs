@@ -138,7 +138,7 @@ impl Auditor {
             RouteState::OwnedBy(owner) => {
                 debug!(
                     tool,
-                    pattern, destination, owner, "kept: the route has no origin, and its port belongs to no tool"
+                    pattern, destination, owner, "route kept; it has no origin and its port belongs to no tool"
                 );
                 AuditFinding::no_tools
             }

@@ -86,7 +86,7 @@ pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shu
                 }
             });
         } else {
-            // The waiting room is full: evict a client that has sent no command, without regard to its age.
+            // No more may wait: evict a client that has sent no command, however short it is connected.
             match limiter.admit(peer.ip(), &limits) {
                 Ok(permit) => _ = clients.spawn(async move { session(permit).serve(stream, &registrar).await }),
                 Err(refused) => log_refusal(peer.ip(), refused),

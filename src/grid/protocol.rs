@@ -82,7 +82,7 @@ pub enum ProtocolError {
         "unknown command {0:?}, expected register, registerCanonical, renew, renewCanonical, unregister or unregisterUrl"
     )]
     UnknownCommand(String),
-    /// Longer than [`MAX_LINE_LEN`].
+    /// Longer than `MAX_LINE_LEN`.
     #[error("line {0} has more than {MAX_LINE_LEN} bytes")]
     LineTooLong(usize),
     /// A NUL byte.

@@ -97,7 +97,7 @@ impl ProxyRegistration {
         &self.proxy
     }
 
-    /// Whether the service may be registered.
+    /// Whether the proxy may have a registration of the service.
     pub fn may_be_registered(&self) -> bool {
         !self.urls.is_empty()
     }
