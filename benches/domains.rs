@@ -21,7 +21,7 @@ use process::{Process, row};
 use rusqlite::{Connection, params};
 use store::Store;
 use urlproxy::route::{Kind, RouteKey};
-use urlproxy::sync::{Journal, Lease, Settings, run};
+use urlproxy::sync::{Journal, Settings, WriterLock, run};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_invisible-unicorn");
@@ -45,11 +45,11 @@ fn main() {
     let owned = OwnedTable::new(Capacity::of_bytes(DOMAINS * 384 + (1 << 20)).unwrap_or_else(|e| panic!("{e}")));
     let table = owned.table();
     let settings = Settings::new(store.url().parse().unwrap_or_else(|e| panic!("{e}")));
-    let lease = Lease::create("bench").unwrap_or_else(|e| panic!("{e}"));
+    let lock = WriterLock::create("bench").unwrap_or_else(|e| panic!("{e}"));
     let (journal, _reader) = Journal::new(1000);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| run(table, &settings, &lease, &journal, &|| stop.load(Relaxed)));
+        scope.spawn(|| run(table, &settings, &lock, &journal, &|| stop.load(Relaxed)));
         let address = format!("127.0.0.1:{}", support::port::free_port());
         let started = Instant::now();
         let args = ["--database", &database, "--listen", &address, "--redis", &store.url()];

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use store::Store;
 use urlproxy::registry::key_of;
 use urlproxy::route::{Kind, RouteKey};
-use urlproxy::sync::{Journal, Lease, Settings, SnapshotSettings, run};
+use urlproxy::sync::{Journal, Settings, SnapshotSettings, WriterLock, run};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table};
 
 const COUNT: usize = 100_000;
@@ -41,11 +41,11 @@ fn measure(kind: Kind) {
     };
     let settings =
         Settings { snapshot: Some(snapshot), resync_interval: Duration::from_secs(10), ..Settings::new(source) };
-    let lease = Lease::create("bench").unwrap_or_else(|e| panic!("{e}"));
+    let lock = WriterLock::create("bench").unwrap_or_else(|e| panic!("{e}"));
     let (journal, _reader) = Journal::new(1000);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| run(table, &settings, &lease, &journal, &|| stop.load(Relaxed)));
+        scope.spawn(|| run(table, &settings, &lock, &journal, &|| stop.load(Relaxed)));
         while !table.header().is_loaded() {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,26 +1,26 @@
 //! The companion: keeps the table in step with Redis. No nginx.
 //!
-//! The scan is the truth, pushes are the accelerator: any doubt about a connection drops it, and a new connection
-//! always means a full scan. A failed or partial scan removes nothing.
+//! Scans are authoritative; pushes only make changes arrive faster. The companion drops a connection at the first doubt,
+//! and each new connection begins with a full scan. A failed or partial scan removes nothing.
 
 mod apply;
+mod build_queue;
 mod builder;
 mod companion;
-mod fit;
+mod deferred;
+mod digest_cache;
 mod journal;
-mod lease;
 mod oversized;
-mod recognised;
+mod prepare;
 mod rejected;
 mod scan;
-mod slow_lane;
 mod snapshot;
 mod stop;
 mod table_guard;
-mod wanting_room;
+mod writer_lock;
 
-pub use companion::{Settings, load_once, load_unless, run};
+pub use companion::{Settings, load_once, load_until, run};
 pub use journal::{Entry, Journal, JournalReader, Level};
-pub use lease::Lease;
 pub use snapshot::{Snapshot, SnapshotError, SnapshotSettings};
-pub use stop::Stop;
+pub use stop::StopCheck;
+pub use writer_lock::WriterLock;

@@ -36,7 +36,7 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
     let mut fresh = Vec::new();
     for table in main.tables() {
         if let Err(error) = companions::make_lease(&table.name) {
-            say(NGX_LOG_EMERG, &format!("{error} while making the writer lease of {}", table.name));
+            say(NGX_LOG_EMERG, &format!("{error} while making the writer lock of {}", table.name));
         }
         match table.origin.get() {
             Origin::Kept => {}

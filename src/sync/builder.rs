@@ -1,4 +1,4 @@
-//! The thread that reads and builds what is costly, so that the companion never waits for it.
+//! The thread that parses and builds costly values, so that the companion never waits for them.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::fit::{Prepared, build_fully, prepare};
+use super::prepare::{Prepared, build_fully, prepare};
 use crate::registry::{Admission, RawRoutes};
 use crate::route::{Automata, Matcher, RouteKey};
 use crate::table::Record;
 
-/// How far the thread stands back when there is too little processor time for all.
+/// The thread's nice value: requests have priority.
 const NICE: i32 = 19;
-/// Results that are kept: a tool that changes its backends has the patterns that it had.
-const REMEMBERED: usize = 64;
+/// Cached results: a tool that changes its backends keeps its patterns.
+const MAX_REMEMBERED: usize = 64;
 
-/// A key whose value is to be read and built.
+/// A key and the value to build.
 #[derive(Debug)]
 pub(super) struct Job {
     pub key: Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct Job {
     pub known: Known,
 }
 
-/// What a key's record has already: the texts of its regular expressions, in order, and their automata.
+/// The regular expressions of a key's current record, in order, and their automata.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     texts: Vec<String>,
@@ -41,41 +41,41 @@ impl Known {
         Self { texts, automata: record.automata().to_vec() }
     }
 
-    /// The automata, if they are those of these texts and no more than `bytes` bytes.
+    /// The automata, if they belong to these texts and fit `bytes` bytes.
     pub fn automata(&self, texts: &[&str], bytes: usize) -> Option<Automata> {
         let are_same = !texts.is_empty() && self.texts == texts && self.automata.len() <= bytes;
         are_same.then(|| Automata::from_bytes(self.automata.clone()))
     }
 }
 
-/// A field of a hash, and what it says.
+/// A field of a hash and its value.
 type Field = (Box<[u8]>, Box<[u8]>);
 
-/// A value of the store.
+/// A Redis value.
 #[derive(Debug)]
 pub(super) enum Value {
     Hash(Vec<Field>),
     Set(Vec<Box<[u8]>>),
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub(super) struct Done {
     pub job: Job,
-    /// `None` when it could not be read: that is a fault of this program.
+    /// `None` after a panic, which is a bug.
     pub prepared: Option<Prepared>,
-    /// Processor time.
+    /// CPU time.
     pub cost: Duration,
 }
 
-/// Reads and builds, one value after the other.
+/// Parses and builds one value after the other.
 pub(super) struct Builder<'a> {
     pub admission: &'a Admission,
-    /// Bytes that a record may take.
+    /// Most bytes that a record may take.
     pub share: usize,
     is_stopped: &'a dyn Fn() -> bool,
     hasher: RandomState,
-    /// The latest, by their texts; the newest is last.
+    /// Recent results by the hash of their texts, newest last.
     known: VecDeque<(u64, Automata)>,
 }
 
@@ -96,14 +96,13 @@ impl Value {
 }
 
 impl<'a> Builder<'a> {
-    /// A builder that gives up when `is_stopped`.
     pub fn new(admission: &'a Admission, share: usize, is_stopped: &'a dyn Fn() -> bool) -> Self {
         Self { admission, share, is_stopped, hasher: RandomState::new(), known: VecDeque::new() }
     }
 
-    /// Works until nobody has a job any more, or it is stopped.
+    /// Runs until the job queue is closed or `is_stopped` returns true.
     pub fn run(&mut self, jobs: &Receiver<Job>, results: &SyncSender<Done>) {
-        // Of this thread alone. Without it the thread only takes more of the processor than it should.
+        // Affects this thread only. A failure only means a larger share of CPU time.
         let _ = rustix::process::nice(NICE);
         while let Ok(job) = jobs.recv() {
             let done = self.work(job);
@@ -113,7 +112,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Does one job.
     pub fn work(&mut self, job: Job) -> Done {
         let begun = cpu_time();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -132,7 +130,7 @@ impl<'a> Builder<'a> {
             Some(known) => known,
             None => (digest, build_fully(texts, bytes, self.is_stopped)),
         };
-        if self.known.len() >= REMEMBERED {
+        if self.known.len() >= MAX_REMEMBERED {
             self.known.pop_front();
         }
         self.known.push_back((digest, automata.clone()));
@@ -140,7 +138,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Processor time of this thread.
+/// CPU time of this thread.
 pub(super) fn cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }

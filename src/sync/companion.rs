@@ -1,4 +1,4 @@
-//! The companion's life: take the lease, connect, track, scan, follow; on any doubt drop the connection and begin again.
+//! The companion's main loop: take the writer lock, connect, track, scan, apply pushes; reconnect after any error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,11 +9,11 @@ use redis::cmd;
 
 use super::builder::{Builder, Done, Job};
 use super::journal::{Journal, Level};
-use super::lease::Lease;
-use super::scan::{Changes, Follower, ScanError};
-use super::snapshot::{self, Age, SnapshotError, SnapshotSettings};
-use super::stop::{STEP, Stop, pause};
+use super::scan::{Changes, Reconciler, ScanError};
+use super::snapshot::{self, Age, SnapshotError, SnapshotSettings, SnapshotWriter};
+use super::stop::{STOP_CHECK_INTERVAL, StopCheck, pause};
 use super::table_guard::TableGuard;
+use super::writer_lock::WriterLock;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::redis_client::{Connection, ConnectionError, RedisUrl, Timeouts};
@@ -22,38 +22,38 @@ use crate::route::Kind;
 use crate::table::{Table, Writer};
 use crate::withdrawal_guard::GuardSettings;
 
-/// How often an idle connection is asked whether it lives.
+/// How often an idle connection is pinged.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the lease is asked for while another process has it.
-const LEASE_STEP: Duration = Duration::from_millis(10);
-/// Between attempts at the source: the first wait is at most this ...
+/// How often to retry the writer lock while another process holds it.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Backoff between connection attempts: the first wait is at most this ...
 const FIRST_RETRY: Duration = Duration::from_millis(50);
-/// ... and none is longer than this.
+/// ... and the longest this.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
-/// How long the first load may take over patterns that are costly to build; the companion builds the others.
-const FIRST_BUILDS: Duration = Duration::from_millis(500);
-/// How often the source is compared while a withdrawal is held back.
-const WHILE_HELD: Duration = Duration::from_secs(5);
+/// Time budget of the first load for costly patterns; the companion builds the rest.
+const FIRST_LOAD_BUILD_BUDGET: Duration = Duration::from_millis(500);
+/// The resync interval while routes are held.
+const HELD_RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the companion is to do.
+/// Configuration of one companion.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the routes are.
+    /// The Redis that holds the routes.
     pub source: RedisUrl,
-    /// A full comparison at least this often, whatever the pushes said.
+    /// Longest time between two full scans.
     pub resync_interval: Duration,
-    /// Which destinations are let through.
+    /// Backend addresses that routes may have.
     pub admission: Admission,
-    /// Where the routes are kept over a restart, if anywhere.
+    /// The file that keeps routes across restarts.
     pub snapshot: Option<SnapshotSettings>,
-    /// When a comparison is not believed at once.
+    /// When a loss of routes is held.
     pub withdrawal_guard: Option<GuardSettings>,
-    /// Whether what is in the table came from another source.
+    /// Whether the table's routes came from another source.
     pub is_new_source: bool,
 }
 
 impl Settings {
-    /// A source, compared every minute; any destination, no snapshot, no guard.
+    /// Defaults for a source: a resync every minute, any backend address, no snapshot, no guard.
     pub fn new(source: RedisUrl) -> Self {
         let resync_interval = Duration::from_secs(60);
         let admission = Admission::default();
@@ -70,38 +70,38 @@ enum SessionError {
     Scan(#[from] ScanError),
 }
 
-/// Fills a fresh table: from the snapshot, then from the source, trying until `deadline`. `true` when it could be compared
-/// with the source; if not, it is loaded all the same when there was a snapshot.
+/// Fills a fresh table: first from the snapshot, then from the source, retrying until `deadline`. Returns whether a scan of
+/// the source completed; without one the snapshot's routes, if any, stay.
 ///
-/// For the one process that can be the only writer: the master, before it has workers.
+/// Only for a process that is certainly the only writer: the master, before it forks workers.
 pub fn load_once(table: Table<'_>, settings: &Settings, deadline: Instant, journal: &Journal) -> bool {
-    load_unless(table, settings, deadline, journal, &|| false)
+    load_until(table, settings, deadline, journal, &|| false)
 }
 
-/// The same, trying only until `stop` says so.
-pub fn load_unless(
+/// Like [`load_once`]; also gives up once `stop` returns true.
+pub fn load_until(
     table: Table<'_>,
     settings: &Settings,
     deadline: Instant,
     journal: &Journal,
-    stop: Stop<'_>,
+    stop: StopCheck<'_>,
 ) -> bool {
     let begun = Instant::now();
     let expired = || Instant::now() >= deadline || stop();
     let guard = TableGuard::new(settings.withdrawal_guard.clone());
-    let mut follower = Follower::new(Writer::attach(table).0, settings.admission.clone(), guard);
-    let restored = settings.snapshot.as_ref().and_then(|snapshot| restore(&mut follower, snapshot, journal));
+    let mut reconciler = Reconciler::new(Writer::attach(table).0, settings.admission.clone(), guard);
+    let restored = settings.snapshot.as_ref().and_then(|snapshot| restore(&mut reconciler, snapshot, journal));
     let mut backoff = Backoff::between(FIRST_RETRY, LONGEST_RETRY);
     let mut reason: Option<SessionError> = None;
     loop {
         let outcome = Connection::open(&settings.source, Timeouts::default(), &expired)
             .map_err(SessionError::from)
             .and_then(|mut connection| {
-                compare(&mut follower, &mut connection, journal)?;
-                follower.finish_waiting(&mut connection, deadline.min(Instant::now() + FIRST_BUILDS))?;
-                follower.writer.note_rejected(follower.rejected.count());
-                follower.rejected.report(journal);
-                Ok(follower.writer.table().header().live_tools())
+                compare(&mut reconciler, &mut connection, journal)?;
+                reconciler.finish_waiting(&mut connection, deadline.min(Instant::now() + FIRST_LOAD_BUILD_BUDGET))?;
+                reconciler.writer.note_rejected(reconciler.rejected.count());
+                reconciler.rejected.report(journal);
+                Ok(reconciler.writer.table().header().live_tools())
             });
         match outcome {
             Ok(tools) => {
@@ -109,20 +109,25 @@ pub fn load_unless(
                 return true;
             }
             Err(error) if expired() => {
-                // The deadline broke this attempt off; an earlier one may know more.
+                // The deadline interrupted this attempt; the error of an earlier one says more.
                 let error = match reason.unwrap_or(error) {
-                    SessionError::Connection(ConnectionError::Stopped) if stop() => "nginx is to end".into(),
+                    SessionError::Connection(ConnectionError::Stopped) if stop() => "nginx is shutting down".into(),
                     SessionError::Connection(ConnectionError::Stopped) => {
                         format!("no answer within {:.1} s", begun.elapsed().as_secs_f64())
                     }
                     error => error.to_string(),
                 };
-                let meanwhile = match restored {
-                    Some(age) => format!("; serving those of the snapshot, age={}", Age(age)),
-                    None => String::new(),
+                let source = &settings.source;
+                let text = match restored {
+                    Some(age) => {
+                        format!(
+                            "loading routes failed: {error}; serving the snapshot, source={source} age={}",
+                            Age(age)
+                        )
+                    }
+                    None => format!("loading routes failed: {error}; starting without routes, source={source}"),
                 };
-                journal
-                    .log(Level::Warn, format!("{error} while loading routes, source={}{meanwhile}", settings.source));
+                journal.log(Level::Warn, text);
                 return false;
             }
             Err(error) => {
@@ -133,27 +138,27 @@ pub fn load_unless(
     }
 }
 
-/// Puts the snapshot's routes into the table, if it is good; returns its age.
-fn restore(follower: &mut Follower<'_>, settings: &SnapshotSettings, journal: &Journal) -> Option<Duration> {
+/// Restores the snapshot's routes; returns the snapshot's age, or `None` if it is unusable.
+fn restore(reconciler: &mut Reconciler<'_>, settings: &SnapshotSettings, journal: &Journal) -> Option<Duration> {
     let path = settings.path.display();
-    match snapshot::read(settings, follower.writer.table()) {
+    match snapshot::read(settings, reconciler.writer.table()) {
         Ok((snapshot, age)) => {
-            let tools = snapshot.restore(&mut follower.writer, &follower.admission, &mut follower.rejected);
-            journal.log(Level::Notice, format!("snapshot read, tools={tools} age={} path={path}", Age(age)));
+            let tools = snapshot.restore(&mut reconciler.writer, &reconciler.admission, &mut reconciler.rejected);
+            journal.log(Level::Notice, format!("snapshot restored, tools={tools} age={} path={path}", Age(age)));
             Some(age)
         }
         Err(error) => {
-            // At the very first start there is none.
+            // The first start of all has no snapshot yet.
             let level = if matches!(error, SnapshotError::Missing) { Level::Notice } else { Level::Error };
-            journal.log(level, format!("snapshot not used: {error}, path={path}"));
+            journal.log(level, format!("snapshot ignored: {error}, path={path}"));
             None
         }
     }
 }
 
-/// Keeps the table in step with the source until `stop` says so. Does nothing while another process has the lease.
-pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journal, stop: Stop<'_>) {
-    if !wait_for_lease(lease, journal, stop) {
+/// Keeps the table in step with the source until `stop` returns true. Waits while another process holds the writer lock.
+pub fn run(table: Table<'_>, settings: &Settings, lock: &WriterLock, journal: &Journal, stop: StopCheck<'_>) {
+    if !wait_for_lock(lock, journal, stop) {
         return;
     }
     let is_over = AtomicBool::new(false);
@@ -167,51 +172,61 @@ pub fn run(table: Table<'_>, settings: &Settings, lease: &Lease, journal: &Journ
         };
         let builder = std::thread::Builder::new().name("urlproxy-build".into()).spawn_scoped(scope, build);
         if let Err(error) = &builder {
-            journal.log(Level::Error, format!("{error} while starting to build patterns; the companion builds them"));
+            let text =
+                format!("cannot start the pattern builder thread: {error}; the companion builds patterns itself");
+            journal.log(Level::Error, text);
         }
-        let lane = builder.is_ok().then_some((jobs, results));
-        let keeper = settings.snapshot.as_ref().and_then(|snapshot| {
-            let keep = || snapshot::keep(table, snapshot, journal, &is_over);
-            let thread = std::thread::Builder::new().name("urlproxy-snap".into()).spawn_scoped(scope, keep);
-            let failed = |error| journal.log(Level::Error, format!("{error} while starting to keep the snapshot"));
+        let build_queue = builder.is_ok().then_some((jobs, results));
+        let snapshot_writer = settings.snapshot.as_ref().and_then(|snapshot| {
+            let write = || SnapshotWriter::new(table, snapshot, journal).run(&is_over);
+            let thread = std::thread::Builder::new().name("urlproxy-snap".into()).spawn_scoped(scope, write);
+            let failed = |error| {
+                let text = format!("cannot start the snapshot thread: {error}; no snapshot is written");
+                journal.log(Level::Error, text);
+            };
             thread.map_err(failed).ok()
         });
-        let outcome = catch_unwind(AssertUnwindSafe(|| follow_source(table, settings, journal, stop, lane)));
-        // Before the last snapshot: whoever comes next need not wait for a disk.
-        if let Err(error) = lease.release() {
-            journal.log(Level::Error, format!("{error} while releasing the writer lease"));
+        let outcome = catch_unwind(AssertUnwindSafe(|| follow_source(table, settings, journal, stop, build_queue)));
+        // Before the last snapshot: the next companion need not wait for the disk.
+        if let Err(error) = lock.release() {
+            let text =
+                format!("cannot release the writer lock: {error}; the next companion waits for this process's end");
+            journal.log(Level::Error, text);
         }
         is_over.store(true, Relaxed);
-        keeper.inspect(|keeper| keeper.thread().unpark());
+        snapshot_writer.inspect(|snapshot_writer| snapshot_writer.thread().unpark());
         outcome.unwrap_or_else(|panic| resume_unwind(panic));
     });
 }
 
-/// The holder of the lease at work.
+/// Connects, follows the source and reconnects until `stop`; the caller holds the writer lock.
 fn follow_source(
     table: Table<'_>,
     settings: &Settings,
     journal: &Journal,
-    stop: Stop<'_>,
+    stop: StopCheck<'_>,
     builder: Option<(SyncSender<Job>, Receiver<Done>)>,
 ) {
     let (writer, found) = Writer::attach(table);
-    journal.log(Level::Notice, format!("following {}, tools={}", settings.source, found.tools));
+    journal.log(Level::Notice, format!("following routes, source={} tools={}", settings.source, found.tools));
     if found.damaged > 0 {
-        journal.log(Level::Error, format!("{} damaged slots were emptied", found.damaged));
+        journal.log(
+            Level::Error,
+            format!("damaged slots cleared; the next scan restores their routes, slots={}", found.damaged),
+        );
     }
     let guard = TableGuard::new(settings.withdrawal_guard.clone());
-    let mut follower = Follower::new(writer, settings.admission.clone(), guard);
+    let mut reconciler = Reconciler::new(writer, settings.admission.clone(), guard);
     if let Some((jobs, results)) = builder {
-        follower.lane.set_builder(jobs, results);
+        reconciler.build_queue.set_builder(jobs, results);
     }
     if settings.is_new_source {
-        follower.guard.restart(&mut follower.writer, journal);
+        reconciler.guard.restart(&mut reconciler.writer, journal);
     }
     let mut backoff = Backoff::between(FIRST_RETRY, LONGEST_RETRY);
     let mut outage = Outage::default();
     while !stop() {
-        let error = match session(&mut follower, settings, journal, stop, &mut || {
+        let error = match session(&mut reconciler, settings, journal, stop, &mut || {
             backoff.reset();
             outage.end(journal, &settings.source);
         }) {
@@ -220,77 +235,77 @@ fn follow_source(
             Err(error) => error,
         };
         outage.note(journal, &settings.source, &error);
-        follower.guard.restart(&mut follower.writer, journal);
+        reconciler.guard.restart(&mut reconciler.writer, journal);
         pause(backoff.next_delay(), stop);
     }
 }
 
-fn wait_for_lease(lease: &Lease, journal: &Journal, stop: Stop<'_>) -> bool {
-    let mut said = false;
+fn wait_for_lock(lock: &WriterLock, journal: &Journal, stop: StopCheck<'_>) -> bool {
+    let mut is_logged = false;
     while !stop() {
-        match lease.try_acquire() {
+        match lock.try_acquire() {
             Ok(true) => return true,
             Ok(false) => {}
-            Err(error) if said => drop(error),
+            Err(error) if is_logged => drop(error),
             Err(error) => {
-                journal.log(Level::Error, format!("{error} while taking the writer lease"));
-                said = true;
+                journal.log(Level::Error, format!("cannot take the writer lock: {error}; retrying"));
+                is_logged = true;
             }
         }
-        std::thread::sleep(LEASE_STEP);
+        std::thread::sleep(LOCK_RETRY_INTERVAL);
     }
     false
 }
 
-/// One connection's life. Returns when asked to stop; `ready` is called once the table is in step.
+/// Follows the source over one connection until `stop`. Calls `ready` when the first scan is done.
 fn session(
-    follower: &mut Follower<'_>,
+    reconciler: &mut Reconciler<'_>,
     settings: &Settings,
     journal: &Journal,
-    stop: Stop<'_>,
+    stop: StopCheck<'_>,
     ready: &mut dyn FnMut(),
 ) -> Result<(), SessionError> {
     let mut connection = Connection::open(&settings.source, Timeouts::default(), stop)?;
-    // Before the scan: what changes during it must not be missed.
+    // Before the scan, so that changes during the scan arrive as pushes.
     track(&mut connection)?;
-    follower.lane.restart();
-    follower.is_in_step = false;
-    let changes = compare(follower, &mut connection, journal)?;
+    reconciler.build_queue.restart();
+    reconciler.is_in_step = false;
+    let changes = compare(reconciler, &mut connection, journal)?;
     ready();
-    journal.log(Level::Info, format!("{} source={}", describe(changes), settings.source));
+    journal.log(Level::Info, format!("in step, {} source={}", describe(changes), settings.source));
     let next = |changes: Changes| {
         let wait = match changes {
             Changes { is_flushed: true, .. } => Duration::ZERO,
-            // What comes back meanwhile comes as pushes; this tells how much is still held.
-            Changes { held: 1.., .. } => settings.resync_interval.min(WHILE_HELD),
+            // Held routes that return arrive as pushes; a resync updates the number of those still held.
+            Changes { held: 1.., .. } => settings.resync_interval.min(HELD_RESYNC_INTERVAL),
             _ => settings.resync_interval,
         };
         Instant::now() + wait
     };
     let mut resync_at = next(changes);
     let mut ping_at = Instant::now() + PING_INTERVAL;
-    // Since the last beat the source has answered; what it had pushed before is not applied yet.
-    let mut is_beating = false;
+    // The source has answered a ping, but pushes that came before the answer are not applied yet.
+    let mut is_ping_answered = false;
     while !stop() {
         let now = Instant::now();
-        if now >= resync_at || follower.guard.is_over(&follower.writer) {
-            let changes = compare(follower, &mut connection, journal)?;
-            journal.log(Level::Info, format!("{} at the regular comparison", describe(changes)));
+        if now >= resync_at || reconciler.guard.is_over(&reconciler.writer) {
+            let changes = compare(reconciler, &mut connection, journal)?;
+            journal.log(Level::Info, format!("resync done, {}", describe(changes)));
             resync_at = next(changes);
         }
         if now >= ping_at {
             connection.ping()?;
-            is_beating = true;
+            is_ping_answered = true;
             ping_at = Instant::now() + PING_INTERVAL;
         }
-        let look_at = follower.lane.look_at(now).unwrap_or(resync_at);
-        connection.wait_push((now + STEP).min(ping_at).min(resync_at).min(look_at))?;
-        if !follow(follower, &mut connection, journal)? {
+        let next_poll = reconciler.build_queue.next_poll(now).unwrap_or(resync_at);
+        connection.wait_push((now + STOP_CHECK_INTERVAL).min(ping_at).min(resync_at).min(next_poll))?;
+        if !follow(reconciler, &mut connection, journal)? {
             resync_at = Instant::now();
-        } else if std::mem::take(&mut is_beating) {
-            follower.note_in_step();
+        } else if std::mem::take(&mut is_ping_answered) {
+            reconciler.note_in_step();
         }
-        follower.try_oversized(&settings.source, stop, journal);
+        reconciler.try_oversized(&settings.source, stop, journal);
     }
     Ok(())
 }
@@ -302,38 +317,38 @@ fn track(connection: &mut Connection<'_>) -> Result<(), SessionError> {
     Ok(connection.ask(&command.get_packed_command(), |_| ())?)
 }
 
-/// A full comparison, booked in the table's header.
+/// Runs a full scan and records it in the table's header.
 fn compare(
-    follower: &mut Follower<'_>,
+    reconciler: &mut Reconciler<'_>,
     connection: &mut Connection<'_>,
     journal: &Journal,
 ) -> Result<Changes, SessionError> {
     connection.check_role()?;
-    let changes = follower.scan(connection, journal)?;
-    follower.is_in_step = !changes.is_flushed;
-    follower.writer.mark_synced(clock::unix_seconds(), follower.rejected.count(), &follower.known());
-    follower.rejected.report(journal);
+    let changes = reconciler.scan(connection, journal)?;
+    reconciler.is_in_step = !changes.is_flushed;
+    reconciler.writer.mark_synced(clock::unix_seconds(), reconciler.rejected.count(), &reconciler.known());
+    reconciler.rejected.report(journal);
     Ok(changes)
 }
 
-/// Applies the pushes that have come; `false` when one of them asks for a full comparison.
+/// Applies received pushes; `false` when a flush requires a full scan.
 fn follow(
-    follower: &mut Follower<'_>,
+    reconciler: &mut Reconciler<'_>,
     connection: &mut Connection<'_>,
     journal: &Journal,
 ) -> Result<bool, SessionError> {
-    let is_whole = follower.catch_up(connection)?;
-    follower.writer.note_rejected(follower.rejected.count());
-    follower.rejected.report(journal);
-    Ok(is_whole)
+    let is_complete = reconciler.catch_up(connection)?;
+    reconciler.writer.note_rejected(reconciler.rejected.count());
+    reconciler.rejected.report(journal);
+    Ok(is_complete)
 }
 
 fn describe(changes: Changes) -> String {
     let Changes { tools, inserted, replaced, withdrawn, held, .. } = changes;
-    format!("in step, tools={tools} inserted={inserted} replaced={replaced} withdrawn={withdrawn} held={held}")
+    format!("tools={tools} inserted={inserted} replaced={replaced} withdrawn={withdrawn} held={held}")
 }
 
-/// One line when an outage begins, one when it ends; what comes between is detail.
+/// Logs the beginning and the end of an outage; errors in between are details (level info).
 #[derive(Default)]
 struct Outage {
     since: Option<Instant>,
@@ -345,7 +360,7 @@ impl Outage {
         let level = if self.since.is_none() { Level::Warn } else { Level::Info };
         self.since.get_or_insert_with(Instant::now);
         self.attempts += 1;
-        journal.log(level, format!("{error} while following routes, source={source}; the table serves on"));
+        journal.log(level, format!("following routes failed: {error}; keeping existing routes, source={source}"));
     }
 
     fn end(&mut self, journal: &Journal, source: &RedisUrl) {

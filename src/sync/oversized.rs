@@ -1,78 +1,76 @@
-//! Keys whose replies broke a connection: asked for again only once they are known to be small enough, or each on a connection
-//! of its own, at growing intervals.
+//! Keys with replies that broke a connection: fetched again only when known to be small enough, or alone on a separate
+//! connection with exponential backoff.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 
-/// The first wait before such a key is asked for again is at most this ...
+/// Backoff per key: the first wait is at most this ...
 const FIRST: Duration = Duration::from_secs(5);
-/// ... and none is longer than this.
+/// ... and the longest this.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Between attempts at any of them: whatever they cost, others have nine tenths of the time.
-const REST_FACTOR: u32 = 9;
+/// The pause after an attempt, in multiples of its duration: all other keys have nine tenths of the time.
+const PAUSE_FACTOR: u32 = 9;
 
-/// The keys, and when each may be asked for again.
+/// The keys and their retry times.
 #[derive(Debug, Default)]
 pub(super) struct Oversized {
-    keys: BTreeMap<Vec<u8>, Trial>,
-    /// When the next one may be, whichever it is.
-    rested_at: Option<Instant>,
+    keys: BTreeMap<Vec<u8>, Retry>,
+    /// When the next attempt at any key may begin.
+    paused_until: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Trial {
+struct Retry {
     backoff: Backoff,
-    /// `None` when it is known to be too large.
+    /// `None` if the key is known to be too large.
     due: Option<Instant>,
 }
 
 impl Oversized {
-    /// Whether the key is one of them.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.keys.contains_key(key)
     }
 
-    /// All of them.
     pub fn keys(&self) -> Vec<Vec<u8>> {
         self.keys.keys().cloned().collect()
     }
 
-    /// A reply about the key broke a connection. Whether the key is to blame is not known.
-    pub fn suspect(&mut self, key: &[u8]) {
-        let trial = self.trial(key);
-        trial.due = Some(Instant::now() + trial.backoff.next_delay());
+    /// The key's reply broke a connection; the key may or may not be the cause.
+    pub fn mark_suspect(&mut self, key: &[u8]) {
+        let retry = self.retry(key);
+        retry.due = Some(Instant::now() + retry.backoff.next_delay());
     }
 
-    /// The key is too large: no need to ask.
-    pub fn convict(&mut self, key: &[u8]) {
-        self.trial(key).due = None;
+    /// The key is too large: no retry.
+    pub fn mark_too_large(&mut self, key: &[u8]) {
+        self.retry(key).due = None;
     }
 
-    fn trial(&mut self, key: &[u8]) -> &mut Trial {
-        let new = || Trial { backoff: Backoff::between(FIRST, LONGEST), due: None };
+    fn retry(&mut self, key: &[u8]) -> &mut Retry {
+        let new = || Retry { backoff: Backoff::between(FIRST, LONGEST), due: None };
         self.keys.entry(key.to_vec()).or_insert_with(new)
     }
 
-    /// The key is like any other again.
-    pub fn acquit(&mut self, key: &[u8]) {
+    /// The key is fetched like any other again.
+    pub fn release(&mut self, key: &[u8]) {
         self.keys.remove(key);
     }
 
-    /// The key to be asked for now, if any is due.
+    /// The key to retry now, if any is due.
     pub fn due(&self, now: Instant) -> Option<Vec<u8>> {
-        if self.rested_at.is_some_and(|rested| now < rested) {
+        if self.paused_until.is_some_and(|rested| now < rested) {
             return None;
         }
-        let due = self.keys.iter().filter_map(|(key, trial)| Some((trial.due.filter(|&due| due <= now)?, key)));
+        let due = self.keys.iter().filter_map(|(key, retry)| Some((retry.due.filter(|&due| due <= now)?, key)));
         due.min().map(|(_, key)| key.clone())
     }
 
-    /// An attempt at one of them began at `begun`, and is over.
+    /// An attempt that began at `begun` is over: schedules the pause.
     pub fn rest(&mut self, begun: Instant) {
         let now = Instant::now();
-        self.rested_at = Some(now + now.saturating_duration_since(begun) * REST_FACTOR);
+        self.paused_until = Some(now + now.saturating_duration_since(begun) * PAUSE_FACTOR);
     }
 }
 
@@ -81,12 +79,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_suspect_is_asked_for_again_at_growing_intervals() {
+    fn suspects_are_retried_at_growing_intervals() {
         let mut oversized = Oversized::default();
         let begun = Instant::now();
         let waits: Vec<Duration> = (0..20)
             .map(|_| {
-                oversized.suspect(b"a");
+                oversized.mark_suspect(b"a");
                 assert_eq!(oversized.due(Instant::now()), None);
                 oversized.keys[&b"a"[..]].due.unwrap() - begun
             })
@@ -94,27 +92,27 @@ mod tests {
         assert!(waits[0] >= FIRST / 2 && waits[0] <= FIRST + Duration::from_secs(1), "{waits:?}");
         assert!(waits[3] > waits[0] * 3 && waits[19] >= LONGEST / 2, "{waits:?}");
         assert!(waits.iter().all(|wait| *wait <= LONGEST + Duration::from_secs(1)), "{waits:?}");
-        oversized.acquit(b"a");
+        oversized.release(b"a");
         assert!(!oversized.contains(b"a"));
     }
 
     #[test]
-    fn the_one_that_has_waited_longest_is_next_and_what_is_too_large_is_not_asked_for() {
+    fn longest_wait_is_next_and_too_large_keys_are_not_retried() {
         let mut oversized = Oversized::default();
         for key in [&b"b"[..], b"a", b"large"] {
-            oversized.suspect(key);
+            oversized.mark_suspect(key);
         }
-        oversized.convict(b"large");
+        oversized.mark_too_large(b"large");
         let later = Instant::now() + LONGEST;
         let first = oversized.due(later).unwrap();
-        oversized.acquit(&first);
+        oversized.release(&first);
         let second = oversized.due(later).unwrap();
         assert_ne!(first, second);
-        // However many there are, others have most of the time.
+        // All other keys have most of the time, however many suspects there are.
         oversized.rest(Instant::now().checked_sub(Duration::from_secs(6)).unwrap());
         assert_eq!(oversized.due(Instant::now() + Duration::from_secs(50)), None);
         assert_eq!(oversized.due(later), Some(second.clone()));
-        oversized.acquit(&second);
+        oversized.release(&second);
         assert_eq!((oversized.due(later), oversized.keys()), (None, vec![b"large".to_vec()]));
     }
 }

@@ -1,4 +1,4 @@
-//! What is set aside in the source's present state, and the log lines about it: one per rejection, bounded.
+//! The source's rejected routes, and their log lines: one per rejection, rate limited.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use super::journal::{Journal, Level};
 use crate::registry::{Rejection, RejectionReason};
 use crate::table::PublishError;
 
-/// Keys whose rejections are remembered, counted and told; no platform has that many.
-const REMEMBERED: usize = 10_000;
-/// Lines written for one scan, or one batch of changes.
+/// Most keys with rejections that are counted and logged; no platform has that many.
+const MAX_REMEMBERED: usize = 10_000;
+/// Most log lines for one scan or one batch of pushes.
 const LINES: usize = 20;
-/// For how long nothing more is written about a key, and no more sums: what a tool registers again and again must not fill the log.
+/// Shortest time between two log lines about a key, and between two summaries: a tool that registers in a loop must not fill the log.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Rejections by key of the store.
@@ -19,31 +19,31 @@ const QUIET: Duration = Duration::from_secs(10);
 pub(super) struct Rejected {
     by_key: HashMap<Box<[u8]>, Vec<Rejection>>,
     count: u64,
-    /// New ones since the last [`Rejected::report`]; only the first few are kept.
+    /// New rejections since the last [`Rejected::report`]; only the first [`LINES`] are kept.
     fresh: Vec<Rejection>,
-    /// Keys that were written about lately, and when.
+    /// Keys that were logged within [`QUIET`].
     reported: HashMap<Box<[u8]>, Instant>,
-    /// New ones that were not written, since the sum was.
+    /// New rejections without a line of their own since the last summary.
     unreported: usize,
     summed_at: Option<Instant>,
 }
 
 impl Rejected {
-    /// How many routes are set aside.
+    /// Number of rejected routes.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Whether something of the key is set aside.
+    /// Whether the key has rejected routes.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.by_key.contains_key(key)
     }
 
-    /// Replaces what is set aside under one key.
+    /// Replaces the rejections of one key.
     pub fn replace(&mut self, key: &[u8], rejections: Vec<Rejection>) {
         let before = self.by_key.remove(key).unwrap_or_default();
         self.count = self.count.saturating_sub(before.len() as u64);
-        if rejections.is_empty() || self.by_key.len() >= REMEMBERED {
+        if rejections.is_empty() || self.by_key.len() >= MAX_REMEMBERED {
             return;
         }
         self.count += rejections.len() as u64;
@@ -58,40 +58,40 @@ impl Rejected {
         self.by_key.insert(key.into(), rejections);
     }
 
-    /// Forgets the keys that `keep` does not know.
+    /// Forgets the keys for which `keep` returns false.
     pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
         self.by_key.retain(|key, _| keep(key));
         self.count = self.by_key.values().map(|r| r.len() as u64).sum();
     }
 
-    /// Writes what is new to the journal.
+    /// Logs new rejections.
     pub fn report(&mut self, journal: &Journal) {
         let now = Instant::now();
         if !self.fresh.is_empty() {
             self.reported.retain(|_, at| at.elapsed() < QUIET);
         }
         for rejection in self.fresh.drain(..) {
-            journal.log(Level::Warn, format!("route set aside: {rejection}"));
-            if self.reported.len() < REMEMBERED {
+            journal.log(Level::Warn, format!("route rejected: {rejection}"));
+            if self.reported.len() < MAX_REMEMBERED {
                 self.reported.insert(rejection.key, now);
             }
         }
         if self.unreported > 0 && self.summed_at.is_none_or(|at| at.elapsed() >= QUIET) {
-            journal.log(Level::Warn, format!("route set aside: {} more", self.unreported));
+            journal.log(Level::Warn, format!("route rejected: {} more, not shown", self.unreported));
             self.unreported = 0;
             self.summed_at = Some(now);
         }
     }
 }
 
-/// A key that is set aside as a whole.
+/// The rejection of a whole key.
 pub(super) fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
     Rejection::of(key, None, reason)
 }
 
-/// Something that the table has no room for.
+/// The rejection of routes for which the table has no room.
 pub(super) fn no_room(key: &[u8], error: &PublishError) -> Rejection {
-    // Without figures that change with every tool: it would be told again at each comparison.
+    // No figures that change with every tool: each scan would log the rejection again.
     let reason = match error {
         PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
         error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
@@ -116,10 +116,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_is_told_once_and_forgotten_when_mended() {
+    fn a_rejection_is_logged_once_and_forgotten_when_fixed() {
         let mut rejected = Rejected::default();
         rejected.replace(b"a", vec![rejection("a")]);
-        assert_eq!(lines(&mut rejected), [r#"route set aside: the key is neither a hash nor a set, tool="a""#]);
+        assert_eq!(lines(&mut rejected), [r#"route rejected: the key is neither a hash nor a set, tool="a""#]);
         rejected.replace(b"a", vec![rejection("a")]);
         assert!(lines(&mut rejected).is_empty());
         assert_eq!(rejected.count(), 1);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_again_and_again_is_written_once() {
+    fn a_key_that_keeps_changing_is_logged_once() {
         let mut rejected = Rejected::default();
         let mut written = Vec::new();
         for i in 0..100 {
@@ -136,8 +136,8 @@ mod tests {
             rejected.replace(b"prefix:a", vec![Rejection { reason, ..rejection("a") }]);
             written.extend(lines(&mut rejected));
         }
-        let want = [r#"route set aside: reason 0, tool="a""#, "route set aside: 1 more"];
-        assert_eq!(written, want, "and the others in the next sum");
+        let want = [r#"route rejected: reason 0, tool="a""#, "route rejected: 1 more, not shown"];
+        assert_eq!(written, want, "the others come in the next summary");
         assert_eq!((rejected.count(), rejected.unreported), (1, 98));
     }
 
@@ -149,11 +149,11 @@ mod tests {
             rejected.replace(tool.as_bytes(), vec![rejection(&tool)]);
         }
         let lines = lines(&mut rejected);
-        assert_eq!((lines.len(), lines[LINES].as_str()), (LINES + 1, "route set aside: 5 more"));
+        assert_eq!((lines.len(), lines[LINES].as_str()), (LINES + 1, "route rejected: 5 more, not shown"));
     }
 
     #[test]
-    fn what_is_gone_from_the_source_is_forgotten() {
+    fn rejections_of_deleted_keys_are_forgotten() {
         let mut rejected = Rejected::default();
         rejected.replace(b"a", vec![rejection("a")]);
         rejected.replace(b"b", vec![rejection("b")]);

@@ -1,42 +1,42 @@
-//! From Redis to the table: the full comparison, and the refresh of single keys.
+//! From Redis to the table: the full scan, and the refresh of single keys.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use redis::cmd;
 
+use super::build_queue::BuildQueue;
+use super::deferred::DeferredKeys;
+use super::digest_cache::DigestCache;
 use super::journal::{Journal, Level};
 use super::oversized::Oversized;
-use super::recognised::Recognised;
 use super::rejected::{Rejected, rejection};
-use super::slow_lane::SlowLane;
-use super::stop::Stop;
+use super::stop::StopCheck;
 use super::table_guard::TableGuard;
-use super::wanting_room::WantingRoom;
 use crate::clock;
 use crate::redis_client::{Connection, ConnectionError, Invalidation, RedisUrl, Reply, Timeouts};
 use crate::registry::{self, Admission, RawRoutes, RejectionReason, parse_key};
 use crate::route::Kind;
 use crate::table::Writer;
 
-/// Keys asked for at once: enough to hide the round trip, few enough that the replies fit any socket buffer.
+/// Keys per pipeline: enough to reject_unreadable the round trip, few enough that the replies fit any socket buffer.
 const BATCH: usize = 500;
 
-/// What an oversized key may take at most, in Redis's memory, to be asked for again.
+/// An oversized key is fetched again when Redis needs no more memory for it than this.
 const MAX_KEY_BYTES: i64 = 1 << 20;
 
-/// For a key that is asked for alone: others wait meanwhile.
-const ALONE: Timeouts =
+/// Timeouts for a key that is fetched alone, while all others wait.
+const ISOLATED_TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(1), silence: Duration::from_secs(2), reply: Duration::from_secs(2) };
-/// Bytes of a key that a line of the log shows.
+/// Bytes of a key that a log line shows.
 const SHOWN_BYTES: usize = 120;
 
-/// How the fields of a hash, whether there is any, and the members of a set, are asked for.
+/// Commands that fetch a hash's fields, check that a hash exists, and fetch a set's members.
 const HASH: &str = "HGETALL";
 const LENGTH: &str = "HLEN";
 const SET: &str = "SMEMBERS";
 
-/// Why a comparison was broken off. The table keeps what it has.
+/// Why a scan failed. The table keeps its routes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ScanError {
     #[error(transparent)]
@@ -45,61 +45,61 @@ pub(super) enum ScanError {
     Reply { command: &'static str, reply: String },
 }
 
-/// What a comparison changed.
+/// The result of a scan, in records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
     pub tools: u64,
     pub inserted: u64,
     pub replaced: u64,
     pub withdrawn: u64,
-    /// What the source no longer has, held back.
+    /// Records that are missing from the source but held.
     pub held: u64,
-    /// The source was flushed meanwhile: compare again.
+    /// The source was flushed during the scan, which must be repeated.
     pub is_flushed: bool,
 }
 
-/// What came of a reply about one key.
+/// The result of one reply.
 #[derive(PartialEq)]
-enum Found {
+enum ReplyOutcome {
     Applied,
     OtherType,
-    /// The key is not there.
+    /// The key does not exist.
     Absent,
 }
 
-/// What keys turned out to be that held no hash.
+/// Keys without an applicable value.
 #[derive(Default)]
-struct Others {
-    /// Of another type than the command is for.
+struct Unapplied {
+    /// Keys of another type than the command expects.
     other_type: Vec<Vec<u8>>,
     absent: Vec<Vec<u8>>,
 }
 
-/// Everything that a reply may change.
-pub(super) struct Follower<'w> {
+/// Reconciles the table with the source: everything that a reply may change.
+pub(super) struct Reconciler<'w> {
     pub writer: Writer<'w>,
     pub rejected: Rejected,
     pub admission: Admission,
     pub guard: TableGuard,
     oversized: Oversized,
-    /// Keys with something set aside that the running scan has met.
-    pub(super) met: HashSet<Box<[u8]>>,
+    /// Keys that the running scan has found, as far as they may have rejections.
+    pub(super) found_keys: HashSet<Box<[u8]>>,
     pub(super) changes: Changes,
-    /// Keys that have to wait.
-    pub(super) lane: SlowLane,
-    /// Whether what is asked for is a key whose turn it is there.
+    /// Keys that wait for a costly build.
+    pub(super) build_queue: BuildQueue,
+    /// Whether the current fetch serves a key of the build queue.
     pub(super) is_turn: bool,
-    /// Whether what is asked for is what a comparison has met: nothing says that it has changed.
+    /// Whether the current fetch serves a scan, so that its keys need not have changed.
     pub(super) is_comparing: bool,
-    pub(super) recognised: Recognised,
-    pub(super) wanting_room: WantingRoom,
-    /// By kind, whether the running comparison met keys that this user may not read.
+    pub(super) digests: DigestCache,
+    pub(super) deferred: DeferredKeys,
+    /// By kind, whether the running scan found keys that our Redis user may not read.
     hidden: [bool; Kind::ALL.len()],
-    /// A comparison has ended on this connection, and no push since has said that any key may have changed.
+    /// A scan has completed on this connection, and no flush was pushed since.
     pub(super) is_in_step: bool,
 }
 
-impl<'w> Follower<'w> {
+impl<'w> Reconciler<'w> {
     pub fn new(writer: Writer<'w>, admission: Admission, guard: TableGuard) -> Self {
         Self {
             writer,
@@ -107,32 +107,32 @@ impl<'w> Follower<'w> {
             admission,
             guard,
             oversized: Oversized::default(),
-            met: HashSet::new(),
+            found_keys: HashSet::new(),
             changes: Changes::default(),
-            lane: SlowLane::default(),
+            build_queue: BuildQueue::default(),
             is_turn: false,
             is_comparing: false,
-            recognised: Recognised::default(),
-            wanting_room: WantingRoom::default(),
+            digests: DigestCache::default(),
+            deferred: DeferredKeys::default(),
             hidden: [false; Kind::ALL.len()],
             is_in_step: false,
         }
     }
 
-    /// The kinds of which the last comparison has seen everything.
+    /// The kinds that the last scan read completely.
     pub fn known(&self) -> Vec<Kind> {
         Kind::ALL.into_iter().zip(self.hidden).filter(|(_, is_hidden)| !is_hidden).map(|(kind, _)| kind).collect()
     }
 
-    /// Books that the source has answered, and that everything it had pushed before has been applied.
+    /// Records in the header that the source has answered and all earlier pushes are applied.
     pub fn note_in_step(&mut self) {
         if self.is_in_step {
             self.writer.note_in_step(clock::unix_seconds());
         }
     }
 
-    /// Compares everything: publishes what is new or different, then withdraws what the source no longer has, unless the
-    /// guard holds that back.
+    /// Compares the whole table with the source: publishes new and changed routes, then withdraws missing ones unless the
+    /// guard holds them.
     pub fn scan(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
         let outcome = self.compare(connection, journal);
         self.is_comparing = false;
@@ -140,11 +140,11 @@ impl<'w> Follower<'w> {
     }
 
     fn compare(&mut self, connection: &mut Connection<'_>, journal: &Journal) -> Result<Changes, ScanError> {
-        // What was pushed before cannot spoil this comparison.
+        // Pushes from before the scan must not disturb it.
         self.catch_up(connection)?;
         self.changes = Changes::default();
-        self.met.clear();
-        self.recognised.age();
+        self.found_keys.clear();
+        self.digests.age();
         self.hidden = Default::default();
         self.writer.begin_sweep();
         let live = Kind::ALL.map(|kind| self.writer.table().header().live(kind));
@@ -154,7 +154,7 @@ impl<'w> Follower<'w> {
         let mut page = receive_page(connection)?;
         loop {
             page.keys.retain(|key| !self.is_oversized(key) && !self.is_slow(key));
-            // The next page is asked for behind this one's keys, so that the server works on it meanwhile.
+            // The next page is requested behind this page's keys, so that the server works on it meanwhile.
             let next_wanted = page.cursor != b"0";
             let mut wire = pack(first_command, &page.keys);
             if next_wanted {
@@ -165,7 +165,7 @@ impl<'w> Follower<'w> {
             let others = self.receive(connection, first_command, &page.keys)?;
             let next = if next_wanted { Some(receive_page(connection)?) } else { None };
             self.fetch_others(connection, &others.other_type)?;
-            // A change must not wait for the end of a long comparison.
+            // Changes must not wait for the end of a long scan.
             is_flushed |= !self.catch_up(connection)?;
             self.note_in_step();
             match next {
@@ -173,14 +173,14 @@ impl<'w> Follower<'w> {
                 None => break,
             }
         }
-        // A scan may miss a key that moved while it ran: what it did not meet is asked for by name.
+        // SCAN may miss a key that moved while it ran: keys it did not return are fetched by name.
         let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(registry::key_of).collect();
         self.is_comparing = true;
         self.fetch(connection, &unseen)?;
-        // What is still not seen is not there. What was met and is gone since has come as a push.
+        // Keys still unseen do not exist. A key that was deleted after the scan saw it has come as a push.
         let missing = self.writer.unseen();
         is_flushed |= connection.is_flush_pending();
-        // With a flush, a part of the keys was met before it: only the next comparison, at once, sees how much is gone.
+        // A flush in mid-scan: some keys were seen before it. The next scan, at once, sees how many are missing.
         if !is_flushed {
             let verdict = self.guard.judge(&mut self.writer, &missing, live, journal);
             for key in missing.iter().map(registry::key_of) {
@@ -191,43 +191,43 @@ impl<'w> Follower<'w> {
                 }
             }
         }
-        let met = std::mem::take(&mut self.met);
-        self.rejected.retain(|key| met.contains(key));
+        let found_keys = std::mem::take(&mut self.found_keys);
+        self.rejected.retain(|key| found_keys.contains(key));
         self.changes.tools = self.writer.table().header().live_tools();
         self.changes.is_flushed = is_flushed;
         Ok(self.changes)
     }
 
-    /// Applies the pushes that have come; `false` when one of them says that any key may have changed.
+    /// Applies received pushes; `false` if one reports a flush.
     pub fn catch_up(&mut self, connection: &mut Connection<'_>) -> Result<bool, ScanError> {
         self.is_comparing = false;
         let mut keys = BTreeSet::new();
-        let mut is_whole = true;
+        let mut is_complete = true;
         while let Some(push) = connection.next_push() {
             match push {
                 Invalidation::Keys(pushed) => keys.extend(pushed),
-                Invalidation::All => is_whole = false,
+                Invalidation::All => is_complete = false,
             }
         }
-        if !is_whole {
-            self.lane.restart();
+        if !is_complete {
+            self.build_queue.restart();
             self.is_in_step = false;
         }
         let now = Instant::now();
-        let (slow, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.lane.must_wait(key, now));
+        let (slow, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| self.build_queue.must_wait(key, now));
         slow.iter().for_each(|key| self.wait(key, true));
         let absent = self.fetch(connection, &keys)?;
-        // After a flush, keys are absent because all are: that is for the comparison to judge.
-        if is_whole && !connection.is_flush_pending() {
+        // After a flush all keys are absent; the guard judges that after the next scan.
+        if is_complete && !connection.is_flush_pending() {
             for key in &absent {
                 self.withdraw(key, Vec::new());
             }
         }
-        self.tend(connection)?;
-        Ok(is_whole)
+        self.run_build_queue(connection)?;
+        Ok(is_complete)
     }
 
-    /// Applies what the source has under these keys; returns those it has nothing under.
+    /// Fetches these keys and applies their values; returns the keys that do not exist.
     pub(super) fn fetch(
         &mut self,
         connection: &mut Connection<'_>,
@@ -244,8 +244,8 @@ impl<'w> Follower<'w> {
         Ok(absent)
     }
 
-    /// Keys that are of another type than their kind usually is: tools' sets, or something that is set aside. Returns those
-    /// that are gone meanwhile.
+    /// Handles keys that are not of their kind's usual type: tools' sets are fetched, all others rejected. Returns keys that
+    /// no longer exist.
     fn fetch_others(&mut self, connection: &mut Connection<'_>, keys: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ScanError> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -267,24 +267,24 @@ impl<'w> Follower<'w> {
         Ok(others.absent)
     }
 
-    /// Applies one reply per key; returns the keys for which there was nothing to apply.
+    /// Applies one reply per key; returns the keys without an applicable value.
     fn receive(
         &mut self,
         connection: &mut Connection<'_>,
         command: impl Fn(&[u8]) -> &'static str,
         keys: &[Vec<u8>],
-    ) -> Result<Others, ScanError> {
-        let mut others = Others::default();
+    ) -> Result<Unapplied, ScanError> {
+        let mut others = Unapplied::default();
         for key in keys {
             match connection.reply(|reply| self.apply(command(key), key, reply)) {
                 Ok(found) => match found? {
-                    Found::Applied => {}
-                    Found::OtherType => others.other_type.push(key.clone()),
-                    Found::Absent => others.absent.push(key.clone()),
+                    ReplyOutcome::Applied => {}
+                    ReplyOutcome::OtherType => others.other_type.push(key.clone()),
+                    ReplyOutcome::Absent => others.absent.push(key.clone()),
                 },
                 Err(error @ (ConnectionError::Resp(_) | ConnectionError::Slow(_))) => {
-                    // The connection is lost with it. Whether the key is to blame, the next one asks before anything else.
-                    self.oversized.suspect(key);
+                    // The connection is lost. The next one first checks the key's size.
+                    self.oversized.mark_suspect(key);
                     return Err(error.into());
                 }
                 Err(error) => return Err(error.into()),
@@ -293,17 +293,17 @@ impl<'w> Follower<'w> {
         Ok(others)
     }
 
-    /// Takes up again what is small enough, or gone; what is too large is withdrawn. What the server does not tell keeps its routes
-    /// until it is [tried](Self::try_oversized).
+    /// Releases keys that are now small enough or gone, and withdraws keys that are too large. A key of unknown size keeps its
+    /// routes until [`Self::try_oversized`] fetches it alone.
     fn weigh_oversized(&mut self, connection: &mut Connection<'_>) -> Result<(), ScanError> {
         for key in self.oversized.keys() {
             let mut is_small = Self::weigh(connection, &key, &[])?;
-            // That is a guess from a few of its elements, and the large one may be another. So few are soon weighed all.
+            // MEMORY USAGE samples a few elements and may miss the large one. Exact is cheap for a small key.
             if is_small == Some(true) {
                 is_small = Self::weigh(connection, &key, &["SAMPLES", "0"])?;
             }
             match is_small {
-                Some(true) => self.oversized.acquit(&key),
+                Some(true) => self.oversized.release(&key),
                 Some(false) => self.set_oversized(&key),
                 None => {}
             }
@@ -311,7 +311,7 @@ impl<'w> Follower<'w> {
         Ok(())
     }
 
-    /// Whether a key is small enough; `None` when the server does not tell.
+    /// Whether a key is small enough; `None` if the server does not say.
     fn weigh(connection: &mut Connection<'_>, key: &[u8], samples: &[&str]) -> Result<Option<bool>, ConnectionError> {
         connection.send(&cmd("MEMORY").arg("USAGE").arg(key).arg(samples).get_packed_command())?;
         connection.reply(|reply| match reply {
@@ -321,33 +321,33 @@ impl<'w> Follower<'w> {
         })
     }
 
-    /// Asks for one key whose reply broke a connection, if it is time, on a connection of its own: one that is too large, or slow,
-    /// breaks that one alone.
-    pub fn try_oversized(&mut self, source: &RedisUrl, stop: Stop<'_>, journal: &Journal) {
+    /// Fetches one due oversized key on a separate connection, so that a reply that is too large or too slow breaks only that.
+    pub fn try_oversized(&mut self, source: &RedisUrl, stop: StopCheck<'_>, journal: &Journal) {
         let begun = Instant::now();
         let Some(key) = self.oversized.due(begun) else { return };
         let shown = String::from_utf8_lossy(key.get(..SHOWN_BYTES).unwrap_or(&key)).escape_debug().to_string();
-        let outcome = Connection::open(source, ALONE, stop).map_err(ScanError::from).and_then(|mut connection| {
-            connection.check_role()?;
-            connection.send(&pack(first_command, std::slice::from_ref(&key)))?;
-            let others = self.receive(&mut connection, first_command, std::slice::from_ref(&key))?;
-            self.fetch_others(&mut connection, &others.other_type)
-        });
+        let outcome =
+            Connection::open(source, ISOLATED_TIMEOUTS, stop).map_err(ScanError::from).and_then(|mut connection| {
+                connection.check_role()?;
+                connection.send(&pack(first_command, std::slice::from_ref(&key)))?;
+                let others = self.receive(&mut connection, first_command, std::slice::from_ref(&key))?;
+                self.fetch_others(&mut connection, &others.other_type)
+            });
         match outcome {
             Ok(_) => {
-                // A key that is gone is withdrawn by the next comparison, which the guard judges.
-                self.oversized.acquit(&key);
-                journal.log(Level::Notice, format!("the key \"{shown}\" is read again"));
+                // If the key is gone, the next scan withdraws it, subject to the guard.
+                self.oversized.release(&key);
+                journal.log(Level::Notice, format!("key readable again; following its routes, key=\"{shown}\""));
             }
             Err(_) if stop() => {}
             Err(error) => {
-                // A broken reply has made it a suspect again by itself.
+                // `receive` has already marked the key after a broken reply.
                 if !matches!(error, ScanError::Connection(ConnectionError::Resp(_) | ConnectionError::Slow(_))) {
-                    self.oversized.suspect(&key);
+                    self.oversized.mark_suspect(&key);
                 }
                 journal.log(
                     Level::Warn,
-                    format!("{error} while reading the key \"{shown}\" alone; its routes stay as they are, it is tried again later"),
+                    format!("reading key failed: {error}; keeping its routes, retrying later, key=\"{shown}\""),
                 );
             }
         }
@@ -355,15 +355,15 @@ impl<'w> Follower<'w> {
     }
 
     fn set_oversized(&mut self, key: &[u8]) {
-        self.oversized.convict(key);
+        self.oversized.mark_too_large(key);
         self.withdraw(key, vec![rejection(key, RejectionReason::TooLarge)]);
     }
 
-    /// Whether the key is passed over; that counts as met, and as seen if it is still in the table.
+    /// Whether the scan skips the key as oversized; marks the key and its record as seen then.
     fn is_oversized(&mut self, key: &[u8]) -> bool {
         let is_oversized = self.oversized.contains(key);
         if is_oversized {
-            self.met.insert(key.into());
+            self.found_keys.insert(key.into());
             if let Some(Ok(record)) = parse_key(key) {
                 self.writer.confirm(record.as_bytes());
             }
@@ -371,9 +371,9 @@ impl<'w> Follower<'w> {
         is_oversized
     }
 
-    /// Sets a key aside that this user may not read; what is in the table stays, and of its kind nothing is known. False for a
-    /// tool's: without those there is nothing to follow.
-    fn hide(&mut self, key: &[u8]) -> bool {
+    /// Rejects a key that our Redis user may not read; its record stays, and its kind counts as not fully known. False for a
+    /// tool's key: without access to tools the scan fails.
+    fn reject_unreadable(&mut self, key: &[u8]) -> bool {
         let Some((kind, _)) = registry::split_key(key).filter(|&(kind, _)| kind != Kind::Tool) else { return false };
         if let Some(hidden) = self.hidden.get_mut(kind as usize) {
             *hidden = true;
@@ -381,21 +381,23 @@ impl<'w> Follower<'w> {
         if let Some(Ok(record)) = parse_key(key) {
             self.writer.confirm(record.as_bytes());
         }
-        self.set_aside(key, vec![rejection(key, RejectionReason::Hidden)]);
+        self.note_rejections(key, vec![rejection(key, RejectionReason::Hidden)]);
         true
     }
 
-    /// Makes the table's record what the reply says its key holds.
-    fn apply(&mut self, command: &'static str, key: &[u8], reply: Reply<'_>) -> Result<Found, ScanError> {
+    /// Applies a reply to its key's record.
+    fn apply(&mut self, command: &'static str, key: &[u8], reply: Reply<'_>) -> Result<ReplyOutcome, ScanError> {
         let raw = match reply {
-            Reply::Error(text) if text.starts_with(b"WRONGTYPE") => return Ok(Found::OtherType),
-            // A Redis user of the time when there were tools alone: they are followed all the same.
-            Reply::Error(text) if text.starts_with(b"NOPERM") && self.hide(key) => return Ok(Found::Applied),
-            Reply::Integer(0) => return Ok(Found::Absent),
-            // Of a redirect nothing counts but that it is there: where it leads, the operator says.
+            Reply::Error(text) if text.starts_with(b"WRONGTYPE") => return Ok(ReplyOutcome::OtherType),
+            // An ACL from the time when only tools existed: those are followed all the same.
+            Reply::Error(text) if text.starts_with(b"NOPERM") && self.reject_unreadable(key) => {
+                return Ok(ReplyOutcome::Applied);
+            }
+            Reply::Integer(0) => return Ok(ReplyOutcome::Absent),
+            // Only a redirect's existence counts: the operator configures its destination.
             Reply::Integer(_) => RawRoutes::Hash(Vec::new()),
-            Reply::Map(fields) if fields.is_empty() => return Ok(Found::Absent),
-            Reply::Array(members) if members.is_empty() => return Ok(Found::Absent),
+            Reply::Map(fields) if fields.is_empty() => return Ok(ReplyOutcome::Absent),
+            Reply::Array(members) if members.is_empty() => return Ok(ReplyOutcome::Absent),
             Reply::Map(fields) => {
                 RawRoutes::Hash(fields.iter().filter_map(|(f, v)| Some((text(f)?, text(v)?))).collect())
             }
@@ -407,11 +409,11 @@ impl<'w> Follower<'w> {
             Some(Err(reason)) => self.withdraw(key, vec![rejection(key, reason.into())]),
             None => {}
         }
-        Ok(Found::Applied)
+        Ok(ReplyOutcome::Applied)
     }
 }
 
-/// One page of keys, and where the next begins; the last has the cursor `0`.
+/// One page of keys and the cursor of the next; the last page has the cursor `0`.
 struct Page {
     cursor: Vec<u8>,
     keys: Vec<Vec<u8>>,
@@ -434,7 +436,7 @@ fn receive_page(connection: &mut Connection<'_>) -> Result<Page, ScanError> {
     })?
 }
 
-/// How a key's value is asked for at first, by what its kind usually is.
+/// The command that fetches a key of its kind's usual type.
 fn first_command(key: &[u8]) -> &'static str {
     match registry::split_key(key) {
         Some((Kind::Domain, _)) => SET,

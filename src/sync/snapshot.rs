@@ -1,6 +1,6 @@
-//! The routes on disk, for a start at which the source does not answer, or answers with nothing.
+//! The snapshot: the routes on disk, for a start while the source is down or empty.
 //!
-//! JSON lines, so that an operator can read and a later version extend them:
+//! JSON lines, which operators can read and later versions extend:
 //!
 //! ```text
 //! {"urlproxy_snapshot":2,"synced_at":1790000000,"kinds":["tool","redirect","domain"],"records":3}
@@ -10,14 +10,14 @@
 //! {"checksum":"5a94b6f2e0c1d837"}
 //! ```
 //!
-//! The keys are those of the store. Version 1, which is read too, had tools alone: `"tools"` for `"records"`, and
+//! The keys are Redis keys. Version 1, which is still read, had only tools: `"tools"` for `"records"`, and
 //! `"tool":"hello"` for the key.
 //!
-//! The checksum is SipHash-1-3 with a key of zeroes over all bytes before its line: against accidents, not against
-//! whoever may write the file. A file is believed whole or not at all.
+//! The checksum is SipHash-1-3 with a key of zeroes over all bytes before its line: it detects damage, not forgery. A file
+//! is used completely or not at all.
 
 mod file;
-mod keeper;
+mod snapshot_writer;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -28,100 +28,100 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 pub(super) use file::read;
-pub(super) use keeper::keep;
+pub(super) use snapshot_writer::SnapshotWriter;
 
-use super::fit::{build_fully, prepare};
+use super::prepare::{build_fully, prepare};
 use super::rejected::{Rejected, no_room, rejection};
 use crate::registry::{self, Admission, ROUTES_PREFIX, RawRoutes, RejectionReason, parse_key};
 use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{Record, Scratch, Table, Writer};
 
-/// The number of this format.
+/// The version of this format.
 const VERSION: u32 = 2;
-/// The format in which there were only tools.
+/// The version that had only tools.
 const TOOLS_ONLY: u32 = 1;
 
-/// How long a restore may take over patterns that are costly to build. What is left is set aside until the source answers.
-const COSTLY_BUILDS: Duration = Duration::from_secs(1);
+/// Time budget of a restore for costly patterns. Tools beyond it have no routes until the source answers.
+const RESTORE_BUILD_BUDGET: Duration = Duration::from_secs(1);
 
-/// Where the snapshot is, and how old it may be.
+/// Configuration of the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotSettings {
-    /// The file. Its directory must be there, and writable for nginx's workers.
+    /// The file. Its directory must exist and be writable for nginx's workers.
     pub path: PathBuf,
-    /// A snapshot whose last comparison with the source is longer ago is not used.
+    /// A snapshot last verified more than `max_age` ago is ignored.
     pub max_age: Duration,
-    /// Users whose file is believed, beside root and this process's own: the workers'.
+    /// Trusted owners of the file, besides root and this process's user: the workers' user.
     pub owners: Vec<u32>,
 }
 
-/// Why a snapshot is not used, or was not written.
+/// Why a snapshot cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// No file.
-    #[error("there is none")]
+    #[error("no such file")]
     Missing,
     /// The file, or its directory, cannot be read or written.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Somebody else may have written it.
+    /// Another user may have written the file.
     #[error("{what} belongs to user {owner}, expected root or the user that nginx runs as")]
     Owner {
-        /// The file, or its directory.
+        /// The file or its directory.
         what: &'static str,
-        /// Whose it is.
+        /// User id of the owner.
         owner: u32,
     },
-    /// Somebody else can write it.
-    #[error("others than its owner can write {what} (mode {mode:04o}), expected e.g. {expected}")]
+    /// Other users can write the file.
+    #[error("{what} is writable for users other than its owner (mode {mode:04o}), expected e.g. {expected}")]
     Writable {
-        /// The file, or its directory.
+        /// The file or its directory.
         what: &'static str,
-        /// Its permissions.
+        /// Its mode bits.
         mode: u32,
-        /// Good ones.
+        /// A safe mode.
         expected: &'static str,
     },
     /// A directory, a FIFO, a device.
-    #[error("it is not a regular file")]
+    #[error("not a regular file")]
     NotAFile,
-    /// More bytes than the table could have come from.
-    #[error("it has {bytes} bytes, expected at most {limit}")]
+    /// Larger than any snapshot of this table.
+    #[error("{bytes} bytes, expected at most {limit}")]
     TooLarge {
-        /// What the file has.
+        /// Size of the file.
         bytes: u64,
-        /// What is read at most.
+        /// Largest size that is read.
         limit: u64,
     },
-    /// Of a later version of this program, or not of this program.
-    #[error("it has format {0}, expected {VERSION} or {TOOLS_ONLY}")]
+    /// An unknown version.
+    #[error("format version {0}, expected {VERSION} or {TOOLS_ONLY}")]
     Version(u32),
-    /// Damaged.
-    #[error("it is damaged: {0}")]
+    /// Not a snapshot, or damaged.
+    #[error("damaged: {0}")]
     Damaged(String),
-    /// Out of date.
-    #[error("it is {} old, expected at most {}", Age(*.0), Age(*.1))]
+    /// Older than `max_age`.
+    #[error("{} old, expected at most {}", Age(*.0), Age(*.1))]
     TooOld(Duration, Duration),
-    /// Another process writes it.
+    /// Another process holds the lock of the temporary file.
     #[error("another process is writing it")]
     Busy,
 }
 
-/// What a snapshot says.
+/// A parsed snapshot.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// When the last complete comparison with the source had ended, in Unix seconds.
+    /// When the last full scan of the source ended, in Unix seconds.
     pub synced_at: u64,
-    /// What the table had all of.
+    /// Kinds that the table had completely.
     pub kinds: Vec<Kind>,
-    /// What was in the table.
+    /// The table's records.
     pub records: Vec<SnapshotRecord>,
 }
 
 /// One record of a snapshot.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
-    /// The key of the store that it was read from.
+    /// The record's Redis key.
     #[serde(alias = "tool")]
     pub key: String,
     /// Backend URLs by pattern.
@@ -140,7 +140,7 @@ struct Head {
     records: u64,
 }
 
-/// What the first version had.
+/// Default of version 1.
 fn only_tools() -> Vec<Kind> {
     vec![Kind::Tool]
 }
@@ -151,33 +151,33 @@ struct Foot {
 }
 
 impl Snapshot {
-    /// Parses a whole file.
+    /// Parses a complete file.
     ///
     /// # Errors
     /// [`SnapshotError::Version`], [`SnapshotError::Damaged`].
     pub fn parse(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let damaged = |reason: &str| SnapshotError::Damaged(reason.to_owned());
-        let is_not_ours = || damaged("its first line is not that of a snapshot");
+        let is_not_ours = || damaged("the first line is not a snapshot's header");
         let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let head: serde_json::Value = serde_json::from_slice(first).map_err(|_| is_not_ours())?;
-        // The version comes before everything else: what follows may be of another shape.
+        // Check the version first: other versions may differ in everything else.
         let version = head.get("urlproxy_snapshot").and_then(serde_json::Value::as_u64).ok_or_else(is_not_ours)?;
         if version != u64::from(VERSION) && version != u64::from(TOOLS_ONLY) {
             return Err(SnapshotError::Version(u32::try_from(version).unwrap_or(u32::MAX)));
         }
         let head: Head = serde_json::from_value(head).map_err(|_| is_not_ours())?;
-        let body = bytes.strip_suffix(b"\n").ok_or_else(|| damaged("its end is missing"))?;
+        let body = bytes.strip_suffix(b"\n").ok_or_else(|| damaged("truncated"))?;
         let foot_at = body.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let (body, foot) = body.split_at(foot_at);
-        let foot: Foot = serde_json::from_slice(foot).map_err(|_| damaged("its end is missing"))?;
+        let foot: Foot = serde_json::from_slice(foot).map_err(|_| damaged("truncated"))?;
         if foot.checksum != Self::checksum(body) {
-            return Err(damaged("its checksum is wrong"));
+            return Err(damaged("wrong checksum"));
         }
         let lines = body.get(first.len() + 1..).unwrap_or_default().split_inclusive(|&byte| byte == b'\n');
         let records = lines.map(serde_json::from_slice).collect::<Result<Vec<SnapshotRecord>, _>>();
         let mut records = records.map_err(|error| SnapshotError::Damaged(error.to_string()))?;
         if records.len() as u64 != head.records {
-            return Err(SnapshotError::Damaged(format!("it has {} records, expected {}", records.len(), head.records)));
+            return Err(SnapshotError::Damaged(format!("{} records, expected {}", records.len(), head.records)));
         }
         if head.version == TOOLS_ONLY {
             records.iter_mut().for_each(|record| record.key.insert_str(0, ROUTES_PREFIX));
@@ -185,17 +185,17 @@ impl Snapshot {
         Ok(Self { synced_at: head.synced_at, kinds: head.kinds, records })
     }
 
-    /// What the last line says of all bytes before it.
+    /// The checksum for the last line, over all bytes before it.
     pub fn checksum(bytes: &[u8]) -> String {
         let mut hasher = SipHasher13::new();
         hasher.write(bytes);
         format!("{:016x}", hasher.finish())
     }
 
-    /// Publishes what the snapshot says, as far as it is still allowed; returns how many tools there are then.
+    /// Publishes the snapshot's routes that are still admitted; returns the number of tools.
     pub(super) fn restore(&self, writer: &mut Writer<'_>, admission: &Admission, rejected: &mut Rejected) -> u64 {
         let share = writer.table().record_limit();
-        let costly_until = Instant::now() + COSTLY_BUILDS;
+        let costly_until = Instant::now() + RESTORE_BUILD_BUDGET;
         let mut build = |texts: &[&str], bytes| {
             Automata::build_quickly(texts, bytes)
                 .or_else(|| (Instant::now() < costly_until).then(|| build_fully(texts, bytes, &|| false)))
@@ -204,19 +204,19 @@ impl Snapshot {
             let key = key.as_bytes();
             let Some(Ok(record)) = parse_key(key) else { continue };
             let raw = match routes.values().next() {
-                // Only a set has several backends, and then it is all there is.
+                // Only a set has several backends, and it has a single route.
                 Some(urls) if urls.len() > 1 => RawRoutes::Set(urls.iter().map(String::as_bytes).collect()),
                 _ => RawRoutes::Hash(
                     routes.iter().filter_map(|(p, urls)| Some((p.as_bytes(), urls.first()?.as_bytes()))).collect(),
                 ),
             };
             let Some(mut prepared) = prepare((key, &record), &raw, admission, share, &mut build) else {
-                // Known, but without routes until they are built.
+                // The key is known, but has no routes until they are built.
                 let _ = writer.publish(&record, &[]);
                 rejected.replace(key, vec![rejection(key, RejectionReason::Waiting)]);
                 continue;
             };
-            // One that has none in the snapshot waited for them.
+            // A record without routes was still waiting for its build when the snapshot was written.
             if (!prepared.routes.is_empty() || routes.is_empty())
                 && let Err(error) = writer.publish_with(&record, &prepared.routes, &prepared.automata)
             {
@@ -229,12 +229,12 @@ impl Snapshot {
     }
 }
 
-/// The whole file for what the table holds now.
+/// Encodes the table's current content as a complete file.
 pub(super) fn encode(table: Table<'_>) -> Vec<u8> {
     let mut lines = Vec::new();
     let mut records = 0;
     let mut scratch = Scratch::default();
-    // Before the records: of what changes meanwhile the older state is claimed.
+    // Read before the records, so that the time is never later than the content.
     let (synced_at, kinds) = (table.header().synced_at(), table.header().known());
     table.for_each(&mut scratch, |record| {
         if let Some(record) = describe(&record) {
@@ -260,12 +260,12 @@ fn describe(record: &Record<'_>) -> Option<SnapshotRecord> {
 }
 
 fn write_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
-    // Neither a vector nor these shapes can fail.
+    // Serializing these types into a vector cannot fail.
     let _ = serde_json::to_writer(&mut *bytes, line);
     bytes.push(b'\n');
 }
 
-/// A duration in the largest unit that leaves something before the point.
+/// Formats a duration in its largest unit.
 pub(super) struct Age(pub Duration);
 
 impl std::fmt::Display for Age {

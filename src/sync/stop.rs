@@ -1,22 +1,22 @@
-//! When the companion is to end.
+//! The companion's stop condition.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Longest time between two looks at a [`Stop`].
-pub(super) const STEP: Duration = Duration::from_millis(100);
+/// Longest time between two checks of a [`StopCheck`].
+pub(super) const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Says when to end; asked at least every 100 ms.
-pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+/// Returns true when the companion must end; checked at least every 100 ms.
+pub type StopCheck<'a> = &'a (dyn Fn() -> bool + Sync);
 
-/// Waits this long, or until it is to end.
-pub(super) fn pause(total: Duration, stop: Stop<'_>) {
+/// Sleeps for `total`, or until `stop` returns true.
+pub(super) fn pause(total: Duration, stop: StopCheck<'_>) {
     let until = Instant::now() + total;
     while !stop() {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;
         }
-        sleep(left.min(STEP));
+        sleep(left.min(STOP_CHECK_INTERVAL));
     }
 }

@@ -1,4 +1,4 @@
-//! The guard of a table against mass withdrawal: its hold is kept in the table's header, where the next companion finds it.
+//! The withdrawal guard of a table. Its hold is kept in the table's header, where the next companion finds it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,21 +13,21 @@ use crate::route::{Kind, RouteKey};
 use crate::table::{Header, Writer};
 use crate::withdrawal_guard::{GuardEvent, GuardSettings, Hold, HoldEnd, Loss, Verdict, WithdrawalGuard};
 
-/// Judges comparisons, keeps the hold in the header, and logs.
+/// Judges scans, keeps the hold in the header, and logs.
 #[derive(Debug)]
 pub(super) struct TableGuard(WithdrawalGuard);
 
-/// What a comparison would take away, by kind.
+/// The records that a scan would withdraw, by kind.
 type Losses = [(Kind, Loss); Kind::ALL.len()];
 
 impl TableGuard {
-    /// A guard with these settings; without any it lets everything through.
+    /// A guard with these settings; without any it accepts every loss.
     pub fn new(settings: Option<GuardSettings>) -> Self {
         Self(WithdrawalGuard::new(settings))
     }
 
-    /// Judges the outcome of one comparison: the source lacks `missing`, of so many that were `live` before it, by kind. A mass
-    /// withdrawal of one kind, or of all together, holds back everything.
+    /// Judges one scan: the source lacks the records `missing` of those that were `live` before, by kind. A mass withdrawal of
+    /// one kind, or of all kinds together, holds all missing records.
     pub fn judge(
         &mut self,
         writer: &mut Writer<'_>,
@@ -58,15 +58,15 @@ impl TableGuard {
         verdict
     }
 
-    /// Whether a hold has come to its end, or the operator accepts some of it, so that a comparison should not wait.
+    /// Whether a hold has expired or the operator has touched the accept file, so that a scan is due.
     pub fn is_over(&mut self, writer: &Writer<'_>) -> bool {
         let now = Now::read();
         self.0.set_hold(now.hold_of(writer.table().header()));
         self.0.is_over(now.instant)
     }
 
-    /// The connection was lost, or the source is another: what was said before counts no more, the hold begins anew. It ends at
-    /// the latest when its longest time since it first began has passed.
+    /// Restarts the hold after the connection was lost or the source changed: earlier scans no longer count. The hold ends at
+    /// the latest when its longest time since its first start has passed.
     pub fn restart(&self, writer: &mut Writer<'_>, journal: &Journal) {
         let now = Now::read();
         let header = writer.table().header();
@@ -74,54 +74,56 @@ impl TableGuard {
         let Some(hold) = now.hold_of(header).filter(|hold| hold.since.is_some()) else { return };
         let held = header.held();
         let left = settings.longest_hold().saturating_sub(now.instant.saturating_duration_since(hold.first)).as_secs();
-        journal.log(
-            Level::Notice,
-            format!("the time for which {held} withdrawals are held begins anew; it ends in {left} s at the latest"),
-        );
+        let text = format!("withdrawal guard: hold restarted; it ends in {left} s at the latest, held={held}");
+        journal.log(Level::Notice, text);
         writer.note_held(held, None);
     }
 
-    /// Says what the judge found; so many were held `before`.
+    /// Logs an event; `before` records were held before it.
     fn log(&self, event: &GuardEvent, losses: &Losses, before: u64, journal: &Journal) {
         let Some(settings) = self.0.settings() else { return };
         let path = settings.accept.display();
         match event {
-            GuardEvent::Recovered => journal
-                .log(Level::Notice, format!("the source has everything again, held={before}; nothing was withdrawn")),
+            GuardEvent::Recovered => {
+                let text =
+                    format!("withdrawal guard: the source has all routes again; nothing withdrawn, held={before}");
+                journal.log(Level::Notice, text);
+            }
             GuardEvent::Began => {
                 let (hold, longest) = (settings.hold.as_secs(), settings.longest_hold().as_secs());
                 let (lost, advice) = (describe(losses), advise(&settings.accept));
                 let text = format!(
-                    "the source lacks {lost}; they are served on for {hold} s, or {longest} s at most if the connection is \
-                     lost meanwhile, unless they come back; {advice}"
+                    "withdrawal guard: the source lacks {lost}; missing routes stay in service for {hold} s, at most {longest} s \
+                     if the connection is lost meanwhile; {advice}"
                 );
                 journal.log(Level::Warn, text);
             }
             GuardEvent::Named { going, held, others } => {
                 if !others.is_empty() {
-                    let text = format!("{path} names what is not held back: {others}; that stays as it is");
+                    let text = format!("withdrawal guard: {path} names routes that are not held; ignoring {others}");
                     journal.log(Level::Warn, text);
                 }
                 if *going > 0 {
                     let total = going + held;
                     let text = format!(
-                        "withdrawing {going} of {total} records that the source lacks: named in {path}; {held} are held on"
+                        "withdrawal guard: withdrawing {going} of {total} missing routes, named in {path}; {held} stay held"
                     );
                     journal.log(Level::Warn, text);
                 }
             }
             GuardEvent::NotAccepted(error) => {
-                journal.log(Level::Warn, format!("{path} accepts nothing: {error}; everything is held on"));
+                journal
+                    .log(Level::Warn, format!("withdrawal guard: {path} accepts nothing: {error}; the hold goes on"));
             }
             GuardEvent::Ended(end) => {
                 let why = match end {
                     HoldEnd::Accepted => "accepted by the operator".to_owned(),
-                    HoldEnd::Lasted => "held long enough".to_owned(),
+                    HoldEnd::Lasted => "the hold has expired".to_owned(),
                     HoldEnd::LastedInAll(time) => {
-                        format!("held for {} s in all, connections lost meanwhile included", time.as_secs())
+                        format!("held for {} s in all, lost connections included", time.as_secs())
                     }
                 };
-                let text = format!("withdrawing {} that the source lacks: {why}", describe(losses));
+                let text = format!("withdrawal guard: withdrawing {}: {why}", describe(losses));
                 journal.log(Level::Warn, text);
             }
         }
@@ -136,31 +138,31 @@ fn losses(missing: &[RouteKey], live: [u64; Kind::ALL.len()]) -> Losses {
     })
 }
 
-/// `90 of 100 tools, 3 of 3 domains`: the kinds of which something is missing.
+/// `90 of 100 tools, 3 of 3 domains`: the kinds with missing records.
 fn describe(losses: &Losses) -> String {
     let lost = losses.iter().filter(|(_, loss)| loss.missing > 0);
     let lost = lost.map(|(kind, loss)| format!("{} of {} {}", loss.missing, loss.live, kind.plural()));
     lost.collect::<Vec<_>>().join(", ")
 }
 
-/// How the operator lets the withdrawal through; says so if that cannot work.
+/// How the operator accepts the withdrawal, or why the accept file cannot work.
 fn advise(accept: &Path) -> String {
     let directory = accept.parent().unwrap_or(Path::new("/"));
     let shown = accept.display();
     let advice =
-        || format!("touch {shown} to withdraw them now, or write names into it, one a line, to withdraw those alone");
+        || format!("touch {shown} to withdraw them now, or write names into it, one per line, to withdraw only those");
     match fs::metadata(directory).and_then(|_| fs::symlink_metadata(accept).map(drop)) {
         Err(error) if error.kind() == ErrorKind::NotFound && directory.is_dir() => advice(),
-        Err(error) => format!("{shown} could accept that, but: {error} for the workers' user"),
+        Err(error) => format!("the accept file {shown} is unusable for the workers' user: {error}"),
         Ok(()) => advice(),
     }
 }
 
-/// One moment by two clocks.
+/// One moment on two clocks.
 #[derive(Clone, Copy)]
 struct Now {
     instant: Instant,
-    /// Since the machine was started: the same for all processes, and cannot be set. Never 0.
+    /// Seconds of the monotonic clock, which all processes share. Never 0.
     seconds: u64,
 }
 
@@ -180,7 +182,7 @@ impl Now {
         (header.held() > 0).then(|| Hold { first, since: header.held_since().map(at) })
     }
 
-    /// An instant as the header has it.
+    /// An instant as the header stores it.
     fn seconds_at(self, at: Instant) -> u64 {
         self.seconds.saturating_sub(self.instant.saturating_duration_since(at).as_secs()).max(1)
     }
@@ -188,7 +190,6 @@ impl Now {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::route::{Pattern, Route};
     use crate::sync::JournalReader;
@@ -207,7 +208,7 @@ mod tests {
         owned
     }
 
-    /// So many records of a kind, by number.
+    /// `count` records of a kind.
     fn some(kind: Kind, count: u64) -> Vec<RouteKey> {
         let parent = if kind == Kind::Domain { ".org" } else { "" };
         (0..count).map(|n| RouteKey::try_new(kind, format!("t{n}{parent}").as_bytes()).unwrap()).collect()
@@ -218,7 +219,7 @@ mod tests {
         guard.judge(writer, &some(Kind::Tool, missing), [live, 0, 0], journal)
     }
 
-    /// Whether the file is taken for complete, after a moment.
+    /// Waits until the accept file counts as complete.
     fn becomes_over(guard: &mut TableGuard, writer: &Writer<'_>) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !guard.is_over(writer) && Instant::now() < deadline {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loss_of_one_kind_holds_everything_and_is_named() {
+    fn mass_loss_of_one_kind_holds_all_kinds_and_is_logged() {
         let dir = tempfile::tempdir().unwrap();
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
@@ -246,35 +247,46 @@ mod tests {
         };
         let guard = || TableGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert_eq!(guard().judge(&mut writer, &lost(1, 0, 20), [1000, 0, 40], &journal), Verdict::Withdraw);
-        // Neither is large enough by itself.
+        // Neither kind alone reaches the floor.
         assert_eq!(guard().judge(&mut writer, &lost(15, 15, 0), [15, 15, 0], &journal), Verdict::Hold);
         writer.note_held(0, None);
         assert_eq!(guard().judge(&mut writer, &lost(1, 0, 21), [1000, 0, 40], &journal), Verdict::Hold);
         assert_eq!(owned.table().header().held(), 22);
         let said = lines(&reader);
-        assert!(said[0].starts_with("the source lacks 15 of 15 tools, 15 of 15 redirects; they"), "{said:?}");
-        assert!(said[1].starts_with("the source lacks 1 of 1000 tools, 21 of 40 domains; they"), "{said:?}");
+        assert!(
+            said[0].starts_with("withdrawal guard: the source lacks 15 of 15 tools, 15 of 15 redirects; missing"),
+            "{said:?}"
+        );
+        assert!(
+            said[1].starts_with("withdrawal guard: the source lacks 1 of 1000 tools, 21 of 40 domains; missing"),
+            "{said:?}"
+        );
     }
 
     #[test]
-    fn advice_that_cannot_work_says_so() {
+    fn an_unusable_accept_file_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("accept");
-        let text = "to withdraw them now, or write names into it, one a line, to withdraw those alone";
+        let text = "to withdraw them now, or write names into it, one per line, to withdraw only those";
         assert_eq!(advise(&file), format!("touch {} {text}", file.display()));
         let advice = advise(Path::new("/nonexistent/tools.accept"));
-        assert!(advice.starts_with("/nonexistent/tools.accept could accept that, but: No such file"), "{advice}");
+        assert!(
+            advice.ends_with(
+                "/nonexistent/tools.accept is unusable for the workers' user: No such file or directory (os error 2)"
+            ),
+            "{advice}"
+        );
     }
 
     #[test]
-    fn a_hold_ends_when_its_time_is_over_and_not_when_some_have_come_back() {
+    fn a_hold_ends_when_it_expires_not_when_some_routes_return() {
         let dir = tempfile::tempdir().unwrap();
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
         let (journal, reader) = Journal::new(9);
         let mut guard = TableGuard::new(settings(dir.path(), Duration::from_secs(60)));
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
-        // A small remainder would not have been held by itself.
+        // Such a small loss alone would not begin a hold.
         assert_eq!(judge(&mut guard, &mut writer, 3, 100, &journal), Verdict::Hold);
         assert!(!guard.is_over(&writer));
         let since = owned.table().header().held_since().unwrap();
@@ -290,12 +302,17 @@ mod tests {
         assert_eq!(owned.table().header().held(), 0);
         let said = lines(&reader);
         assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].starts_with("the source lacks 90 of 100 tools; they are served on for 60 s"), "{said:?}");
-        assert!(said[1].starts_with("withdrawing 3 of 100 tools"), "{said:?}");
+        assert!(
+            said[0].starts_with(
+                "withdrawal guard: the source lacks 90 of 100 tools; missing routes stay in service for 60 s"
+            ),
+            "{said:?}"
+        );
+        assert!(said[1].starts_with("withdrawal guard: withdrawing 3 of 100 tools"), "{said:?}");
     }
 
     #[test]
-    fn a_lost_connection_begins_the_hold_anew_and_a_recovered_source_ends_it() {
+    fn a_lost_connection_restarts_the_hold_and_a_recovered_source_ends_it() {
         let dir = tempfile::tempdir().unwrap();
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
@@ -307,11 +324,14 @@ mod tests {
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
         assert_eq!(judge(&mut guard, &mut writer, 0, 100, &journal), Verdict::Withdraw);
         assert_eq!(owned.table().header().held(), 0);
-        assert_eq!(lines(&reader).last().unwrap(), "the source has everything again, held=90; nothing was withdrawn");
+        assert_eq!(
+            lines(&reader).last().unwrap(),
+            "withdrawal guard: the source has all routes again; nothing withdrawn, held=90"
+        );
     }
 
     #[test]
-    fn a_hold_that_begins_anew_ends_after_twice_its_time_in_all() {
+    fn a_restarted_hold_ends_after_twice_its_time_in_all() {
         let dir = tempfile::tempdir().unwrap();
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
@@ -319,7 +339,7 @@ mod tests {
         let hold = Duration::from_secs(60);
         let mut guard = TableGuard::new(settings(dir.path(), hold));
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
-        // Some time ago, and several lost connections and companions since.
+        // The hold began `ago` seconds ago; connections and companions were lost since.
         let first = |writer: &mut Writer<'_>, ago: u64| {
             writer.note_held(0, None);
             writer.note_held(90, Some(Now::read().seconds.saturating_sub(ago).max(1)));
@@ -333,7 +353,7 @@ mod tests {
                 assert_eq!(owned.table().header().held(), 90);
             }
         }
-        // A machine must have run for so long.
+        // The machine's uptime must exceed the hold.
         while Now::read().seconds <= 121 {
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -344,20 +364,17 @@ mod tests {
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Withdraw);
         assert_eq!((owned.table().header().held(), owned.table().header().held_first()), (0, None));
         let said = lines(&reader);
-        assert!(said[0].contains("on for 60 s, or 120 s at most if the connection is lost meanwhile"), "{said:?}");
-        assert!(
-            said[1].starts_with("the time for which 90 withdrawals are held begins anew; it ends in 20 s"),
-            "{said:?}"
-        );
-        assert!(said.last().unwrap().contains("that the source lacks: held for 120 s in all"), "{said:?}");
-        // The next one has all its time.
+        assert!(said[0].contains("in service for 60 s, at most 120 s if the connection is lost meanwhile"), "{said:?}");
+        assert!(said[1].starts_with("withdrawal guard: hold restarted; it ends in 20 s"), "{said:?}");
+        assert!(said.last().unwrap().contains("of 100 tools: held for 120 s in all"), "{said:?}");
+        // The next hold has its full time.
         assert_eq!(judge(&mut guard, &mut writer, 90, 100, &journal), Verdict::Hold);
         guard.restart(&mut writer, &journal);
         assert!(!guard.is_over(&writer));
     }
 
     #[test]
-    fn names_in_the_file_accept_those_alone() {
+    fn names_in_the_accept_file_accept_only_those() {
         let dir = tempfile::tempdir().unwrap();
         let owned = table(100);
         let mut writer = Writer::attach(owned.table()).0;
@@ -371,7 +388,7 @@ mod tests {
         let Verdict::WithdrawOnly(names) = verdict else { panic!("{verdict:?}") };
         assert!(names.contains(b"prefix:t1") && names.contains(b"prefix:t2") && !names.contains(b"prefix:t3"));
         assert_eq!(owned.table().header().held(), 88);
-        assert!(!guard.is_over(&writer), "taken once");
+        assert!(!guard.is_over(&writer), "the file counts once");
         fs::write(&accept, "# none\n").unwrap();
         assert!(becomes_over(&mut guard, &writer));
         assert_eq!(judge(&mut guard, &mut writer, 88, 98, &journal), Verdict::Hold);
@@ -379,11 +396,13 @@ mod tests {
         assert_eq!(
             said[1..],
             [
-                format!("{path} names what is not held back: \"prefix:t95\", \"redirect:t1\"; that stays as it is"),
-                format!("withdrawing 2 of 90 records that the source lacks: named in {path}; 88 are held on"),
                 format!(
-                    "{path} accepts nothing: file has comments but no names, expected one name per line, or an empty file to \
-                     accept everything; everything is held on"
+                    "withdrawal guard: {path} names routes that are not held; ignoring \"prefix:t95\", \"redirect:t1\""
+                ),
+                format!("withdrawal guard: withdrawing 2 of 90 missing routes, named in {path}; 88 stay held"),
+                format!(
+                    "withdrawal guard: {path} accepts nothing: file has comments but no names, expected one name per line, or an \
+                     empty file to accept everything; the hold goes on"
                 ),
             ]
         );

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use urlproxy::registry::{self, Origin, Ownership, Registration, Withdrawal};
 use urlproxy::route::{Backend, Pattern, ToolName};
-use urlproxy::sync::{Journal, Lease, Settings, load_once, run};
+use urlproxy::sync::{Journal, Settings, WriterLock, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable};
 
 use crate::following::{CAPACITY, following, is_locked, lines, map, routes, settings};
@@ -283,7 +283,7 @@ fn a_stopped_companion_gives_the_lease_back() {
     let redis = RedisServer::start(&[]);
     let owned = OwnedTable::new(CAPACITY);
     let (journal, reader) = Journal::new(100);
-    let lease = Lease::create("given-back").unwrap();
+    let lock = WriterLock::create("given-back").unwrap();
     assert!(!is_locked("given-back"));
     let (deadline, was_locked) = (Instant::now() + SOON, AtomicBool::new(false));
     let stop = || {
@@ -291,8 +291,8 @@ fn a_stopped_companion_gives_the_lease_back() {
         was_locked.store(is_locked("given-back"), Relaxed);
         is_following && was_locked.load(Relaxed) || Instant::now() > deadline
     };
-    run(owned.table(), &settings(&redis.url()), &lease, &journal, &stop);
+    run(owned.table(), &settings(&redis.url()), &lock, &journal, &stop);
     assert!(was_locked.load(Relaxed), "held while it followed");
     assert!(!is_locked("given-back"));
-    assert!(lines(&reader).iter().all(|e| !e.text.contains("lease")));
+    assert!(lines(&reader).iter().all(|e| !e.text.contains("lock")));
 }

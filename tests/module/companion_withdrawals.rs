@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use urlproxy::route::Kind;
-use urlproxy::sync::{Journal, Lease, Settings, SnapshotSettings, load_once, run};
+use urlproxy::sync::{Journal, Settings, SnapshotSettings, WriterLock, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable, Table};
 use urlproxy::withdrawal_guard::GuardSettings;
 
@@ -153,10 +153,10 @@ fn a_flush_in_the_middle_of_a_comparison_is_held_whole() {
     let owned = OwnedTable::new(Capacity { buckets: 2048, cells: 16_384, tools: 8192, health: 1 });
     let table = owned.table();
     let (journal, _reader) = Journal::new(10);
-    let lease = Lease::create("test").unwrap();
+    let lock = WriterLock::create("test").unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| run(table, &busy, &lease, &journal, &|| stop.load(Relaxed)));
+        scope.spawn(|| run(table, &busy, &lock, &journal, &|| stop.load(Relaxed)));
         let outcome = std::panic::catch_unwind(|| {
             for round in 0..8 {
                 register_many(&redis, 0..TOOLS as u32);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use urlproxy::sync::{Entry, Journal, JournalReader, Lease, Settings, run};
+use urlproxy::sync::{Entry, Journal, JournalReader, Settings, WriterLock, run};
 use urlproxy::table::{Capacity, OwnedTable, Scratch, Table};
 
 pub const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1 };
@@ -56,10 +56,10 @@ pub fn following(settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry
 /// The same with a table of another size, or with something in it.
 pub fn following_in(owned: &OwnedTable, settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
     let (journal, reader) = Journal::new(1000);
-    let lease = Lease::create("test").unwrap();
+    let lock = WriterLock::create("test").unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| run(owned.table(), settings, &lease, &journal, &|| stop.load(Relaxed)));
+        scope.spawn(|| run(owned.table(), settings, &lock, &journal, &|| stop.load(Relaxed)));
         let guard = StopOnDrop(&stop);
         test(owned.table());
         drop(guard);

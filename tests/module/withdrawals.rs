@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use urlproxy::registry;
-use urlproxy::sync::{Journal, Lease, Settings, run};
+use urlproxy::sync::{Journal, Settings, WriterLock, run};
 use urlproxy::table::OwnedTable;
 use urlproxy::withdrawal_guard::GuardSettings;
 
@@ -69,10 +69,10 @@ fn neither_do_reloads_with_another_source() {
     for life in 0.. {
         assert!(Instant::now() < deadline, "still held");
         let (journal, _reader) = Journal::new(100);
-        let lease = Lease::create("test").unwrap();
+        let lock = WriterLock::create("test").unwrap();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| run(owned.table(), &settings, &lease, &journal, &|| stop.load(Relaxed)));
+            scope.spawn(|| run(owned.table(), &settings, &lock, &journal, &|| stop.load(Relaxed)));
             if life == 0 {
                 let begun = Instant::now();
                 while header.live_tools() < 40 && begun.elapsed() < SOON {

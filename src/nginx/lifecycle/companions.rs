@@ -15,7 +15,7 @@ use crate::nginx::ffi::cycle::Cycle;
 use crate::nginx::ffi::log;
 use crate::nginx::ffi::process::{is_exiting, with_signals_blocked};
 use crate::nginx::ffi::timer::Task;
-use crate::sync::{self, Journal, JournalReader, Lease, Level};
+use crate::sync::{self, Journal, JournalReader, Level, WriterLock};
 
 /// How long a companion that panicked rests.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 const JOIN_WITHIN: Duration = Duration::from_millis(500);
 
 /// The leases of all tables there ever were, by name: made in the master, inherited by all workers, never closed.
-static LEASES: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
+static LEASES: Mutex<Vec<(String, Arc<WriterLock>)>> = Mutex::new(Vec::new());
 /// The companions of this process.
 static RUNNING: Mutex<Vec<Companion>> = Mutex::new(Vec::new());
 
@@ -52,22 +52,22 @@ pub(super) fn are_running() -> bool {
 /// Starts a companion for each table; `generation` is the number of the configuration.
 pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
     for table in main.tables() {
-        let (Some(&memory), Some(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
+        let (Some(&memory), Some(lock)) = (table.table.get(), lease_of(&table.name)) else { continue };
         let mut settings = table.settings.clone();
         settings.admission.own_sockets = cycle.listening();
         settings.is_new_source = table.is_new_source.get();
         let (journal, reader) = Journal::new(JOURNAL_LINES);
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
-        if let Err(error) = lease.announce(generation) {
+        if let Err(error) = lock.announce(generation) {
             log::cycle(NGX_LOG_ALERT, &format!("{error} while announcing the companion of {}", table.name));
         }
         let thread = with_signals_blocked(|| {
             let name = format!("urlproxy {}", table.name);
             std::thread::Builder::new().name(name).spawn(move || {
-                let stop = || asked.load(Relaxed) || is_exiting() || lease.is_superseded(generation);
+                let stop = || asked.load(Relaxed) || is_exiting() || lock.is_superseded(generation);
                 while !stop() {
-                    let life = || sync::run(memory, &settings, &lease, &journal, &stop);
+                    let life = || sync::run(memory, &settings, &lock, &journal, &stop);
                     if catch_unwind(AssertUnwindSafe(life)).is_err() {
                         journal.log(Level::Error, "the companion panicked; it starts over");
                         std::thread::sleep(AFTER_PANIC);
@@ -95,15 +95,15 @@ pub(super) fn stop_all() {
     }
 }
 
-/// Makes the lease of a table, in the master, unless an earlier configuration did.
+/// Makes the lock of a table, in the master, unless an earlier configuration did.
 pub(super) fn make_lease(name: &str) -> std::io::Result<()> {
     if lease_of(name).is_none() {
-        let lease = Arc::new(Lease::create(&format!("urlproxy-{name}"))?);
-        LEASES.lock().push((name.to_owned(), lease));
+        let lock = Arc::new(WriterLock::create(&format!("urlproxy-{name}"))?);
+        LEASES.lock().push((name.to_owned(), lock));
     }
     Ok(())
 }
 
-fn lease_of(name: &str) -> Option<Arc<Lease>> {
-    LEASES.lock().iter().find(|(known, _)| known == name).map(|(_, lease)| Arc::clone(lease))
+fn lease_of(name: &str) -> Option<Arc<WriterLock>> {
+    LEASES.lock().iter().find(|(known, _)| known == name).map(|(_, lock)| Arc::clone(lock))
 }

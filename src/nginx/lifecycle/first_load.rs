@@ -31,7 +31,7 @@ pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, say: impl Fn(u32, &s
                 snapshot.owners.extend(owner);
             }
             let (memory, deadline) = (*table.table.get()?, begun + table.wait_for_routes);
-            let load = move || sync::load_unless(memory, &settings, deadline, journal, &stop);
+            let load = move || sync::load_until(memory, &settings, deadline, journal, &stop);
             Some(std::thread::Builder::new().name("urlproxy-load".into()).spawn_scoped(scope, load))
         };
         // The master's signals are the master's: its own thread waits for them.

@@ -1,4 +1,4 @@
-//! Reading the snapshot's file, and replacing it in one step.
+//! Reads the snapshot's file, and replaces it atomically.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Read, Write};
@@ -14,12 +14,12 @@ use super::{Snapshot, SnapshotError, SnapshotSettings};
 use crate::clock;
 use crate::table::Table;
 
-/// What a snapshot may have in bytes for each byte of records: text is longer, and JSON may escape every character.
+/// Largest snapshot size per byte of records: text is longer, and JSON may escape every character.
 const BYTES_PER_RECORD_BYTE: u64 = 8;
-/// What even the snapshot of a small table may have.
+/// The size limit of a small table's snapshot.
 const SMALLEST_LIMIT: u64 = 1 << 20;
 
-/// Reads the snapshot, and how long ago its last comparison with the source was; a time to come is now.
+/// Reads the snapshot; returns it and its age, which is zero for a time in the future.
 pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Snapshot, Duration), SnapshotError> {
     let (file, metadata) = open(settings)?;
     let limit = table.capacity().cells as u64 * 64 * BYTES_PER_RECORD_BYTE + SMALLEST_LIMIT;
@@ -36,8 +36,7 @@ pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Sna
     Ok((snapshot, age))
 }
 
-/// Opens the file if nobody but its owner, and users that nginx trusts anyway, can have written it or put it there. What is
-/// checked is what was opened.
+/// Opens the file if only trusted users can have written or placed it. The checks use the opened descriptors.
 fn open(settings: &SnapshotSettings) -> Result<(File, Metadata), SnapshotError> {
     let (Some(directory), Some(name)) = (settings.path.parent(), settings.path.file_name()) else {
         return Err(SnapshotError::NotAFile);
@@ -46,7 +45,7 @@ fn open(settings: &SnapshotSettings) -> Result<(File, Metadata), SnapshotError> 
         |error: Errno| if error == Errno::NOENT { SnapshotError::Missing } else { SnapshotError::Io(error.into()) };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, directory, flags, Mode::empty()).map_err(missing)?;
-    // The master reads what the workers' user may put there: no wait for a FIFO, no link to a device.
+    // The master reads a path that the workers' user controls: never block on a FIFO, never follow a link.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = File::from(openat(&directory, name, flags, Mode::empty()).map_err(missing)?);
     let metadata = file.metadata()?;
@@ -59,18 +58,18 @@ fn open(settings: &SnapshotSettings) -> Result<(File, Metadata), SnapshotError> 
     Ok((file, metadata))
 }
 
-/// Users whose files are believed, beside root.
+/// Trusted owners, besides root.
 struct Trust<'a> {
     own: u32,
     others: &'a [u32],
 }
 
 impl Trust<'_> {
-    /// Whether nobody else can write a file, or put another in its place in a directory. In a sticky one nobody can replace
-    /// another's file.
+    /// Checks that no untrusted user can write the file, or replace it in its directory. A sticky directory protects files
+    /// from other users.
     fn check(&self, metadata: &Metadata) -> Result<(), SnapshotError> {
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        let (what, expected) = if metadata.is_dir() { ("its directory", "0755") } else { ("it", "0640") };
+        let (what, expected) = if metadata.is_dir() { ("its directory", "0755") } else { ("the file", "0640") };
         let is_sticky = metadata.is_dir() && mode & 0o1000 != 0;
         if owner != 0 && owner != self.own && !self.others.contains(&owner) {
             return Err(SnapshotError::Owner { what, owner });
@@ -82,20 +81,20 @@ impl Trust<'_> {
     }
 }
 
-/// Makes `bytes` the file's content: after a crash it has either these or the former.
+/// Replaces the file's content atomically: after a crash the file has either the old or the new bytes.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), SnapshotError> {
     let temporary = temporary_path(path);
-    let mut file = claim(&temporary)?;
+    let mut file = open_exclusive(&temporary)?;
     let written = (|| {
         file.set_len(0)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        // The name, too, must be on disk.
+        // Sync the directory as well, for the new name.
         path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     })();
     if written.is_err() {
-        // What is half written must not fill a disk that is full already.
+        // Do not leave a partial file on a full disk.
         let _ = fs::remove_file(&temporary);
     }
     Ok(written?)
@@ -107,8 +106,8 @@ fn temporary_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Opens the temporary file for this process alone: during an upgrade two nginx may keep one snapshot.
-fn claim(temporary: &Path) -> Result<File, SnapshotError> {
+/// Opens and locks the temporary file: during an upgrade two nginx may write the same snapshot.
+fn open_exclusive(temporary: &Path) -> Result<File, SnapshotError> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
     let file = OpenOptions::new()
         .write(true)
@@ -124,7 +123,7 @@ fn claim(temporary: &Path) -> Result<File, SnapshotError> {
         Errno::WOULDBLOCK => SnapshotError::Busy,
         error => SnapshotError::Io(error.into()),
     })?;
-    // Whoever had it before may just have made it the snapshot.
+    // The previous holder of the lock may just have renamed the file.
     let is_there = fs::symlink_metadata(temporary)
         .is_ok_and(|there| file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino())));
     if is_there { Ok(file) } else { Err(SnapshotError::Busy) }

@@ -1,4 +1,4 @@
-//! Whatever a file says, it is believed whole or not at all.
+//! A snapshot file is used completely or not at all.
 
 #[path = "../../../tests/support/need.rs"]
 #[allow(dead_code, reason = "tests need more of it")]
@@ -53,7 +53,7 @@ fn settings(path: PathBuf) -> SnapshotSettings {
 }
 
 #[test]
-fn what_was_written_is_restored() {
+fn a_written_snapshot_is_restored() {
     let (from, to) = (filled(1234), OwnedTable::new(CAPACITY));
     let snapshot = Snapshot::parse(&encode(from.table())).unwrap();
     assert_eq!((snapshot.synced_at, snapshot.records.len()), (1234, 5));
@@ -68,7 +68,7 @@ fn what_was_written_is_restored() {
 }
 
 #[test]
-fn a_tool_that_waited_for_its_routes_is_no_missing_one() {
+fn tools_without_built_routes_stay_known() {
     let (from, to) = (OwnedTable::new(CAPACITY), OwnedTable::new(CAPACITY));
     let waiting = RouteKey::try_new(Kind::Tool, b"waiting").unwrap();
     Writer::attach(from.table()).0.publish(&waiting, &[]).unwrap();
@@ -78,7 +78,7 @@ fn a_tool_that_waited_for_its_routes_is_no_missing_one() {
 }
 
 #[test]
-fn what_is_no_longer_allowed_is_not_restored() {
+fn routes_no_longer_admitted_are_not_restored() {
     let to = OwnedTable::new(CAPACITY);
     let snapshot = Snapshot::parse(&encode(filled(1).table())).unwrap();
     let admission = Admission { networks: vec!["10.0.0.2/31".parse().unwrap()], own_sockets: vec![] };
@@ -98,47 +98,47 @@ fn what_is_no_longer_allowed_is_not_restored() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_says_why() {
+fn unusable_files_are_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let table = filled(now());
     let good = encode(table.table());
     let text = String::from_utf8(good.clone()).unwrap();
     let path = |name: &str| dir.path().join(name);
     let refused = |name: &str| read(&settings(path(name)), table.table()).unwrap_err().to_string();
-    assert_eq!(refused("nowhere"), "there is none");
+    assert_eq!(refused("nowhere"), "no such file");
     fs::create_dir(path("dir")).unwrap();
-    assert_eq!(refused("dir"), "it is not a regular file");
+    assert_eq!(refused("dir"), "not a regular file");
     rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), rustix::fs::Mode::RUSR).unwrap();
-    assert_eq!(refused("fifo"), "it is not a regular file");
+    assert_eq!(refused("fifo"), "not a regular file");
     symlink("/dev/zero", path("link")).unwrap();
     assert!(refused("link").starts_with("Too many levels of symbolic links"), "{}", refused("link"));
     fs::write(path("large"), "").unwrap();
     fs::File::options().write(true).open(path("large")).unwrap().set_len(1 << 40).unwrap();
-    assert!(refused("large").starts_with("it has 1099511627776 bytes, expected at most "), "{}", refused("large"));
+    assert!(refused("large").starts_with("1099511627776 bytes, expected at most "), "{}", refused("large"));
     for (name, bytes, want) in [
-        ("empty", String::new(), "it is damaged: its first line is not that of a snapshot"),
-        ("other", "hello\n".into(), "it is damaged: its first line is not that of a snapshot"),
-        ("shadow", "root:*:1::\nx".into(), "it is damaged: its first line is not that of a snapshot"),
-        ("later", text.replace("snapshot\":2", "snapshot\":3"), "it has format 3, expected 2 or 1"),
-        ("changed", text.replace("10.0.0.1", "10.0.0.9"), "it is damaged: its checksum is wrong"),
-        ("short", text[..text.len() - 1].into(), "it is damaged: its end is missing"),
-        ("half", text[..text.len() / 2].into(), "it is damaged: its end is missing"),
-        ("old", text.replace(&now().to_string(), "1000000000"), "it is damaged: its checksum is wrong"),
+        ("empty", String::new(), "damaged: the first line is not a snapshot's header"),
+        ("other", "hello\n".into(), "damaged: the first line is not a snapshot's header"),
+        ("shadow", "root:*:1::\nx".into(), "damaged: the first line is not a snapshot's header"),
+        ("later", text.replace("snapshot\":2", "snapshot\":3"), "format version 3, expected 2 or 1"),
+        ("changed", text.replace("10.0.0.1", "10.0.0.9"), "damaged: wrong checksum"),
+        ("short", text[..text.len() - 1].into(), "damaged: truncated"),
+        ("half", text[..text.len() / 2].into(), "damaged: truncated"),
+        ("old", text.replace(&now().to_string(), "1000000000"), "damaged: wrong checksum"),
     ] {
         fs::write(path(name), bytes).unwrap();
         assert_eq!(refused(name), want, "{name}");
     }
     fs::write(path("old"), encode(filled(now() - 8 * 86400).table())).unwrap();
-    assert_eq!(refused("old"), "it is 8.0 d old, expected at most 7.0 d");
+    assert_eq!(refused("old"), "8.0 d old, expected at most 7.0 d");
     fs::write(path("future"), encode(filled(now() + 86400).table())).unwrap();
     let (_, age) = read(&settings(path("future")), table.table()).unwrap();
-    assert_eq!(age, Duration::ZERO, "a clock that was set back makes nothing older");
+    assert_eq!(age, Duration::ZERO, "a clock that was set back does not age a snapshot");
     fs::write(path("good"), &good).unwrap();
     assert_eq!(read(&settings(path("good")), table.table()).unwrap().0.records.len(), 5);
 }
 
 #[test]
-fn a_file_that_somebody_else_can_have_written_is_not_believed() {
+fn files_writable_for_other_users_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let table = filled(now());
     let path = dir.path().join("tools.snapshot");
@@ -156,16 +156,17 @@ fn a_file_that_somebody_else_can_have_written_is_not_believed() {
         chmod(&path, mode);
         assert_eq!(
             outcome(&[]),
-            Err(format!("others than its owner can write it (mode {mode:04o}), expected e.g. 0640"))
+            Err(format!("the file is writable for users other than its owner (mode {mode:04o}), expected e.g. 0640"))
         );
     }
     chmod(&path, 0o640);
     for mode in [0o770, 0o707, 0o2775] {
         chmod(dir.path(), mode);
-        let want = format!("others than its owner can write its directory (mode {mode:04o}), expected e.g. 0755");
+        let want =
+            format!("its directory is writable for users other than its owner (mode {mode:04o}), expected e.g. 0755");
         assert_eq!(outcome(&[]), Err(want));
     }
-    // As /tmp is.
+    // Like /tmp.
     chmod(dir.path(), 0o1777);
     assert_eq!(outcome(&[]), Ok(()));
     // Only root can give files away.
@@ -174,14 +175,14 @@ fn a_file_that_somebody_else_can_have_written_is_not_believed() {
     }
     let want = |what: &str| Err(format!("{what} belongs to user 12345, expected root or the user that nginx runs as"));
     chown(&path, Some(12345), None).unwrap();
-    assert_eq!((outcome(&[]), outcome(&[1]), outcome(&[1, 12345])), (want("it"), want("it"), Ok(())));
+    assert_eq!((outcome(&[]), outcome(&[1]), outcome(&[1, 12345])), (want("the file"), want("the file"), Ok(())));
     chown(&path, Some(0), None).unwrap();
     chown(dir.path(), Some(12345), None).unwrap();
     assert_eq!((outcome(&[]), outcome(&[12345])), (want("its directory"), Ok(())));
 }
 
 #[test]
-fn a_link_to_a_good_snapshot_is_not_followed() {
+fn symbolic_links_are_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let table = filled(now());
     let path = dir.path().join("tools.snapshot");
@@ -193,7 +194,7 @@ fn a_link_to_a_good_snapshot_is_not_followed() {
 }
 
 #[test]
-fn a_file_is_replaced_in_one_step_or_not_at_all() {
+fn files_are_replaced_atomically() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tools.snapshot");
     file::replace(&path, b"one").unwrap();
@@ -217,7 +218,7 @@ fn a_file_is_replaced_in_one_step_or_not_at_all() {
 }
 
 #[test]
-fn what_an_earlier_version_wrote_is_read() {
+fn version_1_is_read() {
     let body = concat!(
         "{\"urlproxy_snapshot\":1,\"synced_at\":1234,\"tools\":1}\n",
         "{\"tool\":\"hello\",\"routes\":{\".*\":[\"http://10.0.0.7:8000\"]}}\n"
@@ -228,13 +229,13 @@ fn what_an_earlier_version_wrote_is_read() {
     let (admission, mut rejected) = (Admission::default(), Rejected::default());
     assert_eq!(snapshot.restore(&mut Writer::attach(to.table()).0, &admission, &mut rejected), 1);
     assert_eq!(records(to.table())[0].key, "prefix:hello");
-    // It says nothing of what it could not have.
+    // Version 1 had no other kinds, so nothing is known about them.
     assert_eq!(to.table().header().known(), [Kind::Tool]);
 }
 
 proptest! {
     #[test]
-    fn a_damaged_file_is_never_believed(at in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<bool>()) {
+    fn damaged_files_are_refused(at in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<bool>()) {
         let mut bytes = encode(filled(1234).table());
         let at = at.index(bytes.len());
         if cut {

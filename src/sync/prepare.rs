@@ -1,4 +1,4 @@
-//! What of a key's routes the table takes: the first 32 that fit the key's share of it, and the automata of their patterns.
+//! Selects the routes of a key that the table takes: the first 32 that fit the key's share, with their patterns' automata.
 
 use std::collections::VecDeque;
 
@@ -8,24 +8,24 @@ use crate::route::{
 };
 use crate::table::{backend_bytes, record_bytes, route_bytes};
 
-/// Times that patterns which turned out too large make room for the next ones.
-const REFILLS: usize = 2;
+/// How often later routes may take the space of patterns that turned out too large.
+const MAX_REFILLS: usize = 2;
 
-/// What a key comes to.
+/// A key's value, ready to publish.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// In the order in which they are tried.
+    /// In matching order.
     pub routes: Vec<Route>,
-    /// Those of the routes' regular expressions.
+    /// The automata of the routes' regular expressions.
     pub automata: Vec<u8>,
-    /// Everything else.
+    /// All other routes, with reasons.
     pub rejected: Vec<Rejection>,
 }
 
-/// Builds the automata of patterns within a number of bytes; `None` when that is not for now.
+/// Builds the automata of patterns within a number of bytes; `None` to postpone the whole key.
 pub(super) type Build<'b> = &'b mut dyn FnMut(&[&str], usize) -> Option<Automata>;
 
-/// Reads a key's value, and fits it into the `share` bytes that its record may take. `None` when `build` says so.
+/// Parses a key's value and fits it into the `share` bytes that its record may take. `None` if `build` postpones it.
 pub(super) fn prepare(
     (key, record): (&[u8], &RouteKey),
     raw: &RawRoutes<'_>,
@@ -34,33 +34,33 @@ pub(super) fn prepare(
     build: Build<'_>,
 ) -> Option<Prepared> {
     let Admitted { routes, rejected } = registry::admit(key, raw, admission);
-    let mut fitting = Fitting { key, share, left: share.saturating_sub(record_bytes(record, &[])), rejected };
-    let (routes, automata) = fitting.fit(routes, build)?;
-    let mut admitted = Admitted { routes, rejected: fitting.rejected };
+    let mut selection = Selection { key, share, left: share.saturating_sub(record_bytes(record, &[])), rejected };
+    let (routes, automata) = selection.fit(routes, build)?;
+    let mut admitted = Admitted { routes, rejected: selection.rejected };
     admitted.summarize(key);
     Some(Prepared { routes: admitted.routes, automata, rejected: admitted.rejected })
 }
 
-/// All that a tool's patterns may cost: for a builder that may take its time.
+/// Builds automata with the full limits of a tool: for the builder thread, where time does not matter.
 pub(super) fn build_fully(patterns: &[&str], bytes: usize, is_stopped: &dyn Fn() -> bool) -> Automata {
     Automata::build(patterns, AutomataLimits::of_bytes(bytes), is_stopped)
 }
 
-struct Fitting<'k> {
+struct Selection<'k> {
     key: &'k [u8],
     share: usize,
-    /// Bytes of the share that nothing takes yet.
+    /// Unused bytes of the share.
     left: usize,
     rejected: Vec<Rejection>,
 }
 
-impl Fitting<'_> {
-    /// The routes that are kept, in order, and their automata.
+impl Selection<'_> {
+    /// Returns the kept routes, in order, and their automata.
     fn fit(&mut self, routes: Vec<Route>, build: Build<'_>) -> Option<(Vec<Route>, Vec<u8>)> {
         let mut candidates = VecDeque::from(routes);
         let mut kept = Vec::new();
         let mut automata = Vec::new();
-        for _ in 0..=REFILLS {
+        for _ in 0..=MAX_REFILLS {
             self.take(&mut candidates, &mut kept);
             let texts: Vec<_> =
                 kept.iter().map(|route| &route.pattern).filter(|p| is_regex(p)).map(Pattern::as_str).collect();
@@ -68,7 +68,7 @@ impl Fitting<'_> {
                 return Some((kept, Vec::new()));
             }
             let built = build(&texts, self.left)?;
-            self.leave_out(&mut kept, built.refused());
+            self.reject_costly(&mut kept, built.refused());
             automata = built.as_bytes().to_vec();
             let makes_room = built.refused().iter().any(|(_, why)| *why == TooCostly::Alone);
             if !makes_room || candidates.is_empty() {
@@ -78,8 +78,8 @@ impl Fitting<'_> {
         Some((kept, automata))
     }
 
-    /// Adds candidates whose texts and backends fit. What matches every path has its room first: it is tried last, and
-    /// answers most.
+    /// Adds candidates that fit. Space for the catch-all route is reserved first: it is matched last but answers most
+    /// requests.
     fn take(&mut self, candidates: &mut VecDeque<Route>, kept: &mut Vec<Route>) {
         while kept.len() < MAX_ROUTES
             && let Some(mut route) = candidates.pop_front()
@@ -107,8 +107,8 @@ impl Fitting<'_> {
         }
     }
 
-    /// Sets those of the regular expressions aside that are in none of the automata.
-    fn leave_out(&mut self, kept: &mut Vec<Route>, refused: &[(usize, TooCostly)]) {
+    /// Rejects the regular expressions for which no automaton was built.
+    fn reject_costly(&mut self, kept: &mut Vec<Route>, refused: &[(usize, TooCostly)]) {
         let mut refused = refused.iter().copied().peekable();
         let mut number = 0;
         kept.retain(|route| {
@@ -180,27 +180,31 @@ mod tests {
         fields.push((&large, URL));
         let prepared = fitted(&fields);
         assert_eq!(prepared.routes.len(), MAX_ROUTES);
-        let told = prepared.rejected.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert!(told.iter().any(|told| told.contains("too many states, expected at most")), "{told:?}");
+        let reasons = prepared.rejected.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(reasons.iter().any(|reason| reason.contains("too many states, expected at most")), "{reasons:?}");
     }
 
     #[test]
-    fn a_tool_has_its_share_of_the_table_and_no_more() {
+    fn a_tool_gets_at_most_its_share_of_the_table() {
         let patterns: Vec<_> = (0..MAX_ROUTES - 1).map(|i| format!("/{i:02}\\.{}", "x\\.".repeat(330))).collect();
         let mut fields: Vec<_> = patterns.iter().map(|p| (p.as_str(), URL)).collect();
         fields.push((".*", URL));
         let prepared = fitted(&fields);
-        // Escaped, each takes its text twice, but for the backslashes.
+        // A record holds an escaped pattern twice: as written and unescaped.
         assert_eq!(texts(&prepared).last(), Some(&".*"));
         let shown: Vec<_> = texts(&prepared).iter().map(|text| &text[..3.min(text.len())]).collect();
         assert_eq!(shown[..shown.len() - 1], ["/00", "/01", "/02", "/03", "/04"]);
-        let told = prepared.rejected.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(told.len(), MAX_ROUTES - 6);
-        assert!(told[0].starts_with("the routes exceed their share of the table, 9558 bytes"), "{}", told[0]);
+        let reasons = prepared.rejected.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(reasons.len(), MAX_ROUTES - 6);
+        assert!(
+            reasons[0].starts_with("the routes exceed their share of the table, 9558 bytes"),
+            "{}",
+            reasons[0]
+        );
     }
 
     #[test]
-    fn backends_beyond_the_share_are_set_aside() {
+    fn backends_beyond_the_share_are_rejected() {
         let name = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(55));
         let urls: Vec<_> = (0..MAX_BACKENDS).map(|i| format!("http://{name}{i:02}:80")).collect();
         for kind in [Kind::Tool, Kind::Domain] {
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_first_is_what_was_found_before() {
+    fn rejected_patterns_do_not_change_the_numbers_of_others() {
         let prepared =
             fitted(&[("^/a[0-9]", URL), ("(?:a|[ab]).{300}[cd]", URL), ("/static", URL), ("[0-9]$", URL), (".*", URL)]);
         assert_eq!(texts(&prepared), ["/static", "^/a[0-9]", "[0-9]$", ".*"]);
