@@ -1,10 +1,9 @@
-//! Redis, and how to reach it: its URLs, and a connection that never blocks for long.
+//! The Redis client: URLs, and a connection that never blocks for long.
 
 mod connection;
 mod error;
 mod exchange;
 mod password_file;
-mod patience;
 mod plain;
 mod push;
 mod resolve;
@@ -15,6 +14,7 @@ mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 mod url;
+mod waiter;
 
 pub use connection::Connection;
 pub use error::{ConnectionError, ServerError};

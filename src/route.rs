@@ -1,4 +1,4 @@
-//! What a route means: which tool a request is for, and which of the tool's backends may answer it. Safe, no I/O.
+//! Routes: names, patterns, backends, and the choice among them. Safe code, no I/O.
 
 mod automaton;
 mod backend;
@@ -13,7 +13,7 @@ mod tool;
 
 pub use automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, TooCostly, find_first};
 pub use backend::{Backend, BackendError, Host, Scheme};
-pub use canonical::{CanonicalError, CanonicalSite, Moved, decode_one};
+pub use canonical::{CanonicalError, CanonicalSite, RedirectRequest, decode_one};
 pub use choice::{Order, choose, draw_for_addr, draw_for_name, key_hash};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
 pub use key::{KeyError, Kind, LookupKey, RouteKey, normal_host};
@@ -24,20 +24,20 @@ pub use tool::{MAX_TOOL_NAME_LEN, ToolName, ToolNameError};
 
 /// Most patterns one tool may have.
 pub const MAX_ROUTES: usize = 32;
-/// Most backends one route may have; a request's tried backends fit one machine word.
+/// Most backends one route may have: the set of tried backends fits a machine word.
 pub const MAX_BACKENDS: usize = 64;
 
-/// One pattern of a tool, and the backends that answer what it matches (at least one, at most [`MAX_BACKENDS`]).
+/// A pattern of a tool and its backends: at least one, at most [`MAX_BACKENDS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Searched in the path after the tool's name.
     pub pattern: Pattern,
-    /// In the order of their text, so that the same set is always the same route.
+    /// Sorted by text, so that equal sets make equal routes.
     pub backends: Vec<Backend>,
 }
 
-/// Sorts a tool's routes into the order in which they are tried: the more literal text a pattern holds the earlier,
-/// then byte order; what matches every path comes last. Old file: `urlproxy.lua` had whatever order `pairs` gave.
+/// Sorts a tool's routes into matching order: patterns with more literal text first, then byte order; catch-all patterns
+/// last. (The old `urlproxy.lua` used the undefined order of `pairs`.)
 pub fn sort_routes(routes: &mut [Route]) {
     routes.sort_by(|a, b| a.pattern.cmp_precedence(&b.pattern));
 }
@@ -65,12 +65,12 @@ mod tests {
     }
 
     #[test]
-    fn equal_lengths_go_by_bytes() {
+    fn equal_lengths_sort_by_bytes() {
         assert_eq!(sorted(&["/b", "/a", "/B"]), ["/B", "/a", "/b"]);
     }
 
     #[test]
-    fn whatever_always_matches_is_a_catch_all() {
+    fn patterns_that_always_match_are_catch_alls() {
         assert_eq!(sorted(&["/.*", "", "/", "^/", "[a-z]", "^.*", ".*"]), ["[a-z]", "", ".*", "/", "/.*", "^.*", "^/"]);
     }
 }

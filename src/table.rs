@@ -1,4 +1,4 @@
-//! The route table in shared memory: one writer, any number of readers that never wait. No nginx, no Redis.
+//! The route table in shared memory: one writer, any number of wait-free readers. No nginx, no Redis.
 //!
 //! ```text
 //! Header | Bucket ... | Cell ... | Counters ... | Health ...          all 64-byte lines, offsets, no pointers
@@ -7,14 +7,14 @@
 //!                                                  automata
 //! ```
 //!
-//! A tool is one record, and so is a redirect, or a domain; a tool and its redirect have the same home, so that both are looked
-//! for in one line. Inserting, replacing and withdrawing it is one Release store of its slot. A record is never
-//! changed while a slot names it; its cells are written again only after that, and whoever still reads them finds
-//! out by the stamp, which is never used twice.
+//! A tool, a redirect and a domain are one record each; a tool and its redirect share a home bucket, so that one line holds
+//! both slots. Inserting, replacing and withdrawing a record is one Release store of its slot. A record is immutable while a
+//! slot points to it; its cells are reused only afterwards, and a reader that still copies them notices by the stamp, which
+//! is unique.
 //!
-//! A writer killed at any instruction leaves either the old slot or the new one. Cells no slot names are free: the
-//! next writer finds that out by scanning, see [`Writer::attach`]. Why all this holds, ordering by ordering (E1 to E6),
-//! is in `proof.rs`, with the models that carry it out.
+//! A writer killed at any instruction leaves either the old slot or the new one. Cells without a slot are free; the next
+//! writer finds them by scanning, see [`Writer::attach`]. `proof.rs` argues why this holds, ordering by ordering (E1 to E6),
+//! and model-checks it.
 
 mod arena;
 mod atomic;
@@ -49,12 +49,12 @@ use layout::{Bucket, Cell};
 
 /// A key and its hash in one table.
 #[derive(Clone, Copy, Debug)]
-pub struct Sought<'n> {
+pub struct HashedKey<'n> {
     key: LookupKey<'n>,
     hash: u64,
 }
 
-impl<'n> Sought<'n> {
+impl<'n> HashedKey<'n> {
     /// The tool's redirect, if this is a tool's key: no hash is calculated for it. `None` when it can have none.
     #[inline(always)]
     pub fn redirect(&self) -> Option<Self> {
@@ -63,7 +63,7 @@ impl<'n> Sought<'n> {
     }
 }
 
-/// A view of one table, wherever its memory is. Cheap to copy; shared by readers and the one writer.
+/// A view of one table, in shared or private memory. Cheap to copy; used by readers and the writer.
 #[derive(Clone, Copy)]
 pub struct Table<'a> {
     header: &'a Header,
@@ -74,7 +74,7 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The words that describe the table's state to everybody.
+    /// The table's state: counts, ages, where the routes came from.
     pub fn header(&self) -> &'a Header {
         self.header
     }
@@ -84,7 +84,7 @@ impl<'a> Table<'a> {
         self.health
     }
 
-    /// How much fits.
+    /// How many lines of each kind the table has.
     pub fn capacity(&self) -> Capacity {
         Capacity {
             buckets: self.buckets.len(),
@@ -94,33 +94,33 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Bytes that one record may take of it.
+    /// Most bytes that one record may take.
     pub fn record_limit(&self) -> usize {
         self.capacity().record_limit()
     }
 
-    /// The counters of a record, by the number it gives. `None` only if that number is nonsense.
+    /// The counters of a record, by [`Record::counters`]. `None` only for an invalid number.
     pub fn counters(&self, number: u32) -> Option<&'a Counters> {
         self.counters.get(number as usize)
     }
 
-    /// A name for this table, drawn with its zone. It says nothing about the hashes of keys: none has this text.
+    /// A random identifier of this table, as old as its zone. Reveals no key's hash: no key has this text.
     pub fn pseudonym(&self) -> u64 {
         self.hash_name(b"\0pseudonym")
     }
 
-    /// What a look-up for this key looks for.
+    /// Hashes a key for [`Self::lookup_hashed`].
     #[inline(always)]
-    pub fn sought<'n>(&self, key: LookupKey<'n>) -> Sought<'n> {
-        Sought { key, hash: self.hash_name(key.name()) ^ key.mark() }
+    pub fn hashed<'n>(&self, key: LookupKey<'n>) -> HashedKey<'n> {
+        HashedKey { key, hash: self.hash_name(key.name()) ^ key.mark() }
     }
 
-    /// The hash of a key that the table has, or could have.
+    /// The hash of a key in its stored form.
     fn hash(&self, key: &[u8]) -> u64 {
-        self.sought(key.into()).hash
+        self.hashed(key.into()).hash
     }
 
-    /// Keyed, because tenants choose the names.
+    /// Keyed, because tenants choose the names (hash flooding).
     #[inline(always)]
     fn hash_name(&self, name: &[u8]) -> u64 {
         use atomic::Ordering::Relaxed;

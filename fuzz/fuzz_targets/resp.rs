@@ -8,9 +8,9 @@ fuzz_target!(|input: (u8, &[u8])| {
     let (piece, bytes) = input;
     let mut decoder = Decoder::new();
     for chunk in bytes.chunks(usize::from(piece).max(1)) {
-        let room = decoder.room();
-        let len = chunk.len().min(room.len());
-        room[..len].copy_from_slice(&chunk[..len]);
+        let space = decoder.space();
+        let len = chunk.len().min(space.len());
+        space[..len].copy_from_slice(&chunk[..len]);
         decoder.filled(len);
         loop {
             match decoder.next_reply() {

@@ -328,7 +328,7 @@ fn show(database: &Database, project: &str, domain: &str) -> Result<Outcome, Api
 
 /// The canonical form of a path's domain. An invalid domain is `NoSuchDomain`, or `NoSuchProject` if the project is unknown.
 fn canonical_domain(database: &Database, project: &str, domain: &str) -> Result<String, ApiError> {
-    match Domain::normalise(domain) {
+    match Domain::normalize(domain) {
         Ok(domain) => Ok(domain.as_str().to_owned()),
         Err(_) => {
             let found = database.read(|transaction| find_project(transaction, project))?;

@@ -48,7 +48,7 @@ impl MappingPolicy {
     /// # Errors
     /// Not a host name or wildcard, an address, or a public suffix.
     pub fn domain(&self, text: &str) -> Result<Domain, DomainPolicyError> {
-        let domain = Domain::normalise(text)?;
+        let domain = Domain::normalize(text)?;
         if domain.is_address() || domain.as_str().contains('_') {
             return Err(DomainPolicyError::Strict(domain));
         }

@@ -118,7 +118,7 @@ fn owner(transaction: &Transaction<'_>, domain: &str) -> rusqlite::Result<Option
 
 fn canonical_domain(domain: &str) -> Result<String, CommandError> {
     let no_domain = |_| CommandError::NoSuchDomain(domain.to_owned());
-    Domain::normalise(domain).map(|domain| domain.as_str().to_owned()).map_err(no_domain)
+    Domain::normalize(domain).map(|domain| domain.as_str().to_owned()).map_err(no_domain)
 }
 
 /// A mapping that today's rules would refuse.

@@ -35,7 +35,7 @@ pub enum ReservedNameError {
 /// # Errors
 /// Not a host name, an address, or a wildcard.
 pub fn parse_reserved(text: &str) -> Result<Domain, ReservedNameError> {
-    let domain = Domain::normalise(text)?;
+    let domain = Domain::normalize(text)?;
     if domain.is_wildcard() || domain.is_address() { Err(ReservedNameError::NoName(domain)) } else { Ok(domain) }
 }
 

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn is_protected(suffixes: &Suffixes, domain: &str) -> bool {
-        suffixes.protect(&Domain::normalise(domain).unwrap())
+        suffixes.protect(&Domain::normalize(domain).unwrap())
     }
 
     #[test]

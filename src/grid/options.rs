@@ -188,7 +188,7 @@ fn parse_interval(text: &str) -> Result<Interval, String> {
 fn parse_domain(text: &str) -> Result<String, String> {
     let is_parent =
         |domain: &Domain| !domain.is_wildcard() && !domain.is_address() && domain.as_str().len() <= MAX_PARENT_LEN;
-    let domain = Domain::normalise(text).ok().filter(is_parent);
+    let domain = Domain::normalize(text).ok().filter(is_parent);
     let domain = domain.ok_or_else(|| format!("invalid domain {text:?}, expected e.g. \"toolforge.org\""))?;
     Ok(domain.as_str().to_owned())
 }

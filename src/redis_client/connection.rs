@@ -1,14 +1,14 @@
-//! One connection to Redis, speaking RESP3 and waiting in its read, so that a push is seen the moment it comes.
+//! One RESP3 connection to Redis, which waits in `read`, so that pushes arrive without delay.
 //!
-//! No call blocks for long: each wait is cut into slices of at most 100 ms, between which the caller's `stop` is asked, and
-//! ends at a deadline. Whatever goes wrong, the connection is given up: a stream with a reply missing cannot be repaired,
-//! and a new connection always means a full scan.
+//! No call blocks for long: each wait has a deadline and is cut into slices of at most 100 ms, between which the caller's
+//! `stop` is checked. After any error the connection is dropped: a stream with a missing reply cannot be repaired, and a new
+//! connection always begins with a full scan.
 //!
-//! Replies are decoded here (`resp`) and not by the `redis` crate. Its parser, which its async connection uses too, takes any length
-//! that a header announces: it waits for `$536870912` or `*2000000000` instead of refusing them, makes 19 bytes of one byte received,
-//! and cannot tell a hash of 200,000 small values, which is read, from one with a single value of 2 MB, which is set aside. It also
-//! needs five times as long (1.4 instead of 0.25 us for a tool's reply: some 1.2 s more for 1,000,000 tools, which took 1.7 s
-//! of processor time), and gives a stream up for an error reply that is not UTF-8. Measured with redis 1.8.1.
+//! `resp` decodes replies instead of the `redis` crate, whose parser (also of its async connection) accepts any announced
+//! length: it waits for `$536870912` or `*2000000000` instead of refusing them, uses 19 bytes of memory per received byte, and
+//! cannot distinguish a hash of 200,000 small values, which is accepted, from one with a single value of 2 MB, which is
+//! rejected. It also takes five times as long (1.4 instead of 0.25 us for a tool's reply: some 1.2 s more for 1,000,000 tools,
+//! which took 1.7 s of CPU time), and fails at an error reply that is not UTF-8. Measured with redis 1.8.1.
 
 use std::time::Instant;
 
@@ -16,52 +16,51 @@ use redis::cmd;
 
 use super::error::{ConnectionError, ServerError};
 use super::exchange::{Exchange, Timeouts, unexpected};
-use super::patience::Patience;
 use super::push::Invalidation;
 use super::resp::Reply;
 use super::role::Role;
-use super::sentinel::{Watch, find_master};
+use super::sentinel::{MasterWatch, find_master};
 use super::url::{Endpoint, Reach, RedisUrl};
+use super::waiter::Waiter;
 
 /// The name that `CLIENT LIST` shows.
 const CLIENT_NAME: &str = "urlproxy";
 
-/// A connection that is logged in and has its database selected.
+/// A connection that is authenticated and has selected its database.
 ///
-/// Commands are packed with [`redis::Cmd::get_packed_command`]. Each that is sent has exactly one reply, in order; pushes
-/// come at any time and are set aside while a reply is waited for. After an error drop the connection: all further calls
-/// fail with [`ConnectionError::GivenUp`].
+/// Commands are packed with [`redis::Cmd::get_packed_command`]. Each has exactly one reply, in order; pushes may arrive at any
+/// time and are queued. After an error, drop the connection: all further calls fail with [`ConnectionError::GivenUp`].
 pub struct Connection<'s> {
     exchange: Exchange<'s>,
-    /// With Sentinels.
-    watch: Option<Watch>,
-    /// The server said so when it was last asked.
+    /// Only with Sentinels.
+    watch: Option<MasterWatch>,
+    /// According to the last ROLE.
     is_replica: bool,
 }
 
 impl<'s> Connection<'s> {
-    /// Connects and logs in: `HELLO 3` with the URL's user and password, `CLIENT SETNAME`, `SELECT`. With Sentinels, to
-    /// the server that they call the master and that says it is one.
+    /// Connects and logs in: `HELLO 3` with the URL's user and password, `CLIENT SETNAME`, `SELECT`. With Sentinels, connects
+    /// to the server that they call the master and whose ROLE confirms it.
     ///
-    /// `stop` is asked at least every 100 ms of waiting, now and in every later call; when it answers true the call ends.
+    /// `stop` is checked at least every 100 ms while waiting, now and in all later calls; a call ends when it returns true.
     ///
     /// # Errors
-    /// Any [`ConnectionError`]; [`ConnectionError::Server`] when the server was reached but refuses to serve.
+    /// Any [`ConnectionError`]; [`ConnectionError::Server`] if the server was reached but refuses to serve.
     pub fn open(url: &RedisUrl, timeouts: Timeouts, stop: &'s dyn Fn() -> bool) -> Result<Self, ConnectionError> {
-        let patience = Patience::new(stop);
+        let waiter = Waiter::new(stop);
         match url.reach() {
             Reach::Direct(endpoint) => {
-                let mut connection = Self::of(Exchange::open(endpoint, timeouts, patience)?);
+                let mut connection = Self::of(Exchange::open(endpoint, timeouts, waiter)?);
                 connection.log_in(url)?;
                 Ok(connection)
             }
             Reach::Sentinels(sentinels) => {
                 let share = timeouts.connect / 2;
-                let master = find_master(sentinels, patience, Instant::now() + share)?;
+                let master = find_master(sentinels, waiter, Instant::now() + share)?;
                 let endpoint = Endpoint::Tcp { host: master.host.clone(), port: master.port };
                 let timeouts = Timeouts { connect: share, ..timeouts };
-                let mut connection = Self::of(Exchange::open(&endpoint, timeouts, patience)?);
-                connection.watch = Some(Watch::new(sentinels.clone(), master));
+                let mut connection = Self::of(Exchange::open(&endpoint, timeouts, waiter)?);
+                connection.watch = Some(MasterWatch::new(sentinels.clone(), master));
                 connection.log_in(url)?;
                 connection.check_role()?;
                 Ok(connection)
@@ -73,10 +72,10 @@ impl<'s> Connection<'s> {
         Self { exchange, watch: None, is_replica: false }
     }
 
-    /// Sends packed commands, all of them.
+    /// Sends packed commands completely.
     ///
-    /// Replies that come meanwhile are received and kept, up to 64 MiB, so a long pipeline cannot block both ends; still
-    /// send no more than some 1,000 small commands before reading their replies, or the server has to keep those.
+    /// Replies that arrive meanwhile are buffered, up to 64 MiB, so that a long pipeline cannot block both ends. Still, send at
+    /// most some 1,000 small commands before reading their replies, which the server must buffer otherwise.
     ///
     /// # Errors
     /// [`ConnectionError::Stuck`], [`ConnectionError::Closed`], [`ConnectionError::Broken`], [`ConnectionError::Stopped`].
@@ -84,7 +83,7 @@ impl<'s> Connection<'s> {
         self.exchange.send(packed)
     }
 
-    /// Waits for the next reply and gives it to `f`, error replies too: whether those matter depends on the command.
+    /// Waits for the next reply and passes it to `f`, including error replies.
     ///
     /// # Errors
     /// [`ConnectionError::Silent`], [`ConnectionError::Slow`], [`ConnectionError::Resp`], [`ConnectionError::Closed`],
@@ -93,7 +92,7 @@ impl<'s> Connection<'s> {
         self.exchange.reply(f)
     }
 
-    /// Sends one packed command and gives its reply to `f`. No other reply may be outstanding.
+    /// Sends one packed command and passes its reply to `f`. No other reply may be outstanding.
     ///
     /// # Errors
     /// Those of [`Connection::send`] and [`Connection::reply`]; [`ConnectionError::Server`] for an error reply, after which
@@ -102,13 +101,13 @@ impl<'s> Connection<'s> {
         self.exchange.ask(packed, f)
     }
 
-    /// Asks whether the server is there, and waits for its answer as for any reply. With Sentinels it must also say that it
-    /// is still the master, and they must not have told of another when last asked, about a second ago. A replica must say that it
-    /// still has its master: otherwise it answers, and knows nothing new.
+    /// Pings the server and waits for its answer. With Sentinels, checks instead that the server is still the master, also
+    /// according to the Sentinels' latest answer, about a second old. Of a replica, checks that it is still connected to its
+    /// master.
     ///
     /// # Errors
-    /// Those of [`Connection::ask`]; [`ConnectionError::Unexpected`] when the answer is not `PONG`; with Sentinels, and
-    /// of a replica, those of [`Connection::check_role`]; [`ConnectionError::Moved`].
+    /// Those of [`Connection::ask`]; [`ConnectionError::Unexpected`] for an answer other than `PONG`; with Sentinels or a
+    /// replica, those of [`Connection::check_role`] and [`ConnectionError::MasterMoved`].
     pub fn ping(&mut self) -> Result<(), ConnectionError> {
         if let Some(watch) = &mut self.watch {
             watch.check().inspect_err(|_| self.exchange.give_up())?;
@@ -124,20 +123,20 @@ impl<'s> Connection<'s> {
         .inspect_err(|_| self.exchange.give_up())
     }
 
-    /// Asks whether what the server has can be taken for all there is: for each full comparison, as what it does not find is
-    /// withdrawn. A server that does not tell its role is believed, except with Sentinels.
+    /// Checks that the server's data is complete, before each full scan, which withdraws missing routes. A server that refuses
+    /// ROLE is accepted, except with Sentinels.
     ///
     /// # Errors
-    /// [`ConnectionError::BrokenLink`] for a replica without a whole copy; with Sentinels [`ConnectionError::NotMaster`] and
+    /// [`ConnectionError::BrokenLink`] for a replica with an incomplete copy; with Sentinels [`ConnectionError::NotMaster`] and
     /// [`ConnectionError::NoRole`]; those of [`Connection::send`] and [`Connection::reply`].
     pub fn check_role(&mut self) -> Result<(), ConnectionError> {
         self.send(&cmd("ROLE").get_packed_command())?;
-        let told = self.reply(|reply| match reply {
+        let role = self.reply(|reply| match reply {
             Reply::Error(text) => Err(ConnectionError::NoRole(ServerError::new(text))),
             reply => Role::of(&reply).ok_or_else(|| unexpected(&reply)),
         })?;
-        self.is_replica = matches!(told, Ok(Role::Replica(_)));
-        let outcome = match (told, &self.watch) {
+        self.is_replica = matches!(role, Ok(Role::Replica(_)));
+        let outcome = match (role, &self.watch) {
             (Ok(Role::Master), _) | (Err(_), None) => Ok(()),
             (Err(error), Some(_)) => Err(error),
             (Ok(Role::Replica(_)), Some(watch)) => {
@@ -149,24 +148,22 @@ impl<'s> Connection<'s> {
         outcome.inspect_err(|_| self.exchange.give_up())
     }
 
-    /// Waits until `until` for a push, and takes in everything that has come by then. True when there is one for
-    /// [`Connection::next_push`], at once when there was one before. No reply may be outstanding.
+    /// Waits until `until` for a push, and receives all available data. Returns whether [`Connection::next_push`] has one; at
+    /// once if one was queued before. No reply may be outstanding.
     ///
     /// # Errors
-    /// [`ConnectionError::Unexpected`] for a reply that nobody asked for, [`ConnectionError::Resp`],
-    /// [`ConnectionError::Closed`], [`ConnectionError::Broken`], [`ConnectionError::Stopped`]. Time running out is none.
+    /// [`ConnectionError::Unexpected`] for an unsolicited reply, [`ConnectionError::Resp`], [`ConnectionError::Closed`],
+    /// [`ConnectionError::Broken`], [`ConnectionError::Stopped`]. A timeout is not an error.
     pub fn wait_push(&mut self, until: Instant) -> Result<bool, ConnectionError> {
         self.exchange.wait_push(until)
     }
 
-    /// Takes the oldest invalidation that has come.
-    ///
-    /// At most 16 MiB of them are kept; if more come all are replaced by [`Invalidation::All`].
+    /// Takes the oldest queued invalidation. The queue holds at most 16 MiB; beyond that, [`Invalidation::All`] replaces it.
     pub fn next_push(&mut self) -> Option<Invalidation> {
         self.exchange.next_push()
     }
 
-    /// Whether the oldest push still to be taken says that any key may have changed.
+    /// Whether the next invalidation is [`Invalidation::All`].
     pub fn is_flush_pending(&self) -> bool {
         self.exchange.is_flush_pending()
     }
@@ -182,7 +179,7 @@ impl<'s> Connection<'s> {
         self.send(&hello.get_packed_command())?;
         self.reply(|reply| match reply {
             Reply::Map(_) => Ok(()),
-            // Some servers quote the command that they refuse.
+            // Some servers quote the refused command, with the password.
             Reply::Error(text) => match ServerError::without(text, password.as_bytes()) {
                 error if error.is_unknown_command() => Err(ConnectionError::TooOld),
                 error => Err(error.into()),
@@ -193,7 +190,7 @@ impl<'s> Connection<'s> {
         cmd("CLIENT").arg("SETNAME").arg(CLIENT_NAME).write_packed_command(&mut packed);
         cmd("SELECT").arg(url.db()).write_packed_command(&mut packed);
         self.send(&packed)?;
-        // A user who may not name itself can still read routes.
+        // An ACL may forbid SETNAME; routes are readable all the same.
         self.reply(|_| ())?;
         self.reply(|reply| match reply {
             Reply::Error(text) => Err(ServerError::new(text).into()),

@@ -1,4 +1,4 @@
-//! Why there is no connection to Redis, or no longer.
+//! Connection errors.
 
 use std::fmt;
 use std::io;
@@ -8,32 +8,32 @@ use thiserror::Error;
 
 use super::resp::RespError;
 
-/// Why a connection could not be made or must be dropped. Except for [`ConnectionError::Server`] from
-/// [`Connection::ask`](super::Connection::ask), the connection is unusable afterwards.
+/// Why a connection failed. The connection is then unusable, except after [`ConnectionError::Server`] from
+/// [`Connection::ask`](super::Connection::ask).
 #[derive(Debug, Error)]
 pub enum ConnectionError {
-    /// The host has no address, or not in time.
+    /// The host name did not resolve in time.
     #[error("cannot resolve host {host:?}: {error}")]
     Resolve {
         /// The host name.
         host: String,
-        /// The resolver's answer.
+        /// The resolver's error.
         error: io::Error,
     },
-    /// No address of the server accepted the connection; this is about the last one tried.
+    /// No address of the server accepted the connection; describes the last one tried.
     #[error("cannot connect to {address}: {error}")]
     Connect {
         /// `address:port` or a path.
         address: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// TLS was not agreed on, or the server's certificate not accepted.
-    #[error("no TLS with {host:?}: {reason}")]
+    /// The TLS handshake failed, e.g. because of the server's certificate.
+    #[error("TLS with {host:?} failed: {reason}")]
     Tls {
-        /// The host that the certificate should have been for.
+        /// The host that the certificate must be valid for.
         host: String,
-        /// What was wrong.
+        /// The TLS library's description.
         reason: String,
     },
     /// The server refused: wrong password, too many clients, loading, no permission.
@@ -42,18 +42,18 @@ pub enum ConnectionError {
     /// The server does not know `HELLO 3`.
     #[error("server does not know HELLO 3: tracking needs Redis 6 or later")]
     TooOld,
-    /// No Sentinel told where the master is.
-    #[error("no Sentinel tells where master {master:?} is: {reasons}")]
+    /// No Sentinel returned the master's address.
+    #[error("no Sentinel knows the address of master {master:?}: {reasons}")]
     NoMaster {
         /// The master's name.
         master: String,
-        /// What each Sentinel said.
+        /// The error of each Sentinel.
         reasons: String,
     },
     /// A Sentinel does not know the master; see [`ConnectionError::NoMaster`].
-    #[error("knows no master of that name")]
+    #[error("unknown master")]
     UnknownMaster,
-    /// The server that the Sentinels call the master says that it is a replica, as it does around a failover.
+    /// The server that the Sentinels call the master is a replica, as happens around a failover.
     #[error("{address} is a replica, expected the master {master:?}")]
     NotMaster {
         /// `address:port`.
@@ -61,46 +61,46 @@ pub enum ConnectionError {
         /// The master's name.
         master: String,
     },
-    /// The Sentinels tell of another master than the one connected to.
+    /// A failover: the Sentinels name another master than the connected one.
     #[error("the master has moved from {from} to {to}")]
-    Moved {
+    MasterMoved {
         /// `address:port`.
         from: String,
         /// `address:port`.
         to: String,
     },
-    /// The server does not tell whether it is the master.
-    #[error("server says {0} when asked for its ROLE, which a sentinel:// source depends on")]
+    /// The server refuses ROLE, so it may not be the master.
+    #[error("ROLE failed, but sentinel:// needs it: server says {0}")]
     NoRole(ServerError),
-    /// The server is a replica that may not have everything; this is the state of its link to its master.
-    #[error("the replica is not in step with its master (link state {0:?}), so its data may be incomplete")]
+    /// The server is a replica whose data may be incomplete; with the state of its link to the master.
+    #[error("the replica is not synchronized with its master (link state {0:?}); its data may be incomplete")]
     BrokenLink(String),
-    /// The server sent a reply that does not answer the command, or nobody's command.
+    /// The server sent a reply that does not fit the command, or an unsolicited one.
     #[error("unexpected reply {0}")]
     Unexpected(String),
-    /// The server sent something that is not RESP, or beyond the limits.
+    /// The server sent data that is not RESP or exceeds the limits.
     #[error(transparent)]
     Resp(#[from] RespError),
-    /// The server sent nothing for so long although a reply was due.
-    #[error("no byte from the server for {0:?}")]
+    /// The server sent nothing for this long, although a reply was due.
+    #[error("server sent nothing for {0:?}")]
     Silent(Duration),
-    /// The server sent bytes, but not a whole reply.
-    #[error("reply still incomplete after {0:?}")]
+    /// The server sent only part of a reply within this time.
+    #[error("reply incomplete after {0:?}")]
     Slow(Duration),
-    /// The server did not take the commands.
-    #[error("commands not taken by the server for {0:?}")]
+    /// The server did not read our commands for this long.
+    #[error("server did not read commands for {0:?}")]
     Stuck(Duration),
     /// The server closed the connection.
     #[error("connection closed by the server")]
     Closed,
-    /// The connection broke.
+    /// The socket failed.
     #[error("connection broken: {0}")]
     Broken(io::Error),
     /// The caller asked to stop.
     #[error("stopped")]
     Stopped,
     /// The connection was used again after an error.
-    #[error("connection already given up")]
+    #[error("connection used after an error")]
     GivenUp,
 }
 
@@ -110,7 +110,7 @@ impl From<rustix::io::Errno> for ConnectionError {
     }
 }
 
-/// An error reply in words fit for a log: one line of printable ASCII, at most 200 bytes long.
+/// An error reply, safe for a log: one line of printable ASCII, at most 200 bytes long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError(String);
 
@@ -118,14 +118,14 @@ impl ServerError {
     /// The longest text kept, in bytes.
     pub const MAX_BYTES: usize = 200;
 
-    /// Takes the text of an error reply, without its leading `-`.
+    /// From the text of an error reply, without its leading `-`.
     pub fn new(text: &[u8]) -> Self {
         Self::without(text, b"")
     }
 
-    /// The same with `***` wherever the text quotes `secret`.
+    /// Like [`Self::new`], with each `secret` in the text replaced by `***`.
     pub(crate) fn without(text: &[u8], secret: &[u8]) -> Self {
-        // Quotation marks are no danger in a log; the debug-like escapes of the standard library would only hurt the eye.
+        // Quotation marks are safe in a log and easier to read without their escapes.
         let escape = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"");
         let (mut text, secret) = (escape(text), escape(secret));
         if !secret.is_empty() {
@@ -135,7 +135,7 @@ impl ServerError {
         Self(text)
     }
 
-    /// Whether the server did not understand the command at all, or not the version of RESP asked for.
+    /// Whether the server does not know the command or the requested version of RESP.
     pub(super) fn is_unknown_command(&self) -> bool {
         self.0.starts_with("ERR unknown command") || self.code() == "NOPROTO"
     }

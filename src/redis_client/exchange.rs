@@ -1,4 +1,4 @@
-//! Commands and replies over one socket, with limits on bytes and time.
+//! Commands and replies over one socket, with byte limits and timeouts.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use super::error::{ConnectionError, ServerError};
-use super::patience::Patience;
 use super::push::{Invalidation, Pushes};
 use super::resp::{Decoder, MAX_REPLY_BYTES, Reply};
 use super::socket::Socket;
 use super::url::Endpoint;
+use super::waiter::Waiter;
 
-/// So many bytes of replies are kept while commands are still being sent.
+/// Most bytes of replies buffered while commands are still being sent.
 const MAX_EARLY_BYTES: usize = MAX_REPLY_BYTES;
-/// So many reads may follow each other in one wait for pushes once there is one to deliver.
+/// Most reads in one wait for pushes, once a push is queued.
 const MAX_READS: usize = 64;
 
-/// How long to wait for what.
+/// Timeouts of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For asking Sentinels, looking up the host, connecting and agreeing on TLS together.
+    /// For asking Sentinels, resolving the host, connecting and the TLS handshake together.
     pub connect: Duration,
-    /// For the next byte of a reply that is due, or for the server to take some bytes of a command.
+    /// For the next byte of a due reply, or for the server to read some bytes of a command.
     pub silence: Duration,
-    /// For a whole reply, or for the server to take all commands of one `send`, however steadily the bytes move.
+    /// For a complete reply, or for the server to read all commands of one `send`.
     pub reply: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Default for Timeouts {
     }
 }
 
-/// A connected socket and what has been received from it. Not logged in.
+/// A connected socket with its decoder and push queue. Not authenticated.
 ///
 /// After an error drop it: all further calls fail with [`ConnectionError::GivenUp`].
 pub(super) struct Exchange<'s> {
@@ -43,23 +43,19 @@ pub(super) struct Exchange<'s> {
     decoder: Decoder,
     pushes: Pushes,
     timeouts: Timeouts,
-    patience: Patience<'s>,
+    waiter: Waiter<'s>,
     given_up: bool,
 }
 
 impl<'s> Exchange<'s> {
-    /// Connects, no more.
-    pub(super) fn open(
-        endpoint: &Endpoint,
-        timeouts: Timeouts,
-        patience: Patience<'s>,
-    ) -> Result<Self, ConnectionError> {
-        let socket = Socket::open(endpoint, patience, Instant::now() + timeouts.connect)?;
+    /// Connects, without login.
+    pub(super) fn open(endpoint: &Endpoint, timeouts: Timeouts, waiter: Waiter<'s>) -> Result<Self, ConnectionError> {
+        let socket = Socket::open(endpoint, waiter, Instant::now() + timeouts.connect)?;
         let (decoder, pushes) = (Decoder::new(), Pushes::default());
-        Ok(Self { socket, decoder, pushes, timeouts, patience, given_up: false })
+        Ok(Self { socket, decoder, pushes, timeouts, waiter, given_up: false })
     }
 
-    /// Lets all further calls fail.
+    /// Makes all further calls fail.
     pub(super) fn give_up(&mut self) {
         self.given_up = true;
     }
@@ -125,14 +121,14 @@ impl<'s> Exchange<'s> {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // The server may not read on before it got rid of some replies.
+                    // The server may not read on until it can send replies.
                     let mut events = PollFlags::OUT;
                     if self.decoder.unread_bytes() < MAX_EARLY_BYTES {
                         self.receive()?;
                         events |= PollFlags::IN;
                     }
                     let deadline = (begun + self.timeouts.reply).min(moved + self.timeouts.silence);
-                    if !self.patience.ready(self.socket.as_fd(), events, deadline)? {
+                    if !self.waiter.ready(self.socket.as_fd(), events, deadline)? {
                         return Err(ConnectionError::Stuck(begun.elapsed()));
                     }
                 }
@@ -147,13 +143,13 @@ impl<'s> Exchange<'s> {
             match self.decoder.next_reply()? {
                 Some(Reply::Push(push)) => self.pushes.note(&push),
                 Some(reply) => return Ok(f(reply)),
-                // Looks at the clock only now: most replies of a pipeline are here already.
+                // Reads the clock only now: most replies of a pipeline are buffered.
                 None => self.fill(*deadline.get_or_insert_with(|| Instant::now() + self.timeouts.reply))?,
             }
         }
     }
 
-    /// Waits for at least one byte more; `deadline` is that of the whole reply.
+    /// Waits for at least one more byte; `deadline` is that of the whole reply.
     fn fill(&mut self, deadline: Instant) -> Result<(), ConnectionError> {
         let now = Instant::now();
         if now >= deadline {
@@ -161,7 +157,7 @@ impl<'s> Exchange<'s> {
         }
         let silence = now + self.timeouts.silence;
         while self.receive()? == 0 {
-            if !self.patience.ready(self.socket.as_fd(), PollFlags::IN, silence.min(deadline))? {
+            if !self.waiter.ready(self.socket.as_fd(), PollFlags::IN, silence.min(deadline))? {
                 return Err(if silence <= deadline {
                     ConnectionError::Silent(self.timeouts.silence)
                 } else {
@@ -180,23 +176,23 @@ impl<'s> Exchange<'s> {
                 self.pushes.note(&push);
             }
             let some = !self.pushes.is_empty();
-            // A server that never pauses must not keep the caller from what it has, nor from its deadline.
-            if reads >= MAX_READS && (some || self.patience.slice(until)?.is_none()) {
+            // A server that never pauses must not delay the caller's pushes or deadline.
+            if reads >= MAX_READS && (some || self.waiter.slice(until)?.is_none()) {
                 return Ok(some);
             }
             if self.receive()? > 0 {
                 reads += 1;
             } else if some {
                 return Ok(true);
-            } else if !self.patience.ready(self.socket.as_fd(), PollFlags::IN, until)? {
+            } else if !self.waiter.ready(self.socket.as_fd(), PollFlags::IN, until)? {
                 return Ok(false);
             }
         }
     }
 
-    /// Takes in what there is now: the number of bytes, 0 when there is nothing yet.
+    /// Receives available bytes; returns their number, 0 if there are none yet.
     fn receive(&mut self) -> Result<usize, ConnectionError> {
-        match self.socket.receive(self.decoder.room()) {
+        match self.socket.receive(self.decoder.space()) {
             Ok(0) => Err(ConnectionError::Closed),
             Ok(received) => {
                 self.decoder.filled(received);
@@ -208,7 +204,7 @@ impl<'s> Exchange<'s> {
     }
 }
 
-/// The error for a reply that does not belong here, described in a few words.
+/// The error for an unexpected reply, with a short description.
 pub(super) fn unexpected(reply: &Reply<'_>) -> ConnectionError {
     ConnectionError::Unexpected(match reply {
         Reply::Text(text) => format!("\"{}\"", ServerError::new(text)),

@@ -1,4 +1,4 @@
-//! A TCP or unix socket that never blocks.
+//! Non-blocking TCP and unix sockets.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -17,37 +17,32 @@ use rustix::net::{
 };
 
 use super::error::ConnectionError;
-use super::patience::Patience;
 use super::resolve::resolve;
+use super::waiter::Waiter;
 
-/// TCP asks a peer that has been quiet for so long whether it is still there, at this interval, so many times.
+/// TCP keepalive: idle time, probe interval, number of probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 
-/// A TCP or unix socket in non-blocking mode; neither reading nor writing raises SIGPIPE.
+/// A TCP or unix socket in non-blocking mode; reading and writing never raise SIGPIPE.
 pub(super) struct PlainSocket(OwnedFd);
 
 impl PlainSocket {
-    pub(super) fn unix(path: &Path, patience: Patience<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
+    pub(super) fn unix(path: &Path, waiter: Waiter<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
         let failed = |error| ConnectionError::Connect { address: path.display().to_string(), error };
         let address = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
         let socket = Self::new(AddressFamily::UNIX).map_err(|error| failed(error.into()))?;
-        socket.connect(&address, patience, deadline)?.map_err(failed)?;
+        socket.connect(&address, waiter, deadline)?.map_err(failed)?;
         Ok(socket)
     }
 
-    pub(super) fn tcp(
-        host: &str,
-        port: u16,
-        patience: Patience<'_>,
-        deadline: Instant,
-    ) -> Result<Self, ConnectionError> {
-        let addresses = resolve(host, port, patience, deadline)?;
+    pub(super) fn tcp(host: &str, port: u16, waiter: Waiter<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
+        let addresses = resolve(host, port, waiter, deadline)?;
         let mut last = ConnectionError::Resolve { host: host.to_owned(), error: io::Error::other("no address") };
         for (tried, address) in addresses.iter().enumerate() {
-            // One address that swallows packets must not use up the time of those after it.
+            // An address that drops packets must not use up the time of the next ones.
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            match Self::tcp_to(*address, patience, Instant::now() + share)? {
+            match Self::tcp_to(*address, waiter, Instant::now() + share)? {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = ConnectionError::Connect { address: address.to_string(), error },
             }
@@ -55,12 +50,8 @@ impl PlainSocket {
         Err(last)
     }
 
-    /// The outer error is [`ConnectionError::Stopped`], the inner one that of this address.
-    fn tcp_to(
-        address: SocketAddr,
-        patience: Patience<'_>,
-        deadline: Instant,
-    ) -> Result<io::Result<Self>, ConnectionError> {
+    /// The outer error is [`ConnectionError::Stopped`]; the inner error concerns this address.
+    fn tcp_to(address: SocketAddr, waiter: Waiter<'_>, deadline: Instant) -> Result<io::Result<Self>, ConnectionError> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let open = || -> rustix::io::Result<Self> {
             let socket = Self::new(family)?;
@@ -73,7 +64,7 @@ impl PlainSocket {
             Ok(socket)
         };
         match open() {
-            Ok(socket) => Ok(socket.connect(&address, patience, deadline)?.map(|()| socket)),
+            Ok(socket) => Ok(socket.connect(&address, waiter, deadline)?.map(|()| socket)),
             Err(error) => Ok(Err(error.into())),
         }
     }
@@ -86,7 +77,7 @@ impl PlainSocket {
     fn connect(
         &self,
         address: &impl SocketAddrArg,
-        patience: Patience<'_>,
+        waiter: Waiter<'_>,
         deadline: Instant,
     ) -> Result<io::Result<()>, ConnectionError> {
         match connect(&self.0, address) {
@@ -94,7 +85,7 @@ impl PlainSocket {
             Err(Errno::INPROGRESS | Errno::INTR) => {}
             Err(error) => return Ok(Err(error.into())),
         }
-        if !patience.ready(self.as_fd(), PollFlags::OUT, deadline)? {
+        if !waiter.ready(self.as_fd(), PollFlags::OUT, deadline)? {
             return Ok(Err(ErrorKind::TimedOut.into()));
         }
         Ok(socket_error(&self.0).and_then(|outcome| outcome).map_err(io::Error::from))
@@ -102,8 +93,8 @@ impl PlainSocket {
 }
 
 impl Read for PlainSocket {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(&self.0, room, RecvFlags::empty())?.0)
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(&self.0, space, RecvFlags::empty())?.0)
     }
 }
 

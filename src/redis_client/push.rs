@@ -1,28 +1,28 @@
-//! What tracking tells without being asked: which keys are no longer what they were.
+//! Invalidation pushes of client-side tracking.
 
 use std::collections::VecDeque;
 
 use super::resp::Reply;
 
-/// So much may wait to be taken, in bytes of keys and their book-keeping. More of it is as good as "everything".
+/// Most bytes of queued keys and their overhead; beyond that, all keys count as invalidated.
 const MAX_QUEUED_BYTES: usize = 16 << 20;
-/// What a queued key costs beside its bytes.
+/// Overhead per queued key.
 const KEY_OVERHEAD_BYTES: usize = 32;
 
-/// What a tracking push says.
+/// The content of an invalidation push.
 ///
 /// <https://redis.io/docs/latest/develop/reference/client-side-caching/>
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invalidation {
-    /// These keys were written, deleted or have expired.
+    /// These keys were written, were deleted or have expired.
     Keys(Vec<Vec<u8>>),
-    /// Any key may have changed: the database was flushed, or there was more to say than is kept. Time for a full scan,
-    /// no proof of absence.
+    /// Any key may have changed: the database was flushed, or the queue overflowed. A full scan is due; keys are not known to
+    /// be gone.
     All,
 }
 
 impl Invalidation {
-    /// What a push says; `None` for pushes of other kinds. An invalidation of unknown shape is one of everything.
+    /// Parses a push; `None` for other kinds of pushes. An invalidation of unknown shape counts as [`Invalidation::All`].
     fn from_push(push: &[Reply<'_>]) -> Option<Self> {
         match push {
             [Reply::Text(b"invalidate"), Reply::Array(keys)] => {
@@ -42,7 +42,7 @@ impl Invalidation {
     }
 }
 
-/// Invalidations in the order they came, within bounds.
+/// A bounded queue of invalidations.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
     queue: VecDeque<Invalidation>,
@@ -50,11 +50,11 @@ pub(super) struct Pushes {
 }
 
 impl Pushes {
-    /// Keeps what a push says.
+    /// Queues the invalidation in a push, if it is one.
     pub(super) fn note(&mut self, push: &[Reply<'_>]) {
         let Some(invalidation) = Invalidation::from_push(push) else { return };
         self.bytes += invalidation.bytes();
-        // Nothing can be added to "everything".
+        // `All` covers all other invalidations.
         if self.bytes > MAX_QUEUED_BYTES || invalidation == Invalidation::All {
             self.queue.clear();
             self.bytes = KEY_OVERHEAD_BYTES;
@@ -70,7 +70,7 @@ impl Pushes {
         self.queue.is_empty()
     }
 
-    /// Whether everything is to be taken as changed. Nothing else is in the queue then.
+    /// Whether the queue holds [`Invalidation::All`], and then nothing else.
     pub(super) fn is_flush_pending(&self) -> bool {
         self.queue.front() == Some(&Invalidation::All)
     }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn pushes_name_keys_or_everything() {
+    fn pushes_invalidate_keys_or_everything() {
         let named = Invalidation::Keys(vec![b"prefix:a".to_vec(), b"prefix:b".to_vec()]);
         for (push, want) in [
             (&keys(&[b"prefix:a", b"prefix:b"])[..], Some(named)),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_swallows_the_rest() {
+    fn all_replaces_other_invalidations() {
         let mut pushes = Pushes::default();
         pushes.note(&keys(&[b"a"]));
         pushes.note(&[Reply::Text(b"invalidate"), Reply::Null]);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_to_keep_is_everything() {
+    fn an_overflowing_queue_becomes_all() {
         static KEY: [u8; 1 << 20] = [b'k'; 1 << 20];
         let mut pushes = Pushes::default();
         (0..15).for_each(|_| pushes.note(&keys(&[&KEY])));

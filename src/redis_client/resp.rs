@@ -1,13 +1,13 @@
-//! An incremental decoder for RESP2 and RESP3 that trusts no length it is told.
+//! An incremental decoder for RESP2 and RESP3 that does not trust announced lengths.
 //!
-//! Each value is read once, as soon as it is here, into a flat list of tokens; only when the reply is complete is it
-//! built from them, borrowing every string from the buffer. So a big reply that comes in small pieces costs no more than
-//! one that comes whole, and nothing is allocated on the word of a header.
+//! Each value is parsed once, when it is complete, into a flat list of tokens. A complete reply is built from these and borrows
+//! all strings from the buffer. So a large reply in small pieces costs no more than one in a single piece, and a header alone
+//! allocates nothing.
 //! The format: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
 mod buffer;
 mod header;
-mod walk;
+mod parse_state;
 
 use std::slice::Iter;
 
@@ -15,72 +15,72 @@ use buffer::Buffer;
 pub(super) use header::MAX_REPLY_BYTES;
 pub use header::RespError;
 use header::Token;
-use walk::Walk;
+use parse_state::ParseState;
 
 /// One reply, borrowed from the decoder's buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply<'a> {
-    /// A simple string, a bulk string, a verbatim string without its format; or a double, a boolean or a big number as sent, which
-    /// no command of ours is answered with.
+    /// A simple string, a bulk string or a verbatim string without its format; also a double, a boolean or a big number in text
+    /// form, which our commands never return.
     Text(&'a [u8]),
     /// A simple or blob error, such as `WRONGTYPE Operation against a key ...`.
     Error(&'a [u8]),
     /// A signed integer.
     Integer(i64),
-    /// No value, in any of its three spellings.
+    /// Null, in any of its three encodings.
     Null,
     /// An array or a set.
     Array(Vec<Reply<'a>>),
-    /// A map, in the order sent.
+    /// A map, in the server's order.
     Map(Vec<(Reply<'a>, Reply<'a>)>),
-    /// Out of band data: an answer to nothing.
+    /// Out-of-band data, not a reply to a command.
     Push(Vec<Reply<'a>>),
 }
 
-/// Turns bytes in arbitrary pieces into replies.
+/// Decodes replies from bytes in arbitrary pieces.
 ///
-/// After an error the stream is meaningless: the decoder repeats the error, and the connection is to be dropped.
+/// After an error the stream is unusable: the decoder repeats the error, and the connection must be dropped.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Buffer,
-    walk: Walk,
+    parse_state: ParseState,
     error: Option<RespError>,
 }
 
 impl Decoder {
-    /// A decoder that has seen nothing.
+    /// A decoder with an empty buffer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Room to receive into, at least 16 KiB. Follow with [`Decoder::filled`].
-    pub fn room(&mut self) -> &mut [u8] {
-        self.buffer.room()
+    /// Free buffer space for received bytes, at least 16 KiB. Follow with [`Decoder::filled`].
+    pub fn space(&mut self) -> &mut [u8] {
+        self.buffer.space()
     }
 
-    /// Says that the first `length` bytes of [`Decoder::room`] were received.
+    /// Marks the first `length` bytes of [`Decoder::space`] as received.
     pub fn filled(&mut self, length: usize) {
         self.buffer.filled(length);
     }
 
-    /// Received bytes that no reply was made of yet.
+    /// Number of received bytes that are not decoded yet.
     pub fn unread_bytes(&self) -> usize {
         self.buffer.unread().len()
     }
 
-    /// The next reply that is here completely, attributes skipped; `None` when more bytes are needed.
+    /// The next complete reply, without attributes; `None` if more bytes are needed.
     ///
     /// # Errors
-    /// Bytes that are not RESP, and replies beyond the limits of this module.
+    /// [`RespError`] for bytes that are not RESP and for replies that exceed a limit.
     pub fn next_reply(&mut self) -> Result<Option<Reply<'_>>, RespError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        match self.walk.advance(self.buffer.unread()) {
+        match self.parse_state.advance(self.buffer.unread()) {
             Ok(None) => Ok(None),
             Ok(Some(length)) => {
-                let reply = build(self.buffer.consume(length), &mut self.walk.tokens().iter());
-                self.walk.reset();
+                let reply = build(self.buffer.consume(length), &mut self.parse_state.tokens().iter());
+                self.parse_state.reset();
                 Ok(Some(reply))
             }
             Err(error) => {
@@ -91,7 +91,7 @@ impl Decoder {
     }
 }
 
-/// Builds the next value of a [`Walk`] that has ended; `bytes` is the whole reply. Recursion is bounded by the nesting.
+/// Builds the next value from the tokens of a complete reply `bytes`. Recursion is bounded by the nesting limit.
 fn build<'a>(bytes: &'a [u8], tokens: &mut Iter<'_, Token>) -> Reply<'a> {
     let text = |at: u32, length: u32| bytes.get(at as usize..(at + length) as usize).unwrap_or_default();
     loop {
@@ -119,7 +119,7 @@ mod tests {
     use super::header::{MAX_BULK_BYTES, MAX_ELEMENTS, MAX_NESTING};
     use super::*;
 
-    /// A reply that owns its strings, to be encoded and compared.
+    /// A reply with owned strings, to encode and compare.
     #[derive(Debug, Clone)]
     enum Value {
         Line(String),
@@ -134,7 +134,7 @@ mod tests {
         Null(&'static str),
         Array(char, Vec<Value>),
         Map(Vec<(Value, Value)>),
-        /// Metadata before the value that counts.
+        /// An attribute and its value.
         Annotated(Box<Value>, Box<Value>),
     }
 
@@ -227,12 +227,12 @@ mod tests {
 
     fn feed(decoder: &mut Decoder, bytes: &[u8]) {
         for bytes in bytes.chunks(16 << 10) {
-            decoder.room()[..bytes.len()].copy_from_slice(bytes);
+            decoder.space()[..bytes.len()].copy_from_slice(bytes);
             decoder.filled(bytes.len());
         }
     }
 
-    /// Whether `bytes` are a whole reply.
+    /// Whether `bytes` are a complete reply.
     fn decode(bytes: &[u8]) -> Result<bool, RespError> {
         let mut decoder = Decoder::new();
         feed(&mut decoder, bytes);
@@ -241,7 +241,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn replies_in_any_pieces_are_the_replies_sent(values in values(), cuts in prop::collection::vec(1..50_usize, 1..20)) {
+        fn replies_decode_from_any_pieces(values in values(), cuts in prop::collection::vec(1..50_usize, 1..20)) {
             let mut bytes = Vec::new();
             values.iter().for_each(|value| value.encode(&mut bytes));
             let (mut decoder, mut want, mut rest) = (Decoder::new(), values.iter(), &bytes[..]);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_big_reply_is_walked_over_once() {
+    fn large_replies_are_parsed_once() {
         let mut bytes = b"*200000\r\n".to_vec();
         (0..200_000).for_each(|i| bytes.extend(format!("${}\r\n{i}\r\n", i.to_string().len()).bytes()));
         let mut decoder = Decoder::new();
@@ -292,21 +292,21 @@ mod tests {
             let reply = decoder.next_reply().expect("valid");
             assert_eq!(reply.is_some(), i + 1 == bytes.len());
         }
-        // Linear work takes a fraction of a second unoptimised; walking again from the start for each byte, days.
+        // Linear work takes a fraction of a second unoptimized; parsing from the start for each byte, days.
         assert!(used() - begun < 30);
     }
 
     #[test]
-    fn an_announced_giant_is_refused_without_allocating() {
+    fn huge_announced_lengths_are_refused_without_allocating() {
         let mut decoder = Decoder::new();
         feed(&mut decoder, b"$536870912\r\n");
         assert_eq!(decoder.next_reply(), Err(RespError::BulkTooLong(512 << 20)));
-        assert!(decoder.room().len() < 100 << 10);
+        assert!(decoder.space().len() < 100 << 10);
         assert_eq!(decoder.next_reply(), Err(RespError::BulkTooLong(512 << 20)), "the error stays");
     }
 
     #[test]
-    fn limits_hold_at_the_limit_and_one_past_it() {
+    fn limits_are_exact() {
         let nested = |depth| format!("{}:1\r\n", "*1\r\n".repeat(depth));
         assert!(decode(nested(MAX_NESTING).as_bytes()) == Ok(true));
         assert_eq!(decode(nested(MAX_NESTING + 1).as_bytes()), Err(RespError::TooDeep));
@@ -334,14 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn attributes_without_end_are_refused() {
+    fn endless_attributes_are_refused() {
         let attributes = |n: u32| format!("{}+OK\r\n", "|0\r\n".repeat(n as usize));
         assert_eq!(decode(attributes(MAX_ELEMENTS).as_bytes()), Ok(true));
         assert_eq!(decode(attributes(MAX_ELEMENTS + 1).as_bytes()), Err(RespError::TooManyElements(1_000_001)));
     }
 
     #[test]
-    fn misplaced_pieces_are_refused() {
+    fn nested_pushes_are_refused() {
         assert_eq!(decode(b"*1\r\n>1\r\n+x\r\n"), Err(RespError::NestedPush));
         assert_eq!(decode(b"|1\r\n+x\r\n>0\r\n"), Err(RespError::NestedPush));
     }

@@ -1,22 +1,22 @@
-//! What a server says it is: the master, or a replica that may not have everything.
+//! A server's role: master, or a replica that may have incomplete data.
 
 use super::resp::Reply;
 
 use super::error::ServerError;
 
-/// The answer to `ROLE`, as far as it matters here.
+/// The relevant part of a `ROLE` reply.
 ///
 /// <https://redis.io/docs/latest/commands/role/>
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Role {
     Master,
-    /// A replica whose link to its master is in this state; `connected` alone is said of a whole copy. In any other the
-    /// replica may have started empty, or have broken off in the middle of loading a copy.
+    /// A replica, with the state of its link to the master. Only `connected` implies complete data: in all other states the
+    /// replica may have started empty or lost its link in the middle of loading a copy.
     Replica(String),
 }
 
 impl Role {
-    /// What the reply says; `None` for one of another shape.
+    /// Parses a reply; `None` for an unknown shape.
     pub(super) fn of(reply: &Reply<'_>) -> Option<Self> {
         let Reply::Array(parts) = reply else { return None };
         match parts.as_slice() {
@@ -28,7 +28,7 @@ impl Role {
         }
     }
 
-    /// The state of the link, unless there is a whole copy.
+    /// The state of a replica's link, unless its data is complete.
     pub(super) fn broken_link(self) -> Option<String> {
         match self {
             Self::Replica(state) if state != "connected" => Some(state),
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_connected_replica_has_a_whole_copy() {
+    fn only_connected_replicas_are_complete() {
         let replica = |state| {
             let parts = [Reply::Text(b"slave"), Reply::Text(b"10.0.0.1"), Reply::Integer(6379), Reply::Text(state)];
             Role::of(&Reply::Array(parts.into()))

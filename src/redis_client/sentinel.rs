@@ -1,4 +1,4 @@
-//! Asking Sentinels where the master is: before connecting to it, and from then on whether it is still there.
+//! Asks Sentinels for the master's address, before connecting and regularly afterwards.
 //!
 //! <https://redis.io/docs/latest/develop/reference/sentinel-clients/>
 
@@ -12,43 +12,43 @@ use redis::cmd;
 
 use super::error::{ConnectionError, ServerError};
 use super::exchange::{Exchange, Timeouts, unexpected};
-use super::patience::Patience;
 use super::resp::Reply;
 use super::url::{Address, Endpoint, Sentinels};
+use super::waiter::Waiter;
 
-/// Between two questions whether the master is still the same. After a failover that left the old master alive, the Sentinels
-/// tell of the new one at once, but may take ten seconds to demote the old one.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// All Sentinels together may take so long to answer that question.
-const INQUIRY: Duration = Duration::from_secs(2);
+/// How often to check that the master is still the same. After a failover with the old master alive, the Sentinels name the
+/// new one at once, but may take ten seconds to demote the old one.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Timeout of such a check, for all Sentinels together.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the Sentinels say the master is; blocks until `deadline` at the latest.
+/// The master's address according to the Sentinels; blocks until `deadline` at the latest.
 ///
 /// # Errors
-/// [`ConnectionError::NoMaster`] with the reason of each Sentinel.
+/// [`ConnectionError::NoMaster`] with the error of each Sentinel.
 pub fn master_of(sentinels: &Sentinels, deadline: Instant) -> Result<Address, ConnectionError> {
-    find_master(sentinels, Patience::new(&|| false), deadline)
+    find_master(sentinels, Waiter::new(&|| false), deadline)
 }
 
-/// The same, broken off when `patience` says so.
+/// Like [`master_of`], with a stop check.
 ///
-/// They are asked in turn, each in its share of the time, until more than half of them agree: one that was cut off from the
-/// others may still tell of an old master. When no address gets so far, the one told most often is taken, of equals the first.
+/// Asks the Sentinels in turn, each within its share of the time, until more than half of them agree: an isolated Sentinel may
+/// still name an old master. Without a majority the most frequent answer wins, and the first among equals.
 ///
 /// # Errors
-/// [`ConnectionError::NoMaster`] with the reason of each Sentinel, [`ConnectionError::Stopped`].
+/// [`ConnectionError::NoMaster`] with the error of each Sentinel, [`ConnectionError::Stopped`].
 pub(super) fn find_master(
     sentinels: &Sentinels,
-    patience: Patience<'_>,
+    waiter: Waiter<'_>,
     deadline: Instant,
 ) -> Result<Address, ConnectionError> {
     let total = sentinels.addresses.len();
-    let mut told: Vec<(Address, usize)> = Vec::new();
+    let mut answers: Vec<(Address, usize)> = Vec::new();
     let mut reasons = Vec::new();
     for (asked, sentinel) in sentinels.addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(total - asked).unwrap_or(u32::MAX);
-        let master = match ask(sentinels, sentinel, patience, share) {
+        let master = match ask(sentinels, sentinel, waiter, share) {
             Ok(master) => master,
             Err(ConnectionError::Stopped) => return Err(ConnectionError::Stopped),
             Err(error) => {
@@ -56,13 +56,13 @@ pub(super) fn find_master(
                 continue;
             }
         };
-        let votes = match told.iter_mut().find(|(other, _)| *other == master) {
+        let votes = match answers.iter_mut().find(|(other, _)| *other == master) {
             Some((_, votes)) => {
                 *votes += 1;
                 *votes
             }
             None => {
-                told.push((master.clone(), 1));
+                answers.push((master.clone(), 1));
                 1
             }
         };
@@ -70,28 +70,28 @@ pub(super) fn find_master(
             return Ok(master);
         }
     }
-    // The last of equals is what max_by_key takes.
-    let most = told.into_iter().rev().max_by_key(|(_, votes)| *votes);
+    // Reversed, because max_by_key returns the last of equals.
+    let most = answers.into_iter().rev().max_by_key(|(_, votes)| *votes);
     most.map(|(master, _)| master)
         .ok_or_else(|| ConnectionError::NoMaster { master: sentinels.master.clone(), reasons: reasons.join("; ") })
 }
 
-/// Asks one Sentinel, which need know neither HELLO nor SELECT.
+/// Asks one Sentinel, without HELLO and SELECT, which old ones do not know.
 fn ask(
     sentinels: &Sentinels,
     sentinel: &Address,
-    patience: Patience<'_>,
+    waiter: Waiter<'_>,
     share: Duration,
 ) -> Result<Address, ConnectionError> {
     let endpoint = Endpoint::Tcp { host: sentinel.host.clone(), port: sentinel.port };
     // Half of the time for the connection, a quarter for each of two replies.
     let timeouts = Timeouts { connect: share / 2, silence: share / 4, reply: share / 4 };
-    let mut exchange = Exchange::open(&endpoint, timeouts, patience)?;
+    let mut exchange = Exchange::open(&endpoint, timeouts, waiter)?;
     let mut packed = Vec::new();
     let credentials = sentinels.login.credentials();
     if let Some((user, password)) = credentials {
         let mut auth = cmd("AUTH");
-        // Sentinels before version 6 know no users.
+        // Sentinels before version 6 have no users.
         if user != "default" {
             auth.arg(user);
         }
@@ -120,79 +120,77 @@ fn address(reply: &Reply<'_>) -> Option<Address> {
     Some(Address { host, port })
 }
 
-/// Asks from time to time whether the master is still where it was.
-///
-/// On a thread of its own, so that a Sentinel that is slow or gone delays nothing.
-pub(super) struct Watch {
+/// Checks regularly that the Sentinels still name the same master, on a separate thread, so that slow Sentinels delay nothing.
+pub(super) struct MasterWatch {
     sentinels: Sentinels,
     master: Address,
-    ask_at: Instant,
-    inquiry: Option<Inquiry>,
+    check_at: Instant,
+    running: Option<MasterCheck>,
 }
 
-impl Watch {
+impl MasterWatch {
     pub(super) fn new(sentinels: Sentinels, master: Address) -> Self {
-        Self { sentinels, master, ask_at: Instant::now() + INTERVAL, inquiry: None }
+        Self { sentinels, master, check_at: Instant::now() + CHECK_INTERVAL, running: None }
     }
 
-    /// Where the master was, and its name.
+    /// The master's address and name.
     pub(super) fn master(&self) -> (&Address, &str) {
         (&self.master, &self.sentinels.master)
     }
 
-    /// Looks whether an answer has come, and asks when it is time. Never waits. Sentinels that do not answer are no news: the
-    /// master still says of itself what it is.
+    /// Processes an answer, or begins a check if one is due. Never blocks. Sentinels that do not answer change nothing: ROLE
+    /// still confirms the master.
     ///
     /// # Errors
-    /// [`ConnectionError::Moved`] when the master is elsewhere.
+    /// [`ConnectionError::MasterMoved`] if the Sentinels name another master.
     pub(super) fn check(&mut self) -> Result<(), ConnectionError> {
-        let answer = match &self.inquiry {
-            Some(inquiry) => inquiry.answer.try_recv(),
-            None if Instant::now() >= self.ask_at => {
-                self.inquiry = Inquiry::begin(self.sentinels.clone());
+        let answer = match &self.running {
+            Some(running) => running.answer.try_recv(),
+            None if Instant::now() >= self.check_at => {
+                self.running = MasterCheck::begin(self.sentinels.clone());
                 Err(TryRecvError::Empty)
             }
             None => return Ok(()),
         };
         match answer {
             Ok(now) if now != self.master => {
-                Err(ConnectionError::Moved { from: self.master.to_string(), to: now.to_string() })
+                Err(ConnectionError::MasterMoved { from: self.master.to_string(), to: now.to_string() })
             }
-            Err(TryRecvError::Empty) if self.inquiry.is_some() => Ok(()),
+            Err(TryRecvError::Empty) if self.running.is_some() => Ok(()),
             _ => {
-                self.inquiry = None;
-                self.ask_at = Instant::now() + INTERVAL;
+                self.running = None;
+                self.check_at = Instant::now() + CHECK_INTERVAL;
                 Ok(())
             }
         }
     }
 }
 
-/// A question under way. It is broken off when this is dropped.
-struct Inquiry {
+/// A check in progress; dropping it cancels the check.
+struct MasterCheck {
     answer: Receiver<Address>,
-    broken_off: Arc<AtomicBool>,
+    is_cancelled: Arc<AtomicBool>,
 }
 
-impl Inquiry {
-    /// Begins to ask; `None` when there is no thread to be had.
+impl MasterCheck {
+    /// Begins a check; `None` if no thread can be started.
     fn begin(sentinels: Sentinels) -> Option<Self> {
         let (answer, answered) = sync_channel(1);
-        let broken_off = Arc::new(AtomicBool::new(false));
-        let inquiry = Self { answer: answered, broken_off: Arc::clone(&broken_off) };
-        let inquire = move || {
-            let stop = || broken_off.load(Relaxed);
-            if let Ok(master) = find_master(&sentinels, Patience::new(&stop), Instant::now() + INQUIRY) {
-                // Nobody waits any more when the connection is gone.
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let running = Self { answer: answered, is_cancelled: Arc::clone(&is_cancelled) };
+        let check = move || {
+            let stop = || is_cancelled.load(Relaxed);
+            if let Ok(master) = find_master(&sentinels, Waiter::new(&stop), Instant::now() + CHECK_TIMEOUT) {
+                // Fails if the connection is gone.
                 let _ = answer.send(master);
             }
         };
-        thread::Builder::new().name("urlproxy-watch".into()).spawn(inquire).ok().map(|_| inquiry)
+        thread::Builder::new().name("urlproxy-watch".into()).spawn(check).ok().map(|_| running)
     }
 }
 
-impl Drop for Inquiry {
+impl Drop for MasterCheck {
     fn drop(&mut self) {
-        self.broken_off.store(true, Relaxed);
+        self.is_cancelled.store(true, Relaxed);
     }
 }

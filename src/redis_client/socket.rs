@@ -1,17 +1,17 @@
-//! A connected stream socket that never blocks: TCP, unix, or TLS over TCP.
+//! Non-blocking stream sockets: TCP, unix, or TLS over TCP.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::error::ConnectionError;
-use super::patience::Patience;
 use super::plain::PlainSocket;
 #[cfg(feature = "tls")]
 use super::tls::TlsSocket;
 use super::url::Endpoint;
+use super::waiter::Waiter;
 
-/// A connected socket. No call blocks: `ErrorKind::WouldBlock` says that [`Patience`] is needed first.
+/// A connected socket. No call blocks: after `ErrorKind::WouldBlock`, wait with [`Waiter`].
 pub(super) enum Socket {
     Plain(PlainSocket),
     #[cfg(feature = "tls")]
@@ -19,19 +19,15 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Connects within the deadline, names looked up and TLS agreed on; of several addresses the first that answers.
-    pub(super) fn open(
-        endpoint: &Endpoint,
-        patience: Patience<'_>,
-        deadline: Instant,
-    ) -> Result<Self, ConnectionError> {
+    /// Resolves, connects and completes the TLS handshake before the deadline; tries all addresses in order.
+    pub(super) fn open(endpoint: &Endpoint, waiter: Waiter<'_>, deadline: Instant) -> Result<Self, ConnectionError> {
         match endpoint {
-            Endpoint::Unix(path) => PlainSocket::unix(path, patience, deadline).map(Self::Plain),
-            Endpoint::Tcp { host, port } => PlainSocket::tcp(host, *port, patience, deadline).map(Self::Plain),
+            Endpoint::Unix(path) => PlainSocket::unix(path, waiter, deadline).map(Self::Plain),
+            Endpoint::Tcp { host, port } => PlainSocket::tcp(host, *port, waiter, deadline).map(Self::Plain),
             #[cfg(feature = "tls")]
             Endpoint::Tls { host, port, ca } => {
-                let plain = PlainSocket::tcp(host, *port, patience, deadline)?;
-                TlsSocket::agree(plain, host, ca.as_ref(), patience, deadline).map(|tls| Self::Tls(Box::new(tls)))
+                let plain = PlainSocket::tcp(host, *port, waiter, deadline)?;
+                TlsSocket::handshake(plain, host, ca.as_ref(), waiter, deadline).map(|tls| Self::Tls(Box::new(tls)))
             }
             #[cfg(not(feature = "tls"))]
             Endpoint::Tls { host, .. } => {
@@ -40,16 +36,16 @@ impl Socket {
         }
     }
 
-    /// Receives what is there; 0 when the peer has closed.
-    pub(super) fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    /// Receives available bytes; 0 if the peer has closed.
+    pub(super) fn receive(&mut self, space: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(plain) => plain.read(room),
+            Self::Plain(plain) => plain.read(space),
             #[cfg(feature = "tls")]
-            Self::Tls(tls) => tls.receive(room),
+            Self::Tls(tls) => tls.receive(space),
         }
     }
 
-    /// Takes as much of `bytes` as can be sent now or, with TLS, be kept for [`Socket::flush`]; at least one byte.
+    /// Sends a part of `bytes`, at least one byte; with TLS, may buffer it for [`Socket::flush`].
     pub(super) fn transmit(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(plain) => plain.write(bytes),
@@ -58,7 +54,7 @@ impl Socket {
         }
     }
 
-    /// Sends what was kept.
+    /// Sends buffered bytes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),

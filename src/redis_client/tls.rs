@@ -1,4 +1,4 @@
-//! TLS over a socket that never blocks, with the provider of cryptography chosen here and nowhere else.
+//! TLS over a non-blocking socket; the only place that chooses the crypto provider.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,9 +12,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_native_certs::load_native_certs;
 
 use super::error::ConnectionError;
-use super::patience::Patience;
 use super::plain::PlainSocket;
 use super::url::Authority;
+use super::waiter::Waiter;
 
 /// A TLS session and the socket below it.
 pub(super) struct TlsSocket {
@@ -23,12 +23,12 @@ pub(super) struct TlsSocket {
 }
 
 impl TlsSocket {
-    /// Shakes hands: the server must show a certificate for `host`, see [`client_config`].
-    pub(super) fn agree(
+    /// Completes the handshake: the server needs a certificate for `host`, see [`client_config`].
+    pub(super) fn handshake(
         socket: PlainSocket,
         host: &str,
         ca: Option<&Authority>,
-        patience: Patience<'_>,
+        waiter: Waiter<'_>,
         deadline: Instant,
     ) -> Result<Self, ConnectionError> {
         let failed = |reason: String| ConnectionError::Tls { host: host.to_owned(), reason };
@@ -51,7 +51,7 @@ impl TlsSocket {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(failed(error.to_string())),
             };
-            if !patience.ready(tls.as_fd(), awaited, deadline)? {
+            if !waiter.ready(tls.as_fd(), awaited, deadline)? {
                 return Err(failed("handshake timed out".into()));
             }
         }
@@ -59,13 +59,13 @@ impl TlsSocket {
     }
 
     /// See `Socket::receive`.
-    pub(super) fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, space: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.session.reader().read(room) {
+            match self.session.reader().read(space) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.decrypt()?,
                 received => return received,
             };
-            // A key update or an alert may want an answer; it leaves with the next command if not now.
+            // A key update or an alert may need an answer; if not now, it is sent with the next command.
             match self.flush() {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
                 _ => {}
@@ -79,7 +79,7 @@ impl TlsSocket {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
             _ => {}
         }
-        // rustls keeps at most 64 KiB.
+        // rustls buffers at most 64 KiB.
         match self.session.writer().write(bytes)? {
             0 => Err(ErrorKind::WouldBlock.into()),
             taken => Ok(taken),
@@ -94,11 +94,11 @@ impl TlsSocket {
         Ok(())
     }
 
-    /// Receives and decrypts some bytes; 0 when the peer has closed.
+    /// Receives and decrypts some bytes; 0 if the peer has closed.
     fn decrypt(&mut self) -> io::Result<usize> {
         let received = self.session.read_tls(&mut self.socket)?;
         if let Err(error) = self.session.process_new_packets() {
-            // The peer is told why, if the socket takes it.
+            // Send the alert to the peer, if possible.
             let _ = self.flush();
             return Err(io::Error::new(ErrorKind::InvalidData, error));
         }
@@ -112,11 +112,11 @@ impl AsFd for TlsSocket {
     }
 }
 
-/// Trusts `ca`, or the system's authorities (as OpenSSL finds them; `SSL_CERT_FILE` and `SSL_CERT_DIR` count) as far as they can
-/// be read. These are read anew each time, so that a renewed authority needs no reload.
+/// A configuration that trusts `ca`, or the readable ones of the system's authorities (located as OpenSSL does, with
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR`). They are read each time, so that a renewed authority needs no reload.
 ///
 /// # Errors
-/// There are none.
+/// No authority could be read.
 pub(crate) fn client_config(ca: Option<&Authority>) -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -124,7 +124,7 @@ pub(crate) fn client_config(ca: Option<&Authority>) -> Result<ClientConfig, Stri
     Ok(config.with_root_certificates(roots(ca)?).with_no_client_auth())
 }
 
-/// The authorities to trust, or why there are none.
+/// The trusted authorities, or why there are none.
 fn roots(ca: Option<&Authority>) -> Result<RootCertStore, String> {
     if let Some(ca) = ca {
         return ca.roots();

@@ -1,4 +1,4 @@
-//! URLs of Redis, checked once and never shown with their password.
+//! Redis URLs, validated once and never shown with their password.
 
 mod login;
 mod redaction;
@@ -10,27 +10,27 @@ use std::str::FromStr;
 
 use login::{Login, redacted_reason};
 pub use redaction::WrittenUrl;
-use redaction::{TORN_PASSWORD, redacted, unknown_parameter};
+use redaction::{AMBIGUOUS_PASSWORD, redacted, unknown_parameter};
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 use rustix::net::SocketAddrUnix;
 pub use sentinels::{Address, MAX_SENTINELS, Sentinels};
 use thiserror::Error;
 
-/// What a good URL looks like, for the messages.
+/// An example of a valid URL, for error messages.
 const EXAMPLE: &str = "redis://127.0.0.1:6379/0";
-/// The same for Sentinels.
+/// An example of a valid Sentinel URL.
 const SENTINEL_EXAMPLE: &str = "sentinel://10.0.0.1,10.0.0.2/mymaster/0";
 
-/// A Redis server, or the master that Sentinels tell of: how to reach it and as whom.
+/// The address and credentials of a Redis server, or of the Sentinels that know it.
 ///
 /// | URL | meaning |
 /// | --- | --- |
-/// | `redis://[user[:password]@]host[:port][/db]` | TCP, port 6379 and database 0 unless given, host a name, an IPv4 or `[IPv6]` |
-/// | `rediss://...[?ca=/path/ca.pem]` | the same over TLS; the server must have a certificate for `host` from one of the system's authorities, or with `ca` from one in that PEM file |
+/// | `redis://[user[:password]@]host[:port][/db]` | TCP; by default port 6379 and database 0; host is a name, an IPv4 address or `[IPv6]` |
+/// | `rediss://...[?ca=/path/ca.pem]` | the same over TLS; the server's certificate must be valid for `host`, from one of the system's authorities or, with `ca`, from one in that PEM file |
 /// | `unix:/path[?db=N&user=U&pass=P]` | a unix socket |
-/// | `sentinel://[user[:password]@]host[:port][,...]/MASTER[/db][?sentinel_user=U&sentinel_password=P]` | whichever server the Sentinels, port 26379 unless given, call MASTER; user and password before `@` are for that server |
+/// | `sentinel://[user[:password]@]host[:port][,...]/MASTER[/db][?sentinel_user=U&sentinel_password=P]` | the server that the Sentinels (default port 26379) call MASTER; user and password before `@` are for that server |
 ///
-/// User, password and path are percent-decoded. Anything else in a URL is refused. `valkey`, `valkeys`, `redis+unix` and
+/// User, password and path are percent-decoded. All other URLs are refused. `valkey`, `valkeys`, `redis+unix` and
 /// `valkey+unix` are other names for the first three schemes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
@@ -39,30 +39,30 @@ pub struct RedisUrl {
     db: u16,
 }
 
-/// Which server is meant.
+/// How to find the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// This one.
+    /// At a fixed endpoint.
     Direct(Endpoint),
-    /// The one that Sentinels tell of.
+    /// By asking Sentinels for the master.
     Sentinels(Sentinels),
 }
 
-/// How to reach a server.
+/// The endpoint of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Plain TCP.
     Tcp {
         /// A name or an address, IPv6 without brackets.
         host: String,
-        /// The port.
+        /// TCP port.
         port: u16,
     },
     /// TLS over TCP.
     Tls {
         /// A name or an address, IPv6 without brackets; the server's certificate must be valid for it.
         host: String,
-        /// The port.
+        /// TCP port.
         port: u16,
         /// The only authority to trust, instead of the system's.
         ca: Option<Authority>,
@@ -71,38 +71,38 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
-/// A private certificate authority, read when the configuration is: a worker may not be able to.
+/// A private certificate authority, read with the configuration: workers may lack permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
-    /// The PEM file it came from.
+    /// The PEM file.
     pub file: PathBuf,
-    /// What was in it: at least one certificate.
+    /// The file's content, with at least one certificate.
     pub pem: Vec<u8>,
 }
 
-/// Why a `redis` URL was refused. Passwords are replaced by `***` in what is shown of it.
+/// Why a Redis URL was refused. URLs are shown with `***` instead of passwords.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RedisUrlError {
     /// Not a URL of a known scheme.
     #[error("invalid URL {0:?}, expected e.g. {EXAMPLE:?}")]
     Invalid(String),
-    /// A URL with something wrong in it.
+    /// A URL with an invalid part.
     #[error("invalid URL {url:?}: {reason}, expected e.g. {EXAMPLE:?}")]
     Part {
         /// The URL.
         url: String,
-        /// What is wrong.
+        /// The invalid part.
         reason: String,
     },
-    /// A `sentinel://` URL with something wrong in it.
+    /// A `sentinel://` URL with an invalid part.
     #[error("invalid URL {url:?}: {reason}, expected e.g. {SENTINEL_EXAMPLE:?}")]
     Sentinel {
         /// The URL.
         url: String,
-        /// What is wrong.
+        /// The invalid part.
         reason: String,
     },
-    /// TLS in a build without it.
+    /// A TLS URL in a build without TLS.
     #[error("invalid URL {0:?}: this build is without TLS (cargo feature \"tls\"), expected e.g. {EXAMPLE:?}")]
     WithoutTls(String),
     /// The file after `?ca=` cannot be used.
@@ -114,19 +114,19 @@ pub enum RedisUrlError {
         url: String,
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// Why the file is unusable.
         reason: String,
     },
 }
 
 impl RedisUrl {
-    /// The same server with another password: a password file's line end is for the caller to cut off.
+    /// The same server with another password; the caller strips a password file's line end.
     pub fn with_password(mut self, password: impl Into<String>) -> Self {
         self.login.password = Some(password.into());
         self
     }
 
-    /// How to reach the server.
+    /// How to find the server.
     pub fn reach(&self) -> &Reach {
         &self.reach
     }
@@ -145,7 +145,7 @@ impl RedisUrl {
 impl FromStr for RedisUrl {
     type Err = RedisUrlError;
 
-    /// Parses a URL. Reads the file after `?ca=`; goes to no network.
+    /// Parses a URL. Reads the file after `?ca=`; uses no network.
     fn from_str(text: &str) -> Result<Self, RedisUrlError> {
         let shown = || redacted(text);
         let part = |reason: &str| RedisUrlError::Part { url: shown(), reason: reason.into() };
@@ -171,9 +171,9 @@ impl FromStr for RedisUrl {
         if url.fragment().is_some() {
             return Err(part("nothing may follow a \"#\""));
         }
-        // In a unix socket's URL no password stands before the parameters.
+        // Only unix URLs have no password before the parameters.
         if scheme != "unix" && url.query().is_some_and(|query| query.contains('@')) {
-            return Err(part(TORN_PASSWORD));
+            return Err(part(AMBIGUOUS_PASSWORD));
         }
         let (mut ca, mut has_password) = (None, false);
         for (name, value) in url.query_pairs() {
@@ -184,7 +184,7 @@ impl FromStr for RedisUrl {
                 _ => return Err(part(&unknown_parameter(&name, has_password))),
             }
         }
-        // The crate's own message may quote the URL.
+        // The redis crate's message may quote the URL.
         let info = url.into_connection_info().map_err(|error| part(&redacted_reason(&error)))?;
         let endpoint = match info.addr() {
             ConnectionAddr::Tcp(_, 0) | ConnectionAddr::TcpTls { port: 0, .. } => return Err(part("port 0")),
@@ -222,7 +222,7 @@ impl fmt::Display for Reach {
     }
 }
 
-/// The URL again, for logs and status pages: with the user, without the password.
+/// The URL for logs and status pages: with the user, without the password.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reach {
@@ -264,7 +264,7 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Its certificates, as those to trust.
+    /// The certificates as trust anchors.
     #[cfg(feature = "tls")]
     pub(super) fn roots(&self) -> Result<rustls::RootCertStore, String> {
         use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_name_an_endpoint() {
+    fn urls_give_endpoint_and_database() {
         let tcp = |host: &str, port| Endpoint::Tcp { host: host.into(), port };
         for (url, endpoint, db) in [
             ("redis://127.0.0.1", tcp("127.0.0.1", 6379), 0),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_name_a_user() {
+    fn urls_give_credentials() {
         for (url, credentials) in [
             ("redis://h", None),
             ("redis://:p%40ss%2F@h", Some(("default", "p@ss/"))),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_source_is_refused_with_an_example() {
+    fn invalid_urls_are_refused_with_an_example() {
         for (url, want) in [
             ("htp://x", r#"invalid URL "htp://x", expected e.g. "redis://127.0.0.1:6379/0""#),
             ("", r#"invalid URL "", expected e.g. "redis://127.0.0.1:6379/0""#),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_shows_itself_as_a_url() {
+    fn urls_are_shown_without_passwords() {
         for (url, want) in [
             ("redis://127.0.0.1", "redis://127.0.0.1:6379/0"),
             ("redis://user:x@[::1]:7/4", "redis://user:***@[::1]:7/4"),
@@ -384,7 +384,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn tls_sources_name_their_authority() {
+    fn tls_urls_may_have_an_authority() {
         let tls = Endpoint::Tls { host: "h".into(), port: 6379, ca: None };
         assert_eq!(source("rediss://h").reach(), &Reach::Direct(tls));
         assert_eq!(source("rediss://user:x@h/2").to_string(), "rediss://user:***@h:6379/2");
@@ -408,7 +408,7 @@ mod tests {
 
     #[cfg(not(feature = "tls"))]
     #[test]
-    fn a_build_without_tls_says_so() {
+    fn builds_without_tls_refuse_tls_urls() {
         assert!(refusal("rediss://h").contains("this build is without TLS"));
     }
 }

@@ -183,7 +183,7 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
 }
 
 fn parse_route(field: &[u8], value: &[u8], admission: &Admission) -> Result<Route, RejectionReason> {
-    let pattern = Pattern::analyse(text(field)?)?;
+    let pattern = Pattern::analyze(text(field)?)?;
     Ok(Route { pattern, backends: vec![admit_backend(value, admission)?] })
 }
 

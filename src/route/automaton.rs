@@ -1,17 +1,17 @@
-//! All regular expressions of one tool as one table of bytes: built once, by the companion, and searched where it lies.
+//! All regular expressions of one tool, compiled into a table of bytes: built once, by the companion, and searched in place.
 //!
-//! A search costs one look-up per byte of the path and automaton, whatever the patterns. An engine that builds its states
-//! as it goes needs seconds for some patterns of 16 bytes on a path of 8,000.
+//! A search costs one table lookup per byte of the path and automaton, whatever the patterns. A regex engine that builds
+//! states lazily needs seconds for some patterns of 16 bytes on a path of 8,000.
 //!
 //! ```text
-//! automata:   one behind the other, until the bytes end
+//! automata:   one after the other, to the end
 //! automaton:  words u16, start u16, special u16, first u16, classes [u8; 256], words x u16
-//! row:        found u8, at_end u8, then the row that follows for each class of bytes, as u16
+//! row:        found u8, at_end u8, then the next row for each byte class, as u16
 //! ```
-//! Integers are little-endian. A row is named by the number of its first word. Row 0 is dead: nothing more is found from
-//! there. Rows up to `special` are dead, or something has been found there. `found` and `at_end` are the smallest number
-//! of a pattern that is found at a row, and at a row when the path ends; [`NONE`] without one. `first` is the smallest
-//! number of all. The numbers count the patterns in the order in which they are tried.
+//! Integers are little-endian. A row (a DFA state) is identified by the index of its first word. Row 0 is dead: no match
+//! follows. Rows up to `special` are dead or matching. `found` and `at_end` are the smallest number of a pattern that
+//! matches at a row, and at a row where the path ends; [`NONE`] if there is none. `first` is the smallest number of all.
+//! Patterns are numbered in matching order.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,55 +24,54 @@ use regex_automata::util::primitives::StateID;
 use regex_automata::util::{start, syntax};
 
 pub(super) const NEST_LIMIT: u32 = 50;
-/// Most bytes that the automata of one tool may take, whatever the zone.
+/// Most bytes of the automata of one tool, whatever the zone.
 pub const MAX_AUTOMATA_BYTES: usize = 64 << 10;
-/// Most bytes of an automaton of several patterns. Those that would need more are split: patterns whose states multiply
-/// are small one by one.
+/// Most bytes of an automaton of several patterns. Larger unions are split: patterns with states that multiply are small
+/// separately.
 const MAX_UNION_BYTES: usize = 16 << 10;
-/// Most bytes of an automaton that is built at once, and of the patterns in it: some hundred microseconds.
+/// Limits of a quick build, for a few hundred microseconds: bytes of the automaton, and of its patterns.
 const MAX_QUICK_BYTES: usize = 4 << 10;
 const MAX_QUICK_TEXT: usize = 1 << 10;
-/// Automata of one tool that may turn out too large before the rest of its patterns is given up. Each costs what the
-/// limits of its size let it cost.
+/// Failed attempts per tool, each as costly as the size limits allow, before the remaining patterns are refused.
 const MAX_FAILURES: usize = 16;
-/// Bytes that a compiler may take for each byte of the result: its rows are twice as wide and filled up to a power of two.
+/// Bytes that the compiler may use per byte of the result: its rows are twice as wide and padded to a power of two.
 const COMPILER_FACTOR: usize = 4;
-/// What the compiler takes besides.
+/// Constant part of the compiler's limit.
 const COMPILER_BYTES: usize = 4 << 10;
-/// Bytes of the patterns' common form before that, which grows as their texts and repetitions do.
+/// Bytes of the NFA, which grows with the patterns' texts and repetitions.
 const NFA_BYTES: usize = 1 << 20;
 const QUICK_NFA_BYTES: usize = 64 << 10;
-/// Rounds in which rows that lead to the same rows are made one.
+/// Most rounds of merging equivalent rows.
 const MERGE_ROUNDS: usize = 16;
 
 /// No pattern.
 const NONE: u8 = u8::MAX;
 const HEADER_BYTES: usize = 8 + 256;
 
-/// What the automata of a tool may cost.
+/// Limits for the automata of one tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AutomataLimits {
-    /// Bytes of all of them.
+    /// Most bytes in total.
     pub bytes: usize,
-    /// Attempts that may fail.
+    /// Failed attempts left.
     failures: usize,
 }
 
 impl AutomataLimits {
-    /// Everything that fits `bytes` bytes.
+    /// At most `bytes` bytes, and the default number of attempts.
     pub fn of_bytes(bytes: usize) -> Self {
         Self { bytes: bytes.min(MAX_AUTOMATA_BYTES), failures: MAX_FAILURES }
     }
 }
 
-/// Why a pattern is in none of the automata.
+/// Why a pattern was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooCostly {
-    /// It is too large by itself.
+    /// The pattern alone is too large.
     Alone,
-    /// Those that are tried before it have left too little room.
+    /// The patterns before it leave too little space.
     AfterOthers,
-    /// Those that are tried before it took all the attempts.
+    /// The patterns before it used up all attempts.
     Effort,
 }
 
@@ -80,15 +79,15 @@ pub enum TooCostly {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Automata {
     bytes: Vec<u8>,
-    /// Which of the patterns are in none of them, in order.
+    /// Refused patterns, by number, in order.
     refused: Vec<(usize, TooCostly)>,
 }
 
 impl Automata {
-    /// Builds the automata of these patterns, which are in the order in which they are tried. Those that are tried first
-    /// have the room first; what is too large is left out alone. The numbers are those of the patterns that are left.
+    /// Builds the automata of patterns, given in matching order. Earlier patterns get space first; a pattern that is too large
+    /// is refused alone. Matches are numbered among the patterns that are not refused.
     ///
-    /// `is_stopped` is asked before each attempt; what is not built by then is left out.
+    /// `is_stopped` is called before each attempt; once it returns true, the remaining patterns are refused.
     pub fn build(patterns: &[&str], limits: AutomataLimits, is_stopped: &dyn Fn() -> bool) -> Self {
         let mut builder = Builder { patterns, limits, is_stopped, built: Self::default() };
         builder.place(0..patterns.len());
@@ -96,7 +95,7 @@ impl Automata {
         if built.refused.iter().all(|(_, why)| *why == TooCostly::Alone) || is_stopped() {
             return built;
         }
-        // Patterns that begin alike are smaller together than one by one.
+        // Patterns with a common prefix are smaller together.
         let is_alone = |number: usize| built.refused.contains(&(number, TooCostly::Alone));
         let others: Vec<_> =
             patterns.iter().enumerate().filter(|(number, _)| !is_alone(*number)).map(|(_, text)| *text).collect();
@@ -109,7 +108,7 @@ impl Automata {
         }
     }
 
-    /// Builds one automaton of all these patterns if that takes no more than `bytes` bytes and little time.
+    /// Builds one automaton of all patterns if that takes at most `bytes` bytes and little time.
     pub fn build_quickly(patterns: &[&str], bytes: usize) -> Option<Self> {
         if patterns.is_empty() {
             return Some(Self::default());
@@ -120,23 +119,23 @@ impl Automata {
         Some(Self { bytes: compile(patterns, 0, bytes.min(MAX_QUICK_BYTES))?, refused: Vec::new() })
     }
 
-    /// Those of a record.
+    /// Automata from their encoded form.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { bytes, refused: Vec::new() }
     }
 
-    /// As a record has them.
+    /// The encoded form, as stored in a record.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Which of the patterns are in none of them, and why, in order.
+    /// The refused patterns, by number, in order.
     pub fn refused(&self) -> &[(usize, TooCostly)] {
         &self.refused
     }
 }
 
-/// The smallest number below `below` of a pattern that these automata find in `path`; `None` when there is none. Any bytes
+/// The smallest number below `below` of a pattern that matches `path`; `None` if none matches. Total: any `automata` bytes
 /// give an answer.
 pub fn find_first(mut automata: &[u8], path: &[u8], below: u8) -> Option<u8> {
     let mut best = below;
@@ -166,7 +165,7 @@ impl<'a> Automaton<'a> {
         Some((Self { start, special, first, classes, words }, rest))
     }
 
-    /// The smallest number of a pattern that is found, or `best` if that is smaller.
+    /// The smallest number of a matching pattern, or `best` if that is smaller.
     fn search(&self, path: &[u8], mut best: u8) -> u8 {
         if best <= self.first {
             return best;
@@ -196,7 +195,7 @@ struct Builder<'p> {
 }
 
 impl Builder<'_> {
-    /// Adds these patterns, in one automaton or in several.
+    /// Adds patterns in one automaton, or splits them.
     fn place(&mut self, range: Range<usize>) {
         let patterns = self.patterns.get(range.clone()).unwrap_or_default();
         if patterns.is_empty() {
@@ -227,7 +226,7 @@ impl Builder<'_> {
     }
 }
 
-/// One automaton of these patterns, numbered from `first`; `None` when it would take more than `limit` bytes.
+/// Compiles patterns into one automaton, numbered from `first`; `None` if it would exceed `limit` bytes.
 fn compile(patterns: &[&str], first: u8, limit: usize) -> Option<Vec<u8>> {
     let compiler_limit = Some(limit * COMPILER_FACTOR + COMPILER_BYTES);
     let nfa_limit = if limit > MAX_QUICK_BYTES { NFA_BYTES } else { QUICK_NFA_BYTES };
@@ -250,26 +249,26 @@ fn compile(patterns: &[&str], first: u8, limit: usize) -> Option<Vec<u8>> {
     rows.encode(first, limit)
 }
 
-/// An automaton on its way from the compiler's form to ours: all rows, and for each the row that follows by class.
+/// An automaton between the compiler's form and ours: all rows with their transitions.
 struct Rows {
-    /// By byte.
+    /// The class of each byte.
     classes: Vec<u8>,
     width: usize,
-    /// What is found at a row, and what when the path ends there.
+    /// The match at each row, and at its end of path.
     found: Vec<[u8; 2]>,
     next: Vec<u32>,
 }
 
-/// The row from which nothing more is found.
+/// The row without further matches.
 const DEAD: u32 = 0;
-/// The row at which each path begins.
+/// The initial row.
 const START: u32 = 1;
 
 impl Rows {
-    /// All rows that a path can reach.
+    /// Collects all reachable rows.
     fn walk(dfa: &dense::DFA<Vec<u32>>, first: u8) -> Option<Self> {
         let classes: Vec<u8> = (0..=u8::MAX).map(|byte| dfa.byte_classes().get(byte)).collect();
-        // One byte of each class, by the number of its class: those are given in the order of the bytes.
+        // One byte of each class, by class number: classes are numbered in the order of their bytes.
         let mut bytes = Vec::new();
         for (byte, &class) in (0..=u8::MAX).zip(&classes) {
             if usize::from(class) == bytes.len() {
@@ -305,7 +304,7 @@ impl Rows {
         Some(rows)
     }
 
-    /// Makes all rows dead from which nothing is found.
+    /// Replaces rows without a reachable match by the dead row.
     fn drop_useless(&mut self) {
         let mut before = vec![Vec::new(); self.found.len()];
         for (row, next) in (0u32..).zip(self.next.chunks(self.width)) {
@@ -328,7 +327,7 @@ impl Rows {
         self.rename(|row| if is_useful.get(row as usize) == Some(&true) { row } else { DEAD });
     }
 
-    /// Makes rows one that find the same and lead to the same rows.
+    /// Merges rows with the same matches and transitions.
     fn merge(&mut self) {
         for _ in 0..MERGE_ROUNDS {
             let mut known: HashMap<([u8; 2], &[u32]), u32> = HashMap::new();
@@ -341,10 +340,10 @@ impl Rows {
         }
     }
 
-    /// Puts other rows in the place of rows, wherever a row leads to them.
+    /// Redirects all transitions.
     fn rename(&mut self, name: impl Fn(u32) -> u32) {
         self.next.iter_mut().for_each(|next| *next = name(*next));
-        // The start is named by nobody else.
+        // The initial row keeps its number and takes over the other row's content.
         let start = name(START);
         if start != START {
             let (found, next) = (self.found.get(start as usize).copied(), self.row(start).to_vec());
@@ -360,9 +359,9 @@ impl Rows {
         self.next.get(row as usize * self.width..).and_then(|rest| rest.get(..self.width)).unwrap_or_default()
     }
 
-    /// The bytes, if they are no more than `limit` and their rows can be named.
+    /// Encodes the automaton if it fits `limit` bytes and 16-bit row numbers.
     fn encode(&self, first: u8, limit: usize) -> Option<Vec<u8>> {
-        // The rows in use, those first at which something is found.
+        // Collect the rows in use, matching rows first.
         let mut is_used = vec![false; self.found.len()];
         let mut used = vec![START];
         let mut at = 0;
@@ -382,7 +381,7 @@ impl Rows {
         order.insert(0, DEAD);
         let special = order.len() - 1;
         order.extend(others);
-        // Classes that no row in use tells apart become one.
+        // Merge byte classes that no row in use distinguishes.
         let mut columns: HashMap<Vec<u32>, usize> = HashMap::new();
         let mut kept = Vec::new();
         let classes: Vec<usize> = (0..self.width)

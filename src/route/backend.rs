@@ -1,4 +1,4 @@
-//! Where a tool runs: `scheme://host[:port][/]`, nothing else after it.
+//! Backends: `scheme://host[:port][/]`, without a path.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::domain::{MAX_DOMAIN_LEN, is_label};
 
-/// How to speak to a backend.
+/// The protocol of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
     /// Plain HTTP.
@@ -16,7 +16,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// `http` or `https`.
+    /// The scheme of a URL, `http` or `https`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -24,7 +24,7 @@ impl Scheme {
         }
     }
 
-    /// The port of a URL that names none.
+    /// The port of a URL without one.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -33,14 +33,14 @@ impl Scheme {
     }
 }
 
-/// The machine a backend runs on.
+/// The host of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// An IPv4 address.
     V4(Ipv4Addr),
     /// An IPv6 address, in brackets when written in a URL.
     V6(Ipv6Addr),
-    /// A DNS name (RFC 1123, underscores allowed), lower case.
+    /// A DNS name (RFC 1123, underscores allowed), in lower case.
     Name(Box<str>),
 }
 
@@ -53,27 +53,27 @@ impl From<IpAddr> for Host {
     }
 }
 
-/// One HTTP server that answers for a tool.
+/// One HTTP server of a tool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
-    /// How to speak to it.
+    /// HTTP or HTTPS.
     pub scheme: Scheme,
-    /// Where it is.
+    /// Address or name.
     pub host: Host,
     /// TCP port, never 0.
     pub port: u16,
 }
 
-/// Why a text is no backend. Each carries the text, shortened.
+/// Why a text is not a backend. Each variant has the text, shortened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// Neither `http://` nor `https://`.
     #[error("backend {0:?} has no scheme, expected http://host:port or https://host:port")]
     Scheme(String),
-    /// A path, a query, credentials, a space ... around `host:port`.
+    /// A path, a query, credentials, a space ... besides `host:port`.
     #[error("backend {0:?} has more than a host and a port, expected scheme://host:port")]
     Extra(String),
-    /// A colon without a port between 1 and 65535 behind it.
+    /// A colon without a port between 1 and 65535 after it.
     #[error("backend {0:?} has no port between 1 and 65535, expected scheme://host:port")]
     Port(String),
     /// Not an IPv4 address, a bracketed IPv6 address or a DNS name.
@@ -82,7 +82,7 @@ pub enum BackendError {
 }
 
 impl Backend {
-    /// The address to connect to, when the host is one.
+    /// The address to connect to, if the host is an address.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         let ip = match &self.host {
             Host::V4(ip) => IpAddr::V4(*ip),
@@ -93,7 +93,7 @@ impl Backend {
     }
 }
 
-/// Reads what old data has too: a scheme in any case, no port where it is the scheme's own, one `/` at the end.
+/// Also accepts the forms in old data: a scheme in upper case, no port, one `/` at the end.
 impl FromStr for Backend {
     type Err = BackendError;
 
@@ -107,7 +107,7 @@ impl FromStr for Backend {
         if rest.contains(|c: char| !c.is_ascii_graphic() || "/?#@\\".contains(c)) {
             return Err(BackendError::Extra(shown()));
         }
-        // The last colon of an IPv6 address without a port is inside its brackets.
+        // Without a port, the last colon of an IPv6 address is inside the brackets.
         let (host, port) = match rest.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
             Some((host, port)) => (host, parse_port(port).ok_or_else(|| BackendError::Port(shown()))?),
             None => (rest, scheme.default_port()),
@@ -117,7 +117,7 @@ impl FromStr for Backend {
     }
 }
 
-/// One to five digits, and not 0.
+/// One to five digits, not 0.
 pub(super) fn parse_port(text: &str) -> Option<u16> {
     let is_number = text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&port| is_number && port > 0)
@@ -131,7 +131,7 @@ fn parse_host(text: &str) -> Option<Host> {
         return Some(Host::V4(v4));
     }
     let name = text.strip_suffix('.').unwrap_or(text);
-    // Resolvers read `127.1`, `127.0x1` and `2130706433` as addresses; the rule is the URL standard's.
+    // Resolvers take `127.1`, `127.0x1` and `2130706433` for addresses; this is the rule of the URL standard.
     let numeric = name.rsplit('.').next().is_some_and(|l| {
         let hex = |t: &str| t.bytes().all(|b| b.is_ascii_hexdigit());
         l.bytes().all(|b| b.is_ascii_digit()) || l.strip_prefix("0x").or(l.strip_prefix("0X")).is_some_and(hex)
@@ -162,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn good_urls_come_back_as_they_were() {
+    fn urls_round_trip() {
         for url in [
             "http://10.0.0.1:8000",
             "https://[fd00::1]:443",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn old_data_is_taken_for_what_it_means() {
+    fn forms_in_old_data_are_normalized() {
         for (url, want) in [
             ("http://10.0.0.5", "http://10.0.0.5:80"),
             ("http://10.0.0.5/", "http://10.0.0.5:80"),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_own_message() {
+    fn invalid_urls_are_refused_with_a_reason() {
         for (url, want) in [
             ("", "no scheme"),
             ("ftp://a:1", "no scheme"),
@@ -244,7 +244,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_parses_or_is_refused_and_what_parses_is_canonical(text in "((?i)https?://)?[\\[\\]a-z0-9.:_\\-]{0,24}/?") {
+        fn parsed_backends_are_canonical(text in "((?i)https?://)?[\\[\\]a-z0-9.:_\\-]{0,24}/?") {
             if let Ok(backend) = text.parse::<Backend>() {
                 prop_assert_eq!(backend.to_string().parse::<Backend>().unwrap(), backend);
             }

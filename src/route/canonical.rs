@@ -1,4 +1,4 @@
-//! Where a tool has moved to: from `/<tool>/rest` to `https://<tool>.<domain>/rest`.
+//! The canonical redirect: from `/<tool>/rest` to `https://<tool>.<domain>/rest`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::backend::{Scheme, parse_port};
 use super::domain::{Domain, DomainError};
 
-/// The site below whose domain each tool has a host: `scheme://domain[:port]`.
+/// A site with a host per tool below its domain: `scheme://domain[:port]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalSite {
     scheme: Scheme,
@@ -14,78 +14,78 @@ pub struct CanonicalSite {
     port: Option<u16>,
 }
 
-/// Why a text is no such site.
+/// Why a text is not such a site.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CanonicalError {
     /// Neither `http://` nor `https://`.
     #[error("site {0:?} has no scheme, expected e.g. \"https://toolforge.org\"")]
     Scheme(String),
     /// A path, an address, a wildcard, a wrong port ...
-    #[error("site {0:?} is no scheme and domain, expected e.g. \"https://toolforge.org\"")]
+    #[error("site {0:?} is not a scheme and a domain, expected e.g. \"https://toolforge.org\"")]
     Domain(String),
-    /// No host name.
+    /// The domain is not a host name.
     #[error(transparent)]
     Name(#[from] DomainError),
 }
 
-/// A request that is sent elsewhere, as nginx has it.
+/// The parts of a request to redirect.
 #[derive(Clone, Copy, Debug)]
-pub struct Moved<'a> {
+pub struct RedirectRequest<'a> {
     /// The path's first segment, decoded.
     pub tool: &'a [u8],
-    /// What follows it, from its slash on, decoded.
+    /// The path after the tool, from its slash on, decoded.
     pub rest: &'a [u8],
-    /// The URI as the client wrote it, with its query.
+    /// The URI as sent by the client, with its query.
     pub written: &'a [u8],
     /// The query, without its question mark.
     pub query: &'a [u8],
 }
 
 impl CanonicalSite {
-    /// The value of `Location`. It always leads to the tool's host: whatever the client wrote stands behind the slash that ends
-    /// the authority, and every byte that could end the header, or the path, is percent-encoded (RFC 3986, section 2.1).
+    /// The value of `Location`. It always points to the tool's host: the client's text follows the slash that ends the
+    /// authority, and every byte that could end the header or the path is percent-encoded (RFC 3986, section 2.1).
     ///
-    /// The path stays as the client wrote it where that says the same as the decoded path; where nginx has resolved dots or
-    /// merged slashes, or a rewrite has been, the decoded one is encoded anew.
-    pub fn location(&self, moved: &Moved<'_>) -> Vec<u8> {
+    /// The path stays as the client sent it if it decodes to nginx's path; if nginx has resolved dots, merged slashes or
+    /// applied a rewrite, the decoded path is encoded again.
+    pub fn location(&self, request: &RedirectRequest<'_>) -> Vec<u8> {
         let Self { scheme, domain, port } = self;
         let mut location = format!("{}://", scheme.as_str()).into_bytes();
-        location.extend_from_slice(moved.tool);
+        location.extend_from_slice(request.tool);
         location.extend(format!(".{domain}").bytes());
         if let Some(port) = port {
             location.extend(format!(":{port}").bytes());
         }
-        match written_rest(moved) {
+        match written_rest(request) {
             Some(written) => encode(written, is_kept, &mut location),
-            None => encode(moved.rest, is_path, &mut location),
+            None => encode(request.rest, is_path, &mut location),
         }
-        if !moved.query.is_empty() {
+        if !request.query.is_empty() {
             location.push(b'?');
-            encode(moved.query, is_kept, &mut location);
+            encode(request.query, is_kept, &mut location);
         }
         location
     }
 }
 
-/// What the client wrote after the tool, if that decodes to the rest.
-fn written_rest<'a>(moved: &Moved<'a>) -> Option<&'a [u8]> {
-    let end = moved.written.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(moved.written.len());
-    let mut path = moved.written.get(..end)?.strip_prefix(b"/")?;
-    for &byte in moved.tool {
+/// The client's text after the tool, if it decodes to `rest`.
+fn written_rest<'a>(request: &RedirectRequest<'a>) -> Option<&'a [u8]> {
+    let end = request.written.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(request.written.len());
+    let mut path = request.written.get(..end)?.strip_prefix(b"/")?;
+    for &byte in request.tool {
         path = decode_one(path).filter(|&(decoded, _)| decoded == byte)?.1;
     }
     let written = path;
     if !written.starts_with(b"/") {
         return None;
     }
-    for &byte in moved.rest {
+    for &byte in request.rest {
         path = decode_one(path).filter(|&(decoded, _)| decoded == byte)?.1;
     }
     path.is_empty().then_some(written)
 }
 
-/// The first byte of a percent-encoded text, and what follows it. `None` at its end, and where a `%` is not followed by two
-/// digits.
+/// Decodes the first byte of a percent-encoded text; returns it and the remaining text. `None` at the end, and at a `%`
+/// without two hex digits.
 pub fn decode_one(path: &[u8]) -> Option<(u8, &[u8])> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match path {
@@ -105,12 +105,12 @@ fn encode(bytes: &[u8], is_kept: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
     }
 }
 
-/// What was encoded once needs nothing more, but for bytes that no URI has and the beginning of a fragment.
+/// Bytes of an encoded URI that stay: all but those invalid in URIs, and `#`, which begins a fragment.
 fn is_kept(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'#')
 }
 
-/// What a path has unencoded (RFC 3986, section 3.3).
+/// Bytes that a path may have unencoded (RFC 3986, section 3.3).
 fn is_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte)
 }
@@ -133,7 +133,7 @@ impl FromStr for CanonicalSite {
         if name.contains(['/', '?', '#', '@', '[']) {
             return Err(wrong());
         }
-        let domain = Domain::normalise(name)?;
+        let domain = Domain::normalize(name)?;
         if domain.is_wildcard() || domain.is_address() { Err(wrong()) } else { Ok(Self { scheme, domain, port }) }
     }
 }
@@ -153,11 +153,11 @@ mod tests {
 
     fn location(rest: &[u8], written: &[u8], query: &[u8]) -> String {
         let site: CanonicalSite = "https://toolforge.org".parse().unwrap();
-        String::from_utf8(site.location(&Moved { tool: b"hello", rest, written, query })).unwrap()
+        String::from_utf8(site.location(&RedirectRequest { tool: b"hello", rest, written, query })).unwrap()
     }
 
     #[test]
-    fn path_and_query_are_kept_as_they_were_written() {
+    fn path_and_query_stay_as_sent() {
         for (rest, written, query, want) in [
             ("/", "/hello", "", "/"),
             ("/", "/hello/", "", "/"),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nginx_made_of_it_is_encoded_anew() {
+    fn paths_changed_by_nginx_are_encoded_again() {
         for (rest, written, want) in [
             ("/a b%?#[", "/x/../hello/a%20b%25%3F%23%5B", "/a%20b%25%3F%23%5B"),
             ("/a", "/hello//a", "/a"),
@@ -203,8 +203,8 @@ mod tests {
             assert_eq!(good.parse::<CanonicalSite>().unwrap().to_string(), good);
         }
         let site: CanonicalSite = "https://tools.example:8443".parse().unwrap();
-        let moved = Moved { tool: b"a", rest: b"/", written: b"/a", query: b"" };
-        assert_eq!(site.location(&moved), b"https://a.tools.example:8443/");
+        let request = RedirectRequest { tool: b"a", rest: b"/", written: b"/a", query: b"" };
+        assert_eq!(site.location(&request), b"https://a.tools.example:8443/");
         for bad in [
             "toolforge.org",
             "ftp://a.org",
@@ -227,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_lead_to_another_host_or_end_the_header(
+        fn no_bytes_change_the_host_or_end_the_header(
             rest in prop::collection::vec(any::<u8>(), 0..40),
             written in prop::collection::vec(any::<u8>(), 0..60),
             query in prop::collection::vec(any::<u8>(), 0..40),

@@ -1,4 +1,4 @@
-//! Which of a route's backends is asked next.
+//! The choice among a route's backends.
 
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
@@ -7,20 +7,20 @@ use siphasher::sip::SipHasher13;
 
 use super::{MAX_BACKENDS, Scheme};
 
-/// What decides between a request's backends.
+/// How to choose among a route's backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Round robin: how many requests had a turn before this one.
+    /// Round robin, with the number of earlier requests.
     Turn(usize),
-    /// Affinity to a key, by its [`key_hash`].
+    /// Affinity to a key, with its [`key_hash`].
     Key(u64),
 }
 
-/// The backend of `count` that is asked next: the first in `order` that was not tried in this request and that `admits` lets
-/// in; else the first that was not tried. A single backend, or one of several that are all out, is asked all the same.
+/// The backend of `count` to try next: the first in `order` that this request has not tried and that `admits` accepts, or else
+/// the first untried one. So a single backend is always used, and so is one of several that are all unavailable.
 ///
-/// `tried` has a bit per backend. `weight` is a backend's affinity to the key, for [`Order::Key`]. `admits` is asked about one
-/// backend after the other, until it says yes. `None` when all were tried.
+/// `tried` has a bit per backend. `weight` is a backend's affinity to the key, for [`Order::Key`]. `admits` is called for one
+/// backend after the other until it returns true. `None` if all were tried.
 pub fn choose(
     count: usize,
     order: Order,
@@ -60,8 +60,8 @@ pub fn choose(
     }
 }
 
-/// The backend that is asked in this step of a turn. The others follow the turn's own in an order that moves on once a
-/// round, so that they share evenly what one that is out leaves.
+/// The backend at `step` of a turn. The order after the turn's own backend rotates once per round, so that the others share
+/// the load of an unavailable one evenly.
 fn nth(count: usize, turn: usize, step: usize) -> usize {
     let own = turn % count;
     match step.checked_sub(1) {
@@ -70,16 +70,15 @@ fn nth(count: usize, turn: usize, step: usize) -> usize {
     }
 }
 
-/// The hash of an affinity key. Not a secret: every proxy comes to the same one.
+/// The hash of an affinity key; the same on every proxy.
 pub fn key_hash(key: &[u8]) -> u64 {
     SipHasher13::new().hash(key)
 }
 
-/// A number that is as good as drawn for each address and scheme, and drawn anew for each seed.
+/// A pseudorandom number per address and scheme, independent for each seed.
 ///
-/// With a [`key_hash`] as seed, the backend with the highest number is the one for the key. When a backend goes or comes, only
-/// the keys that were, or are now, its own move. Highest random weight: Thaler and Ravishankar, "Using name-based mappings to
-/// increase hit rates", 1998.
+/// Rendezvous hashing: with a [`key_hash`] as seed, the backend with the highest number serves the key. When a backend comes or
+/// goes, only its own keys move. Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998.
 #[inline]
 pub fn draw_for_addr(seed: u64, scheme: Scheme, addr: SocketAddr) -> u64 {
     let how = u64::from(addr.port()) << 8 | scheme as u64;
@@ -87,21 +86,21 @@ pub fn draw_for_addr(seed: u64, scheme: Scheme, addr: SocketAddr) -> u64 {
         IpAddr::V4(ip) => scramble(seed ^ scramble(u64::from(u32::from(ip)) << 32 | how)),
         IpAddr::V6(ip) => {
             let ip = u128::from(ip);
-            // The bit that no IPv4 address has here.
+            // A bit that is never set for IPv4.
             let low = scramble(seed ^ scramble(ip as u64) ^ (how | 1 << 31));
             scramble(low ^ scramble((ip >> 64) as u64))
         }
     }
 }
 
-/// The same for a backend that is given by name.
+/// [`draw_for_addr`] for a backend with a DNS name.
 pub fn draw_for_name(seed: u64, scheme: Scheme, name: &str, port: u16) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(seed, u64::from(port) << 8 | scheme as u64);
     hasher.write(name.as_bytes());
     hasher.finish()
 }
 
-/// The finalizer of SplitMix64: each bit of the result depends on all bits of the word, and no two words become the same.
+/// The finalizer of SplitMix64: a bijection in which each bit of the result depends on all bits of the word.
 #[inline(always)]
 fn scramble(word: u64) -> u64 {
     let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -122,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn turns_go_round() {
+    fn turns_rotate() {
         let chosen: Vec<_> = (0..5).map(|turn| by_turn(3, turn, 0, 0).unwrap()).collect();
         assert_eq!(chosen, [0, 1, 2, 0, 1]);
     }
 
     #[test]
-    fn failed_ones_come_last_and_tried_ones_never() {
+    fn unavailable_backends_come_last_and_tried_ones_never() {
         for (turn, tried, failed, want) in [
             (0, 0b000, 0b001, Some(1)),
             (0, 0b010, 0b001, Some(2)),
@@ -142,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn what_one_that_is_out_leaves_is_shared_evenly() {
+    fn load_of_an_unavailable_backend_is_shared_evenly() {
         let mut counts = [0; 4];
         (0..120).for_each(|turn| counts[by_turn(4, turn, 0, 0b0010).unwrap()] += 1);
         assert_eq!(counts, [40, 0, 40, 40]);
     }
 
     #[test]
-    fn a_single_backend_is_never_out() {
+    fn a_single_backend_is_always_used() {
         assert_eq!(by_turn(1, 7, 0, 1), Some(0));
         assert_eq!(by_turn(1, 7, 1, 0), None);
         assert_eq!(by_turn(64, 63, !(1 << 62), u64::MAX), Some(62));
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_key_the_heaviest_is_asked_and_then_the_next() {
+    fn keys_use_the_highest_weight_then_the_next() {
         let weights = [5, 9, 7, 1];
         let by_key = |tried, failed: u64| choose(4, Order::Key(1), tried, |at| weights[at], |at| failed >> at & 1 == 0);
         for (tried, failed, want) in [
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_tells_backends_apart_counts_and_all_proxies_agree() {
+    fn draws_depend_on_the_whole_backend_and_are_stable() {
         let addrs =
             addrs(&["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "[::10.0.0.1]:80", "[fd00::1]:80", "[fd00:1::1]:80"]);
         let mut drawn: Vec<_> = [Scheme::Http, Scheme::Https]
@@ -212,7 +211,7 @@ mod tests {
         drawn.sort_unstable();
         drawn.dedup();
         assert_eq!(drawn.len(), 2 * addrs.len() + 4);
-        // What another machine computes: the values must not change from one release to the next.
+        // All proxies must agree: these values must not change between releases.
         let seed = key_hash(b"session");
         let one = draw_for_addr(seed, Scheme::Http, addrs[0]);
         assert_eq!((seed, one), (6_143_612_009_027_348_692, 11_455_737_819_767_877_140));

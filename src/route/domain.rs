@@ -1,4 +1,4 @@
-//! The name of a whole host, as it stands in a `Host` header and in a Redis key.
+//! Domains, as in a `Host` header and in a Redis key.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,14 +8,14 @@ pub const MAX_DOMAIN_LEN: usize = 253;
 /// Longest label, in bytes.
 pub const MAX_LABEL_LEN: usize = 63;
 
-/// A host in its normal form: a DNS name in lower case without the trailing dot, a DNS name after `*.`, an IPv4 address, or
-/// an IPv6 address in brackets. Names are ASCII letters, digits, `-` and `_`; what IDNA made of others is left as it is.
+/// A normalized host: a DNS name in lower case without the trailing dot, such a name after `*.`, an IPv4 address, or an IPv6
+/// address in brackets. Names have ASCII letters, digits, `-` and `_`; IDNA names are used in their ASCII form.
 ///
-/// The form after `*.` stands for every host with exactly one label more.
+/// A wildcard (`*.`) matches every host with exactly one more label.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Domain(Box<str>);
 
-/// Why a text is no domain. Each carries the text, shortened.
+/// Why a text is not a domain. Variants have the text, shortened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DomainError {
     /// No text.
@@ -24,22 +24,22 @@ pub enum DomainError {
     /// Longer than [`MAX_DOMAIN_LEN`].
     #[error("domain has {0} bytes, expected at most {MAX_DOMAIN_LEN}")]
     TooLong(usize),
-    /// A label that no host name has.
+    /// An invalid label.
     #[error(
-        "domain {0:?} is no host name, expected labels of 1 to {MAX_LABEL_LEN} letters, digits, - and _ that neither begin nor end with -"
+        "domain {0:?} is not a host name, expected labels of 1 to {MAX_LABEL_LEN} letters, digits, - and _ that neither begin nor end with -"
     )]
     Label(String),
-    /// Good, but not as it is compared.
-    #[error("domain {0:?} is not in its normal form, expected {1:?}")]
+    /// A valid domain that is not normalized.
+    #[error("domain {0:?} is not normalized, expected {1:?}")]
     NotNormal(String, Domain),
 }
 
 impl Domain {
-    /// Brings a domain into its normal form: lower case, without one trailing dot; IPv6 addresses as RFC 5952 writes them.
+    /// Normalizes a domain: lower case, without the trailing dot; IPv6 addresses as in RFC 5952.
     ///
     /// # Errors
-    /// Empty, too long, or a label that no host name has.
-    pub fn normalise(text: &str) -> Result<Self, DomainError> {
+    /// [`DomainError::Empty`], [`DomainError::TooLong`], [`DomainError::Label`].
+    pub fn normalize(text: &str) -> Result<Self, DomainError> {
         let shown = || DomainError::Label(text.chars().take(120).collect());
         if text.is_empty() {
             return Err(DomainError::Empty);
@@ -53,7 +53,7 @@ impl Domain {
             return Err(DomainError::TooLong(name.len()));
         }
         let host = name.strip_prefix("*.").unwrap_or(name);
-        // RFC 1123, section 2.1: what ends in a number is an address, or nothing.
+        // RFC 1123, section 2.1: a name whose last label is a number can only be an address.
         let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
         let is_address = host == name && host.parse::<Ipv4Addr>().is_ok();
         if !host.split('.').all(|l| is_label(l.as_bytes()))
@@ -64,14 +64,14 @@ impl Domain {
         Ok(Self(name.to_ascii_lowercase().into()))
     }
 
-    /// Takes a domain that is in its normal form already.
+    /// Checks a domain that must be normalized already.
     ///
     /// # Errors
-    /// As for [`Domain::normalise`], and [`DomainError::NotNormal`]; bytes that are not UTF-8 are no label.
+    /// As for [`Domain::normalize`], and [`DomainError::NotNormal`]; [`DomainError::Label`] for bytes that are not UTF-8.
     pub fn try_new(bytes: &[u8]) -> Result<Self, DomainError> {
         let text = std::str::from_utf8(bytes)
             .map_err(|_| DomainError::Label(bytes.get(..120).unwrap_or(bytes).escape_ascii().to_string()))?;
-        let domain = Self::normalise(text)?;
+        let domain = Self::normalize(text)?;
         if domain.as_str() != text {
             return Err(DomainError::NotNormal(text.chars().take(120).collect(), domain));
         }
@@ -83,18 +83,18 @@ impl Domain {
         &self.0
     }
 
-    /// Whether it stands for all hosts below another.
+    /// Whether this is a wildcard, `*.` and a name.
     pub fn is_wildcard(&self) -> bool {
         self.0.starts_with("*.")
     }
 
-    /// Whether it is an IPv4 or IPv6 address.
+    /// Whether this is an IPv4 or IPv6 address.
     pub fn is_address(&self) -> bool {
         self.0.starts_with('[') || self.0.parse::<Ipv4Addr>().is_ok()
     }
 }
 
-/// Whether the bytes can be one label of a host name, in any case. `_` is none of RFC 1123, but resolvers and browsers take it.
+/// Whether the bytes are a label of a host name, in any case. RFC 1123 has no `_`, but resolvers and browsers accept it.
 pub fn is_label(label: &[u8]) -> bool {
     let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     (1..=MAX_LABEL_LEN).contains(&label.len())
@@ -103,7 +103,7 @@ pub fn is_label(label: &[u8]) -> bool {
         && label.last() != Some(&b'-')
 }
 
-/// The first label of `host` when the rest of it is `.` and `domain`.
+/// The first label of `host`, if the rest is `.` and `domain`.
 pub fn label_below<'h>(host: &'h [u8], domain: &[u8]) -> Option<&'h [u8]> {
     let label = host.strip_suffix(domain)?.strip_suffix(b".")?;
     is_label(label).then_some(label)
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_normal_form_is_lower_case_without_the_dot() {
+    fn normalized_domains_are_lower_case_without_trailing_dot() {
         for (text, want) in [
             ("Example.ORG", "example.org"),
             ("example.org.", "example.org"),
@@ -137,7 +137,7 @@ mod tests {
             ("10.0.0.1", "10.0.0.1"),
             ("[2001:DB8:0::1]", "[2001:db8::1]"),
         ] {
-            let domain = Domain::normalise(text).unwrap();
+            let domain = Domain::normalize(text).unwrap();
             assert_eq!(domain.as_str(), want);
             assert_eq!(Domain::try_new(want.as_bytes()), Ok(domain));
             assert_eq!(Domain::try_new(text.as_bytes()).is_ok(), text == want, "{text}");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_host_has_is_refused() {
+    fn invalid_domains_are_refused() {
         for bad in [
             "",
             ".",
@@ -174,22 +174,22 @@ mod tests {
             "a\0",
             "a\n",
         ] {
-            assert!(Domain::normalise(bad).is_err(), "{bad:?}");
+            assert!(Domain::normalize(bad).is_err(), "{bad:?}");
         }
         assert!(Domain::try_new(b"\xff.org").is_err());
     }
 
     #[test]
-    fn limits_hold_at_the_limit_and_one_past_it() {
+    fn length_limits_are_exact() {
         let name = |last: usize| format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(last));
-        assert!(Domain::normalise(&name(61)).is_ok_and(|d| d.as_str().len() == MAX_DOMAIN_LEN));
-        assert!(Domain::normalise(&format!("{}.", name(61))).is_ok());
-        assert_eq!(Domain::normalise(&name(62)), Err(DomainError::TooLong(254)));
-        assert!(Domain::normalise(&"a".repeat(63)).is_ok() && Domain::normalise(&"a".repeat(64)).is_err());
+        assert!(Domain::normalize(&name(61)).is_ok_and(|d| d.as_str().len() == MAX_DOMAIN_LEN));
+        assert!(Domain::normalize(&format!("{}.", name(61))).is_ok());
+        assert_eq!(Domain::normalize(&name(62)), Err(DomainError::TooLong(254)));
+        assert!(Domain::normalize(&"a".repeat(63)).is_ok() && Domain::normalize(&"a".repeat(64)).is_err());
     }
 
     #[test]
-    fn a_label_below_a_domain_is_exactly_one() {
+    fn exactly_one_label_is_below_a_domain() {
         for (host, want) in [
             ("hello.toolforge.org", Some("hello")),
             ("a.b.toolforge.org", None),

@@ -1,4 +1,4 @@
-//! What the table has a record for: a tool's routes, a tool's redirect, a domain's backends.
+//! Keys of the table's records: a tool's routes, a tool's redirect, a domain's backends.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label};
 use super::tool::{ToolName, ToolNameError};
 
-/// The name of a record, of one kind and well formed: `hello`, `/rhello` or `/dwww.example.org`. At most 255 bytes.
+/// The valid key of a record: `hello`, `/rhello` or `/dwww.example.org`. At most 255 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey(Box<[u8]>);
 
@@ -18,38 +18,38 @@ pub struct RouteKey(Box<[u8]>);
 pub enum Kind {
     /// A tool's routes.
     Tool,
-    /// That a tool has a host of its own, where its requests are sent.
+    /// A tool has its own host, to which its requests are redirected.
     Redirect,
     /// A domain's backends.
     Domain,
 }
 
-/// Why a text names no record.
+/// Why a text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// No tool's name.
+    /// Invalid tool name.
     #[error(transparent)]
     Tool(#[from] ToolNameError),
-    /// No domain.
+    /// Invalid domain.
     #[error(transparent)]
     Domain(#[from] DomainError),
-    /// A tool that can't be redirected to `<tool>.<domain>`.
-    #[error("tool {0:?} can have no host of its own, expected a name of 1 to 63 of a-z, 0-9, - and _")]
+    /// The tool's name is not a host label, so there is no host `<tool>.<domain>`.
+    #[error("tool {0:?} cannot have its own host, expected a name of 1 to 63 of a-z, 0-9, - and _")]
     NoHost(ToolName),
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Tool, Self::Redirect, Self::Domain];
 
-    /// The kind of the record that has this name in the table.
+    /// The kind of an encoded key.
     pub fn of(key: &[u8]) -> Self {
         let is_marked = |kind: &Self| key.starts_with(kind.mark());
         [Self::Redirect, Self::Domain].into_iter().find(is_marked).unwrap_or(Self::Tool)
     }
 
-    /// What the names of this kind begin with in the table. No tool's name begins so, nor does a path's first segment or a
-    /// host: neither can have a slash.
+    /// The prefix of this kind's keys. Tool names, path segments and hosts have no slash, so none of them begins like another
+    /// kind's key.
     const fn mark(self) -> &'static [u8] {
         match self {
             Self::Tool => b"",
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// What several of them are called.
+    /// The plural, for log lines.
     pub fn plural(self) -> &'static str {
         match self {
             Self::Tool => "tools",
@@ -69,10 +69,10 @@ impl Kind {
 }
 
 impl RouteKey {
-    /// Checks a name of this kind.
+    /// Checks and encodes a name.
     ///
     /// # Errors
-    /// What is no tool, no domain, or no tool that can have a host of its own.
+    /// Every [`KeyError`].
     pub fn try_new(kind: Kind, name: &[u8]) -> Result<Self, KeyError> {
         match kind {
             Kind::Tool => Ok(ToolName::try_new(name)?.into()),
@@ -85,36 +85,35 @@ impl RouteKey {
         }
     }
 
-    /// A name that was read from a table.
+    /// Checks an encoded key that was read from a table.
     ///
     /// # Errors
-    /// What [`RouteKey::try_new`] says of it: damaged memory.
+    /// Those of [`RouteKey::try_new`]; they mean damaged memory.
     pub fn from_table(key: &[u8]) -> Result<Self, KeyError> {
         let kind = Kind::of(key);
         Self::try_new(kind, key.get(kind.mark().len()..).unwrap_or_default())
     }
 
-    /// The name in the table, by which it is looked up.
+    /// The encoded key.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// What it is a record of.
+    /// The kind of the record.
     pub fn kind(&self) -> Kind {
         Kind::of(&self.0)
     }
 
-    /// The tool or the domain.
+    /// The tool's name or the domain.
     pub fn name(&self) -> &[u8] {
         self.0.get(self.kind().mark().len()..).unwrap_or_default()
     }
 }
 
-/// What the keys of domains that are wildcards begin with.
+/// The prefix of wildcard domains' keys.
 const WILDCARD: &[u8] = b"/d*";
 
-/// The key that a request asks for, of bytes that nobody has checked. Nothing is put together for it: the table has the
-/// mark and the name one behind the other.
+/// The unchecked key of a lookup, as separate mark and name, so that lookups need not concatenate them.
 #[derive(Clone, Copy, Debug)]
 pub struct LookupKey<'n> {
     /// [`Kind::mark`], or [`WILDCARD`].
@@ -129,40 +128,40 @@ impl<'n> LookupKey<'n> {
         Self { mark: Kind::Tool.mark(), name }
     }
 
-    /// The key of a tool's redirect. `None` when no redirect has a name of this length.
+    /// The key of a tool's redirect. `None` if the name is too long for one.
     #[inline(always)]
     pub fn redirect(tool: &'n [u8]) -> Option<Self> {
         (tool.len() <= MAX_LABEL_LEN).then_some(Self { mark: Kind::Redirect.mark(), name: tool })
     }
 
-    /// The key of a host in its [normal form](normal_host).
+    /// The key of a [normalized host](normal_host).
     #[inline(always)]
     pub fn domain(host: &'n [u8]) -> Self {
         Self { mark: Kind::Domain.mark(), name: host }
     }
 
-    /// The key of the wildcard that stands for a host: `*.` and its parent. `None` when it has no parent.
+    /// The key of the wildcard that matches a host: `*.` and its parent. `None` if the host has no parent.
     pub fn wildcard(host: &'n [u8]) -> Option<Self> {
         let dot = host.iter().position(|&byte| byte == b'.').filter(|&dot| dot > 0)?;
         Some(Self { mark: WILDCARD, name: host.get(dot..)? })
     }
 
-    /// The tool, the domain, or what follows the `*` of a wildcard.
+    /// The tool, the domain, or a wildcard's text after its `*`.
     #[inline(always)]
     pub fn name(&self) -> &'n [u8] {
         self.name
     }
 
-    /// Whether it is this key, as the table has it.
+    /// Whether this equals an encoded key.
     #[inline(always)]
     pub fn is(&self, key: &[u8]) -> bool {
         let parts = key.split_at_checked(self.mark.len());
-        // Byte by byte: a mark is shorter than the call that compares longer texts.
+        // Byte by byte: marks are too short to justify a call of memcmp.
         parts.is_some_and(|(mark, name)| name == self.name && mark.iter().eq(self.mark))
     }
 
-    /// What of the key's hash is not its name's. It is in the low bits, so that a tool and its redirect are neighbours: who has
-    /// looked for one has the other's hash, and its line of memory.
+    /// The kind's part of the key's hash. It is in the low bits, so that a tool and its redirect share a home bucket: after
+    /// looking up one, a reader has the other's hash and cache line.
     #[inline(always)]
     pub const fn mark(&self) -> u64 {
         match self.mark {
@@ -174,25 +173,24 @@ impl<'n> LookupKey<'n> {
     }
 }
 
-/// As the table has it.
+/// From an encoded key.
 impl<'k> From<&'k [u8]> for LookupKey<'k> {
     fn from(key: &'k [u8]) -> Self {
-        // The longer before its own beginning.
+        // Longer marks before their own prefixes.
         let marks = [WILDCARD, Kind::Domain.mark(), Kind::Redirect.mark(), Kind::Tool.mark()];
         let marked = |mark| Some(Self { mark, name: key.strip_prefix(mark)? });
         marks.into_iter().find_map(marked).unwrap_or(Self::tool(key))
     }
 }
 
-/// A host as nginx leaves it (lower case, without port and trailing dot) in the form that the table has it in. `None` when
-/// it is longer than any domain, begins like an IPv6 address and is none, or is a wildcard, which nobody may ask for by its
-/// name.
+/// Normalizes a host from nginx (lower case, without port and trailing dot) for a lookup. `None` if it is too long, an invalid
+/// IPv6 address, or a wildcard, which requests must not look up directly.
 #[inline(always)]
 pub fn normal_host(host: &[u8]) -> Option<Cow<'_, [u8]>> {
     match host.first() {
-        // The one host that can be written in many ways.
+        // Only IPv6 addresses can be written in several ways.
         Some(b'[') => {
-            let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalise(text).ok())?;
+            let literal = std::str::from_utf8(host).ok().and_then(|text| Domain::normalize(text).ok())?;
             Some(Cow::Owned(literal.as_str().into()))
         }
         Some(b'*') => None,
@@ -229,7 +227,7 @@ mod tests {
     use crate::route::split_path;
 
     #[test]
-    fn a_key_is_what_it_was_made_of() {
+    fn keys_round_trip() {
         for (kind, name, shown) in [
             (Kind::Tool, "hello", "tool hello"),
             (Kind::Tool, "", "tool "),
@@ -243,7 +241,7 @@ mod tests {
         }
     }
 
-    /// The key in the table.
+    /// The encoded key.
     fn written(key: LookupKey<'_>) -> Vec<u8> {
         [key.mark, key.name].concat()
     }
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_the_table_is_asked_for_as_a_request_asks() {
+    fn lookup_keys_equal_encoded_keys() {
         let asked = [
             LookupKey::tool(b"hello"),
             LookupKey::redirect(b"hello").unwrap(),
@@ -277,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_lower_case_label_can_be_a_host() {
+    fn redirects_need_a_lower_case_label() {
         for bad in ["", "Hello", "a.b", "-a", "a-", "wîki", &"a".repeat(64)] {
             assert!(RouteKey::try_new(Kind::Redirect, bad.as_bytes()).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn no_path_and_no_tool_reaches_another_kind() {
+    fn paths_and_tool_names_never_reach_another_kind() {
         for path in ["//rhello", "/%2frhello", "//dexample.org", "/\0rhello"] {
             assert_eq!(Kind::of(split_path(path.as_bytes()).tool), Kind::Tool, "{path}");
         }
@@ -292,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_looked_up_by_itself_then_by_its_wildcard() {
+    fn hosts_have_a_domain_key_and_a_wildcard_key() {
         for (host, wildcard) in [
             ("www.example.org", Some("/d*.example.org")),
             ("a.org", Some("/d*.org")),

@@ -1,22 +1,22 @@
-//! Networks as operators write them.
+//! Parses networks in CIDR notation.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// In an IPv4 address in IPv6 form (RFC 4291, section 2.5.5.2) the bits before that address.
+/// Bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// A text that is no network.
+/// A text that is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid network {0:?}, expected e.g. \"10.0.0.0/8\"")]
 pub struct NetworkError(pub String);
 
-/// Reads `10.0.0.0/8`, `fd00::/8` or one address, without bits behind the prefix. Addresses are compared in their own family: a
-/// network of IPv4 addresses in IPv6 form is one of IPv4.
+/// Parses `10.0.0.0/8`, `fd00::/8` or a single address; host bits are cleared. A network of IPv4-mapped IPv6 addresses becomes an
+/// IPv4 network.
 ///
 /// # Errors
-/// Anything else.
+/// [`NetworkError`] for any other text.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
     let network: IpNet = network.map_err(|_| NetworkError(text.to_owned()))?;
@@ -27,10 +27,10 @@ pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     .trunc())
 }
 
-/// The same of a list with commas: `10.0.0.0/8,fd00::1`.
+/// Parses a comma-separated list of networks: `10.0.0.0/8,fd00::1`.
 ///
 /// # Errors
-/// The first that is no network.
+/// [`NetworkError`] with the first invalid element.
 pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, NetworkError> {
     text.split(',').map(parse_network).collect()
 }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_one_form() {
+    fn networks_are_normalized() {
         for (text, network) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.1.2.3/8", "10.0.0.0/8"),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_shown() {
+    fn invalid_networks_are_quoted() {
         for text in ["", "10.0.0.0/33", "10.0.0", "exec-1", "10.0.0.0/8 ", "[fd00::1]"] {
             let error = parse_network(text).unwrap_err().to_string();
             assert_eq!(error, format!("invalid network {text:?}, expected e.g. \"10.0.0.0/8\""));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_commas() {
+    fn lists_are_comma_separated() {
         let networks = parse_networks("10.0.0.0/8,fd00::1").unwrap();
         assert_eq!(networks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "fd00::1/128"]);
         for (text, wrong) in [("", ""), ("10.0.0.0/8,", ""), ("10.0.0.0/8;fd00::1", "10.0.0.0/8;fd00::1")] {

@@ -1,7 +1,7 @@
-//! A tenant's pattern: a regular expression searched in the path after the tool's name, which begins with `/`.
+//! A tenant's pattern: a regular expression that is searched in the path after the tool's name, which begins with `/`.
 //!
-//! Most patterns need no regular expression at all: `.*`, `/api`, `/api.*`, `^/v1/`, `\.php$` are told apart once,
-//! when the route is written, and answered by comparing bytes.
+//! Most patterns need no regular expression: `.*`, `/api`, `/api.*`, `^/v1/`, `\.php$` are recognized once, when the route is
+//! published, and matched by comparing bytes.
 
 use std::cmp::Ordering;
 
@@ -14,26 +14,26 @@ use super::automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, NEST_LIMIT}
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN_LEN: usize = 1024;
 
-/// How to find a pattern in a path. The byte strings are the literal text, unescaped.
+/// How to match a pattern against a path. The literal is the pattern's text, unescaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Matcher {
-    /// Found in every path: `.*`, the empty pattern, `/`, `^/.*` ...
+    /// Matches every path: `.*`, the empty pattern, `/`, `^/.*` ...
     Any = 0,
-    /// The literal stands anywhere.
+    /// The path contains the literal.
     Contains = 1,
     /// The path begins with the literal.
     Prefix = 2,
     /// The path ends with the literal.
     Suffix = 3,
-    /// The path is the literal.
+    /// The path equals the literal.
     Exact = 4,
-    /// Only the regex engine can tell.
+    /// Needs an automaton.
     Regex = 5,
 }
 
 impl Matcher {
-    /// Undoes `as u8`.
+    /// The inverse of `as u8`.
     pub fn from_u8(byte: u8) -> Option<Self> {
         Some(match byte {
             0 => Self::Any,
@@ -47,39 +47,39 @@ impl Matcher {
     }
 }
 
-/// A pattern that compiles within the limits, and what was found out about it.
+/// An analyzed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
     matcher: Matcher,
     literal: Box<[u8]>,
-    /// Bytes of literal text that each match holds.
+    /// Bytes of literal text in each match.
     literal_len: usize,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// Longer than [`MAX_PATTERN_LEN`].
     #[error("pattern has {0} bytes, expected at most {MAX_PATTERN_LEN}")]
     TooLong(usize),
-    /// Its automaton would be larger than one may be.
-    #[error("pattern {0:?} takes too many states, expected at most {1} bytes of them")]
+    /// The automaton exceeds the limit, in bytes.
+    #[error("pattern {0:?} needs too many states, expected at most {1} bytes of them")]
     TooLarge(String, usize),
-    /// ASCII's or Unicode's control characters: they would be shown in headers and log lines.
+    /// ASCII or Unicode control characters, which would reach headers and log lines.
     #[error("pattern {0:?} contains {1:?}, expected no control character; write \\n, \\t or \\x0A")]
     Control(String, char),
-    /// Not a regular expression of the `regex` crate's syntax without Unicode.
+    /// Not a regular expression in the syntax of the `regex` crate, without Unicode.
     #[error("pattern {pattern:?} does not compile: {reason}")]
     Syntax {
         /// The pattern, shortened.
         pattern: String,
-        /// The engine's last line, which names the fault.
+        /// The last line of the engine's message, which has the reason.
         reason: String,
     },
-    /// `(?u)`, `(?iu:...)`: a class can then be all of Unicode, and reading a pattern of them takes seconds.
+    /// `(?u)`, `(?iu:...)`: classes may then cover all of Unicode, and parsing takes seconds.
     #[error(
-        "pattern {0:?} turns Unicode on, which is not supported; paths are bytes, so write the characters themselves"
+        "pattern {0:?} enables Unicode, which is not supported; paths are bytes, so write the characters themselves"
     )]
     Unicode(String),
     /// `a++`, `a*+`, `a?+`, `a{2}+`: possessive in PCRE, a repeated repetition here. It would silently mean something else.
@@ -88,27 +88,26 @@ pub enum PatternError {
 }
 
 impl Pattern {
-    /// `.*`, found in every path.
+    /// `.*`, which matches every path.
     pub fn any() -> Self {
         Self { text: ".*".into(), matcher: Matcher::Any, literal: Box::default(), literal_len: 0 }
     }
 
-    /// Analyses the pattern, and compiles it once when only a compiled pattern can match it.
+    /// Analyzes a pattern, and compiles it to check its size if it needs an automaton.
     ///
     /// # Errors
-    /// Those of [`Self::analyse`] and [`Self::check_size`].
+    /// Those of [`Self::analyze`] and [`Self::check_size`].
     pub fn try_new(text: &str) -> Result<Self, PatternError> {
-        let pattern = Self::analyse(text)?;
+        let pattern = Self::analyze(text)?;
         pattern.check_size()?;
         Ok(pattern)
     }
 
-    /// Analyses the pattern, but does not see whether it compiles within the limits: enough to put it in order.
+    /// Analyzes a pattern without checking the size of its automaton.
     ///
     /// # Errors
-    /// Too long, a control character, not a regular expression (look-around and back-references are none), possessive
-    /// repetition, Unicode turned on.
-    pub fn analyse(text: &str) -> Result<Self, PatternError> {
+    /// Every [`PatternError`] but [`PatternError::TooLarge`]. Look-around and backreferences are [`PatternError::Syntax`].
+    pub fn analyze(text: &str) -> Result<Self, PatternError> {
         if text == ".*" {
             return Ok(Self::any());
         }
@@ -139,10 +138,10 @@ impl Pattern {
         Ok(Self { text: text.into(), matcher, literal: literal.into(), literal_len: literal_len(&hir) })
     }
 
-    /// Whether the pattern by itself compiles within the limits of the largest zone; what needs no compiling does.
+    /// Checks that the pattern alone fits the limits of the largest zone.
     ///
     /// # Errors
-    /// It takes too many states.
+    /// [`PatternError::TooLarge`].
     pub fn check_size(&self) -> Result<(), PatternError> {
         if self.matcher == Matcher::Regex {
             let limits = AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES);
@@ -153,17 +152,17 @@ impl Pattern {
         Ok(())
     }
 
-    /// That the pattern by itself takes more than `limit` bytes of states.
+    /// The error for a pattern whose automaton exceeds `limit` bytes.
     pub fn too_large(&self, limit: usize) -> PatternError {
         PatternError::TooLarge(shortened(&self.text), limit)
     }
 
-    /// The pattern as it was written.
+    /// The pattern as the tenant wrote it.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// How to find it.
+    /// How to match the pattern.
     pub fn matcher(&self) -> Matcher {
         self.matcher
     }
@@ -173,7 +172,7 @@ impl Pattern {
         &self.literal
     }
 
-    /// `Less` when `self` is to be tried before `other`.
+    /// Matching order: `Less` if `self` comes before `other`.
     pub fn cmp_precedence(&self, other: &Self) -> Ordering {
         let any = |p: &Self| p.matcher == Matcher::Any;
         any(self)
@@ -183,7 +182,7 @@ impl Pattern {
     }
 }
 
-/// Whether `haystack` holds `needle`.
+/// Whether `haystack` contains `needle`.
 pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     memchr::memmem::find(haystack, needle).is_some()
 }
@@ -192,7 +191,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(120).collect()
 }
 
-/// Ends at the first flag that turns Unicode on.
+/// Stops at the first flag that enables Unicode.
 struct FindUnicode;
 
 impl ast::Visitor for FindUnicode {
@@ -214,7 +213,7 @@ impl ast::Visitor for FindUnicode {
     }
 }
 
-/// Whether a repetition operator is followed by `+`, outside escapes and classes.
+/// Whether a `+` follows a repetition operator, outside escapes and classes.
 fn has_possessive(text: &str) -> bool {
     let bytes = text.as_bytes();
     let (mut in_class, mut previous_repeats, mut at) = (false, false, 0);
@@ -222,7 +221,7 @@ fn has_possessive(text: &str) -> bool {
         let repeats = match byte {
             b'\\' => {
                 at += 1;
-                // `\x{2F}`: these braces repeat nothing.
+                // `\x{2F}`: these braces are not a repetition.
                 if matches!(bytes.get(at), Some(b'x' | b'u' | b'U' | b'p' | b'P')) && bytes.get(at + 1) == Some(&b'{') {
                     at += bytes.iter().skip(at).position(|&b| b == b'}').unwrap_or(0);
                 }
@@ -230,7 +229,7 @@ fn has_possessive(text: &str) -> bool {
             }
             b'[' if !in_class => {
                 in_class = true;
-                // A `]` that comes first is a member: `[]a]`, `[^]a]`.
+                // A leading `]` is a member of the class: `[]a]`, `[^]a]`.
                 at += usize::from(bytes.get(at + 1) == Some(&b'^'));
                 at += usize::from(bytes.get(at + 1) == Some(&b']'));
                 false
@@ -243,14 +242,14 @@ fn has_possessive(text: &str) -> bool {
             b'*' | b'+' | b'?' | b'}' => !in_class,
             _ => false,
         };
-        // `(?` opens a group, it repeats nothing.
+        // `(?` opens a group.
         previous_repeats = repeats && !(byte == b'?' && at > 0 && bytes.get(at - 1) == Some(&b'('));
         at += 1;
     }
     false
 }
 
-/// The pieces of a concatenation, groups opened; anything else is one piece.
+/// Flattens concatenations and groups into pieces.
 fn pieces<'h>(hir: &'h Hir, into: &mut Vec<&'h Hir>) {
     match hir.kind() {
         HirKind::Concat(parts) => parts.iter().for_each(|part| pieces(part, into)),
@@ -265,7 +264,7 @@ fn classify(hir: &Hir) -> (Matcher, Vec<u8>) {
     pieces(hir, &mut parts);
     let mut parts = parts.as_slice();
     let optional = |part: &Hir| matches!(part.kind(), HirKind::Repetition(r) if r.min == 0);
-    // A search may start and end anywhere, so what may match nothing at either end decides nothing.
+    // The search is unanchored, so optional pieces at either end do not matter.
     while let [first, rest @ ..] = parts
         && optional(first)
     {
@@ -302,7 +301,7 @@ fn classify(hir: &Hir) -> (Matcher, Vec<u8>) {
     }
 }
 
-/// How many bytes of literal text each match of `hir` holds at least.
+/// Least number of literal bytes in a match of `hir`.
 fn literal_len(hir: &Hir) -> usize {
     match hir.kind() {
         HirKind::Literal(text) => text.0.len(),
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn each_class_is_told_from_the_pattern() {
+    fn matchers_are_recognized() {
         use Matcher::*;
         for (pattern, matcher, literal) in [
             (".*", Any, ""),
@@ -369,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_cannot_keep_is_refused_with_the_reason() {
+    fn unsupported_patterns_are_refused_with_a_reason() {
         let long = "a".repeat(MAX_PATTERN_LEN + 1);
         let deep = "(".repeat(51) + "[0-9]" + &")".repeat(51);
         for (pattern, want) in [
@@ -383,8 +382,8 @@ mod tests {
             ("a*+", "possessive"),
             ("a?+", "possessive"),
             ("a{2}+", "possessive"),
-            (r"(?u)\w", "turns Unicode on"),
-            (r"(/(?:a|(?iu:[\x{0}-\x{10ffff}]))+)", "turns Unicode on"),
+            (r"(?u)\w", "enables Unicode"),
+            (r"(/(?:a|(?iu:[\x{0}-\x{10ffff}]))+)", "enables Unicode"),
             ("[0-9]{1000}{1000}", "too many states"),
             ("a.{3273}b", "too many states"),
             ("(?:a|[ab]).{300}[cd]", "too many states"),
@@ -401,14 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn other_flags_are_taken() {
+    fn other_flags_are_accepted() {
         for pattern in ["(?i)u", "(?imsU-u:[a-z])u+", "(?x) [?u] (?-u)a"] {
             assert_eq!(Pattern::try_new(pattern).map(|p| p.matcher()), Ok(Matcher::Regex), "{pattern}");
         }
     }
 
     #[test]
-    fn a_plus_after_something_else_is_no_possessive() {
+    fn plus_after_other_text_is_not_possessive() {
         for pattern in
             [r"/a\r\n\x0A", "/w\u{a0}\u{ee}", "[*]+", r"\*+", r"\x{2F}+", "[]*]+", "[^]?]+a", "(?:a)+", "a+b+"]
         {
@@ -418,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn search_is_unanchored_and_dollar_is_the_very_end() {
+    fn searches_are_unanchored_and_dollar_is_the_very_end() {
         for (pattern, rest, want) in [
             ("foo", "/a/foo/b", true),
             ("^foo", "/foo", false),

@@ -1,17 +1,17 @@
-//! Which tool a request is for, in path mode: `/<tool>/rest`.
+//! Splits a path in path mode: `/<tool>/rest`.
 
-/// What of a decoded, normalised path names the tool, and what its patterns are searched in.
+/// The tool's name and the rest of a decoded, normalized path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathRequest<'a> {
     /// The first segment; may be empty.
     pub tool: &'a [u8],
-    /// What follows it, from its slash on; `/` when nothing does.
+    /// The path after the tool, from its slash on; `/` if there is none.
     pub rest: &'a [u8],
 }
 
 const ROOT: &[u8] = b"/";
 
-/// Splits nginx's `$uri`. A path without a leading slash (only `*` and CONNECT have none) has no tool.
+/// Splits nginx's `$uri`. A path without a leading slash (`*`, CONNECT) has no tool.
 #[inline(always)]
 pub fn split_path(uri: &[u8]) -> PathRequest<'_> {
     let Some((b'/', path)) = uri.split_first() else {
@@ -26,18 +26,18 @@ pub fn split_path(uri: &[u8]) -> PathRequest<'_> {
     }
 }
 
-/// The first slash, word by word. Names are short: the start-up of a vectorised search costs more than the search.
+/// Finds the first slash, word by word: names are too short for a vectorized search to pay off.
 #[inline(always)]
 fn find_slash(path: &[u8]) -> Option<usize> {
     let Some(last) = path.last_chunk() else { return path.iter().position(|&byte| byte == b'/') };
     let (words, _) = path.as_chunks();
     let found = words.iter().enumerate().find_map(|(at, word)| Some(8 * at + slash_in(word)?));
-    // The last word begins before the first byte that is in none of the others.
+    // The remaining bytes are within the last eight.
     found.or_else(|| Some(path.len() - 8 + slash_in(last)?))
 }
 
-/// Where the first slash of a word is: the lowest of its bytes that is zero once slashes are taken away. What a subtraction
-/// borrows makes others look so, but only higher ones.
+/// The index of the first slash in a word: of the lowest zero byte after XOR with slashes. Borrows make false positives only
+/// above the first zero byte.
 #[inline(always)]
 fn slash_in(word: &[u8; 8]) -> Option<usize> {
     const LOWEST: u64 = u64::from_le_bytes([0x01; 8]);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_slash_is_found_wherever_it_is() {
+    fn the_first_slash_is_found_at_any_position() {
         for byte in [b'a', b'.', b'0', 0, 0x80, 0xaf, 0xff] {
             for len in 0..40 {
                 let mut path = vec![byte; len];

@@ -1,16 +1,16 @@
-//! The name of a tool, as it stands in the first segment of a path and in a Redis key.
+//! Tool names, as in the first segment of a path and in a Redis key.
 
 use std::fmt;
 
 /// Longest tool name, in bytes.
 pub const MAX_TOOL_NAME_LEN: usize = 255;
 
-/// A name that a path's first segment can have: UTF-8, no `/`, no control character, at most
-/// [`MAX_TOOL_NAME_LEN`] bytes. May be empty: that is the tool of the path `/`.
+/// A tool's name: UTF-8, no `/`, no control character, at most [`MAX_TOOL_NAME_LEN`] bytes. The empty name belongs to the
+/// path `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ToolName(Box<str>);
 
-/// Why bytes are no tool name.
+/// Why bytes are not a tool name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolNameError {
     /// Longer than [`MAX_TOOL_NAME_LEN`].
@@ -19,7 +19,7 @@ pub enum ToolNameError {
     /// Not UTF-8.
     #[error("tool name {0:?} is not UTF-8")]
     NotUtf8(String),
-    /// A character that can't stand in one segment of a path, or would spoil a log line.
+    /// A character that cannot be in a path segment or would break a log line.
     #[error("tool name {name:?} contains {found:?}, expected no slash and no control character")]
     Forbidden {
         /// The whole name.
@@ -30,10 +30,10 @@ pub enum ToolNameError {
 }
 
 impl ToolName {
-    /// Checks the name.
+    /// Checks a name.
     ///
     /// # Errors
-    /// Too long, not UTF-8, a slash or a control character.
+    /// Every [`ToolNameError`].
     pub fn try_new(bytes: &[u8]) -> Result<Self, ToolNameError> {
         if bytes.len() > MAX_TOOL_NAME_LEN {
             return Err(ToolNameError::TooLong(bytes.len()));
@@ -52,7 +52,7 @@ impl ToolName {
         &self.0
     }
 
-    /// The name as it is looked up.
+    /// The name as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -75,13 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_holds_and_one_more_does_not() {
+    fn the_length_limit_is_exact() {
         assert!(ToolName::try_new(&[b'a'; MAX_TOOL_NAME_LEN]).is_ok());
         assert_eq!(ToolName::try_new(&[b'a'; 256]), Err(ToolNameError::TooLong(256)));
     }
 
     #[test]
-    fn names_that_no_segment_can_have_are_refused() {
+    fn invalid_names_are_refused() {
         for bad in [&b"a/b"[..], b"a\nb", b"\0", b"\x7f", b"\xff", "\u{85}".as_bytes()] {
             assert!(ToolName::try_new(bad).is_err(), "{bad:?}");
         }

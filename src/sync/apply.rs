@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::build_queue::Turn;
 use super::builder::{Builder, Job, Known, Value, cpu_time};
 use super::prepare::{Prepared, prepare};
-use super::rejected::{no_room, rejection};
+use super::rejected::{rejection, table_full};
 use super::scan::{Reconciler, ScanError};
 use crate::redis_client::Connection;
 use crate::registry::{RawRoutes, Rejection, RejectionReason, parse_key};
@@ -204,10 +204,10 @@ impl Reconciler<'_> {
             }
             Ok(Published::Unchanged) => {}
             Err(error) => {
-                if matches!(error, PublishError::Full { .. }) {
+                if matches!(error, PublishError::TableFull { .. }) {
                     self.deferred.add(key);
                 }
-                prepared.rejected.push(no_room(key, &error));
+                prepared.rejected.push(table_full(key, &error));
             }
         }
         self.note_rejections(key, prepared.rejected);

@@ -90,10 +90,10 @@ pub(super) fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
 }
 
 /// The rejection of routes for which the table has no room.
-pub(super) fn no_room(key: &[u8], error: &PublishError) -> Rejection {
+pub(super) fn table_full(key: &[u8], error: &PublishError) -> Rejection {
     // No figures that change with every tool: each scan would log the rejection again.
     let reason = match error {
-        PublishError::Full { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
+        PublishError::TableFull { .. } => RejectionReason::NoRoom("the table is full; enlarge its zone".into()),
         error @ PublishError::TooLarge { .. } => RejectionReason::NoRoom(error.to_string()),
     };
     rejection(key, reason)

@@ -31,7 +31,7 @@ pub(super) use file::read;
 pub(super) use snapshot_writer::SnapshotWriter;
 
 use super::prepare::{build_fully, prepare};
-use super::rejected::{Rejected, no_room, rejection};
+use super::rejected::{Rejected, rejection, table_full};
 use crate::registry::{self, Admission, ROUTES_PREFIX, RawRoutes, RejectionReason, parse_key};
 use crate::route::{Automata, Kind, RouteKey};
 use crate::table::{Record, Scratch, Table, Writer};
@@ -220,7 +220,7 @@ impl Snapshot {
             if (!prepared.routes.is_empty() || routes.is_empty())
                 && let Err(error) = writer.publish_with(&record, &prepared.routes, &prepared.automata)
             {
-                prepared.rejected.push(no_room(key, &error));
+                prepared.rejected.push(table_full(key, &error));
             }
             rejected.replace(key, prepared.rejected);
         }

@@ -1,11 +1,11 @@
-//! The writer's private list of free cells. Not shared: the next writer rebuilds it by scanning.
+//! The writer's private free list of cells; the next writer rebuilds it by scanning.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Freed extents that are not given out again at once, so that a reader in the middle of one can finish.
+/// Freed extents that are not reused yet, so that a reader in the middle of one can finish.
 const QUARANTINE: usize = 64;
 
-/// Free extents of cells: best fit, neighbours joined.
+/// Free extents of cells: best fit, adjacent extents merged.
 #[derive(Debug)]
 pub(super) struct Arena {
     by_start: BTreeMap<u32, u32>,
@@ -16,7 +16,7 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// All cells from 1 on are free, but for the `live` extents (start, length), in any order.
+    /// All cells from 1 on are free except the `live` extents (start, length), given in any order.
     pub fn new(cells: u32, mut live: Vec<(u32, u32)>) -> Self {
         live.sort_unstable();
         let mut arena =
@@ -37,12 +37,12 @@ impl Arena {
         self.live
     }
 
-    /// Cells in the longest free run, but for those that were freed a moment ago.
+    /// Cells in the longest free run, without quarantined ones.
     pub fn longest_run(&self) -> u64 {
         self.by_len.last().map_or(0, |&(len, _)| len.into())
     }
 
-    /// Takes `len` cells in a row, if at least `reserve` are free afterwards.
+    /// Allocates `len` adjacent cells if at least `reserve` stay free.
     pub fn alloc(&mut self, len: u32, reserve: u64) -> Option<u32> {
         if self.free < u64::from(len) + reserve {
             return None;
@@ -58,7 +58,6 @@ impl Arena {
         Some(start)
     }
 
-    /// Gives cells back.
     pub fn free(&mut self, start: u32, len: u32) {
         self.live = self.live.saturating_sub(len.into());
         self.free += u64::from(len);
@@ -110,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_freed_can_be_had_again_in_one_piece() {
+    fn freed_cells_merge() {
         let mut arena = Arena::new(101, vec![]);
         let starts: Vec<_> = (0..10).map(|_| arena.alloc(10, 0).unwrap()).collect();
         assert_eq!(arena.alloc(1, 0), None);
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_finds_the_gaps() {
+    fn gaps_between_live_extents_are_free() {
         let mut arena = Arena::new(20, vec![(10, 2), (3, 1)]);
         assert_eq!(arena.alloc(8, 0), Some(12));
         assert_eq!(arena.alloc(6, 0), Some(4));
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_for_those_who_ask_for_none() {
+    fn the_reserve_is_kept() {
         let mut arena = Arena::new(11, vec![(1, 2)]);
         assert_eq!((arena.alloc(5, 4), arena.alloc(4, 4)), (None, Some(3)));
         assert_eq!((arena.alloc(1, 4), arena.longest_run()), (None, 4));

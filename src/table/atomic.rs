@@ -1,7 +1,7 @@
-//! The one place atomics come from: `core`, or `loom` when the algorithm is model-checked.
+//! All atomics of the table: those of `core`, or those of `loom` for the models.
 //!
-//! An ordering is asked for by the [`Edge`] of the proof that it serves. In a model each can be left out, to see that
-//! something then fails; everywhere else these functions are the plain orderings and fences.
+//! Each ordering is requested by the [`Edge`] of the proof that it serves. A model can leave one out, to show that it then
+//! fails; outside of models these functions are the plain orderings and fences.
 
 #[cfg(loom)]
 pub(super) mod faulty;
@@ -25,7 +25,7 @@ pub(super) enum Edge {
     E6,
 }
 
-/// What a model can leave out.
+/// A part of the protocol that a model can leave out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Release(Edge),
@@ -56,7 +56,7 @@ pub(super) fn fence_release(edge: Edge) {
     }
 }
 
-/// The fence behind the loads that an edge ends with.
+/// The fence after the loads that an edge ends with.
 #[inline(always)]
 pub(super) fn fence_acquire(edge: Edge) {
     if holds(Part::FenceAcquire(edge)) {
@@ -64,7 +64,7 @@ pub(super) fn fence_acquire(edge: Edge) {
     }
 }
 
-/// Whether a word is what it was: what an Acquire fence is good for.
+/// The recheck after an Acquire fence: whether a word still has its value.
 #[inline(always)]
 pub(super) fn is_still(value: u64, word: &AtomicU64, recheck: Part) -> bool {
     !holds(recheck) || word.load(Ordering::Relaxed) == value

@@ -1,4 +1,4 @@
-//! Carrying a table over into another one: a zone of another size, before anything is served from it.
+//! Copies a table into a zone of another size, before the new zone serves requests.
 
 use super::atomic::{Edge, Ordering::Relaxed, release};
 
@@ -7,12 +7,12 @@ use super::writer::{PublishError, Writer};
 use super::{Table, Tally};
 use crate::route::RouteKey;
 
-/// Copies all records of `from`, which may be written to meanwhile, into `to`, which nobody uses yet: routes, counters, and
-/// what is known about their source. Returns how many tools there are. What changes behind its back, the next comparison finds,
-/// and also what takes more than one record may in a smaller zone.
+/// Copies all records of `from`, which may be written meanwhile, into `to`, which is not in use yet: routes, counters and the
+/// state of the source. Returns the number of tools. The next scan repairs changes missed here, and records too large for a
+/// smaller zone.
 ///
 /// # Errors
-/// [`PublishError::Full`] when `to` is too small; it is then of no use.
+/// [`PublishError::TableFull`] if `to` is too small; `to` is then incomplete.
 pub fn carry_over(from: Table<'_>, to: Table<'_>) -> Result<u64, PublishError> {
     let (mut writer, _) = Writer::attach(to);
     let mut scratch = Scratch::default();

@@ -1,14 +1,14 @@
-//! The writer's private list of lines of counters. Not shared: the next writer rebuilds it by scanning.
+//! The writer's private free list of counter lines; the next writer rebuilds it by scanning.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Table;
 
-/// Which lines of counters are free, and whose they last were: a tool that comes back finds its own.
+/// Free counter lines and their last owners: a tool that returns gets its old line.
 #[derive(Debug, Default)]
 pub(super) struct CounterLines {
     never_used: u32,
-    /// Oldest first. An entry counts only while `former` names it: a tool that came back leaves its entry behind.
+    /// Oldest first. An entry is valid only while `former` has it: a tool that returns leaves its entry behind.
     released: VecDeque<u32>,
     former: HashMap<u64, u32>,
 }
@@ -28,7 +28,7 @@ impl CounterLines {
                 lines.never_used = number + 1;
             }
         }
-        // A line below the highest that was never used can't be: they are taken in order.
+        // Lines are taken in order, so none below the highest used one is unused.
         lines
     }
 

@@ -1,11 +1,11 @@
-//! What a tool's requests came to. Lives beside the records, so that it survives a change of routes.
+//! Request counters per tool. They are stored apart from the records, so that they survive a change of routes.
 
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Where an HTTP status is counted.
+/// The class in which an HTTP status is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusClass {
-    /// 100-199, upgrades to WebSocket among them.
+    /// 100-199, including WebSocket upgrades.
     Informational = 0,
     /// 200-299.
     Success = 1,
@@ -30,25 +30,25 @@ impl StatusClass {
     }
 }
 
-/// One line per tool, added to by workers, taken and given back by the writer.
+/// One line per tool: workers count in it, the writer assigns it.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Counters {
-    /// The keyed hash of the tool that has this line, 0 when nobody ever had it.
+    /// The keyed hash of the tool that has this line; 0 if it was never assigned.
     owner: AtomicU64,
     by_class: [AtomicU64; 5],
     bytes: AtomicU64,
     milliseconds: AtomicU64,
 }
 
-/// A reading of one tool's counters.
+/// The values of one tool's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests by status class, 1xx first.
     pub by_class: [u64; 5],
     /// Bytes sent to clients.
     pub bytes: u64,
-    /// Sum of the requests' durations.
+    /// Sum of the request durations.
     pub milliseconds: u64,
 }
 
@@ -62,14 +62,14 @@ impl Counters {
         self.owner.load(Relaxed)
     }
 
-    /// Gives the line to another tool, from zero.
+    /// Assigns the line to another tool and resets it.
     pub(super) fn assign(&self, owner: u64) {
         self.owner.store(owner, Relaxed);
         self.by_class.iter().chain([&self.bytes, &self.milliseconds]).for_each(|w| w.store(0, Relaxed));
     }
 
-    /// Adds one finished request. `owner` is what the line's owner was when the request was routed: a request that
-    /// outlived its tool by far is counted nowhere.
+    /// Counts one finished request. `owner` is the line's [`Self::ticket`] when the request was routed: a request that ends
+    /// after the line was reassigned is not counted.
     pub fn add(&self, owner: u64, status: StatusClass, bytes: u64, milliseconds: u64) {
         if self.owner() != owner {
             return;
@@ -81,19 +81,19 @@ impl Counters {
         self.milliseconds.fetch_add(milliseconds, Relaxed);
     }
 
-    /// Continues from a reading of the same tool's line in another table.
+    /// Continues from the values of the same tool in another table.
     pub(super) fn restore(&self, tally: &Tally) {
         self.by_class.iter().zip(tally.by_class).for_each(|(word, count)| word.store(count, Relaxed));
         self.bytes.store(tally.bytes, Relaxed);
         self.milliseconds.store(tally.milliseconds, Relaxed);
     }
 
-    /// Who has the line now, for [`Self::add`].
+    /// The current owner, for [`Self::add`].
     pub fn ticket(&self) -> u64 {
         self.owner()
     }
 
-    /// All of it; not one instant's.
+    /// All values, not read atomically as a whole.
     pub fn tally(&self) -> Tally {
         Tally {
             by_class: std::array::from_fn(|i| self.by_class.get(i).map_or(0, |w| w.load(Relaxed))),
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_of_the_former_owner_is_not_counted() {
+    fn requests_of_a_former_owner_are_not_counted() {
         let line = Counters::new();
         line.assign(7);
         let ticket = line.ticket();

@@ -1,9 +1,9 @@
-//! SipHash-1-3, inlined into the look-up: the crate's costs half as much again for a key as short as a tool's name.
+//! SipHash-1-3, inlined into the lookup: the crate's is 50% slower for keys as short as tool names.
 //!
-//! J.-P. Aumasson and D. J. Bernstein, "SipHash: a fast short-input PRF", 2012; here with one round per word and three at the
-//! end, as Rust's own hash maps have it.
+//! J.-P. Aumasson and D. J. Bernstein, "SipHash: a fast short-input PRF", 2012; with one round per word and three final
+//! rounds, as in Rust's own hash maps.
 
-/// The keyed hash of some bytes.
+/// The keyed hash of `bytes`.
 #[inline(always)]
 pub(super) fn siphash13(k0: u64, k1: u64, bytes: &[u8]) -> u64 {
     let mut state = State {
@@ -49,7 +49,7 @@ impl State {
     }
 }
 
-/// Up to seven bytes as a little-endian word. Loads that overlap, where a loop would take one byte after the other.
+/// Up to seven bytes as a little-endian word, by overlapping loads instead of a loop.
 #[inline(always)]
 fn short_word(bytes: &[u8]) -> u64 {
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
@@ -70,7 +70,7 @@ mod tests {
     use siphasher::sip::SipHasher13;
 
     #[test]
-    fn every_length_hashes_as_the_crate_hashes_it() {
+    fn hashes_equal_those_of_the_crate_at_every_length() {
         let bytes: Vec<u8> = (0..64u8).map(|byte| byte.wrapping_mul(197) ^ 0x85).collect();
         for (k0, k1) in [(0, 0), (0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908), (u64::MAX, 1)] {
             for len in 0..=bytes.len() {

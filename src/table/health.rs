@@ -1,18 +1,17 @@
-//! Which backends failed lately: shared by all workers, with the meaning of nginx's own `max_fails` and `fail_timeout`.
+//! Passive health checks, shared by all workers, with the meaning of nginx's own `max_fails` and `fail_timeout`.
 //!
-//! An entry belongs to a record, a scheme and an address: what one tenant finds out about an address, or makes of it, is
-//! nothing to another. An edited route changes nothing. Only routes with several backends ask.
+//! An entry belongs to a record, a scheme and an address: one tenant's failures at an address do not affect another tenant.
+//! Editing a route keeps its entries. Only routes with several backends use them.
 //!
-//! # What one tenant can cost another
-//! A record's entries all lie in its window, a few neighbouring lines that the table's keyed hash chooses, and so nobody who
-//! picks names. In a full line, whoever has most entries there gives one up, the oldest. So an entry is lost early only
-//! when at least [`PER_LINE`] other records, each with a failing backend in that very line, are there at the same time: with
-//! 16m of table (1,024 lines, windows of 16) that takes some 250 records whose 64 backends all fail again and again. And a lost
-//! entry means that one backend is tried once too early.
+//! # Isolation of tenants
+//! All entries of a record lie in its window, a few adjacent lines chosen by the table's keyed hash, which tenants cannot
+//! predict. In a full line, the record with most entries loses its oldest one. So an entry is evicted early only while at least
+//! [`PER_LINE`] other records have failing backends in the same line: with a zone of 16m (1,024 lines, windows of 16) that takes
+//! some 250 records with 64 constantly failing backends each. An evicted entry means that one backend is tried once too early.
 //!
-//! # Two words
-//! An entry's state carries some bits of its key, and only [`AtomicU64::compare_exchange`] changes it: what a worker read of
-//! a former key's state is never taken for the present one's, and of two workers one has the probe.
+//! # Atomicity
+//! An entry's state includes some bits of its key and is changed only by [`AtomicU64::compare_exchange`]: a worker never applies
+//! a former key's state to the present one, and only one of several workers gets the probe.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,20 +19,21 @@ use std::time::Duration;
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::route::{Scheme, draw_for_addr};
 
-/// Entries of a line.
+/// Entries per line.
 const PER_LINE: usize = 4;
-/// Lines of a window, at most; and how many windows there must at least be room for.
+/// Most lines in a window.
 const WINDOW: usize = 16;
+/// Fewest windows in a table.
 const WINDOWS: usize = 32;
-/// Times that a worker looks again at what others change at this moment.
+/// Attempts at a compare-and-exchange that other workers keep losing for this one.
 const TRIES: usize = 8;
 
-/// When a backend counts as failed, as nginx's `server` parameters of these names document it.
+/// When a backend is unavailable, as nginx documents its `server` parameters of the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// Failures that take a backend out, unless an answer comes between; 0 never does.
+    /// Failures that make a backend unavailable; 0 disables the check.
     pub max_fails: u16,
-    /// For how long it then stays out, before one request is let through to it.
+    /// How long the backend then stays unavailable, before one request probes it.
     pub fail_timeout: Duration,
 }
 
@@ -43,7 +43,7 @@ impl Default for HealthSettings {
     }
 }
 
-/// Four entries.
+/// A line of four entries.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub(super) struct HealthLine([Entry; PER_LINE]);
@@ -56,7 +56,7 @@ struct Entry {
     state: AtomicU64,
 }
 
-/// A backend of a record, as it is spoken to.
+/// Identifies a backend of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthKey {
     owner: u64,
@@ -69,7 +69,7 @@ impl HealthKey {
         Self { owner, backend: draw_for_addr(owner, scheme, addr) }
     }
 
-    /// Owners are told apart by half of their hash here, and by what chose the window.
+    /// Half of the owner's hash; the other half has chosen the window.
     fn word(self) -> u64 {
         self.owner << 32 | self.backend >> 32
     }
@@ -78,13 +78,13 @@ impl HealthKey {
 /// `checked 32 | tag 15 | probed 1 | fails 16`, from the highest bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
-    /// When the backend failed, or was let in for a probe, the last time.
+    /// Time of the last failure or probe.
     checked: u32,
     /// Of the key's hash.
     tag: u16,
-    /// Whether `checked` is a probe's, so later than the last failure: nginx has `accessed < checked` for it.
+    /// Whether `checked` is the time of a probe, thus after the last failure; `accessed < checked` in nginx.
     probed: bool,
-    /// Failures since the last answer to a probe.
+    /// Failures since the last successful probe.
     fails: u16,
 }
 
@@ -111,7 +111,7 @@ impl State {
         u64::from(now.saturating_sub(self.checked)) > settings.fail_timeout.as_secs()
     }
 
-    fn is_out(self, settings: HealthSettings) -> bool {
+    fn is_unavailable(self, settings: HealthSettings) -> bool {
         settings.max_fails > 0 && self.fails >= settings.max_fails
     }
 }
@@ -138,9 +138,9 @@ impl<'a> Health<'a> {
         self.lines.len()
     }
 
-    /// Whether a request may go to the backend at `now` (seconds of a clock all workers share). Of one that is out, and for
-    /// long enough, the first who asks is let in, and nobody else for another `fail_timeout`: so ask only for a request that
-    /// goes there if it may.
+    /// Whether a request may go to the backend at `now` (seconds of a clock that all workers share). After `fail_timeout` the
+    /// first caller gets the probe of an unavailable backend, and no other for another `fail_timeout`: call this only for a
+    /// request that will use the backend.
     pub fn admits(self, key: HealthKey, now: u32, settings: HealthSettings) -> bool {
         let Some(entry) = self.find(key) else { return true };
         for _ in 0..TRIES {
@@ -150,7 +150,7 @@ impl<'a> Health<'a> {
                 return true;
             }
             if !state.is_due(now, settings) {
-                return !state.is_out(settings);
+                return !state.is_unavailable(settings);
             }
             let probed = State { checked: now, probed: true, ..state };
             if entry.state.compare_exchange(word, probed.word(), Relaxed, Relaxed).is_ok() {
@@ -160,24 +160,23 @@ impl<'a> Health<'a> {
         false
     }
 
-    /// Counts a failure; `true` when the backend is out now.
+    /// Counts a failure; returns whether the backend is unavailable now.
     pub fn failed(self, key: HealthKey, now: u32, settings: HealthSettings) -> bool {
-        let Some(entry) = self.find(key).or_else(|| self.claim(key)) else { return false };
+        let Some(entry) = self.find(key).or_else(|| self.allocate(key)) else { return false };
         for _ in 0..TRIES {
             let word = entry.state.load(Relaxed);
             let state = State::of(word);
             let before = if state.tag == key.tag() { state.fails } else { 0 };
             let failed = State { checked: now, tag: key.tag(), probed: false, fails: before.saturating_add(1) };
             if entry.state.compare_exchange(word, failed.word(), Relaxed, Relaxed).is_ok() {
-                return failed.is_out(settings);
+                return failed.is_unavailable(settings);
             }
         }
-        // So many others have just counted theirs.
+        // Eight other workers have just counted failures.
         false
     }
 
-    /// The backend has answered: its failures are forgotten if it was let in after the last of them. An answer to a request
-    /// of before says nothing.
+    /// The backend has answered. Clears its failures if this was a probe; answers to older requests prove nothing.
     pub fn answered(self, key: HealthKey) {
         let Some(entry) = self.find(key) else { return };
         for _ in 0..TRIES {
@@ -192,7 +191,7 @@ impl<'a> Health<'a> {
         }
     }
 
-    /// The line of the key: one of its owner's window.
+    /// The key's line within its owner's window.
     fn line(self, key: HealthKey) -> &'a [Entry] {
         let window = (self.lines.len() / WINDOWS).clamp(1, WINDOW);
         let first = scale(key.owner, self.lines.len());
@@ -204,8 +203,8 @@ impl<'a> Health<'a> {
         self.line(key).iter().find(|entry| entry.key.load(Relaxed) == key.word())
     }
 
-    /// A free entry, or one of whoever has most in the line, made the key's own. `None` if another worker was quicker.
-    fn claim(self, key: HealthKey) -> Option<&'a Entry> {
+    /// Takes a free entry, or evicts one of the record with most entries in the line. `None` if another worker was faster.
+    fn allocate(self, key: HealthKey) -> Option<&'a Entry> {
         let seen = |entry: &'a Entry| (entry, entry.key.load(Relaxed), State::of(entry.state.load(Relaxed)));
         let line = self.line(key).iter().map(seen);
         let owner = |word: u64| word >> 32;
@@ -213,7 +212,7 @@ impl<'a> Health<'a> {
             let others = line.clone().filter(|(_, other, state)| state.fails > 0 && owner(*other) == owner(word));
             others.count() + usize::from(owner(word) == owner(key.word()))
         };
-        // Free ones first, then by how many their owner has, then by age.
+        // Free entries first, then those of the largest owner, then the oldest.
         let (entry, former, _) = line.clone().min_by_key(|(_, word, state)| match state.fails {
             0 => (false, 0, 0),
             _ => (true, usize::MAX - taken(*word), state.checked),
@@ -229,7 +228,7 @@ impl HealthKey {
     }
 }
 
-/// A hash, of which the high bits count, as a number below `count`.
+/// Scales a hash to a number below `count`, by its high bits.
 fn scale(hash: u64, count: usize) -> usize {
     (((hash >> 32) * count as u64) >> 32) as usize
 }
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_is_out_gets_one_request_per_fail_timeout() {
+    fn an_unavailable_backend_gets_one_request_per_fail_timeout() {
         let lines = lines(1);
         let health = Health::new(&lines);
         assert!(!health.failed(key(OWNER, 1), 100, SETTINGS));
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_to_a_probe_readmits() {
+    fn only_a_successful_probe_readmits() {
         let lines = lines(1);
         let health = Health::new(&lines);
         assert!(health.failed(key(OWNER, 1), 100, ONCE));
@@ -277,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn another_record_and_another_scheme_are_not_touched() {
+    fn records_and_schemes_are_independent() {
         let lines = lines(1);
         let health = Health::new(&lines);
         let addr = SocketAddr::from(([10, 0, 0, 1], 1));
@@ -288,14 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn zero_max_fails_never_takes_out() {
+    fn zero_max_fails_disables_the_check() {
         let lines = lines(1);
         let never = HealthSettings { max_fails: 0, ..SETTINGS };
         assert!(!Health::new(&lines).failed(key(1, 1), 1, never) && Health::new(&lines).admits(key(1, 1), 1, never));
     }
 
     #[test]
-    fn a_full_line_takes_from_whoever_has_most_in_it() {
+    fn a_full_line_evicts_from_the_record_with_most_entries() {
         let lines = lines(1);
         let health = Health::new(&lines);
         assert!(health.failed(key(7, 1), 100, ONCE));
@@ -306,16 +305,16 @@ mod tests {
         let kept = (1..=64).filter(|&port| {
             !health.admits(key(8, port), 164, HealthSettings { fail_timeout: Duration::from_secs(1000), ..ONCE })
         });
-        assert_eq!(kept.collect::<Vec<_>>(), [62, 63, 64], "its own oldest made room");
+        assert_eq!(kept.collect::<Vec<_>>(), [62, 63, 64], "its own oldest were evicted");
     }
 
     #[test]
-    fn what_one_record_can_push_out_is_bounded_by_its_window() {
+    fn evictions_by_one_record_are_bounded_by_its_window() {
         let lines = lines(1024);
         let health = Health::new(&lines);
         let victims: Vec<_> = (0..500u64).map(|n| key(crate::route::key_hash(&n.to_le_bytes()), 1)).collect();
         assert!(victims.iter().all(|&victim| health.failed(victim, 100, ONCE)));
-        // As many records as one project may have domains, and the most backends that each can have.
+        // As many records as one project may have domains, each with the most backends.
         for record in 1000..1050u64 {
             let owner = crate::route::key_hash(&record.to_le_bytes());
             for port in 1..=crate::route::MAX_BACKENDS as u16 {
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_usual_number_of_backends_are_remembered() {
+    fn eight_backends_per_record_are_all_remembered() {
         let lines = lines(1024);
         for owner in (0..100u64).map(|n| crate::route::key_hash(&n.to_le_bytes())) {
             let health = Health::new(&lines);
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_workers_one_has_the_probe() {
+    fn only_one_worker_gets_the_probe() {
         let lines = lines(1);
         let health = Health::new(&lines);
         for round in 1..200 {
@@ -356,14 +355,14 @@ mod tests {
     }
 
     #[test]
-    fn a_state_reads_as_it_was_written() {
+    fn states_round_trip() {
         let state = State { checked: u32::MAX - 1, tag: 0x7abc, probed: true, fails: 0xfedc };
         assert_eq!(State::of(state.word()), state);
         let state = State { checked: 1, tag: 0x1543, probed: false, fails: 1 };
         assert_eq!(State::of(state.word()), state);
     }
 
-    /// `ngx_http_upstream_rr_peer_t`, and what the round robin of nginx 1.22 to 1.28 does with it.
+    /// `ngx_http_upstream_rr_peer_t` and its use by the round robin of nginx 1.22 to 1.28.
     #[derive(Default)]
     struct NginxPeer {
         fails: u32,
@@ -422,7 +421,7 @@ mod tests {
                         prop_assert_eq!(health.admits(key(OWNER, 1), now, settings), admits);
                         open += u32::from(admits);
                     }
-                    // Requests end in any order: of those that are open, each could be the one.
+                    // Requests end in any order: any open request may be the one that ends.
                     Event::Fail if open > 0 => {
                         nginx.free(now, true);
                         health.failed(key(OWNER, 1), now, settings);

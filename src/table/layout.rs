@@ -1,42 +1,42 @@
-//! How a zone is divided, and the lines it is made of.
+//! The layout of a zone: how it is divided, and its 64-byte lines.
 
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use super::counters::Counters;
 use super::health::HealthLine;
 use crate::route::Kind;
 
-/// "urlproxy" and the number of this layout; a zone with another word is not ours.
+/// Marks a zone as ours, with the version of this layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x05");
 /// Bytes of every line.
 pub(super) const LINE: usize = 64;
 /// Words of every line.
 pub(super) const WORDS: usize = LINE / 8;
-/// Bytes before the record proper: the stamp, then its length and the number of its counters.
+/// Bytes before the encoded record: the stamp, then its length and the number of its counters.
 pub(super) const PREFIX_BYTES: usize = 16;
-/// Slots of a bucket; its first word counts overflows. Two in a model, where a bucket must soon be full.
+/// Slots per bucket; its first word counts overflows. Two in a model, where buckets must fill quickly.
 pub(super) const SLOTS: usize = if cfg!(loom) { 2 } else { WORDS - 1 };
-/// Buckets a key may be away from its home. At the highest load a run of this many full ones does not occur.
+/// Most buckets to probe from a key's home. Even a full table has no run of full buckets this long.
 pub(super) const MAX_PROBES: usize = 64;
-/// Cells a slot can name.
+/// Most cells that a slot can address.
 const MAX_CELLS: usize = 1 << super::slot::CELL_BITS;
 /// Bytes planned for each tool: counters 64, index 16, and 112 for its record.
 const BYTES_PER_TOOL: usize = 192;
 /// Tools per bucket of 7 slots when the table is full.
 const TOOLS_PER_BUCKET: usize = 4;
-/// One record may take so much of the cells: one part in this many ...
+/// One record may take 1/1024 of the cells ...
 const RECORD_SHARE: usize = 1024;
-/// ... but no less than this: a tool of a small zone wants some patterns too ...
+/// ... but at least this much, so that tools in a small zone can have some patterns ...
 const MIN_RECORD_LIMIT: usize = 4 << 10;
-/// ... and no more than this, however large the zone.
+/// ... and at most this much, however large the zone.
 pub const MAX_RECORD_BYTES: usize = 64 << 10;
-/// Of the cells, one part in this many is kept for changes of what is in the table ...
+/// 1/16 of the cells is reserved for changes of existing records ...
 const RESERVE_SHARE: usize = 16;
-/// ... or as much as the largest record takes, if that is no more than one part in this many.
+/// ... or the size of the largest record, if that is at most 1/4 of the cells.
 const LARGEST_RESERVE_SHARE: usize = 4;
 
-/// The first lines of a zone: what the table is, and what everybody may know of its state.
+/// The first lines of a zone: the table's layout and state.
 ///
-/// Times are Unix seconds. All words are written by the writer only, except where a field says otherwise.
+/// Times are Unix seconds. Only the writer writes, except where a field says otherwise.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Header {
@@ -47,49 +47,49 @@ pub struct Header {
     health: AtomicU64,
     pub(super) hash_key0: AtomicU64,
     pub(super) hash_key1: AtomicU64,
-    /// The highest stamp that was ever put on a record.
+    /// The highest stamp ever used.
     pub(super) last_stamp: AtomicU64,
-    /// Records in the table now, by [`Kind`].
+    /// Current number of records, by [`Kind`].
     pub(super) live: [AtomicU64; 3],
-    /// Cells that hold a record now.
+    /// Cells in use.
     pub(super) live_cells: AtomicU64,
-    /// Where the first complete set of routes came from, see [`LoadedFrom`]; 0 while there never was one.
+    /// Where the routes came from, see [`LoadedFrom`]; 0 before the first load.
     pub(super) loaded: AtomicU64,
-    /// When the last complete comparison with the source ended.
+    /// When the last full scan of the source ended.
     pub(super) synced_at: AtomicU64,
-    /// Routes set aside in the source's present state.
+    /// Currently rejected routes.
     pub(super) rejected: AtomicU64,
-    /// What the table had no room for, ever.
+    /// Total of records refused because the table was full.
     pub(super) refused_full: AtomicU64,
-    /// Lookups that gave up, ever; counted by readers.
+    /// Total of contended lookups; counted by readers.
     pub(super) contended: AtomicU64,
-    /// Slots stored, ever: who kept the number knows whether anything has changed since.
+    /// Total of slot stores: an unchanged number means an unchanged table.
     pub(super) changes: AtomicU64,
-    /// Records of what the source no longer has, but whose withdrawal is held back.
+    /// Records that the source no longer has but the withdrawal guard holds.
     pub(super) held: AtomicU64,
-    /// Since when, in seconds of the machine's monotonic clock; 0 when that must be counted anew.
+    /// When the hold (re)started, in seconds of the monotonic clock; 0 if it must restart.
     pub(super) held_since: AtomicU64,
-    /// A bit for each [`Kind`] of which the table has all that there is; written before `loaded`.
+    /// A bit for each [`Kind`] that is completely loaded; written before `loaded`.
     pub(super) known: AtomicU64,
-    /// When the hold first began, by the same clock, however often it has begun anew; 0 while nothing is held.
+    /// When the hold first began, on the same clock, before any restart; 0 while nothing is held.
     pub(super) held_first: AtomicU64,
     /// Cells in the longest free run.
     pub(super) largest_run: AtomicU64,
-    /// Changes for which there was no room, so that the record is out, ever.
+    /// Total of changes without room, which withdrew the record.
     pub(super) displaced: AtomicU64,
-    /// When the table was last known to be in step with the source; stored at most once a second. No edge, see `proof.rs`.
+    /// When the table was last in step with the source; stored at most once a second. No edge, see `proof.rs`.
     pub(super) in_step_at: AtomicU64,
 }
 
-/// The heartbeat comes twice a second and is booked in whole seconds: an age of one second is none.
+/// Pings come twice a second and are recorded in whole seconds: an age of one second counts as zero.
 const HEARTBEAT_SECONDS: u64 = 1;
 
-/// Where the routes in a table were first taken from.
+/// Where a table's routes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadedFrom {
-    /// A complete comparison with the source.
+    /// A full scan of the source.
     Source = 1,
-    /// The snapshot of an earlier life; no comparison has ended since.
+    /// A snapshot; no scan has completed since.
     Snapshot = 2,
 }
 
@@ -97,7 +97,7 @@ pub enum LoadedFrom {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// How many keys with a home at or before this bucket live beyond it.
+    /// Number of keys with a home at or before this bucket that are stored after it.
     pub overflow: AtomicU64,
     pub slots: [AtomicU64; SLOTS],
 }
@@ -120,25 +120,25 @@ pub struct Capacity {
     pub buckets: usize,
     /// Cells of 64 bytes for records.
     pub cells: usize,
-    /// Most records: each has a line of counters.
+    /// Most records; each has a counter line.
     pub tools: usize,
-    /// Lines of failure state, four backends each.
+    /// Lines of health state, four backends each.
     pub health: usize,
 }
 
-/// Why memory can't be, or is not, a table.
+/// Why memory cannot be used as a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// Too few bytes for even a handful of tools.
+    /// Too few bytes.
     #[error("{0} bytes are too few for a route table")]
     TooSmall(usize),
-    /// Another program's zone, or another version's.
+    /// The zone of another program or version.
     #[error("the zone holds no route table of this version; restart nginx, or give the zone another size")]
     Foreign,
 }
 
 impl Capacity {
-    /// The division of `bytes` bytes: one part of failure state in 256, the rest at 192 bytes per tool.
+    /// Divides `bytes` bytes: 1/256 for health state, the rest at 192 bytes per tool.
     ///
     /// # Errors
     /// [`LayoutError::TooSmall`] under 32 KiB.
@@ -154,20 +154,20 @@ impl Capacity {
         Ok(Self { buckets, cells, tools, health })
     }
 
-    /// Bytes that one record may take: a tool's names, patterns, backends and automata. One part in 1,024 of the cells, at
-    /// least 4 KiB, at most [`MAX_RECORD_BYTES`].
+    /// Most bytes of one record (name, patterns, backends and automata): 1/1024 of the cells, at least 4 KiB, at most
+    /// [`MAX_RECORD_BYTES`].
     pub fn record_limit(&self) -> usize {
         (self.cells * LINE / RECORD_SHARE).clamp(MIN_RECORD_LIMIT, MAX_RECORD_BYTES)
     }
 
-    /// Cells that only changes of what is in the table may take, so that a tool that moves finds room: one part in 16, at
-    /// least what the largest record takes.
+    /// Cells reserved for changes of existing records, so that a tool can move in a full table: 1/16, at least the size of the
+    /// largest record.
     pub fn reserve_cells(&self) -> usize {
         let largest = (PREFIX_BYTES + self.record_limit()).div_ceil(LINE);
         (self.cells / RESERVE_SHARE).max(largest).min(self.cells / LARGEST_RESERVE_SHARE)
     }
 
-    /// Lines of memory that such a table takes.
+    /// Size in lines.
     #[cfg(not(loom))]
     pub(super) fn lines(&self) -> usize {
         size_of::<Header>() / LINE + self.buckets + self.cells + self.tools + self.health
@@ -175,7 +175,7 @@ impl Capacity {
 }
 
 impl Header {
-    /// A header in memory of our own; all zero.
+    /// A zeroed header.
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -205,7 +205,7 @@ impl Header {
         }
     }
 
-    /// Describes a zeroed zone; the magic word comes last.
+    /// Formats a zeroed zone; the magic word is stored last.
     pub(super) fn format(&self, capacity: Capacity, key: [u64; 2]) {
         self.buckets.store(capacity.buckets as u64, Relaxed);
         self.cells.store(capacity.cells as u64, Relaxed);
@@ -216,7 +216,7 @@ impl Header {
         self.magic.store(MAGIC, super::atomic::Ordering::Release);
     }
 
-    /// The division that a formatted zone was given.
+    /// The capacity of a formatted zone.
     #[cfg(not(loom))]
     pub(super) fn capacity(&self) -> Result<Capacity, LayoutError> {
         if self.magic.load(super::atomic::Ordering::Acquire) != MAGIC {
@@ -231,22 +231,22 @@ impl Header {
         })
     }
 
-    /// Whether a complete set of routes was ever in the table: before that, ignorance must not look like absence.
+    /// Whether the table was ever loaded completely. Before that, a missing key means nothing.
     pub fn is_loaded(&self) -> bool {
         self.loaded_from().is_some()
     }
 
-    /// Whether all records of a kind were ever in the table: without that, what is not there may only not be known.
+    /// Whether all records of a kind are loaded. If not, a missing key of that kind means nothing.
     pub fn knows(&self, kind: Kind) -> bool {
         self.is_loaded() && self.known.load(Relaxed) & 1 << kind as u64 != 0
     }
 
-    /// The kinds it knows.
+    /// The completely loaded kinds.
     pub fn known(&self) -> Vec<Kind> {
         Kind::ALL.into_iter().filter(|&kind| self.knows(kind)).collect()
     }
 
-    /// Where the routes came from. After a comparison with the source that is the source.
+    /// Where the routes came from; the source, once a scan of it has completed.
     pub fn loaded_from(&self) -> Option<LoadedFrom> {
         match self.loaded.load(super::atomic::acquire(super::atomic::Edge::E5)) {
             0 => None,
@@ -255,34 +255,34 @@ impl Header {
         }
     }
 
-    /// Records of a kind in the table now.
+    /// Current number of records of a kind.
     pub fn live(&self, kind: Kind) -> u64 {
         self.live.get(kind as usize).map_or(0, |count| count.load(Relaxed))
     }
 
-    /// Tools in the table now.
+    /// Current number of tools.
     pub fn live_tools(&self) -> u64 {
         self.live(Kind::Tool)
     }
 
-    /// Bytes that records take now.
+    /// Bytes in use by records.
     pub fn live_bytes(&self) -> u64 {
         self.live_cells.load(Relaxed) * LINE as u64
     }
 
-    /// Bytes that no record takes, the reserve among them.
+    /// Free bytes, including the reserve.
     pub fn free_bytes(&self) -> u64 {
         // The first cell is never used.
         let cells = self.cells.load(Relaxed).saturating_sub(1);
         cells.saturating_sub(self.live_cells.load(Relaxed)) * LINE as u64
     }
 
-    /// Bytes of the longest free run: no longer record fits without the run of the one that it replaces.
+    /// Bytes of the longest free run: a larger record fits only with the cells of the record that it replaces.
     pub fn largest_free_bytes(&self) -> u64 {
         self.largest_run.load(Relaxed) * LINE as u64
     }
 
-    /// Bytes that only changes of what is in the table may take.
+    /// Bytes reserved for changes of existing records.
     pub fn reserve_bytes(&self) -> u64 {
         let word = |w: &AtomicU64| w.load(Relaxed) as usize;
         let (buckets, cells, tools, health) =
@@ -290,57 +290,57 @@ impl Header {
         (Capacity { buckets, cells, tools, health }.reserve_cells() * LINE) as u64
     }
 
-    /// When the last complete comparison with the source ended, in Unix seconds; 0 is never. Of routes from a snapshot:
-    /// when the one before the snapshot did.
+    /// When the last full scan of the source ended, in Unix seconds; 0 for never. For routes from a snapshot: the last scan
+    /// before that was written.
     pub fn synced_at(&self) -> u64 {
         self.synced_at.load(Relaxed)
     }
 
-    /// How many seconds before `now`, in Unix seconds, the table was last known to be in step with the source: 0 while the
-    /// companion hears the source's heartbeat; of routes from a snapshot the snapshot's age. Withdrawals that are held back do
-    /// not age a table. `None` while it was never loaded.
+    /// Seconds between the time when the table was last in step with the source and `now` (Unix seconds): 0 while the source
+    /// answers pings; the snapshot's age for routes from a snapshot. Held routes do not age a table. `None` before the first
+    /// load.
     pub fn age_seconds(&self, now: u64) -> Option<u64> {
         let at = Some(self.in_step_at.load(Relaxed)).filter(|&at| at > 0)?;
-        // After a clock was set back the next heartbeat puts it right; without one nobody knows how old it is.
+        // After the clock was set back, the next ping corrects this; without pings the age is unknown, thus not 0.
         Some(now.abs_diff(at)).map(|age| if age <= HEARTBEAT_SECONDS { 0 } else { age })
     }
 
-    /// Routes set aside in the source's present state.
+    /// Number of currently rejected routes.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Relaxed)
     }
 
-    /// What the table had no room for, ever: new records, and those that [`Self::displaced`] counts.
+    /// Total of records refused because the table was full: new ones, and those that [`Self::displaced`] counts.
     pub fn refused_full(&self) -> u64 {
         self.refused_full.load(Relaxed)
     }
 
-    /// Changes for which there was no room, ever: the record is out, as what it said was no longer true.
+    /// Total of changes without room. The outdated record was withdrawn.
     pub fn displaced(&self) -> u64 {
         self.displaced.load(Relaxed)
     }
 
-    /// How often anything was published or withdrawn, ever.
+    /// Total of records published or withdrawn.
     pub fn changes(&self) -> u64 {
         self.changes.load(Relaxed)
     }
 
-    /// Records of what the source no longer has, but that are still served because their withdrawal is held back.
+    /// Number of held records: missing from the source, still in service.
     pub fn held(&self) -> u64 {
         self.held.load(Relaxed)
     }
 
-    /// Since when they are held, in seconds of the machine's monotonic clock; `None` when that is to be counted anew.
+    /// When the hold (re)started, in seconds of the monotonic clock; `None` if it must restart.
     pub fn held_since(&self) -> Option<u64> {
         Some(self.held_since.load(Relaxed)).filter(|&since| self.held() > 0 && since > 0)
     }
 
-    /// When the first of them were held, by the same clock: earlier than [`held_since`](Self::held_since) if that was counted anew.
+    /// When the hold first began, on the same clock; earlier than [`held_since`](Self::held_since) after a restart.
     pub fn held_first(&self) -> Option<u64> {
         Some(self.held_first.load(Relaxed)).filter(|&first| self.held() > 0 && first > 0).or_else(|| self.held_since())
     }
 
-    /// Lookups that gave up because the tool's record changed under them again and again, ever.
+    /// Total of lookups that gave up because the record kept changing.
     pub fn contended(&self) -> u64 {
         self.contended.load(Relaxed)
     }
@@ -363,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zone_is_used_whole_and_never_beyond() {
+    fn a_zone_is_used_completely_and_not_exceeded() {
         for bytes in [32 << 10, 1 << 20, 16 << 20, 192 << 20, (1 << 20) + 13] {
             let capacity = Capacity::of_bytes(bytes).unwrap();
             assert!(capacity.lines() * LINE <= bytes, "{bytes}: {capacity:?}");
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_record_may_take_follows_from_the_zone() {
+    fn record_limit_follows_from_the_zone() {
         for (bytes, limit) in
             [(32 << 10, 4 << 10), (1 << 20, 4 << 10), (16 << 20, 9519), (64 << 20, 38_079), (1 << 30, MAX_RECORD_BYTES)]
         {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_mebibytes_hold_the_model_platform_many_times() {
+    fn sixteen_mebibytes_hold_80_000_tools() {
         assert!(Capacity::of_bytes(16 << 20).unwrap().tools > 80_000);
     }
 }

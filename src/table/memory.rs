@@ -1,4 +1,4 @@
-//! Where a table's memory comes from: a shared zone, or the heap for tests, benches and the model checker.
+//! The memory of a table: a shared zone, or the heap for libraries, tests, benchmarks and the model checker.
 #![allow(unsafe_code)]
 
 use super::Table;
@@ -8,7 +8,7 @@ use super::layout::{Bucket, Capacity, Cell, Header};
 #[cfg(not(loom))]
 use super::layout::{LINE, LayoutError};
 
-/// A table in ordinary memory.
+/// A table in heap memory, for one process.
 pub struct OwnedTable {
     header: Header,
     buckets: Vec<Bucket>,
@@ -34,7 +34,7 @@ impl OwnedTable {
         table
     }
 
-    /// The view that readers and the writer use.
+    /// The view for readers and the writer.
     pub fn table(&self) -> Table<'_> {
         Table {
             header: &self.header,
@@ -48,10 +48,10 @@ impl OwnedTable {
 
 #[cfg(not(loom))]
 impl Table<'static> {
-    /// Makes an empty table of zeroed shared memory.
+    /// Formats zeroed shared memory as an empty table.
     ///
     /// # Errors
-    /// [`LayoutError::TooSmall`].
+    /// [`LayoutError::TooSmall`] under 32 KiB.
     ///
     /// # Safety
     /// `memory` is aligned to 64 bytes, all zero, `bytes` long, stays mapped for the rest of the process, and is
@@ -65,13 +65,13 @@ impl Table<'static> {
         unsafe { Self::attach(memory, bytes) }
     }
 
-    /// The table that an earlier generation made there.
+    /// Attaches to a table that was formatted earlier.
     ///
     /// # Errors
-    /// [`LayoutError::Foreign`] when it isn't one, or another version's.
+    /// [`LayoutError::Foreign`] if the memory holds no table of this version; [`LayoutError::TooSmall`].
     ///
     /// # Safety
-    /// As for [`Self::format`], but for the zeroes.
+    /// As for [`Self::format`], except that the memory need not be zero.
     pub unsafe fn attach(memory: *mut u8, bytes: usize) -> Result<Self, LayoutError> {
         if bytes < size_of::<Header>() {
             return Err(LayoutError::TooSmall(bytes));
@@ -83,7 +83,7 @@ impl Table<'static> {
             return Err(LayoutError::Foreign);
         }
         let mut at = size_of::<Header>();
-        // SAFETY: the lines lie one behind the other within `bytes`, as just checked; so in the three that follow.
+        // SAFETY: the lines are adjacent and within `bytes`, as just checked; the same holds for the three below.
         let buckets = unsafe { take::<Bucket>(memory, &mut at, capacity.buckets) };
         // SAFETY: as above.
         let cells = unsafe { take::<Cell>(memory, &mut at, capacity.cells) };
@@ -95,7 +95,7 @@ impl Table<'static> {
     }
 }
 
-/// The next `count` lines, from the offset `at` on.
+/// The next `count` lines from the offset `at`; advances `at`.
 ///
 /// # Safety
 /// They lie within memory that is aligned to 64 bytes and stays mapped. All are plain atomic words.

@@ -1,104 +1,103 @@
-//! Reading: no lock, no wait, a bounded number of tries; never a torn, freed or half-written record.
+//! Lookups: no lock, no wait, a bounded number of tries; never a torn, freed or incomplete record.
 
 use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, Part, acquire, fence_acquire, is_still};
 use super::layout::{Bucket, Cell, LINE, MAX_RECORD_BYTES, PREFIX_BYTES, WORDS};
 use super::record::{Record, Version};
 use super::slot::Slot;
-use super::{Sought, Table};
+use super::{HashedKey, Table};
 use crate::route::LookupKey;
 
-/// Times a lookup starts over because its record changed. Cells rest before they are written again, so even one
-/// retry is rare.
+/// Most tries of a lookup whose record keeps changing. Freed cells are quarantined, so even one retry is rare.
 const TRIES: usize = 16;
 
-/// Where a record is copied to; kept between lookups so that none allocates.
+/// The buffer that a lookup copies its record into. Reuse it, so that lookups do not allocate.
 #[derive(Debug)]
 pub struct Scratch {
-    /// At least one: most records have no more.
+    /// At least one line; most records need only one.
     lines: Vec<[u8; LINE]>,
 }
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Debug)]
 pub enum Lookup<'s> {
-    /// The record, as it was at one moment during the call.
+    /// The record as of one moment during the call.
     Found(Record<'s>),
-    /// There was a moment during the call at which there was no record.
+    /// There was no record at one moment during the call.
     Absent,
-    /// The record changed under every try. Not a statement about the key.
+    /// The record changed during each try; says nothing about the key.
     Contended,
 }
 
-/// What a bucket has of a key.
-enum Seen {
-    /// Its record, now in the scratch.
-    Here(Version),
-    /// Nothing, nor has any bucket behind it.
-    Nowhere,
-    /// Nothing, but a bucket behind it may have.
-    Beyond,
-    /// What changed meanwhile.
+/// The result of probing one bucket.
+enum Probe {
+    /// The record, copied into the scratch.
+    Found(Version),
+    /// The key is neither here nor in a later bucket.
+    Absent,
+    /// The key is not here, but may be in a later bucket.
+    Overflowed,
+    /// The record changed while it was copied.
     Torn,
 }
 
 impl Table<'_> {
-    /// Finds a record by its exact key: a tool by its name, the others as [`RouteKey`](crate::route::RouteKey) says.
+    /// Finds a record by its exact key: a tool by its name, other kinds as [`RouteKey`](crate::route::RouteKey) encodes them.
     pub fn lookup<'s, 'k>(&self, key: impl Into<LookupKey<'k>>, scratch: &'s mut Scratch) -> Lookup<'s> {
-        self.look_up(&self.sought(key.into()), scratch)
+        self.lookup_hashed(&self.hashed(key.into()), scratch)
     }
 
-    /// The same for a key whose hash is known. What nearly every look-up comes to is inlined: one bucket, tried once.
+    /// Like [`Self::lookup`], for a hashed key. The common case is inlined: one bucket, one try.
     #[inline(always)]
-    pub fn look_up<'s>(&self, sought: &Sought<'_>, scratch: &'s mut Scratch) -> Lookup<'s> {
-        let home = self.home(sought.hash);
+    pub fn lookup_hashed<'s>(&self, hashed: &HashedKey<'_>, scratch: &'s mut Scratch) -> Lookup<'s> {
+        let home = self.home(hashed.hash);
         let seen = match self.buckets.get(home) {
-            Some(bucket) => self.look_into(home, bucket, sought, scratch),
-            None => Seen::Nowhere,
+            Some(bucket) => self.probe_bucket(home, bucket, hashed, scratch),
+            None => Probe::Absent,
         };
         let seen = match seen {
-            Seen::Beyond | Seen::Torn => self.look_further(seen, sought, scratch),
+            Probe::Overflowed | Probe::Torn => self.probe_further(seen, hashed, scratch),
             seen => seen,
         };
         match seen {
-            Seen::Here(version) => Lookup::Found(scratch.record().found_by(sought.hash, version)),
-            Seen::Nowhere | Seen::Beyond => Lookup::Absent,
-            Seen::Torn => Lookup::Contended,
+            Probe::Found(version) => Lookup::Found(scratch.record().found_by(hashed.hash, version)),
+            Probe::Absent | Probe::Overflowed => Lookup::Absent,
+            Probe::Torn => Lookup::Contended,
         }
     }
 
-    /// Goes on when the home has nothing, and starts over as often as something changed.
+    /// Probes further buckets, and retries after changes.
     #[inline(never)]
-    fn look_further(&self, mut seen: Seen, sought: &Sought<'_>, scratch: &mut Scratch) -> Seen {
+    fn probe_further(&self, mut seen: Probe, hashed: &HashedKey<'_>, scratch: &mut Scratch) -> Probe {
         let mut left = TRIES;
-        let mut buckets = self.probe(sought.hash);
+        let mut buckets = self.probe(hashed.hash);
         let _home = buckets.next();
         loop {
             match seen {
-                Seen::Beyond => {}
-                Seen::Torn if left > 1 => {
+                Probe::Overflowed => {}
+                Probe::Torn if left > 1 => {
                     left -= 1;
-                    buckets = self.probe(sought.hash);
+                    buckets = self.probe(hashed.hash);
                 }
-                Seen::Torn => {
+                Probe::Torn => {
                     self.header.contended.fetch_add(1, Relaxed);
                     return seen;
                 }
                 seen => return seen,
             }
-            let Some((at, bucket)) = buckets.next() else { return Seen::Nowhere };
-            seen = self.look_into(at, bucket, sought, scratch);
+            let Some((at, bucket)) = buckets.next() else { return Probe::Absent };
+            seen = self.probe_bucket(at, bucket, hashed, scratch);
         }
     }
 
-    /// Whether the record that a lookup found is still the key's. `false` also when there is another, or none, by now.
+    /// Whether the record that a lookup found is still the key's current one.
     pub fn is_current(&self, version: Version) -> bool {
         let slot = self.buckets.get(version.bucket as usize).and_then(|b| b.slots.get(version.slot as usize));
-        // A hint: whoever is told that there is a newer one looks it up, with E1.
+        // Only a hint: a caller that gets `false` looks up again, with E1.
         slot.is_some_and(|slot| slot.load(Relaxed) == version.word)
     }
 
-    /// Calls `f` with every record; what is added, changed or withdrawn meanwhile may be seen as before or as
-    /// after, and twice if it was withdrawn and came back.
+    /// Calls `f` with every record. Records that change meanwhile appear in their old or new state, and twice if withdrawn
+    /// and republished.
     pub fn for_each(&self, scratch: &mut Scratch, mut f: impl FnMut(Record<'_>)) {
         for slot in self.buckets.iter().flat_map(|bucket| &bucket.slots) {
             for _ in 0..TRIES {
@@ -114,26 +113,26 @@ impl Table<'_> {
         }
     }
 
-    /// Looks for a key in one of the buckets that it may be in.
+    /// Looks for a key in one bucket.
     #[inline(always)]
-    fn look_into(&self, at: usize, bucket: &Bucket, sought: &Sought<'_>, scratch: &mut Scratch) -> Seen {
+    fn probe_bucket(&self, at: usize, bucket: &Bucket, hashed: &HashedKey<'_>, scratch: &mut Scratch) -> Probe {
         for (number, slot) in bucket.slots.iter().enumerate() {
             let word = Slot(slot.load(acquire(Edge::E1)));
-            if !word.has_tag(sought.hash) || word.is_empty() {
+            if !word.has_tag(hashed.hash) || word.is_empty() {
                 continue;
             }
             if !self.copy(slot, word, scratch) {
-                return Seen::Torn;
+                return Probe::Torn;
             }
-            if sought.key.is(scratch.record().key()) {
-                return Seen::Here(Version { bucket: at as u32, slot: number as u32, word: word.0 });
+            if hashed.key.is(scratch.record().key()) {
+                return Probe::Found(Version { bucket: at as u32, slot: number as u32, word: word.0 });
             }
         }
         // Edge E4, which ends with the fence of a later copy.
-        if bucket.overflow.load(Relaxed) == 0 { Seen::Nowhere } else { Seen::Beyond }
+        if bucket.overflow.load(Relaxed) == 0 { Probe::Absent } else { Probe::Overflowed }
     }
 
-    /// Copies the record that a slot named when it held `word`. `false` when its cells were written again meanwhile.
+    /// Copies the record that a slot with the value `word` points to. `false` if its cells were rewritten meanwhile.
     #[inline(always)]
     fn copy(&self, slot: &AtomicU64, word: Slot, scratch: &mut Scratch) -> bool {
         let cells = self.cells.get(word.cell() as usize..).and_then(|cells| cells.split_first());
@@ -153,13 +152,13 @@ impl Table<'_> {
         is_still(stamp, stamp_word, Part::StampRecheck) && is_still(word.0, slot, Part::SlotRecheck)
     }
 
-    /// The record behind a slot, for the writer, who alone can change it.
+    /// The record of a slot, for the writer, which alone changes records.
     pub(super) fn own_record<'s>(&self, slot: &AtomicU64, scratch: &'s mut Scratch) -> Option<Record<'s>> {
         self.copy(slot, Slot(slot.load(Relaxed)), scratch).then(|| scratch.record())
     }
 }
 
-/// Length and counters of the record whose first line this is.
+/// Length and counter number of a record, from its first line.
 #[inline(always)]
 fn meta(line: &[u8; LINE]) -> (usize, u32) {
     let word = line.as_chunks().0.get(1).map_or(0, |word| u64::from_ne_bytes(*word));
@@ -174,8 +173,7 @@ fn copy_line(cell: &Cell, line: &mut [u8; LINE]) {
     }
 }
 
-/// Copies what a record of this length has in the cells behind its first. `false` for a length torn from a later record, which
-/// may be anything.
+/// Copies the cells of a record after its first. `false` for an impossible length, which was read from a torn record.
 #[inline(never)]
 fn copy_rest(cells: &[Cell], len: usize, scratch: &mut Scratch) -> bool {
     let more = (PREFIX_BYTES + len).div_ceil(LINE) - 1;

@@ -1,32 +1,31 @@
-//! A record as bytes. Written by one encoder, read by views that never panic, whatever the bytes.
+//! The encoding of a record. One encoder writes it; views read it and never panic, whatever the bytes.
 //!
 //! ```text
 //! key_len u8, then the record's shape:
-//!     plain   one route with the pattern `.*` to one backend with an IPv4 address, as nearly all are: that backend, 7 bytes
-//!     other   0, routes u8, 5 bytes not used
+//!     plain   one route with the pattern `.*` to one IPv4 backend, as almost all have: that backend, 7 bytes
+//!     other   0, routes u8, 5 unused bytes
 //! then the key, and unless plain per route:
 //!     matcher u8, pattern_len u16, literal_len u16 (ffff: the pattern), pattern, literal, backends u8, then per backend:
 //!         scheme+host u8 (bit 7: https; 4, 6, or 0xf for a name), port u16, 4 | 16 bytes | name_len u8 + name
-//! then the automata of the patterns that are regular expressions, until the bytes end
+//! then the automata of the regular expressions, to the end
 //! ```
-//! Integers are little-endian. The automata are those of [`crate::route::Automata`].
+//! Integers are little-endian. [`crate::route::Automata`] documents the automata.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use crate::route::{Backend, Host, Matcher, Pattern, Route, RouteKey, Scheme, contains, find_first};
 
 const HTTPS: u8 = 0x80;
-/// Kinds of host. None is 0, which is no plain record's backend.
+/// Kinds of host; never 0, which marks a record that is not plain.
 const V4: u8 = 4;
 const V6: u8 = 6;
 const NAME: u8 = 0xf;
 /// Bytes before the key.
 const HEAD_BYTES: usize = 8;
-/// In place of a literal's length: it is the pattern itself.
+/// In place of a literal's length: the literal equals the pattern.
 const SAME: u16 = u16::MAX;
 
-/// Appends a record. The routes are in the order in which they are to be tried; a redirect has none. `automata` are those
-/// of the routes that are found by regular expressions.
+/// Appends a record. `routes` are in matching order, none for a redirect; `automata` belong to their regular expressions.
 pub(super) fn encode(key: &RouteKey, routes: &[Route], automata: &[u8], out: &mut Vec<u8>) {
     let key = key.as_bytes();
     out.push(key.len() as u8);
@@ -51,27 +50,27 @@ pub(super) fn encode(key: &RouteKey, routes: &[Route], automata: &[u8], out: &mu
     out.extend_from_slice(automata);
 }
 
-/// The backend of a plain record.
+/// The backend, if these routes make a plain record.
 fn plain_backend(routes: &[Route]) -> Option<&Backend> {
     let [Route { pattern, backends }] = routes else { return None };
     let [backend @ Backend { host: Host::V4(_), .. }] = &backends[..] else { return None };
     (*pattern == Pattern::any()).then_some(backend)
 }
 
-/// Bytes of a record of these routes without automata.
+/// Size of a record with these routes, in bytes without automata.
 pub fn record_bytes(key: &RouteKey, routes: &[Route]) -> usize {
     let routes = if plain_backend(routes).is_some() { &[] } else { routes };
     HEAD_BYTES + key.as_bytes().len() + routes.iter().map(route_bytes).sum::<usize>()
 }
 
-/// Bytes that a route takes of its record.
+/// Size of a route within its record, in bytes.
 pub fn route_bytes(route: &Route) -> usize {
     let (pattern, literal) = (route.pattern.as_str().as_bytes(), route.pattern.literal());
     let text = if pattern == literal { pattern.len() } else { pattern.len() + literal.len() };
     6 + text + route.backends.iter().map(backend_bytes).sum::<usize>()
 }
 
-/// Bytes that a backend takes of its record.
+/// Size of a backend within its record, in bytes.
 pub fn backend_bytes(backend: &Backend) -> usize {
     3 + match &backend.host {
         Host::V4(_) => 4,
@@ -99,16 +98,16 @@ fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
     }
 }
 
-/// Which record a lookup found, for [`Table::is_current`](super::Table::is_current).
+/// Identifies the record that a lookup found, for [`Table::is_current`](super::Table::is_current).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     pub(super) bucket: u32,
     pub(super) slot: u32,
-    /// The slot's word: it differs from that of any other record there, but for one of 2^20 records later.
+    /// The slot's word. Another record in the same slot has another word, except for one 2^20 records later.
     pub(super) word: u64,
 }
 
-/// A copied record: its key and its routes.
+/// A copied record: a key and its routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     bytes: &'a [u8],
@@ -120,13 +119,13 @@ pub struct Record<'a> {
 /// One route of a copied record.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteView<'a> {
-    /// How the pattern is found.
+    /// How the pattern is matched.
     pub matcher: Matcher,
     /// The pattern as the tenant wrote it.
     pub pattern: &'a [u8],
-    /// What [`Matcher`] compares.
+    /// The text that [`Matcher`] compares.
     pub literal: &'a [u8],
-    /// How many backends there are, at least one.
+    /// Number of backends, at least one.
     pub backend_count: usize,
     backends: &'a [u8],
 }
@@ -134,15 +133,15 @@ pub struct RouteView<'a> {
 /// One backend of a copied record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendView<'a> {
-    /// How to speak to it.
+    /// HTTP or HTTPS.
     pub scheme: Scheme,
-    /// Where it is.
+    /// Address or name.
     pub host: HostView<'a>,
     /// TCP port.
     pub port: u16,
 }
 
-/// The machine of a copied backend.
+/// The host of a copied backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostView<'a> {
     /// An address.
@@ -156,7 +155,7 @@ impl<'a> Record<'a> {
         Self { bytes, counters, owner: 0, version: Version::default() }
     }
 
-    /// Found by the keyed hash of its key.
+    /// Adds what a lookup knows: the keyed hash of the key, and the version.
     pub(super) fn found_by(self, hash: u64, version: Version) -> Self {
         Self { owner: hash.max(1), version, ..self }
     }
@@ -169,13 +168,13 @@ impl<'a> Record<'a> {
         self.bytes.len()
     }
 
-    /// What [`RouteKey::as_bytes`] gave: a tool's own name, another kind's after its mark.
+    /// The encoded key, see [`RouteKey::as_bytes`]: a tool's name, or a mark and another kind's name.
     #[inline(always)]
     pub fn key(&self) -> &'a [u8] {
         self.parts().map_or(&[], |(_, key, _)| key)
     }
 
-    /// Its shape, its key, and what follows.
+    /// Shape, key, and the rest.
     #[inline(always)]
     fn parts(&self) -> Option<(&'a [u8], &'a [u8], Reader<'a>)> {
         let ([key_len, shape @ ..], rest) = self.bytes.split_first_chunk::<HEAD_BYTES>()?;
@@ -183,8 +182,8 @@ impl<'a> Record<'a> {
         Some((shape, key, Reader(rest)))
     }
 
-    /// Whose it is: the keyed hash of its key, which nobody who chooses names can predict. The same as long as the zone
-    /// is, whatever becomes of the routes; 0 for one that was not found by a lookup.
+    /// The keyed hash of the key, which tenants cannot predict. Constant for the lifetime of the zone, however the routes
+    /// change; 0 if the record does not come from a lookup.
     pub fn owner(&self) -> u64 {
         self.owner
     }
@@ -194,12 +193,12 @@ impl<'a> Record<'a> {
         self.counters
     }
 
-    /// Which record this is. Only what a lookup found has a version that can be current.
+    /// The record's version. Only a record from a lookup has a valid one.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The backend of a plain record, as nearly all are: it has the one route `.*` to it.
+    /// The backend of a plain record, which has one route `.*` to one backend.
     #[inline(always)]
     pub fn plain(&self) -> Option<(Scheme, SocketAddrV4)> {
         let &[_, kind, p0, p1, a, b, c, d] = self.bytes.first_chunk::<HEAD_BYTES>()?;
@@ -207,7 +206,7 @@ impl<'a> Record<'a> {
         (kind != 0).then_some((scheme_of(kind), addr))
     }
 
-    /// How many routes there are, what reads them, and the one of a plain record.
+    /// Number of routes, a reader for them, and the route of a plain record.
     fn shape(&self) -> (u8, Reader<'a>, Option<RouteView<'a>>) {
         match self.parts() {
             Some(([0, routes, ..], _, reader)) => (*routes, reader, None),
@@ -220,13 +219,13 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The routes, in the order in which they are to be tried.
+    /// The routes, in matching order.
     pub fn routes(&self) -> impl Iterator<Item = RouteView<'a>> + use<'a> {
         let (count, mut reader, mut plain) = self.shape();
         (0..count).map_while(move |_| plain.take().or_else(|| reader.route()))
     }
 
-    /// The automata of the patterns that are regular expressions, as [`crate::route::Automata`] has them.
+    /// The automata of the regular expressions, see [`crate::route::Automata`].
     pub fn automata(&self) -> &'a [u8] {
         let (count, mut reader, None) = self.shape() else { return &[] };
         for _ in 0..count {
@@ -237,14 +236,14 @@ impl<'a> Record<'a> {
         reader.0
     }
 
-    /// The first route whose pattern is found in `rest`, the path after the tool's name.
+    /// The first route with a pattern that matches `rest`, the path after the tool's name.
     pub fn select(&self, rest: &[u8]) -> Option<RouteView<'a>> {
         let (count, mut reader, plain) = self.shape();
         if plain.is_some() {
             return plain;
         }
         for _ in 0..count {
-            // Returned as it is: a view is longer than the usual record, and copying it costs more than finding it.
+            // Returned without a copy: copying a view costs more than finding it.
             let next = reader.route();
             let route = next.as_ref()?;
             if route.matcher == Matcher::Any {
@@ -260,8 +259,8 @@ impl<'a> Record<'a> {
         None
     }
 
-    /// The same for a tool with regular expressions. Their automata are searched once, and only for those that come before
-    /// the first other route that is found.
+    /// [`Self::select`] for a tool with regular expressions: searches their automata once, and only for patterns that come
+    /// before the first other match.
     #[inline(never)]
     fn select_with_automata(&self, rest: &[u8]) -> Option<RouteView<'a>> {
         let mut before = 0u8;
@@ -276,7 +275,7 @@ impl<'a> Record<'a> {
 }
 
 impl<'a> RouteView<'a> {
-    /// Whether comparing bytes finds the pattern; never for a regular expression.
+    /// Whether the literal matches; never for a regular expression.
     #[inline(always)]
     fn is_found_in(&self, rest: &[u8]) -> bool {
         match self.matcher {
@@ -302,7 +301,7 @@ impl<'a> RouteView<'a> {
 }
 
 impl BackendView<'_> {
-    /// The address to connect to, when the host is one.
+    /// The address to connect to, if the host is an address.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self.host {
             HostView::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
@@ -327,7 +326,7 @@ fn scheme_of(kind: u8) -> Scheme {
     if kind & HTTPS == 0 { Scheme::Http } else { Scheme::Https }
 }
 
-/// Takes fields off the front; `None` when the bytes end early.
+/// Reads fields off the front; `None` if the bytes end early.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -1,15 +1,15 @@
-//! One word of the index: which cells hold a record, and which record it was.
+//! One word of the index: the cells of a record and the low bits of its stamp.
 
-/// Bits that tell tools in one bucket apart without reading their records.
+/// Bits of the hash, to skip other keys in a bucket without reading their records.
 const TAG_BITS: u32 = 16;
-/// Bits of a cell number: 16 GiB of records.
+/// Bits of a cell number, for 16 GiB of records.
 pub(super) const CELL_BITS: u32 = 28;
-/// Bits of the record's stamp, the lowest.
+/// Low bits of the record's stamp.
 const STAMP_BITS: u32 = 20;
 
 const _: () = assert!(TAG_BITS + CELL_BITS + STAMP_BITS == 64);
 
-/// `tag 16 | cell 28 | stamp 20`, from the highest bit. Cell 0 is never used, so no slot is the empty word 0.
+/// `tag 16 | cell 28 | stamp 20`, from the highest bit. Cell 0 is never used, so the word 0 means empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(pub u64);
 
@@ -27,18 +27,18 @@ impl Slot {
         (self.0 >> STAMP_BITS & mask(CELL_BITS)) as u32
     }
 
-    /// Whether the record may be the key's.
+    /// Whether the record may belong to the key with this hash.
     pub fn has_tag(self, hash: u64) -> bool {
         (self.0 >> (CELL_BITS + STAMP_BITS)) as u16 == tag(hash)
     }
 
-    /// Whether a record with this stamp may be the one that was published here.
+    /// Whether a record with this stamp may be the one published here.
     pub fn has_stamp(self, stamp: u64) -> bool {
         (self.0 ^ stamp) & mask(STAMP_BITS) == 0
     }
 }
 
-/// The low bits: the home bucket is chosen by the high ones.
+/// The low bits; the high bits choose the home bucket.
 fn tag(hash: u64) -> u16 {
     hash as u16
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_come_back() {
+    fn fields_round_trip() {
         let slot = Slot::new(0xdead_beef_0000_1234, (1 << CELL_BITS) - 1, 0xf_ffff_fff1);
         assert_eq!(slot.cell(), (1 << CELL_BITS) - 1);
         assert!(slot.has_tag(0x1234) && !slot.has_tag(0x1235));

@@ -1,4 +1,4 @@
-//! The table as a whole: against a model, at its limits, under concurrent readers.
+//! Tests of the whole table: against a model, at its limits, with concurrent readers.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ fn tool(name: &str) -> RouteKey {
     RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap()
 }
 
-/// One catch-all route to a backend that tells the version.
+/// One catch-all route to a backend whose port is the version plus one.
 fn routes(version: u16) -> Vec<Route> {
     vec![Route {
         pattern: Pattern::try_new(".*").unwrap(),
@@ -38,7 +38,7 @@ fn port_of(table: Table<'_>, name: &str) -> Option<u16> {
             record.routes().next().and_then(|r| r.first_backend()).map(|b| b.port)
         }
         Lookup::Absent => None,
-        Lookup::Contended => panic!("nobody writes"),
+        Lookup::Contended => panic!("contended without a writer"),
     }
 }
 
@@ -67,7 +67,7 @@ fn insert_replace_withdraw() {
 }
 
 #[test]
-fn the_last_tool_fits_and_one_more_is_refused_alone() {
+fn a_full_table_refuses_only_the_new_tool() {
     let owned = OwnedTable::new(SMALL);
     let (mut writer, _) = Writer::attach(owned.table());
     for i in 0..24 {
@@ -82,7 +82,7 @@ fn the_last_tool_fits_and_one_more_is_refused_alone() {
 }
 
 #[test]
-fn a_change_that_finds_no_cells_takes_the_old_record_out() {
+fn a_change_without_room_withdraws_the_old_record() {
     let owned = OwnedTable::new(SMALL);
     let (table, header) = (owned.table(), owned.table().header());
     let (mut writer, _) = Writer::attach(table);
@@ -91,13 +91,13 @@ fn a_change_that_finds_no_cells_takes_the_old_record_out() {
     writer.publish(&tool("a"), &long_routes(880, 1)).unwrap();
     assert_eq!((header.free_bytes(), header.reserve_bytes()), (12 * 64, 10 * 64));
     assert_eq!(header.largest_free_bytes(), header.free_bytes());
-    // Longer than what is free, shorter than what is free without its former record.
+    // Larger than the free cells, smaller than these plus those of the old record.
     assert_eq!(writer.publish(&tool("a"), &long_routes(990, 2)), Ok(Published::Replaced));
     assert_eq!((port_of(table, "a"), header.displaced()), (Some(3), 0));
     let mut longer = long_routes(990, 3);
     longer.extend(long_routes(900, 3));
     let error = writer.publish(&tool("a"), &longer).unwrap_err();
-    assert!(matches!(error, PublishError::Full { .. }), "{error}");
+    assert!(matches!(error, PublishError::TableFull { .. }), "{error}");
     assert_eq!((port_of(table, "a"), port_of(table, "b")), (None, Some(2)));
     assert_eq!((header.displaced(), header.refused_full()), (1, 1));
     assert_eq!(Writer::attach(table).1, Recovered { tools: 1, damaged: 0 });
@@ -105,7 +105,7 @@ fn a_change_that_finds_no_cells_takes_the_old_record_out() {
 }
 
 #[test]
-fn what_is_new_leaves_room_for_what_moves() {
+fn new_records_leave_a_reserve_for_changes() {
     let owned = OwnedTable::new(SMALL);
     let (mut writer, _) = Writer::attach(owned.table());
     let fit = (0..).take_while(|i| writer.publish(&tool(&format!("t{i}")), &long_routes(90, 1)).is_ok()).count();
@@ -128,7 +128,7 @@ fn no_record_takes_more_than_its_share() {
     let error = writer.publish(&tool("a"), &large).unwrap_err();
     assert!(error.to_string().ends_with("expected at most 4096"), "{error}");
     assert_eq!((port_of(table, "a"), table.header().displaced()), (None, 1));
-    // A larger zone lets a tool have more; what is too much in a smaller one is left to the next comparison.
+    // A record from a larger zone may be too large here; the next scan repairs that.
     let roomy = OwnedTable::new(Capacity { buckets: 4, cells: 200_000, tools: 24, health: 1 });
     let (mut from, _) = Writer::attach(roomy.table());
     from.publish(&tool("a"), &large).unwrap();
@@ -138,7 +138,7 @@ fn no_record_takes_more_than_its_share() {
 }
 
 #[test]
-fn what_is_carried_over_is_not_new() {
+fn carried_records_may_use_the_reserve() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(SMALL));
     let (mut writer, _) = Writer::attach(old.table());
     let names: Vec<_> = (0..9).map(|i| tool(&format!("t{i}"))).collect();
@@ -148,7 +148,7 @@ fn what_is_carried_over_is_not_new() {
 }
 
 #[test]
-fn a_slot_that_names_no_record_of_its_own_is_emptied() {
+fn slots_without_a_valid_record_are_cleared() {
     let owned = OwnedTable::new(SMALL);
     let (mut writer, _) = Writer::attach(owned.table());
     writer.publish(&tool("a"), &routes(1)).unwrap();
@@ -165,7 +165,7 @@ fn a_slot_that_names_no_record_of_its_own_is_emptied() {
 }
 
 #[test]
-fn counters_survive_a_change_and_an_absence_but_not_another_owner() {
+fn counters_survive_changes_and_absence_but_not_reassignment() {
     let owned = OwnedTable::new(Capacity { tools: 2, ..SMALL });
     let table = owned.table();
     let line_of = |name: &str| match table.lookup(name.as_bytes(), &mut Scratch::default()) {
@@ -188,7 +188,7 @@ fn counters_survive_a_change_and_an_absence_but_not_another_owner() {
 }
 
 #[test]
-fn a_sweep_finds_what_the_source_no_longer_has() {
+fn a_sweep_finds_unseen_keys() {
     let owned = OwnedTable::new(SMALL);
     let (mut writer, _) = Writer::attach(owned.table());
     for name in ["a", "b", "c", "d"] {
@@ -202,10 +202,10 @@ fn a_sweep_finds_what_the_source_no_longer_has() {
 }
 
 #[test]
-fn raw_memory_is_formatted_once_and_attached_ever_after() {
+fn formatted_memory_can_be_attached() {
     let bytes = 64 << 10;
     let layout = std::alloc::Layout::from_size_align(bytes, 64).unwrap();
-    // SAFETY: the layout has a size, and nobody frees the memory.
+    // SAFETY: the layout has a size, and the memory is never freed.
     let memory = unsafe { std::alloc::alloc_zeroed(layout) };
     // SAFETY: allocated just above, for good, with this size and alignment; the same holds for the calls below.
     assert!(unsafe { Table::attach(memory, bytes) }.is_err_and(|e| e == LayoutError::Foreign));
@@ -215,13 +215,13 @@ fn raw_memory_is_formatted_once_and_attached_ever_after() {
     // SAFETY: as above.
     let again = unsafe { Table::attach(memory, bytes) }.unwrap();
     assert_eq!(port_of(again, "a"), Some(2));
-    // SAFETY: as above; a smaller size is what must be refused.
+    // SAFETY: as above; the smaller size must be refused.
     assert!(unsafe { Table::attach(memory, bytes / 2) }.is_err());
 }
 
 #[test]
-fn readers_see_every_tool_whole_while_it_is_rewritten() {
-    // Tools a0..a9 are replaced for ever, each version in another size of record; b0..b9 come and go.
+fn readers_see_complete_records_during_rewrites() {
+    // Tools a0..a9 are replaced in a loop, with records of changing size; b0..b9 are inserted and withdrawn.
     let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1 });
     let table = owned.table();
     let (mut writer, _) = Writer::attach(table);
@@ -293,7 +293,7 @@ proptest! {
                     match outcome {
                         Ok(Published::Inserted) => prop_assert!(model.insert(name, version + 1).is_none()),
                         Ok(_) => prop_assert!(model.insert(name, version + 1).is_some()),
-                        // What it had would be stale.
+                        // The old record is withdrawn as stale.
                         Err(_) => _ = model.remove(&name),
                     }
                 }
@@ -318,7 +318,7 @@ proptest! {
 }
 
 #[test]
-fn carried_over_a_table_has_the_same_tools_and_counts() {
+fn carrying_over_keeps_tools_counters_and_state() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(Capacity { buckets: 8, cells: 80, ..SMALL }));
     let (mut writer, _) = Writer::attach(old.table());
     for (version, name) in (1..).zip(["a", "b", "c"]) {
@@ -350,7 +350,7 @@ fn carried_over_a_table_has_the_same_tools_and_counts() {
 }
 
 #[test]
-fn every_kind_is_counted_by_itself_found_by_its_key_and_carried_over() {
+fn kinds_are_counted_separately_and_carried_over() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(SMALL));
     let key = |kind, name: &str| RouteKey::try_new(kind, name.as_bytes()).unwrap();
     let (mut writer, _) = Writer::attach(old.table());
@@ -381,7 +381,7 @@ fn every_kind_is_counted_by_itself_found_by_its_key_and_carried_over() {
 }
 
 #[test]
-fn a_tool_and_its_redirect_are_neighbours_and_a_table_full_of_such_pairs_takes_them_all() {
+fn tools_and_redirects_share_homes_and_fill_a_table() {
     let owned = OwnedTable::new(Capacity::of_bytes(2 << 20).unwrap());
     let table = owned.table();
     let pairs = table.capacity().tools / 2;
@@ -395,30 +395,30 @@ fn a_tool_and_its_redirect_are_neighbours_and_a_table_full_of_such_pairs_takes_t
     }
     let mut scratch = Scratch::default();
     for name in (0..pairs).map(|n| format!("t{n}")) {
-        let sought = table.sought(LookupKey::tool(name.as_bytes()));
+        let hashed = table.hashed(LookupKey::tool(name.as_bytes()));
         assert!(
-            matches!(table.look_up(&sought, &mut scratch), Lookup::Found(record) if record.key() == name.as_bytes())
+            matches!(table.lookup_hashed(&hashed, &mut scratch), Lookup::Found(record) if record.key() == name.as_bytes())
         );
-        let sought = sought.redirect().unwrap();
+        let hashed = hashed.redirect().unwrap();
         let key = redirect(&name);
         assert!(
-            matches!(table.look_up(&sought, &mut scratch), Lookup::Found(record) if record.key() == key.as_bytes())
+            matches!(table.lookup_hashed(&hashed, &mut scratch), Lookup::Found(record) if record.key() == key.as_bytes())
         );
     }
 }
 
 #[test]
-fn a_table_that_is_too_small_refuses_to_be_carried_over_to() {
+fn carrying_over_into_a_too_small_table_fails() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(Capacity { tools: 2, ..SMALL }));
     let (mut writer, _) = Writer::attach(old.table());
     ["a", "b", "c"].iter().for_each(|name| assert!(writer.publish(&tool(name), &routes(1)).is_ok()));
-    assert!(matches!(carry_over(old.table(), new.table()), Err(PublishError::Full { capacity: 2, .. })));
+    assert!(matches!(carry_over(old.table(), new.table()), Err(PublishError::TableFull { capacity: 2, .. })));
     assert_eq!(listed(old.table()).len(), 3);
     assert_eq!(new.table().header().loaded_from(), None);
 }
 
 #[test]
-fn a_tables_age_is_that_of_what_was_last_in_step() {
+fn age_counts_from_the_last_time_in_step() {
     let owned = OwnedTable::new(SMALL);
     let header = owned.table().header();
     assert_eq!(header.age_seconds(1000), None, "never loaded");
@@ -427,17 +427,17 @@ fn a_tables_age_is_that_of_what_was_last_in_step() {
     assert_eq!(header.age_seconds(1000), Some(600), "a snapshot's");
     writer.mark_synced(1000, 0, &[Kind::Tool]);
     writer.note_in_step(1060);
-    // A clock that was set back tells nothing: the next heartbeat puts it right, and without one the table is old.
+    // After the clock was set back the next ping corrects the age; without one the table counts as old.
     for (now, age) in [(1060, 0), (1061, 0), (1062, 2), (1160, 100), (1059, 0), (900, 160)] {
         assert_eq!(header.age_seconds(now), Some(age), "{now}");
     }
     writer.note_in_step(900);
     assert_eq!(header.age_seconds(900), Some(0));
-    assert_eq!(header.synced_at(), 1000, "the last comparison is another matter");
+    assert_eq!(header.synced_at(), 1000, "the time of the last scan is unchanged");
 }
 
 #[test]
-fn whoever_knows_the_number_of_changes_knows_whether_there_was_one() {
+fn every_change_is_counted() {
     let owned = OwnedTable::new(SMALL);
     let (mut writer, _) = Writer::attach(owned.table());
     let changes = || owned.table().header().changes();

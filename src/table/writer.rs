@@ -1,4 +1,4 @@
-//! The single writer. What it keeps privately it can rebuild from the table at any time.
+//! The single writer. It can rebuild its private state from the table at any time.
 
 use std::collections::HashSet;
 
@@ -13,79 +13,79 @@ use super::record::{self, Record};
 use super::slot::Slot;
 use crate::route::{Kind, Route, RouteKey};
 
-/// What publishing changed.
+/// What a publication changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// The key was not there.
+    /// The key is new.
     Inserted,
-    /// It had other routes.
+    /// The key had other routes.
     Replaced,
-    /// It had these routes.
+    /// The key had the same routes.
     Unchanged,
 }
 
-/// Why something could not be published. If the key had a record it is out: what that said is no longer true, and the
-/// address that it names may be another tenant's by now. Everything else in the table still is.
+/// Why a record was not published. The key's old record, if any, is withdrawn: it is outdated, and its backend's address may
+/// belong to another tenant by now. All other records stay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// No room for one more record, or for one of this size.
+    /// The table is full, or has no room for a record of this size.
     #[error("no room for {key}: {live} of {capacity} records, {live_bytes} bytes; enlarge the zone")]
-    Full {
-        /// Who was refused.
+    TableFull {
+        /// The refused key.
         key: RouteKey,
-        /// Records in the table.
+        /// Number of records in the table.
         live: u64,
-        /// Most that it can hold.
+        /// Most records that the table holds.
         capacity: usize,
-        /// Bytes that records take.
+        /// Bytes in use by records.
         live_bytes: u64,
     },
-    /// The record would be longer than any record may be.
+    /// The record exceeds the limit of one record.
     #[error("the routes of {key} take {bytes} bytes, expected at most {limit}")]
     TooLarge {
-        /// Who was refused.
+        /// The refused key.
         key: RouteKey,
-        /// What it would take.
+        /// Size of the record.
         bytes: usize,
-        /// What one may take in this zone.
+        /// Most bytes of one record in this zone.
         limit: usize,
     },
 }
 
-/// What a new writer found.
+/// What a new writer found in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Tools in the table.
+    /// Number of tools.
     pub tools: u64,
-    /// Slots that named no record of theirs, and were emptied. Always 0 unless memory was damaged.
+    /// Slots without a valid record, which were cleared. Always 0 unless memory was damaged.
     pub damaged: u64,
 }
 
-/// Where a record's slot is.
+/// The position of a slot.
 #[derive(Clone, Copy)]
-struct Place {
+struct SlotPosition {
     bucket: usize,
     slot: usize,
 }
 
-/// The one writer of a table. Whoever makes one must hold the writer lease.
+/// The one writer of a table. A process that creates one must hold the writer lock of a shared table.
 pub struct Writer<'a> {
     table: Table<'a>,
     arena: Arena,
     lines: CounterLines,
     last_stamp: u64,
-    /// Records by kind.
+    /// Number of records by kind.
     live: [u64; Kind::ALL.len()],
-    /// Hashes of the keys that were taken out for want of room: they are not new when they come back.
+    /// Hashes of keys that were withdrawn for lack of room: they may use the reserve when they return.
     displaced: HashSet<u64>,
-    /// One bit per slot: confirmed since [`Writer::begin_sweep`].
+    /// One bit per slot: seen since [`Writer::begin_sweep`].
     seen: Vec<u64>,
     scratch: Scratch,
     encoded: Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
-    /// Takes over a table: scans it, empties slots that name no record, counts overflows anew.
+    /// Takes over a table: scans it, clears invalid slots, recounts overflows.
     pub fn attach(table: Table<'a>) -> (Self, Recovered) {
         let mut writer = Self {
             table,
@@ -111,16 +111,17 @@ impl<'a> Writer<'a> {
                 let record = table.own_record(slot, &mut writer.scratch);
                 let home = record.and_then(|record| {
                     let (kind, hash) = (RouteKey::from_table(record.key()).ok()?.kind(), table.hash(record.key()));
-                    let way = word.has_tag(hash).then(|| table.probe(hash).map(|(b, _)| b).position(|b| b == at))??;
-                    Some((record, kind, hash, way))
+                    let distance =
+                        word.has_tag(hash).then(|| table.probe(hash).map(|(b, _)| b).position(|b| b == at))??;
+                    Some((record, kind, hash, distance))
                 });
-                let Some((record, kind, hash, way)) = home.filter(|(r, ..)| owners.insert(r.counters())) else {
+                let Some((record, kind, hash, distance)) = home.filter(|(r, ..)| owners.insert(r.counters())) else {
                     slot.store(0, release(Edge::E1));
                     found.damaged += 1;
                     continue;
                 };
                 extents.push((word.cell(), cells_of(record.byte_len())));
-                for (passed, _) in table.probe(hash).take(way) {
+                for (passed, _) in table.probe(hash).take(distance) {
                     if let Some(count) = overflow.get_mut(passed) {
                         *count += 1;
                     }
@@ -128,23 +129,23 @@ impl<'a> Writer<'a> {
                 writer.count(kind, 1);
             }
         }
-        // What a killed writer left too high is lowered; nobody inserts meanwhile.
+        // Lowers counts that a killed writer left too high; nothing is inserted meanwhile.
         for (bucket, count) in table.buckets.iter().zip(overflow) {
             bucket.overflow.store(count, release(Edge::E4));
         }
         writer.arena = Arena::new(table.cells.len() as u32, extents);
         writer.lines = CounterLines::scan(&table, &owners);
         found.tools = writer.live_of(Kind::Tool);
-        writer.describe();
+        writer.store_counts();
         (writer, found)
     }
 
-    /// The table written to.
+    /// The view of the table.
     pub fn table(&self) -> Table<'a> {
         self.table
     }
 
-    /// Makes these the key's routes, none of which is a regular expression: such a pattern would be found nowhere.
+    /// Publishes routes without regular expressions: without automata, those would never match.
     ///
     /// # Errors
     /// As for [`Self::publish_with`].
@@ -152,10 +153,10 @@ impl<'a> Writer<'a> {
         self.publish_with(key, routes, &[])
     }
 
-    /// Makes these the key's routes, with the automata of their regular expressions. Marks the key as seen.
+    /// Publishes routes with the automata of their regular expressions. Marks the key as seen.
     ///
     /// # Errors
-    /// No room, or a record beyond the limit. What the key had is then withdrawn.
+    /// Every [`PublishError`]; the key's old record is then withdrawn.
     pub fn publish_with(
         &mut self,
         key: &RouteKey,
@@ -167,13 +168,13 @@ impl<'a> Writer<'a> {
         self.put(key, false)
     }
 
-    /// The key's record.
+    /// The key's current record.
     pub fn record(&mut self, key: &[u8]) -> Option<Record<'_>> {
-        let place = self.find(self.table.hash(key), key)?;
-        self.table.own_record(self.table.slot(place)?, &mut self.scratch)
+        let position = self.find(self.table.hash(key), key)?;
+        self.table.own_record(self.table.slot(position)?, &mut self.scratch)
     }
 
-    /// Takes over a record of another table, with what its requests came to there. It is not new: the reserve is open to it.
+    /// Copies a record of another table with its counter values. Such a record may use the reserve.
     ///
     /// # Errors
     /// As for [`Self::publish_with`].
@@ -182,7 +183,7 @@ impl<'a> Writer<'a> {
         self.encoded.extend_from_slice(record.bytes());
         let published = self.put(key, true)?;
         let hash = self.table.hash(key.as_bytes());
-        let slot = self.find(hash, key.as_bytes()).and_then(|place| self.table.slot(place));
+        let slot = self.find(hash, key.as_bytes()).and_then(|position| self.table.slot(position));
         let copied = slot.and_then(|slot| self.table.own_record(slot, &mut self.scratch));
         if let Some(line) = copied.and_then(|copied| self.table.counters(copied.counters())) {
             line.restore(tally);
@@ -193,17 +194,17 @@ impl<'a> Writer<'a> {
     /// Publishes the encoded record.
     fn put(&mut self, key: &RouteKey, is_carried: bool) -> Result<Published, PublishError> {
         let hash = self.table.hash(key.as_bytes());
-        let place = self.find(hash, key.as_bytes());
-        if let Some(place) = place {
-            self.mark(place);
+        let position = self.find(hash, key.as_bytes());
+        if let Some(position) = position {
+            self.mark(position);
         }
         let (bytes, limit) = (self.encoded.len(), self.table.record_limit());
         if bytes > limit {
             self.displace(key);
             return Err(PublishError::TooLarge { key: key.clone(), bytes, limit });
         }
-        let mut old = place.map(|place| (place, self.load(place)));
-        let had = place.and_then(|place| self.table.own_record(self.table.slot(place)?, &mut self.scratch));
+        let mut old = position.map(|position| (position, self.load(position)));
+        let had = position.and_then(|position| self.table.own_record(self.table.slot(position)?, &mut self.scratch));
         let (had_counters, had_bytes) = had.map(|r| (r.counters(), r.byte_len())).unzip();
         if had.is_some_and(|r| r.bytes() == self.encoded) {
             return Ok(Published::Unchanged);
@@ -211,33 +212,33 @@ impl<'a> Writer<'a> {
         let published = if old.is_some() { Published::Replaced } else { Published::Inserted };
         let is_new = old.is_none() && !is_carried && !self.displaced.contains(&hash);
         let reserve = if !is_new { 0 } else { self.table.capacity().reserve_cells() as u64 };
-        let mut room = self.make_room(hash, old.map(|(place, _)| place), had_counters, cells_of(bytes), reserve);
-        if room.is_none() && old.is_some() {
-            // What it had is no longer true, and its cells may be what is wanted: for a moment the key is absent.
+        let mut space = self.allocate(hash, old.map(|(position, _)| position), had_counters, cells_of(bytes), reserve);
+        if space.is_none() && old.is_some() {
+            // The old record is outdated, and its cells may be needed: the key is absent for a moment.
             self.withdraw(key.as_bytes());
             old = None;
-            room = self.make_room(hash, None, None, cells_of(bytes), 0);
-            if room.is_none() {
+            space = self.allocate(hash, None, None, cells_of(bytes), 0);
+            if space.is_none() {
                 self.note_displaced(hash);
             }
         }
-        let Some((place, cell, counters)) = room else {
+        let Some((position, cell, counters)) = space else {
             self.table.header.refused_full.fetch_add(1, Relaxed);
             return Err(self.full(key));
         };
         self.displaced.remove(&hash);
         let stamp = self.write(cell, counters);
-        self.store(place, Slot::new(hash, cell, stamp));
-        self.mark(place);
+        self.store(position, Slot::new(hash, cell, stamp));
+        self.mark(position);
         match old.zip(had_bytes) {
             Some(((_, slot), bytes)) => self.arena.free(slot.cell(), cells_of(bytes)),
             None => self.count(key.kind(), 1),
         }
-        self.describe();
+        self.store_counts();
         Ok(published)
     }
 
-    /// Takes a record out that has become untrue, and whose successor is too large.
+    /// Withdraws an outdated record whose replacement is too large.
     fn displace(&mut self, key: &RouteKey) {
         if self.withdraw(key.as_bytes()) {
             self.note_displaced(self.table.hash(key.as_bytes()));
@@ -246,65 +247,66 @@ impl<'a> Writer<'a> {
 
     fn note_displaced(&mut self, hash: u64) {
         self.table.header.displaced.fetch_add(1, Relaxed);
-        // Nobody displaces more than there was room for, unless keys come and go.
+        // Bounded, in case displaced keys never return.
         if self.displaced.len() < self.table.counters.len() {
             self.displaced.insert(hash);
         }
     }
 
-    /// Takes the record out; `false` when it wasn't there.
+    /// Withdraws a record; `false` if there is none.
     pub fn withdraw(&mut self, key: &[u8]) -> bool {
         let hash = self.table.hash(key);
         self.displaced.remove(&hash);
-        let Some(place) = self.find(hash, key) else { return false };
-        let slot = self.load(place);
-        let had = self.table.slot(place).and_then(|slot| self.table.own_record(slot, &mut self.scratch));
+        let Some(position) = self.find(hash, key) else { return false };
+        let slot = self.load(position);
+        let had = self.table.slot(position).and_then(|slot| self.table.own_record(slot, &mut self.scratch));
         let had = had.map(|r| (r.counters(), r.byte_len()));
-        self.store(place, Slot(0));
+        self.store(position, Slot(0));
         if let Some((counters, bytes)) = had {
             self.arena.free(slot.cell(), cells_of(bytes));
             self.lines.release(counters, hash);
         }
-        // Only now: a reader that still needs the way has found nothing at its end.
-        for (_, bucket) in self.table.probe(hash).take_while(|&(at, _)| at != place.bucket) {
+        // Only now: readers that still follow the probe path find an empty slot at its end.
+        for (_, bucket) in self.table.probe(hash).take_while(|&(at, _)| at != position.bucket) {
             let count = bucket.overflow.load(Relaxed);
             bucket.overflow.store(count.saturating_sub(1), release(Edge::E4));
         }
         self.count(Kind::of(key), -1);
-        self.describe();
+        self.store_counts();
         true
     }
 
-    /// Starts a comparison: nothing is seen yet.
+    /// Begins a mark-and-sweep: marks all keys as unseen.
     pub fn begin_sweep(&mut self) {
         self.seen.fill(0);
     }
 
-    /// Marks a key as seen without publishing it; what it has stays. `false` when it isn't in the table.
+    /// Marks a key as seen without changing it. `false` if it is not in the table.
     pub fn confirm(&mut self, key: &[u8]) -> bool {
-        let place = self.find(self.table.hash(key), key);
-        place.inspect(|&place| self.mark(place)).is_some()
+        let position = self.find(self.table.hash(key), key);
+        position.inspect(|&position| self.mark(position)).is_some()
     }
 
-    /// What was not seen since [`Self::begin_sweep`].
+    /// The keys not seen since [`Self::begin_sweep`].
     pub fn unseen(&mut self) -> Vec<RouteKey> {
         let mut unseen = Vec::new();
         for (bucket, slot) in (0..self.table.buckets.len()).flat_map(|b| (0..SLOTS).map(move |s| (b, s))) {
-            let place = Place { bucket, slot };
-            let word = self.load(place);
+            let position = SlotPosition { bucket, slot };
+            let word = self.load(position);
             if !word.is_empty()
-                && !self.is_seen(place)
-                && let Some(record) = self.table.slot(place).and_then(|s| self.table.own_record(s, &mut self.scratch))
+                && !self.is_seen(position)
+                && let Some(record) =
+                    self.table.slot(position).and_then(|s| self.table.own_record(s, &mut self.scratch))
             {
-                // What has no good name was damaged; the next writer empties its slot.
+                // An invalid key means damaged memory; the next writer clears the slot.
                 unseen.extend(RouteKey::from_table(record.key()));
             }
         }
         unseen
     }
 
-    /// Says that the table holds everything of these kinds that the source had at `unix_seconds`, `rejected` routes of it set
-    /// aside.
+    /// Records that a full scan ended at `unix_seconds`, with `rejected` routes: the table holds all other routes of the kinds
+    /// in `known`.
     pub fn mark_synced(&mut self, unix_seconds: u64, rejected: u64, known: &[Kind]) {
         self.note_known(known);
         self.table.header.synced_at.store(unix_seconds, Relaxed);
@@ -313,7 +315,7 @@ impl<'a> Writer<'a> {
         self.table.header.loaded.store(LoadedFrom::Source as u64, release(Edge::E5));
     }
 
-    /// Says that the table holds everything of these kinds that the source had at `unix_seconds`, as a snapshot tells it.
+    /// Records that a snapshot of `unix_seconds` was restored, which was complete for the kinds in `known`.
     pub fn mark_restored(&mut self, unix_seconds: u64, known: &[Kind]) {
         self.note_known(known);
         self.table.header.synced_at.store(unix_seconds, Relaxed);
@@ -321,7 +323,7 @@ impl<'a> Writer<'a> {
         self.table.header.loaded.store(LoadedFrom::Snapshot as u64, release(Edge::E5));
     }
 
-    /// Says that the table was in step with the source at `unix_seconds`. Stores nothing when that is known already.
+    /// Records that the table was in step with the source at `unix_seconds`. Stores only a changed value.
     pub fn note_in_step(&mut self, unix_seconds: u64) {
         let word = &self.table.header.in_step_at;
         if word.load(Relaxed) != unix_seconds {
@@ -334,8 +336,8 @@ impl<'a> Writer<'a> {
         self.table.header.known.store(bits, Relaxed); // edge E5: before `loaded`, whose Release covers it
     }
 
-    /// Says how many withdrawals are held back, and since when by the machine's monotonic clock; `None` to count that anew. When
-    /// the first of them were held is kept until there are none.
+    /// Records the number of held records and when the hold (re)started, in seconds of the monotonic clock; `None` if it must
+    /// restart. The first start is kept until nothing is held.
     pub fn note_held(&mut self, records: u64, since_seconds: Option<u64>) {
         let first = self.table.header().held_first().or(since_seconds).filter(|_| records > 0);
         self.table.header.held_first.store(first.unwrap_or(0), Relaxed);
@@ -343,37 +345,37 @@ impl<'a> Writer<'a> {
         self.table.header.held.store(records, Relaxed);
     }
 
-    /// Says how many routes are set aside now.
+    /// Records the current number of rejected routes.
     pub fn note_rejected(&mut self, rejected: u64) {
         self.table.header.rejected.store(rejected, Relaxed);
     }
 
-    /// A slot, cells and a line of counters for a record, so that `reserve` cells are left; opens the way to the slot. All or
-    /// nothing.
-    fn make_room(
+    /// Allocates a slot, cells and a counter line for a record, keeping `reserve` cells free; opens the probe path to the slot.
+    /// All or nothing.
+    fn allocate(
         &mut self,
         hash: u64,
-        at: Option<Place>,
+        at: Option<SlotPosition>,
         line: Option<u32>,
         cells: u32,
         reserve: u64,
-    ) -> Option<(Place, u32, u32)> {
-        let place = at.or_else(|| self.free_slot(hash))?;
+    ) -> Option<(SlotPosition, u32, u32)> {
+        let position = at.or_else(|| self.free_slot(hash))?;
         let cell = self.arena.alloc(cells, reserve)?;
         let Some(line) = line.or_else(|| self.lines.take(&self.table, hash)) else {
             self.arena.free(cell, cells);
             return None;
         };
         if at.is_none() {
-            for (_, bucket) in self.table.probe(hash).take_while(|&(b, _)| b != place.bucket) {
+            for (_, bucket) in self.table.probe(hash).take_while(|&(b, _)| b != position.bucket) {
                 let count = bucket.overflow.load(Relaxed);
                 bucket.overflow.store(count + 1, Relaxed); // edge E4: before the slot, whose Release covers it
             }
         }
-        Some((place, cell, line))
+        Some((position, cell, line))
     }
 
-    /// Writes the encoded record into free cells; returns its stamp.
+    /// Writes the encoded record into free cells and returns its stamp.
     fn write(&mut self, cell: u32, counters: u32) -> u64 {
         self.last_stamp += 1;
         let stamp = self.last_stamp;
@@ -395,7 +397,7 @@ impl<'a> Writer<'a> {
         stamp
     }
 
-    fn find(&mut self, hash: u64, key: &[u8]) -> Option<Place> {
+    fn find(&mut self, hash: u64, key: &[u8]) -> Option<SlotPosition> {
         for (at, bucket) in self.table.probe(hash) {
             for (number, slot) in bucket.slots.iter().enumerate() {
                 let word = Slot(slot.load(Relaxed));
@@ -403,7 +405,7 @@ impl<'a> Writer<'a> {
                     && word.has_tag(hash)
                     && self.table.own_record(slot, &mut self.scratch).is_some_and(|r| r.key() == key)
                 {
-                    return Some(Place { bucket: at, slot: number });
+                    return Some(SlotPosition { bucket: at, slot: number });
                 }
             }
             if bucket.overflow.load(Relaxed) == 0 {
@@ -413,39 +415,39 @@ impl<'a> Writer<'a> {
         None
     }
 
-    fn free_slot(&self, hash: u64) -> Option<Place> {
+    fn free_slot(&self, hash: u64) -> Option<SlotPosition> {
         self.table.probe(hash).find_map(|(at, bucket)| {
             let slot = bucket.slots.iter().position(|word| Slot(word.load(Relaxed)).is_empty())?;
-            Some(Place { bucket: at, slot })
+            Some(SlotPosition { bucket: at, slot })
         })
     }
 
-    fn load(&self, place: Place) -> Slot {
-        Slot(self.table.slot(place).map_or(0, |word| word.load(Relaxed)))
+    fn load(&self, position: SlotPosition) -> Slot {
+        Slot(self.table.slot(position).map_or(0, |word| word.load(Relaxed)))
     }
 
-    /// The one store that changes what readers see.
-    fn store(&mut self, place: Place, slot: Slot) {
-        if let Some(word) = self.table.slot(place) {
+    /// The only store that changes lookup results.
+    fn store(&mut self, position: SlotPosition, slot: Slot) {
+        if let Some(word) = self.table.slot(position) {
             word.store(slot.0, release(Edge::E1));
             let changes = &self.table.header.changes;
             changes.store(changes.load(Relaxed) + 1, Relaxed);
         }
     }
 
-    fn mark(&mut self, place: Place) {
-        let bit = place.bucket * SLOTS + place.slot;
+    fn mark(&mut self, position: SlotPosition) {
+        let bit = position.bucket * SLOTS + position.slot;
         if let Some(word) = self.seen.get_mut(bit / 64) {
             *word |= 1 << (bit % 64);
         }
     }
 
-    fn is_seen(&self, place: Place) -> bool {
-        let bit = place.bucket * SLOTS + place.slot;
+    fn is_seen(&self, position: SlotPosition) -> bool {
+        let bit = position.bucket * SLOTS + position.slot;
         self.seen.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
     }
 
-    fn describe(&self) {
+    fn store_counts(&self) {
         self.table.header.live.iter().zip(self.live).for_each(|(word, count)| word.store(count, Relaxed));
         self.table.header.live_cells.store(self.arena.live(), Relaxed);
         self.table.header.largest_run.store(self.arena.longest_run(), Relaxed);
@@ -462,7 +464,7 @@ impl<'a> Writer<'a> {
     }
 
     fn full(&self, key: &RouteKey) -> PublishError {
-        PublishError::Full {
+        PublishError::TableFull {
             key: key.clone(),
             live: self.live.iter().sum(),
             capacity: self.table.counters.len(),
@@ -472,12 +474,12 @@ impl<'a> Writer<'a> {
 }
 
 impl<'a> Table<'a> {
-    fn slot(&self, place: Place) -> Option<&'a AtomicU64> {
-        self.buckets.get(place.bucket)?.slots.get(place.slot)
+    fn slot(&self, position: SlotPosition) -> Option<&'a AtomicU64> {
+        self.buckets.get(position.bucket)?.slots.get(position.slot)
     }
 }
 
-/// Cells of a record of `bytes` bytes.
+/// Number of cells for a record of `bytes` bytes.
 fn cells_of(bytes: usize) -> u32 {
     (PREFIX_BYTES + bytes).div_ceil(LINE) as u32
 }

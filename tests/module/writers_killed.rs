@@ -216,7 +216,7 @@ fn writer() {
             match writer.publish(name, &routes) {
                 Ok(_) => {}
                 // New, and what is left is for changes: it is tried again later.
-                Err(PublishError::Full { .. }) => {
+                Err(PublishError::TableFull { .. }) => {
                     progress.begun.store(version - 1, SeqCst);
                     journal.refused.fetch_add(1, Relaxed);
                     continue;

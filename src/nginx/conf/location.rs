@@ -185,7 +185,7 @@ impl Directive for Urlproxy {
             ["off"] => None,
             [table, "path"] => Some(((*table).to_owned(), Mode::Path)),
             [table, "domain"] => Some(((*table).to_owned(), Mode::Domain)),
-            [table, "subdomain", domain] => match Domain::normalise(domain) {
+            [table, "subdomain", domain] => match Domain::normalize(domain) {
                 Ok(name) if !name.is_wildcard() && !name.is_address() => {
                     Some(((*table).to_owned(), Mode::Subdomain(name)))
                 }
@@ -397,7 +397,7 @@ mod tests {
     fn a_mode_may_need_a_domain() {
         let mode = |args: &[&str]| applied::<Urlproxy>(args).map(|conf| conf.mode().clone());
         assert_eq!(mode(&["t", "domain"]), Ok(Mode::Domain));
-        let domain = Domain::normalise("toolforge.org").unwrap();
+        let domain = Domain::normalize("toolforge.org").unwrap();
         assert_eq!(mode(&["t", "subdomain", "Toolforge.org."]), Ok(Mode::Subdomain(domain)));
         assert!(mode(&["t", "subdomain"]).unwrap_err().contains(r#"takes a table, "subdomain" and a domain, e.g."#));
         for bad in ["*.a.org", "10.0.0.1", "[::1]", "a..org", "https://a.org"] {

@@ -99,7 +99,7 @@ impl<'r> Request<'r> {
         unsafe { Upstream::from_raw(upstream) }
     }
 
-    /// The path: decoded, normalised, and as rewritten by now.
+    /// The path: decoded, normalized, and as rewritten by now.
     #[inline(always)]
     pub fn path(self) -> &'r [u8] {
         text!(self.uri)

@@ -2,12 +2,12 @@
 
 use crate::nginx::conf::location::LocationConf;
 use crate::nginx::ffi::request::Request;
-use crate::route::{Moved, PathRequest, split_path};
+use crate::route::{PathRequest, RedirectRequest, split_path};
 
 /// Adds `Location` to the answer. `None` when memory has run out.
 pub(super) fn add_location(request: Request<'_>, conf: &LocationConf) -> Option<()> {
     let PathRequest { tool, rest } = split_path(request.path());
-    let moved = Moved { tool, rest, written: request.unparsed_uri(), query: request.args() };
+    let moved = RedirectRequest { tool, rest, written: request.unparsed_uri(), query: request.args() };
     let location = conf.canonical()?.location(&moved);
     // One of before, of an error page that is a tool's too, would be a second.
     request.set_location(request.pool().copy(&location)?)

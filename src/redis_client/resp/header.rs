@@ -1,58 +1,57 @@
-//! One value's header in RESP2 or RESP3: what it announces, and whether the limits allow that.
+//! Parses one value's header in RESP2 or RESP3, and enforces the limits.
 
 use memchr::memchr;
 use thiserror::Error;
 
 /// The longest bulk string, blob error or verbatim string, in bytes.
 pub(in crate::redis_client) const MAX_BULK_BYTES: usize = 1 << 20;
-/// The most elements in one aggregate, and in one whole reply; a map's keys and values count one each,
-/// as do attributes.
+/// Most elements in one aggregate and in one reply; a map's keys and values count one each, as do attributes.
 pub(in crate::redis_client) const MAX_ELEMENTS: u32 = 1_000_000;
-/// How deep aggregates may lie inside each other.
+/// Deepest nesting of aggregates.
 pub(in crate::redis_client) const MAX_NESTING: usize = 8;
-/// The longest whole reply, in bytes as sent.
+/// The longest reply, in encoded bytes.
 pub(in crate::redis_client) const MAX_REPLY_BYTES: usize = 64 << 20;
 /// The longest line: a header, a simple string or a simple error, in bytes without its CRLF.
 pub(in crate::redis_client) const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// What makes a stream of replies unusable. Nothing after it can be trusted: drop the connection.
+/// Why a stream of replies is unusable. Drop the connection: later bytes cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RespError {
-    /// The first byte of a value names no type of RESP2 or RESP3.
+    /// The first byte of a value is not a type of RESP2 or RESP3.
     #[error("unknown reply type {:?}", char::from(*.0))]
     UnknownType(u8),
-    /// A length, an integer or a null that is not written like one; the text is escaped and cut.
+    /// An invalid length, integer or null.
     #[error("malformed {what} {text:?}")]
     Malformed {
-        /// What it should have been.
+        /// What was expected.
         what: &'static str,
-        /// What was there instead.
+        /// The text found, escaped and shortened.
         text: String,
     },
-    /// A bulk string that does not end where its header says.
+    /// A bulk string without a line end after its announced length.
     #[error("bulk string of {0} bytes is not followed by a line end")]
     Unterminated(usize),
-    /// A bulk string announced longer than is accepted, in bytes.
+    /// A bulk string with an announced length above the limit, in bytes.
     #[error("bulk string of {0} bytes, at most {MAX_BULK_BYTES} are accepted")]
     BulkTooLong(u64),
-    /// More elements announced, in all, than are accepted.
+    /// More announced elements in total than the limit.
     #[error("reply of {0} elements, at most {MAX_ELEMENTS} are accepted")]
     TooManyElements(u64),
-    /// Aggregates nested deeper than is accepted.
+    /// Aggregates nested too deeply.
     #[error("reply nested deeper than {MAX_NESTING} levels")]
     TooDeep,
-    /// A reply longer than is accepted.
+    /// A reply above the size limit.
     #[error("reply of more than {MAX_REPLY_BYTES} bytes")]
     ReplyTooLong,
-    /// A line longer than is accepted.
+    /// A line above the length limit.
     #[error("line of more than {MAX_LINE_BYTES} bytes")]
     LineTooLong,
-    /// A push inside another reply; they stand alone (RESP3 specification, "Push type").
+    /// A push inside another reply, which RESP3 forbids (specification, "Push type").
     #[error("push inside a reply")]
     NestedPush,
 }
 
-/// One value without what it holds. Positions and lengths are in bytes from the start of the reply.
+/// One value without its elements. Positions and lengths are in bytes from the start of the reply.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Token {
     Text {
@@ -65,43 +64,43 @@ pub(super) enum Token {
     },
     Integer(i64),
     Null,
-    /// That many values follow.
+    /// Number of values that follow.
     Array(u32),
-    /// That many values follow, keys and values in turn.
+    /// Number of values that follow, keys and values in turn.
     Map(u32),
-    /// That many values follow.
+    /// Number of values that follow.
     Push(u32),
-    /// That many values follow, and then the one value that they say something about.
+    /// Number of values that follow, before the value that they describe.
     Attribute(u32),
 }
 
-/// What there is to read at one place of a reply.
+/// The result of parsing at one position of a reply.
 #[derive(Debug, PartialEq)]
-pub(super) enum Step {
-    /// A token, and where the next one begins.
+pub(super) enum Parsed {
+    /// A token, and the position of the next one.
     Token(Token, usize),
-    /// Not enough to say: the reply is at least that many bytes long.
+    /// Incomplete: the reply is at least this many bytes long.
     Unfinished(usize),
 }
 
-/// Reads the token at `at` of the reply that `bytes` begins with.
+/// Parses the token at `at` of the reply that `bytes` begins with.
 ///
-/// Lengths are checked against the limits here, before anything is waited for or allocated.
+/// Checks announced lengths against the limits before waiting or allocating.
 #[inline]
-pub(super) fn read(bytes: &[u8], at: usize) -> Result<Step, RespError> {
+pub(super) fn read(bytes: &[u8], at: usize) -> Result<Parsed, RespError> {
     let Some((&kind, rest)) = bytes.get(at..).and_then(<[u8]>::split_first) else {
-        return Ok(Step::Unfinished(at + 1));
+        return Ok(Parsed::Unfinished(at + 1));
     };
-    // Garbage is refused at its first byte, not when its line ends.
+    // Refuse garbage at its first byte, not at its line end.
     if !b"$*%~>|=!+-:_#,(".contains(&kind) {
         return Err(RespError::UnknownType(kind));
     }
-    let Some(line) = line(rest)? else { return Ok(Step::Unfinished(bytes.len() + 1)) };
+    let Some(line) = line(rest)? else { return Ok(Parsed::Unfinished(bytes.len() + 1)) };
     let next = at + line.len() + 3;
     if next > MAX_REPLY_BYTES {
         return Err(RespError::ReplyTooLong);
     }
-    // Both fit: nothing reaches beyond MAX_REPLY_BYTES.
+    // Both fit: positions are below MAX_REPLY_BYTES.
     let here = (at + 1) as u32;
     let length = line.len() as u32;
     let token = match kind {
@@ -117,27 +116,27 @@ pub(super) fn read(bytes: &[u8], at: usize) -> Result<Step, RespError> {
         b'_' if line.is_empty() => Token::Null,
         _ => return Err(malformed("null", line)),
     };
-    Ok(Step::Token(token, next))
+    Ok(Parsed::Token(token, next))
 }
 
-/// A bulk of `length` bytes that begin at `at`.
-fn bulk(bytes: &[u8], kind: u8, length: u64, at: usize) -> Result<Step, RespError> {
+/// A bulk string of `length` bytes at `at`.
+fn bulk(bytes: &[u8], kind: u8, length: u64, at: usize) -> Result<Parsed, RespError> {
     let bulk = usize::try_from(length).ok().filter(|&l| l <= MAX_BULK_BYTES).ok_or(RespError::BulkTooLong(length))?;
     let next = at + bulk + 2;
     if next > MAX_REPLY_BYTES {
         return Err(RespError::ReplyTooLong);
     }
-    let Some(end) = bytes.get(at + bulk..next) else { return Ok(Step::Unfinished(next)) };
+    let Some(end) = bytes.get(at + bulk..next) else { return Ok(Parsed::Unfinished(next)) };
     if end != b"\r\n" {
         return Err(RespError::Unterminated(bulk));
     }
     // A verbatim string begins with three letters of format and a colon.
     let format = if kind == b'=' { bulk.min(4) } else { 0 };
     let (at, length) = ((at + format) as u32, (bulk - format) as u32);
-    Ok(Step::Token(if kind == b'!' { Token::Error { at, length } } else { Token::Text { at, length } }, next))
+    Ok(Parsed::Token(if kind == b'!' { Token::Error { at, length } } else { Token::Text { at, length } }, next))
 }
 
-/// The line at the start of `bytes`, without its CRLF; `None` when it has not ended yet.
+/// The line at the start of `bytes`, without its CRLF; `None` if it is incomplete.
 #[inline]
 fn line(bytes: &[u8]) -> Result<Option<&[u8]>, RespError> {
     // Most lines are a few digits.
@@ -156,14 +155,14 @@ fn line(bytes: &[u8]) -> Result<Option<&[u8]>, RespError> {
     }
 }
 
-/// The number of values that follow an aggregate's header, `each` for one counted element.
+/// The number of values after an aggregate's header, with `each` values per announced element.
 #[inline]
 fn elements(line: &[u8], each: u64) -> Result<u32, RespError> {
     let elements = length(line)?.saturating_mul(each);
     u32::try_from(elements).ok().filter(|&n| n <= MAX_ELEMENTS).ok_or(RespError::TooManyElements(elements))
 }
 
-/// A length: decimal digits only, so that the streamed types of RESP3 (`?`) are refused too.
+/// A length in decimal digits; this also refuses the streamed types of RESP3 (`?`).
 #[inline]
 fn length(line: &[u8]) -> Result<u64, RespError> {
     let mut length = 0_u64;
@@ -194,14 +193,14 @@ mod tests {
     #[test]
     fn limits_hold_at_the_header() {
         for (line, want) in [
-            ("$1048576", Ok(Step::Unfinished(10 + MAX_BULK_BYTES + 2))),
+            ("$1048576", Ok(Parsed::Unfinished(10 + MAX_BULK_BYTES + 2))),
             ("$1048577", Err(RespError::BulkTooLong(1_048_577))),
             ("$536870912", Err(RespError::BulkTooLong(536_870_912))),
             ("=1048577", Err(RespError::BulkTooLong(1_048_577))),
             ("!99999999999999999999999", Err(RespError::BulkTooLong(u64::MAX))),
-            ("*1000000", Ok(Step::Token(Token::Array(MAX_ELEMENTS), 10))),
+            ("*1000000", Ok(Parsed::Token(Token::Array(MAX_ELEMENTS), 10))),
             ("*1000001", Err(RespError::TooManyElements(1_000_001))),
-            ("%500000", Ok(Step::Token(Token::Map(MAX_ELEMENTS), 9))),
+            ("%500000", Ok(Parsed::Token(Token::Map(MAX_ELEMENTS), 9))),
             ("%500001", Err(RespError::TooManyElements(1_000_002))),
             ("|500001", Err(RespError::TooManyElements(1_000_002))),
         ] {
@@ -237,11 +236,11 @@ mod tests {
     fn an_endless_line_is_refused() {
         let mut bytes = vec![b'+'];
         bytes.resize(1 + MAX_LINE_BYTES, b'x');
-        assert_eq!(read(&bytes, 0), Ok(Step::Unfinished(2 + MAX_LINE_BYTES)));
+        assert_eq!(read(&bytes, 0), Ok(Parsed::Unfinished(2 + MAX_LINE_BYTES)));
         bytes.push(b'x');
         assert_eq!(read(&bytes, 0), Err(RespError::LineTooLong));
         bytes.truncate(1 + MAX_LINE_BYTES);
         bytes.extend_from_slice(b"\r\n");
-        assert!(matches!(read(&bytes, 0), Ok(Step::Token(..))));
+        assert!(matches!(read(&bytes, 0), Ok(Parsed::Token(..))));
     }
 }

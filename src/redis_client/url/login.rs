@@ -1,4 +1,4 @@
-//! Who a server is told we are.
+//! Login credentials.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ impl Login {
         Self { user: settings.username().map(str::to_owned), password: settings.password().map(str::to_owned) }
     }
 
-    /// User and password for AUTH, `None` when neither was given. A password alone is the user `default`'s; a user alone
-    /// has an empty password, which ACL users with `nopass` accept.
+    /// User and password for AUTH; `None` if the URL has neither. A password alone belongs to the user `default`; a user alone
+    /// gets an empty password, which ACL users with `nopass` accept.
     pub(crate) fn credentials(&self) -> Option<(&str, &str)> {
         match (&self.user, &self.password) {
             (None, None) => None,
@@ -26,7 +26,7 @@ impl Login {
     }
 }
 
-/// What stands before a host in a URL, without the password.
+/// The part before a URL's host, with `***` for the password.
 impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_deref().unwrap_or_default();
@@ -42,7 +42,7 @@ impl fmt::Debug for Login {
     }
 }
 
-/// The short description of an error of the redis crate, without its detail, which may quote what it is about.
+/// The short description of an error of the redis crate, without the detail, which may quote the URL.
 pub(super) fn redacted_reason(error: &redis::RedisError) -> String {
     error.to_string().split(" - ").next().unwrap_or_default().to_lowercase()
 }

@@ -1,16 +1,16 @@
-//! Showing what was configured without showing a password.
+//! Shows configured URLs without their passwords.
 
-/// What is wrong with a `@` after a `?`, where a password may begin before the one and end at the other.
-pub(super) const TORN_PASSWORD: &str = "a \"?\" before an \"@\" must be written %3F, an \"@\" in a parameter %40";
-/// Parameters whose values may be shown.
-const HARMLESS: [&str; 4] = ["db", "user", "ca", "sentinel_user"];
+/// The error for an `@` after a `?`: a password may contain the `?` and end at the `@`.
+pub(super) const AMBIGUOUS_PASSWORD: &str = "a \"?\" before an \"@\" must be written %3F, an \"@\" in a parameter %40";
+/// Parameters that may be shown with their values.
+const SHOWN_PARAMETERS: [&str; 4] = ["db", "user", "ca", "sentinel_user"];
 
-/// A URL, or what should be one, as it was written; shown without its password.
+/// An unparsed URL, which `Debug` shows without its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WrittenUrl(String);
 
 impl WrittenUrl {
-    /// All of it, to be parsed.
+    /// The complete text, for parsing.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -28,19 +28,19 @@ impl std::fmt::Debug for WrittenUrl {
     }
 }
 
-/// `text`, perhaps not a URL at all, without anything that may be a password.
+/// `text`, which need not be a URL, without anything that may be a password.
 pub(super) fn redacted(text: &str) -> String {
     let (scheme, rest) = text.split_at(text.find("://").map_or(0, |colon| colon + 3));
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
-    // Then the `?` may be part of a password.
-    let is_torn = query.is_some_and(|query| query.contains('@'));
+    // The `?` may be part of a password.
+    let is_ambiguous = query.is_some_and(|query| query.contains('@'));
     let rest = match rest.rsplit_once('@') {
         Some((userinfo, host)) => match userinfo.split_once(':') {
             Some((user, _)) => format!("{user}:***@{host}"),
             None => format!("***@{host}"),
         },
-        None if is_torn => format!("{}***", rest.split_inclusive(':').next().unwrap_or_default()),
-        // Is it `host:port`, or `user:secret` with the rest forgotten?
+        None if is_ambiguous => format!("{}***", rest.split_inclusive(':').next().unwrap_or_default()),
+        // Either `host:port`, or `user:secret` without a host.
         None => match rest.split_once(':') {
             Some((host, _)) if !scheme.is_empty() && !are_addresses(rest) => format!("{host}:***"),
             _ => rest.to_owned(),
@@ -48,12 +48,12 @@ pub(super) fn redacted(text: &str) -> String {
     };
     let rest = rest.split_once("pass=").map_or(rest.clone(), |(before, _)| format!("{before}pass=***"));
     match query {
-        Some(query) => format!("{scheme}{rest}?{}", if is_torn { "***".into() } else { redacted_query(query) }),
+        Some(query) => format!("{scheme}{rest}?{}", if is_ambiguous { "***".into() } else { redacted_query(query) }),
         None => format!("{scheme}{rest}"),
     }
 }
 
-/// Says that no parameter has this name; without it where it may be a piece of a password.
+/// The error for an unknown parameter, without its name where that may be part of a password.
 pub(super) fn unknown_parameter(name: &str, is_after_password: bool) -> String {
     if is_after_password {
         "unknown parameter after the password; an \"&\" in that must be written %26".into()
@@ -64,12 +64,12 @@ pub(super) fn unknown_parameter(name: &str, is_after_password: bool) -> String {
     }
 }
 
-/// Everything from the first value on that may be a password: it may hold an `&`.
+/// A query up to the first value that may be a password, which may contain an `&`.
 fn redacted_query(query: &str) -> String {
     let mut shown = Vec::new();
     for parameter in query.split('&') {
         match parameter.split_once('=') {
-            Some((name, _)) if !HARMLESS.contains(&name) => {
+            Some((name, _)) if !SHOWN_PARAMETERS.contains(&name) => {
                 shown.push(format!("{name}=***"));
                 break;
             }
@@ -79,7 +79,7 @@ fn redacted_query(query: &str) -> String {
     shown.join("&")
 }
 
-/// Whether these are hosts separated by commas, each with a port at most.
+/// Whether these are comma-separated hosts with optional ports.
 fn are_addresses(text: &str) -> bool {
     let authority = text.split(['/', '#']).next().unwrap_or_default();
     authority.split(',').all(|address| match address.split_once(':') {

@@ -1,25 +1,25 @@
-//! `sentinel://` URLs: several Sentinels, and the name by which they know the master.
+//! `sentinel://` URLs: the addresses of Sentinels, and the name of the master.
 
 use std::fmt;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 
 use super::login::{Login, redacted_reason};
-use super::redaction::{TORN_PASSWORD, unknown_parameter};
+use super::redaction::{AMBIGUOUS_PASSWORD, unknown_parameter};
 
-/// What Sentinels listen on unless told otherwise.
+/// The default port of Sentinels.
 const PORT: u16 = 26379;
-/// More Sentinels than this are a mistake, and asking them in turn would take too long.
+/// Most Sentinels in a URL: more are a mistake, and would take too long to ask.
 pub const MAX_SENTINELS: usize = 16;
 
-/// Who knows where the master is.
+/// The Sentinels that know the master's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentinels {
-    /// The Sentinels, in the order in which they are asked; at least one.
+    /// Addresses in the order of asking; at least one.
     pub addresses: Vec<Address>,
-    /// The name of the master.
+    /// The master's name.
     pub master: String,
-    /// Who the Sentinels are told we are, when they ask.
+    /// Credentials for the Sentinels themselves.
     pub(crate) login: Login,
 }
 
@@ -28,7 +28,7 @@ pub struct Sentinels {
 pub struct Address {
     /// A name or an address, IPv6 without brackets.
     pub host: String,
-    /// The port.
+    /// TCP port.
     pub port: u16,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Sentinels {
     }
 }
 
-/// A URL taken apart: the Sentinels, the login of the servers behind them, the database.
+/// Parses a URL into the Sentinels, the credentials for the master, and the database.
 pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
     let rest = text.strip_prefix("sentinel://").ok_or("\"//\" is missing")?;
     if rest.contains('#') {
@@ -55,12 +55,12 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
     }
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (userinfo, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-    // What follows quotes hosts and names: they must not be pieces of a password.
+    // Later errors quote hosts and names, which must not be parts of a password.
     if userinfo.contains('/') {
         return Err("a \"/\" in user or password must be written %2F".into());
     }
     if userinfo.is_empty() && query.contains('@') {
-        return Err(TORN_PASSWORD.into());
+        return Err(AMBIGUOUS_PASSWORD.into());
     }
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let addresses: Vec<_> = hosts.split(',').map(address).collect::<Result<_, _>>()?;
@@ -71,14 +71,14 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
     if master.is_empty() {
         return Err("the name of the master is missing".into());
     }
-    // What Sentinel itself documents as valid.
+    // The characters that Sentinel documents as valid.
     if !master.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        return Err(format!("no master can be called {master:?}"));
+        return Err(format!("invalid master name {master:?}"));
     }
     let db = if db.is_empty() { 0 } else { db.parse().map_err(|_| format!("no database has number {db:?}"))? };
     let login = login(&format!("redis://{userinfo}{}h", if userinfo.is_empty() { "" } else { "@" }))?;
     let mut sentinel_login = Login::default();
-    let parameters = parse_redis_url(&format!("redis://h?{query}")).ok_or("its parameters cannot be read")?;
+    let parameters = parse_redis_url(&format!("redis://h?{query}")).ok_or("invalid parameters")?;
     for (name, value) in parameters.query_pairs() {
         match &*name {
             "sentinel_user" => sentinel_login.user = Some(value.into_owned()),
@@ -91,7 +91,7 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
 
 fn address(text: &str) -> Result<Address, String> {
     let wrong = |reason: &str| match text.split_once(':') {
-        // Perhaps a user and a password, with the host forgotten.
+        // May be a user and a password without a host.
         Some((host, port)) if !text.starts_with('[') && !port.bytes().all(|byte| byte.is_ascii_digit()) => {
             format!("Sentinel \"{host}:***\": {reason}")
         }
@@ -108,7 +108,7 @@ fn address(text: &str) -> Result<Address, String> {
 }
 
 fn login(url: &str) -> Result<Login, String> {
-    let url = parse_redis_url(url).ok_or("user and password cannot be read")?;
+    let url = parse_redis_url(url).ok_or("invalid user or password")?;
     let info = url.into_connection_info().map_err(|error| redacted_reason(&error))?;
     Ok(Login::of(info.redis_settings()))
 }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_name_sentinels_and_a_master() {
+    fn urls_give_sentinels_and_a_master() {
         for (url, addresses, master) in [
             ("sentinel://h/m", "h:26379", "m"),
             ("sentinel://h1,h2:7,10.0.0.3/my-master_1.a/3", "h1:26379 h2:7 10.0.0.3:26379", "my-master_1.a"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_and_sentinels_have_logins_of_their_own() {
+    fn servers_and_sentinels_have_separate_logins() {
         let url = "sentinel://sync:p%40ss@h1,h2/m/2?sentinel_user=watch&sentinel_password=a%26b";
         let source: RedisUrl = url.parse().unwrap();
         assert_eq!(source.db(), 2);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_master_is_refused_with_an_example() {
+    fn invalid_urls_are_refused_with_an_example() {
         for (url, want) in [
             ("sentinel:h/m", r#"invalid URL "sentinel:h/m": "//" is missing, expected"#),
             ("sentinel://h1,h2", r#"invalid URL "sentinel://h1,h2": the name of the master is missing, expected"#),
@@ -164,7 +164,7 @@ mod tests {
             ("sentinel://h1,h2:0/m", r#"invalid URL "sentinel://h1,h2:0/m": Sentinel "h2:0": port 0, expected"#),
             ("sentinel://h:66000/m", r#"Sentinel "h:66000": expected host[:port]"#),
             ("sentinel://::1/m", "expected host[:port]"),
-            ("sentinel://h/my%20master", r#"no master can be called "my%20master""#),
+            ("sentinel://h/my%20master", r#"invalid master name "my%20master""#),
             ("sentinel://h/m/x", r#"no database has number "x""#),
             ("sentinel://h/m/0/1", r#"no database has number "0/1""#),
             ("sentinel://h/m/70000", r#"no database has number "70000""#),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_behind_sentinels_shows_itself_as_a_url() {
+    fn urls_are_shown_without_passwords() {
         for (url, want) in [
             ("sentinel://h1,[::1]:7/m", "sentinel://h1:26379,[::1]:7/m/0"),
             ("sentinel://user:x@h/m/4", "sentinel://user:***@h:26379/m/4"),

@@ -8,7 +8,7 @@ fn build(patterns: &[&str]) -> Automata {
     Automata::build(patterns, AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| false)
 }
 
-/// The first of the patterns that is found, as the engine that others use has it.
+/// The first matching pattern according to the `regex` crate.
 fn naive(patterns: &[&str], path: &[u8]) -> Option<u8> {
     let is_found =
         |pattern: &&str| regex::bytes::RegexBuilder::new(pattern).unicode(false).build().unwrap().is_match(path);
@@ -16,7 +16,7 @@ fn naive(patterns: &[&str], path: &[u8]) -> Option<u8> {
 }
 
 #[test]
-fn the_first_pattern_that_is_found_is_told() {
+fn the_first_matching_pattern_is_found() {
     let patterns =
         ["^/v[0-9]+/(users|groups)$", r"\bfoo\b", "(?i)^/api", "/one|/two$", "^/x{2,3}$", "^/[^/]*$", r"^/\s\d$"];
     let automata = build(&patterns);
@@ -40,13 +40,13 @@ fn the_first_pattern_that_is_found_is_told() {
     ] {
         assert_eq!(find_first(automata.as_bytes(), path.as_bytes(), ALL), naive(&patterns, path.as_bytes()), "{path}");
     }
-    // What comes later than another route does not count.
+    // Matches at or after `below` do not count.
     assert_eq!(find_first(automata.as_bytes(), b"/a-foo-b", 1), None);
     assert_eq!(find_first(&[], b"/", ALL), None);
 }
 
 #[test]
-fn a_usual_tool_takes_little() {
+fn usual_patterns_are_small() {
     for (patterns, most) in [
         (&["^/v[0-9]+/(users|groups)$"][..], 700),
         (&["/[0-9]+"], 350),
@@ -59,7 +59,7 @@ fn a_usual_tool_takes_little() {
 }
 
 #[test]
-fn patterns_whose_states_multiply_are_split() {
+fn patterns_with_multiplying_states_are_split() {
     let texts: Vec<_> = ('a'..='h').map(|c| format!("/{c}.*{c}b")).collect();
     let patterns: Vec<_> = texts.iter().map(String::as_str).collect();
     let automata = Automata::build(&patterns, AutomataLimits::of_bytes(8 << 10), &|| false);
@@ -70,7 +70,7 @@ fn patterns_whose_states_multiply_are_split() {
 }
 
 #[test]
-fn patterns_that_begin_alike_are_built_together() {
+fn patterns_with_a_common_prefix_are_built_together() {
     let texts: Vec<_> = (0..32).map(|n| format!("^/{}{n:02}[0-9]", "x".repeat(1015))).collect();
     let patterns: Vec<_> = texts.iter().map(String::as_str).collect();
     let automata = Automata::build(&patterns, AutomataLimits::of_bytes(40 << 10), &|| false);
@@ -80,7 +80,7 @@ fn patterns_that_begin_alike_are_built_together() {
 }
 
 #[test]
-fn what_is_too_large_by_itself_is_left_out_alone() {
+fn too_large_patterns_are_refused_alone() {
     let patterns = ["^/a[0-9]", "(?:a|[ab]).{300}[cd]", "^/b[0-9]", "[0-9]{1000}{1000}", "^/c[0-9]"];
     let automata = build(&patterns);
     assert_eq!(automata.refused(), [(1, TooCostly::Alone), (3, TooCostly::Alone)]);
@@ -90,7 +90,7 @@ fn what_is_too_large_by_itself_is_left_out_alone() {
 }
 
 #[test]
-fn those_tried_last_are_left_out_when_the_room_is_used_up() {
+fn the_last_patterns_are_refused_when_space_runs_out() {
     let texts: Vec<_> = (0..8).map(|n| format!("^/{n}([ab]*a[ab]{{6}})$")).collect();
     let patterns: Vec<_> = texts.iter().map(String::as_str).collect();
     let one = build(&patterns[..1]).as_bytes().len();
@@ -103,23 +103,23 @@ fn those_tried_last_are_left_out_when_the_room_is_used_up() {
 }
 
 #[test]
-fn the_effort_is_bounded_whatever_the_patterns() {
+fn the_number_of_attempts_is_bounded() {
     let texts: Vec<_> = (0..32).map(|n| format!("(?:a|[ab]).{{30{}}}[cd]x{n}", n % 10)).collect();
     let patterns: Vec<_> = texts.iter().map(String::as_str).collect();
-    let asked = std::cell::Cell::new(0);
+    let calls = std::cell::Cell::new(0);
     let automata = Automata::build(&patterns, AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| {
-        asked.set(asked.get() + 1);
+        calls.set(calls.get() + 1);
         false
     });
     assert_eq!(automata.refused().len(), 32);
     assert_eq!(automata.refused().last(), Some(&(31, TooCostly::Effort)));
-    assert_eq!(asked.get(), MAX_FAILURES + 1);
+    assert_eq!(calls.get(), MAX_FAILURES + 1);
     let stopped = Automata::build(&["[0-9]"], AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| true);
     assert_eq!(stopped.refused(), [(0, TooCostly::Effort)]);
 }
 
 #[test]
-fn a_quick_build_gives_the_same_or_gives_up() {
+fn quick_builds_equal_full_builds_or_fail() {
     let patterns = ["^/v[0-9]+/(users|groups)$", r"\bfoo\b"];
     assert_eq!(Automata::build_quickly(&patterns, 8 << 10), Some(build(&patterns)));
     assert_eq!(Automata::build_quickly(&["[ab]*a[ab]{11}$"], 8 << 10), None);
@@ -130,12 +130,12 @@ fn a_quick_build_gives_the_same_or_gives_up() {
 fn the_dead_row_ends_a_search() {
     let automata = build(&["^/a[0-9]$", "[a&&b]"]);
     assert_eq!(find_first(automata.as_bytes(), &[b'/'; 100_000], ALL), None);
-    // An anchored pattern needs few rows: `/`, `a`, a digit, the end, none.
+    // An anchored pattern needs few rows: `/`, `a`, a digit, the end, dead.
     let (automaton, rest) = Automaton::split_off(automata.as_bytes()).unwrap();
     assert!(rest.is_empty() && automaton.words.len() <= 40, "{}", automaton.words.len());
 }
 
-/// Times of builds and searches, for the curious: `cargo test --release -- --ignored --nocapture heaviest`.
+/// Times of builds and searches: `cargo test --release -- --ignored --nocapture heaviest`.
 #[test]
 #[ignore = "a measurement"]
 fn heaviest() {
@@ -181,14 +181,14 @@ fn heaviest() {
     }
 }
 
-/// Patterns of the shapes that tenants write, and of shapes that multiply.
+/// Patterns as tenants write them, and patterns with multiplying states.
 fn pattern() -> impl Strategy<Value = String> {
     "[\\^]?(/|[ab]|[\\[][ab][\\]]|\\.|\\.\\*|a\\+|[(]a[|]b[)]|b[?]|\\\\b|[(]ab[)][*]|a[{]1,3[}]){1,6}[$]?"
 }
 
 proptest! {
     #[test]
-    fn answers_are_those_of_the_patterns_one_by_one(
+    fn answers_equal_those_of_single_patterns(
         texts in proptest::collection::vec(pattern(), 1..8),
         paths in proptest::collection::vec("/[/ab.\n]{0,12}", 1..8),
         limit in 300usize..4000,

@@ -1,7 +1,7 @@
-//! Atomics of the models: `loom`'s, with a writer that can be killed and a protocol that can be broken on purpose.
+//! The models' atomics: those of `loom`, with fault injection: killed writers and protocol parts left out.
 //!
-//! All threads of a model run on the operating system's thread of its test, so the faults are a thread's own. Readers
-//! store nothing: whatever is stored is the writer's.
+//! All threads of a model run on one operating system thread, so the faults are thread-local. Readers store nothing: all
+//! stores are the writer's.
 
 #![allow(unsafe_code)]
 #![cfg_attr(not(test), allow(dead_code))]
@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::{Ordering, Part};
 
-/// `loom`'s word; its stores obey the faults.
+/// An atomic of `loom` with stores that obey the faults.
 #[derive(Debug)]
 pub struct AtomicU64(loom::sync::atomic::AtomicU64);
 
@@ -24,7 +24,7 @@ struct Faults {
     late: Option<Late>,
 }
 
-/// A store that happens only after another one.
+/// A store that is delayed until after another one.
 struct Late {
     word: *const AtomicU64,
     past: *const AtomicU64,
@@ -41,27 +41,27 @@ pub(in crate::table) fn holds(part: Part) -> bool {
     FAULTS.with_borrow(|faults| faults.left_out != Some(part))
 }
 
-/// Leaves a part of the protocol out, or nothing, until the next call.
+/// Leaves out a part of the protocol, or nothing, until the next call.
 pub(in crate::table) fn leave_out(part: Option<Part>) {
     FAULTS.set(Faults { left_out: part, ..Faults::default() });
 }
 
-/// Forgets the next store to this word.
+/// Drops the next store to this word.
 pub(in crate::table) fn skip(word: &AtomicU64) {
     FAULTS.with_borrow_mut(|faults| faults.skipped = Some(word));
 }
 
-/// Holds the next store to `word` back until one to `past` was made. Both must outlive that.
+/// Delays the next store to `word` until after one to `past`. Both must outlive that.
 pub(in crate::table) fn delay(word: &AtomicU64, past: &AtomicU64) {
     FAULTS.with_borrow_mut(|faults| faults.late = Some(Late { word, past, held: None }));
 }
 
-/// Mends skipped and delayed words: each run of a model begins so.
+/// Clears skipped and delayed words and kills, at the start of each execution.
 pub(in crate::table) fn mend() {
     FAULTS.with_borrow_mut(|faults| (faults.skipped, faults.late, faults.lives) = (None, None, None));
 }
 
-/// Runs a writer that is killed after `stores` stores; `None` if it was.
+/// Runs a writer and kills it after `stores` stores; `None` if it was killed.
 pub(in crate::table) fn killed_after<T>(stores: usize, writer: impl FnOnce() -> T) -> Option<T> {
     let set = |lives| FAULTS.with_borrow_mut(|faults| faults.lives = lives);
     set(Some(stores));

@@ -9,7 +9,7 @@ use crate::table::atomic::Part::Release;
 use crate::table::atomic::faulty::{killed_after, skip};
 use crate::table::{Table, Writer};
 
-/// What the writer is at when it is killed, and the tool's version before and after.
+/// The change during which the writer is killed.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Insert,
@@ -48,7 +48,7 @@ impl Change {
     }
 }
 
-/// The reader may see the versions in this order only, each as often as it likes.
+/// Whether a reader saw versions only in this order, each any number of times.
 fn in_order(seen: &[u8], versions: &[u8]) -> bool {
     let mut at = 0;
     seen.iter().all(|v| match versions[at..].iter().position(|w| w == v) {
@@ -60,7 +60,7 @@ fn in_order(seen: &[u8], versions: &[u8]) -> bool {
     })
 }
 
-/// One kill after `stores` stores. Whether the writer was killed, and not done.
+/// Kills the writer after `stores` stores; returns whether the kill came before the writer's end.
 fn kill(change: Change, stores: usize, read: impl Fn(Table<'_>) -> Vec<u8> + Copy + 'static) -> bool {
     let beyond = !matches!(change, Insert | Replace | Withdraw);
     let owned = if beyond { table(2, 6) } else { table(1, 3) };
@@ -85,10 +85,10 @@ fn kill(change: Change, stores: usize, read: impl Fn(Table<'_>) -> Vec<u8> + Cop
     was_killed
 }
 
-/// Preemptions in models of two buckets, when nothing narrower is asked for: without a limit they take hours.
+/// Most preemptions in models of two buckets, unless a lower limit is set: an unlimited search takes hours.
 const BEYOND_HOME: Option<usize> = Some(5);
 
-/// Every kill of a change.
+/// Checks a kill after each store of a change.
 fn kills(change: Change, bound: Option<usize>, read: impl Fn(Table<'_>) -> Vec<u8> + Copy + Send + Sync + 'static) {
     for stores in 0.. {
         let was_killed = Arc::new(AtomicBool::new(false));
@@ -121,17 +121,17 @@ fn a_kill_leaves_the_old_or_the_new_record_beyond_its_home() {
     changes.into_iter().for_each(|change| kills(change, BEYOND_HOME, look_once));
 }
 
-/// The store that empties the slot, and then the writer is killed.
+/// The writer is killed after the store that clears the slot.
 const EMPTIED: usize = 1;
 
 #[test]
-fn the_successor_closes_the_way_after_the_tool_is_gone() {
+fn the_successor_closes_the_path_after_the_tool_is_gone() {
     let model = || assert!(kill(WithdrawBeyondHome, EMPTIED, look_then_list));
-    holds_within(BEYOND_HOME, "successor closes the way", model);
-    fails("successor closes the way", Some(Release(E4)), "saw [0, 1]", model);
+    holds_within(BEYOND_HOME, "successor closes the path", model);
+    fails("successor closes the path", Some(Release(E4)), "saw [0, 1]", model);
 }
 
-/// Killed when the record is published; the successor withdraws it and writes another into the same cell.
+/// The writer is killed after publishing a record; its successor withdraws that and writes another into the same cell.
 fn stamps(are_reserved: bool) {
     let owned = table(1, 2);
     let t = owned.table();
@@ -149,7 +149,7 @@ fn stamps(are_reserved: bool) {
 }
 
 #[test]
-fn a_stamp_is_taken_before_it_is_used() {
+fn stamps_are_reserved_before_use() {
     holds("stamps", || stamps(true));
     fails("stamps, not reserved", None, "torn", || stamps(false));
 }

@@ -1,4 +1,4 @@
-//! What the models share: records that show a tear, readers that judge what they see, the search and its controls.
+//! Shared by the models: records that reveal tearing, checked lookups, the search and its negative controls.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64 as Count, Ordering::Relaxed};
@@ -10,9 +10,9 @@ use crate::table::atomic::Part;
 use crate::table::atomic::faulty::{leave_out, mend};
 use crate::table::{Capacity, Lookup, OwnedTable, Record, Scratch, Table, Writer, record};
 
-/// Version 9's record takes two cells, the others' one.
+/// The record of version 9 takes two cells; all others take one.
 pub const LONG: u8 = 9;
-/// Tools whose home is the first of two buckets, so that the third of them overflows.
+/// Tools with the first of two buckets as home, so that the third of them overflows.
 pub const A: &str = "a";
 pub const C: &str = "c";
 pub const D: &str = "d";
@@ -20,7 +20,7 @@ pub const E: &str = "e";
 /// Loom's own limit of steps is too low for a lookup that starts over sixteen times.
 const MAX_STEPS: usize = 20_000;
 
-/// Version n is the digit n, n times: its length, its pattern and the record's length are in different words.
+/// Version n has the digit n, n times, as its pattern: pattern, its length and the record's length are in different words.
 static ROUTES: LazyLock<Vec<Vec<Route>>> = LazyLock::new(|| {
     let text =
         |version: u8| char::from(b'0' + version).to_string().repeat(if version == LONG { 71 } else { version.into() });
@@ -44,7 +44,7 @@ pub fn put(writer: &mut Writer<'_>, name: &str, version: u8) {
     writer.publish(&tool(name), &ROUTES[usize::from(version)]).unwrap();
 }
 
-/// The version of a record. It must be exactly one that a writer writes.
+/// The version of a record, which must equal a record that a writer encodes.
 fn version(name: &str, record: Record<'_>) -> u8 {
     let version = record.routes().next().and_then(|r| Some(r.pattern.first()?.wrapping_sub(b'0'))).unwrap_or(0);
     let mut whole = Vec::new();
@@ -69,7 +69,7 @@ pub fn look(table: Table<'_>, name: &str) -> u8 {
     try_look(table, name).expect("contended")
 }
 
-/// The tool as the list has it; 0 for absent.
+/// The version of a tool in `for_each`; 0 for absent.
 pub fn listed(table: Table<'_>, name: &str) -> u8 {
     let mut found = 0;
     table.for_each(&mut Scratch::default(), |record| {
@@ -85,7 +85,7 @@ pub fn reader(owned: &Arc<OwnedTable>, read: impl FnOnce(Table<'_>) + 'static) -
     loom::thread::spawn(move || read(owned.table()))
 }
 
-/// Runs every execution of a model without a part of the protocol, within `LOOM_MAX_PREEMPTIONS` or else `bound`.
+/// Runs all executions of a model without a part of the protocol, within `LOOM_MAX_PREEMPTIONS` or `bound` preemptions.
 fn search(part: Option<Part>, bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) -> Result<u64, String> {
     let count = Arc::new(Count::new(0));
     let counted = Arc::clone(&count);
@@ -108,19 +108,19 @@ fn search(part: Option<Part>, bound: Option<usize>, model: impl Fn() + Send + Sy
     }
 }
 
-/// The model holds in every execution.
+/// Checks that a model holds in every execution.
 pub fn holds(name: &str, model: impl Fn() + Send + Sync + 'static) {
     holds_within(None, name, model);
 }
 
-/// The model holds in every execution in which threads are preempted at most `bound` times.
+/// Checks that a model holds in every execution with at most `bound` preemptions.
 pub fn holds_within(bound: Option<usize>, name: &str, model: impl Fn() + Send + Sync + 'static) {
     let start = Instant::now();
     let executions = search(None, bound, model).unwrap_or_else(|error| panic!("{name}: {error}"));
     println!("{name}: holds in {executions} executions, {:.1?}", start.elapsed());
 }
 
-/// The negative control: without the part, the model fails, and in this way.
+/// Negative control: checks that the model fails without the part, and with this message.
 pub fn fails(name: &str, part: Option<Part>, how: &str, model: impl Fn() + Send + Sync + 'static) {
     let start = Instant::now();
     let left_out = part.map_or_else(String::new, |part| format!(" without {part:?}"));

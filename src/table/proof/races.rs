@@ -1,4 +1,4 @@
-//! One writer and one reader: each edge, and what happens without it.
+//! One writer and one reader: each edge, and the failure without it.
 
 use super::model::{A, C, D, E, LONG, fails, holds, listed, look, put, reader, table, try_look};
 use crate::table::Writer;
@@ -23,28 +23,28 @@ fn insert() {
 }
 
 #[test]
-fn who_sees_the_slot_sees_the_record() {
+fn seeing_the_slot_implies_seeing_the_record() {
     holds("insert", insert);
-    // The stamp still keeps the record from being torn, but the lookup can't tell that it needs only to wait.
+    // The stamp still prevents a torn record, but the lookup gives up.
     fails("insert", Some(Release(E1)), "contended", insert);
     fails("insert", Some(Acquire(E1)), "contended", insert);
 }
 
 #[test]
-fn the_slot_comes_last() {
+fn the_slot_is_stored_last() {
     fails("insert, a word after the slot", None, "torn", || {
         let owned = table(1, 3);
         let t = owned.table();
         let (mut writer, _) = Writer::attach(t);
         let read = reader(&owned, |t| assert!(look(t, A) <= 3));
-        // The end of the pattern: without the word before it, it would be another key's record.
+        // The end of the pattern; without an earlier word it would be another key's record.
         delay(&t.cells[1].0[4], &t.buckets[0].slots[0]);
         put(&mut writer, A, 3);
         read.join().unwrap();
     });
 }
 
-/// Cells are used again while a reader may still be copying them.
+/// Cells are reused while a reader may still copy them.
 fn reuse() {
     let owned = table(1, 3);
     let (mut writer, _) = Writer::attach(owned.table());
@@ -56,7 +56,7 @@ fn reuse() {
 }
 
 #[test]
-fn who_copied_a_later_word_finds_out() {
+fn copying_a_later_word_is_noticed() {
     holds("reuse", reuse);
     fails("reuse", Some(FenceRelease(E2)), "torn", reuse);
     fails("reuse", Some(FenceAcquire(E2)), "torn", reuse);
@@ -83,13 +83,13 @@ fn inside() {
 }
 
 #[test]
-fn who_copied_from_inside_a_later_record_finds_out() {
+fn copying_the_inside_of_a_later_record_is_noticed() {
     holds("inside", inside);
     fails("inside", Some(SlotRecheck), "torn", inside);
     fails("inside", Some(FenceAcquire(E6)), "contended", inside);
 }
 
-/// The same tool comes back to the same cell after 2^20 records: its slot's word is the one that it was.
+/// The same tool returns to the same cell after 2^20 records, with the same word in its slot.
 fn wrap(with_zeroed_stamp: bool) {
     let owned = table(1, 2);
     let t = owned.table();
@@ -98,7 +98,7 @@ fn wrap(with_zeroed_stamp: bool) {
     let word = t.buckets[0].slots[0].load(Relaxed);
     t.header.last_stamp.store(1 << 20, Relaxed);
     let (mut writer, _) = Writer::attach(t);
-    // Contended is another matter: what keeps a lookup from that is in `reuse`.
+    // `reuse` covers contention.
     let read = reader(&owned, |t| assert!(try_look(t, A) <= Some(2)));
     writer.withdraw(A.as_bytes());
     if !with_zeroed_stamp {
@@ -110,7 +110,7 @@ fn wrap(with_zeroed_stamp: bool) {
 }
 
 #[test]
-fn who_sees_a_stamp_sees_its_record() {
+fn seeing_a_stamp_implies_seeing_its_record() {
     holds("wrap", || wrap(true));
     fails("wrap", Some(Release(E3)), "torn", || wrap(true));
     fails("wrap", Some(Acquire(E3)), "torn", || wrap(true));
@@ -118,7 +118,7 @@ fn who_sees_a_stamp_sees_its_record() {
     fails("wrap, stamp not zeroed", None, "torn", || wrap(false));
 }
 
-/// A tool appears outside its home, which is full.
+/// A tool appears outside its full home bucket.
 fn overflow(in_order: bool) {
     let owned = table(2, 5);
     let t = owned.table();
@@ -137,12 +137,12 @@ fn overflow(in_order: bool) {
 }
 
 #[test]
-fn the_way_is_open_before_the_tool_is_there() {
+fn the_path_opens_before_the_tool_appears() {
     holds("overflow", || overflow(true));
-    fails("overflow, way after slot", None, "lost", || overflow(false));
+    fails("overflow, path after slot", None, "lost", || overflow(false));
 }
 
-/// A tool outside its home goes.
+/// A tool outside its home bucket is withdrawn.
 fn withdraw(in_order: bool) {
     let owned = table(2, 5);
     let t = owned.table();
@@ -161,15 +161,15 @@ fn withdraw(in_order: bool) {
 }
 
 #[test]
-fn the_way_is_closed_after_the_tool_is_gone() {
+fn the_path_closes_after_the_tool_is_gone() {
     holds("withdraw", || withdraw(true));
     fails("withdraw", Some(Release(E4)), "came back", || withdraw(true));
     fails("withdraw", Some(FenceAcquire(E2)), "came back", || withdraw(true));
-    fails("withdraw, way before slot", None, "came back", || withdraw(false));
+    fails("withdraw, path before slot", None, "came back", || withdraw(false));
 }
 
-/// A tool outside its home stays, while another one comes and goes.
-fn neighbour(is_counted: bool) {
+/// A tool outside its home bucket stays, while another is inserted and withdrawn.
+fn neighbor(is_counted: bool) {
     let owned = table(2, 6);
     let t = owned.table();
     let (mut writer, _) = Writer::attach(t);
@@ -184,12 +184,12 @@ fn neighbour(is_counted: bool) {
 }
 
 #[test]
-fn the_way_stays_open_for_those_who_stay() {
-    holds("neighbour", || neighbour(true));
-    fails("neighbour, not counted", None, "lost", || neighbour(false));
+fn the_path_stays_open_for_remaining_tools() {
+    holds("neighbor", || neighbor(true));
+    fails("neighbor, not counted", None, "lost", || neighbor(false));
 }
 
-/// A table is filled, then said to be loaded.
+/// A table is filled, then marked as loaded.
 fn load() {
     let owned = table(1, 3);
     let (mut writer, _) = Writer::attach(owned.table());
@@ -200,7 +200,7 @@ fn load() {
 }
 
 #[test]
-fn who_sees_a_loaded_table_sees_its_tools() {
+fn seeing_a_loaded_table_implies_seeing_its_tools() {
     holds("load", load);
     fails("load", Some(Release(E5)), "lost", load);
     fails("load", Some(Acquire(E5)), "lost", load);

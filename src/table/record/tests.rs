@@ -1,4 +1,4 @@
-//! A record reads as it was written, whatever was.
+//! Records round-trip, and any bytes are safe to read.
 
 use super::super::layout::MAX_RECORD_BYTES;
 use super::*;
@@ -17,7 +17,7 @@ fn route(pattern: &str, backends: &[&str]) -> Route {
 }
 
 #[test]
-fn a_record_reads_as_it_was_written() {
+fn records_round_trip() {
     let urls = ["http://10.1.2.3:8000", "https://[fd00::7]:443", "https://exec-1.example:65535"];
     let routes = [route("^/a[0-9]", &urls), route(r"/x\.php", &urls[1..]), route(".*", &urls[..1])];
     let mut bytes = Vec::new();
@@ -37,7 +37,7 @@ fn a_record_reads_as_it_was_written() {
 }
 
 #[test]
-fn a_plain_record_reads_as_the_longer_form_of_the_same() {
+fn plain_and_long_forms_read_alike() {
     for (pattern, backends, bytes) in [
         (".*", &["https://10.255.0.1:65535"][..], 8 + 5),
         ("/.*", &["https://10.255.0.1:65535"], 8 + 5 + 5 + 3 + 1 + 7),
@@ -88,7 +88,7 @@ fn the_largest_records_fit_the_limit() {
 }
 
 #[test]
-fn the_first_route_found_answers() {
+fn the_first_matching_route_wins() {
     let mut routes = ["/a", "^/b", r"\.php$", "^/c/$", "^/d[0-9]", "[7-9]x", "^/(d|e)1/", ".*"]
         .map(|p| route(p, &["http://10.0.0.1:1"]));
     sort_routes(&mut routes);

@@ -1,4 +1,4 @@
-//! Waiting for a socket without missing the call to stop.
+//! Waits for a socket that end at a deadline or on a stop request.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -8,21 +8,21 @@ use rustix::io::Errno;
 
 use super::error::ConnectionError;
 
-/// No wait lasts longer than this without `stop` being asked.
+/// Longest time between two checks of `stop`.
 pub(super) const SLICE: Duration = Duration::from_millis(100);
 
-/// Waits in slices and asks before each whether to stop.
+/// Waits in slices, and checks `stop` before each.
 #[derive(Clone, Copy)]
-pub(super) struct Patience<'s> {
+pub(super) struct Waiter<'s> {
     stop: &'s dyn Fn() -> bool,
 }
 
-impl<'s> Patience<'s> {
+impl<'s> Waiter<'s> {
     pub(super) fn new(stop: &'s dyn Fn() -> bool) -> Self {
         Self { stop }
     }
 
-    /// How long the next slice may be; `None` at the deadline.
+    /// The length of the next slice; `None` at the deadline.
     ///
     /// # Errors
     /// [`ConnectionError::Stopped`].
@@ -34,7 +34,7 @@ impl<'s> Patience<'s> {
         Ok(Some(left).filter(|left| !left.is_zero()))
     }
 
-    /// Waits until `socket` is ready for one of `events` or has failed; false when the deadline passes first.
+    /// Waits until `socket` is ready for one of `events` or has failed; false if the deadline passes first.
     ///
     /// # Errors
     /// [`ConnectionError::Stopped`], and those of poll(2).

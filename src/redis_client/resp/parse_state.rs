@@ -1,27 +1,26 @@
-//! How far a reply that is still coming in has been read, so that no byte of it is read twice.
+//! The parse state of an incomplete reply, so that no byte is parsed twice.
 
-use super::header::{self, MAX_ELEMENTS, MAX_NESTING, RespError, Step, Token};
+use super::header::{self, MAX_ELEMENTS, MAX_NESTING, Parsed, RespError, Token};
 
-/// How far the reply at the front of the buffer has been read.
+/// The parse state of the first reply in the buffer.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
-    /// Where the next value begins, in bytes from the start of the reply.
+pub(super) struct ParseState {
+    /// Position of the next value, in bytes from the start of the reply.
     at: usize,
-    /// Nothing new can be learnt before that many bytes are here.
+    /// Least number of bytes to continue with.
     needed: usize,
     /// Values announced so far.
     elements: u32,
-    /// Values still to come, for each aggregate that is open, outermost first. The bottom entry is the reply itself.
+    /// Missing values per open aggregate, outermost first. The first entry is the reply itself.
     open: Vec<u32>,
-    /// What was read.
     tokens: Vec<Token>,
 }
 
-impl Walk {
-    /// As many tokens are kept allocated from one reply to the next.
+impl ParseState {
+    /// Capacity for tokens that is kept between replies.
     const KEEP: usize = 4096;
 
-    /// Gets ready for the next reply.
+    /// Begins the next reply.
     pub(super) fn reset(&mut self) {
         (self.at, self.needed, self.elements) = (0, 0, 0);
         self.open.clear();
@@ -31,12 +30,12 @@ impl Walk {
         }
     }
 
-    /// What was read; a whole reply once [`Walk::advance`] says so.
+    /// The tokens so far; those of a complete reply after [`ParseState::advance`] has returned its length.
     pub(super) fn tokens(&self) -> &[Token] {
         &self.tokens
     }
 
-    /// Goes on as far as `bytes`, the reply from its start, allows: its length once it has ended.
+    /// Parses further; `bytes` begins with the reply. Returns the reply's length once it is complete.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, RespError> {
         if bytes.len() < self.needed {
             return Ok(None);
@@ -46,14 +45,14 @@ impl Walk {
         }
         loop {
             match header::read(bytes, self.at)? {
-                Step::Unfinished(needed) => {
+                Parsed::Unfinished(needed) => {
                     self.needed = needed;
                     return Ok(None);
                 }
-                Step::Token(token, next) => {
+                Parsed::Token(token, next) => {
                     self.tokens.push(token);
                     self.at = next;
-                    if self.book(token)? {
+                    if self.count(token)? {
                         return Ok(Some(next));
                     }
                 }
@@ -61,9 +60,9 @@ impl Walk {
         }
     }
 
-    /// Books one value as come; true when the reply is complete with it.
+    /// Counts one value; true if it completes the reply.
     #[inline]
-    fn book(&mut self, token: Token) -> Result<bool, RespError> {
+    fn count(&mut self, token: Token) -> Result<bool, RespError> {
         if let Some(left) = self.open.last_mut()
             && !matches!(token, Token::Attribute(_))
         {
