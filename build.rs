@@ -1,4 +1,4 @@
-//! Tells the module which nginx it is built for, and stamps a build id. Does nothing without `module`.
+//! Passes nginx's features, version and a build id to the module. Does nothing without the feature `module`.
 
 use std::env;
 use std::process::Command;
@@ -26,7 +26,7 @@ fn main() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
 }
 
-/// The commit this was built from, with a `+` when the tree had changes; `unknown` outside a checkout.
+/// The commit of this build, with a `+` if the tree has changes; `unknown` outside a checkout.
 fn build_id() -> String {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;

@@ -1,7 +1,7 @@
-# Sourced by the scripts of .ci, benches, examples, t and tests/e2e: free ports, child processes that are waited for and stopped by pid.
+# Sourced by the scripts of .ci, benches, examples, t and tests/e2e: free ports, and child processes that are stopped by pid.
 # shellcheck shell=bash disable=SC2034  # the variables are for the scripts
 
-# An ordinary user's PATH on Debian has no nginx.
+# A regular user's PATH on Debian lacks nginx.
 PATH=$PATH:/usr/sbin
 
 built=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -20,11 +20,11 @@ die() {
 need_built() { # FILE...
     local file
     for file; do
-        [[ -e $file ]] || die "$file is not there: use make, which builds it first"
+        [[ -e $file ]] || die "$file does not exist; use make, which builds it first"
     done
 }
 
-mirror_of() { # CODENAME: of Debian, as apt knows it, from whichever kind of file its sources are in
+mirror_of() { # CODENAME: the mirror of a Debian release according to apt's own sources
     # shellcheck disable=SC2016  # apt's own placeholders
     apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
         awk -v suite="Debian $1 main" '$1 " " $2 " " $3 == suite && !found++ { print $4 }'
@@ -32,10 +32,10 @@ mirror_of() { # CODENAME: of Debian, as apt knows it, from whichever kind of fil
 
 now_ms() { say $((${EPOCHREALTIME//[^0-9]/} / 1000)); }
 
-# Seconds until something that should have happened counts as missing, however busy the machine.
+# Timeout in seconds for steps that must succeed, even on a busy machine.
 patience=60
 
-wait_until() { # SECONDS COMMAND...: false when the command still failed after that time
+wait_until() { # SECONDS COMMAND...: false if the command still fails after that time
     local deadline=$(($(now_ms) + $1 * 1000))
     shift
     until "$@"; do
@@ -44,9 +44,9 @@ wait_until() { # SECONDS COMMAND...: false when the command still failed after t
     done
 }
 
-# Below the range that the kernel hands out to clients, so that none of their ports can get in between.
+# Below the kernel's ephemeral range, so that no client takes the port first.
 ports_given=" "
-free_port() { # one that was not given before; it is then in $port
+free_port() { # a new port, in $port
     while port=$((20000 + RANDOM % 12000)); do
         [[ $ports_given == *" $port "* ]] && continue
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
@@ -55,7 +55,7 @@ free_port() { # one that was not given before; it is then in $port
 }
 
 children=()
-start() { # LOG COMMAND...: in the background; its pid is then in $child
+start() { # LOG COMMAND...: in the background, with its pid in $child
     local log=$1
     shift
     "$@" >"$log" 2>&1 </dev/null &
@@ -65,7 +65,7 @@ start() { # LOG COMMAND...: in the background; its pid is then in $child
 
 is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
-stop() { # SECONDS PID...: asks them to end, and kills what has not ended after that time
+stop() { # SECONDS PID...: terminates processes, and kills those still running after that time
     local seconds=$1 pid left=()
     shift
     for pid; do kill "$pid" 2>/dev/null || true; done
@@ -73,7 +73,7 @@ stop() { # SECONDS PID...: asks them to end, and kills what has not ended after 
         wait_until "$seconds" is_gone "$pid" || kill -KILL "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    # The kernel may give these numbers to somebody else's processes from now on.
+    # The kernel may reuse these pids for other processes from now on.
     for pid in "${children[@]}"; do
         [[ " $* " == *" $pid "* ]] || left+=("$pid")
     done
@@ -83,21 +83,21 @@ stop_children() { stop 5 "${children[@]}"; }
 
 redis() { redis-cli -h 127.0.0.1 -p "$redis_port" "$@"; }
 
-# The process id is asked for so that no other Redis that happens to have the port is ever written to.
+# Checks the process id, so that no other Redis on this port is ever written to.
 is_our_redis() { redis info server 2>/dev/null | tr -d '\r' | grep -x "process_id:$redis_pid" >/dev/null; }
 
-start_redis() { # DIRECTORY: a private one that keeps nothing; its port is then in $redis_port
+start_redis() { # DIRECTORY: a private Redis without persistence, with its port in $redis_port
     free_port
     redis_port=$port
     start_redis_again "$1"
 }
-start_redis_again() { # DIRECTORY: at the same port, with what was saved there
+start_redis_again() { # DIRECTORY: on the same port, with the data saved there
     start "$1/redis.log" redis-server --bind 127.0.0.1 --port "$redis_port" --dir "$1" --save '' --appendonly no
     redis_pid=$child
     wait_until "$patience" is_our_redis || die "redis-server did not start: $(tail -n 3 "$1/redis.log")"
 }
 
-start_tool() { # NAME DIRECTORY: its address is then in $tool
+start_tool() { # NAME DIRECTORY: with its address in $tool
     rm -f "$2/$1.port"
     start "$2/$1.log" "$demo_tool" --name "$1" --port-file "$2/$1.port"
     wait_until "$patience" test -s "$2/$1.port" || die "demo tool $1 did not start: $(tail -n 3 "$2/$1.log")"
@@ -106,8 +106,8 @@ start_tool() { # NAME DIRECTORY: its address is then in $tool
 
 nginx_answers() { curl -s -o /dev/null --max-time 1 "$1"; }
 
-# Runs DIRECTORY/nginx.conf, under COMMAND if there is one, until URL answers anything; its pid is then in $nginx_pid.
-# The first thing nginx opens is its log: without -e, Debian's.
+# Runs DIRECTORY/nginx.conf, under COMMAND if given, and waits until URL answers; its pid is in $nginx_pid.
+# Without -e nginx would first open Debian's log.
 start_nginx() { # DIRECTORY URL [COMMAND...]
     local directory=$1 url=$2
     shift 2
@@ -117,16 +117,16 @@ start_nginx() { # DIRECTORY URL [COMMAND...]
     wait_until "$patience" nginx_answers "$url" || die "nginx does not answer at $url: $(tail -n 3 "$directory/error.log")"
 }
 
-# Root's workers would become `nobody`, who cannot read below root's home directory.
+# As root, workers would run as `nobody`, which cannot read root's home directory.
 nginx_user() { ((EUID != 0)) || say 'user root;'; }
 
-# Debian's nginx would keep these under /var/lib/nginx, where only root may write.
+# Debian's nginx has these under /var/lib/nginx, writable only for root.
 nginx_temp_paths() {
     local kind
     for kind in client_body proxy fastcgi uwsgi scgi; do say "${kind}_temp_path tmp_$kind;"; done
 }
 
-# The shipped example with nothing but its addresses changed, in DIRECTORY; they are then in $site and $list.
+# The shipped example with other addresses, in DIRECTORY; they are in $site and $list.
 start_site() { # DIRECTORY
     local site_port list_port
     free_port

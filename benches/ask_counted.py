@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Asks a server that runs under callgrind so many times over one connection, and has exactly these requests counted.
+"""Sends requests over one connection to a server under callgrind, and has exactly these requests counted.
 
 usage: ask_counted.py ADDRESS PID COUNT NAME [FIRST]
 
-With FIRST, request i asks for the tool NAME-<FIRST + i>: every tool once. Without, all ask for NAME.
-The dump that callgrind then writes is of the COUNT requests alone: connecting, and the first requests, which fill the
-connections to the backends and nginx's own caches, come before the counters are set to zero.
+With FIRST, request i is for the tool NAME-<FIRST + i>: every tool once. Without, all are for NAME.
+Callgrind's dump covers only the COUNT requests: connecting and the first requests, which open connections to backends and
+fill nginx's caches, precede the reset of the counters.
 """
 import socket
 import subprocess
 import sys
 
 WARM_UP = 20
-# What curl sends. The Host names the tool as well, so that path and domain mode are asked the same.
+# As sent by curl. The Host names the tool as well, so that path and domain mode get the same requests.
 REQUEST = "GET /{tool}/x HTTP/1.1\r\nHost: {tool}.example.org\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n"
 
 
 def ask(connection, tool):
-    """One request; a status other than 200 or an end of the connection ends the program."""
+    """Sends one request; exits at a status other than 200 or a closed connection."""
     connection.sendall(REQUEST.format(tool=tool).encode())
     answer = b""
     while (end := answer.find(b"\r\n\r\n")) < 0:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What the module costs per request, against a static `upstream` in the same nginx: requests/s by wrk, then instructions
-# by callgrind. Both sides set the same headers and keep connections alike; only the routing differs.
+# The module's cost per request, against a static `upstream` in the same nginx: requests/s by wrk, then instructions by
+# callgrind. Both sides set the same headers and keep connections alike; only the routing differs.
 #
-#   benches/http.sh [rates] [instructions]       both if not said
+#   benches/http.sh [rates] [instructions]       both by default
 #   KEEPALIVE='keepalive 64;' benches/http.sh    with other lines after urlproxy_peers
 # shellcheck disable=SC2016  # nginx's own variables
 set -euo pipefail
@@ -11,20 +11,20 @@ cd "$(dirname "$0")/.."
 . .ci/lib.sh
 need_built "$module"
 
-# How the module keeps connections. All tools are at one address, as behind an ingress, so each may use any of them.
+# The module's keepalive. All tools share one address, as behind an ingress, so each may use any connection.
 KEEPALIVE=${KEEPALIVE:-'urlproxy_keepalive 4096 per_backend=64 requests=100000000;'}
 
 connections=64
-# Short and many, and their mean: two cores with neighbours swing by half from one second to the next, and of a static
-# upstream against itself this way was right to 1 %, the median of five rounds of 5 s only to 10 %.
+# The mean of many short rounds: on a shared machine rates vary by half from one second to the next. For a static upstream
+# against itself this is exact to 1 %, the median of five rounds of 5 s only to 10 %.
 rounds=30
 seconds=1
 callgrind_requests=1500
 
-# The sides: each is a server of its own in the same nginx. Rates are measured of some; they cost a second a round.
+# The sides: each is a separate server in the same nginx. Rates are measured for some, at a second per round.
 sides=(static static_by_variable static_pair fixed https routed canonical domain pair)
 rated=(static static_by_variable fixed https routed)
-# Each side is asked for tools of its own: what one has looked up is in no cache for the next.
+# Each side has its own tools, so that no side finds another's lookups in a cache.
 tools_per_side=$((callgrind_requests + 500))
 tools=$((${#sides[@]} * tools_per_side))
 
@@ -37,7 +37,7 @@ mkdir -p "$work/backend" "$work/proxy"
 trap stop_children EXIT
 trap 'exit 130' INT TERM
 
-# The nginx under test has a core for itself, so that it is what limits the rate.
+# The nginx under test has its own core, so that it limits the rate.
 proxy_cpu=() load_cpu=()
 if taskset -c 0 true 2>/dev/null && taskset -c 1 true 2>/dev/null; then
     proxy_cpu=(taskset -c 0) load_cpu=(taskset -c 1)
@@ -95,7 +95,7 @@ http {
     access_log off;
     $(nginx_temp_paths)
     keepalive_requests 100000000;
-    # Room for a whole proxied request on either side: a second block would cost as much as a lookup.
+    # Enough for a whole proxied request on either side: a second block would cost as much as a lookup.
     request_pool_size 10k;
     proxy_http_version 1.1;
     proxy_set_header Host              \$http_host;
@@ -153,15 +153,15 @@ requests_per_second() { # ADDRESS
 status_at() { curl -s -o /dev/null -w '%{http_code}' --max-time 5 "http://$1/tool-$(printf %05d $((tools - 1)))/" || true; }
 all_routed() { [[ $(status_at "${address[fixed]}") == 200 ]]; }
 
-# A module that does not serve both schemes by one line speaks TLS to all backends then.
-leave_out_what_is_not_there() {
+# An old module speaks TLS to all backends here.
+skip_https_if_unsupported() {
     [[ $(status_at "${address[https]}") != 200 ]] || return 0
     say 'bench: this module does not serve http backends through https://tools'
     unset "address[https]"
 }
 
-# Instructions per request of nginx's own thread, into $cost. The companion's thread is counted apart: it works by the
-# clock, not by the request.
+# Instructions per request of nginx's own thread, into $cost. The companion's thread is counted separately: its work depends on
+# time, not on requests.
 count_instructions() { # SIDE NAME [FIRST-TOOL]
     local side=$1 dump=$work/callgrind.out
     shift
@@ -189,7 +189,7 @@ declare -A what=(
 if [[ $parts == *rates* ]]; then
     start_nginx "$work/proxy" "http://${address[static]}/" "${proxy_cpu[@]}"
     wait_until 10 all_routed || die "the last tool is not routed: $(tail -n 3 "$work/proxy/error.log")"
-    leave_out_what_is_not_there
+    skip_https_if_unsupported
     say "bench: $rounds rounds of $seconds s with wrk for each, in turn"
     for ((round = 0; round < rounds; round++)); do
         for ((i = 0; i < ${#rated[@]}; i++)); do
@@ -216,7 +216,7 @@ if [[ $parts == *instructions* ]]; then
         nginx -p "$work/proxy/" -e error.log -c nginx.conf -g 'daemon off; master_process off;'
     valgrind=$child
     wait_until 60 all_routed || die "nginx under valgrind does not answer: $(tail -n 3 "$work/valgrind.out")"
-    leave_out_what_is_not_there
+    skip_https_if_unsupported
     say
     row "$tools tools, 1 worker, 1 connection" 'cold' 'warm' target
     declare -A cold warm

@@ -1,8 +1,8 @@
-//! From a write to Redis until every worker routes by it. Run by `make bench`.
+//! Benchmark of propagation, from a write to Redis until every worker routes by it. Run by `make bench`.
 //!
-//! The companion follows a Redis with 100,000 tools, then one with 100,000 domains, as it does in nginx, snapshot and
-//! regular comparisons included, while they are changed at a steady rate. Each change is timed from before it is sent until
-//! a lookup finds it: the lookup of all workers, since the memory is one. Not a test: nothing here fails.
+//! The companion follows a Redis with 100,000 tools, then one with 100,000 domains, with snapshot and resyncs as in nginx, while
+//! they change at a constant rate. Each change is timed from before it is sent until a lookup finds it, which is then true for
+//! all workers, as they share the memory. Not a test: nothing here fails.
 
 #[path = "common/store.rs"]
 mod store;
@@ -29,7 +29,7 @@ fn main() {
 fn measure(kind: Kind) {
     let Some(mut store) = Store::filled(if kind == Kind::Tool { COUNT } else { 0 }) else { return };
     if kind == Kind::Domain {
-        store.map(COUNT).unwrap_or_else(|| panic!("Redis took no domains"));
+        store.map(COUNT).unwrap_or_else(|| panic!("Redis did not accept the domains"));
     }
     let owned = OwnedTable::new(Capacity::of_bytes(COUNT * 192 + (1 << 20)).unwrap_or_else(|e| panic!("{e}")));
     let table = owned.table();
@@ -49,18 +49,18 @@ fn measure(kind: Kind) {
         while !table.header().is_loaded() {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let mut taken = change_steadily(kind, table, &mut store);
+        let mut delays = change_steadily(kind, table, &mut store);
         stop.store(true, Relaxed);
-        taken.sort_unstable();
+        delays.sort_unstable();
         for (percent, target) in [(50, ""), (99, "<= 5 ms")] {
-            let at = (taken.len() * percent / 100).min(taken.len() - 1);
+            let at = (delays.len() * percent / 100).min(delays.len() - 1);
             let what = format!("a change routed, p{percent} of {CHANGES} at {PER_SECOND}/s, {COUNT} {}", kind.plural());
-            println!("{what:<62} | {:>7.2} ms | {target}", taken[at].as_secs_f64() * 1e3);
+            println!("{what:<62} | {:>7.2} ms | {target}", delays[at].as_secs_f64() * 1e3);
         }
     });
 }
 
-/// How long each change took.
+/// The delay of each change.
 fn change_steadily(kind: Kind, table: Table<'_>, store: &mut Store) -> Vec<Duration> {
     let mut scratch = Scratch::default();
     let mut port_of = |key: &RouteKey| match table.lookup(key.as_bytes(), &mut scratch) {
@@ -75,7 +75,7 @@ fn change_steadily(kind: Kind, table: Table<'_>, store: &mut Store) -> Vec<Durat
             let at = number as usize * 7919 % COUNT;
             let name = if kind == Kind::Tool { format!("tool-{at}") } else { format!("host-{at}.example.org") };
             let key = RouteKey::try_new(kind, name.as_bytes()).unwrap_or_else(|e| panic!("{e}"));
-            // Below all ports that tools begin with.
+            // Below the tools' initial ports.
             let port = 1 + (number % 1000) as u16;
             let url = format!("http://10.9.9.9:{port}");
             let mut change = redis::pipe();

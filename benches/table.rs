@@ -1,4 +1,4 @@
-//! The table by itself: cold random lookups, and a full load from a local Redis. Run by `make bench`.
+//! Benchmark of the table alone: cold random lookups, and a full load from a local Redis. Run by `make bench`.
 //!
 //! Lookup times are medians of several passes over all names in random order. Not a test: nothing here fails.
 
@@ -12,7 +12,7 @@ use urlproxy::route::{Backend, Kind, LookupKey, Pattern, Route, RouteKey, normal
 use urlproxy::sync::{Journal, Settings, load_once};
 use urlproxy::table::{Capacity, Lookup, OwnedTable, Scratch, Table, Writer};
 
-/// Of a zone. A domain's name is longer than a tool's: its record takes a line more.
+/// Bytes of zone per tool. A domain has a longer name, so its record takes one more line.
 const BYTES_PER_TOOL: usize = 192;
 
 fn main() {
@@ -53,14 +53,14 @@ fn record(kind: Kind, name: &str) -> RouteKey {
     RouteKey::try_new(kind, name.as_bytes()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// As the module does: the host itself, else the wildcard that stands for it.
+/// Like the module: looks up the host, then its wildcard.
 fn find_host(table: Table<'_>, host: &[u8], scratch: &mut Scratch) -> bool {
     let mut is_there = |key: LookupKey| matches!(table.lookup(key, scratch), Lookup::Found(_));
     let Some(host) = normal_host(host) else { return false };
     is_there(LookupKey::domain(&host)) || LookupKey::wildcard(&host).is_some_and(is_there)
 }
 
-/// Room for so many records of this many bytes of zone each, as one that is just large enough gives it.
+/// The capacity of a zone just large enough for `count` records of `bytes` bytes each.
 fn capacity(count: usize, bytes: usize) -> Capacity {
     Capacity::of_bytes(count * bytes + (1 << 20)).unwrap_or_else(|e| panic!("{e}"))
 }
@@ -78,7 +78,7 @@ fn filled(count: usize, bytes: usize, key: impl Fn(usize) -> RouteKey) -> OwnedT
     owned
 }
 
-/// Nanoseconds per lookup.
+/// Median of nanoseconds per lookup.
 fn random_lookups(
     table: Table<'_>,
     count: usize,
@@ -111,7 +111,7 @@ fn full_load(tools: usize) -> Option<(f64, f64)> {
     let seconds = start.elapsed().as_secs_f64();
     let table = owned.table();
     assert!(loaded && table.header().live_tools() == tools as u64, "loaded {}", table.header().live_tools());
-    // Records, and for each tool its line of counters and its share of the index.
+    // Records, and per tool a counter line and its share of the index.
     let index = table.capacity().buckets * 64;
     let bytes = (table.header().live_bytes() as f64 + index as f64) / tools as f64 + 64.0;
     Some((seconds, bytes))

@@ -1,4 +1,4 @@
-//! urlproxy: `/<tool>/...` goes to wherever that tool runs now.
+//! urlproxy: routes `/<tool>/...` to the current location of each tool.
 //!
 //! ```text
 //!  writers (grid, kube, domains, cli) ──▶ Redis ──▶ companion (sync) ──▶ table in shared memory
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (which proxies there are). `withdrawal_guard` stands
-//! between `registry` and its callers; `redis_client`, `clock` and `units` need no other.
-//! Raw pointers are in `nginx/ffi` (nginx behind safe handles) and in `table` (a view over shared memory) alone.
+//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (the list of active proxies). `withdrawal_guard` stands
+//! between `registry` and its callers; `redis_client`, `clock` and `units` depend on no other module.
+//! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
 mod backoff;
 pub mod clock;

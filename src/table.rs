@@ -111,13 +111,13 @@ impl<'a> Table<'a> {
 
     /// Hashes a key for [`Self::lookup_hashed`].
     #[inline(always)]
-    pub fn hashed<'n>(&self, key: LookupKey<'n>) -> HashedKey<'n> {
+    pub fn hash_key<'n>(&self, key: LookupKey<'n>) -> HashedKey<'n> {
         HashedKey { key, hash: self.hash_name(key.name()) ^ key.mark() }
     }
 
     /// The hash of a key in its stored form.
     fn hash(&self, key: &[u8]) -> u64 {
-        self.hashed(key.into()).hash
+        self.hash_key(key.into()).hash
     }
 
     /// Keyed, because tenants choose the names (hash flooding).

@@ -21,9 +21,9 @@ HSET prefix:mapped .* http://[::ffff:192.0.2.1]:80
 /six/      503  -
 /mapped/   503  -
 --- error_log
-urlproxy: route set aside: backend http://192.0.2.1:80 is outside the allowed networks, tool="hello" pattern="/x"
-urlproxy: route set aside: backend https://198.51.100.7:443 is outside the allowed networks, tool="outside" pattern=".*"
-urlproxy: route set aside: backend http://[2001:db8::1]:80 is outside the allowed networks, tool="six" pattern=".*"
+urlproxy: route rejected: backend http://192.0.2.1:80 is outside the allowed networks, tool="hello" pattern="/x"
+urlproxy: route rejected: backend https://198.51.100.7:443 is outside the allowed networks, tool="outside" pattern=".*"
+urlproxy: route rejected: backend http://[2001:db8::1]:80 is outside the allowed networks, tool="six" pattern=".*"
 is outside the allowed networks, tool="mapped" pattern=".*"
 
 
@@ -36,7 +36,7 @@ HSET prefix:hello .* http://localhost:80
 --- requests
 /hello/  503  -
 --- error_log
-urlproxy: route set aside: backend http://localhost:80 is a name, but only addresses in the allowed networks may be used, tool="hello" pattern=".*"
+urlproxy: route rejected: backend http://localhost:80 is a name, but only addresses in the allowed networks may be used, tool="hello" pattern=".*"
 
 
 
@@ -57,7 +57,7 @@ GET /list
 --- response_body_like chomp
 (?=.*"hello")(?=.*"other")(?=.*"six")
 --- error_log
-urlproxy: route set aside: backend http://127.0.0.2:80 is outside the allowed networks, tool="hello"
+urlproxy: route rejected: backend http://127.0.0.2:80 is outside the allowed networks, tool="hello"
 
 
 

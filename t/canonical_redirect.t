@@ -66,7 +66,7 @@ HSET redirect:Hello .* x
 /Hello/                                 503  -
 /%2frhello/                             503  -
 --- error_log
-urlproxy: route set aside: tool "evil.example" can have no host of its own, expected a name of 1 to 63 of a-z, 0-9, - and _, redirect="evil.example"
+urlproxy: route rejected: tool "evil.example" cannot have its own host, expected a name of 1 to 63 of a-z, 0-9, - and _, redirect="evil.example"
 
 
 

@@ -27,7 +27,7 @@ ok(eventually { ask("GET /$listed[0]/")->{status} == 503 }, 'and go');
 redis('HSET', "prefix:$missing", '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask("GET /$missing/")->{status} == 200 }, 'which makes room');
 --- error_log
-urlproxy: route set aside: 
+urlproxy: route rejected: 
 
 
 
@@ -74,5 +74,5 @@ is(ask('GET /5/')->{status}, 503, 'the last has no route');
 redis('DEL', 'prefix:big-1', 'prefix:big-2', 'prefix:big-3');
 ok(eventually { (ask('GET /5/')->{headers}{'x-tool'} // '') eq 'b' }, 'until there is room again');
 --- error_log
-urlproxy: route set aside: the table is full; enlarge its zone, tool="big-
-urlproxy: route set aside: the table is full; enlarge its zone, tool="5"
+urlproxy: route rejected: the table is full; enlarge its zone, tool="big-
+urlproxy: route rejected: the table is full; enlarge its zone, tool="5"

@@ -115,7 +115,7 @@ withdrawal_guard 50% floor=2 hold=1h;
 resync_interval 1s;
 --- perl
 redis('FLUSHALL');
-my $comparisons = sub { my @all = error_log() =~ /held=3 at the regular comparison/g; scalar @all };
+my $comparisons = sub { my @all = error_log() =~ /resync done, .* held=3/g; scalar @all };
 ok(eventually { $comparisons->() >= 3 }, 'held through three comparisons');
 ok(eventually { ask('GET /list')->{headers}{age} eq '0' });
 like(ask('GET /list')->{body}, qr/"a":.*"status"/);

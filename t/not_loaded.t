@@ -21,8 +21,8 @@ for my $path ('/hello/', '/list') {
 is(ask('GET /hello/')->{headers}{'x-urlproxy-result'}, 'unready');
 is(ask('HEAD /list')->{status}, 503);
 --- error_log
-while loading routes, source=redis://$TEST_NGINX_DEAD_A/0
-while following routes, source=redis://$TEST_NGINX_DEAD_A/0; the table serves on
+; starting without routes, source=redis://$TEST_NGINX_DEAD_A/0
+; keeping existing routes, source=redis://$TEST_NGINX_DEAD_A/0
 
 
 

@@ -24,7 +24,7 @@ HSET prefix:tls .* HTTPS://127.0.0.9
 /noport/   502  -  backend=http://127.0.0.9:80
 /tls/      502  -  backend=https://127.0.0.9:443
 --- no_error_log
-route set aside
+route rejected
 [alert]
 panic
 

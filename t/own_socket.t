@@ -24,11 +24,11 @@ SADD prefix:several http://$TEST_NGINX_TOOL_B http://127.0.0.1:$TEST_NGINX_SERVE
 /several/  200  b
 /several/  200  b
 --- error_log
-urlproxy: route set aside: backend http://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="hello" pattern="/x"
-urlproxy: route set aside: backend http://127.1.2.3:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="other" pattern=".*"
-urlproxy: route set aside: backend http://0.0.0.0:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="any" pattern=".*"
-urlproxy: route set aside: backend https://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="https" pattern=".*"
-urlproxy: route set aside: backend http://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="several"
+urlproxy: route rejected: backend http://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="hello" pattern="/x"
+urlproxy: route rejected: backend http://127.1.2.3:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="other" pattern=".*"
+urlproxy: route rejected: backend http://0.0.0.0:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="any" pattern=".*"
+urlproxy: route rejected: backend https://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="https" pattern=".*"
+urlproxy: route rejected: backend http://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="several"
 is this proxy itself, tool="mapped" pattern=".*"
 
 
@@ -72,4 +72,4 @@ is(ask('GET /hello/')->{headers}{'x-tool'}, 'a');
 redis('HSET', 'prefix:hello', '.*', "http://127.0.0.1:$ENV{TEST_NGINX_SERVER_PORT}");
 ok(eventually { ask('GET /hello/')->{status} == 503 });
 --- error_log
-urlproxy: route set aside: backend http://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="hello" pattern=".*"
+urlproxy: route rejected: backend http://127.0.0.1:$TEST_NGINX_SERVER_PORT is this proxy itself, tool="hello" pattern=".*"

@@ -38,7 +38,7 @@ is("@wrong", '', 'all are answered, and by the right pattern');
 # It was 0.2 s for each request to such a tool.
 cmp_ok(worker_seconds() - $begin, '<', 10, "seconds of the worker's own thread");
 --- error_log
-takes too many states, expected at most
+needs too many states, expected at most
 
 
 

@@ -28,7 +28,7 @@ for my $tool (sort keys %end) {
     is(ask("GET /$tool/$long!")->{status}, 503, "$tool: found nowhere");
 }
 --- no_error_log
-route set aside
+route rejected
 [alert]
 [emerg]
 panic
@@ -48,7 +48,7 @@ my $taken  = worker_seconds() - $before;
 is("@got", join(' ', (503) x 100));
 cmp_ok($taken, '<', 1, 'seconds of processor time');
 --- no_error_log
-route set aside
+route rejected
 [alert]
 [emerg]
 panic

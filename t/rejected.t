@@ -21,15 +21,15 @@ __DATA__
 /other/          200  b
 --- error_log
 [warn]
-urlproxy: route set aside: backend "10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/noscheme"
-urlproxy: route set aside: backend "ftp://10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/ftp"
-urlproxy: route set aside: backend "http://10.0.0.1:80/x" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/path"
-urlproxy: route set aside: backend "http://10.0.0.1:" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/noport"
-urlproxy: route set aside: backend "http://10.0.0.1:65536" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/port"
-urlproxy: route set aside: backend "http://:80" has no valid host, expected an IPv4 address, an [IPv6 address] or a DNS name, tool="hello" pattern="/nohost"
-urlproxy: route set aside: backend "" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/empty"
+urlproxy: route rejected: backend "10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/noscheme"
+urlproxy: route rejected: backend "ftp://10.0.0.1:80" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/ftp"
+urlproxy: route rejected: backend "http://10.0.0.1:80/x" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/path"
+urlproxy: route rejected: backend "http://10.0.0.1:" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/noport"
+urlproxy: route rejected: backend "http://10.0.0.1:65536" has no port between 1 and 65535, expected scheme://host:port, tool="hello" pattern="/port"
+urlproxy: route rejected: backend "http://:80" has no valid host, expected an IPv4 address, an [IPv6 address] or a DNS name, tool="hello" pattern="/nohost"
+urlproxy: route rejected: backend "" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/empty"
 is not UTF-8, tool="hello" pattern="/binary"
-urlproxy: route set aside: backend "http://10.0.0.1:80\n" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/newline"
+urlproxy: route rejected: backend "http://10.0.0.1:80\n" has more than a host and a port, expected scheme://host:port, tool="hello" pattern="/newline"
 
 
 
@@ -48,14 +48,14 @@ urlproxy: route set aside: backend "http://10.0.0.1:80\n" has more than a host a
 /hello/${\('y' x 1023)}     200  c
 ROWS
 --- error_log
-urlproxy: route set aside: pattern "(" does not compile: unclosed group, tool="hello" pattern="("
-urlproxy: route set aside: pattern "/a(?=b)" does not compile: look-around, including look-ahead and look-behind, is not supported, tool="hello" pattern="/a(?=b)"
-urlproxy: route set aside: pattern "(/a)\\1" does not compile: backreferences are not supported, tool="hello" pattern="(/a)\\1"
-urlproxy: route set aside: pattern "/a++" has a possessive repetition, which is not supported, tool="hello" pattern="/a++"
-urlproxy: route set aside: pattern "[0-9]{1000}{1000}" takes too many states
-urlproxy: route set aside: pattern has 1025 bytes, expected at most 1024, tool="hello" pattern="/xxx
+urlproxy: route rejected: pattern "(" does not compile: unclosed group, tool="hello" pattern="("
+urlproxy: route rejected: pattern "/a(?=b)" does not compile: look-around, including look-ahead and look-behind, is not supported, tool="hello" pattern="/a(?=b)"
+urlproxy: route rejected: pattern "(/a)\\1" does not compile: backreferences are not supported, tool="hello" pattern="(/a)\\1"
+urlproxy: route rejected: pattern "/a++" has a possessive repetition, which is not supported, tool="hello" pattern="/a++"
+urlproxy: route rejected: pattern "[0-9]{1000}{1000}" needs too many states
+urlproxy: route rejected: pattern has 1025 bytes, expected at most 1024, tool="hello" pattern="/xxx
 is not UTF-8, tool="hello" pattern="/\xff"
-urlproxy: route set aside: pattern "/new\nline(" contains '\n', expected no control character; write \n, \t or \x0A, tool="hello" pattern="/new\nline("
+urlproxy: route rejected: pattern "/new\nline(" contains '\n', expected no control character; write \n, \t or \x0A, tool="hello" pattern="/new\nline("
 
 
 
@@ -67,7 +67,7 @@ urlproxy: route set aside: pattern "/new\nline(" contains '\n', expected no cont
 /hello/a        200  a  pattern=.*
 /hello/a%0d%0a  200  c  pattern=/a\r\n
 --- error_log
-urlproxy: route set aside: pattern "/a|/b\r\nX-Evil: 1" contains '\r', expected no control character; write \n, \t or \x0A, tool="hello" pattern="/a|/b\r\nX-Evil: 1"
+urlproxy: route rejected: pattern "/a|/b\r\nX-Evil: 1" contains '\r', expected no control character; write \n, \t or \x0A, tool="hello" pattern="/a|/b\r\nX-Evil: 1"
 contains '\u{1}'
 contains '\u{7f}'
 contains '\u{85}'
@@ -106,10 +106,10 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_B
 /stream/  503  -
 /hello/   200  b
 --- error_log
-urlproxy: route set aside: the key is neither a hash nor a set, tool="string"
-urlproxy: route set aside: the key is neither a hash nor a set, tool="list"
-urlproxy: route set aside: the key is neither a hash nor a set, tool="sorted"
-urlproxy: route set aside: the key is neither a hash nor a set, tool="stream"
+urlproxy: route rejected: the key is neither a hash nor a set, tool="string"
+urlproxy: route rejected: the key is neither a hash nor a set, tool="list"
+urlproxy: route rejected: the key is neither a hash nor a set, tool="sorted"
+urlproxy: route rejected: the key is neither a hash nor a set, tool="stream"
 
 
 
@@ -126,9 +126,9 @@ urlproxy: route set aside: the key is neither a hash nor a set, tool="stream"
 /hello/            200  a
 ROWS
 --- error_log
-urlproxy: route set aside: tool name has 256 bytes, expected at most 255, tool="xxx
-urlproxy: route set aside: tool name "a/b" contains '/', expected no slash and no control character, tool="a/b"
-urlproxy: route set aside: tool name "a\nb" contains '\n', expected no slash and no control character, tool="a\nb"
+urlproxy: route rejected: tool name has 256 bytes, expected at most 255, tool="xxx
+urlproxy: route rejected: tool name "a/b" contains '/', expected no slash and no control character, tool="a/b"
+urlproxy: route rejected: tool name "a\nb" contains '\n', expected no slash and no control character, tool="a\nb"
 is not UTF-8, tool="\xff"
 
 
@@ -168,7 +168,7 @@ GET /list
 --- error_code: 200
 --- response_body_like: bbbb
 --- no_error_log
-route set aside
+route rejected
 [alert]
 
 
@@ -197,7 +197,7 @@ add_header X-Addr $upstream_addr always;
 my %asked = map { $_ => 1 } split /, /, ask('GET /hello/')->{headers}{'x-addr'};
 is(scalar keys %asked, 64, 'all but one are asked');
 --- error_log
-urlproxy: route set aside: there are 65 backends, expected at most 64, tool="hello"
+urlproxy: route rejected: there are 65 backends, expected at most 64, tool="hello"
 
 
 
@@ -218,8 +218,8 @@ redis('DEL', 'prefix:other');
 redis('HSET', 'prefix:other', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask('GET /other/')->{status} == 200 }, 'a key of another type made good');
 --- error_log
-urlproxy: route set aside: backend "nonsense" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/x"
-urlproxy: route set aside: the key is neither a hash nor a set, tool="other"
+urlproxy: route rejected: backend "nonsense" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/x"
+urlproxy: route rejected: the key is neither a hash nor a set, tool="other"
 
 
 
@@ -227,4 +227,4 @@ urlproxy: route set aside: the key is neither a hash nor a set, tool="other"
 --- redis eval
 [ ['HSET', 'prefix:hello', map { (('/' . $_ . '(') => "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 30] ]
 --- error_log
-urlproxy: route set aside: 10 more
+urlproxy: route rejected: 10 more

@@ -110,8 +110,8 @@ SADD frontend:a_b..invalid http://$TEST_NGINX_TOOL_A
 http://www.example.org/  404  -
 http://WWW.Example.org/  404  -
 --- error_log
-urlproxy: route set aside: domain "WWW.Example.org" is not in its normal form, expected "www.example.org", domain="WWW.Example.org"
-urlproxy: route set aside: domain "a_b..invalid" is no host name
+urlproxy: route rejected: domain "WWW.Example.org" is not normalized, expected "www.example.org", domain="WWW.Example.org"
+urlproxy: route rejected: domain "a_b..invalid" is not a host name
 
 
 

@@ -1,15 +1,15 @@
-"""The bench of a real site: a proxy with thousands of tools, each at a server of its own, beside other proxies.
+"""Benchmark of a site: a proxy with thousands of tools on many servers, beside other proxies.
 
     python3 benches/site                                  the main table, ten minutes
     python3 benches/site table --backends 2000 --peers module static
     python3 benches/site table --all                      every workload with every peer, some hours
-    python3 benches/site changes once                     only what changing routes, and backends asked once, cost
+    python3 benches/site changes once                     only the cost of changing routes and of backends used once
 
-All proxies of a workload run at the same time, and one core is theirs; they are measured in turn, round by round, every
-other round in the opposite order. The load, the backends and Redis have another core. Read ratios: each is of
-two figures of the same round, shown as the median of all rounds and, in brackets, the least and the most. CPU us is the
-time on the processor for each request; busy below 95 % says that something else than the proxy limited the
-rate. Latencies are at one constant rate for all, and count from the time at which each request was due.
+All proxies of a workload run at the same time on one core; they are measured in turn, round by round, every other round in
+reverse order. The load, the backends and Redis have another core. Read ratios: each compares two figures of the same round,
+shown as the median of all rounds and, in brackets, the minimum and maximum. CPU us is CPU time per request; busy below 95 %
+means that something other than the proxy limited the rate. Latencies are at one constant rate for all proxies, and count from
+the time at which each request was due.
 
 A peer is some lines in peers.py, a workload is one line in workloads.py.
 """
@@ -40,25 +40,25 @@ PARTS = ("table", "changes", "once")
 def parse():
     parser = argparse.ArgumentParser(prog="benches/site", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}: all if not said")
-    chosen = parser.add_argument_group("what the table is of")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}: default: all")
+    chosen = parser.add_argument_group("contents of the table")
     chosen.add_argument("--all", action="store_true", help="every workload with every peer")
-    chosen.add_argument("--backends", nargs="+", type=int, metavar="N", help="how many servers the tools have: 1 200 2000")
+    chosen.add_argument("--backends", nargs="+", type=int, metavar="N", help="number of servers: 1 200 2000")
     chosen.add_argument("--tools", nargs="+", type=int, metavar="N", help="3000 20000")
-    chosen.add_argument("--distribution", nargs="+", choices=["uniform", "zipf"], help="of requests over tools")
-    chosen.add_argument("--connections", nargs="+", type=int, metavar="N", help="of clients: 1 64 512")
+    chosen.add_argument("--distribution", nargs="+", choices=["uniform", "zipf"], help="of requests among tools")
+    chosen.add_argument("--connections", nargs="+", type=int, metavar="N", help="number of clients: 1 64 512")
     chosen.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", help=" ".join(PEERS))
-    length = parser.add_argument_group("how long it takes")
-    length.add_argument("--rounds", type=int, default=6, help="of requests/s, for each peer (%(default)s)")
-    length.add_argument("--seconds", type=int, default=1, help="of each (%(default)s)")
-    length.add_argument("--latency-rounds", type=int, default=5, help="of latencies, for each peer (%(default)s)")
-    length.add_argument("--latency-seconds", type=float, default=1.5, help="of each (%(default)s)")
+    length = parser.add_argument_group("duration")
+    length.add_argument("--rounds", type=int, default=6, help="rounds of requests/s per peer (%(default)s)")
+    length.add_argument("--seconds", type=int, default=1, help="seconds per round (%(default)s)")
+    length.add_argument("--latency-rounds", type=int, default=5, help="rounds of latencies per peer (%(default)s)")
+    length.add_argument("--latency-seconds", type=float, default=1.5, help="seconds per round (%(default)s)")
     parser.add_argument("--load", type=int, default=50, metavar="PERCENT",
-                        help="the rate of the latencies, of what the slowest of module, static and haproxy reaches (%(default)s)")
+                        help="rate of the latency rounds, in percent of the slowest of module, static and haproxy (%(default)s)")
     files = parser.add_argument_group("files")
     files.add_argument("--json", type=Path, default=BUILT / "bench.json", help="all figures (%(default)s)")
     files.add_argument("--module", type=Path, default=MODULE, help="%(default)s")
-    files.add_argument("--load-program", help="the generator of constant rate, load.rs; built by cargo if not said")
+    files.add_argument("--load-program", help="the constant-rate load generator, load.rs; by default built by cargo")
     options = parser.parse_args()
     options.parts = options.parts or PARTS
     for part in options.parts:
@@ -68,11 +68,11 @@ def parse():
 
 
 def built_load():
-    """Where cargo has put it."""
+    """Builds load.rs; returns the program's path."""
     command = ["cargo", "bench", "--quiet", "--bench", "load", "--no-run", "--message-format", "json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     messages = map(json.loads, done.stdout.splitlines())
-    # The programs of the package are built along with it.
+    # Cargo lists the package's programs as well.
     programs = [message["executable"] for message in messages if message.get("target", {}).get("name") == "load"]
     if done.returncode or not programs:
         raise BenchError("cargo could not build benches/site/load.rs")
@@ -80,14 +80,14 @@ def built_load():
 
 
 def peers_of(workload, options):
-    """Those asked for and installed; one that is asked for by name must be."""
+    """The installed peers for a workload; peers named in the options must be installed."""
     if options.peers:
         missing = [name for name in options.peers if not PEERS[name].is_installed]
         if missing:
             raise BenchError(f"not installed: {' '.join(missing)}")
         return options.peers
     wanted = PEERS if workload.others or options.all else workloads.MAIN_PEERS
-    # Where no connection is shared, these two are the same.
+    # Without shared connections these two are equal.
     return [name for name, peer in PEERS.items() if name in wanted and peer.is_installed
             and (name != "module-owners" or workload.is_shared)]
 
@@ -105,19 +105,19 @@ def table(ground, options):
 
 def main():
     options = parse()
-    # What was started is ended then too.
+    # Exit normally, so that child processes are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     raise_open_files()
     options.module = options.module.resolve()
     if not options.module.exists():
-        raise BenchError(f"{options.module} is not there: use make, which builds it first")
+        raise BenchError(f"{options.module} does not exist; make bench builds it first")
     options.load_program = options.load_program or built_load()
     stay_with_the_load()
     missing = [name for name, peer in PEERS.items() if not peer.is_installed]
     if missing and "table" in options.parts:
-        print(f"left out, as they are not installed (make bench-peers): {' '.join(missing)}")
+        print(f"skipped, not installed (make bench-peers): {' '.join(missing)}")
     if not CAN_PIN:
-        print("there are no two cores to pin to: the load disturbs the proxies, and the figures say little")
+        print("fewer than two cores: the load disturbs the proxies, and the figures are unreliable")
     options.directory = tempfile.mkdtemp(prefix="urlproxy-bench-")
     ground = None
     try:

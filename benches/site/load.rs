@@ -1,9 +1,9 @@
-//! A load of HTTP requests at a constant rate, and the backends that answer it. Run by `benches/site`.
+//! An HTTP load generator with a constant rate, and the backends for it. Run by `benches/site`.
 //!
-//! Each request has a time at which it is due, and its latency counts from then: a server that stalls delays all requests
-//! that are due meanwhile, whether they could be sent or not (wrk, which sends the next request after the last answer,
-//! would send fewer and see one slow one: coordinated omission). Both are one thread, as they share a core, and take
-//! little of it, so that the proxy under test is what limits the rate.
+//! Each request has a due time, from which its latency counts: a stalled server delays all requests due meanwhile, even those
+//! that could not be sent. (wrk sends the next request after the last answer; it would send fewer and see a single slow one:
+//! coordinated omission.) Generator and backends are single-threaded, as they share a core, and cheap, so that the proxy under
+//! test limits the rate.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -19,22 +19,22 @@ use rustix::time::{
 
 const USAGE: &str = "usage: load --address IP:PORT --requests FILE --connections N (--rate N --seconds N [--warm-up N] | --count N)
 
-  --requests FILE   one request a line: PATH, or PATH, a tab and the text that its answer must have; used over and over
-  --skip N          begin with another line than the first
+  --requests FILE   one request per line: PATH, or PATH, a tab and the expected beginning of the answer; repeated as needed
+  --skip N          skip the first N lines
   --rate N          requests per second, for --seconds; those due in the first --warm-up seconds are not counted
-  --count N         so many in all, on each connection one after the other as fast as they are answered
+  --count N         number of requests, sent on each connection one after the other without pause
 
-One line of JSON: requests `due`, `failed` (no answer, or another status than 200), `wrong` (not the text); latencies in us.
+One line of JSON: requests `due`, `failed` (no answer, or a status other than 200), `wrong` (unexpected text); latencies in us.
 
 usage: load --serve
 
-  Answers every request to the listening socket that is its standard input with the address that was asked.";
+  Answers every request on the listening socket on standard input with the address that received it.";
 
-/// How long after the end answers are waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The timer's place among the connections' numbers.
+/// How long to wait for answers at the end.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The timer's number in epoll, beside those of connections.
 const TIMER: u64 = u64::MAX;
-/// The listening socket's.
+/// The listening socket's number.
 const LISTENER: u64 = u64::MAX;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -45,9 +45,9 @@ struct Options {
     connections: usize,
     skip: usize,
     rate: Option<f64>,
-    /// In all.
+    /// Number of requests.
     count: usize,
-    /// So many of them are not counted.
+    /// Number of first requests that are not counted.
     warm_up: usize,
 }
 
@@ -90,19 +90,19 @@ impl Request {
 struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
-    /// The request that is not answered yet.
-    asked: Option<usize>,
+    /// The unanswered request.
+    pending: Option<usize>,
 }
 
 impl Connection {
     fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, received: Vec::with_capacity(4096), asked: None })
+        Ok(Self { stream, received: Vec::with_capacity(4096), pending: None })
     }
 
-    /// The status and body of an answer that is there as a whole; the answer is then taken away.
+    /// Takes a complete answer: whether its status is 200, and its body.
     fn take_answer(&mut self) -> Option<(bool, Vec<u8>)> {
         let end = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
         let head = String::from_utf8_lossy(&self.received[..end]).to_ascii_lowercase();
@@ -122,10 +122,10 @@ struct Load {
     requests: Vec<Request>,
     epoll: OwnedFd,
     connections: Vec<Connection>,
-    /// Those with nothing to do, the one used last at the end.
+    /// Idle connections, most recently used last.
     free: Vec<usize>,
     begun: Instant,
-    /// The time at which each request was due that was sent.
+    /// Due times of the sent requests.
     due: Vec<Instant>,
     latencies: Vec<Duration>,
     failed: usize,
@@ -171,10 +171,10 @@ impl Load {
         epoll::add(&self.epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
         self.begun = Instant::now();
         let seconds = self.options.rate.map_or(600.0, |rate| self.options.count as f64 / rate);
-        let deadline = self.begun + Duration::from_secs_f64(seconds) + PATIENCE;
+        let deadline = self.begun + Duration::from_secs_f64(seconds) + TIMEOUT;
         let mut events = Vec::with_capacity(1024);
         while self.latencies.len() < self.options.count && Instant::now() < deadline {
-            self.send_what_is_due()?;
+            self.send_due()?;
             events.clear();
             epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None)?;
             for event in &events {
@@ -192,7 +192,7 @@ impl Load {
         self.options.rate.map_or_else(Instant::now, |rate| self.begun + Duration::from_secs_f64(request as f64 / rate))
     }
 
-    fn send_what_is_due(&mut self) -> Result<()> {
+    fn send_due(&mut self) -> Result<()> {
         while self.due.len() < self.options.count {
             let due = self.due_at(self.due.len());
             if due > Instant::now() {
@@ -201,7 +201,7 @@ impl Load {
             let Some(number) = self.free.pop() else { return Ok(()) };
             let request = self.due.len();
             self.due.push(due);
-            self.connections[number].asked = Some(request);
+            self.connections[number].pending = Some(request);
             let bytes = &self.requests[(self.options.skip + request) % self.requests.len()].bytes;
             // Small enough for the socket's buffer, which is empty.
             if !matches!(self.connections[number].stream.write(bytes), Ok(written) if written == bytes.len()) {
@@ -216,12 +216,12 @@ impl Load {
         let connection = &mut self.connections[number];
         match connection.stream.read(&mut bytes) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Ok(1..) if connection.asked.is_none() => return self.reconnect(number),
+            Ok(1..) if connection.pending.is_none() => return self.reconnect(number),
             Ok(length @ 1..) => connection.received.extend_from_slice(&bytes[..length]),
             _ => return self.reconnect(number),
         }
         if let Some((is_ok, body)) = connection.take_answer()
-            && let Some(request) = connection.asked.take()
+            && let Some(request) = connection.pending.take()
         {
             self.free.push(number);
             self.latencies.push(self.due[request].elapsed());
@@ -232,9 +232,9 @@ impl Load {
         Ok(())
     }
 
-    /// A connection that the server closed; a request on it has failed.
+    /// Replaces a closed connection; a request on it has failed.
     fn reconnect(&mut self, number: usize) -> Result<()> {
-        if let Some(request) = self.connections[number].asked.take() {
+        if let Some(request) = self.connections[number].pending.take() {
             self.failed += 1;
             self.latencies.push(self.due[request].elapsed());
             self.free.push(number);
@@ -243,9 +243,9 @@ impl Load {
         self.watch(number)
     }
 
-    /// What was not answered, or not even sent, took at least until now.
+    /// Unanswered and unsent requests took at least until now.
     fn give_up(&mut self) {
-        let unanswered = self.connections.iter().filter_map(|connection| connection.asked);
+        let unanswered = self.connections.iter().filter_map(|connection| connection.pending);
         let unsent = self.due.len()..self.options.count;
         let waited: Vec<_> = unanswered.map(|request| self.due[request].elapsed()).collect();
         let waited: Vec<_> = waited.into_iter().chain(unsent.map(|request| self.due_at(request).elapsed())).collect();
@@ -255,7 +255,7 @@ impl Load {
 
     fn report(&mut self) {
         let seconds = self.begun.elapsed().as_secs_f64();
-        // In the order of their answers, which is near enough to that of their due times.
+        // In the order of answers, which is close enough to that of due times.
         let counted = &mut self.latencies[self.options.warm_up..];
         counted.sort_unstable();
         let at =
@@ -289,7 +289,7 @@ impl Served {
         Ok(Self { stream, request: vec![], answer: (head + &body).into_bytes() })
     }
 
-    /// Answers a request that is there as a whole; requests have no bodies here. False when the connection is over.
+    /// Answers a complete request without body. False if the connection has ended.
     fn answer(&mut self, buffer: &mut [u8]) -> bool {
         match self.stream.read(buffer) {
             Err(e) => return e.kind() == ErrorKind::WouldBlock,
@@ -304,7 +304,7 @@ impl Served {
     }
 }
 
-/// All backends, until it is killed: one listening socket has all their addresses.
+/// Serves all backends until killed: one listening socket has all addresses.
 fn serve() -> Result<std::convert::Infallible> {
     let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
@@ -320,7 +320,7 @@ fn serve() -> Result<std::convert::Infallible> {
         for event in &events {
             let number = event.data.u64();
             if number == LISTENER {
-                // A client that has gone again is no reason to end.
+                // The client may have gone already.
                 let Ok(served) = listener.accept().map_err(Into::into).and_then(|(stream, _)| Served::of(stream))
                 else {
                     continue;
@@ -344,7 +344,7 @@ fn main() {
         eprintln!("load: {e}");
         std::process::exit(1);
     }
-    // `cargo bench` runs it with nothing but `--bench`.
+    // `cargo bench` passes only `--bench`.
     if !args.iter().any(|arg| arg == "--address") {
         println!("{USAGE}");
         return;

@@ -1,4 +1,4 @@
-"""Processes, cores, ports and memory: what the bench needs of the machine."""
+"""Processes, cores, ports and memory."""
 import contextlib
 import os
 import random
@@ -10,20 +10,20 @@ import subprocess
 import time
 from pathlib import Path
 
-# The proxies under test share one core, in turn, so that it is what limits them; everything else is on the other.
+# The proxies under test take turns on one core, which limits them; everything else runs on the other.
 PROXY_CORE, LOAD_CORE = 0, 1
 CAN_PIN = hasattr(os, "sched_setaffinity") and {PROXY_CORE, LOAD_CORE} <= os.sched_getaffinity(0)
 
-# An ordinary user's PATH on Debian has none of the servers.
+# A regular user's PATH on Debian lacks the servers.
 os.environ["PATH"] += os.pathsep + "/usr/sbin"
 
 
 class BenchError(Exception):
-    """What the user should read, without a traceback."""
+    """An error shown to the user without a traceback."""
 
 
 def raise_open_files(wanted=200_000):
-    """All backends of all peers are one process; root may have as many descriptors as it wants."""
+    """Raises the limit of open files, as one process serves all backends; root may exceed the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         hard = max(hard, wanted)
@@ -37,7 +37,7 @@ _given = set()
 
 
 def free_port():
-    """Below the range that the kernel hands out to clients; never the same twice."""
+    """A port below the kernel's ephemeral range, never the same twice."""
     while True:
         port = random.randrange(20000, 32000)
         with socket.socket() as probe:
@@ -52,13 +52,13 @@ def free_port():
 
 
 def stay_with_the_load():
-    """This program, and what it starts."""
+    """Pins this program and its children to the load core."""
     if CAN_PIN:
         os.sched_setaffinity(0, {LOAD_CORE})
 
 
 class Processes:
-    """Everything that was started, each in its own group, ended together."""
+    """The child processes, each in its own process group."""
 
     def __init__(self):
         self.running = []
@@ -84,7 +84,7 @@ class Processes:
             process.wait()
 
     def stop_all(self):
-        """To the end, however often the user asks."""
+        """Stops all, ignoring further signals."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         for process in list(reversed(self.running)):
@@ -106,7 +106,7 @@ def listens(port, host="127.0.0.1"):
 
 
 def family(pid):
-    """The process and all that it started: nginx's workers, HAProxy's."""
+    """A process and its descendants, such as nginx's workers."""
     children = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -121,7 +121,7 @@ def family(pid):
 
 
 def cpu_seconds(pids):
-    """On a processor until now, all threads, in nanoseconds' resolution."""
+    """CPU time of all threads so far, with nanosecond resolution."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Starts a site with its proxies, and measures each of them: by wrk as fast as it can, and by `load` at a constant rate."""
+"""Starts a site with its proxies, and measures each: by wrk at full speed, and by `load` at a constant rate."""
 import json
 import os
 import random
@@ -13,7 +13,7 @@ from machine import BenchError, Processes, cpu_seconds, family, free_port, liste
 from peers import PEERS, Site, find
 from workloads import HOST, MAIN_PEERS
 
-# Before each measurement by wrk: connections are made, and each answer's backend is looked at.
+# Before each measurement by wrk: opens connections and checks each answer's backend.
 WARM_UP_REQUESTS = 5000
 
 WRK_SCRIPT = """
@@ -29,7 +29,7 @@ end
 
 
 class Backends:
-    """All servers of all tools, in one process: each answers with the address that it was asked at."""
+    """All servers of all tools, in one process: each answers with its address."""
 
     def __init__(self, processes, program, directory):
         directory.mkdir()
@@ -45,7 +45,7 @@ class Backends:
 
 
 class Redis:
-    """A private one, which keeps nothing; it speaks as little of the protocol as filling it needs."""
+    """A private Redis without persistence, with a minimal client."""
 
     def __init__(self, processes, directory):
         directory.mkdir()
@@ -57,7 +57,7 @@ class Redis:
         self.replies = self.connection.makefile("rb")
 
     def send(self, commands):
-        """Simple replies and numbers only."""
+        """Sends commands with simple or integer replies."""
         encoded = []
         for command in commands:
             words = [word.encode() for word in command]
@@ -69,7 +69,7 @@ class Redis:
                 raise BenchError(f"Redis answered {reply.decode(errors='replace').strip()}")
 
     def fill(self, tools):
-        """From pairs of a name and an address."""
+        """Registers tools from pairs of name and address."""
         self.send([["FLUSHALL"]])
         commands = [["HSET", f"prefix:{name}", ".*", f"http://{address}"] for name, address in tools]
         for at in range(0, len(commands), 1000):
@@ -105,14 +105,14 @@ class Proxy:
             return str(e)
 
     def check_routes(self, sample):
-        """Each answer names its backend: a proxy that sends requests to a wrong one is not worth measuring."""
+        """Checks that answers come from the right backends."""
         for tool, backend in random.sample(self.site.tools, sample):
             expected, answer = self.site.workload.address_of(backend), self.ask(f"/{tool}/x")
             if answer != expected:
                 raise BenchError(f"{self.name}: /{tool}/x was answered by {answer!r}, expected {expected}")
 
     def rate(self, seconds, skip):
-        """Requests per second by wrk, and time on the processor for each."""
+        """Requests per second by wrk, and CPU time per request."""
         self.closed(WARM_UP_REQUESTS, skip)
         cpu = cpu_seconds(self.pids)
         requests, rate = self.wrk(seconds, skip)
@@ -129,12 +129,12 @@ class Proxy:
         return requests, float(re.search(r"Requests/sec: *([\d.]+)", report)[1])
 
     def latencies(self, rate, seconds, skip, warm_up=0.5, requests="requests"):
-        """From the time at which each request was due, in microseconds."""
+        """Latencies from due times, in microseconds."""
         return self.load("--requests", requests, "--rate", f"{rate:.0f}", "--seconds", str(seconds),
                          "--warm-up", str(warm_up), "--skip", str(skip))
 
     def closed(self, count, skip):
-        """So many requests, each connection's one after the other."""
+        """Sends `count` requests, on each connection one after the other."""
         return self.load("--requests", "requests", "--count", str(count), "--skip", str(skip))
 
     def load(self, *arguments):
@@ -146,7 +146,7 @@ class Proxy:
         return report
 
     def open_connections(self):
-        """Those of its workers, to backends while no client is connected."""
+        """Number of the workers' sockets: connections to backends, while no client is connected."""
         names = (os.readlink(link) for pid in self.pids[1:] for link in Path(f"/proc/{pid}/fd").iterdir())
         return sum(name.startswith("socket:") for name in names)
 
@@ -162,7 +162,7 @@ def run(command, directory, environment=None):
 
 
 class Ground:
-    """What all workloads have in common: a directory, backends and a Redis."""
+    """Shared by all workloads: a directory, backends and a Redis."""
 
     def __init__(self, options):
         self.options = options
@@ -172,7 +172,7 @@ class Ground:
         self.redis = Redis(self.processes, self.directory / "redis")
 
     def prepare(self, workload):
-        """Fills Redis and writes the requests; the directory of the workload."""
+        """Fills Redis and writes the requests; returns the workload's directory."""
         directory = self.directory / re.sub(r"\W+", "-", workload.name)
         directory.mkdir()
         tools = Site(workload, directory, 0, self.backends.port, 0, Path()).tools
@@ -192,15 +192,15 @@ class Ground:
 def compare(ground, workload, names):
     """All figures of a workload: `{peer: {"rates": [...], "latencies": [...]}}`, and the rate of the latencies.
 
-    Round by round, each proxy in turn, every other round in the opposite order: what the machine does meanwhile
-    meets all alike.
+    Measures each proxy in turn, round by round, every other round in reverse order, so that disturbances of the machine
+    affect all alike.
     """
     options = ground.options
     directory = ground.prepare(workload)
     proxies = [ground.start(name, workload, directory) for name in names]
     figures = {name: {"rates": [], "latencies": []} for name in names}
     main = [name for name in names if name in MAIN_PEERS] or names
-    # In the main table, the others are there to be seen beside: fewer rounds do.
+    # In the main table, fewer rounds suffice for other peers.
     full = main if workload.others else names
 
     def in_turn(number, rounds_of_others):
@@ -210,7 +210,7 @@ def compare(ground, workload, names):
     for number in range(options.rounds):
         for proxy in in_turn(number, 2):
             figures[proxy.name]["rates"].append(proxy.rate(options.seconds, number * 9973))
-    # Every peer gets the rate that the slowest of the main ones can well serve.
+    # All peers get a rate that the slowest main peer can serve well.
     main = [name for name in names if name in MAIN_PEERS] or names
     slowest = min(median([figure["rate"] for figure in figures[name]["rates"]]) for name in main)
     rate = slowest * options.load / 100

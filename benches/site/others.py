@@ -1,4 +1,4 @@
-"""Two questions about the module alone: what changes of routes cost the requests, and backends that are asked once."""
+"""Benchmarks of the module alone: the effect of changing routes on requests, and backends that are used once."""
 import threading
 import time
 from statistics import median
@@ -9,13 +9,13 @@ from workloads import Workload, tool_name
 
 CHANGES_PER_SECOND = 1000
 CHANGING = Workload(backends=200, tools=100_000, distribution="zipf", connections=64)
-# Its own requests, each tool once, in place of those drawn.
+# With its own requests: each tool once.
 TOUCHED_ONCE = Workload(backends=50_000, tools=50_000, distribution="uniform", connections=8)
 STEP = 5000
 
 
 class Changes:
-    """Gives tools other backends, so many a second, until it is stopped."""
+    """Changes tools' backends at a constant rate until stopped."""
 
     def __init__(self, redis, workload, port):
         self.redis, self.workload, self.port = redis, workload, port
@@ -33,7 +33,7 @@ class Changes:
             self.made += due
 
     def url(self, number):
-        # Every time the number comes round, the next backend.
+        # The next backend each time a tool is changed.
         backend = (number + number // self.workload.tools) % self.workload.backends
         return f"http://{self.workload.address_of(backend)}:{self.port}"
 
@@ -47,10 +47,10 @@ class Changes:
 
 
 def changing_routes(ground):
-    """The p99 of requests at a constant rate, in turn without changes and with them."""
+    """Latencies at a constant rate, alternating without and with changes."""
     options, port = ground.options, ground.backends.port
     directory = ground.prepare(CHANGING)
-    # Which backend answers changes all the time.
+    # The answering backend changes constantly, so only paths are used.
     paths = [line.partition("\t")[0] for line in (directory / "requests").read_text().splitlines()]
     (directory / "paths").write_text("\n".join(paths) + "\n")
     proxy = ground.start("module", CHANGING, directory, zone_mebibytes=64)
@@ -81,15 +81,15 @@ def changing_routes(ground):
 
 
 def touched_once(ground):
-    """Memory and time on the processor as more and more backends were asked once."""
+    """Memory and CPU time as more and more backends have been used once."""
     workload = TOUCHED_ONCE
     directory = ground.prepare(workload)
     every_one = (f"/{tool_name(i)}/x\t{workload.address_of(workload.backend_of(i))}\n" for i in range(workload.tools))
     (directory / "requests").write_text("".join(every_one))
     proxy = ground.start("module", workload, directory, zone_mebibytes=64, checked=0)
-    idle = proxy.open_connections() - 1  # one has just been used by the question whether it answers
-    print(f"\n{workload.backends} backends, each asked once, {workload.connections} clients")
-    print(f"{'backends asked':>15} | {'requests/s':>10} | {'CPU us':>7} | {'memory MiB':>10} | connections")
+    idle = proxy.open_connections() - 1  # the start-up check has used one
+    print(f"\n{workload.backends} backends, each used once, {workload.connections} clients")
+    print(f"{'backends used':>15} | {'requests/s':>10} | {'CPU us':>7} | {'memory MiB':>10} | connections")
     figures = []
     for asked in range(0, workload.backends, STEP):
         cpu = cpu_seconds(proxy.pids)

@@ -1,4 +1,4 @@
-"""The table of peers: how each proxy is configured for a site, and started.
+"""The table of peers: how to configure and start each proxy for a site.
 
 A peer is a function of a `Site`: it writes its configuration and returns the command that serves it in the foreground:
 
@@ -8,9 +8,9 @@ A peer is a function of a `Site`: it writes its configuration and returns the co
         site.write("traefik.yaml", ...)
         return ["traefik", "--configFile=traefik.yaml"]
 
-The program is looked for in PATH and among what `make bench-peers` fetched; a peer that is not installed is left out,
-which is said. Each has the settings with which it is at its best here: all have one core, keep as many connections as
-they need, tell the backend the client's address and scheme, and log nothing.
+Programs are found in PATH and among those from `make bench-peers`; peers that are not installed are skipped with a message.
+Each peer has its best settings for this load: all have one core, keep as many connections as they need, send the client's
+address and scheme to the backend, and log nothing.
 """
 import json
 import os
@@ -21,9 +21,9 @@ from pathlib import Path
 from machine import free_port
 from workloads import HOST, Workload, tool_name
 
-# What `make bench-peers` fetched.
+# Programs from `make bench-peers`.
 FETCHED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "urlproxy" / "peers" / "bin"
-# Debian's place of nginx's modules.
+# Debian's directory of nginx modules.
 NGINX_MODULES = Path("/usr/lib/nginx/modules")
 
 PEERS = {}
@@ -55,7 +55,7 @@ def find(program):
 
 @dataclass
 class Site:
-    """What a peer has to serve: `/<tool>/...` for each tool at the address of its backend."""
+    """The site that a peer serves: `/<tool>/...` goes to the tool's backend."""
     workload: Workload
     directory: Path
     port: int
@@ -69,13 +69,13 @@ class Site:
 
     @property
     def backends(self):
-        """Number and address of each."""
+        """Number and address of each backend."""
         workload = self.workload
         return [(i, f"{workload.address_of(i)}:{self.backend_port}") for i in range(workload.backends)]
 
     @property
     def tools(self):
-        """Name and number of the backend of each."""
+        """Name and backend number of each tool."""
         return [(tool_name(i), self.workload.backend_of(i)) for i in range(self.workload.tools)]
 
 
@@ -111,7 +111,7 @@ http {{
 
 
 def with_module(site, keepalive, shared=False):
-    """A backend that serves many tools, as an ingress does, is one whose connections any tool may use: `shared`."""
+    """`shared`: any tool may use any connection, for backends that serve many tools, like an ingress."""
     table = f"""
     urlproxy_table tools {{
         zone             {site.zone_mebibytes}m;
@@ -137,7 +137,7 @@ def module(site):
 
 @peer("module-owners", "nginx")
 def module_owners(site):
-    """No tool uses a connection of another, not even of one at the same address: the default."""
+    """The default: no tool uses a connection of another, even at the same address."""
     return with_module(site, own_keepalive(site))
 
 
@@ -153,14 +153,14 @@ def static_upstreams(site):
 
 @peer("static", "nginx")
 def static(site):
-    """A location per tool, found in a tree: nginx at its fastest. A change of a route is a reload."""
+    """A location per tool, found in a tree: the fastest nginx. A changed route needs a reload."""
     locations = (f"location /{tool}/ {{ proxy_pass http://backend-{i}; }}\n" for tool, i in site.tools)
     return nginx(site, static_upstreams(site), "".join(locations))
 
 
 @peer("static-map", "nginx")
 def static_map(site):
-    """A map from tool to upstream, as configurations are written: nginx looks through all upstreams for the name."""
+    """A map from tool to upstream, as commonly configured: nginx searches all upstreams for the name."""
     entries = "".join(f"{tool} backend-{i};\n" for tool, i in site.tools)
     maps = f"""
     map_hash_max_size {4 * site.workload.tools};
@@ -172,7 +172,7 @@ def static_map(site):
 
 @peer("lua", NGINX_MODULES / "ngx_http_lua_module.so")
 def lua(site):
-    """What the module replaces, at its best: Redis is asked over kept connections, and backends are too."""
+    """The solution that the module replaces, with kept connections to Redis and backends."""
     site.write("route.lua", f"""
 local key = "prefix:" .. ngx.var.uri:match("^/([^/]*)")
 local redis = ngx.socket.tcp()
@@ -204,7 +204,7 @@ ngx.ctx.host, ngx.ctx.port = url:match("^http://([^:]+):(%d+)$")
 
 @peer("haproxy", "haproxy")
 def haproxy(site):
-    """A map from tool to backend. Connections are anybody's, and not given up after the 5 s of its default."""
+    """A map from tool to backend. Connections are shared, and kept longer than the default of 5 s."""
     site.write("tools.map", "".join(f"{tool} backend-{i}\n" for tool, i in site.tools))
     backends = (f"backend backend-{i}\n    server s {address} pool-purge-delay 60s\n" for i, address in site.backends)
     site.write("haproxy.cfg", f"""
@@ -230,7 +230,7 @@ frontend tools
 
 @peer("envoy", "envoy")
 def envoy(site):
-    """A tree of prefixes, where a list of routes would be gone through one by one; no statistics, ids or own headers."""
+    """A prefix tree instead of a linear list of routes; no statistics, ids or added headers."""
     def typed(name, message, **fields):
         return {"name": name, "typed_config": {"@type": f"type.googleapis.com/envoy.{message}", **fields}}
 

@@ -1,16 +1,16 @@
-"""Tables of what was measured, and its JSON."""
+"""Tables and JSON of the results."""
 import json
 import os
 import platform
 import subprocess
 from statistics import median
 
-# What the module has to reach against each, in requests/s.
+# Least ratio of the module's requests/s to each.
 TARGETS = {"static": 0.97, "haproxy": 1.05}
 
 
 def ratio(some, others):
-    """Round by round: median, least and most."""
+    """Ratios round by round: median, minimum and maximum."""
     values = [one / other for one, other in zip(some, others)]
     return {"median": median(values), "min": min(values), "max": max(values)}
 
@@ -20,7 +20,7 @@ def ratios(figures, name, other, kind="rates", which="rate"):
 
 
 def cpu_ratio(figures, name, other):
-    """Of requests per second of processor time: neighbours on the machine change it least."""
+    """Ratio of requests per second of CPU time, which other load on the machine affects least."""
     of = {peer: median(turn["cpu_us"] for turn in figures[peer]["rates"]) for peer in (name, other)}
     return of[other] / of[name]
 
@@ -52,7 +52,7 @@ def workload_table(workload, figures, rate):
 
 
 def summary(results):
-    """The module against its targets, in all workloads that have the peers for it; the rows as JSON."""
+    """Compares the module with its targets in all workloads with the necessary peers; returns rows for JSON."""
     rows = []
     for workload, figures, _ in results:
         if not {"module", *TARGETS} <= figures.keys():
@@ -77,15 +77,15 @@ def summary(results):
 
 
 def versions(names):
-    """The first line of what each program says of itself."""
-    said = {}
+    """The first line of each program's version output."""
+    found = {}
     for name, command in {"nginx": ["nginx", "-v"], "haproxy": ["haproxy", "-v"], "envoy": ["envoy", "--version"],
                           "caddy": ["caddy", "version"], "redis": ["redis-server", "--version"]}.items():
         path = names(command[0])
         if path:
             done = subprocess.run([path, *command[1:]], capture_output=True, text=True)
-            said[name] = (done.stdout + done.stderr).strip().partition("\n")[0]
-    return said
+            found[name] = (done.stdout + done.stderr).strip().partition("\n")[0]
+    return found
 
 
 def machine():

@@ -1,14 +1,14 @@
-"""The table of workloads: how many backends and tools a site has, and who asks for what."""
+"""The table of workloads: numbers of backends and tools, and distribution of requests."""
 import random
 from dataclasses import dataclass
 
-# The peers that every workload is measured with.
+# The peers of every workload.
 MAIN_PEERS = ("module", "static", "haproxy")
 
-# What all requests are for.
+# The Host of all requests.
 HOST = "tools.example.org"
 
-# Requests of a workload, drawn in advance; the same ones, in the same order, for every peer.
+# Number of requests of a workload, generated in advance, equal for every peer.
 SEQUENCE = 1 << 16
 
 
@@ -19,7 +19,7 @@ class Workload:
     tools: int
     distribution: str  # uniform or zipf
     connections: int
-    others: bool = False  # measured with every peer that is installed, not with MAIN_PEERS alone
+    others: bool = False  # measured with all installed peers, not only MAIN_PEERS
 
     @property
     def name(self):
@@ -27,27 +27,27 @@ class Workload:
 
     @property
     def kept_per_backend(self):
-        """How many connections to one backend any peer may keep: never fewer than it needs at once."""
+        """Most connections that a peer may keep per backend: at least as many as it needs at once."""
         return max(64, self.connections if self.backends == 1 else 0)
 
     @property
     def is_shared(self):
-        """Whether a backend stands for many tools, as an ingress or a load balancer of the platform does."""
+        """Whether one backend serves many tools, like the platform's ingress or load balancer."""
         return self.backends < self.tools / 2
 
     def backend_of(self, tool):
         return tool % self.backends
 
     def address_of(self, backend):
-        """Each has an address of its own in 127.0.0.0/8."""
+        """A backend's own address in 127.0.0.0/8."""
         return f"127.1.{backend // 250}.{backend % 250 + 1}"
 
     def requests(self):
-        """SEQUENCE requests, each a path and the text that its answer begins with: the backend's own address."""
+        """SEQUENCE requests: a path, and the backend's address, with which the answer begins."""
         rng = random.Random(15)
         tools = list(range(self.tools))
-        rng.shuffle(tools)  # popularity has nothing to do with the backend
-        # The tool of rank r is asked for in proportion to 1/r, as in most measurements of web sites.
+        rng.shuffle(tools)  # popularity is independent of the backend
+        # Zipf's law: the tool of rank r gets requests in proportion to 1/r, as measured for many web sites.
         weights = [1 / rank for rank in range(1, self.tools + 1)] if self.distribution == "zipf" else None
         for tool in rng.choices(tools, weights, k=SEQUENCE):
             yield f"/{tool_name(tool)}/x", self.address_of(self.backend_of(tool))
@@ -70,7 +70,7 @@ MAIN = [
 
 
 def chosen(options):
-    """The workloads that the options ask for: the main table, all, or those of the given figures."""
+    """The workloads selected by the options: the main table, all, or those with the given figures."""
     lists = {"backends": [1, 200, 2000], "tools": [3000, 20000], "distribution": ["uniform", "zipf"],
              "connections": [1, 64, 512]}
     given = {name: getattr(options, name) for name in lists if getattr(options, name)}

@@ -1,5 +1,4 @@
-//! A tenant's pattern, and a path it is searched in: a literal that needs no automaton answers as the automaton does, and
-//! bytes that are no automaton give an answer too.
+//! Any pattern and path: a literal matcher agrees with the automaton, and bytes that are not an automaton give an answer too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +7,7 @@ use urlproxy::route::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, Matcher, Pat
 fuzz_target!(|input: (&str, &[u8])| {
     let (text, path) = input;
     let _ = find_first(text.as_bytes(), path, u8::MAX);
-    // As every path does.
+    // Every path begins with a slash.
     let path = &[b"/", path].concat()[..];
     let Ok(pattern) = Pattern::try_new(text) else { return };
     let literal = pattern.literal();

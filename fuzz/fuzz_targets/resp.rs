@@ -1,4 +1,4 @@
-//! A server that answers with any bytes, in pieces of any size: replies or an error, never a crash.
+//! Any bytes from a server, in pieces of any size, give replies or an error, without a crash.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A snapshot file of any bytes: parsed whole or refused, never a crash.
+//! A snapshot file of any bytes is parsed or refused, without a crash.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use urlproxy::sync::Snapshot;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Snapshot::parse(bytes);
-    // With the right end, so that what the checksum guards is reached too.
+    // With a valid checksum, so that the parser behind it is reached too.
     let _ = Snapshot::parse(&with_foot(bytes));
 });
 

@@ -43,7 +43,7 @@ enum Probe {
 impl Table<'_> {
     /// Finds a record by its exact key: a tool by its name, other kinds as [`RouteKey`](crate::route::RouteKey) encodes them.
     pub fn lookup<'s, 'k>(&self, key: impl Into<LookupKey<'k>>, scratch: &'s mut Scratch) -> Lookup<'s> {
-        self.lookup_hashed(&self.hashed(key.into()), scratch)
+        self.lookup_hashed(&self.hash_key(key.into()), scratch)
     }
 
     /// Like [`Self::lookup`], for a hashed key. The common case is inlined: one bucket, one try.

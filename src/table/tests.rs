@@ -395,7 +395,7 @@ fn tools_and_redirects_share_homes_and_fill_a_table() {
     }
     let mut scratch = Scratch::default();
     for name in (0..pairs).map(|n| format!("t{n}")) {
-        let hashed = table.hashed(LookupKey::tool(name.as_bytes()));
+        let hashed = table.hash_key(LookupKey::tool(name.as_bytes()));
         assert!(
             matches!(table.lookup_hashed(&hashed, &mut scratch), Lookup::Found(record) if record.key() == name.as_bytes())
         );

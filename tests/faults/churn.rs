@@ -1,4 +1,4 @@
-//! A writer that changes routes in Redis all the time, and how long it takes until a change is served.
+//! A writer that constantly changes routes in Redis, and the delay until a change is served.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crate::site::Site;
 use crate::support::nginx::try_get;
 use crate::traffic::{TOOLS, address, name};
 
-/// Written at once, this often: 1,000 changes a second.
+/// Changes per batch, and the interval of batches: 1,000 changes per second.
 const BATCH: u64 = 10;
 const EVERY: Duration = Duration::from_millis(10);
-/// Tools that come and go, which the traffic does not ask for.
+/// Tools that come and go, without traffic.
 const COMING_AND_GOING: u64 = 400;
-/// A change that is not served by then is lost.
+/// A change not served within this time is lost.
 const LOST: Duration = Duration::from_secs(10);
 
-/// A thread that goes on until it is finished or dropped.
+/// A thread that runs until it is finished or dropped.
 struct Worker<T> {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
@@ -27,14 +27,14 @@ struct Worker<T> {
 impl<T: Send + 'static> Worker<T> {
     fn start(life: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
-        let thread = Some(thread::spawn(move || life(&|| asked.load(SeqCst))));
+        let is_stopped = Arc::clone(&stop);
+        let thread = Some(thread::spawn(move || life(&|| is_stopped.load(SeqCst))));
         Self { stop, thread }
     }
 
     fn finish(mut self) -> T {
         self.stop.store(true, SeqCst);
-        self.thread.take().expect("not finished yet").join().expect("the thread ends well")
+        self.thread.take().expect("not finished yet").join().expect("no panic in the thread")
     }
 }
 
@@ -44,7 +44,7 @@ impl<T> Drop for Worker<T> {
     }
 }
 
-/// 1,000 changes a second: half of them to tools that the traffic asks for, the others to tools that come and go.
+/// 1,000 changes per second: half of them to tools with traffic, the others to tools that come and go.
 pub struct Churn(Worker<u64>);
 
 impl Churn {
@@ -57,7 +57,7 @@ impl Churn {
             while !stop() {
                 thread::sleep(next.saturating_duration_since(Instant::now()));
                 next = (next + EVERY).max(Instant::now() - 100 * EVERY);
-                // Redis may be away for a while: what it did not take is written again.
+                // Redis may be down for a while: failed batches are written again.
                 let Some(open) = connection.as_mut() else {
                     connection = client.get_connection_with_timeout(EVERY * 10).ok();
                     continue;
@@ -73,7 +73,7 @@ impl Churn {
         }))
     }
 
-    /// How many changes were written.
+    /// Stops; returns the number of changes written.
     pub fn finish(self) -> u64 {
         self.0.finish()
     }
@@ -96,12 +96,12 @@ fn changes(numbers: Range<u64>, generation: u64, port: u16) -> redis::Pipeline {
     pipe
 }
 
-/// Changes the route of one tool again and again, and asks for it until the change is served.
+/// Changes the route of one tool in a loop, and requests it until the change is served.
 pub struct Lag(Worker<Vec<Duration>>);
 
 impl Lag {
     pub fn start(site: &Site) -> Self {
-        /// Between two changes.
+        /// Pause between two changes.
         const PAUSE: Duration = Duration::from_millis(25);
         let (url, nginx, port) = (site.redis.url(), site.nginx.port, site.tools_port());
         Self(Worker::start(move |stop| {
@@ -121,7 +121,7 @@ impl Lag {
         }))
     }
 
-    /// All measurements, the shortest first.
+    /// Stops; returns all delays, shortest first.
     pub fn finish(self) -> Vec<Duration> {
         let mut lags = self.0.finish();
         lags.sort_unstable();

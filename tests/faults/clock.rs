@@ -1,4 +1,4 @@
-//! The wall clock is set while the site runs: nginx alone sees it, through libfaketime.
+//! Steps of the wall clock while the site runs; only nginx sees them, through libfaketime.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,12 +20,12 @@ pub fn stepped_a_day_forward_and_back() -> Report {
     let directory = tempfile::tempdir().expect("a directory");
     let clock = directory.path().join("clock");
     let set = |offset: &str| {
-        // Renamed into place: every call for the time reads it.
+        // Renamed into place: each query of the time reads the file.
         let new = directory.path().join("new");
         std::fs::write(&new, offset).and_then(|()| std::fs::rename(&new, &clock)).expect("the clock is set");
     };
     set("+0");
-    // A step of the wall clock does not touch the monotonic one.
+    // A step of the wall clock does not affect the monotonic clock.
     let variables = [
         ("LD_PRELOAD", library.display().to_string()),
         ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
@@ -47,7 +47,7 @@ pub fn stepped_a_day_forward_and_back() -> Report {
         wait_for("nginx sees another day", || date() != before);
         steps += 1;
         slowest = slowest.max(site.recovers());
-        // Over the next regular comparison.
+        // Beyond the next resync.
         site.serves_on(300);
     }
     site.finish(slowest, Duration::from_secs(2), 60).note(format!("{steps} steps"))

@@ -1,8 +1,8 @@
-//! What a tenant can do within its rights: each row has an innocent tool's latency without and under the attack, and none of
-//! the innocent tools' requests may fail.
+//! Attacks within a tenant's rights: each row has the latency of innocent tools without and under the attack, and none of their
+//! requests may fail.
 //!
-//! Times are printed, not asserted. What is asserted are failures, wrong answers, starvation for many seconds, and what a
-//! request takes of the processor.
+//! Latencies are printed, not asserted. Asserted are failures, wrong answers, starvation for many seconds, and CPU time per
+//! request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ pub mod backends;
 pub mod patterns;
 pub mod zone;
 
-/// What is not over by then starves.
+/// A longer delay is starvation.
 const SOON: Duration = Duration::from_secs(10);
-/// Lines of a start, and of the routes that are set aside: the log names so many of a kind, and how many more there are.
+/// Most log lines of a start and of rejected routes, which are rate limited.
 const FEW: usize = 300;
-/// How long the innocent tools are asked without an attack, for the comparison.
+/// Duration of the baseline measurement without an attack.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// The middle and the worst hundredth of some times.
+/// Median and 99th percentile.
 struct Times {
     median: Duration,
     p99: Duration,
 }
 
 impl Times {
-    /// `sorted`: the shortest first, one at least.
+    /// `sorted` is in ascending order and not empty.
     #[track_caller]
     fn of(sorted: &[Duration]) -> Self {
         assert!(!sorted.is_empty(), "nothing was measured");
@@ -48,7 +48,7 @@ impl fmt::Display for Times {
     }
 }
 
-/// Runs an attack; also what the innocent tools' requests took without it, and under it: `median, p99`.
+/// Runs an attack; also returns the latency of innocent requests under it and without it.
 fn under_attack<T>(site: &Site, attack: impl FnOnce() -> T) -> (T, String) {
     let ((), idle) = site.traffic.timed(|| thread::sleep(IDLE));
     let (outcome, attacked) = site.traffic.timed(attack);
@@ -56,7 +56,7 @@ fn under_attack<T>(site: &Site, attack: impl FnOnce() -> T) -> (T, String) {
     (outcome, format!("median, p99 of innocent requests: {attacked}, idle {idle}"))
 }
 
-/// Runs `f` while as many threads as there are numbers do their work, again and again; also how often each has.
+/// Runs `f` while one thread per number repeats `work`; also returns each thread's number of repetitions.
 fn while_busy<T>(
     numbers: impl IntoIterator<Item = usize>,
     work: impl Fn(usize) + Send + Sync + 'static,
@@ -77,11 +77,11 @@ fn while_busy<T>(
     let threads: Vec<_> = numbers.into_iter().map(start).collect();
     let outcome = f();
     stop.store(true, SeqCst);
-    (outcome, threads.into_iter().map(|thread| thread.join().expect("the work ends well")).collect())
+    (outcome, threads.into_iter().map(|thread| thread.join().expect("no panic in the work")).collect())
 }
 
-/// Waits, and says whether it came true by then.
-fn comes_true(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
+/// Waits for a condition; returns whether it became true in time.
+fn becomes_true(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + within;
     loop {
         if condition() {
@@ -94,14 +94,14 @@ fn comes_true(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Waits until everything that was written to Redis before has been taken or set aside.
+/// Waits until everything written to Redis so far is published or rejected.
 #[track_caller]
 fn wait_in_step(site: &Site) {
     let generation = site.write_to(&site.redis, 0);
     site.wait_served(generation);
 }
 
-/// Writes a tool's routes: these patterns, all of them to one backend.
+/// Registers a tool's patterns, all with one backend.
 fn register<'a>(redis: &RedisServer, tool: &str, patterns: impl IntoIterator<Item = &'a String>, url: &str) {
     let key = format!("prefix:{tool}");
     let mut command = vec!["HSET", key.as_str()];
@@ -110,8 +110,8 @@ fn register<'a>(redis: &RedisServer, tool: &str, patterns: impl IntoIterator<Ite
     assert_eq!(added, ((command.len() - 2) / 2).to_string(), "{tool} is not registered");
 }
 
-/// What the workers have taken of the processor.
-fn processor_time(site: &Site) -> Duration {
+/// CPU time of the workers.
+fn cpu_time(site: &Site) -> Duration {
     let ticks = |pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a worker");
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
@@ -121,7 +121,7 @@ fn processor_time(site: &Site) -> Duration {
     Duration::from_secs(total) / u32::try_from(rustix::param::clock_ticks_per_second()).expect("a usual clock")
 }
 
-/// Waits for the workers to have nothing left of an attack in hand.
+/// Waits until a tool is in the list.
 #[track_caller]
 fn wait_listed(site: &Site, tool: &str) {
     wait_for(&format!("{tool} in the list"), || site.listed().contains(tool));

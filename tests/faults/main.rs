@@ -1,6 +1,6 @@
-//! Every fault there is a name for, on real processes, under traffic that is counted: no request may fail.
+//! Fault injection on real processes under counted traffic: no request may fail.
 //!
-//! `cargo test --test faults NAME` runs those whose name contains NAME. `make soak` runs them at random for minutes.
+//! `cargo test --test faults NAME` runs the faults with NAME in their name. `make soak` runs faults at random for minutes.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -31,7 +31,7 @@ macro_rules! fault {
     };
 }
 
-/// The longest first. `slots`: it needs more than its share of the machine, or all of it to measure a latency.
+/// Longest first. `slots`: the fault needs more than its share of the machine, or all of it to measure latencies.
 const FAULTS: &[Fault] = &[
     fault!(table::a_thousand_changes_per_second).slots(2),
     fault!(hostile::patterns::in_requests).slots(ALONE),

@@ -1,4 +1,4 @@
-//! A TCP proxy before Redis that spoils what Redis says.
+//! A TCP proxy in front of Redis that corrupts replies.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -8,14 +8,14 @@ use std::thread;
 
 use fastrand::Rng;
 
-/// What happens to Redis's replies.
+/// What the proxy does to replies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Clean,
     ByteByByte,
-    /// Noise in the middle of what Redis says, now and then.
+    /// Inserts random bytes at times.
     Garbage,
-    /// In place of a reply to HGETALL, the head of a reply of 512 MB, and as much of it as is taken.
+    /// Replaces a reply to HGETALL by one of 512 MB, of which it sends as much as the client reads.
     HalfGigabyte,
 }
 
@@ -23,7 +23,7 @@ struct Shared {
     redis: u16,
     mode: Mutex<Mode>,
     random: Mutex<Rng>,
-    spoilt: AtomicUsize,
+    corrupted: AtomicUsize,
     sent: AtomicU64,
 }
 
@@ -41,7 +41,7 @@ impl Proxy {
             redis,
             mode: Mutex::new(Mode::Clean),
             random: Mutex::new(Rng::with_seed(seed)),
-            spoilt: AtomicUsize::new(0),
+            corrupted: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
         });
         let serving = Arc::clone(&shared);
@@ -63,13 +63,13 @@ impl Proxy {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
-    /// How often something was put in.
-    pub fn spoilt(&self) -> usize {
-        self.shared.spoilt.load(SeqCst)
+    /// Number of corrupted replies.
+    pub fn corrupted(&self) -> usize {
+        self.shared.corrupted.load(SeqCst)
     }
 
-    /// How many bytes of announced replies were taken.
-    pub fn taken(&self) -> u64 {
+    /// Bytes of announced replies that the client has read.
+    pub fn bytes_read(&self) -> u64 {
         self.shared.sent.load(SeqCst)
     }
 }
@@ -79,8 +79,8 @@ impl Shared {
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
         let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
-        let asked = Arc::new(Mutex::new(false));
-        let (this, noting) = (Arc::clone(self), Arc::clone(&asked));
+        let is_hgetall_sent = Arc::new(Mutex::new(false));
+        let (this, noting) = (Arc::clone(self), Arc::clone(&is_hgetall_sent));
         thread::spawn(move || {
             pump(&client, &server, |bytes, mut server| {
                 *noting.lock().unwrap() |= bytes.windows(7).any(|word| word == b"HGETALL");
@@ -88,16 +88,16 @@ impl Shared {
             });
         });
         thread::spawn(move || {
-            pump(&server_too, &client_too, |bytes, to| this.reply(bytes, to, *asked.lock().unwrap()))
+            pump(&server_too, &client_too, |bytes, to| this.reply(bytes, to, *is_hgetall_sent.lock().unwrap()))
         });
     }
 
-    fn reply(&self, bytes: &[u8], mut to: &TcpStream, is_asked: bool) -> std::io::Result<()> {
+    fn reply(&self, bytes: &[u8], mut to: &TcpStream, is_hgetall_sent: bool) -> std::io::Result<()> {
         let mode = *self.mode.lock().unwrap();
         match mode {
             Mode::ByteByByte => bytes.chunks(1).try_for_each(|byte| to.write_all(byte)),
             Mode::Garbage if self.random.lock().unwrap().bool() => {
-                self.spoilt.fetch_add(1, SeqCst);
+                self.corrupted.fetch_add(1, SeqCst);
                 let (before, noise, after) = {
                     let mut random = self.random.lock().unwrap();
                     let (before, after) = bytes.split_at(random.usize(..=bytes.len()));
@@ -107,9 +107,9 @@ impl Shared {
                 };
                 to.write_all(&[before, &noise, after].concat())
             }
-            Mode::HalfGigabyte if is_asked => {
+            Mode::HalfGigabyte if is_hgetall_sent => {
                 const BYTES: u64 = 512 << 20;
-                self.spoilt.fetch_add(1, SeqCst);
+                self.corrupted.fetch_add(1, SeqCst);
                 to.write_all(format!("%1\r\n$2\r\n.*\r\n${BYTES}\r\n").as_bytes())?;
                 let piece = [b'x'; 1 << 16];
                 let mut left = BYTES;
@@ -125,11 +125,11 @@ impl Shared {
     }
 }
 
-/// Hands on what comes until either side ends.
-fn pump(mut from: &TcpStream, to: &TcpStream, hand_on: impl Fn(&[u8], &TcpStream) -> std::io::Result<()>) {
+/// Forwards bytes until either side ends.
+fn pump(mut from: &TcpStream, to: &TcpStream, forward: impl Fn(&[u8], &TcpStream) -> std::io::Result<()>) {
     let mut bytes = [0; 1 << 14];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if hand_on(&bytes[..read], to).is_err() {
+        if forward(&bytes[..read], to).is_err() {
             break;
         }
     }

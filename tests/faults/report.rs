@@ -1,4 +1,4 @@
-//! What is known of a fault when it is over.
+//! The result of a fault.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use crate::traffic::{Count, Failure};
 #[derive(Default)]
 pub struct Report {
     pub count: Count,
-    /// From the fault's end, when something was changed in Redis, until that was served for every tool.
+    /// Time from a change in Redis after the fault until it is served for every tool.
     pub recovered: Option<Duration>,
-    /// Lines in the error log that are the module's own.
+    /// Number of the module's lines in the error log.
     pub lines: usize,
-    /// What else was measured.
+    /// Other measurements.
     pub note: String,
-    /// What was not as it should be, failed requests aside.
+    /// Violated expectations, without failed requests.
     pub problems: Vec<String>,
-    /// Why this machine cannot do it.
+    /// What this machine lacks for the fault.
     pub skipped: Option<String>,
 }
 
 impl Report {
-    /// This machine cannot do it. That is a failure, unless it was asked to go on without: `URLPROXY_MAY_SKIP=faults`.
+    /// This machine lacks something: a failure, unless `URLPROXY_MAY_SKIP=faults` allows to skip.
     pub fn needs(what: impl fmt::Display) -> Self {
         if may_skip("faults") {
             return Self { skipped: Some(format!("needs {what}")), ..Self::default() };
         }
-        Self::failed(format!("needs {what}; {MAY_SKIP}=faults goes on without"))
+        Self::failed(format!("needs {what}; {MAY_SKIP}=faults skips it"))
     }
 
     pub fn failed(why: impl Into<String>) -> Self {
@@ -40,7 +40,7 @@ impl Report {
         self
     }
 
-    /// States what must hold; the run fails if it does not.
+    /// Adds a problem unless the expectation holds.
     pub fn expect(mut self, holds: bool, otherwise: impl Into<String>) -> Self {
         if !holds {
             self.problems.push(otherwise.into());
@@ -52,15 +52,15 @@ impl Report {
         self.count.failures.is_empty() && self.problems.is_empty()
     }
 
-    /// What an engineer wants to read of a bad one.
-    pub fn complaints(&self) -> Vec<String> {
+    /// Problems and failed requests, for output.
+    pub fn problem_lines(&self) -> Vec<String> {
         const FIRST: usize = 10;
         let failures = &self.count.failures;
         let mut all = self.problems.clone();
         all.extend(failures.iter().take(FIRST).map(Failure::to_string));
         if failures.len() > FIRST {
             all.push(format!(
-                "... and {} failed requests more, the last at {}",
+                "... and {} more failed requests, the last at {}",
                 failures.len() - FIRST,
                 failures[failures.len() - 1]
             ));
@@ -69,13 +69,13 @@ impl Report {
     }
 }
 
-/// A time in figures that can be compared at a glance.
+/// Formats a time with few digits.
 pub fn figure(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1e3;
     if ms < 9999.5 { format!("{ms:.0} ms") } else { format!("{:.0} s", ms / 1e3) }
 }
 
-/// Lines of columns, the first and the last ones left, all others right.
+/// Formats a table: first and last column left-aligned, all others right-aligned.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());

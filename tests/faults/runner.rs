@@ -1,4 +1,4 @@
-//! Runs faults beside each other as far as the machine carries it, and prints their figures.
+//! Runs faults concurrently, within the machine's capacity, and prints their figures.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::report::{Report, figure, table};
 
-/// How much may run at once: most faults wait most of the time.
+/// Faults that may run at once: most of them mostly wait.
 const SLOTS: usize = 5;
-/// A fault that takes so much runs alone.
+/// A fault with this many slots runs alone.
 pub const ALONE: usize = SLOTS;
-/// All that may take; then what runs is named, and everything ends.
+/// Time limit of the whole run.
 const LIMIT: Duration = Duration::from_secs(14 * 60);
 
-/// One entry of the list.
+/// An entry of the list of faults.
 #[derive(Clone, Copy)]
 pub struct Fault {
     name: &'static str,
@@ -25,7 +25,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// `path` is the function's, after `::`.
+    /// `path` is that of the function, with a leading `::`.
     pub const fn new(path: &'static str, run: fn() -> Report) -> Self {
         Self { name: path.split_at(2).1, run, slots: 1 }
     }
@@ -35,7 +35,7 @@ impl Fault {
     }
 }
 
-/// The part of the standard test program's command line that makes sense here.
+/// The supported part of the standard test harness's command line.
 #[derive(Default)]
 pub struct Arguments {
     filters: Vec<String>,
@@ -65,7 +65,7 @@ impl Arguments {
     }
 }
 
-/// A fault that is over.
+/// A finished fault.
 struct Row {
     fault: Fault,
     report: Report,
@@ -91,8 +91,8 @@ pub fn run(faults: &[Fault], arguments: &Arguments) -> ExitCode {
             let sender = sender.clone();
             let life = move || {
                 let begun = Instant::now();
-                let report =
-                    catch_unwind(AssertUnwindSafe(fault.run)).unwrap_or_else(|panic| Report::failed(said(&*panic)));
+                let report = catch_unwind(AssertUnwindSafe(fault.run))
+                    .unwrap_or_else(|panic| Report::failed(panic_message(&*panic)));
                 let _ = sender.send(Row { fault, report, took: begun.elapsed() });
             };
             thread::Builder::new().name(fault.name.to_owned()).spawn(life).expect("a thread");
@@ -105,11 +105,11 @@ pub fn run(faults: &[Fault], arguments: &Arguments) -> ExitCode {
                 free += row.fault.slots;
                 running.retain(|name| *name != row.fault.name);
                 println!("fault {} ... {}", row.fault.name, verdict(&row.report));
-                row.report.complaints().iter().for_each(|line| println!("    {line}"));
+                row.report.problem_lines().iter().for_each(|line| println!("    {line}"));
                 rows.push(row);
             }
             Err(RecvTimeoutError::Timeout) => {
-                println!("after {LIMIT:?} these still run: {}", running.join(", "));
+                println!("still running after {LIMIT:?}: {}", running.join(", "));
                 exit(1);
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -119,7 +119,7 @@ pub fn run(faults: &[Fault], arguments: &Arguments) -> ExitCode {
     conclude(&rows, begun.elapsed())
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_else(|| "panicked".to_owned())
 }
@@ -132,7 +132,7 @@ fn verdict(report: &Report) -> String {
     }
 }
 
-/// Prints the table, to the terminal and to a file for whoever runs more than this.
+/// Prints the table, to the terminal and to a file that `make test` shows at its end.
 fn conclude(rows: &[Row], took: Duration) -> ExitCode {
     if rows.is_empty() {
         return ExitCode::SUCCESS;
@@ -151,7 +151,7 @@ fn conclude(rows: &[Row], took: Duration) -> ExitCode {
     );
     println!("{text}");
     if let Err(error) = std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/faults.txt"), text) {
-        println!("{error} while keeping this table");
+        println!("cannot save this table: {error}");
     }
     if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,4 +1,4 @@
-//! A whole site: Redis with the routes of sixty tools, the tools, nginx with two workers, and traffic.
+//! A complete site: Redis with the routes of sixty tools, the tools, nginx with two workers, and traffic.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,27 +11,27 @@ use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 use crate::traffic::{TOOL_BITS, TOOLS, Traffic, generation_of, name};
 
-/// Writes one generation of all tools' routes at once.
+/// A script that writes one generation of all tools' routes at once.
 const WRITE: &str = "for i = 0, ARGV[1] - 1 do local n = ARGV[2] + i \
                      local ip = string.format('127.%d.%d.%d', n / 65536, n / 256 % 256, n % 256) \
                      redis.call('HSET', string.format('prefix:t%02d', i), '.*', 'http://' .. ip .. ':' .. ARGV[3]) end";
 
-/// What differs from site to site.
+/// Configuration of a site.
 pub struct Plan {
-    /// Where nginx finds Redis, if not at the server's own address.
+    /// The source's URL, if not the server's own.
     pub source: Option<String>,
     /// The table's name.
     pub name: &'static str,
     pub zone: &'static str,
-    /// More directives for the table.
+    /// Additional directives of the table.
     pub table: String,
     /// Directives outside `http`.
     pub main: String,
-    /// More directives in `http`.
+    /// Additional directives in `http`.
     pub http: String,
-    /// All that `http` has, in place of the usual.
+    /// The complete `http` block, instead of the usual one.
     pub whole: Option<String>,
-    /// The environment that nginx starts in.
+    /// Environment variables for nginx.
     pub env: Vec<(&'static str, String)>,
     /// Redis is down when nginx starts.
     pub is_cold: bool,
@@ -55,7 +55,7 @@ pub struct Site {
     tools: Tool,
     plan: Plan,
     begun: Instant,
-    /// Parts of alarming log lines that this fault brings with it.
+    /// Parts of alarming log lines that this fault may cause.
     pub tolerated: Vec<&'static str>,
 }
 
@@ -84,7 +84,7 @@ fn http(plan: &Plan, redis: &RedisServer) -> String {
 }
 
 impl Site {
-    /// A usual site, with a Redis that was given these arguments.
+    /// A default site, with arguments for Redis.
     pub fn start(redis_args: &[&str]) -> Self {
         Self::with(RedisServer::start(redis_args), Plan::default())
     }
@@ -111,7 +111,7 @@ impl Site {
         site
     }
 
-    /// The URL of a tool's server, at an address that the traffic does not ask for.
+    /// The URL of a tool's server at an address without traffic.
     pub fn other_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.tools.port())
     }
@@ -121,7 +121,7 @@ impl Site {
         self.tools.port()
     }
 
-    /// Writes a new generation of all routes to another server or database; it is the newest from now on.
+    /// Writes a new generation of all routes to a server and database.
     pub fn write_to(&self, redis: &RedisServer, db: u8) -> u64 {
         self.traffic.generations().write(|generation| {
             write(redis, db, generation, self.tools.port());
@@ -129,7 +129,7 @@ impl Site {
         })
     }
 
-    /// Changes every tool's route in Redis, and waits until all are served: how long that took.
+    /// Changes every tool's route in Redis, and waits until all are served; returns the time taken.
     #[track_caller]
     pub fn recovers(&self) -> Duration {
         let begun = Instant::now();
@@ -138,7 +138,7 @@ impl Site {
         begun.elapsed()
     }
 
-    /// Waits until each tool is routed by this generation, or a newer one.
+    /// Waits until each tool is routed by this generation or a newer one.
     #[track_caller]
     pub fn wait_served(&self, generation: u64) {
         for tool in 0..TOOLS {
@@ -148,14 +148,14 @@ impl Site {
         }
     }
 
-    /// Waits for so many requests more.
+    /// Waits for this many further requests.
     #[track_caller]
     pub fn serves_on(&self, requests: u64) {
         let until = self.traffic.sent() + requests;
-        wait_for(&format!("{requests} requests more"), || self.traffic.sent() >= until);
+        wait_for(&format!("{requests} more requests"), || self.traffic.sent() >= until);
     }
 
-    /// How many companions are connected to Redis.
+    /// Number of companions connected to Redis.
     pub fn companions(&self) -> usize {
         companions(&self.redis)
     }
@@ -170,7 +170,7 @@ impl Site {
         wait_for(&format!("\"{text}\" in the log"), || self.nginx.log().contains(text));
     }
 
-    /// How often a text is in the log.
+    /// Number of occurrences of a text in the log.
     pub fn logged(&self, text: &str) -> usize {
         self.nginx.log().matches(text).count()
     }
@@ -181,13 +181,13 @@ impl Site {
         list.as_object().expect("an object").keys().cloned().collect()
     }
 
-    /// Writes the configuration anew.
+    /// Changes the configuration, without a reload.
     pub fn configure(&mut self, change: impl FnOnce(&mut Plan)) {
         change(&mut self.plan);
         self.nginx.configure(&format!("worker_processes 2; {}", self.plan.main), &http(&self.plan, &self.redis));
     }
 
-    /// Reloads, and waits until the new workers alone are there, with their companion.
+    /// Reloads, and waits until only the new workers run, with their companion.
     #[track_caller]
     pub fn reload(&self) {
         let last = self.nginx.workers();
@@ -199,7 +199,7 @@ impl Site {
         wait_for("its companion", || self.nginx.companion().is_some());
     }
 
-    /// Kills a worker, and waits for the one that comes after it.
+    /// Kills a worker, and waits for its successor.
     #[track_caller]
     pub fn kill_worker(&self, pid: u32) {
         self.traffic.while_killing(|| {
@@ -210,16 +210,16 @@ impl Site {
         wait_for("another worker", || self.nginx.workers().iter().filter(|pid| is_alive(**pid)).count() == 2);
     }
 
-    /// The worker with the companion, as soon as there is one.
+    /// Waits for a companion; returns its worker.
     #[track_caller]
     pub fn companion(&self) -> u32 {
         wait_for("a companion", || self.nginx.companion().is_some());
         self.nginx.companion().expect("just seen")
     }
 
-    /// Ends the traffic and says what came of it.
+    /// Ends the traffic and returns the report.
     pub fn finish(self, recovered: Duration, limit: Duration, most_lines: usize) -> Report {
-        /// The traffic must have run at this part of its pace at least.
+        /// Least request rate for a valid result.
         const LEAST_PER_SECOND: f64 = 50.0;
         let took = self.begun.elapsed();
         let count = self.traffic.finish();
@@ -232,7 +232,7 @@ impl Site {
         let alarm = log.lines().find(is_alarming).map(str::to_owned);
         let pace = count.requests as f64 / took.as_secs_f64();
         let report = Report { count, recovered: Some(recovered), lines, ..Report::default() }
-            .expect(pace > LEAST_PER_SECOND, format!("only {pace:.0} requests/s prove nothing"))
+            .expect(pace > LEAST_PER_SECOND, format!("{pace:.0} requests/s are too few for a result"))
             .expect(recovered <= limit, format!("recovered in {recovered:?}, not within {limit:?}"))
             .expect(lines <= most_lines, format!("{lines} log lines, not at most {most_lines}"))
             .expect(alarm.is_none(), format!("in the log: {}", alarm.unwrap_or_default()));
@@ -246,7 +246,7 @@ impl Site {
     }
 }
 
-/// How many companions are connected to a Redis.
+/// Number of companions connected to a Redis.
 pub fn companions(redis: &RedisServer) -> usize {
     redis.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("name=urlproxy ")).count()
 }

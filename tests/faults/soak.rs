@@ -1,4 +1,4 @@
-//! Everything at once, at random, for minutes: reloads, killed companions, killed and flushed Redis.
+//! Random faults for minutes: reloads, killed companions, killed and flushed Redis.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -10,24 +10,24 @@ use crate::churn::Churn;
 use crate::report::{figure, table};
 use crate::site::Site;
 
-/// What is done, and how often in a whole soak.
-const DEEDS: &[(&str, usize)] =
+/// Faults, and how often each occurs in a full soak.
+const FAULTS: &[(&str, usize)] =
     &[("reload", 100), ("companion killed", 100), ("other worker killed", 20), ("Redis killed", 20), ("FLUSHALL", 10)];
-/// At most.
+/// Default and longest duration.
 const MINUTES: u64 = 30;
-/// Log lines that one deed may bring.
+/// Most log lines per fault.
 const LINES_EACH: usize = 30;
-/// A change is served within this time after any deed.
+/// A change is served within this time after any fault.
 const SOON: Duration = Duration::from_secs(5);
 
-/// `URLPROXY_SOAK` is the number of minutes, `URLPROXY_SOAK_SEED` that of an earlier run.
+/// `minutes` comes from `URLPROXY_SOAK`; `URLPROXY_SOAK_SEED` repeats an earlier run.
 pub fn run(minutes: &str) -> ExitCode {
     let minutes = minutes.parse().unwrap_or(MINUTES).clamp(1, MINUTES);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
     let seed = std::env::var("URLPROXY_SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(now);
     println!("soak: at most {minutes} minutes, URLPROXY_SOAK_SEED={seed}");
     let mut random = Rng::with_seed(seed);
-    let mut order: Vec<&str> = DEEDS.iter().flat_map(|(deed, times)| vec![*deed; *times]).collect();
+    let mut order: Vec<&str> = FAULTS.iter().flat_map(|(fault, times)| vec![*fault; *times]).collect();
     random.shuffle(&mut order);
     soak(&order, Instant::now() + Duration::from_secs(minutes * 60), &mut random)
 }
@@ -38,11 +38,11 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Rng) -> ExitCode {
     let mut churn = Some(Churn::start(&site));
     let mut figures: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     let mut done = 0;
-    for deed in order {
+    for fault in order {
         if Instant::now() > end {
             break;
         }
-        match *deed {
+        match *fault {
             "reload" => site.reload(),
             "companion killed" => site.kill_worker(site.companion()),
             "other worker killed" => {
@@ -56,7 +56,7 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Rng) -> ExitCode {
                 site.redis.start_again();
             }
             "FLUSHALL" => {
-                // Nobody writes while the guard is looked at: what is flushed stays away for a while.
+                // No writes during the hold: flushed routes stay missing for a while.
                 churn.take().map(Churn::finish);
                 site.redis.cli(&["FLUSHALL"]);
                 site.serves_on(200);
@@ -64,7 +64,7 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Rng) -> ExitCode {
             other => unreachable!("{other}"),
         }
         let recovered = site.recovers();
-        figures.entry(deed).or_default().push(recovered);
+        figures.entry(fault).or_default().push(recovered);
         churn.get_or_insert_with(|| Churn::start(&site));
         site.serves_on(random.u64(..100));
         done += 1;
@@ -74,18 +74,18 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Rng) -> ExitCode {
     let recovered = site.recovers();
     let report = site.finish(recovered, SOON, 100 + done * LINES_EACH);
 
-    let row = |(deed, mut times): (&str, Vec<Duration>)| {
+    let row = |(fault, mut times): (&str, Vec<Duration>)| {
         times.sort_unstable();
         let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
-        vec![deed.to_owned(), times.len().to_string(), figure(median), figure(longest)]
+        vec![fault.to_owned(), times.len().to_string(), figure(median), figure(longest)]
     };
     let is_late = figures.values().flatten().any(|time| *time > SOON);
     let rows: Vec<_> = figures.into_iter().map(row).collect();
     let report = report.expect(!is_late, format!("a change took longer than {SOON:?} to be served"));
-    println!("\n{}", table(&["deed", "times", "median to recover", "longest"], &rows));
+    println!("\n{}", table(&["fault", "times", "median to recover", "longest"], &rows));
     let count = &report.count;
     println!(
-        "{done} of {} deeds in {}: {} requests, {} failed, {} in killed workers, slowest {}, {} log lines",
+        "{done} of {} faults in {}: {} requests, {} failed, {} in killed workers, slowest {}, {} log lines",
         order.len(),
         figure(begun.elapsed()),
         count.requests,
@@ -94,6 +94,6 @@ fn soak(order: &[&'static str], end: Instant, random: &mut Rng) -> ExitCode {
         figure(count.slowest),
         report.lines
     );
-    report.complaints().iter().for_each(|line| println!("    {line}"));
+    report.problem_lines().iter().for_each(|line| println!("    {line}"));
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,4 +1,4 @@
-//! What Redis can do to us: die, hang, lose its data, change it all at once, or not let us in.
+//! Faults of Redis: it dies, hangs, loses its data, changes it all at once, or refuses the companion.
 
 use std::fs;
 use std::thread;
@@ -12,20 +12,20 @@ use crate::support::redis::RedisServer;
 use crate::support::sentinel::start_sentinel;
 use crate::support::wait::{wait_for, wait_within};
 
-/// Everything that was written is there after a kill.
+/// All writes survive a kill.
 const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
-/// A change is served within this time after the fault: one back-off, a login and a comparison.
+/// A change is served within this time after the fault: one backoff, a login and a scan.
 const SOON: Duration = Duration::from_secs(3);
-/// Log lines of a start, an outage of some seconds and its end.
+/// Most log lines of a start and an outage of some seconds.
 const FEW: usize = 40;
 
-/// The end of a fault that was one outage: one warning, and one notice that it is over.
+/// Finishes a fault with one outage: one warning, and one notice at its end.
 fn finish_outage(site: Site, recovered: Duration) -> Report {
-    // The worker writes the companion's lines a little later.
+    // The worker writes the companion's lines with a delay.
     site.wait_log("in step again after");
     let log = site.nginx.log();
     let count = |level: &str, text: &str| log.lines().filter(|l| l.contains(level) && l.contains(text)).count();
-    let (begun, over) = (count("[warn]", "the table serves on"), count("[notice]", "in step again after"));
+    let (begun, over) = (count("[warn]", "; keeping existing routes"), count("[notice]", "in step again after"));
     let report = site.finish(recovered, SOON, FEW);
     report.expect((begun, over) == (1, 1), format!("{begun} warnings and {over} all-clears for one outage"))
 }
@@ -33,7 +33,7 @@ fn finish_outage(site: Site, recovered: Duration) -> Report {
 pub fn killed() -> Report {
     let mut site = Site::start(DURABLE);
     site.redis.stop();
-    site.wait_log("the table serves on");
+    site.wait_log("; keeping existing routes");
     site.serves_on(600);
     site.redis.start_again();
     let recovered = site.recovers();
@@ -83,13 +83,13 @@ pub fn flushed() -> Report {
     site.finish(recovered, SOON, FEW)
 }
 
-/// Redis tells nobody of SWAPDB: the regular comparison has to find it.
-fn impatient() -> Site {
+/// SWAPDB sends no pushes: only a resync finds it.
+fn with_frequent_resyncs() -> Site {
     Site::with(RedisServer::start(&[]), Plan { table: "resync_interval 1s;".to_owned(), ..Plan::default() })
 }
 
 pub fn swapped_with_other_data() -> Report {
-    let site = impatient();
+    let site = with_frequent_resyncs();
     let generation = site.write_to(&site.redis, 1);
     let begun = Instant::now();
     site.redis.cli(&["SWAPDB", "0", "1"]);
@@ -100,15 +100,15 @@ pub fn swapped_with_other_data() -> Report {
 }
 
 pub fn swapped_with_empty() -> Report {
-    let site = impatient();
+    let site = with_frequent_resyncs();
     site.redis.cli(&["SWAPDB", "0", "1"]);
-    // More than one comparison.
+    // More than one resync.
     site.serves_on(800);
     let recovered = site.recovers();
     site.finish(recovered, SOON, FEW)
 }
 
-/// Tracking is allowed while the server loads its file; reading is not.
+/// While a server loads its file, it allows tracking but not reading.
 pub fn loading() -> Report {
     let mut site = Site::start(&[]);
     site.redis.cli(&["EVAL", "for i = 1, 200 do redis.call('SET', 'other:' .. i, string.rep('x', 1000)) end", "0"]);
@@ -128,7 +128,7 @@ pub fn out_of_clients() -> Report {
     let site = Site::start(&[]);
     let client = redis::Client::open(site.redis.url()).expect("an address");
     let mut operator = client.get_connection().expect("a connection");
-    // Who is in stays in; of those who come none is let in, so that there is one outage and not several.
+    // Existing clients stay, new ones are refused: one outage, not several.
     let _: () = cmd("CONFIG").arg("SET").arg("maxclients").arg(1).query(&mut operator).expect("maxclients");
     let list: String = cmd("CLIENT").arg("LIST").query(&mut operator).expect("CLIENT LIST");
     let companion = list.lines().find(|line| line.contains("name=urlproxy ")).expect("the companion's connection");
@@ -141,7 +141,7 @@ pub fn out_of_clients() -> Report {
     finish_outage(site, recovered)
 }
 
-/// First its commands, then its password and its connection.
+/// Revokes first the commands, then the password and the connection.
 pub fn access_revoked() -> Report {
     let redis = RedisServer::start(&[]);
     let allow = || redis.cli(&["ACL", "SETUSER", "companion", "reset", "on", ">secret", "~prefix:*", "+@all"]);
@@ -162,10 +162,10 @@ pub fn access_revoked() -> Report {
     finish_outage(site, recovered).expect(!log.contains("secret"), "the password is in the log")
 }
 
-/// Three Sentinels, of which one does not live to see the failover; the old master comes back as one.
+/// Three Sentinels, of which one dies before the failover; the old master returns as a master.
 pub fn failed_over_by_sentinel() -> Report {
-    /// Sentinels look around every second or ten.
-    const PATIENCE: Duration = Duration::from_secs(40);
+    /// Sentinels discover each other within one to ten seconds.
+    const DISCOVERY: Duration = Duration::from_secs(40);
     let master = RedisServer::start(&[]);
     let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", master.port())]);
     let mut sentinels: Vec<_> =
@@ -174,7 +174,7 @@ pub fn failed_over_by_sentinel() -> Report {
     let source = format!("sentinel://{}/mymaster/0", addresses.join(","));
     let site = Site::with(master, Plan { source: Some(source), ..Plan::default() });
     for sentinel in &sentinels {
-        wait_within(PATIENCE, "every sentinel knows all others", || {
+        wait_within(DISCOVERY, "every sentinel knows all others", || {
             let said = sentinel.cli(&["SENTINEL", "MASTER", "mymaster"]);
             said.contains("num-slaves\n1\n") && said.contains("num-other-sentinels\n2\n")
         });
@@ -182,13 +182,13 @@ pub fn failed_over_by_sentinel() -> Report {
     wait_for("the replica has everything", || replica.cli(&["DBSIZE"]) == site.redis.cli(&["DBSIZE"]));
     site.redis.signal("STOP");
     sentinels.remove(0);
-    let promoted = wait_within(PATIENCE, "the replica is promoted", || replica.cli(&["ROLE"]).starts_with("master"));
+    let promoted = wait_within(DISCOVERY, "the replica is promoted", || replica.cli(&["ROLE"]).starts_with("master"));
     let begun = Instant::now();
     let generation = site.write_to(&replica, 0);
     site.wait_served(generation);
     let recovered = begun.elapsed();
     for sentinel in &sentinels {
-        // A busy machine may keep the new master silent for 500 ms, and Sentinels would then promote the old one.
+        // On a busy machine the new master may be silent for 500 ms; the Sentinels would then promote the old one.
         sentinel.cli(&["SENTINEL", "SET", "mymaster", "down-after-milliseconds", "60000"]);
     }
     site.redis.signal("CONT");

@@ -1,4 +1,4 @@
-//! Starts while Redis is down: with nothing to go by, and with the snapshot.
+//! Starts while Redis is down, without and with a snapshot.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(3);
 const FEW: usize = 40;
 const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
-/// "Not yet" until the first load, never "no such tool".
+/// Until the first load, requests receive 503 with `Retry-After`, never a miss.
 pub fn without_redis() -> Report {
     let mut redis = RedisServer::start(DURABLE);
     redis.stop();
@@ -22,7 +22,7 @@ pub fn without_redis() -> Report {
     let mut site = Site::with(redis, plan);
     site.serves_on(600);
     let list = site.nginx.get("/list");
-    // The routes are there before the companion can see the server.
+    // The routes exist before the companion can connect.
     let mut other = RedisServer::start(&[]);
     let generation = site.write_to(&other, 0);
     other.cli(&["SAVE"]);
@@ -34,7 +34,7 @@ pub fn without_redis() -> Report {
     site.wait_served(generation);
     site.traffic.must_be_ready();
     let recovered = site.recovers();
-    let miss = site.nginx.get("/nobody/");
+    let miss = site.nginx.get("/none/");
     let report = site.finish(recovered, SOON, FEW);
     let unready = report.count.unready;
     report
@@ -50,7 +50,7 @@ fn with_snapshot(directory: &Path) -> Site {
     Site::with(RedisServer::start(DURABLE), Plan { table, ..Plan::default() })
 }
 
-/// Starts nginx again while Redis is down; the first request must find its route.
+/// Restarts nginx while Redis is down; the first request must find its route.
 fn start_cold(site: &mut Site) {
     site.redis.stop();
     let nginx = &mut site.nginx;
@@ -71,7 +71,7 @@ pub fn without_redis_from_snapshot() -> Report {
     site.finish(recovered, SOON, FEW)
 }
 
-/// A file system of its own; gone when dropped.
+/// A small file system, unmounted when dropped.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -95,7 +95,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A snapshot that cannot be written is told of, harms nothing, and the one before it stays whole.
+/// A snapshot that cannot be written is logged, harms nothing, and leaves the previous file intact.
 pub fn disk_full_for_the_snapshot() -> Report {
     let disk = match SmallDisk::mount() {
         Ok(disk) => disk,
@@ -105,19 +105,19 @@ pub fn disk_full_for_the_snapshot() -> Report {
     let mut site = with_snapshot(disk.0.path());
     wait_for("a snapshot", || snapshot.exists());
     let before = fs::read(&snapshot).expect("the snapshot");
-    // As much as there is room for.
+    // As much as fits.
     let _ = fs::write(&ballast, vec![0; 1 << 20]);
     let recovered = site.recovers();
     site.wait_log("snapshot");
-    wait_for("a failure is told", || site.nginx.log().contains("No space left on device"));
+    wait_for("the failure is logged", || site.nginx.log().contains("No space left on device"));
     site.serves_on(400);
-    let is_whole = fs::read(&snapshot).expect("the snapshot") == before;
-    fs::remove_file(&ballast).expect("room again");
+    let is_intact = fs::read(&snapshot).expect("the snapshot") == before;
+    fs::remove_file(&ballast).expect("free space");
     site.recovers();
     wait_for("a new snapshot", || fs::read(&snapshot).is_ok_and(|now| now != before));
     start_cold(&mut site);
     site.serves_on(200);
     site.redis.start_again();
     site.recovers();
-    site.finish(recovered, SOON, FEW).expect(is_whole, "the old snapshot was damaged")
+    site.finish(recovered, SOON, FEW).expect(is_intact, "the old snapshot was damaged")
 }

@@ -1,4 +1,4 @@
-//! What the routes themselves can do: be too many, or change too often.
+//! Faults of the routes: too many, or too many changes.
 
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::redis::RedisServer;
 use crate::traffic::{TOOLS, name};
 
 const SOON: Duration = Duration::from_secs(2);
-/// A start, and a few lines about routes.
+/// Most log lines: a start, and a few about routes.
 const FEW: usize = 40;
 
 pub fn a_thousand_changes_per_second() -> Report {
@@ -25,22 +25,22 @@ pub fn a_thousand_changes_per_second() -> Report {
     site.finish(recovered, SOON, FEW)
         .note(format!("{changes} changes; served after: median {half:.1?}, p99 {most:.1?}, longest {longest:.1?}"))
         .expect(changes > 50_000, format!("only {changes} changes in a minute"))
-        .expect(most < Duration::from_millis(250), format!("a change in a hundred took {most:?} or longer"))
+        .expect(most < Duration::from_millis(250), format!("1% of changes took {most:?} or longer"))
 }
 
-/// A site that compares every second, and so meets what it set aside again and again.
-fn comparing(zone: &'static str) -> Site {
+/// A site that resyncs every second, and so finds rejected routes again and again.
+fn with_frequent_resyncs(zone: &'static str) -> Site {
     let table = "resync_interval 1s;".to_owned();
     Site::with(RedisServer::start(&[]), Plan { zone, table, ..Plan::default() })
 }
 
-/// The smallest zone is filled to the last tool that it takes.
+/// The smallest zone is filled to its last tool.
 pub fn full_and_one_more() -> Report {
-    let site = comparing("256k");
+    let site = with_frequent_resyncs("256k");
     let fill = "for i = 0, 8999 do redis.call('HSET', string.format('prefix:a%04d', i), '.*', ARGV[1]) end";
     site.redis.cli(&["EVAL", fill, "0", &site.other_url()]);
     site.wait_log("the table is full");
-    // These come after the others in the same batch, or in a later one; so all have been taken or refused by then.
+    // These changes come later, so all others are published or refused by then.
     site.recovers();
     let full = site.listed();
     let refused = "for i = 0, 8999 do local tool = string.format('a%04d', i) \
@@ -54,10 +54,10 @@ pub fn full_and_one_more() -> Report {
     site.wait_log("tool=\"a9999\"");
     site.serves_on(500);
     let recovered = site.recovers();
-    let told = site.logged("tool=\"a9999\"");
+    let logged = site.logged("tool=\"a9999\"");
     let is_unchanged = site.listed() == full && (0..TOOLS).all(|tool| full.contains(&name(tool)));
     let answer = site.nginx.get("/a9999/").status;
-    // Room for one is made: the next comparison takes it in.
+    // After a removal the refused tool fits.
     site.redis.cli(&["DEL", "prefix:a0000"]);
     site.nginx.wait_for_status("/a0000/", 503);
     site.nginx.wait_for_status("/a9999/", 200);
@@ -68,13 +68,13 @@ pub fn full_and_one_more() -> Report {
             is_exact && kept == full.len().to_string(),
             format!("{kept} tools in Redis, {} in the table", full.len()),
         )
-        .expect(told == 1, format!("told {told} times that the one more is refused"))
-        .expect(is_unchanged, "the one more changed what was there")
-        .expect(answer == 503, format!("the one more was answered {answer}"))
+        .expect(logged == 1, format!("the refusal of the surplus tool is logged {logged} times"))
+        .expect(is_unchanged, "the surplus tool changed the table")
+        .expect(answer == 503, format!("the surplus tool was answered {answer}"))
 }
 
 pub fn one_route_too_many() -> Report {
-    let site = comparing("1m");
+    let site = with_frequent_resyncs("1m");
     let url = site.other_url();
     let patterns: Vec<_> = (0..33).map(|n| format!("^/p{n:02}$")).collect();
     let mut command = vec!["HSET", "prefix:many"];
@@ -86,9 +86,9 @@ pub fn one_route_too_many() -> Report {
     let answers: Vec<_> = (0..33).map(|n| site.nginx.get(&format!("/many/p{n:02}")).status).collect();
     let served = answers.iter().filter(|status| **status == 200).count();
     let missed = answers.iter().filter(|status| **status == 503).count();
-    let told = site.logged("tool=\"many\"");
+    let logged = site.logged("tool=\"many\"");
     site.finish(recovered, SOON, FEW)
         .note(format!("{served} of 33 served"))
         .expect((served, missed) == (32, 1), format!("{answers:?}"))
-        .expect(told == 1, format!("told {told} times"))
+        .expect(logged == 1, format!("logged {logged} times"))
 }

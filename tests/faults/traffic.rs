@@ -1,4 +1,4 @@
-//! Clients that ask for every tool in turn, all the time, and judge each answer.
+//! Clients that constantly request every tool in turn and check each answer.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -11,18 +11,17 @@ use std::time::{Duration, Instant};
 use crate::support::nginx::{Response, try_get};
 use crate::support::wait::wait_for;
 
-/// Tools that each site has: more than the withdrawal guard's floor.
+/// Tools of each site: more than the withdrawal guard's floor.
 pub const TOOLS: usize = 60;
-/// Bits of an address that name the tool.
+/// Bits of an address that identify the tool.
 pub const TOOL_BITS: u32 = 6;
 const CLIENTS: usize = 4;
-/// Between two requests of one client.
+/// Interval of one client's requests.
 const PACE: Duration = Duration::from_millis(20);
-/// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The address of a tool in a generation of routes, below 2^18: which tool answered, and whose route it was, is read
-/// from it.
+/// The address of a tool in a generation of routes, below 2^18. The address in an answer thus identifies tool and generation.
 pub fn address(generation: u64, tool: usize) -> Ipv4Addr {
     let [.., a, b, c] = (generation << TOOL_BITS | tool as u64).to_be_bytes();
     Ipv4Addr::new(127, a, b, c)
@@ -33,7 +32,7 @@ pub fn name(tool: usize) -> String {
     format!("t{tool:02}")
 }
 
-/// Which generation of the tool's routes gave this answer.
+/// The generation of the tool's routes that gave this answer.
 pub fn generation_of(tool: usize, answer: &Response) -> Option<u64> {
     let [127, a, b, c] = answer.body.parse::<Ipv4Addr>().ok()?.octets() else { return None };
     let number = u64::from(u32::from_be_bytes([0, a, b, c]));
@@ -41,42 +40,42 @@ pub fn generation_of(tool: usize, answer: &Response) -> Option<u64> {
     is_its.then_some(number >> TOOL_BITS)
 }
 
-/// What all clients share.
+/// State shared by all clients.
 struct Shared {
     port: u16,
     begun: Instant,
     stop: AtomicBool,
     is_paused: AtomicBool,
     in_flight: AtomicU64,
-    /// The newest generation that was written to Redis for some tool.
+    /// The newest generation written to Redis for any tool.
     newest: AtomicU64,
     writing: Mutex<()>,
-    /// Of each tool the newest that was answered: what is asked for later must not be older.
+    /// The newest generation answered for each tool: later answers must not be older.
     seen: [AtomicU64; TOOLS],
     may_be_older: AtomicBool,
     may_be_unready: AtomicBool,
     sent: AtomicU64,
     unready: AtomicU64,
     slowest_us: AtomicU64,
-    /// How long each answer took, while that is asked for.
+    /// Latencies, while they are recorded.
     timed: Mutex<Option<Vec<Duration>>>,
     failures: Mutex<Vec<Failure>>,
     breaks: Mutex<Vec<Break>>,
     kills: Mutex<Vec<(Instant, Instant)>>,
 }
 
-/// Numbers for what is written to Redis.
+/// Allocates generations for writers.
 pub struct Generations(Arc<Shared>);
 
 impl Generations {
-    /// Gives a new generation to `write`. One writer at a time, so that no older one is written after a newer.
+    /// Passes a new generation to `write`. One writer at a time, so that generations are written in order.
     pub fn write<T>(&self, write: impl FnOnce(u64) -> T) -> T {
-        let _alone = self.0.writing.lock().unwrap();
+        let _guard = self.0.writing.lock().unwrap();
         write(self.0.newest.fetch_add(1, SeqCst) + 1)
     }
 }
 
-/// A request that was not answered as it should have been.
+/// A request with a wrong answer or none.
 #[derive(Clone)]
 pub struct Failure {
     at: Duration,
@@ -90,26 +89,26 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A connection that was reset or ended under a request.
+/// A connection that was reset or closed during a request.
 struct Break {
     from: Instant,
     to: Instant,
     failure: Failure,
 }
 
-/// What was counted.
+/// The totals.
 #[derive(Default)]
 pub struct Count {
     pub requests: u64,
     pub failures: Vec<Failure>,
-    /// In flight in a worker that was killed.
+    /// Requests in flight in a killed worker.
     pub killed: u64,
-    /// Answered `503` with `Retry-After`, while that was right.
+    /// Answers of 503 with `Retry-After`, while allowed.
     pub unready: u64,
     pub slowest: Duration,
 }
 
-/// The clients, until [`Traffic::finish`] or the drop.
+/// The clients, until [`Traffic::finish`] or drop.
 pub struct Traffic {
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
@@ -138,33 +137,33 @@ impl Traffic {
         });
         let client = |number: usize| {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.ask_on(number))
+            thread::spawn(move || shared.run(number))
         };
         let clients = (0..CLIENTS).map(client).collect();
         Self { shared, clients }
     }
 
-    /// Where the writers take the generations of their routes from.
+    /// The source of generations for writers.
     pub fn generations(&self) -> Generations {
         Generations(Arc::clone(&self.shared))
     }
 
-    /// So many requests have been answered.
+    /// Number of answered requests.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(SeqCst)
     }
 
-    /// Two tables answer from now on, or no longer: an older route may follow a newer one, or not.
+    /// Allows answers of an older generation after a newer one, while two tables serve requests.
     pub fn allow_older(&self, is_allowed: bool) {
         self.shared.may_be_older.store(is_allowed, SeqCst);
     }
 
-    /// From now on every request must be routed.
+    /// Disallows 503 with `Retry-After` from now on.
     pub fn must_be_ready(&self) {
         self.shared.may_be_unready.store(false, SeqCst);
     }
 
-    /// Asks nothing while `f` runs: nothing listens then.
+    /// Sends no requests during `f`, while no server listens.
     pub fn pause(&self, f: impl FnOnce()) {
         self.shared.is_paused.store(true, SeqCst);
         wait_for("the last answers", || self.shared.in_flight.load(SeqCst) == 0);
@@ -172,7 +171,7 @@ impl Traffic {
         self.shared.is_paused.store(false, SeqCst);
     }
 
-    /// How long the answers took that came while `f` ran, the shortest first.
+    /// Runs `f`; also returns the latencies meanwhile, in ascending order.
     pub fn timed<T>(&self, f: impl FnOnce() -> T) -> (T, Vec<Duration>) {
         *self.shared.timed.lock().unwrap() = Some(Vec::new());
         let outcome = f();
@@ -181,7 +180,7 @@ impl Traffic {
         (outcome, times)
     }
 
-    /// Kills a worker with `kill`, which returns when it is gone: what was in flight in it is counted apart.
+    /// Runs `kill`, which kills a worker and waits for its end; the worker's requests in flight are counted separately.
     pub fn while_killing(&self, kill: impl FnOnce()) {
         let from = Instant::now();
         kill();
@@ -226,7 +225,7 @@ impl Drop for Traffic {
 }
 
 impl Shared {
-    fn ask_on(&self, number: usize) {
+    fn run(&self, number: usize) {
         let mut next = Instant::now() + PACE * number as u32 / CLIENTS as u32;
         for tool in (0..TOOLS).cycle().skip(number * TOOLS / CLIENTS) {
             thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -238,7 +237,7 @@ impl Shared {
                 self.ask(tool);
             }
             self.in_flight.fetch_sub(1, SeqCst);
-            // What was missed is not made up for: that would be a burst.
+            // Missed requests are not made up for, which would be a burst.
             next = (next + PACE).max(Instant::now());
         }
     }
@@ -248,7 +247,7 @@ impl Shared {
         let oldest = if self.may_be_older.load(SeqCst) { 0 } else { self.seen[tool].load(SeqCst) };
         let may_be_unready = self.may_be_unready.load(SeqCst);
         let from = Instant::now();
-        let answer = try_get(self.port, &path, PATIENCE);
+        let answer = try_get(self.port, &path, TIMEOUT);
         let to = Instant::now();
         self.slowest_us.fetch_max((to - from).as_micros() as u64, SeqCst);
         if let Some(times) = self.timed.lock().unwrap().as_mut() {
@@ -264,7 +263,7 @@ impl Shared {
                 }
                 match generation_of(tool, &answer) {
                     Some(it) if it < oldest => format!("generation {it} after {oldest}"),
-                    Some(it) if it > self.newest.load(SeqCst) => format!("generation {it}, which nobody wrote"),
+                    Some(it) if it > self.newest.load(SeqCst) => format!("generation {it}, which was never written"),
                     Some(it) => {
                         self.seen[tool].fetch_max(it, SeqCst);
                         return;
@@ -282,7 +281,7 @@ impl Shared {
     }
 }
 
-/// Whether that can be the end of the process at the other side.
+/// Whether the error can come from the end of the peer process.
 fn is_break(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }

@@ -1,4 +1,4 @@
-//! What the network can do between Redis and us: fall silent, dribble, lie.
+//! Faults of the network to Redis: silence, single bytes, corruption.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,13 +19,13 @@ fn behind_proxy(seed: u64) -> (Site, Proxy) {
     (Site::with(redis, Plan { source, ..Plan::default() }), proxy)
 }
 
-/// Makes the companion connect anew.
+/// Makes the companion reconnect.
 fn disconnect(site: &Site) {
     site.redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     site.redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
 }
 
-/// Every reply comes in pieces of one byte, the login and the comparison too.
+/// Every reply arrives byte by byte, including login and scan.
 pub fn byte_by_byte() -> Report {
     let (site, proxy) = behind_proxy(1);
     proxy.set(Mode::ByteByByte);
@@ -39,19 +39,19 @@ pub fn byte_by_byte() -> Report {
 pub fn garbage() -> Report {
     let (site, proxy) = behind_proxy(2);
     proxy.set(Mode::Garbage);
-    // Pushes and replies both, in every state of a connection.
-    wait_for("a lot of it", || {
+    // Pushes and replies, in every state of a connection.
+    wait_for("20 corrupted replies", || {
         site.write_to(&site.redis, 0);
-        proxy.spoilt() >= 20
+        proxy.corrupted() >= 20
     });
     proxy.set(Mode::Clean);
     let recovered = site.recovers();
-    let spoilt = proxy.spoilt();
-    site.finish(recovered, SOON, 4 * FEW).note(format!("{spoilt} times"))
+    let corrupted = proxy.corrupted();
+    site.finish(recovered, SOON, 4 * FEW).note(format!("{corrupted} corrupted replies"))
 }
 
 pub fn half_gigabyte_announced() -> Report {
-    /// What a worker may take for it: the limit of a reply, and the copies while its buffer grows.
+    /// Most growth of a worker: the limit of a reply, and copies while its buffer grows.
     const MOST_KIB: u64 = 160 << 10;
     let (site, proxy) = behind_proxy(3);
     let largest = || {
@@ -61,20 +61,20 @@ pub fn half_gigabyte_announced() -> Report {
     };
     let before = largest();
     proxy.set(Mode::HalfGigabyte);
-    wait_for("some of them", || {
+    wait_for("five huge replies", || {
         site.write_to(&site.redis, 0);
-        proxy.spoilt() >= 5
+        proxy.corrupted() >= 5
     });
     proxy.set(Mode::Clean);
     let recovered = site.recovers();
-    let (grown, taken) = (largest() - before, proxy.taken() >> 20);
+    let (grown, read) = (largest() - before, proxy.bytes_read() >> 20);
     site.finish(recovered, SOON, FEW)
-        .note(format!("{taken} MiB taken, worker grew by {grown} KiB"))
+        .note(format!("{read} MiB read, worker grew by {grown} KiB"))
         .expect(grown < MOST_KIB, format!("the worker grew by {grown} KiB"))
 }
 
-/// A network of its own for Redis, joined to ours by a pair of interfaces. It vanishes once the server and the last of its
-/// connections have, which can take minutes when they cannot say goodbye.
+/// A network namespace for Redis, connected to ours by a pair of interfaces. The kernel removes it after the server and its
+/// last connection end, which takes minutes if the link is cut.
 struct Link {
     pid: String,
     ours: String,
@@ -102,14 +102,14 @@ impl Link {
         run(&[&["nsenter", "-t", &self.pid, "-n"], command].concat())
     }
 
-    /// From now on what either side sends goes to a card that nobody has.
+    /// Cuts the link: both sides send to an unused MAC address.
     fn cut(&self, here: &str) -> Result<(), String> {
-        let nobody = ["lladdr", "02:00:00:00:00:99", "nud", "permanent"];
-        run(&[&["ip", "neigh", "replace", &self.address, "dev", &self.ours], &nobody[..]].concat())?;
-        self.inside(&[&["ip", "neigh", "replace", here, "dev", "eth0"], &nobody[..]].concat())
+        let unused = ["lladdr", "02:00:00:00:00:99", "nud", "permanent"];
+        run(&[&["ip", "neigh", "replace", &self.address, "dev", &self.ours], &unused[..]].concat())?;
+        self.inside(&[&["ip", "neigh", "replace", here, "dev", "eth0"], &unused[..]].concat())
     }
 
-    fn mend(&self, here: &str) -> Result<(), String> {
+    fn restore(&self, here: &str) -> Result<(), String> {
         run(&["ip", "neigh", "del", &self.address, "dev", &self.ours])?;
         self.inside(&["ip", "neigh", "del", here, "dev", "eth0"])
     }
@@ -135,7 +135,7 @@ fn run(command: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Both ends believe in their connection, and nothing passes any more.
+/// Both ends consider their connection open, but no packets pass.
 pub fn half_open() -> Report {
     if let Err(why) = run(&["unshare", "-n", "true"]) {
         return Report::needs(format_args!("a network namespace, as root ({why})"));
@@ -148,13 +148,13 @@ pub fn half_open() -> Report {
     let source = Some(format!("redis://{}:{}/0", link.address, redis.port()));
     let site = Site::with(redis, Plan { source, ..Plan::default() });
     let here = link.here();
-    link.cut(&here).expect("no way any more");
+    link.cut(&here).expect("the link is cut");
     let begun = Instant::now();
-    site.wait_log("the table serves on");
+    site.wait_log("; keeping existing routes");
     let noticed = begun.elapsed();
     site.serves_on(1000);
     let is_half_open = site.companions() >= 1;
-    link.mend(&here).expect("a way again");
+    link.restore(&here).expect("the link is restored");
     let recovered = site.recovers();
     site.finish(recovered, SOON, FEW)
         .note(format!("noticed after {:.1} s", noticed.as_secs_f64()))

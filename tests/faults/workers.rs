@@ -1,4 +1,4 @@
-//! What can happen to nginx: killed workers, reloads good and bad, another zone, another binary.
+//! Events of nginx: killed workers, good and bad reloads, another zone, another binary.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(2);
-/// Lines of a start.
+/// Most log lines of a start.
 const START: usize = 10;
-/// Lines of a worker's start, and of its companion's.
+/// Most log lines of a worker's start with its companion.
 const EACH: usize = 6;
 
-/// Workers without the companion.
+/// Kills workers without the companion.
 pub fn killed() -> Report {
     const KILLS: usize = 10;
     let site = Site::start(&[]);
@@ -50,7 +50,7 @@ pub fn companion_killed_while_publishing() -> Report {
 }
 
 pub fn reloaded_100_times() -> Report {
-    /// Memory that workers may come to need while all is well.
+    /// Normal growth of a worker's memory.
     const SLACK_KIB: u64 = 2048;
     const RELOADS: usize = 100;
     let site = Site::start(&[]);
@@ -71,7 +71,7 @@ pub fn reloaded_100_times() -> Report {
         .expect(last < first + SLACK_KIB, format!("workers grew from {first} to {last} KiB"))
 }
 
-/// The memory of the largest worker that is its own.
+/// Private memory of the largest worker.
 fn resident_kib(site: &Site) -> u64 {
     let resident = |pid: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -104,7 +104,7 @@ pub fn reload_refused() -> Report {
         .expect(is_same, "workers changed though the configuration was refused")
 }
 
-/// What is in the new zone cannot have come from Redis.
+/// Redis is stopped, so the routes in the new zone must come from the old one.
 fn zone_changed_without_redis(change: impl FnOnce(&mut Plan)) -> Report {
     let mut site = Site::start(&[]);
     site.redis.signal("STOP");
@@ -133,7 +133,7 @@ pub fn table_renamed_without_redis() -> Report {
     zone_changed_without_redis(|plan| plan.name = "webtools")
 }
 
-/// What the zone holds does not fit the one that is asked for: the reload fails, and nothing changes.
+/// The zone's content does not fit the new zone: the reload fails, and nothing changes.
 pub fn zone_shrunk_too_far() -> Report {
     let mut site = Site::start(&[]);
     let fill = "for i = 0, 3999 do redis.call('HSET', string.format('prefix:a%04d', i), '.*', ARGV[1]) end";
@@ -153,7 +153,7 @@ pub fn zone_shrunk_too_far() -> Report {
         .expect(are_kept && listed.len() == 4060, format!("{} tools listed", listed.len()))
 }
 
-/// `USR2`: for a while two masters serve from two tables; then the old one is sent away.
+/// `USR2`: for a while two masters serve from two tables; then the old one quits.
 pub fn binary_upgraded() -> Report {
     let mut site = Site::with(RedisServer::start(&[]), Plan { is_daemon: true, ..Plan::default() });
     let old = site.nginx.master();
@@ -174,7 +174,7 @@ pub fn binary_upgraded() -> Report {
         .note(format!("{} with both", crate::report::figure(both)))
 }
 
-/// The new master's table is its own, and empty: it starts from the snapshot.
+/// The new master has its own empty table, and starts from the snapshot.
 pub fn binary_upgraded_without_redis() -> Report {
     let directory = tempfile::tempdir().expect("a directory");
     let snapshot = directory.path().join("tools.snapshot");
@@ -195,7 +195,7 @@ pub fn binary_upgraded_without_redis() -> Report {
     site.finish(recovered, Duration::from_secs(3), 3 * START)
 }
 
-/// Starts a new master beside the one that runs.
+/// Starts a new master beside the running one.
 fn upgrade(site: &Site) {
     let old = site.nginx.master();
     site.traffic.allow_older(true);

@@ -1,4 +1,4 @@
-//! Who is routed to an address, with a real Redis: at most one tool, the one last proven to own it.
+//! The address index with a real Redis: an address belongs to at most one tool, the last one with proven ownership.
 
 use std::net::IpAddr;
 
@@ -23,12 +23,12 @@ impl Store {
 
     fn register(&mut self, name: &str, pattern: &str, url: &str, ownership: Ownership) -> Registration {
         let call = registry::register(&tool(name), &any(pattern), &backend(url), None, &origin(name), ownership);
-        whatever_was_there(call.unwrap().invoke(&mut self.connection).unwrap())
+        ignoring_new(call.unwrap().invoke(&mut self.connection).unwrap())
     }
 
     fn renew(&mut self, name: &str, url: &str, canonical: Option<&str>) -> Registration {
         let call = registry::renew(&tool(name), &any(".*"), &backend(url), canonical, &origin(name)).unwrap();
-        whatever_was_there(call.invoke(&mut self.connection).unwrap())
+        ignoring_new(call.invoke(&mut self.connection).unwrap())
     }
 
     fn unregister(&mut self, name: &str, hosts: &[&str]) -> Withdrawal {
@@ -70,8 +70,8 @@ fn url(address: &str) -> String {
     format!("http://{address}")
 }
 
-/// Most tests do not ask whether the route was there before.
-fn whatever_was_there(registration: Registration) -> Registration {
+/// Ignores whether the route is new, which most tests do not care about.
+fn ignoring_new(registration: Registration) -> Registration {
     match registration {
         Registration::Done { evicted, .. } => Registration::Done { evicted, is_new: true },
         other => other,
@@ -83,7 +83,7 @@ fn done() -> Registration {
 }
 
 #[test]
-fn a_proven_claim_evicts_and_an_unproven_one_does_not() {
+fn proven_registrations_evict_and_unproven_ones_do_not() {
     let mut store = Store::start();
     let url = url(ADDRESS);
     assert_eq!(store.register("old", ".*", &url, Ownership::Unproven), done());
@@ -99,19 +99,19 @@ fn a_proven_claim_evicts_and_an_unproven_one_does_not() {
     assert_eq!(store.redis.cli(&["HKEYS", "origin:old"]), "/else");
     assert_eq!(store.redis.cli(&["EXISTS", "redirect:old"]), "0");
     assert_eq!((store.holder(ADDRESS), store.holder("10.0.0.1:9000")), ("new".into(), "old".into()));
-    assert_eq!(store.register("new", ".*", &url, Ownership::Unproven), done(), "its own");
+    assert_eq!(store.register("new", ".*", &url, Ownership::Unproven), done(), "its own address");
 }
 
 #[test]
-fn what_the_index_says_counts_only_if_the_routes_say_it_too() {
+fn index_entries_without_a_route_do_not_count() {
     let mut store = Store::start();
     let url = url(ADDRESS);
     assert_eq!(store.register("gone", ".*", &url, Ownership::Proven), done());
-    // An old writer knows nothing of the index.
+    // Old writers do not maintain the index.
     store.redis.cli(&["DEL", "prefix:gone"]);
     assert_eq!(store.register("new", ".*", &url, Ownership::Unproven), done());
     assert_eq!(store.holder(ADDRESS), "new");
-    // However the old writer wrote it.
+    // URLs need not be normalized.
     store.redis.cli(&["HSET", "prefix:new", ".*", "HTTP://10.0.0.1:08000/"]);
     assert_eq!(store.register("late", ".*", &url, Ownership::Unproven), Registration::AddressHeld("new".into()));
     for (key, kind) in [("addresses", "a string"), ("prefix:new", "a set")] {
@@ -122,7 +122,7 @@ fn what_the_index_says_counts_only_if_the_routes_say_it_too() {
 }
 
 #[test]
-fn an_address_is_free_when_the_last_route_to_it_is_gone() {
+fn addresses_are_free_after_their_last_route_is_removed() {
     let mut store = Store::start();
     let (first, second) = (url(ADDRESS), "http://10.0.0.2:8000");
     store.register("hello", ".*", &first, Ownership::Proven);
@@ -133,24 +133,24 @@ fn an_address_is_free_when_the_last_route_to_it_is_gone() {
         (store.unregister_url("hello", "/api", &first), store.holder(ADDRESS)),
         (Withdrawal::Removed, "hello".into())
     );
-    assert_eq!(store.register("hello", ".*", second, Ownership::Proven), done(), "the job has moved");
+    assert_eq!(store.register("hello", ".*", second, Ownership::Proven), done(), "the job has moved to another host");
     assert_eq!((store.holder(ADDRESS), store.holder("10.0.0.2:8000")), (String::new(), "hello".into()));
     assert_eq!(store.unregister("hello", &["10.0.0.2"]), Withdrawal::Removed);
     assert_eq!(store.redis.cli(&["EXISTS", "addresses"]), "0");
 }
 
 #[test]
-fn only_the_host_of_the_route_unregisters_it() {
+fn only_the_host_of_a_route_unregisters_it() {
     let mut store = Store::start();
     store.register("hello", ".*", &url(ADDRESS), Ownership::Proven);
     assert_eq!(store.unregister("hello", &["10.0.0.2", "fd00::2"]), Withdrawal::Kept);
     assert_eq!(store.unregister("none", &["10.0.0.2"]), Withdrawal::Absent);
-    // An old listener wrote in between: the origin is of the route before.
+    // An old listener wrote in between: the origin belongs to the previous route.
     store.redis.cli(&["HSET", "prefix:hello", ".*", "http://10.0.0.2:8000"]);
     assert_eq!(store.unregister("hello", &["10.0.0.1"]), Withdrawal::Kept);
     assert_eq!(store.unregister("hello", &["10.0.0.2"]), Withdrawal::Removed);
-    // Without an origin the destination's host decides too, if it is an address: a late epilog must not take what the old
-    // kube2proxy wrote. A name is anybody's, as it was.
+    // Without an origin, the backend's host decides if it is an address: a late epilog must not remove a route that the old
+    // kube2proxy wrote. A route to a name may be removed from any host, as before.
     store.redis.cli(&["HSET", "prefix:hello", ".*", "http://10.0.0.2:8000"]);
     assert_eq!(store.unregister("hello", &["10.0.0.1"]), Withdrawal::Kept);
     assert_eq!(store.unregister("hello", &["10.0.0.2"]), Withdrawal::Removed);
@@ -173,7 +173,7 @@ fn only_the_host_of_the_route_unregisters_it() {
 }
 
 #[test]
-fn a_renewal_sets_only_what_is_not_there() {
+fn renewals_write_only_missing_parts() {
     let mut store = Store::start();
     let url = url(ADDRESS);
     assert_eq!(store.renew("hello", &url, Some("hello.example.org")), done(), "as after FLUSHALL");
@@ -185,7 +185,7 @@ fn a_renewal_sets_only_what_is_not_there() {
     store.redis.cli(&["HSET", "origin:hello", ".*", r#"{"host":"10.0.0.1"}"#]);
     let before = writes(&store);
     assert_eq!(store.renew("hello", &url, Some("hello.example.org")), done());
-    assert_eq!(writes(&store), before, "nothing is written that is so already");
+    assert_eq!(writes(&store), before, "nothing to write");
     assert_eq!(store.redis.cli(&["HGET", "origin:hello", ".*"]), r#"{"host":"10.0.0.1"}"#);
     assert_eq!(store.renew("hello", "http://10.0.0.2:8000", None), Registration::Superseded);
     assert_eq!(store.route("hello"), url);
@@ -196,7 +196,7 @@ fn a_renewal_sets_only_what_is_not_there() {
 }
 
 #[test]
-fn a_tool_has_its_most_patterns_and_no_more() {
+fn patterns_per_tool_are_limited() {
     let mut store = Store::start();
     for number in 0..MAX_ROUTES {
         assert_eq!(store.register("hello", &format!("/{number}"), &url(ADDRESS), Ownership::Unproven), done());

@@ -1,4 +1,4 @@
-//! The companion against a real Redis: whatever happens there, the table follows, and loses nothing on the way.
+//! The companion against a real Redis: the table follows every change and never loses a route.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::support::redis::RedisServer;
 use crate::support::wait::{SOON, wait_for};
 
 #[test]
-fn first_load_takes_everything_and_sets_the_bad_aside() {
+fn first_load_takes_valid_routes_and_rejects_others() {
     let redis = RedisServer::start(&[]);
     redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1", "/x", "https://10.0.0.2:2", "(", "http://10.0.0.1:3"]);
     redis.cli(&["SADD", "prefix:b", "http://10.0.0.1:1", "http://10.0.0.2:1", "nonsense"]);
@@ -21,7 +21,7 @@ fn first_load_takes_everything_and_sets_the_bad_aside() {
     redis.cli(&["HSET", &format!("prefix:{}", "x".repeat(256)), ".*", "http://10.0.0.1:1"]);
     redis.cli(&["HSET", "redirect:a", ".*", "elsewhere"]);
     redis.cli(&["SADD", "frontend:www.a.org", "http://10.0.0.1:1"]);
-    // Keys that look like those that are followed, and are none.
+    // Keys similar to the followed ones.
     redis.cli(&["HSET", "origin:a", ".*", "{}"]);
     redis.cli(&["SADD", "predicate:a", "http://10.0.0.1:1"]);
     let owned = OwnedTable::new(CAPACITY);
@@ -40,12 +40,12 @@ fn first_load_takes_everything_and_sets_the_bad_aside() {
     assert_eq!(owned.table().header().rejected(), 4);
     let said: Vec<_> = lines(&reader).into_iter().map(|e| e.text).collect();
     for want in ["unclosed group", "\"nonsense\" has no scheme", "neither a hash nor a set", "256 bytes"] {
-        assert!(said.iter().any(|line| line.starts_with("route set aside") && line.contains(want)), "{want}: {said:?}");
+        assert!(said.iter().any(|line| line.starts_with("route rejected") && line.contains(want)), "{want}: {said:?}");
     }
 }
 
 #[test]
-fn first_load_of_an_empty_source_is_a_load() {
+fn loading_an_empty_source_succeeds() {
     let redis = RedisServer::start(&[]);
     let owned = OwnedTable::new(CAPACITY);
     let (journal, _reader) = Journal::new(100);
@@ -54,7 +54,7 @@ fn first_load_of_an_empty_source_is_a_load() {
 }
 
 #[test]
-fn first_load_gives_up_in_time() {
+fn first_load_ends_at_the_deadline() {
     let mut redis = RedisServer::start(&[]);
     redis.stop();
     let owned = OwnedTable::new(CAPACITY);
@@ -64,11 +64,14 @@ fn first_load_gives_up_in_time() {
     assert!(start.elapsed() < SOON);
     assert!(!owned.table().header().is_loaded());
     let said = lines(&reader);
-    assert!(said.len() == 1 && said[0].text.contains("while loading routes, source=redis://127.0.0.1:"), "{said:?}");
+    assert!(
+        said.len() == 1 && said[0].text.contains("; starting without routes, source=redis://127.0.0.1:"),
+        "{said:?}"
+    );
 }
 
 #[test]
-fn each_change_is_followed_through_pushes() {
+fn pushed_changes_are_applied() {
     let redis = RedisServer::start(&[]);
     redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
     following(&settings(&redis.url()), |table| {
@@ -108,7 +111,7 @@ fn each_change_is_followed_through_pushes() {
 }
 
 #[test]
-fn redirects_and_domains_are_followed_as_tools_are() {
+fn redirects_and_domains_are_followed_like_tools() {
     let mut redis = RedisServer::start(&[]);
     redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
     let script = |redis: &RedisServer, lines: &str| drop(redis.cli(&["EVAL", lines, "0"]));
@@ -119,7 +122,7 @@ fn redirects_and_domains_are_followed_as_tools_are() {
             wait_for(&format!("{want:?}"), || routes(table) == want);
         };
         becomes(&[]);
-        // A redirect needs no routes of its tool; what its values say does not count.
+        // A redirect needs no routes of its tool; its values do not count.
         redis.cli(&["HSET", "redirect:b", "(", "https://evil.example/"]);
         becomes(&[("/rb", "")]);
         redis.cli(&["SADD", "frontend:a", "http://10.0.0.2:2", "http://10.0.0.1:1", "nonsense"]);
@@ -128,32 +131,32 @@ fn redirects_and_domains_are_followed_as_tools_are() {
         becomes(&[("/rb", ""), ("/da .*", "http://10.0.0.1:1")]);
         redis.cli(&["RENAME", "frontend:a", "frontend:*.b.org"]);
         becomes(&[("/rb", ""), ("/d*.b.org .*", "http://10.0.0.1:1")]);
-        // Of another type than theirs they are set aside.
+        // Values of the wrong type are rejected.
         script(&redis, "redis.call('DEL', 'redirect:b') redis.call('SADD', 'redirect:b', 'x')");
         script(
             &redis,
             "redis.call('DEL', 'frontend:*.b.org') redis.call('HSET', 'frontend:*.b.org', '.*', 'http://10.0.0.1:1')",
         );
         becomes(&[]);
-        wait_for("told", || table.header().rejected() == 2);
+        wait_for("rejected", || table.header().rejected() == 2);
         redis.cli(&["DEL", "redirect:b", "frontend:*.b.org"]);
-        wait_for("mended", || table.header().rejected() == 0);
-        // Names that no host has, and a domain that is not written as it is compared.
+        wait_for("none rejected", || table.header().rejected() == 0);
+        // Invalid hosts, and a domain that is not normalized.
         for key in ["redirect:A", "redirect:a.b", "redirect:"] {
             redis.cli(&["HSET", key, ".*", "x"]);
         }
         for key in ["frontend:A.org", "frontend:a.org.", "frontend:", "frontend:a/b", "frontend:*"] {
             redis.cli(&["SADD", key, "http://10.0.0.1:1"]);
         }
-        wait_for("told", || table.header().rejected() == 8);
+        wait_for("rejected", || table.header().rejected() == 8);
         becomes(&[]);
-        // A tool's name may look like the key of another kind.
+        // A tool name that looks like the key of another kind.
         redis.cli(&["SADD", "frontend:x.org", "http://10.0.0.1:1"]);
         redis.cli(&["HSET", "prefix:/dx.org", ".*", "http://10.0.0.6:6"]);
         redis.cli(&["DEL", "prefix:/dx.org"]);
         redis.cli(&["HSET", "redirect:z", ".*", "x"]);
         becomes(&[("/dx.org .*", "http://10.0.0.1:1"), ("/rz", "")]);
-        // What changed while the source was away is found by comparison.
+        // A scan finds changes made while the source was down.
         redis.stop();
         redis.start_again();
         script(
@@ -166,7 +169,7 @@ fn redirects_and_domains_are_followed_as_tools_are() {
 }
 
 #[test]
-fn what_the_registry_writes_is_routed_and_what_it_removes_is_not() {
+fn registered_routes_appear_and_unregistered_ones_disappear() {
     let redis = RedisServer::start(&[]);
     let mut client = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
     let (tool, pattern) = (ToolName::try_new(b"hello").unwrap(), Pattern::try_new("/x.*").unwrap());
@@ -191,7 +194,7 @@ fn what_the_registry_writes_is_routed_and_what_it_removes_is_not() {
 }
 
 #[test]
-fn what_changed_while_the_source_was_away_is_found_by_comparison() {
+fn changes_during_an_outage_are_found_by_the_scan() {
     let mut redis = RedisServer::start(&[]);
     redis.cli(&["HSET", "prefix:kept", ".*", "http://10.0.0.1:1"]);
     redis.cli(&["HSET", "prefix:gone", ".*", "http://10.0.0.1:1"]);
@@ -201,7 +204,7 @@ fn what_changed_while_the_source_was_away_is_found_by_comparison() {
         redis.stop();
         assert_eq!(routes(table), before);
         redis.start_again();
-        // The new server's first data; until the companion has compared, the table serves what it had.
+        // The new server's first data; until the companion has scanned it, the table keeps its routes.
         redis.cli(&["EVAL", "redis.call('HSET', 'prefix:kept', '.*', 'http://10.0.0.1:1') redis.call('HSET', 'prefix:new', '.*', 'http://10.0.0.1:2')", "0"]);
         let after = map(&[("kept .*", "http://10.0.0.1:1"), ("new .*", "http://10.0.0.1:2")]);
         wait_for("in step again", || routes(table) == after);
@@ -218,7 +221,7 @@ fn flushall_and_swapdb_are_noticed() {
     let quick = Settings { resync_interval: Duration::from_millis(200), ..settings(&redis.url()) };
     following(&quick, |table| {
         wait_for("loaded", || routes(table).contains_key("a .*"));
-        // No push tells of it: only the regular comparison does.
+        // SWAPDB sends no push; only a resync finds it.
         redis.cli(&["SWAPDB", "0", "1"]);
         wait_for("swapped", || routes(table) == map(&[("b .*", "http://10.0.0.1:1")]));
         redis.cli(&["FLUSHALL"]);
@@ -227,7 +230,7 @@ fn flushall_and_swapdb_are_noticed() {
 }
 
 #[test]
-fn many_tools_are_loaded_over_many_pages() {
+fn scans_cover_many_pages() {
     let redis = RedisServer::start(&[]);
     let script = "for i = 1, 1900 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://10.0.0.1:' .. i) end \
                   for i = 1, 100 do redis.call('SADD', 'prefix:s' .. i, 'http://10.0.0.1:' .. i) end \
@@ -242,7 +245,7 @@ fn many_tools_are_loaded_over_many_pages() {
 }
 
 #[test]
-fn a_full_table_refuses_the_surplus_and_nothing_else() {
+fn a_full_table_rejects_only_the_surplus() {
     let redis = RedisServer::start(&[]);
     redis.cli(&[
         "EVAL",
@@ -258,7 +261,7 @@ fn a_full_table_refuses_the_surplus_and_nothing_else() {
 }
 
 #[test]
-fn a_key_that_is_too_large_is_set_aside_alone_until_it_is_smaller() {
+fn too_large_keys_are_rejected_until_they_shrink() {
     let redis = RedisServer::start(&[]);
     redis.cli(&["EVAL", "redis.call('HSET', 'prefix:big', string.rep('x', 2000000), 'http://10.0.0.1:1')", "0"]);
     redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:1"]);
@@ -266,33 +269,33 @@ fn a_key_that_is_too_large_is_set_aside_alone_until_it_is_smaller() {
     let said = following(&quick, |table| {
         wait_for("loaded", || table.header().is_loaded() && routes(table).contains_key("a .*"));
         redis.cli(&["HSET", "prefix:b", ".*", "http://10.0.0.1:2"]);
-        wait_for("others go on", || routes(table).contains_key("b .*"));
+        wait_for("other changes arrive", || routes(table).contains_key("b .*"));
         assert_eq!(table.header().rejected(), 1);
         redis.cli(&["DEL", "prefix:big"]);
         redis.cli(&["HSET", "prefix:big", ".*", "http://10.0.0.1:3"]);
-        wait_for("taken up again", || routes(table).contains_key("big .*"));
-        wait_for("nothing set aside", || table.header().rejected() == 0);
+        wait_for("readable again", || routes(table).contains_key("big .*"));
+        wait_for("none rejected", || table.header().rejected() == 0);
     });
     let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
-    let told = texts.iter().filter(|t| t.contains("too large to be read, tool=\"big\"")).count();
-    assert_eq!(told, 1, "{texts:?}");
+    let rejections = texts.iter().filter(|t| t.contains("too large to be read, tool=\"big\"")).count();
+    assert_eq!(rejections, 1, "{texts:?}");
 }
 
 #[test]
-fn a_stopped_companion_gives_the_lease_back() {
+fn a_stopped_companion_releases_the_lock() {
     let redis = RedisServer::start(&[]);
     let owned = OwnedTable::new(CAPACITY);
     let (journal, reader) = Journal::new(100);
-    let lock = WriterLock::create("given-back").unwrap();
-    assert!(!is_locked("given-back"));
+    let lock = WriterLock::create("released").unwrap();
+    assert!(!is_locked("released"));
     let (deadline, was_locked) = (Instant::now() + SOON, AtomicBool::new(false));
     let stop = || {
         let is_following = owned.table().header().is_loaded();
-        was_locked.store(is_locked("given-back"), Relaxed);
+        was_locked.store(is_locked("released"), Relaxed);
         is_following && was_locked.load(Relaxed) || Instant::now() > deadline
     };
     run(owned.table(), &settings(&redis.url()), &lock, &journal, &stop);
     assert!(was_locked.load(Relaxed), "held while it followed");
-    assert!(!is_locked("given-back"));
-    assert!(lines(&reader).iter().all(|e| !e.text.contains("lock")));
+    assert!(!is_locked("released"));
+    assert!(lines(&reader).iter().all(|e| !e.text.contains("writer lock")));
 }

@@ -1,11 +1,11 @@
-//! A source that lacks what it had, or is away: what the companion holds back, and how old the table says it is.
+//! Sources that lose routes or are down: which routes are held, and the table's age.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use urlproxy::route::Kind;
-use urlproxy::sync::{Journal, Settings, SnapshotSettings, WriterLock, load_once, run};
+use urlproxy::sync::{Entry, Journal, Settings, SnapshotSettings, WriterLock, load_once, run};
 use urlproxy::table::{Capacity, OwnedTable, Table};
 use urlproxy::withdrawal_guard::GuardSettings;
 
@@ -13,14 +13,14 @@ use crate::following::{CAPACITY, following, lines, map, routes, settings};
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
-/// So many tools at once, as a store does that is filled.
+/// Registers a range of tools at once.
 fn register_many(redis: &RedisServer, tools: std::ops::Range<u32>) {
     let script = "for i = ARGV[1], ARGV[2] do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.1:1') end";
     redis.cli(&["EVAL", script, "0", &tools.start.to_string(), &(tools.end - 1).to_string()]);
 }
 
 #[test]
-fn a_mass_withdrawal_is_held_while_everything_else_goes_on() {
+fn mass_withdrawals_are_held_while_other_changes_apply() {
     let redis = RedisServer::start(&[]);
     register_many(&redis, 0..60);
     let dir = tempfile::tempdir().unwrap();
@@ -35,24 +35,29 @@ fn a_mass_withdrawal_is_held_while_everything_else_goes_on() {
         redis.cli(&["HSET", "prefix:new", ".*", "http://10.0.0.2:1"]);
         wait_for("a new tool is routed", || routes(table).contains_key("new .*"));
         redis.cli(&["HSET", "prefix:tool-7", ".*", "http://10.0.0.2:7"]);
-        wait_for("one comes back elsewhere", || {
+        wait_for("a held tool returns elsewhere", || {
             routes(table).get("tool-7 .*").is_some_and(|b| b == "http://10.0.0.2:7")
         });
         redis.cli(&["DEL", "prefix:tool-7"]);
-        wait_for("what is deleted by name is gone at once", || !routes(table).contains_key("tool-7 .*"));
+        wait_for("a deleted key is withdrawn at once", || !routes(table).contains_key("tool-7 .*"));
         assert_eq!(header.live_tools(), 60);
         std::fs::write(&accept, "").unwrap();
         wait_for("accepted", || routes(table) == map(&[("new .*", "http://10.0.0.2:1")]));
         assert_eq!(header.held(), 0);
     });
-    let warned: Vec<_> = said.iter().filter(|e| e.text.contains("the source lacks")).map(|e| &e.text).collect();
+    let is_of_guard = |e: &&Entry| e.text.starts_with("withdrawal guard: ");
+    let warned: Vec<_> = said.iter().filter(is_of_guard).map(|e| &e.text).collect();
     assert_eq!(warned.len(), 2, "{said:?}");
-    assert!(warned[0].starts_with("the source lacks 60 of 60 tools; they are served on for 600 s"), "{warned:?}");
-    assert!(warned[1].contains("withdrawing 59 of 60 tools that the source lacks: accepted"), "{warned:?}");
+    assert!(
+        warned[0]
+            .starts_with("withdrawal guard: the source lacks 60 of 60 tools; missing routes stay in service for 600 s"),
+        "{warned:?}"
+    );
+    assert!(warned[1].contains("withdrawing 59 of 60 tools: accepted"), "{warned:?}");
 }
 
 #[test]
-fn a_hold_is_bounded_and_a_source_that_recovers_loses_nothing() {
+fn holds_expire_and_recovered_sources_lose_nothing() {
     let redis = RedisServer::start(&[]);
     register_many(&redis, 0..60);
     let guard = |hold| GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
@@ -61,7 +66,7 @@ fn a_hold_is_bounded_and_a_source_that_recovers_loses_nothing() {
         wait_for("loaded", || table.header().live_tools() == 60);
         redis.cli(&["FLUSHALL"]);
         wait_for("held", || table.header().held() == 60);
-        wait_for("let through", || table.header().live_tools() == 0);
+        wait_for("withdrawn", || table.header().live_tools() == 0);
     });
     register_many(&redis, 0..60);
     let long = Settings { withdrawal_guard: Some(guard(Duration::from_secs(600))), ..settings(&redis.url()) };
@@ -73,11 +78,16 @@ fn a_hold_is_bounded_and_a_source_that_recovers_loses_nothing() {
         wait_for("all are back", || table.header().held() == 0);
         assert_eq!(table.header().live_tools(), 60);
     });
-    assert!(said.iter().any(|e| e.text.starts_with("the source has everything again, held=60")), "{said:?}");
+    assert!(
+        said.iter().any(|e| e
+            .text
+            .starts_with("withdrawal guard: the source has all routes again; nothing withdrawn, held=60")),
+        "{said:?}"
+    );
 }
 
 #[test]
-fn a_source_that_is_emptied_while_everything_is_written_anew_is_not_believed() {
+fn a_flush_right_after_rewriting_all_keys_is_held() {
     let redis = RedisServer::start(&[]);
     register_many(&redis, 0..300);
     let hold = Duration::from_secs(600);
@@ -85,7 +95,7 @@ fn a_source_that_is_emptied_while_everything_is_written_anew_is_not_believed() {
     let guarded = Settings { withdrawal_guard: Some(guard), ..settings(&redis.url()) };
     following(&guarded, |table| {
         wait_for("loaded", || table.header().live_tools() == 300);
-        // Each key is pushed as changed, and is gone before anybody can ask for it.
+        // Each key is pushed as changed, and is gone before the companion can fetch it.
         let script = "for i = 0, 299 do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.9:1') end \
                       redis.call('FLUSHALL')";
         redis.cli(&["EVAL", script, "0"]);
@@ -95,7 +105,7 @@ fn a_source_that_is_emptied_while_everything_is_written_anew_is_not_believed() {
 }
 
 #[test]
-fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_believed() {
+fn cold_starts_serve_the_snapshot_and_hold_it_against_an_empty_redis() {
     let mut redis = RedisServer::start(&[]);
     register_many(&redis, 0..60);
     let dir = tempfile::tempdir().unwrap();
@@ -111,7 +121,7 @@ fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_beli
         wait_for("followed", || table.header().live_tools() == 61);
     });
     assert!(all.iter().all(|e| !e.text.contains("snapshot")), "{all:?}");
-    // At the end it is written once more.
+    // The snapshot is written once more at the end.
     assert!(
         std::fs::read_to_string(&path)
             .unwrap()
@@ -127,8 +137,8 @@ fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_beli
     let (loaded, said) = start(without.table());
     assert!(!loaded && without.table().header().is_loaded() && without.table().header().live_tools() == 61);
     let texts: Vec<_> = said.iter().map(|e| e.text.as_str()).collect();
-    assert!(texts[0].starts_with("snapshot read, tools=61 age=") && texts[0].contains(" s path="), "{texts:?}");
-    assert!(texts[1].contains("while loading routes") && texts[1].contains("; serving those of the snapshot, age="));
+    assert!(texts[0].starts_with("snapshot restored, tools=61 age=") && texts[0].contains(" s path="), "{texts:?}");
+    assert!(texts[1].contains("loading routes failed: ") && texts[1].contains("; serving the snapshot, source="));
     redis.start_again();
     let emptied = OwnedTable::new(CAPACITY);
     let (loaded, said) = start(emptied.table());
@@ -138,16 +148,16 @@ fn a_cold_start_without_redis_serves_the_snapshot_and_an_empty_redis_is_not_beli
     let damaged = OwnedTable::new(CAPACITY);
     let (loaded, said) = start(damaged.table());
     assert!(loaded && damaged.table().header().live_tools() == 0);
-    assert!(said[0].text.starts_with("snapshot not used: it is damaged"), "{said:?}");
+    assert!(said[0].text.starts_with("snapshot ignored: damaged: "), "{said:?}");
 }
 
 #[test]
-fn a_flush_in_the_middle_of_a_comparison_is_held_whole() {
+fn a_flush_in_the_middle_of_a_scan_is_held_completely() {
     const TOOLS: u64 = 6_000;
     let redis = RedisServer::start(&[]);
     let hold = Duration::from_secs(600);
     let guard = GuardSettings { percent: 50, floor: 20, hold, accept: "/nonexistent/accept".into() };
-    // One comparison after the other, each of many pages.
+    // One scan after the other, each of many pages.
     let busy =
         Settings { withdrawal_guard: Some(guard), resync_interval: Duration::from_millis(1), ..settings(&redis.url()) };
     let owned = OwnedTable::new(Capacity { buckets: 2048, cells: 16_384, tools: 8192, health: 1 });
@@ -161,7 +171,7 @@ fn a_flush_in_the_middle_of_a_comparison_is_held_whole() {
             for round in 0..8 {
                 register_many(&redis, 0..TOOLS as u32);
                 wait_for("all are there", || table.header().live_tools() == TOOLS && table.header().held() == 0);
-                // Anywhere in a comparison.
+                // Anywhere in a scan.
                 thread::sleep(Duration::from_millis(3 * round));
                 redis.cli(&["FLUSHALL"]);
                 wait_for("held", || table.header().held() > 0);
@@ -174,7 +184,7 @@ fn a_flush_in_the_middle_of_a_comparison_is_held_whole() {
 }
 
 #[test]
-fn as_many_other_tools_do_not_make_up_for_those_that_are_missing() {
+fn new_tools_do_not_compensate_for_missing_ones() {
     let redis = RedisServer::start(&[]);
     register_many(&redis, 0..60);
     let hold = Duration::from_secs(600);
@@ -186,7 +196,7 @@ fn as_many_other_tools_do_not_make_up_for_those_that_are_missing() {
     };
     following(&guarded, |table| {
         wait_for("loaded", || table.header().live_tools() == 60);
-        // Another database with tools of its own, as from a wrong dump.
+        // Another database with different tools, as from a wrong dump.
         redis.cli(&["EVAL", "redis.call('SELECT', 1) for i = 1, 80 do redis.call('HSET', 'prefix:other-' .. i, '.*', 'http://10.0.0.1:1') end", "0"]);
         redis.cli(&["SWAPDB", "0", "1"]);
         wait_for("held", || table.header().held() == 60);
@@ -206,7 +216,7 @@ fn domains_alone_are_guarded_too() {
     let guarded = Settings { withdrawal_guard: Some(guard), resync_interval: brief, ..settings(&redis.url()) };
     let said = following(&guarded, |table| {
         wait_for("loaded", || table.header().live(Kind::Domain) == 30);
-        // Unseen by the pushes: another database without them takes this one's place.
+        // Without pushes: another database without the domains replaces this one.
         let script = "for i = 0, 299 do redis.call('HSET', 'prefix:tool-' .. i, '.*', 'http://10.0.0.1:1') end";
         redis.cli(&["-n", "1", "EVAL", script, "0"]);
         redis.cli(&["SWAPDB", "0", "1"]);
@@ -217,13 +227,15 @@ fn domains_alone_are_guarded_too() {
         assert_eq!(table.header().live(Kind::Domain), 30);
     });
     assert!(
-        said.iter().any(|e| e.text.starts_with("the source lacks 30 of 30 domains; they are served on")),
+        said.iter().any(|e| e
+            .text
+            .starts_with("withdrawal guard: the source lacks 30 of 30 domains; missing routes stay in service")),
         "{said:?}"
     );
 }
 
 #[test]
-fn the_tables_age_grows_while_the_source_is_away_and_a_held_withdrawal_makes_none() {
+fn tables_age_during_an_outage_but_not_during_a_hold() {
     let mut redis = RedisServer::start(&[]);
     register_many(&redis, 0..20);
     let accept = redis.dir().join("accept");
@@ -236,7 +248,7 @@ fn the_tables_age_grows_while_the_source_is_away_and_a_held_withdrawal_makes_non
         wait_for("in step", || age() == Some(0));
         let synced_at = header.synced_at();
         redis.cli(&["FLUSHALL"]);
-        // Three comparisons later, so that an age would show.
+        // Three scans later, so that an age would be visible.
         wait_for("held", || header.held() == 20 && header.synced_at() >= synced_at + 3);
         wait_for("no age while held", || age() == Some(0));
         redis.stop();
@@ -247,14 +259,14 @@ fn the_tables_age_grows_while_the_source_is_away_and_a_held_withdrawal_makes_non
     });
 }
 
-/// A server that takes connections, and says nothing any more, is not in step.
+/// A server that accepts connections but does not answer is not in step.
 #[test]
-fn a_source_that_hangs_ages_the_table() {
+fn tables_age_while_the_source_hangs() {
     let redis = RedisServer::start(&[]);
     following(&settings(&redis.url()), |table| {
         let header = table.header();
         let age = || header.age_seconds(unix_seconds());
-        // By its heartbeat alone: the comparison was some seconds ago.
+        // By pings alone: the last scan was some seconds ago.
         wait_for("in step", || header.is_loaded() && unix_seconds() >= header.synced_at() + 4 && age() == Some(0));
         redis.signal("STOP");
         wait_for("an age", || age().is_some_and(|age| age >= 3));

@@ -1,4 +1,4 @@
-//! Making connections to the servers of the tests.
+//! Connects to the test servers.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use urlproxy::redis_client::{Connection, ConnectionError, RedisUrl, Reply, Timeo
 
 use crate::support::wait::SOON;
 
-/// For what is meant to happen, however busy the machine.
-pub const PATIENT: Timeouts = Timeouts { connect: SOON, silence: SOON, reply: SOON };
+/// Timeouts that must not expire, even on a busy machine.
+pub const LONG: Timeouts = Timeouts { connect: SOON, silence: SOON, reply: SOON };
 
-/// For what is meant to run out.
+/// Timeouts that must expire.
 pub const SHORT: Timeouts = Timeouts {
     connect: Duration::from_millis(300),
     silence: Duration::from_millis(300),
     reply: Duration::from_millis(1500),
 };
 
-fn go_on() -> bool {
+fn never_stop() -> bool {
     false
 }
 
-/// Connects with [`PATIENT`], and is never stopped.
+/// Connects with [`LONG`], without a stop.
 pub fn open(url: &str) -> Result<Connection<'static>, ConnectionError> {
-    Connection::open(&source(url), PATIENT, &go_on)
+    Connection::open(&source(url), LONG, &never_stop)
 }
 
-/// Connects with [`SHORT`], and is never stopped.
-pub fn open_impatient(url: &str) -> Result<Connection<'static>, ConnectionError> {
-    Connection::open(&source(url), SHORT, &go_on)
+/// Connects with [`SHORT`], without a stop.
+pub fn open_with_short_timeouts(url: &str) -> Result<Connection<'static>, ConnectionError> {
+    Connection::open(&source(url), SHORT, &never_stop)
 }
 
-/// Parses a URL that is right.
+/// Parses a valid URL.
 pub fn source(url: &str) -> RedisUrl {
     url.parse().unwrap_or_else(|error| panic!("{error}"))
 }
@@ -46,12 +46,12 @@ pub fn ask(connection: &mut Connection<'_>, words: &[&str]) -> String {
     shown.unwrap_or_else(|error| error.to_string())
 }
 
-/// Turns tracking on for keys that begin with `prefix:`.
+/// Enables tracking of keys that begin with `prefix:`.
 pub fn track(connection: &mut Connection<'_>) {
     assert_eq!(ask(connection, &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "prefix:"]), "OK");
 }
 
-/// Why a connection was not made.
+/// The error of a failed connection.
 pub fn refusal(outcome: Result<Connection<'_>, ConnectionError>) -> String {
     outcome.err().map_or_else(|| "accepted".to_owned(), |error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! Running the companion on a table of its own while a test changes what it follows.
+//! Runs a companion on a private table while a test changes its source.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ pub fn settings(url: &str) -> Settings {
     Settings::new(url.parse().unwrap())
 }
 
-/// `key pattern` to `backend backend ...`; the key of a redirect, which has none, to nothing.
+/// All routes: `key pattern` to `backend backend ...`; a redirect's key to an empty text.
 pub fn routes(table: Table<'_>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     table.for_each(&mut Scratch::default(), |record| {
@@ -39,7 +39,7 @@ pub fn lines(reader: &JournalReader) -> Vec<Entry> {
     std::iter::from_fn(|| reader.next_entry()).collect()
 }
 
-/// Whether anybody has a record lock on this process's memory file of that name.
+/// Whether a record lock is held on this process's memory file with that name.
 pub fn is_locked(name: &str) -> bool {
     let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| entry.path());
     let is_it = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains(name));
@@ -48,12 +48,12 @@ pub fn is_locked(name: &str) -> bool {
     locks.lines().any(|line| line.split(' ').any(|word| word.ends_with(&format!(":{inode}"))))
 }
 
-/// Runs the companion while `test` looks at the table; returns the journal.
+/// Runs a companion during `test`; returns its log lines.
 pub fn following(settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
     following_in(&OwnedTable::new(CAPACITY), settings, test)
 }
 
-/// The same with a table of another size, or with something in it.
+/// Like [`following`], with an existing table.
 pub fn following_in(owned: &OwnedTable, settings: &Settings, test: impl FnOnce(Table<'_>)) -> Vec<Entry> {
     let (journal, reader) = Journal::new(1000);
     let lock = WriterLock::create("test").unwrap();

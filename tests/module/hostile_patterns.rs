@@ -1,4 +1,4 @@
-//! Tenants whose patterns cost the most, against a real Redis: their own changes wait, nobody else's do.
+//! Tenants with the costliest patterns, against a real Redis: only their own changes wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -13,8 +13,8 @@ use crate::support::wait::{SOON, wait_for};
 
 const HOSTILE: usize = 20;
 const CHANGES: u16 = 200;
-/// Far beyond what a change takes beside the attack, below the 14 s that it took; and so many times as long as one without it,
-/// where a busy machine delays that as well.
+/// Far above the usual delay of a change during the attack, below the 14 s without the build queue; on a busy machine, this many
+/// times the delay without an attack.
 const BOUND: Duration = Duration::from_secs(5);
 const BOUND_TIMES: u32 = 50;
 
@@ -35,7 +35,7 @@ fn port_of(table: Table<'_>, tool: &str, scratch: &mut Scratch) -> Option<u16> {
     }
 }
 
-/// Times from the write to the table, of an honest tool's changes, while `attack` is called again and again.
+/// Delays of an honest tool's changes, from the write to the table, while `attack` runs in a loop.
 fn delays(redis: &RedisServer, table: Table<'_>, attack: impl Fn(&mut redis::Connection, u64) + Sync) -> Vec<Duration> {
     let (is_over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut delays = Vec::new();
@@ -74,7 +74,7 @@ fn p99(delays: &[Duration]) -> Duration {
     delays[(delays.len() - 1) * 99 / 100]
 }
 
-/// How long an honest change takes beside `attack` is bounded, measured against how long it takes without.
+/// Checks that `attack` delays honest changes within bounds.
 fn assert_bounded(redis: &RedisServer, table: Table<'_>, attack: impl Fn(&mut redis::Connection, u64) + Sync) {
     let calm = delays(redis, table, |_, _| thread::sleep(Duration::from_millis(1)));
     let attacked = delays(redis, table, attack);
@@ -86,7 +86,7 @@ fn heavy(serial: u64) -> String {
 }
 
 #[test]
-fn patterns_that_are_costly_to_build_delay_their_own_tool_alone() {
+fn patterns_costly_to_build_delay_only_their_own_tool() {
     let redis = RedisServer::start(&[]);
     let mut connection = connect(&redis);
     for tool in 0..HOSTILE as u64 {
@@ -106,14 +106,14 @@ fn patterns_that_are_costly_to_build_delay_their_own_tool_alone() {
             let (old, new) = (heavy((tool << 32) | version), heavy((tool << 32) | (version + 32)));
             command(connection, &["HDEL", &key, &old]);
             command(connection, &["HSET", &key, &new, "http://10.0.0.2:1"]);
-            // Each of them some ten times a second.
+            // Each tool some ten times a second.
             thread::sleep(Duration::from_millis(5));
         });
     });
 }
 
 #[test]
-fn texts_that_are_costly_to_read_delay_their_own_tool_alone() {
+fn patterns_costly_to_parse_delay_only_their_own_tool() {
     let redis = RedisServer::start(&[]);
     let mut connection = connect(&redis);
     for n in 0..1000 {
@@ -131,7 +131,7 @@ fn texts_that_are_costly_to_read_delay_their_own_tool_alone() {
 }
 
 #[test]
-fn a_costly_tool_is_routed_later_and_no_comparison_takes_it_out() {
+fn costly_tools_are_routed_later_and_survive_resyncs() {
     let redis = RedisServer::start(&[]);
     let mut connection = connect(&redis);
     let heavy = |connection: &mut redis::Connection, port: u16| {
@@ -152,14 +152,14 @@ fn a_costly_tool_is_routed_later_and_no_comparison_takes_it_out() {
         wait_for("built", || answer(table, "/x07aaaaaa") == last);
         assert!(answer(table, "/x06aaaaaa").is_some_and(|found| Some(found) != last));
         let (changes, synced) = (table.header().changes(), table.header().synced_at());
-        wait_for("compared", || table.header().synced_at() > synced + 1);
+        wait_for("resynced", || table.header().synced_at() > synced + 1);
         assert_eq!(table.header().changes(), changes, "nothing was written again");
         heavy(&mut connection, 2);
         wait_for("moved", || port_of(table, "heavy", &mut Scratch::default()) == Some(2));
         assert_eq!(answer(table, "/x07aaaaaa"), last);
         command(&mut connection, &["DEL", "prefix:heavy"]);
         wait_for("gone", || answer(table, "/").is_none());
-        // What is deleted while it waits, or is built, does not come back.
+        // A key deleted while it is queued or built does not return.
         heavy(&mut connection, 3);
         command(&mut connection, &["DEL", "prefix:heavy"]);
         command(&mut connection, &["HSET", "prefix:last", ".*", "http://10.0.0.1:1"]);
@@ -170,14 +170,14 @@ fn a_costly_tool_is_routed_later_and_no_comparison_takes_it_out() {
 }
 
 #[test]
-fn what_found_no_room_comes_in_when_there_is_some() {
+fn deferred_keys_are_retried_when_space_is_freed() {
     let redis = RedisServer::start(&[]);
     let mut connection = connect(&redis);
     for n in 0..100 {
         command(&mut connection, &["HSET", &format!("prefix:t{n}"), ".*", "http://10.0.0.1:1"]);
     }
     let owned = OwnedTable::new(Capacity { buckets: 32, cells: 64, tools: 128, health: 1 });
-    // No comparison, but the first, helps.
+    // No resync helps.
     let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&redis.url()) };
     following_in(&owned, &settings, |table| {
         let header = table.header();
@@ -188,6 +188,6 @@ fn what_found_no_room_comes_in_when_there_is_some() {
         for n in (0..100).filter(is_in).collect::<Vec<_>>() {
             command(&mut connection, &["DEL", &format!("prefix:t{n}")]);
         }
-        wait_for("the others are in", || header.live_tools() == 47 && header.rejected() == 6);
+        wait_for("deferred keys are published", || header.live_tools() == 47 && header.rejected() == 6);
     });
 }

@@ -1,4 +1,4 @@
-//! The table, the companion that keeps it in step with Redis, what is asked of Redis, and nginx with all of it.
+//! The companion, its Redis client, killed writers, and nginx with the module, against real servers.
 
 #[path = "../support/mod.rs"]
 mod support;

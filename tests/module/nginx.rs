@@ -1,4 +1,4 @@
-//! Real nginx with the module, real Redis, traffic: what an operator would see.
+//! Real nginx with the module, real Redis and traffic.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -34,13 +34,13 @@ fn set(redis: &RedisServer, tool: &str, url: &str) {
     redis.cli(&["HSET", &format!("prefix:{tool}"), ".*", url]);
 }
 
-/// How many companions are connected, looking on for a while.
+/// Number of connected companions.
 fn companions(redis: &RedisServer) -> usize {
     redis.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("name=urlproxy ")).count()
 }
 
 #[test]
-fn a_start_with_redis_up_never_answers_503() {
+fn starts_with_redis_up_never_answer_503() {
     let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
     set(&redis, "hello", &tool.url());
     let nginx = Nginx::start("worker_processes 2;", &http(&redis.url(), ""));
@@ -50,7 +50,7 @@ fn a_start_with_redis_up_never_answers_503() {
 }
 
 #[test]
-fn a_change_is_served_by_every_worker_at_once() {
+fn changes_reach_all_workers_at_once() {
     let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
     let nginx = Nginx::start("worker_processes 2;", &http(&redis.url(), ""));
     wait_for("the companion follows", || companions(&redis) == 1);
@@ -75,7 +75,7 @@ fn four_workers_have_one_companion() {
 }
 
 #[test]
-fn a_configuration_test_touches_nothing() {
+fn configuration_tests_do_not_connect() {
     let redis = RedisServer::start(&[]);
     let nginx = Nginx::prepare("", &http(&redis.url(), "wait_for_routes 60s;"));
     let connections = || {
@@ -88,7 +88,7 @@ fn a_configuration_test_touches_nothing() {
     let output = nginx.check();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     redis.signal("CONT");
-    assert_eq!(connections(), before + 1, "only this question's own connection");
+    assert_eq!(connections(), before + 1, "only the connection of this query");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn nginx_starts_with_the_module_and_no_http_block() {
     }
 }
 
-/// A Redis that accepts and says nothing, and how many connections it has got.
+/// A Redis that accepts and never answers, and its number of connections.
 fn silent_redis() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
@@ -129,7 +129,7 @@ fn silent_redis() -> (String, Arc<AtomicUsize>) {
     (url, asked)
 }
 
-/// Three tables that nobody answers about, each worth waiting for longer than this test has time.
+/// Three tables with silent sources, each with a longer `wait_for_routes` than the test.
 fn waiting_tables() -> (String, Vec<Arc<AtomicUsize>>) {
     let (urls, asked): (Vec<_>, Vec<_>) = (0..3).map(|_| silent_redis()).unzip();
     let table = |(n, url)| format!("urlproxy_table t{n} {{ zone 1m; redis {url}; wait_for_routes 600s; }}\n");
@@ -138,34 +138,38 @@ fn waiting_tables() -> (String, Vec<Arc<AtomicUsize>>) {
 }
 
 #[test]
-fn tables_are_waited_for_side_by_side_and_a_signal_ends_that_at_once() {
+fn first_loads_run_concurrently_and_end_on_a_signal() {
     let (conf, asked) = waiting_tables();
     let nginx = Nginx::start("", &conf);
-    wait_for("all are asked", || asked.iter().all(|asked| asked.load(Relaxed) > 0));
+    wait_for("all sources are connected", || asked.iter().all(|asked| asked.load(Relaxed) > 0));
     // A shell's background job ignores INT and QUIT until nginx has its handlers.
     nginx.signal("TERM");
     wait_for("it ends", || !is_alive(nginx.master()));
 }
 
 #[test]
-fn a_reload_that_waits_for_new_tables_ends_with_nginx() {
+fn reloads_that_wait_for_routes_end_with_nginx() {
     for (main, signal) in [("", "TERM"), ("", "QUIT"), ("master_process off;", "TERM")] {
         let (redis, (conf, asked)) = (RedisServer::start(&[]), waiting_tables());
         let nginx = Nginx::start(main, &http(&redis.url(), ""));
-        // Until then nginx has no handlers.
+        // Only then does nginx have signal handlers.
         wait_for("the companion follows", || nginx.log().contains("urlproxy: following"));
         nginx.configure(main, &conf);
         nginx.signal("HUP");
-        wait_for("all are asked", || asked.iter().all(|asked| asked.load(Relaxed) > 0));
+        wait_for("all sources are connected", || asked.iter().all(|asked| asked.load(Relaxed) > 0));
         nginx.signal(signal);
         wait_for("it ends", || !is_alive(nginx.master()));
-        assert!(nginx.log().contains("nginx is to end while loading routes"), "{main} {signal}: {}", nginx.log());
+        assert!(
+            nginx.log().contains("loading routes failed: nginx is shutting down"),
+            "{main} {signal}: {}",
+            nginx.log()
+        );
     }
 }
 
-/// As an operator runs it: root's master, workers of another user, whose file it is.
+/// As in production: the master runs as root, the workers as another user, who owns the file.
 #[test]
-fn a_snapshot_of_the_workers_user_is_believed_and_a_strangers_is_not() {
+fn snapshots_of_the_workers_user_are_trusted_and_others_are_not() {
     const NOBODY: u32 = 65534;
     let mut redis = RedisServer::start(&[]);
     redis.stop();
@@ -174,8 +178,11 @@ fn a_snapshot_of_the_workers_user_is_believed_and_a_strangers_is_not() {
     let lines = lines.replace("@now@", &now.to_string());
     let text = format!("{lines}{{\"checksum\":\"{}\"}}\n", Snapshot::checksum(lines.as_bytes()));
     for (owner, want) in [
-        (NOBODY, "urlproxy: snapshot read, tools=0"),
-        (12345, "urlproxy: snapshot not used: it belongs to user 12345, expected root or the user that nginx runs as"),
+        (NOBODY, "urlproxy: snapshot restored, tools=0"),
+        (
+            12345,
+            "urlproxy: snapshot ignored: the file belongs to user 12345, expected root or the user that nginx runs as",
+        ),
     ] {
         let nginx = Nginx::prepare("", &http(&redis.url(), "snapshot @dir@/tools.snapshot; wait_for_routes 100ms;"));
         let conf = nginx.dir().join("nginx.conf");
@@ -190,13 +197,13 @@ fn a_snapshot_of_the_workers_user_is_believed_and_a_strangers_is_not() {
         chown(&directory, Some(NOBODY), None).expect("root: files can be given to others");
         chown(&path, Some(owner), None).unwrap();
         let nginx = nginx.run();
-        wait_for("it has looked", || nginx.log().contains("snapshot"));
+        wait_for("the snapshot is checked", || nginx.log().contains("snapshot"));
         assert!(nginx.log().contains(want), "{want}: {}", nginx.log());
     }
 }
 
 #[test]
-fn a_single_process_follows_too() {
+fn single_process_mode_follows_redis() {
     let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
     let nginx = Nginx::start("master_process off;", &http(&redis.url(), ""));
     wait_for("the companion follows", || companions(&redis) == 1);
@@ -206,7 +213,7 @@ fn a_single_process_follows_too() {
     nginx.wait_for_status("/hello/", 503);
 }
 
-/// A tool that switches protocols, and then sends back whatever comes.
+/// A tool that switches protocols and then echoes.
 fn echoing_tool() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -234,7 +241,7 @@ fn read_head(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn a_worker_that_drains_leaves_the_table_to_its_successor() {
+fn draining_workers_yield_the_table_to_their_successor() {
     let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
     set(&redis, "echo", &echoing_tool());
     let conf = http(&redis.url(), "").replace(
@@ -264,7 +271,7 @@ fn a_worker_that_drains_leaves_the_table_to_its_successor() {
         let name = format!("round-{round}");
         set(&redis, &name, &tool.url());
         let gap = nginx.wait_for_status(&format!("/{name}/"), 200);
-        println!("nobody wrote for {gap:?}");
+        println!("no writer for {gap:?}");
         wait_for("the new generation's companion", || {
             assert!(companions(&redis) <= 1, "two companions");
             following() == round + 2
@@ -274,7 +281,7 @@ fn a_worker_that_drains_leaves_the_table_to_its_successor() {
     assert!(draining.iter().all(|pid| nginx.workers().contains(pid)), "it drains as long as the connection is open");
 }
 
-/// Every order of some things.
+/// All permutations.
 fn orders<T: Clone>(of: &[T]) -> Vec<Vec<T>> {
     let [first, rest @ ..] = of else { return vec![Vec::new()] };
     let insert = |order: Vec<T>| {
@@ -288,17 +295,17 @@ fn orders<T: Clone>(of: &[T]) -> Vec<Vec<T>> {
     first_anywhere.collect()
 }
 
-/// nginx gives each module a place among the others, and this one stays in memory when it is unloaded: its old place may be
-/// another's by the time it is loaded again.
+/// nginx gives each module an index, and this module stays in memory when it is unloaded: another module may have its old index
+/// when it is loaded again.
 #[test]
-fn the_module_comes_back_among_other_modules_in_any_order() {
+fn the_module_can_be_reloaded_among_others_in_any_order() {
     let (redis, tool) = (RedisServer::start(&[]), Tool::start("hello"));
     set(&redis, "hello", &tool.url());
     let ours = module().display().to_string();
     let other = |name: &str| format!("/usr/lib/nginx/modules/{name}.so");
     let others = ["ngx_http_echo_module", "ngx_http_headers_more_filter_module", "ngx_stream_module"].map(other);
     let nginx = Nginx::start("worker_processes 1;", &http(&redis.url(), ""));
-    // It listens before it takes signals.
+    // nginx listens before it handles signals.
     nginx.wait_for_status("/hello/", 200);
     let mut round = 0;
     let mut reload = |modules: &[String], is_broken: bool| {
@@ -320,7 +327,7 @@ fn the_module_comes_back_among_other_modules_in_any_order() {
             wait_for("the refusal", || refused() > before);
         } else {
             nginx.signal("HUP");
-            // A worker of before may answer for a moment.
+            // An old worker may answer for a moment.
             let is_routed = || !modules.contains(&ours) || nginx.get("/hello/").body == "hello";
             wait_for(&format!("{modules:?} in force"), || {
                 assert!(is_alive(nginx.master()), "the master died over {modules:?}");

@@ -1,4 +1,4 @@
-//! The companion's connection against a real Redis.
+//! The Redis client against a real Redis.
 
 use std::cell::Cell;
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 use urlproxy::redis_client::{Connection, ConnectionError, Invalidation, Reply};
 
-use crate::connecting::{PATIENT, SHORT, ask, open, open_impatient, refusal, source, track};
+use crate::connecting::{LONG, SHORT, ask, open, open_with_short_timeouts, refusal, source, track};
 use crate::support::redis::RedisServer;
 use crate::support::wait::SOON;
 
@@ -44,7 +44,7 @@ fn logs_in_with_a_password() {
     assert!(open(&format!("redis://:s3cret%2F%40@{at}")).unwrap().ping().is_ok());
     let without = format!("redis://{at}");
     let with = source(&without).with_password("s3cret/@");
-    assert!(Connection::open(&with, PATIENT, &|| false).is_ok());
+    assert!(Connection::open(&with, LONG, &|| false).is_ok());
     assert!(refusal(open(&format!("redis://:wr0ng@{at}"))).starts_with("server says WRONGPASS "));
     assert!(refusal(open(&without)).starts_with("server says NOAUTH "));
 }
@@ -76,7 +76,7 @@ fn logs_in_as_an_acl_user() {
 }
 
 #[test]
-fn a_full_server_says_so() {
+fn max_clients_is_reported() {
     let server = RedisServer::start(&["--maxclients", "1"]);
     let _first = open(&server.url()).unwrap();
     assert_eq!(refusal(open(&server.url())), "server says ERR max number of clients reached");
@@ -107,7 +107,7 @@ fn pushes_wake_the_waiting_read() {
             })
         })
         .collect();
-    // A read that looks only now and then would be late by half of its interval. A busy machine delays some, but not most.
+    // A polling read would be late by half of its interval. A busy machine delays some pushes, but not most.
     late.sort();
     let mut trips: Vec<_> = (0..20)
         .map(|_| {
@@ -129,16 +129,16 @@ fn pushes_wake_the_waiting_read() {
 #[test]
 fn waiting_does_not_spin() {
     let server = RedisServer::start(&[]);
-    let asked = Cell::new(0);
-    let stop = || asked.replace(asked.get() + 1) == usize::MAX;
-    let mut connection = Connection::open(&source(&server.url()), PATIENT, &stop).unwrap();
-    asked.set(0);
+    let checks = Cell::new(0);
+    let stop = || checks.replace(checks.get() + 1) == usize::MAX;
+    let mut connection = Connection::open(&source(&server.url()), LONG, &stop).unwrap();
+    checks.set(0);
     assert!(!connection.wait_push(Instant::now() + Duration::from_millis(250)).unwrap());
-    assert!((1..=10).contains(&asked.get()), "asked {} times whether to stop", asked.get());
+    assert!((1..=10).contains(&checks.get()), "{} checks of stop", checks.get());
 }
 
 #[test]
-fn pushes_between_replies_are_set_aside() {
+fn pushes_between_replies_are_queued() {
     let server = RedisServer::start(&[]);
     let mut connection = open(&server.url()).unwrap();
     track(&mut connection);
@@ -167,7 +167,7 @@ fn pushes_between_replies_are_set_aside() {
 }
 
 #[test]
-fn a_killed_connection_is_an_error_and_stays_one() {
+fn errors_of_a_killed_connection_are_permanent() {
     let server = RedisServer::start(&[]);
     let mut connection = open(&server.url()).unwrap();
     track(&mut connection);
@@ -178,9 +178,9 @@ fn a_killed_connection_is_an_error_and_stays_one() {
 }
 
 #[test]
-fn a_silent_server_is_given_up() {
+fn silent_servers_time_out() {
     let server = RedisServer::start(&[]);
-    let mut connection = open_impatient(&server.url()).unwrap();
+    let mut connection = open_with_short_timeouts(&server.url()).unwrap();
     server.signal("STOP");
     let begun = Instant::now();
     let outcome = connection.ping();
@@ -191,7 +191,7 @@ fn a_silent_server_is_given_up() {
 }
 
 #[test]
-fn a_big_reply_is_taken_whole() {
+fn large_replies_are_complete() {
     let server = RedisServer::start(&[]);
     let fill = "for i = 1, 200000 do redis.call('HSET', KEYS[1], i, 'http://10.0.0.1:' .. i) end return 'filled'";
     assert_eq!(server.cli(&["EVAL", fill, "1", "prefix:big"]), "filled");
@@ -207,7 +207,7 @@ mod tls {
     use crate::support::tls::tls_server;
 
     #[test]
-    fn a_private_authority_is_trusted_when_named() {
+    fn private_authorities_are_trusted_if_configured() {
         let (server, dir, port) = tls_server("IP:127.0.0.1", &[]);
         let ca = dir.path().join("ca.pem").display().to_string();
         let mut connection = open(&format!("rediss://:pw@127.0.0.1:{port}/2?ca={ca}")).unwrap();
@@ -230,14 +230,17 @@ mod tls {
         assert!(connection.wait_push(Instant::now() + SOON).is_err());
 
         let refused = refusal(open(&format!("rediss://:pw@127.0.0.1:{port}")));
-        assert!(refused.starts_with("no TLS with \"127.0.0.1\": "), "the system knows no such authority: {refused}");
-        let refused = refusal(open_impatient(&format!("rediss://:pw@127.0.0.1:{}?ca={ca}", server.port())));
-        assert!(refused.starts_with("no TLS with \"127.0.0.1\": "), "a port without TLS: {refused}");
+        assert!(
+            refused.starts_with("TLS with \"127.0.0.1\" failed: "),
+            "the system knows no such authority: {refused}"
+        );
+        let refused = refusal(open_with_short_timeouts(&format!("rediss://:pw@127.0.0.1:{}?ca={ca}", server.port())));
+        assert!(refused.starts_with("TLS with \"127.0.0.1\" failed: "), "a port without TLS: {refused}");
         assert!(open(&format!("redis://:pw@127.0.0.1:{port}")).is_err(), "a TLS port without TLS");
     }
 
     #[test]
-    fn a_certificate_for_another_name_is_refused() {
+    fn certificates_for_other_names_are_refused() {
         let (_server, dir, port) = tls_server("DNS:redis.example.org", &[]);
         let ca = dir.path().join("ca.pem").display().to_string();
         let refused = refusal(open(&format!("rediss://:pw@127.0.0.1:{port}?ca={ca}")));

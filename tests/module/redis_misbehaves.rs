@@ -1,4 +1,4 @@
-//! The companion's connection against servers, proxies and networks that do what Redis never does.
+//! The Redis client against misbehaving servers, proxies and networks.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -12,11 +12,11 @@ use redis::cmd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with};
 use urlproxy::redis_client::{Connection, ConnectionError, Reply, RespError};
 
-use crate::connecting::{PATIENT, SHORT, open, open_impatient, refusal, source, track};
+use crate::connecting::{LONG, SHORT, open, open_with_short_timeouts, refusal, source, track};
 use crate::support::redis::RedisServer;
 use crate::support::wait::SOON;
 
-/// Runs `serve` for the first client of a new port; gone with the test program.
+/// Runs `serve` for the first client of a new port.
 fn server(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
@@ -24,7 +24,7 @@ fn server(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
     url
 }
 
-/// Answers the login like Redis, then hands the connection to `serve`.
+/// Answers the login like Redis, then passes the connection to `serve`.
 fn server_after_login(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
     server(|mut client| {
         for (asked, answer) in [("HELLO", "%1\r\n$5\r\nproto\r\n:3\r\n"), ("SELECT", "+OK\r\n+OK\r\n")] {
@@ -35,12 +35,12 @@ fn server_after_login(serve: impl FnOnce(TcpStream) + Send + 'static) -> String 
     })
 }
 
-/// Keeps the connection open, says nothing, until the test drops the other end of `held`.
+/// Keeps the connection open without sending, until the test drops the other end of `held`.
 fn hold(_client: TcpStream, held: &Receiver<()>) {
     let _ = held.recv();
 }
 
-/// Reads until `word` and whatever came with it.
+/// Reads until `word` is received.
 fn await_word(client: &mut TcpStream, word: &str) {
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(word) {
@@ -52,7 +52,7 @@ fn await_word(client: &mut TcpStream, word: &str) {
 }
 
 #[test]
-fn an_old_server_is_named_as_one() {
+fn old_servers_are_reported() {
     for answer in [
         "-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `s3cret`, \r\n",
         "-NOPROTO unsupported protocol version\r\n",
@@ -68,7 +68,7 @@ fn an_old_server_is_named_as_one() {
 }
 
 #[test]
-fn a_refusal_never_quotes_the_password() {
+fn refusals_never_quote_the_password() {
     let url = server(|mut client| {
         await_word(&mut client, "HELLO");
         client.write_all(b"-ERR syntax error in 'AUTH default s3cret'\r\n").unwrap();
@@ -79,14 +79,14 @@ fn a_refusal_never_quotes_the_password() {
 }
 
 #[test]
-fn a_server_that_never_answers_is_given_up_in_the_login() {
+fn logins_without_answer_time_out() {
     let (_hold, held) = channel();
     let url = server(move |client| hold(client, &held));
-    assert!(matches!(open_impatient(&url).err(), Some(ConnectionError::Silent(_))));
+    assert!(matches!(open_with_short_timeouts(&url).err(), Some(ConnectionError::Silent(_))));
 }
 
-/// A port whose queue of connections is full: further ones get no answer at all. Keep what is returned.
-fn deaf_port() -> (OwnedFd, Vec<OwnedFd>, u16) {
+/// A port with a full listen queue, so that new connections hang. Keep the returned sockets.
+fn hanging_port() -> (OwnedFd, Vec<OwnedFd>, u16) {
     let socket = || socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
     let listener = socket();
     bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
@@ -97,33 +97,33 @@ fn deaf_port() -> (OwnedFd, Vec<OwnedFd>, u16) {
 }
 
 #[test]
-fn a_connection_that_is_never_accepted_times_out() {
-    let (_listener, _waiting, port) = deaf_port();
+fn connections_that_hang_time_out() {
+    let (_listener, _waiting, port) = hanging_port();
     let begun = Instant::now();
-    let refused = refusal(open_impatient(&format!("redis://127.0.0.1:{port}")));
+    let refused = refusal(open_with_short_timeouts(&format!("redis://127.0.0.1:{port}")));
     assert_eq!(refused, format!("cannot connect to 127.0.0.1:{port}: timed out"));
     assert!(begun.elapsed() >= SHORT.connect, "{:?}", begun.elapsed());
 }
 
 #[test]
-fn stop_ends_every_wait_within_a_slice() {
-    let (_listener, _waiting, deaf) = deaf_port();
+fn stop_ends_waits_within_a_slice() {
+    let (_listener, _waiting, port) = hanging_port();
     let (_hold, held) = channel();
     let mute = server_after_login(move |client| hold(client, &held));
-    let asked = Cell::new(0);
-    let stop = || asked.replace(asked.get() + 1) == 2;
-    let outcome = Connection::open(&source(&format!("redis://127.0.0.1:{deaf}")), PATIENT, &stop);
+    let checks = Cell::new(0);
+    let stop = || checks.replace(checks.get() + 1) == 2;
+    let outcome = Connection::open(&source(&format!("redis://127.0.0.1:{port}")), LONG, &stop);
     assert!(matches!(outcome.err(), Some(ConnectionError::Stopped)));
-    assert_eq!(asked.get(), 3, "asked before each of two slices, and then no more");
+    assert_eq!(checks.get(), 3, "checked before each of two slices, then no more");
 
     let stopping = Cell::new(false);
     let stop = || stopping.get();
-    let mut connection = Connection::open(&source(&mute), PATIENT, &stop).unwrap();
+    let mut connection = Connection::open(&source(&mute), LONG, &stop).unwrap();
     stopping.set(true);
     assert!(matches!(connection.wait_push(Instant::now() + SOON), Err(ConnectionError::Stopped)));
 }
 
-/// A proxy that hands on what `port` sends one byte at a time.
+/// A proxy that forwards replies from `port` one byte at a time.
 fn dripping(port: u16) -> String {
     server(move |client| {
         let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -139,7 +139,7 @@ fn dripping(port: u16) -> String {
 }
 
 #[test]
-fn replies_may_come_byte_by_byte() {
+fn replies_decode_byte_by_byte() {
     let server = RedisServer::start(&[]);
     let mut connection = open(&dripping(server.port())).unwrap();
     track(&mut connection);
@@ -156,7 +156,7 @@ fn replies_may_come_byte_by_byte() {
     assert!(connection.wait_push(Instant::now() + SOON).unwrap());
 }
 
-/// Sends `bytes` one at a time, each 20 ms after the last, until the test hangs up.
+/// Sends `bytes` one at a time, 20 ms apart, until the test hangs up.
 fn drip(mut client: TcpStream, bytes: impl Iterator<Item = u8>, hang_up: &Receiver<()>) {
     client.set_nodelay(true).unwrap();
     for byte in bytes {
@@ -168,11 +168,11 @@ fn drip(mut client: TcpStream, bytes: impl Iterator<Item = u8>, hang_up: &Receiv
 }
 
 #[test]
-fn a_reply_that_drips_for_ever_is_given_up() {
+fn replies_that_drip_forever_time_out() {
     let (_hold, held) = channel();
     let url =
         server_after_login(move |client| drip(client, b"+".iter().copied().chain([b'x'].into_iter().cycle()), &held));
-    let mut connection = open_impatient(&url).unwrap();
+    let mut connection = open_with_short_timeouts(&url).unwrap();
     let begun = Instant::now();
     let outcome = connection.reply(|_| ());
     assert!(matches!(outcome, Err(ConnectionError::Slow(_))), "{outcome:?}");
@@ -180,33 +180,33 @@ fn a_reply_that_drips_for_ever_is_given_up() {
 }
 
 #[test]
-fn a_push_that_drips_for_ever_does_not_hold_the_wait() {
+fn pushes_that_drip_forever_do_not_extend_the_wait() {
     let (_hold, held) = channel();
     let url =
         server_after_login(move |client| drip(client, b">2\r\n$999\r\n".iter().copied().chain([b'x'; 999]), &held));
-    let mut connection = open_impatient(&url).unwrap();
-    // Were the wait held until the push is whole, this would be true.
+    let mut connection = open_with_short_timeouts(&url).unwrap();
+    // A wait until the push is complete would return true.
     assert!(!connection.wait_push(Instant::now() + Duration::from_millis(200)).unwrap());
-    assert!(connection.ping().is_err(), "but the next reply never comes");
+    assert!(connection.ping().is_err(), "the next reply never comes");
 }
 
 #[test]
-fn pushes_without_end_hold_neither_reply_nor_wait() {
+fn endless_pushes_extend_neither_reply_nor_wait() {
     let flood = || {
         server_after_login(|mut client| {
             let pushes = b">2\r\n+message\r\n+x\r\n".repeat(1000);
             while client.write_all(&pushes).is_ok() {}
         })
     };
-    let mut connection = open_impatient(&flood()).unwrap();
+    let mut connection = open_with_short_timeouts(&flood()).unwrap();
     let outcome = connection.reply(|_| ());
     assert!(matches!(outcome, Err(ConnectionError::Slow(_))), "{outcome:?}");
-    let mut connection = open_impatient(&flood()).unwrap();
+    let mut connection = open_with_short_timeouts(&flood()).unwrap();
     assert!(!connection.wait_push(Instant::now() + Duration::from_millis(200)).unwrap());
 }
 
 #[test]
-fn what_is_no_reply_is_given_up() {
+fn invalid_replies_are_errors() {
     for (sent, want) in [
         ("HTTP/1.1 400 Bad Request\r\n", RespError::UnknownType(b'H')),
         ("$536870912\r\n", RespError::BulkTooLong(512 << 20)),
@@ -228,7 +228,7 @@ fn what_is_no_reply_is_given_up() {
 }
 
 #[test]
-fn a_reply_that_nobody_asked_for_is_given_up() {
+fn unsolicited_replies_are_errors() {
     let (_hold, held) = channel();
     let url = server_after_login(move |mut client| {
         client.write_all(b"+PONG\r\n").unwrap();
@@ -239,9 +239,9 @@ fn a_reply_that_nobody_asked_for_is_given_up() {
 }
 
 #[test]
-fn a_server_that_answers_before_it_reads_on_is_no_deadlock() {
+fn servers_that_answer_before_reading_on_do_not_deadlock() {
     const COMMANDS: usize = 20_000;
-    // Echoes with nothing buffered: it reads the next piece only when the last one is written, as a proxy may.
+    // An unbuffered echo, as in some proxies: it reads the next piece after writing the last one.
     let url = server_after_login(|mut client| {
         let mut piece = [0; 4096];
         while let Ok(n @ 1..) = client.read(&mut piece) {
@@ -260,18 +260,18 @@ fn a_server_that_answers_before_it_reads_on_is_no_deadlock() {
 }
 
 #[test]
-fn commands_that_nobody_reads_are_given_up() {
+fn unread_commands_time_out() {
     let (_hold, held) = channel();
     let url = server_after_login(move |client| hold(client, &held));
-    let outcome = open_impatient(&url).unwrap().send(&vec![b'x'; 64 << 20]);
+    let outcome = open_with_short_timeouts(&url).unwrap().send(&vec![b'x'; 64 << 20]);
     assert!(matches!(outcome, Err(ConnectionError::Stuck(_))), "{outcome:?}");
 }
 
 #[cfg(feature = "tls")]
 #[test]
-fn a_handshake_that_never_ends_times_out() {
+fn endless_handshakes_time_out() {
     let (_hold, held) = channel();
     let url = server(move |client| hold(client, &held));
-    let refused = refusal(open_impatient(&url.replace("redis:", "rediss:")));
-    assert_eq!(refused, "no TLS with \"127.0.0.1\": handshake timed out");
+    let refused = refusal(open_with_short_timeouts(&url.replace("redis:", "rediss:")));
+    assert_eq!(refused, "TLS with \"127.0.0.1\" failed: handshake timed out");
 }

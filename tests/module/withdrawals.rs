@@ -1,5 +1,4 @@
-//! Withdrawals that are held back, against a real Redis: the hold ends whatever happens to connections, and the operator may
-//! let some of it go.
+//! Holds against a real Redis: they end despite lost connections, and the accept file ends them for all or some routes.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -32,7 +31,7 @@ fn guarded(redis: &RedisServer, hold: Duration, accept: &Path) -> Settings {
 }
 
 #[test]
-fn lost_connections_do_not_prolong_a_hold_for_ever() {
+fn lost_connections_prolong_a_hold_at_most_to_twice_its_time() {
     let redis = RedisServer::start(&[]);
     register_all(&redis);
     let hold = Duration::from_secs(2);
@@ -40,9 +39,9 @@ fn lost_connections_do_not_prolong_a_hold_for_ever() {
         wait_for("loaded", || table.header().live_tools() == 40);
         redis.cli(&["FLUSHALL"]);
         wait_for("held", || table.header().held() == 50);
-        // Never is a connection as old as the hold.
+        // No connection lives as long as the hold.
         let killed = Cell::new(Instant::now());
-        wait_for("they go all the same", || {
+        wait_for("withdrawn all the same", || {
             if killed.get().elapsed() > hold / 4 {
                 redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
                 killed.set(Instant::now());
@@ -52,19 +51,19 @@ fn lost_connections_do_not_prolong_a_hold_for_ever() {
         assert_eq!(table.header().held(), 0);
     });
     let texts: Vec<_> = said.iter().map(|entry| entry.text.as_str()).collect();
-    assert!(texts.iter().any(|text| text.contains("50 withdrawals are held begins anew; it ends in")), "{texts:?}");
-    assert!(texts.iter().any(|text| text.contains("that the source lacks: held for ")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("hold restarted; it ends in")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains(": held for ")), "{texts:?}");
 }
 
 #[test]
-fn neither_do_reloads_with_another_source() {
+fn reloads_with_another_source_do_not_prolong_a_hold_either() {
     let redis = RedisServer::start(&[]);
     register_all(&redis);
     let hold = Duration::from_secs(2);
     let settings = Settings { is_new_source: true, ..guarded(&redis, hold, Path::new("/nonexistent/accept")) };
     let owned = OwnedTable::new(CAPACITY);
     let header = owned.table().header();
-    // One companion after the other on the same table, each for a fourth of the hold at most.
+    // One companion after the other on the same table, each for at most a quarter of the hold.
     let deadline = Instant::now() + SOON;
     for life in 0.. {
         assert!(Instant::now() < deadline, "still held");
@@ -96,7 +95,7 @@ fn neither_do_reloads_with_another_source() {
 }
 
 #[test]
-fn names_let_go_those_alone_and_an_empty_file_the_rest() {
+fn names_accept_single_routes_and_an_empty_file_the_rest() {
     let redis = RedisServer::start(&[]);
     register_all(&redis);
     let dir = tempfile::tempdir().unwrap();
@@ -107,7 +106,7 @@ fn names_let_go_those_alone_and_an_empty_file_the_rest() {
         wait_for("held", || table.header().held() == 50);
         redis.cli(&["HSET", "prefix:t9", ".*", "http://10.0.0.2:1"]);
         wait_for("it is back", || routes(table).get("t9 .*").is_some_and(|url| url == "http://10.0.0.2:1"));
-        let names = "# ticket 7\nt1\n\nredirect:t1\nfrontend:d3.org\nprefix:t2\nt9\nnobody\n";
+        let names = "# ticket 7\nt1\n\nredirect:t1\nfrontend:d3.org\nprefix:t2\nt9\nnone\n";
         std::fs::write(&accept, names).unwrap();
         wait_for("four are gone", || routes(table).len() == 50 - 4);
         let left = routes(table);
@@ -125,9 +124,9 @@ fn names_let_go_those_alone_and_an_empty_file_the_rest() {
     let texts: Vec<_> = said.iter().map(|entry| entry.text.as_str()).collect();
     let path = accept.display();
     for line in [
-        format!("{path} names what is not held back: \"prefix:nobody\", \"prefix:t9\"; that stays as it is"),
-        format!("withdrawing 4 of 49 records that the source lacks: named in {path}; 45 are held on"),
-        format!("withdrawing 1 of 45 records that the source lacks: named in {path}; 44 are held on"),
+        format!("withdrawal guard: {path} names routes that are not held; ignoring \"prefix:none\", \"prefix:t9\""),
+        format!("withdrawal guard: withdrawing 4 of 49 missing routes, named in {path}; 45 stay held"),
+        format!("withdrawal guard: withdrawing 1 of 45 missing routes, named in {path}; 44 stay held"),
     ] {
         assert!(texts.contains(&line.as_str()), "{line}: {texts:?}");
     }
@@ -135,7 +134,7 @@ fn names_let_go_those_alone_and_an_empty_file_the_rest() {
 }
 
 #[test]
-fn a_key_that_waits_for_its_turn_is_held_like_the_others() {
+fn queued_keys_are_held_like_others() {
     let redis = RedisServer::start(&[]);
     register_all(&redis);
     let heavy = |port: u16, from: u16| {
@@ -149,13 +148,13 @@ fn a_key_that_waits_for_its_turn_is_held_like_the_others() {
         let has = |port: u16| routes(table).values().any(|url| *url == format!("http://10.0.0.1:{port}"));
         wait_for("loaded", || table.header().live_tools() == 40);
         heavy(2, 10);
-        // In a debug build, and with less right to the processor than others.
+        // A debug build, with low CPU priority.
         wait_within(Duration::from_secs(120), "built", || has(2));
-        // It has just had a turn, and rests before the next.
+        // The key has just had its turn and pauses.
         heavy(3, 50);
         redis.cli(&["FLUSHALL"]);
         wait_for("held", || table.header().held() >= 50);
-        // Longer than any rest.
+        // Longer than any pause.
         thread::sleep(Duration::from_millis(2500));
         assert_eq!(table.header().live_tools(), 41);
     });

@@ -1,8 +1,8 @@
-//! Writers of a shared table are killed at any instruction, hundreds of them, while readers check whatever they see.
+//! Kills hundreds of writers of a shared table at any instruction, while readers check every record.
 //!
-//! Every tool goes through numbered versions, and its record is computed from its number and the version's. Beside the
-//! table is a journal: which version of a tool its writer has begun to publish, and which is done. So a reader knows,
-//! for each lookup, the oldest and the newest version that it may see, and each byte of it.
+//! Each tool goes through numbered versions, and its record is computed from the numbers of tool and version. A journal in
+//! shared memory has the version that a writer has begun and the one it has finished. So a reader knows the oldest and newest
+//! version that a lookup may return, and each byte of it.
 #![allow(unsafe_code)]
 
 use std::env;
@@ -24,28 +24,28 @@ use urlproxy::table::{HostView, Lookup, PublishError, Record, Scratch, Table, Wr
 
 use crate::support::wait::SOON;
 
-/// Set in a writer: the path of the memory.
+/// Environment variable of a writer: the path of the memory.
 const MEMORY: &str = "URLPROXY_TEST_MEMORY";
-/// How many writers are killed, when it is not the short run.
+/// Environment variable: number of writers to kill, for a long run.
 const KILLS: &str = "URLPROXY_KILLS";
 const SHORT_RUN: u64 = 500;
 
 const JOURNAL_BYTES: usize = 4096;
-/// A small table, but one in which each change finds room: without that a tool would be taken out.
+/// A small table with room for each change: a change without room would withdraw the tool.
 const TABLE_BYTES: usize = 48 << 10;
 const HASH_KEY: [u64; 2] = [1, 2];
-/// Tools that are replaced and never go; as many come and go. Together their records fill half of the table.
+/// Tools that are replaced but never withdrawn; as many others come and go. All records fill half of the table.
 const STAYING: usize = 30;
 const TOOLS: usize = 2 * STAYING;
 const READERS: u64 = 2;
 
-/// What the writers say, and what they are about. Words of shared memory.
+/// The writers' progress, in shared memory.
 #[repr(C)]
 struct Journal {
     /// The process that has attached, and how long that took.
     attached: AtomicU64,
     attach_nanoseconds: AtomicU64,
-    /// What successors found that no predecessor can have left.
+    /// States that a successor found and no predecessor may leave.
     faults: AtomicU64,
     changes: AtomicU64,
     refused: AtomicU64,
@@ -70,7 +70,7 @@ fn map(file: &File) -> (&'static Journal, *mut u8) {
     (journal, start.cast::<u8>().wrapping_add(JOURNAL_BYTES))
 }
 
-/// SplitMix64: of everything that looks random here.
+/// SplitMix64, the source of all pseudorandom numbers here.
 fn mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -78,7 +78,7 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Names whose hashes are all in the lowest eighth: a few buckets are home to all of them, and overflow.
+/// Names with hashes in the lowest eighth: they share a few home buckets, which overflow.
 fn names() -> Vec<RouteKey> {
     let hasher = SipHasher13::new_with_keys(HASH_KEY[0], HASH_KEY[1]);
     let all = (0..).map(|n| format!("t{n}"));
@@ -86,23 +86,23 @@ fn names() -> Vec<RouteKey> {
     near.take(TOOLS).map(|name| RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap()).collect()
 }
 
-/// Patterns of 7 to 182 bytes, each of a letter and a length of its own; records have one to ten cells.
+/// Patterns of 7 to 182 bytes, each with its own letter and length; records have one to ten cells.
 fn texts() -> Vec<String> {
     ('a'..='z').zip(1..).map(|(letter, n)| letter.to_string().repeat(7 * n)).collect()
 }
 
-/// Whether the version of a tool is a record, or its absence: of three versions of a tool that comes and goes one is.
+/// Whether a version of a tool has a record; every third version of a tool that comes and goes is an absence.
 fn is_present(tool: usize, version: u64) -> bool {
     version > 0 && (tool < STAYING || !version.is_multiple_of(3))
 }
 
-/// Of each route of a version: which text its pattern is, and how many backends it has.
+/// For each route of a version: its number, the index of its pattern and the number of its backends.
 fn shape(tool: usize, version: u64) -> impl Iterator<Item = (u64, usize, usize)> {
     let seed = mix(version << 8 | tool as u64);
     (0..1 + seed % 3).map(move |n| (n, (seed >> (8 + 8 * n)) as usize % 26, 1 + (seed >> (40 + 8 * n)) as usize % 3))
 }
 
-/// Each backend's address is the version, its port a checksum of everything that it belongs to.
+/// A backend's address is the version; its port is a checksum of tool, version, route and backend.
 fn endpoint(tool: usize, version: u64, route: u64, backend: usize) -> (Ipv4Addr, u16) {
     let sum = mix(mix(version << 8 | tool as u64) ^ route << 8 ^ backend as u64);
     (Ipv4Addr::from_bits(version as u32), sum as u16 | 1)
@@ -121,7 +121,7 @@ fn routes(tool: usize, version: u64, patterns: &[Pattern]) -> Vec<Route> {
         .collect()
 }
 
-/// The version of a record; `None` when a byte of it is another's.
+/// The version of a record; `None` if any byte differs.
 fn verify(tool: usize, name: &RouteKey, texts: &[String], record: Record<'_>) -> Option<u64> {
     let HostView::Ip(IpAddr::V4(ip)) = record.routes().next()?.first_backend()?.host else { return None };
     let version = u64::from(ip.to_bits());
@@ -142,7 +142,7 @@ fn verify(tool: usize, name: &RouteKey, texts: &[String], record: Record<'_>) ->
     is_whole.then_some(version)
 }
 
-/// A process that writes until it is killed, and is killed when it is dropped.
+/// A process that writes until it is killed; dropping it kills it.
 struct Victim(Child);
 
 impl Victim {
@@ -215,7 +215,7 @@ fn writer() {
         if is_present(tool, version) {
             match writer.publish(name, &routes) {
                 Ok(_) => {}
-                // New, and what is left is for changes: it is tried again later.
+                // New, and only the reserve is left: retried later.
                 Err(PublishError::TableFull { .. }) => {
                     progress.begun.store(version - 1, SeqCst);
                     journal.refused.fetch_add(1, Relaxed);
@@ -233,22 +233,22 @@ fn writer() {
 
 /// What a reader saw.
 #[derive(Debug, Default)]
-struct Seen {
+struct Observations {
     reads: u64,
     listings: u64,
     contended: u64,
-    /// Bytes of more than one record.
+    /// Records with bytes of another record.
     torn: u64,
-    /// Absent, though it was there all the time.
+    /// Absent tools that were present all the time.
     lost: u64,
-    /// Older than what was done before, or than what was seen before; or newer than what was begun.
+    /// Versions older than a finished or seen one, or newer than the begun one.
     stale: u64,
 }
 
-fn read_until(stop: &AtomicBool, journal: &Journal, table: Table<'_>, seed: u64) -> Seen {
+fn read_until(stop: &AtomicBool, journal: &Journal, table: Table<'_>, seed: u64) -> Observations {
     let (names, texts) = (names(), texts());
     let mut scratch = Scratch::default();
-    let mut seen = Seen::default();
+    let mut seen = Observations::default();
     let mut newest = [0; TOOLS];
     for turn in seed << 32.. {
         if stop.load(Relaxed) {
@@ -292,7 +292,7 @@ fn read_until(stop: &AtomicBool, journal: &Journal, table: Table<'_>, seed: u64)
 }
 
 #[test]
-fn whatever_a_killed_writer_leaves_readers_see_whole_and_current_records() {
+fn readers_see_complete_current_records_despite_killed_writers() {
     let kills = env::var(KILLS).map_or(SHORT_RUN, |kills| kills.parse().unwrap());
     let file = File::from(memfd_create("table", MemfdFlags::CLOEXEC).unwrap());
     ftruncate(&file, (JOURNAL_BYTES + TABLE_BYTES) as u64).unwrap();
@@ -325,7 +325,7 @@ fn whatever_a_killed_writer_leaves_readers_see_whole_and_current_records() {
             for kill in 0..kills {
                 let mut victim = Victim::start(&file);
                 let delay = mix(seed << 32 | kill);
-                // One in eight is not waited for: it may be killed while it attaches.
+                // One in eight may be killed while it attaches.
                 if kill % 8 == 7 {
                     sleep(Duration::from_micros(delay % 8_000));
                     continue;
@@ -342,7 +342,7 @@ fn whatever_a_killed_writer_leaves_readers_see_whole_and_current_records() {
         outcome.map(|()| seen)
     });
     let seen = seen.unwrap_or_else(|payload| std::panic::resume_unwind(payload));
-    let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&Observations) -> u64| seen.iter().map(of).sum::<u64>();
     let (reads, listings, contended) = (sum(|s| s.reads), sum(|s| s.listings), sum(|s| s.contended));
     let (torn, lost, stale) = (sum(|s| s.torn), sum(|s| s.lost), sum(|s| s.stale));
     let (changes, refused) = (journal.changes.load(SeqCst), journal.refused.load(SeqCst));
@@ -355,7 +355,7 @@ fn whatever_a_killed_writer_leaves_readers_see_whole_and_current_records() {
     );
     assert_eq!((torn, lost, stale), (0, 0, 0), "torn, lost, stale");
     assert_eq!(journal.faults.load(SeqCst), 0, "faults that successors found");
-    // That this was a test at all.
+    // The test has tested something.
     assert!(
         in_the_middle > kills / 10
             && changes > kills

@@ -57,7 +57,7 @@ enum Redirect {
 
 /// Finds out who answers: the tool, else the default. `None` only when memory has run out.
 #[inline]
-pub(super) fn lookup_hashed<'r>(
+pub(super) fn look_up<'r>(
     route: &mut RequestRoute<'r>,
     pool: Pool<'r>,
     asked: &Asked<'r>,
@@ -95,10 +95,10 @@ impl<'r> Search<'_, 'r> {
         let mut is_certain = is_loaded;
         let mut answer = match asked {
             Asked::Tool(asked) => {
-                let hashed = table.hashed(LookupKey::tool(asked.tool));
+                let sought = table.hash_key(LookupKey::tool(asked.tool));
                 // What is a part of an answer cannot be sent elsewhere.
                 if conf.redirects() && may_redirect {
-                    match self.search_redirect(&hashed) {
+                    match self.search_redirect(&sought) {
                         Redirect::Found => {
                             self.route.outcome = Outcome::Redirect;
                             return Some(());
@@ -111,7 +111,7 @@ impl<'r> Search<'_, 'r> {
                         }
                     }
                 }
-                self.search(&hashed, asked.rest)?
+                self.search(&sought, asked.rest)?
             }
             Asked::Domain(host) => self.search_domain(host)?,
             Asked::Nobody | Asked::NoHost => Answer::No,
@@ -120,8 +120,8 @@ impl<'r> Search<'_, 'r> {
             match conf.default_route() {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
-                    let hashed = table.hashed(LookupKey::tool(tool.as_bytes()));
-                    answer = self.search_outlined(&hashed, self.route.path)?;
+                    let sought = table.hash_key(LookupKey::tool(tool.as_bytes()));
+                    answer = self.search_outlined(&sought, self.route.path)?;
                     if answer == Answer::Yes {
                         self.route.tool = tool.name();
                         self.route.outcome = Outcome::Default;
@@ -162,12 +162,12 @@ impl<'r> Search<'_, 'r> {
     fn search_domain(&mut self, host: &'r [u8]) -> Option<Answer> {
         let Some(normal) = normal_host(host) else { return Some(Answer::No) };
         let table = self.table;
-        let mut answer = self.search_outlined(&table.hashed(LookupKey::domain(&normal)), self.route.path)?;
+        let mut answer = self.search_outlined(&table.hash_key(LookupKey::domain(&normal)), self.route.path)?;
         self.route.domain = host;
         if answer == Answer::No
             && let Some(key) = LookupKey::wildcard(&normal)
         {
-            answer = self.search_outlined(&table.hashed(key), self.route.path)?;
+            answer = self.search_outlined(&table.hash_key(key), self.route.path)?;
             self.route.domain = self.pool.copy(&[b"*", key.name()].concat())?;
         }
         if answer != Answer::Yes {
@@ -178,15 +178,15 @@ impl<'r> Search<'_, 'r> {
 
     /// As [`Self::search`], for whom it need not be inlined.
     #[inline(never)]
-    fn search_outlined(&mut self, hashed: &HashedKey<'_>, rest: &[u8]) -> Option<Answer> {
-        self.search(hashed, rest)
+    fn search_outlined(&mut self, sought: &HashedKey<'_>, rest: &[u8]) -> Option<Answer> {
+        self.search(sought, rest)
     }
 
     /// Takes over the route of a record, if one of its patterns is found.
     #[inline(always)]
-    fn search(&mut self, hashed: &HashedKey<'_>, rest: &[u8]) -> Option<Answer> {
+    fn search(&mut self, sought: &HashedKey<'_>, rest: &[u8]) -> Option<Answer> {
         let table = self.table;
-        let record = match table.lookup_hashed(hashed, &mut self.worker.scratch) {
+        let record = match table.lookup_hashed(sought, &mut self.worker.scratch) {
             Lookup::Found(record) => record,
             Lookup::Absent => return Some(Answer::No),
             Lookup::Contended => return Some(Answer::Unknown),

@@ -1,4 +1,4 @@
-//! Backends that are no use to their tool, and are chosen to harm others.
+//! Backends chosen to harm others.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -12,14 +12,14 @@ use crate::support::port::free_port;
 use crate::support::redis::RedisServer;
 use crate::support::wait;
 
-use super::{FEW, SOON, comes_true, under_attack, wait_in_step, wait_listed, while_busy};
+use super::{FEW, SOON, becomes_true, under_attack, wait_in_step, wait_listed, while_busy};
 
 const SHIPPED: &str = include_str!("../../../nginx-conf/urlproxy.conf");
 
-/// A tool has two backends. Two others name the first of them as theirs, beside an own one, and have requests that fail there:
-/// as https, which it does not speak, and as http for a path that it does not survive.
+/// A tool has two backends. Two other tools register the first of them, beside one of their own, and their requests fail there:
+/// by HTTPS, which it does not speak, and by HTTP for a path that makes it close the connection.
 pub fn that_are_anothers() -> Report {
-    const ASKED: usize = 200;
+    const REQUESTS: usize = 200;
     let site = Site::start(&[]);
     let victim = Ipv4Addr::new(127, 0, 77, 1);
     let port = fragile();
@@ -36,7 +36,7 @@ pub fn that_are_anothers() -> Report {
     let nginx = site.nginx.port;
     let ask = move || try_get(nginx, "/victim/", wait::SOON).map(|answer| (answer.status, answer.body));
     let answered_by_first = move || {
-        let answers: Vec<_> = (0..ASKED).map(|_| ask()).collect();
+        let answers: Vec<_> = (0..REQUESTS).map(|_| ask()).collect();
         let failed = answers.iter().filter(|it| !it.as_ref().is_ok_and(|(status, _)| *status == 200)).count();
         let by_first = answers.iter().flatten().filter(|(_, body)| *body == victim.to_string()).count();
         (failed, by_first)
@@ -54,15 +54,15 @@ pub fn that_are_anothers() -> Report {
     });
     let recovered = site.recovers();
     site.finish(recovered, SOON, FEW)
-        .note(format!("{} of {ASKED} by the backend that others name, idle {}; {note}", attacked.1, idle.1))
+        .note(format!("{} of {REQUESTS} by the shared backend, idle {}; {note}", attacked.1, idle.1))
         .expect(idle.0 + attacked.0 == 0, format!("{} of the victim's requests failed", idle.0 + attacked.0))
-        .expect(failing.iter().all(|asked| *asked > 2), format!("{failing:?} requests are no attack"))
-        .expect(idle.1 > ASKED / 4, format!("without an attack it answered {} of {ASKED}", idle.1))
-        .expect(attacked.1 > ASKED / 4, format!("it answered {} of {ASKED}", attacked.1))
+        .expect(failing.iter().all(|asked| *asked > 2), format!("{failing:?} requests are too few for an attack"))
+        .expect(idle.1 > REQUESTS / 4, format!("without an attack it answered {} of {REQUESTS}", idle.1))
+        .expect(attacked.1 > REQUESTS / 4, format!("it answered {} of {REQUESTS}", attacked.1))
 }
 
-/// A server at the same port of every loopback address, which answers with the address that was asked, and closes the
-/// connection when it is asked for `break`.
+/// A server on one port of every loopback address. It answers with its address, and closes the connection at a request for
+/// `break`.
 fn fragile() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
@@ -86,7 +86,7 @@ fn fragile() -> u16 {
     port
 }
 
-/// The shipped configuration, with nothing changed but where it listens, and where Redis and the backends are.
+/// The shipped configuration with other addresses for listening, Redis and backends.
 fn shipped(redis: &RedisServer) -> String {
     let list = format!("listen 127.0.0.1:{};", free_port());
     let mut text = SHIPPED.to_owned();
@@ -95,7 +95,7 @@ fn shipped(redis: &RedisServer) -> String {
         ("listen 80;", "listen 127.0.0.1:@port@;"),
         ("listen 127.0.0.1:8081;", &list),
     ] {
-        assert!(text.contains(here), "nginx-conf/urlproxy.conf has no {here:?} any more");
+        assert!(text.contains(here), "nginx-conf/urlproxy.conf lacks {here:?}");
         text = text.replace(here, there);
     }
     let lines = text.lines().map(|line| match line.trim_start() {
@@ -105,8 +105,7 @@ fn shipped(redis: &RedisServer) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Three thousand requests of one tool wait for answers that never come, and nginx has the shipped configuration, which
-/// limits a tool's open requests.
+/// Three thousand requests of one tool never get an answer. The shipped configuration limits a tool's open requests.
 pub fn that_never_answer() -> Report {
     const REQUESTS: usize = 3000;
     let redis = RedisServer::start(&[]);
@@ -115,7 +114,7 @@ pub fn that_never_answer() -> Report {
     let tarpit = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = format!("http://{}", tarpit.local_addr().expect("its address"));
     thread::spawn(move || {
-        // Held, so that none is closed.
+        // Kept open.
         let _held: Vec<_> = tarpit.incoming().map_while(Result::ok).collect();
     });
     site.redis.cli(&["HSET", "prefix:tarpit", ".*", &url]);
@@ -127,7 +126,7 @@ pub fn that_never_answer() -> Report {
         stream.set_nonblocking(true).ok()?;
         Some(stream)
     };
-    /// What came back on a connection, as far as a status.
+    /// The answer on a connection, up to its status.
     fn status_of(mut stream: &TcpStream) -> Option<String> {
         let mut bytes = [0; 12];
         let read = stream.read(&mut bytes).ok()?;
@@ -137,8 +136,8 @@ pub fn that_never_answer() -> Report {
         let streams: Vec<_> = (0..REQUESTS).map(|_| open()).collect();
         let mut answers: Vec<Option<String>> = vec![None; REQUESTS];
         let (mut refused, mut last) = (0, 1);
-        // Until all the surplus has its answer.
-        comes_true(SOON, || {
+        // Until all surplus requests are answered.
+        becomes_true(SOON, || {
             last = refused;
             for (stream, answer) in streams.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
                 *answer = stream.as_ref().and_then(status_of);
@@ -155,13 +154,13 @@ pub fn that_never_answer() -> Report {
     site.finish(recovered, SOON, FEW)
         .note(format!("{waiting} wait, {refused} are refused; {note}"))
         .expect(waiting > 0 && refused > REQUESTS / 2, format!("{waiting} wait, {refused} are refused"))
-        .expect(other == 0, format!("{other} of the tool's requests have neither waited nor been answered 503"))
+        .expect(other == 0, format!("{other} of the tool's requests neither wait nor were answered 503"))
 }
 
-/// A tool's backend is a name, and the name is this proxy's: a request must not come back again and again.
+/// A tool's backend is a name of this proxy: a request must not loop.
 pub fn that_lead_back_by_name() -> Report {
     const REQUESTS: usize = 5;
-    /// The request itself, and as it comes back.
+    /// The request and its repetitions.
     const MOST_HOPS: usize = 3;
     let resolver = resolver();
     let http = format!(
@@ -196,11 +195,11 @@ pub fn that_lead_back_by_name() -> Report {
     site.finish(recovered, SOON, FEW)
         .note(format!("{REQUESTS} requests answered {answers:?} after {hops} hops; {note}"))
         .expect(answers.iter().all(|status| matches!(status, 502 | 508)), format!("answered {answers:?}"))
-        .expect(hops >= REQUESTS, "no request came in by name")
+        .expect(hops >= REQUESTS, "no request arrived by name")
         .expect(hops <= REQUESTS * MOST_HOPS, format!("{hops} requests of {REQUESTS}"))
 }
 
-/// A DNS server for which every name is 127.0.0.1's: RFC 1035, one question in, the same and one answer out.
+/// A DNS server that resolves every name to 127.0.0.1 (RFC 1035, one question per query).
 fn resolver() -> u16 {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = socket.local_addr().expect("its address").port();
@@ -209,7 +208,7 @@ fn resolver() -> u16 {
         while let Ok((read, from)) = socket.recv_from(&mut packet) {
             let (Some(head), Some(question)) = (packet.get(..12), packet.get(12..read)) else { continue };
             let flags_and_counts = [0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
-            // The name is that of the question, type A, class IN, kept for ten seconds.
+            // The question's name, type A, class IN, TTL ten seconds.
             let answer = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 10, 0, 4, 127, 0, 0, 1];
             let reply = [&head[..2], &flags_and_counts[..], question, &answer[..]].concat();
             let _ = socket.send_to(&reply, from);

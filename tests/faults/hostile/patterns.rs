@@ -1,4 +1,4 @@
-//! Patterns that are legal and as heavy as they can be.
+//! The costliest valid patterns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -11,16 +11,16 @@ use crate::site::{Plan, Site};
 use crate::support::nginx::try_get;
 use crate::support::redis::RedisServer;
 
-use super::{FEW, SOON, Times, comes_true, processor_time, register, under_attack, wait_in_step, while_busy};
+use super::{FEW, SOON, Times, becomes_true, cpu_time, register, under_attack, wait_in_step, while_busy};
 
-/// As many as a tool may have.
+/// Most patterns of a tool.
 const PATTERNS: usize = 32;
-/// The automaton has about 2 to this power states; each further one would be refused, by itself, from the beginning.
+/// The automaton has about 2 to this power states; a heavier pattern would be refused alone.
 const HEAVIEST: usize = 11;
-/// How long the attack goes on.
+/// Duration of the attack.
 const ATTACK: Duration = Duration::from_secs(8);
 
-/// A pattern that makes an automaton of `2^weight` states and matches [`match_of`] the same number alone.
+/// A pattern with an automaton of `2^weight` states that matches only [`match_of`] the same number.
 fn heavy(weight: usize, number: usize) -> String {
     format!("[ab]*a[ab]{{{weight}}}{}$", tail(number))
 }
@@ -29,16 +29,16 @@ fn match_of(weight: usize, number: usize) -> String {
     format!("a{}{}", "b".repeat(weight), tail(number))
 }
 
-/// A number below 128 in letters that the rest of the pattern does not have, always as long.
+/// A number below 128 in letters that the rest of the pattern does not have, with constant length.
 fn tail(number: usize) -> String {
     format!("{number:07b}").replace('0', "c").replace('1', "d")
 }
 
-/// Four tools whose patterns no cache of a worker holds all of; then the heaviest four whose patterns are all in use. A request
-/// may take of the processor what a search takes, and not what a compilation does.
+/// Four tools with more patterns than a worker could cache, then the four heaviest with all patterns in use. A request may take
+/// the CPU time of a search, but not that of a compilation.
 pub fn in_requests() -> Report {
     const TOOLS: usize = 4;
-    /// A compilation of such patterns takes fifty times as long, a search a hundredth.
+    /// Compiling such patterns takes fifty times as long, a search one hundredth.
     const MOST: Duration = Duration::from_millis(5);
     const ENOUGH: usize = 400;
     let site = Site::with(RedisServer::start(&[]), Plan { zone: "16m", ..Plan::default() });
@@ -49,7 +49,7 @@ pub fn in_requests() -> Report {
         register(&site.redis, &tool(weight, number), &patterns, &site.other_url());
     }
     wait_in_step(&site);
-    // A pattern that was set aside matches nothing.
+    // A rejected pattern matches nothing.
     let in_use = |weight: &usize| {
         (0..TOOLS).all(|number| {
             let path = |n: usize| format!("/{}/{}", tool(*weight, number), match_of(*weight, number * PATTERNS + n));
@@ -71,35 +71,33 @@ pub fn in_requests() -> Report {
         };
         let attack = || {
             thread::sleep(ATTACK);
-            // So many that the innocent requests' part does not count.
-            comes_true(ATTACK, || turn.load(SeqCst) >= ENOUGH);
+            // Enough that innocent requests do not matter.
+            becomes_true(ATTACK, || turn.load(SeqCst) >= ENOUGH);
         };
-        let before = processor_time(&site);
+        let before = cpu_time(&site);
         let (((), asked), note) = under_attack(&site, || while_busy(0..2, work, attack));
         let asked: u64 = asked.iter().sum();
-        // Some of it was for the innocent requests.
-        let each = (processor_time(&site) - before) / u32::try_from(asked.max(1)).unwrap_or(u32::MAX);
-        notes.push(format!(
-            "[ab]{{{weight}}}: {asked} requests of {:.1} ms of processor; {note}",
-            each.as_secs_f64() * 1e3
-        ));
+        // Includes some innocent requests.
+        let each = (cpu_time(&site) - before) / u32::try_from(asked.max(1)).unwrap_or(u32::MAX);
+        notes
+            .push(format!("[ab]{{{weight}}}: {asked} requests of {:.1} ms CPU time; {note}", each.as_secs_f64() * 1e3));
         if each > MOST {
-            problems.push(format!("a request at [ab]{{{weight}}} takes {each:?} of the processor"));
+            problems.push(format!("a request at [ab]{{{weight}}} takes {each:?} of CPU time"));
         }
     }
     let recovered = site.recovers();
     let report = site.finish(recovered, SOON, FEW).note(notes.join("; "));
-    let report = report.expect(heaviest.is_some(), "no tool's patterns are all in use, so nothing was measured");
+    let report = report.expect(heaviest.is_some(), "no tool has all its patterns in use, so nothing was measured");
     problems.into_iter().fold(report, |report, problem| report.expect(false, problem))
 }
 
-/// Twenty tools exchange one of their 32 heavy patterns twice a second, ten others one of theirs that are light enough for
-/// whatever limit there is. The change of an honest tool is not behind theirs.
+/// Twenty tools exchange one of their 32 heavy patterns twice a second, and ten others a light one within all limits. An honest
+/// tool's change does not wait for these.
 pub fn in_registrations() -> Report {
     const EVERY: Duration = Duration::from_millis(500);
     const TOOLS: usize = 30;
     const ROUNDS: usize = (ATTACK.as_millis() / EVERY.as_millis()) as usize;
-    /// What is set aside is told once for each change.
+    /// Rejections are logged once per change.
     const LINES: usize = FEW + 2 * TOOLS * ROUNDS;
     let site = Site::with(RedisServer::start(&[]), Plan { zone: "16m", ..Plan::default() });
     let url = site.other_url();
@@ -139,7 +137,7 @@ pub fn in_registrations() -> Report {
         .expect(longest < SOON, format!("an honest change was served after {longest:?}"))
 }
 
-/// How long an honest tool's changes took until they were served, while `f` ran; the shortest first.
+/// Delays of an honest tool's changes until they are served, during `f`; in ascending order.
 fn lags_during(site: &Site, f: impl FnOnce()) -> Vec<Duration> {
     let lag = Lag::start(site);
     f();
