@@ -88,7 +88,7 @@ SADD frontend:www.example.org http://[fd00:ec2::254]:80
 /hello/group   200  a  pattern=.*
 /hello/local   200  a  pattern=.*
 --- error_log
-urlproxy: route set aside: backend http://169.254.169.254:80 is a link-local, metadata, unspecified or multicast address, tool="hello" pattern="/meta"
+urlproxy: route rejected: backend http://169.254.169.254:80 is a link-local, metadata, unspecified or multicast address, tool="hello" pattern="/meta"
 expected a server's, tool="hello" pattern="/any"
 expected a server's, tool="hello" pattern="/mapped"
 expected a server's, tool="hello" pattern="/nat64"

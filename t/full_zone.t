@@ -45,7 +45,7 @@ is(ask("GET /honest-$_/")->{headers}{'x-tool'}, 'a', "honest-$_") for 1, 1000, 2
 redis('HSET', 'prefix:honest-7', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask('GET /honest-7/')->{headers}{'x-tool'} eq 'c' }, 'which can move');
 --- error_log
-urlproxy: route set aside: the routes exceed their share of the table, 4096 bytes in this zone; those tried last are rejected, tool="hostile-
+urlproxy: route rejected: the routes exceed their share of the table, 4096 bytes in this zone; those tried last are rejected, tool="hostile-
 --- no_error_log
 the table is full
 

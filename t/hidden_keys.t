@@ -32,5 +32,5 @@ eventually { ask('GET /later/')->{status} eq '200' };
 is(ask('GET /nobody/')->{headers}{'x-tool'}, 'c', 'the default answers');
 is(ask('GET /list')->{body} =~ tr/{//, 3);
 --- error_log
-urlproxy: route set aside: the Redis user may not read the key, domain="www.example.org"
-urlproxy: route set aside: the Redis user may not read the key, redirect="hello"
+urlproxy: route rejected: the Redis user may not read the key, domain="www.example.org"
+urlproxy: route rejected: the Redis user may not read the key, redirect="hello"

@@ -146,7 +146,7 @@ is not UTF-8, tool="\xff"
 /full/${\('x' x 32)}   200  b
 ROWS
 --- error_log
-urlproxy: route set aside: the tool has 33 patterns, expected at most 32; those tried last are rejected, tool="hello"
+urlproxy: route rejected: the tool has 33 patterns, expected at most 32; those tried last are rejected, tool="hello"
 
 
 
@@ -184,7 +184,7 @@ route rejected
 /hello/                    200  a
 ROWS
 --- error_log
-urlproxy: route set aside: the routes exceed their share of the table, 
+urlproxy: route rejected: the routes exceed their share of the table, 
 
 
 
