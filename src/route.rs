@@ -1,4 +1,5 @@
 //! Routes: names, patterns, backends, and the choice among them. Safe code, no I/O.
+#![warn(missing_docs)]
 
 mod automaton;
 mod backend;

@@ -2,6 +2,7 @@
 //!
 //! Scans are authoritative; pushes only make changes arrive faster. The companion drops a connection at the first doubt,
 //! and each new connection begins with a full scan. A failed or partial scan removes nothing.
+#![warn(missing_docs)]
 
 mod apply;
 mod build_queue;

@@ -15,6 +15,9 @@
 //! A writer killed at any instruction leaves either the old slot or the new one. Cells without a slot are free; the next
 //! writer finds them by scanning, see [`Writer::attach`]. `proof.rs` argues why this holds, ordering by ordering (E1 to E6),
 //! and model-checks it.
+//!
+//! `examples/table.rs` uses the table as a library.
+#![warn(missing_docs)]
 
 mod arena;
 mod atomic;

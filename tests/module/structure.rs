@@ -1,4 +1,4 @@
-//! How `src` is put together: the files of a folder import each other one way, and two folders alone have raw pointers.
+//! The structure of `src`: no cyclic imports among the files of a folder, and unsafe code only in two folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A module, as its path below the crate.
 type Module = Vec<String>;
 
-/// Every module with its text, but for the tests below it and for comments.
+/// Every module with its code, without tests and comments.
 fn modules(folder: &Path, path: &Module, found: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let file: PathBuf = entry.unwrap().path();
@@ -24,7 +24,7 @@ fn modules(folder: &Path, path: &Module, found: &mut BTreeMap<Module, String>) {
     }
 }
 
-/// The paths of a tree of imports: `a::{b, c::{d, e}}` is three.
+/// The paths in a tree of imports: `a::{b, c::{d, e}}` has three.
 fn paths(tree: &str, before: &[String], found: &mut Vec<Module>) {
     let (mut depth, mut start) = (0, 0);
     for (at, c) in tree.char_indices().chain([(tree.len(), ',')]) {
@@ -47,7 +47,7 @@ fn paths(tree: &str, before: &[String], found: &mut Vec<Module>) {
     }
 }
 
-/// What a module imports, and what it names by its whole path.
+/// The paths that a module imports or uses in full.
 fn imports(text: &str) -> Vec<Module> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("use ") {
@@ -66,7 +66,7 @@ fn imports(text: &str) -> Vec<Module> {
     found
 }
 
-/// The module that a path leads to from `at`, through what modules export of others below them.
+/// The module that a path from `at` resolves to, through reexports.
 fn target(at: &Module, path: &[String], all: &BTreeMap<Module, String>) -> Option<Module> {
     let mut path = path;
     let mut target = match path.first()?.as_str() {
@@ -97,10 +97,10 @@ fn target(at: &Module, path: &[String], all: &BTreeMap<Module, String>) -> Optio
 }
 
 #[test]
-fn no_files_of_a_folder_import_each_other_in_a_circle() {
+fn imports_within_a_folder_are_acyclic() {
     let mut all = BTreeMap::new();
     modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &vec![], &mut all);
-    // From each file or folder to the others beside it.
+    // From each file or folder to its siblings.
     let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (module, text) in &all {
         for path in imports(text) {
@@ -111,18 +111,18 @@ fn no_files_of_a_folder_import_each_other_in_a_circle() {
             }
         }
     }
-    assert!(edges.len() > 100, "only {} files import others: this test does not see the code", edges.len());
-    let mut circles = Vec::new();
+    assert!(edges.len() > 100, "only {} files import others: the test fails to parse the code", edges.len());
+    let mut cycles = Vec::new();
     for start in edges.keys() {
         let (mut reached, mut next) = (BTreeSet::new(), vec![start]);
         while let Some(module) = next.pop() {
             next.extend(edges.get(module).into_iter().flatten().filter(|target| reached.insert((*target).clone())));
         }
         if reached.contains(start) {
-            circles.push(start.join("/"));
+            cycles.push(start.join("/"));
         }
     }
-    assert!(circles.is_empty(), "in a circle: {}", circles.join(", "));
+    assert!(cycles.is_empty(), "cyclic imports: {}", cycles.join(", "));
 }
 
 #[test]
