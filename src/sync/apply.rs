@@ -80,7 +80,7 @@ impl Reconciler<'_> {
     }
 
     /// Enqueues the key. Until its turn it keeps its record, or gets an empty one: requests for a tool that is being built
-    /// receive 503 with `Retry-After` instead of 404.
+    /// receive 503 with `Retry-After` instead of a miss.
     pub(super) fn wait(&mut self, key: &[u8], is_changed: bool) {
         self.found_keys.insert(key.into());
         if !self.build_queue.enqueue(key, is_changed, Instant::now()) && is_changed {

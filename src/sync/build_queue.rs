@@ -135,9 +135,9 @@ impl BuildQueue {
         if self.in_flight.is_some() {
             return Some(now + POLL_INTERVAL);
         }
-        let rest =
+        let pause =
             |(_, _, key): &(_, _, Vec<u8>)| self.usage.get(key).and_then(|usage| usage.paused_until).unwrap_or(now);
-        self.queue.iter().take(MAX_SKIPPED).map(rest).min().map(|at| at.max(now + POLL_INTERVAL))
+        self.queue.iter().take(MAX_SKIPPED).map(pause).min().map(|at| at.max(now + POLL_INTERVAL))
     }
 
     /// Sends a job to the builder thread; returns it if there is no thread.
@@ -196,8 +196,8 @@ impl BuildQueue {
                 self.usage.clear();
             }
         }
-        let rest = is_turn.then(|| now + cost.saturating_mul(PAUSE_FACTOR).min(MAX_PAUSE));
-        let paused_until = before.and_then(|usage| usage.paused_until).max(rest);
+        let pause = is_turn.then(|| now + cost.saturating_mul(PAUSE_FACTOR).min(MAX_PAUSE));
+        let paused_until = before.and_then(|usage| usage.paused_until).max(pause);
         let cost = before.map_or(Duration::ZERO, |usage| usage.left(now)) + cost;
         self.usage.insert(key.to_vec(), Usage { cost, at: now, paused_until });
     }
