@@ -65,7 +65,7 @@ send_bytes($client, 'cd');
 is(answer($client)->{status}, 502);
 ok(is_left_alone('A'));
 --- error_log
-set aside
+route rejected
 
 
 

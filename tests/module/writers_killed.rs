@@ -1,6 +1,6 @@
 //! Kills hundreds of writers of a shared table at any instruction, while readers check every record.
 //!
-//! Each tool goes through numbered versions, and its record is computed from the numbers of tool and version. A journal in
+//! Each tool goes through numbered versions, and its record is computed from the numbers of tool and version. A log in
 //! shared memory has the version that a writer has begun and the one it has finished. So a reader knows the oldest and newest
 //! version that a lookup may return, and each byte of it.
 #![allow(unsafe_code)]
@@ -30,7 +30,7 @@ const MEMORY: &str = "URLPROXY_TEST_MEMORY";
 const KILLS: &str = "URLPROXY_KILLS";
 const SHORT_RUN: u64 = 500;
 
-const JOURNAL_BYTES: usize = 4096;
+const LOG_BYTES: usize = 4096;
 /// A small table with room for each change: a change without room would withdraw the tool.
 const TABLE_BYTES: usize = 48 << 10;
 const HASH_KEY: [u64; 2] = [1, 2];
@@ -41,7 +41,7 @@ const READERS: u64 = 2;
 
 /// The writers' progress, in shared memory.
 #[repr(C)]
-struct Journal {
+struct SharedLog {
     /// The process that has attached, and how long that took.
     attached: AtomicU64,
     attach_nanoseconds: AtomicU64,
@@ -58,16 +58,16 @@ struct Progress {
     done: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Journal>() <= JOURNAL_BYTES);
+const _: () = assert!(size_of::<SharedLog>() <= LOG_BYTES);
 
-/// The journal and the start of the table's memory, mapped from the file for the rest of the process.
-fn map(file: &File) -> (&'static Journal, *mut u8) {
-    let (bytes, protection) = (JOURNAL_BYTES + TABLE_BYTES, ProtFlags::READ | ProtFlags::WRITE);
+/// The log and the start of the table's memory, mapped from the file for the rest of the process.
+fn map(file: &File) -> (&'static SharedLog, *mut u8) {
+    let (bytes, protection) = (LOG_BYTES + TABLE_BYTES, ProtFlags::READ | ProtFlags::WRITE);
     // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
     let start = unsafe { mmap(null_mut(), bytes, protection, MapFlags::SHARED, file, 0) }.unwrap();
     // SAFETY: mapped just above, for good and page-aligned; any bytes are valid atomic words.
-    let journal = unsafe { &*start.cast::<Journal>() };
-    (journal, start.cast::<u8>().wrapping_add(JOURNAL_BYTES))
+    let log = unsafe { &*start.cast::<SharedLog>() };
+    (log, start.cast::<u8>().wrapping_add(LOG_BYTES))
 }
 
 /// SplitMix64, the source of all pseudorandom numbers here.
@@ -157,13 +157,13 @@ impl Victim {
     }
 
     /// How long it took to attach.
-    fn wait_until_attached(&mut self, journal: &Journal) -> Duration {
+    fn wait_until_attached(&mut self, log: &SharedLog) -> Duration {
         let deadline = Instant::now() + SOON;
-        while journal.attached.load(SeqCst) != u64::from(self.0.id()) {
+        while log.attached.load(SeqCst) != u64::from(self.0.id()) {
             assert!(Instant::now() < deadline && self.0.try_wait().unwrap().is_none(), "no writer attached");
             sleep(Duration::from_micros(50));
         }
-        Duration::from_nanos(journal.attach_nanoseconds.load(SeqCst))
+        Duration::from_nanos(log.attach_nanoseconds.load(SeqCst))
     }
 }
 
@@ -179,17 +179,17 @@ impl Drop for Victim {
 fn writer() {
     let path = env::var(MEMORY).unwrap();
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    let (journal, memory) = map(&File::options().read(true).write(true).open(path).unwrap());
+    let (log, memory) = map(&File::options().read(true).write(true).open(path).unwrap());
     let (names, texts) = (names(), texts());
     let patterns: Vec<_> = texts.iter().map(|text| Pattern::try_new(text).unwrap()).collect();
     // SAFETY: mapped by `map` for the rest of the process, aligned to pages, written only through tables.
     let table = unsafe { Table::attach(memory, TABLE_BYTES) }.unwrap();
     let start = Instant::now();
     let (mut writer, found) = Writer::attach(table);
-    journal.attach_nanoseconds.store(start.elapsed().as_nanos() as u64, SeqCst);
+    log.attach_nanoseconds.store(start.elapsed().as_nanos() as u64, SeqCst);
     let mut tools = 0;
     let mut is_sound = found.damaged == 0;
-    for (tool, progress) in journal.tools.iter().enumerate() {
+    for (tool, progress) in log.tools.iter().enumerate() {
         let (done, begun) = (progress.done.load(SeqCst), progress.begun.load(SeqCst));
         let left = match table.lookup(names[tool].as_bytes(), &mut Scratch::default()) {
             Lookup::Found(record) => verify(tool, &names[tool], &texts, record),
@@ -202,13 +202,13 @@ fn writer() {
         tools += u64::from(left.is_some_and(|left| is_present(tool, left)));
     }
     if !is_sound || found.tools != tools {
-        eprintln!("a successor found {found:?}, and {tools} tools as the journal has them");
-        journal.faults.fetch_add(1, SeqCst);
+        eprintln!("a successor found {found:?}, and {tools} tools as the log has them");
+        log.faults.fetch_add(1, SeqCst);
     }
-    journal.attached.store(id().into(), SeqCst);
+    log.attached.store(id().into(), SeqCst);
     for turn in u64::from(id()) << 32.. {
         let tool = mix(turn) as usize % TOOLS;
-        let (name, progress) = (&names[tool], &journal.tools[tool]);
+        let (name, progress) = (&names[tool], &log.tools[tool]);
         let version = progress.done.load(SeqCst) + 1;
         let routes = routes(tool, version, &patterns);
         progress.begun.store(version, SeqCst);
@@ -218,7 +218,7 @@ fn writer() {
                 // New, and only the reserve is left: retried later.
                 Err(PublishError::TableFull { .. }) => {
                     progress.begun.store(version - 1, SeqCst);
-                    journal.refused.fetch_add(1, Relaxed);
+                    log.refused.fetch_add(1, Relaxed);
                     continue;
                 }
                 Err(error) => panic!("{error}"),
@@ -227,7 +227,7 @@ fn writer() {
             writer.withdraw(name.as_bytes());
         }
         progress.done.store(version, SeqCst);
-        journal.changes.fetch_add(1, Relaxed);
+        log.changes.fetch_add(1, Relaxed);
     }
 }
 
@@ -245,7 +245,7 @@ struct Observations {
     stale: u64,
 }
 
-fn read_until(stop: &AtomicBool, journal: &Journal, table: Table<'_>, seed: u64) -> Observations {
+fn read_until(stop: &AtomicBool, log: &SharedLog, table: Table<'_>, seed: u64) -> Observations {
     let (names, texts) = (names(), texts());
     let mut scratch = Scratch::default();
     let mut seen = Observations::default();
@@ -255,7 +255,7 @@ fn read_until(stop: &AtomicBool, journal: &Journal, table: Table<'_>, seed: u64)
             break;
         }
         let tool = mix(turn) as usize % TOOLS;
-        let (name, progress) = (&names[tool], &journal.tools[tool]);
+        let (name, progress) = (&names[tool], &log.tools[tool]);
         let oldest = progress.done.load(SeqCst);
         let version = match table.lookup(name.as_bytes(), &mut scratch) {
             Lookup::Found(record) => Some(verify(tool, name, &texts, record)),
@@ -295,8 +295,8 @@ fn read_until(stop: &AtomicBool, journal: &Journal, table: Table<'_>, seed: u64)
 fn readers_see_complete_current_records_despite_killed_writers() {
     let kills = env::var(KILLS).map_or(SHORT_RUN, |kills| kills.parse().unwrap());
     let file = File::from(memfd_create("table", MemfdFlags::CLOEXEC).unwrap());
-    ftruncate(&file, (JOURNAL_BYTES + TABLE_BYTES) as u64).unwrap();
-    let (journal, memory) = map(&file);
+    ftruncate(&file, (LOG_BYTES + TABLE_BYTES) as u64).unwrap();
+    let (log, memory) = map(&file);
     // SAFETY: mapped by `map` from a new file, hence zero, for the rest of the process; only tables write to it.
     let table = unsafe { Table::format(memory, TABLE_BYTES, HASH_KEY) }.unwrap();
     let (names, texts) = (names(), texts());
@@ -304,8 +304,8 @@ fn readers_see_complete_current_records_despite_killed_writers() {
     let mut writer = Writer::attach(table).0;
     for (tool, name) in names.iter().enumerate().take(STAYING) {
         writer.publish(name, &routes(tool, 1, &patterns)).unwrap();
-        journal.tools[tool].begun.store(1, SeqCst);
-        journal.tools[tool].done.store(1, SeqCst);
+        log.tools[tool].begun.store(1, SeqCst);
+        log.tools[tool].done.store(1, SeqCst);
     }
     drop(writer);
 
@@ -317,7 +317,7 @@ fn readers_see_complete_current_records_despite_killed_writers() {
             .map(|n| {
                 scope.spawn({
                     let stop = &stop;
-                    move || read_until(stop, journal, table, n)
+                    move || read_until(stop, log, table, n)
                 })
             })
             .collect();
@@ -330,11 +330,11 @@ fn readers_see_complete_current_records_despite_killed_writers() {
                     sleep(Duration::from_micros(delay % 8_000));
                     continue;
                 }
-                attach.push(victim.wait_until_attached(journal));
+                attach.push(victim.wait_until_attached(log));
                 sleep(Duration::from_micros(delay % 3_000));
                 drop(victim);
                 let is_busy = |tool: &Progress| tool.done.load(SeqCst) != tool.begun.load(SeqCst);
-                in_the_middle += u64::from(journal.tools.iter().any(is_busy));
+                in_the_middle += u64::from(log.tools.iter().any(is_busy));
             }
         }));
         stop.store(true, SeqCst);
@@ -345,7 +345,7 @@ fn readers_see_complete_current_records_despite_killed_writers() {
     let sum = |of: fn(&Observations) -> u64| seen.iter().map(of).sum::<u64>();
     let (reads, listings, contended) = (sum(|s| s.reads), sum(|s| s.listings), sum(|s| s.contended));
     let (torn, lost, stale) = (sum(|s| s.torn), sum(|s| s.lost), sum(|s| s.stale));
-    let (changes, refused) = (journal.changes.load(SeqCst), journal.refused.load(SeqCst));
+    let (changes, refused) = (log.changes.load(SeqCst), log.refused.load(SeqCst));
     attach.sort_unstable();
     println!(
         "kills={kills} in_the_middle={in_the_middle} changes={changes} refused={refused} reads={reads} \
@@ -354,7 +354,7 @@ fn readers_see_complete_current_records_despite_killed_writers() {
         attach[attach.len() - 1],
     );
     assert_eq!((torn, lost, stale), (0, 0, 0), "torn, lost, stale");
-    assert_eq!(journal.faults.load(SeqCst), 0, "faults that successors found");
+    assert_eq!(log.faults.load(SeqCst), 0, "faults that successors found");
     // The test has tested something.
     assert!(
         in_the_middle > kills / 10
