@@ -50,22 +50,22 @@ impl Key {
 /// A backend that a connection was taken from. It is given back with [`IdleConnections::keep`] or
 /// [`IdleConnections::release`], and saves the next search.
 #[derive(Debug)]
-pub struct Ticket(u32);
+pub struct BackendHandle(u32);
 
 /// What became of a connection that was to be kept.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Kept<'i, C> {
+pub enum KeepOutcome<'i, C> {
     /// It is kept.
-    At {
-        /// Its place.
-        place: u32,
-        /// The connection at this place.
+    Kept {
+        /// Its slot.
+        slot: u32,
+        /// The connection at this slot.
         connection: &'i mut C,
         /// The connection that was given up for it, for the caller to close.
-        given_up: Option<C>,
+        evicted: Option<C>,
     },
     /// Its owner has enough.
-    Refused(C),
+    Rejected(C),
 }
 
 impl Hashed for Key {
@@ -121,12 +121,12 @@ struct List {
     oldest: u32,
 }
 
-/// A backend that has connections or tickets.
+/// A backend that has connections or handles.
 #[derive(Debug)]
 struct Backend {
     own: List,
     connections: u32,
-    tickets: u32,
+    handles: u32,
     owner: u32,
 }
 
@@ -189,108 +189,108 @@ impl<C> IdleConnections<C> {
 
     /// Takes out the newest connection of a backend that `fits`, which gets the time that the connection was kept at.
     #[inline(always)]
-    pub fn take(&mut self, key: &Key, mut fits: impl FnMut(&C, u64) -> bool) -> Option<(C, Ticket)> {
+    pub fn take(&mut self, key: &Key, mut fits: impl FnMut(&C, u64) -> bool) -> Option<(C, BackendHandle)> {
         let number = self.backends.find(key)?;
         let mut at = self.backends[number].own.newest;
         while let Some(entry) = self.entries.get_mut(at as usize) {
             let since = entry.since;
             if let Some(connection) = entry.connection.take_if(|connection| fits(connection, since)) {
-                self.backends[number].tickets += 1;
+                self.backends[number].handles += 1;
                 self.unlink(at);
-                return Some((connection, Ticket(number)));
+                return Some((connection, BackendHandle(number)));
             }
             at = entry.links[OWN].older;
         }
         None
     }
 
-    /// Gives back the ticket of a connection that is not kept again.
+    /// Gives back the handle of a connection that is not kept again.
     #[inline]
-    pub fn release(&mut self, Ticket(number): Ticket) {
-        self.backends[number].tickets -= 1;
-        self.forget_unused(number);
+    pub fn release(&mut self, BackendHandle(number): BackendHandle) {
+        self.backends[number].handles -= 1;
+        self.remove_if_unused(number);
     }
 
     /// Keeps a connection that is idle since `now`. A backend that has enough gives up its oldest connection; a pool that
     /// has enough the oldest of all.
     #[inline(always)]
-    pub fn keep(&mut self, key: &Key, ticket: Option<Ticket>, connection: C, now: u64) -> Kept<'_, C> {
-        let number = match ticket {
-            Some(Ticket(number)) => number,
+    pub fn keep(&mut self, key: &Key, handle: Option<BackendHandle>, connection: C, now: u64) -> KeepOutcome<'_, C> {
+        let number = match handle {
+            Some(BackendHandle(number)) => number,
             None => self.find_or_add(key),
         };
         let backend = &self.backends[number];
         let owner = &self.owners[backend.owner];
-        let given_up = if backend.connections >= self.limits.per_backend {
+        let evicted = if backend.connections >= self.limits.per_backend {
             backend.own.oldest
         } else if owner.connections >= owner.limit {
-            self.release(Ticket(number));
-            return Kept::Refused(connection);
+            self.release(BackendHandle(number));
+            return KeepOutcome::Rejected(connection);
         } else if self.count >= self.limits.total {
             self.all.oldest
         } else {
             NONE
         };
-        let given_up = self.remove(given_up);
+        let evicted = self.remove(evicted);
         let links = [Links { newer: NONE, older: NONE }; 2];
         let entry = Entry { connection: None, since: now, backend: number, links };
-        let place = match self.entries.get_mut(self.free as usize) {
+        let slot = match self.entries.get_mut(self.free as usize) {
             Some(free) => {
-                let place = self.free;
+                let slot = self.free;
                 self.free = free.links[ALL].older;
                 *free = entry;
-                place
+                slot
             }
             None => {
                 self.entries.push(entry);
                 self.entries.len() as u32 - 1
             }
         };
-        self.all.push(&mut self.entries, ALL, place);
+        self.all.push(&mut self.entries, ALL, slot);
         let backend = &mut self.backends[number];
-        backend.own.push(&mut self.entries, OWN, place);
+        backend.own.push(&mut self.entries, OWN, slot);
         backend.connections += 1;
-        backend.tickets -= 1;
+        backend.handles -= 1;
         self.owners[backend.owner].connections += 1;
         self.count += 1;
-        let connection = self.entries[place as usize].connection.insert(connection);
-        Kept::At { place, connection, given_up }
+        let connection = self.entries[slot as usize].connection.insert(connection);
+        KeepOutcome::Kept { slot, connection, evicted }
     }
 
-    /// The connection at a place.
+    /// The connection at a slot.
     #[inline]
-    pub fn get_mut(&mut self, place: u32) -> Option<&mut C> {
-        self.entries.get_mut(place as usize)?.connection.as_mut()
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut C> {
+        self.entries.get_mut(slot as usize)?.connection.as_mut()
     }
 
-    /// Takes out the connection at a place.
+    /// Takes out the connection at a slot.
     #[inline]
-    pub fn remove(&mut self, place: u32) -> Option<C> {
-        let entry = self.entries.get_mut(place as usize)?;
+    pub fn remove(&mut self, slot: u32) -> Option<C> {
+        let entry = self.entries.get_mut(slot as usize)?;
         let (connection, number) = (entry.connection.take()?, entry.backend);
-        self.unlink(place);
-        self.forget_unused(number);
+        self.unlink(slot);
+        self.remove_if_unused(number);
         Some(connection)
     }
 
-    /// Frees the place of a connection that was taken out.
+    /// Frees the slot of a connection that was taken out.
     #[inline(always)]
-    fn unlink(&mut self, place: u32) {
-        self.all.unlink(&mut self.entries, ALL, place);
-        let number = self.entries[place as usize].backend;
+    fn unlink(&mut self, slot: u32) {
+        self.all.unlink(&mut self.entries, ALL, slot);
+        let number = self.entries[slot as usize].backend;
         let backend = &mut self.backends[number];
-        backend.own.unlink(&mut self.entries, OWN, place);
+        backend.own.unlink(&mut self.entries, OWN, slot);
         backend.connections -= 1;
         self.owners[backend.owner].connections -= 1;
         self.count -= 1;
-        self.entries[place as usize].links[ALL].older = self.free;
-        self.free = place;
+        self.entries[slot as usize].links[ALL].older = self.free;
+        self.free = slot;
     }
 
-    /// A backend, with a ticket for the caller.
+    /// A backend, with a handle for the caller.
     fn find_or_add(&mut self, key: &Key) -> u32 {
         if let Some(number) = self.backends.find(key) {
-            self.backends[number].tickets += 1;
+            self.backends[number].handles += 1;
             return number;
         }
         let owner = self.owners.find(&key.owner).unwrap_or_else(|| {
@@ -300,12 +300,12 @@ impl<C> IdleConnections<C> {
         });
         self.owners[owner].backends += 1;
         let own = List { newest: NONE, oldest: NONE };
-        self.backends.add(*key, Backend { own, connections: 0, tickets: 1, owner })
+        self.backends.add(*key, Backend { own, connections: 0, handles: 1, owner })
     }
 
-    fn forget_unused(&mut self, number: u32) {
-        let Backend { connections, tickets, owner, .. } = self.backends[number];
-        if connections > 0 || tickets > 0 {
+    fn remove_if_unused(&mut self, number: u32) {
+        let Backend { connections, handles, owner, .. } = self.backends[number];
+        if connections > 0 || handles > 0 {
             return;
         }
         self.backends.remove(number);

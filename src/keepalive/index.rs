@@ -116,7 +116,7 @@ impl<K: Hashed, V> Index<K, V> {
 
     /// How many keys there were at the same time.
     #[cfg(test)]
-    pub fn most(&self) -> usize {
+    pub fn max_keys(&self) -> usize {
         self.slots.len()
     }
 }

@@ -12,23 +12,23 @@ fn key(port: u16, owner: u64) -> Key {
     Key::new(&([10, 0, 0, 1], port).into(), owner, 0)
 }
 
-/// The place, and what was given up.
-fn outcome(kept: Kept<'_, u32>) -> (Option<u32>, Option<u32>) {
+/// The slot, and what was given up.
+fn outcome(kept: KeepOutcome<'_, u32>) -> (Option<u32>, Option<u32>) {
     match kept {
-        Kept::At { place, given_up, .. } => (Some(place), given_up),
-        Kept::Refused(_) => (None, None),
+        KeepOutcome::Kept { slot, evicted, .. } => (Some(slot), evicted),
+        KeepOutcome::Rejected(_) => (None, None),
     }
 }
 
 fn keep(pool: &mut IdleConnections<u32>, key: &Key, connection: u32) -> Option<u32> {
-    let (place, given_up) = outcome(pool.keep(key, None, connection, connection.into()));
-    assert!(place.is_some(), "{connection}");
-    given_up
+    let (slot, evicted) = outcome(pool.keep(key, None, connection, connection.into()));
+    assert!(slot.is_some(), "{connection}");
+    evicted
 }
 
 fn take(pool: &mut IdleConnections<u32>, key: &Key) -> Option<u32> {
-    let (connection, ticket) = pool.take(key, |_, _| true)?;
-    pool.release(ticket);
+    let (connection, handle) = pool.take(key, |_, _| true)?;
+    pool.release(handle);
     Some(connection)
 }
 
@@ -84,7 +84,7 @@ fn one_owner_cannot_take_everything() {
     for c in 1..=3 {
         keep(&mut pool, &key(c as u16, 7), c);
     }
-    assert_eq!(pool.keep(&key(4, 7), None, 4, 4), Kept::Refused(4));
+    assert_eq!(pool.keep(&key(4, 7), None, 4, 4), KeepOutcome::Rejected(4));
     // The operator's own have no such limit.
     let mut pool = IdleConnections::new(LIMITS);
     assert_eq!([1, 2, 3, 4].map(|c| keep(&mut pool, &key(c as u16, 0), c)), [None; 4]);
@@ -141,7 +141,7 @@ impl Model {
         self.0.iter().filter(|(key, ..)| is_it(key)).count() as u32
     }
 
-    fn give_up(&mut self, is_it: impl Fn(&Key) -> bool) -> Option<u32> {
+    fn evict(&mut self, is_it: impl Fn(&Key) -> bool) -> Option<u32> {
         let at = self.0.iter().position(|(key, ..)| is_it(key))?;
         self.0.remove(at).map(|(_, connection, _)| connection)
     }
@@ -152,8 +152,8 @@ proptest! {
     fn it_does_what_a_list_would(steps in proptest::collection::vec(step(), 0..200)) {
         let mut pool = IdleConnections::new(LIMITS);
         let mut model = Model::default();
-        let mut taken: Vec<(Key, u32, Ticket)> = Vec::new();
-        let mut most_taken = 0;
+        let mut taken: Vec<(Key, u32, BackendHandle)> = Vec::new();
+        let mut max_taken = 0;
         for (fresh, step) in (0..).zip(steps) {
             let kept = match step {
                 Step::Keep(port, owner) => {
@@ -161,8 +161,8 @@ proptest! {
                     Some((key, fresh, outcome(pool.keep(&key, None, fresh, 0))))
                 }
                 Step::KeepTaken(at) if at < taken.len() => {
-                    let (key, connection, ticket) = taken.remove(at);
-                    Some((key, connection, outcome(pool.keep(&key, Some(ticket), connection, 0))))
+                    let (key, connection, handle) = taken.remove(at);
+                    Some((key, connection, outcome(pool.keep(&key, Some(handle), connection, 0))))
                 }
                 Step::Release(at) if at < taken.len() => {
                     pool.release(taken.remove(at).2);
@@ -175,40 +175,40 @@ proptest! {
                     let newest = newest.and_then(|at| model.0.remove(at)).map(|(_, connection, _)| connection);
                     let got = pool.take(&key, |_, _| true);
                     prop_assert_eq!(got.as_ref().map(|(connection, _)| *connection), newest);
-                    taken.extend(got.map(|(connection, ticket)| (key, connection, ticket)));
-                    most_taken = most_taken.max(taken.len());
+                    taken.extend(got.map(|(connection, handle)| (key, connection, handle)));
+                    max_taken = max_taken.max(taken.len());
                     None
                 }
-                Step::Remove(place) => {
-                    let at = model.0.iter().position(|(.., other)| *other == place);
+                Step::Remove(slot) => {
+                    let at = model.0.iter().position(|(.., other)| *other == slot);
                     let removed = at.and_then(|at| model.0.remove(at)).map(|(_, connection, _)| connection);
-                    prop_assert_eq!(pool.remove(place), removed);
+                    prop_assert_eq!(pool.remove(slot), removed);
                     None
                 }
             };
-            if let Some((key, connection, (place, gone))) = kept {
+            if let Some((key, connection, (slot, gone))) = kept {
                 let is_full = model.count(|other| *other == key) >= LIMITS.per_backend;
                 let has_enough = key.owner != 0 && model.count(|other| other.owner == key.owner) >= LIMITS.per_owner;
-                let given_up = if is_full {
-                    model.give_up(|other| *other == key)
+                let evicted = if is_full {
+                    model.evict(|other| *other == key)
                 } else if !has_enough && model.0.len() as u32 >= LIMITS.total {
-                    model.give_up(|_| true)
+                    model.evict(|_| true)
                 } else {
                     None
                 };
-                prop_assert_eq!(gone, given_up);
-                prop_assert_eq!(place.is_none(), has_enough && !is_full);
-                model.0.extend(place.map(|place| (key, connection, place)));
+                prop_assert_eq!(gone, evicted);
+                prop_assert_eq!(slot.is_none(), has_enough && !is_full);
+                model.0.extend(slot.map(|slot| (key, connection, slot)));
             }
             prop_assert_eq!(pool.count as usize, model.0.len());
             prop_assert!(pool.entries.len() <= LIMITS.total as usize);
-            prop_assert!(pool.backends.most() <= LIMITS.total as usize + most_taken + 1);
+            prop_assert!(pool.backends.max_keys() <= LIMITS.total as usize + max_taken + 1);
         }
-        for (.., ticket) in taken {
-            pool.release(ticket);
+        for (.., handle) in taken {
+            pool.release(handle);
         }
-        for place in 0..LIMITS.total {
-            pool.remove(place);
+        for slot in 0..LIMITS.total {
+            pool.remove(slot);
         }
         prop_assert!(pool.backends.is_empty() && pool.owners.is_empty(), "nothing is left behind");
     }

@@ -8,22 +8,22 @@
 //! No reference to one of nginx's structures as a whole lives across a call of nginx, which reads and writes them too.
 
 #[macro_use]
-mod field;
+mod raw_field;
 
 pub(super) mod addr_text;
 pub(super) mod complex_value;
+pub(super) mod config_error;
 pub(super) mod connection;
 pub(super) mod cycle;
 pub(super) mod default_keepalive;
 pub(super) mod directive;
 pub(super) mod entry;
-pub(super) mod guard;
 pub(super) mod handler;
 pub(super) mod headers;
 pub(super) mod log;
 pub(super) mod module;
-pub(super) mod outcome;
 pub(super) mod output;
+pub(super) mod panic_guard;
 pub(super) mod parser;
 pub(super) mod peer;
 pub(super) mod pool;

@@ -8,14 +8,14 @@ use nginx_sys::{
 use super::conf::checks;
 use super::conf::location::LocationConf;
 use super::conf::main::MainConf;
+use super::ffi::config_error::ConfigError;
 use super::ffi::cycle::Cycle;
 use super::ffi::entry::Hooks;
 use super::ffi::module::Module;
-use super::ffi::outcome::Refusal;
 use super::ffi::parser::{Parser, Push};
 use super::lifecycle;
 use super::request::access::{Access, BeforeContent};
-use super::request::count::Count;
+use super::request::counters::CountRequest;
 use super::request::list::List;
 use super::request::variables::VARIABLES;
 
@@ -31,7 +31,7 @@ impl Hooks for Module {
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
         // Called last: after `try_files`, which changes the path.
         parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;
-        parser.add_handler::<Count>(LOG_PHASE, Push::Back)
+        parser.add_handler::<CountRequest>(LOG_PHASE, Push::Back)
     }
 
     fn merge(
@@ -39,7 +39,7 @@ impl Hooks for Module {
         main: &MainConf,
         above: &LocationConf,
         conf: &mut LocationConf,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ConfigError> {
         let mut location = parser.location().ok_or("there is no location here")?;
         conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
         // nginx has merged its own modules before this one.

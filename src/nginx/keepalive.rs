@@ -11,22 +11,22 @@ use nginx_sys::{
 };
 
 use super::ffi::addr_text::AddrText;
-use super::ffi::connection::{Connection, KeepsConnections, Store};
+use super::ffi::connection::{Connection, ConnectionStore, HasConnectionStore};
 use super::ffi::module::Module;
 use super::ffi::peer::PeerConnection;
 use super::ffi::process::is_exiting;
 use super::ffi::request::Request;
 use super::ffi::timer::now_milliseconds;
 use super::ffi::upstream::Upstream;
-use crate::keepalive::{IdleConnections, Kept, Key, Limits, Ticket};
+use crate::keepalive::{BackendHandle, IdleConnections, KeepOutcome, Key, Limits};
 
 /// Milliseconds after which a backend that closes behind its first answer has closed: a request that cannot be repeated
 /// takes no connection with one answer that was kept later.
-const SETTLED: u64 = 10;
+const SETTLE_MILLISECONDS: u64 = 10;
 /// `NGX_TIMER_LAZY_DELAY`: a timer that would change by fewer milliseconds stays as it is.
-const LITTLE: u64 = 300;
+const TIMER_LAZY_DELAY: u64 = 300;
 /// Timers that run for longer are not due while a request is sent that has no body.
-const SOON: Duration = Duration::from_secs(10);
+const MIN_LAZY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What follows `urlproxy_keepalive`.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,18 +49,18 @@ pub(super) struct Keepalive {
     this: Weak<Self>,
 }
 
-impl KeepsConnections for Module {
+impl HasConnectionStore for Module {
     type Store = Keepalive;
 }
 
 /// What decides about the connection that a request gets.
-struct Needs {
+struct Requirements {
     /// For a request that cannot be repeated.
     must_be_silent: bool,
     has_body: bool,
 }
 
-impl Needs {
+impl Requirements {
     /// Whether nginx sends this request again when a kept connection turns out to be closed: as `ngx_http_upstream_next`
     /// decides it.
     #[inline(always)]
@@ -85,35 +85,42 @@ impl Keepalive {
     }
 
     /// How many connections each worker may keep.
-    pub fn most(&self) -> usize {
+    pub fn max_connections(&self) -> usize {
         self.settings.limits.total as usize
     }
 
     /// Keeps no more than so many, in this worker.
-    pub fn lower_limit(&self, most: usize) {
+    pub fn lower_limit(&self, limit: usize) {
         if let Ok(mut idle) = self.idle.try_borrow_mut() {
-            idle.lower_limit(u32::try_from(most).unwrap_or(u32::MAX));
+            idle.lower_limit(u32::try_from(limit).unwrap_or(u32::MAX));
         }
     }
 
     /// An idle connection to the backend for this request, with what [`Keepalive::keep`] wants, and whether the timer that runs
     /// for it may go on.
     #[inline(always)]
-    pub fn take(&self, key: &Key, request: Request<'_>, upstream: Upstream<'_>) -> Option<(Connection, Ticket, bool)> {
+    pub fn take(
+        &self,
+        key: &Key,
+        request: Request<'_>,
+        upstream: Upstream<'_>,
+    ) -> Option<(Connection, BackendHandle, bool)> {
         let mut idle = self.idle.try_borrow_mut().ok()?;
-        let needs = Needs::of(request, upstream);
+        let requirements = Requirements::of(request, upstream);
         let now = now_milliseconds();
         let mut since = now;
         let fits = |connection: &Connection, kept_at| {
             since = kept_at;
-            let is_settled = || connection.requests() > 1 || now.wrapping_sub(kept_at) >= SETTLED;
-            !needs.must_be_silent || is_settled() && connection.is_silent()
+            let is_settled = || connection.requests() > 1 || now.wrapping_sub(kept_at) >= SETTLE_MILLISECONDS;
+            !requirements.must_be_silent || is_settled() && connection.is_silent()
         };
-        let (connection, ticket) = idle.take(key, fits)?;
+        let (connection, handle) = idle.take(key, fits)?;
         // nginx sets the timer anew as soon as the request is sent, at once if there is no body, and lets a timer be that
         // changes by so little.
-        let lets_timer = !needs.has_body && now.wrapping_sub(since) < LITTLE && self.settings.timeout > SOON;
-        Some((connection, ticket, lets_timer))
+        let keeps_timer = !requirements.has_body
+            && now.wrapping_sub(since) < TIMER_LAZY_DELAY
+            && self.settings.timeout > MIN_LAZY_TIMEOUT;
+        Some((connection, handle, keeps_timer))
     }
 
     /// Keeps the connection of a request that is done, if it can be used again. Then `peer` has none any more.
@@ -121,7 +128,7 @@ impl Keepalive {
     pub fn keep(
         &self,
         key: &Key,
-        ticket: Option<Ticket>,
+        handle: Option<BackendHandle>,
         peer: &mut PeerConnection<'_>,
         upstream: Upstream<'_>,
         has_failed: bool,
@@ -132,21 +139,21 @@ impl Keepalive {
         let is_kept = !has_failed && upstream.is_complete() && peer.check_connection(fits);
         let Ok(mut idle) = self.idle.try_borrow_mut() else { return };
         let Some(connection) = is_kept.then(|| peer.take_connection()).flatten() else {
-            return ticket.into_iter().for_each(|ticket| idle.release(ticket));
+            return handle.into_iter().for_each(|handle| idle.release(handle));
         };
-        let (place, is_ready, given_up) = match idle.keep(key, ticket, connection, now_milliseconds()) {
-            Kept::At { place, connection, given_up } => {
-                connection.park(place, self.settings.timeout.as_millis() as usize);
-                (place, connection.is_ready(), given_up)
+        let (slot, is_ready, evicted) = match idle.keep(key, handle, connection, now_milliseconds()) {
+            KeepOutcome::Kept { slot, connection, evicted } => {
+                connection.park(slot, self.settings.timeout.as_millis() as usize);
+                (slot, connection.is_ready(), evicted)
             }
-            Kept::Refused(connection) => return connection.close(),
+            KeepOutcome::Rejected(connection) => return connection.close(),
         };
         drop(idle);
-        if let Some(given_up) = given_up {
-            given_up.close();
+        if let Some(evicted) = evicted {
+            evicted.close();
         }
         if is_ready {
-            self.wake(place);
+            self.on_event(slot);
         }
     }
 
@@ -160,14 +167,14 @@ impl Keepalive {
     }
 }
 
-impl Store for Keepalive {
+impl ConnectionStore for Keepalive {
     /// Closes an idle connection unless the backend lets it open and is silent.
-    fn wake(&self, place: u32) {
+    fn on_event(&self, slot: u32) {
         let Ok(mut idle) = self.idle.try_borrow_mut() else { return };
-        if idle.get_mut(place).is_none_or(Connection::may_stay) {
+        if idle.get_mut(slot).is_none_or(Connection::is_still_idle) {
             return;
         }
-        let closed = idle.remove(place);
+        let closed = idle.remove(slot);
         drop(idle);
         if let Some(closed) = closed {
             closed.close();

@@ -10,7 +10,7 @@ use nginx_sys::{NGX_LOG_EMERG, NGX_LOG_NOTICE, NGX_LOG_WARN};
 use rustix::process::{Resource, getrlimit};
 
 use super::conf::main::MainConf;
-use super::conf::table::Origin;
+use super::conf::table::ZoneOrigin;
 use super::ffi::cycle::Cycle;
 use super::ffi::{process, timer};
 use companions::DrainJournals;
@@ -20,34 +20,34 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// In the master, once the configuration is good and the sockets are open: first load of fresh tables.
 pub(super) fn init_module(cycle: Cycle<'_>) {
-    let say = |level, text: &str| cycle.log().write(level, text);
+    let log = |level, text: &str| cycle.log().write(level, text);
     let Some(main) = cycle.main_conf() else { return };
-    main.check_connections(cycle.worker_connections(), |text| say(NGX_LOG_WARN, text));
+    main.check_connections(cycle.worker_connections(), |text| log(NGX_LOG_WARN, text));
     if process::is_test() {
         return;
     }
     let (build, nginx) = (env!("URLPROXY_BUILD_ID"), env!("URLPROXY_NGINX_VERSION"));
     let version = env!("CARGO_PKG_VERSION");
-    say(NGX_LOG_NOTICE, &format!("urlproxy {version}, build {build} for nginx {nginx}"));
+    log(NGX_LOG_NOTICE, &format!("urlproxy {version}, build {build} for nginx {nginx}"));
     // Only the single process reloads with its companion running, and it is about to unmap the old zones.
     let is_running = companions::are_running();
     GENERATION.fetch_add(1, Relaxed);
     companions::stop_all();
     let mut fresh = Vec::new();
     for table in main.tables() {
-        if let Err(error) = companions::make_lease(&table.name) {
-            say(NGX_LOG_EMERG, &format!("{error} while making the writer lock of {}", table.name));
+        if let Err(error) = companions::create_lease(&table.name) {
+            log(NGX_LOG_EMERG, &format!("{error} while making the writer lease of {}", table.name));
         }
-        match table.origin.get() {
-            Origin::Kept => {}
-            Origin::Carried { tools } => {
+        match table.zone_origin.get() {
+            ZoneOrigin::Reused => {}
+            ZoneOrigin::CarriedOver { tools } => {
                 let text = format!("urlproxy: routes of {} carried over to another zone, tools={tools}", table.name);
-                say(NGX_LOG_NOTICE, &text);
+                log(NGX_LOG_NOTICE, &text);
             }
-            Origin::Fresh => fresh.push(table),
+            ZoneOrigin::Fresh => fresh.push(table),
         }
     }
-    first_load::load(&fresh, cycle, say);
+    first_load::load(&fresh, cycle, log);
     if is_running {
         companions::start_all(main, cycle, GENERATION.load(Relaxed));
     }
@@ -57,7 +57,7 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
 pub(super) fn init_process(cycle: Cycle<'_>) {
     crate::redis_client::forget_lookups();
     let Some(main) = cycle.main_conf() else { return };
-    spare_descriptors(main);
+    limit_kept_connections(main);
     if process::is_first_worker() && main.tables().next().is_some() {
         companions::start_all(main, cycle, GENERATION.load(Relaxed));
         timer::start::<DrainJournals>(cycle);
@@ -71,7 +71,7 @@ pub(super) fn exit_process() {
 
 /// Leaves half of this worker's file descriptors to requests: nginx gives up idle connections when it runs short of
 /// `worker_connections`, but not of these.
-fn spare_descriptors(main: &MainConf) {
+fn limit_kept_connections(main: &MainConf) {
     let pools = main.keepalives().count();
     let most = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
     if let Some(most) = most.filter(|_| pools > 0) {

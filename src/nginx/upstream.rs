@@ -4,8 +4,8 @@ use super::conf::directive::DirectiveError;
 use super::conf::main::MainConf;
 use super::conf::networks::Networks;
 use super::conf::upstream::{UpstreamConf, parse_keepalive, parse_peers};
+use super::ffi::config_error::ConfigError;
 use super::ffi::directive::{Command, MainLevel};
-use super::ffi::outcome::Refusal;
 use super::ffi::parser::Parser;
 use super::keepalive::Keepalive;
 use super::request::peers::{NO_OTHER_KEEPALIVE, RouteBalancer};
@@ -17,7 +17,7 @@ impl Command for UrlproxyPeers {
     const DIRECTIVE: &'static str = "urlproxy_peers";
     type Level = MainLevel;
 
-    fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+    fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         let mut block = parser.upstream().ok_or("there is no upstream here")?;
         if block.is_balanced() {
             let text = "\"urlproxy_peers\" must be the first in its upstream, before \"keepalive\" and instead of other \
@@ -28,7 +28,7 @@ impl Command for UrlproxyPeers {
         let mut shared = Networks::default();
         shared.add(&networks);
         main.add_upstream(UpstreamConf { id: block.id(), health, shared, keepalive: None });
-        block.balance::<RouteBalancer>().ok_or(Refusal::Logged)
+        block.balance::<RouteBalancer>().ok_or(ConfigError::Logged)
     }
 }
 
@@ -39,7 +39,7 @@ impl Command for UrlproxyKeepalive {
     const DIRECTIVE: &'static str = "urlproxy_keepalive";
     type Level = MainLevel;
 
-    fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+    fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         let block = parser.upstream().ok_or("there is no upstream here")?;
         let Some(upstream) = main.upstream_mut(block.id()) else {
             return Err("\"urlproxy_keepalive\" keeps connections for \"urlproxy_peers\", and goes after it".into());

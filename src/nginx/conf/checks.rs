@@ -11,9 +11,9 @@ use crate::nginx::ffi::proxy::ProxyConf;
 pub(in crate::nginx) fn warn(parser: &mut Parser<'_>, main: &MainConf, conf: &LocationConf) {
     let Some(location) = parser.location() else { return };
     let mode = conf.table().map(|_| conf.mode());
-    let mut texts = if mode.is_none() { without_route(parser, main) } else { Vec::new() };
+    let mut texts = if mode.is_none() { unrouted_upstreams(parser, main) } else { Vec::new() };
     if let Some(module) = main.proxy.get_or_init(|| parser.find_proxy()) {
-        texts.extend(parser.proxy_conf(module).iter().flat_map(|proxy| faults(main, mode, proxy)));
+        texts.extend(parser.proxy_conf(module).iter().flat_map(|proxy| find_problems(main, mode, proxy)));
     }
     if texts.is_empty() {
         return;
@@ -27,30 +27,31 @@ pub(in crate::nginx) fn warn(parser: &mut Parser<'_>, main: &MainConf, conf: &Lo
 }
 
 /// What leads to peers by other directives than `proxy_pass`, though the location has no `urlproxy`.
-fn without_route(parser: &mut Parser<'_>, main: &MainConf) -> Vec<String> {
+fn unrouted_upstreams(parser: &mut Parser<'_>, main: &MainConf) -> Vec<String> {
     let upstreams = parser.other_upstreams().into_iter();
-    upstreams.filter(|(_, upstream)| main.upstream(*upstream).is_some()).map(|(by, _)| no_route(by)).collect()
+    upstreams.filter(|(_, upstream)| main.upstream(*upstream).is_some()).map(|(by, _)| missing_urlproxy(by)).collect()
 }
 
 /// What is wrong with a location that has `proxy_pass`; `mode` is that of its `urlproxy`.
-fn faults(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<String> {
+fn find_problems(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<String> {
     let upstream = proxy.upstream();
     let passes_to_peers = upstream.is_some_and(|upstream| main.upstream(upstream).is_some());
     let Some(mode) = mode else {
-        return passes_to_peers.then(|| no_route("proxy_pass")).into_iter().collect();
+        return passes_to_peers.then(|| missing_urlproxy("proxy_pass")).into_iter().collect();
     };
     // With variables it is one of ours, or the backend itself.
     if !passes_to_peers && (upstream.is_some() || !main.has_upstreams()) {
         return Vec::new();
     }
-    let is_default_host = proxy.header(b"host").is_none_or(|host| names(host).any(|name| name == b"proxy_host"));
-    let mixes_pages = proxy.cache_key().is_some_and(|key| !tells_tenants_apart(key, mode));
+    let is_default_host =
+        proxy.header(b"host").is_none_or(|host| variable_names(host).any(|name| name == b"proxy_host"));
+    let mixes_pages = proxy.cache_key().is_some_and(|key| !separates_tenants(key, mode));
     let host = is_default_host.then_some(DEFAULT_HOST);
     let key = mixes_pages.then_some(SHARED_PAGES);
     host.into_iter().chain(key).map(str::to_owned).collect()
 }
 
-fn no_route(directive: &str) -> String {
+fn missing_urlproxy(directive: &str) -> String {
     format!(
         "\"{directive}\" leads to an upstream with \"urlproxy_peers\", but the location has no \"urlproxy\": \
          its requests will fail, expected e.g. \"urlproxy tools path;\""
@@ -63,8 +64,8 @@ const SHARED_PAGES: &str = "\"proxy_cache\" may send one tenant's pages to anoth
      \"proxy_cache_key $scheme$host$request_uri;\"";
 
 /// Whether pages of different tenants have different keys.
-fn tells_tenants_apart(key: &[u8], mode: &Mode) -> bool {
-    names(key).any(|name| match name {
+fn separates_tenants(key: &[u8], mode: &Mode) -> bool {
+    variable_names(key).any(|name| match name {
         b"host" => true,
         // Not `$http_host`: with a URL in the request line, a client may send any other there.
         b"urlproxy_tool" => *mode != Mode::Domain,
@@ -74,7 +75,7 @@ fn tells_tenants_apart(key: &[u8], mode: &Mode) -> bool {
 }
 
 /// The names of the variables in a text.
-fn names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn variable_names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'$').skip(1).map(|rest| {
         let rest = rest.strip_prefix(b"{").unwrap_or(rest);
         let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
@@ -99,7 +100,7 @@ mod tests {
             ("$urlproxy_domain$request_uri", false, true),
             ("$urlproxy_tool$uri", true, false),
         ] {
-            let apart = |mode| tells_tenants_apart(key.as_bytes(), &mode);
+            let apart = |mode| separates_tenants(key.as_bytes(), &mode);
             assert_eq!((apart(Mode::Path), apart(Mode::Domain)), (in_path_mode, in_domain_mode), "{key}");
         }
     }

@@ -1,8 +1,8 @@
 //! One directive, one type: it takes its arguments, or says what is wrong with them.
 
+use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::directive::{Command, LocationLevel};
 use crate::nginx::ffi::module::LocationConf;
-use crate::nginx::ffi::outcome::Refusal;
 use crate::nginx::ffi::parser::Parser;
 
 /// A directive that needs nothing but its arguments.
@@ -16,7 +16,7 @@ pub(in crate::nginx) trait Directive {
     ///
     /// # Errors
     /// Where it may.
-    fn check_place(_: &Parser<'_>) -> Result<(), Refusal> {
+    fn check_place(_: &Parser<'_>) -> Result<(), ConfigError> {
         Ok(())
     }
 
@@ -49,9 +49,9 @@ pub(in crate::nginx) fn set_once<T>(slot: &mut Option<T>, name: &'static str, va
     Ok(())
 }
 
-impl From<DirectiveError> for Refusal {
+impl From<DirectiveError> for ConfigError {
     fn from(error: DirectiveError) -> Self {
-        Self::Because(error.to_string())
+        Self::Message(error.to_string())
     }
 }
 
@@ -59,7 +59,7 @@ impl<D: Directive<Conf = LocationConf>> Command for D {
     const DIRECTIVE: &'static str = D::NAME;
     type Level = LocationLevel;
 
-    fn run(conf: &mut LocationConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+    fn run(conf: &mut LocationConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         D::check_place(parser)?;
         Ok(D::apply(conf, args)?)
     }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use super::directive::{Directive, DirectiveError, set_once};
 use super::table::TableConf;
 use crate::nginx::ffi::complex_value::ComplexValue;
+use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::directive::{Command, LocationLevel};
-use crate::nginx::ffi::outcome::Refusal;
 use crate::nginx::ffi::parser::Parser;
 use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
 
@@ -107,7 +107,7 @@ impl LocationConf {
     }
 
     /// Whether both locations decide alike on the same URI: what one has found counts in the other.
-    pub fn decides_like(&self, other: &Self) -> bool {
+    pub fn resolves_like(&self, other: &Self) -> bool {
         let is_same_table = match (self.table(), other.table()) {
             (Some(one), Some(other)) => ptr::eq(one, other),
             _ => false,
@@ -167,7 +167,7 @@ impl Directive for Urlproxy {
     const NAME: &'static str = "urlproxy";
     type Conf = LocationConf;
 
-    fn check_place(parser: &Parser<'_>) -> Result<(), Refusal> {
+    fn check_place(parser: &Parser<'_>) -> Result<(), ConfigError> {
         if parser.is_in_location() {
             return Ok(());
         }
@@ -267,7 +267,7 @@ impl Command for UrlproxyHash {
     type Level = LocationLevel;
     const TAKES_BYTES: bool = true;
 
-    fn run(conf: &mut LocationConf, _: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+    fn run(conf: &mut LocationConf, _: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         if conf.hash.is_some() {
             return Err(DirectiveError::Duplicate(Self::DIRECTIVE).into());
         }

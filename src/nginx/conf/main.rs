@@ -6,9 +6,9 @@ use std::rc::Rc;
 use super::directive::DirectiveError;
 use super::table::{ENTRIES, TableConf, TableOptions};
 use super::upstream::UpstreamConf;
+use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::directive::{Command, MainLevel};
 use crate::nginx::ffi::module::IndicesInUse;
-use crate::nginx::ffi::outcome::Refusal;
 use crate::nginx::ffi::parser::Parser;
 use crate::nginx::ffi::proxy::ProxyModule;
 use crate::nginx::ffi::upstream_block::UpstreamId;
@@ -64,7 +64,7 @@ impl MainConf {
 
     /// Warns of upstreams that keep more connections than workers can spare.
     pub fn check_connections(&self, worker_connections: usize, warn: impl Fn(&str)) {
-        let kept: usize = self.keepalives().map(Keepalive::most).sum();
+        let kept: usize = self.keepalives().map(Keepalive::max_connections).sum();
         if kept > worker_connections / 2 {
             warn(&format!(
                 "\"urlproxy_keepalive\" of all upstreams keeps {kept} connections, more than half of {worker_connections} \
@@ -96,7 +96,7 @@ impl Command for UrlproxyTable {
     const DIRECTIVE: &'static str = "urlproxy_table";
     type Level = MainLevel;
 
-    fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal> {
+    fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         let name = args.first().copied().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || !name.chars().all(plain) {
@@ -126,7 +126,7 @@ impl Command for UrlproxyTable {
 }
 
 /// Applies one line of the block.
-fn apply_entry(options: &mut TableOptions, words: &[&str]) -> Result<(), Refusal> {
+fn apply_entry(options: &mut TableOptions, words: &[&str]) -> Result<(), ConfigError> {
     let (name, args) = words.split_first().unwrap_or((&"", &[]));
     let Some((_, apply)) = ENTRIES.iter().find(|(known, _)| known == name) else {
         let known: Vec<_> = ENTRIES.iter().map(|(known, _)| *known).collect();

@@ -19,11 +19,11 @@ use crate::units::{parse_duration, parse_size};
 use crate::withdrawal_guard::{GuardOption, GuardOptionError};
 
 const DEFAULT_ZONE_BYTES: usize = 16 << 20;
-const SMALLEST_ZONE_BYTES: usize = 256 << 10;
+const MIN_ZONE_BYTES: usize = 256 << 10;
 const DEFAULT_SOURCE: &str = "redis://127.0.0.1:6379/0";
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
-const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
-const SHORTEST_RESYNC: Duration = Duration::from_secs(1);
+const DEFAULT_RESYNC_INTERVAL: Duration = Duration::from_secs(60);
+const MIN_RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(86400);
 
 /// The block as it was written.
@@ -75,20 +75,20 @@ pub(in crate::nginx) struct TableConf {
     /// Whether that one had another source.
     pub is_new_source: Cell<bool>,
     /// Where its zone comes from. Set when the zone is mapped.
-    pub origin: Cell<Origin>,
+    pub zone_origin: Cell<ZoneOrigin>,
     /// What one worker keeps between requests.
     pub worker: RefCell<Worker>,
 }
 
 /// Where the zone of a table comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::nginx) enum Origin {
+pub(in crate::nginx) enum ZoneOrigin {
     /// New and empty.
     Fresh,
     /// The zone of the configuration before.
-    Kept,
+    Reused,
     /// New, with the routes of the configuration before.
-    Carried { tools: u64 },
+    CarriedOver { tools: u64 },
 }
 
 /// What one worker keeps between requests.
@@ -100,24 +100,24 @@ pub(in crate::nginx) struct Worker {
 }
 
 impl ZoneOwner for TableConf {
-    fn mapped(&self, table: Table<'static>, is_fresh: bool) -> Result<(), PublishError> {
+    fn on_mapped(&self, table: Table<'static>, is_fresh: bool) -> Result<(), PublishError> {
         let _ = self.table.set(table);
-        self.origin.set(if is_fresh { self.take_over(table)? } else { Origin::Kept });
+        self.zone_origin.set(if is_fresh { self.carry_over_routes(table)? } else { ZoneOrigin::Reused });
         Ok(())
     }
 
-    fn log_refusal(&self, error: &dyn Error) {
-        log::cycle(nginx_sys::NGX_LOG_EMERG, &format!("urlproxy_table {}: {error}", self.name));
+    fn log_error(&self, error: &dyn Error) {
+        log::write_to_cycle(nginx_sys::NGX_LOG_EMERG, &format!("urlproxy_table {}: {error}", self.name));
     }
 }
 
 impl TableConf {
     /// Gives a fresh table what the one before it holds. That is still mapped, and written to, as long as this
     /// configuration is not in force.
-    fn take_over(&self, table: Table<'static>) -> Result<Origin, PublishError> {
+    fn carry_over_routes(&self, table: Table<'static>) -> Result<ZoneOrigin, PublishError> {
         match self.predecessor.get().filter(|former| former.header().is_loaded()) {
-            Some(former) => carry_over(former, table).map(|tools| Origin::Carried { tools }),
-            None => Ok(Origin::Fresh),
+            Some(former) => carry_over(former, table).map(|tools| ZoneOrigin::CarriedOver { tools }),
+            None => Ok(ZoneOrigin::Fresh),
         }
     }
 }
@@ -134,7 +134,7 @@ impl TableOptions {
             None => source,
         };
         let admission = Admission { networks: self.networks.unwrap_or_default(), own_sockets: Vec::new() };
-        let resync_interval = self.resync_interval.unwrap_or(DEFAULT_RESYNC);
+        let resync_interval = self.resync_interval.unwrap_or(DEFAULT_RESYNC_INTERVAL);
         Ok(TableConf {
             name: name.to_owned(),
             zone_bytes: self.zone_bytes.unwrap_or(DEFAULT_ZONE_BYTES),
@@ -150,13 +150,17 @@ impl TableOptions {
             table: OnceCell::new(),
             predecessor: Cell::new(None),
             is_new_source: Cell::new(false),
-            origin: Cell::new(Origin::Fresh),
+            zone_origin: Cell::new(ZoneOrigin::Fresh),
             worker: RefCell::new(Worker { scratch: Scratch::default(), turns: Vec::new() }),
         })
     }
 }
 
-fn one<'a>(args: &[&'a str], directive: &'static str, example: &'static str) -> Result<&'a str, DirectiveError> {
+fn single_value<'a>(
+    args: &[&'a str],
+    directive: &'static str,
+    example: &'static str,
+) -> Result<&'a str, DirectiveError> {
     match args {
         [value] => Ok(value),
         _ => Err(DirectiveError::Arguments { directive, takes: "one value", example }),
@@ -164,7 +168,7 @@ fn one<'a>(args: &[&'a str], directive: &'static str, example: &'static str) -> 
 }
 
 fn duration(args: &[&str], directive: &'static str, example: &'static str) -> Result<Duration, DirectiveError> {
-    let value = one(args, directive, example)?;
+    let value = single_value(args, directive, example)?;
     let invalid = || DirectiveError::Invalid { directive, what: "duration", value: value.into(), example };
     parse_duration(value).ok_or_else(invalid)
 }
@@ -177,8 +181,8 @@ impl Directive for Zone {
     type Conf = TableOptions;
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
-        let value = one(args, Self::NAME, "zone 16m;")?;
-        let size = parse_size(value).filter(|&bytes| bytes >= SMALLEST_ZONE_BYTES);
+        let value = single_value(args, Self::NAME, "zone 16m;")?;
+        let size = parse_size(value).filter(|&bytes| bytes >= MIN_ZONE_BYTES);
         let size = size.ok_or_else(|| DirectiveError::Invalid {
             directive: Self::NAME,
             what: "size (at least 256k)",
@@ -197,7 +201,7 @@ impl Directive for Redis {
     type Conf = TableOptions;
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
-        let value = one(args, Self::NAME, "redis redis://127.0.0.1:6379/0;")?;
+        let value = single_value(args, Self::NAME, "redis redis://127.0.0.1:6379/0;")?;
         let source = value.parse::<RedisUrl>().map_err(|e| DirectiveError::Other(format!("\"{}\" {e}", Self::NAME)))?;
         set_once(&mut conf.source, Self::NAME, source)
     }
@@ -211,7 +215,7 @@ impl Directive for PasswordFile {
     type Conf = TableOptions;
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
-        let path = one(args, Self::NAME, "password_file /etc/urlproxy/redis.pass;")?;
+        let path = single_value(args, Self::NAME, "password_file /etc/urlproxy/redis.pass;")?;
         let unread = |e| DirectiveError::Other(format!("\"{}\" cannot be read from \"{path}\": {e}", Self::NAME));
         let password = read_password_file(Path::new(path)).map_err(unread)?.ok_or_else(|| {
             DirectiveError::Other(format!(
@@ -245,7 +249,7 @@ impl Directive for ResyncInterval {
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
         let value = duration(args, Self::NAME, "60s")?;
-        if value < SHORTEST_RESYNC {
+        if value < MIN_RESYNC_INTERVAL {
             return Err(DirectiveError::Invalid {
                 directive: Self::NAME,
                 what: "duration (at least 1s)",

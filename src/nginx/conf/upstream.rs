@@ -15,9 +15,9 @@ use crate::table::HealthSettings;
 use crate::units::parse_duration;
 
 /// The most connections that a configuration may keep.
-const MOST: u32 = 1_000_000;
+const MAX_CONNECTIONS: u32 = 1_000_000;
 /// A tool may have so many of all connections, unless `per_tool` says otherwise: one sixteenth.
-const SHARES: u32 = 16;
+const DEFAULT_TOOL_SHARE: u32 = 16;
 
 /// What this module has of an upstream with `urlproxy_peers`.
 pub(in crate::nginx) struct UpstreamConf {
@@ -60,7 +60,7 @@ pub(in crate::nginx) fn parse_keepalive(args: &[&str]) -> Result<(Settings, Vec<
     let Some((number, parameters)) = args.split_first() else {
         return Err(DirectiveError::Arguments { directive, takes: "a number of connections", example });
     };
-    let number_of = |text: &str| text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    let number_of = |text: &str| text.parse().ok().filter(|number| (1..=MAX_CONNECTIONS).contains(number));
     let total = number_of(number).ok_or_else(|| DirectiveError::Invalid {
         directive,
         what: "number of connections (1 to 1000000)",
@@ -88,7 +88,7 @@ pub(in crate::nginx) fn parse_keepalive(args: &[&str]) -> Result<(Settings, Vec<
             _ => return Err(invalid()),
         }
     }
-    let per_owner = per_tool.unwrap_or((total / SHARES).max(per_backend));
+    let per_owner = per_tool.unwrap_or((total / DEFAULT_TOOL_SHARE).max(per_backend));
     Ok((Settings { limits: Limits { total, per_backend, per_owner }, timeout, requests, time }, shared))
 }
 

@@ -14,8 +14,8 @@ use ngx::core::Status;
 
 use super::addr_text::AddrText;
 use super::cycle::Cycle;
-use super::guard::guarded;
 use super::module::Module;
+use super::panic_guard::catch_panic;
 use super::pool::Pool;
 use super::timer::now_milliseconds;
 
@@ -26,28 +26,28 @@ pub(in crate::nginx) struct Connection {
 }
 
 /// What keeps idle connections.
-pub(in crate::nginx) trait Store {
-    /// Something happened to the connection at this place: the backend closes it or says something, it was idle for too long,
+pub(in crate::nginx) trait ConnectionStore {
+    /// Something happened to the connection at this slot: the backend closes it or says something, it was idle for too long,
     /// or nginx needs it or ends.
-    fn wake(&self, place: u32);
+    fn on_event(&self, slot: u32);
 }
 
-/// The type of this module's [`Store`].
-pub(in crate::nginx) trait KeepsConnections {
+/// The type of this module's [`ConnectionStore`].
+pub(in crate::nginx) trait HasConnectionStore {
     /// What keeps idle connections.
-    type Store: Store + 'static;
+    type Store: ConnectionStore + 'static;
 }
 
-/// The place of a connection that no store has.
-const NOWHERE: u32 = u32::MAX;
+/// The slot of a connection that no store has.
+const NO_SLOT: u32 = u32::MAX;
 
-type ModuleStore = <Module as KeepsConnections>::Store;
+type ModuleStore = <Module as HasConnectionStore>::Store;
 
 /// What an open connection has in its own pool.
-struct Note {
+struct ConnectionData {
     text: AddrText,
-    /// Where it waits, or [`NOWHERE`].
-    place: u32,
+    /// Where it waits, or [`NO_SLOT`].
+    slot: u32,
     store: Weak<ModuleStore>,
 }
 
@@ -66,46 +66,46 @@ impl Connection {
 
     #[inline(always)]
     fn as_ref(&self) -> &ngx_connection_t {
-        // SAFETY: as in `field`.
+        // SAFETY: as in `raw_field`.
         unsafe { self.raw.as_ref() }
     }
 
     #[inline(always)]
     fn as_mut(&mut self) -> &mut ngx_connection_t {
-        // SAFETY: as in `field`.
+        // SAFETY: as in `raw_field`.
         unsafe { self.raw.as_mut() }
     }
 
     #[inline(always)]
     fn read(&self) -> &ngx_event_t {
-        let event = field!(self.read);
+        let event = raw_field!(self.read);
         // SAFETY: an open connection has both events.
         unsafe { &*event }
     }
 
     #[inline(always)]
     fn write(&self) -> &ngx_event_t {
-        let event = field!(self.write);
+        let event = raw_field!(self.write);
         // SAFETY: an open connection has both events.
         unsafe { &*event }
     }
 
     #[inline(always)]
     fn read_mut(&mut self) -> &mut ngx_event_t {
-        let event = field!(self.read);
+        let event = raw_field!(self.read);
         // SAFETY: an open connection has both events, and only the holder uses them.
         unsafe { &mut *event }
     }
 
     #[inline(always)]
     fn write_mut(&mut self) -> &mut ngx_event_t {
-        let event = field!(self.write);
+        let event = raw_field!(self.write);
         // SAFETY: an open connection has both events, and only the holder uses them.
         unsafe { &mut *event }
     }
 
     fn pool(&self) -> Pool<'_> {
-        let pool = field!(self.pool);
+        let pool = raw_field!(self.pool);
         // SAFETY: an upstream's connection has a pool of its own, as long as it is open.
         unsafe { Pool::from_raw(pool) }
     }
@@ -153,61 +153,61 @@ impl Connection {
     /// a connection. False when memory has run out.
     #[inline(always)]
     pub fn prepare(&mut self, text: Option<&AddrText>, store: &Weak<ModuleStore>) -> bool {
-        self.note().is_some() || text.and_then(|text| self.write_note(*text, store)).is_some()
+        self.data().is_some() || text.and_then(|text| self.attach_data(*text, store)).is_some()
     }
 
     #[cold]
-    fn write_note(&mut self, text: AddrText, store: &Weak<ModuleStore>) -> Option<()> {
+    fn attach_data(&mut self, text: AddrText, store: &Weak<ModuleStore>) -> Option<()> {
         // SAFETY: the connection's own pool.
-        let cleanup = unsafe { ngx_pool_cleanup_add(self.pool().as_ptr(), size_of::<Note>()) };
+        let cleanup = unsafe { ngx_pool_cleanup_add(self.pool().as_ptr(), size_of::<ConnectionData>()) };
         // SAFETY: fresh, of the connection's pool.
         let cleanup = unsafe { cleanup.as_mut() }?;
-        let note = cleanup.data.cast::<Note>();
+        let data = cleanup.data.cast::<ConnectionData>();
         // SAFETY: fresh memory of this size; nginx aligns it for pointers.
-        unsafe { note.write(Note { text, place: NOWHERE, store: store.clone() }) };
+        unsafe { data.write(ConnectionData { text, slot: NO_SLOT, store: store.clone() }) };
         cleanup.handler = Some(release);
         // nginx has no use for this field of a connection to a backend.
-        field!(self.addr_text = ngx_str_t { len: 0, data: note.cast() });
+        raw_field!(self.addr_text = ngx_str_t { len: 0, data: data.cast() });
         Some(())
     }
 
     /// What `prepare` has put into the connection's pool.
     #[inline(always)]
-    fn note(&self) -> Option<&Note> {
-        let note = field!(self.addr_text.data).cast::<Note>();
+    fn data(&self) -> Option<&ConnectionData> {
+        let data = raw_field!(self.addr_text.data).cast::<ConnectionData>();
         // SAFETY: `prepare` has put it there, as long as the connection is open; or it is null.
-        unsafe { note.as_ref() }
+        unsafe { data.as_ref() }
     }
 
     #[inline(always)]
-    fn set_place(&mut self, place: u32) {
-        let note = field!(self.addr_text.data).cast::<Note>();
+    fn set_slot(&mut self, slot: u32) {
+        let data = raw_field!(self.addr_text.data).cast::<ConnectionData>();
         // SAFETY: `prepare` has put it there, or it is null; the connection's holder alone uses it.
-        if let Some(note) = unsafe { note.as_mut() } {
-            note.place = place;
+        if let Some(data) = unsafe { data.as_mut() } {
+            data.slot = slot;
         }
     }
 
     /// The text of its address.
     #[inline(always)]
     pub fn text(&self) -> &AddrText {
-        self.note().map_or(&AddrText::EMPTY, |note| &note.text)
+        self.data().map_or(&AddrText::EMPTY, |data| &data.text)
     }
 
     /// No request has it any more. nginx's own handlers would take its `data` for one.
     #[inline(always)]
     pub(super) fn detach(&mut self) {
-        self.set_place(NOWHERE);
-        field!(self.data = ptr::null_mut());
+        self.set_slot(NO_SLOT);
+        raw_field!(self.data = ptr::null_mut());
         self.read_mut().handler = Some(on_read);
         self.write_mut().handler = Some(on_write);
     }
 
-    /// Has it wait at a place of its store, which is woken when something happens to it. nginx closes it when it needs
+    /// Has it wait at a slot of its store, which is woken when something happens to it. nginx closes it when it needs
     /// connections.
     #[inline(always)]
-    pub fn park(&mut self, place: u32, timeout_milliseconds: usize) {
-        self.set_place(place);
+    pub fn park(&mut self, slot: u32, timeout_milliseconds: usize) {
+        self.set_slot(slot);
         let read = self.read_mut();
         read.set_delayed(0);
         // SAFETY: an event of an open connection.
@@ -222,7 +222,7 @@ impl Connection {
             // SAFETY: a cycle is there for its handle's life.
             let log = unsafe { (*cycle.as_ptr()).log };
             self.set_log(log);
-            self.offer(cycle);
+            self.mark_reusable(cycle);
         }
     }
 
@@ -233,7 +233,7 @@ impl Connection {
     }
 
     /// Whether it may go on waiting: nobody wants it closed, and the backend has sent nothing.
-    pub fn may_stay(&mut self) -> bool {
+    pub fn is_still_idle(&mut self) -> bool {
         if self.as_ref().close() != 0 || self.read().timedout() != 0 || !self.is_silent() {
             return false;
         }
@@ -243,13 +243,13 @@ impl Connection {
 
     /// Ends its wait: a request gets it, which logs to `log`.
     #[inline(always)]
-    pub(super) fn hand_out(mut self, log: *mut ngx_log_t, lets_timer: bool) -> *mut ngx_connection_t {
+    pub(super) fn resume(mut self, log: *mut ngx_log_t, keeps_timer: bool) -> *mut ngx_connection_t {
         let raw = self.as_mut();
         raw.set_idle(0);
         raw.sent = 0;
         self.set_log(log);
-        self.withdraw();
-        if !lets_timer && self.read().timer_set() != 0 {
+        self.unmark_reusable();
+        if !keeps_timer && self.read().timer_set() != 0 {
             // SAFETY: its timer is set.
             unsafe { ngx_del_timer(self.read_mut()) };
         }
@@ -258,7 +258,7 @@ impl Connection {
 
     /// Closes it.
     pub fn close(mut self) {
-        self.withdraw();
+        self.unmark_reusable();
         // SAFETY: an open connection that no one else has.
         unsafe { close(self.into_raw()) };
     }
@@ -266,7 +266,7 @@ impl Connection {
     /// Has the connection log to `log` from now on.
     #[inline(always)]
     fn set_log(&mut self, log: *mut ngx_log_t) {
-        field!(self.log = log);
+        raw_field!(self.log = log);
         self.read_mut().log = log;
         self.write_mut().log = log;
         let pool = self.pool().as_ptr();
@@ -277,7 +277,7 @@ impl Connection {
     /// Puts it at the end of those that nginx closes when it needs others: as `ngx_reusable_connection`, but `stub_status` does
     /// not count it as a waiting client's.
     #[inline(always)]
-    fn offer(&mut self, cycle: Cycle<'_>) {
+    fn mark_reusable(&mut self, cycle: Cycle<'_>) {
         if self.as_ref().reusable() != 0 {
             return;
         }
@@ -296,13 +296,13 @@ impl Connection {
 
     /// Takes it out again, before it is used or closed.
     #[inline(always)]
-    fn withdraw(&mut self) {
+    fn unmark_reusable(&mut self) {
         let raw = self.as_mut();
         if raw.reusable() == 0 {
             return;
         }
         raw.set_reusable(0);
-        // SAFETY: `offer` has put it into the list.
+        // SAFETY: `mark_reusable` has put it into the list.
         unsafe { ngx_queue_remove(&raw mut raw.queue) };
         let Some(cycle) = Cycle::running() else { return };
         // SAFETY: nginx's own, on this thread; nobody else is at it meanwhile.
@@ -315,15 +315,14 @@ impl Connection {
 unsafe extern "C" fn on_write(_: *mut ngx_event_t) {}
 
 unsafe extern "C" fn on_read(event: *mut ngx_event_t) {
-    guarded((), || {
+    catch_panic((), || {
         // SAFETY: nginx passes the event of a connection that was detached, and is open.
         let raw = unsafe { (*event).data }.cast();
         // SAFETY: no request has it; its store, if any, is asked below.
         let Some(connection) = (unsafe { Connection::from_raw(raw) }) else { return };
-        let waits =
-            connection.note().filter(|note| note.place != NOWHERE).map(|note| (note.store.upgrade(), note.place));
+        let waits = connection.data().filter(|data| data.slot != NO_SLOT).map(|data| (data.store.upgrade(), data.slot));
         match waits {
-            Some((Some(store), place)) => store.wake(place),
+            Some((Some(store), slot)) => store.on_event(slot),
             // It was dropped, or its store is gone with the configuration.
             _ => connection.close(),
         }
@@ -331,9 +330,9 @@ unsafe extern "C" fn on_read(event: *mut ngx_event_t) {
 }
 
 /// Releases what `prepare` has put into a connection's pool.
-unsafe extern "C" fn release(note: *mut c_void) {
+unsafe extern "C" fn release(data: *mut c_void) {
     // SAFETY: `prepare` has written it; nginx calls this once, as it frees the pool.
-    guarded((), || unsafe { ptr::drop_in_place(note.cast::<Note>()) });
+    catch_panic((), || unsafe { ptr::drop_in_place(data.cast::<ConnectionData>()) });
 }
 
 /// Closes a connection; one with TLS says nothing and waits for nothing.

@@ -45,7 +45,7 @@ impl<'c> Cycle<'c> {
     }
 
     /// The cycle before it, if it is read now.
-    pub(super) fn former(self) -> *mut ngx_cycle_t {
+    pub(super) fn old_cycle(self) -> *mut ngx_cycle_t {
         self.as_ref().old_cycle
     }
 
@@ -86,7 +86,7 @@ impl<'c> Cycle<'c> {
     }
 
     /// The addresses that it listens on.
-    pub fn listening(self) -> Vec<SocketAddr> {
+    pub fn listen_addresses(self) -> Vec<SocketAddr> {
         // SAFETY: the cycle's listening sockets are an array of this type.
         let sockets = unsafe { self.as_ref().listening.as_slice::<ngx_listening_t>() };
         let address = |socket: &ngx_listening_t| {
@@ -98,7 +98,7 @@ impl<'c> Cycle<'c> {
     }
 
     /// The number of the user that workers run as. Only root's master can give workers another user than its own.
-    pub fn workers_user(self) -> Option<u32> {
+    pub fn worker_uid(self) -> Option<u32> {
         let is_root = rustix::process::geteuid().is_root();
         let module = &raw const ngx_core_module;
         // SAFETY: nginx has given its modules their numbers before it made a cycle.

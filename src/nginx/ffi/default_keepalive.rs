@@ -6,7 +6,7 @@ use std::ptr;
 use nginx_sys::{nginx_version, ngx_array_t};
 use ngx::ngx_string;
 
-use super::outcome::CONF_OK;
+use super::config_error::CONF_OK;
 use super::parser::Parser;
 use super::pool;
 use super::proxy::commands;

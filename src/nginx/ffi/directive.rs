@@ -10,9 +10,9 @@ use nginx_sys::{
     ngx_str_t, ngx_uint_t,
 };
 
-use super::guard::guarded;
+use super::config_error::{CONF_ERROR, ConfigError};
 use super::module;
-use super::outcome::{CONF_ERROR, Refusal};
+use super::panic_guard::catch_panic;
 use super::parser::Parser;
 
 /// The level of the configuration that a directive writes to.
@@ -52,7 +52,7 @@ pub(in crate::nginx) trait Command {
     ///
     /// # Errors
     /// Why they are refused.
-    fn run(conf: &mut <Self::Level as Level>::Conf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), Refusal>;
+    fn run(conf: &mut <Self::Level as Level>::Conf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError>;
 }
 
 /// The longest name of a directive, and the zero byte that nginx wants behind it.
@@ -86,7 +86,7 @@ pub(in crate::nginx) const fn command<C: Command>(flags: u32) -> ngx_command_t {
 }
 
 unsafe extern "C" fn set<C: Command>(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
-    guarded(CONF_ERROR, || {
+    catch_panic(CONF_ERROR, || {
         // SAFETY: nginx passes what this module made for the level, of the type that belongs to it, and lets nobody else at
         // it during the call.
         let conf = unsafe { &mut *conf.cast::<<C::Level as Level>::Conf>() };

@@ -6,10 +6,10 @@ use std::ffi::{c_char, c_void};
 use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_int_t};
 use ngx::core::Status;
 
+use super::config_error::{CONF_ERROR, CONF_OK, ConfigError};
 use super::cycle::Cycle;
-use super::guard::guarded;
 use super::module::{LocationConf, MainConf};
-use super::outcome::{CONF_ERROR, CONF_OK, Refusal};
+use super::panic_guard::catch_panic;
 use super::parser::Parser;
 
 /// What this module does while a configuration is read, and in the life of a process.
@@ -26,7 +26,7 @@ pub(in crate::nginx) trait Hooks {
         main: &MainConf,
         above: &LocationConf,
         conf: &mut LocationConf,
-    ) -> Result<(), Refusal>;
+    ) -> Result<(), ConfigError>;
 
     /// In the master, once the configuration is good and the sockets are open.
     fn init_module(cycle: Cycle<'_>);
@@ -39,7 +39,7 @@ pub(in crate::nginx) trait Hooks {
 }
 
 pub(in crate::nginx) unsafe extern "C" fn preconfiguration<H: Hooks>(cf: *mut ngx_conf_t) -> ngx_int_t {
-    guarded(Status::NGX_ERROR, || {
+    catch_panic(Status::NGX_ERROR, || {
         // SAFETY: nginx passes its parser, for the time of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
         H::before_configuration(&mut parser).map_or(Status::NGX_ERROR, |()| Status::NGX_OK)
@@ -48,12 +48,12 @@ pub(in crate::nginx) unsafe extern "C" fn preconfiguration<H: Hooks>(cf: *mut ng
 }
 
 pub(in crate::nginx) unsafe extern "C" fn postconfiguration<H: Hooks>(cf: *mut ngx_conf_t) -> ngx_int_t {
-    guarded(Status::NGX_ERROR, || {
+    catch_panic(Status::NGX_ERROR, || {
         // SAFETY: nginx passes its parser, for the time of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
         // SAFETY: nothing has a reference to it that could be written through, now that the block is read.
         let Some(main) = (unsafe { parser.main_conf() }) else { return Status::NGX_ERROR };
-        let former = parser.former_cycle().and_then(Cycle::main_conf);
+        let former = parser.old_cycle().and_then(Cycle::main_conf);
         H::after_configuration(&mut parser, main, former).map_or(Status::NGX_ERROR, |()| Status::NGX_OK)
     })
     .0
@@ -64,7 +64,7 @@ pub(in crate::nginx) unsafe extern "C" fn merge_loc_conf<H: Hooks>(
     above: *mut c_void,
     conf: *mut c_void,
 ) -> *mut c_char {
-    guarded(CONF_ERROR, || {
+    catch_panic(CONF_ERROR, || {
         // SAFETY: nginx passes its parser, for the time of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
         // SAFETY: nothing has a reference to it that could be written through, now that the block is read.
@@ -75,7 +75,7 @@ pub(in crate::nginx) unsafe extern "C" fn merge_loc_conf<H: Hooks>(
         let conf = unsafe { &mut *conf.cast::<LocationConf>() };
         match H::merge(&mut parser, main, above, conf) {
             Ok(()) => CONF_OK,
-            Err(error) => parser.refuse(&error),
+            Err(error) => parser.log_error(&error),
         }
     })
 }
@@ -93,10 +93,10 @@ pub(in crate::nginx) unsafe extern "C" fn init_process<H: Hooks>(cycle: *mut ngx
 }
 
 fn with_cycle(cycle: Option<Cycle<'_>>, f: fn(Cycle<'_>)) -> ngx_int_t {
-    guarded((), || cycle.into_iter().for_each(f));
+    catch_panic((), || cycle.into_iter().for_each(f));
     Status::NGX_OK.0
 }
 
 pub(in crate::nginx) unsafe extern "C" fn exit_process<H: Hooks>(_: *mut ngx_cycle_t) {
-    guarded((), H::exit_process);
+    catch_panic((), H::exit_process);
 }

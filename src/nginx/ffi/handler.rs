@@ -4,16 +4,16 @@
 use nginx_sys::{ngx_http_finalize_request, ngx_http_request_t, ngx_int_t};
 use ngx::core::Status;
 
-use super::guard::guarded;
+use super::panic_guard::catch_panic;
 use super::request::Request;
 
 /// What a handler makes of a request. One word: a status for nginx, or, from [`FINALIZE`] on, one for the client.
-pub(in crate::nginx) struct Outcome(ngx_int_t);
+pub(in crate::nginx) struct HandlerStatus(ngx_int_t);
 
 /// Above all statuses.
 const FINALIZE: ngx_int_t = 1 << 16;
 
-impl Outcome {
+impl HandlerStatus {
     /// The client gets this status, whatever others would say. A status for nginx is, with `satisfy any`, one opinion among
     /// several.
     pub fn finalize(status: u32) -> Self {
@@ -21,7 +21,7 @@ impl Outcome {
     }
 }
 
-impl From<Status> for Outcome {
+impl From<Status> for HandlerStatus {
     #[inline(always)]
     fn from(status: Status) -> Self {
         Self(status.0)
@@ -34,12 +34,12 @@ pub(in crate::nginx) trait Handler {
     const ON_PANIC: Status = Status::NGX_ERROR;
 
     /// Handles a request.
-    fn handle(request: Request<'_>) -> Outcome;
+    fn handle(request: Request<'_>) -> HandlerStatus;
 }
 
 pub(super) unsafe extern "C" fn handler<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx passes the request that it works on, and works on it during the call.
-    let Outcome(status) = guarded(H::ON_PANIC.into(), || H::handle(unsafe { Request::from_raw(r) }));
+    let HandlerStatus(status) = catch_panic(H::ON_PANIC.into(), || H::handle(unsafe { Request::from_raw(r) }));
     if status < FINALIZE {
         return status;
     }

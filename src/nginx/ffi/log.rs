@@ -31,7 +31,7 @@ impl Log<'_> {
 }
 
 /// Writes to the log of the running cycle.
-pub(in crate::nginx) fn cycle(level: u32, text: &str) {
+pub(in crate::nginx) fn write_to_cycle(level: u32, text: &str) {
     // SAFETY: nginx writes it on this thread only.
     let running = unsafe { ngx_cycle };
     // SAFETY: nginx keeps the cycle in force; before its first there is none.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use nginx_sys::{ngx_conf_t, ngx_module_t, ngx_uint_t};
 use ngx::http::{HttpModule, HttpModuleLocationConf, HttpModuleMainConf};
 
-use super::guard::guarded;
+use super::panic_guard::catch_panic;
 
 /// This module. The traits of this folder that are implemented for it say which types of this module's nginx keeps; no
 /// second implementation can say otherwise.
@@ -80,7 +80,7 @@ unsafe impl HttpModuleLocationConf for Module {
 
 /// What nginx calls first, for the http block.
 pub(in crate::nginx) unsafe extern "C" fn create_main_conf<S: ModuleStatic>(cf: *mut ngx_conf_t) -> *mut c_void {
-    guarded(ptr::null_mut(), || {
+    catch_panic(ptr::null_mut(), || {
         LOADED.store(S::as_ptr(), Relaxed);
         CTX_INDEX.store(Module::module().ctx_index, Relaxed);
         // SAFETY: nginx passes its parser.
@@ -91,7 +91,7 @@ pub(in crate::nginx) unsafe extern "C" fn create_main_conf<S: ModuleStatic>(cf: 
 /// What nginx calls for each location, and each level above.
 pub(in crate::nginx) unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
     // SAFETY: nginx passes its parser.
-    guarded(ptr::null_mut(), || unsafe { Module::create_loc_conf(cf) })
+    catch_panic(ptr::null_mut(), || unsafe { Module::create_loc_conf(cf) })
 }
 
 /// One configuration's use of the indices; it ends with the configuration's pool, also when a reload is refused.

@@ -18,12 +18,12 @@ use ngx::http::{
 };
 
 use super::complex_value::ComplexValue;
+use super::config_error::{CONF_ERROR, CONF_OK, ConfigError};
 use super::cycle::Cycle;
-use super::guard::guarded;
 use super::handler::{Handler, handler};
 use super::log::Log;
 use super::module::{MainConf, Module};
-use super::outcome::{CONF_ERROR, CONF_OK, Refusal};
+use super::panic_guard::catch_panic;
 use super::pool::{self, Pool};
 use super::upstream_block::UpstreamBlock;
 
@@ -91,8 +91,8 @@ impl<'c> Parser<'c> {
     }
 
     /// The cycle in force, which this configuration is to follow.
-    pub(super) fn former_cycle(&self) -> Option<Cycle<'c>> {
-        let former = self.cycle()?.former();
+    pub(super) fn old_cycle(&self) -> Option<Cycle<'c>> {
+        let former = self.cycle()?.old_cycle();
         // SAFETY: nginx keeps the cycle in force until this one is.
         unsafe { Cycle::from_raw(former) }
     }
@@ -113,8 +113,8 @@ impl<'c> Parser<'c> {
     }
 
     /// Logs an error with file and line, unless nginx has. What a directive returns then.
-    pub(super) fn refuse(&self, error: &Refusal) -> *mut c_char {
-        let Refusal::Because(error) = error else { return CONF_ERROR };
+    pub(super) fn log_error(&self, error: &ConfigError) -> *mut c_char {
+        let ConfigError::Message(error) = error else { return CONF_ERROR };
         let level = NGX_LOG_EMERG as ngx_uint_t;
         // SAFETY: nginx's parser; the format takes a length and that many bytes.
         unsafe { ngx_conf_log_error(level, self.raw, 0, c"%*s".as_ptr(), error.len(), error.as_ptr()) };
@@ -161,14 +161,14 @@ impl<'c> Parser<'c> {
     ///
     /// # Errors
     /// The block is refused, which was logged.
-    pub fn read_block(&mut self, mut f: impl FnMut(&[&str]) -> Result<(), Refusal>) -> Result<(), Refusal> {
-        let mut f: &mut dyn FnMut(&[&str]) -> Result<(), Refusal> = &mut f;
+    pub fn read_block(&mut self, mut f: impl FnMut(&[&str]) -> Result<(), ConfigError>) -> Result<(), ConfigError> {
+        let mut f: &mut dyn FnMut(&[&str]) -> Result<(), ConfigError> = &mut f;
         let ngx_conf_t { handler, handler_conf, .. } = *self.as_ref();
         self.set_line_handler(Some(read_line), (&raw mut f).cast());
         // SAFETY: nginx's parser stands behind the opening brace.
         let outcome = unsafe { ngx_conf_parse(self.raw, ptr::null_mut()) };
         self.set_line_handler(handler, handler_conf);
-        if outcome == CONF_OK { Ok(()) } else { Err(Refusal::Logged) }
+        if outcome == CONF_OK { Ok(()) } else { Err(ConfigError::Logged) }
     }
 
     fn set_line_handler(&mut self, handler: ngx_conf_handler_pt, conf: *mut c_void) {
@@ -181,8 +181,8 @@ impl<'c> Parser<'c> {
     ///
     /// # Errors
     /// nginx refuses it, which it logs.
-    pub fn compile_argument(&mut self) -> Result<ComplexValue, Refusal> {
-        self.try_compile_argument().ok_or(Refusal::Logged)
+    pub fn compile_argument(&mut self) -> Result<ComplexValue, ConfigError> {
+        self.try_compile_argument().ok_or(ConfigError::Logged)
     }
 
     fn try_compile_argument(&mut self) -> Option<ComplexValue> {
@@ -206,7 +206,7 @@ impl<'c> Parser<'c> {
     pub(super) fn apply(
         &mut self,
         takes_bytes: bool,
-        f: impl FnOnce(&[&str], &mut Self) -> Result<(), Refusal>,
+        f: impl FnOnce(&[&str], &mut Self) -> Result<(), ConfigError>,
     ) -> *mut c_char {
         let words: Vec<_> = self.words().into_iter().map(String::from_utf8_lossy).collect();
         let is_text = words.iter().all(|word| matches!(word, Cow::Borrowed(_)));
@@ -217,16 +217,16 @@ impl<'c> Parser<'c> {
         };
         match outcome {
             Ok(()) => CONF_OK,
-            Err(error) => self.refuse(&error),
+            Err(error) => self.log_error(&error),
         }
     }
 }
 
 /// What nginx calls for a line of a block of a directive's own.
 unsafe extern "C" fn read_line(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
-    guarded(CONF_ERROR, || {
+    catch_panic(CONF_ERROR, || {
         // SAFETY: `read_block` has passed its closure, and waits.
-        let f = unsafe { &mut *conf.cast::<&mut dyn FnMut(&[&str]) -> Result<(), Refusal>>() };
+        let f = unsafe { &mut *conf.cast::<&mut dyn FnMut(&[&str]) -> Result<(), ConfigError>>() };
         // SAFETY: nginx passes its parser, for the time of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
         parser.apply(false, |words, _| f(words))

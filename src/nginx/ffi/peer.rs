@@ -14,11 +14,11 @@ use nginx_sys::{
 use ngx::core::Status;
 
 use super::addr_text::AddrText;
+use super::config_error::ConfigError;
 use super::connection::Connection;
-use super::guard::guarded;
 use super::log::Log;
 use super::module::MainConf;
-use super::outcome::Refusal;
+use super::panic_guard::catch_panic;
 use super::parser::Parser;
 use super::pool::{self, Pool};
 use super::request::Request;
@@ -37,7 +37,7 @@ pub(in crate::nginx) trait Balancer: Sized + 'static {
     ///
     /// # Errors
     /// The block says something else too.
-    fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m Self::Conf, Refusal>;
+    fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m Self::Conf, ConfigError>;
 
     /// Begins, and how many backends can be asked. `None` fails the request.
     fn init<'r>(request: Request<'r>, upstream: Upstream<'r>, conf: &'r Self::Conf)
@@ -51,7 +51,7 @@ pub(in crate::nginx) trait Balancer: Sized + 'static {
 }
 
 /// What nginx keeps for a request.
-struct Slot<P> {
+struct PeerData<P> {
     peers: P,
     addresses: Addresses,
 }
@@ -105,7 +105,7 @@ unsafe extern "C" fn init_upstream<B: Balancer>(
     cf: *mut ngx_conf_t,
     upstream: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
-    guarded(Status::NGX_ERROR, || {
+    catch_panic(Status::NGX_ERROR, || {
         // SAFETY: nginx passes its parser, once the http block is read.
         let parser = unsafe { Parser::from_raw(cf) };
         // SAFETY: nothing has a reference to it that could be written through, now that the block is read.
@@ -121,7 +121,7 @@ unsafe extern "C" fn init_upstream<B: Balancer>(
                 Status::NGX_OK
             }
             Err(error) => {
-                parser.refuse(&error);
+                parser.log_error(&error);
                 Status::NGX_ERROR
             }
         }
@@ -133,7 +133,7 @@ unsafe extern "C" fn init_peer<B: Balancer>(
     r: *mut ngx_http_request_t,
     us: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
-    guarded(Status::NGX_ERROR, || {
+    catch_panic(Status::NGX_ERROR, || {
         // SAFETY: nginx passes the request that it works on.
         let request = unsafe { Request::from_raw(r) };
         // SAFETY: nginx passes the upstream.
@@ -143,19 +143,19 @@ unsafe extern "C" fn init_peer<B: Balancer>(
         let Some(upstream) = request.upstream() else { return Status::NGX_ERROR };
         let Some((peers, tries)) = B::init(request, upstream, conf) else { return Status::NGX_ERROR };
         let pool = request.pool();
-        let slot = || {
+        let peer_data = || {
             let addresses = Addresses {
                 pool: pool.as_ptr(),
                 first: MaybeUninit::uninit(),
                 current: ptr::null(),
                 next: ptr::null_mut(),
             };
-            Slot { peers, addresses }
+            PeerData { peers, addresses }
         };
-        let Some(slot) = pool.allocate(slot) else { return Status::NGX_ERROR };
+        let Some(peer_data) = pool.allocate(peer_data) else { return Status::NGX_ERROR };
         // SAFETY: the request's upstream, and nothing else is at its peer now.
         let peer = unsafe { &mut (*upstream.as_ptr()).peer };
-        peer.data = ptr::from_mut(slot).cast();
+        peer.data = ptr::from_mut(peer_data).cast();
         peer.tries = tries;
         peer.get = Some(get::<B>);
         peer.free = Some(free::<B>);
@@ -177,11 +177,11 @@ unsafe fn with<'r, P, T>(
     data: *mut c_void,
     f: impl FnOnce(&mut P, &mut PeerConnection<'r>) -> T,
 ) -> T {
-    let slot = data.cast::<Slot<P>>();
+    let peer_data = data.cast::<PeerData<P>>();
     // SAFETY: `init_peer` has made it in the request's pool, and nginx calls one function at a time.
-    let peers = unsafe { &mut (*slot).peers };
+    let peers = unsafe { &mut (*peer_data).peers };
     // SAFETY: another field of the same.
-    let addresses = NonNull::from_mut(unsafe { &mut (*slot).addresses });
+    let addresses = NonNull::from_mut(unsafe { &mut (*peer_data).addresses });
     // SAFETY: the caller's promise.
     let raw = unsafe { NonNull::new_unchecked(pc) };
     f(peers, &mut PeerConnection { raw, addresses, life: PhantomData })
@@ -189,12 +189,12 @@ unsafe fn with<'r, P, T>(
 
 unsafe extern "C" fn get<B: Balancer>(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes the connection it is working on, and what `init_peer` has set.
-    guarded(Status::NGX_ERROR, || unsafe { with(pc, data, B::get) }).0
+    catch_panic(Status::NGX_ERROR, || unsafe { with(pc, data, B::get) }).0
 }
 
 unsafe extern "C" fn free<B: Balancer>(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
     let has_failed = state & NGX_PEER_FAILED as ngx_uint_t != 0;
-    guarded((), || {
+    catch_panic((), || {
         // SAFETY: nginx passes the connection it is working on, and what `init_peer` has set.
         unsafe {
             with(pc, data, |peers, connection| {
@@ -215,25 +215,25 @@ unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void)
 impl<'r> PeerConnection<'r> {
     /// Where nginx logs.
     pub fn log(&self) -> Log<'r> {
-        let log = field!(self.log);
+        let log = raw_field!(self.log);
         // SAFETY: the log of the request's connection.
         unsafe { Log::from_raw(log) }
     }
 
     fn spend_try(&mut self) {
-        let tries = field!(self.tries);
-        field!(self.tries = tries.saturating_sub(1));
+        let tries = raw_field!(self.tries);
+        raw_field!(self.tries = tries.saturating_sub(1));
     }
 
     /// Whether it is one that was kept for another request.
     pub fn is_kept(&self) -> bool {
-        // SAFETY: as in `field`.
+        // SAFETY: as in `raw_field`.
         unsafe { self.raw.as_ref() }.cached() != 0
     }
 
     #[inline(always)]
     fn set_kept(&mut self, is_kept: bool) {
-        // SAFETY: as in `field`.
+        // SAFETY: as in `raw_field`.
         unsafe { self.raw.as_mut() }.set_cached(is_kept.into());
     }
 
@@ -245,7 +245,7 @@ impl<'r> PeerConnection<'r> {
     /// Whether there is a connection that fits; `f` gets the text of the backend's address too.
     #[inline(always)]
     pub fn check_connection(&mut self, f: impl FnOnce(&mut Connection, Option<&AddrText>) -> bool) -> bool {
-        let raw = field!(self.connection);
+        let raw = raw_field!(self.connection);
         // SAFETY: nginx passes the connection of the request, or none, and uses it only after this.
         let connection = unsafe { Connection::from_raw(raw) };
         connection.is_some_and(|mut connection| f(&mut connection, self.text()))
@@ -255,22 +255,22 @@ impl<'r> PeerConnection<'r> {
     #[inline(always)]
     pub fn clear(&mut self) {
         self.set_kept(false);
-        field!(self.connection = ptr::null_mut());
+        raw_field!(self.connection = ptr::null_mut());
     }
 
-    /// Has nginx use an open connection; `lets_timer` if the timer that runs for it may go on.
+    /// Has nginx use an open connection; `keeps_timer` if the timer that runs for it may go on.
     #[inline(always)]
-    pub fn set_connection(&mut self, connection: Connection, lets_timer: bool) {
-        let connection = connection.hand_out(field!(self.log), lets_timer);
-        field!(self.connection = connection);
+    pub fn set_connection(&mut self, connection: Connection, keeps_timer: bool) {
+        let connection = connection.resume(raw_field!(self.log), keeps_timer);
+        raw_field!(self.connection = connection);
         self.set_kept(true);
     }
 
     /// Takes the connection: nginx has none then.
     #[inline(always)]
     pub fn take_connection(&mut self) -> Option<Connection> {
-        let raw = field!(self.connection);
-        field!(self.connection = ptr::null_mut());
+        let raw = raw_field!(self.connection);
+        raw_field!(self.connection = ptr::null_mut());
         // SAFETY: nginx passes the connection of the request, or none; from here on it does not have it.
         let mut connection = unsafe { Connection::from_raw(raw) }?;
         connection.detach();
@@ -292,24 +292,28 @@ impl<'r> PeerConnection<'r> {
         Some(())
     }
 
-    /// Says whom nginx connects to, once there is room for it. `mark` makes it another address for nginx's `keepalive`.
+    /// Says whom nginx connects to, once there is room for it. `reuse_suffix` makes it another address for nginx's `keepalive`.
     #[inline(always)]
-    pub fn set_address(&mut self, addr: &SocketAddr, mark: [u64; 2], text: &AddrText) {
+    pub fn set_address(&mut self, addr: &SocketAddr, reuse_suffix: [u64; 2], text: &AddrText) {
         // SAFETY: `init_peer` has made them in the request's pool, and nothing else is at them now.
         let addresses = unsafe { self.addresses.as_mut() };
         let Some(place) = NonNull::new(std::mem::replace(&mut addresses.next, ptr::null_mut())) else { return };
         // SAFETY: room for one, in the request's pool.
         unsafe {
-            place.write(Address { sockaddr: PeerAddress::new(addr, mark), text: *text, name: ngx_str_t::empty() })
+            place.write(Address {
+                sockaddr: PeerAddress::new(addr, reuse_suffix),
+                text: *text,
+                name: ngx_str_t::empty(),
+            })
         };
         addresses.current = place.as_ptr();
         // SAFETY: written just above; from here on nginx reads it.
         let address = unsafe { &mut *place.as_ptr() };
         address.name = pool::string(address.text.as_bytes());
         let bytes = address.sockaddr.bytes_mut();
-        field!(self.socklen = bytes.len() as u32);
-        field!(self.sockaddr = bytes.as_mut_ptr().cast());
-        field!(self.name = &raw mut address.name);
+        raw_field!(self.socklen = bytes.len() as u32);
+        raw_field!(self.sockaddr = bytes.as_mut_ptr().cast());
+        raw_field!(self.name = &raw mut address.name);
     }
 
     /// The text of the backend's address.

@@ -34,15 +34,15 @@ pub(in crate::nginx) fn is_exiting() -> bool {
 
 /// Whether nginx is to end. Its handlers set the flags when a single process loads a new configuration. The master blocks
 /// signals while it does, and so does a new binary's; at the first start they end the process by themselves.
-pub(in crate::nginx) fn is_ending() -> bool {
+pub(in crate::nginx) fn is_shutting_down() -> bool {
     let flags = [&raw mut ngx_quit, &raw mut ngx_terminate];
     // SAFETY: aligned words of nginx's that are there as long as the process.
     let is_set = |flag: *mut _| unsafe { AtomicI32::from_ptr(flag) }.load(Relaxed) != 0;
-    flags.into_iter().any(is_set) || is_end_pending()
+    flags.into_iter().any(is_set) || is_shutdown_signal_pending()
 }
 
 /// Whether a signal that ends nginx waits to be delivered.
-fn is_end_pending() -> bool {
+fn is_shutdown_signal_pending() -> bool {
     let mut pending = MaybeUninit::<sigset_t>::uninit();
     // SAFETY: a set of this function's own.
     if unsafe { sigpending(pending.as_mut_ptr()) } != 0 {

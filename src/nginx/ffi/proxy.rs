@@ -12,15 +12,15 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModule, NgxHttpCoreModule};
 
+use super::config_error::CONF_OK;
 use super::cycle::module_name;
-use super::outcome::CONF_OK;
 use super::parser::{Location, Parser};
 use super::pool;
 use super::upstream_block::UpstreamId;
 
 /// Where the proxy module keeps what matters here.
 pub(in crate::nginx) struct ProxyModule {
-    slot: usize,
+    ctx_index: usize,
     /// The content handler of a location that has `proxy_pass`.
     handler: ngx_http_handler_pt,
     /// The offset of the `proxy_set_header` lines.
@@ -48,16 +48,16 @@ impl Parser<'_> {
         let command = |name: &[u8]| commands(proxy).find(|command| unsafe { pool::bytes(command.name) } == name);
         let core = self.new_level(NgxHttpCoreModule::module())?;
         let conf = self.new_level(proxy)?;
-        let slot = proxy.ctx_index;
-        let levels = [(NgxHttpCoreModule::module().ctx_index, core), (slot, conf)];
+        let ctx_index = proxy.ctx_index;
+        let levels = [(NgxHttpCoreModule::module().ctx_index, core), (ctx_index, conf)];
         // SAFETY: both levels are fresh and of their modules.
-        unsafe { self.apply_to(levels, slot, command(b"proxy_pass")?, b"$urlproxy_backend") }?;
+        unsafe { self.apply_to(levels, ctx_index, command(b"proxy_pass")?, b"$urlproxy_backend") }?;
         // SAFETY: the core module's own type.
         let handler = unsafe { (*core.cast::<ngx_http_core_loc_conf_t>()).handler };
         handler?;
         let cache_key = command(b"proxy_cache_key").and_then(|command| {
             // SAFETY: both levels are fresh and of their modules.
-            let text = unsafe { self.apply_to(levels, slot, command, b"a key") }?;
+            let text = unsafe { self.apply_to(levels, ctx_index, command, b"a key") }?;
             // Every directive's offset is within the structure, and this is written before the last one's.
             let end = commands(proxy).filter(|c| c.conf == NGX_HTTP_LOC_CONF_OFFSET).map(|c| c.offset).max()?;
             let is_there = |offset: &usize| {
@@ -67,7 +67,7 @@ impl Parser<'_> {
             };
             (0..end.saturating_sub(size_of::<ngx_str_t>())).step_by(align_of::<ngx_str_t>()).find(is_there)
         });
-        Some(ProxyModule { slot, handler, headers: command(b"proxy_set_header")?.offset, cache_key })
+        Some(ProxyModule { ctx_index, handler, headers: command(b"proxy_set_header")?.offset, cache_key })
     }
 
     /// What was said for the location that is merged, if it has `proxy_pass`.
@@ -76,7 +76,7 @@ impl Parser<'_> {
         let handlers = location.as_ref().handler.zip(module.handler);
         let is_proxied = handlers.is_some_and(|(one, other)| ptr::fn_addr_eq(one, other));
         // SAFETY: a location has a level of each module.
-        let conf = unsafe { *self.context().loc_conf.wrapping_add(module.slot) };
+        let conf = unsafe { *self.context().loc_conf.wrapping_add(module.ctx_index) };
         (is_proxied && !conf.is_null()).then_some(ProxyConf { module, conf: conf.cast() })
     }
 
@@ -110,22 +110,22 @@ impl Parser<'_> {
         (!level.is_null()).then_some(level)
     }
 
-    /// Has the module at `slot` take a directive, for a location of these levels. What it took.
+    /// Has the module at `ctx_index` take a directive, for a location of these levels. What it took.
     ///
     /// # Safety
     /// The levels are of the modules at their slots, and nobody else has them.
     unsafe fn apply_to(
         &mut self,
         levels: [(usize, *mut c_void); 2],
-        slot: usize,
+        ctx_index: usize,
         command: &ngx_command_t,
         value: &'static [u8],
     ) -> Option<ngx_str_t> {
         let mut parser: ngx_conf_t = *self.as_ref();
-        let last = levels.iter().map(|(slot, _)| *slot).max()?;
+        let last = levels.iter().map(|(ctx_index, _)| *ctx_index).max()?;
         let mut loc_conf = vec![ptr::null_mut(); last + 1];
-        for (slot, level) in levels {
-            *loc_conf.get_mut(slot)? = level;
+        for (ctx_index, level) in levels {
+            *loc_conf.get_mut(ctx_index)? = level;
         }
         let mut context = *self.context();
         context.loc_conf = loc_conf.as_mut_ptr();
@@ -141,7 +141,7 @@ impl Parser<'_> {
             pool: parser.pool,
         };
         parser.args = &raw mut args;
-        let conf = levels.into_iter().find(|(of, _)| *of == slot)?.1;
+        let conf = levels.into_iter().find(|(of, _)| *of == ctx_index)?.1;
         // SAFETY: called as nginx's parser does, with the level that belongs to the directive.
         let outcome = unsafe { command.set?(&raw mut parser, ptr::from_ref(command).cast_mut(), conf) };
         (outcome == CONF_OK).then_some(value)

@@ -23,7 +23,7 @@ use super::upstream::Upstream;
 #[derive(Clone, Copy)]
 pub(in crate::nginx) struct Request<'r> {
     raw: NonNull<ngx_http_request_t>,
-    /// Neither longer nor shorter: what is kept with the request lives as long as it, no less.
+    /// Neither longer nor shorter: what is stored with the request lives as long as it, no less.
     life: PhantomData<fn(&'r ()) -> &'r ()>,
 }
 
@@ -37,9 +37,9 @@ pub(in crate::nginx) trait RequestContext {
 type Context<'r> = <Module as RequestContext>::Context<'r>;
 
 /// A string of the request.
-macro_rules! text {
+macro_rules! string_field {
     ($request:ident . $($field:tt)+) => {{
-        let string = field!($request.$($field)+);
+        let string = raw_field!($request.$($field)+);
         // SAFETY: in the request's pool or its header buffers, which nobody writes once the header is parsed.
         unsafe { pool::bytes(string) }
     }};
@@ -68,7 +68,7 @@ impl<'r> Request<'r> {
     /// What this module keeps for the request's location.
     #[inline(always)]
     pub fn location_conf(self) -> Option<&'r LocationConf> {
-        let conf = field!(self.loc_conf).wrapping_add(Module::ctx_index());
+        let conf = raw_field!(self.loc_conf).wrapping_add(Module::ctx_index());
         // SAFETY: a location has a level of each module.
         let conf = unsafe { *conf };
         // SAFETY: `create_loc_conf` has made it; nginx keeps a configuration as long as there are requests of its time.
@@ -78,14 +78,14 @@ impl<'r> Request<'r> {
     /// The request's pool.
     #[inline(always)]
     pub fn pool(self) -> Pool<'r> {
-        let pool = field!(self.pool);
+        let pool = raw_field!(self.pool);
         // SAFETY: a request has a pool, for its whole life.
         unsafe { Pool::from_raw(pool) }
     }
 
     /// The log of the request's connection.
     pub fn log(self) -> Log<'r> {
-        let connection = field!(self.connection);
+        let connection = raw_field!(self.connection);
         // SAFETY: a request has a connection, as long as itself.
         let log = unsafe { (*connection).log };
         // SAFETY: a connection has a log, as long as itself.
@@ -94,7 +94,7 @@ impl<'r> Request<'r> {
 
     /// The upstream, once the request has one.
     pub fn upstream(self) -> Option<Upstream<'r>> {
-        let upstream = field!(self.upstream);
+        let upstream = raw_field!(self.upstream);
         // SAFETY: a request's upstream lives as long as it.
         unsafe { Upstream::from_raw(upstream) }
     }
@@ -102,40 +102,42 @@ impl<'r> Request<'r> {
     /// The path: decoded, normalized, and as rewritten by now.
     #[inline(always)]
     pub fn path(self) -> &'r [u8] {
-        text!(self.uri)
+        string_field!(self.uri)
     }
 
     /// Whether this is the path as it is now, not a copy of it.
     #[inline(always)]
     pub fn has_path(self, path: &[u8]) -> bool {
-        let now = field!(self.uri);
+        let now = raw_field!(self.uri);
         ptr::eq(path.as_ptr(), now.data) && path.len() == now.len
     }
 
     /// Path and query as the client sent them.
     pub fn unparsed_uri(self) -> &'r [u8] {
-        text!(self.unparsed_uri)
+        string_field!(self.unparsed_uri)
     }
 
     /// The query, without the question mark.
     pub fn args(self) -> &'r [u8] {
-        text!(self.args)
+        string_field!(self.args)
     }
 
     /// The host of the request line, `Host` or `:authority`: lower case, without port and trailing dot; empty when the client
     /// named none.
     pub fn host(self) -> &'r [u8] {
-        text!(self.headers_in.server)
+        string_field!(self.headers_in.server)
     }
 
     /// The method, one of the bits `NGX_HTTP_GET`...
     pub fn method(self) -> u32 {
-        field!(self.method) as u32
+        raw_field!(self.method) as u32
     }
 
     /// Whether the client has sent a body, or may have: in HTTP/2 the length of a body that is streamed need not be known.
     pub fn has_body(self) -> bool {
-        self.streams_body() || field!(self.headers_in.content_length_n) > 0 || self.as_ref().headers_in.chunked() != 0
+        self.streams_body()
+            || raw_field!(self.headers_in.content_length_n) > 0
+            || self.as_ref().headers_in.chunked() != 0
     }
 
     /// Whether the body goes to the backend as it comes, so that nginx cannot send it again.
@@ -154,7 +156,7 @@ impl<'r> Request<'r> {
 
     /// Whether this is the request of the client, not a part of its answer.
     pub fn is_main(self) -> bool {
-        ptr::eq(self.raw.as_ptr(), field!(self.main))
+        ptr::eq(self.raw.as_ptr(), raw_field!(self.main))
     }
 
     /// Whether nginx has sent the request to another location.
@@ -164,20 +166,20 @@ impl<'r> Request<'r> {
 
     /// Whether the request has failed, and this is the page that says so.
     pub fn is_error_page(self) -> bool {
-        self.is_internal() && (self.as_ref().error_page() != 0 || field!(self.err_status) != 0)
+        self.is_internal() && (self.as_ref().error_page() != 0 || raw_field!(self.err_status) != 0)
     }
 
     /// The status that the client gets.
     pub fn status(self) -> usize {
-        match field!(self.err_status) {
-            0 => field!(self.headers_out.status),
+        match raw_field!(self.err_status) {
+            0 => raw_field!(self.headers_out.status),
             status => status,
         }
     }
 
     /// Bytes sent to the client.
     pub fn bytes_sent(self) -> u64 {
-        let connection = field!(self.connection);
+        let connection = raw_field!(self.connection);
         // SAFETY: a request has a connection, as long as itself.
         let sent = unsafe { (*connection).sent };
         sent.max(0) as u64
@@ -186,7 +188,7 @@ impl<'r> Request<'r> {
     /// Milliseconds since the client's first byte.
     pub fn elapsed_milliseconds(self) -> u64 {
         let now = ngx_timeofday();
-        let begun = (field!(self.start_sec), field!(self.start_msec) as i64);
+        let begun = (raw_field!(self.start_sec), raw_field!(self.start_msec) as i64);
         ((now.sec - begun.0) * 1000 + (now.msec as i64 - begun.1)).max(0) as u64
     }
 
@@ -198,11 +200,11 @@ impl<'r> Request<'r> {
 
     /// Says what the answer is.
     pub fn set_content(self, status: u32, content_type: &'static str, bytes: usize) {
-        field!(self.headers_out.status = status as ngx_uint_t);
-        field!(self.headers_out.content_length_n = bytes as i64);
-        field!(self.headers_out.content_type = pool::string(content_type.as_bytes()));
-        field!(self.headers_out.content_type_len = content_type.len());
-        field!(self.headers_out.content_type_lowcase = ptr::null_mut());
+        raw_field!(self.headers_out.status = status as ngx_uint_t);
+        raw_field!(self.headers_out.content_length_n = bytes as i64);
+        raw_field!(self.headers_out.content_type = pool::string(content_type.as_bytes()));
+        raw_field!(self.headers_out.content_type_len = content_type.len());
+        raw_field!(self.headers_out.content_type_lowcase = ptr::null_mut());
     }
 
     /// Sends the header of the answer.
@@ -226,7 +228,7 @@ impl<'r> Request<'r> {
     }
 
     /// What this module keeps with the request, also when an internal redirect has cleared [`Request::context`].
-    pub fn kept_context(self) -> Option<&'r Context<'r>> {
+    pub fn stored_context(self) -> Option<&'r Context<'r>> {
         if let Some(context) = self.context() {
             return Some(context);
         }
@@ -236,14 +238,14 @@ impl<'r> Request<'r> {
         // SAFETY: a list, as long as the pool.
         let mut cleanup = unsafe { self.pool().cleanups().as_ref() };
         while let Some(entry) = cleanup {
-            if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, KEEP)) {
-                // SAFETY: `keep_context` has put it there, as long as the pool.
-                let kept = unsafe { &*entry.data.cast::<Kept<Context<'r>>>() };
-                // SAFETY: `keep_context` has written it.
-                let hook = unsafe { kept.hook.assume_init_ref() };
+            if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, MARKER)) {
+                // SAFETY: `store_context` has put it there, as long as the pool.
+                let stored = unsafe { &*entry.data.cast::<StoredContext<Context<'r>>>() };
+                // SAFETY: `store_context` has written it.
+                let node = unsafe { stored.node.assume_init_ref() };
                 // Subrequests share the pool.
-                if ptr::eq(hook.request, self.raw.as_ptr()) {
-                    return Some(&kept.context);
+                if ptr::eq(node.request, self.raw.as_ptr()) {
+                    return Some(&stored.context);
                 }
             }
             // SAFETY: the pool's own list.
@@ -261,15 +263,15 @@ impl<'r> Request<'r> {
 
     /// Keeps this with the request, internal redirects included.
     #[inline(always)]
-    pub fn keep_context(self, kept: &'r mut Kept<Context<'r>>) -> &'r Context<'r> {
+    pub fn store_context(self, stored: &'r mut StoredContext<Context<'r>>) -> &'r Context<'r> {
         let pool = self.pool();
-        let data = ptr::from_mut(kept);
+        let data = ptr::from_mut(stored);
         // SAFETY: in the request's pool, as `'r` says.
-        let kept = unsafe { &mut *data };
-        let cleanup = ngx_pool_cleanup_t { handler: Some(KEEP), data: data.cast(), next: pool.cleanups() };
-        let hook = kept.hook.write(Hook { request: self.raw.as_ptr(), cleanup });
-        pool.set_cleanups(&raw mut hook.cleanup);
-        let context = &kept.context;
+        let stored = unsafe { &mut *data };
+        let cleanup = ngx_pool_cleanup_t { handler: Some(MARKER), data: data.cast(), next: pool.cleanups() };
+        let node = stored.node.write(CleanupNode { request: self.raw.as_ptr(), cleanup });
+        pool.set_cleanups(&raw mut node.cleanup);
+        let context = &stored.context;
         self.set_context(context);
         context
     }
@@ -277,36 +279,36 @@ impl<'r> Request<'r> {
     /// Where nginx keeps this module's context of the request.
     #[inline(always)]
     fn context_slot(self) -> *mut *mut c_void {
-        let contexts = field!(self.ctx);
+        let contexts = raw_field!(self.ctx);
         // SAFETY: nginx makes room for each module's context.
         unsafe { contexts.add(Module::ctx_index()) }
     }
 }
 
-/// What is kept with a request by [`Request::keep_context`]. nginx clears a request's contexts at an internal redirect, but
+/// What is stored with a request by [`Request::store_context`]. nginx clears a request's contexts at an internal redirect, but
 /// not its pool's cleanups.
-pub(in crate::nginx) struct Kept<C> {
+pub(in crate::nginx) struct StoredContext<C> {
     context: C,
-    /// Written once it is kept.
-    hook: MaybeUninit<Hook>,
+    /// Written once it is stored.
+    node: MaybeUninit<CleanupNode>,
 }
 
 /// What hangs it in the pool's list.
-struct Hook {
-    /// The request that it is kept with.
+struct CleanupNode {
+    /// The request that it is stored with.
     request: *const ngx_http_request_t,
     cleanup: ngx_pool_cleanup_t,
 }
 
-impl<C> Kept<C> {
+impl<C> StoredContext<C> {
     /// To be placed in the request's pool.
     #[inline(always)]
     pub fn new(context: C) -> Self {
-        Self { context, hook: MaybeUninit::uninit() }
+        Self { context, node: MaybeUninit::uninit() }
     }
 }
 
-impl<C> Deref for Kept<C> {
+impl<C> Deref for StoredContext<C> {
     type Target = C;
 
     fn deref(&self) -> &C {
@@ -314,13 +316,13 @@ impl<C> Deref for Kept<C> {
     }
 }
 
-impl<C> DerefMut for Kept<C> {
+impl<C> DerefMut for StoredContext<C> {
     fn deref_mut(&mut self) -> &mut C {
         &mut self.context
     }
 }
 
 /// A cleanup that does nothing.
-unsafe extern "C" fn keep(_: *mut c_void) {}
+unsafe extern "C" fn marker(_: *mut c_void) {}
 
-const KEEP: unsafe extern "C" fn(*mut c_void) = keep;
+const MARKER: unsafe extern "C" fn(*mut c_void) = marker;

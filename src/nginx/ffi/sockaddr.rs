@@ -7,9 +7,9 @@ use nginx_sys::{AF_INET, AF_INET6, ngx_sockaddr_t};
 
 const V4_BYTES: usize = 16;
 const V6_BYTES: usize = 28;
-const MARK_BYTES: usize = 16;
+const SUFFIX_BYTES: usize = 16;
 
-/// A `sockaddr_in` or `sockaddr_in6`, and behind it a mark that makes it another address for nginx.
+/// A `sockaddr_in` or `sockaddr_in6`, and behind it a suffix that makes it another address for nginx.
 ///
 /// nginx compares all bytes of an address before it takes a kept connection. The kernel reads only those of the structure:
 /// Linux takes up to 128 bytes in `connect` and asks only that there be enough of them. So nothing that it could ever look at
@@ -21,27 +21,27 @@ pub(super) struct PeerAddress {
     len: usize,
 }
 
-const _: () = assert!(V6_BYTES + MARK_BYTES <= 48);
+const _: () = assert!(V6_BYTES + SUFFIX_BYTES <= 48);
 // What nginx's keepalive has room for.
-const _: () = assert!(V6_BYTES + MARK_BYTES <= size_of::<ngx_sockaddr_t>());
+const _: () = assert!(V6_BYTES + SUFFIX_BYTES <= size_of::<ngx_sockaddr_t>());
 
 impl PeerAddress {
     #[inline(always)]
-    pub fn new(addr: &SocketAddr, mark: [u64; 2]) -> Self {
+    pub fn new(addr: &SocketAddr, suffix: [u64; 2]) -> Self {
         let mut bytes = [0; 48];
-        let [record, session] = mark.map(u64::to_ne_bytes);
+        let [owner, session] = suffix.map(u64::to_ne_bytes);
         let (family, len) = match addr {
             SocketAddr::V4(v4) => {
                 bytes[4..8].copy_from_slice(&v4.ip().octets());
-                bytes[V4_BYTES..V4_BYTES + 8].copy_from_slice(&record);
+                bytes[V4_BYTES..V4_BYTES + 8].copy_from_slice(&owner);
                 bytes[V4_BYTES + 8..V4_BYTES + 16].copy_from_slice(&session);
-                (AF_INET, V4_BYTES + MARK_BYTES)
+                (AF_INET, V4_BYTES + SUFFIX_BYTES)
             }
             SocketAddr::V6(v6) => {
                 bytes[8..24].copy_from_slice(&v6.ip().octets());
-                bytes[V6_BYTES..V6_BYTES + 8].copy_from_slice(&record);
+                bytes[V6_BYTES..V6_BYTES + 8].copy_from_slice(&owner);
                 bytes[V6_BYTES + 8..V6_BYTES + 16].copy_from_slice(&session);
-                (AF_INET6, V6_BYTES + MARK_BYTES)
+                (AF_INET6, V6_BYTES + SUFFIX_BYTES)
             }
         };
         bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
@@ -76,8 +76,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::{AsRawFd, FromRawFd};
 
-    fn written(addr: SocketAddr, record: u64, session: u64) -> Vec<u8> {
-        PeerAddress::new(&addr, [record, session]).bytes_mut().to_vec()
+    fn written(addr: SocketAddr, owner: u64, session: u64) -> Vec<u8> {
+        PeerAddress::new(&addr, [owner, session]).bytes_mut().to_vec()
     }
 
     #[test]

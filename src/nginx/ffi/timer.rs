@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use nginx_sys::{ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_event_t};
 
 use super::cycle::Cycle;
-use super::guard::guarded;
+use super::panic_guard::catch_panic;
 
 /// Milliseconds of the clock that timers go by: all workers share it, and nobody sets it.
 #[inline(always)]
@@ -49,7 +49,7 @@ pub(in crate::nginx) fn start<T: Task>(cycle: Cycle<'_>) {
 }
 
 unsafe extern "C" fn on_timer<T: Task>(event: *mut ngx_event_t) {
-    guarded((), T::run);
+    catch_panic((), T::run);
     // The single process may have replaced the cycle that the event was made for.
     if let Some(cycle) = Cycle::running() {
         // SAFETY: a cycle is there for its handle's life.

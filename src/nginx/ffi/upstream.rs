@@ -47,7 +47,7 @@ impl<'r> Upstream<'r> {
 
     #[inline(always)]
     fn conf(self) -> Option<&'r ngx_http_upstream_conf_t> {
-        let conf = field!(self.conf);
+        let conf = raw_field!(self.conf);
         // SAFETY: an upstream has the settings of the location that made it, for the configuration's life.
         unsafe { conf.as_ref() }
     }
@@ -63,11 +63,11 @@ impl<'r> Upstream<'r> {
     pub fn set_tls(self, is_on: bool) {
         // SAFETY: the upstream is there for the handle's life.
         unsafe { ngx_http_upstream_t::set_ssl_raw(self.raw.as_ptr(), is_on.into()) };
-        let schema = field!(self.schema);
+        let schema = raw_field!(self.schema);
         // SAFETY: the configuration's text, or one of those below.
         if unsafe { pool::bytes(schema) }.starts_with(b"http") {
             // For the log.
-            field!(self.schema = pool::string(if is_on { b"https://" } else { b"http://" }));
+            raw_field!(self.schema = pool::string(if is_on { b"https://" } else { b"http://" }));
         }
     }
 
@@ -86,13 +86,13 @@ impl<'r> Upstream<'r> {
     /// Stands for the module that speaks to the backend: nginx has several, and from 1.29.4 two for `proxy_pass`.
     #[inline(always)]
     pub fn tag(self) -> u64 {
-        field!(self.output.tag).addr() as u64
+        raw_field!(self.output.tag).addr() as u64
     }
 
     /// The address that `proxy_bind` says.
     #[inline(always)]
     pub fn local_address(self) -> Option<&'r [u8]> {
-        let local = field!(self.peer.local);
+        let local = raw_field!(self.peer.local);
         // SAFETY: an address of the request's or the configuration's, or null.
         let local = unsafe { local.as_ref() }?;
         // SAFETY: nginx has made the address, of this length.
@@ -105,7 +105,7 @@ impl<'r> Upstream<'r> {
         // SAFETY: texts of the configuration; they are used for this request only.
         let text = |raw| unsafe { ComplexValue::from_raw(raw) };
         let variable = |raw| text(raw).filter(ComplexValue::has_variables);
-        let name = field!(self.ssl_name);
+        let name = raw_field!(self.ssl_name);
         Some(TlsSettings {
             context: conf.ssl.addr(),
             verifies: conf.ssl_verify != 0,
@@ -119,7 +119,7 @@ impl<'r> Upstream<'r> {
 
     /// Whether anything came back from the backend.
     pub fn has_answered(self) -> bool {
-        let state = field!(self.state);
+        let state = raw_field!(self.state);
         // SAFETY: nginx's own record of the attempt, or null.
         unsafe { state.as_ref() }.is_some_and(|state| state.bytes_received > 0)
     }

@@ -9,7 +9,7 @@ use nginx_sys::{
 };
 use ngx::core::Status;
 
-use super::guard::guarded;
+use super::panic_guard::catch_panic;
 use super::parser::Parser;
 use super::pool;
 use super::request::Request;
@@ -44,7 +44,7 @@ impl Parser<'_> {
 }
 
 unsafe extern "C" fn get(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, data: usize) -> ngx_int_t {
-    guarded(Status::NGX_ERROR, || {
+    catch_panic(Status::NGX_ERROR, || {
         // SAFETY: `add_variable` has put it there; it is a static.
         let variable: &Variable = unsafe { &*ptr::with_exposed_provenance(data) };
         // SAFETY: nginx passes the request that it works on.

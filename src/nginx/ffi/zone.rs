@@ -13,9 +13,9 @@ use nginx_sys::{
 };
 use ngx::core::Status;
 
-use super::guard::guarded;
+use super::config_error::ConfigError;
 use super::module::Module;
-use super::outcome::Refusal;
+use super::panic_guard::catch_panic;
 use super::parser::Parser;
 use super::pool;
 use crate::table::{LayoutError, PublishError, Table};
@@ -26,10 +26,10 @@ pub(in crate::nginx) trait ZoneOwner: 'static {
     ///
     /// # Errors
     /// Refuses the configuration; the one in force stays.
-    fn mapped(&self, table: Table<'static>, is_fresh: bool) -> Result<(), PublishError>;
+    fn on_mapped(&self, table: Table<'static>, is_fresh: bool) -> Result<(), PublishError>;
 
     /// Logs why the configuration is refused.
-    fn log_refusal(&self, error: &dyn Error);
+    fn log_error(&self, error: &dyn Error);
 }
 
 impl Parser<'_> {
@@ -37,8 +37,8 @@ impl Parser<'_> {
     ///
     /// # Errors
     /// nginx refuses, which it logs.
-    pub fn add_zone<O: ZoneOwner>(&mut self, name: &str, bytes: usize, owner: Rc<O>) -> Result<(), Refusal> {
-        self.try_add_zone(name, bytes, owner).ok_or(Refusal::Logged)
+    pub fn add_zone<O: ZoneOwner>(&mut self, name: &str, bytes: usize, owner: Rc<O>) -> Result<(), ConfigError> {
+        self.try_add_zone(name, bytes, owner).ok_or(ConfigError::Logged)
     }
 
     fn try_add_zone<O: ZoneOwner>(&mut self, name: &str, bytes: usize, owner: Rc<O>) -> Option<()> {
@@ -64,12 +64,12 @@ impl Parser<'_> {
 
 unsafe extern "C" fn release<O>(owner: *mut c_void) {
     // SAFETY: `add_zone` has taken it from an `Rc`, once.
-    guarded((), || drop(unsafe { Rc::from_raw(owner.cast::<O>().cast_const()) }));
+    catch_panic((), || drop(unsafe { Rc::from_raw(owner.cast::<O>().cast_const()) }));
 }
 
 /// Idempotent, and never clears.
 unsafe extern "C" fn init<O: ZoneOwner>(zone: *mut ngx_shm_zone_t, _former: *mut c_void) -> ngx_int_t {
-    guarded(Status::NGX_ERROR, || {
+    catch_panic(Status::NGX_ERROR, || {
         // SAFETY: nginx passes the zone that `add_zone` has described, mapped.
         let zone = unsafe { &*zone };
         // SAFETY: `add_zone` put it there, for the life of the configuration.
@@ -79,10 +79,10 @@ unsafe extern "C" fn init<O: ZoneOwner>(zone: *mut ngx_shm_zone_t, _former: *mut
         // SAFETY: the pool of the zone that `add_zone` has asked for, mapped.
         let mapped = unsafe { map(slab) };
         let outcome = mapped.map_err(Box::<dyn Error>::from);
-        let outcome = outcome.and_then(|(table, is_fresh)| Ok(owner.mapped(table, is_fresh)?));
+        let outcome = outcome.and_then(|(table, is_fresh)| Ok(owner.on_mapped(table, is_fresh)?));
         outcome.map_or_else(
             |error| {
-                owner.log_refusal(&*error);
+                owner.log_error(&*error);
                 Status::NGX_ERROR
             },
             |()| Status::NGX_OK,

@@ -18,9 +18,9 @@ use crate::nginx::ffi::timer::Task;
 use crate::sync::{self, Journal, JournalReader, Level, WriterLock};
 
 /// How long a companion that panicked rests.
-const AFTER_PANIC: Duration = Duration::from_secs(1);
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// How long an exiting worker waits for its companion; the master kills after 1.55 s.
-const JOIN_WITHIN: Duration = Duration::from_millis(500);
+const JOIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The leases of all tables there ever were, by name: made in the master, inherited by all workers, never closed.
 static LEASES: Mutex<Vec<(String, Arc<WriterLock>)>> = Mutex::new(Vec::new());
@@ -40,7 +40,7 @@ impl Task for DrainJournals {
     const EVERY: usize = 100;
 
     fn run() {
-        RUNNING.lock().iter().for_each(|companion| drain(&companion.journal, log::cycle));
+        RUNNING.lock().iter().for_each(|companion| drain(&companion.journal, log::write_to_cycle));
     }
 }
 
@@ -52,32 +52,34 @@ pub(super) fn are_running() -> bool {
 /// Starts a companion for each table; `generation` is the number of the configuration.
 pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
     for table in main.tables() {
-        let (Some(&memory), Some(lock)) = (table.table.get(), lease_of(&table.name)) else { continue };
+        let (Some(&shared), Some(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
         let mut settings = table.settings.clone();
-        settings.admission.own_sockets = cycle.listening();
+        settings.admission.own_sockets = cycle.listen_addresses();
         settings.is_new_source = table.is_new_source.get();
         let (journal, reader) = Journal::new(JOURNAL_LINES);
         let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
-        if let Err(error) = lock.announce(generation) {
-            log::cycle(NGX_LOG_ALERT, &format!("{error} while announcing the companion of {}", table.name));
+        let stop_flag = Arc::clone(&stop);
+        if let Err(error) = lease.announce(generation) {
+            log::write_to_cycle(NGX_LOG_ALERT, &format!("{error} while announcing the companion of {}", table.name));
         }
         let thread = with_signals_blocked(|| {
             let name = format!("urlproxy {}", table.name);
             std::thread::Builder::new().name(name).spawn(move || {
-                let stop = || asked.load(Relaxed) || is_exiting() || lock.is_superseded(generation);
+                let stop = || stop_flag.load(Relaxed) || is_exiting() || lease.is_superseded(generation);
                 while !stop() {
-                    let life = || sync::run(memory, &settings, &lock, &journal, &stop);
-                    if catch_unwind(AssertUnwindSafe(life)).is_err() {
+                    let run = || sync::run(shared, &settings, &lease, &journal, &stop);
+                    if catch_unwind(AssertUnwindSafe(run)).is_err() {
                         journal.log(Level::Error, "the companion panicked; it starts over");
-                        std::thread::sleep(AFTER_PANIC);
+                        std::thread::sleep(RESTART_DELAY);
                     }
                 }
             })
         });
         match thread {
             Ok(thread) => RUNNING.lock().push(Companion { stop, thread, journal: reader }),
-            Err(error) => log::cycle(NGX_LOG_ALERT, &format!("{error} while starting the companion of {}", table.name)),
+            Err(error) => {
+                log::write_to_cycle(NGX_LOG_ALERT, &format!("{error} while starting the companion of {}", table.name))
+            }
         }
     }
 }
@@ -86,17 +88,17 @@ pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
 pub(super) fn stop_all() {
     let companions = std::mem::take(&mut *RUNNING.lock());
     companions.iter().for_each(|c| c.stop.store(true, Relaxed));
-    let deadline = Instant::now() + JOIN_WITHIN;
+    let deadline = Instant::now() + JOIN_TIMEOUT;
     for companion in companions {
         while !companion.thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
-        drain(&companion.journal, log::cycle);
+        drain(&companion.journal, log::write_to_cycle);
     }
 }
 
-/// Makes the lock of a table, in the master, unless an earlier configuration did.
-pub(super) fn make_lease(name: &str) -> std::io::Result<()> {
+/// Makes the lease of a table, in the master, unless an earlier configuration did.
+pub(super) fn create_lease(name: &str) -> std::io::Result<()> {
     if lease_of(name).is_none() {
         let lock = Arc::new(WriterLock::create(&format!("urlproxy-{name}"))?);
         LEASES.lock().push((name.to_owned(), lock));

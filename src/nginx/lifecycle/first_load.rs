@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use super::journal::{JOURNAL_LINES, drain};
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::cycle::Cycle;
-use crate::nginx::ffi::process::{is_ending, with_signals_blocked};
+use crate::nginx::ffi::process::{is_shutting_down, with_signals_blocked};
 use crate::sync::{self, Journal};
 
 /// How often the master looks whether it is to end.
-const STEP: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Loads these tables; each is waited for as long as its `wait_for_routes` says, or until a signal ends nginx.
-pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, say: impl Fn(u32, &str)) {
+pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, log: impl Fn(u32, &str)) {
     if tables.is_empty() {
         return;
     }
-    let begun = Instant::now();
-    let is_over = AtomicBool::new(false);
-    let stop = || is_over.load(Relaxed);
-    let (own_sockets, owner) = (cycle.listening(), cycle.workers_user());
+    let start_time = Instant::now();
+    let is_stopped = AtomicBool::new(false);
+    let stop = || is_stopped.load(Relaxed);
+    let (own_sockets, owner) = (cycle.listen_addresses(), cycle.worker_uid());
     let (journals, readers): (Vec<_>, Vec<_>) = tables.iter().map(|_| Journal::new(JOURNAL_LINES)).unzip();
     std::thread::scope(|scope| {
         let start = |(table, journal): (&&TableConf, _)| {
@@ -30,8 +30,8 @@ pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, say: impl Fn(u32, &s
             if let Some(snapshot) = &mut settings.snapshot {
                 snapshot.owners.extend(owner);
             }
-            let (memory, deadline) = (*table.table.get()?, begun + table.wait_for_routes);
-            let load = move || sync::load_until(memory, &settings, deadline, journal, &stop);
+            let (shared, deadline) = (*table.table.get()?, start_time + table.wait_for_routes);
+            let load = move || sync::load_unless(shared, &settings, deadline, journal, &stop);
             Some(std::thread::Builder::new().name("urlproxy-load".into()).spawn_scoped(scope, load))
         };
         // The master's signals are the master's: its own thread waits for them.
@@ -42,16 +42,16 @@ pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, say: impl Fn(u32, &s
                 Some(Err(error)) => Some(error.to_string()),
                 Some(Ok(thread)) => {
                     while !thread.is_finished() {
-                        std::thread::sleep(STEP);
-                        is_over.fetch_or(is_ending(), Relaxed);
+                        std::thread::sleep(POLL_INTERVAL);
+                        is_stopped.fetch_or(is_shutting_down(), Relaxed);
                     }
                     thread.join().err().map(|_| "panic".to_owned())
                 }
             };
             if let Some(error) = failed {
-                say(nginx_sys::NGX_LOG_ALERT, &format!("urlproxy: {error} while loading routes of {}", table.name));
+                log(nginx_sys::NGX_LOG_ALERT, &format!("urlproxy: {error} while loading routes of {}", table.name));
             }
         }
     });
-    readers.iter().for_each(|reader| drain(reader, &say));
+    readers.iter().for_each(|reader| drain(reader, &log));
 }

@@ -1,4 +1,4 @@
-//! What companions have to say, in nginx's log.
+//! What companions have to log, in nginx's log.
 
 use crate::sync::{JournalReader, Level};
 
@@ -6,7 +6,7 @@ use crate::sync::{JournalReader, Level};
 pub(super) const JOURNAL_LINES: usize = 256;
 
 /// Says all that is in a journal.
-pub(super) fn drain(journal: &JournalReader, say: impl Fn(u32, &str)) {
+pub(super) fn drain(journal: &JournalReader, log: impl Fn(u32, &str)) {
     while let Some(entry) = journal.next_entry() {
         let level = match entry.level {
             Level::Error => nginx_sys::NGX_LOG_ERR,
@@ -14,6 +14,6 @@ pub(super) fn drain(journal: &JournalReader, say: impl Fn(u32, &str)) {
             Level::Notice => nginx_sys::NGX_LOG_NOTICE,
             Level::Info => nginx_sys::NGX_LOG_INFO,
         };
-        say(level, &format!("urlproxy: {}", entry.text));
+        log(level, &format!("urlproxy: {}", entry.text));
     }
 }

@@ -17,8 +17,8 @@ pub(in crate::nginx) struct Access;
 
 impl Handler for Access {
     #[inline(always)]
-    fn handle(request: Request<'_>) -> handler::Outcome {
-        refuse(request, resolve).map_or_else(|answer| answer, |_| Status::NGX_DECLINED.into())
+    fn handle(request: Request<'_>) -> handler::HandlerStatus {
+        route_or_answer(request, resolve).map_or_else(|status| status, |_| Status::NGX_DECLINED.into())
     }
 }
 
@@ -29,11 +29,11 @@ pub(in crate::nginx) struct BeforeContent;
 
 impl Handler for BeforeContent {
     #[inline(always)]
-    fn handle(request: Request<'_>) -> handler::Outcome {
-        match refuse(request, resolve_now) {
-            Ok(Some((conf, route))) => loop_mark::pass(request, route, conf).into(),
+    fn handle(request: Request<'_>) -> handler::HandlerStatus {
+        match route_or_answer(request, resolve_now) {
+            Ok(Some((conf, route))) => loop_mark::check(request, route, conf).into(),
             Ok(None) => Status::NGX_DECLINED.into(),
-            Err(answer) => answer,
+            Err(status) => status,
         }
     }
 }
@@ -46,21 +46,21 @@ type Routed<'r> = (&'r LocationConf, &'r RequestRoute<'r>);
 /// # Errors
 /// Without a backend the request is answered, or ends; this is what nginx gets.
 #[inline(always)]
-fn refuse<'r>(
+fn route_or_answer<'r>(
     request: Request<'r>,
     resolve: impl Fn(Request<'r>) -> Option<&'r RequestRoute<'r>>,
-) -> Result<Option<Routed<'r>>, handler::Outcome> {
+) -> Result<Option<Routed<'r>>, handler::HandlerStatus> {
     let Some(conf) = request.location_conf().filter(|conf| conf.table().is_some()) else { return Ok(None) };
     let Some(route) = resolve(request) else { return Err(Status::NGX_ERROR.into()) };
     match route.outcome {
         Outcome::Route | Outcome::Default => Ok(Some((conf, route))),
-        outcome => Err(answer(request, conf, outcome)),
+        outcome => Err(answer_without_backend(request, conf, outcome)),
     }
 }
 
 /// Answers a request without a backend; what nginx gets.
 #[inline(never)]
-fn answer(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> handler::Outcome {
+fn answer_without_backend(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> handler::HandlerStatus {
     let status = match outcome {
         Outcome::Redirect => match add_location(request, conf) {
             Some(()) => NGX_HTTP_TEMPORARY_REDIRECT,
@@ -74,5 +74,5 @@ fn answer(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> handle
             NGX_HTTP_SERVICE_UNAVAILABLE
         }
     };
-    handler::Outcome::finalize(status)
+    handler::HandlerStatus::finalize(status)
 }

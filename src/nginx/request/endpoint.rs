@@ -36,7 +36,7 @@ impl<'r> Endpoint<'r> {
     }
 
     /// Its affinity to a key.
-    pub fn draw(&self, key: u64) -> u64 {
+    pub fn weight(&self, key: u64) -> u64 {
         match self.destination {
             Destination::Addr(addr) => draw_for_addr(key, self.scheme, addr),
             Destination::Name(name, port) => draw_for_name(key, self.scheme, name, port),

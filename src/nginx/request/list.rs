@@ -4,7 +4,7 @@ use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, 
 use ngx::core::Status;
 
 use super::response::{add_age, add_retry_after};
-use crate::nginx::ffi::handler::{Handler, Outcome};
+use crate::nginx::ffi::handler::{Handler, HandlerStatus};
 use crate::nginx::ffi::output::Body;
 use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::timer::unix_seconds;
@@ -15,7 +15,7 @@ use crate::table::Table;
 pub(in crate::nginx) struct List;
 
 impl Handler for List {
-    fn handle(request: Request<'_>) -> Outcome {
+    fn handle(request: Request<'_>) -> HandlerStatus {
         answer(request).into()
     }
 }

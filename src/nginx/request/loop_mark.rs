@@ -23,14 +23,14 @@ const LOOP_DETECTED: Status = Status(508);
 /// Static, so that a header with a key at this very place is known to be ours.
 static NAME: [u8; 8] = *b"CDN-Loop";
 /// How often a loop is logged, in milliseconds: each is a tenant's to make.
-const LOG_EVERY: u64 = 1000;
+const LOG_INTERVAL: u64 = 1000;
 /// When this worker has last logged one, and how many it has not logged since.
 static LOGGED_AT: AtomicU64 = AtomicU64::new(0);
-static NOT_LOGGED: AtomicU64 = AtomicU64::new(0);
+static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
 /// Marks a request that has backends, or ends one that is marked.
 #[inline(always)]
-pub(super) fn pass(request: Request<'_>, route: &RequestRoute<'_>, conf: &LocationConf) -> Status {
+pub(super) fn check(request: Request<'_>, route: &RequestRoute<'_>, conf: &LocationConf) -> Status {
     let is_name = |endpoint: &Endpoint<'_>| matches!(endpoint.destination, Destination::Name(..));
     let needs_mark = match conf.loop_mark {
         None | Some(LoopMark::Named) => match route.endpoints() {
@@ -41,14 +41,14 @@ pub(super) fn pass(request: Request<'_>, route: &RequestRoute<'_>, conf: &Locati
         Some(LoopMark::All) => true,
         Some(LoopMark::Off) => false,
     };
-    if needs_mark { pass_marked(request, route) } else { Status::NGX_DECLINED }
+    if needs_mark { mark_or_reject(request, route) } else { Status::NGX_DECLINED }
 }
 
 #[cold]
-fn pass_marked(request: Request<'_>, route: &RequestRoute<'_>) -> Status {
-    match mark(request, &id(route)) {
-        Some(Marked::Now) => Status::NGX_DECLINED,
-        Some(Marked::Before) => {
+fn mark_or_reject(request: Request<'_>, route: &RequestRoute<'_>) -> Status {
+    match mark(request, &cdn_id(route)) {
+        Some(MarkOutcome::Added) => Status::NGX_DECLINED,
+        Some(MarkOutcome::AlreadyPresent) => {
             report(route, |text| request.log().write(NGX_LOG_WARN, text));
             LOOP_DETECTED
         }
@@ -57,36 +57,36 @@ fn pass_marked(request: Request<'_>, route: &RequestRoute<'_>) -> Status {
 }
 
 /// A cdn-id: a pseudonym of this proxy for as long as its zone lives.
-fn id(route: &RequestRoute<'_>) -> String {
+fn cdn_id(route: &RequestRoute<'_>) -> String {
     format!("urlproxy-{:016x}", route.table.table.get().map_or(0, |table| table.pseudonym()))
 }
 
 /// Logs a loop, and at most one a second.
-fn report(route: &RequestRoute<'_>, say: impl FnOnce(&str)) {
+fn report(route: &RequestRoute<'_>, log: impl FnOnce(&str)) {
     let now = now_milliseconds();
     let last = LOGGED_AT.load(Relaxed);
-    if last != 0 && now.saturating_sub(last) < LOG_EVERY {
-        NOT_LOGGED.fetch_add(1, Relaxed);
+    if last != 0 && now.saturating_sub(last) < LOG_INTERVAL {
+        SUPPRESSED.fetch_add(1, Relaxed);
         return;
     }
     LOGGED_AT.store(now, Relaxed);
     let backend = route.endpoints().first().map_or_else(String::new, |endpoint| format!(" {endpoint}"));
-    let (tool, more) = (route.tool.escape_ascii(), NOT_LOGGED.swap(0, Relaxed));
-    say(&format!(
-        "urlproxy: the backend{backend} leads back to this proxy; the request ends here with 508, tool=\"{tool}\" unlogged={more}"
+    let (tool, suppressed) = (route.tool.escape_ascii(), SUPPRESSED.swap(0, Relaxed));
+    log(&format!(
+        "urlproxy: the backend{backend} leads back to this proxy; the request ends here with 508, tool=\"{tool}\" unlogged={suppressed}"
     ));
 }
 
 /// What became of a request's mark.
 #[derive(Debug, PartialEq, Eq)]
-enum Marked {
-    Now,
+enum MarkOutcome {
+    Added,
     /// It came with the mark.
-    Before,
+    AlreadyPresent,
 }
 
 /// Adds the mark to a request's headers, behind the marks of others. `None` when memory has run out.
-fn mark(request: Request<'_>, id: &str) -> Option<Marked> {
+fn mark(request: Request<'_>, id: &str) -> Option<MarkOutcome> {
     let headers = request.headers_in();
     let mut others: Option<(usize, &[u8])> = None;
     for (at, (name, value)) in headers.iter().enumerate() {
@@ -94,10 +94,10 @@ fn mark(request: Request<'_>, id: &str) -> Option<Marked> {
             continue;
         }
         if ptr::eq(name.as_ptr(), NAME.as_ptr()) {
-            return Some(Marked::Now);
+            return Some(MarkOutcome::Added);
         }
-        if names(value, id) {
-            return Some(Marked::Before);
+        if contains_id(value, id) {
+            return Some(MarkOutcome::AlreadyPresent);
         }
         others = Some((at, value));
     }
@@ -106,11 +106,11 @@ fn mark(request: Request<'_>, id: &str) -> Option<Marked> {
         None => id.as_bytes().to_vec(),
     };
     headers.set(others.map(|(at, _)| at), &NAME, &value)?;
-    Some(Marked::Now)
+    Some(MarkOutcome::Added)
 }
 
 /// Whether one of the entries of a `CDN-Loop` is this id, whatever its parameters.
-fn names(value: &[u8], id: &str) -> bool {
+fn contains_id(value: &[u8], id: &str) -> bool {
     value.split(|&byte| byte == b',').any(|entry| {
         let name = entry.split(|&byte| byte == b';').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(id.as_bytes())
@@ -134,7 +134,7 @@ mod tests {
             ("a urlproxy-1", false),
             ("", false),
         ] {
-            assert_eq!(names(value.as_bytes(), "urlproxy-1"), want, "{value}");
+            assert_eq!(contains_id(value.as_bytes(), "urlproxy-1"), want, "{value}");
         }
     }
 }

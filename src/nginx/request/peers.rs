@@ -7,14 +7,14 @@ use nginx_sys::{NGX_LOG_ERR, NGX_LOG_WARN};
 use ngx::core::Status;
 
 use super::endpoint::{Destination, Endpoint};
-use super::kept::KeptFor;
 use super::resolve::resolve_now;
+use super::reuse_key::ReuseKey;
 use super::route::RequestRoute;
-use crate::keepalive::{Key, Ticket};
+use crate::keepalive::{BackendHandle, Key};
 use crate::nginx::conf::main::MainConf;
 use crate::nginx::conf::upstream::UpstreamConf;
 use crate::nginx::ffi::addr_text::AddrText;
-use crate::nginx::ffi::outcome::Refusal;
+use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::peer::{Balancer, PeerConnection};
 use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::timer::now_milliseconds;
@@ -33,17 +33,17 @@ pub(in crate::nginx) struct Peers<'r> {
     conf: &'r UpstreamConf,
     request: Request<'r>,
     upstream: Upstream<'r>,
-    is_asked: bool,
+    has_attempted: bool,
     /// Whether nginx can speak TLS here; then it speaks to each backend as the backend's scheme says.
     has_tls: bool,
     /// Whether a kept connection had gone stale: from then on the request goes on new ones.
-    needs_new: bool,
+    must_open_new: bool,
     /// The backend that is asked.
-    at: usize,
+    current: usize,
     /// What its connection may be used for again.
     key: Option<Key>,
     /// Of its connection, if that was a kept one.
-    ticket: Option<Ticket>,
+    handle: Option<BackendHandle>,
     /// A bit for each backend that was asked, or can't be: a name, or not of a scheme that nginx speaks here.
     tried: u64,
     /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
@@ -57,7 +57,7 @@ impl Balancer for RouteBalancer {
     type Conf = UpstreamConf;
     type Peers<'r> = Peers<'r>;
 
-    fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m UpstreamConf, Refusal> {
+    fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m UpstreamConf, ConfigError> {
         let own = main.upstream(block.id()).ok_or("the upstream has no \"urlproxy_peers\"")?;
         if block.has_servers() {
             Err("\"urlproxy_peers\" takes its servers from the table, remove the \"server\" lines".into())
@@ -85,12 +85,12 @@ impl Balancer for RouteBalancer {
             conf,
             request,
             upstream,
-            is_asked: false,
+            has_attempted: false,
             has_tls,
-            needs_new: false,
-            at: 0,
+            must_open_new: false,
+            current: 0,
             key: None,
-            ticket: None,
+            handle: None,
             tried: unusable,
             stale: 0,
         };
@@ -101,7 +101,7 @@ impl Balancer for RouteBalancer {
     fn get<'r>(peers: &mut Peers<'r>, connection: &mut PeerConnection<'r>) -> Status {
         let at = match peers.route.endpoints() {
             // Nearly always there is one.
-            [_] if !peers.is_asked => (peers.tried == 0).then_some(0),
+            [_] if !peers.has_attempted => (peers.tried == 0).then_some(0),
             _ => peers.choose(),
         };
         let endpoint = at.and_then(|at| peers.route.endpoints().get(at));
@@ -110,13 +110,13 @@ impl Balancer for RouteBalancer {
             return Status::NGX_BUSY;
         };
         peers.tried |= 1 << at;
-        peers.at = at;
+        peers.current = at;
         peers.route.chosen.set(at);
         if peers.has_tls {
             peers.upstream.set_tls(*scheme == Scheme::Https);
         }
         connection.clear();
-        peers.ask(connection, *scheme, addr).unwrap_or(Status::NGX_ERROR)
+        peers.connect(connection, *scheme, addr).unwrap_or(Status::NGX_ERROR)
     }
 
     #[inline(always)]
@@ -124,16 +124,16 @@ impl Balancer for RouteBalancer {
         let has_answered = || peers.upstream.has_answered();
         let was_closed = has_failed && connection.is_kept() && !has_answered() && !connection.has_timed_out();
         if let (Some(keepalive), Some(key)) = (&peers.conf.keepalive, &peers.key) {
-            keepalive.keep(key, peers.ticket.take(), connection, peers.upstream, has_failed);
+            keepalive.keep(key, peers.handle.take(), connection, peers.upstream, has_failed);
         }
         if was_closed {
             // Not the backend's failure: it had closed a connection that was kept for it.
-            peers.stale |= 1 << peers.at;
-            peers.needs_new = true;
+            peers.stale |= 1 << peers.current;
+            peers.must_open_new = true;
             return;
         }
         let endpoints = peers.route.endpoints();
-        let Some(endpoint) = endpoints.get(peers.at).filter(|_| endpoints.len() > 1) else { return };
+        let Some(endpoint) = endpoints.get(peers.current).filter(|_| endpoints.len() > 1) else { return };
         let (Some(key), Some(health)) = (peers.health_key(endpoint), peers.health()) else { return };
         if !has_failed {
             // A client that went away says nothing about the backend.
@@ -177,7 +177,7 @@ fn unusable(endpoints: &[Endpoint<'_>], has_tls: bool) -> u64 {
 }
 
 /// The bits of backends of a former route, at the places that they have in the newer one.
-fn moved_bits(bits: u64, former: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64 {
+fn remap_bits(bits: u64, former: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64 {
     let has_bit = |endpoint: &Endpoint<'_>| {
         former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1)
     };
@@ -186,10 +186,10 @@ fn moved_bits(bits: u64, former: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64
 
 impl<'r> Peers<'r> {
     /// Before another backend is asked: goes on with the record as it is by now. What it had may be another tenant's.
-    fn renew(&mut self) {
+    fn refresh_route(&mut self) {
         let Some(newer) = resolve_now(self.request).filter(|newer| !ptr::eq(*newer, self.route)) else { return };
         newer.choose_first(self.request);
-        let same = |bits: u64| moved_bits(bits, self.route.endpoints(), newer.endpoints());
+        let same = |bits: u64| remap_bits(bits, self.route.endpoints(), newer.endpoints());
         let (tried, stale) = (same(self.tried), same(self.stale));
         (self.tried, self.stale) = (tried | unusable(newer.endpoints(), self.has_tls), stale);
         self.route = newer;
@@ -198,8 +198,8 @@ impl<'r> Peers<'r> {
     /// The backend to ask.
     #[inline(never)]
     fn choose(&mut self) -> Option<usize> {
-        if self.is_asked {
-            self.renew();
+        if self.has_attempted {
+            self.refresh_route();
         }
         let admits = |endpoint: &Endpoint<'_>| match (self.health_key(endpoint), self.health()) {
             (Some(key), Some(health)) => health.admits(key, now_seconds(), self.conf.health),
@@ -216,33 +216,33 @@ impl<'r> Peers<'r> {
 
     /// Has nginx ask this backend, on a kept connection if there is one. `None` when memory has run out.
     #[inline(always)]
-    fn ask(&mut self, connection: &mut PeerConnection<'r>, scheme: Scheme, addr: &SocketAddr) -> Option<Status> {
+    fn connect(&mut self, connection: &mut PeerConnection<'r>, scheme: Scheme, addr: &SocketAddr) -> Option<Status> {
         let (backend, shared) = ((scheme, addr), &self.conf.shared);
-        let kept_for = KeptFor::of(self.request, self.upstream, self.route.owner, backend, shared)?;
+        let reuse_key = ReuseKey::of(self.request, self.upstream, self.route.owner, backend, shared)?;
         connection.reserve_address()?;
-        self.is_asked = true;
+        self.has_attempted = true;
         let mut kept = None;
         if let Some(keepalive) = &self.conf.keepalive {
-            let key = self.key.insert(Key::new(addr, kept_for.record, kept_for.session));
-            if !self.needs_new {
+            let key = self.key.insert(Key::new(addr, reuse_key.owner, reuse_key.session));
+            if !self.must_open_new {
                 kept = keepalive.take(key, self.request, self.upstream);
             }
         }
-        let mark = [kept_for.record, kept_for.session];
-        let Some((kept, ticket, lets_timer)) = kept else {
-            connection.set_address(addr, mark, &AddrText::of(*addr));
+        let reuse_suffix = [reuse_key.owner, reuse_key.session];
+        let Some((kept, handle, keeps_timer)) = kept else {
+            connection.set_address(addr, reuse_suffix, &AddrText::of(*addr));
             return Some(Status::NGX_OK);
         };
-        self.ticket = Some(ticket);
-        connection.set_address(addr, mark, kept.text());
-        connection.set_connection(kept, lets_timer);
+        self.handle = Some(handle);
+        connection.set_address(addr, reuse_suffix, kept.text());
+        connection.set_connection(kept, keeps_timer);
         Some(Status::NGX_DONE)
     }
 
     /// Logs why the request has no backend to ask.
     #[cold]
     fn report_unusable(&self, connection: &PeerConnection<'r>) {
-        if !self.is_asked {
+        if !self.has_attempted {
             connection.log().write(NGX_LOG_ERR, &self.describe_unusable());
         }
     }

@@ -40,7 +40,7 @@ pub(in crate::nginx) struct RequestRoute<'r> {
     /// The backend, when there is one.
     pub single: Option<Endpoint<'r>>,
     /// While no backend was needed yet: the number of the record's counters, which count its turns.
-    pub due: Cell<Option<u32>>,
+    pub pending_turn: Cell<Option<u32>>,
     /// What decides between several.
     order: Cell<Order>,
     /// The endpoint that is asked: the first choice, then whichever the balancer took.
@@ -52,7 +52,7 @@ pub(in crate::nginx) struct RequestRoute<'r> {
     pub counters: Option<(&'static Counters, u64)>,
     /// The record that was found, to see whether it has changed since.
     pub version: Option<Version>,
-    /// What this was found for: see [`LocationConf::decides_like`].
+    /// What this was found for: see [`LocationConf::resolves_like`].
     pub path: &'r [u8],
     pub conf: &'r LocationConf,
 }
@@ -72,7 +72,7 @@ impl<'r> RequestRoute<'r> {
             pattern: b"",
             several: &[],
             single: None,
-            due: Cell::new(None),
+            pending_turn: Cell::new(None),
             order: Cell::new(Order::Turn(0)),
             chosen: Cell::new(0),
             table,
@@ -93,22 +93,22 @@ impl<'r> RequestRoute<'r> {
 
     /// Goes on with the backend that an older route of the request chose, if there is still such a one.
     pub fn keep_choice(&self, older: &RequestRoute<'_>) {
-        let chosen = older.endpoints().get(older.chosen.get()).filter(|_| older.due.get().is_none());
+        let chosen = older.endpoints().get(older.chosen.get()).filter(|_| older.pending_turn.get().is_none());
         let same = chosen.and_then(|chosen| self.endpoints().iter().position(|endpoint| endpoint == chosen));
         if let Some(at) = same.filter(|_| matches!(older.order.get(), Order::Turn(_))) {
-            self.take(at);
+            self.set_turn(at);
         }
     }
 
     /// Takes this turn.
-    fn take(&self, turn: usize) {
-        self.due.set(None);
+    fn set_turn(&self, turn: usize) {
+        self.pending_turn.set(None);
         self.order.set(Order::Turn(turn));
         self.chosen.set(turn.checked_rem(self.endpoints().len()).unwrap_or(0));
     }
 
     /// Has the backends asked in the order of their affinity to a key; an empty one changes nothing.
-    fn order_by(&self, key: &[u8]) {
+    fn set_hash_key(&self, key: &[u8]) {
         if key.is_empty() {
             return;
         }
@@ -122,7 +122,7 @@ impl<'r> RequestRoute<'r> {
     pub fn choose(&self, tried: u64, admits: impl Fn(&Endpoint<'_>) -> bool) -> Option<usize> {
         let (endpoints, order) = (self.endpoints(), self.order.get());
         let weight = |at: usize| match (order, endpoints.get(at)) {
-            (Order::Key(key), Some(endpoint)) => endpoint.draw(key),
+            (Order::Key(key), Some(endpoint)) => endpoint.weight(key),
             _ => 0,
         };
         choose(endpoints.len(), order, tried, weight, |at| endpoints.get(at).is_some_and(&admits))
@@ -139,17 +139,17 @@ impl<'r> RequestRoute<'r> {
     /// Chooses the first of [`Self::endpoints`] to ask, unless that was done: whose turn it is, or whom the hash key says.
     #[inline(always)]
     pub fn choose_first(&self, request: Request<'r>) {
-        if let Some(number) = self.due.get() {
+        if let Some(number) = self.pending_turn.get() {
             self.take_turn(request, number);
         }
     }
 
     #[inline(never)]
     fn take_turn(&self, request: Request<'r>, number: u32) {
-        self.take(self.next_turn(number));
+        self.set_turn(self.next_turn(number));
         if let Some(hash) = &self.conf.hash {
             // The key may be made of this route's own variables, which know whose turn it is.
-            self.order_by(request.evaluate(hash));
+            self.set_hash_key(request.evaluate(hash));
         }
     }
 

@@ -9,16 +9,16 @@ use crate::route::{Kind, LookupKey, PathRequest, label_below, normal_host, split
 use crate::table::{HashedKey, Lookup, Record, Table};
 
 /// Whom a request is for. Paths live as long as the request, and so does its host.
-pub(super) enum Asked<'r> {
+pub(super) enum Target<'r> {
     Tool(PathRequest<'r>),
     Domain(&'r [u8]),
     /// The host is not one below the domain that has the tools.
-    Nobody,
+    OtherHost,
     /// The client named no host.
     NoHost,
 }
 
-impl<'r> Asked<'r> {
+impl<'r> Target<'r> {
     /// `host` is what nginx has made of the request line, `Host` or `:authority`: lower case, without port and trailing dot.
     #[inline(always)]
     pub fn of(mode: &Mode, path: &'r [u8], host: impl FnOnce() -> &'r [u8]) -> Self {
@@ -29,7 +29,7 @@ impl<'r> Asked<'r> {
             (_, b"") => Self::NoHost,
             (Mode::Subdomain(domain), host) => match label_below(host, domain.as_str().as_bytes()) {
                 Some(tool) => Self::Tool(PathRequest { tool, rest: path }),
-                None => Self::Nobody,
+                None => Self::OtherHost,
             },
             (_, host) => Self::Domain(host),
         }
@@ -38,9 +38,9 @@ impl<'r> Asked<'r> {
 
 /// Whether somebody answers.
 #[derive(PartialEq)]
-enum Answer {
-    Yes,
-    No,
+enum SearchResult {
+    Found,
+    NotFound,
     /// The table could not tell.
     Unknown,
 }
@@ -60,10 +60,10 @@ enum Redirect {
 pub(super) fn look_up<'r>(
     route: &mut RequestRoute<'r>,
     pool: Pool<'r>,
-    asked: &Asked<'r>,
+    target: &Target<'r>,
     may_redirect: bool,
 ) -> Option<()> {
-    if matches!(asked, Asked::NoHost) {
+    if matches!(target, Target::NoHost) {
         route.outcome = Outcome::NoHost;
         return Some(());
     }
@@ -73,7 +73,7 @@ pub(super) fn look_up<'r>(
         route.outcome = Outcome::Unready;
         return Some(());
     };
-    Search { pool, table, worker: &mut worker, route }.run(asked, may_redirect)
+    Search { pool, table, worker: &mut worker, route }.run(target, may_redirect)
 }
 
 /// A search for a request's route.
@@ -87,16 +87,16 @@ struct Search<'s, 'r> {
 
 impl<'r> Search<'_, 'r> {
     #[inline(always)]
-    fn run(&mut self, asked: &Asked<'r>, may_redirect: bool) -> Option<()> {
+    fn run(&mut self, target: &Target<'r>, may_redirect: bool) -> Option<()> {
         let (table, conf) = (self.table, self.route.conf);
         // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
-        let kind = if matches!(asked, Asked::Domain(_)) { Kind::Domain } else { Kind::Tool };
+        let kind = if matches!(target, Target::Domain(_)) { Kind::Domain } else { Kind::Tool };
         let is_loaded = table.header().knows(kind);
-        let mut is_certain = is_loaded;
-        let mut answer = match asked {
-            Asked::Tool(asked) => {
-                let sought = table.hash_key(LookupKey::tool(asked.tool));
-                // What is a part of an answer cannot be sent elsewhere.
+        let mut is_complete = is_loaded;
+        let mut result = match target {
+            Target::Tool(path) => {
+                let sought = table.sought(LookupKey::tool(path.tool));
+                // What is a part of an result cannot be sent elsewhere.
                 if conf.redirects() && may_redirect {
                     match self.search_redirect(&sought) {
                         Redirect::Found => {
@@ -104,25 +104,25 @@ impl<'r> Search<'_, 'r> {
                             return Some(());
                         }
                         Redirect::Absent => {}
-                        Redirect::Unknown => is_certain = false,
+                        Redirect::Unknown => is_complete = false,
                         Redirect::Contended => {
                             self.route.outcome = Outcome::Unready;
                             return Some(());
                         }
                     }
                 }
-                self.search(&sought, asked.rest)?
+                self.search(&sought, path.rest)?
             }
-            Asked::Domain(host) => self.search_domain(host)?,
-            Asked::Nobody | Asked::NoHost => Answer::No,
+            Target::Domain(host) => self.search_domain(host)?,
+            Target::OtherHost | Target::NoHost => SearchResult::NotFound,
         };
-        if answer == Answer::No && is_loaded {
+        if result == SearchResult::NotFound && is_loaded {
             match conf.default_route() {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
-                    let sought = table.hash_key(LookupKey::tool(tool.as_bytes()));
-                    answer = self.search_outlined(&sought, self.route.path)?;
-                    if answer == Answer::Yes {
+                    let sought = table.sought(LookupKey::tool(tool.as_bytes()));
+                    result = self.search_outlined(&sought, self.route.path)?;
+                    if result == SearchResult::Found {
                         self.route.tool = tool.name();
                         self.route.outcome = Outcome::Default;
                     }
@@ -130,12 +130,12 @@ impl<'r> Search<'_, 'r> {
                 DefaultRoute::Backend(backend) => {
                     self.route.single = Some(Endpoint::of(backend));
                     self.route.outcome = Outcome::Default;
-                    answer = Answer::Yes;
+                    result = SearchResult::Found;
                 }
             }
         }
-        if answer != Answer::Yes {
-            let is_known = answer == Answer::No && is_certain;
+        if result != SearchResult::Found {
+            let is_known = result == SearchResult::NotFound && is_complete;
             self.route.outcome = if is_known { Outcome::Miss } else { Outcome::Unready };
         }
         Some(())
@@ -159,64 +159,64 @@ impl<'r> Search<'_, 'r> {
 
     /// Takes over the backends of a host, or of the wildcard that stands for it.
     #[inline(never)]
-    fn search_domain(&mut self, host: &'r [u8]) -> Option<Answer> {
-        let Some(normal) = normal_host(host) else { return Some(Answer::No) };
+    fn search_domain(&mut self, host: &'r [u8]) -> Option<SearchResult> {
+        let Some(normal) = normal_host(host) else { return Some(SearchResult::NotFound) };
         let table = self.table;
-        let mut answer = self.search_outlined(&table.hash_key(LookupKey::domain(&normal)), self.route.path)?;
+        let mut result = self.search_outlined(&table.sought(LookupKey::domain(&normal)), self.route.path)?;
         self.route.domain = host;
-        if answer == Answer::No
+        if result == SearchResult::NotFound
             && let Some(key) = LookupKey::wildcard(&normal)
         {
-            answer = self.search_outlined(&table.hash_key(key), self.route.path)?;
+            result = self.search_outlined(&table.sought(key), self.route.path)?;
             self.route.domain = self.pool.copy(&[b"*", key.name()].concat())?;
         }
-        if answer != Answer::Yes {
+        if result != SearchResult::Found {
             self.route.domain = b"";
         }
-        Some(answer)
+        Some(result)
     }
 
     /// As [`Self::search`], for whom it need not be inlined.
     #[inline(never)]
-    fn search_outlined(&mut self, sought: &HashedKey<'_>, rest: &[u8]) -> Option<Answer> {
+    fn search_outlined(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<SearchResult> {
         self.search(sought, rest)
     }
 
     /// Takes over the route of a record, if one of its patterns is found.
     #[inline(always)]
-    fn search(&mut self, sought: &HashedKey<'_>, rest: &[u8]) -> Option<Answer> {
+    fn search(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<SearchResult> {
         let table = self.table;
         let record = match table.lookup_hashed(sought, &mut self.worker.scratch) {
             Lookup::Found(record) => record,
-            Lookup::Absent => return Some(Answer::No),
-            Lookup::Contended => return Some(Answer::Unknown),
+            Lookup::Absent => return Some(SearchResult::NotFound),
+            Lookup::Contended => return Some(SearchResult::Unknown),
         };
         self.route.version = Some(record.version());
         if let Some((scheme, addr)) = record.plain() {
             self.route.pattern = b".*";
             self.route.single = Some(Endpoint { scheme, destination: Destination::Addr(addr.into()) });
         } else {
-            let answer = select(self.route, self.pool, &record, rest)?;
-            if answer != Answer::Yes {
-                return Some(answer);
+            let result = select(self.route, self.pool, &record, rest)?;
+            if result != SearchResult::Found {
+                return Some(result);
             }
         }
         self.route.owner = record.owner();
         self.route.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
-        Some(Answer::Yes)
+        Some(SearchResult::Found)
     }
 }
 
 /// Takes over the first of a record's routes whose pattern is found.
 #[inline(never)]
-fn select<'r>(found: &mut RequestRoute<'r>, pool: Pool<'r>, record: &Record<'_>, rest: &[u8]) -> Option<Answer> {
+fn select<'r>(found: &mut RequestRoute<'r>, pool: Pool<'r>, record: &Record<'_>, rest: &[u8]) -> Option<SearchResult> {
     let Some(route) = record.select(rest) else {
         if record.routes().next().is_some() {
             found.version = None;
-            return Some(Answer::No);
+            return Some(SearchResult::NotFound);
         }
         // A record without any routes is one whose routes are being built. That much is certain.
-        return Some(Answer::Unknown);
+        return Some(SearchResult::Unknown);
     };
     found.pattern = pool.copy(route.pattern)?;
     let copied = |backend| Endpoint::copied(pool, backend);
@@ -224,7 +224,7 @@ fn select<'r>(found: &mut RequestRoute<'r>, pool: Pool<'r>, record: &Record<'_>,
         found.single = Some(copied(route.first_backend()?)?);
     } else {
         found.several = pool.collect(route.backend_count, route.backends().map(copied))?;
-        found.due.set(Some(record.counters()));
+        found.pending_turn.set(Some(record.counters()));
     }
-    Some(Answer::Yes)
+    Some(SearchResult::Found)
 }

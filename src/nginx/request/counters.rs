@@ -2,18 +2,18 @@
 
 use ngx::core::Status;
 
-use crate::nginx::ffi::handler::{Handler, Outcome};
+use crate::nginx::ffi::handler::{Handler, HandlerStatus};
 use crate::nginx::ffi::request::Request;
 use crate::table::StatusClass;
 
 /// The handler of the log phase.
-pub(in crate::nginx) struct Count;
+pub(in crate::nginx) struct CountRequest;
 
-impl Handler for Count {
+impl Handler for CountRequest {
     const ON_PANIC: Status = Status::NGX_OK;
 
-    fn handle(request: Request<'_>) -> Outcome {
-        if let Some((counters, ticket)) = request.kept_context().and_then(|route| route.counters) {
+    fn handle(request: Request<'_>) -> HandlerStatus {
+        if let Some((counters, ticket)) = request.stored_context().and_then(|route| route.counters) {
             let class = StatusClass::of(request.status());
             counters.add(ticket, class, request.bytes_sent(), request.elapsed_milliseconds());
         }

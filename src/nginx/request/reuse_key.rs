@@ -17,19 +17,19 @@ use crate::route::Scheme;
 
 /// Everything that two requests must have in common to use the same connection to an address, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KeptFor {
+pub(super) struct ReuseKey {
     /// Whose the requests are. 64 bits of a keyed hash that no tenant sees: nobody can look for two names with the same, and
     /// even a million records have two of the same once in 37 million zones.
-    pub record: u64,
+    pub owner: u64,
     /// How the backend is spoken to: with TLS a hash, odd, of everything that such a connection is opened with, else the
     /// address, even, of the nginx module that speaks (a connection of `grpc_pass` is of no use to `proxy_pass`).
     pub session: u64,
 }
 
 /// The record of connections that any may use, and of backends that the operator has named.
-const EVERYBODY: u64 = 0;
+const SHARED: u64 = 0;
 
-impl KeptFor {
+impl ReuseKey {
     /// `owner` is [`Record::owner`](crate::table::Record::owner), `shared` are the operator's networks. `None` when nginx has no
     /// settings for TLS.
     #[inline]
@@ -41,14 +41,14 @@ impl KeptFor {
         shared: &Networks,
     ) -> Option<Self> {
         if scheme == Scheme::Https {
-            return Some(Self { record: owner, session: tls_session(request, upstream, owner)? });
+            return Some(Self { owner, session: tls_session(request, upstream, owner)? });
         }
-        let record = if shared.contains(addr) { EVERYBODY } else { owner };
+        let owner = if shared.contains(addr) { SHARED } else { owner };
         let mut session = upstream.tag();
         if let Some(local) = upstream.local_address() {
             session = bound_session(session, local);
         }
-        Some(Self { record, session: session & !1 })
+        Some(Self { owner, session: session & !1 })
     }
 }
 

@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::log;
 
 /// Runs an entry point; a panic is logged and becomes `failed`.
-pub(super) fn guarded<T>(failed: T, f: impl FnOnce() -> T) -> T {
+pub(super) fn catch_panic<T>(on_panic: T, f: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        log::cycle(nginx_sys::NGX_LOG_ALERT, &format!("urlproxy: panic: {text}"));
-        failed
+        log::write_to_cycle(nginx_sys::NGX_LOG_ALERT, &format!("urlproxy: panic: {text}"));
+        on_panic
     })
 }

@@ -9,21 +9,21 @@ pub(super) const CONF_ERROR: *mut c_char = ptr::without_provenance_mut(usize::MA
 
 /// Why nginx refuses the configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::nginx) enum Refusal {
+pub(in crate::nginx) enum ConfigError {
     /// In words; nginx adds the file and the line.
-    Because(String),
+    Message(String),
     /// nginx has logged it.
     Logged,
 }
 
-impl From<String> for Refusal {
+impl From<String> for ConfigError {
     fn from(text: String) -> Self {
-        Self::Because(text)
+        Self::Message(text)
     }
 }
 
-impl From<&str> for Refusal {
+impl From<&str> for ConfigError {
     fn from(text: &str) -> Self {
-        Self::Because(text.into())
+        Self::Message(text.into())
     }
 }
