@@ -59,8 +59,8 @@ table: redis redis://a redis://b; => "redis" takes one value, e.g. "redis redis:
 table: redis redis://127.0.0.1; redis redis://127.0.0.2; => "redis" is duplicate
 
 # password_file
-table: password_file /nonexistent/pass; => "password_file" cannot be read from "/nonexistent/pass": No such file or directory (os error 2)
-table: password_file /; => "password_file" cannot be read from "/": Is a directory (os error 21)
+table: password_file /nonexistent/pass; => "password_file" "/nonexistent/pass" cannot be read: No such file or directory (os error 2)
+table: password_file /; => "password_file" "/" cannot be read: Is a directory (os error 21)
 table: password_file $TEST_NGINX_FILES/<>; => "password_file" "$TEST_NGINX_FILES/<>" is empty, expected the password on its first line
     empty
     blank_line
@@ -98,7 +98,7 @@ table: snapshot; => "snapshot" takes a path, e.g. "snapshot /var/lib/urlproxy/to
 table: snapshot tools.snapshot; => "snapshot" invalid path (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot"
 table: snapshot /tmp/x max_age=old; => "snapshot" invalid parameter "max_age=old", expected e.g. "max_age=7d"
 table: snapshot /tmp/x; snapshot /tmp/y; => "snapshot" is duplicate
-http: urlproxy_table a { snapshot /tmp/x; } urlproxy_table b { snapshot /tmp/x; } => "snapshot" "/tmp/x" is that of "urlproxy_table a" already, expected a file for each table
+http: urlproxy_table a { snapshot /tmp/x; } urlproxy_table b { snapshot /tmp/x; } => "snapshot" "/tmp/x" is already used by "urlproxy_table a", expected one file per table
 
 # withdrawal_guard
 table: withdrawal_guard <>; => "withdrawal_guard" invalid percentage "<>", expected e.g. "50%"
@@ -108,7 +108,7 @@ table: withdrawal_guard 50% for=1h; => "withdrawal_guard" invalid parameter "for
 table: withdrawal_guard off hold=1s; => "withdrawal_guard" invalid percentage "off", expected e.g. "50%"
 
 # urlproxy_peers
-http: upstream others { <>; urlproxy_peers; } => "urlproxy_peers" must be the first in its upstream, before "keepalive" and instead of other methods
+http: upstream others { <>; urlproxy_peers; } => "urlproxy_peers" must come first in its upstream, before "keepalive", without another balancing method
     keepalive 8
     least_conn
     urlproxy_peers
@@ -123,10 +123,10 @@ http: upstream others { urlproxy_peers max_fails=2 fail_timeout=500ms; } => "url
 location: urlproxy_peers; => "urlproxy_peers" directive is not allowed here
 
 # urlproxy_keepalive
-http: upstream others { <> } => "urlproxy_keepalive" keeps connections for "urlproxy_peers", and goes after it
+http: upstream others { <> } => "urlproxy_keepalive" requires "urlproxy_peers" before it
     urlproxy_keepalive 8; urlproxy_peers;
     server 127.0.0.1:1; urlproxy_keepalive 8;
-http: upstream others { urlproxy_peers; <> } => "keepalive" and "urlproxy_keepalive" exclude each other, expected "urlproxy_peers" and then one of them
+http: upstream others { urlproxy_peers; <> } => "keepalive" and "urlproxy_keepalive" are mutually exclusive, expected "urlproxy_peers" followed by one of them
     least_conn; urlproxy_keepalive 8;
     urlproxy_keepalive 8; keepalive 8;
     keepalive 8; urlproxy_keepalive 8;
@@ -171,8 +171,8 @@ server: location /x { urlproxy tools subdomain; } => "urlproxy" takes a table, "
 server: location /x { urlproxy tools subdomain https://toolforge.org; } => "urlproxy" invalid domain "https://toolforge.org", expected e.g. "urlproxy tools subdomain toolforge.org;"
 server: location /x { urlproxy; } => invalid number of arguments in "urlproxy" directive
 server: location /x { urlproxy tools path; urlproxy tools path; } => "urlproxy" is duplicate
-http: urlproxy tools path; => "urlproxy" is allowed where "proxy_pass" is, in a location or an "if" in one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
-server: <> => "urlproxy" is allowed where "proxy_pass" is, in a location or an "if" in one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
+http: urlproxy tools path; => "urlproxy" is allowed only in a location or an "if" inside one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
+server: <> => "urlproxy" is allowed only in a location or an "if" inside one, e.g. "location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }"
     urlproxy tools path;
     if ($arg_x) { urlproxy tools path; }
     location /x { limit_except GET { urlproxy tools path; } }

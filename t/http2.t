@@ -146,7 +146,7 @@ my %asked = map { ask('GET /several/')->{headers}{'x-tool'} => 1 } 1 .. 4;
 is(join('', sort keys %asked), 'ab');
 is("@{[worker_pids()]}", $worker, 'the worker is the same');
 --- no_error_log
-is out for a while
+backend failed; not used for
 [alert]
 [emerg]
 panic

@@ -66,7 +66,7 @@ my $seconds = time - int $UrlproxyTest::begun;
 my $lines   = () = error_log() =~ /leads back to this proxy/g;
 cmp_ok($lines, '<=', 1 + $seconds, 'not logged each time, but at most once a second');
 --- error_log
-urlproxy: the backend http://loop.example:$TEST_NGINX_SERVER_PORT leads back to this proxy; the request ends here with 508, tool="hello" unlogged=0
+urlproxy: backend leads back to this proxy; answering 508, backend=http://loop.example:$TEST_NGINX_SERVER_PORT tool="hello" suppressed=0
 
 
 

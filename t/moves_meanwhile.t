@@ -39,7 +39,7 @@ HSET prefix:hello .* http://$TEST_NGINX_OWN_A
 is($main::moves->(['DEL', 'prefix:hello'])->{status}, 502);
 ok(is_left_alone('A'));
 --- error_log
-urlproxy_peers: the route of tool "hello" was withdrawn while the request waited
+urlproxy_peers: route withdrawn while the request waited; answering 502, tool="hello"
 
 
 

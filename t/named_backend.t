@@ -15,7 +15,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_A
 /hello/  502  -
 /other/  200  a
 --- error_log
-urlproxy_peers: backend http://tool-hello.example:8000 of tool "hello" is a name, which only "proxy_pass $urlproxy_backend" with a resolver can use
+urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $urlproxy_backend;" with a resolver, backend=http://tool-hello.example:8000 tool="hello"
 
 
 
@@ -28,7 +28,7 @@ HSET prefix:hello .* http://tool-hello.example:8000
 /hello/  502  -
 /hello/  502  -
 --- error_log
-urlproxy_peers: backend http://tool-hello.example:8000 of tool "hello" is a name
+urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $urlproxy_backend;" with a resolver, backend=http://tool-hello.example:8000 tool="hello"
 
 
 
@@ -38,4 +38,4 @@ urlproxy_default http://tool-admin.example:80;
 --- requests
 /nobody/  502  -  result=default
 --- error_log
-urlproxy_peers: backend http://tool-admin.example:80 of tool "nobody" is a name
+urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $urlproxy_backend;" with a resolver, backend=http://tool-admin.example:80 tool="nobody"

@@ -86,7 +86,7 @@ HSET prefix:one .* http://$TEST_NGINX_TOOL_A
 --- perl
 # Two whose set begins with TLS at the address of a tool that speaks none, and a second time over.
 ask('GET /evil/') for 1 .. 6;
-like(error_log(), qr/backend https:\/\/\Q$ENV{TEST_NGINX_TOOL_A}\E of tool "evil" is out for a while/, 'it has failed there');
+like(error_log(), qr/backend failed; not used for 10 s, backend=https:\/\/\Q$ENV{TEST_NGINX_TOOL_A}\E tool="evil"/, 'it has failed there');
 my $asked = join '', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 6;
 like($asked, qr/^(ab){3}$|^(ba){3}$/, 'the tool whose backend it is takes turns as before');
 is(ask('GET /likewise/')->{headers}{'x-tool'}, 'a', 'and so does any other');

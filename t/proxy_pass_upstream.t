@@ -75,7 +75,7 @@ HSET prefix:lost .* http://$TEST_NGINX_TOOL_A
 --- requests
 /lost  500
 --- error_log
-urlproxy_peers: the request has no route, its location needs "urlproxy"
+urlproxy_peers: location has no "urlproxy"; request has no route and fails
 
 
 

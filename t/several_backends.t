@@ -35,7 +35,7 @@ for my $method (qw(GET POST PUT DELETE HEAD)) {
     is(scalar(grep { /^200 [ab]$/ } @got), 3, "$method: @got");
 }
 --- error_log
-urlproxy_peers: backend http://$TEST_NGINX_DEAD_A of tool "hello" is out for a while
+urlproxy_peers: backend failed; not used for 10 s, backend=http://$TEST_NGINX_DEAD_A tool="hello"
 
 
 
@@ -66,7 +66,7 @@ is($failed, 1, 'one of two requests came first to the one that fails');
 is(ask('GET /hello/')->{headers}{'x-tool'}, 'a') for 1 .. 4;
 ok(is_left_alone('A'), 'and then no other');
 --- error_log
-urlproxy_peers: backend http://$TEST_NGINX_OWN_A of tool "hello" is out for a while
+urlproxy_peers: backend failed; not used for 10 s, backend=http://$TEST_NGINX_OWN_A tool="hello"
 
 
 

@@ -22,7 +22,7 @@ HSET prefix:http .* https://127.0.0.1:6
 /fastcgi/  502
 /http/     502
 --- error_log
-urlproxy_peers: backend https://127.0.0.1:1 of tool "grpc" is not of the scheme that "grpc_pass" says, expected "grpcs://"
-urlproxy_peers: backend https://127.0.0.1:3 of tool "uwsgi" is not of the scheme that "uwsgi_pass" says, expected "suwsgi://"
-urlproxy_peers: backend https://127.0.0.1:4 of tool "fastcgi" is not of the scheme that "fastcgi_pass" says, expected an http backend: it has no TLS
-urlproxy_peers: backend https://127.0.0.1:6 of tool "http" is not of the scheme that "proxy_pass" says, expected "https://", which serves both
+urlproxy_peers: "grpc_pass" cannot use the backend's scheme; answering 502, expected "grpcs://", backend=https://127.0.0.1:1 tool="grpc"
+urlproxy_peers: "uwsgi_pass" cannot use the backend's scheme; answering 502, expected "suwsgi://", backend=https://127.0.0.1:3 tool="uwsgi"
+urlproxy_peers: "fastcgi_pass" cannot use the backend's scheme; answering 502, expected an http backend (it has no TLS), backend=https://127.0.0.1:4 tool="fastcgi"
+urlproxy_peers: "proxy_pass" cannot use the backend's scheme; answering 502, expected "https://" (serves both schemes), backend=https://127.0.0.1:6 tool="http"

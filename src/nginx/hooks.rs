@@ -40,7 +40,7 @@ impl Hooks for Module {
         above: &LocationConf,
         conf: &mut LocationConf,
     ) -> Result<(), ConfigError> {
-        let mut location = parser.location().ok_or("there is no location here")?;
+        let mut location = parser.location().ok_or("no location at this level")?;
         conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
         // nginx has merged its own modules before this one.
         checks::warn(parser, main, conf);

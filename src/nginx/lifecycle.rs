@@ -36,12 +36,18 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
     let mut fresh = Vec::new();
     for table in main.tables() {
         if let Err(error) = companions::create_lease(&table.name) {
-            log(NGX_LOG_EMERG, &format!("{error} while making the writer lease of {}", table.name));
+            log(
+                NGX_LOG_EMERG,
+                &format!(
+                    "urlproxy: cannot create the writer lease; routes are not updated, table={} error=\"{error}\"",
+                    table.name
+                ),
+            );
         }
         match table.zone_origin.get() {
             ZoneOrigin::Reused => {}
             ZoneOrigin::CarriedOver { tools } => {
-                let text = format!("urlproxy: routes of {} carried over to another zone, tools={tools}", table.name);
+                let text = format!("urlproxy: routes carried over to the new zone, table={} tools={tools}", table.name);
                 log(NGX_LOG_NOTICE, &text);
             }
             ZoneOrigin::Fresh => fresh.push(table),

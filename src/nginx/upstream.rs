@@ -20,8 +20,8 @@ impl Command for UrlproxyPeers {
     fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         let mut block = parser.upstream().ok_or("there is no upstream here")?;
         if block.is_balanced() {
-            let text = "\"urlproxy_peers\" must be the first in its upstream, before \"keepalive\" and instead of other \
-                        methods";
+            let text = "\"urlproxy_peers\" must come first in its upstream, before \"keepalive\", without another \
+                        balancing method";
             return Err(text.into());
         }
         let (health, networks) = parse_peers(args)?;
@@ -42,7 +42,7 @@ impl Command for UrlproxyKeepalive {
     fn run(main: &mut MainConf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError> {
         let block = parser.upstream().ok_or("there is no upstream here")?;
         let Some(upstream) = main.upstream_mut(block.id()) else {
-            return Err("\"urlproxy_keepalive\" keeps connections for \"urlproxy_peers\", and goes after it".into());
+            return Err("\"urlproxy_keepalive\" requires \"urlproxy_peers\" before it".into());
         };
         if upstream.keepalive.is_some() {
             return Err(DirectiveError::Duplicate(Self::DIRECTIVE).into());

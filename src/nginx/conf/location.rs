@@ -171,7 +171,7 @@ impl Directive for Urlproxy {
         if parser.is_in_location() {
             return Ok(());
         }
-        let text = "\"urlproxy\" is allowed where \"proxy_pass\" is, in a location or an \"if\" in one, \
+        let text = "\"urlproxy\" is allowed only in a location or an \"if\" inside one, \
                     e.g. \"location / { urlproxy tools path; proxy_pass $urlproxy_scheme://tools; }\"";
         Err(text.into())
     }

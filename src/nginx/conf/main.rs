@@ -115,7 +115,7 @@ impl Command for UrlproxyTable {
         {
             let (path, other) = (path.display(), &other.name);
             let text = format!(
-                "\"snapshot\" \"{path}\" is that of \"urlproxy_table {other}\" already, expected a file for each table"
+                "\"snapshot\" \"{path}\" is already used by \"urlproxy_table {other}\", expected one file per table"
             );
             return Err(text.into());
         }

@@ -216,7 +216,7 @@ impl Directive for PasswordFile {
 
     fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
         let path = single_value(args, Self::NAME, "password_file /etc/urlproxy/redis.pass;")?;
-        let unread = |e| DirectiveError::Other(format!("\"{}\" cannot be read from \"{path}\": {e}", Self::NAME));
+        let unread = |e| DirectiveError::Other(format!("\"{}\" \"{path}\" cannot be read: {e}", Self::NAME));
         let password = read_password_file(Path::new(path)).map_err(unread)?.ok_or_else(|| {
             DirectiveError::Other(format!(
                 "\"{}\" \"{path}\" is empty, expected the password on its first line",
@@ -420,7 +420,7 @@ mod tests {
             ),
             (
                 "password_file /nonexistent/pass",
-                r#""password_file" cannot be read from "/nonexistent/pass": No such file or directory (os error 2)"#,
+                r#""password_file" "/nonexistent/pass" cannot be read: No such file or directory (os error 2)"#,
             ),
         ] {
             assert_eq!(apply(line).unwrap_err().to_string(), want);

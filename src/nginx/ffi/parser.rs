@@ -213,7 +213,7 @@ impl<'c> Parser<'c> {
         let outcome = if is_text || takes_bytes {
             f(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>(), self)
         } else {
-            Err("a directive's arguments are not UTF-8".into())
+            Err("the arguments of a directive are not valid UTF-8".into())
         };
         match outcome {
             Ok(()) => CONF_OK,

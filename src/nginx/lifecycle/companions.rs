@@ -60,7 +60,13 @@ pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
         let stop = Arc::new(AtomicBool::new(false));
         let stop_flag = Arc::clone(&stop);
         if let Err(error) = lease.announce(generation) {
-            log::write_to_cycle(NGX_LOG_ALERT, &format!("{error} while announcing the companion of {}", table.name));
+            log::write_to_cycle(
+                NGX_LOG_ALERT,
+                &format!(
+                    "urlproxy: cannot announce the new companion; the old one may keep updating routes, table={} error=\"{error}\"",
+                    table.name
+                ),
+            );
         }
         let thread = with_signals_blocked(|| {
             let name = format!("urlproxy {}", table.name);
@@ -69,7 +75,7 @@ pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
                 while !stop() {
                     let run = || sync::run(shared, &settings, &lease, &journal, &stop);
                     if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                        journal.log(Level::Error, "the companion panicked; it starts over");
+                        journal.log(Level::Error, "companion panicked; restarting it in 1 s");
                         std::thread::sleep(RESTART_DELAY);
                     }
                 }
@@ -77,9 +83,13 @@ pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
         });
         match thread {
             Ok(thread) => RUNNING.lock().push(Companion { stop, thread, journal: reader }),
-            Err(error) => {
-                log::write_to_cycle(NGX_LOG_ALERT, &format!("{error} while starting the companion of {}", table.name))
-            }
+            Err(error) => log::write_to_cycle(
+                NGX_LOG_ALERT,
+                &format!(
+                    "urlproxy: cannot start the companion; routes are not updated, table={} error=\"{error}\"",
+                    table.name
+                ),
+            ),
         }
     }
 }

@@ -49,7 +49,13 @@ pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, log: impl Fn(u32, &s
                 }
             };
             if let Some(error) = failed {
-                log(nginx_sys::NGX_LOG_ALERT, &format!("urlproxy: {error} while loading routes of {}", table.name));
+                log(
+                    nginx_sys::NGX_LOG_ALERT,
+                    &format!(
+                        "urlproxy: initial load failed; starting without its routes, table={} error=\"{error}\"",
+                        table.name
+                    ),
+                );
             }
         }
     });

@@ -70,10 +70,10 @@ fn report(route: &RequestRoute<'_>, log: impl FnOnce(&str)) {
         return;
     }
     LOGGED_AT.store(now, Relaxed);
-    let backend = route.endpoints().first().map_or_else(String::new, |endpoint| format!(" {endpoint}"));
+    let backend = route.endpoints().first().map_or_else(String::new, ToString::to_string);
     let (tool, suppressed) = (route.tool.escape_ascii(), SUPPRESSED.swap(0, Relaxed));
     log(&format!(
-        "urlproxy: the backend{backend} leads back to this proxy; the request ends here with 508, tool=\"{tool}\" unlogged={suppressed}"
+        "urlproxy: backend leads back to this proxy; answering 508, backend={backend} tool=\"{tool}\" suppressed={suppressed}"
     ));
 }
 

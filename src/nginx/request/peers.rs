@@ -24,8 +24,8 @@ use crate::route::Scheme;
 use crate::table::{Health, HealthKey};
 
 /// Why `urlproxy_keepalive` is refused, or what stands beside it.
-pub(in crate::nginx) const NO_OTHER_KEEPALIVE: &str = "\"keepalive\" and \"urlproxy_keepalive\" exclude each other, \
-     expected \"urlproxy_peers\" and then one of them";
+pub(in crate::nginx) const NO_OTHER_KEEPALIVE: &str = "\"keepalive\" and \"urlproxy_keepalive\" are mutually \
+     exclusive, expected \"urlproxy_peers\" followed by one of them";
 
 /// One request's way through its backends.
 pub(in crate::nginx) struct Peers<'r> {
@@ -73,7 +73,7 @@ impl Balancer for RouteBalancer {
     #[inline(always)]
     fn init<'r>(request: Request<'r>, upstream: Upstream<'r>, conf: &'r UpstreamConf) -> Option<(Peers<'r>, usize)> {
         let Some(route) = resolve_now(request) else {
-            let text = "urlproxy_peers: the request has no route, its location needs \"urlproxy\"";
+            let text = "urlproxy_peers: location has no \"urlproxy\"; request has no route and fails";
             request.log().write(NGX_LOG_ERR, text);
             return None;
         };
@@ -141,17 +141,18 @@ impl Balancer for RouteBalancer {
                 health.answered(key);
             }
         } else if health.failed(key, now_seconds(), peers.conf.health) {
-            let text = format!("urlproxy_peers: backend {endpoint}{} is out for a while", of_tool(peers.route));
+            let (seconds, tool) = (peers.conf.health.fail_timeout.as_secs(), tool_field(peers.route));
+            let text = format!("urlproxy_peers: backend failed; not used for {seconds} s, backend={endpoint}{tool}");
             connection.log().write(NGX_LOG_WARN, &text);
         }
     }
 }
 
-/// The tool that has the backends, for the log; nginx's own `host:` shows a domain.
-fn of_tool(route: &RequestRoute<'_>) -> String {
+/// The log field of the tool that has the backends. In domain mode nginx's own `host:` names the domain.
+fn tool_field(route: &RequestRoute<'_>) -> String {
     match route.tool {
         b"" => String::new(),
-        tool => format!(" of tool \"{}\"", tool.escape_ascii()),
+        tool => format!(" tool=\"{}\"", tool.escape_ascii()),
     }
 }
 
@@ -160,8 +161,8 @@ fn expected_scheme(module: &[u8]) -> &'static str {
     match module {
         b"grpc" => "\"grpcs://\"",
         b"uwsgi" => "\"suwsgi://\"",
-        b"fastcgi" | b"scgi" => "an http backend: it has no TLS",
-        _ => "\"https://\", which serves both",
+        b"fastcgi" | b"scgi" => "an http backend (it has no TLS)",
+        _ => "\"https://\" (serves both schemes)",
     }
 }
 
@@ -249,21 +250,22 @@ impl<'r> Peers<'r> {
 
     /// Why there is no backend to ask.
     fn describe_unusable(&self) -> String {
-        let of_tool = of_tool(self.route);
+        let tool = tool_field(self.route);
         match self.route.endpoints().get(self.route.chosen.get()) {
             Some(endpoint @ Endpoint { destination: Destination::Name(..), .. }) => format!(
-                "urlproxy_peers: backend {endpoint}{of_tool} is a name, which only \"proxy_pass $urlproxy_backend\" with a resolver can use"
+                "urlproxy_peers: backend is a host name; answering 502, expected \"proxy_pass $urlproxy_backend;\" with a resolver, backend={endpoint}{tool}"
             ),
             Some(endpoint) => {
                 let module = self.upstream.protocol();
                 let expected = expected_scheme(module);
                 let module = module.escape_ascii();
                 format!(
-                    "urlproxy_peers: backend {endpoint}{of_tool} is not of the scheme that \"{module}_pass\" says, expected {expected}"
+                    "urlproxy_peers: \"{module}_pass\" cannot use the backend's scheme; answering 502, expected {expected}, backend={endpoint}{tool}"
                 )
             }
             None => {
-                format!("urlproxy_peers: the route{of_tool} was withdrawn while the request waited")
+                let comma = if tool.is_empty() { "" } else { "," };
+                format!("urlproxy_peers: route withdrawn while the request waited; answering 502{comma}{tool}")
             }
         }
     }
