@@ -1,7 +1,7 @@
-//! Idle connections to backends: which one the next request gets, and which one is given up for another. No nginx.
+//! The pool of idle connections to backends: which one a request reuses, and which one is evicted. Independent of nginx.
 //!
-//! Every operation takes constant time, except that [`IdleConnections::take`] looks at the connections of one backend until
-//! one fits. Memory grows with the most connections that were kept at the same time, up to the limit.
+//! Every operation takes constant time, except that [`IdleConnections::take`] scans the connections of one backend until one
+//! fits. Memory grows with the peak number of kept connections, up to the limit.
 
 mod index;
 #[cfg(test)]
@@ -11,18 +11,18 @@ use std::net::SocketAddr;
 
 use index::{Hashed, Index, NONE, Seeds};
 
-/// How many connections are kept.
+/// Maximum numbers of kept connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of all backends together.
+    /// In total.
     pub total: u32,
-    /// Of one backend, that is one [`Key`].
+    /// Per backend, that is per [`Key`].
     pub per_backend: u32,
-    /// Of one owner.
+    /// Per owner.
     pub per_owner: u32,
 }
 
-/// Everything that two requests must have in common to use the same connection, one after the other.
+/// What two requests must have in common to reuse the same connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     address: [u64; 3],
@@ -31,8 +31,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// `owner` is a hash that tenants cannot choose, or 0 for connections that belong to the operator. `session` stands
-    /// for all settings that the connection was opened with.
+    /// `owner` is a hash that tenants cannot choose, or 0 for shared connections. `session` identifies all settings that the
+    /// connection was opened with.
     #[inline(always)]
     pub fn new(address: &SocketAddr, owner: u64, session: u64) -> Self {
         let port = u64::from(address.port());
@@ -47,24 +47,24 @@ impl Key {
     }
 }
 
-/// A backend that a connection was taken from. It is given back with [`IdleConnections::keep`] or
-/// [`IdleConnections::release`], and saves the next search.
+/// Refers to the backend of a taken connection, which saves a lookup when the connection is kept again. Return it with
+/// [`IdleConnections::keep`] or [`IdleConnections::release`].
 #[derive(Debug)]
 pub struct BackendHandle(u32);
 
-/// What became of a connection that was to be kept.
+/// The result of [`IdleConnections::keep`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum KeepOutcome<'i, C> {
-    /// It is kept.
+    /// The connection is kept.
     Kept {
-        /// Its slot.
+        /// The slot of the connection.
         slot: u32,
-        /// The connection at this slot.
+        /// The connection in this slot.
         connection: &'i mut C,
-        /// The connection that was given up for it, for the caller to close.
+        /// A connection that was evicted for it. The caller closes it.
         evicted: Option<C>,
     },
-    /// Its owner has enough.
+    /// The owner has reached its limit.
     Rejected(C),
 }
 
@@ -83,7 +83,7 @@ impl Hashed for u64 {
     }
 }
 
-/// The idle connections of one worker. `C` is a handle; the caller opens and closes what it stands for.
+/// The idle connections of one worker. `C` is a handle; the caller opens and closes the connection.
 #[derive(Debug)]
 pub struct IdleConnections<C> {
     limits: Limits,
@@ -104,7 +104,7 @@ struct Entry<C> {
     links: [Links; 2],
 }
 
-/// The two lists that an entry is in: of its backend, of all.
+/// The two lists of an entry: its backend's, and the list of all.
 const OWN: usize = 0;
 const ALL: usize = 1;
 
@@ -114,7 +114,7 @@ struct Links {
     older: u32,
 }
 
-/// Entries by the time they were kept.
+/// Entries ordered by the time they were kept.
 #[derive(Clone, Copy, Debug)]
 struct List {
     newest: u32,
@@ -162,8 +162,7 @@ impl List {
 }
 
 impl<C> IdleConnections<C> {
-    /// An empty pool. Memory: 12 to 24 bytes for each of `limits.total`, and some 200 for each connection that was kept at
-    /// the same time as others.
+    /// An empty pool. Memory: 12 to 24 bytes per connection of `limits.total`, and some 200 bytes per connection at the peak.
     pub fn new(limits: Limits) -> Self {
         let total = limits.total as usize;
         Self {
@@ -177,8 +176,7 @@ impl<C> IdleConnections<C> {
         }
     }
 
-    /// Keeps no more than so many in all, if that is less than so far, and less of each owner in proportion, but as many as
-    /// of one backend. For an empty pool.
+    /// Lowers the total limit, and the limit per owner in proportion, but not below the limit per backend. For an empty pool.
     pub fn lower_limit(&mut self, total: u32) {
         let Limits { total: former, per_backend, per_owner } = self.limits;
         let total = total.clamp(1, former);
@@ -187,7 +185,7 @@ impl<C> IdleConnections<C> {
         self.limits = Limits { total, per_backend, per_owner };
     }
 
-    /// Takes out the newest connection of a backend that `fits`, which gets the time that the connection was kept at.
+    /// Takes the newest connection of a backend that `fits` accepts. `fits` gets the time when the connection was kept.
     #[inline(always)]
     pub fn take(&mut self, key: &Key, mut fits: impl FnMut(&C, u64) -> bool) -> Option<(C, BackendHandle)> {
         let number = self.backends.find(key)?;
@@ -204,15 +202,15 @@ impl<C> IdleConnections<C> {
         None
     }
 
-    /// Gives back the handle of a connection that is not kept again.
+    /// Returns the handle of a connection that is not kept again.
     #[inline]
     pub fn release(&mut self, BackendHandle(number): BackendHandle) {
         self.backends[number].handles -= 1;
         self.remove_if_unused(number);
     }
 
-    /// Keeps a connection that is idle since `now`. A backend that has enough gives up its oldest connection; a pool that
-    /// has enough the oldest of all.
+    /// Keeps a connection that is idle since `now`. A backend at its limit evicts its own oldest connection; a full pool
+    /// evicts the oldest of all.
     #[inline(always)]
     pub fn keep(&mut self, key: &Key, handle: Option<BackendHandle>, connection: C, now: u64) -> KeepOutcome<'_, C> {
         let number = match handle {
@@ -257,13 +255,13 @@ impl<C> IdleConnections<C> {
         KeepOutcome::Kept { slot, connection, evicted }
     }
 
-    /// The connection at a slot.
+    /// The connection in a slot.
     #[inline]
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut C> {
         self.entries.get_mut(slot as usize)?.connection.as_mut()
     }
 
-    /// Takes out the connection at a slot.
+    /// Removes the connection in a slot.
     #[inline]
     pub fn remove(&mut self, slot: u32) -> Option<C> {
         let entry = self.entries.get_mut(slot as usize)?;
@@ -273,7 +271,7 @@ impl<C> IdleConnections<C> {
         Some(connection)
     }
 
-    /// Frees the slot of a connection that was taken out.
+    /// Frees the slot of a removed connection.
     #[inline(always)]
     fn unlink(&mut self, slot: u32) {
         self.all.unlink(&mut self.entries, ALL, slot);
@@ -287,14 +285,14 @@ impl<C> IdleConnections<C> {
         self.free = slot;
     }
 
-    /// A backend, with a handle for the caller.
+    /// Finds or adds a backend, and counts a handle for the caller.
     fn find_or_add(&mut self, key: &Key) -> u32 {
         if let Some(number) = self.backends.find(key) {
             self.backends[number].handles += 1;
             return number;
         }
         let owner = self.owners.find(&key.owner).unwrap_or_else(|| {
-            // The operator may take all.
+            // Shared connections have no limit per owner.
             let limit = if key.owner == 0 { u32::MAX } else { self.limits.per_owner };
             self.owners.add(key.owner, Owner { connections: 0, backends: 0, limit })
         });

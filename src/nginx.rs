@@ -1,15 +1,16 @@
-//! The nginx module: a shell around the table and the companion. What decides something lives elsewhere, but for what only
-//! nginx can tell.
+//! The nginx module: a thin shell around the route table and the companion.
 //!
-//! - `ffi`: nginx behind safe handles; all raw pointers are there
+//! Logic that does not depend on nginx lives outside this folder and is tested without nginx.
+//!
+//! - `ffi`: safe handles for nginx's structures; the only place with raw pointers
 //! - `keepalive`: idle connections to backends
-//! - `conf`: what the configuration says, and warnings about it
-//! - `request`: the route of a request, found once; phases, variables, the choice of a backend
-//! - `upstream`: the directives of an upstream
-//! - `lifecycle`: first load and companions
-//! - `hooks`, `module`: what nginx calls, and what it loads
+//! - `conf`: directives, merged settings, configuration warnings
+//! - `request`: route lookup, phase handlers, variables, backend selection
+//! - `upstream`: directives of an upstream block
+//! - `lifecycle`: initial load and companions
+//! - `hooks`, `module`: nginx's entry points and the module definition
 //!
-//! Each uses those above it, never one below.
+//! Each item uses only those above it.
 
 mod conf;
 mod ffi;

@@ -1,4 +1,4 @@
-//! A hash table that gives each key a number, which stays the key's until it is removed.
+//! A hash table that assigns each key a number, stable until the key is removed.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{Index as At, IndexMut};
@@ -6,7 +6,7 @@ use std::ops::{Index as At, IndexMut};
 /// No number: the end of a list.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Makes hashes that nobody outside can predict, and so nobody can collide on purpose.
+/// Random seeds: clients cannot predict hashes or cause collisions.
 #[derive(Debug)]
 pub(super) struct Seeds([u64; 2]);
 
@@ -16,7 +16,7 @@ impl Seeds {
         Self([1, 2].map(|number| random.hash_one(number)))
     }
 
-    /// Both words in one: the halves of their product.
+    /// Mixes two words: folds the halves of their product.
     #[inline(always)]
     pub fn mix(&self, one: u64, other: u64) -> u64 {
         let product = u128::from(one ^ self.0[0]) * u128::from(other ^ self.0[1]);
@@ -28,10 +28,10 @@ pub(super) trait Hashed: PartialEq {
     fn hash(&self, seeds: &Seeds) -> u64;
 }
 
-/// Keys with their values. Keys of the same hash value are linked.
+/// Keys with their values. Keys in the same bucket are linked.
 #[derive(Debug)]
 pub(super) struct Index<K, V> {
-    /// The first number of each hash value.
+    /// The first number in each bucket.
     buckets: Box<[u32]>,
     slots: Vec<Slot<K, V>>,
     /// Unused slots, linked by [`Slot::next`].
@@ -48,7 +48,7 @@ struct Slot<K, V> {
 }
 
 impl<K: Hashed, V> Index<K, V> {
-    /// For about so many keys.
+    /// Sized for about `keys` keys.
     pub fn new(keys: usize) -> Self {
         let buckets = vec![NONE; keys.next_power_of_two()].into();
         Self { buckets, slots: Vec::new(), free: NONE, seeds: Seeds::new() }
@@ -71,7 +71,7 @@ impl<K: Hashed, V> Index<K, V> {
         None
     }
 
-    /// Adds a key that is not there.
+    /// Adds a key that is not present.
     pub fn add(&mut self, key: K, value: V) -> u32 {
         let bucket = self.bucket(&key);
         let first = &mut self.buckets[bucket as usize];
@@ -92,7 +92,7 @@ impl<K: Hashed, V> Index<K, V> {
         number
     }
 
-    /// Removes the key of a number, which must have one.
+    /// Removes the key of a number in use.
     pub fn remove(&mut self, number: u32) {
         let Slot { bucket, next, .. } = self.slots[number as usize];
         let first = &mut self.buckets[bucket as usize];
@@ -114,7 +114,7 @@ impl<K: Hashed, V> Index<K, V> {
         self.buckets.iter().all(|first| *first == NONE)
     }
 
-    /// How many keys there were at the same time.
+    /// The peak number of keys.
     #[cfg(test)]
     pub fn max_keys(&self) -> usize {
         self.slots.len()

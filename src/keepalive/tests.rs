@@ -1,4 +1,4 @@
-//! What the pool keeps and gives up, by example and against a list.
+//! Examples for the pool, and a comparison with a simple model.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ fn key(port: u16, owner: u64) -> Key {
     Key::new(&([10, 0, 0, 1], port).into(), owner, 0)
 }
 
-/// The slot, and what was given up.
+/// The slot and the evicted connection.
 fn outcome(kept: KeepOutcome<'_, u32>) -> (Option<u32>, Option<u32>) {
     match kept {
         KeepOutcome::Kept { slot, evicted, .. } => (Some(slot), evicted),
@@ -33,7 +33,7 @@ fn take(pool: &mut IdleConnections<u32>, key: &Key) -> Option<u32> {
 }
 
 #[test]
-fn the_newest_is_taken_and_only_by_its_key() {
+fn newest_connection_of_the_same_key_is_taken() {
     let mut pool = IdleConnections::new(LIMITS);
     keep(&mut pool, &key(1, 7), 1);
     keep(&mut pool, &key(1, 7), 2);
@@ -49,7 +49,7 @@ fn the_newest_is_taken_and_only_by_its_key() {
 }
 
 #[test]
-fn one_that_does_not_fit_stays() {
+fn unfit_connection_stays() {
     let mut pool = IdleConnections::new(LIMITS);
     keep(&mut pool, &key(1, 7), 1);
     keep(&mut pool, &key(1, 7), 2);
@@ -59,7 +59,7 @@ fn one_that_does_not_fit_stays() {
 }
 
 #[test]
-fn a_full_backend_gives_up_its_own_oldest() {
+fn full_backend_evicts_its_own_oldest() {
     let mut pool = IdleConnections::new(LIMITS);
     keep(&mut pool, &key(9, 9), 1);
     assert_eq!([2, 3, 4].map(|c| keep(&mut pool, &key(1, 7), c)), [None, None, Some(2)]);
@@ -67,11 +67,11 @@ fn a_full_backend_gives_up_its_own_oldest() {
 }
 
 #[test]
-fn a_full_pool_gives_up_the_oldest_of_all() {
+fn full_pool_evicts_the_least_recently_used() {
     let mut pool = IdleConnections::new(LIMITS);
     let kept = [1, 2, 3, 4, 5].map(|c| keep(&mut pool, &key(c as u16, c.into()), c));
     assert_eq!(kept, [None, None, None, None, Some(1)]);
-    // What was used is new again.
+    // A reused connection becomes the newest.
     assert_eq!(take(&mut pool, &key(2, 2)), Some(2));
     keep(&mut pool, &key(2, 2), 2);
     assert_eq!(keep(&mut pool, &key(6, 6), 6), Some(3));
@@ -79,19 +79,19 @@ fn a_full_pool_gives_up_the_oldest_of_all() {
 }
 
 #[test]
-fn one_owner_cannot_take_everything() {
+fn owner_cannot_exceed_its_limit() {
     let mut pool = IdleConnections::new(LIMITS);
     for c in 1..=3 {
         keep(&mut pool, &key(c as u16, 7), c);
     }
     assert_eq!(pool.keep(&key(4, 7), None, 4, 4), KeepOutcome::Rejected(4));
-    // The operator's own have no such limit.
+    // Shared connections have no such limit.
     let mut pool = IdleConnections::new(LIMITS);
     assert_eq!([1, 2, 3, 4].map(|c| keep(&mut pool, &key(c as u16, 0), c)), [None; 4]);
 }
 
 #[test]
-fn a_lower_limit_lowers_the_share_of_each_owner() {
+fn lower_limit_lowers_the_limit_per_owner() {
     let lowered = |per_owner, total| {
         let mut pool = IdleConnections::<u32>::new(Limits { total: 4096, per_backend: 16, per_owner });
         pool.lower_limit(total);
@@ -105,7 +105,7 @@ fn a_lower_limit_lowers_the_share_of_each_owner() {
 }
 
 #[test]
-fn one_that_closes_leaves_at_once() {
+fn removed_connection_is_not_taken() {
     let mut pool = IdleConnections::new(LIMITS);
     let [one, two] = [1, 2].map(|c| outcome(pool.keep(&key(1, 7), None, c, 0)).0.unwrap());
     assert_eq!((pool.remove(one), pool.remove(one), pool.remove(99)), (Some(1), None, None));
@@ -132,7 +132,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The same as a list, oldest first.
+/// A model of the pool: a list, oldest first.
 #[derive(Default)]
 struct Model(VecDeque<(Key, u32, u32)>);
 
@@ -149,7 +149,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn it_does_what_a_list_would(steps in proptest::collection::vec(step(), 0..200)) {
+    fn pool_matches_the_model(steps in proptest::collection::vec(step(), 0..200)) {
         let mut pool = IdleConnections::new(LIMITS);
         let mut model = Model::default();
         let mut taken: Vec<(Key, u32, BackendHandle)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What the configuration says: the directives, and what they mean once all levels are read.
+//! The configuration: directives as written, and settings after all levels are merged.
 
 pub(super) mod checks;
 pub(super) mod directive;

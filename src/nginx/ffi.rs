@@ -1,11 +1,11 @@
-//! nginx behind safe handles: only this folder deals with its raw pointers.
+//! Safe handles for nginx's structures: the only folder with raw pointers to them.
 //!
-//! A handle is one pointer and the lifetime of what it points to: a [`Request`](request::Request), its
-//! [`Pool`](pool::Pool), the [`Parser`](parser::Parser) of the configuration, a [`Cycle`](cycle::Cycle). nginx calls a function
-//! of [`handler`], [`entry`], [`directive`], [`variable`], [`zone`] or [`peer`]; that makes the handle, for the time of the call, and
-//! hands it to safe code. So safe code cannot keep a handle, nor anything that ends with the request.
+//! A handle is one pointer with the lifetime of its target: a [`Request`](request::Request), its
+//! [`Pool`](pool::Pool), the configuration [`Parser`](parser::Parser), a [`Cycle`](cycle::Cycle). nginx calls a function of
+//! [`handler`], [`entry`], [`directive`], [`variable`], [`zone`] or [`peer`], which creates the handle for the duration of the
+//! call and passes it to safe code. Safe code therefore cannot keep a handle, or anything that ends with the request.
 //!
-//! No reference to one of nginx's structures as a whole lives across a call of nginx, which reads and writes them too.
+//! No reference to a whole nginx structure lives across a call into nginx, because nginx reads and writes it too.
 
 #[macro_use]
 mod raw_field;

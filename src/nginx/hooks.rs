@@ -1,4 +1,4 @@
-//! What this module does while nginx reads the configuration, and in the life of its processes.
+//! The module's hooks: configuration steps, process start and exit.
 
 use nginx_sys::{
     ngx_http_phases_NGX_HTTP_ACCESS_PHASE as ACCESS_PHASE, ngx_http_phases_NGX_HTTP_LOG_PHASE as LOG_PHASE,
@@ -29,7 +29,7 @@ impl Hooks for Module {
             main.find_predecessors(former);
         }
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
-        // Called last: after `try_files`, which changes the path.
+        // Runs last in its phase, after `try_files`, which changes the path.
         parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;
         parser.add_handler::<CountRequest>(LOG_PHASE, Push::Back)
     }
@@ -42,7 +42,7 @@ impl Hooks for Module {
     ) -> Result<(), ConfigError> {
         let mut location = parser.location().ok_or("no location at this level")?;
         conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
-        // nginx has merged its own modules before this one.
+        // nginx merges its own modules before this one, so their settings are final here.
         checks::warn(parser, main, conf);
         if conf.list.is_some() {
             location.set_handler::<List>();

@@ -1,6 +1,6 @@
 //! `urlproxy_keepalive`: idle connections to the backends of an upstream, per worker.
 //!
-//! Conditions and steps are those of nginx's `ngx_http_upstream_keepalive_module`.
+//! Follows the conditions and steps of nginx's `ngx_http_upstream_keepalive_module`.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -20,24 +20,24 @@ use super::ffi::timer::now_milliseconds;
 use super::ffi::upstream::Upstream;
 use crate::keepalive::{BackendHandle, IdleConnections, KeepOutcome, Key, Limits};
 
-/// Milliseconds after which a backend that closes behind its first answer has closed: a request that cannot be repeated
-/// takes no connection with one answer that was kept later.
+/// Milliseconds after which a backend that closes after each response has closed. A request that nginx cannot repeat takes no
+/// connection that has served only one response and has been idle for less.
 const SETTLE_MILLISECONDS: u64 = 10;
-/// `NGX_TIMER_LAZY_DELAY`: a timer that would change by fewer milliseconds stays as it is.
+/// nginx's `NGX_TIMER_LAZY_DELAY`: a timer that would change by fewer milliseconds is not reset.
 const TIMER_LAZY_DELAY: u64 = 300;
-/// Timers that run for longer are not due while a request is sent that has no body.
+/// A timer longer than this cannot expire while nginx sends a request without a body.
 const MIN_LAZY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What follows `urlproxy_keepalive`.
+/// The parameters of `urlproxy_keepalive`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// How many connections are kept.
+    /// Maximum numbers of kept connections.
     pub limits: Limits,
-    /// For how long one may be idle.
+    /// Maximum idle time of a connection.
     pub timeout: Duration,
-    /// How many requests one may serve.
+    /// Maximum number of requests per connection.
     pub requests: usize,
-    /// For how long one may be open.
+    /// Maximum age of a connection.
     pub time: Duration,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Settings {
 pub(super) struct Keepalive {
     settings: Settings,
     idle: RefCell<IdleConnections<Connection>>,
-    /// Itself, for connections to refer to.
+    /// A reference to itself, which connections store.
     this: Weak<Self>,
 }
 
@@ -53,16 +53,16 @@ impl HasConnectionStore for Module {
     type Store = Keepalive;
 }
 
-/// What decides about the connection that a request gets.
+/// What a request requires of a kept connection.
 struct Requirements {
-    /// For a request that cannot be repeated.
+    /// The connection must be verified as open: nginx cannot repeat the request.
     must_be_silent: bool,
     has_body: bool,
 }
 
 impl Requirements {
-    /// Whether nginx sends this request again when a kept connection turns out to be closed: as `ngx_http_upstream_next`
-    /// decides it.
+    /// Decides as `ngx_http_upstream_next` does whether nginx repeats the request when a kept connection turns out to be
+    /// closed.
     #[inline(always)]
     fn of(request: Request<'_>, upstream: Upstream<'_>) -> Self {
         let changes_state = request.method() & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) != 0;
@@ -76,7 +76,7 @@ impl Requirements {
 }
 
 impl Keepalive {
-    /// Keeps nothing yet.
+    /// An empty pool.
     pub fn new(settings: Settings) -> Rc<Self> {
         Rc::new_cyclic(|this| {
             let idle = RefCell::new(IdleConnections::new(settings.limits));
@@ -84,20 +84,20 @@ impl Keepalive {
         })
     }
 
-    /// How many connections each worker may keep.
+    /// Maximum number of connections that each worker keeps.
     pub fn max_connections(&self) -> usize {
         self.settings.limits.total as usize
     }
 
-    /// Keeps no more than so many, in this worker.
+    /// Lowers the limit of this worker.
     pub fn lower_limit(&self, limit: usize) {
         if let Ok(mut idle) = self.idle.try_borrow_mut() {
             idle.lower_limit(u32::try_from(limit).unwrap_or(u32::MAX));
         }
     }
 
-    /// An idle connection to the backend for this request, with what [`Keepalive::keep`] wants, and whether the timer that runs
-    /// for it may go on.
+    /// Takes an idle connection to the backend: the connection, the handle for [`Keepalive::keep`], and whether its timer may
+    /// keep running.
     #[inline(always)]
     pub fn take(
         &self,
@@ -115,15 +115,14 @@ impl Keepalive {
             !requirements.must_be_silent || is_settled() && connection.is_silent()
         };
         let (connection, handle) = idle.take(key, fits)?;
-        // nginx sets the timer anew as soon as the request is sent, at once if there is no body, and lets a timer be that
-        // changes by so little.
+        // nginx resets the timer once the request is sent, immediately if there is no body, and skips changes this small.
         let keeps_timer = !requirements.has_body
             && now.wrapping_sub(since) < TIMER_LAZY_DELAY
             && self.settings.timeout > MIN_LAZY_TIMEOUT;
         Some((connection, handle, keeps_timer))
     }
 
-    /// Keeps the connection of a request that is done, if it can be used again. Then `peer` has none any more.
+    /// Keeps the connection of a finished request if it is reusable, and removes it from `peer`.
     #[inline(always)]
     pub fn keep(
         &self,
@@ -157,7 +156,7 @@ impl Keepalive {
         }
     }
 
-    /// Whether the connection is open, and not used up.
+    /// Whether the connection is open and within its limits.
     #[inline(always)]
     fn is_reusable(&self, connection: &Connection) -> bool {
         !connection.is_broken()
@@ -168,7 +167,7 @@ impl Keepalive {
 }
 
 impl ConnectionStore for Keepalive {
-    /// Closes an idle connection unless the backend lets it open and is silent.
+    /// Closes an idle connection unless it is still open and silent.
     fn on_event(&self, slot: u32) {
         let Ok(mut idle) = self.idle.try_borrow_mut() else { return };
         if idle.get_mut(slot).is_none_or(Connection::is_still_idle) {

@@ -1,4 +1,4 @@
-//! The life of nginx's processes: first load in the master, companions in worker 0, a log between them.
+//! Process lifecycle: initial load in the master, companions in worker 0, and a journal from their threads to nginx's log.
 
 mod companions;
 mod first_load;
@@ -15,10 +15,10 @@ use super::ffi::cycle::Cycle;
 use super::ffi::{process, timer};
 use companions::DrainJournals;
 
-/// How many configurations were put into force before this process was made.
+/// Number of configurations that took effect before this process was created.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// In the master, once the configuration is good and the sockets are open: first load of fresh tables.
+/// In the master, after the configuration is accepted and the sockets are open: loads new tables.
 pub(super) fn init_module(cycle: Cycle<'_>) {
     let log = |level, text: &str| cycle.log().write(level, text);
     let Some(main) = cycle.main_conf() else { return };
@@ -29,7 +29,7 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
     let (build, nginx) = (env!("URLPROXY_BUILD_ID"), env!("URLPROXY_NGINX_VERSION"));
     let version = env!("CARGO_PKG_VERSION");
     log(NGX_LOG_NOTICE, &format!("urlproxy {version}, build {build} for nginx {nginx}"));
-    // Only the single process reloads with its companion running, and it is about to unmap the old zones.
+    // Only a single process reloads with its companion running. It unmaps the old zones next.
     let is_running = companions::are_running();
     GENERATION.fetch_add(1, Relaxed);
     companions::stop_all();
@@ -59,7 +59,7 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
     }
 }
 
-/// In each process: worker 0, or the single process, follows the sources.
+/// In each process: worker 0, or the single process, starts the companions.
 pub(super) fn init_process(cycle: Cycle<'_>) {
     crate::redis_client::forget_lookups();
     let Some(main) = cycle.main_conf() else { return };
@@ -70,13 +70,13 @@ pub(super) fn init_process(cycle: Cycle<'_>) {
     }
 }
 
-/// In each process, at its end.
+/// In each process, at exit.
 pub(super) fn exit_process() {
     companions::stop_all();
 }
 
-/// Leaves half of this worker's file descriptors to requests: nginx gives up idle connections when it runs short of
-/// `worker_connections`, but not of these.
+/// Reserves half of this worker's file descriptors for requests. nginx closes idle connections when it runs short of
+/// `worker_connections`, but not when it runs short of descriptors.
 fn limit_kept_connections(main: &MainConf) {
     let pools = main.keepalives().count();
     let most = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());

@@ -1,4 +1,4 @@
-//! What nginx loads: the module, its directives, its hooks.
+//! The module definition that nginx loads: directives and hooks.
 
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_BLOCK, NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF, NGX_HTTP_LMT_CONF,
@@ -16,10 +16,10 @@ use super::ffi::module::{Module, ModuleStatic, create_loc_conf, create_main_conf
 use super::upstream::{UrlproxyKeepalive, UrlproxyPeers};
 
 const LEVELS: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
-/// Blocks inside a server or a location: `if`, `limit_except`.
+/// Blocks inside a server or location: `if`, `limit_except`.
 const BLOCKS: u32 = NGX_HTTP_SIF_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF;
 
-/// The table of directives: each by its type, with where it may stand and how many arguments it takes.
+/// All directives: type, allowed contexts and number of arguments.
 macro_rules! directives {
     ($($directive:ty => $flags:expr,)+) => {
         static mut COMMANDS: [ngx_command_t; [$(stringify!($directive)),+].len() + 1] =
@@ -56,7 +56,7 @@ static CONTEXT: ngx_http_module_t = ngx_http_module_t {
 
 ngx::ngx_modules!(ngx_http_urlproxy_module);
 
-/// The module, under the name that `load_module` reports.
+/// The module, under the name that `load_module` shows.
 #[allow(non_upper_case_globals)]
 static mut ngx_http_urlproxy_module: ngx_module_t = ngx_module_t {
     ctx: (&raw const CONTEXT).cast_mut().cast(),
@@ -82,7 +82,7 @@ mod tests {
     use crate::nginx::conf::table::ENTRIES;
 
     #[test]
-    fn the_reference_has_every_directive_and_no_other() {
+    fn reference_lists_exactly_the_directives() {
         let page = include_str!("../../docs/directives.md");
         let described = page.lines().filter_map(|line| line.strip_prefix("**Syntax:** `"));
         let mut described: Vec<_> = described.filter_map(|line| line.split([' ', ';', '`']).next()).collect();

@@ -1,5 +1,5 @@
-//! What a request goes through: its route is found once (`resolve`, `search`), and read by phases (`access`, `redirect`,
-//! `loop_mark`, `count`), variables and the choice of a backend (`peers`, `kept`).
+//! Request processing. `resolve` and `search` find the route once; phase handlers (`access`, `redirect`, `loop_mark`,
+//! `counters`), `variables` and backend selection (`peers`, `reuse_key`) read it.
 
 pub(super) mod access;
 pub(super) mod counters;

@@ -1,4 +1,4 @@
-//! `urlproxy_peers` and `urlproxy_keepalive`: the directives of an upstream.
+//! The directives of an upstream block: `urlproxy_peers` and `urlproxy_keepalive`.
 
 use super::conf::directive::DirectiveError;
 use super::conf::main::MainConf;

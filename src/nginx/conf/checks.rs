@@ -1,4 +1,4 @@
-//! Warnings about locations that would mix up what tenants get, as nginx reads its configuration.
+//! Configuration warnings about locations that do not separate tenants.
 
 use nginx_sys::NGX_LOG_WARN;
 
@@ -7,7 +7,7 @@ use super::main::MainConf;
 use crate::nginx::ffi::parser::Parser;
 use crate::nginx::ffi::proxy::ProxyConf;
 
-/// Warns of what is wrong with the location that is merged; the proxy module's level is merged.
+/// Warns of problems in the location that nginx has just merged. The proxy module's settings are already merged.
 pub(in crate::nginx) fn warn(parser: &mut Parser<'_>, main: &MainConf, conf: &LocationConf) {
     let Some(location) = parser.location() else { return };
     let mode = conf.table().map(|_| conf.mode());
@@ -26,20 +26,20 @@ pub(in crate::nginx) fn warn(parser: &mut Parser<'_>, main: &MainConf, conf: &Lo
     }
 }
 
-/// What leads to peers by other directives than `proxy_pass`, though the location has no `urlproxy`.
+/// Directives other than `proxy_pass` that pass to `urlproxy_peers` in a location without `urlproxy`.
 fn unrouted_upstreams(parser: &mut Parser<'_>, main: &MainConf) -> Vec<String> {
     let upstreams = parser.other_upstreams().into_iter();
     upstreams.filter(|(_, upstream)| main.upstream(*upstream).is_some()).map(|(by, _)| missing_urlproxy(by)).collect()
 }
 
-/// What is wrong with a location that has `proxy_pass`; `mode` is that of its `urlproxy`.
+/// Problems of a location with `proxy_pass`. `mode` is the mode of its `urlproxy`.
 fn find_problems(main: &MainConf, mode: Option<&Mode>, proxy: &ProxyConf<'_>) -> Vec<String> {
     let upstream = proxy.upstream();
     let passes_to_peers = upstream.is_some_and(|upstream| main.upstream(upstream).is_some());
     let Some(mode) = mode else {
         return passes_to_peers.then(|| missing_urlproxy("proxy_pass")).into_iter().collect();
     };
-    // With variables it is one of ours, or the backend itself.
+    // A `proxy_pass` with variables names one of our upstreams or the backend itself.
     if !passes_to_peers && (upstream.is_some() || !main.has_upstreams()) {
         return Vec::new();
     }
@@ -63,18 +63,18 @@ const DEFAULT_HOST: &str = "backends get the upstream's name as \"Host\", the sa
 const SHARED_PAGES: &str = "\"proxy_cache\" may send one tenant's pages to another's visitors, expected e.g. \
      \"proxy_cache_key $scheme$host$request_uri;\"";
 
-/// Whether pages of different tenants have different keys.
+/// Whether the cache key differs between tenants.
 fn separates_tenants(key: &[u8], mode: &Mode) -> bool {
     variable_names(key).any(|name| match name {
         b"host" => true,
-        // Not `$http_host`: with a URL in the request line, a client may send any other there.
+        // `$http_host` does not count: with a URL in the request line, a client may send any `Host`.
         b"urlproxy_tool" => *mode != Mode::Domain,
         b"urlproxy_domain" => *mode == Mode::Domain,
         _ => false,
     })
 }
 
-/// The names of the variables in a text.
+/// The names of the variables in `text`.
 fn variable_names(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'$').skip(1).map(|rest| {
         let rest = rest.strip_prefix(b"{").unwrap_or(rest);
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_tells_tenants_apart_by_host_or_tool() {
+    fn cache_key_separates_tenants_by_host_or_tool() {
         for (key, in_path_mode, in_domain_mode) in [
             ("", false, false),
             ("$scheme$proxy_host$request_uri", false, false),

@@ -1,4 +1,4 @@
-//! One directive, one type: it takes its arguments, or says what is wrong with them.
+//! The directive trait: one type per directive, which parses the arguments or returns an error.
 
 use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::directive::{Command, LocationLevel};
@@ -7,27 +7,21 @@ use crate::nginx::ffi::parser::Parser;
 
 /// A directive that needs nothing but its arguments.
 pub(in crate::nginx) trait Directive {
-    /// As it is written.
+    /// Name in the configuration.
     const NAME: &'static str;
-    /// Where its arguments go.
+    /// Settings that the directive writes to.
     type Conf;
 
-    /// Whether it may stand where it does, beyond what the table of directives says.
-    ///
-    /// # Errors
-    /// Where it may.
+    /// Checks the context, beyond the contexts that `directives!` allows. The error names the allowed contexts.
     fn check_place(_: &Parser<'_>) -> Result<(), ConfigError> {
         Ok(())
     }
 
-    /// Takes the arguments that follow the name.
-    ///
-    /// # Errors
-    /// What is wrong with them.
+    /// Parses the arguments after the name.
     fn apply(conf: &mut Self::Conf, args: &[&str]) -> Result<(), DirectiveError>;
 }
 
-/// Why a directive is refused. nginx adds the file and the line.
+/// An invalid directive. nginx adds file and line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::nginx) enum DirectiveError {
     #[error("\"{directive}\" invalid {what} \"{value}\", expected e.g. \"{example}\"")]
@@ -40,7 +34,7 @@ pub(in crate::nginx) enum DirectiveError {
     Other(String),
 }
 
-/// Sets a value that may be given once.
+/// Sets a value that may be set only once.
 pub(in crate::nginx) fn set_once<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), DirectiveError> {
     if slot.is_some() {
         return Err(DirectiveError::Duplicate(name));

@@ -1,5 +1,5 @@
-//! `urlproxy`, `urlproxy_default`, `urlproxy_canonical`, `urlproxy_miss`, `urlproxy_list`: what a location does with its
-//! requests.
+//! Directives of a location: `urlproxy`, `urlproxy_default`, `urlproxy_canonical`, `urlproxy_hash`, `urlproxy_miss`,
+//! `urlproxy_loop_mark`, `urlproxy_list`.
 
 use std::ptr;
 use std::rc::Rc;
@@ -12,74 +12,74 @@ use crate::nginx::ffi::directive::{Command, LocationLevel};
 use crate::nginx::ffi::parser::Parser;
 use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
 
-/// What of a request says who answers it.
+/// The part of a request that selects the tool or domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::nginx) enum Mode {
-    /// The first segment of its path is the tool.
+    /// The first path segment is the tool.
     Path,
-    /// The first label of its host is the tool, the rest of it this domain.
+    /// The first label of the host is the tool; the rest is this domain.
     Subdomain(Domain),
-    /// Its host is the domain.
+    /// The host is the domain.
     Domain,
 }
 
 impl Mode {
-    /// The status of a request that nobody answers: a tool that does not run is one thing, a host that is none another.
+    /// The default status of a miss: a tool that is not running is unavailable, an unknown host is not found.
     fn default_miss(&self) -> u16 {
         if *self == Self::Domain { 404 } else { 503 }
     }
 }
 
-/// Which requests carry the mark.
+/// The value of `urlproxy_loop_mark`: which requests carry the loop mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::nginx) enum LoopMark {
-    /// Those for a tool or domain of which a backend is given by name: also where nothing is said.
+    /// Requests of tools and domains with a backend given by name. The default.
     Named,
     All,
     Off,
 }
 
-/// The directives of one level, merged with the level above.
+/// The settings of one level, merged with the level above.
 #[derive(Default)]
 pub(in crate::nginx) struct LocationConf {
-    /// What requests for the same of several backends have in common.
+    /// Requests with the same value go to the same backend.
     pub hash: Option<Rc<ComplexValue>>,
-    /// `None` inside is `off`.
+    /// The inner `None` is `off`.
     routed_by: Option<Option<(String, Mode)>>,
     default: Option<DefaultRoute>,
-    /// `None` inside is `off`.
+    /// The inner `None` is `off`.
     canonical: Option<Option<CanonicalSite>>,
     miss: Option<u16>,
-    /// Which requests carry the mark that ends loops.
+    /// Which requests carry the loop mark.
     pub loop_mark: Option<LoopMark>,
     listed: Option<String>,
-    /// Found by name when the levels are merged.
+    /// Resolved by name when levels are merged.
     table: Option<Rc<TableConf>>,
-    /// The table that is listed here.
+    /// The table of `urlproxy_list`.
     pub list: Option<Rc<TableConf>>,
 }
 
-/// Who answers what no route matches.
+/// Fallback for requests that match no route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::nginx) enum DefaultRoute {
-    /// Nobody.
+    /// No fallback.
     Off,
-    /// The routes of this tool, searched in the whole path.
+    /// The routes of this tool, matched against the whole path.
     Tool(RouteKey),
     /// This backend.
     Backend(Backend),
 }
 
 impl LocationConf {
-    /// Fills in what was not written here, and finds the tables. `urlproxy` itself is inherited only by a block without a name of
-    /// its own: `if`, `limit_except`.
+    /// Inherits unset values from the level above and resolves table names. `urlproxy` itself is inherited only by unnamed
+    /// blocks: `if`, `limit_except`.
     pub fn merge(
         &mut self,
         above: &Self,
         is_unnamed: bool,
         find: impl Fn(&str) -> Option<Rc<TableConf>>,
     ) -> Result<(), DirectiveError> {
-        let found = |name: Option<&str>, directive| match name {
+        let find_table = |name: Option<&str>, directive| match name {
             None => Ok(None),
             Some(name) => find(name).map(Some).ok_or_else(|| {
                 DirectiveError::Other(format!(
@@ -87,11 +87,11 @@ impl LocationConf {
                 ))
             }),
         };
-        self.list = found(self.listed.as_deref(), UrlproxyList::NAME)?;
+        self.list = find_table(self.listed.as_deref(), UrlproxyList::NAME)?;
         if self.routed_by.is_none() && is_unnamed {
             self.routed_by.clone_from(&above.routed_by);
         }
-        self.table = found(self.routing().map(|(table, _)| table.as_str()), Urlproxy::NAME)?;
+        self.table = find_table(self.routing().map(|(table, _)| table.as_str()), Urlproxy::NAME)?;
         if self.default.is_none() {
             self.default.clone_from(&above.default);
         }
@@ -106,7 +106,7 @@ impl LocationConf {
         Ok(())
     }
 
-    /// Whether both locations decide alike on the same URI: what one has found counts in the other.
+    /// Whether both locations resolve the same URI to the same route, so that a stored route stays valid.
     pub fn resolves_like(&self, other: &Self) -> bool {
         let is_same_table = match (self.table(), other.table()) {
             (Some(one), Some(other)) => ptr::eq(one, other),
@@ -123,13 +123,13 @@ impl LocationConf {
             && is_same_hash
     }
 
-    /// The table that routes this location's requests.
+    /// The table of this location's `urlproxy`.
     #[inline(always)]
     pub fn table(&self) -> Option<&TableConf> {
         self.table.as_deref()
     }
 
-    /// What of a request says who answers it.
+    /// The mode of this location's `urlproxy`.
     pub fn mode(&self) -> &Mode {
         self.routing().map_or(&Mode::Path, |(_, mode)| mode)
     }
@@ -138,29 +138,29 @@ impl LocationConf {
         self.routed_by.as_ref().and_then(Option::as_ref)
     }
 
-    /// Where tools that ask for it have hosts of their own.
+    /// The site below which tools have their own hosts.
     pub fn canonical(&self) -> Option<&CanonicalSite> {
         self.canonical.as_ref().and_then(Option::as_ref)
     }
 
-    /// Whether tools that ask for it are sent to hosts of their own here.
+    /// Whether this location sends canonical redirects.
     #[inline(always)]
     pub fn redirects(&self) -> bool {
         self.canonical().is_some() && *self.mode() == Mode::Path
     }
 
-    /// Who answers what no route matches.
+    /// Fallback for requests that match no route.
     pub fn default_route(&self) -> &DefaultRoute {
         self.default.as_ref().unwrap_or(&DefaultRoute::Off)
     }
 
-    /// The status of a request that nobody answers.
+    /// The status of a miss.
     pub fn miss_status(&self) -> u16 {
         self.miss.unwrap_or_else(|| self.mode().default_miss())
     }
 }
 
-/// `urlproxy TABLE path|domain;`, `urlproxy TABLE subdomain DOMAIN;`, or `urlproxy off;` below a level that has it
+/// `urlproxy TABLE path|domain;`, `urlproxy TABLE subdomain DOMAIN;`, or `urlproxy off;`
 pub(in crate::nginx) struct Urlproxy;
 
 impl Directive for Urlproxy {
@@ -223,7 +223,7 @@ impl Directive for UrlproxyDefault {
         let route = if *value == "off" {
             DefaultRoute::Off
         } else if value.is_empty() || value.starts_with('@') || value.contains(['$', ':']) && !value.contains("://") {
-            // A variable, a named location, an address: none of them would ever be found among the tools.
+            // No tool has the name of a variable, a named location or an address.
             let what = "tool, URL or \"off\"";
             return Err(DirectiveError::Invalid { directive: Self::NAME, what, value: (*value).into(), example });
         } else if value.contains("://") {
@@ -288,7 +288,7 @@ impl Directive for UrlproxyMiss {
         let [value] = args else {
             return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "one status", example });
         };
-        // nginx keeps 494 to 499 for itself, and answers them with 400.
+        // nginx reserves 494 to 499 and answers them with 400.
         let status = value.parse().ok().filter(|status| matches!(status, 400..494 | 500..=599));
         let status = status.ok_or_else(|| DirectiveError::Invalid {
             directive: Self::NAME,
@@ -342,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mark_is_for_named_backends_for_all_or_for_none() {
+    fn loop_mark_accepts_named_on_and_off() {
         let mark = |args: &[&str]| {
             let mut conf = LocationConf::default();
             UrlproxyLoopMark::apply(&mut conf, args).map(|()| conf.loop_mark).map_err(|error| error.to_string())
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_is_a_tool_a_backend_or_off() {
+    fn default_accepts_tool_backend_or_off() {
         let default = |value| applied::<UrlproxyDefault>(&[value]).map(|c| c.default_route().clone());
         assert_eq!(default("off"), Ok(DefaultRoute::Off));
         assert_eq!(default("admin"), Ok(DefaultRoute::Tool(RouteKey::try_new(Kind::Tool, b"admin").unwrap())));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_is_an_error_status() {
+    fn miss_accepts_only_error_statuses() {
         for good in ["400", "404", "493", "500", "503", "599"] {
             assert_eq!(applied::<UrlproxyMiss>(&[good]).unwrap().miss_status().to_string(), good);
         }
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_may_need_a_domain() {
+    fn subdomain_mode_requires_a_domain() {
         let mode = |args: &[&str]| applied::<Urlproxy>(args).map(|conf| conf.mode().clone());
         assert_eq!(mode(&["t", "domain"]), Ok(Mode::Domain));
         let domain = Domain::normalize("toolforge.org").unwrap();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_canonical_site_is_inherited_and_can_be_switched_off() {
+    fn canonical_site_is_inherited_unless_off() {
         let above = applied::<UrlproxyCanonical>(&["https://toolforge.org"]).unwrap();
         let mut conf = LocationConf::default();
         conf.merge(&above, false, |_| None).unwrap();
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_inherits_what_it_does_not_say() {
+    fn level_inherits_unset_values() {
         let above = LocationConf { miss: Some(404), default: Some(DefaultRoute::Off), ..LocationConf::default() };
         let mut conf = LocationConf { miss: Some(410), ..LocationConf::default() };
         conf.merge(&above, false, |_| None).unwrap();
@@ -430,14 +430,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_table_is_named() {
+    fn unknown_table_is_named_in_the_error() {
         let mut conf = applied::<Urlproxy>(&["tols", "path"]).unwrap();
         let error = conf.merge(&LocationConf::default(), false, |_| None).unwrap_err().to_string();
         assert_eq!(error, r#""urlproxy" names table "tols", but there is no "urlproxy_table tols""#);
     }
 
     #[test]
-    fn only_a_block_without_a_name_inherits_the_table() {
+    fn only_unnamed_blocks_inherit_the_table() {
         let above = applied::<Urlproxy>(&["tools", "path"]).unwrap();
         let merged =
             |mut conf: LocationConf, is_unnamed| conf.merge(&above, is_unnamed, |_| None).map_err(|e| e.to_string());
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_modes() {
+    fn unknown_mode_is_refused() {
         let error = applied::<Urlproxy>(&["tools", "paht"]).err().unwrap();
         assert_eq!(error, r#""urlproxy" invalid mode "paht", expected e.g. "urlproxy tools path;""#);
     }

@@ -1,4 +1,4 @@
-//! All tables and upstreams of a configuration, and `urlproxy_table NAME { ... }`.
+//! The settings of the http block: all tables and upstreams, and `urlproxy_table NAME { ... }`.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -14,15 +14,15 @@ use crate::nginx::ffi::proxy::ProxyModule;
 use crate::nginx::ffi::upstream_block::UpstreamId;
 use crate::nginx::keepalive::Keepalive;
 
-/// What the http block has of this module.
+/// This module's settings of the http block.
 #[derive(Default)]
 pub(in crate::nginx) struct MainConf {
     tables: Vec<Rc<TableConf>>,
-    #[expect(clippy::vec_box, reason = "nginx refers to each, which must survive the next push")]
+    #[expect(clippy::vec_box, reason = "nginx points to each item, which must not move at the next push")]
     upstreams: Vec<Box<UpstreamConf>>,
-    /// Looked for when the first location is checked.
+    /// Found when the first location is checked.
     pub proxy: OnceCell<Option<ProxyModule>>,
-    #[expect(dead_code, reason = "kept for its end: then the module's indices are free")]
+    #[expect(dead_code, reason = "its drop frees the module's indices")]
     indices: IndicesInUse,
 }
 
@@ -42,12 +42,12 @@ impl MainConf {
         self.upstreams.push(Box::new(upstream));
     }
 
-    /// What this module has of an upstream with `urlproxy_peers`.
+    /// The settings of an upstream with `urlproxy_peers`.
     pub fn upstream(&self, id: UpstreamId) -> Option<&UpstreamConf> {
         self.upstreams.iter().map(AsRef::as_ref).find(|upstream| upstream.id == id)
     }
 
-    /// The same, while the configuration is read.
+    /// Like [`Self::upstream`], while the configuration is being read.
     pub fn upstream_mut(&mut self, id: UpstreamId) -> Option<&mut UpstreamConf> {
         self.upstreams.iter_mut().map(AsMut::as_mut).find(|upstream| upstream.id == id)
     }
@@ -57,12 +57,12 @@ impl MainConf {
         !self.upstreams.is_empty()
     }
 
-    /// What keeps connections.
+    /// The connection pools of all upstreams.
     pub fn keepalives(&self) -> impl Iterator<Item = &Keepalive> {
         self.upstreams.iter().filter_map(|upstream| upstream.keepalive.as_deref())
     }
 
-    /// Warns of upstreams that keep more connections than workers can spare.
+    /// Warns if the upstreams together keep more than half of a worker's connections.
     pub fn check_connections(&self, worker_connections: usize, warn: impl Fn(&str)) {
         let kept: usize = self.keepalives().map(Keepalive::max_connections).sum();
         if kept > worker_connections / 2 {
@@ -75,7 +75,7 @@ impl MainConf {
         }
     }
 
-    /// Finds for each table the one that it goes on from: of the same name, or else, renamed, of the same source.
+    /// Finds the predecessor of each table: the former table of the same name, or a renamed one with the same source.
     pub fn find_predecessors(&self, former: &Self) {
         for table in self.tables() {
             let is_renamed = |former: &&TableConf| {
@@ -125,7 +125,7 @@ impl Command for UrlproxyTable {
     }
 }
 
-/// Applies one line of the block.
+/// Applies one directive of the block.
 fn apply_entry(options: &mut TableOptions, words: &[&str]) -> Result<(), ConfigError> {
     let (name, args) = words.split_first().unwrap_or((&"", &[]));
     let Some((_, apply)) = ENTRIES.iter().find(|(known, _)| known == name) else {

@@ -1,10 +1,10 @@
-//! Networks of the operator's, as a request asks for them.
+//! Operator-configured networks, in a form for lookups per request.
 
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-/// Networks as masks: a look at one costs a few instructions.
+/// Networks as masks: a comparison takes a few instructions.
 #[derive(Clone, Debug, Default)]
 pub(in crate::nginx) struct Networks {
     v4: Vec<(u32, u32)>,
@@ -12,7 +12,6 @@ pub(in crate::nginx) struct Networks {
 }
 
 impl Networks {
-    /// Adds these.
     pub fn add(&mut self, networks: &[IpNet]) {
         for network in networks {
             match network {
@@ -22,7 +21,7 @@ impl Networks {
         }
     }
 
-    /// Whether one of them has the address.
+    /// Whether any of the networks contains the address.
     #[inline(always)]
     pub fn contains(&self, addr: &SocketAddr) -> bool {
         match addr {
@@ -37,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_its_own_addresses_and_no_others() {
+    fn network_contains_exactly_its_addresses() {
         let mut networks = Networks::default();
         networks.add(&["10.1.0.0/16", "192.0.2.1/32", "fd00::/8", "::1/128"].map(|text| text.parse().unwrap()));
         let contains = |text: &str| networks.contains(&SocketAddr::new(text.parse().unwrap(), 80));

@@ -1,4 +1,4 @@
-//! `urlproxy_table NAME { ... }`: what was written, and what it means.
+//! The directives of `urlproxy_table NAME { ... }`, and the resulting settings.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
@@ -26,7 +26,7 @@ const DEFAULT_RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(86400);
 
-/// The block as it was written.
+/// The block as written.
 #[derive(Debug, Default)]
 pub(in crate::nginx) struct TableOptions {
     zone_bytes: Option<usize>,
@@ -39,7 +39,7 @@ pub(in crate::nginx) struct TableOptions {
     withdrawal_guard: Option<GuardOption>,
 }
 
-/// One directive of the block: its name, and how it is applied.
+/// One directive of the block: its name and its parser.
 pub(in crate::nginx) type Entry = (&'static str, fn(&mut TableOptions, &[&str]) -> Result<(), DirectiveError>);
 
 /// All directives of the block.
@@ -60,42 +60,41 @@ const fn entry<D: Directive<Conf = TableOptions>>() -> Entry {
 
 /// A table of the running configuration.
 pub(in crate::nginx) struct TableConf {
-    /// As the configuration names it.
+    /// Name in the configuration.
     pub name: String,
-    /// Bytes of its zone.
     pub zone_bytes: usize,
-    /// How long a cold start may wait for the first load.
+    /// How long a cold start may wait for the initial load.
     pub wait_for_routes: Duration,
-    /// What the companion is to do; the proxy's own sockets are added once they are open.
+    /// Settings of the companion. The proxy's own sockets are added once they are open.
     pub settings: Settings,
-    /// Set when the zone is mapped.
+    /// Set when nginx maps the zone.
     pub table: OnceCell<Table<'static>>,
-    /// The table of the configuration in force whose routes this one goes on with, if its zone is another.
+    /// The table of the current configuration that this table carries routes over from, if the zone is new.
     pub predecessor: Cell<Option<Table<'static>>>,
-    /// Whether that one had another source.
+    /// Whether the predecessor has another source.
     pub is_new_source: Cell<bool>,
-    /// Where its zone comes from. Set when the zone is mapped.
+    /// Set when nginx maps the zone.
     pub zone_origin: Cell<ZoneOrigin>,
-    /// What one worker keeps between requests.
+    /// State of this worker between requests.
     pub worker: RefCell<Worker>,
 }
 
-/// Where the zone of a table comes from.
+/// How a table got its zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::nginx) enum ZoneOrigin {
     /// New and empty.
     Fresh,
-    /// The zone of the configuration before.
+    /// The zone of the previous configuration.
     Reused,
-    /// New, with the routes of the configuration before.
+    /// New, with the routes of the previous configuration.
     CarriedOver { tools: u64 },
 }
 
-/// What one worker keeps between requests.
+/// State of one worker between requests.
 pub(in crate::nginx) struct Worker {
-    /// Where records are copied to.
+    /// Buffer that records are copied to.
     pub scratch: Scratch,
-    /// Whose turn it is among a tool's backends, by the number of the tool's counters.
+    /// The next round-robin turn of each tool, indexed by the number of the tool's counters.
     pub turns: Vec<u32>,
 }
 
@@ -112,8 +111,8 @@ impl ZoneOwner for TableConf {
 }
 
 impl TableConf {
-    /// Gives a fresh table what the one before it holds. That is still mapped, and written to, as long as this
-    /// configuration is not in force.
+    /// Copies the routes of the predecessor into a new table. The predecessor stays mapped and written to until this
+    /// configuration takes effect.
     fn carry_over_routes(&self, table: Table<'static>) -> Result<ZoneOrigin, PublishError> {
         match self.predecessor.get().filter(|former| former.header().is_loaded()) {
             Some(former) => carry_over(former, table).map(|tools| ZoneOrigin::CarriedOver { tools }),
@@ -123,7 +122,7 @@ impl TableConf {
 }
 
 impl TableOptions {
-    /// What the block means, defaults filled in.
+    /// Resolves the settings, with defaults for unset values.
     pub fn into_conf(self, name: &str) -> Result<TableConf, DirectiveError> {
         let source = match self.source {
             Some(source) => source,
@@ -286,7 +285,7 @@ impl Directive for AllowBackend {
     }
 }
 
-/// A path that does not depend on where nginx was started.
+/// Parses an absolute path: it must not depend on the working directory of nginx.
 fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
     let path = PathBuf::from(text);
     let invalid = || DirectiveError::Invalid { directive, what: "path (absolute)", value: text.into(), example };
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_block_has_sane_defaults() {
+    fn empty_block_has_the_documented_defaults() {
         let conf = TableOptions::default().into_conf("tools").unwrap();
         assert_eq!((conf.zone_bytes, conf.wait_for_routes), (16 << 20, Duration::from_secs(2)));
         assert_eq!(conf.settings.resync_interval, Duration::from_secs(60));
@@ -368,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_is_taken() {
+    fn all_values_are_parsed() {
         let options = apply(
             "zone 1m; redis redis://10.0.0.1:7000/2; wait_for_routes 0; resync_interval 5m; allow_backend 10.0.0.0/8 192.0.2.1; allow_backend fd00::/8",
         );
@@ -388,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_an_example() {
+    fn error_names_the_wrong_value_and_an_example() {
         for (line, want) in [
             ("zone 8k", r#""zone" invalid size (at least 256k) "8k", expected e.g. "16m""#),
             ("zone", r#""zone" takes one value, e.g. "zone 16m;""#),

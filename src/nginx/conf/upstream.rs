@@ -1,4 +1,4 @@
-//! What the directives of an upstream say.
+//! The parameters of `urlproxy_peers` and `urlproxy_keepalive`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use crate::route::parse_networks;
 use crate::table::HealthSettings;
 use crate::units::parse_duration;
 
-/// The most connections that a configuration may keep.
+/// Upper bound of all connection limits.
 const MAX_CONNECTIONS: u32 = 1_000_000;
-/// A tool may have so many of all connections, unless `per_tool` says otherwise: one sixteenth.
+/// The default of `per_tool` is this fraction of all connections: one sixteenth.
 const DEFAULT_TOOL_SHARE: u32 = 16;
 
-/// What this module has of an upstream with `urlproxy_peers`.
+/// The settings of an upstream with `urlproxy_peers`.
 pub(in crate::nginx) struct UpstreamConf {
-    /// Which it is.
+    /// The upstream block.
     pub id: UpstreamId,
-    /// When a backend is out.
+    /// When a backend becomes unavailable.
     pub health: HealthSettings,
-    /// Networks whose plain connections any record may use.
+    /// Networks where all tools and domains share plain HTTP connections.
     pub shared: Networks,
-    /// What keeps connections, unless nginx does.
+    /// The pool of `urlproxy_keepalive`.
     pub keepalive: Option<Rc<Keepalive>>,
 }
 
-/// What follows `urlproxy_peers`: as nginx's `server` takes it, and the networks.
+/// Parses the parameters of `urlproxy_peers`: those of nginx's `server`, and the shared networks.
 pub(in crate::nginx) fn parse_peers(args: &[&str]) -> Result<(HealthSettings, Vec<IpNet>), DirectiveError> {
     let (mut health, mut shared) = (HealthSettings::default(), Vec::new());
     for arg in args {
@@ -54,7 +54,7 @@ pub(in crate::nginx) fn parse_peers(args: &[&str]) -> Result<(HealthSettings, Ve
     Ok((health, shared))
 }
 
-/// What follows `urlproxy_keepalive`, and the networks whose plain connections any record may use.
+/// Parses the parameters of `urlproxy_keepalive` and the shared networks.
 pub(in crate::nginx) fn parse_keepalive(args: &[&str]) -> Result<(Settings, Vec<IpNet>), DirectiveError> {
     let (directive, example) = ("urlproxy_keepalive", "urlproxy_keepalive 4096 per_backend=16 timeout=60s;");
     let Some((number, parameters)) = args.split_first() else {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_those_of_a_server_of_nginx_and_networks() {
+    fn peers_accepts_server_parameters_and_networks() {
         let settings =
             |max_fails, seconds| (HealthSettings { max_fails, fail_timeout: Duration::from_secs(seconds) }, vec![]);
         assert_eq!(parse_peers(&[]), Ok(settings(1, 10)));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_nginx_and_a_sixteenth_for_each_tool() {
+    fn keepalive_defaults_match_nginx_with_a_sixteenth_per_tool() {
         let limits = |args: &[&str]| {
             let Limits { total, per_backend, per_owner } = parse_keepalive(args).unwrap().0.limits;
             (total, per_backend, per_owner)
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn error_names_the_wrong_parameter() {
         let error = |args: &[&str]| parse_keepalive(args).unwrap_err().to_string();
         let want = r#""urlproxy_keepalive" takes a number of connections, e.g. "urlproxy_keepalive 4096 per_backend=16 timeout=60s;""#;
         assert_eq!(error(&[]), want);

@@ -1,11 +1,11 @@
-//! An address as text, put together on the stack: `core::fmt` costs more than the whole lookup.
+//! Formats an address on the stack: `core::fmt` would cost more than the whole lookup.
 
 use std::net::SocketAddr;
 
-/// `255.255.255.255:65535`; IPv6 goes through the standard library.
+/// Enough for the longest IPv6 address with port.
 const BYTES: usize = 48;
 
-/// The digits of each octet, and how many there are.
+/// The digits of each octet, then their number.
 const OCTETS: [[u8; 4]; 256] = {
     let mut octets = [[0; 4]; 256];
     let mut n = 0;
@@ -23,7 +23,7 @@ const OCTETS: [[u8; 4]; 256] = {
     octets
 };
 
-/// The text of an address.
+/// An address as text.
 #[derive(Clone, Copy)]
 pub(in crate::nginx) struct AddrText {
     bytes: [u8; BYTES],
@@ -31,7 +31,7 @@ pub(in crate::nginx) struct AddrText {
 }
 
 impl AddrText {
-    /// No address.
+    /// Empty text.
     pub const EMPTY: Self = Self { bytes: [0; BYTES], len: 0 };
 
     /// `10.0.0.1:80` or `[fd00::1]:80`.
@@ -42,7 +42,7 @@ impl AddrText {
             SocketAddr::V4(v4) => {
                 for octet in v4.ip().octets() {
                     let [a, b, c, digits] = OCTETS[usize::from(octet)];
-                    // Three bytes each time, of which `digits` stay: no branch for each.
+                    // Writes three bytes and keeps `digits` of them: no branch per digit.
                     put(&mut bytes, len, [a, b, c]);
                     len += usize::from(digits);
                     put(&mut bytes, len, *b".");
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_reads_as_the_standard_library_writes_it() {
+    fn text_matches_the_standard_library() {
         for text in ["10.1.23.255:8000", "0.0.0.0:1", "127.0.0.1:65535", "109.110.99.100:10", "[fd00::7]:443"] {
             check(text);
         }

@@ -1,4 +1,4 @@
-//! A text of the configuration with variables in it.
+//! A configuration value that may contain variables.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
@@ -7,13 +7,13 @@ use nginx_sys::ngx_http_complex_value_t;
 
 use super::pool;
 
-/// A text that nginx has compiled. What holds it is a part of the configuration, and goes with it.
+/// A value compiled by nginx. Its holder is part of the configuration and is dropped with it.
 #[derive(PartialEq, Eq)]
 pub(in crate::nginx) struct ComplexValue(NonNull<ngx_http_complex_value_t>);
 
 impl ComplexValue {
     /// # Safety
-    /// Nothing uses the value after the configuration that it was compiled for.
+    /// Nothing uses the value after its configuration is freed.
     pub(super) unsafe fn from_raw(raw: *mut ngx_http_complex_value_t) -> Option<Self> {
         NonNull::new(raw).map(Self)
     }
@@ -22,15 +22,15 @@ impl ComplexValue {
         self.0.as_ptr()
     }
 
-    /// The text as it was written.
+    /// The value as written, unevaluated.
     pub fn text(&self) -> &[u8] {
-        // SAFETY: of a configuration that is there (`from_raw`), and no longer written.
+        // SAFETY: its configuration is alive (`from_raw`) and no longer written.
         let value = unsafe { self.0.as_ref() };
-        // SAFETY: the configuration's own string.
+        // SAFETY: a string of the configuration.
         unsafe { pool::bytes(value.value) }
     }
 
-    /// Whether there are variables in it.
+    /// Whether the value contains variables.
     pub(super) fn has_variables(&self) -> bool {
         // SAFETY: as in `text`.
         let value = unsafe { self.0.as_ref() };

@@ -1,18 +1,18 @@
-//! What reading the configuration leads to.
+//! Results of configuration callbacks.
 
 use std::ffi::c_char;
 use std::ptr;
 
-/// What nginx takes for success, and for an error that was logged.
+/// Success, and an error that was already logged (`NGX_CONF_ERROR`).
 pub(super) const CONF_OK: *mut c_char = ptr::null_mut();
 pub(super) const CONF_ERROR: *mut c_char = ptr::without_provenance_mut(usize::MAX);
 
-/// Why nginx refuses the configuration.
+/// Why the configuration is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::nginx) enum ConfigError {
-    /// In words; nginx adds the file and the line.
+    /// A message; nginx adds file and line.
     Message(String),
-    /// nginx has logged it.
+    /// nginx has already logged the error.
     Logged,
 }
 

@@ -1,4 +1,4 @@
-//! A cycle: one configuration of nginx with its sockets and its log.
+//! A cycle: one configuration of nginx, with its sockets and log.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -27,11 +27,11 @@ impl<'c> Cycle<'c> {
         NonNull::new(raw).map(|raw| Self { raw, life: PhantomData })
     }
 
-    /// The cycle in force; none before nginx has read its first configuration.
+    /// The current cycle; `None` before nginx has read its first configuration.
     pub(super) fn running() -> Option<Self> {
         // SAFETY: nginx writes it on this thread only.
         let raw = unsafe { ngx_cycle };
-        // SAFETY: nginx keeps the cycle in force, and this handle is used on nginx's thread before another one is.
+        // SAFETY: nginx keeps the current cycle, and this handle is used on nginx's thread before the cycle changes.
         unsafe { Self::from_raw(raw) }
     }
 
@@ -40,28 +40,28 @@ impl<'c> Cycle<'c> {
     }
 
     fn as_ref(self) -> &'c ngx_cycle_t {
-        // SAFETY: there for the handle's life; nginx changes nothing of what is read here while this module's code runs.
+        // SAFETY: valid for the handle's lifetime; nginx does not change the fields read here while this module's code runs.
         unsafe { self.raw.as_ref() }
     }
 
-    /// The cycle before it, if it is read now.
+    /// The previous cycle, while this one is being read.
     pub(super) fn old_cycle(self) -> *mut ngx_cycle_t {
         self.as_ref().old_cycle
     }
 
-    /// Its log.
+    /// The log of the cycle.
     pub fn log(self) -> Log<'c> {
-        // SAFETY: a cycle has a log, as long as itself.
+        // SAFETY: a cycle has a log for its whole life.
         unsafe { Log::from_raw(self.as_ref().log) }
     }
 
-    /// This module's configuration of the http block, if the cycle has this module.
+    /// This module's settings of the http block, if the cycle has this module.
     pub fn main_conf(self) -> Option<&'c MainConf> {
         let cycle = self.as_ref();
         if cycle.conf_ctx.is_null() || cycle.modules.is_null() {
             return None;
         }
-        // A module that is loaded anew has no place in what a former cycle has for each.
+        // A cycle from before `load_module` has no settings of this module.
         let ours: *const ngx_module_t = Module::tag().cast();
         if self.modules().any(|module| std::ptr::eq(module, ours)) { Module::main_conf(cycle) } else { None }
     }
@@ -80,12 +80,12 @@ impl<'c> Cycle<'c> {
         self.modules().find(|module| module_name(module) == name)
     }
 
-    /// How many connections each worker can have.
+    /// `worker_connections`.
     pub fn worker_connections(self) -> usize {
         self.as_ref().connection_n
     }
 
-    /// The addresses that it listens on.
+    /// The addresses of the listening sockets.
     pub fn listen_addresses(self) -> Vec<SocketAddr> {
         // SAFETY: the cycle's listening sockets are an array of this type.
         let sockets = unsafe { self.as_ref().listening.as_slice::<ngx_listening_t>() };
@@ -97,15 +97,15 @@ impl<'c> Cycle<'c> {
         sockets.iter().filter_map(address).collect()
     }
 
-    /// The number of the user that workers run as. Only root's master can give workers another user than its own.
+    /// The uid of the workers, if it can differ from the master's: only a master that runs as root changes it.
     pub fn worker_uid(self) -> Option<u32> {
         let is_root = rustix::process::geteuid().is_root();
         let module = &raw const ngx_core_module;
-        // SAFETY: nginx has given its modules their numbers before it made a cycle.
+        // SAFETY: nginx assigns module indices before it creates a cycle.
         let index = unsafe { (*module).index };
-        // SAFETY: a cycle has a configuration of each core module under its number.
+        // SAFETY: a cycle has settings of each core module at its index.
         let slot = unsafe { *self.as_ref().conf_ctx.wrapping_add(index) };
-        // SAFETY: the core module's configuration is of this type, and lives as long as the cycle.
+        // SAFETY: the core module's settings have this type and live as long as the cycle.
         let conf = unsafe { slot.cast::<ngx_core_conf_t>().as_ref() };
         conf.map(|conf| conf.user).filter(|_| is_root)
     }

@@ -1,4 +1,4 @@
-//! nginx's own keep-alive, which must be off where `urlproxy_keepalive` is on.
+//! Disables nginx's own keepalive in an upstream with `urlproxy_keepalive`.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -12,19 +12,19 @@ use super::pool;
 use super::proxy::commands;
 use super::upstream_block::UpstreamBlock;
 
-/// The first nginx that keeps connections unless `keepalive 0;` is said.
+/// The first nginx version that keeps upstream connections by default.
 const KEEPALIVE_BY_DEFAULT: u32 = 1_029_007;
 
 impl UpstreamBlock<'_> {
-    /// Says `keepalive 0;` in the upstream, which is being read, where nginx keeps connections unless told otherwise. False when
-    /// the upstream has a `keepalive` already; one that follows is a duplicate for nginx.
+    /// Applies `keepalive 0;` to the upstream that is being read, if nginx keeps connections by default. False if the upstream
+    /// already has a `keepalive`; a later one is a duplicate for nginx.
     pub fn switch_keepalive_off(&self, parser: &mut Parser<'_>) -> bool {
         if nginx_version < KEEPALIVE_BY_DEFAULT {
             return true;
         }
         let module = parser.cycle().and_then(|cycle| cycle.module(c"ngx_http_upstream_keepalive_module"));
         let Some(module) = module else { return true };
-        // SAFETY: inside an upstream's block there is a level of each module.
+        // SAFETY: an upstream block has settings of each module.
         let level = unsafe { *parser.context().srv_conf.wrapping_add(module.ctx_index) };
         let mut parser = *parser.as_ref();
         let mut words = [ngx_string!("keepalive"), ngx_string!("0")];
@@ -41,7 +41,7 @@ impl UpstreamBlock<'_> {
         let Some((command, set)) = commands.next().and_then(|command| Some((command, command.set?))) else {
             return true;
         };
-        // SAFETY: called as nginx's parser does, with the level that belongs to the directive.
+        // SAFETY: called as nginx's parser does, with the settings level of the directive.
         let outcome = unsafe { set(&raw mut parser, ptr::from_ref(command).cast_mut(), level) };
         outcome == CONF_OK
     }

@@ -1,4 +1,4 @@
-//! A directive's way from nginx to safe code: one function for all of them.
+//! Calls safe code for a directive: one trampoline for all directives.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_void};
@@ -15,15 +15,15 @@ use super::module;
 use super::panic_guard::catch_panic;
 use super::parser::Parser;
 
-/// The level of the configuration that a directive writes to.
+/// The configuration level that a directive writes to.
 pub(in crate::nginx) trait Level {
-    /// What this module keeps there.
+    /// The settings of this level.
     type Conf;
-    /// Where nginx finds it.
+    /// The offset of the level in nginx's configuration context.
     const OFFSET: usize;
 }
 
-/// The http block, for what is inside an upstream too.
+/// The http block; directives inside an upstream write here too.
 pub(in crate::nginx) struct MainLevel;
 
 impl Level for MainLevel {
@@ -31,7 +31,7 @@ impl Level for MainLevel {
     const OFFSET: usize = NGX_HTTP_MAIN_CONF_OFFSET;
 }
 
-/// Locations, and the levels above.
+/// Locations and the levels above.
 pub(in crate::nginx) struct LocationLevel;
 
 impl Level for LocationLevel {
@@ -39,23 +39,20 @@ impl Level for LocationLevel {
     const OFFSET: usize = NGX_HTTP_LOC_CONF_OFFSET;
 }
 
-/// A directive as nginx calls it.
+/// A directive as called by nginx.
 pub(in crate::nginx) trait Command {
-    /// As it is written.
+    /// Name in the configuration.
     const DIRECTIVE: &'static str;
-    /// What it writes to.
+    /// The level that it writes to.
     type Level: Level;
-    /// Whether its arguments may be any bytes; then [`Command::run`] gets them as far as they are UTF-8.
+    /// Whether arguments may be any bytes. If so, [`Command::run`] gets them with invalid UTF-8 replaced.
     const TAKES_BYTES: bool = false;
 
-    /// Takes the arguments that follow the name.
-    ///
-    /// # Errors
-    /// Why they are refused.
+    /// Applies the arguments after the name.
     fn run(conf: &mut <Self::Level as Level>::Conf, args: &[&str], parser: &mut Parser<'_>) -> Result<(), ConfigError>;
 }
 
-/// The longest name of a directive, and the zero byte that nginx wants behind it.
+/// Space for the longest directive name and the terminating zero byte that nginx requires.
 const NAME_BYTES: usize = 24;
 
 struct Name<C>(PhantomData<C>);
@@ -72,9 +69,12 @@ impl<C: Command> Name<C> {
     };
 }
 
-/// The line of a directive in nginx's table; `flags` say where it may stand, and with how many arguments.
+/// The entry of a directive in nginx's command table. `flags` are the contexts and the number of arguments.
 pub(in crate::nginx) const fn command<C: Command>(flags: u32) -> ngx_command_t {
-    assert!(flags & (NGX_MAIN_CONF | NGX_DIRECT_CONF) == 0, "nginx would pass something else than the level's");
+    assert!(
+        flags & (NGX_MAIN_CONF | NGX_DIRECT_CONF) == 0,
+        "nginx would pass another pointer than the settings of the level"
+    );
     ngx_command_t {
         name: ngx_str_t { len: C::DIRECTIVE.len(), data: Name::<C>::BYTES.as_ptr().cast_mut() },
         type_: flags as ngx_uint_t,
@@ -87,10 +87,10 @@ pub(in crate::nginx) const fn command<C: Command>(flags: u32) -> ngx_command_t {
 
 unsafe extern "C" fn set<C: Command>(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
     catch_panic(CONF_ERROR, || {
-        // SAFETY: nginx passes what this module made for the level, of the type that belongs to it, and lets nobody else at
-        // it during the call.
+        // SAFETY: nginx passes the settings that this module created for the level, with that type, and does not use them
+        // during the call.
         let conf = unsafe { &mut *conf.cast::<<C::Level as Level>::Conf>() };
-        // SAFETY: nginx passes its parser, for the time of the call.
+        // SAFETY: nginx passes its parser for the duration of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
         parser.apply(C::TAKES_BYTES, |words, parser| C::run(conf, words.get(1..).unwrap_or_default(), parser))
     })

@@ -1,4 +1,4 @@
-//! What nginx calls for a configuration and for processes: each makes a handle and goes on in safe code.
+//! Entry points for configuration and process events: each creates a handle and calls safe code.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_void};
@@ -12,15 +12,15 @@ use super::module::{LocationConf, MainConf};
 use super::panic_guard::catch_panic;
 use super::parser::Parser;
 
-/// What this module does while a configuration is read, and in the life of a process.
+/// The module's hooks for configuration and process events.
 pub(in crate::nginx) trait Hooks {
-    /// Before the http block is read.
+    /// Runs before nginx reads the http block.
     fn before_configuration(parser: &mut Parser<'_>) -> Option<()>;
 
-    /// Once the http block is read; `former` is this module's of the configuration in force.
+    /// Runs after the http block is read. `former` are the settings of the current configuration.
     fn after_configuration(parser: &mut Parser<'_>, main: &MainConf, former: Option<&MainConf>) -> Option<()>;
 
-    /// Fills in what a location does not say from the level above.
+    /// Merges the settings of a location with the level above.
     fn merge(
         parser: &mut Parser<'_>,
         main: &MainConf,
@@ -28,19 +28,19 @@ pub(in crate::nginx) trait Hooks {
         conf: &mut LocationConf,
     ) -> Result<(), ConfigError>;
 
-    /// In the master, once the configuration is good and the sockets are open.
+    /// Runs in the master, after the configuration is accepted and the sockets are open.
     fn init_module(cycle: Cycle<'_>);
 
-    /// In each process, at its start.
+    /// Runs in each process at start.
     fn init_process(cycle: Cycle<'_>);
 
-    /// In each process, at its end.
+    /// Runs in each process at exit.
     fn exit_process();
 }
 
 pub(in crate::nginx) unsafe extern "C" fn preconfiguration<H: Hooks>(cf: *mut ngx_conf_t) -> ngx_int_t {
     catch_panic(Status::NGX_ERROR, || {
-        // SAFETY: nginx passes its parser, for the time of the call.
+        // SAFETY: nginx passes its parser for the duration of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
         H::before_configuration(&mut parser).map_or(Status::NGX_ERROR, |()| Status::NGX_OK)
     })
@@ -49,9 +49,9 @@ pub(in crate::nginx) unsafe extern "C" fn preconfiguration<H: Hooks>(cf: *mut ng
 
 pub(in crate::nginx) unsafe extern "C" fn postconfiguration<H: Hooks>(cf: *mut ngx_conf_t) -> ngx_int_t {
     catch_panic(Status::NGX_ERROR, || {
-        // SAFETY: nginx passes its parser, for the time of the call.
+        // SAFETY: nginx passes its parser for the duration of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
-        // SAFETY: nothing has a reference to it that could be written through, now that the block is read.
+        // SAFETY: no mutable reference to it exists after the block is read.
         let Some(main) = (unsafe { parser.main_conf() }) else { return Status::NGX_ERROR };
         let former = parser.old_cycle().and_then(Cycle::main_conf);
         H::after_configuration(&mut parser, main, former).map_or(Status::NGX_ERROR, |()| Status::NGX_OK)
@@ -65,11 +65,11 @@ pub(in crate::nginx) unsafe extern "C" fn merge_loc_conf<H: Hooks>(
     conf: *mut c_void,
 ) -> *mut c_char {
     catch_panic(CONF_ERROR, || {
-        // SAFETY: nginx passes its parser, for the time of the call.
+        // SAFETY: nginx passes its parser for the duration of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
-        // SAFETY: nothing has a reference to it that could be written through, now that the block is read.
+        // SAFETY: no mutable reference to it exists after the block is read.
         let Some(main) = (unsafe { parser.main_conf() }) else { return CONF_ERROR };
-        // SAFETY: nginx passes two levels that `create_loc_conf` made, never the same.
+        // SAFETY: nginx passes two different levels, both created by `create_loc_conf`.
         let above = unsafe { &*above.cast::<LocationConf>() };
         // SAFETY: as for `above`; nothing else refers to it during the call.
         let conf = unsafe { &mut *conf.cast::<LocationConf>() };
@@ -80,13 +80,13 @@ pub(in crate::nginx) unsafe extern "C" fn merge_loc_conf<H: Hooks>(
     })
 }
 
-/// Never an error: nginx would end the master of a running site over it.
+/// Never returns an error: nginx would exit the master of a running site.
 pub(in crate::nginx) unsafe extern "C" fn init_module<H: Hooks>(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx passes the cycle that it is about to run.
     with_cycle(unsafe { Cycle::from_raw(cycle) }, H::init_module)
 }
 
-/// Never an error: nginx would not start the worker again.
+/// Never returns an error: nginx would not restart the worker.
 pub(in crate::nginx) unsafe extern "C" fn init_process<H: Hooks>(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx passes the cycle that it runs.
     with_cycle(unsafe { Cycle::from_raw(cycle) }, H::init_process)

@@ -1,4 +1,4 @@
-//! What nginx calls for a request.
+//! Request handlers: the trait, and the function that nginx calls.
 #![allow(unsafe_code)]
 
 use nginx_sys::{ngx_http_finalize_request, ngx_http_request_t, ngx_int_t};
@@ -7,15 +7,15 @@ use ngx::core::Status;
 use super::panic_guard::catch_panic;
 use super::request::Request;
 
-/// What a handler makes of a request. One word: a status for nginx, or, from [`FINALIZE`] on, one for the client.
+/// The result of a handler, in one word: a status for nginx, or, from [`FINALIZE`] on, a status for the client.
 pub(in crate::nginx) struct HandlerStatus(ngx_int_t);
 
-/// Above all statuses.
+/// Greater than any status.
 const FINALIZE: ngx_int_t = 1 << 16;
 
 impl HandlerStatus {
-    /// The client gets this status, whatever others would say. A status for nginx is, with `satisfy any`, one opinion among
-    /// several.
+    /// Ends the request with this status. A status returned to nginx would, with `satisfy any`, be only one of several
+    /// opinions.
     pub fn finalize(status: u32) -> Self {
         Self(FINALIZE + status as ngx_int_t)
     }
@@ -28,9 +28,9 @@ impl From<Status> for HandlerStatus {
     }
 }
 
-/// A handler of a phase, or of a location's content.
+/// A phase handler or content handler.
 pub(in crate::nginx) trait Handler {
-    /// What nginx gets when the handler panics.
+    /// The status for nginx if the handler panics.
     const ON_PANIC: Status = Status::NGX_ERROR;
 
     /// Handles a request.
@@ -38,12 +38,12 @@ pub(in crate::nginx) trait Handler {
 }
 
 pub(super) unsafe extern "C" fn handler<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes the request that it works on, and works on it during the call.
+    // SAFETY: nginx passes the current request and processes it during the call.
     let HandlerStatus(status) = catch_panic(H::ON_PANIC.into(), || H::handle(unsafe { Request::from_raw(r) }));
     if status < FINALIZE {
         return status;
     }
-    // SAFETY: the request is nginx's, and this module has no handle of it any more.
+    // SAFETY: nginx's request, and no handle of this module to it is left.
     unsafe { ngx_http_finalize_request(r, status - FINALIZE) };
     Status::NGX_DONE.0
 }

@@ -1,4 +1,4 @@
-//! Header lines of requests and of answers.
+//! Request and response headers.
 #![allow(unsafe_code)]
 
 use nginx_sys::{ngx_hash_key, ngx_list_part_t, ngx_list_push, ngx_list_t, ngx_table_elt_t};
@@ -11,25 +11,25 @@ use super::request::Request;
 /// # Safety
 /// `list` is a list of header lines that is not written during `'a`.
 unsafe fn lines<'a>(list: *const ngx_list_t) -> impl Iterator<Item = &'a ngx_table_elt_t> {
-    // SAFETY: the caller's promise; so in what follows.
+    // SAFETY: guaranteed by the caller, here and below.
     let first: *const ngx_list_part_t = unsafe { &raw const (*list).part };
     // SAFETY: the list's own parts.
     let parts = std::iter::successors(unsafe { first.as_ref() }, |part| unsafe { part.next.as_ref() });
-    // A part may be empty, and then have no place.
+    // An empty part may have a null pointer.
     parts.filter(|part| part.nelts > 0).flat_map(|part| {
-        // SAFETY: a part has an array of so many lines.
+        // SAFETY: a part has an array of `nelts` lines.
         unsafe { std::slice::from_raw_parts(part.elts.cast::<ngx_table_elt_t>(), part.nelts) }
     })
 }
 
 fn hash(text: &[u8]) -> usize {
-    // SAFETY: so many bytes are there, and only read.
+    // SAFETY: reads `len` bytes of the slice.
     unsafe { ngx_hash_key(text.as_ptr().cast_mut(), text.len()) }
 }
 
-/// A line; the texts live as long as what gets it.
+/// A header line. The caller keeps the texts alive.
 fn line(name: &[u8], value: &[u8]) -> ngx_table_elt_t {
-    // SAFETY: all-zero is how nginx makes these itself; every field that is read follows.
+    // SAFETY: nginx itself initializes these to zero; all fields that are read are set below.
     let mut line: ngx_table_elt_t = unsafe { std::mem::zeroed() };
     line.hash = hash(name).max(1);
     line.key = pool::string(name);
@@ -38,7 +38,7 @@ fn line(name: &[u8], value: &[u8]) -> ngx_table_elt_t {
 }
 
 impl<'r> Request<'r> {
-    /// Whether the answer has a line of this name.
+    /// Whether the response has this header.
     pub fn has_header_out(self, name: &str) -> bool {
         // SAFETY: nginx keeps headers in a list, as long as the request.
         let mut lines = unsafe { lines(self.list_out()) };
@@ -46,17 +46,17 @@ impl<'r> Request<'r> {
         lines.any(|line| unsafe { pool::bytes(line.key) } == name.as_bytes())
     }
 
-    /// Adds a line to the header of the answer. `None` when memory has run out.
+    /// Adds a response header. `None` if out of memory.
     pub fn add_header_out(self, name: &'static str, value: &'r [u8]) -> Option<()> {
         self.push_header_out(name, value).map(|_| ())
     }
 
-    /// Says where the client is to go, in place of what was said before. `None` when memory has run out.
+    /// Sets the `Location` header, replacing an earlier one. `None` if out of memory.
     pub fn set_location(self, value: &'r [u8]) -> Option<()> {
         let added = self.push_header_out("Location", value)?;
-        // SAFETY: the request's own word for this line.
+        // SAFETY: the request's own pointer to this line.
         let location = unsafe { &mut (*self.as_ptr()).headers_out.location };
-        // SAFETY: nginx's own line, or none.
+        // SAFETY: a line of nginx's list, or null.
         if let Some(former) = unsafe { location.as_mut() } {
             former.hash = 0;
         }
@@ -65,27 +65,27 @@ impl<'r> Request<'r> {
     }
 
     fn push_header_out(self, name: &'static str, value: &'r [u8]) -> Option<*mut ngx_table_elt_t> {
-        // SAFETY: nginx works on the request, and nothing else is at its list now.
+        // SAFETY: nginx is processing the request, and nothing else accesses its list now.
         let place = unsafe { ngx_list_push(self.list_out()) }.cast::<ngx_table_elt_t>();
         if place.is_null() {
             return None;
         }
-        // SAFETY: fresh memory for one line.
+        // SAFETY: new memory for one line.
         unsafe { place.write(line(name.as_bytes(), value)) };
         Some(place)
     }
 
     fn list_in(self) -> *mut ngx_list_t {
-        // SAFETY: a request is there for its handle's life.
+        // SAFETY: a request is valid for its handle's lifetime.
         unsafe { &raw mut (*self.as_ptr()).headers_in.headers }
     }
 
     fn list_out(self) -> *mut ngx_list_t {
-        // SAFETY: a request is there for its handle's life.
+        // SAFETY: a request is valid for its handle's lifetime.
         unsafe { &raw mut (*self.as_ptr()).headers_out.headers }
     }
 
-    /// The lines of the request's header.
+    /// A copy of the request headers.
     pub fn headers_in(self) -> HeadersIn<'r> {
         // SAFETY: nginx keeps headers in a list, as long as the request.
         let lines = unsafe { lines(self.list_in()) }.copied().collect();
@@ -93,7 +93,7 @@ impl<'r> Request<'r> {
     }
 }
 
-/// A copy of the lines of a request's header.
+/// A copy of the request headers.
 pub(in crate::nginx) struct HeadersIn<'r> {
     lines: Vec<ngx_table_elt_t>,
     request: Request<'r>,
@@ -107,11 +107,11 @@ impl<'r> HeadersIn<'r> {
         self.lines.iter().map(move |line| (text(line.key), text(line.value)))
     }
 
-    /// Makes these the request's lines, with this one in the place `at`, or else added. `None` when memory has run out.
+    /// Replaces the request headers with this copy, with the header set at index `at` or appended. `None` if out of memory.
     pub fn set(mut self, at: Option<usize>, name: &'static [u8], value: &[u8]) -> Option<()> {
         let pool = self.request.pool();
         let lower_name = pool.copy(&name.to_ascii_lowercase())?;
-        // nginx ends the text of a request's header with a zero byte.
+        // nginx terminates request header values with a zero byte.
         let text = pool.copy(&[value, b"\0"].concat())?;
         let at = at.unwrap_or(self.lines.len());
         if at == self.lines.len() {
@@ -122,9 +122,9 @@ impl<'r> HeadersIn<'r> {
         line.value = pool::string(text.get(..value.len())?);
         line.lowcase_key = lower_name.as_mut_ptr();
         line.hash = hash(lower_name);
-        // A list of its own: a subrequest's shares its lines with its parent's, and must not be added to.
+        // A new list: a subrequest shares its list with its parent and must not append to it.
         let lines = pool.copy(&self.lines)?;
-        // SAFETY: nginx works on the request, and nothing else is at its list now.
+        // SAFETY: nginx is processing the request, and nothing else accesses its list now.
         let list = unsafe { &mut *self.request.list_in() };
         list.part = ngx_list_part_t { elts: lines.as_mut_ptr().cast(), nelts: lines.len(), next: std::ptr::null_mut() };
         list.last = &raw mut list.part;

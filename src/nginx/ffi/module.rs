@@ -1,4 +1,4 @@
-//! This module among nginx's modules: the types of its configuration, and its indices.
+//! This module as nginx sees it: settings types and module indices.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -10,24 +10,23 @@ use ngx::http::{HttpModule, HttpModuleLocationConf, HttpModuleMainConf};
 
 use super::panic_guard::catch_panic;
 
-/// This module. The traits of this folder that are implemented for it say which types of this module's nginx keeps; no
-/// second implementation can say otherwise.
+/// This module. Traits of this folder, implemented for it exactly once, name the types that nginx stores for the module.
 pub(in crate::nginx) struct Module;
 
-/// The types of this module's configuration.
+/// The types of this module's settings.
 pub(in crate::nginx) trait Configuration {
-    /// Of the http block.
+    /// Settings of the http block.
     type Main: Default + 'static;
-    /// Of a location, and of each level above.
+    /// Settings of a location and of each level above.
     type Location: Default + 'static;
 }
 
-/// What this module keeps for the http block.
+/// Settings of the http block.
 pub(in crate::nginx) type MainConf = <Module as Configuration>::Main;
-/// What this module keeps for a location.
+/// Settings of a location.
 pub(in crate::nginx) type LocationConf = <Module as Configuration>::Location;
 
-/// Where the static is that nginx loads.
+/// Gives access to the static that nginx loads.
 pub(in crate::nginx) trait ModuleStatic {
     /// The static, for the life of the process.
     fn as_ptr() -> *mut ngx_module_t;
@@ -36,22 +35,22 @@ pub(in crate::nginx) trait ModuleStatic {
 /// `NGX_MODULE_UNSET_INDEX`: nginx assigns an index when it finds this, and keeps any other.
 const UNSET: ngx_uint_t = ngx_uint_t::MAX;
 
-/// The static that nginx has loaded; set before any configuration of this module exists.
+/// The loaded static; set before any settings of this module exist.
 static LOADED: AtomicPtr<ngx_module_t> = AtomicPtr::new(ptr::null_mut());
 
-/// Its `ctx_index`, as long as a configuration has the module.
+/// Its `ctx_index`, while any configuration has the module.
 static CTX_INDEX: AtomicUsize = AtomicUsize::new(UNSET);
 
-/// How many configurations have the module: the one in force, the next while it is read, the former until it is freed.
+/// Number of configurations with the module: the current one, the next while it is read, the former until it is freed.
 static CONFIGURATIONS: AtomicUsize = AtomicUsize::new(0);
 
 impl Module {
-    /// What marks a shared zone as this module's; nginx only compares it.
+    /// The tag of this module's shared zones; nginx only compares it.
     pub(super) fn tag() -> *mut c_void {
         LOADED.load(Relaxed).cast()
     }
 
-    /// The number of what this module keeps at each level, and with each request.
+    /// The index of this module's settings at each level, and of its context in each request.
     #[inline(always)]
     pub(super) fn ctx_index() -> usize {
         CTX_INDEX.load(Relaxed)
@@ -62,8 +61,8 @@ impl HttpModule for Module {
     #[inline(always)]
     fn module() -> &'static ngx_module_t {
         let module = LOADED.load(Relaxed);
-        // SAFETY: `create_main_conf` has set it, before anything of this module can be asked for. It is a static; nginx
-        // writes the indices before that, and not while this module's code runs.
+        // SAFETY: set by `create_main_conf` before any other use. It is a static; nginx writes the indices before that, and
+        // not while this module's code runs.
         unsafe { &*module }
     }
 }
@@ -78,7 +77,7 @@ unsafe impl HttpModuleLocationConf for Module {
     type LocationConf = LocationConf;
 }
 
-/// What nginx calls first, for the http block.
+/// Creates the settings of the http block; nginx calls this first.
 pub(in crate::nginx) unsafe extern "C" fn create_main_conf<S: ModuleStatic>(cf: *mut ngx_conf_t) -> *mut c_void {
     catch_panic(ptr::null_mut(), || {
         LOADED.store(S::as_ptr(), Relaxed);
@@ -88,18 +87,18 @@ pub(in crate::nginx) unsafe extern "C" fn create_main_conf<S: ModuleStatic>(cf: 
     })
 }
 
-/// What nginx calls for each location, and each level above.
+/// Creates the settings of a location or a level above.
 pub(in crate::nginx) unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
     // SAFETY: nginx passes its parser.
     catch_panic(ptr::null_mut(), || unsafe { Module::create_loc_conf(cf) })
 }
 
-/// One configuration's use of the indices; it ends with the configuration's pool, also when a reload is refused.
+/// One configuration's use of the module indices. Dropped with the configuration's pool, also after a refused reload.
 ///
-/// The image stays mapped after `dlclose` (`-z nodelete`), and its indices would stay with it. Reloads without the module
-/// give them to other modules; loaded again, two modules would take one slot for their own. `ctx_index` is set only right
-/// before nginx makes this, so none is left behind. A reload that is refused earlier may leave `index` behind: nginx reads
-/// that of core modules alone.
+/// The image stays mapped after `dlclose` (`-z nodelete`), with its indices set. A reload without the module gives the same
+/// indices to other modules; if the module is then loaded again, two modules would share one slot. `ctx_index` is set just
+/// before nginx creates this value, so it never stays set. A reload refused before that may leave `index` set, which is
+/// harmless: nginx reads `index` of core modules only.
 pub(in crate::nginx) struct IndicesInUse(());
 
 impl Default for IndicesInUse {

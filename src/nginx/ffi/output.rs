@@ -1,4 +1,4 @@
-//! The body of an answer: a chain of buffers in the request's pool.
+//! A response body: a chain of buffers in the request's pool.
 #![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};
@@ -8,7 +8,7 @@ use ngx::core::Status;
 
 use super::request::Request;
 
-/// Bytes of one buffer of the answer.
+/// Size of one buffer.
 const CHUNK_BYTES: usize = 32 << 10;
 
 /// A body that is being written.
@@ -20,18 +20,18 @@ pub(in crate::nginx) struct Body<'r> {
 }
 
 impl<'r> Body<'r> {
-    /// An empty body. `None` when memory has run out.
+    /// An empty body. `None` if out of memory.
     pub fn new(request: Request<'r>) -> Option<Self> {
         let link = link(request)?;
         Some(Self { request, first: link, last: link, bytes: 0 })
     }
 
-    /// How many bytes were written.
+    /// Number of bytes written.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Appends bytes. `None` when memory has run out.
+    /// Appends bytes. `None` if out of memory.
     pub fn write(&mut self, mut bytes: &[u8]) -> Option<()> {
         while !bytes.is_empty() {
             let buffer = self.buffer();
@@ -44,7 +44,7 @@ impl<'r> Body<'r> {
                 continue;
             }
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            // SAFETY: `room` bytes are free behind `last`.
+            // SAFETY: `room` bytes are free after `last`.
             unsafe { ptr::copy_nonoverlapping(now.as_ptr(), buffer.last, now.len()) };
             // SAFETY: `now` fits between `last` and the buffer's end.
             buffer.last = unsafe { buffer.last.add(now.len()) };
@@ -54,14 +54,14 @@ impl<'r> Body<'r> {
         Some(())
     }
 
-    /// Sends the body, behind the header.
+    /// Sends the body after the header.
     pub fn send(mut self) -> Status {
-        // In a page put together of several, this is not the end.
+        // The body of a subrequest does not end the response.
         let is_last = self.request.is_main();
         let buffer = self.buffer();
         buffer.set_last_buf(is_last.into());
         buffer.set_last_in_chain(1);
-        // SAFETY: the chain is in the request's pool, and nginx works on the request.
+        // SAFETY: the chain is in the request's pool, and nginx is processing the request.
         Status(unsafe { ngx_http_output_filter(self.request.as_ptr(), self.first.as_ptr()) })
     }
 

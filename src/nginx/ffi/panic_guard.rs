@@ -1,10 +1,10 @@
-//! No panic crosses into nginx: it would abort the worker.
+//! Stops panics at the boundary to nginx, where they would abort the worker.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::log;
 
-/// Runs an entry point; a panic is logged and becomes `failed`.
+/// Runs an entry point. Logs a panic and returns `on_panic` instead.
 pub(super) fn catch_panic<T>(on_panic: T, f: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());

@@ -1,4 +1,4 @@
-//! nginx's parser while it reads the configuration.
+//! nginx's configuration parser.
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
@@ -27,18 +27,18 @@ use super::panic_guard::catch_panic;
 use super::pool::{self, Pool};
 use super::upstream_block::UpstreamBlock;
 
-/// The parser, for the time of a call of nginx.
+/// The parser, for the duration of a call from nginx.
 pub(in crate::nginx) struct Parser<'c> {
     raw: *mut ngx_conf_t,
     life: PhantomData<&'c ngx_conf_t>,
 }
 
-/// Where a handler goes in the list of its phase, which nginx calls from the back; that of the log phase from the front.
+/// Position in the handler list of a phase. nginx runs the list from back to front, in the log phase from front to back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::nginx) enum Push {
-    /// Behind those that are there.
+    /// After the existing handlers.
     Back,
-    /// Before those that are there.
+    /// Before the existing handlers.
     Front,
 }
 
@@ -54,55 +54,55 @@ impl<'c> Parser<'c> {
     }
 
     pub(super) fn as_ref(&self) -> &'c ngx_conf_t {
-        // SAFETY: there for the handle's life; the reference ends before nginx or this module writes the parser.
+        // SAFETY: valid for the handle's lifetime; the reference ends before nginx or this module writes the parser.
         unsafe { &*self.raw }
     }
 
-    /// This module's configuration of the http block.
+    /// This module's settings of the http block.
     ///
     /// # Safety
-    /// Nothing can write it through another reference while this one is used.
+    /// No mutable reference to the settings exists while this one is used.
     pub(super) unsafe fn main_conf(&self) -> Option<&'c MainConf> {
         Module::main_conf(self.as_ref())
     }
 
-    /// The configurations of the levels that nginx is at.
+    /// The settings of the levels that are being read.
     pub(super) fn context(&self) -> &'c ngx_http_conf_ctx_t {
-        // SAFETY: inside the http block this is the parser's context, for the time of the block.
+        // SAFETY: inside the http block this is the parser's context.
         unsafe { &*self.as_ref().ctx.cast() }
     }
 
-    /// What lives as long as the configuration.
+    /// The pool of the configuration.
     pub fn pool(&self) -> Pool<'c> {
-        // SAFETY: a configuration has a pool, and is read for longer than a call.
+        // SAFETY: a configuration has a pool, which outlives the call.
         unsafe { Pool::from_raw(self.as_ref().pool) }
     }
 
-    /// Where the parser writes.
+    /// The log of the parser.
     pub fn log(&self) -> Log<'c> {
-        // SAFETY: a parser has a log, as long as itself.
+        // SAFETY: a parser has a log for its whole life.
         unsafe { Log::from_raw(self.as_ref().log) }
     }
 
-    /// The cycle that the configuration is read for; unfinished.
+    /// The cycle that the configuration is being read for; incomplete.
     pub(super) fn cycle(&self) -> Option<Cycle<'c>> {
-        // SAFETY: a configuration is read for a cycle, which lives longer than the parser.
+        // SAFETY: the cycle of a configuration outlives the parser.
         unsafe { Cycle::from_raw(self.as_ref().cycle) }
     }
 
-    /// The cycle in force, which this configuration is to follow.
+    /// The current cycle, which this configuration will replace.
     pub(super) fn old_cycle(&self) -> Option<Cycle<'c>> {
         let former = self.cycle()?.old_cycle();
-        // SAFETY: nginx keeps the cycle in force until this one is.
+        // SAFETY: nginx keeps the current cycle until the new one takes effect.
         unsafe { Cycle::from_raw(former) }
     }
 
-    /// Whether the directive is in a location, or in an `if` in one.
+    /// Whether the directive is in a location, or in an `if` inside one.
     pub fn is_in_location(&self) -> bool {
         self.as_ref().cmd_type & (NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF) as ngx_uint_t != 0
     }
 
-    /// The words of the directive, its name first.
+    /// The words of the directive: its name, then the arguments.
     pub(super) fn words(&self) -> Vec<&'c [u8]> {
         // SAFETY: in a directive, the parser keeps its words in an array.
         let words = unsafe { &*self.as_ref().args };
@@ -112,7 +112,7 @@ impl<'c> Parser<'c> {
         words.iter().map(|word| unsafe { pool::bytes(*word) }).collect()
     }
 
-    /// Logs an error with file and line, unless nginx has. What a directive returns then.
+    /// Logs an error with file and line, unless nginx has logged it. Returns `NGX_CONF_ERROR`.
     pub(super) fn log_error(&self, error: &ConfigError) -> *mut c_char {
         let ConfigError::Message(error) = error else { return CONF_ERROR };
         let level = NGX_LOG_EMERG as ngx_uint_t;
@@ -121,28 +121,28 @@ impl<'c> Parser<'c> {
         CONF_ERROR
     }
 
-    /// The location that nginx is at.
+    /// The location that is being read or merged.
     pub fn location(&mut self) -> Option<Location<'c>> {
         let raw = NgxHttpCoreModule::location_conf_mut(self.as_ref())?;
         Some(Location { raw, life: PhantomData })
     }
 
-    /// Where the server that nginx is in begins: file and line.
+    /// The file and line where the enclosing server block begins.
     pub fn server_place(&self) -> Option<(String, u64)> {
         let server = NgxHttpCoreModule::server_conf(self.as_ref()).filter(|server| !server.file_name.is_null())?;
-        // SAFETY: nginx keeps the file's name as a C string.
+        // SAFETY: nginx stores the file name as a C string.
         let file = unsafe { CStr::from_ptr(server.file_name.cast()) };
         Some((file.to_string_lossy().into_owned(), server.line as u64))
     }
 
-    /// The upstream block that nginx is in.
+    /// The upstream block that is being read.
     pub fn upstream(&mut self) -> Option<UpstreamBlock<'c>> {
         let raw = NgxHttpUpstreamModule::server_conf_mut(self.as_ref())?;
-        // SAFETY: nginx's own, as long as the configuration.
+        // SAFETY: owned by nginx, alive as long as the configuration.
         Some(unsafe { UpstreamBlock::from_raw(raw) })
     }
 
-    /// Has nginx call `H` in a phase, one of `NGX_HTTP_ACCESS_PHASE`... `None` when memory has run out.
+    /// Registers `H` as a handler of a phase, `NGX_HTTP_ACCESS_PHASE` or another. `None` if out of memory.
     pub fn add_handler<H: Handler>(&mut self, phase: u32, at: Push) -> Option<()> {
         let core = NgxHttpCoreModule::main_conf_mut(self.as_ref())?;
         // Not every phase has handlers.
@@ -151,58 +151,52 @@ impl<'c> Parser<'c> {
         // SAFETY: a phase's handlers are an array of this type.
         unsafe { pool::push::<ngx_http_handler_pt>(&raw mut *handlers, Some(handler::<H>)) }?;
         if at == Push::Front {
-            // SAFETY: an array of this type, and nothing else is at it now.
+            // SAFETY: an array of this type, and nothing else accesses it now.
             unsafe { handlers.as_slice_mut::<ngx_http_handler_pt>() }.rotate_right(1);
         }
         Some(())
     }
 
-    /// Reads a block of a directive's own: `f` gets the words of each line.
-    ///
-    /// # Errors
-    /// The block is refused, which was logged.
+    /// Reads the block of a directive: `f` gets the words of each line. An error was already logged.
     pub fn read_block(&mut self, mut f: impl FnMut(&[&str]) -> Result<(), ConfigError>) -> Result<(), ConfigError> {
         let mut f: &mut dyn FnMut(&[&str]) -> Result<(), ConfigError> = &mut f;
         let ngx_conf_t { handler, handler_conf, .. } = *self.as_ref();
         self.set_line_handler(Some(read_line), (&raw mut f).cast());
-        // SAFETY: nginx's parser stands behind the opening brace.
+        // SAFETY: nginx's parser is positioned after the opening brace.
         let outcome = unsafe { ngx_conf_parse(self.raw, ptr::null_mut()) };
         self.set_line_handler(handler, handler_conf);
         if outcome == CONF_OK { Ok(()) } else { Err(ConfigError::Logged) }
     }
 
     fn set_line_handler(&mut self, handler: ngx_conf_handler_pt, conf: *mut c_void) {
-        // SAFETY: nginx's parser, there for the handle's life; nothing else is at it now.
+        // SAFETY: nginx's parser, there for the handle's life; nothing else accesses it now.
         let parser = unsafe { &mut *self.raw };
         (parser.handler, parser.handler_conf) = (handler, conf);
     }
 
-    /// Compiles the first argument of the directive, a text with variables.
-    ///
-    /// # Errors
-    /// nginx refuses it, which it logs.
+    /// Compiles the first argument of the directive, a text with variables. nginx logs an error itself.
     pub fn compile_argument(&mut self) -> Result<ComplexValue, ConfigError> {
         self.try_compile_argument().ok_or(ConfigError::Logged)
     }
 
     fn try_compile_argument(&mut self) -> Option<ComplexValue> {
-        // SAFETY: all-zero is how nginx makes these itself.
+        // SAFETY: nginx itself initializes these to zero.
         let value = self.pool().allocate(|| unsafe { std::mem::zeroed::<ngx_http_complex_value_t>() })?;
         let value = ptr::from_mut(value);
-        // SAFETY: all-zero is how nginx makes these itself.
+        // SAFETY: nginx itself initializes these to zero.
         let mut compiler = unsafe { std::mem::zeroed::<ngx_http_compile_complex_value_t>() };
         // SAFETY: in a directive, the parser keeps its words in an array.
         let words = unsafe { &mut *self.as_ref().args };
         // SAFETY: the words are strings.
         let word = unsafe { words.as_slice_mut::<ngx_str_t>() }.get_mut(1)?;
         (compiler.cf, compiler.value, compiler.complex_value) = (self.raw, word, value);
-        // SAFETY: the three are nginx's parser, its word, and memory of the configuration's.
+        // SAFETY: nginx's parser, a word of it, and memory of the configuration's pool.
         let outcome = unsafe { ngx_http_compile_complex_value(&raw mut compiler) };
-        // SAFETY: in the configuration's pool; what holds it is freed with the configuration.
+        // SAFETY: in the configuration's pool; its holder is freed with the configuration.
         if outcome == Status::NGX_OK.0 { unsafe { ComplexValue::from_raw(value) } } else { None }
     }
 
-    /// Runs `f` with the directive's arguments, and logs why it refused them.
+    /// Runs `f` with the words of the directive, and logs its error.
     pub(super) fn apply(
         &mut self,
         takes_bytes: bool,
@@ -222,12 +216,12 @@ impl<'c> Parser<'c> {
     }
 }
 
-/// What nginx calls for a line of a block of a directive's own.
+/// Called by nginx for each line of a block read by [`Parser::read_block`].
 unsafe extern "C" fn read_line(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
     catch_panic(CONF_ERROR, || {
-        // SAFETY: `read_block` has passed its closure, and waits.
+        // SAFETY: `read_block` has passed its closure and is still running.
         let f = unsafe { &mut *conf.cast::<&mut dyn FnMut(&[&str]) -> Result<(), ConfigError>>() };
-        // SAFETY: nginx passes its parser, for the time of the call.
+        // SAFETY: nginx passes its parser for the duration of the call.
         let mut parser = unsafe { Parser::from_raw(cf) };
         parser.apply(false, |words, _| f(words))
     })
@@ -241,24 +235,24 @@ pub(in crate::nginx) struct Location<'c> {
 
 impl<'c> Location<'c> {
     pub(super) fn as_ref(&self) -> &'c ngx_http_core_loc_conf_t {
-        // SAFETY: nginx's own, as long as the configuration; the reference ends before it is written.
+        // SAFETY: owned by nginx, alive as long as the configuration; the reference ends before it is written.
         unsafe { &*self.raw }
     }
 
-    /// As it is written.
+    /// Name in the configuration.
     pub fn name(&self) -> &'c [u8] {
-        // SAFETY: the configuration's own string.
+        // SAFETY: a string of the configuration.
         unsafe { pool::bytes(self.as_ref().name) }
     }
 
-    /// Whether this is a block in a location: `if`, `limit_except`.
+    /// Whether this is an unnamed block inside a location: `if`, `limit_except`.
     pub fn is_unnamed(&self) -> bool {
         self.as_ref().noname() != 0
     }
 
-    /// Has `H` make the location's answers.
+    /// Makes `H` the content handler of the location.
     pub fn set_handler<H: Handler>(&mut self) {
-        // SAFETY: nginx's own, as long as the configuration, and nothing else is at it now.
+        // SAFETY: owned by nginx and alive as long as the configuration; nothing else accesses it now.
         unsafe { (*self.raw).handler = Some(handler::<H>) };
     }
 }

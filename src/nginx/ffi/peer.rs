@@ -1,4 +1,4 @@
-//! The choice of a backend: what nginx calls for a request with an upstream of this module's.
+//! Upstream peers: the functions that nginx calls for a request with an upstream of this module.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -26,44 +26,41 @@ use super::sockaddr::PeerAddress;
 use super::upstream::Upstream;
 use super::upstream_block::UpstreamBlock;
 
-/// Chooses the backends of an upstream's requests.
+/// Selects backends for the requests of an upstream.
 pub(in crate::nginx) trait Balancer: Sized + 'static {
-    /// What the configuration has of an upstream.
+    /// The settings of an upstream.
     type Conf;
-    /// One request's way through its backends. It owns nothing.
+    /// The state of one request. It must not need a drop.
     type Peers<'r>;
 
-    /// What the configuration has of a block, once all is read.
-    ///
-    /// # Errors
-    /// The block says something else too.
+    /// Returns the settings of a block after the configuration is read, or an error if the block has conflicting directives.
     fn configure<'m>(main: &'m MainConf, block: &UpstreamBlock<'_>) -> Result<&'m Self::Conf, ConfigError>;
 
-    /// Begins, and how many backends can be asked. `None` fails the request.
+    /// Starts a request; returns the number of usable backends too. `None` fails the request.
     fn init<'r>(request: Request<'r>, upstream: Upstream<'r>, conf: &'r Self::Conf)
     -> Option<(Self::Peers<'r>, usize)>;
 
-    /// Says which backend is asked next: `NGX_OK`, `NGX_DONE` with a connection, `NGX_BUSY` without any backend.
+    /// Selects the next backend: `NGX_OK`, `NGX_DONE` with a kept connection, `NGX_BUSY` without a backend.
     fn get<'r>(peers: &mut Self::Peers<'r>, connection: &mut PeerConnection<'r>) -> Status;
 
-    /// The backend has answered, or failed.
+    /// Ends an attempt: the backend has responded or failed.
     fn free<'r>(peers: &mut Self::Peers<'r>, connection: &mut PeerConnection<'r>, has_failed: bool);
 }
 
-/// What nginx keeps for a request.
+/// The peer data of a request.
 struct PeerData<P> {
     peers: P,
     addresses: Addresses,
 }
 
-/// The addresses of a request's backends. nginx reads one again when it logs the request.
+/// The addresses of a request's backends. nginx reads the current one again when it logs the request.
 struct Addresses {
     pool: *mut ngx_pool_t,
-    /// Where the first is kept: nearly always the only one.
+    /// Memory for the first address, usually the only one.
     first: MaybeUninit<Address>,
-    /// The one of the backend that is asked; null before any is.
+    /// The address of the current backend; null before the first attempt.
     current: *const Address,
-    /// Where the next is kept, once there is room for it.
+    /// Memory for the next address, once it is reserved.
     next: *mut Address,
 }
 
@@ -73,7 +70,7 @@ struct Address {
     name: ngx_str_t,
 }
 
-/// A connection to a backend, as nginx makes it.
+/// nginx's peer connection: the current attempt of a request.
 pub(in crate::nginx) struct PeerConnection<'r> {
     raw: NonNull<ngx_peer_connection_t>,
     addresses: NonNull<Addresses>,
@@ -81,19 +78,19 @@ pub(in crate::nginx) struct PeerConnection<'r> {
 }
 
 impl UpstreamBlock<'_> {
-    /// Whether no directive has taken the upstream over since [`UpstreamBlock::balance`].
+    /// Whether no later directive has replaced the balancer set by [`UpstreamBlock::balance`].
     pub fn is_balanced_by<B: Balancer>(&self) -> bool {
         self.as_ref().peer.init_upstream.is_some_and(|init| ptr::fn_addr_eq(init, init_upstream::<B> as InitUpstream))
     }
 
-    /// Has `B` choose the backends. `None` when memory has run out.
+    /// Makes `B` the balancer of the upstream. `None` if out of memory.
     pub fn balance<B: Balancer>(&mut self) -> Option<()> {
-        // nginx wants a server in each upstream; this one stands for whatever the balancer knows.
-        // SAFETY: all-zero is how nginx makes these itself.
+        // nginx requires a server in each upstream: this is a placeholder.
+        // SAFETY: nginx itself initializes these to zero.
         let server = unsafe { std::mem::zeroed::<ngx_http_upstream_server_t>() };
         // SAFETY: an upstream's servers are an array of this type.
         unsafe { pool::push(self.as_ref().servers, ngx_http_upstream_server_t { down: 1, ..server }) }?;
-        // SAFETY: nginx's own, as long as the configuration, and nothing else is at it now.
+        // SAFETY: owned by nginx and alive as long as the configuration; nothing else accesses it now.
         unsafe { (*self.as_ptr()).peer.init_upstream = Some(init_upstream::<B>) };
         Some(())
     }
@@ -106,15 +103,15 @@ unsafe extern "C" fn init_upstream<B: Balancer>(
     upstream: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
     catch_panic(Status::NGX_ERROR, || {
-        // SAFETY: nginx passes its parser, once the http block is read.
+        // SAFETY: nginx passes its parser, after the http block is read.
         let parser = unsafe { Parser::from_raw(cf) };
-        // SAFETY: nothing has a reference to it that could be written through, now that the block is read.
+        // SAFETY: no mutable reference to it exists after the block is read.
         let Some(main) = (unsafe { parser.main_conf() }) else { return Status::NGX_ERROR };
-        // SAFETY: nginx passes the upstream whose block it has read.
+        // SAFETY: nginx passes an upstream block that it has read.
         let block = unsafe { UpstreamBlock::from_raw(upstream) };
         match B::configure(main, &block) {
             Ok(conf) => {
-                // SAFETY: nginx's own, and nothing else is at it now.
+                // SAFETY: owned by nginx; nothing else accesses it now.
                 let peer = unsafe { &mut (*upstream).peer };
                 peer.init = Some(init_peer::<B>);
                 peer.data = ptr::from_ref(conf).cast_mut().cast();
@@ -134,11 +131,11 @@ unsafe extern "C" fn init_peer<B: Balancer>(
     us: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
     catch_panic(Status::NGX_ERROR, || {
-        // SAFETY: nginx passes the request that it works on.
+        // SAFETY: nginx passes the current request.
         let request = unsafe { Request::from_raw(r) };
         // SAFETY: nginx passes the upstream.
         let conf = unsafe { (*us).peer.data };
-        // SAFETY: `init_upstream` has put it there, and the configuration lives longer than its requests.
+        // SAFETY: set by `init_upstream`; the configuration outlives its requests.
         let conf = unsafe { &*conf.cast::<B::Conf>() };
         let Some(upstream) = request.upstream() else { return Status::NGX_ERROR };
         let Some((peers, tries)) = B::init(request, upstream, conf) else { return Status::NGX_ERROR };
@@ -153,13 +150,13 @@ unsafe extern "C" fn init_peer<B: Balancer>(
             PeerData { peers, addresses }
         };
         let Some(peer_data) = pool.allocate(peer_data) else { return Status::NGX_ERROR };
-        // SAFETY: the request's upstream, and nothing else is at its peer now.
+        // SAFETY: the request's upstream, and nothing else accesses its peer now.
         let peer = unsafe { &mut (*upstream.as_ptr()).peer };
         peer.data = ptr::from_mut(peer_data).cast();
         peer.tries = tries;
         peer.get = Some(get::<B>);
         peer.free = Some(free::<B>);
-        // Round robin's own would take our data for its own.
+        // The round-robin functions would misread our data.
         peer.set_session = Some(set_session);
         peer.save_session = Some(save_session);
         Status::NGX_OK
@@ -167,10 +164,10 @@ unsafe extern "C" fn init_peer<B: Balancer>(
     .0
 }
 
-/// Runs `f` with what `init_peer` has set.
+/// Runs `f` with the data set by `init_peer`.
 ///
 /// # Safety
-/// `pc` and `data` are what nginx passes to a function of `init_peer`'s.
+/// `pc` and `data` are the arguments that nginx passes to a function set by `init_peer`.
 #[inline(always)]
 unsafe fn with<'r, P, T>(
     pc: *mut ngx_peer_connection_t,
@@ -178,24 +175,24 @@ unsafe fn with<'r, P, T>(
     f: impl FnOnce(&mut P, &mut PeerConnection<'r>) -> T,
 ) -> T {
     let peer_data = data.cast::<PeerData<P>>();
-    // SAFETY: `init_peer` has made it in the request's pool, and nginx calls one function at a time.
+    // SAFETY: created by `init_peer` in the request's pool; nginx calls one function at a time.
     let peers = unsafe { &mut (*peer_data).peers };
-    // SAFETY: another field of the same.
+    // SAFETY: another field of the same value.
     let addresses = NonNull::from_mut(unsafe { &mut (*peer_data).addresses });
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let raw = unsafe { NonNull::new_unchecked(pc) };
     f(peers, &mut PeerConnection { raw, addresses, life: PhantomData })
 }
 
 unsafe extern "C" fn get<B: Balancer>(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
-    // SAFETY: nginx passes the connection it is working on, and what `init_peer` has set.
+    // SAFETY: nginx passes the current connection and the data set by `init_peer`.
     catch_panic(Status::NGX_ERROR, || unsafe { with(pc, data, B::get) }).0
 }
 
 unsafe extern "C" fn free<B: Balancer>(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
     let has_failed = state & NGX_PEER_FAILED as ngx_uint_t != 0;
     catch_panic((), || {
-        // SAFETY: nginx passes the connection it is working on, and what `init_peer` has set.
+        // SAFETY: nginx passes the current connection and the data set by `init_peer`.
         unsafe {
             with(pc, data, |peers, connection| {
                 connection.spend_try();
@@ -205,7 +202,7 @@ unsafe extern "C" fn free<B: Balancer>(pc: *mut ngx_peer_connection_t, data: *mu
     });
 }
 
-/// TLS sessions are not kept: backends of different tools share nothing.
+/// TLS sessions are not cached: backends of different tools must not share them.
 unsafe extern "C" fn set_session(_: *mut ngx_peer_connection_t, _: *mut c_void) -> ngx_int_t {
     Status::NGX_OK.0
 }
@@ -213,7 +210,7 @@ unsafe extern "C" fn set_session(_: *mut ngx_peer_connection_t, _: *mut c_void) 
 unsafe extern "C" fn save_session(_: *mut ngx_peer_connection_t, _: *mut c_void) {}
 
 impl<'r> PeerConnection<'r> {
-    /// Where nginx logs.
+    /// The log of the request's connection.
     pub fn log(&self) -> Log<'r> {
         let log = raw_field!(self.log);
         // SAFETY: the log of the request's connection.
@@ -225,7 +222,7 @@ impl<'r> PeerConnection<'r> {
         raw_field!(self.tries = tries.saturating_sub(1));
     }
 
-    /// Whether it is one that was kept for another request.
+    /// Whether this is a kept connection.
     pub fn is_kept(&self) -> bool {
         // SAFETY: as in `raw_field`.
         unsafe { self.raw.as_ref() }.cached() != 0
@@ -237,28 +234,28 @@ impl<'r> PeerConnection<'r> {
         unsafe { self.raw.as_mut() }.set_cached(is_kept.into());
     }
 
-    /// Whether nginx has waited for the backend for too long.
+    /// Whether a timeout of the backend has expired.
     pub fn has_timed_out(&mut self) -> bool {
         self.check_connection(|connection, _| connection.has_timed_out())
     }
 
-    /// Whether there is a connection that fits; `f` gets the text of the backend's address too.
+    /// Whether there is a connection and `f` accepts it. `f` gets the text of the backend's address too.
     #[inline(always)]
     pub fn check_connection(&mut self, f: impl FnOnce(&mut Connection, Option<&AddrText>) -> bool) -> bool {
         let raw = raw_field!(self.connection);
-        // SAFETY: nginx passes the connection of the request, or none, and uses it only after this.
+        // SAFETY: the connection of the request, or null; nginx uses it only after this call.
         let connection = unsafe { Connection::from_raw(raw) };
         connection.is_some_and(|mut connection| f(&mut connection, self.text()))
     }
 
-    /// Has nginx open a connection.
+    /// Makes nginx open a new connection.
     #[inline(always)]
     pub fn clear(&mut self) {
         self.set_kept(false);
         raw_field!(self.connection = ptr::null_mut());
     }
 
-    /// Has nginx use an open connection; `keeps_timer` if the timer that runs for it may go on.
+    /// Makes nginx use an open connection. With `keeps_timer`, its timer keeps running.
     #[inline(always)]
     pub fn set_connection(&mut self, connection: Connection, keeps_timer: bool) {
         let connection = connection.resume(raw_field!(self.log), keeps_timer);
@@ -266,21 +263,21 @@ impl<'r> PeerConnection<'r> {
         self.set_kept(true);
     }
 
-    /// Takes the connection: nginx has none then.
+    /// Takes the connection away from nginx.
     #[inline(always)]
     pub fn take_connection(&mut self) -> Option<Connection> {
         let raw = raw_field!(self.connection);
         raw_field!(self.connection = ptr::null_mut());
-        // SAFETY: nginx passes the connection of the request, or none; from here on it does not have it.
+        // SAFETY: the connection of the request, or null; nginx no longer has it.
         let mut connection = unsafe { Connection::from_raw(raw) }?;
         connection.detach();
         Some(connection)
     }
 
-    /// Makes room for the next address. `None` when memory has run out.
+    /// Reserves memory for the next address. `None` if out of memory.
     #[inline(always)]
     pub fn reserve_address(&mut self) -> Option<()> {
-        // SAFETY: `init_peer` has made them in the request's pool, and nothing else is at them now.
+        // SAFETY: `init_peer` has made them in the request's pool, and nothing else accesses them now.
         let addresses = unsafe { self.addresses.as_mut() };
         addresses.next = if addresses.current.is_null() {
             addresses.first.as_mut_ptr()
@@ -292,13 +289,14 @@ impl<'r> PeerConnection<'r> {
         Some(())
     }
 
-    /// Says whom nginx connects to, once there is room for it. `reuse_suffix` makes it another address for nginx's `keepalive`.
+    /// Sets the address that nginx connects to, in the reserved memory. `reuse_suffix` makes it distinct for nginx's
+    /// `keepalive`.
     #[inline(always)]
     pub fn set_address(&mut self, addr: &SocketAddr, reuse_suffix: [u64; 2], text: &AddrText) {
-        // SAFETY: `init_peer` has made them in the request's pool, and nothing else is at them now.
+        // SAFETY: `init_peer` has made them in the request's pool, and nothing else accesses them now.
         let addresses = unsafe { self.addresses.as_mut() };
         let Some(place) = NonNull::new(std::mem::replace(&mut addresses.next, ptr::null_mut())) else { return };
-        // SAFETY: room for one, in the request's pool.
+        // SAFETY: memory for one address, in the request's pool.
         unsafe {
             place.write(Address {
                 sockaddr: PeerAddress::new(addr, reuse_suffix),
@@ -321,7 +319,7 @@ impl<'r> PeerConnection<'r> {
     pub fn text(&self) -> Option<&AddrText> {
         // SAFETY: `init_peer` has made them in the request's pool.
         let addresses = unsafe { self.addresses.as_ref() };
-        // SAFETY: `set_address` has written it, or it is null.
+        // SAFETY: written by `set_address`, or null.
         unsafe { addresses.current.as_ref() }.map(|address| &address.text)
     }
 }

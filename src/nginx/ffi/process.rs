@@ -1,4 +1,4 @@
-//! What kind of process this is, and whether it is to end.
+//! The kind of this process, and whether it is shutting down.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -10,30 +10,31 @@ use nginx_sys::{
     sigpending, sigprocmask, sigset_t,
 };
 
-/// Whether this is `nginx -t`: no network, nothing written, nothing that waits.
+/// Whether this is `nginx -t`, which must not use the network, write files or wait.
 pub(in crate::nginx) fn is_test() -> bool {
     // SAFETY: nginx writes it before it reads the configuration.
     unsafe { ngx_test_config != 0 }
 }
 
-/// Whether this is the single process, or the first of the workers.
+/// Whether this is the single process or worker 0.
 pub(in crate::nginx) fn is_first_worker() -> bool {
-    // SAFETY: nginx writes it before it calls a process's hooks.
+    // SAFETY: nginx writes it before it calls the hooks of a process.
     let process = unsafe { ngx_process } as u32;
     // SAFETY: as for `ngx_process`.
     let worker = unsafe { ngx_worker };
     process == NGX_PROCESS_SINGLE || process == NGX_PROCESS_WORKER && worker == 0
 }
 
-/// Whether the worker drains: another generation has taken over.
+/// Whether the worker is draining: a new generation has taken over.
 pub(in crate::nginx) fn is_exiting() -> bool {
     let flag = &raw mut ngx_exiting;
     // SAFETY: an aligned word that nginx writes in one store, and that is there as long as the process.
     unsafe { AtomicUsize::from_ptr(flag) }.load(Relaxed) != 0
 }
 
-/// Whether nginx is to end. Its handlers set the flags when a single process loads a new configuration. The master blocks
-/// signals while it does, and so does a new binary's; at the first start they end the process by themselves.
+/// Whether nginx is shutting down. In a single process that reloads, nginx's signal handlers set flags. A master blocks
+/// signals during a reload, as does the master of a new binary, so pending signals are checked too. At the first start,
+/// signals end the process directly.
 pub(in crate::nginx) fn is_shutting_down() -> bool {
     let flags = [&raw mut ngx_quit, &raw mut ngx_terminate];
     // SAFETY: aligned words of nginx's that are there as long as the process.
@@ -41,10 +42,10 @@ pub(in crate::nginx) fn is_shutting_down() -> bool {
     flags.into_iter().any(is_set) || is_shutdown_signal_pending()
 }
 
-/// Whether a signal that ends nginx waits to be delivered.
+/// Whether a signal that ends nginx is pending.
 fn is_shutdown_signal_pending() -> bool {
     let mut pending = MaybeUninit::<sigset_t>::uninit();
-    // SAFETY: a set of this function's own.
+    // SAFETY: a local set.
     if unsafe { sigpending(pending.as_mut_ptr()) } != 0 {
         return false;
     }
@@ -53,17 +54,17 @@ fn is_shutdown_signal_pending() -> bool {
     [SIGTERM, SIGQUIT, SIGINT].into_iter().any(|signal| is_member(signal as i32))
 }
 
-/// Runs `f` with nginx's signals blocked. Threads started meanwhile inherit the mask: the signals must reach nginx's thread.
+/// Runs `f` with signals blocked. Threads started by `f` inherit the mask, so signals reach nginx's thread only.
 pub(in crate::nginx) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     let mut blocked = MaybeUninit::<sigset_t>::uninit();
     let mut before = MaybeUninit::<sigset_t>::uninit();
-    // SAFETY: a set of this function's own.
+    // SAFETY: a local set.
     unsafe { sigfillset(blocked.as_mut_ptr()) };
     for fault in [SIGILL, SIGFPE, SIGSEGV, SIGBUS] {
         // SAFETY: `sigfillset` has filled it.
         unsafe { sigdelset(blocked.as_mut_ptr(), fault as i32) };
     }
-    // SAFETY: two sets of this function's own; nginx has one thread here.
+    // SAFETY: two local sets; nginx has one thread here.
     unsafe { sigprocmask(SIG_SETMASK as i32, blocked.as_ptr(), before.as_mut_ptr()) };
     let result = f();
     // SAFETY: the first call has filled the set.

@@ -1,5 +1,5 @@
-//! What the modules that pass requests on were told for a location. The proxy module's structure is private, so its own
-//! directives show where they write: they are applied to a scratch location once per configuration.
+//! Settings of `proxy_pass` and its sibling modules for a location. The structure of the proxy module is private, so its own
+//! directives are applied to a scratch location once per configuration, to find where they write.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -18,27 +18,27 @@ use super::parser::{Location, Parser};
 use super::pool;
 use super::upstream_block::UpstreamId;
 
-/// Where the proxy module keeps what matters here.
+/// Offsets of settings in the structure of the proxy module.
 pub(in crate::nginx) struct ProxyModule {
     ctx_index: usize,
     /// The content handler of a location that has `proxy_pass`.
     handler: ngx_http_handler_pt,
     /// The offset of the `proxy_set_header` lines.
     headers: usize,
-    /// The offset of the text of `proxy_cache_key`; without it, nginx was built without a cache.
+    /// The offset of the `proxy_cache_key` text; `None` if nginx was built without a cache.
     cache_key: Option<usize>,
 }
 
-/// What was said for one location, its upper levels included.
+/// The merged proxy settings of a location.
 pub(in crate::nginx) struct ProxyConf<'c> {
     module: &'c ProxyModule,
-    /// nginx's own, as long as the configuration.
+    /// owned by nginx, alive as long as the configuration.
     conf: *const u8,
 }
 
 impl Parser<'_> {
-    /// How the proxy module keeps its configuration. `None` when nginx has no such module, or one that behaves otherwise than the
-    /// known ones: then nothing is judged. While the levels of the http block are merged.
+    /// Finds the settings of the proxy module. `None` if nginx has no such module or an unknown variant: then nothing is
+    /// checked. Call it while the levels of the http block are merged.
     pub fn find_proxy(&mut self) -> Option<ProxyModule> {
         let proxy = self.cycle()?.module(c"ngx_http_proxy_module")?;
         if proxy.type_ != NGX_HTTP_MODULE as ngx_uint_t {
@@ -50,18 +50,18 @@ impl Parser<'_> {
         let conf = self.new_level(proxy)?;
         let ctx_index = proxy.ctx_index;
         let levels = [(NgxHttpCoreModule::module().ctx_index, core), (ctx_index, conf)];
-        // SAFETY: both levels are fresh and of their modules.
+        // SAFETY: both levels are new and belong to their modules.
         unsafe { self.apply_to(levels, ctx_index, command(b"proxy_pass")?, b"$urlproxy_backend") }?;
-        // SAFETY: the core module's own type.
+        // SAFETY: the type of the core module's settings.
         let handler = unsafe { (*core.cast::<ngx_http_core_loc_conf_t>()).handler };
         handler?;
         let cache_key = command(b"proxy_cache_key").and_then(|command| {
-            // SAFETY: both levels are fresh and of their modules.
+            // SAFETY: both levels are new and belong to their modules.
             let text = unsafe { self.apply_to(levels, ctx_index, command, b"a key") }?;
-            // Every directive's offset is within the structure, and this is written before the last one's.
+            // All directive offsets lie within the structure, and the key is stored before the last of them.
             let end = commands(proxy).filter(|c| c.conf == NGX_HTTP_LOC_CONF_OFFSET).map(|c| c.offset).max()?;
             let is_there = |offset: &usize| {
-                // SAFETY: a word within the structure; any bits are two integers.
+                // SAFETY: two words within the structure; any bits are valid integers.
                 let [len, data]: [usize; 2] = unsafe { read_at(conf.cast(), *offset) };
                 (len, data) == (text.len, text.data.addr())
             };
@@ -70,18 +70,17 @@ impl Parser<'_> {
         Some(ProxyModule { ctx_index, handler, headers: command(b"proxy_set_header")?.offset, cache_key })
     }
 
-    /// What was said for the location that is merged, if it has `proxy_pass`.
+    /// The proxy settings of the location that is being merged, if it has `proxy_pass`.
     pub fn proxy_conf<'a>(&'a mut self, module: &'a ProxyModule) -> Option<ProxyConf<'a>> {
         let location: Location<'_> = self.location()?;
         let handlers = location.as_ref().handler.zip(module.handler);
         let is_proxied = handlers.is_some_and(|(one, other)| ptr::fn_addr_eq(one, other));
-        // SAFETY: a location has a level of each module.
+        // SAFETY: a location has settings of each module.
         let conf = unsafe { *self.context().loc_conf.wrapping_add(module.ctx_index) };
         (is_proxied && !conf.is_null()).then_some(ProxyConf { module, conf: conf.cast() })
     }
 
-    /// The upstreams that the location that is merged passes requests to otherwise than by `proxy_pass`, each with the
-    /// directive that says so.
+    /// The upstreams of the location that is being merged, other than by `proxy_pass`, each with the name of its directive.
     pub fn other_upstreams(&mut self) -> Vec<(&'static str, UpstreamId)> {
         const MODULES: [(&CStr, &str); 4] = [
             (c"ngx_http_grpc_module", "grpc_pass"),
@@ -92,16 +91,16 @@ impl Parser<'_> {
         let context = self.context();
         let upstream = |module: &ngx_module_t| {
             let (_, directive) = MODULES.into_iter().find(|(known, _)| *known == module_name(module))?;
-            // SAFETY: a location has a level of each module.
+            // SAFETY: a location has settings of each module.
             let conf = unsafe { *context.loc_conf.wrapping_add(module.ctx_index) };
-            // SAFETY: what all modules that pass requests on have in common is their structures' first member.
+            // SAFETY: the common upstream settings are the first member of the structure in all these modules.
             let common = unsafe { conf.cast::<ngx_http_upstream_conf_t>().as_ref() }?;
             Some((directive, UpstreamId::of(common.upstream)?))
         };
         self.cycle().into_iter().flat_map(|cycle| cycle.modules()).filter_map(upstream).collect()
     }
 
-    /// A fresh level of a module for a location.
+    /// Creates location settings of a module.
     fn new_level(&mut self, module: &ngx_module_t) -> Option<*mut c_void> {
         // SAFETY: an http module has this context.
         let context = unsafe { &*module.ctx.cast::<ngx_http_module_t>() };
@@ -110,10 +109,10 @@ impl Parser<'_> {
         (!level.is_null()).then_some(level)
     }
 
-    /// Has the module at `ctx_index` take a directive, for a location of these levels. What it took.
+    /// Applies a directive of the module at `ctx_index` to these levels. Returns the value that it got.
     ///
     /// # Safety
-    /// The levels are of the modules at their slots, and nobody else has them.
+    /// The levels belong to the modules at their indices, and nothing else uses them.
     unsafe fn apply_to(
         &mut self,
         levels: [(usize, *mut c_void); 2],
@@ -130,7 +129,7 @@ impl Parser<'_> {
         let mut context = *self.context();
         context.loc_conf = loc_conf.as_mut_ptr();
         parser.ctx = (&raw mut context).cast();
-        // The level may keep the value as long as the configuration.
+        // The level may store the value for the life of the configuration.
         let value = pool::string(self.pool().copy(value)?);
         let mut words = [command.name, value];
         let mut args = ngx_array_t {
@@ -142,43 +141,43 @@ impl Parser<'_> {
         };
         parser.args = &raw mut args;
         let conf = levels.into_iter().find(|(of, _)| *of == ctx_index)?.1;
-        // SAFETY: called as nginx's parser does, with the level that belongs to the directive.
+        // SAFETY: called as nginx's parser does, with the settings level of the directive.
         let outcome = unsafe { command.set?(&raw mut parser, ptr::from_ref(command).cast_mut(), conf) };
         (outcome == CONF_OK).then_some(value)
     }
 }
 
 impl ProxyConf<'_> {
-    /// What all modules that pass requests on have in common, their structures' first member.
+    /// The common upstream settings, the first member of the structure.
     fn common(&self) -> &ngx_http_upstream_conf_t {
-        // SAFETY: `ngx_http_upstream_t` takes it from there.
+        // SAFETY: nginx reads them from there too, through `ngx_http_upstream_t`.
         unsafe { &*self.conf.cast() }
     }
 
-    /// The upstream that `proxy_pass` names; none when there are variables in it.
+    /// The upstream that `proxy_pass` names; `None` if it contains variables.
     pub fn upstream(&self) -> Option<UpstreamId> {
         UpstreamId::of(self.common().upstream)
     }
 
     /// The value of a `proxy_set_header`.
     pub fn header(&self, name: &[u8]) -> Option<&[u8]> {
-        // SAFETY: `proxy_set_header` keeps an array of pairs there, or null.
+        // SAFETY: `proxy_set_header` stores an array of pairs there, or null.
         let headers: *const ngx_array_t = unsafe { read_at(self.conf, self.module.headers) };
-        // SAFETY: nginx's own, as long as the configuration.
+        // SAFETY: owned by nginx, alive as long as the configuration.
         let headers = unsafe { headers.as_ref() }?;
-        // SAFETY: the array is one of pairs.
+        // SAFETY: an array of pairs.
         let headers = unsafe { headers.as_slice::<ngx_keyval_t>() };
-        // SAFETY: the configuration's own strings.
+        // SAFETY: a string of the configurations.
         let text = |string| unsafe { pool::bytes(string) };
         headers.iter().find(|header| text(header.key).eq_ignore_ascii_case(name)).map(|header| text(header.value))
     }
 
-    /// The key of cached pages as it is written, empty for nginx's own; `None` where nothing is cached.
+    /// The cache key as written, empty for nginx's default; `None` without a cache.
     pub fn cache_key(&self) -> Option<&[u8]> {
         let offset = self.module.cache_key.filter(|_| self.common().cache() > 0)?;
-        // SAFETY: `proxy_cache_key` keeps its text there.
+        // SAFETY: `proxy_cache_key` stores its text there.
         let text: ngx_str_t = unsafe { read_at(self.conf, offset) };
-        // SAFETY: the configuration's own string.
+        // SAFETY: a string of the configuration.
         Some(unsafe { pool::bytes(text) })
     }
 }
@@ -186,9 +185,9 @@ impl ProxyConf<'_> {
 /// The value at an offset in bytes.
 ///
 /// # Safety
-/// There is such a value.
+/// A value of this type is at that offset.
 unsafe fn read_at<T: Copy>(base: *const u8, offset: usize) -> T {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { ptr::read(base.wrapping_add(offset).cast()) }
 }
 
@@ -196,7 +195,7 @@ unsafe fn read_at<T: Copy>(base: *const u8, offset: usize) -> T {
 pub(super) fn commands(module: &ngx_module_t) -> impl Iterator<Item = &ngx_command_t> {
     let first = module.commands.cast_const();
     (0..).map_while(move |at| {
-        // SAFETY: the list goes on until one without a name.
+        // SAFETY: the list ends with an entry without a name.
         let command = unsafe { first.wrapping_add(at).as_ref() }?;
         (command.name.len > 0).then_some(command)
     })

@@ -1,11 +1,11 @@
-//! Fields of nginx's structures.
+//! Access to fields of nginx's structures.
 
-/// A field of what a handle points to, read or written; the value is made first.
+/// Reads or writes a field through the pointer of a handle. A written value is evaluated first.
 macro_rules! raw_field {
     ($handle:ident . $($field:ident).+ = $value:expr) => {{
         let value = $value;
-        // SAFETY: what a handle points to is there for the handle's life; nginx reads and writes it between calls of this
-        // module alone.
+        // SAFETY: the target of a handle is valid for the handle's lifetime, and nginx accesses it only between calls of
+        // this module.
         unsafe { (*$handle.raw.as_ptr()).$($field).+ = value };
     }};
     ($handle:ident . $($field:ident).+) => {

@@ -1,4 +1,4 @@
-//! A request that nginx works on, and what this module keeps with it.
+//! A request, and the context that this module stores with it.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -19,38 +19,38 @@ use super::module::{LocationConf, Module};
 use super::pool::{self, Pool};
 use super::upstream::Upstream;
 
-/// A request. Its strings, its pool and the configuration live as long as it.
+/// A request. Its strings, its pool and the configuration live as long as the request.
 #[derive(Clone, Copy)]
 pub(in crate::nginx) struct Request<'r> {
     raw: NonNull<ngx_http_request_t>,
-    /// Neither longer nor shorter: what is stored with the request lives as long as it, no less.
+    /// Invariant: the stored context lives exactly as long as the request.
     life: PhantomData<fn(&'r ()) -> &'r ()>,
 }
 
-/// The type of what this module keeps with a request.
+/// Names the type of this module's request context.
 pub(in crate::nginx) trait RequestContext {
-    /// Owns nothing: it goes with the request's pool.
+    /// Must not need a drop: the request's pool frees its memory.
     type Context<'r>;
 }
 
-/// What this module keeps with a request.
+/// This module's request context.
 type Context<'r> = <Module as RequestContext>::Context<'r>;
 
 /// A string of the request.
 macro_rules! string_field {
     ($request:ident . $($field:tt)+) => {{
         let string = raw_field!($request.$($field)+);
-        // SAFETY: in the request's pool or its header buffers, which nobody writes once the header is parsed.
+        // SAFETY: in the request's pool or its header buffers, which are not written after the header is parsed.
         unsafe { pool::bytes(string) }
     }};
 }
 
 impl<'r> Request<'r> {
     /// # Safety
-    /// `raw` is a request that nginx works on, for `'r`.
+    /// `raw` is a request that nginx is processing, for `'r`.
     #[inline(always)]
     pub(super) unsafe fn from_raw(raw: *mut ngx_http_request_t) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Self { raw: unsafe { NonNull::new_unchecked(raw) }, life: PhantomData }
     }
 
@@ -61,17 +61,17 @@ impl<'r> Request<'r> {
 
     #[inline(always)]
     fn as_ref(&self) -> &ngx_http_request_t {
-        // SAFETY: there for the handle's life; the reference ends before nginx or this module writes the request.
+        // SAFETY: valid for the handle's lifetime; the reference ends before nginx or this module writes the request.
         unsafe { self.raw.as_ref() }
     }
 
-    /// What this module keeps for the request's location.
+    /// This module's settings of the request's location.
     #[inline(always)]
     pub fn location_conf(self) -> Option<&'r LocationConf> {
         let conf = raw_field!(self.loc_conf).wrapping_add(Module::ctx_index());
-        // SAFETY: a location has a level of each module.
+        // SAFETY: a location has settings of each module.
         let conf = unsafe { *conf };
-        // SAFETY: `create_loc_conf` has made it; nginx keeps a configuration as long as there are requests of its time.
+        // SAFETY: created by `create_loc_conf`; nginx keeps a configuration while requests use it.
         unsafe { conf.cast::<LocationConf>().as_ref() }
     }
 
@@ -79,7 +79,7 @@ impl<'r> Request<'r> {
     #[inline(always)]
     pub fn pool(self) -> Pool<'r> {
         let pool = raw_field!(self.pool);
-        // SAFETY: a request has a pool, for its whole life.
+        // SAFETY: a request has a pool for its whole life.
         unsafe { Pool::from_raw(pool) }
     }
 
@@ -88,24 +88,24 @@ impl<'r> Request<'r> {
         let connection = raw_field!(self.connection);
         // SAFETY: a request has a connection, as long as itself.
         let log = unsafe { (*connection).log };
-        // SAFETY: a connection has a log, as long as itself.
+        // SAFETY: a connection has a log for its whole life.
         unsafe { Log::from_raw(log) }
     }
 
     /// The upstream, once the request has one.
     pub fn upstream(self) -> Option<Upstream<'r>> {
         let upstream = raw_field!(self.upstream);
-        // SAFETY: a request's upstream lives as long as it.
+        // SAFETY: a request's upstream lives as long as the request.
         unsafe { Upstream::from_raw(upstream) }
     }
 
-    /// The path: decoded, normalized, and as rewritten by now.
+    /// The path: decoded, normalized, after rewrites so far.
     #[inline(always)]
     pub fn path(self) -> &'r [u8] {
         string_field!(self.uri)
     }
 
-    /// Whether this is the path as it is now, not a copy of it.
+    /// Whether `path` is the current path itself, not a copy.
     #[inline(always)]
     pub fn has_path(self, path: &[u8]) -> bool {
         let now = raw_field!(self.uri);
@@ -122,54 +122,54 @@ impl<'r> Request<'r> {
         string_field!(self.args)
     }
 
-    /// The host of the request line, `Host` or `:authority`: lower case, without port and trailing dot; empty when the client
-    /// named none.
+    /// The host from the request line, `Host` or `:authority`: lower case, without port and trailing dot. Empty if the request
+    /// has none.
     pub fn host(self) -> &'r [u8] {
         string_field!(self.headers_in.server)
     }
 
-    /// The method, one of the bits `NGX_HTTP_GET`...
+    /// The method, as a bit `NGX_HTTP_GET`...
     pub fn method(self) -> u32 {
         raw_field!(self.method) as u32
     }
 
-    /// Whether the client has sent a body, or may have: in HTTP/2 the length of a body that is streamed need not be known.
+    /// Whether the request has or may have a body: in HTTP/2 the length of a streamed body may be unknown.
     pub fn has_body(self) -> bool {
         self.streams_body()
             || raw_field!(self.headers_in.content_length_n) > 0
             || self.as_ref().headers_in.chunked() != 0
     }
 
-    /// Whether the body goes to the backend as it comes, so that nginx cannot send it again.
+    /// Whether the body is streamed to the backend, so that nginx cannot send it again.
     pub fn streams_body(self) -> bool {
         self.as_ref().request_body_no_buffering() != 0
     }
 
-    /// What the request's variables make of a text; empty when memory has run out.
+    /// Evaluates a value for this request; empty if out of memory.
     pub fn evaluate(self, text: &ComplexValue) -> &'r [u8] {
         let mut value = ngx_str_t::empty();
-        // SAFETY: nginx works on the request, and on the configuration that the text is of.
+        // SAFETY: nginx is processing the request; the value is of its configuration.
         let outcome = unsafe { ngx_http_complex_value(self.raw.as_ptr(), text.as_ptr(), &raw mut value) };
-        // SAFETY: in the request's pool, or without variables the configuration's own text.
+        // SAFETY: in the request's pool, or, without variables, in the configuration.
         if outcome == Status::NGX_OK.0 { unsafe { pool::bytes(value) } } else { b"" }
     }
 
-    /// Whether this is the request of the client, not a part of its answer.
+    /// Whether this is the main request, not a subrequest.
     pub fn is_main(self) -> bool {
         ptr::eq(self.raw.as_ptr(), raw_field!(self.main))
     }
 
-    /// Whether nginx has sent the request to another location.
+    /// Whether nginx has redirected the request internally.
     pub fn is_internal(self) -> bool {
         self.as_ref().internal() != 0
     }
 
-    /// Whether the request has failed, and this is the page that says so.
+    /// Whether the request has failed and its error page is being served.
     pub fn is_error_page(self) -> bool {
         self.is_internal() && (self.as_ref().error_page() != 0 || raw_field!(self.err_status) != 0)
     }
 
-    /// The status that the client gets.
+    /// The status of the response.
     pub fn status(self) -> usize {
         match raw_field!(self.err_status) {
             0 => raw_field!(self.headers_out.status),
@@ -192,13 +192,13 @@ impl<'r> Request<'r> {
         ((now.sec - begun.0) * 1000 + (now.msec as i64 - begun.1)).max(0) as u64
     }
 
-    /// Reads the body away.
+    /// Discards the request body.
     pub fn discard_request_body(self) -> Status {
-        // SAFETY: nginx works on the request.
+        // SAFETY: nginx is processing the request.
         Status(unsafe { ngx_http_discard_request_body(self.raw.as_ptr()) })
     }
 
-    /// Says what the answer is.
+    /// Sets status, content type and length of the response.
     pub fn set_content(self, status: u32, content_type: &'static str, bytes: usize) {
         raw_field!(self.headers_out.status = status as ngx_uint_t);
         raw_field!(self.headers_out.content_length_n = bytes as i64);
@@ -207,27 +207,27 @@ impl<'r> Request<'r> {
         raw_field!(self.headers_out.content_type_lowcase = ptr::null_mut());
     }
 
-    /// Sends the header of the answer.
+    /// Sends the response header.
     pub fn send_header(self) -> Status {
-        // SAFETY: nginx works on the request.
+        // SAFETY: nginx is processing the request.
         Status(unsafe { ngx_http_send_header(self.raw.as_ptr()) })
     }
 
-    /// Whether the answer has no body.
+    /// Whether the response has no body.
     pub fn header_only(self) -> bool {
         self.as_ref().header_only() != 0
     }
 
-    /// What this module keeps with the request; gone when an internal redirect has cleared it.
+    /// The request context, unless an internal redirect has cleared it.
     #[inline(always)]
     pub fn context(self) -> Option<&'r Context<'r>> {
-        // SAFETY: nginx's own word for this module.
+        // SAFETY: nginx's pointer for this module.
         let context = unsafe { *self.context_slot() };
-        // SAFETY: `set_context` has put it there, or nothing has; what it refers to lives as long as the request.
+        // SAFETY: set by `set_context`, or null; all its references live as long as the request.
         unsafe { context.cast::<Context<'r>>().as_ref() }
     }
 
-    /// What this module keeps with the request, also when an internal redirect has cleared [`Request::context`].
+    /// The request context, also after an internal redirect has cleared [`Request::context`].
     pub fn stored_context(self) -> Option<&'r Context<'r>> {
         if let Some(context) = self.context() {
             return Some(context);
@@ -235,13 +235,13 @@ impl<'r> Request<'r> {
         if !self.is_internal() && self.as_ref().filter_finalize() == 0 {
             return None;
         }
-        // SAFETY: a list, as long as the pool.
+        // SAFETY: the list lives as long as the pool.
         let mut cleanup = unsafe { self.pool().cleanups().as_ref() };
         while let Some(entry) = cleanup {
             if entry.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, MARKER)) {
-                // SAFETY: `store_context` has put it there, as long as the pool.
+                // SAFETY: set by `store_context`, alive as long as the pool.
                 let stored = unsafe { &*entry.data.cast::<StoredContext<Context<'r>>>() };
-                // SAFETY: `store_context` has written it.
+                // SAFETY: written by `store_context`.
                 let node = unsafe { stored.node.assume_init_ref() };
                 // Subrequests share the pool.
                 if ptr::eq(node.request, self.raw.as_ptr()) {
@@ -254,14 +254,14 @@ impl<'r> Request<'r> {
         None
     }
 
-    /// Keeps this with the request.
+    /// Sets the request context.
     #[inline(always)]
     pub fn set_context(self, context: &'r Context<'r>) {
-        // SAFETY: nginx has a word for each module; no other is at this one.
+        // SAFETY: nginx has a pointer for each module, used by that module only.
         unsafe { *self.context_slot() = ptr::from_ref(context).cast_mut().cast() };
     }
 
-    /// Keeps this with the request, internal redirects included.
+    /// Sets the request context so that it survives internal redirects.
     #[inline(always)]
     pub fn store_context(self, stored: &'r mut StoredContext<Context<'r>>) -> &'r Context<'r> {
         let pool = self.pool();
@@ -276,32 +276,32 @@ impl<'r> Request<'r> {
         context
     }
 
-    /// Where nginx keeps this module's context of the request.
+    /// nginx's pointer to the request context of this module.
     #[inline(always)]
     fn context_slot(self) -> *mut *mut c_void {
         let contexts = raw_field!(self.ctx);
-        // SAFETY: nginx makes room for each module's context.
+        // SAFETY: nginx allocates a pointer for each module.
         unsafe { contexts.add(Module::ctx_index()) }
     }
 }
 
-/// What is stored with a request by [`Request::store_context`]. nginx clears a request's contexts at an internal redirect, but
-/// not its pool's cleanups.
+/// A context for [`Request::store_context`]. An internal redirect clears the request's contexts but not the cleanup list of
+/// its pool, so the context is linked there too.
 pub(in crate::nginx) struct StoredContext<C> {
     context: C,
-    /// Written once it is stored.
+    /// Written by [`Request::store_context`].
     node: MaybeUninit<CleanupNode>,
 }
 
-/// What hangs it in the pool's list.
+/// Links the context into the pool's cleanup list.
 struct CleanupNode {
-    /// The request that it is stored with.
+    /// The request that the context belongs to.
     request: *const ngx_http_request_t,
     cleanup: ngx_pool_cleanup_t,
 }
 
 impl<C> StoredContext<C> {
-    /// To be placed in the request's pool.
+    /// To be allocated in the request's pool.
     #[inline(always)]
     pub fn new(context: C) -> Self {
         Self { context, node: MaybeUninit::uninit() }
@@ -322,7 +322,7 @@ impl<C> DerefMut for StoredContext<C> {
     }
 }
 
-/// A cleanup that does nothing.
+/// A cleanup handler without effect, which marks the nodes of this module.
 unsafe extern "C" fn marker(_: *mut c_void) {}
 
 const MARKER: unsafe extern "C" fn(*mut c_void) = marker;

@@ -1,4 +1,4 @@
-//! Addresses as the kernel takes them.
+//! Socket addresses in the format of the kernel.
 #![allow(unsafe_code)]
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,11 +9,11 @@ const V4_BYTES: usize = 16;
 const V6_BYTES: usize = 28;
 const SUFFIX_BYTES: usize = 16;
 
-/// A `sockaddr_in` or `sockaddr_in6`, and behind it a suffix that makes it another address for nginx.
+/// A `sockaddr_in` or `sockaddr_in6`, followed by a suffix that makes the address distinct for nginx.
 ///
-/// nginx compares all bytes of an address before it takes a kept connection. The kernel reads only those of the structure:
-/// Linux takes up to 128 bytes in `connect` and asks only that there be enough of them. So nothing that it could ever look at
-/// (`sin_zero`, `sin6_flowinfo`) has to serve, and there is room for two whole hashes.
+/// nginx compares all bytes of an address before it reuses a kept connection. The kernel reads only the structure: Linux
+/// accepts up to 128 bytes in `connect` and requires only a minimum. So the suffix has room for two whole hashes, and no field
+/// of the structure (`sin_zero`, `sin6_flowinfo`) is misused.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub(super) struct PeerAddress {
@@ -22,7 +22,7 @@ pub(super) struct PeerAddress {
 }
 
 const _: () = assert!(V6_BYTES + SUFFIX_BYTES <= 48);
-// What nginx's keepalive has room for.
+// The size of an address in nginx's keepalive.
 const _: () = assert!(V6_BYTES + SUFFIX_BYTES <= size_of::<ngx_sockaddr_t>());
 
 impl PeerAddress {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_written_as_the_kernel_reads_them() {
+    fn address_bytes_match_the_kernel_format() {
         for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
             let addr: SocketAddr = text.parse().unwrap();
             assert_eq!(parse_sockaddr(&written(addr, 0, 0)), Some(addr));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_makes_another_address_of_the_same_place() {
+    fn suffix_makes_distinct_bytes_for_the_same_address() {
         for text in ["10.1.2.3:8000", "[fd00::7]:443"] {
             let addr: SocketAddr = text.parse().unwrap();
             let all = [written(addr, 0, 0), written(addr, 7, 0), written(addr, 0, 7), written(addr, 7 << 40, 0)];
@@ -107,19 +107,19 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_connects_to_such_an_address() {
+    fn kernel_ignores_the_suffix() {
         for at in ["127.0.0.1:0", "[::1]:0"] {
-            // A machine without IPv6 has nothing to show.
+            // Skipped on a machine without IPv6.
             let Ok(listener) = TcpListener::bind(at) else { continue };
             let addr = listener.local_addr().unwrap();
             let family = if addr.is_ipv4() { AF_INET } else { AF_INET6 };
             // SAFETY: a system call without pointers.
             let client = unsafe { socket(family as i32, 1, 0) };
             assert!(client >= 0, "{}", std::io::Error::last_os_error());
-            // SAFETY: nothing else owns it.
+            // SAFETY: nothing else owns the descriptor.
             let client = unsafe { TcpStream::from_raw_fd(client) };
             let bytes = written(addr, u64::MAX, u64::MAX);
-            // SAFETY: so many bytes are there.
+            // SAFETY: `len` bytes are valid.
             let outcome = unsafe { connect(client.as_raw_fd(), bytes.as_ptr(), bytes.len() as u32) };
             assert_eq!(outcome, 0, "{at}: {}", std::io::Error::last_os_error());
             assert_eq!(listener.accept().unwrap().1, client.local_addr().unwrap());

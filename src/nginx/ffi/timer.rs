@@ -9,7 +9,7 @@ use nginx_sys::{ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_event_t};
 use super::cycle::Cycle;
 use super::panic_guard::catch_panic;
 
-/// Milliseconds of the clock that timers go by: all workers share it, and nobody sets it.
+/// Milliseconds of nginx's monotonic clock, the same in all workers.
 #[inline(always)]
 pub(in crate::nginx) fn now_milliseconds() -> u64 {
     let now = &raw mut ngx_current_msec;
@@ -17,31 +17,31 @@ pub(in crate::nginx) fn now_milliseconds() -> u64 {
     unsafe { AtomicUsize::from_ptr(now.cast()) }.load(Relaxed) as u64
 }
 
-/// The time, in Unix seconds, as of when nginx last looked at the clock.
+/// Unix seconds, from nginx's cached time.
 pub(in crate::nginx) fn unix_seconds() -> u64 {
     u64::try_from(nginx_sys::ngx_timeofday().sec).unwrap_or(0)
 }
 
-/// A task that nginx repeats as long as it runs.
+/// A periodic task.
 pub(in crate::nginx) trait Task {
     /// Milliseconds between two runs.
     const EVERY: usize;
 
-    /// Runs once, on nginx's own thread.
+    /// Runs the task, on nginx's own thread.
     fn run();
 }
 
-/// Starts a task; it does not keep an exiting worker alive.
+/// Starts a task. It does not keep an exiting worker alive.
 pub(in crate::nginx) fn start<T: Task>(cycle: Cycle<'_>) {
-    // Debug logging wants a connection behind every event. Both live as long as the process.
-    // SAFETY: all-zero is how nginx makes these itself.
+    // Debug logging requires a connection for every event. Both live as long as the process.
+    // SAFETY: nginx itself initializes these to zero.
     let connection = Box::leak(Box::new(unsafe { std::mem::zeroed::<ngx_connection_t>() }));
-    // SAFETY: all-zero is how nginx makes these itself.
+    // SAFETY: nginx itself initializes these to zero.
     let event = Box::leak(Box::new(unsafe { std::mem::zeroed::<ngx_event_t>() }));
     connection.fd = -1;
     event.data = (&raw mut *connection).cast::<c_void>();
     event.handler = Some(on_timer::<T>);
-    // SAFETY: a cycle is there for its handle's life.
+    // SAFETY: a cycle is valid for its handle's lifetime.
     event.log = unsafe { (*cycle.as_ptr()).log };
     event.set_cancelable(1);
     // SAFETY: an event that is never freed, on nginx's own thread.
@@ -52,7 +52,7 @@ unsafe extern "C" fn on_timer<T: Task>(event: *mut ngx_event_t) {
     catch_panic((), T::run);
     // The single process may have replaced the cycle that the event was made for.
     if let Some(cycle) = Cycle::running() {
-        // SAFETY: a cycle is there for its handle's life.
+        // SAFETY: a cycle is valid for its handle's lifetime.
         let log = unsafe { (*cycle.as_ptr()).log };
         // SAFETY: nginx passes the event of `start`, which is never freed.
         unsafe { (*event).log = log };

@@ -1,4 +1,4 @@
-//! Variables of this module's.
+//! Variables of this module.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -16,9 +16,9 @@ use super::request::Request;
 
 /// A variable.
 pub(in crate::nginx) struct Variable {
-    /// As it is written, without the dollar sign.
+    /// Name without the dollar sign.
     pub name: &'static str,
-    /// Its value for a request; `None` is an empty variable.
+    /// Returns the value for a request; `None` makes the variable empty.
     pub read: for<'r> fn(Request<'r>) -> Option<&'r [u8]>,
 }
 
@@ -29,13 +29,13 @@ const NOT_FOUND: u32 = 1 << 30;
 const _: () = assert!(cfg!(target_endian = "little"));
 
 impl Parser<'_> {
-    /// Makes a variable known. `None` when nginx refuses it, which it logs.
+    /// Registers a variable. `None` if nginx refuses it, which nginx logs.
     pub fn add_variable(&mut self, variable: &'static Variable) -> Option<()> {
         let mut name = pool::string(variable.name.as_bytes());
         let flags = NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t;
         // SAFETY: nginx's parser before it reads the http block; the name's bytes are static.
         let added = unsafe { ngx_http_add_variable(self.as_ptr(), &raw mut name, flags) };
-        // SAFETY: nginx's own table of variables, as long as the configuration.
+        // SAFETY: in nginx's table of variables, alive as long as the configuration.
         let added = unsafe { added.as_mut() }?;
         added.get_handler = Some(get);
         added.data = ptr::from_ref(variable).expose_provenance();
@@ -45,16 +45,16 @@ impl Parser<'_> {
 
 unsafe extern "C" fn get(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, data: usize) -> ngx_int_t {
     catch_panic(Status::NGX_ERROR, || {
-        // SAFETY: `add_variable` has put it there; it is a static.
+        // SAFETY: set by `add_variable`; it is a static.
         let variable: &Variable = unsafe { &*ptr::with_exposed_provenance(data) };
-        // SAFETY: nginx passes the request that it works on.
+        // SAFETY: nginx passes the current request.
         let (flags, data) = match (variable.read)(unsafe { Request::from_raw(r) }) {
             Some(bytes) => (VALID | bytes.len() as u32 & LENGTH, bytes.as_ptr().cast_mut()),
             None => (NOT_FOUND, ptr::null_mut()),
         };
         // SAFETY: nginx passes the value to fill in.
         let value = unsafe { &mut *value };
-        // The generated setters go bit by bit, twenty-eight for the length alone.
+        // One store: the generated setters write bit by bit.
         // SAFETY: the bit fields are one word.
         unsafe { (&raw mut value._bitfield_1).cast::<u32>().write(flags) };
         value.data = data;

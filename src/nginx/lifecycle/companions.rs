@@ -1,4 +1,4 @@
-//! The companions of this process: one thread for each table, which keeps it in step with its source.
+//! The companions of this process: one thread per table, which keeps the table in step with its source.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::nginx::ffi::process::{is_exiting, with_signals_blocked};
 use crate::nginx::ffi::timer::Task;
 use crate::sync::{self, Journal, JournalReader, Level, WriterLock};
 
-/// How long a companion that panicked rests.
+/// Delay before a companion that panicked restarts.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
-/// How long an exiting worker waits for its companion; the master kills after 1.55 s.
+/// How long an exiting worker waits for its companions. The master kills the worker after 1.55 s.
 const JOIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The leases of all tables there ever were, by name: made in the master, inherited by all workers, never closed.
-static LEASES: Mutex<Vec<(String, Arc<WriterLock>)>> = Mutex::new(Vec::new());
+/// The leases of all tables ever configured, by name: created in the master, inherited by all workers, never closed.
+static LEASES: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
 /// The companions of this process.
 static RUNNING: Mutex<Vec<Companion>> = Mutex::new(Vec::new());
 
@@ -33,7 +33,7 @@ struct Companion {
     journal: JournalReader,
 }
 
-/// Hands what companions have to say to nginx's log.
+/// Copies the companions' log lines to nginx's log.
 pub(super) struct DrainJournals;
 
 impl Task for DrainJournals {
@@ -49,7 +49,7 @@ pub(super) fn are_running() -> bool {
     !RUNNING.lock().is_empty()
 }
 
-/// Starts a companion for each table; `generation` is the number of the configuration.
+/// Starts a companion for each table. `generation` numbers the configuration.
 pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
     for table in main.tables() {
         let (Some(&shared), Some(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
@@ -94,7 +94,7 @@ pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
     }
 }
 
-/// Asks all companions to stop, and waits a little for them.
+/// Stops all companions and waits up to [`JOIN_TIMEOUT`] for them.
 pub(super) fn stop_all() {
     let companions = std::mem::take(&mut *RUNNING.lock());
     companions.iter().for_each(|c| c.stop.store(true, Relaxed));
@@ -107,7 +107,7 @@ pub(super) fn stop_all() {
     }
 }
 
-/// Makes the lease of a table, in the master, unless an earlier configuration did.
+/// Creates the lease of a table in the master, unless an earlier configuration created it.
 pub(super) fn create_lease(name: &str) -> std::io::Result<()> {
     if lease_of(name).is_none() {
         let lock = Arc::new(WriterLock::create(&format!("urlproxy-{name}"))?);

@@ -1,5 +1,5 @@
-//! The first load of fresh tables, in the master, before anything is served from them: all side by side, and no longer than
-//! nginx is to run.
+//! The initial load of new tables, in the master, before nginx serves requests from them. Tables load in parallel; a signal
+//! that ends nginx ends the load.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::nginx::ffi::cycle::Cycle;
 use crate::nginx::ffi::process::{is_shutting_down, with_signals_blocked};
 use crate::sync::{self, Journal};
 
-/// How often the master looks whether it is to end.
+/// How often the master checks for a shutdown.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Loads these tables; each is waited for as long as its `wait_for_routes` says, or until a signal ends nginx.
+/// Loads the tables and waits for each up to its `wait_for_routes`, or until a signal ends nginx.
 pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, log: impl Fn(u32, &str)) {
     if tables.is_empty() {
         return;
@@ -34,7 +34,7 @@ pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, log: impl Fn(u32, &s
             let load = move || sync::load_unless(shared, &settings, deadline, journal, &stop);
             Some(std::thread::Builder::new().name("urlproxy-load".into()).spawn_scoped(scope, load))
         };
-        // The master's signals are the master's: its own thread waits for them.
+        // Signals must reach the master's own thread.
         let threads: Vec<_> = with_signals_blocked(|| tables.iter().zip(&journals).map(start).collect());
         for (thread, table) in threads.into_iter().zip(tables) {
             let failed = match thread {

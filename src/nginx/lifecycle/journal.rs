@@ -1,11 +1,11 @@
-//! What companions have to log, in nginx's log.
+//! Log lines of the companions, written to nginx's log.
 
 use crate::sync::{JournalReader, Level};
 
-/// Lines kept between two looks of the event loop.
+/// Capacity of a journal: lines between two runs of [`drain`].
 pub(super) const JOURNAL_LINES: usize = 256;
 
-/// Says all that is in a journal.
+/// Writes all lines of a journal.
 pub(super) fn drain(journal: &JournalReader, log: impl Fn(u32, &str)) {
     while let Some(entry) = journal.next_entry() {
         let level = match entry.level {

@@ -1,4 +1,4 @@
-//! Requests for which there is no backend are answered, in the access phase and before the content.
+//! Answers requests that no backend serves: misses, redirects, errors. Runs in the access phase and again before content.
 
 use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT};
 use ngx::core::Status;
@@ -12,7 +12,7 @@ use crate::nginx::conf::location::LocationConf;
 use crate::nginx::ffi::handler::{self, Handler};
 use crate::nginx::ffi::request::Request;
 
-/// The handler of the access phase.
+/// The access phase handler.
 pub(in crate::nginx) struct Access;
 
 impl Handler for Access {
@@ -22,9 +22,8 @@ impl Handler for Access {
     }
 }
 
-/// The last handler before the content: the same for subrequests, which have no access phase, and for requests that have
-/// another URI by now, or have waited (`auth_request`, `limit_req`) while their record changed. Then marks requests that may
-/// come back.
+/// The last handler before content. Repeats [`Access`] for subrequests, which have no access phase, and for requests whose
+/// URI or record has changed since (`try_files`, `auth_request`, `limit_req`). Then adds the loop mark.
 pub(in crate::nginx) struct BeforeContent;
 
 impl Handler for BeforeContent {
@@ -38,13 +37,11 @@ impl Handler for BeforeContent {
     }
 }
 
-/// A location, and the route that a request has there.
+/// A location and the request's route there.
 type Routed<'r> = (&'r LocationConf, &'r RequestRoute<'r>);
 
-/// The route of a request that a backend answers, as `resolve` finds it; `None` where the location has no `urlproxy`.
-///
-/// # Errors
-/// Without a backend the request is answered, or ends; this is what nginx gets.
+/// Resolves the request's route; `None` if the location has no `urlproxy`. The error is the status for nginx when no backend
+/// serves the request.
 #[inline(always)]
 fn route_or_answer<'r>(
     request: Request<'r>,
@@ -58,7 +55,7 @@ fn route_or_answer<'r>(
     }
 }
 
-/// Answers a request without a backend; what nginx gets.
+/// Answers a request that no backend serves, and returns the status for nginx.
 #[inline(never)]
 fn answer_without_backend(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> handler::HandlerStatus {
     let status = match outcome {

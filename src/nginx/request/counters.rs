@@ -1,4 +1,4 @@
-//! The log phase: adds the finished request to its tool's counters.
+//! The log phase: counts the finished request for its tool.
 
 use ngx::core::Status;
 
@@ -6,7 +6,7 @@ use crate::nginx::ffi::handler::{Handler, HandlerStatus};
 use crate::nginx::ffi::request::Request;
 use crate::table::StatusClass;
 
-/// The handler of the log phase.
+/// The log phase handler.
 pub(in crate::nginx) struct CountRequest;
 
 impl Handler for CountRequest {

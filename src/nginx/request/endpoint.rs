@@ -1,4 +1,4 @@
-//! A request's backends, copied out of the table.
+//! Backends of a request, copied from the table into the request's pool.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,14 +7,14 @@ use crate::nginx::ffi::pool::Pool;
 use crate::route::{Backend, Host, Scheme, draw_for_addr, draw_for_name};
 use crate::table::{BackendView, HostView};
 
-/// A backend, copied out of the table.
+/// A backend, copied from the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::nginx) struct Endpoint<'r> {
     pub scheme: Scheme,
     pub destination: Destination<'r>,
 }
 
-/// Where a backend is.
+/// The address or name of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::nginx) enum Destination<'r> {
     Addr(SocketAddr),
@@ -22,7 +22,7 @@ pub(in crate::nginx) enum Destination<'r> {
 }
 
 impl<'r> Endpoint<'r> {
-    /// A copy of what the table's record says. `None` when memory has run out.
+    /// Copies a backend of a table record. `None` if out of memory.
     #[inline(always)]
     pub fn copied(pool: Pool<'r>, backend: BackendView<'_>) -> Option<Self> {
         let destination = match backend.host {
@@ -35,7 +35,7 @@ impl<'r> Endpoint<'r> {
         Some(Self { scheme: backend.scheme, destination })
     }
 
-    /// Its affinity to a key.
+    /// The rendezvous hashing weight of this backend for `key`.
     pub fn weight(&self, key: u64) -> u64 {
         match self.destination {
             Destination::Addr(addr) => draw_for_addr(key, self.scheme, addr),
@@ -43,7 +43,7 @@ impl<'r> Endpoint<'r> {
         }
     }
 
-    /// A backend of the configuration.
+    /// A backend from the configuration.
     pub fn of(backend: &'r Backend) -> Self {
         let destination = match (&backend.host, backend.socket_addr()) {
             (_, Some(addr)) => Destination::Addr(addr),

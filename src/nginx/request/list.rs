@@ -1,4 +1,4 @@
-//! `urlproxy_list`: every tool that has a route, as the old stack's `/list` gave it, and how old that is.
+//! `urlproxy_list`: all tools with a route, in the format of the old stack's `/list`, with the age of the table.
 
 use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, NGX_HTTP_SERVICE_UNAVAILABLE};
 use ngx::core::Status;
@@ -35,7 +35,7 @@ fn answer(request: Request<'_>) -> Status {
         add_retry_after(request);
         return Status(NGX_HTTP_SERVICE_UNAVAILABLE as isize);
     };
-    // Before the table is read: what changes meanwhile makes it no older.
+    // Taken before the table is read: changes during the read cannot make the list older.
     let age = table.header().age_seconds(unix_seconds());
     let Ok(mut worker) = conf.worker.try_borrow_mut() else { return Status::NGX_ERROR };
     let body = Body::new(request).and_then(|mut body| {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_is_the_old_one() {
+    fn format_matches_the_old_stack() {
         assert_eq!(listed(&[]), "{}");
         assert_eq!(listed(&["hello"]), r#"{"hello":{"status":"active"}}"#);
         assert_eq!(listed(&["a\"b\\"]), r#"{"a\"b\\":{"status":"active"}}"#);

@@ -1,10 +1,9 @@
-//! `CDN-Loop` (RFC 8586): a request that has been here before, and would go to a backend that may lead back here, ends.
+//! The loop mark, `CDN-Loop` (RFC 8586): stops a request that returns to this proxy.
 //!
-//! An address of this nginx's own is set aside when routes are read. A name can lead anywhere, an address that is another
-//! machine's can lead to a proxy that leads back. So a request to a backend that is given by name carries this proxy's mark,
-//! and one that comes with the mark already goes to none. The mark is the proxy's alone: a loop over others that
-//! mark comes back here all the same, and no other site is taken for this one. A client that sends the mark harms
-//! its own request.
+//! Routes to nginx's own sockets are rejected when they are read. But a name can resolve to this proxy, and another
+//! machine can forward back to it. So a request to a backend given by name carries the mark, and a request that arrives with
+//! the mark is answered with 508 instead. The mark identifies this proxy only: a loop through other marking proxies still
+//! returns here, and no other site is mistaken for this one. A client that sends the mark harms only its own request.
 
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,23 +17,23 @@ use crate::nginx::conf::location::{LocationConf, LoopMark};
 use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::timer::now_milliseconds;
 
-/// A request that goes round in circles; nginx has no name for this status.
+/// Loop Detected (RFC 5842); nginx has no constant for it.
 const LOOP_DETECTED: Status = Status(508);
-/// Static, so that a header with a key at this very place is known to be ours.
+/// Static: a header whose key points here was added by this module.
 static NAME: [u8; 8] = *b"CDN-Loop";
-/// How often a loop is logged, in milliseconds: each is a tenant's to make.
+/// Minimum milliseconds between two log lines: tenants can cause loops at will.
 const LOG_INTERVAL: u64 = 1000;
-/// When this worker has last logged one, and how many it has not logged since.
+/// When this worker last logged a loop, and how many it has suppressed since.
 static LOGGED_AT: AtomicU64 = AtomicU64::new(0);
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
-/// Marks a request that has backends, or ends one that is marked.
+/// Adds the loop mark if required, or answers a request that already has it with 508.
 #[inline(always)]
 pub(super) fn check(request: Request<'_>, route: &RequestRoute<'_>, conf: &LocationConf) -> Status {
     let is_name = |endpoint: &Endpoint<'_>| matches!(endpoint.destination, Destination::Name(..));
     let needs_mark = match conf.loop_mark {
         None | Some(LoopMark::Named) => match route.endpoints() {
-            // Nearly always there is one.
+            // The usual case.
             [single] => is_name(single),
             several => several.iter().any(is_name),
         },
@@ -56,12 +55,12 @@ fn mark_or_reject(request: Request<'_>, route: &RequestRoute<'_>) -> Status {
     }
 }
 
-/// A cdn-id: a pseudonym of this proxy for as long as its zone lives.
+/// The `cdn-id` of this proxy: a pseudonym for the lifetime of its zone.
 fn cdn_id(route: &RequestRoute<'_>) -> String {
     format!("urlproxy-{:016x}", route.table.table.get().map_or(0, |table| table.pseudonym()))
 }
 
-/// Logs a loop, and at most one a second.
+/// Logs a loop, at most one per [`LOG_INTERVAL`].
 fn report(route: &RequestRoute<'_>, log: impl FnOnce(&str)) {
     let now = now_milliseconds();
     let last = LOGGED_AT.load(Relaxed);
@@ -77,15 +76,15 @@ fn report(route: &RequestRoute<'_>, log: impl FnOnce(&str)) {
     ));
 }
 
-/// What became of a request's mark.
+/// The result of [`mark`].
 #[derive(Debug, PartialEq, Eq)]
 enum MarkOutcome {
     Added,
-    /// It came with the mark.
+    /// The request arrived with the mark.
     AlreadyPresent,
 }
 
-/// Adds the mark to a request's headers, behind the marks of others. `None` when memory has run out.
+/// Adds the mark to the request headers, after the marks of other proxies. `None` if out of memory.
 fn mark(request: Request<'_>, id: &str) -> Option<MarkOutcome> {
     let headers = request.headers_in();
     let mut others: Option<(usize, &[u8])> = None;
@@ -109,7 +108,7 @@ fn mark(request: Request<'_>, id: &str) -> Option<MarkOutcome> {
     Some(MarkOutcome::Added)
 }
 
-/// Whether one of the entries of a `CDN-Loop` is this id, whatever its parameters.
+/// Whether a `CDN-Loop` value contains this id, with any parameters.
 fn contains_id(value: &[u8], id: &str) -> bool {
     value.split(|&byte| byte == b',').any(|entry| {
         let name = entry.split(|&byte| byte == b';').next().unwrap_or_default();
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_a_name_with_parameters() {
+    fn id_matches_with_any_parameters() {
         for (value, want) in [
             ("urlproxy-1", true),
             ("Urlproxy-1", true),

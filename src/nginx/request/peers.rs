@@ -1,4 +1,4 @@
-//! The peers of an upstream with `urlproxy_peers` are the backends of the request's route.
+//! `urlproxy_peers`: the peers of an upstream are the backends of the request's route.
 
 use std::net::SocketAddr;
 use std::ptr;
@@ -23,34 +23,34 @@ use crate::nginx::ffi::upstream_block::UpstreamBlock;
 use crate::route::Scheme;
 use crate::table::{Health, HealthKey};
 
-/// Why `urlproxy_keepalive` is refused, or what stands beside it.
+/// The error for an upstream with both keepalive directives.
 pub(in crate::nginx) const NO_OTHER_KEEPALIVE: &str = "\"keepalive\" and \"urlproxy_keepalive\" are mutually \
      exclusive, expected \"urlproxy_peers\" followed by one of them";
 
-/// One request's way through its backends.
+/// Backend selection for one request.
 pub(in crate::nginx) struct Peers<'r> {
     route: &'r RequestRoute<'r>,
     conf: &'r UpstreamConf,
     request: Request<'r>,
     upstream: Upstream<'r>,
     has_attempted: bool,
-    /// Whether nginx can speak TLS here; then it speaks to each backend as the backend's scheme says.
+    /// Whether the location can use TLS. If so, the scheme of each backend decides.
     has_tls: bool,
-    /// Whether a kept connection had gone stale: from then on the request goes on new ones.
+    /// A kept connection was stale: further attempts open new connections.
     must_open_new: bool,
-    /// The backend that is asked.
+    /// Index of the current backend.
     current: usize,
-    /// What its connection may be used for again.
+    /// Reuse key of the current connection.
     key: Option<Key>,
-    /// Of its connection, if that was a kept one.
+    /// Set if the current connection is a kept one.
     handle: Option<BackendHandle>,
-    /// A bit for each backend that was asked, or can't be: a name, or not of a scheme that nginx speaks here.
+    /// A bit for each backend that was tried or is unusable: a name, or a scheme that the location cannot use.
     tried: u64,
-    /// A bit for each whose kept connection had gone stale: it may be asked again, on a new one.
+    /// A bit for each backend with a stale kept connection: it may be tried again, on a new connection.
     stale: u64,
 }
 
-/// Has the backends of a request's route asked.
+/// Balances over the backends of the request's route.
 pub(in crate::nginx) struct RouteBalancer;
 
 impl Balancer for RouteBalancer {
@@ -100,7 +100,7 @@ impl Balancer for RouteBalancer {
     #[inline(always)]
     fn get<'r>(peers: &mut Peers<'r>, connection: &mut PeerConnection<'r>) -> Status {
         let at = match peers.route.endpoints() {
-            // Nearly always there is one.
+            // The usual case.
             [_] if !peers.has_attempted => (peers.tried == 0).then_some(0),
             _ => peers.choose(),
         };
@@ -127,7 +127,7 @@ impl Balancer for RouteBalancer {
             keepalive.keep(key, peers.handle.take(), connection, peers.upstream, has_failed);
         }
         if was_closed {
-            // Not the backend's failure: it had closed a connection that was kept for it.
+            // Not a failure of the backend: it had already closed the kept connection.
             peers.stale |= 1 << peers.current;
             peers.must_open_new = true;
             return;
@@ -136,7 +136,7 @@ impl Balancer for RouteBalancer {
         let Some(endpoint) = endpoints.get(peers.current).filter(|_| endpoints.len() > 1) else { return };
         let (Some(key), Some(health)) = (peers.health_key(endpoint), peers.health()) else { return };
         if !has_failed {
-            // A client that went away says nothing about the backend.
+            // Without a response, for example after the client has gone, the health of the backend is unknown.
             if peers.upstream.has_answered() {
                 health.answered(key);
             }
@@ -156,7 +156,7 @@ fn tool_field(route: &RequestRoute<'_>) -> String {
     }
 }
 
-/// How a location would have to say that it can speak to https backends.
+/// What the location needs instead, to reach https backends.
 fn expected_scheme(module: &[u8]) -> &'static str {
     match module {
         b"grpc" => "\"grpcs://\"",
@@ -166,7 +166,7 @@ fn expected_scheme(module: &[u8]) -> &'static str {
     }
 }
 
-/// A bit for each backend that this request can't ask.
+/// A bit for each backend that this request cannot use.
 fn unusable(endpoints: &[Endpoint<'_>], has_tls: bool) -> u64 {
     let usable = |endpoint: &Endpoint<'_>| {
         (has_tls || endpoint.scheme == Scheme::Http) && matches!(endpoint.destination, Destination::Addr(_))
@@ -177,7 +177,7 @@ fn unusable(endpoints: &[Endpoint<'_>], has_tls: bool) -> u64 {
     endpoints.iter().enumerate().filter(|(_, e)| !usable(e)).fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
-/// The bits of backends of a former route, at the places that they have in the newer one.
+/// Translates a bit set over the backends of the former route to the newer route.
 fn remap_bits(bits: u64, former: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64 {
     let has_bit = |endpoint: &Endpoint<'_>| {
         former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1)
@@ -186,7 +186,7 @@ fn remap_bits(bits: u64, former: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64
 }
 
 impl<'r> Peers<'r> {
-    /// Before another backend is asked: goes on with the record as it is by now. What it had may be another tenant's.
+    /// Before the next attempt: switches to the current record. The address of an old backend may belong to another tenant.
     fn refresh_route(&mut self) {
         let Some(newer) = resolve_now(self.request).filter(|newer| !ptr::eq(*newer, self.route)) else { return };
         newer.choose_first(self.request);
@@ -196,7 +196,7 @@ impl<'r> Peers<'r> {
         self.route = newer;
     }
 
-    /// The backend to ask.
+    /// Chooses the backend of the next attempt.
     #[inline(never)]
     fn choose(&mut self) -> Option<usize> {
         if self.has_attempted {
@@ -215,7 +215,7 @@ impl<'r> Peers<'r> {
         self.route.choose(self.tried, |_| true)
     }
 
-    /// Has nginx ask this backend, on a kept connection if there is one. `None` when memory has run out.
+    /// Connects to a backend, on a kept connection if there is one. `None` if out of memory.
     #[inline(always)]
     fn connect(&mut self, connection: &mut PeerConnection<'r>, scheme: Scheme, addr: &SocketAddr) -> Option<Status> {
         let (backend, shared) = ((scheme, addr), &self.conf.shared);
@@ -240,7 +240,7 @@ impl<'r> Peers<'r> {
         Some(Status::NGX_DONE)
     }
 
-    /// Logs why the request has no backend to ask.
+    /// Logs why no backend is usable, unless one was already tried.
     #[cold]
     fn report_unusable(&self, connection: &PeerConnection<'r>) {
         if !self.has_attempted {
@@ -248,7 +248,7 @@ impl<'r> Peers<'r> {
         }
     }
 
-    /// Why there is no backend to ask.
+    /// The log line for a request without a usable backend.
     fn describe_unusable(&self) -> String {
         let tool = tool_field(self.route);
         match self.route.endpoints().get(self.route.chosen.get()) {
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_left_out_and_https_without_tls() {
+    fn names_and_https_without_tls_are_unusable() {
         let endpoint = |scheme, text: &str| match text.parse() {
             Ok(addr) => Endpoint { scheme, destination: Destination::Addr(addr) },
             Err(_) => Endpoint { scheme, destination: Destination::Name("exec-1", 80) },

@@ -1,10 +1,10 @@
-//! A tool that has moved to a host of its own: says where to.
+//! The canonical redirect: the location on the tool's own host.
 
 use crate::nginx::conf::location::LocationConf;
 use crate::nginx::ffi::request::Request;
 use crate::route::{PathRequest, RedirectRequest, split_path};
 
-/// Adds `Location` to the answer. `None` when memory has run out.
+/// Adds `Location` to the answer. `None` if out of memory.
 pub(super) fn add_location(request: Request<'_>, conf: &LocationConf) -> Option<()> {
     let PathRequest { tool, rest } = split_path(request.path());
     let moved = RedirectRequest { tool, rest, written: request.unparsed_uri(), query: request.args() };

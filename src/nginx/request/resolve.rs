@@ -1,4 +1,4 @@
-//! The route of a request, found once: one decision counts as long as path and configuration ask for the same.
+//! Finds the route of a request once, and reuses it while path and settings stay the same.
 
 use std::ptr;
 
@@ -8,7 +8,7 @@ use crate::nginx::conf::location::LocationConf;
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::request::{Request, StoredContext};
 
-/// The request's route, found now if it wasn't yet; `None` where `urlproxy` is not set and was not before either.
+/// The request's route, looked up on first use. `None` if neither this location nor an earlier one has `urlproxy`.
 #[inline(always)]
 pub(in crate::nginx) fn resolve<'r>(request: Request<'r>) -> Option<&'r RequestRoute<'r>> {
     if let Some(route) = request.context()
@@ -35,8 +35,8 @@ fn resolve_anew<'r>(request: Request<'r>) -> Option<&'r RequestRoute<'r>> {
     look_up_and_store(request, conf, table, path, request.is_main())
 }
 
-/// The route that the variables show: as [`resolve`], but in the page of an error that of the request that failed, until this
-/// location passes the request on.
+/// The route that variables show: as [`resolve`], but an error page shows the route of the failed request until its location
+/// passes the request on.
 pub(super) fn resolve_for_variables<'r>(request: Request<'r>) -> Option<&'r RequestRoute<'r>> {
     if request.is_error_page()
         && let Some(stored) = request.stored_context()
@@ -46,7 +46,7 @@ pub(super) fn resolve_for_variables<'r>(request: Request<'r>) -> Option<&'r Requ
     resolve(request)
 }
 
-/// The route for a request that is passed on now: if the record has changed since it was found, the new one counts.
+/// The route of a request that is about to be passed on: looked up again if its record has changed.
 #[inline(always)]
 pub(in crate::nginx) fn resolve_now<'r>(request: Request<'r>) -> Option<&'r RequestRoute<'r>> {
     let route = resolve(request)?;
@@ -57,7 +57,7 @@ pub(in crate::nginx) fn resolve_now<'r>(request: Request<'r>) -> Option<&'r Requ
 fn refresh<'r>(request: Request<'r>, route: &'r RequestRoute<'r>) -> Option<&'r RequestRoute<'r>> {
     let newer = look_up_and_store(request, route.conf, route.table, route.path, false)?;
     if newer.outcome == Outcome::Unready && newer.version.is_none() {
-        // The table could not tell: what was found before is the best that there is.
+        // The lookup was inconclusive: the stored route is the best known.
         request.set_context(route);
         return Some(route);
     }
@@ -65,7 +65,7 @@ fn refresh<'r>(request: Request<'r>, route: &'r RequestRoute<'r>) -> Option<&'r 
     Some(newer)
 }
 
-/// Looks the route up, and keeps it with the request. `None` only when memory has run out.
+/// Looks the route up and stores it with the request. `None` only if out of memory.
 fn look_up_and_store<'r>(
     request: Request<'r>,
     conf: &'r LocationConf,

@@ -1,9 +1,9 @@
-//! Whom a connection to a backend may be kept for.
+//! Which requests may reuse a kept connection.
 //!
-//! A tool may close its listener, keep the connections that it accepted, and read what is sent to the next tool at its port; and
-//! a connection with TLS was opened for one name. So nginx's `keepalive` uses a connection again only for the same record, and
-//! in the same way. The operator may name networks whose addresses do not change hands, such as an ingress: plain
-//! connections there are everybody's.
+//! A tool may close its listener, keep the accepted connections and read requests meant for the next tool on that port. A TLS
+//! connection is opened for one name. So a connection is reused only for the same owner and the same TLS settings.
+//! The operator may list shared networks, whose addresses do not move between tools (such as an ingress): all owners share
+//! the plain HTTP connections there.
 
 use std::hash::Hasher;
 use std::net::SocketAddr;
@@ -15,23 +15,23 @@ use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::upstream::Upstream;
 use crate::route::Scheme;
 
-/// Everything that two requests must have in common to use the same connection to an address, one after the other.
+/// What two requests must have in common, beside the address, to reuse the same connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReuseKey {
-    /// Whose the requests are. 64 bits of a keyed hash that no tenant sees: nobody can look for two names with the same, and
-    /// even a million records have two of the same once in 37 million zones.
+    /// The owner: a tool or domain, as 64 bits of a keyed hash. Tenants do not see the hash, so they cannot search for
+    /// collisions. A million records collide by chance in one of 37 million zones.
     pub owner: u64,
-    /// How the backend is spoken to: with TLS a hash, odd, of everything that such a connection is opened with, else the
-    /// address, even, of the nginx module that speaks (a connection of `grpc_pass` is of no use to `proxy_pass`).
+    /// How the connection was opened. With TLS: a hash of all TLS settings, always odd. Without: the address of the nginx
+    /// module that opened it, always even, because `proxy_pass` cannot reuse a connection of `grpc_pass`.
     pub session: u64,
 }
 
-/// The record of connections that any may use, and of backends that the operator has named.
+/// The owner of connections that all owners share, and of backends from the configuration.
 const SHARED: u64 = 0;
 
 impl ReuseKey {
-    /// `owner` is [`Record::owner`](crate::table::Record::owner), `shared` are the operator's networks. `None` when nginx has no
-    /// settings for TLS.
+    /// `owner` is [`Record::owner`](crate::table::Record::owner); `shared` are the operator's shared networks. `None` if the
+    /// location has no TLS settings.
     #[inline]
     pub fn of<'r>(
         request: Request<'r>,
@@ -52,7 +52,7 @@ impl ReuseKey {
     }
 }
 
-/// A session from an address that `proxy_bind` names: it may be the client's.
+/// The session of a connection bound by `proxy_bind`, possibly to the client's address.
 #[cold]
 fn bound_session(session: u64, local: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(session, 0);
@@ -60,11 +60,11 @@ fn bound_session(session: u64, local: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// A hash of all that nginx opens a connection with TLS with; `None` when it has no settings.
+/// A hash of all settings of a TLS connection; `None` if the location has no TLS settings.
 #[cold]
 fn tls_session<'r>(request: Request<'r>, upstream: Upstream<'r>, owner: u64) -> Option<u64> {
     let settings = upstream.tls_settings()?;
-    // Only the hosts of one record could want to be mistaken for each other, and its hash is a key that they don't know.
+    // Keyed by the owner's hash, which the owner does not know: a tenant cannot craft colliding host names.
     let mut hasher = SipHasher13::new_with_keys(owner, 0);
     hasher.write_usize(settings.context);
     hasher.write_u64(upstream.tag());
@@ -78,7 +78,7 @@ fn tls_session<'r>(request: Request<'r>, upstream: Upstream<'r>, owner: u64) -> 
         hasher.write(text);
     };
     if settings.verifies || settings.sends_name {
-        // nginx evaluates the same text once the connection is there.
+        // nginx evaluates the same value when it opens the connection.
         write(settings.name.map_or(settings.default_name, |name| request.evaluate(&name)));
     }
     for text in settings.certificates.into_iter().flatten() {

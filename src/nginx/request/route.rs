@@ -1,4 +1,4 @@
-//! A request's route: kept in the request's pool, read by phases, variables and the choice of a backend.
+//! The route of a request, stored in its pool. Phase handlers, variables and backend selection read it.
 
 use std::cell::Cell;
 
@@ -10,49 +10,49 @@ use crate::nginx::ffi::request::{Request, RequestContext};
 use crate::route::{Order, choose, key_hash};
 use crate::table::{Counters, Version};
 
-/// What became of a request.
+/// The result of a route lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::nginx) enum Outcome {
-    /// A route of the tool, or of the domain, answers.
+    /// A route of the tool or domain matches.
     Route,
-    /// The default answers.
+    /// `urlproxy_default` matches.
     Default,
-    /// The tool has moved to a host of its own.
+    /// The tool has its own host: canonical redirect.
     Redirect,
-    /// Nobody does.
+    /// Nothing matches.
     Miss,
-    /// Nobody can tell without a host, and the client named none.
+    /// The mode needs a host, and the request has none.
     NoHost,
-    /// The table can't tell: it was never loaded.
+    /// Unknown: the table is not loaded, or the routes of the tool are still being built.
     Unready,
 }
 
-/// A request's route. Everything it refers to lives as long as the request, or as the configuration.
+/// The route of a request. All references live as long as the request or the configuration.
 pub(in crate::nginx) struct RequestRoute<'r> {
     pub outcome: Outcome,
-    /// Empty when it is not a tool that answers.
+    /// The tool; empty in domain mode.
     pub tool: &'r [u8],
-    /// In domain mode the domain that was found, the host or its wildcard; else empty.
+    /// In domain mode the matched domain: the host or its wildcard. Otherwise empty.
     pub domain: &'r [u8],
     pub pattern: &'r [u8],
-    /// The backends, when there are several.
+    /// The backends, if there are several.
     pub several: &'r [Endpoint<'r>],
-    /// The backend, when there is one.
+    /// The backend, if there is exactly one.
     pub single: Option<Endpoint<'r>>,
-    /// While no backend was needed yet: the number of the record's counters, which count its turns.
+    /// Until a backend is chosen: the number of the record's counters, which indexes its round-robin turn.
     pub pending_turn: Cell<Option<u32>>,
-    /// What decides between several.
+    /// How several backends are ordered.
     order: Cell<Order>,
-    /// The endpoint that is asked: the first choice, then whichever the balancer took.
+    /// Index of the current endpoint: the first choice, then the choices of the balancer.
     pub chosen: Cell<usize>,
     pub table: &'r TableConf,
-    /// Whose the backends are: [`Record::owner`](crate::table::Record::owner), or 0 when they are the operator's.
+    /// The owner of the backends: [`Record::owner`](crate::table::Record::owner), or 0 for a backend from the configuration.
     pub owner: u64,
-    /// Its record's counters, and whose they were when the request was routed.
+    /// The counters of the record, and the ticket that detects a new owner of the counters.
     pub counters: Option<(&'static Counters, u64)>,
-    /// The record that was found, to see whether it has changed since.
+    /// The version of the record, to detect later changes.
     pub version: Option<Version>,
-    /// What this was found for: see [`LocationConf::resolves_like`].
+    /// Path and settings of the lookup: see [`LocationConf::resolves_like`].
     pub path: &'r [u8],
     pub conf: &'r LocationConf,
 }
@@ -62,7 +62,7 @@ impl RequestContext for Module {
 }
 
 impl<'r> RequestRoute<'r> {
-    /// Nothing is found yet.
+    /// A route before its lookup.
     #[inline(always)]
     pub fn new(conf: &'r LocationConf, table: &'r TableConf, path: &'r [u8], tool: &'r [u8]) -> Self {
         Self {
@@ -84,14 +84,14 @@ impl<'r> RequestRoute<'r> {
         }
     }
 
-    /// Whether the record that was found is still the one in the table.
+    /// Whether the record is unchanged in the table.
     #[inline(always)]
     pub fn is_current(&self) -> bool {
         let Some(version) = self.version else { return true };
         self.table.table.get().is_some_and(|table| table.is_current(version))
     }
 
-    /// Goes on with the backend that an older route of the request chose, if there is still such a one.
+    /// Keeps the backend chosen by an older route of the request, if this route still has it.
     pub fn keep_choice(&self, older: &RequestRoute<'_>) {
         let chosen = older.endpoints().get(older.chosen.get()).filter(|_| older.pending_turn.get().is_none());
         let same = chosen.and_then(|chosen| self.endpoints().iter().position(|endpoint| endpoint == chosen));
@@ -100,14 +100,14 @@ impl<'r> RequestRoute<'r> {
         }
     }
 
-    /// Takes this turn.
+    /// Chooses the backend of a round-robin turn.
     fn set_turn(&self, turn: usize) {
         self.pending_turn.set(None);
         self.order.set(Order::Turn(turn));
         self.chosen.set(turn.checked_rem(self.endpoints().len()).unwrap_or(0));
     }
 
-    /// Has the backends asked in the order of their affinity to a key; an empty one changes nothing.
+    /// Orders the backends by their weight for `key`. An empty key changes nothing.
     fn set_hash_key(&self, key: &[u8]) {
         if key.is_empty() {
             return;
@@ -118,7 +118,7 @@ impl<'r> RequestRoute<'r> {
         }
     }
 
-    /// The backend that is asked next: one that has no bit in `tried`, and that `admits` lets in if there is such a one.
+    /// Chooses the next backend without a bit in `tried`, preferably one that `admits` accepts.
     pub fn choose(&self, tried: u64, admits: impl Fn(&Endpoint<'_>) -> bool) -> Option<usize> {
         let (endpoints, order) = (self.endpoints(), self.order.get());
         let weight = |at: usize| match (order, endpoints.get(at)) {
@@ -128,7 +128,7 @@ impl<'r> RequestRoute<'r> {
         choose(endpoints.len(), order, tried, weight, |at| endpoints.get(at).is_some_and(&admits))
     }
 
-    /// All backends.
+    /// All backends of the route.
     pub fn endpoints(&self) -> &[Endpoint<'r>] {
         match self.several {
             [] => self.single.as_slice(),
@@ -136,7 +136,7 @@ impl<'r> RequestRoute<'r> {
         }
     }
 
-    /// Chooses the first of [`Self::endpoints`] to ask, unless that was done: whose turn it is, or whom the hash key says.
+    /// Chooses the first backend, by turn or by hash key, unless that is done.
     #[inline(always)]
     pub fn choose_first(&self, request: Request<'r>) {
         if let Some(number) = self.pending_turn.get() {
@@ -148,18 +148,18 @@ impl<'r> RequestRoute<'r> {
     fn take_turn(&self, request: Request<'r>, number: u32) {
         self.set_turn(self.next_turn(number));
         if let Some(hash) = &self.conf.hash {
-            // The key may be made of this route's own variables, which know whose turn it is.
+            // The key may contain this route's own variables, which show the backend of this turn.
             self.set_hash_key(request.evaluate(hash));
         }
     }
 
-    /// The backend that is asked.
+    /// The current backend, chosen on first use.
     pub fn endpoint(&self, request: Request<'r>) -> Option<&Endpoint<'r>> {
         self.choose_first(request);
         self.endpoints().get(self.chosen.get())
     }
 
-    /// Whose turn it is in this worker, and moves on.
+    /// Advances the round-robin turn of this worker.
     fn next_turn(&self, number: u32) -> usize {
         let (Ok(mut worker), Some(table)) = (self.table.worker.try_borrow_mut(), self.table.table.get()) else {
             return 0;

@@ -1,4 +1,4 @@
-//! Who answers a request: the tool or the domain that it is for, else the default.
+//! Route lookup: the target tool or domain first, then the default.
 
 use super::endpoint::{Destination, Endpoint};
 use super::route::{Outcome, RequestRoute};
@@ -8,18 +8,18 @@ use crate::nginx::ffi::pool::Pool;
 use crate::route::{Kind, LookupKey, PathRequest, label_below, normal_host, split_path};
 use crate::table::{HashedKey, Lookup, Record, Table};
 
-/// Whom a request is for. Paths live as long as the request, and so does its host.
+/// The tool or domain that a request names.
 pub(super) enum Target<'r> {
     Tool(PathRequest<'r>),
     Domain(&'r [u8]),
-    /// The host is not one below the domain that has the tools.
+    /// The host is not directly below the domain of the tools.
     OtherHost,
-    /// The client named no host.
+    /// The request has no host.
     NoHost,
 }
 
 impl<'r> Target<'r> {
-    /// `host` is what nginx has made of the request line, `Host` or `:authority`: lower case, without port and trailing dot.
+    /// `host` is nginx's host of the request: lower case, without port and trailing dot.
     #[inline(always)]
     pub fn of(mode: &Mode, path: &'r [u8], host: impl FnOnce() -> &'r [u8]) -> Self {
         if *mode == Mode::Path {
@@ -36,12 +36,12 @@ impl<'r> Target<'r> {
     }
 }
 
-/// Whether somebody answers.
+/// Whether a record has a matching route.
 #[derive(PartialEq)]
 enum SearchResult {
     Found,
     NotFound,
-    /// The table could not tell.
+    /// The read was contended, or the routes are still being built.
     Unknown,
 }
 
@@ -49,13 +49,13 @@ enum SearchResult {
 enum Redirect {
     Found,
     Absent,
-    /// The table does not have all of them: a tool without a route may still have moved.
+    /// Redirects are not loaded yet: a tool without a route may still have one.
     Unknown,
-    /// The table could not tell.
+    /// The read was contended.
     Contended,
 }
 
-/// Finds out who answers: the tool, else the default. `None` only when memory has run out.
+/// Looks up the target, then the default. `None` only if out of memory.
 #[inline]
 pub(super) fn look_up<'r>(
     route: &mut RequestRoute<'r>,
@@ -76,12 +76,12 @@ pub(super) fn look_up<'r>(
     Search { pool, table, worker: &mut worker, route }.run(target, may_redirect)
 }
 
-/// A search for a request's route.
+/// One lookup of a request's route.
 struct Search<'s, 'r> {
     pool: Pool<'r>,
     table: &'s Table<'static>,
     worker: &'s mut Worker,
-    /// Where what is found goes.
+    /// Receives the result.
     route: &'s mut RequestRoute<'r>,
 }
 
@@ -89,14 +89,14 @@ impl<'r> Search<'_, 'r> {
     #[inline(always)]
     fn run(&mut self, target: &Target<'r>, may_redirect: bool) -> Option<()> {
         let (table, conf) = (self.table, self.route.conf);
-        // Before the search: what is loaded meanwhile must not turn "not yet" into "no such tool".
+        // Read before the search: a load that completes meanwhile must not turn "not loaded" into a miss.
         let kind = if matches!(target, Target::Domain(_)) { Kind::Domain } else { Kind::Tool };
         let is_loaded = table.header().knows(kind);
         let mut is_complete = is_loaded;
         let mut result = match target {
             Target::Tool(path) => {
                 let sought = table.sought(LookupKey::tool(path.tool));
-                // What is a part of an result cannot be sent elsewhere.
+                // A subrequest cannot redirect the client.
                 if conf.redirects() && may_redirect {
                     match self.search_redirect(&sought) {
                         Redirect::Found => {
@@ -141,7 +141,7 @@ impl<'r> Search<'_, 'r> {
         Some(())
     }
 
-    /// Whether the tool has moved.
+    /// Looks up the canonical redirect of the tool.
     #[inline(never)]
     fn search_redirect(&mut self, tool: &HashedKey<'_>) -> Redirect {
         let Some(redirect) = tool.redirect() else { return Redirect::Absent };
@@ -157,7 +157,7 @@ impl<'r> Search<'_, 'r> {
         }
     }
 
-    /// Takes over the backends of a host, or of the wildcard that stands for it.
+    /// Looks up the host, then the wildcard of its parent domain.
     #[inline(never)]
     fn search_domain(&mut self, host: &'r [u8]) -> Option<SearchResult> {
         let Some(normal) = normal_host(host) else { return Some(SearchResult::NotFound) };
@@ -176,13 +176,13 @@ impl<'r> Search<'_, 'r> {
         Some(result)
     }
 
-    /// As [`Self::search`], for whom it need not be inlined.
+    /// [`Self::search`], not inlined: for the less frequent callers.
     #[inline(never)]
     fn search_outlined(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<SearchResult> {
         self.search(sought, rest)
     }
 
-    /// Takes over the route of a record, if one of its patterns is found.
+    /// Looks up a record and stores the first route whose pattern matches.
     #[inline(always)]
     fn search(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<SearchResult> {
         let table = self.table;
@@ -207,7 +207,7 @@ impl<'r> Search<'_, 'r> {
     }
 }
 
-/// Takes over the first of a record's routes whose pattern is found.
+/// Stores the first route of a record whose pattern matches.
 #[inline(never)]
 fn select<'r>(found: &mut RequestRoute<'r>, pool: Pool<'r>, record: &Record<'_>, rest: &[u8]) -> Option<SearchResult> {
     let Some(route) = record.select(rest) else {
@@ -215,7 +215,7 @@ fn select<'r>(found: &mut RequestRoute<'r>, pool: Pool<'r>, record: &Record<'_>,
             found.version = None;
             return Some(SearchResult::NotFound);
         }
-        // A record without any routes is one whose routes are being built. That much is certain.
+        // A record without routes is one whose routes are still being built; its version stays valid.
         return Some(SearchResult::Unknown);
     };
     found.pattern = pool.copy(route.pattern)?;

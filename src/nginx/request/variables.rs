@@ -16,7 +16,7 @@ pub(in crate::nginx) static VARIABLES: [Variable; 6] = [
     Variable { name: "urlproxy_result", read: result },
 ];
 
-/// A text that cannot end a header line or a log line, whatever a tenant wrote.
+/// Hides a value with a control character, which could end a header line or a log line.
 fn without_control(text: &[u8]) -> Option<&[u8]> {
     Some(text).filter(|text| !text.iter().any(u8::is_ascii_control))
 }
