@@ -106,7 +106,7 @@ impl Connection {
 
     fn pool(&self) -> Pool<'_> {
         let pool = raw_field!(self.pool);
-        // SAFETY: an upstream's connection has a pool of its own, as long as it is open.
+        // SAFETY: an upstream connection has its own pool while it is open.
         unsafe { Pool::from_raw(pool) }
     }
 
@@ -353,7 +353,7 @@ unsafe extern "C" fn close(c: *mut ngx_connection_t) {
             return;
         }
     }
-    // SAFETY: an upstream's connection has a pool of its own.
+    // SAFETY: an upstream connection has its own pool.
     let pool = unsafe { (*c).pool };
     // SAFETY: nothing uses the contents of the pool any more, guaranteed by the caller.
     unsafe { ngx_destroy_pool(pool) };

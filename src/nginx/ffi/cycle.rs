@@ -69,7 +69,7 @@ impl<'c> Cycle<'c> {
     /// The modules of the cycle.
     pub(super) fn modules(self) -> impl Iterator<Item = &'c ngx_module_t> {
         let cycle = self.as_ref();
-        // SAFETY: a cycle has an array of so many modules.
+        // SAFETY: `modules_n` is the length of the array.
         let modules = unsafe { std::slice::from_raw_parts(cycle.modules, cycle.modules_n) };
         // SAFETY: a cycle keeps its modules loaded.
         modules.iter().filter_map(|module| unsafe { module.as_ref() })

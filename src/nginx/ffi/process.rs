@@ -37,7 +37,7 @@ pub(in crate::nginx) fn is_exiting() -> bool {
 /// signals end the process directly.
 pub(in crate::nginx) fn is_shutting_down() -> bool {
     let flags = [&raw mut ngx_quit, &raw mut ngx_terminate];
-    // SAFETY: aligned words of nginx's that are there as long as the process.
+    // SAFETY: aligned words of nginx, valid as long as the process.
     let is_set = |flag: *mut _| unsafe { AtomicI32::from_ptr(flag) }.load(Relaxed) != 0;
     flags.into_iter().any(is_set) || is_shutdown_signal_pending()
 }
