@@ -1,4 +1,4 @@
-# allow_backend: a route that leads anywhere else is set aside, and says so.
+# allow_backend: routes to other networks are rejected and logged.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== inside and outside
+=== only routes to allowed networks are served
 --- table
 allow_backend 127.0.0.0/8;
 --- redis
@@ -28,7 +28,7 @@ is outside the allowed networks, tool="mapped" pattern=".*"
 
 
 
-=== a name may be anything
+=== a list rejects names
 --- table
 allow_backend 127.0.0.0/8;
 --- redis
@@ -40,7 +40,7 @@ urlproxy: route rejected: backend http://localhost:80 is a name, but only addres
 
 
 
-=== several networks, single addresses, several lines
+=== lists accept networks, addresses and several lines
 --- table
 allow_backend 192.0.2.0/24 127.0.0.1;
 allow_backend fd00::/8;
@@ -61,7 +61,7 @@ urlproxy: route rejected: backend http://127.0.0.2:80 is outside the allowed net
 
 
 
-=== while nginx runs
+=== changes while nginx runs are checked
 --- table
 allow_backend 127.0.0.0/8;
 --- redis
@@ -74,7 +74,7 @@ ok(eventually { ask('GET /hello/')->{status} == 200 }, 'and comes back with a pl
 
 
 
-=== without a list special addresses are refused, and loopback is not
+=== without a list, special addresses are rejected and loopback is allowed
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /meta http://169.254.169.254 /any http://0.0.0.0:80 /mapped http://[::ffff:169.254.169.254]:80
 HSET prefix:hello /nat64 http://[64:ff9b::a9fe:a9fe]:80 /group http://224.0.0.1:80 /local http://[fe80::1]:80
@@ -98,7 +98,7 @@ expected a server's, domain="www.example.org"
 
 
 
-=== a list of everything does not mean them, one that names them does
+=== special addresses must be listed explicitly
 --- table
 allow_backend 0.0.0.0/0 169.254.7.0/24;
 --- redis

@@ -1,4 +1,4 @@
-# Tools that ask for it are at a host of their own: 307, with path and query as they were written, and to nowhere else.
+# urlproxy_canonical: tools with a redirect key are redirected to their own host, with path and query preserved.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -12,7 +12,7 @@ run_tests;
 
 __DATA__
 
-=== path and query are kept as they were written
+=== path and query are preserved
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:stays .* http://$TEST_NGINX_TOOL_B
@@ -34,7 +34,7 @@ HSET redirect:hello .* hello.toolforge.org
 
 
 
-=== dots, slashes and a slash behind the tool's name that was encoded are resolved first
+=== dots, slashes and encoded slashes are resolved first
 --- redis
 HSET redirect:hello .* x
 --- requests
@@ -47,7 +47,7 @@ HSET redirect:hello .* x
 
 
 
-=== whatever the bytes, it leads to the tool's host
+=== unusual bytes cannot change the target host
 --- redis
 HSET redirect:hello .* https://evil.example/
 HSET redirect:evil.example .* x
@@ -70,7 +70,7 @@ urlproxy: route rejected: tool "evil.example" cannot have its own host, expected
 
 
 
-=== the key alone asks for it: whichever pattern, with or without routes, for every method
+=== the key alone decides: for any pattern, with or without routes, for every method
 --- redis
 HSET redirect:hello ( x /only y
 --- perl
@@ -81,7 +81,7 @@ for my $method (qw(GET HEAD POST PUT DELETE OPTIONS)) {
 
 
 
-=== it comes and goes with its key
+=== redirects follow changes of the key
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -96,7 +96,7 @@ is($status->(), 200);
 
 
 
-=== the default tool's is not that of what it answers
+=== the redirect of the default tool does not apply to its fallback requests
 --- redis
 HSET prefix:admin .* http://$TEST_NGINX_TOOL_B
 HSET redirect:admin .* admin.toolforge.org
@@ -108,7 +108,7 @@ urlproxy_default admin;
 
 
 
-=== off below a level that has it
+=== off overrides inheritance
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET redirect:hello .* hello.toolforge.org
@@ -123,7 +123,7 @@ location /hello/there { urlproxy tools path; proxy_pass http://tools; }
 
 
 
-=== only in path mode
+=== other modes do not redirect
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET redirect:hello .* hello.toolforge.org
@@ -135,7 +135,7 @@ http://hello.toolforge.org/sub  200  a
 
 
 
-=== a rewritten path is where it leads
+=== the target is the rewritten path
 --- redis
 HSET redirect:hello .* x
 --- server
@@ -145,7 +145,7 @@ rewrite ^/old/(.*)$ /hello/new/$1;
 
 
 
-=== one Location, also when the page for it is a tool that has moved too
+=== an error page of a redirected tool has one Location header
 --- redis
 HSET redirect:hello .* x
 HSET redirect:other .* x
@@ -159,7 +159,7 @@ is_deeply([$answer->{status}, @locations], [307, 'https://other.toolforge.org/x'
 
 
 
-=== a subrequest is not redirected: it takes the tool's routes
+=== subrequests are routed, not redirected
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:auth .* http://$TEST_NGINX_TOOL_B

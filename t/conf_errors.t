@@ -1,6 +1,6 @@
-# Every way to write a directive wrong: nginx does not start, and says which directive, which value, and what a right one
-# would be. A row is `part: what is written there => what nginx says`; a row with <> is one case for each indented line below
-# it, which stands for <> on both sides.
+# Configuration errors: nginx does not start, and names the directive, the wrong value and an example. A row is
+# `part: configuration => error message`. A row with <> is one case per indented line below it, which replaces <> on both
+# sides.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 

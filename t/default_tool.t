@@ -1,4 +1,4 @@
-# Who answers what no route matches: a tool whose patterns see the whole path, a backend, or nobody.
+# urlproxy_default: the fallback for requests that match no route is a tool, a backend or none.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== the default tool's patterns see the whole path
+=== patterns of the default tool match the whole path
 --- location
 urlproxy_default admin;
 --- redis
@@ -23,7 +23,7 @@ HSET prefix:admin ^/nobody/ http://$TEST_NGINX_TOOL_C .* http://$TEST_NGINX_TOOL
 
 
 
-=== a default tool that has no route for the path is a miss
+=== a default tool without a matching route is a miss
 --- location
 urlproxy_default admin;
 --- redis
@@ -34,7 +34,7 @@ HSET prefix:admin ^/known http://$TEST_NGINX_TOOL_B
 
 
 
-=== a default tool that is not registered is a miss, until it is
+=== a default tool is a miss until it is registered
 --- location
 urlproxy_default admin;
 --- requests
@@ -45,7 +45,7 @@ ok(eventually { ask('GET /hello/')->{status} == 200 });
 
 
 
-=== a backend as default
+=== a backend can be the default
 --- location
 urlproxy_default http://$TEST_NGINX_TOOL_C;
 --- redis
@@ -57,7 +57,7 @@ HSET prefix:hello ^/only http://$TEST_NGINX_TOOL_A
 
 
 
-=== off is the default, and takes back what was inherited
+=== off overrides inheritance
 --- http
 urlproxy_default http://$TEST_NGINX_TOOL_C;
 --- server

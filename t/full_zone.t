@@ -1,4 +1,4 @@
-# More tools than fit the zone: those that are in are served, the others are set aside with the reason.
+# A full zone: tools that fit are served; the others are rejected with the reason.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== full from the start
+=== routes that do not fit at start are rejected
 --- table
 zone 256k;
 --- redis eval
@@ -31,7 +31,7 @@ urlproxy: route rejected:
 
 
 
-=== tools that take all they may leave room for the others
+=== tools at their share leave room for others
 --- table
 zone 1m;
 --- redis eval
@@ -51,7 +51,7 @@ the table is full
 
 
 
-=== a change for which there is no room
+=== a change that does not fit is rejected
 --- table
 zone 256k;
 --- redis eval

@@ -1,4 +1,4 @@
-# urlproxy_hash: requests with the same key go to the same of several backends.
+# urlproxy_hash: requests with the same key go to the same one of several backends.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -11,7 +11,7 @@ run_tests;
 
 __DATA__
 
-=== a key stays with its backend, and keys are spread
+=== keys stay with their backend and spread over all
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
 --- perl
@@ -25,7 +25,7 @@ is(scalar(keys %count), 3);
 
 
 
-=== without a key they take turns
+=== backends take turns without a key
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
 --- perl
@@ -33,7 +33,7 @@ like(join('', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 4), qr/^(ab){
 
 
 
-=== when one goes its keys are spread over the others, whose own keys stay
+=== a removed backend's keys spread over the others; other keys stay
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
 --- perl
@@ -52,7 +52,7 @@ ok(eventually { $all->() eq $before }, 'it comes back to its own keys');
 
 
 
-=== a failed one's keys go where they would go without it, and to it again
+=== keys of an unavailable backend move as if it were removed, and return
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_DEAD_A
 HSET prefix:marker .* http://$TEST_NGINX_TOOL_A
@@ -66,7 +66,7 @@ urlproxy_hash $http_x_session;
 add_header X-Addr $upstream_addr always;
 --- pass: http://stubborn
 --- perl
-# Who was asked for each key, in turn.
+# The backends tried for each key, in order.
 my $all = sub { my ($path) = @_; map { ask("GET $path", headers => ["X-Session: $_"])->{headers}{'x-addr'} } 1 .. 90 };
 my ($dead, %taker) = ($ENV{TEST_NGINX_DEAD_A});
 my @before = $all->('/hello/');
@@ -76,7 +76,7 @@ $taker{ $before[$_] =~ s/.*, //r } = 1 for @own;
 is(join(' ', sort keys %taker), join(' ', sort @ENV{qw(TEST_NGINX_TOOL_A TEST_NGINX_TOOL_B)}), 'both others take them over');
 my @without = map { s/^\Q$dead\E, //r } @before;
 is(scalar(grep { /,/ } @without), 0, 'no other key is tried twice');
-# The first of its own keys finds out, the others are spared.
+# The first of its keys detects the failure; the others skip the backend.
 ask('GET /hello/cautious', headers => ['X-Session: ' . ($own[0] + 1)]);
 is_deeply([$all->('/hello/cautious')], \@without, 'once it is known to fail');
 is_deeply([$all->('/hello/')],         \@before,  'where failures are not counted it is asked as before');
@@ -87,7 +87,7 @@ is_deeply([$all->('/hello/')], \@without, 'without it');
 
 
 
-=== it holds for the variable too
+=== proxy_pass with the variable uses the hash too
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
 --- pass: $urlproxy_backend
@@ -102,13 +102,13 @@ is(scalar(keys %all), 3);
 
 
 
-=== the key may be made of the route's own variables
+=== the key may contain the route's own variables
 --- redis eval
 [ map { ['SADD', "prefix:tool-$_", map { "http://$_" } @ENV{qw(TEST_NGINX_TOOL_A TEST_NGINX_TOOL_B TEST_NGINX_TOOL_C)}] } 1 .. 40 ]
 --- location
 urlproxy_hash $urlproxy_tool;
 --- perl
-# Were the key empty, they would take turns; were it the same for all tools, one backend would have them all.
+# With an empty key they would take turns; with the same key for all tools, one backend would get all requests.
 my %all;
 for my $tool (map { "tool-$_" } 1 .. 40) {
     my %asked = map { ask("GET /$tool/")->{headers}{'x-tool'} => 1 } 1 .. 4;

@@ -1,4 +1,4 @@
-# HEAD is answered like GET, without the body.
+# HEAD responses have the headers of GET and no body.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== by a tool
+=== HEAD to a tool
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -17,7 +17,7 @@ is($get->{headers}{'content-length'}, 1234);
 
 
 
-=== by nobody
+=== HEAD that misses
 --- perl
 my $client = start_ask('HEAD /nobody/');
 is(answer($client, 1)->{status}, 503);
@@ -25,7 +25,7 @@ is(sysread($client, my $more, 1), 0, 'nothing follows the header');
 
 
 
-=== with what follows on the same connection
+=== HEAD with pipelined requests
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- upstream

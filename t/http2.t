@@ -1,4 +1,4 @@
-# HTTP/2: each stream is a request of its own, and :authority is the host, whatever else a client names.
+# HTTP/2: each stream is routed by itself, and :authority is the host.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -26,7 +26,7 @@ server {
 CONF
 });
 
-# One request; `more` are headers beyond the usual ones, an undefined authority leaves it out.
+# Builds one request. `more` are additional headers; an undefined authority is omitted.
 sub h2_request {
     my ($path, %with) = @_;
     my $authority = exists $with{authority} ? $with{authority} : 'tools.example.org';
@@ -40,10 +40,10 @@ sub h2_request {
     };
 }
 
-# All at once, on one connection.
+# Sends all requests at once, on one connection.
 sub h2_ask {
     my (@requests) = @_;
-    # Debian's own, which has the library.
+    # Debian's Python, which has the library.
     my $pid = IPC::Open2::open2(my $out, my $in, '/usr/bin/python3', 't/lib/h2_client.py', server_root() . '/h2.sock');
     print $in JSON::PP::encode_json($_), "\n" for @requests;
     close $in;
@@ -53,7 +53,7 @@ sub h2_ask {
     return wantarray ? @answers : $answers[0];
 }
 
-# What came of it in a few words: the status and which demo tool answered, or how it ended.
+# Summarizes each response: the status and the demo tool that answered, or how the stream ended.
 sub h2_words {
     return join ', ', map { $_->{status} ? "$_->{status} " . ($_->{headers}{'x-tool'} // '-') : join ' ', %$_ } @_;
 }
@@ -64,7 +64,7 @@ run_tests;
 
 __DATA__
 
-=== a stream is routed as a request is
+=== streams are routed like HTTP/1.1 requests
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /api http://$TEST_NGINX_TOOL_B
 --- perl
@@ -78,7 +78,7 @@ like($post->{body}, qr/^body: 5000 bytes/m);
 
 
 
-=== a hundred streams at once are not mixed up
+=== a hundred concurrent streams get their own responses
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:other .* http://$TEST_NGINX_TOOL_B
@@ -110,7 +110,7 @@ like(h2_words(h2_ask($of->('www.example.org/x'))), qr/^400|^reset/, 'no host');
 
 
 
-=== with an :authority and another Host nobody gets the request of the other
+=== a conflicting Host does not route the request elsewhere
 --- redis
 SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
 SADD frontend:other.example.org http://$TEST_NGINX_TOOL_B
@@ -122,14 +122,14 @@ for (['www.example.org', 'other.example.org', 'a'], ['other.example.org', 'www.e
     my ($authority, $host, $tool) = @$_;
     is(h2_words(h2_ask(h2_request('/', authority => $authority))), "200 $tool", "$authority alone");
     my $got = h2_ask(h2_request('/', authority => $authority, more => [['host', $host]]));
-    # nginx refuses it, or goes by :authority, and then the tool sees no other host either: RFC 9113, 8.3.1.
+    # nginx refuses the request, or uses :authority and passes only that on: RFC 9113, 8.3.1.
     like(h2_words($got), qr/^(400 -|200 $tool)$/, "$authority, but Host: $host");
     like($got->{body}, qr/^host: \Q$authority\E$/m, 'which the tool sees too') if $got->{status} == 200;
 }
 
 
 
-=== streams that are reset cost the others nothing
+=== reset streams do not affect others
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
@@ -141,7 +141,7 @@ for my $round (1 .. 5) {
     is(h2_words($got[20]), '200 a', "round $round: one in the midst");
     like(h2_words($got[41]), qr/^200 [ab]$/, "round $round: one after all");
 }
-# Neither has failed: they still take turns.
+# Neither backend counts as failed: they still take turns.
 my %asked = map { ask('GET /several/')->{headers}{'x-tool'} => 1 } 1 .. 4;
 is(join('', sort keys %asked), 'ab');
 is("@{[worker_pids()]}", $worker, 'the worker is the same');
@@ -153,7 +153,7 @@ panic
 
 
 
-=== a backend that ends in mid-answer ends its stream alone
+=== a backend that closes mid-response ends only its stream
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:broken .* http://$TEST_NGINX_OWN_A

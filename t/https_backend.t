@@ -1,4 +1,4 @@
-# A backend that speaks TLS is spoken to in TLS, through an upstream and through the variable.
+# https backends get TLS, through an upstream and through the variable.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use NginxBackend;
@@ -15,8 +15,8 @@ location /tool/ { urlproxy tools path; proxy_pass https://tools; $passed proxy_s
 location /certified/ { urlproxy tools domain; proxy_pass https://tools; $passed proxy_ssl_name fixed.example; proxy_ssl_certificate \$arg_cert; proxy_ssl_certificate_key \$TEST_NGINX_SERVROOT/html/key.pem; }
 CONF
 
-# Asks a backend that says for what name a connection was opened, and which it is: each of these requests has its own.
-sub are_kept_apart {
+# The backend responds with the TLS name and the number of its connection. Each of these requests must have its own connection.
+sub have_separate_connections {
     my ($port) = @_;
     my $dir = html_dir();
     redis('SADD', $_, "https://127.0.0.1:$port") for 'frontend:*.example.org', 'prefix:tool';
@@ -50,7 +50,7 @@ location /variable { urlproxy tools path; proxy_pass $urlproxy_backend; }
 --- upstream
 keepalive 8;
 --- perl
-# openssl's test server: it answers with a page about the connection.
+# openssl's test server answers with a page about the connection.
 my $dir = html_dir();
 system("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=tool -days 2 -keyout $dir/key.pem -out $dir/cert.pem >$dir/openssl.log 2>&1") == 0
     or die 'openssl req';
@@ -89,20 +89,20 @@ sub free_port {
 
 
 
-=== a kept connection is used again only for the same name, settings and certificate
+=== kept connections are reused only for the same name, settings and certificate
 --- upstream
 keepalive 16;
 --- server eval: $::locations
 --- user_files eval: NginxBackend::certificate_files()
 --- perl
-with_nginx_backend('ssl', 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; return 200 "$ssl_server_name $connection";', \&are_kept_apart);
+with_nginx_backend('ssl', 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; return 200 "$ssl_server_name $connection";', \&have_separate_connections);
 
 
 
-=== the same for urlproxy_keepalive
+=== urlproxy_keepalive reuses only for the same name, settings and certificate
 --- upstream
 urlproxy_keepalive 64;
 --- server eval: $::locations
 --- user_files eval: NginxBackend::certificate_files()
 --- perl
-with_nginx_backend('ssl', 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; return 200 "$ssl_server_name $connection";', \&are_kept_apart);
+with_nginx_backend('ssl', 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; return 200 "$ssl_server_name $connection";', \&have_separate_connections);

@@ -1,4 +1,4 @@
-# Where a request goes on inside nginx: the page of an error, a named location, a backend's X-Accel-Redirect.
+# Internal redirects: error pages, named locations, X-Accel-Redirect, try_files.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== the page of a failed backend knows whose it was
+=== the error page of a failed backend knows the tool
 --- location
 error_page 502 504 /sorry;
 --- server
@@ -21,7 +21,7 @@ route of hello by ^/api at http://$TEST_NGINX_DEAD_A
 
 
 
-=== so does a named location
+=== a named location knows the tool
 --- location
 error_page 502 504 @sorry;
 --- server
@@ -35,7 +35,7 @@ GET /hello/
 
 
 
-=== the page may come from another tool
+=== an error page may come from another tool
 --- location
 error_page 502 /errors/page;
 --- redis
@@ -46,7 +46,7 @@ HSET prefix:errors .* http://$TEST_NGINX_TOOL_B
 
 
 
-=== the page may come from the default tool
+=== an error page may come from the default tool
 --- location
 error_page 503 = @admin;
 --- server
@@ -58,7 +58,7 @@ HSET prefix:admin .* http://$TEST_NGINX_TOOL_C
 
 
 
-=== a page that is not there either ends it
+=== a missing error page ends the request
 --- location
 error_page 502 /dead/;
 recursive_error_pages on;
@@ -70,7 +70,7 @@ like(ask('GET /hello/')->{status}, qr/^50[02]$/);
 
 
 
-=== an error that a tool itself has answered
+=== proxy_intercept_errors replaces an error of the tool
 --- location
 proxy_intercept_errors on;
 error_page 404 /sorry;
@@ -96,7 +96,7 @@ location = /sorry { default_type text/plain; return 200 "[$urlproxy_tool$urlprox
 
 
 
-=== X-Accel-Redirect leads to another tool
+=== X-Accel-Redirect can lead to another tool
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_OWN_A
 HSET prefix:other .* http://$TEST_NGINX_TOOL_B
@@ -111,7 +111,7 @@ like($answer->{body}, qr{^uri: /other/x$}m);
 
 
 
-=== try_files
+=== try_files changes the route
 --- server
 location /files/ { root $TEST_NGINX_SERVER_ROOT/html; try_files $uri @tools; }
 location @tools { urlproxy tools path; proxy_pass http://tools; }
@@ -126,7 +126,7 @@ HSET prefix:files .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== an error's location that has urlproxy knows what failed, too
+=== an error location with urlproxy knows the failed tool
 --- location
 error_page 502 /sorry;
 --- server
@@ -144,7 +144,7 @@ route of hello at http://$TEST_NGINX_DEAD_A
 
 
 
-=== a named one too, whatever its settings are
+=== a named error location with urlproxy knows the failed tool
 --- location
 error_page 503 @sorry;
 --- server
@@ -158,7 +158,7 @@ GET /nobody/
 
 
 
-=== once it passes the request on, the variables are those of the route
+=== variables change when the error location passes the request on
 --- location
 error_page 502 = /errors/page;
 --- redis

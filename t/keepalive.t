@@ -1,4 +1,4 @@
-# Connections to backends are kept and used again, and one that has gone stale fails no request.
+# nginx's own keepalive: connections to backends are reused, and stale connections fail no request.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== with keepalive all requests go through one connection
+=== keepalive reuses one connection
 --- upstream
 keepalive 8;
 --- redis
@@ -28,7 +28,7 @@ is($peer->('/hello/') . $peer->('/other/'), $kept . $other, 'both are kept');
 
 
 
-=== without keepalive each request has its own
+=== without keepalive each request has a new connection
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -38,7 +38,7 @@ is(scalar keys %peers, 5);
 
 
 
-=== several backends each have theirs
+=== each of several backends has its own connection
 --- upstream
 keepalive 8;
 --- redis
@@ -54,7 +54,7 @@ is_deeply([map { values %$_ } @peers{qw(a b)}], [3, 3], 'two connections, three 
 
 
 
-=== a route that moved leaves its connection behind
+=== a moved route does not reuse its old connection
 --- upstream
 keepalive 8;
 --- redis
@@ -66,7 +66,7 @@ ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' });
 
 
 
-=== a kept connection closed by the backend: a GET is sent again, on a new one
+=== a GET on a stale connection is repeated on a new one
 --- upstream
 keepalive 8;
 --- redis
@@ -87,7 +87,7 @@ is(answer($client)->{body}, 2, 'the client has noticed nothing');
 
 
 
-=== a kept connection closed by the backend: a POST is not sent again
+=== a POST on a stale connection is not repeated
 --- upstream
 keepalive 8;
 --- redis
@@ -102,11 +102,11 @@ $client = start_ask('POST /hello/', body => 'x');
 read_message($kept);
 close $kept;
 is(answer($client)->{status}, 502);
-ok(is_left_alone('A'), 'no second connection');
+ok(has_no_connection('A'), 'no second connection');
 
 
 
-=== kept connections to two backends that both closed theirs
+=== stale connections to two backends fail no request
 --- upstream
 keepalive 8;
 --- redis
@@ -115,7 +115,7 @@ SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 my %kept;
 for (1, 2) {
     my $client = start_ask('GET /hello/');
-    my $name = asked_next($client);
+    my $name = next_backend($client);
     $kept{$name} = accept_on($name);
     read_message($kept{$name});
     send_bytes($kept{$name}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -124,19 +124,19 @@ for (1, 2) {
 is_deeply([sort keys %kept], ['A', 'B'], 'both have a connection');
 my $client = start_ask('GET /hello/again');
 for (1, 2) {
-    my ($ready) = IO::Select->new(values %kept)->can_read($patience) or die 'nobody was asked';
+    my ($ready) = IO::Select->new(values %kept)->can_read($timeout) or die 'no request arrived';
     my ($asked) = grep { $kept{$_} == $ready } keys %kept;
     read_message($ready);
     close delete $kept{$asked};
 }
-my $new = accept_on(asked_next($client));
+my $new = accept_on(next_backend($client));
 like(read_message($new)->{head}, qr{\AGET /hello/again }, 'one is asked on a new connection');
 send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain");
 is(answer($client)->{body}, 'again', 'the client has noticed nothing');
 
 
 
-=== the cache is no larger than said
+=== the pool does not exceed its size
 --- upstream
 keepalive 1;
 --- redis
@@ -151,7 +151,7 @@ isnt($peer->('/hello/'), $first, 'and gave way to another');
 
 
 
-=== a connection that a tool kept when it gave up its port is not used for the next tool there
+=== a former tool's open connection is not used for the next tool on its port
 --- upstream
 keepalive 8;
 --- redis
@@ -165,10 +165,10 @@ send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
 is(answer($client)->{body}, 1);
 $client = start_ask('GET /next/', headers => ['Cookie: secret']);
 my $new = accept_on('A');
-like(read_message($new)->{head}, qr{\AGET /next/ .*^Cookie: secret}ms, 'whoever listens now has the request');
+like(read_message($new)->{head}, qr{\AGET /next/ .*^Cookie: secret}ms, 'the current listener gets the request');
 send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2");
 is(answer($client)->{body}, 2);
-ok(!IO::Select->new($kept)->can_read(0.1), 'and the former tool nothing of it');
+ok(!IO::Select->new($kept)->can_read(0.1), 'and the former tool does not');
 $client = start_ask('GET /former/again');
 like(read_message($kept)->{head}, qr{\AGET /former/again }, 'the former has its own');
 send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3");
@@ -176,7 +176,7 @@ is(answer($client)->{body}, 3);
 
 
 
-=== the same for an IPv6 address
+=== a former tool's open IPv6 connection is not used for the next tool
 --- upstream
 keepalive 8;
 --- perl
@@ -189,7 +189,7 @@ else {
     my %kept;
     for my $tool (qw(one two)) {
         my $client = start_ask("GET /$tool/");
-        IO::Select->new($listener)->can_read($patience) or die "no connection for $tool";
+        IO::Select->new($listener)->can_read($timeout) or die "no connection for $tool";
         $kept{$tool} = $listener->accept;
         like(read_message($kept{$tool})->{head}, qr{\AGET /$tool/ });
         send_bytes($kept{$tool}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -203,7 +203,7 @@ else {
 
 
 
-=== all tools share the connections to the networks that the operator names
+=== tools share connections in shared networks
 --- http
 upstream common { urlproxy_peers shared=192.0.2.0/24,127.0.0.0/8; keepalive 8; }
 --- pass: http://common
@@ -219,7 +219,7 @@ isnt($peer->('/other/'), $kept, 'another address has its own');
 
 
 
-=== and no others
+=== tools do not share connections in other networks
 --- http
 upstream common { urlproxy_peers shared=192.0.2.0/24; keepalive 8; }
 --- pass: http://common

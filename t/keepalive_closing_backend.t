@@ -1,5 +1,5 @@
-# A kept connection that the backend closes, resets or speaks on leaves the pool at once: nginx closes its end, and the next
-# request connects anew.
+# A kept connection that the backend closes, resets or sends data on leaves the pool at once: nginx closes it, and the next
+# request opens a new one.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -8,7 +8,7 @@ run_tests;
 
 __DATA__
 
-=== closed by the backend
+=== a connection closed by the backend leaves the pool
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -37,7 +37,7 @@ is(serve('GET /2/'), '2.1', 'the other backend has its own as before');
 
 
 
-=== a backend that says something when nobody asked
+=== a connection with unexpected data leaves the pool
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -57,7 +57,7 @@ is(serve('GET /1/'), '1.3');
 
 
 
-=== a backend that closes all that it has, again and again
+=== repeated closing leaks no descriptors
 --- upstream
 urlproxy_keepalive 64;
 --- redis

@@ -1,4 +1,4 @@
-# A worker leaves half of its file descriptors to requests, whatever urlproxy_keepalive says.
+# Kept connections use at most half of a worker's file descriptors.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -9,7 +9,7 @@ run_tests;
 
 __DATA__
 
-=== half of 64 descriptors, for eight pools
+=== eight pools share half of 64 descriptors
 --- main_config
 worker_rlimit_nofile 64;
 --- http eval

@@ -1,5 +1,4 @@
-# A worker that leaves closes what it has kept, and one that runs short of connections gives up kept ones before it refuses
-# anything.
+# An exiting worker closes its kept connections. A worker short of connections closes kept ones before it refuses requests.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -10,7 +9,7 @@ run_tests;
 
 __DATA__
 
-=== reload
+=== a reload closes kept connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -33,7 +32,7 @@ is(serve('GET /1/'), '1.4');
 
 
 
-=== reload again and again under requests
+=== repeated reloads fail no request
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -57,7 +56,7 @@ is($failed, 0, 'requests that failed');
 
 
 
-=== a worker that is asked to leave
+=== a worker that quits closes kept connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -77,7 +76,7 @@ for my $signal (qw(QUIT TERM)) {
 
 
 
-=== a worker that is killed
+=== a killed worker leaves no connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -97,7 +96,7 @@ panic
 
 
 
-=== a worker that runs short of connections
+=== a worker short of connections closes kept ones
 --- upstream
 urlproxy_keepalive 1000 per_backend=100;
 --- redis
@@ -105,7 +104,7 @@ HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 HSET prefix:2 .* http://$TEST_NGINX_PEER_2
 HSET prefix:3 .* http://$TEST_NGINX_PEER_3
 --- perl
-# Of 64 connections each request takes two, and each kept connection one.
+# Of 64 connections, a request takes two and a kept connection takes one.
 serve_together(('GET /1/') x 20);
 connections_are(join(' ', map { "1.$_" } 1 .. 20), 'twenty are kept');
 is(scalar(() = serve_together(('GET /2/') x 22)), 22, 'requests that need their places are answered');
@@ -123,7 +122,7 @@ pass('all goes on');
 
 
 
-=== the least recently used are given up first
+=== the least recently used are closed first
 --- upstream
 urlproxy_keepalive 1000 per_backend=100;
 --- redis
@@ -147,14 +146,14 @@ ok($is_left{'2.1'}, 'the one that was used last is there');
 
 
 
-=== connections that were kept while there was room
+=== connections kept while idle are closed when requests need them
 --- upstream
 urlproxy_keepalive 1000;
 --- redis eval
 [ ['HSET', 'prefix:busy', '.*', "http://$ENV{TEST_NGINX_PEER_1}"],
   map { ['HSET', "prefix:tool-$_", '.*', "http://$ENV{TEST_NGINX_PEER_2}"] } 1 .. 50 ]
 --- perl
-# Of 64 connections, one more is kept each time, while only two are in use.
+# One more of 64 connections is kept each time, while only two are in use.
 serve("GET /tool-$_/") for 1 .. 28;
 connections_are(join(' ', map { "2.$_" } 1 .. 28), 'kept');
 is(scalar(() = serve_together(('GET /busy/') x 24)), 24, 'requests that need their places are answered');
@@ -166,7 +165,7 @@ serve("GET /tool-$_/") for 1 .. 50;
 
 
 
-=== connections that another upstream has kept
+=== connections kept by another upstream are closed too
 --- upstream
 urlproxy_keepalive 1000;
 --- http

@@ -1,5 +1,4 @@
-# The two limits of urlproxy_keepalive are exact: of all kept connections the least recently used gives way, of a backend's
-# its own oldest.
+# The limits of urlproxy_keepalive are exact: a full pool evicts the least recently used, a full backend its own oldest.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -8,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== of all, the least recently used goes
+=== a full pool evicts the least recently used
 --- upstream
 urlproxy_keepalive 3;
 --- redis
@@ -30,7 +29,7 @@ connections_are('2.2 4.1 5.1', 'then the first');
 
 
 
-=== those in use do not count
+=== connections in use do not count
 --- upstream
 urlproxy_keepalive 2;
 --- redis
@@ -50,7 +49,7 @@ connections_are('1.1 3.1', 'now two are kept');
 
 
 
-=== one place
+=== a pool of one connection
 --- upstream
 urlproxy_keepalive 1;
 --- redis
@@ -66,7 +65,7 @@ for my $round (1 .. 3) {
 
 
 
-=== of a backend, its own oldest goes
+=== a full backend evicts its own oldest
 --- upstream
 urlproxy_keepalive 64 per_backend=2;
 --- redis
@@ -81,7 +80,7 @@ connections_are('1.3 1.5 2.1', 'the first of these gave way');
 
 
 
-=== a full backend takes no place of another
+=== a full backend does not evict others
 --- upstream
 urlproxy_keepalive 3 per_backend=2;
 --- redis
@@ -96,7 +95,7 @@ connections_are('1.1 1.3 2.1', 'the least recently used of all is still there');
 
 
 
-=== one for each backend
+=== per_backend=1 keeps one per backend
 --- upstream
 urlproxy_keepalive 64 per_backend=1;
 --- redis
@@ -109,7 +108,7 @@ is(serve("GET /$_/"), "$_.2") for 1, 2;
 
 
 
-=== sixteen for each backend unless said otherwise
+=== the default is sixteen per backend
 --- upstream
 urlproxy_keepalive 1000;
 --- redis
@@ -120,7 +119,7 @@ connections_are(join ' ', map { "1.$_" } 5 .. 20);
 
 
 
-=== tools at the same address have each their limit
+=== tools at the same address have separate limits
 --- upstream
 urlproxy_keepalive 64 per_backend=2;
 --- redis
@@ -133,7 +132,7 @@ connections_are('1.2 1.3 1.5 1.6');
 
 
 
-=== each upstream has its own places
+=== each upstream has its own limit
 --- upstream
 urlproxy_keepalive 1;
 --- http
@@ -152,7 +151,7 @@ connections_are('2.1 3.1');
 
 
 
-=== whatever the order of requests, answers and closing backends
+=== any order of requests, responses and closed connections keeps the limits
 --- upstream
 urlproxy_keepalive 7 per_backend=3;
 --- redis
@@ -163,7 +162,7 @@ HSET prefix:4 .* http://$TEST_NGINX_PEER_4
 HSET prefix:5 .* http://$TEST_NGINX_PEER_5
 HSET prefix:6 .* http://$TEST_NGINX_PEER_6
 --- perl
-# The connections that should be kept, as [tool, id], the least recently used first.
+# The connections expected in the pool, as [tool, id], least recently used first.
 srand 15;
 my (@kept, %opened, @log);
 my $take = sub {
@@ -204,7 +203,7 @@ cmp_ok($opened{$_}, '>', 3, "$_ was opened $opened{$_} times") for 1 .. 6;
 
 
 
-=== the least and the most that each may be
+=== minimum and maximum values are accepted
 --- http
 upstream all { urlproxy_peers max_fails=2 shared=192.0.2.0/24; urlproxy_keepalive 1000000 per_backend=1000000 per_tool=1000000 timeout=100d requests=18446744073709551615 time=500ms shared=10.0.0.1,fd00::/8; }
 upstream one { urlproxy_peers; urlproxy_keepalive 1; }

@@ -1,5 +1,5 @@
-# Backends that close after each response without a word, or say something then, make no request fail: under load, GET and
-# POST in turn, on many client connections.
+# Under load, backends that close after each response, or send extra data, fail no request: GET and POST in turn, on many
+# client connections.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -7,11 +7,11 @@ use IO::Select;
 use Socket qw(IPPROTO_TCP SOL_SOCKET SO_REUSEADDR TCP_NODELAY);
 use Time::HiRes ();
 
-# A request that comes when the backend has had no time to close may fail, as it may at any server: so long.
+# Time that a backend needs to close. A request within this time may fail, as with any server.
 our $unnoticed_seconds = 0.005;
 
-# A process that answers requests of a listener, and then does what `manner` says. On GET /hello/late it says how many connections
-# it closed too late for nginx to know, and how many it had.
+# Starts a process that answers requests, then acts as `manner` says. GET /hello/late returns how many connections it closed
+# too late for nginx to notice, and how many it had.
 sub serve_in_background {
     my ($listener, $manner) = @_;
     my $pid = fork // die "fork: $!\n";
@@ -48,7 +48,7 @@ sub serve_in_background {
     }
 }
 
-# Asks GET and POST in turn on so many connections, until that many are answered; how often each status came.
+# Sends GET and POST in turn on several connections until enough are answered. Returns the count per status.
 sub ask_many {
     my ($connections, $number, $path) = @_;
     my (%statuses, %methods, $sent);
@@ -62,7 +62,7 @@ sub ask_many {
     my $clients = IO::Select->new(map { to_nginx() } 1 .. $connections);
     $ask->($_) for $clients->handles;
     for (1 .. $number) {
-        my ($client) = $clients->can_read($patience) or die "nothing comes any more\n";
+        my ($client) = $clients->can_read($timeout) or die "nothing comes any more\n";
         my $head = read_answer($client);
         $statuses{$methods{$client}}{ $head =~ m{^HTTP/1\.1 (\d+)} ? $1 : $head }++;
         if ($head =~ /^Connection: close/mi) {
@@ -74,12 +74,12 @@ sub ask_many {
     return \%statuses;
 }
 
-# Reads a response with a length; faster than `answer`.
+# Reads a response with Content-Length; faster than `answer`.
 sub read_answer {
     my ($client) = @_;
     my $text = '';
     while (1) {
-        IO::Select->new($client)->can_read($patience) && sysread($client, $text, 65536, length $text) or die "no whole response: $text\n";
+        IO::Select->new($client)->can_read($timeout) && sysread($client, $text, 65536, length $text) or die "no whole response: $text\n";
         my ($head, $body) = $text =~ /\A(.*?\r\n)\r\n(.*)\z/s or next;
         return $head if $head =~ /^Content-Length: (\d+)/mi && length $body >= $1;
     }
@@ -115,7 +115,7 @@ run_tests;
 
 __DATA__
 
-=== closing at once
+=== backends that close at once fail no request
 --- upstream
 urlproxy_keepalive 64;
 --- perl
@@ -123,7 +123,7 @@ none_fails('closes');
 
 
 
-=== saying something before they close
+=== backends that send extra data fail no request
 --- upstream
 urlproxy_keepalive 64;
 --- perl
@@ -131,7 +131,7 @@ none_fails('speaks');
 
 
 
-=== bodies that are passed on as they come
+=== streamed bodies fail no request
 --- upstream
 urlproxy_keepalive 64;
 --- location

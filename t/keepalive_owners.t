@@ -1,5 +1,5 @@
-# A kept connection serves one tool or domain, one scheme, and one way to speak TLS; only plain connections to networks that
-# the operator names are everybody's.
+# A kept connection serves one tool or domain, one scheme and one set of TLS settings. Only plain connections in shared
+# networks serve all tools.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -7,7 +7,7 @@ use NginxBackend;
 
 our $passed = 'proxy_http_version 1.1; proxy_set_header Connection "";';
 
-# What the second nginx says: the name that TLS was opened for, and which connection this is.
+# The second nginx returns the TLS name and the number of the connection.
 our $says = 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; error_page 497 =200 /plain; '
     . 'location = /plain { internal; return 200 "plain $connection"; } location / { return 200 "tls $connection $ssl_server_name"; }';
 
@@ -15,7 +15,7 @@ run_tests;
 
 __DATA__
 
-=== tools at the same address
+=== tools at the same address share no connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -33,7 +33,7 @@ is("@{[serve_together(('GET /two/') x 3)]}", '1.4 1.5 1.7', 'as one does that ne
 
 
 
-=== tools with a common backend among their own
+=== tools with a common backend share no connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -50,7 +50,7 @@ is(scalar(grep { $asked{two}{$_} } keys %{ $asked{one} }), 0, 'none in common');
 
 
 
-=== a tool and a domain of the same name
+=== a tool and a domain of the same name share no connections
 --- upstream
 urlproxy_keepalive 64;
 --- server
@@ -68,7 +68,7 @@ is($ask->('/domain/', 'b.same'), '1.3', 'the hosts of a wildcard are one record'
 
 
 
-=== the default tool's connections are its own, whichever URI is asked
+=== the default tool reuses its connections for any URI
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -81,7 +81,7 @@ is(join(' ', map { serve("GET $_") } qw(/admin/ /nobody/ /one/ / /one/ /admin/))
 
 
 
-=== networks that the operator names
+=== tools share connections in shared networks
 --- upstream
 urlproxy_keepalive 64 shared=192.0.2.0/24,127.0.0.0/8;
 --- redis
@@ -93,7 +93,7 @@ is(join(' ', map { serve("GET /$_/") } qw(one two three one three two)), '1.1 1.
 
 
 
-=== named at urlproxy_peers
+=== shared of urlproxy_peers applies
 --- http
 upstream common { urlproxy_peers shared=127.0.0.0/8; urlproxy_keepalive 64 shared=192.0.2.0/24; }
 --- pass: http://common
@@ -105,7 +105,7 @@ is(join(' ', map { serve("GET /$_/") } qw(one two one)), '1.1 1.1 1.1');
 
 
 
-=== and no others
+=== tools do not share connections in other networks
 --- upstream
 urlproxy_keepalive 64 shared=192.0.2.0/24,127.0.0.2/31,::1;
 --- redis
@@ -116,7 +116,7 @@ is(join(' ', map { serve("GET /$_/") } qw(one two one two)), '1.1 1.2 1.1 1.2');
 
 
 
-=== http and https of a tool at the same address
+=== http and https at the same address share no connections
 --- upstream
 urlproxy_keepalive 64;
 --- pass: https://tools
@@ -142,7 +142,7 @@ with_nginx_backend('ssl', $::says, sub {
 
 
 
-=== a plain connection is not used for TLS
+=== plain connections are not reused for TLS
 --- upstream
 urlproxy_keepalive 64;
 --- pass: https://tools
@@ -161,7 +161,7 @@ is(serve('GET /one/'), '1.1', 'the plain one is as before');
 
 
 
-=== TLS at addresses that all share
+=== TLS connections are not shared in shared networks
 --- upstream
 urlproxy_keepalive 64 shared=127.0.0.0/8;
 --- pass: https://tools
@@ -178,7 +178,7 @@ with_nginx_backend('ssl', $::says, sub {
 
 
 
-=== POST over TLS
+=== POST reuses TLS connections
 --- upstream
 urlproxy_keepalive 64;
 --- pass: https://tools
@@ -197,7 +197,7 @@ with_nginx_backend('ssl', $::says, sub {
 
 
 
-=== a connection that is bound to an address is used for that address
+=== connections bound by proxy_bind are reused for the same address only
 --- upstream
 urlproxy_keepalive 8;
 --- server

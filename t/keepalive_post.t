@@ -1,12 +1,12 @@
-# Requests that may not be repeated go over a kept connection only while it is open and silent: a backend that closes it, or
-# speaks on it, makes none of them fail.
+# Requests that nginx cannot repeat use a kept connection only while it is open and silent: a backend that closes it, or sends
+# data on it, fails none of them.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
 
-# Keeps a connection, then has the request and what the backend does to it arrive at nginx at the same moment, the request
-# first: only a look at the socket can tell. The request has to come on a new connection, once. The last byte of a body comes
-# later: a body that was there as a whole could be sent again.
+# Keeps a connection, then delivers the request and the backend's action to nginx at the same moment, the request first: only
+# a check of the socket can detect the action. The request must arrive once, on a new connection. The last byte of the body is
+# sent later, since a complete body could be sent again.
 sub goes_elsewhere_when {
     my ($what, $line, $body) = @_;
     my $client = to_nginx();
@@ -31,7 +31,7 @@ run_tests;
 
 __DATA__
 
-=== over a kept connection
+=== POST reuses a kept connection
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -54,7 +54,7 @@ for my $line ('POST /1/', 'PATCH /1/', 'LOCK /1/', 'PUT /1/', 'DELETE /1/', 'GET
 
 
 
-=== a body that is passed on as it comes
+=== a streamed body reuses a kept connection
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -67,7 +67,7 @@ for my $method (qw(POST PUT)) {
     idle();
     my $client = start_ask("$method /1/", headers => ['Content-Length: 6']);
     send_bytes($client, 'abc');
-    ok(IO::Select->new(connection('1.1'))->can_read($patience), "$method: the first half comes on the kept connection");
+    ok(IO::Select->new(connection('1.1'))->can_read($timeout), "$method: the first half comes on the kept connection");
     send_bytes($client, 'def');
     my ($id, $request) = arrived($client);
     is("$id $request->{body}", '1.1 abcdef');
@@ -80,7 +80,7 @@ for my $method (qw(POST PUT)) {
 
 
 
-=== the backend closes at the same moment
+=== a backend that closes at the same moment fails no request
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -92,7 +92,7 @@ for my $how (qw(close half reset)) {
 
 
 
-=== the backend speaks at the same moment
+=== a backend that sends data at the same moment fails no request
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -102,7 +102,7 @@ goes_elsewhere_when('speaks', "$_ /1/", 'x' x 1000) for qw(POST PATCH LOCK);
 
 
 
-=== the same for bodies that are passed on as they come
+=== streamed bodies are safe too
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -116,7 +116,7 @@ for my $how (qw(close half reset speaks)) {
 
 
 
-=== and when nothing is sent to a next backend
+=== requests are safe with proxy_next_upstream off
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -130,7 +130,7 @@ for my $how (qw(close half reset speaks)) {
 
 
 
-=== or not for errors
+=== requests are safe with proxy_next_upstream without error
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -142,7 +142,7 @@ goes_elsewhere_when($_, 'GET /1/') for qw(close half reset speaks);
 
 
 
-=== of several kept connections those that are open and silent are used
+=== only open and silent connections are reused
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -166,7 +166,7 @@ connections_are($id eq '1.1' ? '1.1' : '1.1 1.4');
 
 
 
-=== a backend that closes when it has the request has failed
+=== a backend that closes after the request has failed
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -183,7 +183,7 @@ is(serve('GET /1/'), '1.2', 'one connection, to which the request was sent once'
 
 
 
-=== unless the operator says that it may be repeated
+=== non_idempotent allows the repetition
 --- upstream
 urlproxy_keepalive 64;
 --- location

@@ -1,13 +1,13 @@
-# What speaks something else than HTTP/1.1 lives beside kept connections: upgraded connections, gRPC, FastCGI, uwsgi.
+# Kept connections coexist with other protocols: upgraded connections, gRPC, FastCGI, uwsgi.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
 use NginxBackend;
 
-# One record of FastCGI: type, request 1, content.
+# One FastCGI record: type, request 1, content.
 sub fastcgi { my ($type, $content) = @_; return pack('CCnnCx', 1, $type, 1, length $content, 0) . $content }
 
-# Reads records until the request's input ends; whether the server asks to keep the connection.
+# Reads records until the input of the request ends. Returns whether nginx asks to keep the connection.
 sub read_fastcgi {
     my ($socket) = @_;
     my $keep;
@@ -23,7 +23,7 @@ sub read_bytes {
     my ($socket, $count) = @_;
     my $text = '';
     while (length $text < $count) {
-        IO::Select->new($socket)->can_read($patience) && sysread($socket, $text, $count - length $text, length $text) or die "the connection ended\n";
+        IO::Select->new($socket)->can_read($timeout) && sysread($socket, $text, $count - length $text, length $text) or die "the connection ended\n";
     }
     return $text;
 }
@@ -58,7 +58,7 @@ is(serve('GET /1/', @$keep_alive), '1.2');
 
 
 
-=== an upgraded connection that the backend ends
+=== a backend can end an upgraded connection
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -78,7 +78,7 @@ is(serve('GET /1/'), '1.2');
 
 
 
-=== gRPC
+=== gRPC connections are kept
 --- upstream
 urlproxy_keepalive 64;
 --- server
@@ -99,7 +99,7 @@ with_nginx_backend('http2', 'return 200 "$server_protocol $connection $connectio
 
 
 
-=== gRPC and HTTP to the same backend
+=== gRPC and HTTP share no connections
 --- upstream
 urlproxy_keepalive 64;
 --- server
@@ -118,7 +118,7 @@ is(serve('GET /1/'), '1.1', 'HTTP goes on');
 
 
 
-=== FastCGI
+=== FastCGI connections are kept
 --- upstream
 urlproxy_keepalive 64;
 --- server
@@ -136,7 +136,7 @@ my $ask = sub {
     if ($is_new) { (eventually { open_connections() =~ /\b\Q$want\E\b/ }) or die "no connection $want\n" }
     my $keep = main::read_fastcgi(connection($want));
     respond($want, $answer);
-    # A server that is not asked to keep the connection ends it.
+    # The server closes a connection that it is not asked to keep.
     close_as_backend('close', $want) unless $keep;
     is(finish($client, 'GET', 200)->{body}, 'ok', "$path on $want");
     return $keep;
@@ -149,7 +149,7 @@ is(serve('GET /1/'), '1.1', 'HTTP goes on');
 
 
 
-=== uwsgi
+=== uwsgi shares no connections
 --- upstream
 urlproxy_keepalive 64;
 --- server

@@ -1,11 +1,10 @@
-# After which responses a connection is kept: as nginx's own keepalive, after those that are complete and whose backend does
-# not say that it closes.
+# A connection is kept after complete responses without `Connection: close`, as by nginx's own keepalive.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
 
-# Asks with each of these, as [name, line, response, status, options], and looks whether the connection stays open, and serves
-# the next request.
+# Sends each of these, [name, line, response, status, options], and checks whether the connection stays open and serves the
+# next request.
 sub are_kept {
     my ($is_kept, @asked) = @_;
     for my $asked (@asked) {
@@ -44,14 +43,14 @@ our @not_kept = (
 
 sub read_more {
     my ($socket, $into) = @_;
-    IO::Select->new($socket)->can_read($patience) && sysread($socket, $$into, 4096, length $$into) or die "no request\n";
+    IO::Select->new($socket)->can_read($timeout) && sysread($socket, $$into, 4096, length $$into) or die "no request\n";
 }
 
 run_tests;
 
 __DATA__
 
-=== kept
+=== complete responses keep the connection
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -61,7 +60,7 @@ are_kept(1, @::kept);
 
 
 
-=== kept without buffers
+=== complete unbuffered responses keep the connection
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -74,7 +73,7 @@ are_kept(1, @::kept);
 
 
 
-=== not kept
+=== other responses close the connection
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -84,7 +83,7 @@ are_kept(0, @::not_kept);
 
 
 
-=== not kept without buffers
+=== other unbuffered responses close the connection
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -97,7 +96,7 @@ are_kept(0, @::not_kept);
 
 
 
-=== not when nginx itself asks to close
+=== Connection: close of nginx itself closes the connection
 --- config
 location / { urlproxy tools path; proxy_pass http://tools; proxy_http_version 1.1; }
 location /10/ { urlproxy tools path; proxy_pass http://tools; proxy_http_version 1.0; proxy_set_header Connection ""; }
@@ -108,7 +107,7 @@ urlproxy_keepalive 64;
 HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 HSET prefix:10 .* http://$TEST_NGINX_PEER_1
 --- perl
-# As nginx's own, the pool believes the backend: one that closes is gone at once.
+# As nginx's own keepalive, the pool trusts the backend: a closed connection leaves at once.
 for my $path ('/1/', '/10/') {
     my $id = serve("GET $path");
     close_as_backend('close', $id) if open_connections() =~ /\b\Q$id\E\b/;
@@ -117,7 +116,7 @@ for my $path ('/1/', '/10/') {
 
 
 
-=== not when the response came before the whole request
+=== a response before the whole request closes the connection
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -138,7 +137,7 @@ is(serve('GET /1/'), '1.2', 'the next request comes on a clean connection');
 
 
 
-=== not when the client has gone away
+=== an aborted client closes the connection
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -152,7 +151,7 @@ is(serve('GET /1/'), '1.2');
 
 
 
-=== not when the backend took too long
+=== a timeout closes the connection
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -169,7 +168,7 @@ is(serve('GET /1/'), '1.2');
 
 
 
-=== after a response of which nginx takes another one's place
+=== an intercepted error keeps the connection only without a body
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -179,7 +178,7 @@ error_page 404 /up;
 HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 HSET prefix:2 .* http://$TEST_NGINX_PEER_2
 --- perl
-# Its body is not read: nginx's own keeps the connection only when there is none.
+# nginx does not read its body and keeps the connection only if there is none.
 is(serve('GET /1/', answer => "HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nabc", status => 404), '1.1');
 connections_are('', 'with a body');
 is(serve('GET /2/', answer => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", status => 404), '2.1');
@@ -187,13 +186,13 @@ connections_are('2.1', 'without');
 
 
 
-=== a response to one tool is never another's
+=== an extra response never reaches another tool's client
 --- upstream
 urlproxy_keepalive 64;
 --- redis
 HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 --- perl
-# What comes behind a response, as if it were the next one's answer.
+# Extra data after a response, which looks like the next response.
 my $smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled";
 serve('GET /1/', answer => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok$smuggled");
 for (1 .. 5) {

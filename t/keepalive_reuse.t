@@ -1,4 +1,4 @@
-# The connections of urlproxy_keepalive: the next request to a backend goes over the one that was kept last.
+# urlproxy_keepalive: the next request to a backend uses the connection that was kept last.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -7,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== each backend has its own
+=== each backend has its own connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -22,7 +22,7 @@ connections_are('1.1 2.1');
 
 
 
-=== the newest goes first
+=== the newest connection is reused first
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -37,7 +37,7 @@ connections_are('1.1 1.2 1.3 1.4');
 
 
 
-=== several backends of a tool each have theirs
+=== several backends of a tool have separate connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -49,7 +49,7 @@ is_deeply(\%asked, { '1.1' => 3, '2.1' => 3, '3.1' => 3 });
 
 
 
-=== patterns of a tool share the connections to their backend
+=== patterns of a tool share connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -59,7 +59,7 @@ is(serve("GET /hello/$_->[0]"), $_->[1], $_->[0]) for ['a', '1.1'], ['b', '1.1']
 
 
 
-=== locations share them, whichever way they name the scheme
+=== locations share connections
 --- upstream
 urlproxy_keepalive 64;
 --- server
@@ -71,7 +71,7 @@ is(serve("GET /hello/$_"), '1.1', "/hello/$_") for 'a', 'x', 'a';
 
 
 
-=== upstreams share none
+=== upstreams share no connections
 --- upstream
 urlproxy_keepalive 64;
 --- http
@@ -85,7 +85,7 @@ is(serve("GET /hello/$_->[0]"), $_->[1], "/hello/$_->[0]") for ['a', '1.1'], ['x
 
 
 
-=== hundreds of backends are told apart
+=== hundreds of backends keep separate connections
 --- upstream
 urlproxy_keepalive 1000;
 --- redis eval
@@ -101,7 +101,7 @@ is("@moved", '', 'and the same again');
 
 
 
-=== IPv6
+=== IPv6 connections are reused
 --- upstream
 urlproxy_keepalive 64;
 --- perl

@@ -1,5 +1,4 @@
-# Connections to a backend that no route names any more are closed within the time-out, and none of them is used for whoever
-# has the name or the address next.
+# Connections to a backend without a route close within the timeout, and never serve the next owner of its name or address.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -8,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== a route that goes
+=== connections of a withdrawn route time out
 --- upstream
 urlproxy_keepalive 64 timeout=1s;
 --- redis
@@ -21,7 +20,7 @@ connections_are('', 'and its connections are closed');
 
 
 
-=== a route that moves
+=== connections of a moved route time out
 --- upstream
 urlproxy_keepalive 64 timeout=1s;
 --- redis
@@ -34,7 +33,7 @@ ok(eventually { serve('GET /1/'); open_connections() !~ /\b1\./ }, 'while they d
 
 
 
-=== a route that comes back
+=== a returning route may reuse its connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -49,7 +48,7 @@ connections_are('1.1 2.1', 'finds its connection');
 
 
 
-=== an address that another tool has next
+=== the next tool at an address gets new connections
 --- upstream
 urlproxy_keepalive 64;
 --- redis

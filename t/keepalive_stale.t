@@ -1,4 +1,4 @@
-# A request that finds its kept connection closed goes again on a new one; the backend is not taken for one that fails.
+# A request on a stale connection is repeated on a new one; the backend does not count as failed.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -7,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== a GET is sent again, on a new connection
+=== a GET is repeated on a new connection
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -28,7 +28,7 @@ for my $how (qw(close reset half)) {
 
 
 
-=== not on another kept one
+=== the repetition does not use another kept connection
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -45,7 +45,7 @@ connections_are('1.1 1.2 1.4');
 
 
 
-=== although it has no further try
+=== the repetition does not count as a try
 --- upstream
 urlproxy_keepalive 64;
 --- location
@@ -62,7 +62,7 @@ finish($client, 'GET', 200);
 
 
 
-=== the backend's health is not marked
+=== the backend does not count as failed
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -85,7 +85,7 @@ unlike(error_log(), qr/backend failed; not used for/, 'both backends stay availa
 
 
 
-=== a new connection that fails is the backend's failure
+=== a failing new connection counts as a failure
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -100,7 +100,7 @@ is(serve('GET /1/'), '1.3', 'the next is asked as ever');
 
 
 
-=== a backend that is gone
+=== a backend that is gone is answered with 502
 --- upstream
 urlproxy_keepalive 64;
 --- redis

@@ -1,17 +1,17 @@
-# A tool may hold per_backend connections, or a sixteenth of the pool if that is more, or per_tool: however many backends it
-# has, it takes the others' places no further.
+# A tool keeps at most per_tool connections, by default a sixteenth of the pool or per_backend if that is more, however many
+# backends it has.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
 
-# Asks all eight backends of /greedy/ once; they come in turn, wherever that begins. Returns their connections.
+# Requests all eight backends of /greedy/ once, in turn. Returns their connections.
 sub ask_all {
     my @ids = map { serve('GET /greedy/') } 1 .. 8;
     is(join(' ', sort map { s/\..*//r } @ids), '1 2 3 4 5 6 7 8', 'each backend is asked');
     return @ids;
 }
 
-# So many of these connections are open, and these others.
+# Checks that this number of these connections is open, and these others.
 sub keeps {
     my ($number, $ids, @others) = @_;
     my %is_greedy = map { $_ => 1 } @$ids;
@@ -32,7 +32,7 @@ run_tests;
 
 __DATA__
 
-=== a sixteenth of the pool
+=== the default is a sixteenth of the pool
 --- upstream
 urlproxy_keepalive 48 per_backend=2;
 --- redis eval: $::routes
@@ -46,7 +46,7 @@ is(serve('GET /modest/'), $modest, 'the tool that asked before has its connectio
 
 
 
-=== per_backend is more
+=== per_backend is the minimum
 --- upstream
 urlproxy_keepalive 48 per_backend=5;
 --- redis eval: $::routes
@@ -58,7 +58,7 @@ is(serve('GET /modest/'), $modest);
 
 
 
-=== the pool is less
+=== the pool size is the maximum
 --- upstream
 urlproxy_keepalive 3 per_backend=2;
 --- redis eval: $::routes
@@ -70,7 +70,7 @@ is(serve('GET /modest/'), $modest);
 
 
 
-=== networks that all share are not counted
+=== shared networks do not count
 --- upstream
 urlproxy_keepalive 48 per_backend=2 shared=127.0.0.0/8;
 --- redis eval: $::greedy
@@ -82,7 +82,7 @@ is(in_order(@again), in_order(@ids), 'and used again');
 
 
 
-=== nor are backends that the operator has named
+=== backends from the configuration do not count
 --- upstream
 urlproxy_keepalive 48 per_backend=2;
 --- server eval
@@ -94,7 +94,7 @@ is(in_order(map { serve("GET /default-$_/") } 1 .. 8), in_order(@ids), 'and used
 
 
 
-=== what a tool no longer keeps is not counted
+=== closed connections do not count
 --- upstream
 urlproxy_keepalive 64 per_backend=4;
 --- redis eval: $::greedy
@@ -115,7 +115,7 @@ keeps(4, [$former, @ids]);
 
 
 
-=== per_tool says otherwise
+=== per_tool overrides the default
 --- upstream
 urlproxy_keepalive 48 per_backend=2 per_tool=6;
 --- redis eval: $::routes
@@ -126,7 +126,7 @@ keeps(6, \@ids, $modest);
 
 
 
-=== many tools fill the pool
+=== many tools can fill the pool
 --- upstream
 urlproxy_keepalive 20 per_backend=2;
 --- redis eval

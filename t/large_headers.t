@@ -1,4 +1,4 @@
-# Headers as large as nginx's own limits, and what is larger.
+# Headers up to nginx's limits, and beyond.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== of requests
+=== large request headers
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -24,7 +24,7 @@ is(ask('GET /nobody/', headers => ['X-Large: ' . 'x' x 8000])->{status}, 503, 'n
 
 
 
-=== of responses, in a buffer that holds them
+=== large response headers in a sufficient buffer
 --- location
 proxy_buffer_size 32k;
 proxy_buffers 4 32k;
@@ -38,7 +38,7 @@ for my $size (10, 4000, 20000) {
 
 
 
-=== of responses, in a buffer that does not
+=== large response headers in a small buffer
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B

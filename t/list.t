@@ -1,4 +1,4 @@
-# urlproxy_list: every tool that has a route, in the shape the old stack gave it.
+# urlproxy_list: all tools with a route, in the format of the old stack.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -23,7 +23,7 @@ Age: 0
 
 
 
-=== none
+=== no tools
 --- request
 GET /list
 --- error_code: 200
@@ -34,7 +34,7 @@ Content-Type: application/json
 
 
 
-=== each tool once, whatever its routes
+=== each tool is listed once
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /x http://$TEST_NGINX_TOOL_B
 SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
@@ -59,7 +59,7 @@ like($list, qr/"a\\"b\\\\c":\{"status":"active"\}/);
 
 
 
-=== as many as there are
+=== thousands of tools are listed
 --- redis eval
 [ map { ['HSET', "prefix:tool-number-$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 1 .. 3000 ]
 --- perl
@@ -73,7 +73,7 @@ is(length answer($client)->{body}, length $answer->{body}, 'three at once') for 
 
 
 
-=== follows what changes
+=== the list follows changes
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -84,7 +84,7 @@ ok(eventually { ask('GET /list')->{body} eq '{"other":{"status":"active"}}' });
 
 
 
-=== its age: none while Redis answers, growing while it does not, and none again
+=== Age is 0 while Redis answers and grows while it does not
 --- redis
 ACL SETUSER aged reset on >x ~* &* +@all
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
@@ -95,7 +95,7 @@ my $age = sub { ask('GET /list')->{headers}{age} };
 ok(eventually { $age->() eq '0' }, 'in step');
 redis(qw(ACL SETUSER aged off));
 redis(qw(CLIENT KILL USER aged));
-ok(eventually { $age->() >= 2 }, 'Redis lets nobody in');
+ok(eventually { $age->() >= 2 }, 'Redis refuses all clients');
 my $before = $age->();
 ok(eventually { $age->() > $before }, 'it grows');
 is(ask('GET /list')->{body}, '{"hello":{"status":"active"}}', 'the list stays');
@@ -105,7 +105,7 @@ redis(qw(ACL DELUSER aged));
 
 
 
-=== withdrawals that are held back do not age it
+=== held withdrawals do not change Age
 --- redis
 HSET prefix:a .* http://$TEST_NGINX_TOOL_A
 HSET prefix:b .* http://$TEST_NGINX_TOOL_A
@@ -122,7 +122,7 @@ like(ask('GET /list')->{body}, qr/"a":.*"status"/);
 
 
 
-=== one age, also behind another proxy
+=== the response has one Age header behind another proxy
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- server
@@ -135,7 +135,7 @@ for my $path (qw(/list /front)) {
 
 
 
-=== HEAD
+=== HEAD has no body
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -144,7 +144,7 @@ is(join(' ', $answer->{status}, @{ $answer->{headers} }{qw(content-type content-
 
 
 
-=== nothing else
+=== other methods are refused
 --- perl
 for my $method (qw(POST PUT DELETE OPTIONS PATCH)) {
     is(ask("$method /list", body => 'x')->{status}, 405, $method);
@@ -156,7 +156,7 @@ is(answer($client)->{status} . ' ' . answer($client)->{status}, '200 204', 'whic
 
 
 
-=== a part of a page
+=== the list works in a subrequest
 --- http
 ssi on;
 --- user_files
@@ -174,7 +174,7 @@ before {"hello":{"status":"active"}} after
 
 
 
-=== in any location, and behind whatever guards it
+=== the list works in any location, with access control
 --- server
 location /status/ { urlproxy_list tools; location /status/closed { urlproxy_list tools; deny all; } }
 --- redis

@@ -1,10 +1,10 @@
-# A backend given by name may lead back to the proxy: the request carries a mark, and ends the second time.
+# urlproxy_loop_mark: a request to a backend given by name carries the loop mark, and is answered with 508 if it returns.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
 my $dns;
 
-# A name server for which every name is 127.0.0.1.
+# A name server that resolves every name to 127.0.0.1.
 BEGIN {
     my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Proto => 'udp') or die "socket: $!";
     $ENV{TEST_NGINX_DNS} = '127.0.0.1:' . $socket->sockport;
@@ -29,7 +29,7 @@ add_block_preprocessor(sub {
     $block->set_value(server => "resolver $ENV{TEST_NGINX_DNS} ipv6=off;\n" . ($block->server // ''));
 });
 
-# What the test's own backend A reads of a request, which it answers.
+# Answers a request at the test's own backend A, and returns the request.
 sub seen_by_a {
     my (@request) = @_;
     my $client  = start_ask(@request);
@@ -41,7 +41,7 @@ sub seen_by_a {
     return join '|', $head =~ /^CDN-Loop: (.*?)\r$/mgi;
 }
 
-# How often a request has come by. The client has its answer before the last of them is logged.
+# The number of logged passes of a request. The client is answered before the last one is logged.
 sub times_seen {
     my $count = sub {
         open my $file, '<', UrlproxyTest::server_root() . '/logs/access.log' or die "access.log: $!";
@@ -55,7 +55,7 @@ run_tests;
 
 __DATA__
 
-=== a name that leads back here
+=== a name that leads back here is answered with 508
 --- redis
 HSET prefix:hello .* http://loop.example:$TEST_NGINX_SERVER_PORT
 --- perl
@@ -70,7 +70,7 @@ urlproxy: backend leads back to this proxy; answering 508, backend=http://loop.e
 
 
 
-=== one of several names
+=== a loop through one of several backends is detected
 --- redis
 SADD prefix:hello http://loop.example:$TEST_NGINX_SERVER_PORT http://again.example:$TEST_NGINX_SERVER_PORT
 --- perl
@@ -79,7 +79,7 @@ is(times_seen(), 2);
 
 
 
-=== in domain mode, and for a default backend
+=== loops are detected in domain mode and for a default backend
 --- server
 location /domain/ { urlproxy tools domain; proxy_pass $urlproxy_backend; proxy_set_header Host $host; }
 location /default/ { urlproxy tools path; urlproxy_default http://loop.example:$TEST_NGINX_SERVER_PORT; proxy_pass $urlproxy_backend; }
@@ -91,7 +91,7 @@ http://a.example.org/domain/  508
 
 
 
-=== a name that leads elsewhere is asked, and told of the mark
+=== a name that leads elsewhere gets the request with the mark
 --- redis
 HSET prefix:hello .* http://tool.example:$TEST_NGINX_OWN_A_PORT
 --- perl
@@ -105,11 +105,11 @@ is(seen_by_a('GET /hello/', headers => ["CDN-Loop: x$mark, $mark-"]), "x$mark, $
 for my $value ($mark, uc $mark, "a, $mark", "a,$mark ;v=1, b") {
     is(ask('GET /hello/', headers => ["CDN-Loop: $value"])->{status}, 508, $value);
 }
-ok(is_left_alone('A'));
+ok(has_no_connection('A'));
 
 
 
-=== a request that is passed on again by this proxy itself has not been round
+=== a second pass from an error location is no loop
 --- server
 location @again { urlproxy tools path; proxy_pass $urlproxy_backend; add_header X-Again 1 always; }
 --- location
@@ -122,7 +122,7 @@ is_deeply([$answer->{status}, $answer->{headers}{'x-again'}], [502, 1]);
 
 
 
-=== subrequests are marked and end like others
+=== subrequests are marked and stopped like others
 --- server
 location = /check { internal; urlproxy tools path; rewrite ^ /auth/ break; proxy_pass $urlproxy_backend; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
 --- location
@@ -153,7 +153,7 @@ is(seen_by_a('GET /hello/', headers => ['CDN-Loop: a']), 'a');
 
 
 
-=== unless the operator wants it, for other proxies that lead back here
+=== on marks backends given by address too
 --- location
 urlproxy_loop_mark on;
 --- pass: http://tools
@@ -166,7 +166,7 @@ is(ask('GET /hello/', headers => ["CDN-Loop: $mark"])->{status}, 508, 'the other
 
 
 
-=== off
+=== off marks nothing
 --- location
 urlproxy_loop_mark off;
 --- redis
@@ -176,7 +176,7 @@ is(seen_by_a('GET /hello/'), '');
 
 
 
-=== over HTTP/2
+=== loops are detected over HTTP/2
 --- http
 server {
     listen 127.0.0.1:$TEST_NGINX_RAND_PORT_1 http2;

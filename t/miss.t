@@ -1,4 +1,4 @@
-# What nobody answers gets the status that urlproxy_miss names, and costs the client nothing more.
+# urlproxy_miss: the status of requests that match no route.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,19 +6,19 @@ run_tests;
 
 __DATA__
 
-=== 503 unless something else is said
+=== the default is 503
 --- requests
 /nobody/  503  -  result=miss
 
 
 
-=== without Retry-After: waiting does not help
+=== a miss has no Retry-After
 --- perl
 is(ask('GET /nobody/')->{headers}{'retry-after'}, undef);
 
 
 
-=== a status for each location, else the level above
+=== locations inherit or override the status
 --- http
 urlproxy_miss 410;
 --- server
@@ -36,7 +36,7 @@ location /own { urlproxy tools path; urlproxy_miss 404;
 
 
 
-=== the lowest status
+=== 400 is the lowest status
 --- location
 urlproxy_miss 400;
 --- requests
@@ -44,7 +44,7 @@ urlproxy_miss 400;
 
 
 
-=== the page that error_page names
+=== error_page replaces the page
 --- location
 urlproxy_miss 404;
 error_page 404 =410 /sorry;
@@ -57,7 +57,7 @@ GET /nobody/x
 
 
 
-=== the client's connection goes on
+=== the client's connection stays open
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl

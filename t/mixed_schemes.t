@@ -1,4 +1,4 @@
-# "proxy_pass https://tools" serves backends of both schemes: TLS is for those whose URL says https, whichever was asked before.
+# "proxy_pass https://tools" serves both schemes: only https backends get TLS, whichever backend was tried before.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -7,7 +7,7 @@ use NginxBackend;
 our $says = 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; location / { return 200 "tls $connection"; }';
 our $where = 'location ~ ^/hello/where { urlproxy tools path; return 200 "$urlproxy_backend"; }';
 
-# Waits until requests of the tool go there.
+# Waits until the tool's requests reach this backend.
 sub is_routed_to {
     my ($backend) = @_;
     return eventually { index(ask('GET /hello/where')->{body}, $backend) >= 0 };
@@ -17,7 +17,7 @@ run_tests;
 
 __DATA__
 
-=== each by its URL
+=== the URL of each backend decides
 --- pass: https://tools
 --- upstream
 urlproxy_keepalive 64;
@@ -38,7 +38,7 @@ with_nginx_backend('ssl', $::says, sub {
 
 
 
-=== from one to the other, when the first fails
+=== a retry changes the scheme
 --- pass: https://tools
 --- upstream
 urlproxy_keepalive 64;
@@ -58,7 +58,7 @@ with_nginx_backend('ssl', $::says, sub {
 
 
 
-=== from one to the other, when the record changes meanwhile
+=== a changed record changes the scheme
 --- pass: https://tools
 --- upstream
 urlproxy_keepalive 64;
@@ -80,7 +80,7 @@ with_nginx_backend('ssl', $::says, sub {
 
 
 
-=== through "http://", only those without TLS
+=== "http://" uses only http backends
 --- pass: http://tools
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A https://$TEST_NGINX_TOOL_B

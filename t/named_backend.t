@@ -1,4 +1,4 @@
-# A backend given by name cannot be a peer: the request is a 502, and the log says why and what can be done.
+# A backend given by name cannot be a peer: the request is answered with 502, and the log says what to do.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== through urlproxy_peers
+=== urlproxy_peers refuses a name
 --- redis
 HSET prefix:hello .* http://Tool-Hello.example:8000
 HSET prefix:other .* http://$TEST_NGINX_TOOL_A
@@ -19,7 +19,7 @@ urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $url
 
 
 
-=== with keepalive
+=== urlproxy_peers refuses a name with keepalive
 --- upstream
 keepalive 8;
 --- redis
@@ -32,7 +32,7 @@ urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $url
 
 
 
-=== the default backend as well
+=== urlproxy_peers refuses a default backend given by name
 --- location
 urlproxy_default http://tool-admin.example:80;
 --- requests

@@ -1,4 +1,4 @@
-# A tool asked for without the slash behind its name is the same tool, at its root.
+# A path without a slash after the tool's name is the root of the tool.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== what follows the name is then /
+=== the rest of the path is /
 --- redis
 HSET prefix:hello ^/$ http://$TEST_NGINX_TOOL_A
 HSET prefix:deep ^/x http://$TEST_NGINX_TOOL_B
@@ -21,7 +21,7 @@ HSET prefix:deep ^/x http://$TEST_NGINX_TOOL_B
 
 
 
-=== the answer is the backend's own, nothing is redirected
+=== the backend responds, without a redirect
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl

@@ -1,4 +1,4 @@
-# Before the table was ever loaded nginx does not know: 503 with Retry-After, never a miss.
+# Before the initial load, requests are answered with 503 and Retry-After; they are not misses.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== Redis refuses connections
+=== 503 while Redis refuses connections
 --- table
 redis redis://$TEST_NGINX_DEAD_A/0;
 wait_for_routes 0;
@@ -26,7 +26,7 @@ is(ask('HEAD /list')->{status}, 503);
 
 
 
-=== Redis accepts, and says nothing: nginx starts all the same
+=== nginx starts while Redis accepts without replying
 --- table
 redis redis://$TEST_NGINX_OWN_A/0;
 wait_for_routes 300ms;
@@ -36,7 +36,7 @@ is(ask('GET /up')->{status}, 204);
 
 
 
-=== Redis is something else
+=== 503 while the source is not Redis
 --- table
 redis redis://$TEST_NGINX_TOOL_A/0;
 wait_for_routes 100ms;
@@ -46,7 +46,7 @@ is("$answer->{status} $answer->{headers}{'retry-after'}", '503 1');
 
 
 
-=== the default does not answer for what is not known
+=== the default does not answer before the load
 --- table
 redis redis://$TEST_NGINX_DEAD_A/0;
 wait_for_routes 0;
@@ -74,23 +74,23 @@ is("$answer->{status} $answer->{headers}{'retry-after'} $answer->{body}", '503 1
 
 
 
-=== an empty Redis is an answer: nobody is there
+=== an empty Redis counts as loaded
 --- requests
 /hello/  503  -  result=miss
 /list    200
 
 
 
-=== Redis comes later
+=== routes are loaded when Redis appears later
 --- table
 redis redis://$TEST_NGINX_OWN_A/0;
 wait_for_routes 0;
 --- perl
-# A Redis of few words: enough of it for one tool.
+# A minimal Redis, enough for one tool.
 is(ask('GET /hello/')->{status}, 503, 'not yet');
 my $redis;
 my $loaded = eventually {
-    $redis //= is_left_alone('A') ? undef : accept_on('A');
+    $redis //= has_no_connection('A') ? undef : accept_on('A');
     return 0 unless $redis;
     serve_redis($redis) or undef $redis;
     ask('GET /hello/')->{status} == 200;
@@ -114,7 +114,7 @@ sub serve_redis {
 
 
 
-=== Retry-After once, however many error pages there are
+=== several error pages add one Retry-After
 --- table
 redis redis://$TEST_NGINX_DEAD_A/0;
 wait_for_routes 0;

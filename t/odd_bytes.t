@@ -1,4 +1,4 @@
-# Whatever bytes a request has: it is routed or refused, and the worker goes on.
+# Requests with unusual bytes are routed or refused, and the worker survives.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== a newline in the path is a byte like others
+=== a newline in the path is routed
 --- redis eval
 [ ['HSET', 'prefix:hello', '^/a\nb$', "http://$ENV{TEST_NGINX_TOOL_C}", '^/a.b', "http://$ENV{TEST_NGINX_TOOL_B}",
     '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] ]
@@ -21,7 +21,7 @@ __DATA__
 
 
 
-=== no header comes from a newline in the path
+=== a newline in the path injects no header
 --- location
 urlproxy_default http://$TEST_NGINX_OWN_A;
 proxy_set_header X-Tool $urlproxy_tool;
@@ -46,7 +46,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== bytes that are no text
+=== bytes that are not UTF-8 are routed
 --- redis eval
 [ ['HSET', 'prefix:hello', '^/[^/]+$', "http://$ENV{TEST_NGINX_TOOL_B}", '(?-u:\xfe)/', "http://$ENV{TEST_NGINX_TOOL_C}",
     '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] ]
@@ -59,7 +59,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== raw high bytes are passed on as they are
+=== raw high bytes are passed on unchanged
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_OWN_A
 --- perl
@@ -71,7 +71,7 @@ is(answer($client)->{status}, 204);
 
 
 
-=== names and paths up to what nginx takes
+=== names and paths up to nginx's limits
 --- redis
 HSET prefix:hello x$ http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -88,7 +88,7 @@ is(ask('GET /hello/' . 'x' x 9000)->{status}, 414, 'a path that nginx refuses');
 
 
 
-=== requests without what requests have
+=== incomplete requests
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix: .* http://$TEST_NGINX_TOOL_B
@@ -113,7 +113,7 @@ for (
 
 
 
-=== thousands of requests made of anything
+=== thousands of random requests
 --- location
 urlproxy_default admin;
 proxy_ignore_client_abort on;
@@ -148,7 +148,7 @@ while ($made < 4000 && Time::HiRes::time() < $ended) {
     $request .= "Host: h\r\nConnection: close\r\n\r\n" . $any->('', '', 'abc', "3\r\nabc\r\n0\r\n\r\n", "\xff" x 50);
     substr($request, rand length $request, 1) = chr rand 256 if rand() < 0.1;
     my $client = to_nginx();
-    # nginx may have refused the beginning, and reset the connection, before the end is sent.
+    # nginx may refuse the beginning and reset the connection before the end is sent.
     eval { send_bytes($client, $request) };
     shutdown $client, 1;
     my $got = '';

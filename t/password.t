@@ -1,4 +1,4 @@
-# A Redis that asks who is there is told, and a password that is wrong keeps the table empty, not nginx down.
+# Redis authentication: user and password are sent; a wrong password leaves the table empty, but nginx starts.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== user and password in the URL
+=== user and password from the URL
 --- table
 redis redis://reader:s%40cret@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
 --- redis
@@ -17,7 +17,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== the password in a file, its line end cut off
+=== the password from a file, without its line end
 --- table
 redis redis://reader@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
 password_file $TEST_NGINX_SERVER_ROOT/html/pass;
@@ -33,7 +33,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== a wrong password
+=== a wrong password is logged, nginx starts
 --- table
 redis redis://reader:wrong@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
 wait_for_routes 200ms;
@@ -51,7 +51,7 @@ WRONGPASS
 
 
 
-=== a user who may not read
+=== a user without permission is logged
 --- table
 redis redis://reader:s%40cret@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
 wait_for_routes 200ms;

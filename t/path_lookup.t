@@ -22,7 +22,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_B
 
 
 
-=== the path / belongs to the tool with the empty name
+=== the path / selects the tool with the empty name
 --- redis
 HSET prefix: .* http://$TEST_NGINX_TOOL_A
 --- requests
@@ -32,7 +32,7 @@ HSET prefix: .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== a tool may have any name that a segment can have
+=== any path segment can be a tool name
 --- redis eval
 [ map { ['HSET', "prefix:$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] }
     'with space', "w\xc3\xaeki", '100%', 'a?b', 'a#b', '..', '.', 'a.b-c_d~e', '"', 'x' x 255 ]
@@ -53,7 +53,7 @@ ROWS
 
 
 
-=== the query is kept and takes no part
+=== the query is preserved and not matched
 --- redis
 HSET prefix:hello /api http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
 --- requests
@@ -65,7 +65,7 @@ HSET prefix:hello /api http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== the backend gets the URI as it was sent, the lookup takes what it means
+=== the lookup uses the decoded path, the backend gets the URI as sent
 --- redis eval
 [ ['HSET', 'prefix:hello', '^/a b$', "http://$ENV{TEST_NGINX_TOOL_C}", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"],
   ['HSET', 'prefix:other', "^/caf\xc3\xa9\$", "http://$ENV{TEST_NGINX_TOOL_B}"] ]
@@ -81,7 +81,7 @@ HSET prefix:hello /api http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== an absolute URI is asked for as well
+=== an absolute URI is routed
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -91,7 +91,7 @@ like($answer->{body}, qr{^uri: /hello/x%2Fy\?z$}m);
 
 
 
-=== several tables are apart
+=== tables are independent
 --- http
 urlproxy_table others { redis redis://127.0.0.1:$TEST_NGINX_REDIS_PORT/1; }
 --- server

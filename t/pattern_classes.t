@@ -1,4 +1,4 @@
-# Each kind of pattern, searched in the path after the tool's name.
+# Each kind of pattern, matched against the path after the tool's name.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== .* and what means the same
+=== patterns that match every path
 --- redis eval
 [ map { ['HSET', "prefix:$_->[0]", $_->[1], "http://$ENV{TEST_NGINX_TOOL_A}"] }
     [any => '.*'], [empty => ''], [start => '^'], [end => '$'], [slash => '/'], [all => '^/.*'], [group => '(.*)'] ]
@@ -23,7 +23,7 @@ __DATA__
 
 
 
-=== a text that stands anywhere
+=== literal text anywhere
 --- redis
 HSET prefix:hello /api http://$TEST_NGINX_TOOL_A
 HSET prefix:kube /p.* http://$TEST_NGINX_TOOL_B
@@ -43,7 +43,7 @@ HSET prefix:inner .*in.* http://$TEST_NGINX_TOOL_C
 
 
 
-=== a beginning
+=== literal prefix
 --- redis
 HSET prefix:hello ^/api http://$TEST_NGINX_TOOL_A
 HSET prefix:group ^/p(.*) http://$TEST_NGINX_TOOL_B
@@ -57,7 +57,7 @@ HSET prefix:group ^/p(.*) http://$TEST_NGINX_TOOL_B
 
 
 
-=== an end
+=== literal suffix
 --- redis
 HSET prefix:hello \.php$ http://$TEST_NGINX_TOOL_A
 HSET prefix:dir /$ http://$TEST_NGINX_TOOL_B
@@ -75,7 +75,7 @@ HSET prefix:dir /$ http://$TEST_NGINX_TOOL_B
 
 
 
-=== the whole path
+=== exact path
 --- redis
 HSET prefix:hello ^/a/b$ http://$TEST_NGINX_TOOL_A ^/$ http://$TEST_NGINX_TOOL_B
 --- requests
@@ -125,7 +125,7 @@ HSET prefix:space ^/\s\d$ http://$TEST_NGINX_TOOL_B
 
 
 
-=== the name is no part of what is searched
+=== the tool's name is not matched
 --- redis
 HSET prefix:hello hello http://$TEST_NGINX_TOOL_A
 --- requests

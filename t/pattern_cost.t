@@ -1,9 +1,9 @@
-# What a search with a pattern costs: time that grows with the path and with nothing else, whatever engine the pattern was made
-# to trouble. Every pattern here is accepted: one that is set aside costs nothing and proves nothing.
+# The cost of a match grows only with the path, also for patterns that trouble other engines. All patterns here are accepted:
+# a rejected one would prove nothing.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
-# Seconds of processor time that the only worker has taken. A busy machine does not change them.
+# CPU seconds of the only worker, independent of the load of the machine.
 sub worker_seconds {
     my ($worker) = worker_pids();
     open my $file, '<', "/proc/$worker/stat" or die "stat: $!\n";
@@ -16,7 +16,7 @@ run_tests;
 
 __DATA__
 
-=== patterns that other engines choke on are searched to the end of the longest path
+=== patterns that trouble other engines match the longest path
 --- redis eval
 [ map { ['HSET', "prefix:$_->[0]", $_->[1], "http://$ENV{TEST_NGINX_TOOL_A}"] }
     [nested => '^/(a+)+$'], [same => '^/(a|a)*$'], [overlap => '^/(a|aa)+$'], [dots => '(.*a){6}b'], [window => '[ab]*a[ab]{3}c'] ]
@@ -35,7 +35,7 @@ panic
 
 
 
-=== a hundred of the longest searches take the worker less than a second
+=== a hundred of the longest matches take less than a CPU second
 --- redis eval
 [ ['HSET', 'prefix:hello', (map { ($_ => "http://$ENV{TEST_NGINX_TOOL_A}") }
     '^/(a+)+x$', '^/(a|a)*y$', '^/(a|aa)+z$', '[ab]*a[ab]{3}c')] ]

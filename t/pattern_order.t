@@ -1,4 +1,4 @@
-# Of several patterns that are found, the one with the longest literal text answers.
+# Of several matching patterns, the one with the longest literal text wins.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== the longest literal text first, whatever finds every path last
+=== longest literal text first, catch-all patterns last
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A / http://$TEST_NGINX_TOOL_A /api http://$TEST_NGINX_TOOL_B /api/v2 http://$TEST_NGINX_TOOL_C
 --- requests
@@ -19,7 +19,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A / http://$TEST_NGINX_TOOL_A /api 
 
 
 
-=== the literal text counts, not the pattern's length nor its kind
+=== literal text counts, not the length or kind of the pattern
 --- redis
 HSET prefix:hello ^/[a-z]+[0-9]*[a-z]*$ http://$TEST_NGINX_TOOL_A /ab http://$TEST_NGINX_TOOL_B ^/abc http://$TEST_NGINX_TOOL_C
 HSET prefix:either /abcdef|/a http://$TEST_NGINX_TOOL_A /ab http://$TEST_NGINX_TOOL_B
@@ -36,7 +36,7 @@ HSET prefix:optional /a(bcd)? http://$TEST_NGINX_TOOL_A /ab http://$TEST_NGINX_T
 
 
 
-=== equal lengths go by bytes
+=== byte order decides equal lengths
 --- redis
 HSET prefix:hello b http://$TEST_NGINX_TOOL_B a http://$TEST_NGINX_TOOL_A B http://$TEST_NGINX_TOOL_C
 HSET prefix:many ^/x http://$TEST_NGINX_TOOL_B /x http://$TEST_NGINX_TOOL_A
@@ -48,7 +48,7 @@ HSET prefix:many ^/x http://$TEST_NGINX_TOOL_B /x http://$TEST_NGINX_TOOL_A
 
 
 
-=== of those that find every path the first in byte order
+=== byte order decides among catch-all patterns
 --- redis
 HSET prefix:hello ^/ http://$TEST_NGINX_TOOL_C .* http://$TEST_NGINX_TOOL_B / http://$TEST_NGINX_TOOL_A [a-z] http://$TEST_NGINX_TOOL_A
 HSET prefix:empty / http://$TEST_NGINX_TOOL_A .* http://$TEST_NGINX_TOOL_A (.*) http://$TEST_NGINX_TOOL_B
@@ -59,7 +59,7 @@ HSET prefix:empty / http://$TEST_NGINX_TOOL_A .* http://$TEST_NGINX_TOOL_A (.*) 
 
 
 
-=== the order in which they came is no matter
+=== the order of registration does not matter
 --- redis
 HSET prefix:hello /api/v2 http://$TEST_NGINX_TOOL_C
 HSET prefix:hello /api http://$TEST_NGINX_TOOL_B

@@ -1,4 +1,4 @@
-# Request bodies arrive whole, however they are sent.
+# Request bodies arrive complete, however they are sent.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== of any size
+=== bodies of any size
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -21,7 +21,7 @@ for my $size (0, 1, 1000, 1 << 20, 5_000_000) {
 
 
 
-=== chunked
+=== chunked bodies
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -35,7 +35,7 @@ like(answer($client)->{body}, qr/^body: $size bytes sum $sum$/m);
 
 
 
-=== passed on as it comes
+=== streamed bodies
 --- location
 proxy_request_buffering off;
 --- redis
@@ -55,7 +55,7 @@ is(answer($client)->{status}, 200);
 
 
 
-=== to the next backend as well
+=== bodies reach the next backend after a failure
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A
 --- perl
@@ -75,7 +75,7 @@ is(length ask('GET /hello/?body_bytes=3000000')->{body}, 3_000_000);
 
 
 
-=== more than client_max_body_size
+=== bodies above client_max_body_size are refused
 --- location
 client_max_body_size 10;
 --- redis

@@ -1,4 +1,4 @@
-# proxy_pass to an upstream whose peers are the backends of the request's route.
+# proxy_pass to an upstream with urlproxy_peers.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== the peers are the route's
+=== the peers are the backends of the route
 --- redis
 HSET prefix:hello /api http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
 HSET prefix:other .* http://$TEST_NGINX_TOOL_C
@@ -18,7 +18,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_C
 
 
 
-=== with the route's own scheme
+=== $urlproxy_scheme selects the scheme of the route
 --- pass: $urlproxy_scheme://tools
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
@@ -28,7 +28,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== the default backend is a peer as well
+=== a default backend is a peer
 --- location
 urlproxy_default http://$TEST_NGINX_TOOL_C;
 --- requests
@@ -52,7 +52,7 @@ SELECT 0
 
 
 
-=== $upstream_addr and the log name the peer
+=== $upstream_addr and the log show the peer
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:dead .* http://$TEST_NGINX_DEAD_A
@@ -67,7 +67,7 @@ upstream: "http://$TEST_NGINX_DEAD_A/dead/"
 
 
 
-=== where no route was looked for there is no peer
+=== a location without urlproxy has no peer
 --- server
 location = /lost { proxy_pass http://tools; }
 --- redis

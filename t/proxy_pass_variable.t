@@ -1,4 +1,4 @@
-# proxy_pass with the backend's URL in a variable, as in the old configuration: no upstream block.
+# proxy_pass with $urlproxy_backend, without an upstream block, as in the old configuration.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== the backend's URL
+=== the variable is the URL of the backend
 --- pass: $urlproxy_backend
 --- redis
 HSET prefix:hello /api http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
@@ -19,7 +19,7 @@ SADD prefix:several http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
 
 
 
-=== the default's URL
+=== the variable is the URL of the default
 --- pass: $urlproxy_backend
 --- location
 urlproxy_default http://$TEST_NGINX_TOOL_C;
@@ -28,7 +28,7 @@ urlproxy_default http://$TEST_NGINX_TOOL_C;
 
 
 
-=== the host is the client's if it is passed on, else the backend's
+=== Host is the client's if set, else the backend's
 --- pass: $urlproxy_backend
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
@@ -51,7 +51,7 @@ is_deeply(\%count, { a => 2, b => 2, c => 2 });
 
 
 
-=== one that does not answer is a 502: there is nobody to try next
+=== a failed backend is a 502, without a retry
 --- pass: $urlproxy_backend
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_DEAD_A
@@ -62,7 +62,7 @@ connect() failed (111: Connection refused) while connecting to upstream
 
 
 
-=== a name wants a resolver
+=== a name needs a resolver
 --- pass: $urlproxy_backend
 --- redis
 HSET prefix:hello .* http://tool-hello.example:8000
@@ -73,7 +73,7 @@ no resolver defined to resolve tool-hello.example
 
 
 
-=== an IPv6 address is an address
+=== an IPv6 address works
 --- pass: $urlproxy_backend
 --- redis
 HSET prefix:hello .* http://[2001:DB8::1]:8000

@@ -1,4 +1,4 @@
-# What is wrong in Redis is set aside alone, with the reason in the log; the tool's other routes and all others stay.
+# Invalid data in Redis is rejected with the reason in the log; all other routes are served.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== values that are no backend
+=== invalid backends
 --- redis eval
 [ ['HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_A}", '/noscheme', '10.0.0.1:80', '/ftp', 'ftp://10.0.0.1:80',
     '/path', 'http://10.0.0.1:80/x', '/noport', 'http://10.0.0.1:', '/port', 'http://10.0.0.1:65536', '/nohost', 'http://:80',
@@ -33,7 +33,7 @@ urlproxy: route rejected: backend "http://10.0.0.1:80\n" has more than a host an
 
 
 
-=== fields that are no pattern
+=== invalid patterns
 --- redis eval
 [ ['HSET', 'prefix:hello', map { ($_ => "http://$ENV{TEST_NGINX_TOOL_B}") } '(', '/a(?=b)', '(/a)\1', '/a++', '[0-9]{1000}{1000}',
     '/' . 'x' x 1024, "/\xff", "/new\nline("],
@@ -59,7 +59,7 @@ urlproxy: route rejected: pattern "/new\nline(" contains '\n', expected no contr
 
 
 
-=== patterns that would end a header or a line of the log
+=== patterns with line ends
 --- redis eval
 [ ['HSET', 'prefix:hello', map { ($_ => "http://$ENV{TEST_NGINX_TOOL_B}") } "/a|/b\r\nX-Evil: 1", "/a\x01", "/a\x7f", "/a\xc2\x85", "/\ta"],
   ['HSET', 'prefix:hello', '/a\r\n', "http://$ENV{TEST_NGINX_TOOL_C}", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] ]
@@ -75,7 +75,7 @@ contains '\t'
 
 
 
-=== a tool none of whose routes is good is no tool
+=== a tool without a valid route is not listed
 --- redis
 HSET prefix:hello .* nonsense ( http://$TEST_NGINX_TOOL_A
 SADD prefix:several nonsense 10.0.0.1:80
@@ -92,7 +92,7 @@ GET /list
 
 
 
-=== keys of another type
+=== keys of a wrong type
 --- redis
 SET prefix:string http://$TEST_NGINX_TOOL_A
 RPUSH prefix:list http://$TEST_NGINX_TOOL_A
@@ -113,7 +113,7 @@ urlproxy: route rejected: the key is neither a hash nor a set, tool="stream"
 
 
 
-=== keys whose name is no tool's
+=== keys with an invalid tool name
 --- redis eval
 [ map { ['HSET', "prefix:$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 'x' x 256, "a/b", "a\nb", "\xff", 'hello' ]
 --- requests eval
@@ -133,7 +133,7 @@ is not UTF-8, tool="\xff"
 
 
 
-=== of 33 patterns the one that would be tried last
+=== the last of 33 patterns is rejected
 --- redis eval
 [ ['HSET', 'prefix:hello', map { ('/' . 'x' x $_ . '$' => "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 33],
   ['HSET', 'prefix:full', map { ('/' . 'x' x $_ . '$' => "http://$ENV{TEST_NGINX_TOOL_B}") } 1 .. 32] ]
@@ -150,7 +150,7 @@ urlproxy: route rejected: the tool has 33 patterns, expected at most 32; those t
 
 
 
-=== the most of everything fits a large zone
+=== a tool at all limits fits a large zone
 --- table
 zone 128m;
 --- redis eval
@@ -173,7 +173,7 @@ route rejected
 
 
 
-=== in a smaller zone a tool has less room, and what is tried first has it
+=== a small zone rejects the patterns tried last
 --- redis eval
 [ ['HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_A}", map { ('/' . '\.' x 500 . sprintf('%02d', $_), "http://$ENV{TEST_NGINX_TOOL_B}") } 1 .. 31] ]
 --- requests eval
@@ -188,7 +188,7 @@ urlproxy: route rejected: the routes exceed their share of the table,
 
 
 
-=== of 65 backends all but one
+=== one of 65 backends is rejected
 --- redis eval
 [ ['SADD', 'prefix:hello', (map { "http://127.0.0.$_:1" } 2 .. 66)] ]
 --- location
@@ -201,7 +201,7 @@ urlproxy: route rejected: there are 65 backends, expected at most 64, tool="hell
 
 
 
-=== what is bad while nginx runs, and what is mended
+=== changes while nginx runs are rejected and accepted
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -223,7 +223,7 @@ urlproxy: route rejected: the key is neither a hash nor a set, tool="other"
 
 
 
-=== of very many the log has the first few, and how many more there are
+=== the log limits the number of rejections
 --- redis eval
 [ ['HSET', 'prefix:hello', map { (('/' . $_ . '(') => "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 30] ]
 --- error_log

@@ -1,4 +1,4 @@
-# nginx -s reload: no request fails, no route is lost, and one companion follows Redis.
+# nginx -s reload fails no request, loses no route, and leaves one companion.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== under requests
+=== a reload under load
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -29,7 +29,7 @@ ok(eventually { 1 == grep { !/^id=$own / } split /\n/, redis('CLIENT', 'LIST') }
 
 
 
-=== with another size of the zone
+=== a reload with another zone size
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -57,7 +57,7 @@ is(scalar(() = error_log() =~ /routes carried over to the new zone, table=tools 
 
 
 
-=== a configuration that is refused changes nothing
+=== a refused reload changes nothing
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl

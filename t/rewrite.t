@@ -1,4 +1,4 @@
-# The path that is looked up is the one that the rewrites have made.
+# The lookup uses the path after rewrites.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== in the location
+=== rewrite in the location
 --- location
 rewrite ^/old/(.*)$ /hello/$1 break;
 --- redis
@@ -19,7 +19,7 @@ HSET prefix:old .* http://$TEST_NGINX_TOOL_B
 
 
 
-=== from one location to another
+=== rewrite to another location
 --- server
 location /old/ { rewrite ^/old(/.*)$ $1 last; }
 --- redis
@@ -29,7 +29,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== what was asked for before the rewrite is forgotten
+=== the lookup is repeated after a rewrite
 --- location
 set $before $urlproxy_tool;
 rewrite ^/old/(.*)$ /hello/$1 break;
@@ -43,7 +43,7 @@ is(join(' ', @{ $answer->{headers} }{qw(x-before x-urlproxy-tool x-tool)}), 'old
 
 
 
-=== the variables decide in the rewrite phase
+=== variables are set in the rewrite phase
 --- location
 if ($urlproxy_result = miss) { return 410; }
 if ($urlproxy_tool = closed) { return 403; }
@@ -57,7 +57,7 @@ HSET prefix:closed .* http://$TEST_NGINX_TOOL_B
 
 
 
-=== inside an if
+=== rewrite inside an if
 --- location
 if ($arg_x) { set $y 1; }
 --- redis
@@ -69,7 +69,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== proxy_pass with a path of its own
+=== proxy_pass with its own path
 --- pass: http://tools/prefix/
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A

@@ -1,4 +1,4 @@
-# What changes in Redis is routed at once: by name, by renaming, by expiry, and all at a time.
+# Changes in Redis take effect at once: writes, renames, expiry, and many at a time.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== one route
+=== every kind of change is followed
 --- perl
 my $is = sub { my ($path, $want) = @_; ok(eventually { my $answer = ask("GET $path"); ($answer->{headers}{'x-tool'} // $answer->{status}) eq $want }, "$path: $want") };
 my %tool = map { $_ => "http://$ENV{'TEST_NGINX_TOOL_' . uc $_}" } qw(a b c);
@@ -36,7 +36,7 @@ $is->('/other/', 503);
 
 
 
-=== long before the next comparison, on a connection that is open
+=== changes take effect long before the next resync
 --- table
 resync_interval 1h;
 --- perl
@@ -58,7 +58,7 @@ Test::More::note(sprintf 'the slowest of 40 changes was served after %.0f ms', $
 
 
 
-=== requests go on while a thousand routes change
+=== requests succeed while a thousand routes change
 --- redis
 HSET prefix:steady .* http://$TEST_NGINX_TOOL_A
 --- perl

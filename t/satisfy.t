@@ -1,4 +1,4 @@
-# A route is no permission: what guards a location guards it still.
+# A route grants no access: access control of a location still applies.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== deny all
+=== deny applies
 --- location
 deny all;
 --- redis
@@ -16,7 +16,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== allow
+=== allow applies
 --- location
 allow 127.0.0.1; deny all;
 --- redis
@@ -27,7 +27,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== a password
+=== auth_basic applies
 --- location
 auth_basic closed;
 auth_basic_user_file $TEST_NGINX_SERVER_ROOT/html/users;
@@ -42,7 +42,7 @@ is(ask('GET /hello/', headers => ['Authorization: Basic bWU6c2VjcmV0'])->{status
 
 
 
-=== satisfy any is not satisfied by a route
+=== a route does not satisfy "satisfy any"
 --- location
 satisfy any;
 deny all;
@@ -60,7 +60,7 @@ is(ask('GET /hello/', headers => ['Authorization: Basic bm9ib2R5Og=='])->{status
 
 
 
-=== satisfy any does not make up for a missing route
+=== "satisfy any" does not hide a miss
 --- location
 satisfy any;
 allow all;
@@ -77,7 +77,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== limit_except
+=== limit_except applies
 --- location
 limit_except GET { deny all; }
 --- redis

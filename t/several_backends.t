@@ -1,4 +1,4 @@
-# A tool with several backends: they take turns, and one that fails costs no request.
+# A tool with several backends: they take turns, and a failing one fails no request.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== they take turns
+=== backends take turns
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
 --- perl
@@ -15,7 +15,7 @@ like($asked, qr/^(ab){3}$|^(ba){3}$/);
 
 
 
-=== each tool has turns of its own
+=== each tool has its own turns
 --- redis
 SADD prefix:one http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
 SADD prefix:two http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
@@ -26,7 +26,7 @@ like($asked{$_}, qr/^(ab){2}$|^(ba){2}$/) for qw(one two);
 
 
 
-=== one that refuses connections is passed over, whatever the method
+=== a backend that refuses connections is skipped for any method
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A http://$TEST_NGINX_TOOL_B
 --- perl
@@ -39,7 +39,7 @@ urlproxy_peers: backend failed; not used for 10 s, backend=http://$TEST_NGINX_DE
 
 
 
-=== the variables name the one that answered
+=== the variables show the backend that answered
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A
 --- perl
@@ -47,14 +47,14 @@ is(ask('GET /hello/')->{headers}{'x-urlproxy-backend'}, "http://$ENV{TEST_NGINX_
 
 
 
-=== one that fails is left alone for a while
+=== a failed backend becomes unavailable
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 --- perl
 my $failed = 0;
 for (1, 2) {
     my $client = start_ask('GET /hello/');
-    if (asked_next($client)) {
+    if (next_backend($client)) {
         my $backend = accept_on('A');
         read_message($backend);
         close $backend;
@@ -62,15 +62,15 @@ for (1, 2) {
     }
     is(answer($client)->{headers}{'x-tool'}, 'a', 'the other answers');
 }
-is($failed, 1, 'one of two requests came first to the one that fails');
+is($failed, 1, 'one of two requests starts with the failing backend');
 is(ask('GET /hello/')->{headers}{'x-tool'}, 'a') for 1 .. 4;
-ok(is_left_alone('A'), 'and then no other');
+ok(has_no_connection('A'), 'the next request skips it');
 --- error_log
 urlproxy_peers: backend failed; not used for 10 s, backend=http://$TEST_NGINX_OWN_A tool="hello"
 
 
 
-=== what one tool has found out is nothing to another
+=== failures of one tool do not affect another
 --- redis
 SADD prefix:one http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 SADD prefix:two http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_OWN_A
@@ -79,7 +79,7 @@ for my $tool (qw(one two)) {
     my $failed = 0;
     for (1 .. 4) {
         my $client = start_ask("GET /$tool/");
-        if (asked_next($client)) { close accept_on('A'); $failed++ }
+        if (next_backend($client)) { close accept_on('A'); $failed++ }
         is(answer($client)->{headers}{'x-tool'}, $tool eq 'one' ? 'a' : 'b');
     }
     is($failed, 1, "$tool finds out by itself, once");
@@ -87,26 +87,26 @@ for my $tool (qw(one two)) {
 
 
 
-=== no backend is asked twice in one request, and the last failure is the answer
+=== a request tries each backend once and returns the last failure
 --- redis
 SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 --- perl
-# All that failed are asked again, rather than nobody.
+# If all are unavailable, all are tried.
 for my $round (1, 2) {
     my $client = start_ask("GET /hello/$round");
     for my $turn (1, 2) {
-        my $name    = asked_next($client);
+        my $name    = next_backend($client);
         my $backend = accept_on($name);
         like(read_message($backend)->{head}, qr{\AGET /hello/$round }, "round $round: $name");
         close $backend;
     }
     is(answer($client)->{status}, 502, "round $round: both failed");
-    ok(is_left_alone('A') && is_left_alone('B'), "round $round: none was asked twice");
+    ok(has_no_connection('A') && has_no_connection('B'), "round $round: none was asked twice");
 }
 
 
 
-=== all refuse connections
+=== all backends refuse connections
 --- redis
 SADD prefix:hello http://$TEST_NGINX_DEAD_A http://$TEST_NGINX_DEAD_B
 --- location
@@ -120,20 +120,20 @@ for (1 .. 3) {
 
 
 
-=== a POST that a backend has read is not sent to another
+=== a POST that a backend has read is not repeated
 --- redis
 SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 --- perl
 my $client = start_ask('POST /hello/', body => 'once');
-my $backend = accept_on(asked_next($client));
+my $backend = accept_on(next_backend($client));
 is(read_message($backend)->{body}, 'once');
 close $backend;
 is(answer($client)->{status}, 502);
-ok(is_left_alone('A') && is_left_alone('B'));
+ok(has_no_connection('A') && has_no_connection('B'));
 
 
 
-=== a POST is sent to another where non_idempotent says so
+=== non_idempotent repeats a POST
 --- location
 proxy_next_upstream error timeout non_idempotent;
 --- redis
@@ -142,7 +142,7 @@ SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 my $client = start_ask('POST /hello/', body => 'twice');
 my %asked;
 for my $turn (1, 2) {
-    my $name = asked_next($client);
+    my $name = next_backend($client);
     $asked{$name} = accept_on($name);
     is(read_message($asked{$name})->{body}, 'twice');
     send_bytes($asked{$name}, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") if $turn == 2;
@@ -153,7 +153,7 @@ is(scalar keys %asked, 2);
 
 
 
-=== a status that proxy_next_upstream names is a failure
+=== a status in proxy_next_upstream is a failure
 --- location
 proxy_next_upstream http_503;
 --- redis
@@ -162,7 +162,7 @@ SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 my $failed = 0;
 for (1, 2) {
     my $client = start_ask('GET /hello/');
-    if (asked_next($client)) {
+    if (next_backend($client)) {
         my $backend = accept_on('A');
         read_message($backend);
         send_bytes($backend, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
@@ -174,7 +174,7 @@ is($failed, 1, 'one of them was asked there first');
 
 
 
-=== an error status is otherwise an answer like others
+=== other error statuses are responses
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
 --- perl
@@ -183,7 +183,7 @@ like("@got", qr/^503(a 503b 503a 503b|b 503a 503b 503a)$/);
 
 
 
-=== proxy_next_upstream_tries is kept to
+=== proxy_next_upstream_tries limits the tries
 --- redis
 SADD prefix:hello http://$TEST_NGINX_DEAD_A http://$TEST_NGINX_DEAD_B
 --- location
@@ -196,7 +196,7 @@ unlike($answer->{headers}{'x-addr'}, qr/,/);
 
 
 
-=== a single backend is never left alone
+=== a single backend never becomes unavailable
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_OWN_A
 --- perl
@@ -208,7 +208,7 @@ for (1 .. 3) {
 
 
 
-=== a name among addresses is passed over
+=== a name among addresses is skipped
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://no-such-host.example:80 http://$TEST_NGINX_TOOL_B
 --- perl
@@ -217,11 +217,11 @@ is("@got", '200 200 200 200 200 200');
 
 
 
-=== 64 of them
+=== 64 backends
 --- redis eval
 [ ['SADD', 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_A}", map { "http://127.0.0.$_:1" } 2 .. 64] ]
 --- perl
-# 63 are tried in vain only once.
+# The 63 failing backends are tried only once.
 is(ask('GET /hello/')->{status}, 200, "request $_") for 1 .. 70;
 --- no_error_log
 [alert]

@@ -1,8 +1,8 @@
-# The files of nginx-conf/: what a tool writes in its responses, or does with its requests, is no other tool's affair.
+# The files of nginx-conf/ separate tools: responses and requests of one tool do not affect another.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
-# The answer to a GET of http://HOST/PATH from a backend of the test's own, which sends this.
+# Returns the response to GET http://HOST/PATH if the test's own backend sends this.
 sub answered_with {
     my ($url, $response) = @_;
     my ($host, $path) = $url =~ m{^http://([^/]+)(.*)} or die $url;
@@ -25,7 +25,7 @@ sub is_not_sent_elsewhere {
     }
 }
 
-# nginx takes no more from the backend than the client does.
+# nginx reads no more from the backend than the client reads.
 sub streams {
     my ($url) = @_;
     my $whole = 64 << 20;
@@ -38,17 +38,17 @@ sub streams {
         $sent += syswrite($backend, $part) // 0;
     }
     cmp_ok($sent, '<', $whole, "$url streams");
-    unlike(read_part($client), qr/X-Accel/i, 'and the client is not told how');
+    unlike(read_part($client), qr/X-Accel/i, 'the client does not see the header');
 }
 
 sub read_part {
     my ($socket) = @_;
-    IO::Select->new($socket)->can_read($patience) or die "nothing was streamed\n";
+    IO::Select->new($socket)->can_read($timeout) or die "nothing was streamed\n";
     sysread($socket, my $part, 4096) or die "the stream ended\n";
     return $part;
 }
 
-# What a backend with TLS is asked for, in the clear.
+# The decrypted request to a TLS backend.
 sub names_in_tls {
     my ($url) = @_;
     my ($host, $path) = $url =~ m{^http://([^/]+)(.*)} or die $url;
@@ -56,9 +56,9 @@ sub names_in_tls {
     ok(read_part(accept_on('B')) =~ /\Q$host\E/, "$url: server name in TLS");
 }
 
-# `busy` keeps its backend waiting; `calm` is another tenant's.
+# `busy` has requests without a response; `calm` belongs to another tenant.
 sub limits_open_requests {
-    my ($busy, $calm, $nobody, $name, $limit) = @_;
+    my ($busy, $calm, $missing, $name, $limit) = @_;
     my ($host, $path) = $busy =~ m{^http://([^/]+)(.*)} or die $busy;
     my ($calm_host, $calm_path) = $calm =~ m{^http://([^/]+)(.*)} or die $calm;
     my $ask = sub { ask("GET $_[1]", headers => ["Host: $_[0]"]) };
@@ -74,9 +74,9 @@ sub limits_open_requests {
     }
     pass("$busy: 50 requests beyond the limit are refused, and say why");
     is($ask->($calm_host, $calm_path)->{headers}{'x-tool'}, 'b', "$calm is answered");
-    # nginx says so in its log of each key that is too long to count.
-    my ($no_host, $no_path) = $nobody =~ m{^http://([^/]+)(.*)} or die $nobody;
-    unlike($ask->($no_host, $no_path)->{body}, qr/too many/, "$nobody is answered as ever");
+    # nginx logs each key that is too long to count.
+    my ($no_host, $no_path) = $missing =~ m{^http://([^/]+)(.*)} or die $missing;
+    unlike($ask->($no_host, $no_path)->{body}, qr/too many/, "$missing is answered as before");
     unlike(error_log(), qr/more than 255 bytes/, 'and not counted');
     read_message($_), send_bytes($_, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate") for @backends;
     is(answer($_)->{body}, 'late', 'those within it are answered') for @waiting;
@@ -89,7 +89,7 @@ run_tests;
 
 __DATA__
 
-=== urlproxy.conf: the headers that speak to nginx
+=== urlproxy.conf: X-Accel headers are ignored
 --- shipped: urlproxy.conf
 --- server
 location /secret/ { internal; return 200 "internal"; }
@@ -102,7 +102,7 @@ streams('http://tools.example.org/hello/');
 
 
 
-=== subdomain.conf: the headers that speak to nginx
+=== subdomain.conf: X-Accel headers are ignored
 --- shipped: subdomain.conf urlproxy.conf
 --- server
 location /secret/ { internal; return 200 "internal"; }
@@ -115,7 +115,7 @@ streams('http://hello.toolforge.org/');
 
 
 
-=== domainproxy.conf: the headers that speak to nginx
+=== domainproxy.conf: X-Accel headers are ignored
 --- shipped: domainproxy.conf
 --- server
 location /secret/ { internal; return 200 "internal"; }
@@ -127,7 +127,7 @@ streams('http://one.example/');
 
 
 
-=== urlproxy.conf: a shared cache
+=== urlproxy.conf: a shared cache separates tools
 --- shipped: urlproxy.conf
 --- http
 proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
@@ -153,7 +153,7 @@ ok(eventually { $tool->() eq 'a' }, 'and no page of a tool that is gone');
 
 
 
-=== subdomain.conf: a shared cache
+=== subdomain.conf: a shared cache separates tools
 --- shipped: subdomain.conf urlproxy.conf
 --- http
 proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
@@ -174,7 +174,7 @@ http://unknown.example/hello/x          503
 
 
 
-=== domainproxy.conf: a shared cache
+=== domainproxy.conf: a shared cache separates domains
 --- shipped: domainproxy.conf
 --- http
 proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
@@ -196,7 +196,7 @@ http://other.example/x  200  c  cache=MISS
 
 
 
-=== urlproxy.conf: the host that a tool sees
+=== urlproxy.conf: a tool gets the client's host
 --- shipped: urlproxy.conf
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
@@ -214,7 +214,7 @@ names_in_tls('http://tools.example.org/tls/');
 
 
 
-=== subdomain.conf: the host that a tool sees
+=== subdomain.conf: a tool gets the client's host
 --- shipped: subdomain.conf urlproxy.conf
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
@@ -225,7 +225,7 @@ names_in_tls('http://tls.toolforge.org/');
 
 
 
-=== domainproxy.conf: the host that a backend sees
+=== domainproxy.conf: a backend gets the client's host
 --- shipped: domainproxy.conf
 --- redis
 SADD frontend:one.example http://$TEST_NGINX_TOOL_A
@@ -236,7 +236,7 @@ names_in_tls('http://tls.example/');
 
 
 
-=== urlproxy.conf: open requests of a tool
+=== urlproxy.conf: open requests of a tool are limited
 --- shipped: urlproxy.conf
 --- limit: 3
 --- redis
@@ -247,7 +247,7 @@ limits_open_requests('http://tools.example.org/busy/', 'http://tools.example.org
 
 
 
-=== urlproxy.conf: as many as it says
+=== urlproxy.conf: the limit is exact
 --- shipped: urlproxy.conf
 --- redis
 HSET prefix:busy .* http://$TEST_NGINX_OWN_A
@@ -258,7 +258,7 @@ limits_open_requests("${site}busy/", "${site}calm/", $site . 'no' x 200, 'The to
 
 
 
-=== subdomain.conf: open requests of a tool
+=== subdomain.conf: open requests of a tool are limited
 --- shipped: subdomain.conf urlproxy.conf
 --- limit: 3
 --- redis
@@ -269,7 +269,7 @@ limits_open_requests('http://busy.toolforge.org/', 'http://calm.toolforge.org/',
 
 
 
-=== domainproxy.conf: open requests of a host
+=== domainproxy.conf: open requests of a host are limited
 --- shipped: domainproxy.conf
 --- limit: 3
 --- redis
@@ -280,7 +280,7 @@ limits_open_requests('http://busy.example/', 'http://calm.example/', 'http://' .
 
 
 
-=== domainproxy.conf: the hosts of a wildcard have one limit
+=== domainproxy.conf: the hosts of a wildcard share one limit
 --- shipped: domainproxy.conf
 --- limit: 3
 --- redis

@@ -7,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== routes, and follows changes
+=== a single process routes and follows changes
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- requests
@@ -16,7 +16,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' });
-# The first change may have been found by the companion's first comparison, the second is not.
+# The companion's first scan may find the first change, but not the second.
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'c' });
 is(scalar(() = worker_pids()), 0, 'it has no workers');

@@ -1,4 +1,4 @@
-# Encoded, doubled and dotted slashes: the lookup sees the path that is meant, the backend the one that was sent.
+# Encoded and doubled slashes and dots: the lookup uses the normalized path, the backend gets the URI as sent.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -40,7 +40,7 @@ merge_slashes off;
 
 
 
-=== dots are resolved before the tool is known
+=== dots are resolved before the lookup
 --- redis
 HSET prefix:hello ^/y$ http://$TEST_NGINX_TOOL_B .* http://$TEST_NGINX_TOOL_A
 HSET prefix:other .* http://$TEST_NGINX_TOOL_C
@@ -60,7 +60,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_C
 
 
 
-=== where they are not merged, an encoded one does not reach the keys of another kind
+=== with merge_slashes off, an encoded slash does not reach keys of another kind
 --- server
 merge_slashes off;
 --- redis

@@ -1,4 +1,4 @@
-# Requests that nginx makes by itself are routed like others, apart from the client's own.
+# Subrequests are routed by themselves, like other requests.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -24,7 +24,7 @@ for (['204', 200, 'a'], ['403', 403, undef], ['401', 401, undef]) {
 
 
 
-=== auth_request to a tool that is not there refuses
+=== auth_request to a missing tool refuses
 --- server
 location = /check { internal; urlproxy tools path; rewrite ^ /auth/ break; proxy_pass http://tools; }
 location = /check2 { internal; urlproxy tools path; rewrite ^ /auth/ break; proxy_pass $urlproxy_scheme://tools; }
@@ -42,7 +42,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== before the table is loaded
+=== auth_request before the initial load is 503
 --- table
 redis redis://$TEST_NGINX_DEAD_A/0;
 wait_for_routes 0;
@@ -54,7 +54,7 @@ location = /x { auth_request /check; alias $TEST_NGINX_SERVER_ROOT/html/index.ht
 
 
 
-=== a failed backend's page knows its tool, whatever a subrequest asked for
+=== an error page knows its tool after subrequests
 --- server
 location = /check { internal; urlproxy tools path; rewrite ^ /auth/ break; proxy_pass http://tools; }
 location = /sorry { default_type text/plain; return 200 "$urlproxy_tool at $urlproxy_backend"; }
@@ -72,7 +72,7 @@ hello at http://$TEST_NGINX_DEAD_A
 
 
 
-=== a location without urlproxy knows nothing of it
+=== a location without urlproxy has no route from a subrequest
 --- server
 location = /check { internal; return 204; add_header X-Tool "[$urlproxy_tool]"; }
 location = /plain { auth_request /route; add_header X-Route "[$urlproxy_tool$urlproxy_result]"; alias $TEST_NGINX_SERVER_ROOT/html/index.html; }
@@ -87,7 +87,7 @@ X-Route: []
 
 
 
-=== mirror
+=== mirror to another tool
 --- server
 location = /copy { internal; urlproxy tools path; rewrite ^ /mirror/ break; proxy_pass http://tools; }
 location = /lost { internal; urlproxy tools path; rewrite ^ /nobody/ break; proxy_pass http://tools; }
@@ -108,7 +108,7 @@ like($answer->{body}, qr/^body: 4 bytes/m);
 
 
 
-=== parts of a page
+=== SSI parts of a page
 --- http
 ssi on;
 --- server
@@ -126,7 +126,7 @@ GET /page
 
 
 
-=== a part that no tool answers has the status of a request, and no line in the log
+=== an SSI part that misses has the status of a miss and is not logged
 --- http
 ssi on;
 log_subrequest on;
@@ -151,7 +151,7 @@ like($log->(), qr{^\Q$_\E$}m) for '/nobody/ 503', '/gone/x 410', '/hello/ 200';
 
 
 
-=== before the table is loaded, a part waits like a request
+=== an SSI part before the initial load is 503
 --- table
 redis redis://$TEST_NGINX_DEAD_A/0;
 wait_for_routes 0;
@@ -175,7 +175,7 @@ ok(eventually { $log->() =~ m{^/hello/ 503 1$}m }) or diag($log->());
 
 
 
-=== try_files changes the path after the route was found
+=== try_files changes the path after the lookup
 --- server
 location /x/ { urlproxy tools path; root $TEST_NGINX_SERVER_ROOT/html; try_files /there $uri =404; proxy_pass http://tools; }
 --- user_files

@@ -1,4 +1,4 @@
-# A backend of another scheme than the location speaks is a 502, and the log says which directive would have to say what.
+# A backend with a scheme that the location cannot use is a 502, and the log names the directive to change.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== whichever way the request is passed on
+=== every protocol module refuses an unusable scheme
 --- server
 location /grpc/ { urlproxy tools path; grpc_pass grpc://tools; }
 location /uwsgi/ { urlproxy tools path; uwsgi_pass tools; }

@@ -1,4 +1,4 @@
-# A WebSocket handshake goes through to the tool, and after it both ends talk.
+# WebSocket handshakes reach the tool, and both ends can talk afterwards.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -19,7 +19,7 @@ location = /up { return 204; }
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
-# RFC 6455: the key of its section 1.3, and a text frame with mask as a client sends it.
+# RFC 6455: the key of section 1.3, and a masked text frame as a client sends it.
 my $frame = sub {
     my ($text) = @_;
     my $mask   = "\x01\x02\x03\x04";
@@ -31,7 +31,7 @@ my $receive = sub {
     my ($socket) = @_;
     my $bytes = sub { my ($n, $got) = ($_[0], ''); while (length $got < $n) { sysread $socket, $got, $n - length $got, length $got or die 'closed' } $got };
     local $SIG{ALRM} = sub { die "no frame\n" };
-    alarm $patience;
+    alarm $timeout;
     my ($opcode, $length) = unpack 'CC', $bytes->(2);
     $length = unpack 'n', $bytes->(2) if $length == 126;
     my $text = $bytes->($length);
@@ -54,7 +54,7 @@ for my $path ('/hello/chat', '/hello') {
 
 
 
-=== it outlives its route
+=== a WebSocket outlives its route
 --- config
 location / {
     urlproxy tools path;
@@ -78,7 +78,7 @@ is($got, "\x81\x02ok", 'the conversation goes on');
 
 
 
-=== a tool that is not there has none
+=== a missing tool has no WebSocket
 --- perl
 my $answer = ask('GET /nobody/', headers => ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13',
     'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==']);

@@ -1,4 +1,4 @@
-# A worker that is killed: the next one serves the same routes, and follows Redis in its place.
+# After a worker is killed, its successor serves the same routes and follows Redis.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== while idle, and in the middle of changes
+=== a worker killed while idle or during changes is replaced
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl

@@ -1,4 +1,4 @@
-# Several workers: all see the same routes, and what one finds out about a backend the others know.
+# Several workers share routes and the health of backends.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -7,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== a change reaches them all
+=== a change reaches all workers
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- location
@@ -15,7 +15,7 @@ add_header X-Worker $pid;
 --- perl
 my %workers;
 ok(eventually { $workers{ ask('GET /hello/')->{headers}{'x-worker'} }++; keys %workers > 1 }, 'more than one has answered');
-# One connection to each: nobody knows which worker will accept the next one.
+# Enough connections to reach each worker: which worker accepts a connection is random.
 my @clients = map { to_nginx() } 1 .. 40;
 my $ask = sub { send_bytes($_[0], "GET /hello/ HTTP/1.1\r\nHost: localhost\r\n\r\n"); answer($_[0])->{headers}{'x-tool'} };
 is(join('', map { $ask->($_) } @clients), 'a' x 40);
@@ -25,7 +25,7 @@ is(join('', map { $ask->($_) } @clients), 'b' x 40, 'and then all the others');
 
 
 
-=== a backend that failed is left alone by all
+=== an unavailable backend is skipped by all workers
 --- redis
 SADD prefix:hello http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_OWN_A
 --- http
@@ -34,12 +34,12 @@ upstream patient { urlproxy_peers fail_timeout=60s; }
 --- location
 add_header X-Worker $pid;
 --- perl
-# Each worker takes turns by itself: of two requests one would come to the failed backend first.
+# Each worker has its own turns: one of two requests would start with the failed backend.
 my ($failed, $wrong, %asked) = (0, 0);
 for (1 .. 400) {
     last if keys %asked == 4 && !grep { $_ < 2 } values %asked;
     my $client = start_ask('GET /hello/');
-    if (asked_next($client)) {
+    if (next_backend($client)) {
         close accept_on('A');
         $failed++;
     }
@@ -53,7 +53,7 @@ is($wrong, 0, 'the other one has answered all');
 
 
 
-=== one of them follows Redis
+=== one worker follows Redis
 --- perl
 my $own = redis('CLIENT', 'ID');
 ok(eventually { 1 == grep { !/^id=$own / } split /\n/, redis('CLIENT', 'LIST') });

@@ -1,8 +1,8 @@
-# Backends of the test itself that number the connections which nginx opens to them, so that a test can say which connection
-# a request came on, and which are still open.
+# Test backends that number the connections from nginx, so that a test can identify the connection of a request, and the
+# connections still open.
 #
-# There are eight, $TEST_NGINX_PEER_1 to _8. The first connection to backend 1 is "1.1", its second "1.2"; each block
-# counts anew.
+# There are eight, $TEST_NGINX_PEER_1 to _8. The first connection to backend 1 is "1.1", the second "1.2". Each block starts
+# at 1.
 package KeptConnections;
 
 use v5.10.1;
@@ -21,17 +21,17 @@ our @EXPORT = qw(
     while_stopped worker_descriptors
 );
 
-# Longer than a kept connection has to be idle before a request that may not be repeated goes over it.
+# Longer than the idle time after which a request that nginx cannot repeat may use a kept connection.
 my $idle_seconds = 0.2;
 my $ok           = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 my (%listeners, %connections, %opened);
 
-# They are there before the blocks are read: a section with `eval` may name them.
+# Created before the blocks are read, so that sections with `eval` can use them.
 sub listen_as {
     my ($number) = @_;
     $listeners{$number} = UrlproxyTest::tcp_socket(Listen => 512);
-    UrlproxyTest::offer("PEER_$number", $listeners{$number});
+    UrlproxyTest::export_address("PEER_$number", $listeners{$number});
 }
 listen_as($_) for 1 .. 8;
 
@@ -42,17 +42,15 @@ Test::Nginx::Socket::add_block_preprocessor(sub {
     $listeners{$_} // listen_as($_) for 1 .. 8;
 });
 
-# Asks, answers as backend, and returns the connection that the request came on. `answer` is what the backend sends, `status`
-# what the client should see, `client` the client's connection if it is there already, `headers` and `body` are the
-# request's.
+# Sends a request, responds as backend, and returns the connection of the request. `answer` is the backend's response, `status`
+# the expected status, `client` an existing client connection; `headers` and `body` belong to the request.
 sub serve {
     my ($line, %with) = @_;
     my ($id) = serve_together([$line, %with]);
     return $id;
 }
 
-# The same for several requests (a line, or a line with options) that are open at the same time: all have come before the
-# first of them is answered.
+# The same for several concurrent requests (a line, or a line with options): all arrive before the first response.
 sub serve_together {
     my @asked;
     for my $request (@_) {
@@ -73,7 +71,7 @@ sub serve_together {
     return map { $_->{id} } @asked;
 }
 
-# Reads the client's answer, which has to have this status.
+# Reads the response of the client, which must have this status.
 sub finish {
     my ($client, $line, $status) = @_;
     my $answer = UrlproxyTest::answer($client, $line =~ /^HEAD /);
@@ -81,12 +79,12 @@ sub finish {
     return $answer;
 }
 
-# Waits for the next request at any backend, reads it, and returns the connection that it came on; in a list also the request.
-# Dies when the client is answered instead.
+# Waits for the next request at any backend, reads it, and returns its connection; in list context also the request. Dies if
+# the client gets a response instead.
 sub arrived {
     my ($client) = @_;
     while (1) {
-        my @ready   = IO::Select->new($client // (), values %listeners, values %connections)->can_read($patience)
+        my @ready   = IO::Select->new($client // (), values %listeners, values %connections)->can_read($timeout)
             or die "no request came to a backend\n";
         my %is_ready = map { $_ => 1 } @ready;
         accept_from($_) for grep { $is_ready{ $listeners{$_} } } keys %listeners;
@@ -108,7 +106,7 @@ sub accept_from {
     $connections{$id} = $listeners{$number}->accept or die "accept: $!\n";
 }
 
-# Forgets a connection that nginx has closed; whether it was.
+# Forgets a connection if nginx has closed it. Returns whether it has.
 sub forget_closed {
     my ($id) = @_;
     my $got = recv $connections{$id}, my $byte, 1, MSG_PEEK | MSG_DONTWAIT;
@@ -125,7 +123,7 @@ sub respond {
 # The socket of a connection.
 sub connection { $connections{ $_[0] } // die "connection $_[0] is closed\n" }
 
-# Closes connections as a backend: `how` is close, reset, or half to go on reading. `close` and `reset` forget them.
+# Closes connections as a backend. `how` is close, reset, or half (keeps reading). `close` and `reset` forget them.
 sub close_as_backend {
     my ($how, @ids) = @_;
     for my $id (@ids) {
@@ -150,17 +148,17 @@ sub open_connections {
     return join ' ', map { "$_->[0].$_->[1]" } sort { $a->[0] <=> $b->[0] || $a->[1] <=> $b->[1] } @ids;
 }
 
-# These are open, and no others are once nginx has had the time to close them.
+# Checks that exactly these connections are open, once nginx has had the time to close others.
 sub connections_are {
     my ($want, $name) = @_;
     eventually { open_connections() eq $want };
     Test::More::is(open_connections(), $want, $name // "open: $want");
 }
 
-# Lets the kept connections become old enough for requests that may not be repeated.
+# Waits until kept connections are usable for requests that nginx cannot repeat.
 sub idle { sleep $idle_seconds }
 
-# Runs code while nginx's worker is stopped: it sees all that happened meanwhile at once, in the order of the code.
+# Runs code while nginx's worker is stopped. The worker then sees all events at once, in the order of the code.
 sub while_stopped {
     my ($code) = @_;
     my ($worker) = worker_pids();
@@ -172,12 +170,12 @@ sub while_stopped {
     $is_done or die $@;
 }
 
-# How many descriptors nginx's worker has that are connected to these backends.
+# The number of the worker's descriptors that are connected to these backends.
 sub worker_descriptors {
     my ($worker) = worker_pids();
     my %is_ours = map { $_->sockport => 1 } values %listeners;
     open my $table, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!\n";
-    # Columns 3 and 10: the other end, and the inode that a descriptor links to.
+    # Columns 3 and 10: the remote end, and the inode of the descriptor.
     my %inodes = map { (split)[9, 2] } grep { /:/ } <$table>;
     my @links  = map { readlink($_) // () } glob "/proc/$worker/fd/*";
     return scalar grep { /^socket:\[(\d+)\]/ && $is_ours{ hex(($inodes{$1} // '') =~ s/.*://r) } } @links;

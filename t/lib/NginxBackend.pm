@@ -1,4 +1,4 @@
-# A second nginx as backend, for what needs a real server at the other end: TLS, HTTP/2.
+# A second nginx as backend, for tests that need a real server: TLS, HTTP/2.
 package NginxBackend;
 
 use v5.10.1;
@@ -12,7 +12,7 @@ use UrlproxyTest;
 
 our @EXPORT = qw(certificate_files with_nginx_backend);
 
-# For a section `user_files`: key.pem and cert.pem, which are there before nginx reads its configuration.
+# For a section `user_files`: key.pem and cert.pem, created before nginx reads its configuration.
 sub certificate_files {
     require File::Temp;
     my $dir = File::Temp->newdir;
@@ -22,8 +22,8 @@ sub certificate_files {
     return [map { [$_, $read->($_)] } 'key.pem', 'cert.pem'];
 }
 
-# Runs code, with the port, while a second nginx serves with these lines in its server; DIR in them is where the block's files
-# are.
+# Runs code with the port of a second nginx that has these lines in its server block. DIR in them is the directory of the
+# block's files.
 sub with_nginx_backend {
     my ($options, $lines, $code) = @_;
     my $dir  = Test::Nginx::Socket::html_dir();

@@ -1,20 +1,19 @@
-# What the files of t/ share: routes that are in Redis before nginx starts, a canned configuration, backends that do what
-# the test says, and requests byte by byte. t/prove starts Redis and the demo tools.
+# Shared by the files of t/: routes in Redis before nginx starts, a canned configuration, backends controlled by the test, and
+# raw requests. t/prove starts Redis and the demo tools.
 #
-# A block's sections, beside Test::Nginx's own:
+# Sections of a block, in addition to those of Test::Nginx:
 #
-#   redis     commands, one a line; with `eval` a list of lists. Redis is empty before them
+#   redis     commands, one per line; with `eval` a list of lists. Redis is empty before
 #   table, upstream, http, server, location
 #             lines added to that part of the canned configuration; http_config or config replaces all of it
-#   pass      what the canned location's proxy_pass says instead of http://tools
+#   pass      the argument of the canned location's proxy_pass, instead of http://tools
 #   shipped   files of nginx-conf/ instead of the canned configuration, for every Host but localhost, with `server` and
 #             `location` added to their servers and to their `location /`, and limit_conn at `limit`
-#   requests  one a line: a URI, http://host/path for another Host, then what is expected of it, see `answered` below
-#   perl      code that runs while nginx does
-#   refused   nginx must not start, and say just this
+#   requests  one per line: a URI, or http://host/path for another Host, then the expected result, see `answered` below
+#   perl      code that runs while nginx is running
+#   refused   nginx must not start, and log exactly this error
 #
-# After these every block is asked for /up. A block without no_error_log may leave no alert and no panic in nginx's log,
-# then or while nginx shuts down.
+# Then every block requests /up. Without no_error_log, nginx's log must have no alert and no panic, also during shutdown.
 package UrlproxyTest;
 
 use v5.10.1;
@@ -37,27 +36,27 @@ BEGIN {
 use Test::Nginx::Socket -base;
 
 our @EXPORT = qw(
-    accept_on answer ask asked_next error_log eventually is_left_alone nginx_pid own_sections read_message redis refuse_rows send_bytes
-    start_ask to_nginx worker_pids $patience
+    accept_on answer ask next_backend error_log eventually has_no_connection nginx_pid own_sections read_message redis refuse_rows send_bytes
+    start_ask to_nginx worker_pids $timeout
 );
 
 sub eventually(&);
 
-# Seconds until something that should have happened counts as missing, however busy the machine.
-our $patience = 60;
+# Seconds until a wait fails; generous, for busy machines.
+our $timeout = 60;
 my $trouble  = qr/\[alert\]|\[emerg\]|panic|exited on signal/;
 
-timeout($patience);
+timeout($timeout);
 no_root_location();
 master_on();
 log_level('info');
 worker_connections(512);
 
-# Bound, but nobody listens: connections are refused, and no other process can have the port.
+# Bound without listening: connections are refused, and no other process can use the port.
 my %dead = map { $_ => tcp_socket() } qw(A B);
-offer("DEAD_$_", $dead{$_}) for keys %dead;
+export_address("DEAD_$_", $dead{$_}) for keys %dead;
 
-# What a block may say: what stands above, of Test::Nginx's own what is in use, and a file's own.
+# Known sections: those above, those of Test::Nginx in use, and those that a file adds.
 my %sections = map { $_ => 1 } qw(
     redis table upstream http server location pass requests perl refused
     config error_code error_log http_config main_config no_error_log raw_request request response_body response_body_like
@@ -65,28 +64,28 @@ my %sections = map { $_ => 1 } qw(
 );
 sub own_sections { $sections{$_} = 1 for @_ }
 
-# When the block began; its nginx was started after that.
+# The start of the block, before its nginx starts.
 our $begun;
 
-# Backends of the test itself, new for each block.
+# The test's own backends, new for each block.
 my %own;
 
 add_block_preprocessor(sub {
     my ($block) = @_;
     $begun = time;
     for my $section (@{ $block->{_section_order}[0] // [] }) {
-        bail_out("$0: nothing looks at section \"$section\" of \"" . $block->name . '"') unless $sections{$section};
+        bail_out("$0: unknown section \"$section\" of \"" . $block->name . '"') unless $sections{$section};
     }
     for my $name (qw(A B)) {
         $own{$name} = tcp_socket(Listen => 64);
-        offer("OWN_$name", $own{$name});
+        export_address("OWN_$name", $own{$name});
     }
     load_routes($block->redis);
     if (defined $block->shipped) {
         $block->set_value(http_config => shipped_http($block));
         $block->set_value(config      => 'location = /up { return 204; }');
     }
-    # What nginx says there while it starts is in its log as well.
+    # nginx writes the same lines to its log.
     $block->set_value(suppress_stderr => 1);
     $block->set_value(http_config => canned_http($block)) unless defined $block->http_config;
     $block->set_value(config      => canned_server($block)) unless defined $block->config;
@@ -109,8 +108,8 @@ add_block_preprocessor(sub {
     $block->set_value(no_shutdown_error_log => [$trouble]);
 });
 
-# The blocks to run: one for each row `part: what is written there => what nginx says`, which nginx must refuse with that. A
-# row with <> is one block for each indented line below it, which stands for <> on both sides.
+# Creates one block for each row `part: configuration => error message`, which nginx must refuse. A row with <> is one block
+# per indented line below it, which replaces <> on both sides.
 sub refuse_rows {
     my ($rows) = @_;
     my ($pattern, @cases);
@@ -124,7 +123,7 @@ sub refuse_rows {
     }
     my $blocks = '';
     for (@cases) {
-        my ($part, $written, $said) = /^(\w+): (.+) => (.+)$/ or bail_out("$0: no row: $_");
+        my ($part, $written, $said) = /^(\w+): (.+) => (.+)$/ or bail_out("$0: invalid row: $_");
         $blocks .= "=== $part: $written\n--- $part\n$written\n--- refused\n$said\n\n";
     }
     &spec_string($blocks);
@@ -134,7 +133,7 @@ sub canned_http {
     my ($block) = @_;
     my ($table, $upstream, $http) = map { $block->$_ // '' } qw(table upstream http);
     $table .= "\nredis redis://127.0.0.1:$ENV{TEST_NGINX_REDIS_PORT}/0;" unless $table =~ /^\s*redis\b/m;
-    $table .= "\nwait_for_routes ${patience}s;" unless $table =~ /^\s*wait_for_routes\b/m;
+    $table .= "\nwait_for_routes ${timeout}s;" unless $table =~ /^\s*wait_for_routes\b/m;
     return <<"CONF";
 urlproxy_table tools {
     $table
@@ -171,7 +170,7 @@ location = /up { return 204; }
 CONF
 }
 
-# The shipped files with nothing changed but where they listen, where Redis and the backends are, and what the block adds.
+# The shipped files, changed only in their listening sockets, the addresses of Redis and the backends, and additions of the block.
 sub shipped_http {
     my ($block) = @_;
     my ($http, $server, $location) = map { $block->$_ // '' } qw(http server location);
@@ -194,7 +193,7 @@ sub shipped_http {
     return $http;
 }
 
-# Puts the values of $TEST_NGINX_... into a text, as Test::Nginx does in configurations.
+# Expands $TEST_NGINX_... in a text, as Test::Nginx does in configurations.
 sub expand {
     my ($text) = @_;
     $text =~ s/\$(TEST_NGINX_[A-Z0-9_]+)/$ENV{$1} \/\/ die "$1 is not set\n"/eg;
@@ -208,7 +207,7 @@ sub load_routes {
     redis(@$_) for @$commands;
 }
 
-# What the init section of every block runs.
+# The init section of every block.
 sub perform {
     my ($block) = @_;
     my $name = $block->name;
@@ -221,15 +220,14 @@ sub perform {
         run_code("package main; use strict; use warnings;\n#line 1 \"$name\"\n" . $block->perl . "\n;1")
             or fail("$name - died: $@");
     }
-    # The companion's lines come a little later; Test::Nginx looks for each once.
+    # Lines of the companion may come late, and Test::Nginx checks only once.
     for my $text (grep { /\S/ } split /\n/, $block->error_log // '') {
         eventually { index(error_log(), $text) >= 0 };
     }
 }
 
-# What a request was answered with, in the words of the expectation: the status, then which demo tool answered (`-` for
-# none), then pairs: `sees` is the URI as the tool got it, `location` where it is sent, the others are the variables of that
-# name.
+# Formats a response like its expectation: the status, then the demo tool that answered (`-` for none), then pairs: `sees` is
+# the URI that the tool got, `location` the redirect target, others are the variables of that name.
 sub answered {
     my ($uri, $status, $tool, @pairs) = @_;
     my @host = $uri =~ s{^http://([^/]+)}{} ? (headers => ["Host: $1"]) : ();
@@ -244,14 +242,14 @@ sub answered {
     return "@got";
 }
 
-# Asks and waits for the answer: a hash of status, headers (lower-case names), body, head (its text).
-# `headers` is a list of lines, `body` what is sent behind them.
+# Sends a request and returns the response: a hash of status, headers (lower-case names), body, head (its text).
+# `headers` is a list of lines, `body` follows them.
 sub ask {
     my ($line, %with) = @_;
     return answer(start_ask($line, %with), $line =~ /^HEAD /);
 }
 
-# Sends a request, and returns the socket where the answer will come.
+# Sends a request, and returns the socket for the response.
 sub start_ask {
     my ($line, %with) = @_;
     my @headers = @{ $with{headers} // [] };
@@ -268,18 +266,18 @@ sub to_nginx {
     return $socket;
 }
 
-# Writes everything, whichever end of a connection this is.
+# Writes all bytes to either end of a connection.
 sub send_bytes {
     my ($socket, $bytes) = @_;
     local $SIG{PIPE} = 'IGNORE';
     while (length $bytes) {
-        IO::Select->new($socket)->can_write($patience) or die "nothing could be sent for $patience s\n";
+        IO::Select->new($socket)->can_write($timeout) or die "sending timed out after $timeout s\n";
         my $sent = syswrite($socket, $bytes) // die "send: $!\n";
         substr($bytes, 0, $sent) = '';
     }
 }
 
-# Reads one response, without body when it answers a HEAD, and leaves what follows on the connection.
+# Reads one response, without body if it answers HEAD, and leaves later bytes on the connection.
 sub answer {
     my ($socket, $is_head) = @_;
     my $message = read_message($socket, $is_head);
@@ -288,7 +286,7 @@ sub answer {
     return $message->{status} eq '100' ? answer($socket, $is_head) : $message;
 }
 
-# Reads one request or response. A body that says nothing about its length ends with the connection, a request's has none.
+# Reads one request or response. Without a length, a response body ends with the connection, and a request has no body.
 sub read_message {
     my ($socket, $has_no_body) = @_;
     my $head = read_until($socket, qr/\r\n\r\n\z/, 1);
@@ -310,7 +308,7 @@ sub read_message {
     return $message;
 }
 
-# Reads, `step` bytes at a time, until the text ends as wanted or the connection does.
+# Reads, `step` bytes at a time, until the text matches `end` or the connection ends.
 sub read_until {
     my ($socket, $end, $step) = @_;
     my $text = '';
@@ -331,34 +329,34 @@ sub read_exactly {
 
 sub read_some {
     my ($socket, $into, $count) = @_;
-    IO::Select->new($socket)->can_read($patience) or die "nothing came for $patience s\n";
+    IO::Select->new($socket)->can_read($timeout) or die "no data for $timeout s\n";
     return sysread($socket, $$into, $count, length $$into) // die "read: $!\n";
 }
 
 # The next connection to the test's own backend $TEST_NGINX_OWN_<name>.
 sub accept_on {
     my ($name) = @_;
-    IO::Select->new($own{$name})->can_read($patience) or die "nobody connected to $name for $patience s\n";
+    IO::Select->new($own{$name})->can_read($timeout) or die "no connection to $name for $timeout s\n";
     return $own{$name}->accept;
 }
 
-# Which of the test's own backends has a connection waiting; the empty string when the client has its answer first.
-sub asked_next {
+# The name of the test's own backend with a new connection; the empty string if the client gets its response first.
+sub next_backend {
     my ($client) = @_;
-    my ($ready) = IO::Select->new($client, values %own)->can_read($patience) or die "nobody was asked for $patience s\n";
+    my ($ready) = IO::Select->new($client, values %own)->can_read($timeout) or die "no connection and no response for $timeout s\n";
     return (grep { $own{$_} == $ready } keys %own)[0] // '';
 }
 
-# Whether nobody has connected to the test's own backend.
-sub is_left_alone {
+# Whether the test's own backend has no new connection.
+sub has_no_connection {
     my ($name) = @_;
     return !IO::Select->new($own{$name})->can_read(0.1);
 }
 
-# Whether a condition comes true in time.
+# Whether a condition becomes true before the timeout.
 sub eventually(&) {
     my ($condition) = @_;
-    my $deadline = time + $patience;
+    my $deadline = time + $timeout;
     until ($condition->()) {
         return 0 if time > $deadline;
         sleep 0.01;
@@ -408,14 +406,14 @@ sub tcp_socket {
     return $socket;
 }
 
-# Has blocks find the socket's address under a name, and its port alone.
-sub offer {
+# Exports the address and the port of a socket to blocks, under a name.
+sub export_address {
     my ($name, $socket) = @_;
     $ENV{"TEST_NGINX_$name"}        = '127.0.0.1:' . $socket->sockport;
     $ENV{"TEST_NGINX_${name}_PORT"} = $socket->sockport;
 }
 
-# Out of the other functions' scope: the code sees none of their variables.
+# Defined outside the scope of the other functions, so that the code cannot see their variables.
 sub run_code { eval $_[0] }
 
 1;

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Asks over HTTP/2, for t/http2.t: one connection, all requests at once, each on a stream of its own.
+"""An HTTP/2 client for t/http2.t: one connection, all requests at once, one stream each.
 
-Takes a unix socket; reads one request a line from standard input, as JSON: {"headers": [[name, value], ...],
-"body": text or null, "reset": true to reset the stream once it is sent}. Writes one answer a line, in the order of the
-requests: {"status": ..., "headers": {...}, "body": text} or {"reset": code}; or {"closed": code} when the connection ends.
+Connects to a Unix socket and reads one request per line from standard input, as JSON: {"headers": [[name, value], ...],
+"body": text or null, "reset": true to reset the stream after the request}. Writes one response per line, in the order of the
+requests: {"status": ..., "headers": {...}, "body": text} or {"reset": code}; or {"closed": code} if the connection ends.
 """
 
 import json

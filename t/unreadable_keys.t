@@ -1,5 +1,5 @@
-# A Redis user that may read tools alone, as there was before there were redirects and domains: tools are followed all the
-# same, and what is not known of the others is not taken for absence.
+# A Redis user that may read only tools, as before redirects and domains existed: tools are followed, and unreadable keys
+# are not treated as absent.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -7,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== tools are followed, domains are unready, and nobody is redirected
+=== tools are followed, domains are unready, no redirects
 --- redis eval
 [
     [qw(ACL SETUSER tools_alone reset on >secret ~prefix:* +@all)],
@@ -26,7 +26,7 @@ urlproxy_default later;
 is(ask('GET /hello/')->{headers}{'x-tool'}, 'a');
 my $answer = ask('GET /domain', headers => ['Host: www.example.org']);
 is_deeply([$answer->{status}, $answer->{headers}{'retry-after'}], [503, 1]);
-# What comes later is followed too, by pushes.
+# Later changes are followed too, by pushes.
 redis('HSET', 'prefix:later', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 eventually { ask('GET /later/')->{status} eq '200' };
 is(ask('GET /nobody/')->{headers}{'x-tool'}, 'c', 'the default answers');

@@ -1,4 +1,4 @@
-# Backends as the old stack's data has them: without a port, with a scheme in any case, with one slash at the end.
+# Backend URLs in the data of the old stack: without a port, with a scheme in any case, with a trailing slash.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== they are taken for what they mean, and shown in the normal form
+=== backends are accepted and shown in normal form
 --- redis
 HSET prefix:slash .* http://$TEST_NGINX_TOOL_A/
 HSET prefix:upper .* HTTP://$TEST_NGINX_TOOL_B
@@ -30,7 +30,7 @@ panic
 
 
 
-=== a default backend is one, too
+=== a default backend is normalized too
 --- location
 urlproxy_default HTTP://$TEST_NGINX_TOOL_B/;
 --- requests
@@ -38,7 +38,7 @@ urlproxy_default HTTP://$TEST_NGINX_TOOL_B/;
 
 
 
-=== with a path they are set aside
+=== backends with a path are rejected
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A/ /x http://$TEST_NGINX_TOOL_B/x /y http://$TEST_NGINX_TOOL_B//
 --- requests

@@ -1,4 +1,4 @@
-# A kept connection ends after it was idle for `timeout`, after `requests` requests, and when it is older than `time`.
+# urlproxy_keepalive closes a connection after `timeout` idle, after `requests` requests, and past the age `time`.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use KeptConnections;
@@ -7,7 +7,7 @@ run_tests;
 
 __DATA__
 
-=== timeout
+=== an idle connection closes after timeout
 --- upstream
 urlproxy_keepalive 64 timeout=1s;
 --- http
@@ -29,7 +29,7 @@ connections_are('2.1 2.2 3.1', 'and its connection is closed as well');
 
 
 
-=== a connection that is in use does not time out, and counts anew afterwards
+=== a connection in use does not time out
 --- upstream
 urlproxy_keepalive 64 timeout=3s;
 --- redis
@@ -48,7 +48,7 @@ connections_are('', 'until it is idle again');
 
 
 
-=== requests
+=== a connection closes after its number of requests
 --- upstream
 urlproxy_keepalive 64 requests=3;
 --- redis
@@ -61,7 +61,7 @@ connections_are('1.3', 'as many again');
 
 
 
-=== a single request
+=== requests=1 keeps no connection
 --- upstream
 urlproxy_keepalive 64 requests=1;
 --- redis
@@ -72,7 +72,7 @@ connections_are('', 'none is kept');
 
 
 
-=== a thousand requests unless said otherwise
+=== the default is a thousand requests
 --- upstream
 urlproxy_keepalive 64;
 --- redis
@@ -87,7 +87,7 @@ is_deeply(\%asked, { '1.1' => 1000, '1.2' => 1 });
 
 
 
-=== time
+=== a connection closes past its age
 --- upstream
 urlproxy_keepalive 64 time=1s;
 --- http

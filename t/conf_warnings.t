@@ -1,9 +1,9 @@
-# `nginx -t` warns of locations that would mix up what tenants get.
+# `nginx -t` warns of locations that do not separate tenants.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
-# The warnings of `nginx -t` about locations, each without its beginning and without the file. Those about
-# worker_connections are about the test's own configuration.
+# Returns the warnings of `nginx -t` about locations, without prefix and file. Warnings about worker_connections come from
+# the test's own configuration.
 sub warnings {
     my $root = server_root();
     my $log  = `$ENV{TEST_NGINX_BINARY} -t -p $root -c $root/conf/nginx.conf -e $root/logs/test.log 2>&1`;
@@ -21,7 +21,7 @@ run_tests;
 
 __DATA__
 
-=== no urlproxy
+=== a location without urlproxy is reported
 --- location: proxy_set_header Host $host;
 --- upstream
 keepalive 8;
@@ -51,7 +51,7 @@ is_deeply([warnings()], [sort @others, map { qq($::route, in location "$_") } @p
 
 
 
-=== the place
+=== the warning names location, file and line
 --- server
 location /none/ { proxy_pass http://tools; }
 --- error_log eval
@@ -59,7 +59,7 @@ qr{in location "/none/" of the server in \S+/conf/nginx\.conf:\d+}
 
 
 
-=== Host
+=== a default Host is reported
 --- location: proxy_set_header Host $host;
 --- server
 location /default/ { urlproxy tools path; proxy_pass http://tools; }
@@ -75,7 +75,7 @@ is_deeply([warnings()], [sort map { qq($::host, in location "$_") } '/default/',
 
 
 
-=== Host of the level above
+=== an inherited Host counts
 --- http
 proxy_set_header Host $host;
 --- location: proxy_set_header Host $host;
@@ -87,7 +87,7 @@ is_deeply([warnings()], [qq($::host, in location "/replaces/")]);
 
 
 
-=== the key of cached pages
+=== a cache key that mixes tenants is reported
 --- http
 proxy_set_header Host $host;
 proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
@@ -114,7 +114,7 @@ is_deeply([warnings()], [sort map { qq($::key, in location "$_") } @places], 'th
 
 
 
-=== the key of the level above
+=== an inherited cache key counts
 --- http
 proxy_set_header Host $host;
 proxy_cache_path $TEST_NGINX_SERVROOT/cache keys_zone=pages:1m;
@@ -130,7 +130,7 @@ is_deeply([warnings()], [qq($::key, in location "/replaces/")]);
 
 
 
-=== without urlproxy_peers there is nothing to say
+=== without urlproxy_peers nothing is reported
 --- http_config
 urlproxy_table tools { redis redis://127.0.0.1:$TEST_NGINX_REDIS_PORT/0; wait_for_routes 5s; }
 --- config
@@ -141,28 +141,28 @@ is_deeply([warnings()], []);
 
 
 
-=== urlproxy.conf
+=== urlproxy.conf has no warnings
 --- shipped: urlproxy.conf
 --- perl
 is_deeply([warnings()], []);
 
 
 
-=== subdomain.conf
+=== subdomain.conf has no warnings
 --- shipped: subdomain.conf urlproxy.conf
 --- perl
 is_deeply([warnings()], []);
 
 
 
-=== domainproxy.conf
+=== domainproxy.conf has no warnings
 --- shipped: domainproxy.conf
 --- perl
 is_deeply([warnings()], []);
 
 
 
-=== more connections kept than workers have
+=== more kept connections than worker_connections are reported
 --- http
 upstream many { urlproxy_peers; urlproxy_keepalive 300000; }
 upstream few { urlproxy_peers; urlproxy_keepalive 5; }

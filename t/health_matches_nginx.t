@@ -1,16 +1,16 @@
-# max_fails and fail_timeout mean what they mean for nginx's own `server`: the same failures and answers, through a static
-# upstream and through the module, have the same requests sent to the backend that fails.
+# max_fails and fail_timeout work as for nginx's own `server`: the same failures and responses send the same requests to the
+# failing backend, through a static upstream and through the module.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
-# How many of these requests come to the test's own backend A, which fails them, or answers, or says nothing yet; the other
-# backend has the rest. Whoever waits is returned as well.
+# Counts the requests that reach the test's own backend A, which fails, answers or delays them; the other backend gets the
+# rest. Also returns the clients that still wait.
 sub count_on_a {
     my ($path, $requests, $does) = @_;
     my ($count, @waiting) = (0);
     for (1 .. $requests) {
         my $client = start_ask("GET $path");
-        if (asked_next($client) eq 'A') {
+        if (next_backend($client) eq 'A') {
             $count++;
             my $backend = accept_on('A');
             if ($does eq 'waits') { push @waiting, [$client, $backend]; next }
@@ -34,7 +34,7 @@ sub ends {
     }
 }
 
-# What comes to A of the requests of each step. More than fail_timeout passes where it says so, in whole seconds as both count.
+# The number of requests that reach A in each step. `ends` waits longer than fail_timeout, in whole seconds as both count.
 sub steps {
     my ($path) = @_;
     my ($count, @waiting, @counts);
@@ -56,7 +56,7 @@ sub steps {
     ends('answers', @waiting);
     $step->(8, 'answers');
 
-    # One is let in while all is well, and answered only when others have failed since.
+    # One request starts before the failures and is answered after them.
     do { ($count, @waiting) = count_on_a($path, 1, 'waits') } until $count;
     $step->(6, 'fails');
     ends('answers', @waiting);
@@ -68,7 +68,7 @@ run_tests;
 
 __DATA__
 
-=== the same requests come to a backend that fails
+=== a failing backend gets the same requests as in nginx
 --- http
 upstream static { server $TEST_NGINX_OWN_A max_fails=2 fail_timeout=4s; server $TEST_NGINX_TOOL_A max_fails=2 fail_timeout=4s; }
 upstream routed { urlproxy_peers max_fails=2 fail_timeout=4s; }

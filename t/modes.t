@@ -1,4 +1,4 @@
-# Path, subdomain and domain mode on one table: each looks at its own keys, and none takes another's.
+# Path, subdomain and domain mode on one table: each uses only its own keys.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -35,7 +35,7 @@ run_tests;
 
 __DATA__
 
-=== each mode finds its own
+=== each mode finds its own routes
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /b http://$TEST_NGINX_TOOL_B
 SADD frontend:www.example.org http://$TEST_NGINX_TOOL_C
@@ -51,7 +51,7 @@ http://nobody.invalid/             404  -  result=miss  tool=
 
 
 
-=== none takes what belongs to another
+=== no mode uses routes of another
 --- redis
 HSET prefix:www.example.org .* http://$TEST_NGINX_TOOL_A
 SADD frontend:hello.toolforge.org http://$TEST_NGINX_TOOL_B
@@ -65,7 +65,7 @@ http://hello.toolforge.org/    503  -
 
 
 
-=== nor with a path that begins with two slashes, as the keys of the others do
+=== a path with two leading slashes does not reach other modes' keys
 --- http
 merge_slashes off;
 --- redis
@@ -85,7 +85,7 @@ http://www.example.org//rhello/    404  -  result=miss  tool=
 
 
 
-=== a host is compared in lower case, without port and trailing dot
+=== hosts are compared in lower case, without port and trailing dot
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 SADD frontend:www.example.org http://$TEST_NGINX_TOOL_B
@@ -102,7 +102,7 @@ http://[2001:DB8::1]/                200  c
 
 
 
-=== a domain in Redis that is not in its normal form is set aside, and says what that is
+=== a domain not in normal form is rejected, with the normal form in the log
 --- redis
 SADD frontend:WWW.Example.org http://$TEST_NGINX_TOOL_A
 SADD frontend:a_b..invalid http://$TEST_NGINX_TOOL_A
@@ -115,7 +115,7 @@ urlproxy: route rejected: domain "a_b..invalid" is not a host name
 
 
 
-=== a wildcard stands for one label, and a domain of its own comes first
+=== a wildcard matches one label, after exact domains
 --- redis
 SADD frontend:*.wild.org http://$TEST_NGINX_TOOL_A
 SADD frontend:own.wild.org http://$TEST_NGINX_TOOL_B
@@ -144,7 +144,7 @@ http://toolforge.org/          503  -  tool=
 
 
 
-=== the default answers what nobody does, in each mode
+=== the default answers in each mode
 --- redis
 HSET prefix:hello /only http://$TEST_NGINX_TOOL_A
 HSET prefix:admin .* http://$TEST_NGINX_TOOL_B
@@ -164,7 +164,7 @@ http://nobody.invalid/             200  b  result=default  tool=admin
 
 
 
-=== a miss may be of another status
+=== urlproxy_miss applies in each mode
 --- subdomain
 urlproxy_miss 404;
 --- domain
@@ -191,7 +191,7 @@ is($asked->(@hosts), 'b-c');
 
 
 
-=== the list has tools, and nothing else
+=== the list has tools only
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET redirect:moved .* moved.toolforge.org
@@ -201,7 +201,7 @@ is(ask('GET /list')->{body}, '{"hello":{"status":"active"}}');
 
 
 
-=== the domain that was found
+=== $urlproxy_domain is the matched domain
 --- redis
 SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
 SADD frontend:*.wild.org http://$TEST_NGINX_TOOL_B

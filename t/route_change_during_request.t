@@ -1,14 +1,14 @@
-# A tool that moves while its request waits, for its body or for another handler, is asked where it is then.
+# A route that changes while a request waits (for its body, for another handler) is used in its new state.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 use feature 'state';
 
-# Sends half a request, changes routes, waits until the mark that is written last is served, and sends the other half.
+# Sends half a request, changes routes, waits until a marker route written last is served, and sends the other half.
 our $moves = sub {
     my (@commands) = @_;
     my $client = main::to_nginx();
     main::send_bytes($client, "POST /hello/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab");
-    # Its one worker has read the head before it answers a request that was sent later.
+    # The only worker reads the head before it answers a later request.
     main::ask('GET /up');
     state $mark = 0;
     $mark++;
@@ -22,7 +22,7 @@ run_tests;
 
 __DATA__
 
-=== a slow upload
+=== a route that changes during an upload
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
@@ -32,18 +32,18 @@ like($answer->{body}, qr/^body: 4 bytes/m);
 
 
 
-=== one that is withdrawn is not asked any more
+=== a route withdrawn during an upload is answered with 502
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_OWN_A
 --- perl
 is($main::moves->(['DEL', 'prefix:hello'])->{status}, 502);
-ok(is_left_alone('A'));
+ok(has_no_connection('A'));
 --- error_log
 urlproxy_peers: route withdrawn while the request waited; answering 502, tool="hello"
 
 
 
-=== nor is the former backend of one whose routes are being built
+=== a former backend is not used while new routes are being built
 --- table
 zone 64m;
 --- redis
@@ -55,7 +55,7 @@ ask('GET /up');
 redis('DEL', 'prefix:hello');
 redis('HSET', 'prefix:gone', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /gone/')->{status} == 200 }, 'gone');
-# Behind all these it waits long enough.
+# Behind all these the tool waits long enough.
 for my $tool (1 .. 40, 'hello') {
     my $key = $tool eq 'hello' ? 'prefix:hello' : "prefix:heavy$tool";
     redis('HSET', $key, map { ("x$_" . "[ab]*a[ab]{12}$tool\$" => "http://$ENV{TEST_NGINX_OWN_A}") } 10 .. 41);
@@ -63,13 +63,13 @@ for my $tool (1 .. 40, 'hello') {
 ok(eventually { ask('GET /hello/')->{headers}{'x-urlproxy-result'} eq 'unready' }, 'it waits');
 send_bytes($client, 'cd');
 is(answer($client)->{status}, 502);
-ok(is_left_alone('A'));
+ok(has_no_connection('A'));
 --- error_log
 route rejected
 
 
 
-=== another backend beside the one that was chosen changes nothing
+=== a new backend beside the chosen one changes nothing
 --- location
 set $backend $urlproxy_backend;
 add_header X-Early "$backend";
@@ -85,7 +85,7 @@ for my $round (1 .. 3) {
 
 
 
-=== a check by another location takes its time
+=== a route that changes during auth_request
 --- location
 auth_request /check;
 --- server
@@ -104,7 +104,7 @@ is(answer($client)->{headers}{'x-tool'}, 'b');
 
 
 
-=== the same, with the backend itself as a variable
+=== a route that changes during auth_request, with proxy_pass to the variable
 --- pass: $urlproxy_backend
 --- location
 auth_request /check;
@@ -124,7 +124,7 @@ is(answer($client)->{headers}{'x-tool'}, 'b');
 
 
 
-=== one that is withdrawn meanwhile is a miss
+=== a route withdrawn during auth_request is a miss
 --- pass: $urlproxy_backend
 --- location
 auth_request /check;
@@ -143,14 +143,14 @@ is(answer($client)->{status}, 503);
 
 
 
-=== a retry asks none that was withdrawn meanwhile
+=== a retry uses the current backends
 --- location
 proxy_next_upstream_tries 3;
 --- redis
 SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 --- perl
 my $client  = start_ask('GET /hello/');
-my $first   = asked_next($client);
+my $first   = next_backend($client);
 my $other   = $first eq 'A' ? 'B' : 'A';
 my $backend = accept_on($first);
 read_message($backend);
@@ -162,20 +162,20 @@ close $backend;
 my $headers = answer($client)->{headers};
 is($headers->{'x-tool'}, 'c', 'the one that is there now is asked');
 is($headers->{'x-urlproxy-backend'}, "http://$ENV{TEST_NGINX_TOOL_C}", 'and shown');
-ok(is_left_alone($other));
+ok(has_no_connection($other));
 
 
 
-=== a retry asks nobody when the tool was withdrawn meanwhile
+=== a retry of a withdrawn tool is answered with 502
 --- redis
 SADD prefix:hello http://$TEST_NGINX_OWN_A http://$TEST_NGINX_OWN_B
 --- perl
 my $client  = start_ask('GET /hello/');
-my $first   = asked_next($client);
+my $first   = next_backend($client);
 my $backend = accept_on($first);
 read_message($backend);
 redis('DEL', 'prefix:hello');
 ok(eventually { ask('GET /list')->{body} !~ /"hello"/ });
 close $backend;
 is(answer($client)->{status}, 502);
-ok(is_left_alone($first eq 'A' ? 'B' : 'A'));
+ok(has_no_connection($first eq 'A' ? 'B' : 'A'));

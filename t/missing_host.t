@@ -1,4 +1,4 @@
-# Where the host says who answers, a request without one is a bad request.
+# In the modes that need a host, a request without one is answered with 400.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== only where one is needed
+=== only subdomain and domain mode need a host
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- server
@@ -22,7 +22,7 @@ for (['/hello/', 200], ['/subdomain', 400], ['/domain', 400]) {
 
 
 
-=== the host of the request line comes before the header
+=== the host of the request line overrides the header
 --- redis
 SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
 --- location
@@ -39,7 +39,7 @@ is(ask('GET http://other.example.org/', headers => ['Host: www.example.org'])->{
 
 
 
-=== HTTP/2 has :authority
+=== HTTP/2 uses :authority
 --- redis
 SADD frontend:www.example.org http://$TEST_NGINX_TOOL_A
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_B

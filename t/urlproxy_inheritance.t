@@ -1,4 +1,4 @@
-# `urlproxy` acts in the location that has it, and in an `if` there, as proxy_pass does; the settings beside it are inherited.
+# `urlproxy` applies to its location and to an `if` in it, as proxy_pass does; the other directives are inherited.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== what is below the location is left alone
+=== nested locations do not inherit urlproxy
 --- location
 location /files/ { root $TEST_NGINX_SERVER_ROOT/html; }
 location = /status { stub_status; }
@@ -28,7 +28,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 
 
 
-=== a location below says it again, and has the settings of those above
+=== a nested location with urlproxy inherits the other settings
 --- http
 urlproxy_miss 410;
 --- server
@@ -47,7 +47,7 @@ HSET prefix:admin ^/known http://$TEST_NGINX_TOOL_A
 
 
 
-=== an if has what its location has
+=== an if inherits urlproxy
 --- location
 if ($arg_x) { set $y 1; }
 if ($arg_off) { urlproxy off; return 204; }
@@ -65,7 +65,7 @@ HSET prefix:if .* http://$TEST_NGINX_TOOL_B
 
 
 
-=== a failed backend's page is no miss
+=== the error page of a failed backend is not routed
 --- location
 error_page 502 /sorry.html;
 location = /sorry.html { root $TEST_NGINX_SERVER_ROOT/html; add_header X-Tool $urlproxy_tool always; }

@@ -1,4 +1,4 @@
-# A tool whose patterns are still being built is no missing tool: its clients are asked to come again.
+# A tool with patterns still being compiled is not a miss: clients get 503 with Retry-After.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== at the start
+=== requests at start wait for the compiled patterns
 --- table
 zone 64m;
 --- location

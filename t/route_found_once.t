@@ -1,5 +1,5 @@
-# A request's route is found once, and its turn among several backends is taken once: whatever reads a variable meanwhile,
-# rewrites the path or leads to another location.
+# A request's route is looked up once and takes one turn among several backends, whatever reads a variable, rewrites the
+# path or changes the location in between.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -13,7 +13,7 @@ run_tests;
 
 __DATA__
 
-=== set and if
+=== set and if share the decision
 --- location
 set $backend $urlproxy_backend;
 if ($urlproxy_result = miss) { return 410; }
@@ -27,7 +27,7 @@ $main::takes_turns->('/hello/?x=1');
 
 
 
-=== what was read early is what is asked
+=== a variable read early names the backend that is used
 --- location
 set $backend $urlproxy_backend;
 add_header X-Early "$backend";
@@ -42,7 +42,7 @@ for (1 .. 6) {
 
 
 
-=== a rewrite after a variable was read
+=== a rewrite after a variable changes the route
 --- location
 set $tool $urlproxy_tool;
 rewrite ^/old/(.*)$ /hello/$1 break;
@@ -56,7 +56,7 @@ $main::takes_turns->('/old/x');
 
 
 
-=== a location for an error, routed alike
+=== an error location with the same settings keeps the decision
 --- location
 error_page 418 = @again;
 if ($arg_x) { return 418; }
@@ -70,7 +70,7 @@ $main::takes_turns->('/hello/?x=1', '/hello/');
 
 
 
-=== the page of an error comes from a tool of several backends
+=== an error page may come from a tool with several backends
 --- location
 error_page 502 = /page/;
 --- redis
@@ -81,7 +81,7 @@ $main::takes_turns->('/hello/');
 
 
 
-=== by the variable
+=== proxy_pass with the variable keeps the decision
 --- pass: $urlproxy_backend
 --- location
 set $backend $urlproxy_backend;
@@ -93,7 +93,7 @@ $main::takes_turns->('/hello/?x=1', '/hello/');
 
 
 
-=== another default, or another mode, is another decision
+=== another default or mode needs a new decision
 --- location
 error_page 503 = @default;
 --- server

@@ -1,4 +1,4 @@
-# A route to one of nginx's own listening sockets would go round in circles: it is set aside, and says so.
+# Routes to nginx's own listening sockets would loop: they are rejected and logged.
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
@@ -6,7 +6,7 @@ run_tests;
 
 __DATA__
 
-=== whatever address leads there
+=== any address of the socket is rejected
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /x http://127.0.0.1:$TEST_NGINX_SERVER_PORT
 HSET prefix:other .* http://127.1.2.3:$TEST_NGINX_SERVER_PORT
@@ -33,10 +33,10 @@ is this proxy itself, tool="mapped" pattern=".*"
 
 
 
-=== the machine's own address
+=== the machine's own address is rejected
 --- redis eval
 use IO::Socket::INET;
-# No packet is sent: this only asks which address would be used.
+# Sends no packet: only determines the local address.
 my $socket = IO::Socket::INET->new(Proto => 'udp', PeerAddr => '192.0.2.1', PeerPort => 9);
 my $own    = $socket ? $socket->sockhost : '127.0.0.1';
 [ ['HSET', 'prefix:hello', '.*', "http://$own:$ENV{TEST_NGINX_PORT}"] ]
@@ -47,7 +47,7 @@ is this proxy itself, tool="hello"
 
 
 
-=== another server's socket, on one address alone
+=== a socket on one address does not reject others
 --- http
 server { listen 127.0.0.9:$TEST_NGINX_RAND_PORT_1; return 200; }
 --- redis
@@ -64,7 +64,7 @@ is this proxy itself, tool="own"
 
 
 
-=== while nginx runs
+=== changes while nginx runs are checked
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
