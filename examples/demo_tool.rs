@@ -1,21 +1,21 @@
-//! A small web tool: the backend of the demo and of the tests. It answers every request with what arrived.
+//! A small web tool: the backend of the demo and the tests. It echoes each request in its response.
 //!
 //! `demo_tool --name NAME [--listen 127.0.0.1:0] [--port-file FILE]`
 //!
 //! ```text
 //! tool: hello
 //! method: POST
-//! uri: /hello/a%2Fb?x=1          as it arrived, never decoded
+//! uri: /hello/a%2Fb?x=1          as received, not decoded
 //! host: tools.example.org
-//! peer: 127.0.0.1:40312          equal peers mean a reused connection
+//! peer: 127.0.0.1:40312          an equal peer means a reused connection
 //! body: 3 bytes sum 294          the sum of the bytes; in Perl unpack("%32C*", $body)
 //! header accept: */*             all headers, sorted
 //! ```
 //!
-//! The query asks for more: `status=404`, `header_bytes=N` (a header `x-padding` of N bytes), `body_bytes=N` (a body
-//! of N times `x` in place of the facts), `delay_ms=N`. A WebSocket handshake is accepted on any path and every message
-//! echoed. The HTTP library answers 400 by itself to a target with a raw `<`, `>`, backtick or invalid UTF-8, and drops
-//! what follows a raw `#`.
+//! Query parameters change the response: `status=404`, `header_bytes=N` (a header `x-padding` of N bytes), `body_bytes=N` (a
+//! body of N times `x` instead of the echo), `delay_ms=N`. A WebSocket handshake is accepted on any path, and every message is
+//! echoed. The HTTP library itself answers 400 to a target with a raw `<`, `>`, backtick or invalid UTF-8, and drops the part
+//! after a raw `#`.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -72,7 +72,7 @@ async fn serve_until_sigterm(mut args: impl Iterator<Item = String>) -> Result<(
     }
 }
 
-/// Renamed into place, so that whoever waits for the file never reads half a number.
+/// Renames the file into place, so that a reader never sees a partial number.
 fn publish_port(file: &Path, port: u16) -> std::io::Result<()> {
     let unfinished = file.with_extension("unfinished");
     std::fs::write(&unfinished, format!("{port}\n"))?;
@@ -88,9 +88,9 @@ async fn answer(
     let (request, body) = request.into_parts();
     let mut response = match handshake {
         Ok(handshake) => handshake.on_upgrade(echo),
-        Err(rejection) if asks_for_websocket(&request) => rejection.into_response(),
+        Err(rejection) if requests_websocket(&request) => rejection.into_response(),
         Err(_) => match to_bytes(body, MAX_REQUEST_BODY_BYTES).await {
-            Ok(body) => as_wished(request.uri.query().unwrap_or_default(), facts(&name, peer, &request, &body))
+            Ok(body) => respond(request.uri.query().unwrap_or_default(), facts(&name, peer, &request, &body))
                 .await
                 .unwrap_or_else(|invalid| (StatusCode::BAD_REQUEST, invalid).into_response()),
             Err(error) => (StatusCode::BAD_REQUEST, format!("{error} while reading the body\n")).into_response(),
@@ -100,7 +100,7 @@ async fn answer(
     response
 }
 
-fn asks_for_websocket(request: &request::Parts) -> bool {
+fn requests_websocket(request: &request::Parts) -> bool {
     request.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
@@ -124,8 +124,8 @@ fn facts(name: &HeaderValue, peer: SocketAddr, request: &request::Parts, body: &
     format!("tool: {name}\n{arrived}\n{}", headers.concat())
 }
 
-/// The answer that the query asks for, or which of its parameters is invalid.
-async fn as_wished(query: &str, facts: String) -> Result<Response, String> {
+/// Builds the response that the query requests; the error names an invalid parameter.
+async fn respond(query: &str, facts: String) -> Result<Response, String> {
     let (mut status, mut delay, mut padding, mut body) = (StatusCode::OK, Duration::ZERO, None, facts);
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         let invalid = || format!("invalid {key}={value}\n");

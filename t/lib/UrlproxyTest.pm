@@ -221,8 +221,9 @@ sub perform {
             or fail("$name - died: $@");
     }
     # Lines of the companion may come late, and Test::Nginx checks only once.
-    for my $text (grep { /\S/ } split /\n/, $block->error_log // '') {
-        eventually { index(error_log(), $text) >= 0 };
+    my $wanted = $block->error_log // '';
+    for my $pattern (ref $wanted ? $wanted : map { quotemeta } grep { /\S/ } split /\n/, $wanted) {
+        eventually { error_log() =~ $pattern };
     }
 }
 
