@@ -40,7 +40,7 @@ fn line(name: &[u8], value: &[u8]) -> ngx_table_elt_t {
 impl<'r> Request<'r> {
     /// Whether the response has this header.
     pub fn has_header_out(self, name: &str) -> bool {
-        // SAFETY: nginx keeps headers in a list, as long as the request.
+        // SAFETY: the header list lives as long as the request.
         let mut lines = unsafe { lines(self.list_out()) };
         // SAFETY: the line's own text, as long as the request.
         lines.any(|line| unsafe { pool::bytes(line.key) } == name.as_bytes())
@@ -87,7 +87,7 @@ impl<'r> Request<'r> {
 
     /// A copy of the request headers.
     pub fn headers_in(self) -> HeadersIn<'r> {
-        // SAFETY: nginx keeps headers in a list, as long as the request.
+        // SAFETY: the header list lives as long as the request.
         let lines = unsafe { lines(self.list_in()) }.copied().collect();
         HeadersIn { lines, request: self }
     }

@@ -38,7 +38,7 @@ impl<'r> Body<'r> {
             let room = (buffer.end as usize).saturating_sub(buffer.last as usize);
             if room == 0 {
                 let next = link(self.request)?;
-                // SAFETY: `link` made it, in the request's pool; nginx does not have it yet.
+                // SAFETY: created by `link` in the request's pool; nginx does not have it yet.
                 unsafe { (*self.last.as_ptr()).next = next.as_ptr() };
                 self.last = next;
                 continue;
@@ -67,7 +67,7 @@ impl<'r> Body<'r> {
 
     /// The buffer that is being filled.
     fn buffer(&mut self) -> &mut ngx_buf_t {
-        // SAFETY: `link` made it, in the request's pool.
+        // SAFETY: created by `link` in the request's pool.
         let last = unsafe { self.last.as_ref() };
         // SAFETY: `link` gave it a buffer; nginx does not have it yet.
         unsafe { &mut *last.buf }

@@ -169,7 +169,7 @@ impl<'c> Parser<'c> {
     }
 
     fn set_line_handler(&mut self, handler: ngx_conf_handler_pt, conf: *mut c_void) {
-        // SAFETY: nginx's parser, there for the handle's life; nothing else accesses it now.
+        // SAFETY: nginx's parser, valid for the handle's lifetime; nothing else accesses it now.
         let parser = unsafe { &mut *self.raw };
         (parser.handler, parser.handler_conf) = (handler, conf);
     }

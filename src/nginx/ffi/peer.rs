@@ -277,7 +277,7 @@ impl<'r> PeerConnection<'r> {
     /// Reserves memory for the next address. `None` if out of memory.
     #[inline(always)]
     pub fn reserve_address(&mut self) -> Option<()> {
-        // SAFETY: `init_peer` has made them in the request's pool, and nothing else accesses them now.
+        // SAFETY: created by `init_peer` in the request's pool, and nothing else accesses them now.
         let addresses = unsafe { self.addresses.as_mut() };
         addresses.next = if addresses.current.is_null() {
             addresses.first.as_mut_ptr()
@@ -293,7 +293,7 @@ impl<'r> PeerConnection<'r> {
     /// `keepalive`.
     #[inline(always)]
     pub fn set_address(&mut self, addr: &SocketAddr, reuse_suffix: [u64; 2], text: &AddrText) {
-        // SAFETY: `init_peer` has made them in the request's pool, and nothing else accesses them now.
+        // SAFETY: created by `init_peer` in the request's pool, and nothing else accesses them now.
         let addresses = unsafe { self.addresses.as_mut() };
         let Some(place) = NonNull::new(std::mem::replace(&mut addresses.next, ptr::null_mut())) else { return };
         // SAFETY: memory for one address, in the request's pool.
@@ -317,7 +317,7 @@ impl<'r> PeerConnection<'r> {
     /// The text of the backend's address.
     #[inline(always)]
     pub fn text(&self) -> Option<&AddrText> {
-        // SAFETY: `init_peer` has made them in the request's pool.
+        // SAFETY: created by `init_peer` in the request's pool.
         let addresses = unsafe { self.addresses.as_ref() };
         // SAFETY: written by `set_address`, or null.
         unsafe { addresses.current.as_ref() }.map(|address| &address.text)

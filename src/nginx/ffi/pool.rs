@@ -82,7 +82,7 @@ impl<'p> Pool<'p> {
         for value in values.take(count) {
             // SAFETY: memory for `count` values, and `take` stops before that.
             let place = unsafe { memory.add(written) };
-            // SAFETY: fresh memory, aligned as in `copy`.
+            // SAFETY: new memory, aligned as in `copy`.
             unsafe { place.write(value?) };
             written += 1;
         }

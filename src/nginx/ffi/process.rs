@@ -28,7 +28,7 @@ pub(in crate::nginx) fn is_first_worker() -> bool {
 /// Whether the worker is draining: a new generation has taken over.
 pub(in crate::nginx) fn is_exiting() -> bool {
     let flag = &raw mut ngx_exiting;
-    // SAFETY: an aligned word that nginx writes in one store, and that is there as long as the process.
+    // SAFETY: an aligned word that nginx writes in one store, valid as long as the process.
     unsafe { AtomicUsize::from_ptr(flag) }.load(Relaxed) != 0
 }
 

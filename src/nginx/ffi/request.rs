@@ -86,7 +86,7 @@ impl<'r> Request<'r> {
     /// The log of the request's connection.
     pub fn log(self) -> Log<'r> {
         let connection = raw_field!(self.connection);
-        // SAFETY: a request has a connection, as long as itself.
+        // SAFETY: a request has a connection for its whole life.
         let log = unsafe { (*connection).log };
         // SAFETY: a connection has a log for its whole life.
         unsafe { Log::from_raw(log) }
@@ -180,7 +180,7 @@ impl<'r> Request<'r> {
     /// Bytes sent to the client.
     pub fn bytes_sent(self) -> u64 {
         let connection = raw_field!(self.connection);
-        // SAFETY: a request has a connection, as long as itself.
+        // SAFETY: a request has a connection for its whole life.
         let sent = unsafe { (*connection).sent };
         sent.max(0) as u64
     }

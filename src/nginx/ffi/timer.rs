@@ -13,7 +13,7 @@ use super::panic_guard::catch_panic;
 #[inline(always)]
 pub(in crate::nginx) fn now_milliseconds() -> u64 {
     let now = &raw mut ngx_current_msec;
-    // SAFETY: an aligned word that nginx writes in one store, and that is there as long as the process.
+    // SAFETY: an aligned word that nginx writes in one store, valid as long as the process.
     unsafe { AtomicUsize::from_ptr(now.cast()) }.load(Relaxed) as u64
 }
 
