@@ -35,11 +35,11 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
     companions::stop_all();
     let mut fresh = Vec::new();
     for table in main.tables() {
-        if let Err(error) = companions::create_lease(&table.name) {
+        if let Err(error) = companions::create_writer_lock(&table.name) {
             log(
                 NGX_LOG_EMERG,
                 &format!(
-                    "urlproxy: cannot create the writer lease; routes are not updated, table={} error=\"{error}\"",
+                    "urlproxy: cannot create the writer lock; routes are not updated, table={} error=\"{error}\"",
                     table.name
                 ),
             );

@@ -22,8 +22,8 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// How long an exiting worker waits for its companions. The master kills the worker after 1.55 s.
 const JOIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The leases of all tables ever configured, by name: created in the master, inherited by all workers, never closed.
-static LEASES: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
+/// The writer locks of all tables ever configured, by name: created in the master, inherited by all workers, never closed.
+static WRITER_LOCKS: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
 /// The companions of this process.
 static RUNNING: Mutex<Vec<Companion>> = Mutex::new(Vec::new());
 
@@ -52,14 +52,14 @@ pub(super) fn are_running() -> bool {
 /// Starts a companion for each table. `generation` numbers the configuration.
 pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
     for table in main.tables() {
-        let (Some(&shared), Some(lease)) = (table.table.get(), lease_of(&table.name)) else { continue };
+        let (Some(&shared_table), Some(lock)) = (table.table.get(), writer_lock_of(&table.name)) else { continue };
         let mut settings = table.settings.clone();
         settings.admission.own_sockets = cycle.listen_addresses();
         settings.is_new_source = table.is_new_source.get();
         let (journal, reader) = Journal::new(JOURNAL_LINES);
         let stop = Arc::new(AtomicBool::new(false));
         let stop_flag = Arc::clone(&stop);
-        if let Err(error) = lease.announce(generation) {
+        if let Err(error) = lock.announce(generation) {
             log::write_to_cycle(
                 NGX_LOG_ALERT,
                 &format!(
@@ -71,9 +71,9 @@ pub(super) fn start_all(main: &MainConf, cycle: Cycle<'_>, generation: u64) {
         let thread = with_signals_blocked(|| {
             let name = format!("urlproxy {}", table.name);
             std::thread::Builder::new().name(name).spawn(move || {
-                let stop = || stop_flag.load(Relaxed) || is_exiting() || lease.is_superseded(generation);
+                let stop = || stop_flag.load(Relaxed) || is_exiting() || lock.is_superseded(generation);
                 while !stop() {
-                    let run = || sync::run(shared, &settings, &lease, &journal, &stop);
+                    let run = || sync::run(shared_table, &settings, &lock, &journal, &stop);
                     if catch_unwind(AssertUnwindSafe(run)).is_err() {
                         journal.log(Level::Error, "companion panicked; restarting it in 1 s");
                         std::thread::sleep(RESTART_DELAY);
@@ -107,15 +107,15 @@ pub(super) fn stop_all() {
     }
 }
 
-/// Creates the lease of a table in the master, unless an earlier configuration created it.
-pub(super) fn create_lease(name: &str) -> std::io::Result<()> {
-    if lease_of(name).is_none() {
-        let lock = Arc::new(WriterLock::create(&format!("urlproxy-{name}"))?);
-        LEASES.lock().push((name.to_owned(), lock));
+/// Creates the lock of a table in the master, unless an earlier configuration created it.
+pub(super) fn create_writer_lock(name: &str) -> std::io::Result<()> {
+    if writer_lock_of(name).is_none() {
+        let lock = Arc::new(Lease::create(&format!("urlproxy-{name}"))?);
+        WRITER_LOCKS.lock().push((name.to_owned(), lock));
     }
     Ok(())
 }
 
-fn lease_of(name: &str) -> Option<Arc<WriterLock>> {
-    LEASES.lock().iter().find(|(known, _)| known == name).map(|(_, lock)| Arc::clone(lock))
+fn writer_lock_of(name: &str) -> Option<Arc<Lease>> {
+    WRITER_LOCKS.lock().iter().find(|(known, _)| known == name).map(|(_, lock)| Arc::clone(lock))
 }
