@@ -68,9 +68,9 @@ allow_backend 127.0.0.0/8;
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
 redis('HSET', 'prefix:hello', '.*', 'http://192.0.2.1:80');
-ok(eventually { ask('GET /hello/')->{status} == 503 }, 'a route that moves outside is gone');
+ok(eventually { ask('GET /hello/')->{status} == 503 }, 'a route that moves outside is withdrawn');
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
-ok(eventually { ask('GET /hello/')->{status} == 200 }, 'and comes back with a place inside');
+ok(eventually { ask('GET /hello/')->{status} == 200 }, 'a route that moves inside is served again');
 
 
 

@@ -47,7 +47,7 @@ location /uses/ { urlproxy tools path; proxy_set_header Host $host; proxy_pass h
 --- perl
 my @places = ('/none/', '/outer/inner', '/plain/', '@named', '^/regex/');
 my @others = map { my $by = $_; $::route =~ s/proxy_pass/${by}_pass/r . qq(, in location "/$by/") } qw(fastcgi grpc scgi uwsgi);
-is_deeply([warnings()], [sort @others, map { qq($::route, in location "$_") } @places], 'those and no others');
+is_deeply([warnings()], [sort @others, map { qq($::route, in location "$_") } @places], 'exactly these locations are reported');
 
 
 
@@ -71,7 +71,7 @@ location /grpc/ { urlproxy tools path; grpc_pass tools; }
 location /other/ { urlproxy tools path; proxy_pass http://127.0.0.1:9; }
 location /answers/ { urlproxy tools path; return 204; }
 --- perl
-is_deeply([warnings()], [sort map { qq($::host, in location "$_") } '/default/', '/said/', '/variable/'], 'those and no others');
+is_deeply([warnings()], [sort map { qq($::host, in location "$_") } '/default/', '/said/', '/variable/'], 'exactly these locations are reported');
 
 
 
@@ -110,7 +110,7 @@ location /off/ { urlproxy tools path; proxy_pass http://tools; proxy_cache off; 
 location /other/ { proxy_pass http://127.0.0.1:9; }
 --- perl
 my @places = qw(/default/ /domain/ /header/ /named/ /said/ /scheme/ /variable/);
-is_deeply([warnings()], [sort map { qq($::key, in location "$_") } @places], 'those and no others');
+is_deeply([warnings()], [sort map { qq($::key, in location "$_") } @places], 'exactly these locations are reported');
 
 
 

@@ -41,14 +41,14 @@ my $of  = sub { ask('GET /hello/', headers => ["X-Session: $_[0]"])->{headers}{'
 my $all = sub { join '', map { $of->($_) } 1 .. 90 };
 my $before = $all->();
 redis('SREM', 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_C}");
-ok(eventually { $all->() !~ /c/ }, 'the third is gone');
+ok(eventually { $all->() !~ /c/ }, 'the third backend is removed');
 my $after = $all->();
 my @moved = grep { substr($before, $_, 1) ne substr $after, $_, 1 } 0 .. 89;
-is(join('', map { substr $before, $_, 1 } @moved), $before =~ tr/c//cdr, 'its keys have moved, and no others');
+is(join('', map { substr $before, $_, 1 } @moved), $before =~ tr/c//cdr, 'only its keys have moved');
 my %taker = map { substr($after, $_, 1) => 1 } @moved;
-is(join('', sort keys %taker), 'ab', 'to both that are left');
+is(join('', sort keys %taker), 'ab', 'its keys spread over both others');
 redis('SADD', 'prefix:hello', "http://$ENV{TEST_NGINX_TOOL_C}");
-ok(eventually { $all->() eq $before }, 'it comes back to its own keys');
+ok(eventually { $all->() eq $before }, 'the returning backend gets its keys back');
 
 
 
@@ -71,19 +71,19 @@ my $all = sub { my ($path) = @_; map { ask("GET $path", headers => ["X-Session: 
 my ($dead, %taker) = ($ENV{TEST_NGINX_DEAD_A});
 my @before = $all->('/hello/');
 my @own    = grep { $before[$_] =~ /^\Q$dead\E, / } 0 .. 89;
-cmp_ok(scalar @own, '>', 5, 'it has keys, for which it is asked first');
+cmp_ok(scalar @own, '>', 5, 'the failing backend is first for some keys');
 $taker{ $before[$_] =~ s/.*, //r } = 1 for @own;
-is(join(' ', sort keys %taker), join(' ', sort @ENV{qw(TEST_NGINX_TOOL_A TEST_NGINX_TOOL_B)}), 'both others take them over');
+is(join(' ', sort keys %taker), join(' ', sort @ENV{qw(TEST_NGINX_TOOL_A TEST_NGINX_TOOL_B)}), 'both others take over its keys');
 my @without = map { s/^\Q$dead\E, //r } @before;
 is(scalar(grep { /,/ } @without), 0, 'no other key is tried twice');
 # The first of its keys detects the failure; the others skip the backend.
 ask('GET /hello/cautious', headers => ['X-Session: ' . ($own[0] + 1)]);
-is_deeply([$all->('/hello/cautious')], \@without, 'once it is known to fail');
+is_deeply([$all->('/hello/cautious')], \@without, 'an unavailable backend is skipped');
 is_deeply([$all->('/hello/')],         \@before,  'where failures are not counted it is asked as before');
 redis('SREM', 'prefix:hello',  "http://$dead");
 redis('HSET', 'prefix:marker', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
-ok(eventually { ask('GET /marker/')->{headers}{'x-tool'} eq 'b' }, 'it is withdrawn');
-is_deeply([$all->('/hello/')], \@without, 'without it');
+ok(eventually { ask('GET /marker/')->{headers}{'x-tool'} eq 'b' }, 'the backend is withdrawn');
+is_deeply([$all->('/hello/')], \@without, 'its keys go to the others');
 
 
 

@@ -71,7 +71,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /api http://$TEST_NGINX_TOOL_B
 my ($get, $api, $none, $head, $post) = h2_ask(h2_request('/hello/a%2Fb?x=1'), h2_request('/hello/api'), h2_request('/nobody/'),
     h2_request('/hello/', method => 'HEAD'), h2_request('/hello/', method => 'POST', body => 'x' x 5000));
 is(h2_words($get, $api, $none, $head, $post), '200 a, 200 b, 503 -, 200 a, 200 a');
-like($get->{body}, qr{^uri: /hello/a%2Fb\?x=1\nhost: tools\.example\.org$}m, 'the backend gets it as it was sent');
+like($get->{body}, qr{^uri: /hello/a%2Fb\?x=1\nhost: tools\.example\.org$}m, 'the backend gets the URI as sent');
 is("$none->{headers}{'x-urlproxy-tool'} $none->{headers}{'x-urlproxy-result'}", 'nobody miss');
 is($head->{body}, '', 'a HEAD has no body');
 like($post->{body}, qr/^body: 5000 bytes/m);
@@ -89,7 +89,7 @@ my @asked = map { [$_, @{ $kinds[$_ % 4] }] } 0 .. 99;
 my @got   = h2_ask(map { h2_request("/$_->[1]/$_->[0]") } @asked);
 is(h2_words(@got), join(', ', map { $_->[2] } @asked));
 my @wrong = grep { $got[$_]{status} == 200 && $got[$_]{body} !~ m{^uri: /$asked[$_][1]/$_$}m } 0 .. 99;
-is("@wrong", '', 'each has its own answer');
+is("@wrong", '', 'each stream gets its own response');
 is(join(' ', map { $_->{headers}{'x-urlproxy-tool'} } @got), join(' ', map { $_->[1] } @asked));
 
 
@@ -103,10 +103,10 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_C
 my $of = sub { h2_request('/', authority => shift, more => [@_]) };
 is(h2_words(h2_ask(map { $of->($_) } 'www.example.org', 'WWW.Example.ORG:8080', 'hello.toolforge.org', 'other.example.org.')),
     '200 a, 200 a, 200 c, 200 b');
-is(h2_words(h2_ask($of->(undef, ['host', 'www.example.org']))), '200 a', 'Host in its place');
-is(h2_words(h2_ask($of->(undef))), '400 -', 'neither');
-is(h2_words(h2_ask($of->(''))), '400 -', 'an empty one');
-like(h2_words(h2_ask($of->('www.example.org/x'))), qr/^400|^reset/, 'no host');
+is(h2_words(h2_ask($of->(undef, ['host', 'www.example.org']))), '200 a', 'Host instead of :authority');
+is(h2_words(h2_ask($of->(undef))), '400 -', 'no authority and no Host');
+is(h2_words(h2_ask($of->(''))), '400 -', 'an empty authority');
+like(h2_words(h2_ask($of->('www.example.org/x'))), qr/^400|^reset/, 'an invalid host');
 
 
 
@@ -144,7 +144,7 @@ for my $round (1 .. 5) {
 # Neither backend counts as failed: they still take turns.
 my %asked = map { ask('GET /several/')->{headers}{'x-tool'} => 1 } 1 .. 4;
 is(join('', sort keys %asked), 'ab');
-is("@{[worker_pids()]}", $worker, 'the worker is the same');
+is("@{[worker_pids()]}", $worker, 'the worker survives');
 --- no_error_log
 backend failed; not used for
 [alert]

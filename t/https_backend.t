@@ -22,7 +22,7 @@ sub have_separate_connections {
     redis('SADD', $_, "https://127.0.0.1:$port") for 'frontend:*.example.org', 'prefix:tool';
     my $asked = sub { ask("GET $_[0]", headers => ["Host: $_[1]"])->{body} };
     ok(eventually { $asked->('/domain/', 'a.example.org') =~ /^a/ }, 'the route is there');
-    ok(eventually { ask('GET /tool/')->{status} == 200 }, 'the tool too');
+    ok(eventually { ask('GET /tool/')->{status} == 200 }, 'the tool is routed');
     my %kept;
     for my $request ('/domain/ a.example.org', '/domain/ b.example.org', '/fixed/ a.example.org', '/verified/ a.example.org', '/older/ a.example.org', '/certified/ a.example.org',
         "/certified/?cert=$dir/cert.pem a.example.org", "/certified/?cert=$dir/./cert.pem a.example.org", '/tool/ localhost') {
@@ -32,11 +32,11 @@ sub have_separate_connections {
         $kept{$request} = $connection;
     }
     my %different = reverse %kept;
-    is(scalar(keys %different), 9, 'each has a connection of its own');
+    is(scalar(keys %different), 9, 'each request has its own connection');
     for my $request (reverse sort keys %kept) {
         is((split ' ', $asked->(split ' ', $request))[1], $kept{$request}, "$request: kept");
     }
-    is((split ' ', $asked->('/fixed/', 'c.example.org'))[1], $kept{'/fixed/ a.example.org'}, 'another host with the same name shares it');
+    is((split ' ', $asked->('/fixed/', 'c.example.org'))[1], $kept{'/fixed/ a.example.org'}, 'another host with the same TLS name reuses it');
 }
 
 run_tests;

@@ -20,10 +20,10 @@ $peers{ $peer->('/hello/') }++ for 1 .. 5;
 is_deeply([values %peers], [5], 'one connection for five requests');
 my ($kept) = keys %peers;
 my $twin = $peer->('/twin/');
-isnt($twin, $kept, 'another tool at the same address has its own');
-is($peer->('/twin/'), $twin, 'and keeps it');
+isnt($twin, $kept, 'another tool at the same address has its own connection');
+is($peer->('/twin/'), $twin, 'and reuses it');
 my $other = $peer->('/other/');
-isnt($other, $kept, 'another address has its own');
+isnt($other, $kept, 'another address has its own connection');
 is($peer->('/hello/') . $peer->('/other/'), $kept . $other, 'both are kept');
 
 
@@ -78,12 +78,12 @@ read_message($kept);
 send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
 is(answer($client)->{body}, 1, 'the first request');
 $client = start_ask('GET /hello/2');
-like(read_message($kept)->{head}, qr{\AGET /hello/2 }, 'the second comes on the kept connection');
+like(read_message($kept)->{head}, qr{\AGET /hello/2 }, 'the second request arrives on the kept connection');
 close $kept;
 my $new = accept_on('A');
-like(read_message($new)->{head}, qr{\AGET /hello/2 }, 'and again on a new one');
+like(read_message($new)->{head}, qr{\AGET /hello/2 }, 'it arrives again on a new connection');
 send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2");
-is(answer($client)->{body}, 2, 'the client has noticed nothing');
+is(answer($client)->{body}, 2, 'the client gets its response');
 
 
 
@@ -130,9 +130,9 @@ for (1, 2) {
     close delete $kept{$asked};
 }
 my $new = accept_on(next_backend($client));
-like(read_message($new)->{head}, qr{\AGET /hello/again }, 'one is asked on a new connection');
+like(read_message($new)->{head}, qr{\AGET /hello/again }, 'the request arrives on a new connection');
 send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain");
-is(answer($client)->{body}, 'again', 'the client has noticed nothing');
+is(answer($client)->{body}, 'again', 'the client gets its response');
 
 
 
@@ -147,7 +147,7 @@ my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
 my $first = $peer->('/hello/');
 is($peer->('/hello/'), $first, 'one is kept');
 $peer->('/other/');
-isnt($peer->('/hello/'), $first, 'and gave way to another');
+isnt($peer->('/hello/'), $first, 'it was evicted by another');
 
 
 
@@ -170,7 +170,7 @@ send_bytes($new, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2");
 is(answer($client)->{body}, 2);
 ok(!IO::Select->new($kept)->can_read(0.1), 'and the former tool does not');
 $client = start_ask('GET /former/again');
-like(read_message($kept)->{head}, qr{\AGET /former/again }, 'the former has its own');
+like(read_message($kept)->{head}, qr{\AGET /former/again }, 'the former tool still has its connection');
 send_bytes($kept, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3");
 is(answer($client)->{body}, 3);
 
@@ -215,7 +215,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_B
 my $peer = sub { ask("GET $_[0]")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' };
 my $kept = $peer->('/hello/');
 is($peer->('/twin/'), $kept, 'one connection for two tools');
-isnt($peer->('/other/'), $kept, 'another address has its own');
+isnt($peer->('/other/'), $kept, 'another address has its own connection');
 
 
 

@@ -18,18 +18,18 @@ HSET prefix:2 .* http://$TEST_NGINX_PEER_2
 serve('GET /2/');
 is(worker_descriptors(), 1);
 serve_together(('GET /1/') x 5);
-is(worker_descriptors(), 6, 'five are kept');
+is(worker_descriptors(), 6, 'five connections are kept');
 close_as_backend('close', map { "1.$_" } 1, 3, 5);
-ok(eventually { worker_descriptors() == 3 }, 'three are closed');
+ok(eventually { worker_descriptors() == 3 }, 'three connections are closed');
 connections_are('1.2 1.4 2.1');
 is(serve('GET /1/'), '1.4', 'those that are left are used') for 1, 2;
 close_as_backend('reset', '1.2');
 ok(eventually { worker_descriptors() == 2 }, 'reset');
 close_as_backend('half', '1.4');
-connections_are('2.1', 'closed in one direction');
+connections_are('2.1', 'a half-closed connection is closed');
 is(worker_descriptors(), 1);
-is(serve('POST /1/', body => 'x'), '1.6', 'the next request, which may not be repeated, connects anew');
-is(serve('GET /2/'), '2.1', 'the other backend has its own as before');
+is(serve('POST /1/', body => 'x'), '1.6', 'the next request, which nginx cannot repeat, opens a new connection');
+is(serve('GET /2/'), '2.1', 'the connection to the other backend stays');
 --- no_error_log
 [error]
 [alert]
@@ -69,7 +69,7 @@ for my $round (1 .. 20) {
     close_as_backend('close', split / /, open_connections());
     eventually { worker_descriptors() == 0 } or do { fail("round $round"); last };
 }
-is(worker_descriptors(), 0, 'nothing is left of 320 connections');
+is(worker_descriptors(), 0, 'none of 320 connections is left');
 --- no_error_log
 [error]
 [alert]

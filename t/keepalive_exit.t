@@ -21,9 +21,9 @@ my $client = start_ask('GET /2/');
 is(scalar arrived($client), '2.1', 'one is in use');
 my ($former) = worker_pids();
 kill 'HUP', nginx_pid();
-connections_are('2.1', 'the others are closed while the old worker still answers');
-ok((grep { $_ == $former } worker_pids()), 'it is there');
-is(serve('GET /1/'), '1.4', 'the new worker has its own');
+connections_are('2.1', 'idle connections close while the old worker is still serving');
+ok((grep { $_ == $former } worker_pids()), 'the old worker is running');
+is(serve('GET /1/'), '1.4', 'the new worker opens its own connection');
 respond('2.1');
 is(finish($client, 'GET', 200)->{body}, 'ok', 'the request is answered');
 connections_are('1.4', 'and its connection is not kept');
@@ -67,7 +67,7 @@ for my $signal (qw(QUIT TERM)) {
     my ($worker) = worker_pids();
     kill $signal, $worker;
     connections_are('', "$signal: all are closed");
-    ok(eventually { my ($new) = worker_pids(); $new && $new != $worker }, 'another takes its place');
+    ok(eventually { my ($new) = worker_pids(); $new && $new != $worker }, 'a new worker starts');
     my $id = serve('GET /1/');
     ok(!(grep { $_ eq $id } @kept), "with its own connections, $id");
     close_as_backend('half', $id);
@@ -106,8 +106,8 @@ HSET prefix:3 .* http://$TEST_NGINX_PEER_3
 --- perl
 # Of 64 connections, a request takes two and a kept connection takes one.
 serve_together(('GET /1/') x 20);
-connections_are(join(' ', map { "1.$_" } 1 .. 20), 'twenty are kept');
-is(scalar(() = serve_together(('GET /2/') x 22)), 22, 'requests that need their places are answered');
+connections_are(join(' ', map { "1.$_" } 1 .. 20), 'twenty connections are kept');
+is(scalar(() = serve_together(('GET /2/') x 22)), 22, 'requests that need these connections are answered');
 my $left = () = open_connections() =~ /\b1\./g;
 cmp_ok($left, '<', 20, "$left of the kept are left");
 is(scalar(() = serve_together(('GET /3/') x 24)), 24, 'and again');
@@ -132,13 +132,13 @@ HSET prefix:3 .* http://$TEST_NGINX_PEER_3
 --- perl
 serve('GET /2/');
 serve_together(('GET /1/') x 20);
-is(serve('GET /2/'), '2.1', 'kept first, and used last');
+is(serve('GET /2/'), '2.1', 'kept first, used last');
 my @asked = serve_together(('GET /3/') x 20);
 my %is_left = map { $_ => 1 } split / /, open_connections();
-cmp_ok(scalar(grep { !$is_left{"1.$_"} } 1 .. 20), '>', 0, 'some are given up');
+cmp_ok(scalar(grep { !$is_left{"1.$_"} } 1 .. 20), '>', 0, 'some connections are closed');
 my ($first_left) = grep { $is_left{"1.$_"} } 1 .. 21;
 ok(!(grep { !$is_left{"1.$_"} } $first_left .. 20), "the first of them, up to 1.$first_left");
-ok($is_left{'2.1'}, 'the one that was used last is there');
+ok($is_left{'2.1'}, 'the most recently used connection stays');
 --- no_error_log
 [alert]
 [emerg]
@@ -156,7 +156,7 @@ urlproxy_keepalive 1000;
 # One more of 64 connections is kept each time, while only two are in use.
 serve("GET /tool-$_/") for 1 .. 28;
 connections_are(join(' ', map { "2.$_" } 1 .. 28), 'kept');
-is(scalar(() = serve_together(('GET /busy/') x 24)), 24, 'requests that need their places are answered');
+is(scalar(() = serve_together(('GET /busy/') x 24)), 24, 'requests that need these connections are answered');
 serve("GET /tool-$_/") for 1 .. 50;
 --- no_error_log
 [alert]

@@ -22,10 +22,10 @@ HSET prefix:2 .* http://$TEST_NGINX_PEER_2
 HSET prefix:3 .* http://$TEST_NGINX_PEER_3
 --- perl
 serve_together(('GET /1/') x 3, ('GET /2/') x 2, 'GET /3/');
-connections_are('2.1 2.2 3.1', 'all of the hasty upstream are closed, none of the others');
-is(serve('GET /3/'), '3.1', 'which are used as before');
-is(serve('GET /1/'), '1.4', 'the next request connects anew');
-connections_are('2.1 2.2 3.1', 'and its connection is closed as well');
+connections_are('2.1 2.2 3.1', 'only connections of the upstream with the short timeout are closed');
+is(serve('GET /3/'), '3.1', 'the others are reused');
+is(serve('GET /1/'), '1.4', 'the next request opens a new connection');
+connections_are('2.1 2.2 3.1', 'and that connection closes too');
 
 
 
@@ -39,12 +39,12 @@ HSET prefix:2 .* http://$TEST_NGINX_PEER_2
 serve('GET /1/');
 my $client = start_ask('GET /1/');
 my $id     = arrived($client);
-is($id, '1.1', 'used again');
+is($id, '1.1', 'reused');
 serve('GET /2/');
-connections_are('1.1', 'another that was kept later is closed, this one is not');
+connections_are('1.1', 'a connection kept later closes, this one does not');
 respond($id);
 finish($client, 'GET /1/', 200);
-connections_are('', 'until it is idle again');
+connections_are('', 'it closes after it is idle again');
 
 
 
@@ -57,7 +57,7 @@ HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 is(join(' ', map { serve('GET /1/') } 1 .. 3), '1.1 1.1 1.1');
 connections_are('', 'closed after the third');
 is(join(' ', map { serve('GET /1/') } 1 .. 4), '1.2 1.2 1.2 1.3');
-connections_are('1.3', 'as many again');
+connections_are('1.3', 'the next connection serves as many');
 
 
 
@@ -99,6 +99,6 @@ HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 HSET prefix:2 .* http://$TEST_NGINX_PEER_2
 --- perl
 serve('GET /2/');
-ok(eventually { serve('GET /1/') ne '1.1' }, 'another connection after a while, although it was never idle for long');
+ok(eventually { serve('GET /1/') ne '1.1' }, 'a busy connection is replaced past its age');
 is(serve('GET /2/'), '2.1', 'not in the other upstream');
-ok(eventually { open_connections() !~ /\b1\.1\b/ }, 'the first is closed');
+ok(eventually { open_connections() !~ /\b1\.1\b/ }, 'the old connection is closed');

@@ -19,13 +19,13 @@ HSET prefix:5 .* http://$TEST_NGINX_PEER_5
 --- perl
 serve("GET /$_/") for 1, 2, 3;
 connections_are('1.1 2.1 3.1');
-is(serve('GET /1/'), '1.1', 'used again');
+is(serve('GET /1/'), '1.1', 'reused');
 serve('GET /4/');
-connections_are('1.1 3.1 4.1', 'the second gave way');
+connections_are('1.1 3.1 4.1', 'the second connection is evicted');
 serve('GET /5/');
-connections_are('1.1 4.1 5.1', 'then the third');
+connections_are('1.1 4.1 5.1', 'the third connection is evicted');
 serve('GET /2/');
-connections_are('2.2 4.1 5.1', 'then the first');
+connections_are('2.2 4.1 5.1', 'the first connection is evicted');
 
 
 
@@ -40,7 +40,7 @@ HSET prefix:3 .* http://$TEST_NGINX_PEER_3
 serve("GET /$_/") for 1, 2;
 my $client = start_ask('GET /1/');
 my $id     = arrived($client);
-is($id, '1.1', 'used again');
+is($id, '1.1', 'reused');
 serve('GET /3/');
 connections_are('1.1 2.1 3.1', 'two are kept, one is in use');
 respond($id);
@@ -74,9 +74,9 @@ HSET prefix:2 .* http://$TEST_NGINX_PEER_2
 --- perl
 serve('GET /2/');
 is("@{[serve_together(('GET /1/') x 4)]}", '1.1 1.2 1.3 1.4', 'at the same time');
-connections_are('1.3 1.4 2.1', 'the two that were kept last');
-is("@{[serve_together(('GET /1/') x 3)]}", '1.4 1.3 1.5', 'all are used again');
-connections_are('1.3 1.5 2.1', 'the first of these gave way');
+connections_are('1.3 1.4 2.1', 'the two newest are kept');
+is("@{[serve_together(('GET /1/') x 3)]}", '1.4 1.3 1.5', 'all are reused');
+connections_are('1.3 1.5 2.1', 'the oldest of them is evicted');
 
 
 
@@ -91,7 +91,7 @@ serve('GET /2/');
 serve_together(('GET /1/') x 2);
 connections_are('1.1 1.2 2.1', 'full');
 serve_together(('GET /1/') x 3);
-connections_are('1.1 1.3 2.1', 'the least recently used of all is still there');
+connections_are('1.1 1.3 2.1', 'the least recently used of all stays');
 
 
 

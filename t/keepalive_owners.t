@@ -24,9 +24,9 @@ HSET prefix:two .* http://$TEST_NGINX_PEER_1
 HSET prefix:late .* http://$TEST_NGINX_PEER_1
 --- perl
 is("@{[serve_together(('GET /one/') x 3, ('GET /two/') x 2)]}", '1.1 1.2 1.3 1.4 1.5');
-is("@{[serve_together('GET /two/', 'GET /one/', 'GET /two/', 'GET /one/')]}", '1.5 1.3 1.4 1.2', 'each has its own again');
-is(serve('GET /late/'), '1.6', 'one that has none gets a new one');
-is("@{[serve_together(('GET /two/') x 3)]}", '1.4 1.5 1.7', 'as one does that needs more');
+is("@{[serve_together('GET /two/', 'GET /one/', 'GET /two/', 'GET /one/')]}", '1.5 1.3 1.4 1.2', 'each tool reuses its own connections');
+is(serve('GET /late/'), '1.6', 'a tool without a connection gets a new one');
+is("@{[serve_together(('GET /two/') x 3)]}", '1.4 1.5 1.7', 'so does a tool that needs more');
 --- no_error_log
 [error]
 [alert]
@@ -46,7 +46,7 @@ for (1 .. 6) {
     $asked{two}{ serve('GET /two/') }++;
 }
 is_deeply([map { sort values %{ $asked{$_} } } qw(one two)], [3, 3, 3, 3], 'two connections each');
-is(scalar(grep { $asked{two}{$_} } keys %{ $asked{one} }), 0, 'none in common');
+is(scalar(grep { $asked{two}{$_} } keys %{ $asked{one} }), 0, 'no shared connection');
 
 
 
@@ -64,7 +64,7 @@ my $ask = sub { serve("GET $_[0]", headers => ["Host: $_[1]"]) };
 my @requests = (['/same/', 'x'], ['/domain/', 'same'], ['/domain/', 'a.same']);
 is(join(' ', map { $ask->(@$_) } @requests), '1.1 1.2 1.3');
 is(join(' ', map { $ask->(@$_) } reverse @requests), '1.3 1.2 1.1');
-is($ask->('/domain/', 'b.same'), '1.3', 'the hosts of a wildcard are one record');
+is($ask->('/domain/', 'b.same'), '1.3', 'the hosts of a wildcard share connections');
 
 
 
@@ -89,7 +89,7 @@ HSET prefix:one .* http://$TEST_NGINX_PEER_1
 HSET prefix:two .* http://$TEST_NGINX_PEER_1
 HSET prefix:three .* http://$TEST_NGINX_PEER_2
 --- perl
-is(join(' ', map { serve("GET /$_/") } qw(one two three one three two)), '1.1 1.1 2.1 1.1 2.1 1.1', 'all use the same');
+is(join(' ', map { serve("GET /$_/") } qw(one two three one three two)), '1.1 1.1 2.1 1.1 2.1 1.1', 'all tools share one connection');
 
 
 
@@ -135,9 +135,9 @@ with_nginx_backend('ssl', $::says, sub {
             $kept{$path}{$connection}++;
         }
     }
-    is(scalar(keys %{ $kept{'/one/tls'} }), 1, 'one connection with TLS');
+    is(scalar(keys %{ $kept{'/one/tls'} }), 1, 'one TLS connection');
     # The server closes after each plain request to its port.
-    ok(!(grep { $kept{'/one/'}{$_} } keys %{ $kept{'/one/tls'} }), 'which no plain request has used');
+    ok(!(grep { $kept{'/one/'}{$_} } keys %{ $kept{'/one/tls'} }), 'no plain request has used it');
 });
 
 
@@ -154,10 +154,10 @@ my $client = start_ask('GET /one/tls');
 my $has_new = eventually { open_connections() eq '1.1 1.2' };
 ok($has_new, 'TLS has another connection');
 sysread connection('1.2'), my $hello, 1;
-is(ord $hello, 22, 'and begins with a handshake');
+is(ord $hello, 22, 'it begins with a TLS handshake');
 close_as_backend('close', '1.2');
 finish($client, 'GET', 502);
-is(serve('GET /one/'), '1.1', 'the plain one is as before');
+is(serve('GET /one/'), '1.1', 'the plain connection is reused');
 
 
 
@@ -172,7 +172,7 @@ with_nginx_backend('ssl', $::says, sub {
     redis('HSET', "prefix:$_", '.*', "https://127.0.0.1:$port") for qw(one two);
     ok(eventually { ask('GET /list')->{body} =~ /"two"/ && ask('GET /list')->{body} =~ /"one"/ }, 'routed');
     my %kept = map { $_ => ask("GET /$_/")->{body} } qw(one two);
-    isnt($kept{one}, $kept{two}, 'tools share none');
+    isnt($kept{one}, $kept{two}, 'tools share no TLS connection');
     is(ask("GET /$_/")->{body}, $kept{$_}, "$_ has its own") for qw(one two one);
 });
 
@@ -208,4 +208,4 @@ HSET prefix:bound .* http://$TEST_NGINX_TOOL_A
 my @peers = map { ask("GET /bound/?from=$_")->{body} =~ /^peer: (.*)$/m ? $1 : 'none' } qw(127.0.0.1 127.0.0.2 127.0.0.1 127.0.0.2);
 like($peers[0], qr/^127\.0\.0\.1:/, 'from the one');
 like($peers[1], qr/^127\.0\.0\.2:/, 'from the other');
-is_deeply([@peers[2, 3]], [@peers[0, 1]], 'each is used again');
+is_deeply([@peers[2, 3]], [@peers[0, 1]], 'each is reused');

@@ -44,7 +44,7 @@ for my $line ('POST /1/', 'PATCH /1/', 'LOCK /1/', 'PUT /1/', 'DELETE /1/', 'GET
     my $client = start_ask($line, body => $body);
     my ($id, $request) = arrived($client);
     is($id, '1.1', $line);
-    ok($request->{body} eq $body, 'the body is whole');
+    ok($request->{body} eq $body, 'the body is complete');
     respond($id);
     finish($client, $line, 200);
 }
@@ -179,7 +179,7 @@ is(scalar arrived($client), '1.1');
 close_as_backend('close', '1.1');
 finish($client, 'POST', 502);
 connections_are('');
-is(serve('GET /1/'), '1.2', 'one connection, to which the request was sent once');
+is(serve('GET /1/'), '1.2', 'the request was sent once, on one connection');
 
 
 

@@ -51,9 +51,9 @@ send_bytes($client, 'hello');
 is(main::read_bytes(connection('1.1'), 5), 'hello', 'client to backend');
 respond('1.1', 'world');
 is(main::read_bytes($client, 5), 'world', 'backend to client');
-is(serve('GET /1/', @$keep_alive), '1.2', 'a request meanwhile has another connection');
+is(serve('GET /1/', @$keep_alive), '1.2', 'a concurrent request has another connection');
 close $client;
-connections_are('1.2', 'and the upgraded one ends with its client');
+connections_are('1.2', 'the upgraded connection ends with its client');
 is(serve('GET /1/', @$keep_alive), '1.2');
 
 
@@ -141,10 +141,10 @@ my $ask = sub {
     is(finish($client, 'GET', 200)->{body}, 'ok', "$path on $want");
     return $keep;
 };
-is($ask->('/1/fcgi/', '1.2', 1), 1, 'it has its own');
+is($ask->('/1/fcgi/', '1.2', 1), 1, 'FastCGI has its own connection');
 is($ask->('/1/fcgi/', '1.2'), 1, 'and again') for 1, 2;
-is($ask->('/1/once/', '1.2'), 0, 'a location that keeps none uses a kept one');
-connections_are('1.1', 'and ends it');
+is($ask->('/1/once/', '1.2'), 0, 'a location without keep_conn reuses a kept connection');
+connections_are('1.1', 'and closes it');
 is(serve('GET /1/'), '1.1', 'HTTP goes on');
 
 

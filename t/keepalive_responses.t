@@ -12,7 +12,7 @@ sub are_kept {
         my $id = serve("$line /1/", answer => $response, status => $status, @with);
         connections_are($is_kept ? $id : '', $name);
         my $next = serve('GET /1/');
-        $is_kept ? is($next, $id, 'used again') : isnt($next, $id, 'the next connects anew');
+        $is_kept ? is($next, $id, 'reused') : isnt($next, $id, 'the next request opens a new connection');
         close_as_backend('half', $next);
         connections_are('');
     }
@@ -133,7 +133,7 @@ read_more(connection('1.1'), \$request) until $request =~ /\r\n\r\npart\z/;
 respond('1.1', "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n");
 finish($client, 'POST', 413);
 connections_are('', 'closed');
-is(serve('GET /1/'), '1.2', 'the next request comes on a clean connection');
+is(serve('GET /1/'), '1.2', 'the next request arrives on a new connection');
 
 
 

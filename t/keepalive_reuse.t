@@ -28,11 +28,11 @@ urlproxy_keepalive 64;
 --- redis
 HSET prefix:one .* http://$TEST_NGINX_PEER_1
 --- perl
-is("@{[serve_together(('GET /one/') x 3)]}", '1.1 1.2 1.3', 'requests at the same time have each their own');
+is("@{[serve_together(('GET /one/') x 3)]}", '1.1 1.2 1.3', 'concurrent requests have separate connections');
 is(serve('GET /one/'), '1.3', 'the last that was kept') for 1, 2;
 is("@{[serve_together(('GET /one/') x 2)]}", '1.3 1.2');
-is(serve('GET /one/'), '1.2', 'the order is that of keeping');
-is("@{[serve_together(('GET /one/') x 4)]}", '1.2 1.3 1.1 1.4', 'and a new one when all are in use');
+is(serve('GET /one/'), '1.2', 'the order is by the time of keeping');
+is("@{[serve_together(('GET /one/') x 4)]}", '1.2 1.3 1.1 1.4', 'a new connection if all are in use');
 connections_are('1.1 1.2 1.3 1.4');
 
 
@@ -95,9 +95,9 @@ use List::Util 'shuffle';
 srand 15;
 my @tools = map { "tool-$_" } 1 .. 300;
 my %kept  = map { $_ => serve("GET /$_/") } shuffle @tools;
-is(scalar(keys %{ { reverse %kept } }), 300, 'a connection each');
+is(scalar(keys %{ { reverse %kept } }), 300, 'one connection per backend');
 my @moved = grep { serve("GET /$_/") ne $kept{$_} } shuffle @tools;
-is("@moved", '', 'and the same again');
+is("@moved", '', 'each is reused');
 
 
 

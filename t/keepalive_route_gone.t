@@ -29,7 +29,7 @@ HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 serve_together(('GET /1/') x 3);
 redis('HSET', 'prefix:1', '.*', "http://$ENV{TEST_NGINX_PEER_2}");
 ok(eventually { serve('GET /1/') =~ /^2/ }, 'requests go to the new backend');
-ok(eventually { serve('GET /1/'); open_connections() !~ /\b1\./ }, 'while they do, the connections to the old one are closed');
+ok(eventually { serve('GET /1/'); open_connections() !~ /\b1\./ }, 'connections to the old backend close meanwhile');
 
 
 
@@ -58,4 +58,4 @@ serve('GET /former/');
 redis('DEL', 'prefix:former');
 redis('HSET', 'prefix:next', '.*', "http://$ENV{TEST_NGINX_PEER_1}");
 ok(eventually { ask('GET /list')->{body} =~ /^\{"next":[^,]*\}\s*$/ }, 'the next tool has the address');
-is(serve('GET /next/'), '1.2', 'its request does not come on the connection of the former');
+is(serve('GET /next/'), '1.2', "its request does not use the former tool's connection");

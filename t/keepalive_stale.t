@@ -19,7 +19,7 @@ for my $how (qw(close reset half)) {
     is(scalar arrived($client), $kept, "$how: it comes on the kept connection");
     close_as_backend($how, $kept);
     my ($new, $request) = arrived($client);
-    isnt($new, $kept, 'and again on a new one');
+    isnt($new, $kept, 'it arrives again on a new connection');
     like($request->{head}, qr{\AGET /1/$how });
     respond($new);
     finish($client, 'GET', 200);
@@ -38,7 +38,7 @@ serve_together(('GET /1/') x 3);
 my $client = start_ask('GET /1/');
 is(scalar arrived($client), '1.3');
 close_as_backend('close', '1.3');
-is(scalar arrived($client), '1.4', 'a new one');
+is(scalar arrived($client), '1.4', 'a new connection');
 respond('1.4');
 finish($client, 'GET', 200);
 connections_are('1.1 1.2 1.4');
@@ -96,7 +96,7 @@ my $client = start_ask('GET /1/');
 close_as_backend('close', scalar arrived($client));
 close_as_backend('close', scalar arrived($client));
 finish($client, 'GET', 502);
-is(serve('GET /1/'), '1.3', 'the next is asked as ever');
+is(serve('GET /1/'), '1.3', 'the backend is still used');
 
 
 

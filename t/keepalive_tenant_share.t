@@ -7,7 +7,7 @@ use KeptConnections;
 # Requests all eight backends of /greedy/ once, in turn. Returns their connections.
 sub ask_all {
     my @ids = map { serve('GET /greedy/') } 1 .. 8;
-    is(join(' ', sort map { s/\..*//r } @ids), '1 2 3 4 5 6 7 8', 'each backend is asked');
+    is(join(' ', sort map { s/\..*//r } @ids), '1 2 3 4 5 6 7 8', 'each backend gets a request');
     return @ids;
 }
 
@@ -42,7 +42,7 @@ my @ids = ask_all();
 keeps(3, \@ids, $modest);
 @ids = (@ids, ask_all());
 keeps(3, \@ids, $modest);
-is(serve('GET /modest/'), $modest, 'the tool that asked before has its connection');
+is(serve('GET /modest/'), $modest, 'the earlier tool keeps its connection');
 
 
 
@@ -107,9 +107,9 @@ for my $round (1 .. 3) {
 }
 my $former = serve('GET /greedy/');
 redis('DEL', 'prefix:greedy');
-ok(eventually { ask('GET /list')->{body} !~ /greedy/ }, 'the tool goes');
+ok(eventually { ask('GET /list')->{body} !~ /greedy/ }, 'the tool is withdrawn');
 redis('SADD', 'prefix:greedy', map { "http://$ENV{qq(TEST_NGINX_PEER_$_)}" } 1 .. 8);
-ok(eventually { ask('GET /list')->{body} =~ /greedy/ }, 'and is back');
+ok(eventually { ask('GET /list')->{body} =~ /greedy/ }, 'and returns');
 my @ids = ask_all();
 keeps(4, [$former, @ids]);
 
@@ -133,4 +133,4 @@ urlproxy_keepalive 20 per_backend=2;
 [ map { ['HSET', "prefix:tool-$_", '.*', "http://$ENV{'TEST_NGINX_PEER_' . (1 + $_ % 8)}"] } 1 .. 30 ]
 --- perl
 my @ids = map { serve("GET /tool-$_/") } 1 .. 30;
-connections_are(in_order(@ids[10 .. 29]), 'the twenty that were used last');
+connections_are(in_order(@ids[10 .. 29]), 'the twenty most recently used');

@@ -19,8 +19,8 @@ my $answer = ask('GET /hello/', headers => [map { "X-Large-$_: " . 'x' x 7000 } 
 is(scalar(() = $answer->{body} =~ /^header x-large-\d: x{7000}$/mg), 3, 'three of 7000');
 $answer = ask('GET /hello/', headers => [map { "X-Many-$_: $_" } 1 .. 80]);
 is(scalar(() = $answer->{body} =~ /^header x-many-/mg), 80, '80 headers');
-is(ask('GET /hello/', headers => ['X-Large: ' . 'x' x 9000])->{status}, 400, 'more than nginx takes');
-is(ask('GET /nobody/', headers => ['X-Large: ' . 'x' x 8000])->{status}, 503, 'nobody has to answer them');
+is(ask('GET /hello/', headers => ['X-Large: ' . 'x' x 9000])->{status}, 400, 'more than nginx accepts');
+is(ask('GET /nobody/', headers => ['X-Large: ' . 'x' x 8000])->{status}, 503, 'no tool gets the request');
 
 
 
@@ -44,8 +44,8 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_TOOL_B
 --- perl
 is(ask('GET /hello/?header_bytes=20000')->{status}, 502);
-is(ask('GET /hello/')->{status}, 200, 'the worker goes on');
+is(ask('GET /hello/')->{status}, 200, 'the worker survives');
 is(ask('GET /several/?header_bytes=20000')->{status}, 502, 'all of several');
-is(ask('GET /several/')->{status}, 200, 'the worker goes on');
+is(ask('GET /several/')->{status}, 200, 'the worker survives');
 --- error_log
 upstream sent too big header while reading response header from upstream

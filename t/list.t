@@ -97,7 +97,7 @@ redis(qw(ACL SETUSER aged off));
 redis(qw(CLIENT KILL USER aged));
 ok(eventually { $age->() >= 2 }, 'Redis refuses all clients');
 my $before = $age->();
-ok(eventually { $age->() > $before }, 'it grows');
+ok(eventually { $age->() > $before }, 'Age grows');
 is(ask('GET /list')->{body}, '{"hello":{"status":"active"}}', 'the list stays');
 redis(qw(ACL SETUSER aged on));
 ok(eventually { $age->() eq '0' }, 'in step again');
@@ -152,7 +152,7 @@ for my $method (qw(POST PUT DELETE OPTIONS PATCH)) {
 is(ask('GET /list', body => 'GET /')->{status}, 200, 'a GET may have a body');
 my $client = to_nginx();
 send_bytes($client, "GET /list HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nGET /GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
-is(answer($client)->{status} . ' ' . answer($client)->{status}, '200 204', 'which is no request');
+is(answer($client)->{status} . ' ' . answer($client)->{status}, '200 204', 'the body is not parsed as a request');
 
 
 

@@ -60,11 +60,11 @@ __DATA__
 HSET prefix:hello .* http://loop.example:$TEST_NGINX_SERVER_PORT
 --- perl
 is(ask('GET /hello/')->{status}, 508);
-is(times_seen(), 2, 'and it came by twice');
+is(times_seen(), 2, 'the request passed twice');
 ask('GET /hello/') for 1 .. 50;
 my $seconds = time - int $UrlproxyTest::begun;
 my $lines   = () = error_log() =~ /leads back to this proxy/g;
-cmp_ok($lines, '<=', 1 + $seconds, 'not logged each time, but at most once a second');
+cmp_ok($lines, '<=', 1 + $seconds, 'logged at most once per second');
 --- error_log
 urlproxy: backend leads back to this proxy; answering 508, backend=http://loop.example:$TEST_NGINX_SERVER_PORT tool="hello" suppressed=0
 
@@ -97,11 +97,11 @@ HSET prefix:hello .* http://tool.example:$TEST_NGINX_OWN_A_PORT
 --- perl
 my $mark = seen_by_a('GET /hello/');
 like($mark, qr/^urlproxy-[0-9a-f]{16}$/, 'the mark');
-is(seen_by_a('GET /hello/'), $mark, 'it is always the same');
-is(seen_by_a('GET /hello/', headers => ['cdn-loop: a;v="1", b', 'X-After: 1']), qq(a;v="1", b, $mark), 'marks of others stay');
-is(seen_by_a('GET /hello/', headers => ['CDN-Loop: a', 'CDN-Loop: b']), "a|b, $mark", 'on several lines, too');
+is(seen_by_a('GET /hello/'), $mark, 'the mark is constant');
+is(seen_by_a('GET /hello/', headers => ['cdn-loop: a;v="1", b', 'X-After: 1']), qq(a;v="1", b, $mark), 'marks of other proxies stay');
+is(seen_by_a('GET /hello/', headers => ['CDN-Loop: a', 'CDN-Loop: b']), "a|b, $mark", 'also on several lines');
 is(seen_by_a('GET /hello/', headers => [map { "X-$_: $_" } 1 .. 50]), $mark, 'among many headers');
-is(seen_by_a('GET /hello/', headers => ["CDN-Loop: x$mark, $mark-"]), "x$mark, $mark-, $mark", 'what only looks like it is none');
+is(seen_by_a('GET /hello/', headers => ["CDN-Loop: x$mark, $mark-"]), "x$mark, $mark-, $mark", 'a similar value is no mark');
 for my $value ($mark, uc $mark, "a, $mark", "a,$mark ;v=1, b") {
     is(ask('GET /hello/', headers => ["CDN-Loop: $value"])->{status}, 508, $value);
 }
@@ -140,7 +140,7 @@ for (1, 2) {
     close $backend;
 }
 is(answer($client)->{status}, 200);
-like("@marks", qr/^(a, urlproxy-\w{16}) \1$/, 'once in each');
+like("@marks", qr/^(a, urlproxy-\w{16}) \1$/, 'once in each subrequest');
 
 
 

@@ -87,7 +87,7 @@ redis redis://$TEST_NGINX_OWN_A/0;
 wait_for_routes 0;
 --- perl
 # A minimal Redis, enough for one tool.
-is(ask('GET /hello/')->{status}, 503, 'not yet');
+is(ask('GET /hello/')->{status}, 503, 'no routes yet');
 my $redis;
 my $loaded = eventually {
     $redis //= has_no_connection('A') ? undef : accept_on('A');
@@ -95,7 +95,7 @@ my $loaded = eventually {
     serve_redis($redis) or undef $redis;
     ask('GET /hello/')->{status} == 200;
 };
-ok($loaded, 'as soon as there is one');
+ok($loaded, 'served once Redis is up');
 
 sub serve_redis {
     my ($socket) = @_;

@@ -58,10 +58,10 @@ upstream quick { urlproxy_peers fail_timeout=3s; }
 --- perl
 is(fail_on_a(1), 1);
 is(ask('GET /hello/')->{headers}{'x-tool'}, 'a');
-ok(has_no_connection('A'), 'out');
+ok(has_no_connection('A'), 'unavailable');
 my $again = 0;
 eventually { $again = fail_on_a(1) };
-is($again, 1, 'and back');
+is($again, 1, 'restored');
 
 
 

@@ -70,6 +70,6 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 /hello/        200  a
 --- perl
 redis('HDEL', 'prefix:hello', '/api/v2');
-ok(eventually { ask('GET /hello/api/v2')->{headers}{'x-tool'} eq 'b' }, 'without the longest, the next');
+ok(eventually { ask('GET /hello/api/v2')->{headers}{'x-tool'} eq 'b' }, 'the next longest pattern wins');
 redis('HSET', 'prefix:hello', '/api/v2', "http://$ENV{TEST_NGINX_TOOL_C}");
-ok(eventually { ask('GET /hello/api/v2')->{headers}{'x-tool'} eq 'c' }, 'and back');
+ok(eventually { ask('GET /hello/api/v2')->{headers}{'x-tool'} eq 'c' }, 'restored');

@@ -195,7 +195,7 @@ urlproxy: route rejected: the routes exceed their share of the table,
 add_header X-Addr $upstream_addr always;
 --- perl
 my %asked = map { $_ => 1 } split /, /, ask('GET /hello/')->{headers}{'x-addr'};
-is(scalar keys %asked, 64, 'all but one are asked');
+is(scalar keys %asked, 64, '64 backends get requests');
 --- error_log
 urlproxy: route rejected: there are 65 backends, expected at most 64, tool="hello"
 
@@ -208,15 +208,15 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 redis('HSET', 'prefix:hello', '/x', 'nonsense');
 redis('SET', 'prefix:other', 'nonsense');
 redis('HSET', 'prefix:last', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
-ok(eventually { ask('GET /last/')->{status} == 200 }, 'later changes come through');
-is(ask('GET /hello/x')->{headers}{'x-tool'}, 'a', 'what is bad changes nothing');
+ok(eventually { ask('GET /last/')->{status} == 200 }, 'later changes take effect');
+is(ask('GET /hello/x')->{headers}{'x-tool'}, 'a', 'invalid data changes nothing');
 redis('HSET', 'prefix:hello', '/x', "http://$ENV{TEST_NGINX_TOOL_B}");
-ok(eventually { ask('GET /hello/x')->{headers}{'x-tool'} eq 'b' }, 'mended');
+ok(eventually { ask('GET /hello/x')->{headers}{'x-tool'} eq 'b' }, 'corrected data takes effect');
 redis('HSET', 'prefix:hello', '/x', 'nonsense');
-ok(eventually { ask('GET /hello/x')->{headers}{'x-tool'} eq 'a' }, 'a good route made bad is gone');
+ok(eventually { ask('GET /hello/x')->{headers}{'x-tool'} eq 'a' }, 'a route made invalid is withdrawn');
 redis('DEL', 'prefix:other');
 redis('HSET', 'prefix:other', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
-ok(eventually { ask('GET /other/')->{status} == 200 }, 'a key of another type made good');
+ok(eventually { ask('GET /other/')->{status} == 200 }, 'a key of a wrong type is corrected');
 --- error_log
 urlproxy: route rejected: backend "nonsense" has no scheme, expected http://host:port or https://host:port, tool="hello" pattern="/x"
 urlproxy: route rejected: the key is neither a hash nor a set, tool="other"

@@ -53,7 +53,7 @@ for my $size ('1m', '32m') {
 is($failed, 0, 'requests that failed');
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' }, 'changes are followed');
-is(scalar(() = error_log() =~ /routes carried over to the new zone, table=tools tools=1\b/g), 2, 'each time into a zone of its own');
+is(scalar(() = error_log() =~ /routes carried over to the new zone, table=tools tools=1\b/g), 2, 'each time into a new zone');
 
 
 

@@ -71,4 +71,4 @@ for my $round (1 .. 50) {
 is($wrong, 0);
 ok(eventually { ask('GET /list')->{body} =~ /"tool-20"/ && ask('GET /list')->{body} !~ /"tool-10"/ });
 redis('RENAME', 'prefix:tool-20', 'prefix:last');
-ok(eventually { ask('GET /list')->{body} =~ /"last"/ && ask('GET /list')->{body} !~ /"tool-20"/ }, 'to the last of them');
+ok(eventually { ask('GET /list')->{body} =~ /"last"/ && ask('GET /list')->{body} !~ /"tool-20"/ }, 'all changes take effect');

@@ -60,7 +60,7 @@ for my $tool (1 .. 40, 'hello') {
     my $key = $tool eq 'hello' ? 'prefix:hello' : "prefix:heavy$tool";
     redis('HSET', $key, map { ("x$_" . "[ab]*a[ab]{12}$tool\$" => "http://$ENV{TEST_NGINX_OWN_A}") } 10 .. 41);
 }
-ok(eventually { ask('GET /hello/')->{headers}{'x-urlproxy-result'} eq 'unready' }, 'it waits');
+ok(eventually { ask('GET /hello/')->{headers}{'x-urlproxy-result'} eq 'unready' }, 'the tool waits to be built');
 send_bytes($client, 'cd');
 is(answer($client)->{status}, 502);
 ok(has_no_connection('A'));
@@ -160,7 +160,7 @@ redis('HSET', 'prefix:mark', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /list')->{body} =~ /"mark"/ });
 close $backend;
 my $headers = answer($client)->{headers};
-is($headers->{'x-tool'}, 'c', 'the one that is there now is asked');
+is($headers->{'x-tool'}, 'c', 'the current backend gets the request');
 is($headers->{'x-urlproxy-backend'}, "http://$ENV{TEST_NGINX_TOOL_C}", 'and shown');
 ok(has_no_connection($other));
 

@@ -60,7 +60,7 @@ for (1, 2) {
         close $backend;
         $failed++;
     }
-    is(answer($client)->{headers}{'x-tool'}, 'a', 'the other answers');
+    is(answer($client)->{headers}{'x-tool'}, 'a', 'the other backend answers');
 }
 is($failed, 1, 'one of two requests starts with the failing backend');
 is(ask('GET /hello/')->{headers}{'x-tool'}, 'a') for 1 .. 4;
@@ -170,7 +170,7 @@ for (1, 2) {
     }
     is(answer($client)->{headers}{'x-tool'}, 'a');
 }
-is($failed, 1, 'one of them was asked there first');
+is($failed, 1, 'one request starts with the failing backend');
 
 
 

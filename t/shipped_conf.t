@@ -21,7 +21,7 @@ sub is_not_sent_elsewhere {
         my $answer = answer($client);
         is("$answer->{status} $answer->{body}", '200 mine', "$url is not sent to $uri");
         is($answer->{headers}{'content-type'}, 'text/html', 'charset');
-        unlike($answer->{head}, qr/^X-Accel/mi, 'the client sees none of these');
+        unlike($answer->{head}, qr/^X-Accel/mi, 'the client gets none of these headers');
     }
 }
 
@@ -77,12 +77,12 @@ sub limits_open_requests {
     # nginx logs each key that is too long to count.
     my ($no_host, $no_path) = $missing =~ m{^http://([^/]+)(.*)} or die $missing;
     unlike($ask->($no_host, $no_path)->{body}, qr/too many/, "$missing is answered as before");
-    unlike(error_log(), qr/more than 255 bytes/, 'and not counted');
+    unlike(error_log(), qr/more than 255 bytes/, 'no key is too long to count');
     read_message($_), send_bytes($_, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate") for @backends;
     is(answer($_)->{body}, 'late', 'those within it are answered') for @waiting;
     close $_ for @backends;
     my ($client) = answered_with($busy, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext");
-    is(answer($client)->{body}, 'next', 'and then there is room again');
+    is(answer($client)->{body}, 'next', 'the limit admits requests again');
 }
 
 run_tests;
@@ -149,7 +149,7 @@ redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 my $tool = sub { ask('GET /hello/x', headers => ['Host: tools.example.org'])->{headers}{'x-tool'} };
 ok(eventually { $tool->() eq 'c' }, "the new tool's page, not the one that was kept of the default tool");
 redis('DEL', 'prefix:hello');
-ok(eventually { $tool->() eq 'a' }, 'and no page of a tool that is gone');
+ok(eventually { $tool->() eq 'a' }, 'no page of a withdrawn tool');
 
 
 
@@ -207,7 +207,7 @@ my $sees = sub {
     send_bytes($socket, "$_[0]\r\n\r\n");
     return answer($socket)->{body} =~ /^host: (.*)$/m ? $1 : '-';
 };
-is($sees->("GET /hello/ HTTP/1.1\r\nHost: Tools.Example.Org:80"), 'tools.example.org', 'as a client says');
+is($sees->("GET /hello/ HTTP/1.1\r\nHost: Tools.Example.Org:80"), 'tools.example.org', 'the host of the client');
 is($sees->("GET /hello/ HTTP/1.0"), 'tools.example.org', 'HTTP/1.0 without Host');
 is($sees->("GET http://tools.example.org/hello/ HTTP/1.1\r\nHost: other.example"), 'tools.example.org', 'absolute form');
 names_in_tls('http://tools.example.org/tls/');

@@ -19,5 +19,5 @@ ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' });
 # The companion's first scan may find the first change, but not the second.
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'c' });
-is(scalar(() = worker_pids()), 0, 'it has no workers');
+is(scalar(() = worker_pids()), 0, 'there are no workers');
 

@@ -14,14 +14,14 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 add_header X-Worker $pid;
 --- perl
 my %workers;
-ok(eventually { $workers{ ask('GET /hello/')->{headers}{'x-worker'} }++; keys %workers > 1 }, 'more than one has answered');
+ok(eventually { $workers{ ask('GET /hello/')->{headers}{'x-worker'} }++; keys %workers > 1 }, 'several workers answer');
 # Enough connections to reach each worker: which worker accepts a connection is random.
 my @clients = map { to_nginx() } 1 .. 40;
 my $ask = sub { send_bytes($_[0], "GET /hello/ HTTP/1.1\r\nHost: localhost\r\n\r\n"); answer($_[0])->{headers}{'x-tool'} };
 is(join('', map { $ask->($_) } @clients), 'a' x 40);
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
-ok(eventually { $ask->($clients[0]) eq 'b' }, 'the first one');
-is(join('', map { $ask->($_) } @clients), 'b' x 40, 'and then all the others');
+ok(eventually { $ask->($clients[0]) eq 'b' }, 'the first worker sees the change');
+is(join('', map { $ask->($_) } @clients), 'b' x 40, 'all workers see the change');
 
 
 
@@ -47,9 +47,9 @@ for (1 .. 400) {
     $wrong++ if ($answer->{headers}{'x-tool'} // '') ne 'a';
     $asked{ $answer->{headers}{'x-worker'} }++ if $failed;
 }
-is(scalar(grep { $_ >= 2 } values %asked), 4, 'each worker has been asked twice since it failed');
-is($failed, 1, 'it was asked once');
-is($wrong, 0, 'the other one has answered all');
+is(scalar(grep { $_ >= 2 } values %asked), 4, 'each worker had two requests since the failure');
+is($failed, 1, 'the failed backend was tried once');
+is($wrong, 0, 'the other backend answered all');
 
 
 
