@@ -178,9 +178,9 @@ impl<C> IdleConnections<C> {
 
     /// Lowers the total limit, and the limit per owner in proportion, but not below the limit per backend. For an empty pool.
     pub fn lower_limit(&mut self, total: u32) {
-        let Limits { total: former, per_backend, per_owner } = self.limits;
-        let total = total.clamp(1, former);
-        let share = u64::from(per_owner) * u64::from(total) / u64::from(former);
+        let Limits { total: old, per_backend, per_owner } = self.limits;
+        let total = total.clamp(1, old);
+        let share = u64::from(per_owner) * u64::from(total) / u64::from(old);
         let per_owner = (share as u32).max(per_backend.min(per_owner));
         self.limits = Limits { total, per_backend, per_owner };
     }

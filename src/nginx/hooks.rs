@@ -24,9 +24,9 @@ impl Hooks for Module {
         VARIABLES.iter().try_for_each(|variable| parser.add_variable(variable))
     }
 
-    fn after_configuration(parser: &mut Parser<'_>, main: &MainConf, former: Option<&MainConf>) -> Option<()> {
-        if let Some(former) = former {
-            main.find_predecessors(former);
+    fn after_configuration(parser: &mut Parser<'_>, main: &MainConf, old: Option<&MainConf>) -> Option<()> {
+        if let Some(old) = old {
+            main.find_predecessors(old);
         }
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
         // Runs last in its phase, after `try_files`, which changes the path.

@@ -79,8 +79,8 @@ pub(super) fn exit_process() {
 /// `worker_connections`, but not when it runs short of descriptors.
 fn limit_kept_connections(main: &MainConf) {
     let pools = main.keepalives().count();
-    let most = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
-    if let Some(most) = most.filter(|_| pools > 0) {
-        main.keepalives().for_each(|keepalive| keepalive.lower_limit(most / 2 / pools));
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    if let Some(limit) = limit.filter(|_| pools > 0) {
+        main.keepalives().for_each(|keepalive| keepalive.lower_limit(limit / 2 / pools));
     }
 }

@@ -75,16 +75,15 @@ impl MainConf {
         }
     }
 
-    /// Finds the predecessor of each table: the former table of the same name, or a renamed one with the same source.
-    pub fn find_predecessors(&self, former: &Self) {
+    /// Finds the predecessor of each table: the old table of the same name, or a renamed one with the same source.
+    pub fn find_predecessors(&self, old: &Self) {
         for table in self.tables() {
-            let is_renamed = |former: &&TableConf| {
-                former.settings.source == table.settings.source && self.table(&former.name).is_none()
-            };
-            let same_name = former.table(&table.name).map(AsRef::as_ref);
-            let predecessor = same_name.or_else(|| former.tables().find(is_renamed));
-            table.predecessor.set(predecessor.and_then(|former| former.table.get().copied()));
-            table.is_new_source.set(predecessor.is_some_and(|former| former.settings.source != table.settings.source));
+            let is_renamed =
+                |old: &&TableConf| old.settings.source == table.settings.source && self.table(&old.name).is_none();
+            let same_name = old.table(&table.name).map(AsRef::as_ref);
+            let predecessor = same_name.or_else(|| old.tables().find(is_renamed));
+            table.predecessor.set(predecessor.and_then(|old| old.table.get().copied()));
+            table.is_new_source.set(predecessor.is_some_and(|old| old.settings.source != table.settings.source));
         }
     }
 }

@@ -114,8 +114,8 @@ impl TableConf {
     /// Copies the routes of the predecessor into a new table. The predecessor stays mapped and written to until this
     /// configuration takes effect.
     fn carry_over_routes(&self, table: Table<'static>) -> Result<ZoneOrigin, PublishError> {
-        match self.predecessor.get().filter(|former| former.header().is_loaded()) {
-            Some(former) => carry_over(former, table).map(|tools| ZoneOrigin::CarriedOver { tools }),
+        match self.predecessor.get().filter(|old| old.header().is_loaded()) {
+            Some(old) => carry_over(old, table).map(|tools| ZoneOrigin::CarriedOver { tools }),
             None => Ok(ZoneOrigin::Fresh),
         }
     }

@@ -17,8 +17,8 @@ pub(in crate::nginx) trait Hooks {
     /// Runs before nginx reads the http block.
     fn before_configuration(parser: &mut Parser<'_>) -> Option<()>;
 
-    /// Runs after the http block is read. `former` are the settings of the current configuration.
-    fn after_configuration(parser: &mut Parser<'_>, main: &MainConf, former: Option<&MainConf>) -> Option<()>;
+    /// Runs after the http block is read. `old` are the settings of the current configuration.
+    fn after_configuration(parser: &mut Parser<'_>, main: &MainConf, old: Option<&MainConf>) -> Option<()>;
 
     /// Merges the settings of a location with the level above.
     fn merge(
@@ -53,8 +53,8 @@ pub(in crate::nginx) unsafe extern "C" fn postconfiguration<H: Hooks>(cf: *mut n
         let mut parser = unsafe { Parser::from_raw(cf) };
         // SAFETY: no mutable reference to it exists after the block is read.
         let Some(main) = (unsafe { parser.main_conf() }) else { return Status::NGX_ERROR };
-        let former = parser.old_cycle().and_then(Cycle::main_conf);
-        H::after_configuration(&mut parser, main, former).map_or(Status::NGX_ERROR, |()| Status::NGX_OK)
+        let old = parser.old_cycle().and_then(Cycle::main_conf);
+        H::after_configuration(&mut parser, main, old).map_or(Status::NGX_ERROR, |()| Status::NGX_OK)
     })
     .0
 }

@@ -57,8 +57,8 @@ impl<'r> Request<'r> {
         // SAFETY: the request's own pointer to this line.
         let location = unsafe { &mut (*self.as_ptr()).headers_out.location };
         // SAFETY: a line of nginx's list, or null.
-        if let Some(former) = unsafe { location.as_mut() } {
-            former.hash = 0;
+        if let Some(old) = unsafe { location.as_mut() } {
+            old.hash = 0;
         }
         *location = added;
         Some(())

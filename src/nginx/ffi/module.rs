@@ -41,7 +41,7 @@ static LOADED: AtomicPtr<ngx_module_t> = AtomicPtr::new(ptr::null_mut());
 /// Its `ctx_index`, while any configuration has the module.
 static CTX_INDEX: AtomicUsize = AtomicUsize::new(UNSET);
 
-/// Number of configurations with the module: the current one, the next while it is read, the former until it is freed.
+/// Number of configurations with the module: the current one, the next while it is read, the old one until it is freed.
 static CONFIGURATIONS: AtomicUsize = AtomicUsize::new(0);
 
 impl Module {

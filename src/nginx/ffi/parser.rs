@@ -92,9 +92,9 @@ impl<'c> Parser<'c> {
 
     /// The current cycle, which this configuration will replace.
     pub(super) fn old_cycle(&self) -> Option<Cycle<'c>> {
-        let former = self.cycle()?.old_cycle();
+        let old = self.cycle()?.old_cycle();
         // SAFETY: nginx keeps the current cycle until the new one takes effect.
-        unsafe { Cycle::from_raw(former) }
+        unsafe { Cycle::from_raw(old) }
     }
 
     /// Whether the directive is in a location, or in an `if` inside one.

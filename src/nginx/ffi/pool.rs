@@ -81,9 +81,9 @@ impl<'p> Pool<'p> {
         let mut written = 0;
         for value in values.take(count) {
             // SAFETY: memory for `count` values, and `take` stops before that.
-            let place = unsafe { memory.add(written) };
+            let slot = unsafe { memory.add(written) };
             // SAFETY: new memory, aligned as in `copy`.
-            unsafe { place.write(value?) };
+            unsafe { slot.write(value?) };
             written += 1;
         }
         // SAFETY: `count` values were written above.

@@ -188,8 +188,8 @@ impl<'r> Request<'r> {
     /// Milliseconds since the client's first byte.
     pub fn elapsed_milliseconds(self) -> u64 {
         let now = ngx_timeofday();
-        let begun = (raw_field!(self.start_sec), raw_field!(self.start_msec) as i64);
-        ((now.sec - begun.0) * 1000 + (now.msec as i64 - begun.1)).max(0) as u64
+        let start = (raw_field!(self.start_sec), raw_field!(self.start_msec) as i64);
+        ((now.sec - start.0) * 1000 + (now.msec as i64 - start.1)).max(0) as u64
     }
 
     /// Discards the request body.

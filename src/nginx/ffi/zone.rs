@@ -90,7 +90,7 @@ unsafe extern "C" fn init<O: ZoneOwner>(zone: *mut ngx_shm_zone_t, _former: *mut
 ///
 /// # Safety
 /// `slab` is the pool of a mapped zone of this module. A worker keeps its mapping until it exits. Only a single process
-/// (`master_process off`) unmaps the zone of a former configuration while it runs, and nginx does not support reloading
+/// (`master_process off`) unmaps the zone of an old configuration while it runs, and nginx does not support reloading
 /// that: it can accept no connection afterwards.
 unsafe fn map(slab: &mut ngx_slab_pool_t) -> Result<(Table<'static>, bool), LayoutError> {
     // SAFETY: nginx writes it at start.

@@ -177,11 +177,10 @@ fn unusable(endpoints: &[Endpoint<'_>], has_tls: bool) -> u64 {
     endpoints.iter().enumerate().filter(|(_, e)| !usable(e)).fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
-/// Translates a bit set over the backends of the former route to the newer route.
-fn remap_bits(bits: u64, former: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64 {
-    let has_bit = |endpoint: &Endpoint<'_>| {
-        former.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1)
-    };
+/// Translates a bit set over the backends of the old route to the newer route.
+fn remap_bits(bits: u64, old: &[Endpoint<'_>], newer: &[Endpoint<'_>]) -> u64 {
+    let has_bit =
+        |endpoint: &Endpoint<'_>| old.iter().position(|other| other == endpoint).is_some_and(|at| bits >> at & 1 == 1);
     newer.iter().enumerate().filter(|(_, endpoint)| has_bit(endpoint)).fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
