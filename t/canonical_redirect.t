@@ -30,7 +30,7 @@ HSET redirect:hello .* hello.toolforge.org
 /hello/?x=a%20b&y[]=+&x=/?   307  -  location=https://hello.toolforge.org/?x=a%20b&y[]=+&x=/?
 /hel%6Co/a                   307  -  location=https://hello.toolforge.org/a
 /stays/                      200  b  result=route
-/nobody/                     503  -  result=miss
+/unknown/                    503  -  result=miss
 
 
 
@@ -103,7 +103,7 @@ HSET redirect:admin .* admin.toolforge.org
 --- location
 urlproxy_default admin;
 --- requests
-/nobody/  200  b  result=default
+/unknown/  200  b  result=default
 /admin/x  307  -  location=https://admin.toolforge.org/x
 
 

@@ -11,15 +11,15 @@ __DATA__
 urlproxy_default admin;
 --- redis
 HSET prefix:hello ^/only http://$TEST_NGINX_TOOL_A
-HSET prefix:admin ^/nobody/ http://$TEST_NGINX_TOOL_C .* http://$TEST_NGINX_TOOL_B
+HSET prefix:admin ^/unknown/ http://$TEST_NGINX_TOOL_C .* http://$TEST_NGINX_TOOL_B
 --- requests
 /hello/only     200  a  result=route tool=hello pattern=^/only
 /hello/other    200  b  result=default tool=admin pattern=.* backend=http://$TEST_NGINX_TOOL_B sees=/hello/other
-/nobody/x?y=1   200  c  result=default tool=admin pattern=^/nobody/ sees=/nobody/x?y=1
-/nobody         200  b  pattern=.*
+/unknown/x?y=1  200  c  result=default tool=admin pattern=^/unknown/ sees=/unknown/x?y=1
+/unknown        200  b  pattern=.*
 /               200  b  result=default tool=admin
 /admin/         200  b  result=route tool=admin pattern=.*
-/admin/nobody/  200  c  result=route tool=admin pattern=^/nobody/
+/admin/unknown/  200  c  result=route tool=admin pattern=^/unknown/
 
 
 
@@ -30,7 +30,7 @@ urlproxy_default admin;
 HSET prefix:admin ^/known http://$TEST_NGINX_TOOL_B
 --- requests
 /known     200  b  result=default
-/unknown   503  -  result=miss tool=unknown
+/unknown  503  -  result=miss tool=unknown
 
 
 

@@ -19,7 +19,7 @@ is($get->{headers}{'content-length'}, 1234);
 
 === HEAD that misses
 --- perl
-my $client = start_ask('HEAD /nobody/');
+my $client = start_ask('HEAD /unknown/');
 is(answer($client, 1)->{status}, 503);
 is(sysread($client, my $more, 1), 0, 'nothing follows the header');
 

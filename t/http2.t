@@ -68,11 +68,11 @@ __DATA__
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A /api http://$TEST_NGINX_TOOL_B
 --- perl
-my ($get, $api, $none, $head, $post) = h2_ask(h2_request('/hello/a%2Fb?x=1'), h2_request('/hello/api'), h2_request('/nobody/'),
+my ($get, $api, $none, $head, $post) = h2_ask(h2_request('/hello/a%2Fb?x=1'), h2_request('/hello/api'), h2_request('/unknown/'),
     h2_request('/hello/', method => 'HEAD'), h2_request('/hello/', method => 'POST', body => 'x' x 5000));
 is(h2_words($get, $api, $none, $head, $post), '200 a, 200 b, 503 -, 200 a, 200 a');
 like($get->{body}, qr{^uri: /hello/a%2Fb\?x=1\nhost: tools\.example\.org$}m, 'the backend gets the URI as sent');
-is("$none->{headers}{'x-urlproxy-tool'} $none->{headers}{'x-urlproxy-result'}", 'nobody miss');
+is("$none->{headers}{'x-urlproxy-tool'} $none->{headers}{'x-urlproxy-result'}", 'unknown miss');
 is($head->{body}, '', 'a HEAD has no body');
 like($post->{body}, qr/^body: 5000 bytes/m);
 
@@ -84,7 +84,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:other .* http://$TEST_NGINX_TOOL_B
 HSET prefix:dead .* http://$TEST_NGINX_DEAD_A
 --- perl
-my @kinds = (['hello', '200 a'], ['other', '200 b'], ['nobody', '503 -'], ['dead', '502 -']);
+my @kinds = (['hello', '200 a'], ['other', '200 b'], ['unknown', '503 -'], ['dead', '502 -']);
 my @asked = map { [$_, @{ $kinds[$_ % 4] }] } 0 .. 99;
 my @got   = h2_ask(map { h2_request("/$_->[1]/$_->[0]") } @asked);
 is(h2_words(@got), join(', ', map { $_->[2] } @asked));

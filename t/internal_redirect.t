@@ -54,7 +54,7 @@ location @admin { urlproxy tools path; urlproxy_default admin; proxy_pass http:/
 --- redis
 HSET prefix:admin .* http://$TEST_NGINX_TOOL_C
 --- requests
-/nobody/x  200  c  tool=admin sees=/nobody/x
+/unknown/x  200  c  tool=admin sees=/unknown/x
 
 
 
@@ -152,9 +152,9 @@ location @sorry { urlproxy tools path; urlproxy_default admin; default_type text
 --- redis
 HSET prefix:admin .* http://$TEST_NGINX_TOOL_A
 --- request
-GET /nobody/
+GET /unknown/
 --- error_code: 503
---- response_body: miss of nobody
+--- response_body: miss of unknown
 
 
 

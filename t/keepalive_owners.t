@@ -77,7 +77,7 @@ urlproxy_default admin;
 HSET prefix:admin .* http://$TEST_NGINX_PEER_1
 HSET prefix:one .* http://$TEST_NGINX_PEER_1
 --- perl
-is(join(' ', map { serve("GET $_") } qw(/admin/ /nobody/ /one/ / /one/ /admin/)), '1.1 1.1 1.2 1.1 1.2 1.1');
+is(join(' ', map { serve("GET $_") } qw(/admin/ /unknown/ /one/ / /one/ /admin/)), '1.1 1.1 1.2 1.1 1.2 1.1');
 
 
 

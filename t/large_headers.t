@@ -20,7 +20,7 @@ is(scalar(() = $answer->{body} =~ /^header x-large-\d: x{7000}$/mg), 3, 'three o
 $answer = ask('GET /hello/', headers => [map { "X-Many-$_: $_" } 1 .. 80]);
 is(scalar(() = $answer->{body} =~ /^header x-many-/mg), 80, '80 headers');
 is(ask('GET /hello/', headers => ['X-Large: ' . 'x' x 9000])->{status}, 400, 'more than nginx accepts');
-is(ask('GET /nobody/', headers => ['X-Large: ' . 'x' x 8000])->{status}, 503, 'no tool gets the request');
+is(ask('GET /unknown/', headers => ['X-Large: ' . 'x' x 8000])->{status}, 503, 'no tool gets the request');
 
 
 

@@ -8,13 +8,13 @@ __DATA__
 
 === the default is 503
 --- requests
-/nobody/  503  -  result=miss
+/unknown/  503  -  result=miss
 
 
 
 === a miss has no Retry-After
 --- perl
-is(ask('GET /nobody/')->{headers}{'retry-after'}, undef);
+is(ask('GET /unknown/')->{headers}{'retry-after'}, undef);
 
 
 
@@ -28,7 +28,7 @@ location /own { urlproxy tools path; urlproxy_miss 404;
     location /own/again { urlproxy tools path; urlproxy_miss 599; proxy_pass http://tools; }
 }
 --- requests
-/nobody/       410  -  result=miss
+/unknown/      410  -  result=miss
 /inherits      410
 /own           404
 /own/inherits  404
@@ -40,7 +40,7 @@ location /own { urlproxy tools path; urlproxy_miss 404;
 --- location
 urlproxy_miss 400;
 --- requests
-/nobody/  400
+/unknown/  400
 
 
 
@@ -51,9 +51,9 @@ error_page 404 =410 /sorry;
 --- server
 location = /sorry { default_type text/plain; return 200 "no tool $urlproxy_tool: $urlproxy_result"; }
 --- request
-GET /nobody/x
+GET /unknown/x
 --- error_code: 410
---- response_body: no tool nobody: miss
+--- response_body: no tool unknown: miss
 
 
 
@@ -65,17 +65,17 @@ my $client = to_nginx();
 my $head   = "HTTP/1.1\r\nHost: localhost\r\n";
 my @got;
 for my $request (
-    "GET /nobody/ $head\r\n",
-    "POST /nobody/ ${head}Content-Length: 5\r\n\r\nGET /",
-    "POST /nobody/ ${head}Transfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n",
-    "PUT /nobody/ ${head}Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
+    "GET /unknown/ $head\r\n",
+    "POST /unknown/ ${head}Content-Length: 5\r\n\r\nGET /",
+    "POST /unknown/ ${head}Transfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n",
+    "PUT /unknown/ ${head}Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
     "GET /hello/ $head\r\n")
 {
     send_bytes($client, $request);
     push @got, answer($client)->{status};
 }
 is("@got", '503 503 503 503 200', 'five requests on one connection');
-send_bytes($client, "HEAD /nobody/ $head\r\n");
+send_bytes($client, "HEAD /unknown/ $head\r\n");
 is(answer($client, 1)->{status}, 503, 'a HEAD on the same');
-send_bytes($client, "GET /nobody/ $head\r\nGET /hello/ $head\r\nGET /nobody/ $head\r\n");
+send_bytes($client, "GET /unknown/ $head\r\nGET /hello/ $head\r\nGET /unknown/ $head\r\n");
 is(join(' ', map { answer($client)->{status} } 1 .. 3), '503 200 503', 'three at once');

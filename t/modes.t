@@ -46,8 +46,8 @@ http://hello.toolforge.org/x       200  a  result=route  tool=hello  pattern=.* 
 http://hello.toolforge.org/b       200  b  tool=hello  pattern=/b
 http://hello.toolforge.org/hello   200  a  tool=hello
 http://www.example.org/hello/x?y   200  c  result=route  tool=  pattern=.*  sees=/hello/x?y
-http://nobody.toolforge.org/       503  -  result=miss  tool=nobody
-http://nobody.invalid/             404  -  result=miss  tool=
+http://unknown.toolforge.org/      503  -  result=miss  tool=unknown
+http://unknown.invalid/            404  -  result=miss  tool=
 
 
 
@@ -155,12 +155,12 @@ urlproxy_default admin;
 --- domain
 urlproxy_default admin; urlproxy_miss 410;
 --- requests
-/nobody/                           200  c  result=default  tool=nobody
-http://nobody.toolforge.org/x      200  b  result=default  tool=admin  sees=/x
+/unknown/                          200  c  result=default  tool=unknown
+http://unknown.toolforge.org/x     200  b  result=default  tool=admin  sees=/x
 http://hello.toolforge.org/x       200  b  result=default  tool=admin
 http://hello.toolforge.org/only    200  a  result=route    tool=hello
 http://toolforge.org/              200  b  result=default  tool=admin
-http://nobody.invalid/             200  b  result=default  tool=admin
+http://unknown.invalid/            200  b  result=default  tool=admin
 
 
 
@@ -170,8 +170,8 @@ urlproxy_miss 404;
 --- domain
 urlproxy_miss 503;
 --- requests
-http://nobody.toolforge.org/  404  -  result=miss
-http://nobody.invalid/        503  -  result=miss
+http://unknown.toolforge.org/  404  -  result=miss
+http://unknown.invalid/       503  -  result=miss
 
 
 
@@ -211,5 +211,5 @@ urlproxy_default hello;
 --- requests
 http://WWW.example.org:80/    200  a  domain=www.example.org
 http://a.wild.org/            200  b  domain=*.wild.org
-http://nobody.invalid/        200  c  domain=  tool=hello
+http://unknown.invalid/       200  c  domain=  tool=hello
 http://hello.toolforge.org/   200  c  domain=  tool=hello

@@ -36,6 +36,6 @@ urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $url
 --- location
 urlproxy_default http://tool-admin.example:80;
 --- requests
-/nobody/  502  -  result=default
+/unknown/  502  -  result=default
 --- error_log
-urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $urlproxy_backend;" with a resolver, backend=http://tool-admin.example:80 tool="nobody"
+urlproxy_peers: backend is a host name; answering 502, expected "proxy_pass $urlproxy_backend;" with a resolver, backend=http://tool-admin.example:80 tool="unknown"

@@ -14,7 +14,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_C
 /hello/x%2Fy?z=%20  200  a  result=route backend=http://$TEST_NGINX_TOOL_A sees=/hello/x%2Fy?z=%20
 /hello/api          200  b
 /other/             200  c
-/nobody/            503  -  backend=
+/unknown/           503  -  backend=
 
 
 
@@ -24,7 +24,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_C
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- requests
 /hello/x%2Fy?z=%20  200  a  scheme=http sees=/hello/x%2Fy?z=%20
-/nobody/            503  -  scheme=
+/unknown/           503  -  scheme=
 
 
 
@@ -32,7 +32,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- location
 urlproxy_default http://$TEST_NGINX_TOOL_C;
 --- requests
-/nobody/x  200  c  result=default sees=/nobody/x
+/unknown/x  200  c  result=default sees=/unknown/x
 
 
 

@@ -15,7 +15,7 @@ SADD prefix:several http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
 /hello/x%2Fy?z=%20  200  a  result=route backend=http://$TEST_NGINX_TOOL_A sees=/hello/x%2Fy?z=%20
 /hello/api          200  b
 /hello              200  a  sees=/hello
-/nobody/            503  -  backend=
+/unknown/           503  -  backend=
 
 
 
@@ -24,7 +24,7 @@ SADD prefix:several http://$TEST_NGINX_TOOL_B http://$TEST_NGINX_TOOL_C
 --- location
 urlproxy_default http://$TEST_NGINX_TOOL_C;
 --- requests
-/nobody/x  200  c  sees=/nobody/x
+/unknown/x  200  c  sees=/unknown/x
 
 
 

@@ -52,7 +52,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:closed .* http://$TEST_NGINX_TOOL_B
 --- requests
 /hello/   200  a
-/nobody/  410
+/unknown/  410
 /closed/  403
 
 
@@ -65,7 +65,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- requests
 /hello/?x=1   200  a
 /hello/       200  a
-/nobody/?x=1  503
+/unknown/?x=1  503
 
 
 

@@ -23,7 +23,7 @@ allow 127.0.0.1; deny all;
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- requests
 /hello/   200  a
-/nobody/  503  -
+/unknown/  503  -
 
 
 
@@ -71,7 +71,7 @@ location /unauthorized/ { urlproxy tools path; urlproxy_miss 401; satisfy any; a
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- requests
 /hello/          200  a
-/nobody/         503
+/unknown/        503
 /nowhere/x       403
 /unauthorized/x  401
 
@@ -84,4 +84,4 @@ limit_except GET { deny all; }
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
 is(join(' ', map { ask("$_ /hello/")->{status} } qw(GET HEAD POST)), '200 200 403');
-is(join(' ', map { ask("$_ /nobody/")->{status} } qw(GET HEAD)), '503 503');
+is(join(' ', map { ask("$_ /unknown/")->{status} } qw(GET HEAD)), '503 503');

@@ -12,7 +12,7 @@ __DATA__
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- requests
 /hello/   200  a
-/nobody/  503  -
+/unknown/  503  -
 --- perl
 redis('HSET', 'prefix:hello', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /hello/')->{headers}{'x-tool'} eq 'b' });

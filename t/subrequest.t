@@ -90,7 +90,7 @@ X-Route: []
 === mirror to another tool
 --- server
 location = /copy { internal; urlproxy tools path; rewrite ^ /mirror/ break; proxy_pass http://tools; }
-location = /lost { internal; urlproxy tools path; rewrite ^ /nobody/ break; proxy_pass http://tools; }
+location = /lost { internal; urlproxy tools path; rewrite ^ /unknown/ break; proxy_pass http://tools; }
 --- location
 mirror /copy;
 mirror /lost;
@@ -115,7 +115,7 @@ ssi on;
 location = /page { default_type text/html; alias $TEST_NGINX_SERVER_ROOT/html/page; }
 --- user_files
 >>> page
-<!--# include virtual="/hello/?body_bytes=1" -->,<!--# include virtual="/nobody/" -->,<!--# include virtual="/several/?body_bytes=2" -->
+<!--# include virtual="/hello/?body_bytes=1" -->,<!--# include virtual="/unknown/" -->,<!--# include virtual="/several/?body_bytes=2" -->
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 SADD prefix:several http://$TEST_NGINX_TOOL_A http://$TEST_NGINX_DEAD_A
@@ -137,14 +137,14 @@ location /gone/ { urlproxy tools path; urlproxy_miss 410; proxy_pass http://tool
 access_log $TEST_NGINX_SERVER_ROOT/html/parts.log part;
 --- user_files
 >>> page
-<!--# include virtual="/nobody/" -->,<!--# include virtual="/gone/x" -->,<!--# include virtual="/hello/" -->
+<!--# include virtual="/unknown/" -->,<!--# include virtual="/gone/x" -->,<!--# include virtual="/hello/" -->
 --- redis
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
 is(ask('GET /page')->{status}, 200);
 my $log = sub { open my $file, '<', "$ENV{TEST_NGINX_SERVER_ROOT}/html/parts.log" or die; local $/; <$file> };
 ok(eventually { $log->() =~ m{^/page 200$}m });
-like($log->(), qr{^\Q$_\E$}m) for '/nobody/ 503', '/gone/x 410', '/hello/ 200';
+like($log->(), qr{^\Q$_\E$}m) for '/unknown/ 503', '/gone/x 410', '/hello/ 200';
 --- no_error_log
 [error]
 [alert]

@@ -29,7 +29,7 @@ is_deeply([$answer->{status}, $answer->{headers}{'retry-after'}], [503, 1]);
 # Later changes are followed too, by pushes.
 redis('HSET', 'prefix:later', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 eventually { ask('GET /later/')->{status} eq '200' };
-is(ask('GET /nobody/')->{headers}{'x-tool'}, 'c', 'the default answers');
+is(ask('GET /unknown/')->{headers}{'x-tool'}, 'c', 'the default answers');
 is(ask('GET /list')->{body} =~ tr/{//, 3);
 --- error_log
 urlproxy: route rejected: the Redis user may not read the key, domain="www.example.org"

@@ -24,7 +24,7 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 /status         200  -
 /tools          200  -
 /sorry          418  -
-/nobody/        503  -
+/unknown/       503  -
 
 
 
@@ -41,7 +41,7 @@ location /off/ {
 HSET prefix:admin ^/known http://$TEST_NGINX_TOOL_A
 --- requests
 /known       200  a  result=default
-/unknown     410  -
+/unknown    410  -
 /off/        410
 /off/below/  410
 
@@ -58,8 +58,8 @@ HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 HSET prefix:if .* http://$TEST_NGINX_TOOL_B
 --- requests
 /hello/?x=1    200  a
-/nobody/?x=1   503
-/nobody/?off=1 204
+/unknown/?x=1  503
+/unknown/?off=1 204
 /if?x=1        200  b
 /if            204
 

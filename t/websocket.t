@@ -80,6 +80,6 @@ is($got, "\x81\x02ok", 'messages still pass');
 
 === a missing tool has no WebSocket
 --- perl
-my $answer = ask('GET /nobody/', headers => ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13',
+my $answer = ask('GET /unknown/', headers => ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13',
     'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==']);
 is($answer->{status}, 503);
