@@ -196,11 +196,7 @@ mod tests {
         assert_eq!(shown[..shown.len() - 1], ["/00", "/01", "/02", "/03", "/04"]);
         let reasons = prepared.rejected.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(reasons.len(), MAX_ROUTES - 6);
-        assert!(
-            reasons[0].starts_with("the routes exceed their share of the table, 9558 bytes"),
-            "{}",
-            reasons[0]
-        );
+        assert!(reasons[0].starts_with("the routes exceed their share of the table, 9558 bytes"), "{}", reasons[0]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The writer locks of all tables ever configured, by name: created in the master, inherited by all workers, never closed.
-static WRITER_LOCKS: Mutex<Vec<(String, Arc<Lease>)>> = Mutex::new(Vec::new());
+static WRITER_LOCKS: Mutex<Vec<(String, Arc<WriterLock>)>> = Mutex::new(Vec::new());
 /// The companions of this process.
 static RUNNING: Mutex<Vec<Companion>> = Mutex::new(Vec::new());
 
@@ -110,12 +110,12 @@ pub(super) fn stop_all() {
 /// Creates the lock of a table in the master, unless an earlier configuration created it.
 pub(super) fn create_writer_lock(name: &str) -> std::io::Result<()> {
     if writer_lock_of(name).is_none() {
-        let lock = Arc::new(Lease::create(&format!("urlproxy-{name}"))?);
+        let lock = Arc::new(WriterLock::create(&format!("urlproxy-{name}"))?);
         WRITER_LOCKS.lock().push((name.to_owned(), lock));
     }
     Ok(())
 }
 
-fn writer_lock_of(name: &str) -> Option<Arc<Lease>> {
+fn writer_lock_of(name: &str) -> Option<Arc<WriterLock>> {
     WRITER_LOCKS.lock().iter().find(|(known, _)| known == name).map(|(_, lock)| Arc::clone(lock))
 }

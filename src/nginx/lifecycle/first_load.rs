@@ -31,7 +31,7 @@ pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, log: impl Fn(u32, &s
                 snapshot.owners.extend(owner);
             }
             let (shared_table, deadline) = (*table.table.get()?, start_time + table.wait_for_routes);
-            let load = move || sync::load_unless(shared_table, &settings, deadline, journal, &stop);
+            let load = move || sync::load_until(shared_table, &settings, deadline, journal, &stop);
             Some(std::thread::Builder::new().name("urlproxy-load".into()).spawn_scoped(scope, load))
         };
         // Signals must reach the master's own thread.

@@ -95,7 +95,7 @@ impl<'r> Search<'_, 'r> {
         let mut is_complete = is_loaded;
         let mut result = match target {
             Target::Tool(path) => {
-                let sought = table.sought(LookupKey::tool(path.tool));
+                let sought = table.hash_key(LookupKey::tool(path.tool));
                 // A subrequest cannot redirect the client.
                 if conf.redirects() && may_redirect {
                     match self.search_redirect(&sought) {
@@ -120,7 +120,7 @@ impl<'r> Search<'_, 'r> {
             match conf.default_route() {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
-                    let sought = table.sought(LookupKey::tool(tool.as_bytes()));
+                    let sought = table.hash_key(LookupKey::tool(tool.as_bytes()));
                     result = self.search_outlined(&sought, self.route.path)?;
                     if result == SearchResult::Found {
                         self.route.tool = tool.name();
@@ -162,12 +162,12 @@ impl<'r> Search<'_, 'r> {
     fn search_domain(&mut self, host: &'r [u8]) -> Option<SearchResult> {
         let Some(normal) = normal_host(host) else { return Some(SearchResult::NotFound) };
         let table = self.table;
-        let mut result = self.search_outlined(&table.sought(LookupKey::domain(&normal)), self.route.path)?;
+        let mut result = self.search_outlined(&table.hash_key(LookupKey::domain(&normal)), self.route.path)?;
         self.route.domain = host;
         if result == SearchResult::NotFound
             && let Some(key) = LookupKey::wildcard(&normal)
         {
-            result = self.search_outlined(&table.sought(key), self.route.path)?;
+            result = self.search_outlined(&table.hash_key(key), self.route.path)?;
             self.route.domain = self.pool.copy(&[b"*", key.name()].concat())?;
         }
         if result != SearchResult::Found {
@@ -178,13 +178,13 @@ impl<'r> Search<'_, 'r> {
 
     /// [`Self::search`], not inlined: for the less frequent callers.
     #[inline(never)]
-    fn search_outlined(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<SearchResult> {
+    fn search_outlined(&mut self, sought: &HashedKey<'_>, rest: &[u8]) -> Option<SearchResult> {
         self.search(sought, rest)
     }
 
     /// Looks up a record and stores the first route whose pattern matches.
     #[inline(always)]
-    fn search(&mut self, sought: &Sought<'_>, rest: &[u8]) -> Option<SearchResult> {
+    fn search(&mut self, sought: &HashedKey<'_>, rest: &[u8]) -> Option<SearchResult> {
         let table = self.table;
         let record = match table.lookup_hashed(sought, &mut self.worker.scratch) {
             Lookup::Found(record) => record,
