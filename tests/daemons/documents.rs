@@ -217,7 +217,9 @@ fn quoted_log_lines_exist_in_the_sources() {
             let Some(message) = levels.iter().find_map(|level| line.strip_prefix(level)) else { continue };
             // The sources do not contain values or their placeholders.
             let pieces = message.split(|c: char| "\"=<>{}".contains(c) || c.is_ascii_digit());
-            let pieces = pieces.flat_map(|piece| piece.split("..."));
+            // A message may be put together at these.
+            let pieces = pieces.flat_map(|piece| piece.split("...")).flat_map(|piece| piece.split(", "));
+            let pieces = pieces.flat_map(|piece| piece.split(": ")).flat_map(|piece| piece.split("; "));
             let pieces = pieces.map(|piece| piece.trim_matches([' ', ',', ';', ':', '.']));
             for piece in pieces.filter(|piece| piece.split(' ').count() >= 3) {
                 // The last word before a `=` is the name of a field, not part of the message.
