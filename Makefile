@@ -45,7 +45,7 @@ test: ## run every test that needs no cluster
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
 
-soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,000 writers, and check the models without preemption limit
+soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,000 writers, and check the models with more preemptions
 	.ci/setup test
 	cargo build --release
 	URLPROXY_SOAK=$(or $(MINUTES),30) URLPROXY_SOAK_SEED=$(SEED) cargo test --release --test faults

@@ -146,7 +146,7 @@ my %asked = map { ask('GET /several/')->{headers}{'x-tool'} => 1 } 1 .. 4;
 is(join('', sort keys %asked), 'ab');
 is("@{[worker_pids()]}", $worker, 'the worker survives');
 --- no_error_log
-backend failed; not used for
+backend failed; unavailable for
 [alert]
 [emerg]
 panic

@@ -81,7 +81,7 @@ for my $round (1 .. 4) {
     close_as_backend('half', split / /, open_connections());
     connections_are('');
 }
-unlike(error_log(), qr/backend failed; not used for/, 'both backends stay available');
+unlike(error_log(), qr/backend failed; unavailable for/, 'both backends stay available');
 
 
 

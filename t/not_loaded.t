@@ -21,7 +21,7 @@ for my $path ('/hello/', '/list') {
 is(ask('GET /hello/')->{headers}{'x-urlproxy-result'}, 'unready');
 is(ask('HEAD /list')->{status}, 503);
 --- error_log
-; starting without routes, source=redis://$TEST_NGINX_DEAD_A/0
+; the table is incomplete until Redis answers, source=redis://$TEST_NGINX_DEAD_A/0
 ; keeping existing routes, source=redis://$TEST_NGINX_DEAD_A/0
 
 

@@ -85,7 +85,7 @@ HSET prefix:one .* http://$TEST_NGINX_TOOL_A
 --- perl
 # `evil` reaches the backend of `hello` over TLS, which that backend does not speak; enough requests to fail twice.
 ask('GET /evil/') for 1 .. 6;
-like(error_log(), qr/backend failed; not used for 10 s, backend=https:\/\/\Q$ENV{TEST_NGINX_TOOL_A}\E tool="evil"/, 'the backend is unavailable for evil');
+like(error_log(), qr/backend failed; unavailable for 10 s, backend=https:\/\/\Q$ENV{TEST_NGINX_TOOL_A}\E tool="evil"/, 'the backend is unavailable for evil');
 my $asked = join '', map { ask('GET /hello/')->{headers}{'x-tool'} } 1 .. 6;
 like($asked, qr/^(ab){3}$|^(ba){3}$/, 'the other tool still uses the backend');
 is(ask('GET /likewise/')->{headers}{'x-tool'}, 'a', 'and so do others');

@@ -35,7 +35,7 @@ for my $method (qw(GET POST PUT DELETE HEAD)) {
     is(scalar(grep { /^200 [ab]$/ } @got), 3, "$method: @got");
 }
 --- error_log
-urlproxy_peers: backend failed; not used for 10 s, backend=http://$TEST_NGINX_DEAD_A tool="hello"
+urlproxy_peers: backend failed; unavailable for 10 s, backend=http://$TEST_NGINX_DEAD_A tool="hello"
 
 
 
@@ -66,7 +66,7 @@ is($failed, 1, 'one of two requests starts with the failing backend');
 is(ask('GET /hello/')->{headers}{'x-tool'}, 'a') for 1 .. 4;
 ok(has_no_connection('A'), 'the next request skips it');
 --- error_log
-urlproxy_peers: backend failed; not used for 10 s, backend=http://$TEST_NGINX_OWN_A tool="hello"
+urlproxy_peers: backend failed; unavailable for 10 s, backend=http://$TEST_NGINX_OWN_A tool="hello"
 
 
 

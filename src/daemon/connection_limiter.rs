@@ -85,7 +85,7 @@ impl Limit {
 pub struct Refused {
     /// The limit that is reached.
     pub limit: Limit,
-    /// Whether this is the first refusal since the limit was last below capacity; only this one is logged.
+    /// Whether to log this refusal: the first one since connections were plentiful (total) or the host had none left.
     pub first: bool,
 }
 

@@ -74,7 +74,7 @@ impl LoggedGuard {
         self.guard.pause();
     }
 
-    /// Restarts the clock of a hold: the source has sent a complete list again.
+    /// Restarts the clock of a hold after a pause: the source has sent a complete list again.
     pub fn resume(&mut self, now: Instant) {
         self.guard.resume(now.into_std());
     }
@@ -128,7 +128,7 @@ impl LoggedGuard {
 
 /// Logs that the operator touched an accept file that has no effect.
 pub fn log_accept_error(file: &Path, error: &AcceptError) {
-    warn!(accept = %file.display(), %error, "accept file rejected; nothing is removed");
+    warn!(accept = %file.display(), %error, "accept file invalid; nothing is withdrawn");
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub struct CommonOptions {
     /// Options of the Redis connection.
     #[command(flatten)]
     pub redis: RedisOptions,
-    /// Address of the metrics endpoint, which serves /metrics, /live and /ready [default: off]
+    /// Address of the metrics endpoint, which serves /metrics, /live and /ready [default: none]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
     /// Options of the log.

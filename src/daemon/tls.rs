@@ -1,4 +1,4 @@
-//! TLS to Redis from tokio, with the nginx module's CA certificates and cryptography.
+//! TLS to Redis from tokio, set up like the nginx module's.
 
 use std::io;
 use std::sync::Arc;

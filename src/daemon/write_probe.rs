@@ -21,10 +21,10 @@ pub async fn probe_writes(store: &Store, readiness: &Readiness) {
         match outcome {
             Ok(()) if std::mem::take(&mut is_refusing) => info!("Redis accepts writes again"),
             Ok(()) => {}
-            Err(error) if is_refusing => debug!(%error, "Redis still refuses writes"),
+            Err(error) if is_refusing => debug!(%error, "Redis still does not accept writes"),
             Err(error) => {
                 is_refusing = true;
-                warn!(%error, "Redis refuses writes; registrations fail, existing routes stay in service");
+                warn!(%error, "Redis does not accept writes; registrations fail, existing routes stay in service");
             }
         }
         sleep(INTERVAL).await;

@@ -38,8 +38,8 @@ pub enum DatabaseError {
     TooNew { path: PathBuf, found: i32 },
     #[error("another invisible-unicorn serves database {0:?}")]
     AlreadyServed(PathBuf),
-    #[error("operation on database {0:?} panicked")]
-    Panicked(PathBuf),
+    #[error("operation on database {0:?} aborted")]
+    Aborted(PathBuf),
 }
 
 /// An open database.
@@ -154,14 +154,14 @@ impl Database {
     /// Runs `work` on a thread that may block.
     ///
     /// # Errors
-    /// Those of `work`; [`DatabaseError::Panicked`].
+    /// Those of `work`; [`DatabaseError::Aborted`].
     pub async fn blocking<T: Send + 'static, E: From<DatabaseError> + Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let database = self.clone();
-        let panicked = || DatabaseError::Panicked(self.0.path.clone()).into();
-        tokio::task::spawn_blocking(move || work(&database)).await.unwrap_or_else(|_| Err(panicked()))
+        let aborted = || DatabaseError::Aborted(self.0.path.clone()).into();
+        tokio::task::spawn_blocking(move || work(&database)).await.unwrap_or_else(|_| Err(aborted()))
     }
 }
 

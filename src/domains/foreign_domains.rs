@@ -37,7 +37,7 @@ impl ForeignDomains {
             );
         }
         if accepted == Some(Accepted::All) {
-            warn!(foreign, "accepted by the operator; removing domains that this database never had");
+            warn!(foreign, "accept file touched; removing from Redis the domains that this database never had");
             self.clear();
             return true;
         }

@@ -1,6 +1,6 @@
 //! Resolves host names of backends.
 //!
-//! Tenants control their DNS: lookups may be slow, and answers may change at any time. So a lookup never delays other tenants, it
+//! Tenants control their DNS: lookups may be slow, and answers may change at any time. So a tenant has few lookups at a time, a lookup
 //! only refuses plainly wrong backends, and a late lookup refuses nothing. Operators who do not trust tenants list networks, which
 //! excludes host names.
 

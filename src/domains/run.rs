@@ -22,7 +22,7 @@ use crate::daemon::{
 
 const GUARD_MESSAGES: GuardMessages = GuardMessages {
     lacks: "the database lacks domains that Redis has; keeping them until the hold ends or the accept file is touched",
-    has_all: "the database has all domains again; nothing withdrawn",
+    has_all: "the database has all domains again; hold ended",
     withdrawing: "withdrawing domains that the database lacks",
 };
 

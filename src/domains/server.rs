@@ -53,7 +53,7 @@ pub(super) async fn serve_connections(
             Ok(permit) => Arc::new(permit),
             Err(Refused { limit, first }) => {
                 if first {
-                    warn!(peer = %client, by = limit.label(), "connection limit reached; refusing connections");
+                    warn!(peer = %client, limit = limit.label(), "connection limit reached; refusing connections");
                 }
                 continue;
             }

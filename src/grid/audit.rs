@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Concurrent changes of the address index.
 const REPAIRS_AT_ONCE: usize = 64;
 
-const GUARD_WORDS: GuardMessages = GuardMessages {
+const GUARD_MESSAGES: GuardMessages = GuardMessages {
     lacks: "most tools' ports refuse connections; keeping their routes until the hold ends or the accept file is touched",
     has_all: "no port is dead any more; hold ended, no route withdrawn",
     withdrawing: "withdrawing routes whose ports refuse connections",
@@ -53,7 +53,7 @@ pub async fn audit(registrar: Arc<Registrar>) {
         let outcome = auditor.round().await;
         registrar.metrics.count_round(outcome.is_ok());
         match &outcome {
-            Ok(routes) if failing => info!(routes, "audit works again"),
+            Ok(routes) if failing => info!(routes, "audit succeeds again"),
             Ok(routes) => debug!(routes, seconds = begun.elapsed().as_secs_f64(), "audit complete"),
             Err(error) if failing => debug!(%error, "audit failed; retrying"),
             Err(error) => warn!(%error, "audit failed; retrying"),
@@ -74,7 +74,7 @@ type IndexEntry = (GridRoute, Ownership);
 
 impl Auditor {
     fn new(registrar: Arc<Registrar>) -> Self {
-        let guard = LoggedGuard::new(registrar.live.load().dead_guard.clone(), &GUARD_WORDS);
+        let guard = LoggedGuard::new(registrar.live.load().dead_guard.clone(), &GUARD_MESSAGES);
         Self { registrar, history: History::default(), guard }
     }
 
@@ -82,7 +82,7 @@ impl Auditor {
     async fn round(&mut self) -> Result<usize, StoreError> {
         let policy = self.registrar.live.load_full();
         if self.guard.settings() != policy.dead_guard.as_ref() {
-            self.guard = LoggedGuard::new(policy.dead_guard.clone(), &GUARD_WORDS);
+            self.guard = LoggedGuard::new(policy.dead_guard.clone(), &GUARD_MESSAGES);
         }
         // All routes of an audit get one time, so that ports which fail together are dead together, for the guard.
         let begun = Instant::now();
@@ -143,11 +143,11 @@ impl Auditor {
                 AuditFinding::no_tools
             }
             RouteState::Refusing(reason) => {
-                debug!(tool, pattern, destination, reason, "port refuses connections");
+                debug!(tool, pattern, destination, reason, "no server listens");
                 return Ok(None);
             }
             RouteState::Busy(reason) => {
-                debug!(tool, pattern, destination, reason, "server busy; route kept");
+                debug!(tool, pattern, destination, reason, "server does not answer now; route kept");
                 AuditFinding::backend_unreachable
             }
             RouteState::Unknown(reason) if is_newly_unknown => {
@@ -221,7 +221,7 @@ impl Auditor {
             let (tool, destination) = (route.tool.as_str(), route.url.as_str());
             warn!(
                 tool,
-                destination, evicted, "address belongs to this tool; routes of the evicted tool to it withdrawn"
+                destination, evicted, "another tool was routed to this address; its routes there are withdrawn"
             );
         }
         Ok(())

@@ -139,10 +139,10 @@ pub(super) fn log_completed(command: Command<'_>, peer: IpAddr, tool: &ToolName,
     }
 }
 
-fn log_evicted(evicted: Option<&str>, backend: &Backend, by: &str) {
+fn log_evicted(evicted: Option<&str>, backend: &Backend, new_tool: &str) {
     if let Some(tool) = evicted {
         let destination = backend.to_string();
-        warn!(tool, destination, by, "route withdrawn; another tool's server listens at its address");
+        warn!(tool, destination, new_tool, "route withdrawn; another tool's server listens at its address");
     }
 }
 

@@ -131,7 +131,7 @@ async fn wait_for_permit(
 
 fn log_refusal(peer: IpAddr, refused: Refused) {
     if refused.first {
-        warn!(%peer, by = limit_name(refused.limit), "connection limit reached; refusing connections");
+        warn!(%peer, limit = limit_name(refused.limit), "connection limit reached; refusing connections");
     }
 }
 

@@ -39,8 +39,10 @@ pub fn send_events(settings: WatchSettings) -> mpsc::Sender<RejectionEvent> {
             let published = publish(&settings, &mut recorder, &event).await;
             match &published {
                 Ok(()) => {}
-                Err(error) if failing => debug!(%error, "Event not written"),
-                Err(error) => warn!(%error, "Event not written; only this log says why Services are rejected"),
+                Err(error) if failing => debug!(%error, "Kubernetes Event not written"),
+                Err(error) => {
+                    warn!(%error, "Kubernetes Event not written; only this log says why Services are rejected")
+                }
             }
             failing = published.is_err();
             if failing {

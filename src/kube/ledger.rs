@@ -108,7 +108,7 @@ impl Ledger {
         self.held.len()
     }
 
-    /// The number of routes that another source registered more recently.
+    /// The number of routes that another program registered this tool and pattern more recently.
     pub fn overridden(&self) -> usize {
         self.overridden.values().map(BTreeSet::len).sum()
     }
@@ -282,7 +282,12 @@ impl Ledger {
                 }
                 ClaimOutcome::Overridden => {
                     if overridden.insert(member.clone()) {
-                        info!(tool, service, pattern, "route not registered; another source registered more recently");
+                        info!(
+                            tool,
+                            service,
+                            pattern,
+                            "route not registered; another program registered this tool and pattern more recently"
+                        );
                     }
                     take_from(registered, &member);
                     continue;

@@ -24,7 +24,7 @@ without either, kube2proxy runs in a pod of the cluster. --config is a YAML file
     redis: 127.0.0.1:6379
     kubernetes:
       master: https://10.0.0.1:6443
-      token: TOKEN                              or token_file: /path, reread when it changes
+      token: TOKEN                              or token_file: /path, reread regularly
       certificate_authority: /etc/kubernetes/ca.crt
 
 Of several replicas on one Redis one writes; another takes over when it ends. HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or a

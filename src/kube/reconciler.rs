@@ -196,7 +196,7 @@ impl Reconciler {
                     self.disconnected_since = Instant::now();
                     warn!(%error, "watch failed; keeping existing routes");
                 } else {
-                    debug!(%error, selector, "watch failed again");
+                    debug!(%error, selector, "watch still failing");
                 }
                 self.config.metrics.watch_failures.inc();
                 self.config.metrics.watching.set(0);
@@ -229,7 +229,7 @@ impl Reconciler {
             // A flush also removes the lock; the heartbeat detects that.
             self.is_heartbeat_due = true;
             if let Some((begun, may_repeat_at)) = self.compared.filter(|(begun, _)| *begun < at) {
-                debug!(since = ?begun.elapsed(), "invalidations lost; comparing everything");
+                debug!(since = ?begun.elapsed(), "any key may have changed; comparing everything");
                 self.compare_at = self.compare_at.min(may_repeat_at.max(Instant::now()));
             }
         }
@@ -279,10 +279,7 @@ impl Reconciler {
             let is_reported = quota == Quota::Available;
             self.rejected.insert(id.clone(), Rejected { rejection: rejection.clone(), is_reported });
             if quota == Quota::JustExhausted {
-                warn!(
-                    namespace,
-                    "many Services of one namespace not routed; the others are reported after a later list"
-                );
+                warn!(namespace, "many Services of one namespace not routed; the rest is logged after the next lists");
             }
             if !is_reported {
                 continue;

@@ -31,9 +31,9 @@ impl DaemonOptions for Options {
     }
 }
 
-const GUARD_WORDS: GuardMessages = GuardMessages {
+const GUARD_MESSAGES: GuardMessages = GuardMessages {
     lacks: "many Services missing from the cluster; their routes stay until the hold ends or the accept file is touched",
-    has_all: "missing Services are back; nothing was withdrawn",
+    has_all: "missing Services are back; hold ended",
     withdrawing: "withdrawing the routes of missing Services",
 };
 
@@ -59,7 +59,7 @@ pub async fn serve(settings: Settings, mut lifecycle: Lifecycle) -> Result<ExitC
     let identity = format!("{host}_{}_{:08x}", std::process::id(), fastrand::u32(..));
     let invalidations = InvalidationListener::spawn(settings.redis.clone(), ROUTES_PREFIX);
     let store = Store::new(settings.redis, metrics.redis.clone());
-    let guard = LoggedGuard::new(settings.guard, &GUARD_WORDS);
+    let guard = LoggedGuard::new(settings.guard, &GUARD_MESSAGES);
     let config = ReconcilerConfig {
         ledger: Ledger::new(store, LeaderLock::new(identity), host, guard, metrics.clone()),
         invalidations,

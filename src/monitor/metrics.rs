@@ -65,7 +65,7 @@ impl Metrics {
         metrics.set_list_age(None);
         let registry = registry.sub_registry_with_prefix("webservicemonitor");
         registry.register("braked", "1 after a suspended round, which restarts nothing", metrics.suspended.clone());
-        registry.register("rounds", "RoundState by outcome", metrics.rounds.clone());
+        registry.register("rounds", "Rounds by outcome", metrics.rounds.clone());
         registry.register("tools", "Tools with a manifest, by the last decision", metrics.tools.clone());
         registry.register("skipped_tools", "Tools that are not monitored, by reason", metrics.skipped.clone());
         registry.register("starts", "Start commands by outcome", metrics.starts.clone());

@@ -130,12 +130,12 @@ pub fn table(assessments: &[Assessment<'_>]) -> String {
     }
     let mut text = String::new();
     for row in rows {
-        let mut assessment = String::new();
+        let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             // Writing to a String cannot fail.
-            let _ = write!(assessment, "{cell:width$}  ");
+            let _ = write!(line, "{cell:width$}  ");
         }
-        let _ = writeln!(text, "{}", assessment.trim_end());
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     text
 }

@@ -97,7 +97,7 @@ impl RedisState {
             Ok(found) => found,
             // A key has a wrong type.
             Err(StoreError::Redis(error)) if is_wrong_type(&error) => {
-                error!(%error, window = ?window, "restart history is corrupt; nothing is restarted for one window");
+                error!(%error, window = ?window, "restart history is corrupt; nothing is restarted for one window, or until the accept file is touched");
                 return Ok(RestartHistory::lost(now, window));
             }
             Err(error) => return Err(error.into()),
@@ -109,7 +109,7 @@ impl RedisState {
         };
         parse().or_else(|error| {
             error!(%error, keys = "monitor:starts, monitor:rounds", window = ?window,
-                "restart history is corrupt; nothing is restarted for one window");
+                "restart history is corrupt; nothing is restarted for one window, or until the accept file is touched");
             Ok(RestartHistory::lost(now, window))
         })
     }

@@ -281,7 +281,7 @@ impl Monitor {
     fn report(&mut self, assessments: &[Assessment<'_>], suspension: Option<&SuspendReason>) {
         let outcome = suspension.map(SuspendReason::outcome);
         match (suspension, std::mem::replace(&mut self.last_suspension, outcome)) {
-            (Some(suspension), before) if before == outcome => debug!(error = %suspension, "round suspended again"),
+            (Some(suspension), before) if before == outcome => debug!(error = %suspension, "round still suspended"),
             (Some(suspension), _) => error!(error = %suspension, "round suspended; nothing is restarted"),
             (None, Some(_)) => info!("rounds resumed; restarting what is down"),
             (None, None) => {}

@@ -56,7 +56,7 @@ impl ServiceLogEntry<'_> {
         }
         // Through a pipe: any user can read a process's arguments.
         if let Err(error) = run_with_input(command, self.text.as_bytes(), LIMIT, 1024, &mut Vec::new()).await {
-            warn!(account = name, %error, "service.log not written");
+            warn!(account = name, %error, "service.log not written; the maintainer does not see the reason");
         }
     }
 }

@@ -127,7 +127,7 @@ impl Starter<'_> {
         let mut history = self.history.lock().await;
         history.record_begun(tool, at, has_begun);
         if let Err(error) = self.store.save(&history).await {
-            warn!(tool, %error, "restart outcome not saved; the next round saves it");
+            warn!(tool, %error, "restart outcome not saved; a later round saves it");
         }
     }
 

@@ -127,7 +127,7 @@ fn load_file(path: &Path, may_move: bool, now: u64, window: Duration) -> Result<
         Err(reason) => {
             let aside = beside(path, ".corrupt");
             error!(state = %path.display(), error = %reason, moved_to = %aside.display(), window = ?window,
-                "restart history is corrupt; nothing is restarted for one window");
+                "restart history is corrupt; nothing is restarted for one window, or until the accept file is touched");
             if may_move {
                 let failed = |error| StateError::File { doing: "moving aside", path: path.to_owned(), error };
                 fs::rename(path, &aside).map_err(failed)?;

@@ -76,7 +76,7 @@ pub(super) fn find_master(
         .ok_or_else(|| ConnectionError::NoMaster { master: sentinels.master.clone(), reasons: reasons.join("; ") })
 }
 
-/// Asks one Sentinel, without HELLO and SELECT, which old ones do not know.
+/// Asks one Sentinel, without HELLO and SELECT, which Sentinels need not know.
 fn ask(
     sentinels: &Sentinels,
     sentinel: &Address,

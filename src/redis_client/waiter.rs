@@ -1,4 +1,4 @@
-//! Waits for a socket that end at a deadline or on a stop request.
+//! Waits for a socket, until a deadline or a stop request.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};

@@ -18,7 +18,7 @@ pub struct Origin {
     pub source: String,
     /// The user, or Service, that registered it.
     pub owner: String,
-    /// The address that it was registered from.
+    /// The machine that it was registered from: an address, or the host name of kube2proxy.
     pub host: String,
     /// Unix seconds of the registration.
     pub since: u64,

@@ -109,7 +109,7 @@ impl Reconciler<'_> {
         is_slow
     }
 
-    /// Hands the value to the builder thread; without one (during the first load) builds it here.
+    /// Hands the value to the builder thread; without one (during the first load, or if the thread could not start) builds it here.
     fn submit(&mut self, job: Job) {
         if let Err(job) = self.build_queue.submit(job) {
             let admission = self.admission.clone();
@@ -130,7 +130,7 @@ impl Reconciler<'_> {
         self.remember(&job.key, &job.record, digest);
     }
 
-    /// Publishes finished builds, empties overdue records and starts the next build.
+    /// Publishes finished builds, retries deferred keys, empties overdue records and starts the next build.
     pub(super) fn run_build_queue(&mut self, connection: &mut Connection<'_>) -> Result<(), ScanError> {
         while let Some(done) = self.build_queue.take_done() {
             self.finish(&done.job, done.prepared);

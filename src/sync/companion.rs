@@ -125,7 +125,9 @@ pub fn load_until(
                             Age(age)
                         )
                     }
-                    None => format!("loading routes failed: {error}; starting without routes, source={source}"),
+                    None => format!(
+                        "loading routes failed: {error}; the table is incomplete until Redis answers, source={source}"
+                    ),
                 };
                 journal.log(Level::Warn, text);
                 return false;
@@ -189,8 +191,9 @@ pub fn run(table: Table<'_>, settings: &Settings, lock: &WriterLock, journal: &J
         let outcome = catch_unwind(AssertUnwindSafe(|| follow_source(table, settings, journal, stop, build_queue)));
         // Before the last snapshot: the next companion need not wait for the disk.
         if let Err(error) = lock.release() {
-            let text =
-                format!("cannot release the writer lock: {error}; the next companion waits for this process's end");
+            let text = format!(
+                "cannot release the writer lock: {error}; after a reload, routes are not updated until this worker exits"
+            );
             journal.log(Level::Error, text);
         }
         is_over.store(true, Relaxed);
@@ -208,7 +211,10 @@ fn follow_source(
     builder: Option<(SyncSender<Job>, Receiver<Done>)>,
 ) {
     let (writer, found) = Writer::attach(table);
-    journal.log(Level::Notice, format!("following routes, source={} tools={}", settings.source, found.tools));
+    journal.log(
+        Level::Notice,
+        format!("companion started; following routes, source={} tools={}", settings.source, found.tools),
+    );
     if found.damaged > 0 {
         journal.log(
             Level::Error,

@@ -11,7 +11,7 @@ use crate::table::PublishError;
 const MAX_REMEMBERED: usize = 10_000;
 /// Most log lines for one scan or one batch of pushes.
 const LINES: usize = 20;
-/// Shortest time between two log lines about a key, and between two summaries: a tool that registers in a loop must not fill the log.
+/// Shortest time between two reports about a key, and between two summaries: a tool that registers in a loop must not fill the log.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Rejections by key of the store.

@@ -19,7 +19,7 @@ use crate::registry::{self, Admission, RawRoutes, RejectionReason, parse_key};
 use crate::route::Kind;
 use crate::table::Writer;
 
-/// Keys per pipeline: enough to reject_unreadable the round trip, few enough that the replies fit any socket buffer.
+/// Keys per pipeline: enough to hide the round trip, few enough that the replies fit any socket buffer.
 const BATCH: usize = 500;
 
 /// An oversized key is fetched again when Redis needs no more memory for it than this.
@@ -337,7 +337,7 @@ impl<'w> Reconciler<'w> {
             Ok(_) => {
                 // If the key is gone, the next scan withdraws it, subject to the guard.
                 self.oversized.release(&key);
-                journal.log(Level::Notice, format!("key readable again; following its routes, key=\"{shown}\""));
+                journal.log(Level::Notice, format!("key readable again, key=\"{shown}\""));
             }
             Err(_) if stop() => {}
             Err(error) => {

@@ -85,8 +85,7 @@ impl TableGuard {
         let path = settings.accept.display();
         match event {
             GuardEvent::Recovered => {
-                let text =
-                    format!("withdrawal guard: the source has all routes again; nothing withdrawn, held={before}");
+                let text = format!("withdrawal guard: the source has all routes again; hold ended, held={before}");
                 journal.log(Level::Notice, text);
             }
             GuardEvent::Began => {
@@ -106,14 +105,16 @@ impl TableGuard {
                 if *going > 0 {
                     let total = going + held;
                     let text = format!(
-                        "withdrawal guard: withdrawing {going} of {total} missing routes, named in {path}; {held} stay held"
+                        "withdrawal guard: withdrawing {going} of {total} missing entries, named in {path}; {held} stay held"
                     );
                     journal.log(Level::Warn, text);
                 }
             }
             GuardEvent::NotAccepted(error) => {
-                journal
-                    .log(Level::Warn, format!("withdrawal guard: {path} accepts nothing: {error}; the hold goes on"));
+                journal.log(
+                    Level::Warn,
+                    format!("withdrawal guard: invalid accept file {path}: {error}; the hold continues"),
+                );
             }
             GuardEvent::Ended(end) => {
                 let why = match end {
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(owned.table().header().held(), 0);
         assert_eq!(
             lines(&reader).last().unwrap(),
-            "withdrawal guard: the source has all routes again; nothing withdrawn, held=90"
+            "withdrawal guard: the source has all routes again; hold ended, held=90"
         );
     }
 
@@ -399,10 +400,10 @@ mod tests {
                 format!(
                     "withdrawal guard: {path} names routes that are not held; ignoring \"prefix:t95\", \"redirect:t1\""
                 ),
-                format!("withdrawal guard: withdrawing 2 of 90 missing routes, named in {path}; 88 stay held"),
+                format!("withdrawal guard: withdrawing 2 of 90 missing entries, named in {path}; 88 stay held"),
                 format!(
-                    "withdrawal guard: {path} accepts nothing: file has comments but no names, expected one name per line, or an \
-                     empty file to accept everything; the hold goes on"
+                    "withdrawal guard: invalid accept file {path}: file has comments but no names, expected one name per line, or an \
+                     empty file to accept everything; the hold continues"
                 ),
             ]
         );

@@ -172,7 +172,7 @@ impl<'a> Health<'a> {
                 return failed.is_unavailable(settings);
             }
         }
-        // Eight other workers have just counted failures.
+        // Other workers have changed the line at each try.
         false
     }
 

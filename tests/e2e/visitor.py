@@ -36,17 +36,19 @@ def request(address, tool):
 
 
 def visit(site, log, tools):
-    """Asks at a steady pace: a request that is never answered, as its host has died, delays no other."""
+    """Asks at a steady pace: a request to a host that has died is not answered for a minute, and must not delay the others."""
     address = urlsplit(site)
     free, writing = threading.Semaphore(UNANSWERED), threading.Lock()
     with open(log, "w", buffering=1, encoding="utf-8") as lines, ThreadPoolExecutor(UNANSWERED) as threads:
 
         def ask(tool):
             begun = time.time_ns() // 1_000_000
-            outcome = request(address, tool)
-            free.release()
-            with writing:
-                lines.write(f"{begun} {tool} {outcome}\n")
+            try:
+                outcome = request(address, tool)
+                with writing:
+                    lines.write(f"{begun} {tool} {outcome}\n")
+            finally:
+                free.release()
 
         while True:
             for tool in tools:

@@ -138,7 +138,7 @@ fn most_recent_of_grid_and_cluster_wins() {
     assert_eq!(members(&redis), ["old/old/.*"]);
     kube2proxy.daemon.wait_for_line(&[
         "INFO",
-        "route not registered; another source registered more recently",
+        "route not registered; another program registered this tool and pattern more recently",
         "tool=\"young\"",
     ]);
     std::thread::sleep(Duration::from_millis(2500));
@@ -231,9 +231,9 @@ fn missing_right_to_write_events_is_logged_once() {
     for name in ["a", "b", "c"] {
         kube2proxy.daemon.wait_for_line(&["WARN", "not routed", &format!("service=\"{name}\"")]);
     }
-    kube2proxy.daemon.wait_for_line(&["WARN", "Event not written"]);
+    kube2proxy.daemon.wait_for_line(&["WARN", "Kubernetes Event not written"]);
     wait_for("all were tried", || api.count(Request::Event) == 3);
-    assert_eq!(kube2proxy.daemon.log().matches("Event not written").count(), 1);
+    assert_eq!(kube2proxy.daemon.log().matches("Kubernetes Event not written").count(), 1);
 }
 
 #[test]
@@ -297,7 +297,10 @@ fn route_overwritten_by_an_old_writer_stays_when_the_service_goes() {
     // As proxylistener.py does: without an origin.
     let grid = "http://10.68.0.1:8000";
     redis.cli(&["HSET", "prefix:hello", ".*", grid]);
-    kube2proxy.daemon.wait_for_line(&["INFO", "route not registered; another source registered more recently"]);
+    kube2proxy.daemon.wait_for_line(&[
+        "INFO",
+        "route not registered; another program registered this tool and pattern more recently",
+    ]);
     assert_eq!(url_of(&redis, "hello"), grid);
     // The Service's own destination in another spelling is normalized.
     redis.cli(&["HSET", "prefix:hello", ".*", "HTTP://10.96.0.1/"]);

@@ -65,7 +65,8 @@ fn first_load_ends_at_the_deadline() {
     assert!(!owned.table().header().is_loaded());
     let said = lines(&reader);
     assert!(
-        said.len() == 1 && said[0].text.contains("; starting without routes, source=redis://127.0.0.1:"),
+        said.len() == 1
+            && said[0].text.contains("; the table is incomplete until Redis answers, source=redis://127.0.0.1:"),
         "{said:?}"
     );
 }

@@ -79,9 +79,8 @@ fn holds_expire_and_recovered_sources_lose_nothing() {
         assert_eq!(table.header().live_tools(), 60);
     });
     assert!(
-        said.iter().any(|e| e
-            .text
-            .starts_with("withdrawal guard: the source has all routes again; nothing withdrawn, held=60")),
+        said.iter()
+            .any(|e| e.text.starts_with("withdrawal guard: the source has all routes again; hold ended, held=60")),
         "{said:?}"
     );
 }

@@ -125,8 +125,8 @@ fn names_accept_single_routes_and_an_empty_file_the_rest() {
     let path = accept.display();
     for line in [
         format!("withdrawal guard: {path} names routes that are not held; ignoring \"prefix:none\", \"prefix:t9\""),
-        format!("withdrawal guard: withdrawing 4 of 49 missing routes, named in {path}; 45 stay held"),
-        format!("withdrawal guard: withdrawing 1 of 45 missing routes, named in {path}; 44 stay held"),
+        format!("withdrawal guard: withdrawing 4 of 49 missing entries, named in {path}; 45 stay held"),
+        format!("withdrawal guard: withdrawing 1 of 45 missing entries, named in {path}; 44 stay held"),
     ] {
         assert!(texts.contains(&line.as_str()), "{line}: {texts:?}");
     }

@@ -10,7 +10,7 @@ use super::{BATCH_SIZE, ReplicationError, Replicator};
 use crate::domains::mapping::{adopt_redis, disown_redis, owns_redis, page_after, unmapped_of};
 use crate::domains::replica::Replica;
 
-/// Shortest time between two resyncs; the time is also at least five times as long as a resync takes.
+/// Shortest time between two resyncs that invalidations cause; the time is also at least five times as long as a resync takes.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Replicator {

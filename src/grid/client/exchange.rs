@@ -42,7 +42,7 @@ pub enum ExchangeError {
     #[error("unknown command")]
     UnknownCommand,
     /// A reply other than `ok`.
-    #[error("unexpected reply {0:?}")]
+    #[error("reply {0:?}, expected ok")]
     Refused(String),
 }
 
@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(bytes, "unregister\n.*\n");
             let error = outcome.unwrap_err();
             assert_eq!((error.is_final(), error.may_have_succeeded()), (is_final, may_have_succeeded), "{answer:?}");
-            assert_eq!(error.to_string(), format!("unexpected reply {answer:?}"));
+            assert_eq!(error.to_string(), format!("reply {answer:?}, expected ok"));
         }
         for answer in ["ok", "okok"] {
             assert!(exchanged(answer).await.0.is_ok(), "{answer}");
@@ -283,7 +283,7 @@ mod tests {
                 "ok" => assert!(outcome.is_ok(), "{outcome:?}"),
                 "fail" if is_known => assert!(outcome.unwrap_err().is_fail()),
                 "fail" => assert!(matches!(outcome, Err(ExchangeError::UnknownCommand)), "{outcome:?}"),
-                _ => assert_eq!(outcome.unwrap_err().to_string(), format!("unexpected reply {answer:?}")),
+                _ => assert_eq!(outcome.unwrap_err().to_string(), format!("reply {answer:?}, expected ok")),
             }
         }
     }
@@ -291,7 +291,7 @@ mod tests {
     #[tokio::test]
     async fn long_replies_are_truncated() {
         let (outcome, _) = exchanged("a".repeat(1 << 20)).await;
-        assert_eq!(outcome.unwrap_err().to_string().len(), "unexpected reply \"\"".len() + SHOWN_CHARS);
+        assert_eq!(outcome.unwrap_err().to_string().len(), "reply \"\", expected ok".len() + SHOWN_CHARS);
         let (outcome, _) = exchanged(b"\xff\x1b").await;
         assert_eq!(outcome.unwrap_err().to_string(), "unexpected reply \"\u{fffd}\\u{1b}\"");
     }

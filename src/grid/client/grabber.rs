@@ -28,7 +28,7 @@ The command gets the port as its last argument, and in its environment as PORT a
 on all addresses (0.0.0.0 or [::]).
 
 portgrabber becomes the command. A second process, the watcher, runs in the same process group: it registers with the
-proxies as soon as the user's own server listens on the port, renews at most --renew-interval apart, and unregisters when
+proxies as soon as the user's own server listens on the port, renews about every --renew-interval, and unregisters when
 the command has ended. If registering fails, the command goes on: the watcher logs to standard error and retries.
 If the job is killed, portreleaser in the queue's epilog unregisters.
 

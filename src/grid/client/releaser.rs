@@ -80,8 +80,10 @@ impl Options {
                 }
                 return Ok(entries.into_iter().map(|(proxy, url)| (proxy, Some(url))).collect());
             }
-            Err(error @ RecordError::None) => info!("{error}; unregistering this user's service on this host"),
-            Err(error) => warn!("{error}; unregistering this user's service on this host"),
+            Err(error @ RecordError::None) => {
+                info!("{error}; unregistering whatever this user registered from this host")
+            }
+            Err(error) => warn!("{error}; unregistering whatever this user registered from this host"),
         }
         let proxies = active_proxy::read(&self.active_proxy_file)?;
         if proxies.is_empty() {

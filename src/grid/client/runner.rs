@@ -35,7 +35,7 @@ const MAX_STARTS: u32 = 10;
 const HELP: &str = "\
 Starts the command in its user's home, with a port in its environment as PORT and TOOL_WEB_PORT. The command must listen
 on this port on all addresses (0.0.0.0 or [::]). Once it listens, webservice-runner registers it with the proxies, renews
-the registration at most --renew-interval apart, and unregisters when the command ends. If another user's server takes
+the registration about every --renew-interval, and unregisters when the command ends. If another user's server takes
 the port first, the command is restarted on another port, up to 10 times, unless --port is given.
 
 SIGTERM, SIGINT, SIGQUIT, SIGXCPU and SIGHUP: webservice-runner unregisters for at most 2 s, then forwards the signal to

@@ -167,7 +167,7 @@ impl ProxyConf<'_> {
         let headers = unsafe { headers.as_ref() }?;
         // SAFETY: an array of pairs.
         let headers = unsafe { headers.as_slice::<ngx_keyval_t>() };
-        // SAFETY: a string of the configurations.
+        // SAFETY: a string of the configuration.
         let text = |string| unsafe { pool::bytes(string) };
         headers.iter().find(|header| text(header.key).eq_ignore_ascii_case(name)).map(|header| text(header.value))
     }

@@ -52,7 +52,7 @@ pub(super) fn load(tables: &[&TableConf], cycle: Cycle<'_>, log: impl Fn(u32, &s
                 log(
                     nginx_sys::NGX_LOG_ALERT,
                     &format!(
-                        "urlproxy: initial load failed; starting without its routes, table={} error=\"{error}\"",
+                        "urlproxy: initial load failed; the companion loads the routes later, table={} error=\"{error}\"",
                         table.name
                     ),
                 );

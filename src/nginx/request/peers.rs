@@ -142,7 +142,7 @@ impl Balancer for RouteBalancer {
             }
         } else if health.failed(key, now_seconds(), peers.conf.health) {
             let (seconds, tool) = (peers.conf.health.fail_timeout.as_secs(), tool_field(peers.route));
-            let text = format!("urlproxy_peers: backend failed; not used for {seconds} s, backend={endpoint}{tool}");
+            let text = format!("urlproxy_peers: backend failed; unavailable for {seconds} s, backend={endpoint}{tool}");
             connection.log().write(NGX_LOG_WARN, &text);
         }
     }

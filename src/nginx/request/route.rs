@@ -23,14 +23,14 @@ pub(in crate::nginx) enum Outcome {
     Miss,
     /// The mode needs a host, and the request has none.
     NoHost,
-    /// Unknown: the table is not loaded, or the routes of the tool are still being built.
+    /// Unknown: routes or redirects are not loaded, the tool's are still being built, or its record changed at each try.
     Unready,
 }
 
 /// The route of a request. All references live as long as the request or the configuration.
 pub(in crate::nginx) struct RequestRoute<'r> {
     pub outcome: Outcome,
-    /// The tool; empty in domain mode.
+    /// The tool, or the default tool that serves the request; otherwise empty in domain mode.
     pub tool: &'r [u8],
     /// In domain mode the matched domain: the host or its wildcard. Otherwise empty.
     pub domain: &'r [u8],

@@ -84,7 +84,7 @@ impl<'a> SnapshotWriter<'a> {
         let failure = error.map(SnapshotError::to_string);
         match (&failure, &self.failure) {
             (Some(reason), before) if before.as_ref() != Some(reason) => {
-                let text = format!("writing the snapshot failed: {reason}; keeping the previous file, path={path}");
+                let text = format!("writing the snapshot failed: {reason}; the file may be outdated, path={path}");
                 self.journal.log(Level::Warn, text);
             }
             (None, Some(_)) => self.journal.log(Level::Notice, format!("snapshot written again, path={path}")),

@@ -64,7 +64,7 @@ fn only_the_tools_own_server_is_renewed() {
     let _server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     grid.own(port, "tools.hello");
     assert_eq!((renew(port), grid.route("hello"), grid.route("other")), ("ok".into(), url_of(port), String::new()));
-    grid.listener.daemon.wait_for_line(&["WARN", "withdrawn", "tool=\"other\"", "by=\"hello\""]);
+    grid.listener.daemon.wait_for_line(&["WARN", "withdrawn", "tool=\"other\"", "new_tool=\"hello\""]);
 }
 
 #[test]
