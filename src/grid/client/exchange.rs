@@ -293,7 +293,7 @@ mod tests {
         let (outcome, _) = exchanged("a".repeat(1 << 20)).await;
         assert_eq!(outcome.unwrap_err().to_string().len(), "reply \"\", expected ok".len() + SHOWN_CHARS);
         let (outcome, _) = exchanged(b"\xff\x1b").await;
-        assert_eq!(outcome.unwrap_err().to_string(), "unexpected reply \"\u{fffd}\\u{1b}\"");
+        assert_eq!(outcome.unwrap_err().to_string(), "reply \"\u{fffd}\\u{1b}\", expected ok");
     }
 
     #[tokio::test]
