@@ -179,7 +179,7 @@ fn foreign_domains_are_kept_until_the_operator_accepts() {
     fs::write(site.accept(), "").unwrap();
     wait_until_equal(&site, &redis);
     assert_eq!(frontends(&redis), [one("a.example.org", A)]);
-    unicorn.daemon.wait_for_line(&["WARN", "accepted by the operator"]);
+    unicorn.daemon.wait_for_line(&["WARN", "accept file touched"]);
     // From now on, the database owns this Redis.
     redis.cli(&["SADD", "frontend:foreign.example.org", A]);
     wait_until_equal(&site, &redis);

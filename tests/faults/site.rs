@@ -175,6 +175,11 @@ impl Site {
         self.nginx.log().matches(text).count()
     }
 
+    /// How many lines of the log contain all these words.
+    pub fn log_lines(&self, words: &[&str]) -> usize {
+        self.nginx.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
     /// The names in `/list`.
     pub fn listed(&self) -> BTreeSet<String> {
         let list: serde_json::Value = serde_json::from_str(&self.nginx.get("/list").body).expect("a list");

@@ -114,7 +114,7 @@ fn zone_changed_without_redis(change: impl FnOnce(&mut Plan)) -> Report {
     });
     site.reload();
     site.serves_on(200);
-    let carried = site.logged("carried over to the new zone, table=tools tools=60");
+    let carried = site.log_lines(&["carried over to the new zone", " tools=60"]);
     site.redis.signal("CONT");
     let recovered = site.recovers();
     site.finish(recovered, Duration::from_secs(3), START + 3 * EACH)

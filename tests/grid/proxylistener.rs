@@ -43,11 +43,10 @@ fn route(redis: &RedisServer, pattern: &str) -> String {
     redis.cli(&["HGET", "prefix:hello", pattern])
 }
 
-/// A server that never calls accept: the kernel accepts for it.
+/// A server that never calls accept: the kernel accepts for it. No client connection can take its port when it is gone.
 fn server() -> (TcpListener, u16) {
-    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = server.local_addr().unwrap().port();
-    (server, port)
+    let port = free_port();
+    (TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap(), port)
 }
 
 fn url_of(port: u16) -> String {

@@ -143,7 +143,7 @@ fn most_recent_of_grid_and_cluster_wins() {
     ]);
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(
-        kube2proxy.daemon.log().matches("registered more recently").count(),
+        kube2proxy.daemon.log().matches("and pattern more recently").count(),
         1,
         "logged once in several comparisons"
     );

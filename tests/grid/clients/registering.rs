@@ -88,7 +88,7 @@ fn refusal_is_logged_once_and_retried() {
         let register = proxy.registration(port_of(&job));
         job.wait_for_line(&["INFO registered"]);
         assert_eq!(proxy.received(), [&*register, &register, &register], "{answer:?}");
-        let line = format!("reply {answer:?} while registering with {}; retrying", proxy.address);
+        let line = format!("reply {answer:?}, expected ok while registering with {}; retrying", proxy.address);
         assert_eq!(job.log().matches(&line).count(), 1, "{answer:?}");
     }
 }

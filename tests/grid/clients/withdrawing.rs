@@ -109,7 +109,7 @@ fn registration_without_a_reply_is_unregistered() {
     // The answer is lost.
     let proxy = Proxy::start(|command| if is_unregister(command) { "ok".into() } else { String::new() });
     let mut job = runner(active(&[proxy.address]), &[], &server("0.0.0.0"));
-    job.wait_for_line(&["WARN unexpected reply \"\" while registering"]);
+    job.wait_for_line(&["WARN reply \"\", expected ok while registering"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
     assert!(proxy.received().last().is_some_and(|last| is_unregister(last)), "{:?}", proxy.received());
@@ -147,7 +147,7 @@ fn failed_unregistration_is_retried_then_given_up() {
     job.wait_for_line(&["INFO registered"]);
     job.signal("TERM");
     assert_eq!(job.wait_for_end(), 5);
-    job.wait_for_line(&["WARN unexpected reply \"fail\" while unregistering", &url, "from"]);
+    job.wait_for_line(&["WARN reply \"fail\", expected ok while unregistering", &url, "from"]);
     assert!(proxy.count(UNKNOWN) > 1, "{:?}", proxy.received());
     // It knows the command: `unregister` could take another job's route.
     assert_eq!(proxy.count(UNREGISTER), 0, "{:?}", proxy.received());

@@ -58,10 +58,8 @@ fn only_the_tools_own_server_is_renewed() {
         assert_eq!((renew(port), grid.redis.cli(&["KEYS", "*"])), ("fail".into(), String::new()), "{user:?}");
     }
     // The tool owns the address: another tool that is still routed there loses its route.
-    let (server, port) = grid.server_of("tools.other");
+    let (_server, port) = grid.server_of("tools.other");
     assert_eq!(grid.register_as("tools.other", port), "ok");
-    drop(server);
-    let _server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     grid.own(port, "tools.hello");
     assert_eq!((renew(port), grid.route("hello"), grid.route("other")), ("ok".into(), url_of(port), String::new()));
     grid.listener.daemon.wait_for_line(&["WARN", "withdrawn", "tool=\"other\"", "new_tool=\"hello\""]);

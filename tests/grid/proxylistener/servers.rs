@@ -88,7 +88,7 @@ fn listening_server_takes_the_address_from_another_tool() {
     assert_eq!(grid.redis.cli(&["HKEYS", "origin:hello"]), "/api");
     assert_eq!(grid.redis.cli(&["EXISTS", "redirect:hello"]), "0");
     let destination = format!("destination=\"{}\"", url_of(port));
-    grid.listener.daemon.wait_for_line(&["WARN", "withdrawn", "tool=\"hello\"", "by=\"other\"", &destination]);
+    grid.listener.daemon.wait_for_line(&["WARN", "withdrawn", "tool=\"hello\"", "new_tool=\"other\"", &destination]);
     drop(server);
 }
 
