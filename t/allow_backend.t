@@ -89,12 +89,12 @@ SADD frontend:www.example.org http://[fd00:ec2::254]:80
 /hello/local   200  a  pattern=.*
 --- error_log
 urlproxy: route rejected: backend http://169.254.169.254:80 is a link-local, metadata, unspecified or multicast address, tool="hello" pattern="/meta"
-expected a server's, tool="hello" pattern="/any"
-expected a server's, tool="hello" pattern="/mapped"
-expected a server's, tool="hello" pattern="/nat64"
-expected a server's, tool="hello" pattern="/group"
-expected a server's, tool="hello" pattern="/local"
-expected a server's, domain="www.example.org"
+or multicast address, tool="hello" pattern="/any"
+or multicast address, tool="hello" pattern="/mapped"
+or multicast address, tool="hello" pattern="/nat64"
+or multicast address, tool="hello" pattern="/group"
+or multicast address, tool="hello" pattern="/local"
+or multicast address, domain="www.example.org"
 
 
 
@@ -107,7 +107,7 @@ HSET prefix:named .* http://169.254.7.1:80
 --- requests
 /hello/meta    200  a  pattern=.*
 --- error_log
-expected a server's, tool="hello" pattern="/meta"
+or multicast address, tool="hello" pattern="/meta"
 --- no_error_log
 tool="named"
 [alert]

@@ -153,7 +153,7 @@ fn reloads_that_wait_for_routes_end_with_nginx() {
         let (redis, (conf, asked)) = (RedisServer::start(&[]), waiting_tables());
         let nginx = Nginx::start(main, &http(&redis.url(), ""));
         // Only then does nginx have signal handlers.
-        wait_for("the companion follows", || nginx.log().contains("urlproxy: following"));
+        wait_for("the companion follows", || nginx.log().contains("urlproxy: companion started; following"));
         nginx.configure(main, &conf);
         nginx.signal("HUP");
         wait_for("all sources are connected", || asked.iter().all(|asked| asked.load(Relaxed) > 0));
@@ -264,7 +264,7 @@ fn draining_workers_yield_the_table_to_their_successor() {
     };
     echoes("before");
     let draining = nginx.workers();
-    let following = || nginx.log().matches("urlproxy: following").count();
+    let following = || nginx.log().matches("urlproxy: companion started; following").count();
     for round in 0..3 {
         wait_for("the generation before has taken over", || following() == round + 1);
         nginx.reload();

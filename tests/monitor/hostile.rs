@@ -142,7 +142,7 @@ fn hostile_service_logs_harm_no_other_user() {
     assert_eq!(ended.status, 0, "{}", ended.log);
     assert_eq!(site.starts().len(), tools.len(), "the restart does not depend on the log");
     for tool in ["link", "own-link", "fifo", "folder", "device", "roots", "closed"] {
-        let line = format!("service.log not written account=\"tools.{tool}\"");
+        let line = format!("service.log not written; the maintainer does not see the reason account=\"tools.{tool}\"");
         assert!(ended.log.contains(&line), "{tool}: {}", ended.log);
     }
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
