@@ -13,10 +13,10 @@ zone 64m;
 urlproxy_default admin;
 --- redis eval
 [ ['HSET', 'prefix:admin', '.*', "http://$ENV{TEST_NGINX_TOOL_C}"],
-  map { my $n = $_; ['HSET', "prefix:heavy-$n", map { ("/$n-$_\[ab]*a[ab]{8}\$", "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 3] } 1 .. 60 ]
+  map { my $n = $_; ['HSET', "prefix:heavy-$n", map { ("/$n-$_\[ab]*a[ab]{8}\$", "http://$ENV{TEST_NGINX_TOOL_A}") } 1 .. 3] } 1 .. 150 ]
 --- perl
 my %seen;
-for my $n (reverse 1 .. 60) {
+for my $n (reverse 1 .. 150) {
     my $answered = eventually {
         my $answer = ask("GET /heavy-$n/$n-3aaaaaaaaa");
         my $result = join ' ', $answer->{status}, $answer->{headers}{'x-urlproxy-result'}, $answer->{headers}{'retry-after'} // '';
