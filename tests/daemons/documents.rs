@@ -216,20 +216,18 @@ fn quoted_log_lines_exist_in_the_sources() {
         }
         for line in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
             let Some(message) = levels.iter().find_map(|level| line.strip_prefix(level)) else { continue };
-            // The sources do not contain values or their placeholders.
-            let pieces = message.split(|c: char| "\"=<>{}".contains(c) || c.is_ascii_digit());
-            // A message may be put together at these.
-            let pieces = pieces.flat_map(|piece| piece.split("...")).flat_map(|piece| piece.split(", "));
-            let pieces = pieces.flat_map(|piece| piece.split(": ")).flat_map(|piece| piece.split("; "));
-            let pieces = pieces.map(|piece| piece.trim_matches([' ', ',', ';', ':', '.']));
-            for piece in pieces.filter(|piece| piece.split(' ').count() >= 2) {
-                // The last word before a `=` is the name of a field, not part of the message.
-                let is_known = sources.contains(piece)
-                    || piece
-                        .rsplit_once([' ', ','])
-                        .is_some_and(|(before, _)| sources.contains(before.trim_end_matches(',')));
+            // Before a `=` stands the name of a field, which is not part of the message.
+            let (fields, last) = message.rsplit_once('=').unwrap_or(("", message));
+            let texts = fields.split('=').map(|text| text.rsplit_once(' ').map_or("", |(text, _)| text)).chain([last]);
+            // The sources do not contain values or their placeholders, and put messages together at punctuation.
+            let pieces = texts.flat_map(|text| text.split(|c: char| "\"<>{}".contains(c) || c.is_ascii_digit()));
+            let pieces = ["...", ", ", ": ", "; "].iter().fold(pieces.collect::<Vec<_>>(), |pieces, separator| {
+                pieces.into_iter().flat_map(|piece| piece.split(separator)).collect()
+            });
+            let pieces = pieces.into_iter().map(|piece| piece.trim_matches([' ', ',', ';', ':', '.']));
+            for piece in pieces.filter(|piece| piece.contains(' ')) {
                 quoted += 1;
-                if !is_known {
+                if !sources.contains(piece) {
                     unknown.push(format!("{}: {piece}", path.display()));
                 }
             }
