@@ -4,13 +4,14 @@
 const create = (namespace) => (name, attributes, ...children) => {
   const node = document.createElementNS(namespace, name);
   for (const [key, value] of Object.entries(attributes ?? {})) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value === true ? "" : value);
+    if (!isLeftOut(value)) node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat(Infinity).filter((child) => !isLeftOut(child)));
   return node;
 };
 
-/** Makes an element: name, attributes or null, children. Children that are null, undefined or false are left out. */
+const isLeftOut = (value) => value === null || value === undefined || value === false;
+/** Makes an element: name, attributes or null, children. What is null, undefined or false is left out. */
 const el = create("http://www.w3.org/1999/xhtml");
 const svg = create("http://www.w3.org/2000/svg");
 const byId = (id) => document.getElementById(id);
@@ -21,7 +22,7 @@ const byId = (id) => document.getElementById(id);
  */
 function show(parent, ...wanted) {
   const focused = document.activeElement;
-  morph(parent, wanted.flat(Infinity).filter(Boolean).map((node) => (node instanceof Node ? node : document.createTextNode(node))));
+  morph(parent, [...el("div", null, wanted).childNodes]);
   // A browser takes the focus from a node that moves.
   if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
 }
@@ -58,39 +59,40 @@ function morph(parent, wanted) {
 
 /** A tenant's text, isolated from the direction of the text around it, and with what cannot be seen shown as `\u{202e}`. */
 function foreign(text, name = "bdi", attributes = null) {
-  const seen = String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cn}\p{Co}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
-  return el(name, attributes, seen);
+  const escaped = (c) => `\\u{${c.codePointAt(0).toString(16)}}`;
+  return el(name, attributes, String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cn}\p{Co}]/gu, escaped));
 }
 const code = (text) => foreign(text, "code", { dir: "ltr" });
 
-const toolLink = (name) => el("a", { href: `#/tool/${encodeURIComponent(name)}` }, name === "" ? el("i", null, "(empty name)") : foreign(name));
+const toolLink = (name) => el("a", { href: `#/tool/${encodeURIComponent(name)}` }, name === "" ? "(empty name)" : foreign(name));
 
 const UNKNOWN = "–";
-const known = (format) => (value, ...rest) => (value === null || value === undefined || Number.isNaN(value) ? UNKNOWN : format(value, ...rest));
-const count = known((n) => n.toLocaleString("en-US"));
+const known = (format) => (value, ...rest) => (Number.isFinite(value) ? format(value, ...rest) : UNKNOWN);
+/** A number with thousands separators and at most so many digits after the point. */
+const number = (n, digits = 0) => n.toLocaleString("en-US", { maximumFractionDigits: digits });
+const count = known((n) => number(n));
 const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
-const rate = known((n) => n.toLocaleString("en-US", { maximumFractionDigits: n >= 100 ? 0 : n >= 10 ? 1 : 2 }));
+const rate = known((n) => number(n, n >= 100 ? 0 : n >= 10 ? 1 : 2));
 /** The share of `part` in `whole`, as a percentage; a small one is not rounded to none, nor a large one to all. */
 const share = known((part, whole) => {
   const percent = (100 * part) / whole;
   if (!whole) return UNKNOWN;
   if (percent > 0 && percent < 0.1) return "< 0.1 %";
   if (percent > 99.9 && percent < 100) return "> 99.9 %";
-  return `${percent.toLocaleString("en-US", { maximumFractionDigits: percent < 10 ? 1 : 0 })} %`;
+  return `${number(percent, percent < 10 ? 1 : 0)} %`;
 });
-const latency = known((ms) => (ms < 1000 ? `${ms.toLocaleString("en-US", { maximumFractionDigits: ms < 10 ? 1 : 0 })} ms` : span(ms / 1000)));
+const latency = known((ms) => (ms < 1000 ? `${number(ms, ms < 10 ? 1 : 0)} ms` : `${number(ms / 1000, 1)} s`));
 const bytes = known((n) => {
   const power = n < 1024 ? 0 : Math.min(4, Math.floor(Math.log2(n) / 10));
-  return `${(n / 1024 ** power).toLocaleString("en-US", { maximumSignificantDigits: 3 })} ${["bytes", "KiB", "MiB", "GiB", "TiB"][power]}`;
+  return `${rate(n / 1024 ** power)} ${["bytes", "KiB", "MiB", "GiB", "TiB"][power]}`;
 });
-/** A length of time in the largest fitting unit: `1.5 s`, `4 min`. */
+/** A length of time in the largest fitting unit: `90 s`, `4 min`. */
 const span = known((seconds) => {
-  if (seconds < 10) return `${Math.max(0, seconds).toLocaleString("en-US", { maximumFractionDigits: seconds < 2 ? 1 : 0 })} s`;
-  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 120) return `${Math.max(0, Math.floor(seconds))} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
 });
-const ago = known((at, now) => `${span(Math.floor(Math.max(0, now - at)))} ago`);
+const ago = known((at, now) => `${span(now - at)} ago`);
 /** A Unix time as this computer's local time, with the date if that is not today. */
 const clock = known((at) => {
   const date = new Date(at * 1000);
@@ -105,15 +107,13 @@ const failed = (requests) => requests[4];
 
 /** A table; `columns` are texts or `[text, class]`, `rows` are `[key, cells]` with one text, node or list for each column. */
 function grid(caption, columns, rows) {
-  const classes = columns.map((column) => (Array.isArray(column) ? column[1] : null));
-  const head = columns.map((column, i) => el("th", { scope: "col", class: classes[i] }, Array.isArray(column) ? column[0] : column));
+  const all = columns.map((column) => [column].flat());
+  const head = all.map(([text, name]) => el("th", { scope: "col", class: name }, text));
+  const body = rows.map(([key, cells]) => el("tr", { "data-key": key }, cells.map((cell, i) => el("td", { class: all[i][1] }, cell))));
   return el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
-    el("table", null,
-      el("caption", { class: "unseen" }, caption),
-      el("thead", null, el("tr", null, head)),
-      el("tbody", null, rows.map(([key, cells]) => el("tr", { "data-key": key }, cells.map((cell, i) => el("td", { class: classes[i] }, cell)))))));
+    el("table", null, el("caption", { class: "unseen" }, caption), el("thead", null, el("tr", null, head)), el("tbody", null, body)));
 }
 
 /** Rows of a list of facts; a value that is null is left out. */
-const facts = (pairs) => pairs.filter(([, value]) => value !== null && value !== false)
+const facts = (pairs) => pairs.filter(([, value]) => !isLeftOut(value) && value !== "")
   .map(([term, value, tone]) => el("div", { "data-key": term, class: tone }, el("dt", null, term), el("dd", null, value)));

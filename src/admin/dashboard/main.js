@@ -15,7 +15,8 @@ async function get(path, query, signal) {
   const response = await fetch(url, { cache: "no-store", signal: AbortSignal.any([signal, AbortSignal.timeout(10_000)]) });
   if (response.ok) return response.json();
   const body = await response.json().catch(() => null);
-  throw new Refused(response.status, body?.error ?? `nginx answered with status ${response.status}${response.status === 414 ? ": the URL is too long" : ""}`);
+  const tooLong = response.status === 414 ? ": the URL is too long" : "";
+  throw new Refused(response.status, body?.error ?? `nginx answered with status ${response.status}${tooLong}`);
 }
 
 /** Does `work(signal)` every `seconds`, counted from the end of one run to the begin of the next, while the page is visible. */
@@ -57,7 +58,8 @@ class Poller {
 
 const rates = new Rates();
 rates.plot(byId("request-plot"), "Requests", ([all]) => all, ([all]) => `${rate(all)}/s`);
-rates.plot(byId("error-plot"), "5xx", ([, errors]) => errors, ([all, errors, unrouted]) => `${rate(errors)}/s, ${share(errors, all)} of requests${unrouted > 0 ? `; ${rate(unrouted)}/s without a route` : ""}`);
+rates.plot(byId("error-plot"), "5xx", ([, errors]) => errors, ([all, errors, unrouted]) => (errors === 0 ? "none"
+  : `${rate(errors)}/s, ${share(errors, all)} of requests${unrouted > 0 ? `; ${rate(unrouted)}/s without a route` : ""}`));
 
 /** The last status, when it came, and since when none comes; times of this computer, in seconds. */
 const health = { status: null, at: null, lostSince: null, why: "" };
@@ -84,7 +86,8 @@ function showHealth() {
   const { status, at, lostSince, why } = health;
   const tone = lostSince !== null ? "bad" : TONES[status.summary.state] ?? "warn";
   const summary = lostSince === null ? status.summary.text
-    : `This page cannot reach nginx since ${clock(lostSince)}${why && `: ${why}`}. ${at === null ? "It tries again every 2 s." : `What stands below is from ${clock(at)}.`}`;
+    : `This page cannot reach nginx since ${clock(lostSince)}${why && `: ${why}`}. ${
+      at === null ? "It tries again every 2 s." : `What stands below is from ${clock(at)}.`}`;
   byId("health").className = `band ${tone}`;
   document.body.toggleAttribute("data-stale", lostSince !== null);
   show(byId("summary"), summary);
@@ -128,7 +131,8 @@ async function fill(target, signal, ask, nodes) {
     if (signal.aborted) return;
     const text = error instanceof Refused ? error.message : "nginx did not answer.";
     const gone = error instanceof Refused && error.status === 404;
-    const kept = gone ? [] : [...target.children].filter((child) => !child.classList.contains("failure")).map((child) => child.cloneNode(true));
+    const older = [...target.children].filter((child) => !child.classList.contains("failure"));
+    const kept = gone ? [] : older.map((child) => child.cloneNode(true));
     show(target, el("p", { class: "note warn failure" }, foreign(text), kept.length > 0 ? " What follows is older." : ""), kept);
   }
 }
@@ -142,8 +146,8 @@ const toolsQuery = () => ({
 /** The address of the list of tools with some of its parameters changed. */
 function toolsLink(changes) {
   const { search, sort, limit } = { ...toolsQuery(), ...changes };
-  const query = new URLSearchParams({ ...(search && { search }), ...(sort !== "rate" && { sort }), ...(String(limit) !== "50" && { limit }) });
-  return query.size ? `#/?${query}` : "#/";
+  const set = Object.entries({ search, sort, limit: String(limit) }).filter(([, value]) => !["", "rate", "50"].includes(value));
+  return set.length ? `#/?${new URLSearchParams(set)}` : "#/";
 }
 
 const askTools = (signal) => fill(byId("tools"), signal, () => get("api/tools", toolsQuery(), signal), (answer) => {
@@ -173,12 +177,14 @@ function pageOf(fragment) {
       : () => show(byId("detail-body"), el("p", null, "A tool with this name has no page: no URL can name it."));
     return { ...found, key: path, title, section: "detail", seconds: 3, ask };
   }
-  switch (path) {
-    case "/changes": return { ...found, key: path, title: "Changes", section: "detail", seconds: 2, ask: detail("api/changes", { limit: 500 }, changesPage) };
-    case "/rejected": return { ...found, key: path, title: "Rejected routes", section: "detail", seconds: 5, ask: detail("api/rejected", null, rejectedPage) };
-    case "/explain": return { ...found, key: path, title: "Explain", section: "explain", seconds: Infinity, ask: askExplanation };
-    default: return { ...found, key: "/", title: null, section: "overview", seconds: 4, ask: askTools };
-  }
+  const pages = {
+    "/changes": { title: "Changes", section: "detail", seconds: 2, ask: detail("api/changes", { limit: 500 }, changesPage) },
+    "/rejected": { title: "Rejected routes", section: "detail", seconds: 5, ask: detail("api/rejected", null, rejectedPage) },
+    "/explain": { title: "Explain", section: "explain", seconds: Infinity, ask: askExplanation },
+    "/": { title: null, section: "overview", seconds: 4, ask: askTools },
+  };
+  const key = Object.hasOwn(pages, path) ? path : "/";
+  return { ...found, key, ...pages[key] };
 }
 
 function decoded(text) {

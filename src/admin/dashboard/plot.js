@@ -93,7 +93,8 @@ class Rates {
       top.textContent = `${rate(ceiling)}/s`;
       const shown = this.#marked ?? this.points.at(-1);
       text.textContent = shown ? `${this.#marked ? `${clock(shown.at)}  ` : ""}${words(shown.rates)}` : "waiting for a second sample";
-      frame.setAttribute("aria-label", `${title}: ${text.textContent}. Highest in 5 minutes: ${rate(highest)}/s. Arrow keys move through time.`);
+      const range = `Highest in 5 minutes: ${rate(highest)}/s. Arrow keys move through time.`;
+      frame.setAttribute("aria-label", `${title}: ${text.textContent}. ${range}`);
     }
   }
 }

@@ -1,66 +1,70 @@
 // What the API's answers look like. Each function turns an answer into nodes and changes nothing else.
 
 const TONES = { in_step: "good", loading: "bad", snapshot: "warn", disconnected: "warn", held: "warn" };
+const RESULTS = {
+  route: "routed", default: "to the default tool", redirect: "redirected", miss: "missed", unready: "before the first load",
+};
 
-const RESULTS = { route: "routed", default: "to the default tool", redirect: "redirected", miss: "missed", unready: "before the first load" };
-
-/** The facts below the summary; each names its kind of trouble by a tone. */
+/** The facts below the summary; each tells trouble by its tone. */
 function statusFacts(status) {
   const { now, source, counts, capacity, snapshot, rejected, keepalive, requests } = status;
   const { connect, interval, flush, guard } = source.resyncs;
-  const used = capacity.memory_used_bytes / capacity.memory_bytes;
-  const lost = [
-    status.refused_total && `${count(status.refused_total)} refused`,
-    status.displaced_total && `${count(status.displaced_total)} withdrawn because a change did not fit`,
-  ].filter(Boolean).join(", ");
+  const causes = [[connect, "connection"], [interval, "interval"], [flush, "flush"], [guard, "guard"]]
+    .filter(([n]) => n > 0).map(([n, cause]) => `${cause} ${count(n)}`).join(", ");
+  const reasons = Object.entries(rejected.by_reason).filter(([, n]) => n > 0).map(([reason, n]) => `${reason} ${count(n)}`).join(", ");
+  const isFull = status.refused_total + status.displaced_total > 0;
+  const reused = share(keepalive.reused_total, keepalive.reused_total + keepalive.opened_total);
   return facts([
     ["Source", [
-      foreign(source.url), source.connected ? ", connected" : ", not connected", source.since === null ? "" : ` for ${span(now - source.since)}`,
-      source.error === null ? "" : [": ", foreign(source.error)],
+      foreign(source.url), source.connected ? ", connected" : ", not connected", source.since && ` for ${span(now - source.since)}`,
+      source.error && [": ", foreign(source.error)],
     ], source.connected ? null : "warn"],
     ["Last change", status.last_change_at === null ? "none yet" : `${ago(status.last_change_at, now)} (${plural(status.generation, "change")} in all)`],
-    ["Last resync", source.last_resync_at === null ? "none yet"
-      : `${ago(source.last_resync_at, now)} (${plural(connect, "connection")}, ${interval} at the interval, ${plural(flush, "flush", "flushes")}, ${guard} by the guard)`,
-    source.last_resync_at === null ? "warn" : null],
-    ["Last push", ago(source.last_push_at, now) === UNKNOWN ? "none yet" : ago(source.last_push_at, now)],
-    ["Table", `${plural(counts.tools, "tool")}, ${plural(counts.redirects, "redirect")}, ${plural(counts.domains, "domain")}; ${plural(counts.routes, "route")}`],
-    ["Memory", `${share(capacity.memory_used_bytes, capacity.memory_bytes)} of ${bytes(capacity.memory_bytes)}, room for ${count(capacity.records)} records${lost && `; no space: ${lost}`}`,
-      used > 0.9 || lost ? "warn" : null],
-    ["Rejected", rejected.routes === 0 ? "no routes"
-      : el("a", { href: "#/rejected" }, `${plural(rejected.routes, "route")} (${Object.entries(rejected.by_reason).filter(([, n]) => n > 0).map(([reason, n]) => `${reason} ${count(n)}`).join(", ")})`),
-    rejected.routes === 0 ? null : "warn"],
+    ["Last resync", source.last_resync_at === null ? "none yet" : `${ago(source.last_resync_at, now)} (in all: ${causes})`,
+      source.last_resync_at === null ? "warn" : null],
+    ["Last push", source.last_push_at === null ? "none yet" : ago(source.last_push_at, now)],
+    ["Table", [
+      plural(counts.tools, "tool"), plural(counts.redirects, "redirect"), plural(counts.domains, "domain"), plural(counts.routes, "route"),
+    ].join(", ")],
+    ["Memory", [
+      `${share(capacity.memory_used_bytes, capacity.memory_bytes)} of ${bytes(capacity.memory_bytes)}, room for ${count(capacity.records)} records`,
+      isFull && `; no space for ${plural(status.refused_total, "new record")} and ${plural(status.displaced_total, "change")}`,
+    ], isFull || capacity.memory_used_bytes > 0.9 * capacity.memory_bytes ? "warn" : null],
+    ["Rejected", rejected.routes === 0 ? "no routes" : el("a", { href: "#/rejected" }, `${plural(rejected.routes, "route")} (${reasons})`),
+      rejected.routes === 0 ? null : "warn"],
     ["Snapshot", snapshot && [
-      snapshot.failed ? "the last write failed; " : "", snapshot.written_at === null ? "not written yet" : `written ${ago(snapshot.written_at, now)}`, ": ", foreign(snapshot.path),
+      snapshot.failed && "the last write failed; ",
+      snapshot.written_at === null ? "not written yet" : `written ${ago(snapshot.written_at, now)}`, ": ", foreign(snapshot.path),
     ], snapshot?.failed ? "warn" : null],
     ["Requests", Object.entries(RESULTS).map(([result, words]) => [sum(requests[result]), words])
       .filter(([n, words]) => n > 0 || words === RESULTS.route).map(([n, words]) => `${count(n)} ${words}`).join(", ")],
-    ["Connections", `${count(keepalive.idle)} kept idle, ${share(keepalive.reused_total, keepalive.reused_total + keepalive.opened_total)} of requests reused one${keepalive.evicted_total ? `, ${count(keepalive.evicted_total)} evicted` : ""}`],
+    ["Connections", [`${count(keepalive.idle)} kept idle, ${reused} of requests reused one`,
+      keepalive.evicted_total > 0 && `, ${count(keepalive.evicted_total)} evicted`]],
   ]);
 }
 
 /** What an operator can do about a removal that is held back. */
 function holdBox({ held }) {
   if (!held) return [];
-  return [el("p", null,
-    `The removal of ${plural(held.records, "record")} is held back since ${clock(held.since)}. `,
-    held.ends_at === null ? "The time of the hold begins when Redis has been compared again. " : `It happens at ${clock(held.ends_at)} unless the records come back. `,
-    "To let it happen now: ", el("kbd", null, "urlproxyctl accept-withdrawal"),
-    held.accept_file ? [" (it writes ", foreign(held.accept_file, "code"), ")"] : "")];
+  const end = held.ends_at === null ? "its time begins again when Redis can be compared" : `until ${clock(held.ends_at)} unless the records come back`;
+  return [el("p", null, `Held since ${clock(held.since)}, ${end}. To accept the removal of ${plural(held.records, "record")}: `,
+    el("kbd", null, "urlproxyctl accept-withdrawal"), held.accept_file && [" (it writes ", code(held.accept_file), ")"])];
 }
 
 const COLUMNS = [
   { sort: "name", title: "Tool", order: "ascending", class: "name", cell: (tool) => [toolLink(tool.name), troubles(tool)] },
-  { title: "Backends", class: "wide", cell: backendsOf },
+  { title: "Backends", class: "wide backends", cell: backendsOf },
   { sort: "rate", title: "Requests/s", class: "n", cell: (tool) => rate(tool.rate) },
-  { title: "5xx now", class: "n", cell: (tool) => alarming(tool.rate === null ? UNKNOWN : share(tool.error_rate, tool.rate), tool.error_rate / tool.rate) },
+  { title: "5xx now", class: "n", cell: (tool) => alarming(tool.error_rate, tool.rate) },
   { sort: "latency", title: "Mean time", class: "n", cell: (tool) => latency(meanLatency(tool)) },
   { sort: "requests", title: "Requests", class: "n wide", cell: (tool) => count(sum(tool.requests)) },
-  { sort: "errors", title: "5xx in all", class: "n", cell: (tool) => alarming(share(failed(tool.requests), sum(tool.requests)), failed(tool.requests) / sum(tool.requests)) },
+  { sort: "errors", title: "5xx in all", class: "n wide", cell: (tool) => alarming(failed(tool.requests), sum(tool.requests)) },
 ];
 const SORTS = COLUMNS.map((column) => column.sort).filter(Boolean);
 
-const meanLatency = ({ requests, milliseconds }) => (sum(requests) === 0 ? null : milliseconds / sum(requests));
-const alarming = (text, part) => (part >= 0.05 ? el("span", { class: "bad" }, text) : text);
+const meanLatency = ({ requests, milliseconds }) => milliseconds / sum(requests);
+const isAlarming = (part, whole) => part / whole >= 0.05;
+const alarming = (part, whole) => el("span", { class: isAlarming(part, whole) ? "bad" : null }, share(part, whole));
 
 function troubles(tool) {
   return [
@@ -77,24 +81,30 @@ function backendsOf(tool) {
 
 /** The table of tools; `link({sort})` is the address of the same list in another order. */
 function toolsTable(answer, sorted, link) {
-  const head = COLUMNS.map((column) => el("th", { scope: "col", class: column.class, "aria-sort": column.sort && (column.sort === sorted ? column.order ?? "descending" : "none") },
-    column.sort ? el("a", { href: link({ sort: column.sort }), title: `Sort by ${column.title.toLowerCase()}` }, column.title) : column.title));
-  const rows = answer.items.map((tool) => el("tr", { "data-key": `tool ${tool.name}` }, COLUMNS.map((column) => el("td", { class: column.class }, column.cell(tool)))));
+  const head = COLUMNS.map(({ sort, title, order = "descending", class: name }) => {
+    const aria = sort && (sort === sorted ? order : "none");
+    return el("th", { scope: "col", class: name, "aria-sort": aria }, sort ? el("a", { href: link({ sort }) }, title) : title);
+  });
+  const body = answer.items.map((tool) => el("tr", { "data-key": `tool ${tool.name}` },
+    COLUMNS.map((column) => el("td", { class: column.class }, column.cell(tool)))));
   const rest = answer.matching - answer.items.length;
+  const more = answer.items.length < 1000 ? el("a", { href: link({ limit: answer.items.length < 200 ? 200 : 1000 }) }, "Show more")
+    : "Search to see others.";
   return [
-    el("table", { class: "tools" }, el("caption", { class: "unseen" }, `Tools, sorted by ${sorted}`), el("thead", null, el("tr", null, head)), el("tbody", null, rows)),
-    rest > 0 && el("p", { class: "quiet" }, `${count(rest)} more. `, answer.items.length < 1000 ? el("a", { href: link({ limit: answer.items.length < 200 ? 200 : 1000 }) }, "Show more") : "Search to see others."),
+    el("table", { class: "tools" }, el("caption", { class: "unseen" }, `Tools, sorted by ${sorted}`),
+      el("thead", null, el("tr", null, head)), el("tbody", null, body)),
+    rest > 0 && el("p", { class: "quiet" }, `${count(rest)} more. `, more),
   ];
 }
 
 /** A backend with its health, which urlproxy tracks for several backends with addresses. */
 function backendItem(backend) {
-  const health = {
-    up: el("span", { class: "tag good" }, "up"),
-    unavailable: el("span", { class: "tag bad" }, backend.until === null ? "unavailable" : ["unavailable until ", time(backend.until)]),
-    untracked: el("span", { class: "tag quiet", title: "Health is tracked for tools with several backends that are addresses" }, "health not tracked"),
-  };
-  return el("li", null, code(backend.url), " ", health[backend.health] ?? foreign(backend.health));
+  const [tone, words] = {
+    up: ["good", "up"],
+    unavailable: ["bad", backend.until === null ? "unavailable" : ["unavailable until ", time(backend.until)]],
+    untracked: ["quiet", "health not tracked"],
+  }[backend.health] ?? ["", foreign(backend.health)];
+  return el("li", null, code(backend.url), " ", el("span", { class: `tag ${tone}` }, words));
 }
 const backendList = (backends) => el("ul", { class: "plain" }, backends.map(backendItem));
 
@@ -107,21 +117,24 @@ function originText(origin) {
 function toolPage(tool) {
   const total = sum(tool.requests);
   const classes = tool.requests.map((n, i) => n > 0 && `${count(n)} ${i + 1}xx`).filter(Boolean).join(", ");
+  const routes = tool.routes.map((route, i) => [i, [code(route.pattern), backendList(route.backends), originText(tool.origin?.[route.pattern])]]);
   return [
     tool.held && el("p", { class: "note warn" }, "Redis no longer has this tool. Its removal is held back."),
     el("dl", { class: "facts" }, facts([
-      ["Now", tool.rate === null ? "not among the busiest tools" : `${rate(tool.rate)} requests/s, ${share(tool.error_rate, tool.rate)} of them 5xx`],
+      ["Now", tool.rate === null ? "not among the busiest tools"
+        : `${rate(tool.rate)} requests/s${tool.rate > 0 ? `, ${share(tool.error_rate, tool.rate)} of them 5xx` : ""}`],
       ["Requests", `${count(total)}${classes && `: ${classes}`}`],
-      ["5xx", share(failed(tool.requests), total), failed(tool.requests) / total >= 0.05 ? "warn" : null],
+      ["5xx", share(failed(tool.requests), total), isAlarming(failed(tool.requests), total) ? "warn" : null],
       ["Mean time", latency(meanLatency(tool))],
       ["Sent", bytes(tool.bytes)],
-      ["Redirect", tool.redirect ? "to its canonical host" : "no"],
+      ["Redirect", tool.redirect ? "to its canonical host" : "none"],
       ["Explain", el("a", { href: explainLink(`/${encodeURIComponent(tool.name)}/`, "") }, "a request to this tool")],
     ])),
     el("h2", null, "Routes, in the order in which they are tried"),
-    tool.routes.length === 0 ? el("p", { class: "quiet" }, "None.")
-      : grid("Routes", ["Pattern", "Backends", "Origin"], tool.routes.map((route, i) => [i, [code(route.pattern), backendList(route.backends), originText(tool.origin?.[route.pattern])]])),
-    tool.rejected.length > 0 && [el("h2", null, "Rejected routes"), grid("Rejected routes", ["Pattern", "Reason", "Text"], tool.rejected.map(rejectedCells))],
+    routes.length === 0 ? el("p", { class: "quiet" }, "None.") : grid("Routes", ["Pattern", "Backends", "Origin"], routes),
+    tool.rejected.length > 0 && [
+      el("h2", null, "Rejected routes"), grid("Rejected routes", ["Pattern", "Reason", "Text"], tool.rejected.map((entry, i) => [i, rejectedCells(entry)])),
+    ],
     el("h2", null, "Response times"),
     tool.latency ? histogram(tool.latency) : el("p", { class: "quiet" }, "Measured for the busiest tools only (metrics_tools)."),
     el("h2", null, "Recent changes"),
@@ -132,36 +145,32 @@ function toolPage(tool) {
 function histogram({ le, counts }) {
   const total = sum(counts);
   const most = Math.max(1, ...counts);
-  return grid("Response times", [["Up to", "n"], ["Requests", "n"], ["Share", "n"], ["", "bar"]], counts.map((n, i) => [i, [
-    i < le.length ? latency(le[i] * 1000) : "longer", count(n), share(n, total),
-    svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { width: (100 * n) / most, height: 10 })),
-  ]]));
+  const bar = (n) => svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("rect", { width: (100 * n) / most, height: 10 }));
+  return grid("Response times", [["Up to", "n"], ["Requests", "n"], ["Share", "n"], ["", "meter"]],
+    counts.map((n, i) => [i, [i < le.length ? latency(le[i] * 1000) : "longer", count(n), share(n, total), bar(n)]]));
 }
 
-const rejectedCells = (entry, i) => [i, [entry.pattern === null ? "all routes" : code(entry.pattern), entry.reason, foreign(entry.text)]];
+const rejectedCells = ({ pattern, reason, text }) => [pattern === null ? "all routes" : code(pattern), reason, foreign(text)];
 
 function rejectedPage(answer) {
   if (answer.total === 0) return [el("p", null, "No route is rejected.")];
-  const name = (entry) => (entry.kind === "tool" ? toolLink(entry.name) : foreign(entry.name));
   return [
     el("p", null, `${plural(answer.total, "route")} in Redis that urlproxy does not serve. The other routes of the same tool are served.`,
-      answer.items.length < answer.total && ` The first ${count(answer.items.length)} are listed.`),
-    grid("Rejected routes", ["Name", "Key in Redis", "Pattern", "Reason", "Text"], answer.items.map((entry, i) => {
-      const [key, cells] = rejectedCells(entry, i);
-      return [key, [name(entry), foreign(entry.key, "code"), ...cells]];
-    })),
+      answer.items.length < answer.total && ` Only ${count(answer.items.length)} are listed.`),
+    grid("Rejected routes", ["Name", "Key in Redis", "Pattern", "Reason", "Text"], answer.items.map((entry, i) => [i, [
+      entry.kind === "tool" ? toolLink(entry.name) : foreign(entry.name), code(entry.key), ...rejectedCells(entry),
+    ]])),
   ];
 }
-
-const CHANGE_TONES = { added: "good", changed: "quiet", removed: "warn" };
 
 /** Changes, newest first; `named` if they are of several records. */
 function changesTable(changes, named) {
   if (changes.length === 0) return el("p", { class: "quiet" }, "None that is still known.");
-  const columns = named ? ["Time", "Change", "Name", "Routes", "Backend"] : ["Time", "Change", "Routes", "Backend"];
-  return grid("Changes", columns, changes.map((change, i) => [change.seq ?? i, [
-    time(change.at), el("span", { class: `tag ${CHANGE_TONES[change.change] ?? ""}` }, change.change),
-    ...(named ? [change.kind === "tool" ? toolLink(change.name) : [foreign(change.name), ` (${change.kind})`]] : []),
+  const tones = { added: "good", changed: "quiet", removed: "warn" };
+  const name = ({ kind, name }) => (kind === "tool" ? toolLink(name) : [foreign(name), ` (${kind})`]);
+  return grid("Changes", ["Time", "Change", ...(named ? ["Name"] : []), "Routes", "Backend"], changes.map((change, i) => [change.seq ?? i, [
+    time(change.at), el("span", { class: `tag ${tones[change.change]}` }, change.change), ...(named ? [name(change)] : []),
     count(change.routes), change.backend ? code(change.backend) : UNKNOWN,
   ]]));
 }
@@ -177,33 +186,36 @@ const explainLink = (uri, host) => `#/explain?${new URLSearchParams(host ? { hos
 
 function explanation(answer) {
   if (answer.decisions.length === 0) return [el("p", null, "No location of this nginx uses the table.")];
-  const some = answer.decisions.some((decision) => decision.server_matches);
+  const isMatched = answer.decisions.some((decision) => decision.server_matches);
+  const unmatched = answer.host ? ["No server of this nginx is named ", foreign(answer.host), "; these are the decisions of all servers."]
+    : "Without a host, these are the decisions of all servers.";
   return [
-    !some && el("p", { class: "note warn" }, answer.host ? ["No server of this nginx is named ", foreign(answer.host), "; these are the decisions of all servers."]
-      : "Without a host, these are the decisions of all servers."),
-    answer.decisions.map((decision) => decisionBox(decision, some)),
+    !isMatched && el("p", { class: "note warn" }, unmatched),
+    answer.decisions.map((decision) => decisionBox(decision, isMatched && !decision.server_matches)),
   ];
 }
 
-const RESULT_TONES = { route: "good", default: "good", redirect: "good", miss: "warn", unready: "bad" };
-
-function decisionBox(decision, some) {
-  const { normalized, patterns, backends } = decision;
-  return el("article", { class: `decision ${some && !decision.server_matches ? "other" : ""}` },
-    el("h2", null, el("span", { class: `tag ${RESULT_TONES[decision.result] ?? ""}` }, decision.result), " ", foreign(decision.why)),
+/** One decision; `isOther` if it is not that of the host's own server. */
+function decisionBox(decision, isOther) {
+  const { result, normalized, record, patterns, backends } = decision;
+  const tone = { route: "good", default: "good", redirect: "good", miss: "warn", unready: "bad" }[result];
+  const servers = decision.server.map((name, i) => [i > 0 && ", ", foreign(name)]);
+  return el("article", { class: `decision ${isOther ? "other" : ""}` },
+    el("h2", null, el("span", { class: `tag ${tone}` }, result), " ", foreign(decision.why)),
     el("dl", { class: "facts" }, facts([
-      ["Server", [decision.server.length ? decision.server.map((name, i) => [i > 0 && ", ", foreign(name)]) : "without a name", decision.server_matches ? "" : " (does not match this host)"]],
-      ["Location", [code(decision.location), ` in ${decision.mode} mode`, decision.domain ? [" below ", foreign(decision.domain)] : ""]],
-      ["Host", normalized?.host ? foreign(normalized.host) : null],
-      ["Path", normalized?.path ? code(normalized.path) : null],
-      ["Tool", normalized?.tool ? [toolLink(normalized.tool), normalized.rest ? [", then ", code(normalized.rest)] : ""] : null],
-      ["Answered by", decision.record === null ? null : decision.tool === decision.record ? toolLink(decision.record) : foreign(decision.record)],
+      ["Server", [servers.length ? servers : "without a name", !decision.server_matches && " (does not match this host)"]],
+      ["Location", [code(decision.location), ` in ${decision.mode} mode`, decision.domain && [" below ", foreign(decision.domain)]]],
+      ["Host", normalized?.host && foreign(normalized.host)],
+      ["Path", normalized?.path && code(normalized.path)],
+      ["Tool", normalized?.tool && [toolLink(normalized.tool), normalized.rest && [", then ", code(normalized.rest)]]],
+      ["Answered by", record && (decision.tool === record ? toolLink(record) : foreign(record))],
       ["Status", decision.status === null ? "that of the backend" : String(decision.status)],
-      ["Redirect", decision.redirect ? code(decision.redirect) : null],
-      ["Origin", decision.origin ? originText(decision.origin) : null],
+      ["Redirect", decision.redirect && code(decision.redirect)],
+      ["Origin", decision.origin && originText(decision.origin)],
     ])),
     patterns.length > 0 && grid("Patterns tried", ["Record", "Pattern", "Tested", "Outcome"], patterns.map((tried, i) => [i, [
-      foreign(tried.record), code(tried.pattern), code(tried.tested), tried.matched ? el("b", null, "✓ matches") : el("span", { class: "quiet" }, "✗ does not match"),
+      foreign(tried.record), code(tried.pattern), code(tried.tested),
+      tried.matched ? el("b", null, "✓ matches") : el("span", { class: "quiet" }, "✗ does not match"),
     ]])),
     backends.length > 0 && [el("h3", null, backends.length === 1 ? "Backend" : "Backends, of which one gets the request"), backendList(backends)]);
 }
