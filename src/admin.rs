@@ -4,6 +4,7 @@
 //! [`answer::Answer`] is a page with its status and headers; [`query`] reads the parameters of a request.
 
 pub mod answer;
+pub mod dashboard;
 pub mod json;
 pub mod list;
 pub mod page;

@@ -105,15 +105,22 @@ const sum = (numbers) => numbers.reduce((all, n) => all + n, 0);
 /** How many of the requests [1xx, 2xx, 3xx, 4xx, 5xx] were answered with 5xx. */
 const failed = (requests) => requests[4];
 
+function table(name, caption, head, body) {
+  const title = el("caption", { class: "unseen" }, caption);
+  return el("table", { class: name }, title, el("thead", null, el("tr", null, head)), el("tbody", null, body));
+}
+
 /** A table; `columns` are texts or `[text, class]`, `rows` are `[key, cells]` with one text, node or list for each column. */
 function grid(caption, columns, rows) {
   const all = columns.map((column) => [column].flat());
   const head = all.map(([text, name]) => el("th", { scope: "col", class: name }, text));
-  const body = rows.map(([key, cells]) => el("tr", { "data-key": key }, cells.map((cell, i) => el("td", { class: all[i][1] }, cell))));
-  return el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
-    el("table", null, el("caption", { class: "unseen" }, caption), el("thead", null, el("tr", null, head)), el("tbody", null, body)));
+  const row = (cells) => cells.map((cell, i) => el("td", { class: all[i][1] }, cell));
+  const body = rows.map(([key, cells]) => el("tr", { "data-key": key }, row(cells)));
+  return el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption }, table(null, caption, head, body));
 }
 
-/** Rows of a list of facts; a value that is null is left out. */
+const quiet = (...text) => el("p", { class: "quiet" }, text);
+
+/** Rows of a list of facts; one without a value is left out. */
 const facts = (pairs) => pairs.filter(([, value]) => !isLeftOut(value) && value !== "")
   .map(([term, value, tone]) => el("div", { "data-key": term, class: tone }, el("dt", null, term), el("dd", null, value)));

@@ -8,7 +8,7 @@ class Refused extends Error {
   }
 }
 
-/** JSON below the page's own address, wherever that is mounted. Rejects with `Refused`, or another error if nginx did not answer. */
+/** JSON below the page's own address, wherever that is. Rejects with `Refused`, or with another error if nginx did not answer. */
 async function get(path, query, signal) {
   const given = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== "");
   const url = given.length ? `${path}?${new URLSearchParams(given)}` : path;
@@ -85,9 +85,9 @@ async function askStatus(signal) {
 function showHealth() {
   const { status, at, lostSince, why } = health;
   const tone = lostSince !== null ? "bad" : TONES[status.summary.state] ?? "warn";
-  const summary = lostSince === null ? status.summary.text
-    : `This page cannot reach nginx since ${clock(lostSince)}${why && `: ${why}`}. ${
-      at === null ? "It tries again every 2 s." : `What stands below is from ${clock(at)}.`}`;
+  const trouble = `This page ${why ? "gets no status from" : "cannot reach"} nginx since ${clock(lostSince)}${why && `: ${why}`}`;
+  const shown = at === null ? "It tries again every 2 s." : `What stands below is from ${clock(at)}.`;
+  const summary = lostSince === null ? status.summary.text : `${trouble}. ${shown}`;
   byId("health").className = `band ${tone}`;
   document.body.toggleAttribute("data-stale", lostSince !== null);
   show(byId("summary"), summary);
@@ -152,7 +152,8 @@ function toolsLink(changes) {
 
 const askTools = (signal) => fill(byId("tools"), signal, () => get("api/tools", toolsQuery(), signal), (answer) => {
   const { search, sort } = toolsQuery();
-  show(byId("matching"), search ? `${count(answer.matching)} of ${count(health.status?.counts.tools ?? null)} tools` : plural(answer.matching, "tool"));
+  const all = health.status?.counts.tools;
+  show(byId("matching"), search ? `${count(answer.matching)} of ${plural(all, "tool")}` : plural(answer.matching, "tool"));
   return toolsTable(answer, sort, toolsLink);
 });
 
@@ -209,13 +210,14 @@ function open() {
   if (before?.key !== page.key) {
     if (page.section === "detail") {
       show(byId("detail-title"), foreign(page.title));
-      show(byId("detail-body"), el("p", { class: "quiet" }, "Asking nginx ..."));
+      show(byId("detail-body"), quiet("Asking nginx ..."));
     }
     // The first page is read from its top; a later one begins at its title.
     if (before) section[page.section].querySelector("h1").focus();
     if (before) scrollTo(0, 0);
   }
-  if (page.section === "overview" && document.activeElement !== byId("search")) byId("search").value = page.query.get("search") ?? "";
+  const search = byId("search");
+  if (page.section === "overview" && document.activeElement !== search) search.value = page.query.get("search") ?? "";
   if (page.section === "explain") {
     byId("explain-url").value = page.query.get("uri") ?? "";
     byId("explain-host").value = page.query.get("host") ?? "";

@@ -92,7 +92,8 @@ class Rates {
       mark.setAttribute("d", this.#marked ? `M${x(this.#marked.at)} 0V100` : "");
       top.textContent = `${rate(ceiling)}/s`;
       const shown = this.#marked ?? this.points.at(-1);
-      text.textContent = shown ? `${this.#marked ? `${clock(shown.at)}  ` : ""}${words(shown.rates)}` : "waiting for a second sample";
+      const moment = this.#marked ? `${clock(this.#marked.at)}  ` : "";
+      text.textContent = shown ? moment + words(shown.rates) : "waiting for a second sample";
       const range = `Highest in 5 minutes: ${rate(highest)}/s. Arrow keys move through time.`;
       frame.setAttribute("aria-label", `${title}: ${text.textContent}. ${range}`);
     }

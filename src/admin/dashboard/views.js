@@ -8,29 +8,31 @@ const RESULTS = {
 /** The facts below the summary; each tells trouble by its tone. */
 function statusFacts(status) {
   const { now, source, counts, capacity, snapshot, rejected, keepalive, requests } = status;
-  const { connect, interval, flush, guard } = source.resyncs;
-  const causes = [[connect, "connection"], [interval, "interval"], [flush, "flush"], [guard, "guard"]]
-    .filter(([n]) => n > 0).map(([n, cause]) => `${cause} ${count(n)}`).join(", ");
-  const reasons = Object.entries(rejected.by_reason).filter(([, n]) => n > 0).map(([reason, n]) => `${reason} ${count(n)}`).join(", ");
+  const each = (counts) => Object.entries(counts).filter(([, n]) => n > 0).map(([name, n]) => `${name} ${count(n)}`).join(", ");
+  const memory = share(capacity.memory_used_bytes, capacity.memory_bytes);
   const isFull = status.refused_total + status.displaced_total > 0;
   const reused = share(keepalive.reused_total, keepalive.reused_total + keepalive.opened_total);
   return facts([
     ["Source", [
-      foreign(source.url), source.connected ? ", connected" : ", not connected", source.since && ` for ${span(now - source.since)}`,
-      source.error && [": ", foreign(source.error)],
+      foreign(source.url), source.connected ? ", connected" : ", not connected",
+      source.since && ` for ${span(now - source.since)}`, source.error && [": ", foreign(source.error)],
     ], source.connected ? null : "warn"],
-    ["Last change", status.last_change_at === null ? "none yet" : `${ago(status.last_change_at, now)} (${plural(status.generation, "change")} in all)`],
-    ["Last resync", source.last_resync_at === null ? "none yet" : `${ago(source.last_resync_at, now)} (in all: ${causes})`,
+    ["Last change", status.last_change_at === null ? "none yet"
+      : `${ago(status.last_change_at, now)} (${plural(status.generation, "change")} in all)`],
+    ["Last resync", source.last_resync_at === null ? "none yet"
+      : `${ago(source.last_resync_at, now)} (in all: ${each(source.resyncs)})`,
       source.last_resync_at === null ? "warn" : null],
     ["Last push", source.last_push_at === null ? "none yet" : ago(source.last_push_at, now)],
     ["Table", [
-      plural(counts.tools, "tool"), plural(counts.redirects, "redirect"), plural(counts.domains, "domain"), plural(counts.routes, "route"),
+      plural(counts.tools, "tool"), plural(counts.redirects, "redirect"), plural(counts.domains, "domain"),
+      plural(counts.routes, "route"),
     ].join(", ")],
     ["Memory", [
-      `${share(capacity.memory_used_bytes, capacity.memory_bytes)} of ${bytes(capacity.memory_bytes)}, room for ${count(capacity.records)} records`,
+      `${memory} of ${bytes(capacity.memory_bytes)}, room for ${plural(capacity.records, "record")}`,
       isFull && `; no space for ${plural(status.refused_total, "new record")} and ${plural(status.displaced_total, "change")}`,
     ], isFull || capacity.memory_used_bytes > 0.9 * capacity.memory_bytes ? "warn" : null],
-    ["Rejected", rejected.routes === 0 ? "no routes" : el("a", { href: "#/rejected" }, `${plural(rejected.routes, "route")} (${reasons})`),
+    ["Rejected", rejected.routes === 0 ? "no routes"
+      : el("a", { href: "#/rejected" }, `${plural(rejected.routes, "route")} (${each(rejected.by_reason)})`),
       rejected.routes === 0 ? null : "warn"],
     ["Snapshot", snapshot && [
       snapshot.failed && "the last write failed; ",
@@ -46,7 +48,8 @@ function statusFacts(status) {
 /** What an operator can do about a removal that is held back. */
 function holdBox({ held }) {
   if (!held) return [];
-  const end = held.ends_at === null ? "its time begins again when Redis can be compared" : `until ${clock(held.ends_at)} unless the records come back`;
+  const end = held.ends_at === null ? "its time begins again when Redis can be compared"
+    : `until ${clock(held.ends_at)} unless the records come back`;
   return [el("p", null, `Held since ${clock(held.since)}, ${end}. To accept the removal of ${plural(held.records, "record")}: `,
     el("kbd", null, "urlproxyctl accept-withdrawal"), held.accept_file && [" (it writes ", code(held.accept_file), ")"])];
 }
@@ -68,18 +71,19 @@ const alarming = (part, whole) => el("span", { class: isAlarming(part, whole) ? 
 
 function troubles(tool) {
   return [
-    tool.unavailable > 0 && el("span", { class: "tag warn" }, `${tool.unavailable} of ${plural(tool.backends, "backend")} unavailable`),
-    tool.rejected > 0 && el("span", { class: "tag warn" }, `${tool.rejected} rejected`),
-  ];
+    tool.unavailable > 0 && `${count(tool.unavailable)} of ${plural(tool.backends, "backend")} unavailable`,
+    tool.rejected > 0 && `${plural(tool.rejected, "route")} rejected`,
+  ].filter(Boolean).map((text) => el("span", { class: "tag warn" }, text));
 }
 
 function backendsOf(tool) {
   if (tool.backends === 0) return "none";
   const more = tool.backends - 1;
-  return [code(tool.backend), more > 0 && el("span", { class: "quiet" }, ` and ${more} more${tool.unavailable ? "" : ", all up"}`)];
+  const health = tool.unavailable ? "" : ", all up";
+  return [code(tool.backend), more > 0 && el("span", { class: "quiet" }, ` and ${count(more)} more${health}`)];
 }
 
-/** The table of tools; `link({sort})` is the address of the same list in another order. */
+/** The table of tools; `link({ sort })` is the address of the same list in another order. */
 function toolsTable(answer, sorted, link) {
   const head = COLUMNS.map(({ sort, title, order = "descending", class: name }) => {
     const aria = sort && (sort === sorted ? order : "none");
@@ -87,13 +91,12 @@ function toolsTable(answer, sorted, link) {
   });
   const body = answer.items.map((tool) => el("tr", { "data-key": `tool ${tool.name}` },
     COLUMNS.map((column) => el("td", { class: column.class }, column.cell(tool)))));
-  const rest = answer.matching - answer.items.length;
-  const more = answer.items.length < 1000 ? el("a", { href: link({ limit: answer.items.length < 200 ? 200 : 1000 }) }, "Show more")
-    : "Search to see others.";
+  const listed = answer.items.length;
+  const more = listed < 1000 ? el("a", { href: link({ limit: listed < 200 ? 200 : 1000 }) }, "Show more") : "Search to see others.";
   return [
-    el("table", { class: "tools" }, el("caption", { class: "unseen" }, `Tools, sorted by ${sorted}`),
-      el("thead", null, el("tr", null, head)), el("tbody", null, body)),
-    rest > 0 && el("p", { class: "quiet" }, `${count(rest)} more. `, more),
+    table("tools", `Tools, sorted by ${sorted}`, head, body),
+    listed === 0 && quiet("No tools."),
+    answer.matching > listed && quiet(`${count(answer.matching - listed)} more. `, more),
   ];
 }
 
@@ -111,13 +114,16 @@ const backendList = (backends) => el("ul", { class: "plain" }, backends.map(back
 function originText(origin) {
   if (!origin) return el("span", { class: "quiet" }, "unknown");
   const { source, owner, host, since } = origin;
-  return [source && foreign(source), owner && [" for ", foreign(owner)], host && [" at ", foreign(host)], since && [" since ", time(since)]];
+  const where = host && [" at ", foreign(host)];
+  return [source && foreign(source), owner && [" for ", foreign(owner)], where, since && [" since ", time(since)]];
 }
 
 function toolPage(tool) {
   const total = sum(tool.requests);
   const classes = tool.requests.map((n, i) => n > 0 && `${count(n)} ${i + 1}xx`).filter(Boolean).join(", ");
-  const routes = tool.routes.map((route, i) => [i, [code(route.pattern), backendList(route.backends), originText(tool.origin?.[route.pattern])]]);
+  const routes = tool.routes.map(({ pattern, backends }, i) => [i, [
+    code(pattern), backendList(backends), originText(Object.hasOwn(tool.origin ?? {}, pattern) && tool.origin[pattern]),
+  ]]);
   return [
     tool.held && el("p", { class: "note warn" }, "Redis no longer has this tool. Its removal is held back."),
     el("dl", { class: "facts" }, facts([
@@ -131,12 +137,13 @@ function toolPage(tool) {
       ["Explain", el("a", { href: explainLink(`/${encodeURIComponent(tool.name)}/`, "") }, "a request to this tool")],
     ])),
     el("h2", null, "Routes, in the order in which they are tried"),
-    routes.length === 0 ? el("p", { class: "quiet" }, "None.") : grid("Routes", ["Pattern", "Backends", "Origin"], routes),
+    routes.length === 0 ? quiet("None.") : grid("Routes", ["Pattern", "Backends", "Origin"], routes),
     tool.rejected.length > 0 && [
-      el("h2", null, "Rejected routes"), grid("Rejected routes", ["Pattern", "Reason", "Text"], tool.rejected.map((entry, i) => [i, rejectedCells(entry)])),
+      el("h2", null, "Rejected routes"),
+      grid("Rejected routes", ["Pattern", "Reason", "Text"], tool.rejected.map((entry, i) => [i, rejectedCells(entry)])),
     ],
     el("h2", null, "Response times"),
-    tool.latency ? histogram(tool.latency) : el("p", { class: "quiet" }, "Measured for the busiest tools only (metrics_tools)."),
+    tool.latency ? histogram(tool.latency) : quiet("Measured for the busiest tools only (metrics_tools)."),
     el("h2", null, "Recent changes"),
     changesTable(tool.changes, false),
   ];
@@ -156,7 +163,7 @@ const rejectedCells = ({ pattern, reason, text }) => [pattern === null ? "all ro
 function rejectedPage(answer) {
   if (answer.total === 0) return [el("p", null, "No route is rejected.")];
   return [
-    el("p", null, `${plural(answer.total, "route")} in Redis that urlproxy does not serve. The other routes of the same tool are served.`,
+    el("p", null, `${plural(answer.total, "route")} in Redis that urlproxy does not serve. Other routes of a tool are served.`,
       answer.items.length < answer.total && ` Only ${count(answer.items.length)} are listed.`),
     grid("Rejected routes", ["Name", "Key in Redis", "Pattern", "Reason", "Text"], answer.items.map((entry, i) => [i, [
       entry.kind === "tool" ? toolLink(entry.name) : foreign(entry.name), code(entry.key), ...rejectedCells(entry),
@@ -166,18 +173,19 @@ function rejectedPage(answer) {
 
 /** Changes, newest first; `named` if they are of several records. */
 function changesTable(changes, named) {
-  if (changes.length === 0) return el("p", { class: "quiet" }, "None that is still known.");
+  if (changes.length === 0) return quiet("None that is still known.");
   const tones = { added: "good", changed: "quiet", removed: "warn" };
   const name = ({ kind, name }) => (kind === "tool" ? toolLink(name) : [foreign(name), ` (${kind})`]);
-  return grid("Changes", ["Time", "Change", ...(named ? ["Name"] : []), "Routes", "Backend"], changes.map((change, i) => [change.seq ?? i, [
+  const rows = changes.map((change, i) => [change.seq ?? i, [
     time(change.at), el("span", { class: `tag ${tones[change.change]}` }, change.change), ...(named ? [name(change)] : []),
     count(change.routes), change.backend ? code(change.backend) : UNKNOWN,
-  ]]));
+  ]]);
+  return grid("Changes", ["Time", "Change", ...(named ? ["Name"] : []), "Routes", "Backend"], rows);
 }
 
 function changesPage(answer) {
   return [
-    answer.missed > 0 && el("p", { class: "quiet" }, `${plural(answer.missed, "older change is", "older changes are")} no longer kept.`),
+    answer.missed > 0 && quiet(`${plural(answer.missed, "older change is", "older changes are")} no longer kept.`),
     changesTable(answer.items.toReversed(), true),
   ];
 }
@@ -187,7 +195,7 @@ const explainLink = (uri, host) => `#/explain?${new URLSearchParams(host ? { hos
 function explanation(answer) {
   if (answer.decisions.length === 0) return [el("p", null, "No location of this nginx uses the table.")];
   const isMatched = answer.decisions.some((decision) => decision.server_matches);
-  const unmatched = answer.host ? ["No server of this nginx is named ", foreign(answer.host), "; these are the decisions of all servers."]
+  const unmatched = answer.host ? ["No server is named ", foreign(answer.host), "; these are the decisions of all servers."]
     : "Without a host, these are the decisions of all servers.";
   return [
     !isMatched && el("p", { class: "note warn" }, unmatched),
@@ -200,11 +208,13 @@ function decisionBox(decision, isOther) {
   const { result, normalized, record, patterns, backends } = decision;
   const tone = { route: "good", default: "good", redirect: "good", miss: "warn", unready: "bad" }[result];
   const servers = decision.server.map((name, i) => [i > 0 && ", ", foreign(name)]);
+  const domain = decision.domain && [" below ", foreign(decision.domain)];
+  const choice = backends.length === 1 ? "Backend" : "Backends, of which one gets the request";
   return el("article", { class: `decision ${isOther ? "other" : ""}` },
     el("h2", null, el("span", { class: `tag ${tone}` }, result), " ", foreign(decision.why)),
     el("dl", { class: "facts" }, facts([
       ["Server", [servers.length ? servers : "without a name", !decision.server_matches && " (does not match this host)"]],
-      ["Location", [code(decision.location), ` in ${decision.mode} mode`, decision.domain && [" below ", foreign(decision.domain)]]],
+      ["Location", [code(decision.location), ` in ${decision.mode} mode`, domain]],
       ["Host", normalized?.host && foreign(normalized.host)],
       ["Path", normalized?.path && code(normalized.path)],
       ["Tool", normalized?.tool && [toolLink(normalized.tool), normalized.rest && [", then ", code(normalized.rest)]]],
@@ -217,5 +227,5 @@ function decisionBox(decision, isOther) {
       foreign(tried.record), code(tried.pattern), code(tried.tested),
       tried.matched ? el("b", null, "✓ matches") : el("span", { class: "quiet" }, "✗ does not match"),
     ]])),
-    backends.length > 0 && [el("h3", null, backends.length === 1 ? "Backend" : "Backends, of which one gets the request"), backendList(backends)]);
+    backends.length > 0 && [el("h3", null, choice), backendList(backends)]);
 }

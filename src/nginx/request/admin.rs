@@ -8,20 +8,15 @@ use ngx::core::Status;
 use super::body::TableBody;
 use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
 use crate::admin::query::{Query, shown};
-use crate::admin::routes;
+use crate::admin::{dashboard, routes};
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::handler::{Handler, HandlerStatus};
 use crate::nginx::ffi::request::Request;
 use crate::table::Table;
 
-/// The dashboard, until it is written.
-const DASHBOARD: &str = "<!doctype html><title>urlproxy</title><p>See <a href=\"api/routes\">api/routes</a>.</p>\n";
-const DASHBOARD_POLICY: &str =
-    "default-src 'none'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-
 /// All pages, by their path below the location. A path that ends in a slash is followed by a name.
 const PAGES: &[PageEntry] = &[
-    PageEntry::always("/", &[], |_| Ok(Answer::html(DASHBOARD, DASHBOARD_POLICY))),
+    PageEntry::always("/", &[], |_| Ok(Answer::html(dashboard::PAGE, dashboard::POLICY))),
     PageEntry::always("/live", &[], |_| Ok(Answer::text("live\n"))),
     PageEntry::always("/ready", &[], ready),
     PageEntry::loaded("/api/routes", routes::PARAMETERS, |call| {
