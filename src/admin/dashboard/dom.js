@@ -64,7 +64,8 @@ function foreign(text, name = "bdi", attributes = null) {
 }
 const code = (text) => foreign(text, "code", { dir: "ltr" });
 
-const toolLink = (name) => el("a", { href: `#/tool/${encodeURIComponent(name)}` }, name === "" ? "(empty name)" : foreign(name));
+const toolLink = (name, text = name === "" ? "(empty name)" : foreign(name)) =>
+  el("a", { href: `#/tool/${encodeURIComponent(name)}` }, text);
 
 const UNKNOWN = "–";
 const known = (format) => (value, ...rest) => (Number.isFinite(value) ? format(value, ...rest) : UNKNOWN);
@@ -116,7 +117,7 @@ function grid(caption, columns, rows) {
   const head = all.map(([text, name]) => el("th", { scope: "col", class: name }, text));
   const row = (cells) => cells.map((cell, i) => el("td", { class: all[i][1] }, cell));
   const body = rows.map(([key, cells]) => el("tr", { "data-key": key }, row(cells)));
-  return el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption }, table(null, caption, head, body));
+  return table(null, caption, head, body);
 }
 
 const quiet = (...text) => el("p", { class: "quiet" }, text);

@@ -58,7 +58,7 @@ class Poller {
 
 const rates = new Rates();
 rates.plot(byId("request-plot"), "Requests", ([all]) => all, ([all]) => `${rate(all)}/s`);
-rates.plot(byId("error-plot"), "5xx", ([, errors]) => errors, ([all, errors, unrouted]) => (errors === 0 ? "none"
+rates.plot(byId("error-plot"), "5xx responses", ([, errors]) => errors, ([all, errors, unrouted]) => (errors === 0 ? "none"
   : `${rate(errors)}/s, ${share(errors, all)} of requests${unrouted > 0 ? `; ${rate(unrouted)}/s without a route` : ""}`));
 
 /** The last status, when it came, and since when none comes; times of this computer, in seconds. */

@@ -92,7 +92,8 @@ function toolsTable(answer, sorted, link) {
   const body = answer.items.map((tool) => el("tr", { "data-key": `tool ${tool.name}` },
     COLUMNS.map((column) => el("td", { class: column.class }, column.cell(tool)))));
   const listed = answer.items.length;
-  const more = listed < 1000 ? el("a", { href: link({ limit: listed < 200 ? 200 : 1000 }) }, "Show more") : "Search to see others.";
+  const limit = listed < 200 ? 200 : 1000;
+  const more = listed < limit ? el("a", { href: link({ limit }) }, "Show more") : "Search to see others.";
   return [
     table("tools", `Tools, sorted by ${sorted}`, head, body),
     listed === 0 && quiet("No tools."),
@@ -165,8 +166,8 @@ function rejectedPage(answer) {
   return [
     el("p", null, `${plural(answer.total, "route")} in Redis that urlproxy does not serve. Other routes of a tool are served.`,
       answer.items.length < answer.total && ` Only ${count(answer.items.length)} are listed.`),
-    grid("Rejected routes", ["Name", "Key in Redis", "Pattern", "Reason", "Text"], answer.items.map((entry, i) => [i, [
-      entry.kind === "tool" ? toolLink(entry.name) : foreign(entry.name), code(entry.key), ...rejectedCells(entry),
+    grid("Rejected routes", ["Key in Redis", "Pattern", "Reason", "Text"], answer.items.map((entry, i) => [i, [
+      entry.kind === "tool" ? toolLink(entry.name, code(entry.key)) : code(entry.key), ...rejectedCells(entry),
     ]])),
   ];
 }
@@ -180,7 +181,7 @@ function changesTable(changes, named) {
     time(change.at), el("span", { class: `tag ${tones[change.change]}` }, change.change), ...(named ? [name(change)] : []),
     count(change.routes), change.backend ? code(change.backend) : UNKNOWN,
   ]]);
-  return grid("Changes", ["Time", "Change", ...(named ? ["Name"] : []), "Routes", "Backend"], rows);
+  return grid("Changes", ["Time", "Change", ...(named ? ["Name"] : []), ["Routes", "n wide"], "Backend"], rows);
 }
 
 function changesPage(answer) {
