@@ -32,7 +32,7 @@ pub const PAGE: &str = concat!(
 /// a tenant would do nothing; the last directive also forbids making markup from strings.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-/3P/9lQPxYLSBkt4GXhRbcxYMb7rhWxNjtJM3bRvMA0='; ",
+    "script-src 'sha256-H/5MXD46f/LZUY2cfufXZDUSZQF+OfBPd5WugoQeLwk='; ",
     "style-src 'sha256-vnygP8Og/H3Gg0SokzR0RBAQP+pL3zYdE0LrteRU9Ew='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",

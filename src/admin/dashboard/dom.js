@@ -64,8 +64,10 @@ function foreign(text, name = "bdi", attributes = null) {
 }
 const code = (text) => foreign(text, "code", { dir: "ltr" });
 
-const toolLink = (name, text = name === "" ? "(empty name)" : foreign(name)) =>
-  el("a", { href: `#/tool/${encodeURIComponent(name)}` }, text);
+/** A link to the page of a tool or domain. A redirect belongs to the tool of its name. */
+function recordLink(kind, name, text = name === "" ? "(empty name)" : foreign(name)) {
+  return el("a", { href: `#/${kind === "domain" ? "domain" : "tool"}/${encodeURIComponent(name)}` }, text);
+}
 
 const UNKNOWN = "–";
 const known = (format) => (value, ...rest) => (Number.isFinite(value) ? format(value, ...rest) : UNKNOWN);

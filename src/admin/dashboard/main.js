@@ -152,8 +152,9 @@ function toolsLink(changes) {
 
 const askTools = (signal) => fill(byId("tools"), signal, () => get("api/tools", toolsQuery(), signal), (answer) => {
   const { search, sort } = toolsQuery();
-  const all = health.status?.counts.tools;
-  show(byId("matching"), search ? `${count(answer.matching)} of ${plural(all, "tool")}` : plural(answer.matching, "tool"));
+  const { tools, domains } = health.status?.counts ?? {};
+  const matching = search ? `${count(answer.matching)} of ${count(tools + domains)}` : count(answer.matching);
+  show(byId("matching"), `${matching} ${domains > 0 ? "tools and domains" : "tools"}`);
   return toolsTable(answer, sort, toolsLink);
 });
 
@@ -169,13 +170,15 @@ const detail = (path, query, nodes) => (signal) => fill(byId("detail-body"), sig
 function pageOf(fragment) {
   const [path, query = ""] = fragment.replace(/^#/, "").split(/\?(.*)/s);
   const found = { path, query: new URLSearchParams(query) };
-  if (path.startsWith("/tool/")) {
-    const name = decoded(path.slice("/tool/".length));
-    const title = name === null ? "Not a tool's name" : `Tool ${name}`;
+  const record = /^\/(tool|domain)\/(.*)/s.exec(path);
+  if (record) {
+    const [, kind, encoded] = record;
+    const name = decoded(encoded);
     // A URL cannot have these names as a segment, not even encoded.
-    const reachable = name !== null && !["", ".", ".."].includes(name);
-    const ask = reachable ? detail(`api/routes/${encodeURIComponent(name)}`, null, toolPage)
-      : () => show(byId("detail-body"), el("p", null, "A tool with this name has no page: no URL can name it."));
+    const isReachable = name !== null && !["", ".", ".."].includes(name);
+    const ask = isReachable ? detail(`api/routes/${encodeURIComponent(name)}`, kind === "domain" && { kind }, recordPage)
+      : () => show(byId("detail-body"), el("p", null, `A ${kind} of this name has no page: no URL can name it.`));
+    const title = `${kind === "domain" ? "Domain" : "Tool"} ${name ?? encoded}`;
     return { ...found, key: path, title, section: "detail", seconds: 3, ask };
   }
   const pages = {

@@ -46,16 +46,16 @@ function statusFacts(status) {
 }
 
 /** What an operator can do about a removal that is held back. */
-function holdBox({ held }) {
+function holdBox({ held, now }) {
   if (!held) return [];
-  const end = held.ends_at === null ? "its time begins again when Redis can be compared"
-    : `until ${clock(held.ends_at)} unless the records come back`;
-  return [el("p", null, `Held since ${clock(held.since)}, ${end}. To accept the removal of ${plural(held.records, "record")}: `,
+  const end = held.ends_at === null ? "until Redis can be compared again and the time of the hold has passed"
+    : `${span(held.ends_at - now)} are left unless the routes come back`;
+  return [el("p", null, `Held for ${span(now - held.since)}; ${end}. To accept the removal now: `,
     el("kbd", null, "urlproxyctl accept-withdrawal"), held.accept_file && [" (it writes ", code(held.accept_file), ")"])];
 }
 
 const COLUMNS = [
-  { sort: "name", title: "Tool", order: "ascending", class: "name", cell: (tool) => [toolLink(tool.name), troubles(tool)] },
+  { sort: "name", title: "Tool", order: "ascending", class: "name", cell: nameOf },
   { title: "Backends", class: "wide backends", cell: backendsOf },
   { sort: "rate", title: "Requests/s", class: "n", cell: (tool) => rate(tool.rate) },
   { title: "5xx now", class: "n", cell: (tool) => alarming(tool.error_rate, tool.rate) },
@@ -69,18 +69,20 @@ const meanLatency = ({ requests, milliseconds }) => milliseconds / sum(requests)
 const isAlarming = (part, whole) => part / whole >= 0.05;
 const alarming = (part, whole) => el("span", { class: isAlarming(part, whole) ? "bad" : null }, share(part, whole));
 
-function troubles(tool) {
-  return [
+function nameOf(tool) {
+  const troubles = [
     tool.unavailable > 0 && `${count(tool.unavailable)} of ${plural(tool.backends, "backend")} unavailable`,
     tool.rejected > 0 && `${plural(tool.rejected, "route")} rejected`,
-  ].filter(Boolean).map((text) => el("span", { class: "tag warn" }, text));
+  ];
+  return [
+    recordLink(tool.kind, tool.name), tool.kind === "domain" && el("span", { class: "quiet" }, " (domain)"),
+    troubles.filter(Boolean).map((text) => el("span", { class: "tag warn" }, text)),
+  ];
 }
 
 function backendsOf(tool) {
   if (tool.backends === 0) return "none";
-  const more = tool.backends - 1;
-  const health = tool.unavailable ? "" : ", all up";
-  return [code(tool.backend), more > 0 && el("span", { class: "quiet" }, ` and ${count(more)} more${health}`)];
+  return [code(tool.backend), tool.backends > 1 && el("span", { class: "quiet" }, ` and ${count(tool.backends - 1)} more`)];
 }
 
 /** The table of tools; `link({ sort })` is the address of the same list in another order. */
@@ -119,14 +121,16 @@ function originText(origin) {
   return [source && foreign(source), owner && [" for ", foreign(owner)], where, since && [" since ", time(since)]];
 }
 
-function toolPage(tool) {
+/** The page of a tool or domain. */
+function recordPage(tool) {
+  const example = tool.kind === "domain" ? explainLink("/", tool.name) : explainLink(`/${encodeURIComponent(tool.name)}/`, "");
   const total = sum(tool.requests);
   const classes = tool.requests.map((n, i) => n > 0 && `${count(n)} ${i + 1}xx`).filter(Boolean).join(", ");
   const routes = tool.routes.map(({ pattern, backends }, i) => [i, [
     code(pattern), backendList(backends), originText(Object.hasOwn(tool.origin ?? {}, pattern) && tool.origin[pattern]),
   ]]);
   return [
-    tool.held && el("p", { class: "note warn" }, "Redis no longer has this tool. Its removal is held back."),
+    tool.held && el("p", { class: "note warn" }, "Redis no longer has these routes. Their removal is held back."),
     el("dl", { class: "facts" }, facts([
       ["Now", tool.rate === null ? "not among the busiest tools"
         : `${rate(tool.rate)} requests/s${tool.rate > 0 ? `, ${share(tool.error_rate, tool.rate)} of them 5xx` : ""}`],
@@ -134,8 +138,8 @@ function toolPage(tool) {
       ["5xx", share(failed(tool.requests), total), isAlarming(failed(tool.requests), total) ? "warn" : null],
       ["Mean time", latency(meanLatency(tool))],
       ["Sent", bytes(tool.bytes)],
-      ["Redirect", tool.redirect ? "to its canonical host" : "none"],
-      ["Explain", el("a", { href: explainLink(`/${encodeURIComponent(tool.name)}/`, "") }, "a request to this tool")],
+      ["Redirect", tool.redirect && "to its canonical host"],
+      ["Explain", el("a", { href: example }, "a request that comes here")],
     ])),
     el("h2", null, "Routes, in the order in which they are tried"),
     routes.length === 0 ? quiet("None.") : grid("Routes", ["Pattern", "Backends", "Origin"], routes),
@@ -167,7 +171,7 @@ function rejectedPage(answer) {
     el("p", null, `${plural(answer.total, "route")} in Redis that urlproxy does not serve. Other routes of a tool are served.`,
       answer.items.length < answer.total && ` Only ${count(answer.items.length)} are listed.`),
     grid("Rejected routes", ["Key in Redis", "Pattern", "Reason", "Text"], answer.items.map((entry, i) => [i, [
-      entry.kind === "tool" ? toolLink(entry.name, code(entry.key)) : code(entry.key), ...rejectedCells(entry),
+      recordLink(entry.kind, entry.name, code(entry.key)), ...rejectedCells(entry),
     ]])),
   ];
 }
@@ -176,7 +180,7 @@ function rejectedPage(answer) {
 function changesTable(changes, named) {
   if (changes.length === 0) return quiet("None that is still known.");
   const tones = { added: "good", changed: "quiet", removed: "warn" };
-  const name = ({ kind, name }) => (kind === "tool" ? toolLink(name) : [foreign(name), ` (${kind})`]);
+  const name = ({ kind, name }) => [recordLink(kind, name), kind !== "tool" && ` (${kind})`];
   const rows = changes.map((change, i) => [change.seq ?? i, [
     time(change.at), el("span", { class: `tag ${tones[change.change]}` }, change.change), ...(named ? [name(change)] : []),
     count(change.routes), change.backend ? code(change.backend) : UNKNOWN,
@@ -195,16 +199,21 @@ const explainLink = (uri, host) => `#/explain?${new URLSearchParams(host ? { hos
 
 function explanation(answer) {
   if (answer.decisions.length === 0) return [el("p", null, "No location of this nginx uses the table.")];
-  const isMatched = answer.decisions.some((decision) => decision.server_matches);
-  const unmatched = answer.host ? ["No server is named ", foreign(answer.host), "; these are the decisions of all servers."]
-    : "Without a host, these are the decisions of all servers.";
+  // Null: only a regular expression may match, or this is a default server.
+  const isOwn = (decision) => decision.server_matches === true && decision.location_matches !== false;
+  const isMatched = answer.decisions.some(isOwn);
+  const unmatched = answer.host ? "No location is known to serve this URL; these are the decisions of all locations."
+    : "Without a host, these are the decisions of all locations.";
   return [
     !isMatched && el("p", { class: "note warn" }, unmatched),
-    answer.decisions.map((decision) => decisionBox(decision, isMatched && !decision.server_matches)),
+    answer.decisions.map((decision) => decisionBox(decision, isMatched && !isOwn(decision))),
+    answer.omitted > 0 && quiet(`${plural(answer.omitted, "location")} that match worse are left out.`),
   ];
 }
 
-/** One decision; `isOther` if it is not that of the host's own server. */
+const MATCHES = new Map([[false, " (does not match)"], [null, " (may match)"]]);
+
+/** One decision; `isOther` if another one is that of the URL's own location. */
 function decisionBox(decision, isOther) {
   const { result, normalized, record, patterns, backends } = decision;
   const tone = { route: "good", default: "good", redirect: "good", miss: "warn", unready: "bad" }[result];
@@ -214,12 +223,13 @@ function decisionBox(decision, isOther) {
   return el("article", { class: `decision ${isOther ? "other" : ""}` },
     el("h2", null, el("span", { class: `tag ${tone}` }, result), " ", foreign(decision.why)),
     el("dl", { class: "facts" }, facts([
-      ["Server", [servers.length ? servers : "without a name", !decision.server_matches && " (does not match this host)"]],
-      ["Location", [code(decision.location), ` in ${decision.mode} mode`, domain]],
+      ["Server", [servers.length ? servers : "without a name", MATCHES.get(decision.server_matches)]],
+      ["Location", [code(decision.location), MATCHES.get(decision.location_matches)]],
+      ["Mode", [decision.mode, domain]],
       ["Host", normalized?.host && foreign(normalized.host)],
       ["Path", normalized?.path && code(normalized.path)],
-      ["Tool", normalized?.tool && [toolLink(normalized.tool), normalized.rest && [", then ", code(normalized.rest)]]],
-      ["Answered by", record && (decision.tool === record ? toolLink(record) : foreign(record))],
+      ["Tool", normalized?.tool && [recordLink("tool", normalized.tool), normalized.rest && [", then ", code(normalized.rest)]]],
+      ["Answered by", record && recordLink(decision.mode === "domain" ? "domain" : "tool", record)],
       ["Status", decision.status === null ? "that of the backend" : String(decision.status)],
       ["Redirect", decision.redirect && code(decision.redirect)],
       ["Origin", decision.origin && originText(decision.origin)],
