@@ -33,7 +33,7 @@ pub const PAGE: &str = concat!(
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
     "script-src 'sha256-H/5MXD46f/LZUY2cfufXZDUSZQF+OfBPd5WugoQeLwk='; ",
-    "style-src 'sha256-vnygP8Og/H3Gg0SokzR0RBAQP+pL3zYdE0LrteRU9Ew='; ",
+    "style-src 'sha256-eA+UEM119ntKVLWa17GkxhlLOSZZBDn99krehn/Ewyo='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",
 );

@@ -41,7 +41,7 @@ ARGUMENTS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-fir
 WATCH = """
     window.found = [];
     for (const name of ["alert", "confirm", "prompt", "open"]) window[name] = (text) => { found.push(`${name}: ${text}`); };
-    addEventListener("securitypolicyviolation", (e) => found.push(`violation of ${e.effectiveDirective}: ${e.blockedURI} ${e.sample}`));
+    addEventListener("securitypolicyviolation", (e) => found.push(`violation: ${e.effectiveDirective} ${e.blockedURI} ${e.sample}`));
     addEventListener("error", (e) => found.push(`error: ${e.message ?? e.target}`), true);
     addEventListener("unhandledrejection", (e) => found.push(`rejection: ${e.reason}`));
 """
@@ -97,7 +97,8 @@ class Browser:
 
     def look(self, name):
         width, height = LOOKS[name]
-        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=name == "phone")
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == "phone"}
+        self.devtools("Emulation.setDeviceMetricsOverride", **size)
         scheme = "dark" if name == "dark" else "light"
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
