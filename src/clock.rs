@@ -7,6 +7,11 @@ pub fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Milliseconds since 1970-01-01 UTC.
+pub fn unix_milliseconds() -> u64 {
+    u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Whole seconds since 1970-01-01 UTC.
 pub fn unix_seconds() -> u64 {
     unix_time().as_secs()

@@ -196,7 +196,7 @@ mod tests {
     use crate::sync::JournalReader;
     use crate::table::{Capacity, OwnedTable};
 
-    const CAPACITY: Capacity = Capacity { buckets: 100, cells: 1000, tools: 500, health: 1 };
+    const CAPACITY: Capacity = Capacity { buckets: 100, cells: 1000, tools: 500, health: 1, ..Capacity::NONE };
 
     fn table(tools: u64) -> OwnedTable {
         let owned = OwnedTable::new(CAPACITY);

@@ -83,7 +83,7 @@ mod tests {
     use crate::table::{Capacity, OwnedTable, Scratch, Writer};
 
     fn listed(names: &[&str]) -> String {
-        let owned = OwnedTable::new(Capacity { buckets: 4, cells: 40, tools: 24, health: 1 });
+        let owned = OwnedTable::new(Capacity { buckets: 4, cells: 40, tools: 24, health: 1, ..Capacity::NONE });
         let (mut writer, _) = Writer::attach(owned.table());
         let route = Route { pattern: Pattern::any(), backends: vec!["http://10.0.0.1:1".parse().unwrap()] };
         for name in names {
