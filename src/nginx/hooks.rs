@@ -8,6 +8,7 @@ use nginx_sys::{
 use super::conf::checks;
 use super::conf::location::LocationConf;
 use super::conf::main::MainConf;
+use super::conf::pages::admin_prefix;
 use super::ffi::config_error::ConfigError;
 use super::ffi::cycle::Cycle;
 use super::ffi::entry::Hooks;
@@ -15,6 +16,7 @@ use super::ffi::module::Module;
 use super::ffi::parser::{Parser, Push};
 use super::lifecycle;
 use super::request::access::{Access, BeforeContent};
+use super::request::admin::Admin;
 use super::request::counters::CountRequest;
 use super::request::list::List;
 use super::request::variables::VARIABLES;
@@ -46,6 +48,10 @@ impl Hooks for Module {
         checks::warn(parser, main, conf);
         if conf.list.is_some() {
             location.set_handler::<List>();
+        }
+        if conf.admin.is_some() {
+            conf.admin_prefix = admin_prefix(conf, &location)?;
+            location.set_handler::<Admin>();
         }
         Ok(())
     }

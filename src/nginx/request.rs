@@ -2,6 +2,8 @@
 //! `counters`), `variables` and backend selection (`peers`, `reuse_key`) read it.
 
 pub(super) mod access;
+pub(super) mod admin;
+pub(super) mod body;
 pub(super) mod counters;
 pub(super) mod endpoint;
 pub(super) mod list;

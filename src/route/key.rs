@@ -48,6 +48,21 @@ impl Kind {
         [Self::Redirect, Self::Domain].into_iter().find(is_marked).unwrap_or(Self::Tool)
     }
 
+    /// Splits an encoded key into its kind and the tool's name or the domain.
+    pub fn split(key: &[u8]) -> (Self, &[u8]) {
+        let kind = Self::of(key);
+        (kind, key.get(kind.mark().len()..).unwrap_or_default())
+    }
+
+    /// As in the JSON of the admin API: `tool`, `redirect` or `domain`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Redirect => "redirect",
+            Self::Domain => "domain",
+        }
+    }
+
     /// The prefix of this kind's keys. Tool names, path segments and hosts have no slash, so none of them begins like another
     /// kind's key.
     const fn mark(self) -> &'static [u8] {
@@ -105,8 +120,8 @@ impl RouteKey {
     /// # Errors
     /// Those of [`RouteKey::try_new`]; they mean damaged memory.
     pub fn from_table(key: &[u8]) -> Result<Self, KeyError> {
-        let kind = Kind::of(key);
-        Self::try_new(kind, key.get(kind.mark().len()..).unwrap_or_default())
+        let (kind, name) = Kind::split(key);
+        Self::try_new(kind, name)
     }
 
     /// The encoded key.
@@ -121,7 +136,7 @@ impl RouteKey {
 
     /// The tool's name or the domain.
     pub fn name(&self) -> &[u8] {
-        self.0.get(self.kind().mark().len()..).unwrap_or_default()
+        Kind::split(&self.0).1
     }
 }
 

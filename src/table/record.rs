@@ -169,7 +169,8 @@ impl<'a> Record<'a> {
         self.bytes
     }
 
-    pub(super) fn byte_len(&self) -> usize {
+    /// Size of the encoded record in bytes.
+    pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
 

@@ -250,6 +250,11 @@ impl<'c> Location<'c> {
         self.as_ref().noname() != 0
     }
 
+    /// Whether the location has only one path: `location = /path`.
+    pub fn is_exact(&self) -> bool {
+        self.as_ref().exact_match() != 0
+    }
+
     /// Makes `H` the content handler of the location.
     pub fn set_handler<H: Handler>(&mut self) {
         // SAFETY: owned by nginx and alive as long as the configuration; nothing else accesses it now.
