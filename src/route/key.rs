@@ -73,21 +73,6 @@ impl Kind {
         }
     }
 
-    /// The kind of an encoded key, and the name in it.
-    pub fn split(key: &[u8]) -> (Self, &[u8]) {
-        let kind = Self::of(key);
-        (kind, key.get(kind.mark().len()..).unwrap_or_default())
-    }
-
-    /// The name of the kind.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tool => "tool",
-            Self::Redirect => "redirect",
-            Self::Domain => "domain",
-        }
-    }
-
     /// The plural, for log lines.
     pub fn plural(self) -> &'static str {
         match self {

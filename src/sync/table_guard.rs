@@ -5,9 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::journal::{Journal, Level};
+use crate::clock;
 use crate::registry::key_of;
 use crate::route::{Kind, RouteKey};
 use crate::table::{Header, Writer};
@@ -169,8 +168,7 @@ struct Now {
 
 impl Now {
     fn read() -> Self {
-        let seconds = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0) + 1;
-        Self { instant: Instant::now(), seconds }
+        Self { instant: Instant::now(), seconds: clock::monotonic_seconds() }
     }
 
     /// The hold in a table's header.
