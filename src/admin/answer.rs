@@ -66,7 +66,6 @@ impl Answer {
     }
 
     /// A page of another type.
-    #[expect(dead_code, reason = "for `/metrics`")]
     #[must_use]
     pub fn with_content_type(self, content_type: &'static str) -> Self {
         Self { content_type, ..self }

@@ -98,6 +98,11 @@ fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
     }
 }
 
+/// Number of routes of an encoded record.
+pub(super) fn route_count(bytes: &[u8]) -> u64 {
+    Record::new(bytes, 0).route_count()
+}
+
 /// Identifies the record that a lookup found, for [`Table::is_current`](super::Table::is_current).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
@@ -218,6 +223,11 @@ impl<'a> Record<'a> {
             }
             None => (0, Reader(&[]), None),
         }
+    }
+
+    /// Number of routes; none of a redirect.
+    pub fn route_count(&self) -> u64 {
+        self.shape().0.into()
     }
 
     /// The routes, in matching order.

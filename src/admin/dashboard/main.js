@@ -175,7 +175,7 @@ function pageOf(fragment) {
     const [, kind, encoded] = record;
     const name = decoded(encoded);
     // A URL cannot have these names as a segment, not even encoded.
-    const isReachable = name !== null && !["", ".", ".."].includes(name);
+    const isReachable = name !== null && ![".", ".."].includes(name);
     const ask = isReachable ? detail(`api/routes/${encodeURIComponent(name)}`, kind === "domain" && { kind }, recordPage)
       : () => show(byId("detail-body"), el("p", null, `A ${kind} of this name has no page: no URL can name it.`));
     const title = `${kind === "domain" ? "Domain" : "Tool"} ${name ?? encoded}`;

@@ -6,9 +6,12 @@ use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD};
 use ngx::core::Status;
 
 use super::body::TableBody;
+use super::peers::now_seconds;
+use crate::admin::about::{About, Build, Guard};
 use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
 use crate::admin::query::{Query, shown};
-use crate::admin::{dashboard, routes};
+use crate::admin::{changes, dashboard, metrics, rejected, routes, status, tool, tools};
+use crate::clock;
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::handler::{Handler, HandlerStatus};
 use crate::nginx::ffi::request::Request;
@@ -19,6 +22,16 @@ const PAGES: &[PageEntry] = &[
     PageEntry::always("/", &[], |_| Ok(Answer::html(dashboard::PAGE, dashboard::POLICY))),
     PageEntry::always("/live", &[], |_| Ok(Answer::text("live\n"))),
     PageEntry::always("/ready", &[], ready),
+    PageEntry::always("/metrics", &[], |call| Ok(metrics::metrics(&call.about(), call.table))),
+    PageEntry::always("/api/status", &[], |call| Ok(status::status(&call.about(), call.table))),
+    PageEntry::always("/api/rejected", &[], |call| Ok(rejected::rejected(&call.about(), call.table))),
+    PageEntry::always("/api/changes", changes::PARAMETERS, |call| {
+        changes::changes(&call.about(), call.table, &call.query)
+    }),
+    PageEntry::loaded("/api/tools", tools::PARAMETERS, |call| tools::tools(call.about(), call.table, &call.query)),
+    PageEntry::loaded("/api/routes/", tool::PARAMETERS, |call| {
+        tool::tool(&call.about(), call.table, &call.query, call.name)
+    }),
     PageEntry::loaded("/api/routes", routes::PARAMETERS, |call| {
         routes::routes(&call.conf.name, call.table, &call.query)
     }),
@@ -33,11 +46,35 @@ pub(super) struct Call<'c> {
     /// The parameters: only those that the page knows.
     pub query: Query,
     /// The name that follows a path with a slash at its end.
-    #[expect(dead_code, reason = "for the page of a tool")]
     pub name: &'c [u8],
     /// The request itself.
-    #[expect(dead_code, reason = "for `explain`")]
     pub request: Request<'c>,
+}
+
+impl Call<'_> {
+    /// What the pages know about the table.
+    fn about(&self) -> About {
+        let settings = &self.conf.settings;
+        About {
+            table: self.conf.name.clone(),
+            source: settings.source.to_string(),
+            snapshot: settings.snapshot.as_ref().map(|snapshot| snapshot.path.clone()),
+            guard: settings.withdrawal_guard.as_ref().map(|guard| Guard {
+                hold: guard.hold,
+                longest: guard.longest_hold(),
+                accept_file: guard.accept.clone(),
+            }),
+            health: self.request.main_conf().map_or_else(Default::default, |main| main.health()),
+            build: Build {
+                version: env!("CARGO_PKG_VERSION"),
+                id: env!("URLPROXY_BUILD_ID"),
+                nginx: env!("URLPROXY_NGINX_VERSION"),
+            },
+            now: clock::unix_milliseconds(),
+            monotonic_seconds: clock::monotonic_seconds(),
+            health_seconds: now_seconds(),
+        }
+    }
 }
 
 /// A page: its path, its parameters, and the function that makes it.
