@@ -40,7 +40,7 @@ mod writer;
 #[cfg(not(loom))]
 pub use carry::carry_over;
 pub use counters::{Counters, StatusClass, Tally};
-pub use health::{Health, HealthKey, HealthSettings};
+pub use health::{Availability, Health, HealthKey, HealthSettings};
 pub use layout::{Capacity, Header, LayoutError, LoadedFrom, MAX_RECORD_BYTES};
 pub use memory::OwnedTable;
 pub use reader::{Lookup, Scratch};
@@ -58,6 +58,11 @@ pub struct HashedKey<'n> {
 }
 
 impl<'n> HashedKey<'n> {
+    /// The key.
+    pub fn key(&self) -> LookupKey<'n> {
+        self.key
+    }
+
     /// The tool's redirect, if this is a tool's key: no hash is calculated for it. `None` when it can have none.
     #[inline(always)]
     pub fn redirect(&self) -> Option<Self> {

@@ -167,6 +167,11 @@ impl<'n> LookupKey<'n> {
         self.name
     }
 
+    /// The encoded key, see [`RouteKey::as_bytes`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [self.mark, self.name].concat()
+    }
+
     /// Whether this equals an encoded key.
     #[inline(always)]
     pub fn is(&self, key: &[u8]) -> bool {
@@ -256,11 +261,6 @@ mod tests {
         }
     }
 
-    /// The encoded key.
-    fn written(key: LookupKey<'_>) -> Vec<u8> {
-        [key.mark, key.name].concat()
-    }
-
     #[test]
     fn the_longest_names_fit() {
         let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
@@ -282,7 +282,7 @@ mod tests {
             LookupKey::wildcard(b"www.example.org").unwrap(),
         ];
         for (number, key) in asked.iter().enumerate() {
-            let written = written(*key);
+            let written = key.to_bytes();
             let read = LookupKey::from(&written[..]);
             assert_eq!((read.mark, read.name, read.mark()), (key.mark, key.name, number as u64));
             assert_eq!(asked.iter().position(|other| other.is(&written)), Some(number));
@@ -316,10 +316,10 @@ mod tests {
             ("[::1]", None),
         ] {
             assert_eq!(
-                written(LookupKey::domain(&normal_host(host.as_bytes()).unwrap())),
+                LookupKey::domain(&normal_host(host.as_bytes()).unwrap()).to_bytes(),
                 format!("/d{host}").as_bytes()
             );
-            let found = LookupKey::wildcard(host.as_bytes()).map(written);
+            let found = LookupKey::wildcard(host.as_bytes()).map(|key| key.to_bytes());
             assert_eq!(found.as_deref(), wildcard.map(str::as_bytes), "{host}");
         }
         assert_eq!(normal_host(b"[2001:db8:0::1]").as_deref(), Some(&b"[2001:db8::1]"[..]));
