@@ -4,10 +4,14 @@
 //! [`answer::Answer`] is a page with its status and headers; [`query`] reads the parameters of a request.
 
 pub mod answer;
+pub mod explain;
 pub mod json;
 pub mod list;
 pub mod page;
+pub mod place;
 pub mod query;
+pub mod request_host;
 pub mod routes;
 #[cfg(test)]
 mod testing;
+pub mod why;
