@@ -35,5 +35,6 @@ pub(super) mod stream;
 pub(super) mod timer;
 pub(super) mod upstream;
 pub(super) mod upstream_block;
+pub(super) mod uri;
 pub(super) mod variable;
 pub(super) mod zone;
