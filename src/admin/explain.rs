@@ -1,12 +1,12 @@
 //! The document of `/api/explain`: for a host and a URI, the decision of each location that routes.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Most bytes of the text that a pattern was searched in.
 const MAX_TESTED_BYTES: usize = 512;
 
 /// The decisions for one host and URI.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
     /// The host as asked for.
     pub host: String,
@@ -21,13 +21,13 @@ pub struct Explanation {
 }
 
 /// What one location does with the request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Decision {
     /// The names of the server block; a regular expression begins with `~`.
     pub server: Vec<String>,
     /// The location; an exact one begins with `= `, a regular expression with `~ `.
     pub location: String,
-    /// Whether a server name matches the host; null if only a regular expression may.
+    /// Whether a server name matches the host; null if only a regular expression may, and for a default server.
     pub server_matches: Option<bool>,
     /// Whether the location matches the path; null for a regular expression.
     pub location_matches: Option<bool>,
@@ -58,7 +58,7 @@ pub struct Decision {
 }
 
 /// The part of a request that selects the tool or domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The first path segment is the tool.
@@ -70,7 +70,7 @@ pub enum Mode {
 }
 
 /// The result of a lookup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// A route of the tool or domain matches.
@@ -86,7 +86,7 @@ pub enum Outcome {
 }
 
 /// Host and path as the lookup sees them. Bytes that are not UTF-8 are replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Normalized {
     /// Lower case, without port and trailing dot.
     pub host: String,
@@ -99,7 +99,7 @@ pub struct Normalized {
 }
 
 /// A pattern and the text in which it was searched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PatternTest {
     /// The tool or domain that has the pattern.
     pub record: String,
@@ -112,7 +112,7 @@ pub struct PatternTest {
 }
 
 /// A backend and its passive health.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BackendState {
     /// `scheme://host:port`.
     pub url: String,
@@ -123,7 +123,7 @@ pub struct BackendState {
 }
 
 /// The passive health of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Requests go there.

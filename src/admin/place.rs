@@ -14,8 +14,10 @@ pub enum ServerName {
 /// How well a server matches a host; a greater one is preferred by nginx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServerMatch {
-    /// No name matches: nginx chooses this server only as a default server.
+    /// No name matches.
     No,
+    /// No name matches, but it is the default server of a listening socket.
+    Default,
     /// Only a regular expression may match.
     Unknown,
     /// A wildcard at the end, of this length.
@@ -59,7 +61,7 @@ impl ServerMatch {
     pub fn is_match(self) -> Option<bool> {
         match self {
             Self::No => Some(false),
-            Self::Unknown => None,
+            Self::Default | Self::Unknown => None,
             Self::Tail(_) | Self::Head(_) | Self::Exact => Some(true),
         }
     }

@@ -30,6 +30,7 @@ pub(super) mod pool;
 pub(super) mod process;
 pub(super) mod proxy;
 pub(super) mod request;
+pub(super) mod server_block;
 pub(super) mod sockaddr;
 pub(super) mod stream;
 pub(super) mod timer;

@@ -31,6 +31,7 @@ impl Hooks for Module {
         if let Some(old) = old {
             main.find_predecessors(old);
         }
+        main.set_default_servers(&parser.default_servers());
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
         // Runs last in its phase, after `try_files`, which changes the path.
         parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;
@@ -50,7 +51,8 @@ impl Hooks for Module {
         checks::warn(parser, main, conf);
         // Other unnamed blocks decide like their location.
         if conf.table().is_some() && (has_urlproxy || !location.is_unnamed()) {
-            main.add_routed(RoutedLocation::new(parser, &location, conf));
+            let server = parser.server().ok_or("no server at this level")?;
+            main.add_routed(RoutedLocation::new(server, &location, conf));
         }
         if conf.list.is_some() {
             location.set_handler::<List>();

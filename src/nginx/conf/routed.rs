@@ -1,13 +1,17 @@
 //! The locations with `urlproxy`, for explanations of routing decisions.
 
 use super::location::LocationConf;
-use crate::admin::place::{LocationName, ServerName};
-use crate::nginx::ffi::parser::{Location, Parser};
+use crate::admin::place::{LocationName, ServerMatch, ServerName};
+use crate::nginx::ffi::parser::Location;
+use crate::nginx::ffi::server_block::{ServerBlock, ServerId};
 
 /// A location with `urlproxy`, or an `if` inside one with its own.
 pub(in crate::nginx) struct RoutedLocation {
+    server: ServerId,
+    /// Whether it is the default server of a listening socket. Known after the http block is read.
+    is_default_server: bool,
     /// The names of the server block.
-    pub servers: Vec<ServerName>,
+    pub server_names: Vec<ServerName>,
     /// The name of the location.
     pub name: LocationName,
     /// `merge_slashes` of the server block.
@@ -18,7 +22,7 @@ pub(in crate::nginx) struct RoutedLocation {
 
 impl RoutedLocation {
     /// The location that is being merged; nginx frees the names of its server later.
-    pub fn new(parser: &Parser<'_>, location: &Location<'_>, settings: &LocationConf) -> Self {
+    pub fn new(server: ServerBlock<'_>, location: &Location<'_>, settings: &LocationConf) -> Self {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         let server_name = |(name, is_regex): (&[u8], bool)| match is_regex {
             true => ServerName::Regex(text(name)),
@@ -35,10 +39,22 @@ impl RoutedLocation {
             LocationName::Prefix(name)
         };
         Self {
-            servers: parser.server_names().into_iter().map(server_name).collect(),
+            server: server.id,
+            is_default_server: false,
+            server_names: server.names.into_iter().map(server_name).collect(),
             name,
-            merges_slashes: parser.merges_slashes(),
+            merges_slashes: server.merges_slashes,
             settings: settings.clone(),
         }
+    }
+    /// Notes whether its server is one of the default servers.
+    pub fn set_default_servers(&mut self, defaults: &[ServerId]) {
+        self.is_default_server = defaults.contains(&self.server);
+    }
+
+    /// How well its server matches a normalized host.
+    pub fn match_host(&self, host: &str) -> ServerMatch {
+        let otherwise = if self.is_default_server { ServerMatch::Default } else { ServerMatch::No };
+        ServerMatch::best(&self.server_names, host).max(otherwise)
     }
 }

@@ -9,8 +9,8 @@ use std::ptr;
 use nginx_sys::{
     NGX_HTTP_LIF_CONF, NGX_HTTP_LOC_CONF, NGX_LOG_EMERG, ngx_command_t, ngx_conf_handler_pt, ngx_conf_log_error,
     ngx_conf_parse, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
-    ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_handler_pt,
-    ngx_http_server_name_t, ngx_str_t, ngx_uint_t,
+    ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_handler_pt, ngx_str_t,
+    ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{
@@ -135,20 +135,6 @@ impl<'c> Parser<'c> {
         Some((file.to_string_lossy().into_owned(), server.line as u64))
     }
 
-    /// The names of the enclosing server block: each with whether it is a regular expression.
-    pub fn server_names(&self) -> Vec<(&'c [u8], bool)> {
-        let Some(server) = NgxHttpCoreModule::server_conf(self.as_ref()) else { return Vec::new() };
-        // SAFETY: the names of a server are an array of this type, until the configuration has been read.
-        let names = unsafe { server.server_names.as_slice::<ngx_http_server_name_t>() };
-        // SAFETY: a name lives as long as the configuration.
-        names.iter().map(|name| (unsafe { pool::bytes(name.name) }, is_regex(name))).collect()
-    }
-
-    /// `merge_slashes` of the enclosing server block.
-    pub fn merges_slashes(&self) -> bool {
-        NgxHttpCoreModule::server_conf(self.as_ref()).is_none_or(|server| server.merge_slashes != 0)
-    }
-
     /// The upstream block that is being read.
     pub fn upstream(&mut self) -> Option<UpstreamBlock<'c>> {
         let raw = NgxHttpUpstreamModule::server_conf_mut(self.as_ref())?;
@@ -239,14 +225,6 @@ unsafe extern "C" fn read_line(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf:
         let mut parser = unsafe { Parser::from_raw(cf) };
         parser.apply(false, |words, _| f(words))
     })
-}
-
-/// Whether a server name is a regular expression.
-fn is_regex(name: &ngx_http_server_name_t) -> bool {
-    #[cfg(ngx_feature = "pcre")]
-    return !name.regex.is_null();
-    #[cfg(not(ngx_feature = "pcre"))]
-    return false;
 }
 
 /// A location of the configuration.

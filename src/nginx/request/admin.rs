@@ -6,6 +6,7 @@ use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD};
 use ngx::core::Status;
 
 use super::body::TableBody;
+use super::explain;
 use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
 use crate::admin::query::{Query, shown};
 use crate::admin::routes;
@@ -27,6 +28,9 @@ const PAGES: &[PageEntry] = &[
     PageEntry::loaded("/api/routes", routes::PARAMETERS, |call| {
         routes::routes(&call.conf.name, call.table, &call.query)
     }),
+    PageEntry::always("/api/explain", explain::PARAMETERS, |call| {
+        Ok(Answer::json_value(&explain::explain(call.request, call.conf, &call.query)?))
+    }),
 ];
 
 /// A request for a page.
@@ -41,7 +45,6 @@ pub(super) struct Call<'c> {
     #[expect(dead_code, reason = "for the page of a tool")]
     pub name: &'c [u8],
     /// The request itself.
-    #[expect(dead_code, reason = "for `explain`")]
     pub request: Request<'c>,
 }
 

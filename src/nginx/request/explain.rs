@@ -5,12 +5,13 @@ use super::peers::now_seconds;
 use super::redirect;
 use super::route::{Outcome, RequestRoute};
 use super::search::{Target, Trace, look_up};
+use crate::admin::answer::ApiError;
 use crate::admin::explain::{self as document, BackendState, Decision, Explanation, Normalized, PatternTest};
 use crate::admin::place::{LocationMatch, ServerMatch};
+use crate::admin::query::{Query, shown};
 use crate::admin::request_host;
 use crate::admin::why::{self, Fallback, Seen, Step};
 use crate::nginx::conf::location::{DefaultRoute, LocationConf, Mode};
-use crate::nginx::conf::main::MainConf;
 use crate::nginx::conf::routed::RoutedLocation;
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::pool::Pool;
@@ -25,40 +26,31 @@ use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEM
 /// Most decisions in one answer: a configuration may have thousands of locations.
 const MAX_DECISIONS: usize = 32;
 
-/// Why there is no explanation.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::nginx) enum ExplainError {
-    /// nginx refuses the host.
-    #[error("host {0:?} is invalid: nginx answers such a request with 400, expected e.g. \"tools.example.org\"")]
-    Host(String),
-    /// nginx refuses the URI.
-    #[error("uri {0:?} is invalid: nginx answers such a request with 400, expected e.g. \"/hello/x?y=1\"")]
-    Uri(String),
-    /// Out of memory, or the worker's buffer is in use.
-    #[error("out of memory")]
-    Memory,
-}
+/// The parameters of the page.
+pub(super) const PARAMETERS: &[&str] = &["host", "uri"];
 
-/// Explains what each location with `urlproxy` for this table does with a request for `host` and `uri`, both as a client sends
-/// them. The best match comes first.
-pub(in crate::nginx) fn explain(
-    request: Request<'_>,
-    main: &MainConf,
-    table: &TableConf,
-    host: &[u8],
-    uri: &[u8],
-) -> Result<Explanation, ExplainError> {
-    let normal = request_host::normalize(host).ok_or_else(|| ExplainError::Host(text(host)))?;
-    let parse = |merges| request.parse_uri(uri, merges).ok_or_else(|| ExplainError::Uri(text(uri)));
+/// Explains what each location with `urlproxy` for this table does with a request for the parameters `host` and `uri`, both as
+/// a client sends them. The best match comes first.
+pub(super) fn explain(request: Request<'_>, table: &TableConf, query: &Query) -> Result<Explanation, ApiError> {
+    let main = request.main_conf().ok_or(ApiError::Memory)?;
+    let host = query.get("host").unwrap_or_default();
+    let missing = || ApiError::BadRequest("no parameter \"uri\", expected e.g. uri=/hello/".into());
+    let uri = query.get("uri").ok_or_else(missing)?;
+    let refused = |name, value, example| {
+        let value = shown(value);
+        ApiError::BadRequest(format!("nginx refuses {name} {value} with 400, expected e.g. \"{example}\""))
+    };
+    let normal = request_host::normalize(host).ok_or_else(|| refused("host", host, "tools.example.org"))?;
+    let parse = |merges| request.parse_uri(uri, merges).ok_or_else(|| refused("uri", uri, "/hello/x?y=1"));
     let (merged, unmerged) = (parse(true)?, parse(false)?);
     let host_text = text(&normal);
-    let routed = main.routed().ok_or(ExplainError::Memory)?;
+    let routed = main.routed().ok_or(ApiError::Memory)?;
     let mut places: Vec<Place<'_>> = routed
         .iter()
         .filter(|location| location.settings.table().is_some_and(|other| std::ptr::eq(other, table)))
         .map(|location| {
             let parsed = if location.merges_slashes { &merged } else { &unmerged };
-            let server_match = ServerMatch::best(&location.servers, &host_text);
+            let server_match = location.match_host(&host_text);
             Place { location, uri: parsed, server_match, location_match: location.name.match_path(parsed.path) }
         })
         .collect();
@@ -67,7 +59,7 @@ pub(in crate::nginx) fn explain(
     let omitted = places.len().saturating_sub(MAX_DECISIONS);
     let mut decisions = Vec::new();
     for place in places.iter().take(MAX_DECISIONS) {
-        let decision = asked.decide(place).ok_or(ExplainError::Memory)?;
+        let decision = asked.decide(place).ok_or(ApiError::Memory)?;
         // A server block for each port usually repeats its locations.
         if !decisions.contains(&decision) {
             decisions.push(decision);
@@ -134,7 +126,7 @@ impl<'a> Asked<'a> {
             "the patterns tried end with the one that the request path chose"
         );
         Some(Decision {
-            server: location.servers.iter().map(ToString::to_string).collect(),
+            server: location.server_names.iter().map(ToString::to_string).collect(),
             location: location.name.to_string(),
             server_matches: place.server_match.is_match(),
             location_matches: place.location_match.is_match(),
