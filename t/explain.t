@@ -81,6 +81,15 @@ sub differences {
     return @wrong;
 }
 
+# URIs that nginx normalizes, refuses or passes on as they are, for some tools.
+sub uris {
+    my @tools = ('', 'a"<b>\'', qw(hello only several moved nothing admin w%C3%AEki w%c3%aeki a%22%3Cb%3E%27 HELLO hello%0a %ff%fe hel%6Co hell%C3));
+    my @rests = ('', '/x#frag', '/#/api?y', '/' . 'a' x 2000 . '/x', '/%41' . '%42' x 500, qw(/ /api /v12/x /V1/ /x //x/ /%2fapi /./api
+        /../hello/api /..%2f..%2fapi /a/../api/ /case /CASE /%c3%a9 /" /%0aapi /%00 /%zz /% /api?x=/y /?../../z /a+b /a%20b /..));
+    my @others = ('/', '//', '//hello', '///hello/api', '/..', '/.', '/%2e%2e/hello', '/hello%2fapi', '/hello/..%00', '/*', '/@', "/\xff/", "/hello/\xc3\xa9");
+    return (@others, map { my $tool = $_; map { "/$tool$_" } @rests } @tools);
+}
+
 run_tests;
 
 __DATA__
@@ -106,11 +115,7 @@ urlproxy_miss 410;
 --- perl
 my @hosts = ('localhost', 'LOCALHOST:1984', map { ("$_.toolforge.org", "$_.ToolForge.org.:80") } qw(hello only several a.b moved nothing));
 push @hosts, 'toolforge.org', map { ($_, "\U$_.") } qw(www.example.org a.wild.org own.wild.org x.invalid a..wild.org *.wild.org);
-my @tools = ('', qw(hello only several moved nothing admin w%C3%AEki w%c3%aeki a"<b>' a%22%3Cb%3E%27 HELLO), "hello%0a", "%ff%fe", "hel%6Co", "hell%C3");
-my @rests = ('', qw(/ /api /v12/x /V1/ /x //x/ /%2fapi /./api /../hello/api /..%2f..%2fapi /a/../api/ /case /CASE /%c3%a9 /" /%0aapi /%00 /%zz /% /api?x=/y
-    /?../../z /a+b /a%20b /..), '/x#frag', '/#/api?y', '/' . 'a' x 2000 . '/x', '/%41' . '%42' x 500);
-my @uris = map { my $tool = $_; map { "/$tool$_" } @rests } @tools;
-push @uris, '/', '//', '//hello', '///hello/api', '/..', '/.', '/%2e%2e/hello', '/hello%2fapi', '/hello/..%00', '/*', '/@', "/\xff/", "/hello/\xc3\xa9";
+my @uris = uris();
 my $at = 0;
 my @wrong;
 # Every URI with localhost, and with one of the other hosts in turn.
@@ -146,7 +151,7 @@ is_deeply($document->{decisions}[0], {
 });
 is_deeply([map { [$_->{mode}, $_->{domain}, $_->{server}, $_->{server_matches}, $_->{why}] } @{ $document->{decisions} }[1, 2]], [
     ['domain', undef, ['www.example.org', '*.wild.org', '~\.invalid$'], undef, 'no domain "localhost", and no urlproxy_default'],
-    ['subdomain', 'toolforge.org', ['.toolforge.org'], JSON::PP::false,
+    ['subdomain', 'toolforge.org', ['.toolforge.org'], undef,
         'host "localhost" is not directly below "toolforge.org", and no urlproxy_default'],
 ]);
 
@@ -219,7 +224,6 @@ is_deeply($health->('named'), { 'http://exec-1.invalid:80' => 'untracked', $aliv
 
 === locations are listed once, the best match first
 --- server
-merge_slashes off;
 location /api/ { urlproxy tools path; proxy_pass http://tools; urlproxy_miss 404; if ($arg_a) { set $b 1; } if ($arg_b) { urlproxy tools path; proxy_pass http://tools; } }
 location = /api/exact { urlproxy tools path; proxy_pass http://tools; }
 location ~ ^/re { urlproxy tools path; proxy_pass http://tools; }
@@ -237,6 +241,56 @@ my $listed = sub {
 is($listed->('localhost', '/api/x'), 'localhost/api/ localhost/ localhost~ ^/re localhost= /api/exact two.example/');
 is($listed->('localhost', '/api/exact'), 'localhost= /api/exact localhost/api/ localhost/ localhost~ ^/re two.example/');
 is($listed->('two.example', '/api/x'), 'two.example/ localhost/api/ localhost/ localhost~ ^/re localhost= /api/exact');
-is(decision('localhost', '//api/x')->{normalized}{path}, '//api/x', 'merge_slashes off');
-is(decision('two.example', '//api/x')->{normalized}{path}, '/api/x', 'merge_slashes on');
 is(decision('localhost', '/api/x')->{tool}, 'api');
+
+
+
+=== slashes are merged as the default server of the address says
+--- http
+server { listen $TEST_NGINX_SERVER_PORT default_server; server_name default; merge_slashes off; }
+server { listen 127.0.0.2:$TEST_NGINX_SERVER_PORT; server_name merging.toolforge.org; location / { urlproxy tools path; } }
+--- subdomain
+urlproxy_default hello;
+--- redis
+HSET prefix:hello /x http://$TEST_NGINX_TOOL_A .* http://$TEST_NGINX_TOOL_B ^//+x http://$TEST_NGINX_TOOL_C
+HSET prefix: .* http://$TEST_NGINX_TOOL_A
+--- perl
+my @uris = (uris(), qw(/hello//x //hello/x /hello///x /hello/.//x /hello//../x /hello/%2fx //../.. /x//../..//hello/));
+is(join("\n", map { (differences('localhost', $_), differences('hello.toolforge.org', $_)) } @uris), '', scalar(@uris) . ' URIs');
+is(decision('localhost', '//x')->{normalized}{path}, '//x');
+is(decision('merging.toolforge.org', '//x')->{normalized}{path}, '/x');
+
+
+
+=== a default server comes before others that match no name
+--- http
+server {
+    listen $TEST_NGINX_SERVER_PORT default_server;
+    server_name _;
+    location / { urlproxy tools domain; proxy_pass http://tools; add_header X-Urlproxy-Result $urlproxy_result; }
+}
+--- redis
+SADD frontend:www.other.org http://$TEST_NGINX_TOOL_A
+--- perl
+my $decision = decision('www.other.org', '/');
+is_deeply([@$decision{qw(mode result record server_matches)}], ['domain', 'route', 'www.other.org', undef]);
+is(ask('GET /', headers => ['Host: www.other.org'])->{headers}{'x-urlproxy-result'}, 'route', 'as for a request');
+is(decision('localhost', '/')->{mode}, 'path', 'a server with that name is preferred');
+
+
+
+=== before the first load, the reason says so
+--- table
+redis redis://127.0.0.1:1/0;
+wait_for_routes 10ms;
+--- location
+urlproxy_default http://$TEST_NGINX_TOOL_A;
+--- perl
+my @hosts = ('localhost', 'hello.toolforge.org', 'www.example.org', 'a.b.toolforge.org');
+is(join("\n", map { differences($_, '/hello/') } @hosts), '');
+is_deeply([map { my $decision = decision($_, '/hello/'); [@$decision{qw(result status why)}] } @hosts], [
+    ['unready', 503, 'no tool "hello", but the tools are not all loaded yet'],
+    ['unready', 503, 'no tool "hello", but the tools are not all loaded yet'],
+    ['unready', 503, 'no domain "www.example.org" or "*.example.org", but the domains are not all loaded yet'],
+    ['unready', 503, 'host "a.b.toolforge.org" is not directly below "toolforge.org", but the tools are not all loaded yet'],
+]);

@@ -31,7 +31,7 @@ impl Hooks for Module {
         if let Some(old) = old {
             main.find_predecessors(old);
         }
-        main.set_default_servers(&parser.default_servers());
+        main.set_listeners(&parser.listeners());
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
         // Runs last in its phase, after `try_files`, which changes the path.
         parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;

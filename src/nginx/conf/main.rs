@@ -12,7 +12,7 @@ use crate::nginx::ffi::directive::{Command, MainLevel};
 use crate::nginx::ffi::module::IndicesInUse;
 use crate::nginx::ffi::parser::Parser;
 use crate::nginx::ffi::proxy::ProxyModule;
-use crate::nginx::ffi::server_block::ServerId;
+use crate::nginx::ffi::server_block::Listener;
 use crate::nginx::ffi::upstream_block::UpstreamId;
 use crate::nginx::keepalive::Keepalive;
 use crate::table::HealthSettings;
@@ -49,10 +49,10 @@ impl MainConf {
         }
     }
 
-    /// Notes which of these locations are in a default server of a listening socket.
-    pub fn set_default_servers(&self, defaults: &[ServerId]) {
+    /// Notes where the servers of these locations listen.
+    pub fn set_listeners(&self, listeners: &[Listener]) {
         if let Ok(mut routed) = self.routed.try_borrow_mut() {
-            routed.iter_mut().for_each(|location| location.set_default_servers(defaults));
+            routed.iter_mut().for_each(|location| location.set_listeners(listeners));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::location::LocationConf;
 use crate::admin::place::{LocationName, ServerMatch, ServerName};
 use crate::nginx::ffi::parser::Location;
-use crate::nginx::ffi::server_block::{ServerBlock, ServerId};
+use crate::nginx::ffi::server_block::{Listener, ServerBlock, ServerId};
 
 /// A location with `urlproxy`, or an `if` inside one with its own.
 pub(in crate::nginx) struct RoutedLocation {
@@ -14,7 +14,7 @@ pub(in crate::nginx) struct RoutedLocation {
     pub server_names: Vec<ServerName>,
     /// The name of the location.
     pub name: LocationName,
-    /// `merge_slashes` of the server block.
+    /// Whether nginx merges slashes in the paths of its requests. Known after the http block is read.
     pub merges_slashes: bool,
     /// The merged settings.
     pub settings: LocationConf,
@@ -47,9 +47,16 @@ impl RoutedLocation {
             settings: settings.clone(),
         }
     }
-    /// Notes whether its server is one of the default servers.
-    pub fn set_default_servers(&mut self, defaults: &[ServerId]) {
-        self.is_default_server = defaults.contains(&self.server);
+    /// Notes where its server listens. nginx parses a URI before it knows the host, with `merge_slashes` of the default server,
+    /// unless SNI has chosen another.
+    pub fn set_listeners(&mut self, listeners: &[Listener]) {
+        let own = listeners.iter().filter(|listener| listener.has(self.server));
+        self.is_default_server = own.clone().any(|listener| listener.default_server == self.server);
+        if own.clone().all(|listener| !listener.has_tls)
+            && let Some(listener) = own.clone().next()
+        {
+            self.merges_slashes = listener.merges_slashes;
+        }
     }
 
     /// How well its server matches a normalized host.

@@ -32,15 +32,46 @@ impl<'c> Parser<'c> {
         Some(ServerBlock { id: ServerId(server), names, merges_slashes: server.merge_slashes != 0 })
     }
 
-    /// The default servers of all listening sockets. Call it after the http block is read.
-    pub fn default_servers(&self) -> Vec<ServerId> {
+    /// The listening addresses of all servers. Call it after the http block is read.
+    pub fn listeners(&self) -> Vec<Listener> {
         // SAFETY: nginx keeps the listening sockets in an array, or null, until it has read the configuration.
         let ports = NgxHttpCoreModule::main_conf(self.as_ref()).and_then(|core| unsafe { core.ports.as_ref() });
         // SAFETY: an array of this type.
         let ports = ports.map_or(&[][..], |ports| unsafe { ports.as_slice::<ngx_http_conf_port_t>() });
         // SAFETY: an array of this type.
         let addresses = ports.iter().flat_map(|port| unsafe { port.addrs.as_slice::<ngx_http_conf_addr_t>() });
-        addresses.map(|address| ServerId(address.default_server)).collect()
+        addresses.map(Listener::of).collect()
+    }
+}
+
+/// A listening address and its servers.
+pub(in crate::nginx) struct Listener {
+    /// The server of requests for hosts that no server name matches.
+    pub default_server: ServerId,
+    /// `merge_slashes` of the default server, which applies to each request before its host is known.
+    pub merges_slashes: bool,
+    /// Whether clients use TLS: then SNI may choose the server before the request.
+    pub has_tls: bool,
+    servers: Vec<ServerId>,
+}
+
+impl Listener {
+    fn of(address: &ngx_http_conf_addr_t) -> Self {
+        // SAFETY: an array of this type.
+        let servers = unsafe { address.servers.as_slice::<*const ngx_http_core_srv_conf_t>() };
+        // SAFETY: a listening address has a default server, alive as long as the configuration.
+        let default_server = unsafe { address.default_server.as_ref() };
+        Self {
+            default_server: ServerId(address.default_server),
+            merges_slashes: default_server.is_none_or(|server| server.merge_slashes != 0),
+            has_tls: address.opt.ssl() != 0,
+            servers: servers.iter().copied().map(ServerId).collect(),
+        }
+    }
+
+    /// Whether the server listens there.
+    pub fn has(&self, server: ServerId) -> bool {
+        self.servers.contains(&server)
     }
 }
 

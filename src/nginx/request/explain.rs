@@ -1,5 +1,10 @@
 //! `/api/explain`: repeats the lookup of a request, on the code of the request path, for each location with `urlproxy`.
 
+use std::cmp::Reverse;
+use std::ptr;
+
+use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT};
+
 use super::endpoint::{Destination, Endpoint};
 use super::peers::now_seconds;
 use super::redirect;
@@ -21,8 +26,6 @@ use crate::nginx::ffi::uri::Uri;
 use crate::route::Kind;
 use crate::table::{Availability, HashedKey, HealthKey, HealthSettings, Lookup, Record};
 
-use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT};
-
 /// Most decisions in one answer: a configuration may have thousands of locations.
 const MAX_DECISIONS: usize = 32;
 
@@ -41,20 +44,23 @@ pub(super) fn explain(request: Request<'_>, table: &TableConf, query: &Query) ->
         ApiError::BadRequest(format!("nginx refuses {name} {value} with 400, expected e.g. \"{example}\""))
     };
     let normal = request_host::normalize(host).ok_or_else(|| refused("host", host, "tools.example.org"))?;
-    let parse = |merges| request.parse_uri(uri, merges).ok_or_else(|| refused("uri", uri, "/hello/x?y=1"));
-    let (merged, unmerged) = (parse(true)?, parse(false)?);
     let host_text = text(&normal);
     let routed = main.routed().ok_or(ApiError::Memory)?;
-    let mut places: Vec<Place<'_>> = routed
-        .iter()
-        .filter(|location| location.settings.table().is_some_and(|other| std::ptr::eq(other, table)))
-        .map(|location| {
-            let parsed = if location.merges_slashes { &merged } else { &unmerged };
-            let server_match = location.match_host(&host_text);
-            Place { location, uri: parsed, server_match, location_match: location.name.match_path(parsed.path) }
-        })
-        .collect();
-    places.sort_by_key(|place| std::cmp::Reverse((place.server_match, place.location_match)));
+    let of_table = |location: &&RoutedLocation| location.settings.table().is_some_and(|other| ptr::eq(other, table));
+    let locations = routed.iter().filter(of_table).map(|location| (location, location.match_host(&host_text)));
+    // Some URIs are refused only if slashes are merged.
+    let (merged, unmerged) = (request.parse_uri(uri, true), request.parse_uri(uri, false));
+    let parsed = |location: &RoutedLocation| if location.merges_slashes { &merged } else { &unmerged };
+    let best = locations.clone().min_by_key(|(_, server_match)| Reverse(*server_match));
+    if best.map_or(&merged, |(location, _)| parsed(location)).is_none() {
+        return Err(refused("uri", uri, "/hello/x?y=1"));
+    }
+    let places = locations.filter_map(|(location, server_match)| {
+        let uri = parsed(location).as_ref()?;
+        Some(Place { location, uri, server_match, location_match: location.name.match_path(uri.path) })
+    });
+    let mut places: Vec<_> = places.collect();
+    places.sort_by_key(|place| Reverse((place.server_match, place.location_match)));
     let asked = Asked { pool: request.pool(), table, host: &normal, written: uri, health: main.health() };
     let omitted = places.len().saturating_sub(MAX_DECISIONS);
     let mut decisions = Vec::new();
