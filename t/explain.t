@@ -3,7 +3,12 @@ use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
 use Encode qw(decode);
+use File::Temp qw(tempdir);
 use JSON::PP qw(decode_json);
+
+my $certificates = $ENV{TEST_NGINX_CERTIFICATES} = tempdir(CLEANUP => 1);
+system("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=tools -days 2 -keyout $certificates/key.pem -out $certificates/cert.pem 2>$certificates/log") == 0
+    or die 'openssl req';
 
 own_sections(qw(subdomain domain));
 add_block_preprocessor(sub {
@@ -259,6 +264,27 @@ my @uris = (uris(), qw(/hello//x //hello/x /hello///x /hello/.//x /hello//../x /
 is(join("\n", map { (differences('localhost', $_), differences('hello.toolforge.org', $_)) } @uris), '', scalar(@uris) . ' URIs');
 is(decision('localhost', '//x')->{normalized}{path}, '//x');
 is(decision('merging.toolforge.org', '//x')->{normalized}{path}, '/x');
+
+
+
+=== over TLS, slashes are merged as the server that SNI has chosen says
+--- http
+ssl_certificate $TEST_NGINX_CERTIFICATES/cert.pem;
+ssl_certificate_key $TEST_NGINX_CERTIFICATES/key.pem;
+server { listen 127.0.0.2:$TEST_NGINX_SERVER_PORT ssl default_server; server_name default; merge_slashes off; }
+server {
+    listen 127.0.0.2:$TEST_NGINX_SERVER_PORT ssl;
+    server_name tls.example;
+    location / { urlproxy tools path; proxy_pass http://tools; add_header X-Pattern $urlproxy_pattern; }
+}
+--- redis
+HSET prefix:hello ^/x http://$TEST_NGINX_TOOL_A ^//x http://$TEST_NGINX_TOOL_B
+--- perl
+my $s_client = "openssl s_client -quiet -connect 127.0.0.2:$ENV{TEST_NGINX_SERVER_PORT} -servername tls.example 2>/dev/null";
+my $answer = `printf 'GET /hello//x HTTP/1.1\r\nHost: tls.example\r\nConnection: close\r\n\r\n' | $s_client`;
+my ($pattern) = $answer =~ /^X-Pattern: (.*?)\r$/m;
+is($pattern, '^/x');
+is(decision('tls.example', '/hello//x')->{patterns}[-1]{pattern}, $pattern);
 
 
 
