@@ -6,6 +6,7 @@ use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD};
 use ngx::core::Status;
 
 use super::body::TableBody;
+use super::explain;
 use super::peers::now_seconds;
 use crate::admin::about::{About, Build, Guard};
 use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
@@ -39,6 +40,9 @@ const PAGES: &[PageEntry] = &[
     }),
     PageEntry::loaded("/api/routes", routes::PARAMETERS, |call| {
         routes::routes(&call.conf.name, call.table, &call.query)
+    }),
+    PageEntry::always("/api/explain", explain::PARAMETERS, |call| {
+        Ok(Answer::json_value(&explain::explain(call.request, call.conf, &call.query)?))
     }),
 ];
 
