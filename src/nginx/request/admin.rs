@@ -77,7 +77,7 @@ impl Call<'_> {
             build: Build {
                 version: env!("CARGO_PKG_VERSION"),
                 id: env!("URLPROXY_BUILD_ID"),
-                nginx: env!("URLPROXY_NGINX_VERSION"),
+                nginx: env!("URLPROXY_NGINX_VERSION").trim_start_matches("nginx/"),
             },
             now: clock::unix_milliseconds(),
             monotonic_seconds: clock::monotonic_seconds(),
