@@ -106,6 +106,9 @@ pub enum ApiError {
     /// The table was never loaded.
     #[error("the table was never loaded")]
     Unready,
+    /// nginx has no memory for the answer.
+    #[error("out of memory")]
+    Memory,
 }
 
 impl ApiError {
@@ -115,7 +118,7 @@ impl ApiError {
             Self::BadRequest(_) => 400,
             Self::NotFound(_) => 404,
             Self::Method => 405,
-            Self::Unready => 503,
+            Self::Unready | Self::Memory => 503,
         }
     }
 }
@@ -130,7 +133,7 @@ impl From<ApiError> for Answer {
         let answer = Self::json_value(&Body { error: error.to_string() }).with_status(error.status());
         match error {
             ApiError::Method => answer.with_header("Allow", "GET, HEAD"),
-            ApiError::Unready => answer.with_header("Retry-After", "1"),
+            ApiError::Unready | ApiError::Memory => answer.with_header("Retry-After", "1"),
             ApiError::BadRequest(_) | ApiError::NotFound(_) => answer,
         }
     }

@@ -6,6 +6,7 @@ pub(super) mod location;
 pub(super) mod main;
 pub(super) mod networks;
 pub(super) mod pages;
+pub(super) mod routed;
 pub(super) mod table;
 pub(super) mod upstream;
 

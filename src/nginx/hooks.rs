@@ -9,6 +9,7 @@ use super::conf::checks;
 use super::conf::location::LocationConf;
 use super::conf::main::MainConf;
 use super::conf::pages::admin_prefix;
+use super::conf::routed::RoutedLocation;
 use super::ffi::config_error::ConfigError;
 use super::ffi::cycle::Cycle;
 use super::ffi::entry::Hooks;
@@ -30,6 +31,7 @@ impl Hooks for Module {
         if let Some(old) = old {
             main.find_predecessors(old);
         }
+        main.set_listeners(&parser.listeners());
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
         // Runs last in its phase, after `try_files`, which changes the path.
         parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;
@@ -43,9 +45,15 @@ impl Hooks for Module {
         conf: &mut LocationConf,
     ) -> Result<(), ConfigError> {
         let mut location = parser.location().ok_or("no location at this level")?;
+        let has_urlproxy = conf.has_urlproxy();
         conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
         // nginx merges its own modules before this one, so their settings are final here.
         checks::warn(parser, main, conf);
+        // Other unnamed blocks decide like their location.
+        if conf.table().is_some() && (has_urlproxy || !location.is_unnamed()) {
+            let server = parser.server().ok_or("no server at this level")?;
+            main.add_routed(RoutedLocation::new(server, &location, conf));
+        }
         if conf.list.is_some() {
             location.set_handler::<List>();
         }

@@ -6,6 +6,7 @@ pub(super) mod admin;
 pub(super) mod body;
 pub(super) mod counters;
 pub(super) mod endpoint;
+pub(super) mod explain;
 pub(super) mod list;
 pub(super) mod loop_mark;
 pub(super) mod peers;

@@ -270,6 +270,25 @@ impl<'a> Record<'a> {
         None
     }
 
+    /// The routes that [`Self::select`] tries for `rest`, in order, and whether each pattern matches: at most the last one does.
+    pub fn tried(&self, rest: &[u8]) -> impl Iterator<Item = (RouteView<'a>, bool)> {
+        let regexes = self.routes().filter(|route| route.matcher == Matcher::Regex).count();
+        let first_regex = find_first(self.automata(), rest, u8::try_from(regexes).unwrap_or(u8::MAX));
+        let (mut number, mut is_over) = (0u8, false);
+        self.routes().map_while(move |route| {
+            if is_over {
+                return None;
+            }
+            if route.matcher == Matcher::Regex {
+                is_over = first_regex == Some(number);
+                number = number.saturating_add(1);
+            } else {
+                is_over = route.is_found_in(rest);
+            }
+            Some((route, is_over))
+        })
+    }
+
     /// [`Self::select`] for a tool with regular expressions: searches their automata once, and only for patterns that come
     /// before the first other match.
     #[inline(never)]

@@ -40,7 +40,7 @@ pub(in crate::nginx) enum LoopMark {
 }
 
 /// The settings of one level, merged with the level above.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::nginx) struct LocationConf {
     /// Requests with the same value go to the same backend.
     pub hash: Option<Rc<ComplexValue>>,
@@ -129,6 +129,11 @@ impl LocationConf {
             && self.default_route() == other.default_route()
             && self.canonical() == other.canonical()
             && is_same_hash
+    }
+
+    /// Whether the level has its own `urlproxy`.
+    pub fn has_urlproxy(&self) -> bool {
+        self.routed_by.is_some()
     }
 
     /// The table of this location's `urlproxy`.

@@ -15,7 +15,7 @@ use ngx::core::Status;
 
 use super::complex_value::ComplexValue;
 use super::log::Log;
-use super::module::{LocationConf, Module};
+use super::module::{LocationConf, MainConf, Module};
 use super::pool::{self, Pool};
 use super::upstream::Upstream;
 
@@ -73,6 +73,15 @@ impl<'r> Request<'r> {
         let conf = unsafe { *conf };
         // SAFETY: created by `create_loc_conf`; nginx keeps a configuration while requests use it.
         unsafe { conf.cast::<LocationConf>().as_ref() }
+    }
+
+    /// This module's settings of the http block.
+    pub fn main_conf(self) -> Option<&'r MainConf> {
+        let conf = raw_field!(self.main_conf).wrapping_add(Module::ctx_index());
+        // SAFETY: a configuration has settings of each module.
+        let conf = unsafe { *conf };
+        // SAFETY: created by `create_main_conf`; nginx keeps a configuration while requests use it.
+        unsafe { conf.cast::<MainConf>().as_ref() }
     }
 
     /// The request's pool.

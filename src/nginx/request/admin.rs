@@ -6,6 +6,7 @@ use nginx_sys::{NGX_HTTP_GET, NGX_HTTP_HEAD};
 use ngx::core::Status;
 
 use super::body::TableBody;
+use super::explain;
 use super::peers::now_seconds;
 use crate::admin::about::{About, Build, Guard};
 use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
@@ -34,6 +35,9 @@ const PAGES: &[PageEntry] = &[
     }),
     PageEntry::loaded("/api/routes", routes::PARAMETERS, |call| {
         routes::routes(&call.conf.name, call.table, &call.query)
+    }),
+    PageEntry::always("/api/explain", explain::PARAMETERS, |call| {
+        Ok(Answer::json_value(&explain::explain(call.request, call.conf, &call.query)?))
     }),
 ];
 
@@ -68,7 +72,7 @@ impl Call<'_> {
             build: Build {
                 version: env!("CARGO_PKG_VERSION"),
                 id: env!("URLPROXY_BUILD_ID"),
-                nginx: env!("URLPROXY_NGINX_VERSION"),
+                nginx: env!("URLPROXY_NGINX_VERSION").trim_start_matches("nginx/"),
             },
             now: clock::unix_milliseconds(),
             monotonic_seconds: clock::monotonic_seconds(),
