@@ -32,7 +32,7 @@ pub const PAGE: &str = concat!(
 /// a tenant would do nothing; the last directive also forbids making markup from strings.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-8lwq3XL3R3cozS3Ir40bmLqh5BbbBBrd2mqOibQuhAo='; ",
+    "script-src 'sha256-VA8iS0eGwFFF9W/bOXwpeCTHyojLNet7aIokFjEbwQU='; ",
     "style-src 'sha256-eA+UEM119ntKVLWa17GkxhlLOSZZBDn99krehn/Ewyo='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",

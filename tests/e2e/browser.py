@@ -33,6 +33,7 @@ from selenium.webdriver.common.keys import Keys
 PATIENCE_SECONDS = 60
 PAUSE_SECONDS = 0.05
 SHOWN_HEIGHT = 2200
+TYPED_CHARACTERS = 200  # a longer text is pasted
 LOOKS = {"light": (1280, 900), "dark": (1280, 900), "phone": (360, 740)}
 ARGUMENTS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --window-size=1280,900""".split()
@@ -141,7 +142,11 @@ class Browser:
     def do_type(self, selector, text):
         field = self.chrome.find_element(By.CSS_SELECTOR, selector)
         field.clear()
-        field.send_keys(text)
+        if len(text) <= TYPED_CHARACTERS:
+            field.send_keys(text)
+        else:
+            field.click()
+            self.devtools("Input.insertText", text=text)
 
     def do_click(self, selector):
         self.chrome.find_element(By.CSS_SELECTOR, selector).click()

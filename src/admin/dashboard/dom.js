@@ -75,7 +75,7 @@ const known = (format) => (value, ...rest) => (Number.isFinite(value) ? format(v
 const number = (n, digits = 0) => n.toLocaleString("en-US", { maximumFractionDigits: digits });
 const count = known((n) => number(n));
 const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
-const rate = known((n) => number(n, n >= 100 ? 0 : n >= 10 ? 1 : 2));
+const rate = known((n) => (n > 0 && n < 0.01 ? "< 0.01" : number(n, n >= 100 ? 0 : n >= 10 ? 1 : 2)));
 /** The share of `part` in `whole`, as a percentage; a small one is not rounded to none, nor a large one to all. */
 const share = known((part, whole) => {
   const percent = (100 * part) / whole;
