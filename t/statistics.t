@@ -63,8 +63,8 @@ is(scalar(@{ $tool->{latency}{counts} }), @{ $tool->{latency}{le} } + 1, 'a buck
 my $first = get('/admin/api/tools')->{items}[0];
 is($first->{name}, 'busy', 'the busiest tool');
 my $before = metric($name);
-kill HUP => nginx_pid();
 my %old = map { $_ => 1 } worker_pids();
+kill HUP => nginx_pid();
 ok(eventually { !grep { $old{$_} } worker_pids() }, 'new workers');
 cmp_ok(metric($name), '>=', $before, 'kept');
 my $bucket = 'urlproxy_tool_request_duration_seconds_bucket{table="tools",tool="busy",le="+Inf"}';
@@ -77,9 +77,6 @@ is(metric($bucket), metric($name), 'each request is in a bucket');
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- upstream
 urlproxy_keepalive 64;
---- location
-proxy_http_version 1.1;
-proxy_set_header Connection "";
 --- server
 location /admin/ { urlproxy_admin tools; }
 --- perl
