@@ -32,8 +32,8 @@ pub const PAGE: &str = concat!(
 /// a tenant would do nothing; the last directive also forbids making markup from strings.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-VA8iS0eGwFFF9W/bOXwpeCTHyojLNet7aIokFjEbwQU='; ",
-    "style-src 'sha256-eA+UEM119ntKVLWa17GkxhlLOSZZBDn99krehn/Ewyo='; ",
+    "script-src 'sha256-aocpowKveXdnIwZFSoP+bwR5y68vgnARyoMo0wa2M6g='; ",
+    "style-src 'sha256-8eCdpCyIwtxdKjRpxRMi5ttD/dW1qhnOEh8FRcdj3DY='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",
 );

@@ -129,11 +129,11 @@ async function fill(target, signal, ask, nodes) {
     if (!signal.aborted) show(target, nodes(answer));
   } catch (error) {
     if (signal.aborted) return;
-    const text = error instanceof Refused ? error.message : "nginx did not answer.";
+    const text = error instanceof Refused ? error.message : "nginx did not answer";
     const gone = error instanceof Refused && error.status === 404;
     const older = [...target.children].filter((child) => !child.classList.contains("failure"));
     const kept = gone ? [] : older.map((child) => child.cloneNode(true));
-    show(target, el("p", { class: "note warn failure" }, foreign(text), kept.length > 0 ? " What follows is older." : ""), kept);
+    show(target, el("p", { class: "note warn failure" }, foreign(text), kept.length > 0 && "; what follows is older"), kept);
   }
 }
 

@@ -32,7 +32,7 @@ class Rates {
     const frame = el("div", { class: "frame", tabindex: "0", role: "img" },
       svg("svg", { viewBox: `0 0 ${PLOTTED_SECONDS} 100`, preserveAspectRatio: "none", "aria-hidden": "true" },
         svg("path", { class: "rule", d: `M0 .5H${PLOTTED_SECONDS}M0 50H${PLOTTED_SECONDS}` }), area, line, mark), top);
-    figure.append(el("figcaption", null, title, text), frame,
+    figure.append(el("figcaption", null, el("span", null, title), text), frame,
       el("div", { class: "axis", "aria-hidden": "true" }, el("span", null, "5 min ago"), el("span", null, "now")));
     this.#plots.push({ title, value, words, area, line, mark, top, text, frame });
 

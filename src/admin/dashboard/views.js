@@ -11,7 +11,7 @@ function statusFacts(status) {
   const each = (counts) => Object.entries(counts).filter(([, n]) => n > 0).map(([name, n]) => `${name} ${count(n)}`).join(", ");
   const memory = share(capacity.memory_used_bytes, capacity.memory_bytes);
   const isFull = status.refused_total + status.displaced_total > 0;
-  const reused = share(keepalive.reused_total, keepalive.reused_total + keepalive.opened_total);
+  const used = keepalive.reused_total + keepalive.opened_total;
   return facts([
     ["Source", [
       foreign(source.url), source.connected ? ", connected" : ", not connected",
@@ -40,7 +40,7 @@ function statusFacts(status) {
     ], snapshot?.failed ? "warn" : null],
     ["Requests", Object.entries(RESULTS).map(([result, words]) => [sum(requests[result]), words])
       .filter(([n, words]) => n > 0 || words === RESULTS.route).map(([n, words]) => `${count(n)} ${words}`).join(", ")],
-    ["Connections", [`${count(keepalive.idle)} kept idle, ${reused} of requests reused one`,
+    ["Connections", [`${count(keepalive.idle)} kept idle`, used > 0 && `, ${share(keepalive.reused_total, used)} reused`,
       keepalive.evicted_total > 0 && `, ${count(keepalive.evicted_total)} evicted`]],
   ]);
 }
