@@ -32,7 +32,7 @@ pub const PAGE: &str = concat!(
 /// a tenant would do nothing; the last directive also forbids making markup from strings.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-aocpowKveXdnIwZFSoP+bwR5y68vgnARyoMo0wa2M6g='; ",
+    "script-src 'sha256-XM3ga1rl3QCq8V61PYtMjlJdTPf0kXwNfeHTdeL1ZCI='; ",
     "style-src 'sha256-8eCdpCyIwtxdKjRpxRMi5ttD/dW1qhnOEh8FRcdj3DY='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",

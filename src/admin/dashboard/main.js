@@ -69,6 +69,7 @@ async function askStatus(signal) {
   try {
     health.status = await get("api/status", null, signal);
     health.at = Date.now() / 1000;
+    if (health.lostSince !== null) asking.restart();
     health.lostSince = null;
     const { requests, now } = health.status;
     const all = Object.values(requests);
@@ -122,17 +123,17 @@ function setTitle() {
   document.title = [page?.title, state, health.status?.table, "urlproxy"].filter(Boolean).join(" · ");
 }
 
-/** Shows what `ask(signal)` finds, or why it could not be found, above what was found before. */
-async function fill(target, signal, ask, nodes) {
+/** Shows what `ask()` finds, or why it could not be found, above what was found before if that answers the same question. */
+async function fill(target, signal, ask, nodes, isSame = true) {
   try {
     const answer = await ask();
     if (!signal.aborted) show(target, nodes(answer));
   } catch (error) {
     if (signal.aborted) return;
     const text = error instanceof Refused ? error.message : "nginx did not answer";
-    const gone = error instanceof Refused && error.status === 404;
+    const isGone = error instanceof Refused && error.status === 404;
     const older = [...target.children].filter((child) => !child.classList.contains("failure"));
-    const kept = gone ? [] : older.map((child) => child.cloneNode(true));
+    const kept = isGone || !isSame ? [] : older.map((child) => child.cloneNode(true));
     show(target, el("p", { class: "note warn failure" }, foreign(text), kept.length > 0 && "; what follows is older"), kept);
   }
 }
@@ -161,7 +162,7 @@ const askTools = (signal) => fill(byId("tools"), signal, () => get("api/tools", 
 const askExplanation = (signal) => {
   const [host, uri] = ["host", "uri"].map((name) => page.query.get(name) ?? "");
   if (!uri) return show(byId("explanation"));
-  return fill(byId("explanation"), signal, () => get("api/explain", { host, uri }, signal), explanation);
+  return fill(byId("explanation"), signal, () => get("api/explain", { host, uri }, signal), explanation, false);
 };
 
 const detail = (path, query, nodes) => (signal) => fill(byId("detail-body"), signal, () => get(path, query, signal), nodes);
