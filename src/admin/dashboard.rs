@@ -28,8 +28,9 @@ pub const PAGE: &str = concat!(
     include_str!("dashboard/page.html"),
 );
 
-/// The page's `Content-Security-Policy`. Only the style and the script with these SHA-256 hashes are used, so markup that came from
-/// a tenant would do nothing; the last directive also forbids making markup from strings.
+/// The page's `Content-Security-Policy`. Only the style and the script with these SHA-256 hashes are used, so markup that came
+/// from a tenant would do nothing; the last two directives also forbid making markup from strings. After a change of the files,
+/// the test below prints the new hashes.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
     "script-src 'sha256-XM3ga1rl3QCq8V61PYtMjlJdTPf0kXwNfeHTdeL1ZCI='; ",
