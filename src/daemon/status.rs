@@ -4,11 +4,11 @@
 //! is evicted.
 
 use std::convert::Infallible;
-use std::{fmt, io};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use std::{fmt, io};
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, HeaderValue};
