@@ -6,11 +6,13 @@
 //!                                              client ──▶ nginx worker (nginx) ──▶ backend
 //! ```
 //!
-//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
+//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
 //! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (the list of active proxies). `withdrawal_guard` stands
 //! between `registry` and its callers; `redis_client`, `clock` and `units` depend on no other module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
+#[cfg(all(feature = "module", not(loom)))]
+mod admin;
 mod backoff;
 pub mod clock;
 #[cfg(all(feature = "daemons", not(loom)))]

@@ -7,6 +7,7 @@
 mod apply;
 mod build_queue;
 mod builder;
+mod change_log;
 mod companion;
 mod deferred;
 mod digest_cache;

@@ -23,6 +23,7 @@ pub(super) enum Edge {
     E4,
     E5,
     E6,
+    E7,
 }
 
 /// A part of the protocol that a model can leave out.
