@@ -9,17 +9,18 @@ $ENV{TEST_NGINX_LOGFORMAT} = File::Spec->rel2abs('nginx-conf/logformat.conf');
 sub lines {
     my ($name) = @_;
     open my $file, '<:raw', "$ENV{TEST_NGINX_SERVROOT}/logs/$name" or die "$name: $!\n";
-    return <$file>;
+    my @lines = <$file>;
+    return @lines;
 }
 
 # Sends raw bytes, waits for the end of the response, and returns the line that nginx then logs.
 sub logged {
     my ($name, $request) = @_;
-    my $before = () = lines($name);
+    my $before = lines($name);
     my $client = to_nginx();
     send_bytes($client, $request);
     1 while sysread $client, my $rest, 65536;
-    eventually { $before < (() = lines($name)) } or fail('nothing was logged');
+    eventually { $before < lines($name) } or fail('nothing was logged');
     return (lines($name))[$before];
 }
 
@@ -136,9 +137,31 @@ my $client  = start_ask('GET /hello/');
 my $backend = accept_on('A');
 read_message($backend);
 close $client;
-ok(eventually { () = lines('requests.json') }, 'logged');
+ok(eventually { lines('requests.json') }, 'logged');
 my $object = JSON::PP->new->decode(text((lines('requests.json'))[0]));
 is("$object->{status} $object->{tool}", '499 hello');
+
+
+
+=== a request beyond the limit of its tool asks no backend
+--- shipped: urlproxy.conf
+--- limit: 1
+--- http
+include $TEST_NGINX_LOGFORMAT;
+access_log $TEST_NGINX_SERVROOT/logs/requests.json urlproxy_json;
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_OWN_A
+--- perl
+my $client  = start_ask('GET /hello/', headers => ['Host: tools.example.org']);
+my $backend = accept_on('A');
+my $object  = object(get_request('/hello/', 'tools.example.org'));
+is("$object->{status} $object->{result} $object->{tool} $object->{tries}", '503 route hello ');
+read_message($backend);
+send_bytes($backend, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+answer($client);
+ok(eventually { lines('requests.json') > 1 }, 'logged');
+$object = JSON::PP->new->decode(text((lines('requests.json'))[1]));
+is("$object->{status} $object->{result} $object->{upstream_status}", '503 route 503', 'the status of the tool itself');
 
 
 
