@@ -11,6 +11,7 @@ pub mod explain;
 pub mod json;
 pub mod list;
 pub mod metrics;
+pub mod origin;
 pub mod page;
 pub mod place;
 pub mod query;

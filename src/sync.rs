@@ -12,6 +12,7 @@ mod companion;
 mod deferred;
 mod digest_cache;
 mod journal;
+mod origins;
 mod oversized;
 mod prepare;
 mod rejected;

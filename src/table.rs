@@ -51,9 +51,9 @@ pub use ranking::Ranking;
 pub use reader::{Lookup, Scratch};
 pub use record::{BackendView, HostView, Record, RouteView, Version, backend_bytes, record_bytes, route_bytes};
 pub use stats::{
-    Change, ChangeKind, DURATION_BOUNDS_MILLISECONDS, DurationHistogram, NAME_BYTES, Notes,
-    PROPAGATION_BOUNDS_MICROSECONDS, REASONS, RejectedNote, RequestResult, ResyncCause, SeriesView, SnapshotState,
-    SourceState, SourceView, WorkerStats, WorkerTally,
+    ANSWER_BYTES, Change, ChangeKind, DURATION_BOUNDS_MILLISECONDS, DurationHistogram, NAME_BYTES, Notes,
+    PROPAGATION_BOUNDS_MICROSECONDS, Questions, REASONS, RejectedNote, Reply, RequestResult, ResyncCause, SeriesView,
+    SnapshotState, SourceState, SourceView, Ticket, WorkerStats, WorkerTally,
 };
 pub use writer::{PublishError, Published, Recovered, Writer};
 
@@ -107,6 +107,7 @@ pub struct Table<'a> {
     workers: &'a [WorkerStats],
     series: &'a [Series],
     notes: Notes<'a>,
+    questions: Questions<'a>,
 }
 
 impl<'a> Table<'a> {
@@ -130,6 +131,7 @@ impl<'a> Table<'a> {
             workers: self.workers.len(),
             series: self.series.len(),
             notes: self.notes.len(),
+            questions: self.questions.len(),
         }
     }
 
@@ -151,6 +153,11 @@ impl<'a> Table<'a> {
     /// Short texts from the companion.
     pub fn notes(&self) -> Notes<'a> {
         self.notes
+    }
+
+    /// Questions to the companion.
+    pub fn questions(&self) -> Questions<'a> {
+        self.questions
     }
 
     /// The statistics of a worker, by nginx's number of it. `None` only in a table without statistics.

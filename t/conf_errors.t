@@ -17,10 +17,10 @@ run_tests;
 
 __DATA__
 # urlproxy_table
-table: <> 1m; => unknown directive "<>" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard
+table: <> 1m; => unknown directive "<>" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools
     zones
     include
-table: "zoneé" 1m; => unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard
+table: "zoneé" 1m; => unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools
 http: urlproxy_table to/ols { } => "urlproxy_table" invalid name "to/ols", expected e.g. "urlproxy_table tools { ... }"
 http: urlproxy_table "" { } => "urlproxy_table" invalid name "", expected e.g. "urlproxy_table tools { ... }"
 http: urlproxy_table tools { } => "urlproxy_table tools" is duplicate
@@ -66,6 +66,12 @@ table: password_file $TEST_NGINX_FILES/<>; => "password_file" "$TEST_NGINX_FILES
     blank_line
 table: password_file; => "password_file" takes one value, e.g. "password_file /etc/urlproxy/redis.pass;"
 table: password_file $TEST_NGINX_FILES/password; password_file $TEST_NGINX_FILES/password; => "password_file" is duplicate
+
+# metrics_tools
+table: metrics_tools 1001; => "metrics_tools" invalid number (0 to 1000) "1001", expected e.g. "100"
+table: metrics_tools few; => "metrics_tools" invalid number (0 to 1000) "few", expected e.g. "100"
+table: metrics_tools 1 2; => "metrics_tools" takes one value, e.g. "metrics_tools 100;"
+table: metrics_tools 1; metrics_tools 2; => "metrics_tools" is duplicate
 
 # wait_for_routes, resync_interval
 table: wait_for_routes <>; => "wait_for_routes" invalid duration "<>", expected e.g. "2s"

@@ -298,8 +298,11 @@ server {
 --- redis
 SADD frontend:www.other.org http://$TEST_NGINX_TOOL_A
 --- perl
-my $decision = decision('www.other.org', '/');
-is_deeply([@$decision{qw(mode result record server_matches)}], ['domain', 'route', 'www.other.org', undef]);
+my ($status, $document) = explain('www.other.org', '/');
+my @decisions = @{ $document->{decisions} };
+is_deeply([map { [$_->{server}[0], $_->{server_matches}] } @decisions],
+    [['www.example.org', undef], ['_', undef], ['.toolforge.org', JSON::PP::false], ['localhost', JSON::PP::false]]);
+is_deeply([@{ $decisions[1] }{qw(mode result record)}], ['domain', 'route', 'www.other.org']);
 is(ask('GET /', headers => ['Host: www.other.org'])->{headers}{'x-urlproxy-result'}, 'route', 'as for a request');
 is(decision('localhost', '/')->{mode}, 'path', 'a server with that name is preferred');
 

@@ -17,6 +17,8 @@ const SLOT_COST: usize = 64;
 pub enum Step {
     /// The next step continues.
     More,
+    /// The next step continues after some milliseconds: the page waits for something.
+    Pause,
     /// The body is complete.
     Done,
 }

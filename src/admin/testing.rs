@@ -42,6 +42,7 @@ impl TestTable {
             workers: 2,
             series: 8,
             notes: NOTES,
+            questions: 1,
             ..Capacity::NONE
         };
         let owned: &'static OwnedTable = Box::leak(Box::new(OwnedTable::new(capacity)));

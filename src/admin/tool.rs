@@ -1,12 +1,11 @@
 //! `/api/routes/<tool>`: everything about one tool or domain.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::about::{About, seconds};
 use super::answer::{Answer, ApiError};
 use super::backend_state::BackendState;
+use super::origin::{Origins, WithOrigins};
 use super::query::{Query, shown};
 use super::rejected::reason;
 use crate::route::{Kind, LookupKey, RouteKey};
@@ -20,8 +19,8 @@ pub const PARAMETERS: &[&str] = &["kind"];
 const MAX_CHANGES: usize = 50;
 
 #[derive(Serialize)]
-struct Tool<'a> {
-    table: &'a str,
+struct Tool {
+    table: String,
     kind: Kind,
     name: String,
     now: f64,
@@ -36,8 +35,8 @@ struct Tool<'a> {
     latency: Option<Latency>,
     rejected: Vec<Rejected>,
     changes: Vec<Changed>,
-    /// Who registered each pattern; null: the table does not know it.
-    origin: Option<BTreeMap<String, String>>,
+    /// Who registered each pattern; null while unknown.
+    origin: Option<Origins>,
 }
 
 #[derive(Serialize)]
@@ -111,7 +110,7 @@ pub fn tool(about: &About, table: &Table<'_>, query: &Query, name: &[u8]) -> Res
     let tally = counters.and_then(|number| table.counters(number)).map_or_else(Tally::default, |line| line.tally());
     let series = counters.and_then(|number| table.series().find(|series| series.counters == number));
     let value = Tool {
-        table: &about.table,
+        table: about.table.clone(),
         kind,
         name: text(name),
         now: about.now_seconds(),
@@ -127,7 +126,8 @@ pub fn tool(about: &About, table: &Table<'_>, query: &Query, name: &[u8]) -> Res
         changes,
         origin: None,
     };
-    Ok(Answer::json_value(&value))
+    let asked = (kind == Kind::Tool && counters.is_some()).then_some(name);
+    Ok(Answer::json(WithOrigins::new(table, asked, value, |tool, origins| tool.origin = Some(origins))))
 }
 
 fn text(bytes: &[u8]) -> String {

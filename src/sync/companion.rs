@@ -255,6 +255,7 @@ fn follow_source(
             format!("damaged slots cleared; the next scan restores their routes, slots={}", found.damaged),
         );
     }
+    table.questions().reset(clock::unix_milliseconds());
     let guard = TableGuard::new(settings.withdrawal_guard.clone());
     let mut reconciler = Reconciler::new(writer, settings.admission.clone(), guard);
     if let Some((jobs, results)) = builder {
@@ -362,6 +363,7 @@ fn session(
         } else if std::mem::take(&mut is_ping_answered) {
             reconciler.note_in_step();
         }
+        reconciler.answer_questions(&mut connection)?;
         reconciler.try_oversized(&settings.source, stop, journal);
     }
     Ok(())

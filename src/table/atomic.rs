@@ -24,6 +24,7 @@ pub(super) enum Edge {
     E5,
     E6,
     E7,
+    E8,
 }
 
 /// A part of the protocol that a model can leave out.

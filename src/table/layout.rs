@@ -3,7 +3,7 @@
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use super::counters::Counters;
 use super::health::HealthLine;
-use super::stats::{Note, Series, SourceState, WorkerStats};
+use super::stats::{Note, Question, Series, SourceState, WorkerStats};
 use crate::route::Kind;
 
 /// Marks a zone as ours, with the version of this layout.
@@ -24,9 +24,10 @@ const MAX_CELLS: usize = 1 << super::slot::CELL_BITS;
 const BYTES_PER_TOOL: usize = 192;
 /// Tools per bucket of 7 slots when the table is full.
 const TOOLS_PER_BUCKET: usize = 4;
-/// 1/128 of the zone is for [`Series`], 1/64 for [`Note`]s, and 1/64 for [`WorkerStats`], up to these numbers.
+/// 1/128 of the zone is for [`Series`], 1/64 each for [`Note`]s, [`Question`]s and [`WorkerStats`], up to these numbers.
 const MAX_SERIES: usize = 1024;
 const MAX_NOTES: usize = 2048;
+const MAX_QUESTIONS: usize = 8;
 const MAX_WORKERS: usize = 64;
 /// One record may take 1/1024 of the cells ...
 const RECORD_SHARE: usize = 1024;
@@ -53,6 +54,7 @@ pub struct Header {
     workers: AtomicU64,
     series: AtomicU64,
     notes: AtomicU64,
+    questions: AtomicU64,
     pub(super) hash_key0: AtomicU64,
     pub(super) hash_key1: AtomicU64,
     /// The highest stamp ever used.
@@ -125,6 +127,7 @@ const _: () = assert!(cfg!(loom) || size_of::<HealthLine>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<WorkerStats>() == 6 * LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Series>() == 4 * LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Note>() == 8 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Question>() == 32 * LINE);
 const _: () = assert!(cfg!(loom) || size_of::<SourceState>().is_multiple_of(LINE));
 
 /// How many lines of each kind a table has.
@@ -144,6 +147,8 @@ pub struct Capacity {
     pub series: usize,
     /// Notes of the companion.
     pub notes: usize,
+    /// Questions to the companion.
+    pub questions: usize,
 }
 
 /// Why memory cannot be used as a table.
@@ -159,9 +164,10 @@ pub enum LayoutError {
 
 impl Capacity {
     /// No lines at all.
-    pub const NONE: Self = Self { buckets: 0, cells: 0, tools: 0, health: 0, workers: 0, series: 0, notes: 0 };
+    pub const NONE: Self =
+        Self { buckets: 0, cells: 0, tools: 0, health: 0, workers: 0, series: 0, notes: 0, questions: 0 };
 
-    /// Divides `bytes` bytes: 1/256 for health state, at most 1/26 for statistics, the rest at 192 bytes per tool.
+    /// Divides `bytes` bytes: 1/256 for health state, at most 1/18 for statistics, the rest at 192 bytes per tool.
     ///
     /// # Errors
     /// [`LayoutError::TooSmall`] under 32 KiB.
@@ -174,7 +180,8 @@ impl Capacity {
         let workers = 1 << workers.ilog2();
         let series = (bytes / 128 / size_of::<Series>()).min(MAX_SERIES);
         let notes = (bytes / 64 / size_of::<Note>()).min(MAX_NOTES);
-        let without = Self { health, workers, series, notes, ..Self::NONE };
+        let questions = (bytes / 64 / size_of::<Question>()).min(MAX_QUESTIONS);
+        let without = Self { health, workers, series, notes, questions, ..Self::NONE };
         let lines = bytes / LINE - without.lines();
         let tools = lines * LINE / BYTES_PER_TOOL;
         let buckets = tools.div_ceil(TOOLS_PER_BUCKET);
@@ -199,7 +206,8 @@ impl Capacity {
     pub(super) fn lines(&self) -> usize {
         let statistics = self.workers * size_of::<WorkerStats>()
             + self.series * size_of::<Series>()
-            + self.notes * size_of::<Note>();
+            + self.notes * size_of::<Note>()
+            + self.questions * size_of::<Question>();
         let fixed = size_of::<Header>() + size_of::<SourceState>();
         (fixed + statistics) / LINE + self.buckets + self.cells + self.tools + self.health
     }
@@ -218,6 +226,7 @@ impl Header {
             workers: zero(),
             series: zero(),
             notes: zero(),
+            questions: zero(),
             hash_key0: zero(),
             hash_key1: zero(),
             last_stamp: zero(),
@@ -249,6 +258,7 @@ impl Header {
         self.workers.store(capacity.workers as u64, Relaxed);
         self.series.store(capacity.series as u64, Relaxed);
         self.notes.store(capacity.notes as u64, Relaxed);
+        self.questions.store(capacity.questions as u64, Relaxed);
         self.hash_key0.store(key[0], Relaxed);
         self.hash_key1.store(key[1], Relaxed);
         self.magic.store(MAGIC, super::atomic::Ordering::Release);
@@ -273,6 +283,7 @@ impl Header {
             workers: word(&self.workers),
             series: word(&self.series),
             notes: word(&self.notes),
+            questions: word(&self.questions),
         }
     }
 
@@ -422,7 +433,7 @@ mod tests {
     #[test]
     fn record_limit_follows_from_the_zone() {
         for (bytes, limit) in
-            [(32 << 10, 4 << 10), (1 << 20, 4 << 10), (16 << 20, 9281), (64 << 20, 37_319), (1 << 30, MAX_RECORD_BYTES)]
+            [(32 << 10, 4 << 10), (1 << 20, 4 << 10), (16 << 20, 9272), (64 << 20, 37_310), (1 << 30, MAX_RECORD_BYTES)]
         {
             let capacity = Capacity::of_bytes(bytes).unwrap();
             assert_eq!(capacity.record_limit(), limit, "{bytes}");

@@ -7,7 +7,7 @@ use super::health::{Health, HealthLine};
 use super::layout::{Bucket, Capacity, Cell, Header};
 #[cfg(not(loom))]
 use super::layout::{LINE, LayoutError};
-use super::stats::{Note, Notes, Series, SourceState, WorkerStats};
+use super::stats::{Note, Notes, Question, Questions, Series, SourceState, WorkerStats};
 
 /// A table in heap memory, for one process.
 pub struct OwnedTable {
@@ -20,6 +20,7 @@ pub struct OwnedTable {
     workers: Vec<WorkerStats>,
     series: Vec<Series>,
     notes: Vec<Note>,
+    questions: Vec<Question>,
 }
 
 impl OwnedTable {
@@ -38,6 +39,7 @@ impl OwnedTable {
             workers: lines(capacity.workers, WorkerStats::new),
             series: lines(capacity.series, Series::new),
             notes: lines(capacity.notes, Note::new),
+            questions: lines(capacity.questions, Question::new),
         };
         table.header.format(capacity, [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
         table
@@ -55,6 +57,7 @@ impl OwnedTable {
             workers: &self.workers,
             series: &self.series,
             notes: Notes::new(&self.notes),
+            questions: Questions::new(&self.questions),
         }
     }
 }
@@ -112,9 +115,11 @@ impl Table<'static> {
         let series = unsafe { take::<Series>(memory, &mut at, capacity.series) };
         // SAFETY: as above.
         let notes = unsafe { take::<Note>(memory, &mut at, capacity.notes) };
+        // SAFETY: as above.
+        let questions = unsafe { take::<Question>(memory, &mut at, capacity.questions) };
         let (source, _) = source.split_first().ok_or(LayoutError::Foreign)?;
-        let (health, notes) = (Health::new(health), Notes::new(notes));
-        Ok(Self { header, buckets, cells, counters, health, source, workers, series, notes })
+        let (health, notes, questions) = (Health::new(health), Notes::new(notes), Questions::new(questions));
+        Ok(Self { header, buckets, cells, counters, health, source, workers, series, notes, questions })
     }
 }
 

@@ -76,6 +76,11 @@
 //! depends on these; a reader that finds a changed stamp skips the text. The same tool may get its series again: its name is
 //! the same then, and its counts are figures.
 //!
+//! ## E8: whoever sees the state of a question sees its words
+//!
+//! `words, state (Release) / state (Acquire), words`, for [`Question`](super::stats::Question), in both directions. Each change
+//! of state is a compare-and-exchange, and only one side may write in each state.
+//!
 //! # What a killed writer leaves
 //!
 //! A kill falls between two stores; the successor sees those before it.
@@ -94,7 +99,7 @@
 //! reader per edge, `killed.rs` a writer killed after each of its stores, its successor, and a reader beside both. Each
 //! ordering, fence, recheck and order of stores above is left out once, and the model must then fail: see the calls of
 //! `fails`. The full search is exhaustive, except for kills beyond a home bucket, which it follows through five preemptions.
-//! Not modeled: Redis, counters, statistics without text and the header's figures (independent words), health state (two words, argued in
+//! Not modeled: Redis, E8, counters, statistics without text and the header's figures (independent words), health state (two words, argued in
 //! `health.rs`), the formatting of a zone (its magic word is stored before workers are forked), and more than a few records,
 //! which `tests/module/writers_killed.rs` covers.
 //!

@@ -31,6 +31,9 @@ use crate::admin::page::{CHUNK_BYTES, Step};
 /// A timer beside the posted event, far longer than an iteration: an exiting worker without any timer would exit.
 const KEEP_WORKER_MILLISECONDS: usize = 60_000;
 
+/// How often a waiting page is asked again.
+const PAUSE_MILLISECONDS: usize = 10;
+
 /// The origin of a body.
 pub(in crate::nginx) trait Source {
     /// Appends the next part of the body, see [`crate::admin::page::Page::step`]. `None` if the body cannot be continued.
@@ -65,6 +68,8 @@ struct Handle {
 enum Next {
     /// Continue after other requests.
     Yield,
+    /// Continue after some milliseconds.
+    Pause,
     /// Continue when the client has received more.
     Wait,
     /// End the request with this status for nginx.
@@ -191,6 +196,7 @@ impl Handle {
         self.cancel_event();
         match catch_panic(Next::Finish(Status::NGX_ERROR.0), || self.run()) {
             Next::Yield => self.yield_to_others(),
+            Next::Pause => self.pause(),
             Next::Wait => self.wait_for_client(),
             Next::Finish(status) => self.finish(status),
         }
@@ -224,6 +230,7 @@ impl Handle {
         let known_length = body.known_length();
         match body.step(chunk) {
             None => return Next::Finish(failed),
+            Some(Step::Pause) => return Next::Pause,
             Some(Step::More) if chunk.len() < CHUNK_BYTES => return Next::Yield,
             Some(Step::More) => {}
             Some(Step::Done) => *source = None,
@@ -298,6 +305,12 @@ impl Handle {
         self.stop_client_timer();
         self.event().post_next();
         self.event().start_timer(KEEP_WORKER_MILLISECONDS);
+    }
+
+    /// Continues after [`PAUSE_MILLISECONDS`].
+    fn pause(self) {
+        self.stop_client_timer();
+        self.event().start_timer(PAUSE_MILLISECONDS);
     }
 
     /// Continues when the client has received more, as `ngx_http_writer` does. A subrequest that is not active continues when
