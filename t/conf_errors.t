@@ -229,3 +229,13 @@ server: location /x { urlproxy_list tools others; } => "urlproxy_list" takes a t
 server: location /x { urlproxy_list; } => invalid number of arguments in "urlproxy_list" directive
 server: location /x { urlproxy_list tools; urlproxy_list tools; } => "urlproxy_list" is duplicate
 server: urlproxy_list tools; => "urlproxy_list" directive is not allowed here
+
+# urlproxy_admin
+server: location /x { urlproxy_admin tols; } => "urlproxy_admin" names table "tols", but there is no "urlproxy_table tols"
+server: location /x { urlproxy_admin tools others; } => "urlproxy_admin" takes a table, e.g. "urlproxy_admin tools;"
+server: location /x { urlproxy_admin; } => invalid number of arguments in "urlproxy_admin" directive
+server: location /x { urlproxy_admin tools; urlproxy_admin tools; } => "urlproxy_admin" is duplicate
+server: location /x { urlproxy_admin tools; urlproxy_list tools; } => "urlproxy_admin" and "urlproxy_list" in one location, expected one of them
+server: location = /x { urlproxy_admin tools; } => "urlproxy_admin" in location "/x", which has no paths below it, expected e.g. "location / { urlproxy_admin tools; }"
+server: location ~ ^/x { urlproxy_admin tools; } => "urlproxy_admin" in location "^/x", which has no paths below it, expected e.g. "location / { urlproxy_admin tools; }"
+server: urlproxy_admin tools; => "urlproxy_admin" directive is not allowed here

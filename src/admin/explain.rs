@@ -117,19 +117,25 @@ pub struct PatternTest {
 impl Explanation {
     /// The tool whose route is chosen by the best match.
     pub fn chosen_tool(&self) -> Option<&str> {
-        let best = self.decisions.first().filter(|best| best.mode != Mode::Domain)?;
-        best.record.as_deref()
+        self.decisions.first()?.routed_tool()
     }
 
     /// Adds the origins of the chosen tool's routes.
     pub fn add_origins(&mut self, origins: &Origins) {
         let Some(tool) = self.chosen_tool().map(ToOwned::to_owned) else { return };
         for decision in &mut self.decisions {
-            if decision.mode != Mode::Domain && decision.record.as_deref() == Some(&tool) {
+            if decision.routed_tool() == Some(&tool) {
                 let chosen = decision.patterns.last().map(|test| test.pattern.as_str());
                 decision.origin = chosen.and_then(|pattern| origins.get(pattern)).cloned();
             }
         }
+    }
+}
+
+impl Decision {
+    /// The tool with the matching route: in domain mode only that of `urlproxy_default`.
+    fn routed_tool(&self) -> Option<&str> {
+        self.record.as_deref().filter(|_| self.record == self.tool)
     }
 }
 
