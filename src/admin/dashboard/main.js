@@ -220,8 +220,9 @@ function open() {
     if (before) section[page.section].querySelector("h1").focus();
     if (before) scrollTo(0, 0);
   }
-  const search = byId("search");
-  if (page.section === "overview" && document.activeElement !== search) search.value = page.query.get("search") ?? "";
+  const { search } = toolsQuery();
+  // To set the same text again would move the cursor.
+  if (page.section === "overview" && byId("search").value !== search) byId("search").value = search;
   if (page.section === "explain") {
     byId("explain-url").value = page.query.get("uri") ?? "";
     byId("explain-host").value = page.query.get("host") ?? "";
