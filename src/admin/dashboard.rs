@@ -33,7 +33,7 @@ pub const PAGE: &str = concat!(
 /// the test below prints the new hashes.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-nF9MK3txaeJjJwbqHA0h7w1ZXZwrcAI/um1eLVh+1CU='; ",
+    "script-src 'sha256-npeRsgNK1OviaznvUEMLHG2utAXZcg1LbLm8urKj7jw='; ",
     "style-src 'sha256-8eCdpCyIwtxdKjRpxRMi5ttD/dW1qhnOEh8FRcdj3DY='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",

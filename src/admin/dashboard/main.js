@@ -46,11 +46,13 @@ class Poller {
     const run = new AbortController();
     this.#run = run;
     const begun = performance.now();
-    await this.work(run.signal);
-    if (run.signal.aborted) return;
-    // A server that takes long is asked less often.
-    const pause = Math.max(this.seconds * 1000, 10 * (performance.now() - begun));
-    if (pause < Infinity) this.#timer = setTimeout(() => this.#next(), pause);
+    try {
+      await this.work(run.signal);
+    } finally {
+      // A server that takes long is asked less often.
+      const pause = Math.max(this.seconds * 1000, 10 * (performance.now() - begun));
+      if (!run.signal.aborted && pause < Infinity) this.#timer = setTimeout(() => this.#next(), pause);
+    }
   }
 }
 
