@@ -5,7 +5,7 @@ use UrlproxyTest 'no_plan';
 use POSIX ();
 use Time::HiRes ();
 
-our $tools = 60_000;
+our $tools = 30_000;
 
 add_block_preprocessor(sub {
     my ($block) = @_;
@@ -109,7 +109,7 @@ until (waitpid $child, POSIX::WNOHANG()) {
 }
 is($?, 0);
 cmp_ok($count, '>', 10, 'requests beside the long answers');
-# Generous, for a busy machine; it is 1 to 5 ms on an idle one.
+# Generous, for a busy machine and a debug build.
 cmp_ok($longest, '<', 2, 'seconds for the slowest of them');
 UrlproxyTest::diag(sprintf 'longest of %d requests: %.1f ms', $count, 1000 * $longest);
 
