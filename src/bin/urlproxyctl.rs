@@ -1,0 +1,3 @@
+//! urlproxyctl: shows and changes what the proxy routes.
+
+fn main() {}
