@@ -1,3 +1,7 @@
-//! urlproxyctl: shows and changes what the proxy routes.
+//! urlproxyctl: shows what the proxy routes and why, and changes routes in Redis.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    urlproxy::ctl::run()
+}
