@@ -7,6 +7,7 @@
 
 mod admin_client;
 mod api;
+mod arguments;
 mod command;
 mod console;
 mod escape;

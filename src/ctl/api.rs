@@ -249,6 +249,9 @@ pub struct ChangeItem {
 pub struct Explanation {
     /// One for each location of the table, best match first.
     pub decisions: Vec<Decision>,
+    /// Number of further locations.
+    #[serde(default)]
+    pub omitted: usize,
 }
 
 /// What one location does with a request.
@@ -259,9 +262,12 @@ pub struct Decision {
     pub server: Vec<String>,
     /// The location's name.
     pub location: String,
-    /// Whether the server's names match the host.
+    /// Whether the server's names match the host; unknown for a regular expression, and for a default server.
     #[serde(default)]
-    pub server_matches: bool,
+    pub server_matches: Option<bool>,
+    /// Whether the location matches the path; unknown for a regular expression.
+    #[serde(default)]
+    pub location_matches: Option<bool>,
     /// `path`, `subdomain` or `domain`.
     pub mode: String,
     /// The domain of subdomain mode.

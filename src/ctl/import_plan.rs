@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::arguments::{parse_backend, parse_canonical, parse_tool};
 use super::export_line::ExportLine;
 use super::redis_entries::{Entries, Entry};
-use crate::registry::{Admission, Origin};
+use crate::registry::Origin;
 use crate::route::{Backend, Domain, Kind, MAX_BACKENDS, MAX_ROUTES, Pattern, ToolName};
 
 /// A validated line.
@@ -101,7 +102,7 @@ impl Wanted {
                 Ok(Self::Domain(domain, backends_of_set(&line)?))
             }
             Kind::Tool => {
-                let tool = ToolName::try_new(line.name.as_bytes()).map_err(|error| error.to_string())?;
+                let tool = parse_tool(&line.name)?;
                 if line.set {
                     if !line.redirect.is_empty() {
                         return Err(format!("tool {tool:?} is a set and has redirects, expected routes by pattern"));
@@ -114,7 +115,12 @@ impl Wanted {
     }
 
     fn tool(tool: ToolName, line: ExportLine) -> Result<Self, String> {
-        let ExportLine { routes, mut redirect, mut origin, .. } = line;
+        let ExportLine { routes, redirect, mut origin, .. } = line;
+        let host = |(pattern, host): (String, String)| {
+            Pattern::try_new(&pattern).map_err(|error| error.to_string())?;
+            Ok::<_, String>((pattern, parse_canonical(&tool, &host)?.as_str().to_owned()))
+        };
+        let mut redirect: BTreeMap<_, _> = redirect.into_iter().map(host).collect::<Result<_, _>>()?;
         if routes.len() > MAX_ROUTES {
             return Err(format!("tool {tool:?} has {} patterns, expected at most {MAX_ROUTES}", routes.len()));
         }
@@ -299,12 +305,6 @@ fn may_replace(name: &str, entry: &Entry, replaces: bool) -> Result<(), String> 
 /// The URL in its normal form, or other text unchanged.
 fn normal(url: String) -> String {
     url.parse::<Backend>().map_or(url, |backend| backend.to_string())
-}
-
-fn parse_backend(url: &str) -> Result<Backend, String> {
-    let backend: Backend = url.parse().map_err(|error: crate::route::BackendError| error.to_string())?;
-    Admission::default().check(&backend).map_err(|error| error.to_string())?;
-    Ok(backend)
 }
 
 fn backends_of_set(line: &ExportLine) -> Result<Vec<Backend>, String> {

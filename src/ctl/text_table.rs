@@ -115,7 +115,7 @@ mod tests {
         table.add([Cell::text("a\x1b[31m"), Cell::number("12"), Cell::text("")]);
         assert_eq!(
             plain(&table),
-            ["TOOL        RATE  BACKEND", "工具         1.5  http://10.0.0.1:80", "a\\u{1b}[31m    12  "]
+            ["TOOL         RATE  BACKEND", "工具          1.5  http://10.0.0.1:80", "a\\u{1b}[31m    12  "]
         );
         assert!(!table.is_empty());
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::set::parse_tool;
+use crate::ctl::arguments::parse_tool;
 use crate::ctl::console::Console;
 use crate::ctl::escape::escaped;
 use crate::ctl::outcome::{Answer, CtlError};
@@ -20,7 +20,7 @@ pub async fn run(
     pattern: Option<&str>,
     is_confirmed: bool,
 ) -> Result<Answer, CtlError> {
-    let tool = parse_tool(tool)?;
+    let tool = parse_tool(tool).map_err(CtlError::Usage)?;
     let (removed, is_declined) = match pattern {
         Some(pattern) => {
             let outcome = store.commit(&delete_route(&tool, pattern)).await?;

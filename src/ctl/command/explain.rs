@@ -45,18 +45,18 @@ pub async fn explain(admin: &AdminClient, console: &mut Console, url: &str) -> R
     if explanation.decisions.is_empty() {
         console.line("no location uses this table")?;
     }
-    let matching = explanation.decisions.iter().filter(|decision| decision.server_matches).count();
-    // Locations of other servers do not see the request; without a matching one they are all there is.
-    let shown = if matching > 0 { matching } else { explanation.decisions.len() };
+    // Locations that do not match never see the request; without a matching one, the nearest is all there is.
+    let may_match = |decision: &&Decision| ![decision.server_matches, decision.location_matches].contains(&Some(false));
+    let shown = explanation.decisions.iter().take_while(may_match).count().max(1).min(explanation.decisions.len());
     for (index, decision) in explanation.decisions.iter().take(shown).enumerate() {
         if index > 0 {
             console.line("")?;
         }
         steps(decision).iter().try_for_each(|line| console.line(line))?;
     }
-    let others = explanation.decisions.len() - shown;
+    let others = explanation.decisions.len() - shown + explanation.omitted;
     if others > 0 {
-        console.note(format_args!("{others} more in other servers: --json lists them"));
+        console.note(format_args!("{others} more locations use this table; --json lists them"));
     }
     Ok(Answer::positive_if(is_found))
 }
@@ -104,7 +104,12 @@ fn steps(decision: &Decision) -> Vec<String> {
     let mut lines = Vec::new();
     let mut step = |name: &str, text: String| lines.push(format!("{FAINT}{name:<10}{FAINT:#} {text}"));
     let names = if server.is_empty() { "without a name".into() } else { server.join(" ") };
-    let note = if decision.server_matches { "" } else { ", which does not match the host" };
+    let note = match (decision.server_matches, decision.location_matches) {
+        (Some(false), _) => ", which does not match the host",
+        (_, Some(false)) => ", which does not match the path",
+        (None, _) | (_, None) => ", which may match",
+        (Some(true), Some(true)) => "",
+    };
     let domain = domain.as_ref().map(|domain| format!(" {domain}")).unwrap_or_default();
     step("location", format!("{} of server {}{note}", Escaped(location), Escaped(names)));
     step("mode", escaped(format!("{mode}{domain}")));

@@ -3,21 +3,22 @@
 use serde_json::json;
 
 use crate::clock;
+use crate::ctl::arguments::{parse_backend, parse_canonical, parse_tool};
 use crate::ctl::console::Console;
 use crate::ctl::escape::escaped;
 use crate::ctl::options::SetOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::daemon::Store;
-use crate::registry::{Admission, OPERATOR, Origin, Ownership, Registration, register};
-use crate::route::{Backend, Domain, MAX_ROUTES, Pattern, ToolName};
+use crate::registry::{OPERATOR, Origin, Ownership, Registration, register};
+use crate::route::{Backend, Domain, MAX_ROUTES, Pattern};
 
 /// Writes the route; negative if Redis has a reason to refuse it.
 pub async fn run(store: &Store, console: &mut Console, options: SetOptions) -> Result<Answer, CtlError> {
-    let tool = parse_tool(&options.tool)?;
+    let tool = parse_tool(&options.tool).map_err(CtlError::Usage)?;
     let pattern = Pattern::try_new(&options.pattern).map_err(CtlError::usage)?;
-    let backend: Backend = options.url.parse().map_err(CtlError::usage)?;
-    Admission::default().check(&backend).map_err(CtlError::usage)?;
-    let canonical = options.canonical.as_deref().map(parse_canonical).transpose()?;
+    let backend = parse_backend(&options.url).map_err(CtlError::Usage)?;
+    let canonical = options.canonical.as_deref().map(|host| parse_canonical(&tool, host)).transpose();
+    let canonical = canonical.map_err(CtlError::Usage)?;
     let canonical = canonical.as_ref().map(Domain::as_str);
     let ownership = if options.evict { Ownership::Proven } else { Ownership::Unproven };
     let origin = operators_origin(&backend);
@@ -58,16 +59,6 @@ pub fn refusal(outcome: &Registration) -> String {
         }
         Registration::Superseded | Registration::Done { .. } => "the route has changed meanwhile".into(),
     }
-}
-
-/// A tool's name of a command line.
-pub fn parse_tool(name: &str) -> Result<ToolName, CtlError> {
-    ToolName::try_new(name.as_bytes()).map_err(CtlError::usage)
-}
-
-fn parse_canonical(host: &str) -> Result<Domain, CtlError> {
-    let domain = Domain::normalize(host).ok().filter(|domain| !domain.is_wildcard() && !domain.is_address());
-    domain.ok_or_else(|| CtlError::usage(format!("invalid host {host:?}, expected e.g. \"hello.toolforge.org\"")))
 }
 
 /// The origin of a route that the calling user writes.
