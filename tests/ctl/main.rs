@@ -1,1 +1,13 @@
-//! Tests of urlproxyctl.
+//! Tests of urlproxyctl with a real Redis.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod asking;
+mod comparing;
+mod fake_admin;
+mod live;
+mod moving;
+mod program;
+mod withdrawing;
+mod writing;
