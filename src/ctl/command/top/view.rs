@@ -93,13 +93,13 @@ fn table(items: &[ToolItem], sort: Sort, has_color: bool) -> Table<'static> {
         })
         .collect();
     let widths = [
-        Constraint::Fill(2),
+        Constraint::Fill(1),
         Constraint::Length(9),
         Constraint::Length(8),
         Constraint::Length(8),
         Constraint::Length(13),
         Constraint::Length(12),
-        Constraint::Fill(3),
+        Constraint::Fill(1),
     ];
     Table::new(rows, widths).header(heading).row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
 }
