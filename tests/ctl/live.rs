@@ -129,7 +129,7 @@ fn screen_follows_nginx_and_keys() {
     asked("/api/tools?sort=errors");
     pty.write("/ab c");
     asked("search=ab%20c");
-    pty.wait_for("search: ab c_");
+    pty.wait_for("Enter keeps it");
     pty.write("\r");
     pty.write("n");
     asked("sort=name");

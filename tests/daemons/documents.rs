@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Programs with a page of their own, `docs/<name>.md`.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("proxylistener", env!("CARGO_BIN_EXE_proxylistener")),
     ("webservice-runner", env!("CARGO_BIN_EXE_webservice-runner")),
     ("portgrabber", env!("CARGO_BIN_EXE_portgrabber")),
@@ -14,6 +14,7 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("kube2proxy", env!("CARGO_BIN_EXE_kube2proxy")),
     ("webservicemonitor", env!("CARGO_BIN_EXE_webservicemonitor")),
     ("invisible-unicorn", env!("CARGO_BIN_EXE_invisible-unicorn")),
+    ("urlproxyctl", env!("CARGO_BIN_EXE_urlproxyctl")),
 ];
 
 fn root() -> &'static Path {
