@@ -94,6 +94,18 @@ pub struct IdleConnections<C> {
     count: u32,
     backends: Index<Key, Backend>,
     owners: Index<u64, Owner>,
+    usage: Usage,
+}
+
+/// How often connections were kept and reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// [`IdleConnections::take`] found a connection.
+    pub reused: u64,
+    /// It found none.
+    pub opened: u64,
+    /// A connection made room for another one.
+    pub evicted: u64,
 }
 
 #[derive(Debug)]
@@ -173,6 +185,7 @@ impl<C> IdleConnections<C> {
             count: 0,
             backends: Index::new(2 * total),
             owners: Index::new(total),
+            usage: Usage::default(),
         }
     }
 
@@ -185,9 +198,20 @@ impl<C> IdleConnections<C> {
         self.limits = Limits { total, per_backend, per_owner };
     }
 
+    /// Number of idle connections.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The usage since the last call.
+    pub fn take_usage(&mut self) -> Usage {
+        std::mem::take(&mut self.usage)
+    }
+
     /// Takes the newest connection of a backend that `fits` accepts. `fits` gets the time when the connection was kept.
     #[inline(always)]
     pub fn take(&mut self, key: &Key, mut fits: impl FnMut(&C, u64) -> bool) -> Option<(C, BackendHandle)> {
+        self.usage.opened += 1;
         let number = self.backends.find(key)?;
         let mut at = self.backends[number].own.newest;
         while let Some(entry) = self.entries.get_mut(at as usize) {
@@ -195,6 +219,8 @@ impl<C> IdleConnections<C> {
             if let Some(connection) = entry.connection.take_if(|connection| fits(connection, since)) {
                 self.backends[number].handles += 1;
                 self.unlink(at);
+                self.usage.opened -= 1;
+                self.usage.reused += 1;
                 return Some((connection, BackendHandle(number)));
             }
             at = entry.links[OWN].older;
@@ -230,6 +256,7 @@ impl<C> IdleConnections<C> {
             NONE
         };
         let evicted = self.remove(evicted);
+        self.usage.evicted += u64::from(evicted.is_some());
         let links = [Links { newer: NONE, older: NONE }; 2];
         let entry = Entry { connection: None, since: now, backend: number, links };
         let slot = match self.entries.get_mut(self.free as usize) {

@@ -6,12 +6,14 @@
 //!                                              client ──▶ nginx worker (nginx) ──▶ backend
 //! ```
 //!
-//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> table -> route`, `sync -> table`,
+//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
 //! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor -> grid` (the list of active proxies), `ctl -> sync` (admission
 //! and snapshots), `ctl -> grid|kube|monitor|domains` (their command lines). `withdrawal_guard` stands between `registry` and its
 //! callers; `redis_client`, `clock` and `units` depend on no other module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
+#[cfg(all(feature = "module", not(loom)))]
+mod admin;
 mod backoff;
 pub mod clock;
 #[cfg(all(feature = "daemons", not(loom)))]

@@ -7,10 +7,12 @@
 mod apply;
 mod build_queue;
 mod builder;
+mod change_log;
 mod companion;
 mod deferred;
 mod digest_cache;
 mod journal;
+mod origins;
 mod oversized;
 mod prepare;
 mod rejected;

@@ -1,7 +1,7 @@
 //! The route table in shared memory: one writer, any number of wait-free readers. No nginx, no Redis.
 //!
 //! ```text
-//! Header | Bucket ... | Cell ... | Counters ... | Health ...          all 64-byte lines, offsets, no pointers
+//! Header | Bucket ... | Cell ... | Counters ... | Health ... | statistics      all 64-byte lines, offsets, no pointers
 //!           7 slots + overflow count
 //!           slot = tag 16 | cell 28 | stamp 20  ──▶ record: stamp 64, length, counters, key, routes, backends,
 //!                                                  automata
@@ -30,9 +30,12 @@ mod health;
 mod layout;
 mod memory;
 mod proof;
+#[cfg(not(loom))]
+mod ranking;
 mod reader;
 mod record;
 mod slot;
+mod stats;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod writer;
@@ -40,15 +43,23 @@ mod writer;
 #[cfg(not(loom))]
 pub use carry::carry_over;
 pub use counters::{Counters, StatusClass, Tally};
-pub use health::{Health, HealthKey, HealthSettings};
+pub use health::{Availability, Health, HealthKey, HealthSettings};
 pub use layout::{Capacity, Header, LayoutError, LoadedFrom, MAX_RECORD_BYTES};
 pub use memory::OwnedTable;
+#[cfg(not(loom))]
+pub use ranking::Ranking;
 pub use reader::{Lookup, Scratch};
 pub use record::{BackendView, HostView, Record, RouteView, Version, backend_bytes, record_bytes, route_bytes};
+pub use stats::{
+    ANSWER_BYTES, Change, ChangeKind, DURATION_BOUNDS_MILLISECONDS, DurationHistogram, NAME_BYTES, Notes,
+    PROPAGATION_BOUNDS_MICROSECONDS, Questions, REASONS, RejectedNote, Reply, RequestResult, ResyncCause, SeriesView,
+    SnapshotState, SourceState, SourceView, Ticket, WorkerStats, WorkerTally,
+};
 pub use writer::{PublishError, Published, Recovered, Writer};
 
 use crate::route::LookupKey;
 use layout::{Bucket, Cell};
+use stats::Series;
 
 /// A key and its hash in one table.
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +69,30 @@ pub struct HashedKey<'n> {
 }
 
 impl<'n> HashedKey<'n> {
+    /// The key.
+    pub fn key(&self) -> LookupKey<'n> {
+        self.key
+    }
+
     /// The tool's redirect, if this is a tool's key: no hash is calculated for it. `None` when it can have none.
     #[inline(always)]
     pub fn redirect(&self) -> Option<Self> {
         let key = LookupKey::redirect(self.key.name())?;
         Some(Self { key, hash: self.hash ^ self.key.mark() ^ key.mark() })
     }
+}
+
+/// A finished request.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// How it was routed.
+    pub result: RequestResult,
+    /// Of its response.
+    pub class: StatusClass,
+    /// Bytes sent to the client.
+    pub bytes: u64,
+    /// Duration.
+    pub milliseconds: u64,
 }
 
 /// A view of one table, in shared or private memory. Cheap to copy; used by readers and the writer.
@@ -74,6 +103,11 @@ pub struct Table<'a> {
     cells: &'a [Cell],
     counters: &'a [Counters],
     health: Health<'a>,
+    source: &'a SourceState,
+    workers: &'a [WorkerStats],
+    series: &'a [Series],
+    notes: Notes<'a>,
+    questions: Questions<'a>,
 }
 
 impl<'a> Table<'a> {
@@ -94,6 +128,10 @@ impl<'a> Table<'a> {
             cells: self.cells.len(),
             tools: self.counters.len(),
             health: self.health.len(),
+            workers: self.workers.len(),
+            series: self.series.len(),
+            notes: self.notes.len(),
+            questions: self.questions.len(),
         }
     }
 
@@ -105,6 +143,59 @@ impl<'a> Table<'a> {
     /// The counters of a record, by [`Record::counters`]. `None` only for an invalid number.
     pub fn counters(&self, number: u32) -> Option<&'a Counters> {
         self.counters.get(number as usize)
+    }
+
+    /// The companion's account of itself.
+    pub fn source(&self) -> &'a SourceState {
+        self.source
+    }
+
+    /// Short texts from the companion.
+    pub fn notes(&self) -> Notes<'a> {
+        self.notes
+    }
+
+    /// Questions to the companion.
+    pub fn questions(&self) -> Questions<'a> {
+        self.questions
+    }
+
+    /// The statistics of a worker, by nginx's number of it. `None` only in a table without statistics.
+    #[inline]
+    pub fn worker(&self, number: usize) -> Option<&'a WorkerStats> {
+        // The number of entries is a power of two.
+        self.workers.get(number & self.workers.len().wrapping_sub(1))
+    }
+
+    /// The sum of all workers' statistics.
+    pub fn worker_tally(&self) -> WorkerTally {
+        let mut tally = WorkerTally::default();
+        self.workers.iter().for_each(|worker| worker.add_to(&mut tally));
+        tally
+    }
+
+    /// The statistics of the busiest tools and domains.
+    pub fn series(&self) -> impl Iterator<Item = SeriesView> + use<'a> {
+        self.series.iter().filter_map(Series::read)
+    }
+
+    /// Counts a finished request in the statistics of a worker and, if `routed` (the counters of the request's record, and
+    /// their [ticket](Counters::ticket)), of its tool or domain.
+    #[inline]
+    pub fn count_request(&self, worker: usize, request: &Finished, routed: Option<(&Counters, u64)>) {
+        let &Finished { result, class, bytes, milliseconds } = request;
+        let worker = self.worker(worker);
+        if let Some(worker) = worker {
+            worker.add(result, class);
+        }
+        let Some((line, ticket)) = routed else { return };
+        let number = line.add(ticket, class, bytes, milliseconds);
+        let series = usize::from(number).checked_sub(1).and_then(|at| self.series.get(at));
+        if !series.is_some_and(|series| series.add(ticket, class, milliseconds))
+            && let Some(worker) = worker
+        {
+            worker.add_other(class, milliseconds);
+        }
     }
 
     /// A random identifier of this table, as old as its zone. Reveals no key's hash: no key has this text.

@@ -5,6 +5,8 @@ pub(super) mod directive;
 pub(super) mod location;
 pub(super) mod main;
 pub(super) mod networks;
+pub(super) mod pages;
+pub(super) mod routed;
 pub(super) mod table;
 pub(super) mod upstream;
 

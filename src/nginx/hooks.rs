@@ -8,6 +8,8 @@ use nginx_sys::{
 use super::conf::checks;
 use super::conf::location::LocationConf;
 use super::conf::main::MainConf;
+use super::conf::pages::admin_prefix;
+use super::conf::routed::RoutedLocation;
 use super::ffi::config_error::ConfigError;
 use super::ffi::cycle::Cycle;
 use super::ffi::entry::Hooks;
@@ -15,6 +17,7 @@ use super::ffi::module::Module;
 use super::ffi::parser::{Parser, Push};
 use super::lifecycle;
 use super::request::access::{Access, BeforeContent};
+use super::request::admin::Admin;
 use super::request::counters::CountRequest;
 use super::request::list::List;
 use super::request::variables::VARIABLES;
@@ -28,6 +31,7 @@ impl Hooks for Module {
         if let Some(old) = old {
             main.find_predecessors(old);
         }
+        main.set_listeners(&parser.listeners());
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
         // Runs last in its phase, after `try_files`, which changes the path.
         parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;
@@ -41,11 +45,21 @@ impl Hooks for Module {
         conf: &mut LocationConf,
     ) -> Result<(), ConfigError> {
         let mut location = parser.location().ok_or("no location at this level")?;
+        let has_urlproxy = conf.has_urlproxy();
         conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
         // nginx merges its own modules before this one, so their settings are final here.
         checks::warn(parser, main, conf);
+        // Other unnamed blocks decide like their location.
+        if conf.table().is_some() && (has_urlproxy || !location.is_unnamed()) {
+            let server = parser.server().ok_or("no server at this level")?;
+            main.add_routed(RoutedLocation::new(server, &location, conf));
+        }
         if conf.list.is_some() {
             location.set_handler::<List>();
+        }
+        if conf.admin.is_some() {
+            conf.admin_prefix = admin_prefix(conf, &location)?;
+            location.set_handler::<Admin>();
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::ffi::process::is_exiting;
 use super::ffi::request::Request;
 use super::ffi::timer::now_milliseconds;
 use super::ffi::upstream::Upstream;
-use crate::keepalive::{BackendHandle, IdleConnections, KeepOutcome, Key, Limits};
+use crate::keepalive::{BackendHandle, IdleConnections, KeepOutcome, Key, Limits, Usage};
 
 /// Milliseconds after which a backend that closes after each response has closed. A request that nginx cannot repeat takes no
 /// connection that has served only one response and has been idle for less.
@@ -94,6 +94,12 @@ impl Keepalive {
         if let Ok(mut idle) = self.idle.try_borrow_mut() {
             idle.lower_limit(u32::try_from(limit).unwrap_or(u32::MAX));
         }
+    }
+
+    /// Number of idle connections in this worker, and the usage since the last call; `None` during a change.
+    pub fn take_usage(&self) -> Option<(usize, Usage)> {
+        let mut idle = self.idle.try_borrow_mut().ok()?;
+        Some((idle.len(), idle.take_usage()))
     }
 
     /// Takes an idle connection to the backend: the connection, the handle for [`Keepalive::keep`], and whether its timer may

@@ -3,6 +3,7 @@
 mod companions;
 mod first_load;
 mod journal;
+mod pool_usage;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,6 +15,7 @@ use super::conf::table::ZoneOrigin;
 use super::ffi::cycle::Cycle;
 use super::ffi::{process, timer};
 use companions::DrainJournals;
+use pool_usage::PublishPoolUsage;
 
 /// Number of configurations that took effect before this process was created.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -64,6 +66,9 @@ pub(super) fn init_process(cycle: Cycle<'_>) {
     crate::redis_client::forget_lookups();
     let Some(main) = cycle.main_conf() else { return };
     limit_kept_connections(main);
+    if process::is_worker() && main.tables().next().is_some() && main.keepalives().next().is_some() {
+        timer::start::<PublishPoolUsage>(cycle);
+    }
     if process::is_first_worker() && main.tables().next().is_some() {
         companions::start_all(main, cycle, GENERATION.load(Relaxed));
         timer::start::<DrainJournals>(cycle);
@@ -72,6 +77,7 @@ pub(super) fn init_process(cycle: Cycle<'_>) {
 
 /// In each process, at exit.
 pub(super) fn exit_process() {
+    pool_usage::publish();
     companions::stop_all();
 }
 

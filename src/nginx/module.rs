@@ -7,9 +7,10 @@ use nginx_sys::{
 };
 
 use super::conf::location::{
-    Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyHash, UrlproxyList, UrlproxyLoopMark, UrlproxyMiss,
+    Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyHash, UrlproxyLoopMark, UrlproxyMiss,
 };
 use super::conf::main::UrlproxyTable;
+use super::conf::pages::{UrlproxyAdmin, UrlproxyList};
 use super::ffi::directive::command;
 use super::ffi::entry;
 use super::ffi::module::{Module, ModuleStatic, create_loc_conf, create_main_conf};
@@ -39,6 +40,7 @@ directives! {
     UrlproxyMiss => LEVELS | NGX_CONF_1MORE,
     UrlproxyLoopMark => LEVELS | NGX_CONF_1MORE,
     UrlproxyList => NGX_HTTP_LOC_CONF | NGX_CONF_1MORE,
+    UrlproxyAdmin => NGX_HTTP_LOC_CONF | NGX_CONF_1MORE,
     UrlproxyPeers => NGX_HTTP_UPS_CONF | NGX_CONF_ANY,
     UrlproxyKeepalive => NGX_HTTP_UPS_CONF | NGX_CONF_ANY,
 }

@@ -2,8 +2,11 @@
 //! `counters`), `variables` and backend selection (`peers`, `reuse_key`) read it.
 
 pub(super) mod access;
+pub(super) mod admin;
+pub(super) mod body;
 pub(super) mod counters;
 pub(super) mod endpoint;
+pub(super) mod explain;
 pub(super) mod list;
 pub(super) mod loop_mark;
 pub(super) mod peers;

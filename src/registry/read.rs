@@ -107,6 +107,27 @@ pub enum RejectionReason {
     NoRoom(String),
 }
 
+impl RejectionReason {
+    /// A short name for metrics; several reasons share some.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "name",
+            Self::Pattern(_) | Self::Unreadable => "pattern",
+            Self::Backend(_) => "backend",
+            Self::NotAllowed(_) => "not_allowed",
+            Self::NotUtf8(_) => "not_utf8",
+            Self::TooManyRoutes(_) | Self::TooManyBackends(_) | Self::AndMore(_) => "too_many",
+            Self::NoShare(_) => "no_share",
+            Self::TooCostly => "too_costly",
+            Self::Waiting => "waiting",
+            Self::TooLarge => "too_large",
+            Self::WrongType(_) => "wrong_type",
+            Self::Hidden => "hidden",
+            Self::NoRoom(_) => "no_room",
+        }
+    }
+}
+
 impl Rejection {
     /// A rejection of a field, or of a whole key.
     pub fn of(key: &[u8], pattern: Option<&[u8]>, reason: RejectionReason) -> Self {
@@ -116,12 +137,7 @@ impl Rejection {
 
     fn subject(&self) -> String {
         let (kind, name) = split_key(&self.key).unwrap_or((Kind::Tool, &self.key));
-        let what = match kind {
-            Kind::Tool => "tool",
-            Kind::Redirect => "redirect",
-            Kind::Domain => "domain",
-        };
-        let subject = format!("{what}=\"{}\"", name.escape_ascii());
+        let subject = format!("{}=\"{}\"", kind.as_str(), name.escape_ascii());
         match &self.pattern {
             Some(pattern) => format!("{subject} pattern=\"{}\"", pattern.escape_ascii()),
             None => subject,

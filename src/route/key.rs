@@ -48,6 +48,21 @@ impl Kind {
         [Self::Redirect, Self::Domain].into_iter().find(is_marked).unwrap_or(Self::Tool)
     }
 
+    /// Splits an encoded key into its kind and the tool's name or the domain.
+    pub fn split(key: &[u8]) -> (Self, &[u8]) {
+        let kind = Self::of(key);
+        (kind, key.get(kind.mark().len()..).unwrap_or_default())
+    }
+
+    /// As in the JSON of the admin API: `tool`, `redirect` or `domain`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Redirect => "redirect",
+            Self::Domain => "domain",
+        }
+    }
+
     /// The prefix of this kind's keys. Tool names, path segments and hosts have no slash, so none of them begins like another
     /// kind's key.
     const fn mark(self) -> &'static [u8] {
@@ -90,8 +105,8 @@ impl RouteKey {
     /// # Errors
     /// Those of [`RouteKey::try_new`]; they mean damaged memory.
     pub fn from_table(key: &[u8]) -> Result<Self, KeyError> {
-        let kind = Kind::of(key);
-        Self::try_new(kind, key.get(kind.mark().len()..).unwrap_or_default())
+        let (kind, name) = Kind::split(key);
+        Self::try_new(kind, name)
     }
 
     /// The encoded key.
@@ -106,7 +121,7 @@ impl RouteKey {
 
     /// The tool's name or the domain.
     pub fn name(&self) -> &[u8] {
-        self.0.get(self.kind().mark().len()..).unwrap_or_default()
+        Kind::split(&self.0).1
     }
 }
 
@@ -150,6 +165,11 @@ impl<'n> LookupKey<'n> {
     #[inline(always)]
     pub fn name(&self) -> &'n [u8] {
         self.name
+    }
+
+    /// The encoded key, see [`RouteKey::as_bytes`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [self.mark, self.name].concat()
     }
 
     /// Whether this equals an encoded key.
@@ -241,11 +261,6 @@ mod tests {
         }
     }
 
-    /// The encoded key.
-    fn written(key: LookupKey<'_>) -> Vec<u8> {
-        [key.mark, key.name].concat()
-    }
-
     #[test]
     fn the_longest_names_fit() {
         let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
@@ -267,7 +282,7 @@ mod tests {
             LookupKey::wildcard(b"www.example.org").unwrap(),
         ];
         for (number, key) in asked.iter().enumerate() {
-            let written = written(*key);
+            let written = key.to_bytes();
             let read = LookupKey::from(&written[..]);
             assert_eq!((read.mark, read.name, read.mark()), (key.mark, key.name, number as u64));
             assert_eq!(asked.iter().position(|other| other.is(&written)), Some(number));
@@ -301,10 +316,10 @@ mod tests {
             ("[::1]", None),
         ] {
             assert_eq!(
-                written(LookupKey::domain(&normal_host(host.as_bytes()).unwrap())),
+                LookupKey::domain(&normal_host(host.as_bytes()).unwrap()).to_bytes(),
                 format!("/d{host}").as_bytes()
             );
-            let found = LookupKey::wildcard(host.as_bytes()).map(written);
+            let found = LookupKey::wildcard(host.as_bytes()).map(|key| key.to_bytes());
             assert_eq!(found.as_deref(), wildcard.map(str::as_bytes), "{host}");
         }
         assert_eq!(normal_host(b"[2001:db8:0::1]").as_deref(), Some(&b"[2001:db8::1]"[..]));

@@ -10,7 +10,7 @@ use super::scan::{Reconciler, ScanError};
 use crate::redis_client::Connection;
 use crate::registry::{RawRoutes, Rejection, RejectionReason, parse_key};
 use crate::route::{Automata, Kind, RouteKey};
-use crate::table::{PublishError, Published};
+use crate::table::{ChangeKind, PublishError, Published};
 
 /// Larger values go through the build queue.
 const QUICK_FIELDS: usize = 64;
@@ -97,7 +97,11 @@ impl Reconciler<'_> {
 
     /// Publishes an empty record: the key is known but has no routes. Returns whether this changed anything.
     fn empty(&mut self, record: &RouteKey) -> bool {
-        matches!(self.writer.publish(record, &[]), Ok(Published::Inserted | Published::Replaced))
+        let is_changed = matches!(self.writer.publish(record, &[]), Ok(Published::Inserted | Published::Replaced));
+        if is_changed {
+            self.change_log.note(self.writer.table(), record, ChangeKind::Changed, &[]);
+        }
+        is_changed
     }
 
     /// Whether a scan must enqueue the key instead of fetching it; enqueues it then.
@@ -128,6 +132,9 @@ impl Reconciler<'_> {
         });
         self.put(&job.key, &job.record, prepared);
         self.remember(&job.key, &job.record, digest);
+        if let Some(changed) = self.build_queue.turn_changed() {
+            self.note_propagated(1, changed.elapsed());
+        }
     }
 
     /// Publishes finished builds, retries deferred keys, empties overdue records and starts the next build.
@@ -196,11 +203,16 @@ impl Reconciler<'_> {
         if prepared.routes.is_empty() && record.kind() != Kind::Redirect {
             return self.remove(key, prepared.rejected);
         }
+        let table = self.writer.table();
         match self.writer.publish_with(record, &prepared.routes, &prepared.automata) {
-            Ok(Published::Inserted) => self.changes.inserted += 1,
+            Ok(Published::Inserted) => {
+                self.changes.inserted += 1;
+                self.change_log.note(table, record, ChangeKind::Added, &prepared.routes);
+            }
             Ok(Published::Replaced) => {
                 self.deferred.note_freed();
                 self.changes.replaced += 1;
+                self.change_log.note(table, record, ChangeKind::Changed, &prepared.routes);
             }
             Ok(Published::Unchanged) => {}
             Err(error) => {
@@ -227,6 +239,7 @@ impl Reconciler<'_> {
         {
             self.deferred.note_freed();
             self.changes.withdrawn += 1;
+            self.change_log.note(self.writer.table(), &record, ChangeKind::Removed, &[]);
         }
         self.note_rejections(key, rejected);
     }

@@ -159,6 +159,11 @@ impl BuildQueue {
         }
     }
 
+    /// When the key whose turn it is, or whose build has just finished, was changed.
+    pub fn turn_changed(&self) -> Option<Instant> {
+        self.turn_changed
+    }
+
     /// The builder's result, if it is still wanted.
     pub fn take_done(&mut self) -> Option<Done> {
         let (_, results) = self.builder.as_ref()?;

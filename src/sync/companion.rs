@@ -19,7 +19,7 @@ use crate::clock;
 use crate::redis_client::{Connection, ConnectionError, RedisUrl, Timeouts};
 use crate::registry::{Admission, prefix_of};
 use crate::route::Kind;
-use crate::table::{Table, Writer};
+use crate::table::{Ranking, ResyncCause, Table, Writer};
 use crate::withdrawal_guard::GuardSettings;
 
 /// How often an idle connection is pinged.
@@ -32,6 +32,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// Time budget of the first load for costly patterns; the companion builds the rest.
 const FIRST_LOAD_BUILD_BUDGET: Duration = Duration::from_millis(500);
+/// How often tools are ranked by their requests.
+const RANKING_INTERVAL: Duration = Duration::from_secs(2);
 /// The resync interval while routes are held.
 const HELD_RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ pub struct Settings {
     pub snapshot: Option<SnapshotSettings>,
     /// When a loss of routes is held.
     pub withdrawal_guard: Option<GuardSettings>,
+    /// Most tools and domains with statistics of their own.
+    pub metrics_tools: usize,
     /// Whether the table's routes came from another source.
     pub is_new_source: bool,
 }
@@ -57,7 +61,15 @@ impl Settings {
     pub fn new(source: RedisUrl) -> Self {
         let resync_interval = Duration::from_secs(60);
         let admission = Admission::default();
-        Self { source, resync_interval, admission, snapshot: None, withdrawal_guard: None, is_new_source: false }
+        Self {
+            source,
+            resync_interval,
+            admission,
+            snapshot: None,
+            withdrawal_guard: None,
+            metrics_tools: 0,
+            is_new_source: false,
+        }
     }
 }
 
@@ -90,6 +102,7 @@ pub fn load_until(
     let expired = || Instant::now() >= deadline || stop();
     let guard = TableGuard::new(settings.withdrawal_guard.clone());
     let mut reconciler = Reconciler::new(Writer::attach(table).0, settings.admission.clone(), guard);
+    reconciler.change_log.is_silent = true;
     let restored = settings.snapshot.as_ref().and_then(|snapshot| restore(&mut reconciler, snapshot, journal));
     let mut backoff = Backoff::between(FIRST_RETRY, LONGEST_RETRY);
     let mut reason: Option<SessionError> = None;
@@ -97,7 +110,7 @@ pub fn load_until(
         let outcome = Connection::open(&settings.source, Timeouts::default(), &expired)
             .map_err(SessionError::from)
             .and_then(|mut connection| {
-                compare(&mut reconciler, &mut connection, journal)?;
+                compare(&mut reconciler, &mut connection, ResyncCause::Connect, journal)?;
                 reconciler.finish_waiting(&mut connection, deadline.min(Instant::now() + FIRST_LOAD_BUILD_BUDGET))?;
                 reconciler.writer.note_rejected(reconciler.rejected.count());
                 reconciler.rejected.report(journal);
@@ -117,6 +130,8 @@ pub fn load_until(
                     }
                     error => error.to_string(),
                 };
+                table.notes().set_error(Some(&error));
+                table.source().set_connected(false, clock::unix_milliseconds());
                 let source = &settings.source;
                 let text = match restored {
                     Some(age) => {
@@ -188,6 +203,12 @@ pub fn run(table: Table<'_>, settings: &Settings, lock: &WriterLock, journal: &J
             };
             thread.map_err(failed).ok()
         });
+        let rank = || rank(table, settings.metrics_tools, &is_over);
+        let ranker = std::thread::Builder::new().name("urlproxy-rank".into()).spawn_scoped(scope, rank);
+        let failed = |error| {
+            journal.log(Level::Error, format!("cannot start the statistics thread: {error}; no tool has metrics"));
+        };
+        let ranker = ranker.map_err(failed).ok();
         let outcome = catch_unwind(AssertUnwindSafe(|| follow_source(table, settings, journal, stop, build_queue)));
         // Before the last snapshot: the next companion need not wait for the disk.
         if let Err(error) = lock.release() {
@@ -197,9 +218,22 @@ pub fn run(table: Table<'_>, settings: &Settings, lock: &WriterLock, journal: &J
             journal.log(Level::Error, text);
         }
         is_over.store(true, Relaxed);
-        snapshot_writer.inspect(|snapshot_writer| snapshot_writer.thread().unpark());
+        [snapshot_writer, ranker].into_iter().flatten().for_each(|thread| thread.thread().unpark());
         outcome.unwrap_or_else(|panic| resume_unwind(panic));
     });
+}
+
+/// Ranks tools by their requests until `is_over`.
+fn rank(table: Table<'_>, limit: usize, is_over: &AtomicBool) {
+    let mut ranking = Ranking::new(table, limit);
+    let mut ranked_at = Instant::now();
+    while !is_over.load(Relaxed) {
+        std::thread::park_timeout(RANKING_INTERVAL.saturating_sub(ranked_at.elapsed()));
+        if ranked_at.elapsed() >= RANKING_INTERVAL {
+            ranking.update(ranked_at.elapsed());
+            ranked_at = Instant::now();
+        }
+    }
 }
 
 /// Connects, follows the source and reconnects until `stop`; the caller holds the writer lock.
@@ -221,6 +255,7 @@ fn follow_source(
             format!("damaged slots cleared; the next scan restores their routes, slots={}", found.damaged),
         );
     }
+    table.questions().reset(clock::unix_milliseconds());
     let guard = TableGuard::new(settings.withdrawal_guard.clone());
     let mut reconciler = Reconciler::new(writer, settings.admission.clone(), guard);
     if let Some((jobs, results)) = builder {
@@ -229,18 +264,24 @@ fn follow_source(
     if settings.is_new_source {
         reconciler.guard.restart(&mut reconciler.writer, journal);
     }
+    reconciler.change_log.is_silent = !table.header().is_loaded();
     let mut backoff = Backoff::between(FIRST_RETRY, LONGEST_RETRY);
     let mut outage = Outage::default();
     while !stop() {
         let error = match session(&mut reconciler, settings, journal, stop, &mut || {
             backoff.reset();
             outage.end(journal, &settings.source);
+            table.source().set_connected(true, clock::unix_milliseconds());
+            table.notes().set_error(None);
         }) {
             Ok(()) => break,
             Err(_) if stop() => break,
             Err(error) => error,
         };
         outage.note(journal, &settings.source, &error);
+        table.source().set_connected(false, clock::unix_milliseconds());
+        table.source().note_failure();
+        table.notes().set_error(Some(&error.to_string()));
         reconciler.guard.restart(&mut reconciler.writer, journal);
         pause(backoff.next_delay(), stop);
     }
@@ -276,7 +317,8 @@ fn session(
     track(&mut connection)?;
     reconciler.build_queue.restart();
     reconciler.is_in_step = false;
-    let changes = compare(reconciler, &mut connection, journal)?;
+    let changes = compare(reconciler, &mut connection, ResyncCause::Connect, journal)?;
+    reconciler.change_log.is_silent = false;
     ready();
     journal.log(Level::Info, format!("in step, {} source={}", describe(changes), settings.source));
     let next = |changes: Changes| {
@@ -289,15 +331,23 @@ fn session(
         Instant::now() + wait
     };
     let mut resync_at = next(changes);
+    let mut is_flushed = changes.is_flushed;
     let mut ping_at = Instant::now() + PING_INTERVAL;
     // The source has answered a ping, but pushes that came before the answer are not applied yet.
     let mut is_ping_answered = false;
     while !stop() {
         let now = Instant::now();
-        if now >= resync_at || reconciler.guard.is_over(&reconciler.writer) {
-            let changes = compare(reconciler, &mut connection, journal)?;
+        let is_hold_over = reconciler.guard.is_over(&reconciler.writer);
+        if now >= resync_at || is_hold_over {
+            let cause = match () {
+                () if is_hold_over => ResyncCause::Guard,
+                () if is_flushed => ResyncCause::Flush,
+                () => ResyncCause::Interval,
+            };
+            let changes = compare(reconciler, &mut connection, cause, journal)?;
             journal.log(Level::Info, format!("resync done, {}", describe(changes)));
             resync_at = next(changes);
+            is_flushed = changes.is_flushed;
         }
         if now >= ping_at {
             connection.ping()?;
@@ -306,11 +356,14 @@ fn session(
         }
         let next_poll = reconciler.build_queue.next_poll(now).unwrap_or(resync_at);
         connection.wait_push((now + STOP_CHECK_INTERVAL).min(ping_at).min(resync_at).min(next_poll))?;
+        reconciler.pushed_at = Instant::now();
         if !follow(reconciler, &mut connection, journal)? {
             resync_at = Instant::now();
+            is_flushed = true;
         } else if std::mem::take(&mut is_ping_answered) {
             reconciler.note_in_step();
         }
+        reconciler.answer_questions(&mut connection)?;
         reconciler.try_oversized(&settings.source, stop, journal);
     }
     Ok(())
@@ -327,6 +380,7 @@ fn track(connection: &mut Connection<'_>) -> Result<(), SessionError> {
 fn compare(
     reconciler: &mut Reconciler<'_>,
     connection: &mut Connection<'_>,
+    cause: ResyncCause,
     journal: &Journal,
 ) -> Result<Changes, SessionError> {
     connection.check_role()?;
@@ -334,6 +388,9 @@ fn compare(
     reconciler.is_in_step = !changes.is_flushed;
     reconciler.writer.mark_synced(clock::unix_seconds(), reconciler.rejected.count(), &reconciler.known());
     reconciler.rejected.report(journal);
+    let table = reconciler.writer.table();
+    reconciler.rejected.show(table);
+    table.source().note_resync(cause, clock::unix_milliseconds());
     Ok(changes)
 }
 
@@ -346,6 +403,8 @@ fn follow(
     let is_complete = reconciler.catch_up(connection)?;
     reconciler.writer.note_rejected(reconciler.rejected.count());
     reconciler.rejected.report(journal);
+    reconciler.rejected.show(reconciler.writer.table());
+    reconciler.change_log.flush(&mut reconciler.writer);
     Ok(is_complete)
 }
 

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Level};
-use crate::registry::{Rejection, RejectionReason};
-use crate::table::PublishError;
+use crate::registry::{Rejection, RejectionReason, split_key};
+use crate::route::Kind;
+use crate::table::{PublishError, REASONS, RejectedNote, Table};
 
 /// Most keys with rejections that are counted and logged; no platform has that many.
 const MAX_REMEMBERED: usize = 10_000;
@@ -13,6 +14,11 @@ const MAX_REMEMBERED: usize = 10_000;
 const LINES: usize = 20;
 /// Shortest time between two reports about a key, and between two summaries: a tool that registers in a loop must not fill the log.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// Most rejections of one key that are shown as notes.
+const NOTES_PER_KEY: usize = 8;
+/// Shortest time between two updates of the notes.
+const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rejections by key of the store.
 #[derive(Debug, Default)]
@@ -26,6 +32,9 @@ pub(super) struct Rejected {
     /// New rejections without a line of their own since the last summary.
     unreported: usize,
     summed_at: Option<Instant>,
+    /// Whether the notes are outdated.
+    is_changed: bool,
+    noted_at: Option<Instant>,
 }
 
 impl Rejected {
@@ -42,6 +51,7 @@ impl Rejected {
     /// Replaces the rejections of one key.
     pub fn replace(&mut self, key: &[u8], rejections: Vec<Rejection>) {
         let before = self.by_key.remove(key).unwrap_or_default();
+        self.is_changed |= before != rejections;
         self.count = self.count.saturating_sub(before.len() as u64);
         if rejections.is_empty() || self.by_key.len() >= MAX_REMEMBERED {
             return;
@@ -60,8 +70,29 @@ impl Rejected {
 
     /// Forgets the keys for which `keep` returns false.
     pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let before = self.by_key.len();
         self.by_key.retain(|key, _| keep(key));
+        self.is_changed |= before != self.by_key.len();
         self.count = self.by_key.values().map(|r| r.len() as u64).sum();
+    }
+
+    /// Shows the current rejections in the table's statistics, at most once a second.
+    pub fn show(&mut self, table: Table<'_>) {
+        if !self.is_changed || self.noted_at.is_some_and(|at| at.elapsed() < NOTE_INTERVAL) {
+            return;
+        }
+        (self.is_changed, self.noted_at) = (false, Some(Instant::now()));
+        let mut by_reason = [0; REASONS.len()];
+        for rejection in self.by_key.values().flatten() {
+            if let Some(count) = by_reason.get_mut(usize::from(reason_number(&rejection.reason))) {
+                *count += 1;
+            }
+        }
+        table.source().set_rejected(by_reason);
+        let mut shown = self.by_key.values().flat_map(|rejections| rejections.iter().take(NOTES_PER_KEY));
+        for at in 0..table.notes().rejected_capacity() {
+            table.notes().set_rejected(at, shown.next().map(note).as_ref());
+        }
     }
 
     /// Logs new rejections.
@@ -84,6 +115,22 @@ impl Rejected {
     }
 }
 
+fn reason_number(reason: &RejectionReason) -> u8 {
+    let number = REASONS.iter().position(|label| *label == reason.label());
+    number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
+}
+
+fn note(rejection: &Rejection) -> RejectedNote {
+    let (kind, name) = split_key(&rejection.key).unwrap_or((Kind::Tool, &rejection.key));
+    RejectedNote {
+        kind,
+        name: name.to_vec(),
+        pattern: rejection.pattern.as_ref().map(|pattern| pattern.to_vec()),
+        reason: reason_number(&rejection.reason),
+        text: rejection.reason.to_string(),
+    }
+}
+
 /// The rejection of a whole key.
 pub(super) fn rejection(key: &[u8], reason: RejectionReason) -> Rejection {
     Rejection::of(key, None, reason)
@@ -103,6 +150,7 @@ pub(super) fn table_full(key: &[u8], error: &PublishError) -> Rejection {
 mod tests {
     use super::*;
     use crate::registry::RejectionReason;
+    use crate::table::{Capacity, OwnedTable};
 
     fn rejection(tool: &str) -> Rejection {
         let reason = RejectionReason::WrongType("neither a hash nor a set");
@@ -150,6 +198,51 @@ mod tests {
         }
         let lines = lines(&mut rejected);
         assert_eq!((lines.len(), lines[LINES].as_str()), (LINES + 1, "route rejected: 5 more, not shown"));
+    }
+
+    #[test]
+    fn every_reason_has_a_label_of_the_statistics() {
+        let reasons = [
+            RejectionReason::NotUtf8(String::new()),
+            RejectionReason::TooManyRoutes(1),
+            RejectionReason::TooManyBackends(1),
+            RejectionReason::NoShare(1),
+            RejectionReason::TooCostly,
+            RejectionReason::Waiting,
+            RejectionReason::Unreadable,
+            RejectionReason::AndMore(1),
+            RejectionReason::TooLarge,
+            RejectionReason::WrongType(""),
+            RejectionReason::Hidden,
+            RejectionReason::NoRoom(String::new()),
+        ];
+        for reason in reasons {
+            assert!(REASONS.get(usize::from(reason_number(&reason))).is_some(), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn notes_follow_the_rejections() {
+        let capacity = Capacity { buckets: 8, cells: 100, tools: 50, notes: 9, ..Capacity::NONE };
+        let owned = OwnedTable::new(capacity);
+        let table = owned.table();
+        let mut rejected = Rejected::default();
+        for name in ["a", "b"] {
+            rejected.replace(format!("prefix:{name}").as_bytes(), vec![rejection(name)]);
+        }
+        rejected.show(table);
+        let mut names: Vec<_> = table.notes().rejected().map(|note| note.name).collect();
+        names.sort();
+        assert_eq!(names, [b"a", b"b"]);
+        let wrong_type = REASONS.iter().position(|label| *label == "wrong_type").unwrap();
+        assert_eq!(table.source().read().rejected[wrong_type], 2);
+        rejected.replace(b"prefix:a", vec![]);
+        rejected.show(table);
+        assert_eq!(table.notes().rejected().count(), 2, "at most once a second");
+        rejected.noted_at = None;
+        rejected.show(table);
+        assert_eq!(table.notes().rejected().map(|note| note.name).collect::<Vec<_>>(), [b"b"]);
+        assert_eq!(table.source().read().rejected[wrong_type], 1);
     }
 
     #[test]

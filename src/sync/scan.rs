@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use redis::cmd;
 
 use super::build_queue::BuildQueue;
+use super::change_log::ChangeLog;
 use super::deferred::DeferredKeys;
 use super::digest_cache::DigestCache;
 use super::journal::{Journal, Level};
@@ -93,6 +94,9 @@ pub(super) struct Reconciler<'w> {
     pub(super) is_comparing: bool,
     pub(super) digests: DigestCache,
     pub(super) deferred: DeferredKeys,
+    pub(super) change_log: ChangeLog,
+    /// No push that is not applied yet was received before this.
+    pub(super) pushed_at: Instant,
     /// By kind, whether the running scan found keys that our Redis user may not read.
     hidden: [bool; Kind::ALL.len()],
     /// A scan has completed on this connection, and no flush was pushed since.
@@ -114,6 +118,8 @@ impl<'w> Reconciler<'w> {
             is_comparing: false,
             digests: DigestCache::default(),
             deferred: DeferredKeys::default(),
+            change_log: ChangeLog::default(),
+            pushed_at: Instant::now(),
             hidden: [false; Kind::ALL.len()],
             is_in_step: false,
         }
@@ -223,8 +229,17 @@ impl<'w> Reconciler<'w> {
                 self.withdraw(key, Vec::new());
             }
         }
+        if !keys.is_empty() {
+            self.note_propagated(keys.len() as u64, self.pushed_at.elapsed());
+        }
         self.run_build_queue(connection)?;
+        self.pushed_at = Instant::now();
         Ok(is_complete)
+    }
+
+    /// Counts pushed keys whose values are now in the table.
+    pub(super) fn note_propagated(&self, keys: u64, time: Duration) {
+        self.writer.table().source().note_propagated(keys, time, clock::unix_milliseconds());
     }
 
     /// Fetches these keys and applies their values; returns the keys that do not exist.

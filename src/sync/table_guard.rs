@@ -5,9 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::journal::{Journal, Level};
+use crate::clock;
 use crate::registry::key_of;
 use crate::route::{Kind, RouteKey};
 use crate::table::{Header, Writer};
@@ -169,8 +168,7 @@ struct Now {
 
 impl Now {
     fn read() -> Self {
-        let seconds = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(0) + 1;
-        Self { instant: Instant::now(), seconds }
+        Self { instant: Instant::now(), seconds: clock::monotonic_seconds() }
     }
 
     /// The hold in a table's header.
@@ -196,7 +194,7 @@ mod tests {
     use crate::sync::JournalReader;
     use crate::table::{Capacity, OwnedTable};
 
-    const CAPACITY: Capacity = Capacity { buckets: 100, cells: 1000, tools: 500, health: 1 };
+    const CAPACITY: Capacity = Capacity { buckets: 100, cells: 1000, tools: 500, health: 1, ..Capacity::NONE };
 
     fn table(tools: u64) -> OwnedTable {
         let owned = OwnedTable::new(CAPACITY);

@@ -23,6 +23,8 @@ pub(super) enum Edge {
     E4,
     E5,
     E6,
+    E7,
+    E8,
 }
 
 /// A part of the protocol that a model can leave out.

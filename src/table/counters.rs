@@ -38,8 +38,11 @@ pub struct Counters {
     owner: AtomicU64,
     by_class: [AtomicU64; 5],
     bytes: AtomicU64,
-    milliseconds: AtomicU64,
+    /// `series 16 | milliseconds 48`: the number of the tool's [`Series`](super::stats::Series) plus 1, or 0.
+    time: AtomicU64,
 }
+
+const SERIES_SHIFT: u32 = 48;
 
 /// The values of one tool's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +58,7 @@ pub struct Tally {
 impl Counters {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        Self { owner: zero(), by_class: std::array::from_fn(|_| zero()), bytes: zero(), milliseconds: zero() }
+        Self { owner: zero(), by_class: std::array::from_fn(|_| zero()), bytes: zero(), time: zero() }
     }
 
     pub(super) fn owner(&self) -> u64 {
@@ -65,27 +68,40 @@ impl Counters {
     /// Assigns the line to another tool and resets it.
     pub(super) fn assign(&self, owner: u64) {
         self.owner.store(owner, Relaxed);
-        self.by_class.iter().chain([&self.bytes, &self.milliseconds]).for_each(|w| w.store(0, Relaxed));
+        self.by_class.iter().chain([&self.bytes, &self.time]).for_each(|w| w.store(0, Relaxed));
     }
 
     /// Counts one finished request. `owner` is the line's [`Self::ticket`] when the request was routed: a request that ends
-    /// after the line was reassigned is not counted.
-    pub fn add(&self, owner: u64, status: StatusClass, bytes: u64, milliseconds: u64) {
+    /// after the line was reassigned is not counted. Returns the number of the tool's series plus 1, or 0.
+    #[inline]
+    pub fn add(&self, owner: u64, status: StatusClass, bytes: u64, milliseconds: u64) -> u16 {
         if self.owner() != owner {
-            return;
+            return 0;
         }
         if let Some(count) = self.by_class.get(status as usize) {
             count.fetch_add(1, Relaxed);
         }
         self.bytes.fetch_add(bytes, Relaxed);
-        self.milliseconds.fetch_add(milliseconds, Relaxed);
+        (self.time.fetch_add(milliseconds, Relaxed) >> SERIES_SHIFT) as u16
+    }
+
+    /// Sets the number of the tool's series plus 1, or 0. Only for the one companion.
+    pub(super) fn set_series(&self, number: u16) {
+        let mut old = self.time.load(Relaxed);
+        loop {
+            let new = old & !(u64::MAX << SERIES_SHIFT) | u64::from(number) << SERIES_SHIFT;
+            match self.time.compare_exchange(old, new, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
     }
 
     /// Continues from the values of the same tool in another table.
     pub(super) fn restore(&self, tally: &Tally) {
         self.by_class.iter().zip(tally.by_class).for_each(|(word, count)| word.store(count, Relaxed));
         self.bytes.store(tally.bytes, Relaxed);
-        self.milliseconds.store(tally.milliseconds, Relaxed);
+        self.time.store(tally.milliseconds, Relaxed);
     }
 
     /// The current owner, for [`Self::add`].
@@ -98,7 +114,7 @@ impl Counters {
         Tally {
             by_class: std::array::from_fn(|i| self.by_class.get(i).map_or(0, |w| w.load(Relaxed))),
             bytes: self.bytes.load(Relaxed),
-            milliseconds: self.milliseconds.load(Relaxed),
+            milliseconds: self.time.load(Relaxed) & !(u64::MAX << SERIES_SHIFT),
         }
     }
 }
@@ -118,5 +134,20 @@ mod tests {
         assert_eq!(line.tally(), Tally::default());
         line.add(8, StatusClass::of(302), 5, 1);
         assert_eq!(line.tally(), Tally { by_class: [0, 0, 1, 0, 0], bytes: 5, milliseconds: 1 });
+    }
+
+    #[test]
+    fn a_line_names_its_series_until_it_is_reassigned() {
+        let line = Counters::new();
+        line.assign(7);
+        assert_eq!(line.add(7, StatusClass::Success, 1, 1 << 20), 0);
+        line.set_series(1000);
+        assert_eq!((line.add(7, StatusClass::Success, 1, 1), line.tally().milliseconds), (1000, (1 << 20) + 1));
+        line.set_series(0);
+        assert_eq!(line.add(7, StatusClass::Success, 1, 0), 0);
+        line.set_series(u16::MAX);
+        assert_eq!((line.add(8, StatusClass::Success, 1, 0), line.tally().milliseconds), (0, (1 << 20) + 1));
+        line.assign(8);
+        assert_eq!(line.add(8, StatusClass::Success, 1, 0), 0);
     }
 }

@@ -43,6 +43,18 @@ impl Default for HealthSettings {
     }
 }
 
+/// Whether requests go to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// Requests go there.
+    Up,
+    /// Too many requests have failed.
+    Unavailable {
+        /// When the next request probes it, in seconds of the caller's clock. A past time: the next request does.
+        until: u32,
+    },
+}
+
 /// A line of four entries.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -160,6 +172,15 @@ impl<'a> Health<'a> {
         false
     }
 
+    /// The state of a backend, without taking its probe as [`Self::admits`] may.
+    pub fn availability(self, key: HealthKey, settings: HealthSettings) -> Availability {
+        let state = self.find(key).map(|entry| State::of(entry.state.load(Relaxed)));
+        let is_unavailable = |state: &State| state.tag == key.tag() && state.is_unavailable(settings);
+        state.filter(is_unavailable).map_or(Availability::Up, |state| Availability::Unavailable {
+            until: state.checked.saturating_add(settings.fail_timeout.as_secs() as u32).saturating_add(1),
+        })
+    }
+
     /// Counts a failure; returns whether the backend is unavailable now.
     pub fn failed(self, key: HealthKey, now: u32, settings: HealthSettings) -> bool {
         let Some(entry) = self.find(key).or_else(|| self.allocate(key)) else { return false };
@@ -260,6 +281,22 @@ mod tests {
         let admitted: Vec<_> = (105..140).filter(|&now| health.admits(key(OWNER, 1), now, SETTINGS)).collect();
         assert_eq!(admitted, [116, 127, 138]);
         assert!(health.admits(key(OWNER, 2), 105, SETTINGS));
+    }
+
+    #[test]
+    fn availability_says_when_the_next_probe_is_due() {
+        let lines = lines(1);
+        let health = Health::new(&lines);
+        let availability = |settings| health.availability(key(OWNER, 1), settings);
+        assert_eq!(availability(SETTINGS), Availability::Up);
+        health.failed(key(OWNER, 1), 100, SETTINGS);
+        assert_eq!(availability(SETTINGS), Availability::Up, "one failure of two");
+        health.failed(key(OWNER, 1), 105, SETTINGS);
+        assert_eq!(availability(SETTINGS), Availability::Unavailable { until: 116 });
+        assert!(!health.admits(key(OWNER, 1), 115, SETTINGS) && health.admits(key(OWNER, 1), 116, SETTINGS));
+        assert_eq!(availability(SETTINGS), Availability::Unavailable { until: 127 }, "after the probe");
+        health.answered(key(OWNER, 1));
+        assert_eq!(availability(SETTINGS), Availability::Up);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use super::atomic::{AtomicU64, Ordering::Relaxed};
 use super::counters::Counters;
 use super::health::HealthLine;
+use super::stats::{Note, Question, Series, SourceState, WorkerStats};
 use crate::route::Kind;
 
 /// Marks a zone as ours, with the version of this layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x05");
+const MAGIC: u64 = u64::from_le_bytes(*b"urlprx\x00\x06");
 /// Bytes of every line.
 pub(super) const LINE: usize = 64;
 /// Words of every line.
@@ -23,6 +24,11 @@ const MAX_CELLS: usize = 1 << super::slot::CELL_BITS;
 const BYTES_PER_TOOL: usize = 192;
 /// Tools per bucket of 7 slots when the table is full.
 const TOOLS_PER_BUCKET: usize = 4;
+/// 1/128 of the zone is for [`Series`], 1/64 each for [`Note`]s, [`Question`]s and [`WorkerStats`], up to these numbers.
+const MAX_SERIES: usize = 1024;
+const MAX_NOTES: usize = 2048;
+const MAX_QUESTIONS: usize = 8;
+const MAX_WORKERS: usize = 64;
 /// One record may take 1/1024 of the cells ...
 const RECORD_SHARE: usize = 1024;
 /// ... but at least this much, so that tools in a small zone can have some patterns ...
@@ -45,12 +51,18 @@ pub struct Header {
     cells: AtomicU64,
     tools: AtomicU64,
     health: AtomicU64,
+    workers: AtomicU64,
+    series: AtomicU64,
+    notes: AtomicU64,
+    questions: AtomicU64,
     pub(super) hash_key0: AtomicU64,
     pub(super) hash_key1: AtomicU64,
     /// The highest stamp ever used.
     pub(super) last_stamp: AtomicU64,
     /// Current number of records, by [`Kind`].
     pub(super) live: [AtomicU64; 3],
+    /// Current number of routes of tools and domains.
+    pub(super) live_routes: AtomicU64,
     /// Cells in use.
     pub(super) live_cells: AtomicU64,
     /// Where the routes came from, see [`LoadedFrom`]; 0 before the first load.
@@ -112,6 +124,11 @@ const _: () = assert!(cfg!(loom) || size_of::<Bucket>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Cell>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<Counters>() == LINE);
 const _: () = assert!(cfg!(loom) || size_of::<HealthLine>() == LINE);
+const _: () = assert!(cfg!(loom) || size_of::<WorkerStats>() == 6 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Series>() == 4 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Note>() == 8 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<Question>() == 32 * LINE);
+const _: () = assert!(cfg!(loom) || size_of::<SourceState>().is_multiple_of(LINE));
 
 /// How many lines of each kind a table has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +141,14 @@ pub struct Capacity {
     pub tools: usize,
     /// Lines of health state, four backends each.
     pub health: usize,
+    /// Entries of [`WorkerStats`], a power of two.
+    pub workers: usize,
+    /// Tools and domains with their own statistics.
+    pub series: usize,
+    /// Notes of the companion.
+    pub notes: usize,
+    /// Questions to the companion.
+    pub questions: usize,
 }
 
 /// Why memory cannot be used as a table.
@@ -138,7 +163,11 @@ pub enum LayoutError {
 }
 
 impl Capacity {
-    /// Divides `bytes` bytes: 1/256 for health state, the rest at 192 bytes per tool.
+    /// No lines at all.
+    pub const NONE: Self =
+        Self { buckets: 0, cells: 0, tools: 0, health: 0, workers: 0, series: 0, notes: 0, questions: 0 };
+
+    /// Divides `bytes` bytes: 1/256 for health state, at most 1/18 for statistics, the rest at 192 bytes per tool.
     ///
     /// # Errors
     /// [`LayoutError::TooSmall`] under 32 KiB.
@@ -147,11 +176,17 @@ impl Capacity {
             return Err(LayoutError::TooSmall(bytes));
         }
         let health = (bytes / 256 / LINE).max(16);
-        let lines = bytes / LINE - size_of::<Header>().div_ceil(LINE) - health;
+        let workers = (bytes / 64 / size_of::<WorkerStats>()).clamp(1, MAX_WORKERS);
+        let workers = 1 << workers.ilog2();
+        let series = (bytes / 128 / size_of::<Series>()).min(MAX_SERIES);
+        let notes = (bytes / 64 / size_of::<Note>()).min(MAX_NOTES);
+        let questions = (bytes / 64 / size_of::<Question>()).min(MAX_QUESTIONS);
+        let without = Self { health, workers, series, notes, questions, ..Self::NONE };
+        let lines = bytes / LINE - without.lines();
         let tools = lines * LINE / BYTES_PER_TOOL;
         let buckets = tools.div_ceil(TOOLS_PER_BUCKET);
         let cells = (lines - tools - buckets).min(MAX_CELLS);
-        Ok(Self { buckets, cells, tools, health })
+        Ok(Self { buckets, cells, tools, ..without })
     }
 
     /// Most bytes of one record (name, patterns, backends and automata): 1/1024 of the cells, at least 4 KiB, at most
@@ -168,9 +203,13 @@ impl Capacity {
     }
 
     /// Size in lines.
-    #[cfg(not(loom))]
     pub(super) fn lines(&self) -> usize {
-        size_of::<Header>() / LINE + self.buckets + self.cells + self.tools + self.health
+        let statistics = self.workers * size_of::<WorkerStats>()
+            + self.series * size_of::<Series>()
+            + self.notes * size_of::<Note>()
+            + self.questions * size_of::<Question>();
+        let fixed = size_of::<Header>() + size_of::<SourceState>();
+        (fixed + statistics) / LINE + self.buckets + self.cells + self.tools + self.health
     }
 }
 
@@ -184,10 +223,15 @@ impl Header {
             cells: zero(),
             tools: zero(),
             health: zero(),
+            workers: zero(),
+            series: zero(),
+            notes: zero(),
+            questions: zero(),
             hash_key0: zero(),
             hash_key1: zero(),
             last_stamp: zero(),
             live: std::array::from_fn(|_| zero()),
+            live_routes: zero(),
             live_cells: zero(),
             loaded: zero(),
             synced_at: zero(),
@@ -211,6 +255,10 @@ impl Header {
         self.cells.store(capacity.cells as u64, Relaxed);
         self.tools.store(capacity.tools as u64, Relaxed);
         self.health.store(capacity.health as u64, Relaxed);
+        self.workers.store(capacity.workers as u64, Relaxed);
+        self.series.store(capacity.series as u64, Relaxed);
+        self.notes.store(capacity.notes as u64, Relaxed);
+        self.questions.store(capacity.questions as u64, Relaxed);
         self.hash_key0.store(key[0], Relaxed);
         self.hash_key1.store(key[1], Relaxed);
         self.magic.store(MAGIC, super::atomic::Ordering::Release);
@@ -222,13 +270,21 @@ impl Header {
         if self.magic.load(super::atomic::Ordering::Acquire) != MAGIC {
             return Err(LayoutError::Foreign);
         }
+        Ok(self.lines())
+    }
+
+    fn lines(&self) -> Capacity {
         let word = |w: &AtomicU64| w.load(Relaxed) as usize;
-        Ok(Capacity {
+        Capacity {
             buckets: word(&self.buckets),
             cells: word(&self.cells),
             tools: word(&self.tools),
             health: word(&self.health),
-        })
+            workers: word(&self.workers),
+            series: word(&self.series),
+            notes: word(&self.notes),
+            questions: word(&self.questions),
+        }
     }
 
     /// Whether the table was ever loaded completely. Before that, a missing key means nothing.
@@ -265,6 +321,11 @@ impl Header {
         self.live(Kind::Tool)
     }
 
+    /// Current number of routes of tools and domains.
+    pub fn live_routes(&self) -> u64 {
+        self.live_routes.load(Relaxed)
+    }
+
     /// Bytes in use by records.
     pub fn live_bytes(&self) -> u64 {
         self.live_cells.load(Relaxed) * LINE as u64
@@ -284,10 +345,7 @@ impl Header {
 
     /// Bytes reserved for changes of existing records.
     pub fn reserve_bytes(&self) -> u64 {
-        let word = |w: &AtomicU64| w.load(Relaxed) as usize;
-        let (buckets, cells, tools, health) =
-            (word(&self.buckets), word(&self.cells), word(&self.tools), word(&self.health));
-        (Capacity { buckets, cells, tools, health }.reserve_cells() * LINE) as u64
+        (self.lines().reserve_cells() * LINE) as u64
     }
 
     /// When the last full scan of the source ended, in Unix seconds; 0 for never. For routes from a snapshot: the last scan
@@ -367,7 +425,7 @@ mod tests {
         for bytes in [32 << 10, 1 << 20, 16 << 20, 192 << 20, (1 << 20) + 13] {
             let capacity = Capacity::of_bytes(bytes).unwrap();
             assert!(capacity.lines() * LINE <= bytes, "{bytes}: {capacity:?}");
-            assert!(capacity.lines() * LINE + 2 * LINE > bytes, "{bytes}: {capacity:?}");
+            assert!(capacity.lines() * LINE + 3 * LINE > bytes, "{bytes}: {capacity:?}");
         }
         assert_eq!(Capacity::of_bytes(32767), Err(LayoutError::TooSmall(32767)));
     }
@@ -375,7 +433,7 @@ mod tests {
     #[test]
     fn record_limit_follows_from_the_zone() {
         for (bytes, limit) in
-            [(32 << 10, 4 << 10), (1 << 20, 4 << 10), (16 << 20, 9519), (64 << 20, 38_079), (1 << 30, MAX_RECORD_BYTES)]
+            [(32 << 10, 4 << 10), (1 << 20, 4 << 10), (16 << 20, 9272), (64 << 20, 37_310), (1 << 30, MAX_RECORD_BYTES)]
         {
             let capacity = Capacity::of_bytes(bytes).unwrap();
             assert_eq!(capacity.record_limit(), limit, "{bytes}");

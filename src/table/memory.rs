@@ -7,6 +7,7 @@ use super::health::{Health, HealthLine};
 use super::layout::{Bucket, Capacity, Cell, Header};
 #[cfg(not(loom))]
 use super::layout::{LINE, LayoutError};
+use super::stats::{Note, Notes, Question, Questions, Series, SourceState, WorkerStats};
 
 /// A table in heap memory, for one process.
 pub struct OwnedTable {
@@ -15,6 +16,11 @@ pub struct OwnedTable {
     cells: Vec<Cell>,
     counters: Vec<Counters>,
     health: Vec<HealthLine>,
+    source: SourceState,
+    workers: Vec<WorkerStats>,
+    series: Vec<Series>,
+    notes: Vec<Note>,
+    questions: Vec<Question>,
 }
 
 impl OwnedTable {
@@ -29,6 +35,11 @@ impl OwnedTable {
             cells: lines(capacity.cells, Cell::new),
             counters: lines(capacity.tools, Counters::new),
             health: lines(capacity.health, HealthLine::new),
+            source: SourceState::new(),
+            workers: lines(capacity.workers, WorkerStats::new),
+            series: lines(capacity.series, Series::new),
+            notes: lines(capacity.notes, Note::new),
+            questions: lines(capacity.questions, Question::new),
         };
         table.header.format(capacity, [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
         table
@@ -42,6 +53,11 @@ impl OwnedTable {
             cells: &self.cells,
             counters: &self.counters,
             health: Health::new(&self.health),
+            source: &self.source,
+            workers: &self.workers,
+            series: &self.series,
+            notes: Notes::new(&self.notes),
+            questions: Questions::new(&self.questions),
         }
     }
 }
@@ -83,7 +99,7 @@ impl Table<'static> {
             return Err(LayoutError::Foreign);
         }
         let mut at = size_of::<Header>();
-        // SAFETY: the lines are adjacent and within `bytes`, as just checked; the same holds for the three below.
+        // SAFETY: the lines are adjacent and within `bytes`, as just checked; the same holds for all below.
         let buckets = unsafe { take::<Bucket>(memory, &mut at, capacity.buckets) };
         // SAFETY: as above.
         let cells = unsafe { take::<Cell>(memory, &mut at, capacity.cells) };
@@ -91,7 +107,19 @@ impl Table<'static> {
         let counters = unsafe { take::<Counters>(memory, &mut at, capacity.tools) };
         // SAFETY: as above.
         let health = unsafe { take::<HealthLine>(memory, &mut at, capacity.health) };
-        Ok(Self { header, buckets, cells, counters, health: Health::new(health) })
+        // SAFETY: as above.
+        let source = unsafe { take::<SourceState>(memory, &mut at, 1) };
+        // SAFETY: as above.
+        let workers = unsafe { take::<WorkerStats>(memory, &mut at, capacity.workers) };
+        // SAFETY: as above.
+        let series = unsafe { take::<Series>(memory, &mut at, capacity.series) };
+        // SAFETY: as above.
+        let notes = unsafe { take::<Note>(memory, &mut at, capacity.notes) };
+        // SAFETY: as above.
+        let questions = unsafe { take::<Question>(memory, &mut at, capacity.questions) };
+        let (source, _) = source.split_first().ok_or(LayoutError::Foreign)?;
+        let (health, notes, questions) = (Health::new(health), Notes::new(notes), Questions::new(questions));
+        Ok(Self { header, buckets, cells, counters, health, source, workers, series, notes, questions })
     }
 }
 

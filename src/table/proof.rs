@@ -69,6 +69,18 @@
 //! fence(Acquire) where a try ends early at an invalid length. Otherwise a lookup could begin each try with the old slot. All
 //! other failures come after E3's or E2's Acquire side.
 //!
+//! ## E7: a reader of a statistic's text sees one text
+//!
+//! `stamp := odd, fence(Release), words, stamp := even (Release) / stamp (Acquire), words, fence(Acquire), stamp again`, for
+//! [`Note`](super::stats::Note); for [`Series`](super::stats::Series) the owner is the stamp, and 0 stands for odd. No lookup
+//! depends on these; a reader that finds a changed stamp skips the text. The same tool may get its series again: its name is
+//! the same then, and its counts are figures.
+//!
+//! ## E8: whoever sees the state of a question sees its words
+//!
+//! `words, state (Release) / state (Acquire), words`, for [`Question`](super::stats::Question), in both directions. Each change
+//! of state is a compare-and-exchange, and only one side may write in each state.
+//!
 //! # What a killed writer leaves
 //!
 //! A kill falls between two stores; the successor sees those before it.
@@ -79,6 +91,7 @@
 //!   never less far. The successor recounts, with E4's Release, as at the end of a withdrawal.
 //! - Between a stamp's reservation and its use: an unused stamp.
 //! - A counter line assigned to a tool without a slot: it stays that tool's, as if the tool had been withdrawn.
+//! - A note or a series that is half written: it reads as absent until it is written again.
 //!
 //! # The models
 //!
@@ -86,7 +99,7 @@
 //! reader per edge, `killed.rs` a writer killed after each of its stores, its successor, and a reader beside both. Each
 //! ordering, fence, recheck and order of stores above is left out once, and the model must then fail: see the calls of
 //! `fails`. The full search is exhaustive, except for kills beyond a home bucket, which it follows through five preemptions.
-//! Not modeled: Redis, counters and the header's figures (independent words), health state (two words, argued in
+//! Not modeled: Redis, E8, counters, statistics without text and the header's figures (independent words), health state (two words, argued in
 //! `health.rs`), the formatting of a zone (its magic word is stored before workers are forked), and more than a few records,
 //! which `tests/module/writers_killed.rs` covers.
 //!
@@ -103,3 +116,5 @@ mod killed;
 mod model;
 #[cfg(all(test, loom))]
 mod races;
+#[cfg(all(test, loom))]
+mod texts;

@@ -1,7 +1,9 @@
 //! Lookups: no lock, no wait, a bounded number of tries; never a torn, freed or incomplete record.
 
+use std::ops::Range;
+
 use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, Part, acquire, fence_acquire, is_still};
-use super::layout::{Bucket, Cell, LINE, MAX_RECORD_BYTES, PREFIX_BYTES, WORDS};
+use super::layout::{Bucket, Cell, LINE, MAX_RECORD_BYTES, PREFIX_BYTES, SLOTS, WORDS};
 use super::record::{Record, Version};
 use super::slot::Slot;
 use super::{HashedKey, Table};
@@ -98,8 +100,22 @@ impl Table<'_> {
 
     /// Calls `f` with every record. Records that change meanwhile appear in their old or new state, and twice if withdrawn
     /// and republished.
-    pub fn for_each(&self, scratch: &mut Scratch, mut f: impl FnMut(Record<'_>)) {
-        for slot in self.buckets.iter().flat_map(|bucket| &bucket.slots) {
+    pub fn for_each(&self, scratch: &mut Scratch, f: impl FnMut(Record<'_>)) {
+        self.for_each_in(0..self.slots(), scratch, f);
+    }
+
+    /// Number of slots, for [`Self::for_each_in`].
+    pub fn slots(&self) -> usize {
+        self.buckets.len() * SLOTS
+    }
+
+    /// Like [`Self::for_each`], for some of the slots: adjacent ranges, one after the other, visit the table in parts. A record
+    /// stays in its slot until it is withdrawn, also when it changes; so a record that stays is visited exactly once, however
+    /// much time passes between the parts.
+    pub fn for_each_in(&self, slots: Range<usize>, scratch: &mut Scratch, mut f: impl FnMut(Record<'_>)) {
+        let buckets = self.buckets.get(slots.start / SLOTS..).unwrap_or_default();
+        let of_buckets = buckets.iter().flat_map(|bucket| &bucket.slots).skip(slots.start % SLOTS);
+        for slot in of_buckets.take(slots.len()) {
             for _ in 0..TRIES {
                 let word = Slot(slot.load(acquire(Edge::E1)));
                 if word.is_empty() {

@@ -98,6 +98,11 @@ fn encode_backend(backend: &Backend, out: &mut Vec<u8>) {
     }
 }
 
+/// Number of routes of an encoded record.
+pub(super) fn route_count(bytes: &[u8]) -> u64 {
+    Record::new(bytes, 0).route_count()
+}
+
 /// Identifies the record that a lookup found, for [`Table::is_current`](super::Table::is_current).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
@@ -164,7 +169,8 @@ impl<'a> Record<'a> {
         self.bytes
     }
 
-    pub(super) fn byte_len(&self) -> usize {
+    /// Size of the encoded record in bytes.
+    pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
 
@@ -219,6 +225,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Number of routes; none of a redirect.
+    pub fn route_count(&self) -> u64 {
+        self.shape().0.into()
+    }
+
     /// The routes, in matching order.
     pub fn routes(&self) -> impl Iterator<Item = RouteView<'a>> + use<'a> {
         let (count, mut reader, mut plain) = self.shape();
@@ -257,6 +268,25 @@ impl<'a> Record<'a> {
             }
         }
         None
+    }
+
+    /// The routes that [`Self::select`] tries for `rest`, in order, and whether each pattern matches: at most the last one does.
+    pub fn tried(&self, rest: &[u8]) -> impl Iterator<Item = (RouteView<'a>, bool)> {
+        let regexes = self.routes().filter(|route| route.matcher == Matcher::Regex).count();
+        let first_regex = find_first(self.automata(), rest, u8::try_from(regexes).unwrap_or(u8::MAX));
+        let (mut number, mut is_over) = (0u8, false);
+        self.routes().map_while(move |route| {
+            if is_over {
+                return None;
+            }
+            if route.matcher == Matcher::Regex {
+                is_over = first_regex == Some(number);
+                number = number.saturating_add(1);
+            } else {
+                is_over = route.is_found_in(rest);
+            }
+            Some((route, is_over))
+        })
     }
 
     /// [`Self::select`] for a tool with regular expressions: searches their automata once, and only for patterns that come

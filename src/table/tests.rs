@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::{Kind, Pattern, Route, RouteKey};
 
-const SMALL: Capacity = Capacity { buckets: 4, cells: 40, tools: 24, health: 1 };
+const SMALL: Capacity = Capacity { buckets: 4, cells: 40, tools: 24, health: 1, ..Capacity::NONE };
 
 fn tool(name: &str) -> RouteKey {
     RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap()
@@ -120,7 +120,7 @@ fn new_records_leave_a_reserve_for_changes() {
 
 #[test]
 fn no_record_takes_more_than_its_share() {
-    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1 });
+    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1, ..Capacity::NONE });
     let table = owned.table();
     let (mut writer, _) = Writer::attach(table);
     writer.publish(&tool("a"), &routes(1)).unwrap();
@@ -129,7 +129,7 @@ fn no_record_takes_more_than_its_share() {
     assert!(error.to_string().ends_with("expected at most 4096"), "{error}");
     assert_eq!((port_of(table, "a"), table.header().displaced()), (None, 1));
     // A record from a larger zone may be too large here; the next scan repairs that.
-    let roomy = OwnedTable::new(Capacity { buckets: 4, cells: 200_000, tools: 24, health: 1 });
+    let roomy = OwnedTable::new(Capacity { buckets: 4, cells: 200_000, tools: 24, health: 1, ..Capacity::NONE });
     let (mut from, _) = Writer::attach(roomy.table());
     from.publish(&tool("a"), &large).unwrap();
     from.publish(&tool("b"), &routes(7)).unwrap();
@@ -222,7 +222,7 @@ fn formatted_memory_can_be_attached() {
 #[test]
 fn readers_see_complete_records_during_rewrites() {
     // Tools a0..a9 are replaced in a loop, with records of changing size; b0..b9 are inserted and withdrawn.
-    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1 });
+    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1, ..Capacity::NONE });
     let table = owned.table();
     let (mut writer, _) = Writer::attach(table);
     let stop = AtomicBool::new(false);

@@ -76,6 +76,8 @@ pub struct Writer<'a> {
     last_stamp: u64,
     /// Number of records by kind.
     live: [u64; Kind::ALL.len()],
+    /// Number of routes.
+    live_routes: u64,
     /// Hashes of keys that were withdrawn for lack of room: they may use the reserve when they return.
     displaced: HashSet<u64>,
     /// One bit per slot: seen since [`Writer::begin_sweep`].
@@ -93,6 +95,7 @@ impl<'a> Writer<'a> {
             lines: CounterLines::default(),
             last_stamp: table.header.last_stamp.load(Relaxed),
             live: [0; Kind::ALL.len()],
+            live_routes: 0,
             displaced: HashSet::new(),
             seen: vec![0; (table.buckets.len() * SLOTS).div_ceil(64)],
             scratch: Scratch::default(),
@@ -126,7 +129,9 @@ impl<'a> Writer<'a> {
                         *count += 1;
                     }
                 }
+                let routes = record.route_count();
                 writer.count(kind, 1);
+                writer.live_routes += routes;
             }
         }
         // Lowers counts that a killed writer left too high; nothing is inserted meanwhile.
@@ -206,6 +211,7 @@ impl<'a> Writer<'a> {
         let mut old = position.map(|position| (position, self.load(position)));
         let had = position.and_then(|position| self.table.own_record(self.table.slot(position)?, &mut self.scratch));
         let (had_counters, had_bytes) = had.map(|r| (r.counters(), r.byte_len())).unzip();
+        let had_routes = had.map_or(0, |r| r.route_count());
         if had.is_some_and(|r| r.bytes() == self.encoded) {
             return Ok(Published::Unchanged);
         }
@@ -231,9 +237,13 @@ impl<'a> Writer<'a> {
         self.store(position, Slot::new(hash, cell, stamp));
         self.mark(position);
         match old.zip(had_bytes) {
-            Some(((_, slot), bytes)) => self.arena.free(slot.cell(), cells_of(bytes)),
+            Some(((_, slot), bytes)) => {
+                self.arena.free(slot.cell(), cells_of(bytes));
+                self.live_routes -= had_routes.min(self.live_routes);
+            }
             None => self.count(key.kind(), 1),
         }
+        self.live_routes += record::route_count(&self.encoded);
         self.store_counts();
         Ok(published)
     }
@@ -260,9 +270,10 @@ impl<'a> Writer<'a> {
         let Some(position) = self.find(hash, key) else { return false };
         let slot = self.load(position);
         let had = self.table.slot(position).and_then(|slot| self.table.own_record(slot, &mut self.scratch));
-        let had = had.map(|r| (r.counters(), r.byte_len()));
+        let had = had.map(|r| (r.counters(), r.byte_len(), r.route_count()));
         self.store(position, Slot(0));
-        if let Some((counters, bytes)) = had {
+        if let Some((counters, bytes, routes)) = had {
+            self.live_routes -= routes.min(self.live_routes);
             self.arena.free(slot.cell(), cells_of(bytes));
             self.lines.release(counters, hash);
         }
@@ -449,6 +460,7 @@ impl<'a> Writer<'a> {
 
     fn store_counts(&self) {
         self.table.header.live.iter().zip(self.live).for_each(|(word, count)| word.store(count, Relaxed));
+        self.table.header.live_routes.store(self.live_routes, Relaxed);
         self.table.header.live_cells.store(self.arena.live(), Relaxed);
         self.table.header.largest_run.store(self.arena.longest_run(), Relaxed);
     }

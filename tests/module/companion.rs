@@ -253,7 +253,7 @@ fn a_full_table_rejects_only_the_surplus() {
         "for i = 1, 30 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://10.0.0.1:' .. i) end",
         "0",
     ]);
-    let owned = OwnedTable::new(Capacity { buckets: 8, cells: 64, tools: 20, health: 1 });
+    let owned = OwnedTable::new(Capacity { buckets: 8, cells: 64, tools: 20, health: 1, ..Capacity::NONE });
     let (journal, reader) = Journal::new(100);
     assert!(load_once(owned.table(), &settings(&redis.url()), Instant::now() + SOON, &journal));
     assert_eq!(routes(owned.table()).len(), 20);

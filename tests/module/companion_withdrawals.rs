@@ -159,7 +159,7 @@ fn a_flush_in_the_middle_of_a_scan_is_held_completely() {
     // One scan after the other, each of many pages.
     let busy =
         Settings { withdrawal_guard: Some(guard), resync_interval: Duration::from_millis(1), ..settings(&redis.url()) };
-    let owned = OwnedTable::new(Capacity { buckets: 2048, cells: 16_384, tools: 8192, health: 1 });
+    let owned = OwnedTable::new(Capacity { buckets: 2048, cells: 16_384, tools: 8192, health: 1, ..Capacity::NONE });
     let table = owned.table();
     let (journal, _reader) = Journal::new(10);
     let lock = WriterLock::create("test").unwrap();

@@ -9,7 +9,7 @@ use std::thread;
 use urlproxy::sync::{Entry, Journal, JournalReader, Settings, WriterLock, run};
 use urlproxy::table::{Capacity, OwnedTable, Scratch, Table};
 
-pub const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1 };
+pub const CAPACITY: Capacity = Capacity { buckets: 512, cells: 8192, tools: 2048, health: 1, ..Capacity::NONE };
 
 pub fn settings(url: &str) -> Settings {
     Settings::new(url.parse().unwrap())

@@ -176,7 +176,7 @@ fn deferred_keys_are_retried_when_space_is_freed() {
     for n in 0..100 {
         command(&mut connection, &["HSET", &format!("prefix:t{n}"), ".*", "http://10.0.0.1:1"]);
     }
-    let owned = OwnedTable::new(Capacity { buckets: 32, cells: 64, tools: 128, health: 1 });
+    let owned = OwnedTable::new(Capacity { buckets: 32, cells: 64, tools: 128, health: 1, ..Capacity::NONE });
     // No resync helps.
     let settings = Settings { resync_interval: Duration::from_secs(3600), ..settings(&redis.url()) };
     following_in(&owned, &settings, |table| {

@@ -1,5 +1,5 @@
 //! Directives of a location: `urlproxy`, `urlproxy_default`, `urlproxy_canonical`, `urlproxy_hash`, `urlproxy_miss`,
-//! `urlproxy_loop_mark`, `urlproxy_list`.
+//! `urlproxy_loop_mark`. Those of a location with a page of this module are in `pages`.
 
 use std::ptr;
 use std::rc::Rc;
@@ -40,7 +40,7 @@ pub(in crate::nginx) enum LoopMark {
 }
 
 /// The settings of one level, merged with the level above.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::nginx) struct LocationConf {
     /// Requests with the same value go to the same backend.
     pub hash: Option<Rc<ComplexValue>>,
@@ -52,11 +52,18 @@ pub(in crate::nginx) struct LocationConf {
     miss: Option<u16>,
     /// Which requests carry the loop mark.
     pub loop_mark: Option<LoopMark>,
-    listed: Option<String>,
+    /// The argument of `urlproxy_list`.
+    pub(super) listed: Option<String>,
+    /// The argument of `urlproxy_admin`.
+    pub(super) administered: Option<String>,
     /// Resolved by name when levels are merged.
     table: Option<Rc<TableConf>>,
     /// The table of `urlproxy_list`.
     pub list: Option<Rc<TableConf>>,
+    /// The table of `urlproxy_admin`.
+    pub admin: Option<Rc<TableConf>>,
+    /// The location of `urlproxy_admin`, without a slash at its end.
+    pub admin_prefix: String,
 }
 
 /// Fallback for requests that match no route.
@@ -87,7 +94,8 @@ impl LocationConf {
                 ))
             }),
         };
-        self.list = find_table(self.listed.as_deref(), UrlproxyList::NAME)?;
+        self.list = find_table(self.listed.as_deref(), "urlproxy_list")?;
+        self.admin = find_table(self.administered.as_deref(), "urlproxy_admin")?;
         if self.routed_by.is_none() && is_unnamed {
             self.routed_by.clone_from(&above.routed_by);
         }
@@ -121,6 +129,11 @@ impl LocationConf {
             && self.default_route() == other.default_route()
             && self.canonical() == other.canonical()
             && is_same_hash
+    }
+
+    /// Whether the level has its own `urlproxy`.
+    pub fn has_urlproxy(&self) -> bool {
+        self.routed_by.is_some()
     }
 
     /// The table of this location's `urlproxy`.
@@ -318,22 +331,6 @@ impl Directive for UrlproxyLoopMark {
             }
         };
         set_once(&mut conf.loop_mark, Self::NAME, mark)
-    }
-}
-
-/// `urlproxy_list TABLE;`
-pub(in crate::nginx) struct UrlproxyList;
-
-impl Directive for UrlproxyList {
-    const NAME: &'static str = "urlproxy_list";
-    type Conf = LocationConf;
-
-    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
-        let [table] = args else {
-            let example = "urlproxy_list tools;";
-            return Err(DirectiveError::Arguments { directive: Self::NAME, takes: "a table", example });
-        };
-        set_once(&mut conf.listed, Self::NAME, (*table).to_owned())
     }
 }
 

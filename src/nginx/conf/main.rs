@@ -1,9 +1,10 @@
 //! The settings of the http block: all tables and upstreams, and `urlproxy_table NAME { ... }`.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, Ref, RefCell};
 use std::rc::Rc;
 
 use super::directive::DirectiveError;
+use super::routed::RoutedLocation;
 use super::table::{ENTRIES, TableConf, TableOptions};
 use super::upstream::UpstreamConf;
 use crate::nginx::ffi::config_error::ConfigError;
@@ -11,8 +12,10 @@ use crate::nginx::ffi::directive::{Command, MainLevel};
 use crate::nginx::ffi::module::IndicesInUse;
 use crate::nginx::ffi::parser::Parser;
 use crate::nginx::ffi::proxy::ProxyModule;
+use crate::nginx::ffi::server_block::Listener;
 use crate::nginx::ffi::upstream_block::UpstreamId;
 use crate::nginx::keepalive::Keepalive;
+use crate::table::HealthSettings;
 
 /// This module's settings of the http block.
 #[derive(Default)]
@@ -20,6 +23,8 @@ pub(in crate::nginx) struct MainConf {
     tables: Vec<Rc<TableConf>>,
     #[expect(clippy::vec_box, reason = "nginx points to each item, which must not move at the next push")]
     upstreams: Vec<Box<UpstreamConf>>,
+    /// The locations with `urlproxy`.
+    routed: RefCell<Vec<RoutedLocation>>,
     /// Found when the first location is checked.
     pub proxy: OnceCell<Option<ProxyModule>>,
     #[expect(dead_code, reason = "its drop frees the module's indices")]
@@ -35,6 +40,30 @@ impl MainConf {
     /// The table of this name.
     pub fn table(&self, name: &str) -> Option<&Rc<TableConf>> {
         self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// Adds a location with `urlproxy`.
+    pub fn add_routed(&self, location: RoutedLocation) {
+        if let Ok(mut routed) = self.routed.try_borrow_mut() {
+            routed.push(location);
+        }
+    }
+
+    /// Notes where the servers of these locations listen.
+    pub fn set_listeners(&self, listeners: &[Listener]) {
+        if let Ok(mut routed) = self.routed.try_borrow_mut() {
+            routed.iter_mut().for_each(|location| location.set_listeners(listeners));
+        }
+    }
+
+    /// The locations with `urlproxy`, in the order of the configuration. `None` while the configuration is read.
+    pub fn routed(&self) -> Option<Ref<'_, [RoutedLocation]>> {
+        self.routed.try_borrow().ok().map(|routed| Ref::map(routed, Vec::as_slice))
+    }
+
+    /// The health settings of the first upstream with `urlproxy_peers`, or the defaults.
+    pub fn health(&self) -> HealthSettings {
+        self.upstreams.first().map_or_else(HealthSettings::default, |upstream| upstream.health)
     }
 
     /// Adds an upstream with `urlproxy_peers`.

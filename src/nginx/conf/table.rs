@@ -24,6 +24,8 @@ const DEFAULT_SOURCE: &str = "redis://127.0.0.1:6379/0";
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 const DEFAULT_RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_RESYNC_INTERVAL: Duration = Duration::from_secs(1);
+const DEFAULT_METRICS_TOOLS: usize = 100;
+const MAX_METRICS_TOOLS: usize = 1000;
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(86400);
 
 /// The block as written.
@@ -37,6 +39,7 @@ pub(in crate::nginx) struct TableOptions {
     networks: Option<Vec<IpNet>>,
     snapshot: Option<SnapshotSettings>,
     withdrawal_guard: Option<GuardOption>,
+    metrics_tools: Option<usize>,
 }
 
 /// One directive of the block: its name and its parser.
@@ -52,6 +55,7 @@ pub(in crate::nginx) const ENTRIES: &[Entry] = &[
     entry::<AllowBackend>(),
     entry::<Snapshot>(),
     entry::<WithdrawalGuard>(),
+    entry::<MetricsTools>(),
 ];
 
 const fn entry<D: Directive<Conf = TableOptions>>() -> Entry {
@@ -144,6 +148,7 @@ impl TableOptions {
                 admission,
                 snapshot: self.snapshot,
                 withdrawal_guard: self.withdrawal_guard.unwrap_or(GuardOption::DEFAULT).into_settings(name),
+                metrics_tools: self.metrics_tools.unwrap_or(DEFAULT_METRICS_TOOLS),
                 is_new_source: false,
             },
             table: OnceCell::new(),
@@ -282,6 +287,26 @@ impl Directive for AllowBackend {
             conf.networks.get_or_insert_default().push(network);
         }
         Ok(())
+    }
+}
+
+/// `metrics_tools NUMBER;`
+struct MetricsTools;
+
+impl Directive for MetricsTools {
+    const NAME: &'static str = "metrics_tools";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let value = single_value(args, Self::NAME, "metrics_tools 100;")?;
+        let number = value.parse().ok().filter(|&number| number <= MAX_METRICS_TOOLS);
+        let number = number.ok_or_else(|| DirectiveError::Invalid {
+            directive: Self::NAME,
+            what: "number (0 to 1000)",
+            value: value.into(),
+            example: "100",
+        })?;
+        set_once(&mut conf.metrics_tools, Self::NAME, number)
     }
 }
 

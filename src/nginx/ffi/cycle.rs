@@ -28,7 +28,7 @@ impl<'c> Cycle<'c> {
     }
 
     /// The current cycle; `None` before nginx has read its first configuration.
-    pub(super) fn running() -> Option<Self> {
+    pub fn running() -> Option<Self> {
         // SAFETY: nginx writes it on this thread only.
         let raw = unsafe { ngx_cycle };
         // SAFETY: nginx keeps the current cycle, and this handle is used on nginx's thread before the cycle changes.

@@ -64,6 +64,14 @@ impl<'r> Request<'r> {
         Some(())
     }
 
+    /// Sets the `ETag` header of a new response. nginx answers a matching `If-None-Match` with 304. `None` if out of memory.
+    pub fn set_etag(self, value: &'r [u8]) -> Option<()> {
+        let added = self.push_header_out("ETag", value)?;
+        // SAFETY: nginx is processing the request.
+        unsafe { (*self.as_ptr()).headers_out.etag = added };
+        Some(())
+    }
+
     fn push_header_out(self, name: &'static str, value: &'r [u8]) -> Option<*mut ngx_table_elt_t> {
         // SAFETY: nginx is processing the request, and nothing else accesses its list now.
         let place = unsafe { ngx_list_push(self.list_out()) }.cast::<ngx_table_elt_t>();

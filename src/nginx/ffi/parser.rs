@@ -250,6 +250,24 @@ impl<'c> Location<'c> {
         self.as_ref().noname() != 0
     }
 
+    /// Whether the location has only one path: `location = /path`.
+    pub fn is_exact(&self) -> bool {
+        self.as_ref().exact_match() != 0
+    }
+
+    /// Whether this is a `location @name`.
+    pub fn is_named(&self) -> bool {
+        self.as_ref().named() != 0
+    }
+
+    /// Whether the name is a regular expression.
+    pub fn is_regex(&self) -> bool {
+        #[cfg(ngx_feature = "pcre")]
+        return !self.as_ref().regex.is_null();
+        #[cfg(not(ngx_feature = "pcre"))]
+        return false;
+    }
+
     /// Makes `H` the content handler of the location.
     pub fn set_handler<H: Handler>(&mut self) {
         // SAFETY: owned by nginx and alive as long as the configuration; nothing else accesses it now.

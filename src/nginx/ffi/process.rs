@@ -25,6 +25,19 @@ pub(in crate::nginx) fn is_first_worker() -> bool {
     process == NGX_PROCESS_SINGLE || process == NGX_PROCESS_WORKER && worker == 0
 }
 
+/// Whether this is a worker or the single process.
+pub(in crate::nginx) fn is_worker() -> bool {
+    // SAFETY: nginx writes it before it calls the hooks of a process.
+    matches!(unsafe { ngx_process } as u32, NGX_PROCESS_SINGLE | NGX_PROCESS_WORKER)
+}
+
+/// The number of this worker, from 0; 0 in a single process.
+#[inline]
+pub(in crate::nginx) fn number() -> usize {
+    // SAFETY: nginx writes it before it calls the hooks of a process.
+    unsafe { ngx_worker }
+}
+
 /// Whether the worker is draining: a new generation has taken over.
 pub(in crate::nginx) fn is_exiting() -> bool {
     let flag = &raw mut ngx_exiting;

@@ -15,7 +15,7 @@ use ngx::core::Status;
 
 use super::complex_value::ComplexValue;
 use super::log::Log;
-use super::module::{LocationConf, Module};
+use super::module::{LocationConf, MainConf, Module};
 use super::pool::{self, Pool};
 use super::upstream::Upstream;
 
@@ -73,6 +73,15 @@ impl<'r> Request<'r> {
         let conf = unsafe { *conf };
         // SAFETY: created by `create_loc_conf`; nginx keeps a configuration while requests use it.
         unsafe { conf.cast::<LocationConf>().as_ref() }
+    }
+
+    /// This module's settings of the http block.
+    pub fn main_conf(self) -> Option<&'r MainConf> {
+        let conf = raw_field!(self.main_conf).wrapping_add(Module::ctx_index());
+        // SAFETY: a configuration has settings of each module.
+        let conf = unsafe { *conf };
+        // SAFETY: created by `create_main_conf`; nginx keeps a configuration while requests use it.
+        unsafe { conf.cast::<MainConf>().as_ref() }
     }
 
     /// The request's pool.
@@ -198,13 +207,19 @@ impl<'r> Request<'r> {
         Status(unsafe { ngx_http_discard_request_body(self.raw.as_ptr()) })
     }
 
-    /// Sets status, content type and length of the response.
-    pub fn set_content(self, status: u32, content_type: &'static str, bytes: usize) {
+    /// Sets status and content type of the response.
+    pub fn set_content(self, status: u32, content_type: &'static str) {
         raw_field!(self.headers_out.status = status as ngx_uint_t);
-        raw_field!(self.headers_out.content_length_n = bytes as i64);
         raw_field!(self.headers_out.content_type = pool::string(content_type.as_bytes()));
-        raw_field!(self.headers_out.content_type_len = content_type.len());
+        // Without parameters: `gzip_types` lists types.
+        let bare_type = content_type.split(';').next().unwrap_or_default();
+        raw_field!(self.headers_out.content_type_len = bare_type.len());
         raw_field!(self.headers_out.content_type_lowcase = ptr::null_mut());
+    }
+
+    /// Sets the length of the response. `None` if unknown: nginx sends chunks, or closes the connection after the body.
+    pub fn set_content_length(self, bytes: Option<usize>) {
+        raw_field!(self.headers_out.content_length_n = bytes.map_or(-1, |bytes| bytes as i64));
     }
 
     /// Sends the response header.
@@ -216,6 +231,11 @@ impl<'r> Request<'r> {
     /// Whether the response has no body.
     pub fn header_only(self) -> bool {
         self.as_ref().header_only() != 0
+    }
+
+    /// Whether this is a subrequest without a receiver for its response, such as one of `mirror`.
+    pub fn is_background(self) -> bool {
+        self.as_ref().background() != 0
     }
 
     /// The request context, unless an internal redirect has cleared it.

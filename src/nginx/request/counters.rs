@@ -3,8 +3,9 @@
 use ngx::core::Status;
 
 use crate::nginx::ffi::handler::{Handler, HandlerStatus};
+use crate::nginx::ffi::process;
 use crate::nginx::ffi::request::Request;
-use crate::table::StatusClass;
+use crate::table::{Finished, StatusClass};
 
 /// The log phase handler.
 pub(in crate::nginx) struct CountRequest;
@@ -13,9 +14,16 @@ impl Handler for CountRequest {
     const ON_PANIC: Status = Status::NGX_OK;
 
     fn handle(request: Request<'_>) -> HandlerStatus {
-        if let Some((counters, ticket)) = request.stored_context().and_then(|route| route.counters) {
-            let class = StatusClass::of(request.status());
-            counters.add(ticket, class, request.bytes_sent(), request.elapsed_milliseconds());
+        if let Some(route) = request.stored_context()
+            && let Some(table) = route.table.table.get()
+        {
+            let finished = Finished {
+                result: route.outcome.result(),
+                class: StatusClass::of(request.status()),
+                bytes: request.bytes_sent(),
+                milliseconds: request.elapsed_milliseconds(),
+            };
+            table.count_request(process::number(), &finished, route.counters);
         }
         Status::NGX_OK.into()
     }

@@ -282,7 +282,7 @@ impl<'r> Peers<'r> {
 }
 
 /// Seconds of the clock that all workers share.
-fn now_seconds() -> u32 {
+pub(super) fn now_seconds() -> u32 {
     (now_milliseconds() / 1000) as u32
 }
 

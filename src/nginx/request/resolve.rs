@@ -76,6 +76,6 @@ fn look_up_and_store<'r>(
     let target = Target::of(conf.mode(), path, || request.host());
     let tool = if let Target::Tool(path) = &target { path.tool } else { b"" };
     let found = request.pool().allocate(|| StoredContext::new(RequestRoute::new(conf, table, path, tool)))?;
-    look_up(found, request.pool(), &target, may_redirect)?;
+    look_up(found, request.pool(), &target, may_redirect, ())?;
     Some(request.store_context(found))
 }

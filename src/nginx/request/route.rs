@@ -8,7 +8,7 @@ use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::module::Module;
 use crate::nginx::ffi::request::{Request, RequestContext};
 use crate::route::{Order, choose, key_hash};
-use crate::table::{Counters, Version};
+use crate::table::{Counters, RequestResult, Version};
 
 /// The result of a route lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,19 @@ pub(in crate::nginx) enum Outcome {
     NoHost,
     /// Unknown: routes or redirects are not loaded, the tool's are still being built, or its record changed at each try.
     Unready,
+}
+
+impl Outcome {
+    /// The value of `$urlproxy_result`.
+    pub fn result(self) -> RequestResult {
+        match self {
+            Self::Route => RequestResult::Route,
+            Self::Default => RequestResult::Default,
+            Self::Redirect => RequestResult::Redirect,
+            Self::Miss | Self::NoHost => RequestResult::Miss,
+            Self::Unready => RequestResult::Unready,
+        }
+    }
 }
 
 /// The route of a request. All references live as long as the request or the configuration.

@@ -55,6 +55,29 @@ enum Redirect {
     Contended,
 }
 
+/// Observes the steps of a lookup. A request's lookup has `()`, which compiles to nothing.
+pub(super) trait Trace {
+    /// Records of this kind are not all loaded: what is absent may exist.
+    fn unloaded(&mut self, kind: Kind);
+
+    /// A record was looked up, so that a pattern of it is searched in `rest`.
+    fn sought(&mut self, key: &HashedKey<'_>, found: &Lookup<'_>, rest: &[u8]);
+
+    /// The read of the tool's redirect was contended.
+    fn contended_redirect(&mut self);
+}
+
+impl Trace for () {
+    #[inline(always)]
+    fn unloaded(&mut self, _: Kind) {}
+
+    #[inline(always)]
+    fn sought(&mut self, _: &HashedKey<'_>, _: &Lookup<'_>, _: &[u8]) {}
+
+    #[inline(always)]
+    fn contended_redirect(&mut self) {}
+}
+
 /// Looks up the target, then the default. `None` only if out of memory.
 #[inline]
 pub(super) fn look_up<'r>(
@@ -62,6 +85,7 @@ pub(super) fn look_up<'r>(
     pool: Pool<'r>,
     target: &Target<'r>,
     may_redirect: bool,
+    trace: impl Trace,
 ) -> Option<()> {
     if matches!(target, Target::NoHost) {
         route.outcome = Outcome::NoHost;
@@ -73,19 +97,20 @@ pub(super) fn look_up<'r>(
         route.outcome = Outcome::Unready;
         return Some(());
     };
-    Search { pool, table, worker: &mut worker, route }.run(target, may_redirect)
+    Search { pool, table, worker: &mut worker, route, trace }.run(target, may_redirect)
 }
 
 /// One lookup of a request's route.
-struct Search<'s, 'r> {
+struct Search<'s, 'r, T> {
     pool: Pool<'r>,
     table: &'s Table<'static>,
     worker: &'s mut Worker,
     /// Receives the result.
     route: &'s mut RequestRoute<'r>,
+    trace: T,
 }
 
-impl<'r> Search<'_, 'r> {
+impl<'r, T: Trace> Search<'_, 'r, T> {
     #[inline(always)]
     fn run(&mut self, target: &Target<'r>, may_redirect: bool) -> Option<()> {
         let (table, conf) = (self.table, self.route.conf);
@@ -93,6 +118,9 @@ impl<'r> Search<'_, 'r> {
         let kind = if matches!(target, Target::Domain(_)) { Kind::Domain } else { Kind::Tool };
         let is_loaded = table.header().knows(kind);
         let mut is_complete = is_loaded;
+        if !is_loaded {
+            self.trace.unloaded(kind);
+        }
         let mut result = match target {
             Target::Tool(path) => {
                 let sought = table.hash_key(LookupKey::tool(path.tool));
@@ -104,8 +132,12 @@ impl<'r> Search<'_, 'r> {
                             return Some(());
                         }
                         Redirect::Absent => {}
-                        Redirect::Unknown => is_complete = false,
+                        Redirect::Unknown => {
+                            is_complete = false;
+                            self.trace.unloaded(Kind::Redirect);
+                        }
                         Redirect::Contended => {
+                            self.trace.contended_redirect();
                             self.route.outcome = Outcome::Unready;
                             return Some(());
                         }
@@ -186,7 +218,9 @@ impl<'r> Search<'_, 'r> {
     #[inline(always)]
     fn search(&mut self, sought: &HashedKey<'_>, rest: &[u8]) -> Option<SearchResult> {
         let table = self.table;
-        let record = match table.lookup_hashed(sought, &mut self.worker.scratch) {
+        let found = table.lookup_hashed(sought, &mut self.worker.scratch);
+        self.trace.sought(sought, &found, rest);
+        let record = match found {
             Lookup::Found(record) => record,
             Lookup::Absent => return Some(SearchResult::NotFound),
             Lookup::Contended => return Some(SearchResult::Unknown),

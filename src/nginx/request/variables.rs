@@ -2,7 +2,6 @@
 
 use super::endpoint::Endpoint;
 use super::resolve::resolve_for_variables;
-use super::route::Outcome;
 use crate::nginx::ffi::request::Request;
 use crate::nginx::ffi::variable::Variable;
 
@@ -31,11 +30,5 @@ fn backend<'r>(request: Request<'r>) -> Option<&'r [u8]> {
 }
 
 fn result<'r>(request: Request<'r>) -> Option<&'r [u8]> {
-    Some(match resolve_for_variables(request)?.outcome {
-        Outcome::Route => b"route",
-        Outcome::Default => b"default",
-        Outcome::Redirect => b"redirect",
-        Outcome::Miss | Outcome::NoHost => b"miss",
-        Outcome::Unready => b"unready",
-    })
+    Some(resolve_for_variables(request)?.outcome.result().as_str().as_bytes())
 }

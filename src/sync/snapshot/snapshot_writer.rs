@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::{SnapshotError, SnapshotSettings, encode, file};
+use crate::clock;
 use crate::sync::journal::{Journal, Level};
-use crate::table::{LoadedFrom, Table};
+use crate::table::{LoadedFrom, SnapshotState, Table};
 
 /// Shortest time between two writes.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,6 +71,11 @@ impl<'a> SnapshotWriter<'a> {
             self.busy = if matches!(outcome, Err(SnapshotError::Busy)) { self.busy + 1 } else { 0 };
             if !(1..MAX_SILENT_BUSY).contains(&self.busy) {
                 self.report(outcome.as_ref().err());
+            }
+            match &outcome {
+                Ok(()) => self.table.source().set_snapshot(SnapshotState::Written(clock::unix_milliseconds())),
+                Err(SnapshotError::Busy) => {}
+                Err(_) => self.table.source().set_snapshot(SnapshotState::Failed),
             }
             if outcome.is_ok() {
                 self.written = Some(now);

@@ -16,7 +16,7 @@ use super::*;
 use crate::route::{Pattern, Route, RouteKey};
 use crate::table::{Capacity, OwnedTable};
 
-const CAPACITY: Capacity = Capacity { buckets: 16, cells: 200, tools: 64, health: 1 };
+const CAPACITY: Capacity = Capacity { buckets: 16, cells: 200, tools: 64, health: 1, ..Capacity::NONE };
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()

@@ -34,7 +34,7 @@ fn tool(name: &str) -> RouteKey {
 
 pub fn table(buckets: usize, cells: usize) -> Arc<OwnedTable> {
     mend();
-    let owned = Arc::new(OwnedTable::new(Capacity { buckets, cells, tools: 4, health: 0 }));
+    let owned = Arc::new(OwnedTable::new(Capacity { buckets, cells, tools: 4, health: 0, ..Capacity::NONE }));
     let table = owned.table();
     assert!([A, C, D, E].iter().all(|name| table.home(table.hash(name.as_bytes())) == 0), "choose other names");
     owned

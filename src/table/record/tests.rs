@@ -116,11 +116,60 @@ fn the_first_matching_route_wins() {
     }
 }
 
+/// Pattern and backends of the only route tried that matches, which is the last one.
+fn last_tried<'a>(record: &Record<'a>, rest: &[u8]) -> Option<RouteView<'a>> {
+    let tried: Vec<_> = record.tried(rest).collect();
+    let matching = tried.iter().position(|(_, matches)| *matches);
+    assert!(matching.is_none_or(|at| at + 1 == tried.len()), "tried after a match");
+    assert!(matching.is_some() || tried.len() == record.routes().count(), "not all were tried");
+    matching.map(|at| tried[at].0)
+}
+
+#[test]
+fn tried_routes_end_with_the_selected_one() {
+    let mut routes = ["^/b", "/a", "^/d[0-9]", "[7-9]x", ".*"].map(|p| route(p, &["http://10.0.0.1:1"]));
+    sort_routes(&mut routes);
+    let mut bytes = Vec::new();
+    let automata = Automata::build_quickly(&["^/d[0-9]", "[7-9]x"], 8 << 10).unwrap();
+    encode(&key("t"), &routes, automata.as_bytes(), &mut bytes);
+    let tried = |rest: &str| {
+        let record = Record::new(&bytes, 0);
+        let tried = record.tried(rest.as_bytes());
+        tried.map(|(route, matches)| (str::from_utf8(route.pattern).unwrap(), matches)).collect::<Vec<_>>()
+    };
+    assert_eq!(tried("/d1"), [("/a", false), ("^/b", false), ("^/d[0-9]", true)]);
+    assert_eq!(tried("/b/a"), [("/a", true)]);
+    let none = [("/a", false), ("^/b", false), ("^/d[0-9]", false), ("[7-9]x", false), (".*", true)];
+    assert_eq!(tried("/"), none);
+    assert!(Record::new(&[], 0).tried(b"/").next().is_none());
+}
+
 proptest! {
+    #[test]
+    fn tried_agrees_with_select(
+        patterns in proptest::sample::subsequence(
+            vec!["/a", "^/b", r"\.p$", "^/c/$", "^/d[0-9]", "[7-9]x", "^/(d|e)1/", "b.c", "x+$", ".*"], 0..10,
+        ),
+        rest in "/[abcdex179./p]{0,8}",
+    ) {
+        let mut routes: Vec<_> = patterns.iter().map(|pattern| route(pattern, &["http://10.0.0.1:1", "http://[::1]:1"])).collect();
+        sort_routes(&mut routes);
+        let regexes: Vec<_> =
+            routes.iter().map(|r| &r.pattern).filter(|p| p.matcher() == Matcher::Regex).map(Pattern::as_str).collect();
+        let automata = Automata::build_quickly(&regexes, 8 << 10).unwrap();
+        let mut bytes = Vec::new();
+        encode(&key("t"), &routes, automata.as_bytes(), &mut bytes);
+        let record = Record::new(&bytes, 0);
+        let pattern = |route: Option<RouteView<'_>>| route.map(|route| route.pattern.to_vec());
+        prop_assert_eq!(pattern(last_tried(&record, rest.as_bytes())), pattern(record.select(rest.as_bytes())));
+    }
+
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let record = Record::new(&bytes, 0);
-        let _ = (record.key(), record.plain(), record.select(b"/a"));
+        let _ = (record.key(), record.plain());
+        let pattern = |route: Option<RouteView<'_>>| route.map(|route| route.pattern.to_vec());
+        prop_assert_eq!(pattern(last_tried(&record, b"/a")), pattern(record.select(b"/a")));
         for route in record.routes() {
             for backend in route.backends() {
                 let _ = backend.to_string();

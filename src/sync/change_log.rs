@@ -1,0 +1,150 @@
+//! The latest changes of the table, as notes in the zone.
+//!
+//! At most one per key and second: a tool that changes all the time must not displace all others. The last state of a key is
+//! always noted.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::route::{Kind, Route, RouteKey};
+use crate::table::{Change, ChangeKind, Table, Writer};
+
+/// Shortest time between two notes about a key.
+const QUIET: Duration = Duration::from_secs(1);
+/// Most keys that are remembered; further keys are noted at each change.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// When a key was last noted.
+#[derive(Debug)]
+struct Noted {
+    at: Instant,
+    /// A later change, not noted yet.
+    pending: Option<ChangeKind>,
+}
+
+/// Notes changes.
+#[derive(Debug, Default)]
+pub(super) struct ChangeLog {
+    noted: HashMap<RouteKey, Noted>,
+    has_pending: bool,
+    /// Set during a first load: that is no change.
+    pub is_silent: bool,
+}
+
+impl ChangeLog {
+    /// Notes a change of a record to these routes.
+    pub fn note(&mut self, table: Table<'_>, key: &RouteKey, change: ChangeKind, routes: &[Route]) {
+        if self.is_silent {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(noted) = self.noted.get_mut(key)
+            && now.saturating_duration_since(noted.at) < QUIET
+        {
+            noted.pending = Some(change);
+            self.has_pending = true;
+            return;
+        }
+        if self.noted.len() >= MAX_REMEMBERED {
+            self.noted.retain(|_, noted| noted.pending.is_some() || noted.at.elapsed() < QUIET);
+        }
+        if self.noted.len() < MAX_REMEMBERED {
+            self.noted.insert(key.clone(), Noted { at: now, pending: None });
+        }
+        let backend =
+            routes.last().and_then(|route| route.backends.first()).map_or_else(String::new, ToString::to_string);
+        add(table, key, change, routes.len(), backend);
+    }
+
+    /// Notes the current state of keys whose changes were too frequent.
+    pub fn flush(&mut self, writer: &mut Writer<'_>) {
+        if !self.has_pending {
+            return;
+        }
+        self.has_pending = false;
+        let now = Instant::now();
+        for (key, noted) in &mut self.noted {
+            let Some(change) = noted.pending else { continue };
+            if now.saturating_duration_since(noted.at) < QUIET {
+                self.has_pending = true;
+                continue;
+            }
+            *noted = Noted { at: now, pending: None };
+            let current = writer.record(key.as_bytes()).map(|record| {
+                let last = record.routes().last();
+                let backend = last.and_then(|route| route.first_backend()).map_or_else(String::new, |b| b.to_string());
+                (record.routes().count(), backend)
+            });
+            // It may have come and gone: the note tells how it is now.
+            let change = match (&current, change) {
+                (None, _) => ChangeKind::Removed,
+                (Some(_), ChangeKind::Removed) => ChangeKind::Changed,
+                (Some(_), change) => change,
+            };
+            let (routes, backend) = current.unwrap_or_default();
+            add(writer.table(), key, change, routes, backend);
+        }
+    }
+}
+
+fn add(table: Table<'_>, key: &RouteKey, change: ChangeKind, routes: usize, backend: String) {
+    let at = clock::unix_milliseconds();
+    let number = table.source().next_change(at);
+    let (kind, name) = Kind::split(key.as_bytes());
+    let routes = u32::try_from(routes).unwrap_or(u32::MAX);
+    table.notes().add_change(&Change { number, at, change, kind, name: name.to_vec(), routes, backend });
+    table.source().set_changes(number);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Pattern;
+    use crate::table::{Capacity, OwnedTable};
+
+    const CAPACITY: Capacity = Capacity { buckets: 8, cells: 100, tools: 50, notes: 41, ..Capacity::NONE };
+
+    fn changes(table: Table<'_>) -> Vec<(String, &'static str, u32, String)> {
+        let last = table.source().read().changes;
+        let notes = (1..=last).filter_map(|number| table.notes().change(number));
+        notes.map(|c| (String::from_utf8(c.name).unwrap(), c.change.as_str(), c.routes, c.backend)).collect()
+    }
+
+    #[test]
+    fn frequent_changes_of_a_key_are_noted_once_a_second_with_the_last_state() {
+        let owned = OwnedTable::new(CAPACITY);
+        let table = owned.table();
+        let mut writer = Writer::attach(table).0;
+        let mut log = ChangeLog::default();
+        let key = |name: &str| RouteKey::try_new(Kind::Tool, name.as_bytes()).unwrap();
+        let routes = |port: u16| {
+            [Route { pattern: Pattern::any(), backends: vec![format!("http://10.0.0.1:{port}").parse().unwrap()] }]
+        };
+        for port in 1..=5 {
+            writer.publish(&key("a"), &routes(port)).unwrap();
+            log.note(table, &key("a"), ChangeKind::Changed, &routes(port));
+        }
+        log.note(table, &key("b"), ChangeKind::Removed, &[]);
+        log.flush(&mut writer);
+        let first = ("a".to_owned(), "changed", 1, "http://10.0.0.1:1".to_owned());
+        let other = ("b".to_owned(), "removed", 0, String::new());
+        assert_eq!(changes(table), [first.clone(), other.clone()]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while changes(table).len() < 3 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+            log.flush(&mut writer);
+        }
+        let last = ("a".to_owned(), "changed", 1, "http://10.0.0.1:5".to_owned());
+        assert_eq!(changes(table), [first, other, last]);
+    }
+
+    #[test]
+    fn a_first_load_is_no_change() {
+        let owned = OwnedTable::new(CAPACITY);
+        let mut log = ChangeLog { is_silent: true, ..ChangeLog::default() };
+        let key = RouteKey::try_new(Kind::Tool, b"a").unwrap();
+        log.note(owned.table(), &key, ChangeKind::Added, &[]);
+        assert_eq!(changes(owned.table()), []);
+    }
+}
