@@ -214,7 +214,7 @@ pub struct RejectedItem {
 /// `/api/changes`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Changes {
-    /// The number of the newest change.
+    /// The number of the last change in the answer, for the next `after`.
     pub last: u64,
     /// Changes, newest last.
     pub items: Vec<ChangeItem>,

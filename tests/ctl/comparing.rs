@@ -60,7 +60,7 @@ fn check_finds_what_the_module_refuses_or_treats_differently() {
             "refused pattern prefix:mixed (?=x)",
             "refused pattern prefix:mixed a++",
             "refused pattern prefix:\u{202e}evil (",
-            "refused too_many_patterns prefix:many -",
+            "refused too_many prefix:many -",
             "refused wrong_type frontend:hash.a.org -",
             "refused wrong_type prefix:string -",
             "differs end_anchor prefix:end \\.php$",
@@ -72,11 +72,11 @@ fn check_finds_what_the_module_refuses_or_treats_differently() {
     );
     let text = change(&redis, &["check"]).expect(1);
     assert!(text.stdout.contains("prefix:\\u{202e}evil"), "{text:?}");
-    assert!(text.stdout.ends_with("refused too_many_patterns: 1, refused wrong_type: 2\n"), "{text:?}");
+    assert!(text.stdout.ends_with("refused too_many: 1, refused wrong_type: 2\n"), "{text:?}");
     let ignored = [
         "check",
         "--ignore",
-        "backend,name,not_allowed,pattern,too_many_patterns,wrong_type,end_anchor,escape,order,redirect_host,set",
+        "backend,name,not_allowed,pattern,too_many,wrong_type,end_anchor,escape,order,redirect_host,set",
     ];
     assert_eq!(change(&redis, &ignored).expect(0).stdout, "16 keys checked, no findings\n");
 }

@@ -9,5 +9,6 @@ mod fake_admin;
 mod live;
 mod moving;
 mod program;
+mod real;
 mod withdrawing;
 mod writing;

@@ -131,7 +131,8 @@ fn routes_outside_the_file_stay_unless_replaced() {
     assert!(run.stdout.contains("- tool hello /\"\\u{202e}\\.x http://10.0.0.1:81\n"), "{run:?}");
     assert_eq!(redis.cli(&["HKEYS", "prefix:hello"]).lines().count(), 2);
     assert_eq!(redis.cli(&["SMEMBERS", "frontend:www.a.org"]), "http://10.0.0.4:80");
-    assert_eq!(redis.cli(&["HKEYS", "addresses"]), "10.0.0.9:80\n10.0.0.9:81");
+    assert_eq!(redis.cli(&["HLEN", "addresses"]), "2");
+    assert_eq!(redis.cli(&["HMGET", "addresses", "10.0.0.9:80", "10.0.0.9:81"]), "hello\nhello");
     // Others are not touched.
     assert_eq!(redis.cli(&["EXISTS", "prefix:set", "redirect:moved"]), "2");
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::json;
 
-use super::list::word;
 use super::lua::{order_difference, pattern_differences, redirect_difference};
 use crate::ctl::console::Console;
 use crate::ctl::options::CheckOptions;
@@ -14,7 +13,7 @@ use crate::ctl::redis_entries::{Entries, Entry, read_all};
 use crate::ctl::text_table::{BAD, Cell, TextTable, WARN};
 use crate::ctl::words::{count, counted};
 use crate::daemon::Store;
-use crate::registry::{Admission, RejectionReason, prefix_of};
+use crate::registry::{Admission, prefix_of};
 use crate::route::{Kind, RouteKey};
 use crate::sync::admit_into_zone;
 use crate::table::Capacity;
@@ -99,7 +98,7 @@ fn check(kind: Kind, name: &[u8], entry: &Entry, admission: &Admission, zone: Ca
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut add = |effect, finding, pattern: Option<&[u8]>, why: String| {
         let (key, name, pattern) = (text(&key), text(name), pattern.map(text));
-        findings.push(Finding { effect, finding, key, kind: word(kind), name, pattern, text: why });
+        findings.push(Finding { effect, finding, key, kind: kind.as_str(), name, pattern, text: why });
     };
     let record = match RouteKey::try_new(kind, name) {
         Ok(record) => record,
@@ -131,7 +130,7 @@ fn check(kind: Kind, name: &[u8], entry: &Entry, admission: &Admission, zone: Ca
     let Some(raw) = entry.as_raw() else { return };
     let admitted = admit_into_zone(&key, &record, &raw, admission, zone);
     for rejection in &admitted.rejected {
-        add(Effect::Refused, finding_of(&rejection.reason), rejection.pattern.as_deref(), rejection.reason.to_string());
+        add(Effect::Refused, rejection.reason.label(), rejection.pattern.as_deref(), rejection.reason.to_string());
     }
     if kind == Kind::Tool {
         for route in &admitted.routes {
@@ -143,24 +142,5 @@ fn check(kind: Kind, name: &[u8], entry: &Entry, admission: &Admission, zone: Ca
         if let Some((finding, why)) = order_difference(&admitted.routes) {
             add(Effect::Differs, finding, None, why);
         }
-    }
-}
-
-/// The word for a reason, for `--ignore`.
-fn finding_of(reason: &RejectionReason) -> &'static str {
-    match reason {
-        RejectionReason::Key(_) => "name",
-        RejectionReason::Pattern(_) => "pattern",
-        RejectionReason::Backend(_) => "backend",
-        RejectionReason::NotAllowed(_) => "not_allowed",
-        RejectionReason::NotUtf8(_) => "not_utf8",
-        RejectionReason::TooManyRoutes(_) => "too_many_patterns",
-        RejectionReason::TooManyBackends(_) => "too_many_backends",
-        RejectionReason::NoShare(_) => "share",
-        RejectionReason::TooCostly | RejectionReason::Waiting => "too_costly",
-        RejectionReason::AndMore(_) => "more",
-        RejectionReason::TooLarge => "too_large",
-        RejectionReason::WrongType(_) => "wrong_type",
-        RejectionReason::Unreadable | RejectionReason::Hidden | RejectionReason::NoRoom(_) => "other",
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::list::word;
 use crate::ctl::admin_client::AdminClient;
 use crate::ctl::api::{RejectedList, Status};
 use crate::ctl::console::Console;
@@ -182,7 +181,7 @@ impl Sides {
         let table_is = compared(redis.filter(|routes| has_place(key.0, routes)), table);
         let snapshot_is = snapshot.and_then(|snapshot| compared(table, snapshot));
         (table_is.is_some() || snapshot_is.is_some()).then(|| Difference {
-            kind: word(key.0),
+            kind: key.0.as_str(),
             name: String::from_utf8_lossy(&key.1).into_owned(),
             table_is,
             snapshot_is,

@@ -17,7 +17,7 @@ pub async fn run(admin: &AdminClient, console: &mut Console, options: &ListOptio
     let limit = options.limit.unwrap_or(usize::MAX);
     let mut found = Vec::new();
     let mut table = String::new();
-    let parameter = kind.map(|kind| ("kind", word(kind)));
+    let parameter = kind.map(|kind| ("kind", kind.as_str()));
     admin
         .routes(parameter.as_slice(), |page| {
             let is_wanted = |item: &RouteItem| {
@@ -38,23 +38,14 @@ pub async fn run(admin: &AdminClient, console: &mut Console, options: &ListOptio
     Ok(Answer::positive_if(!found.is_empty()))
 }
 
-/// The word for a kind of records in the admin API, in `--json` and in tables.
-pub fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Tool => "tool",
-        Kind::Redirect => "redirect",
-        Kind::Domain => "domain",
-    }
-}
-
 fn text_table(items: &[RouteItem]) -> TextTable {
     let mut table = TextTable::new(&["KIND", "NAME", "PATTERN", "BACKENDS"]);
     for RouteItem { kind, name, routes } in items {
         if routes.is_empty() {
-            table.add([Cell::text(word(*kind)), Cell::text(name), Cell::text("-"), Cell::text("-")]);
+            table.add([Cell::text(kind.as_str()), Cell::text(name), Cell::text("-"), Cell::text("-")]);
         }
         for route in routes {
-            let cells = [word(*kind), name, &route.pattern, &route.backends.join(" ")];
+            let cells = [kind.as_str(), name, &route.pattern, &route.backends.join(" ")];
             table.add(cells.map(Cell::text));
         }
     }

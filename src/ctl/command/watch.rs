@@ -15,7 +15,7 @@ use crate::ctl::words::{counted, time};
 /// Time between two requests.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Changes per request.
-const LIMIT: &str = "1000";
+const LIMIT: usize = 1000;
 const PATH: &str = "api/changes";
 
 /// Prints changes until the program is ended, or `count` of them.
@@ -56,10 +56,8 @@ pub async fn run(
                     }
                 }
                 console.flush()?;
-                // Without items, those until `last` are of no interest or gone.
-                let is_complete = changes.items.is_empty();
-                after = changes.items.last().map_or(changes.last, |item| item.seq);
-                if !is_complete && after < changes.last {
+                after = changes.last;
+                if changes.items.len() >= LIMIT {
                     continue;
                 }
             }
@@ -75,8 +73,9 @@ pub async fn run(
 
 async fn ask(admin: &AdminClient, after: Option<u64>) -> Result<(Value, Changes), AdminError> {
     let after = after.map(|after| after.to_string());
+    let limit = LIMIT.to_string();
     let parameters: Vec<_> = match &after {
-        Some(after) => vec![("after", after.as_str()), ("limit", LIMIT)],
+        Some(after) => vec![("after", after.as_str()), ("limit", &limit)],
         None => vec![("limit", "1")],
     };
     let value = admin.get(PATH, &parameters).await?;
