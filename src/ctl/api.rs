@@ -226,8 +226,6 @@ pub struct Changes {
 /// A change of the table.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ChangeItem {
-    /// Its number.
-    pub seq: u64,
     /// Unix seconds.
     pub at: f64,
     /// `added`, `changed` or `removed`.

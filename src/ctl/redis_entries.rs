@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redis::Value;
+use redis::{RedisError, Value};
 
 use crate::daemon::{Reading, Store, StoreError};
 use crate::registry::{FOLLOWED_GLOB, RawRoutes, origin_key, prefix_of, split_key};
@@ -134,7 +134,10 @@ async fn fetch(store: &Store, keys: &[Vec<u8>]) -> Result<Vec<Option<Entry>>, St
                 asked.push((entries.len(), false));
                 None
             }
-            _ => Some(Entry::WrongType),
+            errors => match errors.iter().find_map(other_error) {
+                Some(error) => return Err(error.into()),
+                None => Some(Entry::WrongType),
+            },
         };
         entries.push(found);
     }
@@ -155,4 +158,12 @@ async fn fetch(store: &Store, keys: &[Vec<u8>]) -> Result<Vec<Option<Entry>>, St
         }
     }
     Ok(entries)
+}
+
+/// An error reply that says nothing about the key's type, such as that of a missing right.
+fn other_error(reply: &Value) -> Option<RedisError> {
+    match reply {
+        Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error.clone().into()),
+        _ => None,
+    }
 }

@@ -97,6 +97,17 @@ fn check_knows_the_operators_limits() {
     assert!(run.stdout.contains("exceed their share of the table, 4096 bytes"), "{run:?}");
 }
 
+#[test]
+fn a_missing_right_is_no_finding() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "prefix:a", ".*", "http://10.0.0.1:80"]);
+    redis.cli(&["ACL", "SETUSER", "reader", "on", ">pw", "~redirect:*", "+@all"]);
+    let url = redis.url().replace("://", "://reader:pw@");
+    let run = crate::program::ctl(&["check", "--redis", &url]).expect(2);
+    assert!(run.stderr.contains("NOPERM") && !run.stderr.contains("pw@"), "{run:?}");
+}
+
+/// A page of routes.
 fn table(items: &Value) -> Value {
     json!({"table": "tools", "generation": 1, "items": items, "next": null})
 }

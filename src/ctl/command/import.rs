@@ -33,6 +33,9 @@ const AT_ONCE: usize = 32;
 /// Errors that are printed one by one.
 const MAX_ERRORS: usize = 50;
 
+/// Valid lines by their numbers.
+type Lines = Vec<(usize, Wanted)>;
+
 /// An invalid line.
 #[derive(Debug, Serialize)]
 struct Invalid {
@@ -81,7 +84,7 @@ pub async fn run(store: &Store, console: &mut Console, options: ImportOptions) -
 }
 
 /// Reads and validates all lines.
-fn read(path: &Path) -> Result<(Vec<(usize, Wanted)>, Vec<Invalid>), CtlError> {
+fn read(path: &Path) -> Result<(Lines, Vec<Invalid>), CtlError> {
     let failed = |error: io::Error| CtlError::failed(format!("{error} while reading {path:?}"));
     let mut input: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
