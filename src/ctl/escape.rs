@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-/// Shows text with `\u{202e}` in place of each [unsafe](is_unsafe) character.
+/// Shows text with `\u{202e}` in place of each [unsafe](must_escape) character.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<T>(pub T);
 
@@ -21,7 +21,7 @@ struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
 impl Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some((at, found)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
+        while let Some((at, found)) = rest.char_indices().find(|(_, c)| must_escape(*c)) {
             let (safe, tail) = rest.split_at(at);
             self.0.write_str(safe)?;
             write!(self.0, "{}", found.escape_unicode())?;
@@ -38,7 +38,7 @@ pub fn escaped(text: impl Display) -> String {
 
 /// Whether a terminal may act on the character, or show something else than is there: control characters (C0, DEL, C1), line and
 /// paragraph separators, bidirectional controls (Unicode Standard Annex 9), invisible characters and tags.
-pub fn is_unsafe(c: char) -> bool {
+pub fn must_escape(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
@@ -52,7 +52,7 @@ struct EscapingFormatter<F>(F);
 impl<F: Formatter> Formatter for EscapingFormatter<F> {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some((at, found)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
+        while let Some((at, found)) = rest.char_indices().find(|(_, c)| must_escape(*c)) {
             let (safe, tail) = rest.split_at(at);
             writer.write_all(safe.as_bytes())?;
             for unit in found.encode_utf16(&mut [0; 2]) {
@@ -143,7 +143,7 @@ mod tests {
     fn json_is_escaped_and_unchanged_in_value() {
         let value = serde_json::json!({"\u{202e}k": ["a\u{9b}\u{7f}\"\\\n", "\u{e0041}", 1.5, null, {"工": true}]});
         for text in [pretty_json(&value), line_json(&value)] {
-            assert!(!text.trim_end().chars().any(|c| is_unsafe(c) && c != '\n'), "{text:?}");
+            assert!(!text.trim_end().chars().any(|c| must_escape(c) && c != '\n'), "{text:?}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
         }
         assert!(line_json(&value).contains("\\u202e") && line_json(&value).contains("\\udb40\\udc41"));

@@ -104,7 +104,7 @@ fn a_missing_right_is_no_finding() {
     redis.cli(&["ACL", "SETUSER", "reader", "on", ">pw", "~redirect:*", "+@all"]);
     let url = redis.url().replace("://", "://reader:pw@");
     let run = crate::program::ctl(&["check", "--redis", &url]).expect(2);
-    assert!(run.stderr.contains("NOPERM") && !run.stderr.contains("pw@"), "{run:?}");
+    assert!(run.stderr.contains("no permissions to access") && !run.stderr.contains("pw@"), "{run:?}");
 }
 
 /// A page of routes.

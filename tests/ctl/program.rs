@@ -29,13 +29,13 @@ impl Run {
     #[track_caller]
     pub fn expect(self, status: i32) -> Self {
         assert_eq!(self.status, status, "{self:?}");
-        assert!(!is_unsafe(&self.stdout) && !is_unsafe(&self.stderr), "{self:?}");
+        assert!(!must_escape(&self.stdout) && !must_escape(&self.stderr), "{self:?}");
         self
     }
 }
 
 /// Whether a terminal would act on a part of the text.
-pub fn is_unsafe(text: &str) -> bool {
+pub fn must_escape(text: &str) -> bool {
     text.chars().any(|c| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c))
 }
 

@@ -122,6 +122,8 @@ fn options(program: &str) -> Vec<Shown> {
             let usage = text.split("  ").next().unwrap().replace(['<', '>'], "");
             found.push(Shown { usage, default: None });
         }
+        // A short help has the variable on the same line.
+        let text = text.rsplit_once(" [env: ").map_or(text, |(text, _)| text);
         let default = text.rsplit_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
         if let (Some(default), Some(option)) = (default, found.last_mut()) {
             option.default = Some(default.trim_matches('"').to_owned());

@@ -192,7 +192,7 @@ mod tests {
         let lines = steps(&serde_json::from_value(decision).unwrap());
         for line in lines {
             let plain = anstream::adapter::strip_str(&line).to_string();
-            assert!(!plain.chars().any(crate::ctl::escape::is_unsafe), "{line:?}");
+            assert!(!plain.chars().any(crate::ctl::escape::must_escape), "{line:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::Sample;
-use crate::ctl::escape::is_unsafe;
+use crate::ctl::escape::must_escape;
 use crate::ctl::options::Sort;
 
 /// Rows that a page key moves.
@@ -71,7 +71,7 @@ impl State {
                 self.search.clear();
             }
             KeyCode::Backspace => _ = self.search.pop(),
-            KeyCode::Char(c) if !is_unsafe(c) && self.search.chars().count() < MAX_SEARCH => self.search.push(c),
+            KeyCode::Char(c) if !must_escape(c) && self.search.chars().count() < MAX_SEARCH => self.search.push(c),
             _ => return Next::Nothing,
         }
         self.selected = 0;
