@@ -126,7 +126,7 @@ nginx_temp_paths() {
     for kind in client_body proxy fastcgi uwsgi scgi; do say "${kind}_temp_path tmp_$kind;"; done
 }
 
-# The shipped example with other addresses, in DIRECTORY; they are in $site and $list.
+# The shipped example with other addresses, in DIRECTORY; they are in $site, $admin and $list.
 start_site() { # DIRECTORY
     local site_port list_port
     free_port
@@ -134,7 +134,8 @@ start_site() { # DIRECTORY
     free_port
     list_port=$port
     site=http://127.0.0.1:$site_port
-    list=http://127.0.0.1:$list_port/list
+    admin=http://127.0.0.1:$list_port
+    list=$admin/list
     mkdir "$1"
     sed -e "s|redis://127.0.0.1:6379/|redis://127.0.0.1:$redis_port/|" \
         -e "s|listen 80;|listen 127.0.0.1:$site_port;|" \

@@ -17,10 +17,10 @@ run_tests;
 
 __DATA__
 # urlproxy_table
-table: <> 1m; => unknown directive "<>" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard
+table: <> 1m; => unknown directive "<>" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools
     zones
     include
-table: "zoneé" 1m; => unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard
+table: "zoneé" 1m; => unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools
 http: urlproxy_table to/ols { } => "urlproxy_table" invalid name "to/ols", expected e.g. "urlproxy_table tools { ... }"
 http: urlproxy_table "" { } => "urlproxy_table" invalid name "", expected e.g. "urlproxy_table tools { ... }"
 http: urlproxy_table tools { } => "urlproxy_table tools" is duplicate
@@ -66,6 +66,12 @@ table: password_file $TEST_NGINX_FILES/<>; => "password_file" "$TEST_NGINX_FILES
     blank_line
 table: password_file; => "password_file" takes one value, e.g. "password_file /etc/urlproxy/redis.pass;"
 table: password_file $TEST_NGINX_FILES/password; password_file $TEST_NGINX_FILES/password; => "password_file" is duplicate
+
+# metrics_tools
+table: metrics_tools 1001; => "metrics_tools" invalid number (0 to 1000) "1001", expected e.g. "100"
+table: metrics_tools few; => "metrics_tools" invalid number (0 to 1000) "few", expected e.g. "100"
+table: metrics_tools 1 2; => "metrics_tools" takes one value, e.g. "metrics_tools 100;"
+table: metrics_tools 1; metrics_tools 2; => "metrics_tools" is duplicate
 
 # wait_for_routes, resync_interval
 table: wait_for_routes <>; => "wait_for_routes" invalid duration "<>", expected e.g. "2s"
@@ -223,3 +229,13 @@ server: location /x { urlproxy_list tools others; } => "urlproxy_list" takes a t
 server: location /x { urlproxy_list; } => invalid number of arguments in "urlproxy_list" directive
 server: location /x { urlproxy_list tools; urlproxy_list tools; } => "urlproxy_list" is duplicate
 server: urlproxy_list tools; => "urlproxy_list" directive is not allowed here
+
+# urlproxy_admin
+server: location /x { urlproxy_admin tols; } => "urlproxy_admin" names table "tols", but there is no "urlproxy_table tols"
+server: location /x { urlproxy_admin tools others; } => "urlproxy_admin" takes a table, e.g. "urlproxy_admin tools;"
+server: location /x { urlproxy_admin; } => invalid number of arguments in "urlproxy_admin" directive
+server: location /x { urlproxy_admin tools; urlproxy_admin tools; } => "urlproxy_admin" is duplicate
+server: location /x { urlproxy_admin tools; urlproxy_list tools; } => "urlproxy_admin" and "urlproxy_list" in one location, expected one of them
+server: location = /x { urlproxy_admin tools; } => "urlproxy_admin" in location "/x", which has no paths below it, expected e.g. "location / { urlproxy_admin tools; }"
+server: location ~ ^/x { urlproxy_admin tools; } => "urlproxy_admin" in location "^/x", which has no paths below it, expected e.g. "location / { urlproxy_admin tools; }"
+server: urlproxy_admin tools; => "urlproxy_admin" directive is not allowed here

@@ -33,13 +33,20 @@ server {
 CONF
 });
 
-# The answer for a host and a URI: its status and its document.
-sub explain {
+# Asks for the explanation of a request, and returns the socket for the answer.
+sub start_explain {
     my ($host, $uri) = @_;
     s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge for $host, $uri;
-    my $answer = ask("GET /-/api/explain?host=$host&uri=$uri");
+    return start_ask("GET /-/api/explain?host=$host&uri=$uri");
+}
+
+# The explanation on a socket: its status and its document.
+sub explanation {
+    my $answer = answer($_[0]);
     return ($answer->{status}, decode_json($answer->{body}));
 }
+
+sub explain { return explanation(start_explain(@_)) }
 
 # The best decision of the answer.
 sub decision {
@@ -53,11 +60,22 @@ sub shown { return decode('UTF-8', $_[0] // '') =~ s/\x{fffd}+/?/gr }
 
 sub hidden { return $_[0] =~ /[\x00-\x1f\x7f]/ ? '' : $_[0] }
 
-# The differences between a real request and its explanation.
+# The differences between real requests and their explanations, for pairs of host and URI. Asks for many explanations at once: each
+# may wait for the companion.
 sub differences {
-    my ($host, $uri) = @_;
+    my (@pairs) = @_;
+    my @wrong;
+    while (my @now = splice @pairs, 0, 100) {
+        my @sockets = map { start_explain(@$_) } @now;
+        push @wrong, map { difference(@$_, shift @sockets) } @now;
+    }
+    return join "\n", @wrong;
+}
+
+sub difference {
+    my ($host, $uri, $socket) = @_;
     my $real = ask("GET $uri", headers => ["Host: $host"]);
-    my ($status, $document) = explain($host, $uri);
+    my ($status, $document) = explanation($socket);
     return $real->{status} eq '400' ? () : "$host$uri: 400, but a request has $real->{status}" if $status == 400;
     my $best = $document->{decisions}[0];
     my ($matched) = grep { $_->{matched} } @{ $best->{patterns} };
@@ -122,16 +140,13 @@ my @hosts = ('localhost', 'LOCALHOST:1984', map { ("$_.toolforge.org", "$_.ToolF
 push @hosts, 'toolforge.org', map { ($_, "\U$_.") } qw(www.example.org a.wild.org own.wild.org x.invalid a..wild.org *.wild.org);
 my @uris = uris();
 my $at = 0;
-my @wrong;
 # Every URI with localhost, and with one of the other hosts in turn.
-for my $uri (@uris) {
-    push @wrong, differences('localhost', $uri), differences($hosts[$at++ % @hosts], $uri);
-}
+my @pairs = map { (['localhost', $_], [$hosts[$at++ % @hosts], $_]) } @uris;
 # Every host with some URIs.
 for my $host (@hosts) {
-    push @wrong, differences($host, $_) for qw(/ /x /api/ /hello/api /admin-only);
+    push @pairs, [$host, $_] for qw(/ /x /api/ /hello/api /admin-only);
 }
-is(join("\n", @wrong), '', scalar(@uris) . ' URIs, ' . scalar(@hosts) . ' hosts');
+is(differences(@pairs), '', scalar(@uris) . ' URIs, ' . scalar(@hosts) . ' hosts');
 is(join(' ', sort grep { $main::seen{$_} > 2 } keys our %seen),
     'domain miss domain route path default path miss path redirect path route subdomain default subdomain route', 'all results occur');
 
@@ -159,6 +174,29 @@ is_deeply([map { [$_->{mode}, $_->{domain}, $_->{server}, $_->{server_matches}, 
     ['subdomain', 'toolforge.org', ['.toolforge.org'], undef,
         'host "localhost" is not directly below "toolforge.org", and no urlproxy_default'],
 ]);
+
+
+
+=== the origin of the best match is the companion's
+--- redis eval
+my $url = "http://$ENV{TEST_NGINX_TOOL_A}";
+[ ['HSET', 'prefix:hello', '.*', $url, '/api', $url], ['HSET', 'origin:hello', '/api', '{"source":"proxylistener","owner":"p.hello"}'],
+  ['HSET', 'prefix:admin', '^/unknown', $url], ['HSET', 'origin:admin', '^/unknown', '{"source":"kube2proxy"}', '.*', '{}'],
+  ['SADD', 'frontend:www.example.org', $url], ['HSET', 'origin:www.example.org', '.*', '{}'] ]
+--- location
+urlproxy_default admin;
+--- domain
+urlproxy_default admin;
+--- perl
+my $hello = { source => 'proxylistener', owner => 'p.hello' };
+# The companion may be busy.
+eventually { defined decision('localhost', '/hello/api')->{origin} };
+for my $row (['localhost', '/hello/api', $hello], ['hello.toolforge.org', '/api', $hello], ['localhost', '/hello/', undef], ['localhost', '/admin', undef],
+    ['localhost', '/unknown/', { source => 'kube2proxy' }], ['www.example.org', '/', undef],
+    ['x.invalid', '/unknown/', { source => 'kube2proxy' }], ['localhost', '/none/', undef]) {
+    my ($host, $uri, $want) = @$row;
+    is_deeply(decision($host, $uri)->{origin}, $want, "$host$uri");
+}
 
 
 
@@ -261,7 +299,7 @@ HSET prefix:hello /x http://$TEST_NGINX_TOOL_A .* http://$TEST_NGINX_TOOL_B ^//+
 HSET prefix: .* http://$TEST_NGINX_TOOL_A
 --- perl
 my @uris = (uris(), qw(/hello//x //hello/x /hello///x /hello/.//x /hello//../x /hello/%2fx //../.. /x//../..//hello/));
-is(join("\n", map { (differences('localhost', $_), differences('hello.toolforge.org', $_)) } @uris), '', scalar(@uris) . ' URIs');
+is(differences(map { (['localhost', $_], ['hello.toolforge.org', $_]) } @uris), '', scalar(@uris) . ' URIs');
 is(decision('localhost', '//x')->{normalized}{path}, '//x');
 is(decision('merging.toolforge.org', '//x')->{normalized}{path}, '/x');
 
@@ -298,8 +336,11 @@ server {
 --- redis
 SADD frontend:www.other.org http://$TEST_NGINX_TOOL_A
 --- perl
-my $decision = decision('www.other.org', '/');
-is_deeply([@$decision{qw(mode result record server_matches)}], ['domain', 'route', 'www.other.org', undef]);
+my ($status, $document) = explain('www.other.org', '/');
+my @decisions = @{ $document->{decisions} };
+is_deeply([map { [$_->{server}[0], $_->{server_matches}] } @decisions],
+    [['www.example.org', undef], ['_', undef], ['.toolforge.org', JSON::PP::false], ['localhost', JSON::PP::false]]);
+is_deeply([@{ $decisions[1] }{qw(mode result record)}], ['domain', 'route', 'www.other.org']);
 is(ask('GET /', headers => ['Host: www.other.org'])->{headers}{'x-urlproxy-result'}, 'route', 'as for a request');
 is(decision('localhost', '/')->{mode}, 'path', 'a server with that name is preferred');
 
@@ -313,7 +354,7 @@ wait_for_routes 10ms;
 urlproxy_default http://$TEST_NGINX_TOOL_A;
 --- perl
 my @hosts = ('localhost', 'hello.toolforge.org', 'www.example.org', 'a.b.toolforge.org');
-is(join("\n", map { differences($_, '/hello/') } @hosts), '');
+is(differences(map { [$_, '/hello/'] } @hosts), '');
 is_deeply([map { my $decision = decision($_, '/hello/'); [@$decision{qw(result status why)}] } @hosts], [
     ['unready', 503, 'no tool "hello", but the tools are not all loaded yet'],
     ['unready', 503, 'no tool "hello", but the tools are not all loaded yet'],

@@ -22,6 +22,8 @@ server {
     listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2 default_server;
     server_name _;
     location / { urlproxy tools path; $passes }
+    location = /list { urlproxy_list tools; }
+    location /admin/ { urlproxy_admin tools; }
 }
 CONF
 });
@@ -91,6 +93,24 @@ is(h2_words(@got), join(', ', map { $_->[2] } @asked));
 my @wrong = grep { $got[$_]{status} == 200 && $got[$_]{body} !~ m{^uri: /$asked[$_][1]/$_$}m } 0 .. 99;
 is("@wrong", '', 'each stream gets its own response');
 is(join(' ', map { $_->{headers}{'x-urlproxy-tool'} } @got), join(' ', map { $_->[1] } @asked));
+
+
+
+=== long lists share a connection with other streams
+--- redis eval
+[ map { ['HSET', "prefix:tool-number-$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 1 .. 3000 ]
+--- perl
+my @got = h2_ask(map { h2_request($_) } (qw(/list /admin/api/routes /admin/live)) x 3);
+my $want = join ' ', sort map { "tool-number-$_" } 1 .. 3000;
+for my $at (0 .. $#got) {
+    is($got[$at]{status}, 200);
+    next if $got[$at]{body} eq "live\n";
+    my $json = JSON::PP::decode_json($got[$at]{body});
+    my @names = $json->{items} ? map { $_->{name} } @{ $json->{items} } : keys %$json;
+    ok(join(' ', sort @names) eq $want, "stream $at is complete");
+}
+is(h2_ask(h2_request('/list', method => 'HEAD'))->{status}, 200);
+like(h2_words(h2_ask(h2_request('/list', reset => 1), h2_request('/hello/'))), qr/^reset by the client, 503 -$/);
 
 
 

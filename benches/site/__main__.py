@@ -34,7 +34,7 @@ from peers import PEERS, find
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 MODULE = Path(os.environ.get("URLPROXY_MODULE") or BUILT / "release" / "liburlproxy.so")
-PARTS = ("table", "changes", "once")
+PARTS = ("table", "changes", "scrape", "once")
 
 
 def parse():
@@ -123,7 +123,7 @@ def main():
     try:
         ground = Ground(options)
         parts = {"table": lambda: table(ground, options), "changes": lambda: others.changing_routes(ground),
-                 "once": lambda: others.touched_once(ground)}
+                 "scrape": lambda: others.scraped(ground), "once": lambda: others.touched_once(ground)}
         figures = {part: parts[part]() for part in PARTS if part in options.parts}
         report.as_json(options.json, machine=report.machine(), versions=report.versions(find), **figures)
         shutil.rmtree(options.directory)

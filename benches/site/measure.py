@@ -171,9 +171,9 @@ class Ground:
         self.backends = Backends(self.processes, options.load_program, self.directory / "backends")
         self.redis = Redis(self.processes, self.directory / "redis")
 
-    def prepare(self, workload):
+    def prepare(self, workload, purpose=""):
         """Fills Redis and writes the requests; returns the workload's directory."""
-        directory = self.directory / re.sub(r"\W+", "-", workload.name)
+        directory = self.directory / re.sub(r"\W+", "-", workload.name + purpose)
         directory.mkdir()
         tools = Site(workload, directory, 0, self.backends.port, 0, Path()).tools
         self.redis.fill((name, f"{workload.address_of(backend)}:{self.backends.port}") for name, backend in tools)

@@ -1,9 +1,10 @@
-"""Benchmarks of the module alone: the effect of changing routes on requests, and backends that are used once."""
+"""Benchmarks of the module alone: the effect of changing routes and of scrapes on requests, and backends that are used once."""
 import threading
 import time
+import urllib.request
 from statistics import median
 
-from machine import BenchError, cpu_seconds, resident_bytes
+from machine import BenchError, cpu_seconds, free_port, resident_bytes
 from report import ratio, show
 from workloads import Workload, tool_name
 
@@ -46,38 +47,100 @@ class Changes:
         self.thread.join()
 
 
-def changing_routes(ground):
-    """Latencies at a constant rate, alternating without and with changes."""
-    options, port = ground.options, ground.backends.port
-    directory = ground.prepare(CHANGING)
-    # The answering backend changes constantly, so only paths are used.
-    paths = [line.partition("\t")[0] for line in (directory / "requests").read_text().splitlines()]
-    (directory / "paths").write_text("\n".join(paths) + "\n")
-    proxy = ground.start("module", CHANGING, directory, zone_mebibytes=64)
+class Scrapes:
+    """Fetches the pages for operators once a second until stopped."""
+
+    PAGES = ("/metrics", "/api/status", "/api/tools?search=99", "/api/tools?sort=requests&limit=1000", "/list")
+
+    def __init__(self, port):
+        self.port = port
+        self.stopping = threading.Event()
+        self.fetched = {page: [] for page in self.PAGES}
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.stopping.is_set():
+            begun = time.monotonic()
+            for page in self.PAGES:
+                started = time.monotonic()
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{page}", timeout=60) as answer:
+                    size = len(answer.read())
+                self.fetched[page].append((size, time.monotonic() - started))
+            self.stopping.wait(max(0, 1 - (time.monotonic() - begun)))
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        self.thread.join()
+
+
+def disturbed(ground, proxy, disturb, label, target):
+    """Latencies at a constant rate, alternating without and with a disturbance."""
+    options = ground.options
     rate = median(proxy.rate(1, 0)["rate"] for _ in range(3)) * options.load / 100
     figures = {"without": [], "with": []}
-
-    def measure(number):
-        return proxy.latencies(rate, options.latency_seconds, number * 9973, requests="paths")
-
-    made, rounds = 0, 2 * options.latency_rounds
+    rounds = 2 * options.latency_rounds
     for number in range(2 * rounds):
+        def measure():
+            return proxy.latencies(rate, options.latency_seconds, number * 9973, requests="paths")
         if number % 4 in (0, 3):
-            figures["without"].append(measure(number))
+            figures["without"].append(measure())
         else:
-            with Changes(ground.redis, CHANGING, port) as changes:
-                figures["with"].append(measure(number))
-            made += changes.made
-    proxy.stop()
+            with disturb():
+                figures["with"].append(measure())
     print(f"\n{CHANGING.tools} tools, {rate:.0f} requests/s; latencies in us, medians of {rounds} rounds in turn")
-    print(f"{'routes changed per second':<30} | {'p50':>7} | {'p99':>8} | {'p99.9':>8} | failed")
-    for name, label in (("without", "none"), ("with", str(CHANGES_PER_SECOND))):
+    print(f"{label:<30} | {'p50':>7} | {'p99':>8} | {'p99.9':>8} | failed")
+    for name in ("without", "with"):
         middle = {which: median(turn[which] for turn in figures[name]) for which in ("p50", "p99", "p999")}
-        print(f"{label:<30} | {middle['p50']:>7.0f} | {middle['p99']:>8.0f} | {middle['p999']:>8.0f} |"
+        print(f"{name:<30} | {middle['p50']:>7.0f} | {middle['p99']:>8.0f} | {middle['p999']:>8.0f} |"
               f" {sum(turn['failed'] for turn in figures[name])}")
     found = ratio(*([turn["p99"] for turn in figures[name]] for name in ("with", "without")))
-    print(f"p99 with changes / without: {show(found)}, target <= 1.1", flush=True)
-    return {"rate": rate, "changes": made, "ratio of p99": found, **figures}
+    print(f"p99 with / without: {show(found)}, target <= {target}", flush=True)
+    return {"rate": rate, "ratio of p99": found, **figures}
+
+
+def prepare_paths(ground, purpose):
+    """The directory of the workload, with requests by path alone."""
+    directory = ground.prepare(CHANGING, purpose)
+    # The answering backend may change, so only paths are used.
+    paths = [line.partition("\t")[0] for line in (directory / "requests").read_text().splitlines()]
+    (directory / "paths").write_text("\n".join(paths) + "\n")
+    return directory
+
+
+def changing_routes(ground):
+    """Latencies without and with constant changes of routes."""
+    proxy = ground.start("module", CHANGING, prepare_paths(ground, " changes"), zone_mebibytes=64)
+    made = []
+
+    def changes():
+        made.append(Changes(ground.redis, CHANGING, ground.backends.port))
+        return made[-1]
+    figures = disturbed(ground, proxy, changes, f"{CHANGES_PER_SECOND} routes changed per second", 1.1)
+    proxy.stop()
+    return {"changes": sum(changes.made for changes in made), **figures}
+
+
+def scraped(ground):
+    """Latencies without and with a scrape of the admin pages every second."""
+    port = free_port()
+    proxy = ground.start("module", CHANGING, prepare_paths(ground, " scrape"), zone_mebibytes=64, admin_port=port)
+    made = []
+
+    def scrapes():
+        made.append(Scrapes(port))
+        return made[-1]
+    figures = disturbed(ground, proxy, scrapes, "admin pages fetched every second", 1.1)
+    proxy.stop()
+    pages = {page: [fetched for scrapes in made for fetched in scrapes.fetched[page]] for page in Scrapes.PAGES}
+    print(f"{'page':<36} | {'bytes':>9} | ms, under load")
+    for page, fetched in pages.items():
+        size, seconds = (median(turn[which] for turn in fetched) for which in (0, 1))
+        print(f"{page:<36} | {size:>9.0f} | {seconds * 1000:.1f}")
+    return {"pages": pages, **figures}
 
 
 def touched_once(ground):

@@ -63,6 +63,7 @@ class Site:
     redis_port: int
     module: Path
     zone_mebibytes: int = 32
+    admin_port: int = 0
 
     def write(self, name, text):
         (self.directory / name).write_text(text)
@@ -121,6 +122,13 @@ def with_module(site, keepalive, shared=False):
     upstream tools {{
         urlproxy_peers {'shared=127.0.0.0/8' if shared else ''};
         {keepalive}
+    }}"""
+    if site.admin_port:
+        table += f"""
+    server {{
+        listen 127.0.0.1:{site.admin_port};
+        location = /list {{ urlproxy_list tools; }}
+        location / {{ urlproxy_admin tools; }}
     }}"""
     location = "location / { urlproxy tools path; proxy_pass https://tools; }"
     return nginx(site, table, location, [site.module])

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use super::backend_state::BackendState;
+use super::origin::Origins;
+
 /// Most bytes of the text that a pattern was searched in.
 const MAX_TESTED_BYTES: usize = 512;
 
@@ -111,27 +114,29 @@ pub struct PatternTest {
     pub matched: bool,
 }
 
-/// A backend and its passive health.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BackendState {
-    /// `scheme://host:port`.
-    pub url: String,
-    /// Whether requests go there.
-    pub health: Health,
-    /// When an unavailable backend gets its next request, in Unix seconds.
-    pub until: Option<u64>,
+impl Explanation {
+    /// The tool whose route is chosen by the best match.
+    pub fn chosen_tool(&self) -> Option<&str> {
+        self.decisions.first()?.routed_tool()
+    }
+
+    /// Adds the origins of the chosen tool's routes.
+    pub fn add_origins(&mut self, origins: &Origins) {
+        let Some(tool) = self.chosen_tool().map(ToOwned::to_owned) else { return };
+        for decision in &mut self.decisions {
+            if decision.routed_tool() == Some(&tool) {
+                let chosen = decision.patterns.last().map(|test| test.pattern.as_str());
+                decision.origin = chosen.and_then(|pattern| origins.get(pattern)).cloned();
+            }
+        }
+    }
 }
 
-/// The passive health of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// Requests go there.
-    Up,
-    /// Too many requests have failed.
-    Unavailable,
-    /// The only backend of its route, or a name: failures are not counted.
-    Untracked,
+impl Decision {
+    /// The tool with the matching route: in domain mode only that of `urlproxy_default`.
+    fn routed_tool(&self) -> Option<&str> {
+        self.record.as_deref().filter(|_| self.record == self.tool)
+    }
 }
 
 impl PatternTest {

@@ -243,7 +243,7 @@ fn summary(about: &About, header: &Header, source: &SourceView, held: Option<&He
         Some(at) => format!(" until {}", of_clock(at as u64)),
         None => " until Redis answers again and the hold has passed".to_owned(),
     };
-    let plural = if held.records == 1 { "route key" } else { "route keys" };
+    let plural = if held.records == 1 { "record" } else { "records" };
     let held = format!(
         "Removal of {} {plural} held back{until}; accept with: urlproxyctl accept-withdrawal.",
         number(held.records)
@@ -319,7 +319,7 @@ mod tests {
         let about = About { guard: Some(guard), ..about(NOW * 1000) };
         let (state, text) = summary_of(&about, &table);
         assert_eq!(state, "held");
-        let want = "Removal of 2,900 route keys held back until 14:13 UTC; accept with: urlproxyctl accept-withdrawal.";
+        let want = "Removal of 2,900 records held back until 14:13 UTC; accept with: urlproxyctl accept-withdrawal.";
         assert_eq!(text, want);
         let held = json!({
             "records": 2900, "since": (NOW - 100) as f64, "ends_at": (NOW + 20) as f64,

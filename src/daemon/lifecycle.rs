@@ -32,7 +32,8 @@ impl Lifecycle {
     /// A signal handler cannot be installed.
     pub(super) fn begin(name: &str, metrics_listen: Option<SocketAddr>) -> io::Result<Self> {
         let (signals, hangups) = (StopSignals::catch()?, signal(SignalKind::hangup())?);
-        let (registry, readiness) = (new_registry(name), Readiness::default());
+        let (mut registry, readiness) = (new_registry(name), Readiness::default());
+        registry.sub_registry_with_prefix(name).register_collector(Box::new(readiness.clone()));
         Ok(Self { signals, hangups: Some(hangups), registry, readiness, metrics_listen })
     }
 

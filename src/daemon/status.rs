@@ -4,11 +4,11 @@
 //! is evicted.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use std::{fmt, io};
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, HeaderValue};
@@ -16,6 +16,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -59,6 +62,13 @@ impl Readiness {
     /// Whether the daemon is ready.
     pub fn get(&self) -> bool {
         self.0.is_ready.load(Relaxed) && !self.0.is_shutting_down.load(Relaxed)
+    }
+}
+
+impl Collector for Readiness {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let gauge = ConstGauge::new(i64::from(self.get()));
+        gauge.encode(encoder.encode_descriptor("ready", "1 while /ready answers 200", None, gauge.metric_type())?)
     }
 }
 

@@ -17,7 +17,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("urlproxyctl", env!("CARGO_BIN_EXE_urlproxyctl")),
 ];
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -36,7 +36,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     found
 }
 
-fn page(name: &str) -> String {
+pub fn page(name: &str) -> String {
     fs::read_to_string(root().join(format!("docs/{name}.md"))).unwrap()
 }
 
@@ -51,7 +51,7 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The anchors that GitHub derives from headings: lower case, dashes for spaces, no other punctuation, numbers for duplicates.
-fn anchors(text: &str) -> BTreeSet<String> {
+pub fn anchors(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in prose(text).filter(|line| line.starts_with('#')) {
         let heading = line.trim_start_matches('#').trim().to_lowercase();

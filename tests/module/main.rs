@@ -15,6 +15,7 @@ mod oversized;
 mod redis_connection;
 mod redis_misbehaves;
 mod sources;
+mod statistics;
 mod structure;
 mod withdrawals;
 mod writers_killed;

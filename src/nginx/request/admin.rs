@@ -10,6 +10,8 @@ use super::explain;
 use super::peers::now_seconds;
 use crate::admin::about::{About, Build, Guard};
 use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
+use crate::admin::explain::Explanation;
+use crate::admin::origin::WithOrigins;
 use crate::admin::query::{Query, shown};
 use crate::admin::{changes, metrics, rejected, routes, status, tool, tools};
 use crate::clock;
@@ -42,7 +44,10 @@ const PAGES: &[PageEntry] = &[
         routes::routes(&call.conf.name, call.table, &call.query)
     }),
     PageEntry::always("/api/explain", explain::PARAMETERS, |call| {
-        Ok(Answer::json_value(&explain::explain(call.request, call.conf, &call.query)?))
+        let explanation = explain::explain(call.request, &call.about(), call.conf, &call.query)?;
+        let tool = explanation.chosen_tool().map(|tool| tool.as_bytes().to_vec());
+        let fill = |explanation: &mut Explanation, origins| explanation.add_origins(&origins);
+        Ok(Answer::json(WithOrigins::new(call.table, tool.as_deref(), explanation, fill)))
     }),
 ];
 

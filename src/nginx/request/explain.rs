@@ -6,12 +6,13 @@ use std::ptr;
 use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT};
 
 use super::endpoint::{Destination, Endpoint};
-use super::peers::now_seconds;
 use super::redirect;
 use super::route::{Outcome, RequestRoute};
 use super::search::{Target, Trace, look_up};
+use crate::admin::about::About;
 use crate::admin::answer::ApiError;
-use crate::admin::explain::{self as document, BackendState, Decision, Explanation, Normalized, PatternTest};
+use crate::admin::backend_state::BackendState;
+use crate::admin::explain::{self as document, Decision, Explanation, Normalized, PatternTest};
 use crate::admin::place::{LocationMatch, ServerMatch};
 use crate::admin::query::{Query, shown};
 use crate::admin::request_host;
@@ -21,10 +22,9 @@ use crate::nginx::conf::routed::RoutedLocation;
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::pool::Pool;
 use crate::nginx::ffi::request::Request;
-use crate::nginx::ffi::timer::unix_seconds;
 use crate::nginx::ffi::uri::Uri;
 use crate::route::Kind;
-use crate::table::{Availability, HashedKey, HealthKey, HealthSettings, Lookup, Record};
+use crate::table::{HashedKey, HealthKey, Lookup, Record};
 
 /// Most decisions in one answer: a configuration may have thousands of locations.
 const MAX_DECISIONS: usize = 32;
@@ -34,7 +34,12 @@ pub(super) const PARAMETERS: &[&str] = &["host", "uri"];
 
 /// Explains what each location with `urlproxy` for this table does with a request for the parameters `host` and `uri`, both as
 /// a client sends them. The best match comes first.
-pub(super) fn explain(request: Request<'_>, table: &TableConf, query: &Query) -> Result<Explanation, ApiError> {
+pub(super) fn explain(
+    request: Request<'_>,
+    about: &About,
+    table: &TableConf,
+    query: &Query,
+) -> Result<Explanation, ApiError> {
     let main = request.main_conf().ok_or(ApiError::Memory)?;
     let host = query.get("host").unwrap_or_default();
     let missing = || ApiError::BadRequest("no parameter \"uri\", expected e.g. uri=/hello/".into());
@@ -61,7 +66,7 @@ pub(super) fn explain(request: Request<'_>, table: &TableConf, query: &Query) ->
     });
     let mut places: Vec<_> = places.collect();
     places.sort_by_key(|place| Reverse((place.server_match, place.location_match)));
-    let asked = Asked { pool: request.pool(), table, host: &normal, written: uri, health: main.health() };
+    let asked = Asked { pool: request.pool(), table, host: &normal, written: uri, about };
     let omitted = places.len().saturating_sub(MAX_DECISIONS);
     let mut decisions = Vec::new();
     for place in places.iter().take(MAX_DECISIONS) {
@@ -95,7 +100,7 @@ struct Asked<'a> {
     host: &'a [u8],
     /// The URI as sent by the client.
     written: &'a [u8],
-    health: HealthSettings,
+    about: &'a About,
 }
 
 impl<'a> Asked<'a> {
@@ -146,27 +151,20 @@ impl<'a> Asked<'a> {
             tool: (is_tool || !route.tool.is_empty()).then(|| text(route.tool)),
             record: patterns.last().filter(|test| test.matched).map(|test| test.record.clone()),
             patterns,
-            backends: route.endpoints().iter().map(|backend| self.backend_state(&route, backend)).collect(),
+            backends: route.endpoints().iter().filter_map(|backend| self.backend_state(&route, backend)).collect(),
             origin: None,
         })
     }
 
     /// A backend and its health.
-    fn backend_state(&self, route: &RequestRoute<'_>, backend: &Endpoint<'_>) -> BackendState {
-        let url = backend.to_string();
-        let table = self.table.table.get().filter(|_| route.endpoints().len() > 1);
-        let (Some(table), Destination::Addr(addr)) = (table, backend.destination) else {
-            return BackendState { url, health: document::Health::Untracked, until: None };
-        };
-        let key = HealthKey::new(route.owner, backend.scheme, addr);
-        match table.health().availability(key, self.health) {
-            Availability::Up => BackendState { url, health: document::Health::Up, until: None },
-            Availability::Unavailable { until } => {
-                let left = until.saturating_sub(now_seconds());
-                let until = Some(unix_seconds() + u64::from(left));
-                BackendState { url, health: document::Health::Unavailable, until }
+    fn backend_state(&self, route: &RequestRoute<'_>, backend: &Endpoint<'_>) -> Option<BackendState> {
+        let key = match backend.destination {
+            Destination::Addr(addr) if route.endpoints().len() > 1 => {
+                Some(HealthKey::new(route.owner, backend.scheme, addr))
             }
-        }
+            Destination::Addr(_) | Destination::Name(..) => None,
+        };
+        Some(BackendState::new(self.about, self.table.table.get()?, backend.to_string(), key))
     }
 }
 
