@@ -52,10 +52,11 @@ soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,
 	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## run end to end: the demo, the domain API, tools on a real Grid Engine, and Services of a real Kubernetes API server
+e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a real Grid Engine, a real Kubernetes API server
 	.ci/setup e2e
 	$(BUILD_ALL)
 	$(MAKE) run ARGS=--once
+	tests/e2e/dashboard
 	tests/e2e/domains
 	tests/e2e/grid
 	tests/e2e/routes

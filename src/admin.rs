@@ -7,6 +7,7 @@ pub mod about;
 pub mod answer;
 pub mod backend_state;
 pub mod changes;
+pub mod dashboard;
 pub mod explain;
 pub mod json;
 pub mod list;

@@ -13,21 +13,16 @@ use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
 use crate::admin::explain::Explanation;
 use crate::admin::origin::WithOrigins;
 use crate::admin::query::{Query, shown};
-use crate::admin::{changes, metrics, rejected, routes, status, tool, tools};
+use crate::admin::{changes, dashboard, metrics, rejected, routes, status, tool, tools};
 use crate::clock;
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::handler::{Handler, HandlerStatus};
 use crate::nginx::ffi::request::Request;
 use crate::table::Table;
 
-/// The dashboard, until it is written.
-const DASHBOARD: &str = "<!doctype html><title>urlproxy</title><p>See <a href=\"api/routes\">api/routes</a>.</p>\n";
-const DASHBOARD_POLICY: &str =
-    "default-src 'none'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-
 /// All pages, by their path below the location. A path that ends in a slash is followed by a name.
 const PAGES: &[PageEntry] = &[
-    PageEntry::always("/", &[], |_| Ok(Answer::html(DASHBOARD, DASHBOARD_POLICY))),
+    PageEntry::always("/", &[], |_| Ok(Answer::html(dashboard::PAGE, dashboard::POLICY))),
     PageEntry::always("/live", &[], |_| Ok(Answer::text("live\n"))),
     PageEntry::always("/ready", &[], ready),
     PageEntry::always("/metrics", &[], |call| Ok(metrics::metrics(&call.about(), call.table))),
