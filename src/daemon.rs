@@ -1,12 +1,14 @@
 //! What all daemons share: options, logging, metrics, readiness, signals, exit statuses, connection limits, Redis.
 
 mod accept;
+mod calling_user;
 mod concurrency_limiter;
 mod connect;
 mod connection_limiter;
 #[cfg(test)]
 mod fake_server;
 mod http;
+mod http_client;
 mod invalidations;
 mod lifecycle;
 mod log;
@@ -26,9 +28,11 @@ mod usage;
 mod write_probe;
 
 pub use accept::{Acceptor, canonical_addr};
+pub use calling_user::calling_user;
 pub use concurrency_limiter::{ConcurrencyLimiter, ConcurrencyPermit};
 pub use connection_limiter::{ConnectionLimiter, ConnectionMeter, Limit, Limits, Permit, Refused};
 pub use http::{HttpResponse, TEXT_PLAIN, response_with};
+pub use http_client::{FetchError, Fetched, fetch};
 pub use invalidations::{InvalidationListener, Invalidations};
 pub use lifecycle::{Lifecycle, bind};
 pub use log::{LogFormat, LogOptions, start_log};
@@ -39,6 +43,7 @@ pub use options::CommonOptions;
 pub use program::{DaemonOptions, Failure, run};
 pub use project::{ProjectError, ProjectOptions};
 pub use redis_options::{RedisOptions, RedisOptionsError};
+pub(crate) use runtime::block_on;
 pub use runtime::on_worker;
 pub use status::{Readiness, serve_status};
 pub use stop::{StopSignals, raise_fd_limit};

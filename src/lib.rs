@@ -1,20 +1,23 @@
 //! urlproxy: routes `/<tool>/...` to the current location of each tool.
 //!
 //! ```text
-//!  writers (grid, kube, domains, cli) ──▶ Redis ──▶ companion (sync) ──▶ table in shared memory
+//!  writers (grid, kube, domains, ctl) ──▶ Redis ──▶ companion (sync) ──▶ table in shared memory
 //!                                                                           │ lookup: no lock, no I/O
 //!                                              client ──▶ nginx worker (nginx) ──▶ backend
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains -> registry -> route`, `monitor -> grid` (the list of active proxies). `withdrawal_guard` stands
-//! between `registry` and its callers; `redis_client`, `clock` and `units` depend on no other module.
+//! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor -> grid` (the list of active proxies), `ctl -> sync` (admission
+//! and snapshots), `ctl -> grid|kube|monitor|domains` (their command lines). `withdrawal_guard` stands between `registry` and its
+//! callers; `redis_client`, `clock` and `units` depend on no other module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
 #[cfg(all(feature = "module", not(loom)))]
 mod admin;
 mod backoff;
 pub mod clock;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod ctl;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod daemon;
 #[cfg(all(feature = "daemons", not(loom)))]

@@ -24,6 +24,7 @@ mod writer_lock;
 
 pub use companion::{Settings, load_once, load_until, run};
 pub use journal::{Entry, Journal, JournalReader, Level};
-pub use snapshot::{Snapshot, SnapshotError, SnapshotSettings};
+pub use prepare::admit_into_zone;
+pub use snapshot::{Snapshot, SnapshotError, SnapshotSettings, read_snapshot_file};
 pub use stop::StopCheck;
 pub use writer_lock::WriterLock;

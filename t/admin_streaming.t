@@ -2,15 +2,16 @@
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
+use IO::Socket::UNIX ();
 use POSIX ();
 use Time::HiRes ();
 
-our $tools = 60_000;
+our $tools = 20_000;
 
 add_block_preprocessor(sub {
     my ($block) = @_;
     my $server = $block->server // '';
-    $block->set_value(server => "location /admin/ { urlproxy_admin tools; }\n$server");
+    $block->set_value(server => "listen unix:\$TEST_NGINX_SERVER_ROOT/slow.sock;\nlocation /admin/ { urlproxy_admin tools; }\n$server");
     $block->set_value(table  => "zone 32m;\n" . ($block->table // ''));
     # Loaded by Redis itself, which is faster.
     my $script = 'for i = 1, ARGV[1] do redis.call("HSET", "prefix:tool-number-" .. i, "^/" .. i, ARGV[2]) end';
@@ -20,13 +21,10 @@ add_block_preprocessor(sub {
 
 own_sections('count');
 
-# A client whose socket takes little.
+# A client through a Unix socket: the kernel holds 200 KiB for it, not megabytes as for TCP.
 sub slow_client {
-    my $socket = IO::Socket::INET->new(Proto => 'tcp') or die "socket: $!\n";
-    $socket->sockopt(Socket::SO_RCVBUF(), 65536) or die "SO_RCVBUF: $!\n";
-    my $address = Socket::pack_sockaddr_in(UrlproxyTest::server_port_for_client(), Socket::inet_aton('127.0.0.1'));
-    connect $socket, $address or die "connect: $!\n";
-    return $socket;
+    my $path = UrlproxyTest::server_root() . '/slow.sock';
+    return IO::Socket::UNIX->new(Peer => $path) // die "connect to $path: $!\n";
 }
 
 sub slow_ask {
@@ -109,7 +107,7 @@ until (waitpid $child, POSIX::WNOHANG()) {
 }
 is($?, 0);
 cmp_ok($count, '>', 10, 'requests beside the long answers');
-# Generous, for a busy machine; it is 1 to 5 ms on an idle one.
+# Generous, for a busy machine and a debug build.
 cmp_ok($longest, '<', 2, 'seconds for the slowest of them');
 UrlproxyTest::diag(sprintf 'longest of %d requests: %.1f ms', $count, 1000 * $longest);
 
@@ -150,7 +148,7 @@ send_timeout 500ms;
 my $client = slow_ask('/admin/api/routes');
 ok(eventually { error_log() =~ /client timed out.* request: "GET \/admin\/api\/routes / }, 'timed out');
 my $text = do { local $/; <$client> };
-unlike($text, qr/\r\n0\r\n\r\n$/, 'not complete');
+ok($text !~ /\r\n0\r\n\r\n$/, 'not complete');
 
 
 
@@ -261,6 +259,6 @@ is(ask('GET /admin/ready')->{status}, 200);
 for my $at (0, 1) {
     my $client = $slow[$at];
     $text[$at] .= do { local $/; <$client> };
-    like($text[$at], qr/\}\r\n0\r\n\r\n$/, 'complete');
+    ok($text[$at] =~ /\}\r\n0\r\n\r\n$/, 'complete');
 }
 ok(eventually { "@{[worker_pids()]}" !~ /\b$old\b/ }, 'the old worker exits');

@@ -43,7 +43,6 @@ impl TestTable {
             series: 8,
             notes: NOTES,
             questions: 1,
-            ..Capacity::NONE
         };
         let owned: &'static OwnedTable = Box::leak(Box::new(OwnedTable::new(capacity)));
         let (writer, _) = Writer::attach(owned.table());

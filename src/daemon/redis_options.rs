@@ -57,6 +57,15 @@ impl RedisOptions {
         )
     }
 
+    /// Uses the password file of a settings file, unless the options name a server or a password file of their own: a password is
+    /// for the server that is named beside it.
+    pub fn with_password_file(mut self, path: Option<PathBuf>) -> Self {
+        if self.redis.is_none() && self.redis_password_file.is_none() {
+            self.redis_password_file = path;
+        }
+        self
+    }
+
     /// The URL with its password, or the default URL.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use super::import::import;
 use super::operator;
 use super::options::{Command, DomainCommand, Options, TokenCommand};
 use super::token;
+use crate::daemon::calling_user;
 
 impl Options {
     /// Runs a command, and prints its result to `out`.
@@ -34,7 +35,7 @@ impl Options {
             }
             Command::Domain(command) => operator::execute(&Database::open(path)?, &policy?, command),
             Command::Check { json } => operator::check(&Database::open(path)?, &policy?, json),
-            Command::Import { old } => Ok(import(&Database::open_or_create(path)?, &policy?, &operator::who(), &old)?),
+            Command::Import { old } => Ok(import(&Database::open_or_create(path)?, &policy?, &calling_user(), &old)?),
         };
         out.write_all(text?.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Print)
     }
@@ -43,7 +44,7 @@ impl Options {
 fn create_token(path: &Path, project: &str) -> Result<String, CommandError> {
     let database = Database::open_or_create(path)?;
     let secret = token::generate().ok_or(CommandError::NoRandomness)?;
-    let created = database.write(|transaction| token::create(transaction, &operator::who(), project, &secret));
+    let created = database.write(|transaction| token::create(transaction, &calling_user(), project, &secret));
     created.map_err(|error| database.failed(error))?;
     Ok(secret + "\n")
 }
@@ -60,7 +61,7 @@ fn list_tokens(path: &Path) -> Result<String, CommandError> {
 
 fn revoke_token(path: &Path, id: i64) -> Result<String, CommandError> {
     let database = Database::open(path)?;
-    let revoked = database.write(|transaction| token::revoke(transaction, &operator::who(), id));
+    let revoked = database.write(|transaction| token::revoke(transaction, &calling_user(), id));
     if revoked.map_err(|error| database.failed(error))? {
         Ok(String::new())
     } else {

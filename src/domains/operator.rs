@@ -4,10 +4,8 @@
 use std::fmt::Write as _;
 
 use rusqlite::Transaction;
-use rustix::process::getuid;
 use serde::Serialize;
 use serde_json::json;
-use uzers::get_user_by_uid;
 
 use super::api_error::ApiError;
 use super::audit::{Action, Author};
@@ -19,21 +17,8 @@ use super::mapping_policy::MappingPolicy;
 use super::options::DomainCommand;
 use super::ownership::{belongs_to_another_project, conflicts};
 use super::resolver::look_up_all;
+use crate::daemon::calling_user;
 use crate::route::Domain;
-
-/// The user who runs the command, and the user who called sudo.
-pub(super) fn who() -> String {
-    let uid = getuid().as_raw();
-    let name = get_user_by_uid(uid).and_then(|user| user.name().to_str().map(str::to_owned));
-    let user = format!("user {}", name.unwrap_or_else(|| uid.to_string()));
-    // Any user can set the variable; it is trusted for root only.
-    let caller = std::env::var("SUDO_USER").ok().filter(|caller| uid == 0 && is_user(caller));
-    caller.map_or(user.clone(), |caller| format!("{user} (sudo {caller})"))
-}
-
-fn is_user(name: &str) -> bool {
-    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-@\\".contains(&byte))
-}
 
 /// Runs the command, and returns the text to print.
 pub(super) fn execute(
@@ -48,7 +33,7 @@ pub(super) fn execute(
         DomainCommand::Map { project, domain, backends } => map(database, policy, &project, domain, backends),
         DomainCommand::Move { domain, project } => {
             let domain = canonical_domain(&domain)?;
-            let from = database.write(|transaction| change::move_to(transaction, &who(), &domain, &project));
+            let from = database.write(|transaction| change::move_to(transaction, &calling_user(), &domain, &project));
             let from = from.map_err(|error| CommandError::of(database, error, &domain))?;
             let note = note(database, policy, &project, &domain)?;
             Ok(format!("moved {domain} from project {from} to project {project}\n{note}"))
@@ -57,7 +42,7 @@ pub(super) fn execute(
             let domain = canonical_domain(&domain)?;
             let removed = database.write(|transaction| {
                 let project = owner(transaction, &domain)?.ok_or(ApiError::NoSuchDomain)?;
-                let author = Author { who: &who(), project: &project, is_operator: true };
+                let author = Author { who: &calling_user(), project: &project, is_operator: true };
                 change::delete(transaction, author, &domain).map(|_| project)
             });
             let project = removed.map_err(|error| CommandError::of(database, error, &domain))?;
@@ -89,7 +74,7 @@ fn map(
     let resolved = look_up_all(policy.names_of(&backends));
     policy.check_resolved(&backends, &resolved).map_err(|error| refused(error.into(), &domain))?;
     let wanted = Mapping { domain, backends };
-    let author = Author { who: &who(), project, is_operator: true };
+    let author = Author { who: &calling_user(), project, is_operator: true };
     let put = database.write(|transaction| change::put(transaction, policy, author, &wanted, Action::Put));
     let changed = put.map_err(|error| refused(error, &wanted.domain))?;
     let note = note(database, policy, project, &changed.domain)?;

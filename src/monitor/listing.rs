@@ -4,15 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Uri;
-use hyper::body::Bytes;
-use hyper::header::{ACCEPT, AGE, HOST, HeaderMap};
-use hyper_util::rt::TokioIo;
+use hyper::header::{AGE, HeaderMap};
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::daemon::{FetchError, fetch};
 use crate::grid::client::{ActiveProxyError, Proxy};
 
 /// The longest list, in bytes: a hundred times that of 3,000 tools.
@@ -165,37 +162,17 @@ impl ListUrl {
 
     async fn fetch_from(&self, host: &str) -> Result<Listing, ListError> {
         let owned = || host.to_owned();
-        let http = |error| ListError::Http { host: owned(), error };
-        let name = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((name, self.port)).await;
-        let stream = stream.map_err(|error| ListError::Unreachable { host: owned(), error })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| http(error.into()))?;
-        let authority = format!("{host}:{}", self.port);
-        let request = hyper::Request::get(&self.path)
-            .header(HOST, authority)
-            .header(ACCEPT, "application/json")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| http(error.into()))?;
-        let listing = async {
-            let response = sender.send_request(request).await.map_err(|error| http(error.into()))?;
-            let status = response.status().as_u16();
-            if status != 200 {
-                return Err(ListError::Status { host: owned(), status });
-            }
-            let age = age_of(response.headers()).map_err(|value| ListError::Age { host: owned(), value })?;
-            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(http)?;
-            let tools = parse_listing(&body.to_bytes());
-            let tools = tools.map_err(|error| ListError::Malformed { host: owned(), error })?;
-            Ok(Listing { tools, age })
-        };
-        tokio::pin!(listing);
-        tokio::pin!(connection);
-        tokio::select! {
-            listing = &mut listing => listing,
-            // The end of the body may arrive together with the end of the connection.
-            _ = &mut connection => listing.await,
+        let fetched = fetch(host, self.port, &self.path, MAX_BYTES).await.map_err(|error| match error {
+            FetchError::Unreachable(error) => ListError::Unreachable { host: owned(), error },
+            FetchError::Http(error) => ListError::Http { host: owned(), error },
+        })?;
+        if fetched.status != 200 {
+            return Err(ListError::Status { host: owned(), status: fetched.status });
         }
+        let age = age_of(&fetched.headers).map_err(|value| ListError::Age { host: owned(), value })?;
+        let tools = parse_listing(&fetched.body);
+        let tools = tools.map_err(|error| ListError::Malformed { host: owned(), error })?;
+        Ok(Listing { tools, age })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::registry::{self, Admission, Admitted, RawRoutes, Rejection, Rejection
 use crate::route::{
     Automata, AutomataLimits, MAX_AUTOMATA_BYTES, MAX_ROUTES, Matcher, Pattern, Route, RouteKey, TooCostly,
 };
-use crate::table::{backend_bytes, record_bytes, route_bytes};
+use crate::table::{Capacity, backend_bytes, record_bytes, route_bytes};
 
 /// How often later routes may take the space of patterns that turned out too large.
 const MAX_REFILLS: usize = 2;
@@ -39,6 +39,20 @@ pub(super) fn prepare(
     let mut admitted = Admitted { routes, rejected: selection.rejected };
     admitted.summarize(key);
     Some(Prepared { routes: admitted.routes, automata, rejected: admitted.rejected })
+}
+
+/// The routes of a key that a zone of this size takes, in matching order, and the rejected ones; for programs that check what
+/// the companion will do.
+pub fn admit_into_zone(
+    key: &[u8],
+    record: &RouteKey,
+    raw: &RawRoutes<'_>,
+    admission: &Admission,
+    zone: Capacity,
+) -> Admitted {
+    let mut build = |texts: &[&str], bytes| Some(build_fully(texts, bytes, &|| false));
+    let prepared = prepare((key, record), raw, admission, zone.record_limit(), &mut build).unwrap_or_default();
+    Admitted { routes: prepared.routes, rejected: prepared.rejected }
 }
 
 /// Builds automata with the full limits of a tool: for the builder thread, where time does not matter.

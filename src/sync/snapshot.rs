@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 pub(super) use file::read;
+pub use file::read_snapshot_file;
 pub(super) use snapshot_writer::SnapshotWriter;
 
 use super::prepare::{build_fully, prepare};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Programs with a page of their own, `docs/<name>.md`.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("proxylistener", env!("CARGO_BIN_EXE_proxylistener")),
     ("webservice-runner", env!("CARGO_BIN_EXE_webservice-runner")),
     ("portgrabber", env!("CARGO_BIN_EXE_portgrabber")),
@@ -14,6 +14,7 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("kube2proxy", env!("CARGO_BIN_EXE_kube2proxy")),
     ("webservicemonitor", env!("CARGO_BIN_EXE_webservicemonitor")),
     ("invisible-unicorn", env!("CARGO_BIN_EXE_invisible-unicorn")),
+    ("urlproxyctl", env!("CARGO_BIN_EXE_urlproxyctl")),
 ];
 
 pub fn root() -> &'static Path {
@@ -121,6 +122,8 @@ fn options(program: &str) -> Vec<Shown> {
             let usage = text.split("  ").next().unwrap().replace(['<', '>'], "");
             found.push(Shown { usage, default: None });
         }
+        // A short help has the variable on the same line.
+        let text = text.rsplit_once(" [env: ").map_or(text, |(text, _)| text);
         let default = text.rsplit_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
         if let (Some(default), Some(option)) = (default, found.last_mut()) {
             option.default = Some(default.trim_matches('"').to_owned());

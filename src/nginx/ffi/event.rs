@@ -55,8 +55,9 @@ impl Event<'_> {
 
     /// Posts the event to the next iteration, after nginx has polled for events.
     pub fn post_next(self) {
+        let queue = &raw mut ngx_posted_next_events;
         // SAFETY: an event that stays in place; its owner withdraws it first.
-        unsafe { ngx_post_event(self.raw.as_ptr(), &raw mut ngx_posted_next_events) };
+        unsafe { ngx_post_event(self.raw.as_ptr(), queue) };
     }
 
     /// Withdraws the event, if it is posted.

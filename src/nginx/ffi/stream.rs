@@ -84,8 +84,10 @@ impl Request<'_> {
             return Status(NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t);
         };
         let r = self.as_ptr();
+        // SAFETY: nginx is processing the request.
+        let main = unsafe { (*r).main };
         // SAFETY: a request has a main request, perhaps itself, for its whole life.
-        let main = unsafe { &mut *(*r).main };
+        let main = unsafe { &mut *main };
         // Released when the stream finalizes the request; nginx releases the handler's own.
         main.set_count(main.count() + 1);
         if self.is_main() && main.discard_body() == 0 {
@@ -206,7 +208,7 @@ impl Handle {
     fn run(self) -> Next {
         if self.is_active() && self.write_event().is_some_and(Event::has_expired) && !self.is_delayed() {
             // SAFETY: a request has a connection for its whole life.
-            unsafe { (*self.connection()).set_timedout(1) };
+            unsafe { &mut *self.connection() }.set_timedout(1);
             self.request().log().write(NGX_LOG_INFO, "client timed out");
             return Next::Finish(NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t);
         }
@@ -322,8 +324,11 @@ impl Handle {
     }
 
     fn try_wait_for_client(self) -> Option<()> {
+        let r = raw_field!(self.request);
+        // SAFETY: nginx is processing the request.
+        let main = unsafe { (*r).main };
         // SAFETY: a request has a main request, perhaps itself, for its whole life.
-        let main = unsafe { &*(*self.request().as_ptr()).main };
+        let main = unsafe { &*main };
         let conf = NgxHttpCoreModule::location_conf(main)?;
         let write = self.write_event()?;
         if !write.is_delayed() {
@@ -379,8 +384,10 @@ unsafe extern "C" fn on_posted(event: *mut ngx_event_t) {
         // nginx is about to terminate the request.
         return stream.cancel_event();
     }
+    // SAFETY: a request has a connection for its whole life.
+    let log = unsafe { (*connection).log };
     // SAFETY: a connection has a log for its whole life.
-    let log = unsafe { (*(*connection).log).data }.cast::<ngx_http_log_ctx_t>();
+    let log = unsafe { (*log).data }.cast::<ngx_http_log_ctx_t>();
     // SAFETY: the log of a client connection has the context of nginx's http module.
     unsafe { (*log).current_request = r };
     stream.advance();

@@ -6,7 +6,8 @@ pub(super) const AMBIGUOUS_PASSWORD: &str = "a \"?\" before an \"@\" must be wri
 const SHOWN_PARAMETERS: [&str; 4] = ["db", "user", "ca", "sentinel_user"];
 
 /// An unparsed URL, which `Debug` shows without its password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
 pub struct WrittenUrl(String);
 
 impl WrittenUrl {

@@ -1,7 +1,7 @@
 //! Reads the snapshot's file, and replaces it atomically.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::table::Table;
 const BYTES_PER_RECORD_BYTE: u64 = 8;
 /// The size limit of a small table's snapshot.
 const SMALLEST_LIMIT: u64 = 1 << 20;
+/// The size limit of a snapshot whose table is unknown: 4 GiB, a few million tools.
+const LARGEST_LIMIT: u64 = 4 << 30;
 
 /// Reads the snapshot; returns it and its age, which is zero for a time in the future.
 pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Snapshot, Duration), SnapshotError> {
@@ -34,6 +36,30 @@ pub(crate) fn read(settings: &SnapshotSettings, table: Table<'_>) -> Result<(Sna
         return Err(SnapshotError::TooOld(age, settings.max_age));
     }
     Ok((snapshot, age))
+}
+
+/// Reads a snapshot of any age and owner, to look at it.
+///
+/// # Errors
+/// The file is missing, unreadable, damaged, or too large.
+pub fn read_snapshot_file(path: &Path) -> Result<Snapshot, SnapshotError> {
+    let missing = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => SnapshotError::Missing,
+        _ => SnapshotError::Io(error),
+    };
+    // Does not block on a FIFO.
+    let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags as i32).open(path).map_err(missing)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(SnapshotError::NotAFile);
+    }
+    if metadata.len() > LARGEST_LIMIT {
+        return Err(SnapshotError::TooLarge { bytes: metadata.len(), limit: LARGEST_LIMIT });
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST_LIMIT).read_to_end(&mut bytes)?;
+    Snapshot::parse(&bytes)
 }
 
 /// Opens the file if only trusted users can have written or placed it. The checks use the opened descriptors.

@@ -1,0 +1,53 @@
+//! The commands, one file each.
+
+mod accept;
+mod check;
+mod delete;
+mod diff;
+mod explain;
+mod export;
+mod import;
+mod list;
+mod lua;
+mod programs;
+mod rejected;
+mod set;
+mod status;
+mod top;
+mod watch;
+
+use super::console::Console;
+use super::options::{Command, Options};
+use super::outcome::{Answer, CtlError};
+
+/// Runs a command.
+///
+/// # Errors
+/// Every [`CtlError`].
+pub async fn execute(options: Options, console: &mut Console) -> Result<Answer, CtlError> {
+    match options.command {
+        Command::Completions { shell, program } => return programs::completions(console, shell, program.as_deref()),
+        Command::Man { program } => return programs::man(console, program.as_deref()),
+        _ => {}
+    }
+    let settings = options.common.resolve()?;
+    match options.command {
+        Command::List(list) => list::run(&settings.admin, console, &list).await,
+        Command::Lookup { url } => explain::lookup(&settings.admin, console, &url).await,
+        Command::Explain { url } => explain::explain(&settings.admin, console, &url).await,
+        Command::Status => status::run(&settings.admin, console).await,
+        Command::Rejected => rejected::run(&settings.admin, console).await,
+        Command::Watch { after, count } => watch::run(&settings.admin, console, after, count).await,
+        Command::AcceptWithdrawal { tools, timeout } => accept::run(&settings.admin, console, &tools, timeout).await,
+        Command::Top(top) => top::run(&settings.admin, console, top).await,
+        Command::Diff { snapshot } => diff::run(settings, console, snapshot).await,
+        Command::Set(set) => set::run(&settings.store()?.1, console, set).await,
+        Command::Delete { tool, pattern, yes } => {
+            delete::run(&settings.store()?.1, console, &tool, pattern.as_deref(), yes).await
+        }
+        Command::Check(check) => check::run(&settings.store()?.1, console, check).await,
+        Command::Export { output } => export::run(&settings.store()?.1, console, output.as_deref()).await,
+        Command::Import(import) => import::run(&settings.store()?.1, console, import).await,
+        Command::Completions { .. } | Command::Man { .. } => Ok(Answer::Positive),
+    }
+}

@@ -1,0 +1,92 @@
+//! `top`: the busiest tools, live. In a pipe, one table per interval.
+
+mod screen;
+mod state;
+mod view;
+
+use std::io::IsTerminal;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::ctl::admin_client::{AdminClient, AdminError};
+use crate::ctl::api::{Status, ToolItem, Tools};
+use crate::ctl::console::Console;
+use crate::ctl::escape::escaped;
+use crate::ctl::options::TopOptions;
+use crate::ctl::outcome::{Answer, CtlError};
+use crate::ctl::text_table::{Cell, TextTable};
+use crate::ctl::words::count;
+
+/// What one round of requests found.
+#[derive(Debug)]
+struct Sample {
+    status: Status,
+    tools: Tools,
+    /// As received.
+    value: serde_json::Value,
+}
+
+/// Shows tools until the program is ended, or `count` tables.
+pub async fn run(admin: &AdminClient, console: &mut Console, options: TopOptions) -> Result<Answer, CtlError> {
+    let is_live = !console.is_json && options.count.is_none() && std::io::stdout().is_terminal();
+    if is_live && std::io::stdin().is_terminal() {
+        screen::run(admin, &options).await?;
+        return Ok(Answer::Positive);
+    }
+    let mut ticks = interval(options.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut left = options.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        ticks.tick().await;
+        let sample = ask(admin, options.sort.as_str(), &options.search, options.limit).await?;
+        print(console, &sample)?;
+        console.flush()?;
+        left -= 1;
+    }
+    Ok(Answer::Positive)
+}
+
+async fn ask(admin: &AdminClient, sort: &str, search: &str, limit: u16) -> Result<Sample, AdminError> {
+    let limit = limit.to_string();
+    let mut parameters = vec![("sort", sort), ("limit", &limit)];
+    if !search.is_empty() {
+        parameters.push(("search", search));
+    }
+    let path = "api/tools";
+    let (status, value) = tokio::try_join!(admin.get_as("api/status", &[]), admin.get(path, &parameters))?;
+    Ok(Sample { status, tools: admin.read(path, value.clone())?, value })
+}
+
+fn print(console: &mut Console, sample: &Sample) -> Result<(), CtlError> {
+    if console.is_json {
+        console.json_line(&sample.value)?;
+        return Ok(());
+    }
+    console.line(escaped(&sample.status.summary.text))?;
+    let mut table = TextTable::new(&["TOOL", "REQ/S", "ERRORS", "MEAN MS", "REQUESTS", "BACKENDS", "BACKEND"]);
+    for tool in &sample.tools.items {
+        let row = row(tool);
+        let [name, rate, errors, latency, requests, backends, backend] = row;
+        let numbers = [rate, errors, latency, requests, backends].map(Cell::number);
+        table.add([Cell::text(name)].into_iter().chain(numbers).chain([Cell::text(backend)]));
+    }
+    console.table(&table)?;
+    console.line("")?;
+    Ok(())
+}
+
+/// The cells of a tool: name, requests per second, share of errors, mean latency, requests, backends, first backend.
+fn row(tool: &ToolItem) -> [String; 7] {
+    let requests: u64 = tool.requests.iter().sum();
+    let rate = tool.rate.map_or("-".into(), |rate| format!("{rate:.1}"));
+    let errors = match (tool.error_rate, tool.rate) {
+        (Some(errors), Some(rate)) if rate > 0.0 => format!("{:.1} %", errors * 100.0 / rate),
+        _ => "-".into(),
+    };
+    let latency = if requests > 0 { count((tool.milliseconds + requests / 2) / requests) } else { "-".into() };
+    let backends = match tool.unavailable {
+        0 => count(tool.backends),
+        unavailable => format!("{}, {unavailable} down", count(tool.backends)),
+    };
+    [tool.name.clone(), rate, errors, latency, count(requests), backends, tool.backend.clone().unwrap_or_default()]
+}
