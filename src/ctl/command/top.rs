@@ -86,7 +86,7 @@ fn row(tool: &ToolItem) -> [String; 7] {
         (Some(errors), Some(rate)) if rate > 0.0 => format!("{:.1} %", errors * 100.0 / rate),
         _ => "-".into(),
     };
-    let latency = if requests > 0 { count((tool.milliseconds + requests / 2) / requests) } else { "-".into() };
+    let latency = (tool.milliseconds + requests / 2).checked_div(requests).map_or("-".into(), count);
     let backends = match tool.unavailable {
         0 => count(tool.backends),
         unavailable => format!("{}, {unavailable} down", count(tool.backends)),
