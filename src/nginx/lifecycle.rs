@@ -77,7 +77,7 @@ pub(super) fn init_process(cycle: Cycle<'_>) {
 
 /// In each process, at exit.
 pub(super) fn exit_process() {
-    pool_usage::publish();
+    pool_usage::end();
     companions::stop_all();
 }
 
