@@ -273,14 +273,31 @@ pub fn try_get_from(port: u16, host: &str, path: &str, timeout: Duration) -> io:
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let (head, body) = text.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+    let (head, body) = (String::from_utf8_lossy(&bytes[..end]), &bytes[end + 4..]);
+    let is_chunked = head.lines().any(|line| line == "Transfer-Encoding: chunked");
+    let body = if is_chunked { unchunked(body).ok_or(ErrorKind::UnexpectedEof)? } else { body.to_vec() };
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
     if length.and_then(|n| n.parse().ok()).is_some_and(|length: usize| body.len() < length) {
         return Err(ErrorKind::UnexpectedEof.into());
     }
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or(ErrorKind::InvalidData)?;
-    Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
+    Ok(Response { status, head: head.into_owned(), body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// A body without its `chunked` coding (RFC 9112, section 7.1); `None` if it is incomplete.
+fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|window| window == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+        rest = &rest[end + 2..];
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(..length)?);
+        rest = rest.get(length + 2..)?;
+    }
 }
 
 /// A tool: an HTTP server in this process that responds to every request with its name.
