@@ -12,7 +12,7 @@ use crate::ctl::admin_client::AdminClient;
 use crate::ctl::api::{Held, Status};
 use crate::ctl::console::Console;
 use crate::ctl::outcome::{Answer, CtlError};
-use crate::ctl::words::counted;
+use crate::text::counted;
 use crate::registry::{parse_key, routes_key, split_key};
 
 /// Time between two looks at the hold.

@@ -14,7 +14,7 @@ use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entry, read_all};
 use crate::ctl::settings::Settings;
 use crate::ctl::text_table::{BAD, Cell, GOOD, TextTable, WARN};
-use crate::ctl::words::{count, counted};
+use crate::text::{count, counted};
 use crate::daemon::Store;
 use crate::registry::{Admission, admit, prefix_of, split_key};
 use crate::route::{Kind, RouteKey};

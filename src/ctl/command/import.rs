@@ -19,7 +19,7 @@ use crate::ctl::options::ImportOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::read_some;
 use crate::ctl::text_table::{BAD, GOOD, WARN};
-use crate::ctl::words::{count, counted};
+use crate::text::{count, counted};
 use crate::daemon::{Reading, Store};
 use crate::registry::{
     Ownership, Registration, delete_route, delete_tool, register, replace_with_set, set_redirect, write_frontend,

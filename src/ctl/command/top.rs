@@ -15,7 +15,7 @@ use crate::ctl::escape::escaped;
 use crate::ctl::options::TopOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{Cell, TextTable};
-use crate::ctl::words::count;
+use crate::text::count;
 
 /// What one round of requests found.
 #[derive(Debug)]
