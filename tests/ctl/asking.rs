@@ -156,7 +156,7 @@ fn status_is_negative_unless_in_step() {
     let run = ask(&admin, &["status"]).expect(1);
     for part in [
         SHOWN,
-        "held       removal of 2,900 records held back until 2026-09-21T14:15:10Z, in 110 s; accept it with: urlproxyctl accept-",
+        "held       removal of 2,900 records held back until 2026-09-21T14:15:10Z, in 109 s; accept it with: urlproxyctl accept-",
         "snapshot   /var/lib/urlproxy/tools.snapshot, written 2026-09-21T14:08:20Z, 5 min ago, the last write failed",
         "rejected   3 routes; list them with: urlproxyctl rejected",
     ] {
