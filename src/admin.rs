@@ -25,4 +25,3 @@ mod testing;
 pub mod tool;
 pub mod tools;
 pub mod why;
-mod words;

@@ -79,15 +79,15 @@ sub difference {
     return $real->{status} eq '400' ? () : "$host$uri: 400, but a request has $real->{status}" if $status == 400;
     my $best = $document->{decisions}[0];
     my ($matched) = grep { $_->{matched} } @{ $best->{patterns} };
-    my %told = (
+    my %explained = (
         result  => $best->{result},
         tool    => hidden($best->{tool} // ''),
         pattern => hidden($matched ? $matched->{pattern} : ''),
         domain  => $best->{mode} eq 'domain' && $best->{result} eq 'route' ? $best->{record} : '',
     );
     my @wrong;
-    for my $name (sort keys %told) {
-        my ($want, $got) = (shown($real->{headers}{"x-urlproxy-$name"}), $told{$name} =~ s/\x{fffd}+/?/gr);
+    for my $name (sort keys %explained) {
+        my ($want, $got) = (shown($real->{headers}{"x-urlproxy-$name"}), $explained{$name} =~ s/\x{fffd}+/?/gr);
         push @wrong, "$host$uri: $name is '$want', explained as '$got'" if $want ne $got;
     }
     my $backend = $real->{headers}{'x-urlproxy-backend'} // '';

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::about::{About, seconds};
 use super::answer::Answer;
-use super::words::{ago, number, of_clock};
 use crate::route::Kind;
 use crate::table::{Header, LoadedFrom, REASONS, RequestResult, ResyncCause, SourceView, Table};
+use crate::text::{counted, span};
 
 /// Seconds without an answer from the source after which the table is no longer called in step.
 const LATE_SECONDS: u64 = 5;
@@ -209,10 +209,11 @@ fn summary(about: &About, header: &Header, source: &SourceView, held: Option<&He
     let counts: Vec<_> = records
         .into_iter()
         .filter(|&(count, kind)| count > 0 || kind == Kind::Tool)
-        .map(|(count, kind)| format!("{} {}", number(count), if count == 1 { kind.as_str() } else { kind.plural() }))
+        .map(|(count, kind)| counted(count, kind.as_str()))
         .collect();
     let counts = counts.join(", ");
-    let since = source.since.map_or_else(String::new, |at| format!(" for {}", ago(now, at)));
+    let since_then = |at: u64| span(now.saturating_sub(at) / 1000);
+    let since = source.since.map_or_else(String::new, |at| format!(" for {}", since_then(at)));
     let age = header.age_seconds(now / 1000);
     let (state, text) = match header.loaded_from() {
         None => (
@@ -220,20 +221,20 @@ fn summary(about: &About, header: &Header, source: &SourceView, held: Option<&He
             "Not loaded: Redis has not answered since nginx started; requests are answered with 503.".to_owned(),
         ),
         Some(LoadedFrom::Snapshot) if !source.is_connected => {
-            let age = age.map_or_else(String::new, |age| format!(", last verified {} ago", ago(age * 1000, 0)));
+            let age = age.map_or_else(String::new, |age| format!(", last verified {} ago", span(age)));
             (State::Snapshot, format!("Redis unreachable{since}, serving the routes of the snapshot: {counts}{age}."))
         }
         Some(_) if !source.is_connected => {
             (State::Disconnected, format!("Redis unreachable{since}, serving the last known routes: {counts}."))
         }
         Some(_) if age.is_some_and(|age| age > LATE_SECONDS) => {
-            let late = age.map_or_else(String::new, |age| format!(" for {}", ago(age * 1000, 0)));
+            let late = age.map_or_else(String::new, |age| format!(" for {}", span(age)));
             (State::Disconnected, format!("Redis has not answered{late}, serving the last known routes: {counts}."))
         }
         Some(_) => {
             let change = source.last_change.map_or_else(
                 || ", no change since the start".to_owned(),
-                |at| format!(", last change {} ago", ago(now, at)),
+                |at| format!(", last change {} ago", since_then(at)),
             );
             (State::InStep, format!("In step with Redis: {counts}{change}."))
         }
@@ -243,16 +244,19 @@ fn summary(about: &About, header: &Header, source: &SourceView, held: Option<&He
         Some(at) => format!(" until {}", of_clock(at as u64)),
         None => " until Redis answers again and the hold has passed".to_owned(),
     };
-    let plural = if held.records == 1 { "record" } else { "records" };
-    let held = format!(
-        "Removal of {} {plural} held back{until}; accept with: urlproxyctl accept-withdrawal.",
-        number(held.records)
-    );
+    let records = counted(held.records, "record");
+    let held = format!("Removal of {records} held back{until}; accept with: urlproxyctl accept-withdrawal.");
     // An outage matters as well.
     match state {
         State::InStep => Summary { state: State::Held, text: held },
         _ => Summary { state: State::Held, text: format!("{held} {text}") },
     }
+}
+
+/// The time of day of Unix seconds: `14:05 UTC`.
+fn of_clock(unix_seconds: u64) -> String {
+    let minutes = unix_seconds / 60 % 1440;
+    format!("{:02}:{:02} UTC", minutes / 60, minutes % 60)
 }
 
 #[cfg(test)]

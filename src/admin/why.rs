@@ -2,6 +2,7 @@
 
 use super::explain::{Mode, Outcome, PatternTest};
 use crate::route::Kind;
+use crate::text::must_escape;
 
 /// Most characters of a name or path in a sentence.
 const MAX_QUOTED_CHARS: usize = 200;
@@ -176,18 +177,14 @@ fn record(kind: Kind, name: &str) -> String {
     format!("{kind} {}", quoted(name))
 }
 
-/// The text in double quotes, shortened; without characters that could end the quotes, control a terminal or change the
-/// direction of what follows.
+/// The text in double quotes, shortened; nothing in it ends the quotes, and what a terminal may act on is escaped.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     let mut chars = text.chars();
     for c in chars.by_ref().take(MAX_QUOTED_CHARS) {
         match c {
             '"' => quoted.push_str("\\\""),
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' => {
-                quoted.extend(c.escape_unicode());
-            }
-            c if c.is_control() => quoted.extend(c.escape_unicode()),
+            c if must_escape(c) => quoted.extend(c.escape_unicode()),
             c => quoted.push(c),
         }
     }

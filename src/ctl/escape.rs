@@ -6,6 +6,8 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
+use crate::text::must_escape;
+
 /// Shows text with `\u{202e}` in place of each [unsafe](must_escape) character.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<T>(pub T);
@@ -34,16 +36,6 @@ impl Write for Escaping<'_, '_> {
 /// The text with unsafe characters escaped.
 pub fn escaped(text: impl Display) -> String {
     Escaped(text).to_string()
-}
-
-/// Whether a terminal may act on the character, or show something else than is there: control characters (C0, DEL, C1), line and
-/// paragraph separators, bidirectional controls (Unicode Standard Annex 9), invisible characters and tags.
-pub fn must_escape(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Writes JSON in which unsafe characters of strings are `\u` escapes: the same value, safe on a terminal.

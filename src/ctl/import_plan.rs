@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::api::PatternBackends;
 use super::arguments::{parse_backend, parse_canonical, parse_tool};
 use super::export_line::ExportLine;
 use super::redis_entries::{Entries, Entry};
@@ -21,6 +23,8 @@ pub enum Wanted {
         routes: BTreeMap<String, WantedRoute>,
         /// Canonical hosts of patterns without a route.
         redirects: BTreeMap<String, String>,
+        /// Patterns of invalid routes, which are neither written nor deleted, and what is invalid.
+        invalid: BTreeMap<String, String>,
     },
     /// A tool whose backends serve every path.
     Set(ToolName, Vec<Backend>),
@@ -86,8 +90,23 @@ pub struct Plan {
     pub unchanged: u64,
 }
 
+impl WantedRoute {
+    fn try_new(route: &PatternBackends, canonical: Option<String>, origin: Option<Value>) -> Result<Self, String> {
+        let pattern = Pattern::try_new(&route.pattern).map_err(|error| error.to_string())?;
+        let [url] = &route.backends[..] else {
+            let number = route.backends.len();
+            return Err(format!("pattern {:?} has {number} backends, expected 1, or \"set\": true", route.pattern));
+        };
+        let backend = parse_backend(url)?;
+        let origin = origin.map(serde_json::from_value).transpose();
+        let origin = origin.map_err(|error| format!("origin of {:?}: {error}", route.pattern))?;
+        Ok(Self { pattern, backend, canonical, origin })
+    }
+}
+
 impl Wanted {
-    /// Validates a line, by the rules of the module.
+    /// Validates a line, by the rules of the module. An invalid route of a tool does not affect the others: see
+    /// [`invalid`](Self::invalid).
     ///
     /// # Errors
     /// The invalid value, and what was expected.
@@ -124,23 +143,28 @@ impl Wanted {
         if routes.len() > MAX_ROUTES {
             return Err(format!("tool {tool:?} has {} patterns, expected at most {MAX_ROUTES}", routes.len()));
         }
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, mut invalid) = (BTreeMap::new(), BTreeMap::new());
         for route in routes {
-            let pattern = Pattern::try_new(&route.pattern).map_err(|error| error.to_string())?;
-            let [url] = &route.backends[..] else {
-                let number = route.backends.len();
-                return Err(format!("pattern {:?} has {number} backends, expected 1, or \"set\": true", route.pattern));
-            };
-            let backend = parse_backend(url)?;
-            let canonical = redirect.remove(&route.pattern);
-            let origin = origin.remove(&route.pattern).map(serde_json::from_value).transpose();
-            let origin = origin.map_err(|error| format!("origin of {:?}: {error}", route.pattern))?;
-            let is_new = wanted.insert(route.pattern.clone(), WantedRoute { pattern, backend, canonical, origin });
-            if is_new.is_some() {
-                return Err(format!("pattern {:?} occurs twice", route.pattern));
+            let pattern = route.pattern.clone();
+            if wanted.contains_key(&pattern) || invalid.contains_key(&pattern) {
+                return Err(format!("pattern {pattern:?} occurs twice"));
+            }
+            let (canonical, origin) = (redirect.remove(&pattern), origin.remove(&pattern));
+            match WantedRoute::try_new(&route, canonical, origin) {
+                Ok(route) => _ = wanted.insert(pattern, route),
+                Err(error) => _ = invalid.insert(pattern, error),
             }
         }
-        Ok(Self::Tool { tool, routes: wanted, redirects: redirect })
+        Ok(Self::Tool { tool, routes: wanted, redirects: redirect, invalid })
+    }
+
+    /// What is invalid in routes of the line.
+    pub fn invalid(&self) -> impl Iterator<Item = &String> {
+        let invalid = match self {
+            Self::Tool { invalid, .. } => Some(invalid.values()),
+            Self::Set(..) | Self::Domain(..) => None,
+        };
+        invalid.into_iter().flatten()
     }
 
     /// The kind and the name.
@@ -158,7 +182,7 @@ impl Wanted {
     pub fn plan(&self, entries: &Entries, replaces: bool) -> Result<Plan, String> {
         let find = |kind| entries.get(&(kind, self.name().1));
         match self {
-            Self::Tool { tool, routes, redirects } => {
+            Self::Tool { tool, routes, redirects, invalid } => {
                 let mut plan = Plan::default();
                 let none = BTreeMap::new();
                 let before = match find(Kind::Tool) {
@@ -174,7 +198,7 @@ impl Wanted {
                     Some(Entry::Hash(hosts)) => hosts,
                     _ => &none,
                 };
-                plan.tool(tool, routes, redirects, (before, hosts), replaces);
+                plan.tool(tool, routes, redirects, invalid, (before, hosts), replaces);
                 Ok(plan)
             }
             Self::Set(tool, backends) => {
@@ -212,6 +236,7 @@ impl Plan {
         tool: &ToolName,
         routes: &BTreeMap<String, WantedRoute>,
         redirects: &BTreeMap<String, String>,
+        invalid: &BTreeMap<String, String>,
         (before, hosts): (&Fields, &Fields),
         replaces: bool,
     ) {
@@ -241,7 +266,9 @@ impl Plan {
         for pattern in patterns.into_iter().filter(|_| replaces) {
             // A pattern that is not UTF-8 cannot be in the file.
             let Ok(pattern) = std::str::from_utf8(pattern) else { continue };
-            if !routes.contains_key(pattern) && !redirects.contains_key(pattern) {
+            let is_named =
+                routes.contains_key(pattern) || redirects.contains_key(pattern) || invalid.contains_key(pattern);
+            if !is_named {
                 add(pattern, None, Step::Delete(tool.clone(), pattern.to_owned()));
             }
         }

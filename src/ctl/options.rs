@@ -179,7 +179,7 @@ pub struct ImportOptions {
     /// Also delete routes that these tools and domains have in Redis but not in the file
     #[arg(long)]
     pub replace: bool,
-    /// Leave out invalid entries, instead of writing nothing
+    /// Leave out invalid routes and lines, instead of writing nothing
     #[arg(long)]
     pub skip_invalid: bool,
 }

@@ -169,11 +169,26 @@ fn everything_is_validated_before_the_first_write() {
         let error = run.stderr.lines().find(|line| line.starts_with(&start));
         assert!(error.is_some_and(|error| error.contains(want)), "{line}: {run:?}");
     }
-    assert!(run.stderr.contains("11 invalid lines in \"-\", nothing written"), "{run:?}");
+    assert!(run.stderr.contains("11 errors in \"-\", nothing written"), "{run:?}");
     assert_eq!(redis.cli(&["DBSIZE"]), "0");
     let run = import(&redis, &lines.join("\n"), &["--skip-invalid"]).expect(1);
-    assert!(run.stdout.ends_with("1 added, 0 changed, 0 removed, 0 unchanged, 11 invalid lines left out\n"), "{run:?}");
+    assert!(run.stdout.ends_with("1 added, 0 changed, 0 removed, 0 unchanged, 11 left out as invalid\n"), "{run:?}");
     assert_eq!(redis.cli(&["HGET", "prefix:good", ".*"]), "http://10.0.0.1:1");
+}
+
+#[test]
+fn an_invalid_route_does_not_keep_others_of_its_tool_out_of_a_restored_redis() {
+    let redis = filled();
+    redis.cli(&["HSET", "prefix:hello", "^/(?=a)", "http://10.0.0.6:80", "/bad", "http://10.0.0.7/x"]);
+    let lines = change(&redis, &["export"]).expect(0).stdout;
+    let run = import(&redis, &lines, &["--skip-invalid", "--replace"]).expect(1);
+    assert!(run.stdout.ends_with("0 added, 0 changed, 0 removed, 5 unchanged, 2 left out as invalid\n"), "{run:?}");
+    redis.cli(&["FLUSHALL"]);
+    let run = import(&redis, &lines, &["--skip-invalid"]).expect(1);
+    assert!(run.stdout.contains("! line 1: pattern \"^/(?=a)\" does not compile"), "{run:?}");
+    assert!(run.stdout.ends_with("5 added, 0 changed, 0 removed, 0 unchanged, 2 left out as invalid\n"), "{run:?}");
+    assert_eq!(redis.cli(&["HGET", "prefix:hello", ".*"]), "http://10.0.0.1:80");
+    assert_eq!(redis.cli(&["HLEN", "prefix:hello"]), "2");
 }
 
 #[test]

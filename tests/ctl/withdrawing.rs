@@ -60,6 +60,11 @@ fn a_file_without_effect_is_reported() {
     assert!(run.stdout.starts_with("2,900 records still held after 10ms"), "{run:?}");
     admin.set("/api/status", status_held(2900, "/does/not/exist/accept"));
     let run = ask(&admin, &["accept-withdrawal"]).expect(2);
-    assert!(run.stderr.contains("\"/does/not/exist/accept\", expected to run on nginx's machine, as root"), "{run:?}");
+    assert!(
+        run.stderr.contains(
+            "\"/does/not/exist/accept\", expected its directory to exist, and to run on nginx's machine, as root"
+        ),
+        "{run:?}"
+    );
     assert!(!Path::new("/does/not/exist").exists());
 }

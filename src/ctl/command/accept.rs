@@ -12,8 +12,8 @@ use crate::ctl::admin_client::AdminClient;
 use crate::ctl::api::{Held, Status};
 use crate::ctl::console::Console;
 use crate::ctl::outcome::{Answer, CtlError};
-use crate::ctl::words::counted;
 use crate::registry::{parse_key, routes_key, split_key};
+use crate::text::counted;
 
 /// Time between two looks at the hold.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -39,7 +39,7 @@ pub async fn run(
     let file = held.accept_file.map(PathBuf::from);
     let file = file.ok_or_else(|| CtlError::failed("nginx names no accept file"))?;
     replace(&file, &content).map_err(|error| {
-        let expected = "expected to run on nginx's machine, as root";
+        let expected = "expected its directory to exist, and to run on nginx's machine, as root";
         CtlError::failed(format!("{error} while writing the accept file {file:?}, {expected}"))
     })?;
     let deadline = Instant::now() + timeout;

@@ -11,12 +11,12 @@ use crate::ctl::options::CheckOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entries, Entry, read_all};
 use crate::ctl::text_table::{BAD, Cell, TextTable, WARN};
-use crate::ctl::words::{count, counted};
 use crate::daemon::Store;
 use crate::registry::{Admission, prefix_of};
 use crate::route::{Kind, RouteKey};
 use crate::sync::admit_into_zone;
 use crate::table::Capacity;
+use crate::text::{count, counted};
 
 /// What the module does with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

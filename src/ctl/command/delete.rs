@@ -7,10 +7,10 @@ use crate::ctl::console::Console;
 use crate::ctl::escape::escaped;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entry, read_some};
-use crate::ctl::words::counted;
 use crate::daemon::Store;
 use crate::registry::{Withdrawal, delete_route, delete_tool};
 use crate::route::{Kind, ToolName};
+use crate::text::counted;
 
 /// Removes the route, or after a confirmation all routes; negative if there are none, or the operator declines.
 pub async fn run(

@@ -14,11 +14,11 @@ use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entry, read_all};
 use crate::ctl::settings::Settings;
 use crate::ctl::text_table::{BAD, Cell, GOOD, TextTable, WARN};
-use crate::ctl::words::{count, counted};
 use crate::daemon::Store;
 use crate::registry::{Admission, admit, prefix_of, split_key};
 use crate::route::{Kind, RouteKey};
 use crate::sync::{Snapshot, read_snapshot_file};
+use crate::text::{count, counted};
 
 /// Time for changes in flight to arrive, before differences are compared again.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -244,8 +244,8 @@ fn print(console: &mut Console, sides: &Sides, differences: &[Difference]) -> Re
         snapshot.unwrap_or_default()
     );
     let differing = differences.iter().filter(|difference| !difference.rejected).count() as u64;
-    let rejected = differences.len() as u64 - differing;
-    let rejected = match rejected {
+    // A key without any valid route is no difference, but explains why Redis has more records.
+    let rejected = match sides.rejected.len() as u64 {
         0 => String::new(),
         number => format!("; {} with rejected routes, see: urlproxyctl rejected", counted(number, "record")),
     };

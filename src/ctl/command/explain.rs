@@ -10,7 +10,8 @@ use crate::ctl::console::Console;
 use crate::ctl::escape::{Escaped, escaped};
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{BAD, FAINT, GOOD, HEADING, WARN};
-use crate::ctl::words::{span, time};
+use crate::ctl::words::time;
+use crate::text::span;
 
 /// Prints the backends of the best matching location, one per line; negative if the proxy answers by itself.
 pub async fn lookup(admin: &AdminClient, console: &mut Console, url: &str) -> Result<Answer, CtlError> {
@@ -140,7 +141,7 @@ fn steps(decision: &Decision) -> Vec<String> {
     for backend in &decision.backends {
         let (style, health) = match (backend.health.as_deref(), backend.until) {
             (Some("unavailable"), Some(until)) => {
-                let left = span(until - clock::unix_time().as_secs_f64());
+                let left = span((until - clock::unix_time().as_secs_f64()) as u64);
                 (WARN, format!(", unavailable for {left} after failures"))
             }
             (Some("unavailable"), None) => (WARN, ", unavailable after failures".into()),
@@ -192,7 +193,7 @@ mod tests {
         let lines = steps(&serde_json::from_value(decision).unwrap());
         for line in lines {
             let plain = anstream::adapter::strip_str(&line).to_string();
-            assert!(!plain.chars().any(crate::ctl::escape::must_escape), "{line:?}");
+            assert!(!plain.chars().any(crate::text::must_escape), "{line:?}");
         }
     }
 }

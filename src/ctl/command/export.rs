@@ -11,9 +11,9 @@ use crate::ctl::escape::line_json;
 use crate::ctl::export_line::ExportLine;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entries, Entry, read_all, read_origins};
-use crate::ctl::words::counted;
 use crate::daemon::Store;
 use crate::route::Kind;
+use crate::text::counted;
 
 /// Tools whose origins are read at once.
 const BATCH: usize = 500;

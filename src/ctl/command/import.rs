@@ -19,12 +19,12 @@ use crate::ctl::options::ImportOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::read_some;
 use crate::ctl::text_table::{BAD, GOOD, WARN};
-use crate::ctl::words::{count, counted};
 use crate::daemon::{Reading, Store};
 use crate::registry::{
     Ownership, Registration, delete_route, delete_tool, register, replace_with_set, set_redirect, write_frontend,
 };
 use crate::route::{Backend, Kind};
+use crate::text::{count, counted};
 
 /// Longest line, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -36,14 +36,14 @@ const MAX_ERRORS: usize = 50;
 /// Valid lines by their numbers.
 type Lines = Vec<(usize, Wanted)>;
 
-/// An invalid line.
+/// An invalid line, or an invalid route in a line.
 #[derive(Debug, Serialize)]
 struct Invalid {
     line: usize,
     error: String,
 }
 
-/// Writes the lines, or says what it would write; negative if Redis refused some of them, or lines were left out.
+/// Writes the lines, or says what it would write; negative if Redis refused some of them, or something was left out.
 pub async fn run(store: &Store, console: &mut Console, options: ImportOptions) -> Result<Answer, CtlError> {
     let (mut wanted, mut invalid) = read(&options.file)?;
     let mut names: Vec<_> = wanted.iter().map(|(_, wanted)| wanted.name()).collect();
@@ -61,8 +61,8 @@ pub async fn run(store: &Store, console: &mut Console, options: ImportOptions) -
         for Invalid { line, error } in invalid.iter().take(MAX_ERRORS) {
             console.note(format_args!("line {line}: {error}"));
         }
-        let lines = counted(invalid.len() as u64, "invalid line");
-        return Err(CtlError::usage(format!("{lines} in {:?}, nothing written; see --skip-invalid", options.file)));
+        let errors = counted(invalid.len() as u64, "error");
+        return Err(CtlError::usage(format!("{errors} in {:?}, nothing written; see --skip-invalid", options.file)));
     }
     let unchanged = plans.iter().map(|plan| plan.unchanged).sum();
     let changes = if options.dry_run {
@@ -108,7 +108,10 @@ fn read(path: &Path) -> Result<(Lines, Vec<Invalid>), CtlError> {
         }
         let parsed = serde_json::from_slice::<ExportLine>(&line).map_err(|error| error.to_string());
         match parsed.and_then(Wanted::try_new) {
-            Ok(line) if seen.insert(line.name()) => wanted.push((number, line)),
+            Ok(line) if seen.insert(line.name()) => {
+                invalid.extend(line.invalid().map(|error| Invalid { line: number, error: error.clone() }));
+                wanted.push((number, line));
+            }
             Ok(line) => {
                 let name = String::from_utf8_lossy(&line.name().1).into_owned();
                 invalid.push(Invalid { line: number, error: format!("{name:?} has a line already, expected one") });
@@ -191,7 +194,7 @@ fn report(
     let sums = [(added, "added"), (changed, "changed"), (removed, "removed")];
     let sums = sums.map(|(number, word)| format!("{} {word}", count(number as u64))).join(", ");
     let prefix = if options.dry_run { "dry run, would be: " } else { "" };
-    let rest = [(refused, "refused"), (invalid.len(), "invalid lines left out")];
+    let rest = [(refused, "refused"), (invalid.len(), "left out as invalid")];
     let rest = rest.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!(", {number} {word}"));
     console.line(format_args!("{prefix}{sums}, {} unchanged{}", count(unchanged), rest.collect::<String>()))?;
     Ok(())

@@ -5,7 +5,7 @@ use crate::ctl::api::RejectedList;
 use crate::ctl::console::Console;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{Cell, TextTable};
-use crate::ctl::words::counted;
+use crate::text::counted;
 
 /// Prints rejected routes with reasons; negative if there are any.
 pub async fn run(admin: &AdminClient, console: &mut Console) -> Result<Answer, CtlError> {

@@ -6,7 +6,8 @@ use crate::ctl::console::Console;
 use crate::ctl::escape::escaped;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{BAD, GOOD, WARN};
-use crate::ctl::words::{ago, count, counted, span, time};
+use crate::ctl::words::{ago, time};
+use crate::text::{count, counted, span};
 
 /// Prints the table's health; negative unless it is in step.
 pub async fn run(admin: &AdminClient, console: &mut Console) -> Result<Answer, CtlError> {
@@ -68,7 +69,7 @@ fn details(status: &Status) -> Vec<(&'static str, String)> {
 }
 
 fn held_text(held: &Held, now: f64) -> String {
-    let until = held.ends_at.map(|at| format!(" until {}, in {}", time(at), span(at - now)));
+    let until = held.ends_at.map(|at| format!(" until {}, in {}", time(at), span((at - now) as u64)));
     let until = until.unwrap_or_else(|| ", the hold must begin again".into());
     let records = counted(held.records, "record");
     format!("removal of {records} held back{until}; accept it with: urlproxyctl accept-withdrawal")

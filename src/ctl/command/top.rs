@@ -15,7 +15,7 @@ use crate::ctl::escape::escaped;
 use crate::ctl::options::TopOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{Cell, TextTable};
-use crate::ctl::words::count;
+use crate::text::count;
 
 /// The columns, as in [`row`].
 const HEADINGS: [&str; 7] = ["TOOL", "REQ/S", "ERRORS", "MEAN MS", "REQUESTS", "BACKENDS", "BACKEND"];

@@ -10,7 +10,8 @@ use crate::ctl::console::Console;
 use crate::ctl::escape::escaped;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{BAD, FAINT, GOOD, WARN};
-use crate::ctl::words::{counted, time};
+use crate::ctl::words::time;
+use crate::text::counted;
 
 /// Time between two requests.
 const INTERVAL: Duration = Duration::from_millis(500);

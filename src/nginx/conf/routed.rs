@@ -47,6 +47,7 @@ impl RoutedLocation {
             settings: settings.clone(),
         }
     }
+
     /// Notes where its server listens. nginx parses a URI before it knows the host, with `merge_slashes` of the default server,
     /// unless SNI has chosen another.
     pub fn set_listeners(&mut self, listeners: &[Listener]) {

@@ -1,6 +1,6 @@
 //! The busiest tools and domains: request counts, durations and rates of each. A fixed number, whatever tenants do.
 //!
-//! The companion assigns the lines, see `sync::ranking`; workers count in them. A request that ends while its tool's line is
+//! The companion assigns the lines, see [`Ranking`](crate::table::Ranking); workers count in them. A request that ends while its tool's line is
 //! reassigned may be counted for the tool's successor or not at all.
 
 use super::histogram::{DurationHistogram, DurationWords};

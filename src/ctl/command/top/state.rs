@@ -3,8 +3,8 @@
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::Sample;
-use crate::ctl::escape::must_escape;
 use crate::ctl::options::Sort;
+use crate::text::must_escape;
 
 /// Rows that a page key moves.
 const PAGE: usize = 10;

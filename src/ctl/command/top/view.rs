@@ -11,7 +11,7 @@ use super::{HEADINGS, row};
 use crate::ctl::api::{IN_STEP, ToolItem};
 use crate::ctl::escape::escaped;
 use crate::ctl::options::Sort;
-use crate::ctl::words::{count, counted};
+use crate::text::{count, counted};
 
 const KEYS: &str = "q quit   r rate  e errors  l latency  n name   / search   arrows move";
 
