@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::backend_state::BackendState;
 use super::origin::Origins;
+use crate::table::RequestResult;
 
 /// Most bytes of the text that a pattern was searched in.
 const MAX_TESTED_BYTES: usize = 512;
@@ -41,7 +42,7 @@ pub struct Decision {
     /// Host and path as the lookup sees them.
     pub normalized: Normalized,
     /// The result, as in `$urlproxy_result`.
-    pub result: Outcome,
+    pub result: RequestResult,
     /// The reason for the result, in one sentence.
     pub why: String,
     /// The status that urlproxy itself answers with; null if the request is passed to a backend.
@@ -70,22 +71,6 @@ pub enum Mode {
     Subdomain,
     /// The host is the domain.
     Domain,
-}
-
-/// The result of a lookup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// A route of the tool or domain matches.
-    Route,
-    /// `urlproxy_default` serves the request.
-    Default,
-    /// Canonical redirect.
-    Redirect,
-    /// Nothing matches.
-    Miss,
-    /// Not known at the moment.
-    Unready,
 }
 
 /// Host and path as the lookup sees them. Bytes that are not UTF-8 are replaced.

@@ -1,7 +1,8 @@
 //! The reason for a routing decision, in one sentence, from the steps of its lookup.
 
-use super::explain::{Mode, Outcome, PatternTest};
+use super::explain::{Mode, PatternTest};
 use crate::route::Kind;
+use crate::table::RequestResult;
 use crate::text::must_escape;
 
 /// Most characters of a name or path in a sentence.
@@ -67,26 +68,26 @@ pub enum Fallback {
     Backend(String),
 }
 
-/// Why a lookup of `target` with these steps has this outcome.
-pub fn why(outcome: Outcome, target: &Target, fallback: &Fallback, steps: &[Step]) -> String {
-    match outcome {
-        Outcome::Route => last_match(steps),
-        Outcome::Default => match fallback {
+/// Why a lookup of `target` with these steps has this result.
+pub fn why(result: RequestResult, target: &Target, fallback: &Fallback, steps: &[Step]) -> String {
+    match result {
+        RequestResult::Route => last_match(steps),
+        RequestResult::Default => match fallback {
             Fallback::Backend(url) => format!("{}; urlproxy_default is {}", missing(target, steps), quoted(url)),
             _ => format!("{}; urlproxy_default: {}", missing(target, steps), last_match(steps)),
         },
-        Outcome::Redirect => match target {
+        RequestResult::Redirect => match target {
             Target::Tool(tool) => format!("tool {} has its own host: canonical redirect", quoted(tool)),
             _ => "canonical redirect".into(),
         },
-        Outcome::Miss => match target {
+        RequestResult::Miss => match target {
             Target::NoHost(mode) => {
                 let mode = if *mode == Mode::Domain { "domain" } else { "subdomain" };
                 format!("the request has no host, which mode \"{mode}\" needs")
             }
             _ => format!("{}, and {}", missing(target, steps), missing_fallback(fallback, steps)),
         },
-        Outcome::Unready => unready(target, steps),
+        RequestResult::Unready => unready(target, steps),
     }
 }
 
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn each_outcome_has_its_reason() {
+    fn each_result_has_its_reason() {
         let tool = || Target::Tool("hello".into());
         let domain = || Target::Domain("www.example.org".into());
         let other = Target::OtherHost { host: "a.b.org".into(), domain: "b.b.org".into() };
@@ -228,9 +229,9 @@ mod tests {
         let by_default = |of| [of, sought(Kind::Tool, "admin", tried("admin", &[".*"], "/hello/x", true))];
         let no_default = |seen| [absent("hello"), sought(Kind::Tool, "admin", seen)];
         let failing_default = no_default(tried("admin", &["/a"], "/hello/x", false));
-        use Outcome::{Default, Miss, Redirect, Route, Unready};
+        use RequestResult::{Default, Miss, Redirect, Route, Unready};
         let off = Fallback::Off;
-        for (outcome, target, fallback, steps, want) in [
+        for (result, target, fallback, steps, want) in [
             (
                 Route,
                 tool(),
@@ -318,7 +319,7 @@ mod tests {
             (Unready, tool(), &off, &[Step::ContendedRedirect], "the redirect of the tool changed during each read"),
             (Unready, tool(), &off, &[], "the table is not there yet"),
         ] {
-            assert_eq!(why(outcome, &target, fallback, steps), want);
+            assert_eq!(why(result, &target, fallback, steps), want);
         }
     }
 

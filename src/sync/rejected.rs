@@ -237,6 +237,7 @@ mod tests {
         let wrong_type = REASONS.iter().position(|label| *label == "wrong_type").unwrap();
         assert_eq!(table.source().read().rejected[wrong_type], 2);
         rejected.replace(b"prefix:a", vec![]);
+        rejected.noted_at = Some(Instant::now() + Duration::from_secs(3600));
         rejected.show(table);
         assert_eq!(table.notes().rejected().count(), 2, "at most once a second");
         rejected.noted_at = None;

@@ -114,13 +114,13 @@ impl<'a> Asked<'a> {
         let mut route = RequestRoute::new(conf, self.table, path, named);
         look_up(&mut route, self.pool, &target, true, &mut steps)?;
         let Steps(steps) = steps;
-        let (result, status) = match route.outcome {
-            Outcome::Route => (document::Outcome::Route, None),
-            Outcome::Default => (document::Outcome::Default, None),
-            Outcome::Redirect => (document::Outcome::Redirect, Some(NGX_HTTP_TEMPORARY_REDIRECT as u16)),
-            Outcome::Miss => (document::Outcome::Miss, Some(conf.miss_status())),
-            Outcome::NoHost => (document::Outcome::Miss, Some(NGX_HTTP_BAD_REQUEST as u16)),
-            Outcome::Unready => (document::Outcome::Unready, Some(NGX_HTTP_SERVICE_UNAVAILABLE as u16)),
+        let result = route.outcome.result();
+        let status = match route.outcome {
+            Outcome::Route | Outcome::Default => None,
+            Outcome::Redirect => Some(NGX_HTTP_TEMPORARY_REDIRECT as u16),
+            Outcome::Miss => Some(conf.miss_status()),
+            Outcome::NoHost => Some(NGX_HTTP_BAD_REQUEST as u16),
+            Outcome::Unready => Some(NGX_HTTP_SERVICE_UNAVAILABLE as u16),
         };
         let moved = || redirect::location(conf, path, self.written, place.uri.args);
         let why = why::why(result, &describe_target(conf, &target, self.host), &describe_fallback(conf), &steps);

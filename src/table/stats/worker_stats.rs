@@ -1,11 +1,14 @@
 //! What one worker has done: requests by result, and its kept connections.
 
+use serde::Serialize;
+
 use super::histogram::{DurationHistogram, DurationWords};
 use crate::table::StatusClass;
 use crate::table::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How a request was routed; the values of `$urlproxy_result`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RequestResult {
     /// By a route of its tool or domain.
     Route = 0,
