@@ -33,8 +33,8 @@ pub const PAGE: &str = concat!(
 /// the test below prints the new hashes.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-npeRsgNK1OviaznvUEMLHG2utAXZcg1LbLm8urKj7jw='; ",
-    "style-src 'sha256-8eCdpCyIwtxdKjRpxRMi5ttD/dW1qhnOEh8FRcdj3DY='; ",
+    "script-src 'sha256-HGhYHwMice45VaP5FyueM4W3I2Bfyv2U6eft2/SoNIY='; ",
+    "style-src 'sha256-qSDSypq3YxoDZYyBDHlK6YdAesX2R8c+xAuvClpLOAQ='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",
 );

@@ -59,6 +59,8 @@ struct Item {
     milliseconds: u64,
     rate: Option<f64>,
     error_rate: Option<f64>,
+    /// Of late.
+    mean_milliseconds: Option<f64>,
     rejected: usize,
 }
 
@@ -124,7 +126,10 @@ impl ToolsPage {
                 Sort::Rate => self.series.get(&record.counters()).map_or(0, |series| 1 + (series.rate * 1000.0) as u64),
                 Sort::Requests => requests,
                 Sort::Errors => errors,
-                Sort::Latency => (tally.milliseconds * 1000).checked_div(requests).unwrap_or(0),
+                Sort::Latency => {
+                    let mean = self.series.get(&record.counters()).and_then(|series| series.mean_milliseconds);
+                    mean.map_or(0, |mean| 1 + (mean * 1000.0) as u64)
+                }
                 Sort::Name => 0,
             };
             let second = if self.sort == Sort::Name { 0 } else { requests };
@@ -165,6 +170,7 @@ impl ToolsPage {
             milliseconds: tally.milliseconds,
             rate: series.map(|series| series.rate),
             error_rate: series.map(|series| series.error_rate),
+            mean_milliseconds: series.and_then(|series| series.mean_milliseconds),
             rejected: self.rejected.get(&(kind, name.to_vec())).copied().unwrap_or(0),
         })
     }
@@ -259,12 +265,14 @@ mod tests {
         let table = filled();
         assert_eq!(names(&table, "sort=requests&limit=3"), ["alpha", "beta", "gamma"]);
         assert_eq!(names(&table, "sort=errors&limit=2"), ["beta", "alpha"]);
-        assert_eq!(names(&table, "sort=latency&limit=3"), ["gamma", "beta", "alpha"]);
         assert_eq!(names(&table, "sort=name"), ["www.alpha.org", "Delta-alpha", "alpha", "beta", "gamma"]);
         let mut ranking = Ranking::new(table.table(), 4);
         request(&table, "gamma", 50, StatusClass::Success, 1);
         ranking.update(Duration::from_secs(1));
         assert_eq!(names(&table, "limit=2"), ["gamma", "alpha"], "the rate, then the requests");
+        request(&table, "beta", 1, StatusClass::Success, 900);
+        ranking.update(Duration::from_secs(1));
+        assert_eq!(names(&table, "sort=latency&limit=3"), ["beta", "gamma", "alpha"], "of late");
         let shown = asked(&table, "limit=1").unwrap();
         assert!(shown["items"][0]["rate"].as_f64().unwrap() > 1.0, "{shown}");
     }
@@ -278,7 +286,7 @@ mod tests {
         assert_eq!(names(&table, "search=nothing"), Vec::<String>::new());
         let want = json!({
             "kind": "tool", "name": "alpha", "backends": 3, "unavailable": 0, "backend": "http://10.0.0.1:1",
-            "requests": [0, 5, 0, 0, 0], "bytes": 50, "milliseconds": 50, "rate": null, "error_rate": null, "rejected": 0,
+            "requests": [0, 5, 0, 0, 0], "bytes": 50, "milliseconds": 50, "rate": null, "error_rate": null, "mean_milliseconds": null, "rejected": 0,
         });
         assert_eq!(shown["items"][0], want);
     }

@@ -177,15 +177,15 @@ pub struct ToolItem {
     pub backend: Option<String>,
     /// Requests by status class, 1xx to 5xx.
     pub requests: [u64; 5],
-    /// Sum of the requests' durations.
-    #[serde(default)]
-    pub milliseconds: u64,
     /// Requests per second of late; unknown for tools that are not busy.
     #[serde(default)]
     pub rate: Option<f64>,
     /// Responses 5xx per second of late.
     #[serde(default)]
     pub error_rate: Option<f64>,
+    /// Mean duration of late, in milliseconds.
+    #[serde(default)]
+    pub mean_milliseconds: Option<f64>,
 }
 
 /// `/api/rejected`.

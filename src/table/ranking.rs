@@ -24,8 +24,10 @@ struct Seen {
     owner: u64,
     requests: u64,
     errors: u64,
+    milliseconds: u64,
     rate: f64,
     error_rate: f64,
+    time_rate: f64,
     /// No tool or domain has the line: it counts redirects, or its record is withdrawn.
     is_nameless: bool,
 }
@@ -69,7 +71,7 @@ impl<'a> Ranking<'a> {
         }
         for series in self.used() {
             if let Some(seen) = self.seen.get(series.counters() as usize) {
-                series.set_rates(seen.rate, seen.error_rate);
+                series.set_rates(seen.rate, seen.error_rate, seen.time_rate);
             }
         }
     }
@@ -122,7 +124,8 @@ impl<'a> Ranking<'a> {
             }
             let tally = line.tally();
             let (requests, errors) = (tally.by_class.iter().sum(), tally.by_class.last().copied().unwrap_or(0));
-            let new = Seen { owner, requests, errors, ..Seen::default() };
+            let milliseconds = tally.milliseconds;
+            let new = Seen { owner, requests, errors, milliseconds, ..Seen::default() };
             let Some(seen) = self.seen.get_mut(number) else {
                 self.seen.push(new);
                 continue;
@@ -135,9 +138,13 @@ impl<'a> Ranking<'a> {
                 let new = now.saturating_sub(before) as f64 / elapsed.as_secs_f64().max(0.001);
                 old * keep + new * (1.0 - keep)
             };
-            let (rate, error_rate) =
-                (rate(requests, seen.requests, seen.rate), rate(errors, seen.errors, seen.error_rate));
-            *seen = Seen { rate, error_rate, is_nameless: seen.is_nameless, ..new };
+            *seen = Seen {
+                rate: rate(requests, seen.requests, seen.rate),
+                error_rate: rate(errors, seen.errors, seen.error_rate),
+                time_rate: rate(milliseconds, seen.milliseconds, seen.time_rate),
+                is_nameless: seen.is_nameless,
+                ..new
+            };
         }
     }
 
@@ -227,6 +234,7 @@ mod tests {
         let of = |name: &str| table.series().find(|series| series.name() == name.as_bytes()).unwrap();
         assert_eq!((of("b").kind, of("a.org").kind), (Kind::Tool, Kind::Domain));
         assert!((of("b").rate - of("b").error_rate).abs() < 0.01 && of("a").error_rate == 0.0);
+        assert!((of("b").mean_milliseconds.unwrap() - 7.0).abs() < 0.1);
         assert!(of("b").rate > 5.0 && of("b").rate < 20.0, "{}", of("b").rate);
         let series: u64 = table.series().map(|series| series.requests.by_class.iter().sum::<u64>()).sum();
         let others: u64 = table.worker_tally().others.by_class.iter().sum();

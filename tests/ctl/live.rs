@@ -101,7 +101,8 @@ impl Drop for Pty {
 fn tools(names: &[&str]) -> Value {
     let tool = |name: &&str| {
         json!({"name": name, "backends": 2, "unavailable": 1, "backend": "http://10.0.0.1:8000", "requests": [0, 90, 0, 0, 10],
-               "bytes": 1, "milliseconds": 5000, "rate": 12.34, "error_rate": 1.234, "rejected": 0})
+               "bytes": 1, "milliseconds": 99, "rate": 12.34, "error_rate": 1.234, "mean_milliseconds": 49.6,
+               "rejected": 0})
     };
     json!({"table": "tools", "now": 1.0, "matching": names.len(), "items": names.iter().map(tool).collect::<Vec<_>>()})
 }

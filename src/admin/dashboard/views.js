@@ -59,7 +59,7 @@ const COLUMNS = [
   { title: "Backends", class: "wide backends", cell: backendsOf },
   { sort: "rate", title: "Requests/s", class: "n", cell: (tool) => rate(tool.rate) },
   { title: "5xx now", class: "n", cell: (tool) => alarming(tool.error_rate, tool.rate) },
-  { sort: "latency", title: "Mean time", class: "n", cell: (tool) => latency(meanLatency(tool)) },
+  { sort: "latency", title: "Mean time", class: "n", cell: (tool) => latency(tool.mean_milliseconds) },
   { sort: "requests", title: "Requests", class: "n wide", cell: (tool) => count(sum(tool.requests)) },
   { sort: "errors", title: "5xx in all", class: "n wide", cell: (tool) => alarming(failed(tool.requests), sum(tool.requests)) },
 ];
@@ -130,13 +130,12 @@ function recordPage(tool) {
     code(pattern), backendList(backends), originText(Object.hasOwn(tool.origin ?? {}, pattern) && tool.origin[pattern]),
   ]]);
   return [
-    tool.held && el("p", { class: "note warn" }, "Redis no longer has these routes. Their removal is held back."),
     el("dl", { class: "facts" }, facts([
       ["Now", tool.rate === null ? "not among the busiest tools"
         : `${rate(tool.rate)} requests/s${tool.rate > 0 ? `, ${share(tool.error_rate, tool.rate)} of them 5xx` : ""}`],
       ["Requests", `${count(total)}${classes && `: ${classes}`}`],
       ["5xx", share(failed(tool.requests), total), isAlarming(failed(tool.requests), total) ? "warn" : null],
-      ["Mean time", latency(meanLatency(tool))],
+      ["Mean time", `${latency(tool.mean_milliseconds)} now, ${latency(meanLatency(tool))} in all`],
       ["Sent", bytes(tool.bytes)],
       ["Redirect", tool.redirect && "to its canonical host"],
       ["Explain", el("a", { href: example }, "a request that comes here")],

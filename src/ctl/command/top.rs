@@ -86,7 +86,7 @@ fn row(tool: &ToolItem) -> [String; 7] {
         (Some(errors), Some(rate)) if rate > 0.0 => format!("{:.1} %", errors * 100.0 / rate),
         _ => "-".into(),
     };
-    let latency = (tool.milliseconds + requests / 2).checked_div(requests).map_or("-".into(), count);
+    let latency = tool.mean_milliseconds.map_or("-".into(), |mean| count(mean.round() as u64));
     let backends = match tool.unavailable {
         0 => count(tool.backends),
         unavailable => format!("{}, {unavailable} down", count(tool.backends)),

@@ -10,7 +10,7 @@ const TEXT_WORDS: usize = WORDS - 5;
 /// Longest text of a note.
 const TEXT_BYTES: usize = TEXT_WORDS * 8;
 
-/// Eight lines for up to three short texts.
+/// Eight lines for a name, a detail and a text.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Note {
@@ -20,9 +20,9 @@ pub struct Note {
     at: AtomicU64,
     /// The number of a change.
     number: AtomicU64,
-    /// Bytes of the three texts, 16 bits each.
+    /// Bytes of name, detail and text, 16 bits each.
     lengths: AtomicU64,
-    /// `count 32 | has_second 8 | kind 8 | tag 8 | is_used 8`.
+    /// `count 32 | has_detail 8 | kind 8 | tag 8 | is_used 8`.
     meta: AtomicU64,
     text: [AtomicU64; TEXT_WORDS],
 }
@@ -35,9 +35,10 @@ struct Content {
     tag: u8,
     kind: u8,
     count: u32,
-    texts: [Vec<u8>; 2],
-    has_second: bool,
-    third: Vec<u8>,
+    name: Vec<u8>,
+    /// A pattern or a backend.
+    detail: Option<Vec<u8>>,
+    text: Vec<u8>,
 }
 
 /// A rejected route.
@@ -118,9 +119,9 @@ impl Note {
     /// Writes the note. Only for the one companion.
     fn write(&self, content: &Content) {
         let mut text = Vec::with_capacity(TEXT_BYTES);
-        let [first, second] = &content.texts;
+        let detail = content.detail.as_deref().unwrap_or_default();
         let mut lengths = 0u64;
-        for (at, part) in [first, second, &content.third].into_iter().enumerate() {
+        for (at, part) in [&content.name, detail, &content.text].into_iter().enumerate() {
             let part = part.get(..TEXT_BYTES - text.len()).unwrap_or(part);
             text.extend_from_slice(part);
             lengths |= (part.len() as u64) << (16 * at);
@@ -133,7 +134,7 @@ impl Note {
         self.number.store(content.number, Relaxed);
         self.lengths.store(lengths, Relaxed);
         let meta = u64::from(content.count) << 32
-            | u64::from(content.has_second) << 24
+            | u64::from(content.detail.is_some()) << 24
             | u64::from(content.kind) << 16
             | u64::from(content.tag) << 8
             | 1;
@@ -170,17 +171,17 @@ impl Note {
             return None;
         }
         text.truncate(total);
-        let third = text.split_off((length(0) + length(1)).min(total));
-        let second = text.split_off(length(0).min(text.len()));
+        let rest = text.split_off((length(0) + length(1)).min(total));
+        let detail = text.split_off(length(0).min(text.len()));
         Some(Content {
             at,
             number,
             tag: (meta >> 8) as u8,
             kind: (meta >> 16) as u8,
-            has_second: (meta >> 24) as u8 != 0,
             count: (meta >> 32) as u32,
-            texts: [text, second],
-            third,
+            name: text,
+            detail: ((meta >> 24) as u8 != 0).then_some(detail),
+            text: rest,
         })
     }
 }
@@ -207,14 +208,14 @@ impl<'a> Notes<'a> {
     /// Why the source cannot be followed.
     pub fn error(self) -> Option<String> {
         let content = self.notes.first()?.read()?;
-        Some(String::from_utf8_lossy(&content.third).into_owned())
+        Some(String::from_utf8_lossy(&content.text).into_owned())
     }
 
     /// Sets or clears the error. Only for the one companion.
     pub fn set_error(self, text: Option<&str>) {
         let Some(note) = self.notes.first() else { return };
         match text {
-            Some(text) => note.write(&Content { third: text.as_bytes().to_vec(), ..Content::default() }),
+            Some(text) => note.write(&Content { text: text.as_bytes().to_vec(), ..Content::default() }),
             None => note.clear(),
         }
     }
@@ -228,13 +229,12 @@ impl<'a> Notes<'a> {
     pub fn rejected(self) -> impl Iterator<Item = RejectedNote> + use<'a> {
         let notes = self.parts().0.iter().filter_map(Note::read);
         notes.filter_map(|content| {
-            let [name, pattern] = content.texts;
             Some(RejectedNote {
                 kind: kind_of(content.kind)?,
-                name,
-                pattern: content.has_second.then_some(pattern),
+                name: content.name,
+                pattern: content.detail,
                 reason: content.tag,
-                text: String::from_utf8_lossy(&content.third).into_owned(),
+                text: String::from_utf8_lossy(&content.text).into_owned(),
             })
         })
     }
@@ -246,9 +246,9 @@ impl<'a> Notes<'a> {
         note.write(&Content {
             tag: rejected.reason,
             kind: rejected.kind as u8,
-            texts: [rejected.name.clone(), rejected.pattern.clone().unwrap_or_default()],
-            has_second: rejected.pattern.is_some(),
-            third: rejected.text.clone().into_bytes(),
+            name: rejected.name.clone(),
+            detail: rejected.pattern.clone(),
+            text: rejected.text.clone().into_bytes(),
             ..Content::default()
         });
     }
@@ -266,7 +266,7 @@ impl<'a> Notes<'a> {
     /// The change with this number, if it is still kept.
     pub fn change(self, number: u64) -> Option<Change> {
         let content = self.of_change(number)?.read().filter(|content| content.number == number)?;
-        let [name, backend] = content.texts;
+        let backend = content.detail.unwrap_or_default();
         Some(Change {
             number,
             at: content.at,
@@ -276,7 +276,7 @@ impl<'a> Notes<'a> {
                 _ => ChangeKind::Removed,
             },
             kind: kind_of(content.kind)?,
-            name,
+            name: content.name,
             routes: content.count,
             backend: String::from_utf8_lossy(&backend).into_owned(),
         })
@@ -291,7 +291,8 @@ impl<'a> Notes<'a> {
             tag: change.change as u8,
             kind: change.kind as u8,
             count: change.routes,
-            texts: [change.name.clone(), change.backend.clone().into_bytes()],
+            name: change.name.clone(),
+            detail: Some(change.backend.clone().into_bytes()),
             ..Content::default()
         });
     }

@@ -18,9 +18,10 @@ pub const NAME_BYTES: usize = NAME_WORDS * 8;
 pub struct Series {
     label: Label,
     words: DurationWords,
-    /// Requests, and those with a 5xx status, per 1,000 seconds.
+    /// Requests, those with a 5xx status, and milliseconds of all requests, per 1,000 seconds.
     rate: AtomicU64,
     error_rate: AtomicU64,
+    time_rate: AtomicU64,
 }
 
 /// The tool or domain of a line.
@@ -51,6 +52,8 @@ pub struct SeriesView {
     pub rate: f64,
     /// Requests with a 5xx status per second, of late.
     pub error_rate: f64,
+    /// Mean duration of late, in milliseconds; `None` without requests.
+    pub mean_milliseconds: Option<f64>,
 }
 
 impl SeriesView {
@@ -63,7 +66,7 @@ impl SeriesView {
 impl Series {
     pub(in crate::table) fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        Self { label: Label::new(), words: DurationWords::new(), rate: zero(), error_rate: zero() }
+        Self { label: Label::new(), words: DurationWords::new(), rate: zero(), error_rate: zero(), time_rate: zero() }
     }
 
     /// Counts a finished request; `false` if the line belongs to another owner by now.
@@ -90,7 +93,7 @@ impl Series {
     pub(in crate::table) fn assign(&self, owner: u64, counters: u32, kind: Kind, name: &[u8]) {
         self.clear();
         self.words.reset();
-        self.set_rates(0.0, 0.0);
+        self.set_rates(0.0, 0.0, 0.0);
         self.label.assign(owner, counters, kind, name);
     }
 
@@ -100,17 +103,20 @@ impl Series {
     }
 
     /// Records the current rates per second.
-    pub(in crate::table) fn set_rates(&self, requests: f64, errors: f64) {
+    pub(in crate::table) fn set_rates(&self, requests: f64, errors: f64, milliseconds: f64) {
         self.rate.store((requests * 1000.0).round() as u64, Relaxed);
         self.error_rate.store((errors * 1000.0).round() as u64, Relaxed);
+        self.time_rate.store((milliseconds * 1000.0).round() as u64, Relaxed);
     }
 
     /// All values; `None` while the line is unused or being assigned.
     pub fn read(&self) -> Option<SeriesView> {
         let (owner, view) = self.label.read()?;
+        let (rate, time_rate) = (self.rate.load(Relaxed), self.time_rate.load(Relaxed));
         let view = SeriesView {
             requests: self.words.read(),
-            rate: self.rate.load(Relaxed) as f64 / 1000.0,
+            rate: rate as f64 / 1000.0,
+            mean_milliseconds: (rate > 0).then(|| time_rate as f64 / rate as f64),
             error_rate: self.error_rate.load(Relaxed) as f64 / 1000.0,
             ..view
         };
@@ -160,6 +166,7 @@ impl Label {
             requests: DurationHistogram::default(),
             rate: 0.0,
             error_rate: 0.0,
+            mean_milliseconds: None,
         };
         Some((owner, view))
     }
@@ -184,10 +191,11 @@ mod tests {
         assert_eq!(series.read(), None);
         series.assign(7, 3, Kind::Tool, b"hello");
         assert!(series.add(7, StatusClass::Success, 3) && !series.add(8, StatusClass::Success, 3));
-        series.set_rates(1.5, 0.25);
+        series.set_rates(1.5, 0.25, 30.0);
         let view = series.read().unwrap();
         assert_eq!((view.counters, view.kind, view.name(), view.is_truncated), (3, Kind::Tool, &b"hello"[..], false));
         assert_eq!((view.requests.by_class, view.rate, view.error_rate), ([0, 1, 0, 0, 0], 1.5, 0.25));
+        assert_eq!(view.mean_milliseconds, Some(20.0));
         series.assign(8, 4, Kind::Domain, b"a.org");
         let view = series.read().unwrap();
         assert_eq!((view.kind, view.requests, view.rate), (Kind::Domain, DurationHistogram::default(), 0.0));

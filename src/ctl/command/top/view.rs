@@ -119,7 +119,7 @@ mod tests {
     fn screen_shows_health_tools_and_nothing_unsafe() {
         let value = json!({"matching": 2, "items": [
             {"name": "busy\u{1b}[2J\u{202e}", "backends": 2, "unavailable": 1, "backend": "http://10.0.0.1:8000",
-             "requests": [0, 90, 0, 0, 10], "milliseconds": 5000, "rate": 12.34, "error_rate": 1.234},
+             "requests": [0, 90, 0, 0, 10], "milliseconds": 99, "rate": 12.34, "error_rate": 1.234, "mean_milliseconds": 49.6},
             {"name": "quiet", "requests": [0, 0, 0, 0, 0]},
         ]});
         let status = json!({
