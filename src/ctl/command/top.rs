@@ -17,6 +17,9 @@ use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{Cell, TextTable};
 use crate::ctl::words::count;
 
+/// The columns, as in [`row`].
+const HEADINGS: [&str; 7] = ["TOOL", "REQ/S", "ERRORS", "MEAN MS", "REQUESTS", "BACKENDS", "BACKEND"];
+
 /// What one round of requests found.
 #[derive(Debug)]
 struct Sample {
@@ -63,7 +66,7 @@ fn print(console: &mut Console, sample: &Sample) -> Result<(), CtlError> {
         return Ok(());
     }
     console.line(escaped(&sample.status.summary.text))?;
-    let mut table = TextTable::new(&["TOOL", "REQ/S", "ERRORS", "MEAN MS", "REQUESTS", "BACKENDS", "BACKEND"]);
+    let mut table = TextTable::new(&HEADINGS);
     for tool in &sample.tools.items {
         let row = row(tool);
         let [name, rate, errors, latency, requests, backends, backend] = row;

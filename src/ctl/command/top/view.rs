@@ -6,8 +6,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
-use super::row;
 use super::state::State;
+use super::{HEADINGS, row};
 use crate::ctl::api::{IN_STEP, ToolItem};
 use crate::ctl::escape::escaped;
 use crate::ctl::options::Sort;
@@ -66,21 +66,30 @@ fn table(items: &[ToolItem], sort: Sort, has_color: bool) -> Table<'static> {
     };
     let plain = |text: &'static str| Span::styled(text, Style::new().add_modifier(Modifier::BOLD));
     let right = |span: Span<'static>| Cell::from(Line::from(span).alignment(Alignment::Right));
+    let [name, rate, errors, latency, requests, backends, backend] = HEADINGS;
     let heading = Row::new([
-        Cell::from(sorted("TOOL", Sort::Name)),
-        right(sorted("REQ/S", Sort::Rate)),
-        right(sorted("ERRORS", Sort::Errors)),
-        right(sorted("MEAN MS", Sort::Latency)),
-        right(plain("REQUESTS")),
-        right(plain("BACKENDS")),
-        Cell::from(plain("BACKEND")),
+        Cell::from(sorted(name, Sort::Name)),
+        right(sorted(rate, Sort::Rate)),
+        right(sorted(errors, Sort::Errors)),
+        right(sorted(latency, Sort::Latency)),
+        right(plain(requests)),
+        right(plain(backends)),
+        Cell::from(plain(backend)),
     ]);
+    let cells: Vec<_> = items.iter().map(row).collect();
+    // As wide as their content; what is left over is for names and backends.
+    let mut widths = HEADINGS.map(|heading| heading.len());
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let bad = |is_bad: bool| if is_bad { colored(Color::Red, has_color) } else { Style::new() };
     let rows: Vec<_> = items
         .iter()
-        .map(|tool| {
-            let [name, rate, errors, latency, requests, backends, backend] = row(tool);
+        .zip(cells)
+        .map(|(tool, [name, rate, errors, latency, requests, backends, backend])| {
             let has_errors = tool.error_rate.is_some_and(|rate| rate > 0.0);
-            let bad = |is_bad: bool| if is_bad { colored(Color::Red, has_color) } else { Style::new() };
             Row::new([
                 Cell::from(escaped(name)),
                 right(rate.into()),
@@ -92,15 +101,8 @@ fn table(items: &[ToolItem], sort: Sort, has_color: bool) -> Table<'static> {
             ])
         })
         .collect();
-    let widths = [
-        Constraint::Fill(1),
-        Constraint::Length(9),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(13),
-        Constraint::Length(12),
-        Constraint::Fill(1),
-    ];
+    let [_, rate, errors, latency, requests, backends, _] = widths.map(|width| Constraint::Length(width as u16));
+    let widths = [Constraint::Fill(1), rate, errors, latency, requests, backends, Constraint::Fill(1)];
     Table::new(rows, widths).header(heading).row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
 }
 
