@@ -37,13 +37,15 @@ pub fn escaped(text: impl Display) -> String {
 }
 
 /// Whether a terminal may act on the character, or show something else than is there: control characters (C0, DEL, C1), line and
-/// paragraph separators, bidirectional controls (Unicode Standard Annex 9), invisible characters and tags.
+/// paragraph separators, bidirectional controls (Unicode Standard Annex 9), invisible characters (`Default_Ignorable_Code_Point`)
+/// and tags.
 pub fn must_escape(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Writes JSON in which unsafe characters of strings are `\u` escapes: the same value, safe on a terminal.
@@ -134,6 +136,7 @@ mod tests {
             ("a\u{2066}b\u{2069}\u{200b}", "a\\u{2066}b\\u{2069}\\u{200b}"),
             ("line\nend\u{2028}\u{7f}", "line\\u{a}end\\u{2028}\\u{7f}"),
             ("\u{e0041}", "\\u{e0041}"),
+            ("a\u{fe0f}\u{2800}\u{1d173}", "a\\u{fe0f}\\u{2800}\\u{1d173}"),
         ] {
             assert_eq!(escaped(text), want);
         }
