@@ -77,7 +77,7 @@ pub async fn run(store: &Store, console: &mut Console, options: ImportOptions) -
             if done.is_err() {
                 let done = format!("{} of {}", count(progress.position()), counted(total as u64, "line"));
                 progress
-                    .suspend(|| console.note(format_args!("{done} surely written; import again to write the rest")));
+                    .suspend(|| console.note(format_args!("at least {done} written; import again to write the rest")));
             }
             changes.extend(done?);
             progress.inc(1);
