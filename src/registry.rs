@@ -33,7 +33,7 @@ pub use admission::{Admission, NotAllowed, address_towards, is_special};
 pub use cluster::{Applied, CLUSTER, Claim, ClaimOutcome, Registered, SERVICES_KEY, ToolChanges, apply};
 pub use frontend::{compare_frontend, frontend_key, frontend_of, scan_frontends, write_frontend};
 pub use lock::{LOCK_KEY, LockReply, OLD_LOCK_KEY, beat_lock, release_lock};
-pub use operator::{OPERATOR, Replaced, delete_route, delete_tool, replace_with_set, set_redirect};
+pub use operator::{OPERATOR, Replaced, delete_redirect, delete_route, delete_tool, replace_with_set, set_redirect};
 pub use origin::{GRID, GridRoute, Origin, Registrant, grid_routes};
 pub use read::{Admitted, RawRoutes, Rejection, RejectionReason, admit};
 pub use schema::{

@@ -19,6 +19,7 @@ mod watch;
 use super::console::Console;
 use super::options::{Command, Options};
 use super::outcome::{Answer, CtlError};
+use super::settings::Settings;
 
 /// Runs a command.
 ///
@@ -31,7 +32,12 @@ pub async fn execute(options: Options, console: &mut Console) -> Result<Answer, 
         _ => {}
     }
     let settings = options.common.resolve()?;
-    match options.command {
+    let redis = settings.redis_name();
+    ask(options.command, settings, console).await.map_err(|error| error.at(&redis))
+}
+
+async fn ask(command: Command, settings: Settings, console: &mut Console) -> Result<Answer, CtlError> {
+    match command {
         Command::List(list) => list::run(&settings.admin, console, &list).await,
         Command::Lookup { url } => explain::lookup(&settings.admin, console, &url).await,
         Command::Explain { url } => explain::explain(&settings.admin, console, &url).await,

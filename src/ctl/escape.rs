@@ -126,6 +126,7 @@ mod tests {
             ("a\u{2066}b\u{2069}\u{200b}", "a\\u{2066}b\\u{2069}\\u{200b}"),
             ("line\nend\u{2028}\u{7f}", "line\\u{a}end\\u{2028}\\u{7f}"),
             ("\u{e0041}", "\\u{e0041}"),
+            ("a\u{fe0f}\u{2800}\u{1d173}", "a\\u{fe0f}\\u{2800}\\u{1d173}"),
         ] {
             assert_eq!(escaped(text), want);
         }

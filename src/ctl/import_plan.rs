@@ -26,8 +26,8 @@ pub enum Wanted {
         /// Patterns of invalid routes, which are neither written nor deleted, and what is invalid.
         invalid: BTreeMap<String, String>,
     },
-    /// A tool whose backends serve every path.
-    Set(ToolName, Vec<Backend>),
+    /// A tool whose backends serve every path, and its canonical hosts by pattern.
+    Set(ToolName, Vec<Backend>, BTreeMap<String, String>),
     /// A domain.
     Domain(Domain, Vec<Backend>),
 }
@@ -52,6 +52,8 @@ pub enum Step {
     Register(ToolName, Box<WantedRoute>),
     /// Set the canonical host of a pattern.
     Redirect(ToolName, String, String),
+    /// Delete the canonical host of a pattern alone.
+    Unredirect(ToolName, String),
     /// Delete a route of a tool.
     Delete(ToolName, String),
     /// Delete all routes of a tool, because its key changes its type.
@@ -123,10 +125,9 @@ impl Wanted {
             Kind::Tool => {
                 let tool = parse_tool(&line.name)?;
                 if line.set {
-                    if !line.redirect.is_empty() {
-                        return Err(format!("tool {tool:?} is a set and has redirects, expected routes by pattern"));
-                    }
-                    return Ok(Self::Set(tool, backends_of_set(&line)?));
+                    let backends = backends_of_set(&line)?;
+                    let redirects = redirects_of(&tool, line.redirect)?;
+                    return Ok(Self::Set(tool, backends, redirects));
                 }
                 Self::tool(tool, line)
             }
@@ -135,11 +136,7 @@ impl Wanted {
 
     fn tool(tool: ToolName, line: ExportLine) -> Result<Self, String> {
         let ExportLine { routes, redirect, mut origin, .. } = line;
-        let host = |(pattern, host): (String, String)| {
-            Pattern::try_new(&pattern).map_err(|error| error.to_string())?;
-            Ok::<_, String>((pattern, parse_canonical(&tool, &host)?.as_str().to_owned()))
-        };
-        let mut redirect: BTreeMap<_, _> = redirect.into_iter().map(host).collect::<Result<_, _>>()?;
+        let mut redirect = redirects_of(&tool, redirect)?;
         if routes.len() > MAX_ROUTES {
             return Err(format!("tool {tool:?} has {} patterns, expected at most {MAX_ROUTES}", routes.len()));
         }
@@ -170,7 +167,7 @@ impl Wanted {
     /// The kind and the name.
     pub fn name(&self) -> (Kind, Vec<u8>) {
         match self {
-            Self::Tool { tool, .. } | Self::Set(tool, _) => (Kind::Tool, tool.as_bytes().to_vec()),
+            Self::Tool { tool, .. } | Self::Set(tool, ..) => (Kind::Tool, tool.as_bytes().to_vec()),
             Self::Domain(domain, _) => (Kind::Domain, domain.as_str().as_bytes().to_vec()),
         }
     }
@@ -194,14 +191,11 @@ impl Wanted {
                         &none
                     }
                 };
-                let hosts = match find(Kind::Redirect) {
-                    Some(Entry::Hash(hosts)) => hosts,
-                    _ => &none,
-                };
-                plan.tool(tool, routes, redirects, invalid, (before, hosts), replaces);
+                let hosts = hosts_of(find(Kind::Redirect))?;
+                plan.tool(tool, routes, redirects, invalid, (before, hosts.unwrap_or(&none)), replaces);
                 Ok(plan)
             }
-            Self::Set(tool, backends) => {
+            Self::Set(tool, backends, redirects) => {
                 let members = match find(Kind::Tool) {
                     Some(Entry::Set(members)) => Some(members),
                     None => None,
@@ -210,7 +204,12 @@ impl Wanted {
                         None
                     }
                 };
-                Plan::set(("tool", tool.as_str()), backends, members, replaces, |all| Step::Set(tool.clone(), all))
+                let step = |all| Step::Set(tool.clone(), all);
+                let mut plan = Plan::set(("tool", tool.as_str()), backends, members, replaces, step)?;
+                let none = BTreeMap::new();
+                let hosts = hosts_of(find(Kind::Redirect))?;
+                plan.redirects(tool, redirects, hosts.unwrap_or(&none), replaces);
+                Ok(plan)
             }
             Self::Domain(domain, backends) => {
                 let members = match find(Kind::Domain) {
@@ -284,6 +283,31 @@ impl Plan {
         }
     }
 
+    /// The redirects of a set, whose backends stay.
+    fn redirects(&mut self, tool: &ToolName, redirects: &BTreeMap<String, String>, hosts: &Fields, replaces: bool) {
+        let mut add = |pattern: &str, action, before: Option<String>, after: Option<&String>, step| {
+            let [before, after] = [before.as_ref(), after].map(|host| host.map(|host| format!("redirect {host}")));
+            let (name, pattern) = (tool.as_str().to_owned(), pattern.to_owned());
+            self.steps.push((step, Some(Change { kind: "tool", name, pattern, action, before, after, error: None })));
+        };
+        let text = |host: &Vec<u8>| String::from_utf8_lossy(host).into_owned();
+        for (pattern, host) in hosts.iter().filter(|_| replaces) {
+            // A pattern that is not UTF-8 cannot be in the file.
+            let Ok(pattern) = std::str::from_utf8(pattern) else { continue };
+            if !redirects.contains_key(pattern) {
+                add(pattern, "remove", Some(text(host)), None, Step::Unredirect(tool.clone(), pattern.to_owned()));
+            }
+        }
+        for (pattern, host) in redirects {
+            let before = hosts.get(pattern.as_bytes()).map(text);
+            if before.as_ref() == Some(host) {
+                continue;
+            }
+            let action = if before.is_some() { "change" } else { "add" };
+            add(pattern, action, before, Some(host), Step::Redirect(tool.clone(), pattern.clone(), host.clone()));
+        }
+    }
+
     fn set(
         (kind, name): (&'static str, &str),
         backends: &[Backend],
@@ -316,6 +340,24 @@ impl Plan {
             error: None,
         };
         Ok(Self { steps: vec![(step(all.into_iter().collect()), Some(change))], unchanged: 0 })
+    }
+}
+
+/// The canonical hosts by pattern.
+fn redirects_of(tool: &ToolName, redirect: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
+    let host = |(pattern, host): (String, String)| {
+        Pattern::try_new(&pattern).map_err(|error| error.to_string())?;
+        Ok((pattern, parse_canonical(tool, &host)?.as_str().to_owned()))
+    };
+    redirect.into_iter().map(host).collect()
+}
+
+/// The canonical hosts that Redis has; an error if the key cannot be written to.
+fn hosts_of(entry: Option<&Entry>) -> Result<Option<&Fields>, String> {
+    match entry {
+        None => Ok(None),
+        Some(Entry::Hash(hosts)) => Ok(Some(hosts)),
+        Some(_) => Err("the tool's redirects in Redis are no small hash, delete the tool first".into()),
     }
 }
 

@@ -45,24 +45,35 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the table's tools, redirects and domains with their backends
+    #[command(after_help = "Example:\n    urlproxyctl list wiki --kind tool")]
     List(ListOptions),
     /// Print the backends that answer a URL
+    #[command(after_help = "Example:\n    urlproxyctl lookup https://tools.example.org/hello/")]
     Lookup {
         /// URL, or a path that begins with a slash
         url: String,
     },
     /// Explain step by step how a URL is routed
+    #[command(
+        after_help = "Examples:\n    urlproxyctl explain 'https://tools.example.org/hello/x?y=1'\n    urlproxyctl explain /hello/"
+    )]
     Explain {
         /// URL, or a path that begins with a slash
         url: String,
     },
     /// Print the health of the table, its source and its snapshot; exit status 1 unless it is in step with Redis
+    #[command(after_help = "Example:\n    urlproxyctl status --json | jq .summary.state")]
     Status,
     /// List routes that nginx does not serve, with reasons; exit status 1 if there are any
+    #[command(after_help = "Example:\n    urlproxyctl rejected --json | jq -r '.items[].key'")]
     Rejected,
     /// Set a route of a tool in Redis
+    #[command(
+        after_help = "Examples:\n    urlproxyctl set hello '.*' http://10.0.0.1:8000\n    urlproxyctl set hello '^/api/' http://10.0.0.2:8000 --evict"
+    )]
     Set(SetOptions),
     /// Delete a route of a tool from Redis, or all of them
+    #[command(after_help = "Examples:\n    urlproxyctl delete hello '^/api/'\n    urlproxyctl delete hello --yes")]
     Delete {
         /// Tool
         tool: String,
@@ -73,22 +84,31 @@ pub enum Command {
         yes: bool,
     },
     /// Compare Redis, the table and the snapshot; exit status 1 if they differ
+    #[command(after_help = "Example:\n    urlproxyctl diff --snapshot /var/lib/urlproxy/tools.snapshot")]
     Diff {
         /// Snapshot to compare, instead of the one that nginx writes
         #[arg(long, value_name = "FILE")]
         snapshot: Option<PathBuf>,
     },
     /// List entries in Redis that the module refuses, or treats differently from the old Lua; exit status 1 if there are any
+    #[command(
+        after_help = "Example:\n    urlproxyctl check --allow-backend 10.0.0.0/8 172.16.0.0/12 --ignore order,end_anchor"
+    )]
     Check(CheckOptions),
     /// Print all tools and domains in Redis as JSON lines
+    #[command(after_help = "Example:\n    urlproxyctl export --output routes.jsonl")]
     Export {
         /// File to write instead of standard output; replaced when complete
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
     /// Write tools and domains from JSON lines to Redis
+    #[command(
+        after_help = "Examples:\n    urlproxyctl import routes.jsonl --dry-run\n    urlproxyctl import - < routes.jsonl"
+    )]
     Import(ImportOptions),
     /// Print changes of the table as they happen
+    #[command(after_help = "Example:\n    urlproxyctl watch --json | jq -r 'select(.change == \"removed\").name'")]
     Watch {
         /// Begin after this change; without it, with the next one
         #[arg(long, value_name = "NUMBER")]
@@ -98,6 +118,9 @@ pub enum Command {
         count: Option<u64>,
     },
     /// Let nginx withdraw the routes that its withdrawal guard holds; run on nginx's machine, as root
+    #[command(
+        after_help = "Examples:\n    urlproxyctl accept-withdrawal\n    urlproxyctl accept-withdrawal hello frontend:www.example.org"
+    )]
     AcceptWithdrawal {
         /// Tools, or keys such as frontend:www.example.org; everything that is held without them
         #[arg(value_name = "TOOL")]
@@ -107,8 +130,12 @@ pub enum Command {
         timeout: Duration,
     },
     /// Show the busiest tools, live; in a pipe, one table per interval
+    #[command(after_help = "Examples:\n    urlproxyctl top --sort errors\n    urlproxyctl top --count 1 | head")]
     Top(TopOptions),
     /// Print a completion script; of this program, or another one of urlproxy
+    #[command(
+        after_help = "Examples:\n    urlproxyctl completions bash > /etc/bash_completion.d/urlproxyctl\n    urlproxyctl completions zsh kube2proxy"
+    )]
     Completions {
         /// Shell
         shell: Shell,
@@ -117,6 +144,7 @@ pub enum Command {
         program: Option<String>,
     },
     /// Print a man page in roff; of this program, or another one of urlproxy
+    #[command(after_help = "Example:\n    urlproxyctl man proxylistener | man -l -")]
     Man {
         /// Program
         #[arg(value_parser = program_names())]
@@ -303,6 +331,19 @@ mod tests {
             let own = command.get_arguments().filter(|arg| !arg.is_global_set() && arg.get_id() != "help");
             for option in own.filter_map(clap::Arg::get_long) {
                 assert!(row.contains(&format!("--{option}")), "{name} --{option}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        for command in definition().get_subcommands().filter(|command| command.get_name() != "help") {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<_> = help.lines().filter_map(|line| line.trim().strip_prefix("urlproxyctl ")).collect();
+            assert!(!examples.is_empty(), "{}", command.get_name());
+            for example in examples {
+                let own = example.split(['|', '>', '<']).next().unwrap().trim().replace('\'', "");
+                assert!(parse(&own).is_ok() && own.starts_with(command.get_name()), "{example}");
             }
         }
     }

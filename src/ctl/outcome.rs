@@ -48,6 +48,14 @@ pub enum CtlError {
     /// Redis did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The same, with the server's URL without its password.
+    #[error("{error} at {url} (--redis)")]
+    StoreAt {
+        /// Why.
+        error: StoreError,
+        /// The server.
+        url: String,
+    },
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -65,6 +73,14 @@ impl CtlError {
     /// A failure.
     pub fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
+    }
+
+    /// Names the server in an error of Redis.
+    pub fn at(self, url: &str) -> Self {
+        match self {
+            Self::Store(error) => Self::StoreAt { error, url: url.to_owned() },
+            error => error,
+        }
     }
 
     /// Whether the reader of standard output has left, as `head` does: no reason to complain.

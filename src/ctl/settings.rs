@@ -73,6 +73,11 @@ impl CommonOptions {
 }
 
 impl Settings {
+    /// The URL of Redis without its password; empty if it is invalid.
+    pub fn redis_name(&self) -> String {
+        self.redis.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
     /// A connection to Redis, which is made at the first request.
     ///
     /// # Errors

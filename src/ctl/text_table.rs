@@ -16,6 +16,9 @@ pub const WARN: Style = AnsiColor::Yellow.on_default();
 /// Details.
 pub const FAINT: Style = Style::new().dimmed();
 
+/// Widest column, in cells of the terminal. One long value must not pad all rows to its length.
+const MAX_WIDTH: usize = 80;
+
 /// One cell: escaped text, and its style.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
@@ -76,7 +79,7 @@ impl TextTable {
         let mut widths = vec![0; self.headings.len()];
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.text.width());
+                *width = (*width).max(cell.text.width()).min(MAX_WIDTH);
             }
         }
         rows.iter().map(|row| line(row, &widths)).collect()
@@ -106,6 +109,16 @@ mod tests {
 
     fn plain(table: &TextTable) -> Vec<String> {
         table.lines().iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect()
+    }
+
+    #[test]
+    fn a_long_value_does_not_pad_the_other_rows() {
+        let mut table = TextTable::new(&["TOOL", "BACKEND"]);
+        table.add([Cell::text("x".repeat(70_000)), Cell::text("b")]);
+        table.add([Cell::text("a"), Cell::text("b")]);
+        let lines = plain(&table);
+        assert!(lines[1].ends_with("x  b"));
+        assert_eq!(lines[2].len(), MAX_WIDTH + 3);
     }
 
     #[test]

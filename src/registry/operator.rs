@@ -85,6 +85,13 @@ pub fn replace_with_set(tool: &ToolName, backends: &[Backend]) -> Call<Replaced>
     on_routes_of(&REPLACE_WITH_SET, tool, &urls.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
+/// Deletes the canonical host of a tool's pattern.
+pub fn delete_redirect(tool: &ToolName, pattern: &str) -> Cmd {
+    let mut command = redis::cmd("HDEL");
+    command.arg(redirects_key(tool.as_bytes())).arg(pattern);
+    command
+}
+
 /// Sets the canonical host of a tool's pattern that need not have a route.
 pub fn set_redirect(tool: &ToolName, pattern: &str, host: &str) -> Cmd {
     let mut command = redis::cmd("HSET");

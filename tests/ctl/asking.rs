@@ -206,7 +206,10 @@ fn exit_status_tells_usage_from_unreachable() {
         "{run:?}"
     );
     let run = ctl(&["export", "--redis", "redis://127.0.0.1:1"]).expect(2);
-    assert!(run.stderr.starts_with("urlproxyctl: ") && run.stderr.contains("asking Redis"), "{run:?}");
+    assert!(
+        run.stderr.starts_with("urlproxyctl: ") && run.stderr.contains("at redis://127.0.0.1:1/0 (--redis)"),
+        "{run:?}"
+    );
     for args in [
         &["status", "--admin", "ftp://x"][..],
         &["export", "--redis", "nonsense"],

@@ -84,6 +84,40 @@ fn an_export_restores_an_empty_redis() {
 }
 
 #[test]
+fn sets_with_redirects_and_unreadable_origins_can_be_imported_again() {
+    let redis = filled();
+    redis.cli(&["HSET", "redirect:set", ".*", "set.a.org", "/x", "set.b.org"]);
+    redis.cli(&["HSET", "origin:moved", ".*", r#"{"source":"x","owner":"y","host":"z","since":1e400}"#]);
+    let lines = change(&redis, &["export"]).expect(0).stdout;
+    redis.cli(&["DEL", "origin:moved"]);
+    let before = dump(&redis);
+    redis.cli(&["FLUSHALL"]);
+    import(&redis, &lines, &[]).expect(0);
+    assert_eq!(dump(&redis), before);
+    redis.cli(&["HSET", "redirect:set", ".*", "set.c.org", "/y", "set.b.org"]);
+    let run = import(&redis, &lines, &["--replace"]).expect(0);
+    assert!(run.stdout.contains("0 added, 1 changed, 1 removed, 5 unchanged"), "{run:?}");
+    assert_eq!(dump(&redis), before);
+}
+
+#[test]
+fn redirects_of_another_type_are_found_before_the_first_write() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["SET", "redirect:a", "x"]);
+    let lines = ["a", "b"].map(|tool| {
+        let url = format!("http://10.0.0.1:{}", tool.len());
+        json!({"kind": "tool", "name": tool, "routes": [{"pattern": ".*", "backends": [url]}]}).to_string()
+    });
+    let run = import(&redis, &lines.join("\n"), &[]).expect(64);
+    assert!(run.stderr.contains("line 1: the tool's redirects in Redis are no small hash"), "{run:?}");
+    assert_eq!(redis.cli(&["DBSIZE"]), "1");
+    let run = change(&redis, &["set", "a", ".*", "http://10.0.0.1:1"]).expect(1);
+    assert!(run.stdout.starts_with("refused: the tool's routes or redirects in Redis are no hash"), "{run:?}");
+    change(&redis, &["delete", "a", "--yes"]).expect(0);
+    import(&redis, &lines[0], &[]).expect(0);
+}
+
+#[test]
 fn keys_that_cannot_be_exported_are_named() {
     let redis = filled();
     redis.cli(&["SET", "prefix:broken", "x"]);

@@ -31,7 +31,7 @@ type Routes = BTreeMap<String, BTreeSet<String>>;
 type Side = BTreeMap<(Kind, Vec<u8>), Routes>;
 
 /// A key that differs.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Difference {
     kind: &'static str,
     name: String,
@@ -46,12 +46,28 @@ struct Difference {
     snapshot: Option<Routes>,
 }
 
+impl Difference {
+    /// Clears what was found between two sides that have both moved on since: the key changes all the time, and the second side
+    /// follows the first. Returns whether anything is left.
+    fn stays(&mut self, first: &Self) -> bool {
+        if first.table_is.is_none() || first.redis != self.redis && first.table != self.table {
+            self.table_is = None;
+        }
+        if first.snapshot_is.is_none() || first.table != self.table && first.snapshot != self.snapshot {
+            self.snapshot_is = None;
+        }
+        self.table_is.is_some() || self.snapshot_is.is_some()
+    }
+}
+
 /// The three sides at one time.
 struct Sides {
     redis: Side,
     table: Side,
     snapshot: Option<Side>,
     rejected: BTreeSet<(Kind, Vec<u8>)>,
+    /// Keys in Redis that are too large to be read: nginx serves some of their routes, and rejects the rest.
+    too_large: BTreeSet<(Kind, Vec<u8>)>,
 }
 
 /// Prints keys that differ; negative if there are any, apart from rejected routes.
@@ -71,7 +87,8 @@ pub async fn run(settings: Settings, console: &mut Console, file: Option<PathBuf
         }
     };
     let mut sides = read(&admin, &store, console, snapshot).await?;
-    let mut differences = sides.differences();
+    let first = sides.differences();
+    let mut differences = first.clone();
     for round in 0..SNAPSHOT_ROUNDS {
         let is_snapshots = differences.values().any(|difference| difference.snapshot_is.is_some());
         if differences.is_empty() || round > 0 && !is_snapshots {
@@ -83,9 +100,10 @@ pub async fn run(settings: Settings, console: &mut Console, file: Option<PathBuf
             _ => None,
         };
         sides = read(&admin, &store, console, snapshot).await?;
-        let before: BTreeSet<_> = differences.into_keys().collect();
+        let before = differences;
         differences = sides.differences();
-        differences.retain(|key, _| before.contains(key));
+        differences.retain(|key, _| before.contains_key(key));
+        differences.retain(|key, difference| first.get(key).is_some_and(|first| difference.stays(first)));
     }
     let is_same = differences.values().all(|difference| difference.rejected);
     let listed: Vec<_> = differences.into_values().collect();
@@ -114,9 +132,11 @@ async fn read(
     snapshot: Option<Side>,
 ) -> Result<Sides, CtlError> {
     let progress = console.progress("keys read", None);
-    let mut redis = Side::new();
+    let (mut redis, mut too_large) = (Side::new(), BTreeSet::new());
     for ((kind, name), entry) in read_all(store, |keys| progress.inc(keys)).await? {
-        if let Some(routes) = routes_of(kind, &name, &entry) {
+        if matches!(entry, Entry::TooLarge(_)) {
+            too_large.insert((kind, name));
+        } else if let Some(routes) = routes_of(kind, &name, &entry) {
             redis.insert((kind, name), routes);
         }
     }
@@ -135,7 +155,7 @@ async fn read(
     let rejected = rejected.items.iter().filter_map(|item| split_key(item.key.as_bytes()));
     let rejected = rejected.map(|(kind, name)| (kind, name.to_vec())).collect();
     progress.finish_and_clear();
-    Ok(Sides { redis, table, snapshot, rejected })
+    Ok(Sides { redis, table, snapshot, rejected, too_large })
 }
 
 /// The routes that a key should have in the table; `None` for a key that has no place there.
@@ -194,6 +214,9 @@ impl Sides {
 
     /// Whether the module rejects routes of the key, and the table has no others than Redis.
     fn is_rejected(&self, key: &(Kind, Vec<u8>)) -> bool {
+        if self.too_large.contains(key) {
+            return true;
+        }
         let (Some(redis), true) = (self.redis.get(key), self.rejected.contains(key)) else { return false };
         let is_known = |(pattern, urls): (&String, &BTreeSet<String>)| {
             redis.get(pattern).is_some_and(|expected| urls.is_subset(expected))
@@ -284,9 +307,10 @@ mod tests {
     fn keys_are_missing_extra_or_different() {
         let sides = Sides {
             redis: side(&[("same", "a"), ("moved", "a"), ("new", "a"), ("bad", "a")]),
-            table: side(&[("same", "a"), ("moved", "b"), ("held", "a")]),
-            snapshot: Some(side(&[("same", "a"), ("moved", "b"), ("old", "a")])),
+            table: side(&[("same", "a"), ("moved", "b"), ("held", "a"), ("large", "a")]),
+            snapshot: Some(side(&[("same", "a"), ("moved", "b"), ("old", "a"), ("large", "a")])),
             rejected: BTreeSet::from([(Kind::Tool, b"bad".to_vec())]),
+            too_large: BTreeSet::from([(Kind::Tool, b"large".to_vec())]),
         };
         let found: Vec<_> = sides
             .differences()
@@ -299,11 +323,34 @@ mod tests {
             [
                 ("bad", Some("missing"), None, true),
                 ("held", Some("extra"), Some("missing"), false),
+                ("large", Some("extra"), None, true),
                 ("moved", Some("different"), None, false),
                 ("new", Some("missing"), None, false),
                 ("old", None, Some("extra"), false),
             ]
         );
+    }
+
+    #[test]
+    fn a_side_that_follows_is_no_difference() {
+        let difference = |redis: &str, table: &str, snapshot: &str| {
+            let sides = Sides {
+                redis: side(&[("a", redis)]),
+                table: side(&[("a", table)]),
+                snapshot: Some(side(&[("a", snapshot)])),
+                rejected: BTreeSet::new(),
+                too_large: BTreeSet::new(),
+            };
+            sides.differences().into_values().next().unwrap()
+        };
+        let found = |first: Difference, mut later: Difference| {
+            later.stays(&first).then_some((later.table_is, later.snapshot_is))
+        };
+        let different = Some("different");
+        assert_eq!(found(difference("2", "1", "0"), difference("4", "3", "2")), None);
+        assert_eq!(found(difference("2", "1", "0"), difference("4", "1", "1")), Some((different, None)));
+        assert_eq!(found(difference("2", "2", "0"), difference("4", "4", "0")), Some((None, different)));
+        assert_eq!(found(difference("2", "1", "1"), difference("2", "1", "1")), Some((different, None)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use hyper::Uri;
 use serde_json::Value;
 
 use crate::clock;
-use crate::ctl::admin_client::AdminClient;
+use crate::ctl::admin_client::{AdminClient, AdminError};
 use crate::ctl::api::{Decision, Explanation};
 use crate::ctl::console::Console;
 use crate::ctl::escape::{Escaped, escaped};
@@ -71,7 +71,14 @@ async fn ask(admin: &AdminClient, url: &str) -> Result<(Value, Explanation), Ctl
     let host = host.as_deref().map(|host| ("host", host));
     let parameters: Vec<_> = host.into_iter().chain([("uri", uri.as_str())]).collect();
     let path = "api/explain";
-    let value = admin.get(path, &parameters).await?;
+    let value = match admin.get(path, &parameters).await {
+        // The request line is the operator's: nginx refuses it.
+        Err(AdminError::Status { status: 400, error, .. }) => return Err(CtlError::usage(error)),
+        Err(AdminError::Status { status: 414, .. }) => {
+            return Err(CtlError::usage(format!("URL has {} bytes, expected fewer: nginx refuses it", url.len())));
+        }
+        value => value?,
+    };
     let explanation = admin.read(path, value.clone())?;
     Ok((value, explanation))
 }

@@ -12,6 +12,7 @@ use crate::ctl::export_line::ExportLine;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entries, Entry, read_all, read_origins};
 use crate::daemon::Store;
+use crate::registry::Origin;
 use crate::route::Kind;
 use crate::text::counted;
 
@@ -87,7 +88,10 @@ fn line(entries: &Entries, kind: Kind, name: &[u8], origins: BTreeMap<Vec<u8>, V
     };
     // An origin is information only: an unreadable one is left out.
     let origin = origins.iter().filter(|_| kind == Kind::Tool);
-    let origin = origin.filter_map(|(pattern, origin)| Some((text(pattern)?, serde_json::from_slice(origin).ok()?)));
+    let origin = origin.filter_map(|(pattern, origin)| {
+        let origin: Origin = serde_json::from_slice(origin).ok()?;
+        Some((text(pattern)?, serde_json::to_value(origin).ok()?))
+    });
     Some(ExportLine { kind, name: text(name)?, set, routes, redirect, origin: origin.collect() })
 }
 

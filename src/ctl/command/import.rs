@@ -10,7 +10,7 @@ use futures_util::stream;
 use serde::Serialize;
 use serde_json::json;
 
-use super::set::{operators_origin, refusal};
+use super::set::{WRONG_TYPE, operators_origin, refusal};
 use crate::ctl::console::Console;
 use crate::ctl::escape::escaped;
 use crate::ctl::export_line::ExportLine;
@@ -19,9 +19,10 @@ use crate::ctl::options::ImportOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::read_some;
 use crate::ctl::text_table::{BAD, GOOD, WARN};
-use crate::daemon::{Reading, Store};
+use crate::daemon::{Reading, Store, StoreError, is_wrong_type};
 use crate::registry::{
-    Ownership, Registration, delete_route, delete_tool, register, replace_with_set, set_redirect, write_frontend,
+    Ownership, Registration, delete_redirect, delete_route, delete_tool, register, replace_with_set, set_redirect,
+    write_frontend,
 };
 use crate::route::{Backend, Kind};
 use crate::text::{count, counted};
@@ -68,10 +69,16 @@ pub async fn run(store: &Store, console: &mut Console, options: ImportOptions) -
     let changes = if options.dry_run {
         plans.into_iter().flat_map(|plan| plan.steps).filter_map(|(_, change)| change).collect()
     } else {
-        let progress = console.progress("importing", Some(plans.len() as u64));
+        let total = plans.len();
+        let progress = console.progress("importing", Some(total as u64));
         let mut written = stream::iter(plans).map(|plan| write(store, plan)).buffered(AT_ONCE);
         let mut changes = Vec::new();
         while let Some(done) = written.next().await {
+            if done.is_err() {
+                let done = format!("{} of {}", count(progress.position()), counted(total as u64, "line"));
+                progress
+                    .suspend(|| console.note(format_args!("at least {done} written; import again to write the rest")));
+            }
             changes.extend(done?);
             progress.inc(1);
         }
@@ -126,7 +133,11 @@ fn read(path: &Path) -> Result<(Lines, Vec<Invalid>), CtlError> {
 async fn write(store: &Store, plan: Plan) -> Result<Vec<Change>, CtlError> {
     let mut changes = Vec::new();
     for (step, change) in plan.steps {
-        let error = take(store, step).await?;
+        let error = match take(store, step).await {
+            // The key has changed its type since it was read.
+            Err(CtlError::Store(StoreError::Redis(error))) if is_wrong_type(&error) => Some(WRONG_TYPE.to_owned()),
+            taken => taken?,
+        };
         changes.extend(change.map(|change| Change { error, ..change }));
     }
     Ok(changes)
@@ -140,10 +151,17 @@ async fn take(store: &Store, step: Step) -> Result<Option<String>, CtlError> {
             let canonical = route.canonical.as_deref();
             let call = register(&tool, &route.pattern, &route.backend, canonical, &origin, Ownership::Unproven);
             let outcome = store.commit(&call.map_err(CtlError::failed)?).await?;
-            return Ok((!matches!(outcome, Registration::Done { .. })).then(|| refusal(&outcome)));
+            return Ok(match outcome {
+                Registration::Done { .. } => None,
+                Registration::AddressHeld(other) => Some(format!("tool {other:?} is routed to this backend")),
+                outcome => Some(refusal(&outcome)),
+            });
         }
         Step::Redirect(tool, pattern, host) => {
             store.commit(&Reading::<_, i64>::new(set_redirect(&tool, &pattern, &host))).await?;
+        }
+        Step::Unredirect(tool, pattern) => {
+            store.commit(&Reading::<_, i64>::new(delete_redirect(&tool, &pattern))).await?;
         }
         Step::Delete(tool, pattern) => _ = store.commit(&delete_route(&tool, &pattern)).await?,
         Step::Clear(tool) => _ = store.commit(&delete_tool(&tool)).await?,

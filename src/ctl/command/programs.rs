@@ -70,6 +70,9 @@ fn render_command(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Resul
     man.render_synopsis_section(&mut section)?;
     man.render_description_section(&mut section)?;
     man.render_options_section(&mut section)?;
+    if command.get_after_help().is_some() {
+        man.render_extra_section(&mut section)?;
+    }
     // Sections of the program are above, these are below its command.
     page.extend(String::from_utf8_lossy(&section).replace(".SH ", ".SS ").bytes());
     for inner in command.get_subcommands() {

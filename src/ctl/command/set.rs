@@ -8,9 +8,13 @@ use crate::ctl::console::Console;
 use crate::ctl::escape::escaped;
 use crate::ctl::options::SetOptions;
 use crate::ctl::outcome::{Answer, CtlError};
-use crate::daemon::Store;
+use crate::daemon::{Store, StoreError, is_wrong_type};
 use crate::registry::{OPERATOR, Origin, Ownership, Registration, register};
 use crate::route::{Backend, Domain, MAX_ROUTES, Pattern};
+
+/// Why a route cannot be written to a key.
+pub const WRONG_TYPE: &str =
+    "the tool's routes or redirects in Redis are no hash; urlproxyctl delete TOOL removes them";
 
 /// Writes the route; negative if Redis has a reason to refuse it.
 pub async fn run(store: &Store, console: &mut Console, options: SetOptions) -> Result<Answer, CtlError> {
@@ -23,22 +27,26 @@ pub async fn run(store: &Store, console: &mut Console, options: SetOptions) -> R
     let ownership = if options.evict { Ownership::Proven } else { Ownership::Unproven };
     let origin = operators_origin(&backend);
     let call = register(&tool, &pattern, &backend, canonical, &origin, ownership).map_err(CtlError::failed)?;
-    let outcome = store.commit(&call).await?;
+    let outcome = match store.commit(&call).await {
+        Err(StoreError::Redis(error)) if is_wrong_type(&error) => Err(WRONG_TYPE.to_owned()),
+        outcome => Ok(outcome?),
+    };
     let (is_set, text) = match &outcome {
-        Registration::Done { evicted, is_new } => {
+        Ok(Registration::Done { evicted, is_new }) => {
             let verb = if *is_new { "set" } else { "unchanged" };
             let evicted = evicted.as_ref().map(|other| format!("; tool {other:?} lost its route to this backend"));
             (true, format!("{verb}: {} {} {backend}{}", tool, pattern.as_str(), evicted.unwrap_or_default()))
         }
-        refused => (false, format!("refused: {}", refusal(refused))),
+        Ok(refused) => (false, format!("refused: {}", refusal(refused))),
+        Err(error) => (false, format!("refused: {error}")),
     };
     if console.is_json {
         let (result, evicted) = match &outcome {
-            Registration::Done { evicted, is_new: true } => ("set", evicted.as_deref()),
-            Registration::Done { evicted, is_new: false } => ("unchanged", evicted.as_deref()),
+            Ok(Registration::Done { evicted, is_new: true }) => ("set", evicted.as_deref()),
+            Ok(Registration::Done { evicted, is_new: false }) => ("unchanged", evicted.as_deref()),
             _ => ("refused", None),
         };
-        let error = (!is_set).then(|| refusal(&outcome));
+        let error = (!is_set).then(|| outcome.as_ref().map_or_else(String::clone, refusal));
         let (tool, pattern, backend) = (tool.as_str(), pattern.as_str(), backend.to_string());
         console.json(&json!({
             "tool": tool, "pattern": pattern, "backend": backend, "canonical": canonical,
