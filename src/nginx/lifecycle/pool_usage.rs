@@ -17,7 +17,8 @@ impl Task for PublishPoolUsage {
 
 /// Publishes the number of idle connections and the usage since the last time.
 pub(super) fn publish() {
-    let Some(main) = Cycle::running().and_then(Cycle::main_conf).filter(|_| process::is_worker()) else { return };
+    let Some(cycle) = Cycle::running().filter(|_| process::is_worker()) else { return };
+    let Some(main) = cycle.main_conf() else { return };
     let (mut idle, mut reused, mut opened, mut evicted) = (0, 0, 0, 0);
     for (connections, usage) in main.keepalives().filter_map(|keepalive| keepalive.take_usage()) {
         idle += connections as u64;
@@ -32,6 +33,13 @@ pub(super) fn publish() {
             if !process::is_exiting() {
                 worker.set_idle(idle);
             }
+        }
+        // Before a reload there may have been more workers.
+        if process::is_first_worker()
+            && !process::is_exiting()
+            && let Some(workers) = process::count(cycle)
+        {
+            table.forget_workers_from(workers);
         }
     }
 }
