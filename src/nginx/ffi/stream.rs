@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The stream waits in one of two ways, as nginx's own responses do. For the client: nginx calls the request's
-//! `write_event_handler`, or the timer `send_timeout` expires. For other requests: the stream's own event is posted to nginx's
-//! next iteration.
+//! `write_event_handler`, or the timer `send_timeout` expires. For other requests: the stream's own event is posted to one of
+//! nginx's next iterations, see [`super::turns`].
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -26,6 +26,7 @@ use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
 use super::event::Event;
 use super::panic_guard::catch_panic;
 use super::request::Request;
+use super::turns;
 use crate::admin::page::{CHUNK_BYTES, Step};
 
 /// A timer beside the posted event, far longer than an iteration: an exiting worker without any timer would exit.
@@ -302,10 +303,10 @@ impl Handle {
         None
     }
 
-    /// Continues in nginx's next iteration, after it has polled for events.
+    /// Continues in one of nginx's next iterations, when it is this stream's turn, after nginx has polled for events.
     fn yield_to_others(self) {
         self.stop_client_timer();
-        self.event().post_next();
+        turns::join(self.event());
         self.event().start_timer(KEEP_WORKER_MILLISECONDS);
     }
 
@@ -358,7 +359,7 @@ impl Handle {
     }
 
     fn cancel_event(self) {
-        self.event().withdraw();
+        turns::leave(self.event());
         self.event().stop_timer();
     }
 }
@@ -373,7 +374,7 @@ unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
     }
 }
 
-/// Called in the iteration after [`Handle::yield_to_others`].
+/// Called at the stream's turn, after [`Handle::yield_to_others`].
 unsafe extern "C" fn on_posted(event: *mut ngx_event_t) {
     let Some(raw) = NonNull::new(event.cast::<Stream>()) else { return };
     let stream = Handle { raw };
