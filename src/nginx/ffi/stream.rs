@@ -97,7 +97,7 @@ impl Request<'_> {
         }
         // SAFETY: nginx is processing the request.
         unsafe { (*r).write_event_handler = Some(ON_WRITABLE) };
-        stream.advance();
+        stream.advance(false);
         Status::NGX_DONE
     }
 }
@@ -194,10 +194,11 @@ impl Handle {
         self.is_active() && self.write_event().is_some_and(Event::is_delayed)
     }
 
-    /// Makes or sends a part of the body, and arranges what follows. The stream may be freed afterwards.
-    fn advance(self) {
+    /// Makes or sends a part of the body, and arranges what follows. The stream may be freed afterwards. Without a turn, a part
+    /// that takes long is not made yet: many clients may send requests, or become writable, in the same iteration.
+    fn advance(self, has_turn: bool) {
         self.cancel_event();
-        match catch_panic(Next::Finish(Status::NGX_ERROR.0), || self.run()) {
+        match catch_panic(Next::Finish(Status::NGX_ERROR.0), || self.run(has_turn)) {
             Next::Yield => self.yield_to_others(),
             Next::Pause => self.pause(),
             Next::Wait => self.wait_for_client(),
@@ -206,7 +207,7 @@ impl Handle {
     }
 
     /// Makes or sends a part of the body.
-    fn run(self) -> Next {
+    fn run(self, has_turn: bool) -> Next {
         if self.is_active() && self.write_event().is_some_and(Event::has_expired) && !self.is_delayed() {
             // SAFETY: a request has a connection for its whole life.
             unsafe { &mut *self.connection() }.set_timedout(1);
@@ -221,7 +222,14 @@ impl Handle {
         {
             return next;
         }
-        self.make()
+        if has_turn || self.is_made() { self.make() } else { Next::Yield }
+    }
+
+    /// Whether the whole body exists already.
+    fn is_made(self) -> bool {
+        // SAFETY: nginx does not use it.
+        let Stream { source, .. } = unsafe { &*self.raw.as_ptr() };
+        source.as_ref().is_none_or(|source| source.known_length().is_some())
     }
 
     /// Runs one step of the source, and sends the chunk if it is full or the last.
@@ -370,7 +378,7 @@ const ON_WRITABLE: unsafe extern "C" fn(*mut ngx_http_request_t) = on_writable;
 unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
     // SAFETY: nginx passes the request and processes it during the call.
     if let Some(stream) = Handle::of(unsafe { Request::from_raw(r) }) {
-        stream.advance();
+        stream.advance(false);
     }
 }
 
@@ -391,7 +399,7 @@ unsafe extern "C" fn on_posted(event: *mut ngx_event_t) {
     let log = unsafe { (*log).data }.cast::<ngx_http_log_ctx_t>();
     // SAFETY: the log of a client connection has the context of nginx's http module.
     unsafe { (*log).current_request = r };
-    stream.advance();
+    stream.advance(true);
     // SAFETY: nginx keeps the memory of a connection, also of a closed one.
     unsafe { ngx_http_run_posted_requests(connection) };
 }
