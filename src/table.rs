@@ -167,6 +167,11 @@ impl<'a> Table<'a> {
         self.workers.get(number & self.workers.len().wrapping_sub(1))
     }
 
+    /// Forgets the idle connections of workers with this number and above, which are gone. Their totals stay.
+    pub fn forget_workers_from(&self, number: usize) {
+        self.workers.iter().skip(number).for_each(|worker| worker.set_idle(0));
+    }
+
     /// The sum of all workers' statistics.
     pub fn worker_tally(&self) -> WorkerTally {
         let mut tally = WorkerTally::default();

@@ -2,6 +2,7 @@
 use lib 't/lib';
 use UrlproxyTest 'no_plan';
 
+use IO::Select ();
 use IO::Socket::UNIX ();
 use POSIX ();
 use Time::HiRes ();
@@ -110,6 +111,30 @@ cmp_ok($count, '>', 10, 'requests beside the long answers');
 # Generous, for a busy machine and a debug build.
 cmp_ok($longest, '<', 2, 'seconds for the slowest of them');
 UrlproxyTest::diag(sprintf 'longest of %d requests: %.1f ms', $count, 1000 * $longest);
+
+
+
+=== many long answers delay other requests no more than one
+--- perl
+my $child = fork // die "fork: $!\n";
+if (!$child) {
+    my $clients = IO::Select->new(map { start_ask('GET /list') } 1 .. 60);
+    while (my @ready = $clients->can_read(60)) {
+        for my $client (@ready) { sysread($client, my $bytes, 1 << 20) or $clients->remove($client) }
+    }
+    POSIX::_exit($clients->count);
+}
+my ($client, $count) = (to_nginx(), 0);
+until (waitpid $child, POSIX::WNOHANG()) {
+    send_bytes($client, "GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
+    answer($client)->{status} == 204 or die 'not 204';
+    if (++$count % 500 == 0) { $client = to_nginx() }
+}
+is($?, 0, 'all answers end');
+# 60 answers of 20 parts, with requests between the parts: if each answer's part were made in turn without a look at other
+# requests, there would be some 20 of them.
+cmp_ok($count, '>', 200, 'requests beside the long answers');
+UrlproxyTest::diag("$count requests");
 
 
 

@@ -49,6 +49,12 @@ impl<T: Serialize> Page for WithOrigins<T> {
         json::value(out, &self.value);
         Step::Done
     }
+
+    fn release(&mut self, table: &Table<'_>) {
+        if let Some((ticket, _)) = self.question.take() {
+            table.questions().forget(ticket);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -94,5 +100,17 @@ mod tests {
         asked.question = asked.question.map(|(ticket, _)| (ticket, Instant::now()));
         assert_eq!(step(&table, &mut asked), (Step::Done, r#"{"origins":null}"#.to_owned()));
         assert_eq!(table.table().questions().open().count(), 0, "forgotten");
+    }
+
+    #[test]
+    fn questions_of_clients_that_went_away_are_free_at_once() {
+        let table = TestTable::new(10);
+        table.table().source().set_connected(true, 1);
+        let most = table.table().capacity().questions;
+        for round in 0..3 {
+            let mut asked: Vec<_> = (0..most).map(|_| page(&table, Some(b"a"))).collect();
+            assert_eq!(table.table().questions().open().count(), most, "{round}");
+            asked.iter_mut().for_each(|page| page.release(&table.table()));
+        }
     }
 }

@@ -34,6 +34,10 @@ pub trait Page {
     fn known_length(&self) -> Option<usize> {
         None
     }
+
+    /// Gives back what the page holds in the table. Called at the end of each request: the client may be gone before
+    /// [`Step::Done`].
+    fn release(&mut self, _: &Table<'_>) {}
 }
 
 impl Page for Box<dyn Page> {
@@ -43,6 +47,10 @@ impl Page for Box<dyn Page> {
 
     fn known_length(&self) -> Option<usize> {
         self.as_ref().known_length()
+    }
+
+    fn release(&mut self, table: &Table<'_>) {
+        self.as_mut().release(table);
     }
 }
 

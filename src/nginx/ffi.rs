@@ -34,6 +34,7 @@ pub(super) mod server_block;
 pub(super) mod sockaddr;
 pub(super) mod stream;
 pub(super) mod timer;
+mod turns;
 pub(super) mod upstream;
 pub(super) mod upstream_block;
 pub(super) mod uri;

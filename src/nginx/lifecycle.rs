@@ -66,7 +66,8 @@ pub(super) fn init_process(cycle: Cycle<'_>) {
     crate::redis_client::forget_lookups();
     let Some(main) = cycle.main_conf() else { return };
     limit_kept_connections(main);
-    if process::is_worker() && main.tables().next().is_some() && main.keepalives().next().is_some() {
+    // Also without `urlproxy_keepalive`: a former configuration may have had it.
+    if process::is_worker() && main.tables().next().is_some() {
         timer::start::<PublishPoolUsage>(cycle);
     }
     if process::is_first_worker() && main.tables().next().is_some() {
@@ -77,7 +78,7 @@ pub(super) fn init_process(cycle: Cycle<'_>) {
 
 /// In each process, at exit.
 pub(super) fn exit_process() {
-    pool_usage::end();
+    pool_usage::publish();
     companions::stop_all();
 }
 

@@ -14,6 +14,8 @@ use crate::table::{Change, ChangeKind, Table, Writer};
 const QUIET: Duration = Duration::from_secs(1);
 /// Most keys that are remembered; further keys are noted at each change.
 const MAX_REMEMBERED: usize = 10_000;
+/// Shortest time between two looks at all remembered keys, for pending changes: pushes may come much more often.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// When a key was last noted.
 #[derive(Debug)]
@@ -27,7 +29,10 @@ struct Noted {
 #[derive(Debug, Default)]
 pub(super) struct ChangeLog {
     noted: HashMap<RouteKey, Noted>,
-    has_pending: bool,
+    /// When keys were last forgotten. A full scan may change many thousands of keys within [`QUIET`].
+    pruned_at: Option<Instant>,
+    /// When a pending change may be noted; `None` without one.
+    flush_at: Option<Instant>,
     /// Set during a first load: that is no change.
     pub is_silent: bool,
 }
@@ -43,12 +48,11 @@ impl ChangeLog {
             && now.saturating_duration_since(noted.at) < QUIET
         {
             noted.pending = Some(change);
-            self.has_pending = true;
+            let due = noted.at + QUIET;
+            self.flush_at = Some(self.flush_at.map_or(due, |at| at.min(due)));
             return;
         }
-        if self.noted.len() >= MAX_REMEMBERED {
-            self.noted.retain(|_, noted| noted.pending.is_some() || noted.at.elapsed() < QUIET);
-        }
+        self.prune(now);
         if self.noted.len() < MAX_REMEMBERED {
             self.noted.insert(key.clone(), Noted { at: now, pending: None });
         }
@@ -57,17 +61,26 @@ impl ChangeLog {
         add(table, key, change, routes.len(), backend);
     }
 
+    /// Forgets keys that have not changed of late, if there are too many.
+    fn prune(&mut self, now: Instant) {
+        let is_due = self.pruned_at.is_none_or(|at| now.saturating_duration_since(at) >= QUIET);
+        if self.noted.len() >= MAX_REMEMBERED && is_due {
+            self.pruned_at = Some(now);
+            self.noted.retain(|_, noted| noted.pending.is_some() || now.saturating_duration_since(noted.at) < QUIET);
+        }
+    }
+
     /// Notes the current state of keys whose changes were too frequent.
     pub fn flush(&mut self, writer: &mut Writer<'_>) {
-        if !self.has_pending {
+        let now = Instant::now();
+        if self.flush_at.is_none_or(|at| at > now) {
             return;
         }
-        self.has_pending = false;
-        let now = Instant::now();
+        self.flush_at = None;
         for (key, noted) in &mut self.noted {
             let Some(change) = noted.pending else { continue };
             if now.saturating_duration_since(noted.at) < QUIET {
-                self.has_pending = true;
+                self.flush_at = Some(now + FLUSH_INTERVAL);
                 continue;
             }
             *noted = Noted { at: now, pending: None };
@@ -136,6 +149,28 @@ mod tests {
         log.flush(&mut writer);
         let last = ("a".to_owned(), "changed", 1, "http://10.0.0.1:5".to_owned());
         assert_eq!(changes(table), [first, other, last]);
+    }
+
+    #[test]
+    fn many_changes_at_once_look_for_old_keys_once() {
+        let owned = OwnedTable::new(CAPACITY);
+        let mut log = ChangeLog::default();
+        let mut note = |number: usize| {
+            let key = RouteKey::try_new(Kind::Tool, number.to_string().as_bytes()).unwrap();
+            log.note(owned.table(), &key, ChangeKind::Added, &[]);
+            // Long ago, for the next look.
+            if let Some(noted) = log.noted.get_mut(&key) {
+                noted.at = noted.at.checked_sub(2 * QUIET).unwrap();
+            }
+            (log.noted.len(), log.pruned_at)
+        };
+        (0..MAX_REMEMBERED - 1).for_each(|number| _ = note(number));
+        assert_eq!(note(MAX_REMEMBERED), (MAX_REMEMBERED, None));
+        let (left, pruned_at) = note(MAX_REMEMBERED + 1);
+        assert!(left == 1 && pruned_at.is_some(), "{left}");
+        (2..MAX_REMEMBERED + 1).for_each(|number| _ = note(MAX_REMEMBERED + number));
+        assert_eq!(note(3 * MAX_REMEMBERED), (MAX_REMEMBERED, pruned_at), "not twice within a second");
+        assert_eq!(owned.table().source().read().changes, 2 * MAX_REMEMBERED as u64 + 1, "all are noted");
     }
 
     #[test]

@@ -28,9 +28,12 @@ impl Reconciler<'_> {
         if patterns.is_empty() {
             return Ok(None);
         }
+        let Some(patterns) = self.short_origins(connection, name, patterns)? else { return Ok(None) };
+        if patterns.is_empty() {
+            return Ok(Some("{}".into()));
+        }
         connection.send(&cmd("HMGET").arg(origin_key(name)).arg(&patterns).get_packed_command())?;
         let origins = connection.reply(|reply| {
-            // Without the right to read the key, or with a key of another type, it is unknown.
             let Reply::Array(values) = reply else { return None };
             let mut origins = Map::new();
             for (pattern, value) in patterns.iter().zip(&values) {
@@ -43,5 +46,31 @@ impl Reconciler<'_> {
             Some(Value::Object(origins).to_string())
         })?;
         Ok(origins.filter(|text| text.len() <= ANSWER_BYTES))
+    }
+
+    /// The patterns whose origins are short enough for an answer: a value of megabytes would delay the following of routes, and
+    /// above a limit end the connection. `None` without the right to read the key, or with a key of another type.
+    fn short_origins(
+        &mut self,
+        connection: &mut Connection<'_>,
+        name: &[u8],
+        mut patterns: Vec<Vec<u8>>,
+    ) -> Result<Option<Vec<Vec<u8>>>, ScanError> {
+        let key = origin_key(name);
+        let mut commands = Vec::new();
+        for pattern in &patterns {
+            cmd("HSTRLEN").arg(&key).arg(pattern).write_packed_command(&mut commands);
+        }
+        connection.send(&commands)?;
+        let mut lengths = Vec::with_capacity(patterns.len());
+        for _ in &patterns {
+            lengths.push(connection.reply(|reply| if let Reply::Integer(bytes) = reply { Some(bytes) } else { None })?);
+        }
+        let lengths: Option<Vec<i64>> = lengths.into_iter().collect();
+        Ok(lengths.map(|lengths| {
+            let mut lengths = lengths.into_iter();
+            patterns.retain(|_| lengths.next().is_some_and(|bytes| (1..=ANSWER_BYTES as i64).contains(&bytes)));
+            patterns
+        }))
     }
 }

@@ -338,7 +338,7 @@ fn a_replica_that_starts_empty_withdraws_nothing() {
 }
 
 /// The rights that docs/operations.md documents.
-const RIGHTS: &str = "%R~prefix:* %R~redirect:* %R~frontend:* %R~origin:* +ping +select +scan +hgetall +hlen +hmget +smembers +client|tracking +client|setname +memory|usage +role";
+const RIGHTS: &str = "%R~prefix:* %R~redirect:* %R~frontend:* %R~origin:* +ping +select +scan +hgetall +hlen +hmget +hstrlen +smembers +client|tracking +client|setname +memory|usage +role";
 
 #[test]
 fn documented_acl_rights_are_necessary_and_sufficient() {

@@ -104,13 +104,21 @@ fn origins_are_looked_up_when_a_worker_asks() {
         "/gone",
         "{}",
     ]);
+    // Above the largest value that the connection accepts.
+    redis.cli(&["SETRANGE", "large", "2000000", "x"]);
+    redis.cli(&["EVAL", "redis.call('HSET', 'origin:c', '.*', redis.call('GET', 'large'), '/x', '{}')", "0"]);
+    redis.cli(&["HSET", "prefix:c", ".*", "http://10.0.0.1:1", "/x", "http://10.0.0.1:2"]);
     redis.cli(&["SET", "origin:b", "of another type"]);
     redis.cli(&["HSET", "prefix:b", ".*", "http://10.0.0.1:1"]);
     observe(&settings(&redis.url()), |table| {
         wait_for("the first load", || table.source().read().is_connected);
-        for (name, want) in
-            [("a", r#"{".*":{"owner":"p.a","source":"proxylistener"}}"#), ("b", ""), ("none", ""), ("/", "")]
-        {
+        for (name, want) in [
+            ("a", r#"{".*":{"owner":"p.a","source":"proxylistener"}}"#),
+            ("b", ""),
+            ("c", r#"{"/x":{}}"#),
+            ("none", ""),
+            ("/", ""),
+        ] {
             let ticket = table.questions().ask(name.as_bytes(), 1).unwrap();
             let mut reply = Reply::Pending;
             wait_for("an answer", || {
@@ -124,6 +132,8 @@ fn origins_are_looked_up_when_a_worker_asks() {
             ("a /x", "http://10.0.0.1:2"),
             ("a /y", "http://10.0.0.1:2"),
             ("b .*", "http://10.0.0.1:1"),
+            ("c .*", "http://10.0.0.1:1"),
+            ("c /x", "http://10.0.0.1:2"),
         ];
         assert_eq!(routes(table), map(&want), "the connection is intact");
         assert_eq!(table.source().read().failures, 0);

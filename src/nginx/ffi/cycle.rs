@@ -100,14 +100,23 @@ impl<'c> Cycle<'c> {
     /// The uid of the workers, if it can differ from the master's: only a master that runs as root changes it.
     pub fn worker_uid(self) -> Option<u32> {
         let is_root = rustix::process::geteuid().is_root();
+        self.core_conf().map(|conf| conf.user).filter(|_| is_root)
+    }
+
+    /// `worker_processes`: the number of workers, unless there is no master.
+    pub fn worker_processes(self) -> Option<usize> {
+        self.core_conf().and_then(|conf| usize::try_from(conf.worker_processes).ok())
+    }
+
+    /// The settings of nginx's core module.
+    fn core_conf(self) -> Option<&'c ngx_core_conf_t> {
         let module = &raw const ngx_core_module;
         // SAFETY: nginx assigns module indices before it creates a cycle.
         let index = unsafe { (*module).index };
         // SAFETY: a cycle has settings of each core module at its index.
         let slot = unsafe { *self.as_ref().conf_ctx.wrapping_add(index) };
         // SAFETY: the core module's settings have this type and live as long as the cycle.
-        let conf = unsafe { slot.cast::<ngx_core_conf_t>().as_ref() };
-        conf.map(|conf| conf.user).filter(|_| is_root)
+        unsafe { slot.cast::<ngx_core_conf_t>().as_ref() }
     }
 }
 

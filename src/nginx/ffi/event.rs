@@ -29,6 +29,11 @@ impl Event<'_> {
         unsafe { self.raw.as_ref() }
     }
 
+    /// The event itself.
+    pub fn as_raw(self) -> NonNull<ngx_event_t> {
+        self.raw
+    }
+
     /// Whether the timer has expired.
     pub fn has_expired(self) -> bool {
         self.as_ref().timedout() != 0

@@ -10,6 +10,8 @@ use nginx_sys::{
     sigpending, sigprocmask, sigset_t,
 };
 
+use super::cycle::Cycle;
+
 /// Whether this is `nginx -t`, which must not use the network, write files or wait.
 pub(in crate::nginx) fn is_test() -> bool {
     // SAFETY: nginx writes it before it reads the configuration.
@@ -36,6 +38,13 @@ pub(in crate::nginx) fn is_worker() -> bool {
 pub(in crate::nginx) fn number() -> usize {
     // SAFETY: nginx writes it before it calls the hooks of a process.
     unsafe { ngx_worker }
+}
+
+/// The number of workers, 1 for a single process.
+pub(in crate::nginx) fn count(cycle: Cycle<'_>) -> Option<usize> {
+    // SAFETY: nginx writes it before it calls the hooks of a process.
+    let process = unsafe { ngx_process } as u32;
+    if process == NGX_PROCESS_SINGLE { Some(1) } else { cycle.worker_processes() }
 }
 
 /// Whether the worker is draining: a new generation has taken over.

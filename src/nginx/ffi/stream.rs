@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The stream waits in one of two ways, as nginx's own responses do. For the client: nginx calls the request's
-//! `write_event_handler`, or the timer `send_timeout` expires. For other requests: the stream's own event is posted to nginx's
-//! next iteration.
+//! `write_event_handler`, or the timer `send_timeout` expires. For other requests: the stream's own event is posted to one of
+//! nginx's next iterations, see [`super::turns`].
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -26,6 +26,7 @@ use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
 use super::event::Event;
 use super::panic_guard::catch_panic;
 use super::request::Request;
+use super::turns;
 use crate::admin::page::{CHUNK_BYTES, Step};
 
 /// A timer beside the posted event, far longer than an iteration: an exiting worker without any timer would exit.
@@ -96,7 +97,7 @@ impl Request<'_> {
         }
         // SAFETY: nginx is processing the request.
         unsafe { (*r).write_event_handler = Some(ON_WRITABLE) };
-        stream.advance();
+        stream.advance(false);
         Status::NGX_DONE
     }
 }
@@ -193,10 +194,11 @@ impl Handle {
         self.is_active() && self.write_event().is_some_and(Event::is_delayed)
     }
 
-    /// Makes or sends a part of the body, and arranges what follows. The stream may be freed afterwards.
-    fn advance(self) {
+    /// Makes or sends a part of the body, and arranges what follows. The stream may be freed afterwards. Without a turn, a part
+    /// that takes long is not made yet: many clients may send requests, or become writable, in the same iteration.
+    fn advance(self, has_turn: bool) {
         self.cancel_event();
-        match catch_panic(Next::Finish(Status::NGX_ERROR.0), || self.run()) {
+        match catch_panic(Next::Finish(Status::NGX_ERROR.0), || self.run(has_turn)) {
             Next::Yield => self.yield_to_others(),
             Next::Pause => self.pause(),
             Next::Wait => self.wait_for_client(),
@@ -205,7 +207,7 @@ impl Handle {
     }
 
     /// Makes or sends a part of the body.
-    fn run(self) -> Next {
+    fn run(self, has_turn: bool) -> Next {
         if self.is_active() && self.write_event().is_some_and(Event::has_expired) && !self.is_delayed() {
             // SAFETY: a request has a connection for its whole life.
             unsafe { &mut *self.connection() }.set_timedout(1);
@@ -220,7 +222,14 @@ impl Handle {
         {
             return next;
         }
-        self.make()
+        if has_turn || self.is_made() { self.make() } else { Next::Yield }
+    }
+
+    /// Whether the whole body exists already.
+    fn is_made(self) -> bool {
+        // SAFETY: nginx does not use it.
+        let Stream { source, .. } = unsafe { &*self.raw.as_ptr() };
+        source.as_ref().is_none_or(|source| source.known_length().is_some())
     }
 
     /// Runs one step of the source, and sends the chunk if it is full or the last.
@@ -302,10 +311,10 @@ impl Handle {
         None
     }
 
-    /// Continues in nginx's next iteration, after it has polled for events.
+    /// Continues in one of nginx's next iterations, when it is this stream's turn, after nginx has polled for events.
     fn yield_to_others(self) {
         self.stop_client_timer();
-        self.event().post_next();
+        turns::join(self.event());
         self.event().start_timer(KEEP_WORKER_MILLISECONDS);
     }
 
@@ -358,7 +367,7 @@ impl Handle {
     }
 
     fn cancel_event(self) {
-        self.event().withdraw();
+        turns::leave(self.event());
         self.event().stop_timer();
     }
 }
@@ -369,11 +378,11 @@ const ON_WRITABLE: unsafe extern "C" fn(*mut ngx_http_request_t) = on_writable;
 unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
     // SAFETY: nginx passes the request and processes it during the call.
     if let Some(stream) = Handle::of(unsafe { Request::from_raw(r) }) {
-        stream.advance();
+        stream.advance(false);
     }
 }
 
-/// Called in the iteration after [`Handle::yield_to_others`].
+/// Called at the stream's turn, after [`Handle::yield_to_others`].
 unsafe extern "C" fn on_posted(event: *mut ngx_event_t) {
     let Some(raw) = NonNull::new(event.cast::<Stream>()) else { return };
     let stream = Handle { raw };
@@ -390,7 +399,7 @@ unsafe extern "C" fn on_posted(event: *mut ngx_event_t) {
     let log = unsafe { (*log).data }.cast::<ngx_http_log_ctx_t>();
     // SAFETY: the log of a client connection has the context of nginx's http module.
     unsafe { (*log).current_request = r };
-    stream.advance();
+    stream.advance(true);
     // SAFETY: nginx keeps the memory of a connection, also of a closed one.
     unsafe { ngx_http_run_posted_requests(connection) };
 }

@@ -1,9 +1,8 @@
 //! Publishes the usage of this worker's kept connections in the statistics of all tables: an upstream may serve several.
 
 use crate::nginx::ffi::cycle::Cycle;
-use crate::nginx::ffi::process::{self, is_exiting};
+use crate::nginx::ffi::process;
 use crate::nginx::ffi::timer::Task;
-use crate::table::WorkerStats;
 
 /// The periodic task.
 pub(super) struct PublishPoolUsage;
@@ -12,20 +11,14 @@ impl Task for PublishPoolUsage {
     const EVERY: usize = 1000;
 
     fn run() {
-        publish(is_exiting());
+        publish();
     }
 }
 
-/// Publishes the usage a last time. A worker of the next generation with the same number publishes its own within a second.
-pub(super) fn end() {
-    publish(true);
-    each_worker(|worker| worker.set_idle(0));
-}
-
-/// Publishes the usage since the last time and, unless it is draining, the number of idle connections of this worker: a worker
-/// of the next generation may have its number by now.
-fn publish(is_draining: bool) {
-    let Some(main) = Cycle::running().and_then(Cycle::main_conf) else { return };
+/// Publishes the number of idle connections and the usage since the last time.
+pub(super) fn publish() {
+    let Some(cycle) = Cycle::running().filter(|_| process::is_worker()) else { return };
+    let Some(main) = cycle.main_conf() else { return };
     let (mut idle, mut reused, mut opened, mut evicted) = (0, 0, 0, 0);
     for (connections, usage) in main.keepalives().filter_map(|keepalive| keepalive.take_usage()) {
         idle += connections as u64;
@@ -33,17 +26,20 @@ fn publish(is_draining: bool) {
         opened += usage.opened;
         evicted += usage.evicted;
     }
-    each_worker(|worker| {
-        worker.add_connections(reused, opened, evicted);
-        if !is_draining {
-            worker.set_idle(idle);
+    for table in main.tables().filter_map(|table| table.table.get()) {
+        if let Some(worker) = table.worker(process::number()) {
+            worker.add_connections(reused, opened, evicted);
+            // A worker of the next generation may have this number by now.
+            if !process::is_exiting() {
+                worker.set_idle(idle);
+            }
         }
-    });
-}
-
-/// This worker's statistics in each table.
-fn each_worker(f: impl Fn(&WorkerStats)) {
-    let Some(main) = Cycle::running().and_then(Cycle::main_conf).filter(|_| process::is_worker()) else { return };
-    let tables = main.tables().filter_map(|table| table.table.get());
-    tables.filter_map(|table| table.worker(process::number())).for_each(f);
+        // Before a reload there may have been more workers.
+        if process::is_first_worker()
+            && !process::is_exiting()
+            && let Some(workers) = process::count(cycle)
+        {
+            table.forget_workers_from(workers);
+        }
+    }
 }

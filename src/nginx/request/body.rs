@@ -7,7 +7,7 @@ use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::stream::Source;
 
 /// A page, and the table that it reads.
-pub(super) struct TableBody<P> {
+pub(super) struct TableBody<P: Page> {
     page: P,
     conf: Rc<TableConf>,
 }
@@ -15,6 +15,14 @@ pub(super) struct TableBody<P> {
 impl<P: Page> TableBody<P> {
     pub fn new(page: P, conf: Rc<TableConf>) -> Self {
         Self { page, conf }
+    }
+}
+
+impl<P: Page> Drop for TableBody<P> {
+    fn drop(&mut self) {
+        if let Some(table) = self.conf.table.get() {
+            self.page.release(table);
+        }
     }
 }
 
