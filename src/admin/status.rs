@@ -216,6 +216,11 @@ fn summary(about: &About, header: &Header, source: &SourceView, held: Option<&He
     let since = source.since.map_or_else(String::new, |at| format!(" for {}", since_then(at)));
     let age = header.age_seconds(now / 1000);
     let (state, text) = match header.loaded_from() {
+        // The first attempt has neither failed nor ended.
+        None if source.since.is_none() => (
+            State::Loading,
+            "Not loaded: reading routes from Redis; requests are answered with 503 until then.".to_owned(),
+        ),
         None => (
             State::Loading,
             "Not loaded: Redis has not answered since nginx started; requests are answered with 503.".to_owned(),
@@ -292,6 +297,8 @@ mod tests {
         let table = TestTable::new(10);
         let (state, text) = summary_of(&about(NOW * 1000), &table);
         assert_eq!(state, "loading");
+        assert!(text.starts_with("Not loaded: reading routes from Redis"), "{text}");
+        let (_, text) = summaries(&table, false, NOW);
         assert!(text.starts_with("Not loaded: Redis has not answered"), "{text}");
         table.publish(Kind::Tool, "hello", &[(".*", &["http://10.0.0.1:80"])]);
         table.mark_restored(NOW - 3600);
