@@ -298,7 +298,7 @@ mod tests {
         let (state, text) = summary_of(&about(NOW * 1000), &table);
         assert_eq!(state, "loading");
         assert!(text.starts_with("Not loaded: reading routes from Redis"), "{text}");
-        let (_, text) = summaries(&table, false, NOW);
+        let (_, text) = summaries(&table, false, NOW - 240);
         assert!(text.starts_with("Not loaded: Redis has not answered"), "{text}");
         table.publish(Kind::Tool, "hello", &[(".*", &["http://10.0.0.1:80"])]);
         table.mark_restored(NOW - 3600);

@@ -146,6 +146,7 @@ mod tests {
         let other = ("b".to_owned(), "removed", 0, String::new());
         assert_eq!(changes(table), [first.clone(), other.clone()]);
         log.noted.get_mut(&key("a")).unwrap().at = Instant::now().checked_sub(QUIET).unwrap();
+        log.flush_at = Some(Instant::now());
         log.flush(&mut writer);
         let last = ("a".to_owned(), "changed", 1, "http://10.0.0.1:5".to_owned());
         assert_eq!(changes(table), [first, other, last]);
