@@ -30,7 +30,6 @@ mod health;
 mod layout;
 mod memory;
 mod proof;
-#[cfg(not(loom))]
 mod ranking;
 mod reader;
 mod record;
@@ -46,7 +45,6 @@ pub use counters::{Counters, StatusClass, Tally};
 pub use health::{Availability, Health, HealthKey, HealthSettings};
 pub use layout::{Capacity, Header, LayoutError, LoadedFrom, MAX_RECORD_BYTES};
 pub use memory::OwnedTable;
-#[cfg(not(loom))]
 pub use ranking::Ranking;
 pub use reader::{Lookup, Scratch};
 pub use record::{BackendView, HostView, Record, RouteView, Version, backend_bytes, record_bytes, route_bytes};

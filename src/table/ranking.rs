@@ -175,7 +175,7 @@ impl<'a> Ranking<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::route::{Pattern, Route, RouteKey};
