@@ -62,7 +62,7 @@ fn find_host(table: Table<'_>, host: &[u8], scratch: &mut Scratch) -> bool {
 
 /// The capacity of a zone just large enough for `count` records of `bytes` bytes each.
 fn capacity(count: usize, bytes: usize) -> Capacity {
-    Capacity::of_bytes(count * bytes + (1 << 20)).unwrap_or_else(|e| panic!("{e}"))
+    Capacity::of_bytes(count * bytes + (4 << 20)).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn filled(count: usize, bytes: usize, key: impl Fn(usize) -> RouteKey) -> OwnedTable {
