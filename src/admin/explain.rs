@@ -100,7 +100,7 @@ pub struct PatternTest {
 }
 
 impl Explanation {
-    /// The tool whose route is chosen by the best match.
+    /// The tool of the route that the best match chooses.
     pub fn chosen_tool(&self) -> Option<&str> {
         self.decisions.first()?.routed_tool()
     }

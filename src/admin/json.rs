@@ -21,7 +21,7 @@ pub fn value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _ = serde_json::to_writer(out, value);
 }
 
-/// Appends an array, whose items `write` appends.
+/// Appends an array; `write` appends each item.
 pub fn list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
     out.push(b'[');
     for (at, item) in items.enumerate() {
