@@ -9,7 +9,7 @@
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
 //! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor -> grid` (the list of active proxies), `ctl -> sync` (admission
 //! and snapshots), `ctl -> grid|kube|monitor|domains` (their command lines). `withdrawal_guard` stands between `registry` and its
-//! callers; `redis_client`, `clock`, `text` and `units` depend on no other module.
+//! callers; `web_type` (the site's types of web service), `redis_client`, `clock`, `text` and `units` depend on no other module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
 #[cfg(all(feature = "module", not(loom)))]
@@ -37,6 +37,8 @@ pub mod sync;
 pub mod table;
 pub mod text;
 pub mod units;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod web_type;
 pub mod withdrawal_guard;
 
 #[cfg(all(feature = "module", not(loom)))]
