@@ -29,6 +29,8 @@ mod keepalive;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod kube;
 #[cfg(all(feature = "daemons", not(loom)))]
+mod kube_client;
+#[cfg(all(feature = "daemons", not(loom)))]
 pub mod monitor;
 pub mod redis_client;
 pub mod registry;
