@@ -81,6 +81,12 @@ pub enum ApiError {
         /// What is wrong.
         error: String,
     },
+    /// An object that is being deleted does not go.
+    #[error("an older {what} is still being deleted; try again later")]
+    StillThere {
+        /// The object.
+        what: String,
+    },
     /// The request cannot be built.
     #[error("{error} while {doing}")]
     Unsendable {

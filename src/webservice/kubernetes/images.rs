@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
-use serde_saphyr::{budget, options};
+
+use crate::tenant::parse_yaml;
 
 /// The largest text, in bytes: what a ConfigMap can hold.
 const MAX_BYTES: usize = 1 << 20;
@@ -138,9 +139,8 @@ impl Images {
     pub fn read(config_map: &ConfigMap, key: &str) -> Result<Self, ImagesError> {
         let metadata = &config_map.metadata;
         let [namespace, name] = [&metadata.namespace, &metadata.name].map(|text| text.as_deref().unwrap_or_default());
-        let (config_map, key) = (format!("{namespace}/{name}"), (config_map.data.as_ref(), key.to_owned()));
-        let (data, key) = key;
-        let Some(text) = data.and_then(|data| data.get(&key)) else {
+        let (data, config_map, key) = (&config_map.data, format!("{namespace}/{name}"), key.to_owned());
+        let Some(text) = data.as_ref().and_then(|data| data.get(&key)) else {
             return Err(ImagesError::NoKey { config_map, key });
         };
         if text.len() > MAX_BYTES {
@@ -150,23 +150,7 @@ impl Images {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let options = options! {
-            budget: budget! {
-                max_anchors: 0,
-                max_aliases: 0,
-                max_documents: 1,
-                max_depth: 16,
-                max_events: 50_000,
-                max_nodes: 50_000,
-                max_merge_keys: 0,
-            },
-            with_snippet: false,
-        };
-        let entries: BTreeMap<String, Entry> =
-            serde_saphyr::from_str_with_options(text, options).map_err(|error: serde_saphyr::Error| {
-                let text = error.to_string();
-                text.lines().next().unwrap_or_default().chars().take(200).collect::<String>()
-            })?;
+        let entries: BTreeMap<String, Entry> = parse_yaml(text)?.unwrap_or_default();
         let mut images = Self::default();
         for (name, mut entry) in entries {
             let Some(variant) = entry.variants.remove("webservice") else { continue };

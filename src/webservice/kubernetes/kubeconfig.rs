@@ -1,7 +1,5 @@
 //! The tool's credentials: `~/.kube/config`, and the files that it names.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +9,9 @@ use hyper::Uri;
 use hyper::header::{HeaderValue, USER_AGENT};
 use kube::Config;
 use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use rustix::fs::{Mode, OFlags};
-use serde_saphyr::{budget, options};
 
 use crate::kube_client::{ProxyError, ProxyVariables, proxy_in};
+use crate::tenant::{FileProblem, TenantFile, parse_yaml};
 
 /// The file, below the home.
 const PATH: &str = ".kube/config";
@@ -29,20 +26,14 @@ pub enum CredentialsError {
     /// There is no such file.
     #[error("{0:?} does not exist; ask the operators for the tool's Kubernetes credentials, or use --backend=gridengine")]
     Missing(PathBuf),
-    /// A file is unreadable.
-    #[error("{error} while reading {path:?}, which has the tool's Kubernetes credentials")]
-    Unreadable {
+    /// A file is unreadable, too large, a FIFO ...
+    #[error("unusable Kubernetes credentials in {path:?}: {problem}")]
+    Unusable {
         /// The file.
         path: PathBuf,
-        /// The system's error.
-        error: io::Error,
+        /// What is wrong.
+        problem: FileProblem,
     },
-    /// A FIFO, a device, a directory ...
-    #[error("{0:?} is not a regular file; the tool's Kubernetes credentials must be in one")]
-    NotRegular(PathBuf),
-    /// The file exceeds [`MAX_BYTES`].
-    #[error("{0:?} has more than {MAX_BYTES} bytes; it is not a file of Kubernetes credentials")]
-    TooLarge(PathBuf),
     /// The file is not YAML, or has anchors, several documents, deep nesting ...
     #[error("unsupported or invalid YAML in {path:?}: {reason}")]
     Malformed {
@@ -90,7 +81,8 @@ pub async fn read(home: &Path) -> Result<Config, CredentialsError> {
     let text = read_file(&path)?;
     let text = std::str::from_utf8(&text)
         .map_err(|_| CredentialsError::Malformed { path: path.clone(), reason: "not UTF-8".into() })?;
-    let mut kubeconfig = parse(text).map_err(|reason| CredentialsError::Malformed { path: path.clone(), reason })?;
+    let kubeconfig = parse_yaml(text).map_err(|reason| CredentialsError::Malformed { path: path.clone(), reason })?;
+    let mut kubeconfig: Kubeconfig = kubeconfig.unwrap_or_default();
     let proxy = proxy_in(&kubeconfig);
     let directory = path.parent().unwrap_or(home);
     select_current(&mut kubeconfig);
@@ -112,25 +104,6 @@ pub async fn read(home: &Path) -> Result<Config, CredentialsError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.default_retry = false;
     Ok(config)
-}
-
-fn parse(text: &str) -> Result<Kubeconfig, String> {
-    let options = options! {
-        budget: budget! {
-            max_anchors: 0,
-            max_aliases: 0,
-            max_documents: 1,
-            max_depth: 16,
-            max_events: 20_000,
-            max_nodes: 20_000,
-            max_merge_keys: 0,
-        },
-        with_snippet: false,
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error: serde_saphyr::Error| {
-        let text = error.to_string();
-        text.lines().next().unwrap_or_default().chars().take(200).collect()
-    })
 }
 
 /// Drops all but the current context, so that only its files are read.
@@ -181,23 +154,11 @@ fn is_server(text: &str) -> bool {
     uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
 }
 
-/// Reads a regular file of at most [`MAX_BYTES`]. A FIFO or a device does not make it wait.
+/// Reads a regular file of at most [`MAX_BYTES`].
 fn read_file(path: &Path) -> Result<Vec<u8>, CredentialsError> {
-    let unreadable = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => CredentialsError::Missing(path.to_owned()),
-        _ => CredentialsError::Unreadable { path: path.to_owned(), error },
-    };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unreadable(error.into()))?);
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(CredentialsError::NotRegular(path.to_owned()));
-    }
-    let mut content = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content).map_err(unreadable)?;
-    if content.len() > MAX_BYTES {
-        return Err(CredentialsError::TooLarge(path.to_owned()));
-    }
-    Ok(content)
+    let unusable = |problem| CredentialsError::Unusable { path: path.to_owned(), problem };
+    let file = TenantFile::open(path).map_err(unusable)?;
+    file.ok_or_else(|| CredentialsError::Missing(path.to_owned()))?.read(MAX_BYTES).map_err(unusable)
 }
 
 #[cfg(test)]
@@ -249,13 +210,13 @@ current-context: x
             ("tokenFile: token", "auth-provider: {name: evil}", "(auth-provider), which is not supported"),
             ("kind: Config", "kind: [", "invalid YAML"),
             ("kind: Config", "kind: &a x\nother: *a", "invalid YAML"),
-            ("certificate-authority: ../ca.crt", "certificate-authority: ..", "is not a regular file"),
+            ("certificate-authority: ../ca.crt", "certificate-authority: ..", "it is not a regular file"),
         ] {
             let text = error(&VALID.replace(from, to)).await;
             assert!(text.contains(want) && !text.contains('\n'), "{to}: {text}");
         }
         let text = error(&format!("{VALID}#{}", "x".repeat(MAX_BYTES))).await;
-        assert!(text.contains("has more than 1048576 bytes"), "{text}");
+        assert!(text.contains("it has more than 1048576 bytes"), "{text}");
     }
 
     #[tokio::test]
@@ -263,7 +224,7 @@ current-context: x
         let home = home(VALID);
         let fifo = home.path().join(PATH);
         fs::remove_file(&fifo).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert!(matches!(read(home.path()).await, Err(CredentialsError::NotRegular(_))));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(matches!(read(home.path()).await, Err(CredentialsError::Unusable { problem: FileProblem::NotRegular, .. })));
     }
 }

@@ -3,7 +3,7 @@
 use super::images::{Image, Images};
 use super::resources::{ResourceError, Resources};
 use crate::web_type::SiteConfig;
-use crate::webservice::service::{Service, Tool};
+use crate::webservice::{Service, Tool};
 
 /// The port of the container.
 pub const PORT: i32 = 8000;
