@@ -60,7 +60,7 @@ impl<'a> Kubernetes<'a> {
     /// # Errors
     /// The credentials are missing or invalid, or the tool's name is none of Kubernetes.
     pub async fn connect(tool: &'a Tool, site: &'a SiteConfig) -> Result<Self, KubernetesError> {
-        let namespace = site.kubernetes.namespace.replace("{tool}", &tool.name);
+        let namespace = site.kubernetes.namespace_of(&tool.name);
         if !is_name(&tool.name) || !is_name(&namespace) {
             return Err(KubernetesError::ToolName { name: tool.name.clone(), namespace });
         }

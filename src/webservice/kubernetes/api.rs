@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{AsyncBufRead, TryStreamExt};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::header::{LOCATION, RETRY_AFTER};
+use hyper::header::{HeaderName, LOCATION, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, PropagationPolicy};
@@ -213,12 +213,12 @@ impl Api {
         if code.is_success() {
             return Ok(response);
         }
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         if code.is_redirection() {
-            let location = header(LOCATION).unwrap_or_default();
+            let location = header(&response, LOCATION).unwrap_or_default();
             return Err(ApiError::Redirect { server: self.server.clone(), doing: doing.to_owned(), location });
         }
-        let retry_after = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        let seconds = header(&response, RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
+        let retry_after = seconds.map(Duration::from_secs);
         let body = self.body(doing, response, MAX_ERROR).await?;
         let status = serde_json::from_slice::<Status>(&body).ok().filter(|status| status.code != 0);
         Err(self.refused(doing, code, status, retry_after))
@@ -280,6 +280,10 @@ impl Api {
     fn unsendable(&self, doing: &str, error: &(dyn std::error::Error + 'static)) -> ApiError {
         ApiError::Unsendable { doing: doing.to_owned(), error: describe(error) }
     }
+}
+
+fn header(response: &Response<Body>, name: HeaderName) -> Option<String> {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).map(one_line)
 }
 
 /// A request that the kube crate has built.

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The API server refuses.
-    #[error("{message} ({code}) while {doing}{}", .hint())]
+    #[error("{message} ({code}) while {doing}{}", hint(*.code, *.is_from_api, .message, .server))]
     Refused {
         /// The API server.
         server: String,
@@ -135,23 +135,22 @@ impl ApiError {
             _ => None,
         }
     }
+}
 
-    fn hint(&self) -> String {
-        match self {
-            Self::Refused { code: 401, .. } => {
-                "; ~/.kube/config has no valid credentials, ask the operators to renew them".into()
-            }
-            Self::Refused { code: 403, message, .. } if message.contains("exceeded quota") => {
-                "; ask for less with --mem, --cpu or --replicas, or ask the operators for a larger quota".into()
-            }
-            Self::Refused { code: 403, message, .. } if message.contains(" cannot ") => {
-                "; ask the operators for the rights of a tool in its namespace".into()
-            }
-            Self::Refused { is_from_api: false, server, .. } => {
-                format!("; if {server} is no Kubernetes API server, correct \"server\" in ~/.kube/config")
-            }
-            Self::Refused { code: 429 | 500.., .. } => "; try again later".into(),
-            _ => String::new(),
+/// What to do about a refusal.
+fn hint(code: u16, is_from_api: bool, message: &str, server: &str) -> String {
+    match code {
+        401 => "; ~/.kube/config has no valid credentials, ask the operators to renew them".into(),
+        403 if message.contains("exceeded quota") => {
+            "; ask for less with --mem, --cpu or --replicas, or ask the operators for a larger quota".into()
         }
+        403 if message.contains(" cannot ") => {
+            "; ask the operators for the rights of a tool in its namespace".into()
+        }
+        429 | 500.. => "; try again later".into(),
+        _ if !is_from_api => {
+            format!("; if {server} is no Kubernetes API server, correct \"server\" in ~/.kube/config")
+        }
+        _ => String::new(),
     }
 }

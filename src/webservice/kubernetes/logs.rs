@@ -19,7 +19,7 @@ use super::api_error::ApiError;
 use super::error::KubernetesError;
 use super::log_line::{LogLine, LogReader};
 use super::objects::CONTAINER;
-use super::{labels, rollout};
+use super::rollout;
 
 /// Pods that are read, the newest; evicted Pods may pile up.
 const MAX_PODS: usize = 50;
@@ -126,9 +126,7 @@ impl Logs<'_> {
                 Event::Unreachable(_) => follower.was_unreachable = true,
                 Event::Ended { uid, generation } => follower.ended(&uid, generation),
                 Event::Line { uid, pod, line } => {
-                    if !follower.is_new(&uid, line.time) {
-                        continue;
-                    }
+                    follower.note_time(&uid, line.time);
                     match line.print(&pod, self.escape, output).and_then(|()| output.flush()) {
                         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                         Err(error) => return Err(KubernetesError::Io { error, doing: "printing" }),
@@ -165,10 +163,12 @@ async fn open(
     last: Option<u32>,
     follow: bool,
 ) -> Result<Stream, ApiError> {
+    // The kube crate rounds to seconds, also up.
+    let since_time = since.and_then(|time| Timestamp::from_second(time.as_second()).ok());
     let params = LogParams {
         container: Some(CONTAINER.into()),
         follow,
-        since_time: since,
+        since_time,
         tail_lines: last.map(i64::from),
         timestamps: true,
         ..LogParams::default()
@@ -280,11 +280,11 @@ impl Follower {
         }
     }
 
-    /// Whether the line was not printed before: a stream that continues begins with the second of the last line.
-    fn is_new(&mut self, uid: &str, time: Timestamp) -> bool {
-        let Some(followed) = self.by_uid.get_mut(uid) else { return true };
-        followed.last_time = followed.last_time.max(Some(time));
-        true
+    /// A stream that continues begins after the last line.
+    fn note_time(&mut self, uid: &str, time: Timestamp) {
+        if let Some(followed) = self.by_uid.get_mut(uid) {
+            followed.last_time = followed.last_time.max(Some(time));
+        }
     }
 }
 
@@ -303,7 +303,7 @@ async fn send_lines(
     if let Ok(stream) = open(&api, &namespace, &pod, since, last, true).await {
         let mut reader = LogReader::new(stream);
         while let Ok(Some(line)) = reader.next().await {
-            // The API server counts in whole seconds.
+            // The stream begins with the second of `since`.
             if since.is_some_and(|since| line.time <= since) {
                 continue;
             }

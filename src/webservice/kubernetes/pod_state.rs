@@ -70,12 +70,12 @@ fn rollout(deployment: &Deployment, pods: &[Pod]) -> State {
 
 /// The message of a condition with this status.
 fn condition(deployment: &Deployment, kind: &str, status: &str) -> Option<String> {
-    let status = deployment.status.as_ref()?;
+    let observed = deployment.status.as_ref()?;
     // A status may be about the Deployment as it was before its last change.
-    if status.observed_generation.is_some_and(|observed| Some(observed) < deployment.metadata.generation) {
+    if observed.observed_generation.is_some_and(|generation| Some(generation) < deployment.metadata.generation) {
         return None;
     }
-    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let conditions = observed.conditions.as_deref().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition.type_ == kind && condition.status == status)?;
     let reason = found.message.as_deref().or(found.reason.as_deref()).unwrap_or(kind);
     Some(one_line(reason))

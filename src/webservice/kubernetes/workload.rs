@@ -2,7 +2,7 @@
 
 use super::images::{Image, Images};
 use super::resources::{ResourceError, Resources};
-use crate::web_type::SiteConfig;
+use crate::web_type::{BackendName, SiteConfig};
 use crate::webservice::{Service, Tool};
 
 /// The port of the container.
@@ -151,7 +151,8 @@ impl Kind {
         if let Some(image) = images.find(name) {
             return Self::of_image(name, image, defaults);
         }
-        let web_type = site.web_type(name).and_then(|web_type| Some((web_type, web_type.image.clone()?)));
+        let web_type = site.web_type(name).filter(|web_type| web_type.runs_on(BackendName::Kubernetes));
+        let web_type = web_type.and_then(|web_type| Some((web_type, web_type.image.clone()?)));
         let Some((web_type, image)) = web_type else {
             return Err(unknown_type(name, site, images));
         };
@@ -191,8 +192,8 @@ fn unknown_type(name: &str, site: &SiteConfig, images: &Images) -> WorkloadError
     if name == BUILDSERVICE {
         return WorkloadError::NoImage;
     }
-    let of_site = site.types().filter(|web_type| web_type.image.is_some()).map(|web_type| &*web_type.name);
-    let mut known: Vec<_> = images.names().chain(of_site).collect();
+    let of_site = site.types_on(BackendName::Kubernetes).filter(|web_type| web_type.image.is_some());
+    let mut known: Vec<_> = images.names().chain(of_site.map(|web_type| &*web_type.name)).collect();
     known.sort_unstable();
     known.dedup();
     if known.is_empty() {
