@@ -1,9 +1,11 @@
 //! The tenants' command that starts, stops and shows a tool's web service, on the grid or in Kubernetes.
 //!
-//! `service` has the tool, what is to run, and its state; `error` why the command fails; `console` what it prints.
+//! `service` has the tool, what is to run, and its state; `error` why the command fails; `console` what it prints; `kubernetes` the
+//! backend that is not the grid.
 
 mod console;
 mod error;
+pub mod kubernetes;
 mod service;
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::desired::ServiceId;
-use super::error::describe;
+use crate::kube_client::describe;
 use super::service::ServiceRejection;
 use super::watch::WatchSettings;
 

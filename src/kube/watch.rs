@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::desired::{ObservedService, ServiceId, id_of};
-use super::error::describe;
+use crate::kube_client::describe;
 use super::service::NamespaceTemplate;
 use crate::backoff::Backoff;
 use crate::clock;

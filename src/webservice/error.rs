@@ -2,10 +2,15 @@
 
 use std::io;
 
+use super::kubernetes::KubernetesError;
+
 /// Why `webservice` fails; exit status 1.
 #[derive(Debug, thiserror::Error)]
 pub enum WebserviceError {
     /// Standard output or the like.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Kubernetes.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
 }
