@@ -102,6 +102,7 @@ fn job_gets_every_byte_of_the_arguments() {
     let log = site.home("error.log").display().to_string();
     let config = site.path("webservice.yaml").display().to_string();
     let head = [
+        "-clear",
         "-terse",
         "-b",
         "y",

@@ -108,7 +108,7 @@ fn template_is_found_in_four_places_and_once() {
         let started = site.run(&["start"]).succeeds();
         assert_eq!(started.messages.lines().count(), 1, "no warning of a default: {started:?}");
         assert_eq!(
-            site.submitted().split_off(21),
+            site.submitted().split_off(22),
             ["--type", "generic", "./server", "a b"][..],
             "{place}: {:?}",
             site.submitted()

@@ -42,7 +42,7 @@ echo "$n"
 "#;
 const QSTAT: &str = r#"
 if [ -e "$DIR/grid/qstat.sh" ]; then . "$DIR/grid/qstat.sh"; fi
-if [ "$1" = -j ]; then cat "$DIR/grid/explanation" 2>/dev/null; exit 0; fi
+if [ "$1 $2 $3" = "-explain E -j" ]; then cat "$DIR/grid/explanation" 2>/dev/null; exit 0; fi
 [ "$*" = "-u tools.hello -xml" ] || { echo "unexpected: $*" >&2; exit 1; }
 echo "<?xml version='1.0'?><job_info><queue_info>"
 for job in "$DIR"/grid/job-*; do
