@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::desired::MAX_SELECTORS;
 use super::options::{Options, PROGRAM};
-use crate::kube_client::{ProxyError, ProxyVariables, proxy_in};
 use super::watch::WatchSettings;
 use crate::daemon::RedisOptionsError;
+use crate::kube_client::{ProxyError, ProxyVariables, proxy_in};
 use crate::redis_client::RedisUrl;
 use crate::withdrawal_guard::GuardSettings;
 

@@ -240,11 +240,9 @@ impl Api {
                 let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 self.refused(doing, code, Some(*status), None)
             }
-            error @ kube::Error::UpgradeConnection(_) => ApiError::Garbage {
-                server: self.server.clone(),
-                doing: doing.to_owned(),
-                error: describe(&error),
-            },
+            error @ kube::Error::UpgradeConnection(_) => {
+                ApiError::Garbage { server: self.server.clone(), doing: doing.to_owned(), error: describe(&error) }
+            }
             error => self.unreachable(doing, describe(&error)),
         }
     }

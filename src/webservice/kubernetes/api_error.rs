@@ -44,7 +44,9 @@ pub enum ApiError {
         error: String,
     },
     /// Another server answers.
-    #[error("{server} redirects to {location:?} while {doing}; it is no Kubernetes API server, check \"server\" in ~/.kube/config")]
+    #[error(
+        "{server} redirects to {location:?} while {doing}; it is no Kubernetes API server, check \"server\" in ~/.kube/config"
+    )]
     Redirect {
         /// The server.
         server: String,
@@ -144,9 +146,7 @@ fn hint(code: u16, is_from_api: bool, message: &str, server: &str) -> String {
         403 if message.contains("exceeded quota") => {
             "; ask for less with --mem, --cpu or --replicas, or ask the operators for a larger quota".into()
         }
-        403 if message.contains(" cannot ") => {
-            "; ask the operators for the rights of a tool in its namespace".into()
-        }
+        403 if message.contains(" cannot ") => "; ask the operators for the rights of a tool in its namespace".into(),
         429 | 500.. => "; try again later".into(),
         _ if !is_from_api => {
             format!("; if {server} is no Kubernetes API server, correct \"server\" in ~/.kube/config")

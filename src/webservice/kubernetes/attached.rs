@@ -132,7 +132,10 @@ mod tests {
         for (status, want) in [
             (r#"{"status":"Success"}"#, None),
             (r#"{"status":"Failure","reason":"NonZeroExitCode","message":"exit code 3"}"#, None),
-            (r#"{"status":"Failure","reason":"InternalError","message":"dial tcp:\n refused"}"#, Some("dial tcp: refused")),
+            (
+                r#"{"status":"Failure","reason":"InternalError","message":"dial tcp:\n refused"}"#,
+                Some("dial tcp: refused"),
+            ),
             ("garbage", None),
             ("", None),
         ] {

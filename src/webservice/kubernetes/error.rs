@@ -24,7 +24,9 @@ pub enum KubernetesError {
     #[error(transparent)]
     Images(#[from] ImagesError),
     /// The tool's objects cannot have its name.
-    #[error("tool {name:?} cannot run in Kubernetes: its Service {name:?} and its namespace {namespace:?} need names of at most 63 lower-case letters, digits and \"-\"; use --backend=gridengine")]
+    #[error(
+        "tool {name:?} cannot run in Kubernetes: its Service {name:?} and its namespace {namespace:?} need names of at most 63 lower-case letters, digits and \"-\"; use --backend=gridengine"
+    )]
     ToolName {
         /// The tool.
         name: String,

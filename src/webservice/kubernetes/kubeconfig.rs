@@ -24,7 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// There is no such file.
-    #[error("{0:?} does not exist; ask the operators for the tool's Kubernetes credentials, or use --backend=gridengine")]
+    #[error(
+        "{0:?} does not exist; ask the operators for the tool's Kubernetes credentials, or use --backend=gridengine"
+    )]
     Missing(PathBuf),
     /// A file is unreadable, too large, a FIFO ...
     #[error("unusable Kubernetes credentials in {path:?}: {problem}")]
@@ -59,7 +61,9 @@ pub enum CredentialsError {
         server: String,
     },
     /// No program is run for credentials.
-    #[error("{path:?} gets its credentials from a program ({kind}), which is not supported; expected a certificate or a token")]
+    #[error(
+        "{path:?} gets its credentials from a program ({kind}), which is not supported; expected a certificate or a token"
+    )]
     Program {
         /// The file.
         path: PathBuf,
@@ -225,6 +229,9 @@ current-context: x
         let fifo = home.path().join(PATH);
         fs::remove_file(&fifo).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert!(matches!(read(home.path()).await, Err(CredentialsError::Unusable { problem: FileProblem::NotRegular, .. })));
+        assert!(matches!(
+            read(home.path()).await,
+            Err(CredentialsError::Unusable { problem: FileProblem::NotRegular, .. })
+        ));
     }
 }

@@ -8,7 +8,8 @@ pub type Labels = BTreeMap<String, String>;
 /// The name of the tool, at all objects of its web service.
 const NAME: &str = "name";
 /// Set by the command until 2020; kube2proxy selects it.
-const OLD: [(&str, &str); 2] = [("tools.wmflabs.org/webservice", "true"), ("tools.wmflabs.org/webservice-version", "1")];
+const OLD: [(&str, &str); 2] =
+    [("tools.wmflabs.org/webservice", "true"), ("tools.wmflabs.org/webservice-version", "1")];
 /// The program that manages the object.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "webservice");
 /// What the object is for.

@@ -137,7 +137,8 @@ mod tests {
 
     #[tokio::test]
     async fn lines_have_time_pod_and_message() {
-        let text = b"2026-01-02T03:04:05.678901234Z GET / 200\n2026-01-02T03:04:06Z \nno time\n2026-01-02T03:04:07Z end";
+        let text =
+            b"2026-01-02T03:04:05.678901234Z GET / 200\n2026-01-02T03:04:06Z \nno time\n2026-01-02T03:04:07Z end";
         let want = "2026-01-02T03:04:05Z [hello-1] GET / 200
 2026-01-02T03:04:06Z [hello-1] 
 2026-01-02T03:04:06Z [hello-1] no time

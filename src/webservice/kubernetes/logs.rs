@@ -92,7 +92,8 @@ impl Logs<'_> {
         if let (Some(error), true) = (refused, logs.is_empty()) {
             return Err(error.into());
         }
-        let written = |outcome: io::Result<()>| outcome.map_err(|error| KubernetesError::Io { error, doing: "printing" });
+        let written =
+            |outcome: io::Result<()>| outcome.map_err(|error| KubernetesError::Io { error, doing: "printing" });
         while let Some(at) = (0..logs.len()).min_by_key(|&at| logs[at].next.time) {
             let log = &mut logs[at];
             match log.next.print(&log.pod, self.escape, output) {

@@ -85,7 +85,8 @@ fn condition(deployment: &Deployment, kind: &str, status: &str) -> Option<String
 pub fn is_ready(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    phase(pod) == "Running" && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    phase(pod) == "Running"
+        && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`; empty without a status.
@@ -215,7 +216,12 @@ mod tests {
             (Some(&there), true, vec![ready()], "running: "),
             (Some(&there), true, vec![], "pending: no pod yet"),
             (Some(&there), true, vec![ending], "pending: no pod yet"),
-            (Some(&there), false, vec![ready()], "failed: its Service is missing, so that no request reaches it; run webservice restart"),
+            (
+                Some(&there),
+                false,
+                vec![ready()],
+                "failed: its Service is missing, so that no request reaches it; run webservice restart",
+            ),
         ] {
             assert_eq!(text(&state(deployment, has_service, &pods)), want);
         }
@@ -231,20 +237,34 @@ mod tests {
         let ended = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
         let restarting = pod(json!({"phase": "Running", "containerStatuses": [container(ended, json!({}))]}));
         let message = "0/3 nodes are available:\n3 Insufficient memory.";
-        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+        let condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
         let unschedulable = pod(json!({"phase": "Pending", "conditions": [condition]}));
-        let evicted = pod(json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}));
+        let evicted =
+            pod(json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}));
         for (pod, want) in [
             (pod(json!({})), "pending: pod hello-1: it waits for a node"),
             (pod(json!({"phase": "Running"})), "pending: pod hello-1: it is not ready yet"),
             (unschedulable, "pending: pod hello-1: Unschedulable: 0/3 nodes are available: 3 Insufficient memory."),
             (waiting("ContainerCreating", Value::Null), "pending: pod hello-1: ContainerCreating"),
             (waiting("ErrImagePull", json!("timeout")), "pending: pod hello-1: ErrImagePull: timeout"),
-            (waiting("ImagePullBackOff", json!("Back-off pulling image \"x\"")), "failed: pod hello-1: ImagePullBackOff: Back-off pulling image \"x\""),
+            (
+                waiting("ImagePullBackOff", json!("Back-off pulling image \"x\"")),
+                "failed: pod hello-1: ImagePullBackOff: Back-off pulling image \"x\"",
+            ),
             (waiting("InvalidImageName", Value::Null), "failed: pod hello-1: InvalidImageName"),
-            (crashed(1, "Error"), "failed: pod hello-1: CrashLoopBackOff, ended with status 1, restarted 4 times; see webservice logs"),
-            (crashed(139, "Error"), "failed: pod hello-1: CrashLoopBackOff, ended with status 139, signal 11, restarted 4 times; see webservice logs"),
-            (crashed(137, "OOMKilled"), "failed: pod hello-1: CrashLoopBackOff, ended with status 137, signal 9 (OOMKilled: it needed more memory than its limit; see --mem), restarted 4 times; see webservice logs"),
+            (
+                crashed(1, "Error"),
+                "failed: pod hello-1: CrashLoopBackOff, ended with status 1, restarted 4 times; see webservice logs",
+            ),
+            (
+                crashed(139, "Error"),
+                "failed: pod hello-1: CrashLoopBackOff, ended with status 139, signal 11, restarted 4 times; see webservice logs",
+            ),
+            (
+                crashed(137, "OOMKilled"),
+                "failed: pod hello-1: CrashLoopBackOff, ended with status 137, signal 9 (OOMKilled: it needed more memory than its limit; see --mem), restarted 4 times; see webservice logs",
+            ),
             (restarting, "pending: pod hello-1: ended with status 3, and will be restarted; see webservice logs"),
             (evicted, "failed: pod hello-1: The node was low on resource: memory."),
         ] {
@@ -259,10 +279,16 @@ mod tests {
         };
         let quota = "pods \"hello-1\" is forbidden: exceeded quota: tool-hello,\n requested: limits.memory=8Gi";
         for (deployment, want) in [
-            (with("ReplicaFailure", "True", quota), "failed: pods \"hello-1\" is forbidden: exceeded quota: tool-hello, requested: limits.memory=8Gi"),
+            (
+                with("ReplicaFailure", "True", quota),
+                "failed: pods \"hello-1\" is forbidden: exceeded quota: tool-hello, requested: limits.memory=8Gi",
+            ),
             (with("Progressing", "False", "it has timed out progressing."), "failed: it has timed out progressing."),
             (with("Progressing", "True", "fine"), "pending: no pod yet"),
-            (deployment(json!({"spec": {"replicas": 0, "selector": {}, "template": {}}})), "failed: it is scaled to 0 replicas; run webservice restart"),
+            (
+                deployment(json!({"spec": {"replicas": 0, "selector": {}, "template": {}}})),
+                "failed: it is scaled to 0 replicas; run webservice restart",
+            ),
         ] {
             assert_eq!(text(&rollout(&deployment, &[])), want);
         }

@@ -131,11 +131,7 @@ fn next_service(tool: &str, current: Option<Service>) -> Step<Service> {
 }
 
 /// The selector of a Deployment is immutable, so `build` gets the labels that the existing one selects by.
-fn next_deployment(
-    current: Option<Deployment>,
-    tool: &str,
-    build: impl Fn(&Labels) -> Deployment,
-) -> Step<Deployment> {
+fn next_deployment(current: Option<Deployment>, tool: &str, build: impl Fn(&Labels) -> Deployment) -> Step<Deployment> {
     let Some(current) = current else { return Step::Create(build(&BTreeMap::new())) };
     if current.metadata.deletion_timestamp.is_some() {
         return Step::Wait;

@@ -57,15 +57,15 @@ pub async fn run(
     let mut signals = Signals::new().map_err(io_error("watching for signals"))?;
     delete_finished(api, namespace).await?;
     let has_terminal = terminal::is_there();
-    let command: Vec<String> =
-        if command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { command.to_vec() };
+    let command: Vec<String> = if command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { command.to_vec() };
     let build = |name: &str| objects::shell(name, home, workload, &command, has_terminal);
     let session = Session { api, namespace, name: create(api, namespace, build).await?, has_terminal };
     let outcome = tokio::select! {
         outcome = session.run() => outcome,
         number = signals.next() => Ok(128 + number),
     };
-    let remains = |error| KubernetesError::ShellRemains { error, namespace: namespace.to_owned(), pod: session.name.clone() };
+    let remains =
+        |error| KubernetesError::ShellRemains { error, namespace: namespace.to_owned(), pod: session.name.clone() };
     let deleted = session.delete().await.map_err(remains);
     let status = outcome?;
     deleted?;

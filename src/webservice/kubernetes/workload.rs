@@ -28,7 +28,9 @@ pub enum WorkloadError {
         known: String,
     },
     /// There is no such type, nor any other.
-    #[error("unknown type {0:?}: the site has no types with an image; ask the operators to list them in the ConfigMap or in the site configuration")]
+    #[error(
+        "unknown type {0:?}: the site has no types with an image; ask the operators to list them in the ConfigMap or in the site configuration"
+    )]
     NoTypes(String),
     /// `buildservice` is no type without an image.
     #[error("type \"buildservice\" needs an image; add --buildservice-image IMAGE")]
@@ -37,7 +39,9 @@ pub enum WorkloadError {
     #[error("this site has no images of tools: buildservice_repository is not set in the site configuration")]
     NoRepository,
     /// The image is of another project.
-    #[error("image {image:?} is not of this tool, expected e.g. \"{project}/{tool}:latest\", or with its repository: \"{repository}/PROJECT/NAME:TAG\"")]
+    #[error(
+        "image {image:?} is not of this tool, expected e.g. \"{project}/{tool}:latest\", or with its repository: \"{repository}/PROJECT/NAME:TAG\""
+    )]
     OtherProject {
         /// The image.
         image: String,
@@ -94,12 +98,7 @@ impl Workload {
     ///
     /// # Errors
     /// As [`WorkloadError`] says.
-    pub fn resolve(
-        service: &Service,
-        tool: &Tool,
-        site: &SiteConfig,
-        images: &Images,
-    ) -> Result<Self, WorkloadError> {
+    pub fn resolve(service: &Service, tool: &Tool, site: &SiteConfig, images: &Images) -> Result<Self, WorkloadError> {
         check_extra(&service.extra)?;
         let max = site.kubernetes.max_replicas.max(1);
         let replicas = service.replicas.unwrap_or(1);
@@ -255,11 +254,15 @@ mod tests {
         ] {
             assert_eq!(own_image(image, "hello", site).unwrap(), want, "{image}");
         }
-        for image in ["tool-other/web", "evil.example.org/tool-hello/web", "registry.example.org/web", "tool-hello2/web"] {
+        for image in
+            ["tool-other/web", "evil.example.org/tool-hello/web", "registry.example.org/web", "tool-hello2/web"]
+        {
             let error = own_image(image, "hello", site).unwrap_err().to_string();
             assert!(error.contains("is not of this tool, expected e.g. \"tool-hello/hello:latest\""), "{error}");
         }
-        for image in ["", "/", "a b", "a//b", "tool-hello/../other/web", "tool-hello/", "web\n", "--x", "wêb", "tool-hello/."] {
+        for image in
+            ["", "/", "a b", "a//b", "tool-hello/../other/web", "tool-hello/", "web\n", "--x", "wêb", "tool-hello/."]
+        {
             assert!(matches!(own_image(image, "hello", site), Err(WorkloadError::Image(_))), "{image:?}");
         }
         assert!(matches!(own_image("web", "hello", None), Err(WorkloadError::NoRepository)));
