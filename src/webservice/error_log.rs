@@ -72,7 +72,8 @@ impl ErrorLog {
     /// # Errors
     /// [`ErrorLogError::NotWritable`].
     pub fn check_writable(&self) -> Result<u64, ErrorLogError> {
-        let not_writable = |reason: &str| ErrorLogError::NotWritable { path: self.path.clone(), reason: reason.to_owned() };
+        let not_writable =
+            |reason: &str| ErrorLogError::NotWritable { path: self.path.clone(), reason: reason.to_owned() };
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = openat(CWD, &self.path, flags, Mode::from_raw_mode(0o644)).map_err(|error| match error {
@@ -185,12 +186,12 @@ fn start_of_last(file: &mut File, end: u64, count: u32) -> io::Result<u64> {
         block.resize(usize::try_from(at - begin).unwrap_or_default(), 0);
         file.seek(SeekFrom::Start(begin))?;
         file.read_exact(&mut block)?;
-        for (offset, byte) in (begin..at).zip(&block).rev() {
+        for (offset, byte) in block.iter().enumerate().rev() {
             // The line end at the end of the file ends the last line.
             if *byte == b'\n' && !std::mem::take(&mut is_last_byte) {
                 wanted -= 1;
                 if wanted == 0 {
-                    return Ok(offset + 1);
+                    return Ok(begin + offset as u64 + 1);
                 }
             }
             is_last_byte = false;

@@ -34,7 +34,9 @@ pub enum ManifestError {
         reason: String,
     },
     /// The new content would be too long to be read again.
-    #[error("the arguments need a manifest of {len} bytes, expected at most {MAX_MANIFEST_BYTES}; put them into a file of yours")]
+    #[error(
+        "the arguments need a manifest of {len} bytes, expected at most {MAX_MANIFEST_BYTES}; put them into a file of yours"
+    )]
     TooLong {
         /// Its length.
         len: usize,
@@ -53,7 +55,9 @@ pub enum ManifestError {
         hint: &'static str,
     },
     /// The system refuses to rename it.
-    #[error("{error} while renaming {path:?} to service.manifest; the web service is not kept running until you restart it")]
+    #[error(
+        "{error} while renaming {path:?} to service.manifest; the web service is not kept running until you restart it"
+    )]
     NotRenamed {
         /// The file.
         path: PathBuf,
@@ -122,6 +126,37 @@ impl ManifestFile {
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
         written.map_err(|error| self.not_written(error))?;
         Ok(next)
+    }
+
+    /// Takes the web service out of the manifest; the file stays. On a full disk, it is overwritten in place.
+    ///
+    /// # Errors
+    /// The manifest cannot be read or written.
+    pub fn remove_service(&self) -> Result<(), ManifestError> {
+        self.discard_leftover()?;
+        let Some(manifest) = self.read()? else { return Ok(()) };
+        let stopped = manifest.clone().without_service();
+        if stopped == manifest {
+            return Ok(());
+        }
+        match self.prepare(&stopped) {
+            Ok(next) => next.commit(),
+            Err(ManifestError::NotWritten { error, .. })
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                // The new text is shorter, so that it needs no space.
+                self.overwrite(&stopped.to_text()).map_err(|error| self.not_written(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn overwrite(&self, text: &str) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let mut file = File::from(openat(CWD, &self.path, flags, Mode::empty())?);
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)?;
+        file.sync_all()
     }
 
     /// Removes what a killed command left.

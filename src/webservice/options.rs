@@ -210,8 +210,14 @@ mod tests {
             (&["start"][..], words(None, Action::Start, &[])),
             (&["lighttpd", "stop"], words(Some("lighttpd"), Action::Stop, &[])),
             (&["generic", "start", "./server", "x"], words(Some("generic"), Action::Start, &["./server", "x"])),
-            (&["generic", "start", "--", "./server", "--x"], words(Some("generic"), Action::Start, &["./server", "--x"])),
-            (&["generic", "start", "a", "--mem", "1Gi", "--", "-b"], words(Some("generic"), Action::Start, &["a", "-b"])),
+            (
+                &["generic", "start", "--", "./server", "--x"],
+                words(Some("generic"), Action::Start, &["./server", "--x"]),
+            ),
+            (
+                &["generic", "start", "a", "--mem", "1Gi", "--", "-b"],
+                words(Some("generic"), Action::Start, &["a", "-b"]),
+            ),
             (&["start", "--", "stop"], words(None, Action::Start, &["stop"])),
             (&["start", "stop"], words(None, Action::Start, &["stop"])),
             (&["stop", "start"], words(None, Action::Stop, &["start"])),

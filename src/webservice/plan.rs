@@ -88,7 +88,8 @@ pub fn choose_backend(
     site: &SiteConfig,
 ) -> Result<ChosenBackend, PlanError> {
     let parse = |file: &'static str, name: &Option<String>| -> Result<Option<BackendName>, PlanError> {
-        let parsed = name.as_ref().map(|name| name.parse().map_err(|_| PlanError::Backend { file, name: shorten(name) }));
+        let parsed =
+            name.as_ref().map(|name| name.parse().map_err(|_| PlanError::Backend { file, name: shorten(name) }));
         parsed.transpose()
     };
     // Old manifests name none, for the grid was the only one.
@@ -158,7 +159,8 @@ pub fn plan_service(
     };
     let web = if is_kubernetes { web } else { grid_type(&web, site)?.name.clone() };
     let extra: Vec<String> = {
-        let words = extra.iter().map(|word| word.to_str().map(str::to_owned).ok_or_else(|| PlanError::NotUtf8(word.clone())));
+        let words =
+            extra.iter().map(|word| word.to_str().map(str::to_owned).ok_or_else(|| PlanError::NotUtf8(word.clone())));
         words.collect::<Result<_, _>>()?
     };
     let is_of = |name: &Option<String>| name.as_ref().is_none_or(|name| *name == web || is_called(site, &web, name));
@@ -194,15 +196,17 @@ fn grid_type<'a>(name: &str, site: &'a SiteConfig) -> Result<&'a WebType, PlanEr
     match site.web_type(name) {
         // Its name becomes the job's.
         Some(found) if found.runs_on(backend) && SafeWord::try_new(&found.name).is_some() => Ok(found),
-        Some(found) => Err(PlanError::NotThere { name: found.name.clone(), backend, listed: list(site, Some(backend)) }),
+        Some(found) => {
+            Err(PlanError::NotThere { name: found.name.clone(), backend, listed: list(site, Some(backend)) })
+        }
         None => Err(unknown_type(name, site, backend)),
     }
 }
 
 fn unknown_type(name: &str, site: &SiteConfig, backend: BackendName) -> PlanError {
-    let names = site.types_on(backend).flat_map(|found| {
-        std::iter::once(found.name.as_str()).chain(found.aliases.iter().map(String::as_str))
-    });
+    let names = site
+        .types_on(backend)
+        .flat_map(|found| std::iter::once(found.name.as_str()).chain(found.aliases.iter().map(String::as_str)));
     let suggestion = nearest(name, names).map(|name| format!(", did you mean {name:?}?")).unwrap_or_default();
     PlanError::UnknownType { name: shorten(name), suggestion, listed: list(site, Some(backend)) }
 }
@@ -259,7 +263,13 @@ mod tests {
             ("--release c start", "release: b", "web: generic\nrelease: a", grid, "gridengine generic c"),
             ("start", "", "", "default_backend: gridengine\ngridengine: {release: d}", "gridengine! lighttpd d"),
             ("generic start -- y -z", "extra_args: [x]", "", grid, "gridengine! generic - y -z"),
-            ("generic start", "{extra_args: [x], type: generic}", "web: generic\nweb::extra_args: [z]", grid, "gridengine generic - x"),
+            (
+                "generic start",
+                "{extra_args: [x], type: generic}",
+                "web: generic\nweb::extra_args: [z]",
+                grid,
+                "gridengine generic - x",
+            ),
             ("generic start", "{extra_args: [x], type: nodejs}", "", grid, "gridengine! generic -"),
             ("python start", "{extra_args: [x], type: uwsgi-python}", "", grid, "gridengine! uwsgi-python - x"),
             ("start", "backend: gridengine", "", "", "gridengine lighttpd -"),
@@ -270,15 +280,33 @@ mod tests {
             ("--backend=kubernetes php8 start", "release: x", "", "", "kubernetes php8 -"),
             ("--backend=kubernetes start", "", "", "kubernetes: {default_type: generic}", "kubernetes generic -"),
             ("--backend=kubernetes --buildservice-image i start", "", "", "", "kubernetes buildservice -"),
-            ("--backend=kubernetes start", "", "web: lighttpd", "", "error: the backend is kubernetes, but service.manifest"),
-            ("start", "backend: kubernetes", "web: lighttpd\nbackend: gridengine", "", "error: the backend is kubernetes, but"),
+            (
+                "--backend=kubernetes start",
+                "",
+                "web: lighttpd",
+                "",
+                "error: the backend is kubernetes, but service.manifest",
+            ),
+            (
+                "start",
+                "backend: kubernetes",
+                "web: lighttpd\nbackend: gridengine",
+                "",
+                "error: the backend is kubernetes, but",
+            ),
             ("start", "backend: grid", "", "", "error: service.template: unknown backend \"grid\""),
             ("start", "", "backend: grid", "", "error: service.manifest: unknown backend \"grid\""),
             ("--mem 1Gi start", "", "", grid, "error: --mem is for kubernetes only"),
             ("--cpu 1 start", "", "", grid, "error: --cpu is for kubernetes only"),
             ("--replicas 1 start", "", "", grid, "error: --replicas is for kubernetes only"),
             ("start", "mem: 1Gi", "", grid, "gridengine! lighttpd -"),
-            ("lightttpd start", "", "", grid, "error: unknown type \"lightttpd\", did you mean \"lighttpd\"?; expected one of:\n    generic"),
+            (
+                "lightttpd start",
+                "",
+                "",
+                grid,
+                "error: unknown type \"lightttpd\", did you mean \"lighttpd\"?; expected one of:\n    generic",
+            ),
             ("start", "", "web: '-x y'", grid, "error: unknown type \"-x y\""),
             ("--release a,b=c start", "", "", grid, "error: invalid release \"a,b=c\""),
             ("start", "", "web: lighttpd\nrelease: '-l x'", grid, "error: invalid release \"-l x\""),

@@ -147,7 +147,10 @@ mod tests {
             (text("kubernetes"), text("3.10"), text("0.50"))
         );
         assert_eq!((read.mem.clone(), read.replicas, read.web.clone()), (text("1Gi"), Some(2), text("python3.11")));
-        assert_eq!((read.extra.clone(), read.buildservice_image.clone()), (Some(vec!["a".into(), "1".into()]), text("x")));
+        assert_eq!(
+            (read.extra.clone(), read.buildservice_image.clone()),
+            (Some(vec!["a".into(), "1".into()]), text("x"))
+        );
         assert!(read.remark().unwrap().contains("\"memory\""));
         for empty in ["", "# none\n", "{}", "type: ''\nbackend: ~\n"] {
             assert_eq!(Template::parse(empty), Ok(Template::default()), "{empty:?}");
@@ -157,8 +160,19 @@ mod tests {
     #[test]
     fn tricks_of_yaml_are_errors() {
         for text in [
-            "a", "- a", "type: [a]", "extra_args: a", "replicas: 1.5", "replicas: -1", "type: a\ntype: b", "a: &x 1", "a: 1\n---\nb: 1",
-            "type: {a: b}", "{", &"[".repeat(99), "extra_args: [[a]]",
+            "a",
+            "- a",
+            "type: [a]",
+            "extra_args: a",
+            "replicas: 1.5",
+            "replicas: -1",
+            "type: a\ntype: b",
+            "a: &x 1",
+            "a: 1\n---\nb: 1",
+            "type: {a: b}",
+            "{",
+            &"[".repeat(99),
+            "extra_args: [[a]]",
         ] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
