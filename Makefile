@@ -62,6 +62,7 @@ e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a r
 	tests/e2e/routes
 	tests/e2e/monitor
 	tests/e2e/kube
+	tests/e2e/webservice-kube
 
 lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck if installed
 	.ci/setup build
