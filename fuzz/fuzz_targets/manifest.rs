@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use urlproxy::monitor::{SafeWord, parse_manifest};
+use urlproxy::monitor::parse_manifest;
+use urlproxy::tenant::SafeWord;
 
 fuzz_target!(|bytes: &[u8]| {
     let ours = SafeWord::try_new("bookworm");

@@ -20,7 +20,7 @@ pub struct PreparedCommand {
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// A tool's own part of the configuration is unusable.
-    #[error("{0}; it is the tool's part of the configuration")]
+    #[error("{0}; it belongs to the server's configuration, so repair or remove it")]
     File(#[from] HomeFileError),
     /// A path cannot be written in the configuration.
     #[error("the path {0:?} has a backslash or a control character, which lighttpd's configuration cannot express")]
