@@ -10,7 +10,6 @@ mod api;
 mod arguments;
 mod command;
 mod console;
-mod escape;
 mod export_line;
 mod import_plan;
 mod options;
@@ -27,8 +26,8 @@ use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
 use crate::daemon::{block_on, exit_on};
+use crate::escape::Escaped;
 use console::Console;
-use escape::Escaped;
 use options::{Options, definition};
 use outcome::{Answer, CtlError};
 

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor -> grid` (the list of active proxies), `ctl -> sync` (admission
-//! and snapshots), `ctl -> grid|kube|monitor|domains` (their command lines). `withdrawal_guard` stands between `registry` and its
-//! callers; `redis_client`, `clock`, `text` and `units` depend on no other module.
+//! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor|webservice -> grid` (jobs, the list of active proxies),
+//! `grid|webservice -> web_type -> tenant` (the site's types of web service), `monitor|webservice -> tenant`, `ctl -> sync` (admission
+//! and snapshots), `ctl -> grid|kube|monitor|domains|webservice` (their command lines). `withdrawal_guard` stands between `registry`
+//! and its callers; `redis_client`, `clock`, `escape`, `subprocess`, `tenant`, `text` and `units` depend on no program's module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
 #[cfg(all(feature = "module", not(loom)))]
@@ -23,20 +24,34 @@ pub mod daemon;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod domains;
 #[cfg(all(feature = "daemons", not(loom)))]
+pub mod escape;
+#[cfg(all(feature = "daemons", not(loom)))]
 pub mod grid;
 #[cfg(all(feature = "module", not(loom)))]
 mod keepalive;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod kube;
 #[cfg(all(feature = "daemons", not(loom)))]
+mod kube_client;
+#[cfg(all(feature = "daemons", not(loom)))]
 pub mod monitor;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod proxy_list;
 pub mod redis_client;
 pub mod registry;
 pub mod route;
+#[cfg(all(feature = "daemons", not(loom)))]
+mod subprocess;
 pub mod sync;
 pub mod table;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod tenant;
 pub mod text;
 pub mod units;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod web_type;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod webservice;
 pub mod withdrawal_guard;
 
 #[cfg(all(feature = "module", not(loom)))]

@@ -1,25 +1,20 @@
 //! The daemon that restarts web services on the grid that should run but do not.
 //!
 //! `run` (rounds) -> `round` (one round) -> `observation` (what the round knows: wanted web services from `manifest_scanner` and
-//! `manifest` with `account`, jobs from `qstat` and `jobs`, registered tools from `listing`) -> `suspend_reason` (whether that is
+//! `manifest`, jobs from qstat, registered tools) -> `suspend_reason` (whether that is
 //! plausible, by `baseline`) -> `decision` (for one tool) -> `restart_history` (kept by `state_store` and `redis_state`) ->
-//! `starter` (restarts, by `start_command`, `environment`, `command` and `begin_marker`), with `service_log` (for maintainers).
+//! `starter` (restarts, by `start_command`, `environment` and `begin_marker`), with `service_log` (for maintainers).
 
-mod account;
 mod baseline;
 mod begin_marker;
-mod command;
 mod decision;
 mod environment;
 mod human_duration;
-mod jobs;
-mod listing;
 mod manifest;
 mod manifest_scanner;
 mod metrics;
 mod observation;
 mod options;
-mod qstat;
 mod redis_state;
 mod restart_history;
 mod round;
@@ -33,8 +28,6 @@ mod state_error;
 mod state_store;
 mod suspend_reason;
 
-pub use jobs::{Job, JobState};
-pub use manifest::{Manifest, SafeWord, SkipReason, parse_manifest};
+pub use manifest::{Manifest, SkipReason, parse_manifest};
 pub use options::Options;
-pub use qstat::{JobsError, parse_jobs};
 pub use run::{run_helper_role, serve};

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use urlproxy::monitor::parse_jobs;
+use urlproxy::grid::parse_jobs;
 
 const HEAD: &[u8] = b"<?xml version='1.0'?>\n<job_info><queue_info><job_list state=\"running\">";
 const FOOT: &[u8] = b"</job_list></queue_info></job_info>";

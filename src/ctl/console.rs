@@ -7,8 +7,8 @@ use anstream::AutoStream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::escape::{Escaped, line_json, pretty_json};
 use super::text_table::{FAINT, TextTable};
+use crate::escape::{Escaped, line_json, pretty_json};
 
 /// Redraws of a progress bar per second.
 const REDRAWS_PER_SECOND: u8 = 10;

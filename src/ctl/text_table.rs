@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr;
 
-use super::escape::escaped;
+use crate::escape::escaped;
 
 /// Bold, for headings.
 pub const HEADING: Style = Style::new().bold();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::jobs::Presence;
+use crate::grid::Presence;
 
 /// The facts of a tool that wants a web service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,9 @@
 use std::io;
 
 use serde::Deserialize;
-use serde_saphyr::{budget, options};
 
-/// The largest manifest, in bytes.
-pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
-/// Lower uids are system accounts.
-pub const MIN_UID: u32 = 50_000;
-/// The longest type or release, in bytes.
-const MAX_WORD_LEN: usize = 64;
+use crate::tenant::{MAX_MANIFEST_BYTES, MIN_UID, SafeWord, parse_yaml, shorten};
+
 /// The default backend.
 const GRID: &str = "gridengine";
 
@@ -22,10 +17,6 @@ pub struct Manifest {
     /// The release to run on, if given.
     pub release: Option<SafeWord>,
 }
-
-/// Text from a tenant that is safe in a command line: `[a-z0-9][a-z0-9._+-]*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SafeWord(String);
 
 /// Why a tool is skipped.
 #[derive(Debug, thiserror::Error)]
@@ -96,21 +87,6 @@ struct RawManifest {
     release: Option<String>,
 }
 
-impl SafeWord {
-    /// `None` if the text is not safe.
-    pub fn try_new(text: &str) -> Option<Self> {
-        let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let rest = |byte: u8| first(byte) || b"._+-".contains(&byte);
-        let is_word = text.len() <= MAX_WORD_LEN && text.bytes().next().is_some_and(first) && text.bytes().all(rest);
-        is_word.then(|| Self(text.to_owned()))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 impl SkipReason {
     /// All values of [`Self::reason`].
     pub const REASONS: [&str; 16] = [
@@ -172,7 +148,8 @@ pub fn parse_manifest(
         return Err(SkipReason::TooLarge);
     }
     let text = std::str::from_utf8(content).map_err(|_| SkipReason::NotUtf8)?;
-    let Some(written) = read_yaml(text)? else { return Err(SkipReason::NoWeb) };
+    let written: Option<RawManifest> = parse_yaml(text).map_err(SkipReason::Malformed)?;
+    let Some(written) = written else { return Err(SkipReason::NoWeb) };
     let web = written.web.filter(|web| !web.is_empty()).ok_or(SkipReason::NoWeb)?;
     if let Some(backend) = written.backend.filter(|backend| backend != GRID) {
         return Err(SkipReason::OtherBackend(shorten(&backend)));
@@ -193,35 +170,6 @@ pub fn parse_manifest(
     Ok(Manifest { web, release })
 }
 
-/// Parses YAML; `None` for an empty document. Without anchors, which no manifest needs, a document cannot expand.
-fn read_yaml(text: &str) -> Result<Option<RawManifest>, SkipReason> {
-    let options = options! {
-        budget: budget! {
-            max_anchors: 0,
-            max_aliases: 0,
-            max_documents: 1,
-            max_depth: 16,
-            max_events: 10_000,
-            max_nodes: 10_000,
-            max_merge_keys: 0,
-        },
-        with_snippet: false,
-    };
-    let read = serde_saphyr::from_str_with_options(text, options);
-    read.map_err(|error: serde_saphyr::Error| SkipReason::Malformed(shorten(error.to_string().trim())))
-}
-
-/// The first line of a tenant's text, shortened.
-fn shorten(text: &str) -> String {
-    const MAX_CHARS: usize = 120;
-    let line = text.lines().next().unwrap_or_default();
-    let mut shortened: String = line.chars().take(MAX_CHARS).collect();
-    if shortened.len() < line.len() {
-        shortened.push('…');
-    }
-    shortened
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +177,7 @@ mod tests {
     fn parsed(text: &str) -> Result<(String, Option<String>), &'static str> {
         let bookworm = SafeWord::try_new("bookworm").unwrap();
         let manifest = parse_manifest(text.as_bytes(), Some(&bookworm), None).map_err(|skip| skip.reason())?;
-        Ok((manifest.web.0, manifest.release.map(|release| release.0)))
+        Ok((manifest.web.to_string(), manifest.release.map(|release| release.to_string())))
     }
 
     fn wants(web: &str, release: Option<&str>) -> Result<(String, Option<String>), &'static str> {
@@ -295,7 +243,7 @@ mod tests {
             ("web: a\ndistribution: debian", Some("bookworm"), "bookworm", Err("other_release")),
         ] {
             let manifest = parse_manifest(text.as_bytes(), ours.map(word).as_ref(), Some(&word(default)));
-            let release = manifest.map(|manifest| manifest.release.map(|release| release.0));
+            let release = manifest.map(|manifest| manifest.release.map(|release| release.to_string()));
             assert_eq!(
                 release.map_err(|skip| skip.reason()),
                 want.map(|name| name.map(str::to_owned)),

@@ -4,16 +4,16 @@
 //! and read only up to a limit. Only a file system that hangs as a whole stops the scan.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::account::{Account, Accounts};
-use super::manifest::{MAX_MANIFEST_BYTES, MIN_UID, Manifest, SafeWord, SkipReason, parse_manifest};
+use super::manifest::{Manifest, SkipReason, parse_manifest};
+use crate::tenant::{Account, Accounts, FileProblem, MAX_MANIFEST_BYTES, MIN_UID, SafeWord, TenantFile};
 
 /// Where manifests are: `<directory>/*/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,42 +97,35 @@ impl<A: Accounts> ManifestScanner<A> {
 
     /// `None` without a manifest.
     fn read_tool(&self, directory: &OwnedFd, name: &OsStr) -> Option<Tool> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = match openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty()) {
-            Ok(home) => openat(&home, &self.glob.file, flags, Mode::empty()).map_err(|error| ("manifest", error)),
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        let file = match openat(directory, name, flags, Mode::empty()) {
+            Ok(home) => TenantFile::open_at(&home, &self.glob.file).map_err(SkipReason::from),
+            Err(Errno::NOENT) => return None,
             // The kernel chooses which of the two it returns for a link.
-            Err(Errno::LOOP | Errno::NOTDIR) if is_link(directory, name) => Err(("directory", Errno::LOOP)),
-            Err(error) => Err(("directory", error)),
+            Err(Errno::LOOP | Errno::NOTDIR) if is_link(directory, name) => Err(SkipReason::Link("directory")),
+            Err(Errno::NOTDIR) => return None,
+            Err(error) => Err(SkipReason::Unreadable(error.into())),
         };
         let shown = name.to_string_lossy().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let skipped = |skip| Some(Tool { name: shown, account: None, manifest: Err(skip) });
         let file = match file {
-            Ok(file) => file,
-            Err((_, Errno::NOENT | Errno::NOTDIR)) => return None,
-            Err((what, Errno::LOOP)) => return skipped(SkipReason::Link(what)),
-            // A socket, or a device without a driver.
-            Err((_, Errno::NXIO | Errno::NODEV)) => return skipped(SkipReason::NotRegular),
-            Err((_, error)) => return skipped(SkipReason::Unreadable(error.into())),
-        };
-        let Some(tool) = tool_name(name) else { return skipped(SkipReason::Name) };
-        let (account, size) = match self.check(&file, tool) {
-            Ok(found) => found,
+            Ok(Some(file)) => file,
+            Ok(None) => return None,
             Err(skip) => return skipped(skip),
         };
-        // Checked before reading, and again while reading: the file may grow.
-        let content = if size > MAX_MANIFEST_BYTES as u64 { Err(SkipReason::TooLarge) } else { read(file) };
+        let Some(tool) = tool_name(name) else { return skipped(SkipReason::Name) };
+        let account = match self.check_owner(file.owner, tool) {
+            Ok(account) => account,
+            Err(skip) => return skipped(skip),
+        };
         let (distribution, default) = (self.distribution.as_ref(), self.default_release.as_ref());
+        let content = file.read(MAX_MANIFEST_BYTES).map_err(SkipReason::from);
         let manifest = content.and_then(|content| parse_manifest(&content, distribution, default));
         Some(Tool { name: tool.to_owned(), account: Some(account), manifest })
     }
 
-    /// Checks type and owner of a manifest. Returns the tool's account and the file's size.
-    fn check(&self, file: &OwnedFd, tool: &str) -> Result<(Account, u64), SkipReason> {
-        let status = fstat(file).map_err(|error| SkipReason::Unreadable(error.into()))?;
-        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err(SkipReason::NotRegular);
-        }
-        let owner = status.st_uid;
+    /// Checks the owner of a manifest. Returns the tool's account.
+    fn check_owner(&self, owner: u32, tool: &str) -> Result<Account, SkipReason> {
         if owner < MIN_UID {
             return Err(SkipReason::SystemOwner(owner));
         }
@@ -141,7 +134,19 @@ impl<A: Accounts> ManifestScanner<A> {
         if account.uid != owner {
             return Err(SkipReason::WrongOwner { owner, account: name, uid: account.uid });
         }
-        Ok((account, u64::try_from(status.st_size).unwrap_or(u64::MAX)))
+        Ok(account)
+    }
+}
+
+impl From<FileProblem> for SkipReason {
+    fn from(problem: FileProblem) -> Self {
+        match problem {
+            FileProblem::Link => Self::Link("manifest"),
+            FileProblem::NotRegular => Self::NotRegular,
+            FileProblem::TooLarge { .. } => Self::TooLarge,
+            FileProblem::NotUtf8 => Self::NotUtf8,
+            FileProblem::Unreadable(error) => Self::Unreadable(error),
+        }
     }
 }
 
@@ -156,11 +161,4 @@ fn tool_name(name: &OsStr) -> Option<&str> {
     let bytes = name.as_bytes();
     let is_name = bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.iter().copied().all(is_inner);
     name.to_str().filter(|name| is_name && name.len() <= 64)
-}
-
-fn read(file: OwnedFd) -> Result<Vec<u8>, SkipReason> {
-    let mut content = Vec::new();
-    let most = MAX_MANIFEST_BYTES as u64 + 1;
-    std::fs::File::from(file).take(most).read_to_end(&mut content).map_err(SkipReason::Unreadable)?;
-    Ok(content)
 }

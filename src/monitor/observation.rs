@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use super::account::Account;
 use super::decision::{Constraints, Decision, Facts, decide};
-use super::jobs::{Jobs, Presence};
 use super::manifest_scanner::Tool;
 use super::restart_history::RestartHistory;
 use super::settings::RestartLimits;
 use super::suspend_reason::Counts;
+use crate::grid::{Jobs, Presence};
+use crate::tenant::Account;
 
 /// The facts of a round.
 #[derive(Debug, Default)]

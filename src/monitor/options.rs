@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::environment::VariableName;
-use super::listing::ListUrl;
-use super::manifest::SafeWord;
 use super::manifest_scanner::ManifestGlob;
 use super::start_command::{DEFAULT, StartCommand};
 use crate::daemon::{CommonOptions, ProjectOptions, RedisOptions, parse_duration};
+use crate::proxy_list::ListUrl;
+use crate::tenant::SafeWord;
 
 const HELP: &str = "\
 Each round reads all manifests, runs qstat, fetches the list of the first active proxy that has one, and restarts each tool

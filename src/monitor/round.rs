@@ -8,17 +8,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
-use super::account::Account;
-use super::command::run;
 use super::decision::Decision;
 use super::environment::grid_command;
 use super::human_duration::human_duration;
-use super::jobs::Jobs;
-use super::listing::{ListError, Listing};
 use super::manifest_scanner::Tool;
 use super::metrics::Metrics;
 use super::observation::{Assessment, Observation, table};
-use super::qstat::{JobsError, parse_jobs};
 use super::restart_history::RestartHistory;
 use super::service_log::ServiceLogEntry;
 use super::settings::Settings;
@@ -26,7 +21,12 @@ use super::starter::{Restart, Starter};
 use super::state_store::StateStore;
 use super::suspend_reason::{SuspendReason, judge};
 use crate::clock::unix_seconds;
+use crate::grid::Jobs;
 use crate::grid::client::read_active_proxies;
+use crate::grid::{JobsError, parse_jobs};
+use crate::proxy_list::{ListError, Listing};
+use crate::subprocess::run;
+use crate::tenant::Account;
 
 /// The most of qstat's output, in bytes: 100,000 jobs.
 const MAX_QSTAT_BYTES: usize = 64 * 1024 * 1024;

@@ -12,9 +12,9 @@ use rustix::process::{geteuid, getuid};
 use tokio::process::Command;
 use tracing::{debug, warn};
 
-use super::account::Account;
-use super::command::run_with_input;
-use super::manifest::MIN_UID;
+use crate::subprocess::run_with_input;
+use crate::tenant::Account;
+use crate::tenant::MIN_UID;
 
 /// The file, in the tool's directory.
 const FILE: &str = "service.log";

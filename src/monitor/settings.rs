@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::account::SystemAccounts;
 use super::environment::VariableName;
-use super::listing::ListUrl;
-use super::manifest::SafeWord;
 use super::manifest_scanner::ManifestScanner;
 use super::options::Options;
 use super::start_command::StartCommand;
 use crate::daemon::{ProjectError, RedisOptionsError};
+use crate::proxy_list::ListUrl;
 use crate::redis_client::RedisUrl;
+use crate::tenant::SafeWord;
+use crate::tenant::SystemAccounts;
 
 /// Resolved settings.
 pub struct Settings {

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::account::Account;
 use super::begin_marker;
-use super::manifest::{Manifest, SafeWord};
+use super::manifest::Manifest;
+use crate::tenant::Account;
+use crate::tenant::SafeWord;
 
 /// The command of the old monitor, with `{begin}`.
 pub const DEFAULT: &str =

@@ -6,9 +6,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
-use super::account::Account;
 use super::begin_marker;
-use super::command::{CommandError, run_with_input};
 use super::decision::Cause;
 use super::environment::start_command;
 use super::human_duration::human_duration;
@@ -21,6 +19,8 @@ use super::start_outcome::StartOutcome;
 use super::state_error::StateError;
 use super::state_store::StateStore;
 use crate::clock::unix_seconds;
+use crate::subprocess::{CommandError, run_with_input};
+use crate::tenant::Account;
 
 /// The most of a start command's output, in bytes.
 const MAX_START_BYTES: usize = 1024 * 1024;

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 use std::{fs, io};
 
-use super::command::CommandError;
-use super::listing::ListError;
-use super::qstat::JobsError;
 use super::restart_history::{RestartHistory, Touch};
 use super::state_error::StateError;
+use crate::grid::JobsError;
+use crate::proxy_list::ListError;
+use crate::subprocess::CommandError;
 
 /// Why a round is suspended.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use urlproxy::monitor::{JobState, JobsError, parse_jobs};
+use urlproxy::grid::{JobState, JobsError, parse_jobs};
 
 /// The tool, the state, and whether the start time is known, of each job in a sample.
 fn parsed(sample: &str) -> Result<Vec<(String, JobState, bool)>, JobsError> {

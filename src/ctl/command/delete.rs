@@ -4,10 +4,10 @@ use serde_json::json;
 
 use crate::ctl::arguments::parse_tool;
 use crate::ctl::console::Console;
-use crate::ctl::escape::escaped;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entry, read_some};
 use crate::daemon::Store;
+use crate::escape::escaped;
 use crate::registry::{Withdrawal, delete_route, delete_tool};
 use crate::route::{Kind, ToolName};
 use crate::text::counted;

@@ -7,10 +7,10 @@ use crate::clock;
 use crate::ctl::admin_client::{AdminClient, AdminError};
 use crate::ctl::api::{Decision, Explanation};
 use crate::ctl::console::Console;
-use crate::ctl::escape::{Escaped, escaped};
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{BAD, FAINT, GOOD, HEADING, WARN};
 use crate::ctl::words::time;
+use crate::escape::{Escaped, escaped};
 use crate::text::span;
 
 /// Prints the backends of the best matching location, one per line; negative if the proxy answers by itself.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::ctl::api::PatternBackends;
 use crate::ctl::console::Console;
-use crate::ctl::escape::line_json;
 use crate::ctl::export_line::ExportLine;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::{Entries, Entry, read_all, read_origins};
 use crate::daemon::Store;
+use crate::escape::line_json;
 use crate::registry::Origin;
 use crate::route::Kind;
 use crate::text::counted;

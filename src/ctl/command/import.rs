@@ -12,7 +12,6 @@ use serde_json::json;
 
 use super::set::{WRONG_TYPE, operators_origin, refusal};
 use crate::ctl::console::Console;
-use crate::ctl::escape::escaped;
 use crate::ctl::export_line::ExportLine;
 use crate::ctl::import_plan::{Change, Plan, Step, Wanted};
 use crate::ctl::options::ImportOptions;
@@ -20,6 +19,7 @@ use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::redis_entries::read_some;
 use crate::ctl::text_table::{BAD, GOOD, WARN};
 use crate::daemon::{Reading, Store, StoreError, is_wrong_type};
+use crate::escape::escaped;
 use crate::registry::{
     Ownership, Registration, delete_redirect, delete_route, delete_tool, register, replace_with_set, set_redirect,
     write_frontend,

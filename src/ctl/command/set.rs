@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::clock;
 use crate::ctl::arguments::{parse_backend, parse_canonical, parse_tool};
 use crate::ctl::console::Console;
-use crate::ctl::escape::escaped;
 use crate::ctl::options::SetOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::daemon::{Store, StoreError, is_wrong_type};
+use crate::escape::escaped;
 use crate::registry::{OPERATOR, Origin, Ownership, Registration, register};
 use crate::route::{Backend, Domain, MAX_ROUTES, Pattern};
 

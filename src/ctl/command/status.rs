@@ -3,10 +3,10 @@
 use crate::ctl::admin_client::AdminClient;
 use crate::ctl::api::{Held, IN_STEP, Status};
 use crate::ctl::console::Console;
-use crate::ctl::escape::escaped;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{BAD, GOOD, WARN};
 use crate::ctl::words::{ago, time};
+use crate::escape::escaped;
 use crate::text::{count, counted, span};
 
 /// Prints the table's health; negative unless it is in step.

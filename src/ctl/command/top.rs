@@ -11,10 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::ctl::admin_client::{AdminClient, AdminError};
 use crate::ctl::api::{Status, ToolItem, Tools};
 use crate::ctl::console::Console;
-use crate::ctl::escape::escaped;
 use crate::ctl::options::TopOptions;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{Cell, TextTable};
+use crate::escape::escaped;
 use crate::text::count;
 
 /// The columns, as in [`row`].

@@ -7,10 +7,10 @@ use serde_json::Value;
 use crate::ctl::admin_client::{AdminClient, AdminError};
 use crate::ctl::api::{ChangeItem, Changes};
 use crate::ctl::console::Console;
-use crate::ctl::escape::escaped;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::ctl::text_table::{BAD, FAINT, GOOD, WARN};
 use crate::ctl::words::time;
+use crate::escape::escaped;
 use crate::text::counted;
 
 /// Time between two requests.

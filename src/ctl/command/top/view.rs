@@ -9,8 +9,8 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 use super::state::State;
 use super::{HEADINGS, row};
 use crate::ctl::api::{IN_STEP, ToolItem};
-use crate::ctl::escape::escaped;
 use crate::ctl::options::Sort;
+use crate::escape::escaped;
 use crate::text::{count, counted};
 
 const KEYS: &str = "q quit   r rate  e errors  l latency  n name   / search   arrows move";

@@ -2,6 +2,9 @@
 
 use uzers::get_user_by_name;
 
+/// Lower uids are system accounts.
+pub const MIN_UID: u32 = 50_000;
+
 /// A user of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
