@@ -19,7 +19,7 @@ use super::api_error::ApiError;
 use super::attached::{Output, Streams, relay};
 use super::error::KubernetesError;
 use super::objects::{self, CONTAINER};
-use super::pod_state::{judge, phase};
+use super::pod_state::{has_ended, judge, phase};
 use super::terminal::{self, RawTerminal, Size};
 use super::workload::Workload;
 use super::{labels, log_line};
@@ -101,7 +101,7 @@ async fn delete_named(api: &Api, namespace: &str, name: &str) -> Result<(), ApiE
 /// Deletes the Pods of shells that have ended, and whose clients were killed before they could.
 async fn delete_finished(api: &Api, namespace: &str) -> Result<(), ApiError> {
     for pod in api.list::<Pod>(namespace, &labels::shell_selector()).await? {
-        if matches!(phase(&pod), "Succeeded" | "Failed") && pod.metadata.deletion_timestamp.is_none() {
+        if has_ended(&pod) && pod.metadata.deletion_timestamp.is_none() {
             api.delete::<Pod>(namespace, &pod.metadata).await?;
         }
     }
@@ -161,7 +161,7 @@ impl Session<'_> {
 
     async fn pod(&self) -> Result<Pod, KubernetesError> {
         let pod = self.api.get(self.namespace, &self.name).await?;
-        pod.ok_or_else(|| KubernetesError::ShellFailed(format!("pod {} was deleted", self.name)))
+        pod.ok_or_else(|| KubernetesError::ShellLost(format!("pod {} was deleted", self.name)))
     }
 
     async fn connect(&self) -> Result<Connection, ApiError> {
