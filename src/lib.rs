@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor|webservice -> grid` (jobs, the list of active proxies), `monitor|webservice|grid -> tenant`, `ctl -> sync` (admission
+//! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor|webservice -> grid` (jobs, the list of active proxies), `grid|webservice -> web_type -> tenant`, `monitor|webservice -> tenant`, `ctl -> sync` (admission
 //! and snapshots), `ctl -> grid|kube|monitor|domains` (their command lines). `withdrawal_guard` stands between `registry` and its
 //! callers; `redis_client`, `clock`, `escape`, `subprocess`, `tenant`, `text` and `units` depend on no program's module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
@@ -45,6 +45,8 @@ pub mod table;
 pub mod tenant;
 pub mod text;
 pub mod units;
+#[cfg(all(feature = "daemons", not(loom)))]
+pub mod web_type;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod webservice;
 pub mod withdrawal_guard;
