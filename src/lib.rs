@@ -32,6 +32,8 @@ mod keepalive;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod kube;
 #[cfg(all(feature = "daemons", not(loom)))]
+mod kube_client;
+#[cfg(all(feature = "daemons", not(loom)))]
 pub mod monitor;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod proxy_list;
