@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::console::Wait;
 use super::service::{Service, State, Tool};
 use crate::grid::{Job, JobState, JobsError, parse_jobs};
-use crate::subprocess::{CommandError, run};
+use crate::subprocess::{CommandError, on_one_line, run};
 use crate::web_type::SiteConfig;
 
 pub use submission::{SubmissionError, check_words};
@@ -24,6 +24,8 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most of qstat's output: thousands of jobs of one tool.
 const MAX_QSTAT_BYTES: usize = 16 * 1024 * 1024;
 const MAX_QSUB_BYTES: usize = 64 * 1024;
+/// A tool's own options for qsub. `-clear` discards them, but qsub reads them, and waits if the file is a FIFO.
+const REQUEST_FILE: &str = ".sge_request";
 /// The time between two looks at the jobs.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a job runs before the start counts as done: a server that cannot begin ends sooner.
@@ -39,6 +41,22 @@ pub enum GridError {
     /// A program of the grid fails.
     #[error("{0}; if that goes on, ask an administrator")]
     Program(#[from] CommandError),
+    /// qsub refuses the job, or hangs.
+    #[error("{error}{hint}")]
+    NotSubmitted {
+        /// qsub's failure.
+        error: CommandError,
+        /// What may help.
+        hint: String,
+    },
+    /// qsub succeeds, but has submitted nothing, or something else than one job.
+    #[error("qsub prints {printed:?} instead of a job's number{hint}")]
+    NoNumber {
+        /// The end of its output.
+        printed: String,
+        /// What may help.
+        hint: String,
+    },
     /// qstat's output is no list of jobs.
     #[error("{0}; if that goes on, ask an administrator")]
     Jobs(#[from] JobsError),
@@ -109,6 +127,8 @@ impl<'a> GridEngine<'a> {
     /// All jobs of the tool that are web services, and not finished.
     async fn all(&self) -> Result<Vec<Found>, GridError> {
         let mut command = self.program("qstat");
+        // A tool's .sge_qstat could hide its jobs.
+        command.env("HOME", "/");
         command.args(["-u", &self.tool.account, "-xml"]);
         let jobs = parse_jobs(&run(command, PROGRAM_TIMEOUT, MAX_QSTAT_BYTES).await?)?;
         Ok(jobs.into_iter().filter_map(|job| self.web_service(job)).collect())
@@ -136,35 +156,45 @@ impl<'a> GridEngine<'a> {
     async fn explain(&self, number: Option<u64>) -> String {
         let Some(number) = number else { return String::new() };
         let mut command = self.program("qstat");
-        command.args(["-j", &number.to_string()]);
+        command.args(["-explain", "E", "-j", &number.to_string()]);
         let output = run(command, PROGRAM_TIMEOUT, MAX_QSTAT_BYTES).await.unwrap_or_default();
         explanation::reason(&String::from_utf8_lossy(&output))
     }
 
-    /// Submits a job. Returns its number, if qsub says it.
+    /// Submits a job. Returns its number.
     ///
     /// # Errors
     /// The job cannot be described, or qsub refuses it.
-    pub async fn submit(&self, service: &Service) -> Result<Option<u64>, GridError> {
+    pub async fn submit(&self, service: &Service) -> Result<u64, GridError> {
         let arguments = submission::arguments(self.tool, self.site, service, self.config)?;
         let mut command = self.program("qsub");
         command.args(arguments);
-        let printed = run(command, PROGRAM_TIMEOUT, MAX_QSUB_BYTES).await?;
-        // With -terse only the number, below warnings if there are any.
-        let printed = String::from_utf8_lossy(&printed);
-        Ok(printed.lines().rev().find_map(|line| line.trim().parse().ok()))
+        let printed = run(command, PROGRAM_TIMEOUT, MAX_QSUB_BYTES).await.map_err(|error| {
+            let hint = self.hint(matches!(error, CommandError::TimedOut { .. }));
+            GridError::NotSubmitted { error, hint }
+        })?;
+        let number = std::str::from_utf8(&printed).ok().and_then(|text| text.trim().parse().ok());
+        number.ok_or_else(|| GridError::NoNumber { printed: on_one_line(&printed), hint: self.hint(true) })
+    }
+
+    /// What may help when qsub fails.
+    fn hint(&self, is_ambiguous: bool) -> String {
+        let request = self.tool.home.join(REQUEST_FILE);
+        let mut hint = String::new();
+        if is_ambiguous {
+            hint += "; `webservice status` shows whether the job was submitted";
+        }
+        if request.symlink_metadata().is_ok() {
+            hint += &format!("; qsub reads {request:?}: check or remove that file");
+        }
+        hint
     }
 
     /// Waits until a job has run for a moment, at most for `time`.
     ///
     /// # Errors
     /// qstat fails to the end.
-    pub async fn wait_until_running(
-        &self,
-        number: Option<u64>,
-        time: Duration,
-        wait: &mut Wait,
-    ) -> Result<Started, GridError> {
+    pub async fn wait_until_running(&self, number: u64, time: Duration, wait: &mut Wait) -> Result<Started, GridError> {
         let begin = Instant::now();
         let (mut runs_since, mut explained_at, mut was_seen) = (None, None::<Instant>, false);
         let mut reason = String::new();
@@ -172,7 +202,7 @@ impl<'a> GridEngine<'a> {
             let found = wait.during(self.all()).await;
             let is_over = begin.elapsed() >= time;
             let found = match found {
-                Ok(found) => found.into_iter().filter(|found| number.is_none_or(|number| found.number == Some(number))),
+                Ok(found) => found.into_iter().filter(|found| found.number == Some(number)),
                 // The next attempt may succeed.
                 Err(error) if is_over => return Err(error),
                 Err(_) => {
@@ -259,8 +289,8 @@ impl<'a> GridEngine<'a> {
 
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(name);
-        // qstat prints local times.
-        command.env("TZ", "UTC").current_dir(&self.tool.home);
+        // qstat prints local times. All read files of default options in the current directory.
+        command.env("TZ", "UTC").current_dir("/");
         command
     }
 }

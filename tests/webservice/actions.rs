@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::site::Site;
+use crate::site::{Ended, Site, child_output};
+use crate::support::wait::wait_for;
 
 #[test]
 fn start_status_restart_and_stop_print_what_scripts_look_for() {
@@ -101,6 +102,7 @@ fn job_gets_every_byte_of_the_arguments() {
     let log = site.home("error.log").display().to_string();
     let config = site.path("webservice.yaml").display().to_string();
     let head = [
+        "-clear",
         "-terse",
         "-b",
         "y",
@@ -159,14 +161,22 @@ fn wait_ends_when_the_proxy_lists_the_tool() {
     let late =
         site.run(&["restart", "--wait", "--timeout", "3s"]).fails("it runs, but is not registered with the proxy");
     assert!(late.messages.contains("must listen on the port in PORT"), "{late:?}");
+    site.configure("list_url: http://127.0.0.1:1/list");
+    let unknown = site.run(&["restart", "--wait", "--timeout", "3s"]).fails("no proxy says whether it is registered");
+    assert!(unknown.messages.contains("Connection refused"), "{unknown:?}");
+    site.configure("list_url: http://HOST:1/list\nactive_proxy_file: /nowhere");
+    site.run(&["restart", "--wait", "--timeout", "3s"]).fails("\"/nowhere\"");
     site.configure("");
-    let text = fs::read_to_string(site.path("webservice.yaml")).unwrap();
-    fs::write(
-        site.path("webservice.yaml"),
-        text.replace("/list\n", "/list\n").replace("http://127.0.0.1:", "http://127.0.0.1:1"),
-    )
-    .unwrap();
-    site.run(&["restart", "--wait", "--timeout", "3s"]).fails("webservice: ");
+    site.set_list(&[]);
+    site.hook(
+        "qstat",
+        "[ ! -e $DIR/grid/args-5 ] || touch $DIR/grid/seen; [ ! -e $DIR/grid/seen2 ] || rm -f $DIR/grid/job-*",
+    );
+    let mut child = site.begin(&["restart", "--wait", "--timeout", "60s"]);
+    wait_for("the job was seen", || site.path("grid/seen").exists());
+    fs::write(site.path("grid/seen2"), "").unwrap();
+    let ended = Ended::of(child_output(&mut child));
+    assert!(ended.status == 1 && ended.messages.contains("your webservice did not start"), "{ended:?}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ echo "$n"
 "#;
 const QSTAT: &str = r#"
 if [ -e "$DIR/grid/qstat.sh" ]; then . "$DIR/grid/qstat.sh"; fi
-if [ "$1" = -j ]; then cat "$DIR/grid/explanation" 2>/dev/null; exit 0; fi
+if [ "$1 $2 $3" = "-explain E -j" ]; then cat "$DIR/grid/explanation" 2>/dev/null; exit 0; fi
 [ "$*" = "-u tools.hello -xml" ] || { echo "unexpected: $*" >&2; exit 1; }
 echo "<?xml version='1.0'?><job_info><queue_info>"
 for job in "$DIR"/grid/job-*; do
@@ -156,11 +156,9 @@ impl Site {
     pub fn configure(&self, more: &str) {
         let default = if more.contains("default_backend") { "" } else { "default_backend: gridengine\n" };
         let grid = if more.contains("gridengine:\n") { "" } else { "gridengine:\n" };
-        let text = format!(
-            "{default}list_url: http://{}/list\n{more}\n{grid}  memory_directory: {:?}\n",
-            self.list,
-            self.path("memory")
-        );
+        let list =
+            if more.contains("list_url") { String::new() } else { format!("list_url: http://{}/list\n", self.list) };
+        let text = format!("{default}{list}{more}\n{grid}  memory_directory: {:?}\n", self.path("memory"));
         fs::write(self.path("webservice.yaml"), text).expect("written");
     }
 
@@ -298,6 +296,18 @@ impl Ended {
     pub fn lines(&self) -> Vec<&str> {
         self.messages.lines().map(|line| line.trim_end_matches('.')).collect()
     }
+}
+
+/// Waits for a command that was begun.
+pub fn child_output(child: &mut Child) -> Output {
+    let read = |stream: Option<&mut dyn Read>| {
+        let mut bytes = Vec::new();
+        stream.expect("a pipe").read_to_end(&mut bytes).expect("read");
+        bytes
+    };
+    let stdout = read(child.stdout.as_mut().map(|stream| stream as &mut dyn Read));
+    let stderr = read(child.stderr.as_mut().map(|stream| stream as &mut dyn Read));
+    Output { status: child.wait().expect("the end"), stdout, stderr }
 }
 
 /// Serves the list.

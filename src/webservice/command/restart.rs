@@ -15,12 +15,11 @@ const CLOCK_DIFFERENCE: u64 = 3;
 /// Stops the web service if it runs, and starts it.
 pub async fn run(session: &Session<'_>) -> Result<(), WebserviceError> {
     let begin = unix_seconds();
-    let wanted_before = session.manifest_file.read().ok().flatten().is_some_and(|manifest| manifest.web.is_some());
     let lock = lock(session).await?;
     let request = session.request()?;
     // webservicemonitor must not undo what a maintainer did in the meantime.
     let must_yield = lock.has_waited && !io::stdin().is_terminal();
-    if must_yield && wanted_before && request.manifest.web.is_none() {
+    if must_yield && request.manifest.web.is_none() {
         session.console.say("Another webservice command has stopped it meanwhile; not starting it");
         return Ok(());
     }

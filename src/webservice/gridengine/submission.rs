@@ -58,7 +58,7 @@ pub fn check_words(extra: &[String]) -> Result<(), SubmissionError> {
     Ok(())
 }
 
-/// The arguments of qsub. No shell reads the job's command line: `-shell n`.
+/// The arguments of qsub. No file of default options counts: `-clear`. No shell reads the job's command line: `-shell n`.
 pub fn arguments(
     tool: &Tool,
     site: &SiteConfig,
@@ -80,7 +80,7 @@ pub fn arguments(
         let release = SafeWord::try_new(release).ok_or_else(|| SubmissionError::Release(shorten(release)))?;
         resources += &format!(",release={release}");
     }
-    let mut words: Vec<OsString> = ["-terse", "-b", "y", "-shell", "n"].map(OsString::from).into();
+    let mut words: Vec<OsString> = ["-clear", "-terse", "-b", "y", "-shell", "n"].map(OsString::from).into();
     words.extend(["-N".into(), format!("{name}-{}", tool.name).into()]);
     words.extend(["-q".into(), OsString::from(&web_type.queue)]);
     words.extend(["-l".into(), OsString::from(resources)]);
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(
             words("", &service("lighttpd", None, &[])).unwrap(),
             format!(
-                "-terse -b y -shell n -N lighttpd-hello -q webgrid-lighttpd -l h_vmem=4G {log} /usr/bin/webservice-runner \
+                "-clear -terse -b y -shell n -N lighttpd-hello -q webgrid-lighttpd -l h_vmem=4G {log} /usr/bin/webservice-runner \
                  --register-proxy --type lighttpd"
             )
         );
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(
             words(config, &service("generic", Some("bookworm"), &["./x", "-y"])).unwrap(),
             format!(
-                "-terse -b y -shell n -N generic-hello -q webgrid-generic -l h_vmem=2G,release=bookworm {log} /opt/run \
+                "-clear -terse -b y -shell n -N generic-hello -q webgrid-generic -l h_vmem=2G,release=bookworm {log} /opt/run \
                  --register-proxy --canonical --type generic ./x -y"
             )
         );

@@ -78,7 +78,7 @@ fn condition(deployment: &Deployment, kind: &str, status: &str) -> Option<String
     let conditions = observed.conditions.as_deref().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition.type_ == kind && condition.status == status)?;
     let reason = found.message.as_deref().or(found.reason.as_deref()).unwrap_or(kind);
-    Some(one_line(reason))
+    Some(reason_of(reason))
 }
 
 /// Whether the Pod takes requests.
@@ -101,7 +101,7 @@ pub fn judge(pod: &Pod) -> State {
     if phase(pod) == "Failed" {
         let reason = containers.iter().find_map(ended).or_else(|| {
             let status = status?;
-            status.message.as_deref().or(status.reason.as_deref()).map(one_line)
+            status.message.as_deref().or(status.reason.as_deref()).map(reason_of)
         });
         return State::Failed { reason: about(pod, &reason.unwrap_or_else(|| "it failed".into())) };
     }
@@ -113,7 +113,7 @@ pub fn judge(pod: &Pod) -> State {
             ("CrashLoopBackOff", Some(last)) => {
                 format!("{reason}, {last}, restarted {} times; see webservice logs", container.restart_count)
             }
-            _ => match waiting.message.as_deref().map(one_line) {
+            _ => match waiting.message.as_deref().map(reason_of) {
                 Some(message) if !message.is_empty() => format!("{reason}: {message}"),
                 _ => reason.to_owned(),
             },
@@ -132,11 +132,16 @@ pub fn judge(pod: &Pod) -> State {
     let unscheduled = conditions.iter().find(|found| found.type_ == "PodScheduled" && found.status == "False");
     if let Some(condition) = unscheduled {
         let reason = condition.reason.as_deref().unwrap_or("not scheduled");
-        let message = condition.message.as_deref().map(one_line).unwrap_or_default();
+        let message = condition.message.as_deref().map(reason_of).unwrap_or_default();
         return State::Pending { reason: about(pod, format!("{reason}: {message}").trim_end_matches(": ")) };
     }
     let reason = if phase(pod) == "Running" { "it is not ready yet" } else { "it waits for a node" };
     State::Pending { reason: about(pod, reason) }
+}
+
+/// A message of the cluster within a sentence of ours.
+fn reason_of(message: &str) -> String {
+    one_line(message).trim_end_matches('.').to_owned()
 }
 
 fn about(pod: &Pod, reason: &str) -> String {
@@ -160,7 +165,7 @@ fn terminated(state: &ContainerState) -> Option<String> {
     match reason {
         "OOMKilled" => Some(format!("{how} (OOMKilled: it needed more memory than its limit; see --mem)")),
         "" | "Error" | "Completed" => Some(how),
-        reason => Some(format!("{how} ({})", one_line(reason))),
+        reason => Some(format!("{how} ({})", reason_of(reason))),
     }
 }
 
@@ -245,7 +250,7 @@ mod tests {
         for (pod, want) in [
             (pod(json!({})), "pending: pod hello-1: it waits for a node"),
             (pod(json!({"phase": "Running"})), "pending: pod hello-1: it is not ready yet"),
-            (unschedulable, "pending: pod hello-1: Unschedulable: 0/3 nodes are available: 3 Insufficient memory."),
+            (unschedulable, "pending: pod hello-1: Unschedulable: 0/3 nodes are available: 3 Insufficient memory"),
             (waiting("ContainerCreating", Value::Null), "pending: pod hello-1: ContainerCreating"),
             (waiting("ErrImagePull", json!("timeout")), "pending: pod hello-1: ErrImagePull: timeout"),
             (
@@ -266,7 +271,7 @@ mod tests {
                 "failed: pod hello-1: CrashLoopBackOff, ended with status 137, signal 9 (OOMKilled: it needed more memory than its limit; see --mem), restarted 4 times; see webservice logs",
             ),
             (restarting, "pending: pod hello-1: ended with status 3, and will be restarted; see webservice logs"),
-            (evicted, "failed: pod hello-1: The node was low on resource: memory."),
+            (evicted, "failed: pod hello-1: The node was low on resource: memory"),
         ] {
             assert_eq!(text(&rollout(&deployment(json!({})), &[pod])), want);
         }
@@ -283,7 +288,7 @@ mod tests {
                 with("ReplicaFailure", "True", quota),
                 "failed: pods \"hello-1\" is forbidden: exceeded quota: tool-hello, requested: limits.memory=8Gi",
             ),
-            (with("Progressing", "False", "it has timed out progressing."), "failed: it has timed out progressing."),
+            (with("Progressing", "False", "it has timed out progressing."), "failed: it has timed out progressing"),
             (with("Progressing", "True", "fine"), "pending: no pod yet"),
             (
                 deployment(json!({"spec": {"replicas": 0, "selector": {}, "template": {}}})),

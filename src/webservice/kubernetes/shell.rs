@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use kube::api::{AttachParams, LogParams};
+use kube::client::Connection;
 use rustix::stdio::stdin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -122,9 +123,14 @@ impl Session<'_> {
             self.print_log().await?;
             return self.exit_status("it has ended").await;
         }
-        let lost = match self.attach().await {
+        let connection = match self.connect().await {
+            Ok(connection) => connection,
+            // It may have ended meanwhile.
+            Err(error) => return exit_code(&self.pod().await?).map(status_of).ok_or(error.into()),
+        };
+        let lost = match self.relay(connection).await? {
             Ok(()) => "the connection was closed".to_owned(),
-            Err(error) => error.to_string(),
+            Err(lost) => lost,
         };
         self.exit_status(&lost).await
     }
@@ -158,20 +164,24 @@ impl Session<'_> {
         pod.ok_or_else(|| KubernetesError::ShellFailed(format!("pod {} was deleted", self.name)))
     }
 
-    async fn attach(&self) -> Result<(), KubernetesError> {
+    async fn connect(&self) -> Result<Connection, ApiError> {
         let params = AttachParams::default().container(CONTAINER).stdin(true).stdout(true);
         let params = params.stderr(!self.has_terminal).tty(self.has_terminal);
         let request = kube::core::Request::new(Pod::url_path(&(), Some(self.namespace)));
         let doing = format!("attaching to pod {:?}", self.name);
-        let connection = self.api.connect(&doing, request.attach(&self.name, &params)).await?;
+        self.api.connect(&doing, request.attach(&self.name, &params)).await
+    }
+
+    /// Copies until the connection ends; the inner error says why it was lost.
+    async fn relay(&self, connection: Connection) -> Result<Result<(), String>, KubernetesError> {
         let raw = self.has_terminal.then(RawTerminal::enter).transpose().map_err(io_error("changing the terminal"))?;
         let (output, printer) = print_output();
         let streams = Streams { input: read_input(), sizes: self.watch_size(), output };
-        let relayed = relay(connection, streams).await.map_err(KubernetesError::ShellLost);
+        let relayed = relay(connection, streams).await;
         // What is still in the queue.
         let _ = timeout(DRAIN, printer).await;
         drop(raw);
-        relayed
+        Ok(relayed)
     }
 
     /// The sizes of the terminal, now and after each change. The first differs from the next: the shell may have printed its prompt
@@ -207,7 +217,7 @@ impl Session<'_> {
         let deadline = Instant::now() + STATUS;
         loop {
             if let Some(status) = exit_code(&self.pod().await?) {
-                return Ok(u8::try_from(status).unwrap_or(u8::MAX));
+                return Ok(status_of(status));
             }
             if Instant::now() > deadline {
                 return Err(KubernetesError::ShellLost(lost.to_owned()));
@@ -232,6 +242,10 @@ impl Session<'_> {
 
 fn io_error(doing: &'static str) -> impl Fn(io::Error) -> KubernetesError {
     move |error| KubernetesError::Io { error, doing }
+}
+
+fn status_of(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// The exit status of the container, if it has ended.
