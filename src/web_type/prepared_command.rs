@@ -12,8 +12,8 @@ pub struct PreparedCommand {
     pub words: Vec<OsString>,
     /// Where it runs; the home if `None`.
     pub directory: Option<PathBuf>,
-    /// What the file [`super::Invocation::config`] must contain.
-    pub configuration: Option<Vec<u8>>,
+    /// The file that must exist, and its content.
+    pub configuration: Option<(PathBuf, Vec<u8>)>,
 }
 
 /// Why a command cannot be made.
