@@ -62,6 +62,7 @@ e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a r
 	tests/e2e/routes
 	tests/e2e/monitor
 	tests/e2e/kube
+	tests/e2e/webservice-kube
 
 lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck if installed
 	.ci/setup build
@@ -91,7 +92,7 @@ bench-peers: ## fetch the proxies for `make bench` that Debian lacks: Envoy, Cad
 FUZZ_SECONDS ?= 60
 fuzz: ## fuzz every parser of untrusted bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz
 	.ci/setup build
-	@for target in snapshot resp pattern protocol ident manifest qstat; do \
+	@for target in snapshot resp pattern protocol ident manifest template qstat; do \
 	    mkdir -p fuzz/corpus/$$target; \
 	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- \
 	        $(if $(FUZZ_RUNS),-runs=$(FUZZ_RUNS),-max_total_time=$(FUZZ_SECONDS)) -timeout=10 || exit 1; \

@@ -5,14 +5,12 @@
 //! (tools to compare again), `events` (Kubernetes Events for maintainers) and `notice_limiter` (how many of them).
 
 mod desired;
-mod error;
 mod events;
 mod leader_lock;
 mod ledger;
 mod metrics;
 mod notice_limiter;
 mod options;
-mod proxy;
 mod recheck_queue;
 mod reconciler;
 mod run;

@@ -5,12 +5,15 @@
 
 mod account;
 mod file;
+mod manifest;
 mod safe_word;
 mod shorten;
 mod yaml;
+mod yaml_text;
 
 pub use account::{Account, Accounts, MIN_UID, SystemAccounts};
 pub use file::{FileProblem, TenantFile};
+pub use manifest::{MAX_MANIFEST_BYTES, Manifest};
 pub use safe_word::SafeWord;
 pub use shorten::shorten;
 pub use yaml::parse_yaml;

@@ -1,11 +1,19 @@
 //! A service.manifest of any bytes yields a web service or a reason to skip it, never a crash; its words are safe in a command line.
+//! What webservice reads in it, it writes so that it reads the same again, and so that webservicemonitor reads the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use urlproxy::monitor::parse_manifest;
-use urlproxy::tenant::SafeWord;
+use urlproxy::tenant::{Manifest, SafeWord};
 
 fuzz_target!(|bytes: &[u8]| {
+    if let Some(manifest) = std::str::from_utf8(bytes).ok().and_then(|text| Manifest::parse(text).ok()) {
+        let written = manifest.to_text();
+        assert_eq!(Manifest::parse(&written).as_ref(), Ok(&manifest), "{written}");
+        if let Ok(read) = parse_manifest(written.as_bytes(), None, None) {
+            assert_eq!(Some(read.web.as_str()), manifest.web.as_deref());
+        }
+    }
     let ours = SafeWord::try_new("bookworm");
     match parse_manifest(bytes, None, None) {
         Ok(manifest) => {

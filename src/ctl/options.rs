@@ -279,11 +279,12 @@ impl Sort {
 }
 
 /// The programs with command lines of their own.
-pub const PROGRAMS: [&str; 8] = [
+pub const PROGRAMS: [&str; 9] = [
     "urlproxyctl",
     "proxylistener",
     "kube2proxy",
     "webservicemonitor",
+    "webservice",
     "webservice-runner",
     "portgrabber",
     "portreleaser",

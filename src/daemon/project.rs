@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// Options that name the project.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ProjectOptions {
     /// Project of the tool accounts NAME.TOOL
     #[arg(long, value_name = "NAME", conflicts_with = "project_file")]

@@ -21,6 +21,8 @@ pub enum JobState {
 /// A job, or some tasks of an array job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
+    /// The job's number, if it has one.
+    pub number: Option<u64>,
     /// The job's name, `<type>-<tool>` for a web service.
     pub name: String,
     /// The user that the job runs as.
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn furthest_of_several_jobs_counts() {
-        let job = |state, since| Job { name: "a-b".into(), owner: "tools.b".into(), state, since };
+        let job = |state, since| Job { number: Some(1), name: "a-b".into(), owner: "tools.b".into(), state, since };
         let running = |seconds| Presence::Running(Some(Duration::from_secs(seconds)));
         for (jobs, want) in [
             (vec![], Presence::Absent),

@@ -112,6 +112,7 @@ fn without_task_names(output: &[u8]) -> Cow<'_, [u8]> {
 struct JobFields {
     group: String,
     field: Option<Field>,
+    number: Vec<String>,
     name: Vec<String>,
     owner: Vec<String>,
     state: Vec<String>,
@@ -120,6 +121,7 @@ struct JobFields {
 
 #[derive(Clone, Copy)]
 enum Field {
+    Number,
     Name,
     Owner,
     State,
@@ -135,6 +137,7 @@ impl JobFields {
 
     fn open(&mut self, element: &[u8]) {
         self.field = match element {
+            b"JB_job_number" => Some(Field::Number),
             b"JB_name" => Some(Field::Name),
             b"JB_owner" => Some(Field::Owner),
             b"state" => Some(Field::State),
@@ -148,6 +151,7 @@ impl JobFields {
 
     fn values(&mut self) -> Option<&mut Vec<String>> {
         Some(match self.field? {
+            Field::Number => &mut self.number,
             Field::Name => &mut self.name,
             Field::Owner => &mut self.owner,
             Field::State => &mut self.state,
@@ -178,6 +182,7 @@ impl JobFields {
         };
         let state = once(self.state);
         Job {
+            number: once(self.number).parse().ok(),
             name: once(self.name),
             owner: once(self.owner),
             state: JobState::from_letters(&state, &self.group),
@@ -221,6 +226,7 @@ mod tests {
     fn job_fields_are_read() {
         let jobs = parsed(&output(&job("running", "lighttpd-hello", "tools.hello", "r")));
         let want = Job {
+            number: Some(1),
             name: "lighttpd-hello".into(),
             owner: "tools.hello".into(),
             state: JobState::Running,

@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::desired::ServiceId;
-use super::error::describe;
 use super::service::ServiceRejection;
 use super::watch::WatchSettings;
+use crate::kube_client::describe;
 
 /// Events that can wait; more are only logged.
 const QUEUE_LEN: usize = 1000;

@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::desired::MAX_SELECTORS;
 use super::options::{Options, PROGRAM};
-use super::proxy::{ProxyError, ProxyVariables};
 use super::watch::WatchSettings;
 use crate::daemon::RedisOptionsError;
+use crate::kube_client::{ProxyError, ProxyVariables, proxy_in};
 use crate::redis_client::RedisUrl;
 use crate::withdrawal_guard::GuardSettings;
 
@@ -139,14 +139,6 @@ impl Options {
             resync_interval: self.resync_interval,
         })
     }
-}
-
-/// The `proxy-url` of the cluster in the kubeconfig's current context.
-fn proxy_in(kubeconfig: &Kubeconfig) -> Option<String> {
-    let current = kubeconfig.current_context.as_deref()?;
-    let context = kubeconfig.contexts.iter().find(|context| context.name == current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
-    cluster.cluster.as_ref()?.proxy_url.clone()
 }
 
 impl ConfigFile {

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::desired::{ObservedService, ServiceId, id_of};
-use super::error::describe;
 use super::service::NamespaceTemplate;
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::kube_client::describe;
 
 /// The first and the longest delay between a failure and the next attempt.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));

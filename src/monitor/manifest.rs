@@ -4,10 +4,8 @@ use std::io;
 
 use serde::Deserialize;
 
-use crate::tenant::{MIN_UID, SafeWord, parse_yaml, shorten};
+use crate::tenant::{MAX_MANIFEST_BYTES, MIN_UID, SafeWord, parse_yaml, shorten};
 
-/// The largest manifest, in bytes.
-pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
 /// The default backend.
 const GRID: &str = "gridengine";
 

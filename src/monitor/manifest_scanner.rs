@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::manifest::{MAX_MANIFEST_BYTES, Manifest, SkipReason, parse_manifest};
-use crate::tenant::{Account, Accounts, FileProblem, MIN_UID, SafeWord, TenantFile};
+use super::manifest::{Manifest, SkipReason, parse_manifest};
+use crate::tenant::{Account, Accounts, FileProblem, MAX_MANIFEST_BYTES, MIN_UID, SafeWord, TenantFile};
 
 /// Where manifests are: `<directory>/*/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]

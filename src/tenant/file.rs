@@ -92,6 +92,11 @@ impl TenantFile {
         if content.len() > max_len { Err(FileProblem::TooLarge { max_len }) } else { Ok(content) }
     }
 
+    /// The open file.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// Reads the whole file as text.
     ///
     /// # Errors

@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use crate::escape::{Escaped, escaped};
+use crate::escape::{Escaped, escaped, pretty_json};
 
 /// One dot per this time.
 const DOT_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +39,14 @@ impl Console {
     /// Standard output cannot be written.
     pub fn answer(&self, line: impl Display) -> io::Result<()> {
         writeln!(io::stdout(), "{}", Escaped(line))
+    }
+
+    /// Prints a value as JSON to standard output.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn json(&self, value: &impl Serialize) -> io::Result<()> {
+        io::stdout().write_all(pretty_json(value).as_bytes())
     }
 
     /// Begins to wait: prints `what` to standard error, and dots or a live line behind it until the returned value is dropped.

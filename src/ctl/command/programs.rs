@@ -8,7 +8,7 @@ use crate::ctl::console::Console;
 use crate::ctl::options::{PROGRAMS, definition};
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::grid::client::{grabber, releaser, runner};
-use crate::{domains, grid, kube, monitor};
+use crate::{domains, grid, kube, monitor, webservice};
 
 /// The definition of a program's command line, by default that of urlproxyctl.
 fn definition_of(program: Option<&str>) -> Result<clap::Command, CtlError> {
@@ -17,6 +17,7 @@ fn definition_of(program: Option<&str>) -> Result<clap::Command, CtlError> {
         "proxylistener" => grid::Options::command(),
         "kube2proxy" => kube::Options::command(),
         "webservicemonitor" => monitor::Options::command(),
+        "webservice" => webservice::Options::command(),
         "webservice-runner" => runner::Options::command(),
         "portgrabber" => grabber::Options::command(),
         "portreleaser" => releaser::Options::command(),

@@ -2,6 +2,9 @@
 # Does not change the machine's files.
 # shellcheck shell=bash disable=SC2034,SC2154  # some variables are lib.sh's, some are for the scripts
 
+# shellcheck source=tests/e2e/lib/accounts.sh
+. tests/e2e/lib/accounts.sh
+
 grid=/run/grid
 grid_bin=$grid/bin
 grid_log=$grid/log
@@ -13,14 +16,9 @@ export SGE_ROOT=/var/lib/gridengine SGE_CELL=default
 export SGE_QMASTER_PORT=6444 SGE_EXECD_PORT=6445
 
 prepare_grid() {
-    mkdir -p "$grid_bin" "$grid_log" "$grid"/{home,etc,root,spool}
+    mkdir -p "$grid_log" "$grid"/{root,spool}
     mkdir -m 1777 "$grid/tmp"
-    # The checkout may be unreadable for tools, such as in root's home directory.
-    mount --bind "$built/release" "$grid_bin"
-
-    cp -a /etc/. "$grid/etc"
-    mount --bind "$grid/etc" /etc
-    printf '%s: files\n' passwd group shadow hosts services >/etc/nsswitch.conf
+    prepare_accounts "$grid"
     # Grid Engine refuses names of loopback addresses, but does not check which interface has the address.
     printf '%s\n' '127.0.0.1 localhost' "$grid_address $grid_host" >/etc/hosts
     hostname "$grid_host"
@@ -28,23 +26,10 @@ prepare_grid() {
     say "$grid_address" >/etc/active-proxy
 }
 
-as_user() { # USER COMMAND...
-    local home
-    home=$(getent passwd "$1" | cut -d : -f 6)
-    env HOME="$home" setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
-}
-as_tool() { as_user "tools.$1" "${@:2}"; } # TOOL COMMAND...
-start_as_tool() {                          # TOOL LOG COMMAND...: `start`; $child is the command itself, not a shell
-    start "$2" env HOME="$grid/home/$1" setpriv --reuid "tools.$1" --regid "tools.$1" --init-groups "${@:3}"
-}
-
 # An account with a home, where `server [PORT]` serves www/. The default of PORT is the variable PORT.
-last_uid=50000
 add_tool() { # TOOL
     local account=tools.$1 home=$grid/home/$1
-    last_uid=$((last_uid + 1))
-    say "$account:x:$last_uid:$last_uid::$home:/bin/sh" >>/etc/passwd
-    say "$account:x:$last_uid:" >>/etc/group
+    add_account "$1"
     mkdir -p "$home/www/$1"
     say "served by $account" >"$home/www/$1/index.html"
     # shellcheck disable=SC2016  # for the server

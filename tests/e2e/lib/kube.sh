@@ -79,10 +79,12 @@ kill_apiserver() { # as when its host fails
 }
 
 controllers=0
+kube_controllers=namespace # those that run, with commas
 start_controllers() {
     controllers=$((controllers + 1))
     start "$kube_log/controllers-$controllers.log" kube-controller-manager --kubeconfig "$KUBECONFIG" \
-        --controllers namespace --leader-elect=false --port 0 --secure-port 0
+        --controllers "$kube_controllers" --service-account-private-key-file "$kube/accounts.key" \
+        --leader-elect=false --port 0 --secure-port 0
     controllers_pid=$child
 }
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use hyper::Uri;
 use ipnet::IpNet;
+use kube::config::Kubeconfig;
 
 /// Supported proxy schemes.
 const SCHEMES: [&str; 3] = ["http", "https", "socks5"];
@@ -98,6 +99,14 @@ fn matches_entry(entry: &str, host: &str, address: Option<IpAddr>, port: u16) ->
         Some(parent) => host.strip_suffix(parent).is_some_and(|below| below.ends_with('.')),
         None => host == name || host.strip_suffix(name).is_some_and(|below| below.ends_with('.')),
     }
+}
+
+/// The `proxy-url` of the cluster in the kubeconfig's current context.
+pub fn proxy_in(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_deref()?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.clone()
 }
 
 fn parse(url: &str) -> Option<Uri> {

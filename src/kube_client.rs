@@ -1,0 +1,7 @@
+//! What all clients of Kubernetes API servers share: errors in one line, the proxy on the way.
+
+mod error;
+mod proxy;
+
+pub use error::describe;
+pub use proxy::{ProxyError, ProxyVariables, proxy_in};

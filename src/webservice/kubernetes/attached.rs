@@ -1,0 +1,145 @@
+//! The streams of an attached container: standard input, output and errors as channels of one WebSocket connection.
+//!
+//! Protocols `v4.channel.k8s.io` and `v5.channel.k8s.io`: the first byte of a binary message is the channel.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use kube::client::Connection;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+
+use super::api::one_line;
+use super::terminal::Size;
+
+/// Between two pings, which keep an idle connection open.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// A server that has answered pings before, and does not any more, is gone.
+const SILENCE: Duration = Duration::from_secs(60);
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const STATUS: u8 = 3;
+const RESIZE: u8 = 4;
+/// Ends a channel; since v5.
+const CLOSE: u8 = 255;
+
+/// A piece of the container's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Of standard output, or of the terminal.
+    Stdout(Bytes),
+    /// Of standard error.
+    Stderr(Bytes),
+}
+
+/// The near ends of the streams.
+pub struct Streams {
+    /// Standard input; its end is the container's end of file.
+    pub input: mpsc::Receiver<Vec<u8>>,
+    /// Sizes of the terminal.
+    pub sizes: mpsc::Receiver<Size>,
+    /// Output.
+    pub output: mpsc::Sender<Output>,
+}
+
+/// Copies until the container, the server or the reader of the output ends.
+///
+/// # Errors
+/// One line: the connection is lost, or the server reports a failure.
+pub async fn relay(connection: Connection, mut streams: Streams) -> Result<(), String> {
+    let can_close = connection.supports_stream_close();
+    let (mut sender, mut receiver) = connection.into_stream().split();
+    let mut pings = interval(PING_INTERVAL);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut has_input, mut has_sizes) = (true, true);
+    let (mut heard_at, mut answers_pings) = (Instant::now(), false);
+    loop {
+        tokio::select! {
+            received = receiver.next() => {
+                heard_at = Instant::now();
+                let message = match received {
+                    None | Some(Ok(Message::Close(_))) => return Ok(()),
+                    Some(Err(error)) => return Err(one_line(&error.to_string())),
+                    Some(Ok(message)) => message,
+                };
+                let Message::Binary(bytes) = message else {
+                    answers_pings |= message.is_pong();
+                    continue;
+                };
+                let output = match bytes.first() {
+                    Some(&STDOUT) => Output::Stdout(bytes.slice(1..)),
+                    Some(&STDERR) => Output::Stderr(bytes.slice(1..)),
+                    Some(&STATUS) => match failure(&bytes[1..]) {
+                        Some(failure) => return Err(failure),
+                        None => continue,
+                    },
+                    _ => continue,
+                };
+                if streams.output.send(output).await.is_err() {
+                    return Ok(());
+                }
+            }
+            input = streams.input.recv(), if has_input => {
+                let message = match input {
+                    Some(bytes) => framed(STDIN, &bytes),
+                    None => {
+                        has_input = false;
+                        // Before v5 only the end of the connection ends the input.
+                        if can_close { Message::binary(vec![CLOSE, STDIN]) } else { Message::Close(None) }
+                    }
+                };
+                sender.send(message).await.map_err(|error| one_line(&error.to_string()))?;
+            }
+            size = streams.sizes.recv(), if has_sizes => {
+                let Some(size) = size else { has_sizes = false; continue };
+                let text = json!({"Width": size.width, "Height": size.height}).to_string();
+                sender.send(framed(RESIZE, text.as_bytes())).await.map_err(|error| one_line(&error.to_string()))?;
+            }
+            _ = pings.tick() => {
+                if answers_pings && heard_at.elapsed() > SILENCE {
+                    return Err(format!("no answer for {} s", SILENCE.as_secs()));
+                }
+                // Failures show in what is received.
+                let _ = sender.send(Message::Ping(Bytes::new())).await;
+            }
+        }
+    }
+}
+
+fn framed(channel: u8, bytes: &[u8]) -> Message {
+    let mut message = Vec::with_capacity(bytes.len() + 1);
+    message.push(channel);
+    message.extend_from_slice(bytes);
+    Message::binary(message)
+}
+
+/// The server's message, unless it reports a success, or the exit status of the command.
+fn failure(status: &[u8]) -> Option<String> {
+    let status: kube::core::Status = serde_json::from_slice(status).ok()?;
+    (status.is_failure() && status.reason != "NonZeroExitCode").then(|| one_line(&status.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_failures_of_the_server_are_failures() {
+        for (status, want) in [
+            (r#"{"status":"Success"}"#, None),
+            (r#"{"status":"Failure","reason":"NonZeroExitCode","message":"exit code 3"}"#, None),
+            (
+                r#"{"status":"Failure","reason":"InternalError","message":"dial tcp:\n refused"}"#,
+                Some("dial tcp: refused"),
+            ),
+            ("garbage", None),
+            ("", None),
+        ] {
+            assert_eq!(failure(status.as_bytes()).as_deref(), want, "{status}");
+        }
+    }
+}
