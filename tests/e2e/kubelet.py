@@ -47,6 +47,10 @@ def set_status(name, status):
     ask("PATCH", pods(name) + "/status", {"status": status}, "application/merge-patch+json")
 
 
+def take_terminal():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Process:
     """The command of a Pod, with a terminal or pipes."""
 
@@ -59,7 +63,8 @@ class Process:
         self.child = subprocess.Popen(
             container["command"], stdin=far[0], stdout=far[1], stderr=far[2], cwd=container.get("workingDir"),
             env={"HOME": account.pw_dir, "PATH": os.environ["PATH"], "TERM": "xterm"},
-            user=account.pw_uid, group=account.pw_gid, extra_groups=[], start_new_session=True)
+            user=account.pw_uid, group=account.pw_gid, extra_groups=[], start_new_session=True,
+            preexec_fn=take_terminal if self.has_terminal else None)
         if self.has_terminal:
             os.close(slave)
         self.sources = [(1, self.terminal)] if self.has_terminal else [

@@ -15,7 +15,7 @@ fn printed_configuration_is_one_for_lighttpd() {
         assert_eq!((ended.status, &*ended.error), (Some(0), ""), "{name}");
         assert!(ended.out.contains("server.port = 12345\n") && ended.out.contains("\"X\" => \"y\""), "{}", ended.out);
         assert_eq!(ended.out.contains("php-cgi"), name == "lighttpd", "{}", ended.out);
-        assert!(ended.out.lines().last().unwrap().starts_with("# lighttpd -D -f "), "{}", ended.out);
+        assert!(ended.out.lines().last().unwrap().starts_with("# /usr/sbin/lighttpd -D -f "), "{}", ended.out);
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), ended.out).unwrap();
         let check = Command::new("lighttpd").arg("-tt").arg("-f").arg(file.path()).output().unwrap();
