@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Programs with a page of their own, `docs/<name>.md`.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("proxylistener", env!("CARGO_BIN_EXE_proxylistener")),
     ("webservice-runner", env!("CARGO_BIN_EXE_webservice-runner")),
     ("portgrabber", env!("CARGO_BIN_EXE_portgrabber")),
@@ -15,6 +15,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("webservicemonitor", env!("CARGO_BIN_EXE_webservicemonitor")),
     ("invisible-unicorn", env!("CARGO_BIN_EXE_invisible-unicorn")),
     ("urlproxyctl", env!("CARGO_BIN_EXE_urlproxyctl")),
+    ("webservice", env!("CARGO_BIN_EXE_webservice")),
 ];
 
 pub fn root() -> &'static Path {
