@@ -261,6 +261,16 @@ impl Site {
         Ended::of(command.output().expect("unshare runs"))
     }
 
+    /// Runs the command with these arguments on a terminal: its answer and its messages are one.
+    pub fn run_on_terminal(&self, args: &[&str]) -> Ended {
+        let program = self.path("bin/webservice").display().to_string();
+        let config = self.path("webservice.yaml").display().to_string();
+        let words = [&[&*program, "--project", &self.project, "--config", &config], args].concat();
+        let mut command = self.as_tool();
+        command.args(["script", "-qec", &words.join(" "), "/dev/null"]);
+        Ended::of(command.output().expect("unshare runs"))
+    }
+
     /// A command without its program, run as the tool.
     fn as_tool(&self) -> Command {
         let home = if self.account == "tools.hello" { self.path("home") } else { "/".into() };
