@@ -59,6 +59,7 @@ e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a r
 	tests/e2e/dashboard
 	tests/e2e/domains
 	tests/e2e/grid
+	tests/e2e/webservice
 	tests/e2e/routes
 	tests/e2e/monitor
 	tests/e2e/kube

@@ -126,21 +126,25 @@ nginx_temp_paths() {
     for kind in client_body proxy fastcgi uwsgi scgi; do say "${kind}_temp_path tmp_$kind;"; done
 }
 
-# The shipped example with other addresses, in DIRECTORY; they are in $site, $admin and $list.
-start_site() { # DIRECTORY
-    local site_port list_port
+# The shipped examples of path mode and subdomain mode with other addresses, in DIRECTORY; they are in $site, $admin and $list.
+start_site() { # DIRECTORY [ADDRESS]: the address of the list, instead of a free port of 127.0.0.1
+    local site_port list_address=${2-} example
     free_port
     site_port=$port
-    free_port
-    list_port=$port
+    [[ $list_address ]] || {
+        free_port
+        list_address=127.0.0.1:$port
+    }
     site=http://127.0.0.1:$site_port
-    admin=http://127.0.0.1:$list_port
+    admin=http://$list_address
     list=$admin/list
     mkdir "$1"
-    sed -e "s|redis://127.0.0.1:6379/|redis://127.0.0.1:$redis_port/|" \
-        -e "s|listen 80;|listen 127.0.0.1:$site_port;|" \
-        -e "s|allow_backend |allow_backend 127.0.0.0/8 |" \
-        -e "s|listen 127.0.0.1:8081;|listen 127.0.0.1:$list_port;|" nginx-conf/urlproxy.conf >"$1/urlproxy.conf"
+    for example in urlproxy subdomain; do
+        sed -e "s|redis://127.0.0.1:6379/|redis://127.0.0.1:$redis_port/|" \
+            -e "s|listen 80;|listen 127.0.0.1:$site_port;|" \
+            -e "s|allow_backend |allow_backend 127.0.0.0/8 |" \
+            -e "s|listen 127.0.0.1:8081;|listen $list_address;|" "nginx-conf/$example.conf" >"$1/$example.conf"
+    done
     cat >"$1/nginx.conf" <<CONF
 $(nginx_user)
 load_module "$module";
@@ -152,6 +156,7 @@ http {
     access_log off;
     $(nginx_temp_paths)
     include urlproxy.conf;
+    include subdomain.conf;
 }
 CONF
     start_nginx "$1" "$site/"

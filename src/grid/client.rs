@@ -3,36 +3,42 @@
 //! `runner`, `grabber` (with its `watcher` process) and `releaser` are the programs. `active_proxy` lists the proxies,
 //! `exchange` sends one command, `protocol_support` learns which commands a proxy knows. `registration`, `renewal` and
 //! `unregistration` handle one proxy, `announcement` all of them; `job_record` remembers registrations for the epilog.
-//! `port_reservation` chooses a port, `listening_socket` checks who listens on it. `job` runs the command in `home_dir`
-//! and forwards `signals`; `failure` and `status` give the exit status.
+//! `port_reservation` chooses a port, `listening_socket` checks who listens on it. `web_service` is the
+//! type that the runner runs for its `own_account`, and `print_config` shows it; `job` runs the command, with a `scratch` directory and
+//! an `error_log`, and forwards `signals`. `failure` and `status` give the exit status.
 
 mod active_proxy;
 mod announcement;
+mod error_log;
 mod exchange;
 mod failure;
 pub mod grabber;
-mod home_dir;
 mod job;
 mod job_record;
 mod listening_socket;
+mod own_account;
 mod port_reservation;
+mod print_config;
 mod protocol_support;
 mod registration;
 pub mod releaser;
 mod renewal;
 pub mod runner;
+mod scratch;
 mod signals;
 mod status;
 mod unregistration;
 mod watcher;
+mod web_service;
 
 use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use tracing::error;
 
-use crate::daemon::{LogOptions, exit_on, start_log};
+use crate::daemon::{EX_USAGE, LogOptions, exit_on, start_log};
 
 pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies, read as read_active_proxies};
 pub use failure::Failure;
@@ -44,11 +50,14 @@ pub fn run<O: Parser>(work: impl FnOnce(O) -> Result<u8, Failure>) -> ExitCode {
         Err(error) => return exit_on(&error),
     };
     start_log(LogOptions::default());
-    let ended = work(options).unwrap_or_else(|Failure { error, status }| {
-        error!("{error}");
-        status
-    });
-    ExitCode::from(ended)
+    match work(options) {
+        Ok(status) => ExitCode::from(status),
+        Err(Failure { error, status: EX_USAGE }) => exit_on(&O::command().error(ErrorKind::ValueValidation, error)),
+        Err(Failure { error, status }) => {
+            error!("{error}");
+            ExitCode::from(status)
+        }
+    }
 }
 
 /// Runs a program's asynchronous part. Does not wait for a hanging resolver at the end.

@@ -51,13 +51,22 @@ impl TenantFile {
         Self::open_at(CWD, path.as_os_str())
     }
 
+    /// Like [`Self::open`], but follows links: for a process of the tenant, which may read what the tenant may read.
+    pub fn open_as_tenant(path: &Path) -> Result<Option<Self>, FileProblem> {
+        Self::open_with(CWD, path.as_os_str(), OFlags::empty())
+    }
+
     /// Like [`Self::open`] for a name in a directory.
     pub fn open_at(directory: impl AsFd, name: &OsStr) -> Result<Option<Self>, FileProblem> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Self::open_with(directory, name, OFlags::NOFOLLOW)
+    }
+
+    fn open_with(directory: impl AsFd, name: &OsStr, links: OFlags) -> Result<Option<Self>, FileProblem> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | links;
         let file = match openat(directory, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::LOOP) => return Err(FileProblem::Link),
+            Err(Errno::LOOP) if links.contains(OFlags::NOFOLLOW) => return Err(FileProblem::Link),
             // A socket, or a device without a driver.
             Err(Errno::NXIO | Errno::NODEV) => return Err(FileProblem::NotRegular),
             Err(error) => return Err(FileProblem::Unreadable(error.into())),

@@ -108,6 +108,11 @@ impl WebType {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 
+    /// Its name and aliases.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.name).chain(self.aliases.iter().map(|alias| &**alias))
+    }
+
     /// Whether it runs there.
     pub fn runs_on(&self, backend: BackendName) -> bool {
         self.backends.contains(&backend)
@@ -123,7 +128,9 @@ impl WebType {
             }
             _ => {}
         }
-        self.needs.iter().try_for_each(|need| need.check(&self.name, home))
+        self.needs.iter().try_for_each(|need| need.check(&self.name, home))?;
+        let directory = self.directory.as_ref().map(|directory| Need::AnyOf(vec![directory.to_directory()]));
+        directory.map_or(Ok(()), |need| need.check(&self.name, home))
     }
 
     /// The command for one start of the web service. Reads the tool's part of the configuration.
@@ -137,6 +144,7 @@ impl WebType {
             Configuration::LighttpdPhp => Some(lighttpd::configuration(invocation, true)?),
         };
         let directory = self.directory.as_ref().map(|directory| directory.below(home));
+        let configuration = configuration.map(|content| (invocation.config(), content));
         Ok(PreparedCommand { words, directory, configuration })
     }
 

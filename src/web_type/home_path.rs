@@ -30,6 +30,11 @@ impl HomePath {
         self.0.ends_with('/')
     }
 
+    /// The same path, of a directory.
+    pub fn to_directory(&self) -> Self {
+        Self(format!("{}/", self.0.trim_end_matches('/')))
+    }
+
     /// The whole path.
     pub fn below(&self, home: &Path) -> PathBuf {
         home.join(self.0.trim_end_matches('/'))

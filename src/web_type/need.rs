@@ -32,9 +32,7 @@ pub struct PackageScript {
 #[derive(Debug, thiserror::Error)]
 pub enum NeedError {
     /// The type's command is the tool's own, and was not given.
-    #[error(
-        "type {0:?} runs a command of your own, and none was given; write it after the type, e.g. `-- ./server --verbose`"
-    )]
+    #[error("type {0:?} runs a command of your own, and none was given; write it last, e.g. `-- ./server --verbose`")]
     NoCommand(String),
     /// The type takes no arguments.
     #[error("type {name:?} takes no arguments, but {extra:?} was given; remove it")]

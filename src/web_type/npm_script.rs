@@ -93,7 +93,7 @@ mod tests {
         }
         let deep = format!("{{\"scripts\": {}", "[".repeat(100_000));
         assert!(found(deep.as_bytes()).unwrap_err().starts_with("is not a valid"));
-        assert!(found(&vec![b' '; MAX_BYTES + 1]).unwrap_err().starts_with("has more than 1048576 bytes"));
+        assert!(found(&vec![b' '; MAX_BYTES + 1]).unwrap_err().contains("has more than 1048576 bytes"));
     }
 
     proptest! {

@@ -12,15 +12,15 @@ pub struct PreparedCommand {
     pub words: Vec<OsString>,
     /// Where it runs; the home if `None`.
     pub directory: Option<PathBuf>,
-    /// What the file [`super::Invocation::config`] must contain.
-    pub configuration: Option<Vec<u8>>,
+    /// The file that must exist, and its content.
+    pub configuration: Option<(PathBuf, Vec<u8>)>,
 }
 
 /// Why a command cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// A tool's own part of the configuration is unusable.
-    #[error("{0}; it is the tool's part of the configuration")]
+    #[error("{0}; it belongs to the server's configuration, so repair or remove it")]
     File(#[from] HomeFileError),
     /// A path cannot be written in the configuration.
     #[error("the path {0:?} has a backslash or a control character, which lighttpd's configuration cannot express")]

@@ -82,7 +82,7 @@ fn leftover_in_any_form_is_replaced() {
             continue;
         }
         ended.succeeds();
-        assert!(!path.symlink_metadata().is_ok(), "{what}");
+        assert!(path.symlink_metadata().is_err(), "{what}");
         assert!(site.manifest().contains(&"web: lighttpd".to_owned()));
         site.run(&["stop"]).succeeds();
     }

@@ -1,8 +1,8 @@
 //! webservice-runner: runs a tool's web server, and registers it with the proxies while it listens.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{self, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,19 +11,23 @@ use rustix::process::{Signal, geteuid};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use super::active_proxy::{self, DEFAULT_PATH, Proxy};
+use super::active_proxy::{self, Proxy};
 use super::announcement::{Announcement, AnnouncementConfig, Event};
+use super::error_log;
 use super::failure::Failure;
-use super::home_dir;
 use super::job::Job;
 use super::job_record::JobRecord;
 use super::listening_socket::{NotServing, check_listening};
 use super::port_reservation::PortReservation;
+use super::print_config;
 use super::registration::{ListenWait, RegistrationError, Service};
 use super::renewal::DEFAULT_INTERVAL;
+use super::scratch::{self, Scratch};
 use super::signals::Signals;
 use super::status::{EX_NOPERM, EX_UNAVAILABLE, of_exit};
+use super::web_service::WebService;
 use crate::daemon::parse_duration;
+use crate::web_type::SiteConfig;
 
 /// Longest delay of a signal to the command, while unregistering.
 const UNREGISTER_BEFORE_SIGNAL: Duration = Duration::from_secs(2);
@@ -32,29 +36,43 @@ const UNREGISTER_AFTER_EXIT: Duration = Duration::from_secs(5);
 /// Most starts of the command, each on another port, if another user's server takes the port.
 const MAX_STARTS: u32 = 10;
 
+/// The port in the output of `--print-config`, as in containers.
+const PRINTED_PORT: u16 = 8000;
+
 const HELP: &str = "\
-Starts the command in its user's home, with a port in its environment as PORT and TOOL_WEB_PORT. The command must listen
-on this port on all addresses (0.0.0.0 or [::]). Once it listens, webservice-runner registers it with the proxies, renews
-the registration about every --renew-interval, and unregisters when the command ends. If another user's server takes
-the port first, the command is restarted on another port, up to 10 times, unless --port is given.
+Types, unless the site configuration says otherwise:
+    generic         a command of your own: COMMAND, in your home
+    lighttpd        lighttpd with PHP for ~/public_html, with your ~/.lighttpd.conf
+    lighttpd-plain  the same without PHP
+    uwsgi-python    (or python) the WSGI application \"app\" in ~/www/python/src/app.py, by uwsgi, with ~/www/python/venv
+    uwsgi-plain     uwsgi with your ~/uwsgi.ini
+    nodejs          (or js) npm start in ~/www/js
+
+The server gets its port in its environment as PORT and TOOL_WEB_PORT, and must listen on this port on all addresses
+(0.0.0.0 or [::]). Once it listens, webservice-runner registers it with the proxies, renews the registration about every
+--renew-interval, and unregisters when the server ends. If another user's server takes the port first, the server is
+restarted on another port, up to 10 times, unless --port is given. Errors of the server and of webservice-runner are
+appended to ~/error.log, unless standard error is a terminal.
 
 SIGTERM, SIGINT, SIGQUIT, SIGXCPU and SIGHUP: webservice-runner unregisters for at most 2 s, then forwards the signal to
-the command, and sends SIGKILL if it still runs after --grace. A second such signal is forwarded at once, as are SIGUSR1
-and SIGUSR2. The command and its processes form a process group, which is killed when the command or this program ends.
+the server, and sends SIGKILL if it still runs after --grace. A second such signal is forwarded at once, as are SIGUSR1
+and SIGUSR2. The server and its processes form a process group, which is killed when the server or this program ends.
 
-FILE lists one proxy per line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the default port is
-8282. Blank lines and comments from # on are ignored. If FILE lists no proxy, the command only runs. FILE is reread before
-each renewal: webservice-runner registers with added proxies and unregisters from removed ones.
+The active-proxy file lists one proxy per line: host, host:port, address, [IPv6 address] or [IPv6 address]:port; the
+default port is 8282. Blank lines and comments from # on are ignored. If it lists no proxy, the server only runs. It is
+reread before each renewal: webservice-runner registers with added proxies and unregisters from removed ones.
 
-Exit status: the command's, 128 + N if signal N ended it; 126 if it cannot be run, 127 if it does not exist. Of
+Exit status: the server's, 128 + N if signal N ended it; 126 if it cannot be run, 127 if it does not exist. Of
 webservice-runner itself:
-    64  usage error                                69  the command did not listen in time, or its port is taken
-    66  FILE cannot be read                        75  no port is free
-    78  a line of FILE is invalid                  77  the user is not a tool account
-                                                   71  the system refuses a process or a socket
+    64  usage error                                69  the server did not listen in time, or its port is taken
+    66  a file cannot be read                      75  no port is free
+    78  a file is invalid, or the home lacks       77  the user is not a tool account
+        what the type needs                        71  the system refuses a process, a socket or a file
 
+    webservice-runner --register-proxy --type lighttpd
     webservice-runner --register-proxy -- ./server
-    webservice-runner --register-proxy -- sh -c 'exec ./server --listen 0.0.0.0:$PORT'";
+    webservice-runner --register-proxy -- sh -c 'exec ./server --listen 0.0.0.0:$PORT'
+    webservice-runner --type lighttpd --print-config";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -65,49 +83,77 @@ webservice-runner itself:
     after_help = HELP
 )]
 pub struct Options {
-    /// Register with the proxies; without this the command only runs
+    /// Register with the proxies; without this the server only runs
     #[arg(long)]
     register_proxy: bool,
-    /// The command's port, instead of a free one
+    /// The server's port, instead of a free one
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Kind of web server; only "generic" is supported, a command of the tool's own
-    #[arg(long = "type", value_name = "TYPE", default_value = "generic", value_parser = parse_type)]
-    _type: Generic,
-    /// Redirect clients to the tool's own host
+    /// Type of web server, one of those below or of the site configuration
+    #[arg(long = "type", value_name = "TYPE", default_value = "generic")]
+    web_type: String,
+    /// Redirect clients to the tool's own host; the tool then sees / instead of /TOOL
     #[arg(long)]
     canonical: bool,
-    /// File that lists the proxies
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    active_proxy_file: PathBuf,
+    /// Site configuration; a missing file means the built-in types and settings
+    #[arg(long, value_name = "FILE", default_value = SiteConfig::PATH)]
+    config: PathBuf,
+    /// Print the type's generated configuration and command line for port 8000 or --port; starts nothing
+    #[arg(long)]
+    print_config: bool,
+    /// Leave standard error as it is, instead of appending it to ~/error.log
+    #[arg(long)]
+    no_error_log: bool,
+    /// File that lists the proxies [default: active_proxy_file of the site configuration, /etc/active-proxy]
+    #[arg(long, value_name = "FILE")]
+    active_proxy_file: Option<PathBuf>,
     /// Longest time between two renewals at each proxy
     #[arg(long, value_name = "TIME", default_value = DEFAULT_INTERVAL, value_parser = parse_duration)]
     renew_interval: Duration,
-    /// Longest time until the command listens
+    /// Longest time until the server listens
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
     listen_timeout: Duration,
-    /// Longest time for the command to end after a signal, before SIGKILL
+    /// Longest time for the server to end after a signal, before SIGKILL
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     grace: Duration,
-    /// Command to run and its arguments
-    #[arg(value_name = "COMMAND", required = true, num_args = 1.., trailing_var_arg = true)]
+    /// Command to run and its arguments, for the type generic
+    #[arg(value_name = "COMMAND", num_args = 0.., trailing_var_arg = true)]
     command: Vec<OsString>,
-}
-
-/// The only supported `--type`.
-#[derive(Clone, Copy, Debug)]
-struct Generic;
-
-fn parse_type(text: &str) -> Result<Generic, String> {
-    if text == "generic" { Ok(Generic) } else { Err(format!("type {text:?} is not supported, expected \"generic\"")) }
 }
 
 /// Runs the program, and returns its exit status.
 ///
 /// # Errors
 /// The command cannot be run.
-pub fn work(options: Options) -> Result<u8, Failure> {
-    options.begin()
+pub fn work(mut options: Options) -> Result<u8, Failure> {
+    let site = SiteConfig::read(&options.config)?;
+    let extra = std::mem::take(&mut options.command);
+    let mut service = WebService::find(&site, &options.web_type, options.canonical, extra)?;
+    if options.print_config {
+        let command = service.command(options.port.unwrap_or(PRINTED_PORT), &scratch::name("XXXXXXXX"))?;
+        // A reader may have closed the pipe.
+        let _ = print_config::print(&command);
+        return Ok(0);
+    }
+    let reservation = options.port.map_or_else(PortReservation::any, PortReservation::exact)?;
+    let file = options.active_proxy_file.take().unwrap_or(site.active_proxy_file);
+    let proxies = options.proxies(&file)?;
+    // The directory changes below.
+    let file = path::absolute(file).map_err(run_failure)?;
+    service.enter_home();
+    if !options.no_error_log {
+        service.error_log = error_log::redirect_stderr(service.home());
+    }
+    let runner = Runner { options, file, service };
+    super::block_on(runner.supervise(proxies, reservation)).map_err(run_failure)?
+}
+
+/// A running program.
+struct Runner {
+    options: Options,
+    /// The active-proxy file, as an absolute path.
+    file: PathBuf,
+    service: WebService,
 }
 
 /// The phase of the command's life.
@@ -133,37 +179,38 @@ enum AfterExit {
 }
 
 impl Options {
-    fn begin(mut self) -> Result<u8, Failure> {
-        let reservation = self.port.map_or_else(PortReservation::any, PortReservation::exact)?;
-        let proxies = self.proxies()?;
-        // The directory changes below.
-        self.active_proxy_file = path::absolute(&self.active_proxy_file).map_err(run_failure)?;
-        home_dir::enter();
-        super::block_on(self.supervise(proxies, reservation)).map_err(run_failure)?
-    }
-
-    fn proxies(&self) -> Result<Vec<Proxy>, active_proxy::ActiveProxyError> {
+    fn proxies(&self, file: &Path) -> Result<Vec<Proxy>, active_proxy::ActiveProxyError> {
         if !self.register_proxy {
             return Ok(Vec::new());
         }
-        let proxies = active_proxy::read(&self.active_proxy_file)?;
+        let proxies = active_proxy::read(file)?;
         if proxies.is_empty() {
-            warn!("no proxy in {:?}; not registering", self.active_proxy_file);
+            warn!("no proxy in {file:?}; not registering");
         }
         Ok(proxies)
     }
+}
 
+impl Runner {
     /// Runs the command; again on another port if another user's server takes its port.
     async fn supervise(self, proxies: Vec<Proxy>, mut reservation: PortReservation) -> Result<u8, Failure> {
         let mut signals = Signals::catch().map_err(run_failure)?;
         let record = Arc::new(JobRecord::of_job());
         for start in 1.. {
-            let may_change_port = self.port.is_none() && start < MAX_STARTS;
+            let may_change_port = self.options.port.is_none() && start < MAX_STARTS;
             let config = self.config(reservation.port(), may_change_port, Arc::clone(&record));
-            let mut job = Job::start(&self.command, reservation.port()).await?;
-            info!("started {:?} on port {}", self.command[0], reservation.port());
+            let scratch = if self.service.needs_scratch() {
+                Some(Scratch::create().map_err(|error| Failure::system(error, "creating a temporary directory"))?)
+            } else {
+                None
+            };
+            let scratch = scratch.as_ref().map(Scratch::path);
+            let command = self.service.prepare(reservation.port(), scratch.unwrap_or(Path::new("/")))?;
+            let program = &command.words[0];
+            let mut job = Job::start(&command, reservation.port(), scratch).await?;
+            info!("started {program:?} on port {}", reservation.port());
             let announcement = Announcement::begin(config, proxies.clone());
-            let watched = self.watch(&mut job, &mut signals, announcement, may_change_port, &record).await;
+            let watched = self.watch(&mut job, program, &mut signals, announcement, may_change_port, &record).await;
             let (status, after_exit) = watched.map_err(run_failure)?;
             job.end().await;
             let not_serving = match after_exit {
@@ -173,17 +220,17 @@ impl Options {
             };
             // The old reservation is kept until the new one exists, so that the same port is not drawn again.
             reservation = PortReservation::any()?;
-            warn!("{not_serving}; restarting {:?} on another port", self.command[0]);
+            warn!("{not_serving}; restarting {program:?} on another port");
         }
         Ok(EX_UNAVAILABLE)
     }
 
     fn config(&self, port: u16, may_change_port: bool, record: Arc<JobRecord>) -> AnnouncementConfig {
         AnnouncementConfig {
-            file: self.register_proxy.then(|| self.active_proxy_file.clone()),
-            service: Service { port, canonical: self.canonical, uid: geteuid().as_raw() },
-            wait: ListenWait { timeout: Some(self.listen_timeout), fail_on_foreign_server: may_change_port },
-            interval: self.renew_interval,
+            file: self.options.register_proxy.then(|| self.file.clone()),
+            service: Service { port, canonical: self.options.canonical, uid: geteuid().as_raw() },
+            wait: ListenWait { timeout: Some(self.options.listen_timeout), fail_on_foreign_server: may_change_port },
+            interval: self.options.renew_interval,
             record,
         }
     }
@@ -192,6 +239,7 @@ impl Options {
     async fn watch(
         &self,
         job: &mut Job,
+        program: &OsStr,
         signals: &mut Signals,
         mut announcement: Announcement,
         may_change_port: bool,
@@ -224,7 +272,7 @@ impl Options {
                         after_exit = match error {
                             RegistrationError::PortTaken(not_serving) => AfterExit::Restart(not_serving),
                             error => {
-                                error!("{error}; ending {:?}", self.command[0]);
+                                error!("{error}; ending {program:?}");
                                 let is_final = matches!(error, RegistrationError::Rejected { .. });
                                 AfterExit::ExitWith(if is_final { EX_NOPERM } else { EX_UNAVAILABLE })
                             }
@@ -236,7 +284,7 @@ impl Options {
                     _ => {}
                 },
                 () = grace_over(phase) => {
-                    warn!("command still runs after {:?}; killing it", self.grace);
+                    warn!("command still runs after {:?}; killing it", self.options.grace);
                     job.kill();
                     phase = Phase::Killed;
                 }
@@ -245,7 +293,7 @@ impl Options {
         info!("command ended, {status}");
         // The command may notice before this program that its port is taken.
         if may_change_port
-            && self.register_proxy
+            && self.options.register_proxy
             && matches!(phase, Phase::Running)
             && !status.success()
             && record.is_empty()
@@ -259,7 +307,7 @@ impl Options {
 
     fn forward(&self, job: &Job, signal: Signal) -> Phase {
         job.signal(signal);
-        Phase::Ending(Instant::now() + self.grace)
+        Phase::Ending(Instant::now() + self.options.grace)
     }
 }
 

@@ -2,6 +2,9 @@
 
 use crate::tenant::shorten;
 
+/// About each queue that the job did not ask for.
+const OTHER_QUEUE: &str = "because it is not contained in its hard queue list";
+
 /// The reason on one line; empty if there is none.
 pub fn reason(output: &str) -> String {
     let (mut error, mut waiting, mut is_scheduling) = (None, None, false);
@@ -16,7 +19,11 @@ pub fn reason(output: &str) -> String {
         }
         if key.starts_with("error reason") {
             error = error.or(Some(value));
-        } else if is_scheduling && !value.is_empty() && !value.starts_with("(Collecting") {
+        } else if is_scheduling
+            && !value.is_empty()
+            && !value.starts_with("(Collecting")
+            && !value.contains(OTHER_QUEUE)
+        {
             // A reason of the job itself tells more than the state of a queue.
             let is_better = |value: &str| value.contains("cannot run") || value.contains("job");
             if waiting.is_none_or(|known| !is_better(known) && is_better(value)) {
@@ -46,6 +53,11 @@ mod tests {
                 "scheduling info:            queue instance \"a@b\" dropped because it is full\n                            \
                  (-l h_vmem=4G) cannot run in queue \"c\" because it offers only hc:h_vmem=1G\n",
                 "(-l h_vmem=4G) cannot run in queue \"c\" because it offers only hc:h_vmem=1G",
+            ),
+            (
+                "scheduling info:            queue instance \"a@b\" dropped because it is disabled\n                            \
+                 cannot run in queue \"c\" because it is not contained in its hard queue list (-q)\n",
+                "queue instance \"a@b\" dropped because it is disabled",
             ),
             (
                 "scheduling info:            has no permission for cluster queue \"x\"\n",

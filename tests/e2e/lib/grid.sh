@@ -122,6 +122,17 @@ is_unknown() {                                                 # JOB: it has end
     local jobs
     jobs=$(qstat -u '*') && ! grep -q "^ *$1 " <<<"$jobs"
 }
+job_of() { qstat -u "tools.$1" | awk 'NR > 2 { print $1 }'; } # TOOL: the numbers of its jobs
+is_in_state() {                                               # TOOL STATE
+    qstat -u "tools.$1" | awk -v state="$2" '$5 == state { found = 1 } END { exit !found }'
+}
+kill_job() { # TOOL: with its runner; sets $job to its number
+    local pids
+    job=$(job_of "$1")
+    pids=$(pgrep -u "tools.$1")
+    # shellcheck disable=SC2086  # a list of words
+    kill -KILL $pids 2>/dev/null || true # some end together with others
+}
 
 show_grid() { # on failure
     qstat -f -explain E -u '*' || true
