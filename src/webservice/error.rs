@@ -45,7 +45,7 @@ pub enum WebserviceError {
     Grid(#[from] GridError),
     /// Kubernetes.
     #[error(transparent)]
-    Kubernetes(#[from] KubernetesError),
+    Kubernetes(Box<KubernetesError>),
     /// The list of a proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyCheckError),
@@ -78,13 +78,20 @@ pub enum WebserviceError {
     Io(#[from] io::Error),
 }
 
+impl From<KubernetesError> for WebserviceError {
+    fn from(error: KubernetesError) -> Self {
+        Self::Kubernetes(Box::new(error))
+    }
+}
+
 impl WebserviceError {
     /// Whether the reader of standard output has gone, which is no failure.
     pub fn is_closed_output(&self) -> bool {
         match self {
-            Self::Io(error)
-            | Self::ErrorLog(ErrorLogError::Output(error))
-            | Self::Kubernetes(KubernetesError::Io { error, .. }) => error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Io(error) | Self::ErrorLog(ErrorLogError::Output(error)) => error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Kubernetes(error) => {
+                matches!(&**error, KubernetesError::Io { error, .. } if error.kind() == io::ErrorKind::BrokenPipe)
+            }
             _ => false,
         }
     }

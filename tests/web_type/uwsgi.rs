@@ -11,20 +11,16 @@ import os, sys
 def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     print("request of", environ["PATH_INFO"], file=sys.stderr, flush=True)
-    values = [environ["SCRIPT_NAME"], environ["PATH_INFO"], os.environ["PORT"], os.getcwd(), sys.prefix]
+    values = [environ.get("SCRIPT_NAME", ""), environ["PATH_INFO"], os.environ["PORT"], os.getcwd(), sys.prefix]
     return ["|".join(values).encode()]
 "#;
 
-/// Waits until the workers handle signals: uwsgi 2.0.21 hangs if it gets SIGTERM before, and is then killed after the grace time.
+/// Waits until uwsgi waits for requests: 2.0.21 hangs if it gets SIGTERM while it starts, and is then killed after the grace time.
 fn wait_for_workers(tool: &Tool) {
-    let handlers = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().find_map(|line| line.strip_prefix("SigCgt:").map(str::to_owned))
-    };
-    wait_for("four workers", || {
+    let waits = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|place| place.contains("epoll"));
+    wait_for("a master and four workers", || {
         let all = tool.processes_named("uwsgi");
-        let Some(master) = all.iter().min() else { return false };
-        all.len() == 5 && all.iter().filter(|pid| handlers(pid) != handlers(master)).count() == 4
+        all.len() == 5 && all.iter().all(waits)
     });
 }
 

@@ -16,7 +16,7 @@ async fn start_creates_a_deployment_and_a_service() {
     let site = Site::new();
     let extra = vec!["a b".into(), "$(x)".into(), "--flag".into()];
     let wanted =
-        Service { extra, replicas: Some(2), memory: Some("1Gi".into()), cpu: Some("1".into()), ..service("php8.2") };
+        Service { extra, replicas: Some(2), memory: Some("1Gi".into()), cpu: Some("1".into()), ..service("jdk17") };
     let kubernetes = site.connect().await;
     assert_eq!(kubernetes.check(&wanted).await.unwrap(), None);
     let started_at = kubernetes.start(&wanted).await.unwrap();
@@ -35,8 +35,8 @@ async fn start_creates_a_deployment_and_a_service() {
     assert_eq!(deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
     let want = json!({
         "name": "webservice",
-        "image": "registry.example.org/php",
-        "command": ["webservice-runner", "--type", "lighttpd", "--port", "8000", "a b", "$(x)", "--flag"],
+        "image": "registry.example.org/jdk",
+        "command": ["webservice-runner", "--type", "generic", "--port", "8000", "a b", "$(x)", "--flag"],
         "workingDir": site.tool.home.to_str().unwrap(),
         "ports": [{"name": "http", "containerPort": 8000, "protocol": "TCP"}],
         "resources": {"limits": {"memory": "1Gi", "cpu": "1"}, "requests": {"memory": "512Mi", "cpu": "500m"}},
@@ -48,7 +48,7 @@ async fn start_creates_a_deployment_and_a_service() {
     assert_eq!(spec["selector"], selector);
     assert_eq!(spec["ports"], json!([{"name": "http", "port": 8000, "targetPort": 8000, "protocol": "TCP"}]));
     assert_eq!(site.api.user_agents(), ["webservice"]);
-    assert_eq!(kubernetes.running_type().await.unwrap().as_deref(), Some("php8.2"));
+    assert_eq!(kubernetes.running_type().await.unwrap().as_deref(), Some("jdk17"));
 }
 
 #[tokio::test]
@@ -105,6 +105,16 @@ async fn types_of_the_site_configuration_need_no_config_map() {
     site.api.recover();
     site.api.fail("GET", "/configmaps/", Fault::Status(404, "configmaps \"image-config\" not found"), ALWAYS);
     assert_eq!(image("own").await, "registry.example.org/own");
+}
+
+#[tokio::test]
+async fn runners_type_is_known_before_the_start() {
+    let site = Site::new();
+    let kubernetes = site.connect().await;
+    assert_eq!(kubernetes.runner_type(&service("php8.2")).await.unwrap().as_deref(), Some("lighttpd"));
+    let own = Service { buildservice_image: Some("web".into()), ..Service::default() };
+    assert_eq!(kubernetes.runner_type(&own).await.unwrap(), None);
+    assert_eq!(site.api.count("POST", ""), 0);
 }
 
 #[tokio::test]
@@ -280,7 +290,10 @@ async fn stop_deletes_the_web_service_and_nothing_else() {
     let site = Site::new();
     let kubernetes = site.connect().await;
     kubernetes.start(&service("php8.2")).await.unwrap();
-    site.put_pod("hello-abc-1", "now", &ready());
+    // More than one page of a list.
+    for number in 1..=5 {
+        site.put_pod(&format!("hello-abc-{number}"), "now", &ready());
+    }
     let set = json!({"name": "hello-abc", "labels": web_labels(), "ownerReferences": [{"kind": "Deployment", "name": "hello", "controller": true}]});
     site.api.put("replicasets", NAMESPACE, json!({"metadata": set, "spec": {"selector": {}}}));
     let old = json!({"name": "hello", "toolforge": "tool", "tools.wmflabs.org/webservice": "true", "tools.wmflabs.org/webservice-version": "1"});

@@ -204,6 +204,18 @@ fn end_of_input_is_the_shells() {
 }
 
 #[test]
+fn end_of_input_at_an_old_server_waits_for_output() {
+    let site = site();
+    let mut client = Client::start(&site, "");
+    client.wait_for_output("attached");
+    client.send("slow words");
+    drop(client.child.stdin.take());
+    assert_eq!(client.wait_for_end(), 6);
+    assert!(client.output().contains("slow words"), "before the connection was closed");
+    assert_eq!(shells(&site), [""; 0]);
+}
+
+#[test]
 fn terminal_is_raw_meanwhile_and_follows_its_size() {
     let site = site();
     let (mut client, mut terminal, slave) = Client::on_terminal(&site);

@@ -15,7 +15,7 @@ use crate::webservice::service::{Service, State};
 /// One tool on one backend.
 pub enum Backend<'a> {
     Grid { session: &'a Session<'a>, engine: GridEngine<'a> },
-    Kubernetes { session: &'a Session<'a>, kubernetes: Box<Kubernetes<'a>> },
+    Kubernetes { kubernetes: Box<Kubernetes<'a>> },
 }
 
 /// A web service that is there.
@@ -48,7 +48,7 @@ impl<'a> Backend<'a> {
             }
             BackendName::Kubernetes => {
                 let kubernetes = Kubernetes::connect(&session.tool, &session.site).await?;
-                Self::Kubernetes { session, kubernetes: Box::new(kubernetes) }
+                Self::Kubernetes { kubernetes: Box::new(kubernetes) }
             }
         })
     }
@@ -61,18 +61,14 @@ impl<'a> Backend<'a> {
         match self {
             Self::Grid { session, .. } => {
                 check_words(&service.extra).map_err(GridError::from)?;
-                check_needs(session, &service.web, service)?;
+                if let Some(web_type) = session.site.web_type(&service.web) {
+                    let extra: Vec<OsString> = service.extra.iter().map(OsString::from).collect();
+                    web_type.check_needs(&session.tool.home, &extra)?;
+                }
                 session.error_log.check_writable()?;
                 Ok(None)
             }
-            Self::Kubernetes { session, kubernetes } => {
-                let remark = kubernetes.check(service).await?;
-                // The containers see the same home.
-                if let Some(runner_type) = kubernetes.runner_type(service).await? {
-                    check_needs(session, &runner_type, service)?;
-                }
-                Ok(remark)
-            }
+            Self::Kubernetes { kubernetes } => Ok(kubernetes.check(service).await?),
         }
     }
 
@@ -90,7 +86,7 @@ impl<'a> Backend<'a> {
                     job: Some(found),
                 }))
             }
-            Self::Kubernetes { kubernetes, .. } => match kubernetes.state().await? {
+            Self::Kubernetes { kubernetes } => match kubernetes.state().await? {
                 State::Stopped => Ok(None),
                 state => Ok(Some(Present { web: kubernetes.running_type().await?, state, job: None })),
             },
@@ -115,7 +111,7 @@ impl<'a> Backend<'a> {
                 let log_start = session.error_log.check_writable()?;
                 Submitted::Grid { number: engine.submit(service).await?, log_start }
             }
-            Self::Kubernetes { kubernetes, .. } => Submitted::Kubernetes(kubernetes.start(service).await?),
+            Self::Kubernetes { kubernetes } => Submitted::Kubernetes(kubernetes.start(service).await?),
         })
     }
 
@@ -138,7 +134,7 @@ impl<'a> Backend<'a> {
                     Started::Ended => State::Failed { reason: "it ended at once".into() },
                 }
             }
-            (Self::Kubernetes { kubernetes, .. }, Submitted::Kubernetes(started_at)) => {
+            (Self::Kubernetes { kubernetes }, Submitted::Kubernetes(started_at)) => {
                 kubernetes.wait_until_running(started_at, time, wait).await?
             }
             // Each backend accepts its own starts only.
@@ -169,7 +165,7 @@ impl<'a> Backend<'a> {
     pub async fn stop(&self, time: Duration, wait: &mut Wait) -> Result<(), WebserviceError> {
         match self {
             Self::Grid { engine, .. } => Ok(engine.delete(time, wait).await?),
-            Self::Kubernetes { kubernetes, .. } => {
+            Self::Kubernetes { kubernetes } => {
                 wait.during(kubernetes.stop()).await?;
                 match kubernetes.wait_until_stopped(time, wait).await? {
                     true => Ok(()),
@@ -186,7 +182,7 @@ impl<'a> Backend<'a> {
     pub async fn remove_rest(&self) -> Result<(), WebserviceError> {
         match self {
             Self::Grid { .. } => Ok(()),
-            Self::Kubernetes { kubernetes, .. } => Ok(kubernetes.stop().await?),
+            Self::Kubernetes { kubernetes } => Ok(kubernetes.stop().await?),
         }
     }
 
@@ -210,13 +206,6 @@ impl Present {
     pub fn is_alive(&self) -> bool {
         matches!(self.state, State::Running | State::Pending { .. })
     }
-}
-
-/// Checks what the type needs in the home, if the site knows it.
-fn check_needs(session: &Session<'_>, web: &str, service: &Service) -> Result<(), WebserviceError> {
-    let Some(web_type) = session.site.web_type(web) else { return Ok(()) };
-    let extra: Vec<OsString> = service.extra.iter().map(OsString::from).collect();
-    Ok(web_type.check_needs(&session.tool.home, &extra)?)
 }
 
 fn unexplained(state: JobState) -> State {

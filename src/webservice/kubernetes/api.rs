@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::header::{HeaderName, LOCATION, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, PropagationPolicy};
 use kube::client::{Body, Connection};
 use kube::core::Status;
@@ -18,6 +19,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::api_error::ApiError;
 use crate::kube_client::describe;
 
+/// For the repetitions while no connection is there: an API server that restarts.
+const OUTAGE: Duration = Duration::from_secs(6);
 /// For one attempt.
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// For a request with its repetitions; also the longest `Retry-After` that is waited for.
@@ -26,6 +29,10 @@ const REQUEST: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The largest answer, in bytes. Objects have at most 1.5 MiB.
 const MAX_ANSWER: usize = 8 << 20;
+/// Objects in one answer of a list: evicted Pods may pile up.
+const PAGE: u32 = 250;
+/// Answers that are read of one list; more would take minutes.
+const MAX_PAGES: u32 = 40;
 /// The largest body of an error, in bytes.
 const MAX_ERROR: usize = 64 << 10;
 
@@ -54,10 +61,11 @@ pub struct Api {
     server: String,
 }
 
-/// The items of a list; other fields are ignored.
+/// A part of a list; other fields are ignored.
 #[derive(serde::Deserialize)]
-struct Items<K> {
+struct Page<K> {
     items: Vec<K>,
+    metadata: ListMeta,
 }
 
 impl Api {
@@ -86,16 +94,24 @@ impl Api {
         }
     }
 
-    /// The objects that a selector selects.
+    /// The objects that a selector selects, in pages of [`PAGE`].
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub async fn list<K: Object>(&self, namespace: &str, selector: &str) -> Result<Vec<K>, ApiError> {
         let doing = format!("listing {}", K::plural(&()));
         let request = kube::core::Request::new(K::url_path(&(), Some(namespace)));
-        let request = request.list(&ListParams::default().labels(selector));
-        let list: Items<K> = self.read(&doing, request, Repeat::Always).await?;
-        Ok(list.items)
+        let mut params = ListParams::default().labels(selector).limit(PAGE);
+        let mut objects = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let mut page: Page<K> = self.read(&doing, request.list(&params), Repeat::Always).await?;
+            objects.append(&mut page.items);
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                break;
+            }
+        }
+        Ok(objects)
     }
 
     /// Creates an object.
@@ -173,7 +189,8 @@ impl Api {
         repeat: Repeat,
     ) -> Result<T, ApiError> {
         let request = request.map_err(|error| self.unsendable(doing, &error))?;
-        let deadline = Instant::now() + REQUEST;
+        let begun = Instant::now();
+        let deadline = begun + REQUEST;
         let mut pause = FIRST_PAUSE;
         loop {
             let until = deadline.min(Instant::now() + ATTEMPT);
@@ -184,6 +201,7 @@ impl Api {
             };
             let wait = error.retry_after().unwrap_or(pause).max(pause);
             let may_repeat = error.is_refused_for_now() || (repeat == Repeat::Always && error.is_ambiguous());
+            let deadline = if matches!(error, ApiError::Unreachable { .. }) { begun + OUTAGE } else { deadline };
             if !may_repeat || Instant::now() + wait >= deadline {
                 return Err(error);
             }

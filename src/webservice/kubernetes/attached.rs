@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use kube::client::Connection;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::api::one_line;
@@ -18,6 +18,9 @@ use super::terminal::Size;
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// A server that has answered pings before, and does not any more, is gone.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Before v5, the end of the input ends the connection: after this time without more output, which would be lost.
+const QUIET: Duration = Duration::from_secs(2);
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -36,6 +39,15 @@ pub enum Output {
     Stderr(Bytes),
 }
 
+/// What has ended the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The container, or the server.
+    Far,
+    /// The end of the input. The container may still run.
+    Input,
+}
+
 /// The near ends of the streams.
 pub struct Streams {
     /// Standard input; its end is the container's end of file.
@@ -50,19 +62,21 @@ pub struct Streams {
 ///
 /// # Errors
 /// One line: the connection is lost, or the server reports a failure.
-pub async fn relay(connection: Connection, mut streams: Streams) -> Result<(), String> {
+pub async fn relay(connection: Connection, mut streams: Streams) -> Result<End, String> {
     let can_close = connection.supports_stream_close();
     let (mut sender, mut receiver) = connection.into_stream().split();
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut has_input, mut has_sizes) = (true, true);
     let (mut heard_at, mut answers_pings) = (Instant::now(), false);
+    // When the connection is closed for the end of the input.
+    let mut close_at: Option<Instant> = None;
     loop {
         tokio::select! {
             received = receiver.next() => {
                 heard_at = Instant::now();
                 let message = match received {
-                    None | Some(Ok(Message::Close(_))) => return Ok(()),
+                    None | Some(Ok(Message::Close(_))) => return Ok(End::Far),
                     Some(Err(error)) => return Err(one_line(&error.to_string())),
                     Some(Ok(message)) => message,
                 };
@@ -79,8 +93,9 @@ pub async fn relay(connection: Connection, mut streams: Streams) -> Result<(), S
                     },
                     _ => continue,
                 };
+                close_at = close_at.map(|_| Instant::now() + QUIET);
                 if streams.output.send(output).await.is_err() {
-                    return Ok(());
+                    return Ok(End::Far);
                 }
             }
             input = streams.input.recv(), if has_input => {
@@ -88,11 +103,19 @@ pub async fn relay(connection: Connection, mut streams: Streams) -> Result<(), S
                     Some(bytes) => framed(STDIN, &bytes),
                     None => {
                         has_input = false;
-                        // Before v5 only the end of the connection ends the input.
-                        if can_close { Message::binary(vec![CLOSE, STDIN]) } else { Message::Close(None) }
+                        if !can_close {
+                            close_at = Some(Instant::now() + QUIET);
+                            continue;
+                        }
+                        Message::binary(vec![CLOSE, STDIN])
                     }
                 };
                 sender.send(message).await.map_err(|error| one_line(&error.to_string()))?;
+            }
+            () = sleep_until(close_at.unwrap_or(heard_at)), if close_at.is_some() => {
+                // The server may have closed it already.
+                let _ = sender.send(Message::Close(None)).await;
+                return Ok(End::Input);
             }
             size = streams.sizes.recv(), if has_sizes => {
                 let Some(size) = size else { has_sizes = false; continue };

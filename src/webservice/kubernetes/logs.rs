@@ -19,6 +19,7 @@ use super::api_error::ApiError;
 use super::error::KubernetesError;
 use super::log_line::{LogLine, LogReader};
 use super::objects::CONTAINER;
+use super::pod_state::has_ended;
 use super::rollout;
 
 /// Pods that are read, the newest; evicted Pods may pile up.
@@ -80,8 +81,8 @@ impl Logs<'_> {
             let stream = open(self.api, self.namespace, &pod.name_any(), None, self.last, false).await;
             let stream = match stream {
                 Ok(stream) => stream,
-                // The container has not started yet, or the Pod is gone.
-                Err(error) if error.is_bad_request() || error.is_not_found() => {
+                // The container has not started yet, or the Pod or its node is gone.
+                Err(error) if error.is_bad_request() || error.is_not_found() || has_ended(pod) => {
                     refused = Some(error);
                     continue;
                 }

@@ -48,8 +48,10 @@ fn rollout(deployment: &Deployment, pods: &[Pod]) -> State {
     if alive.iter().any(|pod| is_ready(pod)) {
         return State::Running;
     }
+    // Evicted Pods stay beside those that replace them.
+    let (ended, active): (Vec<_>, Vec<_>) = alive.iter().partition(|pod| has_ended(pod));
+    let judged: Vec<_> = if active.is_empty() { ended } else { active }.into_iter().map(|pod| judge(pod)).collect();
     // What is fatal for one Pod matters more than that another waits.
-    let judged: Vec<_> = alive.iter().map(|pod| judge(pod)).collect();
     if let Some(state) = judged.iter().find(|state| matches!(state, State::Failed { .. })) {
         return state.clone();
     }
@@ -92,6 +94,11 @@ pub fn is_ready(pod: &Pod) -> bool {
 /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`; empty without a status.
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// Whether no container of the Pod runs again.
+pub fn has_ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
 }
 
 /// Why a Pod does not take requests yet.
@@ -278,6 +285,14 @@ mod tests {
     }
 
     #[test]
+    fn evicted_pods_count_only_without_others() {
+        let evicted = pod(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}));
+        let pods = [evicted, waiting("ContainerCreating", Value::Null)];
+        assert_eq!(text(&rollout(&deployment(json!({})), &pods)), "pending: pod hello-1: ContainerCreating");
+        assert_eq!(text(&rollout(&deployment(json!({})), &pods[..1])), "failed: pod hello-1: low on memory");
+    }
+
+    #[test]
     fn conditions_of_the_deployment_are_reasons() {
         let with = |kind: &str, status: &str, message: &str| {
             deployment(json!({"status": {"conditions": [{"type": kind, "status": status, "message": message}]}}))
@@ -298,6 +313,10 @@ mod tests {
             assert_eq!(text(&rollout(&deployment, &[])), want);
         }
         assert_eq!(rollout(&with("ReplicaFailure", "True", quota), &[ready()]), State::Running);
+        let mut stale = with("ReplicaFailure", "True", quota);
+        stale.metadata.generation = Some(2);
+        stale.status.as_mut().unwrap().observed_generation = Some(1);
+        assert_eq!(text(&rollout(&stale, &[])), "pending: no pod yet");
     }
 
     #[test]

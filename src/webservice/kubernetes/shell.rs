@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::api::Api;
 use super::api_error::ApiError;
-use super::attached::{Output, Streams, relay};
+use super::attached::{End, Output, Streams, relay};
 use super::error::KubernetesError;
 use super::objects::{self, CONTAINER};
-use super::pod_state::{judge, phase};
+use super::pod_state::{has_ended, judge, phase};
 use super::terminal::{self, RawTerminal, Size};
 use super::workload::Workload;
 use super::{labels, log_line};
@@ -101,7 +101,7 @@ async fn delete_named(api: &Api, namespace: &str, name: &str) -> Result<(), ApiE
 /// Deletes the Pods of shells that have ended, and whose clients were killed before they could.
 async fn delete_finished(api: &Api, namespace: &str) -> Result<(), ApiError> {
     for pod in api.list::<Pod>(namespace, &labels::shell_selector()).await? {
-        if matches!(phase(&pod), "Succeeded" | "Failed") && pod.metadata.deletion_timestamp.is_none() {
+        if has_ended(&pod) && pod.metadata.deletion_timestamp.is_none() {
             api.delete::<Pod>(namespace, &pod.metadata).await?;
         }
     }
@@ -128,11 +128,11 @@ impl Session<'_> {
             // It may have ended meanwhile.
             Err(error) => return exit_code(&self.pod().await?).map(status_of).ok_or(error.into()),
         };
-        let lost = match self.relay(connection).await? {
-            Ok(()) => "the connection was closed".to_owned(),
-            Err(lost) => lost,
-        };
-        self.exit_status(&lost).await
+        match self.relay(connection).await? {
+            Ok(End::Far) => self.exit_status("the connection was closed").await,
+            Ok(End::Input) => self.wait_until_ended().await,
+            Err(lost) => self.exit_status(&lost).await,
+        }
     }
 
     /// Waits until the container runs. Returns its exit status if it has ended already.
@@ -161,7 +161,7 @@ impl Session<'_> {
 
     async fn pod(&self) -> Result<Pod, KubernetesError> {
         let pod = self.api.get(self.namespace, &self.name).await?;
-        pod.ok_or_else(|| KubernetesError::ShellFailed(format!("pod {} was deleted", self.name)))
+        pod.ok_or_else(|| KubernetesError::ShellLost(format!("pod {} was deleted", self.name)))
     }
 
     async fn connect(&self) -> Result<Connection, ApiError> {
@@ -173,7 +173,7 @@ impl Session<'_> {
     }
 
     /// Copies until the connection ends; the inner error says why it was lost.
-    async fn relay(&self, connection: Connection) -> Result<Result<(), String>, KubernetesError> {
+    async fn relay(&self, connection: Connection) -> Result<Result<End, String>, KubernetesError> {
         let raw = self.has_terminal.then(RawTerminal::enter).transpose().map_err(io_error("changing the terminal"))?;
         let (output, printer) = print_output();
         let streams = Streams { input: read_input(), sizes: self.watch_size(), output };
@@ -221,6 +221,16 @@ impl Session<'_> {
             }
             if Instant::now() > deadline {
                 return Err(KubernetesError::ShellLost(lost.to_owned()));
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// The exit status of a container that is left to itself.
+    async fn wait_until_ended(&self) -> Result<u8, KubernetesError> {
+        loop {
+            if let Some(code) = exit_code(&self.pod().await?) {
+                return Ok(status_of(code));
             }
             sleep(POLL_INTERVAL).await;
         }

@@ -56,5 +56,5 @@ fn invalid_command_lines_exit_64() {
         assert!(error.contains("error: "), "{command:?}: {error}");
     }
     let (_, _, error) = output(&[RUNNER, "--type", "lighttpd", "true"]);
-    assert!(error.contains("type \"lighttpd\" is not supported, expected \"generic\""), "{error}");
+    assert!(error.contains("type \"lighttpd\" takes no arguments, but \"true\" was given"), "{error}");
 }

@@ -19,8 +19,17 @@ const SERVER: &str = r#"
 fn runner_of_both(proxy: u16, command: &[&str]) -> Job {
     let hosts = file_of("127.0.0.1 both\n::1 both\n");
     let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
-    let program =
-        ["unshare", "--mount", "sh", "-c", script, hosts.path().to_str().unwrap(), RUNNER, "--register-proxy"];
+    let program = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        hosts.path().to_str().unwrap(),
+        RUNNER,
+        "--no-error-log",
+        "--register-proxy",
+    ];
     let options = ["--listen-timeout", "60s"];
     let job = start(&program, &[], file_of(&format!("both:{proxy}\n")), &options, command);
     // The mount is done by then.

@@ -78,7 +78,7 @@ pub fn runner(file: NamedTempFile, options: &[&str], command: &[&str]) -> Job {
 
 /// The same with these variables in its environment.
 pub fn runner_in(environment: &[(&str, &str)], file: NamedTempFile, options: &[&str], command: &[&str]) -> Job {
-    start(&[RUNNER, "--register-proxy"], environment, file, options, &[&["--"], command].concat())
+    start(&[RUNNER, "--no-error-log", "--register-proxy"], environment, file, options, &[&["--"], command].concat())
 }
 
 /// A portgrabber of the tool `hello`.

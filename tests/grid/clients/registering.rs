@@ -114,7 +114,7 @@ fn command_runs_without_a_proxy() {
         assert_eq!(job.log().matches("not registering").count(), 1, "{content:?}");
     }
     // Without --register-proxy the file is not read.
-    let command = [&[RUNNER, "--active-proxy-file", "/nowhere"], &command[..]].concat();
+    let command = [&[RUNNER, "--no-error-log", "--active-proxy-file", "/nowhere"], &command[..]].concat();
     let (status, out, _) = output(&command);
     assert!(status == Some(3) && out.starts_with("port "), "{out}");
 }

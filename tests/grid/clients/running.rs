@@ -24,7 +24,7 @@ fn user_signals_are_forwarded() {
 #[test]
 fn command_runs_in_the_home_with_both_port_variables() {
     let home = output(&["sh", "-c", "getent passwd $(id -u) | cut -d: -f6"]).1;
-    let (status, out, error) = output(&[RUNNER, "sh", "-c", "pwd; echo $PORT = $TOOL_WEB_PORT"]);
+    let (status, out, error) = output(&[RUNNER, "--no-error-log", "sh", "-c", "pwd; echo $PORT = $TOOL_WEB_PORT"]);
     let (directory, ports) = out.split_once('\n').expect("two lines");
     assert_eq!((status, directory), (Some(0), home.trim_end()), "{error}");
     let (port, same) = ports.trim_end().split_once(" = ").expect("two ports");
@@ -44,8 +44,16 @@ fn inaccessible_home_is_logged() {
         [("65534", "while changing to the home \"/nonexistent\""), ("4000000", "uid 4000000 has no account")]
     {
         let reuid = format!("--reuid={uid}");
-        let (status, out, error) =
-            output(&["env", "--chdir=/", "setpriv", &reuid, "--clear-groups", program.to_str().unwrap(), "pwd"]);
+        let (status, out, error) = output(&[
+            "env",
+            "--chdir=/",
+            "setpriv",
+            &reuid,
+            "--clear-groups",
+            program.to_str().unwrap(),
+            "--no-error-log",
+            "pwd",
+        ]);
         assert_eq!((status, &*out), (Some(0), "/\n"), "{error}");
         assert!(
             error.contains("WARN") && error.contains(why) && error.contains("running the command in \"/\""),
@@ -56,7 +64,7 @@ fn inaccessible_home_is_logged() {
 
 #[test]
 fn ignored_sighup_stays_ignored() {
-    let script = format!("trap '' HUP; exec {RUNNER} perl -e \"$0\" 0.0.0.0");
+    let script = format!("trap '' HUP; exec {RUNNER} --no-error-log perl -e \"$0\" 0.0.0.0");
     let job = Daemon::start(&["sh", "-c", &script, SERVER], &[]);
     port_of(&job);
     job.signal("HUP");
@@ -71,7 +79,7 @@ fn ignored_sighup_stays_ignored() {
 #[test]
 fn runner_works_when_its_parent_ignores_sigchld() {
     let script = r#"$SIG{CHLD} = "IGNORE"; exec @ARGV"#;
-    assert_eq!(output(&["perl", "-e", script, RUNNER, "sh", "-c", "exit 3"]).0, Some(3));
+    assert_eq!(output(&["perl", "-e", script, RUNNER, "--no-error-log", "sh", "-c", "exit 3"]).0, Some(3));
 }
 
 #[test]
@@ -148,7 +156,7 @@ fn exit_status_is_the_commands() {
         (&["/"], 126),
         (&[plain], 126),
     ] {
-        let (status, _, error) = output(&[&[RUNNER], command].concat());
+        let (status, _, error) = output(&[&[RUNNER, "--no-error-log"], command].concat());
         assert_eq!(status, Some(want), "{command:?}: {error}");
         assert_eq!(error.contains("ERROR"), want == 126 || want == 127, "{command:?}: {error}");
     }
@@ -161,14 +169,14 @@ fn options_end_where_the_command_begins() {
         (&["--type", "generic", "--", "echo", "-n", "--port", "--", "x"], "--port -- x"),
         (&["--type=generic", "--port=10001", "sh", "-c", "echo $PORT"], "10001\n"),
     ] {
-        assert_eq!(output(&[&[RUNNER], args].concat()).1, want, "{args:?}");
+        assert_eq!(output(&[&[RUNNER, "--no-error-log"], args].concat()).1, want, "{args:?}");
     }
 }
 
 #[test]
 fn closed_log_does_not_end_the_runner() {
     let mut job = Command::new(RUNNER)
-        .args(["sh", "-c", "read -r _; exit 3"])
+        .args(["--no-error-log", "sh", "-c", "read -r _; exit 3"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -16,6 +16,8 @@ use super::store::{Refusal, not_found};
 use super::streams::{attach, log_stream};
 use super::{ALWAYS, Fault, Shared, status_object};
 
+/// Items in one answer of a list: few, so that a test soon has more.
+const MAX_PAGE: usize = 2;
 /// The largest request body.
 const MAX_BODY: usize = 2 << 20;
 
@@ -126,7 +128,11 @@ async fn execute(shared: &Arc<Shared>, request: HttpRequest) -> Response {
         ("GET", None) => {
             let selector = query.get("labelSelector").map(String::as_str).unwrap_or_default();
             let items = state.store.list(plural, namespace, selector);
-            Ok(json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}))
+            let number = |name: &str| query.get(name).and_then(|value| value.parse().ok());
+            let first = number("continue").unwrap_or(0);
+            let end = items.len().min(first + number("limit").unwrap_or(usize::MAX).min(MAX_PAGE));
+            let metadata = if end < items.len() { json!({"continue": end.to_string()}) } else { json!({}) };
+            Ok(json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items[first..end]}))
         }
         ("GET", Some(name)) => state.store.get(plural, namespace, name).ok_or_else(|| not_found(plural, name)),
         ("POST", None) => {

@@ -16,13 +16,16 @@ use super::Shared;
 /// Between two looks at the state.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Until the output for an input that begins with `slow`.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// A line of a log: its time, and its text.
 pub type LogLine = (&'static str, String);
 
 /// How attached connections behave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attach {
-    /// Output is the input; `exit N` ends the container with that status. Protocol v4.
+    /// Output is the input; `exit N` ends the container with that status, the end of the connection with 6. Protocol v4.
     #[default]
     Echo,
     /// The same with protocol v5, which knows the end of the input: then the container ends with status 0.
@@ -103,10 +106,18 @@ async fn serve(shared: &Arc<Shared>, mut socket: WebSocket, how: Attach, namespa
     let _ = socket.send(framed(1, b"attached\r\n")).await;
     let mut line = Vec::new();
     while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Message::Close(_)) {
+            // As stdinOnce asks for: the end of the connection is the end of the input.
+            end(shared, namespace, pod, 6);
+            return;
+        }
         let Message::Binary(bytes) = message else { continue };
         match bytes.split_first() {
             Some((0, input)) => {
                 shared.lock().input.extend_from_slice(input);
+                if input.starts_with(b"slow") {
+                    tokio::time::sleep(SLOW).await;
+                }
                 let _ = socket.send(framed(1, input)).await;
                 line.extend_from_slice(input);
                 let text = String::from_utf8_lossy(&line).into_owned();
