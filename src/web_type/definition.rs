@@ -1,6 +1,6 @@
 //! One type of web service, as the site's configuration defines it.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -119,11 +119,11 @@ impl WebType {
     }
 
     /// Checks what the type needs in the home and on the command line.
-    pub fn check_needs(&self, home: &Path, extra: &[OsString]) -> Result<(), NeedError> {
+    pub fn check_needs(&self, home: &Path, extra: &[impl AsRef<OsStr>]) -> Result<(), NeedError> {
         match (self.arguments, extra.first()) {
             (Arguments::Command, None) => return Err(NeedError::NoCommand(self.name.clone())),
             (Arguments::None, Some(first)) => {
-                let (name, extra) = (self.name.clone(), first.to_string_lossy().into_owned());
+                let (name, extra) = (self.name.clone(), first.as_ref().to_string_lossy().into_owned());
                 return Err(NeedError::UnexpectedArgument { name, extra });
             }
             _ => {}

@@ -21,7 +21,6 @@ mod shell;
 mod terminal;
 mod workload;
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
@@ -78,8 +77,7 @@ impl<'a> Kubernetes<'a> {
         let workload = self.workload(service).await?;
         // The Pods see the same home.
         if let Some(web_type) = workload.runner_type.as_deref().and_then(|name| self.site.web_type(name)) {
-            let extra: Vec<OsString> = service.extra.iter().map(OsString::from).collect();
-            web_type.check_needs(&self.tool.home, &extra)?;
+            web_type.check_needs(&self.tool.home, &service.extra)?;
         }
         Ok(workload.warning)
     }
@@ -105,21 +103,13 @@ impl<'a> Kubernetes<'a> {
         Ok(deployment.as_ref().and_then(rollout::type_of))
     }
 
-    /// Creates the Deployment and the Service. Replaces what is left of an earlier web service.
+    /// Creates the Deployment and the Service. Replaces those that are there: their Pods are replaced, the Service keeps its address.
     ///
     /// # Errors
     /// As for [`check`](Self::check) and [`state`](Self::state).
     pub async fn start(&self, service: &Service) -> Result<StartedAt, KubernetesError> {
         let workload = self.workload(service).await?;
         Ok(rollout::put(&self.api, &self.namespace, &self.tool.name, &self.home, &workload).await?)
-    }
-
-    /// Replaces the Deployment, so that its Pods are replaced; the Service keeps its address.
-    ///
-    /// # Errors
-    /// As for [`start`](Self::start).
-    pub async fn restart(&self, service: &Service) -> Result<StartedAt, KubernetesError> {
-        self.start(service).await
     }
 
     /// The state of what was started at this time.
@@ -200,9 +190,6 @@ impl<'a> Kubernetes<'a> {
     /// The Pod does not start, or its connection is lost.
     pub async fn shell(&self, service: &Service, command: &[String]) -> Result<u8, KubernetesError> {
         let workload = self.workload(service).await?;
-        if let Some(word) = command.iter().find(|word| word.contains('\0')) {
-            return Err(KubernetesError::NulInCommand(word.clone()));
-        }
         shell::run(&self.api, &self.namespace, &self.home, &workload, command).await
     }
 

@@ -5,13 +5,10 @@ use std::ffi::OsString;
 
 use super::nearest::nearest;
 use super::options::Options;
-use super::service::Service;
+use super::service::{BUILDSERVICE, Service};
 use super::template::Template;
 use crate::tenant::{Manifest, SafeWord, shorten};
 use crate::web_type::{Arguments, BackendName, SiteConfig, WebType};
-
-/// The type of a tool's own image.
-const BUILDSERVICE: &str = "buildservice";
 
 /// The backend, and the reason for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +75,9 @@ pub enum PlanError {
     /// EXTRA is not text.
     #[error("argument {0:?} is not UTF-8, which service.manifest cannot keep; put it into a file of yours")]
     NotUtf8(OsString),
+    /// A file has an argument that cannot be one.
+    #[error("argument {0:?} has a NUL byte, which no command line can have; correct extra_args in service.template")]
+    Nul(String),
 }
 
 /// The backend of a command.
@@ -182,6 +182,9 @@ pub fn plan_service(
         _ if is_of(&manifest.web) => manifest.extra.clone(),
         _ => Vec::new(),
     };
+    if let Some(word) = extra.iter().find(|word| word.contains('\0')) {
+        return Err(PlanError::Nul(shorten(word)));
+    }
     let mut release = pick(&options.release, &template.release, &manifest.release);
     if !is_kubernetes {
         release = release.or_else(|| site.grid.release.clone());
@@ -215,9 +218,7 @@ fn grid_type<'a>(name: &str, site: &'a SiteConfig) -> Result<&'a WebType, PlanEr
 }
 
 fn unknown_type(name: &str, site: &SiteConfig, backend: BackendName) -> PlanError {
-    let names = site
-        .types_on(backend)
-        .flat_map(|found| std::iter::once(found.name.as_str()).chain(found.aliases.iter().map(String::as_str)));
+    let names = site.types_on(backend).flat_map(WebType::names);
     let suggestion = nearest(name, names).map(|name| format!(", did you mean {name:?}?")).unwrap_or_default();
     PlanError::UnknownType { name: shorten(name), suggestion, listed: list(site, Some(backend)) }
 }
@@ -308,6 +309,7 @@ mod tests {
             ("start", "backend: grid", "", "", "error: service.template: unknown backend \"grid\""),
             ("start", "", "backend: grid", "", "error: service.manifest: unknown backend \"grid\""),
             ("start nodejs", "", "", grid, "error: TYPE stands before the action: `webservice nodejs start`"),
+            ("start", r#"{type: generic, extra_args: ["a\0b"]}"#, "", grid, "error: argument \"a\\0b\" has a NUL byte"),
             ("start python x.py", "type: generic", "", grid, "gridengine! generic - python x.py"),
             ("--mem 1Gi start", "", "", grid, "error: --mem is for kubernetes only"),
             ("--cpu 1 start", "", "", grid, "error: --cpu is for kubernetes only"),

@@ -15,10 +15,13 @@ pub struct Tool {
     pub uid: u32,
 }
 
+/// The type of an image of the tool's own.
+pub const BUILDSERVICE: &str = "buildservice";
+
 /// What is to run: from the command line, else service.template, else service.manifest, else the site's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// The type of web service; empty with an image of the tool's own.
+    /// The type of web service; [`BUILDSERVICE`] with an image of the tool's own.
     pub web: String,
     /// The release of the grid's hosts.
     pub release: Option<String>,
@@ -32,6 +35,14 @@ pub struct Service {
     pub extra: Vec<String>,
     /// An image of the tool's own, in place of the type's.
     pub buildservice_image: Option<String>,
+}
+
+impl Service {
+    /// EXTRA as it follows the options of webservice-runner, none of which it may become.
+    pub fn runner_arguments(&self) -> impl Iterator<Item = &str> {
+        let is_option_like = self.extra.first().is_some_and(|first| first.starts_with('-'));
+        is_option_like.then_some("--").into_iter().chain(self.extra.iter().map(String::as_str))
+    }
 }
 
 /// The state of a web service.

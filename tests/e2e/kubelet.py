@@ -64,7 +64,7 @@ class Process:
             self.terminal, slave = pty.openpty()
             far = [slave] * 3
         self.child = subprocess.Popen(
-            container["command"], stdin=far[0], stdout=far[1], stderr=far[2], cwd=container.get("workingDir"),
+            [word.replace("$$", "$") for word in container["command"]], stdin=far[0], stdout=far[1], stderr=far[2], cwd=container.get("workingDir"),
             env={"HOME": account.pw_dir, "PATH": os.environ["PATH"], "TERM": "xterm"},
             user=account.pw_uid, group=account.pw_gid, extra_groups=[], start_new_session=True,
             preexec_fn=take_terminal if self.has_terminal else None)

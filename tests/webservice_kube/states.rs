@@ -38,7 +38,7 @@ async fn wait_is_for_pods_of_that_moment() {
     site.put_pod("hello-1", first.as_str(), &ready());
     let mut wait = Console::new().wait("Restarting");
     assert_eq!(kubernetes.wait_until_running(&first, SOON, &mut wait).await.unwrap(), State::Running);
-    let second = kubernetes.restart(&service("php8.2")).await.unwrap();
+    let second = kubernetes.start(&service("php8.2")).await.unwrap();
     let briefly = Duration::from_millis(10);
     let state = kubernetes.wait_until_running(&second, briefly, &mut wait).await.unwrap();
     assert_eq!(state, State::Pending { reason: "no pod yet".into() });

@@ -1,6 +1,5 @@
 //! The same acts on the grid and in Kubernetes.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use super::session::{Request, Session};
@@ -62,8 +61,7 @@ impl<'a> Backend<'a> {
             Self::Grid { session, .. } => {
                 check_words(&service.extra).map_err(GridError::from)?;
                 if let Some(web_type) = session.site.web_type(&service.web) {
-                    let extra: Vec<OsString> = service.extra.iter().map(OsString::from).collect();
-                    web_type.check_needs(&session.tool.home, &extra)?;
+                    web_type.check_needs(&session.tool.home, &service.extra)?;
                 }
                 session.error_log.check_writable()?;
                 Ok(None)

@@ -95,10 +95,7 @@ pub fn arguments(
         words.extend(["--config".into(), config.into()]);
     }
     words.extend(["--type".into(), name.as_str().into()]);
-    if service.extra.first().is_some_and(|first| first.starts_with('-')) {
-        words.push("--".into());
-    }
-    words.extend(service.extra.iter().map(OsString::from));
+    words.extend(service.runner_arguments().map(OsString::from));
     Ok(words)
 }
 

@@ -40,9 +40,6 @@ pub enum KubernetesError {
     /// The home is not UTF-8.
     #[error("home {0:?} is not UTF-8, which Kubernetes requires of a directory")]
     Home(PathBuf),
-    /// A word of the command has a NUL.
-    #[error("argument {0:?} has a NUL byte, which no command line can have")]
-    NulInCommand(String),
     /// The interactive Pod does not start.
     #[error("the shell does not start: {0}")]
     ShellFailed(String),

@@ -36,13 +36,13 @@ pub fn deployment(tool: &str, home: &str, workload: &Workload, started_at: &str,
     });
     match workload.command() {
         Some(command) => {
-            container["command"] = json!(command);
+            container["command"] = words(&command);
             container["workingDir"] = json!(home);
         }
         None => container["env"] = json!([{"name": "PORT", "value": PORT.to_string()}]),
     }
     if let Some(arguments) = workload.arguments() {
-        container["args"] = json!(arguments);
+        container["args"] = words(&arguments);
     }
     object(json!({
         "metadata": {
@@ -89,7 +89,7 @@ pub fn shell(name: &str, home: &str, workload: &Workload, command: &[String], ha
             "containers": [{
                 "name": CONTAINER,
                 "image": workload.image,
-                "command": command,
+                "command": words(command),
                 "workingDir": home,
                 "stdin": true,
                 "stdinOnce": true,
@@ -98,6 +98,11 @@ pub fn shell(name: &str, home: &str, workload: &Workload, command: &[String], ha
             }],
         },
     }))
+}
+
+/// Words that reach the program as they are: Kubernetes replaces `$(NAME)`, and `$$` by `$`.
+fn words(words: &[String]) -> Value {
+    words.iter().map(|word| word.replace('$', "$$")).collect()
 }
 
 /// An object of constants and texts, which always has the type's form; a test builds each.

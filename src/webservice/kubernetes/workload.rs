@@ -3,14 +3,13 @@
 use super::images::{Image, Images};
 use super::resources::{ResourceError, Resources};
 use crate::web_type::{BackendName, SiteConfig};
+use crate::webservice::service::BUILDSERVICE;
 use crate::webservice::{Service, Tool};
 
 /// The port of the container.
 pub const PORT: i32 = 8000;
 /// The program in the types' images that starts the web server.
 const RUNNER: &str = "webservice-runner";
-/// The type of tools with an image of their own.
-const BUILDSERVICE: &str = "buildservice";
 /// The longest EXTRA, all words together. The API server takes 1.5 MiB for an object, the kernel 128 KiB for a word.
 const MAX_EXTRA_BYTES: usize = 64 << 10;
 /// The longest image name.
@@ -63,9 +62,6 @@ pub enum WorkloadError {
         /// The site's maximum.
         max: u32,
     },
-    /// An argument has a NUL.
-    #[error("argument {0:?} has a NUL byte, which no command line can have")]
-    NulInExtra(String),
     /// The arguments are too long.
     #[error("the arguments have {0} bytes, expected at most {MAX_EXTRA_BYTES}; put them into a file of the tool")]
     ExtraTooLong(usize),
@@ -83,8 +79,8 @@ pub struct Workload {
     pub image: String,
     /// The type that webservice-runner runs; `None` for a tool's own image, which starts by itself.
     pub runner_type: Option<String>,
-    /// EXTRA.
-    pub extra: Vec<String>,
+    /// EXTRA: for webservice-runner, or for the image's own command.
+    extra: Vec<String>,
     /// Limits and requests.
     pub resources: Resources,
     /// The number of Pods.
@@ -118,7 +114,10 @@ impl Workload {
         if let Some(cpu) = &service.cpu {
             resources = resources.with_cpu(cpu, None)?;
         }
-        let extra = service.extra.clone();
+        let extra = match &kind.runner_type {
+            Some(_) => service.runner_arguments().map(str::to_owned).collect(),
+            None => service.extra.clone(),
+        };
         let Kind { type_name, image, runner_type, warning, .. } = kind;
         Ok(Self { type_name, image, runner_type, extra, resources, replicas, warning })
     }
@@ -230,9 +229,6 @@ fn own_image(image: &str, tool: &str, repository: Option<&str>) -> Result<String
 }
 
 fn check_extra(extra: &[String]) -> Result<(), WorkloadError> {
-    if let Some(word) = extra.iter().find(|word| word.contains('\0')) {
-        return Err(WorkloadError::NulInExtra(word.chars().take(80).collect()));
-    }
     let bytes = extra.iter().map(|word| word.len() + 1).sum();
     if bytes > MAX_EXTRA_BYTES { Err(WorkloadError::ExtraTooLong(bytes)) } else { Ok(()) }
 }
@@ -275,7 +271,6 @@ mod tests {
             check_extra(&extra).err().map(|error| error.to_string()).unwrap_or_default()
         };
         assert_eq!(error(&["a b", "\"'$(x)", "\n", ""]), "");
-        assert_eq!(error(&["a\0b"]), "argument \"a\\0b\" has a NUL byte, which no command line can have");
         assert_eq!(error(&[&"x".repeat(MAX_EXTRA_BYTES - 1)]), "");
         assert!(error(&["", &"x".repeat(MAX_EXTRA_BYTES - 1)]).starts_with("the arguments have 65537 bytes"));
         assert!(error(&[&"x".repeat(1 << 20)]).contains("expected at most 65536"));
