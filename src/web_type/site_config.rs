@@ -240,7 +240,7 @@ mod tests {
             ("list_url: 'file:///x'", &["line 1", "\"file:///x\"", "HOST"]),
             ("public_url: 'https://x/'", &["line 1", "\"https://x/\"", "{tool}"]),
             ("kubernetes:\n  namespace: tools", &["line 2", "\"tools\"", "{tool}"]),
-            ("kubernetes:\n  memory: 1e3", &["line 2", "1e3", "quantity"]),
+            ("kubernetes:\n  memory: 512K", &["line 2", "512K", "quantity"]),
             ("kubernetes:\n  max_replicas: many", &["line 2"]),
             ("gridengine:\n  default_type: apache", &["gridengine.default_type", "\"apache\"", "lighttpd"]),
             ("types:\n  a:\n    command: [a, '{prot}']", &["line 3", "{prot}", "{port}"]),

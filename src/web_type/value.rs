@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::quantity::Quantity;
 use crate::tenant::SafeWord;
 
 /// Whether a text is a name of a type or a release.
@@ -55,9 +56,14 @@ pub fn grid_memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 }
 
 /// Whether Grid Engine takes the text as an amount of memory: `512M`, `4G`, `1.5g`.
-fn is_grid_memory(text: &str) -> bool {
+pub fn is_grid_memory(text: &str) -> bool {
     let number = text.strip_suffix(|unit: char| "kKmMgGtT".contains(unit)).unwrap_or(text);
-    is_number(number)
+    let is_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    number.len() <= 20
+        && is_digits(whole)
+        && is_digits(fraction)
+        && number.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
 }
 
 /// A quantity of Kubernetes.
@@ -71,19 +77,7 @@ pub fn optional_quantity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
 }
 
 fn is_quantity(text: &str) -> bool {
-    const SUFFIXES: [&str; 14] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "m", "k", "K", "M", "G", "T", "P", "E"];
-    let number = SUFFIXES.iter().find_map(|suffix| text.strip_suffix(suffix)).unwrap_or(text);
-    is_number(number)
-}
-
-/// Digits, perhaps with a point among them, greater than 0.
-fn is_number(text: &str) -> bool {
-    let is_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    text.len() <= 20
-        && is_digits(whole)
-        && is_digits(fraction)
-        && text.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
+    Quantity::parse(text).is_ok()
 }
 
 /// A name, if given.
@@ -183,11 +177,12 @@ mod tests {
             ("-1", false, false),
             ("4G,hostname=x", false, false),
             ("4 G", false, false),
-            (".5", false, false),
-            ("5.", false, false),
+            (".5", false, true),
+            ("5.", false, true),
+            ("512K", true, false),
             ("", false, false),
             ("G", false, false),
-            ("1e3", false, false),
+            ("1e3", false, true),
         ] {
             assert_eq!((is_grid_memory(text), is_quantity(text)), (grid, kubernetes), "{text:?}");
         }

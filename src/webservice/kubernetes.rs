@@ -1,7 +1,7 @@
 //! A tool's web service in Kubernetes: a Deployment and a Service in the tool's namespace, with the tool's own credentials.
 //!
 //! `kubeconfig` (credentials) -> `api` (requests) -> `rollout` (start, restart, stop) of `objects` (as created) for a `workload` (what
-//! runs: `images` of types, `resources`, `quantity`), `pod_state` (the state), `shell` (with `attached` and `terminal`) and `logs`.
+//! runs: `images` of types, `resources`), `pod_state` (the state), `shell` (with `attached` and `terminal`) and `logs`.
 
 mod api;
 mod api_error;
@@ -14,7 +14,6 @@ mod log_line;
 mod logs;
 mod objects;
 mod pod_state;
-mod quantity;
 mod resources;
 mod rollout;
 mod shell;

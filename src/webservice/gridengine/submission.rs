@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::tenant::{SafeWord, TenantFile, shorten};
-use crate::web_type::SiteConfig;
+use crate::web_type::{SiteConfig, is_grid_memory};
 use crate::webservice::service::{Service, Tool};
 
 /// The longest argument, in bytes: Grid Engine cuts longer ones silently at about 100,000 bytes.
@@ -103,16 +103,8 @@ pub fn arguments(
 fn memory(tool: &Tool, site: &SiteConfig) -> String {
     let path = site.grid.memory_directory.join(format!("{}.web-memlimit", tool.name));
     let written = TenantFile::open(&path).ok().flatten().and_then(|file| file.read_text(MAX_MEMORY_BYTES).ok());
-    let written = written.map(|text| text.trim().to_owned()).filter(|text| is_memory(text));
+    let written = written.map(|text| text.trim().to_owned()).filter(|text| is_grid_memory(text));
     written.unwrap_or_else(|| site.grid.memory.clone())
-}
-
-/// Whether the text is an amount of memory to Grid Engine, and nothing else.
-fn is_memory(text: &str) -> bool {
-    let number = text.strip_suffix(|unit: char| "kKmMgGtT".contains(unit)).unwrap_or(text);
-    let is_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    is_digits(whole) && is_digits(fraction) && text.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
-use super::quantity::{ONE, Quantity, QuantityError};
+use crate::web_type::{ONE, Quantity, QuantityError};
 
 /// The smallest limit of memory that a container starts with.
 const MIN_MEMORY: &str = "4Mi";
