@@ -51,31 +51,39 @@ impl TenantFile {
         Self::open_at(CWD, path.as_os_str())
     }
 
+    /// Opens a file for writing, with flags such as `APPEND`; creates it with this mode if there is none.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_or_create(path: &Path, access: OFlags, mode: u32) -> Result<Self, FileProblem> {
+        let flags = access | OFlags::CREATE | OFlags::NOFOLLOW;
+        Self::open_with(CWD, path.as_os_str(), flags, Mode::from_raw_mode(mode))
+    }
+
     /// Like [`Self::open`], but follows links: for a process of the tenant, which may read what the tenant may read.
     pub fn open_as_tenant(path: &Path) -> Result<Option<Self>, FileProblem> {
-        Self::open_with(CWD, path.as_os_str(), OFlags::empty())
+        existing(Self::open_with(CWD, path.as_os_str(), OFlags::RDONLY, Mode::empty()))
     }
 
     /// Like [`Self::open`] for a name in a directory.
     pub fn open_at(directory: impl AsFd, name: &OsStr) -> Result<Option<Self>, FileProblem> {
-        Self::open_with(directory, name, OFlags::NOFOLLOW)
+        existing(Self::open_with(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW, Mode::empty()))
     }
 
-    fn open_with(directory: impl AsFd, name: &OsStr, links: OFlags) -> Result<Option<Self>, FileProblem> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | links;
-        let file = match openat(directory, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::LOOP) if links.contains(OFlags::NOFOLLOW) => return Err(FileProblem::Link),
-            // A socket, or a device without a driver.
-            Err(Errno::NXIO | Errno::NODEV) => return Err(FileProblem::NotRegular),
-            Err(error) => return Err(FileProblem::Unreadable(error.into())),
-        };
+    fn open_with(directory: impl AsFd, name: &OsStr, flags: OFlags, mode: Mode) -> Result<Self, FileProblem> {
+        let always = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = openat(directory, name, flags | always, mode).map_err(|error| match error {
+            Errno::LOOP if flags.contains(OFlags::NOFOLLOW) => FileProblem::Link,
+            // A FIFO or a socket, a device without a driver, a directory.
+            Errno::NXIO | Errno::NODEV | Errno::ISDIR => FileProblem::NotRegular,
+            error => FileProblem::Unreadable(error.into()),
+        });
+        let file = File::from(opened?);
         let status = fstat(&file).map_err(io::Error::from)?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(FileProblem::NotRegular);
         }
-        Ok(Some(Self { file, owner: status.st_uid, size: u64::try_from(status.st_size).unwrap_or(u64::MAX) }))
+        Ok(Self { file, owner: status.st_uid, size: u64::try_from(status.st_size).unwrap_or(u64::MAX) })
     }
 
     /// Reads the whole file.
@@ -103,6 +111,18 @@ impl TenantFile {
     /// Those of [`Self::read`], or [`FileProblem::NotUtf8`].
     pub fn read_text(self, max_len: usize) -> Result<String, FileProblem> {
         String::from_utf8(self.read(max_len)?).map_err(|_| FileProblem::NotUtf8)
+    }
+}
+
+/// `None` if there is no file.
+fn existing(opened: Result<TenantFile, FileProblem>) -> Result<Option<TenantFile>, FileProblem> {
+    match opened {
+        Err(FileProblem::Unreadable(error))
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        opened => opened.map(Some),
     }
 }
 

@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use tokio::time::sleep;
 
 use crate::escape::escaped;
@@ -27,12 +26,12 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
 #[derive(Debug, thiserror::Error)]
 pub enum ErrorLogError {
     /// The grid could not write there.
-    #[error("the log {path:?} cannot be written: {reason}; remove it, then start again")]
+    #[error("the log {path:?} cannot be written: {problem}; remove it, then start again")]
     NotWritable {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        problem: FileProblem,
     },
     /// The log cannot be read.
     #[error("log {path:?}: {problem}")]
@@ -72,20 +71,8 @@ impl ErrorLog {
     /// # Errors
     /// [`ErrorLogError::NotWritable`].
     pub fn check_writable(&self) -> Result<u64, ErrorLogError> {
-        let not_writable =
-            |reason: &str| ErrorLogError::NotWritable { path: self.path.clone(), reason: reason.to_owned() };
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = openat(CWD, &self.path, flags, Mode::from_raw_mode(0o644)).map_err(|error| match error {
-            Errno::LOOP => not_writable("it is a symbolic link, expected a regular file"),
-            Errno::NXIO | Errno::NODEV | Errno::ISDIR => not_writable("it is not a regular file"),
-            error => not_writable(&io::Error::from(error).to_string()),
-        })?;
-        let status = fstat(&file).map_err(|error| not_writable(&io::Error::from(error).to_string()))?;
-        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err(not_writable("it is not a regular file"));
-        }
-        Ok(u64::try_from(status.st_size).unwrap_or_default())
+        let opened = TenantFile::open_or_create(&self.path, OFlags::WRONLY | OFlags::APPEND, 0o644);
+        opened.map(|file| file.size).map_err(|problem| ErrorLogError::NotWritable { path: self.path.clone(), problem })
     }
 
     /// The last lines that were written behind `start`, each indented and escaped; empty if there are none.

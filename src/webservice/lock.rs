@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, fcntl_lock, fstat, openat};
+use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 use tokio::time::{Instant, sleep};
 
 use super::console::Console;
+use crate::tenant::{FileProblem, TenantFile};
 
 /// The file in the home.
 const FILE: &str = ".webservice.lock";
@@ -88,17 +89,11 @@ impl Lock {
 }
 
 fn open(path: &Path) -> Result<File, LockError> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match openat(CWD, path, flags, Mode::from_raw_mode(0o600)) {
-        Ok(file) => file,
-        Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::NODEV) => return Err(LockError::NotRegular(path.into())),
-        Err(error) => return Err(LockError::NotOpened { path: path.into(), error: error.into() }),
-    };
-    let status = fstat(&file).map_err(|error| LockError::NotOpened { path: path.into(), error: error.into() })?;
-    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-        return Err(LockError::NotRegular(path.into()));
-    }
-    Ok(file.into())
+    let opened = TenantFile::open_or_create(path, OFlags::RDWR, 0o600).map_err(|problem| match problem {
+        FileProblem::Unreadable(error) => LockError::NotOpened { path: path.into(), error },
+        _ => LockError::NotRegular(path.into()),
+    });
+    opened.map(TenantFile::into_file)
 }
 
 /// The process that holds the lock, in words; empty if it is on another host.
