@@ -38,6 +38,11 @@ pub fn escaped(text: impl Display) -> String {
     Escaped(text).to_string()
 }
 
+/// The same, but tabs stay, which are harmless in a log.
+pub fn escaped_except_tabs(text: &str) -> String {
+    text.split('\t').map(escaped).collect::<Vec<_>>().join("\t")
+}
+
 /// Writes JSON in which unsafe characters of strings are `\u` escapes: the same value, safe on a terminal.
 struct EscapingFormatter<F>(F);
 

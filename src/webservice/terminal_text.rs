@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::escape::escaped;
+use crate::escape::escaped_except_tabs;
 
 /// The longest piece that is kept until its line ends, in bytes.
 const MAX_PIECE: usize = 64 * 1024;
@@ -21,9 +21,7 @@ impl<W: Write> TerminalText<W> {
 
     fn write_piece(&mut self) -> io::Result<()> {
         let piece = std::mem::take(&mut self.piece);
-        let text = String::from_utf8_lossy(&piece);
-        let cells: Vec<String> = text.split('\t').map(escaped).collect();
-        self.inner.write_all(cells.join("\t").as_bytes())
+        self.inner.write_all(escaped_except_tabs(&String::from_utf8_lossy(&piece)).as_bytes())
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use futures_util::{AsyncBufRead, AsyncBufReadExt};
 use jiff::Timestamp;
 
-use crate::escape::escaped;
+use crate::escape::escaped_except_tabs;
 
 /// Longer lines are printed in pieces.
 const MAX_LEN: usize = 64 << 10;
@@ -27,10 +27,7 @@ impl LogLine {
     pub fn print(&self, pod: &str, escape: bool, output: &mut impl Write) -> io::Result<()> {
         write!(output, "{} [{pod}] ", self.time.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
         if escape {
-            // A tab is harmless.
-            let text = String::from_utf8_lossy(&self.message);
-            let parts: Vec<_> = text.split('\t').map(escaped).collect();
-            writeln!(output, "{}", parts.join("\t"))
+            writeln!(output, "{}", escaped_except_tabs(&String::from_utf8_lossy(&self.message)))
         } else {
             output.write_all(&self.message)?;
             output.write_all(b"\n")
