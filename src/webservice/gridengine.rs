@@ -26,6 +26,8 @@ const MAX_QSTAT_BYTES: usize = 16 * 1024 * 1024;
 const MAX_QSUB_BYTES: usize = 64 * 1024;
 /// A tool's own options for qsub. `-clear` discards them, but qsub reads them, and waits if the file is a FIFO.
 const REQUEST_FILE: &str = ".sge_request";
+/// A tool's own options for qstat, which no option discards. qstat finds the file by the account's home, not by HOME.
+const QSTAT_FILE: &str = ".sge_qstat";
 /// The time between two looks at the jobs.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a job runs before the start counts as done: a server that cannot begin ends sooner.
@@ -57,6 +59,9 @@ pub enum GridError {
         /// What may help.
         hint: String,
     },
+    /// Jobs may be hidden from qstat.
+    #[error("qstat reads {0:?}, which may hide your jobs; remove that file, then run the command again")]
+    QstatOptions(PathBuf),
     /// qstat's output is no list of jobs.
     #[error("{0}; if that goes on, ask an administrator")]
     Jobs(#[from] JobsError),
@@ -126,9 +131,11 @@ impl<'a> GridEngine<'a> {
 
     /// All jobs of the tool that are web services, and not finished.
     async fn all(&self) -> Result<Vec<Found>, GridError> {
+        let own_options = self.tool.home.join(QSTAT_FILE);
+        if own_options.symlink_metadata().is_ok() {
+            return Err(GridError::QstatOptions(own_options));
+        }
         let mut command = self.program("qstat");
-        // A tool's .sge_qstat could hide its jobs.
-        command.env("HOME", "/");
         command.args(["-u", &self.tool.account, "-xml"]);
         let jobs = parse_jobs(&run(command, PROGRAM_TIMEOUT, MAX_QSTAT_BYTES).await?)?;
         Ok(jobs.into_iter().filter_map(|job| self.web_service(job)).collect())

@@ -90,6 +90,19 @@ fn tools_own_options_for_qsub_are_named() {
 }
 
 #[test]
+fn options_for_qstat_that_may_hide_jobs_are_refused() {
+    let Some(site) = Site::new() else { return };
+    site.run(&["start"]).succeeds();
+    site.write(".sge_qstat", "-s z");
+    for action in ["start", "restart", "status", "stop"] {
+        let refused =
+            site.run(&["--backend=gridengine", action]).fails(".sge_qstat\", which may hide your jobs; remove");
+        assert_eq!(refused.answer, "");
+    }
+    assert_eq!(site.grid_log(), ["submitted lighttpd-hello"]);
+}
+
+#[test]
 fn qstat_that_fails_starts_and_stops_nothing() {
     let Some(site) = Site::new() else { return };
     for (hook, words) in [
