@@ -213,3 +213,32 @@ fn read(path: &Path) -> Result<Option<Manifest>, ManifestError> {
     let parsed = Manifest::parse(&text).map_err(|reason| ManifestError::Invalid { path: path.to_owned(), reason });
     parsed.map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn link_that_appears_meanwhile_is_not_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let (file, target) = (ManifestFile::new(home.path()), home.path().join("target"));
+        fs::write(&target, "kept").unwrap();
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    let _ = symlink(&target, &file.next);
+                }
+            });
+            for _ in 0..500 {
+                let _ = file.prepare(&Manifest::default());
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+    }
+}

@@ -76,7 +76,9 @@ pub enum PlanError {
     #[error("argument {0:?} is not UTF-8, which service.manifest cannot keep; put it into a file of yours")]
     NotUtf8(OsString),
     /// A file has an argument that cannot be one.
-    #[error("argument {0:?} has a NUL byte, which no command line can have; correct extra_args in service.template")]
+    #[error(
+        "argument {0:?} has a NUL byte, which no command line can have; correct service.template or service.manifest"
+    )]
     Nul(String),
 }
 

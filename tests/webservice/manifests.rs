@@ -42,6 +42,17 @@ fn started_web_service_is_written_down_for_the_monitor() {
 }
 
 #[test]
+fn stop_changes_the_manifest_before_the_job() {
+    // In the other order webservicemonitor could start it again in between.
+    let Some(site) = Site::new() else { return };
+    site.run(&["start"]).succeeds();
+    site.hook("qdel", "cp $DIR/home/service.manifest $DIR/grid/manifest-at-qdel");
+    site.run(&["stop"]).succeeds();
+    let manifest = fs::read_to_string(site.path("grid/manifest-at-qdel")).expect("qdel ran");
+    assert!(manifest.contains("version: 4") && !manifest.contains("\nweb:"), "{manifest}");
+}
+
+#[test]
 fn manifests_of_old_versions_are_restarted_as_they_are() {
     let Some(site) = Site::new() else { return };
     for (old, want) in [
