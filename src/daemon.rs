@@ -41,7 +41,7 @@ pub(crate) use metrics::label_values;
 pub use metrics::{Format, encode, new_registry, start_at_zero};
 pub use options::CommonOptions;
 pub use program::{DaemonOptions, Failure, run};
-pub use project::{ProjectError, ProjectOptions};
+pub use project::{PROJECT_FILE, ProjectError, ProjectOptions};
 pub use redis_options::{RedisOptions, RedisOptionsError};
 pub(crate) use runtime::block_on;
 pub use runtime::on_worker;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
-//! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor|webservice -> grid` (jobs, the list of active proxies),
+//! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor|webservice -> proxy_list -> grid` (active proxies, jobs),
 //! `monitor|webservice|web_type -> tenant`, `webservice|grid -> web_type` (the site's types of web service), `ctl -> sync` (admission and
 //! snapshots), `ctl -> grid|kube|monitor|domains|webservice` (their command lines). `withdrawal_guard` stands between `registry` and its
 //! callers; `redis_client`, `clock`, `escape`, `kube_client`, `subprocess`, `tenant`, `text` and `units` depend on no program's module.

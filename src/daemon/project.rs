@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+/// The file whose first line is the project's name.
+pub const PROJECT_FILE: &str = "/etc/wmcs-project";
+
 /// Options that name the project.
 #[derive(Clone, Debug, Args)]
 pub struct ProjectOptions {
@@ -13,7 +16,7 @@ pub struct ProjectOptions {
     #[arg(long, value_name = "NAME", conflicts_with = "project_file")]
     project: Option<String>,
     /// File whose first line is the project's name
-    #[arg(long, value_name = "FILE", default_value = "/etc/wmcs-project")]
+    #[arg(long, value_name = "FILE", default_value = PROJECT_FILE)]
     project_file: PathBuf,
 }
 

@@ -13,8 +13,7 @@ use tokio::process::Command;
 use tracing::{debug, warn};
 
 use crate::subprocess::run_with_input;
-use crate::tenant::Account;
-use crate::tenant::MIN_UID;
+use crate::tenant::{Account, MIN_UID};
 
 /// The file, in the tool's directory.
 const FILE: &str = "service.log";

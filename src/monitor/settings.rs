@@ -10,8 +10,7 @@ use super::start_command::StartCommand;
 use crate::daemon::{ProjectError, RedisOptionsError};
 use crate::proxy_list::ListUrl;
 use crate::redis_client::RedisUrl;
-use crate::tenant::SafeWord;
-use crate::tenant::SystemAccounts;
+use crate::tenant::{SafeWord, SystemAccounts};
 
 /// Resolved settings.
 pub struct Settings {

@@ -4,8 +4,7 @@ use std::fmt;
 
 use super::begin_marker;
 use super::manifest::Manifest;
-use crate::tenant::Account;
-use crate::tenant::SafeWord;
+use crate::tenant::{Account, SafeWord};
 
 /// The command of the old monitor, with `{begin}`.
 pub const DEFAULT: &str =

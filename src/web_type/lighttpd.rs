@@ -40,7 +40,7 @@ const MODULES: [&str; 12] = [
     "mod_cgi",
 ];
 
-/// The text, and whether it may have bytes that are not UTF-8: paths have.
+/// Text that grows line by line. Paths in it need not be UTF-8.
 struct Text(Vec<u8>);
 
 /// The configuration for one start.

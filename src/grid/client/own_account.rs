@@ -10,8 +10,7 @@ use tracing::warn;
 use uzers::get_user_by_uid;
 use uzers::os::unix::UserExt;
 
-/// The file with the project's name.
-const PROJECT_FILE: &str = "/etc/wmcs-project";
+use crate::daemon::PROJECT_FILE;
 
 /// The account of the effective user.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use super::backend::Backend;
+use super::backend::{Backend, Present};
 use super::locked::lock;
 use super::session::Session;
 use super::start;
@@ -34,7 +34,7 @@ pub async fn run(session: &Session<'_>) -> Result<(), WebserviceError> {
         session.console.say("Another webservice command has started it meanwhile; not restarting it");
         return Ok(());
     }
-    let what = if present.as_ref().is_some_and(super::backend::Present::is_alive) {
+    let what = if present.as_ref().is_some_and(Present::is_alive) {
         "Restarting..."
     } else {
         session.console.say("Your job is not running, starting");
