@@ -117,7 +117,8 @@ fn options(program: &str) -> Vec<Shown> {
     let mut found: Vec<Shown> = Vec::new();
     for line in help.lines() {
         let text = line.trim_start();
-        let text = text.strip_prefix("-h, ").or_else(|| text.strip_prefix("-V, ")).unwrap_or(text);
+        // A short form stands first: `-m, --mem`.
+        let text = text.split_once(", ").filter(|(short, _)| short.len() == 2).map_or(text, |(_, long)| long);
         // Text after the list of options is indented less.
         if text.starts_with("--") && line.starts_with("  ") {
             let usage = text.split("  ").next().unwrap().replace(['<', '>'], "");
