@@ -21,6 +21,7 @@ mod shell;
 mod terminal;
 mod workload;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
@@ -72,17 +73,15 @@ impl<'a> Kubernetes<'a> {
     /// Checks what is to run before anything is changed. Returns what the maintainer should know about it.
     ///
     /// # Errors
-    /// The type is unknown, a quantity is invalid ...; or the API server does not answer.
+    /// The type is unknown, its needs are not in the home, a quantity is invalid ...; or the API server does not answer.
     pub async fn check(&self, service: &Service) -> Result<Option<String>, KubernetesError> {
-        Ok(self.workload(service).await?.warning)
-    }
-
-    /// The type of webservice-runner that the container runs; `None` for an image of the tool's own.
-    ///
-    /// # Errors
-    /// As for [`check`](Self::check).
-    pub async fn runner_type(&self, service: &Service) -> Result<Option<String>, KubernetesError> {
-        Ok(self.workload(service).await?.runner_type)
+        let workload = self.workload(service).await?;
+        // The Pods see the same home.
+        if let Some(web_type) = workload.runner_type.as_deref().and_then(|name| self.site.web_type(name)) {
+            let extra: Vec<OsString> = service.extra.iter().map(OsString::from).collect();
+            web_type.check_needs(&self.tool.home, &extra)?;
+        }
+        Ok(workload.warning)
     }
 
     /// The state of the web service.

@@ -108,13 +108,14 @@ async fn types_of_the_site_configuration_need_no_config_map() {
 }
 
 #[tokio::test]
-async fn runners_type_is_known_before_the_start() {
+async fn needs_of_the_runners_type_are_checked() {
     let site = Site::new();
     let kubernetes = site.connect().await;
-    assert_eq!(kubernetes.runner_type(&service("php8.2")).await.unwrap().as_deref(), Some("lighttpd"));
-    let own = Service { buildservice_image: Some("web".into()), ..Service::default() };
-    assert_eq!(kubernetes.runner_type(&own).await.unwrap(), None);
-    assert_eq!(site.api.count("POST", ""), 0);
+    let error = kubernetes.check(&service("jdk17")).await.unwrap_err().to_string();
+    assert!(error.contains("generic") && error.contains("command"), "{error}");
+    std::fs::remove_dir(site.tool.home.join("public_html")).unwrap();
+    let error = kubernetes.check(&service("php8.2")).await.unwrap_err().to_string();
+    assert!(error.contains("public_html") && !error.contains('\n'), "{error}");
 }
 
 #[tokio::test]

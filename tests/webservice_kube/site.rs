@@ -47,6 +47,7 @@ impl Site {
         api.put("configmaps", "tf-public", json!({"metadata": metadata, "data": {"images-v1.yaml": IMAGES}}));
         let home = tempfile::Builder::new().prefix("a home ").tempdir().expect("a directory");
         fs::create_dir(home.path().join(".kube")).expect("a directory");
+        fs::create_dir(home.path().join("public_html")).expect("a directory");
         let kubeconfig = json!({
             "current-context": "x",
             "clusters": [{"name": "c", "cluster": {"server": api.url()}}],

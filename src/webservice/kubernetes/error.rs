@@ -7,6 +7,7 @@ use super::api_error::ApiError;
 use super::images::ImagesError;
 use super::kubeconfig::CredentialsError;
 use super::workload::WorkloadError;
+use crate::web_type::NeedError;
 
 /// A failure, in one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,9 @@ pub enum KubernetesError {
     /// What is to run is invalid.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    /// The home lacks what the type needs.
+    #[error(transparent)]
+    Need(#[from] NeedError),
     /// The types are unreadable.
     #[error(transparent)]
     Images(#[from] ImagesError),
