@@ -150,6 +150,11 @@ impl Options {
     pub fn words(&mut self) -> Result<Words, clap::Error> {
         let words = parse_words(std::mem::take(&mut self.words)).map_err(usage)?;
         let starts = matches!(words.action, Action::Start | Action::Restart);
+        if let Some(first) = words.extra.first().filter(|_| !starts && words.action != Action::Shell) {
+            return Err(usage(format!(
+                "unexpected argument {first:?}; TYPE stands before the action: `webservice TYPE stop`"
+            )));
+        }
         for (option, is_given, is_fitting, where_to) in [
             ("--wait", self.wait, starts, "start and restart"),
             ("--json", self.json, words.action == Action::Status, "status"),
@@ -220,7 +225,7 @@ mod tests {
             ),
             (&["start", "--", "stop"], words(None, Action::Start, &["stop"])),
             (&["start", "stop"], words(None, Action::Start, &["stop"])),
-            (&["stop", "start"], words(None, Action::Stop, &["start"])),
+            (&["restart", "stop"], words(None, Action::Restart, &["stop"])),
             (&["--backend", "gridengine", "x", "--release=a", "restart"], words(Some("x"), Action::Restart, &[])),
             (&["--canonical", "status", "--json"], words(None, Action::Status, &[])),
             (&["logs", "-f", "-l", "5"], words(None, Action::Logs, &[])),
@@ -241,6 +246,7 @@ mod tests {
             (&["generic", "start", "./server", "--verbose"], "-- --verbose"),
             (&["--backend=grid", "start"], "expected \"gridengine\" or \"kubernetes\""),
             (&["--replicas", "0", "start"], "0"),
+            (&["stop", "lighttpd"], "unexpected argument \"lighttpd\"; TYPE stands before the action"),
             (&["stop", "--wait"], "--wait is for start and restart only"),
             (&["start", "--json"], "--json is for status only"),
             (&["start", "-f"], "--follow is for logs only"),

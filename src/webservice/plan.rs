@@ -8,7 +8,7 @@ use super::options::Options;
 use super::service::Service;
 use super::template::Template;
 use crate::tenant::{Manifest, SafeWord, shorten};
-use crate::web_type::{BackendName, SiteConfig, WebType};
+use crate::web_type::{Arguments, BackendName, SiteConfig, WebType};
 
 /// The type of a tool's own image.
 const BUILDSERVICE: &str = "buildservice";
@@ -72,6 +72,9 @@ pub enum PlanError {
     /// The release cannot be asked for.
     #[error("invalid release {0:?}, expected letters a-z, digits, . _ + and -, e.g. \"bookworm\"")]
     Release(String),
+    /// EXTRA begins with a type.
+    #[error("TYPE stands before the action: `webservice {0} start`")]
+    TypeBehindAction(String),
     /// EXTRA is not text.
     #[error("argument {0:?} is not UTF-8, which service.manifest cannot keep; put it into a file of yours")]
     NotUtf8(OsString),
@@ -132,7 +135,7 @@ pub fn check_options(options: &Options, backend: BackendName) -> Result<(), Plan
 /// There is no valid type for the backend, or a value is invalid.
 pub fn plan_service(
     options: &Options,
-    (web, extra): (Option<&str>, &[OsString]),
+    (options_web, extra): (Option<&str>, &[OsString]),
     template: &Template,
     manifest: &Manifest,
     site: &SiteConfig,
@@ -142,7 +145,7 @@ pub fn plan_service(
         option.clone().or_else(|| template.clone()).or_else(|| manifest.clone())
     };
     let is_kubernetes = backend == BackendName::Kubernetes;
-    let given = web.map(str::to_owned).or_else(|| template.web.clone()).or_else(|| manifest.web.clone());
+    let given = options_web.map(str::to_owned).or_else(|| template.web.clone()).or_else(|| manifest.web.clone());
     // An image of the tool's own goes with its type only.
     let image = options.buildservice_image.clone().or_else(|| match &given {
         Some(given) if given != BUILDSERVICE => None,
@@ -158,6 +161,14 @@ pub fn plan_service(
         (None, None) => site.grid.default_type.clone(),
     };
     let web = if is_kubernetes { web } else { grid_type(&web, site)?.name.clone() };
+    let takes_none = site.web_type(&web).is_some_and(|found| found.arguments == Arguments::None);
+    if let Some(first) = extra.first().and_then(|word| word.to_str())
+        && options_web.is_none()
+        && takes_none
+        && site.web_type(first).is_some()
+    {
+        return Err(PlanError::TypeBehindAction(first.to_owned()));
+    }
     let extra: Vec<String> = {
         let words =
             extra.iter().map(|word| word.to_str().map(str::to_owned).ok_or_else(|| PlanError::NotUtf8(word.clone())));
@@ -296,6 +307,8 @@ mod tests {
             ),
             ("start", "backend: grid", "", "", "error: service.template: unknown backend \"grid\""),
             ("start", "", "backend: grid", "", "error: service.manifest: unknown backend \"grid\""),
+            ("start nodejs", "", "", grid, "error: TYPE stands before the action: `webservice nodejs start`"),
+            ("start python x.py", "type: generic", "", grid, "gridengine! generic - python x.py"),
             ("--mem 1Gi start", "", "", grid, "error: --mem is for kubernetes only"),
             ("--cpu 1 start", "", "", grid, "error: --cpu is for kubernetes only"),
             ("--replicas 1 start", "", "", grid, "error: --replicas is for kubernetes only"),

@@ -211,3 +211,22 @@ fn followed_log_goes_on_after_rotation_and_truncation() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn terminal_gets_one_live_line_and_no_control_characters() {
+    let Some(site) = Site::new() else { return };
+    site.set_state("qw");
+    fs::write(site.path("grid/explanation"), "scheduling info:   cannot run: \x1b[31mred\n").unwrap();
+    let started = site.run_on_terminal(&["--timeout", "3s", "start"]);
+    assert_eq!(started.status, 0, "{started:?}");
+    let line = started.answer.lines().find(|line| line.starts_with("Starting webservice")).expect("a line of progress");
+    assert!(line.contains("\r\x1b[KStarting webservice (2 s: cannot run: \\u{1b}[31mred)"), "{line:?}");
+    assert!(!started.answer.contains("\x1b[31m"), "{started:?}");
+    site.write("error.log", "a\tb \x1b[31mred\n");
+    assert_eq!(site.run_on_terminal(&["logs"]).answer, "a\tb \\u{1b}[31mred\r\n");
+    site.write("error.log", "a\x1b]0;title\x07\n");
+    site.set_job_state("r");
+    site.hook("qstat", "rm -f $DIR/grid/job-*; printf 'dead \\033[2J\\n' >> $DIR/home/error.log");
+    let failed = site.run_on_terminal(&["restart"]).answer;
+    assert!(failed.contains("dead \\u{1b}[2J") && !failed.contains("\x1b[2J"), "{failed:?}");
+}

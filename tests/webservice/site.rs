@@ -246,6 +246,33 @@ impl Site {
 
     /// The command with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.as_tool();
+        command.arg(self.path("bin/webservice")).args(["--project", &self.project, "--config"]);
+        command.arg(self.path("webservice.yaml")).args(args);
+        command
+    }
+
+    /// Runs the command with these arguments, and then prints a file in the home.
+    pub fn run_and_print(&self, args: &[&str], file: &str) -> Ended {
+        let mut command = self.as_tool();
+        command.args(["sh", "-c", r#"file=$1; shift; "$@" && cat "$file""#, "sh"]).arg(self.home(file));
+        command.arg(self.path("bin/webservice")).args(["--project", &self.project, "--config"]);
+        command.arg(self.path("webservice.yaml")).args(args);
+        Ended::of(command.output().expect("unshare runs"))
+    }
+
+    /// Runs the command with these arguments on a terminal: its answer and its messages are one.
+    pub fn run_on_terminal(&self, args: &[&str]) -> Ended {
+        let program = self.path("bin/webservice").display().to_string();
+        let config = self.path("webservice.yaml").display().to_string();
+        let words = [&[&*program, "--project", &self.project, "--config", &config], args].concat();
+        let mut command = self.as_tool();
+        command.args(["script", "-qec", &words.join(" "), "/dev/null"]);
+        Ended::of(command.output().expect("unshare runs"))
+    }
+
+    /// A command without its program, run as the tool.
+    fn as_tool(&self) -> Command {
         let home = if self.account == "tools.hello" { self.path("home") } else { "/".into() };
         let (account, uid) = (&self.account, self.uid);
         let accounts = fs::read_to_string("/etc/passwd").expect("accounts");
@@ -253,8 +280,7 @@ impl Site {
         fs::write(self.path("passwd"), accounts + &line).expect("written");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", AS_TOOL, "sh"]).arg(self.dir.path()).arg(self.uid.to_string());
-        command.arg(env!("CARGO_BIN_EXE_webservice")).arg(self.path("bin/webservice"));
-        command.args(["--project", &self.project, "--config"]).arg(self.path("webservice.yaml")).args(args);
+        command.arg(env!("CARGO_BIN_EXE_webservice"));
         command.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", self.path("bin").display()));
         command.stdin(Stdio::null());
         command
