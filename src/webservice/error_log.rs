@@ -15,9 +15,9 @@ use crate::tenant::{FileProblem, TenantFile};
 
 /// The file in the home.
 const FILE: &str = "error.log";
-/// The most of the log that a failure shows.
+/// The most of the log that a failure shows: a stack trace with its message above, and the runner's own lines below.
 const MAX_TAIL_BYTES: u64 = 4096;
-const MAX_TAIL_LINES: usize = 10;
+const MAX_TAIL_LINES: usize = 25;
 /// Read at a time.
 const BLOCK: u64 = 64 * 1024;
 /// The time between two looks of `logs --follow`.
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(log.tail_since(900), "\n    old\n    new \\u{1b}[31m\n    last", "rotated");
         let many: String = (0..100).map(|n| format!("{n}\n")).collect();
         fs::write(log.path(), many).unwrap();
-        assert_eq!(log.tail_since(0).matches('\n').count(), 10);
+        assert_eq!(log.tail_since(0).matches('\n').count(), MAX_TAIL_LINES);
         assert!(log.tail_since(0).ends_with("\n    99"));
     }
 }
