@@ -194,6 +194,28 @@ mod tests {
     }
 
     #[test]
+    fn packaged_file_is_valid_with_and_without_its_optional_lines() {
+        let shipped = include_str!("../../packaging/etc/webservice.yaml");
+        assert_eq!(SiteConfig::parse(shipped), Ok(SiteConfig::default()));
+        let uncomment = |line: &str| line.replacen('#', "", 1);
+        let uncommented: Vec<_> = shipped.lines().filter(|line| !line.contains("# ")).map(uncomment).collect();
+        let config = SiteConfig::parse(&uncommented.join("\n")).unwrap();
+        assert_eq!(config.web_type("rack").map(|found| &*found.name), Some("ruby"));
+        // The lines show defaults, but for those without one.
+        let defaults = SiteConfig::default();
+        assert_eq!(config.grid, GridConfig { release: Some("bookworm".into()), ..GridConfig::default() });
+        let default_type = Some("php8.2".into());
+        assert_eq!(config.kubernetes, KubernetesConfig { default_type, ..KubernetesConfig::default() });
+        let SiteConfig { default_backend, canonical, active_proxy_file, list_url, .. } = config;
+        let shown = (default_backend, canonical, active_proxy_file, list_url);
+        let SiteConfig { default_backend, canonical, active_proxy_file, list_url, .. } = defaults;
+        assert_eq!(shown, (default_backend, canonical, active_proxy_file, list_url));
+        assert!(
+            config.public_domain.is_some() && config.public_url.is_some() && config.buildservice_repository.is_some()
+        );
+    }
+
+    #[test]
     fn url_is_the_given_one_or_of_the_domain() {
         for (text, want) in [
             ("", None),

@@ -7,6 +7,9 @@ use crate::tool::Tool;
 
 #[test]
 fn odd_names_of_the_home_are_quoted() {
+    if Tool::with_programs(&["lighttpd", "php-cgi", "uwsgi"]).is_none() {
+        return;
+    }
     for name in ["it's a \"home\" $HOME `x` #1", r#"back\slash \" +"#, "caf\u{e9} {port}"] {
         let Some(tool) = Tool::with_home(name) else { return };
         tool.write("public_html/index.html", "front");

@@ -7,7 +7,7 @@ use crate::tool::Tool;
 
 #[test]
 fn static_files_are_served_in_path_mode_and_on_the_own_host() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd"]) else { return };
     tool.write("public_html/index.html", "front");
     tool.write("public_html/style.css", "style");
     tool.write("public_html/sub/index.htm", "sub");
@@ -34,7 +34,7 @@ fn static_files_are_served_in_path_mode_and_on_the_own_host() {
 
 #[test]
 fn sources_and_backups_are_not_shown() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd"]) else { return };
     for name in ["page.php~", "db.inc", "page.php", "module.fcgi"] {
         tool.write(&format!("public_html/{name}"), "secret");
     }
@@ -47,7 +47,7 @@ fn sources_and_backups_are_not_shown() {
 
 #[test]
 fn cgi_programs_run() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd"]) else { return };
     let head = "Content-Type: text/plain\\r\\n\\r\\n";
     tool.write("public_html/a.pl", format!("print \"{head}perl $ENV{{SCRIPT_NAME}}\";"));
     tool.write("public_html/a.py", format!("import os; print('{head}python', os.environ['SCRIPT_NAME'], end='')"));
@@ -61,7 +61,7 @@ fn cgi_programs_run() {
 
 #[test]
 fn own_configuration_suffices_without_public_html() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd"]) else { return };
     tool.write(".lighttpd.conf", "url.redirect += ( \"^/(.*)$\" => \"https://example.org/$1\" )");
     let server = tool.start(&["--type", "lighttpd-plain"]);
     let (head, _) = server.get_with("/x", "");
@@ -70,7 +70,7 @@ fn own_configuration_suffices_without_public_html() {
 
 #[test]
 fn signal_ends_the_server() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd"]) else { return };
     tool.write("public_html/index.html", "front");
     for signal in ["TERM", "INT"] {
         let mut server = tool.start(&["--type", "lighttpd-plain"]);

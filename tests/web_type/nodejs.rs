@@ -12,7 +12,7 @@ server.listen(process.env.PORT, () => console.error("node listens"));
 
 #[test]
 fn start_script_runs_and_gets_the_signal() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["npm"]) else { return };
     tool.write("www/js/server.js", SERVER);
     tool.write(
         "www/js/package.json",

@@ -7,7 +7,7 @@ use crate::tool::Tool;
 
 #[test]
 fn printed_configuration_is_one_for_lighttpd() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd"]) else { return };
     tool.mkdir("public_html");
     tool.write(".lighttpd.conf", "setenv.add-response-header += ( \"X\" => \"y\" )");
     for name in ["lighttpd", "lighttpd-plain"] {

@@ -52,7 +52,7 @@ const SNIPPETS: [(&str, &str, &str); 16] = [
 
 #[test]
 fn own_settings_take_effect() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd", "php-cgi"]) else { return };
     tool.write("public_html/page.html", "page");
     tool.write("public_html/a.odd", "odd");
     tool.write("public_html/a.foo", "printf 'Content-Type: text/plain\\r\\n\\r\\nfoo'");
@@ -73,7 +73,7 @@ fn own_settings_take_effect() {
 
 #[test]
 fn invalid_settings_are_reported_with_their_line() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["lighttpd", "php-cgi"]) else { return };
     tool.write(".lighttpd.conf", "url.redirect = (\n\"^/a\" => \"/b\" )\n\"b\" \"c\" =>\n");
     let ended = tool.run(&["--type", "lighttpd", "--no-error-log"]);
     assert!(![Some(0), None].contains(&ended.status), "{ended:?}");

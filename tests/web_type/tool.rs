@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::daemon::Daemon;
 use crate::support::http::get_with;
-use crate::support::need::need_root;
+use crate::support::need::{need_program, need_root};
 use crate::support::wait::wait_for;
 
 /// The account's uid. All tools of these tests share it.
@@ -48,6 +48,12 @@ impl Tool {
     #[track_caller]
     pub fn create() -> Option<Self> {
         Self::with_home("home")
+    }
+
+    /// The same if these programs are installed.
+    #[track_caller]
+    pub fn with_programs(programs: &[&str]) -> Option<Self> {
+        programs.iter().all(|program| need_program(program, "-v")).then(Self::create).flatten()
     }
 
     /// The same with this name of the home.

@@ -26,7 +26,7 @@ fn wait_for_workers(tool: &Tool) {
 
 #[test]
 fn application_is_mounted_at_the_tool_or_at_the_root() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["uwsgi"]) else { return };
     tool.write("www/python/src/app.py", APP);
     let directory = tool.home().join("www/python/src");
     for (options, rows) in [
@@ -53,7 +53,7 @@ fn application_is_mounted_at_the_tool_or_at_the_root() {
 
 #[test]
 fn own_settings_and_environment_are_used() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["uwsgi"]) else { return };
     tool.write("www/python/src/app.py", APP.replace("sys.prefix", "os.environ['COLOUR'], sys.prefix"));
     tool.write("www/python/uwsgi.ini", "[uwsgi]\nenv = COLOUR=red\n");
     let venv = tool.at("www/python/venv");
@@ -66,7 +66,7 @@ fn own_settings_and_environment_are_used() {
 
 #[test]
 fn plain_type_takes_everything_from_the_tools_file() {
-    let Some(tool) = Tool::create() else { return };
+    let Some(tool) = Tool::with_programs(&["uwsgi"]) else { return };
     tool.write("app.py", APP);
     let ini = format!("[uwsgi]\nplugin = python3\nchdir = {}\nmodule = app:app\n", tool.home().display());
     tool.write("uwsgi.ini", ini);
