@@ -10,7 +10,7 @@
 //! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor|webservice -> grid` (jobs, the list of active proxies),
 //! `monitor|webservice|web_type -> tenant`, `webservice|grid -> web_type` (the site's types of web service), `ctl -> sync` (admission and
 //! snapshots), `ctl -> grid|kube|monitor|domains|webservice` (their command lines). `withdrawal_guard` stands between `registry` and its
-//! callers; `redis_client`, `clock`, `escape`, `subprocess`, `tenant`, `text` and `units` depend on no program's module.
+//! callers; `redis_client`, `clock`, `escape`, `kube_client`, `subprocess`, `tenant`, `text` and `units` depend on no program's module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
 #[cfg(all(feature = "module", not(loom)))]

@@ -15,6 +15,7 @@ import json
 import os
 import pty
 import pwd
+import signal
 import ssl
 import struct
 import subprocess
@@ -49,13 +50,15 @@ def set_status(name, status):
 
 def take_terminal():
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Ignored in background processes of scripts.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Process:
     """The command of a Pod, with a terminal or pipes."""
 
-    def __init__(self, name, container):
-        self.name, self.has_terminal = name, container.get("tty", False)
+    def __init__(self, metadata, container):
+        self.name, self.uid, self.has_terminal = metadata["name"], metadata["uid"], container.get("tty", False)
         far = [subprocess.PIPE] * 3
         if self.has_terminal:
             self.terminal, slave = pty.openpty()
@@ -108,8 +111,10 @@ def play():
         elif "containerStatuses" not in pod["status"]:
             with open(status_file) as file:
                 status = json.load(file)
-            if spec["containers"][0].get("stdin") and name not in processes and status["phase"] == "Running":
-                processes[name] = Process(name, spec["containers"][0])
+            if spec["containers"][0].get("stdin") and status["phase"] == "Running":
+                # An earlier Pod may have had the name.
+                if name not in processes or processes[name].uid != pod["metadata"]["uid"]:
+                    processes[name] = Process(pod["metadata"], spec["containers"][0])
             set_status(name, status)
 
 

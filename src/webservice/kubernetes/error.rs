@@ -57,7 +57,7 @@ pub enum KubernetesError {
     #[error("{error}; it ends by itself, or delete it with: kubectl delete pod -n {namespace} {pod}")]
     ShellRemains {
         /// Why.
-        error: ApiError,
+        error: Box<ApiError>,
         /// Its namespace.
         namespace: String,
         /// Its name.

@@ -29,7 +29,7 @@ impl LogLine {
         if escape {
             // A tab is harmless.
             let text = String::from_utf8_lossy(&self.message);
-            let parts: Vec<_> = text.split('\t').map(|part| escaped(part)).collect();
+            let parts: Vec<_> = text.split('\t').map(escaped).collect();
             writeln!(output, "{}", parts.join("\t"))
         } else {
             output.write_all(&self.message)?;

@@ -50,7 +50,7 @@ fn rollout(deployment: &Deployment, pods: &[Pod]) -> State {
     }
     // Evicted Pods stay beside those that replace them.
     let (ended, active): (Vec<_>, Vec<_>) = alive.iter().partition(|pod| has_ended(pod));
-    let judged: Vec<_> = if active.is_empty() { ended } else { active }.into_iter().map(|pod| judge(pod)).collect();
+    let judged: Vec<_> = if active.is_empty() { ended } else { active }.into_iter().map(judge).collect();
     // What is fatal for one Pod matters more than that another waits.
     if let Some(state) = judged.iter().find(|state| matches!(state, State::Failed { .. })) {
         return state.clone();

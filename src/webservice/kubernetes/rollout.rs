@@ -75,7 +75,7 @@ enum Step<K> {
     Create(K),
     Replace(K),
     /// The current one cannot become the wanted one.
-    Delete(ObjectMeta),
+    Delete(Box<ObjectMeta>),
     /// The current one is being deleted.
     Wait,
 }
@@ -116,7 +116,7 @@ fn next_service(tool: &str, current: Option<Service>) -> Step<Service> {
     let spec = current.spec.get_or_insert_default();
     let is_headless = spec.cluster_ip.as_deref() == Some("None");
     if is_headless || spec.type_.as_deref() == Some("ExternalName") {
-        return Step::Delete(current.metadata);
+        return Step::Delete(Box::new(current.metadata));
     }
     let wanted_spec = wanted.spec.unwrap_or_default();
     spec.ports = wanted_spec.ports;
@@ -142,7 +142,7 @@ fn next_deployment(current: Option<Deployment>, tool: &str, build: impl Fn(&Labe
     // Without the tool's name it may select Pods of something else.
     let is_usable = selector.match_expressions.unwrap_or_default().is_empty() && kept.contains_key("name");
     if contradicts || !is_usable {
-        return Step::Delete(current.metadata);
+        return Step::Delete(Box::new(current.metadata));
     }
     let mut wanted = build(&kept);
     let own = std::mem::replace(&mut wanted.metadata, current.metadata);

@@ -65,8 +65,11 @@ pub async fn run(
         outcome = session.run() => outcome,
         number = signals.next() => Ok(128 + number),
     };
-    let remains =
-        |error| KubernetesError::ShellRemains { error, namespace: namespace.to_owned(), pod: session.name.clone() };
+    let remains = |error| KubernetesError::ShellRemains {
+        error: Box::new(error),
+        namespace: namespace.to_owned(),
+        pod: session.name.clone(),
+    };
     let deleted = session.delete().await.map_err(remains);
     let status = outcome?;
     deleted?;
