@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
 use rustix::io::Errno;
 use tokio::time::sleep;
 
@@ -74,24 +74,25 @@ impl ErrorLog {
     pub fn check_writable(&self) -> Result<u64, ErrorLogError> {
         let not_writable =
             |reason: &str| ErrorLogError::NotWritable { path: self.path.clone(), reason: reason.to_owned() };
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        // The grid follows links, too: to a directory of logs, or to /dev/null.
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = openat(CWD, &self.path, flags, Mode::from_raw_mode(0o644)).map_err(|error| match error {
-            Errno::LOOP => not_writable("it is a symbolic link, expected a regular file"),
             Errno::NXIO | Errno::NODEV | Errno::ISDIR => not_writable("it is not a regular file"),
             error => not_writable(&io::Error::from(error).to_string()),
         })?;
         let status = fstat(&file).map_err(|error| not_writable(&io::Error::from(error).to_string()))?;
-        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err(not_writable("it is not a regular file"));
+        match FileType::from_raw_mode(status.st_mode) {
+            FileType::RegularFile => Ok(u64::try_from(status.st_size).unwrap_or_default()),
+            FileType::CharacterDevice if is_null(status.st_rdev) => Ok(0),
+            _ => Err(not_writable("it is not a regular file")),
         }
-        Ok(u64::try_from(status.st_size).unwrap_or_default())
     }
 
     /// The last lines that were written behind `start`, each indented and escaped; empty if there are none.
     pub fn tail_since(&self, start: u64) -> String {
         let read = || -> Option<Vec<u8>> {
-            let file = TenantFile::open(&self.path).ok()??;
+            let file = TenantFile::open_as_tenant(&self.path).ok()??;
             let (size, mut file) = (file.size, file.into_file());
             // A log that has become shorter was rotated.
             let start = if start > size { 0 } else { start };
@@ -139,7 +140,7 @@ impl ErrorLog {
     /// Opens the log, at its end.
     fn open(&self) -> Result<Option<OpenLog>, ErrorLogError> {
         let problem = |problem| ErrorLogError::Unreadable { path: self.path.clone(), problem };
-        let Some(file) = TenantFile::open(&self.path).map_err(problem)? else { return Ok(None) };
+        let Some(file) = TenantFile::open_as_tenant(&self.path).map_err(problem)? else { return Ok(None) };
         let (position, file) = (file.size, file.into_file());
         let status = file.metadata().map_err(|error| self.unreadable(error))?;
         Ok(Some(OpenLog { file, identity: (status.dev(), status.ino()), position }))
@@ -170,6 +171,11 @@ struct OpenLog {
     /// Device and inode.
     identity: (u64, u64),
     position: u64,
+}
+
+/// Whether a device is /dev/null, null(4).
+fn is_null(device: u64) -> bool {
+    (major(device), minor(device)) == (1, 3)
 }
 
 /// The position of the last `count` lines of the first `end` bytes. Reads backwards, in constant memory.
