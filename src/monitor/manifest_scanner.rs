@@ -80,8 +80,7 @@ impl<A: Accounts> ManifestScanner<A> {
     /// # Errors
     /// The directory of all tools is unreadable.
     pub fn scan(&self) -> io::Result<Vec<Tool>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(CWD, &self.glob.directory, flags, Mode::empty())?;
+        let directory = self.open_directory()?;
         let mut names = Vec::new();
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
@@ -93,6 +92,18 @@ impl<A: Accounts> ManifestScanner<A> {
         }
         names.sort_unstable();
         Ok(names.iter().filter_map(|name| self.read_tool(&directory, name)).collect())
+    }
+
+    /// Whether a tool still wants this web service.
+    pub fn still_wants(&self, tool: &str, manifest: &Manifest) -> bool {
+        let directory = self.open_directory().ok();
+        let found = directory.and_then(|directory| self.read_tool(&directory, OsStr::new(tool)));
+        found.is_some_and(|found| found.manifest.is_ok_and(|now| now == *manifest))
+    }
+
+    fn open_directory(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(CWD, &self.glob.directory, flags, Mode::empty())?)
     }
 
     /// `None` without a manifest.

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::begin_marker;
@@ -26,6 +28,8 @@ use crate::tenant::Account;
 const MAX_START_BYTES: usize = 1024 * 1024;
 /// An observation is valid for one round, and for this time at least.
 const MIN_VALIDITY: Duration = Duration::from_secs(30);
+/// The time for reading a manifest again.
+const REREAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Exit statuses of a shell for a command that cannot be executed, or is not found.
 const NOT_EXECUTED: [i32; 2] = [126, 127];
 
@@ -73,6 +77,9 @@ impl Starter<'_> {
 
     async fn restart(&self, restart: Restart<'_>) {
         let Restart { tool, account, manifest, cause } = restart;
+        if !self.still_wants(tool, manifest).await {
+            return info!(tool, "tool not restarted; its manifest has changed since the round began");
+        }
         let at = unix_seconds();
         // Recorded before it is done: it counts even if this process dies.
         let number = match self.record(tool, at).await {
@@ -107,6 +114,14 @@ impl Starter<'_> {
             }
         }
         self.record_begun(tool, at, has_begun).await;
+    }
+
+    /// Whether the tool's maintainer has neither stopped nor changed the web service since it was observed. A home that does not
+    /// answer is left to the next round.
+    async fn still_wants(&self, tool: &str, manifest: &Manifest) -> bool {
+        let (scanner, tool, manifest) = (self.settings.scanner.clone(), tool.to_owned(), manifest.clone());
+        let read = spawn_blocking(move || scanner.still_wants(&tool, &manifest));
+        matches!(timeout(REREAD_TIMEOUT, read).await, Ok(Ok(true)))
     }
 
     /// Counts a restart. Returns the number of restarts within the window.

@@ -1,7 +1,7 @@
 //! One type of web service, as the site's configuration defines it.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -35,6 +35,9 @@ pub struct WebType {
     needs: Vec<Need>,
     #[serde(default)]
     directory: Option<HomePath>,
+    /// Where its server logs beside ~/error.log.
+    #[serde(default)]
+    log: Option<HomePath>,
     /// What it does with EXTRA.
     #[serde(default)]
     pub arguments: Arguments,
@@ -146,6 +149,11 @@ impl WebType {
         let directory = self.directory.as_ref().map(|directory| directory.below(home));
         let configuration = configuration.map(|content| (invocation.config(), content));
         Ok(PreparedCommand { words, directory, configuration })
+    }
+
+    /// Where its server logs beside `~/error.log`.
+    pub fn log(&self, home: &Path) -> Option<PathBuf> {
+        self.log.as_ref().map(|log| log.below(home))
     }
 
     /// Whether a configuration is generated, which needs a place.

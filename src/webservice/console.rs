@@ -11,8 +11,8 @@ use crate::escape::{Escaped, escaped, pretty_json};
 
 /// One dot per this time.
 const DOT_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest line of progress, in characters.
-const MAX_LINE_CHARS: usize = 120;
+/// The width of a terminal that does not say it.
+const DEFAULT_WIDTH: usize = 80;
 
 /// Standard error and standard output.
 #[derive(Debug)]
@@ -102,14 +102,20 @@ impl Wait {
         let mut stderr = io::stderr();
         let _ = if self.is_terminal {
             let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
-            let line: String =
-                format!("{} ({} s{reason})", self.what, self.seconds).chars().take(MAX_LINE_CHARS).collect();
-            write!(stderr, "\r\u{1b}[K{}", Escaped(line))
+            let line = escaped(format!("{} ({} s{reason})", self.what, self.seconds));
+            let line: String = line.chars().take(width().saturating_sub(1)).collect();
+            write!(stderr, "\r\u{1b}[K{line}")
         } else {
             write!(stderr, ".")
         };
         let _ = stderr.flush();
     }
+}
+
+/// The width of the terminal, in characters: a line that wraps cannot be drawn again.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    size.map(|size| usize::from(size.ws_col)).ok().filter(|width| *width > 0).unwrap_or(DEFAULT_WIDTH)
 }
 
 impl Drop for Wait {

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
+use rustix::io::Errno;
 use tokio::time::sleep;
 
 use crate::escape::escaped;
@@ -14,9 +15,9 @@ use crate::tenant::{FileProblem, TenantFile};
 
 /// The file in the home.
 const FILE: &str = "error.log";
-/// The most of the log that a failure shows.
+/// The most of the log that a failure shows: a stack trace with its message above, and the runner's own lines below.
 const MAX_TAIL_BYTES: u64 = 4096;
-const MAX_TAIL_LINES: usize = 10;
+const MAX_TAIL_LINES: usize = 25;
 /// Read at a time.
 const BLOCK: u64 = 64 * 1024;
 /// The time between two looks of `logs --follow`.
@@ -26,12 +27,12 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
 #[derive(Debug, thiserror::Error)]
 pub enum ErrorLogError {
     /// The grid could not write there.
-    #[error("the log {path:?} cannot be written: {problem}; remove it, then start again")]
+    #[error("the log {path:?} cannot be written: {reason}; remove it, then start again")]
     NotWritable {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        problem: FileProblem,
+        reason: String,
     },
     /// The log cannot be read.
     #[error("log {path:?}: {problem}")]
@@ -71,14 +72,27 @@ impl ErrorLog {
     /// # Errors
     /// [`ErrorLogError::NotWritable`].
     pub fn check_writable(&self) -> Result<u64, ErrorLogError> {
-        let opened = TenantFile::open_or_create(&self.path, OFlags::WRONLY | OFlags::APPEND, 0o644);
-        opened.map(|file| file.size).map_err(|problem| ErrorLogError::NotWritable { path: self.path.clone(), problem })
+        let not_writable =
+            |reason: &str| ErrorLogError::NotWritable { path: self.path.clone(), reason: reason.to_owned() };
+        // The grid follows links, too: to a directory of logs, or to /dev/null.
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = openat(CWD, &self.path, flags, Mode::from_raw_mode(0o644)).map_err(|error| match error {
+            Errno::NXIO | Errno::NODEV | Errno::ISDIR => not_writable("it is not a regular file"),
+            error => not_writable(&io::Error::from(error).to_string()),
+        })?;
+        let status = fstat(&file).map_err(|error| not_writable(&io::Error::from(error).to_string()))?;
+        match FileType::from_raw_mode(status.st_mode) {
+            FileType::RegularFile => Ok(u64::try_from(status.st_size).unwrap_or_default()),
+            FileType::CharacterDevice if is_null(status.st_rdev) => Ok(0),
+            _ => Err(not_writable("it is not a regular file")),
+        }
     }
 
     /// The last lines that were written behind `start`, each indented and escaped; empty if there are none.
     pub fn tail_since(&self, start: u64) -> String {
         let read = || -> Option<Vec<u8>> {
-            let file = TenantFile::open(&self.path).ok()??;
+            let file = TenantFile::open_as_tenant(&self.path).ok()??;
             let (size, mut file) = (file.size, file.into_file());
             // A log that has become shorter was rotated.
             let start = if start > size { 0 } else { start };
@@ -126,7 +140,7 @@ impl ErrorLog {
     /// Opens the log, at its end.
     fn open(&self) -> Result<Option<OpenLog>, ErrorLogError> {
         let problem = |problem| ErrorLogError::Unreadable { path: self.path.clone(), problem };
-        let Some(file) = TenantFile::open(&self.path).map_err(problem)? else { return Ok(None) };
+        let Some(file) = TenantFile::open_as_tenant(&self.path).map_err(problem)? else { return Ok(None) };
         let (position, file) = (file.size, file.into_file());
         let status = file.metadata().map_err(|error| self.unreadable(error))?;
         Ok(Some(OpenLog { file, identity: (status.dev(), status.ino()), position }))
@@ -157,6 +171,11 @@ struct OpenLog {
     /// Device and inode.
     identity: (u64, u64),
     position: u64,
+}
+
+/// Whether a device is /dev/null, null(4).
+fn is_null(device: u64) -> bool {
+    (major(device), minor(device)) == (1, 3)
 }
 
 /// The position of the last `count` lines of the first `end` bytes. Reads backwards, in constant memory.
@@ -225,7 +244,7 @@ mod tests {
         assert_eq!(log.tail_since(900), "\n    old\n    new \\u{1b}[31m\n    last", "rotated");
         let many: String = (0..100).map(|n| format!("{n}\n")).collect();
         fs::write(log.path(), many).unwrap();
-        assert_eq!(log.tail_since(0).matches('\n').count(), 10);
+        assert_eq!(log.tail_since(0).matches('\n').count(), MAX_TAIL_LINES);
         assert!(log.tail_since(0).ends_with("\n    99"));
     }
 }

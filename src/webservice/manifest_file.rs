@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fchmod, openat};
 
 use crate::tenant::{FileProblem, MAX_MANIFEST_BYTES, Manifest, TenantFile};
 
@@ -123,7 +123,9 @@ impl ManifestFile {
         let mut file = File::from(opened.map_err(|error| self.not_written(error.into()))?);
         // From here on, a failure removes the file.
         let next = NextManifest { file: self, is_committed: false };
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        // The maintainer's umask may be stricter.
+        let is_readable = fchmod(&file, Mode::from_raw_mode(MODE)).map_err(io::Error::from);
+        let written = is_readable.and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all());
         written.map_err(|error| self.not_written(error))?;
         Ok(next)
     }

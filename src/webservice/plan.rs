@@ -181,7 +181,8 @@ pub fn plan_service(
         (_, false) => extra,
         // Arguments belong to their type.
         (Some(extra), true) if is_of(&template.web) => extra.clone(),
-        _ if is_of(&manifest.web) => manifest.extra.clone(),
+        // Old versions ignored arguments of types that take none, and kept them.
+        _ if is_of(&manifest.web) && !takes_none => manifest.extra.clone(),
         _ => Vec::new(),
     };
     if let Some(word) = extra.iter().find(|word| word.contains('\0')) {

@@ -96,7 +96,7 @@ impl Template {
     /// `None` if there is no file.
     fn read(path: &Path) -> Result<Option<Self>, TemplateError> {
         let problem = |problem| TemplateError::File { path: path.to_owned(), problem };
-        let Some(file) = TenantFile::open(path).map_err(problem)? else { return Ok(None) };
+        let Some(file) = TenantFile::open_as_tenant(path).map_err(problem)? else { return Ok(None) };
         let text = file.read_text(MAX_BYTES).map_err(problem)?;
         let parsed = Self::parse(&text).map_err(|reason| TemplateError::Invalid { path: path.to_owned(), reason });
         parsed.map(Some)

@@ -117,8 +117,11 @@ fn options(program: &str) -> Vec<Shown> {
     let mut found: Vec<Shown> = Vec::new();
     for line in help.lines() {
         let text = line.trim_start();
-        // A short form stands first: `-m, --mem`.
-        let text = text.split_once(", ").filter(|(short, _)| short.len() == 2).map_or(text, |(_, long)| long);
+        // A short form such as `-h, ` comes first.
+        let text = match text.as_bytes() {
+            [b'-', _, b',', b' ', ..] => &text[4..],
+            _ => text,
+        };
         // Text after the list of options is indented less.
         if text.starts_with("--") && line.starts_with("  ") {
             let usage = text.split("  ").next().unwrap().replace(['<', '>'], "");

@@ -104,7 +104,7 @@ pub struct Options {
     /// Leave standard error as it is, instead of appending it to ~/error.log
     #[arg(long)]
     no_error_log: bool,
-    /// File that lists the proxies [default: active_proxy_file of the site configuration, /etc/active-proxy]
+    /// File that lists the proxies, unless the site configuration names another [default: /etc/active-proxy]
     #[arg(long, value_name = "FILE")]
     active_proxy_file: Option<PathBuf>,
     /// Longest time between two renewals at each proxy
@@ -320,5 +320,18 @@ async fn grace_over(phase: Phase) {
     match phase {
         Phase::Ending(deadline) => sleep_until(deadline).await,
         _ => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_the_builtin_types() {
+        for name in SiteConfig::default().types().flat_map(|web_type| web_type.names().collect::<Vec<_>>()) {
+            let is_listed = HELP.contains(&format!("\n    {name} ")) || HELP.contains(&format!("(or {name})"));
+            assert!(is_listed, "{name}");
+        }
     }
 }

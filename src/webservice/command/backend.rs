@@ -1,5 +1,6 @@
 //! The same acts on the grid and in Kubernetes.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::session::{Request, Session};
@@ -31,7 +32,7 @@ pub struct Present {
 /// A start that was accepted.
 #[derive(Debug)]
 pub enum Submitted {
-    Grid { number: u64, log_start: u64 },
+    Grid { number: u64, log_start: u64, server_log: Option<PathBuf> },
     Kubernetes(StartedAt),
 }
 
@@ -107,7 +108,9 @@ impl<'a> Backend<'a> {
         Ok(match self {
             Self::Grid { session, engine } => {
                 let log_start = session.error_log.check_writable()?;
-                Submitted::Grid { number: engine.submit(service).await?, log_start }
+                let web_type = session.site.web_type(&service.web);
+                let server_log = web_type.and_then(|found| found.log(&session.tool.home));
+                Submitted::Grid { number: engine.submit(service).await?, log_start, server_log }
             }
             Self::Kubernetes { kubernetes } => Submitted::Kubernetes(kubernetes.start(service).await?),
         })
@@ -143,13 +146,15 @@ impl<'a> Backend<'a> {
     /// The last lines of the log since the start.
     pub fn log_since(&self, submitted: &Submitted) -> String {
         match (self, submitted) {
-            (Self::Grid { session, .. }, Submitted::Grid { log_start, .. }) => {
+            (Self::Grid { session, .. }, Submitted::Grid { log_start, server_log, .. }) => {
                 let tail = session.error_log.tail_since(*log_start);
                 let path = session.error_log.path().display();
+                let server_log = server_log.as_ref().map(|log| format!("; its server logs to {}", log.display()));
+                let server_log = server_log.unwrap_or_default();
                 if tail.is_empty() {
-                    format!("; there is nothing new in {path}")
+                    format!("{server_log}; there is nothing new in {path}")
                 } else {
-                    format!("; the last lines of {path}:{tail}")
+                    format!("{server_log}; the last lines of {path}:{tail}")
                 }
             }
             _ => String::new(),

@@ -161,7 +161,7 @@ fn is_server(text: &str) -> bool {
 /// Reads a regular file of at most [`MAX_BYTES`].
 fn read_file(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     let unusable = |problem| CredentialsError::Unusable { path: path.to_owned(), problem };
-    let file = TenantFile::open(path).map_err(unusable)?;
+    let file = TenantFile::open_as_tenant(path).map_err(unusable)?;
     file.ok_or_else(|| CredentialsError::Missing(path.to_owned()))?.read(MAX_BYTES).map_err(unusable)
 }
 
