@@ -26,6 +26,8 @@ const MAX_QSTAT_BYTES: usize = 16 * 1024 * 1024;
 const MAX_QSUB_BYTES: usize = 64 * 1024;
 /// A tool's own options for qsub. `-clear` discards them, but qsub reads them, and waits if the file is a FIFO.
 const REQUEST_FILE: &str = ".sge_request";
+/// The same for qstat, which has no option against it.
+const QSTAT_FILE: &str = ".sge_qstat";
 /// The time between two looks at the jobs.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a job runs before the start counts as done: a server that cannot begin ends sooner.
@@ -57,6 +59,11 @@ pub enum GridError {
         /// What may help.
         hint: String,
     },
+    /// qstat would leave out jobs, so that a second one is started, or the first not stopped.
+    #[error(
+        "qstat reads {0:?}, whose options may hide your web service; remove or rename that file, then run the command again"
+    )]
+    HiddenJobs(PathBuf),
     /// qstat's output is no list of jobs.
     #[error("{0}; if that goes on, ask an administrator")]
     Jobs(#[from] JobsError),
@@ -124,11 +131,13 @@ impl<'a> GridEngine<'a> {
         Ok(self.all().await?.into_iter().max_by_key(|found| found.state))
     }
 
-    /// All jobs of the tool that are web services, and not finished.
+    /// All jobs of the tool that are web services, and not finished. qstat finds the home by the uid, whatever `HOME` says.
     async fn all(&self) -> Result<Vec<Found>, GridError> {
+        let options = self.tool.home.join(QSTAT_FILE);
+        if options.symlink_metadata().is_ok() {
+            return Err(GridError::HiddenJobs(options));
+        }
         let mut command = self.program("qstat");
-        // A tool's .sge_qstat could hide its jobs.
-        command.env("HOME", "/");
         command.args(["-u", &self.tool.account, "-xml"]);
         let jobs = parse_jobs(&run(command, PROGRAM_TIMEOUT, MAX_QSTAT_BYTES).await?)?;
         Ok(jobs.into_iter().filter_map(|job| self.web_service(job)).collect())

@@ -56,6 +56,22 @@ fn job_in_error_state_is_a_failure_and_replaced_by_the_next_start() {
 }
 
 #[test]
+fn options_of_qstat_in_the_home_are_refused() {
+    let Some(site) = Site::new() else { return };
+    site.run(&["start"]).succeeds();
+    site.write(".sge_qstat", "-s z");
+    // As on a real grid, where qstat finds the file by the account's home.
+    site.hook("qstat", "if [ -e $DIR/home/.sge_qstat ]; then echo '<job_info></job_info>'; exit 0; fi");
+    for action in ["status", "start", "restart", "stop"] {
+        site.run(&[action]).fails("/.sge_qstat\", whose options may hide your web service; remove or rename that file");
+    }
+    assert_eq!(site.grid_log(), ["submitted lighttpd-hello"]);
+    fs::remove_file(site.home(".sge_qstat")).unwrap();
+    site.run(&["stop"]).succeeds();
+    assert_eq!(site.jobs().len(), 0);
+}
+
+#[test]
 fn refusals_of_qsub_are_shown_and_leave_no_manifest() {
     let Some(site) = Site::new() else { return };
     for (hook, words) in [
