@@ -122,6 +122,22 @@ fn qstat_that_fails_starts_and_stops_nothing() {
     // A stop keeps the web service from being started again, even now.
     site.write("service.manifest", "web: lighttpd\n");
     site.run(&["stop"]).fails("printed more than");
+    assert_eq!(site.manifest(), ["backend: gridengine", "version: 4"]);
+}
+
+#[test]
+fn stop_that_failed_is_repeated_on_the_same_backend() {
+    let Some(site) = Site::new() else { return };
+    site.configure("default_backend: kubernetes");
+    site.run(&["--backend=gridengine", "lighttpd", "start"]).succeeds();
+    site.hook("qdel", "echo 'error: commlib error' >&2; exit 1");
+    site.run(&["--timeout", "1s", "stop"]).fails("commlib error");
+    assert_eq!(site.manifest(), ["backend: gridengine", "version: 4"], "the monitor does not start it again");
+    let running = "Your webservice of type lighttpd is running on backend gridengine\n";
+    assert_eq!(site.run(&["status"]).succeeds().answer, running);
+    site.hook("qdel", "");
+    site.run(&["stop"]).succeeds();
+    assert_eq!(site.jobs().len(), 0);
     assert_eq!(site.manifest(), ["version: 4"]);
 }
 
