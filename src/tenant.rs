@@ -13,7 +13,7 @@ mod yaml_text;
 
 pub use account::{Account, Accounts, MIN_UID, SystemAccounts};
 pub use file::{FileProblem, TenantFile};
-pub use manifest::{MAX_MANIFEST_BYTES, Manifest};
+pub use manifest::{MAX_MANIFEST_BYTES, MONITOR_VARIABLE, Manifest};
 pub use safe_word::SafeWord;
 pub use shorten::shorten;
 pub use yaml::parse_yaml;

@@ -1,7 +1,8 @@
 //! Marks the point where a start command reaches the tool's own command, after the change of user and the login.
 //!
 //! `{begin}` in a start command stands for this program in a helper role: it prints [`MARK`] and then executes the words that
-//! follow. A tool that prints the mark in its login only makes the start count against its own limit.
+//! follow, with [`MONITOR_VARIABLE`] in their environment. A tool that prints the mark in its login only makes the start count
+//! against its own limit.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use memchr::memmem;
+
+use crate::tenant::MONITOR_VARIABLE;
 
 /// The first argument of the helper process.
 const ROLE: &str = "begin-start";
@@ -43,7 +46,7 @@ pub fn run_as_begin_marker(args: &[OsString]) -> Option<u8> {
     }
     let mut stdout = io::stdout();
     let said = stdout.write_all(MARK).and_then(|()| stdout.flush());
-    let error = said.err().unwrap_or_else(|| Command::new(program).args(rest).exec());
+    let error = said.err().unwrap_or_else(|| Command::new(program).args(rest).env(MONITOR_VARIABLE, "1").exec());
     eprintln!("{error} while starting {program:?}");
     // The statuses of a shell.
     Some(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })

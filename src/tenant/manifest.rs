@@ -11,6 +11,8 @@ use super::yaml_text::{flow, scalar};
 
 /// The largest manifest, in bytes.
 pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
+/// Set in the environment of a `webservice restart` that webservicemonitor decided on: only what the manifest still wants is restarted.
+pub const MONITOR_VARIABLE: &str = "WEBSERVICE_BY_MONITOR";
 /// The version that is written.
 const VERSION: u32 = 4;
 const COMMENT: &str = "\

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, fchmod, openat};
 
 use crate::tenant::{FileProblem, MAX_MANIFEST_BYTES, Manifest, TenantFile};
+use crate::web_type::BackendName;
 
 /// The file, and its next content.
 const FILE: &str = "service.manifest";
@@ -135,9 +136,24 @@ impl ManifestFile {
     /// # Errors
     /// The manifest cannot be read or written.
     pub fn remove_service(&self) -> Result<(), ManifestError> {
+        self.replace(Manifest::without_service)
+    }
+
+    /// The same, but the backend stays, so that later commands look there.
+    ///
+    /// # Errors
+    /// As for [`remove_service`](Self::remove_service).
+    pub fn remove_all_but_backend(&self, backend: BackendName) -> Result<(), ManifestError> {
+        self.replace(|manifest| {
+            let is_there = manifest.web.is_some() || manifest.backend.is_some();
+            Manifest { backend: is_there.then(|| backend.as_str().to_owned()), ..manifest.without_service() }
+        })
+    }
+
+    fn replace(&self, change: impl FnOnce(Manifest) -> Manifest) -> Result<(), ManifestError> {
         self.discard_leftover()?;
         let Some(manifest) = self.read()? else { return Ok(()) };
-        let stopped = manifest.clone().without_service();
+        let stopped = change(manifest.clone());
         if stopped == manifest {
             return Ok(());
         }

@@ -63,7 +63,7 @@ fn longest_waiting_tool_starts_first() {
 #[test]
 fn start_counts_once_the_tools_own_command_begins() {
     let Some(site) = Site::with(&["hello"]) else { return };
-    site.script("webservice", r#"echo "$@" >> "$DIR/starts"; eval "$(cat "$DIR/then")""#);
+    site.script("webservice", r#"echo "$@" "$WEBSERVICE_BY_MONITOR" >> "$DIR/starts"; eval "$(cat "$DIR/then")""#);
     let command = format!("{} {{begin}} {} {{tool}} {{type}}", site.text("login"), site.text("webservice"));
     for (case, (login, then, starts, words)) in [
         ("exec sleep 1000", "true", "0", "timed out after 2s and was killed"),
@@ -89,7 +89,7 @@ fn start_counts_once_the_tools_own_command_begins() {
         assert_eq!(decision(&site, "hello", &["--state", &state])[0], starts, "{login} {then}");
     }
     assert_eq!(site.starts().len(), 3);
-    assert!(site.starts().contains(&"hello lighttpd".to_owned()), "{:?}", site.starts());
+    assert!(site.starts().contains(&"hello lighttpd 1".to_owned()), "{:?}", site.starts());
 }
 
 #[test]

@@ -56,6 +56,22 @@ fn job_in_error_state_is_a_failure_and_replaced_by_the_next_start() {
 }
 
 #[test]
+fn options_of_qstat_in_the_home_are_refused() {
+    let Some(site) = Site::new() else { return };
+    site.run(&["start"]).succeeds();
+    site.write(".sge_qstat", "-s z");
+    // As on a real grid, where qstat finds the file by the account's home.
+    site.hook("qstat", "if [ -e $DIR/home/.sge_qstat ]; then echo '<job_info></job_info>'; exit 0; fi");
+    for action in ["status", "start", "restart", "stop"] {
+        site.run(&[action]).fails("/.sge_qstat\", which may hide your jobs; remove that file");
+    }
+    assert_eq!(site.grid_log(), ["submitted lighttpd-hello"]);
+    fs::remove_file(site.home(".sge_qstat")).unwrap();
+    site.run(&["stop"]).succeeds();
+    assert_eq!(site.jobs().len(), 0);
+}
+
+#[test]
 fn refusals_of_qsub_are_shown_and_leave_no_manifest() {
     let Some(site) = Site::new() else { return };
     for (hook, words) in [
@@ -90,19 +106,6 @@ fn tools_own_options_for_qsub_are_named() {
 }
 
 #[test]
-fn options_for_qstat_that_may_hide_jobs_are_refused() {
-    let Some(site) = Site::new() else { return };
-    site.run(&["start"]).succeeds();
-    site.write(".sge_qstat", "-s z");
-    for action in ["start", "restart", "status", "stop"] {
-        let refused =
-            site.run(&["--backend=gridengine", action]).fails(".sge_qstat\", which may hide your jobs; remove");
-        assert_eq!(refused.answer, "");
-    }
-    assert_eq!(site.grid_log(), ["submitted lighttpd-hello"]);
-}
-
-#[test]
 fn qstat_that_fails_starts_and_stops_nothing() {
     let Some(site) = Site::new() else { return };
     for (hook, words) in [
@@ -119,6 +122,22 @@ fn qstat_that_fails_starts_and_stops_nothing() {
     // A stop keeps the web service from being started again, even now.
     site.write("service.manifest", "web: lighttpd\n");
     site.run(&["stop"]).fails("printed more than");
+    assert_eq!(site.manifest(), ["backend: gridengine", "version: 4"]);
+}
+
+#[test]
+fn stop_that_failed_is_repeated_on_the_same_backend() {
+    let Some(site) = Site::new() else { return };
+    site.configure("default_backend: kubernetes");
+    site.run(&["--backend=gridengine", "lighttpd", "start"]).succeeds();
+    site.hook("qdel", "echo 'error: commlib error' >&2; exit 1");
+    site.run(&["--timeout", "1s", "stop"]).fails("commlib error");
+    assert_eq!(site.manifest(), ["backend: gridengine", "version: 4"], "the monitor does not start it again");
+    let running = "Your webservice of type lighttpd is running on backend gridengine\n";
+    assert_eq!(site.run(&["status"]).succeeds().answer, running);
+    site.hook("qdel", "");
+    site.run(&["stop"]).succeeds();
+    assert_eq!(site.jobs().len(), 0);
     assert_eq!(site.manifest(), ["version: 4"]);
 }
 

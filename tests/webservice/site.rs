@@ -244,11 +244,11 @@ impl Site {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("executable");
     }
 
-    /// The command with these arguments.
+    /// The command with these arguments. The site's configuration is relative to the directory of the command, `/`.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.as_tool();
         command.arg(self.path("bin/webservice")).args(["--project", &self.project, "--config"]);
-        command.arg(self.path("webservice.yaml")).args(args);
+        command.arg(self.path("webservice.yaml").strip_prefix("/").expect("absolute")).args(args);
         command
     }
 

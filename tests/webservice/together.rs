@@ -96,3 +96,24 @@ fn restart_of_the_monitor_yields_to_a_maintainer() {
     assert_eq!(site.jobs().len(), 0);
     assert_eq!(site.manifest(), ["version: 4"]);
 }
+
+#[test]
+fn restart_of_the_monitor_starts_only_what_the_manifest_wants() {
+    let Some(site) = Site::new() else { return };
+    let restart = || {
+        let mut command = site.command(&["--backend=gridengine", "lighttpd", "restart"]);
+        Ended::of(command.env("WEBSERVICE_BY_MONITOR", "1").output().unwrap())
+    };
+    // As after a stop while the monitor's login was slow.
+    for manifest in [None, Some("version: 4\n"), Some("backend: gridengine\n")] {
+        if let Some(manifest) = manifest {
+            site.write("service.manifest", manifest);
+        }
+        let yielded = restart().succeeds();
+        assert!(yielded.messages.contains("has stopped it meanwhile; not starting it"), "{manifest:?}: {yielded:?}");
+        assert_eq!(site.grid_log(), [""; 0], "{manifest:?}");
+    }
+    site.write("service.manifest", "web: lighttpd\n");
+    restart().succeeds();
+    assert_eq!(site.job_names(), ["lighttpd-hello"]);
+}

@@ -200,7 +200,7 @@ impl Runner {
             let may_change_port = self.options.port.is_none() && start < MAX_STARTS;
             let config = self.config(reservation.port(), may_change_port, Arc::clone(&record));
             let scratch = if self.service.needs_scratch() {
-                Some(Scratch::create().map_err(|error| Failure::system(error, "creating a temporary directory"))?)
+                Some(Scratch::create().map_err(|error| Failure::system(error, "creating a directory in TMPDIR"))?)
             } else {
                 None
             };

@@ -1,5 +1,6 @@
 //! `webservice restart`, also webservicemonitor's command.
 
+use std::env;
 use std::io::{self, IsTerminal};
 
 use super::backend::{Backend, Present};
@@ -7,6 +8,7 @@ use super::locked::lock;
 use super::session::Session;
 use super::start;
 use crate::clock::unix_seconds;
+use crate::tenant::MONITOR_VARIABLE;
 use crate::webservice::error::WebserviceError;
 
 /// The greatest difference between the clocks of this host and of the grid, in seconds.
@@ -17,8 +19,9 @@ pub async fn run(session: &Session<'_>) -> Result<(), WebserviceError> {
     let begin = unix_seconds();
     let lock = lock(session).await?;
     let request = session.request()?;
-    // webservicemonitor must not undo what a maintainer did in the meantime.
-    let must_yield = lock.has_waited && !io::stdin().is_terminal();
+    // webservicemonitor must not undo what a maintainer did in the meantime, also while its login was slow. Without the variable, a
+    // command of its own may lack its begin marker.
+    let must_yield = env::var_os(MONITOR_VARIABLE).is_some() || lock.has_waited && !io::stdin().is_terminal();
     if must_yield && request.manifest.web.is_none() {
         session.console.say("Another webservice command has stopped it meanwhile; not starting it");
         return Ok(());

@@ -1,7 +1,7 @@
 //! What all actions need: the tool, the site, the files in the home, and the request.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use crate::tenant::Manifest;
@@ -46,8 +46,10 @@ pub struct Request {
 impl<'a> Session<'a> {
     /// # Errors
     /// The user is no tool, or the site's configuration is invalid.
-    pub fn begin(options: Options, words: Words, console: &'a Console) -> Result<Self, WebserviceError> {
+    pub fn begin(mut options: Options, words: Words, console: &'a Console) -> Result<Self, WebserviceError> {
         let tool = current_tool(options.project.clone())?;
+        // The job has another working directory.
+        options.config = path::absolute(&options.config)?;
         let site = SiteConfig::read(&options.config)?;
         let (manifest_file, error_log) = (ManifestFile::new(&tool.home), ErrorLog::new(&tool.home));
         Ok(Self { tool, site, options, web: words.web, extra: words.extra, manifest_file, error_log, console })

@@ -4,6 +4,8 @@ use crate::tenant::shorten;
 
 /// About each queue that the job did not ask for.
 const OTHER_QUEUE: &str = "because it is not contained in its hard queue list";
+/// What the grid says if it knows no reason.
+const NO_REASON: [&str; 2] = ["(Collecting of", "There are no messages available"];
 
 /// The reason on one line; empty if there is none.
 pub fn reason(output: &str) -> String {
@@ -21,7 +23,7 @@ pub fn reason(output: &str) -> String {
             error = error.or(Some(value));
         } else if is_scheduling
             && !value.is_empty()
-            && !value.starts_with("(Collecting")
+            && !NO_REASON.iter().any(|text| value.starts_with(text))
             && !value.contains(OTHER_QUEUE)
         {
             // A reason of the job itself tells more than the state of a queue.
@@ -45,6 +47,7 @@ mod tests {
         for (rest, want) in [
             ("", ""),
             ("scheduling info:            (Collecting of scheduler job information is turned off)\n", ""),
+            ("scheduling info:            There are no messages available\n", ""),
             (
                 "error reason    1:          11/29/2026 10:00:00 [50001:1]: can't open output file\nscheduling info: x\n",
                 "11/29/2026 10:00:00 [50001:1]: can't open output file",
