@@ -107,6 +107,11 @@ fn qstat_that_fails_starts_and_stops_nothing() {
     site.write("service.manifest", "web: lighttpd\n");
     site.run(&["stop"]).fails("printed more than");
     assert_eq!(site.manifest(), ["version: 4"]);
+    // The manifest no longer says where to stop it.
+    site.configure("default_backend: kubernetes\n");
+    site.write("service.manifest", "web: lighttpd\n");
+    let failed = site.run(&["stop"]).fails("printed more than");
+    assert!(failed.messages.contains("to stop it: webservice --backend=gridengine stop"), "{failed:?}");
 }
 
 #[test]
