@@ -2,6 +2,8 @@
 
 mod error;
 mod proxy;
+mod token;
 
 pub use error::describe;
 pub use proxy::{ProxyError, ProxyVariables, proxy_in};
+pub use token::check_token;

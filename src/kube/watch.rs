@@ -14,7 +14,7 @@ use super::desired::{ObservedService, ServiceId, id_of};
 use super::service::NamespaceTemplate;
 use crate::backoff::Backoff;
 use crate::clock;
-use crate::kube_client::describe;
+use crate::kube_client::{check_token, describe};
 
 /// The first and the longest delay between a failure and the next attempt.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -286,6 +286,7 @@ impl WatchSettings {
         if let Some(token) = file.as_deref().filter(|text| text.trim_ascii_end() != *text) {
             config.auth_info.token = Some(token.trim_ascii_end().to_owned().into());
         }
+        check_token(&config.auth_info)?;
         Client::try_from(config)
     }
 }

@@ -28,6 +28,16 @@ async fn busy_server_is_asked_again_when_it_says() {
 }
 
 #[tokio::test]
+async fn token_that_no_header_can_have_is_refused() {
+    let site = Site::new();
+    let path = site.tool.home.join(".kube/config");
+    let text = fs::read_to_string(&path).unwrap().replace("\"secret\"", "\"a\\nb\"");
+    fs::write(&path, text).unwrap();
+    let error = Kubernetes::connect(&site.tool, &site.config).await.err().unwrap().to_string();
+    assert!(error.contains("invalid bearer token") && error.ends_with("in ~/.kube/config"), "{error}");
+}
+
+#[tokio::test]
 async fn short_outages_are_overcome() {
     let site = Site::new();
     let kubernetes = site.connect().await;

@@ -327,6 +327,20 @@ async fn stop_deletes_the_web_service_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn stop_spares_what_a_deployment_merely_selects() {
+    let site = Site::new();
+    let name = json!({"name": "hello"});
+    site.api.put(
+        "deployments",
+        NAMESPACE,
+        json!({"metadata": {"name": "hello"}, "spec": {"selector": {"matchLabels": name}, "template": {"metadata": {"labels": name}}}}),
+    );
+    site.api.put("pods", NAMESPACE, json!({"metadata": {"name": "cron-1", "labels": name}}));
+    site.connect().await.stop().await.unwrap();
+    assert_eq!(site.api.names(), ["pods/cron-1"]);
+}
+
+#[tokio::test]
 async fn stop_waits_for_pods_and_deletes_late_ones() {
     let site = Site::new();
     let kubernetes = site.connect().await;

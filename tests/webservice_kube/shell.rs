@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -131,7 +131,7 @@ impl Drop for Client {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("--- output of the client\n{}", self.output());
+            eprintln!("--- output of the client\n{:.10000}", self.output());
         }
     }
 }
@@ -204,6 +204,20 @@ fn end_of_input_is_the_shells() {
 }
 
 #[test]
+fn output_is_taken_while_input_waits() {
+    let site = site();
+    site.api.set_attach(Attach::Burst);
+    let mut client = Client::start(&site, "burst");
+    client.wait_for_output("attached");
+    let mut stdin = client.child.stdin.take().unwrap();
+    let writer = thread::spawn(move || stdin.write_all(&vec![b'x'; 24 << 20]).is_ok());
+    assert_eq!(client.wait_for_end(), 0);
+    assert!(writer.join().unwrap());
+    assert_eq!(site.api.input().len(), 24 << 20);
+    wait_for("all output", || client.output().matches('.').count() >= 32 << 20);
+}
+
+#[test]
 fn end_of_input_at_an_old_server_waits_for_output() {
     let site = site();
     let mut client = Client::start(&site, "");
@@ -212,6 +226,7 @@ fn end_of_input_at_an_old_server_waits_for_output() {
     drop(client.child.stdin.take());
     assert_eq!(client.wait_for_end(), 6);
     assert!(client.output().contains("slow words"), "before the connection was closed");
+    assert!(client.output().contains("sends no output after that"), "{}", client.output());
     assert_eq!(shells(&site), [""; 0]);
 }
 
@@ -280,6 +295,21 @@ fn reader_that_has_stopped_does_not_delay_signals() {
     // Nobody reads its output.
     wait_for("the end", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(shells(&site), [""; 0]);
+}
+
+#[test]
+fn reader_that_has_gone_ends_the_shell() {
+    let site = site();
+    site.api.set_attach(Attach::Deaf);
+    let mut child =
+        command(&site, "").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("a stream", || site.api.count("GET", "/attach") > 0);
+    let begun = Instant::now();
+    drop(child.stdout.take());
+    wait_for("the end", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    assert!(begun.elapsed() < Duration::from_secs(8));
     assert_eq!(shells(&site), [""; 0]);
 }
 

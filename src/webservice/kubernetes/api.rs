@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::api_error::ApiError;
-use crate::kube_client::describe;
+use crate::kube_client::{check_token, describe};
 
 /// For the repetitions while no connection is there: an API server that restarts.
 const OUTAGE: Duration = Duration::from_secs(6);
@@ -72,10 +72,11 @@ impl Api {
     /// A client with these credentials.
     ///
     /// # Errors
-    /// A certificate or a key is invalid.
+    /// A certificate, a key or the token is invalid.
     pub fn new(config: Config) -> Result<Self, ApiError> {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config)
+        let client = check_token(&config.auth_info)
+            .and_then(|()| Client::try_from(config))
             .map_err(|error| ApiError::Credentials { server: server.clone(), error: describe(&error) })?;
         Ok(Self { client, server })
     }

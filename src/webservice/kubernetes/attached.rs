@@ -2,14 +2,15 @@
 //!
 //! Protocols `v4.channel.k8s.io` and `v5.channel.k8s.io`: the first byte of a binary message is the channel.
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use kube::client::Connection;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::api::one_line;
 use super::terminal::Size;
@@ -46,6 +47,8 @@ pub enum End {
     Far,
     /// The end of the input. The container may still run.
     Input,
+    /// The end of the output's reader.
+    Output,
 }
 
 /// The near ends of the streams.
@@ -58,77 +61,116 @@ pub struct Streams {
     pub output: mpsc::Sender<Output>,
 }
 
+/// What each direction tells the other.
+struct Life {
+    /// When the server last showed that it is there.
+    heard_at: Cell<Instant>,
+    answers_pings: Cell<bool>,
+    /// When the connection is closed for the end of the input.
+    close_at: Cell<Option<Instant>>,
+}
+
 /// Copies until the container, the server or the reader of the output ends.
 ///
 /// # Errors
 /// One line: the connection is lost, or the server reports a failure.
-pub async fn relay(connection: Connection, mut streams: Streams) -> Result<End, String> {
+pub async fn relay(connection: Connection, streams: Streams) -> Result<End, String> {
     let can_close = connection.supports_stream_close();
-    let (mut sender, mut receiver) = connection.into_stream().split();
+    let (sender, receiver) = connection.into_stream().split();
+    let Streams { input, sizes, output } = streams;
+    let life = Life { heard_at: Cell::new(Instant::now()), answers_pings: Cell::new(false), close_at: Cell::new(None) };
+    // Each on its own: a container that waits until its output is taken takes no input meanwhile.
+    tokio::select! {
+        end = receive(receiver, output, &life) => end,
+        end = send(sender, (input, sizes), can_close, &life) => end,
+    }
+}
+
+async fn receive<R>(mut receiver: R, output: mpsc::Sender<Output>, life: &Life) -> Result<End, String>
+where
+    R: Stream<Item = Result<Message, Error>> + Unpin,
+{
+    loop {
+        let received = receiver.next().await;
+        life.heard_at.set(Instant::now());
+        let message = match received {
+            None | Some(Ok(Message::Close(_))) => return Ok(End::Far),
+            Some(Err(error)) => return Err(one_line(&error.to_string())),
+            Some(Ok(message)) => message,
+        };
+        let Message::Binary(bytes) = message else {
+            life.answers_pings.set(life.answers_pings.get() || message.is_pong());
+            continue;
+        };
+        let piece = match bytes.first() {
+            Some(&STDOUT) => Output::Stdout(bytes.slice(1..)),
+            Some(&STDERR) => Output::Stderr(bytes.slice(1..)),
+            Some(&STATUS) => match failure(&bytes[1..]) {
+                Some(failure) => return Err(failure),
+                None => continue,
+            },
+            _ => continue,
+        };
+        life.close_at.set(life.close_at.get().map(|_| Instant::now() + QUIET));
+        if output.send(piece).await.is_err() {
+            return Ok(End::Output);
+        }
+    }
+}
+
+async fn send<S>(
+    mut sender: S,
+    (mut input, mut sizes): (mpsc::Receiver<Vec<u8>>, mpsc::Receiver<Size>),
+    can_close: bool,
+    life: &Life,
+) -> Result<End, String>
+where
+    S: Sink<Message, Error = Error> + Unpin,
+{
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut has_input, mut has_sizes) = (true, true);
-    let (mut heard_at, mut answers_pings) = (Instant::now(), false);
-    // When the connection is closed for the end of the input.
-    let mut close_at: Option<Instant> = None;
     loop {
-        tokio::select! {
-            received = receiver.next() => {
-                heard_at = Instant::now();
-                let message = match received {
-                    None | Some(Ok(Message::Close(_))) => return Ok(End::Far),
-                    Some(Err(error)) => return Err(one_line(&error.to_string())),
-                    Some(Ok(message)) => message,
-                };
-                let Message::Binary(bytes) = message else {
-                    answers_pings |= message.is_pong();
-                    continue;
-                };
-                let output = match bytes.first() {
-                    Some(&STDOUT) => Output::Stdout(bytes.slice(1..)),
-                    Some(&STDERR) => Output::Stderr(bytes.slice(1..)),
-                    Some(&STATUS) => match failure(&bytes[1..]) {
-                        Some(failure) => return Err(failure),
-                        None => continue,
-                    },
-                    _ => continue,
-                };
-                close_at = close_at.map(|_| Instant::now() + QUIET);
-                if streams.output.send(output).await.is_err() {
-                    return Ok(End::Far);
-                }
-            }
-            input = streams.input.recv(), if has_input => {
-                let message = match input {
-                    Some(bytes) => framed(STDIN, &bytes),
-                    None => {
-                        has_input = false;
-                        if !can_close {
-                            close_at = Some(Instant::now() + QUIET);
-                            continue;
-                        }
-                        Message::binary(vec![CLOSE, STDIN])
+        let close_at = life.close_at.get();
+        let message = tokio::select! {
+            bytes = input.recv(), if has_input => match bytes {
+                Some(bytes) => framed(STDIN, &bytes),
+                None => {
+                    has_input = false;
+                    if !can_close {
+                        life.close_at.set(Some(Instant::now() + QUIET));
+                        continue;
                     }
-                };
-                sender.send(message).await.map_err(|error| one_line(&error.to_string()))?;
-            }
-            () = sleep_until(close_at.unwrap_or(heard_at)), if close_at.is_some() => {
+                    Message::binary(vec![CLOSE, STDIN])
+                }
+            },
+            () = sleep_until(close_at.unwrap_or_else(Instant::now)), if close_at.is_some() => {
+                // Output may have come since.
+                if life.close_at.get() > close_at {
+                    continue;
+                }
                 // The server may have closed it already.
                 let _ = sender.send(Message::Close(None)).await;
                 return Ok(End::Input);
             }
-            size = streams.sizes.recv(), if has_sizes => {
+            size = sizes.recv(), if has_sizes => {
                 let Some(size) = size else { has_sizes = false; continue };
-                let text = json!({"Width": size.width, "Height": size.height}).to_string();
-                sender.send(framed(RESIZE, text.as_bytes())).await.map_err(|error| one_line(&error.to_string()))?;
+                framed(RESIZE, json!({"Width": size.width, "Height": size.height}).to_string().as_bytes())
             }
             _ = pings.tick() => {
-                if answers_pings && heard_at.elapsed() > SILENCE {
+                if life.answers_pings.get() && life.heard_at.get().elapsed() > SILENCE {
                     return Err(format!("no answer for {} s", SILENCE.as_secs()));
                 }
-                // Failures show in what is received.
-                let _ = sender.send(Message::Ping(Bytes::new())).await;
+                Message::Ping(Bytes::new())
             }
+        };
+        let (begun, is_ping) = (Instant::now(), message.is_ping());
+        match sender.send(message).await {
+            // Failures show in what is received.
+            Err(error) if !is_ping => return Err(one_line(&error.to_string())),
+            // The container took no input, and so the server no pings.
+            Ok(()) if begun.elapsed() > PING_INTERVAL => life.heard_at.set(Instant::now()),
+            _ => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::tenant::parse_yaml;
 
@@ -70,20 +70,20 @@ pub struct Images {
     aliases: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Entry {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     aliases: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     state: String,
-    #[serde(default)]
-    variants: BTreeMap<String, Variant>,
+    #[serde(default, deserialize_with = "or_default")]
+    variants: BTreeMap<String, Option<Variant>>,
 }
 
 #[derive(Deserialize)]
 struct Variant {
     image: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     extra: Extra,
 }
 
@@ -91,6 +91,11 @@ struct Variant {
 struct Extra {
     wstype: Option<String>,
     resources: Option<Resources>,
+}
+
+/// A key without a value is as good as none: the file is for all tools.
+fn or_default<'a, D: Deserializer<'a>, T: Default + Deserialize<'a>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// The old command knew names of resources only.
@@ -150,10 +155,11 @@ impl Images {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let entries: BTreeMap<String, Entry> = parse_yaml(text)?.unwrap_or_default();
+        let entries: BTreeMap<String, Option<Entry>> = parse_yaml(text)?.unwrap_or_default();
         let mut images = Self::default();
-        for (name, mut entry) in entries {
-            let Some(variant) = entry.variants.remove("webservice") else { continue };
+        for (name, entry) in entries {
+            let mut entry = entry.unwrap_or_default();
+            let Some(variant) = entry.variants.remove("webservice").flatten() else { continue };
             for alias in entry.aliases {
                 images.aliases.insert(alias, name.clone());
             }
@@ -223,6 +229,9 @@ big:
       extra: {wstype: generic, resources: {limits: {memory: 2Gi, cpu: 1}, requests: {cpu: 0.5}}}
 jobs: {state: stable, variants: {jobs-framework: {image: x}}}
 new-key: {state: stable, something: [new], variants: {webservice: {image: y, more: z}}}
+no-values: {state: , aliases: , variants: {webservice: {image: n, extra: }, jobs-framework: }}
+no-variants: {variants: }
+nothing:
 ";
 
     fn config_map(text: &str) -> ConfigMap {
@@ -253,7 +262,7 @@ new-key: {state: stable, something: [new], variants: {webservice: {image: y, mor
         assert_eq!(big.resources.cpu, [Some("1".into()), Some("0.5".into())]);
         assert!(images.find("jobs").is_none(), "it has no image for web services");
         assert_eq!(images.find("new-key").unwrap().runner_type, None);
-        assert_eq!(images.names().collect::<Vec<_>>(), ["big", "jdk17", "new-key", "php8.2"]);
+        assert_eq!(images.names().collect::<Vec<_>>(), ["big", "jdk17", "new-key", "no-values", "php8.2"]);
     }
 
     #[test]

@@ -202,7 +202,8 @@ async fn owned_by<K: Object>(
     Ok(found.into_values().collect())
 }
 
-/// Deletes everything of the web service: the Service first, so that no request reaches Pods that end.
+/// Deletes everything of the web service: the Service first, so that no request reaches Pods that end. What a Deployment with other
+/// labels has created is deleted by the cluster: its selector may select Pods that are not its own.
 ///
 /// # Errors
 /// The API server does not answer, or refuses.
@@ -210,13 +211,10 @@ pub async fn delete(api: &Api, namespace: &str, tool: &str) -> Result<(), ApiErr
     if let Some(service) = api.get::<Service>(namespace, tool).await? {
         api.delete::<Service>(namespace, &service.metadata).await?;
     }
-    let deployment: Option<Deployment> = api.get(namespace, tool).await?;
-    let mut selectors = labels::web_selectors(tool).to_vec();
-    if let Some(deployment) = &deployment {
-        selectors.extend(selector_of(deployment));
+    if let Some(deployment) = api.get::<Deployment>(namespace, tool).await? {
         api.delete::<Deployment>(namespace, &deployment.metadata).await?;
     }
-    delete_selected(api, namespace, &selectors).await?;
+    delete_selected(api, namespace, &labels::web_selectors(tool)).await?;
     Ok(())
 }
 

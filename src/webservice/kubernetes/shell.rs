@@ -34,6 +34,11 @@ const START: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// For the exit status, after the connection has ended.
 const STATUS: Duration = Duration::from_secs(10);
+/// Before v5 of the protocol, an end of the input is that of the connection.
+const LATE_OUTPUT: &str =
+    "The input has ended. This API server is older than Kubernetes 1.30, and sends no output after that";
+/// The number of this signal, which writing to nobody causes.
+const SIGPIPE: u8 = 13;
 /// For output that its reader does not take.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Names that are tried if two shells start within a second.
@@ -133,7 +138,12 @@ impl Session<'_> {
         };
         match self.relay(connection).await? {
             Ok(End::Far) => self.exit_status("the connection was closed").await,
-            Ok(End::Input) => self.wait_until_ended().await,
+            Ok(End::Input) => {
+                Console::new().say(LATE_OUTPUT);
+                self.wait_until_ended().await
+            }
+            // As for any program whose output nobody reads.
+            Ok(End::Output) => Ok(128 + SIGPIPE),
             Err(lost) => self.exit_status(&lost).await,
         }
     }

@@ -19,6 +19,9 @@ const POLL: Duration = Duration::from_millis(5);
 /// Until the output for an input that begins with `slow`.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// Pieces of output, 4 KiB each: more than a connection holds.
+const BURST: u32 = 8192;
+
 /// A line of a log: its time, and its text.
 pub type LogLine = (&'static str, String);
 
@@ -30,6 +33,8 @@ pub enum Attach {
     Echo,
     /// The same with protocol v5, which knows the end of the input: then the container ends with status 0.
     EchoV5,
+    /// The same, but after the first input, no more is taken until [`BURST`] pieces of output are.
+    Burst,
     /// The connection ends at once, and the container runs on.
     Lose,
     /// The server reports a failure.
@@ -76,7 +81,8 @@ pub fn log_stream(shared: &Arc<Shared>, pod: &str, query: &HashMap<String, Strin
 
 pub fn attach(shared: &Arc<Shared>, upgrade: WebSocketUpgrade, namespace: &str, pod: &str) -> Response {
     let how = shared.lock().attach;
-    let protocol = if how == Attach::EchoV5 { "v5.channel.k8s.io" } else { "v4.channel.k8s.io" };
+    let protocol =
+        if matches!(how, Attach::EchoV5 | Attach::Burst) { "v5.channel.k8s.io" } else { "v4.channel.k8s.io" };
     let (shared, namespace, pod) = (Arc::clone(shared), namespace.to_owned(), pod.to_owned());
     upgrade.protocols([protocol]).on_upgrade(async move |socket| {
         if how != Attach::Lose {
@@ -104,7 +110,7 @@ async fn serve(shared: &Arc<Shared>, mut socket: WebSocket, how: Attach, namespa
         return;
     }
     let _ = socket.send(framed(1, b"attached\r\n")).await;
-    let mut line = Vec::new();
+    let (mut line, mut burst) = (Vec::new(), BURST);
     while let Some(Ok(message)) = socket.recv().await {
         if matches!(message, Message::Close(_)) {
             // As stdinOnce asks for: the end of the connection is the end of the input.
@@ -117,6 +123,12 @@ async fn serve(shared: &Arc<Shared>, mut socket: WebSocket, how: Attach, namespa
                 shared.lock().input.extend_from_slice(input);
                 if input.starts_with(b"slow") {
                     tokio::time::sleep(SLOW).await;
+                }
+                if how == Attach::Burst {
+                    for _ in 0..std::mem::take(&mut burst) {
+                        let _ = socket.send(framed(1, &[b'.'; 4096])).await;
+                    }
+                    continue;
                 }
                 let _ = socket.send(framed(1, input)).await;
                 line.extend_from_slice(input);
