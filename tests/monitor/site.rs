@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::daemon::Daemon;
 use crate::support::need::need_root;
+use crate::support::program::write_program;
 
 /// Runs a command with the file `$1` as `/etc/passwd`.
 const WITH_ACCOUNTS: &str = r#"mount --make-rprivate / && mount --bind "$1" /etc/passwd && shift && exec "$@""#;
@@ -157,8 +158,7 @@ impl Site {
         let file = self.path(name);
         // Replaced, not overwritten: it may be running.
         let new = self.path(&format!("{name}.new"));
-        fs::write(&new, format!("#!/bin/sh\nDIR={}\n{body}\n", self.dir.path().display())).expect("written");
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("executable");
+        write_program(&new, &format!("#!/bin/sh\nDIR={}\n{body}\n", self.dir.path().display()));
         fs::rename(new, file).expect("replaced");
     }
 

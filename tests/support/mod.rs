@@ -6,6 +6,7 @@ pub mod http;
 pub mod need;
 pub mod nginx;
 pub mod port;
+pub mod program;
 pub mod redis;
 pub mod sentinel;
 pub mod tls;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::support::daemon::Daemon;
 use crate::support::http::get_with;
 use crate::support::need::{need_program, need_root};
+use crate::support::program::copy_program;
 use crate::support::wait::wait_for;
 
 /// The account's uid. All tools of these tests share it.
@@ -67,9 +68,7 @@ impl Tool {
         let tool = Self { home: directory.path().join(name), directory };
         tool.make_directory(&tool.home);
         tool.make_directory(&tool.temporary());
-        let runner = tool.runner();
-        fs::copy(env!("CARGO_BIN_EXE_webservice-runner"), &runner).unwrap();
-        fs::set_permissions(&runner, Permissions::from_mode(0o755)).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_webservice-runner"), &tool.runner());
         let accounts = fs::read_to_string("/etc/passwd").unwrap();
         let home = tool.home.to_str().unwrap();
         fs::write(tool.passwd(), format!("{accounts}tools.hello:x:{UID}:{UID}::{home}:/bin/sh\n")).unwrap();

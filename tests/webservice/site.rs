@@ -12,6 +12,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::support::need::need_root;
+use crate::support::program::write_program;
 
 /// Runs a command as the user `$2` with the file `$1` as `/etc/passwd`. `$3` is the program, which is in a directory that the tool
 /// cannot enter.
@@ -239,9 +240,7 @@ impl Site {
     }
 
     fn script(&self, name: &str, body: &str) {
-        let file = self.path(name);
-        fs::write(&file, format!("#!/bin/sh\nDIR={}\n{body}\n", self.dir.path().display())).expect("written");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("executable");
+        write_program(&self.path(name), &format!("#!/bin/sh\nDIR={}\n{body}\n", self.dir.path().display()));
     }
 
     /// The command with these arguments. The site's configuration is relative to the directory of the command, `/`.
