@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::site::Site;
+use crate::support::program::copy_program;
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
 
@@ -97,14 +98,14 @@ fn starts_begin_after_the_program_was_replaced() {
     let Some(mut site) = Site::with(&["hello"]) else { return };
     let installed = site.path("monitor");
     let program = std::mem::replace(&mut site.program, installed);
-    fs::copy(&program, &site.program).unwrap();
+    copy_program(&program, &site.program);
     site.script("login", r#"exec "$@""#);
     site.set_jobs(&[("hello", "qw", 1)]);
     let command = format!("{} {{begin}} {} {{tool}}", site.text("login"), site.text("start"));
     let daemon = site.daemon(&["--start-command", &command, "--interval", "100ms"], &[]);
     wait_for("a round", || site.path("state").exists());
     // As a package upgrade does.
-    fs::copy(&program, site.path("monitor.new")).unwrap();
+    copy_program(&program, &site.path("monitor.new"));
     fs::rename(site.path("monitor.new"), &site.program).unwrap();
     site.set_jobs(&[]);
     wait_for("a start", || site.service_log("hello").contains("restarting it"));

@@ -15,7 +15,8 @@ pub fn write_program(path: &Path, text: &str) {
 }
 
 /// Copies a program, so that any user can run it.
-pub fn copy_program(from: &str, to: &Path) {
-    let copied = Command::new("install").args(["-m", "755", from]).arg(to).status().expect("install");
+pub fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    let from = from.as_ref();
+    let copied = Command::new("install").args(["-m", "755"]).args([from, to]).status().expect("install");
     assert!(copied.success(), "{from:?} is not copied");
 }

@@ -9,6 +9,7 @@ use super::job::{RUNNER, SERVER, active, file_of, group_of, is_gone, number_afte
 use crate::proxy::Proxy;
 use crate::support::daemon::Daemon;
 use crate::support::need::need_root;
+use crate::support::program::copy_program;
 use crate::support::wait::wait_for;
 
 #[test]
@@ -38,7 +39,7 @@ fn inaccessible_home_is_logged() {
     }
     // Every user may run the copy.
     let program = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-    fs::copy(RUNNER, &program).unwrap();
+    copy_program(RUNNER, &program);
     // The home of uid 65534 is /nonexistent; the other uid has no account.
     for (uid, why) in
         [("65534", "while changing to the home \"/nonexistent\""), ("4000000", "uid 4000000 has no account")]
