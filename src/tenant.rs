@@ -16,4 +16,4 @@ pub use file::{FileProblem, TenantFile};
 pub use manifest::{MAX_MANIFEST_BYTES, MONITOR_VARIABLE, Manifest};
 pub use safe_word::SafeWord;
 pub use shorten::shorten;
-pub use yaml::parse_yaml;
+pub use yaml::{parse_yaml, replicas};

@@ -66,6 +66,7 @@ struct Written {
     release: Option<String>,
     cpu: Option<String>,
     memory: Option<String>,
+    #[serde(default, deserialize_with = "super::replicas")]
     replicas: Option<u32>,
     #[serde(rename = "web::extra_args")]
     extra: Option<Vec<String>>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::tenant::{FileProblem, TenantFile, parse_yaml};
+use crate::tenant::{FileProblem, TenantFile, parse_yaml, replicas};
 
 /// The file's name.
 const FILE: &str = "service.template";
@@ -28,6 +28,7 @@ pub struct Template {
     /// The limit of memory.
     pub mem: Option<String>,
     /// The number of pods.
+    #[serde(default, deserialize_with = "replicas")]
     pub replicas: Option<u32>,
     /// The type.
     #[serde(rename = "type")]
