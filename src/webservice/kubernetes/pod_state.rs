@@ -26,7 +26,7 @@ pub fn state(deployment: Option<&Deployment>, has_service: bool, pods: &[Pod]) -
         return State::Stopping;
     }
     if !has_service {
-        let reason = "its Service is missing, so that no request reaches it; run webservice restart";
+        let reason = "its Service is missing, so that no request reaches it";
         return State::Failed { reason: reason.into() };
     }
     rollout(deployment, pods)
@@ -59,7 +59,7 @@ fn rollout(deployment: &Deployment, pods: &[Pod]) -> State {
         return State::Failed { reason };
     }
     if deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0) {
-        return State::Failed { reason: "it is scaled to 0 replicas; run webservice restart".into() };
+        return State::Failed { reason: "it is scaled to 0 replicas".into() };
     }
     if let Some(state) = judged.into_iter().next() {
         return state;
@@ -228,12 +228,7 @@ mod tests {
             (Some(&there), true, vec![ready()], "running: "),
             (Some(&there), true, vec![], "pending: no pod yet"),
             (Some(&there), true, vec![ending], "pending: no pod yet"),
-            (
-                Some(&there),
-                false,
-                vec![ready()],
-                "failed: its Service is missing, so that no request reaches it; run webservice restart",
-            ),
+            (Some(&there), false, vec![ready()], "failed: its Service is missing, so that no request reaches it"),
         ] {
             assert_eq!(text(&state(deployment, has_service, &pods)), want);
         }
@@ -307,7 +302,7 @@ mod tests {
             (with("Progressing", "True", "fine"), "pending: no pod yet"),
             (
                 deployment(json!({"spec": {"replicas": 0, "selector": {}, "template": {}}})),
-                "failed: it is scaled to 0 replicas; run webservice restart",
+                "failed: it is scaled to 0 replicas",
             ),
         ] {
             assert_eq!(text(&rollout(&deployment, &[])), want);
