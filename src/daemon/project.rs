@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// The file whose first line is the project's name.
+/// The file with the project's name in its first line.
 pub const PROJECT_FILE: &str = "/etc/wmcs-project";
 
 /// Options that name the project.

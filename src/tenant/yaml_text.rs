@@ -5,7 +5,7 @@ use serde_json::Value;
 /// Plain words that some version reads as something else than text.
 const AMBIGUOUS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
-/// A text as a scalar: plain if nobody can mistake it, else in double quotes.
+/// A text as a scalar: plain if every parser reads it as this text, else in double quotes.
 pub fn scalar(text: &str) -> String {
     let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'/' || byte == b'_';
     let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+@%-".contains(&byte);

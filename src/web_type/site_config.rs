@@ -153,7 +153,7 @@ impl SiteConfig {
         self.types.iter().filter(move |web_type| web_type.runs_on(backend))
     }
 
-    /// The public URL of a tool, if the site has told it.
+    /// The public URL of a tool, if the configuration has `public_url` or `public_domain`.
     pub fn url_of(&self, tool: &str) -> Option<String> {
         let by_domain = || self.public_domain.as_ref().map(|domain| format!("https://{tool}.{domain}/"));
         self.public_url.as_ref().map(|url| url.replace("{tool}", tool)).or_else(by_domain)

@@ -1,4 +1,4 @@
-//! The tool whose account runs the command.
+//! Finds the tool of the account that runs the command.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ pub enum AccountError {
     },
 }
 
-/// The tool whose account runs this process.
+/// The tool of the account that runs this process.
 ///
 /// # Errors
 /// See [`AccountError`].

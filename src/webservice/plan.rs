@@ -274,6 +274,7 @@ mod tests {
             ("js start", "", "", grid, "gridengine! nodejs -"),
             ("start", "type: nodejs", "web: generic\nweb::extra_args: [x]", grid, "gridengine nodejs -"),
             ("start", "", "web: generic\nweb::extra_args: [x]\nrelease: a", grid, "gridengine generic a x"),
+            ("start", "", "web: lighttpd\nweb::extra_args: [x]", grid, "gridengine lighttpd -"),
             ("start", "release: b", "web: generic\nrelease: a", grid, "gridengine generic b"),
             ("--release c start", "release: b", "web: generic\nrelease: a", grid, "gridengine generic c"),
             ("start", "", "", "default_backend: gridengine\ngridengine: {release: d}", "gridengine! lighttpd d"),

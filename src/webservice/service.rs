@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The tool whose account runs the command.
+/// The tool of the account that runs the command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
     /// E.g. `hello`.

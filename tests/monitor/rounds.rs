@@ -349,6 +349,16 @@ fn parallel_starts_are_limited() {
 }
 
 #[test]
+fn web_service_that_was_stopped_meanwhile_is_not_restarted() {
+    let all = names(0, 2);
+    let Some(site) = Site::with(&borrowed(&all)) else { return };
+    // The first start stops all web services.
+    site.script("start", r#"echo "$1" >> "$DIR/starts"; for home in "$DIR"/project/*/; do echo 'version: 4' > "$home/service.manifest"; done"#);
+    assert_eq!(site.once(&["--parallel", "1"]).status, 0);
+    assert_eq!(site.starts().len(), 1);
+}
+
+#[test]
 fn first_active_proxy_with_a_list_counts() {
     let Some(site) = site_of_all_states() else { return };
     let url = format!("http://HOST:{}/list", site.list_port());

@@ -39,9 +39,12 @@ fn job_that_runs_for_a_moment_only_is_a_failure() {
     let Some(site) = Site::new() else { return };
     site.hook(
         "qstat",
-        "if [ -e $DIR/grid/seen ]; then rm -f $DIR/grid/job-1; fi; [ ! -e $DIR/grid/job-1 ] || : > $DIR/grid/seen",
+        "if [ -e $DIR/grid/seen ]; then rm -f $DIR/grid/job-*; fi; ! ls $DIR/grid/job-* >/dev/null 2>&1 || : > $DIR/grid/seen",
     );
     site.run(&["start"]).fails("it ended at once; there is nothing new in ");
+    site.write("uwsgi.ini", "");
+    fs::remove_file(site.path("grid/seen")).unwrap();
+    site.run(&["uwsgi-plain", "start"]).fails("/uwsgi.log; there is nothing new in ");
 }
 
 #[test]

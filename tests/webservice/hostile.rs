@@ -31,6 +31,12 @@ fn put(site: &Site, what: &str, path: &Path) {
     site.own(path);
 }
 
+/// Nothing was written through a link.
+fn assert_targets_unchanged(site: &Site) {
+    assert_eq!(fs::read_to_string(site.path("target")).unwrap(), "type: lighttpd\n");
+    assert!(!site.path("nowhere").exists());
+}
+
 fn remove(path: &Path) {
     let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
 }
@@ -65,12 +71,18 @@ fn odd_files_are_refused_and_named() {
             remove(&site.home("service.manifest"));
         }
     }
-    assert_eq!(
-        fs::read_to_string(site.path("target")).unwrap(),
-        "type: lighttpd\n",
-        "nothing was written through a link"
-    );
-    assert!(!site.path("nowhere").exists());
+    assert_targets_unchanged(&site);
+}
+
+#[test]
+fn linked_log_may_be_dev_null() {
+    let Some(site) = Site::new() else { return };
+    symlink("/dev/null", site.home("error.log")).unwrap();
+    site.run(&["start"]).succeeds();
+    site.run(&["stop"]).succeeds();
+    fs::remove_file(site.home("error.log")).unwrap();
+    symlink("/dev/zero", site.home("error.log")).unwrap();
+    site.run(&["start"]).fails("not a regular file");
 }
 
 #[test]
@@ -90,12 +102,7 @@ fn leftover_in_any_form_is_replaced() {
         assert!(site.manifest().contains(&"web: lighttpd".to_owned()));
         site.run(&["stop"]).succeeds();
     }
-    assert_eq!(
-        fs::read_to_string(site.path("target")).unwrap(),
-        "type: lighttpd\n",
-        "nothing was written through a link"
-    );
-    assert!(!site.path("nowhere").exists());
+    assert_targets_unchanged(&site);
 }
 
 #[test]

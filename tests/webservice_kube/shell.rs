@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -305,11 +305,10 @@ fn reader_that_has_gone_ends_the_shell() {
     let mut child =
         command(&site, "").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     wait_for("a stream", || site.api.count("GET", "/attach") > 0);
-    let begun = Instant::now();
     drop(child.stdout.take());
     wait_for("the end", || child.try_wait().unwrap().is_some());
+    // Not 1, as for a connection that was given up.
     assert_eq!(child.wait().unwrap().code(), Some(141));
-    assert!(begun.elapsed() < Duration::from_secs(8));
     assert_eq!(shells(&site), [""; 0]);
 }
 

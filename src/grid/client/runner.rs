@@ -130,7 +130,7 @@ pub fn work(mut options: Options) -> Result<u8, Failure> {
     let extra = std::mem::take(&mut options.command);
     let mut service = WebService::find(&site, &options.web_type, options.canonical, extra)?;
     if options.print_config {
-        let command = service.command(options.port.unwrap_or(PRINTED_PORT), &scratch::name("XXXXXXXX"))?;
+        let command = service.command(options.port.unwrap_or(PRINTED_PORT), &scratch::name("EXAMPLE"))?;
         // A reader may have closed the pipe.
         let _ = print_config::print(&command);
         return Ok(0);

@@ -202,6 +202,14 @@ current-context: x
     }
 
     #[tokio::test]
+    async fn linked_file_is_read() {
+        let home = home(VALID);
+        fs::rename(home.path().join(PATH), home.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", home.path().join(PATH)).unwrap();
+        assert!(read(home.path()).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn errors_name_the_file_and_what_to_do() {
         let missing = tempfile::tempdir().unwrap();
         let text = read(missing.path()).await.unwrap_err().to_string();

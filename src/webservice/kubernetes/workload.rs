@@ -201,7 +201,7 @@ fn unknown_type(name: &str, site: &SiteConfig, images: &Images) -> WorkloadError
 }
 
 /// The full name of a tool's own image. `NAME` and `tool-TOOL/NAME` are below the site's repository. An image of another tool must
-/// be named in full, with the repository, so that nobody runs it by mistake; other repositories are refused.
+/// be named in full, with the repository, against mistakes; other repositories are refused.
 fn own_image(image: &str, tool: &str, repository: Option<&str>) -> Result<String, WorkloadError> {
     let repository = repository.ok_or(WorkloadError::NoRepository)?.trim_end_matches('/');
     let is_image_char = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);

@@ -1,5 +1,6 @@
 //! Answers requests.
 
+use crate::support::http::decoded;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -160,17 +161,4 @@ fn json_response(code: StatusCode, object: &Value) -> Response {
 
 fn refused((code, reason, message): Refusal) -> Response {
     json_response(StatusCode::from_u16(code).expect("a status"), &status_object(code, reason, &message))
-}
-
-/// Undoes percent-encoding and `+`.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        let encoded = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(encoded.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-        rest = if encoded.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
