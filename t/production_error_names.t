@@ -5,6 +5,8 @@ use Encode ();
 use IO::Socket::INET ();
 use JSON::PP ();
 
+# Many requests follow.
+add_to('lists/unlimited-clients.conf', '127.0.0.1 test;');
 site('urlproxy');
 my $dead = IO::Socket::INET->new(LocalAddr => '10.0.0.9', LocalPort => 0, Proto => 'tcp') or die "10.0.0.9: $!\n";
 
@@ -17,13 +19,13 @@ my $html_only = sub { return ($_[0], $_[0], '') };
 my $nowhere   = sub { return ($_[0], '', '') };
 my $both      = sub { return ($_[0], $_[0], $_[0]) };
 my @names = (
-    $both->('<script>alert(1)</script>'),
+    $both->('<script>alert(1)'),
     $html_only->(q{<img src="x" onerror='alert(1)'>}),
     $both->('<!--# echo var="http_cookie" -->' =~ tr/"/'/r),
-    $html_only->('<!--# include virtual="/down/" -->'),
-    $both->('<!--# include virtual=/down/ -->'),
+    $html_only->('<!--# include virtual="down" -->'),
+    $both->('<!--# include virtual=down -->'),
     $both->('&lt;&amp;&#60;'),
-    $html_only->('</bdi></code></p></main><h1>"'),
+    $html_only->('<bdi><h1>"'),
     $html_only->('\\'),
     $html_only->('","error":"none'),
     $html_only->('\\u0022'),
@@ -79,7 +81,7 @@ while (my ($name, $in_html, $in_json) = splice @names, 0, 3) {
 }
 
 # Names in the host.
-for my $host (q{a"b\\<img>'&.example}, "a\xff.example", '<script>alert(1)</script>.toolforge.org' =~ s{/}{|}r) {
+for my $host (q{a"b\\<img>'&.example}, "a\xff.example", '<script>alert(1).toolforge.org') {
     my $request = "GET / HTTP/1.1\r\nHost: $host\r\nUser-Agent: t\r\nConnection: close\r\n";
     my $answer = ask('tools.example.org', "$request\r\n");
     is($answer->{status}, 503, "$host: status");
@@ -98,11 +100,11 @@ for my $format ('json', 'html') {
     open my $list, '>', '/tmp/urls' or die "/tmp/urls: $!\n";
     print $list 'url = "https://tools.example.org/', encoded($_), "/\"\n" for @all;
     close $list or die "/tmp/urls: $!\n";
-    my $said = fetch('https://tools.example.org/first', headers => ["Accept: application/$format", 'User-Agent: t'], curl => ['-K', '/tmp/urls', '--no-include']);
-    my @answers = split /(?<=\}\n)|(?<=<\/html>\n)/, $said->{body};
+    my $said = fetch('https://tools.example.org/last', headers => ["Accept: application/$format", 'User-Agent: t'], curl => ['-K', '/tmp/urls']);
+    my @answers = split /^HTTP\/.*?\r\n\r\n/ms, $said->{body};
     is(@answers, 1 + @all, "$format: an answer for every name");
     my (@wrong, $named);
-    shift @answers;
+    pop @answers;
     for my $index (0 .. $#all) {
         my ($name, $answer) = ($all[$index], $answers[$index] // '');
         if ($format eq 'json') {
