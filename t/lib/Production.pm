@@ -208,7 +208,7 @@ sub route {
     $backend = "http://$backend" unless $backend =~ m{://};
     my $is_domain = $name =~ /\./;
     $is_domain ? redis('SADD', "frontend:$name", $backend) : redis('HSET', "prefix:$name", $pattern // '.*', $backend);
-    my $path = $is_domain ? "8082/api/routes/$name" : "8081/api/routes/$name";
+    my $path = $is_domain ? "8082/api/routes/$name?kind=domain" : "8081/api/routes/$name";
     eventually(sub { ask_admin($path) =~ /\Q$backend\E/ }) or die "no route for $name: " . ask_admin($path);
 }
 
