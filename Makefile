@@ -13,7 +13,7 @@ MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/tar
 # The demo's tool is not built for release, which would add the tests' dependencies to the shipped build.
 BUILD_ALL := cargo build --release && cargo build --example demo_tool
 
-.PHONY: help setup build run test soak e2e lint bench bench-peers fuzz memcheck clean
+.PHONY: help setup build run test soak e2e deb lint bench bench-peers fuzz memcheck clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,11 @@ e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a r
 	tests/e2e/monitor
 	tests/e2e/kube
 	tests/e2e/webservice-kube
+
+deb: ## make Debian packages for this release of Debian and its nginx, in target/deb/; REVISION=2 makes a second edition
+	.ci/setup deb
+	cargo build --release
+	packaging/deb
 
 lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck if installed
 	.ci/setup build
