@@ -44,13 +44,19 @@ prepare_machine() { # ARCHIVE: unpacks it to $machine_root
     mount -t tmpfs -o mode=755,size=2g machine "$machine_root"
     tar -C "$machine_root" -xpf "$1"
     say machine >"$machine_root/etc/hostname"
+    printf '%s\n' '127.0.0.1 localhost' '127.0.1.1 machine' >"$machine_root/etc/hosts"
     # systemd needs the unified hierarchy: 257 refuses the old one. Where the machine has the old one or both, the unified one has
     # no controllers, and systemd then does without limits of memory and tasks.
     umount --recursive /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    # Not the root: systemd-nspawn makes groups beside the script's own.
-    group=/sys/fs/cgroup/urlproxy-$$-$RANDOM
+    # Below a group of its own, whose lock tells later runs that it is in use: the kernel removes no group by itself.
+    for group in /sys/fs/cgroup/urlproxy-*/; do
+        [[ ! -d $group ]] || flock --nonblock "$group" find "$group" -depth -type d -exec rmdir {} + || true
+    done
+    group=/sys/fs/cgroup/urlproxy-$(mktemp -u XXXXXXXX)
     mkdir "$group"
+    exec {group_lock}<"$group"
+    flock "$group_lock"
     say $$ >"$group/cgroup.procs"
 }
 
@@ -62,7 +68,7 @@ boot() { # also after a shutdown, with what is on the disk
     boots=$((boots + 1))
     # Without --private-network it shares the script's network, in which there is only lo.
     start "$machine_log/console-$boots" systemd-nspawn --quiet --boot --directory "$machine_root" --machine machine \
-        --register=no --keep-unit --resolv-conf=off --timezone=off --link-journal=no --console=pipe "$@"
+        --register=no --keep-unit --resolv-conf=off --timezone=off --link-journal=no --console=pipe
     nspawn=$child
     wait_until "$patience" is_up || die "systemd did not boot: $(inside systemctl list-jobs)"
 }
@@ -87,5 +93,5 @@ show_machine() { # on failure
     local unit
     inside systemctl list-units --all --state=failed,activating,deactivating --no-pager || true
     inside journalctl --no-pager --quiet --lines 60 || true
-    show_ends "$machine_log"/*
+    show_ends "$machine_log"/* "$machine_root"/var/log/nginx/error.log "$machine_root"/data/project/*/*.log
 }
