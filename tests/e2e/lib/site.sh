@@ -65,7 +65,7 @@ CONF
 }
 
 configure_daemons() {
-    printf '%s\n' 'project tools' "allow-client $exec_host/32" 'audit-interval 1s' 'dead-after 1s' 'withdrawal-guard 50% floor=1 hold=1h' \
+    printf '%s\n' 'project tools' "allow-client $exec_host/32" 'audit-interval 1s' 'dead-after 1s' 'withdrawal-guard 10% floor=1 hold=1h' \
         'metrics-listen 127.0.0.1:9282' | write /etc/urlproxy/proxylistener.settings
     write /etc/urlproxy/kube2proxy.yaml 600 <<YAML
 redis: 127.0.0.1:6379
@@ -133,7 +133,7 @@ set -eu
 } >~/job.new
 touch /tmp/of-a-tool /var/tmp/of-a-tool
 if [[ -e /run-slowly ]]; then
-    touch /tmp/slowly
+    echo $$ >/tmp/slowly
     while [[ -e /run-slowly ]]; do sleep 0.1; done
 fi
 mv ~/job.new ~/job
