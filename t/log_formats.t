@@ -75,6 +75,20 @@ is($object->{$_}, undef, $_) for qw(connect_time header_time response_time);
 
 
 
+=== the method of the client, not of its error page
+--- http
+include $TEST_NGINX_LOGFORMAT;
+access_log $TEST_NGINX_SERVROOT/logs/requests.json urlproxy_json;
+--- server
+error_page 503 /error;
+location = /error { internal; return 200 "down"; }
+--- perl
+is(object("POST /hello/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")->{method}, 'POST', 'POST');
+is(object(get_request('/hello/'))->{method}, 'GET', 'GET');
+is(object("\"GET\r\n\r\n")->{method}, '', 'none');
+
+
+
 === times are those of the last try
 --- http
 include $TEST_NGINX_LOGFORMAT;
