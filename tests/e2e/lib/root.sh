@@ -73,7 +73,7 @@ boot() { # also after a shutdown, with what is on the disk
     wait_until "$patience" is_up || die "systemd did not boot: $(inside systemctl list-jobs)"
 }
 shut_down() {
-    inside systemctl poweroff
+    inside kill -s RTMIN+4 1 # as systemctl poweroff, which asks logind first
     wait_until "$patience" is_gone "$nspawn" || die "systemd did not shut down"
     wait "$nspawn" || die "systemd-nspawn: exit status $?"
 }

@@ -23,20 +23,13 @@ write() { # FILE [MODE]: standard input, in the machine
     chmod "${2-644}" "$machine_root$1"
 }
 
-# As docs/install.md says.
-install_by_hand() {
-    local source name
-    install -m 755 "$built"/release/{proxylistener,kube2proxy,webservicemonitor,invisible-unicorn,urlproxyctl} \
-        "$built"/release/{webservice-runner,portgrabber,portreleaser,webservice} "$machine_root/usr/bin/"
-    install -m 644 packaging/sysusers.d/urlproxy.conf "$machine_root/usr/lib/sysusers.d/"
-    install -m 644 packaging/tmpfiles.d/urlproxy.conf "$machine_root/usr/lib/tmpfiles.d/"
-    install -m 644 packaging/systemd/*.service "$machine_root/etc/systemd/system/"
-    inside systemd-tmpfiles --create urlproxy.conf
-    install -m 644 packaging/etc/proxylistener.settings "$machine_root/etc/urlproxy/"
-    install -m 600 packaging/etc/{kube2proxy.yaml,invisible-unicorn.env,webservicemonitor.env} "$machine_root/etc/urlproxy/"
-    install -D -m 644 "$module" "$machine_root/usr/lib/nginx/modules/ngx_http_urlproxy_module.so"
-    say 'load_module modules/ngx_http_urlproxy_module.so;' | write /etc/nginx/modules-enabled/60-urlproxy.conf
-    inside systemctl daemon-reload
+install_packages() { # DEB...: with what the machine has: it reaches no mirror
+    mkdir "$machine_root/root/debs"
+    cp "$@" "$machine_root/root/debs"
+    # shellcheck disable=SC2016  # for the shell inside
+    inside env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get -q -y --no-install-recommends install /root/debs/*.deb' \
+        >"$machine_log/apt" 2>&1 || die "apt does not install: $(tail -n 20 "$machine_log/apt")"
+    rm -r "$machine_root/root/debs"
 }
 
 configure_nginx() {
@@ -65,7 +58,7 @@ CONF
 }
 
 configure_daemons() {
-    printf '%s\n' 'project tools' "allow-client $exec_host/32" 'audit-interval 1s' 'dead-after 1s' 'withdrawal-guard 50% floor=1 hold=1h' \
+    printf '%s\n' 'project tools' "allow-client $exec_host/32" 'audit-interval 1s' 'dead-after 1s' 'withdrawal-guard 10% floor=1 hold=1h' \
         'metrics-listen 127.0.0.1:9282' | write /etc/urlproxy/proxylistener.settings
     write /etc/urlproxy/kube2proxy.yaml 600 <<YAML
 redis: 127.0.0.1:6379
@@ -133,7 +126,7 @@ set -eu
 } >~/job.new
 touch /tmp/of-a-tool /var/tmp/of-a-tool
 if [[ -e /run-slowly ]]; then
-    touch /tmp/slowly
+    echo $$ >/tmp/slowly
     while [[ -e /run-slowly ]]; do sleep 0.1; done
 fi
 mv ~/job.new ~/job
