@@ -27,7 +27,7 @@ server {
     location /nowhere/ { root /nowhere; }
 }
 CONF
-site('urlproxy', 'domainproxy', 'proxymanager');
+site('urlproxy', 'domainproxy');
 
 my $dead = IO::Socket::INET->new(LocalAddr => '10.0.0.9', LocalPort => 0, Proto => 'tcp') or die "10.0.0.9: $!\n";
 route(down => '10.0.0.9:' . $dead->sockport);
