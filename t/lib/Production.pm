@@ -43,7 +43,7 @@ sub import {
     Test::More->export_to_level(1);
     no strict 'refs';
     *{"${into}::$_"} = \&{"Production::$_"} for qw(
-        access_log add_to ask client_on conf_path eventually error_log fetch fetch_h2 nginx_version redis reload route serve site
+        access_log add_to ask client_on conf_path eventually error_log fetch fetch_h2 hang_up nginx_version redis reload route serve site
         slurp statuses stop_redis tool write_file
     );
 }
@@ -334,13 +334,19 @@ sub statuses {
     return \%count;
 }
 
-# A TLS connection to nginx as a pair of handles (in, out), for requests that no client would send; TLS by openssl s_client.
+# A TLS connection to nginx, for requests that no client would send: two handles and the process for `hang_up`.
 sub client_on {
     my ($host) = @_;
-    my $pid = IPC::Open2::open2(my $in, my $out, 'openssl', 's_client', '-quiet', '-verify_quiet', '-connect', '127.0.0.1:443', '-servername', $host,
+    my $pid = IPC::Open2::open2(my $in, my $out, 'sh', '-c', 'exec openssl s_client "$@" 2>/dev/null', 's_client', '-quiet', '-verify_quiet', '-connect', '127.0.0.1:443', '-servername', $host,
         '-CAfile', "$work/ca.pem");
     binmode $_ for $in, $out;
     return ($in, $out, $pid);
+}
+
+sub hang_up {
+    my ($pid) = @_;
+    kill 'TERM', $pid;
+    waitpid $pid, 0;
 }
 
 # A raw request: its bytes, then the response until nginx closes.
@@ -352,8 +358,7 @@ sub ask {
     while (IO::Select->new($in)->can_read($timeout)) {
         sysread($in, $text, 65536, length $text) or last;
     }
-    close $out;
-    waitpid $pid, 0;
+    hang_up($pid);
     return parse($text);
 }
 
