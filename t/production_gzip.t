@@ -13,7 +13,7 @@ route('one.example.net' => $tool);
 for my $url ('https://tools.example.org/hello/', 'https://hello.toolforge.org/', 'https://one.example.net/') {
     for my $row (
         ['text/html,5000',               'gzip',     'a page'],
-        ['text/html;%20charset=x,5000',  'gzip',     'with a charset'],
+        ['text/html;charset=x,5000',  'gzip',     'with a charset'],
         ['application/json,5000',        'gzip',     'JSON'],
         ['image/svg+xml,5000',           'gzip',     'SVG'],
         ['text/html,500',                '',         'a short page'],

@@ -357,6 +357,8 @@ sub ask {
     my $text = '';
     while (IO::Select->new($in)->can_read($timeout)) {
         sysread($in, $text, 65536, length $text) or last;
+        # nginx lingers before it closes.
+        last if $text =~ /\r\n\r\n/ && $text =~ /\r\n0\r\n\r\n\z/;
     }
     hang_up($pid);
     return parse($text);
