@@ -3,7 +3,7 @@ use lib 't/lib';
 use Production;
 
 my ($library) = glob '/usr/lib/*/faketime/libfaketimeMT.so.1' or die "libfaketimeMT.so.1 is missing: install the package faketime\n";
-my $clock = '/tmp/production/clock';
+my $clock = '/run/production/clock';
 write_file($clock, '+0');
 %Production::environment = (LD_PRELOAD => $library, FAKETIME_TIMESTAMP_FILE => $clock, FAKETIME_NO_CACHE => 1);
 # One worker, so that every request wakes it.
