@@ -22,7 +22,7 @@ seconds=1
 callgrind_requests=1500
 
 # The sides: each is a separate server in the same nginx. Rates are measured for some, at a second per round.
-sides=(static static_by_variable static_pair fixed https routed canonical domain pair)
+sides=(static static_by_variable static_pair fixed https routed canonical domain pair shipped)
 rated=(static static_by_variable fixed https routed)
 # Each side has its own tools, so that no side finds another's lookups in a cache.
 tools_per_side=$((callgrind_requests + 500))
@@ -84,6 +84,8 @@ server() { # SIDE LINE...
     shift
     printf '    server {\n        listen %s;\n        location / { %s }\n    }\n' "${address[$side]}" "$*"
 }
+# The snippets of the shipped configuration. Its limits count, but must not refuse any request here.
+cp -r nginx-conf "$work/proxy/urlproxy"
 cat >"$work/proxy/nginx.conf" <<CONF
 $(nginx_user)
 load_module "$module";
@@ -132,6 +134,20 @@ $(server routed 'urlproxy tools path; proxy_pass $urlproxy_scheme://tools;')
 $(server canonical 'urlproxy tools path; urlproxy_canonical https://example.net; proxy_pass http://tools;')
 $(server domain 'urlproxy tools domain; proxy_pass http://tools;')
 $(server pair 'urlproxy tools path; proxy_pass http://tools;')
+    include urlproxy/snippets/http.conf;
+    limit_conn_zone \$urlproxy_tool zone=tools_open:10m;
+    limit_req_zone \$urlproxy_limited_client zone=tools_rate:10m rate=1000000r/s;
+    server {
+        listen ${address[shipped]};
+        include urlproxy/snippets/server.conf;
+        limit_conn tools_open 200;
+        limit_req zone=tools_rate burst=500 nodelay;
+        location / {
+            urlproxy tools path;
+            proxy_pass https://tools;
+            include urlproxy/snippets/proxy.conf;
+        }
+    }
 }
 CONF
 
@@ -184,6 +200,7 @@ declare -A what=(
     [canonical]='http://tools, urlproxy_canonical'
     [domain]='http://tools, domain mode'
     [pair]='http://tools, two backends'
+    [shipped]='https://tools, all of nginx-conf'
 )
 
 if [[ $parts == *rates* ]]; then
@@ -248,4 +265,6 @@ if [[ $parts == *instructions* ]]; then
     done
     added routed static_by_variable
     added pair static_pair
+    # What the habits of nginx-conf add, of nginx's own and of the module.
+    added shipped https
 fi
