@@ -217,13 +217,18 @@ is(keys %kinds, keys %pages, 'each kind has a title of its own');
 
 # A design of the operator's own, as in docs/operations.md.
 my $snippet = '/etc/nginx/urlproxy/snippets/error-pages.conf';
-write_file($snippet, slurp($snippet) =~ s{alias /usr/share/urlproxy/error/;}{alias /etc/nginx/error/;}r);
+write_file($snippet, slurp($snippet) =~ s{alias +/usr/share/urlproxy/error/;}{alias /etc/nginx/error/;}r);
 mkdir '/etc/nginx/error';
 write_file('/etc/nginx/error/page.html', '<h1>Mine: <!--# echo var="urlproxy_error" --></h1>');
 reload();
 is(fetch('https://cold.wmcloud.org/500')->{body}, '<h1>Mine: technical</h1>', 'the page of another directory');
 write_file('/etc/nginx/error/page.html', '<h1>Ours: <!--# echo var="urlproxy_error" --></h1>');
 is(fetch('https://cold.wmcloud.org/500')->{body}, '<h1>Ours: technical</h1>', 'changes need no reload');
+unlink '/etc/nginx/error/page.html';
+for my $path ('/500', '/hello/') {
+    my $answer = fetch("https://cold.wmcloud.org$path", method => 'POST', body => $large);
+    is("$answer->{status} $answer->{body}", $path eq '/500' ? "500 Technical problem\n" : "503 Starting up\n", "without its file, $path keeps its status");
+}
 
 # The other files of the directory.
 my $icon = slurp('/usr/share/urlproxy/error/favicon.ico');
