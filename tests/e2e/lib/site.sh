@@ -178,6 +178,7 @@ serves() { # DAEMON: a single attempt, as Type=notify promises
     invisible-unicorn) [[ $(status_of http://127.0.0.1:5668/v1/nobody/mapping) == 400 ]] ;;
     esac
 }
+uid_of() { inside stat -c %u "/proc/$(property "$1" MainPID)"; }  # DAEMON
 user_of() { inside stat -c %U "/proc/$(property "$1" MainPID)"; } # DAEMON
 
 open_files() { inside cat "/proc/$1/limits" | awk -v field="$2" '/^Max open files/ { print $field }'; } # PID 4|5: the soft or the hard limit
