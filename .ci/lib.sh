@@ -126,25 +126,42 @@ nginx_temp_paths() {
     for kind in client_body proxy fastcgi uwsgi scgi; do say "${kind}_temp_path tmp_$kind;"; done
 }
 
-# The shipped examples of path mode and subdomain mode with other addresses, in DIRECTORY; they are in $site, $admin and $list.
-start_site() { # DIRECTORY [ADDRESS]: the address of the list, instead of a free port of 127.0.0.1
-    local site_port list_address=${2-} example
+# Copies the shipped configuration to DIRECTORY/, with snippets in DIRECTORY/urlproxy/: plain HTTP on one free port, $site_port, for all that
+# port 443 serves, and other addresses and paths.
+ship() { # DIRECTORY MAIN-FILE...
+    local directory=$1 main
+    shift
     free_port
     site_port=$port
+    free_port
+    mkdir -p "$directory/urlproxy"
+    cp -r nginx-conf/snippets nginx-conf/lists "$directory/urlproxy/"
+    grep -rl /usr/share/urlproxy/error "$directory/urlproxy" | xargs -r sed -i "s|/usr/share/urlproxy/error|$PWD/nginx-conf/error|"
+    # All of a test's clients share its address.
+    say '127.0.0.0/8 test;' >>"$directory/urlproxy/lists/unlimited-clients.conf"
+    for main; do
+        sed -e "s|redis://127.0.0.1:6379/|redis://127.0.0.1:$redis_port/|" \
+            -e "s|/var/lib/urlproxy/|$directory/|" \
+            -e "s|allow_backend |allow_backend 127.0.0.0/8 |" \
+            -e "s|include urlproxy/snippets/listen-tls.conf;|listen 127.0.0.1:$site_port;|" \
+            -e "s|include urlproxy/snippets/listen-tls-default.conf;|listen 127.0.0.1:$site_port default_server;|" \
+            -e "s|listen 80\b|listen 127.0.0.1:$port|" \
+            -e '/listen \[::\]:80\b/d; /^ *ssl_certificate/d' "nginx-conf/$main.conf" >"$directory/$main.conf"
+    done
+}
+
+# The shipped sites of path mode and subdomain mode, in DIRECTORY; they are in $site, $admin and $list.
+start_site() { # DIRECTORY [ADDRESS]: the address of the list, instead of a free port of 127.0.0.1
+    local list_address=${2-}
+    ship "$1" urlproxy proxymanager
+    site=http://127.0.0.1:$site_port
     [[ $list_address ]] || {
         free_port
         list_address=127.0.0.1:$port
     }
-    site=http://127.0.0.1:$site_port
     admin=http://$list_address
     list=$admin/list
-    mkdir "$1"
-    for example in urlproxy subdomain; do
-        sed -e "s|redis://127.0.0.1:6379/|redis://127.0.0.1:$redis_port/|" \
-            -e "s|listen 80;|listen 127.0.0.1:$site_port;|" \
-            -e "s|allow_backend |allow_backend 127.0.0.0/8 |" \
-            -e "s|listen 127.0.0.1:8081;|listen $list_address;|" "nginx-conf/$example.conf" >"$1/$example.conf"
-    done
+    sed -i "s|listen 127.0.0.1:8081;|listen $list_address;|" "$1/proxymanager.conf"
     cat >"$1/nginx.conf" <<CONF
 $(nginx_user)
 load_module "$module";
@@ -156,7 +173,7 @@ http {
     access_log off;
     $(nginx_temp_paths)
     include urlproxy.conf;
-    include subdomain.conf;
+    include proxymanager.conf;
 }
 CONF
     start_nginx "$1" "$site/"

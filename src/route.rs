@@ -3,24 +3,26 @@
 
 mod automaton;
 mod backend;
-mod canonical;
 mod choice;
 mod domain;
 mod key;
+mod moved;
 mod network;
 mod pattern;
 mod request;
+mod site;
 mod tool;
 
 pub use automaton::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, TooCostly, find_first};
 pub use backend::{Backend, BackendError, Host, Scheme};
-pub use canonical::{CanonicalError, CanonicalSite, RedirectRequest, decode_one};
 pub use choice::{Order, choose, draw_for_addr, draw_for_name, key_hash};
 pub use domain::{Domain, DomainError, MAX_DOMAIN_LEN, MAX_LABEL_LEN, is_label, label_below};
 pub use key::{KeyError, Kind, LookupKey, RouteKey, normal_host};
+pub use moved::{MovedDomain, MovedError};
 pub use network::{NetworkError, parse_network, parse_networks};
 pub use pattern::{MAX_PATTERN_LEN, Matcher, Pattern, PatternError, contains};
 pub use request::{PathRequest, split_path};
+pub use site::{RedirectRequest, Site, SiteError, decode_one};
 pub use tool::{MAX_TOOL_NAME_LEN, ToolName, ToolNameError};
 
 /// Most patterns one tool may have.

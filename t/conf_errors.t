@@ -223,6 +223,24 @@ location: urlproxy_canonical <>; => "urlproxy_canonical" invalid site "<>", expe
 location: urlproxy_canonical https://a.org https://b.org; => "urlproxy_canonical" takes a site or off, e.g. "https://toolforge.org"
 location: urlproxy_canonical https://toolforge.org; urlproxy_canonical off; => "urlproxy_canonical" is duplicate
 
+# urlproxy_moved
+location: urlproxy_moved <> https://b.org; => "urlproxy_moved" invalid domain "<>", expected e.g. "urlproxy_moved wmflabs.org https://wmcloud.org;"
+    *.a.org
+    10.0.0.1
+    https://a.org
+location: urlproxy_moved a.org <>; => "urlproxy_moved" invalid new site "<>", expected e.g. "urlproxy_moved wmflabs.org https://wmcloud.org;"
+    b.org
+    https://b.org/
+    https://b.org:0
+    https://a.org
+    $host
+location: urlproxy_moved <>; => "urlproxy_moved" takes a domain and the site that replaced it, or off, e.g. "urlproxy_moved wmflabs.org https://wmcloud.org;"
+    a.org
+    a.org https://b.org 301
+location: urlproxy_moved a.org https://b.org; urlproxy_moved A.org. https://c.org; => "urlproxy_moved" names the domain "a.org" twice, expected one site for each domain
+location: urlproxy_moved a.org https://b.org; urlproxy_moved off; => "urlproxy_moved" has "off" beside another value, expected one of them
+location: urlproxy_moved off; urlproxy_moved off; => "urlproxy_moved" is duplicate
+
 # urlproxy_list
 server: location /x { urlproxy_list tols; } => "urlproxy_list" names table "tols", but there is no "urlproxy_table tols"
 server: location /x { urlproxy_list tools others; } => "urlproxy_list" takes a table, e.g. "urlproxy_list tools;"

@@ -27,7 +27,7 @@ server {
 }
 server {
     listen $port;
-    server_name www.example.org *.wild.org ~\\.invalid\$;
+    server_name www.example.org *.wild.org *.old.org old.org ~\\.invalid\$;
     location / { urlproxy tools domain; proxy_pass http://tools; $domain $shown }
 }
 CONF
@@ -83,7 +83,7 @@ sub difference {
         result  => $best->{result},
         tool    => hidden($best->{tool} // ''),
         pattern => hidden($matched ? $matched->{pattern} : ''),
-        domain  => $best->{mode} eq 'domain' && $best->{result} eq 'route' ? $best->{record} : '',
+        domain  => $best->{mode} eq 'domain' && $best->{result} =~ /^(?:route|redirect)$/ ? $best->{record} : '',
     );
     my @wrong;
     for my $name (sort keys %explained) {
@@ -127,7 +127,8 @@ my ($a, $b, $c) = map { "http://$ENV{\"TEST_NGINX_TOOL_$_\"}" } qw(A B C);
   ['HSET', 'prefix:moved', '.*', $a], ['HSET', 'redirect:moved', '.*', 'moved.toolforge.org'],
   ['HSET', "prefix:w\xc3\xaeki", '.*', $c],
   ['HSET', 'prefix:a"<b>\'', "^/\xc3\xa9|\"", $c],
-  ['SADD', 'frontend:www.example.org', $a], ['SADD', 'frontend:*.wild.org', $b, $c], ['SADD', 'frontend:own.wild.org', $c] ]
+  ['SADD', 'frontend:www.example.org', $a], ['SADD', 'frontend:*.wild.org', $b, $c], ['SADD', 'frontend:own.wild.org', $c],
+  ['SADD', 'frontend:stays.old.org', $a], ['SADD', 'frontend:new.wild.org', $b], ['SADD', 'frontend:*.sub.wild.org', $b] ]
 --- location
 urlproxy_default admin;
 urlproxy_canonical https://toolforge.org;
@@ -135,9 +136,12 @@ urlproxy_canonical https://toolforge.org;
 urlproxy_default http://$TEST_NGINX_TOOL_C;
 --- domain
 urlproxy_miss 410;
+urlproxy_moved old.org https://wild.org:8443;
 --- perl
 my @hosts = ('localhost', 'LOCALHOST:1984', map { ("$_.toolforge.org", "$_.ToolForge.org.:80") } qw(hello only several a.b moved nothing));
 push @hosts, 'toolforge.org', map { ($_, "\U$_.") } qw(www.example.org a.wild.org own.wild.org x.invalid a..wild.org *.wild.org);
+push @hosts, map { ("$_.old.org", "\U$_.old.org.") } qw(stays new x.sub x.other *.sub @ -);
+push @hosts, 'old.org';
 my @uris = uris();
 my $at = 0;
 # Every URI with localhost, and with one of the other hosts in turn.
@@ -148,7 +152,7 @@ for my $host (@hosts) {
 }
 is(differences(@pairs), '', scalar(@uris) . ' URIs, ' . scalar(@hosts) . ' hosts');
 is(join(' ', sort grep { $main::seen{$_} > 2 } keys our %seen),
-    'domain miss domain route path default path miss path redirect path route subdomain default subdomain route', 'all results occur');
+    'domain miss domain redirect domain route path default path miss path redirect path route subdomain default subdomain route', 'all results occur');
 
 
 
@@ -170,7 +174,7 @@ is_deeply($document->{decisions}[0], {
     backends => [{ url => "http://$ENV{TEST_NGINX_TOOL_A}", health => 'untracked', until => undef }], origin => undef,
 });
 is_deeply([map { [$_->{mode}, $_->{domain}, $_->{server}, $_->{server_matches}, $_->{why}] } @{ $document->{decisions} }[1, 2]], [
-    ['domain', undef, ['www.example.org', '*.wild.org', '~\.invalid$'], undef, 'no domain "localhost", and no urlproxy_default'],
+    ['domain', undef, ['www.example.org', '*.wild.org', '*.old.org', 'old.org', '~\.invalid$'], undef, 'no domain "localhost", and no urlproxy_default'],
     ['subdomain', 'toolforge.org', ['.toolforge.org'], undef,
         'host "localhost" is not directly below "toolforge.org", and no urlproxy_default'],
 ]);
@@ -209,6 +213,8 @@ SADD frontend:*.wild.org http://$TEST_NGINX_TOOL_C
 --- location
 urlproxy_default admin;
 urlproxy_canonical https://toolforge.org;
+--- domain
+urlproxy_moved old.org https://wild.org;
 --- perl
 my @rows = (
     ['localhost', '/hello/api', 'pattern "/api" of tool "hello" matches "/api"', undef],
@@ -217,6 +223,8 @@ my @rows = (
     ['localhost', '/moved/x', 'tool "moved" has its own host: canonical redirect', 307],
     ['a.wild.org', '/x', 'pattern ".*" of domain "*.wild.org" matches "/x"', undef],
     ['www.example.org', '/', 'no domain "www.example.org" or "*.example.org", and no urlproxy_default', 404],
+    ['a.old.org', '/x', 'no domain "a.old.org" or "*.old.org"; urlproxy_moved: domain "*.wild.org" has a route', 301],
+    ['a.b.old.org', '/', 'no domain "a.b.old.org" or "*.b.old.org"; urlproxy_moved: no domain "a.b.wild.org" or "*.b.wild.org", and no urlproxy_default', 404],
     ['*.wild.org', '/', 'host "*.wild.org" cannot be a domain, and no urlproxy_default', 404],
     ['a.b.toolforge.org', '/', 'host "a.b.toolforge.org" is not directly below "toolforge.org", and no urlproxy_default', 503],
     ["localhost", "/%1b%5b2J\xe2\x80\xae\"/", 'no tool "\u{1b}[2J\u{202e}\"", and for urlproxy_default no pattern of tool "admin" matches "/\u{1b}[2J\u{202e}\"/"', 503],

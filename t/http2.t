@@ -15,8 +15,8 @@ server {
 }
 server {
     listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2;
-    server_name www.example.org other.example.org;
-    location / { urlproxy tools domain; $passes }
+    server_name www.example.org other.example.org *.wmflabs.org;
+    location / { urlproxy tools domain; urlproxy_moved wmflabs.org https://wmcloud.org; $passes }
 }
 server {
     listen unix:\$TEST_NGINX_SERVER_ROOT/h2.sock http2 default_server;
@@ -127,6 +127,18 @@ is(h2_words(h2_ask($of->(undef, ['host', 'www.example.org']))), '200 a', 'Host i
 is(h2_words(h2_ask($of->(undef))), '400 -', 'no authority and no Host');
 is(h2_words(h2_ask($of->(''))), '400 -', 'an empty authority');
 like(h2_words(h2_ask($of->('www.example.org/x'))), qr/^400|^reset/, 'an invalid host');
+
+
+
+=== a moved domain is redirected
+--- redis
+SADD frontend:new.wmcloud.org http://$TEST_NGINX_TOOL_A
+--- perl
+my @requests = map { h2_request('/a%20b?x', authority => shift @$_, @$_) } ['new.wmflabs.org'], ['NEW.wmflabs.org.:8080'],
+    ['new.wmflabs.org', method => 'POST', body => 'x' x 5000], ['other.wmflabs.org'];
+my @got = h2_ask(@requests);
+is(h2_words(@got), '301 -, 301 -, 301 -, 404 -');
+is(join(' ', map { $_->{headers}{location} // '-' } @got), 'https://new.wmcloud.org/a%20b?x ' x 3 . '-');
 
 
 

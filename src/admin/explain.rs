@@ -51,7 +51,7 @@ pub struct Decision {
     pub redirect: Option<String>,
     /// The tool, as in `$urlproxy_tool`; null if the request names none.
     pub tool: Option<String>,
-    /// The tool or domain with the matching route.
+    /// The tool or domain with the matching route; the new domain of a redirect from a moved one.
     pub record: Option<String>,
     /// The patterns tried, in order; at most the last one matches.
     pub patterns: Vec<PatternTest>,

@@ -24,6 +24,24 @@ pub enum Step {
         /// What was there.
         seen: Seen,
     },
+    /// A domain that replaces a moved one was looked up.
+    SoughtMoved {
+        /// Its name.
+        name: String,
+        /// What was there.
+        seen: MovedSeen,
+    },
+}
+
+/// What the lookup of a domain that replaces a moved one saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MovedSeen {
+    /// There is no such domain.
+    Absent,
+    /// The record changed during each read.
+    Contended,
+    /// It has a route.
+    Found,
 }
 
 /// What the lookup of a record saw.
@@ -78,7 +96,7 @@ pub fn why(result: RequestResult, target: &Target, fallback: &Fallback, steps: &
         },
         RequestResult::Redirect => match target {
             Target::Tool(tool) => format!("tool {} has its own host: canonical redirect", quoted(tool)),
-            _ => "canonical redirect".into(),
+            _ => format!("{}; urlproxy_moved: {}", missing_domain(target, steps), moved_to(steps)),
         },
         RequestResult::Miss => match target {
             Target::NoHost(mode) => {
@@ -103,8 +121,30 @@ fn last_match(steps: &[Step]) -> String {
     })
 }
 
-/// Why the target does not serve the request.
+/// The domain with a route that replaces a moved one.
+fn moved_to(steps: &[Step]) -> String {
+    let found = steps.iter().find_map(|step| match step {
+        Step::SoughtMoved { name, seen: MovedSeen::Found } => Some(name),
+        _ => None,
+    });
+    found.map_or_else(String::new, |name| format!("{} has a route", record(Kind::Domain, name)))
+}
+
+/// Why the target does not serve the request, and neither does a domain that replaces it.
 fn missing(target: &Target, steps: &[Step]) -> String {
+    let moved: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::SoughtMoved { name, .. } => Some(quoted(name)),
+            _ => None,
+        })
+        .collect();
+    let own = missing_domain(target, steps);
+    if moved.is_empty() { own } else { format!("{own}; urlproxy_moved: no domain {}", moved.join(" or ")) }
+}
+
+/// Why the target itself does not serve the request.
+fn missing_domain(target: &Target, steps: &[Step]) -> String {
     match target {
         Target::Tool(tool) => missing_record(Kind::Tool, tool, steps.iter().find_map(seen)),
         Target::Domain(host) => {
@@ -137,7 +177,7 @@ fn missing_fallback(fallback: &Fallback, steps: &[Step]) -> String {
 fn seen(step: &Step) -> Option<&Seen> {
     match step {
         Step::Sought { seen, .. } => Some(seen),
-        Step::Unloaded(_) | Step::ContendedRedirect => None,
+        Step::Unloaded(_) | Step::ContendedRedirect | Step::SoughtMoved { .. } => None,
     }
 }
 
@@ -160,8 +200,11 @@ fn unready(target: &Target, steps: &[Step]) -> String {
         Step::Sought { kind, name, seen: Seen::Building } => {
             Some(format!("the patterns of {} are still being built", record(*kind, name)))
         }
+        Step::SoughtMoved { name, seen: MovedSeen::Contended } => {
+            Some(format!("the record of {} changed during each read", record(Kind::Domain, name)))
+        }
         Step::ContendedRedirect => Some("the redirect of the tool changed during each read".into()),
-        Step::Sought { .. } | Step::Unloaded(_) => None,
+        Step::Sought { .. } | Step::SoughtMoved { .. } | Step::Unloaded(_) => None,
     });
     let unloaded = || {
         let kind = steps.iter().find_map(|step| match step {
@@ -228,6 +271,11 @@ mod tests {
         let found = [wild[0].clone(), sought(Kind::Domain, "*.example.org", found)];
         let by_default = |of| [of, sought(Kind::Tool, "admin", tried("admin", &[".*"], "/hello/x", true))];
         let no_default = |seen| [absent("hello"), sought(Kind::Tool, "admin", seen)];
+        let moved = |seen: &[MovedSeen]| {
+            let names = ["www.example.com", "*.example.com"].into_iter().zip(seen);
+            let sought = names.map(|(name, seen)| Step::SoughtMoved { name: name.into(), seen: *seen });
+            wild.iter().cloned().chain(sought).collect::<Vec<_>>()
+        };
         let failing_default = no_default(tried("admin", &["/a"], "/hello/x", false));
         use RequestResult::{Default, Miss, Redirect, Route, Unready};
         let off = Fallback::Off;
@@ -255,6 +303,27 @@ mod tests {
                 r#"no pattern of tool "hello" matches "/x"; urlproxy_default is "http://10.0.0.1:80""#,
             ),
             (Redirect, tool(), &off, &[], r#"tool "hello" has its own host: canonical redirect"#),
+            (
+                Redirect,
+                domain(),
+                &off,
+                &moved(&[MovedSeen::Absent, MovedSeen::Found]),
+                r#"no domain "www.example.org" or "*.example.org"; urlproxy_moved: domain "*.example.com" has a route"#,
+            ),
+            (
+                Miss,
+                domain(),
+                &off,
+                &moved(&[MovedSeen::Absent; 2]),
+                r#"no domain "www.example.org" or "*.example.org"; urlproxy_moved: no domain "www.example.com" or "*.example.com", and no urlproxy_default"#,
+            ),
+            (
+                Unready,
+                domain(),
+                &off,
+                &moved(&[MovedSeen::Contended]),
+                r#"the record of domain "www.example.com" changed during each read"#,
+            ),
             (Miss, tool(), &off, &[absent("hello")], r#"no tool "hello", and no urlproxy_default"#),
             (
                 Miss,

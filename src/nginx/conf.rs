@@ -4,6 +4,7 @@ pub(super) mod checks;
 pub(super) mod directive;
 pub(super) mod location;
 pub(super) mod main;
+pub(super) mod moved;
 pub(super) mod networks;
 pub(super) mod pages;
 pub(super) mod routed;

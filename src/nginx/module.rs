@@ -10,6 +10,7 @@ use super::conf::location::{
     Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyHash, UrlproxyLoopMark, UrlproxyMiss,
 };
 use super::conf::main::UrlproxyTable;
+use super::conf::moved::UrlproxyMoved;
 use super::conf::pages::{UrlproxyAdmin, UrlproxyList};
 use super::ffi::directive::command;
 use super::ffi::entry;
@@ -36,6 +37,7 @@ directives! {
     Urlproxy => LEVELS | BLOCKS | NGX_CONF_1MORE,
     UrlproxyDefault => LEVELS | NGX_CONF_1MORE,
     UrlproxyCanonical => LEVELS | NGX_CONF_1MORE,
+    UrlproxyMoved => LEVELS | NGX_CONF_1MORE,
     UrlproxyHash => LEVELS | NGX_CONF_TAKE1,
     UrlproxyMiss => LEVELS | NGX_CONF_1MORE,
     UrlproxyLoopMark => LEVELS | NGX_CONF_1MORE,

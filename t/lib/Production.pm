@@ -150,7 +150,8 @@ CONF
     # The last is about the number of files.
     is(join('', grep { !/worker_rlimit_nofile|open file resource limit/ } $said =~ /^.*\[(?:warn|alert|emerg)\].*\n/mg), '', "nginx -t: @mains");
     chmod 0755, $work;
-    spawn(sub { exec $nginx, '-c', '/etc/nginx/nginx.conf', '-e', "$work/error.log", '-g', 'daemon off;' or die "$nginx: $!\n" });
+    # It repeats there what is in the log.
+    spawn(sub { open STDERR, '>', '/dev/null'; exec $nginx, '-c', '/etc/nginx/nginx.conf', '-e', "$work/error.log", '-g', 'daemon off;' or die "$nginx: $!\n" });
     eventually(sub { -s "$work/nginx.pid" && is_open('127.0.0.1', 80) }) or die "nginx did not start:\n" . error_log();
 }
 
@@ -207,7 +208,7 @@ sub route {
     $backend = "http://$backend" unless $backend =~ m{://};
     my $is_domain = $name =~ /\./;
     $is_domain ? redis('SADD', "frontend:$name", $backend) : redis('HSET', "prefix:$name", $pattern // '.*', $backend);
-    my $path = $is_domain ? "8082/api/routes/$name" : "8081/api/routes/$name";
+    my $path = $is_domain ? "8082/api/routes/$name?kind=domain" : "8081/api/routes/$name";
     eventually(sub { ask_admin($path) =~ /\Q$backend\E/ }) or die "no route for $name: " . ask_admin($path);
 }
 

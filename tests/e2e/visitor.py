@@ -22,7 +22,7 @@ def request(address, tool):
     """Returns "own", the name of another tool that answered, or "gone=" with the status or error if no tool did."""
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=ANSWER_SECONDS)
     try:
-        connection.request("GET", f"/{tool}/")
+        connection.request("GET", f"/{tool}/", headers={"User-Agent": "visitor"})
         answer = connection.getresponse()
         body = answer.read(200).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException) as error:

@@ -1,5 +1,5 @@
 //! Directives of a location: `urlproxy`, `urlproxy_default`, `urlproxy_canonical`, `urlproxy_hash`, `urlproxy_miss`,
-//! `urlproxy_loop_mark`. Those of a location with a page of this module are in `pages`.
+//! `urlproxy_loop_mark`. `urlproxy_moved` is in `moved`, those of a location with a page of this module are in `pages`.
 
 use std::ptr;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::nginx::ffi::complex_value::ComplexValue;
 use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::directive::{Command, LocationLevel};
 use crate::nginx::ffi::parser::Parser;
-use crate::route::{Backend, CanonicalSite, Domain, Kind, RouteKey};
+use crate::route::{Backend, Domain, Kind, MovedDomain, RouteKey, Site};
 
 /// The part of a request that selects the tool or domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,9 @@ pub(in crate::nginx) struct LocationConf {
     routed_by: Option<Option<(String, Mode)>>,
     default: Option<DefaultRoute>,
     /// The inner `None` is `off`.
-    canonical: Option<Option<CanonicalSite>>,
+    canonical: Option<Option<Site>>,
+    /// Longest old domain first; empty if `off`.
+    pub(super) moved: Option<Vec<MovedDomain>>,
     miss: Option<u16>,
     /// Which requests carry the loop mark.
     pub loop_mark: Option<LoopMark>,
@@ -106,6 +108,9 @@ impl LocationConf {
         if self.canonical.is_none() {
             self.canonical.clone_from(&above.canonical);
         }
+        if self.moved.is_none() {
+            self.moved.clone_from(&above.moved);
+        }
         if self.hash.is_none() {
             self.hash.clone_from(&above.hash);
         }
@@ -128,6 +133,7 @@ impl LocationConf {
             && self.mode() == other.mode()
             && self.default_route() == other.default_route()
             && self.canonical() == other.canonical()
+            && self.moved() == other.moved()
             && is_same_hash
     }
 
@@ -152,7 +158,7 @@ impl LocationConf {
     }
 
     /// The site below which tools have their own hosts.
-    pub fn canonical(&self) -> Option<&CanonicalSite> {
+    pub fn canonical(&self) -> Option<&Site> {
         self.canonical.as_ref().and_then(Option::as_ref)
     }
 
@@ -160,6 +166,16 @@ impl LocationConf {
     #[inline(always)]
     pub fn redirects(&self) -> bool {
         self.canonical().is_some() && *self.mode() == Mode::Path
+    }
+
+    /// The domains that moved.
+    fn moved(&self) -> &[MovedDomain] {
+        self.moved.as_deref().unwrap_or_default()
+    }
+
+    /// The longest moved domain that a host is below, or equals.
+    pub fn moved_from(&self, host: &[u8]) -> Option<&MovedDomain> {
+        self.moved().iter().find(|moved| moved.has(host))
     }
 
     /// Fallback for requests that match no route.

@@ -1,6 +1,8 @@
 //! Answers requests that no backend serves: misses, redirects, errors. Runs in the access phase and again before content.
 
-use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT};
+use nginx_sys::{
+    NGX_HTTP_BAD_REQUEST, NGX_HTTP_MOVED_PERMANENTLY, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT,
+};
 use ngx::core::Status;
 
 use super::loop_mark;
@@ -59,7 +61,8 @@ fn route_or_answer<'r>(
 #[inline(never)]
 fn answer_without_backend(request: Request<'_>, conf: &LocationConf, outcome: Outcome) -> handler::HandlerStatus {
     let status = match outcome {
-        Outcome::Redirect => match add_location(request, conf) {
+        Outcome::Redirect | Outcome::Moved => match add_location(request, conf) {
+            Some(()) if outcome == Outcome::Moved => NGX_HTTP_MOVED_PERMANENTLY,
             Some(()) => NGX_HTTP_TEMPORARY_REDIRECT,
             None => return Status::NGX_ERROR.into(),
         },

@@ -3,7 +3,9 @@
 use std::cmp::Reverse;
 use std::ptr;
 
-use nginx_sys::{NGX_HTTP_BAD_REQUEST, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT};
+use nginx_sys::{
+    NGX_HTTP_BAD_REQUEST, NGX_HTTP_MOVED_PERMANENTLY, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT,
+};
 
 use super::endpoint::{Destination, Endpoint};
 use super::redirect;
@@ -16,7 +18,7 @@ use crate::admin::explain::{self as document, Decision, Explanation, Normalized,
 use crate::admin::place::{LocationMatch, ServerMatch};
 use crate::admin::query::{Query, shown};
 use crate::admin::request_host;
-use crate::admin::why::{self, Fallback, Seen, Step};
+use crate::admin::why::{self, Fallback, MovedSeen, Seen, Step};
 use crate::nginx::conf::location::{DefaultRoute, LocationConf, Mode};
 use crate::nginx::conf::routed::RoutedLocation;
 use crate::nginx::conf::table::TableConf;
@@ -118,11 +120,13 @@ impl<'a> Asked<'a> {
         let status = match route.outcome {
             Outcome::Route | Outcome::Default => None,
             Outcome::Redirect => Some(NGX_HTTP_TEMPORARY_REDIRECT as u16),
+            Outcome::Moved => Some(NGX_HTTP_MOVED_PERMANENTLY as u16),
             Outcome::Miss => Some(conf.miss_status()),
             Outcome::NoHost => Some(NGX_HTTP_BAD_REQUEST as u16),
             Outcome::Unready => Some(NGX_HTTP_SERVICE_UNAVAILABLE as u16),
         };
-        let moved = || redirect::location(conf, path, self.written, place.uri.args);
+        let location_header = || redirect::location(conf, self.host, path, self.written, place.uri.args);
+        let is_redirect = matches!(route.outcome, Outcome::Redirect | Outcome::Moved);
         let why = why::why(result, &describe_target(conf, &target, self.host), &describe_fallback(conf), &steps);
         let is_tool = matches!(target, Target::Tool(_));
         let (rest, tool) = match &target {
@@ -147,9 +151,12 @@ impl<'a> Asked<'a> {
             result,
             why,
             status,
-            redirect: moved().filter(|_| route.outcome == Outcome::Redirect).map(|location| text(&location)),
+            redirect: is_redirect.then(location_header).flatten().map(|location| text(&location)),
             tool: (is_tool || !route.tool.is_empty()).then(|| text(route.tool)),
-            record: patterns.last().filter(|test| test.matched).map(|test| test.record.clone()),
+            record: match route.outcome {
+                Outcome::Moved => Some(text(route.domain)),
+                _ => patterns.last().filter(|test| test.matched).map(|test| test.record.clone()),
+            },
             patterns,
             backends: route.endpoints().iter().filter_map(|backend| self.backend_state(&route, backend)).collect(),
             origin: None,
@@ -191,6 +198,17 @@ impl Trace for &mut Steps {
 
     fn contended_redirect(&mut self) {
         self.0.push(Step::ContendedRedirect);
+    }
+
+    fn sought_moved(&mut self, key: &HashedKey<'_>, found: &Lookup<'_>) {
+        let key = key.key().to_bytes();
+        let (_, name) = Kind::split(&key);
+        let seen = match found {
+            Lookup::Found(_) => MovedSeen::Found,
+            Lookup::Absent => MovedSeen::Absent,
+            Lookup::Contended => MovedSeen::Contended,
+        };
+        self.0.push(Step::SoughtMoved { name: text(name), seen });
     }
 }
 

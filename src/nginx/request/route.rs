@@ -19,6 +19,8 @@ pub(in crate::nginx) enum Outcome {
     Default,
     /// The tool has its own host: canonical redirect.
     Redirect,
+    /// The domain moved, and the new one has a route.
+    Moved,
     /// Nothing matches.
     Miss,
     /// The mode needs a host, and the request has none.
@@ -33,7 +35,7 @@ impl Outcome {
         match self {
             Self::Route => RequestResult::Route,
             Self::Default => RequestResult::Default,
-            Self::Redirect => RequestResult::Redirect,
+            Self::Redirect | Self::Moved => RequestResult::Redirect,
             Self::Miss | Self::NoHost => RequestResult::Miss,
             Self::Unready => RequestResult::Unready,
         }
@@ -45,7 +47,7 @@ pub(in crate::nginx) struct RequestRoute<'r> {
     pub outcome: Outcome,
     /// The tool, or the default tool that serves the request; otherwise empty in domain mode.
     pub tool: &'r [u8],
-    /// In domain mode the matched domain: the host or its wildcard. Otherwise empty.
+    /// In domain mode the matched domain: the host or its wildcard, or those of a moved domain. Otherwise empty.
     pub domain: &'r [u8],
     pub pattern: &'r [u8],
     /// The backends, if there are several.

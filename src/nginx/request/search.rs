@@ -5,7 +5,7 @@ use super::route::{Outcome, RequestRoute};
 use crate::nginx::conf::location::{DefaultRoute, Mode};
 use crate::nginx::conf::table::Worker;
 use crate::nginx::ffi::pool::Pool;
-use crate::route::{Kind, LookupKey, PathRequest, label_below, normal_host, split_path};
+use crate::route::{Kind, LookupKey, MAX_DOMAIN_LEN, PathRequest, label_below, normal_host, split_path};
 use crate::table::{HashedKey, Lookup, Record, Table};
 
 /// The tool or domain that a request names.
@@ -65,6 +65,9 @@ pub(super) trait Trace {
 
     /// The read of the tool's redirect was contended.
     fn contended_redirect(&mut self);
+
+    /// A domain that replaces a moved one was looked up.
+    fn sought_moved(&mut self, key: &HashedKey<'_>, found: &Lookup<'_>);
 }
 
 impl Trace for () {
@@ -76,6 +79,9 @@ impl Trace for () {
 
     #[inline(always)]
     fn contended_redirect(&mut self) {}
+
+    #[inline(always)]
+    fn sought_moved(&mut self, _: &HashedKey<'_>, _: &Lookup<'_>) {}
 }
 
 /// Looks up the target, then the default. `None` only if out of memory.
@@ -145,7 +151,7 @@ impl<'r, T: Trace> Search<'_, 'r, T> {
                 }
                 self.search(&sought, path.rest)?
             }
-            Target::Domain(host) => self.search_domain(host)?,
+            Target::Domain(host) => self.search_domain(host, is_loaded && may_redirect)?,
             Target::OtherHost | Target::NoHost => SearchResult::NotFound,
         };
         if result == SearchResult::NotFound && is_loaded {
@@ -189,9 +195,10 @@ impl<'r, T: Trace> Search<'_, 'r, T> {
         }
     }
 
-    /// Looks up the host, then the wildcard of its parent domain.
+    /// Looks up the host, then the wildcard of its parent domain; then, if the request may be redirected, both in the domain that
+    /// replaces a moved one.
     #[inline(never)]
-    fn search_domain(&mut self, host: &'r [u8]) -> Option<SearchResult> {
+    fn search_domain(&mut self, host: &'r [u8], may_redirect: bool) -> Option<SearchResult> {
         let Some(normal) = normal_host(host) else { return Some(SearchResult::NotFound) };
         let table = self.table;
         let mut result = self.search_outlined(&table.hash_key(LookupKey::domain(&normal)), self.route.path)?;
@@ -205,7 +212,37 @@ impl<'r, T: Trace> Search<'_, 'r, T> {
         if result != SearchResult::Found {
             self.route.domain = b"";
         }
+        if result == SearchResult::NotFound && may_redirect {
+            return self.search_moved(host);
+        }
         Some(result)
+    }
+
+    /// Looks up the host of the same labels below the domain that replaces a moved one, then its wildcard.
+    #[inline(never)]
+    fn search_moved(&mut self, host: &[u8]) -> Option<SearchResult> {
+        let (table, conf) = (self.table, self.route.conf);
+        let mut buffer = [0; MAX_DOMAIN_LEN];
+        let Some(new) = conf.moved_from(host).and_then(|moved| moved.new_host(host, &mut buffer)) else {
+            return Some(SearchResult::NotFound);
+        };
+        for key in [Some(LookupKey::domain(new)), LookupKey::wildcard(new)].into_iter().flatten() {
+            let sought = table.hash_key(key);
+            let found = table.lookup_hashed(&sought, &mut self.worker.scratch);
+            self.trace.sought_moved(&sought, &found);
+            match found {
+                Lookup::Found(record) => {
+                    let (_, domain) = Kind::split(record.key());
+                    self.route.domain = self.pool.copy(domain)?;
+                    self.route.counters = table.counters(record.counters()).map(|line| (line, line.ticket()));
+                    self.route.outcome = Outcome::Moved;
+                    return Some(SearchResult::Found);
+                }
+                Lookup::Absent => {}
+                Lookup::Contended => return Some(SearchResult::Unknown),
+            }
+        }
+        Some(SearchResult::NotFound)
     }
 
     /// [`Self::search`], not inlined: for the less frequent callers.

@@ -14,7 +14,7 @@ pub enum RequestResult {
     Route = 0,
     /// By `urlproxy_default`.
     Default = 1,
-    /// Answered with a canonical redirect.
+    /// Answered with a redirect: to the own host of a tool, or from a moved domain.
     Redirect = 2,
     /// Nothing matched.
     Miss = 3,

@@ -1,7 +1,9 @@
 //! Backends chosen to harm others.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -86,23 +88,42 @@ fn fragile() -> u16 {
     port
 }
 
-/// The shipped configuration with other addresses for listening, Redis and backends.
+/// The shipped configuration as one text, with other addresses for listening, Redis and backends. Without a limit for the test's
+/// own address, which many clients share.
 fn shipped(redis: &RedisServer) -> String {
-    let list = format!("listen 127.0.0.1:{};", free_port());
     let mut text = SHIPPED.to_owned();
+    let https = format!("listen 127.0.0.1:{};", free_port());
     for (here, there) in [
         ("redis://127.0.0.1:6379/0", redis.url().as_str()),
-        ("listen 80;", "listen 127.0.0.1:@port@;"),
-        ("listen 127.0.0.1:8081;", &list),
+        ("include urlproxy/snippets/listen-tls.conf;", "listen 127.0.0.1:@port@;"),
+        ("listen 80;", &https),
+        ("listen [::]:80;", ""),
+        ("allow_backend ", "allow_backend 127.0.0.0/8 "),
     ] {
         assert!(text.contains(here), "nginx-conf/urlproxy.conf lacks {here:?}");
         text = text.replace(here, there);
     }
-    let lines = text.lines().map(|line| match line.trim_start() {
-        limit if limit.starts_with("allow_backend ") => "allow_backend 127.0.0.0/8;",
-        _ => line,
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    included(&text)
+        .replace("/usr/share/urlproxy/error", concat!(env!("CARGO_MANIFEST_DIR"), "/nginx-conf/error"))
+        .replace("geo $urlproxy_unlimited {", "geo $urlproxy_unlimited {\n127.0.0.0/8 test;")
+}
+
+/// A configuration with the snippets and lists that it includes, and without certificates.
+fn included(text: &str) -> String {
+    let mut whole = String::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("ssl_certificate")) {
+        let mut words = line.split_whitespace();
+        let file = words.next().filter(|word| *word == "include").and(words.next());
+        match file.and_then(|file| file.strip_prefix("urlproxy/")?.strip_suffix(';')) {
+            Some(file) => {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("nginx-conf").join(file);
+                whole += &included(&fs::read_to_string(&path).unwrap_or_else(|error| panic!("{error} while reading {path:?}")));
+            }
+            None => whole += line,
+        }
+        whole.push('\n');
+    }
+    whole
 }
 
 /// Three thousand requests of one tool never get an answer. The shipped configuration limits a tool's open requests.
@@ -122,7 +143,7 @@ pub fn that_never_answer() -> Report {
     let port = site.nginx.port;
     let open = || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-        stream.write_all(b"GET /tarpit/ HTTP/1.1\r\nHost: test\r\n\r\n").ok()?;
+        stream.write_all(b"GET /tarpit/ HTTP/1.1\r\nHost: test\r\nUser-Agent: test\r\n\r\n").ok()?;
         stream.set_nonblocking(true).ok()?;
         Some(stream)
     };

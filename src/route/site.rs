@@ -1,4 +1,5 @@
-//! The canonical redirect: from `/<tool>/rest` to `https://<tool>.<domain>/rest`.
+//! A site that requests are redirected to, and the `Location` of a canonical redirect: from `/<tool>/rest` to
+//! `https://<tool>.<domain>/rest`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +7,9 @@ use std::str::FromStr;
 use super::backend::{Scheme, parse_port};
 use super::domain::{Domain, DomainError};
 
-/// A site with a host per tool below its domain: `scheme://domain[:port]`.
+/// A domain with hosts below it, and how clients reach them: `scheme://domain[:port]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanonicalSite {
+pub struct Site {
     scheme: Scheme,
     domain: Domain,
     port: Option<u16>,
@@ -16,7 +17,7 @@ pub struct CanonicalSite {
 
 /// Why a text is not such a site.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CanonicalError {
+pub enum SiteError {
     /// Neither `http://` nor `https://`.
     #[error("site {0:?} has no scheme, expected e.g. \"https://toolforge.org\"")]
     Scheme(String),
@@ -41,47 +42,71 @@ pub struct RedirectRequest<'a> {
     pub query: &'a [u8],
 }
 
-impl CanonicalSite {
-    /// The value of `Location`. It always points to the tool's host: the client's text follows the slash that ends the
-    /// authority, and every byte that could end the header or the path is percent-encoded (RFC 3986, section 2.1).
+impl Site {
+    /// The domain.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// The value of `Location` for a tool's own host.
     ///
     /// The path stays as the client sent it if it decodes to nginx's path; if nginx has resolved dots, merged slashes or
     /// applied a rewrite, the decoded path is encoded again.
     pub fn location(&self, request: &RedirectRequest<'_>) -> Vec<u8> {
+        let written = path_of(request.written).strip_prefix(b"/");
+        let written = written.and_then(|written| written_after(written, request.tool));
+        self.location_below(&[request.tool, b"."], written, request.rest, request.query)
+    }
+
+    /// The value of `Location` for the host `labels` below the domain: the path `written` by the client, if it begins with a
+    /// slash and decodes to `path`, else `path`; then the query.
+    ///
+    /// The target is always this host: a slash ends the authority before the client's text, and every byte that could end the
+    /// header or the path is percent-encoded (RFC 3986, section 2.1).
+    pub(super) fn location_below(
+        &self,
+        labels: &[&[u8]],
+        written: Option<&[u8]>,
+        path: &[u8],
+        query: &[u8],
+    ) -> Vec<u8> {
         let Self { scheme, domain, port } = self;
         let mut location = format!("{}://", scheme.as_str()).into_bytes();
-        location.extend_from_slice(request.tool);
-        location.extend(format!(".{domain}").bytes());
+        location.extend(labels.iter().copied().flatten());
+        location.extend_from_slice(domain.as_str().as_bytes());
         if let Some(port) = port {
             location.extend(format!(":{port}").bytes());
         }
-        match written_rest(request) {
+        match written.filter(|written| written.starts_with(b"/") && written_after(written, path) == Some(b"")) {
             Some(written) => encode(written, is_kept, &mut location),
-            None => encode(request.rest, is_path, &mut location),
+            None => {
+                // A rewrite may leave a path without its slash.
+                if !path.starts_with(b"/") {
+                    location.push(b'/');
+                }
+                encode(path, is_path, &mut location);
+            }
         }
-        if !request.query.is_empty() {
+        if !query.is_empty() {
             location.push(b'?');
-            encode(request.query, is_kept, &mut location);
+            encode(query, is_kept, &mut location);
         }
         location
     }
 }
 
-/// The client's text after the tool, if it decodes to `rest`.
-fn written_rest<'a>(request: &RedirectRequest<'a>) -> Option<&'a [u8]> {
-    let end = request.written.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(request.written.len());
-    let mut path = request.written.get(..end)?.strip_prefix(b"/")?;
-    for &byte in request.tool {
-        path = decode_one(path).filter(|&(decoded, _)| decoded == byte)?.1;
+/// The path of a URI as sent by the client.
+pub(super) fn path_of(written: &[u8]) -> &[u8] {
+    let end = written.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(written.len());
+    written.get(..end).unwrap_or_default()
+}
+
+/// The client's text after the part that decodes to `decoded`. `None` if it begins otherwise.
+fn written_after<'a>(mut written: &'a [u8], decoded: &[u8]) -> Option<&'a [u8]> {
+    for &byte in decoded {
+        written = decode_one(written).filter(|&(decoded, _)| decoded == byte)?.1;
     }
-    let written = path;
-    if !written.starts_with(b"/") {
-        return None;
-    }
-    for &byte in request.rest {
-        path = decode_one(path).filter(|&(decoded, _)| decoded == byte)?.1;
-    }
-    path.is_empty().then_some(written)
+    Some(written)
 }
 
 /// Decodes the first byte of a percent-encoded text; returns it and the remaining text. `None` at the end, and at a `%`
@@ -115,17 +140,17 @@ fn is_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte)
 }
 
-impl FromStr for CanonicalSite {
-    type Err = CanonicalError;
+impl FromStr for Site {
+    type Err = SiteError;
 
-    fn from_str(text: &str) -> Result<Self, CanonicalError> {
+    fn from_str(text: &str) -> Result<Self, SiteError> {
         let shown = || text.chars().take(120).collect::<String>();
         let (scheme, rest) = match text.split_once("://") {
             Some(("http", rest)) => (Scheme::Http, rest),
             Some(("https", rest)) => (Scheme::Https, rest),
-            _ => return Err(CanonicalError::Scheme(shown())),
+            _ => return Err(SiteError::Scheme(shown())),
         };
-        let wrong = || CanonicalError::Domain(shown());
+        let wrong = || SiteError::Domain(shown());
         let (name, port) = match rest.split_once(':') {
             Some((name, port)) => (name, Some(parse_port(port).ok_or_else(wrong)?)),
             None => (rest, None),
@@ -138,7 +163,7 @@ impl FromStr for CanonicalSite {
     }
 }
 
-impl fmt::Display for CanonicalSite {
+impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.as_str(), self.domain)?;
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
@@ -152,7 +177,7 @@ mod tests {
     use super::*;
 
     fn location(rest: &[u8], written: &[u8], query: &[u8]) -> String {
-        let site: CanonicalSite = "https://toolforge.org".parse().unwrap();
+        let site: Site = "https://toolforge.org".parse().unwrap();
         String::from_utf8(site.location(&RedirectRequest { tool: b"hello", rest, written, query })).unwrap()
     }
 
@@ -200,9 +225,9 @@ mod tests {
     #[test]
     fn a_site_is_a_scheme_and_a_domain() {
         for good in ["https://toolforge.org", "http://tools.example:8080"] {
-            assert_eq!(good.parse::<CanonicalSite>().unwrap().to_string(), good);
+            assert_eq!(good.parse::<Site>().unwrap().to_string(), good);
         }
-        let site: CanonicalSite = "https://tools.example:8443".parse().unwrap();
+        let site: Site = "https://tools.example:8443".parse().unwrap();
         let request = RedirectRequest { tool: b"a", rest: b"/", written: b"/a", query: b"" };
         assert_eq!(site.location(&request), b"https://a.tools.example:8443/");
         for bad in [
@@ -221,7 +246,7 @@ mod tests {
             "https://a..org",
             "https://a.org?x",
         ] {
-            assert!(bad.parse::<CanonicalSite>().is_err(), "{bad}");
+            assert!(bad.parse::<Site>().is_err(), "{bad}");
         }
     }
 
