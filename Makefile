@@ -66,6 +66,7 @@ e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a r
 	tests/e2e/kube
 	tests/e2e/webservice-kube
 	tests/e2e/packages
+	tests/e2e/systemd
 
 deb: ## make Debian packages for this release of Debian and its nginx, in target/deb/; REVISION=2 makes a second edition
 	.ci/setup deb

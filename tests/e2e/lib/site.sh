@@ -124,7 +124,7 @@ set -eu
     /usr/local/bin/setuid-id --user --name
     echo "$WEBSERVICE_BY_MONITOR"
 } >~/job.new
-touch /tmp/of-a-tool /var/tmp/of-a-tool
+touch /tmp/of-a-tool /var/tmp/of-a-tool /home/shared/of-a-tool
 if [[ -e /run-slowly ]]; then
     echo $$ >/tmp/slowly
     while [[ -e /run-slowly ]]; do sleep 0.1; done
@@ -133,6 +133,7 @@ mv ~/job.new ~/job
 echo 7
 SCRIPT
     write /usr/bin/qdel 755 <<<$'#!/bin/sh\nrm -f ~/job'
+    install -d -m 1777 "$machine_root/home/shared"
     install -D -m 4755 "$machine_root/usr/bin/id" "$machine_root/usr/local/bin/setuid-id"
 }
 
