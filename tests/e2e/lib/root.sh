@@ -81,7 +81,8 @@ shut_down() {
 
 inside() { # COMMAND...: as root
     nsenter --target "$leader" --mount --uts --ipc --pid --cgroup --root --wd -- \
-        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" ||
+        return # so that a failure is reported at the call
 }
 inside_as() { # USER COMMAND...
     inside setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
