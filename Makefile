@@ -52,12 +52,13 @@ soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,
 	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a real Grid Engine, a real Kubernetes API server, the Debian packages
+e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium, the domain API, a real Grid Engine, a real Kubernetes API server, the Debian packages
 	.ci/setup e2e deb
 	$(BUILD_ALL)
 	packaging/deb
 	$(MAKE) run ARGS=--once
 	tests/e2e/dashboard
+	tests/e2e/error-pages
 	tests/e2e/domains
 	tests/e2e/grid
 	tests/e2e/webservice
