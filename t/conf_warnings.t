@@ -141,27 +141,6 @@ is_deeply([warnings()], []);
 
 
 
-=== urlproxy.conf has no warnings
---- shipped: urlproxy.conf
---- perl
-is_deeply([warnings()], []);
-
-
-
-=== subdomain.conf has no warnings
---- shipped: subdomain.conf urlproxy.conf
---- perl
-is_deeply([warnings()], []);
-
-
-
-=== domainproxy.conf has no warnings
---- shipped: domainproxy.conf
---- perl
-is_deeply([warnings()], []);
-
-
-
 === more kept connections than worker_connections are reported
 --- http
 upstream many { urlproxy_peers; urlproxy_keepalive 300000; }

@@ -157,28 +157,6 @@ is("$object->{status} $object->{tool}", '499 hello');
 
 
 
-=== a request beyond the limit of its tool asks no backend
---- shipped: urlproxy.conf
---- limit: 1
---- http
-include $TEST_NGINX_LOGFORMAT;
-access_log $TEST_NGINX_SERVROOT/logs/requests.json urlproxy_json;
---- redis
-HSET prefix:hello .* http://$TEST_NGINX_OWN_A
---- perl
-my $client  = start_ask('GET /hello/', headers => ['Host: tools.example.org']);
-my $backend = accept_on('A');
-my $object  = object(get_request('/hello/', 'tools.example.org'));
-is("$object->{status} $object->{result} $object->{tool} $object->{tries}", '503 route hello ');
-read_message($backend);
-send_bytes($backend, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
-answer($client);
-ok(eventually { lines('requests.json') > 1 }, 'logged');
-$object = JSON::PP->new->decode(text((lines('requests.json'))[1]));
-is("$object->{status} $object->{result} $object->{upstream_status}", '503 route 503', 'the status of the tool itself');
-
-
-
 === the text format is printable ASCII, and quoted
 --- http
 include $TEST_NGINX_LOGFORMAT;

@@ -37,8 +37,8 @@ my $json = 'Accept: application/json';
 sub object_of { return eval { JSON::PP->new->utf8->decode($_[0]{body}) } // { error => "no JSON: $_[0]{status} " . ($_[0]{body} =~ s/.*<h1>//sr) } }
 
 # curl reads a body of 300 kB from there.
-write_file('/tmp/body', 'x' x 300_000);
-my $large = '@/tmp/body';
+write_file('/run/production/request-body', 'x' x 300_000);
+my $large = '@/run/production/request-body';
 
 # What every page of nginx has, in either format.
 sub has_page {

@@ -13,7 +13,7 @@ is($get->('http://127.0.0.1:8081/list'), '{"hello":{"status":"active"}} 200', 't
 like($get->("http://127.0.0.1:8081$_"), qr/ 200\z/, $_) for qw(/ /metrics /ready /live /api/status /api/routes/hello);
 is($get->("http://$_/list"), ' 000', "not on $_") for '10.0.0.1:8081', '[::1]:8081', '10.0.0.1:8082';
 # The public servers have none of it.
-unlike($get->("https://tools.example.org$_", '--cacert', '/tmp/production/ca.pem', '--connect-to', '::127.0.0.1:'), qr/ 200\z/, "not on port 443: $_")
+unlike($get->("https://tools.example.org$_", '--cacert', '/run/production/ca.pem', '--connect-to', '::127.0.0.1:'), qr/ 200\z/, "not on port 443: $_")
     for qw(/list /api/status /metrics);
 ok($get->('http://127.0.0.1:8082/api/status') =~ /domains.* 200\z/s, 'the domains have their own port');
 

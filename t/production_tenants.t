@@ -4,9 +4,9 @@ use lib 't/lib';
 use Production;
 
 # What an operator may add.
-mkdir '/tmp/production/cache' or die $!;
+mkdir '/run/production/cache' or die $!;
 write_file('/etc/nginx/conf.d/cache.conf', <<'CONF');
-proxy_cache_path /tmp/production/cache keys_zone=pages:1m;
+proxy_cache_path /run/production/cache keys_zone=pages:1m;
 proxy_cache pages;
 proxy_cache_valid 1m;
 CONF
@@ -15,7 +15,7 @@ site('urlproxy', 'domainproxy');
 # Names the cache's answer: each tool counts its requests.
 my $counting = sub {
     my ($name, $address) = @_;
-    my $file = "/tmp/production/count-$name";
+    my $file = "/run/production/count-$name";
     return tool($address, sub {
         my $count = -e $file ? slurp($file) + 1 : 1;
         write_file($file, $count);

@@ -8,7 +8,7 @@ route(hello => tool('10.0.0.2'));
 # What openssl s_client says of one connection; its options follow.
 sub connects {
     my ($host, @options) = @_;
-    my $command = join ' ', map { quotemeta } 'timeout', 60, qw(openssl s_client -connect 127.0.0.1:443 -CAfile /tmp/production/ca.pem -servername), $host, @options;
+    my $command = join ' ', map { quotemeta } 'timeout', 60, qw(openssl s_client -connect 127.0.0.1:443 -CAfile /run/production/ca.pem -servername), $host, @options;
     return `$command </dev/null 2>&1`;
 }
 for my $host ('tools.example.org', 'hello.toolforge.org', 'project.wmcloud.org') {

@@ -15,7 +15,7 @@ sub limits {
     my $asked = $count + 7;
     # Standard error is not buffered: each status comes at once.
     open my $statuses, '-|', 'sh', '-c', 'exec curl "$@" 2>&1', 'curl', qw(-Z --no-progress-meter --parallel-max 300 --parallel-immediate),
-        qw(--max-time 60 --cacert /tmp/production/ca.pem --connect-to ::127.0.0.1: -w), '%{stderr}%{http_code}\n',
+        qw(--max-time 60 --cacert /run/production/ca.pem --connect-to ::127.0.0.1: -w), '%{stderr}%{http_code}\n',
         map { ('-o', '/dev/null', $urls[$_ % @urls]) } 1 .. $asked or die "curl: $!\n";
     my @held;
     my $select = IO::Select->new($busy);

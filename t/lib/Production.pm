@@ -25,11 +25,13 @@ use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+# Of nginx alone.
+our ($workers, %environment) = (2);
 our $timeout = $ENV{PRODUCTION_TIMEOUT} // 60;
 our ($root, $nginx, $module) = (Cwd::getcwd(), $ENV{TEST_NGINX_BINARY} // 'nginx', $ENV{URLPROXY_MODULE} // 'target/release/liburlproxy.so');
 $module = "$root/$module" unless $module =~ m{^/};
-# In here the test's own /tmp, which the workers of nginx can read.
-my $work = '/tmp/production';
+# In the test's own /run. The checkout may be below /tmp.
+my $work = '/run/production';
 my $redis;
 
 enter_namespaces() unless delete $ENV{PRODUCTION_INSIDE};
@@ -44,7 +46,7 @@ sub import {
     no strict 'refs';
     *{"${into}::$_"} = \&{"Production::$_"} for qw(
         access_log add_to ask client_on conf_path eventually error_log fetch fetch_h2 hang_up nginx_version redis reload route serve site
-        slurp statuses stop_redis tool write_file
+        slurp statuses stop_redis tool warnings write_file
     );
 }
 
@@ -62,7 +64,7 @@ sub has_all_users { return slurp('/proc/self/uid_map') !~ /^\s*0\s+[1-9]/ }
 
 # The files and addresses of a machine on which the package is installed. Nothing outside of the namespaces changes.
 sub furnish {
-    run('mount', '-t', 'tmpfs', '-o', 'mode=1777', 'tmp', '/tmp');
+    run('mount', '-t', 'tmpfs', '-o', 'mode=755', 'run', '/run');
     mkdir $work or die "$work: $!\n";
     run('mount', '--rbind', '/etc/nginx', make("$work/host-nginx"));
     run('mount', '-t', 'tmpfs', '-o', 'mode=755', 'etc', '/etc/nginx');
@@ -78,6 +80,8 @@ sub furnish {
     chmod 0777, '/var/lib/urlproxy';
     add_directory('/var', 'www');
     File::Path::make_path('/var/www/html');
+    run('mount', '-t', 'tmpfs', '-o', 'mode=755', 'log', '/var/log');
+    mkdir '/var/log/nginx';
     certificates();
 
     run('ip', 'link', 'set', 'lo', 'up');
@@ -128,11 +132,12 @@ sub site {
     # As Debian's, with what docs/install.md asks for.
     write_file('/etc/nginx/nginx.conf', <<"CONF");
 $user
-worker_processes 2;
+worker_processes $workers;
 worker_rlimit_nofile $files;
 pid $work/nginx.pid;
 error_log $work/error.log info;
 load_module $module;
+@{[map { "env $_;" } sort keys %environment]}
 events { worker_connections $connections; }
 http {
     sendfile on;
@@ -148,14 +153,18 @@ http {
     include /etc/nginx/conf.d/*.conf;
 }
 CONF
-    my $said = `$nginx -t -c /etc/nginx/nginx.conf -e $work/test.log 2>&1`;
-    die $said if $?;
-    # The last is about the number of files.
-    is(join('', grep { !/worker_rlimit_nofile|open file resource limit/ } $said =~ /^.*\[(?:warn|alert|emerg)\].*\n/mg), '', "nginx -t: @mains");
+    is(warnings(), '', "nginx -t: @mains");
     chmod 0755, $work;
     # It repeats there what is in the log.
-    spawn(sub { open STDERR, '>', '/dev/null'; exec $nginx, '-c', '/etc/nginx/nginx.conf', '-e', "$work/error.log", '-g', 'daemon off;' or die "$nginx: $!\n" });
+    spawn(sub { %ENV = (%ENV, %environment); open STDERR, '>', '/dev/null'; exec $nginx, '-c', '/etc/nginx/nginx.conf', '-e', "$work/error.log", '-g', 'daemon off;' or die "$nginx: $!\n" });
     eventually(sub { -s "$work/nginx.pid" && is_open('127.0.0.1', 80) }) or die "nginx did not start:\n" . error_log();
+}
+
+# What `nginx -t` has to say, apart from the number of files, which is the machine's.
+sub warnings {
+    my $said = `$nginx -t -c /etc/nginx/nginx.conf -e $work/test.log 2>&1`;
+    die $said if $?;
+    return join '', grep { !/worker_rlimit_nofile|open file resource limit/ } $said =~ /^.*\[(?:warn|alert|emerg)\].*\n/mg;
 }
 
 sub start_redis {

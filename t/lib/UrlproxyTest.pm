@@ -7,8 +7,6 @@
 #   table, upstream, http, server, location
 #             lines added to that part of the canned configuration; http_config or config replaces all of it
 #   pass      the argument of the canned location's proxy_pass, instead of http://tools
-#   shipped   files of nginx-conf/ instead of the canned configuration, for every Host but localhost, with `server` and
-#             `location` added to their servers and to their `location /`, and limit_conn at `limit`
 #   requests  one per line: a URI, or http://host/path for another Host, then the expected result, see `answered` below
 #   perl      code that runs while nginx is running
 #   refused   nginx must not start, and log exactly this error
@@ -60,7 +58,7 @@ export_address("DEAD_$_", $dead{$_}) for keys %dead;
 my %sections = map { $_ => 1 } qw(
     redis table upstream http server location pass requests perl refused
     config error_code error_log http_config main_config no_error_log raw_request request response_body response_body_like
-    response_headers timeout user_files shipped limit
+    response_headers timeout user_files
 );
 sub own_sections { $sections{$_} = 1 for @_ }
 
@@ -81,10 +79,6 @@ add_block_preprocessor(sub {
         export_address("OWN_$name", $own{$name});
     }
     load_routes($block->redis);
-    if (defined $block->shipped) {
-        $block->set_value(http_config => shipped_http($block));
-        $block->set_value(config      => 'location = /up { return 204; }');
-    }
     # nginx writes the same lines to its log.
     $block->set_value(suppress_stderr => 1);
     $block->set_value(http_config => canned_http($block)) unless defined $block->http_config;
@@ -168,29 +162,6 @@ location / {
 location = /list { urlproxy_list tools; }
 location = /up { return 204; }
 CONF
-}
-
-# The shipped files, changed only in their listening sockets, the addresses of Redis and the backends, and additions of the block.
-sub shipped_http {
-    my ($block) = @_;
-    my ($http, $server, $location) = map { $block->$_ // '' } qw(http server location);
-    my $listen = 'listen ' . server_port_for_client();
-    for my $name (split ' ', $block->shipped) {
-        open my $file, '<', "nginx-conf/$name" or die "$name: $!\n";
-        my $text = join '', <$file>;
-        $text =~ s/^( *)location \/ \{\n/$1$server\n$1location \/ {\n$location\n/gm or die "$name has no location /\n";
-        $text =~ s/\blisten 127\.0\.0\.1:8081;/$listen; server_name list;/;
-        $text =~ s/\blisten 80\b/$listen/g or die "$name does not listen\n";
-        $text =~ s{redis://127\.0\.0\.1:6379/}{redis://127.0.0.1:$ENV{TEST_NGINX_REDIS_PORT}/};
-        $text =~ s{^ *snapshot .*}{}m;
-        $text =~ s{^( *allow_backend )}{${1}127.0.0.0/8 }m or !($text =~ /^urlproxy_table/m) or die "$name has no allow_backend\n";
-        if (defined $block->limit) {
-            my ($limit) = $block->limit =~ /(\d+)/;
-            $text =~ s/^( *limit_conn +\w+) \d+;/$1 $limit;/gm or die "$name has no limit_conn\n";
-        }
-        $http .= $text;
-    }
-    return $http;
 }
 
 # Expands $TEST_NGINX_... in a text, as Test::Nginx does in configurations.
