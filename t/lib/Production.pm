@@ -25,6 +25,8 @@ use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+# Of nginx alone.
+our ($workers, %environment) = (2);
 our $timeout = $ENV{PRODUCTION_TIMEOUT} // 60;
 our ($root, $nginx, $module) = (Cwd::getcwd(), $ENV{TEST_NGINX_BINARY} // 'nginx', $ENV{URLPROXY_MODULE} // 'target/release/liburlproxy.so');
 $module = "$root/$module" unless $module =~ m{^/};
@@ -128,11 +130,12 @@ sub site {
     # As Debian's, with what docs/install.md asks for.
     write_file('/etc/nginx/nginx.conf', <<"CONF");
 $user
-worker_processes 2;
+worker_processes $workers;
 worker_rlimit_nofile $files;
 pid $work/nginx.pid;
 error_log $work/error.log info;
 load_module $module;
+@{[map { "env $_;" } sort keys %environment]}
 events { worker_connections $connections; }
 http {
     sendfile on;
@@ -154,7 +157,7 @@ CONF
     is(join('', grep { !/worker_rlimit_nofile|open file resource limit/ } $said =~ /^.*\[(?:warn|alert|emerg)\].*\n/mg), '', "nginx -t: @mains");
     chmod 0755, $work;
     # It repeats there what is in the log.
-    spawn(sub { open STDERR, '>', '/dev/null'; exec $nginx, '-c', '/etc/nginx/nginx.conf', '-e', "$work/error.log", '-g', 'daemon off;' or die "$nginx: $!\n" });
+    spawn(sub { %ENV = (%ENV, %environment); open STDERR, '>', '/dev/null'; exec $nginx, '-c', '/etc/nginx/nginx.conf', '-e', "$work/error.log", '-g', 'daemon off;' or die "$nginx: $!\n" });
     eventually(sub { -s "$work/nginx.pid" && is_open('127.0.0.1', 80) }) or die "nginx did not start:\n" . error_log();
 }
 
