@@ -112,7 +112,9 @@ for my $line ("\x16\x03\x01", 'GET / HTTP/9.9', "GET / HTTP/1.1\r\nHost: a/b", '
     my $answer = ask('tools.example.org', "$line\r\n\r\n");
     like("$answer->{status} $answer->{body}", qr/^(?:400|431|505) .*<h1>Bad request/s, 'no valid request: ' . substr $line, 0, 30);
 }
-is(fetch('http://tools.example.org:443/', curl => ['--connect-to', '::127.0.0.1:443'])->{status}, 400, 'HTTP to port 443');
+my $plain = fetch('http://tools.example.org:443/', headers => [$json]);
+is($plain->{status}, 400, 'HTTP to port 443');
+is(object_of($plain)->{error}, 'bad_request', 'HTTP to port 443: page');
 
 # Every method, with bodies that nginx does not read, and the connection stays usable.
 for my $method (qw(GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND)) {
