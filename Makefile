@@ -13,7 +13,7 @@ MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/tar
 # The demo's tool is not built for release, which would add the tests' dependencies to the shipped build.
 BUILD_ALL := cargo build --release && cargo build --example demo_tool
 
-.PHONY: help setup build run test soak e2e lint bench bench-peers fuzz memcheck clean
+.PHONY: help setup build run test soak e2e deb lint bench bench-peers fuzz memcheck clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,11 +52,13 @@ soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,
 	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a real Grid Engine, a real Kubernetes API server
-	.ci/setup e2e
+e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium, the domain API, a real Grid Engine, a real Kubernetes API server, the Debian packages
+	.ci/setup e2e deb
 	$(BUILD_ALL)
+	packaging/deb
 	$(MAKE) run ARGS=--once
 	tests/e2e/dashboard
+	tests/e2e/error-pages
 	tests/e2e/domains
 	tests/e2e/grid
 	tests/e2e/webservice
@@ -64,6 +66,12 @@ e2e: ## run end to end: the demo, the dashboard in Chromium, the domain API, a r
 	tests/e2e/monitor
 	tests/e2e/kube
 	tests/e2e/webservice-kube
+	tests/e2e/packages
+
+deb: ## make Debian packages for this release of Debian and its nginx, in target/deb/; REVISION=2 makes a second edition
+	.ci/setup deb
+	cargo build --release
+	packaging/deb
 
 lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck if installed
 	.ci/setup build
@@ -73,7 +81,7 @@ lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck 
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --no-default-features
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny not installed: skipped'; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches examples t tests); else echo 'shellcheck not installed: skipped'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches examples packaging t tests); else echo 'shellcheck not installed: skipped'; fi
 
 bench: ## measure: requests beside other proxies, instructions per request, the table, propagation from Redis, the daemons
 	.ci/setup bench

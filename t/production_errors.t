@@ -16,26 +16,29 @@ urlproxy_table cold {
 }
 server {
     include urlproxy/snippets/listen-tls.conf;
-    server_name cold.example;
+    server_name cold.wmcloud.org;
     ssl_certificate      /etc/nginx/tls/tools.example.org.pem;
     ssl_certificate_key  /etc/nginx/tls/tools.example.org.key;
     include urlproxy/snippets/server.conf;
-    client_max_body_size 1k;
-    location / { urlproxy cold path; proxy_pass https://tools; include urlproxy/snippets/proxy.conf; }
+    location / { client_max_body_size 1k; urlproxy cold path; proxy_pass https://tools; include urlproxy/snippets/proxy.conf; }
     location = /500 { return 500; }
     location = /503 { return 503; }
     location = /508 { return 508; }
     location /nowhere/ { root /nowhere; }
 }
 CONF
-site('urlproxy', 'domainproxy', 'proxymanager');
+site('urlproxy', 'domainproxy');
 
 my $dead = IO::Socket::INET->new(LocalAddr => '10.0.0.9', LocalPort => 0, Proto => 'tcp') or die "10.0.0.9: $!\n";
 route(down => '10.0.0.9:' . $dead->sockport);
-route('down.example' => '10.0.0.9:' . $dead->sockport);
+route('down.wmcloud.org' => '10.0.0.9:' . $dead->sockport);
 
 my $json = 'Accept: application/json';
-sub object_of { return eval { JSON::PP->new->utf8->decode($_[0]{body}) } // { error => "no JSON: $_[0]{status} $_[0]{body}" } }
+sub object_of { return eval { JSON::PP->new->utf8->decode($_[0]{body}) } // { error => "no JSON: $_[0]{status} " . ($_[0]{body} =~ s/.*<h1>//sr) } }
+
+# curl reads a body of 300 kB from there.
+write_file('/tmp/body', 'x' x 300_000);
+my $large = '@/tmp/body';
 
 # What every page of nginx has, in either format.
 sub has_page {
@@ -69,7 +72,7 @@ sub check {
     my ($title, $message) = @{ object_of($answer) }{qw(title message)};
     for my $part ("<title>$title</title>", "<h1>$title</h1>", "Error $status", "<p>$message</p>", "<bdi>$name</bdi>", '<html lang="en">',
         '<meta name="robots" content="noindex">', '<meta name="viewport"') {
-        like($html->{body}, qr/\Q$part/, "$error: $part");
+        ok(index($html->{body}, $part) >= 0, "$error: $part");
     }
     is($pages{$error} // $title, $title, "$error: one title");
     $pages{$error} = $title;
@@ -79,23 +82,23 @@ sub check {
 # Each kind.
 like(check('https://tools.example.org/nix/', 503, 'no_such_tool', tool => 'nix'), qr/webservice start\b/, 'what its maintainer can do');
 check('https://nix.toolforge.org/', 503, 'no_such_tool', tool => 'nix');
-check('https://tools.example.org/', 503, 'no_such_tool', tool => 'admin');
-unlike(check('https://nix.example/', 404, 'no_such_site', host => 'nix.example'), qr/webservice/, 'no advice for tools');
+check('https://tools.example.org/', 503, 'no_such_site', host => 'tools.example.org');
+unlike(check('https://nix.wmcloud.org/', 404, 'no_such_site', host => 'nix.wmcloud.org'), qr/webservice/, 'no advice for tools');
 like(check('https://tools.example.org/down/x?y', 502, 'tool_down', tool => 'down'),
     qr/webservice status.*webservice logs.*error\.log.*webservice restart/s, 'what its maintainer can do');
 check('https://down.toolforge.org/', 502, 'tool_down', tool => 'down');
-like(check('https://down.example/', 502, 'site_down', host => 'down.example'), qr/firewall/, 'what its maintainer can do');
-check('https://cold.example/hello/', 503, 'not_ready', tool => 'hello', retry_after => 1);
+like(check('https://down.wmcloud.org/', 502, 'site_down', host => 'down.wmcloud.org'), qr/firewall/, 'what its maintainer can do');
+check('https://cold.wmcloud.org/hello/', 503, 'not_ready', tool => 'hello', retry_after => 1);
 check('https://tools.example.org/nix/', 403, 'no_user_agent', host => 'tools.example.org', headers => ['User-Agent:']);
 add_to('lists/banned-agents.conf', '"~*badcrawler" agent;');
 reload();
 check('https://tools.example.org/down/', 403, 'forbidden', host => 'tools.example.org', headers => ['User-Agent: BadCrawler/1']);
-check('https://cold.example/500', 500, 'technical', host => 'cold.example');
-check('https://cold.example/503', 503, 'technical', host => 'cold.example');
-check('https://cold.example/508', 508, 'loop', host => 'cold.example');
-check('https://cold.example/nowhere/x', 404, 'not_found', host => 'cold.example');
-check('https://cold.example/hello/', 413, 'too_large', host => 'cold.example', body => 'x' x 2048);
-check('https://cold.example/hello/', 405, 'bad_request', host => 'cold.example', method => 'TRACE');
+check('https://cold.wmcloud.org/500', 500, 'technical', host => 'cold.wmcloud.org');
+check('https://cold.wmcloud.org/503', 503, 'technical', host => 'cold.wmcloud.org');
+check('https://cold.wmcloud.org/508', 508, 'loop', host => 'cold.wmcloud.org');
+check('https://cold.wmcloud.org/nowhere/x', 404, 'not_found', host => 'cold.wmcloud.org');
+check('https://cold.wmcloud.org/hello/', 413, 'too_large', host => 'cold.wmcloud.org', body => 'x' x 2048);
+check('https://cold.wmcloud.org/hello/', 405, 'bad_request', host => 'cold.wmcloud.org', method => 'TRACE');
 
 # nginx answers before it has read the headers of these requests, so they get HTML, from the default server.
 for (['/%', 400, 'Bad request'], ['/' . 'x' x 40000, 414, 'Address too long']) {
@@ -114,7 +117,7 @@ is(fetch('http://tools.example.org:443/', curl => ['--connect-to', '::127.0.0.1:
 for my $method (qw(GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND)) {
     for (['nix', 503], ['down', 502]) {
         my ($tool, $status) = @$_;
-        my @body = $method =~ /^P/ ? (body => 'x' x 300_000) : ();
+        my @body = $method =~ /^P/ ? (body => $large) : ();
         for my $http ('--http1.1', '--http2') {
             my $answer = fetch("https://tools.example.org/$tool/", method => $method, headers => [$json], http => $http, @body);
             is($answer->{status}, $status, "$method $tool $http");
@@ -155,7 +158,7 @@ ROWS
     like(fetch('https://tools.example.org/nix/', headers => ["Accept: $accept"])->{headers}{'content-type'}, qr{/$format\b}, "Accept: $accept");
 }
 like(fetch('https://tools.example.org/nix/', headers => ['Accept:'])->{headers}{'content-type'}, qr{/html\b}, 'no Accept');
-like(fetch('https://tools.example.org/nix/', headers => ['Accept: ' . 'a/b,' x 7000 . $_])->{headers}{'content-type'}, qr{/\Q$_\E\b}, "a long Accept, $_")
+like(fetch('https://tools.example.org/nix/', headers => ['Accept: ' . 'a/b,' x 1900 . $_])->{headers}{'content-type'}, qr{^\Q$_\E\b}, "a long Accept, $_")
     for qw(application/json text/html);
 
 # The errors of a tool, as it sends them.
@@ -170,15 +173,15 @@ for my $status (400, 403, 404, 410, 429, 500, 502, 503, 504, 508) {
         my $answer = fetch("https://tools.example.org/own$status/", method => $method, headers => [$json]);
         is("$answer->{status} $answer->{body}", "$status $text", "$method: the tool's own $status");
         is(join(' ', map { $answer->{headers}{$_} // '-' } qw(cache-control retry-after content-security-policy x-robots-tag vary)),
-            'max-age=7 77 - - Accept-Encoding', "$method: the headers of its $status");
+            'max-age=7 77 - - -', "$method: the headers of its $status");
     }
 }
 route(jump => tool('10.0.0.3', sub { "HTTP/1.1 200 OK\r\nX-Accel-Redirect: /.well-known/urlproxy/error/robots.txt\r\nContent-Length: 4\r\n\r\nmine" }));
 is(fetch('https://tools.example.org/jump/')->{body}, 'mine', 'a tool cannot send a client to the internal location');
 
 # Nor can a client.
-for my $path (qw(page.html page.json robots.txt favicon.ico ../error/page.html ../../../../etc/passwd %2e%2e/%2e%2e/passwd x/), '') {
-    for my $host (qw(tools.example.org hello.toolforge.org nix.example)) {
+for my $path (qw(page.html page.json robots.txt favicon.ico ../error/page.html %2e%2e/error/page.json x/), '') {
+    for my $host (qw(tools.example.org hello.toolforge.org nix.wmcloud.org)) {
         for my $method (qw(GET POST)) {
             my $answer = fetch("https://$host/.well-known/urlproxy/error/$path", method => $method, headers => [$json]);
             like(object_of($answer)->{error}, qr/^(?:not_found|no_such_tool|no_such_site|bad_request)$/, "$method $host $path");
@@ -196,15 +199,15 @@ $conf =~ s/^( *)limit_req .*\n//m or die 'no limit_req';
 write_file(conf_path('urlproxy'), $conf);
 reload();
 fetch('https://nix.toolforge.org/') for 1 .. 3;
-check('https://nix.toolforge.org/', 429, 'rate_limited', tool => 'nix', retry_after => 10);
-is(fetch('https://nix.toolforge.org/', method => 'POST', body => 'x' x 300_000)->{status}, 429, 'POST');
+check('https://nix.toolforge.org/', 429, 'rate_limited', host => 'nix.toolforge.org', retry_after => 10);
+is(fetch('https://nix.toolforge.org/', method => 'POST', body => $large)->{status}, 429, 'POST');
 my $listener = serve('10.0.0.4');
 route(busy => '10.0.0.4:' . $listener->sockport);
 my ($in, $out) = client_on('tools.example.org');
 syswrite $out, "GET /busy/ HTTP/1.1\r\nHost: tools.example.org\r\nUser-Agent: t\r\n\r\n";
 my $waiting = $listener->accept or die "the tool got no request\n";
 check('https://tools.example.org/busy/', 503, 'too_many_requests', tool => 'busy', retry_after => 1);
-is(fetch('https://tools.example.org/busy/', method => 'POST', body => 'x' x 300_000)->{status}, 503, 'POST');
+is(fetch('https://tools.example.org/busy/', method => 'POST', body => $large)->{status}, 503, 'POST');
 close $_ for $waiting, $in, $out;
 
 # No two kinds look alike.

@@ -276,7 +276,9 @@ impl Site {
         let (account, uid) = (&self.account, self.uid);
         let accounts = fs::read_to_string("/etc/passwd").expect("accounts");
         let line = format!("{account}:x:{uid}:{uid}::{}:/bin/sh\n", home.display());
-        fs::write(self.path("passwd"), accounts + &line).expect("written");
+        // Commands that run already have the former file as /etc/passwd, so it stays complete.
+        fs::write(self.path("passwd.new"), accounts + &line).expect("written");
+        fs::rename(self.path("passwd.new"), self.path("passwd")).expect("renamed");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", AS_TOOL, "sh"]).arg(self.dir.path()).arg(self.uid.to_string());
         command.arg(env!("CARGO_BIN_EXE_webservice"));
