@@ -42,6 +42,8 @@ my @names = (
     $nowhere->("a\xef\xbb\xbfb"),
     $nowhere->("\xff\xfe"),
     $nowhere->("\xc0\xbc"),
+    $nowhere->("\xe0\x80\xbc"),
+    $nowhere->("\xf0\x80\x80\xbc"),
     $nowhere->("\xed\xa0\x80"),
     $nowhere->("\xf4\x90\x80\x80"),
     $nowhere->("a\xe2\x82"),

@@ -27,11 +27,11 @@ server {
     location /nowhere/ { root /nowhere; }
 }
 CONF
-site('urlproxy', 'domainproxy', 'proxymanager');
+site('urlproxy', 'domainproxy');
 
 my $dead = IO::Socket::INET->new(LocalAddr => '10.0.0.9', LocalPort => 0, Proto => 'tcp') or die "10.0.0.9: $!\n";
 route(down => '10.0.0.9:' . $dead->sockport);
-route('down.wmcloud.org' => '10.0.0.9:' . $dead->sockport);
+route($_ => '10.0.0.9:' . $dead->sockport) for 'down.wmcloud.org', '*.down.wmcloud.org';
 
 my $json = 'Accept: application/json';
 sub object_of { return eval { JSON::PP->new->utf8->decode($_[0]{body}) } // { error => "no JSON: $_[0]{status} " . ($_[0]{body} =~ s/.*<h1>//sr) } }
@@ -88,6 +88,7 @@ like(check('https://tools.example.org/down/x?y', 502, 'tool_down', tool => 'down
     qr/webservice status.*webservice logs.*error\.log.*webservice restart/s, 'what its maintainer can do');
 check('https://down.toolforge.org/', 502, 'tool_down', tool => 'down');
 like(check('https://down.wmcloud.org/', 502, 'site_down', host => 'down.wmcloud.org'), qr/firewall/, 'what its maintainer can do');
+check('https://any.down.wmcloud.org/', 502, 'site_down', host => 'any.down.wmcloud.org', curl => ['--insecure']);
 check('https://cold.wmcloud.org/hello/', 503, 'not_ready', tool => 'hello', retry_after => 1);
 check('https://tools.example.org/nix/', 403, 'no_user_agent', host => 'tools.example.org', headers => ['User-Agent:']);
 add_to('lists/banned-agents.conf', '"~*badcrawler" agent;');
@@ -213,6 +214,21 @@ close $_ for $waiting, $in, $out;
 # No two kinds look alike.
 my %kinds = reverse %pages;
 is(keys %kinds, keys %pages, 'each kind has a title of its own');
+
+# A design of the operator's own, as in docs/operations.md.
+my $snippet = '/etc/nginx/urlproxy/snippets/error-pages.conf';
+write_file($snippet, slurp($snippet) =~ s{alias +/usr/share/urlproxy/error/;}{alias /etc/nginx/error/;}r);
+mkdir '/etc/nginx/error';
+write_file('/etc/nginx/error/page.html', '<h1>Mine: <!--# echo var="urlproxy_error" --></h1>');
+reload();
+is(fetch('https://cold.wmcloud.org/500')->{body}, '<h1>Mine: technical</h1>', 'the page of another directory');
+write_file('/etc/nginx/error/page.html', '<h1>Ours: <!--# echo var="urlproxy_error" --></h1>');
+is(fetch('https://cold.wmcloud.org/500')->{body}, '<h1>Ours: technical</h1>', 'changes need no reload');
+unlink '/etc/nginx/error/page.html';
+for my $path ('/500', '/hello/') {
+    my $answer = fetch("https://cold.wmcloud.org$path", method => 'POST', body => $large);
+    is("$answer->{status} $answer->{body}", $path eq '/500' ? "500 Technical problem\n" : "503 Starting up\n", "without its file, $path keeps its status");
+}
 
 # The other files of the directory.
 my $icon = slurp('/usr/share/urlproxy/error/favicon.ico');

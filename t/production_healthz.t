@@ -2,7 +2,7 @@
 use lib 't/lib';
 use Production;
 
-site('urlproxy', 'domainproxy', 'proxymanager');
+site('urlproxy', 'domainproxy');
 my @urls = ((map { ("http://$_", "https://$_") } 'tools.example.org', 'hello.toolforge.org', 'project.wmcloud.org'), 'http://127.0.0.1', 'http://[::1]');
 my $answers = sub {
     my ($when) = @_;

@@ -25,7 +25,7 @@ use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our $timeout = 60;
+our $timeout = $ENV{PRODUCTION_TIMEOUT} // 60;
 our ($root, $nginx, $module) = (Cwd::getcwd(), $ENV{TEST_NGINX_BINARY} // 'nginx', $ENV{URLPROXY_MODULE} // 'target/release/liburlproxy.so');
 $module = "$root/$module" unless $module =~ m{^/};
 # In here the test's own /tmp, which the workers of nginx can read.
@@ -43,7 +43,7 @@ sub import {
     Test::More->export_to_level(1);
     no strict 'refs';
     *{"${into}::$_"} = \&{"Production::$_"} for qw(
-        access_log add_to ask client_on conf_path eventually error_log fetch fetch_h2 nginx_version redis reload route serve site
+        access_log add_to ask client_on conf_path eventually error_log fetch fetch_h2 hang_up nginx_version redis reload route serve site
         slurp statuses stop_redis tool write_file
     );
 }
@@ -84,6 +84,7 @@ sub furnish {
     # Every address of these networks: tools, and clients for whom documentation networks stand.
     run('ip', 'route', 'add', 'local', $_, 'dev', 'lo') for qw(10.0.0.0/16 192.0.2.0/24 198.51.100.0/24);
     run('ip', '-6', 'route', 'add', 'local', '2001:db8::/32', 'dev', 'lo');
+    write_file('/proc/sys/net/ipv6/ip_nonlocal_bind', 1);
 }
 
 # Adds a directory below one that belongs to the host: a new file system with links to all that the host has there.
@@ -102,7 +103,7 @@ sub add_directory {
 # One certificate for all names, at every path that the shipped files name.
 sub certificates {
     my @paths = map { slurp($_) =~ m{^\s*ssl_certificate(?:_key)?\s+(\S+);}mg } glob "$root/nginx-conf/*.conf";
-    my $names = join ',', map { "DNS:$_" } qw(tools.example.org toolforge.org *.toolforge.org wmcloud.org *.wmcloud.org *.wmflabs.org *.example);
+    my $names = join ',', map { "DNS:$_" } qw(tools.example.org toolforge.org *.toolforge.org wmcloud.org *.wmcloud.org *.wmflabs.org *.example.net *.busy.example.net);
     run('openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=production',
         '-addext', "subjectAltName=$names", '-keyout', "$work/key.pem", '-out', "$work/ca.pem");
     for my $path (@paths) {
@@ -110,15 +111,16 @@ sub certificates {
     }
 }
 
-# Starts Redis and nginx with these main files in conf.d. `nginx => ...` adds lines to `http` of nginx.conf before them.
+# Starts Redis and nginx with these main files in conf.d; proxymanager.conf comes with urlproxy.conf.
 sub site {
     my (@mains) = @_;
+    push @mains, 'proxymanager' if grep({ $_ eq 'urlproxy' } @mains) && !grep { $_ eq 'proxymanager' } @mains;
     start_redis();
     for my $main (@mains) {
         my $to = $main eq 'logformat' ? '00-urlproxy-logformat' : $main;
         run('cp', "$root/nginx-conf/$main.conf", "/etc/nginx/conf.d/$to.conf");
     }
-    my @temp = map { "${_}_temp_path $work/temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
+    my @temp  = map { "${_}_temp_path $work/temp_$_;" } qw(client_body proxy fastcgi uwsgi scgi);
     my $user = $is_mapped ? 'user root;' : 'user www-data;';
     # A container may allow fewer files.
     my ($files) = sort { $a <=> $b } 32768, slurp('/proc/self/limits') =~ /^Max open files\s+\d+\s+(\d+)/m;
@@ -147,6 +149,7 @@ http {
 }
 CONF
     my $said = `$nginx -t -c /etc/nginx/nginx.conf -e $work/test.log 2>&1`;
+    die $said if $?;
     # The last is about the number of files.
     is(join('', grep { !/worker_rlimit_nofile|open file resource limit/ } $said =~ /^.*\[(?:warn|alert|emerg)\].*\n/mg), '', "nginx -t: @mains");
     chmod 0755, $work;
@@ -208,7 +211,7 @@ sub route {
     $backend = "http://$backend" unless $backend =~ m{://};
     my $is_domain = $name =~ /\./;
     $is_domain ? redis('SADD', "frontend:$name", $backend) : redis('HSET', "prefix:$name", $pattern // '.*', $backend);
-    my $path = $is_domain ? "8082/api/routes/$name?kind=domain" : "8081/api/routes/$name";
+    my $path = $is_domain ? '8082/api/explain?uri=/&host=' . $name =~ s/^\*/any/r : "8081/api/routes/$name";
     eventually(sub { ask_admin($path) =~ /\Q$backend\E/ }) or die "no route for $name: " . ask_admin($path);
 }
 
@@ -293,7 +296,10 @@ sub fetch {
     push @options, '--interface', $from if defined $from;
     push @options, $method eq 'HEAD' ? '--head' : ('-X', $method) if defined $method;
     push @options, map { ('-H', $_) } @$headers;
-    push @options, '--data-binary', $body if defined $body;
+    if (defined $body) {
+        write_file("$work/body", $body);
+        push @options, '--data-binary', "\@$work/body";
+    }
     open my $out, '-|', 'curl', '-s', '-i', '--globoff', '--path-as-is', $version, '--max-time', $timeout, '--cacert', "$work/ca.pem",
         '--connect-to', "::$to:", @options, $url or die "curl: $!\n";
     my $text = do { local $/; <$out> } // '';
@@ -323,18 +329,24 @@ sub statuses {
     open my $out, '-|', 'curl', '-s', '--max-time', $timeout, '--cacert', "$work/ca.pem", '--connect-to', "::$to:", '-w', '%{http_code}\n',
         '-o', '/dev/null', @options, "$url?[1-$count]" or die "curl: $!\n";
     my %count;
-    while (<$out>) { chomp; $count{$_}++ }
+    while (my $line = <$out>) { $count{ 0 + $line }++ }
     close $out;
     return \%count;
 }
 
-# A TLS connection to nginx as a pair of handles (in, out), for requests that no client would send; TLS by openssl s_client.
+# A TLS connection to nginx, for requests that no client would send: two handles and the process for `hang_up`.
 sub client_on {
     my ($host) = @_;
-    my $pid = IPC::Open2::open2(my $in, my $out, 'openssl', 's_client', '-quiet', '-verify_quiet', '-connect', '127.0.0.1:443', '-servername', $host,
+    my $pid = IPC::Open2::open2(my $in, my $out, 'sh', '-c', 'exec openssl s_client "$@" 2>/dev/null', 's_client', '-quiet', '-verify_quiet', '-connect', '127.0.0.1:443', '-servername', $host,
         '-CAfile', "$work/ca.pem");
     binmode $_ for $in, $out;
     return ($in, $out, $pid);
+}
+
+sub hang_up {
+    my ($pid) = @_;
+    kill 'TERM', $pid;
+    waitpid $pid, 0;
 }
 
 # A raw request: its bytes, then the response until nginx closes.
@@ -345,9 +357,10 @@ sub ask {
     my $text = '';
     while (IO::Select->new($in)->can_read($timeout)) {
         sysread($in, $text, 65536, length $text) or last;
+        # nginx lingers before it closes.
+        last if $text =~ /\r\n\r\n/ && $text =~ /\r\n0\r\n\r\n\z/;
     }
-    close $out;
-    waitpid $pid, 0;
+    hang_up($pid);
     return parse($text);
 }
 

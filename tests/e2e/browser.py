@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Drives a headless Chromium by lines on standard input; each answer is one line, `ok`, `ok VALUE` or `error WHY`.
 
+    browser.py DIRECTORY-FOR-PICTURES [OPTION-OF-CHROMIUM...]
+
 The words of a line are separated by the character US (0x1f). SELECTOR is CSS; waits last up to a minute.
 
     open URL                       loads a page
@@ -78,11 +80,11 @@ class Failed(Exception):
 
 
 class Browser:
-    def __init__(self, screenshots):
+    def __init__(self, screenshots, *more_arguments):
         self.screenshots = screenshots
-        self.profile = tempfile.TemporaryDirectory(prefix="dashboard-", ignore_cleanup_errors=True)
+        self.profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         options = webdriver.ChromeOptions()
-        for argument in [*ARGUMENTS, f"--user-data-dir={self.profile.name}"]:
+        for argument in [*ARGUMENTS, *more_arguments, f"--user-data-dir={self.profile.name}"]:
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.chrome = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
@@ -193,7 +195,7 @@ class Browser:
 
 
 def main():
-    browser = Browser(sys.argv[1])
+    browser = Browser(*sys.argv[1:])
     try:
         print("ok", flush=True)
         for line in sys.stdin:
