@@ -71,8 +71,8 @@ YAML
     printf '%s\n' 'URLPROXY_REDIS=redis://redis.example.org:6379/0' \
         'INVISIBLE_UNICORN_ARGS=--listen 127.0.0.1:5668 --allow-backend 10.0.0.0/8 --metrics-listen 127.0.0.1:9284' |
         write /etc/urlproxy/invisible-unicorn.env 600
-    say 'WEBSERVICEMONITOR_ARGS=--project tools --distribution bookworm --list-url http://HOST:8081/list --metrics-listen 127.0.0.1:9285 --interval 1s' |
-        write /etc/urlproxy/webservicemonitor.env 600
+    say 'WEBSERVICEMONITOR_ARGS=--project tools --distribution bookworm --list-url http://HOST:8081/list --interval 1s' \
+        '--metrics-listen 127.0.0.1:9285' | write /etc/urlproxy/webservicemonitor.env 600
     say "$exec_host" | write /etc/active-proxy
 }
 
@@ -185,7 +185,9 @@ serves() { # DAEMON: a single attempt, as Type=notify promises
 uid_of() { inside stat -c %u "/proc/$(property "$1" MainPID)"; }  # DAEMON
 user_of() { inside stat -c %U "/proc/$(property "$1" MainPID)"; } # DAEMON
 
-open_files() { inside cat "/proc/$1/limits" | awk -v field="$2" '/^Max open files/ { print $field }'; } # PID 4|5: the soft or the hard limit
+open_files() { # PID 4|5: the soft or the hard limit
+    inside cat "/proc/$1/limits" | awk -v field="$2" '/^Max open files/ { print $field }'
+}
 
 declare -A pid_of=()
 remember_pids() {
@@ -199,6 +201,7 @@ is_replaced() { # DAEMON: since remember_pids
 }
 # Not a cursor: journalctl 252 may skip the unit's first line after one.
 mark_journal() { marked=@$EPOCHREALTIME; }
+is_kept() { [[ $(property "$1" MainPID) == "${pid_of[$1]}" ]]; } # DAEMON: since remember_pids
 logs() { journal "$1" --since "$marked" | grep -F -- "$2" >/dev/null; } # DAEMON TEXT: since mark_journal
 
 options_of() { # DAEMON: the file with them
