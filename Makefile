@@ -52,7 +52,7 @@ soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,
 	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium, the domain API, a real Grid Engine, a real Kubernetes API server, the Debian packages
+e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium, the domain API, a real Grid Engine, a real Kubernetes API server, the Debian packages under systemd, the containers
 	.ci/setup e2e deb
 	$(BUILD_ALL)
 	packaging/deb
@@ -67,6 +67,8 @@ e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium,
 	tests/e2e/kube
 	tests/e2e/webservice-kube
 	tests/e2e/packages
+	tests/e2e/systemd
+	tests/e2e/compose
 
 deb: ## make Debian packages for this release of Debian and its nginx, in target/deb/; REVISION=2 makes a second edition
 	.ci/setup deb

@@ -232,6 +232,23 @@ is("$answer->{status} $answer->{headers}{'retry-after'} $answer->{headers}{'x-ur
 
 
 
+=== no redirect while the old name may have a route
+--- redis eval
+[
+    [qw(ACL SETUSER new_alone reset on >secret ~frontend:*.wmcloud.org +@all)],
+    [qw(SADD frontend:new.wmcloud.org), "http://$ENV{TEST_NGINX_TOOL_A}"],
+    [qw(SADD frontend:new.wmflabs.org), "http://$ENV{TEST_NGINX_TOOL_B}"],
+]
+--- table
+redis redis://new_alone:secret@127.0.0.1:$TEST_NGINX_REDIS_PORT/0;
+--- requests
+http://new.wmcloud.org/  200  a
+http://new.wmflabs.org/  503  -  location=  result=unready
+--- error_log
+urlproxy: route rejected: the Redis user may not read the key, domain="new.wmflabs.org"
+
+
+
 === subrequests are not redirected
 --- redis
 SADD frontend:new.wmcloud.org http://$TEST_NGINX_TOOL_A

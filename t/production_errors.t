@@ -31,7 +31,7 @@ site('urlproxy', 'domainproxy');
 
 my $dead = IO::Socket::INET->new(LocalAddr => '10.0.0.9', LocalPort => 0, Proto => 'tcp') or die "10.0.0.9: $!\n";
 route(down => '10.0.0.9:' . $dead->sockport);
-route('down.wmcloud.org' => '10.0.0.9:' . $dead->sockport);
+route($_ => '10.0.0.9:' . $dead->sockport) for 'down.wmcloud.org', '*.down.wmcloud.org';
 
 my $json = 'Accept: application/json';
 sub object_of { return eval { JSON::PP->new->utf8->decode($_[0]{body}) } // { error => "no JSON: $_[0]{status} " . ($_[0]{body} =~ s/.*<h1>//sr) } }
@@ -88,6 +88,7 @@ like(check('https://tools.example.org/down/x?y', 502, 'tool_down', tool => 'down
     qr/webservice status.*webservice logs.*error\.log.*webservice restart/s, 'what its maintainer can do');
 check('https://down.toolforge.org/', 502, 'tool_down', tool => 'down');
 like(check('https://down.wmcloud.org/', 502, 'site_down', host => 'down.wmcloud.org'), qr/firewall/, 'what its maintainer can do');
+check('https://any.down.wmcloud.org/', 502, 'site_down', host => 'any.down.wmcloud.org', curl => ['--insecure']);
 check('https://cold.wmcloud.org/hello/', 503, 'not_ready', tool => 'hello', retry_after => 1);
 check('https://tools.example.org/nix/', 403, 'no_user_agent', host => 'tools.example.org', headers => ['User-Agent:']);
 add_to('lists/banned-agents.conf', '"~*badcrawler" agent;');
@@ -109,9 +110,11 @@ for (['/%', 400, 'Bad request'], ['/' . 'x' x 40000, 414, 'Address too long']) {
 }
 for my $line ("\x16\x03\x01", 'GET / HTTP/9.9', "GET / HTTP/1.1\r\nHost: a/b", 'GET / HTTP/1.1', "GET / HTTP/1.1\r\nHost: a\r\nX: " . 'x' x 40000) {
     my $answer = ask('tools.example.org', "$line\r\n\r\n");
-    like("$answer->{status} $answer->{body}", qr/^(?:400|431|505) .*<h1>Bad request/s, 'no valid request: ' . substr $line, 0, 30);
+    like("$answer->{status} $answer->{body}", qr/^(?:400|431|505) .*<h1>Bad request/s, 'no valid request: ' . substr $line =~ tr/\r\n\x16\x03\x01/ /r, 0, 30);
 }
-is(fetch('http://tools.example.org:443/', curl => ['--connect-to', '::127.0.0.1:443'])->{status}, 400, 'HTTP to port 443');
+my $plain = fetch('http://tools.example.org:443/', headers => [$json]);
+is($plain->{status}, 400, 'HTTP to port 443');
+is(object_of($plain)->{error}, 'bad_request', 'HTTP to port 443: page');
 
 # Every method, with bodies that nginx does not read, and the connection stays usable.
 for my $method (qw(GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND)) {
@@ -129,8 +132,12 @@ for my $method (qw(GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND)) {
 }
 for my $tool (qw(nix down)) {
     my $post = "POST /$tool/ HTTP/1.1\r\nHost: tools.example.org\r\nUser-Agent: t\r\n$json\r\nContent-Length: 3\r\n";
-    my $answer = ask('tools.example.org', "${post}\r\nabc${post}Expect: 100-continue\r\nConnection: close\r\n\r\nabc");
-    is(() = "$answer->{head}$answer->{body}" =~ /^HTTP\/1\.1 50[23]/mg, 2, "$tool: two answers on one connection");
+    my ($in, $out, $pid) = client_on('tools.example.org');
+    syswrite $out, "${post}\r\nabc${post}Expect: 100-continue\r\nConnection: close\r\n\r\nabc";
+    my $said = '';
+    until ((() = $said =~ /\r\n0\r\n\r\n/g) == 2) { sysread $in, $said, 65536, length $said or last }
+    kill 'TERM', $pid;
+    is(join(' ', $said =~ /^\{"error":"(\w+)"/mg), $tool eq 'nix' ? 'no_such_tool no_such_tool' : 'tool_down tool_down', "$tool: two answers on one connection");
 }
 my $ranged = fetch('https://tools.example.org/nix/', headers => ['Range: bytes=0-9', 'If-None-Match: *', 'If-Modified-Since: Sun, 29 Nov 2099 00:00:00 GMT']);
 like("$ranged->{status} $ranged->{body}", qr/^503 .*<\/html>\s*$/s, 'neither a part nor 304');
@@ -213,6 +220,21 @@ close $_ for $waiting, $in, $out;
 # No two kinds look alike.
 my %kinds = reverse %pages;
 is(keys %kinds, keys %pages, 'each kind has a title of its own');
+
+# A design of the operator's own, as in docs/operations.md.
+my $snippet = '/etc/nginx/urlproxy/snippets/error-pages.conf';
+write_file($snippet, slurp($snippet) =~ s{alias +/usr/share/urlproxy/error/;}{alias /etc/nginx/error/;}r);
+mkdir '/etc/nginx/error';
+write_file('/etc/nginx/error/page.html', '<h1>Mine: <!--# echo var="urlproxy_error" --></h1>');
+reload();
+is(fetch('https://cold.wmcloud.org/500')->{body}, '<h1>Mine: technical</h1>', 'the page of another directory');
+write_file('/etc/nginx/error/page.html', '<h1>Ours: <!--# echo var="urlproxy_error" --></h1>');
+is(fetch('https://cold.wmcloud.org/500')->{body}, '<h1>Ours: technical</h1>', 'changes need no reload');
+unlink '/etc/nginx/error/page.html';
+for my $path ('/500', '/hello/') {
+    my $answer = fetch("https://cold.wmcloud.org$path", method => 'POST', body => $large);
+    is("$answer->{status} $answer->{body}", $path eq '/500' ? "500 Technical problem\n" : "503 Starting up\n", "without its file, $path keeps its status");
+}
 
 # The other files of the directory.
 my $icon = slurp('/usr/share/urlproxy/error/favicon.ico');

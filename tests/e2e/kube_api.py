@@ -19,7 +19,12 @@ SERVICE = {
     "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.10", "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}]},
 }
 
+FULL, EMPTY = "1", "2"  # versions of the list
 address, port, certificate, key, token, empty = sys.argv[1:]
+
+
+def version():
+    return EMPTY if os.path.exists(empty) else FULL
 
 
 class Api(http.server.BaseHTTPRequestHandler):
@@ -51,15 +56,15 @@ class Api(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             # No event until the client's own timeout, or until the list changes: then the client has to list again.
             end = time.monotonic() + int(query.get("timeoutSeconds", "60"))
-            was_empty = os.path.exists(empty)
-            while os.path.exists(empty) == was_empty and time.monotonic() < end:
+            while version() == query.get("resourceVersion") and time.monotonic() < end:
                 time.sleep(0.1)
-            if os.path.exists(empty) != was_empty:
+            if version() != query.get("resourceVersion"):
                 gone = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
                 self.wfile.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
         else:
-            items = [SERVICE] if LABEL in query.get("labelSelector", "") and not os.path.exists(empty) else []
-            self.answer(200, {"kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
+            now = version()
+            items = [SERVICE] if LABEL in query.get("labelSelector", "") and now == FULL else []
+            self.answer(200, {"kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": now}, "items": items})
 
 
 server = http.server.ThreadingHTTPServer((address, int(port)), Api)

@@ -1,8 +1,10 @@
 # Sourced after namespaces.sh by scripts that need containers: a Docker engine of their own, whose images are kept in the cache.
 # shellcheck shell=bash disable=SC2034,SC2154  # some variables are lib.sh's, some are for the scripts
 
-docker_cache=${XDG_CACHE_HOME:-$HOME/.cache}/urlproxy
-docker_root=$docker_cache/docker
+# shellcheck source=tests/e2e/lib/root.sh
+. tests/e2e/lib/root.sh
+
+docker_root=${XDG_CACHE_HOME:-$HOME/.cache}/urlproxy/docker
 # Short, since the path of a socket is limited.
 docker_run=/run/urlproxy-docker
 export DOCKER_HOST=unix://$docker_run/docker.sock
@@ -35,31 +37,21 @@ compose() { # with the plug-in of the client, or with the older program
     fi
 }
 
-# A small Debian as Docker's own image has it: no image can be expected to be there, or to be had.
+# A Debian like Docker's own image, which cannot be expected to be here.
 base=urlproxy/debian:$(. /etc/os-release && say "$VERSION_CODENAME")
 need_base() { # DIRECTORY: for what is unfinished
-    local codename=${base##*:} mirror tar root=$1/debian
-    tar=$docker_cache/debian-$codename.tar
-    if [[ ! -e $tar ]]; then
-        mirror=$(mirror_of "$codename")
-        [[ $mirror ]] || die "apt has no source for Debian $codename main: no mirror is known"
-        debootstrap --variant=minbase "$codename" "$root" "$mirror" >"$1/debootstrap.log" 2>&1 ||
-            die "debootstrap failed: $(tail -n 3 "$1/debootstrap.log")"
-        # Packages must not start services.
-        printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
-        chmod 755 "$root/usr/sbin/policy-rc.d"
-        say "deb $mirror $codename main" >"$root/etc/apt/sources.list"
-        tar -C "$root" --exclude './var/lib/apt/lists/*' --exclude './var/cache/apt/*' --exclude './dev/*' \
-            --exclude './usr/share/doc/*' --exclude './usr/share/man/*' --exclude './usr/share/locale/*' -cf "$tar.new" .
-        # Renamed, so that a file with this name is always complete.
-        mv "$tar.new" "$tar"
-        rm -rf "$root"
-        took "debootstrap: Debian $codename"
-    fi
-    if [[ -z $(docker images --quiet "$base") ]]; then
-        docker import "$tar" "$base" >/dev/null
-        took "imported as $base"
-    fi
+    local archive
+    archive=$(root_archive "${base##*:}" apt)
+    [[ -z $(docker images --quiet "$base") ]] || return 0
+    # Packages must not start their services while an image is built.
+    mkdir -p "$1/usr/sbin"
+    printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d"
+    chmod 755 "$1/usr/sbin/policy-rc.d"
+    cp "$archive" "$1/base.tar"
+    tar -C "$1" --owner root --group root --append --file "$1/base.tar" ./usr/sbin/policy-rc.d
+    docker import "$1/base.tar" "$base" >/dev/null
+    rm "$1/base.tar"
+    took "$base, from debootstrap"
 }
 
 build_image() { # DOCKERFILE TARGET NAME [OPTION...]

@@ -27,7 +27,8 @@ root_archive() { # SUITE PACKAGE...: prints an archive of a root with these pack
         [[ $mirror ]] || die "apt knows no mirror of Debian, or has not read it yet"
         unfinished=$(mktemp -d "$cache/root.XXXXXX")
         trap '"${as_root[@]}" rm -rf "$unfinished"' EXIT
-        "${as_root[@]}" debootstrap --variant=minbase --include="$packages" "$suite" "$unfinished/root" "$mirror" \
+        # Its mounts vanish with the namespace, also when it is interrupted.
+        "${as_root[@]}" unshare --mount debootstrap --variant=minbase --include="$packages" "$suite" "$unfinished/root" "$mirror" \
             >"$unfinished/log" 2>&1 || die "debootstrap failed: $(tail -n 3 "$unfinished/log")"
         "${as_root[@]}" rm -rf "$unfinished"/root/{var/cache/apt,var/lib/apt/lists,usr/share/doc,usr/share/locale,debootstrap}/
         "${as_root[@]}" tar -C "$unfinished/root" --one-file-system -c . >"$unfinished/tar"
@@ -80,7 +81,8 @@ shut_down() {
 
 inside() { # COMMAND...: as root
     nsenter --target "$leader" --mount --uts --ipc --pid --cgroup --root --wd -- \
-        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" ||
+        return # so that a failure is reported at the call
 }
 inside_as() { # USER COMMAND...
     inside setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
