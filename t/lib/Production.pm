@@ -45,7 +45,7 @@ sub import {
     Test::More->export_to_level(1);
     no strict 'refs';
     *{"${into}::$_"} = \&{"Production::$_"} for qw(
-        access_log add_to ask client_on conf_path eventually error_log fetch fetch_h2 hang_up nginx_version redis reload route serve site
+        access_log add_to ask client_on conf_path eventually error_log fetch fetch_h2 hang_up has_http3 nginx_version redis reload route serve site
         slurp statuses stop_redis tool warnings write_file
     );
 }
@@ -71,7 +71,7 @@ sub furnish {
     run('cp', "$work/host-nginx/mime.types", '/etc/nginx/');
     File::Path::make_path(map { "/etc/nginx/$_" } qw(conf.d tls urlproxy));
     run('cp', '-r', "$root/nginx-conf/snippets", "$root/nginx-conf/lists", '/etc/nginx/urlproxy/');
-    if (nginx_version() ge sprintf '%03d.%03d.%03d', 1, 25, 1) {
+    if (nginx_version() ge '001.025.001') {
         run('cp', '-r', "$root/nginx-conf/nginx-1.25/.", '/etc/nginx/urlproxy/snippets/');
     }
     add_directory('/usr/share', 'urlproxy');
@@ -404,6 +404,8 @@ sub nginx_version {
     my ($version) = `$nginx -v 2>&1` =~ m{nginx/([\d.]+)} or die "$nginx has no version\n";
     return join '.', map { sprintf '%03d', $_ } split /\./, $version;
 }
+
+sub has_http3 { return nginx_version() ge '001.025.001' && `$nginx -V 2>&1` =~ /http_v3_module/ }
 
 sub run {
     my (@command) = @_;
