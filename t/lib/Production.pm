@@ -54,8 +54,10 @@ sub import {
 sub enter_namespaces {
     my @kinds = qw(--net --mount --pid --fork --kill-child --mount-proc);
     unshift @kinds, '--map-root-user' if $> != 0;
-    system('unshare', @kinds, 'true') == 0
-        or die "namespaces are not permitted here: run this as root; a container needs CAP_SYS_ADMIN\n";
+    if (system('unshare', @kinds, 'true') != 0) {
+        plan(skip_all => 'namespaces are not permitted here') if ($ENV{URLPROXY_MAY_SKIP} // '') =~ /\b(?:root|1)\b/;
+        die "namespaces are not permitted here: run this as root; a container needs CAP_SYS_ADMIN\n";
+    }
     $ENV{PRODUCTION_INSIDE} = 1;
     exec 'unshare', @kinds, $^X, (map { "-I$_" } 't/lib'), $0 or die "unshare: $!\n";
 }
