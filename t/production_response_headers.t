@@ -8,7 +8,7 @@ my %hidden = (
     'Service-Worker-Allowed' => '/', 'Clear-Site-Data' => '"*"', 'Alt-Svc' => 'h2="evil.example:443"', 'NEL' => '{}', 'Report-To' => '{}',
     'Reporting-Endpoints' => 'x="https://evil.example"', 'Content-Security-Policy-Report-Only' => "default-src 'none'", 'Permissions-Policy' => 'camera=*',
     'Feature-Policy' => 'camera *', 'Accept-CH' => 'Device-Memory', 'Critical-CH' => 'Device-Memory', 'Origin-Agent-Cluster' => '?1',
-    'Use-As-Dictionary' => 'match="/*"', 'Set-Login' => 'logged-out', 'X-Accel-Redirect' => '/other/', 'X-Accel-Limit-Rate' => '1', 'X-Accel-Expires' => '60',
+    'Use-As-Dictionary' => 'match="/*"', 'Set-Login' => 'logged-out', 'Upgrade' => 'h2,h2c', 'X-Accel-Redirect' => '/other/', 'X-Accel-Limit-Rate' => '1', 'X-Accel-Expires' => '60',
     'X-Accel-Charset' => 'koi8-r', 'X-Accel-Buffering' => 'no',
 );
 my %kept = ('Content-Security-Policy' => "default-src 'self'", 'Set-Cookie' => 'a=b; Path=/hello/', 'Cache-Control' => 'private', 'X-Own' => 'yes',

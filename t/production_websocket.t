@@ -27,7 +27,11 @@ for (['tools.example.org', '/echo/ws'], ['echo.toolforge.org', '/ws'], ['one.exa
     like($request, qr/^Connection: upgrade\r$/m, 'Connection');
     like($request, qr/^Sec-WebSocket-Key: A{22}==\r$/m, 'the key');
     syswrite $backend, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
-    like(read_until($in, qr/\r\n\r\n\z/), qr{^HTTP/1\.1 101 }, 'the tool accepts');
+    my $accepted = read_until($in, qr/\r\n\r\n\z/);
+    like($accepted, qr{^HTTP/1\.1 101 }, 'the tool accepts');
+    like($accepted, qr/^Upgrade: websocket\r$/mi, 'Upgrade');
+    like($accepted, qr/^Connection: upgrade\r$/mi, 'Connection');
+    like($accepted, qr/^Sec-WebSocket-Accept: x\r$/mi, 'the key');
     for my $message (1 .. 3) {
         syswrite $out, "ping $message\n";
         is(read_until($backend, qr/\n\z/), "ping $message\n", 'to the tool');
