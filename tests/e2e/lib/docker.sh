@@ -55,7 +55,7 @@ need_base() { # DIRECTORY: for what is unfinished
 }
 
 build_image() { # DOCKERFILE TARGET NAME [OPTION...]
-    # The engine has no bridge while it builds.
+    # The bridge of this engine leads nowhere.
     docker build --quiet --network host --file "$1" --target "$2" --tag "$3" --build-arg BASE="$base" "${@:4}" . >"$run/build.log" 2>&1 ||
         die "the image $3 cannot be built: $(tail -n 20 "$run/build.log")"
     took "$3, $(docker image inspect --format '{{.Size}}' "$3" | awk '{ printf "%d MB", $1 / 1e6 }')"
