@@ -79,10 +79,12 @@ shut_down() {
     wait "$nspawn" || die "systemd-nspawn: exit status $?"
 }
 
+leader=
+asked=
 inside() { # COMMAND...: as root
+    asked=$*
     nsenter --target "$leader" --mount --uts --ipc --pid --cgroup --root --wd -- \
-        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" ||
-        return # so that a failure is reported at the call
+        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 inside_as() { # USER COMMAND...
     inside setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
@@ -92,8 +94,9 @@ property() { inside systemctl show --value --property "$2" "$1"; } # UNIT PROPER
 journal() { inside journalctl --no-pager --quiet --output cat --unit "$@"; } # UNIT [OPTION...]
 
 show_machine() { # on failure
-    local unit
+    local last=$asked
     inside systemctl list-units --all --state=failed,activating,deactivating --no-pager || true
     inside journalctl --no-pager --quiet --lines 60 || true
+    say "The last command inside: $last"
     show_ends "$machine_log"/* "$machine_root"/var/log/nginx/error.log "$machine_root"/data/project/*/*.log
 }
