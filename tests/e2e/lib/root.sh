@@ -51,10 +51,10 @@ prepare_machine() { # ARCHIVE: unpacks it to $machine_root
     umount --recursive /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     # Below a group of its own, whose lock tells later runs that it is in use: the kernel removes no group by itself.
-    for group in /sys/fs/cgroup/urlproxy-*/; do
+    for group in /sys/fs/cgroup/urlproxy-machine-*/; do
         [[ ! -d $group ]] || flock --nonblock "$group" find "$group" -depth -type d -exec rmdir {} + || true
     done
-    group=/sys/fs/cgroup/urlproxy-$(mktemp -u XXXXXXXX)
+    group=/sys/fs/cgroup/urlproxy-machine-$(mktemp -u XXXXXXXX)
     mkdir "$group"
     exec {group_lock}<"$group"
     flock "$group_lock"
