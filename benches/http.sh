@@ -232,7 +232,7 @@ if [[ $parts == *instructions* ]]; then
     start "$work/valgrind.out" valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file="$work/callgrind.out" \
         nginx -p "$work/proxy/" -e error.log -c nginx.conf -g 'daemon off; master_process off;'
     valgrind=$child
-    wait_until 60 all_routed || die "nginx under valgrind does not answer: $(tail -n 3 "$work/valgrind.out")"
+    wait_until 300 all_routed || die "nginx under valgrind does not answer: $(tail -n 3 "$work/valgrind.out")"
     skip_https_if_unsupported
     say
     row "$tools tools, 1 worker, 1 connection" 'cold' 'warm' target

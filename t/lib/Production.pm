@@ -145,6 +145,7 @@ http {
     sendfile on;
     tcp_nopush on;
     types_hash_max_size 2048;
+    variables_hash_max_size 2048;
     include /etc/nginx/mime.types;
     default_type application/octet-stream;
     ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;

@@ -17,9 +17,15 @@ start_engine() { # DIRECTORY [OPTION...]: for its log
     local log=$1/dockerd.log
     mkdir -p "$docker_root"
     start "$log" dockerd --data-root "$docker_root" --exec-root "$docker_run/exec" --pidfile "$docker_run/pid" \
-        --host "$DOCKER_HOST" "${@:2}"
+        --host "$DOCKER_HOST" --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /urlproxy-docker "${@:2}"
     engine=$child
     wait_until "$patience" engine_answers || die "dockerd does not answer: $(tail -n 5 "$log")"
+}
+
+stop_engine() {
+    stop 30 "$engine"
+    # It leaves its control groups, which are the whole machine's.
+    find /sys/fs/cgroup -depth -type d -path '*/urlproxy-docker*' -exec rmdir {} + 2>/dev/null || true
 }
 
 # A run that was killed leaves its containers to the next engine.

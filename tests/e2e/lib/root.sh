@@ -51,10 +51,10 @@ prepare_machine() { # ARCHIVE: unpacks it to $machine_root
     umount --recursive /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     # Below a group of its own, whose lock tells later runs that it is in use: the kernel removes no group by itself.
-    for group in /sys/fs/cgroup/urlproxy-*/; do
+    for group in /sys/fs/cgroup/urlproxy-machine-*/; do
         [[ ! -d $group ]] || flock --nonblock "$group" find "$group" -depth -type d -exec rmdir {} + || true
     done
-    group=/sys/fs/cgroup/urlproxy-$(mktemp -u XXXXXXXX)
+    group=/sys/fs/cgroup/urlproxy-machine-$(mktemp -u XXXXXXXX)
     mkdir "$group"
     exec {group_lock}<"$group"
     flock "$group_lock"
@@ -79,10 +79,12 @@ shut_down() {
     wait "$nspawn" || die "systemd-nspawn: exit status $?"
 }
 
+leader=
+asked=
 inside() { # COMMAND...: as root
+    asked=$*
     nsenter --target "$leader" --mount --uts --ipc --pid --cgroup --root --wd -- \
-        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" ||
-        return # so that a failure is reported at the call
+        env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 inside_as() { # USER COMMAND...
     inside setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"
@@ -92,8 +94,9 @@ property() { inside systemctl show --value --property "$2" "$1"; } # UNIT PROPER
 journal() { inside journalctl --no-pager --quiet --output cat --unit "$@"; } # UNIT [OPTION...]
 
 show_machine() { # on failure
-    local unit
+    local last=$asked
     inside systemctl list-units --all --state=failed,activating,deactivating --no-pager || true
     inside journalctl --no-pager --quiet --lines 60 || true
+    say "The last command inside: $last"
     show_ends "$machine_log"/* "$machine_root"/var/log/nginx/error.log "$machine_root"/data/project/*/*.log
 }

@@ -117,7 +117,9 @@ fn included(text: &str) -> String {
         match file.and_then(|file| file.strip_prefix("urlproxy/")?.strip_suffix(';')) {
             Some(file) => {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("nginx-conf").join(file);
-                whole += &included(&fs::read_to_string(&path).unwrap_or_else(|error| panic!("{error} while reading {path:?}")));
+                whole += &included(
+                    &fs::read_to_string(&path).unwrap_or_else(|error| panic!("{error} while reading {path:?}")),
+                );
             }
             None => whole += line,
         }
