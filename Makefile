@@ -83,7 +83,7 @@ lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck 
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --no-default-features
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny not installed: skipped'; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches examples packaging t tests); else echo 'shellcheck not installed: skipped'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches docker examples packaging t tests); else echo 'shellcheck not installed: skipped'; fi
 
 bench: ## measure: requests beside other proxies, instructions per request, the table, propagation from Redis, the daemons
 	.ci/setup bench

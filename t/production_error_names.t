@@ -99,7 +99,7 @@ my @random = map { my $length = 1 + int rand 40; join '', map { chr 1 + int rand
 my @all = grep { !m{^\.*$} } (map { (chr, 'a' . chr() . 'b') } grep { $_ != ord '/' } 1 .. 255), @random;
 $_ =~ tr{/}{|} for @all;
 for my $format ('json', 'html') {
-    open my $list, '>', '/run/production/urls' or die "/tmp/urls: $!\n";
+    open my $list, '>', '/run/production/urls' or die "/run/production/urls: $!\n";
     print $list 'url = "https://tools.example.org/', encoded($_), "/\"\n" for @all;
     close $list or die "/run/production/urls: $!\n";
     my $said = fetch('https://tools.example.org/last', headers => ["Accept: application/$format", 'User-Agent: t'], curl => ['-K', '/run/production/urls']);
