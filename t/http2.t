@@ -203,3 +203,27 @@ my ($broken, $hello) = h2_ask(h2_request('/broken/'), h2_request('/hello/'));
 waitpid $pid, 0;
 is(join(' ', sort keys %$broken), 'reset');
 is(h2_words($hello), '200 a');
+
+
+
+=== an interim response reaches no stream
+--- redis
+HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
+HSET prefix:broken .* http://$TEST_NGINX_OWN_A
+--- perl
+# The upgrade would send the tool's bytes as frames of the whole connection. HTTP/2 has no upgrades.
+my $forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+for my $status ('HTTP/1.1 101 X', 'HTTP/1.1 103 X', 'HTTP/1.1 abc X') {
+    my $pid = fork // die;
+    if (!$pid) {
+        my $backend = accept_on('A');
+        read_message($backend);
+        send_bytes($backend, "$status\r\n\r\n" . ($status =~ /abc/ ? 'forged' : $forged));
+        sysread $backend, my $end, 1;
+        POSIX::_exit(0);
+    }
+    my ($broken, $hello) = h2_ask(h2_request('/broken/', more => [[connection => 'upgrade'], [upgrade => 'websocket']]), h2_request('/hello/'));
+    waitpid $pid, 0;
+    is(h2_words($broken, $hello), '502 -, 200 a', $status);
+    unlike($broken->{body} // '', qr/forged/, "$status: nothing of the tool");
+}
