@@ -16,8 +16,7 @@ engine_answers() { docker version >/dev/null 2>&1; }
 start_engine() { # DIRECTORY [OPTION...]: for its log
     local log=$1/dockerd.log
     mkdir -p "$docker_root"
-    # In a mount namespace of its own: a build that is interrupted leaves mounts.
-    start "$log" unshare --mount dockerd --data-root "$docker_root" --exec-root "$docker_run/exec" --pidfile "$docker_run/pid" \
+    start "$log" dockerd --data-root "$docker_root" --exec-root "$docker_run/exec" --pidfile "$docker_run/pid" \
         --host "$DOCKER_HOST" --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /urlproxy-docker "${@:2}"
     engine=$child
     wait_until "$patience" engine_answers || die "dockerd does not answer: $(tail -n 5 "$log")"
