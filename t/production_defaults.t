@@ -24,6 +24,7 @@ for my $file (sort keys %default) {
         is(fetch("https://$host/$file", headers => ["If-Modified-Since: $answer->{headers}{'last-modified'}"])->{status}, 304, 'if modified');
         my $head = fetch("https://$host/$file", method => 'HEAD');
         is("$head->{status} $head->{body}", '200 ', 'HEAD');
+        is(fetch("https://$host/$file", method => $_, body => 'x')->{status}, 404, $_) for qw(POST PUT OPTIONS DELETE);
     }
     for my $host ('own.toolforge.org', 'own.example.net') {
         my $answer = fetch("https://$host/$file");

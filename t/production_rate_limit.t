@@ -3,7 +3,16 @@
 use lib 't/lib';
 use Production;
 
+# A listener for both families sees IPv4 clients as ::ffff:192.0.2.7.
+system(qw(ip -6 route add local 64:ff9b::/96 dev lo)) == 0 or die 'no route';
+write_file('/etc/nginx/conf.d/both.conf', <<'CONF');
+server { listen [::]:8090 ipv6only=off; location / { return 200 "$urlproxy_client"; } }
+CONF
 site('urlproxy', 'domainproxy');
+my %client = map { $_ => fetch('http://tools.example.org:8090/', from => $_)->{body} } '192.0.2.7', '192.0.2.8', '2001:db8:0:1::1', '2001:db8:0:1::2', '64:ff9b::192.0.2.7', '64:ff9b::192.0.2.8';
+isnt($client{'192.0.2.7'}, $client{'192.0.2.8'}, 'mapped IPv4 addresses are different clients');
+isnt($client{'64:ff9b::192.0.2.7'}, $client{'64:ff9b::192.0.2.8'}, 'translated ones too');
+is($client{'2001:db8:0:1::1'}, $client{'2001:db8:0:1::2'}, 'the addresses of an IPv6 network are one');
 route(hello => tool('10.0.0.2'));
 route('one.example.net' => tool('10.0.0.3'));
 my $url = 'https://tools.example.org/none/';

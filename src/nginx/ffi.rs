@@ -20,6 +20,7 @@ pub(super) mod directive;
 pub(super) mod entry;
 mod event;
 pub(super) mod handler;
+pub(super) mod header_filter;
 pub(super) mod headers;
 pub(super) mod log;
 pub(super) mod module;

@@ -19,6 +19,7 @@ use super::lifecycle;
 use super::request::access::{Access, BeforeContent};
 use super::request::admin::Admin;
 use super::request::counters::CountRequest;
+use super::request::final_response::FinalResponses;
 use super::request::list::List;
 use super::request::variables::VARIABLES;
 
@@ -32,6 +33,9 @@ impl Hooks for Module {
             main.find_predecessors(old);
         }
         main.set_listeners(&parser.listeners());
+        if main.tables().next().is_some() {
+            parser.add_header_filter::<FinalResponses>();
+        }
         parser.add_handler::<Access>(ACCESS_PHASE, Push::Back)?;
         // Runs last in its phase, after `try_files`, which changes the path.
         parser.add_handler::<BeforeContent>(PRECONTENT_PHASE, Push::Front)?;

@@ -8,8 +8,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    ngx_http_complex_value, ngx_http_discard_request_body, ngx_http_request_t, ngx_http_send_header,
-    ngx_pool_cleanup_t, ngx_str_t, ngx_timeofday, ngx_uint_t,
+    NGX_HTTP_VERSION_9, NGX_HTTP_VERSION_11, ngx_http_complex_value, ngx_http_discard_request_body, ngx_http_request_t,
+    ngx_http_send_header, ngx_pool_cleanup_t, ngx_str_t, ngx_timeofday, ngx_uint_t,
 };
 use ngx::core::Status;
 
@@ -184,6 +184,30 @@ impl<'r> Request<'r> {
             0 => raw_field!(self.headers_out.status),
             status => status,
         }
+    }
+
+    /// Whether the client speaks HTTP/1.1.
+    pub fn is_http_1_1(self) -> bool {
+        raw_field!(self.http_version) == NGX_HTTP_VERSION_11 as usize
+    }
+
+    /// Whether the response will have no header, although the client expects one: the backend sent no status line.
+    pub fn is_response_headerless(self) -> bool {
+        raw_field!(self.http_version) == NGX_HTTP_VERSION_9 as usize && self.client_version().is_some()
+    }
+
+    /// Restores the client's version, so that the response has a header.
+    pub fn restore_version(self) {
+        if let Some(version) = self.client_version() {
+            raw_field!(self.http_version = version);
+        }
+    }
+
+    /// The version of the request line, as a number `NGX_HTTP_VERSION_11`... `None` for HTTP/0.9.
+    fn client_version(self) -> Option<usize> {
+        let protocol = str::from_utf8(string_field!(self.http_protocol)).ok()?;
+        let (major, minor) = protocol.strip_prefix("HTTP/")?.split_once('.')?;
+        Some(major.parse::<usize>().ok()? * 1000 + minor.parse::<usize>().ok()?)
     }
 
     /// Bytes sent to the client.

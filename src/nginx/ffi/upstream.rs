@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_http_upstream_conf_t, ngx_http_upstream_t};
+use nginx_sys::{ngx_http_upstream_conf_t, ngx_http_upstream_t, ngx_str_t};
 
 use super::complex_value::ComplexValue;
 use super::pool;
@@ -122,6 +122,33 @@ impl<'r> Upstream<'r> {
         let state = raw_field!(self.state);
         // SAFETY: nginx's state of the attempt, or null.
         unsafe { state.as_ref() }.is_some_and(|state| state.bytes_received > 0)
+    }
+
+    /// The status of the backend's response; 0 without a response, and for one without a header.
+    #[inline(always)]
+    pub fn response_status(self) -> usize {
+        raw_field!(self.headers_in.status_n)
+    }
+
+    /// Whether the backend has sent a status.
+    pub fn has_status_line(self) -> bool {
+        raw_field!(self.headers_in.status_line.len) > 0
+    }
+
+    /// Whether nginx will tunnel the connection: the backend accepts an upgrade.
+    pub fn is_upgraded(self) -> bool {
+        // SAFETY: the upstream is valid for the handle's lifetime.
+        unsafe { ngx_http_upstream_t::upgrade_raw(self.raw.as_ptr()) != 0 }
+    }
+
+    /// Makes nginx close the connection to the backend, and serve an error page as without a response.
+    pub fn forget_response(self) {
+        raw_field!(self.headers_in.status_n = 0);
+        raw_field!(self.headers_in.status_line = ngx_str_t::empty());
+        // SAFETY: the upstream is valid for the handle's lifetime.
+        unsafe { ngx_http_upstream_t::set_upgrade_raw(self.raw.as_ptr(), 0) };
+        // SAFETY: the upstream is valid for the handle's lifetime.
+        unsafe { ngx_http_upstream_t::set_keepalive_raw(self.raw.as_ptr(), 0) };
     }
 
     /// Whether request and response are complete and the backend keeps the connection open.

@@ -6,26 +6,21 @@
 //! returns here, and no other site is mistaken for this one. A client that sends the mark harms only its own request.
 
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use nginx_sys::NGX_LOG_WARN;
 use ngx::core::Status;
 
 use super::endpoint::{Destination, Endpoint};
+use super::log_limit::LogLimit;
 use super::route::RequestRoute;
 use crate::nginx::conf::location::{LocationConf, LoopMark};
 use crate::nginx::ffi::request::Request;
-use crate::nginx::ffi::timer::now_milliseconds;
 
 /// Loop Detected (RFC 5842); nginx has no constant for it.
 const LOOP_DETECTED: Status = Status(508);
 /// Static: a header whose key points here was added by this module.
 static NAME: [u8; 8] = *b"CDN-Loop";
-/// Minimum milliseconds between two log lines: tenants can cause loops at will.
-const LOG_INTERVAL: u64 = 1000;
-/// When this worker last logged a loop, and how many it has suppressed since.
-static LOGGED_AT: AtomicU64 = AtomicU64::new(0);
-static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+static LOG_LIMIT: LogLimit = LogLimit::new();
 
 /// Adds the loop mark if required, or answers a request that already has it with 508.
 #[inline(always)]
@@ -60,17 +55,11 @@ fn cdn_id(route: &RequestRoute<'_>) -> String {
     format!("urlproxy-{:016x}", route.table.table.get().map_or(0, |table| table.pseudonym()))
 }
 
-/// Logs a loop, at most one per [`LOG_INTERVAL`].
+/// Logs a loop, unless the log is limited.
 fn report(route: &RequestRoute<'_>, log: impl FnOnce(&str)) {
-    let now = now_milliseconds();
-    let last = LOGGED_AT.load(Relaxed);
-    if last != 0 && now.saturating_sub(last) < LOG_INTERVAL {
-        SUPPRESSED.fetch_add(1, Relaxed);
-        return;
-    }
-    LOGGED_AT.store(now, Relaxed);
+    let Some(suppressed) = LOG_LIMIT.admit() else { return };
     let backend = route.endpoints().first().map_or_else(String::new, ToString::to_string);
-    let (tool, suppressed) = (route.tool.escape_ascii(), SUPPRESSED.swap(0, Relaxed));
+    let tool = route.tool.escape_ascii();
     log(&format!(
         "urlproxy: backend leads back to this proxy; answering 508, backend={backend} tool=\"{tool}\" suppressed={suppressed}"
     ));

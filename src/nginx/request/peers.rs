@@ -149,7 +149,7 @@ impl Balancer for RouteBalancer {
 }
 
 /// The log field of the tool that has the backends. In domain mode nginx's own `host:` names the domain.
-fn tool_field(route: &RequestRoute<'_>) -> String {
+pub(super) fn tool_field(route: &RequestRoute<'_>) -> String {
     match route.tool {
         b"" => String::new(),
         tool => format!(" tool=\"{}\"", tool.escape_ascii()),
