@@ -22,9 +22,10 @@ for (['busy', 3], ['calm', 1]) {
     for my $count (1 .. $most) {
         my ($in, $out, $pid) = client_on("$tool.toolforge.org");
         syswrite $out, "GET / HTTP/1.1\r\nHost: $tool.toolforge.org\r\nUser-Agent: x\r\n\r\n";
-        ok(IO::Select->new($listener{$tool})->can_read(60), "$tool: open request $count reaches it");
+        IO::Select->new($listener{$tool})->can_read(60) or die "$tool: open request $count does not reach it\n";
         push @held, [$in, $out, $pid, scalar $listener{$tool}->accept];
     }
+    is(scalar @held, $most, "$tool: $most open requests reach it");
     for my $url ("https://$tool.toolforge.org/", "https://tools.example.org/$tool/") {
         my $answer = fetch($url);
         is($answer->{status}, 503, "$url: one more does not");
