@@ -193,7 +193,8 @@ sub perform {
     }
     # Lines of the companion may come late, and Test::Nginx checks only once.
     my $wanted = $block->error_log // '';
-    for my $pattern (ref $wanted ? $wanted : map { quotemeta } grep { /\S/ } split /\n/, $wanted) {
+    my @patterns = ref $wanted eq 'ARRAY' ? @$wanted : ref $wanted ? $wanted : map { quotemeta } grep { /\S/ } split /\n/, $wanted;
+    for my $pattern (@patterns) {
         eventually { error_log() =~ $pattern };
     }
 }
