@@ -68,11 +68,15 @@ fn is_requested_upgrade(request: Request<'_>, upstream: Upstream<'_>) -> bool {
 /// Logs a rejected response, unless the log is limited.
 fn report(request: Request<'_>, has_no_header: bool, status: usize) {
     let Some(suppressed) = LOG_LIMIT.admit() else { return };
-    let what = if has_no_header { "no HTTP header".into() } else { format!("unrequested status {status:03}") };
+    let what = if has_no_header {
+        "backend sent no HTTP header".into()
+    } else {
+        format!("backend sent unrequested status {status:03}")
+    };
     let backend = request.stored_context().map_or_else(String::new, |route| {
         let backend = route.endpoints().get(route.chosen.get()).map_or_else(String::new, ToString::to_string);
         format!(" backend={backend}{}", tool_field(route))
     });
-    let text = format!("urlproxy: backend sent {what}; answering 502,{backend} suppressed={suppressed}");
+    let text = format!("urlproxy: {what}; answering 502,{backend} suppressed={suppressed}");
     request.log().write(NGX_LOG_ERR, &text);
 }
