@@ -132,8 +132,8 @@ until (waitpid $child, POSIX::WNOHANG()) {
 }
 is($?, 0, 'all answers end');
 # 60 answers of 20 parts, with requests between the parts: if each answer's part were made in turn without a look at other
-# requests, there would be some 20 of them.
-cmp_ok($count, '>', 200, 'requests beside the long answers');
+# requests, there would be some 20 of them. On an idle machine there are a thousand.
+cmp_ok($count, '>', 60, 'requests beside the long answers');
 UrlproxyTest::diag("$count requests");
 
 

@@ -8,7 +8,7 @@
 #   route(hello => tool('10.0.0.2'));                    # a tool that answers with the request that it got
 #   is(fetch('https://hello.toolforge.org/')->{status}, 200);
 #
-# Needs root, or permission for user namespaces. Respects URLPROXY_MODULE and TEST_NGINX_BINARY.
+# Needs root, or permission for user namespaces. Respects TEST_NGINX_LOAD_MODULES, which t/prove sets, and TEST_NGINX_BINARY.
 package Production;
 
 use v5.10.1;
@@ -28,7 +28,7 @@ use Time::HiRes qw(sleep time);
 # Of nginx alone.
 our ($workers, %environment) = (2);
 our $timeout = $ENV{PRODUCTION_TIMEOUT} // 60;
-our ($root, $nginx, $module) = (Cwd::getcwd(), $ENV{TEST_NGINX_BINARY} // 'nginx', $ENV{URLPROXY_MODULE} // 'target/release/liburlproxy.so');
+our ($root, $nginx, $module) = (Cwd::getcwd(), $ENV{TEST_NGINX_BINARY} // 'nginx', $ENV{TEST_NGINX_LOAD_MODULES} // 'target/release/liburlproxy.so');
 $module = "$root/$module" unless $module =~ m{^/};
 # In the test's own /run. The checkout may be below /tmp.
 my $work = '/run/production';
