@@ -62,8 +62,7 @@ is(scalar(() = error_log() =~ /routes carried over to the new zone, table=tools 
 HSET prefix:hello .* http://$TEST_NGINX_TOOL_A
 --- perl
 my $conf = server_root() . '/conf/nginx.conf';
-my @workers;
-eventually { @workers = worker_pids() };
+my @workers = worker_pids();
 my $text = do { local (@ARGV, $/) = $conf; <> };
 open my $file, '>', $conf or die;
 print $file $text =~ s/urlproxy_table tools \{/$&\n zone 8k;/r;

@@ -188,6 +188,8 @@ sub perform {
         is($got, "@want", "$name - $uri");
     }
     if (defined $block->perl) {
+        # The master listens before it has workers.
+        eventually { worker_pids() } if Test::Nginx::Util::master_process_enabled() eq 'on';
         run_code("package main; use strict; use warnings;\n#line 1 \"$name\"\n" . $block->perl . "\n;1")
             or fail("$name - died: $@");
     }
