@@ -189,7 +189,7 @@ sub perform {
     }
     if (defined $block->perl) {
         # The master listens before it has workers.
-        eventually { worker_pids() } if Test::Nginx::Util::master_process_enabled() eq 'on';
+        eventually { scalar(() = worker_pids()) } if Test::Nginx::Util::master_process_enabled() eq 'on';
         run_code("package main; use strict; use warnings;\n#line 1 \"$name\"\n" . $block->perl . "\n;1")
             or fail("$name - died: $@");
     }
