@@ -188,8 +188,8 @@ sub perform {
         is($got, "@want", "$name - $uri");
     }
     if (defined $block->perl) {
-        # The master listens before it has workers.
-        eventually { scalar(() = worker_pids()) } if Test::Nginx::Util::master_process_enabled() eq 'on';
+        # The master listens before its pid file and its workers exist.
+        eventually { eval { scalar(() = worker_pids()) } } if Test::Nginx::Util::master_process_enabled() eq 'on';
         run_code("package main; use strict; use warnings;\n#line 1 \"$name\"\n" . $block->perl . "\n;1")
             or fail("$name - died: $@");
     }
