@@ -116,24 +116,34 @@ UrlproxyTest::diag(sprintf 'longest of %d requests: %.1f ms', $count, 1000 * $lo
 
 === many long answers delay other requests no more than one
 --- perl
-my $child = fork // die "fork: $!\n";
-if (!$child) {
-    my $clients = IO::Select->new(map { start_ask('GET /list') } 1 .. 60);
-    while (my @ready = $clients->can_read(60)) {
-        for my $client (@ready) { sysread($client, my $bytes, 1 << 20) or $clients->remove($client) }
+# Returns the number of requests answered while 60 long answers are sent.
+my $requests_beside = sub {
+    my $child = fork // die "fork: $!\n";
+    if (!$child) {
+        my $clients = IO::Select->new(map { start_ask('GET /list') } 1 .. 60);
+        while (my @ready = $clients->can_read(60)) {
+            for my $client (@ready) { sysread($client, my $bytes, 1 << 20) or $clients->remove($client) }
+        }
+        POSIX::_exit($clients->count);
     }
-    POSIX::_exit($clients->count);
+    my ($client, $count) = (to_nginx(), 0);
+    until (waitpid $child, POSIX::WNOHANG()) {
+        send_bytes($client, "GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
+        answer($client)->{status} == 204 or die 'not 204';
+        if (++$count % 500 == 0) { $client = to_nginx() }
+    }
+    is($?, 0, 'all answers end');
+    return $count;
+};
+# On a busy machine this process may get its turn too rarely: each attempt is a new measurement.
+my $count = 0;
+for (1 .. 10) {
+    $count = $requests_beside->();
+    last if $count > 200;
 }
-my ($client, $count) = (to_nginx(), 0);
-until (waitpid $child, POSIX::WNOHANG()) {
-    send_bytes($client, "GET /up HTTP/1.1\r\nHost: h\r\n\r\n");
-    answer($client)->{status} == 204 or die 'not 204';
-    if (++$count % 500 == 0) { $client = to_nginx() }
-}
-is($?, 0, 'all answers end');
 # 60 answers of 20 parts, with requests between the parts: if each answer's part were made in turn without a look at other
-# requests, there would be some 20 of them. On an idle machine there are a thousand.
-cmp_ok($count, '>', 60, 'requests beside the long answers');
+# requests, there would be some 20 of them.
+cmp_ok($count, '>', 200, 'requests beside the long answers');
 UrlproxyTest::diag("$count requests");
 
 

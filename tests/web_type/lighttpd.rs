@@ -78,6 +78,7 @@ fn signal_ends_the_server() {
         server.signal(signal);
         // lighttpd's own status depends on what it does when the signal arrives: 0 or 1.
         let status = server.wait_for_end();
+        assert!([0, 1].contains(&status), "{signal}: {status}");
         let log = tool.log(&server);
         assert!(log.contains(&format!("command ended, exit status: {status}")), "{signal}: {status}\n{log}");
         tool.wait_for_nothing_left();
