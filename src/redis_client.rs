@@ -1,5 +1,6 @@
 //! The Redis client: URLs, and a connection that never blocks for long.
 
+mod bounded_file;
 mod connection;
 mod error;
 mod exchange;
