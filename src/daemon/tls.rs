@@ -10,18 +10,18 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::redis_client::{Authority, client_config};
+use crate::redis_client::TlsSettings;
 
-/// Connects to the first address of the host that completes the TLS handshake. Reads the CA certificates each time, off the
+/// Connects to the first address of the host that completes the TLS handshake. Reads certificates and keys each time, off the
 /// runtime's threads.
 ///
 /// # Errors
-/// The last address's error; the host has no address; no CA certificate can be read.
-pub(super) async fn open_tls(host: &str, port: u16, ca: Option<&Authority>) -> io::Result<TlsStream<TcpStream>> {
+/// The last address's error; the host has no address; the system has no CA certificate.
+pub(super) async fn open_tls(host: &str, port: u16, settings: &TlsSettings) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let ca = ca.cloned();
-    let config = spawn_blocking(move || client_config(ca.as_ref())).await?.map_err(io::Error::other)?;
-    let connector = TlsConnector::from(Arc::new(config));
+    let settings = settings.clone();
+    let client = spawn_blocking(move || settings.prepare()).await?.map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::clone(&client.config));
     let attempts: Vec<_> = lookup_host((host, port))
         .await?
         .map(|address| {
