@@ -14,7 +14,7 @@ mod role;
 mod sentinel;
 mod socket;
 #[cfg(all(test, feature = "tls"))]
-mod test_certificates;
+pub(crate) mod test_certificates;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
@@ -32,6 +32,8 @@ pub use push::Invalidation;
 pub use resolve::forget_lookups;
 pub use resp::{Decoder, Reply, RespError};
 pub use sentinel::master_of;
+#[cfg(feature = "daemons")]
+pub(crate) use tls_settings::TlsClient;
 pub use tls_settings::TlsSettings;
 pub use url::{Address, Endpoint, MAX_SENTINELS, Reach, RedisUrl, RedisUrlError, Sentinels, WrittenUrl};
 #[cfg(not(feature = "tls"))]

@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 
 use super::error::ConnectionError;
 use super::plain::PlainSocket;
-use super::tls_settings::{TlsClient, TlsSettings, tls_error};
+use super::tls_settings::{TlsClient, TlsSettings};
 use super::waiter::Waiter;
 
 /// A TLS session and the socket below it.
@@ -53,7 +53,7 @@ impl TlsSocket {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(tls.client.describe(&error))),
+                Err(error) => return Err(failed(tls.client.describe(&error).unwrap_or_else(|| error.to_string()))),
             };
             if !waiter.ready(tls.as_fd(), awaited, deadline)? {
                 return Err(failed("handshake timed out".into()));
@@ -65,14 +65,15 @@ impl TlsSocket {
     /// See `Socket::failure`. The server refuses a client's certificate only after the handshake, with an alert that may wait behind
     /// the error of a write.
     pub(super) fn failure(&mut self, error: io::Error) -> ConnectionError {
-        let alert = match tls_error(&error) {
-            Some(_) => error,
-            None => match self.decrypt() {
-                Err(alert) if tls_error(&alert).is_some() => alert,
-                _ => return ConnectionError::Broken(error),
-            },
-        };
-        ConnectionError::Tls { host: self.host.clone(), reason: self.client.describe(&alert) }
+        let described = self.client.describe(&error);
+        let described = described.or_else(|| {
+            let alert = self.decrypt().err()?;
+            self.client.describe(&alert)
+        });
+        match described {
+            Some(reason) => ConnectionError::Tls { host: self.host.clone(), reason },
+            None => ConnectionError::Broken(error),
+        }
     }
 
     /// See `Socket::receive`.

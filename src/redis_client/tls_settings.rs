@@ -90,25 +90,28 @@ pub(crate) struct TlsClient {
 }
 
 impl TlsClient {
-    /// Describes an error of the session for a log, with what the operator may have to do about it.
-    pub(crate) fn describe(&self, error: &io::Error) -> String {
+    /// Describes an error of the TLS library for a log, with what the operator may have to do about it; `None` for errors of the
+    /// socket.
+    pub(crate) fn describe(&self, error: &io::Error) -> Option<String> {
+        let error = error.get_ref()?.downcast_ref::<TlsError>()?;
         let mut text = error.to_string();
-        if let Some(TlsError::AlertReceived(alert)) = tls_error(error) {
-            match (self.has_identity, alert) {
-                (false, AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => text.push_str(
-                    "; the server may require a client certificate, expected e.g. \
+        match (self.has_identity, error) {
+            (
+                false,
+                TlsError::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure),
+            ) => text.push_str(
+                "; the server may require a client certificate, expected e.g. \
                      \"?cert=/etc/ssl/redis-client.pem&key=/etc/ssl/redis-client.key\"",
-                ),
-                (true, alert) if is_about_certificates(*alert) => {
-                    text.push_str("; the server does not accept the client certificate");
-                }
-                _ => {}
+            ),
+            (true, TlsError::AlertReceived(alert)) if is_about_certificates(*alert) => {
+                text.push_str("; the server does not accept the client certificate");
             }
+            _ => {}
         }
         for stale in &self.stale {
             text.push_str(&format!("; {stale}; its earlier content is in use"));
         }
-        text
+        Some(text)
     }
 }
 
@@ -116,11 +119,6 @@ impl TlsClient {
 pub(super) fn check_server_name(host: &str) -> Result<(), String> {
     let name = ServerName::try_from(host);
     name.map(drop).map_err(|_| format!("no certificate can be for the host {host:?}"))
-}
-
-/// The TLS library's error inside an error of a socket.
-pub(super) fn tls_error(error: &io::Error) -> Option<&TlsError> {
-    error.get_ref()?.downcast_ref()
 }
 
 fn is_about_certificates(alert: AlertDescription) -> bool {
