@@ -141,8 +141,7 @@ async fn open_master(
     let queried = sentinels.clone();
     let master = spawn_blocking(move || master_of(&queried, Instant::now() + SENTINEL_TIMEOUT)).await;
     let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
-    let endpoint = Endpoint::Tcp { host: master.host.clone(), port: master.port };
-    let mut connection = open(&endpoint, Some((sentinels, &master)), settings, config).await?;
+    let mut connection = open(&sentinels.endpoint(&master), Some((sentinels, &master)), settings, config).await?;
     let role: Vec<Value> = redis::cmd("ROLE").query_async(connection.requests()).await?;
     if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
         let text = format!("{master} is a replica, expected the master {:?}", sentinels.master);
@@ -162,8 +161,8 @@ async fn open(
         Endpoint::Tcp { host, port } => Connection::start(open_tcp(host, *port).await?, found, settings, config).await,
         Endpoint::Unix(path) => Connection::start(UnixStream::connect(path).await?, found, settings, config).await,
         // The crate's own TLS reads the system's CA certificates inside the runtime, and accepts all or none of them.
-        Endpoint::Tls { host, port, ca } => {
-            Connection::start(open_tls(host, *port, ca.as_ref()).await?, found, settings, config).await
+        Endpoint::Tls { host, port, tls } => {
+            Connection::start(open_tls(host, *port, tls).await?, found, settings, config).await
         }
     }
 }

@@ -13,7 +13,7 @@ use redis::cmd;
 use super::error::{ConnectionError, ServerError};
 use super::exchange::{Exchange, Timeouts, unexpected};
 use super::resp::Reply;
-use super::url::{Address, Endpoint, Sentinels};
+use super::url::{Address, Sentinels};
 use super::waiter::Waiter;
 
 /// How often to check that the master is still the same. After a failover with the old master alive, the Sentinels name the
@@ -99,13 +99,13 @@ fn ask(
     waiter: Waiter<'_>,
     share: Duration,
 ) -> Result<Address, ConnectionError> {
-    let endpoint = Endpoint::Tcp { host: sentinel.host.clone(), port: sentinel.port };
+    let endpoint = sentinels.endpoint(sentinel);
     // Half of the time for the connection, a quarter for each of two replies.
     let timeouts = Timeouts { connect: share / 2, silence: share / 4, reply: share / 4 };
     let mut exchange = Exchange::open(&endpoint, timeouts, waiter)?;
     let mut packed = Vec::new();
-    let credentials = sentinels.login.credentials();
-    if let Some((user, password)) = credentials {
+    let credentials = sentinels.credentials();
+    if let Some((user, password)) = &credentials {
         let mut auth = cmd("AUTH");
         // Sentinels before version 6 have no users.
         if user != "default" {
@@ -115,7 +115,7 @@ fn ask(
     }
     cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinels.master).write_packed_command(&mut packed);
     exchange.send(&packed)?;
-    if let Some((_, password)) = credentials {
+    if let Some((_, password)) = &credentials {
         exchange.reply(|reply| match reply {
             Reply::Error(text) => Err(ServerError::without(text, password.as_bytes())),
             _ => Ok(()),
