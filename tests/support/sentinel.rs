@@ -12,13 +12,18 @@ use crate::support::wait::wait_for;
 /// Starts a Sentinel that watches `mymaster` on this port. Its `down-after-milliseconds` is long, so that a busy machine causes no
 /// failover; tests may set another one.
 pub fn start_sentinel(master: u16, quorum: u16, extra_lines: &str) -> RedisServer {
+    start_sentinel_with(master, quorum, extra_lines, &[])
+}
+
+/// The same with these arguments.
+pub fn start_sentinel_with(master: u16, quorum: u16, extra_lines: &str, args: &[&str]) -> RedisServer {
     let configuration = format!(
         "sentinel monitor mymaster 127.0.0.1 {master} {quorum}\n\
          sentinel down-after-milliseconds mymaster 60000\n\
          sentinel failover-timeout mymaster 3000\n\
          {extra_lines}\n"
     );
-    RedisServer::start_with(Some(&configuration), &["--sentinel"])
+    RedisServer::start_with(Some(&configuration), &[&["--sentinel"], args].concat())
 }
 
 /// Gives every client the same reply. Its thread ends with the test program.

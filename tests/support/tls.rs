@@ -35,3 +35,11 @@ pub fn tls_server(name: &str, extra_args: &[&str]) -> (RedisServer, tempfile::Te
     let server = RedisServer::start(&args.concat());
     (server, dir, port.parse().unwrap())
 }
+
+/// A server's arguments for a TLS port that only clients with a certificate of the CA in this directory may use.
+pub fn tls_args(dir: &Path, port: u16) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (port, cert, key, ca) = (port.to_string(), file("cert.pem"), file("key.pem"), file("ca.pem"));
+    let args = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    args.map(str::to_owned).to_vec()
+}
