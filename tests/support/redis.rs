@@ -12,7 +12,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::support::port::free_port;
-use crate::support::sentinel::{FakeSentinel, start_sentinel_with};
+use crate::support::sentinel::{FakeSentinel, sentinel_configuration};
 use crate::support::source::Source;
 use crate::support::tls::{certify, tls_args};
 use crate::support::wait::SOON;
@@ -136,9 +136,11 @@ impl RedisServer {
             None => Sentinel::Fake(FakeSentinel::start("127.0.0.1", named)),
             Some(tls_port) => {
                 let port = free_port();
-                let args = [tls_args(self.dir.path(), port), vec!["--tls-replication".into(), "yes".into()]].concat();
-                let args: Vec<_> = args.iter().map(String::as_str).collect();
-                Sentinel::Real(Box::new(start_sentinel_with(tls_port, 1, "", &args)), port)
+                let args = tls_args(self.dir.path(), port);
+                let args: Vec<_> =
+                    args.iter().map(String::as_str).chain(["--tls-replication", "yes", "--sentinel"]).collect();
+                let configuration = sentinel_configuration(tls_port, 1, "");
+                Sentinel::Real(Box::new(Self::start_with(Some(&configuration), &args)), port)
             }
         });
         let port = match sentinel {
