@@ -58,9 +58,31 @@ add_host() { # HOST: with a link to the network
     on_host "$host" mount --bind "$directory/urlproxy" /run/urlproxy
 }
 
+# Nothing of Redis and the Sentinels passes between this host and others, without an answer.
+cut_redis_of() { # HOST
+    on_host "$1" nft -f - <<'NFT'
+table inet cut {
+    chain input { type filter hook input priority -10; iif lo accept; tcp dport { 6379, 26379 } drop; tcp sport { 6379, 26379 } drop; }
+    chain output { type filter hook output priority -10; oif lo accept; tcp dport { 6379, 26379 } drop; tcp sport { 6379, 26379 } drop; }
+}
+NFT
+}
+mend_redis_of() { on_host "$1" nft delete table inet cut; } # HOST
+
 load_rules() { on_host "$1" nft -f packaging/ha/urlproxy.nft; } # HOST
 
-start_redis_on() { # HOST [OPTION...]: with the data that the host has
+# Sentinels rewrite the file: a server starts again as what it was when it knew best.
+declare -A replica_priority=([proxy-1]=50 [proxy-2]=100 [store]=75) # the lowest is promoted
+configure_redis_on() { # HOST [LINE...]
+    printf '%s\n' 'port 6379' 'bind 0.0.0.0' 'protected-mode no' "dir $ha/$1/redis" 'save ""' 'appendonly yes' \
+        'repl-diskless-sync-delay 0' 'min-replicas-to-write 1' 'min-replicas-max-lag 10' \
+        "replica-priority ${replica_priority[$1]}" "${@:2}" >"$ha/$1/redis.conf"
+}
+start_redis_on() { # HOST: with the data that it has
+    start_on "$1" redis redis-server "$ha/$1/redis.conf"
+    wait_until "$patience" redis_answers "$1" || die "Redis on $1 did not start"
+}
+redis_on() { # HOST [OPTION...]: with the data that the host has
     start_on "$1" redis redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --dir "$ha/$1/redis" --save '' --appendonly yes \
         --repl-diskless-sync-delay 0 --min-replicas-to-write 1 --min-replicas-max-lag 10 "${@:2}"
     wait_until "$patience" redis_answers "$1" || die "Redis on $1 did not start"
