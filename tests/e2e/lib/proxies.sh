@@ -20,10 +20,11 @@ declare -A host_of=() pid_of=() # PID of a host; of PART@HOST
 on_host() { nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:2}"; }   # HOST COMMAND...
 is_apart() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; }      # PID
 start_on() {                                                                              # HOST PART COMMAND...
-    start "$ha_log/$2-$1.log" on_host "$1" "${@:3}"
+    # Not by on_host: $child is the command itself, not a shell.
+    start "$ha_log/$2-$1.log" nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:3}"
     pid_of[$2@$1]=$child
 }
-# No process has a chance to end cleanly.
+# With its child processes; none has a chance to end cleanly.
 kill_part() { # PART HOST
     local pid=${pid_of[$1@$2]}
     kill -KILL "$pid" $(pgrep -P "$pid") 2>/dev/null || true
@@ -34,7 +35,7 @@ prepare_hosts() {
     mkdir -p "$ha_log"
     prepare_accounts "$ha"
     mkdir -p /etc/nginx /etc/keepalived /run/urlproxy
-    cp tests/e2e/failover_load.py "$ha_tool"
+    cp tests/e2e/failover_{load,registrations}.py "$ha"
     printf '%s\n' '127.0.0.1 localhost' "${address[exec-1]} exec-1" >/etc/hosts
     ip link add lan type bridge
     ip link set lan up
@@ -72,7 +73,7 @@ mend_redis_of() { on_host "$1" nft delete table inet cut; } # HOST
 load_rules() { on_host "$1" nft -f packaging/ha/urlproxy.nft; } # HOST
 
 # Sentinels rewrite the file: a server starts again as what it was when it knew best.
-declare -A replica_priority=([proxy-1]=50 [proxy-2]=100 [store]=75) # the lowest is promoted
+declare -A replica_priority=([store]=10 [proxy-1]=20 [proxy-2]=30) # the lowest is promoted
 configure_redis_on() { # HOST [LINE...]
     printf '%s\n' 'port 6379' 'bind 0.0.0.0' 'protected-mode no' "dir $ha/$1/redis" 'save ""' 'appendonly yes' \
         'repl-diskless-sync-delay 0' 'min-replicas-to-write 1' 'min-replicas-max-lag 10' \
