@@ -132,7 +132,7 @@ impl<'s> Exchange<'s> {
                         return Err(ConnectionError::Stuck(begun.elapsed()));
                     }
                 }
-                Err(error) => return Err(ConnectionError::Broken(error)),
+                Err(error) => return Err(self.socket.failure(error)),
             }
         }
     }
@@ -199,7 +199,7 @@ impl<'s> Exchange<'s> {
                 Ok(received)
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
-            Err(error) => Err(ConnectionError::Broken(error)),
+            Err(error) => Err(self.socket.failure(error)),
         }
     }
 }

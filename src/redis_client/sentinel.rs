@@ -13,7 +13,7 @@ use redis::cmd;
 use super::error::{ConnectionError, ServerError};
 use super::exchange::{Exchange, Timeouts, unexpected};
 use super::resp::Reply;
-use super::url::{Address, Endpoint, Sentinels};
+use super::url::{Address, Sentinels};
 use super::waiter::Waiter;
 
 /// How often to check that the master is still the same. After a failover with the old master alive, the Sentinels name the
@@ -27,7 +27,16 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`ConnectionError::NoMaster`] with the error of each Sentinel.
 pub fn master_of(sentinels: &Sentinels, deadline: Instant) -> Result<Address, ConnectionError> {
-    find_master(sentinels, Waiter::new(&|| false), deadline)
+    master_by_votes(sentinels, deadline).map(|(master, _)| master)
+}
+
+/// Like [`master_of`], with the number of Sentinels that named this master: less than half of them may be cut off from the others,
+/// and know only a former one.
+///
+/// # Errors
+/// Those of [`master_of`].
+pub fn master_by_votes(sentinels: &Sentinels, deadline: Instant) -> Result<(Address, usize), ConnectionError> {
+    count_votes(sentinels, Waiter::new(&|| false), deadline)
 }
 
 /// Like [`master_of`], with a stop check.
@@ -42,6 +51,14 @@ pub(super) fn find_master(
     waiter: Waiter<'_>,
     deadline: Instant,
 ) -> Result<Address, ConnectionError> {
+    count_votes(sentinels, waiter, deadline).map(|(master, _)| master)
+}
+
+fn count_votes(
+    sentinels: &Sentinels,
+    waiter: Waiter<'_>,
+    deadline: Instant,
+) -> Result<(Address, usize), ConnectionError> {
     let total = sentinels.addresses.len();
     let mut answers: Vec<(Address, usize)> = Vec::new();
     let mut reasons = Vec::new();
@@ -67,13 +84,12 @@ pub(super) fn find_master(
             }
         };
         if votes * 2 > total {
-            return Ok(master);
+            return Ok((master, votes));
         }
     }
     // Reversed, because max_by_key returns the last of equals.
     let most = answers.into_iter().rev().max_by_key(|(_, votes)| *votes);
-    most.map(|(master, _)| master)
-        .ok_or_else(|| ConnectionError::NoMaster { master: sentinels.master.clone(), reasons: reasons.join("; ") })
+    most.ok_or_else(|| ConnectionError::NoMaster { master: sentinels.master.clone(), reasons: reasons.join("; ") })
 }
 
 /// Asks one Sentinel, without HELLO and SELECT, which Sentinels need not know.
@@ -83,13 +99,13 @@ fn ask(
     waiter: Waiter<'_>,
     share: Duration,
 ) -> Result<Address, ConnectionError> {
-    let endpoint = Endpoint::Tcp { host: sentinel.host.clone(), port: sentinel.port };
+    let endpoint = sentinels.endpoint(sentinel);
     // Half of the time for the connection, a quarter for each of two replies.
     let timeouts = Timeouts { connect: share / 2, silence: share / 4, reply: share / 4 };
     let mut exchange = Exchange::open(&endpoint, timeouts, waiter)?;
     let mut packed = Vec::new();
-    let credentials = sentinels.login.credentials();
-    if let Some((user, password)) = credentials {
+    let credentials = sentinels.credentials();
+    if let Some((user, password)) = &credentials {
         let mut auth = cmd("AUTH");
         // Sentinels before version 6 have no users.
         if user != "default" {
@@ -99,7 +115,7 @@ fn ask(
     }
     cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinels.master).write_packed_command(&mut packed);
     exchange.send(&packed)?;
-    if let Some((_, password)) = credentials {
+    if let Some((_, password)) = &credentials {
         exchange.reply(|reply| match reply {
             Reply::Error(text) => Err(ServerError::without(text, password.as_bytes())),
             _ => Ok(()),
