@@ -3,7 +3,7 @@
 
     failover_registrations.py register PROXY UID FIRST LAST PATTERNS RATE RENEW LOG
                                                               as the tools loadFIRST to loadLAST, users UID + FIRST to UID + LAST,
-                                                              at RATE a second, each renewed within RENEW seconds; until killed
+                                                              from all addresses of eth0, at RATE a second, each renewed within RENEW seconds; until killed
     failover_registrations.py lost LOG FAULT REDIS SECONDS    what was acknowledged before that time and Redis lacks; waits until Redis
                                                               has everything acknowledged; prints: acknowledged, lost, ms until then
 
@@ -62,10 +62,11 @@ def listen(uid, port):
     loop.add_reader(listener, accept)
 
 
-async def command(proxy, uid, lines):
+async def command(proxy, own, uid, lines):
     loop = asyncio.get_running_loop()
     with as_user(uid, socket.socket) as connection:
         connection.setblocking(False)
+        connection.bind((own, 0))
         try:
             async with asyncio.timeout(10):
                 await loop.sock_connect(connection, (proxy, 8282))
@@ -76,14 +77,16 @@ async def command(proxy, uid, lines):
 
 
 async def register(proxy, uid, tools, patterns, rate, renew, log):
-    own = [line.split()[3].split("/")[0] for line in os.popen("ip -4 -o address show dev eth0")][0]
+    # proxylistener limits the connections of each host.
+    addresses = [line.split()[3].split("/")[0] for line in os.popen("ip -4 -o address show dev eth0")]
     with open(log, "w", buffering=1, encoding="utf-8") as lines:
 
         async def keep_registered(tool, pattern):
+            own = addresses[tool % len(addresses)]
             url = f"http://{own}:{FIRST_PORT + tool}"
             name, pause = "register", FIRST_PAUSE
             while True:
-                reply = await command(proxy, uid + tool, [name, pattern, url])
+                reply = await command(proxy, own, uid + tool, [name, pattern, url])
                 lines.write(f"{now_ms()} {tool} {pattern} {name} {reply}\n")
                 if reply == "ok":
                     name, pause = "renew", FIRST_PAUSE
