@@ -71,8 +71,7 @@ async fn open_master(
     let master = spawn_blocking(move || master_of(&queried, Instant::now() + SENTINEL_TIMEOUT)).await;
     let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
     let shown = master.to_string();
-    let endpoint = Endpoint::Tcp { host: master.host, port: master.port };
-    let mut connection = open(&endpoint, settings, config).await?;
+    let mut connection = open(&sentinels.endpoint(&master), settings, config).await?;
     let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
     if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
         let text = format!("{shown} is a replica, expected the master {:?}", sentinels.master);
@@ -90,8 +89,8 @@ async fn open(
         Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
         Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
         // The crate's own TLS reads the system's CA certificates inside the runtime, and accepts all or none of them.
-        Endpoint::Tls { host, port, ca } => {
-            let stream = open_tls(host, *port, ca.as_ref()).await?;
+        Endpoint::Tls { host, port, tls } => {
+            let stream = open_tls(host, *port, tls).await?;
             let (connection, driver) =
                 MultiplexedConnection::new_with_config(&settings, stream, config.clone()).await?;
             // The driver ends with the last clone of the connection.

@@ -41,7 +41,7 @@ pub enum RedisOptionsError {
 impl RedisOptionsError {
     /// Whether the options are valid but a file that they name is not.
     pub fn is_file_error(&self) -> bool {
-        matches!(self, Self::PasswordFile { .. } | Self::Url { error: RedisUrlError::Ca { .. }, .. })
+        matches!(self, Self::PasswordFile { .. } | Self::Url { error: RedisUrlError::File { .. }, .. })
     }
 }
 

@@ -20,7 +20,7 @@ use super::push::Invalidation;
 use super::resp::Reply;
 use super::role::Role;
 use super::sentinel::{MasterWatch, find_master};
-use super::url::{Endpoint, Reach, RedisUrl};
+use super::url::{Reach, RedisUrl};
 use super::waiter::Waiter;
 
 /// The name that `CLIENT LIST` shows.
@@ -57,7 +57,7 @@ impl<'s> Connection<'s> {
             Reach::Sentinels(sentinels) => {
                 let share = timeouts.connect / 2;
                 let master = find_master(sentinels, waiter, Instant::now() + share)?;
-                let endpoint = Endpoint::Tcp { host: master.host.clone(), port: master.port };
+                let endpoint = sentinels.endpoint(&master);
                 let timeouts = Timeouts { connect: share, ..timeouts };
                 let mut connection = Self::of(Exchange::open(&endpoint, timeouts, waiter)?);
                 connection.watch = Some(MasterWatch::new(sentinels.clone(), master));

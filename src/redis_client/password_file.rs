@@ -1,14 +1,21 @@
 //! Password files.
 
-use std::fs;
 use std::io;
 use std::path::Path;
+
+use super::bounded_file::read_bounded;
 
 /// The password on the file's first line; `None` if that is empty.
 ///
 /// # Errors
 /// Those of reading the file; [`io::ErrorKind::InvalidData`] if it is not UTF-8.
 pub fn read_password_file(path: &Path) -> io::Result<Option<String>> {
-    let text = fs::read_to_string(path)?;
-    Ok(text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned))
+    let content = read_bounded(path)?;
+    let text = str::from_utf8(&content).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(first_line(text).map(str::to_owned))
+}
+
+/// The first line, unless it is empty.
+pub(super) fn first_line(text: &str) -> Option<&str> {
+    text.lines().next().filter(|line| !line.is_empty())
 }

@@ -25,14 +25,12 @@ impl Socket {
             Endpoint::Unix(path) => PlainSocket::unix(path, waiter, deadline).map(Self::Plain),
             Endpoint::Tcp { host, port } => PlainSocket::tcp(host, *port, waiter, deadline).map(Self::Plain),
             #[cfg(feature = "tls")]
-            Endpoint::Tls { host, port, ca } => {
+            Endpoint::Tls { host, port, tls } => {
                 let plain = PlainSocket::tcp(host, *port, waiter, deadline)?;
-                TlsSocket::handshake(plain, host, ca.as_ref(), waiter, deadline).map(|tls| Self::Tls(Box::new(tls)))
+                TlsSocket::handshake(plain, host, tls, waiter, deadline).map(|tls| Self::Tls(Box::new(tls)))
             }
             #[cfg(not(feature = "tls"))]
-            Endpoint::Tls { host, .. } => {
-                Err(ConnectionError::Tls { host: host.clone(), reason: "this build is without TLS".into() })
-            }
+            Endpoint::Tls { tls, .. } => match *tls {},
         }
     }
 
@@ -60,6 +58,15 @@ impl Socket {
             Self::Plain(_) => Ok(()),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// The error of the connection for an error of [`Socket::receive`], [`Socket::transmit`] or [`Socket::flush`].
+    pub(super) fn failure(&mut self, error: io::Error) -> ConnectionError {
+        match self {
+            Self::Plain(_) => ConnectionError::Broken(error),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.failure(error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! TLS over a non-blocking socket; the only place that chooses the crypto provider.
+//! TLS over a non-blocking socket.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,41 +6,45 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
-use rustls::crypto::ring;
+use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use rustls_native_certs::load_native_certs;
 
 use super::error::ConnectionError;
 use super::plain::PlainSocket;
-use super::url::Authority;
+use super::tls_settings::{TlsClient, TlsSettings};
 use super::waiter::Waiter;
 
 /// A TLS session and the socket below it.
 pub(super) struct TlsSocket {
     socket: PlainSocket,
     session: ClientConnection,
+    host: String,
+    client: TlsClient,
 }
 
 impl TlsSocket {
-    /// Completes the handshake: the server needs a certificate for `host`, see [`client_config`].
+    /// Completes the handshake: the server needs a certificate for `host`, see [`TlsSettings::prepare`].
     pub(super) fn handshake(
         socket: PlainSocket,
         host: &str,
-        ca: Option<&Authority>,
+        settings: &TlsSettings,
         waiter: Waiter<'_>,
         deadline: Instant,
     ) -> Result<Self, ConnectionError> {
         let failed = |reason: String| ConnectionError::Tls { host: host.to_owned(), reason };
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
-        let config = client_config(ca).map_err(failed)?;
-        let session = ClientConnection::new(Arc::new(config), name).map_err(|error| failed(error.to_string()))?;
-        let mut tls = Self { socket, session };
+        let client = settings.prepare().map_err(failed)?;
+        let session = ClientConnection::new(Arc::clone(&client.config), name);
+        let session = session.map_err(|error| failed(error.to_string()))?;
+        let mut tls = Self { socket, session, host: host.to_owned(), client };
         while tls.session.is_handshaking() {
-            let outcome = tls.flush().and_then(|()| tls.decrypt());
-            let awaited = match outcome {
+            let awaited = match tls.flush().and_then(|()| tls.decrypt()) {
                 Ok(0) => return Err(failed("connection closed by the server".into())),
-                Ok(_) => continue,
+                // A server may send without pause.
+                Ok(_) => match waiter.slice(deadline)? {
+                    Some(_) => continue,
+                    None => return Err(failed("handshake timed out".into())),
+                },
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if tls.session.wants_write() {
                         PollFlags::OUT
@@ -49,13 +53,32 @@ impl TlsSocket {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(error.to_string())),
+                Err(error) => {
+                    return Err(match tls.failure(error) {
+                        ConnectionError::Broken(error) => failed(error.to_string()),
+                        error => error,
+                    });
+                }
             };
             if !waiter.ready(tls.as_fd(), awaited, deadline)? {
                 return Err(failed("handshake timed out".into()));
             }
         }
         Ok(tls)
+    }
+
+    /// See `Socket::failure`. The server refuses a client's certificate only after the handshake, with an alert that may wait behind
+    /// the error of a write.
+    pub(super) fn failure(&mut self, error: io::Error) -> ConnectionError {
+        let described = self.client.describe(&error);
+        let described = described.or_else(|| {
+            let alert = self.decrypt().err()?;
+            self.client.describe(&alert)
+        });
+        match described {
+            Some(reason) => ConnectionError::Tls { host: self.host.clone(), reason },
+            None => ConnectionError::Broken(error),
+        }
     }
 
     /// See `Socket::receive`.
@@ -109,32 +132,5 @@ impl TlsSocket {
 impl AsFd for TlsSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// A configuration that trusts `ca`, or the readable ones of the system's authorities (located as OpenSSL does, with
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR`). They are read each time, so that a renewed authority needs no reload.
-///
-/// # Errors
-/// No authority could be read.
-pub(crate) fn client_config(ca: Option<&Authority>) -> Result<ClientConfig, String> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots(ca)?).with_no_client_auth())
-}
-
-/// The trusted authorities, or why there are none.
-fn roots(ca: Option<&Authority>) -> Result<RootCertStore, String> {
-    if let Some(ca) = ca {
-        return ca.roots();
-    }
-    let mut roots = RootCertStore::empty();
-    let system = load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    match (roots.is_empty(), system.errors.first()) {
-        (false, _) => Ok(roots),
-        (true, None) => Err("the system has no certificate authorities".into()),
-        (true, Some(error)) => Err(format!("the system's certificate authorities cannot be read: {error}")),
     }
 }

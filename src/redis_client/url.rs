@@ -1,34 +1,37 @@
 //! Redis URLs, validated once and never shown with their password.
 
+mod endpoint;
+mod error;
 mod login;
 mod redaction;
 mod sentinels;
+mod tls_files;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use endpoint::{Address, Endpoint, Reach};
+pub use error::RedisUrlError;
+use error::{EXAMPLE, Refusal, SENTINEL_EXAMPLE};
 use login::{Login, redacted_reason};
 pub use redaction::WrittenUrl;
 use redaction::{AMBIGUOUS_PASSWORD, redacted, unknown_parameter};
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 use rustix::net::SocketAddrUnix;
-pub use sentinels::{Address, MAX_SENTINELS, Sentinels};
-use thiserror::Error;
+pub use sentinels::{MAX_SENTINELS, Sentinels};
+use tls_files::TlsFiles;
 
-/// An example of a valid URL, for error messages.
-const EXAMPLE: &str = "redis://127.0.0.1:6379/0";
-/// An example of a valid Sentinel URL.
-const SENTINEL_EXAMPLE: &str = "sentinel://10.0.0.1,10.0.0.2/mymaster/0";
+use super::tls_settings::check_server_name;
 
 /// The address and credentials of a Redis server, or of the Sentinels that know it.
 ///
 /// | URL | meaning |
 /// | --- | --- |
 /// | `redis://[user[:password]@]host[:port][/db]` | TCP; by default port 6379 and database 0; host is a name, an IPv4 address or `[IPv6]` |
-/// | `rediss://...[?ca=/path/ca.pem]` | the same over TLS; the server's certificate must be valid for `host`, from one of the system's authorities or, with `ca`, from one in that PEM file |
+/// | `rediss://...[?ca=FILE][&cert=FILE&key=FILE]` | the same over TLS; the server's certificate must be valid for `host`, from one of the system's authorities or, with `ca`, from one in that PEM file; `cert` and `key` are the client's certificate chain and its key |
 /// | `unix:/path[?db=N&user=U&pass=P]` | a unix socket |
-/// | `sentinel://[user[:password]@]host[:port][,...]/MASTER[/db][?sentinel_user=U&sentinel_password=P]` | the server that the Sentinels (default port 26379) call MASTER; user and password before `@` are for that server |
+/// | `sentinel://[user[:password]@]host[:port][,...]/MASTER[/db][?sentinel_user=U&sentinel_password=P]` | the server that the Sentinels (default port 26379) call MASTER; user and password before `@` are for that server; `sentinel_password_file=FILE` instead of `sentinel_password=P` |
+/// | `sentinels://...[?ca=FILE][&cert=FILE&key=FILE]` | the same with TLS, both to the Sentinels and to the servers that they name |
 ///
 /// User, password and path are percent-decoded. All other URLs are refused. `valkey`, `valkeys`, `redis+unix` and
 /// `valkey+unix` are other names for the first three schemes.
@@ -37,86 +40,6 @@ pub struct RedisUrl {
     reach: Reach,
     login: Login,
     db: u16,
-}
-
-/// How to find the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// At a fixed endpoint.
-    Direct(Endpoint),
-    /// By asking Sentinels for the master.
-    Sentinels(Sentinels),
-}
-
-/// The endpoint of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// Plain TCP.
-    Tcp {
-        /// A name or an address, IPv6 without brackets.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
-    /// TLS over TCP.
-    Tls {
-        /// A name or an address, IPv6 without brackets; the server's certificate must be valid for it.
-        host: String,
-        /// TCP port.
-        port: u16,
-        /// The only authority to trust, instead of the system's.
-        ca: Option<Authority>,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-/// A private certificate authority, read with the configuration: workers may lack permission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authority {
-    /// The PEM file.
-    pub file: PathBuf,
-    /// The file's content, with at least one certificate.
-    pub pem: Vec<u8>,
-}
-
-/// Why a Redis URL was refused. URLs are shown with `***` instead of passwords.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum RedisUrlError {
-    /// Not a URL of a known scheme.
-    #[error("invalid URL {0:?}, expected e.g. {EXAMPLE:?}")]
-    Invalid(String),
-    /// A URL with an invalid part.
-    #[error("invalid URL {url:?}: {reason}, expected e.g. {EXAMPLE:?}")]
-    Part {
-        /// The URL.
-        url: String,
-        /// The invalid part.
-        reason: String,
-    },
-    /// A `sentinel://` URL with an invalid part.
-    #[error("invalid URL {url:?}: {reason}, expected e.g. {SENTINEL_EXAMPLE:?}")]
-    Sentinel {
-        /// The URL.
-        url: String,
-        /// The invalid part.
-        reason: String,
-    },
-    /// A TLS URL in a build without TLS.
-    #[error("invalid URL {0:?}: this build is without TLS (cargo feature \"tls\"), expected e.g. {EXAMPLE:?}")]
-    WithoutTls(String),
-    /// The file after `?ca=` cannot be used.
-    #[error(
-        "invalid URL {url:?}: CA file {file:?}: {reason}, expected e.g. \"rediss://redis.example.org/0?ca=/etc/ssl/redis-ca.pem\""
-    )]
-    Ca {
-        /// The URL.
-        url: String,
-        /// The file.
-        file: PathBuf,
-        /// Why the file is unusable.
-        reason: String,
-    },
 }
 
 impl RedisUrl {
@@ -145,102 +68,90 @@ impl RedisUrl {
 impl FromStr for RedisUrl {
     type Err = RedisUrlError;
 
-    /// Parses a URL. Reads the file after `?ca=`; uses no network.
+    /// Parses a URL. Reads the files that it names; uses no network.
     fn from_str(text: &str) -> Result<Self, RedisUrlError> {
-        let shown = || redacted(text);
-        let part = |reason: &str| RedisUrlError::Part { url: shown(), reason: reason.into() };
         let scheme = match text.split_once(':').map_or("", |(scheme, _)| scheme) {
             "valkey" => "redis",
             "valkeys" => "rediss",
             "redis+unix" | "valkey+unix" => "unix",
             scheme => scheme,
         };
-        match scheme {
-            "redis" | "unix" => {}
-            "rediss" if cfg!(feature = "tls") => {}
-            "rediss" => return Err(RedisUrlError::WithoutTls(shown())),
-            "sentinel" => {
-                return match sentinels::parse(text) {
-                    Ok((sentinels, login, db)) => Ok(Self { reach: Reach::Sentinels(sentinels), login, db }),
-                    Err(reason) => Err(RedisUrlError::Sentinel { url: shown(), reason }),
-                };
-            }
-            _ => return Err(RedisUrlError::Invalid(shown())),
-        }
-        let url = parse_redis_url(text).ok_or_else(|| RedisUrlError::Invalid(shown()))?;
-        if url.fragment().is_some() {
-            return Err(part("nothing may follow a \"#\""));
-        }
-        // Only unix URLs have no password before the parameters.
-        if scheme != "unix" && url.query().is_some_and(|query| query.contains('@')) {
-            return Err(part(AMBIGUOUS_PASSWORD));
-        }
-        let (mut ca, mut has_password) = (None, false);
-        for (name, value) in url.query_pairs() {
-            match (scheme, &*name) {
-                ("rediss", "ca") => ca = Some(PathBuf::from(&*value)),
-                ("unix", "pass") => has_password = true,
-                ("unix", "db" | "user") => {}
-                _ => return Err(part(&unknown_parameter(&name, has_password))),
-            }
-        }
-        // The redis crate's message may quote the URL.
-        let info = url.into_connection_info().map_err(|error| part(&redacted_reason(&error)))?;
-        let endpoint = match info.addr() {
-            ConnectionAddr::Tcp(_, 0) | ConnectionAddr::TcpTls { port: 0, .. } => return Err(part("port 0")),
-            ConnectionAddr::Tcp(host, port) => Endpoint::Tcp { host: host.clone(), port: *port },
-            ConnectionAddr::TcpTls { host, port, .. } => {
-                check_server_name(host).map_err(|reason| part(&reason))?;
-                let ca = ca.map(|file| {
-                    Authority::read(&file).map_err(|reason| RedisUrlError::Ca { url: shown(), file, reason })
-                });
-                Endpoint::Tls { host: host.clone(), port: *port, ca: ca.transpose()? }
-            }
-            ConnectionAddr::Unix(path) => {
-                SocketAddrUnix::new(path).map_err(|_| part("the path does not fit a socket address"))?;
-                Endpoint::Unix(path.clone())
-            }
+        let shown = || redacted(text);
+        let (parsed, example) = match scheme {
+            "rediss" | "sentinels" if cfg!(not(feature = "tls")) => return Err(RedisUrlError::WithoutTls(shown())),
+            "redis" | "rediss" | "unix" => (direct(text, scheme), EXAMPLE),
+            "sentinel" | "sentinels" => (behind_sentinels(text), SENTINEL_EXAMPLE),
             _ => return Err(RedisUrlError::Invalid(shown())),
         };
-        let settings = info.redis_settings();
-        let db =
-            u16::try_from(settings.db()).map_err(|_| part(&format!("no database has number {}", settings.db())))?;
-        Ok(Self { reach: Reach::Direct(endpoint), login: Login::of(settings), db })
+        parsed.map_err(|refusal| RedisUrlError::of(refusal, shown(), example))
     }
 }
 
-/// The address without user, password and database: `host:port`, a path, or the Sentinels with the name of the master.
-impl fmt::Display for Reach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Direct(Endpoint::Unix(path)) => write!(f, "{}", path.display()),
-            Self::Direct(Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. }) => {
-                write!(f, "{}", Address { host: host.clone(), port: *port })
-            }
-            Self::Sentinels(sentinels) => write!(f, "{sentinels}"),
+/// Parses a `sentinel://` or `sentinels://` URL.
+fn behind_sentinels(text: &str) -> Result<RedisUrl, Refusal> {
+    let (sentinels, login, db) = sentinels::parse(text)?;
+    Ok(RedisUrl { reach: Reach::Sentinels(sentinels), login, db })
+}
+
+/// Parses the URL of one server.
+fn direct(text: &str, scheme: &str) -> Result<RedisUrl, Refusal> {
+    let url = parse_redis_url(text).ok_or(Refusal::NoUrl)?;
+    if url.fragment().is_some() {
+        return Err("nothing may follow a \"#\"".into());
+    }
+    // Only unix URLs have no password before the parameters.
+    if scheme != "unix" && url.query().is_some_and(|query| query.contains('@')) {
+        return Err(AMBIGUOUS_PASSWORD.into());
+    }
+    let (mut files, mut has_password) = (TlsFiles::default(), false);
+    for (name, value) in url.query_pairs() {
+        match (scheme, &*name) {
+            ("rediss", name) if files.set(name, &value) => {}
+            ("unix", "pass") => has_password = true,
+            ("unix", "db" | "user") => {}
+            _ => return Err(unknown_parameter(&name, has_password).into()),
         }
     }
+    // The redis crate's message may quote the URL.
+    let info = url.into_connection_info().map_err(|error| redacted_reason(&error))?;
+    let endpoint = match info.addr() {
+        ConnectionAddr::Tcp(_, 0) | ConnectionAddr::TcpTls { port: 0, .. } => return Err("port 0".into()),
+        ConnectionAddr::Tcp(host, port) => Endpoint::Tcp { host: host.clone(), port: *port },
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            check_server_name(host)?;
+            Endpoint::Tls { host: host.clone(), port: *port, tls: files.read()? }
+        }
+        ConnectionAddr::Unix(path) => {
+            SocketAddrUnix::new(path).map_err(|_| "the path does not fit a socket address")?;
+            Endpoint::Unix(path.clone())
+        }
+        _ => return Err(Refusal::NoUrl),
+    };
+    let settings = info.redis_settings();
+    let db = u16::try_from(settings.db()).map_err(|_| format!("no database has number {}", settings.db()))?;
+    Ok(RedisUrl { reach: Reach::Direct(endpoint), login: Login::of(settings), db })
 }
 
-/// The URL for logs and status pages: with the user, without the password.
+/// The URL for logs and status pages: with the user and the names of files, without passwords.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parameters = Vec::new();
         match &self.reach {
             Reach::Direct(Endpoint::Unix(path)) => {
                 write!(f, "unix:{}", path.display())?;
-                if self.db == 0 { Ok(()) } else { write!(f, "?db={}", self.db) }
+                parameters.extend((self.db != 0).then(|| format!("db={}", self.db)));
             }
-            Reach::Direct(Endpoint::Tcp { .. }) => write!(f, "redis://{}{}/{}", self.login, self.reach, self.db),
-            Reach::Direct(Endpoint::Tls { .. }) => write!(f, "rediss://{}{}/{}", self.login, self.reach, self.db),
+            Reach::Direct(Endpoint::Tcp { .. }) => write!(f, "redis://{}{}/{}", self.login, self.reach, self.db)?,
+            Reach::Direct(Endpoint::Tls { tls, .. }) => {
+                write!(f, "rediss://{}{}/{}", self.login, self.reach, self.db)?;
+                parameters.extend(tls.parameters());
+            }
             Reach::Sentinels(sentinels) => {
-                write!(f, "sentinel://{}{sentinels}/{}", self.login, self.db)?;
-                let Login { user, password } = &sentinels.login;
-                let user = user.as_ref().map(|user| format!("sentinel_user={user}"));
-                let password = password.as_ref().map(|_| "sentinel_password=***".to_owned());
-                let parameters: Vec<_> = user.into_iter().chain(password).collect();
-                if parameters.is_empty() { Ok(()) } else { write!(f, "?{}", parameters.join("&")) }
+                write!(f, "{}://{}{sentinels}/{}", sentinels.scheme(), self.login, self.db)?;
+                parameters.extend(sentinels.parameters());
             }
         }
+        if parameters.is_empty() { Ok(()) } else { write!(f, "?{}", parameters.join("&")) }
     }
 }
 
@@ -248,50 +159,6 @@ impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RedisUrl({self})")
     }
-}
-
-impl Authority {
-    #[cfg(feature = "tls")]
-    fn read(file: &Path) -> Result<Self, String> {
-        if !file.is_absolute() {
-            return Err("the path is not absolute".into());
-        }
-        let pem = std::fs::read(file).map_err(|error| error.to_string())?;
-        let authority = Self { file: file.into(), pem };
-        if authority.roots()?.is_empty() {
-            return Err("no certificate in it".into());
-        }
-        Ok(authority)
-    }
-
-    /// The certificates as trust anchors.
-    #[cfg(feature = "tls")]
-    pub(super) fn roots(&self) -> Result<rustls::RootCertStore, String> {
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&self.pem) {
-            let certificate = certificate.map_err(|error| error.to_string())?;
-            roots.add(certificate).map_err(|error| error.to_string())?;
-        }
-        Ok(roots)
-    }
-
-    #[cfg(not(feature = "tls"))]
-    fn read(_: &Path) -> Result<Self, String> {
-        Err("this build is without TLS".into())
-    }
-}
-
-#[cfg(feature = "tls")]
-fn check_server_name(host: &str) -> Result<(), String> {
-    let name = rustls::pki_types::ServerName::try_from(host);
-    name.map(drop).map_err(|_| format!("no certificate can be for the host {host:?}"))
-}
-
-#[cfg(not(feature = "tls"))]
-fn check_server_name(_: &str) -> Result<(), String> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -385,8 +252,8 @@ mod tests {
     #[cfg(feature = "tls")]
     #[test]
     fn tls_urls_may_have_an_authority() {
-        let tls = Endpoint::Tls { host: "h".into(), port: 6379, ca: None };
-        assert_eq!(source("rediss://h").reach(), &Reach::Direct(tls));
+        assert!(matches!(source("rediss://h").reach(), Reach::Direct(Endpoint::Tls { port: 6379, .. })));
+        assert_eq!(source("rediss://h").to_string(), "rediss://h:6379/0");
         assert_eq!(source("rediss://user:x@h/2").to_string(), "rediss://user:***@h:6379/2");
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ca.pem");
@@ -406,9 +273,52 @@ mod tests {
         assert!(refusal("rediss://a..b/").contains("no certificate can be for the host"));
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn tls_urls_may_have_a_client_certificate() {
+        use crate::redis_client::test_certificates::Files;
+
+        let files = Files::new();
+        let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| files.path(name));
+        for (before, after) in [("rediss://h:6379/0?", ""), ("sentinels://h:26379/m/0?", "&sentinel_user=u")] {
+            let url = format!("{before}ca={ca}&cert={cert}&key={key}{after}");
+            assert_eq!(source(&url).to_string(), url);
+            assert_eq!(source(&url), source(&url), "equal by their files");
+            assert_ne!(source(&url), source(&url.replace(&format!("ca={ca}&"), "")));
+            source(&format!("{before}cert={}&key={key}", files.path("version1.pem")));
+            for (part, want) in [
+                (format!("cert={cert}"), format!("the key for cert={cert} is missing, expected e.g. \"")),
+                (format!("key={key}"), format!("the certificate for key={key} is missing, expected e.g. \"")),
+                (format!("cert={ca}&key={key}"), "the key does not belong to the client certificate".into()),
+                (format!("cert={key}&key={key}"), format!("client certificate file {key:?}: no certificate in it")),
+                (format!("cert={cert}&key={cert}"), format!("client key file {cert:?}: no private key in it")),
+                (format!("cert={cert}&key=/"), "client key file \"/\": not a regular file".into()),
+                (format!("cert={cert}&key=/dev/zero"), "not a regular file".into()),
+                (format!("cert={cert}&key=key.pem"), "client key file \"key.pem\": the path is not absolute".into()),
+                (format!("cert={cert}&key={}", files.path("encrypted.pem")), "the key is encrypted".into()),
+                (format!("cert={cert}&key={}", files.path("encrypted_old.pem")), "the key is encrypted".into()),
+                (format!("cert={cert}&key={}", files.path("broken.pem")), "invalid PEM".into()),
+                (format!("cert={cert}&key={}", files.path("one_line.pem")), "invalid PEM".into()),
+                (format!("cert={cert}&key={key}&pass=x"), "unknown parameter \"pass\"".into()),
+            ] {
+                let refused = refusal(&format!("{before}{part}"));
+                assert!(refused.contains(&want) && refused.contains(before), "{part}: {refused}");
+                assert!(
+                    refused.contains("expected e.g. \"") && !refused.contains(&files.secret()),
+                    "{part}: {refused}"
+                );
+            }
+        }
+        assert!(!format!("{:?}", source(&format!("rediss://h?cert={cert}&key={key}"))).contains(&files.secret()));
+        assert!(refusal("redis://h?cert=/c").contains("unknown parameter \"cert\""));
+        assert!(refusal("sentinels://a..b/m").contains("no certificate can be for the host \"a..b\""));
+    }
+
     #[cfg(not(feature = "tls"))]
     #[test]
     fn builds_without_tls_refuse_tls_urls() {
-        assert!(refusal("rediss://h").contains("this build is without TLS"));
+        for url in ["rediss://h", "sentinels://h/m"] {
+            assert!(refusal(url).contains("this build is without TLS"), "{}", refusal(url));
+        }
     }
 }

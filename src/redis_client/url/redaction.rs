@@ -3,7 +3,7 @@
 /// The error for an `@` after a `?`: a password may contain the `?` and end at the `@`.
 pub(super) const AMBIGUOUS_PASSWORD: &str = "a \"?\" before an \"@\" must be written %3F, an \"@\" in a parameter %40";
 /// Parameters that may be shown with their values.
-const SHOWN_PARAMETERS: [&str; 4] = ["db", "user", "ca", "sentinel_user"];
+const SHOWN_PARAMETERS: [&str; 7] = ["db", "user", "ca", "cert", "key", "sentinel_user", "sentinel_password_file"];
 
 /// An unparsed URL, which `Debug` shows without its password.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]

@@ -1,11 +1,17 @@
-//! `sentinel://` URLs: the addresses of Sentinels, and the name of the master.
+//! `sentinel://` and `sentinels://` URLs: the addresses of Sentinels, and the name of the master.
 
 use std::fmt;
+use std::sync::Arc;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 
+use super::error::Refusal;
 use super::login::{Login, redacted_reason};
 use super::redaction::{AMBIGUOUS_PASSWORD, unknown_parameter};
+use super::{Address, Endpoint, TlsFiles};
+use crate::redis_client::password_file::first_line;
+use crate::redis_client::renewed::Renewed;
+use crate::redis_client::tls_settings::{TlsSettings, check_server_name};
 
 /// The default port of Sentinels.
 const PORT: u16 = 26379;
@@ -20,22 +26,47 @@ pub struct Sentinels {
     /// The master's name.
     pub master: String,
     /// Credentials for the Sentinels themselves.
-    pub(crate) login: Login,
+    login: Login,
+    /// The file with the Sentinels' password, instead of the password in `login`.
+    password_file: Option<Renewed<Arc<str>>>,
+    /// For the Sentinels and for the servers that they name.
+    tls: Option<TlsSettings>,
 }
 
-/// A host and a port over TCP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// A name or an address, IPv6 without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
+impl Sentinels {
+    /// The endpoint of a Sentinel, or of a server that one has named.
+    pub fn endpoint(&self, address: &Address) -> Endpoint {
+        let Address { host, port } = address.clone();
+        match self.tls.clone() {
+            Some(tls) => Endpoint::Tls { host, port, tls },
+            None => Endpoint::Tcp { host, port },
+        }
+    }
 
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    /// The URL's scheme.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "sentinels" } else { "sentinel" }
+    }
+
+    /// User and password for the Sentinels, see [`Login::credentials`]. Reads the password file again, if there is one.
+    pub(crate) fn credentials(&self) -> Option<(String, String)> {
+        let renewed = self.password_file.as_ref().map(|file| file.current().0);
+        let login = match renewed {
+            Some(password) => &Login { password: Some(password.to_string()), ..self.login.clone() },
+            None => &self.login,
+        };
+        login.credentials().map(|(user, password)| (user.to_owned(), password.to_owned()))
+    }
+
+    /// The URL's parameters, without the password.
+    pub(super) fn parameters(&self) -> Vec<String> {
+        let Login { user, password } = &self.login;
+        let mut parameters: Vec<_> = self.tls.iter().flat_map(TlsSettings::parameters).collect();
+        parameters.extend(user.as_ref().map(|user| format!("sentinel_user={user}")));
+        parameters.extend(password.as_ref().map(|_| "sentinel_password=***".to_owned()));
+        let files = self.password_file.iter().flat_map(Renewed::files);
+        parameters.extend(files.map(|file| format!("sentinel_password_file={}", file.display())));
+        parameters
     }
 }
 
@@ -47,9 +78,10 @@ impl fmt::Display for Sentinels {
     }
 }
 
-/// Parses a URL into the Sentinels, the credentials for the master, and the database.
-pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
-    let rest = text.strip_prefix("sentinel://").ok_or("\"//\" is missing")?;
+/// Parses a URL into the Sentinels, the credentials for the master, and the database. Reads the files that it names.
+pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), Refusal> {
+    let (scheme, rest) = text.split_once("://").ok_or("\"//\" is missing")?;
+    let is_tls = scheme == "sentinels";
     if rest.contains('#') {
         return Err("nothing may follow a \"#\"".into());
     }
@@ -65,7 +97,10 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let addresses: Vec<_> = hosts.split(',').map(address).collect::<Result<_, _>>()?;
     if addresses.len() > MAX_SENTINELS {
-        return Err(format!("{} Sentinels, expected at most {MAX_SENTINELS}", addresses.len()));
+        return Err(format!("{} Sentinels, expected at most {MAX_SENTINELS}", addresses.len()).into());
+    }
+    if is_tls {
+        addresses.iter().try_for_each(|address| check_server_name(&address.host))?;
     }
     let (master, db) = path.split_once('/').unwrap_or((path, "0"));
     if master.is_empty() {
@@ -73,20 +108,34 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), String> {
     }
     // The characters that Sentinel documents as valid.
     if !master.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        return Err(format!("invalid master name {master:?}"));
+        return Err(format!("invalid master name {master:?}").into());
     }
     let db = if db.is_empty() { 0 } else { db.parse().map_err(|_| format!("no database has number {db:?}"))? };
     let login = login(&format!("redis://{userinfo}{}h", if userinfo.is_empty() { "" } else { "@" }))?;
-    let mut sentinel_login = Login::default();
+    let (mut own_login, mut password_file, mut files) = (Login::default(), None, TlsFiles::default());
     let parameters = parse_redis_url(&format!("redis://h?{query}")).ok_or("invalid parameters")?;
     for (name, value) in parameters.query_pairs() {
         match &*name {
-            "sentinel_user" => sentinel_login.user = Some(value.into_owned()),
-            "sentinel_password" => sentinel_login.password = Some(value.into_owned()),
-            _ => return Err(unknown_parameter(&name, sentinel_login.password.is_some())),
+            "sentinel_user" => own_login.user = Some(value.into_owned()),
+            "sentinel_password" => own_login.password = Some(value.into_owned()),
+            "sentinel_password_file" => password_file = Some(value.as_ref().into()),
+            name if is_tls && files.set(name, &value) => {}
+            _ => return Err(unknown_parameter(&name, own_login.password.is_some()).into()),
         }
     }
-    Ok((Sentinels { addresses, master: master.to_owned(), login: sentinel_login }, login, db))
+    if own_login.password.is_some() && password_file.is_some() {
+        return Err("both sentinel_password and sentinel_password_file".into());
+    }
+    let password_file = password_file.map(|file| Renewed::read(vec![("Sentinel password", file)], password));
+    let (password_file, tls) = (password_file.transpose()?, is_tls.then(|| files.read()).transpose()?);
+    Ok((Sentinels { addresses, master: master.to_owned(), login: own_login, password_file, tls }, login, db))
+}
+
+/// The password in a file.
+fn password(contents: &[Vec<u8>]) -> Result<Arc<str>, (usize, String)> {
+    let text = contents.first().map_or(Ok(""), |content| str::from_utf8(content));
+    let text = text.map_err(|_| (0, "not UTF-8".to_owned()))?;
+    first_line(text).map(Arc::from).ok_or_else(|| (0, "no password on the first line".to_owned()))
 }
 
 fn address(text: &str) -> Result<Address, String> {
@@ -118,6 +167,10 @@ mod tests {
     use super::super::{Reach, RedisUrl};
     use super::*;
 
+    fn pair(user: &str, password: &str) -> Option<(String, String)> {
+        Some((user.into(), password.into()))
+    }
+
     fn sentinels(url: &str) -> Sentinels {
         match url.parse::<RedisUrl>().unwrap_or_else(|error| panic!("{error}")).reach() {
             Reach::Sentinels(sentinels) => sentinels.clone(),
@@ -145,11 +198,40 @@ mod tests {
         let source: RedisUrl = url.parse().unwrap();
         assert_eq!(source.db(), 2);
         assert_eq!(source.credentials(), Some(("sync", "p@ss")));
-        assert_eq!(sentinels(url).login.credentials(), Some(("watch", "a&b")));
+        assert_eq!(sentinels(url).credentials(), pair("watch", "a&b"));
         let source: RedisUrl = "sentinel://h/m?sentinel_password=x".parse().unwrap();
         assert_eq!(source.credentials(), None);
-        assert_eq!(sentinels("sentinel://:x@h/m").login.credentials(), None);
+        assert_eq!(sentinels("sentinel://:x@h/m").credentials(), None);
         assert_eq!(source.with_password("new").credentials(), Some(("default", "new")));
+    }
+
+    #[test]
+    fn a_sentinel_password_may_be_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sentinel.pass");
+        let url = format!("sentinel://h/m?sentinel_user=watch&sentinel_password_file={}", file.display());
+        let refusal = |url: &str| url.parse::<RedisUrl>().unwrap_err().to_string();
+        assert!(refusal(&url).contains("Sentinel password file \"") && refusal(&url).contains("No such file"));
+        std::fs::write(&file, "\n").unwrap();
+        let example = "sentinel_password_file=/etc/urlproxy/sentinel.pass\"";
+        assert!(refusal(&url).contains("no password on the first line") && refusal(&url).ends_with(example));
+        std::fs::write(&file, b"\xff").unwrap();
+        assert!(refusal(&url).contains("not UTF-8"));
+        std::fs::write(&file, "one\nmore\n").unwrap();
+        let parsed = sentinels(&url);
+        assert_eq!(parsed.credentials(), pair("watch", "one"));
+        std::fs::write(&file, "two").unwrap();
+        assert_eq!(parsed.credentials(), pair("watch", "two"));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(parsed.credentials(), pair("watch", "two"), "the last good one");
+        std::fs::write(&file, "two").unwrap();
+        let shown = format!("{0} {0:?}", url.parse::<RedisUrl>().unwrap());
+        assert!(shown.contains(&format!("sentinel_password_file={}", file.display())) && !shown.contains("two"));
+        let both = refusal(&format!("{url}&sentinel_password=s3cret"));
+        assert!(
+            both.contains("both sentinel_password and sentinel_password_file") && !both.contains("s3cret"),
+            "{both}"
+        );
     }
 
     #[test]
