@@ -17,10 +17,10 @@ run_tests;
 
 __DATA__
 # urlproxy_table
-table: <> 1m; => unknown directive "<>" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools
+table: <> 1m; => unknown directive "<>" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools, ready_max_age, drain_file
     zones
     include
-table: "zoneé" 1m; => unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools
+table: "zoneé" 1m; => unknown directive "zone\xc3\xa9" in "urlproxy_table", expected one of zone, redis, password_file, wait_for_routes, resync_interval, allow_backend, snapshot, withdrawal_guard, metrics_tools, ready_max_age, drain_file
 http: urlproxy_table to/ols { } => "urlproxy_table" invalid name "to/ols", expected e.g. "urlproxy_table tools { ... }"
 http: urlproxy_table "" { } => "urlproxy_table" invalid name "", expected e.g. "urlproxy_table tools { ... }"
 http: urlproxy_table tools { } => "urlproxy_table tools" is duplicate
@@ -92,6 +92,30 @@ table: resync_interval; => "resync_interval" takes one value, e.g. "60s"
 table: resync_interval 1m 30s; => "resync_interval" takes one value, e.g. "60s"
 table: resync_interval 2s; resync_interval 3s; => "resync_interval" is duplicate
 
+# ready_max_age, drain_file
+table: ready_max_age <>; => "ready_max_age" invalid duration "<>", expected e.g. "10m"
+    soon
+    off
+    1y
+    -1s
+table: ready_max_age <>; => "ready_max_age" invalid duration (at least 1s) "<>", expected e.g. "10m"
+    999ms
+    0
+table: ready_max_age; => "ready_max_age" takes one value, e.g. "10m"
+table: ready_max_age 1m 30s; => "ready_max_age" takes one value, e.g. "10m"
+table: ready_max_age 2s; ready_max_age 3s; => "ready_max_age" is duplicate
+table: drain_file <>; => "drain_file" invalid path (absolute) "<>", expected e.g. "/run/urlproxy/out-of-service"
+    out-of-service
+    /
+    /run/urlproxy/
+    /run/urlproxy/.
+    /run/urlproxy/..
+table: drain_file ''; => "drain_file" invalid path (absolute) "", expected e.g. "/run/urlproxy/out-of-service"
+table: drain_file; => "drain_file" takes one value, e.g. "drain_file /run/urlproxy/out-of-service;"
+table: drain_file /run/a /run/b; => "drain_file" takes one value, e.g. "drain_file /run/urlproxy/out-of-service;"
+table: drain_file /run/a; drain_file /run/b; => "drain_file" is duplicate
+location: drain_file /run/a; => unknown directive "drain_file"
+
 # allow_backend
 table: allow_backend <>; => "allow_backend" invalid network "<>", expected e.g. "10.0.0.0/8"
     local
@@ -102,6 +126,9 @@ table: allow_backend; => "allow_backend" takes networks, e.g. "10.0.0.0/8"
 # snapshot
 table: snapshot; => "snapshot" takes a path, e.g. "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;"
 table: snapshot tools.snapshot; => "snapshot" invalid path (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot"
+table: snapshot <>; => "snapshot" invalid path (absolute) "<>", expected e.g. "/var/lib/urlproxy/tools.snapshot"
+    /
+    /var/lib/urlproxy/
 table: snapshot /tmp/x max_age=old; => "snapshot" invalid parameter "max_age=old", expected e.g. "max_age=7d"
 table: snapshot /tmp/x; snapshot /tmp/y; => "snapshot" is duplicate
 http: urlproxy_table a { snapshot /tmp/x; } urlproxy_table b { snapshot /tmp/x; } => "snapshot" "/tmp/x" is already used by "urlproxy_table a", expected one file per table

@@ -14,7 +14,7 @@ like($get->("http://127.0.0.1:8081$_"), qr/ 200\z/, $_) for qw(/ /metrics /ready
 is($get->("http://$_/list"), ' 000', "not on $_") for '10.0.0.1:8081', '[::1]:8081', '10.0.0.1:8082';
 # The public servers have none of it.
 unlike($get->("https://tools.example.org$_", '--cacert', '/run/production/ca.pem', '--connect-to', '::127.0.0.1:'), qr/ 200\z/, "not on port 443: $_")
-    for qw(/list /api/status /metrics);
+    for qw(/list /api/status /metrics /ready /live);
 ok($get->('http://127.0.0.1:8082/api/status') =~ /domains.* 200\z/s, 'the domains have their own port');
 
 # As its comment describes.

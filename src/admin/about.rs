@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::readiness::ReadyLimits;
 use crate::table::HealthSettings;
 
 /// A table of the configuration, and the moment of the request.
@@ -16,6 +17,8 @@ pub struct About {
     pub snapshot: Option<PathBuf>,
     /// Its withdrawal guard, if it has one.
     pub guard: Option<Guard>,
+    /// What makes the proxy unready.
+    pub ready_limits: ReadyLimits,
     /// When a backend is unavailable.
     pub health: HealthSettings,
     /// The program that runs.

@@ -33,7 +33,7 @@ pub const PAGE: &str = concat!(
 /// the test below prints the new hashes.
 pub const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-HGhYHwMice45VaP5FyueM4W3I2Bfyv2U6eft2/SoNIY='; ",
+    "script-src 'sha256-95pJA+NcL/LsfAd938Cb7wq6Ny+6m8tpL4salj1afCk='; ",
     "style-src 'sha256-qSDSypq3YxoDZYyBDHlK6YdAesX2R8c+xAuvClpLOAQ='; ",
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
     "require-trusted-types-for 'script'; trusted-types 'none'",

@@ -4,8 +4,9 @@ use std::fmt::{Display, Write};
 
 use super::about::{About, seconds};
 use super::answer::Answer;
+use super::hold::hold_end;
 use super::page::{Page, Step};
-use super::status::hold_end;
+use super::readiness::Readiness;
 use crate::route::Kind;
 use crate::table::{
     DURATION_BOUNDS_MILLISECONDS, DurationHistogram, PROPAGATION_BOUNDS_MICROSECONDS, REASONS, RequestResult,
@@ -118,6 +119,11 @@ fn table_metrics(about: &About, table: &Table<'_>) -> String {
     text.gauge("urlproxy_table_memory_used_bytes", "Memory in use by records", header.live_bytes());
     let help = "Largest record that fits without replacing another one";
     text.gauge("urlproxy_table_memory_largest_free_bytes", help, header.largest_free_bytes());
+    let readiness = Readiness::of(about, header);
+    text.gauge("urlproxy_ready", "Whether the proxy should get requests", u8::from(readiness.is_ready()));
+    if let Some(is_draining) = readiness.is_draining() {
+        text.gauge("urlproxy_draining", "Whether an operator takes the proxy out of service", u8::from(is_draining));
+    }
     let is_loaded = u8::from(header.is_loaded());
     text.gauge("urlproxy_table_loaded", "Whether the table was ever loaded", is_loaded);
     if let Some(age) = header.age_seconds(about.now / 1000) {
@@ -265,6 +271,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::admin::readiness::ReadyLimits;
     use crate::admin::testing::{TestTable, about, body};
     use crate::table::{Finished, Lookup, Ranking, StatusClass};
 
@@ -338,5 +345,25 @@ mod tests {
         assert_eq!(value(&text, "urlproxy_table_loaded{table=\"tools\"}"), "1");
         assert_eq!(value(&text, "urlproxy_table_age_seconds{table=\"tools\"}"), "0");
         assert!(!text.contains("urlproxy_snapshot"));
+        assert_eq!(value(&text, "urlproxy_ready{table=\"tools\"}"), "1");
+        assert_eq!(value(&text, "urlproxy_draining{table=\"tools\"}"), "0");
+    }
+
+    #[test]
+    fn readiness_is_a_metric() {
+        let table = TestTable::new(10);
+        let shown = |drain_file: Option<&str>| {
+            let ready_limits = ReadyLimits { drain_file: drain_file.map(Into::into), ..ReadyLimits::default() };
+            let about = About { ready_limits, ..about(1_790_000_000_000) };
+            let text = body(&table, metrics(&about, &table.table()).page);
+            let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            (line("urlproxy_ready{table=\"tools\"} "), line("urlproxy_draining{table=\"tools\"} "))
+        };
+        let (yes, no) = (|| Some("1".to_owned()), || Some("0".to_owned()));
+        assert_eq!(shown(None), (no(), no()), "never loaded");
+        table.mark_synced(1_790_000_000);
+        assert_eq!(shown(Some("/does/not/exist")), (yes(), no()));
+        assert_eq!(shown(Some("/")), (no(), yes()));
+        assert_eq!(shown(Some("/dev/null/x")), (no(), None), "unknown");
     }
 }

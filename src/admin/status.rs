@@ -6,28 +6,11 @@ use serde::Serialize;
 
 use super::about::{About, seconds};
 use super::answer::Answer;
+use super::hold::{Held, held};
+use super::readiness::Readiness;
+use super::summary::{Summary, summary};
 use crate::route::Kind;
-use crate::table::{Header, LoadedFrom, REASONS, RequestResult, ResyncCause, SourceView, Table};
-use crate::text::{counted, span};
-
-/// Seconds without an answer from the source after which the table is no longer called in step.
-const LATE_SECONDS: u64 = 5;
-
-/// The state of a table, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// In step with the source.
-    InStep,
-    /// Never loaded.
-    Loading,
-    /// Loaded from the snapshot; the source has not answered yet.
-    Snapshot,
-    /// The source does not answer; the last known routes are served.
-    Disconnected,
-    /// A removal is held back.
-    Held,
-}
+use crate::table::{REASONS, RequestResult, ResyncCause, Table};
 
 #[derive(Serialize)]
 struct Status<'a> {
@@ -39,6 +22,10 @@ struct Status<'a> {
     generation: u64,
     age_seconds: Option<u64>,
     last_change_at: Option<f64>,
+    ready: bool,
+    not_ready_because: Option<String>,
+    draining: Option<bool>,
+    drain_file: Option<String>,
     source: Source<'a>,
     held: Option<Held>,
     snapshot: Option<Snapshot>,
@@ -49,15 +36,6 @@ struct Status<'a> {
     requests: BTreeMap<&'static str, [u64; 5]>,
     keepalive: Keepalive,
     build: Build,
-}
-
-/// One word and one sentence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// The word.
-    pub state: State,
-    /// The sentence.
-    pub text: String,
 }
 
 #[derive(Serialize)]
@@ -85,15 +63,6 @@ struct Source<'a> {
     last_push_at: Option<f64>,
     last_resync_at: Option<f64>,
     resyncs: BTreeMap<&'static str, u64>,
-}
-
-/// A removal that is held back.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Held {
-    records: u64,
-    since: f64,
-    ends_at: Option<f64>,
-    accept_file: String,
 }
 
 #[derive(Serialize)]
@@ -128,11 +97,11 @@ struct Build {
 pub fn status(about: &About, table: &Table<'_>) -> Answer {
     let (header, source, capacity) = (table.header(), table.source().read(), table.capacity());
     let tally = table.worker_tally();
-    let held = held(about, header);
+    let (held, readiness) = (held(about, header), Readiness::of(about, header));
     let value = Status {
         table: &about.table,
         now: about.now_seconds(),
-        summary: summary(about, header, &source, held.as_ref()),
+        summary: summary(about, header, &source, held.as_ref(), &readiness),
         counts: Counts {
             tools: header.live(Kind::Tool),
             redirects: header.live(Kind::Redirect),
@@ -148,6 +117,10 @@ pub fn status(about: &About, table: &Table<'_>) -> Answer {
         generation: header.changes(),
         age_seconds: header.age_seconds(about.now / 1000),
         last_change_at: source.last_change.map(seconds),
+        ready: readiness.is_ready(),
+        not_ready_because: readiness.why_not(),
+        draining: readiness.is_draining(),
+        drain_file: about.ready_limits.drain_file.as_ref().map(|path| path.display().to_string()),
         source: Source {
             url: &about.source,
             connected: source.is_connected,
@@ -182,96 +155,16 @@ pub fn status(about: &About, table: &Table<'_>) -> Answer {
     Answer::json_value(&value)
 }
 
-/// The hold of the withdrawal guard, if there is one.
-pub fn held(about: &About, header: &Header) -> Option<Held> {
-    let (records, guard) = (header.held(), about.guard.as_ref()?);
-    if records == 0 {
-        return None;
-    }
-    let now = about.now / 1000;
-    let at = |monotonic: u64| (now + monotonic).saturating_sub(about.monotonic_seconds) as f64;
-    let first = header.held_first().unwrap_or(about.monotonic_seconds);
-    let ends_at = header.held_since().map(|since| {
-        let latest = first.saturating_add(guard.longest.as_secs());
-        at(since.saturating_add(guard.hold.as_secs()).min(latest))
-    });
-    Some(Held { records, since: at(first), ends_at, accept_file: guard.accept_file.display().to_string() })
-}
-
-/// When the hold of the withdrawal guard ends, in Unix seconds.
-pub fn hold_end(about: &About, header: &Header) -> Option<f64> {
-    held(about, header)?.ends_at
-}
-
-fn summary(about: &About, header: &Header, source: &SourceView, held: Option<&Held>) -> Summary {
-    let now = about.now;
-    let records = Kind::ALL.map(|kind| (header.live(kind), kind));
-    let counts: Vec<_> = records
-        .into_iter()
-        .filter(|&(count, kind)| count > 0 || kind == Kind::Tool)
-        .map(|(count, kind)| counted(count, kind.as_str()))
-        .collect();
-    let counts = counts.join(", ");
-    let since_then = |at: u64| span(now.saturating_sub(at) / 1000);
-    let since = source.since.map_or_else(String::new, |at| format!(" for {}", since_then(at)));
-    let age = header.age_seconds(now / 1000);
-    let (state, text) = match header.loaded_from() {
-        // The first attempt has neither failed nor ended.
-        None if source.since.is_none() => (
-            State::Loading,
-            "Not loaded: reading routes from Redis; requests are answered with 503 until then.".to_owned(),
-        ),
-        None => (
-            State::Loading,
-            "Not loaded: Redis has not answered since nginx started; requests are answered with 503.".to_owned(),
-        ),
-        Some(LoadedFrom::Snapshot) if !source.is_connected => {
-            let age = age.map_or_else(String::new, |age| format!(", last verified {} ago", span(age)));
-            (State::Snapshot, format!("Redis unreachable{since}, serving the routes of the snapshot: {counts}{age}."))
-        }
-        Some(_) if !source.is_connected => {
-            (State::Disconnected, format!("Redis unreachable{since}, serving the last known routes: {counts}."))
-        }
-        Some(_) if age.is_some_and(|age| age > LATE_SECONDS) => {
-            let late = age.map_or_else(String::new, |age| format!(" for {}", span(age)));
-            (State::Disconnected, format!("Redis has not answered{late}, serving the last known routes: {counts}."))
-        }
-        Some(_) => {
-            let change = source.last_change.map_or_else(
-                || ", no change since the start".to_owned(),
-                |at| format!(", last change {} ago", since_then(at)),
-            );
-            (State::InStep, format!("In step with Redis: {counts}{change}."))
-        }
-    };
-    let Some(held) = held else { return Summary { state, text } };
-    let until = match held.ends_at {
-        Some(at) => format!(" until {}", of_clock(at as u64)),
-        None => " until Redis answers again and the hold has passed".to_owned(),
-    };
-    let records = counted(held.records, "record");
-    let held = format!("Removal of {records} held back{until}; accept with: urlproxyctl accept-withdrawal.");
-    // An outage matters as well.
-    match state {
-        State::InStep => Summary { state: State::Held, text: held },
-        _ => Summary { state: State::Held, text: format!("{held} {text}") },
-    }
-}
-
-/// The time of day of Unix seconds: `14:05 UTC`.
-fn of_clock(unix_seconds: u64) -> String {
-    let minutes = unix_seconds / 60 % 1440;
-    format!("{:02}:{:02} UTC", minutes / 60, minutes % 60)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use serde_json::{Value, json};
 
     use super::*;
     use crate::admin::about::Guard;
+    use crate::admin::readiness::ReadyLimits;
     use crate::admin::testing::{TestTable, about, body};
     use crate::table::SnapshotState;
 
@@ -279,69 +172,6 @@ mod tests {
 
     fn shown(about: &About, table: &TestTable) -> Value {
         serde_json::from_str(&body(table, status(about, &table.table()).page)).unwrap()
-    }
-
-    fn summary_of(about: &About, table: &TestTable) -> (String, String) {
-        let shown = shown(about, table);
-        let word = |name: &str| shown["summary"][name].as_str().unwrap().to_owned();
-        (word("state"), word("text"))
-    }
-
-    fn summaries(table: &TestTable, is_connected: bool, since: u64) -> (String, String) {
-        table.table().source().set_connected(is_connected, since * 1000);
-        summary_of(&about(NOW * 1000), table)
-    }
-
-    #[test]
-    fn each_state_has_its_sentence() {
-        let table = TestTable::new(10);
-        let (state, text) = summary_of(&about(NOW * 1000), &table);
-        assert_eq!(state, "loading");
-        assert!(text.starts_with("Not loaded: reading routes from Redis"), "{text}");
-        let (_, text) = summaries(&table, false, NOW - 240);
-        assert!(text.starts_with("Not loaded: Redis has not answered"), "{text}");
-        table.publish(Kind::Tool, "hello", &[(".*", &["http://10.0.0.1:80"])]);
-        table.mark_restored(NOW - 3600);
-        let want = "Redis unreachable for 4 min, serving the routes of the snapshot: 1 tool, last verified 60 min ago.";
-        assert_eq!(summaries(&table, false, NOW - 240), ("snapshot".into(), want.into()));
-        table.mark_synced(NOW - 1);
-        let want = "In step with Redis: 1 tool, no change since the start.";
-        assert_eq!(summaries(&table, true, NOW - 100), ("in_step".into(), want.into()));
-        table.table().source().next_change((NOW - 2) * 1000);
-        assert_eq!(summaries(&table, true, 0).1, "In step with Redis: 1 tool, last change 2 s ago.");
-        let want = "Redis unreachable for 4 min, serving the last known routes: 1 tool.";
-        assert_eq!(summaries(&table, false, NOW - 240), ("disconnected".into(), want.into()));
-        table.mark_synced(NOW - 40);
-        let want = "Redis has not answered for 40 s, serving the last known routes: 1 tool.";
-        assert_eq!(summaries(&table, true, NOW - 100), ("disconnected".into(), want.into()));
-    }
-
-    #[test]
-    fn a_hold_tells_its_end_and_how_to_accept_it() {
-        let table = TestTable::new(10);
-        table.mark_synced(NOW);
-        table.table().source().set_connected(true, NOW * 1000);
-        table.note_held(2900, Some(900));
-        let guard = Guard {
-            hold: Duration::from_secs(120),
-            longest: Duration::from_secs(240),
-            accept_file: "/run/urlproxy/tools.accept".into(),
-        };
-        let about = About { guard: Some(guard), ..about(NOW * 1000) };
-        let (state, text) = summary_of(&about, &table);
-        assert_eq!(state, "held");
-        let want = "Removal of 2,900 records held back until 14:13 UTC; accept with: urlproxyctl accept-withdrawal.";
-        assert_eq!(text, want);
-        let held = json!({
-            "records": 2900, "since": (NOW - 100) as f64, "ends_at": (NOW + 20) as f64,
-            "accept_file": "/run/urlproxy/tools.accept",
-        });
-        assert_eq!(shown(&about, &table)["held"], held);
-        table.note_held(2900, None);
-        table.table().source().set_connected(false, (NOW - 5) * 1000);
-        let (_, text) = summary_of(&about, &table);
-        assert!(text.contains("until Redis answers again") && text.ends_with("last known routes: 0 tools."), "{text}");
-        assert_eq!(shown(&about, &table)["held"]["ends_at"], Value::Null);
     }
 
     #[test]
@@ -360,5 +190,43 @@ mod tests {
         assert_eq!(shown["snapshot"], json!({"path": "/var/lib/x", "written_at": NOW as f64, "failed": false}));
         assert_eq!(shown["requests"]["miss"], json!([0, 0, 0, 0, 0]));
         assert_eq!(shown["rejected"], json!({"routes": 0, "by_reason": {}}));
+    }
+    #[test]
+    fn a_hold_names_its_times_and_its_file() {
+        let table = TestTable::new(10);
+        table.mark_synced(NOW);
+        table.note_held(2900, Some(900));
+        let guard = Guard {
+            hold: Duration::from_secs(120),
+            longest: Duration::from_secs(240),
+            accept_file: "/run/urlproxy/tools.accept".into(),
+        };
+        let about = About { guard: Some(guard), ..about(NOW * 1000) };
+        let held = json!({
+            "records": 2900, "since": (NOW - 100) as f64, "ends_at": (NOW + 20) as f64,
+            "accept_file": "/run/urlproxy/tools.accept",
+        });
+        assert_eq!(shown(&about, &table)["held"], held);
+        table.note_held(2900, None);
+        assert_eq!(shown(&about, &table)["held"]["ends_at"], Value::Null);
+    }
+
+    #[test]
+    fn readiness_is_that_of_the_page_ready() {
+        let table = TestTable::new(10);
+        let ready = |file: Option<&str>| {
+            let ready_limits = ReadyLimits { drain_file: file.map(Into::into), ..ReadyLimits::default() };
+            let shown = shown(&About { ready_limits, ..about(NOW * 1000) }, &table);
+            ["ready", "not_ready_because", "draining", "drain_file"].map(|name| shown[name].clone())
+        };
+        assert_eq!(ready(None), [json!(false), json!("the table was never loaded"), json!(false), Value::Null]);
+        table.mark_synced(NOW);
+        assert_eq!(ready(None), [json!(true), Value::Null, json!(false), Value::Null]);
+        assert_eq!(ready(Some("/x/y")), [json!(true), Value::Null, json!(false), json!("/x/y")]);
+        assert_eq!(ready(Some("/")), [json!(false), json!("draining, because / exists"), json!(true), json!("/")]);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml/x");
+        let [is_ready, why, is_draining, _] = ready(file.to_str());
+        assert_eq!((is_ready, is_draining), (json!(false), Value::Null));
+        assert!(why.as_str().unwrap().starts_with("Not a directory"), "{why}");
     }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::about::{About, Build};
 use super::page::{CHUNK_BYTES, Page, Step};
+use super::readiness::ReadyLimits;
 use crate::route::{Kind, Pattern, Route, RouteKey, sort_routes};
 use crate::table::{Capacity, HealthSettings, MAX_RECORD_BYTES, OwnedTable, Scratch, Table, Writer};
 
@@ -17,6 +18,7 @@ pub fn about(now: u64) -> About {
         source: "redis://127.0.0.1:6379/0".into(),
         snapshot: None,
         guard: None,
+        ready_limits: ReadyLimits::default(),
         health: HealthSettings::default(),
         build: Build { version: "0.1.0", id: "abc", nginx: "1.22.1" },
         now,

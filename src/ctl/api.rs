@@ -17,6 +17,18 @@ pub struct Status {
     pub counts: Counts,
     /// Where the routes come from.
     pub source: Source,
+    /// Whether `/ready` answers 200; unknown of an older nginx, as are the next three.
+    #[serde(default)]
+    pub ready: Option<bool>,
+    /// Why it answers 503.
+    #[serde(default)]
+    pub not_ready_because: Option<String>,
+    /// Whether the drain file exists; unknown if nginx cannot look for it.
+    #[serde(default)]
+    pub draining: Option<bool>,
+    /// The drain file of the table.
+    #[serde(default)]
+    pub drain_file: Option<String>,
     /// The removal that is held back.
     #[serde(default)]
     pub held: Option<Held>,

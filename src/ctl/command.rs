@@ -4,6 +4,7 @@ mod accept;
 mod check;
 mod delete;
 mod diff;
+mod drain;
 mod explain;
 mod export;
 mod import;
@@ -45,6 +46,7 @@ async fn ask(command: Command, settings: Settings, console: &mut Console) -> Res
         Command::Rejected => rejected::run(&settings.admin, console).await,
         Command::Watch { after, count } => watch::run(&settings.admin, console, after, count).await,
         Command::AcceptWithdrawal { tools, timeout } => accept::run(&settings.admin, console, &tools, timeout).await,
+        Command::Drain(drain) => drain::run(&settings.admin, console, drain).await,
         Command::Top(top) => top::run(&settings.admin, console, top).await,
         Command::Diff { snapshot } => diff::run(settings, console, snapshot).await,
         Command::Set(set) => set::run(&settings.store()?.1, console, set).await,

@@ -13,11 +13,11 @@ use crate::route::{Kind, parse_network};
 use crate::units::parse_size;
 
 const HELP: &str = "\
-list, lookup, explain, status, rejected, watch, top and accept-withdrawal ask the admin API of nginx; set, delete, check,
-export and import use Redis; diff uses both.
+list, lookup, explain, status, rejected, watch, top, accept-withdrawal and drain ask the admin API of nginx; set, delete,
+check, export and import use Redis; diff uses both.
 
 Exit status: 0 if the command did what it was asked, or all is well. 1 for a negative answer: nothing found, differences,
-findings, nothing to accept. 2 if the admin API or Redis cannot be asked. 64 on usage errors.
+findings, nothing to accept, a drain that nginx does not see. 2 if the admin API or Redis cannot be asked. 64 on usage errors.
 
     urlproxyctl explain https://tools.example.org/hello/x
     urlproxyctl set hello '.*' http://10.0.0.1:8000";
@@ -129,6 +129,9 @@ pub enum Command {
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
         timeout: Duration,
     },
+    /// Take this proxy out of service: /ready answers 503, and requests are served on; run on nginx's machine, as root
+    #[command(after_help = "Examples:\n    urlproxyctl drain\n    urlproxyctl drain --undo")]
+    Drain(DrainOptions),
     /// Show the busiest tools, live; in a pipe, one table per interval
     #[command(after_help = "Examples:\n    urlproxyctl top --sort errors\n    urlproxyctl top --count 1 | head")]
     Top(TopOptions),
@@ -210,6 +213,20 @@ pub struct ImportOptions {
     /// Leave out invalid routes and lines, instead of writing nothing
     #[arg(long)]
     pub skip_invalid: bool,
+}
+
+/// Options of `drain`.
+#[derive(Debug, clap::Args)]
+pub struct DrainOptions {
+    /// Back into service
+    #[arg(long)]
+    pub undo: bool,
+    /// The file in drain_file of nginx's table; its directory must exist
+    #[arg(long, value_name = "PATH", default_value = "/run/urlproxy/out-of-service")]
+    pub file: PathBuf,
+    /// Longest wait for nginx
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub wait: Duration,
 }
 
 /// Options of `top`.

@@ -7,6 +7,7 @@ pub(super) mod main;
 pub(super) mod moved;
 pub(super) mod networks;
 pub(super) mod pages;
+pub(super) mod ready;
 pub(super) mod routed;
 pub(super) mod table;
 pub(super) mod upstream;

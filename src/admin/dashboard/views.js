@@ -1,6 +1,6 @@
 // What the API's answers look like. Each function turns an answer into nodes and changes nothing else.
 
-const TONES = { in_step: "good", loading: "bad", snapshot: "warn", disconnected: "warn", held: "warn" };
+const TONES = { in_step: "good", loading: "bad", snapshot: "warn", disconnected: "warn", held: "warn", not_ready: "warn" };
 const RESULTS = {
   route: "routed", default: "to the default tool", redirect: "redirected", miss: "missed", unready: "before the first load",
 };
@@ -13,6 +13,7 @@ function statusFacts(status) {
   const isFull = status.refused_total + status.displaced_total > 0;
   const used = keepalive.reused_total + keepalive.opened_total;
   return facts([
+    ["Ready", status.ready ? "yes" : ["no: ", foreign(status.not_ready_because)], status.ready ? null : "warn"],
     ["Source", [
       foreign(source.url), source.connected ? ", connected" : ", not connected",
       source.since && ` for ${span(now - source.since)}`, source.error && [": ", foreign(source.error)],

@@ -38,6 +38,7 @@ fn details(status: &Status) -> Vec<(&'static str, String)> {
     let source_state = match (source.connected, source.since) {
         (true, Some(since)) => format!("connected since {}", ago(Some(since), *now)),
         (true, None) => "connected".into(),
+        (false, None) => "connecting".into(),
         (false, since) => {
             let error = source.error.as_deref().unwrap_or("no connection yet");
             format!("unreachable since {}: {error}", ago(since, *now))

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::directive::{Directive, DirectiveError, set_once};
+use super::ready::{DrainFile, ReadyMaxAge};
+use crate::admin::readiness::ReadyLimits;
 use crate::nginx::ffi::log;
 use crate::nginx::ffi::zone::ZoneOwner;
 use crate::redis_client::{RedisUrl, read_password_file};
@@ -40,6 +42,7 @@ pub(in crate::nginx) struct TableOptions {
     snapshot: Option<SnapshotSettings>,
     withdrawal_guard: Option<GuardOption>,
     metrics_tools: Option<usize>,
+    pub(super) ready_limits: ReadyLimits,
 }
 
 /// One directive of the block: its name and its parser.
@@ -56,6 +59,8 @@ pub(in crate::nginx) const ENTRIES: &[Entry] = &[
     entry::<Snapshot>(),
     entry::<WithdrawalGuard>(),
     entry::<MetricsTools>(),
+    entry::<ReadyMaxAge>(),
+    entry::<DrainFile>(),
 ];
 
 const fn entry<D: Directive<Conf = TableOptions>>() -> Entry {
@@ -71,6 +76,8 @@ pub(in crate::nginx) struct TableConf {
     pub wait_for_routes: Duration,
     /// Settings of the companion. The proxy's own sockets are added once they are open.
     pub settings: Settings,
+    /// What makes the proxy unready.
+    pub ready_limits: ReadyLimits,
     /// Set when nginx maps the zone.
     pub table: OnceCell<Table<'static>>,
     /// The table of the current configuration that this table carries routes over from, if the zone is new.
@@ -151,6 +158,7 @@ impl TableOptions {
                 metrics_tools: self.metrics_tools.unwrap_or(DEFAULT_METRICS_TOOLS),
                 is_new_source: false,
             },
+            ready_limits: self.ready_limits,
             table: OnceCell::new(),
             predecessor: Cell::new(None),
             is_new_source: Cell::new(false),
@@ -160,7 +168,7 @@ impl TableOptions {
     }
 }
 
-fn single_value<'a>(
+pub(super) fn single_value<'a>(
     args: &[&'a str],
     directive: &'static str,
     example: &'static str,
@@ -171,7 +179,11 @@ fn single_value<'a>(
     }
 }
 
-fn duration(args: &[&str], directive: &'static str, example: &'static str) -> Result<Duration, DirectiveError> {
+pub(super) fn duration(
+    args: &[&str],
+    directive: &'static str,
+    example: &'static str,
+) -> Result<Duration, DirectiveError> {
     let value = single_value(args, directive, example)?;
     let invalid = || DirectiveError::Invalid { directive, what: "duration", value: value.into(), example };
     parse_duration(value).ok_or_else(invalid)
@@ -310,11 +322,12 @@ impl Directive for MetricsTools {
     }
 }
 
-/// Parses an absolute path: it must not depend on the working directory of nginx.
-fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
+/// Parses the absolute path of a file: it must not depend on the working directory of nginx.
+pub(super) fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
     let path = PathBuf::from(text);
+    let is_directory = text.ends_with('/') || text.ends_with("/.") || path.file_name().is_none();
     let invalid = || DirectiveError::Invalid { directive, what: "path (absolute)", value: text.into(), example };
-    if path.is_absolute() && path.file_name().is_some() { Ok(path) } else { Err(invalid()) }
+    if path.is_absolute() && !is_directory { Ok(path) } else { Err(invalid()) }
 }
 
 /// `snapshot PATH [max_age=TIME];`

@@ -1,0 +1,78 @@
+//! Directives of a table that say when its proxy should not be used: `ready_max_age`, `drain_file`.
+
+use std::time::Duration;
+
+use super::directive::{Directive, DirectiveError, set_once};
+use super::table::{TableOptions, absolute, duration, single_value};
+
+/// The age of a table is known in seconds.
+const MIN_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// `ready_max_age TIME;`
+pub(super) struct ReadyMaxAge;
+
+impl Directive for ReadyMaxAge {
+    const NAME: &'static str = "ready_max_age";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let (directive, example) = (Self::NAME, "10m");
+        let value = duration(args, directive, example)?;
+        if value < MIN_MAX_AGE {
+            let what = "duration (at least 1s)";
+            return Err(DirectiveError::Invalid { directive, what, value: args.concat(), example });
+        }
+        set_once(&mut conf.ready_limits.max_age, directive, value)
+    }
+}
+
+/// `drain_file PATH;`
+pub(super) struct DrainFile;
+
+impl Directive for DrainFile {
+    const NAME: &'static str = "drain_file";
+    type Conf = TableOptions;
+
+    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+        let path = single_value(args, Self::NAME, "drain_file /run/urlproxy/out-of-service;")?;
+        let path = absolute(path, Self::NAME, "/run/urlproxy/out-of-service")?;
+        set_once(&mut conf.ready_limits.drain_file, Self::NAME, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_are_off_unless_set() {
+        let mut options = TableOptions::default();
+        assert_eq!((options.ready_limits.max_age, options.ready_limits.drain_file.as_ref()), (None, None));
+        ReadyMaxAge::apply(&mut options, &["10m"]).unwrap();
+        DrainFile::apply(&mut options, &["/run/x"]).unwrap();
+        let limits = options.into_conf("tools").unwrap().ready_limits;
+        assert_eq!((limits.max_age, limits.drain_file), (Some(Duration::from_secs(600)), Some("/run/x".into())));
+    }
+
+    #[test]
+    fn error_names_the_wrong_value_and_an_example() {
+        let age = |args: &[&str]| ReadyMaxAge::apply(&mut TableOptions::default(), args).unwrap_err().to_string();
+        let file = |args: &[&str]| DrainFile::apply(&mut TableOptions::default(), args).unwrap_err().to_string();
+        for (error, want) in [
+            (age(&["soon"]), r#""ready_max_age" invalid duration "soon", expected e.g. "10m""#),
+            (age(&["0"]), r#""ready_max_age" invalid duration (at least 1s) "0", expected e.g. "10m""#),
+            (age(&["999ms"]), r#""ready_max_age" invalid duration (at least 1s) "999ms", expected e.g. "10m""#),
+            (age(&[]), r#""ready_max_age" takes one value, e.g. "10m""#),
+            (file(&[]), r#""drain_file" takes one value, e.g. "drain_file /run/urlproxy/out-of-service;""#),
+        ] {
+            assert_eq!(error, want);
+        }
+        // A directory would always exist.
+        for path in ["", "out-of-service", "/", "/run/urlproxy/", "/run/urlproxy/.", "/run/urlproxy/.."] {
+            let want = format!(
+                r#""drain_file" invalid path (absolute) "{path}", expected e.g. "/run/urlproxy/out-of-service""#
+            );
+            assert_eq!(file(&[path]), want);
+        }
+    }
+}
