@@ -1,18 +1,21 @@
 //! Connects to Redis from tokio with the `redis` crate.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
-    RedisError, RedisResult, Value,
-};
-use tokio::task::spawn_blocking;
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::warn;
 
+use super::master_watch::master_moved;
 use super::tls::open_tls;
-use crate::redis_client::{Endpoint, Reach, RedisUrl, Sentinels, ServerError, master_of};
+use crate::redis_client::{Address, Endpoint, Reach, RedisUrl, Sentinels, ServerError, master_of};
 
 /// Time for all Sentinels together to name the master.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,6 +23,74 @@ const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A configuration without timeouts: callers set their own deadlines.
 pub(super) fn no_timeouts() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
+}
+
+/// An open connection. It closes with its last clone; with Sentinels, also when they name another master. Requests that have no
+/// reply yet then fail, and so do all later ones.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    requests: MultiplexedConnection,
+    driver: Arc<Driver>,
+}
+
+/// The task that sends requests and receives replies.
+#[derive(Debug)]
+struct Driver {
+    task: JoinHandle<()>,
+    /// Its sender is gone when the task has ended.
+    is_open: watch::Receiver<()>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // It would wait for outstanding replies, which a hanging server never sends.
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    /// For requests; a clone of it does not keep the connection open.
+    pub fn requests(&mut self) -> &mut MultiplexedConnection {
+        &mut self.requests
+    }
+
+    /// Waits until the connection is closed.
+    pub async fn closed(&self) {
+        let mut is_open = self.driver.is_open.clone();
+        // Nothing is ever sent.
+        while is_open.changed().await.is_ok() {}
+    }
+
+    /// Whether this is a clone of `other`.
+    pub(super) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.driver, &other.driver)
+    }
+
+    /// Logs in over a stream. With Sentinels, `found` is where they say the master is; the connection closes when they name another one.
+    async fn start(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        found: Option<(&Sentinels, &Address)>,
+        settings: &RedisConnectionInfo,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<Self> {
+        let (requests, driver) = MultiplexedConnection::new_with_config(settings, stream, config.clone()).await?;
+        let found = found.map(|(sentinels, master)| (sentinels.clone(), master.clone()));
+        let (open, is_open) = watch::channel(());
+        let task = tokio::spawn(async move {
+            let _open = open;
+            match found {
+                None => driver.await,
+                Some((sentinels, from)) => tokio::select! {
+                    () = driver => {}
+                    to = master_moved(&sentinels, &from) => {
+                        let master = sentinels.master;
+                        warn!(%from, %to, master, "Sentinels name another master; closing the connection to the former one");
+                    }
+                },
+            }
+        });
+        Ok(Self { requests, driver: Arc::new(Driver { task, is_open }) })
+    }
 }
 
 /// Connects and logs in. With Sentinels, connects to the master that they name, if `ROLE` confirms that it is one.
@@ -31,11 +102,11 @@ pub(super) async fn connect(
     url: &RedisUrl,
     protocol: ProtocolVersion,
     config: &AsyncConnectionConfig,
-) -> RedisResult<MultiplexedConnection> {
+) -> RedisResult<Connection> {
     let settings = settings(url, protocol);
     let connected = match url.reach() {
-        Reach::Direct(endpoint) => open(endpoint, settings, config).await,
-        Reach::Sentinels(sentinels) => open_master(sentinels, settings, config).await,
+        Reach::Direct(endpoint) => open(endpoint, None, &settings, config).await,
+        Reach::Sentinels(sentinels) => open_master(sentinels, &settings, config).await,
     };
     connected.map_err(|error| match url.credentials() {
         // A server that does not know HELLO quotes its arguments, the password among them.
@@ -64,43 +135,48 @@ fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
 
 async fn open_master(
     sentinels: &Sentinels,
-    settings: RedisConnectionInfo,
+    settings: &RedisConnectionInfo,
     config: &AsyncConnectionConfig,
-) -> RedisResult<MultiplexedConnection> {
+) -> RedisResult<Connection> {
     let queried = sentinels.clone();
     let master = spawn_blocking(move || master_of(&queried, Instant::now() + SENTINEL_TIMEOUT)).await;
     let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
-    let shown = master.to_string();
-    let mut connection = open(&sentinels.endpoint(&master), settings, config).await?;
-    let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
+    let mut connection = open(&sentinels.endpoint(&master), Some((sentinels, &master)), settings, config).await?;
+    let role: Vec<Value> = redis::cmd("ROLE").query_async(connection.requests()).await?;
     if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
-        let text = format!("{shown} is a replica, expected the master {:?}", sentinels.master);
+        let text = format!("{master} is a replica, expected the master {:?}", sentinels.master);
         return Err(io::Error::other(text).into());
     }
     Ok(connection)
 }
 
+/// `found` is the master according to Sentinels.
 async fn open(
     endpoint: &Endpoint,
-    settings: RedisConnectionInfo,
+    found: Option<(&Sentinels, &Address)>,
+    settings: &RedisConnectionInfo,
     config: &AsyncConnectionConfig,
-) -> RedisResult<MultiplexedConnection> {
-    let address = match endpoint {
-        Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
-        Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
+) -> RedisResult<Connection> {
+    match endpoint {
+        Endpoint::Tcp { host, port } => Connection::start(open_tcp(host, *port).await?, found, settings, config).await,
+        Endpoint::Unix(path) => Connection::start(UnixStream::connect(path).await?, found, settings, config).await,
         // The crate's own TLS reads the system's CA certificates inside the runtime, and accepts all or none of them.
         Endpoint::Tls { host, port, tls } => {
-            let stream = open_tls(host, *port, tls).await?;
-            let (connection, driver) =
-                MultiplexedConnection::new_with_config(&settings, stream, config.clone()).await?;
-            // The driver ends with the last clone of the connection.
-            tokio::spawn(driver);
-            return Ok(connection);
+            Connection::start(open_tls(host, *port, tls).await?, found, settings, config).await
         }
-    };
-    let info = address.into_connection_info()?.set_redis_settings(settings);
-    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    Client::open(info)?.get_multiplexed_async_connection_with_config(config).await
+    }
+}
+
+/// Connects to the first address of the host that accepts.
+async fn open_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let attempts: Vec<_> =
+        lookup_host((host, port)).await?.map(|address| Box::pin(TcpStream::connect(address))).collect();
+    if attempts.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("no address of host {host:?}")));
+    }
+    let (stream, _) = select_ok(attempts).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 #[cfg(test)]

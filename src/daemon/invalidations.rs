@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use redis::{ProtocolVersion, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::connect::{connect, no_timeouts};
+use super::connect::{Connection, connect, no_timeouts};
 use super::store::{StoreError, within_deadline};
 use crate::backoff::Backoff;
 use crate::redis_client::RedisUrl;
@@ -52,14 +51,14 @@ impl InvalidationListener {
     ///
     /// # Errors
     /// Redis is unreachable, or refuses tracking.
-    pub async fn connect(&self, url: &RedisUrl, prefix: &str) -> RedisResult<MultiplexedConnection> {
+    pub async fn connect(&self, url: &RedisUrl, prefix: &str) -> RedisResult<Connection> {
         let listener = self.clone();
         let config = no_timeouts().set_push_sender(move |push: PushInfo| -> Result<(), Infallible> {
             listener.record(push);
             Ok(())
         });
         let mut connection = connect(url, ProtocolVersion::RESP3, &config).await?;
-        let () = track_keys(prefix).query_async(&mut connection).await?;
+        let () = track_keys(prefix).query_async(connection.requests()).await?;
         Ok(connection)
     }
 
@@ -140,14 +139,12 @@ impl InvalidationListener {
 }
 
 /// Returns an error when the connection is lost, `Ok` when it is no longer wanted.
-async fn ping_until_unwanted(
-    mut connection: MultiplexedConnection,
-    is_wanted: impl Fn() -> bool,
-) -> Result<(), StoreError> {
+async fn ping_until_unwanted(mut connection: Connection, is_wanted: impl Fn() -> bool) -> Result<(), StoreError> {
     while is_wanted() {
-        sleep(PING_INTERVAL).await;
+        // On a closed connection the ping fails.
+        let _ = timeout(PING_INTERVAL, connection.closed()).await;
         let ping = redis::cmd("PING");
-        let () = within_deadline(ping.query_async(&mut connection)).await?;
+        let () = within_deadline(ping.query_async(connection.requests())).await?;
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Redis requests of daemons, with one deadline for connecting and reply.
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisError, RedisResult};
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 
-use super::connect::{connect, no_timeouts};
+use super::connect::{Connection, connect, no_timeouts};
 use crate::redis_client::RedisUrl;
 use crate::registry::Call;
 
@@ -19,7 +21,10 @@ const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Store {
     url: RedisUrl,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<Connection>>,
+    /// Held while connecting.
+    connecting: AsyncMutex<()>,
+    connections: AtomicU64,
     latency: Histogram,
 }
 
@@ -28,7 +33,12 @@ pub struct Store {
 pub enum StoreError {
     /// No connection, or an error reply.
     #[error("{0} while asking Redis")]
-    Redis(#[from] RedisError),
+    Redis(RedisError),
+    /// The error reply `NOREPLICAS`.
+    #[error(
+        "the master refuses writes, because fewer replicas are connected to it than its min-replicas-to-write, while asking Redis"
+    )]
+    TooFewReplicas,
     /// No reply within the deadline.
     #[error("no reply within {REDIS_DEADLINE:?} while asking Redis")]
     Timeout,
@@ -37,11 +47,19 @@ pub enum StoreError {
 /// Error replies that a new connection may not get: another server has become the master, or this one has dropped the login.
 const RECONNECT_CODES: [&str; 4] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH"];
 
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> Self {
+        if has_code(&error, "NOREPLICAS") { Self::TooFewReplicas } else { Self::Redis(error) }
+    }
+}
+
 impl StoreError {
     /// Whether the connection is unusable. An ordinary error reply concerns only its request.
     fn ends_connection(&self) -> bool {
         match self {
             Self::Timeout => true,
+            // If another server has become the master, the connection closes by itself.
+            Self::TooFewReplicas => false,
             Self::Redis(error) => {
                 is_broken(error)
                     || error.is_unrecoverable_error()
@@ -113,49 +131,69 @@ impl<T: FromRedisValue> Idempotent for Reading<Pipeline, T> {
 impl Store {
     /// Connects on first use; `latency` observes the time until each reply or failure, in seconds.
     pub fn new(url: RedisUrl, latency: Histogram) -> Self {
-        Self { url, connection: Mutex::new(None), latency }
+        let (connection, connecting, connections) = Default::default();
+        Self { url, connection, connecting, connections, latency }
     }
 
-    /// Sends a request and waits for its reply. Reconnects once if the connection broke since its last use.
+    /// Sends a request and waits for its reply. Reconnects once if the connection broke since its last use, also because the
+    /// Sentinels have named another master.
     ///
     /// # Errors
     /// No connection, an error reply, or no reply within 2 s.
     pub async fn commit<T: Idempotent>(&self, request: &T) -> Result<T::Reply, StoreError> {
         let started = Instant::now();
-        let outcome = within_deadline(async {
-            let (mut connection, is_new) = self.connection().await?;
-            match request.send(&mut connection).await {
-                // Broken since its last use, e.g. by a restart of Redis.
-                Err(error) if !is_new && is_broken(&error) => {
-                    self.drop_connection();
-                    let (mut connection, _) = self.connection().await?;
-                    request.send(&mut connection).await
-                }
-                outcome => outcome,
-            }
-        })
-        .await;
+        let mut used = None;
+        let outcome = within_deadline(self.send(request, &mut used)).await;
         self.latency.observe(started.elapsed().as_secs_f64());
         if outcome.as_ref().is_err_and(StoreError::ends_connection) {
-            self.drop_connection();
+            self.discard(used.as_ref());
         }
         outcome
     }
 
-    async fn connection(&self) -> RedisResult<(MultiplexedConnection, bool)> {
-        let mut cached = self.connection.lock().await;
-        if let Some(connection) = &*cached {
-            return Ok((connection.clone(), false));
+    /// The number of connections until now. A new one may lead to another server, which may lack the last writes.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
+    }
+
+    /// `used` is the connection of the latest attempt.
+    async fn send<T: Idempotent>(&self, request: &T, used: &mut Option<Connection>) -> RedisResult<T::Reply> {
+        let (connection, is_new) = self.connection().await?;
+        let connection = used.insert(connection);
+        match request.send(connection.requests()).await {
+            // Broken since its last use, e.g. by a restart of Redis.
+            Err(error) if !is_new && is_broken(&error) => {
+                self.discard(Some(connection));
+                *connection = self.connection().await?.0;
+                request.send(connection.requests()).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The shared connection, and whether it was opened for this call.
+    async fn connection(&self) -> RedisResult<(Connection, bool)> {
+        let cached = || self.connection.lock().clone();
+        if let Some(connection) = cached() {
+            return Ok((connection, false));
+        }
+        let _connecting = self.connecting.lock().await;
+        if let Some(connection) = cached() {
+            return Ok((connection, false));
         }
         // `commit` has the deadline.
         let connection = connect(&self.url, ProtocolVersion::RESP2, &no_timeouts()).await?;
-        *cached = Some(connection.clone());
+        self.connections.fetch_add(1, Relaxed);
+        *self.connection.lock() = Some(connection.clone());
         Ok((connection, true))
     }
 
-    fn drop_connection(&self) {
-        // If the lock is held, another task is already reconnecting.
-        if let Ok(mut cached) = self.connection.try_lock() {
+    /// Drops the shared connection, unless it is a newer one.
+    fn discard(&self, used: Option<&Connection>) {
+        let mut cached = self.connection.lock();
+        if let (Some(shared), Some(used)) = (&*cached, used)
+            && shared.is_clone_of(used)
+        {
             *cached = None;
         }
     }
@@ -177,6 +215,7 @@ mod tests {
             ("-ERR unknown command\r\n", 1),
             ("-NOPERM this user has no permissions\r\n", 1),
             ("-MISCONF Redis is configured to save\r\n", 1),
+            ("-NOREPLICAS Not enough good replicas to write.\r\n", 1),
             (":1\r\n", 1),
             ("-READONLY You can't write against a read only replica.\r\n", 3),
             ("-ERR Error running script: @user_script:1: -READONLY You can't write\r\n", 3),

@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisResult, Value};
 
 use super::mapping::Mapping;
-use crate::daemon::{InvalidationListener, Invalidations, StoreError, within_deadline};
+use crate::daemon::{Connection, InvalidationListener, Invalidations, StoreError, within_deadline};
 use crate::redis_client::RedisUrl;
 use crate::registry::{DOMAINS_PREFIX, compare_frontend, frontend_of, scan_frontends, write_frontend};
 
@@ -19,7 +19,7 @@ const SCAN_COUNT: usize = 1000;
 /// A connection to Redis. After any error, drop it: Redis may still execute what was sent.
 #[derive(Debug)]
 pub(super) struct Replica {
-    connection: MultiplexedConnection,
+    connection: Connection,
     listener: InvalidationListener,
     latency: Histogram,
 }
@@ -40,6 +40,11 @@ impl Replica {
     /// Returns the invalidations since the last call.
     pub(super) fn take_invalidations(&self) -> Invalidations {
         self.listener.take()
+    }
+
+    /// Waits until the connection is closed, e.g. because Sentinels name another master.
+    pub(super) async fn closed(&self) {
+        self.connection.closed().await;
     }
 
     /// Checks the connection.
@@ -107,7 +112,7 @@ impl Replica {
         &mut self,
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, StoreError> {
-        timed(&self.latency, send(&mut self.connection)).await
+        timed(&self.latency, send(self.connection.requests())).await
     }
 }
 

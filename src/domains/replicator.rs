@@ -152,6 +152,8 @@ impl Replicator {
                 }
                 () = sleep_until(self.resync_at) => self.reconcile(&mut replica).await?,
                 _ = ticks.tick() => self.tick(&mut replica).await?,
+                // The error follows.
+                () = replica.closed() => replica.ping().await?,
                 () = stop.as_mut() => {
                     if let Err(error) = self.drain(&mut replica).await {
                         warn!(%error, "last changes not replicated; queued for the next start");

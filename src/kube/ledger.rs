@@ -40,6 +40,9 @@ pub struct Ledger {
     guard: LoggedGuard,
     /// `None` while the content of Redis is unknown.
     registered: Option<BTreeMap<ToolName, Vec<Registered>>>,
+    /// The number of the connection over which `registered` was read. A later one may lead to a new master, which may lack writes
+    /// that the former one confirmed.
+    read_over: u64,
     /// Tools with changed Services, and when that was noted. These are written first.
     changed: BTreeMap<ToolName, Instant>,
     /// Other tools with routes that may differ, and when that was noted.
@@ -64,6 +67,7 @@ impl Ledger {
             metrics,
             guard,
             registered: None,
+            read_over: 0,
             changed: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             bulk: None,
@@ -90,12 +94,12 @@ impl Ledger {
 
     /// Whether a comparison must come first.
     pub fn is_unknown(&self) -> bool {
-        self.registered.is_none()
+        self.registered.is_none() || self.read_over != self.store.connections()
     }
 
     /// Whether there is something to compare or to write.
     pub fn is_pending(&self) -> bool {
-        self.registered.is_none() || !self.changed.is_empty() || !self.doubtful.is_empty()
+        self.is_unknown() || !self.changed.is_empty() || !self.doubtful.is_empty()
     }
 
     /// Whether the withdrawal guard's hold has ended.
@@ -153,6 +157,7 @@ impl Ledger {
         }
         self.failing.retain(|tool| desired.has(tool));
         self.registered = Some(registered);
+        self.read_over = self.store.connections();
         Ok(())
     }
 

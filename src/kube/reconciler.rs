@@ -339,7 +339,7 @@ impl Reconciler {
             Err(error) => {
                 self.note_failed(&error);
                 if had_lock && !has_lock {
-                    warn!("lock lost; Redis does not answer");
+                    warn!("lock lost; Redis has not renewed it");
                 }
             }
         }

@@ -32,7 +32,16 @@ const MAX_HOST_BYTES: usize = 253;
 /// # Errors
 /// [`ConnectionError::NoMaster`] with the error of each Sentinel.
 pub fn master_of(sentinels: &Sentinels, deadline: Instant) -> Result<Address, ConnectionError> {
-    find_master(sentinels, Waiter::new(&|| false), deadline)
+    master_by_votes(sentinels, deadline).map(|(master, _)| master)
+}
+
+/// Like [`master_of`], with the number of Sentinels that named this master: less than half of them may be cut off from the others,
+/// and know only a former one.
+///
+/// # Errors
+/// Those of [`master_of`].
+pub fn master_by_votes(sentinels: &Sentinels, deadline: Instant) -> Result<(Address, usize), ConnectionError> {
+    count_votes(sentinels, Waiter::new(&|| false), deadline)
 }
 
 /// Like [`master_of`], with a stop check.
@@ -47,6 +56,14 @@ pub(super) fn find_master(
     waiter: Waiter<'_>,
     deadline: Instant,
 ) -> Result<Address, ConnectionError> {
+    count_votes(sentinels, waiter, deadline).map(|(master, _)| master)
+}
+
+fn count_votes(
+    sentinels: &Sentinels,
+    waiter: Waiter<'_>,
+    deadline: Instant,
+) -> Result<(Address, usize), ConnectionError> {
     let total = sentinels.addresses.len();
     let mut answers: Vec<(Address, usize)> = Vec::new();
     let mut reasons = Vec::new();
@@ -72,13 +89,12 @@ pub(super) fn find_master(
             }
         };
         if votes * 2 > total {
-            return Ok(master);
+            return Ok((master, votes));
         }
     }
     // Reversed, because max_by_key returns the last of equals.
     let most = answers.into_iter().rev().max_by_key(|(_, votes)| *votes);
-    most.map(|(master, _)| master)
-        .ok_or_else(|| ConnectionError::NoMaster { master: sentinels.master.clone(), reasons: reasons.join("; ") })
+    most.ok_or_else(|| ConnectionError::NoMaster { master: sentinels.master.clone(), reasons: reasons.join("; ") })
 }
 
 /// Asks one Sentinel, without HELLO and SELECT, which Sentinels need not know.

@@ -9,6 +9,7 @@ mod real_identd;
 
 mod audit;
 mod clients;
+mod failover;
 mod limits;
 mod operation;
 mod proxylistener;

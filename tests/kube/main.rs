@@ -7,6 +7,7 @@ mod api_server;
 mod kube2proxy;
 mod proxy_server;
 
+mod failover;
 mod faults;
 mod lock;
 mod operation;
