@@ -128,7 +128,7 @@ https() { # URL [CURL-ARGUMENT...]: with the demo's own certificate authority al
 }
 is_greeted() { [[ $(https "$1") == *'Hello from tools.hello'* ]]; }                   # URL
 has_status() { [[ $(https -o /dev/null -w '%{http_code}' "$2") == "$1" ]]; }          # STATUS URL
-in_redis() { # SERVICE COMMAND...
+in_redis() { # SERVICE [OPTION...] COMMAND...
     # shellcheck disable=SC2016  # for the container's shell
     inside "$1" sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis-password) redis-cli "$@"' - "${@:2}"
 }
