@@ -2,7 +2,8 @@
 //!
 //! Each proxy is a companion in a process and with a table of its own; there is no nginx. All share this machine's processors with
 //! Redis, so delays with 100 companions are far above those of 100 machines, and processor times are the figures to rely on.
-//! `cargo bench --bench proxies -- 100x3000` measures 100 companions with 3,000 tools only. Not a test: nothing here fails.
+//! `cargo bench --bench proxies -- 100x3000` measures 100 companions with 3,000 tools only, `-- outages 100x3000`
+//! of that only the lost connections. Not a test: nothing here fails.
 
 #[path = "common/fleet.rs"]
 mod fleet;
@@ -29,19 +30,25 @@ const SITES: [(usize, usize); 7] =
 const STEADY: Duration = Duration::from_secs(5);
 /// Changes per second that are timed until all tables have them.
 const TIMED_PER_SECOND: u32 = 50;
-/// Commands per second of a client of Redis that is timed.
-const PROBES_PER_SECOND: u32 = 200;
+/// Time between two commands of a client of Redis that is timed, unless one takes longer.
+const PROBE_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the idle state is measured.
+const QUIET: Duration = Duration::from_secs(2);
 /// The full comparisons between these are of no interest here.
 const NO_RESYNC: Duration = Duration::from_secs(3600);
 
 fn main() {
     run_if_companion();
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let asked =
-        wanted.iter().filter_map(|arg| arg.split_once('x')?.0.parse().ok().zip(arg.split_once('x')?.1.parse().ok()));
-    let sites: Vec<(usize, usize)> = if wanted.is_empty() { SITES.to_vec() } else { asked.collect() };
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let only_outages = args.iter().any(|arg| arg == "outages");
+    let asked = args.iter().filter_map(|arg| arg.split_once('x'));
+    let mut sites: Vec<_> =
+        asked.filter_map(|(companions, tools)| companions.parse().ok().zip(tools.parse().ok())).collect();
+    if sites.is_empty() {
+        sites = SITES.to_vec();
+    }
     for (companions, tools) in sites {
-        Site::measure(companions, tools);
+        Site::measure(companions, tools, only_outages);
     }
 }
 
@@ -54,11 +61,14 @@ struct Site {
 }
 
 impl Site {
-    fn measure(companions: usize, tools: usize) {
+    fn measure(companions: usize, tools: usize, only_outages: bool) {
         let Some(mut server) = Server::start(&[]) else { return };
         server.fill(tools);
         let data = server.number("memory", "used_memory");
+        let start = server.cpu_seconds();
+        thread::sleep(QUIET);
         let before = server.cpu_seconds();
+        let alone = (before - start) / QUIET.as_secs_f64();
         Fleet::start(1, tools, &server.url(), NO_RESYNC).loaded();
         let one = server.cpu_seconds() - before;
         let fleet = Fleet::start(companions, tools, &server.url(), NO_RESYNC);
@@ -67,18 +77,19 @@ impl Site {
         let mut site = Self { name, server, fleet, companions, tools };
         site.row("processor time of Redis for one full comparison", &milliseconds(one));
         site.row("from the start of all to the last full table", &milliseconds(loaded.as_secs_f64()));
-        site.memory(data);
-        site.idle();
-        for rate in [TIMED_PER_SECOND, 1_000] {
-            site.change_steadily(rate);
+        if !only_outages {
+            site.memory(data);
+            site.idle(alone);
+            site.change_steadily(TIMED_PER_SECOND);
+            site.change_steadily(1_000);
         }
         let others = site.server.companions();
         // A proxy that keeps its connection when the others lose theirs.
         let onlooker = Fleet::start(1, tools, &site.server.url(), NO_RESYNC);
         onlooker.loaded();
-        site.outage("connections lost", Some(&onlooker), |server| server.disconnect(&others));
+        site.outage("connections lost", 7, Some(&onlooker), |server| server.disconnect(&others));
         drop(onlooker);
-        site.outage("Redis restarted", None, Server::restart);
+        site.outage("Redis restarted", 8, None, Server::restart);
     }
 
     fn row(&self, what: &str, figure: &str) {
@@ -93,13 +104,12 @@ impl Site {
         self.row("memory of Redis: data, and for each companion", &figure);
     }
 
-    fn idle(&mut self) {
-        let used = self.used(|_| thread::sleep(Duration::from_secs(3)));
-        let each = used.time * self.companions as f64;
-        self.row(
-            "idle, per companion: Redis, companion",
-            &format!("{:.0} us/s, {:.0} us/s", used.redis / each * 1e6, used.companions / each * 1e6),
-        );
+    /// Redis without companions needs `alone` seconds per second.
+    fn idle(&mut self, alone: f64) {
+        let used = self.used(|_| thread::sleep(QUIET));
+        let each = |seconds: f64| seconds / used.time / self.companions as f64 * 1e6;
+        let figure = format!("{:.0} us, {:.0} us", each(used.redis - alone * used.time), each(used.companions));
+        self.row("idle, each second per companion: Redis, companion", &figure);
     }
 
     /// What an action takes.
@@ -129,7 +139,7 @@ impl Site {
                 let others = scope.spawn(|| change(others, site.tools, per_second - TIMED_PER_SECOND, &stop));
                 let samples = time_changes(&site.fleet, timed, Instant::now() + STEADY, &|| false);
                 stop.store(true, Relaxed);
-                changes = others.join().unwrap_or(0) + samples.len() as u64;
+                changes = others.join().unwrap_or_else(|_| panic!("the changes ended")) + samples.len() as u64;
                 delays = samples;
             });
         });
@@ -162,7 +172,7 @@ impl Site {
     }
 
     /// Makes all companions connect again, while a client of Redis goes on.
-    fn outage(&mut self, what: &str, onlooker: Option<&Fleet>, cause: impl FnOnce(&mut Server)) {
+    fn outage(&mut self, what: &str, port: u16, onlooker: Option<&Fleet>, cause: impl FnOnce(&mut Server)) {
         let before = self.fleet.scans();
         cause(&mut self.server);
         let begun = Instant::now();
@@ -183,9 +193,9 @@ impl Site {
             });
             // Written while nobody listens: only the full comparison finds it.
             let key = tool(1);
-            set(&mut first, &key, 7);
+            set(&mut first, &key, port);
             let change = scope.spawn(move || {
-                fleet.all_have(&key, 7);
+                fleet.all_have(&key, port);
                 begun.elapsed()
             });
             while !fleet.has_reconnected_since(&before) && begun.elapsed() < Duration::from_secs(120) {
@@ -281,19 +291,24 @@ fn change(mut connection: redis::Connection, tools: usize, per_second: u32, stop
             let at = 2 + number as usize * 7919 % (tools - 2);
             pipe.hset(key_of(&tool(at)), ".*", format!("http://10.9.9.9:{}", 1 + number % 1000)).ignore();
         }
-        pipe.exec(&mut connection).unwrap_or_else(|e| panic!("{e}"));
+        if done < due {
+            pipe.exec(&mut connection).unwrap_or_else(|e| panic!("{e}"));
+        }
         done = due;
         thread::sleep(Duration::from_millis(1));
     }
     done
 }
 
-/// Writes what no companion follows, until stopped; sends how long each write took.
+/// Writes what no companion follows, at most at a constant rate, until stopped; sends how long each write took.
 fn probe(mut connection: redis::Connection, times: &Sender<Duration>, stop: &AtomicBool) {
-    at_rate(PROBES_PER_SECOND, |number| {
+    for number in 0.. {
         let start = Instant::now();
         redis::cmd("SET").arg("probe").arg(number).exec(&mut connection).unwrap_or_else(|e| panic!("{e}"));
         let _ = times.send(start.elapsed());
-        !stop.load(Relaxed)
-    });
+        if stop.load(Relaxed) {
+            return;
+        }
+        thread::sleep(PROBE_INTERVAL.saturating_sub(start.elapsed()));
+    }
 }

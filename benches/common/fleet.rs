@@ -114,10 +114,9 @@ impl Fleet {
     /// Time of all companions on a processor until now, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         let of = |child: &Child| {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
-            // Behind the name, which may have spaces: user and system time are the 12th and 13th.
-            let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-            fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+            let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
+            let times = tasks.filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+            times.filter_map(|times| times.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
         };
         self.children.iter().map(of).sum()
     }
