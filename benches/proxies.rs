@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use fleet::{Fleet, run_if_companion};
 use process::row;
-use server::Server;
+use server::{Sentinel, Server};
 use urlproxy::registry::key_of;
 use urlproxy::route::{Kind, RouteKey};
 
@@ -90,6 +90,16 @@ impl Site {
         site.outage("connections lost", 7, Some(&onlooker), |server| server.disconnect(&others));
         drop(onlooker);
         site.outage("Redis restarted", 8, None, Server::restart);
+        site.fail_over();
+    }
+
+    /// The same behind a Sentinel, which promotes a replica.
+    fn fail_over(mut self) {
+        let Some((replica, mut sentinel)) = self.server.replica().zip(Sentinel::start(&self.server)) else { return };
+        self.fleet = Fleet::start(self.companions, self.tools, &sentinel.url(), NO_RESYNC);
+        self.fleet.loaded();
+        let _former = std::mem::replace(&mut self.server, replica);
+        self.outage("replica promoted", 9, None, |replica| sentinel.fail_over_to(replica));
     }
 
     fn row(&self, what: &str, figure: &str) {

@@ -65,17 +65,33 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    fn info(&mut self, section: &str, name: &str) -> Option<String> {
+        let info: String = redis::cmd("INFO").arg(section).query(&mut self.connection).ok()?;
+        info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+    }
+
     /// A number in INFO.
     pub fn number(&mut self, section: &str, name: &str) -> f64 {
-        let info: String =
-            redis::cmd("INFO").arg(section).query(&mut self.connection).unwrap_or_else(|e| panic!("{e}"));
-        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+        let value = self.info(section, name).and_then(|value| value.parse().ok());
         value.unwrap_or_else(|| panic!("no {name} in INFO {section}"))
     }
 
     /// Time on a processor until now, in seconds.
     pub fn cpu_seconds(&mut self) -> f64 {
         self.number("cpu", "used_cpu_user") + self.number("cpu", "used_cpu_sys")
+    }
+
+    /// A replica of it that has a copy of all data.
+    pub fn replica(&self) -> Option<Self> {
+        let mut replica = Self::start(&["--replicaof", "127.0.0.1", &self.port.to_string()])?;
+        while replica.info("replication", "master_link_status").as_deref() != Some("up") {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(replica)
+    }
+
+    fn is_master(&mut self) -> bool {
+        self.info("replication", "role").as_deref() == Some("master")
     }
 
     /// Closes these connections.
@@ -123,5 +139,57 @@ fn connect(port: u16) -> redis::Connection {
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "redis-server does not answer");
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A Sentinel that watches one master as `mymaster`; ends with the value.
+pub struct Sentinel {
+    child: Child,
+    port: u16,
+    _dir: TempDir,
+    connection: redis::Connection,
+}
+
+impl Sentinel {
+    pub fn start(master: &Server) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let (file, port) = (dir.path().join("sentinel.conf"), free_port());
+        let text = format!("port {port}\nmaxclients 4000\nsentinel monitor mymaster 127.0.0.1 {} 1\n", master.port);
+        std::fs::write(&file, text).unwrap_or_else(|e| panic!("{e}"));
+        let mut command = Command::new("redis-server");
+        let child = command.arg(&file).arg("--sentinel").stdout(Stdio::null()).spawn().ok()?;
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap_or_else(|e| panic!("{e}"));
+        let connection = (0..1000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            client.get_connection().ok()
+        });
+        Some(Self { child, port, _dir: dir, connection: connection? })
+    }
+
+    pub fn url(&self) -> String {
+        format!("sentinel://127.0.0.1:{}/mymaster/0", self.port)
+    }
+
+    /// Promotes the replica; returns once it is the master.
+    pub fn fail_over_to(&mut self, replica: &mut Server) {
+        let until = |what: &str, is_done: &mut dyn FnMut() -> bool| {
+            let begun = Instant::now();
+            while !is_done() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{what} takes too long");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        // Refused until the Sentinel has found the replica.
+        until("a failover", &mut || {
+            redis::cmd("SENTINEL").arg("FAILOVER").arg("mymaster").exec(&mut self.connection).is_ok()
+        });
+        until("a promotion", &mut || replica.is_master());
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

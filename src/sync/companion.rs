@@ -443,3 +443,14 @@ impl Outage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resyncs_are_spread_over_the_last_quarter_of_the_interval() {
+        let minute = Duration::from_secs(60);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| spread(minute, random).as_millis()), [45_000, 52_500, 60_000]);
+    }
+}
