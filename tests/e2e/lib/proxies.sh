@@ -18,7 +18,6 @@ source_of_daemons=sentinel://$sentinels/$master_name/0
 declare -A host_of=() pid_of=() # PID of a host; of PART@HOST
 
 on_host() { nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:2}"; }   # HOST COMMAND...
-is_apart() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; }      # PID
 start_on() {                                                                              # HOST PART COMMAND...
     # Not by on_host: $child is the command itself, not a shell.
     start "$ha_log/$2-$1.log" nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:3}"
@@ -160,6 +159,7 @@ start_proxylistener_on() { # HOST
 accepts_writes() { on_host "$1" curl -s -f -o /dev/null --max-time 3 http://127.0.0.1:9282/ready; } # HOST
 
 start_keepalived_on() { # HOST
+    on_host "$1" sysctl -q -p packaging/ha/sysctl.conf
     cp packaging/ha/keepalived.conf "$ha/$1/keepalived/keepalived.conf"
     start_on "$1" keepalived keepalived --vrrp --dont-fork --log-console --log-detail --pid "/run/urlproxy/keepalived.pid" \
         --vrrp_pid /run/urlproxy/vrrp.pid
