@@ -53,6 +53,14 @@ pub enum ConnectionError {
     /// A Sentinel does not know the master; see [`ConnectionError::NoMaster`].
     #[error("unknown master")]
     UnknownMaster,
+    /// A Sentinel named something that is no server's address; see [`ConnectionError::NoMaster`].
+    #[error("invalid address of the master: host \"{host}\", port \"{port}\", expected e.g. \"10.0.0.1\" and \"6379\"")]
+    InvalidMaster {
+        /// As named, escaped.
+        host: ServerError,
+        /// As named, escaped.
+        port: ServerError,
+    },
     /// The server that the Sentinels call the master is a replica, as happens around a failover.
     #[error("{address} is a replica, expected the master {master:?}")]
     NotMaster {

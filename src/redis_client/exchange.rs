@@ -44,6 +44,8 @@ pub(super) struct Exchange<'s> {
     pushes: Pushes,
     timeouts: Timeouts,
     waiter: Waiter<'s>,
+    /// A limit below the decoder's own, for a peer with only short replies.
+    max_reply_bytes: Option<usize>,
     given_up: bool,
 }
 
@@ -52,7 +54,12 @@ impl<'s> Exchange<'s> {
     pub(super) fn open(endpoint: &Endpoint, timeouts: Timeouts, waiter: Waiter<'s>) -> Result<Self, ConnectionError> {
         let socket = Socket::open(endpoint, waiter, Instant::now() + timeouts.connect)?;
         let (decoder, pushes) = (Decoder::new(), Pushes::default());
-        Ok(Self { socket, decoder, pushes, timeouts, waiter, given_up: false })
+        Ok(Self { socket, decoder, pushes, timeouts, waiter, max_reply_bytes: None, given_up: false })
+    }
+
+    /// Sets a limit on all replies that are due, in bytes.
+    pub(super) fn limit_replies(&mut self, bytes: usize) {
+        self.max_reply_bytes = Some(bytes);
     }
 
     /// Makes all further calls fail.
@@ -140,6 +147,11 @@ impl<'s> Exchange<'s> {
     fn await_reply<T>(&mut self, f: impl FnOnce(Reply<'_>) -> T) -> Result<T, ConnectionError> {
         let mut deadline = None;
         loop {
+            if let Some(limit) = self.max_reply_bytes
+                && self.decoder.unread_bytes() > limit
+            {
+                return Err(ConnectionError::Unexpected(format!("of more than {limit} bytes")));
+            }
             match self.decoder.next_reply()? {
                 Some(Reply::Push(push)) => self.pushes.note(&push),
                 Some(reply) => return Ok(f(reply)),

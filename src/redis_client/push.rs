@@ -25,7 +25,8 @@ impl Invalidation {
     /// Parses a push; `None` for other kinds of pushes. An invalidation of unknown shape counts as [`Invalidation::All`].
     fn from_push(push: &[Reply<'_>]) -> Option<Self> {
         match push {
-            [Reply::Text(b"invalidate"), Reply::Array(keys)] => {
+            // Redis 6.0.0 to 6.0.5 send an empty key instead of null; no tracked prefix matches it.
+            [Reply::Text(b"invalidate"), Reply::Array(keys)] if !keys.contains(&Reply::Text(b"")) => {
                 let keys = keys.iter().map(|key| if let Reply::Text(key) = key { Some(key.to_vec()) } else { None });
                 Some(keys.collect::<Option<_>>().map_or(Self::All, Self::Keys))
             }
@@ -99,6 +100,7 @@ mod tests {
             (&[Reply::Text(b"invalidate"), Reply::Null], Some(Invalidation::All)),
             (&[Reply::Text(b"invalidate"), Reply::Array(vec![Reply::Integer(1)])], Some(Invalidation::All)),
             (&[Reply::Text(b"invalidate")], Some(Invalidation::All)),
+            (&keys(&[b""]), Some(Invalidation::All)),
             (&[Reply::Text(b"message"), Reply::Text(b"channel"), Reply::Text(b"text")], None),
             (&[], None),
         ] {

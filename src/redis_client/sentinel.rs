@@ -2,6 +2,7 @@
 //!
 //! <https://redis.io/docs/latest/develop/reference/sentinel-clients/>
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -21,6 +22,10 @@ use super::waiter::Waiter;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of such a check, for all Sentinels together.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest reply of a Sentinel, in bytes.
+const MAX_REPLY_BYTES: usize = 64 << 10;
+/// The longest name of a host in the DNS.
+const MAX_HOST_BYTES: usize = 253;
 
 /// The master's address according to the Sentinels; blocks until `deadline` at the latest.
 ///
@@ -103,6 +108,7 @@ fn ask(
     // Half of the time for the connection, a quarter for each of two replies.
     let timeouts = Timeouts { connect: share / 2, silence: share / 4, reply: share / 4 };
     let mut exchange = Exchange::open(&endpoint, timeouts, waiter)?;
+    exchange.limit_replies(MAX_REPLY_BYTES);
     let mut packed = Vec::new();
     let credentials = sentinels.credentials();
     if let Some((user, password)) = &credentials {
@@ -124,16 +130,40 @@ fn ask(
     exchange.reply(|reply| match &reply {
         Reply::Null => Err(ConnectionError::UnknownMaster),
         Reply::Error(text) => Err(ServerError::new(text).into()),
-        _ => address(&reply).ok_or_else(|| unexpected(&reply)),
+        _ => address(&reply),
     })?
 }
 
-fn address(reply: &Reply<'_>) -> Option<Address> {
-    let Reply::Array(parts) = reply else { return None };
-    let [Reply::Text(host), Reply::Text(port)] = parts.as_slice() else { return None };
-    let host = str::from_utf8(host).ok().filter(|host| !host.is_empty())?.to_owned();
-    let port = str::from_utf8(port).ok()?.parse().ok().filter(|port| *port != 0)?;
-    Some(Address { host, port })
+/// The master's address in a reply.
+fn address(reply: &Reply<'_>) -> Result<Address, ConnectionError> {
+    let Reply::Array(parts) = reply else { return Err(unexpected(reply)) };
+    let [Reply::Text(host), Reply::Text(port)] = parts.as_slice() else { return Err(unexpected(reply)) };
+    let host_name = str::from_utf8(host).ok().filter(|host| is_host(host)).map(str::to_owned);
+    let port_number = str::from_utf8(port).ok().and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+    match (host_name, port_number) {
+        (Some(host), Some(port)) => Ok(Address { host, port }),
+        _ => Err(ConnectionError::InvalidMaster { host: ServerError::new(host), port: ServerError::new(port) }),
+    }
+}
+
+/// Whether one server can have this name or address. It is shown in logs.
+fn is_host(text: &str) -> bool {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+            Some(address) => is_unicast(address),
+            None => !address.is_unspecified() && !address.is_multicast(),
+        },
+        Ok(IpAddr::V4(address)) => is_unicast(address),
+        Err(_) => {
+            let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            (1..=MAX_HOST_BYTES).contains(&text.len()) && text.bytes().all(is_valid)
+        }
+    }
+}
+
+/// A connection to the unspecified address would reach this host.
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()
 }
 
 /// Checks regularly that the Sentinels still name the same master, on a separate thread, so that slow Sentinels delay nothing.
@@ -208,5 +238,46 @@ impl MasterCheck {
 impl Drop for MasterCheck {
     fn drop(&mut self) {
         self.is_cancelled.store(true, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masters_have_one_address() {
+        let named = |host: &[u8], port: &[u8]| {
+            let address = address(&Reply::Array(vec![Reply::Text(host), Reply::Text(port)]));
+            address.map_or_else(|error| error.to_string(), |address| address.to_string())
+        };
+        for (host, want) in [
+            ("10.0.0.1", "10.0.0.1:6379"),
+            ("127.0.0.1", "127.0.0.1:6379"),
+            ("2001:db8::7", "[2001:db8::7]:6379"),
+            ("redis_1.Example.org", "redis_1.Example.org:6379"),
+        ] {
+            assert_eq!(named(host.as_bytes(), b"6379"), want);
+        }
+        let long = "h".repeat(MAX_HOST_BYTES + 1);
+        for host in
+            ["", "0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1", "::ffff:0.0.0.0", "a b", "a/b", &long]
+        {
+            let text = named(host.as_bytes(), b"6379");
+            let shown = &host[..host.len().min(ServerError::MAX_BYTES)];
+            let want =
+                format!("invalid address of the master: host \"{shown}\", port \"6379\", expected e.g. \"10.0.0.1\"");
+            assert!(text.starts_with(&want), "{text}");
+        }
+        for port in ["", "0", "-1", "65536", "6379x"] {
+            assert!(named(b"h", port.as_bytes()).contains(&format!("port \"{port}\"")), "{port}");
+        }
+        let odd = named(b"h\n[error] all is lost\xff", b"6379");
+        assert!(odd.contains(r#"host "h\n[error] all is lost\xff""#), "{odd}");
+        for reply in
+            [Reply::Integer(1), Reply::Array(vec![Reply::Text(b"h")]), Reply::Array(vec![Reply::Null, Reply::Null])]
+        {
+            assert!(address(&reply).unwrap_err().to_string().starts_with("unexpected reply "), "{reply:?}");
+        }
     }
 }

@@ -53,7 +53,12 @@ impl TlsSocket {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(tls.client.describe(&error).unwrap_or_else(|| error.to_string()))),
+                Err(error) => {
+                    return Err(match tls.failure(error) {
+                        ConnectionError::Broken(error) => failed(error.to_string()),
+                        error => error,
+                    });
+                }
             };
             if !waiter.ready(tls.as_fd(), awaited, deadline)? {
                 return Err(failed("handshake timed out".into()));

@@ -25,6 +25,11 @@ pub fn open(url: &str) -> Result<Connection<'static>, ConnectionError> {
     Connection::open(&source(url), LONG, &never_stop)
 }
 
+/// Like [`open`], with a parsed URL.
+pub fn open_parsed(url: &RedisUrl) -> Result<Connection<'static>, ConnectionError> {
+    Connection::open(url, LONG, &never_stop)
+}
+
 /// Connects with [`SHORT`], without a stop.
 pub fn open_with_short_timeouts(url: &str) -> Result<Connection<'static>, ConnectionError> {
     Connection::open(&source(url), SHORT, &never_stop)

@@ -14,6 +14,8 @@ mod nginx;
 mod oversized;
 mod redis_connection;
 mod redis_misbehaves;
+#[cfg(feature = "tls")]
+mod secure_sources;
 mod sources;
 mod statistics;
 mod structure;

@@ -12,13 +12,17 @@ use crate::support::wait::wait_for;
 /// Starts a Sentinel that watches `mymaster` on this port. Its `down-after-milliseconds` is long, so that a busy machine causes no
 /// failover; tests may set another one.
 pub fn start_sentinel(master: u16, quorum: u16, extra_lines: &str) -> RedisServer {
-    let configuration = format!(
+    RedisServer::start_with(Some(&sentinel_configuration(master, quorum, extra_lines)), &["--sentinel"])
+}
+
+/// The configuration of such a Sentinel.
+pub fn sentinel_configuration(master: u16, quorum: u16, extra_lines: &str) -> String {
+    format!(
         "sentinel monitor mymaster 127.0.0.1 {master} {quorum}\n\
          sentinel down-after-milliseconds mymaster 60000\n\
          sentinel failover-timeout mymaster 3000\n\
          {extra_lines}\n"
-    );
-    RedisServer::start_with(Some(&configuration), &["--sentinel"])
+    )
 }
 
 /// Gives every client the same reply. Its thread ends with the test program.
@@ -61,12 +65,12 @@ impl FakeSentinel {
     }
 
     pub fn set_master(&self, host: &str, port: u16) {
-        self.set_reply(&reply_of(host, port));
+        self.set_reply(reply_of(host, port));
     }
 
-    /// From now on the reply is this; with an empty one the connection ends.
-    pub fn set_reply(&self, reply: &str) {
-        reply.clone_into(&mut self.reply.lock().unwrap());
+    /// Sets any reply; with an empty one the connection ends.
+    pub fn set_reply(&self, reply: String) {
+        *self.reply.lock().unwrap() = reply;
     }
 }
 

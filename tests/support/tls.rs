@@ -1,9 +1,10 @@
 //! Certificates of private CAs, created with the openssl program.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::port::free_port;
 use crate::support::redis::RedisServer;
 
 /// Creates a private CA, `ca.pem`, and a certificate of it for `name`, `cert.pem` and `key.pem`.
@@ -34,4 +35,49 @@ pub fn tls_server(name: &str, extra_args: &[&str]) -> (RedisServer, tempfile::Te
     ];
     let server = RedisServer::start(&args.concat());
     (server, dir, port.parse().unwrap())
+}
+
+/// A private CA with a certificate for `127.0.0.1`, for servers and clients alike.
+pub struct Pki(tempfile::TempDir);
+
+impl Pki {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        certify(dir.path(), "IP:127.0.0.1");
+        Self(dir)
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.file(name).display().to_string()
+    }
+
+    /// The parameters of a client's URL: `ca=...&cert=...&key=...`.
+    pub fn parameters(&self) -> String {
+        format!("ca={}&cert={}&key={}", self.path("ca.pem"), self.path("cert.pem"), self.path("key.pem"))
+    }
+
+    /// Starts a server or a Sentinel without plain TCP, which accepts only clients with a certificate of this CA; returns its port.
+    pub fn start(&self, configuration: Option<&str>, extra_args: &[&str]) -> (RedisServer, u16) {
+        let port = free_port();
+        let text = port.to_string();
+        let (ca, cert, key) = (self.path("ca.pem"), self.path("cert.pem"), self.path("key.pem"));
+        let args = [
+            &["--port", "0", "--tls-port", &text, "--tls-cert-file", &cert, "--tls-key-file", &key][..],
+            &["--tls-ca-cert-file", &ca, "--tls-auth-clients", "yes", "--tls-replication", "yes"],
+            extra_args,
+        ];
+        (RedisServer::start_with(configuration, &args.concat()), port)
+    }
+}
+
+/// A server's arguments for a TLS port that only clients with a certificate of the CA in this directory may use.
+pub fn tls_args(dir: &Path, port: u16) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (port, cert, key, ca) = (port.to_string(), file("cert.pem"), file("key.pem"), file("ca.pem"));
+    let args = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    args.map(str::to_owned).to_vec()
 }
