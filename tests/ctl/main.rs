@@ -5,6 +5,7 @@ mod support;
 
 mod asking;
 mod comparing;
+mod draining;
 mod fake_admin;
 mod live;
 mod moving;

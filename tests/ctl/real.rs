@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::live::Pty;
 use crate::program::{Run, change, command, fields, finish};
@@ -40,7 +40,11 @@ impl Site {
         );
         let nginx = Nginx::start("", &http);
         let site = Self { nginx, redis };
-        site.wait_for(&["status"], 0);
+        wait_for("a table in step", || {
+            let run = site.ctl(&["status"]);
+            assert!(!run.stdout.contains("nreachable"), "connecting is no outage: {run:?}");
+            run.status == 0
+        });
         site
     }
 
@@ -225,4 +229,28 @@ fn top_shows_traffic() {
     });
     pty.write("q");
     assert_eq!(pty.wait_for_end(), Some(0));
+}
+
+#[test]
+fn a_proxy_drains_and_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("out-of-service");
+    let path = file.to_str().unwrap();
+    let site = Site::with(&format!("drain_file {path};"));
+    let server = Tool::start("hello");
+    site.set("hello", ".*", &server.url());
+    site.nginx.wait_for_status("/hello/", 200);
+    assert_eq!(site.nginx.get("/admin/ready").status, 200);
+    let run = site.ctl(&["drain", "--file", path]).expect(0);
+    let why = format!("draining, because {path} exists");
+    assert_eq!(run.stdout, format!("created {path}; /ready of table tools answers 503: {why}\n"));
+    assert_eq!(site.nginx.get("/admin/ready").status, 503);
+    let run = site.ctl(&["status"]).expect(1);
+    assert!(run.stdout.starts_with(&format!("Not ready: {why}. In step with Redis: 1 tool")), "{run:?}");
+    assert_eq!(site.ctl(&["status", "--json"]).expect(1).json()["summary"]["state"], "not_ready");
+    assert_eq!(site.nginx.get("/hello/").status, 200, "requests are served on");
+    let json = site.ctl(&["drain", "--undo", "--file", path, "--json"]).expect(0).json();
+    let want = json!({"file": path, "action": "removed", "ready": true, "draining": false, "not_ready_because": null, "error": null});
+    assert_eq!(json, want);
+    site.ctl(&["status"]).expect(0);
 }

@@ -7,6 +7,7 @@
     failover_load.py change PATTERN URL PATH WANT SECONDS PROXY...
                                                         registers as the caller's user until a proxy says ok, then requests PATH from
                                                         each proxy until the answer is WANT; prints the times of the ok and of the last
+    failover_load.py register PROXY PATTERN URL         prints the listener's reply
     failover_load.py watch MASTER LOG SENTINEL...       logs when a majority of the Sentinels that answer names another master
     failover_load.py advertise PROXY                    sends VRRP advertisements of the highest priority, as an intruder would
 """
@@ -175,7 +176,7 @@ async def change(pattern, url, path, want, seconds, proxies):
         while not await is_done():
             if time.monotonic() > deadline:
                 sys.exit(f"failover_load.py: not within {seconds} s: {what}")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
         return now_ms()
 
     async def registers_with(proxy):
@@ -251,6 +252,8 @@ def main():
             report(log, int(begin), int(end))
         case ["change", pattern, url, path, want, seconds, *proxies] if proxies:
             asyncio.run(change(pattern, url, path, want, int(seconds), proxies))
+        case ["register", proxy, pattern, url]:
+            print(asyncio.run(within(5, register(proxy, pattern, url), "late")))
         case ["watch", master, log, *sentinels] if sentinels:
             asyncio.run(watch(master, log, sentinels))
         case ["advertise", proxy]:

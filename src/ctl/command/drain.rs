@@ -18,6 +18,8 @@ use crate::escape::escaped;
 
 /// Time between two looks at the status.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// The first status may take this long, however short the wait: without it, nothing can be said.
+const FIRST_STATUS: Duration = Duration::from_secs(5);
 /// Everybody may see that the proxy is out of service.
 const MODE: u32 = 0o644;
 
@@ -32,10 +34,12 @@ pub async fn run(admin: &AdminClient, console: &mut Console, options: DrainOptio
         CtlError::failed(format!("{error} while {what} the drain file {file:?}, {expected}"))
     })?;
     let done = format!("{action} {}", file.display());
-    let status = match wait_for(admin, !undo, Instant::now() + wait).await {
+    let status = match wait_for(admin, !undo, wait).await {
         Ok(status) => status,
         Err(error) => {
-            let error = error.unwrap_or_else(|| CtlError::failed(format!("nginx did not answer within {wait:?}")));
+            let error = error.unwrap_or_else(|| {
+                CtlError::failed(format!("nginx did not answer within {:?}", wait.max(FIRST_STATUS)))
+            });
             print(console, &file, action, None, Some(error.to_string()))?;
             console.note(done);
             return Err(error);
@@ -77,11 +81,14 @@ fn print(
     }))
 }
 
-/// The last status until the deadline, or the first in which the proxy drains as wanted. The last error if nginx answered with
+/// The last status within the time, or the first in which the proxy drains as wanted. The last error if nginx answered with
 /// one, or no error if it gave no answer at all.
-async fn wait_for(admin: &AdminClient, wanted: bool, deadline: Instant) -> Result<Status, Option<CtlError>> {
+async fn wait_for(admin: &AdminClient, wanted: bool, time: Duration) -> Result<Status, Option<CtlError>> {
+    let deadline = Instant::now() + time;
+    let mut answer_by = deadline.max(Instant::now() + FIRST_STATUS);
     let mut last = Err(None);
-    while let Ok(answer) = timeout_at(deadline, admin.get_as::<Status>("api/status", &[])).await {
+    while let Ok(answer) = timeout_at(answer_by, admin.get_as::<Status>("api/status", &[])).await {
+        answer_by = deadline;
         last = answer.map_err(|error| Some(error.into()));
         if last.as_ref().is_ok_and(|status| status.draining == Some(wanted)) {
             break;

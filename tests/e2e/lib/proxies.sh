@@ -20,10 +20,11 @@ declare -A host_of=() pid_of=() # PID of a host; of PART@HOST
 on_host() { nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:2}"; }   # HOST COMMAND...
 is_apart() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; }      # PID
 start_on() {                                                                              # HOST PART COMMAND...
-    start "$ha_log/$2-$1.log" on_host "$1" "${@:3}"
+    # Not by on_host: $child is the command itself, not a shell.
+    start "$ha_log/$2-$1.log" nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:3}"
     pid_of[$2@$1]=$child
 }
-# No process has a chance to end cleanly.
+# With its child processes; none has a chance to end cleanly.
 kill_part() { # PART HOST
     local pid=${pid_of[$1@$2]}
     kill -KILL "$pid" $(pgrep -P "$pid") 2>/dev/null || true
@@ -34,7 +35,7 @@ prepare_hosts() {
     mkdir -p "$ha_log"
     prepare_accounts "$ha"
     mkdir -p /etc/nginx /etc/keepalived /run/urlproxy
-    cp tests/e2e/failover_load.py "$ha_tool"
+    cp tests/e2e/failover_{load,registrations}.py "$ha"
     printf '%s\n' '127.0.0.1 localhost' "${address[exec-1]} exec-1" >/etc/hosts
     ip link add lan type bridge
     ip link set lan up
@@ -58,9 +59,31 @@ add_host() { # HOST: with a link to the network
     on_host "$host" mount --bind "$directory/urlproxy" /run/urlproxy
 }
 
+# Nothing of Redis and the Sentinels passes between this host and others, without an answer.
+cut_redis_of() { # HOST
+    on_host "$1" nft -f - <<'NFT'
+table inet cut {
+    chain input { type filter hook input priority -10; iif lo accept; tcp dport { 6379, 26379 } drop; tcp sport { 6379, 26379 } drop; }
+    chain output { type filter hook output priority -10; oif lo accept; tcp dport { 6379, 26379 } drop; tcp sport { 6379, 26379 } drop; }
+}
+NFT
+}
+mend_redis_of() { on_host "$1" nft delete table inet cut; } # HOST
+
 load_rules() { on_host "$1" nft -f packaging/ha/urlproxy.nft; } # HOST
 
-start_redis_on() { # HOST [OPTION...]: with the data that the host has
+# Sentinels rewrite the file: a server starts again as what it was when it knew best.
+declare -A replica_priority=([store]=10 [proxy-1]=20 [proxy-2]=30) # the lowest is promoted
+configure_redis_on() { # HOST [LINE...]
+    printf '%s\n' 'port 6379' 'bind 0.0.0.0' 'protected-mode no' "dir $ha/$1/redis" 'save ""' 'appendonly yes' \
+        'repl-diskless-sync-delay 0' 'min-replicas-to-write 1' 'min-replicas-max-lag 10' \
+        "replica-priority ${replica_priority[$1]}" "${@:2}" >"$ha/$1/redis.conf"
+}
+start_redis_on() { # HOST: with the data that it has
+    start_on "$1" redis redis-server "$ha/$1/redis.conf"
+    wait_until "$patience" redis_answers "$1" || die "Redis on $1 did not start"
+}
+redis_on() { # HOST [OPTION...]: with the data that the host has
     start_on "$1" redis redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --dir "$ha/$1/redis" --save '' --appendonly yes \
         --repl-diskless-sync-delay 0 --min-replicas-to-write 1 --min-replicas-max-lag 10 "${@:2}"
     wait_until "$patience" redis_answers "$1" || die "Redis on $1 did not start"
