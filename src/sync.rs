@@ -14,6 +14,7 @@ mod digest_cache;
 mod journal;
 mod origins;
 mod oversized;
+mod pace;
 mod prepare;
 mod rejected;
 mod scan;

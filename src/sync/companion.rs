@@ -326,7 +326,7 @@ fn session(
             Changes { is_flushed: true, .. } => Duration::ZERO,
             // Held routes that return arrive as pushes; a resync updates the number of those still held.
             Changes { held: 1.., .. } => settings.resync_interval.min(HELD_RESYNC_INTERVAL),
-            _ => settings.resync_interval,
+            _ => spread(settings.resync_interval, fastrand::f64()),
         };
         Instant::now() + wait
     };
@@ -367,6 +367,12 @@ fn session(
         reconciler.try_oversized(&settings.source, stop, journal);
     }
     Ok(())
+}
+
+/// A time from three quarters of the interval to all of it, by a number from 0 to 1: proxies that start together, or lose their
+/// connections together, do not compare everything together for ever.
+fn spread(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(0.75 + random / 4.0)
 }
 
 fn track(connection: &mut Connection<'_>) -> Result<(), SessionError> {
@@ -435,5 +441,16 @@ impl Outage {
                 .log(Level::Notice, format!("in step again after {seconds:.1} s, attempts={attempts} source={source}"));
             self.attempts = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resyncs_are_spread_over_the_last_quarter_of_the_interval() {
+        let minute = Duration::from_secs(60);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| spread(minute, random).as_millis()), [45_000, 52_500, 60_000]);
     }
 }

@@ -11,6 +11,7 @@ use super::deferred::DeferredKeys;
 use super::digest_cache::DigestCache;
 use super::journal::{Journal, Level};
 use super::oversized::Oversized;
+use super::pace::Pace;
 use super::rejected::{Rejected, rejection};
 use super::stop::StopCheck;
 use super::table_guard::TableGuard;
@@ -158,6 +159,7 @@ impl<'w> Reconciler<'w> {
         let mut is_flushed = false;
         connection.send(&scan_command(b"0"))?;
         let mut page = receive_page(connection)?;
+        let mut pace = Pace::new();
         loop {
             page.keys.retain(|key| !self.is_oversized(key) && !self.is_slow(key));
             // The next page is requested behind this page's keys, so that the server works on it meanwhile.
@@ -166,14 +168,17 @@ impl<'w> Reconciler<'w> {
             if next_wanted {
                 wire.extend(scan_command(&page.cursor));
             }
+            pace.ask();
             connection.send(&wire)?;
             self.is_comparing = true;
             let others = self.receive(connection, first_command, &page.keys)?;
             let next = if next_wanted { Some(receive_page(connection)?) } else { None };
+            pace.answered();
             self.fetch_others(connection, &others.other_type)?;
             // Changes must not wait for the end of a long scan.
             is_flushed |= !self.catch_up(connection)?;
             self.note_in_step();
+            is_flushed |= !self.give_way(connection, &mut pace)?;
             match next {
                 Some(next) => page = next,
                 None => break,
@@ -181,8 +186,13 @@ impl<'w> Reconciler<'w> {
         }
         // SCAN may miss a key that moved while it ran: keys it did not return are fetched by name.
         let unseen: Vec<Vec<u8>> = self.writer.unseen().iter().map(registry::key_of).collect();
-        self.is_comparing = true;
-        self.fetch(connection, &unseen)?;
+        for keys in unseen.chunks(BATCH) {
+            self.is_comparing = true;
+            pace.ask();
+            self.fetch(connection, keys)?;
+            pace.answered();
+            is_flushed |= !self.give_way(connection, &mut pace)?;
+        }
         // Keys still unseen do not exist. A key that was deleted after the scan saw it has come as a push.
         let missing = self.writer.unseen();
         is_flushed |= connection.is_flush_pending();

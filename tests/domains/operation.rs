@@ -259,7 +259,7 @@ fn documented_acl_rights_suffice() {
     let begins = "ACL SETUSER invisible-unicorn";
     let in_manual = |text: &'static str| text.lines().find(|line| line.trim().starts_with(begins));
     let acl = in_manual(include_str!("../../docs/invisible-unicorn.md")).expect("a line of the page");
-    assert_eq!(redis.cli(&acl.split_whitespace().collect::<Vec<_>>()), "OK");
+    redis.create_user(acl);
     let url = redis.url().replace("//", "//invisible-unicorn:password@");
     let unicorn = site.start(&redis, &["--redis", &url]);
     unicorn.put("tools", "a.example.org", &[A, B]);

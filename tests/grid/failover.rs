@@ -72,8 +72,8 @@ fn minority_of_the_sentinels_and_silent_ones_change_nothing() {
     let asked = first.asked();
     wait_for("some checks", || first.asked() >= asked + 3);
     // One that names the former master is alone, as the others do not answer.
-    second.set_reply("-LOADING\r\n");
-    third.set_reply("");
+    second.set_reply("-LOADING\r\n".into());
+    third.set_reply(String::new());
     let asked = first.asked();
     wait_for("some checks", || first.asked() >= asked + 3);
     assert_eq!(listener.register("/b", URL), "ok");

@@ -272,5 +272,5 @@ fn redis_url_may_come_from_the_environment() {
     let redis = RedisServer::start(&[]);
     let args = [env!("CARGO_BIN_EXE_proxylistener"), "--listen", "127.0.0.1:0", "--project", "tools"];
     let daemon = Daemon::start(&args, &[("URLPROXY_REDIS", &redis.url())]);
-    daemon.wait_for_line(&["listening for registrations", &format!("redis=\"127.0.0.1:{}\"", redis.port())]);
+    daemon.wait_for_line(&["listening for registrations", &format!("redis=\"{}\"", redis.reach())]);
 }

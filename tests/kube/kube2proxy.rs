@@ -7,6 +7,7 @@ use crate::api_server::ApiServer;
 use crate::support::daemon::Daemon;
 use crate::support::http;
 use crate::support::redis::RedisServer;
+use crate::support::source::Source;
 use crate::support::wait::wait_for;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kube2proxy");
@@ -42,6 +43,11 @@ impl Kube2proxy {
         let file = redis.dir().join("kube2proxy.yaml");
         fs::write(&file, format!("redis: 127.0.0.1:{}\nkubernetes:\n{cluster}", redis.port())).expect("a file");
         let mut args = vec!["--config", file.to_str().expect("UTF-8")];
+        let url = redis.url();
+        // The file can name a host and a port only.
+        if Source::of_tests() != Source::Redis && !extra_args.contains(&"--redis") {
+            args.extend(["--redis", &url]);
+        }
         if !extra_args.contains(&"--watch-timeout") {
             args.extend(["--watch-timeout", "2s"]);
         }

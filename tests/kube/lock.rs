@@ -86,7 +86,7 @@ fn late_write_of_a_former_leader_changes_nothing() {
 #[test]
 fn writes_without_the_lock_are_refused() {
     let redis = RedisServer::start(&[]);
-    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let mut connection = redis::Client::open(redis.plain_url()).unwrap().get_connection().unwrap();
     let mut take = |identity: &str| {
         let LockReply::Taken(held) = beat_lock(identity, None, true, 60_000).invoke(&mut connection).unwrap() else {
             panic!("the lock is another's");
@@ -103,7 +103,7 @@ fn writes_without_the_lock_are_refused() {
     let held = take("one");
     assert_eq!(held, "4000000000000001 one");
 
-    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let mut connection = redis::Client::open(redis.plain_url()).unwrap().get_connection().unwrap();
     let tool = ToolName::try_new(b"hello").unwrap();
     let claim = Claim {
         pattern: ".*".into(),
@@ -127,7 +127,7 @@ fn writes_without_the_lock_are_refused() {
     redis.cli(&["SET", "k8s_writer", "old"]);
     assert_eq!(settled(&held), Applied::Refused, "an earlier version writes");
     redis.cli(&["DEL", "k8s_writer"]);
-    let mut other = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let mut other = redis::Client::open(redis.plain_url()).unwrap().get_connection().unwrap();
     assert!(!release_lock(&late).invoke(&mut other).unwrap() && release_lock(&held).invoke(&mut other).unwrap());
     assert_eq!((lock(&redis), settled(&held)), ("4000000000000001 -".into(), Applied::Refused));
     redis.cli(&["DEL", "k8s_lock"]);

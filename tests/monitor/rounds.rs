@@ -100,8 +100,8 @@ fn redis_stores_the_history_too() {
     // With the documented rights only.
     let page = include_str!("../../docs/webservicemonitor.md").lines();
     let user = page.into_iter().find(|line| line.starts_with("ACL SETUSER webservicemonitor ")).expect("a line");
-    assert_eq!(redis.cli(&user.split(' ').collect::<Vec<_>>()), "OK");
-    let url = format!("redis://webservicemonitor:password@127.0.0.1:{}/0", redis.port());
+    redis.create_user(user);
+    let url = redis.url().replace("//", "//webservicemonitor:password@");
     let args = ["--state", "redis", "--redis", &url];
     for _ in 0..5 {
         assert_eq!(site.once(&args).status, 0);

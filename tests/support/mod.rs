@@ -9,5 +9,6 @@ pub mod port;
 pub mod program;
 pub mod redis;
 pub mod sentinel;
+pub mod source;
 pub mod tls;
 pub mod wait;

@@ -5,12 +5,16 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::support::port::free_port;
+use crate::support::sentinel::{FakeSentinel, sentinel_configuration};
+use crate::support::source::Source;
+use crate::support::tls::{certify, tls_args};
 use crate::support::wait::SOON;
 
 /// Runs the server, prints its process ID, and kills it when standard input ends: when the test drops it or dies.
@@ -28,6 +32,17 @@ pub struct RedisServer {
     configuration: Option<PathBuf>,
     args: Vec<String>,
     process: Option<(Child, u32)>,
+    /// With a source over TLS.
+    tls_port: Option<u16>,
+    /// Started by the first [`RedisServer::url`] that needs it.
+    sentinel: OnceLock<Sentinel>,
+}
+
+/// A Sentinel beside a server.
+enum Sentinel {
+    Fake(FakeSentinel),
+    /// With its TLS port.
+    Real(Box<RedisServer>, u16),
 }
 
 impl RedisServer {
@@ -61,15 +76,22 @@ impl RedisServer {
             file
         });
         let owned = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
-        let (launcher, args) = (owned(launcher), owned(extra_args));
-        let mut server = Self { dir, port: 0, launcher, program: program.into(), configuration, args, process: None };
+        let (launcher, mut args): (Vec<_>, Vec<_>) = (owned(launcher), owned(extra_args));
+        // A Sentinel gets its TLS from `extra_args`.
+        let tls_port = (Source::of_tests().is_tls() && !extra_args.contains(&"--sentinel")).then(free_port);
+        if let Some(tls_port) = tls_port {
+            certify(dir.path(), "IP:127.0.0.1,DNS:localhost");
+            args.extend(tls_args(dir.path(), tls_port));
+        }
+        let (program, process, sentinel) = (program.into(), None, OnceLock::new());
+        let mut server = Self { dir, port: 0, launcher, program, configuration, args, process, tls_port, sentinel };
         for _ in 0..10 {
             server.port = free_port();
             if server.run() {
                 return server;
             }
         }
-        panic!("{program} does not start:\n{}", server.log());
+        panic!("{} does not start:\n{}", server.program, server.log());
     }
 
     /// The TCP port.
@@ -87,9 +109,55 @@ impl RedisServer {
         self.dir.path().to_owned()
     }
 
-    /// `redis://127.0.0.1:<port>/0`.
+    /// The URL for daemons, of the kind that `URLPROXY_TEST_SOURCE` asks for.
     pub fn url(&self) -> String {
+        let (scheme, reach) = (Source::of_tests().scheme(), self.reach());
+        let parameters = if self.tls_port.is_some() {
+            let file = |name: &str| self.dir.path().join(name).display().to_string();
+            format!("?ca={}&cert={}&key={}", file("ca.pem"), file("cert.pem"), file("key.pem"))
+        } else {
+            String::new()
+        };
+        format!("{scheme}://{reach}/0{parameters}")
+    }
+
+    /// `redis://127.0.0.1:<port>/0`.
+    pub fn plain_url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// The address in [`RedisServer::url`], as daemons log it.
+    pub fn reach(&self) -> String {
+        let named = self.tls_port.unwrap_or(self.port);
+        if !Source::of_tests().has_sentinels() {
+            return format!("127.0.0.1:{named}");
+        }
+        let sentinel = self.sentinel.get_or_init(|| match self.tls_port {
+            None => Sentinel::Fake(FakeSentinel::start("127.0.0.1", named)),
+            Some(tls_port) => {
+                let port = free_port();
+                let args = tls_args(self.dir.path(), port);
+                let args: Vec<_> =
+                    args.iter().map(String::as_str).chain(["--tls-replication", "yes", "--sentinel"]).collect();
+                let configuration = sentinel_configuration(tls_port, 1, "");
+                Sentinel::Real(Box::new(Self::start_with(Some(&configuration), &args)), port)
+            }
+        });
+        let port = match sentinel {
+            Sentinel::Fake(sentinel) => sentinel.port,
+            Sentinel::Real(_, port) => *port,
+        };
+        format!("127.0.0.1:{port}/mymaster")
+    }
+
+    /// Creates a user by a documented `ACL SETUSER` line; with Sentinels, its documented addition.
+    #[track_caller]
+    pub fn create_user(&self, line: &str) {
+        let mut words: Vec<_> = line.split_whitespace().collect();
+        if Source::of_tests().has_sentinels() {
+            words.push("+role");
+        }
+        assert_eq!(self.cli(&words), "OK");
     }
 
     /// Runs a command with redis-cli over the unix socket; returns its output without the last line end.

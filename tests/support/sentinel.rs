@@ -64,18 +64,13 @@ impl FakeSentinel {
         self.asked.load(SeqCst)
     }
 
-    /// Sets any reply.
+    pub fn set_master(&self, host: &str, port: u16) {
+        self.set_reply(reply_of(host, port));
+    }
+
+    /// Sets any reply; with an empty one the connection ends.
     pub fn set_reply(&self, reply: String) {
         *self.reply.lock().unwrap() = reply;
-    }
-
-    pub fn set_master(&self, host: &str, port: u16) {
-        self.set_reply(&reply_of(host, port));
-    }
-
-    /// From now on the reply is this; with an empty one the connection ends.
-    pub fn set_reply(&self, reply: &str) {
-        reply.clone_into(&mut self.reply.lock().unwrap());
     }
 }
 

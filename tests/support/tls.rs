@@ -73,3 +73,11 @@ impl Pki {
         (RedisServer::start_with(configuration, &args.concat()), port)
     }
 }
+
+/// A server's arguments for a TLS port that only clients with a certificate of the CA in this directory may use.
+pub fn tls_args(dir: &Path, port: u16) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (port, cert, key, ca) = (port.to_string(), file("cert.pem"), file("key.pem"), file("ca.pem"));
+    let args = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    args.map(str::to_owned).to_vec()
+}

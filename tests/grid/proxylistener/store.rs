@@ -62,8 +62,7 @@ fn documented_redis_rights_suffice() {
     let line =
         manual.lines().find(|line| line.starts_with("ACL SETUSER proxylistener ")).expect("a line in the manual");
     let redis = RedisServer::start(&[]);
-    let words: Vec<_> = line.split_whitespace().collect();
-    assert_eq!(redis.cli(&words), "OK");
+    redis.create_user(line);
     let url = redis.url().replace("//", "//proxylistener:password@");
     let (_server, port) = server();
     let is_lost = Arc::new(AtomicBool::new(false));
