@@ -71,6 +71,7 @@ e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium,
 	tests/e2e/packages
 	tests/e2e/systemd
 	tests/e2e/compose
+	tests/e2e/compose-ha
 
 deb: ## make Debian packages for this release of Debian and its nginx, in target/deb/; REVISION=2 makes a second edition
 	.ci/setup deb
