@@ -8,7 +8,7 @@ mod settings;
 use std::time::{Duration, Instant};
 
 pub use accept_file::{AcceptError, AcceptFile, Accepted, Names};
-pub use settings::{GuardOption, GuardOptionError, GuardSettings};
+pub use settings::{ACCEPT_DIRECTORY, GuardOption, GuardOptionError, GuardSettings};
 
 /// The loss that a comparison finds: of `live` records, the source lacks `missing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

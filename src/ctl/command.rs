@@ -45,7 +45,9 @@ async fn ask(command: Command, settings: Settings, console: &mut Console) -> Res
         Command::Status => status::run(&settings.admin, console).await,
         Command::Rejected => rejected::run(&settings.admin, console).await,
         Command::Watch { after, count } => watch::run(&settings.admin, console, after, count).await,
-        Command::AcceptWithdrawal { tools, timeout } => accept::run(&settings.admin, console, &tools, timeout).await,
+        Command::AcceptWithdrawal { tools, file, timeout } => {
+            accept::run(&settings.admin, console, &tools, file, timeout).await
+        }
         Command::Drain(drain) => drain::run(&settings.admin, console, drain).await,
         Command::Top(top) => top::run(&settings.admin, console, top).await,
         Command::Diff { snapshot } => diff::run(settings, console, snapshot).await,

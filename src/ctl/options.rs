@@ -125,6 +125,9 @@ pub enum Command {
         /// Tools, or keys such as frontend:www.example.org; everything that is held without them
         #[arg(value_name = "TOOL")]
         tools: Vec<String>,
+        /// The guard's accept file; needed if nginx's is not in /run/urlproxy
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
         /// Longest wait for nginx
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
         timeout: Duration,

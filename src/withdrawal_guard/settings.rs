@@ -11,7 +11,7 @@ const DEFAULT_PERCENT: u8 = 50;
 const DEFAULT_FLOOR: u64 = 20;
 const DEFAULT_HOLD: Duration = Duration::from_secs(120);
 /// Directory of the default accept files, `<owner>.accept`.
-const ACCEPT_DIRECTORY: &str = "/run/urlproxy";
+pub const ACCEPT_DIRECTORY: &str = "/run/urlproxy";
 
 /// Which losses are held, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -181,21 +181,22 @@ fn watch_sees_changes() {
 fn accepted_removals_are_withdrawn() {
     let dir = tempfile::tempdir().unwrap();
     let accept = dir.path().join("accept");
+    let file = accept.to_str().unwrap();
     let site =
         Site::with(&format!("withdrawal_guard 50% floor=20 hold=1h accept={}; resync_interval 1s;", accept.display()));
     let fill = "for i = 1, 40 do redis.call('HSET', 'prefix:t' .. i, '.*', 'http://192.0.2.1:' .. i) end";
     site.redis.cli(&["EVAL", fill, "0"]);
     wait_for("all tools", || site.ctl(&["list"]).stdout.lines().count() == 41);
-    site.ctl(&["accept-withdrawal"]).expect(1);
+    site.ctl(&["accept-withdrawal", "--file", file]).expect(1);
     site.redis.cli(&["FLUSHALL"]);
     let run = site.wait_for(&["status"], 1);
     assert!(run.stdout.contains("removal of 40 records held back"), "{run:?}");
     let run = site.ctl(&["diff"]).expect(1);
     assert!(run.stdout.contains("extra") && run.stderr.contains("the table holds 40 records"), "{run:?}");
-    let run = site.ctl(&["accept-withdrawal", "t7"]).expect(0);
+    let run = site.ctl(&["accept-withdrawal", "--file", file, "t7"]).expect(0);
     assert_eq!(run.stdout, "accepted: 1 record no longer held; 39 records still held\n");
     assert!(!site.ctl(&["list"]).expect(0).stdout.contains(" t7 "));
-    let run = site.ctl(&["accept-withdrawal"]).expect(0);
+    let run = site.ctl(&["accept-withdrawal", "--file", file]).expect(0);
     assert_eq!(run.stdout, "accepted: 39 records no longer held\n");
     site.ctl(&["list"]).expect(1);
     site.wait_for(&["status"], 0);

@@ -18,7 +18,7 @@ fn accept(tools: &[&str], left: u64) -> (String, String) {
     let path = file.to_str().unwrap();
     let admin = FakeAdmin::start();
     admin.set("/api/status", status_held(2900, path));
-    let args: Vec<_> = ["accept-withdrawal"].iter().chain(tools).copied().collect();
+    let args: Vec<_> = ["accept-withdrawal", "--file", path].iter().chain(tools).copied().collect();
     let child = command(&args).env("URLPROXYCTL_ADMIN", admin.url()).stdout(Stdio::piped()).spawn().unwrap();
     wait_for("the accept file", || file.exists());
     let content = fs::read_to_string(&file).unwrap();
@@ -56,10 +56,9 @@ fn a_file_without_effect_is_reported() {
     let file = dir.path().join("tools.accept");
     let admin = FakeAdmin::start();
     admin.set("/api/status", status_held(2900, file.to_str().unwrap()));
-    let run = ask(&admin, &["accept-withdrawal", "--timeout", "10ms"]).expect(1);
+    let run = ask(&admin, &["accept-withdrawal", "--file", file.to_str().unwrap(), "--timeout", "10ms"]).expect(1);
     assert!(run.stdout.starts_with("2,900 records still held after 10ms"), "{run:?}");
-    admin.set("/api/status", status_held(2900, "/does/not/exist/accept"));
-    let run = ask(&admin, &["accept-withdrawal"]).expect(2);
+    let run = ask(&admin, &["accept-withdrawal", "--file", "/does/not/exist/accept"]).expect(2);
     assert!(
         run.stderr.contains(
             "\"/does/not/exist/accept\", expected its directory to exist, and to run on nginx's machine, as root"
@@ -67,4 +66,16 @@ fn a_file_without_effect_is_reported() {
         "{run:?}"
     );
     assert!(!Path::new("/does/not/exist").exists());
+}
+
+#[test]
+fn the_answer_chooses_no_other_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("precious");
+    fs::write(&file, "content").unwrap();
+    let admin = FakeAdmin::start();
+    admin.set("/api/status", status_held(2900, file.to_str().unwrap()));
+    let run = ask(&admin, &["accept-withdrawal"]).expect(2);
+    assert!(run.stderr.contains("outside /run/urlproxy; if that is right, add --file"), "{run:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "content");
 }

@@ -1,5 +1,6 @@
 //! `accept-withdrawal`: writes the accept file of the withdrawal guard, and waits for its effect.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -14,6 +15,7 @@ use crate::ctl::console::Console;
 use crate::ctl::outcome::{Answer, CtlError};
 use crate::registry::{parse_key, routes_key, split_key};
 use crate::text::counted;
+use crate::withdrawal_guard::ACCEPT_DIRECTORY;
 
 /// Time between two looks at the hold.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -25,6 +27,7 @@ pub async fn run(
     admin: &AdminClient,
     console: &mut Console,
     tools: &[String],
+    file: Option<PathBuf>,
     timeout: Duration,
 ) -> Result<Answer, CtlError> {
     let content = content_of(tools)?;
@@ -36,8 +39,10 @@ pub async fn run(
         }
         return Ok(Answer::Negative);
     };
-    let file = held.accept_file.map(PathBuf::from);
-    let file = file.ok_or_else(|| CtlError::failed("nginx names no accept file"))?;
+    let file = match file {
+        Some(file) => file,
+        None => usual_file(held.accept_file)?,
+    };
     replace(&file, &content).map_err(|error| {
         let expected = "expected its directory to exist, and to run on nginx's machine, as root";
         CtlError::failed(format!("{error} while writing the accept file {file:?}, {expected}"))
@@ -61,6 +66,19 @@ pub async fn run(
         console.line(format_args!("{records} still held after {timeout:?}; nginx's error log says why"))?;
     }
     Ok(Answer::positive_if(is_over(remaining)))
+}
+
+/// The accept file that nginx names, if it is one of the default files. Any other is for the operator to name: whoever answers in
+/// nginx's place must not choose a file that root replaces.
+fn usual_file(named: Option<String>) -> Result<PathBuf, CtlError> {
+    let file = PathBuf::from(named.ok_or_else(|| CtlError::failed("nginx names no accept file"))?);
+    let is_usual = file.parent() == Some(Path::new(ACCEPT_DIRECTORY)) && file.extension() == Some(OsStr::new("accept"));
+    if is_usual {
+        return Ok(file);
+    }
+    let text =
+        format!("nginx names the accept file {file:?}, outside {ACCEPT_DIRECTORY}; if that is right, add --file");
+    Err(CtlError::failed(text))
 }
 
 async fn held(admin: &AdminClient) -> Result<Option<Held>, CtlError> {
@@ -123,6 +141,18 @@ mod tests {
         for bad in ["a/b", "a\nb", "a ", "frontend:A.b", "redirect:a b"] {
             assert!(content(&[bad]).unwrap_err().contains("expected e.g. \"hello\""), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_default_files_are_taken_from_the_answer() {
+        let file = |named: &str| usual_file(Some(named.to_owned())).map_err(|error| error.to_string());
+        assert_eq!(file("/run/urlproxy/tools.accept").unwrap(), Path::new("/run/urlproxy/tools.accept"));
+        for named in
+            ["/etc/passwd", "/etc/x.accept", "/run/urlproxy/x/a.accept", "/run/urlproxy/../x.accept", "x.accept", ""]
+        {
+            assert!(file(named).unwrap_err().ends_with("add --file"), "{named}");
+        }
+        assert!(usual_file(None).is_err());
     }
 
     #[test]
