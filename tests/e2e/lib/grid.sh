@@ -155,7 +155,6 @@ add_host() { # NAME ADDRESS: before start_grid
     on_host "$1" ip link set eth0 up
     on_host "$1" ip route add "$grid_address/32" dev eth0
 }
-is_apart() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; } # PID
 on_host() { nsenter --target "${host_of[$1]}" --net --uts "${@:2}"; }                # NAME COMMAND...
 start_execd_on() {                                                                  # NAME: after start_grid
     quietly qconf -ah "$1"

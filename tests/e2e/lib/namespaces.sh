@@ -68,3 +68,8 @@ took() { # WHAT
 
 answers() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }    # ADDRESS PORT
 is_answered() { [[ $(status_of "$site$2") == "$1" ]]; } # STATUS PATH
+
+is_apart() { # PID: it has a network namespace of its own. While it starts, the link may be unreadable.
+    local namespace
+    namespace=$(readlink "/proc/$1/ns/net") && [[ $namespace != "$(readlink /proc/self/ns/net)" ]]
+}

@@ -9,7 +9,8 @@ ha=/run/ha
 ha_log=$ha/log
 ha_tool=$ha/failover_load.py
 virtual=10.0.0.10
-declare -A address=([proxy-1]=10.0.0.11 [proxy-2]=10.0.0.12 [store]=10.0.0.13 [operator]=10.0.0.20 [exec-1]=10.0.1.20 [client]=10.0.2.20)
+declare -A address=([proxy-1]=10.0.0.11 [proxy-2]=10.0.0.12 [store]=10.0.0.13 [operator]=10.0.0.20 [exec-1]=10.0.1.20
+    [client]=10.0.2.20)
 proxies=(proxy-1 proxy-2)
 stores=(proxy-1 proxy-2 store) # hosts with Redis and a Sentinel
 sentinels=${address[proxy-1]},${address[proxy-2]},${address[store]}
@@ -18,7 +19,6 @@ source_of_daemons=sentinel://$sentinels/$master_name/0
 declare -A host_of=() pid_of=() # PID of a host; of PART@HOST
 
 on_host() { nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:2}"; }   # HOST COMMAND...
-is_apart() { [[ $(readlink "/proc/$1/ns/net") != $(readlink /proc/self/ns/net) ]]; }      # PID
 start_on() {                                                                              # HOST PART COMMAND...
     # Not by on_host: $child is the command itself, not a shell.
     start "$ha_log/$2-$1.log" nsenter --target "${host_of[$1]}" --mount --net --uts --wd="$PWD" -- "${@:3}"
@@ -63,8 +63,18 @@ add_host() { # HOST: with a link to the network
 cut_redis_of() { # HOST
     on_host "$1" nft -f - <<'NFT'
 table inet cut {
-    chain input { type filter hook input priority -10; iif lo accept; tcp dport { 6379, 26379 } drop; tcp sport { 6379, 26379 } drop; }
-    chain output { type filter hook output priority -10; oif lo accept; tcp dport { 6379, 26379 } drop; tcp sport { 6379, 26379 } drop; }
+    chain input {
+        type filter hook input priority -10
+        iif lo accept
+        tcp dport { 6379, 26379 } drop
+        tcp sport { 6379, 26379 } drop
+    }
+    chain output {
+        type filter hook output priority -10
+        oif lo accept
+        tcp dport { 6379, 26379 } drop
+        tcp sport { 6379, 26379 } drop
+    }
 }
 NFT
 }
@@ -81,11 +91,6 @@ configure_redis_on() { # HOST [LINE...]
 }
 start_redis_on() { # HOST: with the data that it has
     start_on "$1" redis redis-server "$ha/$1/redis.conf"
-    wait_until "$patience" redis_answers "$1" || die "Redis on $1 did not start"
-}
-redis_on() { # HOST [OPTION...]: with the data that the host has
-    start_on "$1" redis redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --dir "$ha/$1/redis" --save '' --appendonly yes \
-        --repl-diskless-sync-delay 0 --min-replicas-to-write 1 --min-replicas-max-lag 10 "${@:2}"
     wait_until "$patience" redis_answers "$1" || die "Redis on $1 did not start"
 }
 redis_on() { on_host "$1" timeout 5 redis-cli "${@:2}"; }                                     # HOST COMMAND...
@@ -151,7 +156,7 @@ start_nginx_on() { # HOST
     start_on "$1" nginx nginx -p /etc/nginx/ -e /run/urlproxy/error.log -c nginx.conf -g 'daemon off;'
     wait_until "$patience" is_ready "$1" || die "nginx of $1 is not ready: $(tail -n 3 "$ha/$1/urlproxy/error.log")"
 }
-is_ready() { [[ $(on_host "$1" curl -s -o /dev/null -w '%{http_code}' --max-time 3 http://127.0.0.1:8081/ready || true) == 200 ]]; } # HOST
+is_ready() { on_host "$1" curl -s -f -o /dev/null --max-time 3 http://127.0.0.1:8081/ready; } # HOST
 
 start_proxylistener_on() { # HOST
     start_on "$1" proxylistener "$tool_bin/proxylistener" --project tools --redis "$source_of_daemons" --allow-client 10.0.1.0/24 \
@@ -160,6 +165,7 @@ start_proxylistener_on() { # HOST
 accepts_writes() { on_host "$1" curl -s -f -o /dev/null --max-time 3 http://127.0.0.1:9282/ready; } # HOST
 
 start_keepalived_on() { # HOST
+    on_host "$1" sysctl -q -p packaging/ha/sysctl.conf
     cp packaging/ha/keepalived.conf "$ha/$1/keepalived/keepalived.conf"
     start_on "$1" keepalived keepalived --vrrp --dont-fork --log-console --log-detail --pid "/run/urlproxy/keepalived.pid" \
         --vrrp_pid /run/urlproxy/vrrp.pid
