@@ -147,3 +147,14 @@ upstream many { urlproxy_peers; urlproxy_keepalive 300000; }
 upstream few { urlproxy_peers; urlproxy_keepalive 5; }
 --- error_log eval
 qr{\[warn\].*"urlproxy_keepalive" of all upstreams keeps 300005 connections, more than half of \d+ worker_connections, expected e\.g\. "worker_connections 1200020;" and "worker_rlimit_nofile 2400040;"}
+
+
+
+=== a password that every user of the host may read is reported
+--- http
+urlproxy_table secured { redis sentinel://127.0.0.1:9/m?sentinel_password_file=$TEST_NGINX_SERVER_ROOT/html/pass; wait_for_routes 1ms; }
+--- user_files
+>>> pass
+s3cret
+--- error_log eval
+qr{\[warn\].*"redis" file "\S+/pass" is readable by every user of this host, expected e\.g\. mode 0640}

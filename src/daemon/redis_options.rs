@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing::warn;
 
 use crate::redis_client::{RedisUrl, RedisUrlError, WrittenUrl, read_password_file};
 
@@ -52,8 +53,9 @@ impl RedisOptions {
     /// The help text of `--redis` for a program with this purpose and default.
     pub fn help(purpose: &str, default: &str) -> String {
         format!(
-            "{purpose}: redis://[user:password@]host[:port][/db], the same with rediss:// and [?ca=FILE] for TLS, \
-             unix:/path[?db=N], or sentinel://[user:password@]host[:port],.../MASTER[/db] [default: {default}]"
+            "{purpose}: redis://[user:password@]host[:port][/db], unix:/path[?db=N], or \
+             sentinel://[user:password@]host[:port],.../MASTER[/db][?sentinel_user=U&sentinel_password_file=FILE]; rediss:// and \
+             sentinels:// for TLS, with [?ca=FILE&cert=FILE&key=FILE] [default: {default}]"
         )
     }
 
@@ -84,6 +86,12 @@ impl RedisOptions {
         let (url, origin) = own.or(other).unwrap_or((Self::DEFAULT, "--redis"));
         let wrong = |error| RedisOptionsError::Url { origin: origin.to_owned(), error };
         let url: RedisUrl = url.parse().map_err(wrong)?;
+        for path in url.exposed_files() {
+            warn!(
+                ?path,
+                "file with a key or a password is readable by every user of this host; expected e.g. mode 0640"
+            );
+        }
         let Some(path) = &self.redis_password_file else { return Ok(url) };
         let missing = || io::Error::other("no password on the first line");
         match read_password_file(path).and_then(|password| password.ok_or_else(missing)) {

@@ -25,6 +25,7 @@ pub(super) fn init_module(cycle: Cycle<'_>) {
     let log = |level, text: &str| cycle.log().write(level, text);
     let Some(main) = cycle.main_conf() else { return };
     main.check_connections(cycle.worker_connections(), |text| log(NGX_LOG_WARN, text));
+    main.check_files(|text| log(NGX_LOG_WARN, text));
     if process::is_test() {
         return;
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// Most bytes of a file with a password, a key or certificates: the system's bundle of all authorities has some 220 KiB.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -18,8 +19,10 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     // Without this flag, opening a FIFO waits for its writer.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
+    match file.metadata()?.file_type() {
+        kind if kind.is_file() => {}
+        kind if kind.is_dir() => return Err(Errno::ISDIR.into()),
+        _ => return Err(io::Error::other("not a regular file")),
     }
     read_to_bound(file)
 }
@@ -51,7 +54,7 @@ mod tests {
         // Ten gigabytes, of which the disk has none.
         File::options().write(true).open(&path).unwrap().set_len(10 << 30).unwrap();
         assert_eq!(refusal(&path), "longer than 1048576 bytes");
-        assert_eq!(refusal(dir.path()), "not a regular file");
+        assert_eq!(refusal(dir.path()), "Is a directory (os error 21)");
         assert_eq!(refusal(Path::new("/dev/zero")), "not a regular file");
         assert_eq!(refusal(Path::new("/proc/kallsyms")), "longer than 1048576 bytes");
         let fifo = dir.path().join("fifo");

@@ -10,9 +10,8 @@ use super::bounded_file::read_bounded;
 /// # Errors
 /// Those of reading the file; [`io::ErrorKind::InvalidData`] if it is not UTF-8.
 pub fn read_password_file(path: &Path) -> io::Result<Option<String>> {
-    let content = read_bounded(path)?;
-    let text = str::from_utf8(&content).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(first_line(text).map(str::to_owned))
+    let text = io::read_to_string(&read_bounded(path)?[..])?;
+    Ok(first_line(&text).map(str::to_owned))
 }
 
 /// The first line, unless it is empty.

@@ -43,6 +43,11 @@ impl TlsSettings {
         })
     }
 
+    /// The file with the client's key.
+    pub(super) fn key_file(&self) -> Option<PathBuf> {
+        self.identity.iter().flat_map(Renewed::files).last().cloned()
+    }
+
     /// The parameters of a URL with these files, e.g. `ca=/etc/ssl/redis-ca.pem`.
     pub(super) fn parameters(&self) -> impl Iterator<Item = String> {
         let authorities = self.authorities.iter().flat_map(Renewed::files).map(|file| ("ca", file));

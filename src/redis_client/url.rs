@@ -8,6 +8,8 @@ mod sentinels;
 mod tls_files;
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use endpoint::{Address, Endpoint, Reach};
@@ -22,6 +24,9 @@ pub use sentinels::{MAX_SENTINELS, Sentinels};
 use tls_files::TlsFiles;
 
 use super::tls_settings::check_server_name;
+
+/// The bit in a file's mode by which all users may read it.
+const OTHERS_READ: u32 = 0o004;
 
 /// The address and credentials of a Redis server, or of the Sentinels that know it.
 ///
@@ -57,6 +62,17 @@ impl RedisUrl {
     /// The database number.
     pub fn db(&self) -> u16 {
         self.db
+    }
+
+    /// The files with a secret that every user of this host may read: the client's key, the Sentinels' password.
+    pub fn exposed_files(&self) -> Vec<PathBuf> {
+        let mut files = match &self.reach {
+            Reach::Direct(Endpoint::Tls { tls, .. }) => tls.key_file().into_iter().collect(),
+            Reach::Direct(_) => vec![],
+            Reach::Sentinels(sentinels) => sentinels.secret_files(),
+        };
+        files.retain(|file| file.metadata().is_ok_and(|meta| meta.mode() & OTHERS_READ != 0));
+        files
     }
 
     /// See [`Login::credentials`].
@@ -276,6 +292,8 @@ mod tests {
     #[cfg(feature = "tls")]
     #[test]
     fn tls_urls_may_have_a_client_certificate() {
+        use std::os::unix::fs::PermissionsExt;
+
         use crate::redis_client::test_certificates::Files;
 
         let files = Files::new();
@@ -286,13 +304,17 @@ mod tests {
             assert_eq!(source(&url), source(&url), "equal by their files");
             assert_ne!(source(&url), source(&url.replace(&format!("ca={ca}&"), "")));
             source(&format!("{before}cert={}&key={key}", files.path("version1.pem")));
+            for (mode, exposed) in [(0o600, vec![]), (0o644, vec![PathBuf::from(&key)]), (0o640, vec![])] {
+                std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+                assert_eq!(source(&url).exposed_files(), exposed, "{mode:o}");
+            }
             for (part, want) in [
                 (format!("cert={cert}"), format!("the key for cert={cert} is missing, expected e.g. \"")),
                 (format!("key={key}"), format!("the certificate for key={key} is missing, expected e.g. \"")),
                 (format!("cert={ca}&key={key}"), "the key does not belong to the client certificate".into()),
                 (format!("cert={key}&key={key}"), format!("client certificate file {key:?}: no certificate in it")),
                 (format!("cert={cert}&key={cert}"), format!("client key file {cert:?}: no private key in it")),
-                (format!("cert={cert}&key=/"), "client key file \"/\": not a regular file".into()),
+                (format!("cert={cert}&key=/"), "client key file \"/\": Is a directory".into()),
                 (format!("cert={cert}&key=/dev/zero"), "not a regular file".into()),
                 (format!("cert={cert}&key=key.pem"), "client key file \"key.pem\": the path is not absolute".into()),
                 (format!("cert={cert}&key={}", files.path("encrypted.pem")), "the key is encrypted".into()),

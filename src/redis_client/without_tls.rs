@@ -14,6 +14,10 @@ impl TlsSettings {
         Err(FileError { purpose, file, reason: "this build is without TLS".into() })
     }
 
+    pub(super) fn key_file(&self) -> Option<PathBuf> {
+        match *self {}
+    }
+
     pub(super) fn parameters(&self) -> impl Iterator<Item = String> {
         match *self {}
         #[allow(unreachable_code, reason = "for the type")]

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, get_with, metric};
 use crate::support::redis::RedisServer;
-use crate::support::sentinel::{FakeSentinel, start_sentinel};
-use crate::support::tls::tls_server;
+use crate::support::sentinel::{FakeSentinel, sentinel_configuration, start_sentinel};
+use crate::support::tls::{Pki, tls_server};
 use crate::support::wait::wait_for;
 
 /// The daemons, by the prefixes of their metrics.
@@ -401,6 +401,19 @@ fn sentinels_lead_to_the_master_also_after_a_failover() {
     wait_for("failing over", || sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]) == "OK");
     wait_for("promoted", || replica.cli(&["ROLE"]).starts_with("master"));
     map(api, "b.example.org", |key| replica.cli(&["SMEMBERS", key]));
+}
+
+#[test]
+fn redis_is_written_over_tls_to_the_master_that_sentinels_name() {
+    let (pki, dir) = (Pki::new(), tempfile::tempdir().unwrap());
+    let (master, port) = pki.start(None, &[]);
+    let (_sentinel, sentinel) = pki.start(Some(&sentinel_configuration(port, 1, "")), &["--sentinel"]);
+    let url = format!("sentinels://127.0.0.1:{sentinel}/mymaster/1?{}", pki.parameters());
+    let (_process, api) = start_writer(&dir, &["--redis", &url]);
+    map(api, "a.example.org", |key| master.cli(&["-n", "1", "SMEMBERS", key]));
+    let without = format!("rediss://127.0.0.1:{port}/0?ca={}", pki.path("ca.pem"));
+    let (process, _) = start_writer(&tempfile::tempdir().unwrap(), &["--redis", &without]);
+    process.wait_for_line(&["replication to Redis failing", "the server may require a client certificate"]);
 }
 
 #[test]

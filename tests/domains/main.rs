@@ -7,6 +7,7 @@ mod site;
 
 mod api;
 mod database;
+mod failover;
 mod killed;
 mod limits;
 mod operation;

@@ -3,7 +3,7 @@
 mod command_line;
 mod family;
 mod grabbing;
-mod job;
+pub mod job;
 mod ports;
 mod registering;
 mod releasing;

@@ -1,13 +1,19 @@
 //! A failover of Redis while jobs register: Sentinels name another master, and the former one may still answer.
 
-use std::io::Write;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
+use crate::clients::job::{active, port_of, runner, server};
 use crate::listener::{Listener, identd_of, read_reply};
 use crate::support::http::is_ready;
 use crate::support::redis::RedisServer;
-use crate::support::sentinel::{CutOff, FakeSentinel, clients};
+use crate::support::sentinel::{CutOff, FakeSentinel, clients, sentinel_configuration};
+use crate::support::tls::Pki;
 use crate::support::wait::wait_for;
 
 const URL: &str = "http://127.0.0.1:8000";
@@ -124,10 +130,11 @@ fn every_ok_has_a_commit_while_sentinels_change_their_mind_all_the_time() {
                 }
             }
         });
+        let ending = Ending(&is_over);
         for client in clients {
             client.join().unwrap();
         }
-        is_over.store(true, SeqCst);
+        drop(ending);
         flapping.join().unwrap();
     });
     let moves = listener.daemon.log().matches("Sentinels name another master").count();
@@ -155,4 +162,138 @@ fn too_few_replicas_fail_the_command_and_are_said_once() {
     assert_eq!(listener.register("/a", URL), "ok");
     wait_for("ready", || is_ready(status));
     assert_eq!(listener.daemon.log().matches("WARN Redis does not accept writes").count(), 1);
+}
+
+#[test]
+fn lost_route_is_renewed_in_the_new_master() {
+    let site = CutOff::start();
+    let listener = start(&site.url());
+    let job = runner(active(&[listener.address]), &["--renew-interval", "200ms"], &server("0.0.0.0"));
+    let url = format!("http://127.0.0.1:{}", port_of(&job));
+    let is_routed = |server: &RedisServer| server.cli(&["HGET", "prefix:hello", ".*"]) == url;
+    wait_for("the route", || is_routed(&site.former));
+    site.fail_over();
+    let took = wait_for("the route in the new master", || is_routed(&site.promoted));
+    println!("lost route is back {took:?} after Sentinel's word, with --renew-interval 200ms");
+}
+
+/// Ends the clients, also when the test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn registrations_continue_in_the_new_master_over_tls() {
+    let pki = Pki::new();
+    let args = ["--repl-diskless-sync-delay", "0"];
+    let (_former, former_port) = pki.start(None, &args);
+    let primary = former_port.to_string();
+    let (promoted, _) = pki.start(None, &[&args[..], &["--replicaof", "127.0.0.1", &primary]].concat());
+    let roles = |server: &RedisServer| server.cli(&["ROLE"]);
+    wait_for("a copy", || roles(&promoted).contains("connected"));
+    let configuration = sentinel_configuration(former_port, 1, "");
+    let (sentinel, sentinel_port) = pki.start(Some(&configuration), &["--sentinel"]);
+    wait_for("Sentinel knows the replica", || {
+        sentinel.cli(&["SENTINEL", "REPLICAS", "mymaster"]).contains("master-link-status\nok")
+    });
+    let url = format!("sentinels://127.0.0.1:{sentinel_port}/mymaster/0?{}", pki.parameters());
+    let listener = start(&url);
+    assert_eq!(listener.register("/first", URL), "ok");
+    let (is_over, times, failed) = (AtomicBool::new(false), Mutex::new(Vec::new()), AtomicUsize::new(0));
+    let done = || times.lock().unwrap().len();
+    thread::scope(|scope| {
+        // Each client registers one pattern with other URLs, and knows the last one.
+        let clients: Vec<_> = (0..10)
+            .map(|client| {
+                let (listener, is_over, times, failed) = (&listener, &is_over, &times, &failed);
+                scope.spawn(move || {
+                    let pattern = format!("/{client}");
+                    for port in (8000..=65_535).cycle() {
+                        let url = format!("http://127.0.0.1:{port}");
+                        let is_ok = listener.register(&pattern, &url) == "ok";
+                        if is_ok {
+                            times.lock().unwrap().push(Instant::now());
+                        } else {
+                            failed.fetch_add(1, SeqCst);
+                        }
+                        if is_over.load(SeqCst) {
+                            return is_ok.then_some((pattern, url));
+                        }
+                    }
+                    None
+                })
+            })
+            .collect();
+        let ending = Ending(&is_over);
+        wait_for("registrations", || done() >= 200);
+        assert_eq!(sentinel.cli(&["SENTINEL", "FAILOVER", "mymaster"]), "OK");
+        wait_for("promoted", || roles(&promoted).starts_with("master"));
+        listener.daemon.wait_for_line(&["WARN Sentinels name another master"]);
+        let before = done();
+        wait_for("registrations in the new master", || done() >= before + 200);
+        drop(ending);
+        for (pattern, url) in clients.into_iter().filter_map(|client| client.join().unwrap()) {
+            assert_eq!(promoted.cli(&["HGET", "prefix:hello", &pattern]), url, "{pattern} is lost");
+        }
+    });
+    let mut times = times.into_inner().unwrap();
+    times.sort();
+    let pause = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    println!("{} registered, {} failed; longest time without an ok {pause:?}", times.len(), failed.into_inner());
+}
+
+#[test]
+fn hanging_master_costs_no_more_than_one_connection() {
+    // It accepts, and answers neither ROLE nor anything else.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sentinel = FakeSentinel::start("127.0.0.1", silent.local_addr().unwrap().port());
+    let listener = start(&sentinel.url(&[]));
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let accepted = Arc::clone(&held);
+    thread::spawn(move || silent.incoming().flatten().for_each(|stream| accepted.lock().unwrap().push(stream)));
+    thread::scope(|scope| {
+        for client in 0..20 {
+            let listener = &listener;
+            scope.spawn(move || assert_eq!(listener.register(&format!("/{client}"), URL), "fail"));
+        }
+    });
+    let is_open = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let mut rest = [0; 4096];
+        // Until the end, or until there is no more.
+        loop {
+            match (&mut &*stream).read(&mut rest) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    };
+    wait_for("old connections are closed", || {
+        held.lock().unwrap().iter().filter(|stream| is_open(stream)).count() <= 1
+    });
+    let tasks = fs::read_dir(format!("/proc/{}/task", listener.daemon.pid())).unwrap().count();
+    assert!(tasks < 40, "{tasks} threads");
+    // A server that works takes over within the next connection.
+    let redis = RedisServer::start(&[]);
+    sentinel.set_master("127.0.0.1", redis.port());
+    wait_for("it is followed", || listener.register("/a", URL) == "ok");
+    assert!(has(&redis, "/a"));
+}
+
+#[test]
+fn names_in_the_replies_of_sentinels_are_resolved() {
+    let redis = RedisServer::start(&[]);
+    let sentinel = FakeSentinel::start("localhost", redis.port());
+    let listener = start(&sentinel.url(&[]));
+    assert_eq!(listener.register("/a", URL), "ok");
+    sentinel.set_master("no-such-host.invalid", redis.port());
+    listener.daemon.wait_for_line(&["WARN Sentinels name another master", "to=no-such-host.invalid:"]);
+    assert_eq!(listener.register("/b", URL), "fail");
+    sentinel.set_master("localhost", redis.port());
+    wait_for("it is followed", || listener.register("/b", URL) == "ok");
 }

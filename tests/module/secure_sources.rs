@@ -135,6 +135,19 @@ fn sentinels_must_name_a_server_that_the_certificate_is_for() {
 }
 
 #[test]
+fn names_that_sentinels_announce_count_instead_of_addresses() {
+    let pki = Pki::of("DNS:localhost");
+    let (_server, port) = pki.start(None, &[]);
+    let names = "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes";
+    let configuration = format!("{names}\n{}", sentinel_configuration(port, 1, "").replace("127.0.0.1", "localhost"));
+    let (_sentinel, sentinel_port) = pki.start(Some(&configuration), &["--sentinel"]);
+    let url = |host: &str| format!("sentinels://{host}:{sentinel_port}/mymaster/0?{}", pki.parameters());
+    assert_eq!(refusal(open(&url("localhost"))), "accepted");
+    let refused = refusal(open(&url("127.0.0.1")));
+    assert!(refused.contains("TLS with \"127.0.0.1\" failed: ") && refused.contains("not valid for name"), "{refused}");
+}
+
+#[test]
 fn lies_of_sentinels_are_refused() {
     let server = RedisServer::start(&[]);
     let sentinel = FakeSentinel::start("127.0.0.1", server.port());

@@ -6,6 +6,7 @@ mod support;
 mod site;
 
 mod facts;
+mod failover;
 mod hostile;
 mod operation;
 mod qstat_samples;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -122,8 +123,7 @@ impl Site {
 
     /// Sets the tools on the proxy's list.
     pub fn set_list(&self, tools: &[&str]) {
-        let entries: Vec<_> = tools.iter().map(|tool| format!("\"{tool}\":{{\"status\":\"active\"}}")).collect();
-        self.set_answer(200, &format!("{{{}}}", entries.join(",")));
+        self.set_answer(200, &list_of(tools));
     }
 
     /// Sets the status and the body of the proxy's response.
@@ -271,15 +271,61 @@ fn job(tool: &str, state: &str, start: u64) -> String {
 
 fn serve(answer: Arc<Mutex<Answer>>) -> SocketAddr {
     // Every local address serves the list.
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+    let port = serve_at(Ipv4Addr::UNSPECIFIED, 0, move || answer.lock().unwrap().clone());
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Answers each connection; returns the port.
+fn serve_at(host: Ipv4Addr, port: u16, answer: impl Fn() -> Answer + Send + 'static) -> u16 {
+    let listener = TcpListener::bind((host, port)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answer = answer.lock().unwrap().clone();
+            let answer = answer();
             thread::spawn(move || reply(stream, &answer));
         }
     });
-    (Ipv4Addr::LOCALHOST, port).into()
+    port
+}
+
+/// One of several proxies, with an answer of its own.
+pub struct Proxy {
+    pub port: u16,
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    pub fn start(host: Ipv4Addr, port: u16) -> Self {
+        let (answer, asked) = (Arc::new(Mutex::new(Answer::Silence)), Arc::new(AtomicUsize::new(0)));
+        let (current, counter) = (Arc::clone(&answer), Arc::clone(&asked));
+        let port = serve_at(host, port, move || {
+            counter.fetch_add(1, SeqCst);
+            current.lock().unwrap().clone()
+        });
+        Self { port, answer, asked }
+    }
+
+    pub fn set(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// Sets the tools on the list, and its `Age`.
+    pub fn set_list(&self, tools: &[&str], age: &str) {
+        let body = list_of(tools);
+        let head = format!("HTTP/1.1 200 OK\r\nAge: {age}\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.set(Answer::Bytes([head.as_bytes(), body.as_bytes()].concat()));
+    }
+
+    /// The number of requests so far.
+    pub fn asked(&self) -> usize {
+        self.asked.load(SeqCst)
+    }
+}
+
+fn list_of(tools: &[&str]) -> String {
+    let entries: Vec<_> = tools.iter().map(|tool| format!("\"{tool}\":{{\"status\":\"active\"}}")).collect();
+    format!("{{{}}}", entries.join(","))
 }
 
 fn reply(mut stream: TcpStream, answer: &Answer) {

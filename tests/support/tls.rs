@@ -37,13 +37,19 @@ pub fn tls_server(name: &str, extra_args: &[&str]) -> (RedisServer, tempfile::Te
     (server, dir, port.parse().unwrap())
 }
 
-/// A private CA with a certificate for `127.0.0.1`, for servers and clients alike.
+/// A private CA with one certificate, for servers and clients alike.
 pub struct Pki(tempfile::TempDir);
 
 impl Pki {
+    /// With a certificate for `127.0.0.1`.
     pub fn new() -> Self {
+        Self::of("IP:127.0.0.1")
+    }
+
+    /// With a certificate for `name`.
+    pub fn of(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        certify(dir.path(), "IP:127.0.0.1");
+        certify(dir.path(), name);
         Self(dir)
     }
 

@@ -104,6 +104,13 @@ impl MainConf {
         }
     }
 
+    /// Warns of keys and passwords that every user may read.
+    pub fn check_files(&self, warn: impl Fn(&str)) {
+        for file in self.tables().flat_map(|table| table.settings.source.exposed_files()) {
+            warn(&format!("\"redis\" file {file:?} is readable by every user of this host, expected e.g. mode 0640"));
+        }
+    }
+
     /// Finds the predecessor of each table: the old table of the same name, or a renamed one with the same source.
     pub fn find_predecessors(&self, old: &Self) {
         for table in self.tables() {

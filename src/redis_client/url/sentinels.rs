@@ -1,6 +1,7 @@
 //! `sentinel://` and `sentinels://` URLs: the addresses of Sentinels, and the name of the master.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
@@ -56,6 +57,12 @@ impl Sentinels {
             None => &self.login,
         };
         login.credentials().map(|(user, password)| (user.to_owned(), password.to_owned()))
+    }
+
+    /// The files with the client's key and the Sentinels' password.
+    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+        let key = self.tls.iter().filter_map(TlsSettings::key_file);
+        key.chain(self.password_file.iter().flat_map(Renewed::files).cloned()).collect()
     }
 
     /// The URL's parameters, without the password.
