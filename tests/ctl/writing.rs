@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::program::{change, command, fields};
+use crate::program::{change, command, fields, finish};
 use crate::support::redis::RedisServer;
+use crate::support::sentinel::CutOff;
 
 #[test]
 fn set_writes_route_redirect_origin_and_address() {
@@ -115,4 +116,38 @@ fn delete_asks_on_a_terminal() {
         pty.wait_for_end();
         assert_eq!(redis.cli(&["EXISTS", "prefix:hello"]), left, "{typed:?}");
     }
+}
+
+#[test]
+fn master_with_too_few_replicas_is_named_as_the_reason() {
+    let redis = RedisServer::start(&["--min-replicas-to-write", "1"]);
+    let file = redis.dir().join("lines");
+    let line =
+        json!({"kind": "tool", "name": "hello", "routes": [{"pattern": ".*", "backends": ["http://10.0.0.1:80"]}]});
+    std::fs::write(&file, format!("{line}\n")).unwrap();
+    for args in [&["set", "hello", ".*", "http://10.0.0.1:80"][..], &["import", file.to_str().unwrap()]] {
+        let run = change(&redis, args).expect(2);
+        assert!(run.stderr.contains("the master refuses writes, because fewer replicas"), "{run:?}");
+        assert!(run.stderr.contains("min-replicas-to-write"), "{run:?}");
+    }
+    assert_eq!(redis.cli(&["EXISTS", "prefix:hello"]), "0");
+}
+
+#[test]
+fn changes_go_to_the_master_that_sentinels_name_now() {
+    let servers = CutOff::start();
+    let set = |port: &str| {
+        let url = format!("http://10.0.0.1:{port}");
+        finish(command(&["set", "hello", ".*", &url]).env("URLPROXY_REDIS", servers.url())).expect(0);
+    };
+    set("80");
+    servers.fail_over();
+    set("81");
+    assert_eq!(servers.former.cli(&["HGET", "prefix:hello", ".*"]), "http://10.0.0.1:80");
+    assert_eq!(servers.promoted.cli(&["HGET", "prefix:hello", ".*"]), "http://10.0.0.1:81");
+    // A master that hangs is no reason to hang.
+    servers.promoted.signal("STOP");
+    let mut hanging = command(&["set", "hello", ".*", "http://10.0.0.1:82"]);
+    let run = finish(hanging.env("URLPROXY_REDIS", servers.url())).expect(2);
+    assert!(run.stderr.contains("no reply within 2s while asking Redis"), "{run:?}");
 }

@@ -128,7 +128,7 @@ fn own_addresses_are_refused_as_backends() {
     let redis = RedisServer::start(&[]);
     // Both have port 0: the ports are known only after binding.
     let unicorn = site.start(&redis, &["--allow-backend", "127.0.0.0/8", "10.0.0.0/8"]);
-    let redis_port = redis.port();
+    let redis_port = redis.source_port();
     let put = |unicorn: &Unicorn, backend: &str| {
         unicorn.say("PUT", "/v1/tools/mapping", &wanted("a.example.org", &[backend]))
     };

@@ -126,9 +126,14 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
+    /// The port that daemons connect to.
+    pub fn source_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
+    }
+
     /// The address in [`RedisServer::url`], as daemons log it.
     pub fn reach(&self) -> String {
-        let named = self.tls_port.unwrap_or(self.port);
+        let named = self.source_port();
         if !Source::of_tests().has_sentinels() {
             return format!("127.0.0.1:{named}");
         }
