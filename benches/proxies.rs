@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use fleet::{Fleet, run_if_companion};
 use process::row;
 use server::{Sentinel, Server};
-use urlproxy::registry::key_of;
-use urlproxy::route::{Kind, RouteKey};
+use urlproxy::registry::{Origin, Ownership, key_of, register};
+use urlproxy::route::{Kind, Pattern, RouteKey, ToolName};
 
 /// Companions and tools.
 const SITES: [(usize, usize); 7] =
@@ -47,9 +47,36 @@ fn main() {
     if sites.is_empty() {
         sites = SITES.to_vec();
     }
+    if !only_outages {
+        measure_registrations();
+    }
     for (companions, tools) in sites {
         Site::measure(companions, tools, only_outages);
     }
+}
+
+/// What the script of proxylistener costs, without companions.
+fn measure_registrations() {
+    const COUNT: usize = 5_000;
+    let Some(mut server) = Server::start(&[]) else { return };
+    let mut connection = server.connect();
+    let origin = Origin {
+        source: "bench".into(),
+        owner: "tools.a".into(),
+        host: "10.0.0.1".into(),
+        since: 1,
+        destination: None,
+    };
+    let before = server.cpu_seconds();
+    for number in 0..COUNT {
+        let tool = ToolName::try_new(format!("tool-{number}").as_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        let url = format!("http://10.0.{}.{}:8000", number / 250, number % 250);
+        let backend = url.parse().unwrap_or_else(|e| panic!("{e}"));
+        let call = register(&tool, &Pattern::any(), &backend, None, &origin, Ownership::Unproven);
+        call.unwrap_or_else(|e| panic!("{e}")).invoke(&mut connection).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let time = (server.cpu_seconds() - before) / COUNT as f64 * 1e6;
+    row("processor time of Redis for one registration", &format!("{time:.0} us"), "");
 }
 
 struct Site {
@@ -69,19 +96,25 @@ impl Site {
         thread::sleep(QUIET);
         let before = server.cpu_seconds();
         let alone = (before - start) / QUIET.as_secs_f64();
+        let sent = server.number("stats", "total_net_output_bytes");
         Fleet::start(1, tools, &server.url(), NO_RESYNC).loaded();
         let one = server.cpu_seconds() - before;
+        let sent = server.number("stats", "total_net_output_bytes") - sent;
         let fleet = Fleet::start(companions, tools, &server.url(), NO_RESYNC);
         let loaded = fleet.loaded();
         let name = format!("{companions} x {tools}");
         let mut site = Self { name, server, fleet, companions, tools };
-        site.row("processor time of Redis for one full comparison", &milliseconds(one));
+        let figure = format!("{}, {:.2} MB", milliseconds(one), sent / 1e6);
+        site.row("one full comparison: processor time of Redis, sent", &figure);
         site.row("from the start of all to the last full table", &milliseconds(loaded.as_secs_f64()));
         if !only_outages {
             site.memory(data);
             site.idle(alone);
-            site.change_steadily(TIMED_PER_SECOND);
-            site.change_steadily(1_000);
+            // More would need more processors than two.
+            for rate in [TIMED_PER_SECOND, 1_000, 10_000].into_iter().filter(|rate| companions as u32 * rate <= 100_000)
+            {
+                site.change_steadily(rate);
+            }
         }
         let others = site.server.companions();
         // A proxy that keeps its connection when the others lose theirs.

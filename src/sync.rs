@@ -11,6 +11,7 @@ mod change_log;
 mod companion;
 mod deferred;
 mod digest_cache;
+mod give_way;
 mod journal;
 mod origins;
 mod oversized;

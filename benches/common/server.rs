@@ -91,6 +91,8 @@ impl Server {
     }
 
     fn is_master(&mut self) -> bool {
+        // The Sentinel closes all connections of a server that it promotes.
+        self.connection = connect(self.port);
         self.info("replication", "role").as_deref() == Some("master")
     }
 
@@ -172,18 +174,14 @@ impl Sentinel {
 
     /// Promotes the replica; returns once it is the master.
     pub fn fail_over_to(&mut self, replica: &mut Server) {
-        let until = |what: &str, is_done: &mut dyn FnMut() -> bool| {
-            let begun = Instant::now();
-            while !is_done() {
-                assert!(begun.elapsed() < Duration::from_secs(60), "{what} takes too long");
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        };
-        // Refused until the Sentinel has found the replica.
-        until("a failover", &mut || {
-            redis::cmd("SENTINEL").arg("FAILOVER").arg("mymaster").exec(&mut self.connection).is_ok()
-        });
-        until("a promotion", &mut || replica.is_master());
+        let begun = Instant::now();
+        while !replica.is_master() {
+            // Refused until the Sentinel has found the replica, and while it promotes it.
+            let _: redis::RedisResult<()> =
+                redis::cmd("SENTINEL").arg("FAILOVER").arg("mymaster").exec(&mut self.connection);
+            assert!(begun.elapsed() < Duration::from_secs(60), "the Sentinel does not promote the replica");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

@@ -10,16 +10,13 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::builder::cpu_time;
-use super::scan::{Reconciler, ScanError};
-use super::stop::STOP_CHECK_INTERVAL;
-use crate::redis_client::Connection;
 
 /// A delay that is not regarded as a queue.
 const TOLERANCE: Duration = Duration::from_millis(2);
 /// Pause per time in the queue.
 const SHARE: u32 = 9;
-/// Pages of 500 keys that a usual site has, and the longest pause after each: its proxies are in step after two seconds whatever
-/// makes the answers slow.
+/// Pages of 500 keys that a usual site has, and the longest pause after each. So its proxies pause for 1.6 s at most, whatever makes
+/// the answers slow: changes are served within two seconds of a new master.
 const USUAL_PAGES: u32 = 8;
 const SHORT_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after a later page.
@@ -62,6 +59,20 @@ impl Pace {
         self.waited = begun.elapsed().saturating_sub(cpu_time().saturating_sub(worked));
     }
 
+    /// How long to stay away after the last page.
+    pub(super) fn pause(&mut self) -> Duration {
+        self.pause_after(self.waited)
+    }
+
+    /// Whether a ping is due, once in each interval.
+    pub(super) fn is_ping_due(&mut self) -> bool {
+        let is_due = self.pinged_at.elapsed() >= PING_INTERVAL;
+        if is_due {
+            self.pinged_at = Instant::now();
+        }
+        is_due
+    }
+
     /// How long to stay away after a page that took so long.
     fn pause_after(&mut self, waited: Duration) -> Duration {
         let quickest = self.quickest.map_or(waited, |quickest| quickest.min(waited));
@@ -71,29 +82,6 @@ impl Pace {
         let longest = if self.pages <= USUAL_PAGES { SHORT_PAUSE } else { LONGEST_PAUSE };
         // Pauses of the same length would bring all scans back together.
         (queued * SHARE).mul_f64(0.5 + self.random.f64()).min(longest)
-    }
-}
-
-impl Reconciler<'_> {
-    /// Stays away from the server as long as the pace asks for; follows pushes meanwhile. `false` if one reports a flush.
-    ///
-    /// A table that was never loaded does not wait: without routes the proxy is of no use.
-    pub(super) fn give_way(&mut self, connection: &mut Connection<'_>, pace: &mut Pace) -> Result<bool, ScanError> {
-        let pause = pace.pause_after(pace.waited);
-        let until = Instant::now() + pause;
-        let mut is_complete = true;
-        while self.writer.table().header().is_loaded() && Instant::now() < until {
-            connection.wait_push(until.min(Instant::now() + STOP_CHECK_INTERVAL))?;
-            self.pushed_at = Instant::now();
-            is_complete &= self.catch_up(connection)?;
-            self.change_log.flush(&mut self.writer);
-            self.answer_questions(connection)?;
-        }
-        if pace.pinged_at.elapsed() >= PING_INTERVAL {
-            connection.ping()?;
-            pace.pinged_at = Instant::now();
-        }
-        Ok(is_complete)
     }
 }
 

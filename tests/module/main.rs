@@ -12,6 +12,7 @@ mod companion_withdrawals;
 mod hostile_patterns;
 mod nginx;
 mod oversized;
+mod pacing;
 mod redis_connection;
 mod redis_misbehaves;
 #[cfg(feature = "tls")]
