@@ -1,7 +1,5 @@
 //! Why a URL is refused.
 
-use std::path::PathBuf;
-
 use thiserror::Error;
 
 use crate::redis_client::renewed::FileError;
@@ -35,15 +33,11 @@ pub enum RedisUrlError {
     #[error("invalid URL {0:?}: this build is without TLS (cargo feature \"tls\"), expected e.g. {EXAMPLE:?}")]
     WithoutTls(String),
     /// A file that the URL names cannot be used.
-    #[error("invalid URL {url:?}: {purpose} file {file:?}: {reason}, expected e.g. {example:?}")]
+    #[error("invalid URL {url:?}: {reason}, expected e.g. {example:?}")]
     File {
         /// The URL.
         url: String,
-        /// What the file is for, e.g. `CA`.
-        purpose: &'static str,
-        /// The file.
-        file: PathBuf,
-        /// Why the file is unusable.
+        /// What the file is for, its path, and why it is unusable.
         reason: String,
         /// A valid URL of the same kind.
         example: &'static str,
@@ -64,9 +58,9 @@ impl RedisUrlError {
         match refusal {
             Refusal::NoUrl => Self::Invalid(url),
             Refusal::Part(reason) => Self::Part { url, reason, example },
-            Refusal::File(FileError { purpose, file, reason }) => {
+            Refusal::File(error) => {
                 let example = if example == EXAMPLE { FILES_EXAMPLE } else { SENTINEL_FILES_EXAMPLE };
-                Self::File { url, purpose, file, reason, example }
+                Self::File { url, reason: error.to_string(), example }
             }
         }
     }
