@@ -36,6 +36,15 @@ test: ## run every test that needs no cluster
 	cargo build --release
 	@# Valkey is in the backports only; without it, its tests are skipped.
 	URLPROXY_MAY_SKIP="$$URLPROXY_MAY_SKIP $$(command -v valkey-server >/dev/null || echo valkey-server)" cargo test
+	@# The tests that talk most to Redis, with daemons on other kinds of source.
+	@set -e; for source in rediss sentinel; do \
+		echo "make test: repeating the daemons' tests with $$source://"; \
+		export URLPROXY_TEST_SOURCE=$$source; \
+		cargo test --test grid -- operation:: proxylistener:: clients::renewing::; \
+		cargo test --test kube -- lock:: operation:: writers::; \
+		cargo test --test domains -- operation:: ownership::; \
+		cargo test --test monitor --test ctl; \
+	done
 	@if command -v valkey-server >/dev/null; then \
 		echo 'make test: repeating the Redis tests with Valkey'; \
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \

@@ -206,7 +206,7 @@ fn mass_withdrawals_are_held() {
     // Projects' deletions are not held.
     assert_eq!(unicorn.say("DELETE", "/v1/tools/mapping/d0.example.org", "").0, 200);
     assert_eq!(frontends(&redis).len(), 9);
-    assert_eq!(unicorn.metric("invisible_unicorn_held_domains"), 9.0);
+    wait_for("the gauge follows", || unicorn.metric("invisible_unicorn_held_domains") == 9.0);
     // Names accept those domains alone.
     fs::write(site.accept(), "# one of them\nfrontend:d2.example.org\nd3.example.org\n").unwrap();
     unicorn.daemon.wait_for_line(&["WARN", "accept file names entries that are not held", "prefix:d3.example.org"]);

@@ -1,8 +1,5 @@
 //! A failover of Redis that loses what the former master has confirmed.
 
-use std::thread::sleep;
-use std::time::Duration;
-
 use crate::api_server::{ApiServer, web_service};
 use crate::kube2proxy::{Kube2proxy, members, url_of};
 use crate::support::redis::RedisServer;
@@ -141,7 +138,9 @@ fn too_few_replicas_are_said_once_and_make_it_not_ready() {
     // Longer than the lock lasts.
     api.apply("hello", "hello", web_service("10.96.0.1", 81));
     kube2proxy.daemon.wait_for_line(&["WARN lock lost"]);
-    sleep(Duration::from_millis(1500));
+    let requests = || kube2proxy.metric("kube2proxy_redis_seconds_count");
+    let before = requests();
+    wait_for("more attempts", || requests() >= before + 2.0);
     assert!(!kube2proxy.is_ready());
     assert_eq!(url_of(&redis, "hello"), url(80));
     redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);

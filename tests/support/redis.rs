@@ -77,8 +77,9 @@ impl RedisServer {
         });
         let owned = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
         let (launcher, mut args): (Vec<_>, Vec<_>) = (owned(launcher), owned(extra_args));
-        // A Sentinel gets its TLS from `extra_args`.
-        let tls_port = (Source::of_tests().is_tls() && !extra_args.contains(&"--sentinel")).then(free_port);
+        // A Sentinel, and a server of a test about TLS, gets its TLS from `extra_args`.
+        let has_own = extra_args.iter().any(|arg| ["--sentinel", "--tls-port"].contains(arg));
+        let tls_port = (Source::of_tests().is_tls() && !has_own).then(free_port);
         if let Some(tls_port) = tls_port {
             certify(dir.path(), "IP:127.0.0.1,DNS:localhost");
             args.extend(tls_args(dir.path(), tls_port));
