@@ -31,7 +31,7 @@ pub use password_file::read_password_file;
 pub use push::Invalidation;
 pub use resolve::forget_lookups;
 pub use resp::{Decoder, Reply, RespError};
-pub use sentinel::{master_by_votes, master_of};
+pub use sentinel::{MASTER_CHECK_INTERVAL, master_of, moved_master};
 #[cfg(feature = "daemons")]
 pub(crate) use tls_settings::TlsClient;
 pub use tls_settings::TlsSettings;

@@ -102,7 +102,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Pings the server and waits for its answer. With Sentinels, checks instead that the server is still the master, also
-    /// according to the Sentinels' latest answer, about a second old. Of a replica, checks that it is still connected to its
+    /// according to the Sentinels' latest answer, about half a second old. Of a replica, checks that it is still connected to its
     /// master.
     ///
     /// # Errors

@@ -17,11 +17,11 @@ use super::resp::Reply;
 use super::url::{Address, Sentinels};
 use super::waiter::Waiter;
 
-/// How often to check that the master is still the same. After a failover with the old master alive, the Sentinels name the
-/// new one at once, but may take ten seconds to demote the old one.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often to check with [`moved_master`]. After a failover with the old master alive, the Sentinels name the new one at once, but
+/// may take ten seconds to demote the old one.
+pub const MASTER_CHECK_INTERVAL: Duration = Duration::from_millis(400);
 /// Timeout of such a check, for all Sentinels together.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest reply of a Sentinel, in bytes.
 const MAX_REPLY_BYTES: usize = 64 << 10;
 /// The longest name of a host in the DNS.
@@ -32,16 +32,17 @@ const MAX_HOST_BYTES: usize = 253;
 /// # Errors
 /// [`ConnectionError::NoMaster`] with the error of each Sentinel.
 pub fn master_of(sentinels: &Sentinels, deadline: Instant) -> Result<Address, ConnectionError> {
-    master_by_votes(sentinels, deadline).map(|(master, _)| master)
+    find_master(sentinels, Waiter::new(&|| false), deadline)
 }
 
-/// Like [`master_of`], with the number of Sentinels that named this master: less than half of them may be cut off from the others,
-/// and know only a former one.
+/// The address of the master if it is not `current` any more; blocks for a second at most, and ends early once `stop` returns true.
 ///
-/// # Errors
-/// Those of [`master_of`].
-pub fn master_by_votes(sentinels: &Sentinels, deadline: Instant) -> Result<(Address, usize), ConnectionError> {
-    count_votes(sentinels, Waiter::new(&|| false), deadline)
+/// A failover takes a majority of all Sentinels, so less than half of them change nothing: one that is cut off from the others
+/// still names a former master. Sentinels that do not answer change nothing either.
+pub fn moved_master(sentinels: &Sentinels, current: &Address, stop: &dyn Fn() -> bool) -> Option<Address> {
+    let answer = count_votes(sentinels, Waiter::new(stop), Instant::now() + CHECK_TIMEOUT);
+    let (named, votes) = answer.ok()?;
+    (named != *current && votes * 2 >= sentinels.addresses.len()).then_some(named)
 }
 
 /// Like [`master_of`], with a stop check.
@@ -176,7 +177,7 @@ pub(super) struct MasterWatch {
 
 impl MasterWatch {
     pub(super) fn new(sentinels: Sentinels, master: Address) -> Self {
-        Self { sentinels, master, check_at: Instant::now() + CHECK_INTERVAL, running: None }
+        Self { sentinels, master, check_at: Instant::now() + MASTER_CHECK_INTERVAL, running: None }
     }
 
     /// The master's address and name.
@@ -184,52 +185,47 @@ impl MasterWatch {
         (&self.master, &self.sentinels.master)
     }
 
-    /// Processes an answer, or begins a check if one is due. Never blocks. Sentinels that do not answer change nothing: ROLE
+    /// Processes an answer, and begins a check if one is due. Never blocks. Sentinels that do not answer change nothing: ROLE
     /// still confirms the master.
     ///
     /// # Errors
     /// [`ConnectionError::MasterMoved`] if the Sentinels name another master.
     pub(super) fn check(&mut self) -> Result<(), ConnectionError> {
-        let answer = match &self.running {
-            Some(running) => running.answer.try_recv(),
-            None if Instant::now() >= self.check_at => {
-                self.running = MasterCheck::begin(self.sentinels.clone());
-                Err(TryRecvError::Empty)
-            }
-            None => return Ok(()),
-        };
-        match answer {
-            Ok(now) if now != self.master => {
-                Err(ConnectionError::MasterMoved { from: self.master.to_string(), to: now.to_string() })
-            }
-            Err(TryRecvError::Empty) if self.running.is_some() => Ok(()),
-            _ => {
-                self.running = None;
-                self.check_at = Instant::now() + CHECK_INTERVAL;
-                Ok(())
+        if let Some(running) = &self.running {
+            match running.answer.try_recv() {
+                Ok(Some(to)) => {
+                    let (from, to) = (self.master.to_string(), to.to_string());
+                    return Err(ConnectionError::MasterMoved { from, to });
+                }
+                Ok(None) | Err(TryRecvError::Disconnected) => self.running = None,
+                Err(TryRecvError::Empty) => return Ok(()),
             }
         }
+        if Instant::now() >= self.check_at {
+            self.check_at = Instant::now() + MASTER_CHECK_INTERVAL;
+            self.running = MasterCheck::begin(self.sentinels.clone(), self.master.clone());
+        }
+        Ok(())
     }
 }
 
 /// A check in progress; dropping it cancels the check.
 struct MasterCheck {
-    answer: Receiver<Address>,
+    /// The new master, if there is one.
+    answer: Receiver<Option<Address>>,
     is_cancelled: Arc<AtomicBool>,
 }
 
 impl MasterCheck {
     /// Begins a check; `None` if no thread can be started.
-    fn begin(sentinels: Sentinels) -> Option<Self> {
+    fn begin(sentinels: Sentinels, current: Address) -> Option<Self> {
         let (answer, answered) = sync_channel(1);
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let running = Self { answer: answered, is_cancelled: Arc::clone(&is_cancelled) };
         let check = move || {
-            let stop = || is_cancelled.load(Relaxed);
-            if let Ok(master) = find_master(&sentinels, Waiter::new(&stop), Instant::now() + CHECK_TIMEOUT) {
-                // Fails if the connection is gone.
-                let _ = answer.send(master);
-            }
+            let moved = moved_master(&sentinels, &current, &|| is_cancelled.load(Relaxed));
+            // Fails if the connection is gone.
+            let _ = answer.send(moved);
         };
         thread::Builder::new().name("urlproxy-watch".into()).spawn(check).ok().map(|_| running)
     }
