@@ -205,6 +205,29 @@ fn the_majority_of_sentinels_decides() {
 }
 
 #[test]
+fn a_minority_of_sentinels_moves_nobody() {
+    let (old, new) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    fill(&old);
+    fill(&new);
+    let sentinels = [(); 3].map(|()| FakeSentinel::start("127.0.0.1", old.port()));
+    following(&settings(&sentinel_url(&sentinels.each_ref().map(|sentinel| sentinel.port))), |table| {
+        keeping(table, || {
+            let clients = |server: &RedisServer| server.cli(&["CLIENT", "LIST"]).matches("name=urlproxy").count();
+            wait_for("followed", || clients(&old) == 1);
+            // The other two give no valid answer.
+            sentinels[0].set_master("127.0.0.1", new.port());
+            sentinels[1..].iter().for_each(|sentinel| sentinel.set_master("0.0.0.0", 1));
+            route(&new, "new", 9);
+            let asked = sentinels[0].asked();
+            wait_for("asked again", || sentinels[0].asked() >= asked + 3);
+            assert_eq!((clients(&old), clients(&new), has(table, "new", 9)), (1, 0, false));
+            sentinels[1].set_master("127.0.0.1", new.port());
+            wait_for("routed", || has(table, "new", 9));
+        });
+    });
+}
+
+#[test]
 fn errors_of_sentinels_and_masters_are_reported() {
     let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
     let replica = replica_of(&master);
