@@ -107,13 +107,13 @@ table: ready_max_age <>; => "ready_max_age" invalid duration (at least 1s) "<>",
 table: ready_max_age; => "ready_max_age" takes one value, e.g. "10m"
 table: ready_max_age 1m 30s; => "ready_max_age" takes one value, e.g. "10m"
 table: ready_max_age 2s; ready_max_age 3s; => "ready_max_age" is duplicate
-table: drain_file <>; => "drain_file" invalid path (absolute) "<>", expected e.g. "/run/urlproxy/out-of-service"
+table: drain_file <>; => "drain_file" invalid path of a file (absolute) "<>", expected e.g. "/run/urlproxy/out-of-service"
     out-of-service
     /
     /run/urlproxy/
     /run/urlproxy/.
     /run/urlproxy/..
-table: drain_file ''; => "drain_file" invalid path (absolute) "", expected e.g. "/run/urlproxy/out-of-service"
+table: drain_file ''; => "drain_file" invalid path of a file (absolute) "", expected e.g. "/run/urlproxy/out-of-service"
 table: drain_file; => "drain_file" takes one value, e.g. "drain_file /run/urlproxy/out-of-service;"
 table: drain_file /run/a /run/b; => "drain_file" takes one value, e.g. "drain_file /run/urlproxy/out-of-service;"
 table: drain_file /run/a; drain_file /run/b; => "drain_file" is duplicate
@@ -128,8 +128,8 @@ table: allow_backend; => "allow_backend" takes networks, e.g. "10.0.0.0/8"
 
 # snapshot
 table: snapshot; => "snapshot" takes a path, e.g. "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;"
-table: snapshot tools.snapshot; => "snapshot" invalid path (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot"
-table: snapshot <>; => "snapshot" invalid path (absolute) "<>", expected e.g. "/var/lib/urlproxy/tools.snapshot"
+table: snapshot tools.snapshot; => "snapshot" invalid path of a file (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot"
+table: snapshot <>; => "snapshot" invalid path of a file (absolute) "<>", expected e.g. "/var/lib/urlproxy/tools.snapshot"
     /
     /var/lib/urlproxy/
 table: snapshot /tmp/x max_age=old; => "snapshot" invalid parameter "max_age=old", expected e.g. "max_age=7d"

@@ -70,7 +70,7 @@ mod tests {
         // A directory would always exist.
         for path in ["", "out-of-service", "/", "/run/urlproxy/", "/run/urlproxy/.", "/run/urlproxy/.."] {
             let want = format!(
-                r#""drain_file" invalid path (absolute) "{path}", expected e.g. "/run/urlproxy/out-of-service""#
+                r#""drain_file" invalid path of a file (absolute) "{path}", expected e.g. "/run/urlproxy/out-of-service""#
             );
             assert_eq!(file(&[path]), want);
         }

@@ -326,7 +326,7 @@ impl Directive for MetricsTools {
 pub(super) fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
     let path = PathBuf::from(text);
     let is_directory = text.ends_with('/') || text.ends_with("/.") || path.file_name().is_none();
-    let invalid = || DirectiveError::Invalid { directive, what: "path (absolute)", value: text.into(), example };
+    let invalid = || DirectiveError::Invalid { directive, what: "path of a file (absolute)", value: text.into(), example };
     if path.is_absolute() && !is_directory { Ok(path) } else { Err(invalid()) }
 }
 
@@ -441,7 +441,7 @@ mod tests {
             ("snapshot", r#""snapshot" takes a path, e.g. "snapshot /var/lib/urlproxy/tools.snapshot max_age=7d;""#),
             (
                 "snapshot tools.snapshot",
-                r#""snapshot" invalid path (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot""#,
+                r#""snapshot" invalid path of a file (absolute) "tools.snapshot", expected e.g. "/var/lib/urlproxy/tools.snapshot""#,
             ),
             ("snapshot /x max_age=old", r#""snapshot" invalid parameter "max_age=old", expected e.g. "max_age=7d""#),
             ("withdrawal_guard 0%", r#""withdrawal_guard" invalid percentage "0%", expected e.g. "50%""#),
