@@ -326,7 +326,8 @@ impl Directive for MetricsTools {
 pub(super) fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
     let path = PathBuf::from(text);
     let is_directory = text.ends_with('/') || text.ends_with("/.") || path.file_name().is_none();
-    let invalid = || DirectiveError::Invalid { directive, what: "path of a file (absolute)", value: text.into(), example };
+    let invalid =
+        || DirectiveError::Invalid { directive, what: "path of a file (absolute)", value: text.into(), example };
     if path.is_absolute() && !is_directory { Ok(path) } else { Err(invalid()) }
 }
 
