@@ -41,9 +41,10 @@ test: ## run every test that needs no cluster
 		echo "make test: repeating the daemons' tests with $$source://"; \
 		export URLPROXY_TEST_SOURCE=$$source; \
 		cargo test --test grid -- operation:: proxylistener:: clients::renewing::; \
-		cargo test --test kube -- lock:: operation:: writers::; \
+		cargo test --test kube -- operation:: writers::; \
 		cargo test --test domains -- operation:: ownership::; \
-		cargo test --test monitor --test ctl; \
+		cargo test --test monitor -- starts:: rounds::redis; \
+		cargo test --test ctl; \
 	done
 	@if command -v valkey-server >/dev/null; then \
 		echo 'make test: repeating the Redis tests with Valkey'; \
