@@ -73,8 +73,8 @@ e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium,
 	tests/e2e/grid
 	tests/e2e/webservice
 	tests/e2e/routes
-	tests/e2e/failover replica
-	tests/e2e/failover sentinel no_fault lose_master return_master cut_off_redis lose_sentinels lose_redis
+	tests/e2e/failover
+	tests/e2e/failover replica no_fault lose_master return_master cut_off_redis lose_sentinels lose_redis
 	tests/e2e/monitor
 	tests/e2e/kube
 	tests/e2e/webservice-kube
