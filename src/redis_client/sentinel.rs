@@ -91,11 +91,11 @@ fn count_votes(
             }
         };
         if votes * 2 > total {
-            sentinels.note_elected(&master);
+            sentinels.note_master(&master);
             return Ok((master, votes));
         }
     }
-    // Its writes would be lost.
+    // What the former master still accepts is lost when it learns that it was replaced.
     answers.retain(|(master, _)| {
         let is_former = sentinels.is_former(master);
         if is_former {

@@ -34,35 +34,41 @@ pub struct Sentinels {
     /// For the Sentinels and for the servers that they name.
     tls: Option<TlsSettings>,
     /// Shared by all clones.
-    elected: Arc<Elected>,
+    masters: Arc<Masters>,
 }
 
-/// What a majority of the Sentinels has said.
+/// Masters that a majority of the Sentinels has named to this process.
 #[derive(Debug, Default)]
-struct Elected(Mutex<(Option<Address>, Option<Address>)>);
+struct Masters(Mutex<LatestMasters>);
+
+#[derive(Debug, Default)]
+struct LatestMasters {
+    current: Option<Address>,
+    /// The one before.
+    former: Option<Address>,
+}
 
 /// Not a part of the URL.
-impl PartialEq for Elected {
+impl PartialEq for Masters {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Elected {}
+impl Eq for Masters {}
 
 impl Sentinels {
     /// Records that a majority names this master.
-    pub(crate) fn note_elected(&self, master: &Address) {
-        let mut elected = self.elected.0.lock();
-        let (current, former) = &mut *elected;
-        if current.as_ref() != Some(master) {
-            *former = current.replace(master.clone());
+    pub(crate) fn note_master(&self, master: &Address) {
+        let mut masters = self.masters.0.lock();
+        if masters.current.as_ref() != Some(master) {
+            masters.former = masters.current.replace(master.clone());
         }
     }
 
     /// Whether a majority has named another master since it named this one.
     pub(crate) fn is_former(&self, address: &Address) -> bool {
-        self.elected.0.lock().1.as_ref() == Some(address)
+        self.masters.0.lock().former.as_ref() == Some(address)
     }
 
     /// The endpoint of a Sentinel, or of a server that one has named.
@@ -165,8 +171,8 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), Refusal> {
     }
     let password_file = password_file.map(|file| Renewed::read(vec![("Sentinel password", file)], password));
     let (password_file, tls) = (password_file.transpose()?, is_tls.then(|| files.read()).transpose()?);
-    let (master, elected) = (master.to_owned(), Arc::default());
-    Ok((Sentinels { addresses, master, login: own_login, password_file, tls, elected }, login, db))
+    let (master, masters) = (master.to_owned(), Arc::default());
+    Ok((Sentinels { addresses, master, login: own_login, password_file, tls, masters }, login, db))
 }
 
 /// The password in a file.
