@@ -41,9 +41,10 @@ test: ## run every test that needs no cluster
 		echo "make test: repeating the daemons' tests with $$source://"; \
 		export URLPROXY_TEST_SOURCE=$$source; \
 		cargo test --test grid -- operation:: proxylistener:: clients::renewing::; \
-		cargo test --test kube -- lock:: operation:: writers::; \
+		cargo test --test kube -- operation:: writers::; \
 		cargo test --test domains -- operation:: ownership::; \
-		cargo test --test monitor --test ctl; \
+		cargo test --test monitor -- starts:: rounds::redis; \
+		cargo test --test ctl; \
 	done
 	@if command -v valkey-server >/dev/null; then \
 		echo 'make test: repeating the Redis tests with Valkey'; \
@@ -72,8 +73,8 @@ e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium,
 	tests/e2e/grid
 	tests/e2e/webservice
 	tests/e2e/routes
-	tests/e2e/failover replica
-	tests/e2e/failover sentinel no_fault lose_master return_master cut_off_redis lose_sentinels lose_redis
+	tests/e2e/failover
+	tests/e2e/failover replica no_fault lose_master return_master cut_off_redis lose_sentinels lose_redis
 	tests/e2e/monitor
 	tests/e2e/kube
 	tests/e2e/webservice-kube

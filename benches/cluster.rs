@@ -6,6 +6,8 @@
 #[path = "../tests/kube/api_server/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests need more of it")]
 mod api_server;
+#[path = "common/child.rs"]
+mod child;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/store.rs"]

@@ -3,6 +3,8 @@
 //!
 //! Uses the program, a Redis, and a companion as in nginx. Only fails if something cannot be measured.
 
+#[path = "common/child.rs"]
+mod child;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/store.rs"]

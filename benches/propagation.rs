@@ -4,6 +4,8 @@
 //! they change at a constant rate. Each change is timed from before it is sent until a lookup finds it, which is then true for
 //! all workers, as they share the memory. Not a test: nothing here fails.
 
+#[path = "common/child.rs"]
+mod child;
 #[path = "common/store.rs"]
 mod store;
 

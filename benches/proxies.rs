@@ -5,6 +5,8 @@
 //! `cargo bench --bench proxies -- 100x3000` measures 100 companions with 3,000 tools only, `-- outages 100x3000`
 //! of that only the lost connections. Not a test: nothing here fails.
 
+#[path = "common/child.rs"]
+mod child;
 #[path = "common/fleet.rs"]
 mod fleet;
 #[path = "common/process.rs"]

@@ -5,6 +5,8 @@
 //! connection of the client, one to the identd, and one to the server's address. Not a test: it fails only if it cannot measure.
 //! `URLPROXY_BENCH_PROXYLISTENER` names another program to measure.
 
+#[path = "common/child.rs"]
+mod child;
 #[path = "common/grid.rs"]
 mod grid;
 #[path = "common/process.rs"]

@@ -2,6 +2,8 @@
 //!
 //! Lookup times are medians of several passes over all names in random order. Not a test: nothing here fails.
 
+#[path = "common/child.rs"]
+mod child;
 #[path = "common/store.rs"]
 mod store;
 

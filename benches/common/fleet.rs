@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
-use rustix::process::{Signal, set_parent_process_death_signal};
 use urlproxy::route::RouteKey;
 use urlproxy::sync::{Journal, Settings, WriterLock, run};
 use urlproxy::table::{Lookup, ResyncCause, Scratch, Table};
+
+use crate::child;
 
 /// Environment variable of a companion: its table's file, offset and length, the resync interval in seconds, and the source.
 const COMPANION: &str = "URLPROXY_BENCH_COMPANION";
@@ -49,8 +50,8 @@ impl Fleet {
             let path = format!("/proc/{}/fd/{}", id(), file.as_raw_fd());
             let order = format!("{path} {} {bytes} {} {source}", number * bytes, resync.as_secs());
             let mut command = Command::new(&program);
-            let child = command.env(COMPANION, order).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-            child.unwrap_or_else(|e| panic!("{e}"))
+            command.env(COMPANION, order).stdin(Stdio::null()).stdout(Stdio::null());
+            child::spawn(&mut command).unwrap_or_else(|e| panic!("{e}"))
         });
         let children = children.collect();
         Self { _file: file, tables, children }
@@ -146,7 +147,6 @@ pub fn run_if_companion() {
     let parts: Vec<&str> = order.splitn(5, ' ').collect();
     let [path, offset, bytes, resync, source] = parts.as_slice() else { panic!("{order}") };
     let number = |text: &str| text.parse::<usize>().unwrap_or_else(|e| panic!("{e}"));
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap_or_else(|e| panic!("{e}"));
     let file = File::options().read(true).write(true).open(path).unwrap_or_else(|e| panic!("{e}"));
     let memory = map(&file, number(offset), number(bytes));
     // SAFETY: mapped by `map` for the rest of the process and written only through tables.

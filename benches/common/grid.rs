@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until};
 
+use crate::child;
 use crate::process::Process;
 
 /// Another program in the place of the one that was built, such as one of an earlier version.
@@ -40,7 +41,7 @@ impl Listener {
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--project", "tools"]);
         command.args(["--redis", redis, "--ident-port", &ident_port.to_string()]).args(args);
-        let mut process = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{e}"));
+        let mut process = child::spawn(command.stderr(Stdio::piped())).unwrap_or_else(|e| panic!("{e}"));
         let mut log = BufReader::new(process.stderr.take().unwrap_or_else(|| panic!("a pipe"))).lines();
         let mut address_in = |text: &str| {
             let found = log.by_ref().map_while(Result::ok).find_map(|line| {

@@ -4,6 +4,8 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
+use crate::child;
+
 /// Ends with the value.
 pub struct Process(Child);
 
@@ -12,7 +14,7 @@ impl Process {
     #[allow(dead_code, reason = "not every bench can do without the log")]
     pub fn start(program: &str, args: &[&str]) -> Self {
         let mut command = Command::new(program);
-        Self(command.args(args).stderr(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{e}")))
+        Self(child::spawn(command.args(args).stderr(Stdio::null())).unwrap_or_else(|e| panic!("{e}")))
     }
 
     /// One that runs.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::child;
+
 /// Registers tool-0 and so on, all different.
 const REGISTER: &str = "for i = tonumber(ARGV[1]), tonumber(ARGV[2]) - 1 do redis.call('HSET', 'prefix:tool-' .. i, '.*', \
     'http://10.' .. math.floor(i / 65536) .. '.' .. (math.floor(i / 256) % 256) .. '.1:' .. (1024 + i % 60000)) end";
@@ -126,7 +128,7 @@ fn free_port() -> u16 {
 fn spawn(port: u16, dir: &TempDir, args: &[String]) -> Option<Child> {
     let mut command = Command::new("redis-server");
     command.args(["--port", &port.to_string(), "--save", "", "--maxclients", "4000", "--dir"]).arg(dir.path());
-    command.args(args).stdout(Stdio::null()).spawn().ok()
+    child::spawn(command.args(args).stdout(Stdio::null())).ok()
 }
 
 /// Waits until the server answers and has loaded its data.
@@ -159,7 +161,7 @@ impl Sentinel {
         let text = format!("port {port}\nmaxclients 4000\nsentinel monitor mymaster 127.0.0.1 {} 1\n", master.port);
         std::fs::write(&file, text).unwrap_or_else(|e| panic!("{e}"));
         let mut command = Command::new("redis-server");
-        let child = command.arg(&file).arg("--sentinel").stdout(Stdio::null()).spawn().ok()?;
+        let child = child::spawn(command.arg(&file).arg("--sentinel").stdout(Stdio::null())).ok()?;
         let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap_or_else(|e| panic!("{e}"));
         let connection = (0..1000).find_map(|_| {
             std::thread::sleep(Duration::from_millis(10));

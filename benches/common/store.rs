@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::child;
+
 /// Registers tool-0 and so on, all different.
 const REGISTER: &str = "for i = 0, tonumber(ARGV[1]) - 1 do redis.call('HSET', 'prefix:tool-' .. i, '.*', \
     'http://10.' .. math.floor(i / 65536) .. '.' .. (math.floor(i / 256) % 256) .. '.1:' .. (1024 + i % 60000)) end";
@@ -28,7 +30,7 @@ impl Store {
         let socket = dir.path().join("redis.sock");
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--dir"]).arg(dir.path()).arg("--unixsocket").arg(&socket);
-        let Ok(mut server) = command.stdout(Stdio::null()).spawn() else {
+        let Ok(mut server) = child::spawn(command.stdout(Stdio::null())) else {
             println!("redis-server is not installed: skipped");
             return None;
         };

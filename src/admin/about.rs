@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::readiness::ReadyLimits;
-use crate::table::HealthSettings;
+use super::readiness::{Readiness, ReadyLimits};
+use crate::table::{Header, HealthSettings};
 
 /// A table of the configuration, and the moment of the request.
 #[derive(Clone, Debug)]
@@ -57,6 +57,11 @@ impl About {
     /// Unix time in seconds, with a fraction.
     pub fn now_seconds(&self) -> f64 {
         seconds(self.now)
+    }
+
+    /// Whether the proxy should get requests now.
+    pub fn readiness(&self, header: &Header) -> Readiness {
+        Readiness::of(&self.ready_limits, header, self.now)
     }
 }
 

@@ -6,7 +6,6 @@ use super::about::{About, seconds};
 use super::answer::Answer;
 use super::hold::hold_end;
 use super::page::{Page, Step};
-use super::readiness::Readiness;
 use crate::route::Kind;
 use crate::table::{
     DURATION_BOUNDS_MILLISECONDS, DurationHistogram, PROPAGATION_BOUNDS_MICROSECONDS, REASONS, RequestResult,
@@ -119,7 +118,7 @@ fn table_metrics(about: &About, table: &Table<'_>) -> String {
     text.gauge("urlproxy_table_memory_used_bytes", "Memory in use by records", header.live_bytes());
     let help = "Largest record that fits without replacing another one";
     text.gauge("urlproxy_table_memory_largest_free_bytes", help, header.largest_free_bytes());
-    let readiness = Readiness::of(about, header);
+    let readiness = about.readiness(header);
     text.gauge("urlproxy_ready", "Whether the proxy should get requests", u8::from(readiness.is_ready()));
     if let Some(is_draining) = readiness.is_draining() {
         text.gauge("urlproxy_draining", "Whether an operator takes the proxy out of service", u8::from(is_draining));

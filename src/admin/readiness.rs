@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::about::About;
 use super::answer::Answer;
 use crate::table::Header;
 
@@ -50,11 +49,11 @@ pub enum NotReady {
 pub struct Readiness(Vec<NotReady>);
 
 impl Readiness {
-    /// Looks at the table, and for the drain file.
-    pub fn of(about: &About, header: &Header) -> Self {
-        let ReadyLimits { max_age, drain_file } = &about.ready_limits;
+    /// Looks at the table, and for the drain file; `now` in Unix milliseconds.
+    pub fn of(limits: &ReadyLimits, header: &Header, now: u64) -> Self {
+        let ReadyLimits { max_age, drain_file } = limits;
         let unloaded = (!header.is_loaded()).then_some(NotReady::NeverLoaded);
-        let age = header.age_seconds(about.now / 1000).filter(|_| unloaded.is_none());
+        let age = header.age_seconds(now / 1000).filter(|_| unloaded.is_none());
         let old = age.zip(*max_age).filter(|&(age, max_age)| Duration::from_secs(age) > max_age);
         let old = old.map(|(age, max_age)| NotReady::Old { age, max_age });
         let drain = drain_file.as_deref().and_then(look_for);
@@ -115,6 +114,7 @@ mod tests {
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
+    use crate::admin::about::About;
     use crate::admin::testing::{TestTable, about, body};
 
     const NOW: u64 = 1_790_000_000;
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn ready(about: &About, table: &TestTable) -> (u16, String) {
-        let answer = Readiness::of(about, table.table().header()).answer();
+        let answer = about.readiness(table.table().header()).answer();
         assert_eq!(answer.status == 503, answer.headers.iter().any(|(name, _)| *name == "Retry-After"));
         (answer.status, body(table, answer.page))
     }
@@ -172,7 +172,7 @@ mod tests {
         for (what, make) in make {
             make();
             assert_eq!(ready(&about, &table), draining, "{what}");
-            assert_eq!(Readiness::of(&about, table.table().header()).is_draining(), Some(true), "{what}");
+            assert_eq!(about.readiness(table.table().header()).is_draining(), Some(true), "{what}");
             if what == "directory" {
                 fs::remove_dir(&path).unwrap()
             } else {
@@ -200,7 +200,7 @@ mod tests {
             let path = dir.path().join(path);
             let about = with(None, Some(&path));
             let (status, text) = ready(&about, &table);
-            let readiness = Readiness::of(&about, table.table().header());
+            let readiness = about.readiness(table.table().header());
             assert_eq!((status, readiness.is_draining(), readiness.is_ready()), (503, None, false), "{want}");
             assert!(text.starts_with(&format!("not ready: {want} (os error ")), "{text}");
             assert!(text.ends_with(&format!(" while looking for drain_file {}\n", path.display())), "{text}");
@@ -212,7 +212,7 @@ mod tests {
         let about = with(Some(Duration::from_secs(1)), Some(Path::new("/")));
         let table = TestTable::new(10);
         assert_eq!(ready(&about, &table).1, "not ready: the table was never loaded; draining, because / exists\n");
-        let readiness = Readiness::of(&about, table.table().header());
+        let readiness = about.readiness(table.table().header());
         assert_eq!(readiness.why_not_though_loaded().as_deref(), Some("draining, because / exists"));
         table.mark_synced(NOW - 9);
         let want = "not ready: the routes were last verified 9 s ago, more than ready_max_age 1 s; draining, because / exists\n";

@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::about::{About, seconds};
 use super::answer::Answer;
 use super::hold::{Held, held};
-use super::readiness::Readiness;
 use super::summary::{Summary, summary};
 use crate::route::Kind;
 use crate::table::{REASONS, RequestResult, ResyncCause, Table};
@@ -97,7 +96,7 @@ struct Build {
 pub fn status(about: &About, table: &Table<'_>) -> Answer {
     let (header, source, capacity) = (table.header(), table.source().read(), table.capacity());
     let tally = table.worker_tally();
-    let (held, readiness) = (held(about, header), Readiness::of(about, header));
+    let (held, readiness) = (held(about, header), about.readiness(header));
     let value = Status {
         table: &about.table,
         now: about.now_seconds(),

@@ -135,7 +135,7 @@ mod tests {
 
     fn summary_of(about: &About, table: &TestTable) -> (State, String) {
         let (header, source) = (table.table().header(), table.table().source().read());
-        let (held, readiness) = (held(about, header), Readiness::of(about, header));
+        let (held, readiness) = (held(about, header), about.readiness(header));
         let Summary { state, text } = summary(about, header, &source, held.as_ref(), &readiness);
         (state, text)
     }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::master_watch::master_moved;
 use super::tls::open_tls;
@@ -133,15 +133,33 @@ fn settings(url: &RedisUrl, protocol: ProtocolVersion) -> RedisConnectionInfo {
     }
 }
 
+/// Begins anew if the Sentinels name another master meanwhile.
 async fn open_master(
     sentinels: &Sentinels,
     settings: &RedisConnectionInfo,
     config: &AsyncConnectionConfig,
 ) -> RedisResult<Connection> {
-    let queried = sentinels.clone();
-    let master = spawn_blocking(move || master_of(&queried, Instant::now() + SENTINEL_TIMEOUT)).await;
-    let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
-    let mut connection = open(&sentinels.endpoint(&master), Some((sentinels, &master)), settings, config).await?;
+    loop {
+        let queried = sentinels.clone();
+        let master = spawn_blocking(move || master_of(&queried, Instant::now() + SENTINEL_TIMEOUT)).await;
+        let master = master.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        tokio::select! {
+            opened = open_confirmed(sentinels, &master, settings, config) => return opened,
+            to = master_moved(sentinels, &master) => {
+                debug!(from = %master, %to, "Sentinels name another master; connecting to that one");
+            }
+        }
+    }
+}
+
+/// Connects to a master that confirms to be one.
+async fn open_confirmed(
+    sentinels: &Sentinels,
+    master: &Address,
+    settings: &RedisConnectionInfo,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<Connection> {
+    let mut connection = open(&sentinels.endpoint(master), Some((sentinels, master)), settings, config).await?;
     let role: Vec<Value> = redis::cmd("ROLE").query_async(connection.requests()).await?;
     if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
         let text = format!("{master} is a replica, expected the master {:?}", sentinels.master);

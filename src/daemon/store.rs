@@ -1,5 +1,6 @@
 //! Redis requests of daemons, with one deadline for connecting and reply.
 
+use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, RedisError, RedisResult};
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinHandle;
 
 use super::connect::{Connection, connect, no_timeouts};
 use crate::redis_client::RedisUrl;
@@ -22,8 +24,8 @@ const REDIS_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Store {
     url: RedisUrl,
     connection: Mutex<Option<Connection>>,
-    /// Held while connecting.
-    connecting: AsyncMutex<()>,
+    /// The attempt to connect. It belongs to no caller: under load, each that waited for it has too little time left for another.
+    connecting: AsyncMutex<Option<JoinHandle<RedisResult<Connection>>>>,
     connections: AtomicU64,
     latency: Histogram,
 }
@@ -177,15 +179,19 @@ impl Store {
         if let Some(connection) = cached() {
             return Ok((connection, false));
         }
-        let _connecting = self.connecting.lock().await;
+        let mut connecting = self.connecting.lock().await;
         if let Some(connection) = cached() {
             return Ok((connection, false));
         }
-        // `commit` has the deadline.
-        let connection = connect(&self.url, ProtocolVersion::RESP2, &no_timeouts()).await?;
+        // Nobody waited for its end.
+        connecting.take_if(|attempt| attempt.is_finished());
+        let is_new = connecting.is_none();
+        let outcome = connecting.get_or_insert_with(|| tokio::spawn(attempt(self.url.clone()))).await;
+        *connecting = None;
+        let connection = outcome.map_err(io::Error::other)??;
         self.connections.fetch_add(1, Relaxed);
         *self.connection.lock() = Some(connection.clone());
-        Ok((connection, true))
+        Ok((connection, is_new))
     }
 
     /// Drops the shared connection, unless it is a newer one.
@@ -199,6 +205,12 @@ impl Store {
     }
 }
 
+/// Connects within the deadline of a request.
+async fn attempt(url: RedisUrl) -> RedisResult<Connection> {
+    let connected = tokio::time::timeout(REDIS_DEADLINE, connect(&url, ProtocolVersion::RESP2, &no_timeouts())).await;
+    connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
 fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_connection_dropped() || error.kind() == ErrorKind::Io
 }
@@ -207,6 +219,21 @@ fn is_broken(error: &RedisError) -> bool {
 mod tests {
     use super::super::fake_server;
     use super::*;
+
+    #[tokio::test]
+    async fn callers_with_little_time_left_get_a_connection_together() {
+        let (port, _) = fake_server::start_slow("+OK\r\n", Duration::from_millis(300)).await;
+        let store = Store::new(format!("redis://:secret@127.0.0.1:{port}").parse().unwrap(), Histogram::new([1.0]));
+        let ping = Reading::<_, String>::new(redis::cmd("PING"));
+        for _ in 0..200 {
+            if let Ok(reply) = tokio::time::timeout(Duration::from_millis(50), store.commit(&ping)).await {
+                assert_eq!(reply.unwrap(), "OK");
+                assert_eq!(store.connections(), 1);
+                return;
+            }
+        }
+        panic!("no connection");
+    }
 
     #[tokio::test]
     async fn connection_is_kept_unless_a_new_one_may_succeed() {

@@ -1,11 +1,7 @@
-//! Connections from outside `--allow-client`: answered `fail` at once.
-//!
-//! Closing without a reply would not do: old clients take that for success. Denied connections do not count in the limits of
-//! clients.
+//! Logs hosts outside `--allow-client`, within limits.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,19 +9,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::protocol::Reply;
-use crate::daemon::{ConnectionLimiter, ConnectionMeter, Limits, Permit};
 
-/// Connections that may close in order after the reply. A further one evicts the oldest.
-const LIMITS: Limits = Limits { total: 64, per_host: 16, per_owner: 16 };
 /// Each host is logged once in this period, and at most this many hosts.
 const LOGGED_EVERY: Duration = Duration::from_secs(3600);
 const MAX_LOGGED: usize = 100;
 
-/// Which hosts were logged, and the connections that are being answered.
-pub struct DeniedClients {
-    logged: Mutex<Logged>,
-    limiter: Arc<ConnectionLimiter<IpAddr>>,
-}
+/// Which hosts were logged.
+pub struct DeniedClients(Mutex<Logged>);
 
 #[derive(Debug)]
 struct Logged {
@@ -42,14 +32,13 @@ enum LogLine {
 
 impl DeniedClients {
     pub fn new() -> Self {
-        let logged = Logged { since: Instant::now(), hosts: HashSet::new() };
-        Self { logged: Mutex::new(logged), limiter: ConnectionLimiter::new(ConnectionMeter::default()) }
+        Self(Mutex::new(Logged { since: Instant::now(), hosts: HashSet::new() }))
     }
 
-    /// Logs a denied host, and returns a permit for its connection.
-    pub fn admit(&self, host: IpAddr) -> Option<Permit<IpAddr>> {
+    /// Logs a denied host.
+    pub fn log(&self, host: IpAddr) {
         let reply = Reply::Fail.as_str();
-        match self.logged.lock().line(host, Instant::now()) {
+        match self.0.lock().line(host, Instant::now()) {
             LogLine::Host => {
                 warn!(peer = %host, reply, "connection refused; host is not in --allow-client (logged once an hour)");
             }
@@ -60,8 +49,6 @@ impl DeniedClients {
             }
             LogLine::None => {}
         }
-        // None of them is ever busy, so one can always be evicted.
-        self.limiter.admit(host, &LIMITS).ok()
     }
 }
 

@@ -18,7 +18,7 @@ use super::denied_clients::DeniedClients;
 use super::metrics::{ALLOW_CLIENT, CommandKind, Outcome};
 use super::protocol::{MAX_COMMAND_LEN, Reply, end_last_line, parse_command};
 use super::registrar::{Client, Registrar};
-use crate::daemon::{Acceptor, ConnectionLimiter, Limit, Limits, Permit, Refused, canonical_addr};
+use crate::daemon::{Acceptor, ConnectionLimiter, ConnectionMeter, Limit, Limits, Permit, Refused, canonical_addr};
 
 /// Time for clients to complete their command after shutdown was requested.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
@@ -32,18 +32,22 @@ const PERMIT_RETRY: Duration = Duration::from_millis(20);
 /// A client that has sent no command for this long may be evicted for one that waits.
 const EVICTABLE_AFTER: Duration = Duration::from_millis(200);
 
+/// Refused connections that may close in order after the reply; they count in no other limit. A further one evicts the oldest.
+const REFUSALS: Limits = Limits { total: 64, per_host: 16, per_owner: 16 };
+
 /// Serves until `shutdown`, then drains the open connections.
 pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {
     let limiter = ConnectionLimiter::new(registrar.metrics.connections.clone());
     let waiting: Arc<ConnectionLimiter<IpAddr>> = ConnectionLimiter::new(registrar.metrics.waiting.clone());
     let lingering = ConnectionLimiter::new(registrar.metrics.lingering.clone());
+    let refusals = ConnectionLimiter::new(ConnectionMeter::default());
     let denied_clients = DeniedClients::new();
     let (stop, stopping) = watch::channel(false);
     let mut clients = JoinSet::new();
     let mut acceptor = Acceptor::new(listener);
     tokio::pin!(shutdown);
     loop {
-        let (mut stream, peer) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = clients.join_next() => continue,
             accepted = acceptor.accept() => accepted,
@@ -51,25 +55,17 @@ pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shu
         let policy = registrar.live.load();
         if !policy.admits(peer.ip()) {
             registrar.metrics.connections.refuse(ALLOW_CLIENT);
-            if let Some(permit) = denied_clients.admit(peer.ip()) {
-                clients.spawn(async move {
-                    let refuse = async {
-                        if send_reply(&mut stream, Reply::Fail).await.is_ok() {
-                            wait_for_close(&mut stream).await;
-                        }
-                    };
-                    tokio::select! {
-                        () = refuse => {}
-                        () = permit.evicted() => {}
-                    }
-                });
-            }
+            denied_clients.log(peer.ip());
+            clients.spawn(refuse(stream, refusals.admit(peer.ip(), &REFUSALS)));
             continue;
         }
         let limits = Limits::of(policy.max_connections);
-        let (stopping, lingering, registrar) = (stopping.clone(), Arc::clone(&lingering), Arc::clone(&registrar));
+        let (stopping, registrar) = (stopping.clone(), Arc::clone(&registrar));
+        let (lingering, refusals) = (Arc::clone(&lingering), Arc::clone(&refusals));
         let idle_timeout = policy.idle_timeout;
-        let session = move |permit| Session { peer, idle_timeout, stopping, permit, lingering, limits };
+        let refused = Arc::clone(&refusals);
+        let session =
+            move |permit| Session { peer, idle_timeout, stopping, permit, lingering, refusals: refused, limits };
         // A new client does not overtake waiting ones of its host.
         if !waiting.has(&peer.ip())
             && let Ok(permit) = limiter.try_admit(peer.ip(), &limits, EVICTABLE_AFTER)
@@ -80,16 +76,21 @@ pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shu
             waiting_permit.set_busy();
             let limiter = Arc::clone(&limiter);
             clients.spawn(async move {
-                if let Some(permit) = wait_for_permit(&limiter, peer.ip(), &limits, &stream, idle_timeout).await {
-                    drop(waiting_permit);
-                    session(permit).serve(stream, &registrar).await;
+                let permit = wait_for_permit(&limiter, peer.ip(), &limits, &stream, idle_timeout).await;
+                drop(waiting_permit);
+                match permit {
+                    Some(permit) => session(permit).serve(stream, &registrar).await,
+                    None => refuse(stream, refusals.admit(peer.ip(), &REFUSALS)).await,
                 }
             });
         } else {
             // No more may wait: evict a client that has sent no command, however short it is connected.
             match limiter.admit(peer.ip(), &limits) {
                 Ok(permit) => _ = clients.spawn(async move { session(permit).serve(stream, &registrar).await }),
-                Err(refused) => log_refusal(peer.ip(), refused),
+                Err(refused) => {
+                    log_refusal(peer.ip(), refused);
+                    clients.spawn(refuse(stream, refusals.admit(peer.ip(), &REFUSALS)));
+                }
             }
         }
     }
@@ -97,6 +98,21 @@ pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shu
     info!(clients = clients.len(), "stopped accepting; draining open connections");
     let _ = stop.send(true);
     while clients.join_next().await.is_some() {}
+}
+
+/// Replies `fail` and closes in order: old clients take a connection that closes without a reply for success. The permit is one of
+/// [`REFUSALS`], of which one can always be evicted, as none is ever busy.
+async fn refuse(mut stream: TcpStream, permit: Result<Permit<IpAddr>, Refused>) {
+    let Ok(permit) = permit else { return };
+    let answer = async {
+        if send_reply(&mut stream, Reply::Fail).await.is_ok() {
+            wait_for_close(&mut stream).await;
+        }
+    };
+    tokio::select! {
+        () = answer => {}
+        () = permit.evicted() => {}
+    }
 }
 
 /// As many clients may wait as are served, half of them from one host.
@@ -144,6 +160,14 @@ fn limit_name(limit: Limit) -> &'static str {
     }
 }
 
+/// Why a connection ends without a command.
+enum NoCommand {
+    /// With the reason.
+    Incomplete(&'static str),
+    /// Another client needs the connection.
+    Evicted,
+}
+
 /// One client's connection.
 struct Session {
     peer: SocketAddr,
@@ -152,6 +176,8 @@ struct Session {
     permit: Permit<IpAddr, String>,
     /// Connections after the reply.
     lingering: Arc<ConnectionLimiter<IpAddr>>,
+    /// Connections that are refused, see [`REFUSALS`].
+    refusals: Arc<ConnectionLimiter<IpAddr>>,
     limits: Limits,
 }
 
@@ -164,8 +190,12 @@ impl Session {
         if let Err(why) = self.receive(&mut stream, &mut received).await {
             registrar.metrics.count_command(CommandKind::unknown, Outcome::no_command);
             // A health check that only connects is not worth a line.
-            if !received.is_empty() {
-                info!(peer = %peer.ip(), reason = why, "connection closed without a reply");
+            match why {
+                NoCommand::Evicted => refuse(stream, self.refusals.admit(peer.ip(), &REFUSALS)).await,
+                NoCommand::Incomplete(why) if !received.is_empty() => {
+                    info!(peer = %peer.ip(), reason = why, "connection closed without a reply");
+                }
+                NoCommand::Incomplete(_) => {}
             }
             return;
         }
@@ -196,8 +226,8 @@ impl Session {
         }
     }
 
-    /// Reads until a command is complete or invalid. The error is the reason for closing the connection.
-    async fn receive(&mut self, stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), &'static str> {
+    /// Reads until a command is complete or invalid.
+    async fn receive(&mut self, stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), NoCommand> {
         let deadline = Instant::now() + self.idle_timeout;
         let stopping = &mut self.stopping;
         let end = async {
@@ -210,19 +240,23 @@ impl Session {
         loop {
             let read = tokio::select! {
                 read = stream.read_buf(received) => read,
-                () = sleep_until(deadline) => return Err("command incomplete at --idle-timeout"),
-                () = &mut end => return Err("command incomplete at shutdown"),
-                () = self.permit.evicted() => return Err("command incomplete when other clients needed the connection"),
+                () = sleep_until(deadline) => return Err(NoCommand::Incomplete("command incomplete at --idle-timeout")),
+                () = &mut end => return Err(NoCommand::Incomplete("command incomplete at shutdown")),
+                () = self.permit.evicted() => return Err(NoCommand::Evicted),
             };
             match read {
                 Ok(0) => {
                     end_last_line(received);
                     let is_complete = !matches!(parse_command(received), Ok(None));
-                    return if is_complete { Ok(()) } else { Err("client closed within the command") };
+                    return if is_complete {
+                        Ok(())
+                    } else {
+                        Err(NoCommand::Incomplete("client closed within the command"))
+                    };
                 }
                 Ok(_) if !matches!(parse_command(received), Ok(None)) => return Ok(()),
                 Ok(_) => {}
-                Err(_) => return Err("connection lost within the command"),
+                Err(_) => return Err(NoCommand::Incomplete("connection lost within the command")),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use redis::cmd;
@@ -48,7 +48,8 @@ pub fn moved_master(sentinels: &Sentinels, current: &Address, stop: &dyn Fn() ->
 /// Like [`master_of`], with a stop check.
 ///
 /// Asks the Sentinels in turn, each within its share of the time, until more than half of them agree: an isolated Sentinel may
-/// still name an old master. Without a majority the most frequent answer wins, and the first among equals.
+/// still name an old master. Without a majority the most frequent answer wins, and the first among equals, but never the master
+/// that an earlier majority has replaced.
 ///
 /// # Errors
 /// [`ConnectionError::NoMaster`] with the error of each Sentinel, [`ConnectionError::Stopped`].
@@ -90,9 +91,18 @@ fn count_votes(
             }
         };
         if votes * 2 > total {
+            sentinels.note_master(&master);
             return Ok((master, votes));
         }
     }
+    // What the former master still accepts is lost when it learns that it was replaced.
+    answers.retain(|(master, _)| {
+        let is_former = sentinels.is_former(master);
+        if is_former {
+            reasons.push(format!("{master} is the former master, according to an earlier majority"));
+        }
+        !is_former
+    });
     // Reversed, because max_by_key returns the last of equals.
     let most = answers.into_iter().rev().max_by_key(|(_, votes)| *votes);
     most.ok_or_else(|| ConnectionError::NoMaster { master: sentinels.master.clone(), reasons: reasons.join("; ") })
@@ -209,11 +219,13 @@ impl MasterWatch {
     }
 }
 
-/// A check in progress; dropping it cancels the check.
+/// A check in progress; dropping it cancels the check, and waits for the end of its thread, at most some 100 ms. nginx's master forks
+/// after its first load: a lock that another thread holds then stays locked in the workers.
 struct MasterCheck {
     /// The new master, if there is one.
     answer: Receiver<Option<Address>>,
     is_cancelled: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl MasterCheck {
@@ -221,25 +233,54 @@ impl MasterCheck {
     fn begin(sentinels: Sentinels, current: Address) -> Option<Self> {
         let (answer, answered) = sync_channel(1);
         let is_cancelled = Arc::new(AtomicBool::new(false));
-        let running = Self { answer: answered, is_cancelled: Arc::clone(&is_cancelled) };
+        let mut running = Self { answer: answered, is_cancelled: Arc::clone(&is_cancelled), thread: None };
         let check = move || {
             let moved = moved_master(&sentinels, &current, &|| is_cancelled.load(Relaxed));
             // Fails if the connection is gone.
             let _ = answer.send(moved);
         };
-        thread::Builder::new().name("urlproxy-watch".into()).spawn(check).ok().map(|_| running)
+        running.thread = Some(thread::Builder::new().name("urlproxy-watch".into()).spawn(check).ok()?);
+        Some(running)
     }
 }
 
 impl Drop for MasterCheck {
     fn drop(&mut self) {
         self.is_cancelled.store(true, Relaxed);
+        // An error is a panic, which the thread has reported.
+        self.thread.take().map(JoinHandle::join);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::net::TcpListener;
+
+    use super::super::url::{Reach, RedisUrl};
     use super::*;
+
+    #[test]
+    fn dropped_watch_leaves_no_thread() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        silent.set_nonblocking(true).unwrap();
+        let url: RedisUrl = format!("sentinel://{}/m", silent.local_addr().unwrap()).parse().unwrap();
+        let Reach::Sentinels(sentinels) = url.reach() else { panic!("{url}") };
+        let mut watch = MasterWatch::new(sentinels.clone(), Address { host: "h".into(), port: 1 });
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut asked = loop {
+            assert!(watch.check().is_ok() && Instant::now() < deadline);
+            match silent.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        drop(watch);
+        asked.set_nonblocking(true).unwrap();
+        let end = asked.read_to_end(&mut Vec::new());
+        assert!(end.is_ok(), "the thread still waits: {end:?}");
+    }
 
     #[test]
     fn masters_have_one_address() {

@@ -3,6 +3,7 @@
 mod endpoint;
 mod error;
 mod login;
+mod reach;
 mod redaction;
 mod sentinels;
 mod tls_files;
@@ -12,10 +13,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-pub use endpoint::{Address, Endpoint, Reach};
+pub use endpoint::{Address, Endpoint};
 pub use error::RedisUrlError;
 use error::{EXAMPLE, Refusal, SENTINEL_EXAMPLE};
 use login::{Login, redacted_reason};
+pub use reach::Reach;
 pub use redaction::WrittenUrl;
 use redaction::{AMBIGUOUS_PASSWORD, redacted, unknown_parameter};
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};

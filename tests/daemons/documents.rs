@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::redis::RedisServer;
+
 /// Programs with a page of their own, `docs/<name>.md`.
 const PROGRAMS: [(&str, &str); 9] = [
     ("proxylistener", env!("CARGO_BIN_EXE_proxylistener")),
@@ -100,6 +102,15 @@ fn readme_is_short_and_links_to_every_document() {
         let path = path.to_str().unwrap();
         assert!(path == "README.md" || linked.contains(path), "README does not link to {path}");
     }
+}
+
+#[test]
+fn redis_starts_with_the_examples_of_several_proxies() {
+    let page = page("ha");
+    let example = |of: &str| page.split("```").find(|block| block.starts_with("text\n") && block.contains(of)).unwrap();
+    let content = |of: &str| example(of).strip_prefix("text\n").unwrap().to_owned();
+    RedisServer::start_with(Some(&content("min-replicas-to-write 1\n")), &[]);
+    RedisServer::start_with(Some(&content("sentinel monitor ")), &["--sentinel"]);
 }
 
 /// An option in the output of `--help`.

@@ -101,7 +101,8 @@ fn directories_in_documents_and_defaults_are_created() {
     let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let documents: Vec<_> = pages.chain([root.join("README.md")]).collect();
     // Of Debian's packages, and of the images.
-    let others = ["/run/nginx", "/run/nginx.pid", "/run/nginx.pid.oldbin", "/run/redis", "/var/lib/nginx"];
+    let others =
+        ["/run/nginx", "/run/nginx.pid", "/run/nginx.pid.oldbin", "/run/redis", "/run/secrets", "/var/lib/nginx"];
     made.extend(others.map(str::to_owned));
     let (mut named, mut missing) = (0, Vec::new());
     for file in sources.map(|file| root.join(file)).iter().chain(&documents) {

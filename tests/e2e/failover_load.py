@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The clients of tests/e2e/failover, and the summary of what they saw. All times are milliseconds since the epoch.
 
-    failover_load.py serve PORT TEXT                    answers each request with TEXT
+    failover_load.py serve PORT TEXT                    answers each request with TEXT, those for .../late after LATE_SECONDS
     failover_load.py visit ADDRESS RATE LOG TOOL...     requests the tools at a constant rate until killed
     failover_load.py report LOG FROM TO                 prints: requests, failed, repeated, longest gap, slowest, kinds of failures
     failover_load.py change PATTERN URL PATH WANT SECONDS PROXY...
@@ -9,16 +9,14 @@
                                                         each proxy until the answer is WANT; prints the times of the ok and of the last
     failover_load.py register PROXY PATTERN URL         prints the listener's reply
     failover_load.py watch MASTER LOG SENTINEL...       logs when a majority of the Sentinels names another master
-    failover_load.py advertise PROXY                    sends VRRP advertisements of the highest priority, as an intruder would
 """
 
 import asyncio
-import socket
-import struct
 import sys
 import time
 
 ANSWER_SECONDS = 10
+LATE_SECONDS = 5  # longer than a drain takes
 STALL_SECONDS = 0.1
 KEPT_CONNECTIONS = 10
 KEPT_SHARE = 4  # every fourth request is on a kept connection
@@ -34,7 +32,9 @@ async def serve(port, text):
 
     async def connected(reader, writer):
         try:
-            while await reader.readuntil(b"\r\n\r\n"):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                if head.split(b" ", 2)[1].endswith(b"/late"):
+                    await asyncio.sleep(LATE_SECONDS)
                 writer.write(answer)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -234,23 +234,6 @@ async def watch(master, log, sentinels):
         await asyncio.gather(*map(ask, sentinels))
 
 
-def advertise(proxy):
-    """A VRRP version 3 advertisement, RFC 5798 section 5.1, for router 51 and 10.0.0.10."""
-    sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
-    sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
-    sender.connect((proxy, 0))
-    own = socket.inet_aton(sender.getsockname()[0])
-    packet = bytearray(struct.pack("!BBBBHH4s", 0x31, 51, 255, 1, 10, 0, socket.inet_aton("10.0.0.10")))
-    pseudo = own + socket.inet_aton(proxy) + struct.pack("!BBH", 0, 112, len(packet)) + bytes(packet)
-    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    struct.pack_into("!H", packet, 6, ~total & 0xFFFF)
-    for _ in range(20):
-        sender.send(packet)
-        time.sleep(0.1)
-
-
 def main():
     match sys.argv[1:]:
         case ["serve", port, text]:
@@ -265,8 +248,6 @@ def main():
             print(asyncio.run(within(5, register(proxy, pattern, url), "late")))
         case ["watch", master, log, *sentinels] if sentinels:
             asyncio.run(watch(master, log, sentinels))
-        case ["advertise", proxy]:
-            advertise(proxy)
         case _:
             sys.exit(__doc__)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Claims a virtual address, as another program than keepalived could: sends VRRP advertisements for three seconds.
 
-    vrrp.py FROM TO ADDRESS      version 3, router 51, the highest priority; FROM may be a lie, so this is for root
+    vrrp.py FROM TO ADDRESS [TTL]    version 3, router 51, the highest priority; FROM may be a lie, so this is for root
 """
 
 import socket
@@ -19,18 +19,19 @@ def checksum(data):
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def advertisement(source, target, address):
+def advertisement(source, target, address, ttl):
     source, target, address = (socket.inet_aton(text) for text in (source, target, address))
     head = struct.pack("!BBBBH", 3 << 4 | 1, ROUTER, PRIORITY, 1, INTERVAL_CENTISECONDS)
     # RFC 5798, 5.2.8: over a pseudo-header, too.
     pseudo = source + target + struct.pack("!HH", PROTOCOL, 12)
     body = head + struct.pack("!H", checksum(pseudo + head + b"\0\0" + address)) + address
-    # RFC 5798, 5.1.1.3: a TTL of 255. The kernel fills in the length and the checksum.
-    return struct.pack("!BBHHHBBH", 0x45, 0xC0, 0, 0, 0, 255, PROTOCOL, 0) + source + target + body
+    # The kernel fills in the length and the checksum.
+    return struct.pack("!BBHHHBBH", 0x45, 0xC0, 0, 0, 0, ttl, PROTOCOL, 0) + source + target + body
 
 
-def main(source, target, address):
-    packet = advertisement(source, target, address)
+# RFC 5798, 5.1.1.3: a TTL of 255; each router lowers it.
+def main(source, target, address, ttl=255):
+    packet = advertisement(source, target, address, int(ttl))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         for _ in range(30):
             raw.sendto(packet, (target, 0))

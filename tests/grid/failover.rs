@@ -92,6 +92,58 @@ fn minority_of_the_sentinels_and_silent_ones_change_nothing() {
 }
 
 #[test]
+fn replaced_master_gets_no_writes_when_only_its_own_sentinel_answers() {
+    let (former, promoted) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    let sentinels = [(); 3].map(|()| FakeSentinel::start("127.0.0.1", former.port()));
+    let [own, second, third] = &sentinels;
+    let listener = start(&own.url(&[second, third]));
+    assert_eq!(listener.register("/a", URL), "ok");
+    for sentinel in [second, third] {
+        sentinel.set_master("127.0.0.1", promoted.port());
+    }
+    wait_for("the majority is heard", || clients(&former) == 0);
+    assert_eq!(listener.register("/b", URL), "ok");
+    // The network to the majority and to the new master fails.
+    for sentinel in [second, third] {
+        sentinel.set_reply(String::new());
+    }
+    promoted.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    for _ in 0..3 {
+        assert_eq!(listener.register("/c", URL), "fail");
+    }
+    assert!(has(&promoted, "/b") && !has(&former, "/c") && clients(&former) == 0);
+    second.set_master("127.0.0.1", promoted.port());
+    wait_for("one that names the new master suffices", || listener.register("/c", URL) == "ok");
+    assert!(has(&promoted, "/c") && !has(&former, "/c"));
+    // The former master may be elected again.
+    for sentinel in [second, third] {
+        sentinel.set_master("127.0.0.1", former.port());
+    }
+    wait_for("elected again", || clients(&promoted) == 0 && listener.register("/d", URL) == "ok");
+    assert!(has(&former, "/d"));
+}
+
+#[test]
+fn master_that_hangs_while_connecting_is_left_for_the_new_one() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = RedisServer::start(&[]);
+    let sentinel = FakeSentinel::start("127.0.0.1", silent.local_addr().unwrap().port());
+    // Selecting another database is a part of the login.
+    let listener = start(&sentinel.url(&[]).replace("/mymaster/0", "/mymaster/1"));
+    let _hanging = silent.accept().unwrap();
+    let client = thread::spawn({
+        let mut client = listener.connect();
+        move || {
+            client.write_all(format!("register\n/a\n{URL}\n").as_bytes()).unwrap();
+            read_reply(client)
+        }
+    });
+    sentinel.set_master("127.0.0.1", redis.port());
+    assert_eq!(client.join().unwrap(), "ok");
+    assert_eq!(redis.cli(&["-n", "1", "HGET", "prefix:hello", "/a"]), URL);
+}
+
+#[test]
 fn every_ok_has_a_commit_while_sentinels_change_their_mind_all_the_time() {
     let site = CutOff::start();
     let listener = start(&site.url());

@@ -130,3 +130,20 @@ fn one_user_may_use_half_of_its_hosts_connections() {
     assert!(failed >= 4, "{failed}");
     shared.listener.daemon.wait_for_line(&["refused", "tool=\"hog\"", "too many concurrent commands"]);
 }
+
+/// Old clients take a connection that closes without a reply for success.
+#[test]
+fn refused_clients_get_a_reply() {
+    let redis = RedisServer::start(&[]);
+    // One host may have 8 of 16, and as many may wait.
+    let shared = Shared::start(&redis, &["--max-connections", "16", "--idle-timeout", "300ms"]);
+    shared.is_slow.store(true, SeqCst);
+    let hogs: Vec<_> = (0..40).map(|_| shared.hog()).collect();
+    let refused = |by: &str| shared.sample(&format!("proxylistener_connections_refused_total{{by=\"{by}\"}}"));
+    // Some are evicted before their command is read. 8 are served, and as many may wait.
+    wait_for("the others are refused", || refused("per_host") + refused("waited_longest") >= 24);
+    shared.is_slow.store(false, SeqCst);
+    let replies: Vec<_> = hogs.into_iter().map(read_reply).collect();
+    let count = |reply: &str| replies.iter().filter(|given| *given == reply).count();
+    assert!(count("fail") >= 24 && count("fail") + count("ok") == 40, "{replies:?}");
+}

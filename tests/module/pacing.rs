@@ -93,6 +93,7 @@ fn a_scan_gives_way_to_changes_when_the_server_is_slow() {
         seen.try_iter().for_each(drop);
         let begun = Instant::now();
         for port in 2.. {
+            assert!(begun.elapsed() < SOON, "changes wait for the end of the pause");
             let Seen::SecondPage(released) = seen.recv_timeout(SOON).unwrap() else { continue };
             // The page is applied by then, with the changes that came before it.
             wait_for("the pause", || released.elapsed() > PAUSE / 4);
@@ -105,13 +106,13 @@ fn a_scan_gives_way_to_changes_when_the_server_is_slow() {
             };
             wait_for("routed", is_routed);
             let routed = Instant::now();
-            let Seen::ThirdPage(asked) = seen.recv_timeout(SOON).unwrap() else { panic!("no third page") };
+            // On a busy machine a connection may time out, and its scan ends.
+            let Seen::ThirdPage(asked) = seen.recv_timeout(SOON).unwrap() else { continue };
             assert!(asked - released >= PAUSE, "{:?}", asked - released);
             // A busy machine may be too late.
             if routed < asked {
                 break;
             }
-            assert!(begun.elapsed() < SOON, "changes wait for the end of the pause");
         }
         assert_eq!(table.header().live_tools(), TOOLS as u64);
     });

@@ -1,9 +1,13 @@
 //! The directive trait: one type per directive, which parses the arguments or returns an error.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::directive::{Command, LocationLevel};
 use crate::nginx::ffi::module::LocationConf;
 use crate::nginx::ffi::parser::Parser;
+use crate::units::parse_duration;
 
 /// A directive that needs nothing but its arguments.
 pub(in crate::nginx) trait Directive {
@@ -41,6 +45,37 @@ pub(in crate::nginx) fn set_once<T>(slot: &mut Option<T>, name: &'static str, va
     }
     *slot = Some(value);
     Ok(())
+}
+
+/// The only argument of a directive.
+pub(super) fn single_value<'a>(
+    args: &[&'a str],
+    directive: &'static str,
+    example: &'static str,
+) -> Result<&'a str, DirectiveError> {
+    match args {
+        [value] => Ok(value),
+        _ => Err(DirectiveError::Arguments { directive, takes: "one value", example }),
+    }
+}
+
+/// The only argument of a directive, as a duration.
+pub(super) fn duration(
+    args: &[&str],
+    directive: &'static str,
+    example: &'static str,
+) -> Result<Duration, DirectiveError> {
+    let value = single_value(args, directive, example)?;
+    let invalid = || DirectiveError::Invalid { directive, what: "duration", value: value.into(), example };
+    parse_duration(value).ok_or_else(invalid)
+}
+
+/// Parses the absolute path of a file: it must not depend on the working directory of nginx.
+pub(super) fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
+    let path = PathBuf::from(text);
+    let is_directory = text.ends_with('/') || text.ends_with("/.") || path.file_name().is_none();
+    let invalid = || DirectiveError::Invalid { directive, what: "path (absolute)", value: text.into(), example };
+    if path.is_absolute() && !is_directory { Ok(path) } else { Err(invalid()) }
 }
 
 impl From<DirectiveError> for ConfigError {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::directive::{Directive, DirectiveError, set_once};
-use super::table::{TableOptions, absolute, duration, single_value};
+use super::directive::{Directive, DirectiveError, absolute, duration, set_once, single_value};
+use crate::admin::readiness::ReadyLimits;
 
 /// The age of a table is known in seconds.
 const MIN_MAX_AGE: Duration = Duration::from_secs(1);
@@ -13,16 +13,16 @@ pub(super) struct ReadyMaxAge;
 
 impl Directive for ReadyMaxAge {
     const NAME: &'static str = "ready_max_age";
-    type Conf = TableOptions;
+    type Conf = ReadyLimits;
 
-    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+    fn apply(conf: &mut ReadyLimits, args: &[&str]) -> Result<(), DirectiveError> {
         let (directive, example) = (Self::NAME, "10m");
         let value = duration(args, directive, example)?;
         if value < MIN_MAX_AGE {
             let what = "duration (at least 1s)";
             return Err(DirectiveError::Invalid { directive, what, value: args.concat(), example });
         }
-        set_once(&mut conf.ready_limits.max_age, directive, value)
+        set_once(&mut conf.max_age, directive, value)
     }
 }
 
@@ -31,12 +31,12 @@ pub(super) struct DrainFile;
 
 impl Directive for DrainFile {
     const NAME: &'static str = "drain_file";
-    type Conf = TableOptions;
+    type Conf = ReadyLimits;
 
-    fn apply(conf: &mut TableOptions, args: &[&str]) -> Result<(), DirectiveError> {
+    fn apply(conf: &mut ReadyLimits, args: &[&str]) -> Result<(), DirectiveError> {
         let path = single_value(args, Self::NAME, "drain_file /run/urlproxy/out-of-service;")?;
         let path = absolute(path, Self::NAME, "/run/urlproxy/out-of-service")?;
-        set_once(&mut conf.ready_limits.drain_file, Self::NAME, path)
+        set_once(&mut conf.drain_file, Self::NAME, path)
     }
 }
 
@@ -46,18 +46,17 @@ mod tests {
 
     #[test]
     fn both_are_off_unless_set() {
-        let mut options = TableOptions::default();
-        assert_eq!((options.ready_limits.max_age, options.ready_limits.drain_file.as_ref()), (None, None));
-        ReadyMaxAge::apply(&mut options, &["10m"]).unwrap();
-        DrainFile::apply(&mut options, &["/run/x"]).unwrap();
-        let limits = options.into_conf("tools").unwrap().ready_limits;
+        let mut limits = ReadyLimits::default();
+        assert_eq!((limits.max_age, limits.drain_file.as_ref()), (None, None));
+        ReadyMaxAge::apply(&mut limits, &["10m"]).unwrap();
+        DrainFile::apply(&mut limits, &["/run/x"]).unwrap();
         assert_eq!((limits.max_age, limits.drain_file), (Some(Duration::from_secs(600)), Some("/run/x".into())));
     }
 
     #[test]
     fn error_names_the_wrong_value_and_an_example() {
-        let age = |args: &[&str]| ReadyMaxAge::apply(&mut TableOptions::default(), args).unwrap_err().to_string();
-        let file = |args: &[&str]| DrainFile::apply(&mut TableOptions::default(), args).unwrap_err().to_string();
+        let age = |args: &[&str]| ReadyMaxAge::apply(&mut ReadyLimits::default(), args).unwrap_err().to_string();
+        let file = |args: &[&str]| DrainFile::apply(&mut ReadyLimits::default(), args).unwrap_err().to_string();
         for (error, want) in [
             (age(&["soon"]), r#""ready_max_age" invalid duration "soon", expected e.g. "10m""#),
             (age(&["0"]), r#""ready_max_age" invalid duration (at least 1s) "0", expected e.g. "10m""#),

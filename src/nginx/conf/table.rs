@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::directive::{Directive, DirectiveError, set_once};
+use super::directive::{Directive, DirectiveError, absolute, duration, set_once, single_value};
 use super::ready::{DrainFile, ReadyMaxAge};
 use crate::admin::readiness::ReadyLimits;
 use crate::nginx::ffi::log;
@@ -42,7 +42,7 @@ pub(in crate::nginx) struct TableOptions {
     snapshot: Option<SnapshotSettings>,
     withdrawal_guard: Option<GuardOption>,
     metrics_tools: Option<usize>,
-    pub(super) ready_limits: ReadyLimits,
+    ready_limits: ReadyLimits,
 }
 
 /// One directive of the block: its name and its parser.
@@ -59,8 +59,8 @@ pub(in crate::nginx) const ENTRIES: &[Entry] = &[
     entry::<Snapshot>(),
     entry::<WithdrawalGuard>(),
     entry::<MetricsTools>(),
-    entry::<ReadyMaxAge>(),
-    entry::<DrainFile>(),
+    (ReadyMaxAge::NAME, |conf, args| ReadyMaxAge::apply(&mut conf.ready_limits, args)),
+    (DrainFile::NAME, |conf, args| DrainFile::apply(&mut conf.ready_limits, args)),
 ];
 
 const fn entry<D: Directive<Conf = TableOptions>>() -> Entry {
@@ -166,27 +166,6 @@ impl TableOptions {
             worker: RefCell::new(Worker { scratch: Scratch::default(), turns: Vec::new() }),
         })
     }
-}
-
-pub(super) fn single_value<'a>(
-    args: &[&'a str],
-    directive: &'static str,
-    example: &'static str,
-) -> Result<&'a str, DirectiveError> {
-    match args {
-        [value] => Ok(value),
-        _ => Err(DirectiveError::Arguments { directive, takes: "one value", example }),
-    }
-}
-
-pub(super) fn duration(
-    args: &[&str],
-    directive: &'static str,
-    example: &'static str,
-) -> Result<Duration, DirectiveError> {
-    let value = single_value(args, directive, example)?;
-    let invalid = || DirectiveError::Invalid { directive, what: "duration", value: value.into(), example };
-    parse_duration(value).ok_or_else(invalid)
 }
 
 /// `zone SIZE;`
@@ -322,14 +301,6 @@ impl Directive for MetricsTools {
     }
 }
 
-/// Parses the absolute path of a file: it must not depend on the working directory of nginx.
-pub(super) fn absolute(text: &str, directive: &'static str, example: &'static str) -> Result<PathBuf, DirectiveError> {
-    let path = PathBuf::from(text);
-    let is_directory = text.ends_with('/') || text.ends_with("/.") || path.file_name().is_none();
-    let invalid = || DirectiveError::Invalid { directive, what: "path (absolute)", value: text.into(), example };
-    if path.is_absolute() && !is_directory { Ok(path) } else { Err(invalid()) }
-}
-
 /// `snapshot PATH [max_age=TIME];`
 struct Snapshot;
 
@@ -379,6 +350,8 @@ impl Directive for WithdrawalGuard {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::withdrawal_guard::GuardSettings;
 

@@ -13,7 +13,6 @@ use crate::admin::answer::{Answer, ApiError, COMMON_HEADERS};
 use crate::admin::explain::Explanation;
 use crate::admin::origin::WithOrigins;
 use crate::admin::query::{Query, shown};
-use crate::admin::readiness::Readiness;
 use crate::admin::{changes, dashboard, metrics, rejected, routes, status, tool, tools};
 use crate::clock;
 use crate::nginx::conf::table::TableConf;
@@ -186,7 +185,7 @@ fn answer<'r>(
 }
 
 fn ready(call: &Call<'_>) -> Result<Answer, ApiError> {
-    Ok(Readiness::of(&call.about(), call.table.header()).answer())
+    Ok(call.about().readiness(call.table.header()).answer())
 }
 
 #[cfg(test)]

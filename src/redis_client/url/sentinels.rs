@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 
 use super::error::Refusal;
@@ -32,9 +33,44 @@ pub struct Sentinels {
     password_file: Option<Renewed<Arc<str>>>,
     /// For the Sentinels and for the servers that they name.
     tls: Option<TlsSettings>,
+    /// Shared by all clones.
+    masters: Arc<Masters>,
 }
 
+/// Masters that a majority of the Sentinels has named to this process.
+#[derive(Debug, Default)]
+struct Masters(Mutex<LatestMasters>);
+
+#[derive(Debug, Default)]
+struct LatestMasters {
+    current: Option<Address>,
+    /// The one before.
+    former: Option<Address>,
+}
+
+/// Not a part of the URL.
+impl PartialEq for Masters {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Masters {}
+
 impl Sentinels {
+    /// Records that a majority names this master.
+    pub(crate) fn note_master(&self, master: &Address) {
+        let mut masters = self.masters.0.lock();
+        if masters.current.as_ref() != Some(master) {
+            masters.former = masters.current.replace(master.clone());
+        }
+    }
+
+    /// Whether a majority has named another master since it named this one.
+    pub(crate) fn is_former(&self, address: &Address) -> bool {
+        self.masters.0.lock().former.as_ref() == Some(address)
+    }
+
     /// The endpoint of a Sentinel, or of a server that one has named.
     pub fn endpoint(&self, address: &Address) -> Endpoint {
         let Address { host, port } = address.clone();
@@ -135,7 +171,8 @@ pub(super) fn parse(text: &str) -> Result<(Sentinels, Login, u16), Refusal> {
     }
     let password_file = password_file.map(|file| Renewed::read(vec![("Sentinel password", file)], password));
     let (password_file, tls) = (password_file.transpose()?, is_tls.then(|| files.read()).transpose()?);
-    Ok((Sentinels { addresses, master: master.to_owned(), login: own_login, password_file, tls }, login, db))
+    let (master, masters) = (master.to_owned(), Arc::default());
+    Ok((Sentinels { addresses, master, login: own_login, password_file, tls, masters }, login, db))
 }
 
 /// The password in a file.

@@ -11,8 +11,12 @@ ha_tool=$ha/failover_load.py
 virtual=10.0.0.10
 declare -A address=([proxy-1]=10.0.0.11 [proxy-2]=10.0.0.12 [store]=10.0.0.13 [operator]=10.0.0.20 [exec-1]=10.0.1.20
     [client]=10.0.2.20)
+# Of the replicas, the lowest is promoted; one with 0 never is.
+declare -A replica_priority=([store]=10 [proxy-1]=20 [proxy-2]=30)
 proxies=(proxy-1 proxy-2)
-stores=(proxy-1 proxy-2 store) # hosts with Redis and a Sentinel
+guards=(proxy-1 proxy-2 store) # hosts with a Sentinel
+stores=(proxy-1 proxy-2 store) # hosts with Redis
+rules=packaging/ha/urlproxy.nft
 sentinels=${address[proxy-1]},${address[proxy-2]},${address[store]}
 master_name=mymaster
 source_of_daemons=sentinel://$sentinels/$master_name/0
@@ -29,6 +33,13 @@ kill_part() { # PART HOST
     local pid=${pid_of[$1@$2]}
     kill -KILL "$pid" $(pgrep -P "$pid") 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
+}
+
+# The proxies' Redis is for their nginx alone; the master is on other hosts.
+read_replicas() {
+    address[store-2]=10.0.0.14
+    replica_priority=([store]=10 [store-2]=20 [proxy-1]=0 [proxy-2]=0)
+    stores+=(store-2)
 }
 
 prepare_hosts() {
@@ -80,10 +91,14 @@ NFT
 }
 mend_redis_of() { on_host "$1" nft delete table inet cut; } # HOST
 
-load_rules() { on_host "$1" nft -f packaging/ha/urlproxy.nft; } # HOST
+load_rules() { on_host "$1" nft -f "$rules"; } # HOST
+add_store_to_rules() {                          # HOST: one more line, as docs/ha.md says
+    sed "/set stores/,/}/s/ *elements = {/&\n${address[$1]},/" "$rules" >"$ha/urlproxy.nft.new"
+    rules=$ha/urlproxy.nft
+    mv "$rules.new" "$rules"
+}
 
 # Sentinels rewrite the file: a server starts again as what it was when it knew best.
-declare -A replica_priority=([store]=10 [proxy-1]=20 [proxy-2]=30) # the lowest is promoted
 configure_redis_on() { # HOST [LINE...]
     printf '%s\n' 'port 6379' 'bind 0.0.0.0' 'protected-mode no' "dir $ha/$1/redis" 'save ""' 'appendonly yes' \
         'repl-diskless-sync-delay 0' 'min-replicas-to-write 1' 'min-replicas-max-lag 10' \
@@ -108,10 +123,10 @@ start_sentinel_on() { # HOST: with what it knew, if it ran before
 }
 sentinel_on() { on_host "$1" timeout 5 redis-cli -p 26379 "${@:2}"; }                         # HOST COMMAND...
 sentinel_answers() { [[ $(sentinel_on "$1" ping 2>/dev/null) == PONG ]]; }                    # HOST
-sentinel_sees() { # HOST: both others, and both replicas
-    local seen
+sentinel_sees() { # HOST: both others, and all replicas
+    local seen replicas=$((${#stores[@]} - 1))
     seen=$(sentinel_on "$1" sentinel master "$master_name" 2>/dev/null | paste - -) || return 1
-    [[ $seen == *$'num-slaves\t2'* && $seen == *$'num-other-sentinels\t2'* && $seen == *$'flags\tmaster\n'* ]]
+    [[ $seen == *$'num-slaves\t'"$replicas"* && $seen == *$'num-other-sentinels\t2'* && $seen == *$'flags\tmaster\n'* ]]
 }
 master_according_to() { sentinel_on "$1" sentinel get-master-addr-by-name "$master_name" 2>/dev/null | head -n 1; } # HOST
 host_with() { # ADDRESS: prints the host
@@ -122,11 +137,9 @@ host_with() { # ADDRESS: prints the host
 is_settled() {
     local host master
     master=$(master_according_to store)
-    for host in "${stores[@]}"; do
-        [[ $(master_according_to "$host") == "$master" ]] && sentinel_sees "$host" || return 1
-        [[ ${address[$host]} == "$master" ]] || replicates "$host" || return 1
-    done
-    has_replicas "$(host_with "$master")" 2
+    for host in "${guards[@]}"; do [[ $(master_according_to "$host") == "$master" ]] && sentinel_sees "$host" || return 1; done
+    for host in "${stores[@]}"; do [[ ${address[$host]} == "$master" ]] || replicates "$host" || return 1; done
+    has_replicas "$(host_with "$master")" $((${#stores[@]} - 1))
 }
 master_host() { host_with "$(master_according_to store)"; }
 
@@ -182,10 +195,12 @@ active_host() { # prints the host that has the virtual address
     local host
     for host in "${proxies[@]}"; do ! has_virtual "$host" || say "$host"; done
 }
-other_than() { [[ $1 == proxy-1 ]] && say proxy-2 || say proxy-1; } # PROXY
+other_than() { # PROXY
+    if [[ $1 == proxy-1 ]]; then say proxy-2; else say proxy-1; fi
+}
 
 show_hosts() { # on failure
     local host
-    for host in "${stores[@]}"; do say "Sentinel of $host: $(master_according_to "$host")"; done
+    for host in "${guards[@]}"; do say "Sentinel of $host: $(master_according_to "$host")"; done
     show_ends "$ha_log"/*.log "$ha"/*/urlproxy/error.log
 }

@@ -16,7 +16,7 @@ scenario() { # NAME
     begun=$(now_ms)
     moves=0 # of the virtual address that have a reason
     fault=$begun
-    from_fault='' from_promotion='' moved='' configured='' acknowledged='' lost='' back='' misplaced=''
+    from_fault='' from_promotion='' moved='' configured='' acknowledged='' lost='' back='' misplaced='' late=''
 }
 fault_now() {
     fault=$(now_ms)
@@ -47,7 +47,8 @@ change_route() { # [PROXY...]: those that must serve it; default: both
 }
 
 # Ends the scenario. A machine that stands still for longer than the VRRP interval looks like a lost proxy to keepalived. So if
-# requests have failed, or the address is elsewhere, and it has moved without a reason, the scenario is repeated.
+# requests have failed, or the address is elsewhere, and it has moved without a reason, the scenario is repeated. Also if it has moved
+# far later than configured.
 at_most_failed() { # NUMBER
     local requests failed repeated gap slowest kinds needless
     sleep 0.5
@@ -55,6 +56,12 @@ at_most_failed() { # NUMBER
     needless=$(($(moves_since "$begun") - moves))
     say "            $requests requests, $failed failed (at most $1) $kinds, $repeated repeated, longest gap $gap ms," \
         "slowest $slowest ms"
+    if [[ $late ]]; then
+        ((attempt < 3)) || die "$late, three times: $name"
+        say "            more than twice as late as configured: this machine stood still; repeating"
+        inconclusive=yes
+        return
+    fi
     if ((failed > $1)) || [[ $misplaced ]]; then
         ((needless > 0 && attempt < 3)) || die "$failed requests failed, expected at most $1${misplaced:+; }$misplaced: $name"
         say "            the address moved $needless times without a reason: this machine stood still; repeating"
@@ -83,6 +90,7 @@ moves_from() { # PROXY CONFIGURED-MS: the longest time according to packaging/ha
     at=$(taken_by "$other" | tail -n 1)
     moved=$(($(date -d "$at" +%s%3N) - fault))
     say "            the address moved after $moved ms (configured: at most $configured)"
+    ((moved <= 2 * configured)) || late="the address moved after $moved ms, configured: at most $configured"
 }
 # Not back, although both are equal again: a check succeeds within 1 s, and counts when the next one does, too.
 stays_on() { # PROXY
