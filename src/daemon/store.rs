@@ -25,7 +25,7 @@ pub struct Store {
     url: RedisUrl,
     connection: Mutex<Option<Connection>>,
     /// The attempt to connect. It belongs to no caller: under load, each that waited for it has too little time left for another.
-    connecting: AsyncMutex<Option<JoinHandle<RedisResult<Connection>>>>,
+    connecting: AsyncMutex<Option<JoinHandle<Result<Connection, StoreError>>>>,
     connections: AtomicU64,
     latency: Histogram,
 }
@@ -145,7 +145,8 @@ impl Store {
     pub async fn commit<T: Idempotent>(&self, request: &T) -> Result<T::Reply, StoreError> {
         let started = Instant::now();
         let mut used = None;
-        let outcome = within_deadline(self.send(request, &mut used)).await;
+        let outcome = tokio::time::timeout(REDIS_DEADLINE, self.send(request, &mut used)).await;
+        let outcome = outcome.unwrap_or(Err(StoreError::Timeout));
         self.latency.observe(started.elapsed().as_secs_f64());
         if outcome.as_ref().is_err_and(StoreError::ends_connection) {
             self.discard(used.as_ref());
@@ -159,7 +160,7 @@ impl Store {
     }
 
     /// `used` is the connection of the latest attempt.
-    async fn send<T: Idempotent>(&self, request: &T, used: &mut Option<Connection>) -> RedisResult<T::Reply> {
+    async fn send<T: Idempotent>(&self, request: &T, used: &mut Option<Connection>) -> Result<T::Reply, StoreError> {
         let (connection, is_new) = self.connection().await?;
         let connection = used.insert(connection);
         match request.send(connection.requests()).await {
@@ -167,14 +168,14 @@ impl Store {
             Err(error) if !is_new && is_broken(&error) => {
                 self.discard(Some(connection));
                 *connection = self.connection().await?.0;
-                request.send(connection.requests()).await
+                Ok(request.send(connection.requests()).await?)
             }
-            outcome => outcome,
+            outcome => Ok(outcome?),
         }
     }
 
     /// The shared connection, and whether it was opened for this call.
-    async fn connection(&self) -> RedisResult<(Connection, bool)> {
+    async fn connection(&self) -> Result<(Connection, bool), StoreError> {
         let cached = || self.connection.lock().clone();
         if let Some(connection) = cached() {
             return Ok((connection, false));
@@ -188,7 +189,7 @@ impl Store {
         let is_new = connecting.is_none();
         let outcome = connecting.get_or_insert_with(|| tokio::spawn(attempt(self.url.clone()))).await;
         *connecting = None;
-        let connection = outcome.map_err(io::Error::other)??;
+        let connection = outcome.map_err(|panic| RedisError::from(io::Error::other(panic)))??;
         self.connections.fetch_add(1, Relaxed);
         *self.connection.lock() = Some(connection.clone());
         Ok((connection, is_new))
@@ -206,9 +207,8 @@ impl Store {
 }
 
 /// Connects within the deadline of a request.
-async fn attempt(url: RedisUrl) -> RedisResult<Connection> {
-    let connected = tokio::time::timeout(REDIS_DEADLINE, connect(&url, ProtocolVersion::RESP2, &no_timeouts())).await;
-    connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+async fn attempt(url: RedisUrl) -> Result<Connection, StoreError> {
+    within_deadline(connect(&url, ProtocolVersion::RESP2, &no_timeouts())).await
 }
 
 fn is_broken(error: &RedisError) -> bool {

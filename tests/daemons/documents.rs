@@ -109,7 +109,22 @@ fn redis_starts_with_the_examples_of_several_proxies() {
     let page = page("ha");
     let example = |of: &str| page.split("```").find(|block| block.starts_with("text\n") && block.contains(of)).unwrap();
     let content = |of: &str| example(of).strip_prefix("text\n").unwrap().to_owned();
-    RedisServer::start_with(Some(&content("min-replicas-to-write 1\n")), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users.acl");
+    fs::write(&users, content("user default ")).unwrap();
+    let configuration = content("min-replicas-to-write 1\n").replace("/etc/redis/users.acl", users.to_str().unwrap());
+    let server = RedisServer::start_with(Some(&configuration), &[]);
+    // `default` runs the transactions of the append-only file.
+    for (user, command) in [
+        ("default", "flushall"),
+        ("replica", "psync ? -1"),
+        ("sentinel", "slaveof no one"),
+        ("sentinel", "config rewrite"),
+    ] {
+        let log_in = ["--user", "default", "--pass", "ADMIN_PASSWORD", "--no-auth-warning", "acl", "dryrun", user];
+        let answer = server.cli(&log_in.into_iter().chain(command.split(' ')).collect::<Vec<_>>());
+        assert_eq!(answer, "OK", "{user}: {command}");
+    }
     RedisServer::start_with(Some(&content("sentinel monitor ")), &["--sentinel"]);
 }
 
