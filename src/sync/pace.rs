@@ -21,6 +21,9 @@ const USUAL_PAGES: u32 = 8;
 const SHORT_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after a later page.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause of a scan in total: after a new connection, only a complete scan proves that the routes are current, and a site
+/// of a million tools would otherwise exceed `ready_max_age`.
+const LONGEST_IN_TOTAL: Duration = Duration::from_mins(5);
 /// Longest time between two pings during a scan: they notice a master that is none any more.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -35,6 +38,8 @@ pub(super) struct Pace {
     /// The least such time in this scan.
     quickest: Option<Duration>,
     pages: u32,
+    /// What is left of [`LONGEST_IN_TOTAL`].
+    left: Duration,
     pinged_at: Instant,
 }
 
@@ -45,7 +50,8 @@ impl Pace {
 
     fn with_random(random: Rng) -> Self {
         let now = Instant::now();
-        Self { random, asked: (now, cpu_time()), waited: Duration::ZERO, quickest: None, pages: 0, pinged_at: now }
+        let (asked, waited, left) = ((now, cpu_time()), Duration::ZERO, LONGEST_IN_TOTAL);
+        Self { random, asked, waited, quickest: None, pages: 0, left, pinged_at: now }
     }
 
     /// A page is asked for.
@@ -81,7 +87,9 @@ impl Pace {
         self.pages += 1;
         let longest = if self.pages <= USUAL_PAGES { SHORT_PAUSE } else { LONGEST_PAUSE };
         // Pauses of the same length would bring all scans back together.
-        (queued * SHARE).mul_f64(0.5 + self.random.f64()).min(longest)
+        let pause = (queued * SHARE).mul_f64(0.5 + self.random.f64()).min(longest).min(self.left);
+        self.left -= pause;
+        pause
     }
 }
 
@@ -131,6 +139,13 @@ mod tests {
         let usual: Duration = pauses.by_ref().take(8).sum();
         assert!(usual <= Duration::from_secs(1), "{usual:?}");
         assert_eq!(pauses.nth(1), Some(LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn pauses_of_a_large_site_are_bounded() {
+        let mut pace = seeded(1);
+        let pauses = [1, 60_000_000].into_iter().cycle().map(|waited| pace.pause_after(micros(waited)));
+        assert_eq!(pauses.take(20_000).sum::<Duration>(), LONGEST_IN_TOTAL);
     }
 
     /// The time of Redis for a page of 500 tools, as measured.

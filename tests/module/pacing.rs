@@ -43,9 +43,10 @@ fn start_busy_relay(server: u16, seen: &Sender<Seen>) -> String {
                 pass_on(client, server, |bytes| {
                     stream.extend_from_slice(bytes);
                     while let Some(at) = find(&stream, b"SCAN\r\n$") {
-                        // A scan begins with cursor 0. The request for a page ends with that for the keys of the next one.
-                        let Some(cursor) = stream.get(at + 7..at + 10) else { return };
-                        scans = if cursor == b"1\r\n" { 1 } else { scans + 1 };
+                        // A scan begins with cursor 0; later cursors may have one digit as well. The request for a page ends
+                        // with that for the keys of the next one.
+                        let Some(cursor) = stream.get(at + 7..at + 12) else { return };
+                        scans = if cursor == b"1\r\n0\r" { 1 } else { scans + 1 };
                         stream.drain(..at + 7);
                         match scans {
                             3 => {
