@@ -10,7 +10,7 @@ pub(super) async fn master_moved(sentinels: &Sentinels, current: &Address) -> Ad
     loop {
         sleep(MASTER_CHECK_INTERVAL).await;
         let (asked, known) = (sentinels.clone(), current.clone());
-        // Ends in time by itself; a canceled one at most delays nobody.
+        // A check that nobody waits for any more ends within its timeout.
         let moved = spawn_blocking(move || moved_master(&asked, &known, &|| false)).await;
         if let Ok(Some(master)) = moved {
             return master;
