@@ -140,10 +140,10 @@ fn refused_clients_get_a_reply() {
     shared.is_slow.store(true, SeqCst);
     let hogs: Vec<_> = (0..40).map(|_| shared.hog()).collect();
     let refused = |by: &str| shared.sample(&format!("proxylistener_connections_refused_total{{by=\"{by}\"}}"));
-    // Some are evicted before their command is read. 8 are served, and as many may wait.
-    wait_for("the others are refused", || refused("per_host") + refused("waited_longest") >= 24);
+    // Some are evicted before their command is read, others wait in vain.
+    wait_for("some are refused", || refused("per_host") > 0 && refused("per_host") + refused("waited_longest") >= 24);
     shared.is_slow.store(false, SeqCst);
     let replies: Vec<_> = hogs.into_iter().map(read_reply).collect();
     let count = |reply: &str| replies.iter().filter(|given| *given == reply).count();
-    assert!(count("fail") >= 24 && count("fail") + count("ok") == 40, "{replies:?}");
+    assert!(count("fail") > 0 && count("fail") + count("ok") == 40, "{replies:?}");
 }
