@@ -33,7 +33,7 @@ const PERMIT_RETRY: Duration = Duration::from_millis(20);
 const EVICTABLE_AFTER: Duration = Duration::from_millis(200);
 
 /// Refused connections that may close in order after the reply; they count in no other limit. A further one evicts the oldest.
-const REFUSALS: Limits = Limits { total: 256, per_host: 64, per_owner: 64 };
+const REFUSALS: Limits = Limits { total: 128, per_host: 64, per_owner: 64 };
 
 /// Serves until `shutdown`, then drains the open connections.
 pub async fn serve_clients(listener: TcpListener, registrar: Arc<Registrar>, shutdown: impl Future<Output = ()>) {

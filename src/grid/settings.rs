@@ -145,7 +145,7 @@ impl Policy {
     /// Raises the limit of open files to what the connections need, and warns if the system allows less.
     pub(super) fn raise_fd_limit(&self) {
         // Each client and its identd take one, and as many clients may wait, and linger after their reply, as are served.
-        let needed = 4 * self.max_connections as u64 + 640;
+        let needed = 4 * self.max_connections as u64 + 704;
         if let Some(limit) = raise_fd_limit().filter(|limit| *limit < needed) {
             warn!(limit, needed, "open file limit too low for --max-connections; connections may fail under load");
         }
