@@ -22,7 +22,7 @@ fn never_stop() -> bool {
 
 /// Connects with [`LONG`], without a stop.
 pub fn open(url: &str) -> Result<Connection<'static>, ConnectionError> {
-    Connection::open(&source(url), LONG, &never_stop)
+    open_parsed(&source(url))
 }
 
 /// Like [`open`], with a parsed URL.
