@@ -236,7 +236,7 @@ impl Site {
                     time_changes(onlooker, timing, begun + Duration::from_secs(120), &|| stop.load(Relaxed))
                 })
             });
-            // Written while nobody listens: only the full comparison finds it.
+            // Written while no connection listens: only the full comparison finds it.
             let key = tool(1);
             set(&mut first, &key, port);
             let change = scope.spawn(move || {
