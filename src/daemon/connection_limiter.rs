@@ -330,9 +330,12 @@ impl<H: Clone + Eq + Hash, O: Clone + Eq + Hash> Permit<H, O> {
         }
     }
 
-    /// Marks the connection busy: the server works for the client, and the limiter does not evict it.
-    pub fn set_busy(&self) {
-        self.limiter.state.lock().set_busy(self.number);
+    /// Marks the connection busy: the server works for the client, and the limiter does not evict it. False if it is evicted
+    /// already; another connection then has its place.
+    pub fn set_busy(&self) -> bool {
+        let mut state = self.limiter.state.lock();
+        state.set_busy(self.number);
+        state.open.contains_key(&self.number)
     }
 
     /// Marks the connection idle: the server waits for the client to send or read, and the limiter may evict it.

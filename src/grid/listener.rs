@@ -199,7 +199,12 @@ impl Session {
             }
             return;
         }
-        self.permit.set_busy();
+        if !self.permit.set_busy() {
+            // Evicted as its command came.
+            registrar.metrics.count_command(CommandKind::unknown, Outcome::no_command);
+            refuse(stream, self.refusals.admit(peer.ip(), &REFUSALS)).await;
+            return;
+        }
         let reply = match parse_command(&received) {
             Ok(Some(command)) => {
                 let client = Client { peer, local, stream: &stream, permit: &self.permit };
