@@ -55,10 +55,11 @@ test: ## run every test that needs no cluster
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
 
-soak: ## run random faults under load (MINUTES=30, SEED= repeats a run), kill 5,000 writers, and check the models with more preemptions
+soak: ## run for two hours: random faults, then the shipped configuration with 20,000 tools, with plots in target/soak (MINUTES=60 each, SEED= repeats the faults); kill 5,000 writers, and check the models with more preemptions
 	.ci/setup test
 	cargo build --release
-	URLPROXY_SOAK=$(or $(MINUTES),30) URLPROXY_SOAK_SEED=$(SEED) cargo test --release --test faults
+	URLPROXY_SOAK=$(or $(MINUTES),60) URLPROXY_SOAK_SEED=$(SEED) cargo test --release --test faults
+	MINUTES=$(or $(MINUTES),60) tests/e2e/soak
 	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 

@@ -19,20 +19,20 @@ const COMING_AND_GOING: u64 = 400;
 const LOST: Duration = Duration::from_secs(10);
 
 /// A thread that runs until it is finished or dropped.
-struct Worker<T> {
+pub struct Worker<T> {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
 }
 
 impl<T: Send + 'static> Worker<T> {
-    fn start(life: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static) -> Self {
+    pub fn start(life: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let is_stopped = Arc::clone(&stop);
         let thread = Some(thread::spawn(move || life(&|| is_stopped.load(SeqCst))));
         Self { stop, thread }
     }
 
-    fn finish(mut self) -> T {
+    pub fn finish(mut self) -> T {
         self.stop.store(true, SeqCst);
         self.thread.take().expect("not finished yet").join().expect("no panic in the thread")
     }

@@ -1,6 +1,6 @@
 //! Fault injection on real processes under counted traffic: no request may fail.
 //!
-//! `cargo test --test faults NAME` runs the faults with NAME in their name. `make soak` runs faults at random for minutes.
+//! `cargo test --test faults NAME` runs the faults with NAME in their name. `make soak` runs faults at random for an hour.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,6 +9,7 @@ mod churn;
 mod clock;
 mod hostile;
 mod proxy;
+mod record;
 mod report;
 mod runner;
 mod site;

@@ -75,6 +75,18 @@ impl Generations {
     }
 }
 
+/// The clients' figures for a recorder.
+pub struct Meter(Arc<Shared>);
+
+impl Meter {
+    /// The latencies since the last call, in ascending order, and the number of failures so far.
+    pub fn take(&self) -> (Vec<Duration>, usize) {
+        let mut times = self.0.timed.lock().unwrap().replace(Vec::new()).unwrap_or_default();
+        times.sort_unstable();
+        (times, self.0.failures.lock().unwrap().len())
+    }
+}
+
 /// A request with a wrong answer or none.
 #[derive(Clone)]
 pub struct Failure {
@@ -146,6 +158,11 @@ impl Traffic {
     /// The source of generations for writers.
     pub fn generations(&self) -> Generations {
         Generations(Arc::clone(&self.shared))
+    }
+
+    /// The source of figures for a recorder.
+    pub fn meter(&self) -> Meter {
+        Meter(Arc::clone(&self.shared))
     }
 
     /// Number of answered requests.
