@@ -117,7 +117,7 @@ def frames_in(data):
         at += 9 + length
 
 
-def transcript(data, closed):
+def transcript(data, closed, reset):
     """What a client of HTTP/2 has to see alike from both proxies: the responses by stream, the resets, and the end."""
     decoder = hpack.Decoder(max_header_list_size=1 << 20)
     streams, connection, blocks = {}, [], {}
@@ -138,6 +138,7 @@ def transcript(data, closed):
             events.append((("reset", "goaway")[kind == GOAWAY], payload))
         elif kind not in (SETTINGS, PING, WINDOW_UPDATE):
             events.append((kind, payload))
+    streams = {stream: events for stream, events in streams.items() if events and stream not in reset}
     return {"streams": streams, "connection": connection, "closed": closed}
 
 

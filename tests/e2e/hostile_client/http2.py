@@ -169,7 +169,7 @@ def noise(random, stream):
 
 def generate(random, lane, token):
     kinds, out, stream = [], b"", 1
-    loose = False
+    loose, reset = False, set()
     start = PREFACE + frame(SETTINGS)
     if random.random() < 0.06:
         start = random.choice([PREFACE, b"", PREFACE[:10], PREFACE.lower(), PREFACE + frame(PING, 0, 0, b"12345678"), frame(SETTINGS), PREFACE[:-1] + b"x" + frame(SETTINGS), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
@@ -190,6 +190,7 @@ def generate(random, lane, token):
         else:
             for _ in range(random.choice([3, 50, 150])):
                 out += request(random, lane, token, stream, set()) + frame(RST_STREAM, 0, stream, b"\0\0\0\x08")
+                reset.add(stream)
                 stream += 2
             kinds.append("rapid reset")
             loose = True
@@ -203,4 +204,4 @@ def generate(random, lane, token):
         at = random.randrange(1, len(data)) if len(data) > 1 else 1
         pieces = [data[:at], 0.003, data[at:]]
         kinds.append("slow")
-    return Input(pieces, "HTTP/2 " + ", ".join(kinds), "h2", loose=loose)
+    return Input(pieces, "HTTP/2 " + ", ".join(kinds), "h2", loose=loose, reset=frozenset(reset))

@@ -14,7 +14,8 @@ class Input:
     name: str = sites.PATH_HOST  # for SNI
     plan: object = None         # how `evil` answers
     loose: bool = False         # whether a request reaches a backend is a race, as after RST_STREAM
-    expected: object = None     # the corpus': {tool: requests}
+    reset: frozenset = frozenset()  # streams whose answers may or may not come, for the same reason
+    expected: object = None     # the corpus': requests by backend, and statuses
 
 
 def choose_tool(random, lane):
