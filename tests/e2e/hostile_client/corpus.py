@@ -49,14 +49,15 @@ def cases(lane):
         yield f"obfuscated {coding}", post(b"Transfer-Encoding: " + coding, body=b"0\r\n\r\n" + smuggled), none, [wanted]
     # Not a header that counts, or none at all: the length counts.
     for name in (b"Transfer_Encoding", b"Transfer-Encoding\t", b" Transfer-Encoding", b"\tTransfer-Encoding", b"Transfer-Encoding ", b"X: y\rTransfer-Encoding", b"Transfer.Encoding", b"\x00Transfer-Encoding"):
-        yield f"name {name}", post(length, name + b": chunked", body=smuggled, then=after), None, None
+        wanted = ({"alpha": 2}, [200, 200]) if name in (b"Transfer_Encoding", b"Transfer.Encoding") else (none, [400])
+        yield f"name {name}", post(length, name + b": chunked", body=smuggled, then=after), *wanted
     yield "bare line feed before the coding", post(length, b"X: y\nTransfer-Encoding: chunked", body=smuggled), none, [400]
     yield "folded coding", post(length, b"Transfer-Encoding:\r\n chunked", body=smuggled), none, [400]
     yield "coding in HTTP/1.0", post(te, body=chunks).replace(b"HTTP/1.1", b"HTTP/1.0", 1), none, [400]
     # Chunks.
     yield "chunks", post(te, body=chunks, then=after), {"alpha": 2}, [200, 200]
     for size in (b"0x5", b"+5", b"-5", b"5x", b" 5", b"", b"g", b"10000000000000005", b"FFFFFFFFFFFFFFFFF"):
-        yield f"chunk size {size}", post(te, body=size + b"\r\nhello\r\n0\r\n\r\n" + smuggled), None, None
+        yield f"chunk size {size}", post(te, body=size + b"\r\nhello\r\n0\r\n\r\n" + smuggled), none, [400]
     yield "chunk extension with a line feed", post(te, body=b"5;x\nhello\r\n0\r\n\r\n", then=after), {"alpha": 2}, [200, 200]
     yield "chunk end by line feed", post(te, body=b"5\nhello\n0\n\n", then=after), {"alpha": 2}, [200, 200]
     yield "chunk longer than its size", post(te, body=b"5\r\nhelloxx\r\n0\r\n\r\n", then=after), none, [400]
@@ -78,21 +79,21 @@ def cases(lane):
     for path in (b"/%0d%0aX-Injected:%20yes", b"/%0d%0a%0d%0aGET%20" + path_b + b"/%20HTTP/1.1", b"/%0a", b"/%E5%98%8A%E5%98%8DX:%20y", b"/?%0d%0aX:%20y", b"/%00"):
         wanted = (none, [400]) if path == b"/%00" else (once, [200])
         yield f"path {path}", post(path=path_a + path, method=b"GET"), *wanted
-    for host in (b"%0d%0aX:%20y", b"\rX: y", b"\0", b" x", b"/x", b"@beta-%s.toolforge.org" % lane.encode()):
-        yield f"host {host}", post(method=b"GET").replace(b"Host: " + HOST, b"Host: " + HOST + host, 1), None, None
+    for host, status in [(b"%0d%0aX:%20y", 404), (b"\rX: y", 400), (b"\0", 400), (b" x", 400), (b"/x", 400), (b"@beta-%s.toolforge.org" % lane.encode(), 503)]:
+        yield f"host {host}", post(method=b"GET").replace(b"Host: " + HOST, b"Host: " + HOST + host, 1), none, [status]
     # Which tool a path is for.
     both = {"alpha": ({"alpha": 1}, [200]), "beta": ({"beta": 1}, [200]), "miss": (none, [503]), "bad": (none, [400])}
     for path, wanted in [
             (b"@A%2f..%2f~/", "beta"), (b"@A/..%2f~/", "beta"), (b"@A/%2e%2e/~/", "beta"), (b"@A/.%2E/~/", "beta"), (b"/@A/", "alpha"), (b"//@A//x", "alpha"), (b"@A/..;/~/", "alpha"), (b"@A;/../~/", "beta"),
             (b"@A;/x", "miss"), (b"@A/%252e%252e/~/", "alpha"), (b"@A%252f..%252f~/", "miss"), (b"@A\\..\\~/", "miss"), (b"\\@A/", "bad"), (b"@A/..\\~/", "alpha"), (b"@A/%5c..%5c~/", "alpha"),
-            (b"/ALPHA-%s/" % lane.encode(), "miss"), (b"@A./", "miss"), (b"@A%20/", "miss"), (b"@A%00/", "bad"), (b"@A%0a/", "miss"), (b"/%61lpha-%s/" % lane.encode(), "alpha"), (b"@A/../../~/", "bad"),
+            (b"/ALPHA-%s/" % lane.encode(), "miss"), (b"@A./", "miss"), (b"@A%20/", "miss"), (b"@A%00/", "bad"), (b"@A%0a/", "miss"), (b"/%%61lpha-%s/" % lane.encode(), "alpha"), (b"@A/../../~/", "bad"),
             (b"@A?/../~/", "alpha"), (b"@A#/../~/", "alpha"), (b"@A/x#/../../~/", "alpha"), (b"@A%3f/../~/", "beta"), (b"@A%23/../~/", "beta"), (b"/~/..@A/", "alpha"), (b"/./@A/./", "alpha"), (b"@A/...//~/", "alpha"),
             (b"@A/%c0%ae%c0%ae/~/", "alpha"), (b"@A/\xff/../../~/", "beta"), (b"*", "bad"), (b"@A/%", "bad"), (b"@A/%zz", "bad")]:
         sent = path.replace(b"@A", path_a).replace(b"~", path_b[1:])
         yield f"path {path}", post(path=sent, method=b"GET"), *both[wanted]
     sub_a, sub_b = f"alpha-{lane}.toolforge.org".encode(), f"beta-{lane}.toolforge.org".encode()
     for host, wanted in [(sub_a + b".", "alpha"), (sub_a + b":443", "alpha"), (sub_a + b":1", "alpha"), (sub_a + b".:443", "alpha"), (sub_a.upper(), "alpha"), (b"x." + sub_a, "miss"), (sub_a + b"..", "bad"),
-                         (sub_a + b"," + sub_b, "domain"), (sub_a + b":443:443", "alpha"), (sub_a + b"@" + sub_b, "miss"), (b"a@" + sub_b, "miss"), (sub_a + b"#." + sub_b, "miss"), (sub_a + b"?", "domain")]:
+                         (sub_a + b"," + sub_b, "miss"), (sub_a + b":443:443", "alpha"), (sub_a + b"@" + sub_b, "miss"), (b"a@" + sub_b, "miss"), (sub_a + b"#." + sub_b, "miss"), (sub_a + b"?", "domain")]:
         wanted = (none, [404]) if wanted == "domain" else both[wanted]
         yield f"host {host}", post(path=b"/x", method=b"GET").replace(b"Host: " + HOST, b"Host: " + host, 1), *wanted
     # The absolute URI counts, not the header.
@@ -105,7 +106,7 @@ def cases(lane):
 
 
 def http2_cases(lane):
-    """The same for what is translated from HTTP/2. An expected status of None is a stream without a response."""
+    """The same for what is translated from HTTP/2. No status: the stream or the connection ends without a response."""
     smuggled = b"GET /beta-%s/smuggled HTTP/1.1\r\nHost: tools.example.org\r\nUser-Agent: t\r\n\r\n" % lane.encode()
     path = b"/alpha-%s/x" % lane.encode()
 
@@ -117,28 +118,29 @@ def http2_cases(lane):
         return PREFACE + frame(SETTINGS) + data + (b"" if body is None else frame(DATA, END_STREAM, 1, body))
 
     none, once = {}, {"alpha": 1}
-    yield "H2.CL 0", ask((b"content-length", b"0"), body=smuggled), none, [400]
-    yield "H2.CL short", ask((b"content-length", b"5"), body=smuggled), None, None
-    yield "H2.CL long", ask((b"content-length", b"%d" % (len(smuggled) + 9)), body=smuggled), None, None
+    # The backend gets a request whose body never comes, and its connection is closed.
+    yield "H2.CL 0", ask((b"content-length", b"0"), body=smuggled), once, [400]
+    yield "H2.CL short", ask((b"content-length", b"5"), body=smuggled), once, [400]
+    yield "H2.CL long", ask((b"content-length", b"%d" % (len(smuggled) + 9)), body=smuggled), once, [400]
     yield "H2.CL bad", ask((b"content-length", b"5,5"), body=b"hello"), none, [400]
     yield "H2.CL twice", ask((b"content-length", b"5"), (b"content-length", b"5"), body=b"hello"), none, [400]
-    yield "H2.TE", ask((b"transfer-encoding", b"chunked"), body=b"0\r\n\r\n" + smuggled), None, None
-    yield "H2.TE and length", ask((b"transfer-encoding", b"chunked"), (b"content-length", b"%d" % (5 + len(smuggled))), body=b"0\r\n\r\n" + smuggled), None, None
+    yield "H2.TE", ask((b"transfer-encoding", b"chunked"), body=b"0\r\n\r\n" + smuggled), once, [200]
+    yield "H2.TE and length", ask((b"transfer-encoding", b"chunked"), (b"content-length", b"%d" % (5 + len(smuggled))), body=b"0\r\n\r\n" + smuggled), none, [400]
     for name, value in [(b"x", b"y\r\ntransfer-encoding: chunked"), (b"x", b"y\ntransfer-encoding: chunked"), (b"x", b"y\0"), (b"transfer-encoding", b"chunked\r\nx: y"), (b"x\r\ny", b"z"),
                         (b"x: y\r\ntransfer-encoding", b"chunked"), (b"x y", b"z"), (b"X-Upper", b"y")]:
-        yield f"H2 field {name} {value}", ask((name, value), method=b"GET"), None, None
+        yield f"H2 field {name} {value}", ask((name, value), method=b"GET"), none, []
     for bad in (b" HTTP/1.1\r\nX: y", b"\r\n", b"\n", b" x", b"\0", b"\t"):
-        yield f"H2 path {bad}", ask(path=path + bad, method=b"GET"), none, [400]
+        yield f"H2 path {bad}", ask(path=path + bad, method=b"GET"), none, [400] if bad in (b" x", b"\t") else []
     yield "H2 path without slash", ask(path=path[1:], method=b"GET"), none, [400]
     for method in (b"GET /x HTTP/1.1\r\nHost: x\r\n\r\nGET", b"GET ", b"get", b""):
-        yield f"H2 method {method}", ask(method=method), none, [400]
+        yield f"H2 method {method}", ask(method=method), none, [] if b"\r" in method else [400]
     for scheme in (b"https://beta-%s.toolforge.org/?" % lane.encode(), b"http", b"h ttp"):
-        yield f"H2 scheme {scheme}", ask(method=b"GET", scheme=scheme), None, None
-    yield "H2 authority against host", ask((b"host", b"beta-%s.toolforge.org" % lane.encode()), method=b"GET"), None, None
-    yield "H2 authority twice in host", ask((b"host", HOST), method=b"GET"), None, None
+        yield f"H2 scheme {scheme}", ask(method=b"GET", scheme=scheme), *((once, [200]) if scheme == b"http" else (none, [400]))
+    yield "H2 authority against host", ask((b"host", b"beta-%s.toolforge.org" % lane.encode()), method=b"GET"), none, [400]
+    yield "H2 authority twice in host", ask((b"host", HOST), method=b"GET"), none, [400]
     yield "H2 host alone", ask((b"host", HOST), method=b"GET", authority=None), once, [200]
     yield "H2 no host", ask(method=b"GET", authority=None), none, [400]
-    yield "H2 connection", ask((b"connection", b"content-length"), (b"upgrade", b"h2c"), method=b"GET"), None, None
+    yield "H2 connection", ask((b"connection", b"content-length"), (b"upgrade", b"h2c"), method=b"GET"), once, [200]
 
 
 STATUS = re.compile(rb"(?:\A|[^ ])HTTP/1\.1 (\d{3}) ")
@@ -164,8 +166,7 @@ def meets(made, result):
     requests, statuses = outcome(made, result)
     if any(b"/smuggled HTTP/1.1" in head.split(b"\r\n")[0] for _, head, *_ in result["backends"]):
         return False
-    wanted = made.expected
-    return wanted[0] is None or (requests == wanted[0] and (wanted[1] is None or statuses == wanted[1]))
+    return (requests, statuses) == made.expected
 
 
 async def check(run):

@@ -98,8 +98,6 @@ class Run:
         for number, quiet in enumerate(PATIENCE_SECONDS):
             self.again += number > 0
             module, static = await asyncio.gather(*(self.one(side, lane, made, token, quiet) for side in sites.NETWORKS))
-            if os.environ.get("SHOW") and made.expected and made.expected[0] is None:
-                print("OUTCOME", made.kind, corpus.outcome(made, module))
             if (module == static or self.is_documented(made, module, static)) and (made.expected is None or corpus.meets(made, module)):
                 return
         if module == static:

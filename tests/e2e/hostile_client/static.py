@@ -87,7 +87,7 @@ def location(mode, miss):
         proxy_pass $static_scheme://$static_target;"""
 
 
-# A tool's name is UTF-8 without control characters, of at most 255 bytes.
+# A tool's name is UTF-8 without control characters, of at most 255 bytes; in a host name, a label.
 NAME = (r"(?:[\x20-.0-\x7e]|\xc2[\xa0-\xbf]|[\xc3-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
         r"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})")
 TOOLS = f"""
@@ -97,7 +97,7 @@ map $uri $static_path_tool {{
 }}
 map $host $static_subdomain_tool {{
     default "";
-    "~^(?!\\*)(?=[^.]{{1,255}}\\.)(?<static_label>(?:(?!\\.){NAME})+)\\.toolforge\\.org$" $static_label;
+    "~^(?<static_label>(?!-)[a-z0-9_-]{{1,63}}(?<!-))\\.toolforge\\.org$" $static_label;
 }}
 """
 
