@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import sites
 
-HONEST = re.compile(rb"\r\nX-Honest: (\S+)\r\n")
-TOKEN = re.compile(rb"\r\nX-Token: ([\w.-]+)\r\n")
+HONEST = re.compile(rb"(?i)\r\nX-Honest: (\S+)\r\n")
+TOKEN = re.compile(rb"(?i)\r\nX-Token: ([\w.-]+)\r\n")
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.[01]\r\n")
 MAX_HEAD = 4 << 20
 

@@ -12,7 +12,7 @@ HOST = b"tools.example.org"
 
 
 def cases(lane):
-    """Name, bytes, expected requests by backend, expected statuses. @A, @B are paths of tools, @S is a request to @B."""
+    """Name, bytes, expected requests by backend, and statuses. @A, @B are paths of tools, @S is a request to @B."""
     end = b"\r\n\r\n"
     proper = b" HTTP/1.1\r\nHost: " + HOST + b"\r\nUser-Agent: t\r\nX-Token: corpus"
     path_a, path_b = f"/alpha-{lane}".encode(), f"/beta-{lane}".encode()
@@ -118,10 +118,10 @@ def http2_cases(lane):
         return PREFACE + frame(SETTINGS) + data + (b"" if body is None else frame(DATA, END_STREAM, 1, body))
 
     none, once = {}, {"alpha": 1}
-    # The backend gets a request whose body never comes, and its connection is closed.
-    yield "H2.CL 0", ask((b"content-length", b"0"), body=smuggled), once, [400]
-    yield "H2.CL short", ask((b"content-length", b"5"), body=smuggled), once, [400]
-    yield "H2.CL long", ask((b"content-length", b"%d" % (len(smuggled) + 9)), body=smuggled), once, [400]
+    # The backend may get a request whose body never comes, and its connection is closed.
+    yield "H2.CL 0", ask((b"content-length", b"0"), body=smuggled), None, [400]
+    yield "H2.CL short", ask((b"content-length", b"5"), body=smuggled), None, [400]
+    yield "H2.CL long", ask((b"content-length", b"%d" % (len(smuggled) + 9)), body=smuggled), None, [400]
     yield "H2.CL bad", ask((b"content-length", b"5,5"), body=b"hello"), none, [400]
     yield "H2.CL twice", ask((b"content-length", b"5"), (b"content-length", b"5"), body=b"hello"), none, [400]
     yield "H2.TE", ask((b"transfer-encoding", b"chunked"), body=b"0\r\n\r\n" + smuggled), once, [200]
@@ -174,7 +174,8 @@ async def check(run):
     count = 0
     for protocol, some in (("http/1.1", cases(lane)), ("h2", http2_cases(lane))):
         for name, data, requests, statuses in some:
-            made = Input([data], f"corpus: {name}", protocol, expected=(requests, statuses))
+            made = Input([data], f"corpus: {name}", protocol, loose=requests is None,
+                         expected=(requests or {}, statuses))
             await run.both(lane, made, b"corpus")
             count += 1
     count += await check_redirects(run, lane)
@@ -192,7 +193,10 @@ async def check_redirects(run, lane):
             if not target.startswith(b"/") or re.search(rb"[\0-\x20\x7f]", target):
                 continue
             data = b"GET " + target + b" HTTP/1.1\r\nHost: " + host.encode() + b"\r\nUser-Agent: t\r\n\r\n"
-            result = await run.one("module", lane, Input([data], "corpus: redirect"), b"corpus", 0.1)
+            for quiet in (0.05, 1, 5):
+                result = await run.one("module", lane, Input([data], "corpus: redirect"), b"corpus", quiet)
+                if result["client"]["data"]:
+                    break
             head = result["client"]["data"].split(b"\r\n\r\n")[0]
             count += 1
             route = sites.route(host.encode(), target) if owner else True

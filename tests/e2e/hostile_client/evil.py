@@ -1,7 +1,8 @@
 """A tool that is a hostile backend: responses that try to become another tool's, or to steer the proxy."""
 
 from backends import Plan
-from exchange import host_of
+from exchange import DATA, HEADERS, PREFACE, SETTINGS, frame, host_of
+from http2 import END_HEADERS, END_STREAM, literal
 from inputs import Input
 
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Tool: forged\r\n\r\nforged"
@@ -63,14 +64,34 @@ def plans(random):
 def generate(random, lane, token):
     """A request to `evil`, then on the same connection requests to others, which have to get their own answers or none."""
     plan = random.choice(plans(random))
-    host, prefix = host_of(random.choice(["path", "subdomain"]), "evil", lane)
     method, body = random.choice([(b"GET", b""), (b"GET", b""), (b"HEAD", b""), (b"POST", b"hello")])
-    lines = [b"%s %s/ HTTP/1.1" % (method, prefix.encode()), b"Host: " + host.encode(), b"User-Agent: t", b"X-Token: " + token]
-    if body:
-        lines.append(b"Content-Length: %d" % len(body))
-    data = b"\r\n".join(lines) + b"\r\n\r\n" + body
-    for tool in ("twin", "alpha"):
+    asked = [(method, "evil", b"/", body), (b"GET", "twin", b"/after", b""), (b"GET", "alpha", b"/after", b"")]
+    make = {"http/1.1": http1_requests, "h2": http2_requests}
+    protocol = random.choices(list(make), [7, 3])[0]
+    data = make[protocol](random, lane, token, asked)
+    # A request body against an early response is a race.
+    return Input([data], f"hostile backend: {plan.name}, {protocol}", protocol, plan=plan, loose=plan.before_body,
+                 methods=tuple(one[0] for one in asked))
+
+
+def http1_requests(random, lane, token, asked):
+    data = b""
+    for method, tool, path, body in asked:
         host, prefix = host_of(random.choice(["path", "subdomain"]), tool, lane)
-        data += b"GET %s/after HTTP/1.1\r\nHost: %s\r\nUser-Agent: t\r\nX-Token: %s\r\n\r\n" % (prefix.encode(), host.encode(), token)
-    # Whether nginx reads all of a response before the backend closes is a race, and so is a request body against an early response.
-    return Input([data], f"hostile backend: {plan.name}", plan=plan, loose=plan.before_body)
+        lines = [b"%s %s%s HTTP/1.1" % (method, prefix.encode(), path), b"Host: " + host.encode(), b"User-Agent: t", b"X-Token: " + token]
+        if body:
+            lines.append(b"Content-Length: %d" % len(body))
+        data += b"\r\n".join(lines) + b"\r\n\r\n" + body
+    return data
+
+
+def http2_requests(random, lane, token, asked):
+    data = PREFACE + frame(SETTINGS)
+    for number, (method, tool, path, body) in enumerate(asked):
+        host, prefix = host_of(random.choice(["path", "subdomain"]), tool, lane)
+        fields = [(b":method", method), (b":scheme", b"https"), (b":authority", host.encode()), (b":path", prefix.encode() + path),
+                  (b"user-agent", b"t"), (b"x-token", token)]
+        data += frame(HEADERS, END_HEADERS | (0 if body else END_STREAM), 2 * number + 1, literal(fields))
+        if body:
+            data += frame(DATA, END_STREAM, 2 * number + 1, body)
+    return data

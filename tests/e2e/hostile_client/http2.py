@@ -205,3 +205,14 @@ def generate(random, lane, token):
         pieces = [data[:at], 0.003, data[at:]]
         kinds.append("slow")
     return Input(pieces, "HTTP/2 " + ", ".join(kinds), "h2", loose=loose, reset=frozenset(reset))
+
+
+def many_open(lanes):
+    """Uploads that do not end: memory in the proxy, and no descriptors apart from those to backends."""
+    out = PREFACE + frame(SETTINGS)
+    for number in range(100):
+        tool = ["alpha", "beta", "gamma", "twin"][number % 4]
+        path = f"/{tool}-{lanes[number // 4 % len(lanes)]}/".encode()
+        fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"tools.example.org"), (b":path", path), (b"user-agent", b"t"), (b"x", b"v" * 4000)]
+        out += frame(HEADERS, END_HEADERS, 2 * number + 1, literal(fields)) + frame(DATA, 0, 2 * number + 1, b"x" * 100)
+    return out

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import sys
 import time
 
@@ -20,12 +21,16 @@ import http1
 import http2
 import sites
 from backends import Backends
-from exchange import ask_honestly, connect, hang_up, hear, host_of, plain, send, serials_in, transcript
+from exchange import (answers_in, ask_honestly, ask_honestly_h2, connect, hang_up, hear, host_of, plain, send, serials_in,
+                      transcript)
 from watch import Proxy
 
 # How long a proxy has to be silent to be waiting for more. Another answer is asked for again, more patiently, before it counts.
-PATIENCE_SECONDS = [0.03, 0.03, 0.2, 1.0, 2.0]
+PATIENCE_SECONDS = [0.03, 0.03, 0.2, 1, 5]
 MAX_FINDINGS = int(os.environ.get('MAX_FINDINGS') or 8)
+# The generators, and how often each is taken.
+MAKERS = {http1: 6, http2: 4, evil: 2}
+MIN_INPUTS = 10
 
 # What differs by design, apart from redirects, which corpus.py checks. Each has its reason, and applies to nothing else.
 DOCUMENTED = {
@@ -36,7 +41,7 @@ DOCUMENTED = {
 class Run:
     def __init__(self):
         environment = os.environ.get
-        self.seconds = float(environment("SECONDS_EACH") or 60)
+        self.seconds = float(environment("DURATION") or 45)
         self.seed = environment("SEED") or str(random.SystemRandom().randrange(1 << 32))
         self.broken = environment("BREAK") or ""
         self.only = environment("INPUT") or ""
@@ -80,6 +85,8 @@ class Run:
         if is_h2 or made.loose:
             seen.sort()
         hang_up(client)
+        if side == "module":
+            self.answers.update(re.findall(rb"(?:\A|[^ ])HTTP/1\.1 (\d{3})", data) or [b"HTTP/2" if is_h2 else b"none"])
         serials, echoes = serials_in(data, is_h2)
         for serial in serials:
             if serial not in place.serials[side]:
@@ -89,8 +96,27 @@ class Run:
                 self.find(f"{side}, lane {lane}: the client {token!r} got the answer to {echo!r}; input {made.pieces!r}")
         if made.plan is None and b"forged" in data:
             self.find(f"{side}, lane {lane}: a forged answer reached another client; input {made.pieces!r}")
+        if made.methods and side == "module":
+            self.check_others(lane, made, data, closed)
         answer = transcript(data, closed, made.reset) if is_h2 else {"data": plain(data), "closed": closed}
-        return {"client": answer, "backends": [] if made.loose else seen}
+        # When the connection fails, so may requests that were not passed on yet.
+        loose = made.loose or (is_h2 and bool(answer["connection"]))
+        return {"client": answer, "backends": [] if loose else seen}
+
+    def check_others(self, lane, made, data, closed):
+        """After a hostile answer, the connection's next requests have their own tools' answers, or the connection has ended."""
+        wanted = [(200, f"twin-{lane}"), (200, f"alpha-{lane}")]
+        if made.protocol == "h2":
+            streams = transcript(data, closed, ())["streams"]
+            heads = [next((dict(event[1]) for event in streams.get(stream, []) if event[0] == "headers"), None) for stream in (3, 5)]
+            # An answer may still be on its way when the proxy is taken for quiet.
+            answers = [(int(head[b":status"]), head.get(b"x-tool", b"").decode()) for head in heads if head]
+            wrong = [answer for answer, want in zip(answers, [want for head, want in zip(heads, wanted) if head]) if answer != want]
+        else:
+            answers = answers_in(data, made.methods)
+            wrong = [answer for answer, want in zip(answers[1:], wanted) if answer != want]
+        if wrong:
+            self.find(f"module, lane {lane}: after {made.plan!r} others were answered {wrong!r}: {shorten(data)}")
 
     async def both(self, lane, made, token):
         """Sends an input to both proxies until they agree, or differ when asked patiently."""
@@ -109,8 +135,12 @@ class Run:
 
     def is_documented(self, made, module, static):
         if made.plan and made.plan.refused and module["backends"] and module["backends"][0] == (static["backends"] or [None])[0]:
-            first = module["client"]["data"] if "data" in module["client"] else b""
-            if first.startswith(b"HTTP/1.1 502 "):
+            client = module["client"]
+            if made.protocol == "h2":
+                refused = dict(client["streams"].get(1, [("", ())])[0][1]).get(b":status") == b"502"
+            else:
+                refused = client["data"].startswith(b"HTTP/1.1 502 ")
+            if refused:
                 self.documented["not final"] += 1
                 return True
         return False
@@ -127,7 +157,7 @@ class Run:
             token = f"{lane}.{number}".encode()
             # Each input has its own generator, so that one can be repeated alone.
             dice = random.Random(f"{self.seed}/{lane}/{number}")
-            make = dice.choices([http1, http2, evil], [6, 4, 1])[0]
+            make = dice.choices(list(MAKERS), list(MAKERS.values()))[0]
             made = make.generate(dice, lane, token)
             self.counts[make.__name__] += 1
             await self.both(lane, made, token)
@@ -143,11 +173,12 @@ class Run:
             lane = dice.choice(self.lanes)
             tool = dice.choice(["site", "wild"] if mode == "domain" else ["alpha", "beta", "gamma", "twin", "delta"])
             host, prefix = host_of(mode, tool, lane)
-            client = await connect(side, host, "http/1.1")
+            protocol, ask = dice.choice([("http/1.1", ask_honestly), ("http/1.1", ask_honestly), ("h2", ask_honestly_h2)])
+            client = await connect(side, host, protocol)
             for _ in range(dice.choice([1, 3, 10])):
                 token = f"{side}.{number}.{self.honest}".encode()
                 path = f"{prefix}/honest/{token.decode()}".encode()
-                answer = await ask_honestly(client, host.encode(), path, token)
+                answer = await ask(client, host.encode(), path, token)
                 self.honest += 1
                 if answer is None:
                     self.find(f"{side}: an honest connection was closed; {host}{path!r}")
@@ -175,11 +206,13 @@ class Run:
             if half and self.broken == "kill":
                 os.kill(self.proxies[0].workers[0], 11)
                 self.broken = ""
-            if half and self.broken in ("leak", "memory"):
+            if half and self.broken == "leak":
                 self.leaks = [await connect("module", sites.PATH_HOST, "http/1.1") for _ in range(100)]
+                self.broken = ""
+            if half and self.broken == "memory":
+                self.leaks = [await connect("module", sites.PATH_HOST, "h2") for _ in range(6)]
                 for client in self.leaks:
-                    if self.broken == "memory":
-                        await send(client, [b"GET /x HTTP/1.1\r\n" + b"X: %s\r\n" % (b"v" * 8000) * 3])
+                    await send(client, [http2.many_open(self.lanes)])
                 self.broken = ""
 
     async def rest(self):
@@ -233,6 +266,9 @@ class Run:
             print(f"hostile: {proxy.side}: {proxy.report()}; {proxy.log_lines} lines in the log")
         print(f"hostile: {sum(self.counts.values())} inputs to each proxy ({dict(self.counts)}), {self.again} asked again, {self.honest} honest requests, "
               f"{self.backends.requests} requests at the backends on {self.backends.connections} connections; documented differences: {dict(self.documented)}")
+        print(f"hostile: answers: {', '.join(f'{status.decode()}: {count}' for status, count in self.answers.most_common(25))}")
+        if not self.only and (min(self.counts[make.__name__] for make in MAKERS) < MIN_INPUTS or self.honest < MIN_INPUTS):
+            self.find(f"fewer than {MIN_INPUTS} inputs of a kind")
         if self.findings:
             print(f"hostile: FAILED with {len(self.findings)} findings, SEED={self.seed}")
             sys.exit(1)

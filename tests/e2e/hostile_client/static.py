@@ -87,13 +87,11 @@ def location(mode, miss):
         proxy_pass $static_scheme://$static_target;"""
 
 
-# A tool's name is UTF-8 without control characters, of at most 255 bytes; in a host name, a label.
-NAME = (r"(?:[\x20-.0-\x7e]|\xc2[\xa0-\xbf]|[\xc3-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
-        r"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})")
+# The first segment, unless it has control characters; in a host name, the label.
 TOOLS = f"""
 map $uri $static_path_tool {{
     default "";
-    "~(?s)^/(?=[^/]{{1,255}}(?:/|\\z))(?<static_first>{NAME}+)(?:/|\\z)" $static_first;
+    "~(?s)^/(?<static_first>[^/\\x00-\\x1f\\x7f]+)(?:/|\\z)" $static_first;
 }}
 map $host $static_subdomain_tool {{
     default "";
