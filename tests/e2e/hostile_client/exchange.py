@@ -13,6 +13,7 @@ import sites
 
 PORTS = {"module": 443, "static": 1443}
 PLAIN_PORTS = {"module": 80, "static": 1080}
+ADMIN_PORTS = {"8081": 8081, "8082": 8082}
 
 
 def context(protocol):
@@ -55,10 +56,10 @@ class Client(asyncio.Protocol):
 
 
 async def connect(side, name, protocol):
-    """A TLS connection, or a plain one to port 80 if `protocol` is None."""
+    """A TLS connection, or a plain one: to port 80 if `protocol` is None, or to a port of the admin pages."""
     loop = asyncio.get_running_loop()
-    if protocol is None:
-        _, client = await loop.create_connection(Client, "127.0.0.1", PLAIN_PORTS[side])
+    if protocol is None or protocol in ADMIN_PORTS:
+        _, client = await loop.create_connection(Client, "127.0.0.1", ADMIN_PORTS.get(protocol, PLAIN_PORTS[side]))
     else:
         _, client = await loop.create_connection(Client, "127.0.0.1", PORTS[side], ssl=CONTEXTS[protocol], server_hostname=name)
     return client

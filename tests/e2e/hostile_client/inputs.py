@@ -16,6 +16,8 @@ class Input:
     methods: tuple = ()         # of the requests of such an input, the first to `evil`, the others to `twin` and `alpha`
     loose: bool = False         # whether a request reaches a backend is a race, as after RST_STREAM
     reset: frozenset = frozenset()  # streams whose answers may or may not come, for the same reason
+    judge: object = None        # for answers of the module's own pages: says what is wrong
+    asked: object = None        # what such an input is about
     expected: object = None     # the corpus': requests by backend, and statuses
 
 

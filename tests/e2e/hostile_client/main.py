@@ -15,13 +15,14 @@ import re
 import sys
 import time
 
+import admin
 import corpus
 import evil
 import http1
 import http2
 import sites
 from backends import Backends
-from exchange import (answers_in, ask_honestly, ask_honestly_h2, connect, hang_up, hear, host_of, plain, send, serials_in,
+from exchange import (ADMIN_PORTS, answers_in, ask_honestly, ask_honestly_h2, connect, hang_up, hear, host_of, plain, send, serials_in,
                       transcript)
 from watch import Proxy
 
@@ -29,7 +30,7 @@ from watch import Proxy
 PATIENCE_SECONDS = [0.03, 0.03, 0.2, 1, 5]
 MAX_FINDINGS = int(os.environ.get('MAX_FINDINGS') or 8)
 # The generators, and how often each is taken.
-MAKERS = {http1: 6, http2: 4, evil: 2}
+MAKERS = {http1: 12, http2: 8, evil: 3, admin: 3}
 MIN_INPUTS = 10
 
 # What differs by design, apart from redirects, which corpus.py checks. Each has its reason, and applies to nothing else.
@@ -113,13 +114,15 @@ class Run:
             answers = [(int(head[b":status"]), head.get(b"x-tool", b"").decode()) for head in heads if head]
             wrong = [answer for answer, want in zip(answers, [want for head, want in zip(heads, wanted) if head]) if answer != want]
         else:
-            answers = answers_in(data, made.methods)
-            wrong = [answer for answer, want in zip(answers[1:], wanted) if answer != want]
+            first, *answers = answers_in(data, made.methods) or [None]
+            wrong = [first] * isinstance(first, str) + [answer for answer, want in zip(answers, wanted) if answer != want]
         if wrong:
             self.find(f"module, lane {lane}: after {made.plan!r} others were answered {wrong!r}: {shorten(data)}")
 
     async def both(self, lane, made, token):
         """Sends an input to both proxies until they agree, or differ when asked patiently."""
+        if made.judge or made.protocol in ADMIN_PORTS:
+            return await self.admin(lane, made, token)
         module = static = None
         for number, quiet in enumerate(PATIENCE_SECONDS):
             self.again += number > 0
@@ -132,6 +135,17 @@ class Run:
         self.find(f"SEED={self.seed} INPUT={lane}/{token.decode().split('.')[-1]} a difference, {made.kind}"
                   f"{'; plan ' + repr(made.plan) if made.plan else ''}\n  input  {shorten(made.pieces)}\n"
                   f"  module {around(module, static)}\n  static {around(static, module)}")
+
+    async def admin(self, lane, made, token):
+        """Sends an input to the module's own pages."""
+        for quiet in PATIENCE_SECONDS:
+            answer = await self.one("module", lane, made, token, quiet)
+            wrong = made.judge and made.judge(made, answer["client"]["data"])
+            if not wrong:
+                self.counts["explanation"] += wrong == ""
+                return
+        self.find(f"SEED={self.seed} INPUT={lane}/{token.decode().split('.')[-1]} {made.kind}: {wrong}\n  input  {shorten(made.pieces)}\n"
+                  f"  answer {shorten(answer['client']['data'])}")
 
     def is_documented(self, made, module, static):
         if made.plan and made.plan.refused and module["backends"] and module["backends"][0] == (static["backends"] or [None])[0]:
@@ -264,10 +278,10 @@ class Run:
                 for wrong in proxy.growth():
                     self.find(wrong)
             print(f"hostile: {proxy.side}: {proxy.report()}; {proxy.log_lines} lines in the log")
-        print(f"hostile: {sum(self.counts.values())} inputs to each proxy ({dict(self.counts)}), {self.again} asked again, {self.honest} honest requests, "
+        print(f"hostile: {sum(self.numbers.values())} inputs ({dict(self.counts)}), {self.again} asked again, {self.honest} honest requests, "
               f"{self.backends.requests} requests at the backends on {self.backends.connections} connections; documented differences: {dict(self.documented)}")
         print(f"hostile: answers: {', '.join(f'{status.decode()}: {count}' for status, count in self.answers.most_common(25))}")
-        if not self.only and (min(self.counts[make.__name__] for make in MAKERS) < MIN_INPUTS or self.honest < MIN_INPUTS):
+        if not self.only and (min(self.counts[kind] for kind in ("http1", "http2", "evil", "admin", "explanation")) < MIN_INPUTS or self.honest < MIN_INPUTS):
             self.find(f"fewer than {MIN_INPUTS} inputs of a kind")
         if self.findings:
             print(f"hostile: FAILED with {len(self.findings)} findings, SEED={self.seed}")
