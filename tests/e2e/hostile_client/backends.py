@@ -34,6 +34,8 @@ class Plan:
     # The module answers 502 where nginx passes on what is no final HTTP response, docs/directives.md.
     refused: bool = False
     before_body: bool = False
+    # The client asks for WebSocket, and what it sends afterwards is the tool's.
+    upgrade: bool = False
 
 
 class Lane:
@@ -72,7 +74,8 @@ class Backends:
                     def connected(reader, writer, lane=lane, side=side, names=names):
                         return self.connection(lane, side, names, reader, writer)
                     self.servers.append(await asyncio.start_server(
-                        connected, address, sites.port_of(lane), ssl=self.tls if names & sites.TLS else None, limit=MAX_HEAD, backlog=512))
+                        connected, address, sites.port_of(lane), ssl=self.tls if names & sites.TLS else None, limit=MAX_HEAD,
+                        backlog=512))
 
     @staticmethod
     def remember_name(connection, name, _context):
@@ -102,7 +105,8 @@ class Backends:
                 owner = who
                 secured = writer.get_extra_info("ssl_object")
                 # nginx's own `keepalive` does not look at the name; the module's does.
-                if secured and side == "module" and getattr(secured, "asked_name", None) not in (None, header(head, b"Host").decode("latin-1")):
+                if secured and side == "module" and getattr(secured, "asked_name", None) not in (None,
+                                                            header(head, b"Host").decode("latin-1")):
                     self.complain(f"{where}: a TLS connection to {secured.asked_name} carries a request of another host: {head[:200]!r}")
                 seen = Seen(name, head)
                 honest = HONEST.search(head)
@@ -118,12 +122,23 @@ class Backends:
                 elif not plan.before_body:
                     await self.act(plan, writer)
                 await writer.drain()
+                if plan and plan.upgrade:
+                    await self.tunnel(seen, reader)
                 if plan and plan.close:
                     return
         except (ConnectionError, ssl.SSLError, asyncio.LimitOverrunError):
             return
         finally:
             writer.close()
+
+    @staticmethod
+    async def tunnel(seen, reader):
+        """Takes what comes until the connection ends, or until nothing more comes."""
+        try:
+            while data := await asyncio.wait_for(reader.read(65536), 0.5):
+                seen.body += data
+        except asyncio.TimeoutError:
+            pass
 
     @staticmethod
     async def act(plan, writer):

@@ -17,12 +17,19 @@ def with_headers(*lines, body=b"evil", status=b"200 OK", length=None):
 def plans(random):
     """All kinds, one of which is taken at random."""
     interim = b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n"
-    accel = random.choice([b"X-Accel-Redirect: /beta/", b"X-Accel-Redirect: /.well-known/urlproxy/error/page.html", b"X-Accel-Redirect: @urlproxy_default_file", b"X-Accel-Expires: 99", b"X-Accel-Limit-Rate: 1",
-                           b"X-Accel-Charset: utf-7", b"X-Accel-Buffering: no", b"X-Accel-Mapping: /=/etc/", b"X-Sendfile: /etc/passwd"])
-    lines = random.choice([b"X: a\rb", b"X: a\r\n folded", b"X : y", b": y", b"X", b"X: \0", b"\0: x", b" X: y", b"X: " + b"v" * 70000, b"Content-Length: 4\r\nContent-Length: 5", b"Transfer-Encoding: chunked",
-                           b"Transfer-Encoding: identity", b"Transfer-Encoding: xchunked", b"Connection: close", b"Connection: upgrade\r\nUpgrade: h2c", b"Location: /beta/\r\nX: y", b"Set-Cookie: a=b\r\nSet-Cookie: c=d",
-                           b"Strict-Transport-Security: max-age=0", b"Clear-Site-Data: *", b"Alt-Svc: h2=\"evil:443\"", b"Date: x", b"Server: x", b"Content-Encoding: gzip", b"Trailer: X", b"Link: </x>; rel=preload",
-                           b"Refresh: 0;url=http://tools.example.org/", b"Content-Type: text/html; charset=\"", b"ETag: x", b"Last-Modified: x", b"X-Tool: forged"])
+    accel = random.choice([b"X-Accel-Redirect: /beta/", b"X-Accel-Redirect: /.well-known/urlproxy/error/page.html",
+                           b"X-Accel-Redirect: @urlproxy_default_file", b"X-Accel-Expires: 99", b"X-Accel-Limit-Rate: 1",
+                           b"X-Accel-Charset: utf-7", b"X-Accel-Buffering: no", b"X-Accel-Mapping: /=/etc/",
+                           b"X-Sendfile: /etc/passwd"])
+    lines = random.choice([b"X: a\rb", b"X: a\r\n folded", b"X : y", b": y", b"X", b"X: \0", b"\0: x", b" X: y",
+                           b"X: " + b"v" * 70000, b"Content-Length: 4\r\nContent-Length: 5", b"Transfer-Encoding: chunked",
+                           b"Transfer-Encoding: identity", b"Transfer-Encoding: xchunked", b"Connection: close",
+                           b"Connection: upgrade\r\nUpgrade: h2c", b"Location: /beta/\r\nX: y",
+                           b"Set-Cookie: a=b\r\nSet-Cookie: c=d",
+                           b"Strict-Transport-Security: max-age=0", b"Clear-Site-Data: *", b"Alt-Svc: h2=\"evil:443\"", b"Date: x",
+                           b"Server: x", b"Content-Encoding: gzip", b"Trailer: X", b"Link: </x>; rel=preload",
+                           b"Refresh: 0;url=http://tools.example.org/", b"Content-Type: text/html; charset=\"", b"ETag: x",
+                           b"Last-Modified: x", b"X-Tool: forged"])
     size = random.choice([b"4", b"004", b"4;x=y", b"5", b"3", b"-4", b"0x4", b"FFFFFFFFFFFFFFFFF", b"g", b"", b"7fffffffffffffff"])
     chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nevil\r\n"
     return [
@@ -55,8 +62,12 @@ def plans(random):
         Plan("a flood of interim responses", [interim * 2000 + OK], refused=True, close=True),
         Plan("100 Continue", [b"HTTP/1.1 100 Continue\r\n\r\n" + OK], refused=True),
         Plan("101, not asked", [b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n" + FORGED], refused=True, close=True),
+        Plan("101, asked", [b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\ntunnel" + FORGED], upgrade=True, close=True),
         Plan("a status below 200", [with_headers(status=random.choice([b"000 X", b"099 X", b"199 X", b"102 X"]), body=FORGED)], refused=True, close=True),
-        Plan("no status line", [random.choice([b"evil" + FORGED, b"\r\n" + OK, b"\n" + OK, b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 20\r\n\r\n", b"HTTP/1.1 2x0 OK\r\n\r\nx", b"HTTP/1.1 200OK\r\n\r\nx", b"\0" + OK, b"ICY 200 OK\r\n\r\n", b"SSH-2.0-x\r\n",
+        Plan("no status line",
+             [random.choice([b"evil" + FORGED, b"\r\n" + OK, b"\n" + OK, b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 20\r\n\r\n",
+                             b"HTTP/1.1 2x0 OK\r\n\r\nx", b"HTTP/1.1 200OK\r\n\r\nx", b"\0" + OK, b"ICY 200 OK\r\n\r\n",
+                             b"SSH-2.0-x\r\n",
                                                 b"HTTP/1.1 200\tOK\r\n\r\n", b"HTTP/1.1  200 OK\r\n\r\nx", b"\x16\x03\x01\x00\x02\x02\x28", b"\0\0\x12\4\0\0\0\0\0"])], refused=True, close=True),
     ]
 
@@ -66,6 +77,12 @@ def generate(random, lane, token):
     plan = random.choice(plans(random))
     method, body = random.choice([(b"GET", b""), (b"GET", b""), (b"HEAD", b""), (b"POST", b"hello")])
     asked = [(method, "evil", b"/", body), (b"GET", "twin", b"/after", b""), (b"GET", "alpha", b"/after", b"")]
+    if plan.upgrade:
+        # In a tunnel, the requests to others are bytes for `evil`.
+        data = http1_requests(random, lane, token, [(b"GET", "evil", b"/", b"")])
+        data = data.replace(b"\r\n\r\n", b"\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n") + http1_requests(random, lane,
+                            token, asked[1:])
+        return Input([data], f"hostile backend: {plan.name}", plan=plan)
     make = {"http/1.1": http1_requests, "h2": http2_requests}
     protocol = random.choices(list(make), [7, 3])[0]
     data = make[protocol](random, lane, token, asked)
@@ -78,7 +95,8 @@ def http1_requests(random, lane, token, asked):
     data = b""
     for method, tool, path, body in asked:
         host, prefix = host_of(random.choice(["path", "subdomain"]), tool, lane)
-        lines = [b"%s %s%s HTTP/1.1" % (method, prefix.encode(), path), b"Host: " + host.encode(), b"User-Agent: t", b"X-Token: " + token]
+        lines = [b"%s %s%s HTTP/1.1" % (method, prefix.encode(), path), b"Host: " + host.encode(), b"User-Agent: t",
+                 b"X-Token: " + token]
         if body:
             lines.append(b"Content-Length: %d" % len(body))
         data += b"\r\n".join(lines) + b"\r\n\r\n" + body

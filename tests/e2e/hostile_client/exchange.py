@@ -203,8 +203,10 @@ async def ask_honestly_h2(client, host, path, token):
         client.h2.initiate_connection()
         client.read = 0
     stream = client.h2.get_next_available_stream_id()
-    client.h2.send_headers(stream, [(":method", "GET"), (":scheme", "https"), (":authority", host.decode()), (":path", path.decode()),
-                                    ("user-agent", "honest"), ("x-honest", token.decode()), ("x-token", token.decode())], end_stream=True)
+    client.h2.send_headers(stream,
+                           [(":method", "GET"), (":scheme", "https"), (":authority", host.decode()), (":path", path.decode()),
+                                    ("user-agent", "honest"), ("x-honest", token.decode()), ("x-token", token.decode())],
+                                    end_stream=True)
     client.transport.write(client.h2.data_to_send())
     head, body = b"", b""
     deadline = asyncio.get_running_loop().time() + 60

@@ -2,7 +2,8 @@
 
 import hpack
 
-from exchange import (CONTINUATION, DATA, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+from exchange import (CONTINUATION, DATA, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS,
+                      WINDOW_UPDATE,
                       frame)
 from inputs import Input, choose_tool, confuse, mutate, odd_host
 
@@ -36,13 +37,20 @@ def encode(random, fields):
 
 
 ODD_FIELDS = [
-    (b"Upper", b"x"), (b"", b"x"), (b"x", b""), (b":unknown", b"x"), (b":status", b"200"), (b":protocol", b"websocket"), (b"connection", b"close"), (b"connection", b"upgrade"), (b"keep-alive", b"x"),
-    (b"proxy-connection", b"x"), (b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"identity"), (b"upgrade", b"websocket"), (b"upgrade", b"h2c"), (b"te", b"trailers"), (b"te", b"chunked"),
-    (b"host", b"other.example.org"), (b"host", b""), (b"http2-settings", b"x"), (b"content-length", b"5"), (b"content-length", b"0"), (b"content-length", b"-1"), (b"content-length", b"x"),
-    (b"content-length", b"5, 5"), (b"expect", b"100-continue"), (b"x", b"a\r\nx-injected: y"), (b"x", b"a\nb"), (b"x", b"a\rb"), (b"x", b"\0"), (b"x\r\ny", b"z"), (b"x: y", b"z"), (b"x y", b"z"), (b"x\0", b"z"),
-    (b"x_y", b"z"), (b"x", b" lead"), (b"x", b"trail "), (b"x", b"\x80\xff"), (b"\x80", b"x"), (b"x", b"v" * 9000), (b"n" * 9000, b"v"), (b"cookie", b"a=b"), (b"cookie", b"\r\n"), (b"cookie", b""),
-    (b"x-forwarded-for", b"1.2.3.4"), (b"x-original-url", b"/x"), (b"proxy", b"x"), (b"user-agent", b"second"), (b"accept-encoding", b"gzip"), (b"range", b"bytes=0-1"), (b"priority", b"u=9"), (b":", b"x"),
-    (b"transfer-encoding\r\n", b"chunked"), (b"transfer-encoding", b"chunked\r\nx: y"), (b"trailer", b"x"), (b"accept", b"application/json"), (b"x-accel-redirect", b"/x"),
+    (b"Upper", b"x"), (b"", b"x"), (b"x", b""), (b":unknown", b"x"), (b":status", b"200"), (b":protocol", b"websocket"),
+    (b"connection", b"close"), (b"connection", b"upgrade"), (b"keep-alive", b"x"),
+    (b"proxy-connection", b"x"), (b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"identity"),
+    (b"upgrade", b"websocket"), (b"upgrade", b"h2c"), (b"te", b"trailers"), (b"te", b"chunked"),
+    (b"host", b"other.example.org"), (b"host", b""), (b"http2-settings", b"x"), (b"content-length", b"5"),
+    (b"content-length", b"0"), (b"content-length", b"-1"), (b"content-length", b"x"),
+    (b"content-length", b"5, 5"), (b"expect", b"100-continue"), (b"x", b"a\r\nx-injected: y"), (b"x", b"a\nb"), (b"x", b"a\rb"),
+    (b"x", b"\0"), (b"x\r\ny", b"z"), (b"x: y", b"z"), (b"x y", b"z"), (b"x\0", b"z"),
+    (b"x_y", b"z"), (b"x", b" lead"), (b"x", b"trail "), (b"x", b"\x80\xff"), (b"\x80", b"x"), (b"x", b"v" * 9000),
+    (b"n" * 9000, b"v"), (b"cookie", b"a=b"), (b"cookie", b"\r\n"), (b"cookie", b""),
+    (b"x-forwarded-for", b"1.2.3.4"), (b"x-original-url", b"/x"), (b"proxy", b"x"), (b"user-agent", b"second"),
+    (b"accept-encoding", b"gzip"), (b"range", b"bytes=0-1"), (b"priority", b"u=9"), (b":", b"x"),
+    (b"transfer-encoding\r\n", b"chunked"), (b"transfer-encoding", b"chunked\r\nx: y"), (b"trailer", b"x"),
+    (b"accept", b"application/json"), (b"x-accel-redirect", b"/x"),
 ]
 
 
@@ -55,9 +63,12 @@ def fields_of(random, lane, token, odd):
     rest = [[b"user-agent", b"t"], [b"x-token", token]]
     body = None
     if method == b"POST" or "body" in odd:
-        body = random.choice([b"", b"hello", b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n", b"0\r\n\r\nGET /x HTTP/1.1\r\n\r\n", b"b" * 9000])
+        body = random.choice([b"", b"hello", b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n", b"0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
+                              b"b" * 9000])
         if "body" in odd:
-            rest.append([b"content-length", random.choice([b"0", b"1", b"5", b"4", b"6", b"10000", b"99999999999999999999", b"-1", b"+5", b" 5", b"5 ", b"0x5", b"5,5", b"", b"\xd9\xa5"])])
+            rest.append([b"content-length",
+                         random.choice([b"0", b"1", b"5", b"4", b"6", b"10000", b"99999999999999999999", b"-1", b"+5", b" 5", b"5 ",
+                                        b"0x5", b"5,5", b"", b"\xd9\xa5"])])
             if random.random() < 0.2:
                 rest.append([b"content-length", b"5"])
             if random.random() < 0.3:
@@ -77,22 +88,27 @@ def fields_of(random, lane, token, odd):
         elif action == 1:
             pseudo.insert(random.randrange(5), list(random.choice(pseudo)))
         elif action == 2:
-            random.choice(pseudo)[1] = random.choice([b"", b"/", b"*", b"x", b" ", b"\0", b"x y", b"/\r\n", b"/ HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1", b"http", b"ftp", b"h\x80"])
+            random.choice(pseudo)[1] = random.choice([b"", b"/", b"*", b"x", b" ", b"\0", b"x y", b"/\r\n",
+                                                      b"/ HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1", b"http", b"ftp",
+                                                      b"h\x80"])
         elif action == 3:
             rest.append(pseudo.pop(random.randrange(len(pseudo))))
         elif action == 4:
             random.shuffle(pseudo)
         elif action == 5:
-            pseudo[0][1] = random.choice([b"get", b"CONNECT", b"OPTIONS", b"PRI", b"G ET", b"GET\r\n", b"GET /x HTTP/1.1\r\nX:", b"", b"TRACE", b"\x80"])
+            pseudo[0][1] = random.choice([b"get", b"CONNECT", b"OPTIONS", b"PRI", b"G ET", b"GET\r\n", b"GET /x HTTP/1.1\r\nX:",
+                                          b"", b"TRACE", b"\x80"])
         elif action == 6:
-            pseudo[-1][1] = random.choice([path[1:], b"*", b"http://" + host + path, b"//" + host + path, b"?" + path, b"#" + path, b"\\" + path, path + b" HTTP/1.1\r\nX-Injected: y", path + b"\t", b" " + path])
+            pseudo[-1][1] = random.choice([path[1:], b"*", b"http://" + host + path, b"//" + host + path, b"?" + path, b"#" + path,
+                                           b"\\" + path, path + b" HTTP/1.1\r\nX-Injected: y", path + b"\t", b" " + path])
         else:
             pseudo[1][1] = random.choice([b"http", b"HTTPS", b"https ", b"https://" + host + b"/?", b"ws", b"", b"1x", b"h ttps"])
     if "field" in odd:
         for _ in range(random.choice([1, 1, 2])):
             rest.insert(random.randrange(len(rest) + 1), list(random.choice(ODD_FIELDS)))
     if "many" in odd:
-        rest += random.choice([[[b"x-%d" % number, b"v" * 50] for number in range(random.choice([30, 300, 1500]))], [[b"cookie", b"c=%d" % number] for number in range(400)], [[b"x", b"v" * 4000]] * 12])
+        rest += random.choice([[[b"x-%d" % number, b"v" * 50] for number in range(random.choice([30, 300, 1500]))],
+                               [[b"cookie", b"c=%d" % number] for number in range(400)], [[b"x", b"v" * 4000]] * 12])
     return [tuple(field) for field in pseudo + rest], body
 
 
@@ -120,7 +136,8 @@ def request(random, lane, token, stream, odd):
     out = frame(HEADERS, flags | (END_HEADERS if len(cuts) == 1 else 0), stream, head + cuts[0] + tail)
     for number, cut in enumerate(cuts[1:], 2):
         if "continuation" in odd and random.random() < 0.03:
-            out += random.choice([frame(PING, 0, 0, b"12345678"), frame(DATA, 0, stream, b"x"), frame(CONTINUATION, 0, stream + 2, b"x"), frame(99, 0, 0, b"x")])
+            out += random.choice([frame(PING, 0, 0, b"12345678"), frame(DATA, 0, stream, b"x"),
+                                  frame(CONTINUATION, 0, stream + 2, b"x"), frame(99, 0, 0, b"x")])
         out += frame(CONTINUATION, END_HEADERS if number == len(cuts) else 0, stream, cut)
     if body is not None:
         parts = [body] if random.random() < 0.7 else [body[:2], b"", body[2:]]
@@ -131,7 +148,8 @@ def request(random, lane, token, stream, odd):
             else:
                 out += frame(DATA, ended, stream, part)
         if "trailers" in odd:
-            out += frame(HEADERS, END_HEADERS | random.choice([0, END_STREAM]), stream, literal([random.choice([(b"x-trailer", b"y"), (b":path", b"/x"), (b"content-length", b"5")])]))
+            out += frame(HEADERS, END_HEADERS | random.choice([0, END_STREAM]), stream,
+                         literal([random.choice([(b"x-trailer", b"y"), (b":path", b"/x"), (b"content-length", b"5")])]))
     return out
 
 
@@ -139,8 +157,10 @@ def bomb(random):
     """Header blocks that are small and mean much, or break HPACK."""
     large = b"\x40\x01x" + integer(4000, 7) + b"v" * 4000
     return random.choice([
-        large + b"\xbe" * 15000, large + b"\xbe" * 500, b"\xff" * 10, b"\x80", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x0f", b"\x3f\xe1\xff\x03", b"\x3f\xff\xff\xff\xff\x0f", b"\x20" * 3000, b"\x82" * 3000,
-        b"\0\x81\xff\x01x", b"\0\x85\xff\xff\xff\xff\xff\x01x", b"\0\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x40\x7f\xff\xff\xff\x7f", b"\xbe", b"\x41\x84\0\0\0\0", b"\0", b"\x0f", b"", b"\x82\x87\x84\x41" + b"\x7f\x80\x7f",
+        large + b"\xbe" * 15000, large + b"\xbe" * 500, b"\xff" * 10, b"\x80", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x0f",
+        b"\x3f\xe1\xff\x03", b"\x3f\xff\xff\xff\xff\x0f", b"\x20" * 3000, b"\x82" * 3000,
+        b"\0\x81\xff\x01x", b"\0\x85\xff\xff\xff\xff\xff\x01x", b"\0\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x40\x7f\xff\xff\xff\x7f",
+        b"\xbe", b"\x41\x84\0\0\0\0", b"\0", b"\x0f", b"", b"\x82\x87\x84\x41" + b"\x7f\x80\x7f",
     ])
 
 
@@ -172,13 +192,15 @@ def generate(random, lane, token):
     loose, reset = False, set()
     start = PREFACE + frame(SETTINGS)
     if random.random() < 0.06:
-        start = random.choice([PREFACE, b"", PREFACE[:10], PREFACE.lower(), PREFACE + frame(PING, 0, 0, b"12345678"), frame(SETTINGS), PREFACE[:-1] + b"x" + frame(SETTINGS), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+        start = random.choice([PREFACE, b"", PREFACE[:10], PREFACE.lower(), PREFACE + frame(PING, 0, 0, b"12345678"),
+                               frame(SETTINGS), PREFACE[:-1] + b"x" + frame(SETTINGS), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
         kinds.append("preface")
     for _ in range(random.choice([1, 1, 1, 2, 3, 6])):
         choice = random.random()
         if choice < 0.78:
             count = random.choice([0, 1, 1, 1, 1, 2])
-            odd = set(random.choices(["path", "pseudo", "field", "authority", "body", "continuation", "padding", "priority", "unended", "trailers", "many"], [6, 6, 7, 5, 4, 3, 2, 1, 1, 2, 1], k=count))
+            odd = set(random.choices(["path", "pseudo", "field", "authority", "body", "continuation", "padding", "priority", "unended", "trailers", "many"],
+                                     [6, 6, 7, 5, 4, 3, 2, 1, 1, 2, 1], k=count))
             out += request(random, lane, token, stream, odd)
             kinds.append("+".join(sorted(odd)) or "proper")
             stream += 2
@@ -213,6 +235,7 @@ def many_open(lanes):
     for number in range(100):
         tool = ["alpha", "beta", "gamma", "twin"][number % 4]
         path = f"/{tool}-{lanes[number // 4 % len(lanes)]}/".encode()
-        fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"tools.example.org"), (b":path", path), (b"user-agent", b"t"), (b"x", b"v" * 4000)]
+        fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"tools.example.org"), (b":path", path),
+                  (b"user-agent", b"t"), (b"x", b"v" * 4000)]
         out += frame(HEADERS, END_HEADERS, 2 * number + 1, literal(fields)) + frame(DATA, 0, 2 * number + 1, b"x" * 100)
     return out

@@ -37,15 +37,25 @@ def choose_tool(random, lane):
 # Where decoding, dot segments, slashes and case decide which tool it is. @ is the path of the tool at hand, ~ of another one.
 CONFUSING_PATHS = [
     b"@/", b"@", b"@?x=1", b"@/x?y=/~/", b"@/api/v1", b"@//api/v1", b"@/%61pi/v1", b"@/api%2fv1", b"@/x/../api/v1", b"@/api/../x",
-    b"@%2f..%2f~/", b"@/..%2f~/", b"@/%2e%2e/~/", b"@/%2E%2e%2F~/", b"@/..;/~/", b"@/;/~/", b"@/..\\~/", b"@\\..\\~/", b"\\@/", b"/\\@/",
-    b"/@/", b"//@/", b"///~/../@/", b"/./@/", b"/~/../@/", b"/~/..@/", b"/~/%2e%2e@/", b"/~/.%2e@/x", b"/~/%252e%252e@/", b"@/../../@/",
-    b"/../@/", b"/%2e%2e/@/", b"/..@/", b"@/../", b"@/..", b"@/.", b"@/./", b"@/...", b"@.", b"@./", b"@%20/", b"@%00/", b"@/%00~", b"@/%0d%0aX-Injected:%20yes",
-    b"@/%0d%0a%0d%0aGET%20/~/%20HTTP/1.1", b"@%0d%0aHost:%20x/", b"@%0a/", b"%0a@/", b"/%2f@/", b"%2f@/", b"/%5c@", b"@/%", b"@/%2", b"@/%zz", b"@%", b"@/%u0041",
-    b"@/%c0%ae%c0%ae/~/", b"@/%ff%fe", b"@/\xff\xfe", b"@/\xc3\xa9", b"@#/~/", b"@/#?x", b"@/x#/../../~/", b"@?#", b"@/?\x80", b"@/?%00", b"@/?%0d%0a", b"@%3f/~", b"@/%23x",
-    b"@/a;b=c", b"@;v=1/", b"@:80/", b"@@/", b"/@@/", b"@/ x", b"@/\tx", b"@/\x01", b"@/\x7f", b"@|/", b"@/\"'<>{}", b"@/$uri/", b"@/${host}", b"@/$1", b"@/+/", b"@/favicon.ico",
-    b"/favicon.ico", b"/robots.txt", b"//robots.txt", b"/robots.txt/../@/", b"/.well-known/healthz", b"/.well-known/healthz/..@", b"/.well-known/urlproxy/error/page.html",
-    b"/.well-known/urlproxy/error/../../../@/", b"/.well-known/urlproxy/error/%2e%2e/%2e%2e/etc/passwd", b"@/.well-known/urlproxy/error/page.json", b"/admin/", b"/admin@/", b"/", b"", b"*",
-    b"/nobody/", b"/nobody/..@/", b"@-x/", b"/x@/", b"/@/..//~//..//@/",
+    b"@%2f..%2f~/", b"@/..%2f~/", b"@/%2e%2e/~/", b"@/%2E%2e%2F~/", b"@/..;/~/", b"@/;/~/", b"@/..\\~/", b"@\\..\\~/", b"\\@/",
+    b"/\\@/",
+    b"/@/", b"//@/", b"///~/../@/", b"/./@/", b"/~/../@/", b"/~/..@/", b"/~/%2e%2e@/", b"/~/.%2e@/x", b"/~/%252e%252e@/",
+    b"@/../../@/",
+    b"/../@/", b"/%2e%2e/@/", b"/..@/", b"@/../", b"@/..", b"@/.", b"@/./", b"@/...", b"@.", b"@./", b"@%20/", b"@%00/", b"@/%00~",
+    b"@/%0d%0aX-Injected:%20yes",
+    b"@/%0d%0a%0d%0aGET%20/~/%20HTTP/1.1", b"@%0d%0aHost:%20x/", b"@%0a/", b"%0a@/", b"/%2f@/", b"%2f@/", b"/%5c@", b"@/%", b"@/%2",
+    b"@/%zz", b"@%", b"@/%u0041",
+    b"@/%c0%ae%c0%ae/~/", b"@/%ff%fe", b"@/\xff\xfe", b"@/\xc3\xa9", b"@#/~/", b"@/#?x", b"@/x#/../../~/", b"@?#", b"@/?\x80",
+    b"@/?%00", b"@/?%0d%0a", b"@%3f/~", b"@/%23x",
+    b"@/a;b=c", b"@;v=1/", b"@:80/", b"@@/", b"/@@/", b"@/ x", b"@/\tx", b"@/\x01", b"@/\x7f", b"@|/", b"@/\"'<>{}", b"@/$uri/",
+    b"@/${host}", b"@/$1", b"@/+/", b"@/favicon.ico",
+    b"/favicon.ico", b"/robots.txt", b"//robots.txt", b"/robots.txt/../@/", b"/.well-known/healthz", b"/.well-known/healthz/..@",
+    b"/.well-known/urlproxy/error/page.html",
+    b"/.well-known/urlproxy/error/../../../@/", b"/.well-known/urlproxy/error/%2e%2e/%2e%2e/etc/passwd",
+    b"@/.well-known/urlproxy/error/page.json", b"/admin/", b"/admin@/", b"/", b"", b"*",
+    b"/nobody/", b"/nobody/..@/", b"@-x/", b"/x@/", b"/@/..//~//..//@/", b"@/" + b"x" * 7900, b"/" + b"%61" * 2600 + b"/",
+    b"@/" + b"a/../" * 1500, b"/" * 7000 + b"@/", b"@/" + b"x" * 9000,
+    b"@/?" + b"&" * 7900, b"/" + b"x" * 254 + b"/", b"/" + b"x" * 256 + b"/..@/",
 ]
 
 
@@ -54,7 +64,8 @@ def confuse(random, prefix, lane):
     other = f"/{random.choice(['alpha', 'beta', 'gamma', 'twin', 'dflt'])}-{lane}".encode()
     path = random.choice(CONFUSING_PATHS)
     if random.random() < 0.15:
-        path += random.choice([b"/", b"//", b"/..", b"/%2e%2e/", b"/.", b"%2f", b"?", b"#", b"%00"]) + random.choice(CONFUSING_PATHS)
+        path += random.choice([b"/", b"//", b"/..", b"/%2e%2e/", b"/.", b"%2f", b"?", b"#",
+                               b"%00"]) + random.choice(CONFUSING_PATHS)
     path = path.replace(b"~/", other[1:] + b"/").replace(b"~", other[1:]).replace(b"@", prefix)
     if random.random() < 0.1:
         path = encode_some(random, path)
@@ -73,14 +84,21 @@ def encode_some(random, path):
 
 def odd_host(random, host, lane):
     """The same or another host, as only a hostile client writes it."""
-    other = random.choice([f"beta-{lane}.toolforge.org", "tools.example.org", f"site-{lane}.wmcloud.org", f"a.wild-{lane}.example.net"]).encode()
+    other = random.choice([f"beta-{lane}.toolforge.org", "tools.example.org", f"site-{lane}.wmcloud.org",
+                           f"a.wild-{lane}.example.net"]).encode()
     return random.choice([
-        host.upper(), host + b".", host + b"..", host + b":443", host + b":80", host + b":", host + b":99999", host + b":x", host + b":443:443", host + b".:443", b"." + host,
-        b"x." + host, host + b"@" + other, other + b"@" + host, host + b"#" + other, host + b"/" + other, host + b"?" + other, host + b"\\" + other, host + b"," + other,
-        host + b" " + other, host + b"\t", b"\t " + host, b" " + host + b" ", host + b"\0", host + b"\x7f", host + b"\x80", host + b"%00", host + b"%2e", host.replace(b".", b"%2e", 1),
-        host + b"%0d%0aX-Injected:%20yes", host + b"\rX-Injected: yes", b"[" + host + b"]", b"[::1]", b"[::1", b"[::ffff:127.0.0.1]:443", b"127.0.0.1", b"0", b"_", b"*", b"*.toolforge.org",
-        b"", b"-", b"localhost", other, b"toolforge.org", b".toolforge.org", b"a.b.toolforge.org", host.replace(b".", b".."), b"x" * 300 + b"." + host, b"xn--" + host, b"\xc3\xa9." + host,
-        b"site-%s.wmcloud.org.example.net" % lane.encode(), b"a.b.wild-%s.example.net" % lane.encode(), b"wild-%s.example.net" % lane.encode(), b"*.wild-%s.example.net" % lane.encode(),
+        host.upper(), host + b".", host + b"..", host + b":443", host + b":80", host + b":", host + b":99999", host + b":x",
+        host + b":443:443", host + b".:443", b"." + host,
+        b"x." + host, host + b"@" + other, other + b"@" + host, host + b"#" + other, host + b"/" + other, host + b"?" + other,
+        host + b"\\" + other, host + b"," + other,
+        host + b" " + other, host + b"\t", b"\t " + host, b" " + host + b" ", host + b"\0", host + b"\x7f", host + b"\x80",
+        host + b"%00", host + b"%2e", host.replace(b".", b"%2e", 1),
+        host + b"%0d%0aX-Injected:%20yes", host + b"\rX-Injected: yes", b"[" + host + b"]", b"[::1]", b"[::1",
+        b"[::ffff:127.0.0.1]:443", b"127.0.0.1", b"0", b"_", b"*", b"*.toolforge.org",
+        b"", b"-", b"localhost", other, b"toolforge.org", b".toolforge.org", b"a.b.toolforge.org", host.replace(b".", b".."),
+        b"x" * 300 + b"." + host, b"xn--" + host, b"\xc3\xa9." + host,
+        b"site-%s.wmcloud.org.example.net" % lane.encode(), b"a.b.wild-%s.example.net" % lane.encode(),
+        b"wild-%s.example.net" % lane.encode(), b"*.wild-%s.example.net" % lane.encode(),
     ])
 
 
@@ -95,7 +113,8 @@ def mutate(random, data):
         elif action == 1 and at < len(data):
             data[at] ^= 1 << random.randrange(8)
         elif action == 2:
-            data[at:at] = random.choice([b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\t", b" ", b":", b"%", b"/", b"\x0b", b"\x80", b"\xff", b"0", b";", b",", b"A" * 3000])
+            data[at:at] = random.choice([b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\t", b" ", b":", b"%", b"/", b"\x0b", b"\x80",
+                                         b"\xff", b"0", b";", b",", b"A" * 3000])
         elif action == 3:
             del data[at:at + random.choice([1, 1, 2, 10])]
         else:

@@ -68,7 +68,8 @@ def head(lanes):
             upstreams.append(f"upstream {name}-{lane} {{ server {server}; keepalive 16; }}")
     # In the order of the tables: the tool's own route before the default's.
     subdomains.sort(key=lambda line: "dflt" in line)
-    return HEAD.format(paths="\n".join(paths), subdomains="\n".join(subdomains), domains="\n".join(domains), upstreams="\n".join(upstreams))
+    return HEAD.format(paths="\n".join(paths), subdomains="\n".join(subdomains), domains="\n".join(domains),
+                       upstreams="\n".join(upstreams))
 
 
 def location(mode, miss):
