@@ -25,7 +25,7 @@ from backends import Backends
 from exchange import (ADMIN_PORTS, answers_in, ask_honestly, ask_honestly_h2, connect, hang_up, hear, host_of, plain, send,
                       serials_in,
                       transcript)
-from watch import Proxy
+from watch import NGINX_OWN, Proxy
 
 # How long a proxy has to be silent to be waiting for more. Another answer is asked for again, more patiently, before it counts.
 PATIENCE_SECONDS = [0.03, 0.03, 0.2, 1, 5]
@@ -278,7 +278,10 @@ class Run:
             if wrong := proxy.gone():
                 self.find(wrong)
             for line in proxy.trouble():
-                self.find(f"{proxy.side}: the log says: {line}")
+                if NGINX_OWN.search(line) and self.proxies[1].has_nginx_own():
+                    self.documented["nginx's own alert"] += 1
+                else:
+                    self.find(f"{proxy.side}: the log says: {line}")
             if len(proxy.samples) > 1:
                 for wrong in proxy.growth():
                     self.find(wrong)

@@ -7,6 +7,9 @@ import re
 TROUBLE = re.compile(r"\[alert\]|\[emerg\]|panic|exited on signal|AddressSanitizer|runtime error")
 # nginx in a user namespace, before it serves.
 HARMLESS = re.compile(r"setgroups|initgroups")
+# nginx's own alert at an upload over HTTP/2 whose window goes wrong; that request gets 500. Counts as trouble unless the proxy without
+# the module has it too.
+NGINX_OWN = re.compile(r"http2 negative window update")
 # What a worker may grow from the first half of a run to the second. Pools are returned to malloc, which keeps some of it.
 MEMORY_BOUND_KIB = 6 << 10
 DESCRIPTORS_BOUND = 8
@@ -36,6 +39,9 @@ class Proxy:
         text = self.log.read_text(errors="replace")
         self.log_lines = text.count("\n")
         return [line for line in text.splitlines() if TROUBLE.search(line) and not HARMLESS.search(line)]
+
+    def has_nginx_own(self):
+        return bool(NGINX_OWN.search(self.log.read_text(errors="replace")))
 
     def memory_kib(self):
         """Of each worker, without what is shared: the route table, the module's and nginx's own text."""
