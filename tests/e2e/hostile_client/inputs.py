@@ -13,6 +13,7 @@ class Input:
     protocol: str = "http/1.1"  # of TLS; None: a plain connection to port 80
     name: str = sites.PATH_HOST  # for SNI
     plan: object = None         # how `evil` answers
+    gone_after: object = None   # seconds after which the client hangs up, whatever is on its way; then only the rules count
     methods: tuple = ()         # of the requests of such an input, the first to `evil`, the others to `twin` and `alpha`
     loose: bool = False         # whether a request reaches a backend is a race, as after RST_STREAM
     reset: frozenset = frozenset()  # streams whose answers may or may not come, for the same reason

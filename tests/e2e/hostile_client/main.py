@@ -78,6 +78,10 @@ class Run:
         except OSError as error:
             return {"client": {"closed": f"no connection: {error}"}, "backends": []}
         await send(client, made.pieces)
+        if made.gone_after is not None:
+            await asyncio.sleep(made.gone_after)
+            hang_up(client)
+            return {"client": {"closed": True, "data": b""}, "backends": []}
         await hear(client, quiet)
         is_h2 = made.protocol == "h2"
         closed = client.closed
@@ -87,7 +91,7 @@ class Run:
             seen.sort()
         hang_up(client)
         if side == "module":
-            self.answers.update(re.findall(rb"(?:\A|[^ ])HTTP/1\.1 (\d{3})", data) or [b"HTTP/2" if is_h2 else b"none"])
+            self.count_answers(data, is_h2)
         serials, echoes = serials_in(data, is_h2)
         for serial in serials:
             if serial not in place.serials[side]:
@@ -103,6 +107,16 @@ class Run:
         # When the connection fails, so may requests that were not passed on yet.
         loose = made.loose or (is_h2 and bool(answer["connection"]))
         return {"client": answer, "backends": [] if loose else seen}
+
+    def count_answers(self, data, is_h2):
+        if not is_h2:
+            self.answers.update(re.findall(rb"(?:\A|[^ ])HTTP/1\.1 (\d{3})", data) or [b"none"])
+            return
+        seen = transcript(data, True, ())
+        for events in [*seen["streams"].values(), seen["connection"]]:
+            for kind, what, *_ in events:
+                if kind in ("headers", "reset", "goaway"):
+                    self.answers[b"h2 " + (dict(what)[b":status"] if kind == "headers" else kind.encode())] += 1
 
     def check_others(self, lane, made, data, closed):
         """After a hostile answer, the connection's next requests have their own tools' answers, or the connection has ended."""
@@ -178,6 +192,8 @@ class Run:
             dice = random.Random(f"{self.seed}/{lane}/{number}")
             make = dice.choices(list(MAKERS), list(MAKERS.values()))[0]
             made = make.generate(dice, lane, token)
+            if dice.random() < 0.05:
+                made.gone_after, made.judge = dice.choice([0, 0.001, 0.003]), None
             self.counts[make.__name__] += 1
             await self.both(lane, made, token)
             if self.only:
