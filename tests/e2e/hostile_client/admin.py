@@ -113,5 +113,5 @@ def judge_explanation(made, data):
         return None
     urls = [backend["url"] for backend in first["backends"]]
     route = sites.route(name, target)
-    wanted = [sites.url_of("module", route[2], route[1])] if route else []
-    return "" if urls == wanted else f"explained by {urls}, and it is for {wanted}"
+    wanted = sites.urls_of("module", route[2], route[1]) if route else []
+    return "" if sorted(urls) == sorted(wanted) else f"explained by {urls}, and it is for {wanted}"

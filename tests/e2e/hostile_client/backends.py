@@ -215,14 +215,16 @@ class Backends:
     def answer(self, lane, side, seen, honest):
         """Says who answers what, so that the client sees whether it is an answer to its own request."""
         line = seen.head.split(b"\r\n", 1)[0]
+        # More than nginx buffers.
+        shown = line[:2000] + (b"." * 200000 if b"/big" in line and not honest else b"")
         token = TOKEN.search(seen.head)
         serial = f"{lane}.{side}.{self.requests}"
         if not honest:
             self.lanes[lane].serials[side].add(serial.encode())
-        body = b"" if line.startswith(b"HEAD ") else seen.name.encode() + b" " + line[:2000] + b"\n"
+        body = b"" if line.startswith(b"HEAD ") else seen.name.encode() + b" " + shown + b"\n"
         headers = [b"HTTP/1.1 200 OK", b"X-Tool: " + f"{seen.name}-{lane}".encode(), b"X-Serial: " + serial.encode(),
                    b"X-Echo: " + (token[1] if token else b"none"), b"Content-Type: text/plain"]
-        headers.append(b"Content-Length: %d" % (len(seen.name) + len(line[:2000]) + 2))
+        headers.append(b"Content-Length: %d" % (len(seen.name) + len(shown) + 2))
         return b"\r\n".join(headers) + b"\r\n\r\n" + body
 
 

@@ -28,7 +28,7 @@ def choose_tool(random, lane):
     if mode == "domain":
         tool = random.choice(["site", "wild"])
     else:
-        tool = random.choices(["alpha", "beta", "gamma", "twin", "delta", "dflt"], [6, 4, 4, 2, 2, 1])[0]
+        tool = random.choices(["alpha", "beta", "gamma", "twin", "delta", "dflt", "multi"], [6, 4, 4, 2, 2, 1, 2])[0]
     host, prefix = host_of(mode, tool, lane)
     if tool == "dflt" and mode == "subdomain":
         host, prefix = f"nobody-{lane}.{sites.SUBDOMAINS}", f"/dflt-{lane}"
@@ -37,7 +37,7 @@ def choose_tool(random, lane):
 
 # Where decoding, dot segments, slashes and case decide which tool it is. @ is the path of the tool at hand, ~ of another one.
 CONFUSING_PATHS = [
-    b"@/", b"@", b"@?x=1", b"@/x?y=/~/", b"@/api/v1", b"@//api/v1", b"@/%61pi/v1", b"@/api%2fv1", b"@/x/../api/v1", b"@/api/../x",
+    b"@/", b"@", b"@?x=1", b"@/big", b"@/big?", b"@/big#", b"@/x?y=/~/", b"@/api/v1", b"@//api/v1", b"@/%61pi/v1", b"@/api%2fv1", b"@/x/../api/v1", b"@/api/../x",
     b"@%2f..%2f~/", b"@/..%2f~/", b"@/%2e%2e/~/", b"@/%2E%2e%2F~/", b"@/..;/~/", b"@/;/~/", b"@/..\\~/", b"@\\..\\~/", b"\\@/",
     b"/\\@/",
     b"/@/", b"//@/", b"///~/../@/", b"/./@/", b"/~/../@/", b"/~/..@/", b"/~/%2e%2e@/", b"/~/.%2e@/x", b"/~/%252e%252e@/",

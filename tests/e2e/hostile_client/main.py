@@ -250,6 +250,21 @@ class Run:
                     await send(client, [http2.many_open(self.lanes)])
                 self.broken = ""
 
+    async def tenants(self):
+        """Changes the table all the time."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", 6379)
+        for command in sites.changes(self.lanes):
+            parts = [b"$%d\r\n%s\r\n" % (len(part.encode()), part.encode()) for part in command]
+            writer.write(b"*%d\r\n" % len(parts) + b"".join(parts))
+            answer = await reader.readline()
+            if not answer.startswith(b":"):
+                self.find(f"Redis answered {answer!r} to {command}")
+            self.counts["change"] += 1
+            await asyncio.sleep(0.01)
+            if self.is_over():
+                writer.close()
+                return
+
     async def rest(self):
         """All connections of clients have ended: what the proxies still hold is theirs. Returns when that does not change."""
         before = None
@@ -265,7 +280,7 @@ class Run:
     async def half(self, number, seconds):
         """The same mixture for a while, then a rest."""
         self.deadline = time.monotonic() + seconds
-        await asyncio.gather(*(self.lane(lane) for lane in self.lanes), self.watcher(number == 2),
+        await asyncio.gather(*(self.lane(lane) for lane in self.lanes), self.watcher(number == 2), self.tenants(),
                              *(self.visitor(side, f"{number}.{visitor}") for side in sites.NETWORKS for visitor in range(2)))
         await self.rest()
 
@@ -305,7 +320,8 @@ class Run:
         print(f"hostile: {sum(self.numbers.values())} inputs ({dict(self.counts)}), {self.again} asked again, "
               f"{self.backends.requests} requests at the backends on {self.backends.connections} connections; documented differences: {dict(self.documented)}")
         print(f"hostile: answers: {', '.join(f'{status.decode()}: {count}' for status, count in self.answers.most_common(25))}")
-        few = [kind for kind in ("http1", "http2", "evil", "admin", "explanation", "honest") if self.counts[kind] < MIN_INPUTS]
+        few = [kind for kind in ("http1", "http2", "evil", "admin", "explanation", "honest",
+                                 "change") if self.counts[kind] < MIN_INPUTS]
         if few and not self.only:
             self.find(f"fewer than {MIN_INPUTS} of {few}")
         if self.findings:

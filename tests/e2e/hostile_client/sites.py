@@ -11,7 +11,9 @@ LANES = ["ka", "mo", "ru", "zi", "pe", "lo", "vu", "xi"]
 NETWORKS = {"module": "10.0.1", "static": "10.0.2"}
 # The last byte. Two tools share the address of `evil`, as behind an ingress.
 HOSTS = {"alpha": 2, "beta": 3, "gamma_api": 4, "gamma": 5, "evil": 6, "twin": 6, "admin": 7, "site": 8, "wild": 9, "delta": 10,
-         "canon": 11}
+         "canon": 11, "multi": 12}
+# Where nothing listens: the other backend of `multi`.
+DEAD = 13
 TLS = {"delta"}
 PATH_HOST = "tools.example.org"
 SUBDOMAINS = "toolforge.org"
@@ -28,6 +30,12 @@ def url_of(side, lane, name):
     return f"{scheme}://{NETWORKS[side]}.{HOSTS[name]}:{port_of(lane)}"
 
 
+def urls_of(side, lane, name):
+    """All backends of a route."""
+    url = url_of(side, lane, name)
+    return [url, url.replace(f".{HOSTS[name]}:", f".{DEAD}:")] if name == "multi" else [url]
+
+
 def redis_commands(lanes, swapped=False):
     """What the registries would have written, for the proxy with the module. `swapped` breaks it: beta's route leads to alpha."""
     for lane in lanes:
@@ -35,10 +43,24 @@ def redis_commands(lanes, swapped=False):
             target = "alpha" if swapped and name == "beta" else name
             yield ["HSET", f"prefix:{name}-{lane}", ".*", url_of("module", lane, target)]
         yield ["HSET", f"prefix:gamma-{lane}", "^/api/", url_of("module", lane, "gamma_api")]
+        yield ["SADD", f"prefix:multi-{lane}", *urls_of("module", lane, "multi")]
         yield ["HSET", f"redirect:canon-{lane}", ".*", "canon"]
         yield ["HSET", "prefix:admin", f"^/dflt-{lane}(/|$)", url_of("module", lane, "admin")]
         yield ["SADD", f"frontend:site-{lane}.{MOVED_TO}", url_of("module", lane, "site")]
         yield ["SADD", f"frontend:*.wild-{lane}.example.net", url_of("module", lane, "wild")]
+
+
+def changes(lanes):
+    """Without end: what tenants change all the time, none of which is a matter for a request."""
+    number = 0
+    while True:
+        lane = lanes[number % len(lanes)]
+        tool = ("alpha", "beta", "gamma", "evil", "twin", "delta")[number % 6]
+        yield ["HSET", f"prefix:{tool}-{lane}", f"^/never/{number % 50}$", url_of("module", lane, tool)]
+        yield ["HSET", f"prefix:noise-{number % 300}", ".*", url_of("module", lane, "alpha")]
+        yield ["HDEL", f"prefix:{tool}-{lane}", f"^/never/{(number - 3 * len(lanes)) % 50}$"]
+        yield ["DEL", f"prefix:noise-{(number + 150) % 300}"]
+        number += 1
 
 
 def normalized(target, raw=False):
@@ -83,7 +105,7 @@ def tool_route(tool, rest):
     if tool == "admin":
         match = re.match(rb"/dflt-(\w\w)(?:/|\Z)", rest)
         return ("admin", "admin", match[1].decode()) if match and match[1].decode() in LANES else None
-    if lane not in LANES or name not in ("alpha", "beta", "gamma", "evil", "twin", "delta", "canon"):
+    if lane not in LANES or name not in ("alpha", "beta", "gamma", "evil", "twin", "delta", "canon", "multi"):
         return None
     if name == "gamma" and rest.startswith(b"/api/"):
         return tool, "gamma_api", lane

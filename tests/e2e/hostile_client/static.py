@@ -53,7 +53,7 @@ def once(text, pattern, replacement):
 def head(lanes):
     paths, subdomains, domains, upstreams = [], [], [], []
     for lane in lanes:
-        for name in ("gamma", "alpha", "beta", "evil", "twin", "delta"):
+        for name in ("gamma", "alpha", "beta", "evil", "twin", "delta", "multi"):
             if name == "gamma":
                 paths.append(f'    "~(?s)^/gamma-{lane}/api/" gamma_api-{lane};')
                 subdomains.append(f'    "~(?s)^gamma-{lane}\\.toolforge\\.org /api/" gamma_api-{lane};')
@@ -65,7 +65,8 @@ def head(lanes):
         domains.append(f'    "~^[^.*][^.]*\\.wild-{lane}\\.example\\.net$" wild-{lane};')
         for name, host in sites.HOSTS.items():
             server = f"{sites.NETWORKS['static']}.{host}:{sites.port_of(lane)}"
-            upstreams.append(f"upstream {name}-{lane} {{ server {server}; keepalive 16; }}")
+            dead = f"server {sites.NETWORKS['static']}.{sites.DEAD}:{sites.port_of(lane)};" if name == "multi" else ""
+            upstreams.append(f"upstream {name}-{lane} {{ server {server}; {dead} keepalive 16; }}")
     # In the order of the tables: the tool's own route before the default's.
     subdomains.sort(key=lambda line: "dflt" in line)
     return HEAD.format(paths="\n".join(paths), subdomains="\n".join(subdomains), domains="\n".join(domains),
