@@ -1,4 +1,4 @@
-"""The module's own pages under odd requests: proper statuses, valid JSON, and explanations that agree with the model of the routing."""
+"""The module's own pages under odd requests: proper statuses, valid JSON, explanations that agree with the model of the routing."""
 
 import json
 import re
@@ -30,14 +30,17 @@ def generate(random, lane, token):
                                                             b"=="]) + random.choice(VALUES) for _ in range(random.choice([0, 1, 1,
                                                                 2, 5, 60])))
     target = page + (b"?" + query if query or random.random() < 0.1 else b"")
-    lines = [random.choice([b"GET"] * 8 + [b"HEAD", b"POST", b"PUT", b"OPTIONS", b"TRACE", b"get"]) + b" " + target + random.choice([b" HTTP/1.1"] * 6 + [b" HTTP/1.0"]),
+    method = random.choice([b"GET"] * 8 + [b"HEAD", b"POST", b"PUT", b"OPTIONS", b"TRACE", b"get"])
+    lines = [method + b" " + target + random.choice([b" HTTP/1.1"] * 6 + [b" HTTP/1.0"]),
              b"Host: admin"]
     lines += random.sample([b"If-None-Match: *", b"If-None-Match: \"x\"", b"If-None-Match: " + b"\"x\"," * 500,
                             b"Range: bytes=0-10", b"Range: bytes=-1", b"Range: bytes=0-0,2-3", b"Accept-Encoding: gzip",
                             b"If-Modified-Since: x",
-                            b"Connection: close", b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Upgrade: websocket\r\nConnection: upgrade"],
+                            b"Connection: close", b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Expect: 100-continue",
+                            b"Upgrade: websocket\r\nConnection: upgrade"],
                             random.choice([0, 0, 1, 2]))
-    data = b"\r\n".join(lines) + b"\r\n\r\n" + (b"5\r\nhello\r\n0\r\n\r\n" if b"Transfer-Encoding: chunked" in lines else b"hello" if b"Content-Length: 5" in lines else b"")
+    body = b"5\r\nhello\r\n0\r\n\r\n" if b"Transfer-Encoding: chunked" in lines else b"hello" if b"Content-Length: 5" in lines else b""
+    data = b"\r\n".join(lines) + b"\r\n\r\n" + body
     is_mutated = random.random() < 0.15
     if is_mutated:
         data = mutate(random, data)
@@ -55,7 +58,8 @@ def judge_page(made, data):
     for answer in answers_in(data, [method]):
         if isinstance(answer, str) or answer[0] not in ALLOWED | {206, 416}:
             return f"answered {answer}"
-        if answer[0] == 200 and method == b"GET" and b"\r\nContent-Type: application/json" in data and b"\r\nContent-Encoding:" not in data:
+        is_json = b"\r\nContent-Type: application/json" in data and b"\r\nContent-Encoding:" not in data
+        if answer[0] == 200 and method == b"GET" and is_json:
             try:
                 json.loads(body_of(data))
             except ValueError as error:

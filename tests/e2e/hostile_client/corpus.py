@@ -223,9 +223,9 @@ async def check_redirects(run, lane):
             count += 1
             route = sites.route(host.encode(), target) if owner else True
             if not head.startswith((b"HTTP/1.1 307 ", b"HTTP/1.1 301 ")):
-                refused = head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ",
-                                           b"HTTP/1.1 414 ", b"HTTP/1.1 503 ")) or b"/.well-known/" in target or b".txt" in target or b".ico" in target
-                if not refused or (owner and route and route[0] == owner and not head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 414 "))):
+                invalid = head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 414 "))
+                refused = invalid or head.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 503 ")) or re.search(rb"/\.well-known/|\.txt|\.ico", target)
+                if not refused or (owner and route and route[0] == owner and not invalid):
                     run.find(f"redirect: {target[:300]!r} of {host} was answered {head[:300]!r}")
                 continue
             locations = re.findall(rb"(?m)^Location: (.*)\r$", head + b"\r\n")
@@ -239,7 +239,8 @@ async def check_redirects(run, lane):
     after = smuggled.replace(b"/beta-%s/smuggled" % lane.encode(), b"/alpha-%s/after" % lane.encode())
     for line, body in ((b"Content-Length: %d" % len(smuggled), smuggled),
                        (b"Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled))):
-        data = b"POST /canon-%s/ HTTP/1.1\r\nHost: tools.example.org\r\nUser-Agent: t\r\n%s\r\n\r\n" % (lane.encode(), line) + body + after
+        head = b"POST /canon-%s/ HTTP/1.1\r\nHost: tools.example.org\r\nUser-Agent: t\r\n%s\r\n\r\n" % (lane.encode(), line)
+        data = head + body + after
         made = Input([data], "corpus: body of a redirected request")
         for quiet in (0.05, 1, 5):
             result = await run.one("module", lane, made, b"corpus", quiet)

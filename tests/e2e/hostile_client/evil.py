@@ -6,6 +6,7 @@ from http2 import END_HEADERS, END_STREAM, literal
 from inputs import Input
 
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Tool: forged\r\n\r\nforged"
+SWITCH = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
 
@@ -46,10 +47,13 @@ def plans(random):
         Plan("304 with a body", [with_headers(body=FORGED, status=b"304 Not Modified")]),
         Plan("205 with a body", [with_headers(body=FORGED, status=b"205 Reset Content")]),
         Plan("status of four digits", [with_headers(body=FORGED, status=b"2000 OK")], refused=True),
-        Plan("status 999", [with_headers(status=random.choice([b"999 X", b"600", b"444 X", b"499 X", b"494 X", b"497 X", b"421 X", b"426 X"]))]),
+        Plan("status 999", [with_headers(status=random.choice([
+            b"999 X", b"600", b"444 X", b"499 X", b"494 X", b"497 X", b"421 X", b"426 X"]))]),
         Plan("odd reason", [with_headers(status=random.choice([b"200", b"200 ", b"200 \x80\xff", b"200 " + b"x" * 2000]))]),
-        Plan("chunks", [chunk + random.choice([b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"0;x\r\n\r\n", b"0\r\n\r\n" + FORGED, b"00\r\n\r\n", b"x\r\n"])], close=True),
-        Plan("chunks and a length", [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n4\r\nevil\r\n0\r\n\r\n" + random.choice([b"", FORGED])], close=True),
+        Plan("chunks", [chunk + random.choice([
+            b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"0;x\r\n\r\n", b"0\r\n\r\n" + FORGED, b"00\r\n\r\n", b"x\r\n"])], close=True),
+        Plan("chunks and a length", [
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n4\r\nevil\r\n0\r\n\r\n" + random.choice([b"", FORGED])], close=True),
         Plan("chunks, cut off", [chunk], close=True),
         Plan("chunks and HTTP/1.0", [b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n"], close=True),
         Plan("closed at once", [], close=True),
@@ -61,9 +65,10 @@ def plans(random):
         Plan("interim, apart", [interim, 0.002, OK], refused=True),
         Plan("a flood of interim responses", [interim * 2000 + OK], refused=True, close=True),
         Plan("100 Continue", [b"HTTP/1.1 100 Continue\r\n\r\n" + OK], refused=True),
-        Plan("101, not asked", [b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n" + FORGED], refused=True, close=True),
-        Plan("101, asked", [b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\ntunnel" + FORGED], upgrade=True, close=True),
-        Plan("a status below 200", [with_headers(status=random.choice([b"000 X", b"099 X", b"199 X", b"102 X"]), body=FORGED)], refused=True, close=True),
+        Plan("101, not asked", [SWITCH + FORGED], refused=True, close=True),
+        Plan("101, asked", [SWITCH + b"tunnel" + FORGED], upgrade=True, close=True),
+        Plan("a status below 200", [with_headers(status=random.choice([b"000 X", b"099 X", b"199 X", b"102 X"]), body=FORGED)],
+             refused=True, close=True),
         Plan("no status line",
              [random.choice([b"evil" + FORGED, b"\r\n" + OK, b"\n" + OK, b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 20\r\n\r\n",
                              b"HTTP/1.1 2x0 OK\r\n\r\nx", b"HTTP/1.1 200OK\r\n\r\nx", b"\0" + OK, b"ICY 200 OK\r\n\r\n",

@@ -76,7 +76,8 @@ def chunked(random, body, odd):
 def message(random, lane, token, oddities):
     """One request as bytes."""
     mode, host, prefix = choose_tool(random, lane)
-    odd = set(random.choices(["method", "target", "version", "space", "line_end", "header", "host", "length", "coding", "both", "chunks", "absolute", "headers", "no_host", "body"],
+    odd = set(random.choices(["method", "target", "version", "space", "line_end", "header", "host", "length", "coding", "both",
+                              "chunks", "absolute", "headers", "no_host", "body"],
                              [2, 7, 2, 2, 2, 8, 6, 3, 3, 4, 4, 5, 1, 1, 2], k=oddities))
     method = random.choice(METHODS) if "method" in odd else random.choice([b"GET", b"GET", b"GET", b"POST", b"POST", b"HEAD",
         b"PUT"])

@@ -166,24 +166,31 @@ def bomb(random):
 
 def noise(random, stream):
     """Frames of any kind that a server has to bear or to refuse."""
-    many = random.choice([1, 1, 1, 20, 300])
-    return random.choice([
-        lambda: frame(SETTINGS, 0, 0, random.choice([b"", b"\0\1\0\0\0\0", b"\0\4\xff\xff\xff\xff", b"\0\4\0\0\0\0", b"\0\5\0\0\0\0", b"\0\5\xff\xff\xff\xff", b"\0\2\0\0\0\2", b"\0\x99\0\0\0\1", b"\0\3\0\0\0\0", b"12345"])) * many,
-        lambda: frame(SETTINGS, 1, 0, random.choice([b"", b"\0\1\0\0\0\0"])) * many,
+    pick = random.choice
+    many = pick([1, 1, 1, 20, 300])
+    settings = [b"", b"\0\1\0\0\0\0", b"\0\4\xff\xff\xff\xff", b"\0\4\0\0\0\0", b"\0\5\0\0\0\0", b"\0\5\xff\xff\xff\xff",
+                b"\0\2\0\0\0\2", b"\0\x99\0\0\0\1", b"\0\3\0\0\0\0", b"12345"]
+    windows = [b"\0\0\0\0", b"\0\0\0\1", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0"]
+    proper = literal([(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/"), (b":authority", b"x")])
+    return pick([
+        lambda: frame(SETTINGS, 0, 0, pick(settings)) * many,
+        lambda: frame(SETTINGS, 1, 0, pick([b"", b"\0\1\0\0\0\0"])) * many,
         lambda: frame(SETTINGS, 0, 1, b""),
-        lambda: frame(PING, random.choice([0, 1, 255]), random.choice([0, 0, 1]), random.choice([b"12345678", b"1234", b""])) * many,
-        lambda: frame(WINDOW_UPDATE, 0, random.choice([0, stream, 99, stream + 2]), random.choice([b"\0\0\0\0", b"\0\0\0\1", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0"])) * random.choice([1, 1, 2, 300]),
-        lambda: frame(PRIORITY, 0, random.choice([0, stream, 99, 2]), (random.choice([0, 1, stream, 99, 0x80000001])).to_bytes(4, "big") + random.choice([b"\0", b"\xff", b""])) * many,
-        lambda: frame(RST_STREAM, 0, random.choice([0, 99, 2]), random.choice([b"\0\0\0\x08", b"\0", b""])),
+        lambda: frame(PING, pick([0, 1, 255]), pick([0, 0, 1]), pick([b"12345678", b"1234", b""])) * many,
+        lambda: frame(WINDOW_UPDATE, 0, pick([0, stream, 99, stream + 2]), pick(windows)) * pick([1, 1, 2, 300]),
+        lambda: frame(PRIORITY, 0, pick([0, stream, 99, 2]),
+                      pick([0, 1, stream, 99, 0x80000001]).to_bytes(4, "big") + pick([b"\0", b"\xff", b""])) * many,
+        lambda: frame(RST_STREAM, 0, pick([0, 99, 2]), pick([b"\0\0\0\x08", b"\0", b""])),
         lambda: frame(PUSH_PROMISE, END_HEADERS, stream, b"\0\0\0\2" + literal([(b":path", b"/")])),
-        lambda: frame(GOAWAY, 0, random.choice([0, 1]), random.choice([b"\0\0\0\0\0\0\0\0", b"\0\0\0\0\0\0\0\x0bcalm", b"x"])),
-        lambda: frame(CONTINUATION, random.choice([0, END_HEADERS]), stream, b"\x82"),
-        lambda: frame(DATA, random.choice([0, 1, 8, 255]), random.choice([0, stream, 2, 99]), random.choice([b"", b"x", b"\xff", b"x" * 100])) * random.choice([1, 1, 50]),
-        lambda: frame(random.choice([10, 13, 77, 255]), random.randrange(256), random.choice([0, stream]), b"x" * random.choice([0, 1, 100])) * many,
-        lambda: frame(HEADERS, END_HEADERS | END_STREAM, random.choice([0, 2, stream, 1, 0x7FFFFFFF, 0x80000000 | stream]), literal([(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/"), (b":authority", b"x")])),
-        lambda: frame(random.randrange(10), 0, random.choice([0, stream]), b"x" * 10, length=random.choice([16385, 0xFFFFFF, 9, 11, 0])),
+        lambda: frame(GOAWAY, 0, pick([0, 1]), pick([b"\0\0\0\0\0\0\0\0", b"\0\0\0\0\0\0\0\x0bcalm", b"x"])),
+        lambda: frame(CONTINUATION, pick([0, END_HEADERS]), stream, b"\x82"),
+        lambda: frame(DATA, pick([0, 1, 8, 255]), pick([0, stream, 2, 99]), pick([b"", b"x", b"\xff", b"x" * 100])) * pick([1, 1, 50]),
+        lambda: frame(pick([10, 13, 77, 255]), random.randrange(256), pick([0, stream]), b"x" * pick([0, 1, 100])) * many,
+        lambda: frame(HEADERS, END_HEADERS | END_STREAM, pick([0, 2, stream, 1, 0x7FFFFFFF, 0x80000000 | stream]), proper),
+        lambda: frame(random.randrange(10), 0, pick([0, stream]), b"x" * 10, length=pick([16385, 0xFFFFFF, 9, 11, 0])),
         lambda: frame(HEADERS, END_HEADERS | END_STREAM, stream, bomb(random)),
-        lambda: frame(HEADERS, 0, stream, b"\x82") + frame(CONTINUATION, 0, stream, random.choice([b"", b"\x82", b"\0\x01x\x01y" * 50])) * random.choice([10, 200, 2000]),
+        lambda: frame(HEADERS, 0, stream, b"\x82")
+        + frame(CONTINUATION, 0, stream, pick([b"", b"\x82", b"\0\x01x\x01y" * 50])) * pick([10, 200, 2000]),
     ])()
 
 
@@ -199,7 +206,8 @@ def generate(random, lane, token):
         choice = random.random()
         if choice < 0.78:
             count = random.choice([0, 1, 1, 1, 1, 2])
-            odd = set(random.choices(["path", "pseudo", "field", "authority", "body", "continuation", "padding", "priority", "unended", "trailers", "many"],
+            odd = set(random.choices(["path", "pseudo", "field", "authority", "body", "continuation", "padding", "priority",
+                                      "unended", "trailers", "many"],
                                      [6, 6, 7, 5, 4, 3, 2, 1, 1, 2, 1], k=count))
             out += request(random, lane, token, stream, odd)
             kinds.append("+".join(sorted(odd)) or "proper")

@@ -36,7 +36,8 @@ MIN_INPUTS = 5
 
 # What differs by design, apart from redirects, which corpus.py checks. Each has its reason, and applies to nothing else.
 DOCUMENTED = {
-    "not final": "a response of a backend that is no final HTTP response is answered with 502, where nginx passes it on: docs/directives.md",
+    "not final": "a backend's response that is no final HTTP response is answered with 502; nginx passes it on: docs/directives.md",
+    "nginx's own alert": "not a difference, but trouble otherwise: nginx logs it with and without the module, see watch.py",
 }
 
 
@@ -318,7 +319,8 @@ class Run:
                     self.find(wrong)
             print(f"hostile: {proxy.side}: {proxy.report()}; {proxy.log_lines} lines in the log")
         print(f"hostile: {sum(self.numbers.values())} inputs ({dict(self.counts)}), {self.again} asked again, "
-              f"{self.backends.requests} requests at the backends on {self.backends.connections} connections; documented differences: {dict(self.documented)}")
+              f"{self.backends.requests} requests at the backends on {self.backends.connections} connections; "
+              f"documented differences: {dict(self.documented)}")
         print(f"hostile: answers: {', '.join(f'{status.decode()}: {count}' for status, count in self.answers.most_common(25))}")
         few = [kind for kind in ("http1", "http2", "evil", "admin", "explanation", "honest",
                                  "change") if self.counts[kind] < MIN_INPUTS]

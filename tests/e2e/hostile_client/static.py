@@ -74,7 +74,7 @@ def head(lanes):
 
 
 def location(mode, miss):
-    """In place of `urlproxy ...; proxy_pass ...;`. The tool is the first segment or label, also of a miss, and `admin` by default."""
+    """In place of `urlproxy ...; proxy_pass ...;`. Also a miss has a tool: the first segment or label."""
     target, tool = LOCATION[mode]
     hostless = "if ($static_hostless) { return 400; }" if mode == "domain" else ""
     return f"""

@@ -7,12 +7,11 @@ import re
 TROUBLE = re.compile(r"\[alert\]|\[emerg\]|panic|exited on signal|AddressSanitizer|runtime error")
 # nginx in a user namespace, before it serves.
 HARMLESS = re.compile(r"setgroups|initgroups")
-# nginx's own alert at an upload over HTTP/2 whose window goes wrong; that request gets 500. Counts as trouble unless the proxy without
-# the module has it too.
+# nginx's own alert at an upload over HTTP/2 whose window goes wrong. Counts as trouble unless the proxy without the module has it.
 NGINX_OWN = re.compile(r"http2 negative window update")
 # What a worker may grow from the first half of a run to the second. Pools are returned to malloc, which keeps some of it.
-MEMORY_BOUND_KIB = 6 << 10
-DESCRIPTORS_BOUND = 8
+MEMORY_BOUND_KIB = 1 << 10
+DESCRIPTORS_BOUND = 3
 
 
 class Proxy:
