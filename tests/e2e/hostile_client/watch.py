@@ -9,8 +9,8 @@ TROUBLE = re.compile(r"\[alert\]|\[emerg\]|panic|exited on signal|AddressSanitiz
 HARMLESS = re.compile(r"setgroups|initgroups")
 # nginx's own alert at an upload over HTTP/2 whose window goes wrong. Counts as trouble unless the proxy without the module has it.
 NGINX_OWN = re.compile(r"http2 negative window update")
-# What a worker may grow from the first half of a run to the second. Pools are returned to malloc, which keeps some of it.
-MEMORY_BOUND_KIB = 1 << 10
+# What a worker may grow from half-time to the end: 128 streams of HTTP/2 at once need 3 MiB, which malloc then keeps. Seen: 0.1 MiB.
+MEMORY_BOUND_KIB = 3 << 10
 DESCRIPTORS_BOUND = 3
 
 
