@@ -63,7 +63,7 @@ soak: ## run for two hours: random faults, then the shipped configuration with 2
 	URLPROXY_KILLS=5000 cargo test --release --test module writers_killed:: -- --nocapture
 	$(MODELS) -- --nocapture
 
-e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium, the domain API, a real Grid Engine, two proxies that fail over, a real Kubernetes API server, the Debian packages under systemd, the containers
+e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium, the domain API, a real Grid Engine, a hostile client, two proxies that fail over, a real Kubernetes API server, the Debian packages under systemd, the containers
 	.ci/setup e2e deb
 	$(BUILD_ALL)
 	packaging/deb
@@ -74,6 +74,7 @@ e2e: ## run end to end: the demo, the dashboard and the error pages in Chromium,
 	tests/e2e/grid
 	tests/e2e/webservice
 	tests/e2e/routes
+	tests/e2e/hostile
 	tests/e2e/failover
 	tests/e2e/failover replica no_fault lose_master return_master cut_off_redis lose_sentinels lose_redis
 	tests/e2e/monitor
