@@ -5,8 +5,8 @@
 
 #[path = "common/child.rs"]
 mod child;
-#[path = "common/process.rs"]
-mod process;
+#[path = "common/report.rs"]
+mod report;
 #[path = "../tests/monitor/site.rs"]
 #[allow(dead_code, reason = "tests need more of it")]
 mod site;
@@ -15,7 +15,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use process::row;
+use report::row;
 use site::Site;
 
 const TOOLS: usize = 3_000;
