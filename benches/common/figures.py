@@ -2,8 +2,8 @@
 
 A part is what one command measures:
 
-    {"command": "...", "machine": "2 cores, ...", "columns": ["cold", "warm"], "targets": {"cold": "<= 3 %"},
-     "rows": [{"what": "...", "figures": ["4.8 %", "4.8 %"], "target": "<= 3 %", "build": "0.1.0, 645085c2cd9e"}]}
+    {"command": "...", "columns": ["cold", "warm"], "targets": {"cold": "<= 3 %"},
+     "rows": [{"what": "...", "figures": ["4.8 %", "4.8 %"], "target": "<= 3 %", "build": "0.1.0, 645085c2cd9e", "machine": "2 cores, ..."}]}
 
 A row is known by `what`: measured again, it replaces the older one. Targets of a whole column are in `targets`, which is optional.
 The benchmarks in Rust write the same, benches/common/report.rs.
@@ -57,9 +57,9 @@ def merge(into, parts):
 
 def add(name, command, columns, rows, targets=None, path=MEASURED):
     """Adds a part to a file; rows are (what, figures, target)."""
-    figures, now = load(path), build()
-    part = {"command": command, "machine": machine(), "columns": columns, **({"targets": targets} if targets else {}),
-            "rows": [{"what": what, "figures": cells, "target": target, "build": now} for what, cells, target in rows]}
+    figures, by = load(path), {"build": build(), "machine": machine()}
+    part = {"command": command, "columns": columns, **({"targets": targets} if targets else {}),
+            "rows": [{"what": what, "figures": cells, "target": target, **by} for what, cells, target in rows]}
     figures.setdefault("parts", {})
     merge(figures, {name: part})
     save(path, figures)

@@ -21,11 +21,11 @@ pub fn row(what: &str, figure: &str, target: &str) {
 
 fn add(part: &mut Value, what: &str, figure: &str, target: &str) {
     let command = concat!("cargo bench --bench ", env!("CARGO_CRATE_NAME"));
-    let row = json!({ "what": what, "figures": [figure.trim()], "target": target, "build": build() });
+    let row =
+        json!({ "what": what, "figures": [figure.trim()], "target": target, "build": build(), "machine": machine() });
     if part.is_null() {
         *part = json!({ "command": command, "columns": ["figure"], "rows": [] });
     }
-    part["machine"] = machine().into();
     let Some(rows) = part["rows"].as_array_mut() else { panic!("bench.json: {command} has no rows") };
     match rows.iter_mut().find(|row| row["what"] == what) {
         Some(old) => *old = row,
