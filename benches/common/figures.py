@@ -50,9 +50,9 @@ def merge(into, parts):
     for name, part in parts.items():
         old = into["parts"].get(name, {"rows": []})
         # A row of other columns means something else.
-        rows = {row["what"]: row for row in old["rows"]} if old.get("columns") == part["columns"] else {}
-        rows |= {row["what"]: row for row in part["rows"]}
-        into["parts"][name] = {**part, "rows": list(rows.values())}
+        older = old["rows"] if old.get("columns") == part["columns"] else []
+        measured = {row["what"] for row in part["rows"]}
+        into["parts"][name] = {**part, "rows": part["rows"] + [row for row in older if row["what"] not in measured]}
 
 
 def add(name, command, columns, rows, targets=None, path=MEASURED):
