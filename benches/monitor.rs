@@ -3,8 +3,6 @@
 //! The real program, startup included, over real files of 3,000 users; qstat and the proxy's list are scripted. Not a test: it
 //! fails only if something cannot be measured.
 
-#[path = "common/child.rs"]
-mod child;
 #[path = "common/report.rs"]
 mod report;
 #[path = "../tests/monitor/site.rs"]
