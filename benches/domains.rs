@@ -7,6 +7,8 @@
 mod child;
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/report.rs"]
+mod report;
 #[path = "common/store.rs"]
 mod store;
 #[path = "../tests/support/mod.rs"]
@@ -19,7 +21,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use process::{Process, row};
+use process::Process;
+use report::row;
 use rusqlite::{Connection, params};
 use store::Store;
 use urlproxy::route::{Kind, RouteKey};

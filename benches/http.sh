@@ -224,7 +224,9 @@ if [[ $parts == *rates* ]]; then
         target=
         [[ $side == static* ]] || target='>= 0.97'
         row "${what[$side]}" "$rate" "$(calculate %.3f "$rate / $static_rate")" "$target"
+        [[ $side == static ]] || say "${what[$side]}|$(calculate %.3f "$rate / $static_rate")|$target" >>"$work/of_static"
     done
+    benches/report add http.rates 'benches/http.sh rates' < <(say 'what|requests/s, of static|target' && cat "$work/of_static")
 fi
 
 if [[ $parts == *instructions* ]]; then
@@ -251,12 +253,18 @@ if [[ $parts == *instructions* ]]; then
     done
     stop 60 "$valgrind"
 
+    percent() { # cold or warm, of $side over $base
+        local -n of=$1
+        calculate '%.1f %%' "100 * ${of[$side]} / ${of[$base]} - 100"
+    }
     added() { # SIDE BASE
         local figures=() side=$1 base=$2 target='<= 3 %'
         [[ $base == static && $side != pair ]] || target=
         figures+=("$(calculate '%+d %5.1f %%' "$((cold[$side] - cold[$base])), 100 * ${cold[$side]} / ${cold[$base]} - 100")")
         figures+=("$(calculate '%+d %5.1f %%' "$((warm[$side] - warm[$base])), 100 * ${warm[$side]} / ${warm[$base]} - 100")")
         row "${what[$side]} over ${what[$base]}" "${figures[@]}" "$target"
+        # Only the percentages: instructions change with every version of nginx.
+        say "${what[$side]} over ${what[$base]}|$(percent cold)|$(percent warm)|$target" >>"$work/added"
     }
     say
     row 'added' cold warm target
@@ -267,4 +275,5 @@ if [[ $parts == *instructions* ]]; then
     added pair static_pair
     # What the habits of nginx-conf add, of nginx's own and of the module.
     added shipped https
+    benches/report add http.instructions 'benches/http.sh instructions' < <(say 'what|cold|warm|target' && cat "$work/added")
 fi

@@ -3,10 +3,8 @@
 //! The real program, startup included, over real files of 3,000 users; qstat and the proxy's list are scripted. Not a test: it
 //! fails only if something cannot be measured.
 
-#[path = "common/child.rs"]
-mod child;
-#[path = "common/process.rs"]
-mod process;
+#[path = "common/report.rs"]
+mod report;
 #[path = "../tests/monitor/site.rs"]
 #[allow(dead_code, reason = "tests need more of it")]
 mod site;
@@ -15,7 +13,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use process::row;
+use report::row;
 use site::Site;
 
 const TOOLS: usize = 3_000;

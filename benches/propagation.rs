@@ -6,12 +6,15 @@
 
 #[path = "common/child.rs"]
 mod child;
+#[path = "common/report.rs"]
+mod report;
 #[path = "common/store.rs"]
 mod store;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use report::row;
 use store::Store;
 use urlproxy::registry::key_of;
 use urlproxy::route::{Kind, RouteKey};
@@ -54,10 +57,10 @@ fn measure(kind: Kind) {
         let mut delays = change_steadily(kind, table, &mut store);
         stop.store(true, Relaxed);
         delays.sort_unstable();
-        for (percent, target) in [(50, ""), (99, "<= 5 ms")] {
+        for (percent, target) in [(50, ""), (99, "<= 1 ms")] {
             let at = (delays.len() * percent / 100).min(delays.len() - 1);
             let what = format!("a change routed, p{percent} of {CHANGES} at {PER_SECOND}/s, {COUNT} {}", kind.plural());
-            println!("{what:<62} | {:>7.2} ms | {target}", delays[at].as_secs_f64() * 1e3);
+            row(&what, &format!("{:.2} ms", delays[at].as_secs_f64() * 1e3), target);
         }
     });
 }

@@ -9,8 +9,8 @@
 mod child;
 #[path = "common/fleet.rs"]
 mod fleet;
-#[path = "common/process.rs"]
-mod process;
+#[path = "common/report.rs"]
+mod report;
 #[path = "common/server.rs"]
 mod server;
 
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fleet::{Fleet, run_if_companion};
-use process::row;
+use report::row;
 use server::{Sentinel, Server};
 use urlproxy::registry::{Origin, Ownership, key_of, register};
 use urlproxy::route::{Kind, Pattern, RouteKey, ToolName};

@@ -46,8 +46,3 @@ impl Drop for Process {
         let _ = self.0.wait();
     }
 }
-
-/// What was measured, the figure, and what it should be.
-pub fn row(what: &str, figure: &str, target: &str) {
-    println!("{what:<62} | {figure:>10} | {target}");
-}

@@ -99,6 +99,8 @@ def table(ground, options):
         report.workload_table(workload, figures, rate)
         results.append((workload, figures, rate))
     rows = report.summary(results)
+    if rows:
+        report.add_summary(options.json, rows)
     return {"summary": rows, "workloads": [{**asdict(workload), "latency_rate": rate, "peers": figures}
                                            for workload, figures, rate in results]}
 
@@ -125,7 +127,7 @@ def main():
         parts = {"table": lambda: table(ground, options), "changes": lambda: others.changing_routes(ground),
                  "scrape": lambda: others.scraped(ground), "once": lambda: others.touched_once(ground)}
         figures = {part: parts[part]() for part in PARTS if part in options.parts}
-        report.as_json(options.json, machine=report.machine(), versions=report.versions(find), **figures)
+        report.keep(options.json, versions=report.versions(find), **figures)
         shutil.rmtree(options.directory)
     finally:
         if ground:

@@ -5,7 +5,7 @@ import urllib.request
 from statistics import median
 
 from machine import BenchError, cpu_seconds, free_port, resident_bytes
-from report import ratio, show
+from report import add, ratio, show
 from workloads import Workload, tool_name
 
 CHANGES_PER_SECOND = 1000
@@ -13,6 +13,9 @@ CHANGING = Workload(backends=200, tools=100_000, distribution="zipf", connection
 # With its own requests: each tool once.
 TOUCHED_ONCE = Workload(backends=50_000, tools=50_000, distribution="uniform", connections=8)
 STEP = 5000
+# Targets of the admin pages.
+SIZES = {"/metrics": "<= 1000 KB"}
+TIMES = {"/metrics": "<= 50 ms", "/api/tools?search=99": "<= 200 ms"}
 
 
 class Changes:
@@ -127,6 +130,8 @@ def changing_routes(ground):
         return made[-1]
     figures = disturbed(ground, proxy, changes, f"{CHANGES_PER_SECOND} routes changed per second", 1.1)
     proxy.stop()
+    add(ground.options.json, "changes", ["figure"],
+        [(f"p99, {CHANGES_PER_SECOND:,} changes a second / none", [show(figures["ratio of p99"])], "<= 1.1")])
     return {"changes": sum(changes.made for changes in made), **figures}
 
 
@@ -143,10 +148,14 @@ def scraped(ground):
     pages = {page: [fetched for scrapes in made for fetched in scrapes.fetched[page]] for page in Scrapes.PAGES}
     pages |= {page: [fetch(port, page) for _ in range(5)] for page in Scrapes.OTHERS}
     proxy.stop()
+    rows = [("p99, admin pages fetched every second / never", [show(figures["ratio of p99"])], "<= 1.1")]
     print(f"{'page':<36} | {'bytes':>9} | ms, the first {len(Scrapes.PAGES)} under load")
     for page, fetched in pages.items():
         size, seconds = (median(turn[which] for turn in fetched) for which in (0, 1))
         print(f"{page:<36} | {size:>9.0f} | {seconds * 1000:.1f}")
+        rows += [(f"{page}, size", [f"{size / 1000:.0f} KB"], SIZES.get(page, "")),
+                 (f"{page}, time", [f"{seconds * 1000:.1f} ms"], TIMES.get(page, ""))]
+    add(ground.options.json, "scrape", ["figure"], rows)
     return {"pages": pages, **figures}
 
 
@@ -173,4 +182,8 @@ def touched_once(ground):
         print(f"{now['asked']:>15} | {now['rate']:>10.0f} | {now['cpu_us']:>7.1f} | {now['memory'] / 2**20:>10.1f} |"
               f" {now['kept']}", flush=True)
     proxy.stop()
+    first, last = figures[0], figures[-1]
+    add(ground.options.json, "once", [f"first {STEP:,}", f"last {STEP:,}"], [
+        ("memory of the worker", [f"{each['memory'] / 2**20:.1f} MiB" for each in (first, last)], "flat"),
+        ("processor time per request", [f"{each['cpu_us']:.0f} us" for each in (first, last)], "flat")])
     return figures

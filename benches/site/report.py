@@ -1,9 +1,11 @@
-"""Tables and JSON of the results."""
-import json
-import os
-import platform
+"""Tables of the results, and their figures in target/bench.json."""
 import subprocess
+import sys
+from pathlib import Path
 from statistics import median
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "common"))
+import figures as bench
 
 # Least ratio of the module's requests/s to each.
 TARGETS = {"static": 0.97, "haproxy": 1.05}
@@ -62,6 +64,8 @@ def summary(results):
             "workload": workload.name,
             **{f"module/{other}": ratios(figures, "module", other) for other in TARGETS},
             **{f"module/{other} by CPU": cpu_ratio(figures, "module", other) for other in TARGETS},
+            "others / static": ", ".join(f"{name} {ratios(figures, name, 'static')['median']:.2f}"
+                                         for name in figures if name not in ("module", *TARGETS)),
             "p99 module / the better": {"better": better, **ratios(figures, "module", better, "latencies", "p99")},
         })
     if rows:
@@ -88,12 +92,23 @@ def versions(names):
     return found
 
 
-def machine():
-    processor = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    return {"cores": os.cpu_count(), "processor": processor, "kernel": platform.release(), "load_average": os.getloadavg()}
+def add(path, part, columns, rows, targets=None, options=""):
+    """Adds a part to the file of figures; rows are (what, figures, target)."""
+    bench.add(f"site.{part}", f"python3 benches/site {part}{options}", columns, rows, targets, path)
 
 
-def as_json(path, **parts):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(parts, indent=1) + "\n")
+def add_summary(path, rows):
+    columns = {"module/static": "module / static", "module/haproxy": "module / HAProxy",
+               "p99 module / the better": "p99, module / the better of static and HAProxy"}
+    targets = {columns[f"module/{other}"]: f">= {target}" for other, target in TARGETS.items()}
+    add(path, "table", [*columns.values(), "requests/s, other proxies / static"],
+        [(found["workload"], [*(show(found[which]) for which in columns), found["others / static"]], "") for found in rows],
+        {**targets, columns["p99 module / the better"]: "<= 1"})
+
+
+def keep(path, **parts):
+    """Keeps everything that was measured, every round, beside the figures."""
+    figures = bench.load(path)
+    figures["rounds"] = figures.get("rounds", {}) | parts
+    bench.save(path, figures)
     print(f"\nall figures: {path}")

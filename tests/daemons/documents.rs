@@ -270,3 +270,10 @@ fn quoted_log_lines_exist_in_the_sources() {
     assert!(quoted > 40, "only {quoted} pieces of log lines found");
     assert_eq!(unknown, [""; 0]);
 }
+
+#[test]
+fn benchmarks_are_what_the_published_figures_say() {
+    let check = Command::new("python3").args(["benches/report", "check"]).current_dir(root()).output().unwrap();
+    let said = [check.stdout, check.stderr].concat();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&said));
+}
