@@ -7,6 +7,8 @@ mod settings;
 
 use std::time::{Duration, Instant};
 
+#[doc(hidden)]
+pub use accept_file::parse as parse_accepted;
 pub use accept_file::{AcceptError, AcceptFile, Accepted, Names};
 pub use settings::{ACCEPT_DIRECTORY, GuardOption, GuardOptionError, GuardSettings};
 
