@@ -121,14 +121,9 @@ bench-peers: ## fetch the proxies for `make bench` that Debian lacks: Envoy, Cad
 	env -u CARGO_BUILD_BUILD_DIR cargo install --quiet --locked --target-dir $(CACHE)/peers/build --root $(CACHE)/peers aralez@0.95.4
 	rm -rf $(CACHE)/peers/build
 
-FUZZ_SECONDS ?= 60
-fuzz: ## fuzz every parser of untrusted bytes, FUZZ_SECONDS=60 each, or FUZZ_RUNS=1000000; needs a nightly Rust and cargo-fuzz
+fuzz: ## fuzz every parser of untrusted bytes, FUZZ_SECONDS=60 each or FUZZ_RUNS=1000000 (FUZZ=pattern for one); needs a nightly Rust
 	.ci/setup build
-	@for target in snapshot resp pattern protocol ident manifest template qstat; do \
-	    mkdir -p fuzz/corpus/$$target; \
-	    cargo +nightly fuzz run --target-dir $(CACHE)/fuzz $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- \
-	        $(if $(FUZZ_RUNS),-runs=$(FUZZ_RUNS),-max_total_time=$(FUZZ_SECONDS)) -timeout=10 || exit 1; \
-	done
+	fuzz/run $(FUZZ)
 
 memcheck: ## run t/ with nginx under valgrind; 20 minutes
 	.ci/setup test bench

@@ -19,6 +19,10 @@ mod settings;
 mod text_table;
 mod words;
 
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use {admin_client::AdminUrl, export_line::ExportLine, import_plan::Wanted};
+
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -40,3 +40,10 @@ mod write_deadline;
 
 pub use options::Options;
 pub use run::serve;
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use {
+    request::{Resource, accepts_problem, bearer, read_mapping},
+    reserved::parse_reserved,
+    suffixes::Suffixes,
+};

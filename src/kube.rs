@@ -20,3 +20,6 @@ mod watch;
 
 pub use options::Options;
 pub use run::serve;
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use service::{NamespaceTemplate, route_of};

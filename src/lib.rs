@@ -13,8 +13,9 @@
 //! callers; `redis_client`, `clock`, `escape`, `kube_client`, `subprocess`, `tenant`, `text` and `units` depend on no program's module.
 //! Only `nginx/ffi` (nginx behind safe handles) and `table` (a view of shared memory) use raw pointers.
 
-#[cfg(all(feature = "module", not(loom)))]
-mod admin;
+#[cfg(all(any(feature = "module", feature = "daemons"), not(loom)))]
+#[doc(hidden)]
+pub mod admin;
 mod backoff;
 pub mod clock;
 #[cfg(all(feature = "daemons", not(loom)))]

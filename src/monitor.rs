@@ -31,3 +31,9 @@ mod suspend_reason;
 pub use manifest::{Manifest, SkipReason, parse_manifest};
 pub use options::Options;
 pub use run::{run_helper_role, serve};
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use {
+    environment::VariableName, manifest_scanner::ManifestGlob, restart_history::RestartHistory,
+    start_command::StartCommand,
+};

@@ -178,7 +178,8 @@ impl ListUrl {
 
 /// The greatest `Age`: a cache on the way may have added its own (RFC 9111, section 5.1). Too large numbers saturate. The error
 /// is an invalid value.
-fn age_of(headers: &HeaderMap) -> Result<Option<Duration>, String> {
+#[doc(hidden)]
+pub fn age_of(headers: &HeaderMap) -> Result<Option<Duration>, String> {
     let mut greatest = None;
     for value in headers.get_all(AGE) {
         let text = String::from_utf8_lossy(value.as_bytes());
@@ -193,7 +194,8 @@ fn age_of(headers: &HeaderMap) -> Result<Option<Duration>, String> {
 }
 
 /// The tools that are active in `{"<tool>":{"status":"active"},...}`.
-fn parse_listing(json: &[u8]) -> Result<HashSet<String>, serde_json::Error> {
+#[doc(hidden)]
+pub fn parse_listing(json: &[u8]) -> Result<HashSet<String>, serde_json::Error> {
     let entries: HashMap<String, Entry> = serde_json::from_slice(json)?;
     Ok(entries.into_iter().filter(|(_, entry)| entry.status == "active").map(|(tool, _)| tool).collect())
 }

@@ -31,6 +31,10 @@ pub use password_file::read_password_file;
 pub use push::Invalidation;
 pub use resolve::forget_lookups;
 pub use resp::{Decoder, Reply, RespError};
+#[doc(hidden)]
+pub use role::Role;
+#[doc(hidden)]
+pub use sentinel::address as master_address;
 pub use sentinel::{MASTER_CHECK_INTERVAL, master_of, moved_master};
 #[cfg(feature = "daemons")]
 pub(crate) use tls_settings::TlsClient;

@@ -7,6 +7,8 @@ mod settings;
 
 use std::time::{Duration, Instant};
 
+#[doc(hidden)]
+pub use accept_file::parse as parse_accepted;
 pub use accept_file::{AcceptError, AcceptFile, Accepted, Names};
 pub use settings::{ACCEPT_DIRECTORY, GuardOption, GuardOptionError, GuardSettings};
 
@@ -23,7 +25,9 @@ impl Loss {
     /// Whether more than `percent` of at least `floor` records are lost. The loss of all records exceeds any percentage.
     pub fn is_mass(self, percent: u8, floor: u64) -> bool {
         let Self { missing, live } = self;
-        missing > 0 && live >= floor && (missing * 100 > live * u64::from(percent) || missing >= live)
+        // The numbers may come from a damaged file.
+        let (share, most) = (u128::from(missing) * 100, u128::from(live) * u128::from(percent));
+        missing > 0 && live >= floor && (share > most || missing >= live)
     }
 }
 

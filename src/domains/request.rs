@@ -13,7 +13,7 @@ const OLD_MOUNT: &str = "/dynamicproxy-api";
 
 /// A resource of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Resource {
+pub enum Resource {
     /// The API's description.
     OpenApi,
     /// All mappings of a project.
@@ -27,7 +27,7 @@ impl Resource {
     ///
     /// # Errors
     /// An unknown path, or one that is not percent-encoded UTF-8.
-    pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
+    pub fn of(uri: &Uri) -> Result<Self, ApiError> {
         let path = uri.path();
         let path = path.strip_prefix(OLD_MOUNT).filter(|rest| rest.starts_with('/')).unwrap_or(path);
         let segments: Vec<&str> = path.splitn(6, '/').collect();
@@ -66,7 +66,7 @@ fn decode(segment: &str) -> Result<String, ApiError> {
 ///
 /// # Errors
 /// Invalid JSON, or JSON of another form.
-pub(super) fn read_mapping(body: &[u8]) -> Result<Mapping, ApiError> {
+pub fn read_mapping(body: &[u8]) -> Result<Mapping, ApiError> {
     let json: Value = serde_json::from_slice(body).map_err(|error| ApiError::Json(error.to_string()))?;
     let domain = json.get("domain").and_then(Value::as_str).ok_or(ApiError::Format)?.to_owned();
     let backends = json.get("backends").and_then(Value::as_array).ok_or(ApiError::Format)?;
@@ -75,13 +75,13 @@ pub(super) fn read_mapping(body: &[u8]) -> Result<Mapping, ApiError> {
 }
 
 /// The token in `Authorization: Bearer` (RFC 6750, section 2.1).
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether the client gets errors as problem details: it names a JSON type in `Accept`.
-pub(super) fn accepts_problem(headers: &HeaderMap) -> bool {
+pub fn accepts_problem(headers: &HeaderMap) -> bool {
     let is_json = |range: &str| {
         let mut parts = range.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();

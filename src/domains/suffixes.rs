@@ -55,7 +55,7 @@ impl Suffixes {
         Self::parse(&bytes).map_err(|error| SuffixesError::Format { path: path.to_owned(), error })
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, publicsuffix::Error> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, publicsuffix::Error> {
         // The crate ignores rules before the first section; an operator's own list has no sections.
         List::from_bytes(&[b"// BEGIN ICANN DOMAINS\n", bytes].concat()).map(Self)
     }

@@ -42,6 +42,9 @@ use crate::daemon::{EX_USAGE, LogOptions, exit_on, start_log};
 
 pub use active_proxy::{ActiveProxyError, Proxy, parse_active_proxies, read as read_active_proxies};
 pub use failure::Failure;
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use {job_record::parse_record, listening_socket::parse_sockets};
 
 /// Runs one of the programs: parses its command line, logs to standard error, and exits with the status of `work`.
 pub fn run<O: Parser>(work: impl FnOnce(O) -> Result<u8, Failure>) -> ExitCode {

@@ -39,7 +39,9 @@ impl Baseline {
         if (Loss { missing: before.saturating_sub(count), live: before }).is_mass(PERCENT, FLOOR) {
             let rounds = match self.suspect {
                 // A number that still rises or falls has not settled.
-                Some(suspect) if suspect.count.abs_diff(count) * 10 <= suspect.count => suspect.rounds + 1,
+                Some(suspect) if suspect.count.abs_diff(count) <= suspect.count / 10 => {
+                    suspect.rounds.saturating_add(1)
+                }
                 _ => 0,
             };
             if rounds < STABLE_ROUNDS {
@@ -110,6 +112,16 @@ mod tests {
             assert_eq!(baseline.judge(5, 0), Some(100));
             assert_eq!(baseline.judge(5, 0), Some(100));
             baseline.interrupt();
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_damaged_history_do_not_overflow() {
+        let (most, rounds) = (u64::MAX, u32::MAX);
+        let stored = format!(r#"{{"believed":{most},"rounds":{rounds},"doubted":{{"count":19,"rounds":{rounds}}}}}"#);
+        for (count, is_accepted) in [(0, false), (19, true), (most / 2, false), (most / 2 + 1, true), (most, true)] {
+            let mut baseline: Baseline = serde_json::from_str(&stored).unwrap();
+            assert_eq!(baseline.judge(count, 0).is_none(), is_accepted, "{count}");
         }
     }
 

@@ -23,7 +23,8 @@ pub enum Invalidation {
 
 impl Invalidation {
     /// Parses a push; `None` for other kinds of pushes. An invalidation of unknown shape counts as [`Invalidation::All`].
-    fn from_push(push: &[Reply<'_>]) -> Option<Self> {
+    #[doc(hidden)]
+    pub fn from_push(push: &[Reply<'_>]) -> Option<Self> {
         match push {
             // Redis 6.0.0 to 6.0.5 send an empty key instead of null; no tracked prefix matches it.
             [Reply::Text(b"invalidate"), Reply::Array(keys)] if !keys.contains(&Reply::Text(b"")) => {

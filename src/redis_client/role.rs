@@ -8,7 +8,7 @@ use super::error::ServerError;
 ///
 /// <https://redis.io/docs/latest/commands/role/>
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
     Master,
     /// A replica, with the state of its link to the master. Only `connected` implies complete data: in all other states the
     /// replica may have started empty or lost its link in the middle of loading a copy.
@@ -17,7 +17,7 @@ pub(super) enum Role {
 
 impl Role {
     /// Parses a reply; `None` for an unknown shape.
-    pub(super) fn of(reply: &Reply<'_>) -> Option<Self> {
+    pub fn of(reply: &Reply<'_>) -> Option<Self> {
         let Reply::Array(parts) = reply else { return None };
         match parts.as_slice() {
             [Reply::Text(b"master"), ..] => Some(Self::Master),

@@ -146,7 +146,7 @@ fn ask(
 }
 
 /// The master's address in a reply.
-fn address(reply: &Reply<'_>) -> Result<Address, ConnectionError> {
+pub fn address(reply: &Reply<'_>) -> Result<Address, ConnectionError> {
     let Reply::Array(parts) = reply else { return Err(unexpected(reply)) };
     let [Reply::Text(host), Reply::Text(port)] = parts.as_slice() else { return Err(unexpected(reply)) };
     let host_name = str::from_utf8(host).ok().filter(|host| is_host(host)).map(str::to_owned);

@@ -18,8 +18,11 @@ pub struct NetworkError(pub String);
 /// # Errors
 /// [`NetworkError`] for any other text.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
-    let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
-    let network: IpNet = network.map_err(|_| NetworkError(text.to_owned()))?;
+    let address = text.split_once('/').map_or(text, |(address, _)| address);
+    // `010.0.0.0` is octal for some programs, decimal for others, among them the parser of networks.
+    let address: Result<IpAddr, _> = address.parse();
+    let network = address.ok().and_then(|address| text.parse().ok().or((!text.contains('/')).then(|| address.into())));
+    let network: IpNet = network.ok_or_else(|| NetworkError(text.to_owned()))?;
     Ok(match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS)) {
         (IpAddr::V4(address), Some(bits)) => Ipv4Net::new(address, bits).map_or(network, IpNet::from),
         _ => network,
@@ -58,7 +61,9 @@ mod tests {
 
     #[test]
     fn invalid_networks_are_quoted() {
-        for text in ["", "10.0.0.0/33", "10.0.0", "exec-1", "10.0.0.0/8 ", "[fd00::1]"] {
+        for text in
+            ["", "10.0.0.0/33", "10.0.0", "exec-1", "10.0.0.0/8 ", "[fd00::1]", "010.0.0.0/8", "010.0.0.1", "/8"]
+        {
             let error = parse_network(text).unwrap_err().to_string();
             assert_eq!(error, format!("invalid network {text:?}, expected e.g. \"10.0.0.0/8\""));
         }

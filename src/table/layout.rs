@@ -202,14 +202,17 @@ impl Capacity {
         (self.cells / RESERVE_SHARE).max(largest).min(self.cells / LARGEST_RESERVE_SHARE)
     }
 
-    /// Size in lines.
+    /// Size in lines. Saturates: a damaged header may have any numbers.
     pub(super) fn lines(&self) -> usize {
-        let statistics = self.workers * size_of::<WorkerStats>()
-            + self.series * size_of::<Series>()
-            + self.notes * size_of::<Note>()
-            + self.questions * size_of::<Question>();
-        let fixed = size_of::<Header>() + size_of::<SourceState>();
-        (fixed + statistics) / LINE + self.buckets + self.cells + self.tools + self.health
+        let statistics = [
+            (self.workers, size_of::<WorkerStats>()),
+            (self.series, size_of::<Series>()),
+            (self.notes, size_of::<Note>()),
+            (self.questions, size_of::<Question>()),
+        ];
+        let fixed = (size_of::<Header>() + size_of::<SourceState>()) / LINE;
+        let lines = statistics.map(|(count, bytes)| count.saturating_mul(bytes / LINE)).into_iter();
+        lines.chain([self.buckets, self.cells, self.tools, self.health]).fold(fixed, usize::saturating_add)
     }
 }
 
@@ -439,6 +442,18 @@ mod tests {
             assert_eq!(capacity.record_limit(), limit, "{bytes}");
             assert!(capacity.reserve_cells() * LINE >= limit, "{bytes}: {capacity:?}");
             assert!(capacity.reserve_cells() * 4 <= capacity.cells, "{bytes}: {capacity:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_a_damaged_header_do_not_overflow() {
+        // Each makes the number of lines wrap around to a small one.
+        for wrong in [
+            Capacity { workers: usize::MAX / size_of::<WorkerStats>() + 1, ..Capacity::NONE },
+            Capacity { questions: 1 << (usize::BITS - 11), ..Capacity::NONE },
+            Capacity { buckets: usize::MAX, cells: 1, ..Capacity::NONE },
+        ] {
+            assert!(wrong.lines() > usize::MAX / LINE / 2, "{wrong:?}");
         }
     }
 

@@ -156,7 +156,9 @@ pub enum HostView<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(bytes: &'a [u8], counters: u32) -> Self {
+    /// A view of any bytes, without a lookup.
+    #[doc(hidden)]
+    pub fn new(bytes: &'a [u8], counters: u32) -> Self {
         Self { bytes, counters, owner: 0, version: Version::default() }
     }
 

@@ -31,12 +31,21 @@ use tokio::time::{Instant, sleep};
 use super::{Service, State, Tool, Wait};
 use crate::web_type::SiteConfig;
 use api::Api;
-use images::Images;
 use workload::Workload;
 
 pub use api_error::ApiError;
 pub use error::KubernetesError;
 pub use rollout::StartedAt;
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use {
+    attached::failure,
+    images::Images,
+    log_line::{LogLine, LogReader},
+    pod_state::state,
+    resources::Resources,
+    rollout::type_of,
+};
 
 /// Between two looks at the state.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

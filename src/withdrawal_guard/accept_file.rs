@@ -140,7 +140,7 @@ fn check(metadata: &Metadata) -> Result<u64, AcceptError> {
 }
 
 /// Parses one Redis key or tool name per line. Lines that begin with `#` are comments.
-fn parse(text: &[u8]) -> Result<Accepted, AcceptError> {
+pub fn parse(text: &[u8]) -> Result<Accepted, AcceptError> {
     if text.trim_ascii().is_empty() {
         return Ok(Accepted::All);
     }

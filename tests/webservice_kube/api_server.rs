@@ -32,7 +32,7 @@ pub enum Fault {
     /// This status and message, as the API says it.
     Status(u16, &'static str),
     /// 429, with a Retry-After of so many seconds.
-    Busy(u32),
+    Busy(u64),
     /// The request is executed, and answered with this status.
     DoneBut(u16),
     /// No answer, on a connection that stays open.

@@ -22,9 +22,12 @@ async fn busy_server_is_asked_again_when_it_says() {
     kubernetes.start(&service("php8.2")).await.unwrap();
     assert_eq!(site.api.count("POST", "/services"), 2);
     // Longer than anybody waits.
-    site.api.fail("GET", "/deployments/", Fault::Busy(3600), ALWAYS);
-    let error = kubernetes.state().await.unwrap_err().to_string();
-    assert_eq!(error, "too many requests (429) while reading Deployment \"hello\"; try again later");
+    for seconds in [3600, u64::MAX] {
+        site.api.fail("GET", "/deployments/", Fault::Busy(seconds), ALWAYS);
+        let error = kubernetes.state().await.unwrap_err().to_string();
+        assert_eq!(error, "too many requests (429) while reading Deployment \"hello\"; try again later");
+        site.api.recover();
+    }
 }
 
 #[tokio::test]

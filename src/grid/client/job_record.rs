@@ -122,8 +122,13 @@ fn read(path: &Path) -> Result<Vec<Entry>, RecordError> {
     }
     let mut text = String::new();
     file.take(MAX_LEN).read_to_string(&mut text).map_err(unreadable)?;
+    parse_record(&text).ok_or_else(malformed)
+}
+
+/// Parses `PROXY URL` on each line; `None` for anything else, and for too many.
+pub fn parse_record(text: &str) -> Option<Vec<Entry>> {
     let entries: Option<Vec<_>> = text.lines().map(parse_line).collect();
-    entries.filter(|entries| entries.len() <= MAX_ENTRIES).ok_or_else(malformed)
+    entries.filter(|entries| entries.len() <= MAX_ENTRIES)
 }
 
 fn parse_line(line: &str) -> Option<Entry> {

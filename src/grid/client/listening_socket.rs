@@ -74,7 +74,12 @@ pub fn listening_on(port: u16) -> io::Result<Vec<ListeningSocket>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    Ok(table.lines().filter_map(parse_line).filter(|(of, _)| *of == port).map(|(_, found)| found).collect())
+    Ok(parse_sockets(&table, port))
+}
+
+/// The sockets that listen on this port, in the text of `/proc/net/tcp` and `/proc/net/tcp6`.
+pub fn parse_sockets(table: &str, port: u16) -> Vec<ListeningSocket> {
+    table.lines().filter_map(parse_line).filter(|(of, _)| *of == port).map(|(_, found)| found).collect()
 }
 
 /// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid ...`; all numbers but the uid are hexadecimal.

@@ -203,7 +203,7 @@ impl Api {
             let wait = error.retry_after().unwrap_or(pause).max(pause);
             let may_repeat = error.is_refused_for_now() || (repeat == Repeat::Always && error.is_ambiguous());
             let deadline = if matches!(error, ApiError::Unreachable { .. }) { begun + OUTAGE } else { deadline };
-            if !may_repeat || Instant::now() + wait >= deadline {
+            if !may_repeat || wait >= deadline.saturating_duration_since(Instant::now()) {
                 return Err(error);
             }
             sleep(wait).await;

@@ -183,7 +183,7 @@ fn framed(channel: u8, bytes: &[u8]) -> Message {
 }
 
 /// The server's message, unless it reports a success, or the exit status of the command.
-fn failure(status: &[u8]) -> Option<String> {
+pub fn failure(status: &[u8]) -> Option<String> {
     let status: kube::core::Status = serde_json::from_slice(status).ok()?;
     (status.is_failure() && status.reason != "NonZeroExitCode").then(|| one_line(&status.message))
 }

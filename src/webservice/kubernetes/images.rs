@@ -154,7 +154,11 @@ impl Images {
         Self::parse(text).map_err(|reason| ImagesError::Malformed { config_map, key, reason })
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Parses the types.
+    ///
+    /// # Errors
+    /// What is wrong, with its line.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let entries: BTreeMap<String, Option<Entry>> = parse_yaml(text)?.unwrap_or_default();
         let mut images = Self::default();
         for (name, entry) in entries {

@@ -1,0 +1,31 @@
+//! Redis source URLs: any text gives a source or an error, and neither shows a password.
+
+use urlproxy::redis_client::RedisUrl;
+
+const SCHEMES: [&str; 7] = ["redis", "rediss", "unix", "sentinel", "sentinels", "valkey", "valkeys"];
+const PASSWORD: &str = "Sesam0effneDich";
+
+pub fn check(bytes: &[u8]) {
+    let Some((&first, rest)) = bytes.split_first() else { return };
+    let Ok(rest) = std::str::from_utf8(rest) else { return };
+    let _ = rest.parse::<RedisUrl>();
+    // Files would be read, some of which only root may open.
+    if rest.contains("/dev") || rest.contains("/proc") || rest.contains("/sys") || rest.contains(PASSWORD) {
+        return;
+    }
+    let scheme = SCHEMES[usize::from(first) % SCHEMES.len()];
+    let user = if first & 0x80 == 0 { "" } else { "proxy" };
+    // In the path of a socket, a colon begins no password.
+    let other = if scheme == "unix" { "redis" } else { scheme };
+    for text in [
+        format!("{scheme}://{user}:{PASSWORD}@{rest}"),
+        format!("{other}://{rest}:{PASSWORD}@host:6379/0"),
+        format!("unix:/run/redis.sock?pass={PASSWORD}&{rest}"),
+    ] {
+        let shown = match text.parse::<RedisUrl>() {
+            Ok(url) => format!("{url} {url:?}"),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        assert!(!shown.contains(PASSWORD), "{text:?}: {shown}");
+    }
+}
