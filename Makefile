@@ -13,7 +13,7 @@ MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/tar
 # The demo's tool is not built for release, which would add the tests' dependencies to the shipped build.
 BUILD_ALL := cargo build --release && cargo build --example demo_tool
 
-.PHONY: help setup build run test soak e2e deb reproducible lint bench bench-peers fuzz memcheck clean
+.PHONY: help setup build run test soak e2e deb reproducible lint bench bench-peers fuzz memcheck sanitize tsan clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -129,6 +129,16 @@ memcheck: ## run t/ with nginx under valgrind; 20 minutes
 	.ci/setup test bench
 	$(BUILD_ALL)
 	t/memcheck
+
+# The nightly Rust is the user's own. Both need an hour on two cores with nothing built.
+sanitize: ## run t/ with nginx and the module under AddressSanitizer and UndefinedBehaviorSanitizer; needs a nightly Rust
+	.ci/setup sanitize
+	cargo build --example demo_tool
+	t/sanitize
+
+tsan: ## run tests of the daemons' shared state under ThreadSanitizer; needs a nightly Rust
+	.ci/setup sanitize
+	tests/thread_sanitizer/run
 
 clean: ## remove build products here and in the cache
 	rm -rf build run target $(CACHE)

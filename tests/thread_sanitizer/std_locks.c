@@ -1,0 +1,63 @@
+/* Tells ThreadSanitizer about the locks of Rust's std, which is shipped without instrumentation.
+ *
+ * The quick paths of std's locks are inlined into our code, where the sanitizer sees them. Their slow paths are functions inside
+ * std: a thread that gets a lock there would seem to use the data without it. The linker's --wrap puts the functions below in
+ * between. The names of std's functions are those of this std; the script beside this file finds them. */
+#include <stdbool.h>
+#include <stdint.h>
+
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+
+#define REAL(name) __asm__("__real_" name)
+#define WRAP(name) __asm__("__wrap_" name)
+
+/* Mutex::lock_contended, RwLock::write_contended, RwLock::read_contended (&self) */
+#define LOCK(function, symbol) \
+    void real_##function(void *lock) REAL(symbol); \
+    void function(void *lock) WRAP(symbol); \
+    void function(void *lock) { real_##function(lock); __tsan_acquire(lock); }
+LOCK(mutex_lock, MUTEX_LOCK_CONTENDED)
+LOCK(rwlock_write, RWLOCK_WRITE_CONTENDED)
+LOCK(rwlock_read, RWLOCK_READ_CONTENDED)
+
+/* Condvar::wait(&self, &Mutex): unlocks the mutex and locks it again. */
+void real_condvar_wait(void *condvar, void *mutex) REAL(CONDVAR_WAIT);
+void condvar_wait(void *condvar, void *mutex) WRAP(CONDVAR_WAIT);
+void condvar_wait(void *condvar, void *mutex) {
+    __tsan_release(mutex);
+    real_condvar_wait(condvar, mutex);
+    __tsan_acquire(mutex);
+}
+
+/* Condvar::wait_timeout(&self, &Mutex, Duration) -> bool */
+bool real_condvar_wait_timeout(void *, void *, uint64_t, uint32_t) REAL(CONDVAR_WAIT_TIMEOUT);
+bool condvar_wait_timeout(void *, void *, uint64_t, uint32_t) WRAP(CONDVAR_WAIT_TIMEOUT);
+bool condvar_wait_timeout(void *condvar, void *mutex, uint64_t seconds, uint32_t nanoseconds) {
+    __tsan_release(mutex);
+    bool notified = real_condvar_wait_timeout(condvar, mutex, seconds, nanoseconds);
+    __tsan_acquire(mutex);
+    return notified;
+}
+
+/* Once::call(&self, ignore_poisoning: bool, f: &mut dyn FnMut(&OnceState)): std publishes the end of f, so the end is told before
+ * that, by an f of our own. A vtable is: drop, size, align, FnOnce::call_once, FnMut::call_mut. */
+typedef void call_mut(void *self, void *state);
+struct told {
+    void *once, *data;
+    void **vtable;
+};
+static void call_and_tell(void *self, void *state) {
+    struct told *told = self;
+    ((call_mut *)told->vtable[4])(told->data, state);
+    __tsan_release(told->once);
+}
+static void *const telling[] = {0, (void *)sizeof(struct told), (void *)_Alignof(struct told), 0, (void *)call_and_tell};
+
+void real_once_call(void *, bool, void *, const void *) REAL(ONCE_CALL);
+void once_call(void *, bool, void *, void **) WRAP(ONCE_CALL);
+void once_call(void *once, bool ignore_poisoning, void *data, void **vtable) {
+    struct told told = {once, data, vtable};
+    real_once_call(once, ignore_poisoning, &told, telling);
+    __tsan_acquire(once);
+}
