@@ -44,10 +44,13 @@ wait_until() { # SECONDS COMMAND...: false if the command still fails after that
     done
 }
 
-# Below the kernel's ephemeral range, so that no client takes the port first.
+# Below the kernel's ephemeral range, so that no client takes the port first. Scripts that run at the same time get different ranges, as
+# a port is free for all of them until a server listens.
+first_port=${URLPROXY_FIRST_PORT:-20000}
+port_count=${URLPROXY_PORT_COUNT:-12000}
 ports_given=" "
 free_port() { # a new port, in $port
-    while port=$((20000 + RANDOM % 12000)); do
+    while port=$((first_port + RANDOM % port_count)); do
         [[ $ports_given == *" $port "* ]] && continue
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
     done
