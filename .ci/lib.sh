@@ -30,6 +30,12 @@ mirror_of() { # CODENAME: the mirror of a Debian release according to apt's own 
         awk -v suite="Debian $1 main" '$1 " " $2 " " $3 == suite && !found++ { print $4 }'
 }
 
+# bindgen before 0.73 misplaces bit fields that follow another field, as in requests since nginx 1.29. As a bit field itself, that field
+# is at the same place.
+align_bit_fields() { # DIRECTORY of nginx's headers
+    sed -i -E 's/^( +)in_port_t( +)port;$/\1unsigned \2port:16;/' "$1/src/http/ngx_http_request.h"
+}
+
 now_ms() { say $((${EPOCHREALTIME//[^0-9]/} / 1000)); }
 
 # Timeout in seconds for steps that must succeed, even on a busy machine.
