@@ -32,7 +32,7 @@ run: ## run the demo until Ctrl-C; ARGS=--once exits by itself
 	URLPROXY_MODULE=$${CARGO_TARGET_DIR:-target}/debug/liburlproxy.so examples/demo $(ARGS)
 
 test: ## run every test that needs no cluster
-	.ci/setup test
+	.ci/setup test versions
 	cargo build --release
 	@# Valkey is in the backports only; without it, its tests are skipped.
 	URLPROXY_MAY_SKIP="$$URLPROXY_MAY_SKIP $$(command -v valkey-server >/dev/null || echo valkey-server)" cargo test
@@ -46,12 +46,15 @@ test: ## run every test that needs no cluster
 		cargo test --test monitor -- starts:: rounds::redis; \
 		cargo test --test ctl; \
 	done
+	@echo 'make test: repeating the Redis tests with Redis 6.2'
+	@server=$$(tests/redis-6.2) && \
+		URLPROXY_TEST_SERVER=$$server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::
 	@if command -v valkey-server >/dev/null; then \
 		echo 'make test: repeating the Redis tests with Valkey'; \
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \
 	else echo 'make test: no valkey-server; skipping the tests with Valkey'; fi
 	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
-	t/prove -r t/
+	t/versions
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
 

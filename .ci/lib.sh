@@ -30,6 +30,12 @@ mirror_of() { # CODENAME: the mirror of a Debian release according to apt's own 
         awk -v suite="Debian $1 main" '$1 " " $2 " " $3 == suite && !found++ { print $4 }'
 }
 
+# bindgen before 0.73 misplaces bit fields that follow another field, as in requests since nginx 1.29. As a bit field itself, that field
+# is at the same place.
+align_bit_fields() { # DIRECTORY of nginx's headers
+    sed -i -E 's/^( +)in_port_t( +)port;$/\1unsigned \2port:16;/' "$1/src/http/ngx_http_request.h"
+}
+
 now_ms() { say $((${EPOCHREALTIME//[^0-9]/} / 1000)); }
 
 # Timeout in seconds for steps that must succeed, even on a busy machine.
@@ -44,10 +50,13 @@ wait_until() { # SECONDS COMMAND...: false if the command still fails after that
     done
 }
 
-# Below the kernel's ephemeral range, so that no client takes the port first.
+# Below the kernel's ephemeral range, so that no client takes the port first. Scripts that run at the same time get different ranges, as
+# a port is free for all of them until a server listens.
+first_port=${URLPROXY_FIRST_PORT:-20000}
+port_count=${URLPROXY_PORT_COUNT:-12000}
 ports_given=" "
 free_port() { # a new port, in $port
-    while port=$((20000 + RANDOM % 12000)); do
+    while port=$((first_port + RANDOM % port_count)); do
         [[ $ports_given == *" $port "* ]] && continue
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
     done

@@ -11,6 +11,7 @@
 mod raw_field;
 
 pub(super) mod addr_text;
+mod bit_fields;
 pub(super) mod complex_value;
 pub(super) mod config_error;
 pub(super) mod connection;

@@ -98,6 +98,8 @@ impl UpstreamBlock<'_> {
 
 type InitUpstream = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t;
 
+// Compared by address: not inlined, so that it has one.
+#[inline(never)]
 unsafe extern "C" fn init_upstream<B: Balancer>(
     cf: *mut ngx_conf_t,
     upstream: *mut ngx_http_upstream_srv_conf_t,

@@ -369,4 +369,5 @@ impl<C> DerefMut for StoredContext<C> {
 /// A cleanup handler without effect, which marks the nodes of this module.
 unsafe extern "C" fn marker(_: *mut c_void) {}
 
-const MARKER: unsafe extern "C" fn(*mut c_void) = marker;
+/// A static, as each use of a constant may have another copy of the function, with another address.
+static MARKER: unsafe extern "C" fn(*mut c_void) = marker;

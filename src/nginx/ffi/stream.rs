@@ -372,7 +372,8 @@ impl Handle {
     }
 }
 
-const ON_WRITABLE: unsafe extern "C" fn(*mut ngx_http_request_t) = on_writable;
+/// Functions that are compared by address are static: each use of a constant may have another copy of the function.
+static ON_WRITABLE: unsafe extern "C" fn(*mut ngx_http_request_t) = on_writable;
 
 /// Called when the client has received more, when its timer expires, or when nginx activates a subrequest.
 unsafe extern "C" fn on_writable(r: *mut ngx_http_request_t) {
@@ -404,7 +405,7 @@ unsafe extern "C" fn on_posted(event: *mut ngx_event_t) {
     unsafe { ngx_http_run_posted_requests(connection) };
 }
 
-const FREE: unsafe extern "C" fn(*mut c_void) = free;
+static FREE: unsafe extern "C" fn(*mut c_void) = free;
 
 /// Frees a stream, with the request's pool.
 unsafe extern "C" fn free(data: *mut c_void) {
