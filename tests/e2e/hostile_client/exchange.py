@@ -96,7 +96,12 @@ def hang_up(client):
 
 def plain(data):
     """What has to be the same from both proxies: all but the time and the backend's serial number."""
-    return re.sub(rb"(?m)^(?:Date|X-Serial): [^\r\n]*\r\n", b"", bytes(data))
+    return timeless(re.sub(rb"(?m)^(?:Date|X-Serial): [^\r\n]*\r\n", b"", bytes(data)))
+
+
+def timeless(data):
+    """Without the time in the foot of an error page."""
+    return re.sub(rb"<footer>[^<]*</footer>", b"<footer></footer>", data)
 
 
 # Frames of HTTP/2, RFC 9113.
@@ -142,6 +147,8 @@ def transcript(data, closed, reset):
             events.append((("reset", "goaway")[kind == GOAWAY], payload))
         elif kind not in (SETTINGS, PING, WINDOW_UPDATE):
             events.append((kind, payload))
+    for events in streams.values():
+        events[:] = [(one[0], timeless(one[1]), *one[2:]) if one[0] == "data" else one for one in events]
     streams = {stream: events for stream, events in streams.items() if events and stream not in reset}
     return {"streams": streams, "connection": connection, "closed": closed}
 

@@ -6,7 +6,7 @@ lanes differ in more bytes than a mutation changes.
 
 import re
 
-LANES = ["ka", "mo", "ru", "zi", "pe", "lo", "vu", "xi"]
+LANES = ["ka", "mo", "ru", "zi", "pe", "ly", "vt", "wn"]
 # The first three bytes of the addresses of each proxy's backends.
 NETWORKS = {"module": "10.0.1", "static": "10.0.2"}
 # The last byte. Two tools share the address of `evil`, as behind an ingress.
