@@ -31,7 +31,9 @@ impl std::fmt::Debug for WrittenUrl {
 
 /// `text`, which need not be a URL, without anything that may be a password.
 pub(super) fn redacted(text: &str) -> String {
-    let (scheme, rest) = text.split_at(text.find("://").map_or(0, |colon| colon + 3));
+    // Only the first colon ends a scheme: in `unix:/path?pass=...` a later `://` is a part of the password.
+    let colon = text.find(':').filter(|&colon| text.get(colon..).is_some_and(|rest| rest.starts_with("://")));
+    let (scheme, rest) = text.split_at(colon.map_or(0, |colon| colon + 3));
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     // The `?` may be part of a password.
     let is_ambiguous = query.is_some_and(|query| query.contains('@'));
@@ -123,6 +125,8 @@ mod tests {
             "rediss://user:1?ca=secret@h",
             "redis://h?db=1&pass=x&secret=1",
             "unix:/s?pass=x@secret&what=1",
+            "unix:/s?pass=secret://x&what=1",
+            "unix:/s?pass=secret&x://y@z?d:=1",
             "unix:/s?pass=x&secret",
             "unix:/s?user=me&pass=x&secret=1&db=1",
             "unix:/s?user=me@secret&what=1",

@@ -151,8 +151,9 @@ fn reason_of(message: &str) -> String {
     one_line(message).trim_end_matches('.').to_owned()
 }
 
+/// One line: names and reasons in an answer need not be those that Kubernetes has.
 fn about(pod: &Pod, reason: &str) -> String {
-    format!("pod {}: {reason}", name_of(&pod.metadata))
+    one_line(&format!("pod {}: {reason}", name_of(&pod.metadata)))
 }
 
 /// How the container has ended, if it does not run now.
@@ -194,6 +195,19 @@ mod tests {
 
     fn container(state: Value, last: Value) -> Value {
         json!({"name": "webservice", "image": "", "imageID": "", "ready": false, "restartCount": 4, "state": state, "lastState": last})
+    }
+
+    #[test]
+    fn reasons_are_on_one_line() {
+        let ended = container(json!({"terminated": {"exitCode": 1, "reason": "Err\nor"}}), json!({}));
+        for pod in [
+            waiting("ImagePull\nBackOff", json!("a\nb")),
+            pod(json!({"phase": "Failed", "containerStatuses": [ended]})),
+            pod(json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "a\nb"}]})),
+        ] {
+            let (State::Pending { reason } | State::Failed { reason }) = judge(&pod) else { panic!("{pod:?}") };
+            assert!(!reason.contains('\n'), "{reason:?}");
+        }
     }
 
     fn ready() -> Pod {
