@@ -14,8 +14,7 @@ add_block_preprocessor(sub {
 
 # Since 1.29.7 nginx keeps connections by default: `keepalive` may come before the balancer, and a second one is a duplicate, as
 # which it counts the `keepalive 0` of urlproxy_keepalive.
-my ($version) = map { sprintf '%03d.%03d.%03d', split /\./ } `$ENV{TEST_NGINX_BINARY} -v 2>&1` =~ m{nginx/([\d.]+)} or die "nginx has no version\n";
-my $keeps = $version ge '001.029.007';
+my $keeps = nginx_version() ge '001.029.007';
 refuse_rows(do { local $/; <DATA> } . ($keeps ? <<'SINCE' : <<'BEFORE'));
 http: upstream others { urlproxy_peers; urlproxy_keepalive 8; keepalive 8; } => "keepalive" directive is duplicate
 SINCE

@@ -17,6 +17,11 @@ our @rejected = (
     ['an empty line', "\r\n"],
 );
 
+# Since 1.29.0 nginx itself reads early hints, and drops them unless `early_hints` is on.
+our $reads_hints = nginx_version() ge '001.029.000';
+our @hints = grep { $_->[0] =~ /^(?:status 103|103 with a length)$/ } @rejected;
+@rejected = grep { my $row = $_; !grep { $_ == $row } @hints } @rejected if $reads_hints;
+
 # Sends a request on a client's connection.
 sub send_request {
     my ($client, $line, @headers) = @_;
@@ -57,6 +62,21 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_A
 --- perl
 is_rejected(@$_, 'GET /1/') for @::rejected;
 like(error_log(), qr/\[error\] [^:]*: \*\d+ urlproxy: backend sent unrequested status 100; answering 502, backend=http:\/\/\Q$ENV{TEST_NGINX_PEER_1}\E tool="1" suppressed=0[ ,]/, 'the log names the tool');
+
+
+
+=== early hints that nginx reads are for no client
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_PEER_1
+--- perl
+for my $hints ($::reads_hints ? @::hints : ()) {
+    my $client = start_ask('GET /1/');
+    respond(scalar arrived($client), $hints->[1] . "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    my $answer = read_message($client);
+    like($answer->{head}, qr{^HTTP/1\.1 200 }, "$hints->[0]: the response that follows");
+    is($answer->{body}, 'ok');
+    unlike($answer->{head}, qr/forged|103/, "$hints->[0]: nothing of the hints");
+}
 
 
 
@@ -104,9 +124,9 @@ location /1/ { urlproxy tools domain; proxy_pass http://tools; proxy_http_versio
 SADD frontend:localhost http://$TEST_NGINX_PEER_1
 HSET prefix:other .* http://$TEST_NGINX_TOOL_A
 --- perl
-is_rejected(@$_, 'GET /1/') for $::rejected[3], $::rejected[-2];
+is_rejected(@$_, 'GET /1/') for $::rejected[2], $::rejected[-2];
 --- error_log
-urlproxy: backend sent unrequested status 103; answering 502, backend=http://$TEST_NGINX_PEER_1 suppressed=0
+urlproxy: backend sent unrequested status 102; answering 502, backend=http://$TEST_NGINX_PEER_1 suppressed=0
 
 
 
@@ -154,14 +174,14 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_A
 --- perl
 is_rejected(@$_, 'GET /1/') for @::rejected;
 my $client = start_ask('GET /1/');
-respond(scalar arrived($client), "HTTP/1.1 103 X\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\n\r\n");
+respond(scalar arrived($client), "HTTP/1.1 102 X\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\n\r\n");
 my $answer = answer($client);
 is_deeply([@$answer{qw(status body)}, @{ $answer->{headers} }{qw(x-page set-cookie content-encoding)}], [502, "page\n", 1, undef, undef], 'the page, without the headers of the tool');
 # The status of an error page replaces that of the tool, also of one that accepts an upgrade.
-for my $bytes ($::rejected[3][1], "HTTP/1.1 101 X\r\n\r\n") {
+for my $bytes ($::rejected[2][1], "HTTP/1.1 101 X\r\n\r\n") {
     $client = to_nginx();
     send_request($client, 'GET /again/', @::upgrade);
-    respond(scalar arrived($client), $::rejected[3][1]);
+    respond(scalar arrived($client), $::rejected[2][1]);
     respond(scalar arrived($client), $bytes . $::forged);
     like(read_message($client)->{head}, qr{^HTTP/1\.1 502 }, 'an error page of a tool');
     send_request($client, 'GET /other/');
@@ -212,7 +232,7 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_A
 --- user_files eval
 NginxBackend::certificate_files()
 --- perl
-with_nginx_backend('ssl', 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; location / { return 103 x; } location /hello/ok { return 200 x; }', sub {
+with_nginx_backend('ssl', 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; location / { return 102 x; } location /hello/ok { return 200 x; }', sub {
     my ($port) = @_;
     redis('HSET', 'prefix:hello', '.*', "https://127.0.0.1:$port");
     ok(eventually { ask('GET /hello/ok')->{status} == 200 }, 'the route is there');
@@ -226,7 +246,7 @@ with_nginx_backend('ssl', 'ssl_certificate DIR/cert.pem; ssl_certificate_key DIR
 HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 HSET prefix:other .* http://$TEST_NGINX_TOOL_A
 --- perl
-is_rejected('103', $::rejected[3][1], 'GET /1/') for 1 .. 50;
+is_rejected('102', $::rejected[2][1], 'GET /1/') for 1 .. 50;
 my $seconds = time - int $UrlproxyTest::begun;
 my $lines   = () = error_log() =~ /unrequested status/g;
 cmp_ok($lines, '<=', 1 + $seconds, 'logged at most once per second');
@@ -238,7 +258,7 @@ cmp_ok($lines, '>=', 1, 'logged');
 --- server
 location /plain/ { proxy_pass http://$TEST_NGINX_PEER_2; proxy_http_version 1.1; }
 --- perl
-for my $status (qw(102 103 199)) {
+for my $status (102, $::reads_hints ? () : 103, 199) {
     my $client = start_ask('GET /plain/');
     my ($id) = arrived($client);
     respond($id, "HTTP/1.1 $status X\r\nContent-Length: 0\r\n\r\n");

@@ -34,7 +34,7 @@ BEGIN {
 use Test::Nginx::Socket -base;
 
 our @EXPORT = qw(
-    accept_on answer ask next_backend error_log eventually has_no_connection nginx_pid own_sections read_message redis refuse_rows send_bytes
+    accept_on answer ask next_backend error_log eventually has_no_connection nginx_pid nginx_version own_sections read_message redis refuse_rows send_bytes
     start_ask to_nginx worker_pids $timeout
 );
 
@@ -348,6 +348,13 @@ sub error_log {
 sub nginx_pid {
     open my $file, '<', server_root() . '/logs/nginx.pid' or die "nginx.pid: $!\n";
     return 0 + <$file>;
+}
+
+# Comparable with `ge`: 001.022.001.
+sub nginx_version {
+    my $nginx = $ENV{TEST_NGINX_BINARY} // 'nginx';
+    my ($version) = `$nginx -v 2>&1` =~ m{nginx/([\d.]+)} or die "$nginx has no version\n";
+    return sprintf '%03d.%03d.%03d', split /\./, $version;
 }
 
 sub worker_pids {

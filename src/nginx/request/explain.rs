@@ -5,6 +5,7 @@ use std::ptr;
 
 use nginx_sys::{
     NGX_HTTP_BAD_REQUEST, NGX_HTTP_MOVED_PERMANENTLY, NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_TEMPORARY_REDIRECT,
+    nginx_version,
 };
 
 use super::endpoint::{Destination, Endpoint};
@@ -17,7 +18,7 @@ use crate::admin::backend_state::BackendState;
 use crate::admin::explain::{self as document, Decision, Explanation, Normalized, PatternTest};
 use crate::admin::place::{LocationMatch, ServerMatch};
 use crate::admin::query::{Query, shown};
-use crate::admin::request_host;
+use crate::admin::request_host::{self, HostRules};
 use crate::admin::why::{self, Fallback, MovedSeen, Seen, Step};
 use crate::nginx::conf::location::{DefaultRoute, LocationConf, Mode};
 use crate::nginx::conf::routed::RoutedLocation;
@@ -50,7 +51,8 @@ pub(super) fn explain(
         let value = shown(value);
         ApiError::BadRequest(format!("nginx refuses {name} {value} with 400, expected e.g. \"{example}\""))
     };
-    let normal = request_host::normalize(host).ok_or_else(|| refused("host", host, "tools.example.org"))?;
+    let rules = HostRules::of_nginx(nginx_version);
+    let normal = request_host::normalize(host, rules).ok_or_else(|| refused("host", host, "tools.example.org"))?;
     let host_text = text(&normal);
     let routed = main.routed().ok_or(ApiError::Memory)?;
     let of_table = |location: &&RoutedLocation| location.settings.table().is_some_and(|other| ptr::eq(other, table));
