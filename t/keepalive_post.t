@@ -6,9 +6,9 @@ use KeptConnections;
 
 # Keeps a connection, then delivers the request and the backend's action to nginx at the same moment, the request first: only
 # a check of the socket can detect the action. The request must arrive once, on a new connection. The last byte of the body is
-# sent later, since a complete body could be sent again.
+# sent later, since a complete body could be sent again: if the body is streamed, after its beginning has arrived.
 sub goes_elsewhere_when {
-    my ($what, $line, $body) = @_;
+    my ($what, $line, $body, $is_streamed) = @_;
     my $client = to_nginx();
     my $kept   = serve('GET /1/', client => $client);
     my $length = defined $body ? 'Content-Length: ' . (1 + length $body) . "\r\n" : '';
@@ -18,6 +18,7 @@ sub goes_elsewhere_when {
         if ($what eq 'speaks') { respond($kept, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n") }
         else                   { close_as_backend($what, $kept) }
     });
+    begun($client) if $is_streamed;
     send_bytes($client, '.') if defined $body;
     my ($id, $request) = arrived($client);
     isnt($id, $kept, "$line when the backend does this: $what");
@@ -111,7 +112,7 @@ proxy_request_buffering off;
 HSET prefix:1 .* http://$TEST_NGINX_PEER_1
 --- perl
 for my $how (qw(close half reset speaks)) {
-    goes_elsewhere_when($how, "$_ /1/", 'x' x 1000) for qw(PUT POST GET);
+    goes_elsewhere_when($how, "$_ /1/", 'x' x 1000, 1) for qw(PUT POST GET);
 }
 
 

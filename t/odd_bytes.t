@@ -136,9 +136,8 @@ my @headers = (('Connection: close', 'Connection: upgrade', 'Upgrade: websocket'
     "X: \xff\x01", 'X: ' . 'z' x 3000, 'Content-Length: 3') x 3, 'Host: localhost', 'Host: x:y:z', "Host: \xff", 'Host:',
     'Content-Length: -1', 'Transfer-Encoding: chunked', ': x', "\0: y");
 my $any     = sub { $_[ rand @_ ] };
-my $ended   = Time::HiRes::time() + 6;
 my ($made, %answers) = 0;
-while ($made < 4000 && Time::HiRes::time() < $ended) {
+while ($made < 2000) {
     my $uri = '/' . $any->('', qw(hello hello/ several/ named/ admin/));
     $uri .= $any->(@tame) for 1 .. rand 12;
     $uri .= $any->(@tame) x rand 3000 if rand() < 0.02;
@@ -159,6 +158,6 @@ while ($made < 4000 && Time::HiRes::time() < $ended) {
     fail("request $made of seed $seed: $shown");
     last;
 }
-cmp_ok($made, '>', 1000, "requests, made from URLPROXY_T_SEED=$seed");
+is($made, 2000, "requests, made from URLPROXY_T_SEED=$seed");
 cmp_ok($answers{$_} // 0, '>', 20, "of them answered with $_") for 200, 400, 502, 503;
 is("@{[worker_pids()]}", "@workers", "the worker is still the same (URLPROXY_T_SEED=$seed)");

@@ -17,7 +17,7 @@ use Time::HiRes qw(sleep);
 use UrlproxyTest;
 
 our @EXPORT = qw(
-    arrived close_as_backend connection connections_are finish idle open_connections respond serve serve_together stop_listening
+    arrived begun close_as_backend connection connections_are finish idle open_connections respond serve serve_together stop_listening
     while_stopped worker_descriptors
 );
 
@@ -83,15 +83,21 @@ sub finish {
 # the client gets a response instead.
 sub arrived {
     my ($client) = @_;
+    my $id       = begun($client);
+    my $request  = read_message($connections{$id});
+    return wantarray ? ($id, $request) : $id;
+}
+
+# Waits until a request begins to arrive, and returns its connection.
+sub begun {
+    my ($client) = @_;
     while (1) {
         my @ready   = IO::Select->new($client // (), values %listeners, values %connections)->can_read($timeout)
             or die "no request came to a backend\n";
         my %is_ready = map { $_ => 1 } @ready;
         accept_from($_) for grep { $is_ready{ $listeners{$_} } } keys %listeners;
         for my $id (grep { $is_ready{ $connections{$_} } } keys %connections) {
-            next if forget_closed($id);
-            my $request = read_message($connections{$id});
-            return wantarray ? ($id, $request) : $id;
+            return $id unless forget_closed($id);
         }
         if ($client && $is_ready{$client}) {
             my $answer = UrlproxyTest::answer($client);
@@ -164,10 +170,24 @@ sub while_stopped {
     my ($worker) = worker_pids();
     kill 'STOP', $worker;
     my $has_stopped = eventually { `ps -L -o stat= -p $worker` !~ /^[^T]/m };
-    my $is_done = eval { $code->(); 1 };
+    my $is_done = eval { $code->(); (eventually { is_all_delivered() }) or die "the kernel still holds bytes\n"; 1 };
     kill 'CONT', $worker;
     $has_stopped or die "the worker does not stop\n";
     $is_done or die $@;
+}
+
+# Whether all that this process sent has reached the worker's sockets: on a busy machine the kernel delivers later, also on loopback.
+sub is_all_delivered {
+    my %is_ours = map { $_->sockport => 1 } values %listeners;
+    open my $table, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!\n";
+    for (grep { /:/ } <$table>) {
+        my ($local, $remote, $state, $queues) = (split)[1 .. 4];
+        my ($from, $to) = map { hex s/.*://r } $local, $remote;
+        next unless $is_ours{$from} || $to == server_port_for_client();
+        # FIN_WAIT1, CLOSING and LAST_ACK: the end is not acknowledged yet.
+        return 0 if $queues !~ /^0+:/ && $state ne '0A' || $state =~ /^(?:04|0B|09)$/;
+    }
+    return 1;
 }
 
 # The number of the worker's descriptors that are connected to these backends.
