@@ -105,7 +105,7 @@ lint: ## check with rustfmt, clippy, rustdoc and cargo-deny; with shellcheck if 
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --no-default-features
 	.ci/deny
-	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches docker examples packaging t tests); else echo 'shellcheck not installed: skipped'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x $$(grep -rlE '^#!.*bash|^# shellcheck shell=' .ci benches docker examples fuzz packaging t tests); else echo 'shellcheck not installed: skipped'; fi
 
 bench: ## measure, and write docs/benchmarks.md: requests beside other proxies, instructions per request, the table, propagation from Redis, many proxies on one Redis, the daemons
 	.ci/setup bench
