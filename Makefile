@@ -133,7 +133,7 @@ memcheck: ## run t/ with nginx under valgrind; 20 minutes
 	$(BUILD_ALL)
 	t/memcheck
 
-# The nightly Rust is the user's own. Both need an hour on two cores with nothing built.
+# The nightly Rust is the user's own.
 sanitize: ## run t/ with nginx and the module under AddressSanitizer and UndefinedBehaviorSanitizer; needs a nightly Rust
 	.ci/setup sanitize
 	cargo build --example demo_tool
