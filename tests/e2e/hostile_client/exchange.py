@@ -1,6 +1,7 @@
 """One connection of a client that keeps to no rules: it sends given bytes, and returns what came back until the proxy is quiet."""
 
 import asyncio
+import contextlib
 import re
 import ssl
 
@@ -203,6 +204,13 @@ def answers_in(data, methods):
     return answers
 
 
+async def news_of(client):
+    """Waits for the next bytes or the end of a connection, for a second at most."""
+    client.news.clear()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(client.news.wait(), 1)
+
+
 async def ask_honestly_h2(client, host, path, token):
     """The same over HTTP/2, by a library that keeps to the rules."""
     if not hasattr(client, "h2"):
@@ -231,11 +239,7 @@ async def ask_honestly_h2(client, host, path, token):
                 return head, body
         if client.closed:
             return None
-        client.news.clear()
-        try:
-            await asyncio.wait_for(client.news.wait(), 1)
-        except asyncio.TimeoutError:
-            continue
+        await news_of(client)
     return b"no response within 60 s", b""
 
 
@@ -252,11 +256,7 @@ async def ask_honestly(client, host, path, token):
             return head, body
         if client.closed:
             return None
-        client.news.clear()
-        try:
-            await asyncio.wait_for(client.news.wait(), 1)
-        except asyncio.TimeoutError:
-            continue
+        await news_of(client)
     return b"no response within 60 s", b""
 
 
