@@ -1,13 +1,16 @@
 //! Hosts of requests and of keys: what a request names is compared in one form, and no host reaches another kind of record.
 
-use urlproxy::admin::request_host;
+use urlproxy::admin::request_host::{self, HostRules};
 use urlproxy::route::{Domain, Kind, LookupKey, MAX_DOMAIN_LEN, MovedDomain, RouteKey, label_below, normal_host};
 
 pub fn check(bytes: &[u8]) {
-    if let Some(host) = request_host::normalize(bytes) {
-        assert_eq!(host, host.to_ascii_lowercase());
-        as_nginx_has_it(&host);
+    let [printable, strict] =
+        [HostRules::Printable, HostRules::Rfc3986].map(|rules| request_host::normalize(bytes, rules));
+    for host in [&printable, &strict].into_iter().flatten() {
+        assert_eq!(*host, host.to_ascii_lowercase());
+        as_nginx_has_it(host);
     }
+    assert!(strict.is_none() || strict == printable, "newer nginx refuses more, and reads the rest alike");
     as_nginx_has_it(&bytes.to_ascii_lowercase());
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(domain) = Domain::normalize(text) {
