@@ -46,9 +46,6 @@ test: ## run every test that needs no cluster
 		cargo test --test monitor -- starts:: rounds::redis; \
 		cargo test --test ctl; \
 	done
-	@echo 'make test: repeating the Redis tests with Redis 6.2'
-	@server=$$(tests/redis-6.2) && \
-		URLPROXY_TEST_SERVER=$$server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::
 	@if command -v valkey-server >/dev/null; then \
 		echo 'make test: repeating the Redis tests with Valkey'; \
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \

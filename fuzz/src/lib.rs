@@ -36,8 +36,11 @@ pub mod suffixes;
 pub mod template;
 pub mod zone;
 
+/// Its name and its check.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// All targets by name, which is also that of their file, their binary and their folder of seeds.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("accept_file", accept_file::check),
     ("active_proxy", active_proxy::check),
     ("admin_query", admin_query::check),

@@ -8,13 +8,15 @@ use urlproxy::route::{Backend, MAX_BACKENDS, MAX_ROUTES, ToolName};
 use urlproxy::sync::admit_into_zone;
 use urlproxy::table::Capacity;
 
+/// Pattern, and what comes after `http://` if it is not the whole value.
+type Field<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     key: &'a [u8],
     is_set: bool,
     is_limited: bool,
-    /// Pattern, and what comes after `http://` if it is not the whole value.
-    fields: Vec<(&'a [u8], Option<&'a [u8]>, &'a [u8])>,
+    fields: Vec<Field<'a>>,
     origins: Vec<(u8, &'a [u8])>,
     member: &'a str,
 }

@@ -99,6 +99,7 @@ fn directories_in_documents_and_defaults_are_created() {
         "src/nginx/conf/table.rs",
     ];
     let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let documents: Vec<_> = pages.chain([root.join("README.md")]).collect();
     // Of Debian's packages, and of the images.
     let others =

@@ -92,15 +92,13 @@ impl Recorder {
         }
         let third = usages.len() / 3;
         let peak = |part: &[Usage], of: fn(&Usage) -> u64| part.iter().map(of).max().unwrap_or(0);
-        let kinds: [(&str, fn(&Usage) -> u64, u64); 2] = [
-            ("KiB of nginx's memory", |usage| usage.memory_kib, MEMORY_SLACK_KIB),
-            ("descriptors of nginx", |usage| usage.descriptors, DESCRIPTORS_SLACK),
-        ];
-        let grown = kinds.into_iter().filter_map(|(what, of, slack)| {
+        let grown = |what: &str, of: fn(&Usage) -> u64, slack: u64| {
             let (first, last) = (peak(&usages[..third], of), peak(&usages[usages.len() - third..], of));
             (last as f64 > first as f64 * GROWTH + slack as f64).then(|| format!("{what}: {first}, later {last}"))
-        });
-        grown.collect()
+        };
+        let memory = grown("KiB of nginx's memory", |usage| usage.memory_kib, MEMORY_SLACK_KIB);
+        let descriptors = grown("descriptors of nginx", |usage| usage.descriptors, DESCRIPTORS_SLACK);
+        memory.into_iter().chain(descriptors).collect()
     }
 }
 
