@@ -18,7 +18,7 @@ import sys
 import time
 from itertools import product
 
-FIRST_PORT = 16000
+FIRST_PORT = 7000  # below those that webservice-runner chooses
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30  # seconds between attempts
 
 

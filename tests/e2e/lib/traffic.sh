@@ -6,7 +6,8 @@ visits=$ha/visits
 promotions=$ha/promotions
 rows=$ha/rows
 tools=(alpha beta gamma)
-probe_ports=(15001 15002)
+# Below those that webservice-runner chooses.
+probe_ports=(7901 7902)
 attempt=1
 inconclusive=
 
