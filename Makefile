@@ -13,7 +13,7 @@ MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/tar
 # The demo's tool is not built for release, which would add the tests' dependencies to the shipped build.
 BUILD_ALL := cargo build --release && cargo build --example demo_tool
 
-.PHONY: help setup build run test soak e2e deb reproducible lint bench bench-peers fuzz memcheck sanitize tsan clean
+.PHONY: help setup build run test soak e2e deb reproducible lint bench bench-peers fuzz memcheck sanitize tsan coverage clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ run: ## run the demo until Ctrl-C; ARGS=--once exits by itself
 	URLPROXY_MODULE=$${CARGO_TARGET_DIR:-target}/debug/liburlproxy.so examples/demo $(ARGS)
 
 test: ## run every test that needs no cluster
-	.ci/setup test
+	.ci/setup test versions
 	cargo build --release
 	@# Valkey is in the backports only; without it, its tests are skipped.
 	URLPROXY_MAY_SKIP="$$URLPROXY_MAY_SKIP $$(command -v valkey-server >/dev/null || echo valkey-server)" cargo test
@@ -51,7 +51,7 @@ test: ## run every test that needs no cluster
 		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \
 	else echo 'make test: no valkey-server; skipping the tests with Valkey'; fi
 	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
-	t/prove -r t/
+	t/versions installed debian13 vendored
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'
 	@echo 'make test: everything passed'
 
@@ -135,6 +135,10 @@ sanitize: ## run t/ with nginx and the module under AddressSanitizer and Undefin
 	.ci/setup sanitize
 	cargo build --example demo_tool
 	t/sanitize
+
+coverage: ## measure which lines all tests run, an hour; as root
+	.ci/setup test e2e coverage
+	tests/coverage/run
 
 tsan: ## run tests of the daemons' shared state under ThreadSanitizer; needs a nightly Rust
 	.ci/setup sanitize

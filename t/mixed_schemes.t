@@ -52,7 +52,7 @@ with_nginx_backend('ssl', $::says, sub {
     like(ask('GET /hello/')->{body}, qr/^tls /, 'TLS after plain ones') for 1 .. 4;
     redis('DEL', 'prefix:hello');
     redis('SADD', 'prefix:hello', "https://$ENV{TEST_NGINX_DEAD_A}", "http://$ENV{TEST_NGINX_TOOL_A}", "https://$ENV{TEST_NGINX_TOOL_B}");
-    ok(is_routed_to($ENV{TEST_NGINX_DEAD_A}));
+    ok(is_routed_to("https://$ENV{TEST_NGINX_DEAD_A}"));
     is(ask('GET /hello/')->{headers}{'x-tool'}, 'a', 'plain after TLS') for 1 .. 4;
 });
 

@@ -34,7 +34,7 @@ BEGIN {
 use Test::Nginx::Socket -base;
 
 our @EXPORT = qw(
-    accept_on answer ask next_backend error_log eventually has_no_connection nginx_pid nginx_version own_sections read_message redis refuse_rows send_bytes
+    accept_on answer ask change_routes next_backend error_log eventually has_no_connection nginx_pid nginx_version own_sections read_message redis refuse_rows send_bytes
     start_ask to_nginx worker_pids $timeout
 );
 
@@ -337,6 +337,17 @@ sub eventually(&) {
         sleep 0.01;
     }
     return 1;
+}
+
+# Performs Redis commands, and waits until their changes are served. After its first comparison the companion applies changes in
+# their order, so a tool written last is listed last.
+sub change_routes {
+    my (@commands) = @_;
+    state $count = 0;
+    my $last = 'changed' . ++$count;
+    eventually { error_log() =~ /: in step, / } or die "the companion does not follow Redis\n";
+    redis(@$_) for @commands, ['HSET', "prefix:$last", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"];
+    return eventually { ask('GET /list')->{body} =~ /"$last"/ };
 }
 
 sub error_log {
