@@ -58,6 +58,8 @@ zone 256k;
 [ map { ['HSET', "prefix:$_", '.*', "http://$ENV{TEST_NGINX_TOOL_A}"] } 1 .. 5 ]
 --- perl
 sub grow { redis('HSET', "prefix:$_[0]", map { ('/' . 'x' x 900 . $_, "http://$ENV{TEST_NGINX_TOOL_B}") } 1 .. 4) }
+# From now on the first to grow get the space.
+ok(change_routes(), 'changes are followed');
 grow("big-$_") for 1 .. 60;
 redis('HSET', 'prefix:1', '.*', "http://$ENV{TEST_NGINX_TOOL_C}");
 ok(eventually { ask('GET /1/')->{headers}{'x-tool'} eq 'c' }, 'a small change of an existing tool fits');
