@@ -12,6 +12,8 @@ our @rejected = (
     ['103 with a length', "HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n"],
     ['103 in chunks', "HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
     ['103 by HTTP/1.0', "HTTP/1.0 103 Early Hints\r\n\r\n"],
+    ['100 and an invalid header', "HTTP/1.1 100 X\r\nX-\0: forged\r\n\r\n"],
+    ['102 and a large header', "HTTP/1.1 102 X\r\nX-Forged: " . 'x' x 9000 . "\r\n\r\n"],
     ['no number', "HTTP/1.1 abc X\r\n\r\n"],
     ['no status line', ''],
     ['an empty line', "\r\n"],
@@ -62,6 +64,36 @@ HSET prefix:other .* http://$TEST_NGINX_TOOL_A
 --- perl
 is_rejected(@$_, 'GET /1/') for @::rejected;
 like(error_log(), qr/\[error\] [^:]*: \*\d+ urlproxy: backend sent unrequested status 100; answering 502, backend=http:\/\/\Q$ENV{TEST_NGINX_PEER_1}\E tool="1" suppressed=0[ ,]/, 'the log names the tool');
+
+
+
+=== an unfinished interim response, and pages for it
+--- upstream
+urlproxy_keepalive 64;
+--- server
+location /paged/ { urlproxy tools path; proxy_pass http://tools; error_page 502 /page; }
+location /named/ { urlproxy tools path; proxy_pass http://tools; error_page 502 = @page; }
+location = /page { return 200 page; }
+location @page { return 203 page; }
+--- redis
+HSET prefix:1 .* http://$TEST_NGINX_PEER_1
+HSET prefix:paged .* http://$TEST_NGINX_PEER_1
+HSET prefix:named .* http://$TEST_NGINX_PEER_1
+--- perl
+for (['/1/', 502, qr/502 Bad Gateway/], ['/paged/', 502, qr/^page$/], ['/named/', 203, qr/^page$/]) {
+    my ($path, $status, $body) = @$_;
+    for my $bytes ("HTTP/1.1 103 X\r\nX-Forged", "HTTP/1.1 100 X\r\nX-\0: forged\r\n\r\n", "HTTP/1.1 102 X\r\nX-Forged: 1\r\n\r\n") {
+        my $client = start_ask("GET $path");
+        my $id = arrived($client);
+        respond($id, $bytes);
+        close_as_backend('close', $id) if $bytes =~ /X-Forged$/;
+        my $answer = read_message($client);
+        like($answer->{head}, qr{^HTTP/1\.1 $status }, $path);
+        like($answer->{body}, $body);
+        unlike($answer->{head}, qr/forged/i);
+        unlike($answer->{body}, qr/HTTP/);
+    }
+}
 
 
 

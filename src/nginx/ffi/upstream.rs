@@ -135,6 +135,11 @@ impl<'r> Upstream<'r> {
         raw_field!(self.headers_in.status_line.len) > 0
     }
 
+    /// Whether nginx has ended the exchange with the backend. What the client then gets is another response, such as an error page.
+    pub fn is_ended(self) -> bool {
+        raw_field!(self.cleanup).is_null()
+    }
+
     /// Whether nginx will tunnel the connection: the backend accepts an upgrade.
     pub fn is_upgraded(self) -> bool {
         // SAFETY: the upstream is valid for the handle's lifetime.

@@ -35,6 +35,11 @@ fn accepts_unusual(request: Request<'_>, upstream: Upstream<'_>) -> bool {
     if !has_no_header && !upstream.has_status_line() || !is_routed(request) {
         return true;
     }
+    // nginx itself has rejected the response, after its status.
+    if upstream.is_ended() {
+        request.restore_version();
+        return true;
+    }
     if !has_no_header && is_requested_upgrade(request, upstream) {
         return true;
     }
