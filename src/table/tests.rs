@@ -215,6 +215,9 @@ fn formatted_memory_can_be_attached() {
     // SAFETY: as above.
     let again = unsafe { Table::attach(memory, bytes) }.unwrap();
     assert_eq!(port_of(again, "a"), Some(2));
+    // A name that its zone keeps, and that other zones do not have.
+    assert_eq!(again.pseudonym(), table.pseudonym());
+    assert_ne!(again.pseudonym(), OwnedTable::new(SMALL).table().pseudonym());
     // SAFETY: as above; the smaller size must be refused.
     assert!(unsafe { Table::attach(memory, bytes / 2) }.is_err());
 }

@@ -120,3 +120,28 @@ impl WorkerStats {
         tally.evicted += self.evicted.load(Relaxed);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::table::{Capacity, OwnedTable, Table};
+
+    #[test]
+    fn idle_connections_of_workers_that_are_gone_do_not_count() {
+        let owned = OwnedTable::new(Capacity { workers: 4, ..Capacity::NONE });
+        let table = owned.table();
+        for (number, idle) in [(0, 1), (1, 20), (2, 300), (3, 4000)] {
+            let worker = table.worker(number).unwrap();
+            worker.set_idle(idle);
+            worker.add_connections(1, 0, 2);
+            worker.add_connections(10, 100, 0);
+        }
+        let tally = |table: Table<'_>| {
+            let tally = table.worker_tally();
+            (tally.idle, tally.reused, tally.opened, tally.evicted)
+        };
+        assert_eq!(tally(table), (4321, 44, 400, 8));
+        // Fewer workers after a reload.
+        table.forget_workers_from(2);
+        assert_eq!(tally(table), (21, 44, 400, 8));
+    }
+}
