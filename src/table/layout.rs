@@ -83,7 +83,7 @@ pub struct Header {
     pub(super) held_since: AtomicU64,
     /// A bit for each [`Kind`] that is completely loaded; written before `loaded`.
     pub(super) known: AtomicU64,
-    /// When the hold first began, on the same clock, before any restart; 0 while nothing is held.
+    /// When the hold first began, on the same clock, before any restart. Means nothing while nothing is held.
     pub(super) held_first: AtomicU64,
     /// Cells in the longest free run.
     pub(super) largest_run: AtomicU64,

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::{Kind, Pattern, Route, RouteKey};
 
+mod reading;
 mod state;
 
 const SMALL: Capacity = Capacity { buckets: 4, cells: 40, tools: 24, health: 1, ..Capacity::NONE };
@@ -77,7 +78,7 @@ fn a_full_table_refuses_only_the_new_tool() {
         assert_eq!(writer.publish(&tool(&format!("t{i}")), &routes(i)), Ok(Published::Inserted), "{i}");
     }
     let error = writer.publish(&tool("one-more"), &routes(99)).unwrap_err();
-    assert!(error.to_string().contains("no room for tool one-more: 24 of 24 records"), "{error}");
+    assert!(error.to_string().contains("no room for tool one-more: 24 of 24 records, 1536 bytes"), "{error}");
     assert!(writer.publish(&tool("another"), &routes(99)).is_err());
     assert_eq!(owned.table().header().refused_full(), 2);
     assert_eq!(listed(owned.table()), (0..24).map(|i| (format!("t{i}"), i + 1)).collect());
@@ -139,6 +140,36 @@ fn no_record_takes_more_than_its_share() {
     from.publish(&tool("b"), &routes(7)).unwrap();
     assert_eq!(carry_over(roomy.table(), table), Ok(1));
     assert_eq!((port_of(table, "a"), port_of(table, "b")), (None, Some(8)));
+}
+
+#[test]
+fn a_record_may_have_exactly_its_share() {
+    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1, ..Capacity::NONE });
+    let table = owned.table();
+    let (mut writer, _) = Writer::attach(table);
+    let large: Vec<_> = (0..4).flat_map(|i| long_routes(950, i)).collect();
+    let padding = table.record_limit() - record_bytes(&tool(""), &large);
+    assert_eq!(writer.publish(&tool(&"a".repeat(padding)), &large), Ok(Published::Inserted));
+    let too_long = tool(&"a".repeat(padding + 1));
+    let refused = PublishError::TooLarge { key: too_long.clone(), bytes: 4097, limit: 4096 };
+    assert_eq!(writer.publish(&too_long, &large), Err(refused));
+}
+
+#[test]
+fn a_record_withdrawn_for_lack_of_room_may_return_into_the_reserve() {
+    let owned = OwnedTable::new(SMALL);
+    let table = owned.table();
+    let (mut writer, _) = Writer::attach(table);
+    writer.publish(&tool("a"), &long_routes(11, 1)).unwrap();
+    let fit = (0..).take_while(|i| writer.publish(&tool(&format!("t{i}")), &long_routes(130, 1)).is_ok()).count();
+    assert_eq!((fit, table.header().free_bytes()), (9, 11 * 64), "39 cells, of which ten are kept free");
+    assert!(writer.publish(&tool("a"), &long_routes(760, 2)).is_err(), "13 cells");
+    assert_eq!((port_of(table, "a"), table.header().displaced()), (None, 1));
+    assert!(writer.publish(&tool("new"), &long_routes(130, 1)).is_err());
+    assert_eq!(writer.publish(&tool("a"), &long_routes(130, 3)), Ok(Published::Inserted));
+    // Once the source has withdrawn it, it is as new as others.
+    assert!(writer.withdraw(b"a"));
+    assert!(writer.publish(&tool("a"), &long_routes(130, 4)).is_err());
 }
 
 #[test]
@@ -206,8 +237,27 @@ fn a_sweep_finds_unseen_keys() {
 }
 
 #[test]
+fn a_sweep_tells_all_slots_apart() {
+    let owned = OwnedTable::new(Capacity { buckets: 40, cells: 800, tools: 280, ..SMALL });
+    let (mut writer, _) = Writer::attach(owned.table());
+    let keys: Vec<_> = (0..)
+        .map(|n| tool(&format!("t{n}")))
+        .filter(|key| owned.table().home(owned.table().hash(key.as_bytes())) == 0)
+        .take(280)
+        .collect();
+    keys.iter().for_each(|key| assert!(writer.publish(key, &routes(1)).is_ok()));
+    writer.begin_sweep();
+    assert!(keys.iter().step_by(3).all(|key| writer.confirm(key.as_bytes())));
+    let mut unseen = writer.unseen();
+    let mut want: Vec<_> = (0..).zip(keys).filter(|(n, _)| n % 3 != 0).map(|(_, key)| key).collect();
+    unseen.sort();
+    want.sort();
+    assert_eq!(unseen, want);
+}
+
+#[test]
 fn formatted_memory_can_be_attached() {
-    let bytes = 64 << 10;
+    let bytes = 1 << 20;
     let layout = std::alloc::Layout::from_size_align(bytes, 64).unwrap();
     // SAFETY: the layout has a size, and the memory is never freed.
     let memory = unsafe { std::alloc::alloc_zeroed(layout) };

@@ -20,6 +20,8 @@ fn age_counts_from_the_last_time_in_step() {
     writer.note_in_step(900);
     assert_eq!(header.age_seconds(900), Some(0));
     assert_eq!(header.synced_at(), 1000, "the time of the last scan is unchanged");
+    writer.note_rejected(7);
+    assert_eq!(header.rejected(), 7);
 }
 
 #[test]
