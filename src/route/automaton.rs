@@ -265,7 +265,7 @@ const DEAD: u32 = 0;
 const START: u32 = 1;
 
 impl Rows {
-    /// Collects all reachable rows.
+    /// Collects all reachable rows. The compiler's own dead state becomes a row without a match.
     fn walk(dfa: &dense::DFA<Vec<u32>>, first: u8) -> Option<Self> {
         let classes: Vec<u8> = (0..=u8::MAX).map(|byte| dfa.byte_classes().get(byte)).collect();
         // One byte of each class, by class number: classes are numbered in the order of their bytes.
@@ -290,15 +290,10 @@ impl Rows {
             rows.found.push([found(state), found(dfa.next_eoi_state(state))]);
             for &byte in &bytes {
                 let next = dfa.next_state(state, byte);
-                let number = if dfa.is_dead_state(next) || dfa.is_quit_state(next) {
-                    DEAD
-                } else {
-                    *numbers.entry(next).or_insert_with(|| {
-                        states.push(next);
-                        states.len() as u32
-                    })
-                };
-                rows.next.push(number);
+                rows.next.push(*numbers.entry(next).or_insert_with(|| {
+                    states.push(next);
+                    states.len() as u32
+                }));
             }
         }
         Some(rows)

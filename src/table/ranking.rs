@@ -263,8 +263,9 @@ mod tests {
         };
         assert_eq!(round(&mut ranking, [10, 20, 0]), ["a", "b"]);
         assert_eq!(round(&mut ranking, [10, 20, 12]), ["a", "b"], "not much busier");
-        (0..50).for_each(|_| drop(round(&mut ranking, [10, 20, 14])));
-        assert_eq!(named(table), ["a", "b"], "not half as busy again");
+        for _ in 0..50 {
+            assert_eq!(round(&mut ranking, [10, 20, 14]), ["a", "b"], "not half as busy again");
+        }
         (0..50).for_each(|_| drop(round(&mut ranking, [10, 20, 16])));
         assert_eq!(named(table), ["b", "c"]);
         // A smaller limit after a reload.

@@ -124,6 +124,12 @@ fn quick_builds_equal_full_builds_or_fail() {
     assert_eq!(Automata::build_quickly(&patterns, 8 << 10), Some(build(&patterns)));
     assert_eq!(Automata::build_quickly(&["[ab]*a[ab]{11}$"], 8 << 10), None);
     assert_eq!(Automata::build_quickly(&[], 0), Some(Automata::default()));
+    // The limit is exact.
+    for patterns in [&["/[a]"][..], &patterns] {
+        let bytes = build(patterns).as_bytes().len();
+        assert_eq!(Automata::build_quickly(patterns, bytes), Some(build(patterns)));
+        assert_eq!(Automata::build_quickly(patterns, bytes - 1), None);
+    }
     let long = |bytes: usize| format!("/[{}]", "a".repeat(bytes - 3));
     let quick = |text: String| Automata::build_quickly(&[&text], 8 << 10);
     assert_eq!(quick(long(MAX_QUICK_TEXT)), Some(build(&["/[a]"])));

@@ -122,7 +122,8 @@ impl Note {
         let detail = content.detail.as_deref().unwrap_or_default();
         let mut lengths = 0u64;
         for (at, part) in [&content.name, detail, &content.text].into_iter().enumerate() {
-            let part = part.get(..TEXT_BYTES - text.len()).unwrap_or(part);
+            // The reader knows from the sum of the lengths what has not fitted.
+            let part = part.get(..TEXT_BYTES).unwrap_or(part);
             text.extend_from_slice(part);
             lengths |= (part.len() as u64) << (16 * at);
         }
