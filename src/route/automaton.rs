@@ -335,19 +335,10 @@ impl Rows {
         }
     }
 
-    /// Redirects all transitions.
+    /// Redirects all transitions. The initial row keeps its number: it is the first with its content, unless it is as dead as the dead
+    /// row.
     fn rename(&mut self, name: impl Fn(u32) -> u32) {
         self.next.iter_mut().for_each(|next| *next = name(*next));
-        // The initial row keeps its number and takes over the other row's content.
-        let start = name(START);
-        if start != START {
-            let (found, next) = (self.found.get(start as usize).copied(), self.row(start).to_vec());
-            if let (Some(to), Some(found)) = (self.found.get_mut(START as usize), found) {
-                *to = found;
-            }
-            let to = self.next.iter_mut().skip(START as usize * self.width).zip(next);
-            to.for_each(|(to, next)| *to = next);
-        }
     }
 
     fn row(&self, row: u32) -> &[u32] {
