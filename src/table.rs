@@ -29,6 +29,7 @@ mod hash;
 mod health;
 mod layout;
 mod memory;
+mod position;
 mod proof;
 mod ranking;
 mod reader;

@@ -1,7 +1,5 @@
 //! One word of the index: the cells of a record and the low bits of its stamp.
 
-use super::layout::SLOTS;
-
 /// Bits of the hash, to skip other keys in a bucket without reading their records.
 const TAG_BITS: u32 = 16;
 /// Bits of a cell number, for 16 GiB of records.
@@ -37,20 +35,6 @@ impl Slot {
     /// Whether a record with this stamp may be the one published here.
     pub fn has_stamp(self, stamp: u64) -> bool {
         (self.0 ^ stamp) & mask(STAMP_BITS) == 0
-    }
-}
-
-/// The position of a slot.
-#[derive(Clone, Copy)]
-pub(super) struct SlotPosition {
-    pub bucket: usize,
-    pub slot: usize,
-}
-
-impl SlotPosition {
-    /// Counted from the table's first slot.
-    pub fn number(self) -> usize {
-        self.bucket * SLOTS + self.slot
     }
 }
 

@@ -8,9 +8,10 @@ use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, fence_release, release};
 use super::counter_lines::CounterLines;
 use super::counters::Tally;
 use super::layout::{LINE, LoadedFrom, PREFIX_BYTES, SLOTS};
+use super::position::SlotPosition;
 use super::reader::Scratch;
 use super::record::{self, Record};
-use super::slot::{Slot, SlotPosition};
+use super::slot::Slot;
 use crate::route::{Kind, Route, RouteKey};
 
 /// What a publication changed.

@@ -107,3 +107,15 @@ fn claims_are_written_once_by_the_holder_of_the_lock() {
     assert_eq!(apply(&[], &[&service], &lock), Applied::Done(vec![]));
     assert_eq!(redis.cli(&["EXISTS", "prefix:a", "origin:a", "k8s_services"]), "0");
 }
+
+#[test]
+fn changes_of_keys_with_a_prefix_are_asked_for() {
+    let redis = RedisServer::start(&[]);
+    let mut connection = connect(&redis);
+    registry::track_keys("frontend:").exec(&mut connection).unwrap();
+    let mut question = redis::cmd("CLIENT");
+    let info: Vec<redis::Value> = question.arg("TRACKINGINFO").query(&mut connection).unwrap();
+    let [_, flags, _, _, _, prefixes] = &info[..] else { panic!("{info:?}") };
+    let texts = |value: &redis::Value| redis::from_redis_value::<Vec<String>>(value.clone()).unwrap();
+    assert_eq!((texts(flags).join(" "), texts(prefixes).join(" ")), ("on bcast noloop".into(), "frontend:".into()));
+}

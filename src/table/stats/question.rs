@@ -204,7 +204,7 @@ mod tests {
         assert_eq!((questions.reply(ticket), questions.ask(b"b", NOW)), (Reply::Pending, None));
         let open: Vec<_> = questions.open().collect();
         assert_eq!(open, [(ticket, "w\u{ef}ki".as_bytes().to_vec())]);
-        questions.answer(ticket, &[b'x'; ANSWER_BYTES]);
+        questions.answer(ticket, &[b'x'; ANSWER_BYTES + 1]);
         assert_eq!(questions.open().count(), 0);
         assert_eq!(questions.reply(ticket), Reply::Answered(vec![b'x'; ANSWER_BYTES]));
         assert_eq!(questions.reply(ticket), Reply::Lost);

@@ -211,6 +211,9 @@ mod tests {
         series.assign(1, 0, Kind::Tool, name.as_bytes());
         let view = series.read().unwrap();
         assert_eq!((view.name(), view.is_truncated), (&name.as_bytes()[..NAME_BYTES - 1], true));
+        series.assign(1, 0, Kind::Tool, &[b'a'; 72]);
+        let view = series.read().unwrap();
+        assert_eq!((view.name(), view.is_truncated), (&[b'a'; 72][..], false));
         // Not UTF-8: the loop ends.
         series.assign(1, 0, Kind::Tool, &[0x80; 200]);
         assert_eq!(series.read().unwrap().name(), b"");

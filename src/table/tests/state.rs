@@ -1,4 +1,4 @@
-//! Tests of the header: counts, ages, holds.
+//! Tests of the table's state: counts, ages, holds, statistics of workers.
 
 use super::*;
 use crate::table::slot::Slot;
@@ -109,4 +109,38 @@ fn a_lookup_gives_up_on_a_record_that_keeps_changing_and_is_counted() {
     assert_eq!(port_of(table, "b"), Some(3));
     slot.store(word, Relaxed);
     assert_eq!((port_of(table, "a"), table.header().contended()), (Some(2), 2));
+}
+
+#[test]
+fn requests_of_all_workers_add_up_by_result_and_class() {
+    let owned = OwnedTable::new(Capacity { workers: 2, ..Capacity::NONE });
+    for (worker, result, class) in [
+        (0, RequestResult::Route, StatusClass::Success),
+        (1, RequestResult::Route, StatusClass::Success),
+        (1, RequestResult::Unready, StatusClass::ServerError),
+    ] {
+        owned.table().worker(worker).unwrap().add(result, class);
+    }
+    let none = [0; 5];
+    assert_eq!(owned.table().worker_tally().by_result, [[0, 2, 0, 0, 0], none, none, none, [0, 0, 0, 0, 1]]);
+}
+
+#[test]
+fn idle_connections_of_workers_that_are_gone_do_not_count() {
+    let owned = OwnedTable::new(Capacity { workers: 4, ..Capacity::NONE });
+    let table = owned.table();
+    for (number, idle) in [(0, 1), (1, 20), (2, 300), (3, 4000)] {
+        let worker = table.worker(number).unwrap();
+        worker.set_idle(idle);
+        worker.add_connections(1, 0, 2);
+        worker.add_connections(10, 100, 0);
+    }
+    let tally = |table: Table<'_>| {
+        let tally = table.worker_tally();
+        (tally.idle, tally.reused, tally.opened, tally.evicted)
+    };
+    assert_eq!(tally(table), (4321, 44, 400, 8));
+    // Fewer workers after a reload.
+    table.forget_workers_from(2);
+    assert_eq!(tally(table), (21, 44, 400, 8));
 }
