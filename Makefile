@@ -13,7 +13,7 @@ MODELS := CARGO_BUILD_BUILD_DIR=$(CACHE)/loom CARGO_TARGET_DIR=$(CACHE)/loom/tar
 # The demo's tool is not built for release, which would add the tests' dependencies to the shipped build.
 BUILD_ALL := cargo build --release && cargo build --example demo_tool
 
-.PHONY: help setup build run test soak e2e deb reproducible lint bench bench-peers fuzz memcheck sanitize tsan coverage clean
+.PHONY: help setup build run test soak e2e deb reproducible lint bench bench-peers fuzz mutants memcheck sanitize tsan coverage clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,6 +124,10 @@ bench-peers: ## fetch the proxies for `make bench` that Debian lacks: Envoy, Cad
 fuzz: ## fuzz every parser of untrusted bytes, FUZZ_SECONDS=60 each or FUZZ_RUNS=1000000 (FUZZ=pattern for one); needs a nightly Rust
 	.ci/setup build
 	fuzz/run $(FUZZ)
+
+mutants: ## change the code at one place after the other, and report each change that no unit test finds; hours (MUTANTS='--re src/table/hash' for a part)
+	.ci/setup build
+	tests/mutants $(MUTANTS)
 
 memcheck: ## run t/ with nginx under valgrind; 20 minutes
 	.ci/setup test bench

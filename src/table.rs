@@ -29,6 +29,7 @@ mod hash;
 mod health;
 mod layout;
 mod memory;
+mod position;
 mod proof;
 mod ranking;
 mod reader;
@@ -72,11 +73,11 @@ impl<'n> HashedKey<'n> {
         self.key
     }
 
-    /// The tool's redirect, if this is a tool's key: no hash is calculated for it. `None` when it can have none.
+    /// The redirect of the tool whose key this is: no hash is calculated for it. `None` when it can have none.
     #[inline(always)]
     pub fn redirect(&self) -> Option<Self> {
         let key = LookupKey::redirect(self.key.name())?;
-        Some(Self { key, hash: self.hash ^ self.key.mark() ^ key.mark() })
+        Some(Self { key, hash: self.hash ^ key.mark() })
     }
 }
 

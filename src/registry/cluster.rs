@@ -249,6 +249,7 @@ mod tests {
             let registered = Registered::parse(member).unwrap();
             assert_eq!((&*registered.namespace, &*registered.name, &*registered.pattern), (namespace, name, pattern));
             assert_eq!(registered.to_string(), member);
+            assert_eq!(registered.owner(), format!("{namespace}/{name}"));
         }
         for member in ["", "a", "a/b", "a/b/", "/b/.*", "a//.*"] {
             assert_eq!(Registered::parse(member), None, "{member}");

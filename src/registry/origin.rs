@@ -115,15 +115,28 @@ mod tests {
         };
         let (grid, cluster, other) = (origin(GRID), origin(CLUSTER), origin("urlproxyctl"));
         let (grid_elsewhere, cluster_elsewhere) = (elsewhere(GRID), elsewhere(CLUSTER));
+        let other_elsewhere = elsewhere("urlproxyctl");
+        let grid_by_name = grid.replace("10.0.0.1", "exec-1");
         let url = "http://10.0.0.1:80";
         let tool = ToolName::try_new(b"hello").unwrap();
-        let patterns =
-            ["/grid", "/cluster", "/other", "/broken", "/none", "/k8s", "/over", "/over-cluster", "/over-k8s"];
+        let patterns = [
+            "/grid",
+            "/cluster",
+            "/other",
+            "/broken",
+            "/none",
+            "/k8s",
+            "/over",
+            "/over-cluster",
+            "/over-k8s",
+            "/over-other",
+        ];
         let mut routes = hash(&patterns.map(|pattern| (pattern, url)));
         routes.extend(hash(&[
             ("/nonsense", "nonsense"),
             ("/there", "HTTP://10.0.0.2/"),
             ("/name", "http://exec-1:80"),
+            ("/over-name", "http://exec-1:80"),
         ]));
         let origins = hash(&[
             ("/grid", &grid),
@@ -135,6 +148,8 @@ mod tests {
             ("/over", &grid_elsewhere),
             ("/over-cluster", &cluster_elsewhere),
             ("/over-k8s", &cluster_elsewhere),
+            ("/over-other", &other_elsewhere),
+            ("/over-name", &grid_by_name),
             ("/gone", &grid),
         ]);
         let mut found = grid_routes(&tool, routes, &origins, |pattern| pattern.contains("k8s"));
@@ -147,6 +162,7 @@ mod tests {
             ("/none", None, ""),
             ("/over", None, &grid_elsewhere),
             ("/over-cluster", None, &cluster_elsewhere),
+            ("/over-name", None, &grid_by_name),
             ("/there", Some(7), &grid_elsewhere),
         ];
         assert_eq!(found, want);

@@ -153,10 +153,9 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
         RawRoutes::Hash(fields) => {
             let total = fields.len();
             let mut fields = fields.clone();
-            if fields.len() > MAX_FIELDS {
-                fields.sort_unstable();
-                fields.truncate(MAX_FIELDS);
-            }
+            // Redis returns them in any order.
+            fields.sort_unstable();
+            fields.truncate(MAX_FIELDS);
             for (field, value) in fields {
                 match parse_route(field, value, admission) {
                     Ok(route) => admitted.routes.push(route),
@@ -171,10 +170,8 @@ pub fn admit(key: &[u8], raw: &RawRoutes<'_>, admission: &Admission) -> Admitted
         RawRoutes::Set(members) => {
             let total = members.len();
             let mut members = members.clone();
-            if total > MAX_FIELDS {
-                members.sort_unstable();
-                members.truncate(MAX_FIELDS);
-            }
+            members.sort_unstable();
+            members.truncate(MAX_FIELDS);
             let mut backends = Vec::new();
             for member in members {
                 match admit_backend(member, admission) {
@@ -274,5 +271,42 @@ mod tests {
         assert_eq!(admitted.routes[0].backends[0].to_string(), "http://10.0.0.1:1000");
         assert_eq!(admitted.rejected.len(), 2);
         assert!(admitted.rejected[0].to_string().ends_with(r#", domain="a.org""#), "{}", admitted.rejected[0]);
+    }
+
+    #[test]
+    fn of_a_larger_key_the_first_entries_are_read() {
+        let hash = |count| {
+            let patterns: Vec<_> = (1000..1000 + count).rev().map(|i| format!("/{i}")).collect();
+            let admitted = admit_hash(&patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect::<Vec<_>>());
+            (admitted.routes.len(), admitted.routes.last().map(|route| route.pattern.as_str().to_owned()))
+        };
+        assert_eq!(hash(MAX_FIELDS), (MAX_FIELDS, Some(format!("/{}", 999 + MAX_FIELDS))));
+        assert_eq!(hash(MAX_FIELDS + 1), hash(MAX_FIELDS));
+        // The last member in byte order is a valid backend.
+        let set = |invalid| {
+            let mut members: Vec<_> = (0..invalid).map(|i| format!("http://10.0.0.1:{i}/x")).collect();
+            members.push("http://10.0.0.2:1".into());
+            let members = members.iter().map(|member| member.as_bytes()).collect();
+            let admitted = summarized(b"frontend:a.org", &RawRoutes::Set(members));
+            (admitted.routes.len(), admitted.rejected.last().unwrap().reason.clone())
+        };
+        let more = |count| RejectionReason::AndMore(count - MAX_REJECTIONS);
+        assert_eq!(set(MAX_FIELDS - 1), (1, more(MAX_FIELDS - 1)));
+        assert_eq!(set(MAX_FIELDS), (0, more(MAX_FIELDS + 1)), "with one for too many backends");
+    }
+
+    #[test]
+    fn only_rejections_beyond_the_limit_are_summarized() {
+        let rejections = |count: usize| {
+            let patterns: Vec<_> = (0..count).map(|i| format!("({i}")).collect();
+            let admitted = admit_hash(&patterns.iter().map(|p| (p.as_str(), "http://10.0.0.1:1")).collect::<Vec<_>>());
+            let summary =
+                admitted.rejected.iter().filter(|one| matches!(one.reason, RejectionReason::AndMore(_))).count();
+            (admitted.rejected.len(), summary)
+        };
+        assert_eq!(rejections(30), (30, 0));
+        // More patterns than a tool may have are one rejection more.
+        assert_eq!(rejections(MAX_REJECTIONS - 1), (MAX_REJECTIONS, 0));
+        assert_eq!(rejections(MAX_REJECTIONS), (MAX_REJECTIONS + 1, 1));
     }
 }

@@ -70,6 +70,7 @@ mod tests {
         assert_eq!(split_key(b"prefix:"), Some((Kind::Tool, &b""[..])));
         assert_eq!(split_key(&redirects_key(b"hello")), Some((Kind::Redirect, &b"hello"[..])));
         assert_eq!(split_key(b"frontend:*.a.org"), Some((Kind::Domain, &b"*.a.org"[..])));
+        assert_eq!(origin_key(b"hello"), b"origin:hello");
         assert_eq!((split_key(&origin_key(b"hello")), split_key(b"k8s_services")), (None, None));
     }
 

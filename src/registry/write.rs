@@ -245,6 +245,8 @@ mod tests {
         assert_eq!(read(&["done", "new", "a"]), Ok(Registration::Done { evicted: Some("a".into()), is_new: true }));
         assert!(read(&["done"]).is_err() && read(&["done", "a"]).is_err());
         assert_eq!(read(&["held", "a"]), Ok(Registration::AddressHeld("a".into())));
+        assert_eq!(read(&["full"]), Ok(Registration::TooManyPatterns));
+        assert_eq!(read(&["superseded"]), Ok(Registration::Superseded));
         assert!(read(&["held"]).is_err() && read(&["other"]).is_err() && read(&[]).is_err());
         for (text, want) in
             [("removed", Withdrawal::Removed), ("absent", Withdrawal::Absent), ("kept", Withdrawal::Kept)]

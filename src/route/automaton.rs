@@ -265,7 +265,7 @@ const DEAD: u32 = 0;
 const START: u32 = 1;
 
 impl Rows {
-    /// Collects all reachable rows.
+    /// Collects all reachable rows. The compiler's own dead state becomes a row without a match.
     fn walk(dfa: &dense::DFA<Vec<u32>>, first: u8) -> Option<Self> {
         let classes: Vec<u8> = (0..=u8::MAX).map(|byte| dfa.byte_classes().get(byte)).collect();
         // One byte of each class, by class number: classes are numbered in the order of their bytes.
@@ -290,15 +290,10 @@ impl Rows {
             rows.found.push([found(state), found(dfa.next_eoi_state(state))]);
             for &byte in &bytes {
                 let next = dfa.next_state(state, byte);
-                let number = if dfa.is_dead_state(next) || dfa.is_quit_state(next) {
-                    DEAD
-                } else {
-                    *numbers.entry(next).or_insert_with(|| {
-                        states.push(next);
-                        states.len() as u32
-                    })
-                };
-                rows.next.push(number);
+                rows.next.push(*numbers.entry(next).or_insert_with(|| {
+                    states.push(next);
+                    states.len() as u32
+                }));
             }
         }
         Some(rows)
@@ -340,19 +335,10 @@ impl Rows {
         }
     }
 
-    /// Redirects all transitions.
+    /// Redirects all transitions. The initial row keeps its number: it is the first with its content, unless it is as dead as the dead
+    /// row.
     fn rename(&mut self, name: impl Fn(u32) -> u32) {
         self.next.iter_mut().for_each(|next| *next = name(*next));
-        // The initial row keeps its number and takes over the other row's content.
-        let start = name(START);
-        if start != START {
-            let (found, next) = (self.found.get(start as usize).copied(), self.row(start).to_vec());
-            if let (Some(to), Some(found)) = (self.found.get_mut(START as usize), found) {
-                *to = found;
-            }
-            let to = self.next.iter_mut().skip(START as usize * self.width).zip(next);
-            to.for_each(|(to, next)| *to = next);
-        }
     }
 
     fn row(&self, row: u32) -> &[u32] {

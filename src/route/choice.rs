@@ -133,8 +133,11 @@ mod tests {
             (0, 0b010, 0b001, Some(2)),
             (0, 0b110, 0b001, Some(0)),
             (1, 0b000, 0b111, Some(1)),
+            (1, 0b000, 0b010, Some(2)),
+            (4, 0b000, 0b010, Some(0)),
             (0, 0b111, 0b000, None),
-            (usize::MAX, 0, 0, Some(0)),
+            (usize::MAX, 0b000, 0b000, Some(0)),
+            (usize::MAX, 0b000, 0b001, Some(2)),
         ] {
             assert_eq!(by_turn(3, turn, tried, failed), want, "{turn} {tried:b} {failed:b}");
         }
@@ -213,7 +216,9 @@ mod tests {
         assert_eq!(drawn.len(), 2 * addrs.len() + 4);
         // All proxies must agree: these values must not change between releases.
         let seed = key_hash(b"session");
-        let one = draw_for_addr(seed, Scheme::Http, addrs[0]);
-        assert_eq!((seed, one), (6_143_612_009_027_348_692, 11_455_737_819_767_877_140));
+        assert_eq!(seed, 6_143_612_009_027_348_692);
+        assert_eq!(draw_for_addr(seed, Scheme::Http, addrs[0]), 11_455_737_819_767_877_140);
+        assert_eq!(draw_for_addr(seed, Scheme::Https, addrs[5]), 17_999_327_664_545_247_017);
+        assert_eq!(draw_for_name(seed, Scheme::Https, "a", 81), 12_492_172_225_721_817_175);
     }
 }

@@ -120,18 +120,13 @@ impl Pattern {
         if let Some(found) = text.chars().find(|c| c.is_control()) {
             return Err(PatternError::Control(shortened(text), found));
         }
-        if has_possessive(text) {
-            return Err(PatternError::Possessive(shortened(text)));
-        }
         let syntax = |error: regex_syntax::Error| PatternError::Syntax {
             pattern: shortened(text),
             reason: error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
         };
         let ast = ast::parse::ParserBuilder::new().nest_limit(NEST_LIMIT).build().parse(text);
         let ast = ast.map_err(|error| syntax(error.into()))?;
-        if ast::visit(&ast, FindUnicode).is_err() {
-            return Err(PatternError::Unicode(shortened(text)));
-        }
+        ast::visit(&ast, FindUnsupported).map_err(|error| error(shortened(text)))?;
         let hir = TranslatorBuilder::new().unicode(false).utf8(false).build().translate(text, &ast);
         let hir = hir.map_err(|error| syntax(error.into()))?;
         let (matcher, literal) = classify(&hir);
@@ -191,62 +186,32 @@ fn shortened(text: &str) -> String {
     text.chars().take(120).collect()
 }
 
-/// Stops at the first flag that enables Unicode.
-struct FindUnicode;
+/// Stops at the first flag that enables Unicode, and at the first possessive repetition.
+struct FindUnsupported;
 
-impl ast::Visitor for FindUnicode {
+impl ast::Visitor for FindUnsupported {
     type Output = ();
-    type Err = ();
+    type Err = fn(String) -> PatternError;
 
-    fn finish(self) -> Result<(), ()> {
+    fn finish(self) -> Result<(), Self::Err> {
         Ok(())
     }
 
-    fn visit_pre(&mut self, ast: &Ast) -> Result<(), ()> {
+    fn visit_pre(&mut self, ast: &Ast) -> Result<(), Self::Err> {
         let flags = match ast {
             Ast::Flags(set) => Some(&set.flags),
             Ast::Group(group) => group.flags(),
+            // `a*+` is parsed as `(?:a*)+`.
+            Ast::Repetition(outer)
+                if outer.op.kind == ast::RepetitionKind::OneOrMore && matches!(*outer.ast, Ast::Repetition(_)) =>
+            {
+                return Err(PatternError::Possessive);
+            }
             _ => None,
         };
         let is_on = flags.and_then(|flags| flags.flag_state(ast::Flag::Unicode)) == Some(true);
-        if is_on { Err(()) } else { Ok(()) }
+        if is_on { Err(PatternError::Unicode) } else { Ok(()) }
     }
-}
-
-/// Whether a `+` follows a repetition operator, outside escapes and classes.
-fn has_possessive(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let (mut in_class, mut previous_repeats, mut at) = (false, false, 0);
-    while let Some(&byte) = bytes.get(at) {
-        let repeats = match byte {
-            b'\\' => {
-                at += 1;
-                // `\x{2F}`: these braces are not a repetition.
-                if matches!(bytes.get(at), Some(b'x' | b'u' | b'U' | b'p' | b'P')) && bytes.get(at + 1) == Some(&b'{') {
-                    at += bytes.iter().skip(at).position(|&b| b == b'}').unwrap_or(0);
-                }
-                false
-            }
-            b'[' if !in_class => {
-                in_class = true;
-                // A leading `]` is a member of the class: `[]a]`, `[^]a]`.
-                at += usize::from(bytes.get(at + 1) == Some(&b'^'));
-                at += usize::from(bytes.get(at + 1) == Some(&b']'));
-                false
-            }
-            b']' if in_class => {
-                in_class = false;
-                false
-            }
-            b'+' if previous_repeats => return true,
-            b'*' | b'+' | b'?' | b'}' => !in_class,
-            _ => false,
-        };
-        // `(?` opens a group.
-        previous_repeats = repeats && !(byte == b'?' && at > 0 && bytes.get(at - 1) == Some(&b'('));
-        at += 1;
-    }
-    false
 }
 
 /// Flattens concatenations and groups into pieces.
@@ -364,6 +329,7 @@ mod tests {
         ] {
             let parsed = Pattern::try_new(pattern).unwrap();
             assert_eq!((parsed.matcher(), parsed.literal()), (matcher, literal.as_bytes()), "{pattern}");
+            assert_eq!(parsed.as_str(), pattern);
         }
     }
 
@@ -382,6 +348,8 @@ mod tests {
             ("a*+", "possessive"),
             ("a?+", "possessive"),
             ("a{2}+", "possessive"),
+            ("a+?+", "possessive"),
+            ("(?x)a* +", "possessive"),
             (r"(?u)\w", "enables Unicode"),
             (r"(/(?:a|(?iu:[\x{0}-\x{10ffff}]))+)", "enables Unicode"),
             ("[0-9]{1000}{1000}", "too many states"),
@@ -408,9 +376,22 @@ mod tests {
 
     #[test]
     fn plus_after_other_text_is_not_possessive() {
-        for pattern in
-            [r"/a\r\n\x0A", "/w\u{a0}\u{ee}", "[*]+", r"\*+", r"\x{2F}+", "[]*]+", "[^]?]+a", "(?:a)+", "a+b+"]
-        {
+        for pattern in [
+            r"/a\r\n\x0A",
+            "/w\u{a0}\u{ee}",
+            "[*]+",
+            r"\*+",
+            r"\x{2F}+",
+            "[]*]+",
+            "[^]?]+a",
+            "[*+]",
+            "[[:alpha:]*+]",
+            "[a[b]*+]",
+            "(?x)a # *+",
+            "(?:a)+",
+            "(a*)+",
+            "a+b+",
+        ] {
             assert!(Pattern::try_new(pattern).is_ok(), "{pattern}");
         }
         assert!(Pattern::try_new(&"a".repeat(MAX_PATTERN_LEN)).is_ok());

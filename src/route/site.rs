@@ -114,7 +114,7 @@ fn written_after<'a>(mut written: &'a [u8], decoded: &[u8]) -> Option<&'a [u8]> 
 pub fn decode_one(path: &[u8]) -> Option<(u8, &[u8])> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match path {
-        [b'%', high, low, rest @ ..] => Some((digit(*high)? << 4 | digit(*low)?, rest)),
+        [b'%', high, low, rest @ ..] => Some((digit(*high)? * 16 + digit(*low)?, rest)),
         [b'%', ..] | [] => None,
         [byte, rest @ ..] => Some((*byte, rest)),
     }

@@ -86,7 +86,9 @@ mod tests {
             assert!(ToolName::try_new(bad).is_err(), "{bad:?}");
         }
         for good in ["", "hello", "a.b", "tool-1", "wîki", ".."] {
-            assert!(ToolName::try_new(good.as_bytes()).is_ok(), "{good}");
+            let name = ToolName::try_new(good.as_bytes()).unwrap();
+            assert_eq!((name.as_str(), name.to_string()), (good, good.to_owned()));
+            assert_eq!(format!("{name:?}"), format!("{good:?}"));
         }
     }
 }

@@ -405,6 +405,11 @@ mod tests {
                 ),
             ]
         );
+        fs::write(&accept, "t99\n").unwrap();
+        assert!(becomes_over(&mut guard, &writer));
+        assert!(matches!(judge(&mut guard, &mut writer, 88, 98, &journal), Verdict::WithdrawOnly(_)));
+        let only = format!("withdrawal guard: {path} names routes that are not held; ignoring \"prefix:t99\"");
+        assert_eq!((lines(&reader), owned.table().header().held()), (vec![only], 88));
         // The last ones.
         fs::write(&accept, "t0\nt1").unwrap();
         assert!(becomes_over(&mut guard, &writer));

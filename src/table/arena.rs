@@ -136,6 +136,16 @@ mod tests {
         assert_eq!((arena.alloc(1, 4), arena.alloc(1, 3)), (None, Some(3)));
     }
 
+    #[test]
+    fn freed_cells_rest_until_others_were_freed() {
+        let mut arena = Arena::new(1001, vec![]);
+        let starts: Vec<_> = (0..100).map(|_| arena.alloc(10, 0).unwrap()).collect();
+        for (freed, start) in (1..).zip(starts) {
+            arena.free(start, 10);
+            assert_eq!(arena.longest_run(), 10 * u64::saturating_sub(freed, QUARANTINE as u64), "{freed} freed");
+        }
+    }
+
     proptest! {
         #[test]
         fn extents_never_overlap(sizes in proptest::collection::vec((1u32..9, any::<bool>()), 1..200)) {
@@ -151,6 +161,9 @@ mod tests {
                     held.push((start, len));
                 }
                 prop_assert_eq!(arena.live(), held.iter().map(|&(_, l)| u64::from(l)).sum::<u64>());
+                let by_len = arena.by_start.iter().map(|(&start, &len)| (len, start)).collect();
+                prop_assert_eq!(&arena.by_len, &by_len);
+                prop_assert!(by_len.first().is_none_or(|&(len, _)| len > 0));
             }
         }
     }

@@ -4,13 +4,17 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Table;
 
+/// The number of a released line, and that of its release.
+type Released = (u32, u64);
+
 /// Free counter lines and their last owners: a tool that returns gets its old line.
 #[derive(Debug, Default)]
 pub(super) struct CounterLines {
     never_used: u32,
+    releases: u64,
     /// Oldest first. An entry is valid only while `former` has it: a tool that returns leaves its entry behind.
-    released: VecDeque<u32>,
-    former: HashMap<u64, u32>,
+    released: VecDeque<Released>,
+    former: HashMap<u64, Released>,
 }
 
 impl CounterLines {
@@ -21,8 +25,7 @@ impl CounterLines {
             if owner != 0 {
                 lines.never_used = number + 1;
                 if !owned.contains(&number) {
-                    lines.released.push_back(number);
-                    lines.former.insert(owner, number);
+                    lines.add(number, owner);
                 }
             } else if owned.contains(&number) {
                 lines.never_used = number + 1;
@@ -34,7 +37,7 @@ impl CounterLines {
 
     pub fn take(&mut self, table: &Table<'_>, hash: u64) -> Option<u32> {
         let owner = hash.max(1);
-        if let Some(number) = self.former.remove(&owner) {
+        if let Some((number, _)) = self.former.remove(&owner) {
             return Some(number);
         }
         let number = if (self.never_used as usize) < table.counters.len() {
@@ -49,9 +52,10 @@ impl CounterLines {
 
     fn oldest(&mut self, table: &Table<'_>) -> Option<u32> {
         loop {
-            let number = self.released.pop_front()?;
+            let entry = self.released.pop_front()?;
+            let (number, _) = entry;
             let owner = table.counters.get(number as usize)?.owner();
-            if self.former.get(&owner) == Some(&number) {
+            if self.former.get(&owner) == Some(&entry) {
                 self.former.remove(&owner);
                 return Some(number);
             }
@@ -59,12 +63,65 @@ impl CounterLines {
     }
 
     pub fn release(&mut self, number: u32, hash: u64) {
-        self.released.push_back(number);
-        self.former.insert(hash.max(1), number);
+        self.add(number, hash.max(1));
         if self.released.len() > 2 * self.former.len() + 64 {
-            let free: HashSet<u32> = self.former.values().copied().collect();
-            let mut kept = HashSet::new();
-            self.released.retain(|number| free.contains(number) && kept.insert(*number));
+            let valid: HashSet<Released> = self.former.values().copied().collect();
+            self.released.retain(|entry| valid.contains(entry));
         }
+    }
+
+    fn add(&mut self, number: u32, owner: u64) {
+        self.releases += 1;
+        let entry = (number, self.releases);
+        self.released.push_back(entry);
+        self.former.insert(owner, entry);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::table::{Capacity, OwnedTable};
+
+    const CAPACITY: Capacity = Capacity { tools: 3, ..Capacity::NONE };
+
+    #[test]
+    fn the_line_that_is_free_for_longest_is_reassigned_first() {
+        let owned = OwnedTable::new(CAPACITY);
+        let table = owned.table();
+        let mut lines = CounterLines::default();
+        assert_eq!([7, 8, 9].map(|tool| lines.take(&table, tool)), [Some(0), Some(1), Some(2)]);
+        [(0, 7), (1, 8), (2, 9)].into_iter().for_each(|(line, tool)| lines.release(line, tool));
+        // The first tool returns and goes again.
+        assert_eq!(lines.take(&table, 7), Some(0));
+        lines.release(0, 7);
+        assert_eq!([10, 11, 12, 13].map(|tool| lines.take(&table, tool)), [Some(1), Some(2), Some(0), None]);
+    }
+
+    #[test]
+    fn a_tool_that_comes_and_goes_takes_no_more_memory() {
+        let owned = OwnedTable::new(CAPACITY);
+        let table = owned.table();
+        let mut lines = CounterLines::default();
+        assert_eq!([7, 8, 9].map(|tool| lines.take(&table, tool)), [Some(0), Some(1), Some(2)]);
+        [(1, 8), (2, 9)].into_iter().for_each(|(line, tool)| lines.release(line, tool));
+        let mut most = 0;
+        for _ in 0..1000 {
+            lines.release(0, 7);
+            most = most.max(lines.released.len());
+            assert_eq!(lines.take(&table, 7), Some(0));
+        }
+        assert_eq!(most, 2 * 3 + 64);
+        lines.release(0, 7);
+        assert_eq!([10, 11, 12].map(|tool| lines.take(&table, tool)), [Some(1), Some(2), Some(0)]);
+    }
+
+    #[test]
+    fn a_line_in_use_is_not_assigned_even_if_it_lost_its_owner() {
+        let owned = OwnedTable::new(CAPACITY);
+        let table = owned.table();
+        table.counters[0].assign(7);
+        let mut lines = CounterLines::scan(&table, &HashSet::from([0, 1]));
+        assert_eq!([10, 11].map(|tool| lines.take(&table, tool)), [Some(2), None]);
     }
 }

@@ -124,6 +124,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_status_belongs_to_the_class_of_its_hundred() {
+        use StatusClass::{ClientError, Informational, Redirection, ServerError, Success};
+        for (class, statuses) in [
+            (Informational, [100, 199]),
+            (Success, [200, 299]),
+            (Redirection, [300, 399]),
+            (ClientError, [400, 499]),
+            (ServerError, [500, 999]),
+        ] {
+            assert_eq!(statuses.map(StatusClass::of), [class; 2]);
+        }
+    }
+
+    #[test]
     fn requests_of_a_former_owner_are_not_counted() {
         let line = Counters::new();
         line.assign(7);

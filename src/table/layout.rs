@@ -83,7 +83,7 @@ pub struct Header {
     pub(super) held_since: AtomicU64,
     /// A bit for each [`Kind`] that is completely loaded; written before `loaded`.
     pub(super) known: AtomicU64,
-    /// When the hold first began, on the same clock, before any restart; 0 while nothing is held.
+    /// When the hold first began, on the same clock, before any restart. Means nothing while nothing is held.
     pub(super) held_first: AtomicU64,
     /// Cells in the longest free run.
     pub(super) largest_run: AtomicU64,
@@ -434,14 +434,18 @@ mod tests {
     }
 
     #[test]
-    fn record_limit_follows_from_the_zone() {
-        for (bytes, limit) in
-            [(32 << 10, 4 << 10), (1 << 20, 4 << 10), (16 << 20, 9272), (64 << 20, 37_309), (1 << 30, MAX_RECORD_BYTES)]
-        {
+    fn record_limit_and_reserve_follow_from_the_zone() {
+        for (bytes, limit, reserve) in [
+            (32 << 10, 4 << 10, 65),
+            (1 << 20, 4 << 10, 564),
+            (16 << 20, 9272, 9272),
+            (64 << 20, 37_309, 37_309),
+            (1 << 30, MAX_RECORD_BYTES, 608_509),
+        ] {
             let capacity = Capacity::of_bytes(bytes).unwrap();
             assert_eq!(capacity.record_limit(), limit, "{bytes}");
-            assert!(capacity.reserve_cells() * LINE >= limit, "{bytes}: {capacity:?}");
-            assert!(capacity.reserve_cells() * 4 <= capacity.cells, "{bytes}: {capacity:?}");
+            assert_eq!(capacity.reserve_cells(), reserve, "{bytes}: {capacity:?}");
+            assert!(reserve * LINE >= limit && reserve * 4 <= capacity.cells, "{bytes}: {capacity:?}");
         }
     }
 

@@ -236,6 +236,9 @@ mod tests {
         assert!((of("b").rate - of("b").error_rate).abs() < 0.01 && of("a").error_rate == 0.0);
         assert!((of("b").mean_milliseconds.unwrap() - 7.0).abs() < 0.1);
         assert!(of("b").rate > 5.0 && of("b").rate < 20.0, "{}", of("b").rate);
+        // Each counts from its first ranking on, `a` after the redirect with the same name.
+        assert_eq!(of("a").requests.by_class, [0, 10, 0, 0, 0]);
+        assert_eq!(of("b").requests.by_class, [0, 0, 0, 0, 40]);
         let series: u64 = table.series().map(|series| series.requests.by_class.iter().sum::<u64>()).sum();
         let others: u64 = table.worker_tally().others.by_class.iter().sum();
         assert_eq!(series + others, 3 * (10 + 20 + 1 + 30 + 100));
@@ -260,7 +263,10 @@ mod tests {
         };
         assert_eq!(round(&mut ranking, [10, 20, 0]), ["a", "b"]);
         assert_eq!(round(&mut ranking, [10, 20, 12]), ["a", "b"], "not much busier");
-        (0..20).for_each(|_| drop(round(&mut ranking, [0, 20, 20])));
+        for _ in 0..50 {
+            assert_eq!(round(&mut ranking, [10, 20, 14]), ["a", "b"], "not half as busy again");
+        }
+        (0..50).for_each(|_| drop(round(&mut ranking, [10, 20, 16])));
         assert_eq!(named(table), ["b", "c"]);
         // A smaller limit after a reload.
         drop(Ranking::new(table, 1));
@@ -271,6 +277,38 @@ mod tests {
         let before = others(table);
         request(table, "b", 1, StatusClass::Success);
         assert_eq!(others(table), before + 1);
+    }
+
+    #[test]
+    fn a_quiet_tool_keeps_its_place_while_there_are_others() {
+        let owned = OwnedTable::new(CAPACITY);
+        let table = owned.table();
+        let (mut writer, _) = Writer::attach(table);
+        ["a", "b"].iter().for_each(|name| publish(&mut writer, Kind::Tool, name));
+        let mut ranking = Ranking::new(table, 2);
+        request(table, "a", 5, StatusClass::Success);
+        ranking.update(SECOND);
+        (0..200).for_each(|_| ranking.update(SECOND));
+        request(table, "b", 5, StatusClass::Success);
+        ranking.update(SECOND);
+        assert_eq!(named(table), ["a", "b"]);
+    }
+
+    #[test]
+    fn rates_follow_the_requests_and_halve_in_the_half_life() {
+        let owned = OwnedTable::new(CAPACITY);
+        let table = owned.table();
+        let (mut writer, _) = Writer::attach(table);
+        publish(&mut writer, Kind::Tool, "a");
+        let mut ranking = Ranking::new(table, 1);
+        let rate = || table.series().next().unwrap().rate;
+        for _ in 0..100 {
+            request(table, "a", 20, StatusClass::Success);
+            ranking.update(2 * SECOND);
+        }
+        assert!((rate() - 10.0).abs() < 0.01, "{}", rate());
+        ranking.update(HALF_LIFE);
+        assert!((rate() - 5.0).abs() < 0.01, "{}", rate());
     }
 
     #[test]

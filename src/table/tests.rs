@@ -9,6 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::{Kind, Pattern, Route, RouteKey};
 
+mod reading;
+mod state;
+
 const SMALL: Capacity = Capacity { buckets: 4, cells: 40, tools: 24, health: 1, ..Capacity::NONE };
 
 fn tool(name: &str) -> RouteKey {
@@ -61,6 +64,7 @@ fn insert_replace_withdraw() {
     assert_eq!(writer.publish(&tool("a"), &routes(1)), Ok(Published::Unchanged));
     assert_eq!(writer.publish(&tool("a"), &routes(2)), Ok(Published::Replaced));
     assert_eq!(port_of(owned.table(), "a"), Some(3));
+    assert_eq!((owned.table().header().live_tools(), owned.table().header().live_bytes()), (1, 64));
     assert!(writer.withdraw(b"a") && !writer.withdraw(b"a"));
     assert_eq!(port_of(owned.table(), "a"), None);
     assert_eq!((owned.table().header().live_tools(), owned.table().header().live_bytes()), (0, 0));
@@ -74,8 +78,9 @@ fn a_full_table_refuses_only_the_new_tool() {
         assert_eq!(writer.publish(&tool(&format!("t{i}")), &routes(i)), Ok(Published::Inserted), "{i}");
     }
     let error = writer.publish(&tool("one-more"), &routes(99)).unwrap_err();
-    assert!(error.to_string().contains("no room for tool one-more: 24 of 24 records"), "{error}");
-    assert_eq!(owned.table().header().refused_full(), 1);
+    assert!(error.to_string().contains("no room for tool one-more: 24 of 24 records, 1536 bytes"), "{error}");
+    assert!(writer.publish(&tool("another"), &routes(99)).is_err());
+    assert_eq!(owned.table().header().refused_full(), 2);
     assert_eq!(listed(owned.table()), (0..24).map(|i| (format!("t{i}"), i + 1)).collect());
     assert!(writer.withdraw(b"t7"));
     assert_eq!(writer.publish(&tool("one-more"), &routes(99)), Ok(Published::Inserted));
@@ -135,6 +140,36 @@ fn no_record_takes_more_than_its_share() {
     from.publish(&tool("b"), &routes(7)).unwrap();
     assert_eq!(carry_over(roomy.table(), table), Ok(1));
     assert_eq!((port_of(table, "a"), port_of(table, "b")), (None, Some(8)));
+}
+
+#[test]
+fn a_record_may_have_exactly_its_share() {
+    let owned = OwnedTable::new(Capacity { buckets: 4, cells: 400, tools: 24, health: 1, ..Capacity::NONE });
+    let table = owned.table();
+    let (mut writer, _) = Writer::attach(table);
+    let large: Vec<_> = (0..4).flat_map(|i| long_routes(950, i)).collect();
+    let padding = table.record_limit() - record_bytes(&tool(""), &large);
+    assert_eq!(writer.publish(&tool(&"a".repeat(padding)), &large), Ok(Published::Inserted));
+    let too_long = tool(&"a".repeat(padding + 1));
+    let refused = PublishError::TooLarge { key: too_long.clone(), bytes: 4097, limit: 4096 };
+    assert_eq!(writer.publish(&too_long, &large), Err(refused));
+}
+
+#[test]
+fn a_record_withdrawn_for_lack_of_room_may_return_into_the_reserve() {
+    let owned = OwnedTable::new(SMALL);
+    let table = owned.table();
+    let (mut writer, _) = Writer::attach(table);
+    writer.publish(&tool("a"), &long_routes(11, 1)).unwrap();
+    let fit = (0..).take_while(|i| writer.publish(&tool(&format!("t{i}")), &long_routes(130, 1)).is_ok()).count();
+    assert_eq!((fit, table.header().free_bytes()), (9, 11 * 64), "39 cells, of which ten are kept free");
+    assert!(writer.publish(&tool("a"), &long_routes(760, 2)).is_err(), "13 cells");
+    assert_eq!((port_of(table, "a"), table.header().displaced()), (None, 1));
+    assert!(writer.publish(&tool("new"), &long_routes(130, 1)).is_err());
+    assert_eq!(writer.publish(&tool("a"), &long_routes(130, 3)), Ok(Published::Inserted));
+    // Once the source has withdrawn it, it is as new as others.
+    assert!(writer.withdraw(b"a"));
+    assert!(writer.publish(&tool("a"), &long_routes(130, 4)).is_err());
 }
 
 #[test]
@@ -202,8 +237,27 @@ fn a_sweep_finds_unseen_keys() {
 }
 
 #[test]
+fn a_sweep_tells_all_slots_apart() {
+    let owned = OwnedTable::new(Capacity { buckets: 40, cells: 800, tools: 280, ..SMALL });
+    let (mut writer, _) = Writer::attach(owned.table());
+    let keys: Vec<_> = (0..)
+        .map(|n| tool(&format!("t{n}")))
+        .filter(|key| owned.table().home(owned.table().hash(key.as_bytes())) == 0)
+        .take(280)
+        .collect();
+    keys.iter().for_each(|key| assert!(writer.publish(key, &routes(1)).is_ok()));
+    writer.begin_sweep();
+    assert!(keys.iter().step_by(5).all(|key| writer.confirm(key.as_bytes())));
+    let mut unseen = writer.unseen();
+    let mut want: Vec<_> = (0..).zip(keys).filter(|(n, _)| n % 5 != 0).map(|(_, key)| key).collect();
+    unseen.sort();
+    want.sort();
+    assert_eq!(unseen, want);
+}
+
+#[test]
 fn formatted_memory_can_be_attached() {
-    let bytes = 64 << 10;
+    let bytes = 1 << 20;
     let layout = std::alloc::Layout::from_size_align(bytes, 64).unwrap();
     // SAFETY: the layout has a size, and the memory is never freed.
     let memory = unsafe { std::alloc::alloc_zeroed(layout) };
@@ -214,7 +268,10 @@ fn formatted_memory_can_be_attached() {
     Writer::attach(table).0.publish(&tool("a"), &routes(1)).unwrap();
     // SAFETY: as above.
     let again = unsafe { Table::attach(memory, bytes) }.unwrap();
-    assert_eq!(port_of(again, "a"), Some(2));
+    assert_eq!((port_of(again, "a"), again.capacity()), (Some(2), Capacity::of_bytes(bytes).unwrap()));
+    // A name that its zone keeps, and that other zones do not have.
+    assert_eq!(again.pseudonym(), table.pseudonym());
+    assert_ne!(again.pseudonym(), OwnedTable::new(SMALL).table().pseudonym());
     // SAFETY: as above; the smaller size must be refused.
     assert!(unsafe { Table::attach(memory, bytes / 2) }.is_err());
 }
@@ -350,37 +407,6 @@ fn carrying_over_keeps_tools_counters_and_state() {
 }
 
 #[test]
-fn kinds_are_counted_separately_and_carried_over() {
-    let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(SMALL));
-    let key = |kind, name: &str| RouteKey::try_new(kind, name.as_bytes()).unwrap();
-    let (mut writer, _) = Writer::attach(old.table());
-    for name in ["a", "b"] {
-        writer.publish(&key(Kind::Tool, name), &routes(1)).unwrap();
-    }
-    writer.publish(&key(Kind::Redirect, "a"), &[]).unwrap();
-    writer.publish(&key(Kind::Domain, "a"), &routes(2)).unwrap();
-    writer.publish(&key(Kind::Domain, "*.a.org"), &routes(3)).unwrap();
-    writer.publish(&key(Kind::Domain, "b.org"), &routes(4)).unwrap();
-    assert!(writer.withdraw(key(Kind::Domain, "b.org").as_bytes()));
-    assert_eq!(carry_over(old.table(), new.table()), Ok(2));
-    for table in [old.table(), new.table()] {
-        assert_eq!(Kind::ALL.map(|kind| table.header().live(kind)), [2, 1, 2]);
-        assert_eq!(
-            (port_of(table, "a"), port_of(table, "/da"), port_of(table, "/d*.a.org")),
-            (Some(2), Some(3), Some(4))
-        );
-        assert_eq!(port_of(table, "/db.org"), None);
-        let mut scratch = Scratch::default();
-        assert!(
-            matches!(table.lookup(&b"/ra"[..], &mut scratch), Lookup::Found(record) if record.routes().next().is_none())
-        );
-        // A new writer counts the same.
-        assert_eq!(Writer::attach(table).1.tools, 2);
-        assert_eq!(Kind::ALL.map(|kind| table.header().live(kind)), [2, 1, 2]);
-    }
-}
-
-#[test]
 fn tools_and_redirects_share_homes_and_fill_a_table() {
     let owned = OwnedTable::new(Capacity::of_bytes(2 << 20).unwrap());
     let table = owned.table();
@@ -408,6 +434,29 @@ fn tools_and_redirects_share_homes_and_fill_a_table() {
 }
 
 #[test]
+fn a_full_bucket_overflows_into_the_next_and_the_last_into_the_first() {
+    let owned = OwnedTable::new(Capacity { tools: 28, ..SMALL });
+    let table = owned.table();
+    let overflows = || table.buckets.iter().map(|bucket| bucket.overflow.load(Relaxed)).collect::<Vec<_>>();
+    let has_last_home = |name: &String| table.home(table.hash(name.as_bytes())) == table.buckets.len() - 1;
+    let names: Vec<_> = (0..).map(|n| format!("t{n}")).filter(has_last_home).take(28).collect();
+    let mut writer = Writer::attach(table).0;
+    for name in &names {
+        assert_eq!(writer.publish(&tool(name), &routes(1)), Ok(Published::Inserted), "{name}");
+    }
+    // Of the 28, seven fit each bucket: the last, the first, the second, the third.
+    assert_eq!(overflows(), [14, 7, 0, 21]);
+    assert!(names.iter().all(|name| port_of(table, name) == Some(2)));
+    let (mut writer, found) = Writer::attach(table);
+    assert_eq!((found, overflows()), (Recovered { tools: 28, damaged: 0 }, vec![14, 7, 0, 21]));
+    let (last, others) = names.split_last().unwrap();
+    assert!(others.iter().all(|name| writer.withdraw(name.as_bytes())));
+    assert_eq!((port_of(table, last), overflows()), (Some(2), vec![1, 1, 0, 1]));
+    assert!(writer.withdraw(last.as_bytes()));
+    assert_eq!(overflows(), [0; 4]);
+}
+
+#[test]
 fn carrying_over_into_a_too_small_table_fails() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(Capacity { tools: 2, ..SMALL }));
     let (mut writer, _) = Writer::attach(old.table());
@@ -415,37 +464,4 @@ fn carrying_over_into_a_too_small_table_fails() {
     assert!(matches!(carry_over(old.table(), new.table()), Err(PublishError::TableFull { capacity: 2, .. })));
     assert_eq!(listed(old.table()).len(), 3);
     assert_eq!(new.table().header().loaded_from(), None);
-}
-
-#[test]
-fn age_counts_from_the_last_time_in_step() {
-    let owned = OwnedTable::new(SMALL);
-    let header = owned.table().header();
-    assert_eq!(header.age_seconds(1000), None, "never loaded");
-    let (mut writer, _) = Writer::attach(owned.table());
-    writer.mark_restored(400, &[Kind::Tool]);
-    assert_eq!(header.age_seconds(1000), Some(600), "a snapshot's");
-    writer.mark_synced(1000, 0, &[Kind::Tool]);
-    writer.note_in_step(1060);
-    // After the clock was set back the next ping corrects the age; without one the table counts as old.
-    for (now, age) in [(1060, 0), (1061, 0), (1062, 2), (1160, 100), (1059, 0), (900, 160)] {
-        assert_eq!(header.age_seconds(now), Some(age), "{now}");
-    }
-    writer.note_in_step(900);
-    assert_eq!(header.age_seconds(900), Some(0));
-    assert_eq!(header.synced_at(), 1000, "the time of the last scan is unchanged");
-}
-
-#[test]
-fn every_change_is_counted() {
-    let owned = OwnedTable::new(SMALL);
-    let (mut writer, _) = Writer::attach(owned.table());
-    let changes = || owned.table().header().changes();
-    writer.publish(&tool("a"), &routes(1)).unwrap();
-    assert_eq!(changes(), 1);
-    writer.publish(&tool("a"), &routes(1)).unwrap();
-    assert_eq!(changes(), 1, "unchanged");
-    writer.publish(&tool("a"), &routes(2)).unwrap();
-    writer.withdraw(b"a");
-    assert_eq!(changes(), 3);
 }

@@ -8,6 +8,7 @@ use super::atomic::{AtomicU64, Edge, Ordering::Relaxed, fence_release, release};
 use super::counter_lines::CounterLines;
 use super::counters::Tally;
 use super::layout::{LINE, LoadedFrom, PREFIX_BYTES, SLOTS};
+use super::position::SlotPosition;
 use super::reader::Scratch;
 use super::record::{self, Record};
 use super::slot::Slot;
@@ -59,13 +60,6 @@ pub struct Recovered {
     pub tools: u64,
     /// Slots without a valid record, which were cleared. Always 0 unless memory was damaged.
     pub damaged: u64,
-}
-
-/// The position of a slot.
-#[derive(Clone, Copy)]
-struct SlotPosition {
-    bucket: usize,
-    slot: usize,
 }
 
 /// The one writer of a table. A process that creates one must hold the writer lock of a shared table.
@@ -350,7 +344,7 @@ impl<'a> Writer<'a> {
     /// Records the number of held records and when the hold (re)started, in seconds of the monotonic clock; `None` if it must
     /// restart. The first start is kept until nothing is held.
     pub fn note_held(&mut self, records: u64, since_seconds: Option<u64>) {
-        let first = self.table.header().held_first().or(since_seconds).filter(|_| records > 0);
+        let first = self.table.header().held_first().or(since_seconds);
         self.table.header.held_first.store(first.unwrap_or(0), Relaxed);
         self.table.header.held_since.store(since_seconds.unwrap_or(0), Relaxed);
         self.table.header.held.store(records, Relaxed);
@@ -447,14 +441,14 @@ impl<'a> Writer<'a> {
     }
 
     fn mark(&mut self, position: SlotPosition) {
-        let bit = position.bucket * SLOTS + position.slot;
+        let bit = position.number();
         if let Some(word) = self.seen.get_mut(bit / 64) {
             *word |= 1 << (bit % 64);
         }
     }
 
     fn is_seen(&self, position: SlotPosition) -> bool {
-        let bit = position.bucket * SLOTS + position.slot;
+        let bit = position.number();
         self.seen.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
     }
 

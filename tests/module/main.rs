@@ -22,3 +22,4 @@ mod statistics;
 mod structure;
 mod withdrawals;
 mod writers_killed;
+mod writing;

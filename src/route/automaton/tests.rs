@@ -47,14 +47,14 @@ fn the_first_matching_pattern_is_found() {
 
 #[test]
 fn usual_patterns_are_small() {
-    for (patterns, most) in [
-        (&["^/v[0-9]+/(users|groups)$"][..], 700),
-        (&["/[0-9]+"], 350),
-        (&["^/[a-z]+/api", "^/[a-z]+/static/.*", r"\.(php|cgi)$"], 2000),
+    for (patterns, want) in [
+        (&["^/v[0-9]+/(users|groups)$"][..], 624),
+        (&["/[0-9]+"], 320),
+        (&["^/[a-z]+/api", "^/[a-z]+/static/.*", r"\.(php|cgi)$"], 992),
+        // Matches nothing: only the two rows that each automaton has.
+        (&["[a&&b]"], 272),
     ] {
-        let bytes = build(patterns).as_bytes().len();
-        println!("{bytes} bytes for {patterns:?}");
-        assert!(bytes <= most, "{patterns:?}: {bytes}");
+        assert_eq!(build(patterns).as_bytes().len(), want, "{patterns:?}");
     }
 }
 
@@ -124,6 +124,18 @@ fn quick_builds_equal_full_builds_or_fail() {
     assert_eq!(Automata::build_quickly(&patterns, 8 << 10), Some(build(&patterns)));
     assert_eq!(Automata::build_quickly(&["[ab]*a[ab]{11}$"], 8 << 10), None);
     assert_eq!(Automata::build_quickly(&[], 0), Some(Automata::default()));
+    // The limit is exact.
+    for patterns in [&["/[a]"][..], &patterns] {
+        let bytes = build(patterns).as_bytes().len();
+        assert_eq!(Automata::build_quickly(patterns, bytes), Some(build(patterns)));
+        assert_eq!(Automata::build_quickly(patterns, bytes - 1), None);
+    }
+    let long = |bytes: usize| format!("/[{}]", "a".repeat(bytes - 3));
+    let quick = |text: String| Automata::build_quickly(&[&text], 8 << 10);
+    assert_eq!(quick(long(MAX_QUICK_TEXT)), Some(build(&["/[a]"])));
+    assert_eq!(quick(long(MAX_QUICK_TEXT + 1)), None);
+    let stored = build(&patterns);
+    assert_eq!(Automata::from_bytes(stored.as_bytes().to_vec()), stored);
 }
 
 #[test]

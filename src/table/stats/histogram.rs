@@ -86,4 +86,16 @@ mod tests {
         words.reset();
         assert_eq!(words.read(), DurationHistogram::default());
     }
+
+    #[test]
+    fn histograms_add_up() {
+        let words = DurationWords::new();
+        words.add(StatusClass::Success, 5);
+        words.add(StatusClass::ServerError, 7);
+        let mut sum = words.read();
+        words.add(StatusClass::ServerError, 40_000);
+        sum.merge(&words.read());
+        assert_eq!((sum.by_class, sum.milliseconds), ([0, 2, 0, 0, 3], 40_024));
+        assert_eq!(sum.buckets, [2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
 }

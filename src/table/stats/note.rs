@@ -122,7 +122,8 @@ impl Note {
         let detail = content.detail.as_deref().unwrap_or_default();
         let mut lengths = 0u64;
         for (at, part) in [&content.name, detail, &content.text].into_iter().enumerate() {
-            let part = part.get(..TEXT_BYTES - text.len()).unwrap_or(part);
+            // The reader knows from the sum of the lengths what has not fitted.
+            let part = part.get(..TEXT_BYTES).unwrap_or(part);
             text.extend_from_slice(part);
             lengths |= (part.len() as u64) << (16 * at);
         }
@@ -133,11 +134,8 @@ impl Note {
         self.at.store(content.at, Relaxed);
         self.number.store(content.number, Relaxed);
         self.lengths.store(lengths, Relaxed);
-        let meta = u64::from(content.count) << 32
-            | u64::from(content.detail.is_some()) << 24
-            | u64::from(content.kind) << 16
-            | u64::from(content.tag) << 8
-            | 1;
+        let [c0, c1, c2, c3] = content.count.to_le_bytes();
+        let meta = u64::from_le_bytes([1, content.tag, content.kind, content.detail.is_some().into(), c0, c1, c2, c3]);
         self.meta.store(meta, Relaxed);
         for (word, bytes) in self.text.iter().zip(text.chunks(8)) {
             let mut whole = [0; 8];
@@ -173,14 +171,15 @@ impl Note {
         text.truncate(total);
         let rest = text.split_off((length(0) + length(1)).min(total));
         let detail = text.split_off(length(0).min(text.len()));
+        let [_, tag, kind, has_detail, count @ ..] = meta.to_le_bytes();
         Some(Content {
             at,
             number,
-            tag: (meta >> 8) as u8,
-            kind: (meta >> 16) as u8,
-            count: (meta >> 32) as u32,
+            tag,
+            kind,
+            count: u32::from_le_bytes(count),
             name: text,
-            detail: ((meta >> 24) as u8 != 0).then_some(detail),
+            detail: (has_detail != 0).then_some(detail),
             text: rest,
         })
     }
@@ -338,6 +337,10 @@ mod tests {
         notes.set_rejected(2, Some(&field));
         let shown = RejectedNote { text: "t".repeat(TEXT_BYTES - 255 - 120), ..field };
         assert_eq!(notes.rejected().collect::<Vec<_>>(), [whole, shown.clone()]);
+        // Longer than the note's length of a text can be.
+        let endless = RejectedNote { text: "t".repeat(1 << 16), ..shown.clone() };
+        notes.set_rejected(0, Some(&endless));
+        assert_eq!(notes.rejected().collect::<Vec<_>>(), [shown.clone(), shown.clone()]);
         notes.set_rejected(0, None);
         assert_eq!(notes.rejected().collect::<Vec<_>>(), [shown]);
     }
@@ -349,7 +352,7 @@ mod tests {
         let change = |number| Change {
             number,
             at: 1_790_000_000_123,
-            change: ChangeKind::Removed,
+            change: [ChangeKind::Added, ChangeKind::Changed, ChangeKind::Removed][number as usize % 3],
             kind: Kind::Redirect,
             name: b"hello".to_vec(),
             routes: 2,

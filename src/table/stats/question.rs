@@ -36,7 +36,14 @@ pub struct Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     index: usize,
-    asked: u64,
+    number: u64,
+}
+
+impl Ticket {
+    /// The state of the question in a phase.
+    fn state(self, phase: u64) -> u64 {
+        self.number * PHASES + phase
+    }
 }
 
 /// What became of a question.
@@ -67,6 +74,11 @@ impl Question {
             name: std::array::from_fn(|_| zero()),
             answer: std::array::from_fn(|_| zero()),
         }
+    }
+
+    /// Whether whoever asked it has had the time to take it back.
+    fn is_stale(&self, now: u64) -> bool {
+        now.abs_diff(self.at.load(Relaxed)) > STALE_MILLISECONDS
     }
 
     /// Moves the question from one state to another; `false` if it has another state by now.
@@ -104,55 +116,55 @@ impl<'a> Questions<'a> {
 
     /// Asks about a tool, at this time in Unix milliseconds. `None` if too many questions are open.
     pub fn ask(self, name: &[u8], now: u64) -> Option<Ticket> {
-        for (index, question) in self.questions.iter().enumerate() {
+        let (question, ticket) = self.claim(now)?;
+        question.at.store(now, Relaxed);
+        write(&question.name, &question.name_bytes, name);
+        question.advance(ticket.state(BEING_ASKED), ticket.state(ASKED)).then_some(ticket)
+    }
+
+    /// Takes a free question, to ask it.
+    fn claim(self, now: u64) -> Option<(&'a Question, Ticket)> {
+        self.questions.iter().enumerate().find_map(|(index, question)| {
             let state = question.state.load(acquire(Edge::E8));
-            let is_stale = now.abs_diff(question.at.load(Relaxed)) > STALE_MILLISECONDS;
             let is_free = match state % PHASES {
                 FREE => true,
-                ASKED | ANSWERED => is_stale,
+                ASKED | ANSWERED => question.is_stale(now),
                 _ => false,
             };
-            let number = (state / PHASES).wrapping_add(1) % (u64::MAX / PHASES);
-            let being_asked = number * PHASES + BEING_ASKED;
-            if !is_free || !question.advance(state, being_asked) {
-                continue;
-            }
-            question.at.store(now, Relaxed);
-            write(&question.name, &question.name_bytes, name);
-            let asked = number * PHASES + ASKED;
-            return question.advance(being_asked, asked).then_some(Ticket { index, asked });
-        }
-        None
+            let ticket = Ticket { index, number: (state / PHASES).wrapping_add(1) % (u64::MAX / PHASES) };
+            (is_free && question.advance(state, ticket.state(BEING_ASKED))).then_some((question, ticket))
+        })
     }
 
     /// Looks for the answer, and frees the question once there is one.
     pub fn reply(self, ticket: Ticket) -> Reply {
         let Some(question) = self.questions.get(ticket.index) else { return Reply::Lost };
-        let (state, answered) = (question.state.load(acquire(Edge::E8)), ticket.asked - ASKED + ANSWERED);
-        if state == ticket.asked {
+        let (state, answered) = (question.state.load(acquire(Edge::E8)), ticket.state(ANSWERED));
+        if state == ticket.state(ASKED) {
             return Reply::Pending;
         }
         if state != answered {
             return Reply::Lost;
         }
         let answer = read(&question.answer, &question.answer_bytes);
-        if question.advance(answered, ticket.asked - ASKED + FREE) { Reply::Answered(answer) } else { Reply::Lost }
+        if question.advance(answered, ticket.state(FREE)) { Reply::Answered(answer) } else { Reply::Lost }
     }
 
     /// Gives a question up.
     pub fn forget(self, ticket: Ticket) {
         if let Some(question) = self.questions.get(ticket.index) {
-            let free = ticket.asked - ASKED + FREE;
-            let _ = question.advance(ticket.asked, free) || question.advance(ticket.asked - ASKED + ANSWERED, free);
+            for phase in [ASKED, ANSWERED] {
+                question.advance(ticket.state(phase), ticket.state(FREE));
+            }
         }
     }
 
     /// The open questions, and the tools that they are about. Only for the one companion.
     pub fn open(self) -> impl Iterator<Item = (Ticket, Vec<u8>)> + use<'a> {
         self.questions.iter().enumerate().filter_map(|(index, question)| {
-            let asked = question.state.load(acquire(Edge::E8));
-            let is_asked = asked % PHASES == ASKED;
-            is_asked.then(|| (Ticket { index, asked }, read(&question.name, &question.name_bytes)))
+            let state = question.state.load(acquire(Edge::E8));
+            let ticket = Ticket { index, number: state / PHASES };
+            (state % PHASES == ASKED).then(|| (ticket, read(&question.name, &question.name_bytes)))
         })
     }
 
@@ -160,15 +172,14 @@ impl<'a> Questions<'a> {
     pub fn answer(self, ticket: Ticket, text: &[u8]) {
         let Some(question) = self.questions.get(ticket.index) else { return };
         write(&question.answer, &question.answer_bytes, text);
-        question.advance(ticket.asked, ticket.asked - ASKED + ANSWERED);
+        question.advance(ticket.state(ASKED), ticket.state(ANSWERED));
     }
 
     /// Frees questions that a killed worker was asking. Only for a new companion.
     pub fn reset(self, now: u64) {
         for question in self.questions {
             let state = question.state.load(Relaxed);
-            let is_stale = now.abs_diff(question.at.load(Relaxed)) > STALE_MILLISECONDS;
-            if state % PHASES == BEING_ASKED && is_stale {
+            if state % PHASES == BEING_ASKED && question.is_stale(now) {
                 question.advance(state, state - BEING_ASKED);
             }
         }
@@ -193,7 +204,7 @@ mod tests {
         assert_eq!((questions.reply(ticket), questions.ask(b"b", NOW)), (Reply::Pending, None));
         let open: Vec<_> = questions.open().collect();
         assert_eq!(open, [(ticket, "w\u{ef}ki".as_bytes().to_vec())]);
-        questions.answer(ticket, &[b'x'; ANSWER_BYTES]);
+        questions.answer(ticket, &[b'x'; ANSWER_BYTES + 1]);
         assert_eq!(questions.open().count(), 0);
         assert_eq!(questions.reply(ticket), Reply::Answered(vec![b'x'; ANSWER_BYTES]));
         assert_eq!(questions.reply(ticket), Reply::Lost);
@@ -214,10 +225,32 @@ mod tests {
         assert_eq!(questions.reply(first), Reply::Lost);
         questions.forget(second);
         // Killed while it asked.
-        let state = owned[0].state.load(Relaxed);
-        owned[0].state.store(state + BEING_ASKED, Relaxed);
-        assert_eq!(questions.ask(b"c", NOW + 100 * STALE_MILLISECONDS), None);
-        questions.reset(NOW + 100 * STALE_MILLISECONDS);
-        assert!(questions.ask(b"c", NOW + 100 * STALE_MILLISECONDS).is_some());
+        let now = NOW + 2 * STALE_MILLISECONDS + 2;
+        assert!(questions.claim(now).is_some());
+        assert_eq!((questions.ask(b"c", now + STALE_MILLISECONDS), questions.open().next()), (None, None));
+        questions.reset(now - STALE_MILLISECONDS);
+        assert_eq!(questions.ask(b"c", now), None, "perhaps it is still asking");
+        questions.reset(now);
+        assert_eq!(questions.open().next(), None, "nobody waits for an answer");
+        let third = questions.ask(b"c", now).unwrap();
+        // Only the next question takes the place of one that was asked.
+        questions.reset(now + 2 * STALE_MILLISECONDS);
+        assert_eq!(questions.reply(third), Reply::Pending);
+        questions.answer(third, b"answer");
+        questions.forget(third);
+        assert!(questions.ask(b"d", now).is_some());
+    }
+
+    #[test]
+    fn tickets_are_never_the_same() {
+        let owned = questions(2);
+        let questions = Questions::new(&owned);
+        let mut tickets = Vec::new();
+        for _ in 0..100 {
+            let ticket = questions.ask(b"a", NOW).unwrap();
+            assert!(!tickets.contains(&ticket));
+            tickets.push(ticket);
+            questions.forget(ticket);
+        }
     }
 }

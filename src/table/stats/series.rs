@@ -175,7 +175,7 @@ impl Label {
 /// The beginning of a name that fits, without a part of a character.
 fn shorten(name: &[u8]) -> &[u8] {
     let mut len = name.len().min(NAME_BYTES);
-    while len < name.len() && len > 0 && name.get(len).is_some_and(|byte| byte & 0xc0 == 0x80) {
+    while len > 0 && name.get(len).is_some_and(|byte| byte & 0xc0 == 0x80) {
         len -= 1;
     }
     name.get(..len).unwrap_or_default()
@@ -199,6 +199,7 @@ mod tests {
         series.assign(8, 4, Kind::Domain, b"a.org");
         let view = series.read().unwrap();
         assert_eq!((view.kind, view.requests, view.rate), (Kind::Domain, DurationHistogram::default(), 0.0));
+        assert_eq!(view.mean_milliseconds, None);
         series.clear();
         assert_eq!(series.read(), None);
     }
@@ -210,6 +211,9 @@ mod tests {
         series.assign(1, 0, Kind::Tool, name.as_bytes());
         let view = series.read().unwrap();
         assert_eq!((view.name(), view.is_truncated), (&name.as_bytes()[..NAME_BYTES - 1], true));
+        series.assign(1, 0, Kind::Tool, &[b'a'; 72]);
+        let view = series.read().unwrap();
+        assert_eq!((view.name(), view.is_truncated), (&[b'a'; 72][..], false));
         // Not UTF-8: the loop ends.
         series.assign(1, 0, Kind::Tool, &[0x80; 200]);
         assert_eq!(series.read().unwrap().name(), b"");

@@ -213,3 +213,73 @@ impl SourceState {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_the_time_of_its_last_change() {
+        let state = SourceState::new();
+        assert_eq!(state.read(), SourceView::default());
+        for (is_connected, now, want) in [
+            (false, 10, (false, 10)),
+            (false, 20, (false, 10)),
+            (true, 30, (true, 30)),
+            (true, 40, (true, 30)),
+            (false, 50, (false, 50)),
+        ] {
+            state.set_connected(is_connected, now);
+            let view = state.read();
+            assert_eq!((view.is_connected, view.since), (want.0, Some(want.1)), "{now}");
+        }
+    }
+
+    #[test]
+    fn a_propagation_time_belongs_to_the_bucket_of_its_bound() {
+        let state = SourceState::new();
+        for (keys, microseconds) in [(1, 0), (2, 250), (3, 251), (4, 30_000_000), (5, 30_000_001)] {
+            state.note_propagated(keys, Duration::from_micros(microseconds), 7);
+        }
+        let view = state.read();
+        assert_eq!(view.propagation, [3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 4, 5]);
+        assert_eq!(view.propagation_microseconds, 2 * 250 + 3 * 251 + 4 * 30_000_000 + 5 * 30_000_001);
+        assert_eq!(view.last_push, Some(7));
+    }
+
+    #[test]
+    fn events_are_counted_and_have_their_time() {
+        let state = SourceState::new();
+        state.note_failure();
+        state.note_failure();
+        for (cause, now) in [(ResyncCause::Flush, 1), (ResyncCause::Guard, 2), (ResyncCause::Flush, 3)] {
+            state.note_resync(cause, now);
+        }
+        assert_eq!(state.next_change(4), 1);
+        assert_eq!(state.next_change(5), 1, "the first is not published yet");
+        state.set_changes(1);
+        assert_eq!(state.next_change(6), 2);
+        let mut rejected = [0; REASONS.len()];
+        rejected[3] = 8;
+        state.set_rejected(rejected);
+        let view = state.read();
+        assert_eq!((view.failures, view.resyncs, view.last_resync), (2, [0, 0, 2, 1], Some(3)));
+        assert_eq!((view.changes, view.last_change, view.rejected), (1, Some(6), rejected));
+        let labels = ResyncCause::ALL.map(ResyncCause::as_str);
+        assert_eq!(labels, ["connect", "interval", "flush", "guard"]);
+    }
+
+    #[test]
+    fn a_failed_snapshot_keeps_the_time_of_the_last_one() {
+        let state = SourceState::new();
+        let snapshot = || (state.read().snapshot_written, state.read().has_snapshot_failed);
+        for (outcome, want) in [
+            (SnapshotState::Failed, (None, true)),
+            (SnapshotState::Written(5), (Some(5), false)),
+            (SnapshotState::Failed, (Some(5), true)),
+        ] {
+            state.set_snapshot(outcome);
+            assert_eq!(snapshot(), want);
+        }
+    }
+}

@@ -120,3 +120,15 @@ impl WorkerStats {
         tally.evicted += self.evicted.load(Relaxed);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_have_the_same_name_everywhere() {
+        let names = RequestResult::ALL.map(RequestResult::as_str);
+        assert_eq!(names, ["route", "default", "redirect", "miss", "unready"]);
+        assert_eq!(serde_json::to_value(RequestResult::ALL).unwrap(), serde_json::json!(names));
+    }
+}
