@@ -55,6 +55,8 @@ ask('GET /up');
 redis('DEL', 'prefix:hello');
 redis('HSET', 'prefix:gone', '.*', "http://$ENV{TEST_NGINX_TOOL_B}");
 ok(eventually { ask('GET /gone/')->{status} == 200 }, 'gone');
+# Where reading a key takes long, the withdrawal of a tool that was read just now waits its turn, behind the other tool.
+ok(eventually { ask('GET /list')->{body} !~ /"hello"/ }, 'not listed');
 # Behind all these the tool waits long enough.
 for my $tool (1 .. 40, 'hello') {
     my $key = $tool eq 'hello' ? 'prefix:hello' : "prefix:heavy$tool";
