@@ -3,9 +3,10 @@
 //! The lock is a key that expires. Its holder renews it, and each write is a script that writes only for the holder. Other
 //! monitors restart nothing, and one takes over when the holder ends.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use redis::{Value, cmd, pipe};
 use tokio::task::JoinHandle;
 use tracing::error;
@@ -173,7 +174,7 @@ impl Shared {
 
     /// Sets the time until which the lock is held. Returns the previous one.
     fn set_held_until(&self, until: Option<Instant>) -> Option<Instant> {
-        let mut held = self.held_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held_until.lock();
         std::mem::replace(&mut held, until)
     }
 
@@ -184,7 +185,7 @@ impl Shared {
             ticks.tick().await;
             let requested_at = Instant::now();
             let renewed: Result<bool, _> = self.run(RENEW, &[LOCK], Vec::new()).await;
-            let mut held = self.held_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self.held_until.lock();
             if let (Ok(true), Some(until)) = (renewed, held.as_mut()) {
                 *until = (*until).max(requested_at + LOCK_TIME);
             }

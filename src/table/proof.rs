@@ -99,7 +99,7 @@
 //! reader per edge, `killed.rs` a writer killed after each of its stores, its successor, and a reader beside both. Each
 //! ordering, fence, recheck and order of stores above is left out once, and the model must then fail: see the calls of
 //! `fails`. The full search is exhaustive, except for kills beyond a home bucket, which it follows through five preemptions.
-//! Not modeled: Redis, E8, counters, statistics without text and the header's figures (independent words), health state (two words, argued in
+//! Not modeled: Redis, counters, statistics without text and the header's figures (independent words), health state (two words, argued in
 //! `health.rs`), the formatting of a zone (its magic word is stored before workers are forked), and more than a few records,
 //! which `tests/module/writers_killed.rs` covers.
 //!

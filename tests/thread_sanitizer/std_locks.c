@@ -1,4 +1,4 @@
-/* Tells ThreadSanitizer about the locks of Rust's std, which is shipped without instrumentation.
+/* Tells ThreadSanitizer about the locks, scoped threads and reference counts of Rust's std, which is shipped without instrumentation.
  *
  * The quick paths of std's locks are inlined into our code, where the sanitizer sees them. Their slow paths are functions inside
  * std: a thread that gets a lock there would seem to use the data without it. The linker's --wrap puts the functions below in
@@ -60,4 +60,23 @@ void once_call(void *once, bool ignore_poisoning, void *data, void **vtable) {
     struct told told = {once, data, vtable};
     real_once_call(once, ignore_poisoning, &told, telling);
     __tsan_acquire(once);
+}
+
+/* ScopeData::decrement_num_running_threads(&self, bool): ends a thread. Whoever began the scope waits until one of its words is zero,
+ * in our code; which of its first two is for rustc to choose. */
+void real_scope_end(void *scope, bool panicked) REAL(SCOPE_END);
+void scope_end(void *scope, bool panicked) WRAP(SCOPE_END);
+void scope_end(void *scope, bool panicked) {
+    __tsan_release(scope);
+    __tsan_release((uint64_t *)scope + 1);
+    real_scope_end(scope, panicked);
+}
+
+/* Arc frees its value after a fetch_sub(Release) to zero and a fence(Acquire), in our code. The sanitizer knows no fences, so the
+ * subtraction acquires too. */
+enum { RELEASE = 3, ACQUIRE_RELEASE = 4 };
+uint64_t real_fetch_sub(volatile uint64_t *, uint64_t, int) REAL("__tsan_atomic64_fetch_sub");
+uint64_t fetch_sub(volatile uint64_t *, uint64_t, int) WRAP("__tsan_atomic64_fetch_sub");
+uint64_t fetch_sub(volatile uint64_t *word, uint64_t less, int order) {
+    return real_fetch_sub(word, less, order == RELEASE ? ACQUIRE_RELEASE : order);
 }

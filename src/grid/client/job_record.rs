@@ -8,8 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use tracing::warn;
@@ -62,8 +62,7 @@ impl JobRecord {
 
     /// Replaces the URLs that may be registered with the proxy.
     pub fn set(&self, proxy: &Proxy, urls: &[Backend]) {
-        // No code panics under the lock.
-        let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         let before = entries.clone();
         entries.retain(|(of, _)| of != proxy);
         entries.extend(urls.iter().map(|url| (proxy.clone(), url.clone())));
@@ -77,7 +76,7 @@ impl JobRecord {
 
     /// Whether nothing can be registered.
     pub fn is_empty(&self) -> bool {
-        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty()
+        self.entries.lock().is_empty()
     }
 }
 

@@ -1,15 +1,15 @@
-//! Texts of the statistics: edge E7, and the failure without it.
+//! Texts of the statistics and of questions: edges E7 and E8, and the failures without them.
 
 use std::sync::Arc;
 
 use super::model::{fails, holds};
 use crate::route::Kind;
 use crate::table::atomic::{
-    Edge::E7,
+    Edge::{E7, E8},
     Part::{Acquire, FenceAcquire, FenceRelease, Release},
     faulty::mend,
 };
-use crate::table::stats::{Label, Note, Notes};
+use crate::table::stats::{Label, Note, Notes, Question, Questions, Reply};
 
 /// The text of a version: two words that must agree.
 fn text(version: u8) -> String {
@@ -48,6 +48,37 @@ fn label() {
     });
     owned.assign(2, 2, Kind::Tool, text(2).as_bytes());
     read.join().unwrap();
+}
+
+/// A worker asks, gives up and asks anew, while the companion answers with what it was asked.
+fn question() {
+    mend();
+    let owned = Arc::new([Question::new()]);
+    let companion = Arc::clone(&owned);
+    let answer = loom::thread::spawn(move || {
+        for _ in 0..2 {
+            let questions = Questions::new(&companion[..]);
+            questions.open().for_each(|(ticket, name)| questions.answer(ticket, &name));
+        }
+    });
+    let questions = Questions::new(&owned[..]);
+    for version in 1..=2 {
+        let ticket = questions.ask(text(version).as_bytes(), 0).unwrap();
+        match questions.reply(ticket) {
+            Reply::Answered(answer) => assert!(answer == text(version).as_bytes(), "torn: {answer:?}"),
+            Reply::Pending => questions.forget(ticket),
+            Reply::Lost => panic!("the only worker lost its question"),
+        }
+    }
+    answer.join().unwrap();
+}
+
+#[test]
+fn an_answer_is_to_its_own_question() {
+    holds("question", question);
+    for part in [Release(E8), Acquire(E8)] {
+        fails("question", Some(part), "torn", question);
+    }
 }
 
 #[test]
