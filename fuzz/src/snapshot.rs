@@ -37,16 +37,17 @@ fn restored(snapshot: &Snapshot, table: Table<'_>) -> Snapshot {
     let mut restored = Snapshot::parse(&encode_snapshot(table)).expect("a table's own snapshot is valid");
     assert_eq!((restored.synced_at, &restored.kinds), (snapshot.synced_at, &snapshot.kinds));
     restored.records.sort_by(|a, b| a.key.cmp(&b.key));
-    for key in keys(table) {
+    let (mut keys, mut backends) = (Vec::new(), 0);
+    table.for_each(&mut Default::default(), |record| {
+        keys.push(record.key().to_vec());
+        backends += record.routes().map(|route| route.backends().count()).sum::<usize>();
+    });
+    let written = restored.records.iter().flat_map(|record| record.routes.values()).map(Vec::len).sum::<usize>();
+    assert_eq!((restored.records.len(), written), (keys.len(), backends), "all of the table is in its snapshot");
+    for key in keys {
         assert!(writer.withdraw(&key));
     }
     restored
-}
-
-fn keys(table: Table<'_>) -> Vec<Vec<u8>> {
-    let mut keys = Vec::new();
-    table.for_each(&mut Default::default(), |record| keys.push(record.key().to_vec()));
-    keys
 }
 
 fn with_foot(body: &[u8]) -> Vec<u8> {
