@@ -21,7 +21,10 @@ mod words;
 
 // Reached by the fuzz targets too.
 #[doc(hidden)]
-pub use {admin_client::AdminUrl, export_line::ExportLine, import_plan::Wanted};
+pub use {
+    admin_client::AdminUrl, command::shown, export_line::ExportLine, import_plan::Wanted,
+    settings::parse as parse_settings,
+};
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -9,18 +9,8 @@ mod tests;
 
 use std::net::SocketAddr;
 
+use crate::directive::upstream::Limits;
 use index::{Hashed, Index, NONE, Seeds};
-
-/// Maximum numbers of kept connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// In total.
-    pub total: u32,
-    /// Per backend, that is per [`Key`].
-    pub per_backend: u32,
-    /// Per owner.
-    pub per_owner: u32,
-}
 
 /// What two requests must have in common to reuse the same connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,3 +23,5 @@ pub use run::serve;
 // Reached by the fuzz targets too.
 #[doc(hidden)]
 pub use service::{NamespaceTemplate, route_of};
+#[doc(hidden)]
+pub use settings::ConfigFile;

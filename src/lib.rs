@@ -6,7 +6,7 @@
 //!                                              client ──▶ nginx worker (nginx) ──▶ backend
 //! ```
 //!
-//! Dependencies point one way: `nginx -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
+//! Dependencies point one way: `nginx -> directive -> sync -> registry -> route`, `nginx -> admin -> table -> route`, `sync -> table`,
 //! `grid|kube|monitor|domains|ctl -> registry -> route`, `monitor|webservice -> proxy_list -> grid` (active proxies, jobs),
 //! `monitor|webservice|web_type -> tenant`, `webservice|grid -> web_type` (the site's types of web service), `ctl -> sync` (admission and
 //! snapshots), `ctl -> grid|kube|monitor|domains|webservice` (their command lines). `withdrawal_guard` stands between `registry` and its
@@ -22,6 +22,9 @@ pub mod clock;
 pub mod ctl;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod daemon;
+#[cfg(all(any(feature = "module", feature = "daemons"), not(loom)))]
+#[doc(hidden)]
+pub mod directive;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod domains;
 #[cfg(all(feature = "daemons", not(loom)))]
@@ -33,7 +36,8 @@ mod keepalive;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod kube;
 #[cfg(all(feature = "daemons", not(loom)))]
-mod kube_client;
+#[doc(hidden)]
+pub mod kube_client;
 #[cfg(all(feature = "daemons", not(loom)))]
 pub mod monitor;
 #[cfg(all(feature = "daemons", not(loom)))]

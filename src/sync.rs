@@ -27,6 +27,8 @@ mod writer_lock;
 pub use companion::{Settings, load_once, load_until, run};
 pub use journal::{Entry, Journal, JournalReader, Level};
 pub use prepare::admit_into_zone;
+#[doc(hidden)]
+pub use snapshot::encode as encode_snapshot;
 pub use snapshot::{Snapshot, SnapshotError, SnapshotSettings, read_snapshot_file};
 pub use stop::StopCheck;
 pub use writer_lock::WriterLock;

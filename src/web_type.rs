@@ -29,6 +29,9 @@ pub use home_file::HomeFileError;
 pub use invocation::Invocation;
 pub use need::NeedError;
 pub use npm_script::ScriptError;
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use npm_script::find_in as find_script;
 pub use prepared_command::{PrepareError, PreparedCommand};
 pub use quantity::{ONE, Quantity, QuantityError};
 pub use site_config::{SiteConfig, SiteConfigError};

@@ -32,6 +32,9 @@ pub use error::WebserviceError;
 pub use options::Options;
 pub use service::{Service, State, Tool};
 pub use template::Template;
+// Reached by the fuzz targets too.
+#[doc(hidden)]
+pub use {gridengine::reason, terminal_text::TerminalText};
 
 /// Runs the command, and returns its exit status.
 pub fn run() -> ExitCode {

@@ -1,10 +1,19 @@
 //! Automata of several patterns: the first that matches is the one that the `regex` crate finds. Literal matchers agree with it, too.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use regex::bytes::{Regex, RegexBuilder};
-use urlproxy::route::{Automata, AutomataLimits, MAX_AUTOMATA_BYTES, Matcher, Pattern, contains, find_first};
+use urlproxy::route::{Automata, AutomataLimits, Matcher, Pattern, contains, find_first};
 
 /// Most patterns of one run: the rest of the bytes is the path.
 const MAX_PATTERNS: usize = 4;
+/// A quarter of a tool's limit, because patterns that are too costly take the most time.
+const MAX_BYTES: usize = 16 << 10;
+
+thread_local! {
+    static MODELS: RefCell<HashMap<String, Option<Regex>>> = RefCell::default();
+}
 
 /// Patterns end with a newline, which no pattern contains.
 pub fn check(bytes: &[u8]) {
@@ -21,7 +30,7 @@ pub fn check(bytes: &[u8]) {
             assert_eq!(by_literal(&pattern, &path), model.is_match(&path), "{text:?} in {}", path.escape_ascii());
         }
     }
-    let automata = Automata::build(&texts, AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| false);
+    let automata = Automata::build(&texts, AutomataLimits::of_bytes(MAX_BYTES), &|| false);
     let refused: Vec<_> = automata.refused().iter().map(|(number, _)| *number).collect();
     let kept = models.iter().enumerate().filter(|(number, _)| !refused.contains(number)).map(|(_, model)| model);
     let wanted = kept.clone().position(|model| model.is_match(&path)).and_then(|number| u8::try_from(number).ok());
@@ -35,7 +44,13 @@ pub fn check(bytes: &[u8]) {
 
 /// The pattern as the model reads it: searched in bytes, without Unicode.
 fn compiled(text: &str) -> Option<Regex> {
-    RegexBuilder::new(text).unicode(false).nest_limit(50).size_limit(1 << 20).build().ok()
+    MODELS.with_borrow_mut(|models| {
+        if models.len() > 2000 {
+            models.clear();
+        }
+        let build = || RegexBuilder::new(text).unicode(false).nest_limit(50).size_limit(1 << 20).build().ok();
+        models.entry(text.to_owned()).or_insert_with(build).clone()
+    })
 }
 
 fn by_literal(pattern: &Pattern, path: &[u8]) -> bool {

@@ -8,7 +8,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use regex::bytes::{Regex, RegexBuilder};
 use urlproxy::registry::{Admission, RawRoutes};
 use urlproxy::route::{
-    Automata, AutomataLimits, Kind, LookupKey, MAX_AUTOMATA_BYTES, Matcher, PathRequest, RouteKey, label_below,
+    Automata, AutomataLimits, Kind, LookupKey, MAX_AUTOMATA_BYTES, Matcher, PathRequest, Route, RouteKey, label_below,
     normal_host, split_path,
 };
 use urlproxy::sync::admit_into_zone;
@@ -96,7 +96,13 @@ type Model = BTreeMap<Vec<u8>, Vec<(String, String)>>;
 thread_local! {
     static TABLE: &'static OwnedTable = Box::leak(Box::new(OwnedTable::new(CAPACITY)));
     static REGEXES: RefCell<HashMap<String, Regex>> = RefCell::default();
+    static PREPARED: RefCell<HashMap<Fields, Option<Prepared>>> = RefCell::default();
 }
+
+/// Patterns with their bytes of literal text, and backends.
+type Fields = BTreeMap<String, (usize, String)>;
+/// The routes of a tool, in matching order, and their automata.
+type Prepared = (Vec<Route>, Automata);
 
 pub fn check(bytes: &[u8]) {
     let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(bytes)) else { return };
@@ -138,24 +144,17 @@ fn publish(writer: &mut Writer<'_>, input: &Input<'_>) -> Model {
     model
 }
 
-fn publish_tool(writer: &mut Writer<'_>, model: &mut Model, name: &[u8], fields: &BTreeMap<String, (usize, String)>) {
+fn publish_tool(writer: &mut Writer<'_>, model: &mut Model, name: &[u8], fields: &Fields) {
     let key = RouteKey::try_new(Kind::Tool, name).expect("a tool's name");
-    let raw = RawRoutes::Hash(fields.iter().map(|(p, (_, url))| (p.as_bytes(), url.as_bytes())).collect());
-    let admitted = admit_into_zone(b"prefix:x", &key, &raw, &Admission::default(), CAPACITY);
-    let texts: Vec<_> = admitted.routes.iter().map(|route| &route.pattern).collect();
-    let regexes: Vec<_> = texts.iter().filter(|p| p.matcher() == Matcher::Regex).map(|p| p.as_str()).collect();
-    let automata = Automata::build(&regexes, AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| false);
-    if !automata.refused().is_empty() || admitted.routes.is_empty() {
-        return;
-    }
-    if writer.publish_with(&key, &admitted.routes, automata.as_bytes()).is_err() {
+    let Some((routes, automata)) = prepare(&key, fields) else { return };
+    if writer.publish_with(&key, &routes, automata.as_bytes()).is_err() {
         // Too large for a record: the old one is gone.
         model.remove(name);
         return;
     }
-    let mut naive: Vec<_> = texts
+    let mut naive: Vec<_> = routes
         .iter()
-        .map(|pattern| {
+        .map(|Route { pattern, .. }| {
             let (literal_len, url) = &fields[pattern.as_str()];
             let is_any = pattern.matcher() == Matcher::Any;
             ((is_any, if is_any { 0 } else { usize::MAX - literal_len }, pattern.as_str().to_owned()), url.clone())
@@ -163,6 +162,24 @@ fn publish_tool(writer: &mut Writer<'_>, model: &mut Model, name: &[u8], fields:
         .collect();
     naive.sort();
     model.insert(name.to_vec(), naive.into_iter().map(|((_, _, text), url)| (text, url)).collect());
+}
+
+/// `None` without routes, or with a pattern that is too costly. Most mutations leave most tools as they were.
+fn prepare(key: &RouteKey, fields: &Fields) -> Option<Prepared> {
+    let build = || {
+        let raw = RawRoutes::Hash(fields.iter().map(|(p, (_, url))| (p.as_bytes(), url.as_bytes())).collect());
+        let routes = admit_into_zone(b"prefix:x", key, &raw, &Admission::default(), CAPACITY).routes;
+        let patterns = routes.iter().map(|route| &route.pattern);
+        let regexes: Vec<_> = patterns.filter(|p| p.matcher() == Matcher::Regex).map(|p| p.as_str()).collect();
+        let automata = Automata::build(&regexes, AutomataLimits::of_bytes(MAX_AUTOMATA_BYTES), &|| false);
+        (automata.refused().is_empty() && !routes.is_empty()).then_some((routes, automata))
+    };
+    PREPARED.with_borrow_mut(|prepared| {
+        if prepared.len() > 500 {
+            prepared.clear();
+        }
+        prepared.entry(fields.clone()).or_insert_with(build).clone()
+    })
 }
 
 fn look_up(table: &Table<'_>, model: &Model, input: &Input<'_>) {

@@ -1,6 +1,7 @@
-//! Any output of qstat yields jobs or an error; truncated output is an error.
+//! Any output of qstat yields jobs or an error; truncated output is an error. What `qstat -j` says of a job becomes one short line.
 
 use urlproxy::grid::parse_jobs;
+use urlproxy::webservice::reason;
 
 const HEAD: &[u8] = b"<?xml version='1.0'?>\n<job_info><queue_info><job_list state=\"running\">";
 const FOOT: &[u8] = b"</job_list></queue_info></job_info>";
@@ -13,4 +14,9 @@ pub fn check(bytes: &[u8]) {
     }
     // Within a job, to reach the parser of its fields too.
     let _ = parse_jobs(&[HEAD, bytes, FOOT].concat());
+    let text = String::from_utf8_lossy(bytes);
+    for output in [&*text, &format!("scheduling info: {text}"), &format!("error reason 1: {text}")] {
+        let reason = reason(output);
+        assert!(!reason.contains('\n') && reason.chars().count() <= 121, "{reason:?}");
+    }
 }

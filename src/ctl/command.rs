@@ -17,6 +17,10 @@ mod status;
 mod top;
 mod watch;
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::api::{Changes, Explanation, RejectedList, RoutesPage, Status, Tools};
 use super::console::Console;
 use super::options::{Command, Options};
 use super::outcome::{Answer, CtlError};
@@ -60,4 +64,22 @@ async fn ask(command: Command, settings: Settings, console: &mut Console) -> Res
         Command::Import(import) => import::run(&settings.store()?.1, console, import).await,
         Command::Completions { .. } | Command::Man { .. } => Ok(Answer::Positive),
     }
+}
+
+/// What commands print of a page of the admin API, whichever page it is, line by line.
+#[doc(hidden)]
+pub fn shown(page: &Value) -> Vec<String> {
+    fn read<T: DeserializeOwned>(page: &Value) -> Option<T> {
+        T::deserialize(page).ok()
+    }
+    let mut lines = Vec::new();
+    lines.extend(read::<Status>(page).iter().flat_map(status::lines));
+    lines.extend(read::<RoutesPage>(page).iter().flat_map(|page| list::text_table(&page.items).lines()));
+    lines.extend(read::<Tools>(page).iter().flat_map(|tools| top::text_table(tools).lines()));
+    lines.extend(read::<RejectedList>(page).iter().flat_map(|list| rejected::text_table(list).lines()));
+    lines.extend(read::<Changes>(page).iter().flat_map(|changes| changes.items.iter().map(watch::line)));
+    lines.extend(
+        read::<Explanation>(page).iter().flat_map(|explanation| explanation.decisions.iter().flat_map(explain::steps)),
+    );
+    lines
 }

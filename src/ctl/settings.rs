@@ -37,7 +37,7 @@ pub struct CommonOptions {
 /// The settings file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct File {
+pub struct File {
     admin: Option<String>,
     redis: Option<WrittenUrl>,
     redis_password_file: Option<PathBuf>,
@@ -94,12 +94,20 @@ fn read(path: &Path, is_named: bool) -> Result<File, CtlError> {
         Err(error) if error.kind() == ErrorKind::NotFound && !is_named => return Ok(File::default()),
         Err(error) => return Err(CtlError::usage(format!("{error} while reading the settings file {path:?}"))),
     };
+    parse(&text, path)
+}
+
+/// Parses the settings file at `path`.
+///
+/// # Errors
+/// The place and the reason, without any value of the file.
+pub fn parse(text: &str, path: &Path) -> Result<File, CtlError> {
     // The parser quotes the line, which may have a password.
     let message = |error: &toml::de::Error| {
         let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
         format!("line {line}: {}", error.message())
     };
-    toml::from_str(&text).map_err(|error| {
+    toml::from_str(text).map_err(|error| {
         let expected = "expected e.g. admin = \"http://127.0.0.1:8081/\"";
         CtlError::usage(format!("invalid settings file {path:?}, {}, {expected}", message(&error)))
     })

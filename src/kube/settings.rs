@@ -54,12 +54,12 @@ pub enum SettingsError {
     #[error("invalid kubernetes.master {0:?}, expected e.g. https://10.0.0.1:6443")]
     Master(String),
     /// `--kubeconfig` is invalid.
-    #[error("invalid --kubeconfig {path:?}: {error}")]
+    #[error("invalid --kubeconfig {path:?}: {reason}")]
     Kubeconfig {
         /// The file.
         path: PathBuf,
         /// The parser's error.
-        error: KubeconfigError,
+        reason: String,
     },
     /// Without either file, the process must run in a pod.
     #[error("neither --config nor --kubeconfig given, and not in a cluster: {0}")]
@@ -84,7 +84,7 @@ pub enum SettingsError {
 /// The file of the old kube2proxy, with additions.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ConfigFile {
+pub struct ConfigFile {
     redis: Option<String>,
     kubernetes: Cluster,
 }
@@ -111,7 +111,7 @@ impl Options {
                 file.kubernetes.into_config()?
             }
             (None, Some(path)) => {
-                let invalid = |error| SettingsError::Kubeconfig { path: path.clone(), error };
+                let invalid = |error| SettingsError::Kubeconfig { path: path.clone(), reason: reason(error) };
                 let kubeconfig = Kubeconfig::read_from(path).map_err(invalid)?;
                 proxy_in_file = proxy_in(&kubeconfig);
                 let options = KubeConfigOptions::default();
@@ -143,9 +143,15 @@ impl Options {
 
 impl ConfigFile {
     fn read(path: &Path) -> Result<Self, SettingsError> {
-        let text = read(path)?;
-        let invalid = |reason: String| SettingsError::Config { path: path.to_owned(), reason };
-        serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))
+        Self::parse(&read(path)?).map_err(|reason| SettingsError::Config { path: path.to_owned(), reason })
+    }
+
+    /// Parses the file.
+    ///
+    /// # Errors
+    /// The place and the reason. The parser would quote the lines around, which may have the token.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| error.without_snippet().to_string())
     }
 }
 
@@ -161,6 +167,14 @@ impl Cluster {
             use_authority(&mut config, path)?;
         }
         Ok(config)
+    }
+}
+
+/// What is wrong with a kubeconfig, without the lines around, which may have a token.
+fn reason(error: KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(error) => format!("failed to parse kubeconfig YAML: {}", error.without_snippet()),
+        error => error.to_string(),
     }
 }
 
@@ -198,5 +212,22 @@ mod tests {
         }
         let file: ConfigFile = serde_saphyr::from_str(&uncommented.join("\n")).unwrap();
         assert!(file.kubernetes.token_file.is_some() && file.kubernetes.certificate_authority.is_some());
+    }
+
+    #[test]
+    fn errors_do_not_quote_lines_with_tokens() {
+        for text in
+            ["kubernetes: {token: s3cret, master: [}", "kubernetes:\n  token: s3cret\n  mister: x\n", "token: s3cret"]
+        {
+            let error = ConfigFile::parse(text).err().unwrap();
+            assert!(!error.contains("s3cret") && error.contains("line "), "{error}");
+        }
+        for text in [
+            "users: [{name: u, user: {token: s3cret}}]\nclusters: [",
+            "users: [{name: u, user: {token: s3cret, exec: 1}}]",
+        ] {
+            let error = reason(Kubeconfig::from_yaml(text).unwrap_err());
+            assert!(!error.contains("s3cret") && error.contains("line "), "{error}");
+        }
     }
 }

@@ -1,13 +1,11 @@
 //! The configuration: directives as written, and settings after all levels are merged.
 
 pub(super) mod checks;
-pub(super) mod directive;
+mod directive;
 pub(super) mod location;
 pub(super) mod main;
-pub(super) mod moved;
 pub(super) mod networks;
 pub(super) mod pages;
-pub(super) mod ready;
 pub(super) mod routed;
 pub(super) mod table;
 pub(super) mod upstream;

@@ -49,7 +49,7 @@ impl Hooks for Module {
         conf: &mut LocationConf,
     ) -> Result<(), ConfigError> {
         let mut location = parser.location().ok_or("no location at this level")?;
-        let has_urlproxy = conf.has_urlproxy();
+        let has_urlproxy = conf.options.has_urlproxy();
         conf.merge(above, location.is_unnamed(), |name| main.table(name).cloned())?;
         // nginx merges its own modules before this one, so their settings are final here.
         checks::warn(parser, main, conf);

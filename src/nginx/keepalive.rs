@@ -18,7 +18,8 @@ use super::ffi::process::is_exiting;
 use super::ffi::request::Request;
 use super::ffi::timer::now_milliseconds;
 use super::ffi::upstream::Upstream;
-use crate::keepalive::{BackendHandle, IdleConnections, KeepOutcome, Key, Limits, Usage};
+use crate::directive::upstream::KeepaliveSettings;
+use crate::keepalive::{BackendHandle, IdleConnections, KeepOutcome, Key, Usage};
 
 /// Milliseconds after which a backend that closes after each response has closed. A request that nginx cannot repeat takes no
 /// connection that has served only one response and has been idle for less.
@@ -28,22 +29,9 @@ const TIMER_LAZY_DELAY: u64 = 300;
 /// A timer longer than this cannot expire while nginx sends a request without a body.
 const MIN_LAZY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The parameters of `urlproxy_keepalive`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Settings {
-    /// Maximum numbers of kept connections.
-    pub limits: Limits,
-    /// Maximum idle time of a connection.
-    pub timeout: Duration,
-    /// Maximum number of requests per connection.
-    pub requests: usize,
-    /// Maximum age of a connection.
-    pub time: Duration,
-}
-
 /// The idle connections of an upstream, in this worker.
 pub(super) struct Keepalive {
-    settings: Settings,
+    settings: KeepaliveSettings,
     idle: RefCell<IdleConnections<Connection>>,
     /// A reference to itself, which connections store.
     this: Weak<Self>,
@@ -77,7 +65,7 @@ impl Requirements {
 
 impl Keepalive {
     /// An empty pool.
-    pub fn new(settings: Settings) -> Rc<Self> {
+    pub fn new(settings: KeepaliveSettings) -> Rc<Self> {
         Rc::new_cyclic(|this| {
             let idle = RefCell::new(IdleConnections::new(settings.limits));
             Self { settings, idle, this: this.clone() }

@@ -6,16 +6,15 @@ use nginx_sys::{
     ngx_command_t, ngx_http_module_t, ngx_module_t, ngx_uint_t,
 };
 
-use super::conf::location::{
-    Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyHash, UrlproxyLoopMark, UrlproxyMiss,
-};
+use super::conf::location::UrlproxyHash;
 use super::conf::main::UrlproxyTable;
-use super::conf::moved::UrlproxyMoved;
-use super::conf::pages::{UrlproxyAdmin, UrlproxyList};
 use super::ffi::directive::command;
 use super::ffi::entry;
 use super::ffi::module::{Module, ModuleStatic, create_loc_conf, create_main_conf};
 use super::upstream::{UrlproxyKeepalive, UrlproxyPeers};
+use crate::directive::location::{Urlproxy, UrlproxyCanonical, UrlproxyDefault, UrlproxyLoopMark, UrlproxyMiss};
+use crate::directive::moved::UrlproxyMoved;
+use crate::directive::pages::{UrlproxyAdmin, UrlproxyList};
 
 const LEVELS: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 /// Blocks inside a server or location: `if`, `limit_except`.
@@ -83,7 +82,7 @@ impl ModuleStatic for Static {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nginx::conf::table::ENTRIES;
+    use crate::directive::table::ENTRIES;
 
     #[test]
     fn reference_lists_exactly_the_directives() {

@@ -1,14 +1,15 @@
 //! The directives of an upstream block: `urlproxy_peers` and `urlproxy_keepalive`.
 
-use super::conf::directive::DirectiveError;
 use super::conf::main::MainConf;
 use super::conf::networks::Networks;
-use super::conf::upstream::{UpstreamConf, parse_keepalive, parse_peers};
+use super::conf::upstream::UpstreamConf;
 use super::ffi::config_error::ConfigError;
 use super::ffi::directive::{Command, MainLevel};
 use super::ffi::parser::Parser;
 use super::keepalive::Keepalive;
 use super::request::peers::{NO_OTHER_KEEPALIVE, RouteBalancer};
+use crate::directive::DirectiveError;
+use crate::directive::upstream::{parse_keepalive, parse_peers};
 
 /// `urlproxy_peers [max_fails=N] [fail_timeout=TIME] [shared=CIDR,...];`
 pub(super) struct UrlproxyPeers;

@@ -193,6 +193,12 @@ impl Snapshot {
         format!("{:016x}", hasher.finish())
     }
 
+    /// As [`restore`](Self::restore), with any backend admitted.
+    #[doc(hidden)]
+    pub fn restore_all(&self, writer: &mut Writer<'_>) -> u64 {
+        self.restore(writer, &Admission::default(), &mut Rejected::default())
+    }
+
     /// Publishes the snapshot's routes that are still admitted; returns the number of tools.
     pub(super) fn restore(&self, writer: &mut Writer<'_>, admission: &Admission, rejected: &mut Rejected) -> u64 {
         let share = writer.table().record_limit();
@@ -231,7 +237,7 @@ impl Snapshot {
 }
 
 /// Encodes the table's current content as a complete file.
-pub(super) fn encode(table: Table<'_>) -> Vec<u8> {
+pub fn encode(table: Table<'_>) -> Vec<u8> {
     let mut lines = Vec::new();
     let mut records = 0;
     let mut scratch = Scratch::default();

@@ -374,7 +374,7 @@ impl<'a> Writer<'a> {
         if at.is_none() {
             for (_, bucket) in self.table.probe(hash).take_while(|&(b, _)| b != position.bucket) {
                 let count = bucket.overflow.load(Relaxed);
-                bucket.overflow.store(count + 1, Relaxed); // edge E4: before the slot, whose Release covers it
+                bucket.overflow.store(count.saturating_add(1), Relaxed); // edge E4: before the slot, whose Release covers it
             }
         }
         Some((position, cell, line))
@@ -382,7 +382,8 @@ impl<'a> Writer<'a> {
 
     /// Writes the encoded record into free cells and returns its stamp.
     fn write(&mut self, cell: u32, counters: u32) -> u64 {
-        self.last_stamp += 1;
+        // Damaged memory may hold the greatest stamp; 0 marks a record that is being written.
+        self.last_stamp = self.last_stamp.wrapping_add(1).max(1);
         let stamp = self.last_stamp;
         self.table.header.last_stamp.store(stamp, Relaxed);
         let len = self.encoded.len();
@@ -436,7 +437,7 @@ impl<'a> Writer<'a> {
         if let Some(word) = self.table.slot(position) {
             word.store(slot.0, release(Edge::E1));
             let changes = &self.table.header.changes;
-            changes.store(changes.load(Relaxed) + 1, Relaxed);
+            changes.store(changes.load(Relaxed).wrapping_add(1), Relaxed);
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::home_file::{self, HomeFileError};
+use crate::tenant::shorten;
 
 /// The largest package.json, in bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -37,22 +37,23 @@ pub enum ScriptError {
     },
 }
 
-/// What npm reads of the file.
-#[derive(Deserialize)]
-struct Package {
-    #[serde(default)]
-    scripts: Map<String, Value>,
-}
-
 /// Checks that the file at `path` has the script.
 pub fn find(path: &Path, script: &str) -> Result<(), ScriptError> {
     let missing = || ScriptError::Missing(path.to_owned(), script.to_owned());
-    let content = home_file::read(path, MAX_BYTES)?.ok_or_else(missing)?;
+    find_in(&home_file::read(path, MAX_BYTES)?.ok_or_else(missing)?, path, script)
+}
+
+/// Checks that this content of the file at `path` has the script.
+pub fn find_in(content: &[u8], path: &Path, script: &str) -> Result<(), ScriptError> {
     // npm accepts a byte order mark.
-    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content);
-    let invalid = |error: serde_json::Error| ScriptError::Invalid { path: path.to_owned(), reason: error.to_string() };
-    let package: Package = serde_json::from_slice(content).map_err(invalid)?;
-    let is_there = package.scripts.get(script).is_some_and(|text| text.as_str().is_some_and(|text| !text.is_empty()));
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+    let invalid =
+        |error: serde_json::Error| ScriptError::Invalid { path: path.to_owned(), reason: shorten(&error.to_string()) };
+    // No derived type, which would take an array of the values, too.
+    let mut package: Map<String, Value> = serde_json::from_slice(content).map_err(invalid)?;
+    let scripts = package.remove("scripts").map(serde_json::from_value::<Map<String, Value>>);
+    let scripts = scripts.transpose().map_err(invalid)?.unwrap_or_default();
+    let is_there = scripts.get(script).is_some_and(|text| text.as_str().is_some_and(|text| !text.is_empty()));
     if is_there { Ok(()) } else { Err(ScriptError::NoScript { path: path.to_owned(), script: script.to_owned() }) }
 }
 
@@ -80,6 +81,7 @@ mod tests {
             (r#"{"scripts": {"start": ""}}"#, Err("has no script \"start\"")),
             (r#"{"scripts": {"start": 3}}"#, Err("has no script \"start\"")),
             (r#"{"scripts": 3}"#, Err("is not a valid package.json: invalid type: integer `3`, expected a map")),
+            (r#"[{"start": "node ."}]"#, Err("is not a valid package.json: invalid type: sequence, expected a map")),
             ("", Err("is not a valid package.json: EOF")),
             ("scripts", Err("is not a valid package.json: expected value at line 1 column 1")),
             ("[1]", Err("is not a valid package.json")),
@@ -91,6 +93,8 @@ mod tests {
                 (found, _) => panic!("{content}: {found:?}"),
             }
         }
+        let long = format!("{{\"scripts\": \"{}\"}}", "x".repeat(100_000));
+        assert!(found(long.as_bytes()).unwrap_err().len() < 300, "the reason is shortened");
         let deep = format!("{{\"scripts\": {}", "[".repeat(100_000));
         assert!(found(deep.as_bytes()).unwrap_err().starts_with("is not a valid"));
         assert!(found(&vec![b' '; MAX_BYTES + 1]).unwrap_err().contains("has more than 1048576 bytes"));

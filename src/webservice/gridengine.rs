@@ -17,6 +17,7 @@ use crate::grid::{Job, JobState, JobsError, parse_jobs};
 use crate::subprocess::{CommandError, on_one_line, run};
 use crate::web_type::SiteConfig;
 
+pub use explanation::reason;
 pub use submission::{SubmissionError, check_words};
 
 /// The time for one run of a program of the grid.

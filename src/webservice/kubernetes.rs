@@ -41,6 +41,7 @@ pub use rollout::StartedAt;
 pub use {
     attached::failure,
     images::Images,
+    kubeconfig::{CredentialsError, resolve as resolve_kubeconfig},
     log_line::{LogLine, LogReader},
     pod_state::state,
     resources::Resources,

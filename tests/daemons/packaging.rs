@@ -96,7 +96,7 @@ fn directories_in_documents_and_defaults_are_created() {
         "src/withdrawal_guard/settings.rs",
         "src/monitor/options.rs",
         "src/domains/options.rs",
-        "src/nginx/conf/table.rs",
+        "src/directive/table.rs",
     ];
     let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));

@@ -107,7 +107,7 @@ fn split_url(text: &str) -> Result<(Option<String>, String), CtlError> {
 }
 
 /// A decision in words, one line for each step.
-fn steps(decision: &Decision) -> Vec<String> {
+pub fn steps(decision: &Decision) -> Vec<String> {
     let Decision { server, location, mode, domain, .. } = decision;
     let mut lines = Vec::new();
     let mut step = |name: &str, text: String| lines.push(format!("{FAINT}{name:<10}{FAINT:#} {text}"));

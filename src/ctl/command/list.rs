@@ -38,7 +38,8 @@ pub async fn run(admin: &AdminClient, console: &mut Console, options: &ListOptio
     Ok(Answer::positive_if(!found.is_empty()))
 }
 
-fn text_table(items: &[RouteItem]) -> TextTable {
+/// The records as a table, one row for each route.
+pub fn text_table(items: &[RouteItem]) -> TextTable {
     let mut table = TextTable::new(&["KIND", "NAME", "PATTERN", "BACKENDS"]);
     for RouteItem { kind, name, routes } in items {
         if routes.is_empty() {

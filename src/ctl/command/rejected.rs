@@ -16,11 +16,7 @@ pub async fn run(admin: &AdminClient, console: &mut Console) -> Result<Answer, C
         console.json(&value)?;
         return Ok(Answer::positive_if(list.total == 0));
     }
-    let mut table = TextTable::new(&["KEY", "PATTERN", "REASON", "WHY"]);
-    for item in &list.items {
-        let pattern = item.pattern.as_deref().unwrap_or("-");
-        table.add([&item.key, pattern, &item.reason, &item.text].map(Cell::text));
-    }
+    let table = text_table(&list);
     if !table.is_empty() {
         console.table(&table)?;
     }
@@ -29,4 +25,14 @@ pub async fn run(admin: &AdminClient, console: &mut Console) -> Result<Answer, C
         console.line(format_args!("and {} that nginx does not list", counted(list.total - listed, "route")))?;
     }
     Ok(Answer::positive_if(list.total == 0))
+}
+
+/// The routes as a table.
+pub fn text_table(list: &RejectedList) -> TextTable {
+    let mut table = TextTable::new(&["KEY", "PATTERN", "REASON", "WHY"]);
+    for item in &list.items {
+        let pattern = item.pattern.as_deref().unwrap_or("-");
+        table.add([&item.key, pattern, &item.reason, &item.text].map(Cell::text));
+    }
+    table
 }

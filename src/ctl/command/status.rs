@@ -19,15 +19,22 @@ pub async fn run(admin: &AdminClient, console: &mut Console) -> Result<Answer, C
         console.json(&value)?;
         return Ok(Answer::positive_if(is_in_step));
     }
-    let style = if is_in_step { GOOD } else { BAD };
-    console.line(format_args!("{style}{}{style:#}", escaped(&status.summary.text)))?;
-    for (what, text) in details(&status) {
-        console.line(format_args!("{what:<10} {}", escaped(text)))?;
-    }
-    if let Some(held) = &status.held {
-        console.line(format_args!("{WARN}{:<10} {}{WARN:#}", "held", escaped(held_text(held, status.now))))?;
-    }
+    lines(&status).iter().try_for_each(|line| console.line(line))?;
     Ok(Answer::positive_if(is_in_step))
+}
+
+/// The health in words, line by line.
+pub fn lines(status: &Status) -> Vec<String> {
+    let style = if status.summary.state == IN_STEP { GOOD } else { BAD };
+    let mut lines = vec![format!("{style}{}{style:#}", escaped(&status.summary.text))];
+    lines.extend(details(status).into_iter().map(|(what, text)| format!("{what:<10} {}", escaped(text))));
+    lines.extend(
+        status
+            .held
+            .as_ref()
+            .map(|held| format!("{WARN}{:<10} {}{WARN:#}", "held", escaped(held_text(held, status.now)))),
+    );
+    lines
 }
 
 fn details(status: &Status) -> Vec<(&'static str, String)> {

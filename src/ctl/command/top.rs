@@ -66,21 +66,26 @@ fn print(console: &mut Console, sample: &Sample) -> Result<(), CtlError> {
         return Ok(());
     }
     console.line(escaped(&sample.status.summary.text))?;
+    console.table(&text_table(&sample.tools))?;
+    console.line("")?;
+    Ok(())
+}
+
+/// The tools as a table.
+pub fn text_table(tools: &Tools) -> TextTable {
     let mut table = TextTable::new(&HEADINGS);
-    for tool in &sample.tools.items {
+    for tool in &tools.items {
         let row = row(tool);
         let [name, rate, errors, latency, requests, backends, backend] = row;
         let numbers = [rate, errors, latency, requests, backends].map(Cell::number);
         table.add([Cell::text(name)].into_iter().chain(numbers).chain([Cell::text(backend)]));
     }
-    console.table(&table)?;
-    console.line("")?;
-    Ok(())
+    table
 }
 
 /// The cells of a tool: name, requests per second, share of errors, mean latency, requests, backends, first backend.
 fn row(tool: &ToolItem) -> [String; 7] {
-    let requests: u64 = tool.requests.iter().sum();
+    let requests = tool.requests.iter().fold(0, |sum: u64, number| sum.saturating_add(*number));
     let rate = tool.rate.map_or("-".into(), |rate| format!("{rate:.1}"));
     let errors = match (tool.error_rate, tool.rate) {
         (Some(errors), Some(rate)) if rate > 0.0 => format!("{:.1} %", errors * 100.0 / rate),
@@ -92,4 +97,18 @@ fn row(tool: &ToolItem) -> [String; 7] {
         unavailable => format!("{}, {unavailable} down", count(tool.backends)),
     };
     [tool.name.clone(), rate, errors, latency, count(requests), backends, tool.backend.clone().unwrap_or_default()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_numbers_are_shown() {
+        let tool = serde_json::json!({
+            "name": "busy", "requests": [u64::MAX, 1, 0, 0, 0], "rate": 1e-320, "error_rate": 1e308, "mean_milliseconds": -1,
+        });
+        let row = row(&serde_json::from_value(tool).unwrap());
+        assert_eq!(row[1..5], ["0.0", "inf %", "0", "18,446,744,073,709,551,615"]);
+    }
 }

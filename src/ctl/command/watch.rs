@@ -89,6 +89,12 @@ fn print(console: &mut Console, item: &ChangeItem, value: &Value) -> Result<(), 
         console.json_line(value)?;
         return Ok(());
     }
+    console.line(line(item))?;
+    Ok(())
+}
+
+/// A change in words.
+pub fn line(item: &ChangeItem) -> String {
     let ChangeItem { change, kind, name, routes, backend, .. } = item;
     let style = match change.as_str() {
         "added" => GOOD,
@@ -100,6 +106,5 @@ fn print(console: &mut Console, item: &ChangeItem, value: &Value) -> Result<(), 
     let backend = backend.as_deref().unwrap_or_default();
     let more = if *routes > 1 { format!(" and {}", counted(routes - 1, "more route")) } else { String::new() };
     let text = escaped(format!("{kind} {name} {backend}{more}"));
-    console.line(format_args!("{FAINT}{at}{FAINT:#} {style}{what}{style:#} {}", text.trim_end()))?;
-    Ok(())
+    format!("{FAINT}{at}{FAINT:#} {style}{what}{style:#} {}", text.trim_end())
 }

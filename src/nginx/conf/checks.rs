@@ -2,15 +2,16 @@
 
 use nginx_sys::NGX_LOG_WARN;
 
-use super::location::{LocationConf, Mode};
+use super::location::LocationConf;
 use super::main::MainConf;
+use crate::directive::location::Mode;
 use crate::nginx::ffi::parser::Parser;
 use crate::nginx::ffi::proxy::ProxyConf;
 
 /// Warns of problems in the location that nginx has just merged. The proxy module's settings are already merged.
 pub(in crate::nginx) fn warn(parser: &mut Parser<'_>, main: &MainConf, conf: &LocationConf) {
     let Some(location) = parser.location() else { return };
-    let mode = conf.table().map(|_| conf.mode());
+    let mode = conf.table().map(|_| conf.options.mode());
     let mut texts = if mode.is_none() { unrouted_upstreams(parser, main) } else { Vec::new() };
     if let Some(module) = main.proxy.get_or_init(|| parser.find_proxy()) {
         texts.extend(parser.proxy_conf(module).iter().flat_map(|proxy| find_problems(main, mode, proxy)));

@@ -3,10 +3,11 @@
 use std::cell::{OnceCell, Ref, RefCell};
 use std::rc::Rc;
 
-use super::directive::DirectiveError;
 use super::routed::RoutedLocation;
-use super::table::{ENTRIES, TableConf, TableOptions};
+use super::table::TableConf;
 use super::upstream::UpstreamConf;
+use crate::directive::DirectiveError;
+use crate::directive::table::{ENTRIES, TableOptions};
 use crate::nginx::ffi::config_error::ConfigError;
 use crate::nginx::ffi::directive::{Command, MainLevel};
 use crate::nginx::ffi::module::IndicesInUse;
@@ -143,7 +144,7 @@ impl Command for UrlproxyTable {
         }
         let mut options = TableOptions::default();
         parser.read_block(|words| apply_entry(&mut options, words))?;
-        let table = Rc::new(options.into_conf(name)?);
+        let table = Rc::new(TableConf::new(name, options.into_settings(name)?));
         let snapshot_of = |table: &TableConf| table.settings.snapshot.as_ref().map(|snapshot| snapshot.path.clone());
         if let Some(path) = snapshot_of(&table)
             && let Some(other) = main.tables().find(|other| snapshot_of(other).as_ref() == Some(&path))

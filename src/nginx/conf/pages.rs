@@ -1,39 +1,8 @@
-//! Directives that make a location serve a page of this module: `urlproxy_list`, `urlproxy_admin`.
+//! The locations of `urlproxy_admin`.
 
-use super::directive::{Directive, DirectiveError, set_once};
 use super::location::LocationConf;
+use crate::directive::DirectiveError;
 use crate::nginx::ffi::parser::Location;
-
-/// `urlproxy_list TABLE;`
-pub(in crate::nginx) struct UrlproxyList;
-
-impl Directive for UrlproxyList {
-    const NAME: &'static str = "urlproxy_list";
-    type Conf = LocationConf;
-
-    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
-        set_once(&mut conf.listed, Self::NAME, single_table(args, Self::NAME, "urlproxy_list tools;")?)
-    }
-}
-
-/// `urlproxy_admin TABLE;`
-pub(in crate::nginx) struct UrlproxyAdmin;
-
-impl Directive for UrlproxyAdmin {
-    const NAME: &'static str = "urlproxy_admin";
-    type Conf = LocationConf;
-
-    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
-        set_once(&mut conf.administered, Self::NAME, single_table(args, Self::NAME, "urlproxy_admin tools;")?)
-    }
-}
-
-fn single_table(args: &[&str], directive: &'static str, example: &'static str) -> Result<String, DirectiveError> {
-    match args {
-        [table] => Ok((*table).to_owned()),
-        _ => Err(DirectiveError::Arguments { directive, takes: "a table", example }),
-    }
-}
 
 /// Finds the prefix that the paths of `urlproxy_admin`'s pages follow: the location's name without a slash at its end.
 pub(in crate::nginx) fn admin_prefix(conf: &LocationConf, location: &Location<'_>) -> Result<String, DirectiveError> {

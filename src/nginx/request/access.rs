@@ -67,7 +67,7 @@ fn answer_without_backend(request: Request<'_>, conf: &LocationConf, outcome: Ou
             None => return Status::NGX_ERROR.into(),
         },
         Outcome::Route | Outcome::Default => return Status::NGX_DECLINED.into(),
-        Outcome::Miss => conf.miss_status().into(),
+        Outcome::Miss => conf.options.miss_status().into(),
         Outcome::NoHost => NGX_HTTP_BAD_REQUEST,
         Outcome::Unready => {
             add_retry_after(request);

@@ -20,7 +20,8 @@ use crate::admin::place::{LocationMatch, ServerMatch};
 use crate::admin::query::{Query, shown};
 use crate::admin::request_host::{self, HostRules};
 use crate::admin::why::{self, Fallback, MovedSeen, Seen, Step};
-use crate::nginx::conf::location::{DefaultRoute, LocationConf, Mode};
+use crate::directive::location::{DefaultRoute, Mode};
+use crate::nginx::conf::location::LocationConf;
 use crate::nginx::conf::routed::RoutedLocation;
 use crate::nginx::conf::table::TableConf;
 use crate::nginx::ffi::pool::Pool;
@@ -112,7 +113,7 @@ impl<'a> Asked<'a> {
     fn decide(&self, place: &Place<'a>) -> Option<Decision> {
         let (location, path) = (place.location, place.uri.path);
         let conf = &location.settings;
-        let target = Target::of(conf.mode(), path, || self.host);
+        let target = Target::of(conf.options.mode(), path, || self.host);
         let named = if let Target::Tool(path) = &target { path.tool } else { b"" };
         let mut steps = Steps::default();
         let mut route = RequestRoute::new(conf, self.table, path, named);
@@ -123,7 +124,7 @@ impl<'a> Asked<'a> {
             Outcome::Route | Outcome::Default => None,
             Outcome::Redirect => Some(NGX_HTTP_TEMPORARY_REDIRECT as u16),
             Outcome::Moved => Some(NGX_HTTP_MOVED_PERMANENTLY as u16),
-            Outcome::Miss => Some(conf.miss_status()),
+            Outcome::Miss => Some(conf.options.miss_status()),
             Outcome::NoHost => Some(NGX_HTTP_BAD_REQUEST as u16),
             Outcome::Unready => Some(NGX_HTTP_SERVICE_UNAVAILABLE as u16),
         };
@@ -147,8 +148,8 @@ impl<'a> Asked<'a> {
             location: location.name.to_string(),
             server_matches: place.server_match.is_match(),
             location_matches: place.location_match.is_match(),
-            mode: describe_mode(conf.mode()),
-            domain: if let Mode::Subdomain(domain) = conf.mode() { Some(domain.to_string()) } else { None },
+            mode: describe_mode(conf.options.mode()),
+            domain: if let Mode::Subdomain(domain) = conf.options.mode() { Some(domain.to_string()) } else { None },
             normalized: Normalized { host: text(self.host), path: text(path), tool, rest: text(rest) },
             result,
             why,
@@ -242,15 +243,16 @@ fn describe_target(conf: &LocationConf, target: &Target<'_>, host: &[u8]) -> why
         Target::Tool(path) => why::Target::Tool(text(path.tool)),
         Target::Domain(host) => why::Target::Domain(text(host)),
         Target::OtherHost => {
-            let domain = if let Mode::Subdomain(domain) = conf.mode() { domain.to_string() } else { String::new() };
+            let domain =
+                if let Mode::Subdomain(domain) = conf.options.mode() { domain.to_string() } else { String::new() };
             why::Target::OtherHost { host: text(host), domain }
         }
-        Target::NoHost => why::Target::NoHost(describe_mode(conf.mode())),
+        Target::NoHost => why::Target::NoHost(describe_mode(conf.options.mode())),
     }
 }
 
 fn describe_fallback(conf: &LocationConf) -> Fallback {
-    match conf.default_route() {
+    match conf.options.default_route() {
         DefaultRoute::Off => Fallback::Off,
         DefaultRoute::Tool(tool) => Fallback::Tool(text(tool.name())),
         DefaultRoute::Backend(backend) => Fallback::Backend(backend.to_string()),

@@ -13,8 +13,10 @@ use ngx::core::Status;
 use super::endpoint::{Destination, Endpoint};
 use super::log_limit::LogLimit;
 use super::route::RequestRoute;
-use crate::nginx::conf::location::{LocationConf, LoopMark};
+use crate::directive::location::LoopMark;
+use crate::nginx::conf::location::LocationConf;
 use crate::nginx::ffi::request::Request;
+use crate::route::has_loop_mark;
 
 /// Loop Detected (RFC 5842); nginx has no constant for it.
 const LOOP_DETECTED: Status = Status(508);
@@ -26,7 +28,7 @@ static LOG_LIMIT: LogLimit = LogLimit::new();
 #[inline(always)]
 pub(super) fn check(request: Request<'_>, route: &RequestRoute<'_>, conf: &LocationConf) -> Status {
     let is_name = |endpoint: &Endpoint<'_>| matches!(endpoint.destination, Destination::Name(..));
-    let needs_mark = match conf.loop_mark {
+    let needs_mark = match conf.options.loop_mark {
         None | Some(LoopMark::Named) => match route.endpoints() {
             // The usual case.
             [single] => is_name(single),
@@ -84,7 +86,7 @@ fn mark(request: Request<'_>, id: &str) -> Option<MarkOutcome> {
         if ptr::eq(name.as_ptr(), NAME.as_ptr()) {
             return Some(MarkOutcome::Added);
         }
-        if contains_id(value, id) {
+        if has_loop_mark(value, id) {
             return Some(MarkOutcome::AlreadyPresent);
         }
         others = Some((at, value));
@@ -95,34 +97,4 @@ fn mark(request: Request<'_>, id: &str) -> Option<MarkOutcome> {
     };
     headers.set(others.map(|(at, _)| at), &NAME, &value)?;
     Some(MarkOutcome::Added)
-}
-
-/// Whether a `CDN-Loop` value contains this id, with any parameters.
-fn contains_id(value: &[u8], id: &str) -> bool {
-    value.split(|&byte| byte == b',').any(|entry| {
-        let name = entry.split(|&byte| byte == b';').next().unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(id.as_bytes())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn id_matches_with_any_parameters() {
-        for (value, want) in [
-            ("urlproxy-1", true),
-            ("Urlproxy-1", true),
-            ("a, urlproxy-1", true),
-            ("a;v=1 ,\turlproxy-1 ; x=y, b", true),
-            ("urlproxy-12", false),
-            ("xurlproxy-1", false),
-            ("a; urlproxy-1", false),
-            ("a urlproxy-1", false),
-            ("", false),
-        ] {
-            assert_eq!(contains_id(value.as_bytes(), "urlproxy-1"), want, "{value}");
-        }
-    }
 }

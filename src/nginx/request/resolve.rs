@@ -73,7 +73,7 @@ fn look_up_and_store<'r>(
     path: &'r [u8],
     may_redirect: bool,
 ) -> Option<&'r RequestRoute<'r>> {
-    let target = Target::of(conf.mode(), path, || request.host());
+    let target = Target::of(conf.options.mode(), path, || request.host());
     let tool = if let Target::Tool(path) = &target { path.tool } else { b"" };
     let found = request.pool().allocate(|| StoredContext::new(RequestRoute::new(conf, table, path, tool)))?;
     look_up(found, request.pool(), &target, may_redirect, ())?;

@@ -2,7 +2,7 @@
 
 use super::endpoint::{Destination, Endpoint};
 use super::route::{Outcome, RequestRoute};
-use crate::nginx::conf::location::{DefaultRoute, Mode};
+use crate::directive::location::{DefaultRoute, Mode};
 use crate::nginx::conf::table::Worker;
 use crate::nginx::ffi::pool::Pool;
 use crate::route::{Kind, LookupKey, MAX_DOMAIN_LEN, PathRequest, label_below, normal_host, split_path};
@@ -131,7 +131,7 @@ impl<'r, T: Trace> Search<'_, 'r, T> {
             Target::Tool(path) => {
                 let sought = table.hash_key(LookupKey::tool(path.tool));
                 // A subrequest cannot redirect the client.
-                if conf.redirects() && may_redirect {
+                if conf.options.redirects() && may_redirect {
                     match self.search_redirect(&sought) {
                         Redirect::Found => {
                             self.route.outcome = Outcome::Redirect;
@@ -155,7 +155,7 @@ impl<'r, T: Trace> Search<'_, 'r, T> {
             Target::OtherHost | Target::NoHost => SearchResult::NotFound,
         };
         if result == SearchResult::NotFound && is_loaded {
-            match conf.default_route() {
+            match conf.options.default_route() {
                 DefaultRoute::Off => {}
                 DefaultRoute::Tool(tool) => {
                     let sought = table.hash_key(LookupKey::tool(tool.as_bytes()));
@@ -223,7 +223,7 @@ impl<'r, T: Trace> Search<'_, 'r, T> {
     fn search_moved(&mut self, host: &[u8]) -> Option<SearchResult> {
         let (table, conf) = (self.table, self.route.conf);
         let mut buffer = [0; MAX_DOMAIN_LEN];
-        let Some(new) = conf.moved_from(host).and_then(|moved| moved.new_host(host, &mut buffer)) else {
+        let Some(new) = conf.options.moved_from(host).and_then(|moved| moved.new_host(host, &mut buffer)) else {
             return Some(SearchResult::NotFound);
         };
         for key in [Some(LookupKey::domain(new)), LookupKey::wildcard(new)].into_iter().flatten() {

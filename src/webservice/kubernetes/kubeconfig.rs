@@ -75,26 +75,40 @@ pub enum CredentialsError {
     Proxy(#[from] ProxyError),
 }
 
+/// Reads a file as the tenant.
+pub type ReadFile<'a> = &'a (dyn Fn(&Path) -> Result<Vec<u8>, CredentialsError> + Sync);
+
 /// Reads the credentials of the home's owner. Nothing is read afterwards: the certificates, keys and tokens of other files are in
 /// the result. A relative path counts from the file's directory.
 ///
 /// # Errors
 /// As [`CredentialsError`] says.
 pub async fn read(home: &Path) -> Result<Config, CredentialsError> {
-    let path = home.join(PATH);
+    resolve(home.join(PATH), &ProxyVariables::from_environment(), &read_file).await
+}
+
+/// As [`read`], with the file's path, and a reader of this file and those that it names.
+///
+/// # Errors
+/// As [`CredentialsError`] says.
+pub async fn resolve(
+    path: PathBuf,
+    proxies: &ProxyVariables,
+    read_file: ReadFile<'_>,
+) -> Result<Config, CredentialsError> {
     let text = read_file(&path)?;
     let text = std::str::from_utf8(&text)
         .map_err(|_| CredentialsError::Malformed { path: path.clone(), reason: "not UTF-8".into() })?;
     let kubeconfig = parse_yaml(text).map_err(|reason| CredentialsError::Malformed { path: path.clone(), reason })?;
     let mut kubeconfig: Kubeconfig = kubeconfig.unwrap_or_default();
     let proxy = proxy_in(&kubeconfig);
-    let directory = path.parent().unwrap_or(home);
+    let directory = path.parent().unwrap_or(Path::new("/"));
     select_current(&mut kubeconfig);
     for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
-        embed_cluster(cluster, directory)?;
+        embed_cluster(cluster, directory, read_file)?;
     }
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
-        embed_user(user, directory, &path)?;
+        embed_user(user, directory, &path, read_file)?;
     }
     let server = kubeconfig.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
     if let Some(server) = server.filter(|server| !is_server(server)) {
@@ -103,7 +117,7 @@ pub async fn read(home: &Path) -> Result<Config, CredentialsError> {
     let invalid = |error| CredentialsError::Invalid { path, error: Box::new(error) };
     let mut config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(invalid)?;
-    config.proxy_url = ProxyVariables::from_environment().proxy_for(&config.cluster_url, proxy.as_deref())?;
+    config.proxy_url = proxies.proxy_for(&config.cluster_url, proxy.as_deref())?;
     config.headers.push((USER_AGENT, HeaderValue::from_static("webservice")));
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.default_retry = false;
@@ -124,7 +138,7 @@ fn select_current(kubeconfig: &mut Kubeconfig) {
     kubeconfig.auth_infos.truncate(1);
 }
 
-fn embed_cluster(cluster: &mut Cluster, directory: &Path) -> Result<(), CredentialsError> {
+fn embed_cluster(cluster: &mut Cluster, directory: &Path, read_file: ReadFile<'_>) -> Result<(), CredentialsError> {
     // The rules of kube's own variables are not those of kubectl.
     cluster.proxy_url = None;
     let file = cluster.certificate_authority.take().filter(|_| cluster.certificate_authority_data.is_none());
@@ -134,7 +148,12 @@ fn embed_cluster(cluster: &mut Cluster, directory: &Path) -> Result<(), Credenti
     Ok(())
 }
 
-fn embed_user(user: &mut AuthInfo, directory: &Path, path: &Path) -> Result<(), CredentialsError> {
+fn embed_user(
+    user: &mut AuthInfo,
+    directory: &Path,
+    path: &Path,
+    read_file: ReadFile<'_>,
+) -> Result<(), CredentialsError> {
     for (kind, is_set) in [("exec", user.exec.is_some()), ("auth-provider", user.auth_provider.is_some())] {
         if is_set {
             return Err(CredentialsError::Program { path: path.to_owned(), kind });

@@ -1,19 +1,19 @@
 //! `urlproxy_moved OLD URL;`, or `urlproxy_moved off;`
 
-use super::directive::{Directive, DirectiveError};
-use super::location::LocationConf;
+use super::location::LocationOptions;
+use super::{Directive, DirectiveError};
 use crate::route::{MovedDomain, MovedError};
 
 /// `urlproxy_moved OLD URL;`, or `urlproxy_moved off;`
-pub(in crate::nginx) struct UrlproxyMoved;
+pub struct UrlproxyMoved;
 
 const EXAMPLE: &str = "urlproxy_moved wmflabs.org https://wmcloud.org;";
 
 impl Directive for UrlproxyMoved {
     const NAME: &'static str = "urlproxy_moved";
-    type Conf = LocationConf;
+    type Conf = LocationOptions;
 
-    fn apply(conf: &mut LocationConf, args: &[&str]) -> Result<(), DirectiveError> {
+    fn apply(conf: &mut LocationOptions, args: &[&str]) -> Result<(), DirectiveError> {
         let other = |text: &str| Err(DirectiveError::Other(format!("\"{}\" {text}", Self::NAME)));
         let (old, new) = match args {
             ["off"] if conf.moved.is_none() => {
@@ -56,13 +56,13 @@ impl Directive for UrlproxyMoved {
 mod tests {
     use super::*;
 
-    fn applied(lines: &[&[&str]]) -> Result<LocationConf, String> {
-        let mut conf = LocationConf::default();
+    fn applied(lines: &[&[&str]]) -> Result<LocationOptions, String> {
+        let mut conf = LocationOptions::default();
         lines.iter().try_for_each(|args| UrlproxyMoved::apply(&mut conf, args)).map_err(|error| error.to_string())?;
         Ok(conf)
     }
 
-    fn location(conf: &LocationConf, host: &str) -> Option<String> {
+    fn location(conf: &LocationOptions, host: &str) -> Option<String> {
         let location = conf.moved_from(host.as_bytes())?.location(host.as_bytes(), b"/", b"/", b"")?;
         Some(String::from_utf8(location).unwrap())
     }
@@ -91,7 +91,7 @@ mod tests {
         let above = applied(PAIRS).unwrap();
         let merged = |lines| {
             let mut conf = applied(lines).unwrap();
-            conf.merge(&above, false, |_| None).unwrap();
+            conf.inherit(&above, false);
             ["x.a.org", "x.d.org"].map(|host| location(&conf, host))
         };
         assert_eq!(merged(&[]), [Some("https://x.b.org/".into()), None]);

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::directive::{Directive, DirectiveError, absolute, duration, set_once, single_value};
+use super::{Directive, DirectiveError, absolute, duration, set_once, single_value};
 use crate::admin::readiness::ReadyLimits;
 
 /// The age of a table is known in seconds.
 const MIN_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// `ready_max_age TIME;`
-pub(super) struct ReadyMaxAge;
+pub struct ReadyMaxAge;
 
 impl Directive for ReadyMaxAge {
     const NAME: &'static str = "ready_max_age";
@@ -27,7 +27,7 @@ impl Directive for ReadyMaxAge {
 }
 
 /// `drain_file PATH;`
-pub(super) struct DrainFile;
+pub struct DrainFile;
 
 impl Directive for DrainFile {
     const NAME: &'static str = "drain_file";
