@@ -39,6 +39,20 @@ fn every_change_is_counted() {
 }
 
 #[test]
+fn sums_in_damaged_memory_go_on() {
+    let owned = OwnedTable::new(SMALL);
+    let header = owned.table().header();
+    header.last_stamp.store(u64::MAX - 1, Relaxed);
+    header.changes.store(u64::MAX - 1, Relaxed);
+    let (mut writer, _) = Writer::attach(owned.table());
+    for (number, stamp) in (1..).zip([u64::MAX, 1, 2]) {
+        writer.publish(&tool("a"), &routes(number)).unwrap();
+        assert_eq!((header.last_stamp.load(Relaxed), port_of(owned.table(), "a")), (stamp, Some(number + 1)));
+    }
+    assert_eq!(header.changes(), 1);
+}
+
+#[test]
 fn kinds_are_counted_separately_and_carried_over() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(SMALL));
     let key = |kind, name: &str| RouteKey::try_new(kind, name.as_bytes()).unwrap();
