@@ -85,13 +85,17 @@ pub fn reader(owned: &Arc<OwnedTable>, read: impl FnOnce(Table<'_>) + 'static) -
     loom::thread::spawn(move || read(owned.table()))
 }
 
+/// The preemptions that a negative control may use beyond `LOOM_MAX_PREEMPTIONS`: that of E8 needs a third.
+const CONTROL_PREEMPTIONS: usize = 1;
+
 /// Runs all executions of a model without a part of the protocol, within `LOOM_MAX_PREEMPTIONS` or `bound` preemptions.
 fn search(part: Option<Part>, bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) -> Result<u64, String> {
     let count = Arc::new(Count::new(0));
     let counted = Arc::clone(&count);
     let mut builder = loom::model::Builder::new();
     builder.max_branches = MAX_STEPS;
-    builder.preemption_bound = builder.preemption_bound.or(bound);
+    let more = if part.is_some() { CONTROL_PREEMPTIONS } else { 0 };
+    builder.preemption_bound = builder.preemption_bound.map(|preemptions| preemptions + more).or(bound);
     leave_out(part);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         builder.check(move || {
