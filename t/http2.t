@@ -213,7 +213,8 @@ HSET prefix:broken .* http://$TEST_NGINX_OWN_A
 --- perl
 # The upgrade would send the tool's bytes as frames of the whole connection. HTTP/2 has no upgrades.
 my $forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
-for my $status ('HTTP/1.1 101 X', 'HTTP/1.1 103 X', 'HTTP/1.1 abc X') {
+# nginx itself drops early hints since 1.29.0, see t/final_responses.t.
+for my $status ('HTTP/1.1 101 X', nginx_version() ge '001.029.000' ? () : 'HTTP/1.1 103 X', 'HTTP/1.1 abc X') {
     my $pid = fork // die;
     if (!$pid) {
         my $backend = accept_on('A');

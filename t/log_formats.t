@@ -130,8 +130,10 @@ for my $uri ("/a\"b\\c", "/\xc3\xa9", "/\xe2\x80\xa8", "/\xff", "/x\xc3", "/\xc3
     my $tool = object(get_request("/$name/"))->{tool};
     is($tool, $text->(substr $uri, 1), "tool $shown");
 }
+# nginx refuses these hosts since 1.29.4.
+my $refuses = nginx_version() ge '001.029.004';
 for my $host ("\xff", "a\"b", "\xc3\xa9", "a\\b") {
-    is(object(get_request('/', $host))->{host}, $text->($host), 'host ' . $encoded->($host));
+    is(object(get_request('/', $host))->{host}, $refuses ? 'localhost' : $text->($host), 'host ' . $encoded->($host));
 }
 is(object(get_request("/%0a%0d%22%1b[31m%00"))->{status}, 400, 'a refused URI');
 is(object(get_request($_))->{status}, 400, 'a refused byte') for "/\x7f", "/\x1b[31m";
