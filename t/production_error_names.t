@@ -82,13 +82,15 @@ while (my ($name, $in_html, $in_json) = splice @names, 0, 3) {
     }
 }
 
-# Names in the host.
+# Names in the host; nginx refuses these since 1.29.4.
+my $refuses = nginx_version() ge '001.029.004';
 for my $host (q{a"b\\<img>'&.example}, "a\xff.example", '<script>alert(1).toolforge.org') {
     my $request = "GET / HTTP/1.1\r\nHost: $host\r\nUser-Agent: t\r\nConnection: close\r\n";
     my $answer = ask('tools.example.org', "$request\r\n");
-    is($answer->{status}, 503, "$host: status");
+    is($answer->{status}, $refuses ? 400 : 503, "$host: status");
     is(join(' ', grep { !$tags{$_} } $answer->{body} =~ /<[^>]*>/g), '', "$host: no tag but the page's own");
     ok(is_utf8($answer->{body}), "$host: UTF-8");
+    next if $refuses;
     my ($line) = ask('tools.example.org', "${request}Accept: application/json\r\n\r\n")->{body} =~ /^(\{.*\})\r?$/m;
     ok(eval { JSON::PP->new->utf8->decode($line) }, "$host: JSON") or diag($line);
 }

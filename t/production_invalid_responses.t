@@ -41,13 +41,17 @@ my %invalid = (
     'interim, then invalid' => "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200\tOK\r\n\r\n",
     'too many interim'      => "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" x 1000 . "HTTP/1.1 200 OK\r\n\r\n",
 );
+# Since 1.29.0 nginx drops early hints itself, and passes on what follows them.
+my %follows = nginx_version() ge '001.029.000' ? ('status 103' => 201, 'too many interim' => 200) : ();
 for my $what (sort keys %invalid) {
+    my $status = $follows{$what} // 502;
+    my $body   = $status == 502 ? '<h1>This tool is down</h1>.*^' : $status == 201 ? "\r\n\r\nown" : '^';
     write_file('/run/production/answer', $invalid{$what});
     my $said = both();
-    like($said, qr{\AHTTP/1\.1 502 .*<h1>This tool is down</h1>.*^HTTP/1\.1 200 OK\r\n.*\r\n\r\ngood\z}ms, "$what: an error page, and the connection stays usable");
+    like($said, qr{\AHTTP/1\.1 $status .*${body}HTTP/1\.1 200 OK\r\n.*\r\n\r\ngood\z}ms, "$what: $status, and the connection stays usable");
     unlike($said, qr/Service-Worker|max-age=0|forged/, "$what: nothing of the tool");
     for my $url ('https://tools.example.org/evil/', 'https://evil.toolforge.org/', 'https://evil.example.net/') {
-        is(fetch_h2($url)->{status}, 502, "$what: $url, HTTP/2");
+        is(fetch_h2($url)->{status}, $status, "$what: $url, HTTP/2");
     }
 }
 
