@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
-TESTS = re.compile(r"^#\[cfg\(test\)\]\n(?:#\[.*\]\n)*mod \w+( \{|;)", re.MULTILINE)
+TESTS = re.compile(r"^#\[cfg\((?:all\()?test\b.*\]\n(?:#\[.*\]\n)*mod \w+( \{|;)", re.MULTILINE)
 
 
 def begin_of_tests(file: Path) -> int:
