@@ -231,7 +231,7 @@ mod tests {
         questions.reset(now - STALE_MILLISECONDS);
         assert_eq!(questions.ask(b"c", now), None, "perhaps it is still asking");
         questions.reset(now);
-        assert_eq!(questions.open().next(), None, "nobody waits for an answer");
+        assert_eq!(questions.open().next(), None, "the question is free");
         let third = questions.ask(b"c", now).unwrap();
         // Only the next question takes the place of one that was asked.
         questions.reset(now + 2 * STALE_MILLISECONDS);
