@@ -22,7 +22,11 @@ mod words;
 // Reached by the fuzz targets too.
 #[doc(hidden)]
 pub use {
-    admin_client::AdminUrl, command::shown, export_line::ExportLine, import_plan::Wanted,
+    admin_client::AdminUrl,
+    command::shown,
+    export_line::ExportLine,
+    import_plan::{Plan, Step, Wanted},
+    redis_entries::{Entries, Entry},
     settings::parse as parse_settings,
 };
 

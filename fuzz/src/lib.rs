@@ -13,6 +13,7 @@ pub mod export_line;
 pub mod host;
 pub mod ident;
 pub mod images;
+pub mod import_plan;
 pub mod job_record;
 pub mod kubeconfig;
 pub mod list;
@@ -61,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     ("host", host::check),
     ("ident", ident::check),
     ("images", images::check),
+    ("import_plan", import_plan::check),
     ("job_record", job_record::check),
     ("kubeconfig", kubeconfig::check),
     ("list", list::check),

@@ -182,13 +182,18 @@ impl Wanted {
             Self::Tool { tool, routes, redirects, invalid } => {
                 let mut plan = Plan::default();
                 let none = BTreeMap::new();
+                let other;
                 let before = match find(Kind::Tool) {
                     None => &none,
                     Some(Entry::Hash(fields)) => fields,
                     Some(entry) => {
                         may_replace(tool.as_str(), entry, replaces)?;
+                        if let Some(error) = invalid.get(".*") {
+                            return Err(format!("{error}; the key of {:?} in Redis has other routes", tool.as_str()));
+                        }
                         plan.steps.push((Step::Clear(tool.clone()), None));
-                        &none
+                        other = BTreeMap::from([(b".*".to_vec(), shown_routes(entry).into_bytes())]);
+                        &other
                     }
                 };
                 let hosts = hosts_of(find(Kind::Redirect))?;
@@ -246,10 +251,15 @@ impl Plan {
             (url, Some(host)) => Some(format!("{} redirect {host}", url.unwrap_or_default()).trim_start().to_owned()),
             (url, None) => url,
         };
+        // The tool's redirects go with its routes.
+        let is_cleared = !self.steps.is_empty();
         let mut add = |pattern: &str, after: Option<String>, step: Step| {
             let before = shown(pattern);
             if before == after {
                 self.unchanged += 1;
+                if is_cleared {
+                    self.steps.push((step, None));
+                }
                 return;
             }
             let action = match (&before, &after) {
@@ -362,13 +372,28 @@ fn hosts_of(entry: Option<&Entry>) -> Result<Option<&Fields>, String> {
 }
 
 fn may_replace(name: &str, entry: &Entry, replaces: bool) -> Result<(), String> {
-    let what = match entry {
+    let what = what_is(entry);
+    if replaces { Ok(()) } else { Err(format!("the key of {name:?} in Redis is {what}; --replace replaces it")) }
+}
+
+fn what_is(entry: &Entry) -> &'static str {
+    match entry {
         Entry::Hash(_) => "a hash",
         Entry::Set(_) => "a set",
         Entry::TooLarge(_) => "very large",
         Entry::WrongType => "of a wrong type",
-    };
-    if replaces { Ok(()) } else { Err(format!("the key of {name:?} in Redis is {what}; --replace replaces it")) }
+    }
+}
+
+/// The backends of a set, or why nothing can be shown.
+fn shown_routes(entry: &Entry) -> String {
+    match entry {
+        Entry::Set(members) => {
+            let text = |url: &Vec<u8>| normal(String::from_utf8_lossy(url).into_owned());
+            members.iter().map(text).collect::<Vec<_>>().join(" ")
+        }
+        _ => format!("({})", what_is(entry)),
+    }
 }
 
 /// The URL in its normal form, or other text unchanged.

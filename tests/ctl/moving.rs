@@ -172,6 +172,37 @@ fn routes_outside_the_file_stay_unless_replaced() {
 }
 
 #[test]
+fn routes_replace_a_set_and_keep_the_redirects_of_the_file() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "redirect:a", ".*", "a.a.org", "/x", "a.b.org", "/gone", "a.c.org"]);
+    redis.cli(&["SADD", "prefix:a", "http://10.0.0.2:80"]);
+    let line = r#"{"kind":"tool","name":"a","routes":[{"pattern":"/y","backends":["http://h:1"]}],"redirect":{"/x":"a.b.org"}}"#;
+    let run = import(&redis, line, &["--replace"]).expect(0);
+    assert_eq!(
+        run.stdout.lines().collect::<Vec<_>>(),
+        [
+            "- tool a .* http://10.0.0.2:80 redirect a.a.org",
+            "- tool a /gone redirect a.c.org",
+            "+ tool a /y http://h:1",
+            "1 added, 0 changed, 2 removed, 1 unchanged",
+        ]
+    );
+    assert_eq!(dump(&redis)[2..], ["prefix:a /y http://h:1", "redirect:a /x a.b.org"]);
+    // A set with the same backend has to become a hash, too.
+    redis.cli(&["DEL", "prefix:a", "redirect:a"]);
+    redis.cli(&["SADD", "prefix:a", "http://10.0.0.2:80"]);
+    let line = r#"{"kind":"tool","name":"a","routes":[{"pattern":".*","backends":["http://10.0.0.2:80"]}]}"#;
+    import(&redis, line, &["--replace"]).expect(0);
+    assert_eq!(redis.cli(&["HGET", "prefix:a", ".*"]), "http://10.0.0.2:80");
+    // What an invalid route would replace stays.
+    redis.cli(&["DEL", "prefix:a"]);
+    redis.cli(&["SADD", "prefix:a", "http://10.0.0.2:80"]);
+    let run = import(&redis, &line.replace("http://10.0.0.2:80", "x"), &["--replace", "--skip-invalid"]).expect(1);
+    assert!(run.stdout.contains("the key of \"a\" in Redis has other routes"), "{run:?}");
+    assert_eq!(redis.cli(&["SMEMBERS", "prefix:a"]), "http://10.0.0.2:80");
+}
+
+#[test]
 fn everything_is_validated_before_the_first_write() {
     let redis = RedisServer::start(&[]);
     let good = r#"{"kind":"tool","name":"good","routes":[{"pattern":".*","backends":["http://10.0.0.1:1"]}]}"#;
