@@ -46,10 +46,12 @@ test: ## run every test that needs no cluster
 		cargo test --test monitor -- starts:: rounds::redis; \
 		cargo test --test ctl; \
 	done
-	@if command -v valkey-server >/dev/null; then \
-		echo 'make test: repeating the Redis tests with Valkey'; \
-		URLPROXY_TEST_SERVER=valkey-server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \
-	else echo 'make test: no valkey-server; skipping the tests with Valkey'; fi
+	@# The oldest supported server, and Valkey.
+	@set -e; for server in "$$(tests/redis-6.2 || true)" "$$(command -v valkey-server || true)"; do \
+		if [ -z "$$server" ]; then echo 'make test: a server is missing; skipping its tests'; continue; fi; \
+		echo "make test: repeating the Redis tests with $$("$$server" --version)"; \
+		URLPROXY_TEST_SERVER=$$server cargo test --test module -- companion:: companion_withdrawals:: redis_connection:: sources::; \
+	done
 	LOOM_MAX_PREEMPTIONS=2 $(MODELS)
 	t/versions installed debian13 vendored
 	@cat '$(CARGO_BUILD_BUILD_DIR)/tmp/faults.txt'

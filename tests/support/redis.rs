@@ -95,6 +95,11 @@ impl RedisServer {
         panic!("{} does not start:\n{}", server.program, server.log());
     }
 
+    /// Whether this is Redis 6, which has fewer rights, options and statistics.
+    pub fn is_6(&self) -> bool {
+        self.cli(&["INFO", "server"]).contains("redis_version:6.")
+    }
+
     /// The TCP port.
     pub fn port(&self) -> u16 {
         self.port
@@ -227,8 +232,10 @@ impl RedisServer {
             .args(["--port", &self.port.to_string()])
             .arg("--unixsocket")
             .arg(self.socket())
-            .args(["--logfile", "redis.log", "--dir"])
+            // Redis 6 opens the log first if that comes first.
+            .arg("--dir")
             .arg(self.dir.path())
+            .args(["--logfile", "redis.log"])
             .args(&self.args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
