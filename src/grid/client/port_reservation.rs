@@ -162,6 +162,16 @@ mod tests {
     use std::collections::HashSet;
     use std::net::TcpListener;
 
+    /// Like [`PortReservation::exact`], but waits while another test has the same port.
+    fn exact(port: u16) -> Result<PortReservation, PortError> {
+        loop {
+            match PortReservation::exact(port) {
+                Err(PortError::Reserved(_)) => std::thread::yield_now(),
+                outcome => return outcome,
+            }
+        }
+    }
+
     #[test]
     fn ports_are_unique_and_outside_the_ephemeral_range() {
         let reservations: Vec<_> = (0..200).map(|_| PortReservation::any().unwrap()).collect();
@@ -171,7 +181,7 @@ mod tests {
         let port = reservations[0].port();
         assert!(matches!(PortReservation::exact(port), Err(PortError::Reserved(_))));
         drop(reservations);
-        assert_eq!(PortReservation::exact(port).unwrap().port(), port);
+        assert_eq!(exact(port).unwrap().port(), port);
     }
 
     #[test]
@@ -189,7 +199,7 @@ mod tests {
             let Ok(_server) = TcpListener::bind((address, port)) else { continue };
             assert!(!is_free(port).unwrap(), "{address}");
             assert!(matches!(PortReservation::any_of([port].into_iter()), Err(PortError::NoneFree)));
-            assert!(matches!(PortReservation::exact(port), Err(PortError::InUse { .. })), "{address}");
+            assert!(matches!(exact(port), Err(PortError::InUse { .. })), "{address}");
         }
     }
 
