@@ -1,10 +1,12 @@
-/* Tells ThreadSanitizer about the locks, scoped threads and reference counts of Rust's std, which is shipped without instrumentation.
+/* Tells ThreadSanitizer about the locks, scoped threads and reference counts of Rust's std, which is shipped without instrumentation, and
+ * about epoll.
  *
  * The quick paths of std's locks are inlined into our code, where the sanitizer sees them. Their slow paths are functions inside
  * std: a thread that gets a lock there would seem to use the data without it. The linker's --wrap puts the functions below in
  * between. The names of std's functions are those of this std; the script beside this file finds them. */
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 
 void __tsan_acquire(void *address);
 void __tsan_release(void *address);
@@ -79,4 +81,19 @@ uint64_t real_fetch_sub(volatile uint64_t *, uint64_t, int) REAL("__tsan_atomic6
 uint64_t fetch_sub(volatile uint64_t *, uint64_t, int) WRAP("__tsan_atomic64_fetch_sub");
 uint64_t fetch_sub(volatile uint64_t *word, uint64_t less, int order) {
     return real_fetch_sub(word, less, order == RELEASE ? ACQUIRE_RELEASE : order);
+}
+
+/* What a thread has done before it adds a descriptor to epoll is done for a thread that waits for events. The sanitizer knows that by
+ * the number of the epoll descriptor, but tokio adds with one number and waits with a duplicate of it. */
+static char any_epoll;
+int __interceptor_epoll_ctl(int, int, int, struct epoll_event *);
+int epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event) {
+    __tsan_release(&any_epoll);
+    return __interceptor_epoll_ctl(epoll, operation, descriptor, event);
+}
+int __interceptor_epoll_wait(int, struct epoll_event *, int, int);
+int epoll_wait(int epoll, struct epoll_event *events, int size, int timeout) {
+    int number = __interceptor_epoll_wait(epoll, events, size, timeout);
+    __tsan_acquire(&any_epoll);
+    return number;
 }
