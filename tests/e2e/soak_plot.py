@@ -71,10 +71,10 @@ def draw(results):
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
              "<style>text{fill:#555}.title{font-weight:bold}.grid{stroke:#8884}.event{stroke:#8888;stroke-dasharray:3 3}"
              "@media(prefers-color-scheme:dark){text{fill:#bbb}}</style>"]
-    for seconds, event in events(results):
+    for index, (seconds, event) in enumerate(events(results)):
         at = LEFT + (WIDTH - LEFT - RIGHT) * seconds / end
         lines.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 8}" y2="{height - 40}" class="event"><title>{escape(event)}</title></line>')
-        lines.append(f'<text x="{at:.1f}" y="14" text-anchor="middle" font-size="10">{escape(event)}</text>')
+        lines.append(f'<text x="{at:.1f}" y="{8 + index % 2 * 11}" text-anchor="middle" font-size="10">{escape(event)}</text>')
     for at, rows in enumerate(PANELS):
         lines += panel(TOP + at * (PANEL + GAP), end, records, *rows)
     minutes = end / 60
