@@ -1,12 +1,20 @@
 /* Tells ThreadSanitizer about the locks, scoped threads and reference counts of Rust's std, which is shipped without instrumentation, and
- * about epoll.
+ * about epoll and signals.
  *
  * The quick paths of std's locks are inlined into our code, where the sanitizer sees them. Their slow paths are functions inside
  * std: a thread that gets a lock there would seem to use the data without it. The linker's --wrap puts the functions below in
  * between. The names of std's functions are those of this std; the script beside this file finds them. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 void __tsan_acquire(void *address);
 void __tsan_release(void *address);
@@ -96,4 +104,32 @@ int epoll_wait(int epoll, struct epoll_event *events, int size, int timeout) {
     int number = __interceptor_epoll_wait(epoll, events, size, timeout);
     __tsan_acquire(&any_epoll);
     return number;
+}
+
+/* The sanitizer keeps a signal back until its thread calls a function that it knows. std's locks wait in syscall(), which it does not
+ * know, so a main thread that waits there would never end a program. Each such wait is cut into slices. */
+enum { SLICE_MS = 50 };
+long syscall(long number, ...) {
+    static long (*real)(long, ...);
+    if (!real) real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    long words[6];
+    va_list rest;
+    va_start(rest, number);
+    for (int i = 0; i < 6; i++) words[i] = va_arg(rest, long);
+    va_end(rest);
+    bool is_endless = number == SYS_futex && (words[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET && !words[3];
+    struct timespec end;
+    if (is_endless) {
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        end.tv_nsec += SLICE_MS * 1000000;
+        end.tv_sec += end.tv_nsec / 1000000000;
+        end.tv_nsec %= 1000000000;
+        words[3] = (long)&end;
+    }
+    long result = real(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+    if (is_endless && result == -1 && errno == ETIMEDOUT) {
+        usleep(0);
+        errno = EINTR; /* std waits again */
+    }
+    return result;
 }
