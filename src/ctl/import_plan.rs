@@ -52,6 +52,8 @@ pub enum Step {
     Register(ToolName, Box<WantedRoute>),
     /// Set the canonical host of a pattern.
     Redirect(ToolName, String, String),
+    /// The same, and delete the route of the pattern.
+    OnlyRedirect(ToolName, String, String),
     /// Delete the canonical host of a pattern alone.
     Unredirect(ToolName, String),
     /// Delete a route of a tool.
@@ -188,8 +190,11 @@ impl Wanted {
                     Some(Entry::Hash(fields)) => fields,
                     Some(entry) => {
                         may_replace(tool.as_str(), entry, replaces)?;
-                        if let Some(error) = invalid.get(".*") {
-                            return Err(format!("{error}; the key of {:?} in Redis has other routes", tool.as_str()));
+                        if !invalid.is_empty() {
+                            let what = what_is(entry);
+                            return Err(format!(
+                                "the key of {tool:?} in Redis is {what}, and stays until all routes are valid"
+                            ));
                         }
                         plan.steps.push((Step::Clear(tool.clone()), None));
                         other = BTreeMap::from([(b".*".to_vec(), shown_routes(entry).into_bytes())]);
@@ -201,32 +206,16 @@ impl Wanted {
                 Ok(plan)
             }
             Self::Set(tool, backends, redirects) => {
-                let members = match find(Kind::Tool) {
-                    Some(Entry::Set(members)) => Some(members),
-                    None => None,
-                    Some(entry) => {
-                        may_replace(tool.as_str(), entry, replaces)?;
-                        None
-                    }
-                };
                 let step = |all| Step::Set(tool.clone(), all);
-                let mut plan = Plan::set(("tool", tool.as_str()), backends, members, replaces, step)?;
+                let mut plan = Plan::set(("tool", tool.as_str()), backends, find(Kind::Tool), replaces, step)?;
                 let none = BTreeMap::new();
                 let hosts = hosts_of(find(Kind::Redirect))?;
                 plan.redirects(tool, redirects, hosts.unwrap_or(&none), replaces);
                 Ok(plan)
             }
             Self::Domain(domain, backends) => {
-                let members = match find(Kind::Domain) {
-                    Some(Entry::Set(members)) => Some(members),
-                    None => None,
-                    Some(entry) => {
-                        may_replace(domain.as_str(), entry, replaces)?;
-                        None
-                    }
-                };
                 let step = |all| Step::Domain(domain.clone(), all);
-                Plan::set(("domain", domain.as_str()), backends, members, replaces, step)
+                Plan::set(("domain", domain.as_str()), backends, find(Kind::Domain), replaces, step)
             }
         }
     }
@@ -251,15 +240,12 @@ impl Plan {
             (url, Some(host)) => Some(format!("{} redirect {host}", url.unwrap_or_default()).trim_start().to_owned()),
             (url, None) => url,
         };
-        // The tool's redirects go with its routes.
+        // All is written again then: the tool's redirects go with its routes.
         let is_cleared = !self.steps.is_empty();
         let mut add = |pattern: &str, after: Option<String>, step: Step| {
             let before = shown(pattern);
-            if before == after {
+            if before == after && !is_cleared {
                 self.unchanged += 1;
-                if is_cleared {
-                    self.steps.push((step, None));
-                }
                 return;
             }
             let action = match (&before, &after) {
@@ -287,9 +273,11 @@ impl Plan {
             add(pattern, Some(after), Step::Register(tool.clone(), Box::new(route.clone())));
         }
         for (pattern, host) in redirects {
-            let url = text(before, pattern).map(normal);
+            let url = text(before, pattern).filter(|_| !replaces).map(normal);
             let after = format!("{} redirect {host}", url.unwrap_or_default()).trim_start().to_owned();
-            add(pattern, Some(after), Step::Redirect(tool.clone(), pattern.clone(), host.clone()));
+            let (tool, pattern_text, host) = (tool.clone(), pattern.clone(), host.clone());
+            let step = if replaces { Step::OnlyRedirect } else { Step::Redirect };
+            add(pattern, Some(after), step(tool, pattern_text, host));
         }
     }
 
@@ -321,12 +309,18 @@ impl Plan {
     fn set(
         (kind, name): (&'static str, &str),
         backends: &[Backend],
-        members: Option<&BTreeSet<Vec<u8>>>,
+        entry: Option<&Entry>,
         replaces: bool,
         step: impl FnOnce(Vec<Backend>) -> Step,
     ) -> Result<Self, String> {
-        let present = members.into_iter().flatten().map(|url| String::from_utf8_lossy(url).into_owned());
-        let present: BTreeSet<String> = present.map(normal).collect();
+        let present = match entry {
+            None => BTreeSet::new(),
+            Some(Entry::Set(members)) => texts_of(members),
+            Some(entry) => {
+                may_replace(name, entry, replaces)?;
+                BTreeSet::new()
+            }
+        };
         let mut all: BTreeSet<Backend> = backends.iter().cloned().collect();
         if !replaces {
             // Members that are no backends are not served, and need not stay.
@@ -336,17 +330,16 @@ impl Plan {
             return Err(format!("{kind} {name:?} would have {} backends, expected at most {MAX_BACKENDS}", all.len()));
         }
         let wanted: BTreeSet<String> = all.iter().map(Backend::to_string).collect();
-        if members.is_some() && wanted == present {
+        if matches!(entry, Some(Entry::Set(_))) && wanted == present {
             return Ok(Self { steps: vec![], unchanged: 1 });
         }
-        let text = |urls: &BTreeSet<String>| urls.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         let change = Change {
             kind,
             name: name.to_owned(),
             pattern: ".*".into(),
-            action: if members.is_some() { "change" } else { "add" },
-            before: members.map(|_| text(&present)),
-            after: Some(text(&wanted)),
+            action: if entry.is_some() { "change" } else { "add" },
+            before: entry.map(shown_routes),
+            after: Some(joined(&wanted)),
             error: None,
         };
         Ok(Self { steps: vec![(step(all.into_iter().collect()), Some(change))], unchanged: 0 })
@@ -385,15 +378,21 @@ fn what_is(entry: &Entry) -> &'static str {
     }
 }
 
-/// The backends of a set, or why nothing can be shown.
+/// The backends of a set, or what the key is.
 fn shown_routes(entry: &Entry) -> String {
     match entry {
-        Entry::Set(members) => {
-            let text = |url: &Vec<u8>| normal(String::from_utf8_lossy(url).into_owned());
-            members.iter().map(text).collect::<Vec<_>>().join(" ")
-        }
+        Entry::Set(members) => joined(&texts_of(members)),
         _ => format!("({})", what_is(entry)),
     }
+}
+
+/// A set's members, backends in their normal form.
+fn texts_of(members: &BTreeSet<Vec<u8>>) -> BTreeSet<String> {
+    members.iter().map(|url| normal(String::from_utf8_lossy(url).into_owned())).collect()
+}
+
+fn joined(urls: &BTreeSet<String>) -> String {
+    urls.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 /// The URL in its normal form, or other text unchanged.

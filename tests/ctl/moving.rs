@@ -184,22 +184,50 @@ fn routes_replace_a_set_and_keep_the_redirects_of_the_file() {
             "- tool a .* http://10.0.0.2:80 redirect a.a.org",
             "- tool a /gone redirect a.c.org",
             "+ tool a /y http://h:1",
-            "1 added, 0 changed, 2 removed, 1 unchanged",
+            "~ tool a /x redirect a.b.org -> redirect a.b.org",
+            "1 added, 1 changed, 2 removed, 0 unchanged",
         ]
     );
     assert_eq!(dump(&redis)[2..], ["prefix:a /y http://h:1", "redirect:a /x a.b.org"]);
-    // A set with the same backend has to become a hash, too.
-    redis.cli(&["DEL", "prefix:a", "redirect:a"]);
+    // Back to a set.
+    let line = r#"{"kind":"tool","name":"a","set":true,"routes":[{"pattern":".*","backends":["http://h:2"]}]}"#;
+    let run = import(&redis, line, &["--replace"]).expect(0);
+    assert!(run.stdout.starts_with("~ tool a .* (a hash) -> http://h:2\n"), "{run:?}");
+}
+
+#[test]
+fn a_set_stays_if_a_route_of_the_file_is_invalid() {
+    let redis = RedisServer::start(&[]);
+    redis.cli(&["HSET", "redirect:a", "/x", "a.b.org"]);
+    redis.cli(&["SADD", "prefix:a", "http://10.0.0.2:80"]);
+    let before = dump(&redis);
+    let routes = r#"[{"pattern":".*","backends":["http://h:1"]},{"pattern":"/x","backends":["x"]}]"#;
+    let line = format!(r#"{{"kind":"tool","name":"a","routes":{routes}}}"#);
+    let run = import(&redis, &line, &["--replace", "--skip-invalid"]).expect(1);
+    assert!(run.stdout.contains("the key of \"a\" in Redis is a set, and stays until all routes are valid"), "{run:?}");
+    assert_eq!(dump(&redis), before);
+}
+
+#[test]
+fn a_refused_route_that_replaces_a_set_is_reported() {
+    let redis = RedisServer::start(&[]);
+    change(&redis, &["set", "b", ".*", "http://10.0.0.2:80"]).expect(0);
     redis.cli(&["SADD", "prefix:a", "http://10.0.0.2:80"]);
     let line = r#"{"kind":"tool","name":"a","routes":[{"pattern":".*","backends":["http://10.0.0.2:80"]}]}"#;
-    import(&redis, line, &["--replace"]).expect(0);
-    assert_eq!(redis.cli(&["HGET", "prefix:a", ".*"]), "http://10.0.0.2:80");
-    // What an invalid route would replace stays.
-    redis.cli(&["DEL", "prefix:a"]);
-    redis.cli(&["SADD", "prefix:a", "http://10.0.0.2:80"]);
-    let run = import(&redis, &line.replace("http://10.0.0.2:80", "x"), &["--replace", "--skip-invalid"]).expect(1);
-    assert!(run.stdout.contains("the key of \"a\" in Redis has other routes"), "{run:?}");
-    assert_eq!(redis.cli(&["SMEMBERS", "prefix:a"]), "http://10.0.0.2:80");
+    let run = import(&redis, line, &["--replace"]).expect(1);
+    let refused = "! tool a .* http://10.0.0.2:80 -> http://10.0.0.2:80: refused, tool \"b\" is routed to this backend";
+    assert!(run.stdout.starts_with(refused), "{run:?}");
+}
+
+#[test]
+fn a_route_that_the_file_lacks_goes_and_its_redirect_stays() {
+    let redis = filled();
+    let line = r#"{"kind":"tool","name":"hello","routes":[],"redirect":{".*":"hello.a.org"}}"#;
+    let run = import(&redis, line, &["--replace"]).expect(0);
+    let change = "~ tool hello .* http://10.0.0.1:80 redirect hello.a.org -> redirect hello.a.org\n";
+    assert!(run.stdout.contains(change), "{run:?}");
+    assert_eq!(redis.cli(&["EXISTS", "prefix:hello"]), "0");
+    assert_eq!(redis.cli(&["HGET", "redirect:hello", ".*"]), "hello.a.org");
 }
 
 #[test]

@@ -160,6 +160,10 @@ async fn take(store: &Store, step: Step) -> Result<Option<String>, CtlError> {
         Step::Redirect(tool, pattern, host) => {
             store.commit(&Reading::<_, i64>::new(set_redirect(&tool, &pattern, &host))).await?;
         }
+        Step::OnlyRedirect(tool, pattern, host) => {
+            store.commit(&delete_route(&tool, &pattern)).await?;
+            store.commit(&Reading::<_, i64>::new(set_redirect(&tool, &pattern, &host))).await?;
+        }
         Step::Unredirect(tool, pattern) => {
             store.commit(&Reading::<_, i64>::new(delete_redirect(&tool, &pattern))).await?;
         }
