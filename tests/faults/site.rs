@@ -9,7 +9,7 @@ use crate::report::Report;
 use crate::support::nginx::{Nginx, Tool, is_alive};
 use crate::support::redis::RedisServer;
 use crate::support::wait::wait_for;
-use crate::traffic::{TOOL_BITS, TOOLS, Traffic, generation_of, name};
+use crate::traffic::{FIRST, TOOLS, Traffic, name, number};
 
 /// A script that writes one generation of all tools' routes at once.
 const WRITE: &str = "for i = 0, ARGV[1] - 1 do local n = ARGV[2] + i \
@@ -92,7 +92,7 @@ impl Site {
     pub fn with(redis: RedisServer, plan: Plan) -> Self {
         let tools = Tool::everywhere();
         if !plan.is_cold {
-            write(&redis, 0, 1, tools.port());
+            write(&redis, 0, FIRST, tools.port());
         }
         let mut nginx = Nginx::prepare(&format!("worker_processes 2; {}", plan.main), &http(&plan, &redis));
         plan.env.iter().for_each(|(name, value)| nginx.set_env(name, value));
@@ -105,7 +105,7 @@ impl Site {
         let site = Self { traffic, nginx, redis, tools, plan, begun: Instant::now(), tolerated };
         if !site.plan.is_cold {
             site.wait_companion();
-            site.wait_served(1);
+            site.wait_served(FIRST);
             site.serves_on(100);
         }
         site
@@ -143,7 +143,8 @@ impl Site {
     pub fn wait_served(&self, generation: u64) {
         for tool in 0..TOOLS {
             let path = format!("/{}/", name(tool));
-            let is_served = || generation_of(tool, &self.nginx.get(&path)).is_some_and(|it| it >= generation);
+            let generation_of = || self.traffic.generation_of(tool, &self.nginx.get(&path));
+            let is_served = || generation_of().is_some_and(|it| it >= generation);
             wait_for(&format!("{path} by generation {generation}"), is_served);
         }
     }
@@ -257,7 +258,7 @@ pub fn companions(redis: &RedisServer) -> usize {
 }
 
 fn write(redis: &RedisServer, db: u8, generation: u64, port: u16) {
-    let first = generation << TOOL_BITS;
+    let first = number(generation, 0);
     let db = db.to_string();
     let numbers = [TOOLS as u64, first, u64::from(port)].map(|n| n.to_string());
     let done = redis.cli(&[&["-n", &db, "EVAL", WRITE, "0"], &numbers.each_ref().map(String::as_str)[..]].concat());

@@ -13,31 +13,32 @@ use crate::support::wait::wait_for;
 
 /// Tools of each site: more than the withdrawal guard's floor.
 pub const TOOLS: usize = 60;
-/// Bits of an address that identify the tool.
-pub const TOOL_BITS: u32 = 6;
+/// Bits of an address that identify the tool, of the 24 after 127.
+const TOOL_BITS: u32 = 6;
+/// As many generations have different addresses, those of 44 minutes of changes.
+const GENERATIONS: u64 = 1 << (24 - TOOL_BITS);
+/// The first generation. Numbers wrap early in each run, as they do in a long one.
+pub const FIRST: u64 = GENERATIONS - 200;
 const CLIENTS: usize = 4;
 /// Interval of one client's requests.
 const PACE: Duration = Duration::from_millis(20);
 /// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The address of a tool in a generation of routes, below 2^18. The address in an answer thus identifies tool and generation.
+/// The last 24 bits of a tool's address in a generation of routes.
+pub fn number(generation: u64, tool: usize) -> u64 {
+    (generation % GENERATIONS) << TOOL_BITS | (tool as u64 + 1)
+}
+
+/// The address of a tool in a generation of routes. The address in an answer thus identifies tool and generation.
 pub fn address(generation: u64, tool: usize) -> Ipv4Addr {
-    let [.., a, b, c] = (generation << TOOL_BITS | tool as u64).to_be_bytes();
+    let [.., a, b, c] = number(generation, tool).to_be_bytes();
     Ipv4Addr::new(127, a, b, c)
 }
 
 /// The name of a tool.
 pub fn name(tool: usize) -> String {
     format!("t{tool:02}")
-}
-
-/// The generation of the tool's routes that gave this answer.
-pub fn generation_of(tool: usize, answer: &Response) -> Option<u64> {
-    let [127, a, b, c] = answer.body.parse::<Ipv4Addr>().ok()?.octets() else { return None };
-    let number = u64::from(u32::from_be_bytes([0, a, b, c]));
-    let is_its = answer.status == 200 && number % (1 << TOOL_BITS) == tool as u64;
-    is_its.then_some(number >> TOOL_BITS)
 }
 
 /// State shared by all clients.
@@ -134,7 +135,7 @@ impl Traffic {
             stop: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
-            newest: AtomicU64::new(1),
+            newest: AtomicU64::new(FIRST),
             writing: Mutex::default(),
             seen: [const { AtomicU64::new(0) }; TOOLS],
             may_be_older: AtomicBool::new(false),
@@ -153,6 +154,11 @@ impl Traffic {
         };
         let clients = (0..CLIENTS).map(client).collect();
         Self { shared, clients }
+    }
+
+    /// The generation of the tool's routes that gave this answer.
+    pub fn generation_of(&self, tool: usize, answer: &Response) -> Option<u64> {
+        self.shared.generation_of(tool, answer)
     }
 
     /// The source of generations for writers.
@@ -259,6 +265,17 @@ impl Shared {
         }
     }
 
+    /// The generation of the tool's routes that gave this answer: the newest one that was written and has its address.
+    fn generation_of(&self, tool: usize, answer: &Response) -> Option<u64> {
+        let [127, a, b, c] = answer.body.parse::<Ipv4Addr>().ok()?.octets() else { return None };
+        let number = u64::from(u32::from_be_bytes([0, a, b, c]));
+        let is_its = answer.status == 200 && number % (1 << TOOL_BITS) == tool as u64 + 1;
+        let newest = self.newest.load(SeqCst);
+        let age = newest.wrapping_sub(number >> TOOL_BITS) % GENERATIONS;
+        // One that was never written seems to be very old.
+        (is_its && age < GENERATIONS / 2).then(|| newest.saturating_sub(age))
+    }
+
     fn ask(&self, tool: usize) {
         let path = format!("/{}/", name(tool));
         let oldest = if self.may_be_older.load(SeqCst) { 0 } else { self.seen[tool].load(SeqCst) };
@@ -278,9 +295,8 @@ impl Shared {
                     self.unready.fetch_add(1, SeqCst);
                     return;
                 }
-                match generation_of(tool, &answer) {
+                match self.generation_of(tool, &answer) {
                     Some(it) if it < oldest => format!("generation {it} after {oldest}"),
-                    Some(it) if it > self.newest.load(SeqCst) => format!("generation {it}, which was never written"),
                     Some(it) => {
                         self.seen[tool].fetch_max(it, SeqCst);
                         return;
