@@ -91,18 +91,20 @@ uint64_t fetch_sub(volatile uint64_t *word, uint64_t less, int order) {
     return real_fetch_sub(word, less, order == RELEASE ? ACQUIRE_RELEASE : order);
 }
 
-/* What a thread has done before it adds a descriptor to epoll is done for a thread that waits for events. The sanitizer knows that by
- * the number of the epoll descriptor, but tokio adds with one number and waits with a duplicate of it. */
-static char any_epoll;
+/* What a thread has done before it adds a descriptor to epoll is done for the thread that gets the descriptor's event. The sanitizer
+ * knows that by the number of the epoll descriptor, but tokio adds with one number and waits with a duplicate of it. Here it is known
+ * by the word that comes back with the event. */
+static char orders[1 << 12];
+static char *of_word(const struct epoll_event *event) { return &orders[event->data.u64 / 16 % sizeof orders]; }
 int __interceptor_epoll_ctl(int, int, int, struct epoll_event *);
 int epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event) {
-    __tsan_release(&any_epoll);
+    if (operation != EPOLL_CTL_DEL) __tsan_release(of_word(event));
     return __interceptor_epoll_ctl(epoll, operation, descriptor, event);
 }
 int __interceptor_epoll_wait(int, struct epoll_event *, int, int);
 int epoll_wait(int epoll, struct epoll_event *events, int size, int timeout) {
     int number = __interceptor_epoll_wait(epoll, events, size, timeout);
-    __tsan_acquire(&any_epoll);
+    for (int i = 0; i < number; i++) __tsan_acquire(of_word(&events[i]));
     return number;
 }
 
@@ -112,12 +114,12 @@ enum { SLICE_MS = 50 };
 long syscall(long number, ...) {
     static long (*real)(long, ...);
     if (!real) real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
-    long words[6];
+    long words[6]; /* more than a caller may have passed, as in libc's own */
     va_list rest;
     va_start(rest, number);
     for (int i = 0; i < 6; i++) words[i] = va_arg(rest, long);
     va_end(rest);
-    bool is_endless = number == SYS_futex && (words[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET && !words[3];
+    bool is_endless = number == SYS_futex && (words[1] & ~FUTEX_PRIVATE_FLAG) == FUTEX_WAIT_BITSET && !words[3];
     struct timespec end;
     if (is_endless) {
         clock_gettime(CLOCK_MONOTONIC, &end);

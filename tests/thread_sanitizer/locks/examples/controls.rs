@@ -17,6 +17,7 @@ const CONTROLS: &[(&str, fn())] = &[
     ("fault-order-of-mutexes", order_of_mutexes),
     ("fault-order-of-rwlock-and-mutex", order_of_rwlock_and_mutex),
     ("fault-data-behind-arc", data_behind_arc),
+    ("fault-after-epoll", || epoll(false)),
     ("sound-publication", || publication(true)),
     ("sound-parking-lot", parking_lot),
     ("sound-std-locks", std_locks),
@@ -25,6 +26,7 @@ const CONTROLS: &[(&str, fn())] = &[
     ("sound-channels", channels),
     ("sound-scope", scope),
     ("sound-arc", arc),
+    ("sound-epoll", || epoll(true)),
 ];
 
 static FIRST: Mutex<u64> = Mutex::new(0);
@@ -184,5 +186,30 @@ fn arc() {
         let threads = (0..2).map(|_| Arc::clone(&shared)).map(|shared| spawn(move || work(shared))).collect();
         drop(shared);
         join(threads);
+    }
+}
+
+/// A descriptor is added with a duplicate of the descriptor that waits, as by tokio. Unsound is what the adding thread does afterwards.
+fn epoll(is_sound: bool) {
+    // SAFETY: descriptors of its own, and an event that outlives the calls. The word is the fault, if it is one.
+    unsafe {
+        let waiting = libc::epoll_create1(0);
+        let adding = libc::dup(waiting);
+        let waiter = spawn(move || {
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            assert_eq!(libc::epoll_wait(waiting, &raw mut event, 1, -1), 1);
+            *word() += 1;
+        });
+        let ready = libc::eventfd(1, 0);
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 4096 };
+        if is_sound {
+            *word() += 1;
+        }
+        assert_eq!(libc::epoll_ctl(adding, libc::EPOLL_CTL_ADD, ready, &raw mut event), 0);
+        if !is_sound {
+            *word() += 1;
+        }
+        join(vec![waiter]);
+        [waiting, adding, ready].map(|descriptor| libc::close(descriptor));
     }
 }
