@@ -17,7 +17,7 @@ fn logs_in_over_tcp_and_selects_a_database() {
     let mut connection = open(&format!("redis://127.0.0.1:{}/3", server.port())).unwrap();
     connection.ping().unwrap();
     let info = ask(&mut connection, &["CLIENT", "INFO"]);
-    // Redis 6 does not tell the protocol.
+    // Redis 6 reports no protocol.
     let wanted = [" db=3 ", " name=urlproxy ", " resp=3"];
     for want in &wanted[..if server.is_6() { 2 } else { 3 }] {
         assert!(info.contains(want), "{want:?} in {info}");
@@ -80,7 +80,7 @@ fn logs_in_as_an_acl_user() {
 #[test]
 fn max_clients_is_reported() {
     let server = RedisServer::start(&["--maxclients", "1"]);
-    // The server has to notice first that the client that looked for its start has gone.
+    // The server counts the client that waited for its start until it notices the end.
     let mut first = None;
     wait_for("the only client", || {
         first = open(&server.url()).ok();

@@ -161,12 +161,15 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
     use std::net::TcpListener;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     /// Like [`PortReservation::exact`], but waits while another test has the same port.
     fn exact(port: u16) -> Result<PortReservation, PortError> {
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             match PortReservation::exact(port) {
-                Err(PortError::Reserved(_)) => std::thread::yield_now(),
+                Err(PortError::Reserved(_)) if Instant::now() < deadline => thread::yield_now(),
                 outcome => return outcome,
             }
         }
