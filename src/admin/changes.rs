@@ -42,7 +42,8 @@ struct Item {
 pub fn changes(about: &About, table: &Table<'_>, query: &Query) -> Result<Answer, ApiError> {
     let limit = query.positive("limit", LIMIT)?.unwrap_or(LIMIT) as u64;
     let after: Option<u64> = query.parsed("after", "the number of a change", |value| value.parse().ok())?;
-    let last = table.source().read().changes;
+    // Damaged memory may have any number.
+    let last = table.source().read().changes.min(u64::MAX - 1);
     let after = after.filter(|&after| after <= last);
     let first = match after {
         Some(after) => after + 1,

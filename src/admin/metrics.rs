@@ -241,9 +241,10 @@ impl Text<'_> {
     fn histogram(&mut self, name: &str, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) {
         let bucket = format!("{name}_bucket");
         let bounds = bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-        let mut total = 0;
+        let mut total = 0_u64;
         for (bound, count) in bounds.zip(counts) {
-            total += count;
+            // The sum of damaged memory may be too large.
+            total = total.wrapping_add(*count);
             let labels: Vec<_> = labels.iter().copied().chain([("le", bound.as_str())]).collect();
             self.sample(&bucket, &labels, total);
         }

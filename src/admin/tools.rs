@@ -120,15 +120,18 @@ impl ToolsPage {
             }
             self.matching += 1;
             let tally = table.counters(record.counters()).map_or_else(Tally::default, |line| line.tally());
-            let requests = tally.by_class.iter().sum::<u64>();
+            let requests = tally.requests();
             let errors = tally.by_class.last().copied().unwrap_or(0);
             let figure = match self.sort {
-                Sort::Rate => self.series.get(&record.counters()).map_or(0, |series| 1 + (series.rate * 1000.0) as u64),
+                Sort::Rate => self
+                    .series
+                    .get(&record.counters())
+                    .map_or(0, |series| ((series.rate * 1000.0) as u64).saturating_add(1)),
                 Sort::Requests => requests,
                 Sort::Errors => errors,
                 Sort::Latency => {
                     let mean = self.series.get(&record.counters()).and_then(|series| series.mean_milliseconds);
-                    mean.map_or(0, |mean| 1 + (mean * 1000.0) as u64)
+                    mean.map_or(0, |mean| ((mean * 1000.0) as u64).saturating_add(1))
                 }
                 Sort::Name => 0,
             };

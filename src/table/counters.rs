@@ -55,6 +55,13 @@ pub struct Tally {
     pub milliseconds: u64,
 }
 
+impl Tally {
+    /// Requests of all classes. A sum of damaged memory that is too large goes on from zero.
+    pub fn requests(&self) -> u64 {
+        self.by_class.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+}
+
 impl Counters {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);

@@ -123,7 +123,7 @@ impl<'a> Ranking<'a> {
                 break;
             }
             let tally = line.tally();
-            let (requests, errors) = (tally.by_class.iter().sum(), tally.by_class.last().copied().unwrap_or(0));
+            let (requests, errors) = (tally.requests(), tally.by_class.last().copied().unwrap_or(0));
             let milliseconds = tally.milliseconds;
             let new = Seen { owner, requests, errors, milliseconds, ..Seen::default() };
             let Some(seen) = self.seen.get_mut(number) else {

@@ -63,10 +63,15 @@ impl DurationWords {
 impl DurationHistogram {
     /// Adds another histogram to this one.
     pub fn merge(&mut self, other: &Self) {
-        self.by_class.iter_mut().zip(other.by_class).for_each(|(sum, count)| *sum += count);
-        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
-        self.milliseconds += other.milliseconds;
+        self.by_class.iter_mut().zip(other.by_class).for_each(|(sum, count)| add(sum, count));
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| add(sum, count));
+        add(&mut self.milliseconds, other.milliseconds);
     }
+}
+
+/// Adds a count of shared memory, which may be damaged: a sum that is too large goes on from zero.
+pub(super) fn add(sum: &mut u64, count: u64) {
+    *sum = sum.wrapping_add(count);
 }
 
 #[cfg(all(test, not(loom)))]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::histogram::{DurationHistogram, DurationWords};
+use super::histogram::{DurationHistogram, DurationWords, add};
 use crate::table::StatusClass;
 use crate::table::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -111,13 +111,13 @@ impl WorkerStats {
 
     pub(in crate::table) fn add_to(&self, tally: &mut WorkerTally) {
         for (sums, classes) in tally.by_result.iter_mut().zip(&self.by_result) {
-            sums.iter_mut().zip(classes).for_each(|(sum, count)| *sum += count.load(Relaxed));
+            sums.iter_mut().zip(classes).for_each(|(sum, count)| add(sum, count.load(Relaxed)));
         }
         tally.others.merge(&self.others.read());
-        tally.idle += self.idle.load(Relaxed);
-        tally.reused += self.reused.load(Relaxed);
-        tally.opened += self.opened.load(Relaxed);
-        tally.evicted += self.evicted.load(Relaxed);
+        add(&mut tally.idle, self.idle.load(Relaxed));
+        add(&mut tally.reused, self.reused.load(Relaxed));
+        add(&mut tally.opened, self.opened.load(Relaxed));
+        add(&mut tally.evicted, self.evicted.load(Relaxed));
     }
 }
 

@@ -53,6 +53,23 @@ fn sums_in_damaged_memory_go_on() {
 }
 
 #[test]
+fn sums_of_counters_in_damaged_memory_go_on() {
+    let owned = OwnedTable::new(Capacity { workers: 2, ..SMALL });
+    let [first, second] = owned.table().workers else { unreachable!("two workers") };
+    first.add_connections(u64::MAX, u64::MAX, u64::MAX);
+    second.add_connections(2, 3, 4);
+    for worker in [first, second] {
+        worker.set_idle(u64::MAX);
+        worker.add_other(StatusClass::Success, u64::MAX);
+    }
+    let tally = owned.table().worker_tally();
+    assert_eq!((tally.idle, tally.reused, tally.opened, tally.evicted), (u64::MAX - 1, 1, 2, 3));
+    assert_eq!((tally.others.milliseconds, tally.others.by_class), (u64::MAX - 1, [0, 2, 0, 0, 0]));
+    let classes = Tally { by_class: [u64::MAX, 3, 0, 0, 0], ..Tally::default() };
+    assert_eq!(classes.requests(), 2);
+}
+
+#[test]
 fn kinds_are_counted_separately_and_carried_over() {
     let (old, new) = (OwnedTable::new(SMALL), OwnedTable::new(SMALL));
     let key = |kind, name: &str| RouteKey::try_new(kind, name.as_bytes()).unwrap();
