@@ -17,15 +17,20 @@ pub fn check(bytes: &[u8]) {
     if rest.replace(['\t', '\n', '\r'], "").contains(PASSWORD) {
         return;
     }
+    // Where a parameter begins, a user and password are over.
+    let is_authority = !rest.contains('?');
     let scheme = SCHEMES[usize::from(first) % SCHEMES.len()];
     let user = if first & 0x80 == 0 { "" } else { "proxy" };
     // In the path of a socket, a colon begins no password.
     let other = if scheme == "unix" { "redis" } else { scheme };
     for text in [
-        format!("{scheme}://{user}:{PASSWORD}@{rest}"),
-        format!("{other}://{rest}:{PASSWORD}@host:6379/0"),
-        format!("unix:/run/redis.sock?pass={PASSWORD}&{rest}"),
-    ] {
+        Some(format!("{scheme}://{user}:{PASSWORD}@{rest}")),
+        is_authority.then(|| format!("{other}://{rest}:{PASSWORD}@host:6379/0")),
+        Some(format!("unix:/run/redis.sock?pass={PASSWORD}&{rest}")),
+    ]
+    .into_iter()
+    .flatten()
+    {
         let shown = match text.parse::<RedisUrl>() {
             Ok(url) => format!("{url} {url:?}"),
             Err(error) => format!("{error} {error:?}"),
