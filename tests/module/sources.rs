@@ -375,7 +375,7 @@ fn documented_acl_rights_are_necessary_and_sufficient() {
         assert_eq!(server.cli(&words), "OK", "{words:?}");
     };
     let is_6 = server.is_6();
-    // As documented for Redis 6, whose log names the command without the subcommand.
+    // As documented for Redis 6. Its log names commands without their subcommands.
     let documented = if is_6 { RIGHTS.replace("%R~", "~") } else { RIGHTS.to_owned() };
     let logged = |right: &'static str| if is_6 { right.split('|').next().unwrap() } else { right };
     let rights: Vec<_> = documented.split(' ').collect();
