@@ -275,9 +275,9 @@ impl Plan {
         for (pattern, host) in redirects {
             let url = text(before, pattern).filter(|_| !replaces).map(normal);
             let after = format!("{} redirect {host}", url.unwrap_or_default()).trim_start().to_owned();
-            let (tool, pattern_text, host) = (tool.clone(), pattern.clone(), host.clone());
-            let step = if replaces { Step::OnlyRedirect } else { Step::Redirect };
-            add(pattern, Some(after), step(tool, pattern_text, host));
+            let has_route = before.contains_key(pattern.as_bytes()) && !is_cleared;
+            let step = if replaces && has_route { Step::OnlyRedirect } else { Step::Redirect };
+            add(pattern, Some(after), step(tool.clone(), pattern.clone(), host.clone()));
         }
     }
 
