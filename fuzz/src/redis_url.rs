@@ -17,8 +17,8 @@ pub fn check(bytes: &[u8]) {
     if rest.replace(['\t', '\n', '\r'], "").contains(PASSWORD) {
         return;
     }
-    // Where a parameter begins, a user and password are over.
-    let is_authority = !rest.contains('?');
+    // A parameter's value is no password, but a password may have an unquoted question mark.
+    let is_authority = !rest.split_once('?').is_some_and(|(_, parameters)| parameters.contains('='));
     let scheme = SCHEMES[usize::from(first) % SCHEMES.len()];
     let user = if first & 0x80 == 0 { "" } else { "proxy" };
     // In the path of a socket, a colon begins no password.
